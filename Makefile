@@ -1,0 +1,50 @@
+# `make help` lists what there is. Everything needed is installed by the targets themselves.
+
+PROFILE ?= release
+PYTHON ?= python3
+MODELS_VENV := target/models-venv
+
+# The official ONNX Runtime collects telemetry unless this is set.
+export ORT_DISABLE_TELEMETRY = 1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: onnxruntime ## Serve the models in models/ at http://127.0.0.1:8000
+	cargo run --quiet --locked --profile $(PROFILE) -- serve
+
+.PHONY: test
+test: onnxruntime ## Run the whole test suite
+	@if command -v cargo-nextest >/dev/null; then cargo nextest run --locked; else cargo test --locked; fi
+	$(PYTHON) -m unittest discover -s tests -p 'test_*.py'
+
+.PHONY: lint
+lint: ## Check formatting, lints and documentation
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items --quiet
+
+.PHONY: deny
+deny: ## Check licences, sources and advisories of the dependencies (installs cargo-deny)
+	command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
+	cargo deny check bans licenses sources
+	cargo deny check advisories
+
+.PHONY: bench
+bench: onnxruntime ## Measure start, memory, latency and mixed load of the release build
+	cargo build --locked --release
+	cargo bench --locked
+
+.PHONY: models
+models: ## Train the shipped models again (about 20 minutes on two cores)
+	test -d $(MODELS_VENV) || $(PYTHON) -m venv $(MODELS_VENV)
+	$(MODELS_VENV)/bin/pip install --quiet -r models/requirements.txt
+	$(MODELS_VENV)/bin/python models/train.py
+
+.PHONY: onnxruntime
+onnxruntime: ## Get the pinned ONNX Runtime library into target/onnxruntime
+	@$(PYTHON) deploy/onnxruntime.py

@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Gets the ONNX Runtime library that predictd is tested with.
+
+The library is taken out of the PyPI wheel, fetched by pip, so that the user's own index
+settings hold. Its SHA-256 is pinned here. A download that breaks off or was tampered with
+leaves nothing behind; a library that is already there is checked and kept.
+"""
+
+import argparse
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+VERSION = "1.32.0"
+
+# (system, machine): wheel platform, library, SHA-256 of the library.
+# Only Linux on x86-64 is tested; the other two are pinned from the published wheels.
+BUILDS = {
+    ("Linux", "x86_64"): (
+        "manylinux_2_28_x86_64",
+        f"libonnxruntime.so.{VERSION}",
+        "6c1585d1bbf45b0712ea4a21b705c5fcb4ba04ff2e30f1fbf81a49faf658638f",
+    ),
+    ("Linux", "aarch64"): (
+        "manylinux_2_28_aarch64",
+        f"libonnxruntime.so.{VERSION}",
+        "49852228a93995158b2a813d4df487d47a1b76b0eaa894507ef49e91b6d7954a",
+    ),
+    ("Darwin", "arm64"): (
+        "macosx_14_0_arm64",
+        f"libonnxruntime.{VERSION}.dylib",
+        "fa585fabbea65b823b9a8f7e27d46aee3989d1be7e36b528203d3a1fd613aae7",
+    ),
+}
+
+# Wheels differ by Python version, the library inside does not: the host's Python does not matter.
+PYTHON = "3.12"
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
+
+
+def download(platform_tag: str, folder: Path) -> Path:
+    tag = "cp" + PYTHON.replace(".", "")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+         "--only-binary=:all:", "--implementation", "cp", "--python-version", PYTHON, "--abi", tag,
+         "--platform", platform_tag, "--dest", str(folder), f"onnxruntime=={VERSION}"],
+        check=True,
+    )
+    return next(folder.glob("*.whl"))
+
+
+def extract(wheel: Path, library: str, target: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive, archive.open(f"onnxruntime/capi/{library}") as source, target.open("wb") as copy:
+        while chunk := source.read(1 << 20):
+            copy.write(chunk)
+        copy.flush()
+        os.fsync(copy.fileno())
+
+
+def install(directory: Path) -> str:
+    build = BUILDS.get((platform.system(), platform.machine()))
+    if build is None:
+        return f"there is no ONNX Runtime wheel for {platform.system()} on {platform.machine()}: build the library and name it with --onnxruntime"
+    platform_tag, library, expected = build
+    path = directory / library
+    if path.is_file() and digest(path) == expected:
+        return ""
+    directory.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that the last step is a rename within one file system.
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=directory) as folder:
+        try:
+            wheel = download(platform_tag, Path(folder))
+        except (subprocess.CalledProcessError, StopIteration):
+            return f"pip could not download onnxruntime {VERSION}: check the network and pip's index settings"
+        draft = Path(folder) / library
+        try:
+            extract(wheel, library, draft)
+        except (KeyError, zipfile.BadZipFile):
+            return f"{wheel.name} is not the wheel of onnxruntime {VERSION}"
+        if digest(draft) != expected:
+            return f"{library} in {wheel.name} is not the pinned library: its SHA-256 is {digest(draft)}"
+        draft.chmod(0o755)
+        draft.replace(path)
+    print(f"ONNX Runtime {VERSION} is in {directory}")
+    return ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--directory", type=Path, default=Path("target/onnxruntime"), help="where the library goes (default: %(default)s)")
+    problem = install(parser.parse_args().directory)
+    if problem:
+        sys.exit(f"onnxruntime.py: {problem}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+//! What the engine wants from an inference runtime.
+//!
+//! Traits, so that scheduling and faults can be tested without a model; `onnx` implements
+//! them for ONNX Runtime.
+
+use ndarray::Array2;
+
+use crate::text::manifest::{Manifest, ManifestError};
+use crate::text::pipeline::Batch;
+use crate::text::signature::Signature;
+
+/// Opens graphs.
+pub trait Runtime: Send + Sync {
+    /// Parses and checks the graph of a model directory.
+    ///
+    /// # Errors
+    /// [`ManifestError`] naming the graph file, or a weight file beside it, and what is wrong with it.
+    fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError>;
+
+    /// Where sessions run, as answers of `/health` name it.
+    fn device(&self) -> &'static str;
+}
+
+/// A graph from which sessions are made. It is dropped once all of them are.
+pub trait Graph {
+    /// What the graph takes and gives.
+    fn signature(&self) -> &Signature;
+
+    /// A new session. Sessions of one graph share its weights.
+    ///
+    /// # Errors
+    /// [`ManifestError`] if the runtime cannot make one.
+    fn session(&mut self) -> Result<Box<dyn Session>, ManifestError>;
+}
+
+/// One independent executor of a graph. It is owned by one thread at a time.
+pub trait Session: Send {
+    /// Runs the graph once.
+    ///
+    /// The result has shape `[batch.rows(), width]`.
+    ///
+    /// # Errors
+    /// [`RunError`] if the runtime fails or gives something of another shape.
+    fn run(&mut self, batch: &Batch) -> Result<Array2<f32>, RunError>;
+}
+
+/// Why a run gave no scores.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// The runtime's own words: for the log, never for a client.
+    #[error("{0}")]
+    Failed(String),
+    /// The output is not one row of scores per row of input.
+    #[error("the output has shape {found:?}, where {rows} rows of {width} scores are due")]
+    Shape {
+        /// Rows of the input.
+        rows: usize,
+        /// Scores due per row.
+        width: usize,
+        /// Shape of the output.
+        found: Vec<i64>,
+    },
+}

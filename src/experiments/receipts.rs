@@ -1,0 +1,326 @@
+//! A `prediction_id` is a sealed receipt, not a row in a table.
+//!
+//! It holds what was answered by which version and when, under an HMAC-SHA256 (RFC 2104), cut
+//! to 128 bits. Any server with the key file can read it back; nobody else can make one.
+//! Nothing has to be stored when a prediction is made.
+//!
+//! Layout before base64url: format (1 byte), key id (4), id (16), milliseconds since 1970 (8),
+//! model, version, arm, number of labels (1), labels (each text with its length in 2 bytes,
+//! big-endian), confidence (4), tag (16).
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// How long a receipt can be handed back.
+pub const LIFETIME: Duration = Duration::from_hours(30 * 24);
+
+const FORMAT: u8 = 1;
+const KEY_BYTES: usize = 32;
+const TAG_BYTES: usize = 16;
+/// Labels kept of a multi-label answer: a receipt must stay short.
+const MAX_LABELS: usize = 16;
+/// Most keys in a file, and most bytes of it.
+const MAX_KEYS: usize = 64;
+const MAX_FILE_BYTES: u64 = 16 << 10;
+/// Longest receipt that is looked at.
+const MAX_RECEIPT_CHARS: usize = 8 << 10;
+
+/// What a receipt says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Receipt {
+    /// Names the prediction.
+    pub id: Uuid,
+    /// When it was made; whole milliseconds.
+    pub made: SystemTime,
+    /// Which model answered.
+    pub model: String,
+    /// Which version of it.
+    pub version: String,
+    /// Arm of an experiment; empty if there was none.
+    pub arm: String,
+    /// What it answered: one label, several, or none for a regression.
+    pub labels: Vec<String>,
+    /// Confidence in the first label, or the score of a regression.
+    pub confidence: f32,
+}
+
+/// Why something is not a receipt of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReceiptError {
+    /// Not made by a server with one of these keys, or changed since.
+    #[error("this is not a prediction id of this service")]
+    Forged,
+    /// Older than [`LIFETIME`].
+    #[error("this prediction id is older than 30 days")]
+    Expired,
+}
+
+/// Why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// It cannot be read or made.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// It is not 64 hexadecimal digits per line.
+    #[error("line {0} is not 64 hexadecimal digits")]
+    Line(usize),
+    /// Too few or too many lines.
+    #[error("it holds {0} keys, where 1 to {MAX_KEYS} are possible")]
+    Count(usize),
+    /// Others can read it.
+    #[error("other users can read it: take their rights away with chmod 600")]
+    Exposed,
+}
+
+/// The keys of a key file. The last signs; all verify.
+pub struct Receipts {
+    keys: Vec<Key>,
+}
+
+struct Key {
+    id: [u8; 4],
+    mac: Hmac<Sha256>,
+}
+
+impl Receipts {
+    /// Reads a key file; makes one with a fresh key, readable by its owner only, if there is none.
+    ///
+    /// A file holds one key a line, 64 hexadecimal digits each. Rotation is a new last line.
+    ///
+    /// # Errors
+    /// [`KeyFileError`] if it cannot be made or read, or is not a key file.
+    pub fn open(path: &Path) -> Result<Self, KeyFileError> {
+        if !path.exists() {
+            create(path)?;
+        }
+        let file = File::open(path)?;
+        if file.metadata()?.permissions().mode() & 0o077 != 0 {
+            return Err(KeyFileError::Exposed);
+        }
+        let mut text = String::new();
+        file.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
+        let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+        let keys = lines
+            .map(|(number, line)| parse_key(line.trim()).ok_or(KeyFileError::Line(number)))
+            .collect::<Result<Vec<_>, _>>()?;
+        if keys.is_empty() || keys.len() > MAX_KEYS {
+            return Err(KeyFileError::Count(keys.len()));
+        }
+        Ok(Self { keys: keys.iter().map(Key::new).collect::<Option<_>>().ok_or(KeyFileError::Count(0))? })
+    }
+
+    /// Seals a receipt with the newest key.
+    #[must_use]
+    pub fn seal(&self, receipt: &Receipt) -> String {
+        let Some(key) = self.keys.last() else { return String::new() };
+        let mut bytes = vec![FORMAT];
+        bytes.extend(key.id);
+        bytes.extend(receipt.id.as_bytes());
+        let made = receipt.made.duration_since(UNIX_EPOCH).unwrap_or_default();
+        bytes.extend(u64::try_from(made.as_millis()).unwrap_or(u64::MAX).to_be_bytes());
+        for text in [&receipt.model, &receipt.version, &receipt.arm] {
+            push_text(&mut bytes, text);
+        }
+        let labels = receipt.labels.get(..MAX_LABELS).unwrap_or(&receipt.labels);
+        bytes.push(u8::try_from(labels.len()).unwrap_or(0));
+        for label in labels {
+            push_text(&mut bytes, label);
+        }
+        bytes.extend(receipt.confidence.to_be_bytes());
+        let tag = key.mac.clone().chain_update(&bytes).finalize().into_bytes();
+        bytes.extend(tag.iter().take(TAG_BYTES));
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Reads a receipt back.
+    ///
+    /// # Errors
+    /// [`ReceiptError::Forged`] for everything that no key of this file sealed,
+    /// [`ReceiptError::Expired`] for a true one that is too old.
+    pub fn verify(&self, receipt: &str, now: SystemTime) -> Result<Receipt, ReceiptError> {
+        if receipt.len() > MAX_RECEIPT_CHARS {
+            return Err(ReceiptError::Forged);
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(receipt).map_err(|_| ReceiptError::Forged)?;
+        let (content, tag) =
+            bytes.split_at_checked(bytes.len().saturating_sub(TAG_BYTES)).ok_or(ReceiptError::Forged)?;
+        let key_id = content.get(1..5).ok_or(ReceiptError::Forged)?;
+        let key = self.keys.iter().find(|key| key.id == key_id).ok_or(ReceiptError::Forged)?;
+        // Compares in constant time.
+        key.mac.clone().chain_update(content).verify_truncated_left(tag).map_err(|_| ReceiptError::Forged)?;
+        let receipt = parse(content).ok_or(ReceiptError::Forged)?;
+        match now.duration_since(receipt.made) {
+            Ok(age) if age > LIFETIME => Err(ReceiptError::Expired),
+            _ => Ok(receipt),
+        }
+    }
+}
+
+impl std::fmt::Debug for Receipts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Receipts({} keys)", self.keys.len())
+    }
+}
+
+impl Key {
+    fn new(bytes: &[u8; KEY_BYTES]) -> Option<Self> {
+        let id = *Sha256::digest(bytes).first_chunk()?;
+        Some(Self { id, mac: Hmac::new_from_slice(bytes).ok()? })
+    }
+}
+
+fn push_text(bytes: &mut Vec<u8>, text: &str) {
+    // Names and labels are at most 256 bytes when they come here.
+    let length = u16::try_from(text.len()).unwrap_or(0);
+    bytes.extend(length.to_be_bytes());
+    bytes.extend(text.bytes().take(usize::from(length)));
+}
+
+fn parse(content: &[u8]) -> Option<Receipt> {
+    let mut rest = content.strip_prefix(&[FORMAT])?.get(4..)?;
+    let id = Uuid::from_bytes(*take(&mut rest)?);
+    let made = UNIX_EPOCH.checked_add(Duration::from_millis(u64::from_be_bytes(*take(&mut rest)?)))?;
+    let (model, version, arm) = (take_text(&mut rest)?, take_text(&mut rest)?, take_text(&mut rest)?);
+    let [count] = *take(&mut rest)?;
+    let labels = (0..count).map(|_| take_text(&mut rest)).collect::<Option<_>>()?;
+    let confidence = f32::from_be_bytes(*take(&mut rest)?);
+    rest.is_empty().then_some(Receipt { id, made, model, version, arm, labels, confidence })
+}
+
+fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (head, tail) = rest.split_first_chunk()?;
+    *rest = tail;
+    Some(head)
+}
+
+fn take_text(rest: &mut &[u8]) -> Option<String> {
+    let length = u16::from_be_bytes(*take(rest)?);
+    let (text, tail) = rest.split_at_checked(usize::from(length))?;
+    *rest = tail;
+    String::from_utf8(text.to_vec()).ok()
+}
+
+fn parse_key(line: &str) -> Option<[u8; KEY_BYTES]> {
+    let mut key = [0; KEY_BYTES];
+    hex::decode_to_slice(line, &mut key).ok()?;
+    Some(key)
+}
+
+/// Makes a key file. Of several processes that start at once, the first one's file stays.
+fn create(path: &Path) -> Result<(), KeyFileError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let mut key = [0; KEY_BYTES];
+    getrandom::fill(&mut key).map_err(std::io::Error::other)?;
+    let line = hex::encode(key);
+    let draft = directory.join(format!(".receipt.keys.{}", Uuid::now_v7()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let written = writeln!(file, "{line}").and_then(|()| file.sync_all());
+    // A link fails if the file is there by now; a rename would replace another process's key.
+    let linked = written.and_then(|()| std::fs::hard_link(&draft, path));
+    std::fs::remove_file(&draft)?;
+    match linked {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error.into()),
+        _ => Ok(File::open(directory)?.sync_all()?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receipt() -> Receipt {
+        Receipt {
+            id: Uuid::from_u128(7),
+            made: UNIX_EPOCH + Duration::from_millis(1_750_000_000_123),
+            model: "banking77-minilm".to_owned(),
+            version: "1".to_owned(),
+            arm: String::new(),
+            labels: vec!["card_arrival".to_owned()],
+            confidence: 0.98,
+        }
+    }
+
+    fn keys(directory: &tempfile::TempDir) -> Receipts {
+        Receipts::open(&directory.path().join("data/receipt.keys")).unwrap()
+    }
+
+    #[test]
+    fn a_receipt_comes_back_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, again) = (keys(&directory), keys(&directory));
+        let sealed = first.seal(&receipt());
+        assert_eq!(again.verify(&sealed, receipt().made), Ok(receipt()));
+        let mode = std::fs::metadata(directory.path().join("data/receipt.keys")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(directory.path().join("data")).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn forged_and_expired_are_told_apart() {
+        let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let receipts = keys(&directory);
+        let sealed = receipts.seal(&receipt());
+        let made = receipt().made;
+        assert_eq!(receipts.verify(&sealed, made + LIFETIME + Duration::from_secs(1)), Err(ReceiptError::Expired));
+        assert_eq!(keys(&other).verify(&sealed, made), Err(ReceiptError::Forged));
+        // A forged one stays forged however old it claims to be.
+        assert_eq!(keys(&other).verify(&sealed, made + 2 * LIFETIME), Err(ReceiptError::Forged));
+        for rubbish in ["", "AQ", "not base64!", &"A".repeat(100_000)] {
+            assert_eq!(receipts.verify(rubbish, made), Err(ReceiptError::Forged));
+        }
+    }
+
+    #[test]
+    fn the_newest_key_signs_and_all_verify() {
+        let directory = tempfile::tempdir().unwrap();
+        let old = keys(&directory);
+        let sealed_before = old.seal(&receipt());
+        let path = directory.path().join("data/receipt.keys");
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        writeln!(file, "{}", "5a".repeat(KEY_BYTES)).unwrap();
+        let rotated = keys(&directory);
+        let sealed_after = rotated.seal(&receipt());
+        assert!(rotated.verify(&sealed_before, receipt().made).is_ok());
+        assert!(rotated.verify(&sealed_after, receipt().made).is_ok());
+        assert_eq!(old.verify(&sealed_after, receipt().made), Err(ReceiptError::Forged));
+    }
+
+    #[test]
+    fn bad_key_files_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        let refusal = |content: &str, mode: u32| {
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            Receipts::open(&path).unwrap_err().to_string()
+        };
+        assert!(refusal("", 0o600).contains("0 keys"));
+        assert!(refusal("\nzz\n", 0o600).contains("line 2"));
+        assert!(refusal(&"5a".repeat(KEY_BYTES), 0o644).contains("chmod 600"));
+    }
+
+    #[test]
+    fn any_change_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let receipts = keys(&directory);
+        let sealed = URL_SAFE_NO_PAD.decode(receipts.seal(&receipt())).unwrap();
+        for position in 0..sealed.len() {
+            for flip in [1, 0x80, 0xff] {
+                let mut changed = sealed.clone();
+                changed[position] ^= flip;
+                let outcome = receipts.verify(&URL_SAFE_NO_PAD.encode(changed), receipt().made);
+                assert_eq!(outcome, Err(ReceiptError::Forged), "byte {position}");
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! One prediction on the wire.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::App;
+use super::error::ApiError;
+use crate::engine::Answer;
+use crate::engine::model::Model;
+use crate::experiments::receipts::Receipt;
+use crate::text::heads::{Outcome, top};
+
+/// What a request wants to see of an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct View {
+    /// One score per label.
+    pub probabilities: bool,
+    /// The best labels, this many.
+    pub top_k: Option<usize>,
+    /// The model's own scores instead of probabilities.
+    pub raw_scores: bool,
+}
+
+/// The answer to one text.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Prediction {
+    /// The label; a list of labels for a multi-label model; left out for regression.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<OneOrMany<String>>,
+    /// Probability of the label, or of each of the labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<OneOrMany<f32>>,
+    /// The number that a regression model gives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<f32>,
+    /// One score per label, in the order of the labels at /models/{name}.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probabilities: Option<Vec<f32>>,
+    /// The best labels, best first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top: Option<Vec<LabelScore>>,
+    /// Which model answered.
+    pub model: ModelName,
+    /// Names this answer when its true label is told later. Good for 30 days.
+    pub prediction_id: String,
+    /// Tokens the model saw, special tokens included; words for a model that takes the text itself.
+    pub tokens: usize,
+    /// True if the model did not see the whole text.
+    pub truncated: bool,
+}
+
+/// One value, or a list of them.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum OneOrMany<T> {
+    /// Exactly one.
+    One(T),
+    /// Any number.
+    Many(Vec<T>),
+}
+
+/// A label with its score.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct LabelScore {
+    /// The label.
+    pub label: String,
+    /// Its probability, or its raw score if those were asked for.
+    pub score: f32,
+}
+
+/// A model version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ModelName {
+    /// Name of the model.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// Puts an answer into its wire form and seals its receipt.
+///
+/// # Errors
+/// [`ApiError`] if an answer names a label that the model does not have, which cannot happen
+/// with a model that was checked when it was loaded.
+pub fn prediction(app: &App, model: &Model, answer: &Answer, view: View) -> Result<Prediction, ApiError> {
+    let labels = model.pipeline().labels();
+    let missing = || ApiError::new(super::error::Code::Internal, "The model's labels do not fit its scores.");
+    let label = |index: &usize| labels.get(*index).cloned().ok_or_else(missing);
+    let scores = answer.decision.scores(view.raw_scores);
+    let score = |index: &usize| scores.get(*index).copied().ok_or_else(missing);
+    let (prediction, confidence, number) = match &answer.decision.outcome {
+        Outcome::Label(index) => (Some(OneOrMany::One(label(index)?)), Some(OneOrMany::One(score(index)?)), None),
+        Outcome::Labels(indices) => (
+            Some(OneOrMany::Many(indices.iter().map(label).collect::<Result<_, _>>()?)),
+            Some(OneOrMany::Many(indices.iter().map(score).collect::<Result<_, _>>()?)),
+            None,
+        ),
+        Outcome::Score(number) => (None, None, Some(*number)),
+    };
+    let named = |(index, score): (usize, f32)| Ok::<_, ApiError>(LabelScore { label: label(&index)?, score });
+    let best = match view.top_k {
+        Some(k) if number.is_none() => Some(top(&scores, k).into_iter().map(named).collect::<Result<_, _>>()?),
+        _ => None,
+    };
+    Ok(Prediction {
+        prediction_id: seal(app, model, answer),
+        prediction,
+        confidence,
+        score: number,
+        probabilities: (view.probabilities && number.is_none()).then_some(scores),
+        top: best,
+        model: ModelName { name: model.name().to_owned(), version: model.version().to_owned() },
+        tokens: answer.tokens,
+        truncated: answer.truncated,
+    })
+}
+
+fn seal(app: &App, model: &Model, answer: &Answer) -> String {
+    let labels = model.pipeline().labels();
+    let indices: &[usize] = match &answer.decision.outcome {
+        Outcome::Label(index) => std::slice::from_ref(index),
+        Outcome::Labels(indices) => indices,
+        Outcome::Score(_) => &[],
+    };
+    let confidence = match (&answer.decision.outcome, indices.first()) {
+        (Outcome::Score(score), _) => *score,
+        (_, Some(&first)) => answer.decision.probabilities.get(first).copied().unwrap_or_default(),
+        (_, None) => 0.0,
+    };
+    app.receipts.seal(&Receipt {
+        id: Uuid::now_v7(),
+        made: SystemTime::now(),
+        model: model.name().to_owned(),
+        version: model.version().to_owned(),
+        arm: String::new(),
+        labels: indices.iter().filter_map(|&index| labels.get(index).cloned()).collect(),
+        confidence,
+    })
+}

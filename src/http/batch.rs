@@ -1,0 +1,195 @@
+//! `POST /batch_predict`: many texts, an answer each, in their order.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use validator::{Validate, ValidateArgs, ValidationError};
+
+use super::App;
+use super::answer::{Prediction, View, prediction};
+use super::body::{self, Checked, RequestBody};
+use super::deadline::Deadline;
+use super::error::{ApiError, FieldError, Problem};
+use crate::config::Limits;
+use crate::engine::TextError;
+
+/// Texts, and what to say about them.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[validate(context = Limits)]
+pub struct BatchOptions {
+    /// The texts, at most `--max-batch-texts`.
+    #[schema(min_items = 1, max_items = 1024)]
+    #[validate(custom(function = "check_texts", use_context))]
+    pub texts: Vec<String>,
+    /// Answer with one score per label.
+    #[serde(default)]
+    pub return_probabilities: bool,
+    /// Answer with the best labels, this many.
+    #[schema(minimum = 1, maximum = 1000)]
+    #[validate(range(min = 1, max = 1000, message = "top_k must be between 1 and 1000"))]
+    pub top_k: Option<u32>,
+    /// Model that shall answer; the default model if not said.
+    #[schema(max_length = 64, pattern = "^[a-z0-9][a-z0-9._-]{0,63}$")]
+    #[validate(custom(function = "check_name"))]
+    pub model: Option<String>,
+    /// Version that shall answer; the active one if not said.
+    #[schema(max_length = 64, pattern = "^[a-z0-9][a-z0-9._-]{0,63}$")]
+    #[validate(custom(function = "check_name"))]
+    pub version: Option<String>,
+    /// Who asks: experiments answer one user always with the same version.
+    #[schema(max_length = 256)]
+    #[validate(length(min = 1, max = 256, message = "user_id must have 1 to 256 characters"))]
+    pub user_id: Option<String>,
+    /// Answer with the model's own scores instead of probabilities.
+    #[serde(default)]
+    pub raw_scores: bool,
+}
+
+/// A bare list of texts, or an object with options. The bare list is answered with probabilities.
+///
+/// Only for the description: what is read is a [`BatchRequest`], whose errors say more.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = BatchRequest)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only described")]
+enum BatchForms {
+    /// Only texts.
+    List(TextList),
+    /// Texts with options.
+    Object(BatchOptions),
+}
+
+/// Texts without options.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(min_items = 1, max_items = 1024)]
+#[expect(dead_code, reason = "only described")]
+struct TextList(Vec<String>);
+
+/// A batch in either form.
+#[derive(Debug)]
+pub struct BatchRequest {
+    options: BatchOptions,
+    bare: bool,
+}
+
+fn check_texts(texts: &[String], limits: &Limits) -> Result<(), ValidationError> {
+    body::check_texts(texts, limits)
+}
+
+fn check_name(name: &str) -> Result<(), ValidationError> {
+    body::check_name(name)
+}
+
+impl RequestBody for BatchRequest {
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        if first != Some(&b'[') {
+            return Ok(Self { options: body::from_json(bytes)?, bare: false });
+        }
+        let options = BatchOptions {
+            texts: body::from_json(bytes)?,
+            return_probabilities: true,
+            top_k: None,
+            model: None,
+            version: None,
+            user_id: None,
+            raw_scores: false,
+        };
+        Ok(Self { options, bare: true })
+    }
+
+    fn check(&self, limits: &Limits) -> Result<(), ApiError> {
+        let Err(errors) = self.options.validate_with_args(limits) else { return Ok(()) };
+        let error = body::invalid(&errors);
+        if !self.bare {
+            return Err(error);
+        }
+        // A bare list has no field `texts`.
+        let unnamed =
+            |error: FieldError| FieldError { pointer: error.pointer.trim_start_matches("/texts").to_owned(), ..error };
+        Err(ApiError::invalid(error.errors.into_iter().map(unnamed).collect()))
+    }
+}
+
+/// The answers, in the order of the texts.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BatchAnswer {
+    /// One per text.
+    pub results: Vec<BatchItem>,
+}
+
+/// The answer to one text of a batch, or why there is none.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BatchItem {
+    /// Place of the text in the request, from 0.
+    pub text_index: usize,
+    /// The answer, or the error of this text.
+    #[serde(flatten)]
+    pub outcome: ItemOutcome,
+}
+
+/// What became of one text.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ItemOutcome {
+    /// It was answered.
+    Answered(Box<Prediction>),
+    /// It could not be answered; the other texts are not concerned.
+    Failed {
+        /// Why.
+        error: Box<Problem>,
+    },
+}
+
+/// Answer many texts.
+#[utoipa::path(
+    post,
+    path = "/batch_predict",
+    tag = "predictions",
+    request_body = BatchForms,
+    params(("X-Request-Timeout-Ms" = Option<u64>, Header, minimum = 1, description = "Time for the answer, in milliseconds; at most --max-timeout")),
+    responses(
+        (status = 200, body = BatchAnswer, description = "One result per text; a text that could not be answered has an error in its place"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such model or version"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "Body over --max-body"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON in UTF-8"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is missing, unknown or out of its limits"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Overloaded, or the model is not ready"),
+        (status = 504, body = Problem, content_type = "application/problem+json", description = "Out of time"),
+    )
+)]
+pub async fn batch_predict(
+    State(app): State<Arc<App>>,
+    Deadline(deadline): Deadline,
+    Checked(request): Checked<BatchRequest>,
+) -> Result<Json<BatchAnswer>, ApiError> {
+    let options = request.options;
+    let snapshot = app.registry.snapshot();
+    let model = Arc::clone(snapshot.resolve(options.model.as_deref(), options.version.as_deref())?);
+    let answers = app.engine.predict(&model, options.texts, deadline).await?;
+    // Part of a batch that came too late is a batch that came too late.
+    if answers.contains(&Err(TextError::DeadlineExceeded)) {
+        return Err(TextError::DeadlineExceeded.into());
+    }
+    let answered = answers.iter().filter(|answer| answer.is_ok()).count();
+    app.metrics.predicted(model.name(), model.version(), answered as u64);
+    let view = View {
+        probabilities: options.return_probabilities,
+        top_k: options.top_k.map(|k| k as usize),
+        raw_scores: options.raw_scores,
+    };
+    let item = |(text_index, answer): (usize, Result<_, TextError>)| {
+        let outcome = answer.map_err(ApiError::from).and_then(|answer| prediction(&app, &model, &answer, view));
+        let outcome = match outcome {
+            Ok(prediction) => ItemOutcome::Answered(Box::new(prediction)),
+            Err(error) => ItemOutcome::Failed { error: Box::new(error.problem(None)) },
+        };
+        BatchItem { text_index, outcome }
+    };
+    Ok(Json(BatchAnswer { results: answers.into_iter().enumerate().map(item).collect() }))
+}

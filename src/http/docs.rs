@@ -1,0 +1,51 @@
+//! `GET /openapi.json` and `GET /docs`: generated from the types, readable without internet.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::routing::get;
+use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as Document;
+
+use super::App;
+use super::error::Code;
+
+/// The head of the description; the routes add themselves.
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "predictd",
+    description = "Serves ONNX text models over HTTP.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0")
+))]
+pub struct Description;
+
+const PAGE: &str = include_str!("docs.html");
+
+/// The two routes, made once.
+pub fn routes(api: &Document) -> Router<Arc<App>> {
+    // A description that cannot be written as JSON would fail the test that compares it.
+    let json = api.to_pretty_json().unwrap_or_default();
+    let mut rows = String::new();
+    for code in Code::ALL {
+        _ = write!(
+            rows,
+            "<tr id=\"{0}\"><td><code>/docs#{0}</code></td><td>{1}</td><td>{2}</td></tr>",
+            code.kind(),
+            code.status().as_u16(),
+            code.title()
+        );
+    }
+    let page = PAGE.replace("{{problems}}", &rows);
+    let html = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (
+            CONTENT_SECURITY_POLICY,
+            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'",
+        ),
+    ];
+    Router::new()
+        .route("/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], json)))
+        .route("/docs", get(async move || (html, page)))
+}

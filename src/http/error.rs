@@ -1,0 +1,265 @@
+//! The one table of errors, and how they look on the wire (RFC 9457).
+//!
+//! A handler returns an [`ApiError`]; it travels in the response's extensions until
+//! [`super::observe`] writes it down with the request's id and logs it once. Texts of 5xx
+//! errors are fixed, and no error repeats what the client sent beyond a short field name.
+
+use std::borrow::Cow;
+
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::engine::{Refusal, TextError};
+use crate::registry::ResolveError;
+use crate::text::tokenizer::TokenizeError;
+
+/// Longest detail, in bytes.
+const MAX_DETAIL: usize = 512;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $kind:literal, $status:ident, $title:literal;)*) => {
+        /// Every kind of error.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// All of them, for the documentation page.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The last part of the problem's type.
+            #[must_use]
+            pub fn kind(self) -> &'static str {
+                match self { $(Self::$name => $kind,)* }
+            }
+
+            /// The status it is answered with.
+            #[must_use]
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)* }
+            }
+
+            /// A few words, the same for every occurrence.
+            #[must_use]
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Not JSON at all.
+    MalformedJson = "malformed-json", BAD_REQUEST, "The body is not JSON";
+    /// A header that cannot be read.
+    InvalidHeader = "invalid-header", BAD_REQUEST, "A header has no valid value";
+    /// A body that could not be read to its end.
+    IncompleteBody = "incomplete-body", BAD_REQUEST, "The body did not come in full";
+    /// No such route.
+    NotFound = "not-found", NOT_FOUND, "There is nothing here";
+    /// No such model or version.
+    ModelNotFound = "model-not-found", NOT_FOUND, "There is no such model";
+    /// Wrong method.
+    MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The method is not allowed here";
+    /// Body over the limit.
+    BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large";
+    /// Not `application/json` in UTF-8, or compressed.
+    UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON in UTF-8";
+    /// JSON, but not what the route takes.
+    InvalidRequest = "invalid-request", UNPROCESSABLE_ENTITY, "The request is not valid";
+    /// More tokens than the model takes, and it is told to refuse that.
+    TextTooLong = "text-too-long", UNPROCESSABLE_ENTITY, "The text has too many tokens";
+    /// A bug of ours.
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong in the server";
+    /// The model failed.
+    InferenceFailed = "inference-failed", INTERNAL_SERVER_ERROR, "The model failed on this text";
+    /// The model's output is no answer.
+    ModelOutputInvalid = "model-output-invalid", INTERNAL_SERVER_ERROR, "The model gave no valid answer";
+    /// Loading, or broken.
+    ModelNotReady = "model-not-ready", SERVICE_UNAVAILABLE, "The model is not ready";
+    /// No permit.
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "The server is overloaded";
+    /// Stopping.
+    ShuttingDown = "shutting-down", SERVICE_UNAVAILABLE, "The server is shutting down";
+    /// Out of time.
+    DeadlineExceeded = "deadline-exceeded", GATEWAY_TIMEOUT, "The answer did not come in time";
+}
+
+impl Code {
+    /// The problem's type: a place on the documentation page.
+    #[must_use]
+    pub fn type_uri(self) -> String {
+        format!("/docs#{}", self.kind())
+    }
+
+    /// Whether and when it makes sense to try again.
+    fn retry_after(self) -> Option<&'static str> {
+        match self {
+            Self::Overloaded => Some("1"),
+            Self::ModelNotReady | Self::ShuttingDown => Some("2"),
+            _ => None,
+        }
+    }
+}
+
+/// One thing that is wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    /// Where it stands in the body: a JSON pointer (RFC 6901).
+    #[schema(example = "/texts/3")]
+    pub pointer: String,
+    /// What is wrong there.
+    pub detail: String,
+}
+
+/// An error on its way to the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    /// Which one.
+    pub code: Code,
+    /// What went wrong, for people.
+    pub detail: Cow<'static, str>,
+    /// What is wrong where, if the body is to blame.
+    pub errors: Vec<FieldError>,
+}
+
+/// Problem details as RFC 9457 has them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Problem {
+    /// Names the kind of problem: a place on the documentation page.
+    #[serde(rename = "type")]
+    #[schema(example = "/docs#invalid-request")]
+    pub kind: String,
+    /// The same words for every problem of this kind.
+    pub title: &'static str,
+    /// The status of the answer, or of this item.
+    pub status: u16,
+    /// What went wrong.
+    pub detail: String,
+    /// The request's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// What is wrong where.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+impl ApiError {
+    /// An error of this kind.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new() }
+    }
+
+    /// An error about one place of the body.
+    pub fn at(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::invalid(vec![FieldError { pointer: pointer.into(), detail: detail.into() }])
+    }
+
+    /// An error about several places of the body.
+    #[must_use]
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let detail = match errors.as_slice() {
+            [only] => format!("{}: {}", if only.pointer.is_empty() { "body" } else { &only.pointer }, only.detail),
+            several => format!("{} places of the body are not valid.", several.len()),
+        };
+        Self { code: Code::InvalidRequest, detail: detail.into(), errors }
+    }
+
+    /// What goes on the wire.
+    #[must_use]
+    pub fn problem(&self, instance: Option<String>) -> Problem {
+        let mut detail = self.detail.to_string();
+        detail.truncate(detail.floor_char_boundary(MAX_DETAIL));
+        Problem {
+            kind: self.code.type_uri(),
+            title: self.code.title(),
+            status: self.code.status().as_u16(),
+            detail,
+            instance,
+            errors: self.errors.clone(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.code.status().into_response();
+        if let Some(seconds) = self.code.retry_after() {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Overloaded => {
+                Self::new(Code::Overloaded, "Too many texts are in work. Try again after the time in Retry-After.")
+            }
+            Refusal::DeadlineExceeded => {
+                Self::new(Code::DeadlineExceeded, "The time for this request was over before its answer was there.")
+            }
+            Refusal::Closed => {
+                Self::new(Code::ShuttingDown, "The model was taken out of service while the request waited.")
+            }
+        }
+    }
+}
+
+impl From<TextError> for ApiError {
+    fn from(error: TextError) -> Self {
+        match error {
+            TextError::Tokenize(TokenizeError::TooLong { tokens, limit }) => Self::new(
+                Code::TextTooLong,
+                format!("The text has {tokens} tokens; this model takes at most {limit} and does not cut texts off."),
+            ),
+            TextError::Tokenize(TokenizeError::Failed | TokenizeError::Panicked) => {
+                Self::new(Code::InferenceFailed, "The model's tokenizer failed on this text.")
+            }
+            TextError::InferenceFailed => {
+                Self::new(Code::InferenceFailed, "The model failed on this text. The server's log says more.")
+            }
+            TextError::OutputInvalid(_) => Self::new(
+                Code::ModelOutputInvalid,
+                "The model's scores for this text are not valid numbers in the expected shape.",
+            ),
+            TextError::DeadlineExceeded => Refusal::DeadlineExceeded.into(),
+        }
+    }
+}
+
+impl From<ResolveError> for ApiError {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::UnknownModel => {
+                Self::new(Code::ModelNotFound, "There is no model of this name; GET /models lists them.")
+            }
+            ResolveError::UnknownVersion => {
+                Self::new(Code::ModelNotFound, "The model has no such version; GET /models lists them.")
+            }
+            ResolveError::Loading => Self::new(Code::ModelNotReady, "The model is still being loaded."),
+            ResolveError::Failed => {
+                Self::new(Code::ModelNotReady, "The model could not be loaded. The server's log says why.")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_unique_and_details_bounded() {
+        let mut kinds: Vec<&str> = Code::ALL.iter().map(|code| code.kind()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds.len(), Code::ALL.len());
+        let problem = ApiError::new(Code::NotFound, "ä".repeat(1_000)).problem(None);
+        assert_eq!(problem.detail.len(), MAX_DETAIL);
+    }
+}

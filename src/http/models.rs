@@ -1,0 +1,174 @@
+//! `GET /models` and `GET /models/{name}`: what is served.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::App;
+use super::error::{ApiError, Problem};
+use crate::config::{Limits, OnOverflow};
+use crate::registry::{ResolveError, State as VersionState, Versions, active};
+use crate::text::tokenizer::Tokenizer;
+
+/// The models of this server.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelList {
+    /// By name.
+    pub models: Vec<ModelSummary>,
+}
+
+/// A model and its versions.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelSummary {
+    /// Name of the model.
+    pub name: String,
+    /// True for the model that answers requests that name none.
+    pub default: bool,
+    /// Version that answers requests that name none.
+    pub active_version: String,
+    /// Oldest first.
+    pub versions: Vec<VersionSummary>,
+}
+
+/// A version and its state.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct VersionSummary {
+    /// Its name.
+    pub version: String,
+    /// `loading`, `ready` or `failed`.
+    pub state: &'static str,
+}
+
+/// A model in full.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelDetail {
+    /// Name of the model.
+    pub name: String,
+    /// True for the model that answers requests that name none.
+    pub default: bool,
+    /// Version that answers requests that name none.
+    pub active_version: String,
+    /// Oldest first.
+    pub versions: Vec<VersionDetail>,
+}
+
+/// A version in full.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct VersionDetail {
+    /// Its name.
+    pub version: String,
+    /// `loading`, `ready` or `failed`.
+    pub state: &'static str,
+    /// What it is, if it is ready.
+    #[serde(flatten)]
+    pub facts: Option<VersionFacts>,
+}
+
+/// What a version does and takes.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct VersionFacts {
+    /// One line about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// `single_label_classification`, `multi_label_classification` or `regression`.
+    pub task: &'static str,
+    /// Labels in the order of `probabilities`; none for regression.
+    pub labels: Vec<String>,
+    /// Where it runs.
+    pub device: &'static str,
+    /// True if a text's scores could depend on texts that run beside it. Such a model runs each text alone.
+    pub batch_dependent: bool,
+    /// What it takes.
+    pub limits: TextLimits,
+}
+
+/// What a model takes.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TextLimits {
+    /// Characters of a text.
+    pub max_text_chars: usize,
+    /// Texts of a request.
+    pub max_batch_texts: usize,
+    /// Tokens of a text, special tokens included; left out for a model that takes the text itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
+    /// What happens to a text of more tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_overflow: Option<OnOverflow>,
+}
+
+/// List the models.
+#[utoipa::path(get, path = "/models", tag = "models", responses((status = 200, body = ModelList)))]
+pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
+    let snapshot = app.registry.snapshot();
+    let summary = |(name, versions): (&String, &Versions)| ModelSummary {
+        name: name.clone(),
+        default: *name == snapshot.default_model,
+        active_version: active_version(versions),
+        versions: versions
+            .iter()
+            .map(|(version, state)| VersionSummary { version: version.as_str().to_owned(), state: state.name() })
+            .collect(),
+    };
+    Json(ModelList { models: snapshot.models.iter().map(summary).collect() })
+}
+
+/// Show one model: labels, limits, versions.
+#[utoipa::path(
+    get,
+    path = "/models/{name}",
+    tag = "models",
+    params(("name" = String, Path, description = "Name of the model", max_length = 64)),
+    responses(
+        (status = 200, body = ModelDetail),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such model"),
+    )
+)]
+pub async fn show(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, axum::extract::rejection::PathRejection>,
+) -> Result<Json<ModelDetail>, ApiError> {
+    // A name that is not UTF-8 is no model's.
+    let Path(name) = path.map_err(|_| ResolveError::UnknownModel)?;
+    let snapshot = app.registry.snapshot();
+    let versions = snapshot.models.get(&name).ok_or(ResolveError::UnknownModel)?;
+    let detail = ModelDetail {
+        default: name == snapshot.default_model,
+        active_version: active_version(versions),
+        versions: versions
+            .iter()
+            .map(|(version, state)| VersionDetail {
+                version: version.as_str().to_owned(),
+                state: state.name(),
+                facts: facts(state, &app.limits),
+            })
+            .collect(),
+        name,
+    };
+    Ok(Json(detail))
+}
+
+fn active_version(versions: &Versions) -> String {
+    active(versions).map(|(version, _)| version.as_str().to_owned()).unwrap_or_default()
+}
+
+fn facts(state: &VersionState, limits: &Limits) -> Option<VersionFacts> {
+    let VersionState::Ready(model) = state else { return None };
+    let pipeline = model.pipeline();
+    Some(VersionFacts {
+        description: model.description().map(str::to_owned),
+        task: pipeline.head().task(),
+        labels: pipeline.labels().to_vec(),
+        device: model.device(),
+        batch_dependent: model.batch_dependent(),
+        limits: TextLimits {
+            max_text_chars: limits.max_text_chars,
+            max_batch_texts: limits.max_batch_texts,
+            max_tokens: pipeline.tokenizer().map(Tokenizer::max_tokens),
+            on_overflow: pipeline.tokenizer().map(Tokenizer::on_overflow),
+        },
+    })
+}

@@ -1,0 +1,100 @@
+//! `GET /health`, `/livez`, `/readyz`, `/metrics`. None of them waits for a model.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::App;
+use super::error::{ApiError, Code, Problem};
+use crate::registry::State as VersionState;
+
+/// State of the server and its models.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// `healthy`, or `unhealthy` while the default model does not answer or the server stops.
+    pub status: &'static str,
+    /// Version of the server.
+    pub version: &'static str,
+    /// Every version of every model.
+    pub models: Vec<ModelHealth>,
+}
+
+/// State of one model version.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelHealth {
+    /// Name of the model.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Where it runs, once it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<&'static str>,
+    /// `loading`, `ready` or `failed`. Why it failed is in the log.
+    pub state: &'static str,
+}
+
+fn is_ready(app: &App) -> bool {
+    !app.draining.load(Ordering::Relaxed) && app.registry.snapshot().is_ready()
+}
+
+/// State of the server and its models.
+#[utoipa::path(get, path = "/health", tag = "probes", responses((status = 200, body = Health), (status = 503, body = Health, description = "Not ready")))]
+pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<Health>) {
+    let ready = is_ready(&app);
+    let snapshot = app.registry.snapshot();
+    let versions =
+        snapshot.models.iter().flat_map(|(name, versions)| versions.iter().map(move |version| (name, version)));
+    let models = versions.map(|(name, (version, state))| ModelHealth {
+        name: name.clone(),
+        version: version.as_str().to_owned(),
+        device: if let VersionState::Ready(model) = state { Some(model.device()) } else { None },
+        state: state.name(),
+    });
+    let health = Health {
+        status: if ready { "healthy" } else { "unhealthy" },
+        version: env!("CARGO_PKG_VERSION"),
+        models: models.collect(),
+    };
+    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
+}
+
+/// The event loop turns. Says nothing of models.
+#[utoipa::path(get, path = "/livez", tag = "probes", responses((status = 200, body = String, content_type = "text/plain")))]
+pub async fn livez() -> &'static str {
+    "live\n"
+}
+
+/// Requests will be answered: the default model is warm, and the server does not stop.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "probes",
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Not ready"),
+    )
+)]
+pub async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
+    if is_ready(&app) {
+        return Ok("ready\n");
+    }
+    if app.draining.load(Ordering::Relaxed) {
+        return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
+    }
+    Err(ApiError::new(Code::ModelNotReady, "The default model does not answer yet."))
+}
+
+/// Prometheus metrics.
+#[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, body = String, content_type = "text/plain")))]
+pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let text =
+        app.metrics.render().map_err(|_| ApiError::new(Code::Internal, "The metrics could not be written down."))?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}

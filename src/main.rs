@@ -1,0 +1,91 @@
+//! The `predictd` binary: parse, run, exit code.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use clap::Parser;
+use predictd::cli::Cli;
+use predictd::config::{self, EXIT_CONFIGURATION, LogFormat, Settings};
+use predictd::shutdown::Shutdown;
+use predictd::{RunError, Server, telemetry};
+use tokio::net::TcpListener;
+
+/// Keeps memory steady over millions of requests of mixed sizes; speed is about the same as the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args = match Cli::try_parse() {
+        Ok(cli) => cli.into_serve(),
+        Err(error) => {
+            let code = if error.use_stderr() { EXIT_CONFIGURATION } else { 0 };
+            // Nothing is left to be done if standard error is closed.
+            error.print().ok();
+            return ExitCode::from(code);
+        }
+    };
+    if !config::runtime_telemetry_is_off() {
+        return restart_without_telemetry();
+    }
+    match serve(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(RunError::Configuration(sentence)) => {
+            eprintln!("predictd: {sentence}");
+            ExitCode::from(EXIT_CONFIGURATION)
+        }
+        Err(RunError::Failed(sentence)) => {
+            eprintln!("predictd: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Replaces this process by itself with ONNX Runtime's telemetry switched off.
+///
+/// The official library reads a variable when it is initialised, and otherwise opens a
+/// database in the user's home before it can be told to stop. A process cannot safely change
+/// its own environment once it has threads; starting anew can, and keeps the process id.
+fn restart_without_telemetry() -> ExitCode {
+    let (name, value) = config::TELEMETRY_OFF;
+    let mut arguments = std::env::args_os();
+    let name_of_program = arguments.next().unwrap_or_default();
+    let error = match std::env::current_exe() {
+        // `exec` returns only if it fails.
+        Ok(program) => Command::new(program).arg0(name_of_program).args(arguments).env(name, value).exec(),
+        Err(error) => error,
+    };
+    eprintln!("predictd: the program could not start itself with {name}={value} ({error}): set that variable yourself");
+    ExitCode::FAILURE
+}
+
+fn serve(args: predictd::config::Args) -> Result<(), RunError> {
+    let settings =
+        Settings::resolve(args).map_err(|sentences| RunError::Configuration(sentences.join("\npredictd: ")))?;
+    let json = match settings.log_format {
+        LogFormat::Auto => None,
+        LogFormat::Text => Some(false),
+        LogFormat::Json => Some(true),
+    };
+    telemetry::start(&settings.log, json).map_err(RunError::Configuration)?;
+    let failed = |error: std::io::Error| RunError::Failed(error.to_string());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // Tokenising is what async threads do most; runs have threads of their own.
+        .worker_threads(settings.workers.div_ceil(2).clamp(1, 8))
+        .max_blocking_threads(settings.workers.max(2))
+        .thread_name("predictd-http")
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let server = Server::prepare(&settings)?;
+    let outcome = runtime.block_on(async {
+        let shutdown = Shutdown::on_signals().map_err(failed)?;
+        let listener = TcpListener::bind(settings.listen).await;
+        let listener = listener.map_err(|error| RunError::Failed(format!("--listen {}: {error}", settings.listen)))?;
+        let address = listener.local_addr().map_err(failed)?;
+        tracing::info!(%address, workers = settings.workers, "listening");
+        server.run(listener, &shutdown).await
+    });
+    // A load that still runs must not hold the process.
+    runtime.shutdown_background();
+    outcome
+}

@@ -1,0 +1,312 @@
+//! ONNX Runtime: the only module that imports `ort`.
+//!
+//! The library is loaded at run time. One environment serves the process; its telemetry is
+//! off. Sessions of one graph share their weights: ONNX Runtime shares packed weights only
+//! between sessions that were also given the same initializers, so both are handed to each.
+
+mod library;
+mod outlets;
+mod protobuf;
+mod weights;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use ndarray::Array2;
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
+use ort::session::{RunOptions, SessionInputValue};
+use ort::value::{DynMapValueType, DynValue, Tensor, TensorRef};
+use parking_lot::Mutex;
+
+use crate::engine::session::{Graph, RunError, Runtime, Session};
+use crate::text::manifest::{Manifest, ManifestError};
+use crate::text::pipeline::Batch;
+use crate::text::signature::{GraphInput, IntegerWidth, Signature, TokenRole};
+use crate::text::tensors::TokenBatch;
+use outlets::{Output, graph_input, scores_output};
+use weights::{read_external, shared_tensors};
+
+/// Operators that measure a whole batch to scale it: a text's scores then depend on its neighbours.
+const BATCH_DEPENDENT: [&str; 3] = ["DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"];
+
+/// ONNX Runtime allows one environment per process, ever.
+static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// The loaded library.
+#[derive(Debug)]
+pub struct OnnxRuntime {
+    environment: Environment,
+    share_weights: bool,
+}
+
+impl OnnxRuntime {
+    /// Finds and loads the library, with telemetry and chatter off.
+    ///
+    /// # Errors
+    /// One sentence that names the library, what is wrong with it, and the cure.
+    pub fn start(named: Option<&Path>) -> Result<Self, String> {
+        let _one_at_a_time = STARTING.lock();
+        if let Some(environment) = ENVIRONMENT.get() {
+            return Ok(Self { environment: environment.clone(), share_weights: true });
+        }
+        let path = library::find(named)?;
+        let unusable =
+            |reason: &str| format!("{} cannot be used as ONNX Runtime ({reason}): {}", path.display(), library::REMEDY);
+        let builder = ort::init_from(&path).map_err(|error| unusable(&error.to_string()))?;
+        let environment = builder
+            .with_name("predictd")
+            .with_telemetry(false)
+            .with_logger(Arc::new(|level, _, _, _, message| log(level, message)))
+            .build()
+            .map_err(|error| unusable(&error.to_string()))?;
+        environment.set_log_level(LogLevel::Warning);
+        tracing::info!(library = %path.display(), "ONNX Runtime is loaded");
+        Ok(Self { environment: ENVIRONMENT.get_or_init(|| environment).clone(), share_weights: true })
+    }
+
+    /// The same runtime with weights of its own for every session: for measuring what sharing saves.
+    #[must_use]
+    pub fn without_shared_weights(mut self) -> Self {
+        self.share_weights = false;
+        self
+    }
+}
+
+fn log(level: LogLevel, message: &str) {
+    match level {
+        LogLevel::Fatal | LogLevel::Error => tracing::error!(target: "onnxruntime", "{message}"),
+        LogLevel::Warning => tracing::warn!(target: "onnxruntime", "{message}"),
+        LogLevel::Info | LogLevel::Verbose => tracing::trace!(target: "onnxruntime", "{message}"),
+    }
+}
+
+impl Runtime for OnnxRuntime {
+    fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
+        let bytes = std::mem::take(&mut manifest.graph);
+        let name = manifest.graph_name.clone();
+        let error = |reason: String| ManifestError::new(&name, reason);
+        let scan = protobuf::scan(&bytes).map_err(|e| error(e.to_string()))?;
+        let external = read_external(&scan.external, &manifest.graph_directory)?;
+        let initializers =
+            if self.share_weights { shared_tensors(&scan).map_err(|e| error(e.to_string()))? } else { Vec::new() };
+        let batch_dependent = BATCH_DEPENDENT.iter().any(|operator| scan.operators.contains(operator));
+        let labels = Some(scan.class_labels.clone()).filter(|labels| !labels.is_empty());
+        let mut weights = Weights {
+            environment: self.environment.clone(),
+            prepacked: self.share_weights.then(PrepackedWeights::new),
+            initializers,
+            external,
+            bytes: Vec::new(),
+        };
+        weights.bytes = bytes;
+        let mut first = weights.session().map_err(|e| error(explain(&e)))?;
+        let input = graph_input(first.inputs()).map_err(error)?;
+        let scores = scores_output(first.outputs(), &input).map_err(error)?;
+        let mut session = OnnxSession {
+            input: input.clone(),
+            output: scores.output,
+            width: scores.width.unwrap_or(0),
+            session: first,
+        };
+        let width = match scores.width {
+            Some(width) => width,
+            None => session.probe().map_err(|e| error(format!("a first run failed: {e}")))?,
+        };
+        session.width = width;
+        first = session.session;
+        let signature = Signature { input, scores: scores.kind, width, batch_dependent, labels };
+        Ok(Box::new(OnnxGraph { weights, signature, output: session.output, name, first: Some(first) }))
+    }
+
+    fn device(&self) -> &'static str {
+        "cpu"
+    }
+}
+
+/// What sessions of one graph are made from.
+struct Weights {
+    environment: Environment,
+    bytes: Vec<u8>,
+    initializers: Vec<(String, Arc<DynValue>)>,
+    external: BTreeMap<String, Arc<[u8]>>,
+    prepacked: Option<PrepackedWeights>,
+}
+
+impl Weights {
+    fn session(&self) -> ort::Result<ort::session::Session> {
+        let mut builder = self.options()?;
+        for (name, tensor) in &self.initializers {
+            builder = builder.with_initializer(name, Arc::clone(tensor))?;
+        }
+        for (file, content) in &self.external {
+            builder = builder.with_external_initializer_file_in_memory(file, Arc::clone(content))?;
+        }
+        if let Some(prepacked) = &self.prepacked {
+            builder = builder.with_prepacked_weights(prepacked)?;
+        }
+        builder.commit_from_memory(&self.bytes)
+    }
+
+    /// One thread, which is the worker's own; no spinning; warnings only (a session that logs
+    /// more formats every message of every run, which costs 0.1 ms a run).
+    fn options(&self) -> ort::Result<SessionBuilder> {
+        Ok(ort::session::Session::builder(&self.environment)?
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_intra_threads(1)?
+            .with_inter_threads(1)?
+            .with_intra_op_spinning(false)?
+            .with_log_level(LogLevel::Warning)?
+            .with_flush_to_zero()?)
+    }
+}
+
+struct OnnxGraph {
+    weights: Weights,
+    signature: Signature,
+    output: Output,
+    name: String,
+    first: Option<ort::session::Session>,
+}
+
+impl Graph for OnnxGraph {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn session(&mut self) -> Result<Box<dyn Session>, ManifestError> {
+        let session = match self.first.take() {
+            Some(first) => first,
+            None => self.weights.session().map_err(|e| ManifestError::new(&self.name, explain(&e)))?,
+        };
+        let (input, output) = (self.signature.input.clone(), self.output.clone());
+        Ok(Box::new(OnnxSession { session, input, output, width: self.signature.width }))
+    }
+}
+
+/// The runtime's message, with the cure for the one that needs it.
+fn explain(error: &ort::Error) -> String {
+    let message = error.message().lines().next().unwrap_or_default().to_owned();
+    if message.contains("locale") {
+        return format!("{message}. Export it with the option locale='C.UTF-8' of skl2onnx's TfidfVectorizer");
+    }
+    message
+}
+
+struct OnnxSession {
+    session: ort::session::Session,
+    input: GraphInput,
+    output: Output,
+    width: usize,
+}
+
+impl Session for OnnxSession {
+    fn run(&mut self, batch: &Batch) -> Result<Array2<f32>, RunError> {
+        let scores = self.run_unchecked(batch)?;
+        let shape = || scores.shape().iter().map(|&n| i64::try_from(n).unwrap_or(-1)).collect();
+        if scores.dim() == (batch.rows(), self.width) {
+            Ok(scores)
+        } else {
+            Err(RunError::Shape { rows: batch.rows(), width: self.width, found: shape() })
+        }
+    }
+}
+
+impl OnnxSession {
+    fn run_unchecked(&mut self, batch: &Batch) -> Result<Array2<f32>, RunError> {
+        let failed = |error: ort::Error| RunError::Failed(error.to_string());
+        let inputs = inputs(&self.input, batch).map_err(failed)?;
+        let (Output::Tensor(name) | Output::Maps(name, _)) = &self.output;
+        // Outputs that nobody reads are not computed or copied out.
+        let wanted =
+            RunOptions::new().map_err(failed)?.with_outputs(ort::session::OutputSelector::no_default().with(name));
+        let outputs = self.session.run_with_options(inputs, &wanted).map_err(failed)?;
+        let value = outputs.get(name).ok_or_else(|| RunError::Failed(format!("the run gave no output {name}")))?;
+        match &self.output {
+            Output::Tensor(_) => {
+                let (shape, data) = value.try_extract_tensor::<f32>().map_err(failed)?;
+                let wrong = || RunError::Shape { rows: batch.rows(), width: self.width, found: shape.to_vec() };
+                let [rows, width] = shape[..] else { return Err(wrong()) };
+                let dims = (usize::try_from(rows).map_err(|_| wrong())?, usize::try_from(width).map_err(|_| wrong())?);
+                Array2::from_shape_vec(dims, data.to_vec()).map_err(|_| wrong())
+            }
+            Output::Maps(_, named) => maps(value, *named).map_err(failed),
+        }
+    }
+
+    /// The number of scores, for a graph that leaves it open.
+    fn probe(&mut self) -> Result<usize, RunError> {
+        let batch = match &self.input {
+            GraphInput::Texts { .. } => Batch::Texts(vec!["one short text".to_owned()]),
+            GraphInput::Tokens(_) => {
+                let one = || vec![1_i64];
+                Batch::Tokens(TokenBatch {
+                    rows: 1,
+                    length: 1,
+                    input_ids: one(),
+                    attention_mask: one(),
+                    token_type_ids: vec![0],
+                    position_ids: vec![0],
+                })
+            }
+        };
+        Ok(self.run_unchecked(&batch)?.ncols())
+    }
+}
+
+/// The tensors of a run, borrowed from the batch where their type allows it.
+fn inputs<'a>(
+    input: &'a GraphInput,
+    batch: &'a Batch,
+) -> ort::Result<Vec<(std::borrow::Cow<'a, str>, SessionInputValue<'a>)>> {
+    match (input, batch) {
+        (GraphInput::Texts { name, rank }, Batch::Texts(texts)) => {
+            let shape = if *rank == 1 { vec![texts.len()] } else { vec![texts.len(), 1] };
+            Ok(vec![(name.into(), Tensor::from_string_array((shape, texts.as_slice()))?.into())])
+        }
+        (GraphInput::Tokens(wanted), Batch::Tokens(batch)) => wanted
+            .iter()
+            .map(|input| {
+                let data = match input.role {
+                    TokenRole::InputIds => &batch.input_ids,
+                    TokenRole::AttentionMask => &batch.attention_mask,
+                    TokenRole::TokenTypeIds => &batch.token_type_ids,
+                    TokenRole::PositionIds => &batch.position_ids,
+                };
+                let shape = [batch.rows, batch.length];
+                let value = match input.width {
+                    IntegerWidth::Bits64 => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
+                    IntegerWidth::Bits32 => {
+                        let narrow: Result<Vec<i32>, _> = data.iter().map(|&id| i32::try_from(id)).collect();
+                        Tensor::from_array((shape, narrow.map_err(|e| ort::Error::new(e.to_string()))?))?.into()
+                    }
+                };
+                Ok(((&input.name).into(), value))
+            })
+            .collect(),
+        _ => Err(ort::Error::new("the batch is not of the kind the graph takes")),
+    }
+}
+
+/// ZipMap's maps to rows: the runtime keeps a map's keys sorted, and so are scikit-learn's classes.
+fn maps(value: &DynValue, named: bool) -> ort::Result<Array2<f32>> {
+    let maps = value.try_extract_sequence::<DynMapValueType>()?;
+    let mut rows: Vec<Vec<f32>> = Vec::with_capacity(maps.len());
+    for map in &maps {
+        rows.push(if named {
+            sorted(map.try_extract_key_values::<String, f32>()?)
+        } else {
+            sorted(map.try_extract_key_values::<i64, f32>()?)
+        });
+    }
+    let width = rows.first().map_or(0, Vec::len);
+    Array2::from_shape_vec((rows.len(), width), rows.concat()).map_err(|e| ort::Error::new(e.to_string()))
+}
+
+fn sorted<K: Ord>(mut pairs: Vec<(K, f32)>) -> Vec<f32> {
+    pairs.sort_by(|a, b| a.0.cmp(&b.0));
+    pairs.into_iter().map(|(_, score)| score).collect()
+}

@@ -1,0 +1,107 @@
+//! What a graph's inputs and outputs mean.
+
+use ort::value::{Outlet, TensorElementType, ValueType};
+
+use crate::text::signature::{GraphInput, IntegerWidth, ScoreKind, TokenInput, TokenRole};
+
+/// Which output holds the scores.
+#[derive(Debug, Clone)]
+pub(super) enum Output {
+    /// A float tensor `[n, width]`.
+    Tensor(String),
+    /// ZipMap: one map from class to probability per text. True if the classes are text.
+    Maps(String, bool),
+}
+
+/// What the graph's inputs mean.
+pub(super) fn graph_input(inputs: &[Outlet]) -> Result<GraphInput, String> {
+    if let [only] = inputs
+        && let ValueType::Tensor { ty: TensorElementType::String, shape, .. } = only.dtype()
+    {
+        return match shape[..] {
+            [n] if n != -1 => Err(fixed(only.name())),
+            [n, _] if n != -1 => Err(fixed(only.name())),
+            [_] | [_, -1 | 1] => Ok(GraphInput::Texts { name: only.name().to_owned(), rank: shape.len() }),
+            _ => Err(format!(
+                "its string input {} has shape {:?}, where [n] or [n, 1] is needed",
+                only.name(),
+                &shape[..]
+            )),
+        };
+    }
+    let tokens = inputs.iter().map(|input| {
+        let name = input.name();
+        let role =
+            TokenRole::of(name).ok_or_else(|| format!("it asks for an input {name:?} that a text cannot give"))?;
+        let ValueType::Tensor { ty, shape, .. } = input.dtype() else {
+            return Err(format!("its input {name} is not a tensor"));
+        };
+        let width = match ty {
+            TensorElementType::Int64 => IntegerWidth::Bits64,
+            TensorElementType::Int32 => IntegerWidth::Bits32,
+            other => return Err(format!("its input {name} holds {other}, where integers are needed")),
+        };
+        match shape[..] {
+            [-1, -1] => Ok(TokenInput { name: name.to_owned(), role, width }),
+            [_, _] => Err(fixed(name)),
+            _ => Err(format!("its input {name} has shape {:?}, where [n, length] is needed", &shape[..])),
+        }
+    });
+    let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
+    if tokens.iter().any(|input| input.role == TokenRole::InputIds) {
+        Ok(GraphInput::Tokens(tokens))
+    } else {
+        Err("it has neither a string input nor one named input_ids".to_owned())
+    }
+}
+
+fn fixed(input: &str) -> String {
+    format!("its input {input} has a fixed size: export it with dynamic batch and sequence axes")
+}
+
+/// Where the scores are and what they mean.
+pub(super) struct ScoresOutput {
+    /// Which output.
+    pub(super) output: Output,
+    /// Logits or probabilities.
+    pub(super) kind: ScoreKind,
+    /// Scores per text, where the graph fixes it.
+    pub(super) width: Option<usize>,
+}
+
+/// The output that holds the scores: `logits` if one is called so, else the first float output.
+pub(super) fn scores_output(outputs: &[Outlet], input: &GraphInput) -> Result<ScoresOutput, String> {
+    let kind = match input {
+        GraphInput::Texts { .. } => ScoreKind::Probabilities,
+        GraphInput::Tokens(_) => ScoreKind::Logits,
+    };
+    let map = |outlet: &Outlet| match outlet.dtype() {
+        ValueType::Sequence(inner) => match **inner {
+            ValueType::Map { key, value: TensorElementType::Float32 } => Some(key == TensorElementType::String),
+            _ => None,
+        },
+        _ => None,
+    };
+    if let Some((outlet, named)) = outputs.iter().find_map(|outlet| Some((outlet, map(outlet)?))) {
+        return Ok(ScoresOutput { output: Output::Maps(outlet.name().to_owned(), named), kind, width: None });
+    }
+    let is_float = |outlet: &&Outlet| outlet.dtype().tensor_type() == Some(TensorElementType::Float32);
+    let outlet = outputs
+        .iter()
+        .filter(is_float)
+        .find(|outlet| outlet.name() == "logits")
+        .or_else(|| outputs.iter().find(is_float));
+    let outlet = outlet.ok_or("it has no float32 output: scores are expected as float32")?;
+    let shape = outlet.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
+    match shape[..] {
+        [_, width] => Ok(ScoresOutput {
+            output: Output::Tensor(outlet.name().to_owned()),
+            kind,
+            width: usize::try_from(width).ok().filter(|&n| n > 0),
+        }),
+        _ => Err(format!(
+            "its output {} has shape {shape:?}, where one row of scores per text is expected",
+            outlet.name()
+        )),
+    }
+}

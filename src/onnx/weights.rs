@@ -1,0 +1,79 @@
+//! A graph's constant tensors: shared between sessions, or read from files beside the graph.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use ort::value::{DynValue, Tensor};
+
+use super::protobuf::{ExternalTensor, Initializer, Scan};
+use crate::text::manifest::ManifestError;
+
+/// Weights beside a graph: as much as a graph file may hold.
+const MAX_EXTERNAL_BYTES: u64 = 2 << 30;
+
+/// Reads the files that hold external tensors: regular files with one link, beside the graph.
+pub(super) fn read_external(
+    tensors: &[ExternalTensor],
+    directory: &Path,
+) -> Result<BTreeMap<String, Arc<[u8]>>, ManifestError> {
+    let mut files: BTreeMap<String, Arc<[u8]>> = BTreeMap::new();
+    let mut total = 0;
+    for tensor in tensors {
+        let name = &tensor.location;
+        let error = |reason: &str| ManifestError::new(format!("{name:?}"), reason);
+        let mut parts = Path::new(name).components();
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+            return Err(error("external data must lie in a file beside the graph"));
+        }
+        if !files.contains_key(name) {
+            let path = directory.join(name);
+            let metadata = std::fs::symlink_metadata(&path).map_err(|e| error(&e.to_string()))?;
+            if !metadata.is_file() || metadata.nlink() != 1 {
+                return Err(error("external data must be a regular file with one link"));
+            }
+            total += metadata.len();
+            if total > MAX_EXTERNAL_BYTES {
+                return Err(error("the external data is larger than 2 GiB"));
+            }
+            files.insert(name.clone(), std::fs::read(&path).map_err(|e| error(&e.to_string()))?.into());
+        }
+        let size = files.get(name).map_or(0, |content| content.len() as u64);
+        let end = tensor.offset.checked_add(tensor.length.unwrap_or(0)).ok_or_else(|| error("an offset overflows"))?;
+        if tensor.offset > size || end > size {
+            return Err(error("a tensor lies beyond the end of this file"));
+        }
+    }
+    Ok(files)
+}
+
+/// Tensors that every session of the graph shall use instead of its own copy.
+///
+/// Scalars and vectors stay in the graph: they are small, and optimisations want to see them.
+pub(super) fn shared_tensors(scan: &Scan<'_>) -> ort::Result<Vec<(String, Arc<DynValue>)>> {
+    let matrices = scan.initializers.iter().filter(|tensor| tensor.dims.len() >= 2 && !tensor.raw.is_empty());
+    matrices
+        .filter_map(|tensor| tensor_of(tensor).transpose())
+        .map(|made| made.map(|(name, value)| (name.to_owned(), Arc::new(value))))
+        .collect()
+}
+
+/// `None` for element types that are not shared.
+fn tensor_of<'a>(tensor: &Initializer<'a>) -> ort::Result<Option<(&'a str, DynValue)>> {
+    let dims = tensor.dims.clone();
+    let value = match tensor.data_type {
+        1 => Tensor::from_array((dims, elements(tensor.raw, f32::from_le_bytes)))?.into_dyn(),
+        2 => Tensor::from_array((dims, tensor.raw.to_vec()))?.into_dyn(),
+        3 => Tensor::from_array((dims, elements(tensor.raw, i8::from_le_bytes)))?.into_dyn(),
+        6 => Tensor::from_array((dims, elements(tensor.raw, i32::from_le_bytes)))?.into_dyn(),
+        7 => Tensor::from_array((dims, elements(tensor.raw, i64::from_le_bytes)))?.into_dyn(),
+        11 => Tensor::from_array((dims, elements(tensor.raw, f64::from_le_bytes)))?.into_dyn(),
+        _ => return Ok(None),
+    };
+    Ok(Some((tensor.name, value)))
+}
+
+fn elements<const N: usize, T>(raw: &[u8], convert: fn([u8; N]) -> T) -> Vec<T> {
+    raw.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect()
+}

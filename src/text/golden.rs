@@ -1,0 +1,119 @@
+//! Examples with known answers: a model that does not reproduce them does not serve.
+
+use serde::Deserialize;
+
+use super::heads::{Decision, Outcome};
+
+/// `golden.json`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Golden {
+    /// Largest difference of a score that still counts as the same.
+    #[serde(default = "default_tolerance")]
+    pub tolerance: f32,
+    /// The examples.
+    pub examples: Vec<Example>,
+}
+
+/// A text with the answer it must get.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Example {
+    /// The text.
+    pub text: String,
+    /// The label, or the labels of a multi-label model.
+    #[serde(default)]
+    pub label: Option<Expected>,
+    /// Probabilities of some labels.
+    #[serde(default)]
+    pub scores: std::collections::BTreeMap<String, f32>,
+    /// The score of a regression model.
+    #[serde(default)]
+    pub score: Option<f32>,
+}
+
+/// Expected label or labels.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Expected {
+    /// Exactly one.
+    One(String),
+    /// All of these, in label order.
+    Many(Vec<String>),
+}
+
+fn default_tolerance() -> f32 {
+    1e-3
+}
+
+impl Example {
+    /// Compares an answer with the expected one.
+    ///
+    /// # Errors
+    /// One sentence that names the difference. It does not repeat the text.
+    pub fn check(&self, decision: &Decision, labels: &[String], tolerance: f32) -> Result<(), String> {
+        let name = |index: &usize| labels.get(*index).cloned().unwrap_or_default();
+        let found: Vec<String> = match &decision.outcome {
+            Outcome::Label(index) => vec![name(index)],
+            Outcome::Labels(indices) => indices.iter().map(name).collect(),
+            Outcome::Score(_) => Vec::new(),
+        };
+        let expected = match &self.label {
+            Some(Expected::One(label)) => Some(std::slice::from_ref(label)),
+            Some(Expected::Many(labels)) => Some(labels.as_slice()),
+            None => None,
+        };
+        if let Some(expected) = expected.filter(|expected| **expected != *found) {
+            return Err(format!("expected {}, got {}", expected.join(" + "), found.join(" + ")));
+        }
+        for (label, expected) in &self.scores {
+            let index =
+                labels.iter().position(|l| l == label).ok_or_else(|| format!("the model has no label {label:?}"))?;
+            close(label, *expected, decision.probabilities.get(index).copied().unwrap_or(f32::NAN), tolerance)?;
+        }
+        match (self.score, &decision.outcome) {
+            (Some(expected), Outcome::Score(found)) => close("score", expected, *found, tolerance),
+            (Some(_), _) => Err("a score is expected, but the model answers with labels".to_owned()),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+fn close(name: &str, expected: f32, found: f32, tolerance: f32) -> Result<(), String> {
+    // Written so that NaN is a difference.
+    if (expected - found).abs() <= tolerance {
+        return Ok(());
+    }
+    Err(format!("expected {expected:.6} for {name}, got {found:.6}, which differs by more than {tolerance}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(example: &str, outcome: Outcome) -> Result<(), String> {
+        let example: Example = serde_json::from_str(example).unwrap();
+        let decision = Decision { outcome, probabilities: vec![0.25, 0.75], raw: vec![] };
+        example.check(&decision, &["a".to_owned(), "b".to_owned()], 0.01)
+    }
+
+    #[test]
+    fn the_same_answer_passes() {
+        assert_eq!(check(r#"{"text":"t","label":"b","scores":{"b":0.751}}"#, Outcome::Label(1)), Ok(()));
+        assert_eq!(check(r#"{"text":"t","label":["a","b"]}"#, Outcome::Labels(vec![0, 1])), Ok(()));
+        assert_eq!(check(r#"{"text":"t","score":2.0}"#, Outcome::Score(2.005)), Ok(()));
+    }
+
+    #[test]
+    fn another_answer_is_named() {
+        assert_eq!(check(r#"{"text":"t","label":"a"}"#, Outcome::Label(1)).unwrap_err(), "expected a, got b");
+        assert!(
+            check(r#"{"text":"t","label":"b","scores":{"b":0.7}}"#, Outcome::Label(1))
+                .unwrap_err()
+                .contains("0.750000")
+        );
+        assert!(check(r#"{"text":"t","scores":{"c":0.7}}"#, Outcome::Label(1)).unwrap_err().contains("no label"));
+        assert!(check(r#"{"text":"t","score":0.7}"#, Outcome::Label(1)).is_err());
+        assert!(check(r#"{"text":"t","score":0.7}"#, Outcome::Score(f32::NAN)).is_err());
+    }
+}

@@ -1,0 +1,265 @@
+//! Scores to answers: softmax, sigmoid, thresholds, a number.
+
+use std::cmp::Ordering;
+
+use super::signature::ScoreKind;
+
+/// What is done with a text's scores.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Head {
+    /// Softmax over one logit per label; the largest wins.
+    SingleLabel,
+    /// One logit for two labels: its sigmoid is the probability of the second.
+    Binary,
+    /// A probability per label; every label at or above its threshold is an answer.
+    MultiLabel {
+        /// One threshold per label, each in `0..=1`.
+        thresholds: Vec<f32>,
+        /// Logits get a sigmoid each; probabilities are taken as they are.
+        scores: ScoreKind,
+    },
+    /// The graph gives probabilities itself; the largest wins.
+    Probabilities,
+    /// One score, answered as it is.
+    Regression,
+}
+
+/// The answer to one text, in label numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// What the model decided.
+    pub outcome: Outcome,
+    /// One probability per label, in label order; empty for regression.
+    pub probabilities: Vec<f32>,
+    /// The model's own scores, in the order of its output.
+    pub raw: Vec<f32>,
+}
+
+/// What a head decided.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Exactly one label.
+    Label(usize),
+    /// Every label above its threshold, in label order; possibly none.
+    Labels(Vec<usize>),
+    /// A number.
+    Score(f32),
+}
+
+/// Why a model's output cannot be an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OutputError {
+    /// A score is NaN or infinite.
+    #[error("the model gave a score that is not a finite number")]
+    NotFinite,
+    /// More or fewer scores than the labels need.
+    #[error("the model gave {found} scores for a text where {expected} were expected")]
+    Width {
+        /// Scores the head needs.
+        expected: usize,
+        /// Scores the model gave.
+        found: usize,
+    },
+}
+
+impl Head {
+    /// Scores a model must give for `labels` labels.
+    #[must_use]
+    pub fn width(&self, labels: usize) -> usize {
+        match self {
+            Self::SingleLabel | Self::MultiLabel { .. } | Self::Probabilities => labels,
+            Self::Binary | Self::Regression => 1,
+        }
+    }
+
+    /// The task's name in answers of `/models`.
+    #[must_use]
+    pub fn task(&self) -> &'static str {
+        match self {
+            Self::SingleLabel | Self::Binary | Self::Probabilities => "single_label_classification",
+            Self::MultiLabel { .. } => "multi_label_classification",
+            Self::Regression => "regression",
+        }
+    }
+
+    /// Decides from the raw scores of one text.
+    ///
+    /// # Errors
+    /// [`OutputError`] if the scores are too many, too few or not finite.
+    pub fn decide(&self, raw: Vec<f32>, labels: usize) -> Result<Decision, OutputError> {
+        let expected = self.width(labels);
+        if raw.len() != expected {
+            return Err(OutputError::Width { expected, found: raw.len() });
+        }
+        if !raw.iter().all(|score| score.is_finite()) {
+            return Err(OutputError::NotFinite);
+        }
+        let probabilities = match self {
+            Self::SingleLabel => softmax(&raw),
+            Self::Binary => raw.iter().map(|&z| sigmoid(z)).flat_map(|p| [1.0 - p, p]).collect(),
+            Self::MultiLabel { scores: ScoreKind::Logits, .. } => raw.iter().map(|&z| sigmoid(z)).collect(),
+            Self::MultiLabel { scores: ScoreKind::Probabilities, .. } | Self::Probabilities => raw.clone(),
+            Self::Regression => Vec::new(),
+        };
+        let outcome = match self {
+            Self::Regression => Outcome::Score(raw.first().copied().unwrap_or_default()),
+            Self::MultiLabel { thresholds, .. } => Outcome::Labels(
+                (0..).zip(probabilities.iter().zip(thresholds)).filter(|(_, (p, t))| p >= t).map(|(i, _)| i).collect(),
+            ),
+            // Two logits can differ where their probabilities no longer do.
+            Self::SingleLabel => Outcome::Label(largest(&raw)),
+            Self::Binary | Self::Probabilities => Outcome::Label(largest(&probabilities)),
+        };
+        Ok(Decision { outcome, probabilities, raw })
+    }
+}
+
+impl Decision {
+    /// Scores in label order: probabilities, or the model's own scores when `raw` is asked for.
+    ///
+    /// A one-logit binary model has one raw score, that of its second label; the first
+    /// label's is its negative, so that a softmax over either pair says the same.
+    #[must_use]
+    pub fn scores(&self, raw: bool) -> Vec<f32> {
+        match (raw, self.raw.as_slice(), self.probabilities.len()) {
+            (true, [logit], 2) => vec![-logit, *logit],
+            (true, ..) => self.raw.clone(),
+            (false, ..) => self.probabilities.clone(),
+        }
+    }
+}
+
+/// The `k` largest scores with their label numbers, largest first, ties by label order.
+#[must_use]
+pub fn top(scores: &[f32], k: usize) -> Vec<(usize, f32)> {
+    let mut ranked: Vec<(usize, f32)> = scores.iter().copied().enumerate().collect();
+    ranked.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0)));
+    ranked.truncate(k);
+    ranked
+}
+
+/// Combines the scores of several windows of one text, each weighted by its tokens.
+///
+/// `windows` holds rows of equal width with a positive weight each.
+#[must_use]
+pub fn weighted_mean(windows: &[(Vec<f32>, usize)]) -> Vec<f32> {
+    match windows {
+        [] => Vec::new(),
+        // Dividing and multiplying by the weight would change the last digits of a text that fits.
+        [(only, _)] => only.clone(),
+        [(first, _), ..] => {
+            let total: f64 = windows.iter().map(|(_, weight)| weight_of(*weight)).sum();
+            let column = |c: usize| {
+                windows
+                    .iter()
+                    .map(|(row, weight)| f64::from(row.get(c).copied().unwrap_or(f32::NAN)) * weight_of(*weight))
+                    .sum::<f64>()
+            };
+            #[expect(clippy::cast_possible_truncation, reason = "a mean of f32 values is in the range of f32")]
+            (0..first.len()).map(|c| (column(c) / total) as f32).collect()
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
+fn weight_of(tokens: usize) -> f64 {
+    tokens as f64
+}
+
+/// Softmax that cannot overflow: the largest logit is taken off first.
+fn softmax(logits: &[f32]) -> Vec<f32> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponentials: Vec<f32> = logits.iter().map(|z| (z - max).exp()).collect();
+    let sum: f32 = exponentials.iter().sum();
+    exponentials.into_iter().map(|e| e / sum).collect()
+}
+
+/// Logistic function, evaluated on the side where the exponential is small.
+fn sigmoid(z: f32) -> f32 {
+    if z >= 0.0 {
+        1.0 / (1.0 + (-z).exp())
+    } else {
+        let e = z.exp();
+        e / (1.0 + e)
+    }
+}
+
+/// The first of the largest values.
+fn largest(values: &[f32]) -> usize {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (index, &value) in values.iter().enumerate() {
+        if value > best.1 {
+            best = (index, value);
+        }
+    }
+    best.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn softmax_survives_extreme_logits() {
+        let decision = Head::SingleLabel.decide(vec![-1000.0, 5.0, 4.0], 3).unwrap();
+        assert_eq!(decision.outcome, Outcome::Label(1));
+        assert!(decision.probabilities.iter().all(|p| p.is_finite()));
+        assert!((decision.probabilities[1] - 0.731_058_6).abs() < 1e-6);
+    }
+
+    #[test]
+    fn one_logit_gives_two_labels() {
+        let decision = Head::Binary.decide(vec![-2.0], 2).unwrap();
+        assert_eq!(decision.outcome, Outcome::Label(0));
+        assert!((decision.probabilities[1] - 0.119_202_9).abs() < 1e-6);
+        assert_eq!(decision.scores(true), [2.0, -2.0]);
+    }
+
+    #[test]
+    fn thresholds_choose_labels_one_by_one() {
+        let head = Head::MultiLabel { thresholds: vec![0.5, 0.9, 0.1], scores: ScoreKind::Logits };
+        let decision = head.decide(vec![0.0, 1.0, -2.0], 3).unwrap();
+        assert_eq!(decision.outcome, Outcome::Labels(vec![0, 2]));
+    }
+
+    #[test]
+    fn bad_outputs_are_refused() {
+        assert_eq!(Head::SingleLabel.decide(vec![0.0, f32::NAN], 2), Err(OutputError::NotFinite));
+        assert_eq!(Head::Regression.decide(vec![f32::INFINITY], 1), Err(OutputError::NotFinite));
+        assert_eq!(Head::SingleLabel.decide(vec![0.0], 2), Err(OutputError::Width { expected: 2, found: 1 }));
+    }
+
+    #[test]
+    fn ties_go_to_the_first_label() {
+        assert_eq!(top(&[0.2, 0.4, 0.4], 2), [(1, 0.4), (2, 0.4)]);
+        assert_eq!(Head::Probabilities.decide(vec![0.5, 0.5], 2).unwrap().outcome, Outcome::Label(0));
+    }
+
+    #[test]
+    fn windows_count_by_their_tokens() {
+        assert_eq!(weighted_mean(&[(vec![1.0, 0.0], 30), (vec![0.0, 1.0], 10)]), [0.75, 0.25]);
+        assert_eq!(weighted_mean(&[(vec![0.1, 0.2], 7)]), [0.1, 0.2]);
+    }
+
+    proptest! {
+        #[test]
+        fn softmax_is_a_distribution(logits in prop::collection::vec(-1e30_f32..1e30, 1..100)) {
+            let p = softmax(&logits);
+            prop_assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-4);
+            prop_assert!(p.iter().all(|&x| x <= p[largest(&logits)]));
+        }
+
+        #[test]
+        fn sigmoid_stays_in_range(z in any::<f32>().prop_filter("finite", |z| z.is_finite())) {
+            prop_assert!((0.0..=1.0).contains(&sigmoid(z)));
+        }
+
+        #[test]
+        fn top_is_sorted_and_bounded(scores in prop::collection::vec(0.0_f32..1.0, 0..50), k in 0_usize..60) {
+            let ranked = top(&scores, k);
+            prop_assert_eq!(ranked.len(), k.min(scores.len()));
+            prop_assert!(ranked.windows(2).all(|w| w[0].1 >= w[1].1));
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! What a model directory says about itself: files, labels, limits, digests.
+//!
+//! Files are hostile until checked: every one has a size cap, must be a regular file, and is
+//! read once; what is parsed is what was hashed.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use super::golden::Golden;
+use super::tensors::PaddingSide;
+use crate::config::OnOverflow;
+
+/// Largest graph or weight file: protobuf itself ends at 2 GiB.
+const MAX_GRAPH_BYTES: u64 = 2 << 30;
+/// Largest tokenizer: the biggest vocabularies in use are about 35 MB of JSON.
+const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+/// Largest of the other files.
+const MAX_JSON_BYTES: u64 = 16 << 20;
+/// Most labels a model may have.
+const MAX_LABELS: usize = 100_000;
+/// Longest label, in bytes: labels are repeated in every answer, metric and receipt.
+const MAX_LABEL_BYTES: usize = 256;
+
+/// A file of a model directory that cannot be used, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {reason}")]
+pub struct ManifestError {
+    /// File name within the model directory.
+    pub file: String,
+    /// One sentence.
+    pub reason: String,
+}
+
+impl ManifestError {
+    /// An error about `file`.
+    pub fn new(file: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { file: file.into(), reason: reason.into() }
+    }
+}
+
+/// The files of one model version, read and checked one by one.
+#[derive(Debug)]
+pub struct Manifest {
+    /// Name of the graph within the directory: `model.onnx` or `onnx/model.onnx`.
+    pub graph_name: String,
+    /// Directory of the graph: external weights may only lie here.
+    pub graph_directory: PathBuf,
+    /// The graph itself.
+    pub graph: Vec<u8>,
+    /// `tokenizer.json`, unparsed.
+    pub tokenizer: Option<Vec<u8>>,
+    /// `tokenizer_config.json`, or its defaults.
+    pub tokenizer_config: TokenizerConfig,
+    /// `config.json`, or its defaults.
+    pub config: ModelConfig,
+    /// Labels in score order, if the directory names them.
+    pub labels: Option<Vec<String>>,
+    /// `model.toml`, or its defaults.
+    pub options: ModelOptions,
+    /// `golden.json`.
+    pub golden: Option<Golden>,
+}
+
+/// What `predictd` reads from Hugging Face's `config.json`.
+#[derive(Debug, Default, Deserialize)]
+pub struct ModelConfig {
+    id2label: Option<BTreeMap<String, String>>,
+    /// What the scores mean, where it says so.
+    pub problem_type: Option<ProblemType>,
+    /// Rows of the position table.
+    pub max_position_embeddings: Option<usize>,
+    /// Architecture, such as `bert`.
+    pub model_type: Option<String>,
+    /// Id of the padding token.
+    pub pad_token_id: Option<u32>,
+}
+
+/// Hugging Face's names for what a classifier's scores mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemType {
+    /// Exactly one label.
+    SingleLabelClassification,
+    /// Any number of labels.
+    MultiLabelClassification,
+    /// A number.
+    Regression,
+}
+
+/// What `predictd` reads from `tokenizer_config.json`.
+#[derive(Debug, Default, Deserialize)]
+pub struct TokenizerConfig {
+    /// Longest input in tokens; Hugging Face writes 1e30 for "no limit".
+    pub model_max_length: Option<f64>,
+    /// Where padding goes.
+    #[serde(default)]
+    pub padding_side: PaddingSide,
+    /// Which end is cut off, `right` unless said.
+    #[serde(default)]
+    pub truncation_side: PaddingSide,
+}
+
+/// `model.toml`: what an operator adds to a directory.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelOptions {
+    /// One line for people.
+    pub description: Option<String>,
+    /// Overrides `problem_type`.
+    pub task: Option<Task>,
+    /// Lowers the longest input.
+    pub max_tokens: Option<usize>,
+    /// Overrides `--on-overflow`.
+    pub on_overflow: Option<OnOverflow>,
+    /// Multi-label thresholds.
+    pub thresholds: Option<Thresholds>,
+    /// Expected SHA-256 of files, in hexadecimal.
+    #[serde(default)]
+    pub sha256: BTreeMap<String, String>,
+}
+
+/// The task, as `model.toml` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Exactly one label.
+    Classification,
+    /// Any number of labels.
+    MultiLabel,
+    /// A number.
+    Regression,
+}
+
+/// One threshold for every label, or one each.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Thresholds {
+    /// For every label.
+    All(f32),
+    /// By label; 0.5 for labels that are not named.
+    Each(BTreeMap<String, f32>),
+}
+
+impl Manifest {
+    /// Reads a model directory.
+    ///
+    /// # Errors
+    /// [`ManifestError`] naming the first file that is missing, too large, not what its
+    /// digest says, or not of its format.
+    pub fn read(directory: &Path) -> Result<Self, ManifestError> {
+        let options: ModelOptions = match read_optional(directory, "model.toml", MAX_JSON_BYTES)? {
+            Some(bytes) => parse_toml(&bytes)?,
+            None => ModelOptions::default(),
+        };
+        let files = Files { directory, digests: &options.sha256 };
+        files.check_listed()?;
+        let graph_name =
+            ["model.onnx", "onnx/model.onnx"].into_iter().find(|name| directory.join(name).exists()).ok_or_else(
+                || ManifestError::new("model.onnx", "the directory holds no model.onnx and no onnx/model.onnx"),
+            )?;
+        let graph_path = directory.join(graph_name);
+        let config: ModelConfig = files.json("config.json")?.unwrap_or_default();
+        let labels = match files.json::<Vec<String>>("labels.json")? {
+            Some(labels) => Some(labels),
+            None => config.labels()?,
+        };
+        if let Some(labels) = &labels {
+            check_labels(labels)?;
+        }
+        Ok(Self {
+            graph_directory: graph_path.parent().unwrap_or(directory).to_path_buf(),
+            graph: files.required(graph_name, MAX_GRAPH_BYTES)?,
+            graph_name: graph_name.to_owned(),
+            tokenizer: files.optional("tokenizer.json", MAX_TOKENIZER_BYTES)?,
+            tokenizer_config: files.json("tokenizer_config.json")?.unwrap_or_default(),
+            golden: files.json("golden.json")?,
+            config,
+            labels,
+            options,
+        })
+    }
+}
+
+impl ModelConfig {
+    /// `id2label` in the order of its numbers.
+    fn labels(&self) -> Result<Option<Vec<String>>, ManifestError> {
+        let Some(map) = &self.id2label else { return Ok(None) };
+        let error = |reason: &str| ManifestError::new("config.json", reason);
+        let mut labels = vec![None; map.len()];
+        for (id, label) in map {
+            let place = id.parse::<usize>().ok().and_then(|id| labels.get_mut(id));
+            *place.ok_or_else(|| error("the keys of id2label are not 0, 1, 2, …"))? = Some(label.clone());
+        }
+        labels.into_iter().collect::<Option<Vec<_>>>().map(Some).ok_or_else(|| error("id2label has a gap"))
+    }
+
+    /// Positions that a text can use: some families keep the first `pad_token_id + 1` rows back.
+    #[must_use]
+    pub fn usable_positions(&self) -> Option<usize> {
+        const OFFSET_FAMILIES: [&str; 9] = [
+            "roberta",
+            "xlm-roberta",
+            "xlm-roberta-xl",
+            "camembert",
+            "longformer",
+            "roberta-prelayernorm",
+            "data2vec-text",
+            "xmod",
+            "mpnet",
+        ];
+        let rows = self.max_position_embeddings?;
+        let offset = match self.model_type.as_deref() {
+            Some(family) if OFFSET_FAMILIES.contains(&family) => self.pad_token_id.unwrap_or(1) as usize + 1,
+            _ => 0,
+        };
+        Some(rows.saturating_sub(offset))
+    }
+}
+
+fn check_labels(labels: &[String]) -> Result<(), ManifestError> {
+    let error = |reason: String| Err(ManifestError::new("labels", reason));
+    if labels.is_empty() || labels.len() > MAX_LABELS {
+        return error(format!("{} labels, where 1 to {MAX_LABELS} are possible", labels.len()));
+    }
+    if let Some(label) = labels.iter().find(|label| label.is_empty() || label.len() > MAX_LABEL_BYTES) {
+        return error(format!("a label of {} bytes, where 1 to {MAX_LABEL_BYTES} are possible", label.len()));
+    }
+    let mut sorted: Vec<&String> = labels.iter().collect();
+    sorted.sort_unstable();
+    match sorted.windows(2).find(|pair| pair.first() == pair.last()) {
+        Some(_) => error("the same label stands there twice".to_owned()),
+        None => Ok(()),
+    }
+}
+
+/// The files of one directory with their expected digests.
+struct Files<'a> {
+    directory: &'a Path,
+    digests: &'a BTreeMap<String, String>,
+}
+
+impl Files<'_> {
+    /// Every digest must belong to a file of this directory.
+    fn check_listed(&self) -> Result<(), ManifestError> {
+        for name in self.digests.keys() {
+            let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+            if !inside || !self.directory.join(name).is_file() {
+                return Err(ManifestError::new(
+                    "model.toml",
+                    format!("[sha256] names {name:?}, which is not a file of this directory"),
+                ));
+            }
+        }
+        // Weights beside the graph are read much later: their digests are checked here too.
+        for name in self.digests.keys().filter(|name| !READ_BY_NAME.contains(&name.as_str())) {
+            self.required(name, MAX_GRAPH_BYTES)?;
+        }
+        Ok(())
+    }
+
+    fn required(&self, name: &str, limit: u64) -> Result<Vec<u8>, ManifestError> {
+        self.optional(name, limit)?.ok_or_else(|| ManifestError::new(name, "there is no such file"))
+    }
+
+    fn optional(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
+        let bytes = read_optional(self.directory, name, limit)?;
+        if let (Some(bytes), Some(expected)) = (&bytes, self.digests.get(name)) {
+            let found = hex::encode(Sha256::digest(bytes));
+            if !found.eq_ignore_ascii_case(expected) {
+                return Err(ManifestError::new(
+                    name,
+                    "its SHA-256 is not the one in model.toml: the file was changed or damaged",
+                ));
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ManifestError> {
+        let Some(bytes) = self.optional(name, MAX_JSON_BYTES)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| ManifestError::new(name, error.to_string()))
+    }
+}
+
+/// Files that [`Manifest::read`] reads, and so checks, in any case.
+const READ_BY_NAME: [&str; 7] = [
+    "model.onnx",
+    "onnx/model.onnx",
+    "config.json",
+    "labels.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "golden.json",
+];
+
+fn parse_toml(bytes: &[u8]) -> Result<ModelOptions, ManifestError> {
+    let error = |reason: String| ManifestError::new("model.toml", reason);
+    let text = std::str::from_utf8(bytes).map_err(|_| error("it is not UTF-8".to_owned()))?;
+    toml::from_str(text).map_err(|e| error(e.message().to_owned()))
+}
+
+/// Reads a regular file of at most `limit` bytes, `None` if there is none.
+fn read_optional(directory: &Path, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
+    let error = |reason: String| ManifestError::new(name, reason);
+    let path = directory.join(name);
+    let metadata = match std::fs::metadata(&path) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(error(e.to_string())),
+    };
+    // Opening a pipe would wait for a writer: the kind is checked before.
+    if !metadata.is_file() {
+        return Err(error("it is not a regular file".to_owned()));
+    }
+    let file = File::open(&path).map_err(|e| error(e.to_string()))?;
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(limit)).unwrap_or_default());
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| error(e.to_string()))?;
+    if bytes.len() as u64 > limit {
+        return Err(error(format!("it is larger than the limit of {limit} bytes")));
+    }
+    if bytes.is_empty() {
+        return Err(error("it is empty".to_owned()));
+    }
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn config(json: &str) -> ModelConfig {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn labels_follow_their_numbers() {
+        let map: BTreeMap<String, String> = (0..11).map(|i| (i.to_string(), format!("l{i}"))).collect();
+        let json = serde_json::json!({ "id2label": map }).to_string();
+        let labels = config(&json).labels().unwrap().unwrap();
+        assert_eq!(labels[2], "l2");
+        assert_eq!(labels[10], "l10");
+        assert!(config(r#"{"id2label":{"0":"a","2":"b"}}"#).labels().is_err());
+    }
+
+    #[test]
+    fn roberta_keeps_two_positions_back() {
+        let of = |family: &str| {
+            config(&format!(r#"{{"max_position_embeddings":514,"pad_token_id":1,"model_type":"{family}"}}"#))
+        };
+        assert_eq!(of("roberta").usable_positions(), Some(512));
+        assert_eq!(of("bert").usable_positions(), Some(514));
+    }
+
+    #[test]
+    fn every_refusal_names_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let refusal = || Manifest::read(path).unwrap_err().to_string();
+        assert!(refusal().starts_with("model.onnx: the directory holds no model.onnx"));
+        fs::write(path.join("model.onnx"), "").unwrap();
+        assert_eq!(refusal(), "model.onnx: it is empty");
+        fs::write(path.join("model.onnx"), "x").unwrap();
+        fs::write(path.join("config.json"), "{").unwrap();
+        assert!(refusal().starts_with("config.json: EOF"));
+        fs::write(path.join("config.json"), r#"{"id2label":{"0":"a","1":"a"}}"#).unwrap();
+        assert_eq!(refusal(), "labels: the same label stands there twice");
+        fs::write(path.join("config.json"), "{}").unwrap();
+        fs::write(path.join("model.toml"), "colour = 1").unwrap();
+        assert!(refusal().starts_with("model.toml: unknown field `colour`"), "{}", refusal());
+        fs::write(path.join("model.toml"), "[sha256]\n\"../x\" = \"00\"").unwrap();
+        assert!(refusal().starts_with("model.toml: [sha256] names \"../x\""));
+        fs::write(path.join("model.toml"), "[sha256]\n\"model.onnx\" = \"00\"").unwrap();
+        assert!(refusal().starts_with("model.onnx: its SHA-256 is not the one in model.toml"));
+        let digest = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+        fs::write(path.join("model.toml"), format!("[sha256]\n\"model.onnx\" = \"{digest}\"")).unwrap();
+        assert_eq!(Manifest::read(path).unwrap().graph, b"x");
+    }
+}

@@ -1,0 +1,19 @@
+//! From text to tensors and from scores to labels: pure functions and values.
+//!
+//! Nothing here waits, locks, reads a clock or knows HTTP and ONNX Runtime.
+//!
+//! - [`manifest`]: what a model directory says about itself
+//! - [`signature`]: what its graph wants and gives
+//! - [`tokenizer`]: text to token rows, truncation and windows
+//! - [`tensors`]: token rows to one padded batch
+//! - [`heads`]: scores to labels, probabilities, a number
+//! - [`golden`]: examples a model must reproduce before it serves
+//! - [`pipeline`]: all of the above for one model
+
+pub mod golden;
+pub mod heads;
+pub mod manifest;
+pub mod pipeline;
+pub mod signature;
+pub mod tensors;
+pub mod tokenizer;

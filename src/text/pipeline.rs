@@ -1,0 +1,227 @@
+//! One model's way from text to answer, without the graph in the middle.
+
+use super::golden::Golden;
+use super::heads::{Decision, Head, OutputError, weighted_mean};
+use super::manifest::{Manifest, ManifestError, ProblemType, Task, Thresholds};
+use super::signature::{GraphInput, ScoreKind, Signature};
+use super::tensors::{TokenBatch, TokenRow, pack};
+use super::tokenizer::{TokenizeError, Tokenizer};
+use crate::config::OnOverflow;
+
+/// Most padded tokens in one run of a windowed text: attention memory grows with the square
+/// of the length, and a text of a hundred windows must not take it all at once.
+const MAX_RUN_TOKENS: usize = 2_048;
+
+/// Tokenizer, head and labels of one model.
+#[derive(Debug)]
+pub struct Pipeline {
+    encoder: Encoder,
+    head: Head,
+    labels: Vec<String>,
+    golden: Option<Golden>,
+}
+
+#[derive(Debug)]
+enum Encoder {
+    /// The graph takes tokens.
+    Tokens(Box<Tokenizer>),
+    /// The graph takes the text itself.
+    Texts,
+}
+
+/// A text ready for its graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// What the graph sees.
+    pub content: Content,
+    /// Tokens the model sees; words where the graph takes the text itself.
+    pub tokens: usize,
+    /// True if part of the text was cut off.
+    pub truncated: bool,
+}
+
+/// What the graph sees of one text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// One row per window.
+    Rows(Vec<TokenRow>),
+    /// The text itself.
+    Text(String),
+}
+
+/// What one run of a graph takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Batch {
+    /// A transformer's tensors.
+    Tokens(TokenBatch),
+    /// A string tensor, one element per text.
+    Texts(Vec<String>),
+}
+
+impl Batch {
+    /// Rows of scores that the graph must give for this batch.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Tokens(batch) => batch.rows,
+            Self::Texts(texts) => texts.len(),
+        }
+    }
+}
+
+impl Pipeline {
+    /// Puts the parts of a model together and checks that they fit each other.
+    ///
+    /// # Errors
+    /// [`ManifestError`] naming the file that is missing or does not fit.
+    pub fn assemble(
+        manifest: &mut Manifest,
+        signature: &Signature,
+        on_overflow: OnOverflow,
+    ) -> Result<Self, ManifestError> {
+        let encoder = match &signature.input {
+            GraphInput::Texts { .. } => Encoder::Texts,
+            GraphInput::Tokens(_) => Encoder::Tokens(Box::new(Tokenizer::load(
+                manifest,
+                manifest.options.on_overflow.unwrap_or(on_overflow),
+            )?)),
+        };
+        let problem = match manifest.options.task {
+            Some(Task::Classification) => Some(ProblemType::SingleLabelClassification),
+            Some(Task::MultiLabel) => Some(ProblemType::MultiLabelClassification),
+            Some(Task::Regression) => Some(ProblemType::Regression),
+            None => manifest.config.problem_type,
+        };
+        let labels = manifest.labels.take().or_else(|| signature.labels.clone());
+        let head = head(problem, signature, labels.as_deref(), manifest.options.thresholds.as_ref())?;
+        let labels = match (labels, &head) {
+            (_, Head::Regression) => Vec::new(),
+            (Some(labels), _) => labels,
+            (None, _) => {
+                return Err(ManifestError::new(
+                    "config.json",
+                    "no labels: there is no id2label, no labels.json, and the graph names no classes",
+                ));
+            }
+        };
+        let pipeline = Self { encoder, head, labels, golden: manifest.golden.take() };
+        let (expected, found) = (pipeline.head.width(pipeline.labels.len()), signature.width);
+        if expected == found {
+            return Ok(pipeline);
+        }
+        let reason =
+            format!("{} labels need {expected} scores per text, but the graph gives {found}", pipeline.labels.len());
+        Err(ManifestError::new("labels", reason))
+    }
+
+    /// Labels in score order; none for regression.
+    #[must_use]
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// What is done with the scores.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Examples that the model must reproduce.
+    #[must_use]
+    pub fn golden(&self) -> Option<&Golden> {
+        self.golden.as_ref()
+    }
+
+    /// The tokenizer, if the graph does not take the text itself.
+    #[must_use]
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        match &self.encoder {
+            Encoder::Tokens(tokenizer) => Some(tokenizer),
+            Encoder::Texts => None,
+        }
+    }
+
+    /// Prepares one text.
+    ///
+    /// # Errors
+    /// [`TokenizeError`] if the text is too long for a model that refuses that, or if the tokenizer fails.
+    pub fn encode(&self, text: String) -> Result<Encoded, TokenizeError> {
+        match &self.encoder {
+            Encoder::Tokens(tokenizer) => {
+                let tokens = tokenizer.encode(&text)?;
+                Ok(Encoded { content: Content::Rows(tokens.rows), tokens: tokens.count, truncated: tokens.truncated })
+            }
+            Encoder::Texts => {
+                let words = text.split_whitespace().count();
+                Ok(Encoded { content: Content::Text(text), tokens: words, truncated: false })
+            }
+        }
+    }
+
+    /// The runs that one text needs: one, unless it has more windows than a run may hold.
+    pub fn runs<'a>(&'a self, encoded: &'a Encoded) -> impl Iterator<Item = Batch> + 'a {
+        let (rows, text): (&[TokenRow], _) = match &encoded.content {
+            Content::Rows(rows) => (rows, None),
+            Content::Text(text) => (&[], Some(Batch::Texts(vec![text.clone()]))),
+        };
+        let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(1).max(1);
+        let padding = self.tokenizer().map(Tokenizer::padding).unwrap_or_default();
+        let chunks = rows.chunks((MAX_RUN_TOKENS / longest).max(1));
+        text.into_iter().chain(chunks.map(move |chunk| Batch::Tokens(pack(&chunk.iter().collect::<Vec<_>>(), padding))))
+    }
+
+    /// Turns the scores of one text, one row per window, into its answer.
+    ///
+    /// # Errors
+    /// [`OutputError`] if the scores cannot be an answer.
+    pub fn decide(&self, encoded: &Encoded, rows: Vec<Vec<f32>>) -> Result<Decision, OutputError> {
+        let weights = match &encoded.content {
+            Content::Rows(rows) => rows.iter().map(|row| row.ids.len()).collect(),
+            Content::Text(_) => vec![1],
+        };
+        let windows: Vec<(Vec<f32>, usize)> = rows.into_iter().zip(weights).collect();
+        self.head.decide(weighted_mean(&windows), self.labels.len())
+    }
+}
+
+/// The head that fits the task, the labels and the graph's scores.
+fn head(
+    problem: Option<ProblemType>,
+    signature: &Signature,
+    labels: Option<&[String]>,
+    thresholds: Option<&Thresholds>,
+) -> Result<Head, ManifestError> {
+    let count = labels.map_or(0, <[String]>::len);
+    match (problem, signature.scores) {
+        (Some(ProblemType::MultiLabelClassification), _) => {
+            let thresholds = expand_thresholds(thresholds, labels.unwrap_or_default())?;
+            Ok(Head::MultiLabel { thresholds, scores: signature.scores })
+        }
+        (Some(ProblemType::Regression), _) => Ok(Head::Regression),
+        (_, ScoreKind::Probabilities) => Ok(Head::Probabilities),
+        (_, ScoreKind::Logits) if signature.width == 1 && count == 2 => Ok(Head::Binary),
+        // Hugging Face takes one label without a problem type for regression.
+        (None, ScoreKind::Logits) if signature.width == 1 && count <= 1 => Ok(Head::Regression),
+        (_, ScoreKind::Logits) => Ok(Head::SingleLabel),
+    }
+}
+
+fn expand_thresholds(thresholds: Option<&Thresholds>, labels: &[String]) -> Result<Vec<f32>, ManifestError> {
+    const DEFAULT: f32 = 0.5;
+    let error = |reason: String| ManifestError::new("model.toml", reason);
+    let expanded: Vec<f32> = match thresholds {
+        None => vec![DEFAULT; labels.len()],
+        Some(Thresholds::All(threshold)) => vec![*threshold; labels.len()],
+        Some(Thresholds::Each(each)) => {
+            if let Some(unknown) = each.keys().find(|name| !labels.contains(name)) {
+                return Err(error(format!("thresholds names {unknown:?}, which is not a label")));
+            }
+            labels.iter().map(|label| each.get(label).copied().unwrap_or(DEFAULT)).collect()
+        }
+    };
+    if expanded.iter().all(|threshold| (0.0..=1.0).contains(threshold)) {
+        Ok(expanded)
+    } else {
+        Err(error("thresholds must lie between 0 and 1".to_owned()))
+    }
+}

@@ -1,0 +1,87 @@
+//! What a graph wants and gives, as far as serving text is concerned.
+
+/// The inputs a graph asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GraphInput {
+    /// One string tensor: the graph holds its own tokenising, as skl2onnx exports it.
+    Texts {
+        /// Name of the input.
+        name: String,
+        /// Shape `[n]` or `[n, 1]`.
+        rank: usize,
+    },
+    /// Integer tensors of shape `[n, length]`, in the order the graph lists them.
+    Tokens(Vec<TokenInput>),
+}
+
+/// One integer input of a transformer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenInput {
+    /// The graph's own name for it.
+    pub name: String,
+    /// What has to be put there.
+    pub role: TokenRole,
+    /// Element type the graph declares.
+    pub width: IntegerWidth,
+}
+
+/// What a transformer's integer input means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenRole {
+    /// Vocabulary ids.
+    InputIds,
+    /// 1 for a real token, 0 for padding.
+    AttentionMask,
+    /// Segment of each token.
+    TokenTypeIds,
+    /// Position of each real token, counted from 0.
+    PositionIds,
+}
+
+impl TokenRole {
+    /// The role an input plays, by the names Hugging Face exports use.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        match name {
+            "input_ids" => Some(Self::InputIds),
+            "attention_mask" | "input_mask" => Some(Self::AttentionMask),
+            "token_type_ids" | "segment_ids" | "input_type" => Some(Self::TokenTypeIds),
+            "position_ids" => Some(Self::PositionIds),
+            _ => None,
+        }
+    }
+}
+
+/// Element type of an integer input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntegerWidth {
+    /// `int32`
+    Bits32,
+    /// `int64`
+    Bits64,
+}
+
+/// What the score output means before a head looks at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScoreKind {
+    /// Unbounded scores: a softmax, a sigmoid or nothing follows.
+    Logits,
+    /// Already probabilities, as a scikit-learn classifier gives them.
+    Probabilities,
+}
+
+/// Everything the rest of the server needs to know about a graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// What goes in.
+    pub input: GraphInput,
+    /// What the scores mean.
+    pub scores: ScoreKind,
+    /// Scores per text.
+    pub width: usize,
+    /// True if the graph quantises activations at run time: one scale for a whole
+    /// batch, so a text's scores depend on the texts beside it.
+    pub batch_dependent: bool,
+    /// Class names that the graph holds, in score order.
+    pub labels: Option<Vec<String>>,
+}

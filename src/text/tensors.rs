@@ -1,0 +1,123 @@
+//! Token rows to one rectangular batch.
+
+use serde::Deserialize;
+
+/// The tokens of one sequence, as a tokenizer gives them: special tokens in, padding out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TokenRow {
+    /// Vocabulary ids.
+    pub ids: Vec<u32>,
+    /// Segment ids, as long as `ids`.
+    pub type_ids: Vec<u32>,
+}
+
+/// On which side of a row padding goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PaddingSide {
+    /// After the text: BERT and nearly everybody else.
+    #[default]
+    Right,
+    /// Before the text: models that read their score from the last position.
+    Left,
+}
+
+/// How rows are padded to one length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Padding {
+    /// Id written into padded places.
+    pub id: u32,
+    /// Segment id written into padded places.
+    pub type_id: u32,
+    /// Where the padding goes.
+    pub side: PaddingSide,
+}
+
+/// A batch of shape `[rows, length]`, row-major.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TokenBatch {
+    /// Number of sequences.
+    pub rows: usize,
+    /// Length of the longest sequence: every row has this many places.
+    pub length: usize,
+    /// Vocabulary ids.
+    pub input_ids: Vec<i64>,
+    /// 1 for a real token, 0 for padding.
+    pub attention_mask: Vec<i64>,
+    /// Segment ids.
+    pub token_type_ids: Vec<i64>,
+    /// Position of each real token within its row; 1 in padded places, as Hugging Face has it.
+    pub position_ids: Vec<i64>,
+}
+
+/// Packs rows into one batch, padded to the longest.
+#[must_use]
+pub fn pack(rows: &[&TokenRow], padding: Padding) -> TokenBatch {
+    let length = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+    let places = rows.len() * length;
+    let mut batch = TokenBatch {
+        rows: rows.len(),
+        length,
+        input_ids: Vec::with_capacity(places),
+        attention_mask: Vec::with_capacity(places),
+        token_type_ids: Vec::with_capacity(places),
+        position_ids: Vec::with_capacity(places),
+    };
+    for row in rows {
+        let gap = length - row.ids.len();
+        if padding.side == PaddingSide::Left {
+            batch.push_padding(gap, padding);
+        }
+        batch.push_row(row);
+        if padding.side == PaddingSide::Right {
+            batch.push_padding(gap, padding);
+        }
+    }
+    batch
+}
+
+impl TokenBatch {
+    fn push_row(&mut self, row: &TokenRow) {
+        self.input_ids.extend(row.ids.iter().map(|&id| i64::from(id)));
+        self.attention_mask.extend(row.ids.iter().map(|_| 1));
+        self.token_type_ids.extend(row.type_ids.iter().map(|&id| i64::from(id)));
+        self.position_ids.extend((0_i64..).take(row.ids.len()));
+    }
+
+    fn push_padding(&mut self, gap: usize, padding: Padding) {
+        let places = std::iter::repeat_n((), gap);
+        self.input_ids.extend(places.clone().map(|()| i64::from(padding.id)));
+        self.attention_mask.extend(places.clone().map(|()| 0));
+        self.token_type_ids.extend(places.clone().map(|()| i64::from(padding.type_id)));
+        self.position_ids.extend(places.map(|()| 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(ids: &[u32]) -> TokenRow {
+        TokenRow { ids: ids.to_vec(), type_ids: vec![0; ids.len()] }
+    }
+
+    #[test]
+    fn pads_on_the_right() {
+        let (a, b) = (row(&[5, 6, 7]), row(&[8]));
+        let batch = pack(&[&a, &b], Padding { id: 9, type_id: 2, side: PaddingSide::Right });
+        assert_eq!((batch.rows, batch.length), (2, 3));
+        assert_eq!(batch.input_ids, [5, 6, 7, 8, 9, 9]);
+        assert_eq!(batch.attention_mask, [1, 1, 1, 1, 0, 0]);
+        assert_eq!(batch.token_type_ids, [0, 0, 0, 0, 2, 2]);
+        assert_eq!(batch.position_ids, [0, 1, 2, 0, 1, 1]);
+    }
+
+    #[test]
+    fn pads_on_the_left() {
+        let (a, b) = (row(&[5, 6]), row(&[8]));
+        let batch = pack(&[&a, &b], Padding { id: 0, type_id: 0, side: PaddingSide::Left });
+        assert_eq!(batch.input_ids, [5, 6, 0, 8]);
+        assert_eq!(batch.attention_mask, [1, 1, 0, 1]);
+        assert_eq!(batch.position_ids, [0, 1, 1, 0]);
+    }
+}

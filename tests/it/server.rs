@@ -1,0 +1,140 @@
+//! A server in this process, and a client for it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use predictd::cli::Cli;
+use predictd::config::Settings;
+use predictd::engine::session::Runtime;
+use predictd::http::App;
+use predictd::shutdown::Shutdown;
+use predictd::{RunError, Server};
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// A running server. It stops when [`TestServer::stop`] is called or the test's runtime ends.
+pub struct TestServer {
+    pub url: String,
+    pub address: std::net::SocketAddr,
+    pub app: Arc<App>,
+    pub shutdown: Shutdown,
+    pub client: reqwest::Client,
+    task: JoinHandle<Result<(), RunError>>,
+    _data: TempDir,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// The kind of a problem: the last part of its type.
+    pub fn problem(&self) -> String {
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.body);
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status, "{problem}");
+        assert_eq!(problem["instance"], self.headers["x-request-id"].to_str().unwrap());
+        problem["type"].as_str().unwrap().trim_start_matches("/docs#").to_owned()
+    }
+}
+
+/// The models that come with the repository.
+pub fn shipped_models() -> &'static Path {
+    Path::new("models")
+}
+
+impl TestServer {
+    /// A server on ONNX Runtime, ready, with `options` as on the command line.
+    pub async fn start(models: &Path, options: &[&str]) -> Self {
+        let server = Self::launch(models, options, Server::prepare).await;
+        server.wait_loaded().await;
+        server
+    }
+
+    /// The same on another runtime.
+    pub async fn start_on(runtime: Arc<dyn Runtime>, models: &Path, options: &[&str]) -> Self {
+        let server = Self::launch(models, options, |settings| Server::with_runtime(settings, runtime)).await;
+        server.wait_loaded().await;
+        server
+    }
+
+    /// A server that may still be loading its models.
+    pub async fn launch(
+        models: &Path,
+        options: &[&str],
+        prepare: impl FnOnce(&Settings) -> Result<Server, RunError>,
+    ) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let paths = [models.to_str().unwrap(), data.path().to_str().unwrap()];
+        let fixed = ["predictd", "--listen", "127.0.0.1:0", "--models", paths[0], "--data-dir", paths[1]];
+        let args = Cli::parse_from(fixed.into_iter().chain(options.iter().copied())).into_serve();
+        let settings = Settings::resolve(args).unwrap();
+        let server = prepare(&settings).unwrap();
+        let listener = TcpListener::bind(settings.listen).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (app, shutdown) = (Arc::clone(server.app()), Shutdown::default());
+        let task = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { server.run(listener, &shutdown).await }
+        });
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { url: format!("http://{address}"), address, app, shutdown, client, task, _data: data }
+    }
+
+    /// Waits until no model is being loaded any more.
+    pub async fn wait_loaded(&self) {
+        for _ in 0..6_000 {
+            let health = self.get("/health").await.json();
+            let states: Vec<&str> =
+                health["models"].as_array().unwrap().iter().filter_map(|m| m["state"].as_str()).collect();
+            if !states.contains(&"loading") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the models were not loaded within a minute");
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        reply(self.client.get(format!("{}{path}", self.url))).await
+    }
+
+    /// Posts a body as JSON, whether it is JSON or not.
+    pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Reply {
+        let request = self.client.post(format!("{}{path}", self.url)).header("content-type", "application/json");
+        reply(request.body(body)).await
+    }
+
+    /// Posts a JSON value.
+    pub async fn ask(&self, path: &str, body: Value) -> Reply {
+        self.post(path, body.to_string()).await
+    }
+
+    /// Stops the server and says how it ended.
+    pub async fn stop(self) -> Result<(), RunError> {
+        self.shutdown.soft.cancel();
+        // Idle connections of the client must not hold the server.
+        drop(self.client);
+        self.task.await.unwrap()
+    }
+}
+
+/// Sends a request and reads the answer.
+pub async fn reply(request: reqwest::RequestBuilder) -> Reply {
+    let response = request.send().await.unwrap();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    Reply { status, headers, body: response.text().await.unwrap() }
+}
