@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""Asks a running predictd BANKING77's 3,080 test questions and compares the answers with the data set.
+
+    python models/evaluate.py                                        both models, at http://127.0.0.1:8000
+    python models/evaluate.py http://host:8000 --model banking77-tfidf
+
+All questions go through /batch_predict, and every tenth one alone through /predict as well. The exit status is 1 if a
+model answers fewer questions correctly than promised, or if an answer depends on how it was asked. Needs nothing but
+Python.
+"""
+
+import argparse
+import json
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from training import data
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PROMISED = {"banking77-minilm": 0.93, "banking77-tfidf": 0.89}
+# One row of probabilities may differ in the last digits where the server rounds or sums in another order.
+SAME_PROBABILITY = 1e-4
+
+
+def post(url: str, body: dict) -> dict:
+    """The JSON answer to a JSON request. Any other answer ends the program with what the server said."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        sys.exit(f"{url} answered {error.code}: {error.read().decode(errors='replace')}")
+    except OSError as error:
+        sys.exit(f"{url} cannot be reached: {error}")
+
+
+def ask_together(url: str, model: str, texts: list[str], size: int) -> list[dict]:
+    """Every text through /batch_predict, at most `size` in one call."""
+    results = []
+    for start in range(0, len(texts), size):
+        part = texts[start:start + size]
+        answer = post(f"{url}/batch_predict", {"texts": part, "model": model, "return_probabilities": True})
+        if [result["text_index"] for result in answer["results"]] != list(range(len(part))):
+            sys.exit(f"{url}/batch_predict did not answer each of {len(part)} texts once and in order")
+        results += answer["results"]
+    return results
+
+
+def ask_alone(url: str, model: str, text: str) -> dict:
+    """One text through /predict."""
+    return post(f"{url}/predict", {"text": text, "model": model, "return_probabilities": True})
+
+
+def same(alone: dict, together: dict) -> bool:
+    """Whether two answers to one text agree in the label and in every probability."""
+    pairs = zip(alone["probabilities"], together["probabilities"], strict=True)
+    return (alone["prediction"] == together["prediction"]
+            and all(abs(one - other) <= SAME_PROBABILITY for one, other in pairs))
+
+
+def evaluate(url: str, model: str, questions: data.Split, batch: int, every: int) -> bool:
+    """Prints the figures of one model and says whether they are good enough."""
+    started = time.monotonic()
+    together = ask_together(url, model, questions.texts, batch)
+    seconds = time.monotonic() - started
+    right = sum(result["prediction"] == label for result, label in zip(together, questions.labels, strict=True))
+    accuracy = right / len(questions.texts)
+
+    asked = range(0, len(questions.texts), every)
+    differing = [i for i in asked if not same(ask_alone(url, model, questions.texts[i]), together[i])]
+    promised = PROMISED.get(model, 0.0)
+    good = accuracy >= promised and not differing
+    print(f"{model}: {100 * accuracy:.2f} % of {len(questions.texts)} right (promised: {100 * promised:.0f} %), "
+          f"{len(differing)} of {len(asked)} answers differ between alone and in a batch, "
+          f"{seconds:.1f} s in batches of {batch}: {'good' if good else 'NOT GOOD'}")
+    return good
+
+
+def main() -> None:
+    """Reads the command line and evaluates each model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url", nargs="?", default="http://127.0.0.1:8000", help="where predictd listens")
+    parser.add_argument("--model", action="append", help="repeatable; default: the two of this repository")
+    parser.add_argument("--data", type=Path, help="folder with BANKING77's test.csv; without it, "
+                                                  "../shared/data/banking77 or a download")
+    parser.add_argument("--batch", type=int, default=1024, help="texts in one call of /batch_predict")
+    parser.add_argument("--every", type=int, default=10, help="each how many-th text is asked alone as well")
+    options = parser.parse_args()
+    beside = REPOSITORY.parent / "shared" / "data" / "banking77"
+    work = REPOSITORY / "target" / "models-work"
+    questions = data.load(data.locate(options.data, beside, work)).test
+    good = [evaluate(options.url.rstrip("/"), model, questions, options.batch, options.every)
+            for model in options.model or PROMISED]
+    sys.exit(0 if all(good) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Makes the two models that this repository ships: see `models/train.py`."""
