@@ -28,16 +28,28 @@ lint: ## Check formatting, lints and documentation
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items --quiet
 
-.PHONY: deny
-deny: ## Check licences, sources and advisories of the dependencies (installs cargo-deny)
+.PHONY: e2e
+e2e: onnxruntime ## Run the slower checks: every test question of BANKING77 through the server
+	.ci/e2e
+
+.PHONY: nightly
+nightly: bench ## Run what takes longer still: the benchmarks
+
+.PHONY: deny-tool
+deny-tool: # Installs cargo-deny if it is not there
 	command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
-	cargo deny check bans licenses sources
-	cargo deny check advisories
+
+.PHONY: deny
+deny: deny-tool ## Check licences and sources of the dependencies
+	cargo deny --locked check bans licenses sources
+
+.PHONY: deny-advisories
+deny-advisories: deny-tool ## Check the dependencies for known vulnerabilities
+	cargo deny --locked check advisories
 
 .PHONY: bench
 bench: onnxruntime ## Measure start, memory, latency and mixed load of the release build
-	cargo build --locked --release
-	cargo bench --locked
+	cargo bench --locked --bench serving
 
 .PHONY: models
 models: ## Train the shipped models again (about 20 minutes on two cores)

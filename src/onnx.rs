@@ -94,7 +94,7 @@ impl Runtime for OnnxRuntime {
         let initializers =
             if self.share_weights { shared_tensors(&scan).map_err(|e| error(e.to_string()))? } else { Vec::new() };
         let batch_dependent = BATCH_DEPENDENT.iter().any(|operator| scan.operators.contains(operator));
-        let labels = Some(scan.class_labels.clone()).filter(|labels| !labels.is_empty());
+        let mut labels = Some(scan.class_labels.clone()).filter(|labels| !labels.is_empty());
         let mut weights = Weights {
             environment: self.environment.clone(),
             prepacked: self.share_weights.then(PrepackedWeights::new),
@@ -106,6 +106,10 @@ impl Runtime for OnnxRuntime {
         let mut first = weights.session().map_err(|e| error(explain(&e)))?;
         let input = graph_input(first.inputs()).map_err(error)?;
         let scores = scores_output(first.outputs(), &input).map_err(error)?;
+        // A map's scores come in the order of its keys, which need not be that of the graph.
+        if let (Output::Maps(_, true), Some(labels)) = (&scores.output, &mut labels) {
+            labels.sort_unstable();
+        }
         let mut session = OnnxSession {
             input: input.clone(),
             output: scores.output,

@@ -26,6 +26,8 @@ use crate::text::tokenizer::TokenizeError;
 const CHEAP_RUN: Duration = Duration::from_micros(150);
 /// Most bytes of text that are tokenised, or run by a cheap model, on an async thread: about 0.25 ms of work.
 const INLINE_BYTES: usize = 1 << 10;
+/// Most texts that a cheap model runs on an async thread at a time.
+const INLINE_TEXTS: usize = 4;
 /// Longest text of the warm-up in words; long enough to size the runtime's buffers once.
 const WARM_UP_WORDS: usize = 32;
 
@@ -74,6 +76,12 @@ impl Model {
     /// # Errors
     /// [`ManifestError`] naming the file and what is wrong with it.
     pub fn load(source: &ModelSource, host: &Host) -> Result<Self, ManifestError> {
+        // A file that makes a library panic must not keep the other models from being loaded.
+        let loaded = catch_unwind(AssertUnwindSafe(|| Self::load_unguarded(source, host)));
+        loaded.unwrap_or_else(|_| Err(ManifestError::new("model.onnx", "the model panicked while loading")))
+    }
+
+    fn load_unguarded(source: &ModelSource, host: &Host) -> Result<Self, ManifestError> {
         let mut manifest = Manifest::read(&source.directory)?;
         let mut graph = host.runtime.open(&mut manifest)?;
         let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), host.on_overflow)?;
@@ -182,7 +190,10 @@ impl Model {
         deadline: Instant,
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
         let short = texts.iter().map(String::len).sum::<usize>() <= INLINE_BYTES;
-        if short && let Some(mut session) = self.inline.iter().find_map(Mutex::try_lock) {
+        if short
+            && texts.len() <= INLINE_TEXTS
+            && let Some(mut session) = self.inline.iter().find_map(Mutex::try_lock)
+        {
             return Ok(texts.into_iter().map(|text| self.answer_here(session.as_mut(), text, deadline)).collect());
         }
         let encoded = if short {

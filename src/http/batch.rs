@@ -22,7 +22,7 @@ use crate::engine::TextError;
 #[validate(context = Limits)]
 pub struct BatchOptions {
     /// The texts, at most `--max-batch-texts`.
-    #[schema(min_items = 1, max_items = 1024)]
+    #[schema(value_type = Vec<Text>, min_items = 1, max_items = 1024)]
     #[validate(custom(function = "check_texts", use_context))]
     pub texts: Vec<String>,
     /// Answer with one score per label.
@@ -41,7 +41,7 @@ pub struct BatchOptions {
     #[validate(custom(function = "check_name"))]
     pub version: Option<String>,
     /// Who asks: experiments answer one user always with the same version.
-    #[schema(max_length = 256)]
+    #[schema(min_length = 1, max_length = 256)]
     #[validate(length(min = 1, max = 256, message = "user_id must have 1 to 256 characters"))]
     pub user_id: Option<String>,
     /// Answer with the model's own scores instead of probabilities.
@@ -50,8 +50,7 @@ pub struct BatchOptions {
 }
 
 /// A bare list of texts, or an object with options. The bare list is answered with probabilities.
-///
-/// Only for the description: what is read is a [`BatchRequest`], whose errors say more.
+// Only for the description: what is read is a `BatchRequest`, whose errors say more.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = BatchRequest)]
 #[serde(untagged)]
@@ -67,7 +66,13 @@ enum BatchForms {
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(min_items = 1, max_items = 1024)]
 #[expect(dead_code, reason = "only described")]
-struct TextList(Vec<String>);
+struct TextList(Vec<Text>);
+
+/// A text. At most `--max-text-chars` characters, not blank, without NUL.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(min_length = 1, max_length = 32768)]
+#[expect(dead_code, reason = "only described")]
+struct Text(String);
 
 /// A batch in either form.
 #[derive(Debug)]
@@ -86,8 +91,7 @@ fn check_name(name: &str) -> Result<(), ValidationError> {
 
 impl RequestBody for BatchRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
-        if first != Some(&b'[') {
+        if !body::is_list(bytes) {
             return Ok(Self { options: body::from_json(bytes)?, bare: false });
         }
         let options = BatchOptions {
@@ -151,7 +155,7 @@ pub enum ItemOutcome {
     path = "/batch_predict",
     tag = "predictions",
     request_body = BatchForms,
-    params(("X-Request-Timeout-Ms" = Option<u64>, Header, minimum = 1, description = "Time for the answer, in milliseconds; at most --max-timeout")),
+    params(("X-Request-Timeout-Ms" = Option<u64>, Header, minimum = 1, maximum = 86_400_000, description = "Time for the answer, in milliseconds; at most --max-timeout")),
     responses(
         (status = 200, body = BatchAnswer, description = "One result per text; a text that could not be answered has an error in its place"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON"),

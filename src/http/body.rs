@@ -102,6 +102,12 @@ impl<T: RequestBody + Send> FromRequest<Arc<App>> for Checked<T> {
     }
 }
 
+/// True if a body can only be a JSON list, if it is JSON.
+#[must_use]
+pub fn is_list(body: &[u8]) -> bool {
+    body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
+}
+
 /// Parses JSON; says where it is wrong without repeating it.
 ///
 /// # Errors
@@ -133,8 +139,9 @@ fn describe(message: &str) -> String {
         let name = message.strip_prefix(prefix)?.strip_prefix('`')?;
         let end =
             name.find("`, expected ").or_else(|| name.find("`, there are ")).unwrap_or(name.len().saturating_sub(1));
-        let mut shown: String = name.get(..end)?.chars().take(MAX_ECHO).flat_map(char::escape_debug).collect();
-        if end > shown.len() {
+        let mut escaped = name.get(..end)?.chars().flat_map(char::escape_debug);
+        let mut shown: String = escaped.by_ref().take(MAX_ECHO).collect();
+        if escaped.next().is_some() {
             shown.push('…');
         }
         Some(shown)
@@ -149,8 +156,18 @@ fn describe(message: &str) -> String {
         return format!("the field `{name}` stands there twice");
     }
     match message.rsplit_once(", expected ") {
-        Some((_, expected)) => format!("expected {expected}"),
+        Some((_, expected)) => format!("expected {}", in_json(expected)),
         None => "the value is not of the expected form".to_owned(),
+    }
+}
+
+/// What serde expected, in words of JSON: clients know nothing of Rust's types.
+fn in_json(expected: &str) -> &str {
+    match expected {
+        "u32" => "a whole number from 0 to 4294967295",
+        "a sequence" => "a list",
+        structure if structure.starts_with("struct ") => "an object",
+        other => other,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use utoipa::ToSchema;
 use validator::{Validate, ValidateArgs, ValidationError};
 
@@ -40,7 +41,7 @@ pub struct PredictRequest {
     #[validate(custom(function = "check_name"))]
     pub version: Option<String>,
     /// Who asks: experiments answer one user always with the same version.
-    #[schema(max_length = 256)]
+    #[schema(min_length = 1, max_length = 256)]
     #[validate(length(min = 1, max = 256, message = "user_id must have 1 to 256 characters"))]
     pub user_id: Option<String>,
     /// Answer with the model's own scores instead of probabilities.
@@ -58,6 +59,11 @@ fn check_name(name: &str) -> Result<(), ValidationError> {
 
 impl RequestBody for PredictRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        if body::is_list(bytes) {
+            // serde would take its items for the fields, in their order.
+            body::from_json::<IgnoredAny>(bytes)?;
+            return Err(ApiError::at("", "expected an object"));
+        }
         body::from_json(bytes)
     }
 
@@ -72,7 +78,7 @@ impl RequestBody for PredictRequest {
     path = "/predict",
     tag = "predictions",
     request_body = PredictRequest,
-    params(("X-Request-Timeout-Ms" = Option<u64>, Header, minimum = 1, description = "Time for the answer, in milliseconds; at most --max-timeout")),
+    params(("X-Request-Timeout-Ms" = Option<u64>, Header, minimum = 1, maximum = 86_400_000, description = "Time for the answer, in milliseconds; at most --max-timeout")),
     responses(
         (status = 200, body = Prediction),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON"),

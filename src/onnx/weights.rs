@@ -1,7 +1,9 @@
 //! A graph's constant tensors: shared between sessions, or read from files beside the graph.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path};
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use crate::text::manifest::ManifestError;
 
 /// Weights beside a graph: as much as a graph file may hold.
 const MAX_EXTERNAL_BYTES: u64 = 2 << 30;
+const NOT_PLAIN: &str = "external data must be a regular file with one link";
 
 /// Reads the files that hold external tensors: regular files with one link, beside the graph.
 pub(super) fn read_external(
@@ -28,16 +31,9 @@ pub(super) fn read_external(
             return Err(error("external data must lie in a file beside the graph"));
         }
         if !files.contains_key(name) {
-            let path = directory.join(name);
-            let metadata = std::fs::symlink_metadata(&path).map_err(|e| error(&e.to_string()))?;
-            if !metadata.is_file() || metadata.nlink() != 1 {
-                return Err(error("external data must be a regular file with one link"));
-            }
-            total += metadata.len();
-            if total > MAX_EXTERNAL_BYTES {
-                return Err(error("the external data is larger than 2 GiB"));
-            }
-            files.insert(name.clone(), std::fs::read(&path).map_err(|e| error(&e.to_string()))?.into());
+            let content = read_plain(&directory.join(name), MAX_EXTERNAL_BYTES - total).map_err(|e| error(&e))?;
+            total += content.len() as u64;
+            files.insert(name.clone(), content.into());
         }
         let size = files.get(name).map_or(0, |content| content.len() as u64);
         let end = tensor.offset.checked_add(tensor.length.unwrap_or(0)).ok_or_else(|| error("an offset overflows"))?;
@@ -46,6 +42,27 @@ pub(super) fn read_external(
         }
     }
     Ok(files)
+}
+
+/// Reads a regular file with one link. What is checked is the open file: another one may be put in its place meanwhile.
+fn read_plain(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    let mut options = OpenOptions::new();
+    // Neither follows a link nor waits for the other end of a pipe.
+    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path).map_err(|e| match e.raw_os_error() {
+        Some(libc::ELOOP) => NOT_PLAIN.to_owned(),
+        _ => e.to_string(),
+    })?;
+    let metadata = file.metadata().map_err(|e| e.to_string())?;
+    if !metadata.is_file() || metadata.nlink() != 1 {
+        return Err(NOT_PLAIN.to_owned());
+    }
+    let mut content = Vec::new();
+    file.take(limit + 1).read_to_end(&mut content).map_err(|e| e.to_string())?;
+    if content.len() as u64 > limit {
+        return Err("the external data is larger than 2 GiB".to_owned());
+    }
+    Ok(content)
 }
 
 /// Tensors that every session of the graph shall use instead of its own copy.

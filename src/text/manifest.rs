@@ -98,12 +98,10 @@ pub enum ProblemType {
 pub struct TokenizerConfig {
     /// Longest input in tokens; Hugging Face writes 1e30 for "no limit".
     pub model_max_length: Option<f64>,
-    /// Where padding goes.
-    #[serde(default)]
-    pub padding_side: PaddingSide,
-    /// Which end is cut off, `right` unless said.
-    #[serde(default)]
-    pub truncation_side: PaddingSide,
+    /// Where padding goes; where this does not say, `tokenizer.json` may.
+    pub padding_side: Option<PaddingSide>,
+    /// Which end is cut off; the same.
+    pub truncation_side: Option<PaddingSide>,
 }
 
 /// `model.toml`: what an operator adds to a directory.

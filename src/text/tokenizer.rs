@@ -5,7 +5,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tokenizers::{Encoding, TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{
+    Encoding, PaddingDirection, PostProcessor, PostProcessorWrapper, TruncationDirection, TruncationParams,
+};
 
 use super::manifest::{Manifest, ManifestError};
 use super::tensors::{Padding, PaddingSide, TokenRow};
@@ -21,8 +23,14 @@ const OVERLAP_DIVISOR: usize = 4;
 const FILE: &str = "tokenizer.json";
 
 /// A loaded tokenizer with the limits of its model.
+///
+/// Cutting and special tokens are not left to the crate: told of a limit, it stops reading a
+/// text there, so that the rest is neither counted nor reported.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// Puts special tokens around a text.
+    special: Option<PostProcessorWrapper>,
+    cut_from: TruncationDirection,
     max_tokens: usize,
     special_tokens: usize,
     on_overflow: OnOverflow,
@@ -76,25 +84,32 @@ impl Tokenizer {
             .map_err(|e| error(e.to_string()))?;
         let padding = padding(manifest, &inner);
         let max_tokens = max_tokens(manifest, &inner);
+        let cut_from = match manifest.tokenizer_config.truncation_side {
+            Some(PaddingSide::Right) => TruncationDirection::Right,
+            Some(PaddingSide::Left) => TruncationDirection::Left,
+            None => inner.get_truncation().map_or(TruncationDirection::Right, |truncation| truncation.direction),
+        };
         // Padding in the file makes every short text as long as the longest: the server pads batches itself.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| error(e.to_string()))?;
-        let special_tokens = encode(&inner, "").map_err(|e| error(e.to_string()))?.get_ids().len();
-        let room = max_tokens.saturating_sub(special_tokens);
+        let special = inner.get_post_processor().cloned();
+        inner.with_post_processor(None::<PostProcessorWrapper>);
+        let mut tokenizer = Self { inner, special, cut_from, max_tokens, special_tokens: 0, on_overflow, padding };
+        let empty = guarded(|| tokenizer.finish(Encoding::default())).map_err(|e| error(e.to_string()))?;
+        tokenizer.special_tokens = empty.ids.len();
+        let room = tokenizer.room();
         if room == 0 {
             return Err(error(format!(
-                "{max_tokens} tokens leave no room for text beside {special_tokens} special tokens"
+                "{max_tokens} tokens leave no room for text beside {} special tokens",
+                tokenizer.special_tokens
             )));
         }
-        let stride = if on_overflow == OnOverflow::Window { room / OVERLAP_DIVISOR } else { 0 };
-        let direction = match manifest.tokenizer_config.truncation_side {
-            PaddingSide::Right => TruncationDirection::Right,
-            PaddingSide::Left => TruncationDirection::Left,
-        };
-        let truncation =
-            TruncationParams { max_length: max_tokens, stride, strategy: TruncationStrategy::LongestFirst, direction };
-        inner.with_truncation(Some(truncation)).map_err(|e| error(e.to_string()))?;
-        Ok(Self { inner, max_tokens, special_tokens, on_overflow, padding })
+        if on_overflow == OnOverflow::Truncate {
+            // What is cut off need not be read. One token more than fits tells that something is.
+            let enough = TruncationParams { max_length: room + 1, direction: cut_from, ..TruncationParams::default() };
+            tokenizer.inner.with_truncation(Some(enough)).map_err(|e| error(e.to_string()))?;
+        }
+        Ok(tokenizer)
     }
 
     /// Longest row, special tokens included.
@@ -120,28 +135,51 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizeError::TooLong`] where long texts are refused, else only if the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Tokens, TokenizeError> {
-        let encoding = encode(&self.inner, text)?;
-        let overflow = encoding.get_overflowing();
-        let own_tokens = |part: &Encoding| part.get_ids().len().saturating_sub(self.special_tokens);
-        match self.on_overflow {
-            OnOverflow::Error if !overflow.is_empty() => {
-                let rest: usize = overflow.iter().map(own_tokens).sum();
-                Err(TokenizeError::TooLong { tokens: encoding.get_ids().len() + rest, limit: self.max_tokens })
+        guarded(|| {
+            let mut whole = self.inner.encode_fast(text, false).map_err(|_| TokenizeError::Failed)?;
+            let (room, own) = (self.room(), whole.get_ids().len());
+            let limit = self.max_tokens;
+            if own <= room {
+                return Ok(Tokens {
+                    rows: vec![self.finish(whole)?],
+                    count: own + self.special_tokens,
+                    truncated: false,
+                });
             }
-            OnOverflow::Error | OnOverflow::Truncate => Ok(Tokens {
-                count: encoding.get_ids().len(),
-                truncated: !overflow.is_empty(),
-                rows: vec![row(&encoding)],
-            }),
-            OnOverflow::Window => {
-                let windows = 1 + overflow.len();
-                let kept = windows.min(MAX_WINDOWS) - 1;
-                let stride = (self.max_tokens - self.special_tokens) / OVERLAP_DIVISOR;
-                let later: usize = overflow.iter().take(kept).map(|part| own_tokens(part).saturating_sub(stride)).sum();
-                let rows = std::iter::once(&encoding).chain(overflow.iter().take(kept)).map(row).collect();
-                Ok(Tokens { rows, count: encoding.get_ids().len() + later, truncated: windows > MAX_WINDOWS })
+            match self.on_overflow {
+                OnOverflow::Error => Err(TokenizeError::TooLong { tokens: own + self.special_tokens, limit }),
+                OnOverflow::Truncate => {
+                    whole.truncate(room, 0, self.cut_from);
+                    whole.take_overflowing();
+                    Ok(Tokens { rows: vec![self.finish(whole)?], count: limit, truncated: true })
+                }
+                OnOverflow::Window => {
+                    let overlap = room / OVERLAP_DIVISOR;
+                    whole.truncate(room, overlap, self.cut_from);
+                    let later = whole.take_overflowing();
+                    let truncated = later.len() >= MAX_WINDOWS;
+                    let windows: Vec<Encoding> = std::iter::once(whole).chain(later).take(MAX_WINDOWS).collect();
+                    let repeated = overlap * (windows.len() - 1);
+                    let seen = windows.iter().map(|window| window.get_ids().len()).sum::<usize>() - repeated;
+                    let rows = windows.into_iter().map(|window| self.finish(window)).collect::<Result<_, _>>()?;
+                    Ok(Tokens { rows, count: seen + self.special_tokens, truncated })
+                }
             }
-        }
+        })
+    }
+
+    /// Tokens of a row that are the text's own.
+    fn room(&self) -> usize {
+        self.max_tokens.saturating_sub(self.special_tokens)
+    }
+
+    /// Puts special tokens around a text that fits.
+    fn finish(&self, encoding: Encoding) -> Result<TokenRow, TokenizeError> {
+        let finished = match &self.special {
+            Some(special) => special.process(encoding, None, true).map_err(|_| TokenizeError::Failed)?,
+            None => encoding,
+        };
+        Ok(TokenRow { ids: finished.get_ids().to_vec(), type_ids: finished.get_type_ids().to_vec() })
     }
 }
 
@@ -154,14 +192,9 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Encoding, TokenizeError> {
-    catch_unwind(AssertUnwindSafe(|| tokenizer.encode_fast(text, true)))
-        .map_err(|_| TokenizeError::Panicked)?
-        .map_err(|_| TokenizeError::Failed)
-}
-
-fn row(encoding: &Encoding) -> TokenRow {
-    TokenRow { ids: encoding.get_ids().to_vec(), type_ids: encoding.get_type_ids().to_vec() }
+/// Runs code of the crate, which may panic on a crafted file or text.
+fn guarded<T>(run: impl FnOnce() -> Result<T, TokenizeError>) -> Result<T, TokenizeError> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(TokenizeError::Panicked))
 }
 
 /// The smallest of the limits that the files name.
@@ -185,6 +218,9 @@ fn padding(manifest: &Manifest, tokenizer: &tokenizers::Tokenizer) -> Padding {
     Padding {
         id: from_file.map(|p| p.pad_id).or(manifest.config.pad_token_id).or_else(named).unwrap_or(0),
         type_id: from_file.map_or(0, |p| p.pad_type_id),
-        side: manifest.tokenizer_config.padding_side,
+        side: manifest.tokenizer_config.padding_side.unwrap_or_else(|| match from_file.map(|p| p.direction) {
+            Some(PaddingDirection::Left) => PaddingSide::Left,
+            Some(PaddingDirection::Right) | None => PaddingSide::Right,
+        }),
     }
 }

@@ -1,3 +1,23 @@
 //! Integration tests: the real router on port 0, with real models wherever a model matters.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "what is not there fails the test; nothing here is anybody else's API"
+)]
+
+mod api;
+mod api_description;
+mod bad_http;
+mod bad_input;
+mod cli;
+mod daemon;
+mod fixture;
+mod invariants;
+mod model_files;
+mod process;
+mod scheduling;
 mod server;
+mod text_kinds;

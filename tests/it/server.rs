@@ -17,6 +17,12 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+/// The cheaper of the shipped models.
+pub const CHEAP_MODEL: &str = "banking77-tfidf";
+
+/// A question that every BANKING77 model answers with `card_arrival`.
+pub const QUESTION: &str = "My new card has not come yet, where is it?";
+
 /// A running server. It stops when [`TestServer::stop`] is called or the test's runtime ends.
 pub struct TestServer {
     pub url: String,
@@ -25,7 +31,8 @@ pub struct TestServer {
     pub shutdown: Shutdown,
     pub client: reqwest::Client,
     task: JoinHandle<Result<(), RunError>>,
-    _data: TempDir,
+    /// The directory that `--data-dir` names.
+    pub data: TempDir,
 }
 
 /// An answer, read to its end.
@@ -54,6 +61,14 @@ impl Reply {
 /// The models that come with the repository.
 pub fn shipped_models() -> &'static Path {
     Path::new("models")
+}
+
+/// A model directory with only the cheaper of the shipped models: it loads in a moment.
+pub fn cheap_models() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let shipped = std::path::absolute(shipped_models()).unwrap().join(CHEAP_MODEL);
+    std::os::unix::fs::symlink(shipped, directory.path().join(CHEAP_MODEL)).unwrap();
+    directory
 }
 
 impl TestServer {
@@ -91,7 +106,7 @@ impl TestServer {
             async move { server.run(listener, &shutdown).await }
         });
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { url: format!("http://{address}"), address, app, shutdown, client, task, _data: data }
+        Self { url: format!("http://{address}"), address, app, shutdown, client, task, data }
     }
 
     /// Waits until no model is being loaded any more.

@@ -1,0 +1,146 @@
+//! 100,000 requests of every kind, one client in ten of whom leaves early: nothing may be
+//! lost, wrong, or answered with a 5xx.
+//!
+//! `cargo bench --bench serving -- mixed_load [REQUESTS]`. Closed loop: this is about correctness under
+//! load, its rate is only said in passing.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::process::{Client, Process, golden_texts};
+
+const CLIENTS: usize = 32;
+const DEFAULT_REQUESTS: usize = 100_000;
+
+/// What a request must get.
+enum Expect {
+    Label(String),
+    Labels(Vec<String>),
+    Status(u16),
+}
+
+/// The `n`th request: which, and in what order, is the same in every run.
+fn request(n: usize, texts: &[(String, String)]) -> (String, String, Expect) {
+    let (text, label) = &texts[n * 7 % texts.len()];
+    let post = |path: &str, body: serde_json::Value, expect| (path.to_owned(), body.to_string(), expect);
+    match n % 20 {
+        0..8 => post(
+            "/predict",
+            serde_json::json!({ "text": text, "model": "banking77-tfidf" }),
+            Expect::Label(label.clone()),
+        ),
+        8..14 => post("/predict", serde_json::json!({ "text": text, "top_k": 3 }), Expect::Label(label.clone())),
+        14 | 15 => {
+            let batch: Vec<_> = (0..8).map(|i| &texts[(n + i) % texts.len()]).collect();
+            let labels = batch.iter().map(|(_, label)| label.clone()).collect();
+            let texts: Vec<_> = batch.iter().map(|(text, _)| text).collect();
+            post(
+                "/batch_predict",
+                serde_json::json!({ "texts": texts, "model": "banking77-tfidf" }),
+                Expect::Labels(labels),
+            )
+        }
+        16 => {
+            let long = format!("{text} ").repeat(60);
+            post("/predict", serde_json::json!({ "text": long }), Expect::Status(200))
+        }
+        17 => post("/predict", serde_json::json!({ "text": " " }), Expect::Status(422)),
+        18 => ("/predict".to_owned(), "{\"text\":".to_owned(), Expect::Status(400)),
+        _ => post("/predict", serde_json::json!({ "text": text, "model": "none" }), Expect::Status(404)),
+    }
+}
+
+fn check(expect: &Expect, status: u16, body: &str) -> Result<(), String> {
+    let answer: serde_json::Value = serde_json::from_str(body).map_err(|e| format!("{status}: {e}"))?;
+    let right = match expect {
+        Expect::Status(expected) => status == *expected,
+        Expect::Label(label) => status == 200 && answer["prediction"] == *label,
+        Expect::Labels(labels) => {
+            let results = answer["results"].as_array().cloned().unwrap_or_default();
+            status == 200
+                && results.len() == labels.len()
+                && results.iter().zip(labels).all(|(r, l)| r["prediction"] == **l)
+        }
+    };
+    if right { Ok(()) } else { Err(format!("{status} {}", &body[..body.len().min(300)])) }
+}
+
+/// Sends a request and leaves before the answer.
+fn leave_early(address: &str, path: &str, body: &str, n: usize) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let whole = head + body;
+    // Some leave in the middle of the head or the body, most after it.
+    let sent = if n.is_multiple_of(3) { whole.len() * (n % 97) / 97 } else { whole.len() };
+    stream.write_all(&whole.as_bytes()[..sent]).ok();
+}
+
+/// Runs the load.
+pub(crate) fn run(arguments: &[String]) {
+    let requests = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(DEFAULT_REQUESTS);
+    // Texts on which both models agree: an answer's label tells whether it is the right one.
+    let other: BTreeMap<String, String> = golden_texts("banking77-tfidf").into_iter().collect();
+    let texts: Vec<_> =
+        golden_texts("banking77-minilm").into_iter().filter(|(t, l)| other.get(t).is_none_or(|o| o == l)).collect();
+    let server = Process::start(&[]);
+    let texts: Vec<_> = {
+        let mut client = Client::connect(&server.address);
+        let mut same = |(text, label): &(String, String)| {
+            let body = serde_json::json!({ "text": text, "model": "banking77-tfidf" }).to_string();
+            check(&Expect::Label(label.clone()), 200, &client.request("POST", "/predict", &body).1).is_ok()
+        };
+        texts.into_iter().filter(|pair| same(pair)).collect()
+    };
+    let (next, left, wrong) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let statuses: Mutex<BTreeMap<u16, usize>> = Mutex::default();
+    let (before, start) = (server.resident_mib(), Instant::now());
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let mut client = Client::connect(&server.address);
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= requests {
+                        return;
+                    }
+                    // One in ten, spread over all kinds.
+                    let (path, body, expect) = request(n / 10 * 9 + n % 10, &texts);
+                    if n % 10 == 9 {
+                        leave_early(&server.address, &path, &body, n);
+                        left.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    let (status, answer) = client.request("POST", &path, &body);
+                    *statuses.lock().unwrap().entry(status).or_default() += 1;
+                    if let Err(difference) = check(&expect, status, &answer) {
+                        wrong.lock().unwrap().push(difference);
+                    }
+                }
+            });
+        }
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    let (statuses, wrong) = (statuses.into_inner().unwrap(), wrong.into_inner().unwrap());
+    let answered: usize = statuses.values().sum();
+    println!(
+        "{requests} requests from {CLIENTS} clients in {seconds:.1} s ({:.0}/s), {} left early",
+        requests as f64 / seconds,
+        left.load(Ordering::Relaxed)
+    );
+    println!("answered {answered}, by status {statuses:?}, wrong {}", wrong.len());
+    println!("resident memory {before:.0} MiB before, {:.0} MiB after", server.resident_mib());
+    let health = Client::connect(&server.address).request("GET", "/health", "").0;
+    println!("health afterwards: {health}");
+    for difference in wrong.iter().take(5) {
+        println!("wrong: {difference}");
+    }
+    assert!(wrong.is_empty() && answered + left.load(Ordering::Relaxed) == requests && health == 200, "see above");
+    assert!(statuses.keys().all(|status| *status < 500), "a 5xx was answered");
+}

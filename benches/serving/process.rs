@@ -1,0 +1,118 @@
+//! The release binary as a process, and a client for it that adds as little as it can.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Texts of the models' golden examples: what the benchmarks ask.
+pub(crate) fn golden_texts(model: &str) -> Vec<(String, String)> {
+    let path = format!("models/{model}/1/golden.json");
+    let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let text = |example: &serde_json::Value, field: &str| example[field].as_str().unwrap().to_owned();
+    golden["examples"].as_array().unwrap().iter().map(|e| (text(e, "text"), text(e, "label"))).collect()
+}
+
+/// A running `predictd`; killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) address: String,
+    /// From the start of the process to a ready answer.
+    pub(crate) start_to_ready: Duration,
+    // Kept open: a closed pipe would fail the server's log lines.
+    _log: BufReader<ChildStderr>,
+    _data: tempfile::TempDir,
+}
+
+impl Process {
+    pub(crate) fn start(options: &[&str]) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let start = Instant::now();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_predictd"))
+            .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir", data.path().to_str().unwrap()])
+            .args(options)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let address = loop {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the server ended before it listened");
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+            if event["message"] == "listening" {
+                break event["address"].as_str().unwrap().to_owned();
+            }
+        };
+        while !all_ready(&address) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Self { child, address, start_to_ready: start.elapsed(), _log: log, _data: data }
+    }
+
+    /// Resident memory in MiB.
+    pub(crate) fn resident_mib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+
+    /// Processor time used so far, user and system.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // The name in parentheses may hold spaces; utime and stime are the 14th and 15th field.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(ticks * 10)
+    }
+}
+
+fn all_ready(address: &str) -> bool {
+    let (status, body) = Client::connect(address).request("GET", "/health", "");
+    status == 200 && !body.contains("loading")
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// One keep-alive connection.
+pub(crate) struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub(crate) fn connect(address: &str) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+
+    /// Sends a request and reads its answer: status and body.
+    pub(crate) fn request(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        self.stream.get_mut().write_all((head + body).as_bytes()).unwrap();
+        let mut line = String::new();
+        self.stream.read_line(&mut line).unwrap();
+        let status = line.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut length = 0;
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line).unwrap();
+            if line == "\r\n" {
+                break;
+            }
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).unwrap();
+        (status, String::from_utf8(body).unwrap())
+    }
+}

@@ -1,0 +1,161 @@
+//! What `/openapi.json` and `/docs` say of the API.
+
+use std::collections::BTreeSet;
+
+use predictd::http::error::Code;
+use serde_json::Value;
+
+use crate::server::{TestServer, cheap_models};
+
+const SNAPSHOT: &str = "tests/it/openapi.json";
+
+async fn description() -> (TestServer, String) {
+    let server = TestServer::start(cheap_models().path(), &[]).await;
+    let text = server.get("/openapi.json").await.body;
+    (server, text)
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "updating the file is asked for by a variable")]
+async fn the_description_is_the_committed_one() {
+    let (_server, text) = description().await;
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::write(SNAPSHOT, &text).unwrap();
+    }
+    let committed = std::fs::read_to_string(SNAPSHOT).unwrap();
+    for (number, (new, old)) in (1..).zip(text.lines().zip(committed.lines())) {
+        assert_eq!(new, old, "line {number}: if the change is meant, run this test with UPDATE_SNAPSHOTS=1");
+    }
+    assert_eq!(text.len(), committed.len(), "one of them ends early");
+}
+
+#[tokio::test]
+async fn every_route_is_described() {
+    let (server, text) = description().await;
+    let api: Value = serde_json::from_str(&text).unwrap();
+    let routes: BTreeSet<String> = api["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(move |method| format!("{method} {path}")))
+        .collect();
+    // The routes that the source registers, by the attribute that also gives them their path.
+    let mut registered = BTreeSet::new();
+    for file in std::fs::read_dir("src/http").unwrap() {
+        let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for part in source.split("utoipa::path(").skip(1) {
+            let method = part.trim_start().split(',').next().unwrap();
+            let path = part.split("path = \"").nth(1).unwrap().split('"').next().unwrap();
+            registered.insert(format!("{method} {path}"));
+        }
+    }
+    assert_eq!(routes, registered);
+    assert!(routes.len() >= 8, "{routes:?}");
+    for (path, methods) in api["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let said = operation["summary"].as_str().or(operation["description"].as_str()).unwrap_or_default();
+            assert!(said.len() > 10, "{method} {path} is explained");
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                assert!(!response["content"].is_null(), "{method} {path} {status} has a body");
+                // Problems everywhere, but for a probe that says the same in both states.
+                let is_problem = response["content"].get("application/problem+json").is_some();
+                assert_eq!(is_problem, status != "200" && path != "/health", "{method} {path} {status}");
+            }
+            // What is described is there.
+            let reply = server.client.request(method.to_uppercase().parse().unwrap(), format!("{}{path}", server.url));
+            assert_ne!(reply.send().await.unwrap().status(), 405, "{method} {path}");
+        }
+    }
+}
+
+/// Every kind's status is an answer of some route; 405 is that of methods no route has.
+#[tokio::test]
+async fn every_problem_is_described() {
+    let (server, text) = description().await;
+    let api: Value = serde_json::from_str(&text).unwrap();
+    let operations =
+        api["paths"].as_object().unwrap().values().flat_map(|methods| methods.as_object().unwrap().values());
+    let statuses: BTreeSet<&String> = operations.flat_map(|o| o["responses"].as_object().unwrap().keys()).collect();
+    let docs = server.get("/docs").await;
+    assert_eq!(docs.headers["content-type"], "text/html; charset=utf-8");
+    for code in Code::ALL {
+        let status = code.status().as_u16().to_string();
+        assert!(status == "405" || statuses.contains(&status), "{status} is described");
+        let anchors = docs.body.matches(&format!("id=\"{}\"", code.kind())).count();
+        assert_eq!((anchors, code.type_uri()), (1, format!("/docs#{}", code.kind())));
+        assert!(docs.body.contains(code.title()), "{}", code.title());
+    }
+    assert!(!docs.body.contains("{{"), "every placeholder is filled");
+}
+
+#[tokio::test]
+async fn the_page_needs_no_other_host() {
+    let (server, _) = description().await;
+    let docs = server.get("/docs").await;
+    for foreign in ["http://", "https://", "src=", "@import", "url(", "\"//"] {
+        assert!(!docs.body.contains(foreign), "{foreign}");
+    }
+    let policy = docs.headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'") && policy.contains("connect-src 'self'"), "{policy}");
+}
+
+/// The parts of a request's schema that have no bound, with the way to them.
+fn unbounded(schema: &Value, all: &Value, place: &str, found: &mut Vec<String>) {
+    if let Some(name) = schema["$ref"].as_str() {
+        let name = name.trim_start_matches("#/components/schemas/");
+        return unbounded(&all[name], all, &format!("{place}:{name}"), found);
+    }
+    let types: Vec<&str> = match &schema["type"] {
+        Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
+        one => one.as_str().into_iter().collect(),
+    };
+    let has = |key: &str| schema.get(key).is_some();
+    let bounded = types.iter().all(|kind| match *kind {
+        "string" => has("maxLength") || has("enum"),
+        "integer" | "number" => has("minimum") && has("maximum"),
+        "array" => has("minItems") && has("maxItems"),
+        "object" => schema["additionalProperties"] == false,
+        _ => true,
+    });
+    if !bounded {
+        found.push(place.to_owned());
+    }
+    for key in ["oneOf", "anyOf", "allOf"] {
+        for part in schema[key].as_array().into_iter().flatten() {
+            unbounded(part, all, place, found);
+        }
+    }
+    if has("items") {
+        unbounded(&schema["items"], all, &format!("{place}[]"), found);
+    }
+    for (name, part) in schema["properties"].as_object().into_iter().flatten() {
+        unbounded(part, all, &format!("{place}.{name}"), found);
+    }
+}
+
+#[tokio::test]
+async fn every_field_of_a_request_has_a_bound() {
+    let (_server, text) = description().await;
+    let api: Value = serde_json::from_str(&text).unwrap();
+    let all = &api["components"]["schemas"];
+    let mut found = Vec::new();
+    let mut bodies = 0;
+    for (path, methods) in api["paths"].as_object().unwrap() {
+        for operation in methods.as_object().unwrap().values() {
+            if let Some(body) = operation.get("requestBody") {
+                bodies += 1;
+                unbounded(&body["content"]["application/json"]["schema"], all, path, &mut found);
+            }
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                unbounded(&parameter["schema"], all, &format!("{path} {}", parameter["name"]), &mut found);
+            }
+        }
+    }
+    assert_eq!(bodies, 2);
+    assert_eq!(found, Vec::<String>::new());
+    // The check finds what is planted.
+    let planted: Value = serde_json::json!({ "type": "object", "additionalProperties": false, "properties": {
+        "a": { "type": ["string", "null"] }, "b": { "type": "array", "minItems": 1, "maxItems": 2, "items": { "type": "integer" } } } });
+    unbounded(&planted, all, "x", &mut found);
+    assert_eq!(found, ["x.a", "x.b[]"]);
+}

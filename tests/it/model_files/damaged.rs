@@ -1,0 +1,130 @@
+//! Files that are missing, empty, cut off, or changed.
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::{beside_a_good_one, refused, refused_beside_a_good_one};
+use crate::fixture::Model;
+use crate::fixture::served::{NAME, Served, refusal};
+
+#[tokio::test]
+async fn an_empty_directory_is_named() {
+    let models = beside_a_good_one();
+    std::fs::create_dir_all(models.path().join(NAME).join("1")).unwrap();
+    let reason = refused_beside_a_good_one(models).await;
+    assert_eq!(reason, "model.onnx: the directory holds no model.onnx and no onnx/model.onnx");
+    assert_eq!(refused(&Model::plain().with_graph("")).await, "model.onnx: it is empty");
+    assert_eq!(refused(&Model::plain().with_graph("<html>")).await, "model.onnx: it is damaged or not an ONNX file");
+}
+
+#[tokio::test]
+async fn a_directory_where_a_file_should_be_is_named() {
+    let models = beside_a_good_one();
+    let directory = Model::plain().without("tokenizer.json").write(models.path(), NAME, "1");
+    std::fs::create_dir(directory.join("tokenizer.json")).unwrap();
+    assert_eq!(refused_beside_a_good_one(models).await, "tokenizer.json: it is not a regular file");
+}
+
+#[tokio::test]
+async fn a_graph_that_is_cut_off_is_named_wherever_it_is_cut() {
+    let whole = Model::plain();
+    let bytes = whole.graph();
+    let models = beside_a_good_one();
+    // As if copying it had stopped: one version per length, spread over the whole file.
+    let lengths: Vec<usize> = (1..40).map(|i| bytes.len() * i / 40).chain([1, 2, 3, bytes.len() - 1]).collect();
+    for (version, length) in lengths.iter().enumerate() {
+        whole.clone().with_graph(&bytes[..*length]).write(models.path(), NAME, &version.to_string());
+    }
+    let served = Served::of(models, &["--default-model", "good"]).await;
+    for (version, length) in lengths.iter().enumerate() {
+        let reason = served.reason(NAME, &version.to_string());
+        assert!(reason.starts_with("model.onnx: "), "{length} bytes: {reason}");
+    }
+    assert_eq!(served.predict("10 20").await["model"]["name"], "good");
+}
+
+#[tokio::test]
+async fn a_tokenizer_or_a_configuration_that_is_cut_off_is_named() {
+    let tokenizer = crate::fixture::tokenizer().to_string();
+    for (file, content) in [
+        ("tokenizer.json", &tokenizer[..tokenizer.len() / 2]),
+        ("tokenizer.json", "{}"),
+        ("tokenizer_config.json", "{\"padding_side\":"),
+        ("labels.json", "[\"a\""),
+        ("labels.json", "{\"0\":\"a\"}"),
+        ("golden.json", "{\"examples\":[{\"text\":\"10\",\"colour\":1}]}"),
+        ("model.toml", "on_overflow = 'shorten'"),
+        ("model.toml", "colour = 1"),
+    ] {
+        let reason = refused(&Model::plain().file(file, content)).await;
+        assert!(reason.starts_with(&format!("{file}: ")), "{content}: {reason}");
+    }
+}
+
+/// `model.toml` with the digests of these files.
+fn digests(files: &[(&str, &[u8])]) -> String {
+    let line = |(name, content): &(&str, &[u8])| format!("\"{name}\" = \"{}\"", hex::encode(Sha256::digest(content)));
+    format!("[sha256]\n{}\n", files.iter().map(line).collect::<Vec<_>>().join("\n"))
+}
+
+#[tokio::test]
+async fn a_single_flipped_bit_is_seen_by_the_digest() {
+    let tokenizer = crate::fixture::tokenizer().to_string().into_bytes();
+    let whole = Model::plain();
+    let whole = whole.clone().options(&digests(&[("model.onnx", whole.graph()), ("tokenizer.json", &tokenizer)]));
+    assert_eq!(Served::new(&whole).await.predict("10 20").await["prediction"], "a");
+    let models = beside_a_good_one();
+    let damage = "its SHA-256 is not the one in model.toml: the file was changed or damaged";
+    let mut expected = Vec::new();
+    for (file, content) in [("model.onnx", whole.graph().to_vec()), ("tokenizer.json", tokenizer)] {
+        for i in 0..20 {
+            let mut changed = content.clone();
+            let place = changed.len() * i / 20;
+            changed[place] ^= 1 << (i % 8);
+            let model = whole.clone();
+            let model = if file == "model.onnx" { model.with_graph(changed) } else { model.file(file, changed) };
+            model.write(models.path(), NAME, &expected.len().to_string());
+            expected.push(format!("{file}: {damage}"));
+        }
+    }
+    let served = Served::of(models, &["--default-model", "good"]).await;
+    for (version, expected) in expected.iter().enumerate() {
+        assert_eq!(&served.reason(NAME, &version.to_string()), expected);
+    }
+    assert_eq!(served.predict("10 20").await["model"]["name"], "good");
+}
+
+#[tokio::test]
+async fn a_digest_of_a_file_that_is_not_there_is_named() {
+    let reason = refusal(&Model::plain().options(&digests(&[("weights.bin", b"")]))).await;
+    assert!(reason.starts_with("model.toml: [sha256] names \"weights.bin\""), "{reason}");
+    let other = Model::plain().file("notes.txt", "changed").options(&digests(&[("notes.txt", b"as it was")]));
+    assert!(refusal(&other).await.starts_with("notes.txt: its SHA-256"));
+}
+
+#[tokio::test]
+async fn a_missing_tokenizer_or_missing_labels_are_named() {
+    let reason = refused(&Model::plain().without("tokenizer.json")).await;
+    assert_eq!(reason, "tokenizer.json: there is no such file, and the graph takes tokens");
+    let reason = refused(&Model::plain().config("id2label", json!(null))).await;
+    assert_eq!(reason, "config.json: no labels: there is no id2label, no labels.json, and the graph names no classes");
+}
+
+#[tokio::test]
+async fn flipped_bytes_never_stop_the_server() {
+    // Without a digest a change may go unseen; what it must not do is stop or hang the others.
+    let whole = Model::plain();
+    let models = beside_a_good_one();
+    for i in 0..60 {
+        let mut changed = whole.graph().to_vec();
+        let place = changed.len() * i / 60;
+        changed[place] = changed[place].wrapping_add(97);
+        whole.clone().with_graph(changed).write(models.path(), NAME, &i.to_string());
+    }
+    let served = Served::of(models, &["--default-model", "good"]).await;
+    let health = served.server.get("/health").await;
+    assert_eq!(health.status, 200);
+    let failed = health.json()["models"].as_array().unwrap().iter().filter(|m| m["state"] == "failed").count();
+    assert!(failed > 10, "{failed} of 60 were refused");
+    assert_eq!(served.predict("10 20").await["model"]["name"], "good");
+}

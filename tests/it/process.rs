@@ -1,0 +1,192 @@
+//! The real binary as it runs: signals, keys, variables, and what it leaves behind.
+
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+use predictd::experiments::receipts::Receipts;
+use serde_json::json;
+
+use crate::daemon::{Daemon, PROGRAM, ends, predictd};
+use crate::server::{CHEAP_MODEL, QUESTION, cheap_models};
+
+fn question() -> String {
+    json!({ "text": QUESTION }).to_string()
+}
+
+#[test]
+fn a_signal_ends_it_well() {
+    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    for signal in ["TERM", "INT"] {
+        let daemon = Daemon::with(models.path(), data.path(), &[]);
+        assert_eq!(daemon.ask("POST", "/predict", &question())["prediction"], "card_arrival");
+        daemon.signal(signal);
+        let (status, log) = daemon.wait();
+        assert_eq!(status.code(), Some(0), "{signal}: {log}");
+        assert!(log.contains("the server has stopped"), "{log}");
+    }
+}
+
+/// The first signal waits for a day: the test ends only if the second does not.
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let mut daemon = Daemon::with(models.path(), data.path(), &["--drain-delay", "24h", "--grace", "24h"]);
+    daemon.signal("TERM");
+    daemon.logged("told to stop");
+    // It still answers: the time between "not ready" and the end.
+    assert_eq!(daemon.ask("POST", "/predict", &question())["prediction"], "card_arrival");
+    daemon.signal("INT");
+    let (status, log) = daemon.wait();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn the_key_file_is_made_once_and_kept() {
+    let (models, place) = (cheap_models(), tempfile::tempdir().unwrap());
+    let data = place.path().join("deep/data");
+    let keys = data.join("receipt.keys");
+    let mut sealed = Vec::new();
+    let mut contents = BTreeSet::new();
+    for _ in 0..2 {
+        let daemon = Daemon::with(models.path(), &data, &[]);
+        sealed.push(daemon.ask("POST", "/predict", &question())["prediction_id"].as_str().unwrap().to_owned());
+        assert_eq!(std::fs::metadata(&keys).unwrap().permissions().mode() & 0o7777, 0o600);
+        contents.insert(std::fs::read(&keys).unwrap());
+        daemon.signal("TERM");
+        assert!(daemon.wait().0.success());
+    }
+    assert_eq!(contents.len(), 1, "the second start uses the first one's keys");
+    let receipts = Receipts::open(&keys).unwrap();
+    for sealed in &sealed {
+        let receipt = receipts.verify(sealed, SystemTime::now()).unwrap();
+        assert_eq!((receipt.model.as_str(), receipt.labels[0].as_str()), (CHEAP_MODEL, "card_arrival"));
+    }
+    assert_ne!(sealed[0], sealed[1]);
+}
+
+#[test]
+fn a_key_file_for_all_to_read_is_64() {
+    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let keys = data.path().join("my.keys");
+    std::fs::write(&keys, "5a".repeat(32)).unwrap();
+    let arguments = ["--listen", "127.0.0.1:0", "--models", models.path().to_str().unwrap(), "--log", "error"];
+    for (mode, content, word) in [
+        (0o644, "5a".repeat(32), "chmod 600"),
+        (0o640, "5a".repeat(32), "chmod 600"),
+        (0o600, "zz".repeat(32), "line 1"),
+    ] {
+        std::fs::write(&keys, content).unwrap();
+        std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(mode)).unwrap();
+        let (code, said) = ends(predictd(&arguments).arg("--receipt-keys").arg(&keys));
+        assert_eq!(code, 64, "{mode:o}: {said}");
+        assert!(said.contains("--receipt-keys") && said.contains("my.keys") && said.contains(word), "{said}");
+        assert!(!said.contains("5a5a") && !said.contains("zzzz"), "no key is shown");
+    }
+}
+
+#[test]
+fn variables_work_like_flags() {
+    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let limits = |arguments: &[&str]| {
+        let mut command = predictd(arguments);
+        command.env("PREDICTD_LISTEN", "127.0.0.1:0").env("PREDICTD_MODELS", models.path());
+        command.env("PREDICTD_DATA_DIR", data.path()).env("PREDICTD_LOG_FORMAT", "json");
+        command.env("PREDICTD_MAX_TEXT_CHARS", "77").env("PREDICTD_MAX_BATCH_TEXTS", "7");
+        let daemon = Daemon::start(&mut command);
+        daemon.ask("GET", &format!("/models/{CHEAP_MODEL}"), "")["versions"][0]["limits"].clone()
+    };
+    assert_eq!(limits(&[]), json!({ "max_text_chars": 77, "max_batch_texts": 7 }));
+    // A flag is the stronger one.
+    assert_eq!(limits(&["--max-text-chars", "88"]), json!({ "max_text_chars": 88, "max_batch_texts": 7 }));
+    assert!(data.path().join("receipt.keys").is_file());
+    let (code, said) = ends(predictd(&["serve"]).env("PREDICTD_WORKERS", "0").env("PREDICTD_MODELS", models.path()));
+    assert_eq!((code, said.contains("--workers 0")), (64, true), "{said}");
+}
+
+/// Everything below a directory.
+fn files(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        found.push(path.display().to_string());
+        if path.is_dir() {
+            found.extend(files(&path));
+        }
+    }
+    found
+}
+
+/// Without a variable that forbids it, the official library would write a database into the home.
+fn unguarded(command: &mut Command, home: &Path) {
+    command.env_clear().env("HOME", home).env("PATH", "/usr/bin:/bin").env("TMPDIR", home);
+    for name in ["CACHE", "CONFIG", "DATA", "STATE"] {
+        command.env(format!("XDG_{name}_HOME"), home);
+    }
+    command.env("XDG_RUNTIME_DIR", home);
+}
+
+fn arguments<'a>(models: &'a Path, data: &'a Path) -> Vec<&'a str> {
+    let paths = [models.to_str().unwrap(), data.to_str().unwrap()];
+    vec!["serve", "--listen", "127.0.0.1:0", "--models", paths[0], "--data-dir", paths[1], "--log-format", "json"]
+}
+
+#[test]
+fn no_telemetry_is_kept() {
+    let (models, data, home) = (cheap_models(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut arguments = arguments(models.path(), data.path());
+    // An argument that a shell would split or lose.
+    arguments.extend(["--log", "info,predictd=info", "--receipt-keys"]);
+    let odd = data.path().join("odd  'name\" \u{e9}");
+    arguments.push(odd.to_str().unwrap());
+    let mut command = predictd(&arguments);
+    unguarded(&mut command, home.path());
+    let daemon = Daemon::start(&mut command);
+    assert_eq!(daemon.ask("POST", "/predict", &question())["prediction"], "card_arrival");
+    assert!(odd.is_file(), "arguments survive the restart");
+    if let Ok(environment) = std::fs::read(format!("/proc/{}/environ", daemon.child.id())) {
+        // The process that was started is the one that runs, with the variable set.
+        let mut variables = environment.split(|&byte| byte == 0);
+        assert!(variables.any(|variable| variable == b"ORT_DISABLE_TELEMETRY=1"));
+        let line = std::fs::read(format!("/proc/{}/cmdline", daemon.child.id())).unwrap();
+        let now: Vec<&[u8]> = line.split(|&byte| byte == 0).filter(|argument| !argument.is_empty()).collect();
+        let then: Vec<&[u8]> = [PROGRAM].iter().chain(&arguments).map(|argument| argument.as_bytes()).collect();
+        assert_eq!(now, then);
+        assert_eq!(std::ffi::OsStr::from_bytes(now[0]), PROGRAM);
+    } else {
+        eprintln!("SKIPPED: this system has no /proc to see the process's own environment in");
+    }
+    daemon.signal("TERM");
+    assert!(daemon.wait().0.success());
+    assert_eq!(files(home.path()), Vec::<String>::new());
+}
+
+#[test]
+fn nobody_is_called() {
+    let (models, data, home) = (cheap_models(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let trace = data.path().join("trace");
+    let probe = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: connections were not watched, strace is not there or may not trace");
+        return;
+    }
+    let mut command = Command::new("strace");
+    // -D: the server is the child that was started, so that signals reach it.
+    command.args(["-D", "-f", "-e", "trace=connect,accept4,sendto,sendmsg", "-o"]).arg(&trace).arg(PROGRAM);
+    command.args(arguments(models.path(), data.path())).stderr(Stdio::piped()).stdin(Stdio::null());
+    unguarded(&mut command, home.path());
+    let daemon = Daemon::start(&mut command);
+    assert_eq!(daemon.ask("POST", "/predict", &question())["prediction"], "card_arrival");
+    daemon.signal("TERM");
+    // The log's end is open in the tracer as well: when it is closed, the trace is complete.
+    assert!(daemon.wait().0.success());
+    let trace = std::fs::read_to_string(trace).unwrap();
+    assert!(trace.contains("accept4(") && trace.contains("+++ exited with 0 +++"), "the trace is one: {trace}");
+    assert!(!trace.contains("connect("), "{trace}");
+    let own = |line: &&str| line.contains("sockaddr") && !line.contains("accept4");
+    assert_eq!(trace.lines().find(own), None, "nothing is sent to an address");
+}

@@ -1,0 +1,114 @@
+//! Admission, queue, deadlines, faults and stopping, on a runtime that does what its texts say.
+
+mod cancel;
+mod deadlines;
+mod fake;
+mod faults;
+mod permits;
+mod stop;
+mod stress;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use crate::server::{Reply, TestServer, reply};
+use fake::Fake;
+
+/// A server on the fake runtime.
+struct Scene {
+    server: TestServer,
+    fake: Arc<Fake>,
+    _models: TempDir,
+}
+
+impl Scene {
+    /// One model, `m`.
+    async fn new(options: &[&str]) -> Self {
+        Self::of(Fake::default(), &[("m", "")], options).await
+    }
+
+    /// Models of these names, with a word for the runtime in their graph files.
+    async fn of(fake: Fake, names: &[(&str, &str)], options: &[&str]) -> Self {
+        let models = tempfile::tempdir().unwrap();
+        for (name, graph) in names {
+            let directory = models.path().join(name).join("1");
+            std::fs::create_dir_all(&directory).unwrap();
+            std::fs::write(directory.join("model.onnx"), if graph.is_empty() { "graph" } else { graph }).unwrap();
+        }
+        let fake = Arc::new(fake);
+        let server = TestServer::start_on(fake.clone(), models.path(), options).await;
+        fake.forget_warm_up();
+        Self { server, fake, _models: models }
+    }
+
+    /// Sends a request and does not wait for its answer. Aborting it closes its connection.
+    fn send(&self, path: &str, body: &Value, headers: &[(&'static str, &str)]) -> JoinHandle<Reply> {
+        let mut request = self.server.client.post(format!("{}{path}", self.server.url)).json(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        tokio::spawn(reply(request))
+    }
+
+    fn send_text(&self, text: &str) -> JoinHandle<Reply> {
+        self.send("/predict", &asking(text), &[])
+    }
+
+    fn send_batch(&self, texts: &[&str]) -> JoinHandle<Reply> {
+        self.send("/batch_predict", &asking_all(texts), &[])
+    }
+
+    fn free(&self) -> usize {
+        self.server.app.engine.free_permits()
+    }
+
+    /// Texts that wait in the queue of `m`.
+    fn waiting(&self) -> usize {
+        self.server.app.registry.snapshot().resolve(Some("m"), None).unwrap().waiting()
+    }
+
+    /// Waits until this many permits are free and nothing else happens to them.
+    async fn until_free(&self, permits: usize) {
+        until("the permits are free", || self.free() == permits).await;
+    }
+
+    /// Waits until this many texts are inside a run.
+    async fn until_inside(&self, texts: usize) {
+        until("the texts are being run", || self.fake.inside() == texts).await;
+    }
+
+    /// The value of a metric without labels, or with these.
+    async fn metric(&self, name: &str) -> u64 {
+        let body = self.server.get("/metrics").await.body;
+        let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse().unwrap())
+    }
+}
+
+/// A request whose answer shows the raw scores: `[x, -x]` for the text `echo x`.
+fn asking(text: &str) -> Value {
+    json!({ "text": text, "return_probabilities": true, "raw_scores": true })
+}
+
+fn asking_all(texts: &[&str]) -> Value {
+    json!({ "texts": texts, "return_probabilities": true, "raw_scores": true })
+}
+
+/// The text that an answer is the answer to, told from its scores.
+fn echoed(answer: &Value) -> String {
+    let score = answer["probabilities"][0].to_string();
+    format!("echo {}", score.strip_suffix(".0").unwrap_or_else(|| panic!("{answer}")))
+}
+
+/// Waits for something that must happen, however long a busy machine takes over it.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < end, "not within 20 seconds: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

@@ -1,0 +1,162 @@
+//! A runtime whose runs a test can hold, count and break.
+//!
+//! A text says what its run does: `echo 7` scores `[7, -7]`, `panic`, `fail` and `nan` do what
+//! they say, `wide` gives a score too many. Any other text scores zero.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ndarray::Array2;
+use parking_lot::{Condvar, Mutex};
+use predictd::engine::session::{Graph, RunError, Runtime, Session};
+use predictd::text::manifest::{Manifest, ManifestError};
+use predictd::text::pipeline::Batch;
+use predictd::text::signature::{GraphInput, ScoreKind, Signature};
+
+/// Longer than a model may take that answers without its queue.
+const WARM_UP_RUN: Duration = Duration::from_millis(1);
+
+/// A graph file of these bytes panics when it is opened.
+pub(crate) const PANICS: &str = "panic";
+
+/// The runtime, and the test's hand on it.
+#[derive(Default)]
+pub(crate) struct Fake {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    warm: bool,
+    held: bool,
+    /// Texts that were run, in the order their runs began.
+    run: Vec<String>,
+    inside: usize,
+    most: usize,
+}
+
+impl Fake {
+    /// A runtime so fast that its models answer without a queue.
+    pub(crate) fn cheap() -> Self {
+        let fake = Self::default();
+        fake.forget_warm_up();
+        fake
+    }
+
+    /// From here on texts are counted, and runs are as fast as they can be.
+    pub(crate) fn forget_warm_up(&self) {
+        *self.shared.state.lock() = State { warm: true, ..State::default() };
+    }
+
+    /// Lets every run begin, and none end.
+    pub(crate) fn hold(&self) {
+        self.shared.state.lock().held = true;
+    }
+
+    /// Lets the runs end.
+    pub(crate) fn release(&self) {
+        self.shared.state.lock().held = false;
+        self.shared.changed.notify_all();
+    }
+
+    /// Texts that are being run.
+    pub(crate) fn inside(&self) -> usize {
+        self.shared.state.lock().inside
+    }
+
+    /// Most texts that were being run at a time.
+    pub(crate) fn most(&self) -> usize {
+        self.shared.state.lock().most
+    }
+
+    /// Texts that were run, in the order their runs began.
+    pub(crate) fn run(&self) -> Vec<String> {
+        self.shared.state.lock().run.clone()
+    }
+}
+
+impl Runtime for Fake {
+    fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
+        assert_ne!(manifest.graph, PANICS.as_bytes(), "the file asked for it");
+        let signature = Signature {
+            input: GraphInput::Texts { name: "text".to_owned(), rank: 1 },
+            scores: ScoreKind::Logits,
+            width: 2,
+            batch_dependent: false,
+            labels: Some(vec!["a".to_owned(), "b".to_owned()]),
+        };
+        Ok(Box::new(FakeGraph { signature, shared: Arc::clone(&self.shared) }))
+    }
+
+    fn device(&self) -> &'static str {
+        "fake"
+    }
+}
+
+struct FakeGraph {
+    signature: Signature,
+    shared: Arc<Shared>,
+}
+
+impl Graph for FakeGraph {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn session(&mut self) -> Result<Box<dyn Session>, ManifestError> {
+        Ok(Box::new(FakeSession(Arc::clone(&self.shared))))
+    }
+}
+
+struct FakeSession(Arc<Shared>);
+
+impl Session for FakeSession {
+    fn run(&mut self, batch: &Batch) -> Result<Array2<f32>, RunError> {
+        let Batch::Texts(texts) = batch else { panic!("the signature asks for texts") };
+        let _inside = Inside::enter(&self.0, texts);
+        let mut scores = Vec::new();
+        for text in texts {
+            let score = match text.split_once(' ').unwrap_or((text, "")) {
+                ("panic", _) => panic!("the text asked for it"),
+                ("fail", _) => return Err(RunError::Failed("the text asked for it".to_owned())),
+                ("wide", _) => return Err(RunError::Shape { rows: 1, width: 2, found: vec![1, 3] }),
+                ("nan", _) => f32::NAN,
+                ("echo", number) => number.parse().unwrap(),
+                _ => 0.0,
+            };
+            scores.extend([score, -score]);
+        }
+        Ok(Array2::from_shape_vec((texts.len(), 2), scores).unwrap())
+    }
+}
+
+/// One run: counted from its beginning to its end, however it ends.
+struct Inside<'a>(&'a Shared);
+
+impl<'a> Inside<'a> {
+    fn enter(shared: &'a Shared, texts: &[String]) -> Self {
+        let mut state = shared.state.lock();
+        state.run.extend_from_slice(texts);
+        state.inside += 1;
+        state.most = state.most.max(state.inside);
+        if !state.warm {
+            drop(state);
+            std::thread::sleep(WARM_UP_RUN);
+            state = shared.state.lock();
+        }
+        shared.changed.wait_while(&mut state, |state| state.held);
+        Self(shared)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().inside -= 1;
+    }
+}

@@ -1,0 +1,8 @@
+//! Every kind of text model, as its exporters write it, with scores computed by hand.
+
+mod heads;
+mod inputs;
+mod limits;
+mod long_text;
+mod outputs;
+mod scikit;

@@ -1,0 +1,48 @@
+//! How many tokens a model takes: the smallest limit that its files name.
+
+use serde_json::json;
+
+use crate::fixture::Model;
+use crate::fixture::served::{Served, refusal};
+
+async fn max_tokens(model: &Model) -> u64 {
+    let served = Served::new(model).await;
+    let limit = served.facts().await["limits"]["max_tokens"].as_u64().unwrap();
+    // What is said is what is done: 600 words are more than any of these models takes.
+    let answer = served.predict(&"10 ".repeat(600)).await;
+    assert_eq!((answer["tokens"].as_u64(), &answer["truncated"]), (Some(limit), &json!(true)));
+    limit
+}
+
+#[tokio::test]
+async fn the_smallest_limit_counts() {
+    let truncation =
+        |length: u64| json!({ "direction": "Right", "max_length": length, "strategy": "LongestFirst", "stride": 0 });
+    let plain = Model::plain();
+    assert_eq!(max_tokens(&plain).await, 512);
+    let unlimited = plain.clone().tokenizer_config("model_max_length", json!(1e30));
+    assert_eq!(max_tokens(&unlimited).await, 512);
+    let in_file = plain.clone().tokenizer(|file| file["truncation"] = truncation(8));
+    assert_eq!(max_tokens(&in_file).await, 8);
+    let all = in_file.tokenizer_config("model_max_length", json!(20)).config("max_position_embeddings", json!(30));
+    assert_eq!(max_tokens(&all).await, 8);
+    let positions =
+        plain.clone().tokenizer_config("model_max_length", json!(64)).config("max_position_embeddings", json!(30));
+    assert_eq!(max_tokens(&positions).await, 30);
+    assert_eq!(max_tokens(&positions.options("max_tokens = 7")).await, 7);
+}
+
+#[tokio::test]
+async fn roberta_keeps_rows_of_its_position_table_back() {
+    let roberta = Model::plain().config("max_position_embeddings", json!(34)).config("pad_token_id", json!(1));
+    assert_eq!(max_tokens(&roberta.clone().config("model_type", json!("roberta"))).await, 32);
+    assert_eq!(max_tokens(&roberta.config("model_type", json!("bert"))).await, 34);
+}
+
+#[tokio::test]
+async fn a_limit_without_room_for_text_is_refused() {
+    let reason = refusal(&Model::plain().options("max_tokens = 2")).await;
+    assert_eq!(reason, "tokenizer.json: 2 tokens leave no room for text beside 2 special tokens");
+    let served = Served::new(&Model::plain().options("max_tokens = 3")).await;
+    assert_eq!(served.predict("10 20 30").await["tokens"], 3);
+}

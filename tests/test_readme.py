@@ -1,0 +1,89 @@
+"""Runs the commands of README.md on a server started as README.md says, and compares the answers."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# Other processors round int8 products a little differently.
+TOLERANCE = 0.02
+# Different in every answer.
+UNIQUE = {"prediction_id", "instance"}
+
+
+def commands():
+    """Each `$ command` of a console block with the lines that follow it."""
+    for block in re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.S):
+        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, _, expected = part.partition("\n")
+            yield re.sub(r"\s+# .*", "", command), expected.strip()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Readme(unittest.TestCase):
+    def assert_same(self, expected, found, where="answer"):
+        if isinstance(expected, dict):
+            self.assertEqual(expected.keys(), found.keys(), where)
+            for key in expected.keys() - UNIQUE:
+                self.assert_same(expected[key], found[key], f"{where}.{key}")
+        elif isinstance(expected, list):
+            self.assertEqual(len(expected), len(found), where)
+            for index, pair in enumerate(zip(expected, found)):
+                self.assert_same(*pair, f"{where}[{index}]")
+        elif isinstance(expected, float):
+            self.assertAlmostEqual(expected, found, delta=TOLERANCE, msg=where)
+        else:
+            self.assertEqual(expected, found, where)
+
+    def test_commands(self):
+        listed = list(commands())
+        runs = [command for command, _ in listed if command.startswith("make run")]
+        curls = [(command, expected) for command, expected in listed if command.startswith("curl")]
+        # `make test` is what runs this test.
+        self.assertEqual(len(listed), len(runs) + len(curls) + 1)
+        self.assertTrue(runs and curls)
+        port = free_port()
+        with tempfile.TemporaryDirectory() as data, open(Path(data) / "log", "w+") as log:
+            environment = os.environ | {"PREDICTD_LISTEN": f"127.0.0.1:{port}", "PREDICTD_DATA_DIR": data, "PROFILE": "dev"}
+            server = subprocess.Popen(runs[0], shell=True, cwd=ROOT, env=environment, stderr=log, start_new_session=True)
+            try:
+                self.wait_ready(server, port, log)
+                for command, expected in curls:
+                    with self.subTest(command):
+                        here = command.replace("localhost:8000", f"127.0.0.1:{port}")
+                        found = subprocess.run(here.replace("curl ", "curl -sS ", 1), shell=True, check=True, capture_output=True)
+                        self.assert_same(json.loads(expected), json.loads(found.stdout))
+            finally:
+                os.killpg(server.pid, signal.SIGINT)
+                server.wait(30)
+
+    def wait_ready(self, server, port, log):
+        # `make run` builds first: minutes on a fresh clone.
+        for _ in range(15 * 60 * 5):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz").close()
+                return
+            except (urllib.error.URLError, ConnectionError):
+                if server.poll() is not None:
+                    log.seek(0)
+                    self.fail(f"make run ended: {log.read()}")
+                time.sleep(0.2)
+        self.fail("the server was not ready within 15 minutes")
+
+
+if __name__ == "__main__":
+    unittest.main()
