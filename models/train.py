@@ -38,8 +38,8 @@ def make_minilm(questions: data.Banking77, work: Path, epochs: int, keep_checkpo
     figures = checks.minilm(questions, model, float_graph, made / "model.onnx")
     examples = golden.examples(checks.Transformer(made / "model.onnx", questions.intents), questions)
     # Integer sums are the same on every CPU, but float rounding before them is not: a value at the edge between two
-    # integers may fall to either side.
-    finish(made, name, figures, examples, tolerance=0.02, settings={
+    # integers may fall to either side. Run without fused operators, one golden score moves by 0.017.
+    finish(made, name, figures, examples, tolerance=0.05, settings={
         "description": "MiniLM-L6 fine-tuned to the 77 intents of BANKING77, static int8",
         "task": "classification",
         "max_tokens": minilm.MAX_TOKENS,

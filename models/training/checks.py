@@ -70,7 +70,7 @@ def common(data: Banking77, model: Model, graph: Path) -> dict[str, float]:
     changed = int((answers(alone) != answers(batched)).sum())
     require(changed == 0, f"{changed} answers change in batches of {BATCH}")
     difference = float(abs(alone - batched).max())
-    require(difference < 1e-6, f"a probability changes by {difference} in batches of {BATCH}")
+    require(difference < 1e-5, f"a probability changes by {difference} in batches of {BATCH}")
     return {
         "accuracy": accuracy(answers(alone), data),
         "batch_labels_changed": changed,

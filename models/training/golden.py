@@ -1,7 +1,7 @@
 """Texts with known answers, written for this project. A server asks them each time it loads the model.
 
 They show whether a model still answers as it did where it was made; they do not measure how good it is. So a text is
-kept for a model only if the model gives the intended answer clearly, and small differences between CPUs cannot change it.
+kept for a model only if the model gives the intended answer clearly, so that small differences between CPUs do not change it.
 """
 
 import re

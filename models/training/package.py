@@ -18,7 +18,7 @@ def write_golden(folder: Path, examples: list[dict], tolerance: float) -> None:
 def write_card(folder: Path, name: str, figures: dict[str, float], examples: list[dict]) -> None:
     """The card, with the figures that were measured on exactly these files."""
     values = {
-        **{key: f"{value:.1e}" if key.endswith("difference") and value else f"{value:g}" for key, value in figures.items()},
+        **{key: f"{value:.2g}" for key, value in figures.items()},
         **{key: f"{100 * value:.2f} %" for key, value in figures.items() if key.endswith("accuracy")},
         "microseconds": f"{figures['microseconds']:.0f}",
         "megabytes": f"{figures['bytes'] / 1e6:.1f} MB",
