@@ -3,16 +3,19 @@
 
 The library is taken out of the PyPI wheel, fetched by pip, so that the user's own index
 settings hold. Its SHA-256 is pinned here. A download that breaks off or was tampered with
-leaves nothing behind; a library that is already there is checked and kept.
+leaves no library behind; a library that is already there is checked and kept.
 """
 
 import argparse
 import hashlib
 import os
 import platform
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -37,6 +40,9 @@ BUILDS = {
         "fa585fabbea65b823b9a8f7e27d46aee3989d1be7e36b528203d3a1fd613aae7",
     ),
 }
+
+# Folders of unfinished downloads begin like this.
+DRAFTS = ".download-"
 
 # Wheels differ by Python version, the library inside does not: the host's Python does not matter.
 PYTHON = "3.12"
@@ -66,6 +72,13 @@ def extract(wheel: Path, library: str, target: Path) -> None:
         os.fsync(copy.fileno())
 
 
+def remove_leftovers(directory: Path) -> None:
+    """Removes what a killed run left. Another run may be at work: only what is old is taken."""
+    for leftover in directory.glob(f"{DRAFTS}*"):
+        if time.time() - leftover.stat().st_mtime > 3600:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 def install(directory: Path) -> str:
     build = BUILDS.get((platform.system(), platform.machine()))
     if build is None:
@@ -75,8 +88,9 @@ def install(directory: Path) -> str:
     if path.is_file() and digest(path) == expected:
         return ""
     directory.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(directory)
     # Beside the target, so that the last step is a rename within one file system.
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=directory) as folder:
+    with tempfile.TemporaryDirectory(prefix=DRAFTS, dir=directory) as folder:
         try:
             wheel = download(platform_tag, Path(folder))
         except (subprocess.CalledProcessError, StopIteration):
@@ -95,6 +109,8 @@ def install(directory: Path) -> str:
 
 
 def main() -> None:
+    # Ends like Ctrl-C does: with the unfinished download removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--directory", type=Path, default=Path("target/onnxruntime"), help="where the library goes (default: %(default)s)")
     problem = install(parser.parse_args().directory)

@@ -59,7 +59,7 @@ pub struct Args {
     #[arg(long, env = "PREDICTD_ALLOW_ANONYMOUS")]
     pub allow_anonymous: bool,
 
-    /// Directory of models: <NAME>/<VERSION>/model.onnx.
+    /// Directory of models: NAME/VERSION/model.onnx.
     #[arg(long, env = "PREDICTD_MODELS", default_value = "models", value_name = "DIR")]
     pub models: PathBuf,
 

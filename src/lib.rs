@@ -155,7 +155,9 @@ impl Server {
         let router = http::router(Arc::clone(&self.app));
         let all_answered = http::serve::serve(listener, router, &self.app, shutdown, self.stopping).await;
         if !all_answered {
-            return Err(RunError::Failed("the time to stop was over before all requests were answered".to_owned()));
+            let why =
+                if shutdown.hard.is_cancelled() { "it was told to stop at once" } else { "the time to stop was over" };
+            return Err(RunError::Failed(format!("{why}: some requests were not answered")));
         }
         // Nothing is loaded any more: at most the model whose load had begun.
         tokio::select! {

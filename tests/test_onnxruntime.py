@@ -187,6 +187,17 @@ class OnnxRuntimeTest(unittest.TestCase):
         self.assertEqual(self.install(), "")
         self.assertEqual(self.path.read_bytes(), LIBRARY)
 
+    def test_what_a_killed_run_left_is_removed_later(self):
+        old, young = (self.target / f"{installer.DRAFTS}{name}" for name in ("old", "young"))
+        for folder in (old, young):
+            folder.mkdir(parents=True)
+            (folder / "half.whl").write_bytes(b"half")
+        os.utime(old, (0, 0))
+        self.good_wheel()
+        self.assertEqual(self.install(), "")
+        self.assertTrue(young.exists() and self.path.exists())
+        self.assertFalse(old.exists())
+
     def test_the_right_library_is_kept_without_pip(self):
         self.target.mkdir()
         self.path.write_bytes(LIBRARY)

@@ -20,7 +20,7 @@ use crate::config::Limits;
 /// Longest field name of a client that an error repeats.
 const MAX_ECHO: usize = 64;
 
-/// Refuses a body by its head: kind, encoding, size. Applies to every POST.
+/// Refuses a body by its head: kind, encoding, size.
 pub async fn check_head(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return next.run(request).await;

@@ -62,8 +62,7 @@ pub struct App {
 /// Every route.
 pub fn router(app: Arc<App>) -> Router {
     let (router, api) = OpenApiRouter::with_openapi(docs::Description::openapi())
-        .routes(routes!(predict::predict))
-        .routes(routes!(batch::batch_predict))
+        .merge(with_body(&app))
         .routes(routes!(models::list))
         .routes(routes!(models::show))
         .routes(routes!(probes::health))
@@ -75,7 +74,15 @@ pub fn router(app: Arc<App>) -> Router {
     layers(router, app)
 }
 
-/// Every layer, innermost first.
+/// The routes that take a body, behind the check of its head: a refused body is not read.
+fn with_body(app: &Arc<App>) -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(predict::predict))
+        .routes(routes!(batch::batch_predict))
+        .route_layer(from_fn_with_state(Arc::clone(app), body::check_head))
+}
+
+/// Every layer over all routes, innermost first.
 fn layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
     router
         .fallback(async || ApiError::new(Code::NotFound, "There is no such route; GET /docs lists them."))
@@ -85,8 +92,6 @@ fn layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
                 "This route does not answer to this method; the Allow header lists those it does.",
             )
         })
-        // Before any handler, so that a refused body is not read.
-        .layer(from_fn_with_state(Arc::clone(&app), body::check_head))
         // Inside `observe`, so that a panic is counted, logged and answered like any other error.
         .layer(CatchPanicLayer::custom(observe::OnPanic(Arc::clone(&app.metrics))))
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))

@@ -114,26 +114,26 @@ impl Registry {
     pub fn load(&self, source: &ModelSource, host: &Host) {
         let start = Instant::now();
         let (model, version) = (&source.name, &source.version);
-        let state = match Model::load(source, host) {
+        let loaded = Model::load(source, host);
+        let seconds = start.elapsed().as_secs_f64();
+        // Logged once it is true: who reads "ready" may ask at once.
+        match loaded.map(Arc::new) {
             Ok(loaded) => {
-                tracing::info!(
-                    model,
-                    version,
-                    seconds = start.elapsed().as_secs_f64(),
-                    skips_queue = loaded.skips_queue(),
-                    "the model is ready"
-                );
-                State::Ready(Arc::new(loaded))
+                self.put(source, State::Ready(Arc::clone(&loaded)));
+                tracing::info!(model, version, seconds, skips_queue = loaded.skips_queue(), "the model is ready");
             }
             Err(error) => {
-                tracing::error!(model, version, %error, "the model could not be loaded");
-                State::Failed(error.to_string())
+                self.put(source, State::Failed(error.to_string()));
+                tracing::error!(model, version, seconds, %error, "the model could not be loaded");
             }
-        };
+        }
+    }
+
+    fn put(&self, source: &ModelSource, state: State) {
         let mut snapshot = self.snapshot.write();
         let mut changed = Snapshot::clone(&snapshot);
-        if let Some(versions) = changed.models.get_mut(model) {
-            versions.insert(Version::new(version), state);
+        if let Some(versions) = changed.models.get_mut(&source.name) {
+            versions.insert(Version::new(&source.version), state);
         }
         *snapshot = Arc::new(changed);
     }

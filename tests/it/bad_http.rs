@@ -105,7 +105,8 @@ async fn send(server: &TestServer, method: Method, path: &str, headers: &[(&str,
 #[tokio::test]
 async fn wrong_methods_are_405_with_allow() {
     let server = server(&[]).await;
-    let json = [("content-type", "application/json")];
+    // The method is judged before the kind of body.
+    let headers = [("content-type", "text/plain")];
     let gets =
         ["/health", "/livez", "/readyz", "/metrics", "/models", "/models/banking77-tfidf", "/openapi.json", "/docs"];
     let posts = ["/predict", "/batch_predict"];
@@ -115,7 +116,7 @@ async fn wrong_methods_are_405_with_allow() {
     ] {
         for (path, method) in paths.iter().flat_map(|path| methods.iter().map(move |method| (*path, *method))) {
             let body = if method == "TRACE" { "" } else { CANARY };
-            let reply = send(&server, method.parse().unwrap(), path, &json, body).await;
+            let reply = send(&server, method.parse().unwrap(), path, &headers, body).await;
             assert_eq!((reply.status, reply.headers["allow"].to_str().unwrap()), (405, allow), "{method} {path}");
             if method == "HEAD" {
                 assert_eq!(reply.body, "", "{path}");
@@ -135,7 +136,8 @@ async fn wrong_methods_are_405_with_allow() {
 #[tokio::test]
 async fn unknown_routes_are_404() {
     let server = server(&[]).await;
-    let json = [("content-type", "application/json")];
+    // The route is judged before the kind of body.
+    let headers = [("content-type", "text/plain")];
     for path in [
         "/",
         "/predict/",
@@ -150,7 +152,7 @@ async fn unknown_routes_are_404() {
         "/%ff",
     ] {
         for method in [Method::GET, Method::POST, Method::OPTIONS, Method::DELETE] {
-            let reply = send(&server, method.clone(), path, &json, CANARY).await;
+            let reply = send(&server, method.clone(), path, &headers, CANARY).await;
             assert_eq!((reply.status, refused(&reply, path).as_str()), (404, "not-found"), "{method} {path}");
         }
     }
