@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
 VERSION = "1.32.0"
@@ -98,7 +99,7 @@ def install(directory: Path) -> str:
         draft = Path(folder) / library
         try:
             extract(wheel, library, draft)
-        except (KeyError, zipfile.BadZipFile):
+        except (KeyError, EOFError, zlib.error, zipfile.BadZipFile):
             return f"{wheel.name} is not the wheel of onnxruntime {VERSION}"
         if digest(draft) != expected:
             return f"{library} in {wheel.name} is not the pinned library: its SHA-256 is {digest(draft)}"

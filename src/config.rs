@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
 use clap::{Args as ClapArgs, ValueEnum};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,27 @@ pub enum OnOverflow {
     Window,
 }
 
+/// What to do with markup and control characters in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Markup {
+    /// Take texts as they are.
+    Allow,
+    /// Remove tags, script and style with their content, and fold white space.
+    Strip,
+    /// Refuse scripts, `javascript:` URLs, event handlers and calls of eval in markup.
+    Reject,
+}
+
+/// What is done with texts where a model does not say otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextDefaults {
+    /// Texts of too many tokens.
+    pub on_overflow: OnOverflow,
+    /// Markup and control characters.
+    pub markup: Markup,
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -56,7 +78,16 @@ pub struct Args {
     pub listen: SocketAddr,
 
     /// Serve everybody who can reach a data listener that is not on loopback.
-    #[arg(long, env = "PREDICTD_ALLOW_ANONYMOUS")]
+    #[arg(
+        long,
+        env = "PREDICTD_ALLOW_ANONYMOUS",
+        value_parser = BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
     pub allow_anonymous: bool,
 
     /// Directory of models: NAME/VERSION/model.onnx.
@@ -76,11 +107,11 @@ pub struct Args {
     pub workers: Option<usize>,
 
     /// ONNX Runtime library, or the directory it lies in [default: searched for].
-    #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH")]
+    #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_or_empty())]
     pub onnxruntime: Option<PathBuf>,
 
     /// The name that other programs use for the same.
-    #[arg(long, env = "ORT_DYLIB_PATH", hide = true)]
+    #[arg(long, env = "ORT_DYLIB_PATH", hide = true, value_parser = path_or_empty())]
     pub ort_dylib_path: Option<PathBuf>,
 
     /// Largest request body, in bytes.
@@ -123,8 +154,12 @@ pub struct Args {
     #[arg(long, env = "PREDICTD_ON_OVERFLOW", default_value = "truncate", value_name = "WHAT")]
     pub on_overflow: OnOverflow,
 
+    /// What to do with markup and control characters in a text; a model can say otherwise.
+    #[arg(long, env = "PREDICTD_MARKUP", default_value = "reject", value_name = "WHAT")]
+    pub markup: Markup,
+
     /// File of the keys that seal prediction ids [default: receipt.keys in the data directory].
-    #[arg(long, env = "PREDICTD_RECEIPT_KEYS", value_name = "FILE")]
+    #[arg(long, env = "PREDICTD_RECEIPT_KEYS", value_name = "FILE", value_parser = path_or_empty())]
     pub receipt_keys: Option<PathBuf>,
 
     /// What to log: error, warn, info, debug, trace, or a filter such as predictd=debug.
@@ -134,6 +169,11 @@ pub struct Args {
     /// How log lines look.
     #[arg(long, env = "PREDICTD_LOG_FORMAT", default_value = "auto", value_name = "FORMAT")]
     pub log_format: LogFormat,
+}
+
+/// Container files set variables to nothing to mean "not set".
+fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// What a request may be at most.
@@ -174,8 +214,8 @@ pub struct Settings {
     pub drain_delay: Duration,
     /// Time for requests in work to finish.
     pub grace: Duration,
-    /// What to do with long texts.
-    pub on_overflow: OnOverflow,
+    /// What is done with texts where a model does not say otherwise.
+    pub texts: TextDefaults,
     /// File of the receipt keys.
     pub receipt_keys: PathBuf,
     /// Log filter.
@@ -250,9 +290,9 @@ impl Settings {
         let set = |path: PathBuf| Some(path).filter(|path| !path.as_os_str().is_empty());
         Ok(Self {
             listen: args.listen,
-            receipt_keys: args.receipt_keys.unwrap_or_else(|| args.data_dir.join("receipt.keys")),
+            receipt_keys: args.receipt_keys.and_then(set).unwrap_or_else(|| args.data_dir.join("receipt.keys")),
             models: args.models,
-            default_model: args.default_model,
+            default_model: args.default_model.filter(|name| !name.is_empty()),
             workers,
             onnxruntime: args.onnxruntime.and_then(set).or_else(|| args.ort_dylib_path.and_then(set)),
             limits: Limits {
@@ -266,7 +306,7 @@ impl Settings {
             },
             drain_delay: args.drain_delay,
             grace: args.grace,
-            on_overflow: args.on_overflow,
+            texts: TextDefaults { on_overflow: args.on_overflow, markup: args.markup },
             log: args.log,
             log_format: args.log_format,
         })

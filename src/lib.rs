@@ -123,7 +123,7 @@ impl Server {
             draining: AtomicBool::new(false),
         };
         let gate = Arc::new(Gate::new(settings.workers));
-        let host = Host { runtime, gate, workers: settings.workers, on_overflow: settings.on_overflow, metrics };
+        let host = Host { runtime, gate, workers: settings.workers, texts: settings.texts, metrics };
         let stopping = Stopping { drain_delay: settings.drain_delay, grace: settings.grace };
         Ok(Self { app: Arc::new(app), sources, host, stopping })
     }

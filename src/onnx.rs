@@ -7,39 +7,47 @@
 mod library;
 mod outlets;
 mod protobuf;
+mod watchdog;
 mod weights;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use ndarray::Array2;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
-use ort::session::{RunOptions, SessionInputValue};
+use ort::session::{RunOptions, SessionInputValue, SessionOutputs};
 use ort::value::{DynMapValueType, DynValue, Tensor, TensorRef};
 use parking_lot::Mutex;
 
-use crate::engine::session::{Graph, RunError, Runtime, Session};
+use crate::engine::session::{Graph, RunError, Runtime, Scores, Session};
 use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::Batch;
 use crate::text::signature::{GraphInput, IntegerWidth, Signature, TokenRole};
 use crate::text::tensors::TokenBatch;
-use outlets::{Output, graph_input, scores_output};
+use outlets::{ChoiceOutput, Output, choice_output, graph_input, scores_output};
+use watchdog::{Stop, Watchdog};
 use weights::{read_external, shared_tensors};
 
 /// Operators that measure a whole batch to scale it: a text's scores then depend on its neighbours.
 const BATCH_DEPENDENT: [&str; 3] = ["DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"];
 
+/// Time to make one session of a graph.
+const LONGEST_LOAD: Duration = Duration::from_mins(2);
+/// Time of the run that finds how many scores a graph gives.
+const LONGEST_PROBE: Duration = Duration::from_secs(10);
+
 /// ONNX Runtime allows one environment per process, ever.
-static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
+static ENVIRONMENT: OnceLock<(Environment, Arc<Watchdog>)> = OnceLock::new();
 static STARTING: Mutex<()> = Mutex::new(());
 
 /// The loaded library.
-#[derive(Debug)]
 pub struct OnnxRuntime {
     environment: Environment,
+    watchdog: Arc<Watchdog>,
     share_weights: bool,
 }
 
@@ -50,8 +58,8 @@ impl OnnxRuntime {
     /// One sentence that names the library, what is wrong with it, and the cure.
     pub fn start(named: Option<&Path>) -> Result<Self, String> {
         let _one_at_a_time = STARTING.lock();
-        if let Some(environment) = ENVIRONMENT.get() {
-            return Ok(Self { environment: environment.clone(), share_weights: true });
+        if let Some((environment, watchdog)) = ENVIRONMENT.get() {
+            return Ok(Self::of(environment, watchdog));
         }
         let path = library::find(named)?;
         let unusable =
@@ -65,7 +73,13 @@ impl OnnxRuntime {
             .map_err(|error| unusable(&error.to_string()))?;
         environment.set_log_level(LogLevel::Warning);
         tracing::info!(library = %path.display(), "ONNX Runtime is loaded");
-        Ok(Self { environment: ENVIRONMENT.get_or_init(|| environment).clone(), share_weights: true })
+        let watchdog = Watchdog::start().map_err(|error| format!("no thread could be started: {error}"))?;
+        let (environment, watchdog) = ENVIRONMENT.get_or_init(|| (environment, watchdog));
+        Ok(Self::of(environment, watchdog))
+    }
+
+    fn of(environment: &Environment, watchdog: &Arc<Watchdog>) -> Self {
+        Self { environment: environment.clone(), watchdog: Arc::clone(watchdog), share_weights: true }
     }
 
     /// The same runtime with weights of its own for every session: for measuring what sharing saves.
@@ -94,9 +108,10 @@ impl Runtime for OnnxRuntime {
         let initializers =
             if self.share_weights { shared_tensors(&scan).map_err(|e| error(e.to_string()))? } else { Vec::new() };
         let batch_dependent = BATCH_DEPENDENT.iter().any(|operator| scan.operators.contains(operator));
-        let mut labels = Some(scan.class_labels.clone()).filter(|labels| !labels.is_empty());
+        let (mut labels, mut numbers) = (scan.class_labels.clone(), scan.class_numbers.clone());
         let mut weights = Weights {
             environment: self.environment.clone(),
+            watchdog: Arc::clone(&self.watchdog),
             prepacked: self.share_weights.then(PrepackedWeights::new),
             initializers,
             external,
@@ -107,13 +122,21 @@ impl Runtime for OnnxRuntime {
         let input = graph_input(first.inputs()).map_err(error)?;
         let scores = scores_output(first.outputs(), &input).map_err(error)?;
         // A map's scores come in the order of its keys, which need not be that of the graph.
-        if let (Output::Maps(_, true), Some(labels)) = (&scores.output, &mut labels) {
+        if matches!(scores.output, Output::Maps(..)) {
             labels.sort_unstable();
+            numbers.sort_unstable();
         }
+        let choice = choice_output(first.outputs(), &input);
+        let many_labels = choice.as_ref().is_some_and(|choice| choice.many);
+        // A graph that names no classes chooses among those of labels.json.
+        let names = if labels.is_empty() { manifest.labels.clone().unwrap_or_default() } else { labels.clone() };
+        let choice = choice.filter(|choice| !choice.many).map(|output| Choice { output, names, numbers });
         let mut session = OnnxSession {
             input: input.clone(),
             output: scores.output,
+            choice,
             width: scores.width.unwrap_or(0),
+            watchdog: Arc::clone(&self.watchdog),
             session: first,
         };
         let width = match scores.width {
@@ -122,8 +145,10 @@ impl Runtime for OnnxRuntime {
         };
         session.width = width;
         first = session.session;
-        let signature = Signature { input, scores: scores.kind, width, batch_dependent, labels };
-        Ok(Box::new(OnnxGraph { weights, signature, output: session.output, name, first: Some(first) }))
+        let labels = Some(labels).filter(|labels| !labels.is_empty());
+        let signature = Signature { input, scores: scores.kind, width, batch_dependent, labels, many_labels };
+        let (output, choice) = (session.output, session.choice);
+        Ok(Box::new(OnnxGraph { weights, signature, output, choice, name, first: Some(first) }))
     }
 
     fn device(&self) -> &'static str {
@@ -134,6 +159,7 @@ impl Runtime for OnnxRuntime {
 /// What sessions of one graph are made from.
 struct Weights {
     environment: Environment,
+    watchdog: Arc<Watchdog>,
     bytes: Vec<u8>,
     initializers: Vec<(String, Arc<DynValue>)>,
     external: BTreeMap<String, Arc<[u8]>>,
@@ -152,6 +178,7 @@ impl Weights {
         if let Some(prepacked) = &self.prepacked {
             builder = builder.with_prepacked_weights(prepacked)?;
         }
+        let _watch = self.watchdog.watch(Instant::now() + LONGEST_LOAD, Stop::Load(builder.canceler()));
         builder.commit_from_memory(&self.bytes)
     }
 
@@ -172,6 +199,7 @@ struct OnnxGraph {
     weights: Weights,
     signature: Signature,
     output: Output,
+    choice: Option<Choice>,
     name: String,
     first: Option<ort::session::Session>,
 }
@@ -186,8 +214,14 @@ impl Graph for OnnxGraph {
             Some(first) => first,
             None => self.weights.session().map_err(|e| ManifestError::new(&self.name, explain(&e)))?,
         };
-        let (input, output) = (self.signature.input.clone(), self.output.clone());
-        Ok(Box::new(OnnxSession { session, input, output, width: self.signature.width }))
+        Ok(Box::new(OnnxSession {
+            session,
+            input: self.signature.input.clone(),
+            output: self.output.clone(),
+            choice: self.choice.clone(),
+            width: self.signature.width,
+            watchdog: Arc::clone(&self.weights.watchdog),
+        }))
     }
 }
 
@@ -204,14 +238,41 @@ struct OnnxSession {
     session: ort::session::Session,
     input: GraphInput,
     output: Output,
+    choice: Option<Choice>,
     width: usize,
+    watchdog: Arc<Watchdog>,
+}
+
+/// How a graph's own choice becomes a column of its scores.
+#[derive(Debug, Clone)]
+struct Choice {
+    output: ChoiceOutput,
+    /// Class names in column order.
+    names: Vec<String>,
+    /// Class numbers in column order; none if they are the columns' own.
+    numbers: Vec<i64>,
+}
+
+impl Choice {
+    fn read(&self, outputs: &SessionOutputs<'_>) -> ort::Result<Vec<Option<usize>>> {
+        let Some(value) = outputs.get(&self.output.name) else { return Ok(Vec::new()) };
+        if let Ok((_, numbers)) = value.try_extract_tensor::<i64>() {
+            let column = |number: &i64| match self.numbers.as_slice() {
+                [] => usize::try_from(*number).ok(),
+                numbers => numbers.iter().position(|n| n == number),
+            };
+            return Ok(numbers.iter().map(column).collect());
+        }
+        let (_, names) = value.try_extract_strings()?;
+        Ok(names.iter().map(|name| self.names.iter().position(|n| n == name)).collect())
+    }
 }
 
 impl Session for OnnxSession {
-    fn run(&mut self, batch: &Batch) -> Result<Array2<f32>, RunError> {
-        let scores = self.run_unchecked(batch)?;
-        let shape = || scores.shape().iter().map(|&n| i64::try_from(n).unwrap_or(-1)).collect();
-        if scores.dim() == (batch.rows(), self.width) {
+    fn run(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, RunError> {
+        let scores = self.run_unchecked(batch, deadline)?;
+        let shape = || scores.values.shape().iter().map(|&n| i64::try_from(n).unwrap_or(-1)).collect();
+        if scores.values.dim() == (batch.rows(), self.width) {
             Ok(scores)
         } else {
             Err(RunError::Shape { rows: batch.rows(), width: self.width, found: shape() })
@@ -220,24 +281,30 @@ impl Session for OnnxSession {
 }
 
 impl OnnxSession {
-    fn run_unchecked(&mut self, batch: &Batch) -> Result<Array2<f32>, RunError> {
+    fn run_unchecked(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, RunError> {
         let failed = |error: ort::Error| RunError::Failed(error.to_string());
         let inputs = inputs(&self.input, batch).map_err(failed)?;
         let (Output::Tensor(name) | Output::Maps(name, _)) = &self.output;
-        // Outputs that nobody reads are not computed or copied out.
-        let wanted =
-            RunOptions::new().map_err(failed)?.with_outputs(ort::session::OutputSelector::no_default().with(name));
-        let outputs = self.session.run_with_options(inputs, &wanted).map_err(failed)?;
+        let options = Arc::new(RunOptions::new().map_err(failed)?);
+        let watch = self.watchdog.watch(deadline, Stop::Run(Arc::clone(&options)));
+        let outputs = self.session.run_with_options(inputs, &options);
+        let outputs =
+            outputs.map_err(|error| if watch.was_stopped() { RunError::Interrupted } else { failed(error) })?;
+        drop(watch);
         let value = outputs.get(name).ok_or_else(|| RunError::Failed(format!("the run gave no output {name}")))?;
-        match &self.output {
+        let values = match &self.output {
             Output::Tensor(_) => {
                 let (shape, data) = value.try_extract_tensor::<f32>().map_err(failed)?;
                 let wrong = || RunError::Shape { rows: batch.rows(), width: self.width, found: shape.to_vec() };
                 let [rows, width] = shape[..] else { return Err(wrong()) };
                 let dims = (usize::try_from(rows).map_err(|_| wrong())?, usize::try_from(width).map_err(|_| wrong())?);
-                Array2::from_shape_vec(dims, data.to_vec()).map_err(|_| wrong())
+                Array2::from_shape_vec(dims, data.to_vec()).map_err(|_| wrong())?
             }
-            Output::Maps(_, named) => maps(value, *named).map_err(failed),
+            Output::Maps(_, named) => maps(value, *named).map_err(failed)?,
+        };
+        match &self.choice {
+            Some(choice) => Ok(Scores { chosen: choice.read(&outputs).map_err(failed)?, values }),
+            None => Ok(values.into()),
         }
     }
 
@@ -257,7 +324,7 @@ impl OnnxSession {
                 })
             }
         };
-        Ok(self.run_unchecked(&batch)?.ncols())
+        Ok(self.run_unchecked(&batch, Instant::now() + LONGEST_PROBE)?.values.ncols())
     }
 }
 

@@ -18,5 +18,11 @@ pub fn start(filter: &str, json: Option<bool>) -> Result<(), String> {
     } else {
         lines.with_ansi(terminal).try_init().ok();
     }
+    // The default hook prints a panic's message, which may quote a request's text.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        tracing::error!(place, thread, "a panic was caught; its message is not logged");
+    }));
     Ok(())
 }

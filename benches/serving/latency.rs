@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use predictd::config::OnOverflow;
+use predictd::config::{Markup, OnOverflow, TextDefaults};
 use predictd::engine::session::{Runtime, Session};
 use predictd::onnx::OnnxRuntime;
 use predictd::text::manifest::Manifest;
@@ -26,7 +26,8 @@ impl Bare {
     fn load(runtime: &OnnxRuntime, model: &str) -> Self {
         let mut manifest = Manifest::read(Path::new(&format!("models/{model}/1"))).unwrap();
         let mut graph = runtime.open(&mut manifest).unwrap();
-        let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), OnOverflow::Truncate).unwrap();
+        let texts = TextDefaults { on_overflow: OnOverflow::Truncate, markup: Markup::Reject };
+        let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), texts).unwrap();
         Self { pipeline, session: graph.session().unwrap() }
     }
 
@@ -34,7 +35,7 @@ impl Bare {
         let start = Instant::now();
         let encoded = self.pipeline.encode(text.to_owned()).unwrap();
         for batch in self.pipeline.runs(&encoded) {
-            std::hint::black_box(self.session.run(&batch).unwrap());
+            std::hint::black_box(self.session.run(&batch, start + Duration::from_secs(10)).unwrap());
         }
         start.elapsed()
     }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use predictd::engine::session::{Runtime, Session};
 use predictd::onnx::OnnxRuntime;
@@ -30,14 +30,14 @@ fn measure(shared: bool, sessions: usize) -> f64 {
     let batch = Batch::Tokens(pack(&[&row], Padding::default()));
     let mut made: Vec<Box<dyn Session>> = (0..sessions).map(|_| graph.session().unwrap()).collect();
     for session in &mut made {
-        session.run(&batch).unwrap();
+        session.run(&batch, Instant::now() + Duration::from_secs(10)).unwrap();
     }
     drop(graph);
     drop(manifest);
     // The allocator gives memory back a little later, when it is asked for more.
     std::thread::sleep(Duration::from_millis(200));
     for session in &mut made {
-        session.run(&batch).unwrap();
+        session.run(&batch, Instant::now() + Duration::from_secs(10)).unwrap();
     }
     resident_mib()
 }

@@ -15,7 +15,7 @@ use super::queue::Job;
 use super::session::{Runtime, Session};
 use super::worker::{self, Shop};
 use super::{Answer, Refusal, TextError};
-use crate::config::OnOverflow;
+use crate::config::TextDefaults;
 use crate::metrics::{Metrics, PanicPlace};
 use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::{Encoded, Pipeline};
@@ -26,8 +26,12 @@ use crate::text::tokenizer::TokenizeError;
 const CHEAP_RUN: Duration = Duration::from_micros(150);
 /// Most bytes of text that are tokenised, or run by a cheap model, on an async thread: about 0.25 ms of work.
 const INLINE_BYTES: usize = 1 << 10;
-/// Most texts that a cheap model runs on an async thread at a time.
+/// Most texts of a request that are tokenised, or run by a cheap model, on an async thread.
 const INLINE_TEXTS: usize = 4;
+/// Time of one run while a model is checked: one that takes longer cannot serve.
+const LONGEST_CHECK: Duration = Duration::from_secs(10);
+/// Most time that a run may hold an async thread; only a model that is cheap by chance comes near it.
+const LONGEST_INLINE: Duration = Duration::from_secs(1);
 /// Longest text of the warm-up in words; long enough to size the runtime's buffers once.
 const WARM_UP_WORDS: usize = 32;
 
@@ -51,8 +55,8 @@ pub struct Host {
     pub gate: Arc<Gate>,
     /// Worker threads per model.
     pub workers: usize,
-    /// What to do with long texts where the model does not say.
-    pub on_overflow: OnOverflow,
+    /// What is done with texts where the model does not say.
+    pub texts: TextDefaults,
     /// Where events are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -84,7 +88,7 @@ impl Model {
     fn load_unguarded(source: &ModelSource, host: &Host) -> Result<Self, ManifestError> {
         let mut manifest = Manifest::read(&source.directory)?;
         let mut graph = host.runtime.open(&mut manifest)?;
-        let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), host.on_overflow)?;
+        let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), host.texts)?;
         let shop = Arc::new(Shop {
             label: format!("{}/{}", source.name, source.version),
             pipeline,
@@ -189,11 +193,8 @@ impl Model {
         mut permits: OwnedSemaphorePermit,
         deadline: Instant,
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
-        let short = texts.iter().map(String::len).sum::<usize>() <= INLINE_BYTES;
-        if short
-            && texts.len() <= INLINE_TEXTS
-            && let Some(mut session) = self.inline.iter().find_map(Mutex::try_lock)
-        {
+        let short = texts.len() <= INLINE_TEXTS && texts.iter().map(String::len).sum::<usize>() <= INLINE_BYTES;
+        if short && let Some(mut session) = self.inline.iter().find_map(Mutex::try_lock) {
             return Ok(texts.into_iter().map(|text| self.answer_here(session.as_mut(), text, deadline)).collect());
         }
         let encoded = if short {
@@ -229,7 +230,7 @@ impl Model {
     /// The cheap way: tokenise and run on this thread.
     fn answer_here(&self, session: &mut dyn Session, text: String, deadline: Instant) -> Result<Answer, TextError> {
         let encoded = self.encode(text)?;
-        let decision = self.shop.score(session, &encoded, deadline)?;
+        let decision = self.shop.score(session, &encoded, deadline.min(Instant::now() + LONGEST_INLINE))?;
         Ok(Answer { decision, tokens: encoded.tokens, truncated: encoded.truncated })
     }
 
@@ -282,6 +283,7 @@ impl std::fmt::Debug for Model {
 /// Runs the golden examples. The reason names an example by its number, not by its text.
 fn check_golden(shop: &Shop, session: &mut dyn Session) -> Result<(), ManifestError> {
     let Some(golden) = shop.pipeline.golden() else { return Ok(()) };
+    golden.check().map_err(|reason| ManifestError::new("golden.json", reason))?;
     for (number, example) in (1..).zip(&golden.examples) {
         let error = |reason: String| ManifestError::new("golden.json", format!("example {number}: {reason}"));
         let decision = run_once(shop, session, example.text.clone()).map_err(|e| error(e.to_string()))?;
@@ -310,7 +312,7 @@ fn warm_up(shop: &Shop, session: &mut dyn Session, graph: &str) -> Result<Durati
 fn run_once(shop: &Shop, session: &mut dyn Session, text: String) -> Result<crate::text::heads::Decision, TextError> {
     let run = || {
         let encoded = shop.pipeline.encode(text)?;
-        shop.score(session, &encoded, Instant::now() + Duration::from_mins(1))
+        shop.score(session, &encoded, Instant::now() + LONGEST_CHECK)
     };
     catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(TextError::InferenceFailed))
 }

@@ -107,8 +107,9 @@ impl Queue {
             taken.expired.extend(state.jobs.remove(&id));
         }
         while let Some(id) = state.line.pop_next() {
-            taken.job = state.jobs.remove(&id);
-            if taken.job.as_ref().is_some_and(|job| !job.reply.is_closed()) {
+            // A caller that left while its places were being taken out needs no run either.
+            taken.job = state.jobs.remove(&id).filter(|job| !job.reply.is_closed());
+            if taken.job.is_some() {
                 break;
             }
         }

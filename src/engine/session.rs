@@ -3,6 +3,8 @@
 //! Traits, so that scheduling and faults can be tested without a model; `onnx` implements
 //! them for ONNX Runtime.
 
+use std::time::Instant;
+
 use ndarray::Array2;
 
 use crate::text::manifest::{Manifest, ManifestError};
@@ -35,13 +37,26 @@ pub trait Graph {
 
 /// One independent executor of a graph. It is owned by one thread at a time.
 pub trait Session: Send {
-    /// Runs the graph once.
-    ///
-    /// The result has shape `[batch.rows(), width]`.
+    /// Runs the graph once; gives up at `deadline`, as far as the runtime can be interrupted.
     ///
     /// # Errors
-    /// [`RunError`] if the runtime fails or gives something of another shape.
-    fn run(&mut self, batch: &Batch) -> Result<Array2<f32>, RunError>;
+    /// [`RunError`] if the runtime fails, is interrupted, or gives something of another shape.
+    fn run(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, RunError>;
+}
+
+/// What a run gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// Shape `[batch.rows(), width]`.
+    pub values: Array2<f32>,
+    /// The label that the graph itself chose for each row, as a place in `0..width`; none where it chooses none.
+    pub chosen: Vec<Option<usize>>,
+}
+
+impl From<Array2<f32>> for Scores {
+    fn from(values: Array2<f32>) -> Self {
+        Self { chosen: vec![None; values.nrows()], values }
+    }
 }
 
 /// Why a run gave no scores.
@@ -50,6 +65,9 @@ pub enum RunError {
     /// The runtime's own words: for the log, never for a client.
     #[error("{0}")]
     Failed(String),
+    /// The deadline passed during the run.
+    #[error("the run was interrupted at its deadline")]
+    Interrupted,
     /// The output is not one row of scores per row of input.
     #[error("the output has shape {found:?}, where {rows} rows of {width} scores are due")]
     Shape {

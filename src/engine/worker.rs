@@ -64,16 +64,18 @@ impl Shop {
         deadline: Instant,
     ) -> Result<Decision, TextError> {
         let run = || -> Result<Decision, TextError> {
-            let mut rows = Vec::new();
+            let (mut rows, mut chosen) = (Vec::new(), None);
             for batch in self.pipeline.runs(encoded) {
                 // Only a text of many windows needs more than one run.
                 if !rows.is_empty() && Instant::now() >= deadline {
                     return Err(TextError::DeadlineExceeded);
                 }
-                let scores = session.run(&batch).map_err(|error| self.failed(&error))?;
-                rows.extend(scores.rows().into_iter().map(|row| row.to_vec()));
+                let scores = session.run(&batch, deadline).map_err(|error| self.failed(&error))?;
+                rows.extend(scores.values.rows().into_iter().map(|row| row.to_vec()));
+                // Only graphs that take the text itself choose, and those have one row per text.
+                chosen = scores.chosen.first().copied().flatten();
             }
-            Ok(self.pipeline.decide(encoded, rows)?)
+            Ok(self.pipeline.decide(encoded, rows, chosen)?)
         };
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
             self.metrics.panicked(PanicPlace::Worker);
@@ -86,9 +88,14 @@ impl Shop {
     }
 
     fn failed(&self, error: &RunError) -> TextError {
+        if *error == RunError::Interrupted {
+            tracing::warn!(model = self.label, "a text was given up during its run: its time was over");
+            self.metrics.refused(Refused::Deadline);
+            return TextError::DeadlineExceeded;
+        }
         tracing::error!(model = self.label, %error, "the model failed on a text");
         match error {
-            RunError::Failed(_) => TextError::InferenceFailed,
+            RunError::Failed(_) | RunError::Interrupted => TextError::InferenceFailed,
             RunError::Shape { width, found, .. } => {
                 let found = found.last().and_then(|&n| usize::try_from(n).ok()).unwrap_or(0);
                 TextError::OutputInvalid(OutputError::Width { expected: *width, found })

@@ -76,8 +76,11 @@ pub enum KeyFileError {
     /// Too few or too many lines.
     #[error("it holds {0} keys, where 1 to {MAX_KEYS} are possible")]
     Count(usize),
-    /// Others can read it.
-    #[error("other users can read it: take their rights away with chmod 600")]
+    /// A directory, a pipe, a device.
+    #[error("it is not a regular file")]
+    NotAFile,
+    /// Others can read or change it.
+    #[error("other users can read or change it: take their rights away with chmod 600")]
     Exposed,
 }
 
@@ -102,10 +105,16 @@ impl Receipts {
         if !path.exists() {
             create(path)?;
         }
-        let file = File::open(path)?;
-        if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        // Opening a pipe would wait for its other end.
+        let metadata = std::fs::metadata(path)?;
+        if !metadata.is_file() {
+            return Err(KeyFileError::NotAFile);
+        }
+        // A group may read: orchestrators hand secrets to a server's group.
+        if metadata.permissions().mode() & 0o037 != 0 {
             return Err(KeyFileError::Exposed);
         }
+        let file = File::open(path)?;
         let mut text = String::new();
         file.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
         let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
@@ -179,7 +188,7 @@ impl Key {
 }
 
 fn push_text(bytes: &mut Vec<u8>, text: &str) {
-    // Names and labels are at most 256 bytes when they come here.
+    // Names and labels are checked when a model is loaded: they have at most 256 bytes.
     let length = u16::try_from(text.len()).unwrap_or(0);
     bytes.extend(length.to_be_bytes());
     bytes.extend(text.bytes().take(usize::from(length)));

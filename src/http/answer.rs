@@ -30,13 +30,13 @@ pub struct Prediction {
     /// The label; a list of labels for a multi-label model; left out for regression.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prediction: Option<OneOrMany<String>>,
-    /// Probability of the label, or of each of the labels.
+    /// Probability of the label, or of each of the labels; raw scores if those were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confidence: Option<OneOrMany<f32>>,
     /// The number that a regression model gives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<f32>,
-    /// One score per label, in the order of the labels at /models/{name}.
+    /// One probability (or raw score) per label, in the order of the labels at /models/{name}.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probabilities: Option<Vec<f32>>,
     /// The best labels, best first.

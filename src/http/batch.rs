@@ -158,7 +158,7 @@ pub enum ItemOutcome {
     params(("X-Request-Timeout-Ms" = Option<u64>, Header, minimum = 1, maximum = 86_400_000, description = "Time for the answer, in milliseconds; at most --max-timeout")),
     responses(
         (status = 200, body = BatchAnswer, description = "One result per text; a text that could not be answered has an error in its place"),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON, cut short, or a header without a valid value"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such model or version"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "Body over --max-body"),
         (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON in UTF-8"),
@@ -172,10 +172,15 @@ pub async fn batch_predict(
     Deadline(deadline): Deadline,
     Checked(request): Checked<BatchRequest>,
 ) -> Result<Json<BatchAnswer>, ApiError> {
-    let options = request.options;
+    let BatchRequest { options, bare } = request;
     let snapshot = app.registry.snapshot();
     let model = Arc::clone(snapshot.resolve(options.model.as_deref(), options.version.as_deref())?);
-    let answers = app.engine.predict(&model, options.texts, deadline).await?;
+    let policy = model.pipeline().policy();
+    let admitted = options.texts.into_iter().enumerate().map(|(index, text)| {
+        let pointer = if bare { format!("/{index}") } else { format!("/texts/{index}") };
+        policy.apply(text).map_err(|error| ApiError::at(pointer, error.to_string()))
+    });
+    let answers = app.engine.predict(&model, admitted.collect::<Result<_, _>>()?, deadline).await?;
     // Part of a batch that came too late is a batch that came too late.
     if answers.contains(&Err(TextError::DeadlineExceeded)) {
         return Err(TextError::DeadlineExceeded.into());

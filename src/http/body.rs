@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -27,14 +27,17 @@ pub async fn check_head(State(app): State<Arc<App>>, request: Request, next: Nex
     }
     if let Err(error) = check_media_type(request.headers()) {
         let mut response = error.into_response();
-        response
-            .headers_mut()
-            .insert(HeaderName::from_static("accept-post"), HeaderValue::from_static("application/json"));
+        let headers = response.headers_mut();
+        headers.insert(HeaderName::from_static("accept-post"), HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         return response;
     }
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > app.limits.max_body as u64) {
-        return too_large(&app.limits).into_response();
+        let mut response = too_large(&app.limits).into_response();
+        // The body is not read: what comes on this connection would be the rest of it.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return response;
     }
     next.run(request).await
 }
@@ -267,7 +270,7 @@ pub fn check_name(name: &str) -> Result<(), ValidationError> {
     if crate::registry::is_name(name) {
         return Ok(());
     }
-    let rule = "a name is 1 to 64 lower-case letters, digits, '.', '_' and '-', and begins with a letter or digit";
+    let rule = "a name is 1 to 64 lower-case letters, digits, '.', '_' and '-', and begins with a letter or digit, without '..'";
     Err(ValidationError::new("name").with_message(rule.into()))
 }
 

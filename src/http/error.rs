@@ -5,6 +5,7 @@
 //! errors are fixed, and no error repeats what the client sent beyond a short field name.
 
 use std::borrow::Cow;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
@@ -95,10 +96,13 @@ impl Code {
     }
 
     /// Whether and when it makes sense to try again.
-    fn retry_after(self) -> Option<&'static str> {
+    fn retry_after(self) -> Option<HeaderValue> {
         match self {
-            Self::Overloaded => Some("1"),
-            Self::ModelNotReady | Self::ShuttingDown => Some("2"),
+            // Spread over 1 to 3 s, so that clients refused together do not come back together.
+            Self::Overloaded | Self::ModelNotReady | Self::ShuttingDown => {
+                let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+                Some(HeaderValue::from(1 + nanoseconds / 1_000 % 3))
+            }
             _ => None,
         }
     }
@@ -187,7 +191,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.code.status().into_response();
         if let Some(seconds) = self.code.retry_after() {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+            response.headers_mut().insert(RETRY_AFTER, seconds);
         }
         response.extensions_mut().insert(self);
         response

@@ -81,7 +81,7 @@ impl RequestBody for PredictRequest {
     params(("X-Request-Timeout-Ms" = Option<u64>, Header, minimum = 1, maximum = 86_400_000, description = "Time for the answer, in milliseconds; at most --max-timeout")),
     responses(
         (status = 200, body = Prediction),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON, cut short, or a header without a valid value"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such model or version"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "Body over --max-body"),
         (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON in UTF-8"),
@@ -98,7 +98,9 @@ pub async fn predict(
 ) -> Result<Json<Prediction>, ApiError> {
     let snapshot = app.registry.snapshot();
     let model = Arc::clone(snapshot.resolve(request.model.as_deref(), request.version.as_deref())?);
-    let mut answers = app.engine.predict(&model, vec![request.text], deadline).await?;
+    let text = model.pipeline().policy().apply(request.text);
+    let text = text.map_err(|error| ApiError::at("/text", error.to_string()))?;
+    let mut answers = app.engine.predict(&model, vec![text], deadline).await?;
     let answer = answers.pop().ok_or_else(|| ApiError::new(Code::Internal, "The text got no answer."))??;
     app.metrics.predicted(model.name(), model.version(), 1);
     let view = View {

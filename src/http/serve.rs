@@ -1,7 +1,7 @@
 //! Connections: accepted, bounded, served over HTTP/1.1, and ended when the server stops.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 use super::App;
 use crate::shutdown::Shutdown;
@@ -20,6 +21,9 @@ use crate::shutdown::Shutdown;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// Pause after a failed accept: without file descriptors left the next one fails at once too.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time for an answer to leave a connection that is being closed.
+const FLUSH_TIME: Duration = Duration::from_millis(100);
 
 /// Times of a shutdown.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +80,22 @@ pub async fn serve(
     }
 }
 
+/// A request of one connection, from its head to its answer.
+struct InWork(Arc<AtomicUsize>);
+
+impl InWork {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for InWork {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 async fn connection(
     stream: TcpStream,
     slot: OwnedSemaphorePermit,
@@ -88,16 +108,36 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps Nagle's delay");
     }
+    let in_work = Arc::new(AtomicUsize::new(0));
+    let counted = {
+        let in_work = Arc::clone(&in_work);
+        tower::service_fn(move |request| {
+            let (router, in_work) = (router.clone(), InWork::new(&in_work));
+            async move {
+                let response = router.oneshot(request).await;
+                drop(in_work);
+                response
+            }
+        })
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(counted));
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         served = &mut connection => served,
         () = close.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            loop {
+                tokio::select! {
+                    served = &mut connection => break served,
+                    // A client that has not sent a whole head waits for nothing.
+                    () = tokio::time::sleep(FLUSH_TIME), if in_work.load(Ordering::Relaxed) == 0 => break Ok(()),
+                    // Looks again: a request may have been answered meanwhile.
+                    () = tokio::time::sleep(2 * FLUSH_TIME) => {}
+                }
+            }
         }
     };
     if let Err(error) = served {

@@ -69,6 +69,29 @@ pub(super) struct ScoresOutput {
     pub(super) width: Option<usize>,
 }
 
+/// The output in which a graph names the class it chose.
+#[derive(Debug, Clone)]
+pub(super) struct ChoiceOutput {
+    /// Its name.
+    pub(super) name: String,
+    /// True if it holds any number of classes per text.
+    pub(super) many: bool,
+}
+
+/// The `label` output of a scikit-learn graph: text or class numbers.
+pub(super) fn choice_output(outputs: &[Outlet], input: &GraphInput) -> Option<ChoiceOutput> {
+    let is_choice = |outlet: &&Outlet| {
+        matches!(outlet.dtype().tensor_type(), Some(TensorElementType::String | TensorElementType::Int64))
+    };
+    match input {
+        GraphInput::Tokens(_) => None,
+        GraphInput::Texts { .. } => outputs.iter().find(is_choice).map(|outlet| ChoiceOutput {
+            name: outlet.name().to_owned(),
+            many: outlet.dtype().tensor_shape().is_some_and(|shape| matches!(shape[..], [_, classes] if classes != 1)),
+        }),
+    }
+}
+
 /// The output that holds the scores: `logits` if one is called so, else the first float output.
 pub(super) fn scores_output(outputs: &[Outlet], input: &GraphInput) -> Result<ScoresOutput, String> {
     let kind = match input {

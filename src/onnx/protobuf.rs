@@ -18,6 +18,8 @@ pub(super) struct Scan<'a> {
     pub(super) external: Vec<ExternalTensor>,
     /// Operators used anywhere.
     pub(super) operators: BTreeSet<&'a str>,
+    /// Class numbers of a classifier node.
+    pub(super) class_numbers: Vec<i64>,
     /// Class names of a classifier node.
     pub(super) class_labels: Vec<String>,
 }
@@ -123,18 +125,23 @@ impl<'a> Scan<'a> {
     }
 
     fn attribute(&mut self, bytes: &'a [u8], depth: usize) -> Result<(), ScanError> {
-        let (mut name, mut strings) = ("", Vec::new());
+        let (mut name, mut strings, mut numbers) = ("", Vec::new(), Vec::new());
         for field in Fields(bytes) {
             match field? {
                 (1, Value::Bytes(value)) => name = text(value)?,
                 (5 | 10, Value::Bytes(tensor)) => refuse_external(tensor)?,
                 (6 | 11, Value::Bytes(graph)) => self.graph(graph, depth + 1)?,
+                (8, Value::Number(number)) => numbers.push(number.cast_signed()),
+                (8, Value::Bytes(packed)) => packed_numbers(packed, &mut numbers)?,
                 (9, Value::Bytes(value)) => strings.push(value),
                 (22 | 23, Value::Bytes(sparse)) => refuse_external_sparse(sparse)?,
                 _ => {}
             }
         }
-        if matches!(name, "classlabels_strings" | "classlabels_strings_string") && !strings.is_empty() {
+        if matches!(name, "classlabels_ints" | "classlabels_int64s") && !numbers.is_empty() {
+            self.class_numbers = numbers;
+        }
+        if name == "classlabels_strings" && !strings.is_empty() {
             self.class_labels =
                 strings.into_iter().map(|label| text(label).map(str::to_owned)).collect::<Result<_, _>>()?;
         }

@@ -26,6 +26,10 @@ pub fn find(directory: &Path) -> Result<Vec<ModelSource>, String> {
         let looks_like_one = !versions.is_empty()
             && versions.iter().all(|(version, _)| version.starts_with(|c: char| c.is_ascii_digit()));
         if !is_model && !looks_like_one {
+            tracing::debug!(directory = name, "no model: it holds no VERSION/model.onnx");
+            if versions.is_empty() || path.join("model.onnx").exists() {
+                tracing::warn!(directory = name, "the directory is passed over: a model is NAME/VERSION/model.onnx");
+            }
             continue;
         }
         for (version, directory) in versions {

@@ -4,6 +4,9 @@ use serde::Deserialize;
 
 use super::heads::{Decision, Outcome};
 
+/// Largest tolerance: scores that may differ by more say nothing.
+const MAX_TOLERANCE: f32 = 1.0;
+
 /// `golden.json`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +43,26 @@ pub enum Expected {
     One(String),
     /// All of these, in label order.
     Many(Vec<String>),
+}
+
+impl Golden {
+    /// Refuses examples that could not fail.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn check(&self) -> Result<(), String> {
+        if self.examples.is_empty() {
+            return Err("it holds no examples".to_owned());
+        }
+        if !(0.0..=MAX_TOLERANCE).contains(&self.tolerance) {
+            return Err(format!("its tolerance {} is not between 0 and {MAX_TOLERANCE}", self.tolerance));
+        }
+        let empty = |example: &Example| example.label.is_none() && example.scores.is_empty() && example.score.is_none();
+        match (1..).zip(&self.examples).find(|(_, example)| empty(example)) {
+            Some((number, _)) => Err(format!("example {number} expects nothing")),
+            None => Ok(()),
+        }
+    }
 }
 
 fn default_tolerance() -> f32 {

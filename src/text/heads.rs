@@ -4,6 +4,9 @@ use std::cmp::Ordering;
 
 use super::signature::ScoreKind;
 
+/// How far a probability may lie outside 0 to 1.
+const ROUNDING: f32 = 1e-3;
+
 /// What is done with a text's scores.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Head {
@@ -52,6 +55,9 @@ pub enum OutputError {
     /// A score is NaN or infinite.
     #[error("the model gave a score that is not a finite number")]
     NotFinite,
+    /// A classifier's scores are decision values, not probabilities.
+    #[error("the model gave scores outside 0 to 1 where probabilities are expected")]
+    NotProbabilities,
     /// More or fewer scores than the labels need.
     #[error("the model gave {found} scores for a text where {expected} were expected")]
     Width {
@@ -82,17 +88,27 @@ impl Head {
         }
     }
 
-    /// Decides from the raw scores of one text.
+    fn takes_probabilities(&self) -> bool {
+        matches!(self, Self::Probabilities | Self::MultiLabel { scores: ScoreKind::Probabilities, .. })
+    }
+
+    /// Decides from the raw scores of one text, of which the graph itself may have chosen a label.
+    ///
+    /// Some classifiers choose by something else than the largest probability, so a choice of
+    /// the graph's own counts.
     ///
     /// # Errors
     /// [`OutputError`] if the scores are too many, too few or not finite.
-    pub fn decide(&self, raw: Vec<f32>, labels: usize) -> Result<Decision, OutputError> {
+    pub fn decide(&self, raw: Vec<f32>, chosen: Option<usize>, labels: usize) -> Result<Decision, OutputError> {
         let expected = self.width(labels);
         if raw.len() != expected {
             return Err(OutputError::Width { expected, found: raw.len() });
         }
         if !raw.iter().all(|score| score.is_finite()) {
             return Err(OutputError::NotFinite);
+        }
+        if self.takes_probabilities() && !raw.iter().all(|p| (-ROUNDING..=1.0 + ROUNDING).contains(p)) {
+            return Err(OutputError::NotProbabilities);
         }
         let probabilities = match self {
             Self::SingleLabel => softmax(&raw),
@@ -108,7 +124,9 @@ impl Head {
             ),
             // Two logits can differ where their probabilities no longer do.
             Self::SingleLabel => Outcome::Label(largest(&raw)),
-            Self::Binary | Self::Probabilities => Outcome::Label(largest(&probabilities)),
+            Self::Binary | Self::Probabilities => {
+                Outcome::Label(chosen.filter(|&label| label < labels).unwrap_or_else(|| largest(&probabilities)))
+            }
         };
         Ok(Decision { outcome, probabilities, raw })
     }
@@ -202,7 +220,7 @@ mod tests {
 
     #[test]
     fn softmax_survives_extreme_logits() {
-        let decision = Head::SingleLabel.decide(vec![-1000.0, 5.0, 4.0], 3).unwrap();
+        let decision = Head::SingleLabel.decide(vec![-1000.0, 5.0, 4.0], None, 3).unwrap();
         assert_eq!(decision.outcome, Outcome::Label(1));
         assert!(decision.probabilities.iter().all(|p| p.is_finite()));
         assert!((decision.probabilities[1] - 0.731_058_6).abs() < 1e-6);
@@ -210,7 +228,7 @@ mod tests {
 
     #[test]
     fn one_logit_gives_two_labels() {
-        let decision = Head::Binary.decide(vec![-2.0], 2).unwrap();
+        let decision = Head::Binary.decide(vec![-2.0], None, 2).unwrap();
         assert_eq!(decision.outcome, Outcome::Label(0));
         assert!((decision.probabilities[1] - 0.119_202_9).abs() < 1e-6);
         assert_eq!(decision.scores(true), [2.0, -2.0]);
@@ -219,21 +237,36 @@ mod tests {
     #[test]
     fn thresholds_choose_labels_one_by_one() {
         let head = Head::MultiLabel { thresholds: vec![0.5, 0.9, 0.1], scores: ScoreKind::Logits };
-        let decision = head.decide(vec![0.0, 1.0, -2.0], 3).unwrap();
+        let decision = head.decide(vec![0.0, 1.0, -2.0], None, 3).unwrap();
         assert_eq!(decision.outcome, Outcome::Labels(vec![0, 2]));
     }
 
     #[test]
     fn bad_outputs_are_refused() {
-        assert_eq!(Head::SingleLabel.decide(vec![0.0, f32::NAN], 2), Err(OutputError::NotFinite));
-        assert_eq!(Head::Regression.decide(vec![f32::INFINITY], 1), Err(OutputError::NotFinite));
-        assert_eq!(Head::SingleLabel.decide(vec![0.0], 2), Err(OutputError::Width { expected: 2, found: 1 }));
+        assert_eq!(Head::SingleLabel.decide(vec![0.0, f32::NAN], None, 2), Err(OutputError::NotFinite));
+        assert_eq!(Head::Regression.decide(vec![f32::INFINITY], None, 1), Err(OutputError::NotFinite));
+        assert_eq!(Head::SingleLabel.decide(vec![0.0], None, 2), Err(OutputError::Width { expected: 2, found: 1 }));
+    }
+
+    #[test]
+    fn decision_values_are_no_probabilities() {
+        for raw in [vec![-0.6, 0.6], vec![2.5, 0.1], vec![0.0, 1.01]] {
+            assert_eq!(Head::Probabilities.decide(raw, None, 2), Err(OutputError::NotProbabilities));
+        }
+        assert!(Head::Probabilities.decide(vec![-1e-7, 1.000_000_1], None, 2).is_ok());
+    }
+
+    #[test]
+    fn the_graphs_own_choice_counts() {
+        let decision = Head::Probabilities.decide(vec![0.6, 0.4], Some(1), 2).unwrap();
+        assert_eq!(decision.outcome, Outcome::Label(1));
+        assert_eq!(Head::Probabilities.decide(vec![0.6, 0.4], Some(2), 2).unwrap().outcome, Outcome::Label(0));
     }
 
     #[test]
     fn ties_go_to_the_first_label() {
         assert_eq!(top(&[0.2, 0.4, 0.4], 2), [(1, 0.4), (2, 0.4)]);
-        assert_eq!(Head::Probabilities.decide(vec![0.5, 0.5], 2).unwrap().outcome, Outcome::Label(0));
+        assert_eq!(Head::Probabilities.decide(vec![0.5, 0.5], None, 2).unwrap().outcome, Outcome::Label(0));
     }
 
     #[test]

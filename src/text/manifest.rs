@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::golden::Golden;
 use super::tensors::PaddingSide;
-use crate::config::OnOverflow;
+use crate::config::{Markup, OnOverflow};
 
 /// Largest graph or weight file: protobuf itself ends at 2 GiB.
 const MAX_GRAPH_BYTES: u64 = 2 << 30;
@@ -116,6 +116,10 @@ pub struct ModelOptions {
     pub max_tokens: Option<usize>,
     /// Overrides `--on-overflow`.
     pub on_overflow: Option<OnOverflow>,
+    /// Overrides `--markup`.
+    pub markup: Option<Markup>,
+    /// Characters that texts may hold: `"a-z"` is a range, any other entry lists characters.
+    pub allowed_characters: Option<Vec<String>>,
     /// Multi-label thresholds.
     pub thresholds: Option<Thresholds>,
     /// Expected SHA-256 of files, in hexadecimal.
@@ -168,9 +172,6 @@ impl Manifest {
             Some(labels) => Some(labels),
             None => config.labels()?,
         };
-        if let Some(labels) = &labels {
-            check_labels(labels)?;
-        }
         Ok(Self {
             graph_directory: graph_path.parent().unwrap_or(directory).to_path_buf(),
             graph: files.required(graph_name, MAX_GRAPH_BYTES)?,
@@ -201,7 +202,7 @@ impl ModelConfig {
     /// Positions that a text can use: some families keep the first `pad_token_id + 1` rows back.
     #[must_use]
     pub fn usable_positions(&self) -> Option<usize> {
-        const OFFSET_FAMILIES: [&str; 9] = [
+        const OFFSET_FAMILIES: [&str; 15] = [
             "roberta",
             "xlm-roberta",
             "xlm-roberta-xl",
@@ -211,6 +212,12 @@ impl ModelConfig {
             "data2vec-text",
             "xmod",
             "mpnet",
+            "ibert",
+            "luke",
+            "esm",
+            "layoutlmv3",
+            "markuplm",
+            "lilt",
         ];
         let rows = self.max_position_embeddings?;
         let offset = match self.model_type.as_deref() {
@@ -221,7 +228,11 @@ impl ModelConfig {
     }
 }
 
-fn check_labels(labels: &[String]) -> Result<(), ManifestError> {
+/// Refuses labels that cannot be answered with.
+///
+/// # Errors
+/// [`ManifestError`] if there are none, too many, two of one name, or one of no or excessive length.
+pub fn check_labels(labels: &[String]) -> Result<(), ManifestError> {
     let error = |reason: String| Err(ManifestError::new("labels", reason));
     if labels.is_empty() || labels.len() > MAX_LABELS {
         return error(format!("{} labels, where 1 to {MAX_LABELS} are possible", labels.len()));
@@ -368,7 +379,8 @@ mod tests {
         fs::write(path.join("config.json"), "{").unwrap();
         assert!(refusal().starts_with("config.json: EOF"));
         fs::write(path.join("config.json"), r#"{"id2label":{"0":"a","1":"a"}}"#).unwrap();
-        assert_eq!(refusal(), "labels: the same label stands there twice");
+        let twice = Manifest::read(path).unwrap().labels.unwrap();
+        assert_eq!(check_labels(&twice).unwrap_err().to_string(), "labels: the same label stands there twice");
         fs::write(path.join("config.json"), "{}").unwrap();
         fs::write(path.join("model.toml"), "colour = 1").unwrap();
         assert!(refusal().starts_with("model.toml: unknown field `colour`"), "{}", refusal());

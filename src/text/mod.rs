@@ -4,6 +4,7 @@
 //!
 //! - [`manifest`]: what a model directory says about itself
 //! - [`signature`]: what its graph wants and gives
+//! - [`policy`]: markup, control and foreign characters
 //! - [`tokenizer`]: text to token rows, truncation and windows
 //! - [`tensors`]: token rows to one padded batch
 //! - [`heads`]: scores to labels, probabilities, a number
@@ -14,6 +15,7 @@ pub mod golden;
 pub mod heads;
 pub mod manifest;
 pub mod pipeline;
+pub mod policy;
 pub mod signature;
 pub mod tensors;
 pub mod tokenizer;

@@ -2,11 +2,12 @@
 
 use super::golden::Golden;
 use super::heads::{Decision, Head, OutputError, weighted_mean};
-use super::manifest::{Manifest, ManifestError, ProblemType, Task, Thresholds};
+use super::manifest::{Manifest, ManifestError, ProblemType, Task, Thresholds, check_labels};
+use super::policy::{CharacterSet, TextPolicy};
 use super::signature::{GraphInput, ScoreKind, Signature};
 use super::tensors::{TokenBatch, TokenRow, pack};
 use super::tokenizer::{TokenizeError, Tokenizer};
-use crate::config::OnOverflow;
+use crate::config::TextDefaults;
 
 /// Most padded tokens in one run of a windowed text: attention memory grows with the square
 /// of the length, and a text of a hundred windows must not take it all at once.
@@ -15,6 +16,7 @@ const MAX_RUN_TOKENS: usize = 2_048;
 /// Tokenizer, head and labels of one model.
 #[derive(Debug)]
 pub struct Pipeline {
+    policy: TextPolicy,
     encoder: Encoder,
     head: Head,
     labels: Vec<String>,
@@ -77,13 +79,13 @@ impl Pipeline {
     pub fn assemble(
         manifest: &mut Manifest,
         signature: &Signature,
-        on_overflow: OnOverflow,
+        defaults: TextDefaults,
     ) -> Result<Self, ManifestError> {
         let encoder = match &signature.input {
             GraphInput::Texts { .. } => Encoder::Texts,
             GraphInput::Tokens(_) => Encoder::Tokens(Box::new(Tokenizer::load(
                 manifest,
-                manifest.options.on_overflow.unwrap_or(on_overflow),
+                manifest.options.on_overflow.unwrap_or(defaults.on_overflow),
             )?)),
         };
         let problem = match manifest.options.task {
@@ -93,18 +95,25 @@ impl Pipeline {
             None => manifest.config.problem_type,
         };
         let labels = manifest.labels.take().or_else(|| signature.labels.clone());
+        if let Some(labels) = &labels {
+            check_labels(labels)?;
+        }
         let head = head(problem, signature, labels.as_deref(), manifest.options.thresholds.as_ref())?;
         let labels = match (labels, &head) {
             (_, Head::Regression) => Vec::new(),
             (Some(labels), _) => labels,
             (None, _) => {
                 return Err(ManifestError::new(
-                    "config.json",
-                    "no labels: there is no id2label, no labels.json, and the graph names no classes",
+                    "labels.json",
+                    "no labels: there is no id2label in config.json, no labels.json, and the graph names no classes",
                 ));
             }
         };
-        let pipeline = Self { encoder, head, labels, golden: manifest.golden.take() };
+        let policy = TextPolicy {
+            markup: manifest.options.markup.unwrap_or(defaults.markup),
+            allowed: manifest.options.allowed_characters.as_deref().map(CharacterSet::parse),
+        };
+        let pipeline = Self { policy, encoder, head, labels, golden: manifest.golden.take() };
         let (expected, found) = (pipeline.head.width(pipeline.labels.len()), signature.width);
         if expected == found {
             return Ok(pipeline);
@@ -118,6 +127,12 @@ impl Pipeline {
     #[must_use]
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// What a text may hold.
+    #[must_use]
+    pub fn policy(&self) -> &TextPolicy {
+        &self.policy
     }
 
     /// What is done with the scores.
@@ -170,17 +185,22 @@ impl Pipeline {
         text.into_iter().chain(chunks.map(move |chunk| Batch::Tokens(pack(&chunk.iter().collect::<Vec<_>>(), padding))))
     }
 
-    /// Turns the scores of one text, one row per window, into its answer.
+    /// Turns the scores of one text, one row per window, and the graph's own choice into its answer.
     ///
     /// # Errors
     /// [`OutputError`] if the scores cannot be an answer.
-    pub fn decide(&self, encoded: &Encoded, rows: Vec<Vec<f32>>) -> Result<Decision, OutputError> {
+    pub fn decide(
+        &self,
+        encoded: &Encoded,
+        rows: Vec<Vec<f32>>,
+        chosen: Option<usize>,
+    ) -> Result<Decision, OutputError> {
         let weights = match &encoded.content {
             Content::Rows(rows) => rows.iter().map(|row| row.ids.len()).collect(),
             Content::Text(_) => vec![1],
         };
         let windows: Vec<(Vec<f32>, usize)> = rows.into_iter().zip(weights).collect();
-        self.head.decide(weighted_mean(&windows), self.labels.len())
+        self.head.decide(weighted_mean(&windows), chosen, self.labels.len())
     }
 }
 
@@ -198,6 +218,10 @@ fn head(
             Ok(Head::MultiLabel { thresholds, scores: signature.scores })
         }
         (Some(ProblemType::Regression), _) => Ok(Head::Regression),
+        (_, ScoreKind::Probabilities) if signature.many_labels => Err(ManifestError::new(
+            "model.toml",
+            "the graph names any number of classes per text: say task = \"multi_label\"",
+        )),
         (_, ScoreKind::Probabilities) => Ok(Head::Probabilities),
         (_, ScoreKind::Logits) if signature.width == 1 && count == 2 => Ok(Head::Binary),
         // Hugging Face takes one label without a problem type for regression.

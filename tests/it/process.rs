@@ -77,7 +77,7 @@ fn a_key_file_for_all_to_read_is_64() {
     let arguments = ["--listen", "127.0.0.1:0", "--models", models.path().to_str().unwrap(), "--log", "error"];
     for (mode, content, word) in [
         (0o644, "5a".repeat(32), "chmod 600"),
-        (0o640, "5a".repeat(32), "chmod 600"),
+        (0o660, "5a".repeat(32), "chmod 600"),
         (0o600, "zz".repeat(32), "line 1"),
     ] {
         std::fs::write(&keys, content).unwrap();

@@ -107,7 +107,10 @@ async fn a_missing_tokenizer_or_missing_labels_are_named() {
     let reason = refused(&Model::plain().without("tokenizer.json")).await;
     assert_eq!(reason, "tokenizer.json: there is no such file, and the graph takes tokens");
     let reason = refused(&Model::plain().config("id2label", json!(null))).await;
-    assert_eq!(reason, "config.json: no labels: there is no id2label, no labels.json, and the graph names no classes");
+    assert_eq!(
+        reason,
+        "labels.json: no labels: there is no id2label in config.json, no labels.json, and the graph names no classes"
+    );
 }
 
 #[tokio::test]

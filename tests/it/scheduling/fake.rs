@@ -4,11 +4,11 @@
 //! they say, `wide` gives a score too many. Any other text scores zero.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ndarray::Array2;
 use parking_lot::{Condvar, Mutex};
-use predictd::engine::session::{Graph, RunError, Runtime, Session};
+use predictd::engine::session::{Graph, RunError, Runtime, Scores, Session};
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Batch;
 use predictd::text::signature::{GraphInput, ScoreKind, Signature};
@@ -90,6 +90,7 @@ impl Runtime for Fake {
             width: 2,
             batch_dependent: false,
             labels: Some(vec!["a".to_owned(), "b".to_owned()]),
+            many_labels: false,
         };
         Ok(Box::new(FakeGraph { signature, shared: Arc::clone(&self.shared) }))
     }
@@ -117,7 +118,7 @@ impl Graph for FakeGraph {
 struct FakeSession(Arc<Shared>);
 
 impl Session for FakeSession {
-    fn run(&mut self, batch: &Batch) -> Result<Array2<f32>, RunError> {
+    fn run(&mut self, batch: &Batch, _deadline: Instant) -> Result<Scores, RunError> {
         let Batch::Texts(texts) = batch else { panic!("the signature asks for texts") };
         let _inside = Inside::enter(&self.0, texts);
         let mut scores = Vec::new();
@@ -132,7 +133,7 @@ impl Session for FakeSession {
             };
             scores.extend([score, -score]);
         }
-        Ok(Array2::from_shape_vec((texts.len(), 2), scores).unwrap())
+        Ok(Array2::from_shape_vec((texts.len(), 2), scores).unwrap().into())
     }
 }
 

@@ -18,7 +18,8 @@ async fn texts_over_the_bound_are_refused_and_the_rest_is_answered() {
     scene.until_free(0).await;
     let refused = scene.send_text("echo 5").await.unwrap();
     assert_eq!((refused.status, refused.problem().as_str()), (503, "overloaded"));
-    assert_eq!(refused.headers["retry-after"], "1");
+    let seconds: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=3).contains(&seconds));
     assert_eq!(scene.metric("predictd_refused_total{reason=\"overloaded\"}").await, 1);
     // The server is full, not ill.
     assert_eq!(scene.server.get("/readyz").await.status, 200);

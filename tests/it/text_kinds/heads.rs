@@ -150,7 +150,8 @@ async fn labels_that_do_not_fit_the_scores_are_refused() {
     assert_eq!(refused(of(&["x", "y"])).await, "labels: 2 labels need 2 scores per text, but the graph gives 3");
     assert!(refused(of(&["x", "y", "z", "w"])).await.contains("the graph gives 3"));
     assert_eq!(refused(of(&["x", "y", "x"])).await, "labels: the same label stands there twice");
-    let none = "config.json: no labels: there is no id2label, no labels.json, and the graph names no classes";
+    let none =
+        "labels.json: no labels: there is no id2label in config.json, no labels.json, and the graph names no classes";
     assert_eq!(refused(three().model()).await, none);
     let regression = three().model().config("problem_type", json!("regression"));
     assert!(refused(regression).await.contains("the graph gives 3"));
