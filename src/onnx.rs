@@ -35,6 +35,9 @@ use weights::{read_external, shared_tensors};
 /// Operators that measure a whole batch to scale it: a text's scores then depend on its neighbours.
 const BATCH_DEPENDENT: [&str; 3] = ["DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"];
 
+/// A run of more padded tokens than this gives its memory back: attention needs memory by the
+/// square of the length, and every session would keep that of the longest text it ever saw.
+const OUTLIER_TOKENS: usize = 256;
 /// Time to make one session of a graph.
 const LONGEST_LOAD: Duration = Duration::from_mins(2);
 /// Time of the run that finds how many scores a graph gives.
@@ -285,7 +288,13 @@ impl OnnxSession {
         let failed = |error: ort::Error| RunError::Failed(error.to_string());
         let inputs = inputs(&self.input, batch).map_err(failed)?;
         let (Output::Tensor(name) | Output::Maps(name, _)) = &self.output;
-        let options = Arc::new(RunOptions::new().map_err(failed)?);
+        let mut options = RunOptions::new().map_err(failed)?;
+        if let Batch::Tokens(tokens) = batch
+            && tokens.rows * tokens.length > OUTLIER_TOKENS
+        {
+            options.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(failed)?;
+        }
+        let options = Arc::new(options);
         let watch = self.watchdog.watch(deadline, Stop::Run(Arc::clone(&options)));
         let outputs = self.session.run_with_options(inputs, &options);
         let outputs =
