@@ -75,13 +75,15 @@ class Readme(unittest.TestCase):
         # `make run` builds first: minutes on a fresh clone.
         for _ in range(15 * 60 * 5):
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz").close()
-                return
+                # The commands ask both models, and the server is ready as soon as the default one is.
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as health:
+                    if all(model["state"] == "ready" for model in json.load(health)["models"]):
+                        return
             except (urllib.error.URLError, ConnectionError):
                 if server.poll() is not None:
                     log.seek(0)
                     self.fail(f"make run ended: {log.read()}")
-                time.sleep(0.2)
+            time.sleep(0.2)
         self.fail("the server was not ready within 15 minutes")
 
 
