@@ -1,8 +1,14 @@
 //! The command line.
 
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
 
 use crate::config::Args;
+use crate::keys::{self, KeyFile, Scope};
 
 /// Serves ONNX text models over HTTP.
 #[derive(Debug, Parser)]
@@ -22,15 +28,94 @@ pub struct Cli {
 pub enum Command {
     /// Load the models and answer requests.
     Serve(Box<Args>),
+    /// Make, list and revoke API keys. A running server takes changes within a second.
+    Keys(KeysCommand),
 }
 
 impl Cli {
-    /// The options of `serve`, whichever way they were given.
+    /// What to do.
     #[must_use]
-    pub fn into_serve(self) -> Args {
-        match self.command {
-            Some(Command::Serve(args)) => *args,
-            None => self.serve,
-        }
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve)))
+    }
+}
+
+/// `predictd keys`.
+#[derive(Debug, clap::Args)]
+pub struct KeysCommand {
+    #[command(subcommand)]
+    action: KeysAction,
+
+    /// File of the keys [default: keys.toml in the data directory].
+    #[arg(long, env = "PREDICTD_KEYS", value_name = "FILE", global = true)]
+    keys: Option<PathBuf>,
+
+    /// Directory for what the server keeps.
+    #[arg(long, env = "PREDICTD_DATA_DIR", default_value = "data", value_name = "DIR", global = true)]
+    data_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysAction {
+    /// Make a key and print it, once: only its hash is kept.
+    New {
+        /// What people call it.
+        #[arg(long)]
+        name: String,
+        /// What it is good for, with commas between.
+        #[arg(long, value_delimiter = ',', required = true)]
+        scopes: Vec<Scope>,
+        /// Texts a second, such as 50/s [default: the server's --rate-limit].
+        #[arg(long, value_name = "N/s", value_parser = rate)]
+        rate: Option<NonZeroU32>,
+    },
+    /// List the keys by name, with scopes and rates.
+    List,
+    /// Make a key worthless.
+    Revoke {
+        /// Its name.
+        name: String,
+    },
+}
+
+fn rate(typed: &str) -> Result<NonZeroU32, String> {
+    let number = typed.strip_suffix("/s").unwrap_or(typed);
+    number.parse().map_err(|_| "a rate is a whole number of texts a second from 1 on, such as 50/s".to_owned())
+}
+
+impl KeysCommand {
+    /// Does it, and says on standard output what came of it.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn run(self) -> Result<(), String> {
+        let path = match self.keys {
+            Some(path) if !path.as_os_str().is_empty() => path,
+            _ => self.data_dir.join("keys.toml"),
+        };
+        let named = |error: String| format!("{}: {error}", path.display());
+        let answer = match self.action {
+            KeysAction::New { name, scopes, rate } => {
+                let scopes: BTreeSet<Scope> = scopes.into_iter().collect();
+                let key = keys::change(&path, |file| file.add(&name, scopes, rate)).map_err(named)?;
+                format!("{key}\n")
+            }
+            KeysAction::List => {
+                let file = KeyFile::read(&path).map_err(named)?.unwrap_or_default();
+                let line = |key: &keys::Key| {
+                    let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.name()).collect();
+                    let rate = key.rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate}/s"));
+                    format!("{:24} {:32} {rate:10} {}\n", key.name, scopes.join(","), key.created)
+                };
+                let head = format!("{:24} {:32} {:10} {}\n", "NAME", "SCOPES", "RATE", "CREATED");
+                std::iter::once(head).chain(file.keys().iter().map(line)).collect()
+            }
+            KeysAction::Revoke { name } => keys::change(&path, |file| match file.remove(&name) {
+                true => Ok(format!("{name} is revoked\n")),
+                false => Err(format!("there is no key named {name}")),
+            })
+            .map_err(named)?,
+        };
+        std::io::stdout().write_all(answer.as_bytes()).map_err(|error| format!("standard output: {error}"))
     }
 }

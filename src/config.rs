@@ -1,16 +1,19 @@
-//! Options: each is a flag, a `PREDICTD_*` variable, a default and a line of `--help`.
+//! Options, from what was typed to what the server runs with.
 //!
 //! [`Args`] is what was typed; [`Settings`] is what the server runs with. Everything that can
 //! be wrong is found in between, all of it at once, before a socket is bound. This is the only
 //! place that reads the environment.
 
+pub mod args;
+
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
-use clap::{Args as ClapArgs, ValueEnum};
-use serde::{Deserialize, Serialize};
+use ipnet::IpNet;
+
+pub use args::{Args, LogFormat, Markup, OnOverflow, TextDefaults};
 
 /// Exit code for a configuration that cannot work (`EX_USAGE` of sysexits).
 pub const EXIT_CONFIGURATION: u8 = 64;
@@ -24,156 +27,6 @@ pub const TELEMETRY_OFF: (&str, &str) = ("ORT_DISABLE_TELEMETRY", "1");
 pub fn runtime_telemetry_is_off() -> bool {
     let (name, value) = TELEMETRY_OFF;
     std::env::var_os(name).is_some_and(|set| set == value)
-}
-
-/// What to do with a text of more tokens than the model takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OnOverflow {
-    /// Refuse it.
-    Error,
-    /// Cut it off and say so in the answer.
-    Truncate,
-    /// Score overlapping windows of it and average them by token count.
-    Window,
-}
-
-/// What to do with markup and control characters in a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Markup {
-    /// Take texts as they are.
-    Allow,
-    /// Remove tags, script and style with their content, and fold white space.
-    Strip,
-    /// Refuse scripts, `javascript:` URLs, event handlers and calls of eval in markup.
-    Reject,
-}
-
-/// What is done with texts where a model does not say otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TextDefaults {
-    /// Texts of too many tokens.
-    pub on_overflow: OnOverflow,
-    /// Markup and control characters.
-    pub markup: Markup,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
-    Auto,
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-/// Options of `predictd serve`, as typed.
-#[derive(Debug, Clone, ClapArgs)]
-pub struct Args {
-    /// Address of the data listener.
-    #[arg(long, env = "PREDICTD_LISTEN", default_value = "127.0.0.1:8000", value_name = "ADDRESS:PORT")]
-    pub listen: SocketAddr,
-
-    /// Serve everybody who can reach a data listener that is not on loopback.
-    #[arg(
-        long,
-        env = "PREDICTD_ALLOW_ANONYMOUS",
-        value_parser = BoolishValueParser::new(),
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = false,
-        default_missing_value = "true",
-        value_name = "BOOL"
-    )]
-    pub allow_anonymous: bool,
-
-    /// Directory of models: NAME/VERSION/model.onnx.
-    #[arg(long, env = "PREDICTD_MODELS", default_value = "models", value_name = "DIR")]
-    pub models: PathBuf,
-
-    /// Directory for what the server keeps.
-    #[arg(long, env = "PREDICTD_DATA_DIR", default_value = "data", value_name = "DIR")]
-    pub data_dir: PathBuf,
-
-    /// Model that answers requests that name none [default: the first by name].
-    #[arg(long, env = "PREDICTD_DEFAULT_MODEL", value_name = "NAME")]
-    pub default_model: Option<String>,
-
-    /// Worker threads per model, and runs at a time over all models [default: usable cores].
-    #[arg(long, env = "PREDICTD_WORKERS", value_name = "N")]
-    pub workers: Option<usize>,
-
-    /// ONNX Runtime library, or the directory it lies in [default: searched for].
-    #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_or_empty())]
-    pub onnxruntime: Option<PathBuf>,
-
-    /// The name that other programs use for the same.
-    #[arg(long, env = "ORT_DYLIB_PATH", hide = true, value_parser = path_or_empty())]
-    pub ort_dylib_path: Option<PathBuf>,
-
-    /// Largest request body, in bytes.
-    #[arg(long, env = "PREDICTD_MAX_BODY", default_value_t = 2 << 20, value_name = "BYTES")]
-    pub max_body: usize,
-
-    /// Longest text, in characters.
-    #[arg(long, env = "PREDICTD_MAX_TEXT_CHARS", default_value_t = 32_768, value_name = "N")]
-    pub max_text_chars: usize,
-
-    /// Most texts in one request.
-    #[arg(long, env = "PREDICTD_MAX_BATCH_TEXTS", default_value_t = 1_024, value_name = "N")]
-    pub max_batch_texts: usize,
-
-    /// Most texts in work at a time; more are refused with 503.
-    #[arg(long, env = "PREDICTD_MAX_INFLIGHT_TEXTS", default_value_t = 4_096, value_name = "N")]
-    pub max_inflight_texts: usize,
-
-    /// Most open client connections; more wait.
-    #[arg(long, env = "PREDICTD_MAX_CONNECTIONS", default_value_t = 1_024, value_name = "N")]
-    pub max_connections: usize,
-
-    /// Time for one request, where the client names none.
-    #[arg(long, env = "PREDICTD_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration, value_name = "TIME")]
-    pub timeout: Duration,
-
-    /// Most time that a client can ask for by X-Request-Timeout-Ms.
-    #[arg(long, env = "PREDICTD_MAX_TIMEOUT", default_value = "60s", value_parser = humantime::parse_duration, value_name = "TIME")]
-    pub max_timeout: Duration,
-
-    /// Time between "not ready" and the end of accepting, when the server is told to stop.
-    #[arg(long, env = "PREDICTD_DRAIN_DELAY", default_value = "0s", value_parser = humantime::parse_duration, value_name = "TIME")]
-    pub drain_delay: Duration,
-
-    /// Time for requests in work to finish, when the server is told to stop.
-    #[arg(long, env = "PREDICTD_GRACE", default_value = "20s", value_parser = humantime::parse_duration, value_name = "TIME")]
-    pub grace: Duration,
-
-    /// What to do with a text of more tokens than the model takes; a model can say otherwise.
-    #[arg(long, env = "PREDICTD_ON_OVERFLOW", default_value = "truncate", value_name = "WHAT")]
-    pub on_overflow: OnOverflow,
-
-    /// What to do with markup and control characters in a text; a model can say otherwise.
-    #[arg(long, env = "PREDICTD_MARKUP", default_value = "reject", value_name = "WHAT")]
-    pub markup: Markup,
-
-    /// File of the keys that seal prediction ids [default: receipt.keys in the data directory].
-    #[arg(long, env = "PREDICTD_RECEIPT_KEYS", value_name = "FILE", value_parser = path_or_empty())]
-    pub receipt_keys: Option<PathBuf>,
-
-    /// What to log: error, warn, info, debug, trace, or a filter such as predictd=debug.
-    #[arg(long, env = "PREDICTD_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
-
-    /// How log lines look.
-    #[arg(long, env = "PREDICTD_LOG_FORMAT", default_value = "auto", value_name = "FORMAT")]
-    pub log_format: LogFormat,
-}
-
-/// Container files set variables to nothing to mean "not set".
-fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// What a request may be at most.
@@ -195,11 +48,49 @@ pub struct Limits {
     pub max_timeout: Duration,
 }
 
+/// How long a client may keep the server waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For a whole head, from its first byte; on a new connection, from its start.
+    pub header: Duration,
+    /// For the next bytes of a body.
+    pub body_idle: Duration,
+    /// For a whole body.
+    pub body: Duration,
+    /// For an answer to be taken, from its first pause.
+    pub write: Duration,
+    /// For the next request on an open connection.
+    pub keep_alive: Duration,
+}
+
+/// A certificate chain and its key, as files.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The chain.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
 /// What the server runs with: checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Address of the data listener.
     pub listen: SocketAddr,
+    /// Address of the admin listener.
+    pub admin_listen: SocketAddr,
+    /// Predictions and feedback need no key.
+    pub allow_anonymous: bool,
+    /// File of the API keys.
+    pub keys: PathBuf,
+    /// Texts a second for each key without a rate of its own and each client address.
+    pub rate_limit: Option<NonZeroU32>,
+    /// Proxies whose forwarded addresses are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Certificate of the data listener, if it speaks TLS.
+    pub tls: Option<TlsFiles>,
+    /// How long a client may keep the server waiting.
+    pub patience: Patience,
     /// Directory of models.
     pub models: PathBuf,
     /// Model that answers requests that name none, if chosen.
@@ -232,6 +123,8 @@ impl Settings {
     pub fn resolve(args: Args) -> Result<Self, Vec<String>> {
         const MOST_THREADS: usize = 1_024;
         const LONGEST: Duration = Duration::from_hours(24);
+        let set = |path: PathBuf| Some(path).filter(|path| !path.as_os_str().is_empty());
+        let (tls_cert, tls_key) = (args.tls_cert.and_then(set), args.tls_key.and_then(set));
         let mut wrong = Vec::new();
         let mut check = |holds: bool, sentence: String| {
             if !holds {
@@ -240,13 +133,6 @@ impl Settings {
         };
         let usable_cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = args.workers.unwrap_or(usable_cores.min(MOST_THREADS));
-        check(
-            args.listen.ip().is_loopback() || args.allow_anonymous,
-            format!(
-                "--listen {} can be reached from other machines: add --allow-anonymous if everybody there may use it",
-                args.listen
-            ),
-        );
         check(
             (1..=MOST_THREADS).contains(&workers),
             format!("--workers {workers} is not between 1 and {MOST_THREADS}"),
@@ -283,14 +169,40 @@ impl Settings {
         {
             check(time <= LONGEST, format!("--{name} {time:?} is longer than a day"));
         }
+        for (name, time) in [
+            ("header-timeout", args.header_timeout),
+            ("body-idle-timeout", args.body_idle_timeout),
+            ("body-timeout", args.body_timeout),
+            ("write-timeout", args.write_timeout),
+            ("keep-alive", args.keep_alive),
+        ] {
+            check(!time.is_zero() && time <= LONGEST, format!("--{name} {time:?} is not between 1 ms and a day"));
+        }
+        check(
+            tls_cert.is_some() == tls_key.is_some(),
+            "--tls-cert and --tls-key belong together: one of them is missing".to_owned(),
+        );
         check(args.models.is_dir(), format!("--models {}: there is no such directory", args.models.display()));
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        let set = |path: PathBuf| Some(path).filter(|path| !path.as_os_str().is_empty());
+        let in_data = |name: &str| args.data_dir.join(name);
         Ok(Self {
             listen: args.listen,
-            receipt_keys: args.receipt_keys.and_then(set).unwrap_or_else(|| args.data_dir.join("receipt.keys")),
+            admin_listen: args.admin_listen,
+            allow_anonymous: args.allow_anonymous,
+            keys: args.keys.and_then(set).unwrap_or_else(|| in_data("keys.toml")),
+            rate_limit: NonZeroU32::new(args.rate_limit),
+            trusted_proxies: args.trusted_proxies,
+            tls: tls_cert.zip(tls_key).map(|(cert, key)| TlsFiles { cert, key }),
+            patience: Patience {
+                header: args.header_timeout,
+                body_idle: args.body_idle_timeout,
+                body: args.body_timeout,
+                write: args.write_timeout,
+                keep_alive: args.keep_alive,
+            },
+            receipt_keys: args.receipt_keys.and_then(set).unwrap_or_else(|| in_data("receipt.keys")),
             models: args.models,
             default_model: args.default_model.filter(|name| !name.is_empty()),
             workers,

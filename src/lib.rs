@@ -14,6 +14,7 @@
 //!
 //! - `main.rs`: parse, run, exit code
 //! - [`cli`]: the command line; [`config`]: options, checked before anything starts
+//! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files
 //! - [`telemetry`]: log lines; [`metrics`]: every metric; [`shutdown`]: signals
 //! - [`http`]: routes, layers, wire types, errors
 //! - [`engine`]: admission, queue, batching policy, run permits, workers
@@ -26,8 +27,8 @@
 //!
 //! `main` → `lib` (the only module that sees everything); `http` → `engine`, `registry`,
 //! `experiments`; `registry` → `engine`; `engine` → `text`; `onnx` implements what
-//! `engine::session` declares. `config`, `telemetry`, `metrics` and `shutdown` import nothing
-//! of the crate and may be imported by all.
+//! `engine::session` declares. `config`, `descriptors`, `keys`, `metrics`, `shutdown`,
+//! `telemetry` and `watched` import nothing of the crate and may be imported by all.
 //!
 //! # Invariants
 //!
@@ -41,21 +42,23 @@
 
 pub mod cli;
 pub mod config;
+pub mod descriptors;
 pub mod engine;
 pub mod experiments;
 pub mod http;
+pub mod keys;
 pub mod metrics;
 pub mod onnx;
 pub mod registry;
 pub mod shutdown;
 pub mod telemetry;
 pub mod text;
+pub mod watched;
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
-
-use tokio::net::TcpListener;
 
 use config::Settings;
 use engine::Engine;
@@ -64,13 +67,21 @@ use engine::model::{Host, ModelSource};
 use engine::session::Runtime;
 use experiments::receipts::Receipts;
 use http::App;
-use http::serve::Stopping;
+use http::auth::Keys;
+use http::connection::Front;
+use http::rate_limit::RateLimits;
+use http::serve::{Ended, Stopping, serve};
+use http::tls::{self, Tls};
 use metrics::Metrics;
 use registry::Registry;
 use shutdown::Shutdown;
 
 /// Longest wait for worker threads once all requests are answered.
 const WORKER_END: Duration = Duration::from_secs(2);
+/// Connections to the admin listener at a time.
+const ADMIN_CONNECTIONS: usize = 32;
+/// Times of the admin listener's own end: it answers until everything else has ended.
+const ADMIN_STOPPING: Stopping = Stopping { drain_delay: Duration::ZERO, grace: Duration::from_millis(500) };
 
 /// Why a server did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +99,33 @@ pub struct Server {
     app: Arc<App>,
     sources: Vec<ModelSource>,
     host: Host,
+    tls: Option<Tls>,
     stopping: Stopping,
+}
+
+/// The sockets of a server, bound.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For everybody.
+    pub data: TcpListener,
+    /// For probes and operators.
+    pub admin: TcpListener,
+}
+
+impl Listeners {
+    /// Binds both.
+    ///
+    /// # Errors
+    /// [`RunError::Failed`] that names the option.
+    pub fn bind(settings: &Settings) -> Result<Self, RunError> {
+        let bind = |option: &str, address| {
+            let failed = |error| RunError::Failed(format!("{option} {address}: {error}"));
+            let listener = TcpListener::bind(address).map_err(failed)?;
+            listener.set_nonblocking(true).map_err(failed)?;
+            Ok(listener)
+        };
+        Ok(Self { data: bind("--listen", settings.listen)?, admin: bind("--admin-listen", settings.admin_listen)? })
+    }
 }
 
 impl Server {
@@ -110,22 +147,28 @@ impl Server {
             |error: String| RunError::Configuration(format!("--models {}: {error}", settings.models.display()));
         let sources = registry::directory::find(&settings.models).map_err(in_models)?;
         let registry = Registry::of(&sources, settings.default_model.as_deref()).map_err(in_models)?;
-        let keys = &settings.receipt_keys;
-        let receipts = Receipts::open(keys)
-            .map_err(|error| RunError::Configuration(format!("--receipt-keys {}: {error}", keys.display())))?;
+        let keys = Keys::open(settings).map_err(RunError::Configuration)?;
+        let tls = settings.tls.as_ref().map(tls::open).transpose().map_err(RunError::Configuration)?;
+        let receipt_keys = &settings.receipt_keys;
+        let receipts = Receipts::open(receipt_keys)
+            .map_err(|error| RunError::Configuration(format!("--receipt-keys {}: {error}", receipt_keys.display())))?;
         let metrics = Arc::new(Metrics::new().map_err(|error| RunError::Failed(error.to_string()))?);
         let app = App {
             engine: Engine::new(settings.limits.max_inflight_texts, Arc::clone(&metrics)),
             registry: Arc::new(registry),
             receipts,
+            keys,
+            rate_limits: RateLimits::new(settings.rate_limit),
+            trusted_proxies: settings.trusted_proxies.clone(),
             limits: settings.limits,
+            patience: settings.patience,
             metrics: Arc::clone(&metrics),
             draining: AtomicBool::new(false),
         };
         let gate = Arc::new(Gate::new(settings.workers));
         let host = Host { runtime, gate, workers: settings.workers, texts: settings.texts, metrics };
         let stopping = Stopping { drain_delay: settings.drain_delay, grace: settings.grace };
-        Ok(Self { app: Arc::new(app), sources, host, stopping })
+        Ok(Self { app: Arc::new(app), sources, host, tls, stopping })
     }
 
     /// The state that handlers work with.
@@ -134,13 +177,17 @@ impl Server {
         &self.app
     }
 
-    /// Loads the models and answers requests on `listener` until `shutdown`.
+    /// Loads the models and answers requests on `listeners` until `shutdown`.
     ///
     /// Requests are answered from the start: with 503 for a model that is still being loaded.
     ///
     /// # Errors
-    /// [`RunError::Failed`] if requests had to be cut off at the end.
-    pub async fn run(self, listener: TcpListener, shutdown: &Shutdown) -> Result<(), RunError> {
+    /// [`RunError::Failed`] if requests that could have been answered were not.
+    pub async fn run(self, listeners: Listeners, shutdown: &Shutdown) -> Result<(), RunError> {
+        let failed = |error: std::io::Error| RunError::Failed(error.to_string());
+        let data = tokio::net::TcpListener::from_std(listeners.data).map_err(failed)?;
+        let admin_end = Shutdown::default();
+        let mut admin = self.start_admin(listeners.admin, admin_end.clone()).map_err(failed)?;
         let loading = tokio::task::spawn_blocking({
             let (registry, sources, host, stop) =
                 (Arc::clone(&self.app.registry), self.sources, self.host, shutdown.soft.clone());
@@ -152,12 +199,23 @@ impl Server {
                 }
             }
         });
-        let router = http::router(Arc::clone(&self.app));
-        let all_answered = http::serve::serve(listener, router, &self.app, shutdown, self.stopping).await;
-        if !all_answered {
-            let why =
-                if shutdown.hard.is_cancelled() { "it was told to stop at once" } else { "the time to stop was over" };
-            return Err(RunError::Failed(format!("{why}: some requests were not answered")));
+        let front = Front::new(http::router(Arc::clone(&self.app)), &self.app, self.tls);
+        let connections = descriptors::make_room(self.app.limits.max_connections);
+        let ended = tokio::select! {
+            ended = serve(data, front, connections, shutdown, self.stopping) => ended,
+            // Half a server is worse than none: whoever watches it starts it anew.
+            _ = &mut admin => return Err(RunError::Failed("the admin listener ended by itself".to_owned())),
+        };
+        match ended {
+            Ended::Well => {}
+            Ended::Unanswered(requests) => {
+                return Err(RunError::Failed(format!(
+                    "the time to stop was over: {requests} requests were not answered"
+                )));
+            }
+            Ended::AtOnce => {
+                return Err(RunError::Failed("it was told to stop at once: requests may be unanswered".to_owned()));
+            }
         }
         // Nothing is loaded any more: at most the model whose load had begun.
         tokio::select! {
@@ -166,7 +224,30 @@ impl Server {
             () = tokio::time::sleep(self.stopping.grace) => {}
         }
         self.app.registry.close(Instant::now() + WORKER_END);
+        admin_end.soft.cancel();
+        admin.await.ok();
         tracing::info!("the server has stopped");
         Ok(())
+    }
+
+    /// Serves the admin listener on a thread of its own: it answers when all others are busy.
+    fn start_admin(&self, listener: TcpListener, end: Shutdown) -> std::io::Result<tokio::sync::oneshot::Receiver<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let front = Front::new(http::admin_router(Arc::clone(&self.app)), &self.app, None);
+        let (ended, end_seen) = tokio::sync::oneshot::channel();
+        let serve = move || {
+            let served = runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                serve(listener, front, ADMIN_CONNECTIONS, &end, ADMIN_STOPPING).await;
+                std::io::Result::Ok(())
+            });
+            if let Err(error) = served {
+                tracing::error!(%error, "the admin listener cannot be used");
+            }
+            // Also dropped, and so noticed, if this thread panics.
+            ended.send(()).ok();
+        };
+        std::thread::Builder::new().name("predictd-admin".to_owned()).spawn(serve)?;
+        Ok(end_seen)
     }
 }

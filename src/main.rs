@@ -1,14 +1,13 @@
 //! The `predictd` binary: parse, run, exit code.
 
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::{self, ExitCode};
 
 use clap::Parser;
-use predictd::cli::Cli;
+use predictd::cli::{Cli, Command};
 use predictd::config::{self, EXIT_CONFIGURATION, LogFormat, Settings};
 use predictd::shutdown::Shutdown;
-use predictd::{RunError, Server, telemetry};
-use tokio::net::TcpListener;
+use predictd::{Listeners, RunError, Server, telemetry};
 
 /// Keeps memory steady over millions of requests of mixed sizes; speed is about the same as the system's allocator.
 #[global_allocator]
@@ -18,8 +17,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const MAX_HTTP_THREADS: usize = 16;
 
 fn main() -> ExitCode {
-    let args = match Cli::try_parse() {
-        Ok(cli) => cli.into_serve(),
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.into_command(),
         Err(error) => {
             let code = if error.use_stderr() { EXIT_CONFIGURATION } else { 0 };
             // Nothing is left to be done if standard error is closed.
@@ -27,10 +26,14 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    if !config::runtime_telemetry_is_off() {
+    if matches!(command, Command::Serve(_)) && !config::runtime_telemetry_is_off() {
         return restart_without_telemetry();
     }
-    match serve(args) {
+    let outcome = match command {
+        Command::Serve(args) => serve(*args),
+        Command::Keys(command) => command.run().map_err(RunError::Failed),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Configuration(sentence)) => {
             eprintln!("predictd: {sentence}");
@@ -54,7 +57,7 @@ fn restart_without_telemetry() -> ExitCode {
     let name_of_program = arguments.next().unwrap_or_default();
     let error = match std::env::current_exe() {
         // `exec` returns only if it fails.
-        Ok(program) => Command::new(program).arg0(name_of_program).args(arguments).env(name, value).exec(),
+        Ok(program) => process::Command::new(program).arg0(name_of_program).args(arguments).env(name, value).exec(),
         Err(error) => error,
     };
     eprintln!("predictd: the program could not start itself with {name}={value} ({error}): set that variable yourself");
@@ -82,11 +85,11 @@ fn serve(args: predictd::config::Args) -> Result<(), RunError> {
     let server = Server::prepare(&settings)?;
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().map_err(failed)?;
-        let listener = TcpListener::bind(settings.listen).await;
-        let listener = listener.map_err(|error| RunError::Failed(format!("--listen {}: {error}", settings.listen)))?;
-        let address = listener.local_addr().map_err(failed)?;
-        tracing::info!(%address, workers = settings.workers, "listening");
-        server.run(listener, &shutdown).await
+        let listeners = Listeners::bind(&settings)?;
+        let (address, admin) = (listeners.data.local_addr(), listeners.admin.local_addr());
+        let (address, admin) = (address.map_err(failed)?, admin.map_err(failed)?);
+        tracing::info!(%address, %admin, tls = settings.tls.is_some(), workers = settings.workers, "listening");
+        server.run(listeners, &shutdown).await
     });
     // A load that still runs must not hold the process.
     runtime.shutdown_background();

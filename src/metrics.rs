@@ -13,6 +13,27 @@ pub enum Refused {
     Overloaded,
     /// The deadline passed.
     Deadline,
+    /// The caller's rate was reached.
+    Rate,
+    /// The key was unknown or had no right to it.
+    Key,
+    /// The client left before its answer.
+    Cancelled,
+}
+
+/// Why a connection was cut off: what its client took too long for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CutOff {
+    /// The handshake of TLS, or it failed.
+    Handshake,
+    /// A request's head.
+    Head,
+    /// A request's body.
+    Body,
+    /// Taking an answer.
+    Write,
+    /// The next request on an open connection.
+    KeepAlive,
 }
 
 /// Where a panic was caught.
@@ -37,6 +58,7 @@ pub struct Metrics {
     refused: IntCounterVec,
     panics: IntCounterVec,
     connections: IntGauge,
+    cut_off: IntCounterVec,
 }
 
 impl Metrics {
@@ -76,6 +98,11 @@ impl Metrics {
             )?,
             panics: counter("predictd_panics_total", "Panics caught, by place.", &["place"])?,
             connections: gauge("predictd_connections", "Open client connections.")?,
+            cut_off: counter(
+                "predictd_connections_cut_off_total",
+                "Connections ended because their client took too long, by what for.",
+                &["waiting_for"],
+            )?,
             request_seconds,
             registry,
         })
@@ -107,6 +134,9 @@ impl Metrics {
         let reason = match reason {
             Refused::Overloaded => "overloaded",
             Refused::Deadline => "deadline",
+            Refused::Rate => "rate",
+            Refused::Key => "key",
+            Refused::Cancelled => "cancelled",
         };
         self.refused.with_label_values(&[reason]).inc();
     }
@@ -130,6 +160,18 @@ impl Metrics {
     /// A client's connection ended.
     pub fn disconnected(&self) {
         self.connections.dec();
+    }
+
+    /// A client took too long.
+    pub fn cut_off(&self, why: CutOff) {
+        let waiting_for = match why {
+            CutOff::Handshake => "handshake",
+            CutOff::Head => "head",
+            CutOff::Body => "body",
+            CutOff::Write => "write",
+            CutOff::KeepAlive => "keep_alive",
+        };
+        self.cut_off.with_label_values(&[waiting_for]).inc();
     }
 
     /// All metrics in Prometheus' text format.

@@ -29,7 +29,16 @@ impl Process {
         let data = tempfile::tempdir().unwrap();
         let start = Instant::now();
         let mut child = Command::new(env!("CARGO_BIN_EXE_predictd"))
-            .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir", data.path().to_str().unwrap()])
+            .args([
+                "--listen",
+                "127.0.0.1:0",
+                "--admin-listen",
+                "127.0.0.1:0",
+                "--log-format",
+                "json",
+                "--data-dir",
+                data.path().to_str().unwrap(),
+            ])
             .args(options)
             .stderr(Stdio::piped())
             .spawn()

@@ -69,6 +69,20 @@ pub enum Refusal {
     Closed,
 }
 
+/// Counts a request that is dropped before its answer: its client has left.
+struct Left<'a> {
+    metrics: &'a Metrics,
+    answered: bool,
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.metrics.refused(Refused::Cancelled);
+        }
+    }
+}
+
 /// Admits requests to models.
 #[derive(Debug)]
 pub struct Engine {
@@ -103,7 +117,10 @@ impl Engine {
         deadline: Instant,
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
         let permits = self.admit(texts.len())?;
-        tokio::time::timeout_at(deadline.into(), model.answer(texts, permits, deadline)).await.unwrap_or_else(|_| {
+        let mut left = Left { metrics: &self.metrics, answered: false };
+        let answers = tokio::time::timeout_at(deadline.into(), model.answer(texts, permits, deadline)).await;
+        left.answered = true;
+        answers.unwrap_or_else(|_| {
             self.metrics.refused(Refused::Deadline);
             Err(Refusal::DeadlineExceeded)
         })

@@ -10,9 +10,13 @@ use validator::{Validate, ValidateArgs, ValidationError};
 
 use super::App;
 use super::answer::{Prediction, View, prediction};
-use super::body::{self, Checked, RequestBody};
+use super::auth::Caller;
+use super::body::{Checked, RequestBody};
+use super::checks;
 use super::deadline::Deadline;
 use super::error::{ApiError, FieldError, Problem};
+use super::json;
+use super::rate_limit;
 use crate::config::Limits;
 use crate::engine::TextError;
 
@@ -82,20 +86,20 @@ pub struct BatchRequest {
 }
 
 fn check_texts(texts: &[String], limits: &Limits) -> Result<(), ValidationError> {
-    body::check_texts(texts, limits)
+    checks::check_texts(texts, limits)
 }
 
 fn check_name(name: &str) -> Result<(), ValidationError> {
-    body::check_name(name)
+    checks::check_name(name)
 }
 
 impl RequestBody for BatchRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        if !body::is_list(bytes) {
-            return Ok(Self { options: body::from_json(bytes)?, bare: false });
+        if !json::is_list(bytes) {
+            return Ok(Self { options: json::from_json(bytes)?, bare: false });
         }
         let options = BatchOptions {
-            texts: body::from_json(bytes)?,
+            texts: json::from_json(bytes)?,
             return_probabilities: true,
             top_k: None,
             model: None,
@@ -108,7 +112,7 @@ impl RequestBody for BatchRequest {
 
     fn check(&self, limits: &Limits) -> Result<(), ApiError> {
         let Err(errors) = self.options.validate_with_args(limits) else { return Ok(()) };
-        let error = body::invalid(&errors);
+        let error = checks::invalid(&errors);
         if !self.bare {
             return Err(error);
         }
@@ -170,9 +174,11 @@ pub enum ItemOutcome {
 pub async fn batch_predict(
     State(app): State<Arc<App>>,
     Deadline(deadline): Deadline,
+    caller: Caller,
     Checked(request): Checked<BatchRequest>,
 ) -> Result<Json<BatchAnswer>, ApiError> {
     let BatchRequest { options, bare } = request;
+    rate_limit::take_rest(&app, &caller, options.texts.len())?;
     let snapshot = app.registry.snapshot();
     let model = Arc::clone(snapshot.resolve(options.model.as_deref(), options.version.as_deref())?);
     let policy = model.pipeline().policy();

@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
@@ -23,8 +22,8 @@ pub struct Description;
 
 const PAGE: &str = include_str!("docs.html");
 
-/// The two routes, made once.
-pub fn routes(api: &Document) -> Router<Arc<App>> {
+/// The two routes, made once. They are public: nothing in them depends on the server's models or settings.
+pub fn routes(api: &Document) -> [(&'static str, MethodRouter<Arc<App>>); 2] {
     // A description that cannot be written as JSON would fail the test that compares it.
     let json = api.to_pretty_json().unwrap_or_default();
     let mut rows = String::new();
@@ -45,7 +44,8 @@ pub fn routes(api: &Document) -> Router<Arc<App>> {
             "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'",
         ),
     ];
-    Router::new()
-        .route("/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], json)))
-        .route("/docs", get(async move || (html, page)))
+    [
+        ("/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], json))),
+        ("/docs", get(async move || (html, page))),
+    ]
 }

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -56,22 +56,36 @@ codes! {
     MalformedJson = "malformed-json", BAD_REQUEST, "The body is not JSON";
     /// A header that cannot be read.
     InvalidHeader = "invalid-header", BAD_REQUEST, "A header has no valid value";
+    /// No `Host`, two of them, or one that is none.
+    InvalidHost = "invalid-host", BAD_REQUEST, "The Host header is not valid";
     /// A body that could not be read to its end.
     IncompleteBody = "incomplete-body", BAD_REQUEST, "The body did not come in full";
+    /// No key, or none that is known.
+    Unauthenticated = "unauthenticated", UNAUTHORIZED, "An API key is needed";
+    /// A key without the scope.
+    Forbidden = "forbidden", FORBIDDEN, "The API key is not good for this";
     /// No such route.
     NotFound = "not-found", NOT_FOUND, "There is nothing here";
     /// No such model or version.
     ModelNotFound = "model-not-found", NOT_FOUND, "There is no such model";
     /// Wrong method.
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The method is not allowed here";
+    /// A body that came too slowly.
+    BodyTimeout = "body-timeout", REQUEST_TIMEOUT, "The body did not come in time";
     /// Body over the limit.
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large";
+    /// URI over the limit.
+    UriTooLong = "uri-too-long", URI_TOO_LONG, "The URI is too long";
     /// Not `application/json` in UTF-8, or compressed.
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON in UTF-8";
     /// JSON, but not what the route takes.
     InvalidRequest = "invalid-request", UNPROCESSABLE_ENTITY, "The request is not valid";
     /// More tokens than the model takes, and it is told to refuse that.
     TextTooLong = "text-too-long", UNPROCESSABLE_ENTITY, "The text has too many tokens";
+    /// More texts than the caller's rate allows.
+    RateLimited = "rate-limited", TOO_MANY_REQUESTS, "The rate limit is reached";
+    /// Too many headers, or too large ones.
+    HeadersTooLarge = "headers-too-large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too large";
     /// A bug of ours.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong in the server";
     /// The model failed.
@@ -127,6 +141,8 @@ pub struct ApiError {
     pub detail: Cow<'static, str>,
     /// What is wrong where, if the body is to blame.
     pub errors: Vec<FieldError>,
+    /// Seconds until it makes sense to try again, if that is known.
+    pub wait: Option<u32>,
 }
 
 /// Problem details as RFC 9457 has them.
@@ -153,7 +169,7 @@ pub struct Problem {
 impl ApiError {
     /// An error of this kind.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new() }
+        Self { code, detail: detail.into(), errors: Vec::new(), wait: None }
     }
 
     /// An error about one place of the body.
@@ -168,7 +184,7 @@ impl ApiError {
             [only] => format!("{}: {}", if only.pointer.is_empty() { "body" } else { &only.pointer }, only.detail),
             several => format!("{} places of the body are not valid.", several.len()),
         };
-        Self { code: Code::InvalidRequest, detail: detail.into(), errors }
+        Self { code: Code::InvalidRequest, detail: detail.into(), errors, wait: None }
     }
 
     /// What goes on the wire.
@@ -190,8 +206,16 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.code.status().into_response();
-        if let Some(seconds) = self.code.retry_after() {
-            response.headers_mut().insert(RETRY_AFTER, seconds);
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.wait.map(HeaderValue::from).or_else(|| self.code.retry_after()) {
+            headers.insert(RETRY_AFTER, seconds);
+        }
+        if self.code == Code::Unauthenticated {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"predictd\""));
+        }
+        if self.code == Code::BodyTimeout {
+            // The rest of the body may still come: nothing else can be read from this connection.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response.extensions_mut().insert(self);
         response

@@ -1,12 +1,16 @@
 //! HTTP: the only place with axum, JSON and status codes.
 //!
+//! - [`serve`], [`connection`], [`tls`]: listeners and connections
+//! - [`paced`], [`framing`], [`exchange`]: time limits of a connection
+//! - [`routes`]: how routes are listed, each with who may use it
+//! - [`observe`]: request id, metrics, the log line, problem details
+//! - [`head`], [`auth`], [`rate_limit`], [`body`]: layers that refuse: head, key, rate, body
+//! - [`client_address`]: whose request it is
+//! - [`json`], [`checks`]: JSON to types, rules for fields
+//! - [`deadline`]: the time a client allows
 //! - [`predict`], [`batch`], [`models`], [`probes`], [`docs`]: a handler with its wire types
 //! - [`answer`]: the wire form of one prediction, used by both prediction routes
-//! - [`body`]: content type, size, JSON, field checks: every refusal before a handler runs
-//! - [`deadline`]: the time a client allows
-//! - [`observe`]: request id, metrics, the log line, problem details
 //! - [`error`]: the one table of errors
-//! - [`serve`]: connections and shutdown
 
 #![expect(
     clippy::missing_errors_doc,
@@ -14,33 +18,48 @@
 )]
 
 pub mod answer;
+pub mod auth;
 pub mod batch;
 pub mod body;
+pub mod checks;
+pub mod client_address;
+pub mod connection;
 pub mod deadline;
 pub mod docs;
 pub mod error;
+pub mod exchange;
+pub mod framing;
+pub mod head;
+pub mod json;
 pub mod models;
 pub mod observe;
+pub mod paced;
 pub mod predict;
 pub mod probes;
+pub mod rate_limit;
+pub mod routes;
 pub mod serve;
+pub mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use ipnet::IpNet;
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::config::Limits;
+use crate::config::{Limits, Patience};
 use crate::engine::Engine;
 use crate::experiments::receipts::Receipts;
+use crate::keys::Scope;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use auth::Keys;
 use error::{ApiError, Code};
+use rate_limit::RateLimits;
+use routes::Routes;
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -51,35 +70,44 @@ pub struct App {
     pub registry: Arc<Registry>,
     /// Seals prediction ids.
     pub receipts: Receipts,
+    /// Who may use what.
+    pub keys: Keys,
+    /// How much of it.
+    pub rate_limits: RateLimits,
+    /// Proxies whose forwarded addresses are believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// Limits of requests.
     pub limits: Limits,
+    /// How long clients may keep the server waiting.
+    pub patience: Patience,
     /// Counts events.
     pub metrics: Arc<Metrics>,
     /// Set when the server was told to stop: it is not ready any more.
     pub draining: AtomicBool,
 }
 
-/// Every route.
+/// Every route of the data listener.
 pub fn router(app: Arc<App>) -> Router {
-    let (router, api) = OpenApiRouter::with_openapi(docs::Description::openapi())
-        .merge(with_body(&app))
-        .routes(routes!(models::list))
-        .routes(routes!(models::show))
-        .routes(routes!(probes::health))
-        .routes(routes!(probes::livez))
-        .routes(routes!(probes::readyz))
-        .routes(routes!(probes::metrics))
-        .split_for_parts();
-    let router = router.merge(docs::routes(&api));
-    layers(router, app)
+    let routes = Routes::new(&app)
+        .predictions(routes!(predict::predict))
+        .predictions(routes!(batch::batch_predict))
+        .scoped(Scope::Predict, routes!(models::list))
+        .scoped(Scope::Predict, routes!(models::show))
+        .scoped(Scope::Metrics, routes!(probes::metrics))
+        .public(routes!(probes::health))
+        .public(routes!(probes::livez))
+        .public(routes!(probes::readyz));
+    layers(routes.with_description(), app)
 }
 
-/// The routes that take a body, behind the check of its head: a refused body is not read.
-fn with_body(app: &Arc<App>) -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new()
-        .routes(routes!(predict::predict))
-        .routes(routes!(batch::batch_predict))
-        .route_layer(from_fn_with_state(Arc::clone(app), body::check_head))
+/// Every route of the admin listener.
+pub fn admin_router(app: Arc<App>) -> Router {
+    let routes = Routes::new(&app)
+        .scoped(Scope::Metrics, routes!(probes::metrics))
+        .public(routes!(probes::health))
+        .public(routes!(probes::livez))
+        .public(routes!(probes::readyz));
+    layers(routes.without_description(), app)
 }
 
 /// Every layer over all routes, innermost first.
@@ -92,6 +120,7 @@ fn layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
                 "This route does not answer to this method; the Allow header lists those it does.",
             )
         })
+        .layer(from_fn(head::check))
         // Inside `observe`, so that a panic is counted, logged and answered like any other error.
         .layer(CatchPanicLayer::custom(observe::OnPanic(Arc::clone(&app.metrics))))
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))

@@ -11,9 +11,11 @@ use validator::{Validate, ValidateArgs, ValidationError};
 
 use super::App;
 use super::answer::{Prediction, View, prediction};
-use super::body::{self, Checked, RequestBody};
+use super::body::{Checked, RequestBody};
+use super::checks;
 use super::deadline::Deadline;
 use super::error::{ApiError, Code, Problem};
+use super::json;
 use crate::config::Limits;
 
 /// A text and what to say about it.
@@ -50,25 +52,25 @@ pub struct PredictRequest {
 }
 
 fn check_text(text: &str, limits: &Limits) -> Result<(), ValidationError> {
-    body::check_text(text, limits)
+    checks::check_text(text, limits)
 }
 
 fn check_name(name: &str) -> Result<(), ValidationError> {
-    body::check_name(name)
+    checks::check_name(name)
 }
 
 impl RequestBody for PredictRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        if body::is_list(bytes) {
+        if json::is_list(bytes) {
             // serde would take its items for the fields, in their order.
-            body::from_json::<IgnoredAny>(bytes)?;
+            json::from_json::<IgnoredAny>(bytes)?;
             return Err(ApiError::at("", "expected an object"));
         }
-        body::from_json(bytes)
+        json::from_json(bytes)
     }
 
     fn check(&self, limits: &Limits) -> Result<(), ApiError> {
-        self.validate_with_args(limits).map_err(|errors| body::invalid(&errors))
+        self.validate_with_args(limits).map_err(|errors| checks::invalid(&errors))
     }
 }
 

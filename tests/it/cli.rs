@@ -29,7 +29,12 @@ impl Place {
         let paths = [self.models.path().to_str().unwrap(), self.data.path().to_str().unwrap()];
         let mut fixed = vec!["serve", "--log", "error"];
         // What a test names itself is not named twice.
-        for (name, value) in [("--listen", listen.as_str()), ("--models", paths[0]), ("--data-dir", paths[1])] {
+        for (name, value) in [
+            ("--listen", listen.as_str()),
+            ("--admin-listen", listen.as_str()),
+            ("--models", paths[0]),
+            ("--data-dir", paths[1]),
+        ] {
             if !options.contains(&name) {
                 fixed.extend([name, value]);
             }
@@ -93,6 +98,9 @@ fn what_cannot_be_parsed_is_64() {
         &["--on-overflow", "panic"],
         &["--log-format", "xml"],
         &["--listen", "localhost"],
+        &["--admin-listen", "8001"],
+        &["--trusted-proxies", "10.0.0.0/33"],
+        &["--rate-limit=-1"],
         &["--listen", "127.0.0.1:65536"],
         &["--workers", "1", "--workers", "2"],
     ] {
@@ -107,7 +115,6 @@ fn what_cannot_be_parsed_is_64() {
 fn values_that_cannot_work_are_all_listed_at_once() {
     let place = Place::new();
     let bad = [
-        ("--listen", "0.0.0.0:0"),
         ("--workers", "0"),
         ("--max-body", "1"),
         ("--max-text-chars", "0"),
@@ -118,6 +125,12 @@ fn values_that_cannot_work_are_all_listed_at_once() {
         ("--max-timeout", "25h"),
         ("--drain-delay", "25h"),
         ("--grace", "25h"),
+        ("--header-timeout", "0s"),
+        ("--body-idle-timeout", "0s"),
+        ("--body-timeout", "25h"),
+        ("--write-timeout", "0s"),
+        ("--keep-alive", "25h"),
+        ("--tls-cert", "cert.pem"),
         ("--models", "/nonexistent"),
     ];
     let all: Vec<&str> = bad.iter().flat_map(|(name, value)| [*name, *value]).collect();

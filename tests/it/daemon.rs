@@ -51,9 +51,10 @@ impl Daemon {
     /// A server of `models` with its data in `data`.
     pub fn with(models: &Path, data: &Path, options: &[&str]) -> Self {
         let paths = [models.to_str().unwrap(), data.to_str().unwrap()];
-        let fixed = ["serve", "--listen", "127.0.0.1:0", "--models", paths[0], "--data-dir", paths[1]];
+        let listeners = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let fixed = ["serve", "--models", paths[0], "--data-dir", paths[1]];
         let arguments: Vec<&str> =
-            fixed.into_iter().chain(["--log-format", "json"]).chain(options.iter().copied()).collect();
+            fixed.into_iter().chain(listeners).chain(["--log-format", "json"]).chain(options.iter().copied()).collect();
         Self::start(&mut predictd(&arguments))
     }
 

@@ -74,7 +74,16 @@ fn a_key_file_for_all_to_read_is_64() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
     let keys = data.path().join("my.keys");
     std::fs::write(&keys, "5a".repeat(32)).unwrap();
-    let arguments = ["--listen", "127.0.0.1:0", "--models", models.path().to_str().unwrap(), "--log", "error"];
+    let arguments = [
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--models",
+        models.path().to_str().unwrap(),
+        "--log",
+        "error",
+    ];
     for (mode, content, word) in [
         (0o644, "5a".repeat(32), "chmod 600"),
         (0o660, "5a".repeat(32), "chmod 600"),
@@ -94,7 +103,10 @@ fn variables_work_like_flags() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
     let limits = |arguments: &[&str]| {
         let mut command = predictd(arguments);
-        command.env("PREDICTD_LISTEN", "127.0.0.1:0").env("PREDICTD_MODELS", models.path());
+        command
+            .env("PREDICTD_LISTEN", "127.0.0.1:0")
+            .env("PREDICTD_ADMIN_LISTEN", "127.0.0.1:0")
+            .env("PREDICTD_MODELS", models.path());
         command.env("PREDICTD_DATA_DIR", data.path()).env("PREDICTD_LOG_FORMAT", "json");
         command.env("PREDICTD_MAX_TEXT_CHARS", "77").env("PREDICTD_MAX_BATCH_TEXTS", "7");
         let daemon = Daemon::start(&mut command);
@@ -132,7 +144,20 @@ fn unguarded(command: &mut Command, home: &Path) {
 
 fn arguments<'a>(models: &'a Path, data: &'a Path) -> Vec<&'a str> {
     let paths = [models.to_str().unwrap(), data.to_str().unwrap()];
-    vec!["serve", "--listen", "127.0.0.1:0", "--models", paths[0], "--data-dir", paths[1], "--log-format", "json"]
+    let listeners = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    vec![
+        "serve",
+        listeners[0],
+        listeners[1],
+        listeners[2],
+        listeners[3],
+        "--models",
+        paths[0],
+        "--data-dir",
+        paths[1],
+        "--log-format",
+        "json",
+    ]
 }
 
 #[test]

@@ -10,11 +10,10 @@ use predictd::config::Settings;
 use predictd::engine::session::Runtime;
 use predictd::http::App;
 use predictd::shutdown::Shutdown;
-use predictd::{RunError, Server};
+use predictd::{Listeners, RunError, Server};
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// The cheaper of the shipped models.
@@ -27,6 +26,7 @@ pub const QUESTION: &str = "My new card has not come yet, where is it?";
 pub struct TestServer {
     pub url: String,
     pub address: std::net::SocketAddr,
+    pub admin: std::net::SocketAddr,
     pub app: Arc<App>,
     pub shutdown: Shutdown,
     pub client: reqwest::Client,
@@ -94,19 +94,20 @@ impl TestServer {
     ) -> Self {
         let data = tempfile::tempdir().unwrap();
         let paths = [models.to_str().unwrap(), data.path().to_str().unwrap()];
-        let fixed = ["predictd", "--listen", "127.0.0.1:0", "--models", paths[0], "--data-dir", paths[1]];
-        let args = Cli::parse_from(fixed.into_iter().chain(options.iter().copied())).into_serve();
+        let listeners = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let fixed = ["--models", paths[0], "--data-dir", paths[1]].into_iter().chain(listeners);
+        let args = Cli::parse_from(std::iter::once("predictd").chain(fixed).chain(options.iter().copied())).serve;
         let settings = Settings::resolve(args).unwrap();
         let server = prepare(&settings).unwrap();
-        let listener = TcpListener::bind(settings.listen).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listeners = Listeners::bind(&settings).unwrap();
+        let (address, admin) = (listeners.data.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
         let (app, shutdown) = (Arc::clone(server.app()), Shutdown::default());
         let task = tokio::spawn({
             let shutdown = shutdown.clone();
-            async move { server.run(listener, &shutdown).await }
+            async move { server.run(listeners, &shutdown).await }
         });
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { url: format!("http://{address}"), address, app, shutdown, client, task, data }
+        Self { url: format!("http://{address}"), address, admin, app, shutdown, client, task, data }
     }
 
     /// Waits until no model is being loaded any more.

@@ -1,0 +1,211 @@
+//! The options of `predictd serve` as they are typed: a flag, a `PREDICTD_*` variable, a default, a line of help each.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
+use clap::{Args as ClapArgs, ValueEnum};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// What to do with a text of more tokens than the model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnOverflow {
+    /// Refuse it.
+    Error,
+    /// Cut it off and say so in the answer.
+    Truncate,
+    /// Score overlapping windows of it and average them by token count.
+    Window,
+}
+
+/// What to do with markup and control characters in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Markup {
+    /// Take texts as they are.
+    Allow,
+    /// Remove tags, script and style with their content, and fold white space.
+    Strip,
+    /// Refuse scripts, `javascript:` URLs, event handlers and calls of eval in markup.
+    Reject,
+}
+
+/// What is done with texts where a model does not say otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextDefaults {
+    /// Texts of too many tokens.
+    pub on_overflow: OnOverflow,
+    /// Markup and control characters.
+    pub markup: Markup,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Options of `predictd serve`, as typed.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Args {
+    /// Address of the data listener.
+    #[arg(long, env = "PREDICTD_LISTEN", default_value = "127.0.0.1:8000", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+
+    /// Address of the admin listener: probes and metrics that answer under any load.
+    #[arg(long, env = "PREDICTD_ADMIN_LISTEN", default_value = "127.0.0.1:8001", value_name = "ADDRESS:PORT")]
+    pub admin_listen: SocketAddr,
+
+    /// Answer predictions and feedback without a key; a data listener that is not on loopback needs this or keys.
+    #[arg(
+        long,
+        env = "PREDICTD_ALLOW_ANONYMOUS",
+        value_parser = BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub allow_anonymous: bool,
+
+    /// Directory of models: NAME/VERSION/model.onnx.
+    #[arg(long, env = "PREDICTD_MODELS", default_value = "models", value_name = "DIR")]
+    pub models: PathBuf,
+
+    /// Directory for what the server keeps.
+    #[arg(long, env = "PREDICTD_DATA_DIR", default_value = "data", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Model that answers requests that name none [default: the first by name].
+    #[arg(long, env = "PREDICTD_DEFAULT_MODEL", value_name = "NAME")]
+    pub default_model: Option<String>,
+
+    /// Worker threads per model, and runs at a time over all models [default: usable cores].
+    #[arg(long, env = "PREDICTD_WORKERS", value_name = "N")]
+    pub workers: Option<usize>,
+
+    /// ONNX Runtime library, or the directory it lies in [default: searched for].
+    #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_or_empty())]
+    pub onnxruntime: Option<PathBuf>,
+
+    /// The name that other programs use for the same.
+    #[arg(long, env = "ORT_DYLIB_PATH", hide = true, value_parser = path_or_empty())]
+    pub ort_dylib_path: Option<PathBuf>,
+
+    /// Largest request body, in bytes.
+    #[arg(long, env = "PREDICTD_MAX_BODY", default_value_t = 2 << 20, value_name = "BYTES")]
+    pub max_body: usize,
+
+    /// Longest text, in characters.
+    #[arg(long, env = "PREDICTD_MAX_TEXT_CHARS", default_value_t = 32_768, value_name = "N")]
+    pub max_text_chars: usize,
+
+    /// Most texts in one request.
+    #[arg(long, env = "PREDICTD_MAX_BATCH_TEXTS", default_value_t = 1_024, value_name = "N")]
+    pub max_batch_texts: usize,
+
+    /// Most texts in work at a time; more are refused with 503.
+    #[arg(long, env = "PREDICTD_MAX_INFLIGHT_TEXTS", default_value_t = 4_096, value_name = "N")]
+    pub max_inflight_texts: usize,
+
+    /// Most open client connections; more wait.
+    #[arg(long, env = "PREDICTD_MAX_CONNECTIONS", default_value_t = 1_024, value_name = "N")]
+    pub max_connections: usize,
+
+    /// Longest wait for the whole head of a request, from its first byte; on a new connection, from its start.
+    #[arg(long, env = "PREDICTD_HEADER_TIMEOUT", default_value = "5s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub header_timeout: Duration,
+
+    /// Longest pause inside a body.
+    #[arg(long, env = "PREDICTD_BODY_IDLE_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub body_idle_timeout: Duration,
+
+    /// Longest time for a whole body.
+    #[arg(long, env = "PREDICTD_BODY_TIMEOUT", default_value = "30s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub body_timeout: Duration,
+
+    /// Longest time for a client to take an answer, from its first pause.
+    #[arg(long, env = "PREDICTD_WRITE_TIMEOUT", default_value = "30s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub write_timeout: Duration,
+
+    /// Longest time that a connection is kept between two requests.
+    #[arg(long, env = "PREDICTD_KEEP_ALIVE", default_value = "75s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub keep_alive: Duration,
+
+    /// Time for one request, where the client names none.
+    #[arg(long, env = "PREDICTD_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub timeout: Duration,
+
+    /// Most time that a client can ask for by X-Request-Timeout-Ms.
+    #[arg(long, env = "PREDICTD_MAX_TIMEOUT", default_value = "60s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub max_timeout: Duration,
+
+    /// Time between "not ready" and the end of accepting, when the server is told to stop.
+    #[arg(long, env = "PREDICTD_DRAIN_DELAY", default_value = "0s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub drain_delay: Duration,
+
+    /// Time for requests in work to finish, when the server is told to stop.
+    #[arg(long, env = "PREDICTD_GRACE", default_value = "20s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub grace: Duration,
+
+    /// What to do with a text of more tokens than the model takes; a model can say otherwise.
+    #[arg(long, env = "PREDICTD_ON_OVERFLOW", default_value = "truncate", value_name = "WHAT")]
+    pub on_overflow: OnOverflow,
+
+    /// What to do with markup and control characters in a text; a model can say otherwise.
+    #[arg(long, env = "PREDICTD_MARKUP", default_value = "reject", value_name = "WHAT")]
+    pub markup: Markup,
+
+    /// File of the API keys, read again when it changes [default: keys.toml in the data directory].
+    #[arg(long, env = "PREDICTD_KEYS", value_name = "FILE", value_parser = path_or_empty())]
+    pub keys: Option<PathBuf>,
+
+    /// Texts a second for each key that has no rate of its own, and for each client address; 0: no limit.
+    #[arg(long, env = "PREDICTD_RATE_LIMIT", default_value_t = 0, value_name = "N")]
+    pub rate_limit: u32,
+
+    /// Proxies whose X-Forwarded-For is believed: addresses or networks with commas between [default: none].
+    #[arg(long, env = "PREDICTD_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// Certificate chain (PEM) for TLS, read again when it changes [default: no TLS].
+    #[arg(long, env = "PREDICTD_TLS_CERT", value_name = "FILE", value_parser = path_or_empty())]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of --tls-cert (PEM) [default: none].
+    #[arg(long, env = "PREDICTD_TLS_KEY", value_name = "FILE", value_parser = path_or_empty())]
+    pub tls_key: Option<PathBuf>,
+
+    /// File of the keys that seal prediction ids [default: receipt.keys in the data directory].
+    #[arg(long, env = "PREDICTD_RECEIPT_KEYS", value_name = "FILE", value_parser = path_or_empty())]
+    pub receipt_keys: Option<PathBuf>,
+
+    /// What to log: error, warn, info, debug, trace, or a filter such as predictd=debug.
+    #[arg(long, env = "PREDICTD_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+
+    /// How log lines look.
+    #[arg(long, env = "PREDICTD_LOG_FORMAT", default_value = "auto", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// Container files set variables to nothing to mean "not set".
+fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// A network, or one address.
+fn network(typed: &str) -> Result<IpNet, String> {
+    let typed = typed.trim();
+    let address = || typed.parse::<IpAddr>().map(IpNet::from);
+    typed.parse().or_else(|_| address()).map_err(|_| "this is no address and no network such as 10.0.0.0/8".to_owned())
+}

@@ -1,0 +1,33 @@
+//! File descriptors: enough for the connections, and some kept back.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Kept back for the admin listener's connections, model files, keys and certificates.
+const RESERVED: u64 = 64;
+
+/// Raises this process's limit as far as `connections` need it; how many connections it allows.
+///
+/// Without this, clients could use up the last descriptor, and then nobody could look inside.
+#[must_use]
+pub fn make_room(connections: usize) -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").map_or(RESERVED, |entries| entries.count() as u64);
+    let kept = open + RESERVED;
+    let wanted = connections as u64 + kept;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let mut limit = current.unwrap_or(u64::MAX);
+    if limit < wanted {
+        let raised = wanted.min(maximum.unwrap_or(u64::MAX));
+        if setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }).is_ok() {
+            limit = raised;
+        }
+    }
+    let allowed = connections.min(usize::try_from(limit.saturating_sub(kept)).unwrap_or(usize::MAX)).max(1);
+    if allowed < connections {
+        tracing::warn!(
+            max_connections = allowed,
+            wanted = connections,
+            "the system's limit of open files (ulimit -n) allows fewer connections than --max-connections"
+        );
+    }
+    allowed
+}

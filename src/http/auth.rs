@@ -1,0 +1,171 @@
+//! Who may use a route. Every route says so where it is listed; there is no default.
+//!
+//! Without a key file everybody may use everything: that is only possible on loopback, or
+//! where the operator has said so. Once there is a key file, each route with a scope needs a key.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::App;
+use super::client_address::client_address;
+use super::error::{ApiError, Code};
+use super::exchange::Exchange;
+use super::rate_limit;
+use crate::config::Settings;
+use crate::keys::{KeyFile, Scope};
+use crate::metrics::Refused;
+use crate::watched::Watched;
+
+/// Longest key that is looked at, in bytes.
+const MAX_KEY: usize = 256;
+
+/// The keys in force, and what goes without one.
+#[derive(Debug)]
+pub struct Keys {
+    /// `None` while there is no key file.
+    file: Arc<Watched<Option<KeyFile>>>,
+    allow_anonymous: bool,
+    refusals: Refusals,
+}
+
+/// Who sends a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// Somebody with a key.
+    Key {
+        /// The key's name.
+        name: String,
+        /// Its own rate, in texts a second.
+        rate: Option<NonZeroU32>,
+    },
+    /// Somebody without one, by address.
+    Address(IpAddr),
+}
+
+/// The caller of a route that has a scope.
+#[derive(Debug, Clone)]
+pub struct Caller(pub Who);
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let caller = parts.extensions.get::<Self>().cloned();
+        // Routes without a scope have no callers and no limits.
+        Ok(caller.unwrap_or(Self(Who::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))))
+    }
+}
+
+impl Keys {
+    /// Opens the key file, which need not exist, and follows its changes.
+    ///
+    /// # Errors
+    /// A sentence that names the option.
+    pub fn open(settings: &Settings) -> Result<Self, String> {
+        let path = settings.keys.clone();
+        let said = |error: String| format!("--keys {}: {error}", settings.keys.display());
+        let file = Watched::open("keys", vec![path.clone()], move || KeyFile::read(&path)).map_err(said)?;
+        file.watch().map_err(|error| said(error.to_string()))?;
+        let open = file.current().is_none();
+        if open && !settings.listen.ip().is_loopback() && !settings.allow_anonymous {
+            return Err(format!(
+                "--listen {} can be reached from other machines and there are no keys: make one with `predictd keys new`, or add --allow-anonymous if everybody there may use it",
+                settings.listen
+            ));
+        }
+        if open && !settings.admin_listen.ip().is_loopback() {
+            return Err(format!(
+                "--admin-listen {} can be reached from other machines and there are no keys: make one with `predictd keys new`, or listen on 127.0.0.1",
+                settings.admin_listen
+            ));
+        }
+        Ok(Self { file, allow_anonymous: settings.allow_anonymous, refusals: Refusals::default() })
+    }
+
+    /// Decides whether a request may use a route of this scope.
+    fn admit(&self, scope: Scope, headers: &HeaderMap, address: IpAddr) -> Result<Who, Denied> {
+        let file = self.file.current();
+        let Some(file) = file.as_ref() else { return Ok(Who::Address(address)) };
+        let mut shown = headers.get_all(AUTHORIZATION).iter();
+        let Some(first) = shown.next() else {
+            let free = self.allow_anonymous && matches!(scope, Scope::Predict | Scope::Feedback);
+            return if free { Ok(Who::Address(address)) } else { Err(Denied::NoKey) };
+        };
+        let bearer = |value: &str| {
+            let (scheme, key) = value.split_once(' ')?;
+            let key = key.trim_matches(' ');
+            (scheme.eq_ignore_ascii_case("bearer") && key.len() <= MAX_KEY).then(|| key.to_owned())
+        };
+        let key = first.to_str().ok().and_then(bearer).filter(|_| shown.next().is_none());
+        let key = key.as_deref().and_then(|key| file.find(key)).ok_or(Denied::UnknownKey)?;
+        if !key.scopes.contains(&scope) {
+            return Err(Denied::OtherScope);
+        }
+        Ok(Who::Key { name: key.name.clone(), rate: key.rate })
+    }
+}
+
+/// Why a request may not use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Denied {
+    NoKey,
+    UnknownKey,
+    OtherScope,
+}
+
+/// Lets a request pass if it may use a route of this scope, and says who sends it.
+pub async fn admit(State((app, scope)): State<(Arc<App>, Scope)>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Arc<Exchange>>().map_or(Ipv4Addr::UNSPECIFIED.into(), |e| e.peer());
+    let address = client_address(peer, request.headers(), &app.trusted_proxies);
+    match app.keys.admit(scope, request.headers(), address) {
+        Ok(who) => {
+            request.extensions_mut().insert(Caller(who));
+            next.run(request).await
+        }
+        Err(denied) => refuse(&app, denied, scope, address).into_response(),
+    }
+}
+
+fn refuse(app: &App, denied: Denied, scope: Scope, address: IpAddr) -> ApiError {
+    app.metrics.refused(Refused::Key);
+    if denied == Denied::OtherScope {
+        return ApiError::new(Code::Forbidden, format!("This needs a key with the scope `{}`.", scope.name()));
+    }
+    // A right key is never slowed down: somebody else behind the same address may show wrong ones.
+    if denied == Denied::UnknownKey {
+        app.keys.refusals.log(address);
+        if let Err(time) = app.rate_limits.failed(address) {
+            return rate_limit::wait(time, "Too many unknown keys came from your address.");
+        }
+    }
+    // The same words whether there is no key, a malformed or an unknown one.
+    ApiError::new(Code::Unauthenticated, "This needs a valid API key in the header `Authorization: Bearer KEY`.")
+}
+
+/// The audit line for unknown keys: at most one a second, whatever comes.
+#[derive(Debug, Default)]
+struct Refusals(Mutex<(Option<Instant>, u64)>);
+
+impl Refusals {
+    fn log(&self, address: IpAddr) {
+        let mut state = self.0.lock();
+        let now = Instant::now();
+        if state.0.is_some_and(|last| now.duration_since(last).as_secs() < 1) {
+            state.1 += 1;
+            return;
+        }
+        tracing::warn!(client = %address, not_logged = state.1, "an unknown API key was refused");
+        *state = (Some(now), 0);
+    }
+}

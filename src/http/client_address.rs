@@ -1,0 +1,87 @@
+//! Whose request it is, by address: the connection's other end, or what a trusted proxy says.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use axum::http::HeaderMap;
+use ipnet::IpNet;
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The client's address.
+///
+/// `X-Forwarded-For` counts only if `peer` is a trusted proxy, and is read from its end: the
+/// last address that is no trusted proxy is the one that a trusted proxy has seen. Everything
+/// before it is the client's word. Other headers of this kind are not read at all.
+#[must_use]
+pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
+    let mut client = peer.to_canonical();
+    let lines: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+    for entry in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        if !is_trusted(&client) {
+            break;
+        }
+        // What is no address was not written by a proxy that can be trusted.
+        let Ok(address) = entry.trim().parse::<IpAddr>() else { break };
+        client = address.to_canonical();
+    }
+    client
+}
+
+/// The network whose members share one limit: a subscriber has a whole /64 of IPv6.
+#[must_use]
+pub fn subscriber(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, forwarded: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for line in forwarded {
+            headers.append(FORWARDED_FOR, line.parse().unwrap());
+        }
+        headers.insert("forwarded", "for=9.9.9.9".parse().unwrap());
+        headers.insert("x-real-ip", "9.9.9.9".parse().unwrap());
+        let trusted = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        client_address(peer.parse().unwrap(), &headers, &trusted).to_string()
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        for (peer, forwarded, expected) in [
+            ("1.2.3.4", &[][..], "1.2.3.4"),
+            ("1.2.3.4", &["5.6.7.8"], "1.2.3.4"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &["5.6.7.8"], "5.6.7.8"),
+            // The client says it is 9.9.9.9; the proxy has seen 5.6.7.8.
+            ("10.0.0.1", &["9.9.9.9, 5.6.7.8"], "5.6.7.8"),
+            ("10.0.0.1", &["9.9.9.9", "5.6.7.8"], "5.6.7.8"),
+            ("10.0.0.1", &["9.9.9.9, 5.6.7.8 ,10.0.0.2"], "5.6.7.8"),
+            ("10.0.0.1", &["9.9.9.9, 10.0.0.2"], "9.9.9.9"),
+            ("10.0.0.1", &["nonsense"], "10.0.0.1"),
+            ("10.0.0.1", &["9.9.9.9, nonsense, 10.0.0.2"], "10.0.0.2"),
+            ("10.0.0.1", &["5.6.7.8:1234"], "10.0.0.1"),
+            ("::ffff:10.0.0.1", &["2001:db8::1"], "2001:db8::1"),
+            ("fd00::1", &["::ffff:5.6.7.8"], "5.6.7.8"),
+        ] {
+            assert_eq!(client(peer, forwarded), expected, "{peer} {forwarded:?}");
+        }
+    }
+
+    #[test]
+    fn a_subscriber_is_one() {
+        let of = |address: &str| subscriber(address.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::9"));
+        assert_ne!(of("2001:db8:1:2::9"), of("2001:db8:1:3::9"));
+        assert_ne!(of("1.2.3.4"), of("1.2.3.5"));
+    }
+}

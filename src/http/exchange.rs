@@ -1,0 +1,139 @@
+//! What the two ends of a connection must know of each other: the transport, which counts
+//! time, and the request, which says what the time is spent on.
+
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use hyper::body::{Frame, SizeHint};
+
+/// No request.
+const IDLE: u8 = 0;
+/// A request whose body is not complete.
+const RECEIVING: u8 = 1;
+/// A request that is complete and has no answer.
+const WORKING: u8 = 2;
+/// An answer that is being sent.
+const SENDING: u8 = 3;
+
+/// The exchange of requests and answers on one connection, one at a time.
+#[derive(Debug)]
+pub struct Exchange {
+    peer: SocketAddr,
+    opened: Instant,
+    phase: AtomicU8,
+    requests: AtomicU64,
+    /// Since `opened`, in nanoseconds.
+    idle_since: AtomicU64,
+    /// Complete requests without an answer, over all connections of the server.
+    working: Arc<AtomicUsize>,
+}
+
+impl Exchange {
+    /// The exchange of a new connection from `peer`. `working` counts complete requests that have no answer.
+    #[must_use]
+    pub fn new(peer: SocketAddr, working: Arc<AtomicUsize>) -> Arc<Self> {
+        Arc::new(Self {
+            peer,
+            opened: Instant::now(),
+            phase: AtomicU8::new(IDLE),
+            requests: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
+            working,
+        })
+    }
+
+    /// Address of the other end.
+    #[must_use]
+    pub fn peer(&self) -> IpAddr {
+        self.peer.ip().to_canonical()
+    }
+
+    /// True from a request's head to the last byte of its answer.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) != IDLE
+    }
+
+    /// Requests that have begun so far.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// When the last answer ended; the beginning if there was none.
+    #[must_use]
+    pub fn idle_since(&self) -> Instant {
+        self.opened + Duration::from_nanos(self.idle_since.load(Ordering::Relaxed))
+    }
+
+    /// A request's head is there.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> Turn {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.phase.store(RECEIVING, Ordering::Relaxed);
+        Turn(Arc::clone(self))
+    }
+
+    /// The request's body is complete: what it waits for now is the server.
+    pub fn body_complete(&self) {
+        if self.phase.swap(WORKING, Ordering::Relaxed) != WORKING {
+            self.working.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn leave(&self, next: u8) {
+        if self.phase.swap(next, Ordering::Relaxed) == WORKING {
+            self.working.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One request and its answer. Dropped when the answer was sent or its client left.
+#[derive(Debug)]
+pub struct Turn(Arc<Exchange>);
+
+impl Turn {
+    /// The answer is there: it ends this turn when its last byte was taken.
+    #[must_use]
+    pub fn answer(self, body: Body) -> Answer {
+        self.0.leave(SENDING);
+        Answer { body, _turn: self }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let nanoseconds = u64::try_from(self.0.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.idle_since.store(nanoseconds, Ordering::Relaxed);
+        self.0.leave(IDLE);
+    }
+}
+
+/// The body of an answer, with the turn that it ends.
+#[derive(Debug)]
+pub struct Answer {
+    body: Body,
+    _turn: Turn,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,203 @@
+//! Where in a client's stream of bytes its messages begin and end (RFC 9112), pure.
+//!
+//! hyper decides what a request is; this follows the same bytes only to know which wait is
+//! which: for a new request, for the rest of a head, or for a body. A client that confuses it
+//! gets a wrong time limit and nothing else.
+
+/// Longest part of a line that is looked at: enough for the two headers that frame a body.
+const LONGEST_LINE: usize = 256;
+
+/// The place in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Between two messages.
+    Between,
+    /// In a head.
+    Head,
+    /// In a body of which this many bytes are missing.
+    Body(u64),
+    /// In the line that says the size of a chunk.
+    ChunkSize,
+    /// In a chunk of which this many bytes are missing.
+    Chunk(u64),
+    /// Between a chunk and its line's end.
+    ChunkEnd,
+    /// Behind the last chunk.
+    Trailer,
+}
+
+/// Follows one stream.
+#[derive(Debug)]
+pub struct Framing {
+    place: Place,
+    line: Vec<u8>,
+    heads: u64,
+    request_line_seen: bool,
+    length: u64,
+    chunked: bool,
+}
+
+impl Default for Framing {
+    fn default() -> Self {
+        Self { place: Place::Between, line: Vec::new(), heads: 0, request_line_seen: false, length: 0, chunked: false }
+    }
+}
+
+impl Framing {
+    /// Heads that have begun so far.
+    #[must_use]
+    pub fn heads(&self) -> u64 {
+        self.heads
+    }
+
+    /// True in a head that is not complete.
+    #[must_use]
+    pub fn in_head(&self) -> bool {
+        self.place == Place::Head
+    }
+
+    /// True between two messages, and before the first.
+    #[must_use]
+    pub fn between(&self) -> bool {
+        self.place == Place::Between
+    }
+
+    /// Takes the next bytes of the stream.
+    pub fn follow(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            bytes = match self.place {
+                Place::Between => {
+                    self.heads += 1;
+                    (self.request_line_seen, self.length, self.chunked) = (false, 0, false);
+                    self.place = Place::Head;
+                    bytes
+                }
+                Place::Body(missing) => self.skip(bytes, missing, Place::Body, Place::Between),
+                Place::Chunk(missing) => self.skip(bytes, missing, Place::Chunk, Place::ChunkEnd),
+                Place::Head | Place::ChunkSize | Place::ChunkEnd | Place::Trailer => self.read_line(bytes),
+            };
+        }
+    }
+
+    fn skip<'a>(&mut self, bytes: &'a [u8], missing: u64, rest: fn(u64) -> Place, then: Place) -> &'a [u8] {
+        let skipped = bytes.len().min(usize::try_from(missing).unwrap_or(usize::MAX));
+        let missing = missing - skipped as u64;
+        self.place = if missing == 0 { then } else { rest(missing) };
+        bytes.get(skipped..).unwrap_or_default()
+    }
+
+    fn read_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let end = bytes.iter().position(|&byte| byte == b'\n');
+        let (part, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
+        let room = LONGEST_LINE.saturating_sub(self.line.len());
+        self.line.extend(part.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')).take(room));
+        if end.is_some() {
+            let line = std::mem::take(&mut self.line);
+            self.end_line(&line);
+            self.line = line;
+            self.line.clear();
+        }
+        rest
+    }
+
+    fn end_line(&mut self, line: &[u8]) {
+        match self.place {
+            Place::Head if line.is_empty() && self.request_line_seen => {
+                self.place = match self.length {
+                    _ if self.chunked => Place::ChunkSize,
+                    0 => Place::Between,
+                    length => Place::Body(length),
+                };
+            }
+            // Empty lines before a request are passed over.
+            Place::Head if line.is_empty() => {}
+            Place::Head if self.request_line_seen => self.read_header(line),
+            Place::Head => self.request_line_seen = true,
+            Place::ChunkSize => {
+                let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+                let size = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
+                self.place = match size.unwrap_or_default() {
+                    0 => Place::Trailer,
+                    size => Place::Chunk(size),
+                };
+            }
+            Place::ChunkEnd => self.place = Place::ChunkSize,
+            Place::Trailer if line.is_empty() => self.place = Place::Between,
+            Place::Trailer | Place::Between | Place::Body(_) | Place::Chunk(_) => {}
+        }
+    }
+
+    fn read_header(&mut self, line: &[u8]) {
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else { return };
+        let (name, value) = line.split_at(colon);
+        let value = std::str::from_utf8(value.get(1..).unwrap_or_default()).unwrap_or_default().trim();
+        if name.eq_ignore_ascii_case(b"content-length") {
+            self.length = value.parse().unwrap_or_default();
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            self.chunked |= value.to_ascii_lowercase().contains("chunked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "POST / HTTP/1.1\r\nHost: x\r\n";
+
+    /// The framing after these bytes, however they are cut.
+    fn after(stream: &str) -> Framing {
+        let mut whole = Framing::default();
+        whole.follow(stream.as_bytes());
+        for size in 1..=stream.len() {
+            let mut parts = Framing::default();
+            stream.as_bytes().chunks(size).for_each(|part| parts.follow(part));
+            assert_eq!((parts.place, parts.heads), (whole.place, whole.heads), "in parts of {size}");
+        }
+        whole
+    }
+
+    #[test]
+    fn ends_of_messages_are_found() {
+        for (message, heads) in [
+            (format!("{HEAD}\r\n"), 1),
+            (HEAD.replace('\r', "") + "\n", 1),
+            (format!("\r\n\r\n{HEAD}\r\n"), 1),
+            (format!("{HEAD}Content-Length: 5\r\n\r\n12345"), 1),
+            (format!("{HEAD}content-length:5\r\n\r\n1\n\n\n5{HEAD}CONTENT-LENGTH:  0\r\n\r\n"), 2),
+            (
+                format!(
+                    "{HEAD}Transfer-Encoding: gzip, Chunked\r\n\r\n5;a=b\r\n12345\r\nA\r\n\r\n\r\n\r\n\r\n\r\n\r\n0\r\n\r\n"
+                ),
+                1,
+            ),
+            (format!("{HEAD}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\nA: b\r\n\r\n{HEAD}\r\n"), 2),
+        ] {
+            let framing = after(&message);
+            assert!(framing.between(), "{message:?}: {framing:?}");
+            assert_eq!(framing.heads(), heads, "{message:?}");
+            let more = after(&(message.clone() + "P"));
+            assert!(more.in_head() && more.heads() == heads + 1, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn the_middle_of_a_message_is_told_apart() {
+        for (stream, in_head) in [
+            ("\r\n".to_owned(), true),
+            ("P".to_owned(), true),
+            (HEAD.to_owned(), true),
+            (format!("{HEAD}\r"), true),
+            (format!("{HEAD}X: {}\r\n", "a".repeat(10_000)), true),
+            (format!("{HEAD}Content-Length: 5\r\n\r\n1234"), false),
+            (format!("{HEAD}Content-Length: 99999999999999999999\r\nContent-Length: 7\r\n\r\n"), false),
+            (format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n"), false),
+            (format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n5\r\n12345"), false),
+            (format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n0\r\n"), false),
+            (format!("{HEAD}Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nx"), false),
+        ] {
+            let framing = after(&stream);
+            assert!(!framing.between() && framing.in_head() == in_head, "{stream:?}: {framing:?}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! JSON to types, and what is wrong with it in words that repeat nothing of it.
+
+use std::fmt::Write as _;
+
+use serde::de::DeserializeOwned;
+
+use super::error::{ApiError, Code};
+
+/// Longest field name of a client that an error repeats.
+const MAX_ECHO: usize = 64;
+
+/// True if a body can only be a JSON list, if it is JSON.
+#[must_use]
+pub fn is_list(body: &[u8]) -> bool {
+    body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
+}
+
+/// Parses JSON; says where it is wrong without repeating it.
+///
+/// # Errors
+/// 400 for what is not JSON, 422 for JSON of another form.
+pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let pointer = pointer(error.path());
+        explain(error.inner(), &pointer)
+    })?;
+    reader.end().map_err(|error| explain(&error, ""))?;
+    Ok(value)
+}
+
+fn explain(error: &serde_json::Error, pointer: &str) -> ApiError {
+    let message = error.to_string();
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(head, _)| head);
+    if !error.is_data() {
+        // These messages are fixed texts of the parser: nothing of the body is in them.
+        let place = format!("line {}, column {}", error.line(), error.column());
+        return ApiError::new(Code::MalformedJson, format!("The body is not valid JSON ({place}): {message}."));
+    }
+    ApiError::at(pointer, describe(message))
+}
+
+/// serde's message without the value that the client sent.
+fn describe(message: &str) -> String {
+    let quoted = |prefix: &str| {
+        let name = message.strip_prefix(prefix)?.strip_prefix('`')?;
+        let end =
+            name.find("`, expected ").or_else(|| name.find("`, there are ")).unwrap_or(name.len().saturating_sub(1));
+        let mut escaped = name.get(..end)?.chars().flat_map(char::escape_debug);
+        let mut shown: String = escaped.by_ref().take(MAX_ECHO).collect();
+        if escaped.next().is_some() {
+            shown.push('…');
+        }
+        Some(shown)
+    };
+    if let Some(name) = quoted("unknown field ") {
+        return format!("unknown field `{name}`");
+    }
+    if let Some(name) = quoted("missing field ") {
+        return format!("the field `{name}` is missing");
+    }
+    if let Some(name) = quoted("duplicate field ") {
+        return format!("the field `{name}` stands there twice");
+    }
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("expected {}", in_json(expected)),
+        None => "the value is not of the expected form".to_owned(),
+    }
+}
+
+/// What serde expected, in words of JSON: clients know nothing of Rust's types.
+fn in_json(expected: &str) -> &str {
+    match expected {
+        "u32" => "a whole number from 0 to 4294967295",
+        "a sequence" => "a list",
+        structure if structure.starts_with("struct ") => "an object",
+        other => other,
+    }
+}
+
+/// A path as a JSON pointer (RFC 6901).
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            serde_path_to_error::Segment::Seq { index } => _ = write!(pointer, "/{index}"),
+            serde_path_to_error::Segment::Map { key } => {
+                let key: String = key.chars().take(MAX_ECHO).collect();
+                _ = write!(pointer, "/{}", key.replace('~', "~0").replace('/', "~1"));
+            }
+            serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => {}
+        }
+    }
+    pointer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Example {
+        #[expect(dead_code, reason = "only parsed")]
+        text: String,
+        #[expect(dead_code, reason = "only parsed")]
+        flag: Option<bool>,
+    }
+
+    fn refusal(body: &str) -> (u16, String) {
+        let error = from_json::<Example>(body.as_bytes()).unwrap_err();
+        (error.code.status().as_u16(), error.detail.into_owned())
+    }
+
+    #[test]
+    fn errors_name_the_place_and_repeat_nothing() {
+        assert_eq!(refusal(r#"{"text":"a","colour":1}"#), (422, "/colour: unknown field `colour`".to_owned()));
+        assert_eq!(refusal("{}"), (422, "body: the field `text` is missing".to_owned()));
+        assert_eq!(refusal(r#"{"text":"a","text":"b"}"#).1, "body: the field `text` stands there twice");
+        assert_eq!(
+            refusal(r#"{"text":"a","flag":"secret, expected nothing"}"#),
+            (422, "/flag: expected a boolean".to_owned())
+        );
+        assert_eq!(refusal(r#"{"text":7}"#), (422, "/text: expected a string".to_owned()));
+        assert!(refusal(&format!(r#"{{"text":"a","{}":1}}"#, "x".repeat(5_000))).1.len() < 300);
+    }
+
+    #[test]
+    fn what_is_not_json_is_told_apart() {
+        for body in [
+            "",
+            "{",
+            "nonsense",
+            r#"{"text":"a"} trailing"#,
+            r#"{"text":"\ud800"}"#,
+            "{\"text\":\"a\0\"}",
+            "\u{feff}{}",
+        ] {
+            let (status, detail) = refusal(body);
+            assert_eq!(status, 400, "{body:?}");
+            assert!(detail.contains("line 1, column"), "{detail}");
+        }
+        let latin1 = from_json::<Example>(b"{\"text\":\"\xe4\"}").unwrap_err();
+        assert_eq!(latin1.code, Code::MalformedJson);
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let body = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(from_json::<serde_json::Value>(body.as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,219 @@
+//! Texts a second for each caller (governor's GCRA). A second's worth may come at once.
+//!
+//! A caller is an API key, else a client address. Addresses share a fixed number of cells,
+//! chosen by a hash that no client can foresee: memory is bounded however many addresses come,
+//! and two callers meet in one cell about once in 65,000 pairs.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use governor::clock::{Clock, MonotonicClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{InsufficientCapacity, NotUntil, Quota, RateLimiter};
+use parking_lot::Mutex;
+
+use super::App;
+use super::auth::{Caller, Who};
+use super::client_address::subscriber;
+use super::error::{ApiError, Code};
+use crate::metrics::Refused;
+
+type Instant = <MonotonicClock as Clock>::Instant;
+type OfKey = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Instant>>;
+type OfCells = RateLimiter<u16, HashMapStateStore<u16>, MonotonicClock, NoOpMiddleware<Instant>>;
+
+/// Unknown keys that an address may show in a second before it is told to wait.
+const FAILURES: NonZeroU32 = NonZeroU32::new(10).unwrap();
+/// Most keys whose state is kept: more than a key file can hold.
+const MAX_KEYS: usize = 4_096;
+
+/// The callers' rates.
+#[derive(Debug)]
+pub struct RateLimits {
+    default: Option<NonZeroU32>,
+    addresses: Option<OfCells>,
+    failures: OfCells,
+    keys: Mutex<HashMap<String, (NonZeroU32, Arc<OfKey>)>>,
+    clock: MonotonicClock,
+    hasher: RandomState,
+}
+
+/// Why a caller must wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limited {
+    /// Until this time has passed.
+    Wait(Duration),
+    /// For ever: so many texts never fit; this many do.
+    NeverFits(NonZeroU32),
+}
+
+impl RateLimits {
+    /// `default`: texts a second for each key that has no rate of its own and for each address.
+    #[must_use]
+    pub fn new(default: Option<NonZeroU32>) -> Self {
+        let cells = |rate| RateLimiter::new(Quota::per_second(rate), HashMapStateStore::default(), MonotonicClock);
+        Self {
+            default,
+            addresses: default.map(cells),
+            failures: cells(FAILURES),
+            keys: Mutex::default(),
+            clock: MonotonicClock,
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Takes `texts` of a request of `whole` texts from what the caller has left.
+    ///
+    /// # Errors
+    /// [`Limited`] if that is not enough; nothing is taken then.
+    pub fn take(&self, who: &Who, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), Limited> {
+        let rate = match who {
+            Who::Key { rate, .. } => rate.or(self.default),
+            Who::Address(_) => self.default,
+        };
+        let Some(rate) = rate else { return Ok(()) };
+        if whole > rate {
+            return Err(Limited::NeverFits(rate));
+        }
+        match (who, &self.addresses) {
+            (Who::Key { name, .. }, _) => self.outcome(self.of_key(name, rate).check_n(texts), rate),
+            (Who::Address(address), Some(cells)) => self.outcome(cells.check_key_n(&self.cell(*address), texts), rate),
+            (Who::Address(_), None) => Ok(()),
+        }
+    }
+
+    /// Counts an unknown key that this address has shown.
+    ///
+    /// # Errors
+    /// The time it should wait.
+    pub fn failed(&self, address: IpAddr) -> Result<(), Duration> {
+        let checked = self.failures.check_key(&self.cell(address));
+        checked.map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+    }
+
+    fn outcome(
+        &self,
+        checked: Result<Result<(), NotUntil<Instant>>, InsufficientCapacity>,
+        rate: NonZeroU32,
+    ) -> Result<(), Limited> {
+        match checked {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(not_until)) => Err(Limited::Wait(not_until.wait_time_from(self.clock.now()))),
+            Err(InsufficientCapacity(_)) => Err(Limited::NeverFits(rate)),
+        }
+    }
+
+    fn of_key(&self, name: &str, rate: NonZeroU32) -> Arc<OfKey> {
+        let mut keys = self.keys.lock();
+        if let Some((now, limiter)) = keys.get(name)
+            && *now == rate
+        {
+            return Arc::clone(limiter);
+        }
+        if keys.len() >= MAX_KEYS {
+            // Keys that were revoked long ago: those in use are made anew.
+            keys.clear();
+        }
+        let limiter = Arc::new(RateLimiter::new(Quota::per_second(rate), InMemoryState::default(), MonotonicClock));
+        keys.insert(name.to_owned(), (rate, Arc::clone(&limiter)));
+        limiter
+    }
+
+    fn cell(&self, address: IpAddr) -> u16 {
+        let [a, b, ..] = self.hasher.hash_one(subscriber(address)).to_be_bytes();
+        u16::from_be_bytes([a, b])
+    }
+}
+
+/// Takes one text before the body is read; a batch takes the others once they are known.
+pub async fn take_one(State(app): State<Arc<App>>, caller: Caller, request: Request, next: Next) -> Response {
+    match take(&app, &caller, NonZeroU32::MIN, NonZeroU32::MIN) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Takes the texts of a batch that are not taken yet: all but one.
+///
+/// # Errors
+/// 429 with the time to wait, 422 for a batch that never fits.
+pub fn take_rest(app: &App, caller: &Caller, texts: usize) -> Result<(), ApiError> {
+    let whole = u32::try_from(texts).unwrap_or(u32::MAX);
+    let (Some(rest), Some(whole)) = (NonZeroU32::new(whole.saturating_sub(1)), NonZeroU32::new(whole)) else {
+        return Ok(());
+    };
+    take(app, caller, rest, whole)
+}
+
+fn take(app: &App, caller: &Caller, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), ApiError> {
+    app.rate_limits.take(&caller.0, texts, whole).map_err(|limited| {
+        app.metrics.refused(Refused::Rate);
+        match limited {
+            Limited::Wait(time) => wait(time, "More texts came from you than your rate allows."),
+            Limited::NeverFits(rate) => {
+                ApiError::at("", format!("there are more texts than the {rate} that your rate allows at once"))
+            }
+        }
+    })
+}
+
+/// 429 with the time to wait, in whole seconds.
+pub fn wait(time: Duration, detail: &'static str) -> ApiError {
+    let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+    ApiError { wait: Some(seconds), ..ApiError::new(Code::RateLimited, detail) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn n(texts: u32) -> NonZeroU32 {
+        NonZeroU32::new(texts).unwrap()
+    }
+
+    fn take(limits: &RateLimits, who: &Who, texts: NonZeroU32) -> Result<(), Limited> {
+        limits.take(who, texts, texts)
+    }
+
+    #[test]
+    fn callers_do_not_take_from_each_other() {
+        let limits = RateLimits::new(Some(n(10)));
+        let address = |last: u8| Who::Address([10, 0, 0, last].into());
+        let key = |name: &str, rate: Option<u32>| Who::Key { name: name.to_owned(), rate: rate.map(n) };
+        assert_eq!(take(&limits, &address(1), n(10)), Ok(()));
+        assert!(matches!(take(&limits, &address(1), n(1)), Err(Limited::Wait(time)) if time <= Duration::from_secs(1)));
+        assert_eq!(take(&limits, &address(2), n(10)), Ok(()));
+        assert_eq!(take(&limits, &address(2), n(11)), Err(Limited::NeverFits(n(10))));
+        // The first text of a batch is taken before its size is known.
+        assert_eq!(limits.take(&address(3), n(10), n(11)), Err(Limited::NeverFits(n(10))));
+        assert_eq!(take(&limits, &key("a", None), n(10)), Ok(()));
+        assert!(take(&limits, &key("a", None), n(10)).is_err());
+        assert_eq!(take(&limits, &key("b", Some(1_000)), n(1_000)), Ok(()));
+        // A new rate begins anew.
+        assert_eq!(take(&limits, &key("a", Some(20)), n(20)), Ok(()));
+        assert!(take(&RateLimits::new(None), &address(1), n(1_000_000)).is_ok());
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let limits = RateLimits::new(Some(n(10)));
+        for i in 0..300_000_u32 {
+            take(&limits, &Who::Address(std::net::Ipv4Addr::from_bits(i).into()), n(1)).ok();
+            limits.failed(std::net::Ipv4Addr::from_bits(i).into()).ok();
+        }
+        for i in 0..10_000 {
+            take(&limits, &Who::Key { name: i.to_string(), rate: None }, n(1)).unwrap();
+        }
+        assert!(limits.addresses.as_ref().unwrap().len() <= 1 << 16 && limits.failures.len() <= 1 << 16);
+        assert!(limits.keys.lock().len() <= MAX_KEYS);
+    }
+}

@@ -1,0 +1,108 @@
+//! How routes are listed: with who may use them, or not at all.
+//!
+//! A router of axum can be made of [`Routes`] only, and every way to add a route to it says
+//! whether the route is public or which scope it needs: a route without that does not compile.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, OpenApi as Document, PathItem, Ref, ResponseBuilder};
+use utoipa::{OpenApi, PartialSchema, ToSchema};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+
+use super::error::Problem;
+use super::{App, auth, body, docs, rate_limit};
+use crate::keys::Scope;
+
+/// Name of the bearer scheme in the description.
+const SCHEME: &str = "api_key";
+
+/// Routes, each with who may use it.
+pub struct Routes {
+    router: OpenApiRouter<Arc<App>>,
+    app: Arc<App>,
+}
+
+type Listed = UtoipaMethodRouter<Arc<App>>;
+
+impl Routes {
+    /// No routes.
+    #[must_use]
+    pub fn new(app: &Arc<App>) -> Self {
+        Self { router: OpenApiRouter::with_openapi(docs::Description::openapi()), app: Arc::clone(app) }
+    }
+
+    /// A route for everybody.
+    #[must_use]
+    pub fn public(self, (schemas, mut paths, router): Listed) -> Self {
+        paths.paths.values_mut().flat_map(operations).for_each(describe);
+        Self { router: self.router.routes((schemas, paths, router)), app: self.app }
+    }
+
+    /// A route for keys of this scope.
+    #[must_use]
+    pub fn scoped(self, scope: Scope, (schemas, mut paths, router): Listed) -> Self {
+        for operation in paths.paths.values_mut().flat_map(operations) {
+            describe(operation);
+            problem(operation, "401", "No API key, or none that is known");
+            problem(operation, "403", "The API key is not good for this");
+            // The empty one: a server without a key file asks for none.
+            let key = SecurityRequirement::new(SCHEME, [scope.name()]);
+            operation.security = Some(vec![SecurityRequirement::default(), key]);
+        }
+        let router = router.layer(from_fn_with_state((Arc::clone(&self.app), scope), auth::admit));
+        Self { router: self.router.routes((schemas, paths, router)), app: self.app }
+    }
+
+    /// A route that takes texts: for keys that may predict, within the caller's rate, with a body whose head is checked.
+    #[must_use]
+    pub fn predictions(self, (schemas, mut paths, router): Listed) -> Self {
+        for operation in paths.paths.values_mut().flat_map(operations) {
+            problem(operation, "408", "The body came too slowly");
+            problem(operation, "429", "More texts than the caller's rate allows");
+        }
+        let router = router
+            .layer(from_fn_with_state(Arc::clone(&self.app), body::check_head))
+            .layer(from_fn_with_state(Arc::clone(&self.app), rate_limit::take_one));
+        self.scoped(Scope::Predict, (schemas, paths, router))
+    }
+
+    /// The router, with the description of its routes as two more public ones.
+    pub fn with_description(self) -> Router<Arc<App>> {
+        let (mut router, mut api) = self.router.split_for_parts();
+        add_components(&mut api);
+        for (path, method_router) in docs::routes(&api) {
+            router = router.route(path, method_router);
+        }
+        router
+    }
+
+    /// The router alone.
+    pub fn without_description(self) -> Router<Arc<App>> {
+        self.router.split_for_parts().0
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().flatten()
+}
+
+/// Every route can answer with a problem: the errors that layers make are not repeated at each.
+fn describe(operation: &mut Operation) {
+    problem(operation, "default", "Any other problem");
+}
+
+fn problem(operation: &mut Operation, status: &str, description: &str) {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
+    let response = ResponseBuilder::new().description(description).content("application/problem+json", content);
+    operation.responses.responses.insert(status.to_owned(), response.build().into());
+}
+
+fn add_components(api: &mut Document) {
+    let components = api.components.get_or_insert_default();
+    components.schemas.insert(Problem::name().into_owned(), Problem::schema());
+    components.add_security_scheme(SCHEME, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+}

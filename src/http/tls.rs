@@ -1,0 +1,52 @@
+//! TLS 1.2 and 1.3 by rustls, with a certificate that can be replaced while the server runs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::TlsFiles;
+use crate::watched::Watched;
+
+/// The configuration in force.
+pub type Tls = Arc<Watched<ServerConfig>>;
+
+/// Loads the certificate and follows its changes.
+///
+/// # Errors
+/// A sentence that names the option and the file.
+pub fn open(files: &TlsFiles) -> Result<Tls, String> {
+    let watched = Watched::open("certificate", vec![files.cert.clone(), files.key.clone()], {
+        let files = files.clone();
+        move || load(&files)
+    })?;
+    watched.watch().map_err(|error| format!("--tls-cert: {error}"))?;
+    Ok(watched)
+}
+
+fn load(files: &TlsFiles) -> Result<ServerConfig, String> {
+    let in_cert = |error: &str| format!("--tls-cert {}: {error}", files.cert.display());
+    // What the parser says of a key could repeat part of it.
+    let in_key = |error: &str| format!("--tls-key {}: {error}", files.key.display());
+    let readable = |path: &Path| std::fs::File::open(path).map(drop).map_err(|error| error.to_string());
+    readable(&files.cert).map_err(|error| in_cert(&error))?;
+    readable(&files.key).map_err(|error| in_key(&error))?;
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&files.cert)
+        .and_then(Iterator::collect)
+        .map_err(|_| in_cert("it is not PEM with certificates"))?;
+    if chain.is_empty() {
+        return Err(in_cert("there is no certificate in it"));
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|_| in_key("it is not PEM with one private key"))?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| in_cert(&error.to_string()))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| in_cert(&format!("it does not fit --tls-key: {error}")))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
