@@ -110,9 +110,12 @@ impl KeysCommand {
                 let head = format!("{:24} {:32} {:10} {}\n", "NAME", "SCOPES", "RATE", "CREATED");
                 std::iter::once(head).chain(file.keys().iter().map(line)).collect()
             }
-            KeysAction::Revoke { name } => keys::change(&path, |file| match file.remove(&name) {
-                true => Ok(format!("{name} is revoked\n")),
-                false => Err(format!("there is no key named {name}")),
+            KeysAction::Revoke { name } => keys::change(&path, |file| {
+                if file.remove(&name) {
+                    Ok(format!("{name} is revoked\n"))
+                } else {
+                    Err(format!("there is no key named {name}"))
+                }
             })
             .map_err(named)?,
         };

@@ -124,7 +124,7 @@ impl Settings {
         const MOST_THREADS: usize = 1_024;
         const LONGEST: Duration = Duration::from_hours(24);
         let set = |path: PathBuf| Some(path).filter(|path| !path.as_os_str().is_empty());
-        let (tls_cert, tls_key) = (args.tls_cert.and_then(set), args.tls_key.and_then(set));
+        let (tls_cert, tls_key) = (args.tls_cert.clone().and_then(set), args.tls_key.clone().and_then(set));
         let mut wrong = Vec::new();
         let mut check = |holds: bool, sentence: String| {
             if !holds {
@@ -164,19 +164,9 @@ impl Settings {
             !args.timeout.is_zero() && args.timeout <= args.max_timeout,
             format!("--timeout {:?} is not between 1 ms and --max-timeout {:?}", args.timeout, args.max_timeout),
         );
-        for (name, time) in
-            [("max-timeout", args.max_timeout), ("drain-delay", args.drain_delay), ("grace", args.grace)]
-        {
-            check(time <= LONGEST, format!("--{name} {time:?} is longer than a day"));
-        }
-        for (name, time) in [
-            ("header-timeout", args.header_timeout),
-            ("body-idle-timeout", args.body_idle_timeout),
-            ("body-timeout", args.body_timeout),
-            ("write-timeout", args.write_timeout),
-            ("keep-alive", args.keep_alive),
-        ] {
-            check(!time.is_zero() && time <= LONGEST, format!("--{name} {time:?} is not between 1 ms and a day"));
+        for (name, time, may_be_zero) in times(&args) {
+            let least = if may_be_zero { Duration::ZERO } else { Duration::from_millis(1) };
+            check((least..=LONGEST).contains(&time), format!("--{name} {time:?} is not between {least:?} and a day"));
         }
         check(
             tls_cert.is_some() == tls_key.is_some(),
@@ -223,4 +213,18 @@ impl Settings {
             log_format: args.log_format,
         })
     }
+}
+
+/// The options that are times, but for `--timeout`: name, value, whether it can be 0.
+fn times(args: &Args) -> [(&'static str, Duration, bool); 8] {
+    [
+        ("max-timeout", args.max_timeout, false),
+        ("header-timeout", args.header_timeout, false),
+        ("body-idle-timeout", args.body_idle_timeout, false),
+        ("body-timeout", args.body_timeout, false),
+        ("write-timeout", args.write_timeout, false),
+        ("keep-alive", args.keep_alive, false),
+        ("drain-delay", args.drain_delay, true),
+        ("grace", args.grace, true),
+    ]
 }

@@ -237,6 +237,7 @@ fn open_private(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn scopes(list: &[Scope]) -> BTreeSet<Scope> {
         list.iter().copied().collect()
@@ -263,7 +264,6 @@ mod tests {
         assert!(change(&path, |file| Ok(file.remove("first"))).unwrap());
         let file = KeyFile::read(&path).unwrap().unwrap();
         assert!(file.find(&first).is_none() && file.find(&second).is_some());
-        use std::os::unix::fs::PermissionsExt;
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 

@@ -167,6 +167,7 @@ fn take(app: &App, caller: &Caller, texts: NonZeroU32, whole: NonZeroU32) -> Res
 }
 
 /// 429 with the time to wait, in whole seconds.
+#[must_use]
 pub fn wait(time: Duration, detail: &'static str) -> ApiError {
     let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
     ApiError { wait: Some(seconds), ..ApiError::new(Code::RateLimited, detail) }

@@ -8,6 +8,7 @@
     reason = "what is not there fails the test; nothing here is anybody else's API"
 )]
 
+mod access;
 mod api;
 mod api_description;
 mod bad_http;

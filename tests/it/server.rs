@@ -74,20 +74,20 @@ pub fn cheap_models() -> TempDir {
 impl TestServer {
     /// A server on ONNX Runtime, ready, with `options` as on the command line.
     pub async fn start(models: &Path, options: &[&str]) -> Self {
-        let server = Self::launch(models, options, Server::prepare).await;
+        let server = Self::launch(models, options, Server::prepare);
         server.wait_loaded().await;
         server
     }
 
     /// The same on another runtime.
     pub async fn start_on(runtime: Arc<dyn Runtime>, models: &Path, options: &[&str]) -> Self {
-        let server = Self::launch(models, options, |settings| Server::with_runtime(settings, runtime)).await;
+        let server = Self::launch(models, options, |settings| Server::with_runtime(settings, runtime));
         server.wait_loaded().await;
         server
     }
 
     /// A server that may still be loading its models.
-    pub async fn launch(
+    pub fn launch(
         models: &Path,
         options: &[&str],
         prepare: impl FnOnce(&Settings) -> Result<Server, RunError>,

@@ -1,0 +1,5 @@
+//! Who may use the server: keys, scopes, rates, certificates.
+
+mod keys;
+mod rates;
+mod tls;

@@ -1,0 +1,356 @@
+//! API keys: every route against every kind of caller, and a key file that changes.
+
+use std::path::{Path, PathBuf};
+
+use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::daemon::{ends, predictd};
+use crate::server::{QUESTION, Reply, TestServer, cheap_models, reply};
+
+/// A key file that `predictd keys` writes.
+pub(super) struct KeyRing {
+    directory: TempDir,
+}
+
+impl KeyRing {
+    pub(super) fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.directory.path().join("keys.toml")
+    }
+
+    /// Runs `predictd keys`; its exit code, standard output and standard error.
+    pub(super) fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let path = self.path();
+        let output = predictd(&["keys"]).args(arguments).arg("--keys").arg(&path).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    /// Makes a key.
+    pub(super) fn make(&self, name: &str, scopes: &str, more: &[&str]) -> String {
+        let mut arguments = vec!["new", "--name", name, "--scopes", scopes];
+        arguments.extend(more);
+        let (code, key, said) = self.run(&arguments);
+        assert_eq!((code, said.as_str()), (0, ""));
+        key.trim().to_owned()
+    }
+
+    pub(super) async fn server(&self, models: &Path, options: &[&str]) -> TestServer {
+        let path = self.path();
+        let mut all = vec!["--keys", path.to_str().unwrap()];
+        all.extend(options);
+        TestServer::start(models, &all).await
+    }
+}
+
+/// Sends a request with these headers.
+async fn send(url: String, method: &Method, headers: &[(&str, &str)], body: &str) -> Reply {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    reply(client.request(method.clone(), url).headers(map).body(body.to_owned())).await
+}
+
+fn bearer(key: &str) -> String {
+    format!("Bearer {key}")
+}
+
+async fn ask(server: &TestServer, authorization: &str) -> Reply {
+    let headers = [("authorization", authorization), ("content-type", "application/json")];
+    send(format!("{}/predict", server.url), &Method::POST, &headers, &json!({ "text": QUESTION }).to_string()).await
+}
+
+#[tokio::test]
+async fn every_route_admits_whom_it_should() {
+    let (ring, models) = (KeyRing::new(), cheap_models());
+    let keys: Vec<(&str, String)> = ["predict", "feedback", "admin", "metrics"]
+        .into_iter()
+        .map(|scope| (scope, bearer(&ring.make(scope, scope, &[]))))
+        .collect();
+    let revoked = bearer(&ring.make("old", "predict,feedback,admin,metrics", &[]));
+    assert_eq!(ring.run(&["revoke", "old"]).0, 0);
+    let server = ring.server(models.path(), &[]).await;
+    // The routes come from the server, so that none is forgotten; `None` is a route for everybody.
+    let api = server.get("/openapi.json").await.json();
+    let mut routes: Vec<(String, Method, String, Option<String>)> = Vec::new();
+    for (path, methods) in api["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let scope = operation["security"].as_array().map(|list| list[1]["api_key"][0].as_str().unwrap().to_owned());
+            let path = path.replace("{name}", "banking77-tfidf");
+            routes.push((server.url.clone(), method.to_uppercase().parse().unwrap(), path, scope));
+        }
+    }
+    let public: Vec<&str> = routes.iter().filter(|route| route.3.is_none()).map(|route| route.2.as_str()).collect();
+    assert_eq!(public, ["/health", "/livez", "/readyz"]);
+    for path in ["/docs", "/openapi.json"] {
+        routes.push((server.url.clone(), Method::GET, path.to_owned(), None));
+    }
+    let admin = format!("http://{}", server.admin);
+    for (path, scope) in [("/health", None), ("/livez", None), ("/readyz", None), ("/metrics", Some("metrics"))] {
+        routes.push((admin.clone(), Method::GET, path.to_owned(), scope.map(str::to_owned)));
+    }
+    let one = keys[0].1.clone();
+    let strangers = [
+        None,
+        Some(String::new()),
+        Some("Bearer".to_owned()),
+        Some("Bearer ".to_owned()),
+        Some(bearer("pd_")),
+        Some(bearer(&"x".repeat(10_000))),
+        Some(one.replace("Bearer", "Basic")),
+        Some(one.replace("Bearer ", "")),
+        Some(format!("{one}x")),
+        Some(one[..one.len() - 1].to_owned()),
+        Some(one.to_uppercase()),
+        Some(bearer("\u{e9}")),
+        Some(revoked),
+    ];
+    let body = json!({ "text": QUESTION }).to_string();
+    let mut bodies = std::collections::BTreeSet::new();
+    for (url, method, path, scope) in &routes {
+        let body = if path == "/batch_predict" { "[\"a b\"]" } else { &body };
+        let at = async |authorization: Option<&str>| {
+            let mut headers = vec![("content-type", "application/json")];
+            headers.extend(authorization.map(|value| ("authorization", value)));
+            send(format!("{url}{path}"), method, &headers, if *method == Method::POST { body } else { "" }).await
+        };
+        for (own, key) in &keys {
+            let expected = if scope.as_deref().is_none_or(|scope| scope == *own) { 200 } else { 403 };
+            let reply = at(Some(key)).await;
+            assert_eq!(reply.status, expected, "{method} {path} with the scope {own}: {}", reply.body);
+            if expected == 403 {
+                assert_eq!(reply.problem(), "forbidden");
+            }
+        }
+        for stranger in &strangers {
+            let reply = at(stranger.as_deref()).await;
+            if scope.is_none() {
+                assert_eq!(reply.status, 200, "{method} {path}");
+                continue;
+            }
+            // So many wrong keys in a second are too many; the right ones went on working all the time.
+            if reply.status == 429 {
+                assert!(stranger.is_some() && reply.problem() == "rate-limited");
+                continue;
+            }
+            assert_eq!(
+                (reply.status, reply.problem().as_str()),
+                (401, "unauthenticated"),
+                "{method} {path} {stranger:?}"
+            );
+            assert_eq!(reply.headers["www-authenticate"], "Bearer realm=\"predictd\"");
+            let mut problem = reply.json();
+            problem.as_object_mut().unwrap().remove("instance");
+            bodies.insert(problem.to_string());
+        }
+    }
+    assert_eq!(bodies.len(), 1, "nobody learns why: {bodies:?}");
+}
+
+#[tokio::test]
+async fn there_is_no_way_round() {
+    let (ring, models) = (KeyRing::new(), cheap_models());
+    ring.make("a", "predict", &[]);
+    let server = ring.server(models.path(), &[]).await;
+    let body = json!({ "text": QUESTION }).to_string();
+    for target in [
+        "//predict",
+        "/PREDICT",
+        "/%70redict",
+        "/predict/",
+        "/./predict",
+        "/x/../predict",
+        "/predict;x",
+        "/predict?x",
+        "/predict#x",
+        "http://x/predict",
+        "http://127.0.0.1/predict",
+        "/predict%00",
+        "/predict%2f",
+        "\\predict",
+        "/metrics",
+        "//metrics",
+        "/%6detrics",
+        "/models/..%2fmetrics",
+        "/health/../metrics",
+        "/admin",
+        "*",
+    ] {
+        for version in ["1.0", "1.1"] {
+            for method in ["GET", "POST", "HEAD", "PUT", "get"] {
+                let headers = "Host: 127.0.0.1:8001\r\nX-Original-URL: /health\r\nX-Rewrite-URL: /health\r\nX-HTTP-Method-Override: GET\r\nX-Forwarded-For: 127.0.0.1";
+                let head = format!(
+                    "{method} {target} HTTP/{version}\r\n{headers}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let mut stream = TcpStream::connect(server.address).await.unwrap();
+                stream.write_all(head.as_bytes()).await.unwrap();
+                let mut answer = Vec::new();
+                stream.read_to_end(&mut answer).await.unwrap();
+                let answer = String::from_utf8_lossy(&answer);
+                assert!(
+                    !answer.starts_with("HTTP/1.1 2") && !answer.starts_with("HTTP/1.0 2"),
+                    "{method} {target}: {answer}"
+                );
+                assert!(!answer.contains("card_arrival") && !answer.contains("predictd_"), "{answer}");
+            }
+        }
+    }
+    assert_eq!(server.app.engine.free_permits(), server.app.limits.max_inflight_texts);
+}
+
+#[tokio::test]
+async fn several_keys_are_none() {
+    let (ring, models) = (KeyRing::new(), cheap_models());
+    let key = bearer(&ring.make("a", "predict", &[]));
+    let server = ring.server(models.path(), &[]).await;
+    let url = format!("{}/models", server.url);
+    for headers in
+        [vec![("authorization", key.as_str()); 2], vec![("authorization", "Bearer x"), ("authorization", &key)]]
+    {
+        assert_eq!(send(url.clone(), &Method::GET, &headers, "").await.status, 401);
+    }
+    for good in [key.clone(), key.replace("Bearer ", "bearer "), key.replace("Bearer ", "BEARER   ")] {
+        assert_eq!(send(url.clone(), &Method::GET, &[("authorization", &good)], "").await.status, 200, "{good}");
+    }
+}
+
+/// Waits until a request gets this status: changes of the file are seen within a second or so.
+async fn becomes(server: &TestServer, authorization: &str, status: u16) {
+    while ask(server, authorization).await.status != status {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_file_is_read_again_when_it_changes() {
+    let (ring, models) = (KeyRing::new(), cheap_models());
+    let server = ring.server(models.path(), &[]).await;
+    // Without a file nobody needs a key, and one that is sent is not looked at.
+    assert_eq!(ask(&server, "Bearer any").await.status, 200);
+    let first = bearer(&ring.make("first", "predict", &[]));
+    becomes(&server, "Bearer any", 401).await;
+    assert_eq!(ask(&server, &first).await.status, 200);
+    let second = bearer(&ring.make("second", "predict", &[]));
+    becomes(&server, &second, 200).await;
+    assert_eq!(ring.run(&["revoke", "first"]).0, 0);
+    becomes(&server, &first, 401).await;
+    assert_eq!(ask(&server, &second).await.status, 200);
+    // A damaged file and one that is gone change nothing; the last key is revoked, and nobody gets in.
+    std::fs::write(ring.path(), "key = 7").unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    assert_eq!([ask(&server, &first).await.status, ask(&server, &second).await.status], [401, 200]);
+    std::fs::remove_file(ring.path()).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    assert_eq!([ask(&server, "").await.status, ask(&server, &second).await.status], [401, 200]);
+    std::fs::write(ring.path(), "").unwrap();
+    becomes(&server, &second, 401).await;
+}
+
+#[tokio::test]
+async fn anonymous_callers_may_predict_where_that_is_said() {
+    let (ring, models) = (KeyRing::new(), cheap_models());
+    let key = bearer(&ring.make("a", "metrics", &[]));
+    let server = ring.server(models.path(), &["--allow-anonymous"]).await;
+    assert_eq!(server.ask("/predict", json!({ "text": QUESTION })).await.status, 200);
+    assert_eq!(server.get("/metrics").await.status, 401);
+    // Who shows a key is judged by it.
+    assert_eq!(ask(&server, "Bearer wrong").await.status, 401);
+    assert_eq!(ask(&server, &key).await.status, 403);
+}
+
+#[tokio::test]
+async fn guessing_is_slowed_down_and_harms_nobody_else() {
+    let (ring, models) = (KeyRing::new(), cheap_models());
+    let key = bearer(&ring.make("a", "predict", &[]));
+    let server = ring.server(models.path(), &[]).await;
+    let mut statuses = std::collections::BTreeMap::new();
+    for i in 0..200 {
+        let guess = ask(&server, &format!("Bearer pd_{i}")).await;
+        *statuses.entry(guess.status).or_insert(0) += 1;
+        if guess.status == 429 {
+            assert_eq!(
+                (guess.problem().as_str(), guess.headers["retry-after"].to_str().unwrap()),
+                ("rate-limited", "1")
+            );
+        }
+        if i % 20 == 0 {
+            assert_eq!(ask(&server, &key).await.status, 200);
+        }
+    }
+    assert_eq!(statuses.keys().copied().collect::<Vec<u16>>(), [401, 429]);
+    let metrics =
+        reply(server.client.get(format!("http://{}/metrics", server.admin)).header("authorization", &key)).await;
+    assert_eq!(metrics.status, 403, "a key for predictions shows no metrics");
+}
+
+#[test]
+fn the_commands_say_what_they_do() {
+    let ring = KeyRing::new();
+    let key = ring.make("web-site", "predict,feedback", &["--rate", "50/s"]);
+    assert!(key.starts_with("pd_") && key.len() == 46, "{key}");
+    ring.make("prometheus", "metrics", &[]);
+    let (code, list, _) = ring.run(&["list"]);
+    assert_eq!(code, 0);
+    let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[1][..3], ["web-site", "predict,feedback", "50/s"]);
+    assert_eq!(lines[2][..3], ["prometheus", "metrics", "-"]);
+    assert!(!list.contains(&key[3..]) && !list.contains("sha256"), "{list}");
+    for (arguments, expected, word) in [
+        (&["new", "--name", "web-site", "--scopes", "predict"][..], 1, "already"),
+        (&["new", "--name", "a b", "--scopes", "predict"], 1, "name"),
+        (&["new", "--name", "x", "--scopes", "root"], 64, "--scopes"),
+        (&["new", "--name", "x"], 64, "--scopes"),
+        (&["new", "--scopes", "predict"], 64, "--name"),
+        (&["new", "--name", "x", "--scopes", "predict", "--rate", "0/s"], 64, "--rate"),
+        (&["new", "--name", "x", "--scopes", "predict", "--rate", "fast"], 64, "--rate"),
+        (&["revoke", "nobody"], 1, "nobody"),
+        (&["revoke"], 64, "NAME"),
+        (&[], 64, "new"),
+    ] {
+        let (code, printed, said) = ring.run(arguments);
+        assert_eq!((code, printed.as_str()), (expected, ""), "{arguments:?}: {said}");
+        assert!(said.contains(word), "{arguments:?}: {said}");
+    }
+    assert_eq!(ring.run(&["revoke", "web-site"]), (0, "web-site is revoked\n".to_owned(), String::new()));
+    assert_eq!(ring.run(&["list"]).1.lines().count(), 2);
+}
+
+#[test]
+fn a_key_file_that_cannot_be_used_is_64() {
+    let (ring, models, data) = (KeyRing::new(), cheap_models(), tempfile::tempdir().unwrap());
+    for content in ["key = 7", "[[key]]\nname = \"canary\"", "\u{0}"] {
+        std::fs::write(ring.path(), content).unwrap();
+        let mut command = predictd(&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log", "error"]);
+        command.arg("--models").arg(models.path()).arg("--data-dir").arg(data.path()).arg("--keys").arg(ring.path());
+        let (code, said) = ends(&mut command);
+        assert_eq!(code, 64, "{said}");
+        assert!(said.contains("--keys") && said.contains("keys.toml") && !said.contains("canary"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn secrets_stay_with_their_owner() {
+    let (ring, models) = (KeyRing::new(), cheap_models());
+    let key = ring.make("a", "predict,metrics", &[]);
+    let server = ring.server(models.path(), &[]).await;
+    assert_eq!(ask(&server, &bearer(&key)).await.status, 200);
+    let metrics =
+        reply(server.client.get(format!("{}/metrics", server.url)).header("authorization", bearer(&key))).await;
+    let shown = format!("{}{:?}", metrics.body, server.app.keys);
+    let file = std::fs::read_to_string(ring.path()).unwrap();
+    let secret = &key[3..];
+    assert!(metrics.status == 200 && !shown.contains(secret) && !file.contains(secret));
+    let parsed: Value = serde_json::to_value(toml::from_str::<toml::Table>(&file).unwrap()).unwrap();
+    assert!(parsed["key"][0]["hash"].as_str().unwrap().starts_with("sha256:"));
+}
