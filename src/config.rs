@@ -32,6 +32,12 @@ pub fn runtime_telemetry_is_off() -> bool {
 /// What a request may be at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    /// Headers.
+    pub max_headers: usize,
+    /// Bytes of all headers, names and values and the four bytes between and after them.
+    pub max_header_bytes: usize,
+    /// Bytes of a URI.
+    pub max_uri: usize,
     /// Bytes of a body.
     pub max_body: usize,
     /// Characters of a text.
@@ -133,32 +139,25 @@ impl Settings {
         };
         let usable_cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = args.workers.unwrap_or(usable_cores.min(MOST_THREADS));
-        check(
-            (1..=MOST_THREADS).contains(&workers),
-            format!("--workers {workers} is not between 1 and {MOST_THREADS}"),
-        );
-        check(
-            (1_024..=1 << 30).contains(&args.max_body),
-            format!("--max-body {} is not between 1024 and {}", args.max_body, 1 << 30),
-        );
-        check(
-            (1..=1 << 24).contains(&args.max_text_chars),
-            format!("--max-text-chars {} is not between 1 and {}", args.max_text_chars, 1 << 24),
-        );
-        check(
-            (1..=1 << 20).contains(&args.max_inflight_texts),
-            format!("--max-inflight-texts {} is not between 1 and {}", args.max_inflight_texts, 1 << 20),
-        );
+        for (name, value, least, most) in [
+            ("workers", workers, 1, MOST_THREADS),
+            ("max-body", args.max_body, 1_024, 1 << 30),
+            // hyper's own limits are a little higher: what passes these must pass its.
+            ("max-headers", args.max_headers, 8, 96),
+            ("max-header-bytes", args.max_header_bytes, 1_024, 40 << 10),
+            ("max-uri", args.max_uri, 64, 16 << 10),
+            ("max-text-chars", args.max_text_chars, 1, 1 << 24),
+            ("max-inflight-texts", args.max_inflight_texts, 1, 1 << 20),
+            ("max-connections", args.max_connections, 1, 1 << 20),
+        ] {
+            check((least..=most).contains(&value), format!("--{name} {value} is not between {least} and {most}"));
+        }
         check(
             (1..=args.max_inflight_texts).contains(&args.max_batch_texts),
             format!(
                 "--max-batch-texts {} is not between 1 and --max-inflight-texts {}",
                 args.max_batch_texts, args.max_inflight_texts
             ),
-        );
-        check(
-            (1..=1 << 20).contains(&args.max_connections),
-            format!("--max-connections {} is not between 1 and {}", args.max_connections, 1 << 20),
         );
         check(
             !args.timeout.is_zero() && args.timeout <= args.max_timeout,
@@ -198,6 +197,9 @@ impl Settings {
             workers,
             onnxruntime: args.onnxruntime.and_then(set).or_else(|| args.ort_dylib_path.and_then(set)),
             limits: Limits {
+                max_headers: args.max_headers,
+                max_header_bytes: args.max_header_bytes,
+                max_uri: args.max_uri,
                 max_body: args.max_body,
                 max_text_chars: args.max_text_chars,
                 max_batch_texts: args.max_batch_texts,

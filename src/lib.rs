@@ -55,10 +55,14 @@ pub mod telemetry;
 pub mod text;
 pub mod watched;
 
+use std::convert::Infallible;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use config::Settings;
 use engine::Engine;
@@ -70,7 +74,7 @@ use http::App;
 use http::auth::Keys;
 use http::connection::Front;
 use http::rate_limit::RateLimits;
-use http::serve::{Ended, Stopping, serve};
+use http::serve::{End, Ended, serve};
 use http::tls::{self, Tls};
 use metrics::Metrics;
 use registry::Registry;
@@ -80,8 +84,8 @@ use shutdown::Shutdown;
 const WORKER_END: Duration = Duration::from_secs(2);
 /// Connections to the admin listener at a time.
 const ADMIN_CONNECTIONS: usize = 32;
-/// Times of the admin listener's own end: it answers until everything else has ended.
-const ADMIN_STOPPING: Stopping = Stopping { drain_delay: Duration::ZERO, grace: Duration::from_millis(500) };
+/// Time for the admin listener's own end: it answers until everything else has ended.
+const ADMIN_GRACE: Duration = Duration::from_millis(500);
 
 /// Why a server did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +104,8 @@ pub struct Server {
     sources: Vec<ModelSource>,
     host: Host,
     tls: Option<Tls>,
-    stopping: Stopping,
+    drain_delay: Duration,
+    grace: Duration,
 }
 
 /// The sockets of a server, bound.
@@ -167,8 +172,8 @@ impl Server {
         };
         let gate = Arc::new(Gate::new(settings.workers));
         let host = Host { runtime, gate, workers: settings.workers, texts: settings.texts, metrics };
-        let stopping = Stopping { drain_delay: settings.drain_delay, grace: settings.grace };
-        Ok(Self { app: Arc::new(app), sources, host, tls, stopping })
+        let (drain_delay, grace) = (settings.drain_delay, settings.grace);
+        Ok(Self { app: Arc::new(app), sources, host, tls, drain_delay, grace })
     }
 
     /// The state that handlers work with.
@@ -186,8 +191,8 @@ impl Server {
     pub async fn run(self, listeners: Listeners, shutdown: &Shutdown) -> Result<(), RunError> {
         let failed = |error: std::io::Error| RunError::Failed(error.to_string());
         let data = tokio::net::TcpListener::from_std(listeners.data).map_err(failed)?;
-        let admin_end = Shutdown::default();
-        let mut admin = self.start_admin(listeners.admin, admin_end.clone()).map_err(failed)?;
+        let admin_stop = CancellationToken::new();
+        let mut admin = self.start_admin(listeners.admin, admin_stop.clone()).map_err(failed)?;
         let loading = tokio::task::spawn_blocking({
             let (registry, sources, host, stop) =
                 (Arc::clone(&self.app.registry), self.sources, self.host, shutdown.soft.clone());
@@ -199,10 +204,21 @@ impl Server {
                 }
             }
         });
-        let front = Front::new(http::router(Arc::clone(&self.app)), &self.app, self.tls);
+        let front = Front::new("data", http::router(Arc::clone(&self.app)), &self.app, self.tls);
         let connections = descriptors::make_room(self.app.limits.max_connections);
+        let stop = CancellationToken::new();
+        let drain = async {
+            shutdown.soft.cancelled().await;
+            self.app.draining.store(true, Ordering::Relaxed);
+            tracing::info!("the server was told to stop: it is not ready any more");
+            tokio::time::sleep(self.drain_delay).await;
+            stop.cancel();
+            std::future::pending::<Infallible>().await
+        };
+        let end = End { stop: stop.clone(), grace: self.grace, at_once: shutdown.hard.clone() };
         let ended = tokio::select! {
-            ended = serve(data, front, connections, shutdown, self.stopping) => ended,
+            ended = serve(data, front, connections, end) => ended,
+            never = drain => match never {},
             // Half a server is worse than none: whoever watches it starts it anew.
             _ = &mut admin => return Err(RunError::Failed("the admin listener ended by itself".to_owned())),
         };
@@ -221,24 +237,25 @@ impl Server {
         tokio::select! {
             _ = loading => {}
             () = shutdown.hard.cancelled() => {}
-            () = tokio::time::sleep(self.stopping.grace) => {}
+            () = tokio::time::sleep(self.grace) => {}
         }
         self.app.registry.close(Instant::now() + WORKER_END);
-        admin_end.soft.cancel();
+        admin_stop.cancel();
         admin.await.ok();
         tracing::info!("the server has stopped");
         Ok(())
     }
 
     /// Serves the admin listener on a thread of its own: it answers when all others are busy.
-    fn start_admin(&self, listener: TcpListener, end: Shutdown) -> std::io::Result<tokio::sync::oneshot::Receiver<()>> {
+    fn start_admin(&self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<oneshot::Receiver<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let front = Front::new(http::admin_router(Arc::clone(&self.app)), &self.app, None);
-        let (ended, end_seen) = tokio::sync::oneshot::channel();
+        let front = Front::new("admin", http::admin_router(Arc::clone(&self.app)), &self.app, None);
+        let (ended, end_seen) = oneshot::channel();
+        let end = End { stop, grace: ADMIN_GRACE, at_once: CancellationToken::new() };
         let serve = move || {
             let served = runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                serve(listener, front, ADMIN_CONNECTIONS, &end, ADMIN_STOPPING).await;
+                serve(listener, front, ADMIN_CONNECTIONS, end).await;
                 std::io::Result::Ok(())
             });
             if let Err(error) = served {

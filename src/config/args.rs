@@ -105,6 +105,18 @@ pub struct Args {
     #[arg(long, env = "PREDICTD_MAX_BODY", default_value_t = 2 << 20, value_name = "BYTES")]
     pub max_body: usize,
 
+    /// Most headers of a request.
+    #[arg(long, env = "PREDICTD_MAX_HEADERS", default_value_t = 64, value_name = "N")]
+    pub max_headers: usize,
+
+    /// Largest headers of a request, in bytes.
+    #[arg(long, env = "PREDICTD_MAX_HEADER_BYTES", default_value_t = 32 << 10, value_name = "BYTES")]
+    pub max_header_bytes: usize,
+
+    /// Longest URI, in bytes.
+    #[arg(long, env = "PREDICTD_MAX_URI", default_value_t = 8 << 10, value_name = "BYTES")]
+    pub max_uri: usize,
+
     /// Longest text, in characters.
     #[arg(long, env = "PREDICTD_MAX_TEXT_CHARS", default_value_t = 32_768, value_name = "N")]
     pub max_text_chars: usize,

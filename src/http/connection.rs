@@ -34,6 +34,8 @@ const BUFFER: usize = 64 << 10;
 /// What the connections of one listener have in common.
 #[derive(Debug, Clone)]
 pub struct Front {
+    /// Which listener, for the log.
+    pub name: &'static str,
     /// The routes.
     pub router: Router,
     /// The server's state.
@@ -49,8 +51,8 @@ pub struct Front {
 impl Front {
     /// The front of a listener that nobody has connected to.
     #[must_use]
-    pub fn new(router: Router, app: &Arc<App>, tls: Option<Tls>) -> Self {
-        Self { router, app: Arc::clone(app), tls, working: Arc::default(), close: CancellationToken::new() }
+    pub fn new(name: &'static str, router: Router, app: &Arc<App>, tls: Option<Tls>) -> Self {
+        Self { name, router, app: Arc::clone(app), tls, working: Arc::default(), close: CancellationToken::new() }
     }
 
     /// Serves a connection to its end.

@@ -1,44 +1,42 @@
 //! What a request's head may be. hyper has limits of its own, higher ones, and its refusals have no body.
 
-use axum::extract::Request;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
 use axum::http::header::HOST;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::App;
 use super::error::{ApiError, Code};
-
-/// Longest URI, in bytes.
-const MAX_URI: usize = 8 << 10;
-/// Most headers.
-const MAX_HEADERS: usize = 64;
-/// Bytes of all headers, names and values and the four bytes between and after them.
-const MAX_HEADER_BYTES: usize = 32 << 10;
+use crate::config::Limits;
 
 /// Refuses a head that is too large, or that does not say whom it is for (RFC 9112, 3.2).
-pub async fn check(request: Request, next: Next) -> Response {
-    match problem(&request) {
+pub async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    match problem(&request, &app.limits) {
         Some(error) => error.into_response(),
         None => next.run(request).await,
     }
 }
 
-fn problem(request: &Request) -> Option<ApiError> {
+fn problem(request: &Request, limits: &Limits) -> Option<ApiError> {
+    let Limits { max_headers, max_header_bytes, max_uri, .. } = *limits;
     let uri = request.uri();
     let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
-    if path + uri.authority().map_or(0, |authority| authority.as_str().len()) > MAX_URI {
-        return Some(ApiError::new(Code::UriTooLong, format!("The URI has more than {MAX_URI} bytes.")));
+    if path + uri.authority().map_or(0, |authority| authority.as_str().len()) > max_uri {
+        return Some(ApiError::new(Code::UriTooLong, format!("The URI has more than {max_uri} bytes.")));
     }
     let headers = request.headers();
-    if headers.len() > MAX_HEADERS {
-        return Some(ApiError::new(Code::HeadersTooLarge, format!("There are more than {MAX_HEADERS} headers.")));
+    if headers.len() > max_headers {
+        return Some(ApiError::new(Code::HeadersTooLarge, format!("There are more than {max_headers} headers.")));
     }
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if bytes > MAX_HEADER_BYTES {
+    if bytes > max_header_bytes {
         return Some(ApiError::new(
             Code::HeadersTooLarge,
-            format!("The headers have more than {MAX_HEADER_BYTES} bytes."),
+            format!("The headers have more than {max_header_bytes} bytes."),
         ));
     }
     host_problem(headers, request.version()).map(|detail| ApiError::new(Code::InvalidHost, detail))

@@ -120,7 +120,7 @@ fn layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
                 "This route does not answer to this method; the Allow header lists those it does.",
             )
         })
-        .layer(from_fn(head::check))
+        .layer(from_fn_with_state(Arc::clone(&app), head::check))
         // Inside `observe`, so that a panic is counted, logged and answered like any other error.
         .layer(CatchPanicLayer::custom(observe::OnPanic(Arc::clone(&app.metrics))))
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))

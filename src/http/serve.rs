@@ -7,23 +7,25 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::Front;
-use crate::shutdown::Shutdown;
 
 /// Pause after a failed accept: without file descriptors left the next one fails at once too.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Between two log lines about failed accepts.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
-/// Times of a shutdown.
-#[derive(Debug, Clone, Copy)]
-pub struct Stopping {
-    /// Between "not ready" and the end of accepting.
-    pub drain_delay: Duration,
-    /// For requests in work to finish after that.
+/// When and how a listener ends.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// Accept nothing more, finish what is in work.
+    pub stop: CancellationToken,
+    /// Time for requests in work to finish.
     pub grace: Duration,
+    /// Stop now.
+    pub at_once: CancellationToken,
 }
 
 /// How a listener ended.
@@ -37,22 +39,10 @@ pub enum Ended {
     AtOnce,
 }
 
-/// Serves at most `max_connections` connections at a time until `shutdown`.
-pub async fn serve(
-    listener: TcpListener,
-    front: Front,
-    max_connections: usize,
-    shutdown: &Shutdown,
-    stopping: Stopping,
-) -> Ended {
+/// Serves at most `max_connections` connections at a time until `end`.
+pub async fn serve(listener: TcpListener, front: Front, max_connections: usize, end: End) -> Ended {
     let slots = Arc::new(Semaphore::new(max_connections));
     let connections = TaskTracker::new();
-    let draining = async {
-        shutdown.soft.cancelled().await;
-        front.app.draining.store(true, Ordering::Relaxed);
-        tracing::info!("the server was told to stop: it is not ready any more");
-        tokio::time::sleep(stopping.drain_delay).await;
-    };
     let accepting = async {
         let mut complained: Option<Instant> = None;
         loop {
@@ -77,21 +67,25 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        () = draining => {}
+        () = end.stop.cancelled() => {}
         () = accepting => {}
-        () = shutdown.hard.cancelled() => return Ended::AtOnce,
+        () = end.at_once.cancelled() => return Ended::AtOnce,
     }
     drop(listener);
-    tracing::info!("no connections are accepted any more");
+    tracing::info!(listener = front.name, "no connections are accepted any more");
     front.close.cancel();
     connections.close();
     tokio::select! {
         () = connections.wait() => return Ended::Well,
-        () = tokio::time::sleep(stopping.grace) => {}
-        () = shutdown.hard.cancelled() => return Ended::AtOnce,
+        () = tokio::time::sleep(end.grace) => {}
+        () = end.at_once.cancelled() => return Ended::AtOnce,
     }
     let clients = connections.len();
-    tracing::warn!(clients, "the time to stop is over: clients that did not send or take all of it are cut off");
+    tracing::warn!(
+        listener = front.name,
+        clients,
+        "the time to stop is over: clients that did not send or take all of it are cut off"
+    );
     match front.working.load(Ordering::Relaxed) {
         0 => Ended::Well,
         unanswered => Ended::Unanswered(unanswered),

@@ -117,6 +117,9 @@ fn values_that_cannot_work_are_all_listed_at_once() {
     let bad = [
         ("--workers", "0"),
         ("--max-body", "1"),
+        ("--max-headers", "97"),
+        ("--max-header-bytes", "50000"),
+        ("--max-uri", "0"),
         ("--max-text-chars", "0"),
         ("--max-batch-texts", "5000"),
         ("--max-inflight-texts", "0"),
