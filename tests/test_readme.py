@@ -53,23 +53,44 @@ class Readme(unittest.TestCase):
         listed = list(commands())
         runs = [command for command, _ in listed if command.startswith("make run")]
         curls = [(command, expected) for command, expected in listed if command.startswith("curl")]
+        keys = [command for command, _ in listed if " keys new " in command]
         # `make test` is what runs this test.
-        self.assertEqual(len(listed), len(runs) + len(curls) + 1)
+        self.assertEqual(len(listed), len(runs) + len(curls) + len(keys) + 1)
+        self.assertEqual(len(keys), 1)
         self.assertTrue(runs and curls)
         port = free_port()
         with tempfile.TemporaryDirectory() as data, open(Path(data) / "log", "w+") as log:
-            environment = os.environ | {"PREDICTD_LISTEN": f"127.0.0.1:{port}", "PREDICTD_DATA_DIR": data, "PROFILE": "dev"}
+            environment = os.environ | {"PREDICTD_LISTEN": f"127.0.0.1:{port}", "PREDICTD_ADMIN_LISTEN": "127.0.0.1:0", "PREDICTD_DATA_DIR": data, "PROFILE": "dev"}
             server = subprocess.Popen(runs[0], shell=True, cwd=ROOT, env=environment, stderr=log, start_new_session=True)
             try:
                 self.wait_ready(server, port, log)
-                for command, expected in curls:
+                for command, expected in listed:
                     with self.subTest(command):
-                        here = command.replace("localhost:8000", f"127.0.0.1:{port}")
-                        found = subprocess.run(here.replace("curl ", "curl -sS ", 1), shell=True, check=True, capture_output=True)
-                        self.assert_same(json.loads(expected), json.loads(found.stdout))
+                        if command.startswith("curl"):
+                            here = command.replace("localhost:8000", f"127.0.0.1:{port}").replace("curl ", "curl -sS ", 1)
+                            self.assert_same(json.loads(expected), json.loads(self.output(here, environment)))
+                        elif command in keys:
+                            here = command.replace("target/release/", "target/debug/")
+                            self.assertRegex(self.output(here, environment), r"^pd_[\w-]{43}\n$")
+                            self.wait_locked(port)
             finally:
                 os.killpg(server.pid, signal.SIGINT)
                 server.wait(30)
+
+    def output(self, command, environment):
+        done = subprocess.run(command, shell=True, check=True, capture_output=True, text=True, cwd=ROOT, env=environment)
+        return done.stdout
+
+    def wait_locked(self, port):
+        # The server looks at its key file every second.
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/models").close()
+            except urllib.error.HTTPError as error:
+                self.assertEqual(error.code, 401)
+                error.close()
+                return
+            time.sleep(0.1)
 
     def wait_ready(self, server, port, log):
         # `make run` builds first: minutes on a fresh clone.

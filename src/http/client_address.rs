@@ -1,6 +1,6 @@
 //! Whose request it is, by address: the connection's other end, or what a trusted proxy says.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
@@ -22,10 +22,15 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> I
             break;
         }
         // What is no address was not written by a proxy that can be trusted.
-        let Ok(address) = entry.trim().parse::<IpAddr>() else { break };
+        let Some(address) = address_of(entry.trim()) else { break };
         client = address.to_canonical();
     }
     client
+}
+
+/// An address, with or without a port.
+fn address_of(entry: &str) -> Option<IpAddr> {
+    entry.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
 }
 
 /// The network whose members share one limit: a subscriber has a whole /64 of IPv6.
@@ -69,7 +74,10 @@ mod tests {
             ("10.0.0.1", &["9.9.9.9, 10.0.0.2"], "9.9.9.9"),
             ("10.0.0.1", &["nonsense"], "10.0.0.1"),
             ("10.0.0.1", &["9.9.9.9, nonsense, 10.0.0.2"], "10.0.0.2"),
-            ("10.0.0.1", &["5.6.7.8:1234"], "10.0.0.1"),
+            ("10.0.0.1", &["5.6.7.8:1234"], "5.6.7.8"),
+            ("10.0.0.1", &["[2001:db8::1]:1234"], "2001:db8::1"),
+            ("10.0.0.1", &["5.6.7.8:"], "10.0.0.1"),
+            ("10.0.0.1", &[""], "10.0.0.1"),
             ("::ffff:10.0.0.1", &["2001:db8::1"], "2001:db8::1"),
             ("fd00::1", &["::ffff:5.6.7.8"], "5.6.7.8"),
         ] {

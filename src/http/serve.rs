@@ -1,5 +1,6 @@
 //! A listener: connections are accepted, bounded, and ended when the server stops.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -56,6 +57,8 @@ pub async fn serve(listener: TcpListener, front: Front, max_connections: usize, 
                         drop(slot);
                     });
                 }
+                // One client has left before it was accepted: the next one is fine.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
                 Err(error) => {
                     if complained.is_none_or(|at| at.elapsed() > COMPLAINT_PAUSE) {
                         tracing::warn!(%error, "connections cannot be accepted");

@@ -120,6 +120,37 @@ fn variables_work_like_flags() {
     assert_eq!((code, said.contains("--workers 0")), (64, true), "{said}");
 }
 
+/// Local addresses, as the system writes them, of the sockets on which a process listens.
+fn listening(process: u32) -> Vec<String> {
+    let own: BTreeSet<String> = std::fs::read_dir(format!("/proc/{process}/fd"))
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()?.to_str().map(str::to_owned))
+        .collect();
+    let mut found = Vec::new();
+    for table in ["tcp", "tcp6", "udp", "udp6"] {
+        for line in std::fs::read_to_string(format!("/proc/{process}/net/{table}")).unwrap_or_default().lines().skip(1)
+        {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // State 0A is LISTEN; a datagram socket waits in state 07.
+            if own.contains(&format!("socket:[{}]", fields[9])) && ["0A", "07"].contains(&fields[3]) {
+                found.push(fields[1].to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn it_listens_on_this_machine_only() {
+    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let daemon = Daemon::with(models.path(), data.path(), &[]);
+    let found = listening(daemon.child.id());
+    assert_eq!(found.len(), 2, "data and admin: {found:?}");
+    // 127.0.0.1 in the order of this machine's bytes.
+    assert!(found.iter().all(|address| address.starts_with("0100007F:")), "{found:?}");
+}
+
 /// Everything below a directory.
 fn files(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
