@@ -72,6 +72,7 @@ use engine::session::Runtime;
 use experiments::receipts::Receipts;
 use http::App;
 use http::auth::Keys;
+use http::body::BodyMemory;
 use http::connection::Front;
 use http::rate_limit::RateLimits;
 use http::serve::{End, Ended, serve};
@@ -166,6 +167,7 @@ impl Server {
             rate_limits: RateLimits::new(settings.rate_limit),
             trusted_proxies: settings.trusted_proxies.clone(),
             limits: settings.limits,
+            body_memory: BodyMemory::new(&settings.limits),
             patience: settings.patience,
             metrics: Arc::clone(&metrics),
             draining: AtomicBool::new(false),

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use super::App;
@@ -18,6 +19,11 @@ use super::exchange::Exchange;
 use crate::config::{Limits, Patience};
 use crate::engine::Refusal;
 use crate::metrics::{CutOff, Refused};
+
+/// Bytes of a body that are accounted for together.
+const STEP: usize = 64 << 10;
+/// Least memory for large bodies, in bytes.
+const LEAST_MEMORY: usize = 64 << 20;
 
 /// Refuses a body by its head: kind, encoding, size.
 pub async fn check_head(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -93,7 +99,8 @@ impl<T: RequestBody + Send> FromRequest<Arc<App>> for Checked<T> {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         let exchange = request.extensions().get::<Arc<Exchange>>().cloned();
-        let bytes = read(request.into_body(), app).await?;
+        let mut memory = None;
+        let bytes = read(request.into_body(), app, &mut memory).await?;
         if let Some(exchange) = exchange {
             exchange.body_complete();
         }
@@ -103,8 +110,39 @@ impl<T: RequestBody + Send> FromRequest<Arc<App>> for Checked<T> {
     }
 }
 
+/// Memory for the large bodies of all requests together.
+///
+/// Without it, as many clients as there are connections could each leave most of a body here.
+#[derive(Debug)]
+pub struct BodyMemory(Semaphore);
+
+impl BodyMemory {
+    /// Room for eight of the largest bodies, and for 64 MiB at least.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        let bytes = LEAST_MEMORY.max(8 * limits.max_body);
+        Self(Semaphore::new(bytes.div_ceil(STEP)))
+    }
+
+    /// Takes what a body of `length` bytes needs beyond what it holds. A first step is free.
+    fn grow<'a>(&'a self, held: &mut Option<SemaphorePermit<'a>>, length: usize) -> Result<(), Refusal> {
+        let holds = held.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let missing = (length / STEP).saturating_sub(holds);
+        if missing == 0 {
+            return Ok(());
+        }
+        let wanted = u32::try_from(missing).map_err(|_| Refusal::Overloaded)?;
+        let more = self.0.try_acquire_many(wanted).map_err(|_| Refusal::Overloaded)?;
+        match held {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        Ok(())
+    }
+}
+
 /// Reads a body to its end, within the limits of size and time.
-async fn read(mut body: Body, app: &App) -> Result<Vec<u8>, ApiError> {
+async fn read<'a>(mut body: Body, app: &'a App, memory: &mut Option<SemaphorePermit<'a>>) -> Result<Vec<u8>, ApiError> {
     let Patience { body: longest, body_idle: longest_pause, .. } = app.patience;
     let end = Instant::now() + longest;
     let mut whole = Vec::new();
@@ -127,6 +165,9 @@ async fn read(mut body: Body, app: &App) -> Result<Vec<u8>, ApiError> {
         if data.len() > app.limits.max_body - whole.len() {
             return Err(too_large(&app.limits));
         }
+        app.body_memory
+            .grow(memory, whole.len() + data.len())
+            .inspect_err(|_| app.metrics.refused(Refused::Overloaded))?;
         whole.extend_from_slice(&data);
     }
 }

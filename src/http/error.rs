@@ -226,7 +226,7 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Overloaded => {
-                Self::new(Code::Overloaded, "Too many texts are in work. Try again after the time in Retry-After.")
+                Self::new(Code::Overloaded, "Too much is in work. Try again after the time in Retry-After.")
             }
             Refusal::DeadlineExceeded => {
                 Self::new(Code::DeadlineExceeded, "The time for this request was over before its answer was there.")

@@ -57,6 +57,7 @@ use crate::keys::Scope;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use auth::Keys;
+use body::BodyMemory;
 use error::{ApiError, Code};
 use rate_limit::RateLimits;
 use routes::Routes;
@@ -78,6 +79,8 @@ pub struct App {
     pub trusted_proxies: Vec<IpNet>,
     /// Limits of requests.
     pub limits: Limits,
+    /// Memory for large bodies.
+    pub body_memory: BodyMemory,
     /// How long clients may keep the server waiting.
     pub patience: Patience,
     /// Counts events.

@@ -17,6 +17,7 @@ mod cli;
 mod daemon;
 mod fixture;
 mod invariants;
+mod large_bodies;
 mod model_files;
 mod process;
 mod scheduling;
