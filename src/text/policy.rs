@@ -3,7 +3,7 @@
 //! Markup is found by a tokenizer that follows the HTML standard, so that a tag here is what a
 //! browser would take for one: `a < b` is none.
 
-use html5gum::{DefaultEmitter, HtmlString, StartTag, Token, Tokenizer};
+use html5gum::{DefaultEmitter, HtmlString, StartTag, State, Token, Tokenizer};
 
 use crate::config::Markup;
 
@@ -134,15 +134,16 @@ fn refuse_tag(tag: &StartTag<()>) -> Result<(), PolicyError> {
     Ok(())
 }
 
-/// The text of a page: tags become white space, script and style go with their content, runs
-/// of white space become one space, control characters go, entities become characters.
+/// The text of a page: tags and comments become white space, script and style go with their
+/// content, runs of white space become one space, control characters go, entities become characters.
 fn strip(text: &str) -> Result<String, PolicyError> {
-    let text = text.replace("\r\n", "\n").replace('\r', "\n");
-    let mut emitter = DefaultEmitter::<usize>::new_with_span();
-    // The content of script and style is read as a browser does: up to the end tag of that name.
-    emitter.naively_switch_states(true);
+    // What goes must not leave a tag behind where there was none, as in `<</>b>`.
+    let mut text = text.replace("\r\n", "\n").replace('\r', "\n");
+    text.retain(|c| !is_control(c));
+    let text = text.replace("</>", " ");
+    let mut tokens = Tokenizer::new_with_emitter(text.as_str(), DefaultEmitter::<usize>::new_with_span());
     let (mut plain, mut hidden, mut end) = (String::with_capacity(text.len()), false, 0);
-    for Ok(token) in Tokenizer::new_with_emitter(text.as_str(), emitter) {
+    while let Some(Ok(token)) = tokens.next() {
         end = match token {
             Token::String(string) => {
                 if !hidden {
@@ -153,6 +154,11 @@ fn strip(text: &str) -> Result<String, PolicyError> {
             Token::StartTag(tag) => {
                 plain.push(' ');
                 hidden = is_hidden(&tag.name);
+                if hidden {
+                    // Up to the end tag of that name, as a browser reads it. The content of elements such as
+                    // textarea is read as markup here, though it is none: shown as it is, it could pass for a script.
+                    tokens.set_state(if tag.name.as_slice() == b"script" { State::ScriptData } else { State::RawText });
+                }
                 tag.span.end
             }
             Token::EndTag(tag) => {
@@ -160,8 +166,14 @@ fn strip(text: &str) -> Result<String, PolicyError> {
                 hidden &= !is_hidden(&tag.name);
                 tag.span.end
             }
-            Token::Comment(comment) => comment.span.end,
-            Token::Doctype(doctype) => doctype.span.end,
+            Token::Comment(comment) => {
+                plain.push(' ');
+                comment.span.end
+            }
+            Token::Doctype(doctype) => {
+                plain.push(' ');
+                doctype.span.end
+            }
             Token::Error(_) => end,
         };
     }
@@ -169,6 +181,7 @@ fn strip(text: &str) -> Result<String, PolicyError> {
         // A tag that never ends is none: "a <b" is a comparison.
         plain.push_str(text.get(end..).unwrap_or_default());
     }
+    // An entity can be a control character.
     plain.retain(|c| !is_control(c));
     let folded = plain.split_whitespace().collect::<Vec<_>>().join(" ");
     if folded.is_empty() { Err(PolicyError::OnlyMarkup) } else { Ok(folded) }
@@ -230,6 +243,14 @@ mod tests {
             ("if a < b &amp; b <c", "if a < b & b <c"),
             ("  two\r\n lines <!-- and a comment -->\u{7}end ", "two lines end"),
             ("<script>never closed", "<nothing>"),
+            ("<style>a </style x='>'> b <script>\"</scrip>\"</SCRIPT> c <STYLE/><i>d</style>", "b c"),
+            ("<textarea><script>a</script>b</textarea><xmp><i>c</xmp>", "b c"),
+            ("<noframe><b>a</b> <plaintext><i>b", "a b"),
+            ("<\u{1}b>a</b>", "a"),
+            ("<<!-- a comment -->b>", "< b>"),
+            ("<<!doctype html>b>", "< b>"),
+            ("<</>b>", "< b>"),
+            ("a&#1;b", "ab"),
         ] {
             let expected = if plain == "<nothing>" { Err(PolicyError::OnlyMarkup) } else { Ok(plain.to_owned()) };
             assert_eq!(apply(Markup::Strip, text), expected, "{text}");
