@@ -26,6 +26,8 @@ const MAX_JSON_BYTES: u64 = 16 << 20;
 const MAX_LABELS: usize = 100_000;
 /// Longest label, in bytes: labels are repeated in every answer, metric and receipt.
 const MAX_LABEL_BYTES: usize = 256;
+/// Longest file name and longest reason of an error, in bytes: a file can make either up.
+const MAX_ERROR_BYTES: usize = 512;
 
 /// A file of a model directory that cannot be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,9 +40,13 @@ pub struct ManifestError {
 }
 
 impl ManifestError {
-    /// An error about `file`.
+    /// An error about `file`, cut off where it is too long for a line of the log.
     pub fn new(file: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { file: file.into(), reason: reason.into() }
+        let (mut file, mut reason) = (file.into(), reason.into());
+        for text in [&mut file, &mut reason] {
+            text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
+        }
+        Self { file, reason }
     }
 }
 
@@ -365,6 +371,16 @@ mod tests {
         };
         assert_eq!(of("roberta").usable_positions(), Some(512));
         assert_eq!(of("bert").usable_positions(), Some(514));
+    }
+
+    #[test]
+    fn a_refusal_is_short_whatever_the_file_says() {
+        let directory = tempfile::tempdir().unwrap();
+        for options in [format!("{} = 1", "x".repeat(5_000)), format!("[sha256]\n\"{}\" = \"0\"", "ä".repeat(5_000))] {
+            fs::write(directory.path().join("model.toml"), options).unwrap();
+            let refusal = Manifest::read(directory.path()).unwrap_err();
+            assert_eq!((refusal.file.as_str(), refusal.reason.len()), ("model.toml", MAX_ERROR_BYTES));
+        }
     }
 
     #[test]
