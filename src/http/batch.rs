@@ -33,15 +33,16 @@ pub struct BatchOptions {
     #[serde(default)]
     pub return_probabilities: bool,
     /// Answer with the best labels, this many.
+    #[serde(default, deserialize_with = "json::whole_number")]
     #[schema(minimum = 1, maximum = 1000)]
     #[validate(range(min = 1, max = 1000, message = "top_k must be between 1 and 1000"))]
     pub top_k: Option<u32>,
     /// Model that shall answer; the default model if not said.
-    #[schema(max_length = 64, pattern = "^[a-z0-9][a-z0-9._-]{0,63}$")]
+    #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
     #[validate(custom(function = "check_name"))]
     pub model: Option<String>,
     /// Version that shall answer; the active one if not said.
-    #[schema(max_length = 64, pattern = "^[a-z0-9][a-z0-9._-]{0,63}$")]
+    #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
     #[validate(custom(function = "check_name"))]
     pub version: Option<String>,
     /// Who asks: experiments answer one user always with the same version.
@@ -72,11 +73,17 @@ enum BatchForms {
 #[expect(dead_code, reason = "only described")]
 struct TextList(Vec<Text>);
 
-/// A text. At most `--max-text-chars` characters, not blank, without NUL.
+/// A text. At most `--max-text-chars` characters, not blank, without NUL, and without control characters other than
+/// tab and the ends of lines unless `--markup` or the model says otherwise.
 #[derive(Debug, Deserialize, ToSchema)]
-#[schema(min_length = 1, max_length = 32768)]
+#[schema(
+    example = "My new card has not come yet, where is it?",
+    min_length = 1,
+    max_length = 32768,
+    pattern = r"^[^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F-\u009F]*[^\s\u0000-\u0008\u000E-\u001F\u007F-\u009F][^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F-\u009F]*$"
+)]
 #[expect(dead_code, reason = "only described")]
-struct Text(String);
+pub(super) struct Text(String);
 
 /// A batch in either form.
 #[derive(Debug)]
@@ -159,7 +166,7 @@ pub enum ItemOutcome {
     path = "/batch_predict",
     tag = "predictions",
     request_body = BatchForms,
-    params(("X-Request-Timeout-Ms" = Option<u64>, Header, minimum = 1, maximum = 86_400_000, description = "Time for the answer, in milliseconds; at most --max-timeout")),
+    params(("X-Request-Timeout-Ms" = Option<u64>, Header, nullable = false, format = "uint64", minimum = 1, maximum = 18_446_744_073_709_551_615_usize, description = "Time for the answer, in milliseconds; at most --max-timeout")),
     responses(
         (status = 200, body = BatchAnswer, description = "One result per text; a text that could not be answered has an error in its place"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON, cut short, or a header without a valid value"),

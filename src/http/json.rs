@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::error::{ApiError, Code};
 
@@ -27,6 +28,44 @@ pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     })?;
     reader.end().map_err(|error| explain(&error, ""))?;
     Ok(value)
+}
+
+/// Reads a number as JSON Schema has it: 3.0 and 3e0 are whole numbers too.
+///
+/// # Errors
+/// If it is none from 0 to 2³² - 1.
+pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    Option::<WholeNumber>::deserialize(deserializer).map(|number| number.map(|WholeNumber(number)| number))
+}
+
+struct WholeNumber(u32);
+
+impl<'de> Deserialize<'de> for WholeNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_u32(WholeNumberVisitor)
+    }
+}
+
+struct WholeNumberVisitor;
+
+impl Visitor<'_> for WholeNumberVisitor {
+    type Value = WholeNumber;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("u32")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<WholeNumber, E> {
+        u32::try_from(number).map(WholeNumber).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is whole and in range")]
+    fn visit_f64<E: Error>(self, number: f64) -> Result<WholeNumber, E> {
+        if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number) {
+            return Ok(WholeNumber(number as u32));
+        }
+        Err(E::invalid_value(Unexpected::Float(number), &self))
+    }
 }
 
 fn explain(error: &serde_json::Error, pointer: &str) -> ApiError {

@@ -11,6 +11,7 @@ use validator::{Validate, ValidateArgs, ValidationError};
 
 use super::App;
 use super::answer::{Prediction, View, prediction};
+use super::batch::Text;
 use super::body::{Checked, RequestBody};
 use super::checks;
 use super::deadline::Deadline;
@@ -23,23 +24,24 @@ use crate::config::Limits;
 #[serde(deny_unknown_fields)]
 #[validate(context = Limits)]
 pub struct PredictRequest {
-    /// The text. At most `--max-text-chars` characters, not blank, without NUL.
-    #[schema(example = "My new card has not come yet, where is it?", min_length = 1, max_length = 32768)]
+    /// The text.
+    #[schema(value_type = Text)]
     #[validate(custom(function = "check_text", use_context))]
     pub text: String,
     /// Answer with one score per label.
     #[serde(default)]
     pub return_probabilities: bool,
     /// Answer with the best labels, this many.
+    #[serde(default, deserialize_with = "json::whole_number")]
     #[schema(minimum = 1, maximum = 1000)]
     #[validate(range(min = 1, max = 1000, message = "top_k must be between 1 and 1000"))]
     pub top_k: Option<u32>,
     /// Model that shall answer; the default model if not said.
-    #[schema(max_length = 64, pattern = "^[a-z0-9][a-z0-9._-]{0,63}$")]
+    #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
     #[validate(custom(function = "check_name"))]
     pub model: Option<String>,
     /// Version that shall answer; the active one if not said.
-    #[schema(max_length = 64, pattern = "^[a-z0-9][a-z0-9._-]{0,63}$")]
+    #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
     #[validate(custom(function = "check_name"))]
     pub version: Option<String>,
     /// Who asks: experiments answer one user always with the same version.
@@ -80,7 +82,7 @@ impl RequestBody for PredictRequest {
     path = "/predict",
     tag = "predictions",
     request_body = PredictRequest,
-    params(("X-Request-Timeout-Ms" = Option<u64>, Header, minimum = 1, maximum = 86_400_000, description = "Time for the answer, in milliseconds; at most --max-timeout")),
+    params(("X-Request-Timeout-Ms" = Option<u64>, Header, nullable = false, format = "uint64", minimum = 1, maximum = 18_446_744_073_709_551_615_usize, description = "Time for the answer, in milliseconds; at most --max-timeout")),
     responses(
         (status = 200, body = Prediction),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON, cut short, or a header without a valid value"),
