@@ -3,6 +3,8 @@
 //! Files are hostile until checked: every one has a size cap, must be a regular file, and is
 //! read once; what is parsed is what was hashed.
 
+mod error;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -15,6 +17,7 @@ use sha2::{Digest, Sha256};
 use super::golden::Golden;
 use super::tensors::PaddingSide;
 use crate::config::{Markup, OnOverflow};
+pub use error::ManifestError;
 
 /// Largest graph or weight file: protobuf itself ends at 2 GiB.
 const MAX_GRAPH_BYTES: u64 = 2 << 30;
@@ -26,29 +29,6 @@ const MAX_JSON_BYTES: u64 = 16 << 20;
 const MAX_LABELS: usize = 100_000;
 /// Longest label, in bytes: labels are repeated in every answer, metric and receipt.
 const MAX_LABEL_BYTES: usize = 256;
-/// Longest file name and longest reason of an error, in bytes: a file can make either up.
-const MAX_ERROR_BYTES: usize = 512;
-
-/// A file of a model directory that cannot be used, and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: {reason}")]
-pub struct ManifestError {
-    /// File name within the model directory.
-    pub file: String,
-    /// One sentence.
-    pub reason: String,
-}
-
-impl ManifestError {
-    /// An error about `file`, cut off where it is too long for a line of the log.
-    pub fn new(file: impl Into<String>, reason: impl Into<String>) -> Self {
-        let (mut file, mut reason) = (file.into(), reason.into());
-        for text in [&mut file, &mut reason] {
-            text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
-        }
-        Self { file, reason }
-    }
-}
 
 /// The files of one model version, read and checked one by one.
 #[derive(Debug)]
@@ -371,16 +351,6 @@ mod tests {
         };
         assert_eq!(of("roberta").usable_positions(), Some(512));
         assert_eq!(of("bert").usable_positions(), Some(514));
-    }
-
-    #[test]
-    fn a_refusal_is_short_whatever_the_file_says() {
-        let directory = tempfile::tempdir().unwrap();
-        for options in [format!("{} = 1", "x".repeat(5_000)), format!("[sha256]\n\"{}\" = \"0\"", "ä".repeat(5_000))] {
-            fs::write(directory.path().join("model.toml"), options).unwrap();
-            let refusal = Manifest::read(directory.path()).unwrap_err();
-            assert_eq!((refusal.file.as_str(), refusal.reason.len()), ("model.toml", MAX_ERROR_BYTES));
-        }
     }
 
     #[test]

@@ -1,0 +1,43 @@
+//! Why a model directory cannot be used.
+
+/// Longest file name and longest reason of an error, in bytes: a file can make either up.
+const MAX_ERROR_BYTES: usize = 512;
+
+/// A file of a model directory that cannot be used, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {reason}")]
+pub struct ManifestError {
+    /// File name within the model directory.
+    pub file: String,
+    /// One sentence.
+    pub reason: String,
+}
+
+impl ManifestError {
+    /// An error about `file`, cut off where it is too long for a line of the log.
+    pub fn new(file: impl Into<String>, reason: impl Into<String>) -> Self {
+        let (mut file, mut reason) = (file.into(), reason.into());
+        for text in [&mut file, &mut reason] {
+            text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
+        }
+        Self { file, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::text::manifest::Manifest;
+
+    #[test]
+    fn a_refusal_is_short_whatever_the_file_says() {
+        let directory = tempfile::tempdir().unwrap();
+        for options in [format!("{} = 1", "x".repeat(5_000)), format!("[sha256]\n\"{}\" = \"0\"", "ä".repeat(5_000))] {
+            fs::write(directory.path().join("model.toml"), options).unwrap();
+            let refusal = Manifest::read(directory.path()).unwrap_err();
+            assert_eq!((refusal.file.as_str(), refusal.reason.len()), ("model.toml", MAX_ERROR_BYTES));
+        }
+    }
+}
