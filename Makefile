@@ -29,8 +29,12 @@ lint: ## Check formatting, lints and documentation
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items --quiet
 
 .PHONY: e2e
-e2e: onnxruntime ## Run the slower checks: every test question of BANKING77 through the server
+e2e: onnxruntime ## Run the slower checks of the real server: generated requests, all questions of BANKING77
 	.ci/e2e
+
+.PHONY: fuzz
+fuzz: ## Fuzz what reads foreign bytes, FUZZ_SECONDS (60) per target
+	.ci/fuzz
 
 .PHONY: nightly
 nightly: bench ## Run what takes longer still: the benchmarks

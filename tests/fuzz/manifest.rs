@@ -1,0 +1,77 @@
+//! The files of a model directory: whatever they hold, each is read or refused by name, in a short sentence.
+
+#![no_main]
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use predictd::config::{Markup, OnOverflow, TextDefaults};
+use predictd::text::manifest::{Manifest, ManifestError};
+use predictd::text::pipeline::Pipeline;
+use predictd::text::signature::{GraphInput, ScoreKind, Signature};
+use tempfile::TempDir;
+
+/// The files in the order of the input.
+const FILES: [&str; 5] = ["model.toml", "config.json", "labels.json", "tokenizer_config.json", "golden.json"];
+/// Ends a file of the input.
+const SEPARATOR: u8 = 0x1e;
+/// Longest error in bytes: it becomes a line of the log.
+const LONGEST_ERROR: usize = 1_024;
+
+static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    fs::write(directory.path().join("model.onnx"), "no graph").expect("a file");
+    directory
+});
+
+// Up to five files; one that is not there is empty in the input.
+fuzz_target!(|input: &[u8]| {
+    let directory = DIRECTORY.path();
+    let mut parts = input.splitn(FILES.len(), |byte| *byte == SEPARATOR);
+    for file in FILES {
+        put(&directory.join(file), parts.next().unwrap_or_default());
+    }
+    match Manifest::read(directory) {
+        Ok(manifest) => assemble(manifest),
+        Err(error) => check(&error),
+    }
+});
+
+fn put(path: &Path, content: &[u8]) {
+    let done = if content.is_empty() { fs::remove_file(path) } else { fs::write(path, content) };
+    if let Err(error) = done {
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{}", path.display());
+    }
+}
+
+/// Fits what was read to a graph that takes texts and gives two scores.
+fn assemble(mut manifest: Manifest) {
+    let signature = Signature {
+        input: GraphInput::Texts { name: "text".to_owned(), rank: 1 },
+        scores: ScoreKind::Logits,
+        width: 2,
+        batch_dependent: false,
+        labels: None,
+        many_labels: false,
+    };
+    let defaults = TextDefaults { on_overflow: OnOverflow::Truncate, markup: Markup::Reject };
+    _ = manifest.config.usable_positions();
+    match Pipeline::assemble(&mut manifest, &signature, defaults) {
+        Ok(pipeline) => {
+            assert!(matches!(pipeline.labels().len(), 0..=2));
+            if let Some(golden) = pipeline.golden() {
+                _ = golden.check();
+            }
+        }
+        Err(error) => check(&error),
+    }
+}
+
+fn check(error: &ManifestError) {
+    let text = error.to_string();
+    assert!(!error.file.is_empty() && !error.reason.is_empty(), "{text}");
+    assert!(text.len() <= LONGEST_ERROR, "{} bytes: {text}", text.len());
+}
