@@ -1,6 +1,6 @@
 //! What serving costs: each benchmark prints figures that belong together, taken in one run.
 //!
-//! `cargo bench --bench serving` runs all of them, `cargo bench --bench serving -- NAME` one.
+//! `cargo bench --bench serving` runs the short ones, `cargo bench --bench serving -- NAME` one.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,9 +10,14 @@
     reason = "a benchmark prints and may panic"
 )]
 
+mod answer;
 mod footprint;
+mod latencies;
 mod latency;
 mod mixed_load;
+mod open_loop;
+mod overload;
+mod probes;
 mod process;
 mod weights;
 
@@ -20,20 +25,30 @@ mod weights;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+type Benchmark = (&'static str, fn(&[String]));
+
+/// What runs when no name is given.
+const SHORT: &[Benchmark] = &[
+    ("footprint", |_| footprint::run()),
+    ("weights", weights::run),
+    ("latency", |_| latency::run()),
+    ("mixed_load", mixed_load::run),
+];
+
+/// Minutes each: by name only.
+const LONG: &[Benchmark] = &[("open_loop", open_loop::run), ("overload", overload::run)];
+
 fn main() {
     // Cargo adds `--bench` to what the user says.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let (name, rest) = arguments.split_first().map_or(("all", &[][..]), |(name, rest)| (name.as_str(), rest));
-    match name {
-        "footprint" => footprint::run(),
-        "latency" => latency::run(),
-        "mixed_load" => mixed_load::run(rest),
-        "weights" => weights::run(rest),
-        _ => {
-            footprint::run();
-            weights::run(&[]);
-            latency::run();
-            mixed_load::run(&[]);
-        }
+    if name == "all" {
+        return SHORT.iter().for_each(|(_, run)| run(&[]));
     }
+    let known = || SHORT.iter().chain(LONG);
+    if let Some((_, run)) = known().find(|(known, _)| *known == name) {
+        return run(rest);
+    }
+    println!("no benchmark is called {name}; there are {:?}", known().map(|(name, _)| *name).collect::<Vec<_>>());
+    std::process::exit(2);
 }

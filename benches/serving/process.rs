@@ -2,8 +2,10 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_predictd");
 
 /// Texts of the models' golden examples: what the benchmarks ask.
 pub(crate) fn golden_texts(model: &str) -> Vec<(String, String)> {
@@ -13,14 +15,29 @@ pub(crate) fn golden_texts(model: &str) -> Vec<(String, String)> {
     golden["examples"].as_array().unwrap().iter().map(|e| (text(e, "text"), text(e, "label"))).collect()
 }
 
+/// True if the server takes an option of this name.
+pub(crate) fn has_option(name: &str) -> bool {
+    let help = Command::new(BINARY).args(["serve", "--help"]).output().unwrap();
+    String::from_utf8(help.stdout).unwrap().split_whitespace().any(|word| word == name)
+}
+
+/// Processor time used so far, user and system, by `self`, `thread-self` or a process id.
+pub(crate) fn cpu_of(who: &str) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{who}/stat")).unwrap();
+    // The name in parentheses may hold spaces; utime and stime are the 14th and 15th field.
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
+
 /// A running `predictd`; killed when dropped.
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: String,
+    /// Address of the admin listener, if it was asked for by `--admin-listen`.
+    pub(crate) admin: Option<String>,
     /// From the start of the process to a ready answer.
     pub(crate) start_to_ready: Duration,
-    // Kept open: a closed pipe would fail the server's log lines.
-    _log: BufReader<ChildStderr>,
     _data: tempfile::TempDir,
 }
 
@@ -28,34 +45,33 @@ impl Process {
     pub(crate) fn start(options: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
         let start = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_predictd"))
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--admin-listen",
-                "127.0.0.1:0",
-                "--log-format",
-                "json",
-                "--data-dir",
-                data.path().to_str().unwrap(),
-            ])
+        let mut child = Command::new(BINARY)
+            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--data-dir", data.path().to_str().unwrap()])
             .args(options)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
-        let address = loop {
+        let (mut address, mut admin) = (None, None);
+        while address.is_none() || (admin.is_none() && options.contains(&"--admin-listen")) {
             let mut line = String::new();
             assert!(log.read_line(&mut line).unwrap() > 0, "the server ended before it listened");
             let event: serde_json::Value = serde_json::from_str(&line).unwrap();
-            if event["message"] == "listening" {
-                break event["address"].as_str().unwrap().to_owned();
+            match event["message"].as_str() {
+                Some("listening") => address = event["address"].as_str().map(str::to_owned),
+                Some("the admin listener is ready") => admin = event["address"].as_str().map(str::to_owned),
+                _ => {}
             }
-        };
+        }
+        // A full pipe would make the server wait at its next log line.
+        let drain = move || _ = std::io::copy(&mut log, &mut std::io::sink());
+        std::thread::Builder::new().name("log".to_owned()).spawn(drain).unwrap();
+        let address = address.unwrap();
         while !all_ready(&address) {
             std::thread::sleep(Duration::from_millis(2));
         }
-        Self { child, address, start_to_ready: start.elapsed(), _log: log, _data: data }
+        Self { child, address, admin, start_to_ready: start.elapsed(), _data: data }
     }
 
     /// Resident memory in MiB.
@@ -67,11 +83,29 @@ impl Process {
 
     /// Processor time used so far, user and system.
     pub(crate) fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        // The name in parentheses may hold spaces; utime and stime are the 14th and 15th field.
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        Duration::from_millis(ticks * 10)
+        cpu_of(&self.child.id().to_string())
+    }
+
+    /// True if the process that was started has not ended.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Tells the server to stop.
+    pub(crate) fn terminate(&self) {
+        assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// How the process ended; nothing if it has not within `limit`.
+    pub(crate) fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let start = Instant::now();
+        loop {
+            let status = self.child.try_wait().unwrap();
+            if status.is_some() || start.elapsed() > limit {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 
