@@ -1,0 +1,175 @@
+//! Ten times more than the server can do: what it still answers, how fast it refuses the rest,
+//! whether its probes answer meanwhile, its memory, and how soon it is itself again.
+//!
+//! `cargo bench --bench serving -- overload [SECONDS] [TIMEOUT_MS] [CONNECTIONS]`
+//!
+//! `MiniLM`, single texts. A timeout of 0 sends no X-Request-Timeout-Ms. The connections are as many as clients
+//! of ten times the capacity would open; with few of them the generator, not the server, would refuse.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::latencies::Latencies;
+use crate::open_loop::{Ask, Load, Outcome, send};
+use crate::probes::{PATHS, Probed, probe};
+use crate::process::{Client, Process, golden_texts, has_option};
+
+const MODEL: &str = "banking77-minilm";
+const CLIENTS: usize = 16;
+const WARM_UP: Duration = Duration::from_secs(1);
+const CLOSED_LOOP: Duration = Duration::from_secs(5);
+const BASELINE: Duration = Duration::from_secs(15);
+const OVERLOAD: f64 = 10.0;
+const AFTERWARDS: Duration = Duration::from_secs(20);
+
+/// Requests per second that a few clients get answered when each waits for its answer.
+fn capacity(address: &str) -> f64 {
+    let texts = golden_texts(MODEL);
+    let answered = AtomicUsize::new(0);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for first in 0..CLIENTS {
+            let (texts, answered) = (&texts, &answered);
+            scope.spawn(move || {
+                let mut client = Client::connect(address);
+                for (text, label) in texts.iter().cycle().skip(first) {
+                    let body = serde_json::json!({ "text": text, "model": MODEL }).to_string();
+                    let (status, answer) = client.request("POST", "/predict", &body);
+                    assert!(status == 200 && answer.contains(label), "a wrong answer is no figure: {status} {answer}");
+                    if start.elapsed() > WARM_UP + CLOSED_LOOP {
+                        return;
+                    }
+                    answered.fetch_add(usize::from(start.elapsed() > WARM_UP), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    answered.into_inner() as f64 / CLOSED_LOOP.as_secs_f64()
+}
+
+/// What was seen beside the load.
+struct Beside {
+    probes: Vec<(String, Probed)>,
+    /// Most resident memory, in MiB.
+    memory: f64,
+}
+
+/// Watches memory and probes on every listener until `stop`.
+fn watch(server: &Process, stop: &AtomicBool) -> Beside {
+    let listeners = [("data", Some(&server.address)), ("admin", server.admin.as_ref())];
+    std::thread::scope(|scope| {
+        let mut probes = Vec::new();
+        for (listener, address) in listeners.into_iter().filter_map(|(name, address)| Some((name, address?))) {
+            for path in PATHS {
+                probes.push((format!("{listener} {path}"), scope.spawn(move || probe(address, path, stop))));
+            }
+        }
+        let mut memory = 0_f64;
+        while !stop.load(Ordering::Relaxed) {
+            memory = memory.max(server.resident_mib());
+            sleep(Duration::from_millis(100));
+        }
+        Beside { probes: probes.into_iter().map(|(name, probe)| (name, probe.join().unwrap())).collect(), memory }
+    })
+}
+
+/// Per second of intended time: the p99 of answers of 200, and whether every request got one.
+fn by_second(outcome: &Outcome) -> Vec<(Duration, bool)> {
+    let second = |second| {
+        let of_it = || outcome.answers.iter().filter(move |answer| answer.intended.as_secs() == second);
+        let ok: Latencies = of_it().filter(|answer| answer.status == 200).map(|answer| answer.latency).collect();
+        (ok.percentile(99), ok.count() > 0 && ok.count() == of_it().count())
+    };
+    (0..outcome.duration.as_secs()).map(second).collect()
+}
+
+/// Prints the p99 of every second after the overload, and from when on it is as before.
+fn print_recovery(baseline: &Outcome, after: &Outcome) {
+    // The first second opens connections.
+    let usual = by_second(baseline).iter().skip(1).map(|(p99, _)| *p99).max().unwrap_or_default();
+    let seconds = by_second(after);
+    let shown: Vec<String> = seconds
+        .iter()
+        .map(|(p99, all)| format!("{:.0}{}", 1e3 * p99.as_secs_f64(), if *all { "" } else { "!" }))
+        .collect();
+    println!("p99 of 200s by second afterwards, in ms (!: not all were 200): {}", shown.join(" "));
+    let normal = seconds.iter().position(|(p99, all)| *all && *p99 <= usual);
+    let settled = seconds.iter().rposition(|(p99, all)| !all || *p99 > usual).map_or(0, |last| last + 1);
+    println!(
+        "normal p99 again (at most {:.1} ms, the slowest second of the baseline): first in {}, always from second {} on",
+        1e3 * usual.as_secs_f64(),
+        normal.map_or("no second".to_owned(), |second| format!("second {second}")),
+        settled
+    );
+}
+
+/// Measures and prints.
+pub(crate) fn run(arguments: &[String]) {
+    let argument = |i: usize, default| arguments.get(i).map_or(default, |argument| argument.parse::<u64>().unwrap());
+    let duration = Duration::from_secs(argument(0, 60));
+    let timeout = Some(Duration::from_millis(argument(1, 2_000))).filter(|timeout| !timeout.is_zero());
+    let max_connections = usize::try_from(argument(2, 4_096)).unwrap();
+    let slots = (2 * max_connections).to_string();
+    let mut options = vec!["--max-connections", slots.as_str()];
+    if has_option("--admin-listen") {
+        options.extend(["--admin-listen", "127.0.0.1:0"]);
+    }
+    let server = Process::start(&options);
+    let capacity = capacity(&server.address);
+    println!("capacity, {CLIENTS} clients in a closed loop: {capacity:.0}/s");
+
+    let asks: Arc<[Ask]> = Ask::golden(MODEL, timeout).into();
+    let load = |times: f64, duration| Load {
+        address: server.address.clone(),
+        rate: times * capacity,
+        duration,
+        asks: Arc::clone(&asks),
+        max_connections,
+        patience: timeout.unwrap_or(Duration::from_secs(10)),
+    };
+    let baseline = send(&load(0.5, BASELINE));
+    baseline.print("before, half the capacity");
+    let memory = server.resident_mib();
+    let stop = AtomicBool::new(false);
+    let (overload, beside, after) = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| watch(&server, &stop));
+        let overload = scope.spawn(|| send(&load(OVERLOAD, duration)));
+        sleep(duration);
+        stop.store(true, Ordering::Relaxed);
+        // The answers of the overload may still be coming.
+        let after = send(&load(0.5, AFTERWARDS));
+        (overload.join().unwrap(), beside.join().unwrap(), after)
+    });
+    overload.print("overload");
+    after.print("afterwards, half the capacity");
+
+    let [ok, refused] = [200, 503].map(|status| overload.latencies(status));
+    let goodput = overload.per_second(ok.count());
+    println!("offered {:.0}/s, goodput {goodput:.0}/s, {:.2} of capacity", OVERLOAD * capacity, goodput / capacity);
+    let ms = |time: Duration| 1e3 * time.as_secs_f64();
+    println!(
+        "p99 of {} 503s {:.1} ms (goal 20), p99 of 200s {:.0} ms",
+        refused.count(),
+        ms(refused.percentile(99)),
+        ms(ok.percentile(99))
+    );
+    let from_writing: Latencies =
+        overload.answers.iter().filter(|a| a.status == 503).map(|a| a.latency.saturating_sub(a.delay)).collect();
+    println!("503s without the wait for one of {max_connections} connections: {from_writing}");
+    for (name, Probed { latencies, statuses, failed }) in &beside.probes {
+        println!("probe {name}: {latencies} (goal p99 50), statuses {statuses:?}, failed {failed}");
+    }
+    println!(
+        "resident memory {memory:.0} MiB before, at most {:.0} MiB during: {:.2} of before",
+        beside.memory,
+        beside.memory / memory
+    );
+    print_recovery(&baseline, &after);
+
+    let unexpected = |outcome: &Outcome| {
+        outcome.wrong + outcome.answers.iter().filter(|answer| ![200, 503, 504].contains(&answer.status)).count()
+    };
+    assert!([&baseline, &overload, &after].into_iter().map(unexpected).sum::<usize>() == 0, "see above");
+}
