@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::latencies::Latencies;
 use crate::open_loop::{Ask, Load, Outcome, send};
 use crate::probes::{PATHS, Probed, probe};
-use crate::process::{Client, Process, golden_texts, has_option};
+use crate::process::{Client, Process, golden_texts};
 
 const MODEL: &str = "banking77-minilm";
 const CLIENTS: usize = 16;
@@ -58,10 +58,10 @@ struct Beside {
 
 /// Watches memory and probes on every listener until `stop`.
 fn watch(server: &Process, stop: &AtomicBool) -> Beside {
-    let listeners = [("data", Some(&server.address)), ("admin", server.admin.as_ref())];
+    let listeners = [("data", &server.address), ("admin", &server.admin)];
     std::thread::scope(|scope| {
         let mut probes = Vec::new();
-        for (listener, address) in listeners.into_iter().filter_map(|(name, address)| Some((name, address?))) {
+        for (listener, address) in listeners {
             for path in PATHS {
                 probes.push((format!("{listener} {path}"), scope.spawn(move || probe(address, path, stop))));
             }
@@ -112,11 +112,7 @@ pub(crate) fn run(arguments: &[String]) {
     let timeout = Some(Duration::from_millis(argument(1, 2_000))).filter(|timeout| !timeout.is_zero());
     let max_connections = usize::try_from(argument(2, 4_096)).unwrap();
     let slots = (2 * max_connections).to_string();
-    let mut options = vec!["--max-connections", slots.as_str()];
-    if has_option("--admin-listen") {
-        options.extend(["--admin-listen", "127.0.0.1:0"]);
-    }
-    let server = Process::start(&options);
+    let server = Process::start(&["--max-connections", slots.as_str()]);
     let capacity = capacity(&server.address);
     println!("capacity, {CLIENTS} clients in a closed loop: {capacity:.0}/s");
 

@@ -15,12 +15,6 @@ pub(crate) fn golden_texts(model: &str) -> Vec<(String, String)> {
     golden["examples"].as_array().unwrap().iter().map(|e| (text(e, "text"), text(e, "label"))).collect()
 }
 
-/// True if the server takes an option of this name.
-pub(crate) fn has_option(name: &str) -> bool {
-    let help = Command::new(BINARY).args(["serve", "--help"]).output().unwrap();
-    String::from_utf8(help.stdout).unwrap().split_whitespace().any(|word| word == name)
-}
-
 /// Processor time used so far, user and system, by `self`, `thread-self` or a process id.
 pub(crate) fn cpu_of(who: &str) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{who}/stat")).unwrap();
@@ -34,8 +28,7 @@ pub(crate) fn cpu_of(who: &str) -> Duration {
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: String,
-    /// Address of the admin listener, if it was asked for by `--admin-listen`.
-    pub(crate) admin: Option<String>,
+    pub(crate) admin: String,
     /// From the start of the process to a ready answer.
     pub(crate) start_to_ready: Duration,
     _data: tempfile::TempDir,
@@ -53,21 +46,17 @@ impl Process {
             .spawn()
             .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
-        let (mut address, mut admin) = (None, None);
-        while address.is_none() || (admin.is_none() && options.contains(&"--admin-listen")) {
+        let (address, admin) = loop {
             let mut line = String::new();
             assert!(log.read_line(&mut line).unwrap() > 0, "the server ended before it listened");
             let event: serde_json::Value = serde_json::from_str(&line).unwrap();
-            match event["message"].as_str() {
-                Some("listening") => address = event["address"].as_str().map(str::to_owned),
-                Some("the admin listener is ready") => admin = event["address"].as_str().map(str::to_owned),
-                _ => {}
+            if event["message"] == "listening" {
+                break (event["address"].as_str().unwrap().to_owned(), event["admin"].as_str().unwrap().to_owned());
             }
-        }
+        };
         // A full pipe would make the server wait at its next log line.
         let drain = move || _ = std::io::copy(&mut log, &mut std::io::sink());
         std::thread::Builder::new().name("log".to_owned()).spawn(drain).unwrap();
-        let address = address.unwrap();
         while !all_ready(&address) {
             std::thread::sleep(Duration::from_millis(2));
         }
