@@ -57,7 +57,9 @@ pub struct Limits {
 /// How long a client may keep the server waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// For a whole head, from its first byte; on a new connection, from its start.
+    /// For the first byte on a new connection.
+    pub first_byte: Duration,
+    /// For a whole head, from its first byte; and for a TLS handshake.
     pub header: Duration,
     /// For the next bytes of a body.
     pub body_idle: Duration,
@@ -89,6 +91,8 @@ pub struct Settings {
     pub allow_anonymous: bool,
     /// File of the API keys.
     pub keys: PathBuf,
+    /// That file was named: it must be there.
+    pub keys_named: bool,
     /// Texts a second for each key without a rate of its own and each client address.
     pub rate_limit: Option<NonZeroU32>,
     /// Proxies whose forwarded addresses are believed.
@@ -107,6 +111,8 @@ pub struct Settings {
     pub onnxruntime: Option<PathBuf>,
     /// Limits of requests.
     pub limits: Limits,
+    /// Longest forecast wait for a worker.
+    pub max_wait: Duration,
     /// Time between "not ready" and the end of accepting.
     pub drain_delay: Duration,
     /// Time for requests in work to finish.
@@ -130,6 +136,7 @@ impl Settings {
         const MOST_THREADS: usize = 1_024;
         const LONGEST: Duration = Duration::from_hours(24);
         let set = |path: PathBuf| Some(path).filter(|path| !path.as_os_str().is_empty());
+        let keys = args.keys.clone().and_then(set);
         let (tls_cert, tls_key) = (args.tls_cert.clone().and_then(set), args.tls_key.clone().and_then(set));
         let mut wrong = Vec::new();
         let mut check = |holds: bool, sentence: String| {
@@ -180,11 +187,13 @@ impl Settings {
             listen: args.listen,
             admin_listen: args.admin_listen,
             allow_anonymous: args.allow_anonymous,
-            keys: args.keys.and_then(set).unwrap_or_else(|| in_data("keys.toml")),
+            keys_named: keys.is_some(),
+            keys: keys.unwrap_or_else(|| in_data("keys.toml")),
             rate_limit: NonZeroU32::new(args.rate_limit),
             trusted_proxies: args.trusted_proxies,
             tls: tls_cert.zip(tls_key).map(|(cert, key)| TlsFiles { cert, key }),
             patience: Patience {
+                first_byte: args.first_byte_timeout,
                 header: args.header_timeout,
                 body_idle: args.body_idle_timeout,
                 body: args.body_timeout,
@@ -208,6 +217,7 @@ impl Settings {
                 timeout: args.timeout,
                 max_timeout: args.max_timeout,
             },
+            max_wait: args.max_wait,
             drain_delay: args.drain_delay,
             grace: args.grace,
             texts: TextDefaults { on_overflow: args.on_overflow, markup: args.markup },
@@ -218,9 +228,11 @@ impl Settings {
 }
 
 /// The options that are times, but for `--timeout`: name, value, whether it can be 0.
-fn times(args: &Args) -> [(&'static str, Duration, bool); 8] {
+fn times(args: &Args) -> [(&'static str, Duration, bool); 10] {
     [
         ("max-timeout", args.max_timeout, false),
+        ("max-wait", args.max_wait, false),
+        ("first-byte-timeout", args.first_byte_timeout, false),
         ("header-timeout", args.header_timeout, false),
         ("body-idle-timeout", args.body_idle_timeout, false),
         ("body-timeout", args.body_timeout, false),

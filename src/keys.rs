@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::num::NonZeroU32;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -28,7 +28,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 /// Every key begins with it, so that scanners for leaked secrets can find them.
-const PREFIX: &str = "pd_";
+pub const PREFIX: &str = "pd_";
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 /// Most keys in a file: each request is compared with all of them.
@@ -203,8 +203,11 @@ impl KeyFile {
 /// A sentence; the file is as it was then.
 pub fn change<T>(path: &Path, change: impl FnOnce(&mut KeyFile) -> Result<T, String>) -> Result<T, String> {
     let said = |what: &str, error: io::Error| format!("{what}: {error}");
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(|error| said("its directory", error))?;
+    let parent = |path: &Path| path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    fs::create_dir_all(parent(path)).map_err(|error| said("its directory", error))?;
+    // A link stays one: what it points to is replaced.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = &parent(path);
     // Two commands at a time take turns; the file itself cannot be locked, it is replaced.
     let lock = open_private(&beside(path, "lock")).map_err(|error| said("its lock", error))?;
     lock.lock().map_err(|error| said("its lock", error))?;
@@ -214,6 +217,7 @@ pub fn change<T>(path: &Path, change: impl FnOnce(&mut KeyFile) -> Result<T, Str
     let write = || {
         let mut written = open_private(&new)?;
         written.set_len(0)?;
+        keep_owner(&written, path, folder)?;
         written.write_all(file.text().map_err(io::Error::other)?.as_bytes())?;
         written.sync_all()?;
         fs::rename(&new, path)?;
@@ -221,6 +225,20 @@ pub fn change<T>(path: &Path, change: impl FnOnce(&mut KeyFile) -> Result<T, Str
     };
     write().map_err(|error| said("it cannot be written", error))?;
     Ok(outcome)
+}
+
+/// Gives a new file the owner and mode of the one it replaces: the server that reads it may be another user.
+fn keep_owner(new: &File, old: &Path, folder: &Path) -> io::Result<()> {
+    let own = new.metadata()?;
+    if let Ok(old) = fs::metadata(old) {
+        if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
+            fchown(new, Some(old.uid()), Some(old.gid()))?;
+        }
+        return new.set_permissions(old.permissions());
+    }
+    let folder = fs::metadata(folder)?;
+    // Only root can give a file away; everybody else keeps it.
+    if own.uid() == 0 && folder.uid() != 0 { fchown(new, Some(folder.uid()), Some(folder.gid())) } else { Ok(()) }
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

@@ -37,7 +37,8 @@
 //! - `ort` is imported in `onnx.rs` and under `onnx/` only, `tokenizers` in `text/tokenizer.rs` only.
 //! - axum and status codes stay under `http/`.
 //! - No clock, no lock, nothing async in `engine/batching.rs` and under `text/`.
-//! - The environment is read in `config.rs` only.
+//! - The environment is read in `config.rs` only, but for the variables of options, which clap reads.
+//! - A route is added in `http/routes.rs` only, with who may use it.
 //! - No unbounded channel. No `unsafe`.
 
 pub mod cli;
@@ -57,8 +58,8 @@ pub mod watched;
 
 use std::convert::Infallible;
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -66,6 +67,7 @@ use tokio_util::sync::CancellationToken;
 
 use config::Settings;
 use engine::Engine;
+use engine::forecast::Forecast;
 use engine::gate::Gate;
 use engine::model::{Host, ModelSource};
 use engine::session::Runtime;
@@ -82,7 +84,9 @@ use registry::Registry;
 use shutdown::Shutdown;
 
 /// Longest wait for worker threads once all requests are answered.
-const WORKER_END: Duration = Duration::from_secs(2);
+const WORKER_END: Duration = Duration::from_millis(500);
+/// How long before the end of the grace time requests without an answer are told that there will be none.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Connections to the admin listener at a time.
 const ADMIN_CONNECTIONS: usize = 32;
 /// Time for the admin listener's own end: it answers until everything else has ended.
@@ -160,7 +164,7 @@ impl Server {
             .map_err(|error| RunError::Configuration(format!("--receipt-keys {}: {error}", receipt_keys.display())))?;
         let metrics = Arc::new(Metrics::new().map_err(|error| RunError::Failed(error.to_string()))?);
         let app = App {
-            engine: Engine::new(settings.limits.max_inflight_texts, Arc::clone(&metrics)),
+            engine: Engine::new(settings.limits.max_inflight_texts, settings.max_wait, Arc::clone(&metrics)),
             registry: Arc::new(registry),
             receipts,
             keys,
@@ -173,7 +177,8 @@ impl Server {
             draining: AtomicBool::new(false),
         };
         let gate = Arc::new(Gate::new(settings.workers));
-        let host = Host { runtime, gate, workers: settings.workers, texts: settings.texts, metrics };
+        let forecast = Arc::new(Forecast::new(settings.workers));
+        let host = Host { runtime, gate, forecast, workers: settings.workers, texts: settings.texts, metrics };
         let (drain_delay, grace) = (settings.drain_delay, settings.grace);
         Ok(Self { app: Arc::new(app), sources, host, tls, drain_delay, grace })
     }
@@ -209,12 +214,16 @@ impl Server {
         let front = Front::new("data", http::router(Arc::clone(&self.app)), &self.app, self.tls);
         let connections = descriptors::make_room(self.app.limits.max_connections);
         let stop = CancellationToken::new();
+        let stopped = OnceLock::new();
         let drain = async {
             shutdown.soft.cancelled().await;
             self.app.draining.store(true, Ordering::Relaxed);
             tracing::info!("the server was told to stop: it is not ready any more");
             tokio::time::sleep(self.drain_delay).await;
+            stopped.get_or_init(Instant::now);
             stop.cancel();
+            tokio::time::sleep(self.grace.saturating_sub(LAST_WORDS.min(self.grace / 4))).await;
+            self.app.engine.give_up();
             std::future::pending::<Infallible>().await
         };
         let end = End { stop: stop.clone(), grace: self.grace, at_once: shutdown.hard.clone() };
@@ -236,10 +245,11 @@ impl Server {
             }
         }
         // Nothing is loaded any more: at most the model whose load had begun.
+        let left = stopped.get().map_or(Duration::ZERO, |at: &Instant| self.grace.saturating_sub(at.elapsed()));
         tokio::select! {
             _ = loading => {}
             () = shutdown.hard.cancelled() => {}
-            () = tokio::time::sleep(self.grace) => {}
+            () = tokio::time::sleep(left) => {}
         }
         self.app.registry.close(Instant::now() + WORKER_END);
         admin_stop.cancel();

@@ -1,6 +1,7 @@
 //! Files that operators replace while the server runs: keys and certificates.
 
 use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -75,7 +76,10 @@ impl<T: Send + Sync + 'static> Watched<T> {
         let watched: Weak<Self> = Arc::downgrade(self);
         let watch = move || {
             while let Some(watched) = watched.upgrade() {
-                watched.look();
+                // Without this thread no change would be seen any more.
+                if catch_unwind(AssertUnwindSafe(|| watched.look())).is_err() {
+                    tracing::error!(what = watched.what, "reading changed files panicked: the old ones stay");
+                }
                 drop(watched);
                 std::thread::sleep(PAUSE);
             }

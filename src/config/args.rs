@@ -64,7 +64,7 @@ pub struct Args {
     #[arg(long, env = "PREDICTD_ADMIN_LISTEN", default_value = "127.0.0.1:8001", value_name = "ADDRESS:PORT")]
     pub admin_listen: SocketAddr,
 
-    /// Answer predictions and feedback without a key; a data listener that is not on loopback needs this or keys.
+    /// Answer everybody without a key, but for metrics once there are keys; a data listener that is not on loopback needs this or keys.
     #[arg(
         long,
         env = "PREDICTD_ALLOW_ANONYMOUS",
@@ -133,7 +133,11 @@ pub struct Args {
     #[arg(long, env = "PREDICTD_MAX_CONNECTIONS", default_value_t = 1_024, value_name = "N")]
     pub max_connections: usize,
 
-    /// Longest wait for the whole head of a request, from its first byte; on a new connection, from its start.
+    /// Longest wait for the first byte on a new connection.
+    #[arg(long, env = "PREDICTD_FIRST_BYTE_TIMEOUT", default_value = "5s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub first_byte_timeout: Duration,
+
+    /// Longest wait for the whole head of a request, from its first byte; and for a TLS handshake.
     #[arg(long, env = "PREDICTD_HEADER_TIMEOUT", default_value = "5s", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub header_timeout: Duration,
 
@@ -160,6 +164,10 @@ pub struct Args {
     /// Most time that a client can ask for by X-Request-Timeout-Ms.
     #[arg(long, env = "PREDICTD_MAX_TIMEOUT", default_value = "60s", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub max_timeout: Duration,
+
+    /// Longest forecast wait for a worker; what would wait longer, or past its own time, is refused with 503.
+    #[arg(long, env = "PREDICTD_MAX_WAIT", default_value = "5s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub max_wait: Duration,
 
     /// Time between "not ready" and the end of accepting, when the server is told to stop.
     #[arg(long, env = "PREDICTD_DRAIN_DELAY", default_value = "0s", value_parser = humantime::parse_duration, value_name = "TIME")]

@@ -5,12 +5,14 @@
 //! - [`batching`]: which waiting text runs next (pure)
 //! - [`queue`]: the waiting texts of one model
 //! - [`gate`]: run permits over all models
+//! - [`forecast`]: how long a text would wait
 //! - [`worker`]: the thread that owns a session
 //!
 //! One permit per text, held from admission to reply, bounds everything behind it: a queue
 //! cannot be full, so pushing to it cannot fail.
 
 pub mod batching;
+pub mod forecast;
 pub mod gate;
 pub mod model;
 pub mod queue;
@@ -18,12 +20,14 @@ pub mod session;
 pub mod worker;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{Metrics, Refused};
 use crate::text::heads::{Decision, OutputError};
+use crate::text::policy::PolicyError;
 use crate::text::tokenizer::TokenizeError;
 use model::Model;
 
@@ -58,7 +62,15 @@ pub enum TextError {
 /// Why a whole request got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// All permits are taken.
+    /// A text that the model's policy refuses.
+    #[error("{error}")]
+    Unfit {
+        /// Its place in the request.
+        index: usize,
+        /// Why.
+        error: PolicyError,
+    },
+    /// All permits are taken, or the answer would come too late.
     #[error("too many texts are being worked on")]
     Overloaded,
     /// Its time ran out.
@@ -87,14 +99,22 @@ impl Drop for Left<'_> {
 #[derive(Debug)]
 pub struct Engine {
     permits: Arc<Semaphore>,
+    max_wait: Duration,
+    given_up: CancellationToken,
     metrics: Arc<Metrics>,
 }
 
 impl Engine {
-    /// An engine that works on at most `max_inflight_texts` texts at a time.
+    /// An engine that works on at most `max_inflight_texts` texts at a time, and admits none that would wait longer
+    /// than `max_wait`.
     #[must_use]
-    pub fn new(max_inflight_texts: usize, metrics: Arc<Metrics>) -> Self {
-        Self { permits: Arc::new(Semaphore::new(max_inflight_texts)), metrics }
+    pub fn new(max_inflight_texts: usize, max_wait: Duration, metrics: Arc<Metrics>) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(max_inflight_texts)),
+            max_wait,
+            given_up: CancellationToken::new(),
+            metrics,
+        }
     }
 
     /// Permits that nobody holds.
@@ -116,9 +136,13 @@ impl Engine {
         texts: Vec<String>,
         deadline: Instant,
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
-        let permits = self.admit(texts.len())?;
+        let permits = self.admit(model, texts.len(), deadline)?;
         let mut left = Left { metrics: &self.metrics, answered: false };
-        let answers = tokio::time::timeout_at(deadline.into(), model.answer(texts, permits, deadline)).await;
+        let answers = tokio::select! {
+            biased;
+            answers = tokio::time::timeout_at(deadline.into(), model.answer(texts, permits, deadline)) => answers,
+            () = self.given_up.cancelled() => Ok(Err(Refusal::Closed)),
+        };
         left.answered = true;
         answers.unwrap_or_else(|_| {
             self.metrics.refused(Refused::Deadline);
@@ -126,10 +150,19 @@ impl Engine {
         })
     }
 
-    /// One permit per text, or none at all.
-    fn admit(&self, texts: usize) -> Result<OwnedSemaphorePermit, Refusal> {
-        let wanted = u32::try_from(texts).map_err(|_| Refusal::Overloaded)?;
-        self.permits.clone().try_acquire_many_owned(wanted).map_err(|_| {
+    /// Refuses everything that is not answered yet, and everything that comes: the server ends.
+    pub fn give_up(&self) {
+        self.given_up.cancel();
+    }
+
+    /// One permit per text, or none at all: what would come too late anyway is told so at once.
+    fn admit(&self, model: &Model, texts: usize, deadline: Instant) -> Result<OwnedSemaphorePermit, Refusal> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A forecast is not exact: the last quarter of the time is kept for what it did not know.
+        let in_time = model.wait() <= self.max_wait.min(left.saturating_sub(left / 4));
+        let wanted = u32::try_from(texts).ok().filter(|_| in_time);
+        let permits = wanted.and_then(|wanted| self.permits.clone().try_acquire_many_owned(wanted).ok());
+        permits.ok_or_else(|| {
             self.metrics.refused(Refused::Overloaded);
             Refusal::Overloaded
         })

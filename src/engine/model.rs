@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::forecast::Forecast;
 use super::gate::Gate;
 use super::queue::Job;
 use super::session::{Runtime, Session};
@@ -53,6 +54,8 @@ pub struct Host {
     pub runtime: Arc<dyn Runtime>,
     /// Run permits over all models.
     pub gate: Arc<Gate>,
+    /// What waits for them.
+    pub forecast: Arc<Forecast>,
     /// Worker threads per model.
     pub workers: usize,
     /// What is done with texts where the model does not say.
@@ -69,6 +72,7 @@ pub struct Model {
     device: &'static str,
     batch_dependent: bool,
     shop: Arc<Shop>,
+    forecast: Arc<Forecast>,
     /// Sessions for runs on the caller's thread; none unless the model is cheap.
     inline: Vec<Mutex<Box<dyn Session>>>,
     workers: Vec<JoinHandle<()>>,
@@ -89,13 +93,14 @@ impl Model {
         let mut manifest = Manifest::read(&source.directory)?;
         let mut graph = host.runtime.open(&mut manifest)?;
         let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), host.texts)?;
-        let shop = Arc::new(Shop {
+        let mut shop = Shop {
             label: format!("{}/{}", source.name, source.version),
             pipeline,
             queue: Arc::default(),
             gate: Arc::clone(&host.gate),
+            load: host.forecast.register(Duration::ZERO),
             metrics: Arc::clone(&host.metrics),
-        });
+        };
         let mut sessions = Vec::new();
         for _ in 0..host.workers.max(1) {
             sessions.push(graph.session()?);
@@ -107,6 +112,8 @@ impl Model {
         for session in &mut sessions {
             cost = cost.min(warm_up(&shop, session.as_mut(), &manifest.graph_name)?);
         }
+        shop.load = host.forecast.register(cost);
+        let shop = Arc::new(shop);
         let mut inline = Vec::new();
         if cost <= CHEAP_RUN {
             for _ in 0..host.workers.max(1) {
@@ -130,6 +137,7 @@ impl Model {
             device: host.runtime.device(),
             batch_dependent: graph.signature().batch_dependent,
             shop,
+            forecast: Arc::clone(&host.forecast),
             inline,
             workers: workers?,
         })
@@ -177,6 +185,12 @@ impl Model {
         &self.shop.pipeline
     }
 
+    /// Time until the texts that were admitted are answered.
+    #[must_use]
+    pub fn wait(&self) -> Duration {
+        self.forecast.wait(&self.shop.load)
+    }
+
     /// Texts that wait for a worker.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -186,7 +200,7 @@ impl Model {
     /// Answers `texts`, whose permits `permits` holds, in order.
     ///
     /// # Errors
-    /// [`Refusal::Closed`] if the model is shut down meanwhile.
+    /// [`Refusal`] if the policy refuses a text, or the model is shut down meanwhile.
     pub async fn answer(
         self: &Arc<Self>,
         texts: Vec<String>,
@@ -195,10 +209,12 @@ impl Model {
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
         let short = texts.len() <= INLINE_TEXTS && texts.iter().map(String::len).sum::<usize>() <= INLINE_BYTES;
         if short && let Some(mut session) = self.inline.iter().find_map(Mutex::try_lock) {
+            let texts = self.fit(texts)?;
             return Ok(texts.into_iter().map(|text| self.answer_here(session.as_mut(), text, deadline)).collect());
         }
+        let mut entered = self.shop.load.enter(texts.len());
         let encoded = if short {
-            self.encode_all(texts, &CancellationToken::new())
+            self.encode_all(texts, &CancellationToken::new())?
         } else {
             self.encode_elsewhere(texts).await?
         };
@@ -209,12 +225,14 @@ impl Model {
             answers.push(match encoded {
                 Ok(encoded) => {
                     let (reply, answer) = oneshot::channel();
-                    jobs.push(Job { encoded, deadline, reply, permit });
+                    jobs.push(Job { encoded, deadline, reply, permit, entered: entered.split_one() });
                     Ok(answer)
                 }
                 Err(error) => Err(error),
             });
         }
+        // Texts that failed are waited for by nobody.
+        drop(entered);
         let places = self.shop.queue.push(jobs);
         let mut results = Vec::with_capacity(answers.len());
         for answer in answers {
@@ -234,7 +252,7 @@ impl Model {
         Ok(Answer { decision, tokens: encoded.tokens, truncated: encoded.truncated })
     }
 
-    /// Tokenises on the bounded pool for blocking work, so that a long text stops no other request.
+    /// Checks and tokenises on the bounded pool for blocking work, so that a long text stops no other request.
     async fn encode_elsewhere(
         self: &Arc<Self>,
         texts: Vec<String>,
@@ -242,11 +260,23 @@ impl Model {
         let (model, left) = (Arc::clone(self), CancellationToken::new());
         // Set when this future is dropped: the pool cannot stop a task that has begun.
         let _guard = left.clone().drop_guard();
-        tokio::task::spawn_blocking(move || model.encode_all(texts, &left)).await.map_err(|_| Refusal::Closed)
+        tokio::task::spawn_blocking(move || model.encode_all(texts, &left)).await.map_err(|_| Refusal::Closed)?
     }
 
-    fn encode_all(&self, texts: Vec<String>, left: &CancellationToken) -> Vec<Result<Encoded, TextError>> {
-        texts.into_iter().take_while(|_| !left.is_cancelled()).map(|text| self.encode(text)).collect()
+    fn encode_all(
+        &self,
+        texts: Vec<String>,
+        left: &CancellationToken,
+    ) -> Result<Vec<Result<Encoded, TextError>>, Refusal> {
+        let texts = self.fit(texts)?;
+        Ok(texts.into_iter().take_while(|_| !left.is_cancelled()).map(|text| self.encode(text)).collect())
+    }
+
+    /// The texts as the model's policy lets them pass.
+    fn fit(&self, texts: Vec<String>) -> Result<Vec<String>, Refusal> {
+        let policy = self.shop.pipeline.policy();
+        let fit = |(index, text)| policy.apply(text).map_err(|error| Refusal::Unfit { index, error });
+        texts.into_iter().enumerate().map(fit).collect()
     }
 
     fn encode(&self, text: String) -> Result<Encoded, TextError> {

@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::batching::{Id, Line, Micros};
+use super::forecast::Entered;
 use super::{Answer, TextError};
 use crate::text::pipeline::Encoded;
 
@@ -22,13 +23,15 @@ pub struct Job {
     pub reply: oneshot::Sender<Result<Answer, TextError>>,
     /// Its share of the engine's bound; given back when the job is dropped.
     pub permit: OwnedSemaphorePermit,
+    /// Its share of the model's work.
+    pub entered: Entered,
 }
 
 impl Job {
     /// Answers the caller, who may have left, and gives the permit back.
     pub fn answer(self, answer: Result<Answer, TextError>) {
         // The permit goes first: a caller that sees its answer may send the next request at once.
-        drop(self.permit);
+        drop((self.permit, self.entered));
         // An error here means that nobody waits for the answer any more.
         self.reply.send(answer).ok();
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use super::forecast::Load;
 use super::gate::Gate;
 use super::queue::Queue;
 use super::session::{RunError, Session};
@@ -24,6 +25,8 @@ pub struct Shop {
     pub queue: Arc<Queue>,
     /// Run permits over all models.
     pub gate: Arc<Gate>,
+    /// The model's work.
+    pub load: Arc<Load>,
     /// Where events are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -43,7 +46,9 @@ pub fn spawn(shop: Arc<Shop>, mut session: Box<dyn Session>) -> std::io::Result<
                 job.answer(Err(TextError::DeadlineExceeded));
             }
             if let Some(job) = taken.job {
+                let start = Instant::now();
                 let scored = shop.score(session.as_mut(), &job.encoded, job.deadline);
+                shop.load.ran(start.elapsed());
                 let (tokens, truncated) = (job.encoded.tokens, job.encoded.truncated);
                 job.answer(scored.map(|decision| Answer { decision, tokens, truncated }));
             }

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::HeaderMap;
@@ -75,7 +76,20 @@ impl Keys {
     pub fn open(settings: &Settings) -> Result<Self, String> {
         let path = settings.keys.clone();
         let said = |error: String| format!("--keys {}: {error}", settings.keys.display());
-        let file = Watched::open("keys", vec![path.clone()], move || KeyFile::read(&path)).map_err(said)?;
+        let must_be_there = AtomicBool::new(settings.keys_named);
+        let load = {
+            let path = path.clone();
+            move || match KeyFile::read(&path)? {
+                Some(file) => {
+                    must_be_there.store(true, Ordering::Relaxed);
+                    Ok(Some(file))
+                }
+                // A file that vanishes must not open the server.
+                None if must_be_there.load(Ordering::Relaxed) => Err("there is no such file".to_owned()),
+                None => Ok(None),
+            }
+        };
+        let file = Watched::open("keys", vec![path], load).map_err(said)?;
         file.watch().map_err(|error| said(error.to_string()))?;
         let open = file.current().is_none();
         if open && !settings.listen.ip().is_loopback() && !settings.allow_anonymous {

@@ -188,12 +188,9 @@ pub async fn batch_predict(
     rate_limit::take_rest(&app, &caller, options.texts.len())?;
     let snapshot = app.registry.snapshot();
     let model = Arc::clone(snapshot.resolve(options.model.as_deref(), options.version.as_deref())?);
-    let policy = model.pipeline().policy();
-    let admitted = options.texts.into_iter().enumerate().map(|(index, text)| {
-        let pointer = if bare { format!("/{index}") } else { format!("/texts/{index}") };
-        policy.apply(text).map_err(|error| ApiError::at(pointer, error.to_string()))
-    });
-    let answers = app.engine.predict(&model, admitted.collect::<Result<_, _>>()?, deadline).await?;
+    let pointer = |index: usize| if bare { format!("/{index}") } else { format!("/texts/{index}") };
+    let answers = app.engine.predict(&model, options.texts, deadline).await;
+    let answers = answers.map_err(|refusal| ApiError::refused(refusal, pointer))?;
     // Part of a batch that came too late is a batch that came too late.
     if answers.contains(&Err(TextError::DeadlineExceeded)) {
         return Err(TextError::DeadlineExceeded.into());

@@ -1,5 +1,6 @@
 //! One connection: handshake, requests, and its end when the server stops.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,24 +11,26 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::App;
-use super::exchange::{Answer, Exchange};
+use super::exchange::{Answer, Exchange, Turn};
 use super::paced::Paced;
 use super::tls::Tls;
-use crate::metrics::CutOff;
+use crate::metrics::{CutOff, Metrics};
 
 /// Time for an answer to leave a connection that is being closed.
 const FLUSH_TIME: Duration = Duration::from_millis(100);
+/// A connection that has been without a request for longer than this goes when others wait.
+const REST: Duration = Duration::from_secs(1);
 /// Bytes of one connection that wait to be read or written: room for the largest head that is refused politely.
 const BUFFER: usize = 64 << 10;
 
@@ -46,19 +49,39 @@ pub struct Front {
     pub working: Arc<AtomicUsize>,
     /// Told when connections shall end.
     pub close: CancellationToken,
+    /// Told when others wait for a connection: who has none to spare gives it up.
+    pub pressure: Arc<Notify>,
+}
+
+/// Counts a connection while it is there.
+struct Counted(Arc<Metrics>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.disconnected();
+    }
 }
 
 impl Front {
     /// The front of a listener that nobody has connected to.
     #[must_use]
     pub fn new(name: &'static str, router: Router, app: &Arc<App>, tls: Option<Tls>) -> Self {
-        Self { name, router, app: Arc::clone(app), tls, working: Arc::default(), close: CancellationToken::new() }
+        Self {
+            name,
+            router,
+            app: Arc::clone(app),
+            tls,
+            working: Arc::default(),
+            close: CancellationToken::new(),
+            pressure: Arc::default(),
+        }
     }
 
     /// Serves a connection to its end.
     pub async fn serve(self, stream: TcpStream, peer: SocketAddr) {
         let metrics = Arc::clone(&self.app.metrics);
         metrics.connected();
+        let _counted = Counted(Arc::clone(&metrics));
         // Small answers must not wait for an acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps Nagle's delay");
@@ -78,7 +101,6 @@ impl Front {
             // A client that leaves or talks nonsense: its business.
             tracing::debug!(%error, "a connection ended early");
         }
-        metrics.disconnected();
     }
 
     async fn handshake(&self, tls: &Tls, stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + use<>> {
@@ -90,28 +112,42 @@ impl Front {
     }
 
     async fn talk(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) -> hyper::Result<()> {
-        let Self { router, app, working, close, .. } = self;
+        let Self { router, app, working, close, pressure, .. } = self;
         let exchange = Exchange::new(peer, working);
         let paced = Paced::new(stream, app.patience, Arc::clone(&exchange), Arc::clone(&app.metrics));
         let service = {
             let exchange = Arc::clone(&exchange);
-            tower::service_fn(move |request| answer(router.clone(), Arc::clone(&app), Arc::clone(&exchange), request))
+            // Not tower's: hyper calls this in the moment in which a head is complete.
+            hyper::service::service_fn(move |request| {
+                let turn = exchange.begin();
+                answer(router.clone(), Arc::clone(&app), Arc::clone(&exchange), turn, request)
+            })
         };
-        let connection = http1::Builder::new()
-            .max_buf_size(BUFFER)
-            .serve_connection(TokioIo::new(paced), TowerToHyperService::new(service));
+        let connection = http1::Builder::new().max_buf_size(BUFFER).serve_connection(TokioIo::new(paced), service);
         let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            served = &mut connection => return served,
-            () = close.cancelled() => connection.as_mut().graceful_shutdown(),
-        }
         loop {
             tokio::select! {
                 served = &mut connection => return served,
+                () = close.cancelled() => break,
+                () = pressure.notified() => if exchange.idle_for() > REST { return Ok(()) },
+            }
+        }
+        if exchange.requests() == 0 {
+            // Its first request may be on its way, sent before anybody knew of the stop.
+            tokio::select! {
+                served = &mut connection => return served,
+                () = tokio::time::sleep(FLUSH_TIME) => {}
+            }
+        }
+        connection.as_mut().graceful_shutdown();
+        loop {
+            tokio::select! {
+                served = &mut connection => return served,
+                () = tokio::time::sleep(FLUSH_TIME) => {}
+            }
+            if !exchange.is_busy() {
                 // A client that has not sent a whole head waits for nothing.
-                () = tokio::time::sleep(FLUSH_TIME), if !exchange.is_busy() => return Ok(()),
-                // Looks again: a request may have been answered meanwhile.
-                () = tokio::time::sleep(2 * FLUSH_TIME) => {}
+                return Ok(());
             }
         }
     }
@@ -121,13 +157,14 @@ async fn answer(
     router: Router,
     app: Arc<App>,
     exchange: Arc<Exchange>,
+    turn: Turn,
     mut request: Request<Incoming>,
-) -> Result<Response<Answer>, std::convert::Infallible> {
-    let turn = exchange.begin();
-    request.extensions_mut().insert(exchange);
+) -> Result<Response<Answer>, Infallible> {
+    let has_body = !request.body().is_end_stream();
+    request.extensions_mut().insert(Arc::clone(&exchange));
     let mut response: Response<Body> = router.oneshot(request).await?;
-    if app.draining.load(Ordering::Relaxed) {
-        // The next request of this client goes to somebody who stays.
+    // The next request of this client goes to somebody who stays; what follows a body that nobody reads is no request.
+    if app.draining.load(Ordering::Relaxed) || (has_body && !exchange.is_received()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.map(|body| turn.answer(body)))

@@ -222,9 +222,11 @@ impl IntoResponse for ApiError {
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
+impl ApiError {
+    /// Why the engine took none of a request's texts. `pointer` says where the text of an index stands.
+    pub fn refused(refusal: Refusal, pointer: impl Fn(usize) -> String) -> Self {
         match refusal {
+            Refusal::Unfit { index, error } => Self::at(pointer(index), error.to_string()),
             Refusal::Overloaded => {
                 Self::new(Code::Overloaded, "Too much is in work. Try again after the time in Retry-After.")
             }
@@ -232,9 +234,15 @@ impl From<Refusal> for ApiError {
                 Self::new(Code::DeadlineExceeded, "The time for this request was over before its answer was there.")
             }
             Refusal::Closed => {
-                Self::new(Code::ShuttingDown, "The model was taken out of service while the request waited.")
+                Self::new(Code::ShuttingDown, "The server or the model was stopped while the request waited.")
             }
         }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self::refused(refusal, |_| String::new())
     }
 }
 

@@ -17,8 +17,10 @@ const IDLE: u8 = 0;
 const RECEIVING: u8 = 1;
 /// A request that is complete and has no answer.
 const WORKING: u8 = 2;
-/// An answer that is being sent.
+/// An answer that is being made into bytes.
 const SENDING: u8 = 3;
+/// An answer of which some bytes may not have been taken by the system.
+const FLUSHING: u8 = 4;
 
 /// The exchange of requests and answers on one connection, one at a time.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct Exchange {
     opened: Instant,
     phase: AtomicU8,
     requests: AtomicU64,
+    /// The last request that was received in full by the transport, by number.
+    received: AtomicU64,
     /// Since `opened`, in nanoseconds.
     idle_since: AtomicU64,
     /// Complete requests without an answer, over all connections of the server.
@@ -42,6 +46,7 @@ impl Exchange {
             opened: Instant::now(),
             phase: AtomicU8::new(IDLE),
             requests: AtomicU64::new(0),
+            received: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
             working,
         })
@@ -53,7 +58,7 @@ impl Exchange {
         self.peer.ip().to_canonical()
     }
 
-    /// True from a request's head to the last byte of its answer.
+    /// True from a request's head until the system has taken the last byte of its answer.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.phase.load(Ordering::Relaxed) != IDLE
@@ -65,10 +70,36 @@ impl Exchange {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// When the last answer ended; the beginning if there was none.
+    /// When the last answer ended; the beginning of the connection if there was none.
     #[must_use]
     pub fn idle_since(&self) -> Instant {
         self.opened + Duration::from_nanos(self.idle_since.load(Ordering::Relaxed))
+    }
+
+    /// How long there has been no request; zero while there is one.
+    #[must_use]
+    pub fn idle_for(&self) -> Duration {
+        if self.is_busy() { Duration::ZERO } else { self.idle_since().elapsed() }
+    }
+
+    /// The transport has received `requests` requests in full.
+    pub fn received(&self, requests: u64) {
+        self.received.store(requests, Ordering::Relaxed);
+    }
+
+    /// True if the connection can be used again whatever becomes of this request: nothing of it is on its way.
+    #[must_use]
+    pub fn is_received(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == WORKING || self.received.load(Ordering::Relaxed) >= self.requests()
+    }
+
+    /// The system has taken all bytes: if an answer has ended, this is when.
+    pub fn flushed(&self) {
+        if self.phase.load(Ordering::Relaxed) == FLUSHING {
+            let nanoseconds = u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.idle_since.store(nanoseconds, Ordering::Relaxed);
+            self.phase.store(IDLE, Ordering::Relaxed);
+        }
     }
 
     /// A request's head is there.
@@ -93,7 +124,7 @@ impl Exchange {
     }
 }
 
-/// One request and its answer. Dropped when the answer was sent or its client left.
+/// One request and its answer. Dropped when the answer is in the transport's hands or its client left.
 #[derive(Debug)]
 pub struct Turn(Arc<Exchange>);
 
@@ -108,9 +139,8 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let nanoseconds = u64::try_from(self.0.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.0.idle_since.store(nanoseconds, Ordering::Relaxed);
-        self.0.leave(IDLE);
+        // Its last bytes may still be here.
+        self.0.leave(FLUSHING);
     }
 }
 

@@ -56,6 +56,12 @@ impl Framing {
         self.place == Place::Head
     }
 
+    /// True if the last head announced a body in chunks.
+    #[must_use]
+    pub fn chunked(&self) -> bool {
+        self.chunked
+    }
+
     /// True between two messages, and before the first.
     #[must_use]
     pub fn between(&self) -> bool {
@@ -66,6 +72,10 @@ impl Framing {
     pub fn follow(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = match self.place {
+                // Old clients send a line end after a body: it begins nothing.
+                Place::Between if bytes.first().is_some_and(|byte| matches!(byte, b'\r' | b'\n')) => {
+                    bytes.get(1..).unwrap_or_default()
+                }
                 Place::Between => {
                     self.heads += 1;
                     (self.request_line_seen, self.length, self.chunked) = (false, 0, false);
@@ -176,6 +186,7 @@ mod tests {
             let framing = after(&message);
             assert!(framing.between(), "{message:?}: {framing:?}");
             assert_eq!(framing.heads(), heads, "{message:?}");
+            assert_eq!(after(&(message.clone() + "\r\n\r\n")).heads(), heads, "line ends begin nothing");
             let more = after(&(message.clone() + "P"));
             assert!(more.in_head() && more.heads() == heads + 1, "{message:?}");
         }
@@ -184,8 +195,8 @@ mod tests {
     #[test]
     fn the_middle_of_a_message_is_told_apart() {
         for (stream, in_head) in [
-            ("\r\n".to_owned(), true),
             ("P".to_owned(), true),
+            ("\r\nP".to_owned(), true),
             (HEAD.to_owned(), true),
             (format!("{HEAD}\r"), true),
             (format!("{HEAD}X: {}\r\n", "a".repeat(10_000)), true),

@@ -31,7 +31,6 @@ pub struct Paced<S> {
     exchange: Arc<Exchange>,
     metrics: Arc<Metrics>,
     framing: Framing,
-    opened: Instant,
     /// The head that is being read, by number, and when it began.
     head: (u64, Instant),
     reading: Alarm,
@@ -45,15 +44,13 @@ impl<S> Paced<S> {
     /// Watches over a new connection.
     #[must_use]
     pub fn new(stream: S, patience: Patience, exchange: Arc<Exchange>, metrics: Arc<Metrics>) -> Self {
-        let opened = Instant::now();
         Self {
             stream,
             patience,
             exchange,
             metrics,
             framing: Framing::default(),
-            opened,
-            head: (0, opened),
+            head: (0, Instant::now()),
             reading: Alarm::default(),
             held_up: None,
             writing: Alarm::default(),
@@ -72,7 +69,7 @@ impl<S> Paced<S> {
             return Some((self.head.1.max(idle_since) + self.patience.header, CutOff::Head));
         }
         if self.exchange.requests() == 0 {
-            return Some((self.opened + self.patience.header, CutOff::Head));
+            return Some((idle_since + self.patience.first_byte, CutOff::Head));
         }
         Some((idle_since + self.patience.keep_alive, CutOff::KeepAlive))
     }
@@ -81,6 +78,10 @@ impl<S> Paced<S> {
         self.framing.follow(bytes);
         if self.framing.heads() != self.head.0 {
             self.head = (self.framing.heads(), Instant::now());
+        }
+        // hyper takes in a body of known length that lies ready, whoever refuses it, but only one chunk.
+        if self.framing.between() && !self.framing.chunked() {
+            self.exchange.received(self.framing.heads());
         }
     }
 
@@ -142,10 +143,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.stream).poll_flush(cx) {
-            Poll::Pending => self.give_up_writing(cx).map(Err),
-            flushed @ Poll::Ready(_) => flushed,
+        let this = &mut *self;
+        match Pin::new(&mut this.stream).poll_flush(cx) {
+            Poll::Pending => return this.give_up_writing(cx).map(Err),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => this.exchange.flushed(),
         }
+        // hyper does not read again when an answer has ended: the wait that begins now needs its timer now.
+        if let Some((deadline, _)) = this.read_deadline()
+            && this.reading.poll(deadline, cx).is_ready()
+        {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Says that nothing more comes, and takes what its client still sends for a short time.

@@ -102,9 +102,8 @@ pub async fn predict(
 ) -> Result<Json<Prediction>, ApiError> {
     let snapshot = app.registry.snapshot();
     let model = Arc::clone(snapshot.resolve(request.model.as_deref(), request.version.as_deref())?);
-    let text = model.pipeline().policy().apply(request.text);
-    let text = text.map_err(|error| ApiError::at("/text", error.to_string()))?;
-    let mut answers = app.engine.predict(&model, vec![text], deadline).await?;
+    let answers = app.engine.predict(&model, vec![request.text], deadline).await;
+    let mut answers = answers.map_err(|refusal| ApiError::refused(refusal, |_| "/text".to_owned()))?;
     let answer = answers.pop().ok_or_else(|| ApiError::new(Code::Internal, "The text got no answer."))??;
     app.metrics.predicted(model.name(), model.version(), 1);
     let view = View {

@@ -1,13 +1,16 @@
 //! A listener: connections are accepted, bounded, and ended when the server stops.
 
+use std::future::poll_fn;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,6 +18,8 @@ use super::connection::Front;
 
 /// Pause after a failed accept: without file descriptors left the next one fails at once too.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the listener waits for a connection to end by itself before it asks those at rest to go.
+const PRESSURE_PAUSE: Duration = Duration::from_millis(20);
 /// Between two log lines about failed accepts.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
@@ -47,16 +52,9 @@ pub async fn serve(listener: TcpListener, front: Front, max_connections: usize, 
     let accepting = async {
         let mut complained: Option<Instant> = None;
         loop {
-            // Waits while all slots are taken: clients wait in the listener's backlog.
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let slot = free_slot(&slots, &front).await;
             match listener.accept().await {
-                Ok((stream, peer)) => {
-                    let connection = front.clone().serve(stream, peer);
-                    _ = connections.spawn(async move {
-                        connection.await;
-                        drop(slot);
-                    });
-                }
+                Ok((stream, peer)) => open(&connections, &front, (stream, peer), slot),
                 // One client has left before it was accepted: the next one is fine.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
                 Err(error) => {
@@ -73,6 +71,12 @@ pub async fn serve(listener: TcpListener, front: Front, max_connections: usize, 
         () = end.stop.cancelled() => {}
         () = accepting => {}
         () = end.at_once.cancelled() => return Ended::AtOnce,
+    }
+    // Who is in the backlog has connected while that was still right.
+    while let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+        let waiting = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await;
+        let Poll::Ready(Ok(client)) = waiting else { break };
+        open(&connections, &front, client, slot);
     }
     drop(listener);
     tracing::info!(listener = front.name, "no connections are accepted any more");
@@ -92,5 +96,23 @@ pub async fn serve(listener: TcpListener, front: Front, max_connections: usize, 
     match front.working.load(Ordering::Relaxed) {
         0 => Ended::Well,
         unanswered => Ended::Unanswered(unanswered),
+    }
+}
+
+fn open(connections: &TaskTracker, front: &Front, client: (TcpStream, SocketAddr), slot: OwnedSemaphorePermit) {
+    let connection = front.clone().serve(client.0, client.1);
+    _ = connections.spawn(async move {
+        connection.await;
+        drop(slot);
+    });
+}
+
+/// Waits while all slots are taken: clients wait in the listener's backlog, and connections at rest are ended for them.
+async fn free_slot(slots: &Arc<Semaphore>, front: &Front) -> OwnedSemaphorePermit {
+    loop {
+        if let Ok(Ok(slot)) = timeout(PRESSURE_PAUSE, Arc::clone(slots).acquire_owned()).await {
+            return slot;
+        }
+        front.pressure.notify_waiters();
     }
 }

@@ -31,10 +31,13 @@ const RULES: &[Rule] = &[
     },
     // Who may import whom.
     Rule {
-        within: &["config.rs", "telemetry.rs", "metrics.rs", "shutdown.rs"],
+        within: &["config.rs", "config/", "telemetry.rs", "metrics.rs", "shutdown.rs"],
         forbidden: &["crate::", "super::"],
         except: &[],
     },
+    Rule { within: &["descriptors.rs", "keys.rs", "watched.rs"], forbidden: &["crate::"], except: &[] },
+    // A route is listed with who may use it.
+    Rule { within: &["http/", "lib.rs"], forbidden: &[".route(", ".nest(", ".merge("], except: &["http/routes.rs"] },
     Rule { within: &["text/"], forbidden: OUTSIDE_TEXT, except: &[] },
     Rule { within: &["engine/"], forbidden: OUTSIDE_ENGINE, except: &[] },
     Rule { within: &["onnx.rs", "onnx/"], forbidden: OUTSIDE_ONNX, except: &[] },

@@ -4,6 +4,7 @@ mod cancel;
 mod deadlines;
 mod fake;
 mod faults;
+mod forecast;
 mod permits;
 mod stop;
 mod stress;

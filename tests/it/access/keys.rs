@@ -14,16 +14,24 @@ use crate::server::{QUESTION, Reply, TestServer, cheap_models, reply};
 
 /// A key file that `predictd keys` writes.
 pub(super) struct KeyRing {
-    directory: TempDir,
+    path: PathBuf,
+    /// Where it lies, unless that is somebody else's.
+    _directory: Option<TempDir>,
 }
 
 impl KeyRing {
     pub(super) fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        let directory = tempfile::tempdir().unwrap();
+        Self { path: directory.path().join("keys.toml"), _directory: Some(directory) }
+    }
+
+    /// The one that a server looks for where nobody names another.
+    fn of(server: &TestServer) -> Self {
+        Self { path: server.data.path().join("keys.toml"), _directory: None }
     }
 
     pub(super) fn path(&self) -> PathBuf {
-        self.directory.path().join("keys.toml")
+        self.path.clone()
     }
 
     /// Runs `predictd keys`; its exit code, standard output and standard error.
@@ -234,8 +242,9 @@ async fn becomes(server: &TestServer, authorization: &str, status: u16) {
 
 #[tokio::test]
 async fn the_file_is_read_again_when_it_changes() {
-    let (ring, models) = (KeyRing::new(), cheap_models());
-    let server = ring.server(models.path(), &[]).await;
+    let models = cheap_models();
+    let server = TestServer::start(models.path(), &[]).await;
+    let ring = KeyRing::of(&server);
     // Without a file nobody needs a key, and one that is sent is not looked at.
     assert_eq!(ask(&server, "Bearer any").await.status, 200);
     let first = bearer(&ring.make("first", "predict", &[]));
@@ -329,8 +338,9 @@ fn the_commands_say_what_they_do() {
 #[test]
 fn a_key_file_that_cannot_be_used_is_64() {
     let (ring, models, data) = (KeyRing::new(), cheap_models(), tempfile::tempdir().unwrap());
-    for content in ["key = 7", "[[key]]\nname = \"canary\"", "\u{0}"] {
-        std::fs::write(ring.path(), content).unwrap();
+    for content in [None, Some("key = 7"), Some("[[key]]\nname = \"canary\""), Some("\u{0}")] {
+        // One that was named and is not there is a mistake, not an open door.
+        content.map(|content| std::fs::write(ring.path(), content).unwrap());
         let mut command = predictd(&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log", "error"]);
         command.arg("--models").arg(models.path()).arg("--data-dir").arg(data.path()).arg("--keys").arg(ring.path());
         let (code, said) = ends(&mut command);
