@@ -57,11 +57,12 @@ pub mod text;
 pub mod watched;
 
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -87,6 +88,9 @@ use shutdown::Shutdown;
 const WORKER_END: Duration = Duration::from_millis(500);
 /// How long before the end of the grace time requests without an answer are told that there will be none.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Connections that wait to be accepted; the system may allow fewer. The usual 128 overflow in a burst, and who comes
+/// then tries again a second later.
+const BACKLOG: u32 = 4_096;
 /// Connections to the admin listener at a time.
 const ADMIN_CONNECTIONS: usize = 32;
 /// Time for the admin listener's own end: it answers until everything else has ended.
@@ -123,19 +127,24 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds both.
+    /// Binds both. To be called in a tokio runtime.
     ///
     /// # Errors
     /// [`RunError::Failed`] that names the option.
     pub fn bind(settings: &Settings) -> Result<Self, RunError> {
-        let bind = |option: &str, address| {
-            let failed = |error| RunError::Failed(format!("{option} {address}: {error}"));
-            let listener = TcpListener::bind(address).map_err(failed)?;
-            listener.set_nonblocking(true).map_err(failed)?;
-            Ok(listener)
+        let named = |option: &str, address: SocketAddr| {
+            listen(address).map_err(|error| RunError::Failed(format!("{option} {address}: {error}")))
         };
-        Ok(Self { data: bind("--listen", settings.listen)?, admin: bind("--admin-listen", settings.admin_listen)? })
+        Ok(Self { data: named("--listen", settings.listen)?, admin: named("--admin-listen", settings.admin_listen)? })
     }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A port whose last connections are still being forgotten can be used again.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
 }
 
 impl Server {

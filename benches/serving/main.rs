@@ -12,6 +12,7 @@
 
 mod answer;
 mod footprint;
+mod hostile;
 mod latencies;
 mod latency;
 mod mixed_load;
@@ -19,6 +20,9 @@ mod open_loop;
 mod overload;
 mod probes;
 mod process;
+mod stop;
+mod stuck;
+mod stuck_clients;
 mod weights;
 
 /// The server's own allocator, so that memory figures are comparable.
@@ -36,7 +40,13 @@ const SHORT: &[Benchmark] = &[
 ];
 
 /// Minutes each: by name only.
-const LONG: &[Benchmark] = &[("open_loop", open_loop::run), ("overload", overload::run)];
+const LONG: &[Benchmark] = &[
+    ("open_loop", open_loop::run),
+    ("overload", overload::run),
+    ("stuck_clients", stuck_clients::run),
+    ("stop", stop::run),
+    ("hostile", hostile::run),
+];
 
 fn main() {
     // Cargo adds `--bench` to what the user says.

@@ -340,7 +340,9 @@ fn a_key_file_that_cannot_be_used_is_64() {
     let (ring, models, data) = (KeyRing::new(), cheap_models(), tempfile::tempdir().unwrap());
     for content in [None, Some("key = 7"), Some("[[key]]\nname = \"canary\""), Some("\u{0}")] {
         // One that was named and is not there is a mistake, not an open door.
-        content.map(|content| std::fs::write(ring.path(), content).unwrap());
+        if let Some(content) = content {
+            std::fs::write(ring.path(), content).unwrap();
+        }
         let mut command = predictd(&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log", "error"]);
         command.arg("--models").arg(models.path()).arg("--data-dir").arg(data.path()).arg("--keys").arg(ring.path());
         let (code, said) = ends(&mut command);

@@ -1,0 +1,219 @@
+//! A million hostile requests: the process stays, nothing is answered with a 5xx, good requests in between are
+//! answered as ever, and memory does not grow when the same is sent again and again.
+//!
+//! `cargo bench --bench serving -- hostile [REQUESTS] [REPEATS]`
+
+mod requests;
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write};
+use std::net::{Shutdown, TcpStream};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::answer;
+use crate::process::{Client, Process, golden_texts};
+use requests::{Attack, KINDS, Random, Then};
+
+const THREADS: usize = 8;
+/// One good request of each thread after this many hostile ones.
+const GOOD_EVERY: usize = 500;
+/// The slowest answer that is not a server that hangs.
+const LIMIT: Duration = Duration::from_secs(10);
+const BLOCK: usize = 2_000;
+const DEFAULT_REQUESTS: usize = 1_000_000;
+const DEFAULT_REPEATS: usize = 100;
+
+/// What the server did, by kind of request. Status 0: closed without an answer.
+#[derive(Default)]
+struct Seen {
+    statuses: BTreeMap<&'static str, BTreeMap<u16, usize>>,
+    wrong: Vec<String>,
+    good: usize,
+}
+
+impl Seen {
+    fn add(&mut self, kind: &'static str, status: u16) {
+        *self.statuses.entry(kind).or_default().entry(status).or_default() += 1;
+    }
+
+    fn wrong(&mut self, n: usize, what: &str) {
+        let (kind, attack) = attack(n);
+        let end = &attack.bytes[attack.bytes.len().saturating_sub(200)..];
+        let end = String::from_utf8_lossy(end);
+        self.wrong.push(format!("request {n}, {kind}: {what}; the request ends in {end:?}"));
+    }
+
+    fn merge(&mut self, other: Self) {
+        for (kind, statuses) in other.statuses {
+            for (status, count) in statuses {
+                *self.statuses.entry(kind).or_default().entry(status).or_default() += count;
+            }
+        }
+        self.wrong.extend(other.wrong);
+        self.good += other.good;
+    }
+}
+
+/// The `n`th request and the name of its kind.
+fn attack(n: usize) -> (&'static str, Attack) {
+    let mut random = Random::new(n);
+    let mut pick = random.below(KINDS.iter().map(|(_, weight, _)| weight).sum());
+    let mut of_weight = |weight: usize| {
+        let found = pick < weight;
+        pick = pick.saturating_sub(weight);
+        found
+    };
+    let (name, _, make) = KINDS.iter().find(|(_, weight, _)| of_weight(*weight)).unwrap();
+    (name, make(&mut random))
+}
+
+/// Sends one request and notes what comes back.
+fn send(address: &str, kept: &mut Option<TcpStream>, n: usize, seen: &mut Seen) {
+    let (kind, attack) = attack(n);
+    // Only a request that is complete may follow others on their connection.
+    let mut stream = match kept.take() {
+        Some(stream) if attack.then == Then::Stays => stream,
+        other => {
+            *kept = other;
+            let stream = TcpStream::connect(address).unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
+            stream.set_write_timeout(Some(LIMIT)).unwrap();
+            stream
+        }
+    };
+    // The server may refuse before it has read everything: what it said is read all the same.
+    let written = stream.write_all(&attack.bytes);
+    match attack.then {
+        Then::Leaves => return seen.add(kind, 0),
+        Then::BreaksOff => _ = stream.shutdown(Shutdown::Write),
+        Then::Ends | Then::Stays => {}
+    }
+    let (mut left, mut answers) = (Vec::new(), 0);
+    loop {
+        match answer::read(&mut stream, &mut left) {
+            Ok(Some(answer)) => {
+                answers += 1;
+                seen.add(kind, answer.status);
+                if answer.status >= 500 || (attack.never_ok && answer.status < 300) {
+                    seen.wrong(n, &format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body)));
+                }
+                if attack.then == Then::Stays {
+                    if !answer.close && written.is_ok() {
+                        *kept = Some(stream);
+                    }
+                    return;
+                }
+                stream.shutdown(Shutdown::Write).ok();
+            }
+            Ok(None) => break,
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => break,
+            Err(error) => {
+                seen.wrong(n, &error.to_string());
+                break;
+            }
+        }
+    }
+    if answers == 0 {
+        seen.add(kind, 0);
+    }
+}
+
+/// Sends the requests of a range, with good ones in between.
+fn send_all(server: &Process, range: Range<usize>) -> Seen {
+    let next = AtomicUsize::new(range.start);
+    let texts = ["banking77-tfidf", "banking77-minilm"].map(|model| (model, golden_texts(model)));
+    let work = || {
+        let (mut kept, mut seen) = (None, Seen::default());
+        let mut good = Client::connect(&server.address);
+        for sent in 1.. {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if n >= range.end {
+                return seen;
+            }
+            send(&server.address, &mut kept, n, &mut seen);
+            if sent % GOOD_EVERY == 0 {
+                let (model, texts) = &texts[sent / GOOD_EVERY % texts.len()];
+                let (text, label) = &texts[n % texts.len()];
+                let body = serde_json::json!({ "text": text, "model": model }).to_string();
+                let (status, answer) = good.request("POST", "/predict", &body);
+                let right = status == 200 && answer.contains(&format!("\"prediction\":\"{label}\""));
+                seen.good += 1;
+                if !right {
+                    seen.wrong.push(format!("good request after {n}: {status} {answer}"));
+                }
+            }
+        }
+        seen
+    };
+    let mut all = Seen::default();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            all.merge(thread.join().unwrap());
+        }
+    });
+    all
+}
+
+fn median(readings: &[f64]) -> f64 {
+    let mut sorted = readings.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// Resident memory while the same requests are sent again and again.
+fn measure_growth(server: &Process, repeats: usize) -> Seen {
+    let mut all = Seen::default();
+    let readings: Vec<f64> = (0..repeats)
+        .map(|_| {
+            all.merge(send_all(server, 0..BLOCK));
+            // The allocator gives memory back a little later.
+            std::thread::sleep(Duration::from_millis(50));
+            server.resident_mib()
+        })
+        .collect();
+    // A single reading depends on which requests met which: runs of them tell a trend from that.
+    let part = (repeats / 5).max(1);
+    let (first, last) = (&readings[..part], &readings[repeats - part..]);
+    println!(
+        "resident memory, {repeats} times the same {BLOCK} requests: median {:.1} MiB in the first {part}, {:.1} MiB in the last {part}, grown by {:.1} MiB (goal 1.0)",
+        median(first),
+        median(last),
+        median(last) - median(first)
+    );
+    let course: Vec<String> = readings.iter().map(|reading| format!("{reading:.0}")).collect();
+    println!("  {}", course.join(" "));
+    all
+}
+
+/// Sends and prints.
+pub(crate) fn run(arguments: &[String]) {
+    let argument = |i: usize, default| arguments.get(i).map_or(default, |argument| argument.parse().unwrap());
+    let requests = argument(0, DEFAULT_REQUESTS);
+    let mut server = Process::start(&[]);
+    let (start, memory) = (Instant::now(), server.resident_mib());
+    let mut seen = send_all(&server, 0..requests);
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "{requests} hostile requests in {seconds:.0} s ({:.0}/s), {} good ones in between",
+        requests as f64 / seconds,
+        seen.good
+    );
+    println!("resident memory {memory:.0} MiB before, {:.0} MiB after", server.resident_mib());
+    println!("answers by kind and status (0: no answer)");
+    for (kind, statuses) in &seen.statuses {
+        println!("  {kind}: {statuses:?}");
+    }
+    seen.merge(measure_growth(&server, argument(1, DEFAULT_REPEATS).max(1)));
+
+    let errors: usize = seen.statuses.values().flat_map(|by| by.range(500..)).map(|(_, count)| count).sum();
+    println!("the process that was started {}", if server.is_alive() { "still runs" } else { "has ended" });
+    println!("answers of 5xx: {errors}, wrong: {}", seen.wrong.len());
+    for what in seen.wrong.iter().take(10) {
+        println!("wrong: {}", what.chars().take(600).collect::<String>());
+    }
+    assert!(server.is_alive() && errors == 0 && seen.wrong.is_empty(), "see above");
+}
