@@ -155,6 +155,12 @@ pub(crate) fn run(arguments: &[String]) {
     );
     let from_writing: Latencies =
         overload.answers.iter().filter(|a| a.status == 503).map(|a| a.latency.saturating_sub(a.delay)).collect();
+    let of_second = |second: u64| -> Latencies {
+        let of_it = overload.answers.iter().filter(|a| a.status == 503 && a.intended.as_secs() == second);
+        of_it.map(|a| a.latency).collect()
+    };
+    let seconds = (0..duration.as_secs()).map(|second| format!("{:.0}", ms(of_second(second).percentile(99))));
+    println!("p99 of 503s by second, in ms: {}", seconds.collect::<Vec<_>>().join(" "));
     println!("503s without the wait for one of {max_connections} connections: {from_writing}");
     for (name, Probed { latencies, statuses, failed }) in &beside.probes {
         println!("probe {name}: {latencies} (goal p99 50), statuses {statuses:?}, failed {failed}");

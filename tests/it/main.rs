@@ -14,6 +14,7 @@ mod api_description;
 mod bad_http;
 mod bad_input;
 mod cli;
+mod connections;
 mod daemon;
 mod fixture;
 mod invariants;
