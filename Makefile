@@ -37,7 +37,9 @@ fuzz: ## Fuzz what reads foreign bytes, FUZZ_SECONDS (60) per target
 	.ci/fuzz
 
 .PHONY: nightly
-nightly: bench ## Run what takes longer still: the benchmarks
+nightly: bench ## Run what takes longer still: all benchmarks, an hour of fuzzing (about two hours)
+	for name in overload stuck_clients stop hostile; do cargo bench --locked --bench serving -- $$name || exit 1; done
+	FUZZ_SECONDS=900 .ci/fuzz
 
 .PHONY: deny-tool
 deny-tool: # Installs cargo-deny if it is not there

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,8 +14,9 @@ use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
+use hyper::service::HttpService;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
@@ -114,7 +116,7 @@ impl Front {
     async fn talk(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) -> hyper::Result<()> {
         let Self { router, app, working, close, pressure, .. } = self;
         let exchange = Exchange::new(peer, working);
-        let paced = Paced::new(stream, app.patience, Arc::clone(&exchange), Arc::clone(&app.metrics));
+        let mut paced = Paced::new(stream, app.patience, Arc::clone(&exchange), Arc::clone(&app.metrics));
         let service = {
             let exchange = Arc::clone(&exchange);
             // Not tower's: hyper calls this in the moment in which a head is complete.
@@ -123,33 +125,69 @@ impl Front {
                 answer(router.clone(), Arc::clone(&app), Arc::clone(&exchange), turn, request)
             })
         };
-        let connection = http1::Builder::new().max_buf_size(BUFFER).serve_connection(TokioIo::new(paced), service);
-        let mut connection = std::pin::pin!(connection);
-        loop {
-            tokio::select! {
-                served = &mut connection => return served,
-                () = close.cancelled() => break,
-                () = pressure.notified() => if exchange.idle_for() > REST { return Ok(()) },
-            }
+        let served = {
+            let connection =
+                http1::Builder::new().max_buf_size(BUFFER).serve_connection(TokioIo::new(&mut paced), service);
+            drive(std::pin::pin!(connection), &exchange, &close, &pressure).await
+        };
+        if served.as_ref().is_some_and(Result::is_ok) {
+            // hyper leaves this to others where a client has asked for another protocol, which nobody here speaks.
+            paced.shutdown().await.ok();
         }
-        if exchange.requests() == 0 {
-            // Its first request may be on its way, sent before anybody knew of the stop.
-            tokio::select! {
-                served = &mut connection => return served,
-                () = tokio::time::sleep(FLUSH_TIME) => {}
-            }
+        served.unwrap_or(Ok(()))
+    }
+}
+
+/// Serves a connection until it ends, or until the server has had enough of it: then there is no outcome.
+async fn drive<C>(
+    mut connection: Pin<&mut C>,
+    exchange: &Exchange,
+    close: &CancellationToken,
+    pressure: &Notify,
+) -> Option<hyper::Result<()>>
+where
+    C: Future<Output = hyper::Result<()>> + Graceful,
+{
+    loop {
+        tokio::select! {
+            served = &mut connection => return Some(served),
+            () = close.cancelled() => break,
+            () = pressure.notified() => if exchange.idle_for() > REST { return None },
         }
-        connection.as_mut().graceful_shutdown();
-        loop {
-            tokio::select! {
-                served = &mut connection => return served,
-                () = tokio::time::sleep(FLUSH_TIME) => {}
-            }
-            if !exchange.is_busy() {
-                // A client that has not sent a whole head waits for nothing.
-                return Ok(());
-            }
+    }
+    if exchange.requests() == 0 {
+        // Its first request may be on its way, sent before anybody knew of the stop.
+        tokio::select! {
+            served = &mut connection => return Some(served),
+            () = tokio::time::sleep(FLUSH_TIME) => {}
         }
+    }
+    connection.as_mut().end();
+    loop {
+        tokio::select! {
+            served = &mut connection => return Some(served),
+            () = tokio::time::sleep(FLUSH_TIME) => {}
+        }
+        if !exchange.is_busy() {
+            // A client that has not sent a whole head waits for nothing.
+            return None;
+        }
+    }
+}
+
+/// A connection that can be told to end after the request that is being answered.
+trait Graceful {
+    fn end(self: Pin<&mut Self>);
+}
+
+impl<I, S> Graceful for http1::Connection<I, S>
+where
+    S: HttpService<Incoming, ResBody = Answer>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    fn end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
     }
 }
 

@@ -167,9 +167,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(())) => {}
             }
-            if this.framing.between() {
-                return Poll::Ready(Ok(()));
-            }
         }
         let until = *this.lingering.get_or_insert_with(|| Instant::now() + LINGER);
         let mut unwanted = [0; 4_096];
@@ -177,8 +174,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         for _ in 0..16 {
             let mut buffer = ReadBuf::new(&mut unwanted);
             match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() && Instant::now() < until => {}
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() && Instant::now() < until => {
+                    this.framing.follow(buffer.filled());
+                }
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
+                // All of it is there.
+                Poll::Pending if this.framing.between() => return Poll::Ready(Ok(())),
                 Poll::Pending => return this.reading.poll(until, cx).map(Ok),
             }
         }
