@@ -199,10 +199,12 @@ async fn answer(
     mut request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let has_body = !request.body().is_end_stream();
+    // hyper takes in a body of known length that lies ready, whoever refuses it, but only one chunk.
+    let may_be_ready = request.body().size_hint().exact().is_some();
     request.extensions_mut().insert(Arc::clone(&exchange));
     let mut response: Response<Body> = router.oneshot(request).await?;
     // The next request of this client goes to somebody who stays; what follows a body that nobody reads is no request.
-    if app.draining.load(Ordering::Relaxed) || (has_body && !exchange.is_received()) {
+    if app.draining.load(Ordering::Relaxed) || (has_body && !exchange.is_received(may_be_ready)) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.map(|body| turn.answer(body)))

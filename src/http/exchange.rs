@@ -87,10 +87,11 @@ impl Exchange {
         self.received.store(requests, Ordering::Relaxed);
     }
 
-    /// True if the connection can be used again whatever becomes of this request: nothing of it is on its way.
+    /// True if nothing of this request is on its way: its handler has all of it, or, if `ready` counts, the transport.
     #[must_use]
-    pub fn is_received(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == WORKING || self.received.load(Ordering::Relaxed) >= self.requests()
+    pub fn is_received(&self, ready: bool) -> bool {
+        let ready = ready && self.received.load(Ordering::Relaxed) >= self.requests();
+        ready || self.phase.load(Ordering::Relaxed) == WORKING
     }
 
     /// The system has taken all bytes: if an answer has ended, this is when.

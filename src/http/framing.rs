@@ -24,6 +24,8 @@ enum Place {
     ChunkEnd,
     /// Behind the last chunk.
     Trailer,
+    /// Behind a chunk without a size: nothing more can be told.
+    Lost,
 }
 
 /// Follows one stream.
@@ -50,16 +52,16 @@ impl Framing {
         self.heads
     }
 
+    /// Messages that have come to their end.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.heads - u64::from(!self.between())
+    }
+
     /// True in a head that is not complete.
     #[must_use]
     pub fn in_head(&self) -> bool {
         self.place == Place::Head
-    }
-
-    /// True if the last head announced a body in chunks.
-    #[must_use]
-    pub fn chunked(&self) -> bool {
-        self.chunked
     }
 
     /// True between two messages, and before the first.
@@ -85,6 +87,7 @@ impl Framing {
                 Place::Body(missing) => self.skip(bytes, missing, Place::Body, Place::Between),
                 Place::Chunk(missing) => self.skip(bytes, missing, Place::Chunk, Place::ChunkEnd),
                 Place::Head | Place::ChunkSize | Place::ChunkEnd | Place::Trailer => self.read_line(bytes),
+                Place::Lost => &[],
             };
         }
     }
@@ -126,14 +129,15 @@ impl Framing {
             Place::ChunkSize => {
                 let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
                 let size = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
-                self.place = match size.unwrap_or_default() {
-                    0 => Place::Trailer,
-                    size => Place::Chunk(size),
+                self.place = match size {
+                    None => Place::Lost,
+                    Some(0) => Place::Trailer,
+                    Some(size) => Place::Chunk(size),
                 };
             }
             Place::ChunkEnd => self.place = Place::ChunkSize,
             Place::Trailer if line.is_empty() => self.place = Place::Between,
-            Place::Trailer | Place::Between | Place::Body(_) | Place::Chunk(_) => {}
+            Place::Trailer | Place::Between | Place::Body(_) | Place::Chunk(_) | Place::Lost => {}
         }
     }
 
@@ -188,7 +192,7 @@ mod tests {
             assert_eq!(framing.heads(), heads, "{message:?}");
             assert_eq!(after(&(message.clone() + "\r\n\r\n")).heads(), heads, "line ends begin nothing");
             let more = after(&(message.clone() + "P"));
-            assert!(more.in_head() && more.heads() == heads + 1, "{message:?}");
+            assert_eq!((more.in_head(), more.heads(), more.messages()), (true, heads + 1, heads), "{message:?}");
         }
     }
 
@@ -206,6 +210,7 @@ mod tests {
             (format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n5\r\n12345"), false),
             (format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n0\r\n"), false),
             (format!("{HEAD}Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nx"), false),
+            (format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n{HEAD}\r\n"), false),
         ] {
             let framing = after(&stream);
             assert!(!framing.between() && framing.in_head() == in_head, "{stream:?}: {framing:?}");

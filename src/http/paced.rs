@@ -79,10 +79,7 @@ impl<S> Paced<S> {
         if self.framing.heads() != self.head.0 {
             self.head = (self.framing.heads(), Instant::now());
         }
-        // hyper takes in a body of known length that lies ready, whoever refuses it, but only one chunk.
-        if self.framing.between() && !self.framing.chunked() {
-            self.exchange.received(self.framing.heads());
-        }
+        self.exchange.received(self.framing.messages());
     }
 
     /// An end for a wait on the client's side of a write.

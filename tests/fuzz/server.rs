@@ -13,6 +13,7 @@ use ndarray::Array2;
 use predictd::Server;
 use predictd::cli::Cli;
 use predictd::config::Settings;
+use predictd::engine::forecast::Forecast;
 use predictd::engine::gate::Gate;
 use predictd::engine::model::Host;
 use predictd::engine::session::{Graph, RunError, Runtime, Scores, Session};
@@ -39,13 +40,14 @@ impl InProcess {
         let data = tempfile::tempdir().expect("a temporary directory");
         let path = data.path().to_str().expect("a path in UTF-8");
         let options = ["predictd", "--models", MODELS, "--data-dir", path];
-        let args = Cli::parse_from(options.into_iter().chain(LIMITS)).into_serve();
+        let args = Cli::parse_from(options.into_iter().chain(LIMITS)).serve;
         let settings = Settings::resolve(args).expect("settings");
         let runtime: Arc<dyn Runtime> = Arc::new(Constant);
         let app = Arc::clone(Server::with_runtime(&settings, Arc::clone(&runtime)).expect("a server").app());
         let host = Host {
             runtime,
             gate: Arc::new(Gate::new(1)),
+            forecast: Arc::new(Forecast::new(1)),
             workers: 1,
             texts: settings.texts,
             metrics: Arc::clone(&app.metrics),

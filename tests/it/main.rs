@@ -24,3 +24,4 @@ mod process;
 mod scheduling;
 mod server;
 mod text_kinds;
+mod wire;

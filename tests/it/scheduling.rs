@@ -2,7 +2,7 @@
 
 mod cancel;
 mod deadlines;
-mod fake;
+pub(crate) mod fake;
 mod faults;
 mod forecast;
 mod permits;
@@ -20,15 +20,15 @@ use crate::server::{Reply, TestServer, reply};
 use fake::Fake;
 
 /// A server on the fake runtime.
-struct Scene {
-    server: TestServer,
-    fake: Arc<Fake>,
+pub(crate) struct Scene {
+    pub(crate) server: TestServer,
+    pub(crate) fake: Arc<Fake>,
     _models: TempDir,
 }
 
 impl Scene {
     /// One model, `m`.
-    async fn new(options: &[&str]) -> Self {
+    pub(crate) async fn new(options: &[&str]) -> Self {
         Self::of(Fake::default(), &[("m", "")], options).await
     }
 
@@ -63,22 +63,22 @@ impl Scene {
         self.send("/batch_predict", &asking_all(texts), &[])
     }
 
-    fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> usize {
         self.server.app.engine.free_permits()
     }
 
     /// Texts that wait in the queue of `m`.
-    fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.server.app.registry.snapshot().resolve(Some("m"), None).unwrap().waiting()
     }
 
     /// Waits until this many permits are free and nothing else happens to them.
-    async fn until_free(&self, permits: usize) {
+    pub(crate) async fn until_free(&self, permits: usize) {
         until("the permits are free", || self.free() == permits).await;
     }
 
     /// Waits until this many texts are inside a run.
-    async fn until_inside(&self, texts: usize) {
+    pub(crate) async fn until_inside(&self, texts: usize) {
         until("the texts are being run", || self.fake.inside() == texts).await;
     }
 
@@ -106,7 +106,7 @@ fn echoed(answer: &Value) -> String {
 }
 
 /// Waits for something that must happen, however long a busy machine takes over it.
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < end, "not within 20 seconds: {what}");
