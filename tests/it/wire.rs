@@ -31,7 +31,9 @@ const LIMITS: [&str; 5] =
 /// These limits, an hour for the others, and more options.
 fn options<'a>(limits: &[(&'a str, &'a str)], more: &[&'a str]) -> Vec<&'a str> {
     let limit = |name: &str| limits.iter().find(|(limited, _)| *limited == name).map_or("1h", |(_, time)| *time);
-    LIMITS.iter().flat_map(|name| [*name, limit(name)]).chain(more.iter().copied()).collect()
+    // A connection that says nothing is one without a head.
+    let first_byte = ["--first-byte-timeout", limit("--header-timeout")];
+    LIMITS.iter().flat_map(|name| [*name, limit(name)]).chain(first_byte).chain(more.iter().copied()).collect()
 }
 
 /// A server that nobody is connected to.
