@@ -53,8 +53,16 @@ fn host_problem(headers: &HeaderMap, version: Version) -> Option<&'static str> {
     }
     let named = |host: &HeaderValue| {
         // Empty means: the client knows no name.
-        let host = host.to_str().ok()?;
-        (host.is_empty() || host.parse::<Authority>().is_ok_and(|host| !host.as_str().contains('@'))).then_some(())
+        host.to_str().is_ok_and(|host| host.is_empty() || names_host(host))
     };
-    named(host).is_none().then_some("The Host header names no host.")
+    (!named(host)).then_some("The Host header names no host.")
+}
+
+/// True for a name or an address, with or without a port. `Authority` takes more: user names, and ports that are none.
+fn names_host(host: &str) -> bool {
+    host.parse::<Authority>().is_ok_and(|authority| match host.strip_prefix(authority.host()) {
+        Some("") => true,
+        Some(rest) => rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|digit| digit.is_ascii_digit())),
+        None => false,
+    })
 }

@@ -4,6 +4,7 @@
 //! others are an hour, and metrics tell which limit ended a connection: no test measures time.
 
 mod chunks;
+mod head_limits;
 mod idle;
 mod refused_bodies;
 mod slow_bodies;
@@ -151,7 +152,10 @@ impl Answer {
 
     /// True if it says that nothing follows on its connection.
     fn closes(&self) -> bool {
-        self.header("connection") == Some("close")
+        match self.header("connection") {
+            None => self.head.starts_with("HTTP/1.0 "),
+            Some(connection) => connection == "close",
+        }
     }
 }
 
