@@ -3,9 +3,11 @@
 //! Clients here write their bytes themselves. A time limit that a test is about is short and all
 //! others are an hour, and metrics tell which limit ended a connection: no test measures time.
 
+mod ambiguous;
 mod chunks;
 mod head_limits;
 mod idle;
+mod odd_heads;
 mod refused_bodies;
 mod slow_bodies;
 mod slow_heads;

@@ -197,7 +197,7 @@ async fn what_follows_the_last_request_is_not_run() {
         for rest in [question(), question().repeat(5_000)] {
             let mut connection = Connection::to(&server).await;
             connection.send(last.clone() + &rest).await;
-            assert_only(&connection.answers().await, (200, ""), last.contains("HTTP/1.1"), last);
+            assert_only(&connection.answers().await, (200, ""), true, last);
         }
     }
     assert_eq!(answered(&server).values().sum::<u64>(), before + 2 * lasts.len() as u64);
