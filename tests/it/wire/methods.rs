@@ -1,0 +1,79 @@
+//! Methods, on both listeners: HEAD is GET without its body, and what a route does not do it refuses.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::{Answer, Connection, server, until_open};
+
+/// Routes of both listeners.
+const PROBES: [&str; 4] = ["/health", "/livez", "/readyz", "/metrics"];
+/// Routes of the data listener alone.
+const MORE: [&str; 4] = ["/models", "/models/banking77-tfidf", "/openapi.json", "/docs"];
+
+/// Asks on a connection of its own; all that comes.
+async fn all(address: SocketAddr, method: &str, path: &str) -> String {
+    let mut connection = Connection::at(address).await;
+    connection.send(format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+    String::from_utf8(connection.end().await).unwrap()
+}
+
+/// The head of an answer, without what is different each time.
+fn steady(answer: &str) -> BTreeMap<&str, &str> {
+    let head = answer.split("\r\n\r\n").next().unwrap();
+    let lines = head.lines().map(|line| line.split_once(": ").unwrap_or((line, "")));
+    lines.filter(|(name, _)| !["date", "x-request-id"].contains(name)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_is_get_without_a_body() {
+    let server = server(&[], &[]).await;
+    let data = PROBES.iter().chain(&MORE).map(|path| (server.address, *path));
+    let admin = PROBES.iter().map(|path| (server.admin, *path));
+    for (address, path) in data.chain(admin) {
+        let (get, head) = (all(address, "GET", path).await, all(address, "HEAD", path).await);
+        assert!(get.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {get}");
+        let (body, nothing) = (get.split_once("\r\n\r\n").unwrap().1, head.split_once("\r\n\r\n").unwrap().1);
+        assert!(!body.is_empty() && nothing.is_empty(), "{path}: {head}");
+        let (mut get, mut head) = (steady(&get), steady(&head));
+        assert_eq!(get["content-length"], body.len().to_string(), "{path}");
+        if path == "/metrics" {
+            // Other counts, of other lengths.
+            assert!(get.remove("content-length").is_some() && head.remove("content-length").is_some());
+        }
+        assert_eq!(get, head, "{path}");
+    }
+    until_open(&server, 0).await;
+}
+
+/// All of them on one connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_methods_leave_the_connection_as_it_was() {
+    let server = server(&[], &[]).await;
+    let everything = PROBES.iter().chain(&MORE).chain(&["/predict", "/batch_predict"]);
+    let data = everything.map(|path| (server.address, *path));
+    let admin = PROBES.iter().map(|path| (server.admin, *path));
+    let mut connections = BTreeMap::new();
+    for (address, path) in data.chain(admin) {
+        connections.entry(address).or_insert(Connection::at(address).await);
+        let connection = connections.get_mut(&address).unwrap();
+        let posts = path.ends_with("predict");
+        for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "FOO", "get", "post"] {
+            if method == (if posts { "POST" } else { "GET" }) {
+                continue;
+            }
+            let answer = connection.ask(format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+            let allow = if posts { "POST" } else { "GET,HEAD" };
+            assert_eq!((answer.status, answer.header("allow")), (405, Some(allow)), "{method} {path}");
+            assert_eq!((answer.kind().as_str(), answer.closes()), ("method-not-allowed", false), "{method} {path}");
+        }
+    }
+    for path in MORE.iter().chain(&["/predict", "/batch_predict", "/", "/admin"]) {
+        for method in ["GET", "POST"] {
+            let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+            let answer: Answer = connections.get_mut(&server.admin).unwrap().ask(request).await;
+            assert_eq!((answer.status, answer.kind().as_str()), (404, "not-found"), "{method} {path}");
+        }
+    }
+    drop(connections);
+    until_open(&server, 0).await;
+}
