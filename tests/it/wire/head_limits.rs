@@ -33,8 +33,8 @@ async fn the_number_of_headers_is_bounded() {
         (10_000, 431, None),
     ] {
         // The same name many times is many headers too.
-        for name in [|_| "X-A".to_owned(), |i| format!("X-{i}")] as [fn(usize) -> String; 2] {
-            let headers: String = (0..more).map(|i| format!("{}: a\r\n", name(i))).collect();
+        let names: Vec<String> = (0..more).map(|i| format!("X-{i}: a\r\n")).collect();
+        for headers in [names.concat(), "X: a\r\n".repeat(more)] {
             let answer = ask(&server, format!("GET /livez HTTP/1.1\r\nHost: x\r\n{headers}\r\n")).await;
             if status == 200 {
                 assert_eq!(answer.status, 200, "{more}");

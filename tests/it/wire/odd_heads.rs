@@ -135,7 +135,7 @@ async fn methods_are_words_in_their_own_case() {
         (Answered(405), &long),
         (Last(405), "get /livez HTTP/1.0\r\n\r\n"),
         // No request hides behind one that has no body by custom.
-        (Answered(405), &format!("TRACE /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")),
+        (Answered(405), "TRACE /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
         (Refused(400), &format!("GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n{HIDDEN}")),
     ])
     .await;
