@@ -114,7 +114,7 @@ pub fn admin_router(app: Arc<App>) -> Router {
 }
 
 /// Every layer over all routes, innermost first.
-fn layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
+pub fn layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
     router
         .fallback(async || ApiError::new(Code::NotFound, "There is no such route; GET /docs lists them."))
         .method_not_allowed_fallback(async || {

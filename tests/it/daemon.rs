@@ -4,7 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde_json::Value;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_predictd");
@@ -29,66 +31,64 @@ pub fn ends(command: &mut Command) -> (i32, String) {
 /// A running server process. Killed if a test ends early.
 pub struct Daemon {
     pub child: Child,
+    /// Address of the data listener.
     pub address: SocketAddr,
-    log: BufReader<ChildStderr>,
+    /// Address of the admin listener.
+    pub admin: SocketAddr,
+    log: Log,
 }
 
 impl Daemon {
     /// Starts the command and waits until it listens and its model is ready.
     pub fn start(command: &mut Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let address = wait_for(&mut log, "listening")["address"].as_str().unwrap().parse().unwrap();
-        wait_for(&mut log, "the model is ready");
-        let daemon = Self { child, address, log };
+        let mut daemon = Self::launch(command);
+        daemon.logged("the model is ready");
         // The line comes a moment before the model answers.
-        while !daemon.exchange("GET", "/readyz", "").starts_with("HTTP/1.1 200 ") {
+        while !exchange(daemon.address, "GET", "/readyz", "").starts_with("HTTP/1.1 200 ") {
             std::thread::yield_now();
         }
         daemon
     }
 
-    /// A server of `models` with its data in `data`.
-    pub fn with(models: &Path, data: &Path, options: &[&str]) -> Self {
-        let paths = [models.to_str().unwrap(), data.to_str().unwrap()];
-        let listeners = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        let fixed = ["serve", "--models", paths[0], "--data-dir", paths[1]];
-        let arguments: Vec<&str> =
-            fixed.into_iter().chain(listeners).chain(["--log-format", "json"]).chain(options.iter().copied()).collect();
-        Self::start(&mut predictd(&arguments))
+    /// Starts the command and waits until it listens, whatever becomes of its models.
+    pub fn launch(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut log = Log::of(child.stderr.take().unwrap());
+        let line = log.wait_for("listening");
+        let address = |field: &str| line[field].as_str().unwrap().parse().unwrap();
+        Self { child, address: address("address"), admin: address("admin"), log }
     }
 
-    /// Waits for a line of the log.
+    /// A server of `models` with its data in `data`.
+    pub fn with(models: &Path, data: &Path, options: &[&str]) -> Self {
+        Self::start(&mut serving(models, data, options))
+    }
+
+    /// Waits for the next line of the log with this message.
     pub fn logged(&mut self, message: &str) -> Value {
-        wait_for(&mut self.log, message)
+        self.log.wait_for(message)
+    }
+
+    /// All that was logged so far.
+    pub fn log(&self) -> String {
+        self.log.written.lock().0.clone()
     }
 
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
+        signal(self.child.id(), name);
     }
 
-    /// Waits for the end; the status and the rest of the log.
+    /// Waits for the end; the status and the whole log.
     pub fn wait(mut self) -> (ExitStatus, String) {
-        let mut rest = String::new();
-        self.log.read_to_string(&mut rest).unwrap();
-        (self.child.wait().unwrap(), rest)
+        let status = self.child.wait().unwrap();
+        (status, self.log.all())
     }
 
     /// Sends a request on a connection of its own; the JSON of a 200.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Value {
-        let answer = self.exchange(method, path, body);
+        let answer = exchange(self.address, method, path, body);
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
-    }
-
-    fn exchange(&self, method: &str, path: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        let kind = "Host: x\r\nContent-Type: application/json\r\nConnection: close";
-        write!(stream, "{method} {path} HTTP/1.1\r\n{kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
     }
 }
 
@@ -100,14 +100,93 @@ impl Drop for Daemon {
     }
 }
 
-fn wait_for(log: &mut impl BufRead, message: &str) -> Value {
-    let mut seen = String::new();
-    loop {
-        let start = seen.len();
-        assert!(log.read_line(&mut seen).unwrap() > 0, "the process ended before it logged {message:?}: {seen}");
-        let line: Value = serde_json::from_str(&seen[start..]).unwrap_or_default();
-        if line["message"].as_str().is_some_and(|logged| logged.contains(message)) {
-            return line;
+/// The command of a server of `models` with its data in `data`, on ports that the system chooses.
+pub fn serving(models: &Path, data: &Path, options: &[&str]) -> Command {
+    let paths = [models.to_str().unwrap(), data.to_str().unwrap()];
+    let listeners = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let fixed = ["serve", "--models", paths[0], "--data-dir", paths[1]];
+    let arguments: Vec<&str> =
+        fixed.into_iter().chain(listeners).chain(["--log-format", "json"]).chain(options.iter().copied()).collect();
+    predictd(&arguments)
+}
+
+/// Sends a signal to a process.
+pub fn signal(process: u32, name: &str) {
+    let status = Command::new("kill").args(["-s", name, &process.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// Sends a request on a connection of its own and reads the answer to its end.
+pub fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let kind = "Host: x\r\nContent-Type: application/json\r\nConnection: close";
+    write!(stream, "{method} {path} HTTP/1.1\r\n{kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// What a process writes to standard error. It is read all the time: a full pipe would stop the process.
+struct Log {
+    /// The lines so far, and whether there will be no more.
+    written: Arc<Written>,
+    /// Bytes that were looked at.
+    seen: usize,
+}
+
+#[derive(Default)]
+struct Written {
+    state: Mutex<(String, bool)>,
+    changed: Condvar,
+}
+
+impl Written {
+    fn lock(&self) -> MutexGuard<'_, (String, bool)> {
+        self.state.lock()
+    }
+}
+
+impl Log {
+    fn of(from: ChildStderr) -> Self {
+        let written = Arc::new(Written::default());
+        let reader = Arc::clone(&written);
+        let read = move || {
+            let mut from = BufReader::new(from);
+            loop {
+                let mut line = String::new();
+                let length = from.read_line(&mut line).unwrap_or(0);
+                let mut state = reader.lock();
+                state.0.push_str(&line);
+                state.1 = length == 0;
+                reader.changed.notify_all();
+                if length == 0 {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().spawn(read).unwrap();
+        Self { written, seen: 0 }
+    }
+
+    fn wait_for(&mut self, message: &str) -> Value {
+        let mut state = self.written.lock();
+        loop {
+            while let Some(length) = state.0[self.seen..].find('\n') {
+                let line = serde_json::from_str(&state.0[self.seen..][..length]).unwrap_or(Value::Null);
+                self.seen += length + 1;
+                if line["message"].as_str().is_some_and(|logged| logged.contains(message)) {
+                    return line;
+                }
+            }
+            assert!(!state.1, "the process ended before it logged {message:?}: {}", state.0);
+            self.written.changed.wait(&mut state);
         }
+    }
+
+    /// Everything, to the end.
+    fn all(&self) -> String {
+        let mut state = self.written.lock();
+        self.written.changed.wait_while(&mut state, |state| !state.1);
+        state.0.clone()
     }
 }

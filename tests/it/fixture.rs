@@ -4,6 +4,7 @@
 //! 2 10 20 3, where 2 is `[CLS]` and 3 is `[SEP]`. A transformer's logits are weighted sums over
 //! its inputs, so a score says what the graph was fed.
 
+pub(crate) mod endless;
 pub(crate) mod onnx;
 pub(crate) mod served;
 

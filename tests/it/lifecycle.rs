@@ -1,0 +1,57 @@
+//! How the real binary starts and ends, whatever its clients and its operator do.
+
+mod init;
+mod models;
+mod order;
+mod panics;
+mod refusals;
+mod stuck;
+
+use std::path::Path;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::daemon::{Daemon, serving};
+use crate::fixture::Model;
+use crate::server::{QUESTION, cheap_models};
+use crate::raw::request;
+
+/// A process with directories of its own.
+struct Place {
+    models: TempDir,
+    data: TempDir,
+}
+
+impl Place {
+    /// A place with the cheaper of the shipped models.
+    fn new() -> Self {
+        Self { models: cheap_models(), data: tempfile::tempdir().unwrap() }
+    }
+
+    /// A place with one model that a test has written.
+    fn of(model: &Model) -> Self {
+        let models = tempfile::tempdir().unwrap();
+        model.write(models.path(), "m", "1");
+        Self { models, data: tempfile::tempdir().unwrap() }
+    }
+
+    fn models(&self) -> &Path {
+        self.models.path()
+    }
+
+    /// A server that is ready.
+    fn start(&self, options: &[&str]) -> Daemon {
+        Daemon::with(self.models(), self.data.path(), options)
+    }
+
+    /// A server that listens, whatever becomes of its models.
+    fn launch(&self, options: &[&str]) -> Daemon {
+        Daemon::launch(&mut serving(self.models(), self.data.path(), options))
+    }
+}
+
+/// A request that every BANKING77 model answers with `card_arrival`.
+fn question() -> String {
+    request("POST", "/predict", "", &json!({ "text": QUESTION }).to_string())
+}

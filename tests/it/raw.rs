@@ -1,0 +1,116 @@
+//! A connection on which a test writes its own bytes: as much of a request as it likes, when it likes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// A connection to a server.
+pub struct Wire(BufReader<TcpStream>);
+
+/// An answer, read to its end; the connection may go on.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// Status line and headers, in lower case.
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The kind of a problem: the last part of its type.
+    pub fn problem(&self) -> String {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        self.json()["type"].as_str().unwrap().trim_start_matches("/docs#").to_owned()
+    }
+}
+
+impl Wire {
+    pub fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        // Only for tests that would fail anyhow: they end.
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.get_mut().write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Reads the next answer.
+    pub fn answer(&mut self) -> Answer {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(self.0.read_line(&mut head).unwrap() > 0, "the connection was closed after {head:?}");
+        }
+        let head = head.to_ascii_lowercase();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut answer = Answer { status, head, body: String::new() };
+        let length: u64 = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+        self.0.by_ref().take(length).read_to_string(&mut answer.body).unwrap();
+        assert_eq!(answer.body.len() as u64, length, "the connection was closed within the answer");
+        answer
+    }
+
+    /// Sends a request and reads its answer.
+    pub fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
+        self.send(request);
+        self.answer()
+    }
+
+    /// Reads answers until the server closes the connection, which it does after a whole one.
+    pub fn answers(mut self) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        while !self.0.fill_buf().unwrap().is_empty() {
+            answers.push(self.answer());
+        }
+        answers
+    }
+
+    /// Waits until the server has closed the connection; what it sent before that.
+    pub fn closed(mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        // A reset is an end as well.
+        self.0.read_to_end(&mut rest).ok();
+        rest
+    }
+}
+
+/// A request with these further header lines, each with its end.
+pub fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// A request without a body.
+pub fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")
+}
+
+/// The value of a metric as `/metrics` of `address` has it; 0 if it is not there.
+pub fn metric(address: SocketAddr, name: &str) -> u64 {
+    let answer = Wire::to(address).ask(get("/metrics"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let line = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0, |value| value.parse().unwrap())
+}
+
+/// Waits for something that must happen, however long a busy machine takes over it.
+pub fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(std::time::Instant::now() < end, "not within 30 seconds: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
