@@ -84,7 +84,7 @@ use metrics::Metrics;
 use registry::Registry;
 use shutdown::Shutdown;
 
-/// Longest wait for worker threads once all requests are answered.
+/// Longest wait for runs, loads and worker threads once the requests are over.
 const WORKER_END: Duration = Duration::from_millis(500);
 /// How long before the end of the grace time requests without an answer are told that there will be none.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -209,7 +209,8 @@ impl Server {
         let data = tokio::net::TcpListener::from_std(listeners.data).map_err(failed)?;
         let admin_stop = CancellationToken::new();
         let mut admin = self.start_admin(listeners.admin, admin_stop.clone()).map_err(failed)?;
-        let loading = tokio::task::spawn_blocking({
+        let runtime = Arc::clone(&self.host.runtime);
+        let mut loading = tokio::task::spawn_blocking({
             let (registry, sources, host, stop) =
                 (Arc::clone(&self.app.registry), self.sources, self.host, shutdown.soft.clone());
             move || {
@@ -237,30 +238,31 @@ impl Server {
         };
         let end = End { stop: stop.clone(), grace: self.grace, at_once: shutdown.hard.clone() };
         let ended = tokio::select! {
-            ended = serve(data, front, connections, end) => ended,
+            ended = serve(data, front, connections, end) => outcome(ended),
             never = drain => match never {},
             // Half a server is worse than none: whoever watches it starts it anew.
-            _ = &mut admin => return Err(RunError::Failed("the admin listener ended by itself".to_owned())),
+            _ = &mut admin => Err(RunError::Failed("the admin listener ended by itself".to_owned())),
         };
-        match ended {
-            Ended::Well => {}
-            Ended::Unanswered(requests) => {
-                return Err(RunError::Failed(format!(
-                    "the time to stop was over: {requests} requests were not answered"
-                )));
-            }
-            Ended::AtOnce => {
-                return Err(RunError::Failed("it was told to stop at once: requests may be unanswered".to_owned()));
+        if ended.is_ok() {
+            // Nothing is loaded any more: at most the model whose load had begun.
+            let left = stopped.get().map_or(Duration::ZERO, |at: &Instant| self.grace.saturating_sub(at.elapsed()));
+            tokio::select! {
+                _ = &mut loading => {}
+                () = shutdown.hard.cancelled() => {}
+                () = tokio::time::sleep(left) => {}
             }
         }
-        // Nothing is loaded any more: at most the model whose load had begun.
-        let left = stopped.get().map_or(Duration::ZERO, |at: &Instant| self.grace.saturating_sub(at.elapsed()));
-        tokio::select! {
-            _ = loading => {}
-            () = shutdown.hard.cancelled() => {}
-            () = tokio::time::sleep(left) => {}
+        // The library takes the process down with it if its own end comes in the middle of a run or a load.
+        let rest = Instant::now() + WORKER_END;
+        runtime.end(rest);
+        if !loading.is_finished() {
+            tokio::time::timeout_at(rest.into(), loading).await.ok();
         }
-        self.app.registry.close(Instant::now() + WORKER_END);
+        self.app.registry.close(rest);
+        ended?;
+        if shutdown.hard.is_cancelled() {
+            return outcome(Ended::AtOnce);
+        }
         admin_stop.cancel();
         admin.await.ok();
         tracing::info!("the server has stopped");
@@ -288,4 +290,13 @@ impl Server {
         std::thread::Builder::new().name("predictd-admin".to_owned()).spawn(serve)?;
         Ok(end_seen)
     }
+}
+
+fn outcome(ended: Ended) -> Result<(), RunError> {
+    let reason = match ended {
+        Ended::Well => return Ok(()),
+        Ended::Unanswered(requests) => format!("the time to stop was over: {requests} requests were not answered"),
+        Ended::AtOnce => "it was told to stop at once: requests may be unanswered".to_owned(),
+    };
+    Err(RunError::Failed(reason))
 }

@@ -20,7 +20,7 @@ use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
 use ort::session::{RunOptions, SessionInputValue, SessionOutputs};
-use ort::value::{DynMapValueType, DynValue, Tensor, TensorRef};
+use ort::value::{DynValue, Tensor, TensorRef};
 use parking_lot::Mutex;
 
 use crate::engine::session::{Graph, RunError, Runtime, Scores, Session};
@@ -28,8 +28,8 @@ use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::Batch;
 use crate::text::signature::{GraphInput, IntegerWidth, Signature, TokenRole};
 use crate::text::tensors::TokenBatch;
-use outlets::{ChoiceOutput, Output, choice_output, graph_input, scores_output};
-use watchdog::{Stop, Watchdog};
+use outlets::{ChoiceOutput, Output, choice_output, graph_input, maps, scores_output};
+use watchdog::{Stop, UnderWay, Watchdog};
 use weights::{read_external, shared_tensors};
 
 /// Operators that measure a whole batch to scale it: a text's scores then depend on its neighbours.
@@ -50,7 +50,7 @@ static STARTING: Mutex<()> = Mutex::new(());
 /// The loaded library.
 pub struct OnnxRuntime {
     environment: Environment,
-    watchdog: Arc<Watchdog>,
+    under_way: UnderWay,
     share_weights: bool,
 }
 
@@ -82,7 +82,7 @@ impl OnnxRuntime {
     }
 
     fn of(environment: &Environment, watchdog: &Arc<Watchdog>) -> Self {
-        Self { environment: environment.clone(), watchdog: Arc::clone(watchdog), share_weights: true }
+        Self { environment: environment.clone(), under_way: UnderWay::new(watchdog), share_weights: true }
     }
 
     /// The same runtime with weights of its own for every session: for measuring what sharing saves.
@@ -114,7 +114,7 @@ impl Runtime for OnnxRuntime {
         let (mut labels, mut numbers) = (scan.class_labels.clone(), scan.class_numbers.clone());
         let mut weights = Weights {
             environment: self.environment.clone(),
-            watchdog: Arc::clone(&self.watchdog),
+            under_way: self.under_way.clone(),
             prepacked: self.share_weights.then(PrepackedWeights::new),
             initializers,
             external,
@@ -139,7 +139,7 @@ impl Runtime for OnnxRuntime {
             output: scores.output,
             choice,
             width: scores.width.unwrap_or(0),
-            watchdog: Arc::clone(&self.watchdog),
+            under_way: self.under_way.clone(),
             session: first,
         };
         let width = match scores.width {
@@ -157,12 +157,16 @@ impl Runtime for OnnxRuntime {
     fn device(&self) -> &'static str {
         "cpu"
     }
+
+    fn end(&self, until: Instant) {
+        self.under_way.end(until);
+    }
 }
 
 /// What sessions of one graph are made from.
 struct Weights {
     environment: Environment,
-    watchdog: Arc<Watchdog>,
+    under_way: UnderWay,
     bytes: Vec<u8>,
     initializers: Vec<(String, Arc<DynValue>)>,
     external: BTreeMap<String, Arc<[u8]>>,
@@ -171,6 +175,9 @@ struct Weights {
 
 impl Weights {
     fn session(&self) -> ort::Result<ort::session::Session> {
+        if self.under_way.has_ended() {
+            return Err(ort::Error::new("the server stops"));
+        }
         let mut builder = self.options()?;
         for (name, tensor) in &self.initializers {
             builder = builder.with_initializer(name, Arc::clone(tensor))?;
@@ -181,7 +188,7 @@ impl Weights {
         if let Some(prepacked) = &self.prepacked {
             builder = builder.with_prepacked_weights(prepacked)?;
         }
-        let _watch = self.watchdog.watch(Instant::now() + LONGEST_LOAD, Stop::Load(builder.canceler()));
+        let _watch = self.under_way.watch(Instant::now() + LONGEST_LOAD, Stop::Load(builder.canceler()));
         builder.commit_from_memory(&self.bytes)
     }
 
@@ -223,7 +230,7 @@ impl Graph for OnnxGraph {
             output: self.output.clone(),
             choice: self.choice.clone(),
             width: self.signature.width,
-            watchdog: Arc::clone(&self.weights.watchdog),
+            under_way: self.weights.under_way.clone(),
         }))
     }
 }
@@ -243,7 +250,7 @@ struct OnnxSession {
     output: Output,
     choice: Option<Choice>,
     width: usize,
-    watchdog: Arc<Watchdog>,
+    under_way: UnderWay,
 }
 
 /// How a graph's own choice becomes a column of its scores.
@@ -285,6 +292,9 @@ impl Session for OnnxSession {
 
 impl OnnxSession {
     fn run_unchecked(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, RunError> {
+        if self.under_way.has_ended() {
+            return Err(RunError::Interrupted);
+        }
         let failed = |error: ort::Error| RunError::Failed(error.to_string());
         let inputs = inputs(&self.input, batch).map_err(failed)?;
         let (Output::Tensor(name) | Output::Maps(name, _)) = &self.output;
@@ -295,7 +305,7 @@ impl OnnxSession {
             options.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(failed)?;
         }
         let options = Arc::new(options);
-        let watch = self.watchdog.watch(deadline, Stop::Run(Arc::clone(&options)));
+        let watch = self.under_way.watch(deadline, Stop::Run(Arc::clone(&options)));
         let outputs = self.session.run_with_options(inputs, &options);
         let outputs =
             outputs.map_err(|error| if watch.was_stopped() { RunError::Interrupted } else { failed(error) })?;
@@ -369,24 +379,4 @@ fn inputs<'a>(
             .collect(),
         _ => Err(ort::Error::new("the batch is not of the kind the graph takes")),
     }
-}
-
-/// ZipMap's maps to rows: the runtime keeps a map's keys sorted, and so are scikit-learn's classes.
-fn maps(value: &DynValue, named: bool) -> ort::Result<Array2<f32>> {
-    let maps = value.try_extract_sequence::<DynMapValueType>()?;
-    let mut rows: Vec<Vec<f32>> = Vec::with_capacity(maps.len());
-    for map in &maps {
-        rows.push(if named {
-            sorted(map.try_extract_key_values::<String, f32>()?)
-        } else {
-            sorted(map.try_extract_key_values::<i64, f32>()?)
-        });
-    }
-    let width = rows.first().map_or(0, Vec::len);
-    Array2::from_shape_vec((rows.len(), width), rows.concat()).map_err(|e| ort::Error::new(e.to_string()))
-}
-
-fn sorted<K: Ord>(mut pairs: Vec<(K, f32)>) -> Vec<f32> {
-    pairs.sort_by(|a, b| a.0.cmp(&b.0));
-    pairs.into_iter().map(|(_, score)| score).collect()
 }

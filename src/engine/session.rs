@@ -21,6 +21,11 @@ pub trait Runtime: Send + Sync {
 
     /// Where sessions run, as answers of `/health` name it.
     fn device(&self) -> &'static str;
+
+    /// Ends every run and load that is under way, lets none begin, and waits for that until `until`.
+    fn end(&self, until: Instant) {
+        _ = until;
+    }
 }
 
 /// A graph from which sessions are made. It is dropped once all of them are.

@@ -1,6 +1,7 @@
 //! What a graph's inputs and outputs mean.
 
-use ort::value::{Outlet, TensorElementType, ValueType};
+use ndarray::Array2;
+use ort::value::{DynMapValueType, DynValue, Outlet, TensorElementType, ValueType};
 
 use crate::text::signature::{GraphInput, IntegerWidth, ScoreKind, TokenInput, TokenRole};
 
@@ -127,4 +128,24 @@ pub(super) fn scores_output(outputs: &[Outlet], input: &GraphInput) -> Result<Sc
             outlet.name()
         )),
     }
+}
+
+/// ZipMap's maps to rows: the runtime keeps a map's keys sorted, and so are scikit-learn's classes.
+pub(super) fn maps(value: &DynValue, named: bool) -> ort::Result<Array2<f32>> {
+    let maps = value.try_extract_sequence::<DynMapValueType>()?;
+    let mut rows: Vec<Vec<f32>> = Vec::with_capacity(maps.len());
+    for map in &maps {
+        rows.push(if named {
+            sorted(map.try_extract_key_values::<String, f32>()?)
+        } else {
+            sorted(map.try_extract_key_values::<i64, f32>()?)
+        });
+    }
+    let width = rows.first().map_or(0, Vec::len);
+    Array2::from_shape_vec((rows.len(), width), rows.concat()).map_err(|e| ort::Error::new(e.to_string()))
+}
+
+fn sorted<K: Ord>(mut pairs: Vec<(K, f32)>) -> Vec<f32> {
+    pairs.sort_by(|a, b| a.0.cmp(&b.0));
+    pairs.into_iter().map(|(_, score)| score).collect()
 }

@@ -35,6 +35,15 @@ struct Watched {
     deadline: Instant,
     stop: Stop,
     stopped: Arc<AtomicBool>,
+    /// The flag of the runtime that it belongs to.
+    ended: Arc<AtomicBool>,
+}
+
+/// What one runtime has under way: it can be ended as a whole.
+#[derive(Clone)]
+pub(super) struct UnderWay {
+    watchdog: Arc<Watchdog>,
+    ended: Arc<AtomicBool>,
 }
 
 /// Something under way. Dropping it ends the watch.
@@ -61,15 +70,9 @@ impl Watchdog {
         Ok(watchdog)
     }
 
-    /// Watches until the answer is dropped.
-    pub(super) fn watch(self: &Arc<Self>, deadline: Instant, stop: Stop) -> Watch {
-        let (id, stopped) = (self.next.fetch_add(1, Ordering::Relaxed), Arc::new(AtomicBool::new(false)));
-        self.under_way.lock().push(Watched { id, deadline, stop, stopped: Arc::clone(&stopped) });
-        Watch { watchdog: Arc::clone(self), id, stopped }
-    }
-
     fn stop_late(&self, now: Instant) {
-        for watched in self.under_way.lock().iter().filter(|watched| watched.deadline <= now) {
+        let is_over = |watched: &&Watched| watched.deadline <= now || watched.ended.load(Ordering::Relaxed);
+        for watched in self.under_way.lock().iter().filter(is_over) {
             let told = match &watched.stop {
                 Stop::Run(options) => options.terminate(),
                 Stop::Load(canceler) => canceler.cancel(),
@@ -80,6 +83,35 @@ impl Watchdog {
                 tracing::error!(%error, "a run could not be told to stop");
             }
             watched.stopped.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl UnderWay {
+    /// Nothing yet.
+    pub(super) fn new(watchdog: &Arc<Watchdog>) -> Self {
+        Self { watchdog: Arc::clone(watchdog), ended: Arc::default() }
+    }
+
+    /// Watches until the answer is dropped.
+    pub(super) fn watch(&self, deadline: Instant, stop: Stop) -> Watch {
+        let Self { watchdog, ended } = self.clone();
+        let (id, stopped) = (watchdog.next.fetch_add(1, Ordering::Relaxed), Arc::new(AtomicBool::new(false)));
+        watchdog.under_way.lock().push(Watched { id, deadline, stop, stopped: Arc::clone(&stopped), ended });
+        Watch { watchdog, id, stopped }
+    }
+
+    /// True once nothing more shall be begun.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Ends everything, and waits for it until `until`.
+    pub(super) fn end(&self, until: Instant) {
+        self.ended.store(true, Ordering::Relaxed);
+        let is_own = |watched: &Watched| Arc::ptr_eq(&watched.ended, &self.ended);
+        while self.watchdog.under_way.lock().iter().any(is_own) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

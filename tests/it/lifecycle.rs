@@ -5,6 +5,7 @@ mod models;
 mod order;
 mod panics;
 mod refusals;
+mod signals;
 mod stuck;
 
 use std::path::Path;
