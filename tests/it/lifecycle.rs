@@ -15,8 +15,8 @@ use tempfile::TempDir;
 
 use crate::daemon::{Daemon, serving};
 use crate::fixture::Model;
-use crate::server::{QUESTION, cheap_models};
 use crate::raw::request;
+use crate::server::{QUESTION, cheap_models};
 
 /// A process with directories of its own.
 struct Place {

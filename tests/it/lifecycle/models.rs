@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::Place;
 use crate::daemon::Daemon;
 use crate::fixture::Model;
-use crate::server::{CHEAP_MODEL, QUESTION};
 use crate::raw::{Wire, get, request};
+use crate::server::{CHEAP_MODEL, QUESTION};
 
 fn states(daemon: &Daemon) -> Value {
     let health = Wire::to(daemon.admin).ask(get("/health")).json();

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Place, question};
 use crate::daemon::Daemon;
 use crate::fixture::endless;
-use crate::wire::{Wire, metric, request, until};
+use crate::raw::{Wire, metric, request, until};
 
 /// A request whose body stops after its first byte.
 fn stalled() -> String {

@@ -7,8 +7,8 @@ use serde_json::json;
 use super::{Place, question};
 use crate::daemon::Daemon;
 use crate::fixture::endless;
-use crate::server::CHEAP_MODEL;
 use crate::raw::{Wire, get, metric, request, until};
+use crate::server::CHEAP_MODEL;
 
 /// Nothing would be cut off before the end of the grace.
 const PATIENT: [&str; 12] = [
