@@ -70,7 +70,7 @@ use config::Settings;
 use engine::Engine;
 use engine::forecast::Forecast;
 use engine::gate::Gate;
-use engine::model::{Host, ModelSource};
+use engine::model::{Host, LONGEST_CHECK, ModelSource};
 use engine::session::Runtime;
 use experiments::receipts::Receipts;
 use http::App;
@@ -187,7 +187,8 @@ impl Server {
         };
         let gate = Arc::new(Gate::new(settings.workers));
         let forecast = Arc::new(Forecast::new(settings.workers));
-        let host = Host { runtime, gate, forecast, workers: settings.workers, texts: settings.texts, metrics };
+        let (workers, texts) = (settings.workers, settings.texts);
+        let host = Host { runtime, gate, forecast, workers, longest_check: LONGEST_CHECK, texts, metrics };
         let (drain_delay, grace) = (settings.drain_delay, settings.grace);
         Ok(Self { app: Arc::new(app), sources, host, tls, drain_delay, grace })
     }

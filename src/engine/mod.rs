@@ -54,8 +54,8 @@ pub enum TextError {
     /// The model's output cannot be an answer.
     #[error(transparent)]
     OutputInvalid(#[from] OutputError),
-    /// Its time ran out before it was run.
-    #[error("the deadline passed before the text was run")]
+    /// Its time ran out, while it waited or while it was run.
+    #[error("the time for the text was over")]
     DeadlineExceeded,
 }
 

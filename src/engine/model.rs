@@ -30,7 +30,7 @@ const INLINE_BYTES: usize = 1 << 10;
 /// Most texts of a request that are tokenised, or run by a cheap model, on an async thread.
 const INLINE_TEXTS: usize = 4;
 /// Time of one run while a model is checked: one that takes longer cannot serve.
-const LONGEST_CHECK: Duration = Duration::from_secs(10);
+pub const LONGEST_CHECK: Duration = Duration::from_secs(10);
 /// Most time that a run may hold an async thread; only a model that is cheap by chance comes near it.
 const LONGEST_INLINE: Duration = Duration::from_secs(1);
 /// Longest text of the warm-up in words; long enough to size the runtime's buffers once.
@@ -58,6 +58,8 @@ pub struct Host {
     pub forecast: Arc<Forecast>,
     /// Worker threads per model.
     pub workers: usize,
+    /// Time of one run while a model is checked.
+    pub longest_check: Duration,
     /// What is done with texts where the model does not say.
     pub texts: TextDefaults,
     /// Where events are counted.
@@ -107,10 +109,10 @@ impl Model {
         }
         let first =
             sessions.first_mut().ok_or_else(|| ManifestError::new(&manifest.graph_name, "no session could be made"))?;
-        check_golden(&shop, first.as_mut())?;
+        check_golden(&shop, first.as_mut(), host.longest_check)?;
         let mut cost = Duration::MAX;
         for session in &mut sessions {
-            cost = cost.min(warm_up(&shop, session.as_mut(), &manifest.graph_name)?);
+            cost = cost.min(warm_up(&shop, session.as_mut(), &manifest.graph_name, host.longest_check)?);
         }
         shop.load = host.forecast.register(cost);
         let shop = Arc::new(shop);
@@ -311,21 +313,21 @@ impl std::fmt::Debug for Model {
 }
 
 /// Runs the golden examples. The reason names an example by its number, not by its text.
-fn check_golden(shop: &Shop, session: &mut dyn Session) -> Result<(), ManifestError> {
+fn check_golden(shop: &Shop, session: &mut dyn Session, longest: Duration) -> Result<(), ManifestError> {
     let Some(golden) = shop.pipeline.golden() else { return Ok(()) };
     golden.check().map_err(|reason| ManifestError::new("golden.json", reason))?;
     for (number, example) in (1..).zip(&golden.examples) {
         let error = |reason: String| ManifestError::new("golden.json", format!("example {number}: {reason}"));
-        let decision = run_once(shop, session, example.text.clone()).map_err(|e| error(e.to_string()))?;
+        let decision = run_once(shop, session, example.text.clone(), longest).map_err(|e| error(e.to_string()))?;
         example.check(&decision, shop.pipeline.labels(), golden.tolerance).map_err(error)?;
     }
     Ok(())
 }
 
 /// Runs a long text once, to size the runtime's buffers, and times a short one: the best of three.
-fn warm_up(shop: &Shop, session: &mut dyn Session, graph: &str) -> Result<Duration, ManifestError> {
+fn warm_up(shop: &Shop, session: &mut dyn Session, graph: &str, longest: Duration) -> Result<Duration, ManifestError> {
     let error = |e: TextError| ManifestError::new(graph, format!("the warm-up failed: {e}"));
-    match run_once(shop, session, "word ".repeat(WARM_UP_WORDS)) {
+    match run_once(shop, session, "word ".repeat(WARM_UP_WORDS), longest) {
         // A model may take fewer tokens than this and refuse longer texts.
         Ok(_) | Err(TextError::Tokenize(TokenizeError::TooLong { .. })) => {}
         Err(failure) => return Err(error(failure)),
@@ -333,16 +335,21 @@ fn warm_up(shop: &Shop, session: &mut dyn Session, graph: &str) -> Result<Durati
     let mut best = Duration::MAX;
     for _ in 0..3 {
         let start = Instant::now();
-        run_once(shop, session, "one short text".to_owned()).map_err(error)?;
+        run_once(shop, session, "one short text".to_owned(), longest).map_err(error)?;
         best = best.min(start.elapsed());
     }
     Ok(best)
 }
 
-fn run_once(shop: &Shop, session: &mut dyn Session, text: String) -> Result<crate::text::heads::Decision, TextError> {
+fn run_once(
+    shop: &Shop,
+    session: &mut dyn Session,
+    text: String,
+    longest: Duration,
+) -> Result<crate::text::heads::Decision, TextError> {
     let run = || {
         let encoded = shop.pipeline.encode(text)?;
-        shop.score(session, &encoded, Instant::now() + LONGEST_CHECK)
+        shop.score(session, &encoded, Instant::now() + longest)
     };
     catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(TextError::InferenceFailed))
 }

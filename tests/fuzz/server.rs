@@ -15,7 +15,7 @@ use predictd::cli::Cli;
 use predictd::config::Settings;
 use predictd::engine::forecast::Forecast;
 use predictd::engine::gate::Gate;
-use predictd::engine::model::Host;
+use predictd::engine::model::{Host, LONGEST_CHECK};
 use predictd::engine::session::{Graph, RunError, Runtime, Scores, Session};
 use predictd::registry::directory;
 use predictd::text::manifest::{Manifest, ManifestError};
@@ -49,6 +49,7 @@ impl InProcess {
             gate: Arc::new(Gate::new(1)),
             forecast: Arc::new(Forecast::new(1)),
             workers: 1,
+            longest_check: LONGEST_CHECK,
             texts: settings.texts,
             metrics: Arc::clone(&app.metrics),
         };

@@ -33,7 +33,7 @@ impl Scene {
     }
 
     /// Models of these names, with a word for the runtime in their graph files.
-    async fn of(fake: Fake, names: &[(&str, &str)], options: &[&str]) -> Self {
+    pub(crate) async fn of(fake: Fake, names: &[(&str, &str)], options: &[&str]) -> Self {
         let models = tempfile::tempdir().unwrap();
         for (name, graph) in names {
             let directory = models.path().join(name).join("1");
@@ -47,7 +47,7 @@ impl Scene {
     }
 
     /// Sends a request and does not wait for its answer. Aborting it closes its connection.
-    fn send(&self, path: &str, body: &Value, headers: &[(&'static str, &str)]) -> JoinHandle<Reply> {
+    pub(crate) fn send(&self, path: &str, body: &Value, headers: &[(&'static str, &str)]) -> JoinHandle<Reply> {
         let mut request = self.server.client.post(format!("{}{path}", self.server.url)).json(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -55,11 +55,11 @@ impl Scene {
         tokio::spawn(reply(request))
     }
 
-    fn send_text(&self, text: &str) -> JoinHandle<Reply> {
+    pub(crate) fn send_text(&self, text: &str) -> JoinHandle<Reply> {
         self.send("/predict", &asking(text), &[])
     }
 
-    fn send_batch(&self, texts: &[&str]) -> JoinHandle<Reply> {
+    pub(crate) fn send_batch(&self, texts: &[&str]) -> JoinHandle<Reply> {
         self.send("/batch_predict", &asking_all(texts), &[])
     }
 
@@ -83,7 +83,7 @@ impl Scene {
     }
 
     /// The value of a metric without labels, or with these.
-    async fn metric(&self, name: &str) -> u64 {
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
         let body = self.server.get("/metrics").await.body;
         let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0, |value| value.parse().unwrap())
@@ -91,16 +91,16 @@ impl Scene {
 }
 
 /// A request whose answer shows the raw scores: `[x, -x]` for the text `echo x`.
-fn asking(text: &str) -> Value {
+pub(crate) fn asking(text: &str) -> Value {
     json!({ "text": text, "return_probabilities": true, "raw_scores": true })
 }
 
-fn asking_all(texts: &[&str]) -> Value {
+pub(crate) fn asking_all(texts: &[&str]) -> Value {
     json!({ "texts": texts, "return_probabilities": true, "raw_scores": true })
 }
 
 /// The text that an answer is the answer to, told from its scores.
-fn echoed(answer: &Value) -> String {
+pub(crate) fn echoed(answer: &Value) -> String {
     let score = answer["probabilities"][0].to_string();
     format!("echo {}", score.strip_suffix(".0").unwrap_or_else(|| panic!("{answer}")))
 }

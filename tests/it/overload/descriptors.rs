@@ -1,0 +1,58 @@
+//! Fewer file descriptors than clients.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::daemon::{Daemon, PROGRAM, serving};
+use crate::raw::{Wire, get, request};
+use crate::server::{QUESTION, cheap_models};
+
+/// Seconds of processor time that a process has used.
+fn busy(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    // Ticks in user mode and in the kernel; there are 100 a second on every Linux that matters.
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+#[test]
+fn a_hundred_clients_of_a_server_with_few_descriptors() {
+    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    // Clients that have begun a head stay as long as they like.
+    let plain = serving(models.path(), data.path(), &["--header-timeout", "24h"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", PROGRAM]).args(plain.get_args());
+    let daemon = Daemon::start(command.stdin(Stdio::null()).stderr(Stdio::piped()));
+    assert!(daemon.log().contains("ulimit -n"), "the operator is told: {}", daemon.log());
+    let clients: Vec<Wire> = (0..100)
+        .map(|_| {
+            let mut client = Wire::to(daemon.address);
+            client.send("POST /predict HTTP/1.1\r\nHost:");
+            client
+        })
+        .collect();
+    let probe = || {
+        for path in ["/livez", "/readyz", "/health", "/metrics"] {
+            assert_eq!(Wire::to(daemon.admin).ask(get(path)).status, 200, "{path}");
+        }
+    };
+    probe();
+    let before = busy(daemon.child.id());
+    std::thread::sleep(Duration::from_secs(1));
+    let used = busy(daemon.child.id()) - before;
+    assert!(used < 0.5, "{used} s of processor time in a second without work");
+    for _ in 0..20 {
+        probe();
+    }
+    assert!(!daemon.log().contains("cannot be accepted"), "{}", daemon.log());
+    drop(clients);
+    let question = request("POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
+    for _ in 0..20 {
+        assert_eq!(Wire::to(daemon.address).ask(&question).json()["prediction"], "card_arrival");
+    }
+    daemon.signal("TERM");
+    let (status, log) = daemon.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
