@@ -79,6 +79,7 @@ use http::body::BodyMemory;
 use http::connection::Front;
 use http::rate_limit::RateLimits;
 use http::serve::{End, Ended, serve};
+use http::standstill::{BEAT, Standstill};
 use http::tls::{self, Tls};
 use metrics::Metrics;
 use registry::Registry;
@@ -184,6 +185,7 @@ impl Server {
             patience: settings.patience,
             metrics: Arc::clone(&metrics),
             draining: AtomicBool::new(false),
+            standstill: Standstill::default(),
         };
         let gate = Arc::new(Gate::new(settings.workers));
         let forecast = Arc::new(Forecast::new(settings.workers));
@@ -274,12 +276,23 @@ impl Server {
     fn start_admin(&self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<oneshot::Receiver<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let front = Front::new("admin", http::admin_router(Arc::clone(&self.app)), &self.app, None);
+        let app = Arc::clone(&self.app);
         let (ended, end_seen) = oneshot::channel();
         let end = End { stop, grace: ADMIN_GRACE, at_once: CancellationToken::new() };
         let serve = move || {
             let served = runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                serve(listener, front, ADMIN_CONNECTIONS, end).await;
+                // On this thread, which only a standstill of the whole process stops.
+                let beat = async {
+                    loop {
+                        app.standstill.beat(Instant::now());
+                        tokio::time::sleep(BEAT).await;
+                    }
+                };
+                tokio::select! {
+                    _ = serve(listener, front, ADMIN_CONNECTIONS, end) => {}
+                    () = beat => {}
+                }
                 std::io::Result::Ok(())
             });
             if let Err(error) = served {

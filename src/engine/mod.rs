@@ -136,6 +136,11 @@ impl Engine {
         texts: Vec<String>,
         deadline: Instant,
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
+        if Instant::now() >= deadline {
+            // A cheap model would run the text before anybody looks at the clock.
+            self.metrics.refused(Refused::Deadline);
+            return Err(Refusal::DeadlineExceeded);
+        }
         let permits = self.admit(model, texts.len(), deadline)?;
         let mut left = Left { metrics: &self.metrics, answered: false };
         let answers = tokio::select! {

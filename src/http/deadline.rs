@@ -19,7 +19,7 @@ impl FromRequestParts<Arc<App>> for Deadline {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let start = Instant::now();
+        let start = app.standstill.sent(Instant::now());
         let Some(value) = parts.headers.get(HEADER) else { return Ok(Self(start + app.limits.timeout)) };
         let milliseconds = value.to_str().ok().and_then(|value| value.parse::<u64>().ok()).filter(|&ms| ms > 0);
         let asked = milliseconds.map(Duration::from_millis).ok_or_else(|| {

@@ -7,7 +7,7 @@
 //! - [`head`], [`auth`], [`rate_limit`], [`body`]: layers that refuse: head, key, rate, body
 //! - [`client_address`]: whose request it is
 //! - [`json`], [`checks`]: JSON to types, rules for fields
-//! - [`deadline`]: the time a client allows
+//! - [`deadline`], [`standstill`]: the time a client allows, and since when
 //! - [`predict`], [`batch`], [`models`], [`probes`], [`docs`]: a handler with its wire types
 //! - [`answer`]: the wire form of one prediction, used by both prediction routes
 //! - [`error`]: the one table of errors
@@ -39,6 +39,7 @@ pub mod probes;
 pub mod rate_limit;
 pub mod routes;
 pub mod serve;
+pub mod standstill;
 pub mod tls;
 
 use std::sync::Arc;
@@ -61,6 +62,7 @@ use body::BodyMemory;
 use error::{ApiError, Code};
 use rate_limit::RateLimits;
 use routes::Routes;
+use standstill::Standstill;
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -87,6 +89,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Set when the server was told to stop: it is not ready any more.
     pub draining: AtomicBool,
+    /// Notices when the process stands still.
+    pub standstill: Standstill,
 }
 
 /// Every route of the data listener.

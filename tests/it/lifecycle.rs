@@ -6,6 +6,7 @@ mod order;
 mod panics;
 mod refusals;
 mod signals;
+mod standstill;
 mod stuck;
 
 use std::path::Path;

@@ -3,4 +3,5 @@
 mod descriptors;
 mod endless;
 mod full;
+mod late;
 mod long_texts;

@@ -1,0 +1,63 @@
+//! A process that is stopped for a while: by an operator, a debugger, a frozen container.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Place;
+use crate::raw::{Wire, metric, request};
+use crate::server::{CHEAP_MODEL, QUESTION};
+
+/// A question whose asker waits so many milliseconds.
+fn question_for(milliseconds: u32) -> String {
+    let time = format!("X-Request-Timeout-Ms: {milliseconds}\r\n");
+    request("POST", "/predict", &time, &json!({ "text": QUESTION }).to_string())
+}
+
+#[test]
+fn requests_whose_time_was_over_when_the_process_went_on_are_not_run() {
+    let place = Place::new();
+    let mut daemon = place.start(&[]);
+    let run = || {
+        let labels = format!("model=\"{CHEAP_MODEL}\",version=\"1\"");
+        metric(daemon.admin, &format!("predictd_predictions_total{{{labels}}}"))
+    };
+    let short = question_for(300);
+    let (half, other_half) = short.split_at(short.len() - 5);
+    // Connections in every state: used before, with half a request, silent, and new ones later.
+    let mut clients: Vec<Wire> = (0..30).map(|_| Wire::to(daemon.address)).collect();
+    for client in &mut clients[..10] {
+        assert_eq!(client.ask(question_for(60_000)).status, 200);
+    }
+    for client in &mut clients[10..20] {
+        client.send(half);
+    }
+    assert_eq!(run(), 10);
+    daemon.signal("STOP");
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(if (10..20).contains(&number) { other_half } else { &short });
+    }
+    for _ in 0..10 {
+        let mut client = Wire::to(daemon.address);
+        client.send(&short);
+        clients.push(client);
+    }
+    let mut patient = Wire::to(daemon.address);
+    patient.send(question_for(60_000));
+    std::thread::sleep(Duration::from_millis(1_500));
+    daemon.signal("CONT");
+    for client in &mut clients {
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.problem().as_str()), (504, "deadline-exceeded"));
+    }
+    assert_eq!(patient.answer().json()["prediction"], "card_arrival");
+    assert_eq!(run(), 11, "only the patient client's text was run");
+    // As ever: on the same connections and on new ones.
+    clients.push(Wire::to(daemon.address));
+    for client in &mut clients {
+        assert_eq!(client.ask(question_for(60_000)).status, 200);
+    }
+    daemon.logged("the process stood still");
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait().0.code(), Some(0));
+}
