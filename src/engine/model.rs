@@ -33,6 +33,10 @@ const INLINE_TEXTS: usize = 4;
 pub const LONGEST_CHECK: Duration = Duration::from_secs(10);
 /// Most time that a run may hold an async thread; only a model that is cheap by chance comes near it.
 const LONGEST_INLINE: Duration = Duration::from_secs(1);
+/// A run that held an async thread for so long was not cheap, whatever the others were.
+const NOT_CHEAP: Duration = Duration::from_millis(100);
+/// How long a cheap model's texts queue after such a run.
+const DETOUR: Duration = Duration::from_mins(1);
 /// Longest text of the warm-up in words; long enough to size the runtime's buffers once.
 const WARM_UP_WORDS: usize = 32;
 
@@ -77,6 +81,8 @@ pub struct Model {
     forecast: Arc<Forecast>,
     /// Sessions for runs on the caller's thread; none unless the model is cheap.
     inline: Vec<Mutex<Box<dyn Session>>>,
+    /// Until when texts queue nevertheless, because one of them was not cheap.
+    detour: Mutex<Option<Instant>>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -141,6 +147,7 @@ impl Model {
             shop,
             forecast: Arc::clone(&host.forecast),
             inline,
+            detour: Mutex::default(),
             workers: workers?,
         })
     }
@@ -178,7 +185,7 @@ impl Model {
     /// True if short texts are answered on the caller's thread.
     #[must_use]
     pub fn skips_queue(&self) -> bool {
-        !self.inline.is_empty()
+        !self.inline.is_empty() && self.detour.lock().is_none_or(|end| Instant::now() >= end)
     }
 
     /// Labels, head and tokenizer.
@@ -210,7 +217,10 @@ impl Model {
         deadline: Instant,
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
         let short = texts.len() <= INLINE_TEXTS && texts.iter().map(String::len).sum::<usize>() <= INLINE_BYTES;
-        if short && let Some(mut session) = self.inline.iter().find_map(Mutex::try_lock) {
+        if short
+            && self.skips_queue()
+            && let Some(mut session) = self.inline.iter().find_map(Mutex::try_lock)
+        {
             let texts = self.fit(texts)?;
             return Ok(texts.into_iter().map(|text| self.answer_here(session.as_mut(), text, deadline)).collect());
         }
@@ -250,8 +260,16 @@ impl Model {
     /// The cheap way: tokenise and run on this thread.
     fn answer_here(&self, session: &mut dyn Session, text: String, deadline: Instant) -> Result<Answer, TextError> {
         let encoded = self.encode(text)?;
-        let decision = self.shop.score(session, &encoded, deadline.min(Instant::now() + LONGEST_INLINE))?;
-        Ok(Answer { decision, tokens: encoded.tokens, truncated: encoded.truncated })
+        let start = Instant::now();
+        let decision = self.shop.score(session, &encoded, deadline.min(start + LONGEST_INLINE));
+        if start.elapsed() >= NOT_CHEAP {
+            *self.detour.lock() = Some(Instant::now() + DETOUR);
+            tracing::warn!(
+                model = self.shop.label,
+                "a text took a cheap model very long: its texts queue for a minute"
+            );
+        }
+        Ok(Answer { decision: decision?, tokens: encoded.tokens, truncated: encoded.truncated })
     }
 
     /// Checks and tokenises on the bounded pool for blocking work, so that a long text stops no other request.

@@ -17,6 +17,7 @@ use crate::daemon::{Daemon, serving};
 use crate::fixture::served::Served;
 use crate::fixture::{Model, endless};
 use crate::raw::{Answer, Wire, get, request};
+use crate::scheduling::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_never_ends_is_ended_with_its_requests_time() {
@@ -30,11 +31,34 @@ async fn a_run_that_never_ends_is_ended_with_its_requests_time() {
         assert_eq!(served.raw("10 20").await, (vec![35.0, 3.5], 4));
         let batch = served.batch(&["10", "20", "30", "40"]).await;
         assert!(batch.iter().all(|item| item["prediction"] == "a"), "{batch:?}");
-        assert_eq!(served.server.app.engine.free_permits(), 4_096);
+        until("the permits are free", || served.server.app.engine.free_permits() == 4_096).await;
         let metrics = served.server.get("/metrics").await.body;
         assert!(metrics.contains("predictd_refused_total{reason=\"deadline\"} "), "{metrics}");
         served.server.stop().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_that_never_end_do_not_hold_the_threads_of_http() {
+    let served = Served::with(&endless::on_hello(), &["--workers", "2"]).await;
+    let skips_queue = || served.server.app.registry.snapshot().resolve(None, None).unwrap().skips_queue();
+    assert!(skips_queue(), "the model is too slow for this test");
+    assert_eq!(served.refused("hello").await.status, 504);
+    assert!(!skips_queue());
+    // More of them than there are threads: each waits for its worker, and nobody else for them.
+    let hello = json!({ "text": "hello" });
+    let waiting = async || served.server.ask("/predict", hello.clone()).await;
+    let probes = async {
+        for _ in 0..20 {
+            assert_eq!(served.server.get("/health").await.status, 200);
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = async { tokio::join!(waiting(), waiting(), waiting(), waiting()) } => panic!("the probes came last"),
+        () = probes => {}
+    }
+    served.server.stop().await.unwrap();
 }
 
 fn ask(daemon: &Daemon, model: &str, text: &str, milliseconds: u32) -> Answer {
