@@ -1,6 +1,9 @@
 //! Connections between two requests: kept for their own time, which is not that of a head.
 
-use super::{CROWD, Connection, GET, answered, assert_cut_off, crowd, leave, options, question, server, until_open};
+use super::{
+    CROWD, Connection, GET, answered, assert_cut_off_since, crowd, cut_off, leave, options, question, server,
+    until_open,
+};
 use crate::scheduling::Scene;
 
 /// A connection that never sends anything is closed when the limit of heads is over: a clock for tests.
@@ -11,18 +14,19 @@ async fn until_a_silent_client_is_cut_off(address: std::net::SocketAddr) {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_are_closed_by_their_own_limit() {
     let server = server(&[("--keep-alive", "400ms")], &[]).await;
+    let before = cut_off(&server);
     crowd(server.address, CROWD, |_, mut connection| async {
         assert_eq!(connection.ask(GET).await.status, 200);
         assert_eq!(connection.answers().await.len(), 0);
     })
     .await;
     until_open(&server, 0).await;
-    assert_cut_off(&server, &[("keep_alive", CROWD)]);
+    assert_cut_off_since(&before, &server, &[("keep_alive", CROWD)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_limit_of_heads_does_not_end_idle_connections() {
-    let server = server(&[("--header-timeout", "300ms")], &[]).await;
+    let server = server(&[("--header-timeout", "500ms")], &[]).await;
     let before = answered(&server)["200"];
     let idle = crowd(server.address, CROWD, |_, mut connection| async {
         assert_eq!(connection.ask(GET).await.status, 200);
@@ -39,9 +43,10 @@ async fn the_limit_of_heads_does_not_end_idle_connections() {
 /// Every timer of the connection has rung while its request was in work.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_whose_request_took_long_is_watched_after_it() {
-    let limits = options(&[("--header-timeout", "200ms"), ("--keep-alive", "200ms")], &["--workers", "1"]);
+    let limits = options(&[("--header-timeout", "500ms"), ("--keep-alive", "500ms")], &["--workers", "1"]);
     let mut scene = Scene::new(&limits).await;
     leave(&mut scene.server).await;
+    let before = cut_off(&scene.server);
     let address = scene.server.address;
     scene.fake.hold();
     let mut connection = Connection::at(address).await;
@@ -52,5 +57,5 @@ async fn a_connection_whose_request_took_long_is_watched_after_it() {
     assert_eq!(connection.answer().await.status, 200);
     assert_eq!(connection.answers().await.len(), 0);
     until_open(&scene.server, 0).await;
-    assert_cut_off(&scene.server, &[("head", 1), ("keep_alive", 1)]);
+    assert_cut_off_since(&before, &scene.server, &[("head", 1), ("keep_alive", 1)]);
 }
