@@ -2,7 +2,7 @@
 //!
 //! - [`serve`], [`connection`], [`tls`]: listeners and connections
 //! - [`paced`], [`framing`], [`exchange`]: time limits of a connection
-//! - [`routes`]: how routes are listed, each with who may use it
+//! - [`mod@routes`]: how routes are listed, each with who may use it
 //! - [`observe`]: request id, metrics, the log line, problem details
 //! - [`head`], [`auth`], [`rate_limit`], [`body`]: layers that refuse: head, key, rate, body
 //! - [`client_address`]: whose request it is
