@@ -22,6 +22,7 @@ mod invariants;
 mod large_bodies;
 mod lifecycle;
 mod model_files;
+mod odd_texts;
 mod overload;
 mod process;
 mod raw;
