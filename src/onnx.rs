@@ -38,6 +38,8 @@ const BATCH_DEPENDENT: [&str; 3] = ["DynamicQuantizeLinear", "DynamicQuantizeMat
 /// A run of more padded tokens than this gives its memory back: attention needs memory by the
 /// square of the length, and every session would keep that of the longest text it ever saw.
 const OUTLIER_TOKENS: usize = 256;
+/// Longest message of the runtime in the log, in bytes.
+const LONGEST_MESSAGE: usize = 1 << 10;
 /// Time to make one session of a graph.
 const LONGEST_LOAD: Duration = Duration::from_mins(2);
 /// Time of the run that finds how many scores a graph gives.
@@ -93,7 +95,13 @@ impl OnnxRuntime {
     }
 }
 
+/// As much of the runtime's words as a log line needs: they repeat names of the graph, however long.
+fn short(message: &str) -> &str {
+    message.get(..message.floor_char_boundary(LONGEST_MESSAGE)).unwrap_or_default()
+}
+
 fn log(level: LogLevel, message: &str) {
+    let message = short(message);
     match level {
         LogLevel::Fatal | LogLevel::Error => tracing::error!(target: "onnxruntime", "{message}"),
         LogLevel::Warning => tracing::warn!(target: "onnxruntime", "{message}"),
@@ -295,7 +303,7 @@ impl OnnxSession {
         if self.under_way.has_ended() {
             return Err(RunError::Interrupted);
         }
-        let failed = |error: ort::Error| RunError::Failed(error.to_string());
+        let failed = |error: ort::Error| RunError::Failed(short(error.message()).to_owned());
         let inputs = inputs(&self.input, batch).map_err(failed)?;
         let (Output::Tensor(name) | Output::Maps(name, _)) = &self.output;
         let mut options = RunOptions::new().map_err(failed)?;

@@ -21,6 +21,7 @@ mod fixture;
 mod invariants;
 mod large_bodies;
 mod lifecycle;
+mod log_lines;
 mod model_files;
 mod odd_texts;
 mod overload;
