@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Kept back for the admin listener's connections, model files, keys and certificates.
+/// Kept back for the admin listener's connections, model files, keys and certificates; half where there are fewer.
 const RESERVED: u64 = 64;
 
 /// Raises this process's limit as far as `connections` need it; how many connections it allows.
@@ -11,8 +11,7 @@ const RESERVED: u64 = 64;
 #[must_use]
 pub fn make_room(connections: usize) -> usize {
     let open = std::fs::read_dir("/proc/self/fd").map_or(RESERVED, |entries| entries.count() as u64);
-    let kept = open + RESERVED;
-    let wanted = connections as u64 + kept;
+    let wanted = connections as u64 + open + RESERVED;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let mut limit = current.unwrap_or(u64::MAX);
     if limit < wanted {
@@ -21,7 +20,9 @@ pub fn make_room(connections: usize) -> usize {
             limit = raised;
         }
     }
-    let allowed = connections.min(usize::try_from(limit.saturating_sub(kept)).unwrap_or(usize::MAX)).max(1);
+    let free = limit.saturating_sub(open);
+    let left = free - RESERVED.min(free / 2);
+    let allowed = connections.min(usize::try_from(left).unwrap_or(usize::MAX)).max(1);
     if allowed < connections {
         tracing::warn!(
             max_connections = allowed,
