@@ -5,13 +5,22 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Place;
-use crate::raw::{Wire, metric, request};
+use crate::raw::{Wire, metric, request, until};
 use crate::server::{CHEAP_MODEL, QUESTION};
 
 /// A question whose asker waits so many milliseconds.
 fn question_for(milliseconds: u32) -> String {
     let time = format!("X-Request-Timeout-Ms: {milliseconds}\r\n");
     request("POST", "/predict", &time, &json!({ "text": QUESTION }).to_string())
+}
+
+/// True once no thread of a process runs any more: a signal to stop takes its time on a busy machine.
+fn stands_still(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    threads.filter_map(Result::ok).all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    })
 }
 
 #[test]
@@ -34,6 +43,7 @@ fn requests_whose_time_was_over_when_the_process_went_on_are_not_run() {
     }
     assert_eq!(run(), 10);
     daemon.signal("STOP");
+    until("all threads stand still", || stands_still(daemon.child.id()));
     for (number, client) in clients.iter_mut().enumerate() {
         client.send(if (10..20).contains(&number) { other_half } else { &short });
     }
