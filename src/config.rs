@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use args::{Args, LogFormat, Markup, OnOverflow, TextDefaults};
+pub use args::{Args, LogFormat, Markup, OnOverflow, Scheduler, TextDefaults};
 
 /// Exit code for a configuration that cannot work (`EX_USAGE` of sysexits).
 pub const EXIT_CONFIGURATION: u8 = 64;
@@ -71,6 +71,36 @@ pub struct Patience {
     pub keep_alive: Duration,
 }
 
+/// How texts share runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Runs {
+    /// How they are chosen.
+    pub scheduler: Scheduler,
+    /// Most tokens of a run of several texts, padding included.
+    pub tokens: usize,
+    /// Most texts of a run.
+    pub texts: usize,
+    /// Longest predicted time of a run of several texts.
+    pub time: Duration,
+    /// Threads that share one run.
+    pub threads: usize,
+    /// These threads wait busily for the next run.
+    pub spin: bool,
+}
+
+impl Runs {
+    fn of(args: &Args) -> Self {
+        Self {
+            scheduler: args.scheduler,
+            tokens: args.max_run_tokens,
+            texts: args.max_run_texts,
+            time: args.max_run_time,
+            threads: args.run_threads,
+            spin: args.spin,
+        }
+    }
+}
+
 /// A certificate chain and its key, as files.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
@@ -107,6 +137,8 @@ pub struct Settings {
     pub default_model: Option<String>,
     /// Worker threads per model and runs at a time over all models.
     pub workers: usize,
+    /// How texts share runs.
+    pub runs: Runs,
     /// Library, if named.
     pub onnxruntime: Option<PathBuf>,
     /// Limits of requests.
@@ -148,6 +180,9 @@ impl Settings {
         let workers = args.workers.unwrap_or(usable_cores.min(MOST_THREADS));
         for (name, value, least, most) in [
             ("workers", workers, 1, MOST_THREADS),
+            ("max-run-tokens", args.max_run_tokens, 1, 1 << 20),
+            ("max-run-texts", args.max_run_texts, 1, 1_024),
+            ("run-threads", args.run_threads, 1, MOST_THREADS),
             ("max-body", args.max_body, 1_024, 1 << 30),
             // hyper's own limits are a little higher: what passes these must pass its.
             ("max-headers", args.max_headers, 8, 96),
@@ -182,6 +217,7 @@ impl Settings {
         if !wrong.is_empty() {
             return Err(wrong);
         }
+        let runs = Runs::of(&args);
         let in_data = |name: &str| args.data_dir.join(name);
         Ok(Self {
             listen: args.listen,
@@ -204,6 +240,7 @@ impl Settings {
             models: args.models,
             default_model: args.default_model.filter(|name| !name.is_empty()),
             workers,
+            runs,
             onnxruntime: args.onnxruntime.and_then(set).or_else(|| args.ort_dylib_path.and_then(set)),
             limits: Limits {
                 max_headers: args.max_headers,
@@ -228,10 +265,11 @@ impl Settings {
 }
 
 /// The options that are times, but for `--timeout`: name, value, whether it can be 0.
-fn times(args: &Args) -> [(&'static str, Duration, bool); 10] {
+fn times(args: &Args) -> [(&'static str, Duration, bool); 11] {
     [
         ("max-timeout", args.max_timeout, false),
         ("max-wait", args.max_wait, false),
+        ("max-run-time", args.max_run_time, false),
         ("first-byte-timeout", args.first_byte_timeout, false),
         ("header-timeout", args.header_timeout, false),
         ("body-idle-timeout", args.body_idle_timeout, false),

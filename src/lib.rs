@@ -5,8 +5,8 @@
 //! A connection is accepted in `http::serve`; layers give the request an id, count it and
 //! refuse bad bodies; a handler turns JSON into checked types and asks the registry which
 //! model version answers. The engine admits the texts (one permit each), tokenises them and
-//! puts them into the model's queue. A worker thread, which owns its session, takes a text,
-//! runs it and decides. The handler seals a receipt and answers.
+//! puts them into the model's queue. A worker thread, which owns its session, takes the texts
+//! that are cheapest together, runs them and decides. The handler seals a receipt and answers.
 //!
 //! One direction, one thread boundary: the queue.
 //!
@@ -17,7 +17,7 @@
 //! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files
 //! - [`telemetry`]: log lines; [`metrics`]: every metric; [`shutdown`]: signals
 //! - [`http`]: routes, layers, wire types, errors
-//! - [`engine`]: admission, queue, batching policy, run permits, workers
+//! - [`engine`]: admission, queue, cost model, batching policy, run permits, workers
 //! - [`text`]: manifest, tokenizer, tensors, heads: pure
 //! - [`onnx`]: ONNX Runtime
 //! - [`registry`]: models, versions, which of them answer
@@ -36,7 +36,7 @@
 //!
 //! - `ort` is imported in `onnx.rs` and under `onnx/` only, `tokenizers` in `text/tokenizer.rs` only.
 //! - axum and status codes stay under `http/`.
-//! - No clock, no lock, nothing async in `engine/batching.rs` and under `text/`.
+//! - No clock, no lock, nothing async in `engine/batching*`, `engine/cost.rs` and under `text/`.
 //! - The environment is read in `config.rs` only, but for the variables of options, which clap reads.
 //! - A route is added in `http/routes.rs` only, with who may use it.
 //! - No unbounded channel. No `unsafe`.
@@ -66,11 +66,15 @@ use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use config::Settings;
+use config::{Scheduler, Settings};
 use engine::Engine;
+use engine::batching::window::Caps;
+use engine::batching::{Micros, Policy};
+use engine::encoding;
 use engine::forecast::Forecast;
 use engine::gate::Gate;
-use engine::model::{Host, LONGEST_CHECK, ModelSource};
+use engine::loading::{Host, LONGEST_CHECK, ModelSource};
+use engine::queue::Rules;
 use engine::session::Runtime;
 use experiments::receipts::Receipts;
 use http::App;
@@ -155,7 +159,7 @@ impl Server {
     /// [`RunError`] in one sentence.
     pub fn prepare(settings: &Settings) -> Result<Self, RunError> {
         let runtime = onnx::OnnxRuntime::start(settings.onnxruntime.as_deref()).map_err(RunError::Configuration)?;
-        Self::with_runtime(settings, Arc::new(runtime))
+        Self::with_runtime(settings, Arc::new(runtime.with_threads(settings.runs.threads, settings.runs.spin)))
     }
 
     /// Prepares a server that runs its models on `runtime`.
@@ -189,8 +193,10 @@ impl Server {
         };
         let gate = Arc::new(Gate::new(settings.workers));
         let forecast = Arc::new(Forecast::new(settings.workers));
-        let (workers, texts) = (settings.workers, settings.texts);
-        let host = Host { runtime, gate, forecast, workers, longest_check: LONGEST_CHECK, texts, metrics };
+        // A text is tokenised in about a fiftieth of the time of its run: few threads keep up with all workers.
+        let tokenizers = encoding::pool(settings.workers / 4).map_err(|error| RunError::Failed(error.to_string()))?;
+        let (rules, texts) = (rules(settings), settings.texts);
+        let host = Host { runtime, gate, forecast, tokenizers, rules, longest_check: LONGEST_CHECK, texts, metrics };
         let (drain_delay, grace) = (settings.drain_delay, settings.grace);
         Ok(Self { app: Arc::new(app), sources, host, tls, drain_delay, grace })
     }
@@ -303,6 +309,24 @@ impl Server {
         };
         std::thread::Builder::new().name("predictd-admin".to_owned()).spawn(serve)?;
         Ok(end_seen)
+    }
+}
+
+/// How the queues of all models hand out their texts.
+#[must_use]
+pub fn rules(settings: &Settings) -> Rules {
+    let micros = |time: Duration| Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX);
+    let runs = &settings.runs;
+    Rules {
+        policy: match runs.scheduler {
+            Scheduler::Window => Policy::Window,
+            Scheduler::Single => Policy::Single,
+            Scheduler::Fifo(texts) => Policy::Fifo(texts),
+            Scheduler::Delay(time) => Policy::Delay(micros(time)),
+        },
+        caps: Caps { rows: runs.texts, tokens: runs.tokens, time: micros(runs.time) },
+        workers: settings.workers,
+        patience: engine::patience(settings.max_wait),
     }
 }
 

@@ -1,6 +1,10 @@
 //! Every metric: its name, its labels, its buckets, and one function per event.
 
+pub mod model;
+
 use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGauge, Registry, TextEncoder, histogram_opts, opts};
+
+use model::{ModelMetrics, ModelVectors};
 
 /// Seconds; from a cheap model's answer to the longest deadline.
 const LATENCY_BUCKETS: [f64; 14] =
@@ -59,6 +63,7 @@ pub struct Metrics {
     panics: IntCounterVec,
     connections: IntGauge,
     cut_off: IntCounterVec,
+    models: ModelVectors,
 }
 
 impl Metrics {
@@ -103,6 +108,7 @@ impl Metrics {
                 "Connections ended because their client took too long, by what for.",
                 &["waiting_for"],
             )?,
+            models: ModelVectors::new(&registry)?,
             request_seconds,
             registry,
         })
@@ -127,6 +133,12 @@ impl Metrics {
     /// A model answered `texts` texts.
     pub fn predicted(&self, model: &str, version: &str, texts: u64) {
         self.predictions.with_label_values(&[model, version]).inc_by(texts);
+    }
+
+    /// The metrics of one model version.
+    #[must_use]
+    pub fn model(&self, model: &str, version: &str) -> ModelMetrics {
+        self.models.of(model, version)
     }
 
     /// A request was refused, or a text given up.

@@ -19,7 +19,7 @@ use ndarray::Array2;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
-use ort::session::{RunOptions, SessionInputValue, SessionOutputs};
+use ort::session::{RunOptions, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorRef};
 use parking_lot::Mutex;
 
@@ -28,7 +28,7 @@ use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::Batch;
 use crate::text::signature::{GraphInput, IntegerWidth, Signature, TokenRole};
 use crate::text::tensors::TokenBatch;
-use outlets::{ChoiceOutput, Output, choice_output, graph_input, maps, scores_output};
+use outlets::{Choice, Output, choice_output, graph_input, maps, scores_output};
 use watchdog::{Stop, UnderWay, Watchdog};
 use weights::{read_external, shared_tensors};
 
@@ -54,6 +54,8 @@ pub struct OnnxRuntime {
     environment: Environment,
     under_way: UnderWay,
     share_weights: bool,
+    threads: usize,
+    spin: bool,
 }
 
 impl OnnxRuntime {
@@ -84,7 +86,20 @@ impl OnnxRuntime {
     }
 
     fn of(environment: &Environment, watchdog: &Arc<Watchdog>) -> Self {
-        Self { environment: environment.clone(), under_way: UnderWay::new(watchdog), share_weights: true }
+        Self {
+            environment: environment.clone(),
+            under_way: UnderWay::new(watchdog),
+            share_weights: true,
+            threads: 1,
+            spin: false,
+        }
+    }
+
+    /// The same runtime with so many threads for each run, which may wait busily for the next.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize, spin: bool) -> Self {
+        (self.threads, self.spin) = (threads, spin);
+        self
     }
 
     /// The same runtime with weights of its own for every session: for measuring what sharing saves.
@@ -123,6 +138,8 @@ impl Runtime for OnnxRuntime {
         let mut weights = Weights {
             environment: self.environment.clone(),
             under_way: self.under_way.clone(),
+            threads: self.threads,
+            spin: self.spin,
             prepacked: self.share_weights.then(PrepackedWeights::new),
             initializers,
             external,
@@ -179,6 +196,8 @@ struct Weights {
     initializers: Vec<(String, Arc<DynValue>)>,
     external: BTreeMap<String, Arc<[u8]>>,
     prepacked: Option<PrepackedWeights>,
+    threads: usize,
+    spin: bool,
 }
 
 impl Weights {
@@ -200,14 +219,14 @@ impl Weights {
         builder.commit_from_memory(&self.bytes)
     }
 
-    /// One thread, which is the worker's own; no spinning; warnings only (a session that logs
+    /// One thread, which is the worker's own, and no spinning unless asked for; warnings only (a session that logs
     /// more formats every message of every run, which costs 0.1 ms a run).
     fn options(&self) -> ort::Result<SessionBuilder> {
         Ok(ort::session::Session::builder(&self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(1)?
+            .with_intra_threads(self.threads)?
             .with_inter_threads(1)?
-            .with_intra_op_spinning(false)?
+            .with_intra_op_spinning(self.spin)?
             .with_log_level(LogLevel::Warning)?
             .with_flush_to_zero()?)
     }
@@ -259,31 +278,6 @@ struct OnnxSession {
     choice: Option<Choice>,
     width: usize,
     under_way: UnderWay,
-}
-
-/// How a graph's own choice becomes a column of its scores.
-#[derive(Debug, Clone)]
-struct Choice {
-    output: ChoiceOutput,
-    /// Class names in column order.
-    names: Vec<String>,
-    /// Class numbers in column order; none if they are the columns' own.
-    numbers: Vec<i64>,
-}
-
-impl Choice {
-    fn read(&self, outputs: &SessionOutputs<'_>) -> ort::Result<Vec<Option<usize>>> {
-        let Some(value) = outputs.get(&self.output.name) else { return Ok(Vec::new()) };
-        if let Ok((_, numbers)) = value.try_extract_tensor::<i64>() {
-            let column = |number: &i64| match self.numbers.as_slice() {
-                [] => usize::try_from(*number).ok(),
-                numbers => numbers.iter().position(|n| n == number),
-            };
-            return Ok(numbers.iter().map(column).collect());
-        }
-        let (_, names) = value.try_extract_strings()?;
-        Ok(names.iter().map(|name| self.names.iter().position(|n| n == name)).collect())
-    }
 }
 
 impl Session for OnnxSession {

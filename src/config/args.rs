@@ -42,6 +42,19 @@ pub struct TextDefaults {
     pub markup: Markup,
 }
 
+/// How waiting texts are chosen to run together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheduler {
+    /// By what it costs: texts of similar length around the one that must run.
+    Window,
+    /// Each text by itself.
+    Single,
+    /// So many in the order they came.
+    Fifo(usize),
+    /// What has come once the oldest has waited so long.
+    Delay(Duration),
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -92,6 +105,39 @@ pub struct Args {
     /// Worker threads per model, and runs at a time over all models [default: usable cores].
     #[arg(long, env = "PREDICTD_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
+
+    /// How waiting texts are chosen to run together: window (by cost), single, fifo:N or delay:TIME; all but window are there to be compared with.
+    #[arg(long, env = "PREDICTD_SCHEDULER", default_value = "window", value_parser = scheduler, value_name = "HOW")]
+    pub scheduler: Scheduler,
+
+    /// Most tokens of a run of several texts, padding included.
+    #[arg(long, env = "PREDICTD_MAX_RUN_TOKENS", default_value_t = 256, value_name = "N")]
+    pub max_run_tokens: usize,
+
+    /// Most texts of a run.
+    #[arg(long, env = "PREDICTD_MAX_RUN_TEXTS", default_value_t = 64, value_name = "N")]
+    pub max_run_texts: usize,
+
+    /// Longest predicted time of a run of several texts.
+    #[arg(long, env = "PREDICTD_MAX_RUN_TIME", default_value = "200ms", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub max_run_time: Duration,
+
+    /// Threads that share one run; more than 1 is for a single caller on an idle machine.
+    #[arg(long, env = "PREDICTD_RUN_THREADS", default_value_t = 1, value_name = "N")]
+    pub run_threads: usize,
+
+    /// Let the threads of a run wait busily for the next; for comparison.
+    #[arg(
+        long,
+        env = "PREDICTD_SPIN",
+        value_parser = BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub spin: bool,
 
     /// ONNX Runtime library, or the directory it lies in [default: searched for].
     #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_or_empty())]
@@ -221,6 +267,19 @@ pub struct Args {
 /// Container files set variables to nothing to mean "not set".
 fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
+}
+
+fn scheduler(typed: &str) -> Result<Scheduler, String> {
+    let wrong = || "this is none of window, single, fifo:N and delay:TIME".to_owned();
+    let rows = |n: &str| n.parse().ok().filter(|n| (1..=1_024).contains(n)).ok_or("the N of fifo:N is 1 to 1024");
+    let time = |t: &str| humantime::parse_duration(t).map_err(|e| format!("the TIME of delay:TIME: {e}"));
+    match typed.split_once(':') {
+        None if typed == "window" => Ok(Scheduler::Window),
+        None if typed == "single" => Ok(Scheduler::Single),
+        Some(("fifo", n)) => Ok(Scheduler::Fifo(rows(n)?)),
+        Some(("delay", t)) => Ok(Scheduler::Delay(time(t)?)),
+        _ => Err(wrong()),
+    }
 }
 
 /// A network, or one address.

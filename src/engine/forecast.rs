@@ -1,70 +1,129 @@
 //! How long a text would wait, told before it is let in.
 //!
-//! Each model counts its texts from admission to answer, and keeps a moving mean of what a run
-//! costs. The gate serves models in turn, so in each round every model with work runs one text
-//! at a time: a model's wait is the number of its texts times the length of a round, and never
-//! more than all work there is. A slow model does not make a cheap one refuse.
+//! Each model keeps the predicted work of its texts from admission to answer, and how long runs really take. The gate
+//! serves models in turn, so in each round every model with work has one run: a model's wait is the number of its runs
+//! times the length of a round, and never more than all work there is. A slow model does not make a cheap one refuse.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// A new run counts this part of the mean: about the last twenty runs matter.
-const MEMORY: u64 = 16;
+use super::cost::Cost;
+use crate::text::tensors::Shape;
+
+/// A new run counts this part of a mean: about the last twenty runs matter.
+const MEMORY: f64 = 1.0 / 16.0;
+/// How far runs may be from their prediction: what is further off is an accident.
+const FURTHEST: (f64, f64) = (0.25, 4.0);
+/// Tokens of a text of which nothing is known.
+const FIRST_GUESS: usize = 16;
 
 /// One model's work.
 #[derive(Debug)]
 pub struct Load {
-    texts: AtomicUsize,
-    /// Mean cost of a run, in nanoseconds.
-    mean: AtomicU64,
+    cost: Cost,
+    /// Predicted time of a run of its own for every text inside, in nanoseconds, added up.
+    work: AtomicU64,
+    means: Mutex<Means>,
+    crowded: AtomicBool,
+}
+
+/// Moving means over runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Means {
+    /// Seconds of a run.
+    pub run: f64,
+    /// Time of a run over its prediction.
+    pub slowdown: f64,
+    /// Time of a run over the predicted times of its texts alone: below 1 where texts that share runs save work.
+    pub pace: f64,
+}
+
+/// A run that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ran {
+    /// Its shape.
+    pub shape: Shape,
+    /// Predicted time of a run of its own for each of its texts, added up.
+    pub alone: Duration,
+    /// How long it took.
+    pub took: Duration,
 }
 
 impl Load {
-    /// A run took this long.
-    pub fn ran(&self, time: Duration) {
-        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let mean = self.mean.load(Ordering::Relaxed);
-        // Two workers may write at once: one run more or less in a mean does not matter.
-        self.mean.store(mean - mean / MEMORY + time / MEMORY, Ordering::Relaxed);
-    }
-
-    /// Counts texts until what is returned is dropped.
+    /// What a run costs.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, texts: usize) -> Entered {
-        self.texts.fetch_add(texts, Ordering::Relaxed);
-        Entered { load: Arc::clone(self), texts }
+    pub fn cost(&self) -> &Cost {
+        &self.cost
     }
 
+    /// How runs have been of late.
+    #[must_use]
+    pub fn means(&self) -> Means {
+        *self.means.lock()
+    }
+
+    /// A run has ended.
+    pub fn ran(&self, run: &Ran) {
+        let (took, predicted) = (run.took.as_secs_f64(), self.cost.of(run.shape));
+        let mut means = self.means.lock();
+        let towards = |mean: &mut f64, value: f64| *mean += MEMORY * (value - *mean);
+        towards(&mut means.run, took);
+        if predicted > 0.0 {
+            towards(&mut means.slowdown, (took / predicted).clamp(FURTHEST.0, FURTHEST.1));
+        }
+        if !run.alone.is_zero() {
+            towards(&mut means.pace, (took / run.alone.as_secs_f64()).clamp(FURTHEST.0, FURTHEST.1));
+        }
+    }
+
+    /// Predicted time of a run: what runs took at best, not what they take just now.
+    #[must_use]
+    pub fn predicted(&self, shape: Shape) -> Duration {
+        Duration::try_from_secs_f64(self.cost.of(shape)).unwrap_or(Duration::MAX)
+    }
+
+    /// Counts work until what is returned is dropped.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, work: Duration) -> Entered {
+        let work = u64::try_from(work.as_nanos()).unwrap_or(u64::MAX);
+        self.work.fetch_add(work, Ordering::Relaxed);
+        Entered { load: Arc::clone(self), work }
+    }
+
+    /// True while there has been more work than can be done for some time.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
+    /// Says whether there has been more work than can be done for some time.
+    pub fn set_crowded(&self, crowded: bool) {
+        self.crowded.store(crowded, Ordering::Relaxed);
+    }
+
+    /// Seconds of work inside, and of a run.
     fn now(&self) -> (f64, f64) {
+        let means = self.means();
         #[expect(clippy::cast_precision_loss, reason = "a forecast")]
-        let (texts, mean) = (self.texts.load(Ordering::Relaxed) as f64, self.mean.load(Ordering::Relaxed) as f64);
-        (texts, mean / 1e9)
+        let work = self.work.load(Ordering::Relaxed) as f64 / 1e9;
+        (work * means.pace, means.run)
     }
 }
 
-/// Texts of one model that are waited for.
+/// Work of one model that is waited for.
 #[derive(Debug)]
 pub struct Entered {
     load: Arc<Load>,
-    texts: usize,
-}
-
-impl Entered {
-    /// Takes one text out of several, to be dropped by itself.
-    #[must_use]
-    pub fn split_one(&mut self) -> Self {
-        let texts = self.texts.min(1);
-        self.texts -= texts;
-        Self { load: Arc::clone(&self.load), texts }
-    }
+    /// Nanoseconds.
+    work: u64,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.load.texts.fetch_sub(self.texts, Ordering::Relaxed);
+        self.load.work.fetch_sub(self.work, Ordering::Relaxed);
     }
 }
 
@@ -82,31 +141,44 @@ impl Forecast {
         Self { runs_at_a_time: runs_at_a_time.max(1), loads: Mutex::default() }
     }
 
-    /// Adds a model whose runs have cost `cost` so far.
+    /// Adds a model whose runs cost this much.
     #[must_use]
-    pub fn register(&self, cost: Duration) -> Arc<Load> {
-        let mean = AtomicU64::new(u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX));
-        let load = Arc::new(Load { texts: AtomicUsize::new(0), mean });
+    pub fn register(&self, cost: Cost) -> Arc<Load> {
+        // Until there are runs, one is taken to be of one short text.
+        let means = Means { run: cost.of(Shape { rows: 1, length: FIRST_GUESS }), slowdown: 1.0, pace: 1.0 };
+        let load = Load { cost, work: AtomicU64::new(0), means: Mutex::new(means), crowded: AtomicBool::new(false) };
+        let load = Arc::new(load);
         let mut loads = self.loads.lock();
         loads.retain(|load| load.strong_count() > 0);
         loads.push(Arc::downgrade(&load));
         load
     }
 
-    /// Time until all texts of `load` that are there are answered.
+    /// Time for `work` of so many texts, if nothing else were there.
+    #[must_use]
+    pub fn time_for(&self, load: &Load, work: Duration, texts: usize) -> Duration {
+        // A single text is run by one worker, and shares its run with nobody.
+        let pace = if texts > 1 { load.means().pace } else { 1.0 };
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        let at_a_time = self.runs_at_a_time.min(texts.max(1)) as f64;
+        work.mul_f64(pace / at_a_time)
+    }
+
+    /// Time until all work of `load` that is there is done.
     #[must_use]
     pub fn wait(&self, load: &Arc<Load>) -> Duration {
-        let (texts, own) = load.now();
-        let (mut round, mut all) = (own, texts * own);
+        let (work, own) = load.now();
+        let (mut round, mut all) = (own, work);
         for other in self.loads.lock().iter().filter_map(Weak::upgrade).filter(|other| !Arc::ptr_eq(other, load)) {
-            let (texts, mean) = other.now();
-            if texts > 0.0 {
-                round += mean;
-                all += texts * mean;
+            let (work, run) = other.now();
+            if work > 0.0 {
+                round += run;
+                all += work;
             }
         }
+        let rounds = if own > 0.0 { work / own } else { 0.0 };
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        let seconds = (texts * round).min(all) / self.runs_at_a_time as f64;
+        let seconds = (rounds * round).min(all) / self.runs_at_a_time as f64;
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 }
@@ -117,6 +189,14 @@ mod tests {
 
     const MILLISECOND: Duration = Duration::from_millis(1);
 
+    fn flat(milliseconds: f64) -> Cost {
+        Cost { run: milliseconds / 1e3, ..Cost::default() }
+    }
+
+    fn ran(milliseconds: u32, texts: u32) -> Ran {
+        Ran { shape: Shape { rows: 1, length: 1 }, alone: texts * MILLISECOND, took: milliseconds * MILLISECOND }
+    }
+
     fn near(found: Duration, milliseconds: f64) {
         assert!((found.as_secs_f64() * 1e3 - milliseconds).abs() < 0.1 * milliseconds + 1e-3, "{found:?}");
     }
@@ -124,11 +204,10 @@ mod tests {
     #[test]
     fn work_is_shared_by_the_permits() {
         let forecast = Forecast::new(2);
-        let load = forecast.register(4 * MILLISECOND);
+        let load = forecast.register(flat(4.0));
         near(forecast.wait(&load), 0.0);
-        let mut entered = load.enter(10);
+        let (entered, one) = (load.enter(36 * MILLISECOND), load.enter(4 * MILLISECOND));
         near(forecast.wait(&load), 20.0);
-        let one = entered.split_one();
         drop(entered);
         near(forecast.wait(&load), 2.0);
         drop(one);
@@ -138,8 +217,8 @@ mod tests {
     #[test]
     fn a_slow_model_takes_its_turns_and_no_more() {
         let forecast = Forecast::new(1);
-        let (cheap, slow) = (forecast.register(MILLISECOND), forecast.register(100 * MILLISECOND));
-        let (_cheap, _slow) = (cheap.enter(3), slow.enter(1_000));
+        let (cheap, slow) = (forecast.register(flat(1.0)), forecast.register(flat(100.0)));
+        let (_cheap, _slow) = (cheap.enter(3 * MILLISECOND), slow.enter(100_000 * MILLISECOND));
         // Three rounds of both.
         near(forecast.wait(&cheap), 303.0);
         // Behind a thousand of its own, the cheap one is done long before.
@@ -148,18 +227,30 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_follows_the_runs_and_models_that_are_gone_count_no_more() {
+    fn means_follow_the_runs_and_models_that_are_gone_count_no_more() {
         let forecast = Forecast::new(1);
-        let load = forecast.register(Duration::from_secs(10));
+        let load = forecast.register(flat(1.0));
         for _ in 0..300 {
-            load.ran(2 * MILLISECOND);
+            load.ran(&ran(2, 1));
         }
-        let _entered = load.enter(1);
+        assert!((load.means().slowdown - 2.0).abs() < 1e-3);
+        let _entered = load.enter(MILLISECOND);
         near(forecast.wait(&load), 2.0);
-        let other = forecast.register(MILLISECOND);
-        let entered = other.enter(5);
+        let other = forecast.register(flat(1.0));
+        let entered = other.enter(5 * MILLISECOND);
         near(forecast.wait(&load), 3.0);
         drop((entered, other));
         near(forecast.wait(&load), 2.0);
+    }
+
+    #[test]
+    fn texts_that_share_runs_are_waited_for_less() {
+        let forecast = Forecast::new(1);
+        let load = forecast.register(flat(1.0));
+        for _ in 0..300 {
+            load.ran(&ran(4, 8));
+        }
+        let _entered = load.enter(100 * MILLISECOND);
+        near(forecast.wait(&load), 50.0);
     }
 }

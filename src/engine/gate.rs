@@ -33,6 +33,12 @@ impl Gate {
         Self { state: Mutex::new(State { free: permits.max(1), next: 0, serving: 0 }), changed: Condvar::new() }
     }
 
+    /// Turns that nobody has.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.state.lock().free
+    }
+
     /// Waits for a turn.
     pub fn wait_turn(&self) -> Turn<'_> {
         let mut state = self.state.lock();

@@ -1,8 +1,10 @@
 //! From an async caller to a worker thread and back. No HTTP, no ONNX Runtime.
 //!
 //! - [`session`]: what the engine wants from an inference runtime
-//! - [`model`]: one served version: loaded, checked, warmed, with its threads
-//! - [`batching`]: which waiting text runs next (pure)
+//! - [`loading`]: how a model comes into service; [`measuring`]: what its runs cost here
+//! - [`cost`]: what a run costs by its shape (pure)
+//! - [`model`]: one served version; [`encoding`]: its texts on their way to the queue
+//! - [`batching`]: which waiting texts run next, and together (pure)
 //! - [`queue`]: the waiting texts of one model
 //! - [`gate`]: run permits over all models
 //! - [`forecast`]: how long a text would wait
@@ -12,8 +14,12 @@
 //! cannot be full, so pushing to it cannot fail.
 
 pub mod batching;
+pub mod cost;
+pub mod encoding;
 pub mod forecast;
 pub mod gate;
+pub mod loading;
+mod measuring;
 pub mod model;
 pub mod queue;
 pub mod session;
@@ -95,6 +101,12 @@ impl Drop for Left<'_> {
     }
 }
 
+/// The wait that callers bear for long, if `max_wait` is what they bear in a burst.
+#[must_use]
+pub fn patience(max_wait: Duration) -> Duration {
+    max_wait / 10
+}
+
 /// Admits requests to models.
 #[derive(Debug)]
 pub struct Engine {
@@ -141,7 +153,7 @@ impl Engine {
             self.metrics.refused(Refused::Deadline);
             return Err(Refusal::DeadlineExceeded);
         }
-        let permits = self.admit(model, texts.len(), deadline)?;
+        let permits = self.admit(model, &texts, deadline)?;
         let mut left = Left { metrics: &self.metrics, answered: false };
         let answers = tokio::select! {
             biased;
@@ -161,11 +173,14 @@ impl Engine {
     }
 
     /// One permit per text, or none at all: what would come too late anyway is told so at once.
-    fn admit(&self, model: &Model, texts: usize, deadline: Instant) -> Result<OwnedSemaphorePermit, Refusal> {
+    fn admit(&self, model: &Model, texts: &[String], deadline: Instant) -> Result<OwnedSemaphorePermit, Refusal> {
         let left = deadline.saturating_duration_since(Instant::now());
+        // Under an overload that lasts, whoever is let in is answered soon; a burst may queue for longer.
+        let longest = if model.work().is_crowded() { patience(self.max_wait) } else { self.max_wait };
         // A forecast is not exact: the last quarter of the time is kept for what it did not know.
-        let in_time = model.wait() <= self.max_wait.min(left.saturating_sub(left / 4));
-        let wanted = u32::try_from(texts).ok().filter(|_| in_time);
+        let (wait, own) = (model.wait(), model.time_for(texts));
+        let in_time = wait <= longest && wait.saturating_add(own) <= left.saturating_sub(left / 4);
+        let wanted = u32::try_from(texts.len()).ok().filter(|_| in_time);
         let permits = wanted.and_then(|wanted| self.permits.clone().try_acquire_many_owned(wanted).ok());
         permits.ok_or_else(|| {
             self.metrics.refused(Refused::Overloaded);

@@ -1,157 +1,57 @@
-//! One served model version: loaded, checked against its golden examples, warmed.
+//! One served model version, and how it answers.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rayon::ThreadPool;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio_util::sync::CancellationToken;
 
-use super::forecast::Forecast;
-use super::gate::Gate;
-use super::queue::Job;
-use super::session::{Runtime, Session};
-use super::worker::{self, Shop};
+use super::batching::{Micros, due};
+use super::encoding::{Order, elsewhere, encode_in_pieces};
+use super::forecast::{Forecast, Load};
+use super::queue::{Place, Request};
+use super::session::Session;
+use super::worker::Shop;
 use super::{Answer, Refusal, TextError};
-use crate::config::TextDefaults;
-use crate::metrics::{Metrics, PanicPlace};
-use crate::text::manifest::{Manifest, ManifestError};
-use crate::text::pipeline::{Encoded, Pipeline};
-use crate::text::tokenizer::TokenizeError;
+use crate::text::pipeline::Pipeline;
+use crate::text::tensors::Shape;
+use crate::text::tokenizer::Tokenizer;
 
-/// A model that answers a short text faster than this does not queue: handing the text to
-/// another thread costs 10 to 40 µs each way, about as much as the run.
-const CHEAP_RUN: Duration = Duration::from_micros(150);
-/// Most bytes of text that are tokenised, or run by a cheap model, on an async thread: about 0.25 ms of work.
-const INLINE_BYTES: usize = 1 << 10;
+/// Most bytes of text that a cheap model runs on an async thread: about 0.25 ms of work.
+const INLINE_RUN_BYTES: usize = 1 << 10;
 /// Most texts of a request that are tokenised, or run by a cheap model, on an async thread.
 const INLINE_TEXTS: usize = 4;
-/// Time of one run while a model is checked: one that takes longer cannot serve.
-pub const LONGEST_CHECK: Duration = Duration::from_secs(10);
 /// Most time that a run may hold an async thread; only a model that is cheap by chance comes near it.
 const LONGEST_INLINE: Duration = Duration::from_secs(1);
 /// A run that held an async thread for so long was not cheap, whatever the others were.
 const NOT_CHEAP: Duration = Duration::from_millis(100);
 /// How long a cheap model's texts queue after such a run.
 const DETOUR: Duration = Duration::from_mins(1);
-/// Longest text of the warm-up in words; long enough to size the runtime's buffers once.
-const WARM_UP_WORDS: usize = 32;
-
-/// What to load.
-#[derive(Debug, Clone)]
-pub struct ModelSource {
-    /// Name of the model.
-    pub name: String,
-    /// Version of the model.
-    pub version: String,
-    /// Its directory.
-    pub directory: PathBuf,
-}
-
-/// What models are loaded with: the same for all of them.
-#[derive(Clone)]
-pub struct Host {
-    /// Runs graphs.
-    pub runtime: Arc<dyn Runtime>,
-    /// Run permits over all models.
-    pub gate: Arc<Gate>,
-    /// What waits for them.
-    pub forecast: Arc<Forecast>,
-    /// Worker threads per model.
-    pub workers: usize,
-    /// Time of one run while a model is checked.
-    pub longest_check: Duration,
-    /// What is done with texts where the model does not say.
-    pub texts: TextDefaults,
-    /// Where events are counted.
-    pub metrics: Arc<Metrics>,
-}
+/// Bytes of a token in ordinary text, for a first estimate of what a text costs.
+const BYTES_PER_TOKEN: usize = 4;
 
 /// A model version that answers.
 pub struct Model {
-    name: String,
-    version: String,
-    description: Option<String>,
-    device: &'static str,
-    batch_dependent: bool,
-    shop: Arc<Shop>,
-    forecast: Arc<Forecast>,
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) description: Option<String>,
+    pub(super) device: &'static str,
+    pub(super) batch_dependent: bool,
+    pub(super) shop: Arc<Shop>,
+    pub(super) forecast: Arc<Forecast>,
+    pub(super) tokenizers: Arc<ThreadPool>,
+    /// Most bytes of text that are tokenised on an async thread.
+    pub(super) inline_bytes: usize,
     /// Sessions for runs on the caller's thread; none unless the model is cheap.
-    inline: Vec<Mutex<Box<dyn Session>>>,
+    pub(super) inline: Vec<Mutex<Box<dyn Session>>>,
     /// Until when texts queue nevertheless, because one of them was not cheap.
-    detour: Mutex<Option<Instant>>,
-    workers: Vec<JoinHandle<()>>,
+    pub(super) detour: Mutex<Option<Instant>>,
+    pub(super) workers: Vec<JoinHandle<()>>,
 }
 
 impl Model {
-    /// Reads, checks, opens and warms a model, and starts its workers.
-    ///
-    /// # Errors
-    /// [`ManifestError`] naming the file and what is wrong with it.
-    pub fn load(source: &ModelSource, host: &Host) -> Result<Self, ManifestError> {
-        // A file that makes a library panic must not keep the other models from being loaded.
-        let loaded = catch_unwind(AssertUnwindSafe(|| Self::load_unguarded(source, host)));
-        loaded.unwrap_or_else(|_| Err(ManifestError::new("model.onnx", "the model panicked while loading")))
-    }
-
-    fn load_unguarded(source: &ModelSource, host: &Host) -> Result<Self, ManifestError> {
-        let mut manifest = Manifest::read(&source.directory)?;
-        let mut graph = host.runtime.open(&mut manifest)?;
-        let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), host.texts)?;
-        let mut shop = Shop {
-            label: format!("{}/{}", source.name, source.version),
-            pipeline,
-            queue: Arc::default(),
-            gate: Arc::clone(&host.gate),
-            load: host.forecast.register(Duration::ZERO),
-            metrics: Arc::clone(&host.metrics),
-        };
-        let mut sessions = Vec::new();
-        for _ in 0..host.workers.max(1) {
-            sessions.push(graph.session()?);
-        }
-        let first =
-            sessions.first_mut().ok_or_else(|| ManifestError::new(&manifest.graph_name, "no session could be made"))?;
-        check_golden(&shop, first.as_mut(), host.longest_check)?;
-        let mut cost = Duration::MAX;
-        for session in &mut sessions {
-            cost = cost.min(warm_up(&shop, session.as_mut(), &manifest.graph_name, host.longest_check)?);
-        }
-        shop.load = host.forecast.register(cost);
-        let shop = Arc::new(shop);
-        let mut inline = Vec::new();
-        if cost <= CHEAP_RUN {
-            for _ in 0..host.workers.max(1) {
-                inline.push(Mutex::new(graph.session()?));
-            }
-        }
-        let error = |e: std::io::Error| {
-            ManifestError::new(&manifest.graph_name, format!("no worker thread could be started: {e}"))
-        };
-        let workers = sessions
-            .into_iter()
-            .map(|session| worker::spawn(Arc::clone(&shop), session).map_err(error))
-            .collect::<Result<_, _>>();
-        if workers.is_err() {
-            shop.queue.close();
-        }
-        Ok(Self {
-            name: source.name.clone(),
-            version: source.version.clone(),
-            description: manifest.options.description.take(),
-            device: host.runtime.device(),
-            batch_dependent: graph.signature().batch_dependent,
-            shop,
-            forecast: Arc::clone(&host.forecast),
-            inline,
-            detour: Mutex::default(),
-            workers: workers?,
-        })
-    }
-
     /// Name of the model.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -182,6 +82,12 @@ impl Model {
         self.batch_dependent
     }
 
+    /// True if texts, of one request or several, may share a run.
+    #[must_use]
+    pub fn shares_runs(&self) -> bool {
+        !self.shop.queue.runs_alone()
+    }
+
     /// True if short texts are answered on the caller's thread.
     #[must_use]
     pub fn skips_queue(&self) -> bool {
@@ -194,10 +100,23 @@ impl Model {
         &self.shop.pipeline
     }
 
+    /// What its runs cost and how much of them there is.
+    #[must_use]
+    pub fn work(&self) -> &Load {
+        &self.shop.load
+    }
+
     /// Time until the texts that were admitted are answered.
     #[must_use]
     pub fn wait(&self) -> Duration {
         self.forecast.wait(&self.shop.load)
+    }
+
+    /// Predicted time for texts that need not wait, before they are tokenised.
+    #[must_use]
+    pub fn time_for(&self, texts: &[String]) -> Duration {
+        let work = texts.iter().map(|text| self.estimate(text.len())).sum();
+        self.forecast.time_for(&self.shop.load, work, texts.len())
     }
 
     /// Texts that wait for a worker.
@@ -213,53 +132,83 @@ impl Model {
     pub async fn answer(
         self: &Arc<Self>,
         texts: Vec<String>,
-        mut permits: OwnedSemaphorePermit,
+        permits: OwnedSemaphorePermit,
         deadline: Instant,
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
-        let short = texts.len() <= INLINE_TEXTS && texts.iter().map(String::len).sum::<usize>() <= INLINE_BYTES;
-        if short
+        let bytes = texts.iter().map(String::len).sum::<usize>();
+        let few = texts.len() <= INLINE_TEXTS;
+        if few
+            && bytes <= INLINE_RUN_BYTES
             && self.skips_queue()
             && let Some(mut session) = self.inline.iter().find_map(Mutex::try_lock)
         {
-            let texts = self.fit(texts)?;
+            let texts = self.shop.fit(texts)?;
             return Ok(texts.into_iter().map(|text| self.answer_here(session.as_mut(), text, deadline)).collect());
         }
-        let mut entered = self.shop.load.enter(texts.len());
-        let encoded = if short {
-            self.encode_all(texts, &CancellationToken::new())?
+        let request = Request::new(deadline, texts.len() > 1);
+        // From here on, dropping this future takes out of the queue what has come there.
+        let place = Place::new(&self.shop.queue, &request);
+        let answers = if few && bytes <= self.inline_bytes {
+            let (orders, answers) = self.orders(&request, self.shop.fit(texts)?, permits)?;
+            self.shop.encode(&request, orders);
+            answers
         } else {
-            self.encode_elsewhere(texts).await?
+            let shop = Arc::clone(&self.shop);
+            let texts = elsewhere(&self.tokenizers, move || shop.fit(texts)).await??;
+            let (orders, answers) = self.orders(&request, texts, permits)?;
+            encode_in_pieces(&self.tokenizers, &self.shop, &request, orders);
+            answers
         };
-        let (mut jobs, mut answers) = (Vec::with_capacity(encoded.len()), Vec::with_capacity(encoded.len()));
-        for encoded in encoded {
-            // Every text has a permit: the bound was taken for all of them.
-            let permit = permits.split(1).ok_or(Refusal::Overloaded)?;
-            answers.push(match encoded {
-                Ok(encoded) => {
-                    let (reply, answer) = oneshot::channel();
-                    jobs.push(Job { encoded, deadline, reply, permit, entered: entered.split_one() });
-                    Ok(answer)
-                }
-                Err(error) => Err(error),
-            });
-        }
-        // Texts that failed are waited for by nobody.
-        drop(entered);
-        let places = self.shop.queue.push(jobs);
         let mut results = Vec::with_capacity(answers.len());
         for answer in answers {
-            results.push(match answer {
-                Ok(answer) => answer.await.map_err(|_| Refusal::Closed)?,
-                Err(error) => Err(error),
-            });
+            results.push(answer.await.map_err(|_| Refusal::Closed)?);
         }
-        places.served();
+        place.served();
         Ok(results)
+    }
+
+    /// What is to be done for each text, and where its answer will come.
+    #[expect(clippy::type_complexity, reason = "two lists that belong together")]
+    fn orders(
+        &self,
+        request: &Request,
+        texts: Vec<String>,
+        mut permits: OwnedSemaphorePermit,
+    ) -> Result<(Vec<Order>, Vec<oneshot::Receiver<Result<Answer, TextError>>>), Refusal> {
+        let micros = |time: Duration| Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX);
+        let estimates: Vec<Duration> = texts.iter().map(|text| self.estimate(text.len())).collect();
+        let all = micros(estimates.iter().sum());
+        let time = micros(request.deadline.saturating_duration_since(request.arrived));
+        let (mut orders, mut answers) = (Vec::with_capacity(texts.len()), Vec::with_capacity(texts.len()));
+        let mut work = 0;
+        for (text, estimate) in texts.into_iter().zip(estimates) {
+            work += micros(estimate);
+            let due = request.arrived + Duration::from_micros(due(0, time, work, all));
+            // Every text has a permit: the bound was taken for all of them.
+            let permit = permits.split(1).ok_or(Refusal::Overloaded)?;
+            let (reply, answer) = oneshot::channel();
+            orders.push(Order { text, due, reply, permit, entered: self.shop.load.enter(estimate) });
+            answers.push(answer);
+        }
+        Ok((orders, answers))
+    }
+
+    /// Predicted time of the runs of a text of so many bytes, before it is tokenised.
+    fn estimate(&self, bytes: usize) -> Duration {
+        let Some(tokenizer) = self.pipeline().tokenizer() else {
+            return self.shop.load.predicted(Shape { rows: 1, length: 1 });
+        };
+        let (tokens, most) = (bytes / BYTES_PER_TOKEN + 2, tokenizer.max_tokens());
+        let rows = match tokenizer.on_overflow() {
+            crate::config::OnOverflow::Window => tokens.div_ceil(most).min(Tokenizer::MAX_WINDOWS),
+            crate::config::OnOverflow::Error | crate::config::OnOverflow::Truncate => 1,
+        };
+        self.shop.load.predicted(Shape { rows, length: tokens.min(most) })
     }
 
     /// The cheap way: tokenise and run on this thread.
     fn answer_here(&self, session: &mut dyn Session, text: String, deadline: Instant) -> Result<Answer, TextError> {
-        let encoded = self.encode(text)?;
+        let encoded = self.shop.encode_one(text)?;
         let start = Instant::now();
         let decision = self.shop.score(session, &encoded, deadline.min(start + LONGEST_INLINE));
         if start.elapsed() >= NOT_CHEAP {
@@ -270,43 +219,6 @@ impl Model {
             );
         }
         Ok(Answer { decision: decision?, tokens: encoded.tokens, truncated: encoded.truncated })
-    }
-
-    /// Checks and tokenises on the bounded pool for blocking work, so that a long text stops no other request.
-    async fn encode_elsewhere(
-        self: &Arc<Self>,
-        texts: Vec<String>,
-    ) -> Result<Vec<Result<Encoded, TextError>>, Refusal> {
-        let (model, left) = (Arc::clone(self), CancellationToken::new());
-        // Set when this future is dropped: the pool cannot stop a task that has begun.
-        let _guard = left.clone().drop_guard();
-        tokio::task::spawn_blocking(move || model.encode_all(texts, &left)).await.map_err(|_| Refusal::Closed)?
-    }
-
-    fn encode_all(
-        &self,
-        texts: Vec<String>,
-        left: &CancellationToken,
-    ) -> Result<Vec<Result<Encoded, TextError>>, Refusal> {
-        let texts = self.fit(texts)?;
-        Ok(texts.into_iter().take_while(|_| !left.is_cancelled()).map(|text| self.encode(text)).collect())
-    }
-
-    /// The texts as the model's policy lets them pass.
-    fn fit(&self, texts: Vec<String>) -> Result<Vec<String>, Refusal> {
-        let policy = self.shop.pipeline.policy();
-        let fit = |(index, text)| policy.apply(text).map_err(|error| Refusal::Unfit { index, error });
-        texts.into_iter().enumerate().map(fit).collect()
-    }
-
-    fn encode(&self, text: String) -> Result<Encoded, TextError> {
-        self.shop.pipeline.encode(text).map_err(|error| {
-            if error == TokenizeError::Panicked {
-                self.shop.metrics.panicked(PanicPlace::Tokenizer);
-                tracing::error!(model = self.shop.label, "the tokenizer panicked on a text; the text got an error");
-            }
-            TextError::Tokenize(error)
-        })
     }
 
     /// Ends the workers after what they have, and waits for them until `deadline`.
@@ -328,46 +240,4 @@ impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Model").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
     }
-}
-
-/// Runs the golden examples. The reason names an example by its number, not by its text.
-fn check_golden(shop: &Shop, session: &mut dyn Session, longest: Duration) -> Result<(), ManifestError> {
-    let Some(golden) = shop.pipeline.golden() else { return Ok(()) };
-    golden.check().map_err(|reason| ManifestError::new("golden.json", reason))?;
-    for (number, example) in (1..).zip(&golden.examples) {
-        let error = |reason: String| ManifestError::new("golden.json", format!("example {number}: {reason}"));
-        let decision = run_once(shop, session, example.text.clone(), longest).map_err(|e| error(e.to_string()))?;
-        example.check(&decision, shop.pipeline.labels(), golden.tolerance).map_err(error)?;
-    }
-    Ok(())
-}
-
-/// Runs a long text once, to size the runtime's buffers, and times a short one: the best of three.
-fn warm_up(shop: &Shop, session: &mut dyn Session, graph: &str, longest: Duration) -> Result<Duration, ManifestError> {
-    let error = |e: TextError| ManifestError::new(graph, format!("the warm-up failed: {e}"));
-    match run_once(shop, session, "word ".repeat(WARM_UP_WORDS), longest) {
-        // A model may take fewer tokens than this and refuse longer texts.
-        Ok(_) | Err(TextError::Tokenize(TokenizeError::TooLong { .. })) => {}
-        Err(failure) => return Err(error(failure)),
-    }
-    let mut best = Duration::MAX;
-    for _ in 0..3 {
-        let start = Instant::now();
-        run_once(shop, session, "one short text".to_owned(), longest).map_err(error)?;
-        best = best.min(start.elapsed());
-    }
-    Ok(best)
-}
-
-fn run_once(
-    shop: &Shop,
-    session: &mut dyn Session,
-    text: String,
-    longest: Duration,
-) -> Result<crate::text::heads::Decision, TextError> {
-    let run = || {
-        let encoded = shop.pipeline.encode(text)?;
-        shop.score(session, &encoded, Instant::now() + longest)
-    };
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(TextError::InferenceFailed))
 }

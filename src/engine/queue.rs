@@ -2,23 +2,55 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::batching::{Id, Line, Micros};
-use super::forecast::Entered;
+use super::batching::window::{Candidate, Caps, Fit};
+use super::batching::{Id, Line, Micros, Policy, Situation, Turn, Waiting};
+use super::forecast::{Entered, Load};
 use super::{Answer, TextError};
 use crate::text::pipeline::Encoded;
+
+/// One request, as far as its texts share something.
+#[derive(Debug)]
+pub struct Request {
+    /// When it came.
+    pub arrived: Instant,
+    /// When its caller stops waiting.
+    pub deadline: Instant,
+    /// True if it has several texts.
+    pub bulk: bool,
+    left: AtomicBool,
+}
+
+impl Request {
+    /// A request that came now.
+    #[must_use]
+    pub fn new(deadline: Instant, bulk: bool) -> Arc<Self> {
+        Arc::new(Self { arrived: Instant::now(), deadline, bulk, left: AtomicBool::new(false) })
+    }
+
+    /// True once nobody waits for its answer.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+}
 
 /// A text on its way to a worker.
 #[derive(Debug)]
 pub struct Job {
+    /// The request it belongs to.
+    pub request: Arc<Request>,
     /// The text, tokenised.
     pub encoded: Encoded,
-    /// When its caller stops waiting.
-    pub deadline: Instant,
+    /// Predicted time of a run of its own.
+    pub alone: Duration,
+    /// When its turn has come.
+    pub due: Instant,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<Answer, TextError>>,
     /// Its share of the engine's bound; given back when the job is dropped.
@@ -28,21 +60,36 @@ pub struct Job {
 }
 
 impl Job {
-    /// Answers the caller, who may have left, and gives the permit back.
-    pub fn answer(self, answer: Result<Answer, TextError>) {
+    /// Answers the caller and gives the permit back.
+    ///
+    /// # Errors
+    /// The answer, if the caller had left.
+    pub fn answer(self, answer: Result<Answer, TextError>) -> Result<(), Result<Answer, TextError>> {
         // The permit goes first: a caller that sees its answer may send the next request at once.
         drop((self.permit, self.entered));
-        // An error here means that nobody waits for the answer any more.
-        self.reply.send(answer).ok();
+        self.reply.send(answer)
     }
+}
+
+/// How a queue hands out its texts.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Which texts run together.
+    pub policy: Policy,
+    /// What a run may be at most.
+    pub caps: Caps,
+    /// Workers that pull.
+    pub workers: usize,
+    /// More work than this, for twice as long, is an overload.
+    pub patience: Duration,
 }
 
 /// What a worker gets from the queue.
 #[derive(Debug, Default)]
 pub struct Taken {
-    /// The text to run, if any still waits.
-    pub job: Option<Job>,
-    /// Texts whose deadline passed while they waited.
+    /// The texts to run together; none if none waits any more.
+    pub jobs: Vec<Job>,
+    /// Texts that can no longer be answered in time.
     pub expired: Vec<Job>,
 }
 
@@ -52,6 +99,9 @@ pub struct Queue {
     state: Mutex<State>,
     ready: Condvar,
     started: Instant,
+    rules: Rules,
+    load: Arc<Load>,
+    runs_alone: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -60,63 +110,147 @@ struct State {
     jobs: HashMap<Id, Job>,
     next_id: Id,
     closed: bool,
-}
-
-impl Default for Queue {
-    fn default() -> Self {
-        Self { state: Mutex::default(), ready: Condvar::new(), started: Instant::now() }
-    }
+    /// Workers that wait for a text.
+    idle: usize,
+    /// When there was little work last.
+    calm: Micros,
 }
 
 impl Queue {
-    /// Adds the texts of one request.
-    ///
-    /// The returned places must be kept until the answers are there: dropping them takes the
-    /// texts that still wait out of the queue. A closed queue drops the jobs at once.
-    pub fn push(self: &Arc<Self>, jobs: Vec<Job>) -> Places {
-        let mut ids = Vec::with_capacity(jobs.len());
+    /// The queue of a model. `runs_alone`: its texts are never run together.
+    #[must_use]
+    pub fn new(rules: Rules, load: Arc<Load>, runs_alone: bool) -> Self {
+        Self {
+            state: Mutex::default(),
+            ready: Condvar::new(),
+            started: Instant::now(),
+            rules,
+            load,
+            runs_alone: AtomicBool::new(runs_alone || rules.policy == Policy::Single),
+        }
+    }
+
+    /// True if texts are never run together.
+    #[must_use]
+    pub fn runs_alone(&self) -> bool {
+        self.runs_alone.load(Ordering::Relaxed)
+    }
+
+    /// From now on texts are never run together.
+    pub fn run_alone(&self) {
+        self.runs_alone.store(true, Ordering::Relaxed);
+    }
+
+    /// Adds texts of one request. A queue that is closed, and one whose request was taken out, drops them.
+    pub fn push(&self, jobs: Vec<Job>) {
+        let mut added = 0;
         let mut state = self.state.lock();
-        if !state.closed {
-            for job in jobs {
-                let (id, deadline) = (state.next_id, self.micros(job.deadline));
-                state.next_id += 1;
-                state.line.push(id, deadline);
-                state.jobs.insert(id, job);
-                ids.push((id, deadline));
+        for job in jobs {
+            if state.closed || job.request.has_left() {
+                continue;
             }
+            let waiting = self.waiting(&job);
+            let id = state.next_id;
+            state.next_id += 1;
+            state.line.push(id, waiting);
+            state.jobs.insert(id, job);
+            added += 1;
         }
+        let idle = state.idle;
         drop(state);
-        match ids.len() {
-            0 => {}
-            1 => _ = self.ready.notify_one(),
-            _ => _ = self.ready.notify_all(),
+        for _ in 0..idle.min(added) {
+            self.ready.notify_one();
         }
-        Places { queue: Arc::clone(self), ids }
+    }
+
+    fn waiting(&self, job: &Job) -> Waiting {
+        let alone = Micros::try_from(job.alone.as_micros()).unwrap_or(Micros::MAX).max(1);
+        let length = job.encoded.row_length();
+        let candidate = Candidate { length: length.unwrap_or(1), alone, deadline: self.micros(job.request.deadline) };
+        Waiting {
+            candidate,
+            arrived: self.micros(job.request.arrived),
+            due: self.micros(job.due),
+            bulk: job.request.bulk,
+            joins: length.is_some() && !self.runs_alone(),
+        }
+    }
+
+    /// Takes out the texts of a request whose caller has left, and lets in no more of them.
+    pub fn leave(&self, request: &Arc<Request>) {
+        request.left.store(true, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        let theirs = |job: &Job| Arc::ptr_eq(&job.request, request);
+        let ids: Vec<Id> = state.jobs.iter().filter(|(_, job)| theirs(job)).map(|(&id, _)| id).collect();
+        let left: Vec<Option<Job>> = ids.iter().map(|id| state.remove(*id)).collect();
+        drop(state);
+        // The jobs go after the lock: each wakes a semaphore.
+        drop(left);
     }
 
     /// Waits until there is a text. False: the queue was closed and is empty.
     pub fn wait(&self) -> bool {
         let mut state = self.state.lock();
-        self.ready.wait_while(&mut state, |state| state.line.is_empty() && !state.closed);
+        while state.line.is_empty() && !state.closed {
+            state.idle += 1;
+            self.ready.wait(&mut state);
+            state.idle -= 1;
+        }
         !state.line.is_empty()
     }
 
-    /// Takes the text to run now, and those that nobody waits for any more.
-    pub fn take(&self) -> Taken {
-        let now = self.micros(Instant::now());
+    /// Takes the texts to run now, and those that cannot be answered in time any more.
+    ///
+    /// `free` other runs may begin at once.
+    pub fn take(&self, free: usize) -> Taken {
+        let means = self.load.means();
         let mut taken = Taken::default();
         let mut state = self.state.lock();
-        while let Some(id) = state.line.pop_expired(now) {
-            taken.expired.extend(state.jobs.remove(&id));
-        }
-        while let Some(id) = state.line.pop_next() {
-            // A caller that left while its places were being taken out needs no run either.
-            taken.job = state.jobs.remove(&id).filter(|job| !job.reply.is_closed());
-            if taken.job.is_some() {
-                break;
+        loop {
+            let now = self.micros(Instant::now());
+            while let Some(id) = state.line.pop_hopeless(now) {
+                taken.expired.extend(state.jobs.remove(&id));
+            }
+            let crowded = self.is_crowded(&mut state, now, means.pace);
+            let fit = Fit { now, cost: self.load.cost(), slowdown: means.slowdown, caps: self.rules.caps };
+            let situation = Situation { fit, idle: state.idle.min(free), crowded };
+            let policy = if self.runs_alone() { Policy::Single } else { self.rules.policy };
+            match state.line.take(policy, &situation) {
+                Turn::Rest => break,
+                Turn::Wait(until) => {
+                    let until = self.started + Duration::from_micros(until);
+                    state.idle += 1;
+                    self.ready.wait_until(&mut state, until);
+                    state.idle -= 1;
+                }
+                Turn::Run(ids) => {
+                    let jobs = ids.iter().filter_map(|id| state.jobs.remove(id));
+                    // A caller that left while its texts were being taken out needs no run either.
+                    taken.jobs = jobs.filter(|job| !job.reply.is_closed()).collect();
+                    if !taken.jobs.is_empty() {
+                        break;
+                    }
+                }
             }
         }
         taken
+    }
+
+    /// True if there has been more work than can be done in the time that callers are patient, for twice as long.
+    fn is_crowded(&self, state: &mut State, now: Micros, pace: f64) -> bool {
+        let patience = self.rules.patience.as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "a forecast")]
+        let wait = state.line.work() as f64 * pace / (1e6 * self.rules.workers.max(1) as f64);
+        let was = self.load.is_crowded();
+        // It is over only when the queue is clearly shorter than that at which it began.
+        if wait < if was { patience / 2.0 } else { patience } {
+            state.calm = now;
+        }
+        let crowded = u128::from(now - state.calm) > 2 * self.rules.patience.as_micros() || (was && state.calm != now);
+        if crowded != was {
+            self.load.set_crowded(crowded);
+        }
+        crowded
     }
 
     /// Lets the workers finish what waits and then end.
@@ -142,34 +276,38 @@ impl Queue {
     }
 }
 
-/// The places of one request's texts in a queue.
-#[derive(Debug)]
-pub struct Places {
-    queue: Arc<Queue>,
-    ids: Vec<(Id, Micros)>,
-}
-
-impl Places {
-    /// To be called when all answers are there: nothing is left to take out.
-    pub fn served(mut self) {
-        self.ids.clear();
+impl State {
+    fn remove(&mut self, id: Id) -> Option<Job> {
+        self.line.remove(id);
+        self.jobs.remove(&id)
     }
 }
 
-impl Drop for Places {
+/// Takes a request's texts out of a queue when it is dropped, unless all of them were served.
+#[derive(Debug)]
+pub struct Place {
+    queue: Arc<Queue>,
+    request: Arc<Request>,
+    served: bool,
+}
+
+impl Place {
+    /// The place of a request in a queue.
+    #[must_use]
+    pub fn new(queue: &Arc<Queue>, request: &Arc<Request>) -> Self {
+        Self { queue: Arc::clone(queue), request: Arc::clone(request), served: false }
+    }
+
+    /// To be called when all answers are there: nothing is left to take out.
+    pub fn served(mut self) {
+        self.served = true;
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        if self.ids.is_empty() {
-            return;
+        if !self.served {
+            self.queue.leave(&self.request);
         }
-        let mut left = Vec::new();
-        let mut state = self.queue.state.lock();
-        for &(id, deadline) in &self.ids {
-            if state.line.remove(id, deadline) {
-                left.extend(state.jobs.remove(&id));
-            }
-        }
-        drop(state);
-        // The jobs go after the lock: each wakes a semaphore.
-        drop(left);
     }
 }

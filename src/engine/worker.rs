@@ -1,18 +1,19 @@
-//! The thread that owns a session: wait, take a turn, take a text, run it, answer.
+//! The thread that owns a session: wait, take a turn, take texts, run them, answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::forecast::Load;
+use super::forecast::{Load, Ran};
 use super::gate::Gate;
-use super::queue::Queue;
-use super::session::{RunError, Session};
+use super::queue::{Job, Queue};
+use super::session::{RunError, Scores, Session};
 use super::{Answer, TextError};
+use crate::metrics::model::ModelMetrics;
 use crate::metrics::{Metrics, PanicPlace, Refused};
 use crate::text::heads::{Decision, OutputError};
-use crate::text::pipeline::{Encoded, Pipeline};
+use crate::text::pipeline::{Batch, Encoded, Pipeline};
 
 /// What the workers of one model share.
 #[derive(Debug)]
@@ -27,8 +28,10 @@ pub struct Shop {
     pub gate: Arc<Gate>,
     /// The model's work.
     pub load: Arc<Load>,
-    /// Where events are counted.
-    pub metrics: Arc<Metrics>,
+    /// Where the model's runs are counted.
+    pub metrics: ModelMetrics,
+    /// Where events of the whole server are counted.
+    pub shared: Arc<Metrics>,
 }
 
 /// Starts a worker thread. It ends when the queue is closed and empty.
@@ -40,24 +43,88 @@ pub fn spawn(shop: Arc<Shop>, mut session: Box<dyn Session>) -> std::io::Result<
         while shop.queue.wait() {
             let turn = shop.gate.wait_turn();
             // Chosen only now: what came while this thread waited for its turn takes part.
-            let taken = shop.queue.take();
+            let taken = shop.queue.take(shop.gate.free());
             for job in taken.expired {
-                shop.metrics.refused(Refused::Deadline);
-                job.answer(Err(TextError::DeadlineExceeded));
+                shop.shared.refused(Refused::Deadline);
+                // The caller's own clock may have told it first.
+                job.answer(Err(TextError::DeadlineExceeded)).ok();
             }
-            if let Some(job) = taken.job {
-                let start = Instant::now();
-                let scored = shop.score(session.as_mut(), &job.encoded, job.deadline);
-                shop.load.ran(start.elapsed());
-                let (tokens, truncated) = (job.encoded.tokens, job.encoded.truncated);
-                job.answer(scored.map(|decision| Answer { decision, tokens, truncated }));
-            }
+            let decisions = shop.serve(session.as_mut(), &taken.jobs);
             drop(turn);
+            for (job, decision) in taken.jobs.into_iter().zip(decisions) {
+                let (tokens, truncated) = (job.encoded.tokens, job.encoded.truncated);
+                if job.answer(decision.map(|decision| Answer { decision, tokens, truncated })).is_err() {
+                    shop.metrics.wasted();
+                }
+            }
         }
     })
 }
 
 impl Shop {
+    /// Runs texts together; if that fails, each by itself, so that a text's fault is its own.
+    fn serve(&self, session: &mut dyn Session, jobs: &[Job]) -> Vec<Result<Decision, TextError>> {
+        let now = Instant::now();
+        for job in jobs {
+            self.metrics.waited(now.saturating_duration_since(job.request.arrived));
+        }
+        let mut failure = None;
+        if let [_, _, ..] = jobs {
+            match self.score_together(session, jobs) {
+                Ok(decisions) => return decisions,
+                Err(error) => failure = error,
+            }
+            tracing::warn!(
+                model = self.label,
+                texts = jobs.len(),
+                "a run of several texts failed: each runs by itself"
+            );
+        }
+        let mut score = |job: &Job| self.score(session, &job.encoded, job.request.deadline);
+        let decisions: Vec<_> = jobs.iter().map(&mut score).collect();
+        if matches!(failure, Some(RunError::Shape { .. })) && decisions.iter().all(Result::is_ok) {
+            tracing::error!(
+                model = self.label,
+                "the graph takes one text at a time only: from now on every text runs by itself"
+            );
+            self.queue.run_alone();
+        }
+        decisions
+    }
+
+    /// One run for texts of one row each; the runtime's error, or nothing after a panic, if they need runs of their own.
+    fn score_together(
+        &self,
+        session: &mut dyn Session,
+        jobs: &[Job],
+    ) -> Result<Vec<Result<Decision, TextError>>, Option<RunError>> {
+        // Who wants the answer sooner gets an error of his own; the run goes on for the others.
+        let deadline = jobs.iter().map(|job| job.request.deadline).max().unwrap_or_else(Instant::now);
+        let alone = jobs.iter().map(|job| job.alone).sum();
+        let run = || {
+            let batch = self.pipeline.batch(jobs.iter().map(|job| &job.encoded));
+            let scores = self.run(session, &batch, alone, deadline)?;
+            if !scores.chosen.is_empty() && scores.chosen.len() != jobs.len() {
+                let found = vec![i64::try_from(scores.chosen.len()).unwrap_or(i64::MAX)];
+                return Err(RunError::Shape { rows: jobs.len(), width: 1, found });
+            }
+            let chosen = scores.chosen.into_iter().chain(std::iter::repeat(None));
+            let rows = scores.values.rows().into_iter().map(|row| vec![row.to_vec()]);
+            let decide = |((job, row), chosen): ((&Job, _), _)| Ok(self.pipeline.decide(&job.encoded, row, chosen)?);
+            Ok(jobs.iter().zip(rows).zip(chosen).map(decide).collect())
+        };
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Err(RunError::Interrupted)) => {
+                Ok(jobs.iter().map(|_| Err(self.failed(&RunError::Interrupted))).collect())
+            }
+            Ok(decisions) => decisions.map_err(Some),
+            Err(_) => {
+                self.shared.panicked(PanicPlace::Worker);
+                Err(None)
+            }
+        }
+    }
+
     /// Runs one text. A panic costs this text only.
     ///
     /// # Errors
@@ -75,7 +142,8 @@ impl Shop {
                 if !rows.is_empty() && Instant::now() >= deadline {
                     return Err(TextError::DeadlineExceeded);
                 }
-                let scores = session.run(&batch, deadline).map_err(|error| self.failed(&error))?;
+                let alone = self.load.predicted(batch.shape());
+                let scores = self.run(session, &batch, alone, deadline).map_err(|error| self.failed(&error))?;
                 rows.extend(scores.values.rows().into_iter().map(|row| row.to_vec()));
                 // Only graphs that take the text itself choose, and those have one row per text.
                 chosen = scores.chosen.first().copied().flatten();
@@ -83,7 +151,7 @@ impl Shop {
             Ok(self.pipeline.decide(encoded, rows, chosen)?)
         };
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-            self.metrics.panicked(PanicPlace::Worker);
+            self.shared.panicked(PanicPlace::Worker);
             tracing::error!(
                 model = self.label,
                 "a worker panicked on a text; the text got an error, the worker goes on"
@@ -92,10 +160,27 @@ impl Shop {
         })
     }
 
+    /// One run, timed and counted. `alone`: the predicted time of a run of its own for each of its texts, added up.
+    fn run(
+        &self,
+        session: &mut dyn Session,
+        batch: &Batch,
+        alone: Duration,
+        deadline: Instant,
+    ) -> Result<Scores, RunError> {
+        let start = Instant::now();
+        let scores = session.run(batch, deadline)?;
+        let took = start.elapsed();
+        let (shape, tokens) = (batch.shape(), batch.tokens());
+        self.load.ran(&Ran { shape, alone, took });
+        self.metrics.ran(shape.rows, tokens, shape.tokens().saturating_sub(tokens), took);
+        Ok(scores)
+    }
+
     fn failed(&self, error: &RunError) -> TextError {
         if *error == RunError::Interrupted {
             tracing::warn!(model = self.label, "a text was given up during its run: its time was over");
-            self.metrics.refused(Refused::Deadline);
+            self.shared.refused(Refused::Deadline);
             return TextError::DeadlineExceeded;
         }
         tracing::error!(model = self.label, %error, "the model failed on a text");

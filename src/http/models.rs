@@ -79,8 +79,10 @@ pub struct VersionFacts {
     pub labels: Vec<String>,
     /// Where it runs.
     pub device: &'static str,
-    /// True if a text's scores could depend on texts that run beside it. Such a model runs each text alone.
+    /// True if a text's scores depend on the texts that run beside it. Such a model runs each text alone, unless its `model.toml` allows otherwise.
     pub batch_dependent: bool,
+    /// True if texts share runs, with others of their request or of other requests.
+    pub shares_runs: bool,
     /// What it takes.
     pub limits: TextLimits,
 }
@@ -164,6 +166,7 @@ fn facts(state: &VersionState, limits: &Limits) -> Option<VersionFacts> {
         labels: pipeline.labels().to_vec(),
         device: model.device(),
         batch_dependent: model.batch_dependent(),
+        shares_runs: model.shares_runs(),
         limits: TextLimits {
             max_text_chars: limits.max_text_chars,
             max_batch_texts: limits.max_batch_texts,

@@ -1,6 +1,7 @@
 //! What a graph's inputs and outputs mean.
 
 use ndarray::Array2;
+use ort::session::SessionOutputs;
 use ort::value::{DynMapValueType, DynValue, Outlet, TensorElementType, ValueType};
 
 use crate::text::signature::{GraphInput, IntegerWidth, ScoreKind, TokenInput, TokenRole};
@@ -148,4 +149,29 @@ pub(super) fn maps(value: &DynValue, named: bool) -> ort::Result<Array2<f32>> {
 fn sorted<K: Ord>(mut pairs: Vec<(K, f32)>) -> Vec<f32> {
     pairs.sort_by(|a, b| a.0.cmp(&b.0));
     pairs.into_iter().map(|(_, score)| score).collect()
+}
+
+/// How a graph's own choice becomes a column of its scores.
+#[derive(Debug, Clone)]
+pub(super) struct Choice {
+    pub(super) output: ChoiceOutput,
+    /// Class names in column order.
+    pub(super) names: Vec<String>,
+    /// Class numbers in column order; none if they are the columns' own.
+    pub(super) numbers: Vec<i64>,
+}
+
+impl Choice {
+    pub(super) fn read(&self, outputs: &SessionOutputs<'_>) -> ort::Result<Vec<Option<usize>>> {
+        let Some(value) = outputs.get(&self.output.name) else { return Ok(Vec::new()) };
+        if let Ok((_, numbers)) = value.try_extract_tensor::<i64>() {
+            let column = |number: &i64| match self.numbers.as_slice() {
+                [] => usize::try_from(*number).ok(),
+                numbers => numbers.iter().position(|n| n == number),
+            };
+            return Ok(numbers.iter().map(column).collect());
+        }
+        let (_, names) = value.try_extract_strings()?;
+        Ok(names.iter().map(|name| self.names.iter().position(|n| n == name)).collect())
+    }
 }

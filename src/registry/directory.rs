@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::is_name;
-use crate::engine::model::ModelSource;
+use crate::engine::loading::ModelSource;
 
 /// Most model versions in one directory.
 const MAX_VERSIONS: usize = 1_024;

@@ -12,7 +12,8 @@ use std::time::Instant;
 
 use parking_lot::RwLock;
 
-use crate::engine::model::{Host, Model, ModelSource};
+use crate::engine::loading::{Host, ModelSource};
+use crate::engine::model::Model;
 use version::Version;
 
 /// Names of models and versions: no path, no surprise in a log line or a metric.

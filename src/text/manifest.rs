@@ -96,6 +96,8 @@ pub struct TokenizerConfig {
 pub struct ModelOptions {
     /// One line for people.
     pub description: Option<String>,
+    /// Texts may share runs although their scores then depend on each other.
+    pub allow_batch_influence: Option<bool>,
     /// Overrides `problem_type`.
     pub task: Option<Task>,
     /// Lowers the longest input.

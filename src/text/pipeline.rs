@@ -5,7 +5,7 @@ use super::heads::{Decision, Head, OutputError, weighted_mean};
 use super::manifest::{Manifest, ManifestError, ProblemType, Task, Thresholds, check_labels};
 use super::policy::{CharacterSet, TextPolicy};
 use super::signature::{GraphInput, ScoreKind, Signature};
-use super::tensors::{TokenBatch, TokenRow, pack};
+use super::tensors::{Shape, TokenBatch, TokenRow, pack};
 use super::tokenizer::{TokenizeError, Tokenizer};
 use crate::config::TextDefaults;
 
@@ -42,6 +42,20 @@ pub struct Encoded {
     pub truncated: bool,
 }
 
+impl Encoded {
+    /// Length of its only row, 1 where the graph takes the text itself; nothing for a text of several windows.
+    #[must_use]
+    pub fn row_length(&self) -> Option<usize> {
+        match &self.content {
+            Content::Rows(rows) => match rows.as_slice() {
+                [row] => Some(row.ids.len()),
+                _ => None,
+            },
+            Content::Text(_) => Some(1),
+        }
+    }
+}
+
 /// What the graph sees of one text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
@@ -61,6 +75,24 @@ pub enum Batch {
 }
 
 impl Batch {
+    /// Its shape, padding included.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        match self {
+            Self::Tokens(batch) => Shape { rows: batch.rows, length: batch.length },
+            Self::Texts(texts) => Shape { rows: texts.len(), length: 1 },
+        }
+    }
+
+    /// Tokens of its texts, without padding; texts, where the graph takes the text itself.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        match self {
+            Self::Tokens(batch) => batch.attention_mask.iter().filter(|&&real| real == 1).count(),
+            Self::Texts(texts) => texts.len(),
+        }
+    }
+
     /// Rows of scores that the graph must give for this batch.
     #[must_use]
     pub fn rows(&self) -> usize {
@@ -173,15 +205,60 @@ impl Pipeline {
         }
     }
 
+    /// A short text of exactly `length` tokens, to measure runs with. Graphs that take the text itself get the same for
+    /// any length.
+    ///
+    /// # Errors
+    /// [`TokenizeError`] if the tokenizer fails on a short text.
+    pub fn sample(&self, length: usize) -> Result<Encoded, TokenizeError> {
+        let mut encoded = self.encode("one short text".to_owned())?;
+        if let Content::Rows(rows) = &mut encoded.content {
+            rows.truncate(1);
+            for row in rows {
+                row.ids = row.ids.iter().copied().cycle().take(length).collect();
+                row.type_ids = row.type_ids.iter().copied().cycle().take(length).collect();
+            }
+            encoded.tokens = length;
+        }
+        Ok(encoded)
+    }
+
+    /// One run for texts of one row each, padded to the longest.
+    #[must_use]
+    pub fn batch<'a>(&self, texts: impl IntoIterator<Item = &'a Encoded>) -> Batch {
+        let (mut rows, mut strings) = (Vec::new(), Vec::new());
+        for encoded in texts {
+            match &encoded.content {
+                Content::Rows(windows) => rows.extend(windows),
+                Content::Text(text) => strings.push(text.clone()),
+            }
+        }
+        match &self.encoder {
+            Encoder::Tokens(tokenizer) => Batch::Tokens(pack(&rows, tokenizer.padding())),
+            Encoder::Texts => Batch::Texts(strings),
+        }
+    }
+
+    /// The shapes of the runs that one text needs.
+    pub fn shapes<'a>(&self, encoded: &'a Encoded) -> impl Iterator<Item = Shape> + 'a {
+        let rows: &[TokenRow] = match &encoded.content {
+            Content::Rows(rows) => rows,
+            Content::Text(_) => &[],
+        };
+        let text = matches!(encoded.content, Content::Text(_)).then_some(Shape { rows: 1, length: 1 });
+        let length = longest(rows);
+        let chunks = rows.chunks(rows_per_run(length));
+        text.into_iter().chain(chunks.map(move |chunk| Shape { rows: chunk.len(), length }))
+    }
+
     /// The runs that one text needs: one, unless it has more windows than a run may hold.
     pub fn runs<'a>(&'a self, encoded: &'a Encoded) -> impl Iterator<Item = Batch> + 'a {
         let (rows, text): (&[TokenRow], _) = match &encoded.content {
             Content::Rows(rows) => (rows, None),
             Content::Text(text) => (&[], Some(Batch::Texts(vec![text.clone()]))),
         };
-        let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(1).max(1);
         let padding = self.tokenizer().map(Tokenizer::padding).unwrap_or_default();
-        let chunks = rows.chunks((MAX_RUN_TOKENS / longest).max(1));
+        let chunks = rows.chunks(rows_per_run(longest(rows)));
         text.into_iter().chain(chunks.map(move |chunk| Batch::Tokens(pack(&chunk.iter().collect::<Vec<_>>(), padding))))
     }
 
@@ -202,6 +279,15 @@ impl Pipeline {
         let windows: Vec<(Vec<f32>, usize)> = rows.into_iter().zip(weights).collect();
         self.head.decide(weighted_mean(&windows), chosen, self.labels.len())
     }
+}
+
+fn longest(rows: &[TokenRow]) -> usize {
+    rows.iter().map(|row| row.ids.len()).max().unwrap_or(1).max(1)
+}
+
+/// Windows of a text that are run at a time.
+fn rows_per_run(longest: usize) -> usize {
+    (MAX_RUN_TOKENS / longest).max(1)
 }
 
 /// The head that fits the task, the labels and the graph's scores.

@@ -2,6 +2,23 @@
 
 use serde::Deserialize;
 
+/// The shape of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Texts, or windows of one.
+    pub rows: usize,
+    /// Tokens of the longest; 1 where the graph takes the text itself.
+    pub length: usize,
+}
+
+impl Shape {
+    /// Tokens, padding included.
+    #[must_use]
+    pub fn tokens(self) -> usize {
+        self.rows.saturating_mul(self.length)
+    }
+}
+
 /// The tokens of one sequence, as a tokenizer gives them: special tokens in, padding out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TokenRow {

@@ -15,8 +15,6 @@ use crate::config::OnOverflow;
 
 /// Longest input of a model that names no limit.
 const DEFAULT_MAX_TOKENS: usize = 512;
-/// Most windows a text is scored in; the rest of it is cut off, and the answer says so.
-const MAX_WINDOWS: usize = 128;
 /// Share of a window that repeats the end of the one before, as a divisor.
 const OVERLAP_DIVISOR: usize = 4;
 
@@ -68,6 +66,9 @@ pub enum TokenizeError {
 }
 
 impl Tokenizer {
+    /// Most windows a text is scored in; the rest of it is cut off, and the answer says so.
+    pub const MAX_WINDOWS: usize = 128;
+
     /// Loads `tokenizer.json` with the limits that the other files set.
     ///
     /// # Errors
@@ -157,8 +158,8 @@ impl Tokenizer {
                     let overlap = room / OVERLAP_DIVISOR;
                     whole.truncate(room, overlap, self.cut_from);
                     let later = whole.take_overflowing();
-                    let truncated = later.len() >= MAX_WINDOWS;
-                    let windows: Vec<Encoding> = std::iter::once(whole).chain(later).take(MAX_WINDOWS).collect();
+                    let truncated = later.len() >= Self::MAX_WINDOWS;
+                    let windows: Vec<Encoding> = std::iter::once(whole).chain(later).take(Self::MAX_WINDOWS).collect();
                     let repeated = overlap * (windows.len() - 1);
                     let seen = windows.iter().map(|window| window.get_ids().len()).sum::<usize>() - repeated;
                     let rows = windows.into_iter().map(|window| self.finish(window)).collect::<Result<_, _>>()?;

@@ -13,9 +13,11 @@ use ndarray::Array2;
 use predictd::Server;
 use predictd::cli::Cli;
 use predictd::config::Settings;
+use predictd::engine::encoding;
 use predictd::engine::forecast::Forecast;
 use predictd::engine::gate::Gate;
-use predictd::engine::model::{Host, LONGEST_CHECK};
+use predictd::engine::loading::{Host, LONGEST_CHECK};
+use predictd::engine::queue::Rules;
 use predictd::engine::session::{Graph, RunError, Runtime, Scores, Session};
 use predictd::registry::directory;
 use predictd::text::manifest::{Manifest, ManifestError};
@@ -48,7 +50,8 @@ impl InProcess {
             runtime,
             gate: Arc::new(Gate::new(1)),
             forecast: Arc::new(Forecast::new(1)),
-            workers: 1,
+            tokenizers: encoding::pool(1).expect("a thread"),
+            rules: Rules { workers: 1, ..predictd::rules(&settings) },
             longest_check: LONGEST_CHECK,
             texts: settings.texts,
             metrics: Arc::clone(&app.metrics),

@@ -79,10 +79,18 @@ async fn a_bare_list_is_answered_with_probabilities_in_order() {
         assert_eq!(result["text_index"], index);
         check_prediction(result, &labels);
         let alone = server.ask("/predict", json!({ "text": text, "return_probabilities": true })).await.json();
-        assert_eq!(result["probabilities"], alone["probabilities"], "{text}");
+        assert!(furthest(result, &alone) < 1e-5, "{text}: {result} {alone}");
     }
-    assert_eq!(results[0]["probabilities"], results[3]["probabilities"]);
-    assert_ne!(results[0]["probabilities"], results[1]["probabilities"]);
+    assert!(furthest(&results[0], &results[3]) < 1e-5);
+    assert!(furthest(&results[0], &results[1]) > 0.1);
+}
+
+/// Largest difference between the probabilities of two answers.
+fn furthest(one: &Value, other: &Value) -> f64 {
+    let scores = |answer: &Value| -> Vec<f64> {
+        answer["probabilities"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).collect()
+    };
+    scores(one).into_iter().zip(scores(other)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
 #[tokio::test]

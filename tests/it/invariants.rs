@@ -19,7 +19,7 @@ const RULES: &[Rule] = &[
         except: &["http/"],
     },
     Rule {
-        within: &["engine/batching.rs", "text/"],
+        within: &["engine/batching.rs", "engine/batching/", "engine/cost.rs", "text/"],
         forbidden: &["Instant", "SystemTime", "Mutex", "RwLock", "Condvar", "async", "await", "tokio", "parking_lot"],
         except: &[],
     },

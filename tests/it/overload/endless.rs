@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use predictd::config::{Markup, OnOverflow, TextDefaults};
+use predictd::engine::batching::Policy;
+use predictd::engine::batching::window::Caps;
+use predictd::engine::encoding;
 use predictd::engine::forecast::Forecast;
 use predictd::engine::gate::Gate;
-use predictd::engine::model::Host;
+use predictd::engine::loading::Host;
+use predictd::engine::queue::Rules;
 use predictd::metrics::Metrics;
 use predictd::onnx::OnnxRuntime;
 use predictd::registry::version::Version;
@@ -104,7 +108,13 @@ fn a_model_that_never_answers_fails_and_the_next_one_is_loaded() {
         runtime: Arc::new(OnnxRuntime::start(None).unwrap()),
         gate: Arc::new(Gate::new(1)),
         forecast: Arc::new(Forecast::new(1)),
-        workers: 1,
+        tokenizers: encoding::pool(1).unwrap(),
+        rules: Rules {
+            policy: Policy::Window,
+            caps: Caps { rows: 64, tokens: 256, time: 200_000 },
+            workers: 1,
+            patience: Duration::from_millis(500),
+        },
         // Shorter than a server gives, for the sake of those who wait for this test.
         longest_check: Duration::from_millis(300),
         texts: TextDefaults { on_overflow: OnOverflow::Error, markup: Markup::Allow },
@@ -117,7 +127,7 @@ fn a_model_that_never_answers_fails_and_the_next_one_is_loaded() {
     let State::Failed(reason) = &snapshot.models["a-endless"][&Version::new("1")] else {
         panic!("a model that never answers cannot be ready")
     };
-    assert_eq!(reason, "model.onnx: the warm-up failed: the time for the text was over");
+    assert_eq!(reason, "model.onnx: the warm-up failed: the run was interrupted at its deadline");
     assert!(snapshot.is_ready());
     registry.close(Instant::now() + Duration::from_secs(5));
 }

@@ -2,7 +2,8 @@
 
 use super::{Scene, until};
 
-const ONE_WORKER: [&str; 6] = ["--max-inflight-texts", "10", "--max-batch-texts", "10", "--workers", "1"];
+const ONE_WORKER: [&str; 8] =
+    ["--scheduler", "single", "--max-inflight-texts", "10", "--max-batch-texts", "10", "--workers", "1"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_text_of_a_client_that_left_is_never_run() {

@@ -6,7 +6,7 @@ const HEADER: &str = "x-request-timeout-ms";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_that_would_come_too_late_is_refused_before_it_waits() {
-    let scene = Scene::new(&["--workers", "1", "--max-batch-texts", "1024"]).await;
+    let scene = Scene::new(&["--scheduler", "single", "--workers", "1", "--max-batch-texts", "1024"]).await;
     scene.fake.hold();
     // A run costs a millisecond or more: that is what the warm-up took.
     let many = vec!["many"; 1_000];
@@ -29,7 +29,7 @@ async fn a_text_that_would_come_too_late_is_refused_before_it_waits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_longer_than_the_operator_says() {
-    let scene = Scene::new(&["--workers", "1", "--max-wait", "100ms"]).await;
+    let scene = Scene::new(&["--scheduler", "single", "--workers", "1", "--max-wait", "100ms"]).await;
     scene.fake.hold();
     let mut held = vec![scene.send_batch(&["held"; 500])];
     scene.until_free(4_096 - 500).await;
@@ -42,7 +42,7 @@ async fn nobody_waits_longer_than_the_operator_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_takes_its_work_out_of_the_forecast() {
-    let scene = Scene::new(&["--workers", "1", "--max-wait", "100ms"]).await;
+    let scene = Scene::new(&["--scheduler", "single", "--workers", "1", "--max-wait", "100ms"]).await;
     scene.fake.hold();
     let leaves = scene.send_batch(&["leaves"; 500]);
     scene.until_free(4_096 - 500).await;

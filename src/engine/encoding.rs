@@ -1,0 +1,137 @@
+//! From admitted texts to jobs in the queue.
+//!
+//! What is tokenised in less time than another thread needs to begin is tokenised where it is. The rest goes to a small
+//! pool, in pieces: pieces of one request are tokenised side by side, and the first of them runs while the last waits.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rayon::ThreadPool;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::forecast::Entered;
+use super::queue::{Job, Request};
+use super::worker::Shop;
+use super::{Answer, Refusal, TextError};
+use crate::metrics::PanicPlace;
+use crate::text::pipeline::Encoded;
+use crate::text::tensors::Shape;
+use crate::text::tokenizer::TokenizeError;
+
+/// Bytes of text in a piece: some milliseconds of work.
+const PIECE_BYTES: usize = 16 << 10;
+/// Most texts in a piece.
+const PIECE_TEXTS: usize = 64;
+
+/// A text that is to be tokenised.
+pub(super) struct Order {
+    pub(super) text: String,
+    /// When its turn to run will have come.
+    pub(super) due: Instant,
+    pub(super) reply: oneshot::Sender<Result<Answer, TextError>>,
+    pub(super) permit: OwnedSemaphorePermit,
+    /// Its share of the model's work, as estimated from its bytes.
+    pub(super) entered: Entered,
+}
+
+/// The pool, named and with an end to panics: rayon ends the process otherwise.
+///
+/// # Errors
+/// If the operating system gives no thread.
+pub fn pool(threads: usize) -> std::io::Result<Arc<ThreadPool>> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.max(1))
+        .thread_name(|number| format!("predictd-token-{number}"))
+        .panic_handler(|_| tracing::error!("a thread of the tokenizer pool panicked"))
+        .build()
+        .map(Arc::new)
+        .map_err(std::io::Error::other)
+}
+
+impl Shop {
+    /// Tokenises texts and puts them into the queue. What fails is answered at once.
+    pub(super) fn encode(&self, request: &Arc<Request>, orders: impl IntoIterator<Item = Order>) {
+        let mut jobs = Vec::new();
+        for order in orders {
+            if request.has_left() {
+                return;
+            }
+            match self.encode_one(order.text) {
+                Ok(encoded) => {
+                    let alone = self.alone(&encoded);
+                    let entered = self.load.enter(alone);
+                    let Order { due, reply, permit, .. } = order;
+                    jobs.push(Job { request: Arc::clone(request), encoded, alone, due, reply, permit, entered });
+                }
+                Err(error) => {
+                    drop((order.permit, order.entered));
+                    // Nobody may wait for it any more.
+                    order.reply.send(Err(error)).ok();
+                }
+            }
+        }
+        self.queue.push(jobs);
+    }
+
+    /// Predicted time of all runs that a text needs if it runs alone.
+    fn alone(&self, encoded: &Encoded) -> Duration {
+        match encoded.row_length() {
+            Some(length) => self.load.predicted(Shape { rows: 1, length }),
+            None => self.pipeline.runs(encoded).map(|batch| self.load.predicted(batch.shape())).sum(),
+        }
+    }
+
+    /// Tokenises one text.
+    pub(super) fn encode_one(&self, text: String) -> Result<Encoded, TextError> {
+        self.pipeline.encode(text).map_err(|error| {
+            if error == TokenizeError::Panicked {
+                self.shared.panicked(PanicPlace::Tokenizer);
+                tracing::error!(model = self.label, "the tokenizer panicked on a text; the text got an error");
+            }
+            TextError::Tokenize(error)
+        })
+    }
+
+    /// The texts as the model's policy lets them pass.
+    pub(super) fn fit(&self, texts: Vec<String>) -> Result<Vec<String>, Refusal> {
+        let policy = self.pipeline.policy();
+        let fit = |(index, text)| policy.apply(text).map_err(|error| Refusal::Unfit { index, error });
+        texts.into_iter().enumerate().map(fit).collect()
+    }
+}
+
+/// Does work on the pool and waits for what it gives.
+///
+/// # Errors
+/// [`Refusal::Closed`] if the work panicked.
+pub(super) async fn elsewhere<T: Send + 'static>(
+    pool: &ThreadPool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let (done, result) = oneshot::channel();
+    pool.spawn_fifo(move || {
+        if let Ok(value) = catch_unwind(AssertUnwindSafe(work)) {
+            done.send(value).ok();
+        }
+    });
+    result.await.map_err(|_| Refusal::Closed)
+}
+
+/// Tokenises a request's texts on the pool, piece by piece.
+pub(super) fn encode_in_pieces(pool: &ThreadPool, shop: &Arc<Shop>, request: &Arc<Request>, orders: Vec<Order>) {
+    let mut orders = orders.into_iter().peekable();
+    while orders.peek().is_some() {
+        let (mut piece, mut bytes) = (Vec::new(), 0);
+        while piece.len() < PIECE_TEXTS
+            && bytes < PIECE_BYTES
+            && let Some(order) = orders.next()
+        {
+            bytes += order.text.len();
+            piece.push(order);
+        }
+        let (shop, request) = (Arc::clone(shop), Arc::clone(request));
+        // A panic drops the replies, and so is noticed by who waits for them.
+        pool.spawn_fifo(move || shop.encode(&request, piece));
+    }
+}

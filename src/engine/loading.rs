@@ -1,0 +1,196 @@
+//! How a model version comes into service: read, checked against its golden examples, measured, given its threads.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rayon::ThreadPool;
+
+use super::cost::Cost;
+use super::forecast::Forecast;
+use super::gate::Gate;
+use super::measuring::{Measured, measure, tokenizer_speed};
+use super::model::Model;
+use super::queue::{Queue, Rules};
+use super::session::{Runtime, Session};
+use super::worker::{self, Shop};
+use crate::config::TextDefaults;
+use crate::metrics::Metrics;
+use crate::text::heads::Decision;
+use crate::text::manifest::{Manifest, ManifestError};
+use crate::text::pipeline::Pipeline;
+use crate::text::tokenizer::TokenizeError;
+
+/// A model that answers a short text faster than this does not queue: handing the text to
+/// another thread costs 10 to 40 µs each way, about as much as the run.
+const CHEAP_RUN: Duration = Duration::from_micros(150);
+/// Time of one run while a model is checked: one that takes longer cannot serve.
+pub const LONGEST_CHECK: Duration = Duration::from_secs(10);
+/// Longer text of the warm-up, in words.
+const WARM_UP_WORDS: usize = 32;
+/// Time that a text may be tokenised on an async thread.
+const INLINE_TOKENISING: Duration = Duration::from_micros(250);
+/// Most bytes of text that are tokenised on an async thread, however fast the tokenizer is.
+const INLINE_BYTES: usize = 16 << 10;
+
+/// What to load.
+#[derive(Debug, Clone)]
+pub struct ModelSource {
+    /// Name of the model.
+    pub name: String,
+    /// Version of the model.
+    pub version: String,
+    /// Its directory.
+    pub directory: PathBuf,
+}
+
+/// What models are loaded with: the same for all of them.
+#[derive(Clone)]
+pub struct Host {
+    /// Runs graphs.
+    pub runtime: Arc<dyn Runtime>,
+    /// Run permits over all models.
+    pub gate: Arc<Gate>,
+    /// What waits for them.
+    pub forecast: Arc<Forecast>,
+    /// Tokenises what takes longer than a moment.
+    pub tokenizers: Arc<ThreadPool>,
+    /// Worker threads per model, and how their queues hand out texts.
+    pub rules: Rules,
+    /// Time of one run while a model is checked.
+    pub longest_check: Duration,
+    /// What is done with texts where the model does not say.
+    pub texts: TextDefaults,
+    /// Where events are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Model {
+    /// Reads, checks, opens and measures a model, and starts its workers.
+    ///
+    /// # Errors
+    /// [`ManifestError`] naming the file and what is wrong with it.
+    pub fn load(source: &ModelSource, host: &Host) -> Result<Self, ManifestError> {
+        // A file that makes a library panic must not keep the other models from being loaded.
+        let loaded = catch_unwind(AssertUnwindSafe(|| Self::load_unguarded(source, host)));
+        loaded.unwrap_or_else(|_| Err(ManifestError::new("model.onnx", "the model panicked while loading")))
+    }
+
+    fn load_unguarded(source: &ModelSource, host: &Host) -> Result<Self, ManifestError> {
+        let mut manifest = Manifest::read(&source.directory)?;
+        let mut graph = host.runtime.open(&mut manifest)?;
+        let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), host.texts)?;
+        let (batch_dependent, allowed) =
+            (graph.signature().batch_dependent, manifest.options.allow_batch_influence.unwrap_or(false));
+        let alone = batch_dependent && !allowed;
+        let count = host.rules.workers.max(1);
+        let mut sessions = (0..count).map(|_| graph.session()).collect::<Result<Vec<_>, _>>()?;
+        let first =
+            sessions.first_mut().ok_or_else(|| ManifestError::new(&manifest.graph_name, "no session could be made"))?;
+        check_golden(&pipeline, first.as_mut(), host.longest_check)?;
+        let error = |reason: String| ManifestError::new(&manifest.graph_name, reason);
+        let failed = |reason: String| error(format!("the warm-up failed: {reason}"));
+        warm_up(&pipeline, first.as_mut(), host.longest_check).map_err(failed)?;
+        let measured = measure(&pipeline, &mut sessions, !alone, host.longest_check).map_err(failed)?;
+        let inline_bytes = tokenizer_speed(&pipeline)
+            .map_or(INLINE_BYTES, |speed| fitting(INLINE_TOKENISING, speed).min(INLINE_BYTES));
+        let load = host.forecast.register(measured.cost);
+        let shop = Arc::new(Shop {
+            label: format!("{}/{}", source.name, source.version),
+            pipeline,
+            queue: Arc::new(Queue::new(host.rules, Arc::clone(&load), alone || measured.why_alone.is_some())),
+            gate: Arc::clone(&host.gate),
+            load,
+            metrics: host.metrics.model(&source.name, &source.version),
+            shared: Arc::clone(&host.metrics),
+        });
+        report(&shop, &measured, inline_bytes);
+        let mut inline = Vec::new();
+        if measured.short_text <= CHEAP_RUN {
+            for _ in 0..count {
+                inline.push(Mutex::new(graph.session()?));
+            }
+        }
+        let workers = sessions
+            .into_iter()
+            .map(|session| worker::spawn(Arc::clone(&shop), session))
+            .collect::<Result<_, _>>()
+            .map_err(|e| error(format!("no worker thread could be started: {e}")));
+        if workers.is_err() {
+            shop.queue.close();
+        }
+        Ok(Self {
+            name: source.name.clone(),
+            version: source.version.clone(),
+            description: manifest.options.description.take(),
+            device: host.runtime.device(),
+            batch_dependent,
+            shop,
+            forecast: Arc::clone(&host.forecast),
+            tokenizers: Arc::clone(&host.tokenizers),
+            inline_bytes,
+            inline,
+            detour: Mutex::default(),
+            workers: workers?,
+        })
+    }
+}
+
+/// Bytes that take this time at so many seconds a byte.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+fn fitting(time: Duration, seconds_per_byte: f64) -> usize {
+    (time.as_secs_f64() / seconds_per_byte.max(f64::MIN_POSITIVE)) as usize
+}
+
+/// What the model costs on this machine, for the operator.
+fn report(shop: &Shop, measured: &Measured, inline_bytes: usize) {
+    let Cost { run, token, square } = measured.cost;
+    tracing::info!(
+        model = shop.label,
+        run_ms = run * 1e3,
+        token_us = token * 1e6,
+        token_squared_ns = square * 1e9,
+        free_padding_tokens = measured.cost.tokens_per_run(),
+        shares_runs = !shop.queue.runs_alone(),
+        inline_bytes,
+        "what a run costs was measured"
+    );
+    if let Some(reason) = measured.why_alone {
+        tracing::warn!(model = shop.label, reason, "texts of this model do not share runs");
+    }
+}
+
+/// Runs the golden examples. The reason names an example by its number, not by its text.
+fn check_golden(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) -> Result<(), ManifestError> {
+    let Some(golden) = pipeline.golden() else { return Ok(()) };
+    golden.check().map_err(|reason| ManifestError::new("golden.json", reason))?;
+    for (number, example) in (1..).zip(&golden.examples) {
+        let error = |reason: String| ManifestError::new("golden.json", format!("example {number}: {reason}"));
+        let decision = decide(pipeline, session, example.text.clone(), longest).map_err(error)?;
+        example.check(&decision, pipeline.labels(), golden.tolerance).map_err(error)?;
+    }
+    Ok(())
+}
+
+/// Answers a long and a short text.
+fn warm_up(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) -> Result<(), String> {
+    let long = "word ".repeat(WARM_UP_WORDS);
+    // A model may take fewer tokens than this and refuse longer texts.
+    if !matches!(pipeline.encode(long.clone()), Err(TokenizeError::TooLong { .. })) {
+        decide(pipeline, session, long, longest)?;
+    }
+    decide(pipeline, session, "one short text".to_owned(), longest).map(|_| ())
+}
+
+fn decide(pipeline: &Pipeline, session: &mut dyn Session, text: String, longest: Duration) -> Result<Decision, String> {
+    let encoded = pipeline.encode(text).map_err(|error| error.to_string())?;
+    let (mut rows, mut chosen) = (Vec::new(), None);
+    for batch in pipeline.runs(&encoded) {
+        let scores = session.run(&batch, Instant::now() + longest).map_err(|error| error.to_string())?;
+        rows.extend(scores.values.rows().into_iter().map(|row| row.to_vec()));
+        chosen = scores.chosen.first().copied().flatten();
+    }
+    pipeline.decide(&encoded, rows, chosen).map_err(|error| error.to_string())
+}

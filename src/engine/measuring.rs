@@ -1,0 +1,157 @@
+//! What runs cost on this machine, measured before a model serves.
+//!
+//! All sessions are measured at the same time: memory bandwidth and caches are shared, and a run costs more beside others
+//! than alone. The first runs also size the runtime's buffers.
+
+use std::time::{Duration, Instant};
+
+use super::cost::{Cost, Sample};
+use super::session::{RunError, Session};
+use crate::text::pipeline::{Batch, Encoded, Pipeline};
+use crate::text::tensors::Shape;
+use crate::text::tokenizer::Tokenizer;
+
+/// Time for measuring one model; a slow one is measured at fewer shapes.
+const BUDGET: Duration = Duration::from_secs(1);
+/// A shape is run this often at least, and up to so often while that takes no time.
+const REPEATS: (usize, usize) = (3, 20);
+/// Repeats of a shape beyond the least end after this time.
+const QUICK: Duration = Duration::from_millis(4);
+/// Rows and tokens of the runs that are measured, in the order of what they tell.
+const SHAPES: [(usize, usize); 8] = [(1, 8), (1, 32), (8, 16), (1, 128), (4, 8), (8, 32), (1, 256), (16, 16)];
+/// Rows of the runs of a graph that takes the text itself.
+const TEXT_SHAPES: [(usize, usize); 4] = [(1, 1), (4, 1), (16, 1), (64, 1)];
+/// How far a text's scores may move when a longer one runs beside it, as a share of their spread: more than rounding
+/// gives, less than padding that the graph does not mask.
+const SAME: f32 = 0.02;
+
+/// What was found about a model.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measured {
+    pub(super) cost: Cost,
+    /// Time of one short text, tokenising included: the best.
+    pub(super) short_text: Duration,
+    /// Why texts cannot share a run, if so.
+    pub(super) why_alone: Option<&'static str>,
+}
+
+/// Measures a model with all its sessions at once.
+///
+/// # Errors
+/// Why a run of one short text failed.
+pub(super) fn measure(
+    pipeline: &Pipeline,
+    sessions: &mut [Box<dyn Session>],
+    share: bool,
+    longest: Duration,
+) -> Result<Measured, String> {
+    let why_alone = match sessions.first_mut() {
+        Some(first) if share => together(pipeline, first.as_mut(), longest)?,
+        _ => None,
+    };
+    let share = share && why_alone.is_none();
+    let shapes = shapes(pipeline, share);
+    let all: Vec<Result<Vec<Sample>, String>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = sessions
+            .iter_mut()
+            .map(|session| scope.spawn(|| samples(pipeline, session.as_mut(), &shapes, longest)))
+            .collect();
+        let gone = || Err("a thread panicked".to_owned());
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| gone())).collect()
+    });
+    let samples: Vec<Sample> = all.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    let cost = Cost::fit(&samples).ok_or("no run took any time")?;
+    let mut short_text = Duration::MAX;
+    if let Some(first) = sessions.first_mut() {
+        for _ in 0..REPEATS.0 {
+            let start = Instant::now();
+            let encoded = pipeline.encode("one short text".to_owned()).map_err(|e| e.to_string())?;
+            run(pipeline, first.as_mut(), &[&encoded], longest).map_err(|e| e.to_string())?;
+            short_text = short_text.min(start.elapsed());
+        }
+    }
+    Ok(Measured { cost, short_text, why_alone })
+}
+
+fn shapes(pipeline: &Pipeline, share: bool) -> Vec<Shape> {
+    let most = pipeline.tokenizer().map(Tokenizer::max_tokens);
+    let shapes = if most.is_some() { &SHAPES[..] } else { &TEXT_SHAPES };
+    let shapes = shapes.iter().map(|&(rows, length)| Shape { rows, length: length.min(most.unwrap_or(1)) });
+    shapes.filter(|shape| share || shape.rows == 1).collect()
+}
+
+/// The best time of each shape.
+fn samples(
+    pipeline: &Pipeline,
+    session: &mut dyn Session,
+    shapes: &[Shape],
+    longest: Duration,
+) -> Result<Vec<Sample>, String> {
+    let start = Instant::now();
+    let mut samples: Vec<Sample> = Vec::new();
+    for &shape in shapes {
+        if !samples.is_empty() && start.elapsed() >= BUDGET {
+            break;
+        }
+        let text = pipeline.sample(shape.length).map_err(|error| error.to_string())?;
+        let (mut best, shape_start) = (Duration::MAX, Instant::now());
+        for repeat in 0..REPEATS.1 {
+            if repeat >= REPEATS.0 && shape_start.elapsed() >= QUICK || repeat > 0 && start.elapsed() >= BUDGET {
+                break;
+            }
+            let run_start = Instant::now();
+            run(pipeline, session, &vec![&text; shape.rows], longest).map_err(|error| error.to_string())?;
+            best = best.min(run_start.elapsed());
+        }
+        samples.push(Sample { shape, seconds: best.as_secs_f64() });
+    }
+    Ok(samples)
+}
+
+/// Why texts cannot share a run, if so: a graph of one row only, or one that takes padding for text.
+fn together(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) -> Result<Option<&'static str>, String> {
+    let most = pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
+    let text = |length: usize| pipeline.sample(length.min(most)).map_err(|error| error.to_string());
+    let (short, long) = (text(5)?, text(16)?);
+    let alone = run(pipeline, session, &[&short], longest).map_err(|error| error.to_string())?;
+    let Ok(beside) = run(pipeline, session, &[&short, &long], longest) else {
+        return Ok(Some("the graph fails on two texts"));
+    };
+    let spread = |row: &[f32]| {
+        let (low, high) = row.iter().fold((f32::MAX, f32::MIN), |(low, high), &x| (low.min(x), high.max(x)));
+        (high - low).max(f32::MIN_POSITIVE)
+    };
+    let row = |scores: &[Vec<f32>]| scores.first().cloned().unwrap_or_default();
+    let (alone, beside) = (row(&alone), row(&beside));
+    // One score has no spread: its own size is the measure.
+    let scale = if alone.len() > 1 { spread(&alone) } else { alone.first().map_or(1.0, |x| x.abs().max(1e-3)) };
+    let same = alone.iter().zip(&beside).all(|(a, b)| (a - b).abs() <= SAME * scale);
+    Ok((!same).then_some("padding changes a text's scores"))
+}
+
+fn run(
+    pipeline: &Pipeline,
+    session: &mut dyn Session,
+    texts: &[&Encoded],
+    longest: Duration,
+) -> Result<Vec<Vec<f32>>, RunError> {
+    let batch: Batch = pipeline.batch(texts.iter().copied());
+    let scores = session.run(&batch, Instant::now() + longest)?;
+    Ok(scores.values.rows().into_iter().map(|row| row.to_vec()).collect())
+}
+
+/// Seconds that the tokenizer takes for a byte of ordinary text; nothing where the graph takes the text itself.
+pub(super) fn tokenizer_speed(pipeline: &Pipeline) -> Option<f64> {
+    const WORDS: usize = 60;
+    let tokenizer = pipeline.tokenizer()?;
+    let text = "ordinary words ".repeat(WORDS);
+    let mut best = Duration::MAX;
+    for _ in 0..REPEATS.0 {
+        let start = Instant::now();
+        // A text that is too long for the model is an answer too.
+        tokenizer.encode(&text).ok();
+        best = best.min(start.elapsed());
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    Some(best.as_secs_f64() / text.len() as f64)
+}
