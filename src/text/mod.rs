@@ -5,7 +5,7 @@
 //! - [`manifest`]: what a model directory says about itself
 //! - [`signature`]: what its graph wants and gives
 //! - [`policy`]: markup, control and foreign characters
-//! - [`tokenizer`]: text to token rows, truncation and windows
+//! - [`tokenizer`]: text to token rows, truncation and windows; [`prefix`]: how much of a long text is read
 //! - [`tensors`]: token rows to one padded batch
 //! - [`heads`]: scores to labels, probabilities, a number
 //! - [`golden`]: examples a model must reproduce before it serves
@@ -16,6 +16,7 @@ pub mod heads;
 pub mod manifest;
 pub mod pipeline;
 pub mod policy;
+pub mod prefix;
 pub mod signature;
 pub mod tensors;
 pub mod tokenizer;

@@ -10,6 +10,7 @@ use tokenizers::{
 };
 
 use super::manifest::{Manifest, ManifestError};
+use super::prefix::{beginnings, reads_words};
 use super::tensors::{Padding, PaddingSide, TokenRow};
 use crate::config::OnOverflow;
 
@@ -33,6 +34,8 @@ pub struct Tokenizer {
     special_tokens: usize,
     on_overflow: OnOverflow,
     padding: Padding,
+    /// Only the beginning of a long text needs to be read.
+    reads_beginnings: bool,
 }
 
 /// A text as the model will see it.
@@ -95,7 +98,16 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|e| error(e.to_string()))?;
         let special = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
-        let mut tokenizer = Self { inner, special, cut_from, max_tokens, special_tokens: 0, on_overflow, padding };
+        let mut tokenizer = Self {
+            inner,
+            special,
+            cut_from,
+            max_tokens,
+            special_tokens: 0,
+            on_overflow,
+            padding,
+            reads_beginnings: false,
+        };
         let empty = guarded(|| tokenizer.finish(Encoding::default())).map_err(|e| error(e.to_string()))?;
         tokenizer.special_tokens = empty.ids.len();
         let room = tokenizer.room();
@@ -109,6 +121,8 @@ impl Tokenizer {
             // What is cut off need not be read. One token more than fits tells that something is.
             let enough = TruncationParams { max_length: room + 1, direction: cut_from, ..TruncationParams::default() };
             tokenizer.inner.with_truncation(Some(enough)).map_err(|e| error(e.to_string()))?;
+            let described = serde_json::from_slice(bytes).map_err(|e| error(e.to_string()))?;
+            tokenizer.reads_beginnings = cut_from == TruncationDirection::Right && reads_words(&described);
         }
         Ok(tokenizer)
     }
@@ -137,8 +151,9 @@ impl Tokenizer {
     /// [`TokenizeError::TooLong`] where long texts are refused, else only if the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Tokens, TokenizeError> {
         guarded(|| {
-            let mut whole = self.inner.encode_fast(text, false).map_err(|_| TokenizeError::Failed)?;
-            let (room, own) = (self.room(), whole.get_ids().len());
+            let room = self.room();
+            let mut whole = self.read(text, room)?;
+            let own = whole.get_ids().len();
             let limit = self.max_tokens;
             if own <= room {
                 return Ok(Tokens {
@@ -167,6 +182,20 @@ impl Tokenizer {
                 }
             }
         })
+    }
+
+    /// The tokens of a text, or of so much of it that there are more than `room`.
+    fn read(&self, text: &str, room: usize) -> Result<Encoding, TokenizeError> {
+        let read = |text: &str| self.inner.encode_fast(text, false).map_err(|_| TokenizeError::Failed);
+        if self.reads_beginnings {
+            for beginning in beginnings(text, room) {
+                let tokens = read(beginning)?;
+                if tokens.get_ids().len() > room || beginning.len() == text.len() {
+                    return Ok(tokens);
+                }
+            }
+        }
+        read(text)
     }
 
     /// Tokens of a row that are the text's own.

@@ -1,5 +1,6 @@
 //! Every kind of text model, as its exporters write it, with scores computed by hand.
 
+mod beginnings;
 mod choice;
 mod heads;
 mod inputs;

@@ -1,0 +1,107 @@
+//! How much of a long text must be read if only its beginning counts.
+//!
+//! Cutting off happens after a whole text was normalised and split: 18 KB cost ten times what the 128 tokens of them that
+//! are kept cost. Where a tokenizer looks at one word at a time, its tokens up to a space between two words do not
+//! depend on what follows.
+
+use serde_json::Value;
+
+/// Bytes read at first for each token that is kept: more than ordinary text needs.
+const BYTES_PER_TOKEN: usize = 8;
+/// How much more is read if that was not enough.
+const GROWTH: usize = 4;
+/// How far the next space between two words may be.
+const LONGEST_WORD: usize = 1 << 10;
+
+/// Normalisers that change no text before a space because of what comes after it.
+const LOCAL: [&str; 10] =
+    ["BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "Prepend", "Strip", "StripAccents"];
+/// Splitters that end a word at every space.
+const WORDS: [&str; 4] = ["BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Metaspace"];
+
+/// True if a tokenizer, as its file describes it, looks at one word at a time.
+#[must_use]
+pub fn reads_words(tokenizer: &Value) -> bool {
+    let kind = |part: &Value| part["type"].as_str().unwrap_or_default().to_owned();
+    let parts = |part: &Value, list: &str| match part {
+        Value::Null => Vec::new(),
+        part if kind(part) == "Sequence" => part[list].as_array().cloned().unwrap_or_default(),
+        part => vec![part.clone()],
+    };
+    let local = |part: &Value| LOCAL.contains(&kind(part).as_str());
+    let splits = |part: &Value| match kind(part).as_str() {
+        "ByteLevel" => part["use_regex"] != Value::Bool(false),
+        "Metaspace" => part["split"] != Value::Bool(false),
+        other => WORDS.contains(&other),
+    };
+    let added = tokenizer["added_tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let spaced = |token: &Value| token["content"].as_str().is_none_or(|content| content.contains(char::is_whitespace));
+    parts(&tokenizer["normalizer"], "normalizers").iter().all(local)
+        && parts(&tokenizer["pre_tokenizer"], "pretokenizers").iter().any(splits)
+        && !added.iter().any(spaced)
+}
+
+/// The beginnings of `text` to try one after the other until one has more than `tokens` tokens; the last is all of it.
+pub fn beginnings(text: &str, tokens: usize) -> impl Iterator<Item = &str> {
+    let first = tokens.saturating_add(1).saturating_mul(BYTES_PER_TOKEN);
+    let sizes = std::iter::successors(Some(first), |bytes| bytes.checked_mul(GROWTH));
+    let cuts = sizes.map_while(|bytes| space_after(text, bytes)).filter_map(|end| text.get(..end));
+    cuts.chain(std::iter::once(text))
+}
+
+/// The place of the first space between two plain characters at or after a byte.
+fn space_after(text: &str, bytes: usize) -> Option<usize> {
+    // What is hardly longer is read as it is.
+    let rest = text.as_bytes().get(bytes..).filter(|rest| rest.len() > bytes)?;
+    let between =
+        |three: &[u8]| matches!(three, [a, b' ', c] if a.is_ascii_alphanumeric() && c.is_ascii_alphanumeric());
+    rest.windows(3).take(LONGEST_WORD).position(between).map(|place| bytes + place + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn beginnings_end_between_words_and_the_last_is_the_text() {
+        let text = "abcd efgh ".repeat(100);
+        let ends: Vec<usize> = beginnings(&text, 1).map(str::len).collect();
+        assert_eq!(ends, [19, 69, 259, 1_000]);
+        assert!(beginnings(&text, 1).all(|beginning| beginning.ends_with(char::is_alphanumeric) || beginning == text));
+        assert_eq!(beginnings("short text", 100).count(), 1);
+    }
+
+    #[test]
+    fn a_text_without_spaces_is_read_whole() {
+        for text in ["x".repeat(10_000), "猫 犬 ".repeat(2_000), "x. ".repeat(5_000), "  ".repeat(5_000)] {
+            assert_eq!(beginnings(&text, 5).collect::<Vec<_>>(), [&text]);
+        }
+    }
+
+    #[test]
+    fn which_tokenizers_read_words() {
+        let bert = json!({
+            "added_tokens": [{ "content": "[CLS]" }],
+            "normalizer": { "type": "BertNormalizer" },
+            "pre_tokenizer": { "type": "BertPreTokenizer" },
+        });
+        assert!(reads_words(&bert));
+        let with = |key: &str, value: Value| {
+            let mut changed = bert.clone();
+            changed[key] = value;
+            reads_words(&changed)
+        };
+        assert!(with("normalizer", Value::Null));
+        assert!(with("pre_tokenizer", json!({ "type": "ByteLevel", "use_regex": true })));
+        assert!(with("normalizer", json!({ "type": "Sequence", "normalizers": [{ "type": "NFC" }] })));
+        assert!(!with(
+            "normalizer",
+            json!({ "type": "Sequence", "normalizers": [{ "type": "NFC" }, { "type": "Replace" }] })
+        ));
+        assert!(!with("pre_tokenizer", Value::Null));
+        assert!(!with("pre_tokenizer", json!({ "type": "ByteLevel", "use_regex": false })));
+        assert!(!with("pre_tokenizer", json!({ "type": "Metaspace", "split": false })));
+        assert!(!with("added_tokens", json!([{ "content": "new york" }])));
+    }
+}
