@@ -111,6 +111,8 @@ pub struct Settings {
     pub onnxruntime: Option<PathBuf>,
     /// Limits of requests.
     pub limits: Limits,
+    /// Bytes of answers that are kept; 0: none.
+    pub cache_bytes: usize,
     /// Longest forecast wait for a worker.
     pub max_wait: Duration,
     /// Time between "not ready" and the end of accepting.
@@ -166,6 +168,11 @@ impl Settings {
                 args.max_batch_texts, args.max_inflight_texts
             ),
         );
+        let (least, most) = (1 << 20, 1 << 40);
+        check(
+            args.cache_bytes == 0 || (least..=most).contains(&args.cache_bytes),
+            format!("--cache-bytes {} is neither 0 nor between {least} and {most}", args.cache_bytes),
+        );
         check(
             !args.timeout.is_zero() && args.timeout <= args.max_timeout,
             format!("--timeout {:?} is not between 1 ms and --max-timeout {:?}", args.timeout, args.max_timeout),
@@ -217,6 +224,7 @@ impl Settings {
                 timeout: args.timeout,
                 max_timeout: args.max_timeout,
             },
+            cache_bytes: args.cache_bytes,
             max_wait: args.max_wait,
             drain_delay: args.drain_delay,
             grace: args.grace,

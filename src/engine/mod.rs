@@ -7,13 +7,17 @@
 //! - [`gate`]: run permits over all models
 //! - [`forecast`]: how long a text would wait
 //! - [`worker`]: the thread that owns a session
+//! - [`cache`]: answers given before, and texts that several clients wait for
+//! - [`lookup`]: a request's texts against the cache
 //!
 //! One permit per text, held from admission to reply, bounds everything behind it: a queue
 //! cannot be full, so pushing to it cannot fail.
 
 pub mod batching;
+pub mod cache;
 pub mod forecast;
 pub mod gate;
+pub mod lookup;
 pub mod model;
 pub mod queue;
 pub mod session;
@@ -29,6 +33,8 @@ use crate::metrics::{Metrics, Refused};
 use crate::text::heads::{Decision, OutputError};
 use crate::text::policy::PolicyError;
 use crate::text::tokenizer::TokenizeError;
+use cache::Cache;
+use lookup::{CacheUse, Lookup};
 use model::Model;
 
 /// The answer to one text.
@@ -81,6 +87,16 @@ pub enum Refusal {
     Closed,
 }
 
+impl Refusal {
+    /// The same for a request of which only the texts at `places` were asked.
+    fn moved(self, places: &[usize]) -> Self {
+        match self {
+            Self::Unfit { index, error } => Self::Unfit { index: places.get(index).copied().unwrap_or(index), error },
+            other => other,
+        }
+    }
+}
+
 /// Counts a request that is dropped before its answer: its client has left.
 struct Left<'a> {
     metrics: &'a Metrics,
@@ -100,6 +116,7 @@ impl Drop for Left<'_> {
 pub struct Engine {
     permits: Arc<Semaphore>,
     max_wait: Duration,
+    cache: Option<Arc<Cache>>,
     given_up: CancellationToken,
     metrics: Arc<Metrics>,
 }
@@ -108,10 +125,16 @@ impl Engine {
     /// An engine that works on at most `max_inflight_texts` texts at a time, and admits none that would wait longer
     /// than `max_wait`.
     #[must_use]
-    pub fn new(max_inflight_texts: usize, max_wait: Duration, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        max_inflight_texts: usize,
+        max_wait: Duration,
+        cache: Option<Arc<Cache>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(max_inflight_texts)),
             max_wait,
+            cache,
             given_up: CancellationToken::new(),
             metrics,
         }
@@ -123,8 +146,22 @@ impl Engine {
         self.permits.available_permits()
     }
 
+    /// True if answers of this model are kept for the next who asks the same.
+    #[must_use]
+    pub fn caches(&self, model: &Model) -> bool {
+        // An answer that depends on the texts beside it is nobody else's.
+        self.cache.is_some() && !model.batch_dependent()
+    }
+
+    /// Bytes and answers in the cache.
+    #[must_use]
+    pub fn cache_size(&self) -> (u64, usize) {
+        self.cache.as_ref().map_or((0, 0), |cache| cache.size())
+    }
+
     /// Answers `texts` in order.
     ///
+    /// A text whose answer is in the cache needs no permit and no time: it is answered however busy the server is.
     /// Dropping the future takes the texts that are not yet running out of the queue.
     ///
     /// # Errors
@@ -135,17 +172,27 @@ impl Engine {
         model: &Arc<Model>,
         texts: Vec<String>,
         deadline: Instant,
+        cache_use: CacheUse,
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
         if Instant::now() >= deadline {
             // A cheap model would run the text before anybody looks at the clock.
             self.metrics.refused(Refused::Deadline);
             return Err(Refusal::DeadlineExceeded);
         }
-        let permits = self.admit(model, texts.len(), deadline)?;
+        let cache = self.cache.as_ref().filter(|_| self.caches(model));
+        let lookup = Lookup::of(cache, cache_use, model, texts, deadline);
+        if cache.is_some() && cache_use == CacheUse::Full {
+            self.metrics.looked_up(lookup.hits(), lookup.joined(), lookup.misses());
+        }
+        let lookup = match lookup.answered() {
+            Ok(answers) => return Ok(answers),
+            Err(lookup) => lookup,
+        };
+        let permits = self.admit(model, &lookup, deadline)?;
         let mut left = Left { metrics: &self.metrics, answered: false };
         let answers = tokio::select! {
             biased;
-            answers = tokio::time::timeout_at(deadline.into(), model.answer(texts, permits, deadline)) => answers,
+            answers = tokio::time::timeout_at(deadline.into(), lookup.finish(model, permits)) => answers,
             () = self.given_up.cancelled() => Ok(Err(Refusal::Closed)),
         };
         left.answered = true;
@@ -161,11 +208,12 @@ impl Engine {
     }
 
     /// One permit per text, or none at all: what would come too late anyway is told so at once.
-    fn admit(&self, model: &Model, texts: usize, deadline: Instant) -> Result<OwnedSemaphorePermit, Refusal> {
+    fn admit(&self, model: &Model, lookup: &Lookup, deadline: Instant) -> Result<OwnedSemaphorePermit, Refusal> {
         let left = deadline.saturating_duration_since(Instant::now());
-        // A forecast is not exact: the last quarter of the time is kept for what it did not know.
-        let in_time = model.wait() <= self.max_wait.min(left.saturating_sub(left / 4));
-        let wanted = u32::try_from(texts).ok().filter(|_| in_time);
+        // A forecast is not exact: the last quarter of the time is kept for what it did not know. Texts that are being
+        // run for somebody else add no work, and were found to be in time.
+        let in_time = lookup.misses() == 0 || model.wait() <= self.max_wait.min(left.saturating_sub(left / 4));
+        let wanted = u32::try_from(lookup.misses() + lookup.joined()).ok().filter(|_| in_time);
         let permits = wanted.and_then(|wanted| self.permits.clone().try_acquire_many_owned(wanted).ok());
         permits.ok_or_else(|| {
             self.metrics.refused(Refused::Overloaded);

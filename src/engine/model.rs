@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::cache::Lead;
 use super::forecast::Forecast;
 use super::gate::Gate;
 use super::queue::Job;
@@ -39,6 +41,8 @@ const NOT_CHEAP: Duration = Duration::from_millis(100);
 const DETOUR: Duration = Duration::from_mins(1);
 /// Longest text of the warm-up in words; long enough to size the runtime's buffers once.
 const WARM_UP_WORDS: usize = 32;
+/// Models that this process has loaded.
+static LOADED: AtomicU64 = AtomicU64::new(0);
 
 /// What to load.
 #[derive(Debug, Clone)]
@@ -74,6 +78,7 @@ pub struct Host {
 pub struct Model {
     name: String,
     version: String,
+    load_number: u64,
     description: Option<String>,
     device: &'static str,
     batch_dependent: bool,
@@ -141,6 +146,7 @@ impl Model {
         Ok(Self {
             name: source.name.clone(),
             version: source.version.clone(),
+            load_number: LOADED.fetch_add(1, Ordering::Relaxed),
             description: manifest.options.description.take(),
             device: host.runtime.device(),
             batch_dependent: graph.signature().batch_dependent,
@@ -162,6 +168,12 @@ impl Model {
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// A number that no other load has, of this version or another.
+    #[must_use]
+    pub fn load_number(&self) -> u64 {
+        self.load_number
     }
 
     /// One line about the model, from `model.toml`.
@@ -206,23 +218,31 @@ impl Model {
         self.shop.queue.len()
     }
 
-    /// Answers `texts`, whose permits `permits` holds, in order.
+    /// Answers `texts`, whose permits `permits` holds, in order, and those who wait for any of them.
     ///
     /// # Errors
     /// [`Refusal`] if the policy refuses a text, or the model is shut down meanwhile.
     pub async fn answer(
         self: &Arc<Self>,
-        texts: Vec<String>,
+        texts: Vec<(String, Option<Lead>)>,
         mut permits: OwnedSemaphorePermit,
         deadline: Instant,
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
+        let (texts, leads): (Vec<_>, Vec<_>) = texts.into_iter().unzip();
         let short = texts.len() <= INLINE_TEXTS && texts.iter().map(String::len).sum::<usize>() <= INLINE_BYTES;
         if short
             && self.skips_queue()
             && let Some(mut session) = self.inline.iter().find_map(Mutex::try_lock)
         {
             let texts = self.fit(texts)?;
-            return Ok(texts.into_iter().map(|text| self.answer_here(session.as_mut(), text, deadline)).collect());
+            let answer = |(text, lead): (String, Option<Lead>)| {
+                let answer = self.answer_here(session.as_mut(), text, deadline);
+                if let Some(lead) = lead {
+                    lead.done(&answer);
+                }
+                answer
+            };
+            return Ok(texts.into_iter().zip(leads).map(answer).collect());
         }
         let mut entered = self.shop.load.enter(texts.len());
         let encoded = if short {
@@ -231,16 +251,21 @@ impl Model {
             self.encode_elsewhere(texts).await?
         };
         let (mut jobs, mut answers) = (Vec::with_capacity(encoded.len()), Vec::with_capacity(encoded.len()));
-        for encoded in encoded {
+        for (encoded, lead) in encoded.into_iter().zip(leads) {
             // Every text has a permit: the bound was taken for all of them.
             let permit = permits.split(1).ok_or(Refusal::Overloaded)?;
             answers.push(match encoded {
                 Ok(encoded) => {
                     let (reply, answer) = oneshot::channel();
-                    jobs.push(Job { encoded, deadline, reply, permit, entered: entered.split_one() });
+                    jobs.push(Job { encoded, deadline, reply, permit, entered: entered.split_one(), lead });
                     Ok(answer)
                 }
-                Err(error) => Err(error),
+                Err(error) => {
+                    if let Some(lead) = lead {
+                        lead.done(&Err(error.clone()));
+                    }
+                    Err(error)
+                }
             });
         }
         // Texts that failed are waited for by nobody.

@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::batching::{Id, Line, Micros};
+use super::cache::Lead;
 use super::forecast::Entered;
 use super::{Answer, TextError};
 use crate::text::pipeline::Encoded;
@@ -25,6 +26,8 @@ pub struct Job {
     pub permit: OwnedSemaphorePermit,
     /// Its share of the model's work.
     pub entered: Entered,
+    /// Where others get the answer.
+    pub lead: Option<Lead>,
 }
 
 impl Job {
@@ -32,6 +35,9 @@ impl Job {
     pub fn answer(self, answer: Result<Answer, TextError>) {
         // The permit goes first: a caller that sees its answer may send the next request at once.
         drop((self.permit, self.entered));
+        if let Some(lead) = self.lead {
+            lead.done(&answer);
+        }
         // An error here means that nobody waits for the answer any more.
         self.reply.send(answer).ok();
     }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::error::{ApiError, Problem};
-use crate::config::{Limits, OnOverflow};
+use crate::config::OnOverflow;
 use crate::registry::{ResolveError, State as VersionState, Versions, active};
 use crate::text::tokenizer::Tokenizer;
 
@@ -81,6 +81,8 @@ pub struct VersionFacts {
     pub device: &'static str,
     /// True if a text's scores could depend on texts that run beside it. Such a model runs each text alone.
     pub batch_dependent: bool,
+    /// True if its answers are kept for the next who asks the same text.
+    pub cached: bool,
     /// What it takes.
     pub limits: TextLimits,
 }
@@ -143,7 +145,7 @@ pub async fn show(
             .map(|(version, state)| VersionDetail {
                 version: version.as_str().to_owned(),
                 state: state.name(),
-                facts: facts(state, &app.limits),
+                facts: facts(state, &app),
             })
             .collect(),
         name,
@@ -155,15 +157,16 @@ fn active_version(versions: &Versions) -> String {
     active(versions).map(|(version, _)| version.as_str().to_owned()).unwrap_or_default()
 }
 
-fn facts(state: &VersionState, limits: &Limits) -> Option<VersionFacts> {
+fn facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
     let VersionState::Ready(model) = state else { return None };
-    let pipeline = model.pipeline();
+    let (pipeline, limits) = (model.pipeline(), &app.limits);
     Some(VersionFacts {
         description: model.description().map(str::to_owned),
         task: pipeline.head().task(),
         labels: pipeline.labels().to_vec(),
         device: model.device(),
         batch_dependent: model.batch_dependent(),
+        cached: app.engine.caches(model),
         limits: TextLimits {
             max_text_chars: limits.max_text_chars,
             max_batch_texts: limits.max_batch_texts,

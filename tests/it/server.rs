@@ -71,6 +71,11 @@ pub fn cheap_models() -> TempDir {
     directory
 }
 
+/// Tests ask the model, not what it said before, unless their options say otherwise.
+pub fn uncached<'a>(options: &[&str]) -> std::slice::Iter<'a, &'a str> {
+    if options.contains(&"--cache-bytes") { [].iter() } else { ["--cache-bytes", "0"].iter() }
+}
+
 impl TestServer {
     /// A server on ONNX Runtime, ready, with `options` as on the command line.
     pub async fn start(models: &Path, options: &[&str]) -> Self {
@@ -95,7 +100,10 @@ impl TestServer {
         let data = tempfile::tempdir().unwrap();
         let paths = [models.to_str().unwrap(), data.path().to_str().unwrap()];
         let listeners = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        let fixed = ["--models", paths[0], "--data-dir", paths[1]].into_iter().chain(listeners);
+        let fixed = ["--models", paths[0], "--data-dir", paths[1]]
+            .into_iter()
+            .chain(listeners)
+            .chain(uncached(options).copied());
         let args = Cli::parse_from(std::iter::once("predictd").chain(fixed).chain(options.iter().copied())).serve;
         let settings = Settings::resolve(args).unwrap();
         let server = prepare(&settings).unwrap();
