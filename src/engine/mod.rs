@@ -146,11 +146,17 @@ impl Engine {
         self.permits.available_permits()
     }
 
+    /// True if answers are kept at all.
+    #[must_use]
+    pub fn has_cache(&self) -> bool {
+        self.cache.is_some()
+    }
+
     /// True if answers of this model are kept for the next who asks the same.
     #[must_use]
     pub fn caches(&self, model: &Model) -> bool {
         // An answer that depends on the texts beside it is nobody else's.
-        self.cache.is_some() && !model.batch_dependent()
+        self.has_cache() && !model.batch_dependent()
     }
 
     /// Bytes and answers in the cache.

@@ -1,0 +1,98 @@
+//! What the result cache costs and saves: the same texts without it, for the first time, and once they are known.
+//!
+//! `cargo bench --bench serving -- cache`
+
+use std::time::{Duration, Instant};
+
+use crate::latencies::Latencies;
+use crate::process::{Client, Process, golden_texts};
+
+const ROUNDS: usize = 20;
+/// More rounds for the model whose texts cost less than a tick of the processor's clock.
+const CHEAP_ROUNDS: usize = 100;
+const BOUND: usize = 64 << 20;
+
+/// What many requests of one kind cost.
+#[derive(Default)]
+struct Cost {
+    times: Vec<Duration>,
+    cpu: Duration,
+}
+
+impl Cost {
+    fn ask(&mut self, process: &Process, client: &mut Client, bodies: &[(String, String)]) {
+        let before = process.cpu();
+        for (body, label) in bodies {
+            let start = Instant::now();
+            let (status, answer) = client.request("POST", "/predict", body);
+            self.times.push(start.elapsed());
+            assert!(status == 200 && answer.contains(label), "a wrong answer is no figure: {status} {answer}");
+        }
+        self.cpu += process.cpu().saturating_sub(before);
+    }
+
+    /// Median time and processor time of a request, in microseconds.
+    fn each(&self) -> (f64, f64) {
+        let median = self.times.iter().copied().collect::<Latencies>().percentile(50);
+        (1e6 * median.as_secs_f64(), 1e6 * self.cpu.as_secs_f64() / self.times.len() as f64)
+    }
+}
+
+/// The value of a metric without labels.
+fn metric(client: &mut Client, name: &str) -> f64 {
+    let (_, body) = client.request("GET", "/metrics", "");
+    body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap()
+}
+
+/// Measures and prints.
+pub(crate) fn run() {
+    let (bare, cached) = (Process::start(&[]), Process::start(&["--cache-bytes", &BOUND.to_string()]));
+    let (mut bare_client, mut client) = (Client::connect(&bare.address), Client::connect(&cached.address));
+    for (model, rounds) in [("banking77-minilm", ROUNDS), ("banking77-tfidf", CHEAP_ROUNDS)] {
+        let texts = golden_texts(model);
+        let (mut without, mut first, mut known) = (Cost::default(), Cost::default(), Cost::default());
+        for round in 0..rounds {
+            // White space makes another text, and the same tokens.
+            let body = |(text, label): &(String, String)| {
+                let text = format!("{text}{}", " ".repeat(round + 1));
+                (serde_json::json!({ "text": text, "model": model }).to_string(), label.clone())
+            };
+            let bodies: Vec<(String, String)> = texts.iter().map(body).collect();
+            without.ask(&bare, &mut bare_client, &bodies);
+            first.ask(&cached, &mut client, &bodies);
+            known.ask(&cached, &mut client, &bodies);
+        }
+        let (without, first, known) = (without.each(), first.each(), known.each());
+        println!("{model}: {} requests of each kind, one client, in turn", rounds * texts.len());
+        for (kind, (median, cpu)) in [("without cache", without), ("miss", first), ("hit", known)] {
+            println!(
+                "  {kind}: p50 {median:.0} \u{b5}s, processor time {cpu:.0} \u{b5}s ({:.2} and {:.2} times that without)",
+                median / without.0,
+                cpu / without.1
+            );
+        }
+    }
+    fill(&cached, &mut client);
+}
+
+/// Fills the cache, and compares what it says of itself with what the process takes.
+fn fill(cached: &Process, client: &mut Client) {
+    // The buffers of a batch first, which are no part of the cache.
+    let batch = |first: usize| {
+        let texts: Vec<String> = (first..first + 1_000).map(|number| format!("my card {number}")).collect();
+        serde_json::json!({ "texts": texts, "model": "banking77-tfidf" }).to_string()
+    };
+    assert_eq!(client.request("POST", "/batch_predict", &batch(0)).0, 200);
+    let (before, held) = (cached.resident_mib(), metric(client, "predictd_cache_bytes"));
+    let mut first = 0;
+    while metric(client, "predictd_cache_bytes") < 0.95 * BOUND as f64 {
+        first += 1_000;
+        assert_eq!(client.request("POST", "/batch_predict", &batch(first)).0, 200);
+    }
+    println!(
+        "full: {:.1} MiB more for {:.1} MiB more of answers, {:.0} answers",
+        cached.resident_mib() - before,
+        (metric(client, "predictd_cache_bytes") - held) / f64::from(1 << 20),
+        metric(client, "predictd_cache_entries")
+    );
+}
