@@ -88,6 +88,19 @@ pub struct Runs {
     pub spin: bool,
 }
 
+impl Patience {
+    fn of(args: &Args) -> Self {
+        Self {
+            first_byte: args.first_byte_timeout,
+            header: args.header_timeout,
+            body_idle: args.body_idle_timeout,
+            body: args.body_timeout,
+            write: args.write_timeout,
+            keep_alive: args.keep_alive,
+        }
+    }
+}
+
 impl Runs {
     fn of(args: &Args) -> Self {
         Self {
@@ -143,6 +156,8 @@ pub struct Settings {
     pub onnxruntime: Option<PathBuf>,
     /// Limits of requests.
     pub limits: Limits,
+    /// Bytes of answers that are kept; 0: none.
+    pub cache_bytes: usize,
     /// Longest forecast wait for a worker.
     pub max_wait: Duration,
     /// Time between "not ready" and the end of accepting.
@@ -201,6 +216,11 @@ impl Settings {
                 args.max_batch_texts, args.max_inflight_texts
             ),
         );
+        let (least, most) = (1 << 20, 1 << 40);
+        check(
+            args.cache_bytes == 0 || (least..=most).contains(&args.cache_bytes),
+            format!("--cache-bytes {} is neither 0 nor between {least} and {most}", args.cache_bytes),
+        );
         check(
             !args.timeout.is_zero() && args.timeout <= args.max_timeout,
             format!("--timeout {:?} is not between 1 ms and --max-timeout {:?}", args.timeout, args.max_timeout),
@@ -217,7 +237,7 @@ impl Settings {
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        let runs = Runs::of(&args);
+        let (runs, patience) = (Runs::of(&args), Patience::of(&args));
         let in_data = |name: &str| args.data_dir.join(name);
         Ok(Self {
             listen: args.listen,
@@ -228,14 +248,7 @@ impl Settings {
             rate_limit: NonZeroU32::new(args.rate_limit),
             trusted_proxies: args.trusted_proxies,
             tls: tls_cert.zip(tls_key).map(|(cert, key)| TlsFiles { cert, key }),
-            patience: Patience {
-                first_byte: args.first_byte_timeout,
-                header: args.header_timeout,
-                body_idle: args.body_idle_timeout,
-                body: args.body_timeout,
-                write: args.write_timeout,
-                keep_alive: args.keep_alive,
-            },
+            patience,
             receipt_keys: args.receipt_keys.and_then(set).unwrap_or_else(|| in_data("receipt.keys")),
             models: args.models,
             default_model: args.default_model.filter(|name| !name.is_empty()),
@@ -254,6 +267,7 @@ impl Settings {
                 timeout: args.timeout,
                 max_timeout: args.max_timeout,
             },
+            cache_bytes: args.cache_bytes,
             max_wait: args.max_wait,
             drain_delay: args.drain_delay,
             grace: args.grace,

@@ -4,9 +4,10 @@
 //!
 //! A connection is accepted in `http::serve`; layers give the request an id, count it and
 //! refuse bad bodies; a handler turns JSON into checked types and asks the registry which
-//! model version answers. The engine admits the texts (one permit each), tokenises them and
-//! puts them into the model's queue. A worker thread, which owns its session, takes the texts
-//! that are cheapest together, runs them and decides. The handler seals a receipt and answers.
+//! model version answers. The engine looks for the answers of texts that it has answered before,
+//! admits the others (one permit each), tokenises them and puts them into the model's queue. A
+//! worker thread, which owns its session, takes the texts that are cheapest together, runs them
+//! and decides. The handler seals a receipt and answers.
 //!
 //! One direction, one thread boundary: the queue.
 //!
@@ -17,7 +18,7 @@
 //! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files
 //! - [`telemetry`]: log lines; [`metrics`]: every metric; [`shutdown`]: signals
 //! - [`http`]: routes, layers, wire types, errors
-//! - [`engine`]: admission, queue, cost model, batching policy, run permits, workers
+//! - [`engine`]: result cache, admission, queue, cost model, batching policy, run permits, workers
 //! - [`text`]: manifest, tokenizer, tensors, heads: pure
 //! - [`onnx`]: ONNX Runtime
 //! - [`registry`]: models, versions, which of them answer
@@ -70,6 +71,7 @@ use config::{Scheduler, Settings};
 use engine::Engine;
 use engine::batching::window::Caps;
 use engine::batching::{Micros, Policy};
+use engine::cache::Cache;
 use engine::encoding;
 use engine::forecast::Forecast;
 use engine::gate::Gate;
@@ -177,8 +179,10 @@ impl Server {
         let receipts = Receipts::open(receipt_keys)
             .map_err(|error| RunError::Configuration(format!("--receipt-keys {}: {error}", receipt_keys.display())))?;
         let metrics = Arc::new(Metrics::new().map_err(|error| RunError::Failed(error.to_string()))?);
+        let cache = Cache::new(settings.cache_bytes).map_err(|error| RunError::Failed(error.to_string()))?;
+        let (most, longest) = (settings.limits.max_inflight_texts, settings.max_wait);
         let app = App {
-            engine: Engine::new(settings.limits.max_inflight_texts, settings.max_wait, Arc::clone(&metrics)),
+            engine: Engine::new(most, longest, cache, Arc::clone(&metrics)),
             registry: Arc::new(registry),
             receipts,
             keys,

@@ -59,6 +59,9 @@ pub struct Metrics {
     request_seconds: HistogramVec,
     in_flight: IntGauge,
     predictions: IntCounterVec,
+    cache_lookups: IntCounterVec,
+    cache_bytes: IntGauge,
+    cache_entries: IntGauge,
     refused: IntCounterVec,
     panics: IntCounterVec,
     connections: IntGauge,
@@ -95,7 +98,18 @@ impl Metrics {
         Ok(Self {
             requests: counter("predictd_http_requests_total", "Requests answered.", &["route", "method", "status"])?,
             in_flight: gauge("predictd_http_requests_in_flight", "Requests being answered.")?,
-            predictions: counter("predictd_predictions_total", "Texts answered by a model.", &["model", "version"])?,
+            predictions: counter(
+                "predictd_predictions_total",
+                "Texts answered by a model, now or from the cache.",
+                &["model", "version"],
+            )?,
+            cache_lookups: counter(
+                "predictd_cache_lookups_total",
+                "Texts looked up in the result cache: their answer was there (hit), the same text was being run (joined), or neither (miss). The hit ratio is hit / all.",
+                &["result"],
+            )?,
+            cache_bytes: gauge("predictd_cache_bytes", "Bytes of answers in the result cache.")?,
+            cache_entries: gauge("predictd_cache_entries", "Answers in the result cache.")?,
             refused: counter(
                 "predictd_refused_total",
                 "Requests refused, and texts given up, by reason.",
@@ -139,6 +153,19 @@ impl Metrics {
     #[must_use]
     pub fn model(&self, model: &str, version: &str) -> ModelMetrics {
         self.models.of(model, version)
+    }
+
+    /// Texts of a request were looked up in the cache.
+    pub fn looked_up(&self, hits: usize, joined: usize, misses: usize) {
+        for (result, texts) in [("hit", hits), ("joined", joined), ("miss", misses)] {
+            self.cache_lookups.with_label_values(&[result]).inc_by(texts as u64);
+        }
+    }
+
+    /// How large the cache is.
+    pub fn cached(&self, bytes: u64, entries: usize) {
+        self.cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.cache_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
     }
 
     /// A request was refused, or a text given up.

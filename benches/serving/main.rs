@@ -11,6 +11,7 @@
 )]
 
 mod answer;
+mod cache;
 mod footprint;
 mod hostile;
 mod latencies;
@@ -37,6 +38,7 @@ const SHORT: &[Benchmark] = &[
     ("weights", weights::run),
     ("latency", |_| latency::run()),
     ("mixed_load", mixed_load::run),
+    ("cache", |_| cache::run()),
 ];
 
 /// Minutes each: by name only.

@@ -35,12 +35,15 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// A server whose figures are the models': without a cache, unless the options say otherwise.
     pub(crate) fn start(options: &[&str]) -> Self {
+        let uncached = if options.contains(&"--cache-bytes") { &[][..] } else { &["--cache-bytes", "0"] };
         let data = tempfile::tempdir().unwrap();
         let start = Instant::now();
         let mut child = Command::new(BINARY)
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"])
             .args(["--data-dir", data.path().to_str().unwrap()])
+            .args(uncached)
             .args(options)
             .stderr(Stdio::piped())
             .spawn()

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rayon::ThreadPool;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::cache::Lead;
 use super::forecast::Entered;
 use super::queue::{Job, Request};
 use super::worker::Shop;
@@ -27,6 +28,8 @@ const PIECE_TEXTS: usize = 64;
 /// A text that is to be tokenised.
 pub(super) struct Order {
     pub(super) text: String,
+    /// Who else waits for its answer.
+    pub(super) lead: Option<Lead>,
     /// When its turn to run will have come.
     pub(super) due: Instant,
     pub(super) reply: oneshot::Sender<Result<Answer, TextError>>,
@@ -61,13 +64,17 @@ impl Shop {
                 Ok(encoded) => {
                     let alone = self.alone(&encoded);
                     let entered = self.load.enter(alone);
-                    let Order { due, reply, permit, .. } = order;
-                    jobs.push(Job { request: Arc::clone(request), encoded, alone, due, reply, permit, entered });
+                    let Order { lead, due, reply, permit, .. } = order;
+                    jobs.push(Job { request: Arc::clone(request), encoded, alone, due, reply, permit, entered, lead });
                 }
                 Err(error) => {
                     drop((order.permit, order.entered));
+                    let answer = Err(error);
+                    if let Some(lead) = order.lead {
+                        lead.done(&answer);
+                    }
                     // Nobody may wait for it any more.
-                    order.reply.send(Err(error)).ok();
+                    order.reply.send(answer).ok();
                 }
             }
         }

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -34,6 +35,9 @@ const WARM_UP_WORDS: usize = 32;
 const INLINE_TOKENISING: Duration = Duration::from_micros(250);
 /// Most bytes of text that are tokenised on an async thread, however fast the tokenizer is.
 const INLINE_BYTES: usize = 16 << 10;
+
+/// Loads so far.
+static LOADED: AtomicU64 = AtomicU64::new(0);
 
 /// What to load.
 #[derive(Debug, Clone)]
@@ -124,6 +128,7 @@ impl Model {
         Ok(Self {
             name: source.name.clone(),
             version: source.version.clone(),
+            load_number: LOADED.fetch_add(1, Ordering::Relaxed),
             description: manifest.options.description.take(),
             device: host.runtime.device(),
             batch_dependent,

@@ -9,16 +9,20 @@
 //! - [`gate`]: run permits over all models
 //! - [`forecast`]: how long a text would wait
 //! - [`worker`]: the thread that owns a session
+//! - [`cache`]: answers given before, and texts that several clients wait for
+//! - [`lookup`]: a request's texts against the cache
 //!
 //! One permit per text, held from admission to reply, bounds everything behind it: a queue
 //! cannot be full, so pushing to it cannot fail.
 
 pub mod batching;
+pub mod cache;
 pub mod cost;
 pub mod encoding;
 pub mod forecast;
 pub mod gate;
 pub mod loading;
+pub mod lookup;
 mod measuring;
 pub mod model;
 pub mod queue;
@@ -35,6 +39,8 @@ use crate::metrics::{Metrics, Refused};
 use crate::text::heads::{Decision, OutputError};
 use crate::text::policy::PolicyError;
 use crate::text::tokenizer::TokenizeError;
+use cache::Cache;
+use lookup::{CacheUse, Lookup};
 use model::Model;
 
 /// The answer to one text.
@@ -87,6 +93,16 @@ pub enum Refusal {
     Closed,
 }
 
+impl Refusal {
+    /// The same for a request of which only the texts at `places` were asked.
+    fn moved(self, places: &[usize]) -> Self {
+        match self {
+            Self::Unfit { index, error } => Self::Unfit { index: places.get(index).copied().unwrap_or(index), error },
+            other => other,
+        }
+    }
+}
+
 /// Counts a request that is dropped before its answer: its client has left.
 struct Left<'a> {
     metrics: &'a Metrics,
@@ -112,6 +128,7 @@ pub fn patience(max_wait: Duration) -> Duration {
 pub struct Engine {
     permits: Arc<Semaphore>,
     max_wait: Duration,
+    cache: Option<Arc<Cache>>,
     given_up: CancellationToken,
     metrics: Arc<Metrics>,
 }
@@ -120,10 +137,16 @@ impl Engine {
     /// An engine that works on at most `max_inflight_texts` texts at a time, and admits none that would wait longer
     /// than `max_wait`.
     #[must_use]
-    pub fn new(max_inflight_texts: usize, max_wait: Duration, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        max_inflight_texts: usize,
+        max_wait: Duration,
+        cache: Option<Arc<Cache>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(max_inflight_texts)),
             max_wait,
+            cache,
             given_up: CancellationToken::new(),
             metrics,
         }
@@ -135,8 +158,28 @@ impl Engine {
         self.permits.available_permits()
     }
 
+    /// True if answers are kept at all.
+    #[must_use]
+    pub fn has_cache(&self) -> bool {
+        self.cache.is_some()
+    }
+
+    /// True if answers of this model are kept for the next who asks the same.
+    #[must_use]
+    pub fn caches(&self, model: &Model) -> bool {
+        // An answer that depends on the texts beside it is nobody else's.
+        self.has_cache() && !model.batch_dependent()
+    }
+
+    /// Bytes and answers in the cache.
+    #[must_use]
+    pub fn cache_size(&self) -> (u64, usize) {
+        self.cache.as_ref().map_or((0, 0), |cache| cache.size())
+    }
+
     /// Answers `texts` in order.
     ///
+    /// A text whose answer is in the cache needs no permit and no time: it is answered however busy the server is.
     /// Dropping the future takes the texts that are not yet running out of the queue.
     ///
     /// # Errors
@@ -147,17 +190,27 @@ impl Engine {
         model: &Arc<Model>,
         texts: Vec<String>,
         deadline: Instant,
+        cache_use: CacheUse,
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
         if Instant::now() >= deadline {
             // A cheap model would run the text before anybody looks at the clock.
             self.metrics.refused(Refused::Deadline);
             return Err(Refusal::DeadlineExceeded);
         }
-        let permits = self.admit(model, &texts, deadline)?;
+        let cache = self.cache.as_ref().filter(|_| self.caches(model));
+        let lookup = Lookup::of(cache, cache_use, model, texts, deadline);
+        if cache.is_some() && cache_use == CacheUse::Full {
+            self.metrics.looked_up(lookup.hits(), lookup.joined(), lookup.misses());
+        }
+        let lookup = match lookup.answered() {
+            Ok(answers) => return Ok(answers),
+            Err(lookup) => lookup,
+        };
+        let permits = self.admit(model, &lookup, deadline)?;
         let mut left = Left { metrics: &self.metrics, answered: false };
         let answers = tokio::select! {
             biased;
-            answers = tokio::time::timeout_at(deadline.into(), model.answer(texts, permits, deadline)) => answers,
+            answers = tokio::time::timeout_at(deadline.into(), lookup.finish(model, permits)) => answers,
             () = self.given_up.cancelled() => Ok(Err(Refusal::Closed)),
         };
         left.answered = true;
@@ -173,14 +226,18 @@ impl Engine {
     }
 
     /// One permit per text, or none at all: what would come too late anyway is told so at once.
-    fn admit(&self, model: &Model, texts: &[String], deadline: Instant) -> Result<OwnedSemaphorePermit, Refusal> {
+    fn admit(&self, model: &Model, lookup: &Lookup, deadline: Instant) -> Result<OwnedSemaphorePermit, Refusal> {
         let left = deadline.saturating_duration_since(Instant::now());
         // Under an overload that lasts, whoever is let in is answered soon; a burst may queue for longer.
         let longest = if model.work().is_crowded() { patience(self.max_wait) } else { self.max_wait };
-        // A forecast is not exact: the last quarter of the time is kept for what it did not know.
-        let (wait, own) = (model.wait(), model.time_for(texts));
-        let in_time = wait <= longest && wait.saturating_add(own) <= left.saturating_sub(left / 4);
-        let wanted = u32::try_from(texts.len()).ok().filter(|_| in_time);
+        let in_time = || {
+            let (wait, own) = (model.wait(), model.time_for(lookup.to_run()));
+            // A forecast is not exact: the last quarter of the time is kept for what it did not know.
+            wait <= longest && wait.saturating_add(own) <= left.saturating_sub(left / 4)
+        };
+        // Texts that are being run for somebody else add no work, and were found to be in time.
+        let in_time = lookup.misses() == 0 || in_time();
+        let wanted = u32::try_from(lookup.misses() + lookup.joined()).ok().filter(|_| in_time);
         let permits = wanted.and_then(|wanted| self.permits.clone().try_acquire_many_owned(wanted).ok());
         permits.ok_or_else(|| {
             self.metrics.refused(Refused::Overloaded);

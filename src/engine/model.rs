@@ -9,6 +9,7 @@ use rayon::ThreadPool;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::batching::{Micros, due};
+use super::cache::Lead;
 use super::encoding::{Order, elsewhere, encode_in_pieces};
 use super::forecast::{Forecast, Load};
 use super::queue::{Place, Request};
@@ -36,6 +37,7 @@ const BYTES_PER_TOKEN: usize = 4;
 pub struct Model {
     pub(super) name: String,
     pub(super) version: String,
+    pub(super) load_number: u64,
     pub(super) description: Option<String>,
     pub(super) device: &'static str,
     pub(super) batch_dependent: bool,
@@ -62,6 +64,12 @@ impl Model {
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// A number that no other load has, of this version or another.
+    #[must_use]
+    pub fn load_number(&self) -> u64 {
+        self.load_number
     }
 
     /// One line about the model, from `model.toml`.
@@ -114,9 +122,10 @@ impl Model {
 
     /// Predicted time for texts that need not wait, before they are tokenised.
     #[must_use]
-    pub fn time_for(&self, texts: &[String]) -> Duration {
-        let work = texts.iter().map(|text| self.estimate(text.len())).sum();
-        self.forecast.time_for(&self.shop.load, work, texts.len())
+    pub fn time_for<'a>(&self, texts: impl ExactSizeIterator<Item = &'a str>) -> Duration {
+        let count = texts.len();
+        let work = texts.map(|text| self.estimate(text.len())).sum();
+        self.forecast.time_for(&self.shop.load, work, count)
     }
 
     /// Texts that wait for a worker.
@@ -125,16 +134,17 @@ impl Model {
         self.shop.queue.len()
     }
 
-    /// Answers `texts`, whose permits `permits` holds, in order.
+    /// Answers `texts`, whose permits `permits` holds, in order, and those who wait for any of them.
     ///
     /// # Errors
     /// [`Refusal`] if the policy refuses a text, or the model is shut down meanwhile.
     pub async fn answer(
         self: &Arc<Self>,
-        texts: Vec<String>,
+        texts: Vec<(String, Option<Lead>)>,
         permits: OwnedSemaphorePermit,
         deadline: Instant,
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
+        let (texts, leads): (Vec<_>, Vec<_>) = texts.into_iter().unzip();
         let bytes = texts.iter().map(String::len).sum::<usize>();
         let few = texts.len() <= INLINE_TEXTS;
         if few
@@ -143,22 +153,34 @@ impl Model {
             && let Some(mut session) = self.inline.iter().find_map(Mutex::try_lock)
         {
             let texts = self.shop.fit(texts)?;
-            return Ok(texts.into_iter().map(|text| self.answer_here(session.as_mut(), text, deadline)).collect());
+            let answer = |(text, lead): (String, Option<Lead>)| {
+                let answer = self.answer_here(session.as_mut(), text, deadline);
+                if let Some(lead) = lead {
+                    lead.done(&answer);
+                }
+                answer
+            };
+            return Ok(texts.into_iter().zip(leads).map(answer).collect());
         }
+        // Counted from here on: who comes while these texts are still being read must wait for them.
+        let reading = self.shop.load.enter(texts.iter().map(|text| self.estimate(text.len())).sum());
         let request = Request::new(deadline, texts.len() > 1);
         // From here on, dropping this future takes out of the queue what has come there.
         let place = Place::new(&self.shop.queue, &request);
         let answers = if few && bytes <= self.inline_bytes {
-            let (orders, answers) = self.orders(&request, self.shop.fit(texts)?, permits)?;
+            let (orders, answers) =
+                self.orders(&request, self.shop.fit(texts)?.into_iter().zip(leads).collect(), permits)?;
             self.shop.encode(&request, orders);
             answers
         } else {
             let shop = Arc::clone(&self.shop);
             let texts = elsewhere(&self.tokenizers, move || shop.fit(texts)).await??;
-            let (orders, answers) = self.orders(&request, texts, permits)?;
+            let (orders, answers) = self.orders(&request, texts.into_iter().zip(leads).collect(), permits)?;
             encode_in_pieces(&self.tokenizers, &self.shop, &request, orders);
             answers
         };
+        // From here on each text counts for itself.
+        drop(reading);
         let mut results = Vec::with_capacity(answers.len());
         for answer in answers {
             results.push(answer.await.map_err(|_| Refusal::Closed)?);
@@ -172,22 +194,22 @@ impl Model {
     fn orders(
         &self,
         request: &Request,
-        texts: Vec<String>,
+        texts: Vec<(String, Option<Lead>)>,
         mut permits: OwnedSemaphorePermit,
     ) -> Result<(Vec<Order>, Vec<oneshot::Receiver<Result<Answer, TextError>>>), Refusal> {
         let micros = |time: Duration| Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX);
-        let estimates: Vec<Duration> = texts.iter().map(|text| self.estimate(text.len())).collect();
+        let estimates: Vec<Duration> = texts.iter().map(|(text, _)| self.estimate(text.len())).collect();
         let all = micros(estimates.iter().sum());
         let time = micros(request.deadline.saturating_duration_since(request.arrived));
         let (mut orders, mut answers) = (Vec::with_capacity(texts.len()), Vec::with_capacity(texts.len()));
         let mut work = 0;
-        for (text, estimate) in texts.into_iter().zip(estimates) {
+        for ((text, lead), estimate) in texts.into_iter().zip(estimates) {
             work += micros(estimate);
             let due = request.arrived + Duration::from_micros(due(0, time, work, all));
             // Every text has a permit: the bound was taken for all of them.
             let permit = permits.split(1).ok_or(Refusal::Overloaded)?;
             let (reply, answer) = oneshot::channel();
-            orders.push(Order { text, due, reply, permit, entered: self.shop.load.enter(estimate) });
+            orders.push(Order { text, lead, due, reply, permit, entered: self.shop.load.enter(estimate) });
             answers.push(answer);
         }
         Ok((orders, answers))

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::batching::window::{Candidate, Caps, Fit};
 use super::batching::{Id, Line, Micros, Policy, Situation, Turn, Waiting};
+use super::cache::Lead;
 use super::forecast::{Entered, Load};
 use super::{Answer, TextError};
 use crate::text::pipeline::Encoded;
@@ -57,6 +58,8 @@ pub struct Job {
     pub permit: OwnedSemaphorePermit,
     /// Its share of the model's work.
     pub entered: Entered,
+    /// Where others get the answer.
+    pub lead: Option<Lead>,
 }
 
 impl Job {
@@ -67,6 +70,9 @@ impl Job {
     pub fn answer(self, answer: Result<Answer, TextError>) -> Result<(), Result<Answer, TextError>> {
         // The permit goes first: a caller that sees its answer may send the next request at once.
         drop((self.permit, self.entered));
+        if let Some(lead) = self.lead {
+            lead.done(&answer);
+        }
         self.reply.send(answer)
     }
 }

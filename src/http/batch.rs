@@ -12,6 +12,7 @@ use super::App;
 use super::answer::{Prediction, View, prediction};
 use super::auth::Caller;
 use super::body::{Checked, RequestBody};
+use super::cache_control::CacheControl;
 use super::checks;
 use super::deadline::Deadline;
 use super::error::{ApiError, FieldError, Problem};
@@ -161,6 +162,9 @@ pub enum ItemOutcome {
 }
 
 /// Answer many texts.
+///
+/// A text that was answered before may get that answer again; with `Cache-Control: no-cache` the model is run in any
+/// case, and with `no-store` the answer is not kept either.
 #[utoipa::path(
     post,
     path = "/batch_predict",
@@ -181,6 +185,7 @@ pub enum ItemOutcome {
 pub async fn batch_predict(
     State(app): State<Arc<App>>,
     Deadline(deadline): Deadline,
+    CacheControl(cache_use): CacheControl,
     caller: Caller,
     Checked(request): Checked<BatchRequest>,
 ) -> Result<Json<BatchAnswer>, ApiError> {
@@ -189,7 +194,7 @@ pub async fn batch_predict(
     let snapshot = app.registry.snapshot();
     let model = Arc::clone(snapshot.resolve(options.model.as_deref(), options.version.as_deref())?);
     let pointer = |index: usize| if bare { format!("/{index}") } else { format!("/texts/{index}") };
-    let answers = app.engine.predict(&model, options.texts, deadline).await;
+    let answers = app.engine.predict(&model, options.texts, deadline, cache_use).await;
     let answers = answers.map_err(|refusal| ApiError::refused(refusal, pointer))?;
     // Part of a batch that came too late is a batch that came too late.
     if answers.contains(&Err(TextError::DeadlineExceeded)) {

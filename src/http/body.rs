@@ -24,6 +24,8 @@ use crate::metrics::{CutOff, Refused};
 const STEP: usize = 64 << 10;
 /// Least memory for large bodies, in bytes.
 const LEAST_MEMORY: usize = 64 << 20;
+/// Longest body that a full server reads: the answer to its texts may be known, and then it needs no room.
+const MAY_BE_KNOWN: u64 = 16 << 10;
 
 /// Refuses a body by its head: kind, encoding, size.
 pub async fn check_head(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -44,7 +46,8 @@ pub async fn check_head(State(app): State<Arc<App>>, request: Request, next: Nex
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return response;
     }
-    if app.engine.free_permits() == 0 {
+    let may_be_known = app.engine.has_cache() && length.is_some_and(|length| length <= MAY_BE_KNOWN);
+    if app.engine.free_permits() == 0 && !may_be_known {
         // Told at once: reading the body would only make both sides wait.
         app.metrics.refused(Refused::Overloaded);
         return ApiError::from(Refusal::Overloaded).into_response();

@@ -8,6 +8,7 @@
 //! - [`client_address`]: whose request it is
 //! - [`json`], [`checks`]: JSON to types, rules for fields
 //! - [`deadline`], [`standstill`]: the time a client allows, and since when
+//! - [`cache_control`]: what a client wants of the result cache
 //! - [`predict`], [`batch`], [`models`], [`probes`], [`docs`]: a handler with its wire types
 //! - [`answer`]: the wire form of one prediction, used by both prediction routes
 //! - [`error`]: the one table of errors
@@ -21,6 +22,7 @@ pub mod answer;
 pub mod auth;
 pub mod batch;
 pub mod body;
+pub mod cache_control;
 pub mod checks;
 pub mod client_address;
 pub mod connection;

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::error::{ApiError, Problem};
-use crate::config::{Limits, OnOverflow};
+use crate::config::OnOverflow;
 use crate::registry::{ResolveError, State as VersionState, Versions, active};
 use crate::text::tokenizer::Tokenizer;
 
@@ -83,6 +83,8 @@ pub struct VersionFacts {
     pub batch_dependent: bool,
     /// True if texts share runs, with others of their request or of other requests.
     pub shares_runs: bool,
+    /// True if its answers are kept for the next who asks the same text.
+    pub cached: bool,
     /// What it takes.
     pub limits: TextLimits,
 }
@@ -145,7 +147,7 @@ pub async fn show(
             .map(|(version, state)| VersionDetail {
                 version: version.as_str().to_owned(),
                 state: state.name(),
-                facts: facts(state, &app.limits),
+                facts: facts(state, &app),
             })
             .collect(),
         name,
@@ -157,9 +159,9 @@ fn active_version(versions: &Versions) -> String {
     active(versions).map(|(version, _)| version.as_str().to_owned()).unwrap_or_default()
 }
 
-fn facts(state: &VersionState, limits: &Limits) -> Option<VersionFacts> {
+fn facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
     let VersionState::Ready(model) = state else { return None };
-    let pipeline = model.pipeline();
+    let (pipeline, limits) = (model.pipeline(), &app.limits);
     Some(VersionFacts {
         description: model.description().map(str::to_owned),
         task: pipeline.head().task(),
@@ -167,6 +169,7 @@ fn facts(state: &VersionState, limits: &Limits) -> Option<VersionFacts> {
         device: model.device(),
         batch_dependent: model.batch_dependent(),
         shares_runs: model.shares_runs(),
+        cached: app.engine.caches(model),
         limits: TextLimits {
             max_text_chars: limits.max_text_chars,
             max_batch_texts: limits.max_batch_texts,

@@ -13,6 +13,7 @@ use super::App;
 use super::answer::{Prediction, View, prediction};
 use super::batch::Text;
 use super::body::{Checked, RequestBody};
+use super::cache_control::CacheControl;
 use super::checks;
 use super::deadline::Deadline;
 use super::error::{ApiError, Code, Problem};
@@ -77,6 +78,9 @@ impl RequestBody for PredictRequest {
 }
 
 /// Answer one text.
+///
+/// A text that was answered before may get that answer again; with `Cache-Control: no-cache` the model is run in any
+/// case, and with `no-store` the answer is not kept either.
 #[utoipa::path(
     post,
     path = "/predict",
@@ -98,11 +102,12 @@ impl RequestBody for PredictRequest {
 pub async fn predict(
     State(app): State<Arc<App>>,
     Deadline(deadline): Deadline,
+    CacheControl(cache_use): CacheControl,
     Checked(request): Checked<PredictRequest>,
 ) -> Result<Json<Prediction>, ApiError> {
     let snapshot = app.registry.snapshot();
     let model = Arc::clone(snapshot.resolve(request.model.as_deref(), request.version.as_deref())?);
-    let answers = app.engine.predict(&model, vec![request.text], deadline).await;
+    let answers = app.engine.predict(&model, vec![request.text], deadline, cache_use).await;
     let mut answers = answers.map_err(|refusal| ApiError::refused(refusal, |_| "/text".to_owned()))?;
     let answer = answers.pop().ok_or_else(|| ApiError::new(Code::Internal, "The text got no answer."))??;
     app.metrics.predicted(model.name(), model.version(), 1);

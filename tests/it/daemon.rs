@@ -9,6 +9,8 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde_json::Value;
 
+use crate::server::uncached;
+
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_predictd");
 
 /// A command for the binary whose environment has nothing of the developer's options.
@@ -105,8 +107,13 @@ pub fn serving(models: &Path, data: &Path, options: &[&str]) -> Command {
     let paths = [models.to_str().unwrap(), data.to_str().unwrap()];
     let listeners = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let fixed = ["serve", "--models", paths[0], "--data-dir", paths[1]];
-    let arguments: Vec<&str> =
-        fixed.into_iter().chain(listeners).chain(["--log-format", "json"]).chain(options.iter().copied()).collect();
+    let arguments: Vec<&str> = fixed
+        .into_iter()
+        .chain(listeners)
+        .chain(["--log-format", "json"])
+        .chain(uncached(options).copied())
+        .chain(options.iter().copied())
+        .collect();
     predictd(&arguments)
 }
 

@@ -7,6 +7,9 @@ use std::time::Duration;
 use clap::Parser;
 use predictd::cli::Cli;
 use predictd::config::Settings;
+use predictd::engine::batching::Policy;
+use predictd::engine::batching::window::Caps;
+use predictd::engine::queue::Rules;
 use predictd::engine::session::Runtime;
 use predictd::http::App;
 use predictd::shutdown::Shutdown;
@@ -71,6 +74,11 @@ pub fn cheap_models() -> TempDir {
     directory
 }
 
+/// Tests ask the model, not what it said before, unless their options say otherwise.
+pub fn uncached<'a>(options: &[&str]) -> std::slice::Iter<'a, &'a str> {
+    if options.contains(&"--cache-bytes") { [].iter() } else { ["--cache-bytes", "0"].iter() }
+}
+
 impl TestServer {
     /// A server on ONNX Runtime, ready, with `options` as on the command line.
     pub async fn start(models: &Path, options: &[&str]) -> Self {
@@ -95,7 +103,10 @@ impl TestServer {
         let data = tempfile::tempdir().unwrap();
         let paths = [models.to_str().unwrap(), data.path().to_str().unwrap()];
         let listeners = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        let fixed = ["--models", paths[0], "--data-dir", paths[1]].into_iter().chain(listeners);
+        let fixed = ["--models", paths[0], "--data-dir", paths[1]]
+            .into_iter()
+            .chain(listeners)
+            .chain(uncached(options).copied());
         let args = Cli::parse_from(std::iter::once("predictd").chain(fixed).chain(options.iter().copied())).serve;
         let settings = Settings::resolve(args).unwrap();
         let server = prepare(&settings).unwrap();
@@ -153,4 +164,10 @@ pub async fn reply(request: reqwest::RequestBuilder) -> Reply {
     let response = request.send().await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     Reply { status, headers, body: response.text().await.unwrap() }
+}
+
+/// How one worker's queue hands out its texts, where a model is loaded without a server.
+pub(crate) fn one_worker() -> Rules {
+    let caps = Caps { rows: 64, tokens: 256, time: 200_000 };
+    Rules { policy: Policy::Window, caps, workers: 1, patience: Duration::from_millis(500) }
 }

@@ -4,13 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use predictd::config::{Markup, OnOverflow, TextDefaults};
-use predictd::engine::batching::Policy;
-use predictd::engine::batching::window::Caps;
 use predictd::engine::encoding;
 use predictd::engine::forecast::Forecast;
 use predictd::engine::gate::Gate;
 use predictd::engine::loading::Host;
-use predictd::engine::queue::Rules;
 use predictd::metrics::Metrics;
 use predictd::onnx::OnnxRuntime;
 use predictd::registry::version::Version;
@@ -22,6 +19,7 @@ use crate::fixture::served::Served;
 use crate::fixture::{Model, endless};
 use crate::raw::{Answer, Wire, get, request};
 use crate::scheduling::until;
+use crate::server::one_worker;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_never_ends_is_ended_with_its_requests_time() {
@@ -109,12 +107,7 @@ fn a_model_that_never_answers_fails_and_the_next_one_is_loaded() {
         gate: Arc::new(Gate::new(1)),
         forecast: Arc::new(Forecast::new(1)),
         tokenizers: encoding::pool(1).unwrap(),
-        rules: Rules {
-            policy: Policy::Window,
-            caps: Caps { rows: 64, tokens: 256, time: 200_000 },
-            workers: 1,
-            patience: Duration::from_millis(500),
-        },
+        rules: one_worker(),
         // Shorter than a server gives, for the sake of those who wait for this test.
         longest_check: Duration::from_millis(300),
         texts: TextDefaults { on_overflow: OnOverflow::Error, markup: Markup::Allow },

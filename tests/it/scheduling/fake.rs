@@ -19,6 +19,9 @@ const WARM_UP_RUN: Duration = Duration::from_millis(1);
 /// A graph file of these bytes panics when it is opened.
 pub(crate) const PANICS: &str = "panic";
 
+/// A graph file of these bytes is one whose scores depend on the batch.
+pub(crate) const BATCH_DEPENDENT: &str = "batch dependent";
+
 /// The runtime, and the test's hand on it.
 #[derive(Default)]
 pub(crate) struct Fake {
@@ -35,6 +38,8 @@ struct Shared {
 struct State {
     warm: bool,
     held: bool,
+    held_at: Option<&'static str>,
+    fail_next: bool,
     /// Texts that were run, in the order their runs began.
     run: Vec<String>,
     inside: usize,
@@ -59,9 +64,21 @@ impl Fake {
         self.shared.state.lock().held = true;
     }
 
+    /// Lets the run of this text begin, but not end.
+    pub(crate) fn hold_at(&self, text: &'static str) {
+        self.shared.state.lock().held_at = Some(text);
+    }
+
+    /// Lets the next run that ends fail.
+    pub(crate) fn fail_once(&self) {
+        self.shared.state.lock().fail_next = true;
+    }
+
     /// Lets the runs end.
     pub(crate) fn release(&self) {
-        self.shared.state.lock().held = false;
+        let mut state = self.shared.state.lock();
+        (state.held, state.held_at) = (false, None);
+        drop(state);
         self.shared.changed.notify_all();
     }
 
@@ -88,7 +105,7 @@ impl Runtime for Fake {
             input: GraphInput::Texts { name: "text".to_owned(), rank: 1 },
             scores: ScoreKind::Logits,
             width: 2,
-            batch_dependent: false,
+            batch_dependent: manifest.graph == BATCH_DEPENDENT.as_bytes(),
             labels: Some(vec!["a".to_owned(), "b".to_owned()]),
             many_labels: false,
         };
@@ -121,6 +138,9 @@ impl Session for FakeSession {
     fn run(&mut self, batch: &Batch, _deadline: Instant) -> Result<Scores, RunError> {
         let Batch::Texts(texts) = batch else { panic!("the signature asks for texts") };
         let _inside = Inside::enter(&self.0, texts);
+        if std::mem::take(&mut self.0.state.lock().fail_next) {
+            return Err(RunError::Failed("the test asked for it".to_owned()));
+        }
         let mut scores = Vec::new();
         for text in texts {
             let score = match text.split_once(' ').unwrap_or((text, "")) {
@@ -151,7 +171,8 @@ impl<'a> Inside<'a> {
             std::thread::sleep(WARM_UP_RUN);
             state = shared.state.lock();
         }
-        shared.changed.wait_while(&mut state, |state| state.held);
+        let held = |state: &mut State| state.held || state.held_at.is_some_and(|text| texts.iter().any(|t| t == text));
+        shared.changed.wait_while(&mut state, held);
         Self(shared)
     }
 }

@@ -1,0 +1,115 @@
+//! What the result cache costs and saves: the same texts without it, for the first time, and once they are known.
+//!
+//! `cargo bench --bench serving -- cache`
+
+use std::time::{Duration, Instant};
+
+use crate::latencies::Latencies;
+use crate::process::{Client, Process, golden_texts};
+
+const ROUNDS: usize = 20;
+/// More rounds for the model whose texts cost less than a tick of the processor's clock.
+const CHEAP_ROUNDS: usize = 100;
+/// Requests whose answer is known for each whose is not.
+const HITS: usize = 5;
+const BOUND: usize = 64 << 20;
+/// More than have room in that.
+const TEXTS: usize = 100_000;
+
+/// What many requests of one kind cost.
+#[derive(Default)]
+struct Cost {
+    times: Vec<Duration>,
+    cpu: Duration,
+}
+
+impl Cost {
+    fn ask(&mut self, process: &Process, client: &mut Client, bodies: &[(String, String)]) {
+        let before = process.cpu();
+        for (body, label) in bodies {
+            let start = Instant::now();
+            let (status, answer) = client.request("POST", "/predict", body);
+            self.times.push(start.elapsed());
+            assert!(status == 200 && answer.contains(label), "a wrong answer is no figure: {status} {answer}");
+        }
+        self.cpu += process.cpu().saturating_sub(before);
+    }
+
+    /// Median time and processor time of a request, in microseconds.
+    fn each(&self) -> (f64, f64) {
+        let median = self.times.iter().copied().collect::<Latencies>().percentile(50);
+        (1e6 * median.as_secs_f64(), 1e6 * self.cpu.as_secs_f64() / self.times.len() as f64)
+    }
+}
+
+/// The value of a metric without labels.
+fn metric(client: &mut Client, name: &str) -> f64 {
+    let (_, body) = client.request("GET", "/metrics", "");
+    body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap()
+}
+
+/// Measures and prints.
+pub(crate) fn run() {
+    let (bare, cached) = (Process::start(&[]), Process::start(&["--cache-bytes", &BOUND.to_string()]));
+    let (mut bare_client, mut client) = (Client::connect(&bare.address), Client::connect(&cached.address));
+    for (model, rounds) in [("banking77-minilm", ROUNDS), ("banking77-tfidf", CHEAP_ROUNDS)] {
+        let texts = golden_texts(model);
+        let (mut without, mut first, mut known) = (Cost::default(), Cost::default(), Cost::default());
+        // White space makes another text, and the same tokens.
+        let body = |spaces: usize, (text, label): &(String, String)| {
+            let text = format!("{text}{}", " ".repeat(spaces));
+            (serde_json::json!({ "text": text, "model": model }).to_string(), label.clone())
+        };
+        let all: Vec<Vec<_>> = (1..=rounds).map(|round| texts.iter().map(|text| body(round, text)).collect()).collect();
+        // Each of the two comes first half the times. A run right after many hits finds the processor's caches cold, which
+        // is no cost of the miss.
+        for (round, bodies) in all.iter().enumerate() {
+            if round % 2 == 0 {
+                without.ask(&bare, &mut bare_client, bodies);
+            }
+            first.ask(&cached, &mut client, bodies);
+            if round % 2 == 1 {
+                without.ask(&bare, &mut bare_client, bodies);
+            }
+        }
+        // So cheap that the processor's clock, which ticks every 10 ms, needs more of them.
+        for bodies in std::iter::repeat_n(&all, HITS).flatten() {
+            known.ask(&cached, &mut client, bodies);
+        }
+        let (without, first, known) = (without.each(), first.each(), known.each());
+        println!(
+            "{model}: {} texts, each without cache, once new and {HITS} times known; one client",
+            rounds * texts.len()
+        );
+        for (kind, (median, cpu)) in [("without cache", without), ("miss", first), ("hit", known)] {
+            println!(
+                "  {kind}: p50 {median:.0} \u{b5}s, processor time {cpu:.0} \u{b5}s ({:.2} and {:.2} times that without)",
+                median / without.0,
+                cpu / without.1
+            );
+        }
+    }
+    fill(&[(&bare, &mut bare_client), (&cached, &mut client)].map(|(process, client)| grown(process, client)));
+}
+
+/// Compares what a full cache says of itself with what its process has grown by, more than one without a cache.
+fn fill(grown: &[(f64, f64, f64); 2]) {
+    let [(bare, ..), (cached, mib, answers)] = grown;
+    println!(
+        "full: {answers:.0} answers, {mib:.1} MiB; the process grew by {cached:.0} MiB, one without a cache by {bare:.0} MiB"
+    );
+}
+
+/// Asks more texts than the cache holds. Growth of the process in MiB, size of the cache in MiB, and its answers.
+fn grown(process: &Process, client: &mut Client) -> (f64, f64, f64) {
+    let batch = |first: usize| {
+        let texts: Vec<String> = (first..first + 1_000).map(|number| format!("my card {number}")).collect();
+        serde_json::json!({ "texts": texts, "model": "banking77-tfidf" }).to_string()
+    };
+    let before = process.resident_mib();
+    for first in (0..TEXTS).step_by(1_000) {
+        assert_eq!(client.request("POST", "/batch_predict", &batch(first)).0, 200);
+    }
+    let mib = metric(client, "predictd_cache_bytes") / f64::from(1 << 20);
+    (process.resident_mib() - before, mib, metric(client, "predictd_cache_entries"))
+}

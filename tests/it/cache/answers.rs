@@ -1,0 +1,248 @@
+//! What the cache answers, and for whom.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use predictd::config::{Markup, OnOverflow, TextDefaults};
+use predictd::engine::cache::Cache;
+use predictd::engine::encoding;
+use predictd::engine::forecast::Forecast;
+use predictd::engine::gate::Gate;
+use predictd::engine::loading::{Host, LONGEST_CHECK, ModelSource};
+use predictd::engine::model::Model;
+use predictd::metrics::Metrics;
+use serde_json::{Value, json};
+
+use super::{ON, lookups, scene, scene_of};
+use crate::scheduling::fake::{BATCH_DEPENDENT, Fake};
+use crate::scheduling::{Scene, echoed};
+use crate::server::{QUESTION, TestServer, one_worker, shipped_models};
+
+/// An answer without what is new in each.
+fn without_id(mut answer: Value) -> Value {
+    answer.as_object_mut().unwrap().remove("prediction_id").unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_known_answer_is_exactly_the_models() {
+    let cached = TestServer::start(shipped_models(), &ON).await;
+    let bare = TestServer::start(shipped_models(), &[]).await;
+    let texts = [QUESTION, "Is there a fee for topping up?", "Où est ma carte ? 🙂", &"long ".repeat(600)];
+    for model in ["banking77-minilm", "banking77-tfidf"] {
+        for text in texts {
+            // The first fills the cache; the others want to see the answer in other ways.
+            for options in
+                [json!({}), json!({ "top_k": 3 }), json!({ "return_probabilities": true, "raw_scores": true })]
+            {
+                let mut body = json!({ "text": text, "model": model });
+                body.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+                let [found, expected] = [&cached, &bare].map(|server| server.ask("/predict", body.clone()));
+                let (found, expected) = (found.await.json(), expected.await.json());
+                assert_ne!(found["prediction_id"], expected["prediction_id"]);
+                assert_eq!(without_id(found), without_id(expected), "{body}");
+            }
+        }
+        // Two of these are known.
+        let body = json!({ "texts": [texts[0], "How do I close my account?", texts[1]], "model": model, "return_probabilities": true });
+        let [found, expected] = [&cached, &bare].map(|server| server.ask("/batch_predict", body.clone()));
+        let (found, expected) = (found.await.json(), expected.await.json());
+        for place in 0..3 {
+            assert_eq!(without_id(found["results"][place].clone()), without_id(expected["results"][place].clone()));
+        }
+    }
+    let metrics = cached.get("/metrics").await.body;
+    for line in ["{result=\"hit\"} 20", "{result=\"miss\"} 10", "{result=\"joined\"} 0"] {
+        assert!(metrics.contains(&format!("predictd_cache_lookups_total{line}\n")), "{line}: {metrics}");
+    }
+    assert!(metrics.contains("predictd_cache_entries 10\n"), "{metrics}");
+    // They are answers like all others.
+    assert!(metrics.contains("predictd_predictions_total{model=\"banking77-tfidf\",version=\"1\"} 15\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_answer_has_an_id_of_its_own() {
+    let scene = scene(&[]).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(scene.send_text("echo 7").await.unwrap().json()["prediction_id"].clone());
+    }
+    for item in scene.send_batch(&["echo 7", "echo 7"]).await.unwrap().json()["results"].as_array().unwrap() {
+        ids.push(item["prediction_id"].clone());
+    }
+    ids.sort_by_key(Value::to_string);
+    ids.dedup();
+    assert_eq!((ids.len(), scene.fake.run().len()), (5, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_text_model_or_version_has_another_answer() {
+    let scene = scene_of(Fake::default(), &[("m", ""), ("n", "")], &[]).await;
+    let texts = ["echo 7", "echo 70", "seven", "seven ", "Seven", " seven"];
+    for text in texts {
+        assert_eq!(scene.send_text(text).await.unwrap().status, 200);
+        assert_eq!(scene.send_text(text).await.unwrap().status, 200);
+    }
+    assert_eq!(scene.fake.run(), texts);
+    let other = scene.send("/predict", &json!({ "text": "echo 7", "model": "n" }), &[]).await.unwrap();
+    assert_eq!((&other.json()["model"]["name"], scene.fake.run().len()), (&json!("n"), 7));
+
+    let (fake, models) = (Arc::new(Fake::default()), tempfile::tempdir().unwrap());
+    for version in ["1", "2"] {
+        let directory = models.path().join("m").join(version);
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("model.onnx"), "graph").unwrap();
+    }
+    let server = TestServer::start_on(fake.clone(), models.path(), &ON).await;
+    fake.forget_warm_up();
+    for version in ["1", "2", "1", "2"] {
+        let answer = server.ask("/predict", json!({ "text": "echo 7", "version": version })).await.json();
+        assert_eq!(answer["model"]["version"], version);
+    }
+    assert_eq!(fake.run().len(), 2);
+}
+
+#[test]
+fn a_version_that_is_loaded_again_does_not_find_what_it_answered_before() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("model.onnx"), "graph").unwrap();
+    let source = ModelSource { name: "m".to_owned(), version: "1".to_owned(), directory: directory.path().to_owned() };
+    let host = Host {
+        runtime: Arc::new(Fake::cheap()),
+        gate: Arc::new(Gate::new(1)),
+        forecast: Arc::new(Forecast::new(1)),
+        tokenizers: encoding::pool(1).unwrap(),
+        rules: one_worker(),
+        longest_check: LONGEST_CHECK,
+        texts: TextDefaults { on_overflow: OnOverflow::Truncate, markup: Markup::Reject },
+        metrics: Arc::new(Metrics::new().unwrap()),
+    };
+    let [first, second] = [(), ()].map(|()| Model::load(&source, &host).unwrap());
+    let [cache, other] = [(), ()].map(|()| Cache::new(1 << 20).unwrap().unwrap());
+    assert_eq!(cache.key(&first, "text"), cache.key(&first, "text"));
+    assert_ne!(cache.key(&first, "text"), cache.key(&second, "text"));
+    // Keys are nobody's to guess: each process has its own.
+    assert_ne!(cache.key(&first, "text"), other.key(&first, "text"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_the_policy_refuses_stays_refused() {
+    let scene = scene(&[]).await;
+    scene.send_text("echo 7").await.unwrap();
+    for _ in 0..3 {
+        let reply = scene.send_text("<script>alert(1)</script>").await.unwrap();
+        assert_eq!((reply.status, reply.json()["errors"][0]["pointer"].as_str()), (422, Some("/text")));
+        // Its place in the request, whatever stands before it is known.
+        let texts = ["echo 7", "echo 8", "echo 7", "<script>", "echo 9"];
+        let reply = scene.send_batch(&texts).await.unwrap();
+        assert_eq!((reply.status, reply.json()["errors"][0]["pointer"].as_str()), (422, Some("/texts/3")));
+    }
+    assert_eq!(scene.fake.run(), ["echo 7"]);
+    scene.until_free(4_096).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_is_not_kept() {
+    let scene = scene(&["--workers", "1"]).await;
+    for text in ["fail", "panic", "nan", "wide"] {
+        for _ in 0..2 {
+            assert_eq!(scene.send_text(text).await.unwrap().status, 500);
+        }
+    }
+    assert_eq!(scene.fake.run(), ["fail", "fail", "panic", "panic", "nan", "nan", "wide", "wide"]);
+    assert_eq!(scene.metric("predictd_cache_entries").await, 0);
+    let batch = scene.send_batch(&["echo 1", "fail", "echo 1", "fail"]).await.unwrap().json();
+    assert_eq!([0, 2].map(|place| echoed(&batch["results"][place])), ["echo 1", "echo 1"]);
+    for place in [1, 3] {
+        assert_eq!(batch["results"][place]["error"]["type"], "/docs#inference-failed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_server_answers_what_it_knows() {
+    let scene = scene(&["--workers", "1", "--max-inflight-texts", "1", "--max-batch-texts", "1"]).await;
+    assert_eq!(echoed(&scene.send_text("echo 7").await.unwrap().json()), "echo 7");
+    scene.fake.hold();
+    let held = scene.send_text("held");
+    scene.until_inside(1).await;
+    assert_eq!(scene.send_text("echo 8").await.unwrap().status, 503);
+    // Also one that waits for somebody else's run takes a place.
+    assert_eq!(scene.send_text("held").await.unwrap().status, 503);
+    assert_eq!(echoed(&scene.send_text("echo 7").await.unwrap().json()), "echo 7");
+    scene.fake.release();
+    assert_eq!(held.await.unwrap().status, 200);
+    scene.until_free(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cheap_model_has_a_cache_too() {
+    let scene = scene_of(Fake::cheap(), &[("m", "")], &[]).await;
+    assert!(scene.server.app.registry.snapshot().resolve(None, None).unwrap().skips_queue());
+    for _ in 0..3 {
+        assert_eq!(echoed(&scene.send_text("echo 7").await.unwrap().json()), "echo 7");
+    }
+    let batch = scene.send_batch(&["echo 7", "echo 8", "echo 8"]).await.unwrap().json();
+    assert_eq!([0, 1, 2].map(|place| echoed(&batch["results"][place])), ["echo 7", "echo 8", "echo 8"]);
+    assert_eq!(scene.fake.run(), ["echo 7", "echo 8"]);
+    let counts = [lookups(&scene, "hit").await, lookups(&scene, "miss").await, lookups(&scene, "joined").await];
+    assert_eq!((counts, scene.free()), ([3, 2, 1], 4_096));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_cache_every_text_is_run() {
+    let scenes = [
+        (Scene::new(&["--cache-bytes", "0"]).await, "m"),
+        (scene_of(Fake::default(), &[("m", BATCH_DEPENDENT)], &[]).await, "m"),
+    ];
+    for (scene, name) in scenes {
+        for _ in 0..3 {
+            scene.send_text("echo 7").await.unwrap();
+        }
+        scene.send_batch(&["echo 7", "echo 7"]).await.unwrap();
+        assert_eq!(scene.fake.run().len(), 5);
+        assert_eq!((lookups(&scene, "miss").await, scene.metric("predictd_cache_bytes").await), (0, 0));
+        let facts = scene.server.get(&format!("/models/{name}")).await.json();
+        assert_eq!(facts["versions"][0]["cached"], false);
+    }
+    let facts = scene(&[]).await.server.get("/models/m").await.json();
+    assert_eq!(facts["versions"][0]["cached"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cache_stays_within_its_bytes() {
+    const BOUND: u64 = 1 << 20;
+    let scene = Scene::new(&["--cache-bytes", &BOUND.to_string()]).await;
+    let mut largest = 0;
+    for first in (0..8_000).step_by(1_000) {
+        let texts: Vec<String> = (first..first + 1_000).map(|number| format!("echo {number}")).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        assert_eq!(scene.send_batch(&texts).await.unwrap().status, 200);
+        let bytes = scene.metric("predictd_cache_bytes").await;
+        assert!(bytes <= BOUND, "{bytes}");
+        largest = largest.max(bytes);
+    }
+    assert!(largest > BOUND * 9 / 10, "{largest}");
+    let entries = scene.metric("predictd_cache_entries").await;
+    assert!((1_000..8_000).contains(&entries), "{entries}");
+    // What was displaced is run again.
+    let ran = scene.fake.run().len();
+    for number in 0..8 {
+        let text = format!("echo {}", number * 1_000);
+        assert_eq!(echoed(&scene.send_text(&text).await.unwrap().json()), text);
+    }
+    assert!(scene.fake.run().len() > ran);
+}
+
+#[test]
+fn nobody_serves_with_a_cache_too_small_to_use() {
+    use clap::Parser;
+    use predictd::cli::Cli;
+    use predictd::config::Settings;
+    let models = Path::new("models").to_str().unwrap();
+    for (bytes, works) in [("0", true), ("1048576", true), ("1048575", false), ("1", false)] {
+        let args = Cli::parse_from(["predictd", "--models", models, "--cache-bytes", bytes]).serve;
+        let wrong = Settings::resolve(args).err().unwrap_or_default();
+        assert_eq!(wrong.is_empty(), works, "{wrong:?}");
+        assert!(wrong.iter().all(|sentence| sentence.starts_with("--cache-bytes ")), "{wrong:?}");
+    }
+}
