@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::batching::window::{Candidate, Caps, Fit};
@@ -103,7 +104,6 @@ pub struct Taken {
 #[derive(Debug)]
 pub struct Queue {
     state: Mutex<State>,
-    ready: Condvar,
     started: Instant,
     rules: Rules,
     load: Arc<Load>,
@@ -116,8 +116,10 @@ struct State {
     jobs: HashMap<Id, Job>,
     next_id: Id,
     closed: bool,
-    /// Workers that wait for a text.
-    idle: usize,
+    /// Workers that wait for a text; the one that ran last is woken first, while what it ran with is still in its cache.
+    resting: Vec<Thread>,
+    /// Workers that were woken and have not looked yet.
+    waking: usize,
     /// When there was little work last.
     calm: Micros,
 }
@@ -128,7 +130,6 @@ impl Queue {
     pub fn new(rules: Rules, load: Arc<Load>, runs_alone: bool) -> Self {
         Self {
             state: Mutex::default(),
-            ready: Condvar::new(),
             started: Instant::now(),
             rules,
             load,
@@ -162,11 +163,9 @@ impl Queue {
             state.jobs.insert(id, job);
             added += 1;
         }
-        let idle = state.idle;
+        let woken = state.wake(added);
         drop(state);
-        for _ in 0..idle.min(added) {
-            self.ready.notify_one();
-        }
+        woken.iter().for_each(Thread::unpark);
     }
 
     fn waiting(&self, job: &Job) -> Waiting {
@@ -198,9 +197,7 @@ impl Queue {
     pub fn wait(&self) -> bool {
         let mut state = self.state.lock();
         while state.line.is_empty() && !state.closed {
-            state.idle += 1;
-            self.ready.wait(&mut state);
-            state.idle -= 1;
+            rest(&mut state, None);
         }
         !state.line.is_empty()
     }
@@ -219,15 +216,13 @@ impl Queue {
             }
             let crowded = self.is_crowded(&mut state, now, means.pace);
             let fit = Fit { now, cost: self.load.cost(), slowdown: means.slowdown, caps: self.rules.caps };
-            let situation = Situation { fit, idle: state.idle.min(free), crowded };
+            let situation = Situation { fit, idle: (state.resting.len() + state.waking).min(free), crowded };
             let policy = if self.runs_alone() { Policy::Single } else { self.rules.policy };
             match state.line.take(policy, &situation) {
                 Turn::Rest => break,
                 Turn::Wait(until) => {
                     let until = self.started + Duration::from_micros(until);
-                    state.idle += 1;
-                    self.ready.wait_until(&mut state, until);
-                    state.idle -= 1;
+                    rest(&mut state, Some(until));
                 }
                 Turn::Run(ids) => {
                     let jobs = ids.iter().filter_map(|id| state.jobs.remove(id));
@@ -261,8 +256,11 @@ impl Queue {
 
     /// Lets the workers finish what waits and then end.
     pub fn close(&self) {
-        self.state.lock().closed = true;
-        self.ready.notify_all();
+        let mut state = self.state.lock();
+        state.closed = true;
+        let woken = state.wake(usize::MAX);
+        drop(state);
+        woken.iter().for_each(Thread::unpark);
     }
 
     /// Texts that wait.
@@ -282,7 +280,29 @@ impl Queue {
     }
 }
 
+/// Waits until there may be something to do, or until a time.
+fn rest(state: &mut MutexGuard<'_, State>, until: Option<Instant>) {
+    let own = thread::current();
+    state.resting.push(own.clone());
+    MutexGuard::unlocked(state, || match until {
+        None => thread::park(),
+        Some(until) => thread::park_timeout(until.saturating_duration_since(Instant::now())),
+    });
+    // A thread may also wake by itself: then nobody has taken it from the list.
+    match state.resting.iter().position(|resting| resting.id() == own.id()) {
+        Some(place) => _ = state.resting.remove(place),
+        None => state.waking -= 1,
+    }
+}
+
 impl State {
+    /// Takes so many resting workers from the list, to be woken once the lock is free.
+    fn wake(&mut self, workers: usize) -> Vec<Thread> {
+        let woken = self.resting.split_off(self.resting.len().saturating_sub(workers));
+        self.waking += woken.len();
+        woken
+    }
+
     fn remove(&mut self, id: Id) -> Option<Job> {
         self.line.remove(id);
         self.jobs.remove(&id)
