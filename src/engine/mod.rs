@@ -1,7 +1,7 @@
 //! From an async caller to a worker thread and back. No HTTP, no ONNX Runtime.
 //!
 //! - [`session`]: what the engine wants from an inference runtime
-//! - [`loading`]: how a model comes into service; [`measuring`]: what its runs cost here
+//! - [`loading`]: how a model comes into service; `measuring`: what its runs cost here
 //! - [`cost`]: what a run costs by its shape (pure)
 //! - [`model`]: one served version; [`encoding`]: its texts on their way to the queue
 //! - [`batching`]: which waiting texts run next, and together (pure)
