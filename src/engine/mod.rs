@@ -227,21 +227,35 @@ impl Engine {
 
     /// One permit per text, or none at all: what would come too late anyway is told so at once.
     fn admit(&self, model: &Model, lookup: &Lookup, deadline: Instant) -> Result<OwnedSemaphorePermit, Refusal> {
+        // Texts that are being run for somebody else add no work, and were found to be in time.
+        if lookup.misses() > 0 {
+            self.in_time(model, lookup, deadline)?;
+        }
+        let wanted = u32::try_from(lookup.misses() + lookup.joined()).ok();
+        let permits = wanted.and_then(|wanted| self.permits.clone().try_acquire_many_owned(wanted).ok());
+        permits.ok_or_else(|| self.refused(Refused::Overloaded, Refusal::Overloaded))
+    }
+
+    /// Whether the texts to run can be answered in time, as far as that can be told.
+    fn in_time(&self, model: &Model, lookup: &Lookup, deadline: Instant) -> Result<(), Refusal> {
         let left = deadline.saturating_duration_since(Instant::now());
         // Under an overload that lasts, whoever is let in is answered soon; a burst may queue for longer.
         let longest = if model.work().is_crowded() { patience(self.max_wait) } else { self.max_wait };
-        let in_time = || {
-            let (wait, own) = (model.wait(), model.time_for(lookup.to_run()));
-            // A forecast is not exact: the last quarter of the time is kept for what it did not know.
-            wait <= longest && wait.saturating_add(own) <= left.saturating_sub(left / 4)
-        };
-        // Texts that are being run for somebody else add no work, and were found to be in time.
-        let in_time = lookup.misses() == 0 || in_time();
-        let wanted = u32::try_from(lookup.misses() + lookup.joined()).ok().filter(|_| in_time);
-        let permits = wanted.and_then(|wanted| self.permits.clone().try_acquire_many_owned(wanted).ok());
-        permits.ok_or_else(|| {
-            self.metrics.refused(Refused::Overloaded);
-            Refusal::Overloaded
-        })
+        let (wait, own) = (model.wait(), model.time_for(lookup.to_run()));
+        if own >= left {
+            // However little there is to do: to try again with as little time would not help.
+            return Err(self.refused(Refused::Deadline, Refusal::DeadlineExceeded));
+        }
+        // A forecast is not exact: the last quarter of the time is kept for what it did not know.
+        let late = !wait.is_zero() && wait.saturating_add(own) > left.saturating_sub(left / 4);
+        if wait > longest || late {
+            return Err(self.refused(Refused::Overloaded, Refusal::Overloaded));
+        }
+        Ok(())
+    }
+
+    fn refused(&self, reason: Refused, refusal: Refusal) -> Refusal {
+        self.metrics.refused(reason);
+        refusal
     }
 }

@@ -28,6 +28,21 @@ async fn a_text_that_would_come_too_late_is_refused_before_it_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_less_time_than_its_own_run_takes_is_not_told_to_try_again() {
+    let scene = Scene::new(&["--workers", "1", "--max-batch-texts", "1024"]).await;
+    // A run costs a millisecond or more, and nobody else is there.
+    for (path, body, time) in
+        [("/predict", super::asking("hasty"), "1"), ("/batch_predict", super::asking_all(&["hasty"; 1_000]), "1")]
+    {
+        let hasty = scene.send(path, &body, &[(HEADER, time)]).await.unwrap();
+        assert_eq!((hasty.status, hasty.problem().as_str()), (504, "deadline-exceeded"));
+        assert!(!hasty.headers.contains_key("retry-after"));
+    }
+    assert_eq!(scene.fake.run(), Vec::<String>::new());
+    assert_eq!(scene.metric("predictd_refused_total{reason=\"deadline\"}").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_longer_than_the_operator_says() {
     let scene = Scene::new(&["--scheduler", "single", "--workers", "1", "--max-wait", "100ms"]).await;
     scene.fake.hold();
