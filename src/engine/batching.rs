@@ -22,7 +22,7 @@ pub type Id = u64;
 pub type Micros = u64;
 
 /// A text is due after this many times the work that its request has asked for up to it.
-const STRETCH: u64 = 10;
+pub const STRETCH: u64 = 10;
 /// Under overload every so manieth turn goes to the text whose due time is nearest.
 const TURN_OF_THE_OLD: u32 = 4;
 
@@ -149,7 +149,7 @@ impl Line {
     /// Takes out the texts to run now.
     pub fn take(&mut self, policy: Policy, situation: &Situation<'_>) -> Turn {
         let ids = match policy {
-            Policy::Window => self.window(situation),
+            Policy::Window => self.anchor(situation).map_or_else(Vec::new, |id| self.beside(id, situation)),
             Policy::Single => self.anchor(situation).into_iter().collect(),
             Policy::Fifo(rows) => self.oldest(rows),
             Policy::Delay(delay) => {
@@ -168,6 +168,29 @@ impl Line {
         if ids.is_empty() { Turn::Rest } else { Turn::Run(ids) }
     }
 
+    /// The text to run first of those that take no longer than `most`.
+    ///
+    /// Looked for among the texts whose turn comes next, and the shortest of all.
+    #[must_use]
+    pub fn short(&self, most: Micros) -> Option<Id> {
+        let next = self.by_due.iter().take(REACH).map(|&(_, id)| id);
+        let shortest = self.by_length.values().next().and_then(|ids| ids.first()).copied();
+        let fits = |id: &Id| self.texts.get(id).is_some_and(|text| text.candidate.alone <= most);
+        next.chain(shortest).find(fits)
+    }
+
+    /// Takes out such a text and those that run best beside it, if there is one.
+    pub fn take_short(&mut self, most: Micros, policy: Policy, situation: &Situation<'_>) -> Vec<Id> {
+        let Some(id) = self.short(most) else { return Vec::new() };
+        let mut situation = *situation;
+        situation.fit.caps.time = situation.fit.caps.time.min(most);
+        let ids = if policy == Policy::Window { self.beside(id, &situation) } else { vec![id] };
+        for &id in &ids {
+            self.remove(id);
+        }
+        ids
+    }
+
     /// The text that must run.
     fn anchor(&mut self, situation: &Situation<'_>) -> Option<Id> {
         let &(_, nearest) = self.by_due.first()?;
@@ -179,10 +202,9 @@ impl Line {
         Some(newest.copied().unwrap_or(nearest))
     }
 
-    fn window(&mut self, situation: &Situation<'_>) -> Vec<Id> {
-        let Some((id, anchor)) = self.anchor(situation).and_then(|id| Some((id, *self.texts.get(&id)?))) else {
-            return Vec::new();
-        };
+    /// A text and those that run best beside it.
+    fn beside(&self, id: Id, situation: &Situation<'_>) -> Vec<Id> {
+        let Some(anchor) = self.texts.get(&id) else { return Vec::new() };
         if !anchor.joins {
             return vec![id];
         }

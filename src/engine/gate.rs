@@ -3,14 +3,26 @@
 //! Every model has as many workers as there are cores. Without a gate, ten busy models would
 //! run ten times as many threads as cores; with it each worker that waits is served in turn,
 //! so that models with work share the cores evenly.
+//!
+//! Runs of very different length must not wait for each other. So the gate knows what the holders of its turns run, and
+//! lets one run at a time in beside them where each will still take long: see [`Gate::taken_for`].
 
-use parking_lot::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+/// A run that has taken this many times its predicted time is stuck, or of a kind that cannot be predicted.
+const STUCK: u32 = 4;
+/// No run is called stuck before.
+const LEAST_STUCK: Duration = Duration::from_millis(20);
 
 /// A counting semaphore for threads that serves them first come, first served.
 #[derive(Debug)]
 pub struct Gate {
     state: Mutex<State>,
     changed: Condvar,
+    express: Mutex<()>,
+    permits: usize,
 }
 
 #[derive(Debug)]
@@ -20,17 +32,32 @@ struct State {
     next: u64,
     /// Ticket whose turn it is.
     serving: u64,
+    /// What those who have a turn do with it, if they have said so.
+    runs: Vec<Run>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    ticket: u64,
+    model: u64,
+    began: Instant,
+    predicted: Duration,
 }
 
 /// Leave to run. Dropping it lets the next thread in.
 #[derive(Debug)]
-pub struct Turn<'a>(&'a Gate);
+pub struct Turn<'a> {
+    gate: &'a Gate,
+    ticket: u64,
+}
 
 impl Gate {
     /// A gate that lets `permits` threads in at a time.
     #[must_use]
     pub fn new(permits: usize) -> Self {
-        Self { state: Mutex::new(State { free: permits.max(1), next: 0, serving: 0 }), changed: Condvar::new() }
+        let permits = permits.max(1);
+        let state = State { free: permits, next: 0, serving: 0, runs: Vec::new() };
+        Self { state: Mutex::new(state), changed: Condvar::new(), express: Mutex::default(), permits }
     }
 
     /// Turns that nobody has.
@@ -52,19 +79,63 @@ impl Gate {
         if others_can_go {
             self.changed.notify_all();
         }
-        Turn(self)
+        Turn { gate: self, ticket }
+    }
+
+    /// For how long all turns are taken, seen by a model; nothing if one is free.
+    ///
+    /// What is stuck will go on for as long as it has. A model that is stuck itself sees no time at all: more of its
+    /// texts would only be stuck as well.
+    #[must_use]
+    pub fn taken_for(&self, model: u64) -> Option<Duration> {
+        let state = self.state.lock();
+        if state.free > 0 {
+            return None;
+        }
+        let now = Instant::now();
+        let own_is_stuck = state.runs.iter().any(|run| run.model == model && run.is_stuck(now));
+        // Who has a turn and no run yet is about to begin one, or to give its turn back.
+        let all_run = state.runs.len() == self.permits;
+        let least = state.runs.iter().map(|run| run.rest(now)).min();
+        Some(least.filter(|_| all_run && !own_is_stuck).unwrap_or_default())
+    }
+
+    /// Waits for leave to run without a turn, beside those who have one: a single thread at a time has it.
+    pub fn wait_express(&self) -> MutexGuard<'_, ()> {
+        self.express.lock()
+    }
+}
+
+impl Run {
+    fn is_stuck(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.began) > LEAST_STUCK.max(STUCK * self.predicted)
+    }
+
+    /// How long it will still take.
+    fn rest(&self, now: Instant) -> Duration {
+        let elapsed = now.saturating_duration_since(self.began);
+        if self.is_stuck(now) { elapsed } else { self.predicted.saturating_sub(elapsed) }
+    }
+}
+
+impl Turn<'_> {
+    /// Says what the turn is used for: a run of this model that is to take so long.
+    pub fn begins(&self, model: u64, predicted: Duration) {
+        let run = Run { ticket: self.ticket, model, began: Instant::now(), predicted };
+        self.gate.state.lock().runs.push(run);
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.state.lock();
+        let mut state = self.gate.state.lock();
         state.free += 1;
+        state.runs.retain(|run| run.ticket != self.ticket);
         let somebody_waits = state.serving != state.next;
         drop(state);
         if somebody_waits {
             // Only the thread whose ticket it is goes on: it cannot be named, so all are woken.
-            self.0.changed.notify_all();
+            self.gate.changed.notify_all();
         }
     }
 }
@@ -73,7 +144,8 @@ impl Drop for Turn<'_> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn never_more_inside_than_permits() {
@@ -87,13 +159,15 @@ mod tests {
                         most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                         std::thread::sleep(Duration::from_micros(50));
                         inside.fetch_sub(1, Ordering::SeqCst);
+                        turn.begins(0, SECOND);
                         drop(turn);
                     }
                 });
             }
         });
         assert_eq!(most.load(Ordering::SeqCst), 2);
-        assert_eq!(gate.state.lock().free, 2);
+        let state = gate.state.lock();
+        assert_eq!((state.free, state.runs.len()), (2, 0));
     }
 
     #[test]
@@ -116,5 +190,28 @@ mod tests {
             drop(first);
         });
         assert_eq!(*order.lock(), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn turns_are_taken_for_as_long_as_the_shortest_run() {
+        let gate = Gate::new(2);
+        let (one, other) = (gate.wait_turn(), gate.wait_turn());
+        one.begins(1, 9 * SECOND);
+        // The other has not begun.
+        assert_eq!(gate.taken_for(1), Some(Duration::ZERO));
+        other.begins(1, 5 * SECOND);
+        assert!(gate.taken_for(1).is_some_and(|time| time > 4 * SECOND && time <= 5 * SECOND));
+        drop(other);
+        assert_eq!(gate.taken_for(1), None);
+    }
+
+    #[test]
+    fn a_model_whose_run_is_stuck_gets_no_more() {
+        let gate = Gate::new(1);
+        let turn = gate.wait_turn();
+        turn.begins(1, Duration::from_millis(1));
+        std::thread::sleep(LEAST_STUCK + Duration::from_millis(5));
+        assert_eq!(gate.taken_for(1), Some(Duration::ZERO));
+        assert!(gate.taken_for(2).is_some_and(|time| time > LEAST_STUCK));
     }
 }

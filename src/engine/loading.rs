@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rayon::ThreadPool;
 
+use super::batching::Policy;
 use super::cost::Cost;
 use super::forecast::Forecast;
 use super::gate::Gate;
@@ -102,6 +103,7 @@ impl Model {
             .map_or(INLINE_BYTES, |speed| fitting(INLINE_TOKENISING, speed).min(INLINE_BYTES));
         let load = host.forecast.register(measured.cost);
         let shop = Arc::new(Shop {
+            load_number: LOADED.fetch_add(1, Ordering::Relaxed),
             label: format!("{}/{}", source.name, source.version),
             pipeline,
             queue: Arc::new(Queue::new(host.rules, Arc::clone(&load), alone || measured.why_alone.is_some())),
@@ -117,9 +119,17 @@ impl Model {
                 inline.push(Mutex::new(graph.session()?));
             }
         }
-        let workers = sessions
-            .into_iter()
-            .map(|session| worker::spawn(Arc::clone(&shop), session))
+        let mut express = None;
+        // The other policies are there to be compared with, as they are elsewhere.
+        if host.rules.policy == Policy::Window {
+            let mut session = graph.session()?;
+            warm_up(&shop.pipeline, session.as_mut(), host.longest_check).map_err(failed)?;
+            express = Some(session);
+        }
+        let regular = sessions.into_iter().map(|session| worker::spawn(Arc::clone(&shop), session));
+        let express = express.map(|session| worker::spawn_express(Arc::clone(&shop), session));
+        let workers = regular
+            .chain(express)
             .collect::<Result<_, _>>()
             .map_err(|e| error(format!("no worker thread could be started: {e}")));
         if workers.is_err() {
@@ -128,7 +138,6 @@ impl Model {
         Ok(Self {
             name: source.name.clone(),
             version: source.version.clone(),
-            load_number: LOADED.fetch_add(1, Ordering::Relaxed),
             description: manifest.options.description.take(),
             device: host.runtime.device(),
             batch_dependent,

@@ -37,7 +37,6 @@ const BYTES_PER_TOKEN: usize = 4;
 pub struct Model {
     pub(super) name: String,
     pub(super) version: String,
-    pub(super) load_number: u64,
     pub(super) description: Option<String>,
     pub(super) device: &'static str,
     pub(super) batch_dependent: bool,
@@ -69,7 +68,7 @@ impl Model {
     /// A number that no other load has, of this version or another.
     #[must_use]
     pub fn load_number(&self) -> u64 {
-        self.load_number
+        self.shop.load_number
     }
 
     /// One line about the model, from `model.toml`.

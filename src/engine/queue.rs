@@ -1,4 +1,8 @@
 //! The waiting texts of one model: pushed by async callers, pulled by worker threads.
+//!
+//! - [`express`]: for the worker that runs short texts beside long ones
+
+mod express;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -120,6 +124,8 @@ struct State {
     resting: Vec<Thread>,
     /// Workers that were woken and have not looked yet.
     waking: usize,
+    /// The express worker, while it waits.
+    express: Option<express::Waiting>,
     /// When there was little work last.
     calm: Micros,
 }
@@ -149,7 +155,9 @@ impl Queue {
     }
 
     /// Adds texts of one request. A queue that is closed, and one whose request was taken out, drops them.
-    pub fn push(&self, jobs: Vec<Job>) {
+    ///
+    /// `taken`: for how long all turns of the gate are taken; nothing if one is free.
+    pub fn push(&self, jobs: Vec<Job>, taken: Option<Duration>) {
         let mut added = 0;
         let mut state = self.state.lock();
         for job in jobs {
@@ -163,7 +171,8 @@ impl Queue {
             state.jobs.insert(id, job);
             added += 1;
         }
-        let woken = state.wake(added);
+        let mut woken = state.wake(added);
+        woken.extend(state.wake_express(taken));
         drop(state);
         woken.iter().for_each(Thread::unpark);
     }
@@ -202,6 +211,10 @@ impl Queue {
         !state.line.is_empty()
     }
 
+    fn policy(&self) -> Policy {
+        if self.runs_alone() { Policy::Single } else { self.rules.policy }
+    }
+
     /// Takes the texts to run now, and those that cannot be answered in time any more.
     ///
     /// `free` other runs may begin at once.
@@ -211,23 +224,18 @@ impl Queue {
         let mut state = self.state.lock();
         loop {
             let now = self.micros(Instant::now());
-            while let Some(id) = state.line.pop_hopeless(now) {
-                taken.expired.extend(state.jobs.remove(&id));
-            }
+            taken.expired.extend(state.pop_hopeless(now));
             let crowded = self.is_crowded(&mut state, now, means.pace);
             let fit = Fit { now, cost: self.load.cost(), slowdown: means.slowdown, caps: self.rules.caps };
             let situation = Situation { fit, idle: (state.resting.len() + state.waking).min(free), crowded };
-            let policy = if self.runs_alone() { Policy::Single } else { self.rules.policy };
-            match state.line.take(policy, &situation) {
+            match state.line.take(self.policy(), &situation) {
                 Turn::Rest => break,
                 Turn::Wait(until) => {
                     let until = self.started + Duration::from_micros(until);
                     rest(&mut state, Some(until));
                 }
                 Turn::Run(ids) => {
-                    let jobs = ids.iter().filter_map(|id| state.jobs.remove(id));
-                    // A caller that left while its texts were being taken out needs no run either.
-                    taken.jobs = jobs.filter(|job| !job.reply.is_closed()).collect();
+                    taken.jobs = state.jobs_of(&ids);
                     if !taken.jobs.is_empty() {
                         break;
                     }
@@ -258,7 +266,8 @@ impl Queue {
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        let woken = state.wake(usize::MAX);
+        let mut woken = state.wake(usize::MAX);
+        woken.extend(state.express.take().map(|waiting| waiting.thread));
         drop(state);
         woken.iter().for_each(Thread::unpark);
     }
@@ -301,6 +310,22 @@ impl State {
         let woken = self.resting.split_off(self.resting.len().saturating_sub(workers));
         self.waking += woken.len();
         woken
+    }
+
+    /// Takes out what cannot be answered in time any more.
+    fn pop_hopeless(&mut self, now: Micros) -> Vec<Job> {
+        let mut expired = Vec::new();
+        while let Some(id) = self.line.pop_hopeless(now) {
+            expired.extend(self.jobs.remove(&id));
+        }
+        expired
+    }
+
+    /// The jobs of texts that were taken out of the line.
+    fn jobs_of(&mut self, ids: &[Id]) -> Vec<Job> {
+        let jobs = ids.iter().filter_map(|id| self.jobs.remove(id));
+        // A caller that left while its texts were being taken out needs no run either.
+        jobs.filter(|job| !job.reply.is_closed()).collect()
     }
 
     fn remove(&mut self, id: Id) -> Option<Job> {

@@ -7,17 +7,20 @@ use std::time::{Duration, Instant};
 
 use super::forecast::{Load, Ran};
 use super::gate::Gate;
-use super::queue::{Job, Queue};
+use super::queue::{Job, Queue, Taken};
 use super::session::{RunError, Scores, Session};
 use super::{Answer, TextError};
 use crate::metrics::model::ModelMetrics;
 use crate::metrics::{Metrics, PanicPlace, Refused};
 use crate::text::heads::{Decision, OutputError};
 use crate::text::pipeline::{Batch, Encoded, Pipeline};
+use crate::text::tensors::Shape;
 
 /// What the workers of one model share.
 #[derive(Debug)]
 pub struct Shop {
+    /// A number that no other load has, of this version or another.
+    pub load_number: u64,
     /// Name and version, for logs.
     pub label: String,
     /// How texts become answers.
@@ -44,24 +47,60 @@ pub fn spawn(shop: Arc<Shop>, mut session: Box<dyn Session>) -> std::io::Result<
             let turn = shop.gate.wait_turn();
             // Chosen only now: what came while this thread waited for its turn takes part.
             let taken = shop.queue.take(shop.gate.free());
-            for job in taken.expired {
-                shop.shared.refused(Refused::Deadline);
-                // The caller's own clock may have told it first.
-                job.answer(Err(TextError::DeadlineExceeded)).ok();
+            if !taken.jobs.is_empty() {
+                turn.begins(shop.load_number, shop.predicted(&taken.jobs));
+                shop.queue.look_express(shop.gate.taken_for(shop.load_number));
             }
-            let decisions = shop.serve(session.as_mut(), &taken.jobs);
-            drop(turn);
-            for (job, decision) in taken.jobs.into_iter().zip(decisions) {
-                let (tokens, truncated) = (job.encoded.tokens, job.encoded.truncated);
-                if job.answer(decision.map(|decision| Answer { decision, tokens, truncated })).is_err() {
-                    shop.metrics.wasted();
-                }
-            }
+            shop.work_off(session.as_mut(), taken, || drop(turn));
+        }
+    })
+}
+
+/// Starts the express worker. It ends when the queue is closed.
+///
+/// # Errors
+/// If the operating system gives no thread.
+pub fn spawn_express(shop: Arc<Shop>, mut session: Box<dyn Session>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("predictd-express".to_owned()).spawn(move || {
+        let taken_for = || shop.gate.taken_for(shop.load_number);
+        while shop.queue.wait_express(taken_for) {
+            let leave = shop.gate.wait_express();
+            let taken = shop.queue.take_express(taken_for());
+            shop.work_off(session.as_mut(), taken, || drop(leave));
         }
     })
 }
 
 impl Shop {
+    /// Runs texts and answers their callers. `ran` is called in between.
+    fn work_off(&self, session: &mut dyn Session, taken: Taken, ran: impl FnOnce()) {
+        for job in taken.expired {
+            self.shared.refused(Refused::Deadline);
+            // The caller's own clock may have told it first.
+            job.answer(Err(TextError::DeadlineExceeded)).ok();
+        }
+        let decisions = self.serve(session, &taken.jobs);
+        ran();
+        for (job, decision) in taken.jobs.into_iter().zip(decisions) {
+            let (tokens, truncated) = (job.encoded.tokens, job.encoded.truncated);
+            if job.answer(decision.map(|decision| Answer { decision, tokens, truncated })).is_err() {
+                self.metrics.wasted();
+            }
+        }
+    }
+
+    /// How long the run of these texts will take, as runs are just now.
+    fn predicted(&self, jobs: &[Job]) -> Duration {
+        let time = match jobs {
+            [job] => job.alone,
+            jobs => {
+                let length = jobs.iter().filter_map(|job| job.encoded.row_length()).max().unwrap_or(1);
+                self.load.predicted(Shape { rows: jobs.len(), length })
+            }
+        };
+        time.mul_f64(self.load.means().slowdown)
+    }
+
     /// Runs texts together; if that fails, each by itself, so that a text's fault is its own.
     fn serve(&self, session: &mut dyn Session, jobs: &[Job]) -> Vec<Result<Decision, TextError>> {
         let now = Instant::now();

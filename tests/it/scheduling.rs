@@ -2,6 +2,7 @@
 
 mod cancel;
 mod deadlines;
+mod express;
 pub(crate) mod fake;
 mod faults;
 mod forecast;

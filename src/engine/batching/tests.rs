@@ -186,6 +186,22 @@ proptest! {
         prop_assert_eq!(seen, (0..Id::try_from(texts.len()).unwrap()).collect::<Vec<_>>());
     }
 
+    /// What runs beside longer runs is short, and nothing else leaves the line.
+    #[test]
+    fn only_short_texts_pass(texts in arrivals(), most in 0_u64..40_000, policy in policy()) {
+        let mut line = line(&texts);
+        let shortest = texts.iter().filter(|text| text.joins).map(|text| text.candidate.alone).min();
+        let ids = line.take_short(most, policy, &situation(0));
+        prop_assert!(!ids.is_empty() || shortest.is_none_or(|alone| alone > most));
+        if let Some(first) = ids.first() {
+            prop_assert!(texts[at(*first)].candidate.alone <= most);
+            let length = ids.iter().map(|&id| texts[at(id)].candidate.length).max().unwrap();
+            let shape = Shape { rows: ids.len(), length };
+            prop_assert!(COST.micros(shape, 1.0) <= most);
+        }
+        prop_assert!(line.len() + ids.len() == texts.len() && ids.iter().all(|&id| line.remove(id).is_none()));
+    }
+
     /// A due time is never past half of the request's time, and texts of a request keep their order.
     #[test]
     fn due_in_time(arrived in 0_u64..1_000_000, time in 0_u64..100_000_000, work in prop::collection::vec(1_u64..1_000_000, 1..50)) {
