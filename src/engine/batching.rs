@@ -8,7 +8,8 @@
 //! - a request of a thousand texts takes its share and no more, and ends within its time,
 //! - equal texts are served in the order they came, and every text's turn comes: a due time never moves.
 //!
-//! Under an overload that lasts, most turns go to the newest single text: its caller still waits.
+//! Under an overload that lasts, most turns go to the newest single text: its caller still waits. But whoever was let in
+//! was promised an answer: a text that has waited for half of its time is passed no more.
 
 pub mod window;
 
@@ -59,6 +60,11 @@ impl Waiting {
     /// still be answered.
     fn last_start(&self) -> Micros {
         self.candidate.deadline.saturating_sub(self.candidate.alone)
+    }
+
+    /// True if it has waited for half of its time.
+    fn half_over(&self, now: Micros) -> bool {
+        now >= self.arrived + self.candidate.deadline.saturating_sub(self.arrived) / 2
     }
 }
 
@@ -196,6 +202,11 @@ impl Line {
         let &(_, nearest) = self.by_due.first()?;
         if !situation.crowded {
             return Some(nearest);
+        }
+        let hurried = self.by_last_start.first().map(|&(_, id)| id);
+        let hurried = hurried.filter(|id| self.texts.get(id).is_some_and(|text| text.half_over(situation.fit.now)));
+        if hurried.is_some() {
+            return hurried;
         }
         self.crowded_turns = self.crowded_turns.wrapping_add(1);
         let newest = self.singles.last().filter(|_| !self.crowded_turns.is_multiple_of(TURN_OF_THE_OLD));

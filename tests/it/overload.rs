@@ -5,3 +5,4 @@ mod endless;
 mod full;
 mod late;
 mod long_texts;
+mod storm;

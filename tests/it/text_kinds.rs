@@ -2,6 +2,7 @@
 
 mod beginnings;
 mod choice;
+mod company;
 mod heads;
 mod inputs;
 mod limits;

@@ -90,6 +90,14 @@ fn under_overload_the_newest_single_text_goes_first_and_the_old_are_not_forgotte
 }
 
 #[test]
+fn under_overload_nobody_is_passed_whose_time_is_half_over() {
+    let crowded = |now| Situation { crowded: true, ..situation(now) };
+    let texts = [text(16, 0, 100_000), text(16, 0, 10_000_000), text(16, 49_000, 100_000)];
+    assert_eq!(order(&mut line(&texts), Policy::Single, &crowded(49_999)), [[2], [1], [0]]);
+    assert_eq!(order(&mut line(&texts), Policy::Single, &crowded(50_000)), [[0], [2], [1]]);
+}
+
+#[test]
 fn the_other_policies() {
     let texts = [text(16, 0, 10_000_000), text(100, 0, 10_000_000), text(3, 1_000, 10_000_000)];
     let fifo = |rows| order(&mut line(&texts), Policy::Fifo(rows), &situation(0));

@@ -36,6 +36,7 @@ async fn of_a_hundred_texts_only_those_are_run_whose_clients_still_wait() {
     }
     let run = scene.fake.run();
     assert!(run.len() == 11 && !run.iter().any(|text| text.starts_with("late")), "{run:?}");
+    assert_eq!(scene.metric("predictd_wasted_texts_total{model=\"m\",version=\"1\"}").await, 0);
     scene.until_free(4_096).await;
 }
 

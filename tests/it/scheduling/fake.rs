@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ndarray::Array2;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use predictd::engine::session::{Graph, RunError, Runtime, Scores, Session};
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Batch;
@@ -30,6 +30,8 @@ pub(crate) struct Fake {
 
 #[derive(Default)]
 struct Shared {
+    /// What every run takes, if not as little as it can.
+    time: Option<Duration>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -52,6 +54,11 @@ impl Fake {
         let fake = Self::default();
         fake.forget_warm_up();
         fake
+    }
+
+    /// A runtime whose runs take so long, and no processor.
+    pub(crate) fn taking(time: Duration) -> Self {
+        Self { shared: Arc::new(Shared { time: Some(time), ..Shared::default() }) }
     }
 
     /// From here on texts are counted, and runs are as fast as they can be.
@@ -166,10 +173,9 @@ impl<'a> Inside<'a> {
         state.run.extend_from_slice(texts);
         state.inside += 1;
         state.most = state.most.max(state.inside);
-        if !state.warm {
-            drop(state);
-            std::thread::sleep(WARM_UP_RUN);
-            state = shared.state.lock();
+        let time = shared.time.or(Some(WARM_UP_RUN).filter(|_| !state.warm));
+        if let Some(time) = time {
+            MutexGuard::unlocked(&mut state, || std::thread::sleep(time));
         }
         let held = |state: &mut State| state.held || state.held_at.is_some_and(|text| texts.iter().any(|t| t == text));
         shared.changed.wait_while(&mut state, held);

@@ -1,0 +1,96 @@
+//! Far more work than there is time for, from clients who ask again at once: what is admitted is answered, nothing is
+//! run in vain, and as soon as it is over the server is as before.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::scheduling::fake::Fake;
+use crate::scheduling::{Scene, until};
+use crate::server::{Reply, reply};
+
+/// Ten times as many as can be answered in time.
+const CLIENTS: usize = 120;
+/// Requests of each.
+const REQUESTS: usize = 12;
+/// A client that is refused asks again so often, and does not wait before.
+const TRIES: usize = 4;
+const PATIENCE: Duration = Duration::from_millis(400);
+
+#[derive(Debug, Default)]
+struct Outcome {
+    answered: usize,
+    refused: usize,
+    late: usize,
+}
+
+async fn ask(scene: &Scene) -> Reply {
+    let request = scene.server.client.post(format!("{}/predict", scene.server.url));
+    let request = request.header("x-request-timeout-ms", PATIENCE.as_millis().to_string());
+    reply(request.json(&json!({ "text": "one of many" }))).await
+}
+
+async fn client(scene: Arc<Scene>) -> Outcome {
+    let mut outcome = Outcome::default();
+    for _ in 0..REQUESTS {
+        for _ in 0..TRIES {
+            let reply = ask(&scene).await;
+            match reply.status {
+                200 => outcome.answered += 1,
+                503 => {
+                    assert_eq!(reply.problem(), "overloaded");
+                    let seconds: u32 = reply.headers["retry-after"].to_str().unwrap().parse().unwrap();
+                    assert!((1..=3).contains(&seconds), "{seconds}");
+                    outcome.refused += 1;
+                    continue;
+                }
+                504 => {
+                    assert_eq!(reply.problem(), "deadline-exceeded");
+                    outcome.late += 1;
+                }
+                other => panic!("{other}: {}", reply.body),
+            }
+            break;
+        }
+    }
+    outcome
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_clients_who_try_again_is_weathered() {
+    let fake = Fake::taking(Duration::from_millis(10));
+    let options = ["--workers", "1", "--scheduler", "single"];
+    let scene = Arc::new(Scene::of(fake, &[("m", "")], &options).await);
+    let mut clients: JoinSet<Outcome> = (0..CLIENTS).map(|_| client(Arc::clone(&scene))).collect();
+    let probes = tokio::spawn({
+        let scene = Arc::clone(&scene);
+        async move {
+            let end = Instant::now() + Duration::from_mins(1);
+            while Instant::now() < end {
+                for path in ["/livez", "/health", "/metrics", "/readyz"] {
+                    let probed = scene.server.get(path).await;
+                    assert_eq!(probed.status, 200, "{path}: {}", probed.body);
+                }
+            }
+        }
+    });
+    let mut all = Outcome::default();
+    while let Some(outcome) = clients.join_next().await {
+        let Outcome { answered, refused, late } = outcome.unwrap();
+        all = Outcome { answered: all.answered + answered, refused: all.refused + refused, late: all.late + late };
+    }
+    assert!(!probes.is_finished(), "{:?}", probes.await);
+    probes.abort();
+    // Most of what was admitted came in time.
+    assert!(all.refused > all.answered && all.answered > 2 * all.late, "{all:?}");
+    let of_model = async |name| scene.metric(&format!("{name}{{model=\"m\",version=\"1\"}}")).await;
+    let answered = of_model("predictd_predictions_total").await;
+    let wasted = of_model("predictd_wasted_texts_total").await;
+    assert_eq!(answered, all.answered as u64);
+    assert!(wasted * 10 <= answered, "{wasted} texts were run for nobody, {answered} for somebody");
+    // It is over, and nothing of it is left.
+    until("the permits are free", || scene.server.app.engine.free_permits() == 4_096).await;
+    assert_eq!(ask(&scene).await.status, 200);
+}
