@@ -86,6 +86,8 @@ pub struct Runs {
     pub threads: usize,
     /// These threads wait busily for the next run.
     pub spin: bool,
+    /// A session is replaced after about this many runs; 0: never.
+    pub recycle: u64,
 }
 
 impl Patience {
@@ -110,6 +112,7 @@ impl Runs {
             time: args.max_run_time,
             threads: args.run_threads,
             spin: args.spin,
+            recycle: args.recycle_runs,
         }
     }
 }
@@ -158,6 +161,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Bytes of answers that are kept; 0: none.
     pub cache_bytes: usize,
+    /// Most memory that the server may need, if not what the control group allows; 0: no limit.
+    pub memory_limit: Option<u64>,
     /// Longest forecast wait for a worker.
     pub max_wait: Duration,
     /// Time between "not ready" and the end of accepting.
@@ -268,6 +273,7 @@ impl Settings {
                 max_timeout: args.max_timeout,
             },
             cache_bytes: args.cache_bytes,
+            memory_limit: args.memory_limit,
             max_wait: args.max_wait,
             drain_delay: args.drain_delay,
             grace: args.grace,

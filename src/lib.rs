@@ -15,7 +15,8 @@
 //!
 //! - `main.rs`: parse, run, exit code
 //! - [`cli`]: the command line; [`config`]: options, checked before anything starts
-//! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files
+//! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files; [`memory`]: what there is of it
+//! - [`ceiling`]: the most memory that the server may need
 //! - [`telemetry`]: log lines; [`metrics`]: every metric; [`shutdown`]: signals
 //! - [`http`]: routes, layers, wire types, errors
 //! - [`engine`]: result cache, admission, queue, cost model, batching policy, run permits, workers
@@ -26,10 +27,10 @@
 //!
 //! # Who may import whom
 //!
-//! `main` → `lib` (the only module that sees everything); `http` → `engine`, `registry`,
+//! `main` → `lib` (the only module that sees everything, with `ceiling`); `http` → `engine`, `registry`,
 //! `experiments`; `registry` → `engine`; `engine` → `text`; `onnx` implements what
-//! `engine::session` declares. `config`, `descriptors`, `keys`, `metrics`, `shutdown`,
-//! `telemetry` and `watched` import nothing of the crate and may be imported by all.
+//! `engine::session` declares. `config`, `descriptors`, `keys`, `memory`, `metrics`,
+//! `shutdown`, `telemetry` and `watched` import nothing of the crate and may be imported by all.
 //!
 //! # Invariants
 //!
@@ -42,6 +43,7 @@
 //! - A route is added in `http/routes.rs` only, with who may use it.
 //! - No unbounded channel. No `unsafe`.
 
+pub mod ceiling;
 pub mod cli;
 pub mod config;
 pub mod descriptors;
@@ -49,6 +51,7 @@ pub mod engine;
 pub mod experiments;
 pub mod http;
 pub mod keys;
+pub mod memory;
 pub mod metrics;
 pub mod onnx;
 pub mod registry;
@@ -120,8 +123,7 @@ pub struct Server {
     sources: Vec<ModelSource>,
     host: Host,
     tls: Option<Tls>,
-    drain_delay: Duration,
-    grace: Duration,
+    settings: Settings,
 }
 
 /// The sockets of a server, bound.
@@ -199,10 +201,18 @@ impl Server {
         let forecast = Arc::new(Forecast::new(settings.workers));
         // A text is tokenised in about a fiftieth of the time of its run: few threads keep up with all workers.
         let tokenizers = encoding::pool(settings.workers / 4).map_err(|error| RunError::Failed(error.to_string()))?;
-        let (rules, texts) = (rules(settings), settings.texts);
-        let host = Host { runtime, gate, forecast, tokenizers, rules, longest_check: LONGEST_CHECK, texts, metrics };
-        let (drain_delay, grace) = (settings.drain_delay, settings.grace);
-        Ok(Self { app: Arc::new(app), sources, host, tls, drain_delay, grace })
+        let host = Host {
+            runtime,
+            gate,
+            forecast,
+            tokenizers,
+            rules: rules(settings),
+            recycle: settings.runs.recycle,
+            longest_check: LONGEST_CHECK,
+            texts: settings.texts,
+            metrics,
+        };
+        Ok(Self { app: Arc::new(app), sources, host, tls, settings: settings.clone() })
     }
 
     /// The state that handlers work with.
@@ -223,17 +233,30 @@ impl Server {
         let admin_stop = CancellationToken::new();
         let mut admin = self.start_admin(listeners.admin, admin_stop.clone()).map_err(failed)?;
         let runtime = Arc::clone(&self.host.runtime);
+        let (drain_delay, grace) = (self.settings.drain_delay, self.settings.grace);
+        let (too_large, is_too_large) = oneshot::channel();
         let mut loading = tokio::task::spawn_blocking({
-            let (registry, sources, host, stop) =
-                (Arc::clone(&self.app.registry), self.sources, self.host, shutdown.soft.clone());
+            let (registry, sources, host, stop, settings) =
+                (Arc::clone(&self.app.registry), self.sources, self.host, shutdown.soft.clone(), self.settings);
             move || {
                 for source in sources {
-                    if !stop.is_cancelled() {
-                        registry.load(&source, &host);
+                    if stop.is_cancelled() {
+                        return;
                     }
+                    registry.load(&source, &host);
+                }
+                if let Err(sentence) = ceiling::check(&settings, registry.snapshot().loaded()) {
+                    // Nobody listens any more if the server has stopped meanwhile.
+                    too_large.send(sentence).ok();
                 }
             }
         });
+        let too_large = async {
+            match is_too_large.await {
+                Ok(sentence) => sentence,
+                Err(_) => std::future::pending().await,
+            }
+        };
         let front = Front::new("data", http::router(Arc::clone(&self.app)), &self.app, self.tls);
         let connections = descriptors::make_room(self.app.limits.max_connections);
         let stop = CancellationToken::new();
@@ -242,23 +265,24 @@ impl Server {
             shutdown.soft.cancelled().await;
             self.app.draining.store(true, Ordering::Relaxed);
             tracing::info!("the server was told to stop: it is not ready any more");
-            tokio::time::sleep(self.drain_delay).await;
+            tokio::time::sleep(drain_delay).await;
             stopped.get_or_init(Instant::now);
             stop.cancel();
-            tokio::time::sleep(self.grace.saturating_sub(LAST_WORDS.min(self.grace / 4))).await;
+            tokio::time::sleep(grace.saturating_sub(LAST_WORDS.min(grace / 4))).await;
             self.app.engine.give_up();
             std::future::pending::<Infallible>().await
         };
-        let end = End { stop: stop.clone(), grace: self.grace, at_once: shutdown.hard.clone() };
+        let end = End { stop: stop.clone(), grace, at_once: shutdown.hard.clone() };
         let ended = tokio::select! {
             ended = serve(data, front, connections, end) => outcome(ended),
             never = drain => match never {},
+            sentence = too_large => Err(RunError::Configuration(sentence)),
             // Half a server is worse than none: whoever watches it starts it anew.
             _ = &mut admin => Err(RunError::Failed("the admin listener ended by itself".to_owned())),
         };
         if ended.is_ok() {
             // Nothing is loaded any more: at most the model whose load had begun.
-            let left = stopped.get().map_or(Duration::ZERO, |at: &Instant| self.grace.saturating_sub(at.elapsed()));
+            let left = stopped.get().map_or(Duration::ZERO, |at: &Instant| grace.saturating_sub(at.elapsed()));
             tokio::select! {
                 _ = &mut loading => {}
                 () = shutdown.hard.cancelled() => {}

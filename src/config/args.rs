@@ -139,6 +139,14 @@ pub struct Args {
     )]
     pub spin: bool,
 
+    /// Give a worker a new session after about this many runs, one worker at a time; 0: never.
+    #[arg(long, env = "PREDICTD_RECYCLE_RUNS", default_value_t = 0, value_name = "N")]
+    pub recycle_runs: u64,
+
+    /// Memory that the server may need at most, in bytes: it does not start where it may need more; 0: no limit [default: the limit of the control group].
+    #[arg(long, env = "PREDICTD_MEMORY_LIMIT", value_name = "BYTES")]
+    pub memory_limit: Option<u64>,
+
     /// ONNX Runtime library, or the directory it lies in [default: searched for].
     #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_or_empty())]
     pub onnxruntime: Option<PathBuf>,

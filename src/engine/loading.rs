@@ -16,6 +16,7 @@ use super::gate::Gate;
 use super::measuring::{Measured, measure, tokenizer_speed};
 use super::model::Model;
 use super::queue::{Queue, Rules};
+use super::recycling::Spare;
 use super::session::{Runtime, Session};
 use super::worker::{self, Shop};
 use crate::config::TextDefaults;
@@ -64,6 +65,8 @@ pub struct Host {
     pub tokenizers: Arc<ThreadPool>,
     /// Worker threads per model, and how their queues hand out texts.
     pub rules: Rules,
+    /// A worker's session is replaced after about this many runs; 0: never.
+    pub recycle: u64,
     /// Time of one run while a model is checked.
     pub longest_check: Duration,
     /// What is done with texts where the model does not say.
@@ -98,7 +101,7 @@ impl Model {
         let error = |reason: String| ManifestError::new(&manifest.graph_name, reason);
         let failed = |reason: String| error(format!("the warm-up failed: {reason}"));
         warm_up(&pipeline, first.as_mut(), host.longest_check).map_err(failed)?;
-        let measured = measure(&pipeline, &mut sessions, !alone, host.longest_check).map_err(failed)?;
+        let measured = measure(&pipeline, &mut sessions, !alone, host).map_err(failed)?;
         let inline_bytes = tokenizer_speed(&pipeline)
             .map_or(INLINE_BYTES, |speed| fitting(INLINE_TOKENISING, speed).min(INLINE_BYTES));
         let load = host.forecast.register(measured.cost);
@@ -126,7 +129,8 @@ impl Model {
             warm_up(&shop.pipeline, session.as_mut(), host.longest_check).map_err(failed)?;
             express = Some(session);
         }
-        let regular = sessions.into_iter().map(|session| worker::spawn(Arc::clone(&shop), session));
+        let spare = Spare::of(graph, host.recycle);
+        let regular = sessions.into_iter().map(|session| worker::spawn(Arc::clone(&shop), session, spare.clone()));
         let express = express.map(|session| worker::spawn_express(Arc::clone(&shop), session));
         let workers = regular
             .chain(express)
@@ -141,6 +145,7 @@ impl Model {
             description: manifest.options.description.take(),
             device: host.runtime.device(),
             batch_dependent,
+            run_memory: measured.run_memory,
             shop,
             forecast: Arc::clone(&host.forecast),
             tokenizers: Arc::clone(&host.tokenizers),

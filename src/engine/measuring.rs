@@ -5,8 +5,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::batching::window::Caps;
 use super::cost::{Cost, Sample};
+use super::loading::Host;
 use super::session::{RunError, Session};
+use crate::memory;
 use crate::text::pipeline::{Batch, Encoded, Pipeline};
 use crate::text::tensors::Shape;
 use crate::text::tokenizer::Tokenizer;
@@ -21,6 +24,8 @@ const QUICK: Duration = Duration::from_millis(4);
 const SHAPES: [(usize, usize); 8] = [(1, 8), (1, 32), (8, 16), (1, 128), (4, 8), (8, 32), (1, 256), (16, 16)];
 /// Rows of the runs of a graph that takes the text itself.
 const TEXT_SHAPES: [(usize, usize); 4] = [(1, 1), (4, 1), (16, 1), (64, 1)];
+/// Tokens of the texts of a large run.
+const USUAL_LENGTH: usize = 32;
 /// How far a text's scores may move when a longer one runs beside it, as a share of their spread: more than rounding
 /// gives, less than padding that the graph does not mask.
 const SAME: f32 = 0.02;
@@ -31,6 +36,8 @@ pub(super) struct Measured {
     pub(super) cost: Cost,
     /// Time of one short text, tokenising included: the best.
     pub(super) short_text: Duration,
+    /// Bytes by which the largest run makes the process grow, where that can be told.
+    pub(super) run_memory: Option<u64>,
     /// Why texts cannot share a run, if so.
     pub(super) why_alone: Option<&'static str>,
 }
@@ -43,8 +50,9 @@ pub(super) fn measure(
     pipeline: &Pipeline,
     sessions: &mut [Box<dyn Session>],
     share: bool,
-    longest: Duration,
+    host: &Host,
 ) -> Result<Measured, String> {
+    let longest = host.longest_check;
     let why_alone = match sessions.first_mut() {
         Some(first) if share => together(pipeline, first.as_mut(), longest)?,
         _ => None,
@@ -61,8 +69,9 @@ pub(super) fn measure(
     });
     let samples: Vec<Sample> = all.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
     let cost = Cost::fit(&samples).ok_or("no run took any time")?;
-    let mut short_text = Duration::MAX;
+    let (mut short_text, mut run_memory) = (Duration::MAX, None);
     if let Some(first) = sessions.first_mut() {
+        run_memory = largest_runs(pipeline, first.as_mut(), host.rules.caps, longest);
         for _ in 0..REPEATS.0 {
             let start = Instant::now();
             let encoded = pipeline.encode("one short text".to_owned()).map_err(|e| e.to_string())?;
@@ -70,7 +79,7 @@ pub(super) fn measure(
             short_text = short_text.min(start.elapsed());
         }
     }
-    Ok(Measured { cost, short_text, why_alone })
+    Ok(Measured { cost, short_text, run_memory, why_alone })
 }
 
 fn shapes(pipeline: &Pipeline, share: bool) -> Vec<Shape> {
@@ -78,6 +87,20 @@ fn shapes(pipeline: &Pipeline, share: bool) -> Vec<Shape> {
     let shapes = if most.is_some() { &SHAPES[..] } else { &TEXT_SHAPES };
     let shapes = shapes.iter().map(|&(rows, length)| Shape { rows, length: length.min(most.unwrap_or(1)) });
     shapes.filter(|shape| share || shape.rows == 1).collect()
+}
+
+/// Bytes by which the largest runs make the process grow; nothing where that cannot be told.
+fn largest_runs(pipeline: &Pipeline, session: &mut dyn Session, caps: Caps, longest: Duration) -> Option<u64> {
+    let most = pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
+    let shared = Shape { rows: (caps.tokens / USUAL_LENGTH).min(caps.rows), length: USUAL_LENGTH.min(most) };
+    let (done, grown) = memory::growth_during(|| {
+        [pipeline.largest_run(most), shared].into_iter().all(|shape| {
+            let text = pipeline.sample(shape.length);
+            // Runs of texts that this model refuses are not needed either.
+            text.is_ok_and(|text| run(pipeline, session, &vec![&text; shape.rows.max(1)], longest).is_ok())
+        })
+    });
+    grown.filter(|_| done)
 }
 
 /// The best time of each shape.

@@ -8,7 +8,7 @@
 //! - [`queue`]: the waiting texts of one model
 //! - [`gate`]: run permits over all models
 //! - [`forecast`]: how long a text would wait
-//! - [`worker`]: the thread that owns a session
+//! - [`worker`]: the thread that owns a session; [`recycling`]: its next one
 //! - [`cache`]: answers given before, and texts that several clients wait for
 //! - [`lookup`]: a request's texts against the cache
 //!
@@ -26,6 +26,7 @@ pub mod lookup;
 mod measuring;
 pub mod model;
 pub mod queue;
+pub mod recycling;
 pub mod session;
 pub mod worker;
 

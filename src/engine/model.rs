@@ -40,6 +40,7 @@ pub struct Model {
     pub(super) description: Option<String>,
     pub(super) device: &'static str,
     pub(super) batch_dependent: bool,
+    pub(super) run_memory: Option<u64>,
     pub(super) shop: Arc<Shop>,
     pub(super) forecast: Arc<Forecast>,
     pub(super) tokenizers: Arc<ThreadPool>,
@@ -87,6 +88,12 @@ impl Model {
     #[must_use]
     pub fn batch_dependent(&self) -> bool {
         self.batch_dependent
+    }
+
+    /// Bytes by which its largest run makes the process grow, where that could be told.
+    #[must_use]
+    pub fn run_memory(&self) -> Option<u64> {
+        self.run_memory
     }
 
     /// True if texts, of one request or several, may share a run.

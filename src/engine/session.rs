@@ -28,8 +28,8 @@ pub trait Runtime: Send + Sync {
     }
 }
 
-/// A graph from which sessions are made. It is dropped once all of them are.
-pub trait Graph {
+/// A graph from which sessions are made. It is dropped once all of them are, unless sessions are to be replaced.
+pub trait Graph: Send {
     /// What the graph takes and gives.
     fn signature(&self) -> &Signature;
 

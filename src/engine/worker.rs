@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::forecast::{Load, Ran};
 use super::gate::Gate;
 use super::queue::{Job, Queue, Taken};
+use super::recycling::Spare;
 use super::session::{RunError, Scores, Session};
 use super::{Answer, TextError};
 use crate::metrics::model::ModelMetrics;
@@ -41,7 +42,11 @@ pub struct Shop {
 ///
 /// # Errors
 /// If the operating system gives no thread.
-pub fn spawn(shop: Arc<Shop>, mut session: Box<dyn Session>) -> std::io::Result<JoinHandle<()>> {
+pub fn spawn(
+    shop: Arc<Shop>,
+    mut session: Box<dyn Session>,
+    mut spare: Option<Spare>,
+) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("predictd-worker".to_owned()).spawn(move || {
         while shop.queue.wait() {
             let turn = shop.gate.wait_turn();
@@ -52,6 +57,9 @@ pub fn spawn(shop: Arc<Shop>, mut session: Box<dyn Session>) -> std::io::Result<
                 shop.queue.look_express(shop.gate.taken_for(shop.load_number));
             }
             shop.work_off(session.as_mut(), taken, || drop(turn));
+            if let Some(spare) = &mut spare {
+                spare.after_run(&mut session, &shop);
+            }
         }
     })
 }

@@ -187,7 +187,7 @@ pub async fn batch_predict(
     Deadline(deadline): Deadline,
     CacheControl(cache_use): CacheControl,
     caller: Caller,
-    Checked(request): Checked<BatchRequest>,
+    Checked(request, _memory): Checked<BatchRequest>,
 ) -> Result<Json<BatchAnswer>, ApiError> {
     let BatchRequest { options, bare } = request;
     rate_limit::take_rest(&app, &caller, options.texts.len())?;

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::App;
@@ -20,8 +20,8 @@ use crate::config::{Limits, Patience};
 use crate::engine::Refusal;
 use crate::metrics::{CutOff, Refused};
 
-/// Bytes of a body that are accounted for together.
-const STEP: usize = 64 << 10;
+/// Bytes of a body that are accounted for together; a body of fewer costs nothing.
+pub const FREE_BODY: usize = 16 << 10;
 /// Least memory for large bodies, in bytes.
 const LEAST_MEMORY: usize = 64 << 20;
 /// Longest body that a full server reads: the answer to its texts may be known, and then it needs no room.
@@ -93,9 +93,9 @@ pub trait RequestBody: Sized {
     fn check(&self, limits: &Limits) -> Result<(), ApiError>;
 }
 
-/// A body that was read and checked.
+/// A body that was read and checked, and its share of the memory for bodies: what was in the body is in the texts now.
 #[derive(Debug)]
-pub struct Checked<T>(pub T);
+pub struct Checked<T>(pub T, pub Option<OwnedSemaphorePermit>);
 
 impl<T: RequestBody + Send> FromRequest<Arc<App>> for Checked<T> {
     type Rejection = ApiError;
@@ -109,33 +109,38 @@ impl<T: RequestBody + Send> FromRequest<Arc<App>> for Checked<T> {
         }
         let parsed = T::parse(&bytes)?;
         parsed.check(&app.limits)?;
-        Ok(Self(parsed))
+        Ok(Self(parsed, memory))
     }
 }
 
-/// Memory for the large bodies of all requests together.
+/// Memory for the large bodies of all requests together, and the texts in them until they are answered.
 ///
 /// Without it, as many clients as there are connections could each leave most of a body here.
 #[derive(Debug)]
-pub struct BodyMemory(Semaphore);
+pub struct BodyMemory(Arc<Semaphore>);
 
 impl BodyMemory {
     /// Room for eight of the largest bodies, and for 64 MiB at least.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
-        let bytes = LEAST_MEMORY.max(8 * limits.max_body);
-        Self(Semaphore::new(bytes.div_ceil(STEP)))
+        Self(Arc::new(Semaphore::new(Self::bytes(limits).div_ceil(FREE_BODY))))
+    }
+
+    /// How much that is.
+    #[must_use]
+    pub fn bytes(limits: &Limits) -> usize {
+        LEAST_MEMORY.max(8 * limits.max_body)
     }
 
     /// Takes what a body of `length` bytes needs beyond what it holds. A first step is free.
-    fn grow<'a>(&'a self, held: &mut Option<SemaphorePermit<'a>>, length: usize) -> Result<(), Refusal> {
-        let holds = held.as_ref().map_or(0, SemaphorePermit::num_permits);
-        let missing = (length / STEP).saturating_sub(holds);
+    fn grow(&self, held: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), Refusal> {
+        let holds = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = (length / FREE_BODY).saturating_sub(holds);
         if missing == 0 {
             return Ok(());
         }
         let wanted = u32::try_from(missing).map_err(|_| Refusal::Overloaded)?;
-        let more = self.0.try_acquire_many(wanted).map_err(|_| Refusal::Overloaded)?;
+        let more = Arc::clone(&self.0).try_acquire_many_owned(wanted).map_err(|_| Refusal::Overloaded)?;
         match held {
             Some(held) => held.merge(more),
             None => *held = Some(more),
@@ -145,7 +150,7 @@ impl BodyMemory {
 }
 
 /// Reads a body to its end, within the limits of size and time.
-async fn read<'a>(mut body: Body, app: &'a App, memory: &mut Option<SemaphorePermit<'a>>) -> Result<Vec<u8>, ApiError> {
+async fn read(mut body: Body, app: &App, memory: &mut Option<OwnedSemaphorePermit>) -> Result<Vec<u8>, ApiError> {
     let Patience { body: longest, body_idle: longest_pause, .. } = app.patience;
     let end = Instant::now() + longest;
     let mut whole = Vec::new();

@@ -103,7 +103,7 @@ pub async fn predict(
     State(app): State<Arc<App>>,
     Deadline(deadline): Deadline,
     CacheControl(cache_use): CacheControl,
-    Checked(request): Checked<PredictRequest>,
+    Checked(request, _memory): Checked<PredictRequest>,
 ) -> Result<Json<Prediction>, ApiError> {
     let snapshot = app.registry.snapshot();
     let model = Arc::clone(snapshot.resolve(request.model.as_deref(), request.version.as_deref())?);

@@ -18,6 +18,7 @@ pub(super) struct ModelVectors {
     queue_seconds: HistogramVec,
     tokens: IntCounterVec,
     wasted: IntCounterVec,
+    recycled: IntCounterVec,
 }
 
 /// The metrics of one model version.
@@ -29,6 +30,7 @@ pub struct ModelMetrics {
     tokens: IntCounter,
     padding: IntCounter,
     wasted: IntCounter,
+    recycled: IntCounter,
 }
 
 impl ModelVectors {
@@ -62,6 +64,11 @@ impl ModelVectors {
                 "Texts that were run for a client that had left by the end.",
                 &LABELS,
             )?,
+            recycled: counter(
+                "predictd_recycled_sessions_total",
+                "Sessions that were replaced, as --recycle-runs asks for.",
+                &LABELS,
+            )?,
         })
     }
 
@@ -74,6 +81,7 @@ impl ModelVectors {
             tokens: self.tokens.with_label_values(&[model, version, "text"]),
             padding: self.tokens.with_label_values(&[model, version, "padding"]),
             wasted: self.wasted.with_label_values(&labels),
+            recycled: self.recycled.with_label_values(&labels),
         }
     }
 }
@@ -91,6 +99,11 @@ impl ModelMetrics {
     /// A text waited so long for its run.
     pub fn waited(&self, time: Duration) {
         self.queue_seconds.observe(time.as_secs_f64());
+    }
+
+    /// A worker got a new session.
+    pub fn recycled(&self) {
+        self.recycled.inc();
     }
 
     /// A text was run for nobody.

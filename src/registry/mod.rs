@@ -169,6 +169,14 @@ impl Snapshot {
         }
     }
 
+    /// Every version that answers.
+    pub fn loaded(&self) -> impl Iterator<Item = &Model> {
+        self.models.values().flat_map(BTreeMap::values).filter_map(|state| match state {
+            State::Ready(model) => Some(model.as_ref()),
+            State::Loading | State::Failed(_) => None,
+        })
+    }
+
     /// True if the default model answers: requests that name no model must not fail.
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -7,7 +7,7 @@ use super::policy::{CharacterSet, TextPolicy};
 use super::signature::{GraphInput, ScoreKind, Signature};
 use super::tensors::{Shape, TokenBatch, TokenRow, pack};
 use super::tokenizer::{TokenizeError, Tokenizer};
-use crate::config::TextDefaults;
+use crate::config::{OnOverflow, TextDefaults};
 
 /// Most padded tokens in one run of a windowed text: attention memory grows with the square
 /// of the length, and a text of a hundred windows must not take it all at once.
@@ -249,6 +249,13 @@ impl Pipeline {
         let length = longest(rows);
         let chunks = rows.chunks(rows_per_run(length));
         text.into_iter().chain(chunks.map(move |chunk| Shape { rows: chunk.len(), length }))
+    }
+
+    /// The largest run of one text of `length` tokens: several windows of it, for a model that reads long texts so.
+    #[must_use]
+    pub fn largest_run(&self, length: usize) -> Shape {
+        let windows = self.tokenizer().is_some_and(|tokenizer| tokenizer.on_overflow() == OnOverflow::Window);
+        Shape { rows: if windows { rows_per_run(length) } else { 1 }, length }
     }
 
     /// The runs that one text needs: one, unless it has more windows than a run may hold.

@@ -52,7 +52,8 @@ impl InProcess {
             forecast: Arc::new(Forecast::new(1)),
             tokenizers: encoding::pool(1).expect("a thread"),
             rules: Rules { workers: 1, ..predictd::rules(&settings) },
-            longest_check: LONGEST_CHECK,
+            recycle: 0,
+        longest_check: LONGEST_CHECK,
             texts: settings.texts,
             metrics: Arc::clone(&app.metrics),
         };

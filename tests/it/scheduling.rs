@@ -7,6 +7,7 @@ pub(crate) mod fake;
 mod faults;
 mod forecast;
 mod permits;
+mod recycling;
 mod stop;
 mod stress;
 

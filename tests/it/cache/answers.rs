@@ -113,6 +113,7 @@ fn a_version_that_is_loaded_again_does_not_find_what_it_answered_before() {
         forecast: Arc::new(Forecast::new(1)),
         tokenizers: encoding::pool(1).unwrap(),
         rules: one_worker(),
+        recycle: 0,
         longest_check: LONGEST_CHECK,
         texts: TextDefaults { on_overflow: OnOverflow::Truncate, markup: Markup::Reject },
         metrics: Arc::new(Metrics::new().unwrap()),

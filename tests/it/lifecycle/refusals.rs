@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Place;
-use crate::daemon::{PROGRAM, ends, predictd};
+use crate::daemon::{Daemon, PROGRAM, ends, predictd, serving};
 
 /// A start whose two ports are taken: whoever gets as far as binding ends with 1.
 struct Start {
@@ -183,4 +183,25 @@ fn other_machines_are_let_in_with_keys_only() {
     assert_eq!(made, 0, "{said}");
     let (code, said) = start.ends(&["--admin-listen", "0.0.0.0:0"]);
     assert!(code == 1 && said.contains("--listen 127.0.0.1"), "with a key it gets as far as binding: {said}");
+}
+
+#[test]
+fn more_memory_than_is_allowed_is_refused_with_its_parts() {
+    let start = Start::new();
+    let free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let said = start.refuses(&[&free[..], &["--memory-limit", "250000000"]].concat());
+    assert!(said.contains("and 239 MiB are allowed: ") && said.contains("--cache-bytes"), "{said}");
+    // The parts can be made smaller; and whoever says so starts it all the same.
+    let small = ["--memory-limit", "250000000", "--cache-bytes", "0", "--max-connections", "16", "--workers", "1"];
+    let fewer = ["--max-inflight-texts", "64", "--max-batch-texts", "64"];
+    let large = ["--memory-limit", "0"];
+    for options in [&[&small[..], &fewer].concat()[..], &large] {
+        let (models, data) = (start.place.models(), start.place.data.path());
+        let mut daemon = Daemon::start(&mut serving(models, data, options));
+        let line = daemon.logged("the server may need this much memory at most");
+        assert!(line["most_mib"].as_u64().is_some_and(|most| most > 50), "{line}");
+        daemon.signal("TERM");
+        let (status, log) = daemon.wait();
+        assert!(status.success(), "{log}");
+    }
 }

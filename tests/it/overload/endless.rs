@@ -109,6 +109,7 @@ fn a_model_that_never_answers_fails_and_the_next_one_is_loaded() {
         tokenizers: encoding::pool(1).unwrap(),
         rules: one_worker(),
         // Shorter than a server gives, for the sake of those who wait for this test.
+        recycle: 0,
         longest_check: Duration::from_millis(300),
         texts: TextDefaults { on_overflow: OnOverflow::Error, markup: Markup::Allow },
         metrics,

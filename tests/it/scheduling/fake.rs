@@ -36,7 +36,6 @@ struct Shared {
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     warm: bool,
     held: bool,
@@ -44,8 +43,17 @@ struct State {
     fail_next: bool,
     /// Texts that were run, in the order their runs began.
     run: Vec<String>,
+    /// Sessions that were made; nothing once no more can be made.
+    sessions: Option<usize>,
     inside: usize,
     most: usize,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let (warm, held, held_at, fail_next) = (false, false, None, false);
+        Self { warm, held, held_at, fail_next, run: Vec::new(), sessions: Some(0), inside: 0, most: 0 }
+    }
 }
 
 impl Fake {
@@ -79,6 +87,16 @@ impl Fake {
     /// Lets the next run that ends fail.
     pub(crate) fn fail_once(&self) {
         self.shared.state.lock().fail_next = true;
+    }
+
+    /// No session can be made any more.
+    pub(crate) fn refuse_sessions(&self) {
+        self.shared.state.lock().sessions = None;
+    }
+
+    /// Sessions that were made.
+    pub(crate) fn sessions(&self) -> usize {
+        self.shared.state.lock().sessions.unwrap_or_default()
     }
 
     /// Lets the runs end.
@@ -135,6 +153,10 @@ impl Graph for FakeGraph {
     }
 
     fn session(&mut self) -> Result<Box<dyn Session>, ManifestError> {
+        let mut state = self.shared.state.lock();
+        let sessions =
+            state.sessions.as_mut().ok_or_else(|| ManifestError::new("model.onnx", "the test asked for it"))?;
+        *sessions += 1;
         Ok(Box::new(FakeSession(Arc::clone(&self.shared))))
     }
 }

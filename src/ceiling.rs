@@ -1,0 +1,169 @@
+//! The most memory that the server may need: every part has a bound, and this adds them up.
+
+use std::fmt;
+
+use crate::config::{Limits, OnOverflow, Settings};
+use crate::engine::model::Model;
+use crate::http::body::{BodyMemory, FREE_BODY};
+use crate::memory::{self, cgroup};
+use crate::text::tokenizer::Tokenizer;
+
+/// An open connection whose request waits: the state of its tasks and buffers, as measured.
+const CONNECTION: u64 = 27 << 10;
+/// A text in work, but for its tokens and scores.
+const TEXT: u64 = 1 << 10;
+/// A token: its id and its segment.
+const TOKEN: u64 = 8;
+/// A score in an answer that is being written: a number in decimal and the bytes around it.
+const SCORE: u64 = 32;
+/// What else there is: rate limits, logs, metrics, the admin listener.
+const REST: u64 = 16 << 20;
+
+/// Logs the most memory that a server with these models may need.
+///
+/// # Errors
+/// One sentence, if that is more than it is allowed.
+pub fn check<'a>(settings: &Settings, models: impl IntoIterator<Item = &'a Model>) -> Result<(), String> {
+    let Some(resident) = memory::resident() else {
+        tracing::warn!("the system does not tell how much memory the server has: its limit is not checked");
+        return Ok(());
+    };
+    let mut loaded = Loaded { resident, ..Loaded::default() };
+    for model in models {
+        let pipeline = model.pipeline();
+        loaded.run = loaded.run.max(model.run_memory().unwrap_or_default());
+        loaded.tokens = loaded.tokens.max(pipeline.tokenizer().map_or(0, Tokenizer::max_tokens));
+        loaded.labels = loaded.labels.max(pipeline.labels().len());
+    }
+    let ceiling = Ceiling::of(settings, loaded);
+    let limit = settings.memory_limit.or_else(cgroup::limit).filter(|&limit| limit > 0);
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let (most, allowed) = (mib(ceiling.total()), limit.map(mib));
+    tracing::info!(most_mib = most, allowed_mib = allowed, "the server may need this much memory at most: {ceiling}");
+    match limit {
+        Some(limit) if ceiling.total() > limit => Err(format!(
+            "the server may need {most} MiB of memory, and {} MiB are allowed: {ceiling}. Lower what these options \
+             allow, or give it more; --memory-limit 0 starts it all the same",
+            mib(limit)
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What the models that are loaded were found to need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Loaded {
+    /// The process, now.
+    pub resident: u64,
+    /// The longest run of any model.
+    pub run: u64,
+    /// Tokens of the longest text that a model takes whole.
+    pub tokens: usize,
+    /// Scores of a text.
+    pub labels: usize,
+}
+
+/// The parts of the ceiling, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ceiling {
+    /// Models, sessions, the program.
+    pub resident: u64,
+    /// As many of the longest runs as there may be at a time.
+    pub runs: u64,
+    /// Bodies, and the texts that were read from them.
+    pub bodies: u64,
+    /// Texts in work: tokens and scores.
+    pub texts: u64,
+    /// Open connections.
+    pub connections: u64,
+    /// Answers that are kept.
+    pub cache: u64,
+}
+
+impl Ceiling {
+    /// The ceiling of a server with these settings and models.
+    #[must_use]
+    pub fn of(settings: &Settings, loaded: Loaded) -> Self {
+        let Limits { max_text_chars, max_inflight_texts, max_connections, .. } = settings.limits;
+        let small = max_connections as u64 * FREE_BODY as u64;
+        // Twice: the body as it came, and the texts in it.
+        let bodies = 2 * (BodyMemory::bytes(&settings.limits) as u64 + small);
+        // In windows, a text can be all the tokens that its characters can make.
+        let windows = settings.texts.on_overflow == OnOverflow::Window;
+        let tokens = if windows { loaded.tokens.max(max_text_chars) } else { loaded.tokens } as u64;
+        let text = |tokens: u64| TEXT + TOKEN * tokens + SCORE * loaded.labels as u64;
+        let texts = max_inflight_texts as u64;
+        Self {
+            resident: loaded.resident,
+            // One more than workers: the express worker.
+            runs: (settings.workers as u64 + 1) * loaded.run,
+            bodies,
+            // A token is a byte of some body at least.
+            texts: (texts * text(tokens)).min(texts * text(0) + TOKEN * bodies / 2),
+            connections: max_connections as u64 * CONNECTION,
+            cache: settings.cache_bytes as u64,
+        }
+    }
+
+    /// All of it, in bytes.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.resident + self.runs + self.bodies + self.texts + self.connections + self.cache + REST
+    }
+}
+
+/// The parts in MiB, with the options that set them.
+impl fmt::Display for Ceiling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        write!(
+            f,
+            "{} MiB now, {} for runs (--workers), {} for bodies (--max-body, --max-connections), {} for texts in work \
+             (--max-inflight-texts), {} for connections (--max-connections), {} for the cache (--cache-bytes)",
+            mib(self.resident),
+            mib(self.runs),
+            mib(self.bodies),
+            mib(self.texts),
+            mib(self.connections),
+            mib(self.cache)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::Parser;
+
+    const MIB: u64 = 1 << 20;
+
+    fn ceiling(options: &[&str], loaded: Loaded) -> Ceiling {
+        let all = ["predictd"].into_iter().chain(options.iter().copied());
+        Ceiling::of(&Settings::resolve(Cli::parse_from(all).serve).unwrap(), loaded)
+    }
+
+    #[test]
+    fn every_part_follows_its_option() {
+        let loaded = Loaded { resident: 100 * MIB, run: 10 * MIB, tokens: 512, labels: 77 };
+        let usual = ceiling(&["--workers", "4"], loaded);
+        assert_eq!((usual.resident, usual.runs, usual.cache), (100 * MIB, 50 * MIB, 64 * MIB));
+        // 64 MiB of large bodies and 16 KiB for each of 1,024 connections, as bytes and as texts.
+        assert_eq!((usual.bodies, usual.connections), (160 * MIB, 27 * MIB));
+        assert_eq!(usual.texts, 4_096 * (1_024 + 8 * 512 + 32 * 77));
+        assert_eq!(usual.total(), [100, 50, 64, 160, 27, 16].map(|mib| mib * MIB).iter().sum::<u64>() + usual.texts);
+        let small = ceiling(
+            &["--max-connections", "64", "--max-inflight-texts", "1024", "--cache-bytes", "0", "--workers", "1"],
+            loaded,
+        );
+        assert_eq!((small.runs, small.cache, small.connections * 16), (20 * MIB, 0, usual.connections));
+        assert!(small.texts * 4 == usual.texts && small.bodies < usual.bodies);
+    }
+
+    #[test]
+    fn texts_in_windows_cannot_have_more_tokens_than_bodies_have_bytes() {
+        let loaded = Loaded { tokens: 512, ..Loaded::default() };
+        let windows = ceiling(&["--on-overflow", "window"], loaded);
+        assert_eq!(windows.texts, 4_096 * 1_024 + 8 * windows.bodies / 2);
+    }
+}
