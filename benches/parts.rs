@@ -1,0 +1,131 @@
+//! The server's own work on a text, part by part: what of it is spent outside the model's run.
+//!
+//! `cargo bench --bench parts` measures all, `cargo bench --bench parts -- NAME` those whose names begin so.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark may panic")]
+
+use std::hint::black_box;
+use std::path::Path;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use predictd::config::{Markup, OnOverflow, TextDefaults};
+use predictd::engine::batching::window::{Candidate, Caps, Fit};
+use predictd::engine::batching::{Id, Line, Policy, Situation, Waiting, due};
+use predictd::engine::cost::{Cost, Sample};
+use predictd::text::heads::Head;
+use predictd::text::manifest::Manifest;
+use predictd::text::pipeline::{Encoded, Pipeline};
+use predictd::text::signature::{GraphInput, ScoreKind, Signature};
+use predictd::text::tensors::Shape;
+
+/// The server's own allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What runs of the shipped MiniLM cost.
+const COST: Cost = Cost { run: 0.73e-3, token: 63e-6, square: 20e-9 };
+const CAPS: Caps = Caps { rows: 64, tokens: 256, time: 200_000 };
+const QUESTION: &str = "My new card has not come yet, where is it?";
+
+/// Lengths as questions and mails have them: many of about twenty tokens, few of hundreds.
+fn length(number: u64) -> usize {
+    // A lognormal distribution with the median 22 and a 90th percentile of 64, at evenly spread quantiles.
+    const QUANTILES: [usize; 16] = [5, 8, 10, 12, 14, 16, 18, 21, 23, 27, 31, 36, 43, 54, 75, 140];
+    QUANTILES[usize::try_from(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60).unwrap()]
+}
+
+fn line(texts: u64) -> Line {
+    let mut line = Line::default();
+    for id in 0..texts {
+        let (length, arrived, deadline) = (length(id), id * 100, id * 100 + 10_000_000);
+        let alone = COST.micros(Shape { rows: 1, length }, 1.0);
+        let candidate = Candidate { length, alone, deadline };
+        let due = due(arrived, deadline, alone, alone);
+        line.push(id, Waiting { candidate, arrived, due, bulk: false, joins: true });
+    }
+    line
+}
+
+/// Pushing a text, and choosing one text and those that run beside it, among so many that wait.
+fn policy(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("policy");
+    let situation =
+        |idle| Situation { fit: Fit { now: 1_000_000, cost: &COST, slowdown: 1.0, caps: CAPS }, idle, crowded: false };
+    for waiting in [1, 32, 1_024, 4_096] {
+        let full = || line(waiting);
+        group.bench_function(BenchmarkId::new("take", waiting), |bencher| {
+            bencher.iter_batched_ref(
+                full,
+                |line| black_box(line.take(Policy::Window, &situation(0))),
+                BatchSize::LargeInput,
+            );
+        });
+        let (length, id): (_, Id) = (20, waiting);
+        let alone = COST.micros(Shape { rows: 1, length }, 1.0);
+        let candidate = Candidate { length, alone, deadline: 10_000_000 };
+        let text = Waiting { candidate, arrived: 0, due: 1_000, bulk: false, joins: true };
+        group.bench_function(BenchmarkId::new("push", waiting), |bencher| {
+            bencher.iter_batched_ref(full, |line| line.push(id, black_box(text)), BatchSize::LargeInput);
+        });
+    }
+    group.finish();
+    let shapes = [(1, 8), (1, 32), (8, 16), (1, 128), (4, 8), (8, 32), (1, 256), (16, 16)];
+    let samples = shapes.map(|(rows, length)| {
+        let shape = Shape { rows, length };
+        Sample { shape, seconds: COST.of(shape) }
+    });
+    criterion.bench_function("cost/fit", |bencher| bencher.iter(|| Cost::fit(black_box(&samples))));
+}
+
+fn pipeline() -> Pipeline {
+    let mut manifest = Manifest::read(Path::new("models/banking77-minilm/1")).unwrap();
+    let signature = Signature {
+        input: GraphInput::Tokens(Vec::new()),
+        scores: ScoreKind::Logits,
+        width: 77,
+        batch_dependent: false,
+        labels: None,
+        many_labels: false,
+    };
+    let texts = TextDefaults { on_overflow: OnOverflow::Truncate, markup: Markup::Reject };
+    Pipeline::assemble(&mut manifest, &signature, texts).unwrap()
+}
+
+/// From a text to tokens, and from tokens to the tensors of a run.
+fn tokenizer(criterion: &mut Criterion) {
+    let pipeline = pipeline();
+    let mut group = criterion.benchmark_group("tokenizer");
+    let texts = [("question", 1), ("page", 50), ("three times what the model reads", 150)];
+    for (name, times) in texts {
+        let text = [QUESTION].repeat(times).join(" ");
+        group.bench_function(BenchmarkId::new("policy", name), |bencher| {
+            bencher.iter_batched(|| text.clone(), |text| pipeline.policy().apply(text), BatchSize::SmallInput);
+        });
+        group.bench_function(BenchmarkId::new("encode", name), |bencher| {
+            bencher.iter_batched(|| text.clone(), |text| pipeline.encode(text).unwrap(), BatchSize::SmallInput);
+        });
+    }
+    let encoded: Vec<Encoded> = (0..16).map(|number| pipeline.sample(length(number)).unwrap()).collect();
+    for rows in [1, 16] {
+        group.bench_function(BenchmarkId::new("pad", rows), |bencher| {
+            bencher.iter(|| pipeline.batch(black_box(&encoded).iter().take(rows)));
+        });
+    }
+    group.finish();
+}
+
+/// From scores to a decision.
+fn heads(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("heads");
+    for labels in [2_u16, 77, 1_000] {
+        let logits: Vec<f32> = (0..labels).map(|label| (f32::from(label) * 0.7).sin() * 5.0).collect();
+        group.bench_function(BenchmarkId::new("softmax", labels), |bencher| {
+            let decide = |logits| Head::SingleLabel.decide(logits, None, usize::from(labels)).unwrap();
+            bencher.iter_batched(|| logits.clone(), decide, BatchSize::SmallInput);
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(parts, policy, tokenizer, heads);
+criterion_main!(parts);
