@@ -6,8 +6,8 @@
 
 use serde_json::Value;
 
-/// Bytes read at first for each token that is kept: more than ordinary text needs.
-const BYTES_PER_TOKEN: usize = 8;
+/// Bytes read at first for each token that is kept: more than ordinary text needs, which has four or five.
+const BYTES_PER_TOKEN: usize = 6;
 /// How much more is read if that was not enough.
 const GROWTH: usize = 4;
 /// How far the next space between two words may be.
@@ -52,7 +52,7 @@ pub fn beginnings(text: &str, tokens: usize) -> impl Iterator<Item = &str> {
 /// The place of the first space between two plain characters at or after a byte.
 fn space_after(text: &str, bytes: usize) -> Option<usize> {
     // What is hardly longer is read as it is.
-    let rest = text.as_bytes().get(bytes..).filter(|rest| rest.len() > bytes)?;
+    let rest = text.as_bytes().get(bytes..).filter(|rest| rest.len() > bytes / 4)?;
     let between =
         |three: &[u8]| matches!(three, [a, b' ', c] if a.is_ascii_alphanumeric() && c.is_ascii_alphanumeric());
     rest.windows(3).take(LONGEST_WORD).position(between).map(|place| bytes + place + 1)
@@ -67,7 +67,7 @@ mod tests {
     fn beginnings_end_between_words_and_the_last_is_the_text() {
         let text = "abcd efgh ".repeat(100);
         let ends: Vec<usize> = beginnings(&text, 1).map(str::len).collect();
-        assert_eq!(ends, [19, 69, 259, 1_000]);
+        assert_eq!(ends, [14, 49, 194, 769, 1_000]);
         assert!(beginnings(&text, 1).all(|beginning| beginning.ends_with(char::is_alphanumeric) || beginning == text));
         assert_eq!(beginnings("short text", 100).count(), 1);
     }
