@@ -15,6 +15,8 @@ use crate::process::{Client, Process, golden_texts};
 
 const CLIENTS: usize = 32;
 const DEFAULT_REQUESTS: usize = 100_000;
+/// How often memory is read.
+const READINGS: usize = 400;
 
 /// What a request must get.
 enum Expect {
@@ -45,7 +47,8 @@ fn request(n: usize, texts: &[(String, String)]) -> (String, String, Expect) {
             )
         }
         16 => {
-            let long = format!("{text} ").repeat(60);
+            // Of every length up to more than the model reads.
+            let long = format!("{text} ").repeat(1 + n / 20 % 60);
             post("/predict", serde_json::json!({ "text": long }), Expect::Status(200))
         }
         17 => post("/predict", serde_json::json!({ "text": " " }), Expect::Status(422)),
@@ -101,6 +104,7 @@ pub(crate) fn run(arguments: &[String]) {
     let (next, left, wrong) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
     let statuses: Mutex<BTreeMap<u16, usize>> = Mutex::default();
     let (before, start) = (server.resident_mib(), Instant::now());
+    let memory: Mutex<Vec<f64>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| {
@@ -109,6 +113,9 @@ pub(crate) fn run(arguments: &[String]) {
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     if n >= requests {
                         return;
+                    }
+                    if n % (requests / READINGS).max(1) == 0 {
+                        memory.lock().unwrap().push(server.resident_mib());
                     }
                     // One in ten, spread over all kinds.
                     let (path, body, expect) = request(n / 10 * 9 + n % 10, &texts);
@@ -135,7 +142,23 @@ pub(crate) fn run(arguments: &[String]) {
         left.load(Ordering::Relaxed)
     );
     println!("answered {answered}, by status {statuses:?}, wrong {}", wrong.len());
-    println!("resident memory {before:.0} MiB before, {:.0} MiB after", server.resident_mib());
+    let memory = memory.into_inner().unwrap();
+    let median = |readings: &[f64]| {
+        let mut sorted = readings.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    };
+    // The first tenth fills the runtime's buffers.
+    let settled = &memory[memory.len() / 10..];
+    let quarter = (settled.len() / 4).max(1);
+    let (first, last) = (median(&settled[..quarter]), median(&settled[settled.len() - quarter..]));
+    println!(
+        "resident memory {before:.0} MiB before, {:.0} MiB after; median of the first quarter {first:.1} MiB, of the \
+         last {last:.1} MiB ({:+.1} %), most {:.1} MiB",
+        server.resident_mib(),
+        (last / first - 1.0) * 100.0,
+        memory.iter().copied().fold(0.0, f64::max)
+    );
     let health = Client::connect(&server.address).request("GET", "/health", "").0;
     println!("health afterwards: {health}");
     for difference in wrong.iter().take(5) {
