@@ -26,8 +26,9 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    if matches!(command, Command::Serve(_)) && !config::runtime_telemetry_is_off() {
-        return restart_without_telemetry();
+    let missing = config::missing_library_variables();
+    if matches!(command, Command::Serve(_)) && !missing.is_empty() {
+        return restart_with(missing);
     }
     let outcome = match command {
         Command::Serve(args) => serve(*args),
@@ -46,21 +47,22 @@ fn main() -> ExitCode {
     }
 }
 
-/// Replaces this process by itself with ONNX Runtime's telemetry switched off.
+/// Replaces this process by itself with variables that libraries read when they are loaded.
 ///
-/// The official library reads a variable when it is initialised, and otherwise opens a
-/// database in the user's home before it can be told to stop. A process cannot safely change
-/// its own environment once it has threads; starting anew can, and keeps the process id.
-fn restart_without_telemetry() -> ExitCode {
-    let (name, value) = config::TELEMETRY_OFF;
+/// The official library, for one, opens a database in the user's home before it can be told not to. A process cannot
+/// safely change its own environment once it has threads; starting anew can, and keeps the process id.
+fn restart_with(variables: Vec<(&'static str, &'static str)>) -> ExitCode {
     let mut arguments = std::env::args_os();
     let name_of_program = arguments.next().unwrap_or_default();
     let error = match std::env::current_exe() {
         // `exec` returns only if it fails.
-        Ok(program) => process::Command::new(program).arg0(name_of_program).args(arguments).env(name, value).exec(),
+        Ok(program) => process::Command::new(program).arg0(name_of_program).args(arguments).envs(variables).exec(),
         Err(error) => error,
     };
-    eprintln!("predictd: the program could not start itself with {name}={value} ({error}): set that variable yourself");
+    eprintln!(
+        "predictd: the program could not start itself with {:?} ({error}): set these variables yourself",
+        config::LIBRARY_VARIABLES
+    );
     ExitCode::FAILURE
 }
 

@@ -11,11 +11,14 @@
 )]
 
 mod answer;
+mod bare;
 mod cache;
+mod closed_loop;
 mod footprint;
 mod hostile;
 mod latencies;
 mod latency;
+mod limit;
 mod mixed_load;
 mod open_loop;
 mod overload;
@@ -41,8 +44,10 @@ const SHORT: &[Benchmark] = &[
     ("cache", |_| cache::run()),
 ];
 
-/// Minutes each: by name only.
+/// Minutes each, or with arguments: by name only.
 const LONG: &[Benchmark] = &[
+    ("closed_loop", closed_loop::run),
+    ("limit", limit::run),
     ("open_loop", open_loop::run),
     ("overload", overload::run),
     ("stuck_clients", stuck_clients::run),

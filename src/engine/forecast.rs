@@ -4,7 +4,7 @@
 //! serves models in turn, so in each round every model with work has one run: a model's wait is the number of its runs
 //! times the length of a round, and never more than all work there is. A slow model does not make a cheap one refuse.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -27,7 +27,6 @@ pub struct Load {
     /// Predicted time of a run of its own for every text inside, in nanoseconds, added up.
     work: AtomicU64,
     means: Mutex<Means>,
-    crowded: AtomicBool,
 }
 
 /// Moving means over runs.
@@ -93,17 +92,6 @@ impl Load {
         Entered { load: Arc::clone(self), work }
     }
 
-    /// True while there has been more work than can be done for some time.
-    #[must_use]
-    pub fn is_crowded(&self) -> bool {
-        self.crowded.load(Ordering::Relaxed)
-    }
-
-    /// Says whether there has been more work than can be done for some time.
-    pub fn set_crowded(&self, crowded: bool) {
-        self.crowded.store(crowded, Ordering::Relaxed);
-    }
-
     /// Seconds of work inside, and of a run.
     fn now(&self) -> (f64, f64) {
         let means = self.means();
@@ -146,7 +134,7 @@ impl Forecast {
     pub fn register(&self, cost: Cost) -> Arc<Load> {
         // Until there are runs, one is taken to be of one short text.
         let means = Means { run: cost.of(Shape { rows: 1, length: FIRST_GUESS }), slowdown: 1.0, pace: 1.0 };
-        let load = Load { cost, work: AtomicU64::new(0), means: Mutex::new(means), crowded: AtomicBool::new(false) };
+        let load = Load { cost, work: AtomicU64::new(0), means: Mutex::new(means) };
         let load = Arc::new(load);
         let mut loads = self.loads.lock();
         loads.retain(|load| load.strong_count() > 0);

@@ -118,10 +118,10 @@ impl Drop for Left<'_> {
     }
 }
 
-/// The wait that callers bear for long, if `max_wait` is what they bear in a burst.
+/// The wait that is an overload if it lasts, where none may be longer than `max_wait`.
 #[must_use]
 pub fn patience(max_wait: Duration) -> Duration {
-    max_wait / 10
+    max_wait / 2
 }
 
 /// Admits requests to models.
@@ -240,8 +240,6 @@ impl Engine {
     /// Whether the texts to run can be answered in time, as far as that can be told.
     fn in_time(&self, model: &Model, lookup: &Lookup, deadline: Instant) -> Result<(), Refusal> {
         let left = deadline.saturating_duration_since(Instant::now());
-        // Under an overload that lasts, whoever is let in is answered soon; a burst may queue for longer.
-        let longest = if model.work().is_crowded() { patience(self.max_wait) } else { self.max_wait };
         let (wait, own) = (model.wait(), model.time_for(lookup.to_run()));
         if own >= left {
             // However little there is to do: to try again with as little time would not help.
@@ -249,7 +247,7 @@ impl Engine {
         }
         // A forecast is not exact: the last quarter of the time is kept for what it did not know.
         let late = !wait.is_zero() && wait.saturating_add(own) > left.saturating_sub(left / 4);
-        if wait > longest || late {
+        if wait > self.max_wait || late {
             return Err(self.refused(Refused::Overloaded, Refusal::Overloaded));
         }
         Ok(())

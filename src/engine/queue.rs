@@ -128,6 +128,8 @@ struct State {
     express: Option<express::Waiting>,
     /// When there was little work last.
     calm: Micros,
+    /// There has been too much for some time.
+    crowded: bool,
 }
 
 impl Queue {
@@ -250,16 +252,14 @@ impl Queue {
         let patience = self.rules.patience.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a forecast")]
         let wait = state.line.work() as f64 * pace / (1e6 * self.rules.workers.max(1) as f64);
-        let was = self.load.is_crowded();
+        let was = state.crowded;
         // It is over only when the queue is clearly shorter than that at which it began.
         if wait < if was { patience / 2.0 } else { patience } {
             state.calm = now;
         }
-        let crowded = u128::from(now - state.calm) > 2 * self.rules.patience.as_micros() || (was && state.calm != now);
-        if crowded != was {
-            self.load.set_crowded(crowded);
-        }
-        crowded
+        state.crowded =
+            u128::from(now - state.calm) > 2 * self.rules.patience.as_micros() || (was && state.calm != now);
+        state.crowded
     }
 
     /// Lets the workers finish what waits and then end.

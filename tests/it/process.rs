@@ -206,8 +206,9 @@ fn no_telemetry_is_kept() {
     assert!(odd.is_file(), "arguments survive the restart");
     if let Ok(environment) = std::fs::read(format!("/proc/{}/environ", daemon.child.id())) {
         // The process that was started is the one that runs, with the variable set.
-        let mut variables = environment.split(|&byte| byte == 0);
-        assert!(variables.any(|variable| variable == b"ORT_DISABLE_TELEMETRY=1"));
+        let variables: Vec<&[u8]> = environment.split(|&byte| byte == 0).collect();
+        assert!(variables.contains(&&b"ORT_DISABLE_TELEMETRY=1"[..]), "telemetry");
+        assert!(variables.contains(&&b"MALLOC_MMAP_THRESHOLD_=262144"[..]), "memory is given back");
         let line = std::fs::read(format!("/proc/{}/cmdline", daemon.child.id())).unwrap();
         let now: Vec<&[u8]> = line.split(|&byte| byte == 0).filter(|argument| !argument.is_empty()).collect();
         let then: Vec<&[u8]> = [PROGRAM].iter().chain(&arguments).map(|argument| argument.as_bytes()).collect();
