@@ -160,6 +160,7 @@ impl Runtime for OnnxRuntime {
         let names = if labels.is_empty() { manifest.labels.clone().unwrap_or_default() } else { labels.clone() };
         let choice = choice.filter(|choice| !choice.many).map(|output| Choice { output, names, numbers });
         let mut session = OnnxSession {
+            one_thread: self.threads == 1,
             input: input.clone(),
             output: scores.output,
             choice,
@@ -252,6 +253,7 @@ impl Graph for OnnxGraph {
             None => self.weights.session().map_err(|e| ManifestError::new(&self.name, explain(&e)))?,
         };
         Ok(Box::new(OnnxSession {
+            one_thread: self.weights.threads == 1,
             session,
             input: self.signature.input.clone(),
             output: self.output.clone(),
@@ -272,6 +274,7 @@ fn explain(error: &ort::Error) -> String {
 }
 
 struct OnnxSession {
+    one_thread: bool,
     session: ort::session::Session,
     input: GraphInput,
     output: Output,
@@ -281,6 +284,10 @@ struct OnnxSession {
 }
 
 impl Session for OnnxSession {
+    fn runs_here(&self) -> bool {
+        self.one_thread
+    }
+
     fn run(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, RunError> {
         let scores = self.run_unchecked(batch, deadline)?;
         let shape = || scores.values.shape().iter().map(|&n| i64::try_from(n).unwrap_or(-1)).collect();

@@ -1,7 +1,8 @@
 //! What a run costs, by its shape. Pure.
 //!
 //! A run of `n` rows padded to `L` tokens takes about `a + b·nL + c·nL²` seconds: `a` for starting the graph and reading
-//! its weights, `b` for every token, `c` for attention. Fitted to a few runs at load.
+//! its weights, `b` for every token, `c` for attention. Fitted to a few runs
+//! at load, and to all runs from then on.
 
 use crate::text::tensors::Shape;
 
@@ -56,24 +57,99 @@ impl Cost {
         if self.token > 0.0 { self.run / self.token } else { f64::INFINITY }
     }
 
-    /// The cost with no negative part whose relative errors have the least sum of squares.
+    /// The cost that fits these runs best; nothing if they tell nothing.
+    #[must_use]
+    pub fn fit(samples: &[Sample]) -> Option<Self> {
+        let mut evidence = Evidence::default();
+        for &sample in samples {
+            evidence.add(sample);
+        }
+        evidence.cost()
+    }
+}
+
+/// What measured runs say about the cost, added up: the normal equations of a least squares fit.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Evidence {
+    products: [[f64; 3]; 3],
+    sums: [f64; 3],
+}
+
+impl Evidence {
+    /// What is known of a cost: runs of it in usual shapes, `weight` of each.
+    #[must_use]
+    pub fn of(cost: &Cost, weight: f64) -> Self {
+        const SHAPES: [(usize, usize); 6] = [(1, 8), (1, 32), (1, 128), (1, 256), (8, 16), (16, 16)];
+        let mut evidence = Self::default();
+        for (rows, length) in SHAPES {
+            let shape = Shape { rows, length };
+            evidence.add(Sample { shape, seconds: cost.of(shape) });
+        }
+        evidence.fade(weight);
+        evidence
+    }
+
+    /// Adds a run. Errors count relatively: a short run as much as a long one.
+    pub fn add(&mut self, sample: Sample) {
+        if sample.seconds <= 0.0 {
+            return;
+        }
+        let row = features(sample.shape).map(|feature| feature / sample.seconds);
+        for (line, own) in self.products.iter_mut().zip(row) {
+            line.iter_mut().zip(row).for_each(|(cell, other)| *cell += own * other);
+        }
+        self.sums.iter_mut().zip(row).for_each(|(sum, own)| *sum += own);
+    }
+
+    /// Makes everything so far count for `factor` of what it did.
+    pub fn fade(&mut self, factor: f64) {
+        self.products.iter_mut().flatten().chain(&mut self.sums).for_each(|cell| *cell *= factor);
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        let cells = self.products.iter_mut().flatten().chain(&mut self.sums);
+        cells.zip(other.products.iter().flatten().chain(&other.sums)).for_each(|(cell, more)| *cell += more);
+        self
+    }
+
+    /// The cost with no negative part whose relative errors have the least sum of squares; nothing without a run.
     ///
     /// With three parts, every choice of parts that are not zero can be tried: the best feasible one is the solution
     /// of the non-negative problem (its Karush-Kuhn-Tucker conditions name one such choice).
     #[must_use]
-    pub fn fit(samples: &[Sample]) -> Option<Self> {
-        let rows: Vec<[f64; 3]> = samples
-            .iter()
-            .filter(|sample| sample.seconds > 0.0)
-            .map(|sample| features(sample.shape).map(|feature| feature / sample.seconds))
-            .collect();
-        let error = |parts: [f64; 3]| rows.iter().map(|row| (dot(*row, parts) - 1.0).powi(2)).sum::<f64>();
+    pub fn cost(&self) -> Option<Cost> {
+        // But for a constant, the sum of squares.
+        let error =
+            |parts: [f64; 3]| dot(parts, self.products.map(|line| dot(line, parts))) - 2.0 * dot(self.sums, parts);
         let chosen = (1_u8..8).map(|mask| [mask & 1 != 0, mask & 2 != 0, mask & 4 != 0]);
         chosen
-            .filter_map(|chosen| least_squares(&rows, chosen))
+            .filter_map(|chosen| self.least_squares(chosen))
             .filter(|parts| parts.iter().all(|&part| part >= 0.0))
             .min_by(|a, b| error(*a).total_cmp(&error(*b)))
-            .map(|[run, token, square]| Self { run, token, square })
+            .map(|[run, token, square]| Cost { run, token, square })
+    }
+
+    /// The best parts among the chosen; nothing if the runs do not tell them apart.
+    #[expect(clippy::indexing_slicing, reason = "every index is below the fixed sizes")]
+    fn least_squares(&self, chosen: [bool; 3]) -> Option<[f64; 3]> {
+        // Each column scaled to length 1: tokens and their squares differ by orders of magnitude.
+        let size: [f64; 3] = std::array::from_fn(|i| self.products[i][i].sqrt());
+        if (0..3).any(|i| chosen[i] && size[i] == 0.0) {
+            return None;
+        }
+        let mut matrix = [[0.0; 4]; 3];
+        for i in 0..3 {
+            matrix[i][i] = 1.0;
+            for j in (0..3).filter(|&j| chosen[i] && chosen[j]) {
+                matrix[i][j] = self.products[i][j] / (size[i] * size[j]);
+            }
+            matrix[i][3] = if chosen[i] { self.sums[i] / size[i] } else { 0.0 };
+        }
+        let solved = solve(matrix)?;
+        let parts: [f64; 3] = std::array::from_fn(|i| if chosen[i] { solved[i] / size[i] } else { 0.0 });
+        parts.iter().all(|part| part.is_finite()).then_some(parts)
     }
 }
 
@@ -86,28 +162,6 @@ fn features(shape: Shape) -> [f64; 3] {
 
 fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-/// Solves `rows · parts = 1` by least squares over the chosen parts; nothing if the rows do not tell them apart.
-#[expect(clippy::indexing_slicing, reason = "every index is below the fixed sizes")]
-fn least_squares(rows: &[[f64; 3]], chosen: [bool; 3]) -> Option<[f64; 3]> {
-    // The normal equations, each column scaled to length 1: tokens and their squares differ by orders of magnitude.
-    let column = |i: usize| rows.iter().map(move |row| row[i]);
-    let size: [f64; 3] = std::array::from_fn(|i| column(i).map(|x| x * x).sum::<f64>().sqrt());
-    if (0..3).any(|i| chosen[i] && size[i] == 0.0) {
-        return None;
-    }
-    let mut matrix = [[0.0; 4]; 3];
-    for i in 0..3 {
-        matrix[i][i] = 1.0;
-        for j in (0..3).filter(|&j| chosen[i] && chosen[j]) {
-            matrix[i][j] = column(i).zip(column(j)).map(|(a, b)| a * b).sum::<f64>() / (size[i] * size[j]);
-        }
-        matrix[i][3] = if chosen[i] { column(i).sum::<f64>() / size[i] } else { 0.0 };
-    }
-    let solved = solve(matrix)?;
-    let parts: [f64; 3] = std::array::from_fn(|i| if chosen[i] { solved[i] / size[i] } else { 0.0 });
-    parts.iter().all(|part| part.is_finite()).then_some(parts)
 }
 
 /// Gauss elimination of three equations whose matrix has ones on its diagonal.
@@ -167,6 +221,24 @@ mod tests {
         assert_eq!(Cost::fit(&[Sample { shape, seconds: 0.0 }]), None);
         let one = Cost::fit(&[Sample { shape, seconds: 2.0 }]).unwrap();
         assert!((one.of(shape) - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_seen_outweighs_what_was_wrong_at_first() {
+        let (wrong, right) =
+            (Cost { token: 2e-4, square: 1e-6, ..Cost::default() }, Cost { run: 1e-3, token: 6e-5, square: 0.0 });
+        let (before, mut seen) = (Evidence::of(&wrong, 8.0), Evidence::default());
+        for run in 0..2_000_usize {
+            seen.fade(1.0 - 1.0 / 512.0);
+            let shape = Shape { rows: 1, length: 8 + run * 7 % 24 };
+            seen.add(Sample { shape, seconds: right.of(shape) });
+        }
+        let found = before.and(&seen).cost().unwrap();
+        assert!(
+            (found.run / right.run - 1.0).abs() < 0.2 && (found.token / right.token - 1.0).abs() < 0.2,
+            "{found:?}"
+        );
+        assert!(before.cost().is_some_and(|before| (before.token / wrong.token - 1.0).abs() < 1e-6));
     }
 
     proptest! {

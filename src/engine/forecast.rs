@@ -10,23 +10,41 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::cost::Cost;
+use super::cost::{Cost, Evidence, Sample};
+use super::session::Took;
 use crate::text::tensors::Shape;
 
 /// A new run counts this part of a mean: about the last twenty runs matter.
 const MEMORY: f64 = 1.0 / 16.0;
 /// How far runs may be from their prediction: what is further off is an accident.
 const FURTHEST: (f64, f64) = (0.25, 4.0);
+/// The same for what a run costs: about the last five hundred runs matter.
+const LEARNING: f64 = 1.0 / 512.0;
+/// What was measured at first counts as much as so many runs in each of six shapes.
+const FIRST_WEIGHT: f64 = 8.0;
+/// So many runs are added up before they change anything.
+const RUNS_PER_FIT: u32 = 16;
 /// Tokens of a text of which nothing is known.
 const FIRST_GUESS: usize = 16;
 
 /// One model's work.
 #[derive(Debug)]
 pub struct Load {
-    cost: Cost,
+    learned: Mutex<Learned>,
     /// Predicted time of a run of its own for every text inside, in nanoseconds, added up.
     work: AtomicU64,
     means: Mutex<Means>,
+}
+
+/// What runs cost, as they are measured.
+#[derive(Debug)]
+struct Learned {
+    cost: Cost,
+    /// From before the model served.
+    before: Evidence,
+    /// From the runs since, the last ones most.
+    since: Evidence,
+    runs: u32,
 }
 
 /// Moving means over runs.
@@ -48,14 +66,14 @@ pub struct Ran {
     /// Predicted time of a run of its own for each of its texts, added up.
     pub alone: Duration,
     /// How long it took.
-    pub took: Duration,
+    pub took: Took,
 }
 
 impl Load {
-    /// What a run costs.
+    /// What a run costs, as far as is known by now.
     #[must_use]
-    pub fn cost(&self) -> &Cost {
-        &self.cost
+    pub fn cost(&self) -> Cost {
+        self.learned.lock().cost
     }
 
     /// How runs have been of late.
@@ -66,7 +84,8 @@ impl Load {
 
     /// A run has ended.
     pub fn ran(&self, run: &Ran) {
-        let (took, predicted) = (run.took.as_secs_f64(), self.cost.of(run.shape));
+        let (took, predicted) = (run.took.time.as_secs_f64(), self.cost().of(run.shape));
+        self.learn(Sample { shape: run.shape, seconds: run.took.busy.as_secs_f64() });
         let mut means = self.means.lock();
         let towards = |mean: &mut f64, value: f64| *mean += MEMORY * (value - *mean);
         towards(&mut means.run, took);
@@ -78,10 +97,27 @@ impl Load {
         }
     }
 
+    /// Corrects what a run is said to cost by what one has cost.
+    fn learn(&self, run: Sample) {
+        let mut learned = self.learned.lock();
+        let expected = learned.cost.of(run.shape);
+        if !(FURTHEST.0 * expected..=FURTHEST.1 * expected).contains(&run.seconds) {
+            return;
+        }
+        learned.since.fade(1.0 - LEARNING);
+        learned.since.add(run);
+        learned.runs = learned.runs.wrapping_add(1);
+        if learned.runs.is_multiple_of(RUNS_PER_FIT)
+            && let Some(cost) = learned.before.and(&learned.since).cost()
+        {
+            learned.cost = cost;
+        }
+    }
+
     /// Predicted time of a run: what runs took at best, not what they take just now.
     #[must_use]
     pub fn predicted(&self, shape: Shape) -> Duration {
-        Duration::try_from_secs_f64(self.cost.of(shape)).unwrap_or(Duration::MAX)
+        Duration::try_from_secs_f64(self.cost().of(shape)).unwrap_or(Duration::MAX)
     }
 
     /// Counts work until what is returned is dropped.
@@ -134,7 +170,9 @@ impl Forecast {
     pub fn register(&self, cost: Cost) -> Arc<Load> {
         // Until there are runs, one is taken to be of one short text.
         let means = Means { run: cost.of(Shape { rows: 1, length: FIRST_GUESS }), slowdown: 1.0, pace: 1.0 };
-        let load = Load { cost, work: AtomicU64::new(0), means: Mutex::new(means) };
+        let before = Evidence::of(&cost, FIRST_WEIGHT);
+        let learned = Learned { cost, before, since: Evidence::default(), runs: 0 };
+        let load = Load { learned: Mutex::new(learned), work: AtomicU64::new(0), means: Mutex::new(means) };
         let load = Arc::new(load);
         let mut loads = self.loads.lock();
         loads.retain(|load| load.strong_count() > 0);
@@ -181,8 +219,10 @@ mod tests {
         Cost { run: milliseconds / 1e3, ..Cost::default() }
     }
 
+    /// A run that was not on the processor all the time.
     fn ran(milliseconds: u32, texts: u32) -> Ran {
-        Ran { shape: Shape { rows: 1, length: 1 }, alone: texts * MILLISECOND, took: milliseconds * MILLISECOND }
+        let took = Took { time: milliseconds * MILLISECOND, busy: MILLISECOND };
+        Ran { shape: Shape { rows: 1, length: 1 }, alone: texts * MILLISECOND, took }
     }
 
     fn near(found: Duration, milliseconds: f64) {
@@ -229,6 +269,28 @@ mod tests {
         near(forecast.wait(&load), 3.0);
         drop((entered, other));
         near(forecast.wait(&load), 2.0);
+    }
+
+    #[test]
+    fn runs_correct_what_was_measured_badly() {
+        let load = Forecast::new(1).register(Cost { token: 2e-4, ..Cost::default() });
+        let real = Cost { run: 1e-3, token: 1e-4, square: 0.0 };
+        for run in 0..2_000_usize {
+            let shape = Shape { rows: 1, length: 5 + run * 7 % 40 };
+            let busy = Duration::from_secs_f64(real.of(shape));
+            // It waited for the processor for as long again.
+            load.ran(&Ran { shape, alone: busy, took: Took { time: 2 * busy, busy } });
+        }
+        let (cost, means) = (load.cost(), load.means());
+        assert!((cost.run / real.run - 1.0).abs() < 0.3 && (cost.token / real.token - 1.0).abs() < 0.3, "{cost:?}");
+        assert!((means.slowdown - 2.0).abs() < 0.2, "{means:?}");
+        // An accident teaches nothing.
+        let shape = Shape { rows: 1, length: 8 };
+        for _ in 0..100 {
+            let took = Took { time: Duration::from_secs(1), busy: Duration::from_secs(1) };
+            load.ran(&Ran { shape, alone: MILLISECOND, took });
+        }
+        assert!((load.cost().of(shape) / cost.of(shape) - 1.0).abs() < 1e-6);
     }
 
     #[test]

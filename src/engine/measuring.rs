@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::batching::window::Caps;
 use super::cost::{Cost, Sample};
 use super::loading::Host;
-use super::session::{RunError, Session};
+use super::session::{RunError, Session, timed};
 use crate::memory;
 use crate::text::pipeline::{Batch, Encoded, Pipeline};
 use crate::text::tensors::Shape;
@@ -16,10 +16,10 @@ use crate::text::tokenizer::Tokenizer;
 
 /// Time for measuring one model; a slow one is measured at fewer shapes.
 const BUDGET: Duration = Duration::from_secs(1);
-/// A shape is run this often at least, and up to so often while that takes no time.
+/// Each shape is run this often at least, and up to so often while that takes little time.
 const REPEATS: (usize, usize) = (3, 20);
-/// Repeats of a shape beyond the least end after this time.
-const QUICK: Duration = Duration::from_millis(4);
+/// Repeats beyond the least end after this time.
+const QUICK: Duration = Duration::from_millis(200);
 /// Rows and tokens of the runs that are measured, in the order of what they tell.
 const SHAPES: [(usize, usize); 8] = [(1, 8), (1, 32), (8, 16), (1, 128), (4, 8), (8, 32), (1, 256), (16, 16)];
 /// Rows of the runs of a graph that takes the text itself.
@@ -73,10 +73,12 @@ pub(super) fn measure(
     if let Some(first) = sessions.first_mut() {
         run_memory = largest_runs(pipeline, first.as_mut(), host.rules.caps, longest);
         for _ in 0..REPEATS.0 {
-            let start = Instant::now();
-            let encoded = pipeline.encode("one short text".to_owned()).map_err(|e| e.to_string())?;
-            run(pipeline, first.as_mut(), &[&encoded], longest).map_err(|e| e.to_string())?;
-            short_text = short_text.min(start.elapsed());
+            let (done, took) = timed(first.runs_here(), || {
+                let encoded = pipeline.encode("one short text".to_owned()).map_err(|e| e.to_string())?;
+                run(pipeline, first.as_mut(), &[&encoded], longest).map_err(|e| e.to_string())
+            });
+            done?;
+            short_text = short_text.min(took.busy);
         }
     }
     Ok(Measured { cost, short_text, run_memory, why_alone })
@@ -103,7 +105,7 @@ fn largest_runs(pipeline: &Pipeline, session: &mut dyn Session, caps: Caps, long
     grown.filter(|_| done)
 }
 
-/// The best time of each shape.
+/// The best time of each shape. They are run in turns: what disturbs a moment disturbs none of them more.
 fn samples(
     pipeline: &Pipeline,
     session: &mut dyn Session,
@@ -111,24 +113,28 @@ fn samples(
     longest: Duration,
 ) -> Result<Vec<Sample>, String> {
     let start = Instant::now();
-    let mut samples: Vec<Sample> = Vec::new();
+    let mut best: Vec<(Shape, Encoded, Option<Duration>)> = Vec::new();
     for &shape in shapes {
-        if !samples.is_empty() && start.elapsed() >= BUDGET {
-            break;
-        }
-        let text = pipeline.sample(shape.length).map_err(|error| error.to_string())?;
-        let (mut best, shape_start) = (Duration::MAX, Instant::now());
-        for repeat in 0..REPEATS.1 {
-            if repeat >= REPEATS.0 && shape_start.elapsed() >= QUICK || repeat > 0 && start.elapsed() >= BUDGET {
-                break;
-            }
-            let run_start = Instant::now();
-            run(pipeline, session, &vec![&text; shape.rows], longest).map_err(|error| error.to_string())?;
-            best = best.min(run_start.elapsed());
-        }
-        samples.push(Sample { shape, seconds: best.as_secs_f64() });
+        best.push((shape, pipeline.sample(shape.length).map_err(|error| error.to_string())?, None));
     }
-    Ok(samples)
+    for repeat in 0..REPEATS.1 {
+        for (shape, text, best) in &mut best {
+            let enough = repeat >= REPEATS.0 && start.elapsed() >= QUICK || start.elapsed() >= BUDGET;
+            // One shape at least is measured, however slow the model is.
+            if enough && (repeat > 0 || shape != shapes.first().unwrap_or(shape)) {
+                continue;
+            }
+            let texts = vec![&*text; shape.rows];
+            let here = session.runs_here();
+            let (done, took) = timed(here, || run(pipeline, session, &texts, longest));
+            done.map_err(|error| error.to_string())?;
+            *best = Some(best.map_or(took.busy, |best| best.min(took.busy)));
+        }
+    }
+    let sample = |(shape, _, best): &(Shape, Encoded, Option<Duration>)| {
+        best.map(|best| Sample { shape: *shape, seconds: best.as_secs_f64() })
+    };
+    Ok(best.iter().filter_map(sample).collect())
 }
 
 /// Why texts cannot share a run, if so: a graph of one row only, or one that takes padding for text.
@@ -170,10 +176,9 @@ pub(super) fn tokenizer_speed(pipeline: &Pipeline) -> Option<f64> {
     let text = "ordinary words ".repeat(WORDS);
     let mut best = Duration::MAX;
     for _ in 0..REPEATS.0 {
-        let start = Instant::now();
         // A text that is too long for the model is an answer too.
-        tokenizer.encode(&text).ok();
-        best = best.min(start.elapsed());
+        let (_, took) = timed(true, || tokenizer.encode(&text).ok());
+        best = best.min(took.busy);
     }
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     Some(best.as_secs_f64() / text.len() as f64)

@@ -221,14 +221,14 @@ impl Queue {
     ///
     /// `free` other runs may begin at once.
     pub fn take(&self, free: usize) -> Taken {
-        let means = self.load.means();
+        let (means, cost) = (self.load.means(), self.load.cost());
         let mut taken = Taken::default();
         let mut state = self.state.lock();
         loop {
             let now = self.micros(Instant::now());
             taken.expired.extend(state.pop_hopeless(now));
             let crowded = self.is_crowded(&mut state, now, means.pace);
-            let fit = Fit { now, cost: self.load.cost(), slowdown: means.slowdown, caps: self.rules.caps };
+            let fit = Fit { now, cost: &cost, slowdown: means.slowdown, caps: self.rules.caps };
             let situation = Situation { fit, idle: (state.resting.len() + state.waking).min(free), crowded };
             match state.line.take(self.policy(), &situation) {
                 Turn::Rest => break,

@@ -3,9 +3,10 @@
 //! Traits, so that scheduling and faults can be tested without a model; `onnx` implements
 //! them for ONNX Runtime.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ndarray::Array2;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::Batch;
@@ -47,6 +48,35 @@ pub trait Session: Send {
     /// # Errors
     /// [`RunError`] if the runtime fails, is interrupted, or gives something of another shape.
     fn run(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, RunError>;
+
+    /// True if a run is work of the calling thread alone: then the thread's processor time is what it costs.
+    fn runs_here(&self) -> bool {
+        false
+    }
+}
+
+/// How long something took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Took {
+    /// By the clock on the wall.
+    pub time: Duration,
+    /// Without the time in which the thread had no processor, where that can be told.
+    pub busy: Duration,
+}
+
+/// Does something that is this thread's own work, if `here`, and measures it.
+pub fn timed<T>(here: bool, work: impl FnOnce() -> T) -> (T, Took) {
+    let (start, busy) = (Instant::now(), processor_time());
+    let result = work();
+    let time = start.elapsed();
+    let busy = if here { processor_time().saturating_sub(busy) } else { time };
+    (result, Took { time, busy })
+}
+
+/// Processor time of this thread so far.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// What a run gives.

@@ -9,7 +9,7 @@ use super::forecast::{Load, Ran};
 use super::gate::Gate;
 use super::queue::{Job, Queue, Taken};
 use super::recycling::Spare;
-use super::session::{RunError, Scores, Session};
+use super::session::{RunError, Scores, Session, timed};
 use super::{Answer, TextError};
 use crate::metrics::model::ModelMetrics;
 use crate::metrics::{Metrics, PanicPlace, Refused};
@@ -215,12 +215,11 @@ impl Shop {
         alone: Duration,
         deadline: Instant,
     ) -> Result<Scores, RunError> {
-        let start = Instant::now();
-        let scores = session.run(batch, deadline)?;
-        let took = start.elapsed();
+        let (scores, took) = timed(session.runs_here(), || session.run(batch, deadline));
+        let scores = scores?;
         let (shape, tokens) = (batch.shape(), batch.tokens());
         self.load.ran(&Ran { shape, alone, took });
-        self.metrics.ran(shape.rows, tokens, shape.tokens().saturating_sub(tokens), took);
+        self.metrics.ran(shape.rows, tokens, shape.tokens().saturating_sub(tokens), took.time);
         Ok(scores)
     }
 

@@ -70,11 +70,11 @@ impl Queue {
     /// Takes the texts to run beside those that have all turns of the gate for so long.
     #[must_use]
     pub fn take_express(&self, taken: Option<Duration>) -> Taken {
-        let means = self.load.means();
+        let (means, cost) = (self.load.means(), self.load.cost());
         let mut state = self.state.lock();
         let now = self.micros(Instant::now());
         let expired = state.pop_hopeless(now);
-        let fit = Fit { now, cost: self.load.cost(), slowdown: means.slowdown, caps: self.rules.caps };
+        let fit = Fit { now, cost: &cost, slowdown: means.slowdown, caps: self.rules.caps };
         let situation = Situation { fit, idle: 0, crowded: false };
         let ids = state.line.take_short(short(taken), self.policy(), &situation);
         Taken { jobs: state.jobs_of(&ids), expired }
