@@ -13,9 +13,6 @@ use predictd::{Listeners, RunError, Server, telemetry};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// More threads than this do not help HTTP: one serves about 100,000 small requests a second.
-const MAX_HTTP_THREADS: usize = 16;
-
 fn main() -> ExitCode {
     let command = match Cli::try_parse() {
         Ok(cli) => cli.into_command(),
@@ -74,14 +71,7 @@ fn serve(args: predictd::config::Args) -> Result<(), RunError> {
     };
     telemetry::start(&settings.log, json).map_err(RunError::Configuration)?;
     let failed = |error: std::io::Error| RunError::Failed(error.to_string());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        // Runs have threads of their own, but cheap models are run on these.
-        .worker_threads(settings.workers.min(MAX_HTTP_THREADS))
-        .max_blocking_threads(settings.workers.max(2))
-        .thread_name("predictd-http")
-        .enable_all()
-        .build()
-        .map_err(failed)?;
+    let runtime = predictd::http_threads(&settings).map_err(failed)?;
     let server = Server::prepare(&settings)?;
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().map_err(failed)?;
