@@ -14,6 +14,7 @@
 //! # Code map
 //!
 //! - `main.rs`: parse, run, exit code
+//! - [`bench`](mod@bench): finds the options that suit a model on this machine
 //! - [`cli`]: the command line; [`config`]: options, checked before anything starts
 //! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files
 //! - [`telemetry`]: log lines; [`metrics`]: every metric; [`shutdown`]: signals
@@ -28,7 +29,7 @@
 //!
 //! `main` → `lib` (the only module that sees everything); `http` → `engine`, `registry`,
 //! `experiments`; `registry` → `engine`; `engine` → `text`; `onnx` implements what
-//! `engine::session` declares. `config`, `descriptors`, `keys`, `metrics`, `shutdown`,
+//! `engine::session` declares. `bench` runs the server as `main` does, and is imported by `cli` only. `config`, `descriptors`, `keys`, `metrics`, `shutdown`,
 //! `telemetry` and `watched` import nothing of the crate and may be imported by all.
 //!
 //! # Invariants
@@ -42,6 +43,7 @@
 //! - A route is added in `http/routes.rs` only, with who may use it.
 //! - No unbounded channel. No `unsafe`.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod descriptors;

@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{self, ExitCode};
 
 use clap::Parser;
+use predictd::bench::args::BenchCommand;
 use predictd::cli::{Cli, Command};
 use predictd::config::{self, EXIT_CONFIGURATION, LogFormat, Settings};
 use predictd::shutdown::Shutdown;
@@ -23,11 +24,12 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    if matches!(command, Command::Serve(_)) && !config::runtime_telemetry_is_off() {
+    if matches!(command, Command::Serve(_) | Command::Bench(_)) && !config::runtime_telemetry_is_off() {
         return restart_without_telemetry();
     }
     let outcome = match command {
         Command::Serve(args) => serve(*args),
+        Command::Bench(command) => bench(&command),
         Command::Keys(command) => command.run().map_err(RunError::Failed),
     };
     match outcome {
@@ -59,6 +61,13 @@ fn restart_without_telemetry() -> ExitCode {
     };
     eprintln!("predictd: the program could not start itself with {name}={value} ({error}): set that variable yourself");
     ExitCode::FAILURE
+}
+
+fn bench(command: &BenchCommand) -> Result<(), RunError> {
+    // Errors only: its answer is on standard output, and what it loads again and again is no news. It says itself why a
+    // model could not be loaded.
+    telemetry::start("error,predictd::registry=off", Some(false)).map_err(RunError::Configuration)?;
+    command.run()
 }
 
 fn serve(args: predictd::config::Args) -> Result<(), RunError> {
