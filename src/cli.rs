@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::bench::args::BenchCommand;
 use crate::config::Args;
 use crate::keys::{self, KeyFile, Scope};
 
@@ -28,6 +29,8 @@ pub struct Cli {
 pub enum Command {
     /// Load the models and answer requests.
     Serve(Box<Args>),
+    /// Find sessions, threads and caps for a model on this machine, and measure the server against the engine alone.
+    Bench(Box<BenchCommand>),
     /// Make, list and revoke API keys. A running server takes changes within a second.
     Keys(KeysCommand),
 }

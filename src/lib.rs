@@ -14,6 +14,7 @@
 //! # Code map
 //!
 //! - `main.rs`: parse, run, exit code
+//! - [`bench`](mod@bench): finds the options that suit a model on this machine
 //! - [`cli`]: the command line; [`config`]: options, checked before anything starts
 //! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files; [`memory`]: what there is of it
 //! - [`ceiling`]: the most memory that the server may need
@@ -29,8 +30,9 @@
 //!
 //! `main` → `lib` (the only module that sees everything, with `ceiling`); `http` → `engine`, `registry`,
 //! `experiments`; `registry` → `engine`; `engine` → `text`; `onnx` implements what
-//! `engine::session` declares. `config`, `descriptors`, `keys`, `memory`, `metrics`,
-//! `shutdown`, `telemetry` and `watched` import nothing of the crate and may be imported by all.
+//! `engine::session` declares. `bench` runs the server as `main` does, and is imported by `cli`
+//! only. `config`, `descriptors`, `keys`, `memory`, `metrics`, `shutdown`, `telemetry` and `watched`
+//! import nothing of the crate and may be imported by all.
 //!
 //! # Invariants
 //!
@@ -43,6 +45,7 @@
 //! - A route is added in `http/routes.rs` only, with who may use it.
 //! - No unbounded channel. No `unsafe`.
 
+pub mod bench;
 pub mod ceiling;
 pub mod cli;
 pub mod config;
@@ -105,6 +108,9 @@ const BACKLOG: u32 = 4_096;
 const ADMIN_CONNECTIONS: usize = 32;
 /// Time for the admin listener's own end: it answers until everything else has ended.
 const ADMIN_GRACE: Duration = Duration::from_millis(500);
+
+/// More threads than this do not help HTTP: one serves about 100,000 small requests a second.
+const MAX_HTTP_THREADS: usize = 16;
 
 /// Why a server did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -171,15 +177,24 @@ impl Server {
     /// # Errors
     /// [`RunError`] in one sentence.
     pub fn with_runtime(settings: &Settings, runtime: Arc<dyn Runtime>) -> Result<Self, RunError> {
-        let in_models =
-            |error: String| RunError::Configuration(format!("--models {}: {error}", settings.models.display()));
-        let sources = registry::directory::find(&settings.models).map_err(in_models)?;
-        let registry = Registry::of(&sources, settings.default_model.as_deref()).map_err(in_models)?;
+        let sources = registry::directory::find(&settings.models).map_err(|error| in_models(settings, &error))?;
+        let path = &settings.receipt_keys;
+        let wrong = |error| RunError::Configuration(format!("--receipt-keys {}: {error}", path.display()));
+        Self::of(settings, runtime, sources, || Receipts::open(path).map_err(wrong))
+    }
+
+    /// Prepares a server of these models only, with keys for receipts that are opened once nothing else is wrong.
+    fn of(
+        settings: &Settings,
+        runtime: Arc<dyn Runtime>,
+        sources: Vec<ModelSource>,
+        receipts: impl FnOnce() -> Result<Receipts, RunError>,
+    ) -> Result<Self, RunError> {
+        let registry = Registry::of(&sources, settings.default_model.as_deref());
+        let registry = registry.map_err(|error| in_models(settings, &error))?;
         let keys = Keys::open(settings).map_err(RunError::Configuration)?;
         let tls = settings.tls.as_ref().map(tls::open).transpose().map_err(RunError::Configuration)?;
-        let receipt_keys = &settings.receipt_keys;
-        let receipts = Receipts::open(receipt_keys)
-            .map_err(|error| RunError::Configuration(format!("--receipt-keys {}: {error}", receipt_keys.display())))?;
+        let receipts = receipts()?;
         let metrics = Arc::new(Metrics::new().map_err(|error| RunError::Failed(error.to_string()))?);
         let cache = Cache::new(settings.cache_bytes).map_err(|error| RunError::Failed(error.to_string()))?;
         let (most, longest) = (settings.limits.max_inflight_texts, settings.max_wait);
@@ -338,6 +353,24 @@ impl Server {
         std::thread::Builder::new().name("predictd-admin".to_owned()).spawn(serve)?;
         Ok(end_seen)
     }
+}
+
+fn in_models(settings: &Settings, error: &str) -> RunError {
+    RunError::Configuration(format!("--models {}: {error}", settings.models.display()))
+}
+
+/// The threads that a server's connections and handlers run on.
+///
+/// # Errors
+/// If the operating system gives no thread.
+pub fn http_threads(settings: &Settings) -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        // Runs have threads of their own, but cheap models are run on these.
+        .worker_threads(settings.workers.min(MAX_HTTP_THREADS))
+        .max_blocking_threads(settings.workers.max(2))
+        .thread_name("predictd-http")
+        .enable_all()
+        .build()
 }
 
 /// How the queues of all models hand out their texts.

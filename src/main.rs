@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{self, ExitCode};
 
 use clap::Parser;
+use predictd::bench::args::BenchCommand;
 use predictd::cli::{Cli, Command};
 use predictd::config::{self, EXIT_CONFIGURATION, LogFormat, Settings};
 use predictd::shutdown::Shutdown;
@@ -12,9 +13,6 @@ use predictd::{Listeners, RunError, Server, telemetry};
 /// Keeps memory steady over millions of requests of mixed sizes; speed is about the same as the system's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// More threads than this do not help HTTP: one serves about 100,000 small requests a second.
-const MAX_HTTP_THREADS: usize = 16;
 
 fn main() -> ExitCode {
     let command = match Cli::try_parse() {
@@ -27,11 +25,12 @@ fn main() -> ExitCode {
         }
     };
     let missing = config::missing_library_variables();
-    if matches!(command, Command::Serve(_)) && !missing.is_empty() {
+    if matches!(command, Command::Serve(_) | Command::Bench(_)) && !missing.is_empty() {
         return restart_with(missing);
     }
     let outcome = match command {
         Command::Serve(args) => serve(*args),
+        Command::Bench(command) => bench(&command),
         Command::Keys(command) => command.run().map_err(RunError::Failed),
     };
     match outcome {
@@ -66,6 +65,13 @@ fn restart_with(variables: Vec<(&'static str, &'static str)>) -> ExitCode {
     ExitCode::FAILURE
 }
 
+fn bench(command: &BenchCommand) -> Result<(), RunError> {
+    // Errors only: its answer is on standard output, and what it loads again and again is no news. It says itself why a
+    // model could not be loaded.
+    telemetry::start("error,predictd::registry=off", Some(false)).map_err(RunError::Configuration)?;
+    command.run()
+}
+
 fn serve(args: predictd::config::Args) -> Result<(), RunError> {
     let settings =
         Settings::resolve(args).map_err(|sentences| RunError::Configuration(sentences.join("\npredictd: ")))?;
@@ -76,14 +82,7 @@ fn serve(args: predictd::config::Args) -> Result<(), RunError> {
     };
     telemetry::start(&settings.log, json).map_err(RunError::Configuration)?;
     let failed = |error: std::io::Error| RunError::Failed(error.to_string());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        // Runs have threads of their own, but cheap models are run on these.
-        .worker_threads(settings.workers.min(MAX_HTTP_THREADS))
-        .max_blocking_threads(settings.workers.max(2))
-        .thread_name("predictd-http")
-        .enable_all()
-        .build()
-        .map_err(failed)?;
+    let runtime = predictd::http_threads(&settings).map_err(failed)?;
     let server = Server::prepare(&settings)?;
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().map_err(failed)?;

@@ -54,8 +54,10 @@ class Readme(unittest.TestCase):
         runs = [command for command, _ in listed if command.startswith("make run")]
         curls = [(command, expected) for command, expected in listed if command.startswith("curl")]
         keys = [command for command, _ in listed if " keys new " in command]
+        benches = [command for command, _ in listed if " bench" in command]
         # `make test` is what runs this test.
-        self.assertEqual(len(listed), len(runs) + len(curls) + len(keys) + 1)
+        self.assertEqual(len(listed), len(runs) + len(curls) + len(keys) + len(benches) + 1)
+        self.assertEqual(len(benches), 1)
         self.assertEqual(len(keys), 1)
         self.assertTrue(runs and curls)
         port = free_port()
@@ -73,9 +75,20 @@ class Readme(unittest.TestCase):
                             here = command.replace("target/release/", "target/debug/")
                             self.assertRegex(self.output(here, environment), r"^pd_[\w-]{43}\n$")
                             self.wait_locked(port)
+                        elif command in benches:
+                            here = command.replace("target/release/", "target/debug/") + " --seconds 0.05"
+                            # The other model is measured in a moment.
+                            here = here.replace("banking77-minilm", "banking77-tfidf")
+                            self.assert_same_lines(expected, self.output(here, environment))
             finally:
                 os.killpg(server.pid, signal.SIGINT)
                 server.wait(30)
+
+    def assert_same_lines(self, expected, found):
+        # Every figure depends on the machine and the moment; what a line is about shows at its beginning.
+        expected, found = ([re.sub(r"[\d.,]+", "#", " ".join(line.split())) for line in text.strip().splitlines()] for text in (expected, found))
+        self.assertEqual({line[:8] for line in expected} - {line[:8] for line in found}, set(), found)
+        self.assertEqual(found[-1], expected[-1])
 
     def output(self, command, environment):
         done = subprocess.run(command, shell=True, check=True, capture_output=True, text=True, cwd=ROOT, env=environment)

@@ -277,7 +277,7 @@ pub struct Args {
 }
 
 /// Container files set variables to nothing to mean "not set".
-fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
+pub(crate) fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 

@@ -140,6 +140,12 @@ impl Model {
         self.shop.queue.len()
     }
 
+    /// Runs so far, tokens of texts in them, and tokens of padding.
+    #[must_use]
+    pub fn runs_and_tokens(&self) -> [u64; 3] {
+        self.shop.metrics.runs_and_tokens()
+    }
+
     /// Answers `texts`, whose permits `permits` holds, in order, and those who wait for any of them.
     ///
     /// # Errors

@@ -127,6 +127,14 @@ impl Receipts {
         Ok(Self { keys: keys.iter().map(Key::new).collect::<Option<_>>().ok_or(KeyFileError::Count(0))? })
     }
 
+    /// A key that no file holds: for a server whose receipts nobody will hand back.
+    ///
+    /// # Errors
+    /// If the system gives no random bytes.
+    pub fn unkept() -> std::io::Result<Self> {
+        Ok(Self { keys: Key::new(&fresh_key()?).into_iter().collect() })
+    }
+
     /// Seals a receipt with the newest key.
     #[must_use]
     pub fn seal(&self, receipt: &Receipt) -> String {
@@ -224,13 +232,17 @@ fn parse_key(line: &str) -> Option<[u8; KEY_BYTES]> {
     Some(key)
 }
 
+fn fresh_key() -> std::io::Result<[u8; KEY_BYTES]> {
+    let mut key = [0; KEY_BYTES];
+    getrandom::fill(&mut key).map_err(std::io::Error::other)?;
+    Ok(key)
+}
+
 /// Makes a key file. Of several processes that start at once, the first one's file stays.
 fn create(path: &Path) -> Result<(), KeyFileError> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let mut key = [0; KEY_BYTES];
-    getrandom::fill(&mut key).map_err(std::io::Error::other)?;
-    let line = hex::encode(key);
+    let line = hex::encode(fresh_key()?);
     let draft = directory.join(format!(".receipt.keys.{}", Uuid::now_v7()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let written = writeln!(file, "{line}").and_then(|()| file.sync_all());

@@ -96,6 +96,12 @@ impl ModelMetrics {
         self.padding.inc_by(padding as u64);
     }
 
+    /// Runs so far, tokens of texts in them, and tokens of padding.
+    #[must_use]
+    pub fn runs_and_tokens(&self) -> [u64; 3] {
+        [self.run_seconds.get_sample_count(), self.tokens.get(), self.padding.get()]
+    }
+
     /// A text waited so long for its run.
     pub fn waited(&self, time: Duration) {
         self.queue_seconds.observe(time.as_secs_f64());

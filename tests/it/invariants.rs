@@ -42,6 +42,12 @@ const RULES: &[Rule] = &[
     },
     // A route is listed with who may use it.
     Rule { within: &["http/", "lib.rs"], forbidden: &[".route(", ".nest(", ".merge("], except: &["http/routes.rs"] },
+    // It runs the server: nothing that is served depends on it.
+    Rule {
+        within: &["engine/", "experiments/", "http/", "onnx/", "registry/", "text/"],
+        forbidden: &["crate::bench"],
+        except: &[],
+    },
     Rule { within: &["text/"], forbidden: OUTSIDE_TEXT, except: &[] },
     Rule { within: &["engine/"], forbidden: OUTSIDE_ENGINE, except: &[] },
     Rule { within: &["onnx.rs", "onnx/"], forbidden: OUTSIDE_ONNX, except: &[] },

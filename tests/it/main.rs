@@ -13,6 +13,7 @@ mod api;
 mod api_description;
 mod bad_http;
 mod bad_input;
+mod bench_command;
 mod cache;
 mod canaries;
 mod cli;

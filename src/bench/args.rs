@@ -1,0 +1,112 @@
+//! The options of `predictd bench` as they are typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use clap::builder::BoolishValueParser;
+
+use crate::RunError;
+use crate::config::args::path_or_empty;
+use crate::config::{Args, Settings};
+
+/// Most connections of a server that is not told otherwise.
+const MOST_CLIENTS: i64 = 1_024;
+/// Seconds of one measurement: less tells nothing, and more is somebody's mistake.
+const SECONDS: std::ops::RangeInclusive<f64> = 0.05..=60.0;
+
+/// `predictd bench`.
+#[derive(Debug, clap::Args)]
+pub struct BenchCommand {
+    /// Model to measure, the version that would answer [default: the first by name].
+    #[arg(env = "PREDICTD_DEFAULT_MODEL", value_name = "MODEL")]
+    pub model: Option<String>,
+
+    /// Directory of models: NAME/VERSION/model.onnx.
+    #[arg(long, env = "PREDICTD_MODELS", default_value = "models", value_name = "DIR")]
+    pub models: PathBuf,
+
+    /// ONNX Runtime library, or the directory it lies in [default: searched for].
+    #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_or_empty())]
+    pub onnxruntime: Option<PathBuf>,
+
+    /// Time within which 99 of 100 answers shall come, as clients see it.
+    #[arg(long, env = "PREDICTD_LATENCY_TARGET", default_value = "250ms", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub latency_target: Duration,
+
+    /// Clients that ask at a time, each with its next text as soon as it has its answer.
+    #[arg(long, env = "PREDICTD_CLIENTS", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=MOST_CLIENTS), value_name = "N")]
+    pub clients: u16,
+
+    /// File of texts to ask, one a line [default: texts of the words of the model's examples, most short and some long].
+    #[arg(long, env = "PREDICTD_TEXTS", value_name = "FILE", value_parser = path_or_empty())]
+    pub texts: Option<PathBuf>,
+
+    /// Seconds of one measurement.
+    #[arg(long, env = "PREDICTD_SECONDS", default_value_t = 3.0, value_parser = seconds, value_name = "N")]
+    pub seconds: f64,
+
+    /// Answer with JSON.
+    #[arg(
+        long,
+        env = "PREDICTD_JSON",
+        value_parser = BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub json: bool,
+}
+
+fn seconds(typed: &str) -> Result<f64, String> {
+    let seconds = typed.parse().ok().filter(|seconds| SECONDS.contains(seconds));
+    seconds.ok_or_else(|| format!("this is no number of seconds between {} and {}", SECONDS.start(), SECONDS.end()))
+}
+
+/// The options of `serve`, as the environment sets them.
+#[derive(Parser)]
+struct Environment {
+    #[command(flatten)]
+    serve: Args,
+}
+
+impl BenchCommand {
+    /// What the servers that are measured run with: what `serve` would run with here, but that everybody may ask, that
+    /// every text is run, and that nothing is read or left outside the model's directory.
+    ///
+    /// # Errors
+    /// [`RunError::Configuration`] with all that is wrong.
+    pub fn settings(&self) -> Result<Settings, RunError> {
+        let set = Environment::try_parse_from(["predictd"]);
+        let mut args = set.map_err(|error| RunError::Configuration(error.to_string()))?.serve;
+        let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        (args.listen, args.admin_listen) = (loopback, loopback);
+        args.models.clone_from(&self.models);
+        args.default_model = None;
+        args.onnxruntime.clone_from(&self.onnxruntime);
+        (args.workers, args.cache_bytes, args.rate_limit, args.drain_delay) = (None, 0, 0, Duration::ZERO);
+        (args.tls_cert, args.tls_key, args.keys) = (None, None, None);
+        args.allow_anonymous = true;
+        args.max_connections = args.max_connections.max(self.clients.into());
+        let settings = Settings::resolve(args);
+        let mut settings = settings.map_err(|wrong| RunError::Configuration(wrong.join("\npredictd: ")))?;
+        // No file has this name: there are no keys.
+        settings.keys = PathBuf::new();
+        Ok(settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_bounded() {
+        assert_eq!(seconds("0.25"), Ok(0.25));
+        for wrong in ["", "x", "0", "-1", "NaN", "inf", "61"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}
