@@ -17,6 +17,7 @@
 //! - [`bench`](mod@bench): finds the options that suit a model on this machine
 //! - [`cli`]: the command line; [`config`]: options, checked before anything starts
 //! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files; [`memory`]: what there is of it
+//! - [`listeners`]: sockets that wait for connections
 //! - [`ceiling`]: the most memory that the server may need
 //! - [`telemetry`]: log lines; [`metrics`]: every metric; [`shutdown`]: signals
 //! - [`http`]: routes, layers, wire types, errors
@@ -54,6 +55,7 @@ pub mod engine;
 pub mod experiments;
 pub mod http;
 pub mod keys;
+pub mod listeners;
 pub mod memory;
 pub mod metrics;
 pub mod onnx;
@@ -64,12 +66,11 @@ pub mod text;
 pub mod watched;
 
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -93,6 +94,7 @@ use http::rate_limit::RateLimits;
 use http::serve::{End, Ended, serve};
 use http::standstill::{BEAT, Standstill};
 use http::tls::{self, Tls};
+pub use listeners::Listeners;
 use metrics::Metrics;
 use registry::Registry;
 use shutdown::Shutdown;
@@ -101,9 +103,6 @@ use shutdown::Shutdown;
 const WORKER_END: Duration = Duration::from_millis(500);
 /// How long before the end of the grace time requests without an answer are told that there will be none.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Connections that wait to be accepted; the system may allow fewer. The usual 128 overflow in a burst, and who comes
-/// then tries again a second later.
-const BACKLOG: u32 = 4_096;
 /// Connections to the admin listener at a time.
 const ADMIN_CONNECTIONS: usize = 32;
 /// Time for the admin listener's own end: it answers until everything else has ended.
@@ -130,36 +129,6 @@ pub struct Server {
     host: Host,
     tls: Option<Tls>,
     settings: Settings,
-}
-
-/// The sockets of a server, bound.
-#[derive(Debug)]
-pub struct Listeners {
-    /// For everybody.
-    pub data: TcpListener,
-    /// For probes and operators.
-    pub admin: TcpListener,
-}
-
-impl Listeners {
-    /// Binds both. To be called in a tokio runtime.
-    ///
-    /// # Errors
-    /// [`RunError::Failed`] that names the option.
-    pub fn bind(settings: &Settings) -> Result<Self, RunError> {
-        let named = |option: &str, address: SocketAddr| {
-            listen(address).map_err(|error| RunError::Failed(format!("{option} {address}: {error}")))
-        };
-        Ok(Self { data: named("--listen", settings.listen)?, admin: named("--admin-listen", settings.admin_listen)? })
-    }
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A port whose last connections are still being forgotten can be used again.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)?.into_std()
 }
 
 impl Server {

@@ -237,7 +237,7 @@ mod tests {
         assert!((found.run / right.run - 1.0).abs() < 0.3, "{found:?}");
         for length in [8, 16, 31] {
             let shape = Shape { rows: 1, length };
-            assert!((found.of(shape) / right.of(shape) - 1.0).abs() < 0.05, "{length}: {found:?}");
+            assert!((found.of(shape) / right.of(shape) - 1.0).abs() < 0.15, "{length}: {found:?}");
         }
         assert!(before.cost().is_some_and(|before| (before.token / wrong.token - 1.0).abs() < 1e-6));
     }
