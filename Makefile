@@ -57,6 +57,18 @@ deny-advisories: deny-tool ## Check the dependencies for known vulnerabilities
 bench: onnxruntime ## Measure start, memory, latency and mixed load of the release build
 	cargo bench --locked --bench serving
 
+PEERS := fastapi flask litserve mlserver bentoml
+
+.PHONY: bench-peers
+bench-peers: onnxruntime ## Compare with other servers of the same model, all workloads (about an hour)
+	for peer in $(PEERS); do \
+	  { test -x target/peers/$$peer/bin/pip || $(PYTHON) -m venv target/peers/$$peer; } \
+	  && target/peers/$$peer/bin/pip install --quiet -r benches/peers/requirements-$$peer.txt || exit 1; \
+	done
+	cargo build --locked --release
+	cargo bench --locked --bench serving --no-run
+	target/peers/fastapi/bin/python benches/peers/compare.py $(COMPARE)
+
 .PHONY: models
 models: ## Train the shipped models again (about 20 minutes on two cores)
 	test -d $(MODELS_VENV) || $(PYTHON) -m venv $(MODELS_VENV)

@@ -89,19 +89,27 @@ class Server:
             self.signal(signal.SIGKILL)
             self.process.wait()
 
+    def own(self) -> list[list[str]]:
+        """The `stat` of its processes: the one that was started and all that come from it."""
+        left, own = stats(), []
+        found = [stat for stat in left if int(stat[0]) == self.process.pid]
+        while found:
+            own += found
+            parents = {stat[0] for stat in found}
+            found = [stat for stat in left if stat[3] in parents]
+        return own
+
     def processes(self) -> list[int]:
-        """Its processes: all of its session."""
-        return [int(stat[0]) for stat in stats() if int(stat[5]) == self.process.pid]
+        """Their numbers."""
+        return [int(stat[0]) for stat in self.own()]
 
     def cpu(self) -> float:
         """Seconds of processor time that its processes, and those that have ended, have used."""
-        own = [stat for stat in stats() if int(stat[5]) == self.process.pid]
-        return sum(int(value) for stat in own for value in stat[13:17]) / TICKS
+        return sum(int(value) for stat in self.own() for value in stat[13:17]) / TICKS
 
     def resident(self) -> float:
         """Resident memory of its processes in MB; what they share counts once for each."""
-        pages = sum(int(stat[23]) for stat in stats() if int(stat[5]) == self.process.pid)
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return sum(int(stat[23]) for stat in self.own()) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def stats() -> list[list[str]]:

@@ -82,6 +82,19 @@ impl Gate {
         Turn { gate: self, ticket }
     }
 
+    /// A turn, if nobody has one or waits for one.
+    pub fn turn_if_idle(&self) -> Option<Turn<'_>> {
+        let mut state = self.state.lock();
+        if state.free < self.permits || state.serving != state.next {
+            return None;
+        }
+        let ticket = state.next;
+        state.next += 1;
+        state.serving += 1;
+        state.free -= 1;
+        Some(Turn { gate: self, ticket })
+    }
+
     /// For how long all turns are taken, seen by a model; nothing if one is free.
     ///
     /// What is stuck will go on for as long as it has. A model that is stuck itself sees no time at all: more of its
@@ -203,6 +216,18 @@ mod tests {
         assert!(gate.taken_for(1).is_some_and(|time| time > 4 * SECOND && time <= 5 * SECOND));
         drop(other);
         assert_eq!(gate.taken_for(1), None);
+    }
+
+    #[test]
+    fn an_idle_gate_gives_one_turn_without_waiting() {
+        let gate = Gate::new(2);
+        let turn = gate.turn_if_idle().unwrap();
+        assert!(gate.turn_if_idle().is_none() && gate.free() == 1);
+        let other = gate.wait_turn();
+        drop(turn);
+        assert!(gate.turn_if_idle().is_none());
+        drop(other);
+        assert!(gate.turn_if_idle().is_some());
     }
 
     #[test]

@@ -127,13 +127,13 @@ impl Model {
         if host.rules.policy == Policy::Window {
             let mut session = graph.session()?;
             warm_up(&shop.pipeline, session.as_mut(), host.longest_check).map_err(failed)?;
-            express = Some(session);
+            express = Some(Arc::new(Mutex::new(session)));
         }
         let spare = Spare::of(graph, host.recycle);
         let regular = sessions.into_iter().map(|session| worker::spawn(Arc::clone(&shop), session, spare.clone()));
-        let express = express.map(|session| worker::spawn_express(Arc::clone(&shop), session));
+        let express_worker = express.clone().map(|session| worker::spawn_express(Arc::clone(&shop), session));
         let workers = regular
-            .chain(express)
+            .chain(express_worker)
             .collect::<Result<_, _>>()
             .map_err(|e| error(format!("no worker thread could be started: {e}")));
         if workers.is_err() {
@@ -151,6 +151,8 @@ impl Model {
             tokenizers: Arc::clone(&host.tokenizers),
             inline_bytes,
             inline,
+            // Half of the async threads at least must stay free, and there are as many as workers.
+            idle_session: express.filter(|_| count > 1),
             detour: Mutex::default(),
             workers: workers?,
         })

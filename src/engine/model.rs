@@ -13,8 +13,8 @@ use super::cache::Lead;
 use super::encoding::{Order, elsewhere, encode_in_pieces};
 use super::forecast::{Forecast, Load};
 use super::queue::{Place, Request};
-use super::session::Session;
-use super::worker::Shop;
+use super::session::{RunError, Session};
+use super::worker::{Fault, SharedSession, Shop};
 use super::{Answer, Refusal, TextError};
 use crate::text::pipeline::Pipeline;
 use crate::text::tensors::Shape;
@@ -26,6 +26,8 @@ const INLINE_RUN_BYTES: usize = 1 << 10;
 const INLINE_TEXTS: usize = 4;
 /// Most time that a run may hold an async thread; only a model that is cheap by chance comes near it.
 const LONGEST_INLINE: Duration = Duration::from_secs(1);
+/// Longest predicted run of a text that holds an async thread while nothing else is run.
+const LONGEST_WHEN_IDLE: Duration = Duration::from_millis(5);
 /// A run that held an async thread for so long was not cheap, whatever the others were.
 const NOT_CHEAP: Duration = Duration::from_millis(100);
 /// How long a cheap model's texts queue after such a run.
@@ -48,9 +50,18 @@ pub struct Model {
     pub(super) inline_bytes: usize,
     /// Sessions for runs on the caller's thread; none unless the model is cheap.
     pub(super) inline: Vec<Mutex<Box<dyn Session>>>,
+    /// The express worker's session, which runs a text on its caller's thread while nothing else is run; none where that
+    /// would hold all async threads.
+    pub(super) idle_session: Option<SharedSession>,
     /// Until when texts queue nevertheless, because one of them was not cheap.
     pub(super) detour: Mutex<Option<Instant>>,
     pub(super) workers: Vec<JoinHandle<()>>,
+}
+
+/// What became of texts that could have been run at once.
+enum Idle {
+    Answered(Result<Answer, TextError>),
+    Busy(Vec<String>, Vec<Option<Lead>>),
 }
 
 impl Model {
@@ -105,7 +116,16 @@ impl Model {
     /// True if short texts are answered on the caller's thread.
     #[must_use]
     pub fn skips_queue(&self) -> bool {
-        !self.inline.is_empty() && self.detour.lock().is_none_or(|end| Instant::now() >= end)
+        !self.inline.is_empty() && !self.has_detour()
+    }
+
+    fn take_detour(&self) {
+        *self.detour.lock() = Some(Instant::now() + DETOUR);
+        tracing::warn!(model = self.shop.label, "a short text took the model very long: its texts queue for a minute");
+    }
+
+    fn has_detour(&self) -> bool {
+        self.detour.lock().is_some_and(|end| Instant::now() < end)
     }
 
     /// Labels, head and tokenizer.
@@ -174,6 +194,10 @@ impl Model {
             };
             return Ok(texts.into_iter().zip(leads).map(answer).collect());
         }
+        let (texts, leads) = match self.answer_if_idle(texts, leads, deadline)? {
+            Idle::Answered(answer) => return Ok(vec![answer]),
+            Idle::Busy(texts, leads) => (texts, leads),
+        };
         // Counted from here on: who comes while these texts are still being read must wait for them.
         let reading = self.shop.load.enter(texts.iter().map(|text| self.estimate(text.len())).sum());
         let request = Request::new(deadline, texts.len() > 1);
@@ -199,6 +223,48 @@ impl Model {
         }
         place.served();
         Ok(results)
+    }
+
+    /// Runs a single short text on this thread if nothing else is being run: two threads need not be woken then.
+    ///
+    /// A run that takes much longer than it should is given up, and the text queues as if it had not been tried.
+    fn answer_if_idle(
+        &self,
+        texts: Vec<String>,
+        mut leads: Vec<Option<Lead>>,
+        deadline: Instant,
+    ) -> Result<Idle, Refusal> {
+        let short = self.inline_bytes.min(INLINE_RUN_BYTES);
+        let estimate = match &texts[..] {
+            [text] if text.len() <= short && !self.has_detour() => self.estimate(text.len()),
+            _ => return Ok(Idle::Busy(texts, leads)),
+        };
+        if estimate <= LONGEST_WHEN_IDLE
+            && let Some(session) = &self.idle_session
+            && let Some(turn) = self.shop.gate.turn_if_idle()
+            && let Some(mut session) = session.try_lock()
+        {
+            let fit = self.shop.fit(texts.clone())?.pop().unwrap_or_default();
+            let _entered = self.shop.load.enter(estimate);
+            turn.begins(self.shop.load_number, estimate);
+            let answer = self.shop.encode_one(fit).and_then(|encoded| {
+                let until = deadline.min(Instant::now() + NOT_CHEAP);
+                match self.shop.try_score(session.as_mut(), &encoded, until) {
+                    Err(Fault::Run(RunError::Interrupted)) if Instant::now() < deadline => Ok(None),
+                    Err(fault) => Err(self.shop.told(fault)),
+                    Ok(decision) => Ok(Some(Answer { decision, tokens: encoded.tokens, truncated: encoded.truncated })),
+                }
+            });
+            let Some(answer) = answer.transpose() else {
+                self.take_detour();
+                return Ok(Idle::Busy(texts, leads));
+            };
+            if let Some(lead) = leads.pop().flatten() {
+                lead.done(&answer);
+            }
+            return Ok(Idle::Answered(answer));
+        }
+        Ok(Idle::Busy(texts, leads))
     }
 
     /// What is to be done for each text, and where its answer will come.
@@ -246,11 +312,7 @@ impl Model {
         let start = Instant::now();
         let decision = self.shop.score(session, &encoded, deadline.min(start + LONGEST_INLINE));
         if start.elapsed() >= NOT_CHEAP {
-            *self.detour.lock() = Some(Instant::now() + DETOUR);
-            tracing::warn!(
-                model = self.shop.label,
-                "a text took a cheap model very long: its texts queue for a minute"
-            );
+            self.take_detour();
         }
         Ok(Answer { decision: decision?, tokens: encoded.tokens, truncated: encoded.truncated })
     }

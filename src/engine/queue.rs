@@ -1,6 +1,6 @@
 //! The waiting texts of one model: pushed by async callers, pulled by worker threads.
 //!
-//! - [`express`]: for the worker that runs short texts beside long ones
+//! - `express`: for the worker that runs short texts beside long ones
 
 mod express;
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::forecast::{Load, Ran};
 use super::gate::Gate;
 use super::queue::{Job, Queue, Taken};
@@ -38,6 +40,18 @@ pub struct Shop {
     pub shared: Arc<Metrics>,
 }
 
+/// Why a text has no decision.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// A run failed.
+    Run(RunError),
+    /// Anything else.
+    Text(TextError),
+}
+
+/// A session that several threads use in turns.
+pub type SharedSession = Arc<Mutex<Box<dyn Session>>>;
+
 /// Starts a worker thread. It ends when the queue is closed and empty.
 ///
 /// # Errors
@@ -68,11 +82,12 @@ pub fn spawn(
 ///
 /// # Errors
 /// If the operating system gives no thread.
-pub fn spawn_express(shop: Arc<Shop>, mut session: Box<dyn Session>) -> std::io::Result<JoinHandle<()>> {
+pub fn spawn_express(shop: Arc<Shop>, session: SharedSession) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("predictd-express".to_owned()).spawn(move || {
         let taken_for = || shop.gate.taken_for(shop.load_number);
         while shop.queue.wait_express(taken_for) {
             let leave = shop.gate.wait_express();
+            let mut session = session.lock();
             let taken = shop.queue.take_express(taken_for());
             shop.work_off(session.as_mut(), taken, || drop(leave));
         }
@@ -182,20 +197,30 @@ impl Shop {
         encoded: &Encoded,
         deadline: Instant,
     ) -> Result<Decision, TextError> {
-        let run = || -> Result<Decision, TextError> {
+        self.try_score(session, encoded, deadline).map_err(|fault| self.told(fault))
+    }
+
+    /// The same, for a caller who may try again: nothing is logged or counted but a panic.
+    pub(super) fn try_score(
+        &self,
+        session: &mut dyn Session,
+        encoded: &Encoded,
+        deadline: Instant,
+    ) -> Result<Decision, Fault> {
+        let run = || -> Result<Decision, Fault> {
             let (mut rows, mut chosen) = (Vec::new(), None);
             for batch in self.pipeline.runs(encoded) {
                 // Only a text of many windows needs more than one run.
                 if !rows.is_empty() && Instant::now() >= deadline {
-                    return Err(TextError::DeadlineExceeded);
+                    return Err(Fault::Text(TextError::DeadlineExceeded));
                 }
                 let alone = self.load.predicted(batch.shape());
-                let scores = self.run(session, &batch, alone, deadline).map_err(|error| self.failed(&error))?;
+                let scores = self.run(session, &batch, alone, deadline).map_err(Fault::Run)?;
                 rows.extend(scores.values.rows().into_iter().map(|row| row.to_vec()));
                 // Only graphs that take the text itself choose, and those have one row per text.
                 chosen = scores.chosen.first().copied().flatten();
             }
-            Ok(self.pipeline.decide(encoded, rows, chosen)?)
+            self.pipeline.decide(encoded, rows, chosen).map_err(|error| Fault::Text(error.into()))
         };
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
             self.shared.panicked(PanicPlace::Worker);
@@ -203,8 +228,16 @@ impl Shop {
                 model = self.label,
                 "a worker panicked on a text; the text got an error, the worker goes on"
             );
-            Err(TextError::InferenceFailed)
+            Err(Fault::Text(TextError::InferenceFailed))
         })
+    }
+
+    /// What the caller is told; the log and the metrics are told as well.
+    pub(super) fn told(&self, fault: Fault) -> TextError {
+        match fault {
+            Fault::Run(error) => self.failed(&error),
+            Fault::Text(error) => error,
+        }
     }
 
     /// One run, timed and counted. `alone`: the predicted time of a run of its own for each of its texts, added up.
