@@ -57,6 +57,12 @@ deny-advisories: deny-tool ## Check the dependencies for known vulnerabilities
 bench: onnxruntime ## Measure start, memory, latency and mixed load of the release build
 	cargo bench --locked --bench serving
 
+.PHONY: float-twin
+float-twin: ## Write the shipped MiniLM in float32 to target/float-twin
+	test -x target/float-venv/bin/pip || $(PYTHON) -m venv target/float-venv
+	target/float-venv/bin/pip install --quiet -r benches/requirements.txt
+	target/float-venv/bin/python benches/float_twin.py target/float-twin
+
 PEERS := fastapi flask litserve mlserver bentoml
 
 .PHONY: bench-peers
