@@ -151,6 +151,16 @@ def table(workload: str, rounds: list[dict[str, dict]], failed: dict[str, str]) 
     return "\n".join(lines).rstrip() + "\n"
 
 
+def header(arguments: argparse.Namespace, facts: dict, results: Path) -> None:
+    """Says above the tables what they come from."""
+    command = " ".join(["benches/peers/compare.py", *sys.argv[1:]])
+    lines = [f"## {arguments.model}, {arguments.clients} clients, {arguments.rounds} rounds of {arguments.seconds:g} s",
+             "", f"`{command}` at {facts['commit']}; {facts['processor']}, {facts['cores']} cores, the load from the "
+             "same cores.", "", ""]
+    with (results / f"{arguments.model}.md").open("a") as file:
+        file.write("\n".join(lines))
+
+
 def main() -> None:
     """Starts, checks, measures, writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -190,19 +200,17 @@ def main() -> None:
             else:
                 server.pause()
         servers = [server for server in servers if server.name not in failed]
+        header(arguments, facts, results)
         for workload in workloads:
             tables.append(run(workload, servers, tokenizer, version, arguments, log, results, failed))
+            # Kept as soon as it is there: the next one takes minutes.
+            with (results / f"{arguments.model}.md").open("a") as file:
+                file.write(tables[-1] + "\n")
     finally:
         for server in servers:
             if server.process is not None:
                 server.stop()
     facts["load_after"] = os.getloadavg()[0]
-    command = " ".join(["benches/peers/compare.py", *sys.argv[1:]])
-    header = [f"## {arguments.model}, {arguments.clients} clients, {arguments.rounds} rounds of {arguments.seconds:g} s", "",
-              f"`{command}` at {facts['commit']}; {facts['processor']}, {facts['cores']} cores, load from the same cores.",
-              ""]
-    with (results / f"{arguments.model}.md").open("a") as file:
-        file.write("\n".join(header) + "\n" + "\n".join(tables) + "\n")
     (results / f"{arguments.model}-machine.json").write_text(json.dumps(facts, indent=1) + "\n")
     print("\n" + "\n".join(tables))
 
