@@ -24,17 +24,33 @@ NAME = "banking77-minilm-float"
 def dequantised(graph: onnx.GraphProto) -> None:
     """Replaces quantised weights by floats and takes the quantisation of everything else out."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    tables = {node.output[0]: node for node in graph.node if node.op_type == "Gather" and node.input[0] in constants}
     same: dict[str, str] = {}
     kept, floats = [], {}
+
+    def weights(name: str, scale: str, zero: str) -> str:
+        """The name of a constant's floats."""
+        values, scales = constants[name].astype(np.float32), constants[scale]
+        zeros = constants[zero].astype(np.float32) if zero else np.float32(0)
+        floats[f"{name}/float"] = ((values - zeros) * scales).astype(np.float32)
+        return f"{name}/float"
+
     for node in graph.node:
-        if node.op_type == "QuantizeLinear" and node.input[0] not in constants:
-            # What follows is its DequantizeLinear: both together only round.
+        if node.op_type == "QuantizeLinear":
+            # What takes it gets floats now.
             same[node.output[0]] = node.input[0]
         elif node.op_type == "DequantizeLinear":
-            if node.input[0] in constants:
-                floats[node.output[0]] = of_integers(node, constants)
-            else:
-                same[node.output[0]] = node.input[0]
+            # Rows of a quantised table: the table's floats are looked up instead.
+            table = tables[node.input[0]]
+            table.input[0] = weights(table.input[0], node.input[1], node.input[2])
+            same[node.output[0]] = node.input[0]
+        elif node.op_type == "MatMulIntegerToFloat":
+            values, integers, _, scale, _, zero, *bias = node.input
+            product = f"{node.output[0]}/product" if bias else node.output[0]
+            floated = weights(integers, scale, zero)
+            kept.append(onnx.helper.make_node("MatMul", [values, floated], [product], f"{node.name}/product"))
+            if bias:
+                kept.append(onnx.helper.make_node("Add", [product, bias[0]], [node.output[0]], node.name))
         else:
             kept.append(node)
 
@@ -49,25 +65,11 @@ def dequantised(graph: onnx.GraphProto) -> None:
     for output in graph.output:
         if origin(output.name) != output.name:
             raise SystemExit(f"the output {output.name} is quantised itself")
-    del graph.node[:]
-    graph.node.extend(kept)
     initializers = [tensor for tensor in graph.initializer if tensor.name in used]
-    initializers += [numpy_helper.from_array(values, name) for name, values in floats.items() if name in used]
-    del graph.initializer[:]
+    initializers += [numpy_helper.from_array(values, name) for name, values in floats.items()]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(kept)
     graph.initializer.extend(initializers)
-    del graph.value_info[:]
-
-
-def of_integers(node: onnx.NodeProto, constants: dict[str, np.ndarray]) -> np.ndarray:
-    """The floats that a DequantizeLinear makes of a constant."""
-    integers, scale = constants[node.input[0]], constants[node.input[1]]
-    zero = constants[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros_like(scale)
-    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
-    if scale.ndim == 1 and integers.ndim > 1:
-        shape = [1] * integers.ndim
-        shape[axis] = -1
-        scale, zero = scale.reshape(shape), zero.reshape(shape)
-    return ((integers.astype(np.float32) - zero.astype(np.float32)) * scale).astype(np.float32)
 
 
 def main() -> None:
@@ -78,7 +80,7 @@ def main() -> None:
     version.mkdir(parents=True, exist_ok=True)
     model = onnx.load(SHIPPED / "model.onnx")
     dequantised(model.graph)
-    left = {node.op_type for node in model.graph.node if "Quantize" in node.op_type or "QLinear" in node.op_type}
+    left = {node.op_type for node in model.graph.node if "quantize" in node.op_type.lower() or "Integer" in node.op_type}
     if left:
         raise SystemExit(f"there are quantised operators left: {sorted(left)}")
     onnx.checker.check_model(model)
