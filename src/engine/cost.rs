@@ -33,6 +33,12 @@ impl Cost {
         Self { run: seconds, ..Self::default() }
     }
 
+    /// Seconds for a run, for each token, and for each token and token of length.
+    #[must_use]
+    pub fn parts(&self) -> [f64; 3] {
+        [self.run, self.token, self.square]
+    }
+
     /// Seconds that a run of this shape takes.
     #[must_use]
     pub fn of(&self, shape: Shape) -> f64 {

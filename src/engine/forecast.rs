@@ -82,10 +82,10 @@ impl Load {
         *self.means.lock()
     }
 
-    /// A run has ended.
-    pub fn ran(&self, run: &Ran) {
+    /// A run has ended. What runs cost, if that has changed by it.
+    pub fn ran(&self, run: &Ran) -> Option<Cost> {
         let (took, predicted) = (run.took.time.as_secs_f64(), self.cost().of(run.shape));
-        self.learn(Sample { shape: run.shape, seconds: run.took.busy.as_secs_f64() });
+        let changed = self.learn(Sample { shape: run.shape, seconds: run.took.busy.as_secs_f64() });
         let mut means = self.means.lock();
         let towards = |mean: &mut f64, value: f64| *mean += MEMORY * (value - *mean);
         towards(&mut means.run, took);
@@ -95,23 +95,24 @@ impl Load {
         if !run.alone.is_zero() {
             towards(&mut means.pace, (took / run.alone.as_secs_f64()).clamp(FURTHEST.0, FURTHEST.1));
         }
+        changed
     }
 
     /// Corrects what a run is said to cost by what one has cost.
-    fn learn(&self, run: Sample) {
+    fn learn(&self, run: Sample) -> Option<Cost> {
         let mut learned = self.learned.lock();
         let expected = learned.cost.of(run.shape);
         if !(FURTHEST.0 * expected..=FURTHEST.1 * expected).contains(&run.seconds) {
-            return;
+            return None;
         }
         learned.since.fade(1.0 - LEARNING);
         learned.since.add(run);
         learned.runs = learned.runs.wrapping_add(1);
-        if learned.runs.is_multiple_of(RUNS_PER_FIT)
-            && let Some(cost) = learned.before.and(&learned.since).cost()
-        {
-            learned.cost = cost;
+        if !learned.runs.is_multiple_of(RUNS_PER_FIT) {
+            return None;
         }
+        learned.cost = learned.before.and(&learned.since).cost()?;
+        Some(learned.cost)
     }
 
     /// Predicted time of a run: what runs took at best, not what they take just now.

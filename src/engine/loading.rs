@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use rayon::ThreadPool;
 
 use super::batching::Policy;
-use super::cost::Cost;
 use super::forecast::Forecast;
 use super::gate::Gate;
 use super::measuring::{Measured, measure, tokenizer_speed};
@@ -167,7 +166,8 @@ fn fitting(time: Duration, seconds_per_byte: f64) -> usize {
 
 /// What the model costs on this machine, for the operator.
 fn report(shop: &Shop, measured: &Measured, inline_bytes: usize) {
-    let Cost { run, token, square } = measured.cost;
+    let [run, token, square] = measured.cost.parts();
+    shop.metrics.costs(measured.cost.parts());
     tracing::info!(
         model = shop.label,
         run_ms = run * 1e3,

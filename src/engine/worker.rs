@@ -251,7 +251,9 @@ impl Shop {
         let (scores, took) = timed(session.runs_here(), || session.run(batch, deadline));
         let scores = scores?;
         let (shape, tokens) = (batch.shape(), batch.tokens());
-        self.load.ran(&Ran { shape, alone, took });
+        if let Some(cost) = self.load.ran(&Ran { shape, alone, took }) {
+            self.metrics.costs(cost.parts());
+        }
         self.metrics.ran(shape.rows, tokens, shape.tokens().saturating_sub(tokens), took.time);
         Ok(scores)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, histogram_opts, opts};
+use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, histogram_opts, opts};
 
 /// Texts of a run.
 const TEXT_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
@@ -19,6 +19,7 @@ pub(super) struct ModelVectors {
     tokens: IntCounterVec,
     wasted: IntCounterVec,
     recycled: IntCounterVec,
+    cost: GaugeVec,
 }
 
 /// The metrics of one model version.
@@ -31,6 +32,8 @@ pub struct ModelMetrics {
     padding: IntCounter,
     wasted: IntCounter,
     recycled: IntCounter,
+    /// Of a run, of a token, of a token and token of length.
+    cost: [Gauge; 3],
 }
 
 impl ModelVectors {
@@ -46,7 +49,16 @@ impl ModelVectors {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
+        let cost = GaugeVec::new(
+            opts!(
+                "predictd_run_cost_seconds",
+                "What a run is expected to cost, by part: for the run, for each token, for each token and token of length."
+            ),
+            &["model", "version", "part"],
+        )?;
+        registry.register(Box::new(cost.clone()))?;
         Ok(Self {
+            cost,
             run_texts: histogram("predictd_run_texts", "Texts that shared a run.", &TEXT_BUCKETS)?,
             run_seconds: histogram("predictd_run_seconds", "Time of a run of the model.", &TIME_BUCKETS)?,
             queue_seconds: histogram(
@@ -82,6 +94,7 @@ impl ModelVectors {
             padding: self.tokens.with_label_values(&[model, version, "padding"]),
             wasted: self.wasted.with_label_values(&labels),
             recycled: self.recycled.with_label_values(&labels),
+            cost: ["run", "token", "square"].map(|part| self.cost.with_label_values(&[model, version, part])),
         }
     }
 }
@@ -105,6 +118,13 @@ impl ModelMetrics {
     /// A text waited so long for its run.
     pub fn waited(&self, time: Duration) {
         self.queue_seconds.observe(time.as_secs_f64());
+    }
+
+    /// What a run is expected to cost, in seconds: for itself, for each token, for each token and token of length.
+    pub fn costs(&self, parts: [f64; 3]) {
+        for (gauge, part) in self.cost.iter().zip(parts) {
+            gauge.set(part);
+        }
     }
 
     /// A worker got a new session.
