@@ -53,7 +53,7 @@ impl InProcess {
             tokenizers: encoding::pool(1).expect("a thread"),
             rules: Rules { workers: 1, ..predictd::rules(&settings) },
             recycle: 0,
-        longest_check: LONGEST_CHECK,
+            longest_check: LONGEST_CHECK,
             texts: settings.texts,
             metrics: Arc::clone(&app.metrics),
         };
