@@ -1,0 +1,37 @@
+"""The command line: `python -m tools COMMAND`."""
+
+import argparse
+import importlib
+import sys
+
+# Loaded when they are needed only: torch alone takes seconds.
+COMMANDS = {
+    "export": ("export", "a Hugging Face model as a directory that predictd serves"),
+    "optimise": ("optimise", "the fastest form of a model that keeps its accuracy"),
+    "from-sklearn": ("from_sklearn", "a scikit-learn pipeline as a directory that predictd serves"),
+    "golden": ("golden", "golden.json for a model directory"),
+}
+
+
+def main() -> None:
+    """Finds the command and runs it. `Refused` ends the program with its sentence and status 1."""
+    parser = argparse.ArgumentParser(prog="python -m tools", description="Makes model directories for predictd.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    chosen = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if name == chosen:
+            loaded = importlib.import_module(f".{module}", __package__)
+            command.description = loaded.__doc__
+            loaded.add_arguments(command)
+            command.set_defaults(run=loaded.run)
+    options = parser.parse_args()
+    from .refused import Refused
+    try:
+        options.run(options)
+    except Refused as refusal:
+        sys.exit(f"refused: {refusal}")
+
+
+if __name__ == "__main__":
+    main()
