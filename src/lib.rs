@@ -39,7 +39,8 @@
 //!
 //! A test reads `src/` and checks them.
 //!
-//! - `ort` is imported in `onnx.rs` and under `onnx/` only, `tokenizers` in `text/tokenizer.rs` only.
+//! - `ort` is imported in `onnx.rs` and under `onnx/` only, `tokenizers` in `text/tokenizer.rs` and under
+//!   `text/tokenizer/` only.
 //! - axum and status codes stay under `http/`.
 //! - No clock, no lock, nothing async in `engine/batching*`, `engine/cost.rs` and under `text/`.
 //! - The environment is read in `config.rs` only, but for the variables of options, which clap reads.

@@ -4,6 +4,7 @@
 //! off. Sessions of one graph share their weights: ONNX Runtime shares packed weights only
 //! between sessions that were also given the same initializers, so both are handed to each.
 
+mod inputs;
 mod library;
 mod outlets;
 mod protobuf;
@@ -18,16 +19,17 @@ use std::time::{Duration, Instant};
 use ndarray::Array2;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use ort::session::RunOptions;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
-use ort::session::{RunOptions, SessionInputValue};
-use ort::value::{DynValue, Tensor, TensorRef};
+use ort::value::DynValue;
 use parking_lot::Mutex;
 
 use crate::engine::session::{Graph, RunError, Runtime, Scores, Session};
 use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::Batch;
-use crate::text::signature::{GraphInput, IntegerWidth, Signature, TokenRole};
+use crate::text::signature::{GraphInput, ScoreKind, Signature};
 use crate::text::tensors::TokenBatch;
+use inputs::inputs;
 use outlets::{Choice, Output, choice_output, graph_input, maps, scores_output};
 use watchdog::{Stop, UnderWay, Watchdog};
 use weights::{read_external, shared_tensors};
@@ -165,6 +167,7 @@ impl Runtime for OnnxRuntime {
             output: scores.output,
             choice,
             width: scores.width.unwrap_or(0),
+            per_token: scores.kind == ScoreKind::TokenLogits,
             under_way: self.under_way.clone(),
             session: first,
         };
@@ -259,6 +262,7 @@ impl Graph for OnnxGraph {
             output: self.output.clone(),
             choice: self.choice.clone(),
             width: self.signature.width,
+            per_token: self.signature.scores == ScoreKind::TokenLogits,
             under_way: self.weights.under_way.clone(),
         }))
     }
@@ -279,7 +283,9 @@ struct OnnxSession {
     input: GraphInput,
     output: Output,
     choice: Option<Choice>,
+    /// Scores of a text, or of each of its tokens.
     width: usize,
+    per_token: bool,
     under_way: UnderWay,
 }
 
@@ -291,10 +297,11 @@ impl Session for OnnxSession {
     fn run(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, RunError> {
         let scores = self.run_unchecked(batch, deadline)?;
         let shape = || scores.values.shape().iter().map(|&n| i64::try_from(n).unwrap_or(-1)).collect();
-        if scores.values.dim() == (batch.rows(), self.width) {
+        let width = if self.per_token { self.width * batch.shape().length } else { self.width };
+        if scores.values.dim() == (batch.rows(), width) {
             Ok(scores)
         } else {
-            Err(RunError::Shape { rows: batch.rows(), width: self.width, found: shape() })
+            Err(RunError::Shape { rows: batch.rows(), width, found: shape() })
         }
     }
 }
@@ -324,7 +331,12 @@ impl OnnxSession {
             Output::Tensor(_) => {
                 let (shape, data) = value.try_extract_tensor::<f32>().map_err(failed)?;
                 let wrong = || RunError::Shape { rows: batch.rows(), width: self.width, found: shape.to_vec() };
-                let [rows, width] = shape[..] else { return Err(wrong()) };
+                // The scores of a text's tokens stand in one row.
+                let (rows, width) = match shape[..] {
+                    [rows, width] => (rows, width),
+                    [rows, tokens, width] if self.per_token => (rows, tokens.saturating_mul(width)),
+                    _ => return Err(wrong()),
+                };
                 let dims = (usize::try_from(rows).map_err(|_| wrong())?, usize::try_from(width).map_err(|_| wrong())?);
                 Array2::from_shape_vec(dims, data.to_vec()).map_err(|_| wrong())?
             }
@@ -353,39 +365,5 @@ impl OnnxSession {
             }
         };
         Ok(self.run_unchecked(&batch, Instant::now() + LONGEST_PROBE)?.values.ncols())
-    }
-}
-
-/// The tensors of a run, borrowed from the batch where their type allows it.
-fn inputs<'a>(
-    input: &'a GraphInput,
-    batch: &'a Batch,
-) -> ort::Result<Vec<(std::borrow::Cow<'a, str>, SessionInputValue<'a>)>> {
-    match (input, batch) {
-        (GraphInput::Texts { name, rank }, Batch::Texts(texts)) => {
-            let shape = if *rank == 1 { vec![texts.len()] } else { vec![texts.len(), 1] };
-            Ok(vec![(name.into(), Tensor::from_string_array((shape, texts.as_slice()))?.into())])
-        }
-        (GraphInput::Tokens(wanted), Batch::Tokens(batch)) => wanted
-            .iter()
-            .map(|input| {
-                let data = match input.role {
-                    TokenRole::InputIds => &batch.input_ids,
-                    TokenRole::AttentionMask => &batch.attention_mask,
-                    TokenRole::TokenTypeIds => &batch.token_type_ids,
-                    TokenRole::PositionIds => &batch.position_ids,
-                };
-                let shape = [batch.rows, batch.length];
-                let value = match input.width {
-                    IntegerWidth::Bits64 => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
-                    IntegerWidth::Bits32 => {
-                        let narrow: Result<Vec<i32>, _> = data.iter().map(|&id| i32::try_from(id)).collect();
-                        Tensor::from_array((shape, narrow.map_err(|e| ort::Error::new(e.to_string()))?))?.into()
-                    }
-                };
-                Ok(((&input.name).into(), value))
-            })
-            .collect(),
-        _ => Err(ort::Error::new("the batch is not of the kind the graph takes")),
     }
 }

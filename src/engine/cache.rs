@@ -20,7 +20,9 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::Answer;
 use super::model::Model;
+use crate::text::entities::Entity;
 use crate::text::heads::Outcome;
+use crate::text::input::{Input, Pair};
 use flight::Flights;
 pub use flight::{End, Joined, Lead};
 
@@ -85,10 +87,15 @@ impl Cache {
 
     /// The key of a text for a model.
     #[must_use]
-    pub fn key(&self, model: &Model, text: &str) -> Key {
+    pub fn key(&self, model: &Model, input: &Input) -> Key {
         let mut hasher = self.hasher;
         hasher.write(&model.load_number().to_le_bytes());
-        hasher.write(text.as_bytes());
+        hasher.write(input.text.as_bytes());
+        if let Some(Pair { text, whole }) = &input.pair {
+            // A text has no such byte: two texts are never taken for one.
+            hasher.write(&[0xff, u8::from(*whole)]);
+            hasher.write(text.as_bytes());
+        }
         Key(hasher.finish128().as_u128())
     }
 
@@ -145,6 +152,10 @@ impl Weighter<Key, Arc<Answer>> for Weight {
         let labels = match &decision.outcome {
             Outcome::Labels(labels) => allocated(size_of_val(labels.as_slice())),
             Outcome::Label(_) | Outcome::Score(_) => 0,
+            Outcome::Entities(found) => {
+                let words = |entity: &Entity| allocated(entity.label.capacity()) + allocated(entity.text.capacity());
+                allocated(size_of_val(found.as_slice())) + found.iter().map(words).sum::<usize>()
+            }
         };
         let scores = [&decision.probabilities, &decision.raw].map(|scores| allocated(size_of_val(scores.as_slice())));
         (PLACE + allocated(COUNTERS + size_of::<Answer>()) + labels + scores.iter().sum::<usize>()) as u64

@@ -16,6 +16,7 @@ use super::queue::{Job, Request};
 use super::worker::Shop;
 use super::{Answer, Refusal, TextError};
 use crate::metrics::PanicPlace;
+use crate::text::input::{Input, Pair};
 use crate::text::pipeline::Encoded;
 use crate::text::tensors::Shape;
 use crate::text::tokenizer::TokenizeError;
@@ -27,7 +28,7 @@ const PIECE_TEXTS: usize = 64;
 
 /// A text that is to be tokenised.
 pub(super) struct Order {
-    pub(super) text: String,
+    pub(super) input: Input,
     /// Who else waits for its answer.
     pub(super) lead: Option<Lead>,
     /// When its turn to run will have come.
@@ -60,7 +61,7 @@ impl Shop {
             if request.has_left() {
                 return;
             }
-            match self.encode_one(order.text) {
+            match self.encode_one(order.input) {
                 Ok(encoded) => {
                     let alone = self.alone(&encoded);
                     let entered = self.load.enter(alone);
@@ -89,9 +90,9 @@ impl Shop {
         }
     }
 
-    /// Tokenises one text.
-    pub(super) fn encode_one(&self, text: String) -> Result<Encoded, TextError> {
-        self.pipeline.encode(text).map_err(|error| {
+    /// Tokenises one text, or two that belong together.
+    pub(super) fn encode_one(&self, input: Input) -> Result<Encoded, TextError> {
+        self.pipeline.encode(input).map_err(|error| {
             if error == TokenizeError::Panicked {
                 self.shared.panicked(PanicPlace::Tokenizer);
                 tracing::error!(model = self.label, "the tokenizer panicked on a text; the text got an error");
@@ -101,10 +102,17 @@ impl Shop {
     }
 
     /// The texts as the model's policy lets them pass.
-    pub(super) fn fit(&self, texts: Vec<String>) -> Result<Vec<String>, Refusal> {
+    pub(super) fn fit(&self, inputs: Vec<Input>) -> Result<Vec<Input>, Refusal> {
         let policy = self.pipeline.policy();
-        let fit = |(index, text)| policy.apply(text).map_err(|error| Refusal::Unfit { index, error });
-        texts.into_iter().enumerate().map(fit).collect()
+        let fit = |(index, Input { text, pair }): (usize, Input)| {
+            let unfit = |second: bool| move |error| Refusal::Unfit { index, second, error };
+            let pair = match pair {
+                Some(Pair { text, whole }) => Some(Pair { text: policy.apply(text).map_err(unfit(true))?, whole }),
+                None => None,
+            };
+            Ok(Input { text: policy.apply(text).map_err(unfit(false))?, pair })
+        };
+        inputs.into_iter().enumerate().map(fit).collect()
     }
 }
 
@@ -134,7 +142,7 @@ pub(super) fn encode_in_pieces(pool: &ThreadPool, shop: &Arc<Shop>, request: &Ar
             && bytes < PIECE_BYTES
             && let Some(order) = orders.next()
         {
-            bytes += order.text.len();
+            bytes += order.input.bytes();
             piece.push(order);
         }
         let (shop, request) = (Arc::clone(shop), Arc::clone(request));

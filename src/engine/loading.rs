@@ -21,6 +21,7 @@ use super::worker::{self, Shop};
 use crate::config::TextDefaults;
 use crate::metrics::Metrics;
 use crate::text::heads::Decision;
+use crate::text::input::Input;
 use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::Pipeline;
 use crate::text::tokenizer::TokenizeError;
@@ -189,7 +190,10 @@ fn check_golden(pipeline: &Pipeline, session: &mut dyn Session, longest: Duratio
     golden.check().map_err(|reason| ManifestError::new("golden.json", reason))?;
     for (number, example) in (1..).zip(&golden.examples) {
         let error = |reason: String| ManifestError::new("golden.json", format!("example {number}: {reason}"));
-        let decision = decide(pipeline, session, example.text.clone(), longest).map_err(error)?;
+        if example.text_pair.is_some() && !pipeline.takes_pairs() {
+            return Err(error("it has two texts, and the model takes one".to_owned()));
+        }
+        let decision = decide(pipeline, session, example.input(), longest).map_err(error)?;
         example.check(&decision, pipeline.labels(), golden.tolerance).map_err(error)?;
     }
     Ok(())
@@ -200,13 +204,13 @@ fn warm_up(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) ->
     let long = "word ".repeat(WARM_UP_WORDS);
     // A model may take fewer tokens than this and refuse longer texts.
     if !matches!(pipeline.encode(long.clone()), Err(TokenizeError::TooLong { .. })) {
-        decide(pipeline, session, long, longest)?;
+        decide(pipeline, session, long.into(), longest)?;
     }
-    decide(pipeline, session, "one short text".to_owned(), longest).map(|_| ())
+    decide(pipeline, session, "one short text".to_owned().into(), longest).map(|_| ())
 }
 
-fn decide(pipeline: &Pipeline, session: &mut dyn Session, text: String, longest: Duration) -> Result<Decision, String> {
-    let encoded = pipeline.encode(text).map_err(|error| error.to_string())?;
+fn decide(pipeline: &Pipeline, session: &mut dyn Session, input: Input, longest: Duration) -> Result<Decision, String> {
+    let encoded = pipeline.encode(input).map_err(|error| error.to_string())?;
     let (mut rows, mut chosen) = (Vec::new(), None);
     for batch in pipeline.runs(&encoded) {
         let scores = session.run(&batch, Instant::now() + longest).map_err(|error| error.to_string())?;

@@ -9,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::cache::{Cache, Claim, End, Joined, Key, Lead};
 use super::model::Model;
 use super::{Answer, Refusal, TextError};
+use crate::text::input::Input;
 
 /// What a request may do with the cache, the least restricted first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +30,7 @@ pub(super) struct Lookup {
     /// One per text; filled where the answer is known.
     answers: Vec<Option<Result<Answer, TextError>>>,
     /// To be run here.
-    led: Vec<(usize, String, Option<Lead>)>,
+    led: Vec<(usize, Input, Option<Lead>)>,
     /// Run for somebody else, or for the same text earlier in this request.
     joined: Vec<Follower>,
 }
@@ -38,7 +39,7 @@ pub(super) struct Lookup {
 struct Follower {
     cache: Arc<Cache>,
     index: usize,
-    text: String,
+    input: Input,
     key: Key,
     joined: Joined,
 }
@@ -49,20 +50,20 @@ impl Lookup {
         cache: Option<&Arc<Cache>>,
         cache_use: CacheUse,
         model: &Model,
-        texts: Vec<String>,
+        inputs: Vec<Input>,
         deadline: Instant,
     ) -> Self {
         let cache = cache.filter(|_| cache_use != CacheUse::Nothing);
-        let (answers, led, joined) = (Vec::with_capacity(texts.len()), Vec::new(), Vec::new());
+        let (answers, led, joined) = (Vec::with_capacity(inputs.len()), Vec::new(), Vec::new());
         let mut lookup = Self { deadline, answers, led, joined };
-        for (index, text) in texts.into_iter().enumerate() {
+        for (index, input) in inputs.into_iter().enumerate() {
             let known = match cache {
-                None => lookup.lead(index, text, None),
+                None => lookup.lead(index, input, None),
                 Some(cache) => {
-                    let key = cache.key(model, &text);
+                    let key = cache.key(model, &input);
                     match cache_use {
-                        CacheUse::Full => lookup.find(cache, index, text, key),
-                        _ => lookup.lead(index, text, Some(cache.keeper(key))),
+                        CacheUse::Full => lookup.find(cache, index, input, key),
+                        _ => lookup.lead(index, input, Some(cache.keeper(key))),
                     }
                 }
             };
@@ -71,22 +72,22 @@ impl Lookup {
         lookup
     }
 
-    fn find(&mut self, cache: &Arc<Cache>, index: usize, text: String, key: Key) -> Option<Arc<Answer>> {
+    fn find(&mut self, cache: &Arc<Cache>, index: usize, input: Input, key: Key) -> Option<Arc<Answer>> {
         if let Some(answer) = cache.get(key) {
             return Some(answer);
         }
         match cache.claim(key, self.deadline) {
             Claim::Known(answer) => return Some(answer),
             Claim::Join(joined) => {
-                self.joined.push(Follower { cache: Arc::clone(cache), index, text, key, joined });
+                self.joined.push(Follower { cache: Arc::clone(cache), index, input, key, joined });
             }
-            Claim::Lead(lead) => return self.lead(index, text, Some(lead)),
+            Claim::Lead(lead) => return self.lead(index, input, Some(lead)),
         }
         None
     }
 
-    fn lead(&mut self, index: usize, text: String, lead: Option<Lead>) -> Option<Arc<Answer>> {
-        self.led.push((index, text, lead));
+    fn lead(&mut self, index: usize, input: Input, lead: Option<Lead>) -> Option<Arc<Answer>> {
+        self.led.push((index, input, lead));
         None
     }
 
@@ -96,8 +97,8 @@ impl Lookup {
     }
 
     /// The texts that are to be run.
-    pub(super) fn to_run(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.led.iter().map(|(_, text, _)| text.as_str())
+    pub(super) fn to_run(&self) -> impl ExactSizeIterator<Item = &Input> {
+        self.led.iter().map(|(_, input, _)| input)
     }
 
     /// Texts whose run somebody else began.
@@ -134,13 +135,13 @@ impl Lookup {
             let permit = permits.split(1).ok_or(Refusal::Overloaded)?;
             followers.push(follower.follow(model, permit, deadline));
         }
-        let (places, texts): (Vec<usize>, Vec<_>) =
-            led.into_iter().map(|(index, text, lead)| (index, (text, lead))).unzip();
+        let (places, inputs): (Vec<usize>, Vec<_>) =
+            led.into_iter().map(|(index, input, lead)| (index, (input, lead))).unzip();
         let run = async {
-            if texts.is_empty() {
+            if inputs.is_empty() {
                 return Ok(Vec::new());
             }
-            model.answer(texts, permits, deadline).await.map_err(|refusal| refusal.moved(&places))
+            model.answer(inputs, permits, deadline).await.map_err(|refusal| refusal.moved(&places))
         };
         // At the same time: a text can be waited for by another that stands beside it.
         let (run, followed) = tokio::try_join!(run, try_join_all(followers))?;
@@ -161,7 +162,7 @@ impl Follower {
         permit: OwnedSemaphorePermit,
         deadline: Instant,
     ) -> Result<(usize, Result<Answer, TextError>), Refusal> {
-        let Self { cache, index, text, key, mut joined } = self;
+        let Self { cache, index, input, key, mut joined } = self;
         let lead = loop {
             match joined.end().await {
                 End::Answered(answer) => return Ok((index, Ok(answer.as_ref().clone()))),
@@ -174,7 +175,7 @@ impl Follower {
                 },
             }
         };
-        let answers = model.answer(vec![(text, Some(lead))], permit, deadline).await;
+        let answers = model.answer(vec![(input, Some(lead))], permit, deadline).await;
         let mut answers = answers.map_err(|refusal| refusal.moved(&[index]))?;
         Ok((index, answers.pop().ok_or(Refusal::Closed)?))
     }

@@ -151,10 +151,12 @@ fn together(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) -
         (high - low).max(f32::MIN_POSITIVE)
     };
     let row = |scores: &[Vec<f32>]| scores.first().cloned().unwrap_or_default();
+    let own = short.row_length().unwrap_or(1);
     let (alone, beside) = (row(&alone), row(&beside));
+    let (alone, beside) = (pipeline.own_scores(&alone, own), pipeline.own_scores(&beside, own));
     // One score has no spread: its own size is the measure.
-    let scale = if alone.len() > 1 { spread(&alone) } else { alone.first().map_or(1.0, |x| x.abs().max(1e-3)) };
-    let same = alone.iter().zip(&beside).all(|(a, b)| (a - b).abs() <= SAME * scale);
+    let scale = if alone.len() > 1 { spread(alone) } else { alone.first().map_or(1.0, |x| x.abs().max(1e-3)) };
+    let same = alone.iter().zip(beside).all(|(a, b)| (a - b).abs() <= SAME * scale);
     Ok((!same).then_some("padding changes a text's scores"))
 }
 

@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{Metrics, Refused};
 use crate::text::heads::{Decision, OutputError};
+use crate::text::input::Input;
 use crate::text::policy::PolicyError;
 use crate::text::tokenizer::TokenizeError;
 use cache::Cache;
@@ -80,6 +81,8 @@ pub enum Refusal {
     Unfit {
         /// Its place in the request.
         index: usize,
+        /// True if it is the second text of a pair.
+        second: bool,
         /// Why.
         error: PolicyError,
     },
@@ -98,7 +101,9 @@ impl Refusal {
     /// The same for a request of which only the texts at `places` were asked.
     fn moved(self, places: &[usize]) -> Self {
         match self {
-            Self::Unfit { index, error } => Self::Unfit { index: places.get(index).copied().unwrap_or(index), error },
+            Self::Unfit { index, second, error } => {
+                Self::Unfit { index: places.get(index).copied().unwrap_or(index), second, error }
+            }
             other => other,
         }
     }
@@ -178,7 +183,7 @@ impl Engine {
         self.cache.as_ref().map_or((0, 0), |cache| cache.size())
     }
 
-    /// Answers `texts` in order.
+    /// Answers `inputs` in order.
     ///
     /// A text whose answer is in the cache needs no permit and no time: it is answered however busy the server is.
     /// Dropping the future takes the texts that are not yet running out of the queue.
@@ -189,7 +194,7 @@ impl Engine {
     pub async fn predict(
         &self,
         model: &Arc<Model>,
-        texts: Vec<String>,
+        inputs: Vec<Input>,
         deadline: Instant,
         cache_use: CacheUse,
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
@@ -199,7 +204,7 @@ impl Engine {
             return Err(Refusal::DeadlineExceeded);
         }
         let cache = self.cache.as_ref().filter(|_| self.caches(model));
-        let lookup = Lookup::of(cache, cache_use, model, texts, deadline);
+        let lookup = Lookup::of(cache, cache_use, model, inputs, deadline);
         if cache.is_some() && cache_use == CacheUse::Full {
             self.metrics.looked_up(lookup.hits(), lookup.joined(), lookup.misses());
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rayon::ThreadPool;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::batching::{Micros, due};
@@ -16,6 +17,7 @@ use super::queue::{Place, Request};
 use super::session::{RunError, Session};
 use super::worker::{Fault, SharedSession, Shop};
 use super::{Answer, Refusal, TextError};
+use crate::text::input::Input;
 use crate::text::pipeline::Pipeline;
 use crate::text::tensors::Shape;
 use crate::text::tokenizer::Tokenizer;
@@ -61,7 +63,7 @@ pub struct Model {
 /// What became of texts that could have been run at once.
 enum Idle {
     Answered(Result<Answer, TextError>),
-    Busy(Vec<String>, Vec<Option<Lead>>),
+    Busy(Vec<Input>, Vec<Option<Lead>>),
 }
 
 impl Model {
@@ -148,9 +150,9 @@ impl Model {
 
     /// Predicted time for texts that need not wait, before they are tokenised.
     #[must_use]
-    pub fn time_for<'a>(&self, texts: impl ExactSizeIterator<Item = &'a str>) -> Duration {
-        let count = texts.len();
-        let work = texts.map(|text| self.estimate(text.len())).sum();
+    pub fn time_for<'a>(&self, inputs: impl ExactSizeIterator<Item = &'a Input>) -> Duration {
+        let count = inputs.len();
+        let work = inputs.map(|input| self.estimate(input.bytes())).sum();
         self.forecast.time_for(&self.shop.load, work, count)
     }
 
@@ -166,52 +168,52 @@ impl Model {
         self.shop.metrics.runs_and_tokens()
     }
 
-    /// Answers `texts`, whose permits `permits` holds, in order, and those who wait for any of them.
+    /// Answers `inputs`, whose permits `permits` holds, in order, and those who wait for any of them.
     ///
     /// # Errors
     /// [`Refusal`] if the policy refuses a text, or the model is shut down meanwhile.
     pub async fn answer(
         self: &Arc<Self>,
-        texts: Vec<(String, Option<Lead>)>,
+        inputs: Vec<(Input, Option<Lead>)>,
         permits: OwnedSemaphorePermit,
         deadline: Instant,
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
-        let (texts, leads): (Vec<_>, Vec<_>) = texts.into_iter().unzip();
-        let bytes = texts.iter().map(String::len).sum::<usize>();
-        let few = texts.len() <= INLINE_TEXTS;
+        let (inputs, leads): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
+        let bytes = inputs.iter().map(Input::bytes).sum::<usize>();
+        let few = inputs.len() <= INLINE_TEXTS;
         if few
             && bytes <= INLINE_RUN_BYTES
             && self.skips_queue()
             && let Some(mut session) = self.inline.iter().find_map(Mutex::try_lock)
         {
-            let texts = self.shop.fit(texts)?;
-            let answer = |(text, lead): (String, Option<Lead>)| {
-                let answer = self.answer_here(session.as_mut(), text, deadline);
+            let inputs = self.shop.fit(inputs)?;
+            let answer = |(input, lead): (Input, Option<Lead>)| {
+                let answer = self.answer_here(session.as_mut(), input, deadline);
                 if let Some(lead) = lead {
                     lead.done(&answer);
                 }
                 answer
             };
-            return Ok(texts.into_iter().zip(leads).map(answer).collect());
+            return Ok(inputs.into_iter().zip(leads).map(answer).collect());
         }
-        let (texts, leads) = match self.answer_if_idle(texts, leads, deadline)? {
+        let (inputs, leads) = match self.answer_if_idle(inputs, leads, deadline)? {
             Idle::Answered(answer) => return Ok(vec![answer]),
-            Idle::Busy(texts, leads) => (texts, leads),
+            Idle::Busy(inputs, leads) => (inputs, leads),
         };
         // Counted from here on: who comes while these texts are still being read must wait for them.
-        let reading = self.shop.load.enter(texts.iter().map(|text| self.estimate(text.len())).sum());
-        let request = Request::new(deadline, texts.len() > 1);
+        let reading = self.shop.load.enter(inputs.iter().map(|input| self.estimate(input.bytes())).sum());
+        let request = Request::new(deadline, inputs.len() > 1);
         // From here on, dropping this future takes out of the queue what has come there.
         let place = Place::new(&self.shop.queue, &request);
         let answers = if few && bytes <= self.inline_bytes {
             let (orders, answers) =
-                self.orders(&request, self.shop.fit(texts)?.into_iter().zip(leads).collect(), permits)?;
+                self.orders(&request, self.shop.fit(inputs)?.into_iter().zip(leads).collect(), permits)?;
             self.shop.encode(&request, orders);
             answers
         } else {
             let shop = Arc::clone(&self.shop);
-            let texts = elsewhere(&self.tokenizers, move || shop.fit(texts)).await??;
-            let (orders, answers) = self.orders(&request, texts.into_iter().zip(leads).collect(), permits)?;
+            let inputs = elsewhere(&self.tokenizers, move || shop.fit(inputs)).await??;
+            let (orders, answers) = self.orders(&request, inputs.into_iter().zip(leads).collect(), permits)?;
             encode_in_pieces(&self.tokenizers, &self.shop, &request, orders);
             answers
         };
@@ -230,41 +232,46 @@ impl Model {
     /// A run that takes much longer than it should is given up, and the text queues as if it had not been tried.
     fn answer_if_idle(
         &self,
-        texts: Vec<String>,
+        inputs: Vec<Input>,
         mut leads: Vec<Option<Lead>>,
         deadline: Instant,
     ) -> Result<Idle, Refusal> {
         let short = self.inline_bytes.min(INLINE_RUN_BYTES);
-        let estimate = match &texts[..] {
-            [text] if text.len() <= short && !self.has_detour() => self.estimate(text.len()),
-            _ => return Ok(Idle::Busy(texts, leads)),
+        let estimate = match &inputs[..] {
+            [input] if input.bytes() <= short && !self.has_detour() => self.estimate(input.bytes()),
+            _ => return Ok(Idle::Busy(inputs, leads)),
         };
         if estimate <= LONGEST_WHEN_IDLE
             && let Some(session) = &self.idle_session
             && let Some(turn) = self.shop.gate.turn_if_idle()
             && let Some(mut session) = session.try_lock()
         {
-            let fit = self.shop.fit(texts.clone())?.pop().unwrap_or_default();
+            let Some(fit) = self.shop.fit(inputs.clone())?.pop() else { return Ok(Idle::Busy(inputs, leads)) };
             let _entered = self.shop.load.enter(estimate);
             turn.begins(self.shop.load_number, estimate);
-            let answer = self.shop.encode_one(fit).and_then(|encoded| {
-                let until = deadline.min(Instant::now() + NOT_CHEAP);
-                match self.shop.try_score(session.as_mut(), &encoded, until) {
-                    Err(Fault::Run(RunError::Interrupted)) if Instant::now() < deadline => Ok(None),
-                    Err(fault) => Err(self.shop.told(fault)),
-                    Ok(decision) => Ok(Some(Answer { decision, tokens: encoded.tokens, truncated: encoded.truncated })),
-                }
-            });
+            let run = || {
+                self.shop.encode_one(fit).and_then(|encoded| {
+                    let until = deadline.min(Instant::now() + NOT_CHEAP);
+                    match self.shop.try_score(session.as_mut(), &encoded, until) {
+                        Err(Fault::Run(RunError::Interrupted)) if Instant::now() < deadline => Ok(None),
+                        Err(fault) => Err(self.shop.told(fault)),
+                        Ok(decision) => {
+                            Ok(Some(Answer { decision, tokens: encoded.tokens, truncated: encoded.truncated }))
+                        }
+                    }
+                })
+            };
+            let answer = holding_thread(run);
             let Some(answer) = answer.transpose() else {
                 self.take_detour();
-                return Ok(Idle::Busy(texts, leads));
+                return Ok(Idle::Busy(inputs, leads));
             };
             if let Some(lead) = leads.pop().flatten() {
                 lead.done(&answer);
             }
             return Ok(Idle::Answered(answer));
         }
-        Ok(Idle::Busy(texts, leads))
+        Ok(Idle::Busy(inputs, leads))
     }
 
     /// What is to be done for each text, and where its answer will come.
@@ -272,22 +279,22 @@ impl Model {
     fn orders(
         &self,
         request: &Request,
-        texts: Vec<(String, Option<Lead>)>,
+        inputs: Vec<(Input, Option<Lead>)>,
         mut permits: OwnedSemaphorePermit,
     ) -> Result<(Vec<Order>, Vec<oneshot::Receiver<Result<Answer, TextError>>>), Refusal> {
         let micros = |time: Duration| Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX);
-        let estimates: Vec<Duration> = texts.iter().map(|(text, _)| self.estimate(text.len())).collect();
+        let estimates: Vec<Duration> = inputs.iter().map(|(input, _)| self.estimate(input.bytes())).collect();
         let all = micros(estimates.iter().sum());
         let time = micros(request.deadline.saturating_duration_since(request.arrived));
-        let (mut orders, mut answers) = (Vec::with_capacity(texts.len()), Vec::with_capacity(texts.len()));
+        let (mut orders, mut answers) = (Vec::with_capacity(inputs.len()), Vec::with_capacity(inputs.len()));
         let mut work = 0;
-        for ((text, lead), estimate) in texts.into_iter().zip(estimates) {
+        for ((input, lead), estimate) in inputs.into_iter().zip(estimates) {
             work += micros(estimate);
             let due = request.arrived + Duration::from_micros(due(0, time, work, all));
             // Every text has a permit: the bound was taken for all of them.
             let permit = permits.split(1).ok_or(Refusal::Overloaded)?;
             let (reply, answer) = oneshot::channel();
-            orders.push(Order { text, lead, due, reply, permit, entered: self.shop.load.enter(estimate) });
+            orders.push(Order { input, lead, due, reply, permit, entered: self.shop.load.enter(estimate) });
             answers.push(answer);
         }
         Ok((orders, answers))
@@ -307,8 +314,8 @@ impl Model {
     }
 
     /// The cheap way: tokenise and run on this thread.
-    fn answer_here(&self, session: &mut dyn Session, text: String, deadline: Instant) -> Result<Answer, TextError> {
-        let encoded = self.shop.encode_one(text)?;
+    fn answer_here(&self, session: &mut dyn Session, input: Input, deadline: Instant) -> Result<Answer, TextError> {
+        let encoded = self.shop.encode_one(input)?;
         let start = Instant::now();
         let decision = self.shop.score(session, &encoded, deadline.min(start + LONGEST_INLINE));
         if start.elapsed() >= NOT_CHEAP {
@@ -323,6 +330,15 @@ impl Model {
         while Instant::now() < deadline && !self.workers.iter().all(JoinHandle::is_finished) {
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+/// Does work that holds this async thread for milliseconds, while another takes over what waits for it: the other
+/// connections' events among it, which one thread at a time looks for.
+fn holding_thread<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 

@@ -11,11 +11,14 @@ use super::error::ApiError;
 use crate::engine::Answer;
 use crate::engine::model::Model;
 use crate::experiments::receipts::Receipt;
+use crate::text::entities::Entity;
 use crate::text::heads::{Outcome, top};
 
 /// What a request wants to see of an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct View {
+pub struct View<'a> {
+    /// Labels of the request's own, instead of the model's.
+    pub labels: Option<&'a [String]>,
     /// One score per label.
     pub probabilities: bool,
     /// The best labels, this many.
@@ -33,9 +36,12 @@ pub struct Prediction {
     /// Probability of the label, or of each of the labels; raw scores if those were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confidence: Option<OneOrMany<f32>>,
-    /// The number that a regression model gives.
+    /// The number that a regression or scoring model gives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<f32>,
+    /// What a model that labels tokens found in the text, in its order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entities: Option<Vec<FoundEntity>>,
     /// One probability (or raw score) per label, in the order of the labels at /models/{name}.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probabilities: Option<Vec<f32>>,
@@ -71,6 +77,21 @@ pub struct LabelScore {
     pub score: f32,
 }
 
+/// Something that was found in a text.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct FoundEntity {
+    /// Its kind, or its whole label where tokens stand by themselves.
+    pub label: String,
+    /// Probability of the label, the mean over its tokens or words.
+    pub score: f32,
+    /// Where it begins, in Unicode code points from the beginning of the text.
+    pub start: usize,
+    /// Where it ends: the code point after its last.
+    pub end: usize,
+    /// What stands there.
+    pub text: String,
+}
+
 /// A model version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ModelName {
@@ -85,8 +106,8 @@ pub struct ModelName {
 /// # Errors
 /// [`ApiError`] if an answer names a label that the model does not have, which cannot happen
 /// with a model that was checked when it was loaded.
-pub fn prediction(app: &App, model: &Model, answer: &Answer, view: View) -> Result<Prediction, ApiError> {
-    let labels = model.pipeline().labels();
+pub fn prediction(app: &App, model: &Model, answer: &Answer, view: View<'_>) -> Result<Prediction, ApiError> {
+    let labels = view.labels.unwrap_or_else(|| model.pipeline().labels());
     let missing = || ApiError::new(super::error::Code::Internal, "The model's labels do not fit its scores.");
     let label = |index: &usize| labels.get(*index).cloned().ok_or_else(missing);
     let scores = answer.decision.scores(view.raw_scores);
@@ -98,19 +119,29 @@ pub fn prediction(app: &App, model: &Model, answer: &Answer, view: View) -> Resu
             Some(OneOrMany::Many(indices.iter().map(score).collect::<Result<_, _>>()?)),
             None,
         ),
-        Outcome::Score(number) => (None, None, Some(*number)),
+        Outcome::Score(number) => {
+            let raw = answer.decision.raw.first().filter(|_| view.raw_scores);
+            (None, None, Some(*raw.unwrap_or(number)))
+        }
+        Outcome::Entities(_) => (None, None, None),
     };
+    let entities = match &answer.decision.outcome {
+        Outcome::Entities(found) => Some(found.iter().cloned().map(FoundEntity::from).collect()),
+        _ => None,
+    };
+    let labelled = prediction.is_some();
     let named = |(index, score): (usize, f32)| Ok::<_, ApiError>(LabelScore { label: label(&index)?, score });
     let best = match view.top_k {
-        Some(k) if number.is_none() => Some(top(&scores, k).into_iter().map(named).collect::<Result<_, _>>()?),
+        Some(k) if labelled => Some(top(&scores, k).into_iter().map(named).collect::<Result<_, _>>()?),
         _ => None,
     };
     Ok(Prediction {
-        prediction_id: seal(app, model, answer),
+        prediction_id: seal(app, model, labels, answer),
         prediction,
         confidence,
         score: number,
-        probabilities: (view.probabilities && number.is_none()).then_some(scores),
+        entities,
+        probabilities: (view.probabilities && labelled).then_some(scores),
         top: best,
         model: ModelName { name: model.name().to_owned(), version: model.version().to_owned() },
         tokens: answer.tokens,
@@ -118,12 +149,18 @@ pub fn prediction(app: &App, model: &Model, answer: &Answer, view: View) -> Resu
     })
 }
 
-fn seal(app: &App, model: &Model, answer: &Answer) -> String {
-    let labels = model.pipeline().labels();
+impl From<Entity> for FoundEntity {
+    fn from(entity: Entity) -> Self {
+        let Entity { label, score, start, end, text } = entity;
+        Self { label, score, start, end, text }
+    }
+}
+
+fn seal(app: &App, model: &Model, labels: &[String], answer: &Answer) -> String {
     let indices: &[usize] = match &answer.decision.outcome {
         Outcome::Label(index) => std::slice::from_ref(index),
         Outcome::Labels(indices) => indices,
-        Outcome::Score(_) => &[],
+        Outcome::Score(_) | Outcome::Entities(_) => &[],
     };
     let confidence = match (&answer.decision.outcome, indices.first()) {
         (Outcome::Score(score), _) => *score,

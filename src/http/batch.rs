@@ -20,6 +20,7 @@ use super::json;
 use super::rate_limit;
 use crate::config::Limits;
 use crate::engine::TextError;
+use crate::text::input::{Input, Pair};
 
 /// Texts, and what to say about them.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
@@ -30,6 +31,10 @@ pub struct BatchOptions {
     #[schema(value_type = Vec<Text>, min_items = 1, max_items = 1024)]
     #[validate(custom(function = "check_texts", use_context))]
     pub texts: Vec<String>,
+    /// The second text of each, for a model that judges two; as many as there are texts.
+    #[schema(value_type = Option<Vec<Text>>, nullable = false, min_items = 1, max_items = 1024)]
+    #[validate(custom(function = "check_texts", use_context))]
+    pub text_pairs: Option<Vec<String>>,
     /// Answer with one score per label.
     #[serde(default)]
     pub return_probabilities: bool,
@@ -108,6 +113,7 @@ impl RequestBody for BatchRequest {
         }
         let options = BatchOptions {
             texts: json::from_json(bytes)?,
+            text_pairs: None,
             return_probabilities: true,
             top_k: None,
             model: None,
@@ -119,7 +125,7 @@ impl RequestBody for BatchRequest {
     }
 
     fn check(&self, limits: &Limits) -> Result<(), ApiError> {
-        let Err(errors) = self.options.validate_with_args(limits) else { return Ok(()) };
+        let Err(errors) = self.options.validate_with_args(limits) else { return self.check_pairs() };
         let error = checks::invalid(&errors);
         if !self.bare {
             return Err(error);
@@ -128,6 +134,19 @@ impl RequestBody for BatchRequest {
         let unnamed =
             |error: FieldError| FieldError { pointer: error.pointer.trim_start_matches("/texts").to_owned(), ..error };
         Err(ApiError::invalid(error.errors.into_iter().map(unnamed).collect()))
+    }
+}
+
+impl BatchRequest {
+    /// A second text for each, or for none.
+    fn check_pairs(&self) -> Result<(), ApiError> {
+        let (texts, pairs) = (self.options.texts.len(), self.options.text_pairs.as_ref().map(Vec::len));
+        match pairs.filter(|&pairs| pairs != texts) {
+            Some(pairs) => {
+                Err(ApiError::at("/text_pairs", format!("there are {pairs} second texts for {texts} texts")))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -193,8 +212,18 @@ pub async fn batch_predict(
     rate_limit::take_rest(&app, &caller, options.texts.len())?;
     let snapshot = app.registry.snapshot();
     let model = Arc::clone(snapshot.resolve(options.model.as_deref(), options.version.as_deref())?);
-    let pointer = |index: usize| if bare { format!("/{index}") } else { format!("/texts/{index}") };
-    let answers = app.engine.predict(&model, options.texts, deadline, cache_use).await;
+    let pointer = |index: usize, second: bool| match (bare, second) {
+        (true, _) => format!("/{index}"),
+        (false, false) => format!("/texts/{index}"),
+        (false, true) => format!("/text_pairs/{index}"),
+    };
+    if options.text_pairs.is_some() {
+        checks::takes_pairs(&model, "/text_pairs")?;
+    }
+    let pairs = options.text_pairs.into_iter().flatten().map(|text| Some(Pair { text, whole: false }));
+    let pairs = pairs.chain(std::iter::repeat(None));
+    let inputs = options.texts.into_iter().zip(pairs).map(|(text, pair)| Input { text, pair }).collect();
+    let answers = app.engine.predict(&model, inputs, deadline, cache_use).await;
     let answers = answers.map_err(|refusal| ApiError::refused(refusal, pointer))?;
     // Part of a batch that came too late is a batch that came too late.
     if answers.contains(&Err(TextError::DeadlineExceeded)) {
@@ -203,6 +232,7 @@ pub async fn batch_predict(
     let answered = answers.iter().filter(|answer| answer.is_ok()).count();
     app.metrics.predicted(model.name(), model.version(), answered as u64);
     let view = View {
+        labels: None,
         probabilities: options.return_probabilities,
         top_k: options.top_k.map(|k| k as usize),
         raw_scores: options.raw_scores,

@@ -4,6 +4,7 @@ use validator::{ValidationError, ValidationErrors, ValidationErrorsKind};
 
 use super::error::{ApiError, FieldError};
 use crate::config::Limits;
+use crate::engine::model::Model;
 
 /// What the field checks of `validator` found, with a pointer each. `root` is the pointer of the checked value.
 #[must_use]
@@ -75,6 +76,17 @@ pub fn check_texts(texts: &[String], limits: &Limits) -> Result<(), ValidationEr
         })?;
     }
     Ok(())
+}
+
+/// Checks that a model can be asked about two texts.
+///
+/// # Errors
+/// [`ApiError`] at `pointer` if it judges one.
+pub fn takes_pairs(model: &Model, pointer: &str) -> Result<(), ApiError> {
+    if model.pipeline().takes_pairs() {
+        return Ok(());
+    }
+    Err(ApiError::at(pointer, format!("the model {} judges one text, not two", model.name())))
 }
 
 /// Checks a model's or version's name.

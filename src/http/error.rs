@@ -223,10 +223,11 @@ impl IntoResponse for ApiError {
 }
 
 impl ApiError {
-    /// Why the engine took none of a request's texts. `pointer` says where the text of an index stands.
-    pub fn refused(refusal: Refusal, pointer: impl Fn(usize) -> String) -> Self {
+    /// Why the engine took none of a request's texts. `pointer` says where the text of an index stands, or the second
+    /// text of a pair.
+    pub fn refused(refusal: Refusal, pointer: impl Fn(usize, bool) -> String) -> Self {
         match refusal {
-            Refusal::Unfit { index, error } => Self::at(pointer(index), error.to_string()),
+            Refusal::Unfit { index, second, error } => Self::at(pointer(index, second), error.to_string()),
             Refusal::Overloaded => {
                 Self::new(Code::Overloaded, "Too much is in work. Try again after the time in Retry-After.")
             }
@@ -242,7 +243,7 @@ impl ApiError {
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
-        Self::refused(refusal, |_| String::new())
+        Self::refused(refusal, |_, _| String::new())
     }
 }
 
@@ -251,7 +252,7 @@ impl From<TextError> for ApiError {
         match error {
             TextError::Tokenize(TokenizeError::TooLong { tokens, limit }) => Self::new(
                 Code::TextTooLong,
-                format!("The text has {tokens} tokens; this model takes at most {limit} and does not cut texts off."),
+                format!("The text has {tokens} tokens; this model takes at most {limit} and does not cut it off."),
             ),
             TextError::Tokenize(TokenizeError::Failed | TokenizeError::Panicked) => {
                 Self::new(Code::InferenceFailed, "The model's tokenizer failed on this text.")

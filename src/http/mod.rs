@@ -10,6 +10,7 @@
 //! - [`deadline`], [`standstill`]: the time a client allows, and since when
 //! - [`cache_control`]: what a client wants of the result cache
 //! - [`predict`], [`batch`], [`models`], [`probes`], [`docs`]: a handler with its wire types
+//! - [`zero_shot`]: labels in a request instead of the model's own
 //! - [`answer`]: the wire form of one prediction, used by both prediction routes
 //! - [`error`]: the one table of errors
 
@@ -43,6 +44,7 @@ pub mod routes;
 pub mod serve;
 pub mod standstill;
 pub mod tls;
+pub mod zero_shot;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

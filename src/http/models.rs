@@ -69,12 +69,15 @@ pub struct VersionDetail {
 
 /// What a version does and takes.
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts on the wire")]
 pub struct VersionFacts {
     /// One line about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// `single_label_classification`, `multi_label_classification` or `regression`.
+    /// `single_label_classification`, `multi_label_classification`, `regression`, `scoring` or `token_classification`.
     pub task: &'static str,
+    /// True if it can be asked about two texts.
+    pub takes_pairs: bool,
     /// Labels in the order of `probabilities`; none for regression.
     pub labels: Vec<String>,
     /// Where it runs.
@@ -165,6 +168,7 @@ fn facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
     Some(VersionFacts {
         description: model.description().map(str::to_owned),
         task: pipeline.head().task(),
+        takes_pairs: pipeline.takes_pairs(),
         labels: pipeline.labels().to_vec(),
         device: model.device(),
         batch_dependent: model.batch_dependent(),

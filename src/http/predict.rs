@@ -11,6 +11,7 @@ use validator::{Validate, ValidateArgs, ValidationError};
 
 use super::App;
 use super::answer::{Prediction, View, prediction};
+use super::auth::Caller;
 use super::batch::Text;
 use super::body::{Checked, RequestBody};
 use super::cache_control::CacheControl;
@@ -18,7 +19,10 @@ use super::checks;
 use super::deadline::Deadline;
 use super::error::{ApiError, Code, Problem};
 use super::json;
+use super::rate_limit;
+use super::zero_shot::{self, Label, Question};
 use crate::config::Limits;
+use crate::text::input::{Input, Pair};
 
 /// A text and what to say about it.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
@@ -29,6 +33,21 @@ pub struct PredictRequest {
     #[schema(value_type = Text)]
     #[validate(custom(function = "check_text", use_context))]
     pub text: String,
+    /// The second text, for a model that judges two: a hypothesis, a passage.
+    #[schema(value_type = Option<Text>, nullable = false)]
+    #[validate(custom(function = "check_text", use_context))]
+    pub text_pair: Option<String>,
+    /// Labels to choose from, for a model that tells whether one text follows from another (zero-shot classification).
+    #[schema(value_type = Option<Vec<Label>>, nullable = false, min_items = 1, max_items = 100, example = json!(["card", "transfer", "cash"]))]
+    #[validate(custom(function = "check_labels"))]
+    pub labels: Option<Vec<String>>,
+    /// What each of the labels is put into, in place of `{}`.
+    #[schema(nullable = false, max_length = 1024, default = "This example is {}.")]
+    #[validate(custom(function = "check_template"))]
+    pub hypothesis_template: Option<String>,
+    /// Judge each of the labels for itself: any number of them can be right.
+    #[serde(default)]
+    pub multi_label: bool,
     /// Answer with one score per label.
     #[serde(default)]
     pub return_probabilities: bool,
@@ -58,6 +77,14 @@ fn check_text(text: &str, limits: &Limits) -> Result<(), ValidationError> {
     checks::check_text(text, limits)
 }
 
+fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
+    zero_shot::check_labels(labels)
+}
+
+fn check_template(template: &str) -> Result<(), ValidationError> {
+    zero_shot::check_template(template)
+}
+
 fn check_name(name: &str) -> Result<(), ValidationError> {
     checks::check_name(name)
 }
@@ -73,7 +100,16 @@ impl RequestBody for PredictRequest {
     }
 
     fn check(&self, limits: &Limits) -> Result<(), ApiError> {
-        self.validate_with_args(limits).map_err(|errors| checks::invalid(&errors))
+        self.validate_with_args(limits).map_err(|errors| checks::invalid(&errors))?;
+        let alone = |pointer: &str| Err(ApiError::at(pointer, "this is only for a request with labels"));
+        match &self.labels {
+            Some(_) if self.text_pair.is_some() => {
+                Err(ApiError::at("/text_pair", "a request has labels or a second text, not both"))
+            }
+            None if self.hypothesis_template.is_some() => alone("/hypothesis_template"),
+            None if self.multi_label => alone("/multi_label"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -103,15 +139,39 @@ pub async fn predict(
     State(app): State<Arc<App>>,
     Deadline(deadline): Deadline,
     CacheControl(cache_use): CacheControl,
+    caller: Caller,
     Checked(request, _memory): Checked<PredictRequest>,
 ) -> Result<Json<Prediction>, ApiError> {
     let snapshot = app.registry.snapshot();
     let model = Arc::clone(snapshot.resolve(request.model.as_deref(), request.version.as_deref())?);
-    let answers = app.engine.predict(&model, vec![request.text], deadline, cache_use).await;
-    let mut answers = answers.map_err(|refusal| ApiError::refused(refusal, |_| "/text".to_owned()))?;
-    let answer = answers.pop().ok_or_else(|| ApiError::new(Code::Internal, "The text got no answer."))??;
+    let ask = |labels| Question::to(&model, labels, request.hypothesis_template, request.multi_label);
+    let question = request.labels.map(ask).transpose()?;
+    let inputs = if let Some(question) = &question {
+        rate_limit::take_rest(&app, &caller, question.labels.len())?;
+        question.inputs(&request.text)
+    } else {
+        if request.text_pair.is_some() {
+            checks::takes_pairs(&model, "/text_pair")?;
+        }
+        let pair = request.text_pair.map(|text| Pair { text, whole: false });
+        vec![Input { text: request.text, pair }]
+    };
+    let pointer = |index: usize, second: bool| match (&question, second) {
+        (_, false) => "/text".to_owned(),
+        (None, true) => "/text_pair".to_owned(),
+        (Some(_), true) => format!("/labels/{index}"),
+    };
+    let answers = app.engine.predict(&model, inputs, deadline, cache_use).await;
+    let answers = answers.map_err(|refusal| ApiError::refused(refusal, pointer))?;
+    let mut answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let answer = match &question {
+        Some(question) => question.answer(&answers),
+        None => answers.pop(),
+    };
+    let answer = answer.ok_or_else(|| ApiError::new(Code::Internal, "The text got no answer."))?;
     app.metrics.predicted(model.name(), model.version(), 1);
     let view = View {
+        labels: question.as_ref().map(|question| question.labels.as_slice()),
         probabilities: request.return_probabilities,
         top_k: request.top_k.map(|k| k as usize),
         raw_scores: request.raw_scores,

@@ -96,10 +96,8 @@ pub(super) fn choice_output(outputs: &[Outlet], input: &GraphInput) -> Option<Ch
 
 /// The output that holds the scores: `logits` if one is called so, else the first float output.
 pub(super) fn scores_output(outputs: &[Outlet], input: &GraphInput) -> Result<ScoresOutput, String> {
-    let kind = match input {
-        GraphInput::Texts { .. } => ScoreKind::Probabilities,
-        GraphInput::Tokens(_) => ScoreKind::Logits,
-    };
+    let of_texts = matches!(input, GraphInput::Texts { .. });
+    let kind = if of_texts { ScoreKind::Probabilities } else { ScoreKind::Logits };
     let map = |outlet: &Outlet| match outlet.dtype() {
         ValueType::Sequence(inner) => match **inner {
             ValueType::Map { key, value: TensorElementType::Float32 } => Some(key == TensorElementType::String),
@@ -118,14 +116,16 @@ pub(super) fn scores_output(outputs: &[Outlet], input: &GraphInput) -> Result<Sc
         .or_else(|| outputs.iter().find(is_float));
     let outlet = outlet.ok_or("it has no float32 output: scores are expected as float32")?;
     let shape = outlet.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
+    let scores = |kind, width: i64| ScoresOutput {
+        output: Output::Tensor(outlet.name().to_owned()),
+        kind,
+        width: usize::try_from(width).ok().filter(|&n| n > 0),
+    };
     match shape[..] {
-        [_, width] => Ok(ScoresOutput {
-            output: Output::Tensor(outlet.name().to_owned()),
-            kind,
-            width: usize::try_from(width).ok().filter(|&n| n > 0),
-        }),
+        [_, width] => Ok(scores(kind, width)),
+        [_, tokens, width] if !of_texts && tokens < 0 => Ok(scores(ScoreKind::TokenLogits, width)),
         _ => Err(format!(
-            "its output {} has shape {shape:?}, where one row of scores per text is expected",
+            "its output {} has shape {shape:?}, where one row of scores per text or token is expected",
             outlet.name()
         )),
     }

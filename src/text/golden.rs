@@ -2,7 +2,9 @@
 
 use serde::Deserialize;
 
+use super::entities::Entity;
 use super::heads::{Decision, Outcome};
+use super::input::{Input, Pair};
 
 /// Largest tolerance: scores that may differ by more say nothing.
 const MAX_TOLERANCE: f32 = 1.0;
@@ -24,6 +26,9 @@ pub struct Golden {
 pub struct Example {
     /// The text.
     pub text: String,
+    /// The second text, for a model that takes pairs.
+    #[serde(default)]
+    pub text_pair: Option<String>,
     /// The label, or the labels of a multi-label model.
     #[serde(default)]
     pub label: Option<Expected>,
@@ -33,6 +38,21 @@ pub struct Example {
     /// The score of a regression model.
     #[serde(default)]
     pub score: Option<f32>,
+    /// What must be found in the text, for a model that labels tokens.
+    #[serde(default)]
+    pub entities: Option<Vec<ExpectedEntity>>,
+}
+
+/// An entity that must be found.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpectedEntity {
+    /// Its kind.
+    pub label: String,
+    /// First code point.
+    pub start: usize,
+    /// The code point after its last.
+    pub end: usize,
 }
 
 /// Expected label or labels.
@@ -57,7 +77,10 @@ impl Golden {
         if !(0.0..=MAX_TOLERANCE).contains(&self.tolerance) {
             return Err(format!("its tolerance {} is not between 0 and {MAX_TOLERANCE}", self.tolerance));
         }
-        let empty = |example: &Example| example.label.is_none() && example.scores.is_empty() && example.score.is_none();
+        let empty = |example: &Example| {
+            let Example { label, scores, score, entities, .. } = example;
+            label.is_none() && scores.is_empty() && score.is_none() && entities.is_none()
+        };
         match (1..).zip(&self.examples).find(|(_, example)| empty(example)) {
             Some((number, _)) => Err(format!("example {number} expects nothing")),
             None => Ok(()),
@@ -70,6 +93,13 @@ fn default_tolerance() -> f32 {
 }
 
 impl Example {
+    /// What is asked.
+    #[must_use]
+    pub fn input(&self) -> Input {
+        let pair = self.text_pair.clone().map(|text| Pair { text, whole: false });
+        Input { text: self.text.clone(), pair }
+    }
+
     /// Compares an answer with the expected one.
     ///
     /// # Errors
@@ -79,7 +109,7 @@ impl Example {
         let found: Vec<String> = match &decision.outcome {
             Outcome::Label(index) => vec![name(index)],
             Outcome::Labels(indices) => indices.iter().map(name).collect(),
-            Outcome::Score(_) => Vec::new(),
+            Outcome::Score(_) | Outcome::Entities(_) => Vec::new(),
         };
         let expected = match &self.label {
             Some(Expected::One(label)) => Some(std::slice::from_ref(label)),
@@ -95,11 +125,23 @@ impl Example {
             close(label, *expected, decision.probabilities.get(index).copied().unwrap_or(f32::NAN), tolerance)?;
         }
         match (self.score, &decision.outcome) {
-            (Some(expected), Outcome::Score(found)) => close("score", expected, *found, tolerance),
-            (Some(_), _) => Err("a score is expected, but the model answers with labels".to_owned()),
+            (Some(expected), Outcome::Score(found)) => close("score", expected, *found, tolerance)?,
+            (Some(_), _) => return Err("a score is expected, but the model answers with labels".to_owned()),
+            (None, _) => {}
+        }
+        match (&self.entities, &decision.outcome) {
+            (Some(expected), Outcome::Entities(found)) => same_entities(expected, found),
+            (Some(_), _) => Err("entities are expected, but the model labels whole texts".to_owned()),
             (None, _) => Ok(()),
         }
     }
+}
+
+fn same_entities(expected: &[ExpectedEntity], found: &[Entity]) -> Result<(), String> {
+    let found = found.iter().map(|Entity { label, start, end, .. }| (label, *start, *end));
+    let (expected, found): (Vec<_>, Vec<_>) =
+        (expected.iter().map(|ExpectedEntity { label, start, end }| (label, *start, *end)).collect(), found.collect());
+    if expected == found { Ok(()) } else { Err(format!("expected the entities {expected:?}, got {found:?}")) }
 }
 
 fn close(name: &str, expected: f32, found: f32, tolerance: f32) -> Result<(), String> {

@@ -1,7 +1,8 @@
-//! Scores to answers: softmax, sigmoid, thresholds, a number.
+//! Scores to answers: softmax, sigmoid, thresholds, a number, entities.
 
 use std::cmp::Ordering;
 
+use super::entities::{Aggregation, Entity, Labelled, Place};
 use super::signature::ScoreKind;
 
 /// How far a probability may lie outside 0 to 1.
@@ -25,6 +26,10 @@ pub enum Head {
     Probabilities,
     /// One score, answered as it is.
     Regression,
+    /// One logit and no two labels: its sigmoid is the answer, as a cross-encoder's.
+    Sigmoid,
+    /// One logit per label for each token: tokens become entities.
+    Entities(Aggregation),
 }
 
 /// The answer to one text, in label numbers.
@@ -47,6 +52,8 @@ pub enum Outcome {
     Labels(Vec<usize>),
     /// A number.
     Score(f32),
+    /// What stands where in the text, in its order.
+    Entities(Vec<Entity>),
 }
 
 /// Why a model's output cannot be an answer.
@@ -69,12 +76,12 @@ pub enum OutputError {
 }
 
 impl Head {
-    /// Scores a model must give for `labels` labels.
+    /// Scores a model must give for `labels` labels, for each text or for each token.
     #[must_use]
     pub fn width(&self, labels: usize) -> usize {
         match self {
-            Self::SingleLabel | Self::MultiLabel { .. } | Self::Probabilities => labels,
-            Self::Binary | Self::Regression => 1,
+            Self::SingleLabel | Self::MultiLabel { .. } | Self::Probabilities | Self::Entities(_) => labels,
+            Self::Binary | Self::Regression | Self::Sigmoid => 1,
         }
     }
 
@@ -85,6 +92,8 @@ impl Head {
             Self::SingleLabel | Self::Binary | Self::Probabilities => "single_label_classification",
             Self::MultiLabel { .. } => "multi_label_classification",
             Self::Regression => "regression",
+            Self::Sigmoid => "scoring",
+            Self::Entities(_) => "token_classification",
         }
     }
 
@@ -113,12 +122,15 @@ impl Head {
         let probabilities = match self {
             Self::SingleLabel => softmax(&raw),
             Self::Binary => raw.iter().map(|&z| sigmoid(z)).flat_map(|p| [1.0 - p, p]).collect(),
-            Self::MultiLabel { scores: ScoreKind::Logits, .. } => raw.iter().map(|&z| sigmoid(z)).collect(),
             Self::MultiLabel { scores: ScoreKind::Probabilities, .. } | Self::Probabilities => raw.clone(),
-            Self::Regression => Vec::new(),
+            Self::MultiLabel { .. } => raw.iter().map(|&z| sigmoid(z)).collect(),
+            Self::Regression | Self::Sigmoid | Self::Entities(_) => Vec::new(),
         };
+        let first = raw.first().copied().unwrap_or_default();
         let outcome = match self {
-            Self::Regression => Outcome::Score(raw.first().copied().unwrap_or_default()),
+            Self::Regression => Outcome::Score(first),
+            Self::Sigmoid => Outcome::Score(sigmoid(first)),
+            Self::Entities(_) => Outcome::Entities(Vec::new()),
             Self::MultiLabel { thresholds, .. } => Outcome::Labels(
                 (0..).zip(probabilities.iter().zip(thresholds)).filter(|(_, (p, t))| p >= t).map(|(i, _)| i).collect(),
             ),
@@ -130,6 +142,31 @@ impl Head {
         };
         Ok(Decision { outcome, probabilities, raw })
     }
+}
+
+/// The probabilities of a text's tokens, from the logits of its row and the padding on its left.
+///
+/// `places` has an entry for each token of the row, none for special ones, which are left out.
+///
+/// # Errors
+/// [`OutputError`] if there are too few logits, or one is not finite.
+pub fn labelled(
+    logits: &[f32],
+    padding: usize,
+    places: &[Option<Place>],
+    labels: usize,
+) -> Result<Vec<Labelled>, OutputError> {
+    let mut tokens = Vec::with_capacity(places.len());
+    for (number, place) in (padding..).zip(places) {
+        let Some(place) = *place else { continue };
+        let row = logits.get(number * labels..(number + 1) * labels);
+        let row = row.ok_or(OutputError::Width { expected: (number + 1) * labels, found: logits.len() })?;
+        if !row.iter().all(|score| score.is_finite()) {
+            return Err(OutputError::NotFinite);
+        }
+        tokens.push(Labelled { place, probabilities: softmax(row) });
+    }
+    Ok(tokens)
 }
 
 impl Decision {
@@ -185,7 +222,7 @@ fn weight_of(tokens: usize) -> f64 {
 }
 
 /// Softmax that cannot overflow: the largest logit is taken off first.
-fn softmax(logits: &[f32]) -> Vec<f32> {
+pub(super) fn softmax(logits: &[f32]) -> Vec<f32> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let exponentials: Vec<f32> = logits.iter().map(|z| (z - max).exp()).collect();
     let sum: f32 = exponentials.iter().sum();

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use super::entities::Aggregation;
 use super::golden::Golden;
 use super::tensors::PaddingSide;
 use crate::config::{Markup, OnOverflow};
@@ -110,6 +111,8 @@ pub struct ModelOptions {
     pub allowed_characters: Option<Vec<String>>,
     /// Multi-label thresholds.
     pub thresholds: Option<Thresholds>,
+    /// How labelled tokens become entities.
+    pub aggregation: Option<Aggregation>,
     /// Expected SHA-256 of files, in hexadecimal.
     #[serde(default)]
     pub sha256: BTreeMap<String, String>,
@@ -125,6 +128,8 @@ pub enum Task {
     MultiLabel,
     /// A number.
     Regression,
+    /// Entities in the text.
+    TokenClassification,
 }
 
 /// One threshold for every label, or one each.

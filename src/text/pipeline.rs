@@ -1,11 +1,17 @@
 //! One model's way from text to answer, without the graph in the middle.
+//!
+//! - `task`: what is done with a model's scores
 
+mod task;
+
+use super::entities::{Labelled, Place, entities, joined};
 use super::golden::Golden;
-use super::heads::{Decision, Head, OutputError, weighted_mean};
-use super::manifest::{Manifest, ManifestError, ProblemType, Task, Thresholds, check_labels};
+use super::heads::{Decision, Head, Outcome, OutputError, labelled, weighted_mean};
+use super::input::Input;
+use super::manifest::{Manifest, ManifestError, check_labels};
 use super::policy::{CharacterSet, TextPolicy};
 use super::signature::{GraphInput, ScoreKind, Signature};
-use super::tensors::{Shape, TokenBatch, TokenRow, pack};
+use super::tensors::{PaddingSide, Shape, TokenBatch, TokenRow, pack};
 use super::tokenizer::{TokenizeError, Tokenizer};
 use crate::config::{OnOverflow, TextDefaults};
 
@@ -40,6 +46,18 @@ pub struct Encoded {
     pub tokens: usize,
     /// True if part of the text was cut off.
     pub truncated: bool,
+    /// Where its tokens stand, for a model that labels tokens.
+    pub places: Option<Box<Places>>,
+}
+
+/// A text and where its tokens stand in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    text: String,
+    /// One list per row; none for special tokens.
+    rows: Vec<Vec<Option<Place>>>,
+    /// Tokens at the end of a row that the next one begins with.
+    overlap: usize,
 }
 
 impl Encoded {
@@ -115,24 +133,22 @@ impl Pipeline {
     ) -> Result<Self, ManifestError> {
         let encoder = match &signature.input {
             GraphInput::Texts { .. } => Encoder::Texts,
-            GraphInput::Tokens(_) => Encoder::Tokens(Box::new(Tokenizer::load(
-                manifest,
-                manifest.options.on_overflow.unwrap_or(defaults.on_overflow),
-            )?)),
-        };
-        let problem = match manifest.options.task {
-            Some(Task::Classification) => Some(ProblemType::SingleLabelClassification),
-            Some(Task::MultiLabel) => Some(ProblemType::MultiLabelClassification),
-            Some(Task::Regression) => Some(ProblemType::Regression),
-            None => manifest.config.problem_type,
+            GraphInput::Tokens(_) => {
+                let on_overflow = manifest.options.on_overflow.unwrap_or(defaults.on_overflow);
+                let mut tokenizer = Tokenizer::load(manifest, on_overflow)?;
+                if signature.scores == ScoreKind::TokenLogits {
+                    tokenizer = tokenizer.with_places(manifest)?;
+                }
+                Encoder::Tokens(Box::new(tokenizer))
+            }
         };
         let labels = manifest.labels.take().or_else(|| signature.labels.clone());
         if let Some(labels) = &labels {
             check_labels(labels)?;
         }
-        let head = head(problem, signature, labels.as_deref(), manifest.options.thresholds.as_ref())?;
+        let head = task::head(manifest, signature, labels.as_deref())?;
         let labels = match (labels, &head) {
-            (_, Head::Regression) => Vec::new(),
+            (_, Head::Regression | Head::Sigmoid) => Vec::new(),
             (Some(labels), _) => labels,
             (None, _) => {
                 return Err(ManifestError::new(
@@ -188,19 +204,32 @@ impl Pipeline {
         }
     }
 
-    /// Prepares one text.
+    /// True if two texts can be asked about.
+    #[must_use]
+    pub fn takes_pairs(&self) -> bool {
+        !matches!(self.head, Head::Entities(_)) && self.tokenizer().is_some_and(Tokenizer::takes_pairs)
+    }
+
+    /// Prepares one text, or two for a model that takes pairs.
     ///
     /// # Errors
     /// [`TokenizeError`] if the text is too long for a model that refuses that, or if the tokenizer fails.
-    pub fn encode(&self, text: String) -> Result<Encoded, TokenizeError> {
+    pub fn encode(&self, input: impl Into<Input>) -> Result<Encoded, TokenizeError> {
+        let Input { text, pair } = input.into();
         match &self.encoder {
             Encoder::Tokens(tokenizer) => {
-                let tokens = tokenizer.encode(&text)?;
-                Ok(Encoded { content: Content::Rows(tokens.rows), tokens: tokens.count, truncated: tokens.truncated })
+                let tokens = match &pair {
+                    None => tokenizer.encode(&text)?,
+                    Some(second) => tokenizer.encode_pair(&text, second)?,
+                };
+                let (rows, overlap) = (tokens.places, tokens.overlap);
+                let places = (!rows.is_empty()).then(|| Box::new(Places { text, rows, overlap }));
+                let content = Content::Rows(tokens.rows);
+                Ok(Encoded { content, tokens: tokens.count, truncated: tokens.truncated, places })
             }
             Encoder::Texts => {
-                let words = text.split_whitespace().count();
-                Ok(Encoded { content: Content::Text(text), tokens: words, truncated: false })
+                let tokens = text.split_whitespace().count();
+                Ok(Encoded { content: Content::Text(text), tokens, truncated: false, places: None })
             }
         }
     }
@@ -279,12 +308,49 @@ impl Pipeline {
         rows: Vec<Vec<f32>>,
         chosen: Option<usize>,
     ) -> Result<Decision, OutputError> {
+        if let Head::Entities(aggregation) = self.head {
+            let found = self.tokens_of(encoded, &rows)?;
+            let text = encoded.places.as_ref().map_or("", |places| &places.text);
+            let outcome = Outcome::Entities(entities(text, &found, &self.labels, aggregation));
+            return Ok(Decision { outcome, probabilities: Vec::new(), raw: Vec::new() });
+        }
         let weights = match &encoded.content {
             Content::Rows(rows) => rows.iter().map(|row| row.ids.len()).collect(),
             Content::Text(_) => vec![1],
         };
         let windows: Vec<(Vec<f32>, usize)> = rows.into_iter().zip(weights).collect();
         self.head.decide(weighted_mean(&windows), chosen, self.labels.len())
+    }
+
+    /// The tokens of a text with their probabilities; `rows` has the logits of all tokens of a row of a run.
+    fn tokens_of(&self, encoded: &Encoded, rows: &[Vec<f32>]) -> Result<Vec<Labelled>, OutputError> {
+        let Some(places) = &encoded.places else { return Ok(Vec::new()) };
+        let (labels, count) = (self.labels.len(), places.rows.len());
+        if rows.len() != count {
+            return Err(OutputError::Width { expected: count, found: rows.len() });
+        }
+        let windows = rows.iter().zip(&places.rows);
+        let windows = windows.map(|(logits, places)| {
+            labelled(logits, self.padding_before(logits.len() / labels, places.len()), places, labels)
+        });
+        Ok(joined(windows.collect::<Result<_, _>>()?, places.overlap))
+    }
+
+    /// Padding before a row's own tokens, where a run was so long.
+    fn padding_before(&self, length: usize, own: usize) -> usize {
+        match self.tokenizer().map(|tokenizer| tokenizer.padding().side) {
+            Some(PaddingSide::Left) => length.saturating_sub(own),
+            Some(PaddingSide::Right) | None => 0,
+        }
+    }
+
+    /// The scores of a text's own tokens in its row of a run: all of them where scores are per text.
+    #[must_use]
+    pub fn own_scores<'a>(&self, row: &'a [f32], own: usize) -> &'a [f32] {
+        let Head::Entities(_) = self.head else { return row };
+        let labels = self.labels.len();
+        let start = self.padding_before(row.len() / labels.max(1), own) * labels;
+        row.get(start..start + own * labels).unwrap_or_default()
     }
 }
 
@@ -295,50 +361,4 @@ fn longest(rows: &[TokenRow]) -> usize {
 /// Windows of a text that are run at a time.
 fn rows_per_run(longest: usize) -> usize {
     (MAX_RUN_TOKENS / longest).max(1)
-}
-
-/// The head that fits the task, the labels and the graph's scores.
-fn head(
-    problem: Option<ProblemType>,
-    signature: &Signature,
-    labels: Option<&[String]>,
-    thresholds: Option<&Thresholds>,
-) -> Result<Head, ManifestError> {
-    let count = labels.map_or(0, <[String]>::len);
-    match (problem, signature.scores) {
-        (Some(ProblemType::MultiLabelClassification), _) => {
-            let thresholds = expand_thresholds(thresholds, labels.unwrap_or_default())?;
-            Ok(Head::MultiLabel { thresholds, scores: signature.scores })
-        }
-        (Some(ProblemType::Regression), _) => Ok(Head::Regression),
-        (_, ScoreKind::Probabilities) if signature.many_labels => Err(ManifestError::new(
-            "model.toml",
-            "the graph names any number of classes per text: say task = \"multi_label\"",
-        )),
-        (_, ScoreKind::Probabilities) => Ok(Head::Probabilities),
-        (_, ScoreKind::Logits) if signature.width == 1 && count == 2 => Ok(Head::Binary),
-        // Hugging Face takes one label without a problem type for regression.
-        (None, ScoreKind::Logits) if signature.width == 1 && count <= 1 => Ok(Head::Regression),
-        (_, ScoreKind::Logits) => Ok(Head::SingleLabel),
-    }
-}
-
-fn expand_thresholds(thresholds: Option<&Thresholds>, labels: &[String]) -> Result<Vec<f32>, ManifestError> {
-    const DEFAULT: f32 = 0.5;
-    let error = |reason: String| ManifestError::new("model.toml", reason);
-    let expanded: Vec<f32> = match thresholds {
-        None => vec![DEFAULT; labels.len()],
-        Some(Thresholds::All(threshold)) => vec![*threshold; labels.len()],
-        Some(Thresholds::Each(each)) => {
-            if let Some(unknown) = each.keys().find(|name| !labels.contains(name)) {
-                return Err(error(format!("thresholds names {unknown:?}, which is not a label")));
-            }
-            labels.iter().map(|label| each.get(label).copied().unwrap_or(DEFAULT)).collect()
-        }
-    };
-    if expanded.iter().all(|threshold| (0.0..=1.0).contains(threshold)) {
-        Ok(expanded)
-    } else {
-        Err(error("thresholds must lie between 0 and 1".to_owned()))
-    }
 }

@@ -41,9 +41,9 @@ pub fn reads_words(tokenizer: &Value) -> bool {
         && !added.iter().any(spaced)
 }
 
-/// The beginnings of `text` to try one after the other until one has more than `tokens` tokens; the last is all of it.
+/// The beginnings of `text` to try one after the other until one has `tokens` tokens; the last is all of it.
 pub fn beginnings(text: &str, tokens: usize) -> impl Iterator<Item = &str> {
-    let first = tokens.saturating_add(1).saturating_mul(BYTES_PER_TOKEN);
+    let first = tokens.saturating_mul(BYTES_PER_TOKEN);
     let sizes = std::iter::successors(Some(first), |bytes| bytes.checked_mul(GROWTH));
     let cuts = sizes.map_while(|bytes| space_after(text, bytes)).filter_map(|end| text.get(..end));
     cuts.chain(std::iter::once(text))
@@ -66,9 +66,9 @@ mod tests {
     #[test]
     fn beginnings_end_between_words_and_the_last_is_the_text() {
         let text = "abcd efgh ".repeat(100);
-        let ends: Vec<usize> = beginnings(&text, 1).map(str::len).collect();
+        let ends: Vec<usize> = beginnings(&text, 2).map(str::len).collect();
         assert_eq!(ends, [14, 49, 194, 769, 1_000]);
-        assert!(beginnings(&text, 1).all(|beginning| beginning.ends_with(char::is_alphanumeric) || beginning == text));
+        assert!(beginnings(&text, 2).all(|beginning| beginning.ends_with(char::is_alphanumeric) || beginning == text));
         assert_eq!(beginnings("short text", 100).count(), 1);
     }
 

@@ -66,6 +66,8 @@ pub enum IntegerWidth {
 pub enum ScoreKind {
     /// Unbounded scores: a softmax, a sigmoid or nothing follows.
     Logits,
+    /// Unbounded scores for each token of a text.
+    TokenLogits,
     /// Already probabilities, as a scikit-learn classifier gives them.
     Probabilities,
 }
@@ -77,7 +79,7 @@ pub struct Signature {
     pub input: GraphInput,
     /// What the scores mean.
     pub scores: ScoreKind,
-    /// Scores per text.
+    /// Scores per text, or per token.
     pub width: usize,
     /// True if the graph quantises activations at run time: one scale for a whole
     /// batch, so a text's scores depend on the texts beside it.

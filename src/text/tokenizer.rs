@@ -1,21 +1,27 @@
-//! Text to token rows. The only file that knows the `tokenizers` crate.
+//! Text to token rows. With its own modules the only one that knows the `tokenizers` crate.
+//!
+//! - `limits`: what the files say about lengths and padding
+//! - `pairs`: two texts in one row
+//! - `places`: where tokens stand in their text
 //!
 //! A tokenizer file comes from strangers: crafted ones panic while loading and while
 //! encoding, so both run inside `catch_unwind`.
 
+mod limits;
+mod pairs;
+mod places;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tokenizers::{
-    Encoding, PaddingDirection, PostProcessor, PostProcessorWrapper, TruncationDirection, TruncationParams,
-};
+use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, TruncationDirection, TruncationParams};
 
+use super::entities::Place;
 use super::manifest::{Manifest, ManifestError};
 use super::prefix::{beginnings, reads_words};
-use super::tensors::{Padding, PaddingSide, TokenRow};
+use super::tensors::{Padding, TokenRow};
 use crate::config::OnOverflow;
+use places::Words;
 
-/// Longest input of a model that names no limit.
-const DEFAULT_MAX_TOKENS: usize = 512;
 /// Share of a window that repeats the end of the one before, as a divisor.
 const OVERLAP_DIVISOR: usize = 4;
 
@@ -31,11 +37,16 @@ pub struct Tokenizer {
     special: Option<PostProcessorWrapper>,
     cut_from: TruncationDirection,
     max_tokens: usize,
+    /// Special tokens around one text.
     special_tokens: usize,
+    /// Special tokens around two texts, where it can join two.
+    pair_tokens: Option<usize>,
     on_overflow: OnOverflow,
     padding: Padding,
     /// Only the beginning of a long text needs to be read.
     reads_beginnings: bool,
+    /// Where tokens stand is told as well.
+    words: Option<Words>,
 }
 
 /// A text as the model will see it.
@@ -47,6 +58,10 @@ pub struct Tokens {
     pub count: usize,
     /// True if part of the text was cut off.
     pub truncated: bool,
+    /// Where the tokens of each row stand in the text, none for special ones; empty unless that was asked for.
+    pub places: Vec<Vec<Option<Place>>>,
+    /// Tokens at the end of a row that the next one begins with.
+    pub overlap: usize,
 }
 
 /// Why a text could not be tokenised.
@@ -86,13 +101,9 @@ impl Tokenizer {
         let mut inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
             .map_err(|_| error("the tokenizer panicked while loading".to_owned()))?
             .map_err(|e| error(e.to_string()))?;
-        let padding = padding(manifest, &inner);
-        let max_tokens = max_tokens(manifest, &inner);
-        let cut_from = match manifest.tokenizer_config.truncation_side {
-            Some(PaddingSide::Right) => TruncationDirection::Right,
-            Some(PaddingSide::Left) => TruncationDirection::Left,
-            None => inner.get_truncation().map_or(TruncationDirection::Right, |truncation| truncation.direction),
-        };
+        let padding = limits::padding(manifest, &inner);
+        let max_tokens = limits::max_tokens(manifest, &inner);
+        let cut_from = limits::cut_from(manifest, &inner);
         // Padding in the file makes every short text as long as the longest: the server pads batches itself.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| error(e.to_string()))?;
@@ -104,12 +115,17 @@ impl Tokenizer {
             cut_from,
             max_tokens,
             special_tokens: 0,
+            pair_tokens: None,
             on_overflow,
             padding,
             reads_beginnings: false,
+            words: None,
         };
-        let empty = guarded(|| tokenizer.finish(Encoding::default())).map_err(|e| error(e.to_string()))?;
+        let nothing = Encoding::default;
+        let (empty, _) = guarded(|| tokenizer.finish(nothing())).map_err(|e| error(e.to_string()))?;
         tokenizer.special_tokens = empty.ids.len();
+        tokenizer.pair_tokens =
+            guarded(|| tokenizer.finish_two(nothing(), nothing())).ok().map(|(row, _)| row.ids.len());
         let room = tokenizer.room();
         if room == 0 {
             return Err(error(format!(
@@ -119,12 +135,24 @@ impl Tokenizer {
         }
         if on_overflow == OnOverflow::Truncate {
             // What is cut off need not be read. One token more than fits tells that something is.
-            let enough = TruncationParams { max_length: room + 1, direction: cut_from, ..TruncationParams::default() };
+            let max_length = max_tokens.max(room + 1);
+            let enough = TruncationParams { max_length, direction: cut_from, ..TruncationParams::default() };
             tokenizer.inner.with_truncation(Some(enough)).map_err(|e| error(e.to_string()))?;
             let described = serde_json::from_slice(bytes).map_err(|e| error(e.to_string()))?;
             tokenizer.reads_beginnings = cut_from == TruncationDirection::Right && reads_words(&described);
         }
         Ok(tokenizer)
+    }
+
+    /// The same tokenizer, which also tells where tokens stand in their text.
+    ///
+    /// # Errors
+    /// [`ManifestError`] if the file is no JSON.
+    pub fn with_places(mut self, manifest: &Manifest) -> Result<Self, ManifestError> {
+        let bytes = manifest.tokenizer.as_deref().unwrap_or_default();
+        let described = serde_json::from_slice(bytes).map_err(|e| ManifestError::new(FILE, e.to_string()))?;
+        self.words = Some(Words::of(&described));
+        Ok(self)
     }
 
     /// Longest row, special tokens included.
@@ -152,22 +180,18 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Tokens, TokenizeError> {
         guarded(|| {
             let room = self.room();
-            let mut whole = self.read(text, room)?;
+            let mut whole = self.read(text, room + 1)?;
             let own = whole.get_ids().len();
             let limit = self.max_tokens;
             if own <= room {
-                return Ok(Tokens {
-                    rows: vec![self.finish(whole)?],
-                    count: own + self.special_tokens,
-                    truncated: false,
-                });
+                return self.rows(text, vec![whole], own + self.special_tokens);
             }
             match self.on_overflow {
                 OnOverflow::Error => Err(TokenizeError::TooLong { tokens: own + self.special_tokens, limit }),
                 OnOverflow::Truncate => {
                     whole.truncate(room, 0, self.cut_from);
                     whole.take_overflowing();
-                    Ok(Tokens { rows: vec![self.finish(whole)?], count: limit, truncated: true })
+                    Ok(Tokens { truncated: true, ..self.rows(text, vec![whole], limit)? })
                 }
                 OnOverflow::Window => {
                     let overlap = room / OVERLAP_DIVISOR;
@@ -177,20 +201,39 @@ impl Tokenizer {
                     let windows: Vec<Encoding> = std::iter::once(whole).chain(later).take(Self::MAX_WINDOWS).collect();
                     let repeated = overlap * (windows.len() - 1);
                     let seen = windows.iter().map(|window| window.get_ids().len()).sum::<usize>() - repeated;
-                    let rows = windows.into_iter().map(|window| self.finish(window)).collect::<Result<_, _>>()?;
-                    Ok(Tokens { rows, count: seen + self.special_tokens, truncated })
+                    Ok(Tokens { truncated, overlap, ..self.rows(text, windows, seen + self.special_tokens)? })
                 }
             }
         })
     }
 
-    /// The tokens of a text, or of so much of it that there are more than `room`.
-    fn read(&self, text: &str, room: usize) -> Result<Encoding, TokenizeError> {
-        let read = |text: &str| self.inner.encode_fast(text, false).map_err(|_| TokenizeError::Failed);
+    /// The rows of a text, with `count` tokens in all.
+    fn rows(&self, text: &str, encodings: Vec<Encoding>, count: usize) -> Result<Tokens, TokenizeError> {
+        let chars: Vec<char> = if self.words.is_some() { text.chars().collect() } else { Vec::new() };
+        let (mut rows, mut places) = (Vec::with_capacity(encodings.len()), Vec::new());
+        for encoding in encodings {
+            let (row, finished) = self.finish(encoding)?;
+            if let Some(words) = &self.words {
+                places.push(words.places(&finished, &chars));
+            }
+            rows.push(row);
+        }
+        Ok(Tokens { rows, count, truncated: false, places, overlap: 0 })
+    }
+
+    /// The tokens of a text, or of so much of it that there are `enough`.
+    fn read(&self, text: &str, enough: usize) -> Result<Encoding, TokenizeError> {
+        let read = |text: &str| {
+            let read = match self.words {
+                None => self.inner.encode_fast(text, false),
+                Some(_) => self.inner.encode_char_offsets(text, false),
+            };
+            read.map_err(|_| TokenizeError::Failed)
+        };
         if self.reads_beginnings {
-            for beginning in beginnings(text, room) {
+            for beginning in beginnings(text, enough) {
                 let tokens = read(beginning)?;
-                if tokens.get_ids().len() > room || beginning.len() == text.len() {
+                if tokens.get_ids().len() >= enough || beginning.len() == text.len() {
                     return Ok(tokens);
                 }
             }
@@ -204,13 +247,28 @@ impl Tokenizer {
     }
 
     /// Puts special tokens around a text that fits.
-    fn finish(&self, encoding: Encoding) -> Result<TokenRow, TokenizeError> {
+    fn finish(&self, encoding: Encoding) -> Result<(TokenRow, Encoding), TokenizeError> {
         let finished = match &self.special {
             Some(special) => special.process(encoding, None, true).map_err(|_| TokenizeError::Failed)?,
             None => encoding,
         };
-        Ok(TokenRow { ids: finished.get_ids().to_vec(), type_ids: finished.get_type_ids().to_vec() })
+        Ok((row(&finished), finished))
     }
+
+    /// Puts special tokens around and between two texts that fit.
+    fn finish_two(&self, first: Encoding, mut second: Encoding) -> Result<(TokenRow, Encoding), TokenizeError> {
+        let finished = if let Some(special) = &self.special {
+            special.process(first, Some(second), true).map_err(|_| TokenizeError::Failed)?
+        } else {
+            second.set_type_ids(vec![1; second.get_ids().len()]);
+            Encoding::merge([first, second], false)
+        };
+        Ok((row(&finished), finished))
+    }
+}
+
+fn row(finished: &Encoding) -> TokenRow {
+    TokenRow { ids: finished.get_ids().to_vec(), type_ids: finished.get_type_ids().to_vec() }
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -225,32 +283,4 @@ impl std::fmt::Debug for Tokenizer {
 /// Runs code of the crate, which may panic on a crafted file or text.
 fn guarded<T>(run: impl FnOnce() -> Result<T, TokenizeError>) -> Result<T, TokenizeError> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(TokenizeError::Panicked))
-}
-
-/// The smallest of the limits that the files name.
-fn max_tokens(manifest: &Manifest, tokenizer: &tokenizers::Tokenizer) -> usize {
-    // 1e30 and its kind mean "no limit".
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range by the filter")]
-    let model_max_length =
-        manifest.tokenizer_config.model_max_length.filter(|n| (1.0..1e9).contains(n)).map(|n| n as usize);
-    let limits = [
-        tokenizer.get_truncation().map(|truncation| truncation.max_length),
-        model_max_length,
-        manifest.config.usable_positions(),
-        manifest.options.max_tokens,
-    ];
-    limits.into_iter().flatten().min().unwrap_or(DEFAULT_MAX_TOKENS)
-}
-
-fn padding(manifest: &Manifest, tokenizer: &tokenizers::Tokenizer) -> Padding {
-    let named = || ["[PAD]", "<pad>", "<|endoftext|>"].into_iter().find_map(|token| tokenizer.token_to_id(token));
-    let from_file = tokenizer.get_padding();
-    Padding {
-        id: from_file.map(|p| p.pad_id).or(manifest.config.pad_token_id).or_else(named).unwrap_or(0),
-        type_id: from_file.map_or(0, |p| p.pad_type_id),
-        side: manifest.tokenizer_config.padding_side.unwrap_or_else(|| match from_file.map(|p| p.direction) {
-            Some(PaddingDirection::Left) => PaddingSide::Left,
-            Some(PaddingDirection::Right) | None => PaddingSide::Right,
-        }),
-    }
 }

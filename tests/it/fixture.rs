@@ -43,7 +43,8 @@ impl Model {
     }
 
     /// `id2label` in `config.json`.
-    pub(crate) fn labels(self, labels: &[&str]) -> Self {
+    pub(crate) fn labels(mut self, labels: &[&str]) -> Self {
+        self.config.as_object_mut().unwrap().remove("problem_type");
         let map: BTreeMap<String, &str> = labels.iter().enumerate().map(|(i, label)| (i.to_string(), *label)).collect();
         self.config("id2label", json!(map))
     }
@@ -121,8 +122,8 @@ pub(crate) fn tokenizer() -> Value {
         json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                 "normalized": false, "special": true })
     });
-    let place = |token: &str| json!({ "SpecialToken": { "id": token, "type_id": 0 } });
-    let text = |name: &str| json!({ "Sequence": { "id": name, "type_id": 0 } });
+    let place = |token: &str, kind: u32| json!({ "SpecialToken": { "id": token, "type_id": kind } });
+    let text = |name: &str, kind: u32| json!({ "Sequence": { "id": name, "type_id": kind } });
     json!({
         "version": "1.0",
         "truncation": null,
@@ -132,8 +133,8 @@ pub(crate) fn tokenizer() -> Value {
         "pre_tokenizer": { "type": "Whitespace" },
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [place("[CLS]"), text("A"), place("[SEP]")],
-            "pair": [place("[CLS]"), text("A"), place("[SEP]"), text("B"), place("[SEP]")],
+            "single": [place("[CLS]", 0), text("A", 0), place("[SEP]", 0)],
+            "pair": [place("[CLS]", 0), text("A", 0), place("[SEP]", 0), text("B", 1), place("[SEP]", 1)],
             "special_tokens": {
                 "[CLS]": { "id": "[CLS]", "ids": [2], "tokens": ["[CLS]"] },
                 "[SEP]": { "id": "[SEP]", "ids": [3], "tokens": ["[SEP]"] },
@@ -225,7 +226,7 @@ impl Transformer {
         self.features().iter().flat_map(|feature| self.logits.iter().map(|logit| weight(logit, feature))).collect()
     }
 
-    /// The directory: with the tokenizer, without labels.
+    /// The directory: with the tokenizer, without labels. One logit is a number.
     pub(crate) fn model(&self) -> Model {
         let mut graph = Graph::default();
         for input in &self.inputs {
@@ -264,6 +265,7 @@ impl Transformer {
         graph.rename(&logits, name);
         let size = [Dim::Open("batch"), Dim::Fixed(self.logits.len() as u64)];
         graph.output(name, Element::Float, if declared.is_empty() { &size } else { declared });
-        Model::of_graph(&graph).tokenizer(|_| ())
+        let model = Model::of_graph(&graph).tokenizer(|_| ());
+        if self.logits.len() == 1 { model.config("problem_type", json!("regression")) } else { model }
     }
 }

@@ -8,4 +8,7 @@ mod inputs;
 mod limits;
 mod long_text;
 mod outputs;
+mod pairs;
 mod scikit;
+mod tokens;
+mod zero_shot;

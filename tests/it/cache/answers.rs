@@ -11,6 +11,7 @@ use predictd::engine::gate::Gate;
 use predictd::engine::loading::{Host, LONGEST_CHECK, ModelSource};
 use predictd::engine::model::Model;
 use predictd::metrics::Metrics;
+use predictd::text::input::{Input, Pair};
 use serde_json::{Value, json};
 
 use super::{ON, lookups, scene, scene_of};
@@ -120,10 +121,14 @@ fn a_version_that_is_loaded_again_does_not_find_what_it_answered_before() {
     };
     let [first, second] = [(), ()].map(|()| Model::load(&source, &host).unwrap());
     let [cache, other] = [(), ()].map(|()| Cache::new(1 << 20).unwrap().unwrap());
-    assert_eq!(cache.key(&first, "text"), cache.key(&first, "text"));
-    assert_ne!(cache.key(&first, "text"), cache.key(&second, "text"));
+    let text = Input::from("text".to_owned());
+    let two = |whole| Input { pair: Some(Pair { text: "text".to_owned(), whole }), ..text.clone() };
+    assert_ne!(cache.key(&first, &text), cache.key(&first, &two(false)));
+    assert_ne!(cache.key(&first, &two(true)), cache.key(&first, &two(false)));
+    assert_eq!(cache.key(&first, &text), cache.key(&first, &text));
+    assert_ne!(cache.key(&first, &text), cache.key(&second, &text));
     // Keys are nobody's to guess: each process has its own.
-    assert_ne!(cache.key(&first, "text"), other.key(&first, "text"));
+    assert_ne!(cache.key(&first, &text), other.key(&first, &text));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use predictd::engine::TextError;
+use predictd::text::input::Input;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -38,12 +39,13 @@ async fn a_worker_passes_over_texts_whose_time_is_over() {
     let model = Arc::clone(scene.server.app.registry.snapshot().resolve(None, None).unwrap());
     let permits = Arc::new(Semaphore::new(2));
     let all = || Arc::clone(&permits).try_acquire_many_owned(2).unwrap();
-    let late = vec![("late 1".to_owned(), None), ("late 2".to_owned(), None)];
+    let text = |text: &str| Input::from(text.to_owned());
+    let late = vec![(text("late 1"), None), (text("late 2"), None)];
     let answers = model.answer(late, all(), Instant::now()).await.unwrap();
     assert_eq!(answers, [Err(TextError::DeadlineExceeded), Err(TextError::DeadlineExceeded)]);
     assert_eq!((scene.fake.run().len(), permits.available_permits()), (0, 2));
     assert_eq!(scene.metric("predictd_refused_total{reason=\"deadline\"}").await, 2);
-    let in_time = vec![("echo 1".to_owned(), None), ("echo 2".to_owned(), None)];
+    let in_time = vec![(text("echo 1"), None), (text("echo 2"), None)];
     let answers = model.answer(in_time, all(), Instant::now() + Duration::from_mins(1)).await.unwrap();
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }

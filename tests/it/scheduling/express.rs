@@ -43,6 +43,22 @@ async fn a_model_that_is_stuck_leaves_room_for_others() {
     assert_eq!(scene.fake.most(), 3);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_run_on_the_thread_of_its_connection_holds_no_other_connection_up() {
+    let scene = Scene::new(&["--workers", "2"]).await;
+    scene.fake.hold();
+    let first = scene.send_text("echo 1");
+    scene.until_inside(1).await;
+    assert_eq!(scene.server.get("/livez").await.status, 200);
+    let second = scene.send_text("echo 2");
+    scene.until_inside(2).await;
+    scene.fake.release();
+    assert_eq!(
+        (echoed(&first.await.unwrap().json()), echoed(&second.await.unwrap().json())),
+        ("echo 1".into(), "echo 2".into())
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_text_passes_long_ones_that_are_being_run() {
     let served = Served::with(&endless::by_length(), &["--workers", "2", "--max-wait", "1h", "--timeout", "60s"]).await;

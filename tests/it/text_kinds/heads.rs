@@ -103,8 +103,6 @@ async fn one_logit_for_two_labels_is_the_second_ones() {
 async fn a_regression_model_answers_with_its_number() {
     let cases = [
         one().model().config("problem_type", json!("regression")),
-        // Hugging Face gives a regression model one label, LABEL_0, and may leave the type out.
-        one().model().labels(&["LABEL_0"]),
         one().model().labels(&["no", "yes"]).options("task = 'regression'"),
     ];
     for model in cases {
@@ -116,6 +114,20 @@ async fn a_regression_model_answers_with_its_number() {
             assert!(answer.get(absent).is_none(), "{answer}");
         }
         assert_eq!(served.facts().await["labels"], json!([]));
+    }
+}
+
+#[tokio::test]
+async fn one_logit_without_a_type_is_answered_as_transformers_does() {
+    for model in [one().model().config("problem_type", Value::Null), one().model().labels(&["LABEL_0"])] {
+        let served = Served::new(&model).await;
+        for (word, logit) in [("30", 1.0), ("10", -1.0)] {
+            assert_near(&[served.score(word).await], &[sigmoid(logit)]);
+            let raw = served.predict_with(word, json!({ "raw_scores": true })).await;
+            assert_near(&[raw["score"].as_f64().unwrap()], &[logit]);
+        }
+        let facts = served.facts().await;
+        assert_eq!((&facts["task"], &facts["labels"]), (&json!("scoring"), &json!([])));
     }
 }
 

@@ -84,7 +84,8 @@ async fn a_width_that_changes_from_text_to_text_fails_those_texts_only() {
         let end = graph.node("Add", &[&fifties, &one], &[]);
         graph.node("Slice", &[logits, &start, &end, &one], &[])
     });
-    let served = Served::new(&model.output("logits", &[Dim::Open("batch"), Dim::Open("width")]).model()).await;
+    let model = model.output("logits", &[Dim::Open("batch"), Dim::Open("width")]).model();
+    let served = Served::new(&model.config("problem_type", json!("regression"))).await;
     let batch = served.batch(&["40", "60", "30"]).await;
     assert_eq!((&batch[0]["score"], &batch[2]["score"]), (&json!(10.0), &json!(20.0)));
     assert_eq!(batch[1]["error"]["type"], "/docs#model-output-invalid");

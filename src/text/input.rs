@@ -1,0 +1,33 @@
+//! What a model is asked: one text, or two that belong together.
+
+/// One text, or two that belong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// The text, or the first of two: a premise, a question.
+    pub text: String,
+    /// The second of two.
+    pub pair: Option<Pair>,
+}
+
+/// The second of two texts: a hypothesis, a passage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The text.
+    pub text: String,
+    /// True if only the first text may be cut off when both are too long for the model.
+    pub whole: bool,
+}
+
+impl Input {
+    /// Bytes of all its text.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.text.len() + self.pair.as_ref().map_or(0, |pair| pair.text.len())
+    }
+}
+
+impl From<String> for Input {
+    fn from(text: String) -> Self {
+        Self { text, pair: None }
+    }
+}

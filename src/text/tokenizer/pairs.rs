@@ -1,0 +1,102 @@
+//! Two texts in one row.
+
+use tokenizers::Encoding;
+
+use super::{TokenizeError, Tokenizer, Tokens};
+use crate::config::OnOverflow;
+use crate::text::input::Pair;
+
+impl Tokenizer {
+    /// True if two texts fit between the special tokens of a row.
+    #[must_use]
+    pub fn takes_pairs(&self) -> bool {
+        self.room_for_two().is_some()
+    }
+
+    fn room_for_two(&self) -> Option<usize> {
+        self.pair_tokens.and_then(|special| self.max_tokens.checked_sub(special)).filter(|&room| room > 1)
+    }
+
+    /// Tokenises two texts that belong together. They are never scored in windows: what is too long is cut off the
+    /// longer text, as the crate's `longest_first` does, or off the first one.
+    ///
+    /// # Errors
+    /// [`TokenizeError::TooLong`] where long texts are refused or the second one leaves no room, else only if the
+    /// tokenizer fails.
+    pub fn encode_pair(&self, first: &str, second: &Pair) -> Result<Tokens, TokenizeError> {
+        super::guarded(|| {
+            let room = self.room_for_two().ok_or(TokenizeError::Failed)?;
+            // As much of each as the crate would read: which of two long texts is the longer one shows there.
+            let enough = self.max_tokens.max(self.room() + 1);
+            let (mut a, mut b) = (self.read(first, enough)?, self.read(&second.text, enough)?);
+            let (in_first, in_second) = (read_tokens(&mut a), read_tokens(&mut b));
+            let special = self.max_tokens - room;
+            let tokens = in_first + in_second + special;
+            let truncated = in_first + in_second > room;
+            if truncated {
+                let too_long = TokenizeError::TooLong { tokens, limit: self.max_tokens };
+                let kept = match self.on_overflow {
+                    OnOverflow::Error => None,
+                    OnOverflow::Truncate | OnOverflow::Window if second.whole => {
+                        room.checked_sub(in_second).filter(|&left| left > 0).map(|left| (left, in_second))
+                    }
+                    OnOverflow::Truncate | OnOverflow::Window => Some(longest_first(in_first, in_second, room)),
+                };
+                let (kept_of_first, kept_of_second) = kept.ok_or(too_long)?;
+                a.truncate(kept_of_first, 0, self.cut_from);
+                b.truncate(kept_of_second, 0, self.cut_from);
+                a.take_overflowing();
+                b.take_overflowing();
+            }
+            let (row, _) = self.finish_two(a, b)?;
+            Ok(Tokens {
+                rows: vec![row],
+                count: tokens.min(self.max_tokens),
+                truncated,
+                places: Vec::new(),
+                overlap: 0,
+            })
+        })
+    }
+}
+
+/// Tokens that were read of a text, with those that did not fit. Only the former are kept.
+fn read_tokens(encoding: &mut Encoding) -> usize {
+    let rest: usize = encoding.take_overflowing().iter().map(|part| part.get_ids().len()).sum();
+    encoding.get_ids().len() + rest
+}
+
+/// How many tokens of two texts are kept if all of them do not fit into `room`: the longer one is cut until both are
+/// equally long, then both are; an odd token is the longer one's, or the second's.
+fn longest_first(first: usize, second: usize, room: usize) -> (usize, usize) {
+    let (short, swapped) = (first.min(second), first > second);
+    let (half, more) = (room / 2, room - room / 2);
+    let (short, long) = if short > half { (half, more) } else { (short, room - short) };
+    if swapped { (long, short) } else { (short, long) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_longer_text_is_cut_first() {
+        assert_eq!(longest_first(3, 20, 10), (3, 7));
+        assert_eq!(longest_first(20, 3, 10), (7, 3));
+        assert_eq!(longest_first(20, 30, 11), (5, 6));
+        assert_eq!(longest_first(30, 20, 11), (6, 5));
+        assert_eq!(longest_first(20, 20, 11), (5, 6));
+        assert_eq!(longest_first(5, 20, 10), (5, 5));
+    }
+
+    proptest! {
+        #[test]
+        fn all_of_the_room_is_used(first in 1_usize..600, second in 1_usize..600, room in 2_usize..512) {
+            prop_assume!(first + second > room);
+            let (a, b) = longest_first(first, second, room);
+            prop_assert_eq!(a + b, room);
+            prop_assert!(a > 0 && b > 0 && a <= first && b <= second);
+        }
+    }
+}
