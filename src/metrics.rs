@@ -201,6 +201,12 @@ impl Metrics {
         self.connections.dec();
     }
 
+    /// Open client connections.
+    #[must_use]
+    pub fn connections(&self) -> i64 {
+        self.connections.get()
+    }
+
     /// A client took too long.
     pub fn cut_off(&self, why: CutOff) {
         let waiting_for = match why {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::server::{Reply, TestServer, reply};
@@ -25,6 +26,8 @@ use fake::Fake;
 pub(crate) struct Scene {
     pub(crate) server: TestServer,
     pub(crate) fake: Arc<Fake>,
+    /// Another client: only beside one does a run on an async thread let others go on, and tests hold such runs.
+    _other: TcpStream,
     _models: TempDir,
 }
 
@@ -45,7 +48,9 @@ impl Scene {
         let fake = Arc::new(fake);
         let server = TestServer::start_on(fake.clone(), models.path(), options).await;
         fake.forget_warm_up();
-        Self { server, fake, _models: models }
+        let other = TcpStream::connect(server.address).await.unwrap();
+        until("it is connected", || server.app.metrics.connections() > 1).await;
+        Self { server, fake, _other: other, _models: models }
     }
 
     /// Sends a request and does not wait for its answer. Aborting it closes its connection.
