@@ -66,6 +66,9 @@ class Readme(unittest.TestCase):
             server = subprocess.Popen(runs[0], shell=True, cwd=ROOT, env=environment, stderr=log, start_new_session=True)
             try:
                 self.wait_ready(server, port, log)
+                # What comes with the repository is nothing to warn of.
+                log.seek(0)
+                self.assertNotIn("WARN", log.read())
                 for command, expected in listed:
                     with self.subTest(command):
                         if command.startswith("curl"):

@@ -5,6 +5,8 @@ use std::path::Path;
 use super::is_name;
 use crate::engine::loading::ModelSource;
 
+/// A directory with one of these is meant as a model; others may be tools.
+const OF_A_MODEL: [&str; 4] = ["model.onnx", "config.json", "tokenizer.json", "model.toml"];
 /// Most model versions in one directory.
 const MAX_VERSIONS: usize = 1_024;
 
@@ -27,7 +29,8 @@ pub fn find(directory: &Path) -> Result<Vec<ModelSource>, String> {
             && versions.iter().all(|(version, _)| version.starts_with(|c: char| c.is_ascii_digit()));
         if !is_model && !looks_like_one {
             tracing::debug!(directory = name, "no model: it holds no VERSION/model.onnx");
-            if versions.is_empty() || path.join("model.onnx").exists() {
+            let is_empty = std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
+            if is_empty || OF_A_MODEL.iter().any(|file| path.join(file).exists()) {
                 tracing::warn!(directory = name, "the directory is passed over: a model is NAME/VERSION/model.onnx");
             }
             continue;
