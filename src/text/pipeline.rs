@@ -244,8 +244,8 @@ impl Pipeline {
         if let Content::Rows(rows) = &mut encoded.content {
             rows.truncate(1);
             for row in rows {
-                row.ids = row.ids.iter().copied().cycle().take(length).collect();
-                row.type_ids = row.type_ids.iter().copied().cycle().take(length).collect();
+                row.ids = repeated(&row.ids, length);
+                row.type_ids = repeated(&row.type_ids, length);
             }
             encoded.tokens = length;
         }
@@ -351,6 +351,18 @@ impl Pipeline {
         let labels = self.labels.len();
         let start = self.padding_before(row.len() / labels.max(1), own) * labels;
         row.get(start..start + own * labels).unwrap_or_default()
+    }
+}
+
+/// What stands between the first and the last, again and again: a row has each special token where it belongs, as some
+/// graphs look for the last one.
+fn repeated<T: Copy>(values: &[T], length: usize) -> Vec<T> {
+    match values {
+        [first, inner @ .., last] if !inner.is_empty() && length > 1 => {
+            let inner = inner.iter().cycle().take(length - 2);
+            std::iter::once(first).chain(inner).chain(std::iter::once(last)).copied().collect()
+        }
+        _ => values.iter().copied().cycle().take(length).collect(),
     }
 }
 
