@@ -76,7 +76,7 @@ def make(model: TextModel, folder: Path, calibration: list[str], device: str) ->
             maker(target)
         except (NotMade, Refused) as reason:
             absent[name] = str(reason)
-        # The runtime's tools raise whatever they meet in a graph they do not know. It is said, and no candidate is left.
+        # The runtime's tools raise anything on a graph they do not know. It is said, and there is no such form.
         except Exception as reason:
             absent[name] = f"{type(reason).__name__}: {reason}"
         else:

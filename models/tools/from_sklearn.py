@@ -67,7 +67,7 @@ def check_vectorizer(vectorizer: CountVectorizer) -> None:
     if vectorizer.strip_accents is not None:
         raise Refused(f"{name}: strip_accents={vectorizer.strip_accents!r} cannot be converted; strip before training")
     if vectorizer.analyzer == "word" and plain_pattern(vectorizer) not in TOKEN_PATTERNS:
-        raise Refused(f"{name}: token_pattern={vectorizer.token_pattern!r} has no spelling that is known to mean the same")
+        raise Refused(f"{name}: token_pattern={vectorizer.token_pattern!r} has no known spelling that means the same")
     if getattr(vectorizer, "sublinear_tf", False):
         raise Refused(f"{name}: sublinear_tf=True is exported with another formula; train with sublinear_tf=False")
 
@@ -105,7 +105,8 @@ def check(pipeline: Pipeline) -> list[CountVectorizer]:
     if not hasattr(classifier, "predict_proba"):
         raise Refused(f"{name} gives no probabilities; wrap it in CalibratedClassifierCV and train again")
     if name not in CLASSIFIERS:
-        raise Refused(f"{name} is not among the classifiers that are known to convert: {', '.join(sorted(CLASSIFIERS))}")
+        known = ", ".join(sorted(CLASSIFIERS))
+        raise Refused(f"{name} is not among the classifiers that are known to convert: {known}")
     if not vectorizers:
         raise Refused("the pipeline has no vectorizer, so it does not take text")
     return vectorizers
@@ -124,7 +125,8 @@ def convert(pipeline: Pipeline, vectorizers: list[CountVectorizer]) -> bytes:
         if vectorizer.analyzer == "word":
             options[id(vectorizer)]["tokenexp"] = TOKEN_PATTERNS[plain_pattern(vectorizer)]
     try:
-        graph = to_onnx(pipeline, initial_types=[("text", StringTensorType([None, 1]))], target_opset=OPSET, options=options)
+        graph = to_onnx(pipeline, initial_types=[("text", StringTensorType([None, 1]))], target_opset=OPSET,
+                        options=options)
     except (RuntimeError, NotImplementedError, NameError, ValueError) as reason:
         raise Refused(f"skl2onnx cannot convert the pipeline: {reason}") from reason
     if multi_label(pipeline):

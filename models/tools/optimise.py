@@ -26,6 +26,8 @@ from .text_model import Graph, Row, TextModel, evenly, read_columns
 BATCH = 32
 # A score may move by this much beside other texts: rounding, not another answer.
 BATCH_DIFFERENCE = 1e-4
+# Less than this says nothing about speed.
+NOISE = 0.02
 TIMED_TEXTS, TIMED_BATCH, ROUNDS = 64, 8, 7
 # Rounding of integers may fall to either side on another CPU.
 INT8_TOLERANCE = 0.05
@@ -119,8 +121,9 @@ def remarks(figures: dict[str, dict], absent: dict[str, str], chosen: str) -> li
     """What the figures mean, in words."""
     said = [f"{name}: not measured: {reason}" for name, reason in absent.items()]
     for name, figure in figures.items():
-        if name == "fused" and figure["ratio"] > 1:
-            said.append(f"fused: slower here than the original, {figure['ratio']:.2f} times its time")
+        if name == "fused" and figure["ratio"] > 1 - NOISE:
+            what = "slower" if figure["ratio"] > 1 + NOISE else "not faster"
+            said.append(f"fused: {what} here than the original, {figure['ratio']:.2f} times its time")
         if name == "dynamic int8" and not figure["batch_invariant"]:
             said.append("dynamic int8: not batch-invariant: ranges come from all texts of a run")
         if figure["left"]:
