@@ -58,7 +58,8 @@ def timed(graph: Graph, rows: list[Row], batch: int, clock: Callable[[], float])
     return (clock() - started) / len(rows) * 1e3
 
 
-def measure_speed(graphs: dict[str, Graph], rows: list[Row], clock: Callable[[], float]) -> dict[str, dict[str, float]]:
+def measure_speed(graphs: dict[str, Graph], rows: list[Row],
+                  clock: Callable[[], float]) -> dict[str, dict[str, float]]:
     """Medians over rounds in which all forms take turns, so that a slow moment of the machine meets all of them."""
     kinds = {"alone": 1, "batched": TIMED_BATCH}
     rounds: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in kinds} for name in graphs}

@@ -115,7 +115,7 @@ class Quantiser:
         transposed = bool(settings.get("transB", 0))
         columns = shape[0] if transposed else shape[1]
         if node.op_type == "Gemm":
-            plain = settings.get("alpha", 1.0) == 1.0 and settings.get("beta", 1.0) == 1.0 and not settings.get("transA", 0)
+            plain = (settings.get("alpha", 1.0), settings.get("beta", 1.0), settings.get("transA", 0)) == (1.0, 1.0, 0)
             bias = rest[0] if rest else ""
             if not plain or (bias and self.shape(bias) != [columns]):
                 return None
@@ -148,7 +148,8 @@ class Quantiser:
     def rewrite(self, ranges: Ranges) -> None:
         """The whole graph. A product whose input has no usable range stays as it is."""
         self.ranges = ranges
-        self.products = {name: product for name, product in self.products.items() if usable(ranges.get(product.value))}
+        self.products = {name: product for name, product in self.products.items()
+                         if usable(ranges.get(product.value))}
         if not self.products and not self.tables:
             raise Refused("no product and no table of this graph can be quantised; is it a float32 graph?")
         self.add("weight_zero", numpy.int8(0))

@@ -30,7 +30,8 @@ class TextModel:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.graph = next((path for path in (folder / "model.onnx", folder / "onnx/model.onnx") if path.is_file()), None)
+        self.graph = next((path for path in (folder / "model.onnx", folder / "onnx/model.onnx")
+                           if path.is_file()), None)
         if self.graph is None:
             raise Refused(f"{folder} has no model.onnx and no onnx/model.onnx")
         if not (folder / "tokenizer.json").is_file():
@@ -72,7 +73,8 @@ class TextModel:
             tokens = (self.tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>", "<|endoftext|>"))
             pad = next((number for number in tokens if number is not None), 0)
         self.pad, self.pad_type = pad, (padding or {}).get("pad_type_id", 0)
-        self.pad_left = (self.tokenizer_config.get("padding_side") or (padding or {}).get("direction", "right")) == "left"
+        side = self.tokenizer_config.get("padding_side") or (padding or {}).get("direction", "right")
+        self.pad_left = side.lower() == "left"
 
     def encode(self, texts: list[str]) -> list[Row]:
         """Token and segment numbers of each text, not padded."""
@@ -120,7 +122,8 @@ class Graph:
 
     def probabilities(self, rows: list[Row], batch: int) -> numpy.ndarray:
         """Softmax of the logits in float64, of batches in the order of the list."""
-        logits = numpy.concatenate([self.run(self.feed(rows[start:start + batch])) for start in range(0, len(rows), batch)])
+        logits = numpy.concatenate([self.run(self.feed(rows[start:start + batch]))
+                                    for start in range(0, len(rows), batch)])
         weights = numpy.exp(logits.astype(numpy.float64) - logits.max(axis=1, keepdims=True))
         return weights / weights.sum(axis=1, keepdims=True)
 
@@ -138,5 +141,6 @@ def read_columns(path: Path, names: Iterable[str]) -> list[list[str]]:
         raise Refused(f"{path} has no rows")
     missing = [name for name in names if any(row.get(name) is None for row in rows)]
     if missing:
-        raise Refused(f"{path}: not every row has the column {missing[0]}; its columns are {', '.join(map(str, rows[0]))}")
+        columns = ", ".join(map(str, rows[0]))
+        raise Refused(f"{path}: not every row has the column {missing[0]}; its columns are {columns}")
     return [[row[name] for row in rows] for name in names]

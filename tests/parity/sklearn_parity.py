@@ -73,8 +73,8 @@ def fit(name: str, pipeline: Pipeline, texts: list[str], labels: list[str]) -> P
 def start(predictd: Path, models: Path, work: Path) -> tuple[subprocess.Popen, str]:
     """The server and its address, once every model is loaded."""
     log = work / "log"
-    command = [predictd, "serve", "--models", models, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir",
-               work / "data", "--cache-bytes", "0", "--markup", "allow", "--onnxruntime", REPOSITORY / "target/onnxruntime",
+    command = [predictd, "serve", "--models", models, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+               "--data-dir", work / "data", "--cache-bytes", "0", "--markup", "allow", "--onnxruntime", REPOSITORY / "target/onnxruntime",
                "--log-format", "json"]
     with log.open("wb") as file:
         server = subprocess.Popen(list(map(str, command)), stderr=file)
