@@ -1,9 +1,10 @@
 """Writes what lies beside a graph: golden texts, `model.toml` with the digests, and the model card."""
 
-import hashlib
 import shutil
 from pathlib import Path
 from string import Template
+
+from tools import manifest
 
 from .export import write_json
 
@@ -31,11 +32,7 @@ def write_card(folder: Path, name: str, figures: dict[str, float], examples: lis
 def write_manifest(folder: Path, settings: dict[str, str | int]) -> None:
     """`model.toml`: the settings, and a digest of every file that the server may read."""
     lines = [f'{key} = {value}' if isinstance(value, int) else f'{key} = "{value}"' for key, value in settings.items()]
-    lines += ["", "[sha256]"]
-    for path in sorted(folder.iterdir()):
-        if path.name not in ("README.md", "model.toml"):
-            lines.append(f'"{path.name}" = "{hashlib.sha256(path.read_bytes()).hexdigest()}"')
-    (folder / "model.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    manifest.write_manifest(folder, lines)
 
 
 def install(made: Path, target: Path) -> None:

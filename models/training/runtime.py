@@ -4,19 +4,10 @@ import time
 from pathlib import Path
 
 import numpy
-import onnxruntime
+from tools.sessions import session
 
 from .minilm import encode, pad
 from .tfidf import column
-
-
-def session(graph: Path | bytes) -> onnxruntime.InferenceSession:
-    """One thread, and no denormal numbers: the layout that the server uses. The graph is a file or its content."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    source = graph if isinstance(graph, bytes) else str(graph)
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 class Transformer:
