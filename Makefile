@@ -63,6 +63,23 @@ float-twin: ## Write the shipped MiniLM in float32 to target/float-twin
 	target/float-venv/bin/pip install --quiet -r benches/requirements.txt
 	target/float-venv/bin/python benches/float_twin.py target/float-twin
 
+TOOLS := PYTHONPATH=models target/tools-venv/bin/python
+
+.PHONY: tools
+tools: ## Install what `python -m tools` needs (export, optimise, from-sklearn) into target/tools-venv
+	test -x target/tools-venv/bin/pip || $(PYTHON) -m venv target/tools-venv
+	target/tools-venv/bin/pip install --quiet -r models/tools/requirements.txt
+
+.PHONY: test-tools
+test-tools: tools ## Test the tools
+	$(TOOLS) -m unittest discover -s tests/tools -p 'test_*.py'
+
+.PHONY: parity
+parity: tools onnxruntime ## Compare the server's answers with transformers and scikit-learn
+	cargo build --quiet --locked
+	$(TOOLS) tests/parity/transformers_parity.py --predictd target/debug/predictd
+	$(TOOLS) tests/parity/sklearn_parity.py --predictd target/debug/predictd
+
 PEERS := fastapi flask litserve mlserver bentoml
 
 .PHONY: bench-peers

@@ -9,7 +9,6 @@ COMMANDS = {
     "export": ("export", "a Hugging Face model as a directory that predictd serves"),
     "optimise": ("optimise", "the fastest form of a model that keeps its accuracy"),
     "from-sklearn": ("from_sklearn", "a scikit-learn pipeline as a directory that predictd serves"),
-    "golden": ("golden", "golden.json for a model directory"),
 }
 
 
