@@ -24,19 +24,10 @@ const REST: u64 = 16 << 20;
 /// # Errors
 /// One sentence, if that is more than it is allowed.
 pub fn check<'a>(settings: &Settings, models: impl IntoIterator<Item = &'a Model>) -> Result<(), String> {
-    let Some(resident) = memory::resident() else {
+    let Some(Bound { ceiling, limit }) = bound(settings, models) else {
         tracing::warn!("the system does not tell how much memory the server has: its limit is not checked");
         return Ok(());
     };
-    let mut loaded = Loaded { resident, ..Loaded::default() };
-    for model in models {
-        let pipeline = model.pipeline();
-        loaded.run = loaded.run.max(model.run_memory().unwrap_or_default());
-        loaded.tokens = loaded.tokens.max(pipeline.tokenizer().map_or(0, Tokenizer::max_tokens));
-        loaded.labels = loaded.labels.max(pipeline.labels().len());
-    }
-    let ceiling = Ceiling::of(settings, loaded);
-    let limit = settings.memory_limit.or_else(cgroup::limit).filter(|&limit| limit > 0);
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let (most, allowed) = (mib(ceiling.total()), limit.map(mib));
     tracing::info!(most_mib = most, allowed_mib = allowed, "the server may need this much memory at most: {ceiling}");
@@ -48,6 +39,30 @@ pub fn check<'a>(settings: &Settings, models: impl IntoIterator<Item = &'a Model
         )),
         _ => Ok(()),
     }
+}
+
+/// The most memory that a server may need, and what it is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// The most.
+    pub ceiling: Ceiling,
+    /// Bytes that it is allowed, if there is a limit.
+    pub limit: Option<u64>,
+}
+
+/// The most memory that a server with these models, and what this process has besides, may need; nothing where the
+/// system does not tell what it has.
+pub fn bound<'a>(settings: &Settings, models: impl IntoIterator<Item = &'a Model>) -> Option<Bound> {
+    let resident = memory::resident()?;
+    let mut loaded = Loaded { resident, ..Loaded::default() };
+    for model in models {
+        let pipeline = model.pipeline();
+        loaded.run = loaded.run.max(model.run_memory().unwrap_or_default());
+        loaded.tokens = loaded.tokens.max(pipeline.tokenizer().map_or(0, Tokenizer::max_tokens));
+        loaded.labels = loaded.labels.max(pipeline.labels().len());
+    }
+    let limit = settings.memory_limit.or_else(cgroup::limit).filter(|&limit| limit > 0);
+    Some(Bound { ceiling: Ceiling::of(settings, loaded), limit })
 }
 
 /// What the models that are loaded were found to need.

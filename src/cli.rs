@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::bench::args::BenchCommand;
+use crate::check::args::CheckCommand;
 use crate::config::Args;
 use crate::keys::{self, KeyFile, Scope};
 
@@ -31,6 +32,8 @@ pub enum Command {
     Serve(Box<Args>),
     /// Find sessions, threads and caps for a model on this machine, and measure the server against the engine alone.
     Bench(Box<BenchCommand>),
+    /// Verify a model directory as a load does, and say what it costs, whether answers depend on neighbours, and how they differ.
+    Check(Box<CheckCommand>),
     /// Make, list and revoke API keys. A running server takes changes within a second.
     Keys(KeysCommand),
 }

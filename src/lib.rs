@@ -15,6 +15,7 @@
 //!
 //! - `main.rs`: parse, run, exit code
 //! - [`bench`](mod@bench): finds the options that suit a model on this machine
+//! - [`check`]: what a model directory holds, whether it serves, and how it answers
 //! - [`cli`]: the command line; [`config`]: options, checked before anything starts
 //! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files; [`memory`]: what there is of it
 //! - [`listeners`]: sockets that wait for connections
@@ -31,8 +32,9 @@
 //!
 //! `main` → `lib` (the only module that sees everything, with `ceiling`); `http` → `engine`, `registry`,
 //! `experiments`; `registry` → `engine`; `engine` → `text`; `onnx` implements what
-//! `engine::session` declares. `bench` runs the server as `main` does, and is imported by `cli`
-//! only. `config`, `descriptors`, `keys`, `memory`, `metrics`, `shutdown`, `telemetry` and `watched`
+//! `engine::session` declares. `bench` runs the server as `main` does, `check` loads models and reads
+//! texts as the server does (and makes texts as `bench` does); both are imported by `cli` only.
+//! `config`, `descriptors`, `keys`, `memory`, `metrics`, `shutdown`, `telemetry` and `watched`
 //! import nothing of the crate and may be imported by all.
 //!
 //! # Invariants
@@ -49,6 +51,7 @@
 
 pub mod bench;
 pub mod ceiling;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod descriptors;
@@ -182,21 +185,7 @@ impl Server {
             draining: AtomicBool::new(false),
             standstill: Standstill::default(),
         };
-        let gate = Arc::new(Gate::new(settings.workers));
-        let forecast = Arc::new(Forecast::new(settings.workers));
-        // A text is tokenised in about a fiftieth of the time of its run: few threads keep up with all workers.
-        let tokenizers = encoding::pool(settings.workers / 4).map_err(|error| RunError::Failed(error.to_string()))?;
-        let host = Host {
-            runtime,
-            gate,
-            forecast,
-            tokenizers,
-            rules: rules(settings),
-            recycle: settings.runs.recycle,
-            longest_check: LONGEST_CHECK,
-            texts: settings.texts,
-            metrics,
-        };
+        let host = host(settings, runtime, metrics)?;
         Ok(Self { app: Arc::new(app), sources, host, tls, settings: settings.clone() })
     }
 
@@ -323,6 +312,23 @@ impl Server {
         std::thread::Builder::new().name("predictd-admin".to_owned()).spawn(serve)?;
         Ok(end_seen)
     }
+}
+
+/// What the models of a server with these settings are loaded with.
+fn host(settings: &Settings, runtime: Arc<dyn Runtime>, metrics: Arc<Metrics>) -> Result<Host, RunError> {
+    // A text is tokenised in about a fiftieth of the time of its run: few threads keep up with all workers.
+    let tokenizers = encoding::pool(settings.workers / 4).map_err(|error| RunError::Failed(error.to_string()))?;
+    Ok(Host {
+        runtime,
+        gate: Arc::new(Gate::new(settings.workers)),
+        forecast: Arc::new(Forecast::new(settings.workers)),
+        tokenizers,
+        rules: rules(settings),
+        recycle: settings.runs.recycle,
+        longest_check: LONGEST_CHECK,
+        texts: settings.texts,
+        metrics,
+    })
 }
 
 fn in_models(settings: &Settings, error: &str) -> RunError {

@@ -4,7 +4,6 @@ use std::os::unix::process::CommandExt;
 use std::process::{self, ExitCode};
 
 use clap::Parser;
-use predictd::bench::args::BenchCommand;
 use predictd::cli::{Cli, Command};
 use predictd::config::{self, EXIT_CONFIGURATION, LogFormat, Settings};
 use predictd::shutdown::Shutdown;
@@ -25,12 +24,13 @@ fn main() -> ExitCode {
         }
     };
     let missing = config::missing_library_variables();
-    if matches!(command, Command::Serve(_) | Command::Bench(_)) && !missing.is_empty() {
+    if matches!(command, Command::Serve(_) | Command::Bench(_) | Command::Check(_)) && !missing.is_empty() {
         return restart_with(missing);
     }
     let outcome = match command {
         Command::Serve(args) => serve(*args),
-        Command::Bench(command) => bench(&command),
+        Command::Bench(command) => quietly(|| command.run()),
+        Command::Check(command) => quietly(|| command.run()),
         Command::Keys(command) => command.run().map_err(RunError::Failed),
     };
     match outcome {
@@ -65,11 +65,11 @@ fn restart_with(variables: Vec<(&'static str, &'static str)>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn bench(command: &BenchCommand) -> Result<(), RunError> {
-    // Errors only: its answer is on standard output, and what it loads again and again is no news. It says itself why a
-    // model could not be loaded.
+/// Runs a command whose answer is on standard output: what it loads is no news, and it says itself why a model could
+/// not be loaded. Errors only are logged.
+fn quietly(command: impl FnOnce() -> Result<(), RunError>) -> Result<(), RunError> {
     telemetry::start("error,predictd::registry=off", Some(false)).map_err(RunError::Configuration)?;
-    command.run()
+    command()
 }
 
 fn serve(args: predictd::config::Args) -> Result<(), RunError> {

@@ -4,8 +4,10 @@
 //! off. Sessions of one graph share their weights: ONNX Runtime shares packed weights only
 //! between sessions that were also given the same initializers, so both are handed to each.
 
+mod facts;
 mod inputs;
 mod library;
+mod messages;
 mod outlets;
 mod protobuf;
 mod watchdog;
@@ -24,12 +26,13 @@ use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBui
 use ort::value::DynValue;
 use parking_lot::Mutex;
 
-use crate::engine::session::{Graph, RunError, Runtime, Scores, Session};
+use crate::engine::session::{Graph, GraphFacts, RunError, Runtime, Scores, Session};
 use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::Batch;
 use crate::text::signature::{GraphInput, ScoreKind, Signature};
 use crate::text::tensors::TokenBatch;
 use inputs::inputs;
+use messages::{explain, log, short};
 use outlets::{Choice, Output, choice_output, graph_input, maps, scores_output};
 use watchdog::{Stop, UnderWay, Watchdog};
 use weights::{read_external, shared_tensors};
@@ -40,8 +43,6 @@ const BATCH_DEPENDENT: [&str; 3] = ["DynamicQuantizeLinear", "DynamicQuantizeMat
 /// A run of more padded tokens than this gives its memory back: attention needs memory by the
 /// square of the length, and every session would keep that of the longest text it ever saw.
 const OUTLIER_TOKENS: usize = 256;
-/// Longest message of the runtime in the log, in bytes.
-const LONGEST_MESSAGE: usize = 1 << 10;
 /// Time to make one session of a graph.
 const LONGEST_LOAD: Duration = Duration::from_mins(2);
 /// Time of the run that finds how many scores a graph gives.
@@ -112,20 +113,6 @@ impl OnnxRuntime {
     }
 }
 
-/// As much of the runtime's words as a log line needs: they repeat names of the graph, however long.
-fn short(message: &str) -> &str {
-    message.get(..message.floor_char_boundary(LONGEST_MESSAGE)).unwrap_or_default()
-}
-
-fn log(level: LogLevel, message: &str) {
-    let message = short(message);
-    match level {
-        LogLevel::Fatal | LogLevel::Error => tracing::error!(target: "onnxruntime", "{message}"),
-        LogLevel::Warning => tracing::warn!(target: "onnxruntime", "{message}"),
-        LogLevel::Info | LogLevel::Verbose => tracing::trace!(target: "onnxruntime", "{message}"),
-    }
-}
-
 impl Runtime for OnnxRuntime {
     fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
         let bytes = std::mem::take(&mut manifest.graph);
@@ -135,7 +122,8 @@ impl Runtime for OnnxRuntime {
         let external = read_external(&scan.external, &manifest.graph_directory)?;
         let initializers =
             if self.share_weights { shared_tensors(&scan).map_err(|e| error(e.to_string()))? } else { Vec::new() };
-        let batch_dependent = BATCH_DEPENDENT.iter().any(|operator| scan.operators.contains(operator));
+        let mut facts = facts::of_file(&scan, &BATCH_DEPENDENT);
+        let batch_dependent = !facts.batch_dependent.is_empty();
         let (mut labels, mut numbers) = (scan.class_labels.clone(), scan.class_numbers.clone());
         let mut weights = Weights {
             environment: self.environment.clone(),
@@ -149,6 +137,8 @@ impl Runtime for OnnxRuntime {
         };
         weights.bytes = bytes;
         let mut first = weights.session().map_err(|e| error(explain(&e)))?;
+        facts.inputs = facts::ports(first.inputs());
+        facts.outputs = facts::ports(first.outputs());
         let input = graph_input(first.inputs()).map_err(error)?;
         let scores = scores_output(first.outputs(), &input).map_err(error)?;
         // A map's scores come in the order of its keys, which need not be that of the graph.
@@ -180,7 +170,7 @@ impl Runtime for OnnxRuntime {
         let labels = Some(labels).filter(|labels| !labels.is_empty());
         let signature = Signature { input, scores: scores.kind, width, batch_dependent, labels, many_labels };
         let (output, choice) = (session.output, session.choice);
-        Ok(Box::new(OnnxGraph { weights, signature, output, choice, name, first: Some(first) }))
+        Ok(Box::new(OnnxGraph { weights, signature, facts, output, choice, name, first: Some(first) }))
     }
 
     fn device(&self) -> &'static str {
@@ -239,6 +229,7 @@ impl Weights {
 struct OnnxGraph {
     weights: Weights,
     signature: Signature,
+    facts: GraphFacts,
     output: Output,
     choice: Option<Choice>,
     name: String,
@@ -248,6 +239,10 @@ struct OnnxGraph {
 impl Graph for OnnxGraph {
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn facts(&self) -> GraphFacts {
+        self.facts.clone()
     }
 
     fn session(&mut self) -> Result<Box<dyn Session>, ManifestError> {
@@ -266,15 +261,6 @@ impl Graph for OnnxGraph {
             under_way: self.weights.under_way.clone(),
         }))
     }
-}
-
-/// The runtime's message, with the cure for the one that needs it.
-fn explain(error: &ort::Error) -> String {
-    let message = error.message().lines().next().unwrap_or_default().to_owned();
-    if message.contains("locale") {
-        return format!("{message}. Export it with the option locale='C.UTF-8' of skl2onnx's TfidfVectorizer");
-    }
-    message
 }
 
 struct OnnxSession {

@@ -55,9 +55,10 @@ class Readme(unittest.TestCase):
         curls = [(command, expected) for command, expected in listed if command.startswith("curl")]
         keys = [command for command, _ in listed if " keys new " in command]
         benches = [command for command, _ in listed if " bench" in command]
+        checks = [command for command, _ in listed if " check " in command]
         # `make test` is what runs this test.
-        self.assertEqual(len(listed), len(runs) + len(curls) + len(keys) + len(benches) + 1)
-        self.assertEqual(len(benches), 1)
+        self.assertEqual(len(listed), len(runs) + len(curls) + len(keys) + len(benches) + len(checks) + 1)
+        self.assertEqual((len(benches), len(checks)), (1, 1))
         self.assertEqual(len(keys), 1)
         self.assertTrue(runs and curls)
         port = free_port()
@@ -78,6 +79,9 @@ class Readme(unittest.TestCase):
                             here = command.replace("target/release/", "target/debug/")
                             self.assertRegex(self.output(here, environment), r"^pd_[\w-]{43}\n$")
                             self.wait_locked(port)
+                        elif command in checks:
+                            here = command.replace("target/release/", "target/debug/")
+                            self.assert_same_lines(expected, self.output(here, environment))
                         elif command in benches:
                             here = command.replace("target/release/", "target/debug/") + " --seconds 0.05"
                             # The other model is measured in a moment.

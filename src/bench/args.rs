@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
 use clap::builder::BoolishValueParser;
 
 use crate::RunError;
@@ -65,13 +64,6 @@ fn seconds(typed: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| format!("this is no number of seconds between {} and {}", SECONDS.start(), SECONDS.end()))
 }
 
-/// The options of `serve`, as the environment sets them.
-#[derive(Parser)]
-struct Environment {
-    #[command(flatten)]
-    serve: Args,
-}
-
 impl BenchCommand {
     /// What the servers that are measured run with: what `serve` would run with here, but that everybody may ask, that
     /// every text is run, and that nothing is read or left outside the model's directory.
@@ -79,8 +71,7 @@ impl BenchCommand {
     /// # Errors
     /// [`RunError::Configuration`] with all that is wrong.
     pub fn settings(&self) -> Result<Settings, RunError> {
-        let set = Environment::try_parse_from(["predictd"]);
-        let mut args = set.map_err(|error| RunError::Configuration(error.to_string()))?.serve;
+        let mut args = Args::from_environment().map_err(RunError::Configuration)?;
         let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         (args.listen, args.admin_listen) = (loopback, loopback);
         args.models.clone_from(&self.models);

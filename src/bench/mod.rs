@@ -30,9 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::descriptors::make_room;
-use crate::engine::cost::Cost;
 use crate::engine::loading::ModelSource;
-use crate::engine::model::Model;
 use crate::engine::session::Runtime;
 use crate::onnx::OnnxRuntime;
 use crate::registry::directory;
@@ -118,7 +116,7 @@ impl BenchCommand {
             device: model.device(),
             cores,
             texts: texts.summary.clone(),
-            cost: cost_model(&model),
+            cost: CostModel::of(&model),
             shares_runs: model.shares_runs(),
             clients,
             seconds: self.seconds,
@@ -166,16 +164,4 @@ fn find(settings: &Settings, name: Option<&str>) -> Result<ModelSource, RunError
     newest.ok_or_else(|| {
         in_models(settings, &format!("it holds no model {wanted:?}; those it holds: {}", names.join(", ")))
     })
-}
-
-fn cost_model(model: &Model) -> CostModel {
-    let cost = model.work().cost();
-    let Cost { run, token, square } = cost;
-    CostModel {
-        run_ms: run * 1e3,
-        token_us: token * 1e6,
-        token_squared_ns: square * 1e9,
-        free_padding_tokens: cost.tokens_per_run(),
-        of_tokens: model.pipeline().tokenizer().is_some(),
-    }
 }

@@ -8,6 +8,8 @@ use super::figures::Figures;
 use super::machine::Cores;
 use super::setup::{Setup, Tried};
 use super::texts::Summary;
+use crate::engine::cost::Cost;
+use crate::engine::model::Model;
 
 /// What other processes may take, in cores, before it is said that they disturb.
 const BUSY: f64 = 0.1;
@@ -50,6 +52,36 @@ pub struct CostModel {
     pub free_padding_tokens: f64,
     /// True if the graph takes tokens.
     pub of_tokens: bool,
+}
+
+impl CostModel {
+    /// What was measured when the model was loaded.
+    #[must_use]
+    pub fn of(model: &Model) -> Self {
+        let cost = model.work().cost();
+        let Cost { run, token, square } = cost;
+        Self {
+            run_ms: run * 1e3,
+            token_us: token * 1e6,
+            token_squared_ns: square * 1e9,
+            free_padding_tokens: cost.tokens_per_run(),
+            of_tokens: model.pipeline().tokenizer().is_some(),
+        }
+    }
+}
+
+impl Display for CostModel {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "a run costs {:.3} ms", self.run_ms)?;
+        if !self.of_tokens {
+            return write!(f, " + {:.2} µs a text", self.token_us);
+        }
+        write!(f, " + {:.2} µs a token + {:.1} ns a token and token of length", self.token_us, self.token_squared_ns)?;
+        if self.free_padding_tokens.is_finite() {
+            write!(f, "; padding of less than {:.1} tokens is worth a run saved", self.free_padding_tokens)?;
+        }
+        Ok(())
+    }
 }
 
 /// What the engine alone can do.
@@ -131,19 +163,7 @@ impl Display for Subject {
             f,
             "\n{count} texts from {from}: half of at most {tokens_p50} {unit}, nine of ten of at most {tokens_p90}, all of at most {tokens_most}"
         )?;
-        write!(f, "a run costs {:.3} ms", cost.run_ms)?;
-        if cost.of_tokens {
-            write!(
-                f,
-                " + {:.2} µs a token + {:.1} ns a token and token of length",
-                cost.token_us, cost.token_squared_ns
-            )?;
-            if cost.free_padding_tokens.is_finite() {
-                write!(f, "; padding of less than {:.1} tokens is worth a run saved", cost.free_padding_tokens)?;
-            }
-        } else {
-            write!(f, " + {:.2} µs a text", cost.token_us)?;
-        }
+        write!(f, "{cost}")?;
         if !self.shares_runs {
             write!(f, "; texts do not share runs")?;
         }

@@ -22,7 +22,7 @@ const P90: f64 = 1.2816;
 /// How often the words of a text are counted anew to come nearer to its tokens.
 const TRIES: usize = 3;
 /// For a model that has no examples.
-const PLAIN: [&str; 6] = [
+pub(crate) const PLAIN: [&str; 6] = [
     "The parcel was handed to a neighbour on Tuesday afternoon.",
     "Could you tell me how to change the address on my account?",
     "I have waited for an answer for more than two weeks now!",
@@ -67,7 +67,8 @@ impl Texts {
         if let Some(path) = file {
             let said = |error: String| format!("--texts {}: {error}", path.display());
             let in_line = |(number, text)| fit(text).map_err(|error| said(format!("line {number}: {error}")));
-            let texts = read(path).map_err(said)?.into_iter().map(in_line).collect::<Result<Vec<_>, _>>()?;
+            let texts =
+                read(path, MOST_TEXTS).map_err(said)?.into_iter().map(in_line).collect::<Result<Vec<_>, _>>()?;
             return Ok(Self::of(texts, path.display().to_string()));
         }
         let golden = pipeline.golden().map(|golden| golden.examples.iter());
@@ -75,7 +76,7 @@ impl Texts {
         let (examples, from) =
             if own.is_empty() { (&PLAIN[..], "plain sentences") } else { (&own[..], "the words of golden.json") };
         // Words put together anew may be refused, where the sentences they are from are not.
-        let texts: Vec<_> = made(examples, pipeline).into_iter().filter_map(|text| fit(text).ok()).collect();
+        let texts: Vec<_> = made(examples, pipeline, MADE).into_iter().filter_map(|text| fit(text).ok()).collect();
         if texts.is_empty() {
             return Err("the model refuses every text that could be made for it: name a file with --texts".to_owned());
         }
@@ -93,7 +94,7 @@ impl Texts {
 }
 
 /// The lines of a file that are not blank, with their numbers.
-fn read(path: &Path) -> Result<Vec<(usize, String)>, String> {
+pub(crate) fn read(path: &Path, most_texts: usize) -> Result<Vec<(usize, String)>, String> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
     file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
@@ -105,8 +106,8 @@ fn read(path: &Path) -> Result<Vec<(usize, String)>, String> {
     let lines: Vec<_> = lines.map(|(number, line)| (number, line.to_owned())).collect();
     match lines.len() {
         0 => Err("it holds no text: one stands on each line".to_owned()),
-        1..=MOST_TEXTS => Ok(lines),
-        more => Err(format!("it holds {more} texts, where {MOST_TEXTS} are possible")),
+        count if count <= most_texts => Ok(lines),
+        more => Err(format!("it holds {more} texts, where {most_texts} are possible")),
     }
 }
 
@@ -121,12 +122,12 @@ fn fitting(text: String, pipeline: &Pipeline, most_chars: usize) -> Result<(Stri
 
 /// Texts of the words of these examples whose tokens are distributed as those of people's messages: most are short,
 /// and some are long. The same every time.
-fn made(examples: &[&str], pipeline: &Pipeline) -> Vec<String> {
+pub(crate) fn made(examples: &[&str], pipeline: &Pipeline, number: usize) -> Vec<String> {
     let words: Vec<&str> = examples.iter().flat_map(|example| example.split_whitespace()).collect();
     let longest = pipeline.tokenizer().map_or(usize::MAX, Tokenizer::max_tokens);
     let mut chance = Chance(0);
-    let mut made = Vec::with_capacity(MADE);
-    for _ in 0..MADE {
+    let mut made = Vec::with_capacity(number);
+    for _ in 0..number {
         let tokens = log_normal(chance.normal()).clamp(1, longest);
         let first = chance.below(words.len());
         let text = |words_of_it: usize| {
@@ -210,13 +211,13 @@ mod tests {
         let path = directory.path().join("texts");
         let reads = |content: &[u8]| {
             std::fs::write(&path, content).unwrap();
-            read(&path)
+            read(&path, MOST_TEXTS)
         };
         let texts = reads("one \n\n \ttwo\r\nümlaut".as_bytes()).unwrap();
         assert_eq!(texts, [(1, "one ".to_owned()), (3, " \ttwo".to_owned()), (4, "ümlaut".to_owned())]);
         assert!(reads(b" \n\n").unwrap_err().contains("no text"));
         assert!(reads(b"a\xff").unwrap_err().contains("UTF-8"));
         assert!(reads("a\n".repeat(MOST_TEXTS + 1).as_bytes()).unwrap_err().contains("10001 texts"));
-        assert!(read(directory.path()).is_err());
+        assert!(read(directory.path(), MOST_TEXTS).is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::{Args as ClapArgs, Parser, ValueEnum};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -274,6 +274,21 @@ pub struct Args {
     /// How log lines look.
     #[arg(long, env = "PREDICTD_LOG_FORMAT", default_value = "auto", value_name = "FORMAT")]
     pub log_format: LogFormat,
+}
+
+impl Args {
+    /// What the environment sets, and defaults: for commands that load models as `serve` does.
+    ///
+    /// # Errors
+    /// What is wrong with a variable.
+    pub fn from_environment() -> Result<Self, String> {
+        #[derive(Parser)]
+        struct Environment {
+            #[command(flatten)]
+            serve: Args,
+        }
+        Environment::try_parse_from(["predictd"]).map(|set| set.serve).map_err(|error| error.to_string())
+    }
 }
 
 /// Container files set variables to nothing to mean "not set".

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::text::heads::Decision;
 use crate::text::input::Input;
 use crate::text::manifest::{Manifest, ManifestError};
-use crate::text::pipeline::Pipeline;
+use crate::text::pipeline::{Encoded, Pipeline};
 use crate::text::tokenizer::TokenizeError;
 
 /// A model that answers a short text faster than this does not queue: handing the text to
@@ -115,6 +115,7 @@ impl Model {
             metrics: host.metrics.model(&source.name, &source.version),
             shared: Arc::clone(&host.metrics),
         });
+        let why_alone = if alone { Some("the graph scales by the whole batch") } else { measured.why_alone };
         report(&shop, &measured, inline_bytes);
         let mut inline = Vec::new();
         if measured.short_text <= CHEAP_RUN {
@@ -146,6 +147,7 @@ impl Model {
             device: host.runtime.device(),
             batch_dependent,
             run_memory: measured.run_memory,
+            why_alone,
             shop,
             forecast: Arc::clone(&host.forecast),
             tokenizers: Arc::clone(&host.tokenizers),
@@ -211,11 +213,24 @@ fn warm_up(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) ->
 
 fn decide(pipeline: &Pipeline, session: &mut dyn Session, input: Input, longest: Duration) -> Result<Decision, String> {
     let encoded = pipeline.encode(input).map_err(|error| error.to_string())?;
+    decide_encoded(pipeline, session, &encoded, longest)
+}
+
+/// Runs one text by itself and decides.
+///
+/// # Errors
+/// What the runtime says, or why its output cannot be an answer.
+pub(crate) fn decide_encoded(
+    pipeline: &Pipeline,
+    session: &mut dyn Session,
+    encoded: &Encoded,
+    longest: Duration,
+) -> Result<Decision, String> {
     let (mut rows, mut chosen) = (Vec::new(), None);
-    for batch in pipeline.runs(&encoded) {
+    for batch in pipeline.runs(encoded) {
         let scores = session.run(&batch, Instant::now() + longest).map_err(|error| error.to_string())?;
         rows.extend(scores.values.rows().into_iter().map(|row| row.to_vec()));
         chosen = scores.chosen.first().copied().flatten();
     }
-    pipeline.decide(&encoded, rows, chosen).map_err(|error| error.to_string())
+    pipeline.decide(encoded, rows, chosen).map_err(|error| error.to_string())
 }

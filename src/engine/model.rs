@@ -45,6 +45,7 @@ pub struct Model {
     pub(super) device: &'static str,
     pub(super) batch_dependent: bool,
     pub(super) run_memory: Option<u64>,
+    pub(super) why_alone: Option<&'static str>,
     pub(super) shop: Arc<Shop>,
     pub(super) forecast: Arc<Forecast>,
     pub(super) tokenizers: Arc<ThreadPool>,
@@ -113,6 +114,12 @@ impl Model {
     #[must_use]
     pub fn shares_runs(&self) -> bool {
         !self.shop.queue.runs_alone()
+    }
+
+    /// Why texts do not share runs, if so.
+    #[must_use]
+    pub fn why_alone(&self) -> Option<&'static str> {
+        self.why_alone
     }
 
     /// True if short texts are answered on the caller's thread.

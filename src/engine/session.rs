@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::Array2;
 use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
 
 use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::Batch;
@@ -34,11 +35,42 @@ pub trait Graph: Send {
     /// What the graph takes and gives.
     fn signature(&self) -> &Signature;
 
+    /// What there is to say about the graph to whoever made it.
+    fn facts(&self) -> GraphFacts {
+        GraphFacts::default()
+    }
+
     /// A new session. Sessions of one graph share its weights.
     ///
     /// # Errors
     /// [`ManifestError`] if the runtime cannot make one.
     fn session(&mut self) -> Result<Box<dyn Session>, ManifestError>;
+}
+
+/// What there is to say about a graph to whoever made it: nothing that serving needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GraphFacts {
+    /// What it takes, in its own order.
+    pub inputs: Vec<Port>,
+    /// What it gives, in its own order.
+    pub outputs: Vec<Port>,
+    /// Those of its operators that scale by the whole batch.
+    pub batch_dependent: Vec<String>,
+    /// Element types of its constants.
+    pub constants: Vec<String>,
+    /// Files beside it that hold its weights.
+    pub external: Vec<String>,
+}
+
+/// An input or an output of a graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Port {
+    /// The graph's own name for it.
+    pub name: String,
+    /// Type of its elements, such as `float32`.
+    pub element: String,
+    /// Its sizes: a number, a name, or `?` where the graph gives neither.
+    pub dims: Vec<String>,
 }
 
 /// One independent executor of a graph. It is owned by one thread at a time.

@@ -18,6 +18,8 @@ pub(super) struct Scan<'a> {
     pub(super) external: Vec<ExternalTensor>,
     /// Operators used anywhere.
     pub(super) operators: BTreeSet<&'a str>,
+    /// `TensorProto.DataType` numbers of all initializers.
+    pub(super) element_types: BTreeSet<u64>,
     /// Class numbers of a classifier node.
     pub(super) class_numbers: Vec<i64>,
     /// Class names of a classifier node.
@@ -161,6 +163,7 @@ impl<'a> Scan<'a> {
                 (number, value) => external.field(number, &value)?,
             }
         }
+        self.element_types.insert(tensor.data_type);
         match external.finish()? {
             Some(_) if !in_main_graph || !tensor.raw.is_empty() => return Err(ScanError::ExternalData),
             Some(data) => self.external.push(data),

@@ -18,7 +18,7 @@ use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, TruncationDirect
 use super::entities::Place;
 use super::manifest::{Manifest, ManifestError};
 use super::prefix::{beginnings, reads_words};
-use super::tensors::{Padding, TokenRow};
+use super::tensors::{Padding, PaddingSide, TokenRow};
 use crate::config::OnOverflow;
 use places::Words;
 
@@ -37,6 +37,7 @@ pub struct Tokenizer {
     special: Option<PostProcessorWrapper>,
     cut_from: TruncationDirection,
     max_tokens: usize,
+    limit_is_named: bool,
     /// Special tokens around one text.
     special_tokens: usize,
     /// Special tokens around two texts, where it can join two.
@@ -102,7 +103,8 @@ impl Tokenizer {
             .map_err(|_| error("the tokenizer panicked while loading".to_owned()))?
             .map_err(|e| error(e.to_string()))?;
         let padding = limits::padding(manifest, &inner);
-        let max_tokens = limits::max_tokens(manifest, &inner);
+        let named_limit = limits::named_max_tokens(manifest, &inner);
+        let max_tokens = named_limit.unwrap_or(limits::DEFAULT_MAX_TOKENS);
         let cut_from = limits::cut_from(manifest, &inner);
         // Padding in the file makes every short text as long as the longest: the server pads batches itself.
         inner.with_padding(None);
@@ -114,6 +116,7 @@ impl Tokenizer {
             special,
             cut_from,
             max_tokens,
+            limit_is_named: named_limit.is_some(),
             special_tokens: 0,
             pair_tokens: None,
             on_overflow,
@@ -159,6 +162,21 @@ impl Tokenizer {
     #[must_use]
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
+    }
+
+    /// True if the model's files say how long a row may be; else a default is taken.
+    #[must_use]
+    pub fn limit_is_named(&self) -> bool {
+        self.limit_is_named
+    }
+
+    /// Which end of a longer text is cut off.
+    #[must_use]
+    pub fn cut_from(&self) -> PaddingSide {
+        match self.cut_from {
+            TruncationDirection::Left => PaddingSide::Left,
+            TruncationDirection::Right => PaddingSide::Right,
+        }
     }
 
     /// What happens to longer texts.

@@ -4,11 +4,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::Command;
 
-use clap::CommandFactory;
-use predictd::cli::Cli;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::cli::options_with_a_variable_and_a_default;
 use crate::daemon::{Daemon, ends, predictd, signal};
 use crate::fixture::Model;
 use crate::server::{CHEAP_MODEL, cheap_models, shipped_models};
@@ -179,20 +178,7 @@ fn options_that_cannot_be_are_64() {
 
 #[test]
 fn every_option_has_a_variable_and_a_default() {
-    let help = answer(&mut predictd(&["bench", "--help"]));
-    let command = Cli::command();
-    let mut options = 0;
-    for argument in command.find_subcommand("bench").unwrap().get_arguments() {
-        let Some(name) = argument.get_long().filter(|&name| name != "help") else { continue };
-        options += 1;
-        let flag = format!("\n      --{name}");
-        let mut parts = help.split(&flag);
-        let part = parts.find(|part| part.starts_with([' ', '['])).unwrap_or_else(|| panic!("{name}: {help}"));
-        let part = part.split("\n      --").next().unwrap();
-        let variable = format!("[env: PREDICTD_{}=", name.to_uppercase().replace('-', "_"));
-        assert!(part.contains(&variable) && part.contains("[default: "), "{name}: {part}");
-    }
-    assert_eq!(options, 7, "{help}");
+    assert_eq!(options_with_a_variable_and_a_default("bench"), 7);
     // Set to nothing is not set.
     let models = small();
     let mut command = short(models.path(), &["--clients", "1"]);

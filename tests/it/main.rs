@@ -16,6 +16,7 @@ mod bad_input;
 mod bench_command;
 mod cache;
 mod canaries;
+mod check_command;
 mod cli;
 mod connections;
 mod daemon;

@@ -6,10 +6,10 @@ use crate::text::manifest::Manifest;
 use crate::text::tensors::{Padding, PaddingSide};
 
 /// Longest input of a model that names no limit.
-const DEFAULT_MAX_TOKENS: usize = 512;
+pub(super) const DEFAULT_MAX_TOKENS: usize = 512;
 
-/// The smallest of the limits that the files name.
-pub(super) fn max_tokens(manifest: &Manifest, tokenizer: &tokenizers::Tokenizer) -> usize {
+/// The smallest of the limits that the files name, if any does.
+pub(super) fn named_max_tokens(manifest: &Manifest, tokenizer: &tokenizers::Tokenizer) -> Option<usize> {
     // 1e30 and its kind mean "no limit".
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range by the filter")]
     let model_max_length =
@@ -20,7 +20,7 @@ pub(super) fn max_tokens(manifest: &Manifest, tokenizer: &tokenizers::Tokenizer)
         manifest.config.usable_positions(),
         manifest.options.max_tokens,
     ];
-    limits.into_iter().flatten().min().unwrap_or(DEFAULT_MAX_TOKENS)
+    limits.into_iter().flatten().min()
 }
 
 /// The end that is cut off.

@@ -6,7 +6,7 @@ use crate::fixture::served::{Served, assert_near};
 use crate::fixture::{Model, SPECIAL, Transformer};
 
 /// One number: the sum of the ids, and 1,000 for each token of the second segment.
-fn summing() -> Model {
+pub(crate) fn summing() -> Model {
     Transformer::new(&["input_ids", "attention_mask", "token_type_ids"])
         .logit(&[("input_ids", 1.0), ("token_type_ids", 1_000.0)])
         .model()

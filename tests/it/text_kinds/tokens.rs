@@ -7,7 +7,7 @@ use crate::fixture::onnx::{Attribute, Dim, Element, Graph};
 use crate::fixture::served::{Served, refusal};
 
 /// `O` for ids up to 30, `B-N` up to 50, `I-N` from there on, whatever stands beside them.
-fn labelling() -> Model {
+pub(crate) fn labelling() -> Model {
     let mut graph = Graph::default();
     graph.input("input_ids", Element::Int64, &[Dim::Open("batch"), Dim::Open("sequence")]);
     graph.input("attention_mask", Element::Int64, &[Dim::Open("batch"), Dim::Open("sequence")]);

@@ -1,0 +1,96 @@
+//! How a model's answers compare with those that a file expects.
+
+use serde::Serialize;
+
+use super::answers::{Answered, LISTED, Said};
+use super::questions::Questions;
+use crate::text::golden::{Example, Expected};
+use crate::text::heads::Outcome;
+
+/// How many answers are right.
+#[derive(Debug, Clone, Serialize)]
+pub struct Against {
+    /// Texts that were asked.
+    pub texts: usize,
+    /// Those with the expected answer, all that the file says of it.
+    pub right: Option<usize>,
+    /// Their share; nothing where the answers are numbers of which no tolerance is known.
+    pub accuracy: Option<f64>,
+    /// Mean distance of a number from the expected one, for a model that answers with numbers.
+    pub mean_absolute_error: Option<f64>,
+    /// Largest distance.
+    pub largest_error: Option<f64>,
+    /// The first texts with another answer.
+    pub first_differences: Vec<Difference>,
+}
+
+/// A text with another answer than expected.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// Its number.
+    pub number: usize,
+    /// The label or labels that the file names.
+    pub expected: Vec<String>,
+    /// The model's answer, if it gave one.
+    pub given: Option<Said>,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Against {
+    /// Compares; `labels` are the model's.
+    #[must_use]
+    pub fn of(questions: &Questions, answers: &[Answered], labels: &[String]) -> Self {
+        let (mut right, mut first_differences, mut errors) = (0, Vec::new(), Vec::new());
+        for (question, answered) in questions.asked.iter().zip(answers) {
+            let Some(expected) = &question.expected else { continue };
+            let verdict = match &answered.outcome {
+                Ok(decision) => {
+                    if let (Outcome::Score(found), Some(expected)) = (&decision.outcome, expected.score) {
+                        errors.push(f64::from((found - expected).abs()));
+                    }
+                    expected.check(decision, labels, questions.tolerance)
+                }
+                Err(why) => Err(why.reason().to_owned()),
+            };
+            match verdict {
+                Ok(()) => right += 1,
+                Err(reason) if questions.graded && first_differences.len() < LISTED => {
+                    let given = answered.outcome.as_ref().ok().map(|decision| Said::of(decision, labels));
+                    let (number, expected) = (question.number, named(expected));
+                    first_differences.push(Difference { number, expected, given, reason });
+                }
+                Err(_) => {}
+            }
+        }
+        let texts = questions.asked.len();
+        let right = questions.graded.then_some(right);
+        Self {
+            texts,
+            right,
+            accuracy: right.map(|right| share(right, texts)),
+            mean_absolute_error: (!errors.is_empty()).then(|| errors.iter().sum::<f64>() / count(errors.len())),
+            largest_error: errors.iter().copied().reduce(f64::max),
+            first_differences,
+        }
+    }
+}
+
+fn named(expected: &Example) -> Vec<String> {
+    match &expected.label {
+        Some(Expected::One(label)) => vec![label.clone()],
+        Some(Expected::Many(labels)) => labels.clone(),
+        None => Vec::new(),
+    }
+}
+
+/// So many of all.
+#[must_use]
+pub fn share(part: usize, all: usize) -> f64 {
+    count(part) / count(all.max(1))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+fn count(number: usize) -> f64 {
+    number as f64
+}

@@ -1,0 +1,171 @@
+//! What a model is, for whoever made it.
+
+use serde::Serialize;
+
+use super::opened::Opened;
+use crate::config::{Markup, OnOverflow};
+use crate::engine::session::Port;
+use crate::text::heads::Head;
+use crate::text::signature::ScoreKind;
+use crate::text::tensors::PaddingSide;
+use crate::text::tokenizer::Tokenizer;
+
+/// Most files of a directory that are listed.
+const MOST_FILES: usize = 1_000;
+
+/// What a model is.
+#[derive(Debug, Clone, Serialize)]
+pub struct Facts {
+    /// One line about it, from `model.toml`.
+    pub description: Option<String>,
+    /// What the graph takes.
+    pub inputs: Vec<Port>,
+    /// What the graph gives.
+    pub outputs: Vec<Port>,
+    /// Element types of the graph's constants.
+    pub constants: Vec<String>,
+    /// `single_label_classification`, `multi_label_classification`, `regression`, `scoring` or `token_classification`.
+    pub task: &'static str,
+    /// What is done with the scores: `softmax` (of each token, where tokens are labelled), `sigmoid` (of one logit),
+    /// `sigmoids`, `probabilities` (taken as they are), or `none` for regression.
+    pub head: &'static str,
+    /// The least probability of each label of a multi-label model that makes it an answer; none for others.
+    pub thresholds: Vec<f32>,
+    /// Labels in score order; none where the answer is a number.
+    pub labels: Vec<String>,
+    /// Where it runs.
+    pub device: &'static str,
+    /// What becomes of texts before the graph gets them; nothing where the graph takes the text itself.
+    pub tokens: Option<TokenLimits>,
+    /// What it does with markup: `allow`, `strip` or `reject`.
+    pub markup: Markup,
+    /// Examples of `golden.json` that it reproduced.
+    pub golden_examples: usize,
+    /// True if texts, of one request or several, share runs.
+    pub shares_runs: bool,
+    /// Why not, if not.
+    pub why_alone: Option<&'static str>,
+    /// True if a text's scores depend on the texts beside it, by what the graph says.
+    pub batch_dependent: bool,
+    /// Bytes of the graph and of the files that hold its weights.
+    pub graph_bytes: u64,
+    /// The files of the directory.
+    pub files: Vec<FileFacts>,
+}
+
+/// What becomes of texts before a graph that takes tokens gets them.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct TokenLimits {
+    /// Tokens of a text, special tokens included.
+    pub max_tokens: usize,
+    /// True if the model's files say so; else it is a default.
+    pub max_tokens_named: bool,
+    /// What happens to longer texts.
+    pub on_overflow: OnOverflow,
+    /// Which end of them is cut off: `left` or `right`.
+    pub truncation_side: &'static str,
+    /// Where padding goes: `left` or `right`.
+    pub padding_side: &'static str,
+}
+
+/// A file.
+#[derive(Debug, Clone, Serialize)]
+pub struct FileFacts {
+    /// Name within the directory.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// True if `model.toml` gives its SHA-256, which was the file's.
+    pub digest: bool,
+}
+
+impl Facts {
+    /// What is known of a model that was opened.
+    ///
+    /// # Errors
+    /// If a file is gone.
+    pub fn of(opened: &Opened) -> Result<Self, String> {
+        let (model, pipeline, graph) = (&opened.model, opened.pipeline(), &opened.graph);
+        let thresholds = match pipeline.head() {
+            Head::MultiLabel { thresholds, .. } => thresholds.clone(),
+            _ => Vec::new(),
+        };
+        Ok(Self {
+            description: model.description().map(str::to_owned),
+            inputs: graph.inputs.clone(),
+            outputs: graph.outputs.clone(),
+            constants: graph.constants.clone(),
+            task: pipeline.head().task(),
+            head: head(pipeline.head()),
+            thresholds,
+            labels: pipeline.labels().to_vec(),
+            device: model.device(),
+            tokens: pipeline.tokenizer().map(TokenLimits::of),
+            markup: pipeline.policy().markup,
+            golden_examples: pipeline.golden().map_or(0, |golden| golden.examples.len()),
+            shares_runs: model.shares_runs(),
+            why_alone: model.why_alone(),
+            batch_dependent: model.batch_dependent(),
+            graph_bytes: opened.graph_bytes()?,
+            files: files(opened)?,
+        })
+    }
+
+    /// Files of which `model.toml` has the digest.
+    #[must_use]
+    pub fn digests(&self) -> usize {
+        self.files.iter().filter(|file| file.digest).count()
+    }
+}
+
+impl TokenLimits {
+    fn of(tokenizer: &Tokenizer) -> Self {
+        Self {
+            max_tokens: tokenizer.max_tokens(),
+            max_tokens_named: tokenizer.limit_is_named(),
+            on_overflow: tokenizer.on_overflow(),
+            truncation_side: side(tokenizer.cut_from()),
+            padding_side: side(tokenizer.padding().side),
+        }
+    }
+}
+
+fn side(side: PaddingSide) -> &'static str {
+    match side {
+        PaddingSide::Left => "left",
+        PaddingSide::Right => "right",
+    }
+}
+
+fn head(head: &Head) -> &'static str {
+    match head {
+        Head::SingleLabel | Head::Entities(_) => "softmax",
+        Head::Binary | Head::Sigmoid => "sigmoid",
+        Head::MultiLabel { scores: ScoreKind::Probabilities, .. } | Head::Probabilities => "probabilities",
+        Head::MultiLabel { .. } => "sigmoids",
+        Head::Regression => "none",
+    }
+}
+
+/// The files of the directory, and those beside a graph in a directory of its own, by name.
+fn files(opened: &Opened) -> Result<Vec<FileFacts>, String> {
+    let (top, beside) = (&opened.directory, &opened.manifest.graph_directory);
+    let mut directories = vec![top];
+    directories.extend((top != beside).then_some(beside));
+    let mut files = Vec::new();
+    for directory in directories {
+        let error = |error: std::io::Error| format!("{}: {error}", directory.display());
+        for entry in std::fs::read_dir(directory).map_err(error)?.take(MOST_FILES) {
+            let path = entry.map_err(error)?.path();
+            // As a load reads files: through links.
+            let file = std::fs::metadata(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let name = path.strip_prefix(top).unwrap_or(&path).to_string_lossy().into_owned();
+            if file.is_file() {
+                let digest = opened.manifest.options.sha256.contains_key(&name);
+                files.push(FileFacts { name, bytes: file.len(), digest });
+            }
+        }
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}

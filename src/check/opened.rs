@@ -1,0 +1,96 @@
+//! A model directory, loaded as a server loads it, with a session beside the server's own to measure with.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::ceiling::{self, Bound};
+use crate::config::Settings;
+use crate::engine::loading::{Host, ModelSource};
+use crate::engine::model::Model;
+use crate::engine::session::{GraphFacts, Session};
+use crate::memory;
+use crate::text::manifest::{Manifest, ManifestError};
+use crate::text::pipeline::Pipeline;
+
+/// A model that serves.
+pub struct Opened {
+    /// Its directory, as it was typed.
+    pub directory: PathBuf,
+    /// As a server has it: what was measured at its load is its own.
+    pub model: Model,
+    /// Runs exactly what it is told to.
+    pub session: Box<dyn Session>,
+    /// What its graph says about itself.
+    pub graph: GraphFacts,
+    /// What its directory says about itself; the files' bytes are gone.
+    pub manifest: Manifest,
+    /// What it takes.
+    pub memory: Memory,
+}
+
+/// The memory that a model takes, in bytes; nothing where the system does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// By how much the process has grown with the model and all its sessions.
+    pub model_bytes: Option<u64>,
+    /// By how much its largest run makes the process grow, for as long as it lasts.
+    pub largest_run_bytes: Option<u64>,
+    /// The most that a server of this model alone may need, with these options.
+    pub server_most_bytes: Option<u64>,
+    /// What a server is allowed here, if there is a limit.
+    pub allowed_bytes: Option<u64>,
+}
+
+impl Opened {
+    /// Loads a model: whatever keeps it from serving keeps it from being opened.
+    ///
+    /// # Errors
+    /// [`ManifestError`] naming the file and what is wrong with it.
+    pub fn open(directory: &Path, host: &Host, settings: &Settings) -> Result<Self, ManifestError> {
+        let before = memory::resident();
+        let model = Model::load(&source(directory), host)?;
+        let model_bytes = memory::resident().zip(before).map(|(after, before)| after.saturating_sub(before));
+        let bound = ceiling::bound(settings, [&model]);
+        let memory = Memory {
+            model_bytes,
+            largest_run_bytes: model.run_memory(),
+            server_most_bytes: bound.map(|Bound { ceiling, .. }| ceiling.total()),
+            allowed_bytes: bound.and_then(|Bound { limit, .. }| limit),
+        };
+        let mut manifest = Manifest::read(directory)?;
+        let mut graph = host.runtime.open(&mut manifest)?;
+        let session = graph.session()?;
+        manifest.tokenizer = None;
+        Ok(Self { directory: directory.to_owned(), model, session, graph: graph.facts(), manifest, memory })
+    }
+
+    /// From text to answer.
+    #[must_use]
+    pub fn pipeline(&self) -> &Pipeline {
+        self.model.pipeline()
+    }
+
+    /// Bytes of the graph and of the files that hold its weights.
+    ///
+    /// # Errors
+    /// If a file is gone.
+    pub fn graph_bytes(&self) -> Result<u64, String> {
+        let beside = self.graph.external.iter().map(|name| self.manifest.graph_directory.join(name));
+        let files = std::iter::once(self.directory.join(&self.manifest.graph_name)).chain(beside);
+        files.map(|path| size(&path)).sum()
+    }
+}
+
+fn size(path: &Path) -> Result<u64, String> {
+    std::fs::metadata(path).map(|file| file.len()).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// `.../NAME/VERSION`, which names the model in log lines and metrics that nobody reads here.
+fn source(directory: &Path) -> ModelSource {
+    let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let name = |path: Option<&Path>| {
+        path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    ModelSource { name: name(absolute.parent()), version: name(Some(&absolute)), directory: directory.to_owned() }
+}

@@ -1,0 +1,259 @@
+//! What `predictd check` prints.
+
+use std::fmt::{self, Display, Formatter};
+
+use serde::Serialize;
+
+use super::against::Against;
+use super::answers::{Nothing, Said, Summary};
+use super::compare::Comparison;
+use super::facts::{Facts, TokenLimits};
+use super::invariance::Invariance;
+use super::opened::Memory;
+use crate::bench::report::CostModel;
+use crate::config::{Markup, OnOverflow};
+use crate::engine::session::Port;
+
+/// Labels that people are told; programs are told all.
+const TOLD_LABELS: usize = 5;
+/// Texts of a kind that people are told of; programs are told of more.
+const TOLD_TEXTS: usize = 10;
+
+/// All of it, as `--json` has it. What needs a model that loads is null where it does not.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The directory, as it was typed.
+    pub directory: String,
+    /// True if nothing failed.
+    pub ok: bool,
+    /// Why the model may not serve: one sentence each.
+    pub failures: Vec<String>,
+    /// What keeps no model from serving, but what its author wants to know: one sentence each.
+    pub warnings: Vec<String>,
+    /// What was found of a model that loads.
+    #[serde(flatten)]
+    pub found: Option<Found>,
+}
+
+/// What was found of a model that loads.
+#[derive(Debug, Clone, Serialize)]
+pub struct Found {
+    /// What it is.
+    pub model: Facts,
+    /// What its runs cost here.
+    pub cost: CostModel,
+    /// The memory that it takes.
+    pub memory: Memory,
+    /// The texts that it was asked.
+    pub texts: Summary,
+    /// Whether its answers depend on the texts that share a run.
+    pub invariance: Invariance,
+    /// How its answers compare with those that `--against` expects.
+    pub against: Option<Against>,
+    /// How the version of `--compare` answers.
+    pub compare: Option<Comparison>,
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { directory, ok, failures, warnings, found } = self;
+        match found {
+            Some(found) => write!(f, "{directory}: {found}")?,
+            None => writeln!(f, "{directory}")?,
+        }
+        for warning in warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        for failure in failures {
+            writeln!(f, "failed: {failure}")?;
+        }
+        writeln!(f, "{}", if *ok { "ok" } else { "not ok" })
+    }
+}
+
+impl Display for Found {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { model, cost, memory, texts, invariance, against, compare } = self;
+        writeln!(f, "{model}")?;
+        writeln!(f, "cost        {cost}")?;
+        writeln!(f, "memory      {memory}")?;
+        writeln!(f, "texts       {texts}")?;
+        writeln!(f, "batches     {invariance}")?;
+        let numbers = |number: usize| format!("  {} {number}", texts.unit);
+        for change in invariance.first_changed.iter().take(TOLD_TEXTS) {
+            writeln!(f, "{}: {} alone, {} among others", numbers(change.number), change.alone, change.together)?;
+        }
+        if let Some(against) = against {
+            writeln!(f, "against     {against}")?;
+            for difference in against.first_differences.iter().take(TOLD_TEXTS) {
+                write!(f, "{}: {}", numbers(difference.number), difference.reason)?;
+                match difference.given.as_ref().and_then(|given| given.score) {
+                    Some(score) => writeln!(f, " ({score:.4})")?,
+                    None => writeln!(f)?,
+                }
+            }
+        }
+        if let Some(compare) = compare {
+            writeln!(f, "compared    {compare}")?;
+            let said = |said: Option<&Said>| said.map_or_else(|| "no answer".to_owned(), Said::to_string);
+            for flip in compare.first_flips.iter().take(TOLD_TEXTS) {
+                writeln!(
+                    f,
+                    "{}: {} here, {} there",
+                    numbers(flip.number),
+                    said(flip.this.as_ref()),
+                    said(flip.other.as_ref())
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Display for Facts {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let digests = self.digests();
+        writeln!(f, "{} on {}, head {}", self.task, self.device, self.head)?;
+        if let Some(description) = &self.description {
+            writeln!(f, "about       {description}")?;
+        }
+        let (graph, files) = (Bytes(self.graph_bytes), self.files.len());
+        writeln!(f, "files       {files}, {digests} with a SHA-256 that is theirs; the graph has {graph}")?;
+        for input in &self.inputs {
+            writeln!(f, "input       {input}")?;
+        }
+        for output in &self.outputs {
+            writeln!(f, "output      {output}")?;
+        }
+        if let Some(tokens) = &self.tokens {
+            writeln!(f, "tokens      {tokens}")?;
+        }
+        let markup = match self.markup {
+            Markup::Allow => "taken as it is",
+            Markup::Strip => "removed",
+            Markup::Reject => "refused if it is active",
+        };
+        writeln!(f, "markup      {markup}")?;
+        if !self.labels.is_empty() {
+            let told = self.labels.iter().take(TOLD_LABELS).cloned().collect::<Vec<_>>().join(", ");
+            let more = if self.labels.len() > TOLD_LABELS { ", …" } else { "" };
+            writeln!(f, "labels      {}: {told}{more}", self.labels.len())?;
+        }
+        match self.golden_examples {
+            0 => writeln!(f, "golden.json none")?,
+            examples => writeln!(f, "golden.json {examples} examples, all reproduced")?,
+        }
+        match self.why_alone {
+            Some(reason) => write!(f, "runs        one text each: {reason}"),
+            None => write!(f, "runs        shared by texts"),
+        }
+    }
+}
+
+impl Display for TokenLimits {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let named = if self.max_tokens_named { "" } else { " (a default)" };
+        let (end, padding) = (self.truncation_side, self.padding_side);
+        write!(f, "at most {}{named}; longer texts are ", self.max_tokens)?;
+        match self.on_overflow {
+            OnOverflow::Error => write!(f, "refused")?,
+            OnOverflow::Truncate => write!(f, "cut off on the {end}")?,
+            OnOverflow::Window => write!(f, "read in windows")?,
+        }
+        write!(f, "; padding on the {padding}")
+    }
+}
+
+impl Display for Port {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}[{}]", self.name, self.element, self.dims.join(", "))
+    }
+}
+
+impl Display for Memory {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let told = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), |bytes| Bytes(bytes).to_string());
+        let allowed = self.allowed_bytes.map(|bytes| format!(" of {} allowed", Bytes(bytes))).unwrap_or_default();
+        let (model, run) = (told(self.model_bytes), told(self.largest_run_bytes));
+        write!(f, "model {model}, largest run {run}; a server of it at most {}{allowed}", told(self.server_most_bytes))
+    }
+}
+
+impl Display for Summary {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { count, from, truncated, refused, failed, .. } = self;
+        write!(f, "{count} from {from}: {truncated} cut off, {refused} refused, {failed} failed")
+    }
+}
+
+impl Display for Invariance {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if let Some(reason) = &self.failed {
+            return write!(f, "the graph cannot run several texts at once: {reason}");
+        }
+        let Self { texts, most_texts, changed, largest_score_difference, .. } = self;
+        write!(f, "{texts} texts alone and in runs of up to {most_texts}: {changed} answers differ, ")?;
+        write!(f, "scores by at most {}", Small(f64::from(*largest_score_difference)))
+    }
+}
+
+impl Display for Against {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if let (Some(right), Some(accuracy)) = (self.right, self.accuracy) {
+            write!(f, "{right} of {} right: {:.2} %", self.texts, 100.0 * accuracy)?;
+        }
+        if let (Some(mean), Some(largest)) = (self.mean_absolute_error, self.largest_error) {
+            let comma = if self.right.is_some() { "; " } else { "" };
+            write!(f, "{comma}numbers differ by {mean:.4} in the mean, by {largest:.4} at most")?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Comparison {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { directory, flips, texts, .. } = self;
+        write!(f, "with {directory}: {flips} of {texts} answers differ ({:.2} %), ", 100.0 * self.flip_share)?;
+        let (mean, most) = (Small(self.mean_score_difference), Small(self.largest_score_difference));
+        write!(f, "scores by {mean} in the mean, by {most} at most; ")?;
+        write!(f, "{:.2} of its time, {:.2} of its size", self.time_ratio, self.size_ratio)?;
+        if let Some(accuracy) = self.accuracy {
+            write!(f, "; it has {:.2} % right", 100.0 * accuracy)?;
+        }
+        for (labels, place) in [(&self.labels_here_only, "here"), (&self.labels_there_only, "there")] {
+            if !labels.is_empty() {
+                let told = labels.iter().take(TOLD_LABELS).cloned().collect::<Vec<_>>().join(", ");
+                write!(f, "; {} labels only {place}: {told}", labels.len())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Display for Nothing {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.number, self.reason)
+    }
+}
+
+/// A difference for people.
+struct Small(f64);
+
+impl Display for Small {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.0 == 0.0 { write!(f, "0") } else { write!(f, "{:.1e}", self.0) }
+    }
+}
+
+/// Bytes for people.
+struct Bytes(u64);
+
+impl Display for Bytes {
+    #[expect(clippy::cast_precision_loss, reason = "one digit after the point is printed")]
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 as f64 {
+            few if few < 1e6 => write!(f, "{:.1} kB", few / 1e3),
+            bytes => write!(f, "{:.1} MB", bytes / 1e6),
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! `predictd check`: what it says of a directory is true, and its exit code can be relied on.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::cli::options_with_a_variable_and_a_default;
+use crate::daemon::predictd;
+use crate::fixture::{Model, Transformer};
+use crate::server::shipped_models;
+use crate::text_kinds::pairs::summing;
+use crate::text_kinds::tokens::labelling;
+
+/// `a` for texts whose ids have a sum of 50 or more, else `b`.
+fn threshold() -> Transformer {
+    Transformer::new(&["input_ids", "attention_mask"])
+        .logit(&[("input_ids", 0.1), ("bias", -5.45)])
+        .logit(&[("bias", 0.0)])
+}
+
+/// Directories to check, and files to check them with.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// A version of a model; `threshold` if it says nothing else.
+    fn model(&self, version: &str, model: &Model) -> PathBuf {
+        model.write(self.0.path(), "small", version)
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+/// Exit code, standard output, standard error.
+fn check(directory: &Path, options: &[&str]) -> (i32, String, String) {
+    let fixed = ["check", directory.to_str().unwrap()];
+    let output = predictd(&fixed.into_iter().chain(options.iter().copied()).collect::<Vec<_>>()).output().unwrap();
+    let [out, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(!said.contains("panicked"), "{said}");
+    (output.status.code().unwrap(), out, said)
+}
+
+/// The JSON of a check that ends with this code.
+fn report(directory: &Path, options: &[&str], code: i32) -> Value {
+    let (found, out, said) = check(directory, &options.iter().copied().chain(["--json"]).collect::<Vec<_>>());
+    assert_eq!(found, code, "{out}{said}");
+    let report: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}{said}"));
+    assert_eq!(report["ok"], code == 0, "{report}");
+    match report["failures"].as_array().unwrap().first() {
+        None => assert_eq!((code, said.as_str()), (0, "")),
+        Some(first) => {
+            let first = first.as_str().unwrap();
+            assert_eq!((code, said), (1, format!("predictd: {}: {first}\n", directory.display())));
+        }
+    }
+    report
+}
+
+fn refuses(directory: &Path, options: &[&str]) -> String {
+    let (code, out, said) = check(directory, options);
+    assert_eq!((code, out.as_str()), (64, ""), "{options:?}: {said}");
+    assert!(said.starts_with("predictd: ") || said.starts_with("error: "), "{said}");
+    said
+}
+
+fn strings(value: &Value) -> Vec<&str> {
+    value.as_array().unwrap().iter().map(|item| item.as_str().unwrap()).collect()
+}
+
+#[test]
+fn the_shipped_models_are_fine() {
+    for (name, head, tokens) in
+        [("banking77-minilm", "softmax", json!(512)), ("banking77-tfidf", "probabilities", Value::Null)]
+    {
+        let report = report(&shipped_models().join(name).join("1"), &[], 0);
+        let model = &report["model"];
+        assert_eq!((&model["task"], &model["head"]), (&json!("single_label_classification"), &json!(head)));
+        assert_eq!((&model["device"], &model["golden_examples"]), (&json!("cpu"), &json!(50)));
+        assert_eq!((strings(&model["labels"]).len(), &model["tokens"]["max_tokens"]), (77, &tokens));
+        assert_eq!((&model["shares_runs"], &model["batch_dependent"]), (&json!(true), &json!(false)));
+        let graph = model["files"].as_array().unwrap().iter().find(|file| file["name"] == "model.onnx").unwrap();
+        assert_eq!((&graph["digest"], &graph["bytes"]), (&json!(true), &model["graph_bytes"]));
+        let invariance = &report["invariance"];
+        assert_eq!((&invariance["changed"], &invariance["failed"]), (&json!(0), &Value::Null));
+        assert_eq!((&invariance["texts"], &invariance["most_texts"]), (&json!(306), &json!(32)));
+        assert!(invariance["largest_score_difference"].as_f64().unwrap() < 1e-5, "{invariance}");
+        assert_eq!((&report["texts"]["refused"], &report["texts"]["failed"]), (&json!(0), &json!(0)));
+        for number in ["/memory/model_bytes", "/memory/server_most_bytes", "/cost/run_ms"] {
+            assert!(report.pointer(number).and_then(Value::as_f64).is_some_and(|n| n > 0.0), "{number}: {report}");
+        }
+        assert_eq!((&report["against"], &report["compare"]), (&Value::Null, &Value::Null));
+        assert_eq!(strings(&report["warnings"]), [""; 0]);
+    }
+}
+
+#[test]
+fn a_directory_that_does_not_load_fails_and_its_file_is_named() {
+    let place = Place::new();
+    let golden = |label: &str| json!({ "examples": [{ "text": "60", "label": label }] }).to_string();
+    let model = threshold().model().labels(&["a", "b"]);
+    let digest = "0".repeat(64);
+    for (number, broken, file) in [
+        (1, model.clone().file("golden.json", golden("b")), "golden.json: example 1"),
+        (2, model.clone().options(&format!("[sha256]\n\"config.json\" = \"{digest}\"")), "config.json"),
+        (3, model.clone().file("labels.json", r#"["a","b","c"]"#), "labels: 3 labels need 3 scores"),
+        (4, model.clone().with_graph("no graph"), "model.onnx"),
+        (5, model.clone().options("tasks = \"regression\""), "model.toml"),
+    ] {
+        let report = report(&place.model(&number.to_string(), &broken), &[], 1);
+        assert!(report["failures"][0].as_str().unwrap().starts_with(file), "{report}");
+        assert_eq!(report.get("model"), None, "{report}");
+    }
+    let empty = place.0.path().join("small");
+    let (code, out, _) = check(&empty, &[]);
+    assert!(code == 1 && out.ends_with("\nnot ok\n") && out.contains("failed: model.onnx: "), "{out}");
+    // It would serve, but not with so little memory.
+    let fine = place.model("6", &model);
+    let little = report(&fine, &["--memory-limit", "1000000"], 1);
+    assert!(little["failures"][0].as_str().unwrap().contains("1000000 are allowed"), "{little}");
+}
+
+/// Four texts of which the model gets three right; lines end as on other systems, and one text has two.
+const TABLE: &str = "id,category,TEXT\r\n1,b,10 20\r\n2,a,\"40\r\n30\"\r\n3,b,60\r\n4,a,\"70, 5\"\r\n";
+
+#[test]
+fn accuracy_on_a_table_is_that_of_its_rows() {
+    let place = Place::new();
+    let directory = place.model("1", &threshold().model().labels(&["a", "b"]));
+    let table = place.file("table.csv", TABLE);
+    let right = report(&directory, &["--against", &table, "--min-accuracy", "0.75"], 0);
+    let against = &right["against"];
+    assert_eq!((&against["texts"], &against["right"], &against["accuracy"]), (&json!(4), &json!(3), &json!(0.75)));
+    let [difference] = &against["first_differences"].as_array().unwrap()[..] else { panic!("{against}") };
+    assert_eq!((&difference["number"], &difference["expected"]), (&json!(5), &json!(["b"])));
+    assert_eq!(difference["given"]["labels"], json!(["a"]));
+    // 60 and the special tokens make 65: 6.5 - 5.45 against 0.
+    let score = difference["given"]["score"].as_f64().unwrap();
+    assert!((score - 1.0 / (1.0 + (-1.05_f64).exp())).abs() < 1e-6, "{score}");
+    assert_eq!(right["texts"]["unit"], "line");
+    assert_eq!(right["against"]["mean_absolute_error"], Value::Null);
+
+    let wrong = report(&directory, &["--against", &table, "--min-accuracy", "0.76"], 1);
+    assert_eq!(strings(&wrong["failures"]), ["the accuracy is 0.750000, where --min-accuracy is 0.76"]);
+    // People are told of rows, not of texts.
+    let (_, out, _) = check(&directory, &["--against", &table]);
+    assert!(out.contains("\nagainst     3 of 4 right: 75.00 %\n  line 5: expected b, got a (0.7408)\n"), "{out}");
+    assert!(out.ends_with("\nok\n") && !out.contains("70, 5"), "{out}");
+    // The texts of a golden.json count by their answers, scores included.
+    let examples = json!([
+        { "text": "60", "label": "a", "scores": { "a": 0.7408 } },
+        { "text": "60", "label": "a", "scores": { "a": 0.7 } },
+        { "text": "<script>", "label": "a" },
+    ]);
+    let golden = place.file("other.json", json!({ "tolerance": 0.001, "examples": examples }).to_string());
+    let graded = report(&directory, &["--against", &golden], 0);
+    assert_eq!((&graded["against"]["right"], &graded["texts"]["refused"]), (&json!(1), &json!(1)));
+    let numbers = graded["against"]["first_differences"].as_array().unwrap().iter().map(|d| d["number"].as_u64());
+    assert_eq!((numbers.collect::<Vec<_>>(), &graded["texts"]["unit"]), (vec![Some(2), Some(3)], &json!("example")));
+    assert!(
+        strings(&graded["warnings"]).iter().any(|w| w.contains("1 of 3 texts are refused; example 3: ")),
+        "{graded}"
+    );
+}
+
+#[test]
+fn other_kinds_of_answers_are_compared_too() {
+    let place = Place::new();
+    // Numbers are near or far.
+    let summing = place.model("1", &summing());
+    let pairs = place.file("pairs.csv", "text,text_pair,label\n10 20,30,2067\n10,20,2040\n");
+    let numbers = report(&summing, &["--against", &pairs], 0);
+    // 10 + 20 + 30 and 10 + 20; the special tokens of a pair add 8, and each of two tokens of the second segment 1,000.
+    assert_eq!(numbers["against"]["mean_absolute_error"], 1.5);
+    assert_eq!(numbers["against"]["largest_error"], 2.0);
+    assert_eq!((&numbers["against"]["accuracy"], &numbers["against"]["first_differences"]), (&Value::Null, &json!([])));
+    let refused = report(&summing, &["--against", &pairs, "--min-accuracy", "0.5"], 1);
+    assert!(refused["failures"][0].as_str().unwrap().starts_with("--min-accuracy: "), "{refused}");
+    assert!(refuses(&summing, &["--against", &place.file("no.csv", "text,label\n10,ten\n")]).contains("line 2"));
+
+    // Several labels are right if all are.
+    let several = threshold().model().labels(&["a", "b"]).config("problem_type", json!("multi_label_classification"));
+    let several = place.model("2", &several);
+    let table = place.file("several.csv", "text,label\n60,b|a\n60,a\n10,b\n");
+    let found = report(&several, &["--against", &table], 0);
+    assert_eq!((&found["against"]["right"], &found["model"]["thresholds"]), (&json!(2), &json!([0.5, 0.5])));
+
+    // Entities are where they are.
+    let labelling = place.model("3", &labelling());
+    let entity = |start, end| json!({ "text": "10 40 60", "entities": [{ "label": "N", "start": start, "end": end }] });
+    let golden = json!({ "examples": [entity(3, 8), entity(3, 5)] }).to_string();
+    let found = report(&labelling, &["--against", &place.file("entities.json", golden)], 0);
+    assert_eq!((&found["against"]["right"], &found["model"]["task"]), (&json!(1), &json!("token_classification")));
+    assert_eq!(found["against"]["first_differences"][0]["given"]["labels"], json!(["N 3..8"]));
+    assert_eq!(found["invariance"]["changed"], 0);
+    assert!(refuses(&labelling, &["--against", &table]).contains("golden.json"));
+}
+
+#[test]
+fn versions_are_compared_by_the_names_of_labels() {
+    let place = Place::new();
+    let model = threshold().model();
+    let first = place.model("1", &model.clone().labels(&["a", "b"]));
+    let table = place.file("table.csv", TABLE);
+    let same = report(&first, &["--compare", first.to_str().unwrap(), "--against", &table, "--max-flips", "0"], 0);
+    let compare = &same["compare"];
+    assert_eq!((&compare["texts"], &compare["flips"], &compare["flip_share"]), (&json!(4), &json!(0), &json!(0.0)));
+    assert_eq!((&compare["largest_score_difference"], &compare["size_ratio"]), (&json!(0.0), &json!(1.0)));
+    assert_eq!((&compare["accuracy"], &compare["first_flips"]), (&json!(0.75), &json!([])));
+    assert!(compare["time_ratio"].as_f64().unwrap() > 0.0);
+
+    // The same labels in another order, each with its own score.
+    let turned = Transformer::new(&["input_ids", "attention_mask"])
+        .logit(&[("bias", 0.0)])
+        .logit(&[("input_ids", 0.1), ("bias", -5.45)]);
+    let turned = place.model("2", &turned.model().labels(&["b", "a"]));
+    let compare = &report(&first, &["--compare", turned.to_str().unwrap(), "--max-flips", "0"], 0)["compare"];
+    assert_eq!(compare["flips"], 0);
+    assert!(compare["largest_score_difference"].as_f64().unwrap() < 1e-6, "{compare}");
+
+    // The same scores under exchanged names.
+    let exchanged = place.model("3", &model.clone().labels(&["b", "a"]));
+    let options = ["--compare", exchanged.to_str().unwrap(), "--against", &table];
+    let compare = &report(&first, &options, 0)["compare"];
+    assert_eq!(
+        (&compare["flips"], &compare["flip_share"], &compare["accuracy"]),
+        (&json!(4), &json!(1.0), &json!(0.25))
+    );
+    let flip = &compare["first_flips"][2];
+    assert_eq!(
+        (&flip["number"], &flip["this"]["labels"], &flip["other"]["labels"]),
+        (&json!(5), &json!(["a"]), &json!(["b"]))
+    );
+    let failed = report(&first, &[&options[..], &["--max-flips", "3"]].concat(), 1);
+    let failure = failed["failures"][0].as_str().unwrap();
+    assert!(
+        failure.starts_with("4 answers differ from those of ") && failure.ends_with("--max-flips is 3"),
+        "{failure}"
+    );
+
+    // Names that only one of them has.
+    let renamed = place.model("4", &model.clone().labels(&["a", "c"]));
+    let compare = &report(&first, &["--compare", renamed.to_str().unwrap(), "--against", &table], 0)["compare"];
+    assert_eq!((&compare["labels_here_only"], &compare["labels_there_only"]), (&json!(["b"]), &json!(["c"])));
+    assert_eq!(compare["flips"], 1, "{compare}");
+    // What cannot be compared, or not be loaded.
+    for (number, other) in [(5, summing()), (6, model.with_graph("no graph"))] {
+        let other = place.model(&number.to_string(), &other);
+        let failed = report(&first, &["--compare", other.to_str().unwrap(), "--max-flips", "9999"], 1);
+        assert!(failed["failures"][0].as_str().unwrap().starts_with(other.to_str().unwrap()), "{failed}");
+        assert_eq!(failed["compare"], Value::Null);
+    }
+}
+
+#[test]
+fn influence_of_neighbours_is_measured() {
+    let place = Place::new();
+    // The last id of a row is padding where another text is longer.
+    let last = Transformer::new(&["input_ids"]).logit(&[("last", 1.0)]).logit(&[("bias", 2.0)]);
+    let directory = place.model("1", &last.model().labels(&["a", "b"]));
+    let texts = place.file("texts", "10\n\n10 20 30\n10 20\n");
+    let report = report(&directory, &["--texts", &texts], 0);
+    assert_eq!((&report["model"]["shares_runs"], &report["texts"]["count"]), (&json!(false), &json!(3)));
+    assert!(report["model"]["why_alone"].as_str().is_some_and(|reason| !reason.is_empty()));
+    let invariance = &report["invariance"];
+    assert_eq!((&invariance["texts"], &invariance["changed"]), (&json!(3), &json!(2)));
+    let numbers: Vec<_> =
+        invariance["first_changed"].as_array().unwrap().iter().map(|c| c["number"].as_u64()).collect();
+    assert_eq!(numbers, [Some(1), Some(4)]);
+    assert_eq!(invariance["first_changed"][0]["alone"]["labels"], json!(["a"]));
+    assert_eq!(invariance["first_changed"][0]["together"]["labels"], json!(["b"]));
+    let (_, out, _) = check(&directory, &["--texts", &texts]);
+    assert!(out.contains("\nruns        one text each: ") && out.contains(": 2 answers differ, "), "{out}");
+}
+
+#[test]
+fn an_author_is_warned() {
+    let place = Place::new();
+    let model = threshold().model().labels(&["LABEL_0", "LABEL_1"]).config("max_position_embeddings", json!(8));
+    let directory = place.model("1", &model);
+    let texts = place.file("texts", "1 2 3 4 5 6 7 8 9\n10\n<script>x</script>\n");
+    let report = report(&directory, &["--texts", &texts, "--on-overflow", "truncate"], 0);
+    let warnings = strings(&report["warnings"]);
+    for part in [
+        "LABEL_0",
+        "no golden.json",
+        "SHA-256 of config.json, model.onnx, ",
+        "problem_type",
+        "1 of 3 texts are longer",
+        "1 of 3 texts are refused; line 3: ",
+    ] {
+        assert!(warnings.iter().any(|warning| warning.contains(part)), "{part}: {warnings:?}");
+    }
+    let tokens = &report["model"]["tokens"];
+    assert_eq!((&tokens["max_tokens"], &tokens["max_tokens_named"]), (&json!(8), &json!(true)));
+    let without = Transformer::new(&["input_ids", "attention_mask"]).logit(&[("input_ids", 1.0)]).logit(&[]);
+    let report = self::report(&place.model("2", &without.model().labels(&["a", "b"])), &[], 0);
+    assert!(strings(&report["warnings"]).iter().any(|warning| warning.contains("512 are taken")), "{report}");
+    assert_eq!(report["texts"]["from"], "plain sentences and texts of their words");
+}
+
+#[test]
+fn wrong_usage_is_64() {
+    let place = Place::new();
+    let directory = place.model("1", &threshold().model().labels(&["a", "b"]));
+    let table = |content: &str| {
+        let path = place.file("wrong.csv", content);
+        let said = refuses(&directory, &["--against", &path]);
+        assert!(said.contains(&format!("--against {path}: ")), "{said}");
+        said
+    };
+    assert!(table("text,label\n10,a\n20,z\n").contains("line 3: the model has no label \"z\""));
+    assert!(table("words,label\n10,a\n").contains("no column text"));
+    assert!(table("text,words\n10,a\n").contains("no column label"));
+    assert!(table("text,label\n").contains("no text"));
+    assert!(table("text,label\n10\n").contains("line: 2"));
+    let golden = json!({ "examples": [{ "text": "10", "label": "z" }] }).to_string();
+    assert!(
+        refuses(&directory, &["--against", &place.file("wrong.json", golden)])
+            .contains("example 1: the model has no label")
+    );
+    let path = place.file("table.txt", TABLE);
+    assert!(refuses(&directory, &["--against", &path]).contains(".json"));
+    assert!(refuses(&directory, &["--against", "/nonexistent.csv"]).contains("--against /nonexistent.csv: "));
+    assert!(refuses(&directory, &["--texts", "/nonexistent"]).contains("--texts /nonexistent: "));
+    assert!(refuses(&directory, &["--texts", &path, "--against", &path]).contains("one of them"));
+    assert!(refuses(&directory, &["--min-accuracy", "0.5"]).contains("--against"));
+    assert!(refuses(&directory, &["--max-flips", "5"]).contains("--compare"));
+    assert!(refuses(&directory, &["--compare", "/nonexistent"]).contains("--compare /nonexistent: there is no such"));
+    assert!(refuses(Path::new("/nonexistent"), &[]).contains("/nonexistent: there is no such directory"));
+    assert!(refuses(&directory, &["--min-accuracy", "93", "--against", &path]).contains("between 0 and 1"));
+    assert!(refuses(&directory, &["--onnxruntime", "/nonexistent"]).contains("make onnxruntime"));
+}
+
+#[test]
+fn every_option_has_a_variable_and_a_default() {
+    assert_eq!(options_with_a_variable_and_a_default("check"), 14);
+}
