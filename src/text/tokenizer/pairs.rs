@@ -1,6 +1,7 @@
 //! Two texts in one row.
 
 use tokenizers::Encoding;
+use tokenizers::tokenizer::{Model as _, OffsetType, PreTokenizer as _};
 
 use super::{TokenizeError, Tokenizer, Tokens};
 use crate::config::OnOverflow;
@@ -26,7 +27,6 @@ impl Tokenizer {
     pub fn encode_pair(&self, first: &str, second: &Pair) -> Result<Tokens, TokenizeError> {
         super::guarded(|| {
             let room = self.room_for_two().ok_or(TokenizeError::Failed)?;
-            // As much of each as the crate would read: which of two long texts is the longer one shows there.
             let enough = self.max_tokens.max(self.room() + 1);
             let (mut a, mut b) = (self.read(first, enough)?, self.read(&second.text, enough)?);
             let (in_first, in_second) = (read_tokens(&mut a), read_tokens(&mut b));
@@ -39,6 +39,11 @@ impl Tokenizer {
                     OnOverflow::Error => None,
                     OnOverflow::Truncate | OnOverflow::Window if second.whole => {
                         room.checked_sub(in_second).filter(|&left| left > 0).map(|left| (left, in_second))
+                    }
+                    // Where both are halved, and one gets the odd token, their full lengths count.
+                    OnOverflow::Truncate if room % 2 == 1 && in_first.min(in_second) > room / 2 => {
+                        let (all, all_of_second) = (self.count(first)?, self.count(&second.text)?);
+                        Some(longest_first(all, all_of_second, room))
                     }
                     OnOverflow::Truncate | OnOverflow::Window => Some(longest_first(in_first, in_second, room)),
                 };
@@ -57,6 +62,18 @@ impl Tokenizer {
                 overlap: 0,
             })
         })
+    }
+}
+
+impl Tokenizer {
+    /// Tokens of a whole text, however long. What the crate does for one text, without its truncation, which ends early.
+    fn count(&self, text: &str) -> Result<usize, TokenizeError> {
+        let inner = &self.inner;
+        let mut pieces = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
+        let cut = inner.get_pre_tokenizer().map_or(Ok(()), |rule| rule.pre_tokenize(&mut pieces));
+        let tokens = cut.and_then(|()| inner.get_model().tokenize_in_pretokenized(&mut pieces, None));
+        let counted = tokens.and_then(|()| pieces.into_encoding(None, 0, OffsetType::None));
+        counted.map(|encoding| encoding.len()).map_err(|_| TokenizeError::Failed)
     }
 }
 

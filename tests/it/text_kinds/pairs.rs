@@ -66,11 +66,15 @@ async fn the_longer_text_is_cut_first() {
         ("10 10 10 10 10 10", "20 20 20 20 20", (4, 3)),
         ("10 10 10 10 10", "20 20 20 20 20", (3, 4)),
         ("10 10 10 10", "20 20 20", (4, 3)),
+        // Both are longer than anybody needs to read to see that they are cut.
+        (&"10 ".repeat(29), &"20 ".repeat(28), (4, 3)),
+        (&"10 ".repeat(5_000), &"20 ".repeat(4_999), (4, 3)),
+        (&"10 ".repeat(4_999), &"20 ".repeat(5_000), (3, 4)),
     ] {
         let answer = pair(&served, text, second).await;
         let (first, last) = (f64::from(kept.0), f64::from(kept.1));
         assert_near(&[score(&answer)], &[first * 10.0 + last * 1_020.0 + PAIR]);
-        let words = text.split(' ').chain(second.split(' ')).count();
+        let words = text.split_whitespace().chain(second.split_whitespace()).count();
         assert_eq!((&answer["tokens"], &answer["truncated"]), (&json!(10), &json!(words > 7)), "{text} | {second}");
     }
     let refusing = Served::new(&summing().options("max_tokens = 10\non_overflow = 'error'")).await;
