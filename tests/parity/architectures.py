@@ -119,6 +119,7 @@ def build(kind: Kind, texts: list[str], folder: Path, labels: dict[int, str], he
     tokens = {name: getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos", "cls", "sep")}
     config = getattr(transformers, f"{kind.name}Config")(
         vocab_size=len(tokenizer), max_position_embeddings=LONGEST + kind.positions_more, id2label=labels,
+        label2id={label: number for number, label in labels.items()},
         **{f"{name}_token_id": token for name, token in tokens.items() if token is not None}, **kind.settings, **settings)
     model = getattr(transformers, f"{kind.name}For{head}")(config).eval()
     with torch.no_grad():

@@ -1,17 +1,12 @@
 #!/usr/bin/env python3
 """Compares the server's answers with scikit-learn's: eight pipelines, converted and served, and three that are refused.
 
-    python tests/parity/sklearn_parity.py --predictd target/release/predictd
+    python tests/parity/sklearn_parity.py --predictd target/debug/predictd
 """
 
 import argparse
-import csv
-import json
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 import warnings
 from pathlib import Path
 
@@ -25,14 +20,18 @@ from sklearn.naive_bayes import ComplementNB, MultinomialNB
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import LinearSVC
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "models"))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "models"), str(Path(__file__).parent)]
+from served import Served  # noqa: E402
 from tools import from_sklearn  # noqa: E402
 from tools.odd_texts import ODD_TEXTS  # noqa: E402
 from tools.refused import Refused  # noqa: E402
+from training import data  # noqa: E402
 
-INTENTS, TEXTS, START_SECONDS = 10, 200, 60
+INTENTS, TEXTS = 10, 200
 SCORE_DIFFERENCE, TIE = 1e-5, 1e-6
+# Exit status where there is no data to train on.
+NO_DATA = 3
 
 PIPELINES = {
     "word-tfidf-logistic": lambda: make_pipeline(TfidfVectorizer(), LogisticRegression(C=10, max_iter=1000)),
@@ -52,13 +51,11 @@ REFUSED = {
 }
 
 
-def questions(folder: Path, name: str) -> tuple[list[str], list[str]]:
+def first_intents(split: data.Split) -> tuple[list[str], list[str]]:
     """Questions and intents of the first few intents."""
-    with (folder / name).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    intents = sorted({row["category"] for row in rows})[:INTENTS]
-    chosen = [row for row in rows if row["category"] in intents]
-    return [row["text"] for row in chosen], [row["category"] for row in chosen]
+    intents = sorted(set(split.labels))[:INTENTS]
+    chosen = [(text, label) for text, label in zip(*split) if label in intents]
+    return [text for text, _ in chosen], [label for _, label in chosen]
 
 
 def fit(name: str, pipeline: Pipeline, texts: list[str], labels: list[str]) -> Pipeline:
@@ -70,34 +67,9 @@ def fit(name: str, pipeline: Pipeline, texts: list[str], labels: list[str]) -> P
     return pipeline.fit(texts, numpy.array(marks, dtype=int))
 
 
-def start(predictd: Path, models: Path, work: Path) -> tuple[subprocess.Popen, str]:
-    """The server and its address, once every model is loaded."""
-    log = work / "log"
-    command = [predictd, "serve", "--models", models, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
-               "--data-dir", work / "data", "--cache-bytes", "0", "--markup", "allow", "--onnxruntime", REPOSITORY / "target/onnxruntime",
-               "--log-format", "json"]
-    with log.open("wb") as file:
-        server = subprocess.Popen(list(map(str, command)), stderr=file)
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        for line in log.read_text(encoding="utf-8").splitlines():
-            if '"message":"listening"' in line:
-                address = f"http://{json.loads(line)['address']}"
-                with urllib.request.urlopen(f"{address}/health") as answer:
-                    if b"loading" not in answer.read():
-                        return server, address
-        time.sleep(0.1)
-    server.kill()
-    server.wait()
-    raise SystemExit(f"the server did not start:\n{log.read_text(encoding='utf-8')}")
-
-
-def ask(address: str, model: str, texts: list[str]) -> list[dict]:
+def ask(served: Served, model: str, texts: list[str]) -> list[dict]:
     """The server's answers, with one score for each label."""
-    body = json.dumps({"texts": texts, "model": model, "return_probabilities": True}).encode()
-    request = urllib.request.Request(f"{address}/batch_predict", body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        results = json.load(answer)["results"]
+    results = served.ask("/batch_predict", {"texts": texts, "model": model, "return_probabilities": True})["results"]
     errors = [result for result in results if "error" in result]
     if errors or len(results) != len(texts):
         raise SystemExit(f"{model}: {len(results)} answers to {len(texts)} texts, {len(errors)} of them errors: {errors[:1]}")
@@ -142,13 +114,19 @@ def refusals(work: Path, texts: list[str], labels: list[str]) -> int:
 def main() -> None:
     """Trains, converts, serves, compares. Status 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--predictd", type=Path, default=REPOSITORY / "target/release/predictd", help="the server")
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared/data/banking77", help="BANKING77")
+    parser.add_argument("--predictd", type=Path, default=ROOT / "target/debug/predictd", help="the server")
+    parser.add_argument("--data", type=Path, help="BANKING77 (default: beside this repository, else downloaded)")
     options = parser.parse_args()
     # scikit-learn warns of labels that no training text has, which folds of the calibration may lack.
     warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
-    texts, labels = questions(options.data, "train.csv")
-    asked = [*ODD_TEXTS, *questions(options.data, "test.csv")[0]][:TEXTS]
+    try:
+        folder = data.locate(options.data, ROOT.parent / "shared/data/banking77", ROOT / "target/models-work")
+    except OSError as error:
+        print(f"BANKING77 is not to be had: {error}")
+        sys.exit(NO_DATA)
+    known = data.load(folder)
+    texts, labels = first_intents(known.train)
+    asked = [*ODD_TEXTS, *first_intents(known.test)[0]][:TEXTS]
     failed = 0
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
@@ -159,17 +137,16 @@ def main() -> None:
             given[name] = [" ".join(text.split()) for text in asked] if name.startswith("char") else asked
             from_sklearn.write(pipelines[name], work / "models" / name / "1", given[name], None)
         failed += refusals(work, texts, labels)
-        server, address = start(options.predictd, work / "models", work)
+        served = Served(options.predictd, work / "models")
         try:
             for name, pipeline in pipelines.items():
-                wrong, ties, difference = differences(name, pipeline, given[name], ask(address, name, given[name]))
+                wrong, ties, difference = differences(name, pipeline, given[name], ask(served, name, given[name]))
                 bad = bool(wrong) or not difference <= SCORE_DIFFERENCE
                 failed += bad
                 print(f"{name:<22} {len(asked)} texts: {wrong} labels differ, {ties} ties excepted, "
                       f"scores within {difference:.1e}{'  FAILED' if bad else ''}")
         finally:
-            server.terminate()
-            server.wait()
+            served.stop()
     sys.exit(1 if failed else 0)
 
 
