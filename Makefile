@@ -66,7 +66,7 @@ float-twin: ## Write the shipped MiniLM in float32 to target/float-twin
 TOOLS := PYTHONPATH=models target/tools-venv/bin/python
 
 .PHONY: tools
-tools: ## Install what `python -m tools` needs (export, optimise, from-sklearn) into target/tools-venv
+tools: ## Install what `python -m tools` needs (export, optimise, golden, from-sklearn) into target/tools-venv
 	test -x target/tools-venv/bin/pip || $(PYTHON) -m venv target/tools-venv
 	target/tools-venv/bin/pip install --quiet -r models/tools/requirements.txt
 

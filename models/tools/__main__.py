@@ -8,6 +8,7 @@ import sys
 COMMANDS = {
     "export": ("export", "a Hugging Face model as a directory that predictd serves"),
     "optimise": ("optimise", "the fastest form of a model that keeps its accuracy"),
+    "golden": ("golden", "texts with the answers that a model gives now, for the server to check at each load"),
     "from-sklearn": ("from_sklearn", "a scikit-learn pipeline as a directory that predictd serves"),
 }
 

@@ -5,7 +5,6 @@ anything is written to the target. Code that a model brings along is never run (
 """
 
 import argparse
-import csv
 import inspect
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ from transformers import (AutoConfig, AutoModelForSequenceClassification, AutoMo
                           AutoTokenizer)
 
 from .refused import Refused
+from .texts import Text, read_texts
 
 OPSET = 17
 # Largest difference of a logit, for each unit of its size.
@@ -61,35 +61,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a directory, or a name on the hub")
     parser.add_argument("target", type=Path, help="the version's directory, as models/NAME/1; must not exist")
     parser.add_argument("--task", choices=sorted(CLASSES), help="what its head does (default: as its config says)")
-    parser.add_argument("--texts", type=Path, help="texts to compare on: one a line, or CSV with a column text")
+    parser.add_argument("--texts", type=Path, help="texts to compare on: one a line, or CSV with the column text, and text_pair for pairs")
     parser.add_argument("--pad-token", help="a token of the vocabulary that shall stand for padding")
 
 
 def run(options: argparse.Namespace) -> None:
     """Exports, compares, and only then writes."""
-    report = export(options.model, options.target, options.task, texts_of(options.texts), options.pad_token)
+    texts = read_texts(options.texts) if options.texts else TEXTS
+    report = export(options.model, options.target, options.task, texts, options.pad_token)
     print("\n".join(f"{name:18} {value}" for name, value in report.items()))
 
 
-def texts_of(path: Path | None) -> list[str]:
-    """The texts of a file, or those that come with the tool."""
-    if path is None:
-        return TEXTS
-    content = path.read_text(encoding="utf-8")
-    if path.suffix == ".csv":
-        rows = csv.DictReader(content.splitlines())
-        if "text" not in (rows.fieldnames or []):
-            raise Refused(f"{path} has no column text")
-        texts = [row["text"] for row in rows]
-    else:
-        texts = content.splitlines()
-    texts = [text for text in texts if text.strip()]
-    if not texts:
-        raise Refused(f"{path} has no texts")
-    return texts
-
-
-def export(source: str, target: Path, task: str | None = None, texts: list[str] | None = None,
+def export(source: str, target: Path, task: str | None = None, texts: list[Text] | None = None,
            pad_token: str | None = None) -> dict[str, str]:
     """Writes the directory and says what is in it."""
     if target.exists():
@@ -103,7 +86,7 @@ def export(source: str, target: Path, task: str | None = None, texts: list[str] 
     return {"written": str(target), **report}
 
 
-def write(source: str, made: Path, task: str | None, texts: list[str], pad_token: str | None) -> dict[str, str]:
+def write(source: str, made: Path, task: str | None, texts: list[Text], pad_token: str | None) -> dict[str, str]:
     """All files of the version, compared with PyTorch."""
     tokenizer = read_tokenizer(source, pad_token)
     config = AutoConfig.from_pretrained(source)
@@ -116,7 +99,7 @@ def write(source: str, made: Path, task: str | None, texts: list[str], pad_token
         # Else padding before a text would move it to other positions.
         names.append("position_ids")
     longest = limit_of(tokenizer, config)
-    rows = [tokenizer(text, truncation=True, max_length=longest) for text in texts]
+    rows = [tokenizer(*([text] if isinstance(text, str) else text), truncation=True, max_length=longest) for text in texts]
     write_graph(model, names, batch_of(tokenizer, rows[:2], names), made / "model.onnx")
     model.config.save_pretrained(made)
     tokenizer.save_pretrained(made)

@@ -19,11 +19,12 @@ from skl2onnx.common.data_types import StringTensorType
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 
+from . import golden as choices
 from .manifest import write_manifest
 from .odd_texts import ODD_TEXTS
 from .refused import Refused
 from .sessions import session
-from .text_model import read_columns
+from .texts import read_texts
 
 OPSET = 17
 # skl2onnx would ask for en_US.UTF-8, which slim images lack; C.UTF-8 is part of the C library.
@@ -31,7 +32,9 @@ LOCALE = "C.UTF-8"
 DIFFERENCE = 1e-5
 # Two classes of a forest with the same number of votes: either may be first.
 TIE = 1e-6
-CLEAR_MARGIN, GOLDEN_EXAMPLES = 0.1, 50
+# scikit-learn's own, for several labels.
+THRESHOLD = 0.5
+GOLDEN_EXAMPLES = 50
 # ONNX Runtime matches with RE2, whose `\w` knows ASCII only: the same words, spelled so that RE2 agrees.
 WORD = r"[\p{L}\p{N}_]"
 TOKEN_PATTERNS = {r"\b\w\w+\b": WORD + WORD + "+", r"\b\w+\b": WORD + "+", r"\w+": WORD + "+",
@@ -163,28 +166,13 @@ def compare(pipeline: Pipeline, graph: bytes, texts: list[str]) -> tuple[numpy.n
     return expected, ties
 
 
-def read_texts(path: Path) -> list[str]:
-    """One text a line, the column `text` of a CSV file, or a JSON list."""
-    if path.suffix == ".csv":
-        return read_columns(path, ("text",))[0]
-    content = path.read_text(encoding="utf-8")
-    texts = json.loads(content) if path.suffix == ".json" else [line for line in content.splitlines() if line]
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise Refused(f"{path} holds no texts")
-    return texts
-
-
 def golden(texts: list[str], scores: numpy.ndarray, labels: list[str], several: bool) -> dict:
-    """Clear answers of the pipeline itself, spread over the texts."""
-    examples = []
-    for text, line in zip(texts, scores):
-        first = int(line.argmax())
-        ordered = numpy.sort(line)
-        margin = abs(line - 0.5).min() if several else ordered[-1] - ordered[-2]
-        if margin > CLEAR_MARGIN:
-            chosen = [label for label, score in zip(labels, line) if score > 0.5] if several else labels[first]
-            examples.append({"text": text, "label": chosen, "scores": {labels[first]: round(float(line[first]), 6)}})
-    return {"tolerance": 1e-4, "examples": examples[::max(1, len(examples) // GOLDEN_EXAMPLES)][:GOLDEN_EXAMPLES]}
+    """Clear answers of the pipeline itself, spread over the lengths of the texts."""
+    needed = numpy.full(len(labels), THRESHOLD)
+    answered = [choices.several(text, line, labels, needed) if several else choices.single(text, line, labels)
+                for text, line in zip(texts, scores)]
+    kept = choices.spread([example for example in answered if example is not None], GOLDEN_EXAMPLES)
+    return {"tolerance": 1e-4, "examples": kept}
 
 
 def write(pipeline: Pipeline, target: Path, given: list[str] | None, names: list[str] | None) -> str:
@@ -229,4 +217,7 @@ def run(options: argparse.Namespace) -> None:
     pipeline = (make_pipeline(joblib.load(options.vectorizer), joblib.load(options.model)) if separate
                 else joblib.load(options.paths[0]))
     names = json.loads(options.labels.read_text(encoding="utf-8")) if options.labels else None
-    print(write(pipeline, options.paths[-1], read_texts(options.texts) if options.texts else None, names))
+    texts = read_texts(options.texts) if options.texts else None
+    if texts and any(isinstance(text, tuple) for text in texts):
+        raise Refused(f"{options.texts} has pairs, and a pipeline takes one text")
+    print(write(pipeline, options.paths[-1], texts, names))

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy
 
 from . import candidates
+from .golden import INT8_TOLERANCE, TOLERANCE, single
 from .manifest import settings_of, write_manifest
 from .refused import Refused
 from .text_model import Graph, Row, TextModel, evenly, read_columns
@@ -29,9 +30,6 @@ BATCH_DIFFERENCE = 1e-4
 # Less than this says nothing about speed.
 NOISE = 0.02
 TIMED_TEXTS, TIMED_BATCH, ROUNDS = 64, 8, 7
-# Rounding of integers may fall to either side on another CPU.
-INT8_TOLERANCE = 0.05
-CLEAR_MARGIN = 0.1
 COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json", "labels.json")
 
 
@@ -141,15 +139,12 @@ def golden(source: Path, graph: Graph, quantised: bool) -> dict | None:
     old = json.loads((source / "golden.json").read_text(encoding="utf-8"))
     if any("text_pair" in example for example in old["examples"]):
         raise Refused("golden.json holds pairs of texts; this tool measures single texts only")
-    scores = graph.probabilities(graph.model.encode([example["text"] for example in old["examples"]]), 1)
-    kept = []
-    for example, line in zip(old["examples"], scores):
-        second, first = line.argsort()[-2:]
-        if line[first] - line[second] > CLEAR_MARGIN:
-            label = graph.model.labels[first]
-            kept.append({"text": example["text"], "label": label, "scores": {label: round(float(line[first]), 6)}})
-    tolerance = old.get("tolerance", 1e-3)
-    return {"tolerance": max(tolerance, INT8_TOLERANCE) if quantised else tolerance, "examples": kept}
+    texts = [example["text"] for example in old["examples"]]
+    scores = graph.probabilities(graph.model.encode(texts), 1)
+    kept = [single(text, line, graph.model.labels) for text, line in zip(texts, scores)]
+    tolerance = old.get("tolerance", TOLERANCE)
+    return {"tolerance": max(tolerance, INT8_TOLERANCE) if quantised else tolerance,
+            "examples": [example for example in kept if example is not None]}
 
 
 def write(source: Path, made: Path, graph: Graph, path: Path, chosen: str, report: dict) -> None:

@@ -151,7 +151,7 @@ class Quantiser:
         self.products = {name: product for name, product in self.products.items()
                          if usable(ranges.get(product.value))}
         if not self.products and not self.tables:
-            raise Refused("no product and no table of this graph can be quantised; is it a float32 graph?")
+            raise Refused("no product and no table of this graph is float32 and large enough to be quantised")
         self.add("weight_zero", numpy.int8(0))
         absorbed = {product.output for name, product in self.products.items() if product.output != name}
         for node in self.graph.node:

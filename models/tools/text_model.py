@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from .refused import Refused
 from .sessions import session
+from .texts import Text
 
 DEFAULT_MAX_TOKENS = 512
 # Position tables of these models begin after the number of the padding token.
@@ -36,13 +37,18 @@ class TextModel:
             raise Refused(f"{folder} has no model.onnx and no onnx/model.onnx")
         if not (folder / "tokenizer.json").is_file():
             raise Refused(f"{folder} has no tokenizer.json; graphs that take the text itself have nothing to quantise")
-        manifest = folder / "model.toml"
-        self.settings = tomllib.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+        self.settings = self.read_settings(folder)
         self.config = read_json(folder / "config.json")
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer_config = read_json(folder / "tokenizer_config.json")
         self.labels = self.read_labels()
         self.set_limits()
+
+    @staticmethod
+    def read_settings(folder: Path) -> dict:
+        """What model.toml says."""
+        manifest = folder / "model.toml"
+        return tomllib.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
 
     def read_labels(self) -> list[str]:
         """Labels in score order."""
@@ -76,8 +82,8 @@ class TextModel:
         side = self.tokenizer_config.get("padding_side") or (padding or {}).get("direction", "right")
         self.pad_left = side.lower() == "left"
 
-    def encode(self, texts: list[str]) -> list[Row]:
-        """Token and segment numbers of each text, not padded."""
+    def encode(self, texts: list[Text]) -> list[Row]:
+        """Token and segment numbers of each text or pair, not padded."""
         return [(encoding.ids, encoding.type_ids) for encoding in self.tokenizer.encode_batch(texts)]
 
     def padded(self, rows: list[Row]) -> dict[str, numpy.ndarray]:
@@ -86,10 +92,13 @@ class TextModel:
         shape = (len(rows), longest)
         inputs = {"input_ids": numpy.full(shape, self.pad, numpy.int64),
                   "attention_mask": numpy.zeros(shape, numpy.int64),
-                  "token_type_ids": numpy.full(shape, self.pad_type, numpy.int64)}
+                  "token_type_ids": numpy.full(shape, self.pad_type, numpy.int64),
+                  "position_ids": numpy.zeros(shape, numpy.int64)}
         for line, (numbers, types) in enumerate(rows):
             place = slice(longest - len(numbers), None) if self.pad_left else slice(0, len(numbers))
-            for name, values in (("input_ids", numbers), ("attention_mask", 1), ("token_type_ids", types)):
+            places = range(len(numbers))
+            for name, values in (("input_ids", numbers), ("attention_mask", 1), ("token_type_ids", types),
+                                 ("position_ids", places)):
                 inputs[name][line, place] = values
         return inputs
 
@@ -102,7 +111,7 @@ class Graph:
         self.session = session(graph, provider)
         self.types = {value.name: numpy.int32 if value.type == "tensor(int32)" else numpy.int64
                       for value in self.session.get_inputs()}
-        unknown = set(self.types) - {"input_ids", "attention_mask", "token_type_ids"}
+        unknown = set(self.types) - {"input_ids", "attention_mask", "token_type_ids", "position_ids"}
         if unknown:
             raise Refused(f"the graph asks for {', '.join(sorted(unknown))}, which no text gives")
         outputs = [value.name for value in self.session.get_outputs()]
@@ -116,14 +125,16 @@ class Graph:
     def run(self, feed: dict[str, numpy.ndarray]) -> numpy.ndarray:
         """One line of logits for each row."""
         logits = self.session.run([self.output], feed)[0]
-        if logits.ndim != 2 or logits.shape[1] != len(self.model.labels):
-            raise Refused(f"the graph answers {list(logits.shape)}, but there are {len(self.model.labels)} labels")
+        if logits.ndim != 2 or len(logits) != len(feed["input_ids"]):
+            raise Refused(f"the graph answers {list(logits.shape)}, where scores for each text are expected")
         return logits
 
     def probabilities(self, rows: list[Row], batch: int) -> numpy.ndarray:
         """Softmax of the logits in float64, of batches in the order of the list."""
         logits = numpy.concatenate([self.run(self.feed(rows[start:start + batch]))
                                     for start in range(0, len(rows), batch)])
+        if logits.shape[1] != len(self.model.labels):
+            raise Refused(f"the graph gives {logits.shape[1]} scores for {len(self.model.labels)} labels")
         weights = numpy.exp(logits.astype(numpy.float64) - logits.max(axis=1, keepdims=True))
         return weights / weights.sum(axis=1, keepdims=True)
 

@@ -6,10 +6,11 @@ kept for a model only if the model gives the intended answer clearly, so that sm
 
 import re
 
+from tools.golden import single
+
 from .data import Banking77
 from .runtime import Model
 
-CLEAR_MARGIN = 0.1
 FEWEST = 25
 
 # The first one is the example in the project's documentation, and both models must answer it.
@@ -86,8 +87,7 @@ def examples(model: Model, data: Banking77) -> list[dict]:
     for label, text in TEXTS:
         if words(text) in known:
             raise SystemExit(f"not our own words, but the data set's: {text}")
-        scores = model.probabilities([text])[0]
-        second, first = scores.argsort()[-2:]
-        if model.intents[first] == label and scores[first] - scores[second] > CLEAR_MARGIN:
-            kept.append({"text": text, "label": label, "scores": {label: round(float(scores[first]), 6)}})
+        example = single(text, model.probabilities([text])[0], model.intents)
+        if example is not None and example["label"] == label:
+            kept.append(example)
     return kept

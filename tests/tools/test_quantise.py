@@ -76,7 +76,7 @@ class Quantised(unittest.TestCase):
         self.assertTrue((found[..., 3] == 0).all() and numpy.isfinite(found).all())
 
     def test_small_product_alone_is_refused(self) -> None:
-        with self.assertRaisesRegex(Refused, "can be quantised"):
+        with self.assertRaisesRegex(Refused, "large enough to be quantised"):
             self.kinds([helper.make_node("MatMul", ["r", "w"], ["y"])], [weights("w", WIDTH, 4)])
         self.assertFalse((self.folder / "q").exists())
 

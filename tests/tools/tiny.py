@@ -1,0 +1,26 @@
+"""Small models with random weights, as their authors have them."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "models"), str(ROOT / "tests/parity")]
+
+from architectures import KINDS, build  # noqa: E402
+from texts import corpus  # noqa: E402
+
+COLOURS = {0: "red", 1: "green", 2: "blue"}
+# One letter each up to far more than the model takes.
+TEXTS = ["x", "Where is my new card?", "Ich hätte gern zwei Brötchen, bitte!", "この映画は本当に素晴らしかったです。",
+         "👩‍👩‍👧‍👦 loved it", "e\u0301 combining", "word " * 90, *(f"word number {number}" for number in range(30))]
+
+
+def trained(folder: Path, labels: dict[int, str] | None = None, kind: str = "Bert", width: int | None = None,
+            **settings) -> Path:
+    """Writes the model into the folder, which it returns. `width` is that of its wide layers."""
+    made = next(one for one in KINDS if one.name == kind)
+    if width is not None:
+        made = dataclasses.replace(made, settings={**made.settings, "intermediate_size": width})
+    build(made, corpus(), folder, labels or COLOURS, **settings)
+    return folder
