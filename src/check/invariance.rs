@@ -81,13 +81,15 @@ impl Invariance {
         let (pipeline, session) = (opened.model.pipeline(), opened.session.as_mut());
         let batch = pipeline.batch(run.iter().map(|(_, encoded, _)| *encoded));
         let scores = session.run(&batch, Instant::now() + LONGEST_CHECK).map_err(|error| error.to_string())?;
-        if (scores.values.nrows(), scores.chosen.len()) != (run.len(), run.len()) {
+        if scores.values.nrows() != run.len() {
             return Err(format!("it gave {} rows of scores for {} texts", scores.values.nrows(), run.len()));
         }
+        // A graph that chooses none leaves this empty.
+        let chosen = scores.chosen.iter().copied().chain(std::iter::repeat(None));
         self.texts += run.len();
         self.most_texts = self.most_texts.max(run.len());
-        for (((number, encoded, alone), row), chosen) in run.iter().zip(scores.values.rows()).zip(&scores.chosen) {
-            let together = pipeline.decide(encoded, vec![row.to_vec()], *chosen).map_err(|error| error.to_string())?;
+        for (((number, encoded, alone), row), chosen) in run.iter().zip(scores.values.rows()).zip(chosen) {
+            let together = pipeline.decide(encoded, vec![row.to_vec()], chosen).map_err(|error| error.to_string())?;
             let Ok(alone) = &alone.outcome else { continue };
             let difference = distance(alone, &together, there).unwrap_or_default();
             self.largest_score_difference = self.largest_score_difference.max(difference);
