@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use args::{Args, LogFormat, Markup, OnOverflow, Scheduler, TextDefaults};
+pub use args::{Args, LogFormat, Markup, OnOverflow, Scheduler, ServerTiming, TextDefaults};
 
 /// Exit code for a configuration that cannot work (`EX_USAGE` of sysexits).
 pub const EXIT_CONFIGURATION: u8 = 64;
@@ -177,6 +177,8 @@ pub struct Settings {
     pub texts: TextDefaults,
     /// File of the receipt keys.
     pub receipt_keys: PathBuf,
+    /// Who is told where the time of a request went.
+    pub server_timing: ServerTiming,
     /// Log filter.
     pub log: String,
     /// Log format.
@@ -282,6 +284,7 @@ impl Settings {
             drain_delay: args.drain_delay,
             grace: args.grace,
             texts: TextDefaults { on_overflow: args.on_overflow, markup: args.markup },
+            server_timing: args.server_timing,
             log: args.log,
             log_format: args.log_format,
         })

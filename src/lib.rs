@@ -77,6 +77,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use config::{Scheduler, Settings};
 use engine::Engine;
@@ -96,7 +97,7 @@ use http::body::BodyMemory;
 use http::connection::Front;
 use http::rate_limit::RateLimits;
 use http::serve::{End, Ended, serve};
-use http::standstill::{BEAT, Standstill};
+use http::standstill::{self, BEAT, Standstill};
 use http::tls::{self, Tls};
 pub use listeners::Listeners;
 use metrics::Metrics;
@@ -183,6 +184,7 @@ impl Server {
             patience: settings.patience,
             metrics: Arc::clone(&metrics),
             draining: AtomicBool::new(false),
+            server_timing: settings.server_timing,
             standstill: Standstill::default(),
         };
         let host = host(settings, runtime, metrics)?;
@@ -231,6 +233,7 @@ impl Server {
                 Err(_) => std::future::pending().await,
             }
         };
+        let _lag = AbortOnDropHandle::new(tokio::spawn(standstill::watch_lag(Arc::clone(&self.app.metrics))));
         let front = Front::new("data", http::router(Arc::clone(&self.app)), &self.app, self.tls);
         let connections = descriptors::make_room(self.app.limits.max_connections);
         let stop = CancellationToken::new();

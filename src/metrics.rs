@@ -1,14 +1,24 @@
 //! Every metric: its name, its labels, its buckets, and one function per event.
+//!
+//! - [`requests`]: requests and connections
+//! - [`model`]: texts and runs of a model version
+//! - [`machine`]: the process, the system, its GPUs
+//!
+//! No label has a value that a client chose.
 
+pub mod machine;
 pub mod model;
+pub mod requests;
 
-use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGauge, Registry, TextEncoder, histogram_opts, opts};
+use std::time::Duration;
 
+use parking_lot::Mutex;
+use prometheus::core::Collector;
+use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGauge, Registry, TextEncoder, opts};
+
+pub use machine::Machine;
 use model::{ModelMetrics, ModelVectors};
-
-/// Seconds; from a cheap model's answer to the longest deadline.
-const LATENCY_BUCKETS: [f64; 14] =
-    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+pub use requests::{Outcome, RequestMetrics};
 
 /// Why texts were refused or given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,22 +61,55 @@ pub enum PanicPlace {
     Worker,
 }
 
+/// One model version at this moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VersionNow {
+    /// Name of the model.
+    pub model: String,
+    /// The version.
+    pub version: String,
+    /// `loading`, `ready` or `failed`.
+    pub state: &'static str,
+    /// It answers requests that name no version.
+    pub active: bool,
+    /// Texts in its queue.
+    pub waiting: usize,
+    /// How long the oldest of them has been there.
+    pub oldest: Duration,
+    /// When a text that came now would be answered.
+    pub wait: Duration,
+}
+
 /// All metrics of a server.
 #[derive(Debug)]
 pub struct Metrics {
+    /// Requests and connections.
+    pub http: RequestMetrics,
+    /// The process, the system, its GPUs.
+    pub machine: Machine,
     registry: Registry,
-    requests: IntCounterVec,
-    request_seconds: HistogramVec,
-    in_flight: IntGauge,
-    predictions: IntCounterVec,
+    models: ModelVectors,
     cache_lookups: IntCounterVec,
     cache_bytes: IntGauge,
     cache_entries: IntGauge,
-    refused: IntCounterVec,
     panics: IntCounterVec,
-    connections: IntGauge,
-    cut_off: IntCounterVec,
-    models: ModelVectors,
+    now: Mutex<Now>,
+}
+
+/// What is true at the moment of a scrape only.
+#[derive(Debug)]
+struct Now {
+    state: GaugeVec,
+    active: GaugeVec,
+    queued: GaugeVec,
+    oldest: GaugeVec,
+    wait: GaugeVec,
+}
+
+/// A metric that is in the registry.
+fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> Result<M, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
 }
 
 impl Metrics {
@@ -76,33 +119,17 @@ impl Metrics {
     /// If two metrics have one name.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let counter = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
-            let metric = IntCounterVec::new(opts!(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            registered(&registry, IntCounterVec::new(opts!(name, help), labels)?)
         };
-        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
-            let metric = IntGauge::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let request_seconds = HistogramVec::new(
-            histogram_opts!(
-                "predictd_http_request_seconds",
-                "Time from the request's head to the answer's head.",
-                LATENCY_BUCKETS.to_vec()
-            ),
-            &["route", "method", "status"],
-        )?;
-        registry.register(Box::new(request_seconds.clone()))?;
+        let gauge = |name: &str, help: &str| registered(&registry, IntGauge::new(name, help)?);
+        let build = GaugeVec::new(opts!("predictd_build_info", "1; the server's version is a label."), &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        registry.register(Box::new(build))?;
         Ok(Self {
-            requests: counter("predictd_http_requests_total", "Requests answered.", &["route", "method", "status"])?,
-            in_flight: gauge("predictd_http_requests_in_flight", "Requests being answered.")?,
-            predictions: counter(
-                "predictd_predictions_total",
-                "Texts answered by a model, now or from the cache.",
-                &["model", "version"],
-            )?,
+            http: RequestMetrics::new(&registry)?,
+            machine: Machine::new(&registry)?,
+            models: ModelVectors::new(&registry)?,
             cache_lookups: counter(
                 "predictd_cache_lookups_total",
                 "Texts looked up in the result cache: their answer was there (hit), the same text was being run (joined), or neither (miss). The hit ratio is hit / all.",
@@ -110,43 +137,10 @@ impl Metrics {
             )?,
             cache_bytes: gauge("predictd_cache_bytes", "Bytes of answers in the result cache.")?,
             cache_entries: gauge("predictd_cache_entries", "Answers in the result cache.")?,
-            refused: counter(
-                "predictd_refused_total",
-                "Requests refused, and texts given up, by reason.",
-                &["reason"],
-            )?,
             panics: counter("predictd_panics_total", "Panics caught, by place.", &["place"])?,
-            connections: gauge("predictd_connections", "Open client connections.")?,
-            cut_off: counter(
-                "predictd_connections_cut_off_total",
-                "Connections ended because their client took too long, by what for.",
-                &["waiting_for"],
-            )?,
-            models: ModelVectors::new(&registry)?,
-            request_seconds,
+            now: Mutex::new(Now::new(&registry)?),
             registry,
         })
-    }
-
-    /// A request came in.
-    pub fn request_started(&self) {
-        self.in_flight.inc();
-    }
-
-    /// A request was answered. `route` is a route's pattern, never a path that a client chose.
-    pub fn request_answered(&self, route: &str, method: &str, status: &str, seconds: f64) {
-        self.requests.with_label_values(&[route, method, status]).inc();
-        self.request_seconds.with_label_values(&[route, method, status]).observe(seconds);
-    }
-
-    /// A request is over: answered, or left by its client.
-    pub fn request_ended(&self) {
-        self.in_flight.dec();
-    }
-
-    /// A model answered `texts` texts.
-    pub fn predicted(&self, model: &str, version: &str, texts: u64) {
-        self.predictions.with_label_values(&[model, version]).inc_by(texts);
     }
 
     /// The metrics of one model version.
@@ -168,18 +162,6 @@ impl Metrics {
         self.cache_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
     }
 
-    /// A request was refused, or a text given up.
-    pub fn refused(&self, reason: Refused) {
-        let reason = match reason {
-            Refused::Overloaded => "overloaded",
-            Refused::Deadline => "deadline",
-            Refused::Rate => "rate",
-            Refused::Key => "key",
-            Refused::Cancelled => "cancelled",
-        };
-        self.refused.with_label_values(&[reason]).inc();
-    }
-
     /// A panic was caught.
     pub fn panicked(&self, place: PanicPlace) {
         self.panics.with_label_values(&[place_name(place)]).inc();
@@ -191,42 +173,60 @@ impl Metrics {
         self.panics.with_label_values(&[place_name(place)]).get()
     }
 
-    /// A client connected.
-    pub fn connected(&self) {
-        self.connections.inc();
-    }
-
-    /// A client's connection ended.
-    pub fn disconnected(&self) {
-        self.connections.dec();
-    }
-
-    /// Open client connections.
-    #[must_use]
-    pub fn connections(&self) -> i64 {
-        self.connections.get()
-    }
-
-    /// A client took too long.
-    pub fn cut_off(&self, why: CutOff) {
-        let waiting_for = match why {
-            CutOff::Handshake => "handshake",
-            CutOff::Head => "head",
-            CutOff::Body => "body",
-            CutOff::Write => "write",
-            CutOff::KeepAlive => "keep_alive",
-        };
-        self.cut_off.with_label_values(&[waiting_for]).inc();
-    }
-
-    /// All metrics in Prometheus' text format.
+    /// All metrics in Prometheus' text format, with the state of all versions.
     ///
     /// # Errors
     /// If a metric cannot be written down.
-    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+    pub fn render(&self, versions: &[VersionNow]) -> Result<Vec<u8>, prometheus::Error> {
+        self.machine.refresh();
+        // One scrape at a time: another would find half of what is put down here.
+        let now = self.now.lock();
+        now.put(versions);
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+}
+
+impl Now {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge =
+            |name: &str, help: &str, labels: &[&str]| registered(registry, GaugeVec::new(opts!(name, help), labels)?);
+        let labels = ["model", "version"];
+        Ok(Self {
+            state: gauge(
+                "predictd_model_state",
+                "1 for the state that the version is in.",
+                &["model", "version", "state"],
+            )?,
+            active: gauge(
+                "predictd_active_version",
+                "1 for the version that answers requests that name none.",
+                &labels,
+            )?,
+            queued: gauge("predictd_queue_texts", "Texts that wait for a run.", &labels)?,
+            oldest: gauge("predictd_queue_oldest_seconds", "How long the oldest of them has waited.", &labels)?,
+            wait: gauge("predictd_expected_wait_seconds", "When a text that came now would begin to be run.", &labels)?,
+        })
+    }
+
+    /// Forgets what was true at the last scrape.
+    fn put(&self, versions: &[VersionNow]) {
+        let Self { state, active, queued, oldest, wait } = self;
+        [state, active, queued, oldest, wait].into_iter().for_each(GaugeVec::reset);
+        for version in versions {
+            let names = [version.model.as_str(), version.version.as_str()];
+            state.with_label_values(&[names[0], names[1], version.state]).set(1.0);
+            if version.active {
+                active.with_label_values(&names).set(1.0);
+            }
+            if version.state == "ready" {
+                #[expect(clippy::cast_precision_loss, reason = "a small number")]
+                queued.with_label_values(&names).set(version.waiting as f64);
+                oldest.with_label_values(&names).set(version.oldest.as_secs_f64());
+                wait.with_label_values(&names).set(version.wait.as_secs_f64());
+            }
+        }
     }
 }
 

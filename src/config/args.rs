@@ -33,6 +33,29 @@ pub enum Markup {
     Reject,
 }
 
+/// Who is told where the time of a request went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ServerTiming {
+    /// Nobody.
+    Off,
+    /// Who asks for it.
+    OnRequest,
+    /// Everybody.
+    Always,
+}
+
+impl ServerTiming {
+    /// True for a client that asks for it, or does not.
+    #[must_use]
+    pub fn is_wanted(self, asked: bool) -> bool {
+        match self {
+            Self::Off => false,
+            Self::OnRequest => asked,
+            Self::Always => true,
+        }
+    }
+}
+
 /// What is done with texts where a model does not say otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextDefaults {
@@ -266,6 +289,10 @@ pub struct Args {
     /// File of the keys that seal prediction ids [default: receipt.keys in the data directory].
     #[arg(long, env = "PREDICTD_RECEIPT_KEYS", value_name = "FILE", value_parser = path_or_empty())]
     pub receipt_keys: Option<PathBuf>,
+
+    /// Who is told where the time of a request went, in a Server-Timing header: off, on-request (who sends a Server-Timing header), always.
+    #[arg(long, env = "PREDICTD_SERVER_TIMING", default_value = "on-request", value_name = "WHO")]
+    pub server_timing: ServerTiming,
 
     /// What to log: error, warn, info, debug, trace, or a filter such as predictd=debug.
     #[arg(long, env = "PREDICTD_LOG", default_value = "info", value_name = "FILTER")]

@@ -170,12 +170,13 @@ fn allocated(bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::spent::Spent;
     use crate::text::heads::Decision;
 
     fn answer(labels: usize) -> Arc<Answer> {
         let scores = vec![0.5; labels];
         let decision = Decision { outcome: Outcome::Label(0), probabilities: scores.clone(), raw: scores };
-        Arc::new(Answer { decision, tokens: 1, truncated: false })
+        Arc::new(Answer { decision, tokens: 1, truncated: false, spent: Spent::default() })
     }
 
     #[test]

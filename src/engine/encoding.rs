@@ -66,7 +66,8 @@ impl Shop {
                     let alone = self.alone(&encoded);
                     let entered = self.load.enter(alone);
                     let Order { lead, due, reply, permit, .. } = order;
-                    jobs.push(Job { request: Arc::clone(request), encoded, alone, due, reply, permit, entered, lead });
+                    let (request, ready) = (Arc::clone(request), Instant::now());
+                    jobs.push(Job { request, encoded, alone, due, reply, ready, permit, entered, lead });
                 }
                 Err(error) => {
                     drop((order.permit, order.entered));

@@ -87,6 +87,7 @@ impl Model {
     }
 
     fn load_unguarded(source: &ModelSource, host: &Host) -> Result<Self, ManifestError> {
+        let begun = Instant::now();
         let mut manifest = Manifest::read(&source.directory)?;
         let mut graph = host.runtime.open(&mut manifest)?;
         let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), host.texts)?;
@@ -97,6 +98,7 @@ impl Model {
         let mut sessions = (0..count).map(|_| graph.session()).collect::<Result<Vec<_>, _>>()?;
         let first =
             sessions.first_mut().ok_or_else(|| ManifestError::new(&manifest.graph_name, "no session could be made"))?;
+        let opened = Instant::now();
         check_golden(&pipeline, first.as_mut(), host.longest_check)?;
         let error = |reason: String| ManifestError::new(&manifest.graph_name, reason);
         let failed = |reason: String| error(format!("the warm-up failed: {reason}"));
@@ -117,6 +119,7 @@ impl Model {
         });
         let why_alone = if alone { Some("the graph scales by the whole batch") } else { measured.why_alone };
         report(&shop, &measured, inline_bytes);
+        let warm_up_took = opened.elapsed();
         let mut inline = Vec::new();
         if measured.short_text <= CHEAP_RUN {
             for _ in 0..count {
@@ -140,6 +143,7 @@ impl Model {
         if workers.is_err() {
             shop.queue.close();
         }
+        shop.metrics.loaded(begun.elapsed(), warm_up_took);
         Ok(Self {
             name: source.name.clone(),
             version: source.version.clone(),

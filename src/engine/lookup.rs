@@ -67,7 +67,7 @@ impl Lookup {
                     }
                 }
             };
-            lookup.answers.push(known.map(|answer| Ok(answer.as_ref().clone())));
+            lookup.answers.push(known.map(|answer| Ok(answer.kept())));
         }
         lookup
     }
@@ -165,11 +165,11 @@ impl Follower {
         let Self { cache, index, input, key, mut joined } = self;
         let lead = loop {
             match joined.end().await {
-                End::Answered(answer) => return Ok((index, Ok(answer.as_ref().clone()))),
+                End::Answered(answer) => return Ok((index, Ok(answer.kept()))),
                 // Side by side: if each were the lead of the rest, the last would wait for all their failures.
                 End::Failed => break cache.keeper(key),
                 End::Left => match cache.claim(key, deadline) {
-                    Claim::Known(answer) => return Ok((index, Ok(answer.as_ref().clone()))),
+                    Claim::Known(answer) => return Ok((index, Ok(answer.kept()))),
                     Claim::Join(next) => joined = next,
                     Claim::Lead(lead) => break lead,
                 },

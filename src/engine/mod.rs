@@ -11,6 +11,7 @@
 //! - [`worker`]: the thread that owns a session; [`recycling`]: its next one
 //! - [`cache`]: answers given before, and texts that several clients wait for
 //! - [`lookup`]: a request's texts against the cache
+//! - [`spent`]: where the time of a text went
 //!
 //! One permit per text, held from admission to reply, bounds everything behind it: a queue
 //! cannot be full, so pushing to it cannot fail.
@@ -28,6 +29,7 @@ pub mod model;
 pub mod queue;
 pub mod recycling;
 pub mod session;
+pub mod spent;
 pub mod worker;
 
 use std::sync::Arc;
@@ -44,6 +46,7 @@ use crate::text::tokenizer::TokenizeError;
 use cache::Cache;
 use lookup::{CacheUse, Lookup};
 use model::Model;
+use spent::Spent;
 
 /// The answer to one text.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +57,16 @@ pub struct Answer {
     pub tokens: usize,
     /// True if part of the text was cut off.
     pub truncated: bool,
+    /// Where its time went.
+    pub spent: Spent,
+}
+
+impl Answer {
+    /// As somebody gets it who did not wait for its run.
+    #[must_use]
+    pub fn kept(&self) -> Self {
+        Self { spent: Spent::default(), ..self.clone() }
+    }
 }
 
 /// Why one text got no answer. The other texts of its request are not concerned.
@@ -71,6 +84,20 @@ pub enum TextError {
     /// Its time ran out, while it waited or while it was run.
     #[error("the time for the text was over")]
     DeadlineExceeded,
+}
+
+impl TextError {
+    /// A word for it, as metrics have it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Tokenize(TokenizeError::TooLong { .. }) => "too-long",
+            Self::Tokenize(_) => "tokenizer-failed",
+            Self::InferenceFailed => "inference-failed",
+            Self::OutputInvalid(_) => "output-invalid",
+            Self::DeadlineExceeded => "deadline",
+        }
+    }
 }
 
 /// Why a whole request got no answer.
@@ -118,7 +145,7 @@ struct Left<'a> {
 impl Drop for Left<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            self.metrics.refused(Refused::Cancelled);
+            self.metrics.http.refused(Refused::Cancelled);
         }
     }
 }
@@ -200,7 +227,7 @@ impl Engine {
     ) -> Result<Vec<Result<Answer, TextError>>, Refusal> {
         if Instant::now() >= deadline {
             // A cheap model would run the text before anybody looks at the clock.
-            self.metrics.refused(Refused::Deadline);
+            self.metrics.http.refused(Refused::Deadline);
             return Err(Refusal::DeadlineExceeded);
         }
         let cache = self.cache.as_ref().filter(|_| self.caches(model));
@@ -220,10 +247,15 @@ impl Engine {
             () = self.given_up.cancelled() => Ok(Err(Refusal::Closed)),
         };
         left.answered = true;
-        answers.unwrap_or_else(|_| {
-            self.metrics.refused(Refused::Deadline);
-            Err(Refusal::DeadlineExceeded)
-        })
+        let Ok(answers) = answers else {
+            self.metrics.http.refused(Refused::Deadline);
+            return Err(Refusal::DeadlineExceeded);
+        };
+        let answers = answers?;
+        for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+            model.metrics().failed(error.kind());
+        }
+        Ok(answers)
     }
 
     /// Refuses everything that is not answered yet, and everything that comes: the server ends.
@@ -259,7 +291,7 @@ impl Engine {
     }
 
     fn refused(&self, reason: Refused, refusal: Refusal) -> Refusal {
-        self.metrics.refused(reason);
+        self.metrics.http.refused(reason);
         refusal
     }
 }

@@ -17,6 +17,7 @@ use super::queue::{Place, Request};
 use super::session::{RunError, Session};
 use super::worker::{Fault, SharedSession, Shop};
 use super::{Answer, Refusal, TextError};
+use crate::metrics::model::ModelMetrics;
 use crate::text::input::Input;
 use crate::text::pipeline::Pipeline;
 use crate::text::tensors::Shape;
@@ -163,6 +164,18 @@ impl Model {
         self.forecast.time_for(&self.shop.load, work, count)
     }
 
+    /// Where its texts and runs are counted.
+    #[must_use]
+    pub fn metrics(&self) -> &ModelMetrics {
+        &self.shop.metrics
+    }
+
+    /// For how long the oldest text has waited for a worker.
+    #[must_use]
+    pub fn oldest(&self) -> Duration {
+        self.shop.queue.oldest()
+    }
+
     /// Texts that wait for a worker.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -256,20 +269,20 @@ impl Model {
             let Some(fit) = self.shop.fit(inputs.clone())?.pop() else { return Ok(Idle::Busy(inputs, leads)) };
             let _entered = self.shop.load.enter(estimate);
             turn.begins(self.shop.load_number, estimate);
+            let start = Instant::now();
             let run = || {
                 self.shop.encode_one(fit).and_then(|encoded| {
+                    let tokenised = Instant::now();
                     let until = deadline.min(Instant::now() + NOT_CHEAP);
                     match self.shop.try_score(session.as_mut(), &encoded, until) {
                         Err(Fault::Run(RunError::Interrupted)) if Instant::now() < deadline => Ok(None),
                         Err(fault) => Err(self.shop.told(fault)),
-                        Ok(decision) => {
-                            Ok(Some(Answer { decision, tokens: encoded.tokens, truncated: encoded.truncated }))
-                        }
+                        Ok(decision) => Ok(Some(self.shop.ran_here(&encoded, decision, start, tokenised))),
                     }
                 })
             };
             // With one client there is nobody to wait, and the hand-over costs a fiftieth of a run of MiniLM.
-            let answer = if self.shop.shared.connections() > 1 { holding_thread(run) } else { run() };
+            let answer = if self.shop.shared.http.connections() > 1 { holding_thread(run) } else { run() };
             let Some(answer) = answer.transpose() else {
                 self.take_detour();
                 return Ok(Idle::Busy(inputs, leads));
@@ -323,13 +336,14 @@ impl Model {
 
     /// The cheap way: tokenise and run on this thread.
     fn answer_here(&self, session: &mut dyn Session, input: Input, deadline: Instant) -> Result<Answer, TextError> {
-        let encoded = self.shop.encode_one(input)?;
         let start = Instant::now();
-        let decision = self.shop.score(session, &encoded, deadline.min(start + LONGEST_INLINE));
-        if start.elapsed() >= NOT_CHEAP {
+        let encoded = self.shop.encode_one(input)?;
+        let tokenised = Instant::now();
+        let decision = self.shop.score(session, &encoded, deadline.min(tokenised + LONGEST_INLINE));
+        if tokenised.elapsed() >= NOT_CHEAP {
             self.take_detour();
         }
-        Ok(Answer { decision: decision?, tokens: encoded.tokens, truncated: encoded.truncated })
+        Ok(self.shop.ran_here(&encoded, decision?, start, tokenised))
     }
 
     /// Ends the workers after what they have, and waits for them until `deadline`.

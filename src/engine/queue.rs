@@ -59,6 +59,8 @@ pub struct Job {
     pub due: Instant,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<Answer, TextError>>,
+    /// When it was tokenised.
+    pub ready: Instant,
     /// Its share of the engine's bound; given back when the job is dropped.
     pub permit: OwnedSemaphorePermit,
     /// Its share of the model's work.
@@ -68,17 +70,15 @@ pub struct Job {
 }
 
 impl Job {
-    /// Answers the caller and gives the permit back.
-    ///
-    /// # Errors
-    /// The answer, if the caller had left.
-    pub fn answer(self, answer: Result<Answer, TextError>) -> Result<(), Result<Answer, TextError>> {
+    /// Answers the caller and gives the permit back. False if the caller had left.
+    #[must_use]
+    pub fn answer(self, answer: Result<Answer, TextError>) -> bool {
         // The permit goes first: a caller that sees its answer may send the next request at once.
         drop((self.permit, self.entered));
         if let Some(lead) = self.lead {
             lead.done(&answer);
         }
-        self.reply.send(answer)
+        self.reply.send(answer).is_ok()
     }
 }
 
@@ -270,6 +270,13 @@ impl Queue {
         woken.extend(state.express.take().map(|waiting| waiting.thread));
         drop(state);
         woken.iter().for_each(Thread::unpark);
+    }
+
+    /// For how long the oldest text has waited.
+    #[must_use]
+    pub fn oldest(&self) -> Duration {
+        let state = self.state.lock();
+        state.jobs.values().map(|job| job.ready.elapsed()).max().unwrap_or_default()
     }
 
     /// Texts that wait.

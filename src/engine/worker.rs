@@ -12,6 +12,7 @@ use super::gate::Gate;
 use super::queue::{Job, Queue, Taken};
 use super::recycling::Spare;
 use super::session::{RunError, Scores, Session, timed};
+use super::spent::Spent;
 use super::{Answer, TextError};
 use crate::metrics::model::ModelMetrics;
 use crate::metrics::{Metrics, PanicPlace, Refused};
@@ -98,18 +99,36 @@ impl Shop {
     /// Runs texts and answers their callers. `ran` is called in between.
     fn work_off(&self, session: &mut dyn Session, taken: Taken, ran: impl FnOnce()) {
         for job in taken.expired {
-            self.shared.refused(Refused::Deadline);
+            self.shared.http.refused(Refused::Deadline);
             // The caller's own clock may have told it first.
-            job.answer(Err(TextError::DeadlineExceeded)).ok();
+            _ = job.answer(Err(TextError::DeadlineExceeded));
         }
+        let start = Instant::now();
         let decisions = self.serve(session, &taken.jobs);
+        let run = start.elapsed();
         ran();
+        let run_texts = taken.jobs.len();
+        if run_texts > 0 {
+            self.metrics.worked(run);
+        }
         for (job, decision) in taken.jobs.into_iter().zip(decisions) {
             let (tokens, truncated) = (job.encoded.tokens, job.encoded.truncated);
-            if job.answer(decision.map(|decision| Answer { decision, tokens, truncated })).is_err() {
+            let tokenise = job.ready.saturating_duration_since(job.request.arrived);
+            let spent = Spent { tokenise, queue: start.saturating_duration_since(job.ready), run, run_texts };
+            self.metrics.waited(spent.tokenise, spent.queue);
+            if !job.answer(decision.map(|decision| Answer { decision, tokens, truncated, spent })) {
                 self.metrics.wasted();
             }
         }
+    }
+
+    /// The answer to a text that was run on its caller's thread.
+    pub(super) fn ran_here(&self, encoded: &Encoded, decision: Decision, start: Instant, tokenised: Instant) -> Answer {
+        let (tokenise, run) = (tokenised.saturating_duration_since(start), tokenised.elapsed());
+        let spent = Spent { tokenise, queue: Duration::ZERO, run, run_texts: 1 };
+        self.metrics.worked(run);
+        self.metrics.waited(spent.tokenise, spent.queue);
+        Answer { decision, tokens: encoded.tokens, truncated: encoded.truncated, spent }
     }
 
     /// How long the run of these texts will take, as runs are just now.
@@ -126,10 +145,6 @@ impl Shop {
 
     /// Runs texts together; if that fails, each by itself, so that a text's fault is its own.
     fn serve(&self, session: &mut dyn Session, jobs: &[Job]) -> Vec<Result<Decision, TextError>> {
-        let now = Instant::now();
-        for job in jobs {
-            self.metrics.waited(now.saturating_duration_since(job.request.arrived));
-        }
         let mut failure = None;
         if let [_, _, ..] = jobs {
             match self.score_together(session, jobs) {
@@ -251,6 +266,7 @@ impl Shop {
         let (scores, took) = timed(session.runs_here(), || session.run(batch, deadline));
         let scores = scores?;
         let (shape, tokens) = (batch.shape(), batch.tokens());
+        self.metrics.cost_was(took.busy, self.load.predicted(shape));
         if let Some(cost) = self.load.ran(&Ran { shape, alone, took }) {
             self.metrics.costs(cost.parts());
         }
@@ -261,7 +277,7 @@ impl Shop {
     fn failed(&self, error: &RunError) -> TextError {
         if *error == RunError::Interrupted {
             tracing::warn!(model = self.label, "a text was given up during its run: its time was over");
-            self.shared.refused(Refused::Deadline);
+            self.shared.http.refused(Refused::Deadline);
             return TextError::DeadlineExceeded;
         }
         tracing::error!(model = self.label, %error, "the model failed on a text");

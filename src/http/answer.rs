@@ -108,6 +108,7 @@ pub struct ModelName {
 /// with a model that was checked when it was loaded.
 pub fn prediction(app: &App, model: &Model, answer: &Answer, view: View<'_>) -> Result<Prediction, ApiError> {
     let labels = view.labels.unwrap_or_else(|| model.pipeline().labels());
+    count(model, answer, view.labels.is_some());
     let missing = || ApiError::new(super::error::Code::Internal, "The model's labels do not fit its scores.");
     let label = |index: &usize| labels.get(*index).cloned().ok_or_else(missing);
     let scores = answer.decision.scores(view.raw_scores);
@@ -147,6 +148,45 @@ pub fn prediction(app: &App, model: &Model, answer: &Answer, view: View<'_>) -> 
         tokens: answer.tokens,
         truncated: answer.truncated,
     })
+}
+
+/// Counts what was answered.
+fn count(model: &Model, answer: &Answer, labels_of_request: bool) {
+    let (metrics, labels) = (model.metrics(), model.pipeline().labels());
+    metrics.predicted(answer.tokens);
+    let label = |place: usize| match labels.get(place) {
+        _ if labels_of_request => metrics.answered_label_of_request(),
+        Some(label) => metrics.answered_label(place, label),
+        None => {}
+    };
+    let confident = |probability: Option<f32>| {
+        if let Some(probability) = probability {
+            metrics.was_confident(probability);
+        }
+    };
+    let probability = |place: usize| answer.decision.probabilities.get(place).copied();
+    match &answer.decision.outcome {
+        Outcome::Label(place) => {
+            label(*place);
+            confident(probability(*place));
+        }
+        Outcome::Labels(places) => {
+            for place in places {
+                label(*place);
+            }
+            confident(places.iter().filter_map(|place| probability(*place)).reduce(f32::max));
+        }
+        Outcome::Score(_) => {}
+        Outcome::Entities(found) => {
+            for entity in found {
+                // An entity has its kind, a label without its `B-` or `I-`: its place is that of the first such label.
+                let of_kind =
+                    |label: &String| label.split_once('-').map_or(label.as_str(), |(_, kind)| kind) == entity.label;
+                let place = labels.iter().position(|label| *label == entity.label || of_kind(label));
+                metrics.answered_label(place.unwrap_or(usize::MAX), &entity.label);
+            }
+        }
+    }
 }
 
 impl From<Entity> for FoundEntity {

@@ -152,7 +152,7 @@ pub async fn admit(State((app, scope)): State<(Arc<App>, Scope)>, mut request: R
 }
 
 fn refuse(app: &App, denied: Denied, scope: Scope, address: IpAddr) -> ApiError {
-    app.metrics.refused(Refused::Key);
+    app.metrics.http.refused(Refused::Key);
     if denied == Denied::OtherScope {
         return ApiError::new(Code::Forbidden, format!("This needs a key with the scope `{}`.", scope.name()));
     }

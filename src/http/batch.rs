@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::{Validate, ValidateArgs, ValidationError};
@@ -18,6 +18,7 @@ use super::deadline::Deadline;
 use super::error::{ApiError, FieldError, Problem};
 use super::json;
 use super::rate_limit;
+use super::story::Story;
 use crate::config::Limits;
 use crate::engine::TextError;
 use crate::text::input::{Input, Pair};
@@ -207,7 +208,7 @@ pub async fn batch_predict(
     CacheControl(cache_use): CacheControl,
     caller: Caller,
     Checked(request, _memory): Checked<BatchRequest>,
-) -> Result<Json<BatchAnswer>, ApiError> {
+) -> Result<(Extension<Story>, Json<BatchAnswer>), ApiError> {
     let BatchRequest { options, bare } = request;
     rate_limit::take_rest(&app, &caller, options.texts.len())?;
     let snapshot = app.registry.snapshot();
@@ -229,8 +230,7 @@ pub async fn batch_predict(
     if answers.contains(&Err(TextError::DeadlineExceeded)) {
         return Err(TextError::DeadlineExceeded.into());
     }
-    let answered = answers.iter().filter(|answer| answer.is_ok()).count();
-    app.metrics.predicted(model.name(), model.version(), answered as u64);
+    let story = Story::of(&model, answers.iter().flatten());
     let view = View {
         labels: None,
         probabilities: options.return_probabilities,
@@ -245,5 +245,6 @@ pub async fn batch_predict(
         };
         BatchItem { text_index, outcome }
     };
-    Ok(Json(BatchAnswer { results: answers.into_iter().enumerate().map(item).collect() }))
+    let results = answers.into_iter().enumerate().map(item).collect();
+    Ok((Extension(story), Json(BatchAnswer { results })))
 }

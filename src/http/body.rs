@@ -49,7 +49,7 @@ pub async fn check_head(State(app): State<Arc<App>>, request: Request, next: Nex
     let may_be_known = app.engine.has_cache() && length.is_some_and(|length| length <= MAY_BE_KNOWN);
     if app.engine.free_permits() == 0 && !may_be_known {
         // Told at once: reading the body would only make both sides wait.
-        app.metrics.refused(Refused::Overloaded);
+        app.metrics.http.refused(Refused::Overloaded);
         return ApiError::from(Refusal::Overloaded).into_response();
     }
     next.run(request).await
@@ -164,7 +164,7 @@ async fn read(mut body: Body, app: &App, memory: &mut Option<OwnedSemaphorePermi
                 return Err(ApiError::new(Code::IncompleteBody, detail));
             }
             Err(_) => {
-                app.metrics.cut_off(CutOff::Body);
+                app.metrics.http.cut_off(CutOff::Body);
                 return Err(too_slow(if pause < end { longest_pause } else { longest }, pause < end));
             }
         };
@@ -175,7 +175,7 @@ async fn read(mut body: Body, app: &App, memory: &mut Option<OwnedSemaphorePermi
         }
         app.body_memory
             .grow(memory, whole.len() + data.len())
-            .inspect_err(|_| app.metrics.refused(Refused::Overloaded))?;
+            .inspect_err(|_| app.metrics.http.refused(Refused::Overloaded))?;
         whole.extend_from_slice(&data);
     }
 }

@@ -60,7 +60,7 @@ struct Counted(Arc<Metrics>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.disconnected();
+        self.0.http.disconnected();
     }
 }
 
@@ -82,7 +82,7 @@ impl Front {
     /// Serves a connection to its end.
     pub async fn serve(self, stream: TcpStream, peer: SocketAddr) {
         let metrics = Arc::clone(&self.app.metrics);
-        metrics.connected();
+        metrics.http.connected();
         let _counted = Counted(Arc::clone(&metrics));
         // Small answers must not wait for an acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
@@ -93,7 +93,7 @@ impl Front {
             Some(tls) => match self.handshake(&tls, stream).await {
                 Ok(stream) => self.talk(stream, peer).await,
                 Err(error) => {
-                    metrics.cut_off(CutOff::Handshake);
+                    metrics.http.cut_off(CutOff::Handshake);
                     tracing::debug!(%error, "a TLS handshake failed");
                     Ok(())
                 }

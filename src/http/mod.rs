@@ -3,7 +3,8 @@
 //! - [`serve`], [`connection`], [`tls`]: listeners and connections
 //! - [`paced`], [`framing`], [`exchange`]: time limits of a connection
 //! - [`mod@routes`]: how routes are listed, each with who may use it
-//! - [`observe`]: request id, metrics, the log line, problem details
+//! - [`observe`]: request id, metrics, the log line, problem details; [`story`]: what handlers tell for it;
+//!   [`refusals`]: how many of them are logged
 //! - [`head`], [`auth`], [`rate_limit`], [`body`]: layers that refuse: head, key, rate, body
 //! - [`client_address`]: whose request it is
 //! - [`json`], [`checks`]: JSON to types, rules for fields
@@ -40,9 +41,11 @@ pub mod paced;
 pub mod predict;
 pub mod probes;
 pub mod rate_limit;
+pub mod refusals;
 pub mod routes;
 pub mod serve;
 pub mod standstill;
+pub mod story;
 pub mod tls;
 pub mod zero_shot;
 
@@ -55,7 +58,7 @@ use ipnet::IpNet;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::routes;
 
-use crate::config::{Limits, Patience};
+use crate::config::{Limits, Patience, ServerTiming};
 use crate::engine::Engine;
 use crate::experiments::receipts::Receipts;
 use crate::keys::Scope;
@@ -93,6 +96,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Set when the server was told to stop: it is not ready any more.
     pub draining: AtomicBool,
+    /// Who is told where the time of a request went.
+    pub server_timing: ServerTiming,
     /// Notices when the process stands still.
     pub standstill: Standstill,
 }

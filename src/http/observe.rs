@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
@@ -15,59 +15,167 @@ use uuid::Uuid;
 
 use super::App;
 use super::error::{ApiError, Code};
-use crate::metrics::{Metrics, PanicPlace};
+use super::refusals::{Refusals, Turn};
+use super::story::Story;
+use crate::metrics::{Metrics, Outcome, PanicPlace};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Routes that are asked every few seconds by those who watch the server.
+const QUIET: [&str; 4] = ["/health", "/livez", "/readyz", "/metrics"];
+/// Under an overload they come by the ten thousand.
+static REFUSALS: Refusals = Refusals::new();
 
 /// Gives the request an id, counts and logs it, and writes its error down.
 pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let start = Instant::now();
-    // Also counts down when the client leaves and this future is dropped.
-    let _in_flight = InFlight::new(&app.metrics);
-    let id = request_id(request.headers().get(&REQUEST_ID));
-    let method = method_name(request.method());
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let about = About {
+        id: request_id(request.headers().get(&REQUEST_ID)),
+        trace: trace_id(request.headers().get(TRACE_PARENT)),
+        method: method_name(request.method()),
+        route: route.as_ref().map_or("unmatched", MatchedPath::as_str),
+        timing: app.server_timing.is_wanted(request.headers().contains_key(SERVER_TIMING)),
+    };
+    // Also tells of a client that leaves, when this future is dropped.
+    let in_flight = InFlight::new(&app.metrics, &about);
     let mut response = next.run(request).await;
     let error = response.extensions_mut().remove::<ApiError>();
-    let status = response.status();
-    let milliseconds = start.elapsed().as_secs_f64() * 1e3;
-    match &error {
-        // Refusals under overload come by the thousand: metrics count them.
-        Some(error) if status == StatusCode::INTERNAL_SERVER_ERROR => {
-            let (kind, detail) = (error.code.kind(), &*error.detail);
-            tracing::warn!(
-                request_id = id,
-                route,
-                status = status.as_u16(),
-                milliseconds,
-                kind,
-                detail,
-                "a request was answered with an error"
-            );
-        }
-        Some(error) => tracing::debug!(
-            request_id = id,
-            route,
-            status = status.as_u16(),
-            milliseconds,
-            kind = error.code.kind(),
-            "a request was refused"
-        ),
-        None => {
-            tracing::debug!(request_id = id, route, status = status.as_u16(), milliseconds, "a request was answered");
-        }
+    let story = response.extensions_mut().remove::<Story>();
+    in_flight.answered(response.status());
+    let took = start.elapsed();
+    app.metrics.http.answered(about.route, about.method, response.status().as_str(), took.as_secs_f64());
+    if let Some(story) = &story {
+        app.metrics.http.overhead(about.route, took.saturating_sub(story.spent.total()).as_secs_f64());
+        let timing = about.timing.then(|| story.server_timing(took.as_secs_f64() * 1e3));
+        timing.flatten().map(|value| response.headers_mut().insert(SERVER_TIMING, value));
     }
+    about.log(response.status(), took, error.as_ref(), story.as_ref());
     if let Some(error) = error {
-        write_problem(&mut response, &error, &id);
+        app.metrics.http.error(about.route, error.code.kind());
+        write_problem(&mut response, &error, &about.id);
     }
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    if let Ok(value) = HeaderValue::from_str(&about.id) {
         response.headers_mut().insert(&REQUEST_ID, value);
     }
-    app.metrics.request_answered(&route, method, status.as_str(), start.elapsed().as_secs_f64());
     response
+}
+
+/// What is known of a request before it is answered.
+struct About<'a> {
+    id: String,
+    /// Of a caller that traces its requests.
+    trace: Option<String>,
+    method: &'static str,
+    /// A route's pattern, never a path that a client chose.
+    route: &'a str,
+    /// The client wants to see where the time goes.
+    timing: bool,
+}
+
+impl About<'_> {
+    /// One line for each request, without anything of its text. Probes that find all well are for those who debug.
+    fn log(&self, status: StatusCode, took: Duration, error: Option<&ApiError>, story: Option<&Story>) {
+        let Self { id, trace, method, route, .. } = self;
+        let (status, milliseconds) = (status.as_u16(), ms(took));
+        let trace_id = trace.as_deref();
+        match (error, story) {
+            // What the server did wrong: all that is known of it.
+            (Some(error), _) if status == 500 => {
+                let (kind, detail) = (error.code.kind(), &*error.detail);
+                tracing::warn!(
+                    request_id = id,
+                    trace_id,
+                    method,
+                    route,
+                    status,
+                    milliseconds,
+                    kind,
+                    detail,
+                    "a request was answered with an error"
+                );
+            }
+            (Some(error), _) => {
+                let kind = error.code.kind();
+                match REFUSALS.take() {
+                    Turn::Line => tracing::info!(
+                        request_id = id,
+                        trace_id,
+                        method,
+                        route,
+                        status,
+                        milliseconds,
+                        kind,
+                        "a request was refused"
+                    ),
+                    Turn::LineAfter(unlogged) => tracing::info!(
+                        request_id = id,
+                        trace_id,
+                        method,
+                        route,
+                        status,
+                        milliseconds,
+                        kind,
+                        unlogged,
+                        "a request was refused; more were than are logged"
+                    ),
+                    Turn::Silent => {}
+                }
+            }
+            (None, Some(story)) => {
+                let Story { model, texts, cached, tokens, spent } = story;
+                let (model, version) = (model.name(), model.version());
+                let (tokenise_ms, queue_ms, run_ms) = (ms(spent.tokenise), ms(spent.queue), ms(spent.run));
+                let run_texts = spent.run_texts;
+                tracing::info!(
+                    request_id = id,
+                    trace_id,
+                    method,
+                    route,
+                    status,
+                    milliseconds,
+                    model,
+                    version,
+                    texts,
+                    cached,
+                    tokens,
+                    run_texts,
+                    tokenise_ms,
+                    queue_ms,
+                    run_ms,
+                    "a request was answered"
+                );
+            }
+            (None, None) if QUIET.contains(route) => {
+                tracing::debug!(
+                    request_id = id,
+                    trace_id,
+                    method,
+                    route,
+                    status,
+                    milliseconds,
+                    "a request was answered"
+                );
+            }
+            (None, None) => {
+                tracing::info!(
+                    request_id = id,
+                    trace_id,
+                    method,
+                    route,
+                    status,
+                    milliseconds,
+                    "a request was answered"
+                );
+            }
+        }
+    }
+}
+
+/// Milliseconds, to the microsecond.
+fn ms(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// Headers that every answer has.
@@ -104,6 +212,19 @@ fn request_id(given: Option<&HeaderValue>) -> String {
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
+/// The trace that a request belongs to (W3C Trace Context): 32 hexadecimal digits.
+fn trace_id(given: Option<&HeaderValue>) -> Option<String> {
+    let mut parts = given?.to_str().ok()?.split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let hexadecimal = |part: &str, digits: usize| {
+        part.len() == digits && part.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let well = hexadecimal(version, 2) && hexadecimal(trace, 32) && hexadecimal(parent, 16) && hexadecimal(flags, 2);
+    let known = well && version != "ff" && (version != "00" || parts.next().is_none());
+    let zeros = |part: &str| part.bytes().all(|c| c == b'0');
+    (known && !zeros(trace) && !zeros(parent)).then(|| trace.to_owned())
+}
+
 /// A bounded set of names for metrics, whatever clients send.
 fn method_name(method: &Method) -> &'static str {
     match *method {
@@ -118,18 +239,33 @@ fn method_name(method: &Method) -> &'static str {
     }
 }
 
-struct InFlight<'a>(&'a Metrics);
+/// A request until it is over.
+struct InFlight<'a> {
+    metrics: &'a Metrics,
+    about: &'a About<'a>,
+    start: Instant,
+    outcome: Outcome,
+}
 
 impl<'a> InFlight<'a> {
-    fn new(metrics: &'a Metrics) -> Self {
-        metrics.request_started();
-        Self(metrics)
+    fn new(metrics: &'a Metrics, about: &'a About<'a>) -> Self {
+        metrics.http.started(about.route);
+        Self { metrics, about, start: Instant::now(), outcome: Outcome::Cancellation }
+    }
+
+    fn answered(mut self, status: StatusCode) {
+        self.outcome = Outcome::of(status.as_u16());
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.request_ended();
+        self.metrics.http.ended(self.about.route, self.outcome);
+        if self.outcome == Outcome::Cancellation {
+            let About { id, trace, method, route, .. } = self.about;
+            let (trace_id, milliseconds) = (trace.as_deref(), ms(self.start.elapsed()));
+            tracing::info!(request_id = id, trace_id, method, route, milliseconds, "a client left before its answer");
+        }
     }
 }
 

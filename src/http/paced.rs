@@ -96,7 +96,7 @@ impl<S> Paced<S> {
     fn give_up_writing(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let deadline = self.write_deadline();
         ready!(self.writing.poll(deadline, cx));
-        self.metrics.cut_off(CutOff::Write);
+        self.metrics.http.cut_off(CutOff::Write);
         Poll::Ready(io::ErrorKind::TimedOut.into())
     }
 }
@@ -111,7 +111,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         }
         let Some((deadline, why)) = this.read_deadline() else { return Poll::Pending };
         ready!(this.reading.poll(deadline, cx));
-        this.metrics.cut_off(why);
+        this.metrics.http.cut_off(why);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use utoipa::ToSchema;
@@ -20,6 +20,7 @@ use super::deadline::Deadline;
 use super::error::{ApiError, Code, Problem};
 use super::json;
 use super::rate_limit;
+use super::story::Story;
 use super::zero_shot::{self, Label, Question};
 use crate::config::Limits;
 use crate::text::input::{Input, Pair};
@@ -141,7 +142,7 @@ pub async fn predict(
     CacheControl(cache_use): CacheControl,
     caller: Caller,
     Checked(request, _memory): Checked<PredictRequest>,
-) -> Result<Json<Prediction>, ApiError> {
+) -> Result<(Extension<Story>, Json<Prediction>), ApiError> {
     let snapshot = app.registry.snapshot();
     let model = Arc::clone(snapshot.resolve(request.model.as_deref(), request.version.as_deref())?);
     let ask = |labels| Question::to(&model, labels, request.hypothesis_template, request.multi_label);
@@ -164,17 +165,17 @@ pub async fn predict(
     let answers = app.engine.predict(&model, inputs, deadline, cache_use).await;
     let answers = answers.map_err(|refusal| ApiError::refused(refusal, pointer))?;
     let mut answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let story = Story { texts: 1, ..Story::of(&model, &answers) };
     let answer = match &question {
         Some(question) => question.answer(&answers),
         None => answers.pop(),
     };
     let answer = answer.ok_or_else(|| ApiError::new(Code::Internal, "The text got no answer."))?;
-    app.metrics.predicted(model.name(), model.version(), 1);
     let view = View {
         labels: question.as_ref().map(|question| question.labels.as_slice()),
         probabilities: request.return_probabilities,
         top_k: request.top_k.map(|k| k as usize),
         raw_scores: request.raw_scores,
     };
-    Ok(Json(prediction(&app, &model, &answer, view)?))
+    Ok((Extension(story), Json(prediction(&app, &model, &answer, view)?)))
 }

@@ -96,7 +96,10 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiErro
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let (bytes, entries) = app.engine.cache_size();
     app.metrics.cached(bytes, entries);
-    let text =
-        app.metrics.render().map_err(|_| ApiError::new(Code::Internal, "The metrics could not be written down."))?;
+    let versions = app.registry.snapshot().versions_now();
+    let text = app
+        .metrics
+        .render(&versions)
+        .map_err(|_| ApiError::new(Code::Internal, "The metrics could not be written down."))?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

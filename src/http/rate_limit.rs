@@ -156,7 +156,7 @@ pub fn take_rest(app: &App, caller: &Caller, texts: usize) -> Result<(), ApiErro
 
 fn take(app: &App, caller: &Caller, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), ApiError> {
     app.rate_limits.take(&caller.0, texts, whole).map_err(|limited| {
-        app.metrics.refused(Refused::Rate);
+        app.metrics.http.refused(Refused::Rate);
         match limited {
             Limited::Wait(time) => wait(time, "More texts came from you than your rate allows."),
             Limited::NeverFits(rate) => {

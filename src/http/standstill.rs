@@ -4,16 +4,31 @@
 //! after a standstill every request counts as sent when it began: nobody works for clients that
 //! have given up, and those who have not lose no more than the standstill has cost them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::time::{Instant as TokioInstant, sleep_until};
+
+use crate::metrics::Metrics;
 
 /// Between two beats.
 pub const BEAT: Duration = Duration::from_millis(100);
+/// Between two measurements of the event loop's lag.
+const LAG_PAUSE: Duration = Duration::from_millis(250);
 /// A longer pause between two beats is a standstill; shorter ones come from a busy machine.
 const STANDSTILL: Duration = Duration::from_millis(500);
 /// How long after it requests that came within it are being read.
 const AFTERMATH: Duration = Duration::from_millis(250);
+
+/// Measures, to no end, how late the threads are that this task runs on.
+pub async fn watch_lag(metrics: Arc<Metrics>) {
+    loop {
+        let due = TokioInstant::now() + LAG_PAUSE;
+        sleep_until(due).await;
+        metrics.machine.lagged(due.elapsed());
+    }
+}
 
 /// Notices standstills by the beats that do not come.
 #[derive(Debug, Default)]

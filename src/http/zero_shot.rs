@@ -7,6 +7,7 @@ use validator::ValidationError;
 use super::error::ApiError;
 use crate::engine::Answer;
 use crate::engine::model::Model;
+use crate::engine::spent::Spent;
 use crate::text::heads::Head;
 use crate::text::input::Input;
 use crate::text::zero_shot::{PLACE, TEMPLATE, Verdicts, inputs};
@@ -63,6 +64,7 @@ impl Question {
             decision: self.verdicts.decide(&logits, self.many)?,
             tokens: answers.iter().map(|answer| answer.tokens).sum(),
             truncated: answers.iter().any(|answer| answer.truncated),
+            spent: Spent::longest(answers.iter().map(|answer| answer.spent)),
         })
     }
 }

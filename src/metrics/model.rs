@@ -1,70 +1,134 @@
-//! What the runs of one model version are counted by.
+//! What the texts and runs of one model version are counted by.
 
 use std::time::Duration;
 
-use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, histogram_opts, opts};
+use prometheus::{
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, histogram_opts,
+    opts,
+};
+
+use super::registered;
 
 /// Texts of a run.
 const TEXT_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+/// Tokens of a text.
+const TOKEN_BUCKETS: [f64; 9] = [4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 8_192.0];
 /// Seconds; from a cheap model's run to the longest wait.
 const TIME_BUCKETS: [f64; 13] =
     [0.000_05, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
+/// Probabilities of the labels that were answered.
+const CONFIDENCE_BUCKETS: [f64; 12] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
+/// Time of a run over the time that was expected.
+const ERROR_BUCKETS: [f64; 9] = [0.25, 0.5, 0.75, 0.9, 1.1, 1.333, 2.0, 4.0, 16.0];
+/// Labels of a model that are counted each by itself; those behind them are counted together.
+const COUNTED_LABELS: usize = 200;
+/// The others.
+const OTHER_LABELS: &str = "(other)";
 
 /// The metrics that every model version has.
 #[derive(Debug)]
 pub(super) struct ModelVectors {
+    predictions: IntCounterVec,
+    labels: IntCounterVec,
+    confidence: HistogramVec,
+    text_errors: IntCounterVec,
+    text_tokens: HistogramVec,
     run_texts: HistogramVec,
     run_seconds: HistogramVec,
+    tokenise_seconds: HistogramVec,
     queue_seconds: HistogramVec,
+    busy: CounterVec,
     tokens: IntCounterVec,
     wasted: IntCounterVec,
     recycled: IntCounterVec,
     cost: GaugeVec,
+    cost_error: HistogramVec,
+    loads: GaugeVec,
 }
 
 /// The metrics of one model version.
 #[derive(Debug, Clone)]
 pub struct ModelMetrics {
+    names: [String; 2],
+    predictions: IntCounter,
+    labels: IntCounterVec,
+    confidence: Histogram,
+    text_errors: IntCounterVec,
+    text_tokens: Histogram,
     run_texts: Histogram,
     run_seconds: Histogram,
+    tokenise_seconds: Histogram,
     queue_seconds: Histogram,
+    busy: Counter,
     tokens: IntCounter,
     padding: IntCounter,
     wasted: IntCounter,
     recycled: IntCounter,
     /// Of a run, of a token, of a token and token of length.
     cost: [Gauge; 3],
+    cost_error: Histogram,
+    /// Of the whole load, and of its warm-up.
+    loads: [Gauge; 2],
 }
 
 impl ModelVectors {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         const LABELS: [&str; 2] = ["model", "version"];
-        let histogram = |name: &str, help: &str, buckets: &[f64]| -> Result<HistogramVec, prometheus::Error> {
-            let metric = HistogramVec::new(histogram_opts!(name, help, buckets.to_vec()), &LABELS)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            registered(registry, HistogramVec::new(histogram_opts!(name, help, buckets.to_vec()), &LABELS)?)
         };
-        let counter = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
-            let metric = IntCounterVec::new(opts!(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            registered(registry, IntCounterVec::new(opts!(name, help), labels)?)
         };
-        let cost = GaugeVec::new(
-            opts!(
-                "predictd_run_cost_seconds",
-                "What a run is expected to cost, by part: for the run, for each token, for each token and token of length."
-            ),
-            &["model", "version", "part"],
-        )?;
-        registry.register(Box::new(cost.clone()))?;
+        let gauge =
+            |name: &str, help: &str, labels: &[&str]| registered(registry, GaugeVec::new(opts!(name, help), labels)?);
         Ok(Self {
-            cost,
+            predictions: counter(
+                "predictd_predictions_total",
+                "Texts answered by a model, now or from the cache.",
+                &LABELS,
+            )?,
+            labels: counter(
+                "predictd_predicted_labels_total",
+                "Labels answered: one for a text, several for a multi-label model, one for each entity. Those behind a model's first 200 are (other), those of a request (request).",
+                &["model", "version", "label"],
+            )?,
+            confidence: histogram(
+                "predictd_confidence",
+                "Probability of the label that was answered, the highest of several.",
+                &CONFIDENCE_BUCKETS,
+            )?,
+            text_errors: counter(
+                "predictd_text_errors_total",
+                "Texts that got an error of their own, by its kind.",
+                &["model", "version", "kind"],
+            )?,
+            text_tokens: histogram(
+                "predictd_text_tokens",
+                "Tokens of a text that was answered; words for a model that takes the text itself.",
+                &TOKEN_BUCKETS,
+            )?,
             run_texts: histogram("predictd_run_texts", "Texts that shared a run.", &TEXT_BUCKETS)?,
             run_seconds: histogram("predictd_run_seconds", "Time of a run of the model.", &TIME_BUCKETS)?,
+            tokenise_seconds: histogram(
+                "predictd_tokenise_seconds",
+                "Time from a text's admission until it was tokenised, the wait for a thread included.",
+                &TIME_BUCKETS,
+            )?,
             queue_seconds: histogram(
                 "predictd_queue_seconds",
-                "Time from a text's arrival to the start of its run.",
+                "Time from a text's tokenising to the start of its run; 0 if it ran where it was received.",
                 &TIME_BUCKETS,
+            )?,
+            busy: registered(
+                registry,
+                CounterVec::new(
+                    opts!(
+                        "predictd_worker_busy_seconds_total",
+                        "Time that threads worked for the model: runs, and decisions from their scores."
+                    ),
+                    &LABELS,
+                )?,
             )?,
             tokens: counter(
                 "predictd_run_tokens_total",
@@ -81,25 +145,81 @@ impl ModelVectors {
                 "Sessions that were replaced, as --recycle-runs asks for.",
                 &LABELS,
             )?,
+            cost: gauge(
+                "predictd_run_cost_seconds",
+                "What a run is expected to cost, by part: for the run, for each token, for each token and token of length.",
+                &["model", "version", "part"],
+            )?,
+            cost_error: histogram(
+                "predictd_run_cost_error_ratio",
+                "Time of a run over the time that its cost model expected.",
+                &ERROR_BUCKETS,
+            )?,
+            loads: gauge(
+                "predictd_model_load_seconds",
+                "Time that the model's last load took, by step: all of it, and its warm-up and measurements.",
+                &["model", "version", "step"],
+            )?,
         })
     }
 
     pub(super) fn of(&self, model: &str, version: &str) -> ModelMetrics {
         let labels = [model, version];
         ModelMetrics {
+            names: labels.map(str::to_owned),
+            predictions: self.predictions.with_label_values(&labels),
+            labels: self.labels.clone(),
+            confidence: self.confidence.with_label_values(&labels),
+            text_errors: self.text_errors.clone(),
+            text_tokens: self.text_tokens.with_label_values(&labels),
             run_texts: self.run_texts.with_label_values(&labels),
             run_seconds: self.run_seconds.with_label_values(&labels),
+            tokenise_seconds: self.tokenise_seconds.with_label_values(&labels),
             queue_seconds: self.queue_seconds.with_label_values(&labels),
+            busy: self.busy.with_label_values(&labels),
             tokens: self.tokens.with_label_values(&[model, version, "text"]),
             padding: self.tokens.with_label_values(&[model, version, "padding"]),
             wasted: self.wasted.with_label_values(&labels),
             recycled: self.recycled.with_label_values(&labels),
             cost: ["run", "token", "square"].map(|part| self.cost.with_label_values(&[model, version, part])),
+            cost_error: self.cost_error.with_label_values(&labels),
+            loads: ["all", "warm_up"].map(|step| self.loads.with_label_values(&[model, version, step])),
         }
     }
 }
 
 impl ModelMetrics {
+    /// A text of so many tokens was answered, now or from the cache.
+    pub fn predicted(&self, tokens: usize) {
+        self.predictions.inc();
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        self.text_tokens.observe(tokens as f64);
+    }
+
+    /// The label at this place of the model's own was answered.
+    pub fn answered_label(&self, place: usize, label: &str) {
+        let [model, version] = &self.names;
+        let label = if place < COUNTED_LABELS { label } else { OTHER_LABELS };
+        self.labels.with_label_values(&[model.as_str(), version, label]).inc();
+    }
+
+    /// A label was answered that the request named.
+    pub fn answered_label_of_request(&self) {
+        let [model, version] = &self.names;
+        self.labels.with_label_values(&[model.as_str(), version, "(request)"]).inc();
+    }
+
+    /// With this probability.
+    pub fn was_confident(&self, probability: f32) {
+        self.confidence.observe(f64::from(probability));
+    }
+
+    /// A text got an error of this kind.
+    pub fn failed(&self, kind: &str) {
+        let [model, version] = &self.names;
+        self.text_errors.with_label_values(&[model.as_str(), version, kind]).inc();
+    }
+
     /// A run of so many texts ended. Its tokens are those of the texts and the padding between them.
     pub fn ran(&self, texts: usize, tokens: usize, padding: usize, took: Duration) {
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
@@ -109,21 +229,41 @@ impl ModelMetrics {
         self.padding.inc_by(padding as u64);
     }
 
+    /// A run took so long, where so long was expected.
+    pub fn cost_was(&self, took: Duration, expected: Duration) {
+        if !expected.is_zero() {
+            self.cost_error.observe(took.as_secs_f64() / expected.as_secs_f64());
+        }
+    }
+
+    /// A thread worked so long for the model.
+    pub fn worked(&self, time: Duration) {
+        self.busy.inc_by(time.as_secs_f64());
+    }
+
     /// Runs so far, tokens of texts in them, and tokens of padding.
     #[must_use]
     pub fn runs_and_tokens(&self) -> [u64; 3] {
         [self.run_seconds.get_sample_count(), self.tokens.get(), self.padding.get()]
     }
 
-    /// A text waited so long for its run.
-    pub fn waited(&self, time: Duration) {
-        self.queue_seconds.observe(time.as_secs_f64());
+    /// A text was tokenised in this time, and waited so long for its run.
+    pub fn waited(&self, tokenise: Duration, queue: Duration) {
+        self.tokenise_seconds.observe(tokenise.as_secs_f64());
+        self.queue_seconds.observe(queue.as_secs_f64());
     }
 
     /// What a run is expected to cost, in seconds: for itself, for each token, for each token and token of length.
     pub fn costs(&self, parts: [f64; 3]) {
         for (gauge, part) in self.cost.iter().zip(parts) {
             gauge.set(part);
+        }
+    }
+
+    /// The model was loaded in this time, of which this was for runs that answered nobody.
+    pub fn loaded(&self, all: Duration, warm_up: Duration) {
+        for (gauge, time) in self.loads.iter().zip([all, warm_up]) {
+            gauge.set(time.as_secs_f64());
         }
     }
 

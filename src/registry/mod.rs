@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 
 use crate::engine::loading::{Host, ModelSource};
 use crate::engine::model::Model;
+use crate::metrics::VersionNow;
 use version::Version;
 
 /// Names of models and versions: no path, no surprise in a log line or a metric.
@@ -167,6 +168,28 @@ impl Snapshot {
             State::Loading => Err(ResolveError::Loading),
             State::Failed(_) => Err(ResolveError::Failed),
         }
+    }
+
+    /// Every version as it is at this moment.
+    #[must_use]
+    pub fn versions_now(&self) -> Vec<VersionNow> {
+        let versions = self.models.iter().flat_map(|(name, versions)| {
+            let answers = active(versions).map(|(version, _)| version);
+            versions.iter().map(move |(version, state)| (name, version, state, answers == Some(version)))
+        });
+        let now = |(model, version, state, active): (&String, &Version, &State, bool)| {
+            let loaded = if let State::Ready(model) = state { Some(model) } else { None };
+            VersionNow {
+                model: model.clone(),
+                version: version.as_str().to_owned(),
+                state: state.name(),
+                active,
+                waiting: loaded.map_or(0, |model| model.waiting()),
+                oldest: loaded.map(|model| model.oldest()).unwrap_or_default(),
+                wait: loaded.map(|model| model.wait()).unwrap_or_default(),
+            }
+        };
+        versions.map(now).collect()
     }
 
     /// Every version that answers.

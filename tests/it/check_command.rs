@@ -200,7 +200,10 @@ fn other_kinds_of_answers_are_compared_too() {
     assert_eq!((&found["against"]["right"], &found["model"]["task"]), (&json!(1), &json!("token_classification")));
     assert_eq!(found["against"]["first_differences"][0]["given"]["labels"], json!(["N 3..8"]));
     let invariance = &found["invariance"];
-    assert_eq!((&invariance["texts"], &invariance["changed"], &invariance["failed"]), (&json!(2), &json!(0), &Value::Null));
+    assert_eq!(
+        (&invariance["texts"], &invariance["changed"], &invariance["failed"]),
+        (&json!(2), &json!(0), &Value::Null)
+    );
     assert!(refuses(&labelling, &["--against", &table]).contains("golden.json"));
 }
 

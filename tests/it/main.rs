@@ -19,6 +19,7 @@ mod canaries;
 mod check_command;
 mod cli;
 mod connections;
+mod counted;
 mod daemon;
 mod fixture;
 mod invariants;

@@ -49,7 +49,7 @@ impl Scene {
         let server = TestServer::start_on(fake.clone(), models.path(), options).await;
         fake.forget_warm_up();
         let other = TcpStream::connect(server.address).await.unwrap();
-        until("it is connected", || server.app.metrics.connections() > 1).await;
+        until("it is connected", || server.app.metrics.http.connections() > 1).await;
         Self { server, fake, _other: other, _models: models }
     }
 

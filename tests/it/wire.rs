@@ -58,7 +58,7 @@ async fn leave(server: &mut TestServer) {
 /// Metrics by the value of their only label, or of this one.
 fn counts(server: &TestServer, metric: &str, label: &str) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
-    let text = String::from_utf8(server.app.metrics.render().unwrap()).unwrap();
+    let text = String::from_utf8(server.app.metrics.render(&[]).unwrap()).unwrap();
     for line in text.lines().filter_map(|line| line.strip_prefix(metric)) {
         let Some((labels, count)) =
             line.rsplit_once(' ').filter(|(labels, _)| ["", "{"].contains(&&labels[..labels.len().min(1)]))

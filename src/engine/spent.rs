@@ -1,0 +1,30 @@
+//! Where the time of a text went.
+
+use std::time::Duration;
+
+/// Where the time of a text went, from its admission to its answer. The parts follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spent {
+    /// Until its tokens were in the queue: the text policy, the tokenizer, and the wait for a thread that does it.
+    pub tokenise: Duration,
+    /// Until its run began. None for a text that ran where it was received.
+    pub queue: Duration,
+    /// Until it was decided; longer than a run for a text that needs several.
+    pub run: Duration,
+    /// Texts in the run; 0 for an answer from the cache.
+    pub run_texts: usize,
+}
+
+impl Spent {
+    /// That of the text that took longest, of several that were answered side by side.
+    #[must_use]
+    pub fn longest(texts: impl IntoIterator<Item = Self>) -> Self {
+        texts.into_iter().max_by_key(Self::total).unwrap_or_default()
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.tokenise + self.queue + self.run
+    }
+}

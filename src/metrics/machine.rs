@@ -1,0 +1,176 @@
+//! What is measured of the process, the system and its GPUs, when somebody asks.
+
+use std::time::{Duration, Instant};
+
+use nvml_wrapper::Nvml;
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use parking_lot::Mutex;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{Gauge, GaugeVec, Histogram, Registry, histogram_opts, opts};
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+
+use super::registered;
+
+/// A shorter time says nothing about how busy the cores are.
+const CPU_INTERVAL: Duration = sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;
+/// Seconds that the event loop was late.
+const LAG_BUCKETS: [f64; 8] = [0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 2.0];
+
+/// The process, the system, the GPUs.
+#[derive(Debug)]
+pub struct Machine {
+    /// Nothing on a system that tells nothing of itself.
+    watched: Option<Mutex<Watched>>,
+    cpu: Gauge,
+    memory: GaugeVec,
+    load: Gauge,
+    lag: Histogram,
+    gpus: Option<Gpus>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    system: System,
+    cpu_at: Instant,
+}
+
+impl Machine {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        // CPU seconds, memory, open files and threads under the names that all clients of Prometheus use.
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        let gauge = |name: &str, help: &str| registered(registry, Gauge::new(name, help)?);
+        let (cpu, memory) = (CpuRefreshKind::nothing().with_usage(), MemoryRefreshKind::nothing().with_ram());
+        let system = System::new_with_specifics(RefreshKind::nothing().with_cpu(cpu).with_memory(memory)).ok();
+        Ok(Self {
+            watched: system.map(|system| Mutex::new(Watched { system, cpu_at: Instant::now() })),
+            cpu: gauge(
+                "predictd_system_cpu_ratio",
+                "Share of all cores of the system that was busy, since it was asked for last.",
+            )?,
+            memory: registered(
+                registry,
+                GaugeVec::new(opts!("predictd_system_memory_bytes", "Memory of the system, by state."), &["state"])?,
+            )?,
+            load: gauge("predictd_system_load1", "Processes that ran or waited for a core, over the last minute.")?,
+            lag: registered(
+                registry,
+                Histogram::with_opts(histogram_opts!(
+                    "predictd_event_loop_lag_seconds",
+                    "How late the threads that serve connections were for something that was due.",
+                    LAG_BUCKETS.to_vec()
+                ))?,
+            )?,
+            gpus: Gpus::new(registry)?,
+        })
+    }
+
+    /// The event loop was so late.
+    pub fn lagged(&self, late: Duration) {
+        self.lag.observe(late.as_secs_f64());
+    }
+
+    /// Looks at the system and its GPUs.
+    pub(super) fn refresh(&self) {
+        if let Some(watched) = &self.watched {
+            let mut watched = watched.lock();
+            if watched.cpu_at.elapsed() >= CPU_INTERVAL {
+                watched.system.refresh_cpu_usage();
+                watched.cpu_at = Instant::now();
+                self.cpu.set(f64::from(watched.system.global_cpu_usage()) / 100.0);
+            }
+            watched.system.refresh_memory();
+            for (state, bytes) in [
+                ("total", watched.system.total_memory()),
+                ("available", watched.system.available_memory()),
+                ("used", watched.system.used_memory()),
+            ] {
+                self.memory.with_label_values(&[state]).set(float(bytes));
+            }
+        }
+        if let Ok(load) = System::load_average() {
+            self.load.set(load.one);
+        }
+        if let Some(gpus) = &self.gpus {
+            gpus.refresh();
+        }
+    }
+
+    /// The shares, from 0 to 1, of the cores and of the memory that are used, and of the time in which each GPU is busy.
+    #[must_use]
+    pub fn summary(&self) -> (f64, f64, Vec<f64>) {
+        self.refresh();
+        let memory = |state: &str| self.memory.with_label_values(&[state]).get();
+        let used = memory("used") / memory("total").max(1.0);
+        (self.cpu.get(), used, self.gpus.as_ref().map(Gpus::utilisation).unwrap_or_default())
+    }
+}
+
+/// NVIDIA's GPUs, where there is a driver.
+#[derive(Debug)]
+struct Gpus {
+    nvml: Nvml,
+    utilisation: GaugeVec,
+    memory: GaugeVec,
+    temperature: GaugeVec,
+    power: GaugeVec,
+    processes: GaugeVec,
+}
+
+impl Gpus {
+    /// Nothing without a driver, or where it knows no GPU: then there are no such metrics either.
+    fn new(registry: &Registry) -> Result<Option<Self>, prometheus::Error> {
+        let Some(nvml) = Nvml::init().ok().filter(|nvml| nvml.device_count().is_ok_and(|count| count > 0)) else {
+            return Ok(None);
+        };
+        let gauge =
+            |name: &str, help: &str, labels: &[&str]| registered(registry, GaugeVec::new(opts!(name, help), labels)?);
+        Ok(Some(Self {
+            nvml,
+            utilisation: gauge(
+                "predictd_gpu_utilisation_ratio",
+                "Share of the last moments in which the GPU was busy.",
+                &["gpu", "name"],
+            )?,
+            memory: gauge("predictd_gpu_memory_bytes", "Memory of the GPU, by state.", &["gpu", "state"])?,
+            temperature: gauge("predictd_gpu_temperature_celsius", "Temperature of the GPU.", &["gpu"])?,
+            power: gauge("predictd_gpu_power_watts", "Power that the GPU draws.", &["gpu"])?,
+            processes: gauge("predictd_gpu_processes", "Processes that compute on the GPU.", &["gpu"])?,
+        }))
+    }
+
+    /// What a GPU does not tell stays as it was told last.
+    fn refresh(&self) {
+        for number in 0..self.nvml.device_count().unwrap_or(0) {
+            let Ok(device) = self.nvml.device_by_index(number) else { continue };
+            let gpu = number.to_string();
+            if let Ok(rates) = device.utilization_rates() {
+                let name = device.name().unwrap_or_default();
+                self.utilisation.with_label_values(&[&gpu, &name]).set(f64::from(rates.gpu) / 100.0);
+            }
+            if let Ok(memory) = device.memory_info() {
+                for (state, bytes) in [("used", memory.used), ("free", memory.free), ("total", memory.total)] {
+                    self.memory.with_label_values(&[&gpu, state]).set(float(bytes));
+                }
+            }
+            if let Ok(celsius) = device.temperature(TemperatureSensor::Gpu) {
+                self.temperature.with_label_values(&[&gpu]).set(f64::from(celsius));
+            }
+            if let Ok(milliwatts) = device.power_usage() {
+                self.power.with_label_values(&[&gpu]).set(f64::from(milliwatts) / 1e3);
+            }
+            if let Ok(processes) = device.running_compute_processes() {
+                self.processes.with_label_values(&[&gpu]).set(float(processes.len() as u64));
+            }
+        }
+    }
+
+    fn utilisation(&self) -> Vec<f64> {
+        let devices = (0..self.nvml.device_count().unwrap_or(0)).filter_map(|n| self.nvml.device_by_index(n).ok());
+        devices.filter_map(|device| device.utilization_rates().ok()).map(|rates| f64::from(rates.gpu) / 100.0).collect()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes, for a chart")]
+fn float(number: u64) -> f64 {
+    number as f64
+}

@@ -1,0 +1,179 @@
+//! What requests and connections are counted by.
+
+use prometheus::{HistogramVec, IntCounterVec, IntGauge, Registry, exponential_buckets, histogram_opts, opts};
+
+use super::{CutOff, Refused, registered};
+
+/// Seconds; from a cheap model's answer to the longest deadline.
+const LATENCY_BUCKETS: [f64; 14] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A status below 400.
+    Success,
+    /// The request could not be served as it was, or not now: 4xx and 503.
+    Rejection,
+    /// It should have been served: 500, 504 and other 5xx.
+    Failure,
+    /// The client left before its answer.
+    Cancellation,
+}
+
+impl Outcome {
+    /// That of an answer.
+    #[must_use]
+    pub fn of(status: u16) -> Self {
+        match status {
+            ..400 => Self::Success,
+            400..500 | 503 => Self::Rejection,
+            _ => Self::Failure,
+        }
+    }
+
+    /// Its name, as a label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Rejection => "rejection",
+            Self::Failure => "failure",
+            Self::Cancellation => "cancellation",
+        }
+    }
+}
+
+/// Requests and connections. A `route` is a route's pattern, never a path that a client chose.
+#[derive(Debug)]
+pub struct RequestMetrics {
+    started: IntCounterVec,
+    ended: IntCounterVec,
+    in_flight: IntGauge,
+    answered: IntCounterVec,
+    seconds: HistogramVec,
+    overhead: HistogramVec,
+    errors: IntCounterVec,
+    refused: IntCounterVec,
+    connections: IntGauge,
+    cut_off: IntCounterVec,
+}
+
+impl RequestMetrics {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            registered(registry, IntCounterVec::new(opts!(name, help), labels)?)
+        };
+        let histogram = |name: &str, help: &str, buckets: Vec<f64>, labels: &[&str]| {
+            registered(registry, HistogramVec::new(histogram_opts!(name, help, buckets), labels)?)
+        };
+        let gauge = |name: &str, help: &str| registered(registry, IntGauge::new(name, help)?);
+        let answer = ["route", "method", "status"];
+        Ok(Self {
+            started: counter("predictd_http_requests_started_total", "Requests received.", &["route"])?,
+            ended: counter(
+                "predictd_http_requests_ended_total",
+                "Requests that are over, by outcome: success, rejection (4xx and 503), failure (other 5xx), cancellation (the client left first).",
+                &["route", "outcome"],
+            )?,
+            in_flight: gauge("predictd_http_requests_in_flight", "Requests being answered: started, not ended.")?,
+            answered: counter("predictd_http_requests_total", "Requests answered.", &answer)?,
+            seconds: histogram(
+                "predictd_http_request_seconds",
+                "Time from the request's head to the answer's head.",
+                LATENCY_BUCKETS.to_vec(),
+                &answer,
+            )?,
+            overhead: histogram(
+                "predictd_http_overhead_seconds",
+                "Time of an answered prediction request that was neither tokenising, queue nor run: reading and checking its body, writing the answer.",
+                exponential_buckets(0.000_02, 2.5, 11)?,
+                &["route"],
+            )?,
+            errors: counter(
+                "predictd_http_errors_total",
+                "Requests answered with an error, by the last part of the problem's type.",
+                &["route", "kind"],
+            )?,
+            refused: counter(
+                "predictd_refused_total",
+                "Requests refused, and texts given up, by reason.",
+                &["reason"],
+            )?,
+            connections: gauge("predictd_connections", "Open client connections.")?,
+            cut_off: counter(
+                "predictd_connections_cut_off_total",
+                "Connections ended because their client took too long, by what for.",
+                &["waiting_for"],
+            )?,
+        })
+    }
+
+    /// A request came in.
+    pub fn started(&self, route: &str) {
+        self.started.with_label_values(&[route]).inc();
+        self.in_flight.inc();
+    }
+
+    /// A request is over.
+    pub fn ended(&self, route: &str, outcome: Outcome) {
+        self.ended.with_label_values(&[route, outcome.name()]).inc();
+        self.in_flight.dec();
+    }
+
+    /// A request was answered after so many seconds.
+    pub fn answered(&self, route: &str, method: &str, status: &str, seconds: f64) {
+        self.answered.with_label_values(&[route, method, status]).inc();
+        self.seconds.with_label_values(&[route, method, status]).observe(seconds);
+    }
+
+    /// So many seconds of a prediction request were not the model's.
+    pub fn overhead(&self, route: &str, seconds: f64) {
+        self.overhead.with_label_values(&[route]).observe(seconds);
+    }
+
+    /// A request was answered with an error of this kind.
+    pub fn error(&self, route: &str, kind: &str) {
+        self.errors.with_label_values(&[route, kind]).inc();
+    }
+
+    /// A request was refused, or a text given up.
+    pub fn refused(&self, reason: Refused) {
+        let reason = match reason {
+            Refused::Overloaded => "overloaded",
+            Refused::Deadline => "deadline",
+            Refused::Rate => "rate",
+            Refused::Key => "key",
+            Refused::Cancelled => "cancelled",
+        };
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// A client connected.
+    pub fn connected(&self) {
+        self.connections.inc();
+    }
+
+    /// A client's connection ended.
+    pub fn disconnected(&self) {
+        self.connections.dec();
+    }
+
+    /// Open client connections.
+    #[must_use]
+    pub fn connections(&self) -> i64 {
+        self.connections.get()
+    }
+
+    /// A client took too long.
+    pub fn cut_off(&self, why: CutOff) {
+        let waiting_for = match why {
+            CutOff::Handshake => "handshake",
+            CutOff::Head => "head",
+            CutOff::Body => "body",
+            CutOff::Write => "write",
+            CutOff::KeepAlive => "keep_alive",
+        };
+        self.cut_off.with_label_values(&[waiting_for]).inc();
+    }
+}

@@ -1,0 +1,260 @@
+//! Metrics: their names, and that they add up.
+
+#![expect(clippy::float_cmp, reason = "counts are whole numbers")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use predictd::metrics::{CutOff, Metrics, Outcome, PanicPlace, Refused, VersionNow};
+use serde_json::{Value, json};
+
+use crate::scheduling::{Scene, until};
+use crate::server::{CHEAP_MODEL, QUESTION, TestServer, cheap_models};
+
+const SNAPSHOT: &str = "tests/it/metrics.txt";
+
+/// Every metric with its type, the names of its labels and its help, after each event has happened.
+fn names() -> String {
+    let metrics = Metrics::new().unwrap();
+    metrics.http.started("/predict");
+    metrics.http.ended("/predict", Outcome::Success);
+    metrics.http.answered("/predict", "POST", "200", 0.1);
+    metrics.http.overhead("/predict", 0.1);
+    metrics.http.error("/predict", "overloaded");
+    metrics.http.refused(Refused::Overloaded);
+    metrics.http.connected();
+    metrics.http.cut_off(CutOff::Head);
+    metrics.looked_up(1, 0, 0);
+    metrics.cached(1, 1);
+    metrics.panicked(PanicPlace::Worker);
+    metrics.machine.lagged(Duration::ZERO);
+    let model = metrics.model("m", "1");
+    model.predicted(3);
+    model.answered_label(0, "a");
+    model.was_confident(0.5);
+    model.failed("too-long");
+    let now = VersionNow {
+        model: "m".to_owned(),
+        version: "1".to_owned(),
+        state: "ready",
+        active: true,
+        waiting: 1,
+        oldest: Duration::ZERO,
+        wait: Duration::ZERO,
+    };
+    let text = String::from_utf8(metrics.render(&[now]).unwrap()).unwrap();
+    let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let (mut helps, mut types) = (BTreeMap::new(), BTreeMap::new());
+    for line in text.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|line| line.split_once(' ')) {
+            helps.insert(name, help);
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' ')) {
+            types.insert(name, kind);
+        } else if let Some((name, rest)) = line.split_once('{') {
+            let name = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|part| name.strip_suffix(part).filter(|name| types.get(name) == Some(&"histogram")));
+            let name = name.unwrap_or(line.split('{').next().unwrap());
+            let own = rest.rsplit_once('}').unwrap().0.split("\",").filter_map(|label| Some(label.split_once('=')?.0));
+            labels.entry(name).or_default().extend(own.filter(|label| *label != "le"));
+        }
+    }
+    let line = |(name, kind): (&&str, &&str)| {
+        let labels = labels.get(name).map(|labels| labels.iter().copied().collect::<Vec<_>>().join(", "));
+        format!("{name} {kind} {{{}}} {}\n", labels.unwrap_or_default(), helps[*name])
+    };
+    types.iter().map(line).collect()
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "updating the file is asked for by a variable")]
+fn the_names_are_the_committed_ones() {
+    // A machine with a GPU has more.
+    let names: String = names().split_inclusive('\n').filter(|line| !line.starts_with("predictd_gpu_")).collect();
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::write(SNAPSHOT, &names).unwrap();
+    }
+    let committed = std::fs::read_to_string(SNAPSHOT).unwrap();
+    assert_eq!(names, committed, "dashboards and alerts use these names; if the change is meant, UPDATE_SNAPSHOTS=1");
+    for line in names.lines() {
+        let (name, help) = line.split_once(' ').unwrap();
+        assert!(name.starts_with("predictd_") || name.starts_with("process_"), "{line}");
+        assert!(help.ends_with('.') || name.starts_with("process_"), "{line}");
+        assert_eq!(name.ends_with("_total"), help.starts_with("counter"), "{line}");
+    }
+}
+
+/// The samples of one metric by the values of these labels; those of other labels added up.
+fn sums(text: &str, metric: &str, labels: &[&str]) -> BTreeMap<Vec<String>, f64> {
+    let mut sums = BTreeMap::new();
+    for line in text.lines() {
+        let Some(rest) = line.strip_prefix(metric).filter(|rest| rest.starts_with(['{', ' '])) else { continue };
+        let (own, value) = rest.rsplit_once(' ').unwrap();
+        let own: BTreeMap<&str, &str> = own
+            .trim_matches(['{', '}'])
+            .split("\",")
+            .filter_map(|label| label.split_once("=\""))
+            .map(|(name, value)| (name, value.trim_end_matches('"')))
+            .collect();
+        let key = labels.iter().map(|label| own.get(label).copied().unwrap_or_default().to_owned()).collect();
+        *sums.entry(key).or_insert(0.0) += value.parse::<f64>().unwrap();
+    }
+    sums
+}
+
+async fn scraped(server: &TestServer) -> String {
+    server.get("/metrics").await.body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_successes_failures_rejections_and_cancellations() {
+    let scene = Scene::new(&["--workers", "1", "--max-inflight-texts", "8", "--max-batch-texts", "8"]).await;
+    for text in ["echo 1", "panic", "fail", "nan"] {
+        scene.send_text(text).await.unwrap();
+    }
+    scene.send_batch(&["echo 1", "fail", "echo 2"]).await.unwrap();
+    for (path, body) in
+        [("/predict", json!({})), ("/predict", json!({ "text": "x", "model": "none" })), ("/x", json!([]))]
+    {
+        scene.send(path, &body, &[]).await.unwrap();
+    }
+    scene.server.get("/predict").await;
+    scene.server.post("/predict", "no json").await;
+    // One runs, one waits, and both clients leave; all permits are taken meanwhile.
+    scene.fake.hold();
+    let held = scene.send_text("echo 9");
+    scene.until_inside(1).await;
+    let waiting = scene.send_batch(&["echo 1"; 7]);
+    until("they wait", || scene.waiting() == 7).await;
+    assert_eq!(scene.send_text("echo 3").await.unwrap().status, 503);
+    let text = scraped(&scene.server).await;
+    assert_eq!(sums(&text, "predictd_queue_texts", &["model"])[&vec!["m".to_owned()]], 7.0);
+    assert!(sums(&text, "predictd_queue_oldest_seconds", &[])[&vec![]] > 0.0);
+    held.abort();
+    waiting.abort();
+    scene.fake.release();
+    scene.until_free(8).await;
+    until("nobody is in flight", || {
+        let text = String::from_utf8(scene.server.app.metrics.render(&[]).unwrap()).unwrap();
+        sums(&text, "predictd_http_requests_in_flight", &[])[&vec![]] == 0.0
+    })
+    .await;
+
+    let text = String::from_utf8(scene.server.app.metrics.render(&[]).unwrap()).unwrap();
+    let started = sums(&text, "predictd_http_requests_started_total", &["route"]);
+    assert_eq!(started, sums(&text, "predictd_http_requests_ended_total", &["route"]));
+    let outcomes = sums(&text, "predictd_http_requests_ended_total", &["route", "outcome"]);
+    let of = |route: &str, outcome: &str| {
+        outcomes.get(&vec![route.to_owned(), outcome.to_owned()]).copied().unwrap_or_default()
+    };
+    let all = |route: &str| ["success", "failure", "rejection", "cancellation"].map(|outcome| of(route, outcome));
+    assert_eq!(all("/predict"), [1.0, 3.0, 5.0, 1.0], "{text}");
+    assert_eq!(all("/batch_predict"), [1.0, 0.0, 0.0, 1.0]);
+    assert_eq!(all("unmatched"), [0.0, 0.0, 1.0, 0.0]);
+    // Each answer has its status and its time, each error its kind.
+    let answered: f64 = outcomes.iter().filter(|(key, _)| key[1] != "cancellation").map(|(_, count)| count).sum();
+    for metric in ["predictd_http_requests_total", "predictd_http_request_seconds_count"] {
+        assert_eq!(sums(&text, metric, &[])[&vec![]], answered, "{metric}");
+    }
+    let errors = sums(&text, "predictd_http_errors_total", &["route", "kind"]);
+    // A probe that says "not yet" is no error, though its status is 503.
+    let wrong: f64 = outcomes
+        .iter()
+        .filter(|(key, _)| key[0] != "/health" && ["failure", "rejection"].contains(&key[1].as_str()))
+        .map(|(_, n)| n)
+        .sum();
+    assert_eq!(errors.values().sum::<f64>(), wrong, "{errors:?}");
+    assert_eq!(errors[&vec!["/predict".to_owned(), "overloaded".to_owned()]], 1.0);
+    // And so it is with texts: three were answered, of six that ran alone or together.
+    let kinds = sums(&text, "predictd_text_errors_total", &["kind"]);
+    let kinds: Vec<(&str, f64)> = kinds.iter().map(|(key, count)| (key[0].as_str(), *count)).collect();
+    assert_eq!(kinds, [("inference-failed", 3.0), ("output-invalid", 1.0)]);
+    assert_eq!(sums(&text, "predictd_predictions_total", &[])[&vec![]], 3.0);
+    assert_eq!(sums(&text, "predictd_predicted_labels_total", &[])[&vec![]], 3.0);
+    assert_eq!(sums(&text, "predictd_confidence_count", &[])[&vec![]], 3.0);
+    assert_eq!(sums(&text, "predictd_refused_total", &["reason"])[&vec!["cancelled".to_owned()]], 2.0);
+    assert_eq!(sums(&text, "predictd_http_overhead_seconds_count", &[])[&vec![]], 2.0);
+}
+
+#[tokio::test]
+async fn every_text_has_its_time_and_every_label_its_count() {
+    let server = TestServer::start(cheap_models().path(), &["--cache-bytes", "2000000"]).await;
+    for _ in 0..3 {
+        let reply = server.ask("/predict", json!({ "text": QUESTION })).await;
+        assert_eq!(reply.json()["prediction"], "card_arrival");
+    }
+    server.ask("/batch_predict", json!([QUESTION, "Is it Visa or Mastercard? I would rather have a Visa."])).await;
+    let text = scraped(&server).await;
+    // One text was run and is in the cache from then on.
+    for metric in ["predictd_tokenise_seconds_count", "predictd_queue_seconds_count", "predictd_run_texts_sum"] {
+        assert_eq!(sums(&text, metric, &[])[&vec![]], 2.0, "{metric}");
+    }
+    assert_eq!(sums(&text, "predictd_text_tokens_count", &[])[&vec![]], 5.0);
+    let labels = sums(&text, "predictd_predicted_labels_total", &["model", "label"]);
+    assert_eq!(labels[&vec![CHEAP_MODEL.to_owned(), "card_arrival".to_owned()]], 4.0);
+    assert_eq!(labels[&vec![CHEAP_MODEL.to_owned(), "visa_or_mastercard".to_owned()]], 1.0);
+    let lookups = sums(&text, "predictd_cache_lookups_total", &["result"]);
+    assert_eq!((lookups[&vec!["hit".to_owned()]], lookups[&vec!["miss".to_owned()]]), (3.0, 2.0));
+    let state = sums(&text, "predictd_model_state", &["model", "version", "state"]);
+    assert_eq!(state, BTreeMap::from([(vec![CHEAP_MODEL.to_owned(), "1".to_owned(), "ready".to_owned()], 1.0)]));
+    assert_eq!(sums(&text, "predictd_active_version", &["version"])[&vec!["1".to_owned()]], 1.0);
+    let load = sums(&text, "predictd_model_load_seconds", &["step"]);
+    let (all, warm_up) = (load[&vec!["all".to_owned()]], load[&vec!["warm_up".to_owned()]]);
+    assert!(warm_up > 0.0 && all > warm_up, "{load:?}");
+    for metric in [
+        "predictd_worker_busy_seconds_total",
+        "predictd_run_cost_error_ratio_count",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_threads",
+        "predictd_build_info",
+    ] {
+        assert!(sums(&text, metric, &[])[&vec![]] > 0.0, "{metric}: {text}");
+    }
+    let memory = sums(&text, "predictd_system_memory_bytes", &["state"]);
+    assert!(memory[&vec!["total".to_owned()]] > memory[&vec!["available".to_owned()]], "{memory:?}");
+    until("the event loop was looked at", || {
+        let text = String::from_utf8(server.app.metrics.render(&[]).unwrap()).unwrap();
+        sums(&text, "predictd_event_loop_lag_seconds_count", &[])[&vec![]] > 0.0
+    })
+    .await;
+}
+
+#[test]
+fn labels_behind_the_first_are_counted_together() {
+    let metrics = Metrics::new().unwrap();
+    let model = metrics.model("m", "1");
+    for place in 0..1_000 {
+        model.answered_label(place, &format!("label {place}"));
+    }
+    let text = String::from_utf8(metrics.render(&[]).unwrap()).unwrap();
+    let labels = sums(&text, "predictd_predicted_labels_total", &["label"]);
+    assert_eq!((labels.len(), labels[&vec!["(other)".to_owned()]]), (201, 800.0));
+}
+
+#[tokio::test]
+async fn who_asks_sees_where_the_time_goes() {
+    let timing = async |options: &[&str], asked: bool, path: &str, body: Value| {
+        let server = TestServer::start(cheap_models().path(), options).await;
+        let mut request = server.client.post(format!("{}{path}", server.url)).json(&body);
+        if asked {
+            request = request.header("server-timing", "");
+        }
+        let reply = request.send().await.unwrap();
+        assert_eq!(reply.status(), 200);
+        reply.headers().get("server-timing").map(|value| value.to_str().unwrap().to_owned())
+    };
+    let text = json!({ "text": QUESTION });
+    assert_eq!(timing(&[], false, "/predict", text.clone()).await, None);
+    assert_eq!(timing(&["--server-timing", "off"], true, "/predict", text.clone()).await, None);
+    assert!(timing(&["--server-timing", "always"], false, "/predict", text.clone()).await.is_some());
+    for (path, body, cached) in [("/predict", text, "0 of 1"), ("/batch_predict", json!([QUESTION, "a b c"]), "0 of 2")]
+    {
+        let timing = timing(&[], true, path, body).await.unwrap();
+        let parts: BTreeMap<&str, &str> = timing.split(", ").map(|part| part.split_once(';').unwrap()).collect();
+        let ms = |part: &str| parts[part].strip_prefix("dur=").unwrap().parse::<f64>().unwrap();
+        assert!(ms("run") > 0.0 && ms("tokenise") >= 0.0 && ms("queue") >= 0.0, "{timing}");
+        assert!(ms("total") >= ms("tokenise") + ms("queue") + ms("run"), "{timing}");
+        assert_eq!(parts["cached"], format!("desc=\"{cached}\""));
+    }
+}
