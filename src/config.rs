@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use args::{Args, LogFormat, Markup, OnOverflow, Scheduler, ServerTiming, TextDefaults};
+pub use args::{Args, LogArgs, LogFormat, Markup, OnOverflow, Scheduler, ServerTiming, TextDefaults};
 
 /// Exit code for a configuration that cannot work (`EX_USAGE` of sysexits).
 pub const EXIT_CONFIGURATION: u8 = 64;
@@ -31,6 +31,45 @@ pub const LIBRARY_VARIABLES: [(&str, &str); 2] = [("ORT_DISABLE_TELEMETRY", "1")
 pub fn missing_library_variables() -> Vec<(&'static str, &'static str)> {
     let is = |(name, value): &(&str, &str)| std::env::var_os(name).is_some_and(|set| set == *value);
     LIBRARY_VARIABLES.into_iter().filter(|variable| !is(variable)).collect()
+}
+
+/// What is logged, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A level, or a filter such as `predictd=debug`.
+    pub filter: String,
+    /// How lines look on standard error.
+    pub format: LogFormat,
+    /// File that they go to as well.
+    pub file: Option<PathBuf>,
+    /// Bytes after which it is rotated.
+    pub file_bytes: u64,
+    /// Older ones that are kept.
+    pub files: usize,
+    /// When there is a summary.
+    pub summaries: Summaries,
+}
+
+impl From<LogArgs> for Log {
+    fn from(args: LogArgs) -> Self {
+        Self {
+            filter: args.log,
+            format: args.log_format,
+            file: args.log_file.filter(|path| !path.as_os_str().is_empty()),
+            file_bytes: args.log_file_bytes,
+            files: args.log_files.into(),
+            summaries: Summaries { time: args.summary_interval, predictions: args.summary_predictions },
+        }
+    }
+}
+
+/// When the log gets a summary: after so much time, or so many predictions; 0 is never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summaries {
+    /// The time.
+    pub time: Duration,
+    /// The predictions.
+    pub predictions: u64,
 }
 
 /// What a request may be at most.
@@ -179,10 +218,8 @@ pub struct Settings {
     pub receipt_keys: PathBuf,
     /// Who is told where the time of a request went.
     pub server_timing: ServerTiming,
-    /// Log filter.
-    pub log: String,
-    /// Log format.
-    pub log_format: LogFormat,
+    /// What is logged, and where.
+    pub log: Log,
 }
 
 impl Settings {
@@ -285,8 +322,7 @@ impl Settings {
             grace: args.grace,
             texts: TextDefaults { on_overflow: args.on_overflow, markup: args.markup },
             server_timing: args.server_timing,
-            log: args.log,
-            log_format: args.log_format,
+            log: args.log.into(),
         })
     }
 }

@@ -20,7 +20,7 @@
 //! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files; [`memory`]: what there is of it
 //! - [`listeners`]: sockets that wait for connections
 //! - [`ceiling`]: the most memory that the server may need
-//! - [`telemetry`]: log lines; [`metrics`]: every metric; [`shutdown`]: signals
+//! - [`telemetry`]: log lines; [`summary`]: one of them now and then; [`metrics`]: every metric; [`shutdown`]: signals
 //! - [`http`]: routes, layers, wire types, errors
 //! - [`engine`]: result cache, admission, queue, cost model, batching policy, run permits, workers
 //! - [`text`]: manifest, tokenizer, tensors, heads: pure
@@ -65,6 +65,7 @@ pub mod metrics;
 pub mod onnx;
 pub mod registry;
 pub mod shutdown;
+pub mod summary;
 pub mod telemetry;
 pub mod text;
 pub mod watched;
@@ -210,6 +211,7 @@ impl Server {
         let mut admin = self.start_admin(listeners.admin, admin_stop.clone()).map_err(failed)?;
         let runtime = Arc::clone(&self.host.runtime);
         let (drain_delay, grace) = (self.settings.drain_delay, self.settings.grace);
+        let summaries = self.settings.log.summaries;
         let (too_large, is_too_large) = oneshot::channel();
         let mut loading = tokio::task::spawn_blocking({
             let (registry, sources, host, stop, settings) =
@@ -234,6 +236,7 @@ impl Server {
             }
         };
         let _lag = AbortOnDropHandle::new(tokio::spawn(standstill::watch_lag(Arc::clone(&self.app.metrics))));
+        let _summaries = AbortOnDropHandle::new(tokio::spawn(summary::log(Arc::clone(&self.app.metrics), summaries)));
         let front = Front::new("data", http::router(Arc::clone(&self.app)), &self.app, self.tls);
         let connections = descriptors::make_room(self.app.limits.max_connections);
         let stop = CancellationToken::new();

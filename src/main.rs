@@ -7,7 +7,8 @@ use clap::Parser;
 use predictd::cli::{Cli, Command};
 use predictd::config::{self, EXIT_CONFIGURATION, LogFormat, Settings};
 use predictd::shutdown::Shutdown;
-use predictd::{Listeners, RunError, Server, telemetry};
+use predictd::telemetry::{self, Lines, LogFile};
+use predictd::{Listeners, RunError, Server};
 
 /// Keeps memory steady over millions of requests of mixed sizes; speed is about the same as the system's allocator.
 #[global_allocator]
@@ -68,19 +69,24 @@ fn restart_with(variables: Vec<(&'static str, &'static str)>) -> ExitCode {
 /// Runs a command whose answer is on standard output: what it loads is no news, and it says itself why a model could
 /// not be loaded. Errors only are logged.
 fn quietly(command: impl FnOnce() -> Result<(), RunError>) -> Result<(), RunError> {
-    telemetry::start("error,predictd::registry=off", Some(false)).map_err(RunError::Configuration)?;
+    let lines = Lines { filter: "error,predictd::registry=off", json: Some(false), file: None };
+    let _writers = telemetry::start(&lines).map_err(RunError::Configuration)?;
     command()
 }
 
 fn serve(args: predictd::config::Args) -> Result<(), RunError> {
     let settings =
         Settings::resolve(args).map_err(|sentences| RunError::Configuration(sentences.join("\npredictd: ")))?;
-    let json = match settings.log_format {
+    let json = match settings.log.format {
         LogFormat::Auto => None,
         LogFormat::Text => Some(false),
         LogFormat::Json => Some(true),
     };
-    telemetry::start(&settings.log, json).map_err(RunError::Configuration)?;
+    let (bytes, files) = (settings.log.file_bytes, settings.log.files);
+    let file = settings.log.file.as_deref().map(|path| LogFile { path, bytes, files });
+    // Until the end of this function: what is logged last is written too.
+    let _writers =
+        telemetry::start(&Lines { filter: &settings.log.filter, json, file }).map_err(RunError::Configuration)?;
     let failed = |error: std::io::Error| RunError::Failed(error.to_string());
     let runtime = predictd::http_threads(&settings).map_err(failed)?;
     let server = Server::prepare(&settings)?;

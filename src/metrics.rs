@@ -3,18 +3,20 @@
 //! - [`requests`]: requests and connections
 //! - [`model`]: texts and runs of a model version
 //! - [`machine`]: the process, the system, its GPUs
+//! - [`summary`]: what has happened between two moments
 //!
 //! No label has a value that a client chose.
 
 pub mod machine;
 pub mod model;
 pub mod requests;
+pub mod summary;
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::core::Collector;
-use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGauge, Registry, TextEncoder, opts};
+use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder, opts};
 
 pub use machine::Machine;
 use model::{ModelMetrics, ModelVectors};
@@ -93,6 +95,7 @@ pub struct Metrics {
     cache_bytes: IntGauge,
     cache_entries: IntGauge,
     panics: IntCounterVec,
+    lost_lines: IntCounter,
     now: Mutex<Now>,
 }
 
@@ -138,6 +141,10 @@ impl Metrics {
             cache_bytes: gauge("predictd_cache_bytes", "Bytes of answers in the result cache.")?,
             cache_entries: gauge("predictd_cache_entries", "Answers in the result cache.")?,
             panics: counter("predictd_panics_total", "Panics caught, by place.", &["place"])?,
+            lost_lines: registered(
+                &registry,
+                IntCounter::new("predictd_log_lines_lost_total", "Log lines lost because a writer was too slow.")?,
+            )?,
             now: Mutex::new(Now::new(&registry)?),
             registry,
         })
@@ -160,6 +167,11 @@ impl Metrics {
     pub fn cached(&self, bytes: u64, entries: usize) {
         self.cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.cache_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    /// So many log lines were lost until now.
+    pub fn lost_lines(&self, lines: u64) {
+        self.lost_lines.inc_by(lines.saturating_sub(self.lost_lines.get()));
     }
 
     /// A panic was caught.

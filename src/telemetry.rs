@@ -1,22 +1,86 @@
-//! Log lines to standard error.
+//! Log lines: to standard error, and to a file that is rotated.
+//!
+//! A line is handed to a thread that writes it. A writer that is too slow loses lines, which are counted; it never holds
+//! a request up.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::OnceLock;
 
-use tracing_subscriber::EnvFilter;
+use rolling_file::{BasicRollingFileAppender, RollingConditionBasic};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, registry, reload};
+
+/// Lines that wait to be written; those that come then are lost.
+const WAITING_LINES: usize = 16_384;
+
+/// Where lines go and which.
+#[derive(Debug, Clone, Copy)]
+pub struct Lines<'a> {
+    /// A level, or a filter such as `predictd=debug`.
+    pub filter: &'a str,
+    /// JSON on standard error; if not said, unless that is a terminal.
+    pub json: Option<bool>,
+    /// The file they go to as well, as JSON.
+    pub file: Option<LogFile<'a>>,
+}
+
+/// A file that is rotated: `PATH` becomes `PATH.1`, that `PATH.2`, and so on.
+#[derive(Debug, Clone, Copy)]
+pub struct LogFile<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// It is rotated once it has so many bytes.
+    pub bytes: u64,
+    /// Older files that are kept.
+    pub files: usize,
+}
+
+/// Keeps the writers alive. Dropped, it waits for what they still have.
+#[derive(Debug)]
+pub struct Writers(#[expect(dead_code, reason = "dropping them is what they are for")] Vec<WorkerGuard>);
+
+struct Control {
+    filter: reload::Handle<EnvFilter, Registry>,
+    lost: Vec<ErrorCounter>,
+}
+
+/// One process has one log.
+static CONTROL: OnceLock<Control> = OnceLock::new();
 
 /// Starts logging. A second call in one process changes nothing.
 ///
 /// # Errors
-/// If `filter` is not a filter.
-pub fn start(filter: &str, json: Option<bool>) -> Result<(), String> {
-    let parsed = EnvFilter::try_new(filter).map_err(|error| format!("--log {filter:?}: {error}"))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
-    let terminal = std::io::stderr().is_terminal();
-    // Only the first subscriber of a process can be set: tests start several servers.
-    if json.unwrap_or(!terminal) {
-        lines.json().flatten_event(true).try_init().ok();
+/// One sentence, if the filter is none or the file cannot be written.
+pub fn start(lines: &Lines<'_>) -> Result<Writers, String> {
+    let (filter, control) = reload::Layer::new(parse(lines.filter).map_err(|error| format!("--log {error}"))?);
+    let (mut guards, mut lost) = (Vec::new(), Vec::new());
+    let mut writer = |output: Box<dyn Write + Send>| -> NonBlocking {
+        let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES);
+        let (writer, guard) = builder.thread_name("predictd-log").finish(output);
+        guards.push(guard);
+        lost.push(writer.error_counter());
+        writer
+    };
+    let terminal = io::stderr().is_terminal();
+    let to_stderr = fmt::layer().with_writer(writer(Box::new(io::stderr())));
+    let to_stderr: Box<dyn Layer<_> + Send + Sync> = if lines.json.unwrap_or(!terminal) {
+        to_stderr.json().flatten_event(true).boxed()
     } else {
-        lines.with_ansi(terminal).try_init().ok();
+        to_stderr.with_ansi(terminal).boxed()
+    };
+    let to_file = match lines.file {
+        None => None,
+        Some(file) => {
+            let opened = open(&file).map_err(|error| format!("--log-file {}: {error}", file.path.display()))?;
+            Some(fmt::layer().json().flatten_event(true).with_writer(writer(Box::new(opened))))
+        }
+    };
+    // Only the first subscriber of a process can be set: tests start several servers.
+    if registry().with(filter).with(to_stderr).with(to_file).try_init().is_ok() {
+        CONTROL.set(Control { filter: control, lost }).ok();
     }
     // The default hook prints a panic's message, which may quote a request's text.
     std::panic::set_hook(Box::new(|panic| {
@@ -24,5 +88,35 @@ pub fn start(filter: &str, json: Option<bool>) -> Result<(), String> {
         let thread = std::thread::current().name().unwrap_or_default().to_owned();
         tracing::error!(place, thread, "a panic was caught; its message is not logged");
     }));
-    Ok(())
+    Ok(Writers(guards))
+}
+
+fn open(file: &LogFile<'_>) -> io::Result<BasicRollingFileAppender> {
+    BasicRollingFileAppender::new(file.path, RollingConditionBasic::new().max_size(file.bytes), file.files)
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(filter).map_err(|error| format!("{filter:?}: {error}"))
+}
+
+/// What is logged now; nothing if logging was not started.
+#[must_use]
+pub fn filter() -> Option<String> {
+    CONTROL.get()?.filter.with_current(ToString::to_string).ok()
+}
+
+/// Logs something else from now on.
+///
+/// # Errors
+/// One sentence, if this is no filter, or logging was not started.
+pub fn set_filter(filter: &str) -> Result<(), String> {
+    let parsed = parse(filter)?;
+    let control = CONTROL.get().ok_or("logging was not started")?;
+    control.filter.reload(parsed).map_err(|error| error.to_string())
+}
+
+/// Lines that were lost because a writer was too slow.
+#[must_use]
+pub fn lost_lines() -> u64 {
+    CONTROL.get().map_or(0, |control| control.lost.iter().map(|lost| lost.dropped_lines() as u64).sum())
 }

@@ -294,11 +294,39 @@ pub struct Args {
     #[arg(long, env = "PREDICTD_SERVER_TIMING", default_value = "on-request", value_name = "WHO")]
     pub server_timing: ServerTiming,
 
+    /// What is logged, and where.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Options of the log.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct LogArgs {
     /// What to log: error, warn, info, debug, trace, or a filter such as predictd=debug.
     #[arg(long, env = "PREDICTD_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
 
-    /// How log lines look.
+    /// File that log lines go to as well, as JSON [default: none].
+    #[arg(long, env = "PREDICTD_LOG_FILE", value_name = "FILE", value_parser = path_or_empty())]
+    pub log_file: Option<PathBuf>,
+
+    /// Bytes after which the log file is rotated.
+    #[arg(long, env = "PREDICTD_LOG_FILE_BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(1 << 16..), value_name = "N")]
+    pub log_file_bytes: u64,
+
+    /// Older log files that are kept.
+    #[arg(long, env = "PREDICTD_LOG_FILES", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_000), value_name = "N")]
+    pub log_files: u16,
+
+    /// Time between two summaries in the log; 0s: none by time.
+    #[arg(long, env = "PREDICTD_SUMMARY_INTERVAL", default_value = "1m", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub summary_interval: Duration,
+
+    /// Predictions after which there is a summary in the log; 0: none by number.
+    #[arg(long, env = "PREDICTD_SUMMARY_PREDICTIONS", default_value_t = 0, value_name = "N")]
+    pub summary_predictions: u64,
+
+    /// How log lines look on standard error.
     #[arg(long, env = "PREDICTD_LOG_FORMAT", default_value = "auto", value_name = "FORMAT")]
     pub log_format: LogFormat,
 }

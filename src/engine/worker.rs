@@ -104,6 +104,13 @@ impl Shop {
             _ = job.answer(Err(TextError::DeadlineExceeded));
         }
         let start = Instant::now();
+        let waited = |job: &Job| {
+            let tokenise = job.ready.saturating_duration_since(job.request.arrived);
+            (tokenise, start.saturating_duration_since(job.ready))
+        };
+        for (tokenise, queue) in taken.jobs.iter().map(waited) {
+            self.metrics.waited(tokenise, queue);
+        }
         let decisions = self.serve(session, &taken.jobs);
         let run = start.elapsed();
         ran();
@@ -113,9 +120,8 @@ impl Shop {
         }
         for (job, decision) in taken.jobs.into_iter().zip(decisions) {
             let (tokens, truncated) = (job.encoded.tokens, job.encoded.truncated);
-            let tokenise = job.ready.saturating_duration_since(job.request.arrived);
-            let spent = Spent { tokenise, queue: start.saturating_duration_since(job.ready), run, run_texts };
-            self.metrics.waited(spent.tokenise, spent.queue);
+            let (tokenise, queue) = waited(&job);
+            let spent = Spent { tokenise, queue, run, run_texts };
             if !job.answer(decision.map(|decision| Answer { decision, tokens, truncated, spent })) {
                 self.metrics.wasted();
             }

@@ -4,6 +4,7 @@
 //! where the operator has said so. Once there is a key file, each route with a scope needs a key.
 
 use std::convert::Infallible;
+use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -57,6 +58,15 @@ pub enum Who {
 /// The caller of a route that has a scope.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Who);
+
+impl Display for Caller {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Who::Key { name, .. } => write!(f, "key {name}"),
+            Who::Address(address) => write!(f, "{address}"),
+        }
+    }
+}
 
 impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Infallible;

@@ -11,6 +11,7 @@
 //! - [`deadline`], [`standstill`]: the time a client allows, and since when
 //! - [`cache_control`]: what a client wants of the result cache
 //! - [`predict`], [`batch`], [`models`], [`probes`], [`docs`]: a handler with its wire types
+//! - [`logs`]: what is logged, changed by operators
 //! - [`zero_shot`]: labels in a request instead of the model's own
 //! - [`answer`]: the wire form of one prediction, used by both prediction routes
 //! - [`error`]: the one table of errors
@@ -35,6 +36,7 @@ pub mod exchange;
 pub mod framing;
 pub mod head;
 pub mod json;
+pub mod logs;
 pub mod models;
 pub mod observe;
 pub mod paced;
@@ -119,6 +121,7 @@ pub fn router(app: Arc<App>) -> Router {
 /// Every route of the admin listener.
 pub fn admin_router(app: Arc<App>) -> Router {
     let routes = Routes::new(&app)
+        .scoped(Scope::Admin, routes!(logs::show, logs::change))
         .scoped(Scope::Metrics, routes!(probes::metrics))
         .public(routes!(probes::health))
         .public(routes!(probes::livez))

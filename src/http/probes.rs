@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::App;
 use super::error::{ApiError, Code, Problem};
 use crate::registry::State as VersionState;
+use crate::telemetry;
 
 /// State of the server and its models.
 #[derive(Debug, Serialize, ToSchema)]
@@ -96,6 +97,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiErro
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let (bytes, entries) = app.engine.cache_size();
     app.metrics.cached(bytes, entries);
+    app.metrics.lost_lines(telemetry::lost_lines());
     let versions = app.registry.snapshot().versions_now();
     let text = app
         .metrics

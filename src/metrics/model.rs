@@ -28,7 +28,7 @@ const OTHER_LABELS: &str = "(other)";
 /// The metrics that every model version has.
 #[derive(Debug)]
 pub(super) struct ModelVectors {
-    predictions: IntCounterVec,
+    pub(super) predictions: IntCounterVec,
     labels: IntCounterVec,
     confidence: HistogramVec,
     text_errors: IntCounterVec,

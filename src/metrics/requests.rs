@@ -48,10 +48,10 @@ impl Outcome {
 #[derive(Debug)]
 pub struct RequestMetrics {
     started: IntCounterVec,
-    ended: IntCounterVec,
+    pub(super) ended: IntCounterVec,
     in_flight: IntGauge,
     answered: IntCounterVec,
-    seconds: HistogramVec,
+    pub(super) seconds: HistogramVec,
     overhead: HistogramVec,
     errors: IntCounterVec,
     refused: IntCounterVec,

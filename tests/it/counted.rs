@@ -132,13 +132,13 @@ async fn requests_are_successes_failures_rejections_and_cancellations() {
     assert!(sums(&text, "predictd_queue_oldest_seconds", &[])[&vec![]] > 0.0);
     held.abort();
     waiting.abort();
-    scene.fake.release();
-    scene.until_free(8).await;
     until("nobody is in flight", || {
         let text = String::from_utf8(scene.server.app.metrics.render(&[]).unwrap()).unwrap();
         sums(&text, "predictd_http_requests_in_flight", &[])[&vec![]] == 0.0
     })
     .await;
+    scene.fake.release();
+    scene.until_free(8).await;
 
     let text = String::from_utf8(scene.server.app.metrics.render(&[]).unwrap()).unwrap();
     let started = sums(&text, "predictd_http_requests_started_total", &["route"]);

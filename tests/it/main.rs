@@ -26,6 +26,7 @@ mod invariants;
 mod large_bodies;
 mod lifecycle;
 mod log_lines;
+mod logs;
 mod model_files;
 mod odd_texts;
 mod overload;

@@ -1,0 +1,60 @@
+//! `/admin/log`: what is logged, changed while the server runs.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::App;
+use super::auth::Caller;
+use super::body::{Checked, RequestBody};
+use super::error::{ApiError, Code};
+use super::json;
+use crate::config::Limits;
+use crate::telemetry;
+
+/// Longest filter, in bytes.
+const LONGEST: usize = 512;
+
+/// What is logged.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogFilter {
+    /// error, warn, info, debug, trace, or a filter such as `info,predictd::http=debug`.
+    pub filter: String,
+}
+
+impl RequestBody for LogFilter {
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        json::from_json(bytes)
+    }
+
+    fn check(&self, _: &Limits) -> Result<(), ApiError> {
+        if self.filter.trim().is_empty() || self.filter.len() > LONGEST {
+            return Err(ApiError::at("/filter", format!("a filter has 1 to {LONGEST} bytes")));
+        }
+        Ok(())
+    }
+}
+
+/// What is logged.
+#[utoipa::path(get, path = "/admin/log", tag = "admin", responses((status = 200, body = LogFilter)))]
+pub async fn show(State(_): State<Arc<App>>) -> Result<Json<LogFilter>, ApiError> {
+    let none = || ApiError::new(Code::Internal, "This process does not log.");
+    Ok(Json(LogFilter { filter: telemetry::filter().ok_or_else(none)? }))
+}
+
+/// Log something else from now on, until the server ends.
+#[utoipa::path(put, path = "/admin/log", tag = "admin", request_body = LogFilter, responses((status = 200, body = LogFilter)))]
+pub async fn change(
+    State(_): State<Arc<App>>,
+    caller: Caller,
+    Checked(wanted, _memory): Checked<LogFilter>,
+) -> Result<Json<LogFilter>, ApiError> {
+    let before = telemetry::filter();
+    telemetry::set_filter(&wanted.filter).map_err(|error| ApiError::at("/filter", error))?;
+    tracing::warn!(by = %caller, before, now = wanted.filter, "what is logged was changed");
+    Ok(Json(wanted))
+}
