@@ -2,8 +2,9 @@
 
     python -m tools golden DIR --texts FILE [--count 30] [--tolerance 0.001]
 
-The texts are spread over the lengths that the file has, the shortest and the longest among them. A text whose answer is
-a close call is left out: another CPU may round it to the other side. model.toml gets the digest of the new file.
+The texts are spread over the lengths that the file has, the shortest and the longest among them. Left out are texts whose
+answer is a close call, which another CPU may round to the other side, and texts longer than the model takes, of which a
+server may be told to answer otherwise. model.toml gets the digests of all files. Models that label tokens are refused.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy
 import onnx
 
-from .manifest import settings_of, write_manifest
+from .manifest import check_digests, settings_of, write_manifest
 from .refused import Refused
 from .sessions import session
 from .text_model import Graph, TextModel
@@ -52,20 +53,21 @@ def write(folder: Path, texts: list[Text], count: int = COUNT, tolerance: float 
     """Writes the file and its digest. Returns what to tell."""
     texts = list(dict.fromkeys(texts))
     path = graph_of(folder)
+    check_digests(folder, "golden.json")
     answered = answers_of_text_graph(folder, path, texts) if takes_text(path) else answers_of_tokens(folder, texts)
     kept = spread([entry for entry in answered if entry is not None], count)
     if not kept:
         raise Refused(f"none of {len(texts)} texts has a clear answer")
     if tolerance is None:
         tolerance = INT8_TOLERANCE if quantised(path) else TOLERANCE
-    # Renamed when complete: a server may load the directory at any time.
+    # Renamed when complete: nobody reads half of it.
     partial = folder / "golden.json.partial"
     partial.write_text(json.dumps({"tolerance": tolerance, "examples": kept}, indent=2, ensure_ascii=False) + "\n",
                        encoding="utf-8")
     os.replace(partial, folder / "golden.json")
     write_manifest(folder, settings_of(folder / "model.toml"))
-    close = sum(entry is None for entry in answered)
-    return f"{len(kept)} examples of {len(texts)} texts, {close} of them too close to call; written: {folder / 'golden.json'}"
+    left = sum(entry is None for entry in answered)
+    return f"{len(kept)} examples of {len(texts)} texts, {left} of them too close to call or too long; written: {folder / 'golden.json'}"
 
 
 def graph_of(folder: Path) -> Path:
@@ -93,15 +95,21 @@ def answers_of_tokens(folder: Path, texts: list[Text]) -> list[dict | None]:
     model = TextModel(folder)
     graph = Graph(model, model.graph)
     task = model.settings.get("task") or model.config.get("problem_type") or "classification"
-    answered = []
+    answered: list[dict | None] = []
     for text, row in zip(texts, model.encode(texts)):
+        if model.is_cut(text):
+            answered.append(None)
+            continue
         logits = graph.run(graph.feed([row]))[0].astype(numpy.float64)
         labels = model.labels
-        if len(logits) == 1 and len(labels) < 2:
+        if not numpy.isfinite(logits).all():
+            raise Refused("the graph gives a score that is not a finite number")
+        # The order in which the server decides.
+        if task in ("multi_label", "multi_label_classification"):
+            answered.append(several(text, sigmoid(logits), labels, thresholds(model.settings, labels)))
+        elif task == "regression" or (len(logits) == 1 and len(labels) < 2):
             score = logits[0] if task == "regression" else sigmoid(logits[0])
             answered.append({**named(text), "score": round(float(score), 6)})
-        elif task in ("multi_label", "multi_label_classification"):
-            answered.append(several(text, sigmoid(logits), labels, thresholds(model.settings, labels)))
         elif len(logits) == 1 and len(labels) == 2:
             answered.append(single(text, numpy.array([1 - sigmoid(logits[0]), sigmoid(logits[0])]), labels))
         elif len(logits) == len(labels):
@@ -116,13 +124,36 @@ def answers_of_text_graph(folder: Path, path: Path, texts: list[Text]) -> list[d
     """What a scikit-learn graph answers."""
     if any(isinstance(text, tuple) for text in texts):
         raise Refused("the model takes one text, and the file has pairs")
-    labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    labels = labels_of(folder, path)
     settings = TextModel.read_settings(folder)
     runner = session(path)
-    scores = runner.run(["probabilities"], {runner.get_inputs()[0].name: numpy.array(texts, dtype=object).reshape(-1, 1)})[0]
+    given = {runner.get_inputs()[0].name: numpy.array(texts, dtype=object).reshape(-1, 1)}
+    outputs = [value.name for value in runner.get_outputs()]
+    if "probabilities" not in outputs:
+        raise Refused(f"the graph has no output probabilities, but {', '.join(outputs)}")
+    scores = runner.run(["probabilities"], given)[0]
+    if scores.shape[1] != len(labels) or not numpy.isfinite(scores).all():
+        raise Refused(f"the graph gives {scores.shape[1]} scores for {len(labels)} labels, or no numbers")
     if settings.get("task") == "multi_label":
         return [several(text, line, labels, thresholds(settings, labels)) for text, line in zip(texts, scores)]
-    return [single(text, line, labels) for text, line in zip(texts, scores)]
+    answered = [single(text, line, labels) for text, line in zip(texts, scores)]
+    if "label" in outputs:
+        # The graph's own choice counts: some classifiers choose by something else than the largest probability.
+        chosen = [str(label) for label in runner.run(["label"], given)[0]]
+        places = [labels[int(label)] if label.isdigit() and label not in labels else label for label in chosen]
+        answered = [entry if entry and entry["label"] == place else None for entry, place in zip(answered, places)]
+    return answered
+
+
+def labels_of(folder: Path, path: Path) -> list[str]:
+    """The labels of a graph that takes text: those of labels.json, else the names of its own classes."""
+    if (folder / "labels.json").is_file():
+        return json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    for node in onnx.load(path, load_external_data=False).graph.node:
+        for item in node.attribute:
+            if item.name in ("classlabels_strings", "classlabels_string") and item.strings:
+                return [name.decode("utf-8") for name in item.strings]
+    raise Refused(f"{folder} has no labels.json, and the graph names no classes")
 
 
 def sigmoid(logits):

@@ -1,8 +1,15 @@
 """`model.toml`: settings, and a digest of every file that the server may read."""
 
 import hashlib
+import os
+import re
+import tomllib
 from pathlib import Path
 
+from .refused import Refused
+
+# The heading of the digests, however it is spaced, and whatever is said behind it.
+DIGESTS = re.compile(r"""\s*\[\s*["']?sha256["']?\s*\]""")
 # Not read by the server.
 UNREAD = ("README.md", "model.toml", "optimisation.json")
 
@@ -14,7 +21,20 @@ def write_manifest(folder: Path, settings: list[str]) -> None:
         name = path.relative_to(folder).as_posix()
         if name not in UNREAD:
             lines.append(f'"{name}" = "{hashlib.sha256(path.read_bytes()).hexdigest()}"')
-    (folder / "model.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # Renamed when complete: nobody reads half of it.
+    partial = folder / "model.toml.partial"
+    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(partial, folder / "model.toml")
+
+
+def check_digests(folder: Path, but: str) -> None:
+    """Refuses a directory with a file that is not what `model.toml` says, except for one that is to be replaced."""
+    manifest = folder / "model.toml"
+    named = tomllib.loads(manifest.read_text(encoding="utf-8")).get("sha256", {}) if manifest.is_file() else {}
+    for name, digest in named.items():
+        path = folder / name
+        if name != but and (not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest.lower()):
+            raise Refused(f"{path} is not the file whose digest stands in model.toml")
 
 
 def settings_of(manifest: Path) -> list[str]:
@@ -22,7 +42,7 @@ def settings_of(manifest: Path) -> list[str]:
     kept, skipping = [], False
     for line in manifest.read_text(encoding="utf-8").splitlines() if manifest.is_file() else []:
         if line.strip().startswith("["):
-            skipping = line.strip() == "[sha256]"
+            skipping = DIGESTS.match(line) is not None
         if not skipping:
             kept.append(line)
     while kept and not kept[-1].strip():

@@ -55,6 +55,8 @@ class TextModel:
         if (self.folder / "labels.json").is_file():
             return json.loads((self.folder / "labels.json").read_text(encoding="utf-8"))
         named = self.config.get("id2label")
+        if not named and "regression" in (self.settings.get("task"), self.config.get("problem_type")):
+            return []
         if not named:
             raise Refused(f"{self.folder} names no labels: neither labels.json nor id2label in config.json is there")
         return [named[str(number)] for number in range(len(named))]
@@ -85,6 +87,11 @@ class TextModel:
     def encode(self, texts: list[Text]) -> list[Row]:
         """Token and segment numbers of each text or pair, not padded."""
         return [(encoding.ids, encoding.type_ids) for encoding in self.tokenizer.encode_batch(texts)]
+
+    def is_cut(self, text: Text) -> bool:
+        """Whether the text is longer than the model takes."""
+        first, second = (text, None) if isinstance(text, str) else text
+        return bool(self.tokenizer.encode(first, second).overflowing)
 
     def padded(self, rows: list[Row]) -> dict[str, numpy.ndarray]:
         """The inputs that a graph may ask for, padded to the longest row."""

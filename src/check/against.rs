@@ -1,9 +1,11 @@
 //! How a model's answers compare with those that a file expects.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::answers::{Answered, LISTED, Said};
-use super::questions::Questions;
+use super::questions::{Questions, Unit};
 use crate::text::golden::{Example, Expected};
 use crate::text::heads::Outcome;
 
@@ -12,10 +14,14 @@ use crate::text::heads::Outcome;
 pub struct Against {
     /// Texts that were asked.
     pub texts: usize,
-    /// Those with the expected answer, all that the file says of it.
+    /// Those that got no answer: they count as wrong, and have no part in errors of numbers.
+    pub unanswered: usize,
+    /// Those with the expected label, labels or entities; with the expected scores, where the file names only those.
     pub right: Option<usize>,
     /// Their share; nothing where the answers are numbers of which no tolerance is known.
     pub accuracy: Option<f64>,
+    /// Texts of a golden.json of which everything is as it says, scores included.
+    pub reproduced: Option<usize>,
     /// Mean distance of a number from the expected one, for a model that answers with numbers.
     pub mean_absolute_error: Option<f64>,
     /// Largest distance.
@@ -41,7 +47,8 @@ impl Against {
     /// Compares; `labels` are the model's.
     #[must_use]
     pub fn of(questions: &Questions, answers: &[Answered], labels: &[String]) -> Self {
-        let (mut right, mut first_differences, mut errors) = (0, Vec::new(), Vec::new());
+        let (mut right, mut reproduced, mut unanswered) = (0, 0, 0);
+        let (mut first_differences, mut errors) = (Vec::new(), Vec::new());
         for (question, answered) in questions.asked.iter().zip(answers) {
             let Some(expected) = &question.expected else { continue };
             let verdict = match &answered.outcome {
@@ -49,12 +56,18 @@ impl Against {
                     if let (Outcome::Score(found), Some(expected)) = (&decision.outcome, expected.score) {
                         errors.push(f64::from((found - expected).abs()));
                     }
+                    let bare = Example { scores: BTreeMap::new(), ..expected.clone() };
+                    let judged = if expected.label.is_some() { &bare } else { expected };
+                    right += usize::from(judged.check(decision, labels, questions.tolerance).is_ok());
                     expected.check(decision, labels, questions.tolerance)
                 }
-                Err(why) => Err(why.reason().to_owned()),
+                Err(why) => {
+                    unanswered += 1;
+                    Err(why.reason().to_owned())
+                }
             };
             match verdict {
-                Ok(()) => right += 1,
+                Ok(()) => reproduced += 1,
                 Err(reason) if questions.graded && first_differences.len() < LISTED => {
                     let given = answered.outcome.as_ref().ok().map(|decision| Said::of(decision, labels));
                     let (number, expected) = (question.number, named(expected));
@@ -67,6 +80,8 @@ impl Against {
         let right = questions.graded.then_some(right);
         Self {
             texts,
+            unanswered,
+            reproduced: (questions.unit == Unit::Example).then_some(reproduced),
             right,
             accuracy: right.map(|right| share(right, texts)),
             mean_absolute_error: (!errors.is_empty()).then(|| errors.iter().sum::<f64>() / count(errors.len())),

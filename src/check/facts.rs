@@ -31,6 +31,8 @@ pub struct Facts {
     pub head: &'static str,
     /// The least probability of each label of a multi-label model that makes it an answer; none for others.
     pub thresholds: Vec<f32>,
+    /// True for a model whose answers are numbers, not labels.
+    pub answers_with_numbers: bool,
     /// Labels in score order; none where the answer is a number.
     pub labels: Vec<String>,
     /// Where it runs.
@@ -49,8 +51,10 @@ pub struct Facts {
     pub batch_dependent: bool,
     /// Bytes of the graph and of the files that hold its weights.
     pub graph_bytes: u64,
-    /// The files of the directory.
+    /// The files of the directory, by name; a thousand at most.
     pub files: Vec<FileFacts>,
+    /// Files beyond those.
+    pub more_files: usize,
 }
 
 /// What becomes of texts before a graph that takes tokens gets them.
@@ -90,6 +94,7 @@ impl Facts {
             Head::MultiLabel { thresholds, .. } => thresholds.clone(),
             _ => Vec::new(),
         };
+        let files = files(opened)?;
         Ok(Self {
             description: model.description().map(str::to_owned),
             inputs: graph.inputs.clone(),
@@ -98,6 +103,7 @@ impl Facts {
             task: pipeline.head().task(),
             head: head(pipeline.head()),
             thresholds,
+            answers_with_numbers: matches!(pipeline.head(), Head::Regression | Head::Sigmoid),
             labels: pipeline.labels().to_vec(),
             device: model.device(),
             tokens: pipeline.tokenizer().map(TokenLimits::of),
@@ -107,7 +113,8 @@ impl Facts {
             why_alone: model.why_alone(),
             batch_dependent: model.batch_dependent(),
             graph_bytes: opened.graph_bytes()?,
-            files: files(opened)?,
+            more_files: files.len().saturating_sub(MOST_FILES),
+            files: files.into_iter().take(MOST_FILES).collect(),
         })
     }
 
@@ -155,10 +162,11 @@ fn files(opened: &Opened) -> Result<Vec<FileFacts>, String> {
     let mut files = Vec::new();
     for directory in directories {
         let error = |error: std::io::Error| format!("{}: {error}", directory.display());
-        for entry in std::fs::read_dir(directory).map_err(error)?.take(MOST_FILES) {
+        for entry in std::fs::read_dir(directory).map_err(error)? {
             let path = entry.map_err(error)?.path();
             // As a load reads files: through links.
-            let file = std::fs::metadata(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            // What leads nowhere is no file, and was not needed.
+            let Ok(file) = std::fs::metadata(&path) else { continue };
             let name = path.strip_prefix(top).unwrap_or(&path).to_string_lossy().into_owned();
             if file.is_file() {
                 let digest = opened.manifest.options.sha256.contains_key(&name);

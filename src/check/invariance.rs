@@ -8,11 +8,13 @@ use super::answers::{Answered, LISTED, Said, distance};
 use super::opened::Opened;
 use super::questions::Questions;
 use crate::engine::loading::LONGEST_CHECK;
+use crate::text::heads::Outcome;
 use crate::text::pipeline::Encoded;
 
-/// Texts of a run, and its tokens with padding: more are no other test, and take much memory.
-const MOST_TEXTS: usize = 32;
+/// Tokens of a run with padding: more are no other test, and take much memory.
 const MOST_TOKENS: usize = 4_096;
+/// A score may move by this much beside other texts, for each unit of its size above one: rounding, not another answer.
+const ROUNDING: f32 = 1e-3;
 
 /// What became of answers when texts shared runs.
 #[derive(Debug, Clone, Serialize)]
@@ -23,7 +25,9 @@ pub struct Invariance {
     pub most_texts: usize,
     /// Answers whose labels differ.
     pub changed: usize,
-    /// The first of them.
+    /// Answers with a score that differs by more than rounding explains: 0.001, for each unit of its size.
+    pub moved: usize,
+    /// The first of both.
     pub first_changed: Vec<Change>,
     /// Largest difference of a score.
     pub largest_score_difference: f32,
@@ -44,12 +48,15 @@ pub struct Change {
 
 impl Invariance {
     /// Runs the texts again, as they stand in their list, so that long ones share runs with short ones.
-    pub fn measure(opened: &mut Opened, questions: &Questions, answers: &[Answered]) -> Self {
+    ///
+    /// `most_texts` is what a server would run together.
+    pub fn measure(opened: &mut Opened, questions: &Questions, answers: &[Answered], most_texts: usize) -> Self {
         let there: Vec<Option<usize>> = (0..opened.pipeline().labels().len()).map(Some).collect();
         let mut found = Self {
             texts: 0,
             most_texts: 0,
             changed: 0,
+            moved: 0,
             first_changed: Vec::new(),
             largest_score_difference: 0.0,
             failed: None,
@@ -62,7 +69,9 @@ impl Invariance {
             .filter(|(_, encoded, _)| encoded.row_length().is_some())
             .collect();
         let mut rest = texts.as_slice();
-        while let Some((run, others)) = rest.split_at_checked(fitting(rest)).filter(|(run, _)| !run.is_empty()) {
+        while let Some((run, others)) =
+            rest.split_at_checked(fitting(rest, most_texts)).filter(|(run, _)| !run.is_empty())
+        {
             rest = others;
             if let Err(reason) = found.run(opened, run, &there) {
                 found.failed = Some(reason);
@@ -93,12 +102,14 @@ impl Invariance {
             let Ok(alone) = &alone.outcome else { continue };
             let difference = distance(alone, &together, there).unwrap_or_default();
             self.largest_score_difference = self.largest_score_difference.max(difference);
+            let size = if let Outcome::Score(score) = &alone.outcome { score.abs().max(1.0) } else { 1.0 };
+            let moved = difference > ROUNDING * size;
+            self.moved += usize::from(moved);
             let (alone, together) = (Said::of(alone, pipeline.labels()), Said::of(&together, pipeline.labels()));
-            if alone.labels != together.labels {
-                self.changed += 1;
-                if self.first_changed.len() < LISTED {
-                    self.first_changed.push(Change { number: *number, alone, together });
-                }
+            let changed = alone.labels != together.labels;
+            self.changed += usize::from(changed);
+            if (changed || moved) && self.first_changed.len() < LISTED {
+                self.first_changed.push(Change { number: *number, alone, together });
             }
         }
         Ok(())
@@ -106,9 +117,9 @@ impl Invariance {
 }
 
 /// How many of these texts fit one run.
-fn fitting(texts: &[(usize, &Encoded, &Answered)]) -> usize {
+fn fitting(texts: &[(usize, &Encoded, &Answered)], most_texts: usize) -> usize {
     let mut longest = 0;
-    let fits = (1..).zip(texts).take(MOST_TEXTS).take_while(|(count, (_, encoded, _))| {
+    let fits = (1..).zip(texts).take(most_texts).take_while(|(count, (_, encoded, _))| {
         longest = longest.max(encoded.row_length().unwrap_or(1));
         *count == 1 || count * longest <= MOST_TOKENS
     });

@@ -41,6 +41,8 @@ use questions::Questions;
 use report::{Found, Report};
 use warnings::warnings;
 
+/// Most texts of a run that is measured.
+const MOST_TEXTS: usize = 256;
 /// Time for runs to end when the check is over.
 const END: Duration = Duration::from_millis(500);
 
@@ -97,7 +99,9 @@ impl CheckCommand {
             compared.map_err(|reason| failures.push(format!("{}: {reason}", other.directory.display()))).ok()
         });
         drop(other);
-        let found = self.found(&mut opened, &questions, &given, compare).map_err(RunError::Failed)?;
+        let most_texts = settings.runs.texts.clamp(1, MOST_TEXTS);
+        let invariance = Invariance::measure(&mut opened, &questions, &given, most_texts);
+        let found = self.found(&opened, &questions, &given, (invariance, compare)).map_err(RunError::Failed)?;
         failures.extend(self.failures(&found));
         let warnings = warnings(&opened, &found.model, &found.texts);
         Ok(Report { directory, ok: failures.is_empty(), failures, warnings, found: Some(found) })
@@ -105,12 +109,11 @@ impl CheckCommand {
 
     fn found(
         &self,
-        opened: &mut Opened,
+        opened: &Opened,
         questions: &Questions,
         given: &[Answered],
-        compare: Option<Comparison>,
+        (invariance, compare): (Invariance, Option<Comparison>),
     ) -> Result<Found, String> {
-        let invariance = Invariance::measure(opened, questions, given);
         let labels = opened.pipeline().labels();
         Ok(Found {
             model: Facts::of(opened)?,
@@ -130,9 +133,17 @@ impl CheckCommand {
         if let Some(first) = texts.first_failed.first() {
             failures.push(format!("the graph gives no answer for {} texts; {} {first}", texts.failed, texts.unit));
         }
-        if model.shares_runs && !model.batch_dependent && invariance.changed > 0 {
-            let changed = invariance.changed;
-            failures.push(format!("{changed} answers depend on the texts that share their run"));
+        if texts.refused + texts.failed == texts.count {
+            failures.push(format!("none of {} texts was answered: nothing was measured", texts.count));
+        }
+        if let (true, Some(reason)) = (model.shares_runs, &invariance.failed) {
+            failures.push(format!("a run of several texts fails: {reason}"));
+        }
+        let Invariance { changed, moved, .. } = invariance;
+        if model.shares_runs && !model.batch_dependent && changed + moved > 0 {
+            failures.push(format!(
+                "answers depend on the texts that share their run: {changed} have other labels, {moved} other scores"
+            ));
         }
         if let (Some(most), Some(allowed)) = (memory.server_most_bytes, memory.allowed_bytes)
             && most > allowed
@@ -150,6 +161,9 @@ impl CheckCommand {
                         .to_owned(),
                 ),
             }
+        }
+        if self.max_flips.is_some() && model.answers_with_numbers {
+            failures.push("--max-flips: the model's answers are numbers, which have no labels to flip".to_owned());
         }
         if let (Some(most), Some(compare)) = (self.max_flips, compare)
             && compare.flips > most

@@ -1,5 +1,6 @@
 //! A model directory, loaded as a server loads it, with a session beside the server's own to measure with.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -58,11 +59,14 @@ impl Opened {
             server_most_bytes: bound.map(|Bound { ceiling, .. }| ceiling.total()),
             allowed_bytes: bound.and_then(|Bound { limit, .. }| limit),
         };
-        let mut manifest = Manifest::read(directory)?;
-        let mut graph = host.runtime.open(&mut manifest)?;
-        let session = graph.session()?;
-        manifest.tokenizer = None;
-        Ok(Self { directory: directory.to_owned(), model, session, graph: graph.facts(), manifest, memory })
+        let again = || {
+            let mut manifest = Manifest::read(directory)?;
+            let mut graph = host.runtime.open(&mut manifest)?;
+            Ok((graph.session()?, graph.facts(), manifest))
+        };
+        let panicked = || ManifestError::new("model.onnx", "the model panicked while loading");
+        let (session, graph, manifest) = catch_unwind(AssertUnwindSafe(again)).unwrap_or_else(|_| Err(panicked()))?;
+        Ok(Self { directory: directory.to_owned(), model, session, graph, manifest, memory })
     }
 
     /// From text to answer.

@@ -125,6 +125,10 @@ impl Question {
 
 fn bounded(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
+    // To open a pipe would wait for its other end.
+    if !std::fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
     let file = File::open(path).map_err(|error| error.to_string())?;
     file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > MOST_BYTES { Err(format!("it is larger than {MOST_BYTES} bytes")) } else { Ok(bytes) }
@@ -213,6 +217,7 @@ fn expected(field: &str, text: &str, pipeline: &Pipeline, place: &str) -> Result
             known(labels.iter(), pipeline, place)?;
             // Answers name them in this order.
             labels.sort_by_key(|label| pipeline.labels().iter().position(|known| known == label));
+            labels.dedup();
             label = Some(Expected::Many(labels));
         }
         _ => {

@@ -19,7 +19,7 @@ const TOLD_LABELS: usize = 5;
 /// Texts of a kind that people are told of; programs are told of more.
 const TOLD_TEXTS: usize = 10;
 
-/// All of it, as `--json` has it. What needs a model that loads is null where it does not.
+/// All of it, as `--json` has it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// The directory, as it was typed.
@@ -30,7 +30,7 @@ pub struct Report {
     pub failures: Vec<String>,
     /// What keeps no model from serving, but what its author wants to know: one sentence each.
     pub warnings: Vec<String>,
-    /// What was found of a model that loads.
+    /// What was found of a model that loads; its fields are left out where none does.
     #[serde(flatten)]
     pub found: Option<Found>,
 }
@@ -87,9 +87,12 @@ impl Display for Found {
             writeln!(f, "against     {against}")?;
             for difference in against.first_differences.iter().take(TOLD_TEXTS) {
                 write!(f, "{}: {}", numbers(difference.number), difference.reason)?;
-                match difference.given.as_ref().and_then(|given| given.score) {
-                    Some(score) => writeln!(f, " ({score:.4})")?,
-                    None => writeln!(f)?,
+                // A wrong score is in the reason.
+                match &difference.given {
+                    Some(Said { labels, score: Some(score) }) if *labels != difference.expected => {
+                        writeln!(f, " ({score:.4})")?;
+                    }
+                    _ => writeln!(f)?,
                 }
             }
         }
@@ -118,6 +121,7 @@ impl Display for Facts {
             writeln!(f, "about       {description}")?;
         }
         let (graph, files) = (Bytes(self.graph_bytes), self.files.len());
+        let files = files + self.more_files;
         writeln!(f, "files       {files}, {digests} with a SHA-256 that is theirs; the graph has {graph}")?;
         for input in &self.inputs {
             writeln!(f, "input       {input}")?;
@@ -192,7 +196,7 @@ impl Display for Invariance {
             return write!(f, "the graph cannot run several texts at once: {reason}");
         }
         let Self { texts, most_texts, changed, largest_score_difference, .. } = self;
-        write!(f, "{texts} texts alone and in runs of up to {most_texts}: {changed} answers differ, ")?;
+        write!(f, "{texts} texts alone and in runs of up to {most_texts}: {changed} labels differ, ")?;
         write!(f, "scores by at most {}", Small(f64::from(*largest_score_difference)))
     }
 }
@@ -202,9 +206,14 @@ impl Display for Against {
         if let (Some(right), Some(accuracy)) = (self.right, self.accuracy) {
             write!(f, "{right} of {} right: {:.2} %", self.texts, 100.0 * accuracy)?;
         }
+        if let Some(reproduced) = self.reproduced {
+            write!(f, "; {reproduced} reproduced, scores included")?;
+        }
+        if self.right.is_none() {
+            write!(f, "{} of {} answered", self.texts - self.unanswered, self.texts)?;
+        }
         if let (Some(mean), Some(largest)) = (self.mean_absolute_error, self.largest_error) {
-            let comma = if self.right.is_some() { "; " } else { "" };
-            write!(f, "{comma}numbers differ by {mean:.4} in the mean, by {largest:.4} at most")?;
+            write!(f, "; numbers differ by {mean:.4} in the mean, by {largest:.4} at most")?;
         }
         Ok(())
     }

@@ -29,8 +29,12 @@ pub fn warnings(opened: &Opened, facts: &Facts, texts: &Summary) -> Vec<String> 
     if facts.golden_examples == 0 {
         found.push("there is no golden.json: nothing shows that this graph answers as it was trained to".to_owned());
     }
-    let without: Vec<&str> =
-        facts.files.iter().filter(|file| !file.digest && read(&file.name)).map(|f| &*f.name).collect();
+    let without: Vec<&str> = facts
+        .files
+        .iter()
+        .filter(|file| !file.digest && (read(&file.name) || holds_weights(opened, &file.name)))
+        .map(|f| &*f.name)
+        .collect();
     if !without.is_empty() {
         found.push(format!("model.toml has no SHA-256 of {}: a damaged file may go unnoticed", without.join(", ")));
     }
@@ -65,6 +69,12 @@ pub fn warnings(opened: &Opened, facts: &Facts, texts: &Summary) -> Vec<String> 
         found.push(format!("{} of {} texts are refused{first}", texts.refused, texts.count));
     }
     found
+}
+
+/// True for a file beside the graph that holds its weights.
+fn holds_weights(opened: &Opened, name: &str) -> bool {
+    let path = opened.directory.join(name);
+    opened.graph.external.iter().any(|weights| opened.manifest.graph_directory.join(weights) == path)
 }
 
 /// True for a file that decides answers.
