@@ -11,6 +11,7 @@ use crate::bench::args::BenchCommand;
 use crate::check::args::CheckCommand;
 use crate::config::Args;
 use crate::keys::{self, KeyFile, Scope};
+use crate::watch::args::WatchCommand;
 
 /// Serves ONNX text models over HTTP.
 #[derive(Debug, Parser)]
@@ -33,7 +34,11 @@ pub enum Command {
     /// Find sessions, threads and caps for a model on this machine, and measure the server against the engine alone.
     Bench(Box<BenchCommand>),
     /// Verify a model directory as a load does, and say what it costs, whether answers depend on neighbours, and how they differ.
+    ///
+    /// Exit codes: 0 if all is well, 1 if the model fails anything, 64 for an option or a file that cannot be used.
     Check(Box<CheckCommand>),
+    /// Check servers at an interval, and tell when one becomes unhealthy or healthy again.
+    Watch(Box<WatchCommand>),
     /// Make, list and revoke API keys. A running server takes changes within a second.
     Keys(KeysCommand),
 }

@@ -17,6 +17,7 @@
 //! - [`bench`](mod@bench): finds the options that suit a model on this machine
 //! - [`check`]: what a model directory holds, whether it serves, and how it answers
 //! - [`cli`]: the command line; [`config`]: options, checked before anything starts
+//! - [`watch`]: checks servers and tells when one changes
 //! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files; [`memory`]: what there is of it
 //! - [`listeners`]: sockets that wait for connections
 //! - [`ceiling`]: the most memory that the server may need
@@ -33,7 +34,7 @@
 //! `main` → `lib` (the only module that sees everything, with `ceiling`); `http` → `engine`, `registry`,
 //! `experiments`; `registry` → `engine`; `engine` → `text`; `onnx` implements what
 //! `engine::session` declares. `bench` runs the server as `main` does, `check` loads models and reads
-//! texts as the server does (and makes texts as `bench` does); both are imported by `cli` only.
+//! texts as the server does (and makes texts as `bench` does), `watch` is a client; `cli` alone imports them.
 //! `config`, `descriptors`, `keys`, `memory`, `metrics`, `shutdown`, `telemetry` and `watched`
 //! import nothing of the crate and may be imported by all.
 //!
@@ -68,6 +69,7 @@ pub mod shutdown;
 pub mod summary;
 pub mod telemetry;
 pub mod text;
+pub mod watch;
 pub mod watched;
 
 use std::convert::Infallible;

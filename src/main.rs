@@ -8,6 +8,7 @@ use predictd::cli::{Cli, Command};
 use predictd::config::{self, EXIT_CONFIGURATION, LogFormat, Settings};
 use predictd::shutdown::Shutdown;
 use predictd::telemetry::{self, Lines, LogFile};
+use predictd::watch::args::WatchCommand;
 use predictd::{Listeners, RunError, Server};
 
 /// Keeps memory steady over millions of requests of mixed sizes; speed is about the same as the system's allocator.
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve(*args),
         Command::Bench(command) => quietly(|| command.run()),
         Command::Check(command) => quietly(|| command.run()),
+        Command::Watch(command) => watch(&command),
         Command::Keys(command) => command.run().map_err(RunError::Failed),
     };
     match outcome {
@@ -72,6 +74,13 @@ fn quietly(command: impl FnOnce() -> Result<(), RunError>) -> Result<(), RunErro
     let lines = Lines { filter: "error,predictd::registry=off", json: Some(false), file: None };
     let _writers = telemetry::start(&lines).map_err(RunError::Configuration)?;
     command()
+}
+
+/// Runs the watcher, whose checks are in the log.
+fn watch(command: &WatchCommand) -> Result<(), RunError> {
+    let lines = Lines { filter: "info", json: None, file: None };
+    let _writers = telemetry::start(&lines).map_err(RunError::Configuration)?;
+    command.run()
 }
 
 fn serve(args: predictd::config::Args) -> Result<(), RunError> {

@@ -11,6 +11,7 @@
 //! - [`deadline`], [`standstill`]: the time a client allows, and since when
 //! - [`cache_control`]: what a client wants of the result cache
 //! - [`predict`], [`batch`], [`models`], [`probes`], [`docs`]: a handler with its wire types
+//! - [`metrics_only`]: a listener for commands that are no server
 //! - [`logs`]: what is logged, changed by operators
 //! - [`zero_shot`]: labels in a request instead of the model's own
 //! - [`answer`]: the wire form of one prediction, used by both prediction routes
@@ -37,6 +38,7 @@ pub mod framing;
 pub mod head;
 pub mod json;
 pub mod logs;
+pub mod metrics_only;
 pub mod models;
 pub mod observe;
 pub mod paced;

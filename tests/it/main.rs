@@ -35,4 +35,5 @@ mod raw;
 mod scheduling;
 mod server;
 mod text_kinds;
+mod watch_command;
 mod wire;

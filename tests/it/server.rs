@@ -79,6 +79,13 @@ pub fn uncached<'a>(options: &[&str]) -> std::slice::Iter<'a, &'a str> {
     if options.contains(&"--cache-bytes") { [].iter() } else { ["--cache-bytes", "0"].iter() }
 }
 
+/// A client in the making.
+pub fn client() -> reqwest::ClientBuilder {
+    // Another test of this process may have chosen the same already.
+    tokio_rustls::rustls::crypto::ring::default_provider().install_default().ok();
+    reqwest::Client::builder().no_proxy()
+}
+
 impl TestServer {
     /// A server on ONNX Runtime, ready, with `options` as on the command line.
     pub async fn start(models: &Path, options: &[&str]) -> Self {
@@ -117,7 +124,7 @@ impl TestServer {
             let shutdown = shutdown.clone();
             async move { server.run(listeners, &shutdown).await }
         });
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = client().build().unwrap();
         Self { url: format!("http://{address}"), address, admin, app, shutdown, client, task, data }
     }
 

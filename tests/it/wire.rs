@@ -51,7 +51,7 @@ async fn server(limits: &[(&str, &str)], more: &[&str]) -> TestServer {
 
 /// Ends the connections of the server's own client, and those to come after their answer.
 async fn leave(server: &mut TestServer) {
-    server.client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
+    server.client = crate::server::client().pool_max_idle_per_host(0).build().unwrap();
     until("the client has left", || open(server) == 0).await;
 }
 

@@ -61,7 +61,7 @@ impl KeyRing {
 
 /// Sends a request with these headers.
 async fn send(url: String, method: &Method, headers: &[(&str, &str)], body: &str) -> Reply {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = crate::server::client().build().unwrap();
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         map.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());

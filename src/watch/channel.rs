@@ -1,0 +1,172 @@
+//! Who is told, and how an alert gets there.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use lettre::message::Mailbox;
+use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use reqwest::{Client, Url};
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::alert::Alert;
+use super::args::AlertArgs;
+use super::check::reason;
+
+/// Time for one attempt.
+const ATTEMPT: Duration = Duration::from_secs(20);
+
+/// Somebody who is told of alerts.
+#[derive(Debug)]
+pub enum Channel {
+    /// Any program that takes JSON.
+    Webhook(Url),
+    /// A channel of Slack.
+    Slack(Url),
+    /// `PagerDuty`, with the routing key.
+    PagerDuty(Url, String),
+    /// An Alertmanager.
+    Alertmanager(Url),
+    /// People, by mail.
+    Email(Box<Mail>),
+    /// A program on this machine.
+    Command(PathBuf),
+}
+
+/// How mails are sent.
+#[derive(Debug)]
+pub struct Mail {
+    server: AsyncSmtpTransport<Tokio1Executor>,
+    from: Mailbox,
+    to: Vec<Mailbox>,
+}
+
+/// Why an alert was not delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undelivered {
+    /// Another attempt may succeed.
+    Later(String),
+    /// No other attempt will.
+    Never(String),
+}
+
+impl Channel {
+    /// All that the options name.
+    ///
+    /// # Errors
+    /// One sentence that names the option.
+    pub fn of(args: &AlertArgs) -> Result<Vec<Self>, String> {
+        let mut channels = Vec::new();
+        channels.extend(args.webhook.clone().map(Self::Webhook));
+        channels.extend(args.slack.clone().map(Self::Slack));
+        let key = args.pagerduty.clone().filter(|key| !key.is_empty());
+        channels.extend(key.map(|key| Self::PagerDuty(args.pagerduty_url.clone(), key)));
+        if let Some(url) = &args.alertmanager {
+            let path = format!("{}/api/v2/alerts", url.path().trim_end_matches('/'));
+            let mut url = url.clone();
+            url.set_path(&path);
+            channels.push(Self::Alertmanager(url));
+        }
+        if let Some(mail) = Mail::of(args)? {
+            channels.push(Self::Email(Box::new(mail)));
+        }
+        let command = args.command.clone().filter(|program| !program.as_os_str().is_empty());
+        channels.extend(command.map(Self::Command));
+        Ok(channels)
+    }
+
+    /// Its name, which is no secret.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Webhook(_) => "webhook",
+            Self::Slack(_) => "slack",
+            Self::PagerDuty(..) => "pagerduty",
+            Self::Alertmanager(_) => "alertmanager",
+            Self::Email(_) => "email",
+            Self::Command(_) => "command",
+        }
+    }
+
+    /// Tries once.
+    ///
+    /// # Errors
+    /// [`Undelivered`] with the reason.
+    pub async fn deliver(&self, client: &Client, alert: &Alert) -> Result<(), Undelivered> {
+        let sent = async {
+            match self {
+                Self::Webhook(url) => {
+                    let alert = serde_json::to_value(alert).map_err(|error| Undelivered::Never(error.to_string()))?;
+                    post(client, url, &alert).await
+                }
+                Self::Slack(url) => post(client, url, &alert.for_slack()).await,
+                Self::PagerDuty(url, key) => post(client, url, &alert.for_pagerduty(key)).await,
+                Self::Alertmanager(url) => post(client, url, &alert.for_alertmanager()).await,
+                Self::Email(mail) => mail.send(alert).await,
+                Self::Command(program) => run(program, alert).await,
+            }
+        };
+        let late = || Undelivered::Later(format!("it took more than {}", humantime::format_duration(ATTEMPT)));
+        tokio::time::timeout(ATTEMPT, sent).await.map_err(|_| late())?
+    }
+}
+
+async fn post(client: &Client, url: &Url, body: &Value) -> Result<(), Undelivered> {
+    let answer = client.post(url.clone()).json(body).send().await;
+    let status = answer.map_err(|error| Undelivered::Later(reason(&error)))?.status().as_u16();
+    let said = format!("it answered with {status}");
+    match status {
+        200..300 => Ok(()),
+        // Too slow, too many, or its own trouble.
+        408 | 429 | 500.. => Err(Undelivered::Later(said)),
+        _ => Err(Undelivered::Never(said)),
+    }
+}
+
+impl Mail {
+    fn of(args: &AlertArgs) -> Result<Option<Self>, String> {
+        let Some(url) = args.smtp.as_deref().filter(|url| !url.is_empty()) else { return Ok(None) };
+        // The reason may quote the URL, and with it the password.
+        let server = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
+            .map_err(|_| "--smtp: this is no URL that begins with smtp:// or smtps://".to_owned())?
+            .build();
+        let mailbox = |option: &str, address: &str| {
+            address.trim().parse::<Mailbox>().map_err(|error| format!("{option} {address:?}: {error}"))
+        };
+        let from = mailbox("--email-from", args.email_from.as_deref().unwrap_or_default())?;
+        let to = args.email_to.iter().map(|address| mailbox("--email-to", address)).collect::<Result<_, _>>()?;
+        Ok(Some(Self { server, from, to }))
+    }
+
+    async fn send(&self, alert: &Alert) -> Result<(), Undelivered> {
+        let never = |error: String| Undelivered::Never(error);
+        let mut message = Message::builder().from(self.from.clone()).subject(alert.summary.clone());
+        for to in &self.to {
+            message = message.to(to.clone());
+        }
+        let body = serde_json::to_string_pretty(alert).map_err(|error| never(error.to_string()))?;
+        let message =
+            message.body(format!("{}\n\n{body}\n", alert.summary)).map_err(|error| never(error.to_string()))?;
+        let sent = self.server.send(message).await;
+        sent.map(|_| ()).map_err(|error| {
+            if error.is_permanent() { never(error.to_string()) } else { Undelivered::Later(error.to_string()) }
+        })
+    }
+}
+
+/// Runs a program with the alert on its standard input. What it prints is not looked at.
+async fn run(program: &PathBuf, alert: &Alert) -> Result<(), Undelivered> {
+    let json = serde_json::to_vec(alert).map_err(|error| Undelivered::Never(error.to_string()))?;
+    let mut command = Command::new(program);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let later = |error: std::io::Error| Undelivered::Later(error.to_string());
+    let mut child = command.spawn().map_err(later)?;
+    if let Some(mut input) = child.stdin.take() {
+        // A program that does not read it may still succeed.
+        input.write_all(&json).await.ok();
+    }
+    let status = child.wait().await.map_err(later)?;
+    if status.success() { Ok(()) } else { Err(Undelivered::Later(format!("it ended with {status}"))) }
+}

@@ -1,0 +1,107 @@
+//! One check of one server.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use reqwest::{Client, Response, Url};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::args::shown;
+
+/// Most bytes of an answer that are read: the state of a thousand models.
+const MOST_BYTES: usize = 256 << 10;
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The server, without credentials and query.
+    pub url: String,
+    /// It answered with success, and does not say that it is unhealthy.
+    pub healthy: bool,
+    /// Status of its answer, if there was one.
+    pub status_code: Option<u16>,
+    /// Seconds to the end of the answer, or until the check was given up.
+    pub response_time: f64,
+    /// When the check began (RFC 3339).
+    pub timestamp: String,
+    /// Why it is not healthy.
+    pub error: Option<String>,
+}
+
+/// Asks a server how it is.
+pub async fn check(client: &Client, url: &Url, timeout: Duration) -> Record {
+    let (timestamp, start) = (now(), Instant::now());
+    let answered = match tokio::time::timeout(timeout, ask(client, url)).await {
+        Ok(answered) => answered,
+        Err(_) => (None, Err(format!("no answer within {}", humantime::format_duration(timeout)))),
+    };
+    let (status_code, error) = (answered.0, answered.1.err());
+    let response_time = start.elapsed().as_secs_f64();
+    Record { url: shown(url), healthy: error.is_none(), status_code, response_time, timestamp, error }
+}
+
+async fn ask(client: &Client, url: &Url) -> (Option<u16>, Result<(), String>) {
+    match client.get(url.clone()).send().await {
+        Err(error) => (None, Err(reason(&error))),
+        Ok(response) => {
+            let status = response.status();
+            let said = read(response).await;
+            let judged = match said {
+                Err(error) => Err(error),
+                Ok(body) if status.is_success() => state_of(&body),
+                Ok(_) => Err(format!("it answered with {}", status.as_u16())),
+            };
+            (Some(status.as_u16()), judged)
+        }
+    }
+}
+
+/// What an answer of success says of itself: a server may be up and its models not.
+fn state_of(body: &[u8]) -> Result<(), String> {
+    let said = serde_json::from_slice::<Value>(body).ok();
+    let status = said.as_ref().and_then(|said| said.get("status")?.as_str());
+    match status {
+        None | Some("healthy" | "ok" | "OK" | "UP") => Ok(()),
+        Some(other) => Err(format!("it says that it is {:?}", other.chars().take(64).collect::<String>())),
+    }
+}
+
+async fn read(mut response: Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await.map_err(|error| reason(&error))? {
+        if body.len() + part.len() > MOST_BYTES {
+            return Err(format!("its answer has more than {MOST_BYTES} bytes"));
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(body)
+}
+
+/// The innermost reason, which names no URL.
+#[must_use]
+pub fn reason(error: &reqwest::Error) -> String {
+    let mut reason: &dyn std::error::Error = error;
+    while let Some(inner) = reason.source() {
+        reason = inner;
+    }
+    reason.to_string()
+}
+
+/// The time (RFC 3339).
+#[must_use]
+pub fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_says_that_it_is_unhealthy_is() {
+        for good in ["", "live\n", "{}", r#"{"status":"healthy"}"#, r#"{"status":7}"#, r#"{"status":"UP"}"#] {
+            assert_eq!(state_of(good.as_bytes()), Ok(()), "{good}");
+        }
+        assert_eq!(state_of(br#"{"status":"unhealthy"}"#), Err("it says that it is \"unhealthy\"".to_owned()));
+    }
+}

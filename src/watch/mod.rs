@@ -1,0 +1,209 @@
+//! `predictd watch`: checks servers, and tells when one becomes unhealthy or healthy again.
+//!
+//! - [`args`]: its options
+//! - [`mod@check`]: one check; [`target`]: what checks in a row make of a server (pure)
+//! - [`alert`]: what is told, in the forms of its receivers (pure); [`channel`]: how it gets there; [`outbox`]: until it does
+//! - [`memory`]: what is remembered over its end; [`metrics`]: its own metrics
+
+pub mod alert;
+pub mod args;
+pub mod channel;
+pub mod check;
+pub mod memory;
+pub mod metrics;
+pub mod outbox;
+pub mod target;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Url};
+use tokio::net::TcpListener;
+use tokio::time::MissedTickBehavior;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::RunError;
+use crate::http::metrics_only;
+use crate::shutdown::Shutdown;
+use alert::{Alert, Status};
+use args::{WatchCommand, shown};
+use channel::Channel;
+use check::check;
+use memory::Memory;
+use metrics::WatchMetrics;
+use outbox::Outbox;
+use target::{Health, Thresholds};
+
+/// Time for alerts to be delivered when the watcher ends.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+/// Shortest interval and timeout.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// A watcher at work.
+struct Watcher<'a> {
+    command: &'a WatchCommand,
+    urls: Vec<Url>,
+    client: Client,
+    memory: Memory,
+    outboxes: Vec<Arc<Outbox>>,
+    metrics: Arc<WatchMetrics>,
+}
+
+impl WatchCommand {
+    /// Watches until it is told to stop, or checks once.
+    ///
+    /// # Errors
+    /// [`RunError::Configuration`] for options that cannot work, [`RunError::Failed`] for a server that is not healthy
+    /// where it was to be checked once.
+    pub fn run(&self) -> Result<(), RunError> {
+        if self.interval < SHORTEST || self.timeout < SHORTEST {
+            return Err(RunError::Configuration("--interval and --timeout must be 10ms or longer".to_owned()));
+        }
+        let failed = |error: std::io::Error| RunError::Failed(error.to_string());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        runtime.block_on(async {
+            let shutdown = Shutdown::on_signals().map_err(failed)?;
+            let (mut watcher, _delivering) = Watcher::new(self).map_err(RunError::Configuration)?;
+            let _metrics = watcher.serve_metrics().await?;
+            if self.once {
+                let unhealthy = watcher.round().await;
+                watcher.last_words().await;
+                return match unhealthy {
+                    0 => Ok(()),
+                    _ => Err(RunError::Failed(format!("{unhealthy} of {} servers are not healthy", self.urls.len()))),
+                };
+            }
+            let mut ticks = tokio::time::interval(self.interval);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => {
+                        _ = watcher.round().await;
+                    }
+                    () = shutdown.soft.cancelled() => break,
+                }
+            }
+            tokio::select! {
+                () = watcher.last_words() => {}
+                () = shutdown.hard.cancelled() => {}
+            }
+            tracing::info!("the watcher has stopped");
+            Ok(())
+        })
+    }
+}
+
+impl<'a> Watcher<'a> {
+    /// Ready to watch, with tasks that deliver.
+    fn new(command: &'a WatchCommand) -> Result<(Self, Vec<AbortOnDropHandle<()>>), String> {
+        // Another part of the process may have chosen the same already.
+        tokio_rustls::rustls::crypto::ring::default_provider().install_default().ok();
+        let client = Client::builder()
+            .redirect(Policy::none())
+            .user_agent(concat!("predictd-watch/", env!("CARGO_PKG_VERSION")));
+        let client = client.build().map_err(|error| error.to_string())?;
+        let metrics = Arc::new(WatchMetrics::new().map_err(|error| error.to_string())?);
+        let path = command.state.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let mut memory = match path {
+            Some(path) => Memory::read(path).map_err(|error| format!("--state {}: {error}", path.display()))?,
+            None => Memory::default(),
+        };
+        let outboxes: Vec<_> = Channel::of(&command.alerts)?.into_iter().map(Outbox::new).collect();
+        let mut left = std::mem::take(&mut memory.waiting);
+        for outbox in &outboxes {
+            left.remove(outbox.name()).into_iter().flatten().for_each(|alert| outbox.put(alert));
+        }
+        let deliver = |outbox: &Arc<Outbox>| {
+            let (outbox, client, metrics) = (Arc::clone(outbox), client.clone(), Arc::clone(&metrics));
+            let retry_for = command.alerts.retry_for;
+            AbortOnDropHandle::new(tokio::spawn(async move { outbox.deliver(&client, retry_for, &metrics).await }))
+        };
+        let delivering = outboxes.iter().map(deliver).collect();
+        let urls = command.urls.iter().cloned().map(with_path).collect();
+        Ok((Self { command, urls, client, memory, outboxes, metrics }, delivering))
+    }
+
+    /// Checks every server; how many checks failed.
+    async fn round(&mut self) -> usize {
+        let WatchCommand { timeout, unhealthy_after, healthy_after, .. } = self.command;
+        let thresholds = Thresholds { unhealthy_after: unhealthy_after.get(), healthy_after: healthy_after.get() };
+        let records = join_all(self.urls.iter().map(|url| check(&self.client, url, *timeout))).await;
+        let mut failed = 0;
+        for (url, record) in self.urls.iter().zip(records) {
+            let target = self.memory.targets.entry(shown(url)).or_default();
+            let changed = target.checked(record.healthy, thresholds, SystemTime::now());
+            self.metrics.checked(&record, target.health);
+            let (url, healthy, status_code, response_time) =
+                (record.url.as_str(), record.healthy, record.status_code, record.response_time);
+            match &record.error {
+                None => tracing::info!(url, healthy, status_code, response_time, "a check was good"),
+                Some(error) => {
+                    failed += 1;
+                    tracing::warn!(url, healthy, status_code, response_time, error, "a check failed");
+                }
+            }
+            let Some(health) = changed else { continue };
+            let status = if health == Health::Healthy { Status::Healthy } else { Status::Unhealthy };
+            let alert = Alert::new(status, &record);
+            match status {
+                Status::Healthy => {
+                    self.metrics.changed(url, "healthy");
+                    tracing::info!(url, "the server is healthy again");
+                }
+                Status::Unhealthy => {
+                    self.metrics.changed(url, "unhealthy");
+                    tracing::error!(url, summary = alert.summary, "the server is unhealthy");
+                }
+            }
+            self.outboxes.iter().for_each(|outbox| outbox.put(alert.clone()));
+        }
+        self.remember();
+        failed
+    }
+
+    /// Writes down how servers are, and who is to be told.
+    fn remember(&mut self) {
+        let Some(path) = self.command.state.as_deref().filter(|path| !path.as_os_str().is_empty()) else { return };
+        let waiting = self.outboxes.iter().map(|outbox| (outbox.name().to_owned(), outbox.waiting()));
+        self.memory.waiting = waiting.filter(|(_, alerts)| !alerts.is_empty()).collect();
+        if let Err(error) = self.memory.write(path) {
+            tracing::error!(file = %path.display(), error, "the state could not be written");
+        }
+    }
+
+    /// Gives the alerts that wait some time, and writes down those that are left.
+    async fn last_words(&mut self) {
+        let all = join_all(self.outboxes.iter().map(|outbox| outbox.empty()));
+        if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
+            tracing::warn!("alerts are left that could not be delivered in time");
+        }
+        self.remember();
+    }
+
+    /// Serves `/metrics`, if an address is named.
+    async fn serve_metrics(&self) -> Result<Option<AbortOnDropHandle<()>>, RunError> {
+        let Some(address) = self.command.metrics else { return Ok(None) };
+        let said = |error: std::io::Error| RunError::Failed(format!("--metrics {address}: {error}"));
+        let listener = TcpListener::bind(address).await.map_err(said)?;
+        let address = listener.local_addr().map_err(said)?;
+        tracing::info!(%address, "metrics are served");
+        let metrics = Arc::clone(&self.metrics);
+        let render = move || metrics.render();
+        let serve = async move {
+            if let Err(error) = metrics_only::serve(listener, render).await {
+                tracing::error!(%error, "metrics are not served any more");
+            }
+        };
+        Ok(Some(AbortOnDropHandle::new(tokio::spawn(serve))))
+    }
+}
+
+/// A server's `/health`, unless another path is named.
+fn with_path(mut url: Url) -> Url {
+    if url.path() == "/" {
+        url.set_path("/health");
+    }
+    url
+}

@@ -1,0 +1,390 @@
+//! `predictd watch`: what it finds of real servers, whom it tells, and what it remembers.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex};
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, ends, exchange, predictd, signal};
+use crate::raw::until;
+use crate::server::cheap_models;
+
+/// Statuses and bodies that are answered, the last for ever, and the requests that were received.
+#[derive(Default)]
+struct Script {
+    answers: Mutex<VecDeque<(u16, String)>>,
+    requests: Mutex<Vec<(String, String)>>,
+    came: Condvar,
+}
+
+/// A receiver of requests that answers by a script.
+struct Receiver {
+    address: SocketAddr,
+    script: Arc<Script>,
+}
+
+impl Receiver {
+    fn new(answers: &[(u16, &str)]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, script) = (listener.local_addr().unwrap(), Arc::new(Script::default()));
+        script.answers.lock().extend(answers.iter().map(|(status, body)| (*status, (*body).to_owned())));
+        let own = Arc::clone(&script);
+        background(move || {
+            for stream in listener.incoming() {
+                answer(&mut stream.unwrap(), &own);
+            }
+        });
+        Self { address, script }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// What it answers from now on.
+    fn turn(&self, status: u16, body: &str) {
+        *self.script.answers.lock() = [(status, body.to_owned())].into();
+    }
+
+    /// Waits for so many requests; path and body of each.
+    fn requests(&self, count: usize) -> Vec<(String, Value)> {
+        let mut requests = self.script.requests.lock();
+        while requests.len() < count {
+            self.script.came.wait(&mut requests);
+        }
+        requests.iter().map(|(path, body)| (path.clone(), serde_json::from_str(body).unwrap_or_default())).collect()
+    }
+}
+
+fn background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    std::thread::Builder::new().name("other side".to_owned()).spawn(work).unwrap()
+}
+
+fn answer(stream: &mut TcpStream, script: &Script) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut path, mut length, mut line) = (String::new(), 0, String::new());
+    while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+        if path.is_empty() {
+            path.push_str(line.split(' ').nth(1).unwrap_or_default());
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    if reader.read_exact(&mut body).is_err() {
+        return;
+    }
+    let (status, said) = {
+        let mut answers = script.answers.lock();
+        if answers.len() > 1 {
+            answers.pop_front().unwrap()
+        } else {
+            answers.front().cloned().unwrap_or((200, String::new()))
+        }
+    };
+    script.requests.lock().push((path, String::from_utf8(body).unwrap()));
+    script.came.notify_all();
+    write!(stream, "HTTP/1.1 {status} x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{said}", said.len()).ok();
+}
+
+fn watching(options: &[&str]) -> Command {
+    predictd(&["watch"].into_iter().chain(options.iter().copied()).collect::<Vec<_>>())
+}
+
+/// A watcher that looks every 20 ms.
+struct Running(Child);
+
+impl Running {
+    fn new(options: &[&str]) -> Self {
+        let mut command = watching(options);
+        command.args(["--interval", "20ms", "--unhealthy-after", "2", "--healthy-after", "2"]);
+        Self(command.stderr(std::process::Stdio::null()).spawn().unwrap())
+    }
+
+    /// Ends it as an operator does.
+    fn stop(mut self) {
+        signal(self.0.id(), "TERM");
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn one_check_tells_by_its_exit_code() {
+    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let daemon = Daemon::with(models.path(), data.path(), &[]);
+    let url = format!("http://{}", daemon.address);
+    let (code, log) = ends(&mut watching(&["--once", &url]));
+    assert_eq!(code, 0, "{log}");
+    let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert_eq!((&line["healthy"], &line["status_code"]), (&json!(true), &json!(200)), "{line}");
+    assert_eq!(line["url"], format!("{url}/health"));
+    assert!(line["response_time"].as_f64().unwrap() > 0.0 && line["timestamp"].is_string());
+
+    let broken = Receiver::new(&[(503, "{\"status\":\"unhealthy\"}")]);
+    let (code, log) = ends(&mut watching(&["--once", &url, &broken.url("/readyz?key=CANARY")]));
+    assert_eq!(code, 1);
+    assert!(
+        log.contains("it answered with 503") && log.ends_with("predictd: 1 of 2 servers are not healthy\n"),
+        "{log}"
+    );
+    assert!(!log.contains("CANARY"), "{log}");
+    // It answers, but says that it is not well; nobody is there; nobody answers.
+    let unwell = Receiver::new(&[(200, "{\"status\":\"unhealthy\"}")]);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (url, reason) in [
+        (unwell.url(""), "unhealthy"),
+        (format!("http://{gone}"), "refused"),
+        (format!("http://{}", silent.local_addr().unwrap()), "no answer within 100ms"),
+        ("http://no.such.host.invalid".to_owned(), "error"),
+    ] {
+        let (code, log) = ends(&mut watching(&["--once", "--timeout", "100ms", &url]));
+        assert!(code == 1 && log.contains(reason), "{url}: {log}");
+    }
+}
+
+#[test]
+fn everybody_is_told_of_each_change_once() {
+    let server = Receiver::new(&[(200, "{\"status\":\"healthy\"}")]);
+    let [webhook, slack, pager, manager] = [(); 4].map(|()| Receiver::new(&[(202, "")]));
+    let place = tempfile::tempdir().unwrap();
+    let (program, told) = (place.path().join("tell"), place.path().join("told"));
+    std::fs::write(&program, format!("#!/bin/sh\ncat >>{}\necho >>{}\n", told.display(), told.display())).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let watched = server.url("/x");
+    let running = Running::new(&[
+        &watched,
+        "--webhook",
+        &webhook.url("/hook"),
+        "--slack",
+        &slack.url("/T/B/secret"),
+        "--pagerduty",
+        "routing",
+        "--pagerduty-url",
+        &pager.url("/v2/enqueue"),
+        "--alertmanager",
+        &manager.url(""),
+        "--command",
+        program.to_str().unwrap(),
+    ]);
+    server.requests(5);
+    assert!(webhook.script.requests.lock().is_empty(), "a server that is healthy from the start is no news");
+    server.turn(500, "");
+    let (path, alert) = webhook.requests(1).remove(0);
+    assert_eq!((path.as_str(), &alert["status"], &alert["url"]), ("/hook", &json!("unhealthy"), &json!(watched)));
+    assert_eq!(alert["check"]["status_code"], 500);
+    assert_eq!(alert["summary"], format!("{watched} is unhealthy: it answered with 500"));
+    server.turn(200, "");
+    let alert = webhook.requests(2).remove(1).1;
+    assert_eq!((&alert["status"], &alert["check"]["error"]), (&json!("healthy"), &Value::Null));
+    let texts: Vec<Value> = slack.requests(2).into_iter().map(|(_, body)| body["text"].clone()).collect();
+    assert!(
+        texts[0].as_str().unwrap().contains("is unhealthy") && texts[1].as_str().unwrap().contains("healthy again")
+    );
+    let events = pager.requests(2);
+    assert_eq!((&events[0].1["event_action"], &events[1].1["event_action"]), (&json!("trigger"), &json!("resolve")));
+    assert_eq!(
+        (&events[0].1["dedup_key"], &events[0].1["routing_key"]),
+        (&events[1].1["dedup_key"], &json!("routing"))
+    );
+    let alerts = manager.requests(2);
+    assert_eq!(alerts[0].0, "/api/v2/alerts");
+    assert!(alerts[0].1[0]["startsAt"].is_string() && alerts[1].1[0]["endsAt"].is_string(), "{alerts:?}");
+    until("the program was told", || std::fs::read_to_string(&told).is_ok_and(|told| told.lines().count() == 2));
+    // Nothing more, however often it is looked.
+    let seen = server.script.requests.lock().len();
+    server.requests(seen + 10);
+    running.stop();
+    assert_eq!(webhook.script.requests.lock().len(), 2);
+}
+
+#[test]
+fn an_alert_is_delivered_again_until_it_is_taken() {
+    let server = Receiver::new(&[(500, "")]);
+    let webhook = Receiver::new(&[(503, ""), (200, "")]);
+    let running = Running::new(&[&server.url(""), "--webhook", &webhook.url("/")]);
+    let tries = webhook.requests(2);
+    assert_eq!(tries[0], tries[1]);
+    running.stop();
+    // What will never be taken is given up at once.
+    let refusing = Receiver::new(&[(404, "")]);
+    let (code, log) =
+        ends(&mut watching(&["--once", "--unhealthy-after", "1", "--webhook", &refusing.url("/"), &server.url("")]));
+    assert!(code == 1 && log.contains("it answered with 404") && log.contains("it is given up"), "{log}");
+    assert_eq!(refusing.requests(1).len(), 1);
+}
+
+#[test]
+fn what_was_known_and_whom_to_tell_outlast_the_watcher() {
+    let place = tempfile::tempdir().unwrap();
+    let state = place.path().join("state.json");
+    let state = state.to_str().unwrap();
+    let (server, webhook) = (Receiver::new(&[(500, "")]), Receiver::new(&[(200, "")]));
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let once = |webhook: &str, retry: &str| {
+        let url = server.url("");
+        let options =
+            ["--once", "--unhealthy-after", "2", "--healthy-after", "1", "--state", state, "--retry-for", retry];
+        ends(watching(&options).args(["--webhook", webhook, &url])).0
+    };
+    // The second failure in a row, in another process, is the one that counts.
+    assert_eq!(once(&webhook.url("/"), "10m"), 1);
+    assert!(webhook.script.requests.lock().is_empty());
+    // Nobody takes the alert: it is left for the next process.
+    let mut held = watching(&[
+        "--interval",
+        "1h",
+        "--unhealthy-after",
+        "2",
+        "--state",
+        state,
+        "--webhook",
+        &format!("http://{gone}"),
+        &server.url(""),
+    ]);
+    let held = Running(held.stderr(std::process::Stdio::null()).spawn().unwrap());
+    until("it was noticed", || {
+        std::fs::read_to_string(state).is_ok_and(|state| state.contains("\"waiting\":{\"webhook\""))
+    });
+    drop(held);
+    assert_eq!(once(&webhook.url("/"), "10m"), 1);
+    assert_eq!(webhook.requests(1)[0].1["status"], "unhealthy");
+    server.turn(200, "");
+    assert_eq!(once(&webhook.url("/"), "10m"), 0);
+    assert_eq!(webhook.requests(2)[1].1["status"], "healthy");
+    assert_eq!(once(&webhook.url("/"), "10m"), 0);
+    assert_eq!(webhook.script.requests.lock().len(), 2);
+    std::fs::write(state, "{").unwrap();
+    assert_eq!(once(&webhook.url("/"), "10m"), 64, "a damaged file is not taken for none");
+}
+
+#[test]
+fn mails_are_sent() {
+    let server = Receiver::new(&[(500, "")]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mail = background(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let (mut all, mut line, mut data) = (String::new(), String::new(), false);
+        stream.write_all(b"220 test\r\n").unwrap();
+        while reader.read_line(&mut line).unwrap() > 0 {
+            all.push_str(&line);
+            let reply: &[u8] = match line.as_str() {
+                ".\r\n" => b"250 taken\r\n",
+                _ if data => b"",
+                "DATA\r\n" => b"354 go on\r\n",
+                "QUIT\r\n" => b"221 bye\r\n",
+                _ => b"250 ok\r\n",
+            };
+            data = (data || line == "DATA\r\n") && line != ".\r\n";
+            stream.write_all(reply).unwrap();
+            if all.contains("\r\n.\r\n") {
+                break;
+            }
+            line.clear();
+        }
+        all
+    });
+    let smtp = format!("smtp://{address}");
+    let (code, log) = ends(&mut watching(&[
+        "--once",
+        "--unhealthy-after",
+        "1",
+        "--smtp",
+        &smtp,
+        "--email-from",
+        "watch@example.com",
+        "--email-to",
+        "a@example.com,b@example.com",
+        &server.url(""),
+    ]));
+    assert_eq!(code, 1, "{log}");
+    let mail = mail.join().unwrap();
+    for part in [
+        "RCPT TO:<a@example.com>",
+        "RCPT TO:<b@example.com>",
+        "From: watch@example.com",
+        "is unhealthy: it answered with 500",
+    ] {
+        assert!(mail.contains(part), "{part}: {mail}");
+    }
+    assert!(log.contains("an alert was delivered"), "{log}");
+}
+
+#[test]
+fn the_watcher_has_metrics_of_its_own() {
+    let server = Receiver::new(&[(200, ""), (200, ""), (500, "")]);
+    let (url, webhook) = (server.url("/health"), Receiver::new(&[(200, "")]));
+    let mut command = watching(&[
+        &url,
+        "--interval",
+        "20ms",
+        "--unhealthy-after",
+        "2",
+        "--metrics",
+        "127.0.0.1:0",
+        "--webhook",
+        &webhook.url("/"),
+    ]);
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let address = loop {
+        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        if line["message"] == "metrics are served" {
+            break line["address"].as_str().unwrap().parse::<SocketAddr>().unwrap();
+        }
+    };
+    background(move || lines.for_each(drop));
+    let running = Running(child);
+    webhook.requests(1);
+    let metrics = || exchange(address, "GET", "/metrics", "");
+    let delivered = "predictd_watch_deliveries_total{channel=\"webhook\",result=\"delivered\"} 1\n";
+    until("the delivery was counted", || metrics().contains(delivered));
+    let text = metrics();
+    for line in [
+        format!("predictd_watch_healthy{{url=\"{url}\"}} 0\n"),
+        format!("predictd_watch_checks_total{{result=\"good\",url=\"{url}\"}} 2\n"),
+        format!("predictd_watch_changes_total{{to=\"unhealthy\",url=\"{url}\"}} 1\n"),
+    ] {
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+    running.stop();
+}
+
+#[test]
+fn wrong_options_are_64_and_tell_no_secret() {
+    let url = "http://127.0.0.1:1";
+    for (options, word) in [
+        (&["--once"][..], "<URL>"),
+        (&["ftp://x"], "http://"),
+        (&["no url"], "no url"),
+        (&[url, "--interval", "1ms"], "--interval"),
+        (&[url, "--unhealthy-after", "0"], "--unhealthy-after"),
+        (&[url, "--smtp", "smtp://x"], "--email-from"),
+        (&[url, "--smtp", "imap://CANARY@x", "--email-from", "a@b.c", "--email-to", "a@b.c"], "--smtp"),
+        (&[url, "--smtp", "smtp://x", "--email-from", "nobody", "--email-to", "a@b.c"], "--email-from"),
+    ] {
+        let (code, said) = ends(&mut watching(options));
+        assert!(code == 64 && said.contains(word) && !said.contains("CANARY"), "{options:?}: {code} {said}");
+    }
+    let mut help = watching(&["--help"]);
+    let output =
+        help.env("PREDICTD_WATCH_SLACK", "https://CANARY").env("PREDICTD_WATCH_PAGERDUTY", "CANARY").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(help.contains("PREDICTD_WATCH_SLACK") && !help.contains("CANARY"), "{help}");
+}
