@@ -74,6 +74,13 @@ tools: ## Install what `python -m tools` needs (export, optimise, golden, from-s
 test-tools: tools ## Test the tools
 	$(TOOLS) -m unittest discover -s tests/tools -p 'test_*.py'
 
+.PHONY: alerts
+alerts: onnxruntime ## Test the alert rules, and have them fire in a Prometheus that scrapes a loaded server
+	promtool check rules deploy/prometheus/alerts.yml
+	promtool test rules deploy/prometheus/alerts_test.yml
+	cargo build --quiet --locked
+	$(PYTHON) tests/prometheus/alerts.py --predictd target/debug/predictd
+
 .PHONY: parity
 parity: tools onnxruntime ## Compare the server's answers with transformers and scikit-learn
 	cargo build --quiet --locked

@@ -21,6 +21,7 @@ mod cli;
 mod connections;
 mod counted;
 mod daemon;
+mod deploy_files;
 mod fixture;
 mod invariants;
 mod large_bodies;
