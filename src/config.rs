@@ -214,6 +214,8 @@ pub struct Settings {
     pub grace: Duration,
     /// What is done with texts where a model does not say otherwise.
     pub texts: TextDefaults,
+    /// Directory of what the server writes.
+    pub data_dir: PathBuf,
     /// File of the receipt keys.
     pub receipt_keys: PathBuf,
     /// Who is told where the time of a request went.
@@ -323,6 +325,7 @@ impl Settings {
             texts: TextDefaults { on_overflow: args.on_overflow, markup: args.markup },
             server_timing: args.server_timing,
             log: args.log.into(),
+            data_dir: args.data_dir,
         })
     }
 }

@@ -170,9 +170,15 @@ impl Server {
         let registry = Registry::of(&sources, settings.default_model.as_deref());
         let registry = registry.map_err(|error| in_models(settings, &error))?;
         let keys = Keys::open(settings).map_err(RunError::Configuration)?;
-        let tls = settings.tls.as_ref().map(tls::open).transpose().map_err(RunError::Configuration)?;
-        let receipts = receipts()?;
         let metrics = Arc::new(Metrics::new().map_err(|error| RunError::Failed(error.to_string()))?);
+        metrics.machine.look_at(&settings.data_dir);
+        let tls = settings
+            .tls
+            .as_ref()
+            .map(|files| tls::open(files, &metrics))
+            .transpose()
+            .map_err(RunError::Configuration)?;
+        let receipts = receipts()?;
         let cache = Cache::new(settings.cache_bytes).map_err(|error| RunError::Failed(error.to_string()))?;
         let (most, longest) = (settings.limits.max_inflight_texts, settings.max_wait);
         let app = App {

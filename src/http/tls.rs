@@ -9,25 +9,31 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::TlsFiles;
+use crate::metrics::Metrics;
 use crate::watched::Watched;
 
 /// The configuration in force.
 pub type Tls = Arc<Watched<ServerConfig>>;
 
-/// Loads the certificate and follows its changes.
+/// Loads the certificate and follows its changes. `metrics` is told when it ends to be valid.
 ///
 /// # Errors
 /// A sentence that names the option and the file.
-pub fn open(files: &TlsFiles) -> Result<Tls, String> {
+pub fn open(files: &TlsFiles, metrics: &Arc<Metrics>) -> Result<Tls, String> {
     let watched = Watched::open("certificate", vec![files.cert.clone(), files.key.clone()], {
-        let files = files.clone();
-        move || load(&files)
+        let (files, metrics) = (files.clone(), Arc::clone(metrics));
+        move || {
+            let (config, expiry) = load(&files)?;
+            metrics.http.certificate_expires(expiry);
+            Ok(config)
+        }
     })?;
     watched.watch().map_err(|error| format!("--tls-cert: {error}"))?;
     Ok(watched)
 }
 
-fn load(files: &TlsFiles) -> Result<ServerConfig, String> {
+/// The configuration, and the Unix time at which the first certificate of the chain ends to be valid.
+fn load(files: &TlsFiles) -> Result<(ServerConfig, i64), String> {
     let in_cert = |error: &str| format!("--tls-cert {}: {error}", files.cert.display());
     // What the parser says of a key could repeat part of it.
     let in_key = |error: &str| format!("--tls-key {}: {error}", files.key.display());
@@ -37,9 +43,10 @@ fn load(files: &TlsFiles) -> Result<ServerConfig, String> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(&files.cert)
         .and_then(Iterator::collect)
         .map_err(|_| in_cert("it is not PEM with certificates"))?;
-    if chain.is_empty() {
-        return Err(in_cert("there is no certificate in it"));
-    }
+    let first = chain.first().ok_or_else(|| in_cert("there is no certificate in it"))?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(first).map_err(|_| in_cert("its first certificate is not X.509"))?;
+    let expiry = parsed.validity().not_after.timestamp();
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|_| in_key("it is not PEM with one private key"))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -48,5 +55,5 @@ fn load(files: &TlsFiles) -> Result<ServerConfig, String> {
         .with_single_cert(chain, key)
         .map_err(|error| in_cert(&format!("it does not fit --tls-key: {error}")))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    Ok((config, expiry))
 }

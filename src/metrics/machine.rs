@@ -1,5 +1,7 @@
 //! What is measured of the process, the system and its GPUs, when somebody asks.
 
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nvml_wrapper::Nvml;
@@ -7,6 +9,7 @@ use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use parking_lot::Mutex;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Gauge, GaugeVec, Histogram, Registry, histogram_opts, opts};
+use rustix::fs::statvfs;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use super::registered;
@@ -24,6 +27,8 @@ pub struct Machine {
     cpu: Gauge,
     memory: GaugeVec,
     load: Gauge,
+    directory: OnceLock<PathBuf>,
+    directory_bytes: GaugeVec,
     lag: Histogram,
     gpus: Option<Gpus>,
 }
@@ -52,6 +57,14 @@ impl Machine {
                 GaugeVec::new(opts!("predictd_system_memory_bytes", "Memory of the system, by state."), &["state"])?,
             )?,
             load: gauge("predictd_system_load1", "Processes that ran or waited for a core, over the last minute.")?,
+            directory: OnceLock::new(),
+            directory_bytes: registered(
+                registry,
+                GaugeVec::new(
+                    opts!("predictd_data_directory_bytes", "Room on the file system of --data-dir, by state."),
+                    &["state"],
+                )?,
+            )?,
             lag: registered(
                 registry,
                 Histogram::with_opts(histogram_opts!(
@@ -62,6 +75,11 @@ impl Machine {
             )?,
             gpus: Gpus::new(registry)?,
         })
+    }
+
+    /// The directory whose file system is looked at; the first that is named.
+    pub fn look_at(&self, directory: &Path) {
+        self.directory.get_or_init(|| directory.to_owned());
     }
 
     /// The event loop was so late.
@@ -85,6 +103,11 @@ impl Machine {
                 ("used", watched.system.used_memory()),
             ] {
                 self.memory.with_label_values(&[state]).set(float(bytes));
+            }
+        }
+        if let Some(room) = self.directory.get().and_then(|directory| statvfs(directory).ok()) {
+            for (state, blocks) in [("free", room.f_bavail), ("total", room.f_blocks)] {
+                self.directory_bytes.with_label_values(&[state]).set(float(blocks.saturating_mul(room.f_frsize)));
             }
         }
         if let Ok(load) = System::load_average() {

@@ -1,6 +1,8 @@
 //! What requests and connections are counted by.
 
-use prometheus::{HistogramVec, IntCounterVec, IntGauge, Registry, exponential_buckets, histogram_opts, opts};
+use prometheus::{
+    GaugeVec, HistogramVec, IntCounterVec, IntGauge, Registry, exponential_buckets, histogram_opts, opts,
+};
 
 use super::{CutOff, Refused, registered};
 
@@ -57,6 +59,7 @@ pub struct RequestMetrics {
     refused: IntCounterVec,
     connections: IntGauge,
     cut_off: IntCounterVec,
+    certificate_expiry: GaugeVec,
 }
 
 impl RequestMetrics {
@@ -105,6 +108,14 @@ impl RequestMetrics {
                 "predictd_connections_cut_off_total",
                 "Connections ended because their client took too long, by what for.",
                 &["waiting_for"],
+            )?,
+            // Without labels, and yet a vector: there is none without TLS.
+            certificate_expiry: registered(
+                registry,
+                GaugeVec::new(
+                    opts!("predictd_tls_certificate_expiry_seconds", "Unix time until which the certificate is valid."),
+                    &[],
+                )?,
             )?,
         })
     }
@@ -163,6 +174,12 @@ impl RequestMetrics {
     #[must_use]
     pub fn connections(&self) -> i64 {
         self.connections.get()
+    }
+
+    /// The certificate of TLS is valid until this Unix time.
+    pub fn certificate_expires(&self, unix_time: i64) {
+        #[expect(clippy::cast_precision_loss, reason = "seconds")]
+        self.certificate_expiry.with_label_values::<&str>(&[]).set(unix_time as f64);
     }
 
     /// A client took too long.

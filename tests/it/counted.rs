@@ -28,6 +28,8 @@ fn names() -> String {
     metrics.cached(1, 1);
     metrics.panicked(PanicPlace::Worker);
     metrics.machine.lagged(Duration::ZERO);
+    metrics.machine.look_at(std::path::Path::new("."));
+    metrics.http.certificate_expires(1);
     let model = metrics.model("m", "1");
     model.predicted(3);
     model.answered_label(0, "a");
@@ -213,6 +215,9 @@ async fn every_text_has_its_time_and_every_label_its_count() {
     }
     let memory = sums(&text, "predictd_system_memory_bytes", &["state"]);
     assert!(memory[&vec!["total".to_owned()]] > memory[&vec!["available".to_owned()]], "{memory:?}");
+    let room = sums(&text, "predictd_data_directory_bytes", &["state"]);
+    assert!(room[&vec!["total".to_owned()]] >= room[&vec!["free".to_owned()]], "{room:?}");
+    assert!(!text.contains("predictd_tls_certificate_expiry_seconds"), "there is no certificate");
     until("the event loop was looked at", || {
         let text = String::from_utf8(server.app.metrics.render(&[]).unwrap()).unwrap();
         sums(&text, "predictd_event_loop_lag_seconds_count", &[])[&vec![]] > 0.0

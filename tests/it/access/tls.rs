@@ -132,6 +132,10 @@ async fn a_new_certificate_is_taken_without_a_restart() {
     let (files, first) = Files::new();
     let (server, _models) = files.server(&[]).await;
     let mut open = connect(&server, &first, &[&TLS13]).await.unwrap();
+    let metrics = String::from_utf8(server.app.metrics.render(&[]).unwrap()).unwrap();
+    let ends = metrics.lines().find_map(|line| line.strip_prefix("predictd_tls_certificate_expiry_seconds "));
+    // That of the certificates of this test is in the year 4096.
+    assert_eq!(ends, Some("67090118400"), "{metrics}");
     let second = files.renew();
     while connect(&server, &second, &[&TLS13]).await.is_err() {
         tokio::task::yield_now().await;
