@@ -38,7 +38,8 @@ fuzz: ## Fuzz what reads foreign bytes, FUZZ_SECONDS (60) per target
 
 .PHONY: nightly
 nightly: bench ## Run what takes longer still: all benchmarks, an hour of fuzzing (about two hours)
-	for name in overload stuck_clients stop hostile; do cargo bench --locked --bench serving -- $$name || exit 1; done
+	for name in overload stuck_clients stop hostile watching; do cargo bench --locked --bench serving -- $$name || exit 1; done
+	PREDICTD_MADE_UP_NAMES=100000 cargo test --locked --release --test it -- canaries::clients_cannot_make_new_series
 	FUZZ_SECONDS=900 .ci/fuzz
 
 .PHONY: deny-tool
@@ -80,6 +81,10 @@ alerts: onnxruntime ## Test the alert rules, and have them fire in a Prometheus 
 	promtool test rules deploy/prometheus/alerts_test.yml
 	cargo build --quiet --locked
 	$(PYTHON) tests/prometheus/alerts.py --predictd target/debug/predictd
+
+.PHONY: test-postgres
+test-postgres: onnxruntime ## Test the registry in a PostgreSQL of its own (Debian's package)
+	tests/with-postgres cargo test --locked --test it -- database:: replicas::
 
 .PHONY: parity
 parity: tools onnxruntime ## Compare the server's answers with transformers and scikit-learn

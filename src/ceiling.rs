@@ -18,6 +18,8 @@ const TOKEN: u64 = 8;
 const SCORE: u64 = 32;
 /// What else there is: rate limits, logs, metrics, the admin listener.
 const REST: u64 = 16 << 20;
+/// Spans that wait for a collector.
+const SPANS: u64 = 40 << 20;
 
 /// Logs the most memory that a server with these models may need.
 ///
@@ -93,6 +95,8 @@ pub struct Ceiling {
     pub connections: u64,
     /// Answers that are kept.
     pub cache: u64,
+    /// Everything else.
+    pub rest: u64,
 }
 
 impl Ceiling {
@@ -117,13 +121,14 @@ impl Ceiling {
             texts: (texts * text(tokens)).min(texts * text(0) + TOKEN * bodies / 2),
             connections: max_connections as u64 * CONNECTION,
             cache: settings.cache_bytes as u64,
+            rest: REST + settings.traces.as_ref().map_or(0, |_| SPANS),
         }
     }
 
     /// All of it, in bytes.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.resident + self.runs + self.bodies + self.texts + self.connections + self.cache + REST
+        self.resident + self.runs + self.bodies + self.texts + self.connections + self.cache + self.rest
     }
 }
 

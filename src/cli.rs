@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::admin::args::ModelsCommand;
 use crate::bench::args::BenchCommand;
 use crate::check::args::CheckCommand;
 use crate::config::Args;
@@ -39,6 +40,8 @@ pub enum Command {
     Check(Box<CheckCommand>),
     /// Check servers at an interval, and tell when one becomes unhealthy or healthy again.
     Watch(Box<WatchCommand>),
+    /// Register, activate, roll back, measure and remove model versions of a running server.
+    Models(Box<ModelsCommand>),
     /// Make, list and revoke API keys. A running server takes changes within a second.
     Keys(KeysCommand),
 }

@@ -5,6 +5,7 @@
 //! place that reads the environment.
 
 pub mod args;
+pub mod telemetry;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -13,7 +14,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use args::{Args, LogArgs, LogFormat, Markup, OnOverflow, Scheduler, ServerTiming, TextDefaults};
+pub use args::{Args, Markup, OnOverflow, Scheduler, ServerTiming, TextDefaults};
+pub use telemetry::{Log, LogFormat, Summaries, Traces};
 
 /// Exit code for a configuration that cannot work (`EX_USAGE` of sysexits).
 pub const EXIT_CONFIGURATION: u8 = 64;
@@ -31,45 +33,6 @@ pub const LIBRARY_VARIABLES: [(&str, &str); 2] = [("ORT_DISABLE_TELEMETRY", "1")
 pub fn missing_library_variables() -> Vec<(&'static str, &'static str)> {
     let is = |(name, value): &(&str, &str)| std::env::var_os(name).is_some_and(|set| set == *value);
     LIBRARY_VARIABLES.into_iter().filter(|variable| !is(variable)).collect()
-}
-
-/// What is logged, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
-    /// A level, or a filter such as `predictd=debug`.
-    pub filter: String,
-    /// How lines look on standard error.
-    pub format: LogFormat,
-    /// File that they go to as well.
-    pub file: Option<PathBuf>,
-    /// Bytes after which it is rotated.
-    pub file_bytes: u64,
-    /// Older ones that are kept.
-    pub files: usize,
-    /// When there is a summary.
-    pub summaries: Summaries,
-}
-
-impl From<LogArgs> for Log {
-    fn from(args: LogArgs) -> Self {
-        Self {
-            filter: args.log,
-            format: args.log_format,
-            file: args.log_file.filter(|path| !path.as_os_str().is_empty()),
-            file_bytes: args.log_file_bytes,
-            files: args.log_files.into(),
-            summaries: Summaries { time: args.summary_interval, predictions: args.summary_predictions },
-        }
-    }
-}
-
-/// When the log gets a summary: after so much time, or so many predictions; 0 is never.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Summaries {
-    /// The time.
-    pub time: Duration,
-    /// The predictions.
-    pub predictions: u64,
 }
 
 /// What a request may be at most.
@@ -95,6 +58,23 @@ pub struct Limits {
     pub timeout: Duration,
     /// Time that a request can name.
     pub max_timeout: Duration,
+}
+
+impl Limits {
+    fn of(args: &Args) -> Self {
+        Self {
+            max_headers: args.max_headers,
+            max_header_bytes: args.max_header_bytes,
+            max_uri: args.max_uri,
+            max_body: args.max_body,
+            max_text_chars: args.max_text_chars,
+            max_batch_texts: args.max_batch_texts,
+            max_inflight_texts: args.max_inflight_texts,
+            max_connections: args.max_connections,
+            timeout: args.timeout,
+            max_timeout: args.max_timeout,
+        }
+    }
 }
 
 /// How long a client may keep the server waiting.
@@ -216,12 +196,16 @@ pub struct Settings {
     pub texts: TextDefaults,
     /// Directory of what the server writes.
     pub data_dir: PathBuf,
+    /// URL of the registry's database; none: a SQLite file in the data directory.
+    pub database: Option<String>,
     /// File of the receipt keys.
     pub receipt_keys: PathBuf,
     /// Who is told where the time of a request went.
     pub server_timing: ServerTiming,
     /// What is logged, and where.
     pub log: Log,
+    /// Where spans of requests go, if anywhere.
+    pub traces: Option<Traces>,
 }
 
 impl Settings {
@@ -283,11 +267,16 @@ impl Settings {
             tls_cert.is_some() == tls_key.is_some(),
             "--tls-cert and --tls-key belong together: one of them is missing".to_owned(),
         );
+        let traces = Traces::of(&args.traces);
+        check(traces.is_ok(), format!("--otlp-endpoint: {}", traces.as_ref().err().copied().unwrap_or_default()));
+        let database = database(args.database.clone());
+        check(database.is_ok(), database.as_ref().err().copied().unwrap_or_default().to_owned());
         check(args.models.is_dir(), format!("--models {}: there is no such directory", args.models.display()));
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        let (runs, patience) = (Runs::of(&args), Patience::of(&args));
+        let traces = traces.unwrap_or_default();
+        let (runs, patience, limits) = (Runs::of(&args), Patience::of(&args), Limits::of(&args));
         let in_data = |name: &str| args.data_dir.join(name);
         Ok(Self {
             listen: args.listen,
@@ -305,18 +294,7 @@ impl Settings {
             workers,
             runs,
             onnxruntime: args.onnxruntime.and_then(set).or_else(|| args.ort_dylib_path.and_then(set)),
-            limits: Limits {
-                max_headers: args.max_headers,
-                max_header_bytes: args.max_header_bytes,
-                max_uri: args.max_uri,
-                max_body: args.max_body,
-                max_text_chars: args.max_text_chars,
-                max_batch_texts: args.max_batch_texts,
-                max_inflight_texts: args.max_inflight_texts,
-                max_connections: args.max_connections,
-                timeout: args.timeout,
-                max_timeout: args.max_timeout,
-            },
+            limits,
             cache_bytes: args.cache_bytes,
             memory_limit: args.memory_limit,
             max_wait: args.max_wait,
@@ -324,10 +302,21 @@ impl Settings {
             grace: args.grace,
             texts: TextDefaults { on_overflow: args.on_overflow, markup: args.markup },
             server_timing: args.server_timing,
+            database: database.unwrap_or_default(),
             log: args.log.into(),
+            traces,
             data_dir: args.data_dir,
         })
     }
+}
+
+/// The URL of a database, if one is given. It may hold a password: it is not quoted.
+fn database(url: String) -> Result<Option<String>, &'static str> {
+    let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    if !url.is_empty() && !is_postgres {
+        return Err("--database: the URL must begin with postgres://; without it a SQLite file in --data-dir is used");
+    }
+    Ok(Some(url).filter(|url| !url.is_empty()))
 }
 
 /// The options that are times, but for `--timeout`: name, value, whether it can be 0.

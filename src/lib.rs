@@ -17,25 +17,26 @@
 //! - [`bench`](mod@bench): finds the options that suit a model on this machine
 //! - [`check`]: what a model directory holds, whether it serves, and how it answers
 //! - [`cli`]: the command line; [`config`]: options, checked before anything starts
-//! - [`watch`]: checks servers and tells when one changes
+//! - [`watch`]: checks servers and tells when one changes; [`admin`]: an operator's client
 //! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files; [`memory`]: what there is of it
-//! - [`listeners`]: sockets that wait for connections
+//! - [`listeners`]: sockets that wait for connections; [`client`]: what the program's own HTTP clients share
 //! - [`ceiling`]: the most memory that the server may need
-//! - [`telemetry`]: log lines; [`summary`]: one of them now and then; [`metrics`]: every metric; [`shutdown`]: signals
+//! - [`telemetry`]: log lines, spans; [`summary`]: one of them now and then; [`metrics`]: every metric; [`shutdown`]: signals
+//! - [`server`]: puts everything together, runs and stops it
 //! - [`http`]: routes, layers, wire types, errors
 //! - [`engine`]: result cache, admission, queue, cost model, batching policy, run permits, workers
 //! - [`text`]: manifest, tokenizer, tensors, heads: pure
 //! - [`onnx`]: ONNX Runtime
-//! - [`registry`]: models, versions, which of them answer
+//! - [`registry`]: models, versions, which of them answer; the database and the files that outlast the process
 //! - [`experiments`]: receipts for predictions
 //!
 //! # Who may import whom
 //!
-//! `main` → `lib` (the only module that sees everything, with `ceiling`); `http` → `engine`, `registry`,
+//! `main` → `server` (the only module that sees everything, with `ceiling`); `http` → `engine`, `registry`,
 //! `experiments`; `registry` → `engine`; `engine` → `text`; `onnx` implements what
 //! `engine::session` declares. `bench` runs the server as `main` does, `check` loads models and reads
 //! texts as the server does (and makes texts as `bench` does), `watch` is a client; `cli` alone imports them.
-//! `config`, `descriptors`, `keys`, `memory`, `metrics`, `shutdown`, `telemetry` and `watched`
+//! `client`, `config`, `descriptors`, `keys`, `memory`, `metrics`, `shutdown`, `telemetry` and `watched`
 //! import nothing of the crate and may be imported by all.
 //!
 //! # Invariants
@@ -44,16 +45,18 @@
 //!
 //! - `ort` is imported in `onnx.rs` and under `onnx/` only, `tokenizers` in `text/tokenizer.rs` and under
 //!   `text/tokenizer/` only.
-//! - axum and status codes stay under `http/`.
+//! - axum and status codes stay under `http/`, `opentelemetry` in `telemetry/spans.rs`.
 //! - No clock, no lock, nothing async in `engine/batching*`, `engine/cost.rs` and under `text/`.
 //! - The environment is read in `config.rs` only, but for the variables of options, which clap reads.
 //! - A route is added in `http/routes.rs` only, with who may use it.
 //! - No unbounded channel. No `unsafe`.
 
+pub mod admin;
 pub mod bench;
 pub mod ceiling;
 pub mod check;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod descriptors;
 pub mod engine;
@@ -65,6 +68,7 @@ pub mod memory;
 pub mod metrics;
 pub mod onnx;
 pub mod registry;
+pub mod server;
 pub mod shutdown;
 pub mod summary;
 pub mod telemetry;
@@ -72,320 +76,5 @@ pub mod text;
 pub mod watch;
 pub mod watched;
 
-use std::convert::Infallible;
-use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
-
-use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
-
-use config::{Scheduler, Settings};
-use engine::Engine;
-use engine::batching::window::Caps;
-use engine::batching::{Micros, Policy};
-use engine::cache::Cache;
-use engine::encoding;
-use engine::forecast::Forecast;
-use engine::gate::Gate;
-use engine::loading::{Host, LONGEST_CHECK, ModelSource};
-use engine::queue::Rules;
-use engine::session::Runtime;
-use experiments::receipts::Receipts;
-use http::App;
-use http::auth::Keys;
-use http::body::BodyMemory;
-use http::connection::Front;
-use http::rate_limit::RateLimits;
-use http::serve::{End, Ended, serve};
-use http::standstill::{self, BEAT, Standstill};
-use http::tls::{self, Tls};
 pub use listeners::Listeners;
-use metrics::Metrics;
-use registry::Registry;
-use shutdown::Shutdown;
-
-/// Longest wait for runs, loads and worker threads once the requests are over.
-const WORKER_END: Duration = Duration::from_millis(500);
-/// How long before the end of the grace time requests without an answer are told that there will be none.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Connections to the admin listener at a time.
-const ADMIN_CONNECTIONS: usize = 32;
-/// Time for the admin listener's own end: it answers until everything else has ended.
-const ADMIN_GRACE: Duration = Duration::from_millis(500);
-
-/// More threads than this do not help HTTP: one serves about 100,000 small requests a second.
-const MAX_HTTP_THREADS: usize = 16;
-
-/// Why a server did not start, or did not end well.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// Something that the operator can change: exit code 64.
-    #[error("{0}")]
-    Configuration(String),
-    /// Anything else: exit code 1.
-    #[error("{0}")]
-    Failed(String),
-}
-
-/// A server that is ready to run: everything that can be wrong with its configuration was found.
-pub struct Server {
-    app: Arc<App>,
-    sources: Vec<ModelSource>,
-    host: Host,
-    tls: Option<Tls>,
-    settings: Settings,
-}
-
-impl Server {
-    /// Prepares a server that runs its models on ONNX Runtime.
-    ///
-    /// # Errors
-    /// [`RunError`] in one sentence.
-    pub fn prepare(settings: &Settings) -> Result<Self, RunError> {
-        let runtime = onnx::OnnxRuntime::start(settings.onnxruntime.as_deref()).map_err(RunError::Configuration)?;
-        Self::with_runtime(settings, Arc::new(runtime.with_threads(settings.runs.threads, settings.runs.spin)))
-    }
-
-    /// Prepares a server that runs its models on `runtime`.
-    ///
-    /// # Errors
-    /// [`RunError`] in one sentence.
-    pub fn with_runtime(settings: &Settings, runtime: Arc<dyn Runtime>) -> Result<Self, RunError> {
-        let sources = registry::directory::find(&settings.models).map_err(|error| in_models(settings, &error))?;
-        let path = &settings.receipt_keys;
-        let wrong = |error| RunError::Configuration(format!("--receipt-keys {}: {error}", path.display()));
-        Self::of(settings, runtime, sources, || Receipts::open(path).map_err(wrong))
-    }
-
-    /// Prepares a server of these models only, with keys for receipts that are opened once nothing else is wrong.
-    fn of(
-        settings: &Settings,
-        runtime: Arc<dyn Runtime>,
-        sources: Vec<ModelSource>,
-        receipts: impl FnOnce() -> Result<Receipts, RunError>,
-    ) -> Result<Self, RunError> {
-        let registry = Registry::of(&sources, settings.default_model.as_deref());
-        let registry = registry.map_err(|error| in_models(settings, &error))?;
-        let keys = Keys::open(settings).map_err(RunError::Configuration)?;
-        let metrics = Arc::new(Metrics::new().map_err(|error| RunError::Failed(error.to_string()))?);
-        metrics.machine.look_at(&settings.data_dir);
-        let tls = settings
-            .tls
-            .as_ref()
-            .map(|files| tls::open(files, &metrics))
-            .transpose()
-            .map_err(RunError::Configuration)?;
-        let receipts = receipts()?;
-        let cache = Cache::new(settings.cache_bytes).map_err(|error| RunError::Failed(error.to_string()))?;
-        let (most, longest) = (settings.limits.max_inflight_texts, settings.max_wait);
-        let app = App {
-            engine: Engine::new(most, longest, cache, Arc::clone(&metrics)),
-            registry: Arc::new(registry),
-            receipts,
-            keys,
-            rate_limits: RateLimits::new(settings.rate_limit),
-            trusted_proxies: settings.trusted_proxies.clone(),
-            limits: settings.limits,
-            body_memory: BodyMemory::new(&settings.limits),
-            patience: settings.patience,
-            metrics: Arc::clone(&metrics),
-            draining: AtomicBool::new(false),
-            server_timing: settings.server_timing,
-            standstill: Standstill::default(),
-        };
-        let host = host(settings, runtime, metrics)?;
-        Ok(Self { app: Arc::new(app), sources, host, tls, settings: settings.clone() })
-    }
-
-    /// The state that handlers work with.
-    #[must_use]
-    pub fn app(&self) -> &Arc<App> {
-        &self.app
-    }
-
-    /// Loads the models and answers requests on `listeners` until `shutdown`.
-    ///
-    /// Requests are answered from the start: with 503 for a model that is still being loaded.
-    ///
-    /// # Errors
-    /// [`RunError::Failed`] if requests that could have been answered were not.
-    pub async fn run(self, listeners: Listeners, shutdown: &Shutdown) -> Result<(), RunError> {
-        let failed = |error: std::io::Error| RunError::Failed(error.to_string());
-        let data = tokio::net::TcpListener::from_std(listeners.data).map_err(failed)?;
-        let admin_stop = CancellationToken::new();
-        let mut admin = self.start_admin(listeners.admin, admin_stop.clone()).map_err(failed)?;
-        let runtime = Arc::clone(&self.host.runtime);
-        let (drain_delay, grace) = (self.settings.drain_delay, self.settings.grace);
-        let summaries = self.settings.log.summaries;
-        let (too_large, is_too_large) = oneshot::channel();
-        let mut loading = tokio::task::spawn_blocking({
-            let (registry, sources, host, stop, settings) =
-                (Arc::clone(&self.app.registry), self.sources, self.host, shutdown.soft.clone(), self.settings);
-            move || {
-                for source in sources {
-                    if stop.is_cancelled() {
-                        return;
-                    }
-                    registry.load(&source, &host);
-                }
-                if let Err(sentence) = ceiling::check(&settings, registry.snapshot().loaded()) {
-                    // Nobody listens any more if the server has stopped meanwhile.
-                    too_large.send(sentence).ok();
-                }
-            }
-        });
-        let too_large = async {
-            match is_too_large.await {
-                Ok(sentence) => sentence,
-                Err(_) => std::future::pending().await,
-            }
-        };
-        let _lag = AbortOnDropHandle::new(tokio::spawn(standstill::watch_lag(Arc::clone(&self.app.metrics))));
-        let _summaries = AbortOnDropHandle::new(tokio::spawn(summary::log(Arc::clone(&self.app.metrics), summaries)));
-        let front = Front::new("data", http::router(Arc::clone(&self.app)), &self.app, self.tls);
-        let connections = descriptors::make_room(self.app.limits.max_connections);
-        let stop = CancellationToken::new();
-        let stopped = OnceLock::new();
-        let drain = async {
-            shutdown.soft.cancelled().await;
-            self.app.draining.store(true, Ordering::Relaxed);
-            tracing::info!("the server was told to stop: it is not ready any more");
-            tokio::time::sleep(drain_delay).await;
-            stopped.get_or_init(Instant::now);
-            stop.cancel();
-            tokio::time::sleep(grace.saturating_sub(LAST_WORDS.min(grace / 4))).await;
-            self.app.engine.give_up();
-            std::future::pending::<Infallible>().await
-        };
-        let end = End { stop: stop.clone(), grace, at_once: shutdown.hard.clone() };
-        let ended = tokio::select! {
-            ended = serve(data, front, connections, end) => outcome(ended),
-            never = drain => match never {},
-            sentence = too_large => Err(RunError::Configuration(sentence)),
-            // Half a server is worse than none: whoever watches it starts it anew.
-            _ = &mut admin => Err(RunError::Failed("the admin listener ended by itself".to_owned())),
-        };
-        if ended.is_ok() {
-            // Nothing is loaded any more: at most the model whose load had begun.
-            let left = stopped.get().map_or(Duration::ZERO, |at: &Instant| grace.saturating_sub(at.elapsed()));
-            tokio::select! {
-                _ = &mut loading => {}
-                () = shutdown.hard.cancelled() => {}
-                () = tokio::time::sleep(left) => {}
-            }
-        }
-        // The library takes the process down with it if its own end comes in the middle of a run or a load.
-        let rest = Instant::now() + WORKER_END;
-        runtime.end(rest);
-        if !loading.is_finished() {
-            tokio::time::timeout_at(rest.into(), loading).await.ok();
-        }
-        self.app.registry.close(rest);
-        ended?;
-        if shutdown.hard.is_cancelled() {
-            return outcome(Ended::AtOnce);
-        }
-        admin_stop.cancel();
-        admin.await.ok();
-        tracing::info!("the server has stopped");
-        Ok(())
-    }
-
-    /// Serves the admin listener on a thread of its own: it answers when all others are busy.
-    fn start_admin(&self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<oneshot::Receiver<()>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let front = Front::new("admin", http::admin_router(Arc::clone(&self.app)), &self.app, None);
-        let app = Arc::clone(&self.app);
-        let (ended, end_seen) = oneshot::channel();
-        let end = End { stop, grace: ADMIN_GRACE, at_once: CancellationToken::new() };
-        let serve = move || {
-            let served = runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                // On this thread, which only a standstill of the whole process stops.
-                let beat = async {
-                    loop {
-                        app.standstill.beat(Instant::now());
-                        tokio::time::sleep(BEAT).await;
-                    }
-                };
-                tokio::select! {
-                    _ = serve(listener, front, ADMIN_CONNECTIONS, end) => {}
-                    () = beat => {}
-                }
-                std::io::Result::Ok(())
-            });
-            if let Err(error) = served {
-                tracing::error!(%error, "the admin listener cannot be used");
-            }
-            // Also dropped, and so noticed, if this thread panics.
-            ended.send(()).ok();
-        };
-        std::thread::Builder::new().name("predictd-admin".to_owned()).spawn(serve)?;
-        Ok(end_seen)
-    }
-}
-
-/// What the models of a server with these settings are loaded with.
-fn host(settings: &Settings, runtime: Arc<dyn Runtime>, metrics: Arc<Metrics>) -> Result<Host, RunError> {
-    // A text is tokenised in about a fiftieth of the time of its run: few threads keep up with all workers.
-    let tokenizers = encoding::pool(settings.workers / 4).map_err(|error| RunError::Failed(error.to_string()))?;
-    Ok(Host {
-        runtime,
-        gate: Arc::new(Gate::new(settings.workers)),
-        forecast: Arc::new(Forecast::new(settings.workers)),
-        tokenizers,
-        rules: rules(settings),
-        recycle: settings.runs.recycle,
-        longest_check: LONGEST_CHECK,
-        texts: settings.texts,
-        metrics,
-    })
-}
-
-fn in_models(settings: &Settings, error: &str) -> RunError {
-    RunError::Configuration(format!("--models {}: {error}", settings.models.display()))
-}
-
-/// The threads that a server's connections and handlers run on.
-///
-/// # Errors
-/// If the operating system gives no thread.
-pub fn http_threads(settings: &Settings) -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        // Runs have threads of their own, but cheap models are run on these.
-        .worker_threads(settings.workers.min(MAX_HTTP_THREADS))
-        .max_blocking_threads(settings.workers.max(2))
-        .thread_name("predictd-http")
-        .enable_all()
-        .build()
-}
-
-/// How the queues of all models hand out their texts.
-#[must_use]
-pub fn rules(settings: &Settings) -> Rules {
-    let micros = |time: Duration| Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX);
-    let runs = &settings.runs;
-    Rules {
-        policy: match runs.scheduler {
-            Scheduler::Window => Policy::Window,
-            Scheduler::Single => Policy::Single,
-            Scheduler::Fifo(texts) => Policy::Fifo(texts),
-            Scheduler::Delay(time) => Policy::Delay(micros(time)),
-        },
-        caps: Caps { rows: runs.texts, tokens: runs.tokens, time: micros(runs.time) },
-        workers: settings.workers,
-        patience: engine::patience(settings.max_wait),
-    }
-}
-
-fn outcome(ended: Ended) -> Result<(), RunError> {
-    let reason = match ended {
-        Ended::Well => return Ok(()),
-        Ended::Unanswered(requests) => format!("the time to stop was over: {requests} requests were not answered"),
-        Ended::AtOnce => "it was told to stop at once: requests may be unanswered".to_owned(),
-    };
-    Err(RunError::Failed(reason))
-}
+pub use server::{RunError, Server, http_threads, rules};

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Bench(command) => quietly(|| command.run()),
         Command::Check(command) => quietly(|| command.run()),
         Command::Watch(command) => watch(&command),
+        Command::Models(command) => command.run(),
         Command::Keys(command) => command.run().map_err(RunError::Failed),
     };
     match outcome {

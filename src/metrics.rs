@@ -96,6 +96,7 @@ pub struct Metrics {
     cache_entries: IntGauge,
     panics: IntCounterVec,
     lost_lines: IntCounter,
+    spans: IntCounterVec,
     now: Mutex<Now>,
 }
 
@@ -129,6 +130,19 @@ impl Metrics {
         let build = GaugeVec::new(opts!("predictd_build_info", "1; the server's version is a label."), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         registry.register(Box::new(build))?;
+        let spans = counter(
+            "predictd_trace_spans_total",
+            "Spans: recorded, and of these delivered to the collector, or refused by it or lost on the way (failed). What is neither waits, or found no place to.",
+            &["state"],
+        )?;
+        let panics = counter("predictd_panics_total", "Panics caught, by place.", &["place"])?;
+        // There from the start: a rate needs to have seen what was before the first.
+        for state in ["recorded", "delivered", "failed"] {
+            spans.with_label_values(&[state]);
+        }
+        for place in [PanicPlace::Handler, PanicPlace::Tokenizer, PanicPlace::Worker] {
+            panics.with_label_values(&[place_name(place)]);
+        }
         Ok(Self {
             http: RequestMetrics::new(&registry)?,
             machine: Machine::new(&registry)?,
@@ -140,11 +154,15 @@ impl Metrics {
             )?,
             cache_bytes: gauge("predictd_cache_bytes", "Bytes of answers in the result cache.")?,
             cache_entries: gauge("predictd_cache_entries", "Answers in the result cache.")?,
-            panics: counter("predictd_panics_total", "Panics caught, by place.", &["place"])?,
+            panics,
             lost_lines: registered(
                 &registry,
-                IntCounter::new("predictd_log_lines_lost_total", "Log lines lost because a writer was too slow.")?,
+                IntCounter::new(
+                    "predictd_log_lines_lost_total",
+                    "Log lines lost because a writer was too slow, or could not write.",
+                )?,
             )?,
+            spans,
             now: Mutex::new(Now::new(&registry)?),
             registry,
         })
@@ -171,7 +189,16 @@ impl Metrics {
 
     /// So many log lines were lost until now.
     pub fn lost_lines(&self, lines: u64) {
+        // Of two scrapes at a time, only one adds what is new.
+        let _alone = self.now.lock();
         self.lost_lines.inc_by(lines.saturating_sub(self.lost_lines.get()));
+    }
+
+    /// So many spans are in this state, or were, until now.
+    pub fn spans(&self, state: &str, spans: u64) {
+        let _alone = self.now.lock();
+        let counter = self.spans.with_label_values(&[state]);
+        counter.inc_by(spans.saturating_sub(counter.get()));
     }
 
     /// A panic was caught.

@@ -119,7 +119,7 @@ impl Runtime for OnnxRuntime {
         let name = manifest.graph_name.clone();
         let error = |reason: String| ManifestError::new(&name, reason);
         let scan = protobuf::scan(&bytes).map_err(|e| error(e.to_string()))?;
-        let external = read_external(&scan.external, &manifest.graph_directory)?;
+        let external = read_external(&scan.external, manifest)?;
         let initializers =
             if self.share_weights { shared_tensors(&scan).map_err(|e| error(e.to_string()))? } else { Vec::new() };
         let mut facts = facts::of_file(&scan, &BATCH_DEPENDENT);

@@ -1,11 +1,14 @@
-//! Log lines: to standard error, and to a file that is rotated.
+//! Log lines: to standard error, and to a file that is rotated. And [`spans`] of requests.
 //!
 //! A line is handed to a thread that writes it. A writer that is too slow loses lines, which are counted; it never holds
 //! a request up.
 
+pub mod spans;
+
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rolling_file::{BasicRollingFileAppender, RollingConditionBasic};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -47,6 +50,8 @@ struct Control {
     lost: Vec<ErrorCounter>,
 }
 
+/// Lines that could not be written.
+static UNWRITTEN: AtomicU64 = AtomicU64::new(0);
 /// One process has one log.
 static CONTROL: OnceLock<Control> = OnceLock::new();
 
@@ -59,7 +64,7 @@ pub fn start(lines: &Lines<'_>) -> Result<Writers, String> {
     let (mut guards, mut lost) = (Vec::new(), Vec::new());
     let mut writer = |output: Box<dyn Write + Send>| -> NonBlocking {
         let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES);
-        let (writer, guard) = builder.thread_name("predictd-log").finish(output);
+        let (writer, guard) = builder.thread_name("predictd-log").finish(Counted(output));
         guards.push(guard);
         lost.push(writer.error_counter());
         writer
@@ -91,6 +96,24 @@ pub fn start(lines: &Lines<'_>) -> Result<Writers, String> {
     Ok(Writers(guards))
 }
 
+/// Counts writes that fail, which nobody hears of otherwise.
+struct Counted(Box<dyn Write + Send>);
+
+impl Write for Counted {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let written = self.0.write(line);
+        if written.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
+            UNWRITTEN.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // One at least.
+        self.0.flush().inspect_err(|_| _ = UNWRITTEN.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 fn open(file: &LogFile<'_>) -> io::Result<BasicRollingFileAppender> {
     BasicRollingFileAppender::new(file.path, RollingConditionBasic::new().max_size(file.bytes), file.files)
 }
@@ -115,8 +138,10 @@ pub fn set_filter(filter: &str) -> Result<(), String> {
     control.filter.reload(parsed).map_err(|error| error.to_string())
 }
 
-/// Lines that were lost because a writer was too slow.
+/// Lines that were lost because a writer was too slow, or its disk full.
 #[must_use]
 pub fn lost_lines() -> u64 {
-    CONTROL.get().map_or(0, |control| control.lost.iter().map(|lost| lost.dropped_lines() as u64).sum())
+    let dropped: u64 =
+        CONTROL.get().map_or(0, |control| control.lost.iter().map(|lost| lost.dropped_lines() as u64).sum());
+    dropped + UNWRITTEN.load(Ordering::Relaxed)
 }

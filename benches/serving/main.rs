@@ -27,6 +27,7 @@ mod process;
 mod stop;
 mod stuck;
 mod stuck_clients;
+mod watching;
 mod weights;
 
 /// The server's own allocator, so that memory figures are comparable.
@@ -52,6 +53,7 @@ const LONG: &[Benchmark] = &[
     ("overload", overload::run),
     ("stuck_clients", stuck_clients::run),
     ("stop", stop::run),
+    ("watching", |_| watching::run()),
     ("hostile", hostile::run),
 ];
 

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::RunError;
 use crate::config::Settings;
 use crate::descriptors::make_room;
 use crate::engine::loading::ModelSource;
@@ -35,8 +36,8 @@ use crate::engine::session::Runtime;
 use crate::onnx::OnnxRuntime;
 use crate::registry::directory;
 use crate::registry::version::Version;
+use crate::server::in_models;
 use crate::shutdown::Shutdown;
-use crate::{RunError, in_models};
 use args::BenchCommand;
 use limit::Bare;
 use machine::{Cores, machine_time, process_time};

@@ -19,6 +19,7 @@ use crate::engine::model::Model;
 use crate::experiments::receipts::Receipts;
 use crate::onnx::OnnxRuntime;
 use crate::registry::State;
+use crate::server::Content;
 use crate::shutdown::Shutdown;
 use crate::{Listeners, RunError, Server, http_threads};
 
@@ -115,7 +116,8 @@ impl Running {
         let runtime = Arc::new(runtime.with_threads(settings.runs.threads, settings.runs.spin));
         let threads = http_threads(&settings).map_err(failed)?;
         let entered = threads.enter();
-        let server = Server::of(&settings, runtime, vec![source.clone()], || Receipts::unkept().map_err(failed))?;
+        let server =
+            Server::of(&settings, runtime, Content::Only(vec![source.clone()]), || Receipts::unkept().map_err(failed))?;
         let listeners = Listeners::bind(&settings)?;
         drop(entered);
         let address = listeners.data.local_addr().map_err(failed)?;
@@ -128,7 +130,7 @@ impl Running {
         });
         let loaded = loop {
             let snapshot = registry.snapshot();
-            let mut states = snapshot.models.values().flat_map(std::collections::BTreeMap::values);
+            let mut states = snapshot.models.values().flat_map(|served| served.versions.values());
             match states.next() {
                 Some(State::Ready(model)) => break Ok(Arc::clone(model)),
                 Some(State::Failed(reason)) => {

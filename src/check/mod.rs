@@ -23,13 +23,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::RunError;
 use crate::bench::report::CostModel;
 use crate::config::Settings;
 use crate::engine::loading::Host;
 use crate::engine::session::Runtime;
 use crate::metrics::Metrics;
 use crate::onnx::OnnxRuntime;
-use crate::{RunError, host};
+use crate::server::host;
 use against::Against;
 use answers::{Answered, Summary, answers};
 use args::CheckCommand;

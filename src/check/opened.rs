@@ -1,5 +1,6 @@
 //! A model directory, loaded as a server loads it, with a session beside the server's own to measure with.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -96,5 +97,10 @@ fn source(directory: &Path) -> ModelSource {
     let name = |path: Option<&Path>| {
         path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     };
-    ModelSource { name: name(absolute.parent()), version: name(Some(&absolute)), directory: directory.to_owned() }
+    ModelSource {
+        name: name(absolute.parent()),
+        version: name(Some(&absolute)),
+        directory: directory.to_owned(),
+        registered: BTreeMap::new(),
+    }
 }

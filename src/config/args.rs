@@ -9,6 +9,8 @@ use clap::{Args as ClapArgs, Parser, ValueEnum};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::telemetry::{LogArgs, TraceArgs};
+
 /// What to do with a text of more tokens than the model takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -76,17 +78,6 @@ pub enum Scheduler {
     Fifo(usize),
     /// What has come once the oldest has waited so long.
     Delay(Duration),
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
-    Auto,
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
 }
 
 /// Options of `predictd serve`, as typed.
@@ -286,6 +277,17 @@ pub struct Args {
     #[arg(long, env = "PREDICTD_TLS_KEY", value_name = "FILE", value_parser = path_or_empty())]
     pub tls_key: Option<PathBuf>,
 
+    /// Database of the registry: `postgres://USER:PASSWORD@HOST/NAME`, which replicas share [default: predictd.db in the data directory].
+    #[arg(
+        long,
+        env = "PREDICTD_DATABASE",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "URL"
+    )]
+    pub database: String,
+
     /// File of the keys that seal prediction ids [default: receipt.keys in the data directory].
     #[arg(long, env = "PREDICTD_RECEIPT_KEYS", value_name = "FILE", value_parser = path_or_empty())]
     pub receipt_keys: Option<PathBuf>,
@@ -297,38 +299,10 @@ pub struct Args {
     /// What is logged, and where.
     #[command(flatten)]
     pub log: LogArgs,
-}
 
-/// Options of the log.
-#[derive(Debug, Clone, ClapArgs)]
-pub struct LogArgs {
-    /// What to log: error, warn, info, debug, trace, or a filter such as predictd=debug.
-    #[arg(long, env = "PREDICTD_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
-
-    /// File that log lines go to as well, as JSON [default: none].
-    #[arg(long, env = "PREDICTD_LOG_FILE", value_name = "FILE", value_parser = path_or_empty())]
-    pub log_file: Option<PathBuf>,
-
-    /// Bytes after which the log file is rotated.
-    #[arg(long, env = "PREDICTD_LOG_FILE_BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(1 << 16..), value_name = "N")]
-    pub log_file_bytes: u64,
-
-    /// Older log files that are kept.
-    #[arg(long, env = "PREDICTD_LOG_FILES", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_000), value_name = "N")]
-    pub log_files: u16,
-
-    /// Time between two summaries in the log; 0s: none by time.
-    #[arg(long, env = "PREDICTD_SUMMARY_INTERVAL", default_value = "1m", value_parser = humantime::parse_duration, value_name = "TIME")]
-    pub summary_interval: Duration,
-
-    /// Predictions after which there is a summary in the log; 0: none by number.
-    #[arg(long, env = "PREDICTD_SUMMARY_PREDICTIONS", default_value_t = 0, value_name = "N")]
-    pub summary_predictions: u64,
-
-    /// How log lines look on standard error.
-    #[arg(long, env = "PREDICTD_LOG_FORMAT", default_value = "auto", value_name = "FORMAT")]
-    pub log_format: LogFormat,
+    /// Where spans of requests go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 impl Args {

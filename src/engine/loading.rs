@@ -1,5 +1,6 @@
 //! How a model version comes into service: read, checked against its golden examples, measured, given its threads.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub struct ModelSource {
     pub version: String,
     /// Its directory.
     pub directory: PathBuf,
+    /// SHA-256 of its files, if they were registered: paths and hexadecimal digits.
+    pub registered: BTreeMap<String, String>,
 }
 
 /// What models are loaded with: the same for all of them.
@@ -86,9 +89,28 @@ impl Model {
         loaded.unwrap_or_else(|_| Err(ManifestError::new("model.onnx", "the model panicked while loading")))
     }
 
+    /// Reads and checks a model, and lets go of it.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn verify(source: &ModelSource, host: &Host) -> Result<(), ManifestError> {
+        let verify = || {
+            let mut manifest = Manifest::read_registered(&source.directory, source.registered.clone())?;
+            let mut graph = host.runtime.open(&mut manifest)?;
+            let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), host.texts)?;
+            let mut session = graph.session()?;
+            check_golden(&pipeline, session.as_mut(), host.longest_check)?;
+            let failed =
+                |reason: String| ManifestError::new(&manifest.graph_name, format!("the warm-up failed: {reason}"));
+            warm_up(&pipeline, session.as_mut(), host.longest_check).map_err(failed)
+        };
+        let verified = catch_unwind(AssertUnwindSafe(verify));
+        verified.unwrap_or_else(|_| Err(ManifestError::new("model.onnx", "the model panicked while loading")))
+    }
+
     fn load_unguarded(source: &ModelSource, host: &Host) -> Result<Self, ManifestError> {
         let begun = Instant::now();
-        let mut manifest = Manifest::read(&source.directory)?;
+        let mut manifest = Manifest::read_registered(&source.directory, source.registered.clone())?;
         let mut graph = host.runtime.open(&mut manifest)?;
         let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), host.texts)?;
         let (batch_dependent, allowed) =

@@ -1,10 +1,12 @@
 //! Where the time of a text went.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where the time of a text went, from its admission to its answer. The parts follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Spent {
+    /// When it was admitted; none for an answer that was there already.
+    pub since: Option<Instant>,
     /// Until its tokens were in the queue: the text policy, the tokenizer, and the wait for a thread that does it.
     pub tokenise: Duration,
     /// Until its run began. None for a text that ran where it was received.

@@ -121,7 +121,7 @@ impl Shop {
         for (job, decision) in taken.jobs.into_iter().zip(decisions) {
             let (tokens, truncated) = (job.encoded.tokens, job.encoded.truncated);
             let (tokenise, queue) = waited(&job);
-            let spent = Spent { tokenise, queue, run, run_texts };
+            let spent = Spent { since: Some(job.request.arrived), tokenise, queue, run, run_texts };
             if !job.answer(decision.map(|decision| Answer { decision, tokens, truncated, spent })) {
                 self.metrics.wasted();
             }
@@ -131,7 +131,7 @@ impl Shop {
     /// The answer to a text that was run on its caller's thread.
     pub(super) fn ran_here(&self, encoded: &Encoded, decision: Decision, start: Instant, tokenised: Instant) -> Answer {
         let (tokenise, run) = (tokenised.saturating_duration_since(start), tokenised.elapsed());
-        let spent = Spent { tokenise, queue: Duration::ZERO, run, run_texts: 1 };
+        let spent = Spent { since: Some(start), tokenise, queue: Duration::ZERO, run, run_texts: 1 };
         self.metrics.worked(run);
         self.metrics.waited(spent.tokenise, spent.queue);
         Answer { decision, tokens: encoded.tokens, truncated: encoded.truncated, spent }

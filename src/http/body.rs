@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -151,25 +151,9 @@ impl BodyMemory {
 
 /// Reads a body to its end, within the limits of size and time.
 async fn read(mut body: Body, app: &App, memory: &mut Option<OwnedSemaphorePermit>) -> Result<Vec<u8>, ApiError> {
-    let Patience { body: longest, body_idle: longest_pause, .. } = app.patience;
-    let end = Instant::now() + longest;
+    let end = Instant::now() + app.patience.body;
     let mut whole = Vec::new();
-    loop {
-        let pause = Instant::now() + longest_pause;
-        let frame = match timeout_at(pause.min(end), body.frame()).await {
-            Ok(None) => return Ok(whole),
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_))) => {
-                let detail = "The connection broke off before the end of the body.";
-                return Err(ApiError::new(Code::IncompleteBody, detail));
-            }
-            Err(_) => {
-                app.metrics.http.cut_off(CutOff::Body);
-                return Err(too_slow(if pause < end { longest_pause } else { longest }, pause < end));
-            }
-        };
-        // Trailers are of no use here.
-        let Ok(data) = frame.into_data() else { continue };
+    while let Some(data) = next_bytes(&mut body, app, Some(end)).await? {
         if data.len() > app.limits.max_body - whole.len() {
             return Err(too_large(&app.limits));
         }
@@ -177,6 +161,32 @@ async fn read(mut body: Body, app: &App, memory: &mut Option<OwnedSemaphorePermi
             .grow(memory, whole.len() + data.len())
             .inspect_err(|_| app.metrics.http.refused(Refused::Overloaded))?;
         whole.extend_from_slice(&data);
+    }
+    Ok(whole)
+}
+
+/// The next bytes of a body, which may pause for so long, and must not last until after `end`; nothing at its end.
+pub(super) async fn next_bytes(body: &mut Body, app: &App, end: Option<Instant>) -> Result<Option<Bytes>, ApiError> {
+    let Patience { body: longest, body_idle: longest_pause, .. } = app.patience;
+    loop {
+        let pause = Instant::now() + longest_pause;
+        let frame = match timeout_at(end.map_or(pause, |end| pause.min(end)), body.frame()).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) => {
+                let detail = "The connection broke off before the end of the body.";
+                return Err(ApiError::new(Code::IncompleteBody, detail));
+            }
+            Err(_) => {
+                app.metrics.http.cut_off(CutOff::Body);
+                let paused = end.is_none_or(|end| pause < end);
+                return Err(too_slow(if paused { longest_pause } else { longest }, paused));
+            }
+        };
+        // Trailers are of no use here.
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
     }
 }
 

@@ -68,6 +68,14 @@ codes! {
     NotFound = "not-found", NOT_FOUND, "There is nothing here";
     /// No such model or version.
     ModelNotFound = "model-not-found", NOT_FOUND, "There is no such model";
+    /// The registry does not allow it as things are.
+    Conflict = "conflict", CONFLICT, "This cannot be done as things are";
+    /// It has changed meanwhile.
+    PreconditionFailed = "precondition-failed", PRECONDITION_FAILED, "It has changed meanwhile";
+    /// A change that does not say what it was decided on.
+    PreconditionRequired = "precondition-required", PRECONDITION_REQUIRED, "If-Match is missing";
+    /// A version that does not load, or does not answer as it should.
+    VersionUnusable = "version-unusable", UNPROCESSABLE_ENTITY, "The version cannot serve";
     /// Wrong method.
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The method is not allowed here";
     /// A body that came too slowly.
@@ -96,8 +104,12 @@ codes! {
     ModelNotReady = "model-not-ready", SERVICE_UNAVAILABLE, "The model is not ready";
     /// No permit.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "The server is overloaded";
+    /// The database or the store.
+    RegistryUnavailable = "registry-unavailable", SERVICE_UNAVAILABLE, "The registry does not answer";
     /// Stopping.
     ShuttingDown = "shutting-down", SERVICE_UNAVAILABLE, "The server is shutting down";
+    /// A version that does not fit into the memory.
+    NoRoom = "no-room", INSUFFICIENT_STORAGE, "There is not enough memory for the version";
     /// Out of time.
     DeadlineExceeded = "deadline-exceeded", GATEWAY_TIMEOUT, "The answer did not come in time";
 }
@@ -113,7 +125,7 @@ impl Code {
     fn retry_after(self) -> Option<HeaderValue> {
         match self {
             // Spread over 1 to 3 s, so that clients refused together do not come back together.
-            Self::Overloaded | Self::ModelNotReady | Self::ShuttingDown => {
+            Self::Overloaded | Self::ModelNotReady | Self::RegistryUnavailable | Self::ShuttingDown => {
                 let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
                 Some(HeaderValue::from(1 + nanoseconds / 1_000 % 3))
             }

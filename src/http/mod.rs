@@ -4,7 +4,7 @@
 //! - [`paced`], [`framing`], [`exchange`]: time limits of a connection
 //! - [`mod@routes`]: how routes are listed, each with who may use it
 //! - [`observe`]: request id, metrics, the log line, problem details; [`story`]: what handlers tell for it;
-//!   [`refusals`]: how many of them are logged
+//!   [`refusals`]: how many of them are logged; [`mod@trace`]: its span
 //! - [`head`], [`auth`], [`rate_limit`], [`body`]: layers that refuse: head, key, rate, body
 //! - [`client_address`]: whose request it is
 //! - [`json`], [`checks`]: JSON to types, rules for fields
@@ -13,6 +13,7 @@
 //! - [`predict`], [`batch`], [`models`], [`probes`], [`docs`]: a handler with its wire types
 //! - [`metrics_only`]: a listener for commands that are no server
 //! - [`logs`]: what is logged, changed by operators
+//! - [`mod@registry`]: models and versions, changed by operators
 //! - [`zero_shot`]: labels in a request instead of the model's own
 //! - [`answer`]: the wire form of one prediction, used by both prediction routes
 //! - [`error`]: the one table of errors
@@ -46,11 +47,13 @@ pub mod predict;
 pub mod probes;
 pub mod rate_limit;
 pub mod refusals;
+pub mod registry;
 pub mod routes;
 pub mod serve;
 pub mod standstill;
 pub mod story;
 pub mod tls;
+pub mod trace;
 pub mod zero_shot;
 
 use std::sync::Arc;
@@ -68,6 +71,8 @@ use crate::experiments::receipts::Receipts;
 use crate::keys::Scope;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::registry::keeping::Keeping;
+use crate::telemetry::spans::Spans;
 use auth::Keys;
 use body::BodyMemory;
 use error::{ApiError, Code};
@@ -82,6 +87,8 @@ pub struct App {
     pub engine: Engine,
     /// Knows the models.
     pub registry: Arc<Registry>,
+    /// Changes them, and what is recorded of them; none for commands that serve models of their own only.
+    pub keeping: Option<Keeping>,
     /// Seals prediction ids.
     pub receipts: Receipts,
     /// Who may use what.
@@ -102,6 +109,8 @@ pub struct App {
     pub draining: AtomicBool,
     /// Who is told where the time of a request went.
     pub server_timing: ServerTiming,
+    /// Delivers spans of requests, if somebody collects them.
+    pub spans: Option<Spans>,
     /// Notices when the process stands still.
     pub standstill: Standstill,
 }
@@ -124,6 +133,16 @@ pub fn router(app: Arc<App>) -> Router {
 pub fn admin_router(app: Arc<App>) -> Router {
     let routes = Routes::new(&app)
         .scoped(Scope::Admin, routes!(logs::show, logs::change))
+        .scoped(Scope::Admin, routes!(registry::list))
+        .scoped(Scope::Admin, routes!(registry::show))
+        .scoped(Scope::Admin, routes!(registry::history))
+        .scoped(Scope::Admin, routes!(registry::register))
+        .scoped(Scope::Admin, routes!(registry::activate))
+        .scoped(Scope::Admin, routes!(registry::roll_back))
+        .scoped(Scope::Admin, routes!(registry::measure))
+        .scoped(Scope::Admin, routes!(registry::pin))
+        .scoped(Scope::Admin, routes!(registry::remove))
+        .scoped(Scope::Admin, routes!(registry::upload::is_there, registry::upload::upload))
         .scoped(Scope::Metrics, routes!(probes::metrics))
         .public(routes!(probes::health))
         .public(routes!(probes::livez))

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::App;
 use super::error::{ApiError, Problem};
 use crate::config::OnOverflow;
-use crate::registry::{ResolveError, State as VersionState, Versions, active};
+use crate::registry::{ResolveError, Served, State as VersionState};
 use crate::text::tokenizer::Tokenizer;
 
 /// The models of this server.
@@ -111,11 +111,12 @@ pub struct TextLimits {
 #[utoipa::path(get, path = "/models", tag = "models", responses((status = 200, body = ModelList)))]
 pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
     let snapshot = app.registry.snapshot();
-    let summary = |(name, versions): (&String, &Versions)| ModelSummary {
+    let summary = |(name, served): (&String, &Served)| ModelSummary {
         name: name.clone(),
         default: *name == snapshot.default_model,
-        active_version: active_version(versions),
-        versions: versions
+        active_version: active_version(served),
+        versions: served
+            .versions
             .iter()
             .map(|(version, state)| VersionSummary { version: version.as_str().to_owned(), state: state.name() })
             .collect(),
@@ -141,11 +142,12 @@ pub async fn show(
     // A name that is not UTF-8 is no model's.
     let Path(name) = path.map_err(|_| ResolveError::UnknownModel)?;
     let snapshot = app.registry.snapshot();
-    let versions = snapshot.models.get(&name).ok_or(ResolveError::UnknownModel)?;
+    let served = snapshot.models.get(&name).ok_or(ResolveError::UnknownModel)?;
     let detail = ModelDetail {
         default: name == snapshot.default_model,
-        active_version: active_version(versions),
-        versions: versions
+        active_version: active_version(served),
+        versions: served
+            .versions
             .iter()
             .map(|(version, state)| VersionDetail {
                 version: version.as_str().to_owned(),
@@ -158,8 +160,8 @@ pub async fn show(
     Ok(Json(detail))
 }
 
-fn active_version(versions: &Versions) -> String {
-    active(versions).map(|(version, _)| version.as_str().to_owned()).unwrap_or_default()
+fn active_version(served: &Served) -> String {
+    served.active().map(|(version, _)| version.as_str().to_owned()).unwrap_or_default()
 }
 
 fn facts(state: &VersionState, app: &App) -> Option<VersionFacts> {

@@ -17,10 +17,11 @@ use super::App;
 use super::error::{ApiError, Code};
 use super::refusals::{Refusals, Turn};
 use super::story::Story;
+use super::trace;
 use crate::metrics::{Metrics, Outcome, PanicPlace};
+use crate::telemetry::spans::RequestSpan;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Routes that are asked every few seconds by those who watch the server.
 const QUIET: [&str; 4] = ["/health", "/livez", "/readyz", "/metrics"];
@@ -31,19 +32,29 @@ static REFUSALS: Refusals = Refusals::new();
 pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let method = method_name(request.method());
+    let caller = trace::caller(request.headers());
+    let spans = app.spans.as_ref().filter(|_| !QUIET.contains(&route));
+    let mut span = spans.and_then(|spans| spans.request(format!("{method} {route}"), caller));
     let about = About {
         id: request_id(request.headers().get(&REQUEST_ID)),
-        trace: trace_id(request.headers().get(TRACE_PARENT)),
-        method: method_name(request.method()),
-        route: route.as_ref().map_or("unmatched", MatchedPath::as_str),
+        trace: span.as_ref().map(RequestSpan::trace_id).or_else(|| caller.map(|caller| caller.trace.to_owned())),
+        method,
+        route,
         timing: app.server_timing.is_wanted(request.headers().contains_key(SERVER_TIMING)),
     };
+    if let Some(span) = &mut span {
+        span.set("http.request.method", method);
+        span.set("http.route", route.to_owned());
+        span.set("predictd.request_id", about.id.clone());
+    }
     // Also tells of a client that leaves, when this future is dropped.
-    let in_flight = InFlight::new(&app.metrics, &about);
+    let in_flight = InFlight::new(&app.metrics, &about, span);
     let mut response = next.run(request).await;
     let error = response.extensions_mut().remove::<ApiError>();
     let story = response.extensions_mut().remove::<Story>();
-    in_flight.answered(response.status());
+    let span = in_flight.answered(response.status());
     let took = start.elapsed();
     app.metrics.http.answered(about.route, about.method, response.status().as_str(), took.as_secs_f64());
     if let Some(story) = &story {
@@ -52,6 +63,9 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
         timing.flatten().map(|value| response.headers_mut().insert(SERVER_TIMING, value));
     }
     about.log(response.status(), took, error.as_ref(), story.as_ref());
+    if let Some(mut span) = span {
+        trace::tell(&mut span, response.status(), error.as_ref(), story.as_ref());
+    }
     if let Some(error) = error {
         app.metrics.http.error(about.route, error.code.kind());
         write_problem(&mut response, &error, &about.id);
@@ -212,19 +226,6 @@ fn request_id(given: Option<&HeaderValue>) -> String {
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// The trace that a request belongs to (W3C Trace Context): 32 hexadecimal digits.
-fn trace_id(given: Option<&HeaderValue>) -> Option<String> {
-    let mut parts = given?.to_str().ok()?.split('-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hexadecimal = |part: &str, digits: usize| {
-        part.len() == digits && part.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let well = hexadecimal(version, 2) && hexadecimal(trace, 32) && hexadecimal(parent, 16) && hexadecimal(flags, 2);
-    let known = well && version != "ff" && (version != "00" || parts.next().is_none());
-    let zeros = |part: &str| part.bytes().all(|c| c == b'0');
-    (known && !zeros(trace) && !zeros(parent)).then(|| trace.to_owned())
-}
-
 /// A bounded set of names for metrics, whatever clients send.
 fn method_name(method: &Method) -> &'static str {
     match *method {
@@ -245,16 +246,18 @@ struct InFlight<'a> {
     about: &'a About<'a>,
     start: Instant,
     outcome: Outcome,
+    span: Option<RequestSpan>,
 }
 
 impl<'a> InFlight<'a> {
-    fn new(metrics: &'a Metrics, about: &'a About<'a>) -> Self {
+    fn new(metrics: &'a Metrics, about: &'a About<'a>, span: Option<RequestSpan>) -> Self {
         metrics.http.started(about.route);
-        Self { metrics, about, start: Instant::now(), outcome: Outcome::Cancellation }
+        Self { metrics, about, start: Instant::now(), outcome: Outcome::Cancellation, span }
     }
 
-    fn answered(mut self, status: StatusCode) {
+    fn answered(mut self, status: StatusCode) -> Option<RequestSpan> {
         self.outcome = Outcome::of(status.as_u16());
+        self.span.take()
     }
 }
 
@@ -265,6 +268,9 @@ impl Drop for InFlight<'_> {
             let About { id, trace, method, route, .. } = self.about;
             let (trace_id, milliseconds) = (trace.as_deref(), ms(self.start.elapsed()));
             tracing::info!(request_id = id, trace_id, method, route, milliseconds, "a client left before its answer");
+            if let Some(span) = &mut self.span {
+                span.set("error.type", "cancelled");
+            }
         }
     }
 }

@@ -165,7 +165,9 @@ pub async fn predict(
     let answers = app.engine.predict(&model, inputs, deadline, cache_use).await;
     let answers = answers.map_err(|refusal| ApiError::refused(refusal, pointer))?;
     let mut answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let story = Story { texts: 1, ..Story::of(&model, &answers) };
+    let story = Story::of(&model, &answers);
+    // Labels that are asked about are one text.
+    let story = Story { texts: 1, cached: usize::from(story.cached == story.texts), ..story };
     let answer = match &question {
         Some(question) => question.answer(&answers),
         None => answers.pop(),

@@ -15,6 +15,7 @@ use super::App;
 use super::error::{ApiError, Code, Problem};
 use crate::registry::State as VersionState;
 use crate::telemetry;
+use crate::telemetry::spans::{SpanCounts, Spans};
 
 /// State of the server and its models.
 #[derive(Debug, Serialize, ToSchema)]
@@ -51,7 +52,7 @@ pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<Health>) {
     let ready = is_ready(&app);
     let snapshot = app.registry.snapshot();
     let versions =
-        snapshot.models.iter().flat_map(|(name, versions)| versions.iter().map(move |version| (name, version)));
+        snapshot.models.iter().flat_map(|(name, served)| served.versions.iter().map(move |version| (name, version)));
     let models = versions.map(|(name, (version, state))| ModelHealth {
         name: name.clone(),
         version: version.as_str().to_owned(),
@@ -98,6 +99,11 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
     let (bytes, entries) = app.engine.cache_size();
     app.metrics.cached(bytes, entries);
     app.metrics.lost_lines(telemetry::lost_lines());
+    if let Some(SpanCounts { recorded, delivered, failed }) = app.spans.as_ref().map(Spans::counts) {
+        for (state, spans) in [("recorded", recorded), ("delivered", delivered), ("failed", failed)] {
+            app.metrics.spans(state, spans);
+        }
+    }
     let versions = app.registry.snapshot().versions_now();
     let text = app
         .metrics

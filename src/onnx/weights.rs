@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ort::value::{DynValue, Tensor};
 
 use super::protobuf::{ExternalTensor, Initializer, Scan};
-use crate::text::manifest::ManifestError;
+use crate::text::manifest::{Manifest, ManifestError};
 
 /// Weights beside a graph: as much as a graph file may hold.
 const MAX_EXTERNAL_BYTES: u64 = 2 << 30;
@@ -19,7 +19,7 @@ const NOT_PLAIN: &str = "external data must be a regular file with one link";
 /// Reads the files that hold external tensors: regular files with one link, beside the graph.
 pub(super) fn read_external(
     tensors: &[ExternalTensor],
-    directory: &Path,
+    manifest: &Manifest,
 ) -> Result<BTreeMap<String, Arc<[u8]>>, ManifestError> {
     let mut files: BTreeMap<String, Arc<[u8]>> = BTreeMap::new();
     let mut total = 0;
@@ -31,7 +31,9 @@ pub(super) fn read_external(
             return Err(error("external data must lie in a file beside the graph"));
         }
         if !files.contains_key(name) {
-            let content = read_plain(&directory.join(name), MAX_EXTERNAL_BYTES - total).map_err(|e| error(&e))?;
+            let content =
+                read_plain(&manifest.graph_directory.join(name), MAX_EXTERNAL_BYTES - total).map_err(|e| error(&e))?;
+            manifest.check_beside_graph(name, &content)?;
             total += content.len() as u64;
             files.insert(name.clone(), content.into());
         }

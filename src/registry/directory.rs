@@ -1,8 +1,11 @@
 //! Finds models in a directory: `<name>/<version>/` with a graph in it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use super::database::{Change, ChangeError, Database, Event, Records, now};
 use super::is_name;
+use super::record::{ModelRecord, Origin, Refusal, VersionRecord};
 use crate::engine::loading::ModelSource;
 
 /// A directory with one of these is meant as a model; others may be tools.
@@ -37,7 +40,7 @@ pub fn find(directory: &Path) -> Result<Vec<ModelSource>, String> {
         }
         for (version, directory) in versions {
             if is_name(&name) && is_name(&version) {
-                sources.push(ModelSource { name: name.clone(), version, directory });
+                sources.push(ModelSource { name: name.clone(), version, directory, registered: BTreeMap::new() });
             } else {
                 tracing::warn!(
                     model = name,
@@ -66,6 +69,61 @@ fn subdirectories(directory: &Path) -> Result<Vec<(String, std::path::PathBuf)>,
     }
     found.sort();
     Ok(found)
+}
+
+/// Records the models that were found in the operator's directory, and forgets those that are gone.
+///
+/// # Errors
+/// If the database does not answer, or a model has too many versions.
+pub async fn record(database: &Database, sources: &[ModelSource]) -> Result<Records, ChangeError> {
+    let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for source in sources {
+        found.entry(&source.name).or_default().push(&source.version);
+    }
+    let (_, records) = database.read().await?;
+    let names: BTreeSet<&str> = found.keys().copied().chain(records.keys().map(String::as_str)).collect();
+    for name in names {
+        let there = found.get(name).map(Vec::as_slice).unwrap_or_default();
+        let event = Event { who: "start", action: "find", version: None, reason: None };
+        let change = Change { model: name, revision: None, key: None, event };
+        database.change(change, |record| line_up(record, there), |_| String::new()).await?;
+    }
+    Ok(database.read().await?.1)
+}
+
+/// Makes a record have these versions of the operator's directory, and no others of it.
+fn line_up(record: &mut ModelRecord, there: &[&str]) -> Result<bool, Refusal> {
+    let gone = record
+        .versions
+        .iter()
+        .filter(|(version, record)| record.origin == Origin::Directory && !there.contains(&version.as_str()));
+    let gone: Vec<String> = gone.map(|(version, _)| version.as_str().to_owned()).collect();
+    let mut changed = !gone.is_empty();
+    for version in gone {
+        if record.active.as_ref() == Some(&version) {
+            tracing::warn!(version, "the directory of an active version is gone: what was active before it answers");
+        }
+        record.lose(&version);
+    }
+    for version in there {
+        let found = VersionRecord {
+            origin: Origin::Directory,
+            files: Vec::new(),
+            metadata: BTreeMap::new(),
+            metrics: BTreeMap::new(),
+            pinned: true,
+            registered_at: now(),
+        };
+        match record.register(version, found) {
+            Ok(new) => changed |= new,
+            // The one that was registered goes first.
+            Err(Refusal::Taken(version)) => {
+                tracing::warn!(version, "a directory is passed over: a version of its name was registered");
+            }
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Ok(changed)
 }
 
 #[cfg(test)]

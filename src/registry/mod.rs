@@ -2,11 +2,19 @@
 //!
 //! - [`directory`]: finds them in a directory
 //! - [`version`]: their order
+//! - [`record`]: what is recorded of them, and how that may change
+//! - [`database`]: where it is recorded; [`store`]: where their files are
+//! - [`keeper`]: changes both, and keeps what is served in line with them; [`keeping`]: its thread
 
+pub mod database;
 pub mod directory;
+pub mod keeper;
+pub mod keeping;
+pub mod record;
+pub mod store;
 pub mod version;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +23,8 @@ use parking_lot::RwLock;
 use crate::engine::loading::{Host, ModelSource};
 use crate::engine::model::Model;
 use crate::metrics::VersionNow;
+use database::Records;
+use record::ModelRecord;
 use version::Version;
 
 /// Names of models and versions: no path, no surprise in a log line or a metric.
@@ -53,11 +63,22 @@ impl State {
 /// The versions of one model.
 pub type Versions = BTreeMap<Version, State>;
 
+/// A model as it is served: the versions that are loaded, or shall be.
+#[derive(Debug, Clone, Default)]
+pub struct Served {
+    /// By name.
+    pub versions: Versions,
+    /// The one that an operator made active, or that was found to be good.
+    pub active: Option<Version>,
+    /// The one that was active before.
+    pub before: Option<Version>,
+}
+
 /// Everything the registry knows at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Models by name.
-    pub models: BTreeMap<String, Versions>,
+    pub models: BTreeMap<String, Served>,
     /// The model that answers requests that name none.
     pub default_model: String,
 }
@@ -86,15 +107,34 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry of models that are still to be loaded.
+    /// A registry of models that are still to be loaded, none of which is recorded.
     ///
     /// # Errors
     /// If there is no model, or none of the name that shall be the default.
     pub fn of(sources: &[ModelSource], default_model: Option<&str>) -> Result<Self, String> {
-        let mut models: BTreeMap<String, Versions> = BTreeMap::new();
+        let mut models: BTreeMap<String, Served> = BTreeMap::new();
         for source in sources {
-            models.entry(source.name.clone()).or_default().insert(Version::new(&source.version), State::Loading);
+            let served = models.entry(source.name.clone()).or_default();
+            served.versions.insert(Version::new(&source.version), State::Loading);
         }
+        Self::serving(models, default_model)
+    }
+
+    /// A registry of models that are still to be loaded.
+    ///
+    /// # Errors
+    /// If there is no model, or none of the name that shall be the default.
+    pub fn recorded(records: &Records, default_model: Option<&str>) -> Result<Self, String> {
+        let served = |record: &ModelRecord| Served {
+            versions: record.kept().into_iter().map(|version| (Version::new(version), State::Loading)).collect(),
+            active: record.active.as_deref().map(Version::new),
+            before: record.before.last().map(|version| Version::new(version)),
+        };
+        let models = records.iter().map(|(name, record)| (name.clone(), served(record)));
+        Self::serving(models.filter(|(_, served)| !served.versions.is_empty()).collect(), default_model)
+    }
+
+    fn serving(models: BTreeMap<String, Served>, default_model: Option<&str>) -> Result<Self, String> {
         let first = models
             .keys()
             .next()
@@ -113,7 +153,11 @@ impl Registry {
     }
 
     /// Loads one model version and puts the outcome into the registry.
-    pub fn load(&self, source: &ModelSource, host: &Host) {
+    ///
+    /// # Errors
+    /// A file and what is wrong with it.
+    pub fn load(&self, source: &ModelSource, host: &Host) -> Result<(), String> {
+        self.put(source, State::Loading);
         let start = Instant::now();
         let (model, version) = (&source.name, &source.version);
         let loaded = Model::load(source, host);
@@ -123,10 +167,12 @@ impl Registry {
             Ok(loaded) => {
                 self.put(source, State::Ready(Arc::clone(&loaded)));
                 tracing::info!(model, version, seconds, skips_queue = loaded.skips_queue(), "the model is ready");
+                Ok(())
             }
             Err(error) => {
                 self.put(source, State::Failed(error.to_string()));
                 tracing::error!(model, version, seconds, %error, "the model could not be loaded");
+                Err(error.to_string())
             }
         }
     }
@@ -134,16 +180,29 @@ impl Registry {
     fn put(&self, source: &ModelSource, state: State) {
         let mut snapshot = self.snapshot.write();
         let mut changed = Snapshot::clone(&snapshot);
-        if let Some(versions) = changed.models.get_mut(&source.name) {
-            versions.insert(Version::new(&source.version), state);
+        let served = changed.models.entry(source.name.clone()).or_default();
+        served.versions.insert(Version::new(&source.version), state);
+        *snapshot = Arc::new(changed);
+    }
+
+    /// Says which version of a model answers who names none, which did before, and which are kept besides. The others are
+    /// forgotten: what they have in work is still answered.
+    pub fn settle(&self, name: &str, active: Option<&str>, before: Option<&str>, kept: &BTreeSet<&str>) {
+        let mut snapshot = self.snapshot.write();
+        let mut changed = Snapshot::clone(&snapshot);
+        if let Some(served) = changed.models.get_mut(name) {
+            served.active = active.map(Version::new);
+            served.before = before.map(Version::new);
+            served.versions.retain(|version, _| kept.contains(version.as_str()));
         }
+        changed.models.retain(|_, served| !served.versions.is_empty());
         *snapshot = Arc::new(changed);
     }
 
     /// Ends all workers after what they have, and waits for them until `deadline`.
     pub fn close(&self, deadline: Instant) {
         let snapshot = std::mem::take(&mut *self.snapshot.write());
-        let states = snapshot.models.values().flat_map(BTreeMap::values);
+        let states = snapshot.models.values().flat_map(|served| served.versions.values());
         for state in states {
             if let State::Ready(model) = state {
                 model.close(deadline);
@@ -158,10 +217,10 @@ impl Snapshot {
     /// # Errors
     /// [`ResolveError`] if there is none, or none yet.
     pub fn resolve(&self, model: Option<&str>, version: Option<&str>) -> Result<&Arc<Model>, ResolveError> {
-        let versions = self.models.get(model.unwrap_or(&self.default_model)).ok_or(ResolveError::UnknownModel)?;
+        let served = self.models.get(model.unwrap_or(&self.default_model)).ok_or(ResolveError::UnknownModel)?;
         let state = match version {
-            Some(version) => versions.get(&Version::new(version)).ok_or(ResolveError::UnknownVersion)?,
-            None => active(versions).map(|(_, state)| state).ok_or(ResolveError::UnknownVersion)?,
+            Some(version) => served.versions.get(&Version::new(version)).ok_or(ResolveError::UnknownVersion)?,
+            None => served.active().map(|(_, state)| state).ok_or(ResolveError::UnknownVersion)?,
         };
         match state {
             State::Ready(model) => Ok(model),
@@ -173,9 +232,9 @@ impl Snapshot {
     /// Every version as it is at this moment.
     #[must_use]
     pub fn versions_now(&self) -> Vec<VersionNow> {
-        let versions = self.models.iter().flat_map(|(name, versions)| {
-            let answers = active(versions).map(|(version, _)| version);
-            versions.iter().map(move |(version, state)| (name, version, state, answers == Some(version)))
+        let versions = self.models.iter().flat_map(|(name, served)| {
+            let answers = served.active().map(|(version, _)| version);
+            served.versions.iter().map(move |(version, state)| (name, version, state, answers == Some(version)))
         });
         let now = |(model, version, state, active): (&String, &Version, &State, bool)| {
             let loaded = if let State::Ready(model) = state { Some(model) } else { None };
@@ -194,7 +253,7 @@ impl Snapshot {
 
     /// Every version that answers.
     pub fn loaded(&self) -> impl Iterator<Item = &Model> {
-        self.models.values().flat_map(BTreeMap::values).filter_map(|state| match state {
+        self.models.values().flat_map(|served| served.versions.values()).filter_map(|state| match state {
             State::Ready(model) => Some(model.as_ref()),
             State::Loading | State::Failed(_) => None,
         })
@@ -207,11 +266,29 @@ impl Snapshot {
     }
 }
 
-/// The version that answers requests that name none: the highest that is not broken. While it
-/// is loaded no lower one steps in, so that a restart does not answer with an old version first.
-#[must_use]
-pub fn active(versions: &Versions) -> Option<(&Version, &State)> {
-    versions.iter().rev().find(|(_, state)| !matches!(state, State::Failed(_))).or_else(|| versions.last_key_value())
+impl Served {
+    /// The version that answers requests that name none, while nothing is recorded: the highest that is not broken. While
+    /// it is loaded no lower one steps in, so that a restart does not answer with an old version first.
+    ///
+    /// Where one is recorded, it is that one; if it could not be loaded, the one that was active before.
+    #[must_use]
+    pub fn active(&self) -> Option<(&Version, &State)> {
+        let recorded = |version: &Option<Version>| version.as_ref().and_then(|v| self.versions.get_key_value(v));
+        let works = |found: &(&Version, &State)| !matches!(found.1, State::Failed(_));
+        if let Some(active) = recorded(&self.active) {
+            return Some(active).filter(works).or_else(|| recorded(&self.before).filter(works)).or(Some(active));
+        }
+        self.versions.iter().rev().find(works).or_else(|| self.versions.last_key_value())
+    }
+
+    /// The model of a version that answers.
+    #[must_use]
+    pub fn ready(&self, version: &str) -> Option<&Arc<Model>> {
+        match self.versions.get(&Version::new(version))? {
+            State::Ready(model) => Some(model),
+            State::Loading | State::Failed(_) => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -230,13 +307,21 @@ mod tests {
         }
     }
 
+    fn served(states: &[(&str, bool)], active: Option<&str>, before: Option<&str>) -> Served {
+        let state = |loading: bool| if loading { State::Loading } else { State::Failed("x".to_owned()) };
+        let versions = states.iter().map(|(version, loading)| (Version::new(version), state(*loading))).collect();
+        Served { versions, active: active.map(Version::new), before: before.map(Version::new) }
+    }
+
     #[test]
     fn a_broken_newest_version_does_not_answer() {
-        let versions: Versions = [("1", State::Loading), ("2", State::Loading), ("10", State::Failed("x".to_owned()))]
-            .map(|(v, s)| (Version::new(v), s))
-            .into();
-        assert_eq!(active(&versions).unwrap().0.as_str(), "2");
-        let all_broken: Versions = [(Version::new("1"), State::Failed("x".to_owned()))].into();
-        assert_eq!(active(&all_broken).unwrap().0.as_str(), "1");
+        let answers = |served: &Served| served.active().unwrap().0.as_str().to_owned();
+        assert_eq!(answers(&served(&[("1", true), ("2", true), ("10", false)], None, None)), "2");
+        assert_eq!(answers(&served(&[("1", false)], None, None)), "1");
+        // What was made active answers, whatever else is there.
+        assert_eq!(answers(&served(&[("1", true), ("2", true)], Some("1"), Some("2"))), "1");
+        assert_eq!(answers(&served(&[("1", false), ("2", true), ("3", true)], Some("1"), Some("2"))), "2");
+        // None steps in that was never active.
+        assert_eq!(answers(&served(&[("1", false), ("3", true)], Some("1"), None)), "1");
     }
 }

@@ -4,21 +4,19 @@
 //! read once; what is parsed is what was hashed.
 
 mod error;
+mod files;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 
 use super::entities::Aggregation;
 use super::golden::Golden;
 use super::tensors::PaddingSide;
 use crate::config::{Markup, OnOverflow};
 pub use error::ManifestError;
+use files::{Files, check_registered};
 
 /// Largest graph or weight file: protobuf itself ends at 2 GiB.
 const MAX_GRAPH_BYTES: u64 = 2 << 30;
@@ -52,6 +50,8 @@ pub struct Manifest {
     pub options: ModelOptions,
     /// `golden.json`.
     pub golden: Option<Golden>,
+    /// The SHA-256 that files were registered with, by their paths in the directory; none for a directory that was not.
+    pub registered: BTreeMap<String, String>,
 }
 
 /// What `predictd` reads from Hugging Face's `config.json`.
@@ -149,11 +149,21 @@ impl Manifest {
     /// [`ManifestError`] naming the first file that is missing, too large, not what its
     /// digest says, or not of its format.
     pub fn read(directory: &Path) -> Result<Self, ManifestError> {
-        let options: ModelOptions = match read_optional(directory, "model.toml", MAX_JSON_BYTES)? {
+        Self::read_registered(directory, BTreeMap::new())
+    }
+
+    /// Reads the directory of a version whose files were registered with these digests, in hexadecimal.
+    ///
+    /// # Errors
+    /// As [`Manifest::read`], and if a file has another digest.
+    pub fn read_registered(directory: &Path, registered: BTreeMap<String, String>) -> Result<Self, ManifestError> {
+        let none = BTreeMap::new();
+        let files = Files { directory, listed: &none, registered: &registered };
+        let options: ModelOptions = match files.optional("model.toml", MAX_JSON_BYTES)? {
             Some(bytes) => parse_toml(&bytes)?,
             None => ModelOptions::default(),
         };
-        let files = Files { directory, digests: &options.sha256 };
+        let files = Files { listed: &options.sha256, ..files };
         files.check_listed()?;
         let graph_name =
             ["model.onnx", "onnx/model.onnx"].into_iter().find(|name| directory.join(name).exists()).ok_or_else(
@@ -175,7 +185,17 @@ impl Manifest {
             config,
             labels,
             options,
+            registered,
         })
+    }
+
+    /// Refuses the bytes of a file beside the graph that are not those that were registered.
+    ///
+    /// # Errors
+    /// [`ManifestError`] naming it.
+    pub fn check_beside_graph(&self, name: &str, bytes: &[u8]) -> Result<(), ManifestError> {
+        let path = self.graph_name.rsplit_once('/').map_or(name.to_owned(), |(parent, _)| format!("{parent}/{name}"));
+        check_registered(&self.registered, &path, bytes)
     }
 }
 
@@ -241,95 +261,10 @@ pub fn check_labels(labels: &[String]) -> Result<(), ManifestError> {
     }
 }
 
-/// The files of one directory with their expected digests.
-struct Files<'a> {
-    directory: &'a Path,
-    digests: &'a BTreeMap<String, String>,
-}
-
-impl Files<'_> {
-    /// Every digest must belong to a file of this directory.
-    fn check_listed(&self) -> Result<(), ManifestError> {
-        for name in self.digests.keys() {
-            let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
-            if !inside || !self.directory.join(name).is_file() {
-                return Err(ManifestError::new(
-                    "model.toml",
-                    format!("[sha256] names {name:?}, which is not a file of this directory"),
-                ));
-            }
-        }
-        // Weights beside the graph are read much later: their digests are checked here too.
-        for name in self.digests.keys().filter(|name| !READ_BY_NAME.contains(&name.as_str())) {
-            self.required(name, MAX_GRAPH_BYTES)?;
-        }
-        Ok(())
-    }
-
-    fn required(&self, name: &str, limit: u64) -> Result<Vec<u8>, ManifestError> {
-        self.optional(name, limit)?.ok_or_else(|| ManifestError::new(name, "there is no such file"))
-    }
-
-    fn optional(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
-        let bytes = read_optional(self.directory, name, limit)?;
-        if let (Some(bytes), Some(expected)) = (&bytes, self.digests.get(name)) {
-            let found = hex::encode(Sha256::digest(bytes));
-            if !found.eq_ignore_ascii_case(expected) {
-                return Err(ManifestError::new(
-                    name,
-                    "its SHA-256 is not the one in model.toml: the file was changed or damaged",
-                ));
-            }
-        }
-        Ok(bytes)
-    }
-
-    fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ManifestError> {
-        let Some(bytes) = self.optional(name, MAX_JSON_BYTES)? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| ManifestError::new(name, error.to_string()))
-    }
-}
-
-/// Files that [`Manifest::read`] reads, and so checks, in any case.
-const READ_BY_NAME: [&str; 7] = [
-    "model.onnx",
-    "onnx/model.onnx",
-    "config.json",
-    "labels.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "golden.json",
-];
-
 fn parse_toml(bytes: &[u8]) -> Result<ModelOptions, ManifestError> {
     let error = |reason: String| ManifestError::new("model.toml", reason);
     let text = std::str::from_utf8(bytes).map_err(|_| error("it is not UTF-8".to_owned()))?;
     toml::from_str(text).map_err(|e| error(e.message().to_owned()))
-}
-
-/// Reads a regular file of at most `limit` bytes, `None` if there is none.
-fn read_optional(directory: &Path, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
-    let error = |reason: String| ManifestError::new(name, reason);
-    let path = directory.join(name);
-    let metadata = match std::fs::metadata(&path) {
-        Ok(metadata) => metadata,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(error(e.to_string())),
-    };
-    // Opening a pipe would wait for a writer: the kind is checked before.
-    if !metadata.is_file() {
-        return Err(error("it is not a regular file".to_owned()));
-    }
-    let file = File::open(&path).map_err(|e| error(e.to_string()))?;
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(limit)).unwrap_or_default());
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| error(e.to_string()))?;
-    if bytes.len() as u64 > limit {
-        return Err(error(format!("it is larger than the limit of {limit} bytes")));
-    }
-    if bytes.is_empty() {
-        return Err(error("it is empty".to_owned()));
-    }
-    Ok(Some(bytes))
 }
 
 #[cfg(test)]

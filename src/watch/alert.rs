@@ -1,9 +1,14 @@
 //! What is told when a server changes, in the forms that receivers want (pure).
 
+use std::time::{Duration, SystemTime};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::check::Record;
+
+/// How long an alert lasts at Alertmanager if nobody says that it is over.
+const LASTS: Duration = Duration::from_hours(24 * 30);
 
 /// A server has changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,12 +77,19 @@ impl Alert {
     #[must_use]
     pub fn for_alertmanager(&self) -> Value {
         let mut alert = json!({
-            "labels": { "alertname": "PredictdUnhealthy", "instance": self.url, "severity": "critical" },
+            "labels": { "alertname": "PredictdUnhealthy", "instance": self.url, "severity": "page" },
             "annotations": { "summary": self.summary },
         });
-        let time = if self.status == Status::Healthy { "endsAt" } else { "startsAt" };
-        if let Some(alert) = alert.as_object_mut() {
-            alert.insert(time.to_owned(), json!(self.timestamp));
+        let times = match self.status {
+            Status::Healthy => json!({ "endsAt": self.timestamp }),
+            // Without an end it would be over by itself five minutes after it was told, which is done once.
+            Status::Unhealthy => {
+                let end = humantime::format_rfc3339_seconds(SystemTime::now() + LASTS).to_string();
+                json!({ "startsAt": self.timestamp, "endsAt": end })
+            }
+        };
+        if let (Some(alert), Some(times)) = (alert.as_object_mut(), times.as_object()) {
+            alert.extend(times.clone());
         }
         json!([alert])
     }

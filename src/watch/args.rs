@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use reqwest::Url;
+use sha2::{Digest, Sha256};
 
 use crate::config::args::path_or_empty;
 
@@ -37,7 +38,8 @@ pub struct WatchCommand {
     #[arg(long, env = "PREDICTD_WATCH_HEALTHY_AFTER", default_value = "2", value_name = "N")]
     pub healthy_after: NonZeroU32,
 
-    /// Check every server once, deliver alerts, and end: with 0 if all checks were good, else with 1.
+    /// Check every server once, deliver alerts, and end: with 0 if all checks were good, else with 1. Without --state a
+    /// single failed check makes a server unhealthy.
     #[arg(
         long,
         env = "PREDICTD_WATCH_ONCE",
@@ -124,5 +126,10 @@ pub fn shown(url: &Url) -> String {
     shown.set_password(None).ok();
     shown.set_query(None);
     shown.set_fragment(None);
-    shown.into()
+    if shown == *url {
+        return shown.into();
+    }
+    // What is left out tells this URL from others all the same.
+    let digest = hex::encode(Sha256::digest(url.as_str()));
+    format!("{shown}#{}", digest.get(..8).unwrap_or_default())
 }

@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 use super::alert::Alert;
 use super::args::AlertArgs;
-use super::check::reason;
+use crate::client::reason;
 
 /// Time for one attempt.
 const ATTEMPT: Duration = Duration::from_secs(20);

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use reqwest::{Client, Response, Url};
+use reqwest::{Client, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::args::shown;
+use crate::client::{reason, whole};
 
 /// Most bytes of an answer that are read: the state of a thousand models.
 const MOST_BYTES: usize = 256 << 10;
@@ -45,7 +46,7 @@ async fn ask(client: &Client, url: &Url) -> (Option<u16>, Result<(), String>) {
         Err(error) => (None, Err(reason(&error))),
         Ok(response) => {
             let status = response.status();
-            let said = read(response).await;
+            let said = whole(response, MOST_BYTES).await;
             let judged = match said {
                 Err(error) => Err(error),
                 Ok(body) if status.is_success() => state_of(&body),
@@ -64,27 +65,6 @@ fn state_of(body: &[u8]) -> Result<(), String> {
         None | Some("healthy" | "ok" | "OK" | "UP") => Ok(()),
         Some(other) => Err(format!("it says that it is {:?}", other.chars().take(64).collect::<String>())),
     }
-}
-
-async fn read(mut response: Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(part) = response.chunk().await.map_err(|error| reason(&error))? {
-        if body.len() + part.len() > MOST_BYTES {
-            return Err(format!("its answer has more than {MOST_BYTES} bytes"));
-        }
-        body.extend_from_slice(&part);
-    }
-    Ok(body)
-}
-
-/// The innermost reason, which names no URL.
-#[must_use]
-pub fn reason(error: &reqwest::Error) -> String {
-    let mut reason: &dyn std::error::Error = error;
-    while let Some(inner) = reason.source() {
-        reason = inner;
-    }
-    reason.to_string()
 }
 
 /// The time (RFC 3339).

@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::RunError;
+use crate::client;
 use crate::http::metrics_only;
 use crate::shutdown::Shutdown;
 use alert::{Alert, Status};
@@ -68,8 +68,15 @@ impl WatchCommand {
             let (mut watcher, _delivering) = Watcher::new(self).map_err(RunError::Configuration)?;
             let _metrics = watcher.serve_metrics().await?;
             if self.once {
-                let unhealthy = watcher.round().await;
-                watcher.last_words().await;
+                let interrupted = || RunError::Failed("the checks were interrupted".to_owned());
+                let unhealthy = tokio::select! {
+                    unhealthy = watcher.round() => unhealthy,
+                    () = shutdown.soft.cancelled() => return Err(interrupted()),
+                };
+                tokio::select! {
+                    () = watcher.last_words() => {}
+                    () = shutdown.soft.cancelled() => return Err(interrupted()),
+                }
                 return match unhealthy {
                     0 => Ok(()),
                     _ => Err(RunError::Failed(format!("{unhealthy} of {} servers are not healthy", self.urls.len()))),
@@ -79,9 +86,10 @@ impl WatchCommand {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
-                    _ = ticks.tick() => {
-                        _ = watcher.round().await;
-                    }
+                    _ = async {
+                        ticks.tick().await;
+                        watcher.round().await
+                    } => {}
                     () = shutdown.soft.cancelled() => break,
                 }
             }
@@ -98,11 +106,7 @@ impl WatchCommand {
 impl<'a> Watcher<'a> {
     /// Ready to watch, with tasks that deliver.
     fn new(command: &'a WatchCommand) -> Result<(Self, Vec<AbortOnDropHandle<()>>), String> {
-        // Another part of the process may have chosen the same already.
-        tokio_rustls::rustls::crypto::ring::default_provider().install_default().ok();
-        let client = Client::builder()
-            .redirect(Policy::none())
-            .user_agent(concat!("predictd-watch/", env!("CARGO_PKG_VERSION")));
+        let client = client::builder().user_agent(concat!("predictd-watch/", env!("CARGO_PKG_VERSION")));
         let client = client.build().map_err(|error| error.to_string())?;
         let metrics = Arc::new(WatchMetrics::new().map_err(|error| error.to_string())?);
         let path = command.state.as_deref().filter(|path| !path.as_os_str().is_empty());
@@ -128,7 +132,10 @@ impl<'a> Watcher<'a> {
     /// Checks every server; how many checks failed.
     async fn round(&mut self) -> usize {
         let WatchCommand { timeout, unhealthy_after, healthy_after, .. } = self.command;
-        let thresholds = Thresholds { unhealthy_after: unhealthy_after.get(), healthy_after: healthy_after.get() };
+        // Who looks once and remembers nothing has nothing to wait for.
+        let forgets = self.command.once && self.command.state.as_deref().is_none_or(|path| path.as_os_str().is_empty());
+        let unhealthy_after = if forgets { 1 } else { unhealthy_after.get() };
+        let thresholds = Thresholds { unhealthy_after, healthy_after: healthy_after.get() };
         let records = join_all(self.urls.iter().map(|url| check(&self.client, url, *timeout))).await;
         let mut failed = 0;
         for (url, record) in self.urls.iter().zip(records) {

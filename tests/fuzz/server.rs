@@ -58,7 +58,7 @@ impl InProcess {
             metrics: Arc::clone(&app.metrics),
         };
         for source in directory::find(Path::new(MODELS)).expect("models") {
-            app.registry.load(&source, &host);
+            app.registry.load(&source, &host).expect("a model");
             let loaded = app.registry.snapshot().resolve(Some(&source.name), Some(&source.version)).err();
             assert_eq!(loaded, None, "{}", source.name);
         }

@@ -41,8 +41,8 @@ async fn every_route_is_described() {
         .collect();
     // The routes that the source registers, by the attribute that also gives them their path.
     let mut registered = BTreeSet::new();
-    for file in std::fs::read_dir("src/http").unwrap() {
-        let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+    for file in std::fs::read_dir("src/http").unwrap().map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
+        let source = std::fs::read_to_string(file).unwrap();
         for part in source.split("utoipa::path(").skip(1) {
             let method = part.trim_start().split(',').next().unwrap();
             let path = part.split("path = \"").nth(1).unwrap().split('"').next().unwrap();
@@ -89,7 +89,8 @@ async fn every_problem_is_described() {
     for code in Code::ALL {
         let status = code.status().as_u16().to_string();
         assert!(
-            ["405", "414", "431"].contains(&status.as_str()) || statuses.contains(&status),
+            // The last are of the admin listener only.
+            ["405", "414", "431", "409", "412", "428", "507"].contains(&status.as_str()) || statuses.contains(&status),
             "{status} is described"
         );
         let anchors = docs.body.matches(&format!("id=\"{}\"", code.kind())).count();

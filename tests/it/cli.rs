@@ -85,7 +85,9 @@ fn help_lists_every_option() {
             let part =
                 help.split(&format!("--{name}")).find(|part| part.starts_with([' ', '\n', '['])).unwrap_or_default();
             let part = part.split("\n      --").next().unwrap();
-            let variable = format!("[env: PREDICTD_{}=", name.to_uppercase().replace('-', "_"));
+            // Those that may be secrets are not shown.
+            let end = if argument.is_hide_env_values_set() { ']' } else { '=' };
+            let variable = format!("[env: PREDICTD_{}{end}", name.to_uppercase().replace('-', "_"));
             assert!(part.contains(&variable), "{name} has a variable: {part}");
             // A switch is off unless it is given.
             let switch = !argument.get_action().takes_values();

@@ -274,3 +274,10 @@ fn a_summary_comes_after_some_time_if_there_were_requests() {
     assert_eq!(daemon.logged("summary")["requests"], 1);
     assert_eq!(daemon.log().matches("\"summary\"").count(), 2);
 }
+
+#[test]
+fn lines_that_cannot_be_written_are_counted() {
+    let (daemon, _directories) = daemon(&["--log-file", "/dev/full"]);
+    send(&daemon, "POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
+    until("the loss is seen", || metric(daemon.admin, "predictd_log_lines_lost_total") > 0);
+}

@@ -178,3 +178,9 @@ pub(crate) fn one_worker() -> Rules {
     let caps = Caps { rows: 64, tokens: 256, time: 200_000 };
     Rules { policy: Policy::Window, caps, workers: 1, patience: Duration::from_millis(500) }
 }
+
+/// A variable that a test is given.
+#[expect(clippy::disallowed_methods, reason = "a test is no server")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

@@ -1,98 +1,15 @@
 //! `predictd watch`: what it finds of real servers, whom it tells, and what it remembers.
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command};
-use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, ends, exchange, predictd, signal};
 use crate::raw::until;
+use crate::receiver::{Receiver, background};
 use crate::server::cheap_models;
-
-/// Statuses and bodies that are answered, the last for ever, and the requests that were received.
-#[derive(Default)]
-struct Script {
-    answers: Mutex<VecDeque<(u16, String)>>,
-    requests: Mutex<Vec<(String, String)>>,
-    came: Condvar,
-}
-
-/// A receiver of requests that answers by a script.
-struct Receiver {
-    address: SocketAddr,
-    script: Arc<Script>,
-}
-
-impl Receiver {
-    fn new(answers: &[(u16, &str)]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, script) = (listener.local_addr().unwrap(), Arc::new(Script::default()));
-        script.answers.lock().extend(answers.iter().map(|(status, body)| (*status, (*body).to_owned())));
-        let own = Arc::clone(&script);
-        background(move || {
-            for stream in listener.incoming() {
-                answer(&mut stream.unwrap(), &own);
-            }
-        });
-        Self { address, script }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    /// What it answers from now on.
-    fn turn(&self, status: u16, body: &str) {
-        *self.script.answers.lock() = [(status, body.to_owned())].into();
-    }
-
-    /// Waits for so many requests; path and body of each.
-    fn requests(&self, count: usize) -> Vec<(String, Value)> {
-        let mut requests = self.script.requests.lock();
-        while requests.len() < count {
-            self.script.came.wait(&mut requests);
-        }
-        requests.iter().map(|(path, body)| (path.clone(), serde_json::from_str(body).unwrap_or_default())).collect()
-    }
-}
-
-fn background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    std::thread::Builder::new().name("other side".to_owned()).spawn(work).unwrap()
-}
-
-fn answer(stream: &mut TcpStream, script: &Script) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut path, mut length, mut line) = (String::new(), 0, String::new());
-    while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
-        if path.is_empty() {
-            path.push_str(line.split(' ').nth(1).unwrap_or_default());
-        }
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
-            length = value.trim().parse().unwrap();
-        }
-        line.clear();
-    }
-    let mut body = vec![0; length];
-    if reader.read_exact(&mut body).is_err() {
-        return;
-    }
-    let (status, said) = {
-        let mut answers = script.answers.lock();
-        if answers.len() > 1 {
-            answers.pop_front().unwrap()
-        } else {
-            answers.front().cloned().unwrap_or((200, String::new()))
-        }
-    };
-    script.requests.lock().push((path, String::from_utf8(body).unwrap()));
-    script.came.notify_all();
-    write!(stream, "HTTP/1.1 {status} x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{said}", said.len()).ok();
-}
 
 fn watching(options: &[&str]) -> Command {
     predictd(&["watch"].into_iter().chain(options.iter().copied()).collect::<Vec<_>>())
@@ -182,7 +99,7 @@ fn everybody_is_told_of_each_change_once() {
         program.to_str().unwrap(),
     ]);
     server.requests(5);
-    assert!(webhook.script.requests.lock().is_empty(), "a server that is healthy from the start is no news");
+    assert!(webhook.received().is_empty(), "a server that is healthy from the start is no news");
     server.turn(500, "");
     let (path, alert) = webhook.requests(1).remove(0);
     assert_eq!((path.as_str(), &alert["status"], &alert["url"]), ("/hook", &json!("unhealthy"), &json!(watched)));
@@ -203,13 +120,18 @@ fn everybody_is_told_of_each_change_once() {
     );
     let alerts = manager.requests(2);
     assert_eq!(alerts[0].0, "/api/v2/alerts");
-    assert!(alerts[0].1[0]["startsAt"].is_string() && alerts[1].1[0]["endsAt"].is_string(), "{alerts:?}");
+    // It lasts until it is over: it is told once, and would end by itself.
+    let time =
+        |alert: usize, field: &str| humantime::parse_rfc3339(alerts[alert].1[0][field].as_str().unwrap()).unwrap();
+    let lasts = time(0, "endsAt").duration_since(time(0, "startsAt")).unwrap();
+    assert!(lasts > std::time::Duration::from_hours(24) && time(1, "endsAt") < time(0, "endsAt"), "{alerts:?}");
+    assert_eq!(alerts[0].1[0]["labels"]["severity"], "page");
     until("the program was told", || std::fs::read_to_string(&told).is_ok_and(|told| told.lines().count() == 2));
     // Nothing more, however often it is looked.
-    let seen = server.script.requests.lock().len();
+    let seen = server.received().len();
     server.requests(seen + 10);
     running.stop();
-    assert_eq!(webhook.script.requests.lock().len(), 2);
+    assert_eq!(webhook.received().len(), 2);
 }
 
 #[test]
@@ -243,7 +165,7 @@ fn what_was_known_and_whom_to_tell_outlast_the_watcher() {
     };
     // The second failure in a row, in another process, is the one that counts.
     assert_eq!(once(&webhook.url("/"), "10m"), 1);
-    assert!(webhook.script.requests.lock().is_empty());
+    assert!(webhook.received().is_empty());
     // Nobody takes the alert: it is left for the next process.
     let mut held = watching(&[
         "--interval",
@@ -267,7 +189,7 @@ fn what_was_known_and_whom_to_tell_outlast_the_watcher() {
     assert_eq!(once(&webhook.url("/"), "10m"), 0);
     assert_eq!(webhook.requests(2)[1].1["status"], "healthy");
     assert_eq!(once(&webhook.url("/"), "10m"), 0);
-    assert_eq!(webhook.script.requests.lock().len(), 2);
+    assert_eq!(webhook.received().len(), 2);
     std::fs::write(state, "{").unwrap();
     assert_eq!(once(&webhook.url("/"), "10m"), 64, "a damaged file is not taken for none");
 }
@@ -387,4 +309,37 @@ fn wrong_options_are_64_and_tell_no_secret() {
         help.env("PREDICTD_WATCH_SLACK", "https://CANARY").env("PREDICTD_WATCH_PAGERDUTY", "CANARY").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     assert!(help.contains("PREDICTD_WATCH_SLACK") && !help.contains("CANARY"), "{help}");
+}
+
+#[test]
+fn looking_once_tells_without_a_memory() {
+    let (broken, webhook) = (Receiver::new(&[(500, "")]), Receiver::new(&[]));
+    let (code, log) = ends(&mut watching(&["--once", "--webhook", &webhook.url("/"), &broken.url("")]));
+    assert_eq!((code, &webhook.requests(1)[0].1["status"]), (1, &json!("unhealthy")), "{log}");
+}
+
+#[test]
+fn urls_that_differ_in_what_is_not_shown_are_two() {
+    let (server, webhook) = (Receiver::new(&[(500, "")]), Receiver::new(&[]));
+    let urls = [server.url("/x?model=CANARY"), server.url("/x?model=b")];
+    let (code, log) = ends(&mut watching(&["--once", "--webhook", &webhook.url("/"), &urls[0], &urls[1]]));
+    let alerts = webhook.requests(2);
+    assert_eq!((code, webhook.received().len()), (1, 2), "{log}");
+    assert_ne!(alerts[0].1["url"], alerts[1].1["url"]);
+    assert!(!log.contains("CANARY") && !format!("{alerts:?}").contains("CANARY"), "{log}");
+}
+
+#[test]
+fn a_signal_ends_a_check() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    for once in [&["--once"][..], &[]] {
+        let mut command = watching(&[once, &["--timeout", "10m", "--interval", "10m", &url]].concat());
+        let mut watcher = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let _asked = silent.accept().unwrap();
+        signal(watcher.id(), "TERM");
+        let status = watcher.wait().unwrap();
+        // A check that was not made to its end is none that was good.
+        assert_eq!(status.code(), Some(i32::from(!once.is_empty())));
+    }
 }

@@ -4,6 +4,7 @@
     python3 tests/prometheus/alerts.py --predictd target/debug/predictd
 
 Needs the programs `prometheus` and `promtool`. All queries of the dashboard are asked too. Takes about three minutes.
+`--picture FILE` draws what the dashboard showed of it (needs matplotlib).
 """
 
 import argparse
@@ -21,6 +22,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
+
+import picture
 
 ROOT = Path(__file__).resolve().parents[2]
 # Exit status where there is no Prometheus.
@@ -145,6 +148,7 @@ def main() -> None:
     """Loads, hangs, stops."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictd", type=Path, default=ROOT / "target/debug/predictd")
+    parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     if not shutil.which("prometheus") or not shutil.which("promtool"):
         print("there is no Prometheus on this machine", file=sys.stderr)
@@ -152,6 +156,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         scene, stop = Scene(options.predictd.resolve(), Path(place)), threading.Event()
         try:
+            begun = time.time()
             until("Prometheus scrapes the server", lambda: not scene.firing() and scene.query('up{job="predictd"} == 1'))
             threading.Thread(target=load, args=(scene, stop), daemon=True).start()
             # A series begins with its first event, and a rate needs two scrapes of it.
@@ -175,6 +180,8 @@ def main() -> None:
             until("it goes on: it clears", lambda: "PredictdDown" not in scene.firing())
             scene.server.terminate()
             until("it was stopped: PredictdDown fires", lambda: "PredictdDown" in scene.firing())
+            if options.picture:
+                picture.draw(scene.prometheus_url, begun, time.time(), options.picture)
         finally:
             stop.set()
             scene.stop()

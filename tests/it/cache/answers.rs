@@ -1,5 +1,6 @@
 //! What the cache answers, and for whom.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -107,7 +108,12 @@ async fn another_text_model_or_version_has_another_answer() {
 fn a_version_that_is_loaded_again_does_not_find_what_it_answered_before() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("model.onnx"), "graph").unwrap();
-    let source = ModelSource { name: "m".to_owned(), version: "1".to_owned(), directory: directory.path().to_owned() };
+    let source = ModelSource {
+        name: "m".to_owned(),
+        version: "1".to_owned(),
+        directory: directory.path().to_owned(),
+        registered: BTreeMap::new(),
+    };
     let host = Host {
         runtime: Arc::new(Fake::cheap()),
         gate: Arc::new(Gate::new(1)),

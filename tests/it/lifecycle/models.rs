@@ -43,6 +43,7 @@ fn a_corrupt_model_is_listed_as_failed_and_the_other_answers() {
         assert_eq!(Wire::to(address).ask(get("/health")).status, 200);
     }
 
+    drop(daemon);
     // The first by name is the default: without it the server is not ready, and says so at both doors.
     let daemon = loaded(&[]);
     assert_eq!(ask(&daemon, None).problem(), "model-not-ready");

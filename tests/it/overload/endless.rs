@@ -115,10 +115,10 @@ fn a_model_that_never_answers_fails_and_the_next_one_is_loaded() {
         metrics,
     };
     for source in &sources {
-        registry.load(source, &host);
+        _ = registry.load(source, &host);
     }
     let snapshot = registry.snapshot();
-    let State::Failed(reason) = &snapshot.models["a-endless"][&Version::new("1")] else {
+    let State::Failed(reason) = &snapshot.models["a-endless"].versions[&Version::new("1")] else {
         panic!("a model that never answers cannot be ready")
     };
     assert_eq!(reason, "model.onnx: the warm-up failed: the run was interrupted at its deadline");

@@ -91,5 +91,5 @@ async fn a_scan_leaves_no_trace_in_the_log() {
     let (status, log) = daemon.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     // The lines of its beginning and its end, and none of what came in between.
-    assert!(log.lines().count() <= 10 && !log.contains("panicked"), "{log}");
+    assert!(log.lines().count() <= 11 && !log.contains("panicked"), "{log}");
 }

@@ -1,0 +1,118 @@
+//! A client of the admin listener.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::blocking::{Client as Http, RequestBuilder, Response};
+use reqwest::header::{ETAG, IF_MATCH};
+use reqwest::redirect::Policy;
+use reqwest::{Method, Url};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::client::{reason, trust};
+
+/// Longest wait for an answer: a version is loaded and checked meanwhile.
+const LONGEST: Duration = Duration::from_mins(10);
+/// Longest upload of one file.
+const LONGEST_UPLOAD: Duration = Duration::from_hours(2);
+
+/// A client.
+#[derive(Debug)]
+pub struct Client {
+    http: Http,
+    base: Url,
+    key: Option<String>,
+}
+
+impl Client {
+    /// A client of this server.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn new(base: &Url, key: Option<&str>) -> Result<Self, String> {
+        trust();
+        let http = Http::builder()
+            .redirect(Policy::none())
+            .timeout(LONGEST)
+            .user_agent(concat!("predictd-models/", env!("CARGO_PKG_VERSION")));
+        Ok(Self {
+            http: http.build().map_err(|error| error.to_string())?,
+            base: base.clone(),
+            key: key.filter(|key| !key.is_empty()).map(str::to_owned),
+        })
+    }
+
+    /// What is there.
+    ///
+    /// # Errors
+    /// What the server says, or why it does not.
+    pub fn get(&self, path: &str) -> Result<Value, String> {
+        json(self.send(&self.request(Method::GET, path)?)?)
+    }
+
+    /// Something new.
+    ///
+    /// # Errors
+    /// What the server says, or why it does not.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+        let key = Uuid::now_v7().to_string();
+        json(self.send(&self.request(Method::POST, path)?.header("Idempotency-Key", key).json(body))?)
+    }
+
+    /// A change of a model as it is now.
+    ///
+    /// # Errors
+    /// What the server says, or why it does not: among others that somebody else has changed it at the same moment.
+    pub fn change(&self, name: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
+        let seen = self.send(&self.request(Method::GET, &format!("/admin/models/{name}"))?)?;
+        let seen = if seen.status().is_success() { seen } else { return json(seen) };
+        let tag = seen.headers().get(ETAG).cloned().ok_or("the server does not say which state this is")?;
+        let method = Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
+        let request = self.request(method, path)?.header(IF_MATCH, tag);
+        let request = request.header("Idempotency-Key", Uuid::now_v7().to_string());
+        json(self.send(&if let Some(body) = body { request.json(body) } else { request })?)
+    }
+
+    /// Sends a file, if the server does not have it.
+    ///
+    /// # Errors
+    /// What the server says, or why it does not.
+    pub fn upload(&self, sha256: &str, path: &Path) -> Result<(), String> {
+        let at = format!("/admin/store/{sha256}");
+        if self.send(&self.request(Method::GET, &at)?)?.status().is_success() {
+            return Ok(());
+        }
+        let named = |error: String| format!("{}: {error}", path.display());
+        let file = File::open(path).map_err(|error| named(error.to_string()))?;
+        let request = self.request(Method::PUT, &at)?.timeout(LONGEST_UPLOAD);
+        let answer = request.body(file).send().map_err(|error| named(reason(&error)))?;
+        if answer.status().is_success() { Ok(()) } else { json(answer).map(|_| ()).map_err(named) }
+    }
+
+    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, String> {
+        let url = self.base.join(path).map_err(|error| error.to_string())?;
+        let request = self.http.request(method, url);
+        Ok(if let Some(key) = &self.key { request.bearer_auth(key) } else { request })
+    }
+
+    /// Sends a request, and once more if no answer came: it is done once even so.
+    fn send(&self, request: &RequestBuilder) -> Result<Response, String> {
+        let again =
+            || request.try_clone().ok_or("the request cannot be sent twice")?.send().map_err(|error| reason(&error));
+        again().or_else(|_| again()).map_err(|error| format!("{}: {error}", self.base))
+    }
+}
+
+/// The JSON of an answer; an error if it is one.
+fn json(answer: Response) -> Result<Value, String> {
+    let status = answer.status();
+    let body = answer.bytes().map_err(|error| reason(&error))?;
+    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if status.is_success() {
+        return Ok(value);
+    }
+    let detail = value.get("detail").and_then(Value::as_str);
+    Err(detail.map_or_else(|| format!("the server answered with {status}"), str::to_owned))
+}

@@ -1,0 +1,131 @@
+//! `predictd models`: what an operator does to the models of a running server.
+//!
+//! - [`args`]: its options
+//! - [`client`]: the admin listener's client
+//! - [`files`]: the files of a version, from a directory to the server
+
+pub mod args;
+pub mod client;
+pub mod files;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::RunError;
+use args::{Action, ModelsCommand};
+use client::Client;
+
+impl ModelsCommand {
+    /// Does it, and says on standard output what came of it.
+    ///
+    /// # Errors
+    /// [`RunError::Failed`] if the server refuses or does not answer.
+    pub fn run(&self) -> Result<(), RunError> {
+        let client = Client::new(&self.admin_url, self.api_key.as_deref()).map_err(RunError::Configuration)?;
+        let answer = self.answer(&client).map_err(RunError::Failed)?;
+        let text = if self.json { format!("{answer}\n") } else { shown(&answer) };
+        std::io::stdout()
+            .write_all(text.as_bytes())
+            .map_err(|error| RunError::Failed(format!("standard output: {error}")))
+    }
+
+    fn answer(&self, client: &Client) -> Result<Value, String> {
+        let model = |name: &str| format!("/admin/models/{name}");
+        let version = |name: &str, version: &str| format!("/admin/models/{name}/versions/{version}");
+        match &self.action {
+            Action::List => client.get("/admin/models"),
+            Action::Show { name } => client.get(&model(name)),
+            Action::History { name } => client.get(&format!("{}/history", model(name))),
+            Action::Register { name, version, directory, metadata, reason } => {
+                let files = files::of(directory)?;
+                for file in &files {
+                    client.upload(&file.record.sha256, &file.path)?;
+                }
+                let files: Vec<_> = files.into_iter().map(|file| file.record).collect();
+                let metadata: serde_json::Map<_, _> = metadata.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+                let body = json!({ "version": version, "files": files, "metadata": metadata, "reason": reason });
+                client.post(&format!("{}/versions", model(name)), &body)
+            }
+            Action::Activate { name, version, reason } => {
+                let body = json!({ "version": version, "reason": reason });
+                client.change(name, "POST", &format!("{}/activate", model(name)), Some(&body))
+            }
+            Action::Rollback { name, reason } => {
+                client.change(name, "POST", &format!("{}/rollback", model(name)), Some(&json!({ "reason": reason })))
+            }
+            Action::Metrics { name, version: of, metrics } if metrics.is_empty() => {
+                let shown = client.get(&model(name))?;
+                let versions = field(&shown, "versions").as_array().into_iter().flatten();
+                let found = versions.into_iter().find(|version| field(version, "version").as_str() == Some(of));
+                found
+                    .map(|version| field(version, "metrics").clone())
+                    .ok_or_else(|| format!("{name} has no version {of}"))
+            }
+            Action::Metrics { name, version: of, metrics } => {
+                let metrics: serde_json::Map<_, _> = metrics.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+                let path = format!("{}/metrics", version(name, of));
+                client.change(name, "PUT", &path, Some(&json!({ "metrics": metrics })))
+            }
+            Action::Pin { name, version: of } => {
+                client.change(name, "PUT", &format!("{}/pin", version(name, of)), Some(&json!({ "pinned": true })))
+            }
+            Action::Unpin { name, version: of } => {
+                client.change(name, "PUT", &format!("{}/pin", version(name, of)), Some(&json!({ "pinned": false })))
+            }
+            Action::Remove { name, version: of } => client.change(name, "DELETE", &version(name, of), None),
+        }
+    }
+}
+
+/// A field of an answer; null if it is not there.
+fn field<'a>(value: &'a Value, name: &str) -> &'a Value {
+    value.get(name).unwrap_or(&Value::Null)
+}
+
+/// An answer for people.
+fn shown(answer: &Value) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let or_dash = |value: &Value| if value.is_null() { "-".to_owned() } else { text(value) };
+    let mut out = String::new();
+    let mut line = |line: String| _ = writeln!(out, "{line}");
+    if let Some(models) = field(answer, "models").as_array() {
+        line(format!("{:32} {:16} {:16} {:>8}", "NAME", "ACTIVE", "PREVIOUS", "VERSIONS"));
+        for model in models {
+            let versions = field(model, "versions").as_array().map_or(0, Vec::len);
+            let [active, previous] = ["active", "previous"].map(|name| or_dash(field(model, name)));
+            line(format!("{:32} {active:16} {previous:16} {versions:>8}", text(field(model, "name"))));
+        }
+        if *field(answer, "stale") == true {
+            line("the database does not answer: this is what was known last".to_owned());
+        }
+    } else if let Some(versions) = field(answer, "versions").as_array() {
+        line(format!("{:16} {:8} {:8} {:10} {:>12} {:24}", "VERSION", "", "STATE", "ORIGIN", "BYTES", "REGISTERED"));
+        for version in versions {
+            let is = |name: &str| field(answer, name) == field(version, "version");
+            let part = match () {
+                () if is("active") => "active",
+                () if is("previous") => "previous",
+                () if *field(version, "pinned") == true => "pinned",
+                () => "",
+            };
+            let [name, state, origin, bytes, at] =
+                ["version", "state", "origin", "bytes", "registered_at"].map(|name| text(field(version, name)));
+            line(format!("{name:16} {part:8} {state:8} {origin:10} {bytes:>12} {at:24}"));
+        }
+    } else if let Some(events) = answer.as_array() {
+        for event in events {
+            let [at, who, action, version, reason] =
+                ["at", "who", "action", "version", "reason"].map(|name| or_dash(field(event, name)));
+            line(format!("{at} {action:10} {version:16} {who:24} {reason}"));
+        }
+    } else if answer.get("revision").is_some() {
+        let [name, active, previous] = ["name", "active", "previous"].map(|name| or_dash(field(answer, name)));
+        let as_it_was = if *field(answer, "changed") == true { "" } else { "; nothing was changed" };
+        line(format!("{name}: active {active}, previous {previous}{as_it_was}"));
+    } else if let Some(fields) = answer.as_object() {
+        fields.iter().for_each(|(name, value)| line(format!("{name:32} {}", text(value))));
+    }
+    out
+}

@@ -1,0 +1,45 @@
+//! `PUT /admin/store/{sha256}`: a file of a version, as large as it is.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+
+use super::keeping;
+use crate::http::App;
+use crate::http::body::next_bytes;
+use crate::http::error::{ApiError, Code};
+use crate::registry::keeper::KeepError;
+use crate::registry::store::{MAX_FILE, Receiving, is_sha256};
+
+/// True if a file is there: 204, otherwise 404.
+#[utoipa::path(get, path = "/admin/store/{sha256}", tag = "admin", params(("sha256" = String, Path)), responses((status = 204)))]
+pub async fn is_there(State(app): State<Arc<App>>, Path(sha256): Path<String>) -> Result<StatusCode, ApiError> {
+    if keeping(&app)?.keeper().store().has(&sha256) {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(ApiError::new(Code::NotFound, "No such file was uploaded."))
+}
+
+/// Upload a file. It must have this SHA-256; it is kept for a day, or as long as a version needs it.
+#[utoipa::path(
+    put, path = "/admin/store/{sha256}", tag = "admin", params(("sha256" = String, Path)),
+    request_body(content = [u8], content_type = "application/octet-stream"), responses((status = 204))
+)]
+pub async fn upload(
+    State(app): State<Arc<App>>,
+    Path(sha256): Path<String>,
+    mut body: Body,
+) -> Result<StatusCode, ApiError> {
+    if !is_sha256(&sha256) {
+        return Err(ApiError::new(Code::InvalidRequest, "The path ends in 64 hexadecimal digits, small ones."));
+    }
+    let mut file = Receiving::begin(keeping(&app)?.keeper().store(), MAX_FILE).await.map_err(KeepError::from)?;
+    // As long as bytes come, however many there are.
+    while let Some(data) = next_bytes(&mut body, &app, None).await? {
+        file.add(data).await.map_err(KeepError::from)?;
+    }
+    file.end(Some(sha256)).await.map_err(KeepError::from)?;
+    Ok(StatusCode::NO_CONTENT)
+}

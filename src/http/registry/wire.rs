@@ -1,0 +1,294 @@
+//! The wire types of `/admin/models`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::check_files;
+use crate::config::Limits;
+use crate::http::body::RequestBody;
+use crate::http::error::{ApiError, Code};
+use crate::http::json;
+use crate::registry::record::{FileRecord, ModelRecord, Origin, VersionRecord};
+use crate::registry::version::Version as Name;
+use crate::registry::{Served, database, is_name};
+
+pub(super) const NAMES: &str = "A name has 1 to 64 lower-case letters, digits, '.', '_' and '-', begins with a letter or a digit, and has no two dots in a row.";
+/// Longest reason, and value of metadata, in bytes.
+const MAX_TEXT: usize = 1_024;
+/// Most entries of metadata.
+const MAX_METADATA: usize = 64;
+
+/// What is recorded of all models.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Models {
+    /// Changes so far.
+    pub epoch: i64,
+    /// True while the database does not answer: this is what was known last.
+    pub stale: bool,
+    /// By name.
+    pub models: Vec<Model>,
+}
+
+/// What is recorded of a model.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Model {
+    /// Its name.
+    pub name: String,
+    /// Changes of this model so far: its `ETag`.
+    pub revision: i64,
+    /// The version that answers who names none.
+    pub active: Option<String>,
+    /// The version that a rollback makes active.
+    pub previous: Option<String>,
+    /// Oldest first.
+    pub versions: Vec<Version>,
+}
+
+/// What is recorded of a version.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Version {
+    /// Its name.
+    pub version: String,
+    /// `ready`, `loading`, `failed`, or `stored`: it is not loaded.
+    pub state: &'static str,
+    /// `directory` or `upload`.
+    pub origin: &'static str,
+    /// SHA-256 of the list of its files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// What whoever registered it says of it.
+    pub metadata: BTreeMap<String, String>,
+    /// How good it was found to be.
+    pub metrics: BTreeMap<String, f64>,
+    /// It is kept loaded.
+    pub pinned: bool,
+    /// When it was registered (RFC 3339).
+    pub registered_at: String,
+}
+
+/// A model after a change.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Revised {
+    /// Its name.
+    pub name: String,
+    /// Its revision: its `ETag`.
+    pub revision: i64,
+    /// The version that answers who names none.
+    pub active: Option<String>,
+    /// The version that a rollback makes active.
+    pub previous: Option<String>,
+    /// False if it was so already.
+    pub changed: bool,
+}
+
+/// What was done.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Done {
+    /// Which change of all it was.
+    pub epoch: i64,
+    /// When (RFC 3339).
+    pub at: String,
+    /// A key's name, or an address.
+    pub who: String,
+    /// Such as `activate`.
+    pub action: String,
+    /// The version that it was about.
+    pub version: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// A version to be registered.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Register {
+    /// Its name.
+    pub version: String,
+    /// Its files, each of which was uploaded to `/admin/store/SHA256`.
+    #[schema(value_type = Vec<Object>)]
+    pub files: Vec<FileRecord>,
+    /// What there is to say of it.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+    /// Why, for the history.
+    pub reason: Option<String>,
+}
+
+/// A version to be made active.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Activate {
+    /// Its name.
+    pub version: String,
+    /// Why, for the history.
+    pub reason: Option<String>,
+}
+
+/// A rollback.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollBack {
+    /// Why, for the history.
+    pub reason: Option<String>,
+}
+
+/// Figures of a version.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Measure {
+    /// By name; the same name replaces.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Whether a version is kept loaded.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// It is.
+    pub pinned: bool,
+}
+
+/// What a request without a body says.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Why {}
+
+impl Model {
+    /// What is recorded, and how it is served.
+    pub(super) fn of(name: &str, record: &ModelRecord, served: Option<&Served>) -> Self {
+        let version = |(name, record): (&Name, &VersionRecord)| Version {
+            version: name.as_str().to_owned(),
+            state: served.and_then(|served| served.versions.get(name)).map_or("stored", |state| state.name()),
+            origin: match record.origin {
+                Origin::Directory => "directory",
+                Origin::Upload => "upload",
+            },
+            digest: record.digest(),
+            bytes: record.bytes(),
+            metadata: record.metadata.clone(),
+            metrics: record.metrics.clone(),
+            pinned: record.pinned,
+            registered_at: time(record.registered_at),
+        };
+        Self {
+            name: name.to_owned(),
+            revision: record.revision,
+            active: record.active.clone(),
+            previous: record.previous().ok().map(str::to_owned),
+            versions: record.versions.iter().map(version).collect(),
+        }
+    }
+}
+
+impl Revised {
+    /// A model as it is now.
+    pub(super) fn of(name: String, record: &ModelRecord) -> Self {
+        let previous = record.previous().ok().map(str::to_owned);
+        Self { name, revision: record.revision, active: record.active.clone(), previous, changed: false }
+    }
+
+    /// What was answered to the same request before.
+    pub(super) fn repeated(name: String, answer: &str) -> Result<Self, ApiError> {
+        let broken = |_| ApiError::new(Code::Internal, "The answer to the same request cannot be read any more.");
+        let (revision, active, previous) = serde_json::from_str(answer).map_err(broken)?;
+        Ok(Self { name, revision, active, previous, changed: true })
+    }
+}
+
+impl From<database::Done> for Done {
+    fn from(done: database::Done) -> Self {
+        let database::Done { epoch, at, who, action, version, reason, .. } = done;
+        Self { epoch, at: time(at), who, action, version, reason }
+    }
+}
+
+/// Milliseconds since 1970 as RFC 3339.
+fn time(at: i64) -> String {
+    let since = std::time::Duration::from_millis(u64::try_from(at).unwrap_or_default());
+    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since).to_string()
+}
+
+fn check_text(pointer: &str, text: &str) -> Result<(), ApiError> {
+    // PostgreSQL keeps no NUL.
+    if text.len() > MAX_TEXT || text.contains('\0') {
+        return Err(ApiError::at(pointer, format!("a text has at most {MAX_TEXT} bytes, and no NUL")));
+    }
+    Ok(())
+}
+
+fn check_reason(reason: Option<&String>) -> Result<(), ApiError> {
+    reason.map_or(Ok(()), |reason| check_text("/reason", reason))
+}
+
+fn check_key(pointer: &str, key: &str) -> Result<(), ApiError> {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'@' | b'/');
+    if (1..=64).contains(&key.len()) && key.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(ApiError::at(pointer, "a name has 1 to 64 letters, digits, '.', '_', '-', '@' and '/'"))
+}
+
+impl RequestBody for Register {
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        json::from_json(bytes)
+    }
+
+    fn check(&self, _: &Limits) -> Result<(), ApiError> {
+        if !is_name(&self.version) {
+            return Err(ApiError::at("/version", NAMES));
+        }
+        check_files(&self.files)?;
+        if self.metadata.len() > MAX_METADATA {
+            return Err(ApiError::at("/metadata", format!("at most {MAX_METADATA} entries are possible")));
+        }
+        for (key, value) in &self.metadata {
+            check_key("/metadata", key)?;
+            check_text("/metadata", value)?;
+        }
+        check_reason(self.reason.as_ref())
+    }
+}
+
+impl RequestBody for Activate {
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        json::from_json(bytes)
+    }
+
+    fn check(&self, _: &Limits) -> Result<(), ApiError> {
+        check_reason(self.reason.as_ref())
+    }
+}
+
+impl RequestBody for RollBack {
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        // Whoever is in a hurry need not say anything.
+        if bytes.is_empty() { Ok(Self { reason: None }) } else { json::from_json(bytes) }
+    }
+
+    fn check(&self, _: &Limits) -> Result<(), ApiError> {
+        check_reason(self.reason.as_ref())
+    }
+}
+
+impl RequestBody for Measure {
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        json::from_json(bytes)
+    }
+
+    fn check(&self, _: &Limits) -> Result<(), ApiError> {
+        self.metrics.keys().try_for_each(|key| check_key("/metrics", key))
+    }
+}
+
+impl RequestBody for Pin {
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        json::from_json(bytes)
+    }
+
+    fn check(&self, _: &Limits) -> Result<(), ApiError> {
+        Ok(())
+    }
+}

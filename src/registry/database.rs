@@ -1,0 +1,315 @@
+//! The database that outlasts the process: models, versions, what was done by whom.
+//!
+//! SQLite or PostgreSQL, with the same statements. A change is one transaction that begins by counting the epoch, whose
+//! row it holds until its end: changes follow each other, in all processes that share the database.
+
+mod rows;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::pin::Pin;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
+use sqlx::error::BoxDynError;
+use sqlx::migrate::{MigrateError, Migration, MigrationSource, MigrationType, Migrator};
+use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Row, SqlStr, Transaction};
+use tokio::time::timeout;
+
+use super::record::{ModelRecord, Refusal};
+
+/// Longest wait for a connection.
+const ACQUIRE: Duration = Duration::from_secs(1);
+/// Longest wait for the first one.
+const FIRST: Duration = Duration::from_secs(5);
+/// Longest wait for an answer. A server that stands still does not say that it does.
+const ANSWER: Duration = Duration::from_secs(2);
+/// The same for a change, which may have to wait for another.
+const CHANGE: Duration = Duration::from_secs(4);
+const NO_ANSWER: &str = "it does not answer";
+/// How long answers to writes are known by their Idempotency-Key.
+const KEYS_KEPT: Duration = Duration::from_hours(24);
+const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "models", include_str!("database/0001_models.sql"))];
+
+/// The database.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pool: AnyPool,
+}
+
+/// Models by name.
+pub type Records = BTreeMap<String, ModelRecord>;
+
+/// A change of one model.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// The model.
+    pub model: &'a str,
+    /// The revision that the change was decided on; none: any.
+    pub revision: Option<i64>,
+    /// The writer's Idempotency-Key, and what tells its request from others.
+    pub key: Option<(&'a str, &'a str)>,
+    /// What is done, for the history.
+    pub event: Event<'a>,
+}
+
+/// What is done, by whom and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Event<'a> {
+    /// Who does it.
+    pub who: &'a str,
+    /// Such as `activate`.
+    pub action: &'a str,
+    /// The version that it is about.
+    pub version: Option<&'a str>,
+    /// Why, in the words of who does it.
+    pub reason: Option<&'a str>,
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// The epoch that it made.
+    pub epoch: i64,
+    /// When, in milliseconds since 1970.
+    pub at: i64,
+    /// Who did it.
+    pub who: String,
+    /// Such as `activate`.
+    pub action: String,
+    /// The model.
+    pub model: String,
+    /// The version.
+    pub version: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The model is so now.
+    Changed(ModelRecord),
+    /// It was so already.
+    AsItWas(ModelRecord),
+    /// The same request was answered before, so.
+    Repeated(String),
+}
+
+/// Why there is no change.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The model does not allow it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The model has changed since; its revision now.
+    #[error("the model has changed meanwhile: its revision is {0}")]
+    Stale(i64),
+    /// The Idempotency-Key was used for another request.
+    #[error("the Idempotency-Key was used for another request")]
+    OtherRequest,
+    /// The database does not answer, or not well.
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Now, in milliseconds since 1970.
+#[must_use]
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The URL of a SQLite file.
+///
+/// # Errors
+/// If the path cannot be one.
+pub fn sqlite_url(path: &Path) -> Result<String, String> {
+    let absolute = std::path::absolute(path).map_err(|error| error.to_string())?;
+    let url = reqwest::Url::from_file_path(absolute).map_err(|()| "the path cannot be written as a URL".to_owned())?;
+    Ok(format!("sqlite://{}?mode=rwc", url.path()))
+}
+
+impl Database {
+    /// Opens the database and brings its tables up to date.
+    ///
+    /// # Errors
+    /// One sentence, which does not name the URL: it may hold a password.
+    pub async fn open(url: &str) -> Result<Self, String> {
+        install_default_drivers();
+        let sqlite = url.starts_with("sqlite:");
+        let setup: &[&'static str] = if sqlite {
+            &[
+                "PRAGMA journal_mode = WAL",
+                "PRAGMA synchronous = FULL",
+                "PRAGMA busy_timeout = 2000",
+                "PRAGMA foreign_keys = ON",
+                "PRAGMA trusted_schema = OFF",
+            ]
+        } else {
+            &["SET statement_timeout = '2s'", "SET lock_timeout = '2s'"]
+        };
+        let options =
+            AnyPoolOptions::new().max_connections(4).acquire_timeout(ACQUIRE).after_connect(move |connection, _| {
+                Box::pin(async move {
+                    for statement in setup {
+                        connection.execute(*statement).await?;
+                    }
+                    Ok(())
+                })
+            });
+        // A pool would try again until its time is over, and not say why.
+        let at = AnyConnectOptions::from_str(url).map_err(|error| plain(&error))?.disable_statement_logging();
+        let first = timeout(FIRST, first_look(&at, sqlite.then_some(setup)));
+        first.await.map_err(|_| NO_ANSWER.to_owned())??;
+        let pool = options.connect_with(at).await.map_err(|error| plain(&error))?;
+        let database = Self { pool };
+        database.migrate().await?;
+        Ok(database)
+    }
+
+    async fn migrate(&self) -> Result<(), String> {
+        let migrator = Migrator::new(Embedded).await.map_err(|error| error.to_string())?;
+        migrator.run(&self.pool).await.map_err(|error| match error {
+            MigrateError::VersionMissing(_) => "it was made by a newer predictd".to_owned(),
+            error => error.to_string(),
+        })
+    }
+
+    /// How many changes there were.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn epoch(&self) -> Result<i64, sqlx::Error> {
+        let read = sqlx::query("SELECT epoch FROM registry WHERE id = 1").fetch_one(&self.pool);
+        within(ANSWER, read).await?.try_get(0)
+    }
+
+    /// All models, with the epoch they belong to.
+    ///
+    /// # Errors
+    /// If the database does not answer, or holds what cannot be read.
+    pub async fn read(&self) -> Result<(i64, Records), sqlx::Error> {
+        loop {
+            let epoch = self.epoch().await?;
+            let records = within(ANSWER, rows::all(&self.pool)).await?;
+            // What was read in between two changes belongs together.
+            if self.epoch().await? == epoch {
+                return Ok((epoch, records));
+            }
+        }
+    }
+
+    /// Changes a model, or refuses to, or tells that the same was asked before.
+    ///
+    /// `answer` is what who repeats the request is to be told; it is kept with the request's key.
+    ///
+    /// # Errors
+    /// [`ChangeError`]: nothing was changed then, unless the database fell silent at the very end of it.
+    pub async fn change(
+        &self,
+        change: Change<'_>,
+        apply: impl FnOnce(&mut ModelRecord) -> Result<bool, Refusal>,
+        answer: impl FnOnce(&ModelRecord) -> String,
+    ) -> Result<Outcome, ChangeError> {
+        let changed = timeout(CHANGE, self.transact(change, apply, answer)).await;
+        changed.unwrap_or(Err(ChangeError::Database(sqlx::Error::PoolTimedOut)))
+    }
+
+    async fn transact(
+        &self,
+        change: Change<'_>,
+        apply: impl FnOnce(&mut ModelRecord) -> Result<bool, Refusal>,
+        answer: impl FnOnce(&ModelRecord) -> String,
+    ) -> Result<Outcome, ChangeError> {
+        let mut transaction = self.pool.begin().await?;
+        let epoch = count(&mut transaction).await?;
+        if let Some((key, request)) = change.key
+            && let Some((known, answer)) = rows::request(&mut transaction, key).await?
+        {
+            return if known == request { Ok(Outcome::Repeated(answer)) } else { Err(ChangeError::OtherRequest) };
+        }
+        let found = rows::model(&mut transaction, change.model).await?;
+        let before = found.clone().unwrap_or_default();
+        if change.revision.is_some_and(|revision| revision != before.revision) {
+            return Err(ChangeError::Stale(before.revision));
+        }
+        let mut after = before.clone();
+        if !apply(&mut after)? {
+            return Ok(Outcome::AsItWas(before));
+        }
+        after.revision += 1;
+        rows::write(&mut transaction, change.model, found.as_ref(), &after).await?;
+        rows::event(&mut transaction, epoch, change.model, change.event).await?;
+        if let Some((key, request)) = change.key {
+            let oldest = now() - i64::try_from(KEYS_KEPT.as_millis()).unwrap_or(i64::MAX);
+            rows::forget_requests(&mut transaction, oldest).await?;
+            rows::remember(&mut transaction, key, request, &answer(&after)).await?;
+        }
+        transaction.commit().await?;
+        Ok(Outcome::Changed(after))
+    }
+
+    /// What was done last, of one model or all, the last first.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn history(&self, model: Option<&str>, most: i64) -> Result<Vec<Done>, sqlx::Error> {
+        within(ANSWER, rows::history(&self.pool, model, most)).await
+    }
+
+    /// Ends all connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// What a query says in this time.
+async fn within<T>(time: Duration, query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(time, query).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
+/// Says what is wrong with a database, if anything. A file that is damaged must not be written to.
+async fn first_look(at: &AnyConnectOptions, file: Option<&[&'static str]>) -> Result<(), String> {
+    let plain = |error: sqlx::Error| plain(&error);
+    let mut connection = AnyConnection::connect_with(at).await.map_err(plain)?;
+    if let Some(setup) = file {
+        for statement in setup {
+            connection.execute(*statement).await.map_err(plain)?;
+        }
+        let row = sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut connection).await.map_err(plain)?;
+        if row.try_get::<String, _>(0).map_err(plain)? != "ok" {
+            return Err("the file is damaged: put a backup in its place".to_owned());
+        }
+    }
+    connection.close().await.map_err(plain)
+}
+
+/// Counts the epoch. Its row is this transaction's until its end.
+async fn count(transaction: &mut Transaction<'_, Any>) -> Result<i64, sqlx::Error> {
+    let counted = sqlx::query("UPDATE registry SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch");
+    counted.fetch_one(&mut **transaction).await?.try_get(0)
+}
+
+/// What went wrong, without a URL.
+fn plain(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Configuration(_) => "the URL cannot be used".to_owned(),
+        sqlx::Error::PoolTimedOut => NO_ANSWER.to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// The migrations that are part of the program.
+#[derive(Debug)]
+struct Embedded;
+
+impl MigrationSource<'static> for Embedded {
+    fn resolve(self) -> Pin<Box<dyn Future<Output = Result<Vec<Migration>, BoxDynError>> + Send + 'static>> {
+        let all = MIGRATIONS.map(|(version, name, sql)| {
+            Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
+        });
+        Box::pin(async move { Ok(all.into()) })
+    }
+}

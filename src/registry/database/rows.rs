@@ -1,0 +1,175 @@
+//! Rows to records, and back.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::any::AnyRow;
+use sqlx::{Any, AnyPool, Row, Transaction};
+
+use super::{Done, Event, Records, now};
+use crate::registry::record::{ModelRecord, VersionRecord};
+use crate::registry::version::Version;
+
+/// All models.
+pub(super) async fn all(pool: &AnyPool) -> Result<Records, sqlx::Error> {
+    let mut records = Records::new();
+    for row in sqlx::query("SELECT name, revision, active, earlier FROM models").fetch_all(pool).await? {
+        records.insert(row.try_get(0)?, model_of(&row)?);
+    }
+    let versions = "SELECT model, version, origin, files, metadata, metrics, pinned, registered_at FROM versions";
+    for row in sqlx::query(versions).fetch_all(pool).await? {
+        let (version, record) = version_of(&row)?;
+        if let Some(model) = records.get_mut(&row.try_get::<String, _>(0)?) {
+            model.versions.insert(version, record);
+        }
+    }
+    Ok(records)
+}
+
+/// One model, if it is there.
+pub(super) async fn model(
+    transaction: &mut Transaction<'_, Any>,
+    name: &str,
+) -> Result<Option<ModelRecord>, sqlx::Error> {
+    let found = sqlx::query("SELECT name, revision, active, earlier FROM models WHERE name = $1");
+    let Some(row) = found.bind(name).fetch_optional(&mut **transaction).await? else { return Ok(None) };
+    let mut model = model_of(&row)?;
+    let versions =
+        "SELECT model, version, origin, files, metadata, metrics, pinned, registered_at FROM versions WHERE model = $1";
+    for row in sqlx::query(versions).bind(name).fetch_all(&mut **transaction).await? {
+        let (version, record) = version_of(&row)?;
+        model.versions.insert(version, record);
+    }
+    Ok(Some(model))
+}
+
+fn model_of(row: &AnyRow) -> Result<ModelRecord, sqlx::Error> {
+    Ok(ModelRecord {
+        revision: row.try_get(1)?,
+        active: row.try_get(2)?,
+        before: from_json(row, 3)?,
+        versions: std::collections::BTreeMap::new(),
+    })
+}
+
+fn version_of(row: &AnyRow) -> Result<(Version, VersionRecord), sqlx::Error> {
+    let record = VersionRecord {
+        origin: from_json(row, 2)?,
+        files: from_json(row, 3)?,
+        metadata: from_json(row, 4)?,
+        metrics: from_json(row, 5)?,
+        pinned: row.try_get::<i64, _>(6)? != 0,
+        registered_at: row.try_get(7)?,
+    };
+    Ok((Version::new(row.try_get(1)?), record))
+}
+
+/// Writes what differs from what was found.
+pub(super) async fn write(
+    transaction: &mut Transaction<'_, Any>,
+    name: &str,
+    found: Option<&ModelRecord>,
+    model: &ModelRecord,
+) -> Result<(), sqlx::Error> {
+    let head = if found.is_some() {
+        "UPDATE models SET revision = $2, active = $3, earlier = $4 WHERE name = $1"
+    } else {
+        "INSERT INTO models (name, revision, active, earlier) VALUES ($1, $2, $3, $4)"
+    };
+    let head = sqlx::query(head).bind(name).bind(model.revision).bind(model.active.as_deref());
+    head.bind(json(&model.before)?).execute(&mut **transaction).await?;
+    let known = found.map(|found| &found.versions);
+    for version in known.into_iter().flatten().map(|(version, _)| version) {
+        if !model.versions.contains_key(version) {
+            let gone = sqlx::query("DELETE FROM versions WHERE model = $1 AND version = $2");
+            gone.bind(name).bind(version.as_str()).execute(&mut **transaction).await?;
+        }
+    }
+    for (version, record) in &model.versions {
+        let before = known.and_then(|known| known.get(version));
+        if before == Some(record) {
+            continue;
+        }
+        let row = if before.is_some() {
+            "UPDATE versions SET origin = $3, files = $4, metadata = $5, metrics = $6, pinned = $7, registered_at = $8 WHERE model = $1 AND version = $2"
+        } else {
+            "INSERT INTO versions (model, version, origin, files, metadata, metrics, pinned, registered_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+        };
+        let row = sqlx::query(row).bind(name).bind(version.as_str()).bind(json(&record.origin)?);
+        let row = row.bind(json(&record.files)?).bind(json(&record.metadata)?).bind(json(&record.metrics)?);
+        row.bind(i64::from(record.pinned)).bind(record.registered_at).execute(&mut **transaction).await?;
+    }
+    Ok(())
+}
+
+/// Adds to the history.
+pub(super) async fn event(
+    transaction: &mut Transaction<'_, Any>,
+    epoch: i64,
+    model: &str,
+    event: Event<'_>,
+) -> Result<(), sqlx::Error> {
+    let Event { who, action, version, reason } = event;
+    let row = "INSERT INTO events (epoch, at, who, action, model, version, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let row = sqlx::query(row).bind(epoch).bind(now()).bind(who).bind(action).bind(model).bind(version).bind(reason);
+    row.execute(&mut **transaction).await.map(|_| ())
+}
+
+/// The last of the history, the last first.
+pub(super) async fn history(pool: &AnyPool, model: Option<&str>, most: i64) -> Result<Vec<Done>, sqlx::Error> {
+    let rows = match model {
+        None => "SELECT epoch, at, who, action, model, version, reason FROM events ORDER BY epoch DESC LIMIT $1",
+        Some(_) => {
+            "SELECT epoch, at, who, action, model, version, reason FROM events WHERE model = $2 ORDER BY epoch DESC LIMIT $1"
+        }
+    };
+    let rows = sqlx::query(rows).bind(most);
+    let rows = if let Some(model) = model { rows.bind(model) } else { rows };
+    let done = |row: AnyRow| {
+        Ok(Done {
+            epoch: row.try_get(0)?,
+            at: row.try_get(1)?,
+            who: row.try_get(2)?,
+            action: row.try_get(3)?,
+            model: row.try_get(4)?,
+            version: row.try_get(5)?,
+            reason: row.try_get(6)?,
+        })
+    };
+    rows.fetch_all(pool).await?.into_iter().map(done).collect()
+}
+
+/// The request that had this key, and its answer.
+pub(super) async fn request(
+    transaction: &mut Transaction<'_, Any>,
+    key: &str,
+) -> Result<Option<(String, String)>, sqlx::Error> {
+    let found = sqlx::query("SELECT request, answer FROM requests WHERE request_key = $1").bind(key);
+    let found = found.fetch_optional(&mut **transaction).await?;
+    found.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
+}
+
+/// Keeps the answer to a request.
+pub(super) async fn remember(
+    transaction: &mut Transaction<'_, Any>,
+    key: &str,
+    request: &str,
+    answer: &str,
+) -> Result<(), sqlx::Error> {
+    let row = sqlx::query("INSERT INTO requests (request_key, request, answer, at) VALUES ($1, $2, $3, $4)");
+    row.bind(key).bind(request).bind(answer).bind(now()).execute(&mut **transaction).await.map(|_| ())
+}
+
+/// Forgets requests from before a time.
+pub(super) async fn forget_requests(transaction: &mut Transaction<'_, Any>, before: i64) -> Result<(), sqlx::Error> {
+    let rows = sqlx::query("DELETE FROM requests WHERE at < $1").bind(before);
+    rows.execute(&mut **transaction).await.map(|_| ())
+}
+
+fn json(value: &impl Serialize) -> Result<String, sqlx::Error> {
+    serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+fn from_json<T: DeserializeOwned>(row: &AnyRow, index: usize) -> Result<T, sqlx::Error> {
+    let json: String = row.try_get(index)?;
+    serde_json::from_str(&json).map_err(|error| sqlx::Error::Decode(error.into()))
+}

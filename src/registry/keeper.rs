@@ -1,0 +1,374 @@
+//! Keeps what is served in line with what is recorded, and makes changes to both.
+//!
+//! A version is loaded and checked before the record says that it answers; the record is written before it does. Whatever
+//! fails on the way leaves both as they were.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use super::database::{Change, ChangeError, Database, Done, Event, Outcome, Records};
+use super::record::{ModelRecord, Origin, Refusal, VersionRecord};
+use super::store::{Store, StoreError};
+use super::version::Version;
+use super::{Registry, State};
+use crate::engine::loading::{Host, ModelSource};
+
+mod changes;
+
+/// How often it is looked whether somebody else changed something.
+pub const LOOK: Duration = Duration::from_millis(500);
+
+/// How often the store is cleared of what nothing needs.
+const COLLECT: Duration = Duration::from_hours(1);
+
+/// Says whether so many bytes of files, loaded besides all else, fit into the memory.
+pub type Fits = Arc<dyn Fn(&Registry, u64) -> Result<(), String> + Send + Sync>;
+
+/// What a keeper works with.
+pub struct Place {
+    /// What is served.
+    pub registry: Arc<Registry>,
+    /// What is recorded.
+    pub database: Database,
+    /// Where files of registered versions are.
+    pub store: Store,
+    /// The operator's own models.
+    pub models: PathBuf,
+    /// What models are loaded with.
+    pub host: Host,
+    /// Whether there is room for one more.
+    pub fits: Fits,
+}
+
+/// Keeps what is served in line with what is recorded.
+pub struct Keeper {
+    place: Place,
+    /// As it was read last.
+    known: Mutex<Known>,
+    /// One change of this process at a time.
+    changing: tokio::sync::Mutex<()>,
+    /// The database does not answer.
+    away: AtomicBool,
+    /// Nothing more is loaded.
+    stop: CancellationToken,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Known {
+    epoch: i64,
+    records: Records,
+}
+
+/// Who changes something, why, and on what grounds.
+#[derive(Debug, Clone, Default)]
+pub struct Order {
+    /// Who.
+    pub who: String,
+    /// Why, in their words.
+    pub reason: Option<String>,
+    /// The revision of the model that they saw.
+    pub revision: Option<i64>,
+    /// Their Idempotency-Key, and what tells the request from others.
+    pub key: Option<(String, String)>,
+}
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// The record.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// The files.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It does not load, or does not answer as it should.
+    #[error("version {0} cannot serve: {1}")]
+    Broken(String, String),
+    /// It does not fit into the memory.
+    #[error("version {0} is not loaded: {1}")]
+    NoRoom(String, String),
+    /// The work came to no end.
+    #[error("the work was given up")]
+    GivenUp(#[from] JoinError),
+}
+
+impl From<Refusal> for KeepError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Change(refusal.into())
+    }
+}
+
+impl Keeper {
+    /// Reads what is recorded.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn open(place: Place) -> Result<Self, ChangeError> {
+        let keeper = Self {
+            place,
+            known: Mutex::default(),
+            changing: tokio::sync::Mutex::new(()),
+            away: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+        };
+        keeper.read().await?;
+        Ok(keeper)
+    }
+
+    /// Loads nothing more, but for what is being loaded.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// The models as they were recorded when it was looked last, and the epoch.
+    #[must_use]
+    pub fn known(&self) -> (i64, Records) {
+        let known = self.known.lock();
+        (known.epoch, known.records.clone())
+    }
+
+    /// True if the database did not answer when it was looked last.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    /// What is served.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.place.registry
+    }
+
+    /// Ends all connections to the database.
+    pub async fn close(&self) {
+        self.place.database.close().await;
+    }
+
+    /// The files of versions.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.place.store
+    }
+
+    /// What was done last.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn history(&self, model: Option<&str>, most: i64) -> Result<Vec<Done>, ChangeError> {
+        Ok(self.place.database.history(model, most).await?)
+    }
+
+    /// Looks now and then whether somebody else changed something, and follows, until it is told to stop.
+    pub async fn follow(&self) {
+        let mut collected: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = self.stop.cancelled() => return,
+            }
+            let Ok(epoch) = self.place.database.epoch().await else {
+                if !self.away.swap(true, Ordering::Relaxed) {
+                    tracing::error!("the database does not answer: what was known last is served");
+                }
+                continue;
+            };
+            if self.away.swap(false, Ordering::Relaxed) {
+                tracing::warn!("the database answers again");
+            }
+            let is_known = epoch == self.known.lock().epoch;
+            if is_known && collected.is_some_and(|at| at.elapsed() < COLLECT) {
+                continue;
+            }
+            let _alone = self.changing.lock().await;
+            if is_known {
+                self.collect().await;
+                collected = Some(Instant::now());
+                continue;
+            }
+            match self.read().await {
+                Ok(()) => self.bring_in_line().await,
+                Err(error) => tracing::error!(%error, "what is recorded could not be read"),
+            }
+        }
+    }
+
+    /// Deletes files of the store that nothing that is recorded needs.
+    async fn collect(&self) {
+        let versions =
+            |record: &ModelRecord| record.versions.values().filter_map(VersionRecord::digest).collect::<Vec<_>>();
+        let named = self.known.lock().records.values().flat_map(versions).collect();
+        let store = self.place.store.clone();
+        match spawn_blocking(move || store.collect(&named)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(gone)) => tracing::info!(gone, "files that nothing needs were deleted from the store"),
+            Ok(Err(error)) => tracing::warn!(%error, "the store could not be cleared of what nothing needs"),
+            Err(error) => tracing::error!(%error, "clearing the store was given up"),
+        }
+    }
+
+    pub(super) async fn read(&self) -> Result<(), ChangeError> {
+        let (epoch, records) = self.place.database.read().await?;
+        *self.known.lock() = Known { epoch, records };
+        Ok(())
+    }
+
+    /// Loads what is to be loaded, and forgets the rest. A version that cannot serve leaves the old one in its place.
+    pub async fn bring_in_line(&self) {
+        let (_, records) = self.known();
+        for (name, record) in &records {
+            for version in record.kept() {
+                if self.stop.is_cancelled() {
+                    return;
+                }
+                if self.is_there(name, version) {
+                    continue;
+                }
+                match self.load(name, record, version).await {
+                    // Its load has said it.
+                    Ok(()) | Err(KeepError::Broken(..)) => {}
+                    Err(error) => tracing::error!(model = name, version, %error, "a version is not loaded"),
+                }
+            }
+            self.settle(name);
+        }
+    }
+
+    /// Makes the first version that was found to be good the active one, where none is recorded.
+    pub async fn settle_first(&self) {
+        let (_, records) = self.known();
+        for (name, record) in records.iter().filter(|(_, record)| record.active.is_none()) {
+            let snapshot = self.place.registry.snapshot();
+            let good = snapshot.models.get(name).and_then(super::Served::active);
+            let Some((version, State::Ready(_))) = good else { continue };
+            let (version, order) = (version.as_str().to_owned(), Order { who: "start".to_owned(), ..Order::default() });
+            let order = Order { revision: Some(record.revision), ..order };
+            if let Err(error) =
+                self.change(name, "activate", Some(&version), &order, |record| record.activate(&version)).await
+            {
+                tracing::warn!(model = name, %error, "which version is active could not be recorded");
+            }
+        }
+    }
+
+    /// A change that needs a version to be loaded.
+    pub(super) async fn switch(
+        &self,
+        name: &str,
+        action: &str,
+        version: &str,
+        order: &Order,
+        apply: impl FnOnce(&mut ModelRecord) -> Result<bool, Refusal>,
+    ) -> Result<Outcome, KeepError> {
+        let record = self.record(name);
+        if !record.versions.contains_key(&Version::new(version)) {
+            return Err(Refusal::UnknownVersion(version.to_owned()).into());
+        }
+        if !self.is_there(name, version) {
+            let bytes = record.versions.get(&Version::new(version)).map_or(0, VersionRecord::bytes);
+            let loaded = match self.make_room(version, bytes) {
+                Ok(()) => self.load(name, &record, version).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = loaded {
+                self.settle(name);
+                return Err(error);
+            }
+        }
+        let changed = self.change(name, action, Some(version), order, apply).await;
+        if !matches!(changed, Ok(Outcome::Changed(_))) {
+            // What was loaded for it may not be needed.
+            self.settle(name);
+        }
+        changed
+    }
+
+    /// Writes a change down, and serves accordingly.
+    pub(super) async fn change(
+        &self,
+        name: &str,
+        action: &str,
+        version: Option<&str>,
+        order: &Order,
+        apply: impl FnOnce(&mut ModelRecord) -> Result<bool, Refusal>,
+    ) -> Result<Outcome, KeepError> {
+        let event = Event { who: &order.who, action, version, reason: order.reason.as_deref() };
+        let key = order.key.as_ref().map(|(key, request)| (key.as_str(), request.as_str()));
+        let change = Change { model: name, revision: order.revision, key, event };
+        let answer = |record: &ModelRecord| {
+            // Three plain values can always be written.
+            serde_json::to_string(&(record.revision, &record.active, record.before.last())).unwrap_or_default()
+        };
+        let outcome = self.place.database.change(change, apply, answer).await?;
+        if let Outcome::Changed(record) = &outcome {
+            tracing::info!(model = name, action, version, by = order.who, "the registry was changed");
+            {
+                let mut known = self.known.lock();
+                let newer = known.records.get(name).is_none_or(|known| known.revision < record.revision);
+                if newer {
+                    known.records.insert(name.to_owned(), record.clone());
+                }
+            }
+            self.settle(name);
+        }
+        Ok(outcome)
+    }
+
+    pub(super) fn record(&self, name: &str) -> ModelRecord {
+        self.known.lock().records.get(name).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn is_there(&self, name: &str, version: &str) -> bool {
+        self.place.registry.snapshot().models.get(name).is_some_and(|served| served.ready(version).is_some())
+    }
+
+    /// Serves what is recorded, as far as it could be loaded.
+    fn settle(&self, name: &str) {
+        // Nobody settles what was true before.
+        let known = self.known.lock();
+        let Some(record) = known.records.get(name) else { return };
+        let snapshot = self.place.registry.snapshot();
+        let Some(served) = snapshot.models.get(name) else { return };
+        let mut kept = record.kept();
+        let answers = served.active().filter(|(_, state)| matches!(state, State::Ready(_)));
+        let (mut active, before) = (record.active.as_deref(), record.before.last().map(String::as_str));
+        // What answers goes on until its successor can.
+        if let (Some(wanted), Some((old, _))) = (active, answers)
+            && served.ready(wanted).is_none()
+        {
+            active = Some(old.as_str());
+            kept.insert(old.as_str());
+        }
+        self.place.registry.settle(name, active, before, &kept);
+    }
+
+    /// Refuses a version of so many bytes that does not fit besides the others.
+    pub(super) fn make_room(&self, version: &str, bytes: u64) -> Result<(), KeepError> {
+        (self.place.fits)(&self.place.registry, bytes).map_err(|reason| KeepError::NoRoom(version.to_owned(), reason))
+    }
+
+    async fn load(&self, name: &str, record: &ModelRecord, version: &str) -> Result<(), KeepError> {
+        let Some(found) = record.versions.get(&Version::new(version)) else {
+            return Err(Refusal::UnknownVersion(version.to_owned()).into());
+        };
+        let directory = match (&found.origin, found.digest()) {
+            (Origin::Upload, Some(digest)) => self.place.store.version(&digest),
+            _ => self.place.models.join(name).join(version),
+        };
+        let source = source(name, version, directory, found);
+        let (registry, host) = (Arc::clone(&self.place.registry), self.place.host.clone());
+        let loaded = spawn_blocking(move || registry.load(&source, &host)).await?;
+        loaded.map_err(|reason| KeepError::Broken(version.to_owned(), reason))
+    }
+}
+
+/// What to load.
+fn source(name: &str, version: &str, directory: PathBuf, record: &VersionRecord) -> ModelSource {
+    let registered = record.files.iter().map(|file| (file.path.clone(), file.sha256.clone())).collect();
+    ModelSource { name: name.to_owned(), version: version.to_owned(), directory, registered }
+}

@@ -1,0 +1,116 @@
+//! What an operator can do to a model.
+
+use std::collections::BTreeMap;
+
+use tokio::task::spawn_blocking;
+
+use super::{KeepError, Keeper, Order, source};
+use crate::engine::model::Model;
+use crate::registry::database::{Outcome, now};
+use crate::registry::record::{FileRecord, ModelRecord, Origin, Refusal, VersionRecord};
+use crate::registry::store::StoreError;
+
+impl Keeper {
+    /// Adds a version whose files were uploaded, once it was found to serve.
+    ///
+    /// # Errors
+    /// [`KeepError`]; nothing is kept then.
+    pub async fn register(
+        &self,
+        name: &str,
+        version: &str,
+        files: Vec<FileRecord>,
+        metadata: BTreeMap<String, String>,
+        order: &Order,
+    ) -> Result<Outcome, KeepError> {
+        let _alone = self.changing.lock().await;
+        let record = VersionRecord {
+            origin: Origin::Upload,
+            files,
+            metadata,
+            metrics: BTreeMap::new(),
+            pinned: false,
+            registered_at: now(),
+        };
+        // What cannot be recorded need not be checked; what is there already was.
+        let mut known = self.known.lock().records.get(name).cloned().unwrap_or_default();
+        if known.register(version, record.clone())? {
+            let (store, files) = (self.place.store.clone(), record.files.clone());
+            let assembled = spawn_blocking(move || store.assemble(&files)).await??;
+            self.make_room(version, record.bytes())?;
+            let source = source(name, version, assembled.path().to_owned(), &record);
+            let host = self.place.host.clone();
+            let verified = spawn_blocking(move || Model::verify(&source, &host)).await?;
+            verified.map_err(|error| KeepError::Broken(version.to_owned(), error.to_string()))?;
+            let store = self.place.store.clone();
+            spawn_blocking(move || store.commit(&assembled)).await?.map_err(StoreError::Disk)?;
+        }
+        self.change(name, "register", Some(version), order, |model| model.register(version, record)).await
+    }
+
+    /// Makes a version the active one, once it was found to serve.
+    ///
+    /// # Errors
+    /// [`KeepError`]; the old one answers on then.
+    pub async fn activate(&self, name: &str, version: &str, order: &Order) -> Result<Outcome, KeepError> {
+        let _alone = self.changing.lock().await;
+        self.switch(name, "activate", version, order, |model| model.activate(version)).await
+    }
+
+    /// Makes the version active that was so before.
+    ///
+    /// # Errors
+    /// [`KeepError`]; the present one answers on then.
+    pub async fn roll_back(&self, name: &str, order: &Order) -> Result<Outcome, KeepError> {
+        self.read().await?;
+        let Ok(previous) = self.record(name).previous().map(str::to_owned) else {
+            // The same may have been asked, and done, before.
+            return self.change(name, "roll back", None, order, |model| model.roll_back().map(|()| true)).await;
+        };
+        // A rollback does not wait for a load, unless it needs one itself.
+        let needs_load = !self.is_there(name, &previous);
+        let _alone = if needs_load { Some(self.changing.lock().await) } else { None };
+        let apply = |model: &mut ModelRecord| {
+            // Another process may have rolled back meanwhile: not twice for one request.
+            if model.previous()? == previous { model.roll_back().map(|()| true) } else { Err(Refusal::NothingBefore) }
+        };
+        self.switch(name, "roll back", &previous, order, apply).await
+    }
+
+    /// Adds figures to those of a version.
+    ///
+    /// # Errors
+    /// [`KeepError`].
+    pub async fn measure(
+        &self,
+        name: &str,
+        version: &str,
+        metrics: BTreeMap<String, f64>,
+        order: &Order,
+    ) -> Result<Outcome, KeepError> {
+        let _alone = self.changing.lock().await;
+        self.change(name, "measure", Some(version), order, |model| model.measure(version, metrics)).await
+    }
+
+    /// Keeps a version loaded, or no longer.
+    ///
+    /// # Errors
+    /// [`KeepError`].
+    pub async fn pin(&self, name: &str, version: &str, pinned: bool, order: &Order) -> Result<Outcome, KeepError> {
+        let _alone = self.changing.lock().await;
+        let action = if pinned { "pin" } else { "unpin" };
+        if pinned {
+            return self.switch(name, action, version, order, |model| model.pin(version, true)).await;
+        }
+        self.change(name, action, Some(version), order, |model| model.pin(version, false)).await
+    }
+
+    /// Forgets a version.
+    ///
+    /// # Errors
+    /// [`KeepError`].
+    pub async fn remove(&self, name: &str, version: &str, order: &Order) -> Result<Outcome, KeepError> {
+        let _alone = self.changing.lock().await;
+        self.change(name, "remove", Some(version), order, |model| model.remove(version).map(|()| true)).await
+    }
+}

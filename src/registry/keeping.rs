@@ -1,0 +1,107 @@
+//! A keeper with a thread of its own: what it does ends well, whoever asked for it and has left.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::keeper::{KeepError, Keeper};
+
+/// A keeper and its thread.
+pub struct Keeping {
+    keeper: Arc<Keeper>,
+    /// Taken when it ends.
+    runtime: Option<Runtime>,
+    /// Nobody else writes to the file of the database while this is open.
+    _lock: Option<File>,
+}
+
+impl Keeping {
+    /// Opens a keeper on a thread of its own.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn start<F>(lock: Option<File>, open: impl FnOnce() -> F + Send + 'static) -> Result<Self, String>
+    where
+        F: Future<Output = Result<Keeper, String>> + Send + 'static,
+    {
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("predictd-keeper").enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let (opened, is_opened) = sync_channel(1);
+        // Whoever starts a server may be on a thread that runs tasks: it must not run others there.
+        runtime.spawn(async move { opened.send(open().await) });
+        let keeper = is_opened.recv().map_err(|_| "the work was given up".to_owned()).and_then(|opened| opened);
+        match keeper {
+            Ok(keeper) => Ok(Self { keeper: Arc::new(keeper), runtime: Some(runtime), _lock: lock }),
+            Err(error) => {
+                runtime.shutdown_background();
+                Err(error)
+            }
+        }
+    }
+
+    /// The keeper.
+    #[must_use]
+    pub fn keeper(&self) -> &Arc<Keeper> {
+        &self.keeper
+    }
+
+    /// Has the keeper follow what others change, until it is told to stop.
+    pub fn follow(&self) {
+        if let Some(runtime) = &self.runtime {
+            let keeper = Arc::clone(&self.keeper);
+            runtime.spawn(async move { keeper.follow().await });
+        }
+    }
+
+    /// Does something to its end, even if who waits for it leaves.
+    ///
+    /// # Errors
+    /// What it says, or that it panicked.
+    pub async fn run<T, F>(&self, work: impl FnOnce(Arc<Keeper>) -> F) -> Result<T, KeepError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, KeepError>> + Send + 'static,
+    {
+        match &self.runtime {
+            Some(runtime) => runtime.spawn(work(Arc::clone(&self.keeper))).await?,
+            None => work(Arc::clone(&self.keeper)).await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Keeping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeping").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        // It must not be waited for where tasks run.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The right to be the only process that writes to a directory, for as long as the file is open.
+///
+/// # Errors
+/// One sentence, if another one has it.
+pub fn lock(directory: &Path) -> Result<File, String> {
+    let path = directory.join("predictd.lock");
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|error| named(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(format!(
+            "another predictd uses {}: give each its own --data-dir, or let them share a --database",
+            directory.display()
+        )),
+        Err(std::fs::TryLockError::Error(error)) => Err(named(&error)),
+    }
+}

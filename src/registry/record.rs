@@ -1,0 +1,308 @@
+//! What is recorded of a model: its versions, which of them is active, and which were before. Pure: no file, no clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::version::Version;
+
+/// Versions that were active before, of which each rollback takes one.
+const REMEMBERED: usize = 16;
+/// Most versions of a model.
+pub const MAX_VERSIONS: usize = 1_024;
+/// Most figures of a version.
+pub const MAX_METRICS: usize = 64;
+
+/// A model.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelRecord {
+    /// Counts its changes.
+    pub revision: i64,
+    /// The version that answers who names none; none until one was found to be good.
+    pub active: Option<String>,
+    /// Those that were active before, the last one last.
+    pub before: Vec<String>,
+    /// All that there are.
+    pub versions: BTreeMap<Version, VersionRecord>,
+}
+
+/// A version of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VersionRecord {
+    /// Where its files came from.
+    pub origin: Origin,
+    /// Its files; none for a directory of the operator's, which is read as it is.
+    pub files: Vec<FileRecord>,
+    /// What whoever registered it says of it.
+    pub metadata: BTreeMap<String, String>,
+    /// How good it was found to be.
+    pub metrics: BTreeMap<String, f64>,
+    /// It is kept loaded, active or not.
+    pub pinned: bool,
+    /// When it was registered, in milliseconds since 1970.
+    pub registered_at: i64,
+}
+
+/// Where the files of a version came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// They are in a directory of `--models`.
+    Directory,
+    /// They were uploaded.
+    Upload,
+}
+
+/// A file in the store.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Where it is in the version's directory, such as `onnx/model.onnx`.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// 64 hexadecimal digits, small ones.
+    pub sha256: String,
+}
+
+/// Why a change is not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The model has no such version.
+    #[error("the model has no version {0}")]
+    UnknownVersion(String),
+    /// The version exists with other files.
+    #[error("version {0} exists, and its files are others: a version never changes")]
+    Taken(String),
+    /// It answers.
+    #[error("version {0} is active: activate another one first")]
+    IsActive(String),
+    /// There is nothing to go back to.
+    #[error("no version was active before")]
+    NothingBefore,
+    /// Too many versions or figures.
+    #[error("{0}")]
+    TooMany(String),
+}
+
+impl VersionRecord {
+    /// Bytes of its files; 0 for a directory.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// The address of its files: what they are and where, whatever their order. None for a directory.
+    #[must_use]
+    pub fn digest(&self) -> Option<String> {
+        (!self.files.is_empty()).then(|| digest(&self.files))
+    }
+}
+
+/// The address of these files in the store: 64 hexadecimal digits.
+#[must_use]
+pub fn digest(files: &[FileRecord]) -> String {
+    let mut files: Vec<&FileRecord> = files.iter().collect();
+    files.sort();
+    let mut hash = Sha256::new();
+    for FileRecord { path, bytes, sha256 } in files {
+        // No name holds a line feed: no two lists are written alike.
+        hash.update(format!("{sha256} {bytes} {path}\n"));
+    }
+    hex::encode(hash.finalize())
+}
+
+impl ModelRecord {
+    /// Adds a version. False if it is there already, with the same files.
+    ///
+    /// # Errors
+    /// If it is there with others, or there are too many.
+    pub fn register(&mut self, version: &str, record: VersionRecord) -> Result<bool, Refusal> {
+        if let Some(known) = self.versions.get(&Version::new(version)) {
+            let same = known.origin == record.origin && known.digest() == record.digest();
+            return if same { Ok(false) } else { Err(Refusal::Taken(version.to_owned())) };
+        }
+        if self.versions.len() >= MAX_VERSIONS {
+            return Err(Refusal::TooMany(format!("the model has {MAX_VERSIONS} versions: remove one first")));
+        }
+        self.versions.insert(Version::new(version), record);
+        Ok(true)
+    }
+
+    /// Makes a version the active one. False if it is.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub fn activate(&mut self, version: &str) -> Result<bool, Refusal> {
+        self.known(version)?;
+        if self.active.as_deref() == Some(version) {
+            return Ok(false);
+        }
+        if let Some(active) = self.active.replace(version.to_owned()) {
+            self.before.push(active);
+        }
+        let too_many = self.before.len().saturating_sub(REMEMBERED);
+        self.before.drain(..too_many);
+        Ok(true)
+    }
+
+    /// The version that a rollback makes active.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn previous(&self) -> Result<&str, Refusal> {
+        self.before.last().map(String::as_str).ok_or(Refusal::NothingBefore)
+    }
+
+    /// Makes the version active that was so before.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn roll_back(&mut self) -> Result<(), Refusal> {
+        let previous = self.before.pop().ok_or(Refusal::NothingBefore)?;
+        self.active = Some(previous);
+        Ok(())
+    }
+
+    /// Adds figures to those of a version; the same name replaces.
+    ///
+    /// # Errors
+    /// If there is no such version, or there are too many figures.
+    pub fn measure(&mut self, version: &str, metrics: BTreeMap<String, f64>) -> Result<bool, Refusal> {
+        let record = self.known_mut(version)?;
+        let mut all = record.metrics.clone();
+        all.extend(metrics);
+        if all.len() > MAX_METRICS {
+            return Err(Refusal::TooMany(format!("{} figures, where {MAX_METRICS} are possible", all.len())));
+        }
+        let changed = all != record.metrics;
+        record.metrics = all;
+        Ok(changed)
+    }
+
+    /// Keeps a version loaded, or no longer. False if it is so.
+    ///
+    /// # Errors
+    /// If there is no such version.
+    pub fn pin(&mut self, version: &str, pinned: bool) -> Result<bool, Refusal> {
+        let record = self.known_mut(version)?;
+        Ok(std::mem::replace(&mut record.pinned, pinned) != pinned)
+    }
+
+    /// Forgets a version.
+    ///
+    /// # Errors
+    /// If there is no such version, or it is active.
+    pub fn remove(&mut self, version: &str) -> Result<(), Refusal> {
+        self.known(version)?;
+        if self.active.as_deref() == Some(version) {
+            return Err(Refusal::IsActive(version.to_owned()));
+        }
+        self.lose(version);
+        Ok(())
+    }
+
+    /// Forgets a version whose files are gone, active or not: what was active before it is so again.
+    pub fn lose(&mut self, version: &str) {
+        self.versions.remove(&Version::new(version));
+        self.before.retain(|before| before != version);
+        // What lay between two times of the same version may be gone: no rollback leads to where one is.
+        self.before.dedup();
+        if self.active.as_deref() == Some(version) {
+            self.active = self.before.pop();
+        } else if self.before.last() == self.active.as_ref() {
+            self.before.pop();
+        }
+    }
+
+    /// What is to be loaded: what answers, what a rollback leads to, and what is pinned.
+    #[must_use]
+    pub fn kept(&self) -> BTreeSet<&str> {
+        let pinned = self.versions.iter().filter(|(_, record)| record.pinned).map(|(version, _)| version.as_str());
+        self.active.as_deref().into_iter().chain(self.before.last().map(String::as_str)).chain(pinned).collect()
+    }
+
+    fn known(&self, version: &str) -> Result<&VersionRecord, Refusal> {
+        self.versions.get(&Version::new(version)).ok_or_else(|| Refusal::UnknownVersion(version.to_owned()))
+    }
+
+    fn known_mut(&mut self, version: &str) -> Result<&mut VersionRecord, Refusal> {
+        self.versions.get_mut(&Version::new(version)).ok_or_else(|| Refusal::UnknownVersion(version.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn version(file: &str) -> VersionRecord {
+        let files = vec![FileRecord { path: "model.onnx".to_owned(), bytes: 1, sha256: file.to_owned() }];
+        let (metadata, metrics) = (BTreeMap::new(), BTreeMap::new());
+        VersionRecord { origin: Origin::Upload, files, metadata, metrics, pinned: false, registered_at: 0 }
+    }
+
+    #[test]
+    fn a_rollback_leads_where_the_activation_came_from() {
+        let mut model = ModelRecord::default();
+        for name in ["1", "2", "3"] {
+            assert_eq!(model.register(name, version(name)), Ok(true));
+            assert_eq!(model.activate(name), Ok(true));
+        }
+        assert_eq!(model.activate("3"), Ok(false));
+        assert_eq!(model.kept(), ["2", "3"].into());
+        for expected in ["2", "1"] {
+            model.roll_back().unwrap();
+            assert_eq!(model.active.as_deref(), Some(expected));
+        }
+        assert_eq!(model.roll_back(), Err(Refusal::NothingBefore));
+        assert_eq!(model.activate("4"), Err(Refusal::UnknownVersion("4".to_owned())));
+    }
+
+    #[test]
+    fn a_version_never_changes() {
+        let mut model = ModelRecord::default();
+        assert_eq!(model.register("1", version("a")), Ok(true));
+        assert_eq!(model.register("1", version("a")), Ok(false));
+        assert_eq!(model.register("1", version("b")), Err(Refusal::Taken("1".to_owned())));
+        model.activate("1").unwrap();
+        assert_eq!(model.remove("1"), Err(Refusal::IsActive("1".to_owned())));
+    }
+
+    #[test]
+    fn the_address_does_not_depend_on_the_order_of_files() {
+        let file = |path: &str, sha256: &str| FileRecord { path: path.to_owned(), bytes: 1, sha256: sha256.to_owned() };
+        let (a, b) = (file("a", "0"), file("b", "1"));
+        assert_eq!(digest(&[a.clone(), b.clone()]), digest(&[b.clone(), a.clone()]));
+        assert_ne!(digest(&[a.clone(), b]), digest(&[a, file("b", "2")]));
+    }
+
+    proptest! {
+        /// Whatever is done: what is active and what was before exists, and no rollback leads to where one is.
+        #[test]
+        fn what_is_named_exists(steps in prop::collection::vec((0..6_u8, 0..6_u8), 0..200)) {
+            let mut model = ModelRecord::default();
+            for (step, number) in steps {
+                let name = number.to_string();
+                // A refusal changes nothing.
+                let before = model.clone();
+                let refused = match step {
+                    0 => model.register(&name, version(&name)).is_err(),
+                    1 => model.activate(&name).is_err(),
+                    2 => model.roll_back().is_err(),
+                    3 => model.remove(&name).is_err(),
+                    4 => {
+                        model.lose(&name);
+                        false
+                    }
+                    _ => model.pin(&name, number % 2 == 0).is_err(),
+                };
+                prop_assert!(!refused || model == before);
+                prop_assert!(model.kept().iter().all(|name| model.versions.contains_key(&Version::new(name))));
+                prop_assert!(model.before.iter().all(|name| model.versions.contains_key(&Version::new(name))));
+                prop_assert!(model.before.len() <= REMEMBERED);
+                prop_assert!(model.before.is_empty() || model.before.last() != model.active.as_ref());
+            }
+        }
+    }
+}

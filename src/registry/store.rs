@@ -1,0 +1,366 @@
+//! Files of registered versions, by what is in them.
+//!
+//! ```text
+//! incoming/SHA256          a file that was uploaded, whole and checked
+//! versions/DIGEST/PATH     a version: the digest is that of its list of files
+//! ```
+//!
+//! What has its name was written and checked to its end: it is made under another one, which begins with a dot, brought to
+//! the disk, and renamed. No path is made of a name that a client chose, but for paths within a version.
+
+mod paths;
+mod receiving;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::record::{FileRecord, digest};
+pub use paths::{MAX_FILES, check, is_sha256};
+pub use receiving::Receiving;
+
+/// Largest file: that of a graph or of weights.
+pub const MAX_FILE: u64 = 2 << 30;
+/// How long what nobody names is kept.
+const UNNAMED: Duration = Duration::from_hours(24);
+const BUFFER: usize = 1 << 20;
+
+/// The store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    incoming: PathBuf,
+    versions: PathBuf,
+}
+
+/// Why a file or a version is not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It was not uploaded, or too long ago.
+    #[error("the file {0} was not uploaded")]
+    Missing(String),
+    /// The bytes are others than were announced.
+    #[error("{0}")]
+    Differs(String),
+    /// There are more bytes than there may be.
+    #[error("the file is larger than the limit of {0} bytes")]
+    TooLarge(u64),
+    /// A list of files that cannot be a version.
+    #[error("{0}")]
+    NoVersion(String),
+    /// The disk.
+    #[error("the store cannot be written: {0}")]
+    Disk(#[from] io::Error),
+}
+
+/// A file that is being uploaded. Dropped before its end, it is gone.
+#[derive(Debug)]
+pub struct Part {
+    file: File,
+    path: PathBuf,
+    hash: Sha256,
+    bytes: u64,
+}
+
+/// A version that was put together and is not there yet. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Assembled {
+    path: PathBuf,
+    digest: String,
+}
+
+impl Store {
+    /// Opens the store, and makes it if it is not there. Nobody else writes to it if this process is `alone`: what was
+    /// being written when the last one ended is deleted then.
+    ///
+    /// # Errors
+    /// If the disk does not allow it.
+    pub fn open(directory: &Path, alone: bool) -> io::Result<Self> {
+        let store = Self { incoming: directory.join("incoming"), versions: directory.join("versions") };
+        for directory in [&store.incoming, &store.versions] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            for entry in fs::read_dir(directory)?.filter(|_| alone) {
+                let path = entry?.path();
+                if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+                    remove(&path)?;
+                }
+            }
+        }
+        Ok(store)
+    }
+
+    /// The directory of a version.
+    #[must_use]
+    pub fn version(&self, digest: &str) -> PathBuf {
+        self.versions.join(digest)
+    }
+
+    /// True if this file was uploaded.
+    #[must_use]
+    pub fn has(&self, sha256: &str) -> bool {
+        is_sha256(sha256) && self.incoming.join(sha256).is_file()
+    }
+
+    /// Begins an upload.
+    ///
+    /// # Errors
+    /// If the disk does not allow it.
+    pub fn receive(&self) -> io::Result<Part> {
+        let path = self.incoming.join(format!(".{}", Uuid::now_v7()));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Part { file, path, hash: Sha256::new(), bytes: 0 })
+    }
+
+    /// Keeps an upload, if it is what was announced.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is kept then.
+    pub fn keep(&self, part: &mut Part, sha256: &str) -> Result<u64, StoreError> {
+        let found = part.sha256();
+        if found != sha256 {
+            let bytes = part.bytes;
+            return Err(StoreError::Differs(format!("the {bytes} bytes that came have the SHA-256 {found}")));
+        }
+        part.file.sync_all()?;
+        fs::rename(&part.path, self.incoming.join(sha256))?;
+        sync(&self.incoming)?;
+        Ok(part.bytes)
+    }
+
+    /// Puts a version together from what was uploaded.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is left behind then.
+    pub fn assemble(&self, files: &[FileRecord]) -> Result<Assembled, StoreError> {
+        check(files).map_err(StoreError::NoVersion)?;
+        let assembled = Assembled { path: self.versions.join(format!(".{}", Uuid::now_v7())), digest: digest(files) };
+        let mut directories = BTreeSet::from([assembled.path.clone()]);
+        fs::DirBuilder::new().mode(0o700).create(&assembled.path)?;
+        for file in files {
+            let from = self.incoming.join(&file.sha256);
+            let to = assembled.path.join(&file.path);
+            for parent in to.ancestors().skip(1).take_while(|parent| parent.starts_with(&assembled.path)) {
+                directories.insert(parent.to_owned());
+            }
+            fs::create_dir_all(to.parent().unwrap_or(&assembled.path))?;
+            copy(&from, &to, file)?;
+        }
+        for directory in &directories {
+            fs::set_permissions(directory, Permissions::from_mode(0o500))?;
+            sync(directory)?;
+        }
+        Ok(assembled)
+    }
+
+    /// Gives a version its name.
+    ///
+    /// # Errors
+    /// If the disk does not allow it.
+    pub fn commit(&self, assembled: &Assembled) -> io::Result<()> {
+        let named = self.version(&assembled.digest);
+        if named.is_dir() {
+            // The same files are the same version. Nobody takes it for something that has been forgotten.
+            File::open(&named)?.set_modified(SystemTime::now())?;
+        } else {
+            fs::set_permissions(&assembled.path, Permissions::from_mode(0o700))?;
+            fs::rename(&assembled.path, &named)?;
+            fs::set_permissions(&named, Permissions::from_mode(0o500))?;
+            sync(&named)?;
+            sync(&self.versions)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes versions that are none of these, and uploads, that have not been touched for a day; how many.
+    ///
+    /// # Errors
+    /// If the disk does not allow it.
+    pub fn collect(&self, named: &BTreeSet<String>) -> io::Result<usize> {
+        let mut gone = 0;
+        for (directory, kept) in [(&self.incoming, None), (&self.versions, Some(named))] {
+            for entry in fs::read_dir(directory)? {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let age = SystemTime::now().duration_since(entry.metadata()?.modified()?).unwrap_or_default();
+                if age > UNNAMED && !kept.is_some_and(|kept| kept.contains(&name)) {
+                    remove(&entry.path())?;
+                    gone += 1;
+                }
+            }
+        }
+        Ok(gone)
+    }
+}
+
+impl Part {
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// If the disk does not allow it.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// SHA-256 of the bytes until now, as hexadecimal digits.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        hex::encode(self.hash.clone().finalize())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // It has its name already if it was kept.
+        fs::remove_file(&self.path).ok();
+    }
+}
+
+impl Assembled {
+    /// Where it is for now.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Assembled {
+    fn drop(&mut self) {
+        // It has its name already if it was committed.
+        if self.path.is_dir() {
+            remove(&self.path).ok();
+        }
+    }
+}
+
+/// Copies a file that must be what it is said to be, and brings it to the disk.
+fn copy(from: &Path, to: &Path, file: &FileRecord) -> Result<(), StoreError> {
+    let mut source = File::open(from).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => StoreError::Missing(file.sha256.clone()),
+        _ => StoreError::Disk(error),
+    })?;
+    let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; BUFFER]);
+    loop {
+        let read = source.read(&mut buffer)?;
+        let Some(piece) = buffer.get(..read).filter(|piece| !piece.is_empty()) else { break };
+        target.write_all(piece)?;
+        hash.update(piece);
+        bytes += read as u64;
+    }
+    let path = &file.path;
+    if hex::encode(hash.finalize()) != file.sha256 {
+        return Err(StoreError::Differs(format!("{path}: the uploaded file was damaged in the store")));
+    }
+    if bytes != file.bytes {
+        return Err(StoreError::Differs(format!("{path}: it has {bytes} bytes, not {}", file.bytes)));
+    }
+    target.set_permissions(Permissions::from_mode(0o400))?;
+    target.sync_all()?;
+    Ok(())
+}
+
+/// Brings the names in a directory to the disk.
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Deletes a file, or a directory that may not be written to.
+fn remove(path: &Path) -> io::Result<()> {
+    if !path.is_dir() {
+        return fs::remove_file(path);
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(path)? {
+        remove(&entry?.path())?;
+    }
+    fs::remove_dir(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, content: &[u8]) -> FileRecord {
+        let sha256 = hex::encode(Sha256::digest(content));
+        FileRecord { path: path.to_owned(), bytes: content.len() as u64, sha256 }
+    }
+
+    fn upload(store: &Store, content: &[u8]) {
+        let mut part = store.receive().unwrap();
+        part.write(content).unwrap();
+        store.keep(&mut part, &hex::encode(Sha256::digest(content))).unwrap();
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_version_is_there_once_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), true).unwrap();
+        let files = [file("model.onnx", b"graph"), file("onnx/weights.bin", b"weights")];
+        upload(&store, b"graph");
+        assert!(store.has(&files[0].sha256) && !store.has(&files[1].sha256) && !store.has("../x"));
+        let missing = store.assemble(&files).unwrap_err().to_string();
+        assert_eq!(missing, format!("the file {} was not uploaded", files[1].sha256));
+        upload(&store, b"weights");
+        let assembled = store.assemble(&files).unwrap();
+        drop(assembled);
+        assert!(names(&store.versions).is_empty());
+        for _ in 0..2 {
+            store.commit(&store.assemble(&files).unwrap()).unwrap();
+        }
+        let version = store.version(&digest(&files));
+        assert_eq!(names(&store.versions), [digest(&files)]);
+        assert_eq!(fs::read(version.join("onnx/weights.bin")).unwrap(), b"weights");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(
+            (mode(&version), mode(&version.join("onnx")), mode(&version.join("model.onnx"))),
+            (0o500, 0o500, 0o400)
+        );
+        // What was left unfinished is gone after a start of the only process.
+        fs::create_dir_all(store.versions.join(".half/onnx")).unwrap();
+        Store::open(directory.path(), false).unwrap();
+        assert_eq!(names(&store.versions).len(), 2);
+        Store::open(directory.path(), true).unwrap();
+        assert_eq!(names(&store.versions).len(), 1);
+        // Nothing is old enough to be deleted.
+        assert_eq!(store.collect(&BTreeSet::new()).unwrap(), 0);
+        let long_ago = SystemTime::now() - 2 * UNNAMED;
+        File::open(&version).unwrap().set_modified(long_ago).unwrap();
+        assert_eq!(store.collect(&BTreeSet::from([digest(&files)])).unwrap(), 0);
+        assert_eq!(store.collect(&BTreeSet::new()).unwrap(), 1);
+        assert!(names(&store.versions).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_what_it_should_be_is_not_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), true).unwrap();
+        let mut part = store.receive().unwrap();
+        part.write(b"other").unwrap();
+        assert!(matches!(store.keep(&mut part, &"0".repeat(64)), Err(StoreError::Differs(_))));
+        drop(part);
+        drop(store.receive().unwrap());
+        assert!(names(&store.incoming).is_empty());
+        upload(&store, b"graph");
+        let files = [FileRecord { bytes: 6, ..file("model.onnx", b"graph") }];
+        assert_eq!(store.assemble(&files).unwrap_err().to_string(), "model.onnx: it has 5 bytes, not 6");
+        fs::write(store.incoming.join(&files[0].sha256), "worse").unwrap();
+        let damaged = store.assemble(&[file("model.onnx", b"graph")]).unwrap_err().to_string();
+        assert_eq!(damaged, "model.onnx: the uploaded file was damaged in the store");
+        assert!(names(&store.versions).is_empty());
+    }
+}

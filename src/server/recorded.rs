@@ -1,0 +1,97 @@
+//! The models that outlast the process: opened, loaded, and let go.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use super::RunError;
+use crate::ceiling::{self, Bound};
+use crate::config::Settings;
+use crate::engine::loading::{Host, ModelSource};
+use crate::registry::database::{Database, sqlite_url};
+use crate::registry::keeper::{Fits, Keeper, Place};
+use crate::registry::keeping::{self, Keeping};
+use crate::registry::store::Store;
+use crate::registry::{Registry, directory};
+
+/// A loaded model is its files, and as much again of weights in the order that the processor likes.
+const LOADED_SIZE: u64 = 2;
+
+/// Opens the database and the store, and records the operator's own models.
+pub(super) fn open(settings: &Settings, host: Host, sources: Vec<ModelSource>) -> Result<Keeping, RunError> {
+    let (data, shared) = (&settings.data_dir, settings.database.is_some());
+    let in_data = |error: &dyn std::fmt::Display| format!("--data-dir {}: {error}", data.display());
+    let wrong = RunError::Configuration;
+    DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|error| wrong(in_data(&error)))?;
+    let lock = if shared { None } else { Some(keeping::lock(data).map_err(|error| wrong(in_data(&error)))?) };
+    let store = Store::open(&data.join("store"), !shared).map_err(|error| wrong(in_data(&error)))?;
+    let file = data.join("predictd.db");
+    let (named, url) = match &settings.database {
+        Some(url) => ("--database".to_owned(), url.clone()),
+        None => (file.display().to_string(), sqlite_url(&file).map_err(|error| wrong(in_data(&error)))?),
+    };
+    let (models, default, fits) = (settings.models.clone(), settings.default_model.clone(), fits(settings));
+    let open = move || async move {
+        let at = |error: &dyn std::fmt::Display| format!("{named}: {error}");
+        let database = Database::open(&url).await.map_err(|error| at(&error))?;
+        let records = directory::record(&database, &sources).await.map_err(|error| at(&error))?;
+        let registry = Registry::recorded(&records, default.as_deref());
+        let registry = registry.map_err(|error| format!("--models {}: {error}", models.display()))?;
+        let place = Place { registry: Arc::new(registry), database, store, models, host, fits };
+        Keeper::open(place).await.map_err(|error| at(&error))
+    };
+    Keeping::start(lock, open).map_err(wrong)
+}
+
+/// Whether there is room for one more model.
+fn fits(settings: &Settings) -> Fits {
+    let settings = settings.clone();
+    Arc::new(move |registry, bytes| {
+        let bound = ceiling::bound(&settings, registry.snapshot().loaded());
+        let Some(Bound { ceiling, limit: Some(limit) }) = bound else { return Ok(()) };
+        let (most, mib) = (ceiling.total().saturating_add(bytes.saturating_mul(LOADED_SIZE)), |bytes: u64| bytes >> 20);
+        if most <= limit {
+            return Ok(());
+        }
+        Err(format!(
+            "with it the server may need {} MiB of memory, and {} MiB are allowed: {ceiling}",
+            mib(most),
+            mib(limit)
+        ))
+    })
+}
+
+/// Loads what is recorded, and follows what others change from then on.
+pub(super) async fn load(keeping: &Keeping, stop: &CancellationToken) {
+    let work = keeping.run(|keeper| async move {
+        keeper.bring_in_line().await;
+        keeper.settle_first().await;
+        Ok(())
+    });
+    tokio::pin!(work);
+    let loaded = tokio::select! {
+        loaded = &mut work => loaded,
+        () = stop.cancelled() => {
+            keeping.keeper().stop();
+            work.await
+        }
+    };
+    if let Err(error) = loaded {
+        tracing::error!(%error, "the models were not loaded");
+    }
+    keeping.follow();
+}
+
+/// Ends what is still going on, until `rest` at the latest.
+pub(super) async fn end(keeping: &Keeping, rest: Instant) {
+    keeping.keeper().stop();
+    let close = keeping.run(|keeper| async move {
+        keeper.close().await;
+        Ok(())
+    });
+    // What is not closed by then is closed by the end of the process: nothing that was acknowledged is lost.
+    tokio::time::timeout_at(rest.into(), close).await.ok();
+}

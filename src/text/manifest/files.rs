@@ -1,0 +1,114 @@
+//! The files of a model directory: read once, whole, and checked.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Component, Path};
+
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use super::{MAX_GRAPH_BYTES, MAX_JSON_BYTES, ManifestError};
+
+/// The files of one directory with their expected digests.
+pub(super) struct Files<'a> {
+    pub(super) directory: &'a Path,
+    /// In `model.toml`.
+    pub(super) listed: &'a BTreeMap<String, String>,
+    pub(super) registered: &'a BTreeMap<String, String>,
+}
+
+impl Files<'_> {
+    /// Every digest must belong to a file of this directory.
+    pub(super) fn check_listed(&self) -> Result<(), ManifestError> {
+        for name in self.listed.keys() {
+            let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+            if !inside || !self.directory.join(name).is_file() {
+                return Err(ManifestError::new(
+                    "model.toml",
+                    format!("[sha256] names {name:?}, which is not a file of this directory"),
+                ));
+            }
+        }
+        // Weights beside the graph are read much later: their digests are checked here too.
+        for name in self.listed.keys().filter(|name| !READ_BY_NAME.contains(&name.as_str())) {
+            self.required(name, MAX_GRAPH_BYTES)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn required(&self, name: &str, limit: u64) -> Result<Vec<u8>, ManifestError> {
+        self.optional(name, limit)?.ok_or_else(|| ManifestError::new(name, "there is no such file"))
+    }
+
+    pub(super) fn optional(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
+        let bytes = read_optional(self.directory, name, limit)?;
+        if let Some(bytes) = &bytes {
+            check_registered(self.registered, name, bytes)?;
+        }
+        if let (Some(bytes), Some(expected)) = (&bytes, self.listed.get(name)) {
+            let found = hex::encode(Sha256::digest(bytes));
+            if !found.eq_ignore_ascii_case(expected) {
+                return Err(ManifestError::new(
+                    name,
+                    "its SHA-256 is not the one in model.toml: the file was changed or damaged",
+                ));
+            }
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ManifestError> {
+        let Some(bytes) = self.optional(name, MAX_JSON_BYTES)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| ManifestError::new(name, error.to_string()))
+    }
+}
+
+/// Files that [`Manifest::read`] reads, and so checks, in any case.
+const READ_BY_NAME: [&str; 7] = [
+    "model.onnx",
+    "onnx/model.onnx",
+    "config.json",
+    "labels.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "golden.json",
+];
+
+/// Where versions are registered, every file that is read must have been.
+pub(super) fn check_registered(
+    registered: &BTreeMap<String, String>,
+    path: &str,
+    bytes: &[u8],
+) -> Result<(), ManifestError> {
+    match registered.get(path) {
+        None if registered.is_empty() => Ok(()),
+        Some(expected) if hex::encode(Sha256::digest(bytes)) == *expected => Ok(()),
+        _ => Err(ManifestError::new(path, "it is not the file that was registered: it was changed or damaged")),
+    }
+}
+
+/// Reads a regular file of at most `limit` bytes, `None` if there is none.
+fn read_optional(directory: &Path, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
+    let error = |reason: String| ManifestError::new(name, reason);
+    let path = directory.join(name);
+    let metadata = match std::fs::metadata(&path) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(error(e.to_string())),
+    };
+    // Opening a pipe would wait for a writer: the kind is checked before.
+    if !metadata.is_file() {
+        return Err(error("it is not a regular file".to_owned()));
+    }
+    let file = File::open(&path).map_err(|e| error(e.to_string()))?;
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(limit)).unwrap_or_default());
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| error(e.to_string()))?;
+    if bytes.len() as u64 > limit {
+        return Err(error(format!("it is larger than the limit of {limit} bytes")));
+    }
+    if bytes.is_empty() {
+        return Err(error("it is empty".to_owned()));
+    }
+    Ok(Some(bytes))
+}

@@ -1,0 +1,190 @@
+//! What the database promises, of SQLite and, where `PREDICTD_TEST_POSTGRES` names one, of PostgreSQL.
+
+use std::collections::BTreeMap;
+
+use predictd::registry::database::{Change, ChangeError, Database, Event, Outcome, sqlite_url};
+use predictd::registry::record::{FileRecord, ModelRecord, Origin, Refusal, VersionRecord};
+use predictd::registry::version::Version;
+
+/// A database that nobody else uses.
+struct Fresh {
+    url: String,
+    directory: tempfile::TempDir,
+}
+
+impl Fresh {
+    fn sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        // A name that a URL cannot hold as it is.
+        Self { url: sqlite_url(&directory.path().join("a b?c#.db")).unwrap(), directory }
+    }
+
+    /// One of a PostgreSQL server, if there is one.
+    async fn postgres() -> Option<Self> {
+        let server = crate::server::variable("PREDICTD_TEST_POSTGRES")?;
+        sqlx::any::install_default_drivers();
+        let name = format!("test_{}", uuid::Uuid::now_v7().simple());
+        let pool = sqlx::AnyPool::connect(&server).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&pool).await.unwrap();
+        let (base, _) = server.rsplit_once('/').unwrap();
+        Some(Self { url: format!("{base}/{name}"), directory: tempfile::tempdir().unwrap() })
+    }
+
+    async fn all() -> Vec<Self> {
+        [Some(Self::sqlite()), Self::postgres().await].into_iter().flatten().collect()
+    }
+
+    async fn open(&self) -> Database {
+        Database::open(&self.url).await.unwrap()
+    }
+}
+
+fn version(content: &str) -> VersionRecord {
+    VersionRecord {
+        origin: Origin::Upload,
+        files: vec![FileRecord { path: "model.onnx".to_owned(), bytes: 1, sha256: content.repeat(64) }],
+        metadata: BTreeMap::from([("why".to_owned(), "ü \u{1f642} \" '".to_owned())]),
+        metrics: BTreeMap::from([("accuracy".to_owned(), 0.1 + 0.2)]),
+        pinned: true,
+        registered_at: i64::MAX,
+    }
+}
+
+fn change<'a>(model: &'a str, action: &'a str) -> Change<'a> {
+    let event = Event { who: "key ops", action, version: Some("1"), reason: None };
+    Change { model, revision: None, key: None, event }
+}
+
+async fn register(database: &Database, model: &str, name: &str) -> Result<Outcome, ChangeError> {
+    database.change(change(model, "register"), |record| record.register(name, version("a")), said).await
+}
+
+fn said(record: &ModelRecord) -> String {
+    record.revision.to_string()
+}
+
+#[tokio::test]
+async fn what_was_written_is_read() {
+    for fresh in Fresh::all().await {
+        let database = fresh.open().await;
+        assert_eq!(database.read().await.unwrap(), (0, BTreeMap::new()));
+        let Outcome::Changed(first) = register(&database, "m", "1").await.unwrap() else { panic!("nothing changed") };
+        assert_eq!((first.revision, &first.versions[&Version::new("1")]), (1, &version("a")));
+        assert_eq!(register(&database, "m", "1").await.unwrap(), Outcome::AsItWas(first));
+        register(&database, "m", "2").await.unwrap();
+        register(&database, "other", "1").await.unwrap();
+        database.change(change("m", "activate"), |record| record.activate("1"), said).await.unwrap();
+        database.change(change("m", "activate"), |record| record.activate("2"), said).await.unwrap();
+        database.change(change("m", "pin"), |record| record.pin("2", false), said).await.unwrap();
+        let removed = database.change(change("m", "remove"), |record| record.remove("1").map(|()| true), said);
+        let Outcome::Changed(m) = removed.await.unwrap() else { panic!("nothing changed") };
+        database.close().await;
+        // Another process.
+        let database = fresh.open().await;
+        let (epoch, records) = database.read().await.unwrap();
+        assert_eq!((epoch, &records["m"], records.len()), (7, &m, 2));
+        assert_eq!((m.active.as_deref(), m.before.len(), m.versions.len(), m.revision), (Some("2"), 0, 1, 6));
+        let history = database.history(Some("m"), 3).await.unwrap();
+        let told: Vec<_> = history.iter().map(|done| (done.epoch, &*done.action, &*done.who)).collect();
+        assert_eq!(told, [(7, "remove", "key ops"), (6, "pin", "key ops"), (5, "activate", "key ops")]);
+        assert_eq!(database.history(None, 100).await.unwrap().len(), 7);
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_changes_nothing() {
+    for fresh in Fresh::all().await {
+        let database = fresh.open().await;
+        register(&database, "m", "1").await.unwrap();
+        let before = database.read().await.unwrap();
+        let stale = Change { revision: Some(0), ..change("m", "activate") };
+        let error = database.change(stale, |record| record.activate("1"), said).await.unwrap_err();
+        assert!(matches!(error, ChangeError::Stale(1)), "{error:?}");
+        let error = database.change(change("m", "activate"), |record| record.activate("9"), said).await.unwrap_err();
+        assert!(matches!(error, ChangeError::Refused(Refusal::UnknownVersion(_))), "{error:?}");
+        assert_eq!(database.read().await.unwrap(), before);
+        assert_eq!(database.history(None, 10).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_repeated_has_its_first_answer() {
+    for fresh in Fresh::all().await {
+        let database = fresh.open().await;
+        let keyed = |request| Change { key: Some(("key", request)), ..change("m", "register") };
+        let first = database.change(keyed("a"), |record| record.register("1", version("a")), said).await.unwrap();
+        assert!(matches!(first, Outcome::Changed(_)));
+        let again = database.change(keyed("a"), |_| unreachable!(), said).await.unwrap();
+        assert_eq!(again, Outcome::Repeated("1".to_owned()));
+        let other = database.change(keyed("b"), |_| unreachable!(), said).await.unwrap_err();
+        assert!(matches!(other, ChangeError::OtherRequest), "{other:?}");
+        assert_eq!(database.epoch().await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn changes_at_the_same_time_follow_each_other() {
+    for fresh in Fresh::all().await {
+        let databases = [fresh.open().await, fresh.open().await];
+        let tasks: Vec<_> = (0..24)
+            .map(|number| {
+                let database = databases[number % 2].clone();
+                tokio::spawn(async move { register(&database, "m", &number.to_string()).await.unwrap() })
+            })
+            .collect();
+        let mut revisions = Vec::new();
+        for task in tasks {
+            let Outcome::Changed(record) = task.await.unwrap() else { panic!("nothing changed") };
+            revisions.push(record.revision);
+        }
+        revisions.sort_unstable();
+        assert_eq!(revisions, (1..=24).collect::<Vec<_>>());
+        let (epoch, records) = databases[0].read().await.unwrap();
+        assert_eq!((epoch, records["m"].versions.len()), (24, 24));
+        // Of two that decided on the same state, one is refused.
+        let seen = records["m"].revision;
+        let activate = |database: &Database, name: &'static str| {
+            let (database, change) = (database.clone(), Change { revision: Some(seen), ..change("m", "activate") });
+            async move { database.change(change, |record| record.activate(name), said).await }
+        };
+        let (one, other) = tokio::join!(activate(&databases[0], "1"), activate(&databases[1], "2"));
+        assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+    }
+}
+
+#[tokio::test]
+async fn databases_that_cannot_be_used_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.db");
+    std::fs::write(&path, "this is no database, but a text that is long enough to be one".repeat(100)).unwrap();
+    let url = sqlite_url(&path).unwrap();
+    let error = Database::open(&url).await.unwrap_err();
+    assert!(error.contains("not a database"), "{error}");
+    let error = Database::open("mysql://user:CANARY@host/x").await.unwrap_err();
+    assert!(!error.contains("CANARY"), "{error}");
+    let error = Database::open("postgres://user:CANARY@127.0.0.1:1/x").await.unwrap_err();
+    assert!(!error.contains("CANARY"), "{error}");
+    // A page in the middle of one.
+    let fresh = Fresh::sqlite();
+    let database = fresh.open().await;
+    for number in 0..200 {
+        register(&database, "m", &number.to_string()).await.unwrap();
+    }
+    database.close().await;
+    let path = fresh.directory.path().join("a b?c#.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle - 2_000..middle + 2_000].fill(0x5a);
+    std::fs::write(&path, bytes).unwrap();
+    let error = Database::open(&fresh.url).await.unwrap_err();
+    assert!(error.contains("damaged") || error.contains("malformed"), "{error}");
+    // A program that knows more.
+    let fresh = Fresh::sqlite();
+    let database = fresh.open().await;
+    database.close().await;
+    let pool = sqlx::AnyPool::connect(&fresh.url).await.unwrap();
+    let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (99, 'x', TRUE, x'00', 1)";
+    sqlx::query(later).execute(&pool).await.unwrap();
+    pool.close().await;
+    assert_eq!(Database::open(&fresh.url).await.unwrap_err(), "it was made by a newer predictd");
+}

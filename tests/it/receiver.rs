@@ -1,0 +1,103 @@
+//! A receiver of requests, for whoever the server or the watcher sends some to.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex};
+use serde_json::Value;
+
+/// Statuses and bodies that are answered, the last for ever, and the requests that were received.
+#[derive(Default)]
+struct Script {
+    answers: Mutex<VecDeque<(u16, String)>>,
+    requests: Mutex<Vec<(String, Vec<u8>)>>,
+    /// Their heads, in small letters.
+    heads: Mutex<String>,
+    came: Condvar,
+}
+
+/// A receiver of requests that answers by a script.
+pub struct Receiver {
+    address: SocketAddr,
+    script: Arc<Script>,
+}
+
+impl Receiver {
+    pub fn new(answers: &[(u16, &str)]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, script) = (listener.local_addr().unwrap(), Arc::new(Script::default()));
+        script.answers.lock().extend(answers.iter().map(|(status, body)| (*status, (*body).to_owned())));
+        let own = Arc::clone(&script);
+        background(move || {
+            for stream in listener.incoming() {
+                answer(&mut stream.unwrap(), &own);
+            }
+        });
+        Self { address, script }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// What it answers from now on.
+    pub fn turn(&self, status: u16, body: &str) {
+        *self.script.answers.lock() = [(status, body.to_owned())].into();
+    }
+
+    /// Waits for so many requests; path and body of each.
+    pub fn requests(&self, count: usize) -> Vec<(String, Value)> {
+        let mut requests = self.script.requests.lock();
+        while requests.len() < count {
+            self.script.came.wait(&mut requests);
+        }
+        requests.iter().map(|(path, body)| (path.clone(), serde_json::from_slice(body).unwrap_or_default())).collect()
+    }
+
+    /// The heads of all requests until now, in small letters.
+    pub fn heads(&self) -> String {
+        self.script.heads.lock().clone()
+    }
+
+    /// Path and body of each request until now.
+    pub fn received(&self) -> Vec<(String, Vec<u8>)> {
+        self.script.requests.lock().clone()
+    }
+}
+
+pub fn background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    std::thread::Builder::new().name("other side".to_owned()).spawn(work).unwrap()
+}
+
+fn answer(stream: &mut TcpStream, script: &Script) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut path, mut length, mut line) = (String::new(), 0, String::new());
+    while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+        if path.is_empty() {
+            path.push_str(line.split(' ').nth(1).unwrap_or_default());
+        }
+        script.heads.lock().push_str(&line.to_ascii_lowercase());
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    if reader.read_exact(&mut body).is_err() {
+        return;
+    }
+    let (status, said) = {
+        let mut answers = script.answers.lock();
+        if answers.len() > 1 {
+            answers.pop_front().unwrap()
+        } else {
+            answers.front().cloned().unwrap_or((200, String::new()))
+        }
+    };
+    script.requests.lock().push((path, body));
+    script.came.notify_all();
+    write!(stream, "HTTP/1.1 {status} x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{said}", said.len()).ok();
+}

@@ -1,0 +1,149 @@
+//! What holds while versions are switched under load, and between replicas that share a database.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, predictd};
+use crate::fixture::Model;
+use crate::raw::{Wire, get, metric, request, until};
+use crate::server::variable;
+
+const NAME: &str = "m";
+
+fn done(daemon: &Daemon, arguments: &[&str]) -> Value {
+    let url = format!("http://{}", daemon.admin);
+    let output = predictd(&[&["models", "--json", "--admin-url", &url], arguments].concat()).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A directory of models with version 1, and one of a version 2 that is another in the store.
+fn versions() -> [tempfile::TempDir; 2] {
+    let [models, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    Model::plain().write(models.path(), NAME, "1");
+    Model::plain().write(other.path(), NAME, "2");
+    std::fs::write(other.path().join(NAME).join("2/notes.txt"), "2").unwrap();
+    [models, other]
+}
+
+fn register(daemon: &Daemon, other: &tempfile::TempDir) {
+    done(daemon, &["register", NAME, "2", other.path().join(NAME).join("2").to_str().unwrap()]);
+}
+
+fn version(wire: &mut Wire, text: &str) -> String {
+    let answer = wire.ask(request("POST", "/predict", "", &json!({ "text": text }).to_string()));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["model"]["version"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn no_request_fails_while_versions_are_switched() {
+    let ([models, other], data) = (versions(), tempfile::tempdir().unwrap());
+    let mut daemon = Daemon::with(models.path(), data.path(), &["--log", "off,predictd=info,predictd::http=off"]);
+    daemon.logged("the server may need this much memory at most");
+    register(&daemon, &other);
+    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            let (stop, asked, address) = (&stop, &asked, daemon.address);
+            scope.spawn(move || {
+                let mut wire = Wire::to(address);
+                while !stop.load(Ordering::Relaxed) {
+                    let text = format!("text {client} {}", asked.fetch_add(1, Ordering::Relaxed));
+                    assert!(["1", "2"].contains(&&*version(&mut wire, &text)));
+                }
+            });
+        }
+        for _ in 0..10 {
+            done(&daemon, &["activate", NAME, "2"]);
+            // Who asks after the change is answered by the version of the change.
+            assert_eq!(version(&mut Wire::to(daemon.address), "now"), "2");
+            done(&daemon, &["rollback", NAME]);
+            assert_eq!(version(&mut Wire::to(daemon.address), "now"), "1");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(asked.into_inner() > 100);
+    let failures = r#"predictd_http_requests_ended_total{outcome="failure",route="/predict"}"#;
+    assert_eq!(metric(daemon.admin, failures), 0);
+}
+
+/// A PostgreSQL server that a test may stop.
+struct Postgres {
+    url: String,
+    processes: Vec<String>,
+}
+
+impl Postgres {
+    /// If there is one.
+    async fn new() -> Option<Self> {
+        let (server, data) = (variable("PREDICTD_TEST_POSTGRES")?, variable("PREDICTD_TEST_POSTGRES_DATA")?);
+        sqlx::any::install_default_drivers();
+        let name = format!("test_{}", uuid::Uuid::now_v7().simple());
+        let pool = sqlx::AnyPool::connect(&server).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&pool).await.unwrap();
+        let (base, _) = server.rsplit_once('/').unwrap();
+        let found = Command::new("pgrep")
+            .args(["-f", &format!("postgres -D {data}|postgres.*--pgdata.*{data}")])
+            .output()
+            .unwrap();
+        let processes = String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
+        Some(Self { url: format!("{base}/{name}"), processes })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_follow_each_other_and_outlast_their_database() {
+    let Some(postgres) = Postgres::new().await else { return };
+    let ([models, other], data) = (versions(), [(); 2].map(|()| tempfile::tempdir().unwrap()));
+    let options = ["--database", &postgres.url];
+    let mut daemons = data.each_ref().map(|data| Daemon::with(models.path(), data.path(), &options));
+    for daemon in &mut daemons {
+        daemon.logged("the server may need this much memory at most");
+    }
+    let [one, two] = &daemons;
+    register(one, &other);
+    // The other has not the files: it is told so and goes on as it is.
+    done(one, &["activate", NAME, "2"]);
+    let of = |daemon: &Daemon| version(&mut Wire::to(daemon.address), "x");
+    assert_eq!(of(one), "2");
+    until("the other has heard of it", || done(two, &["show", NAME])["active"] == "2");
+    assert_eq!(of(two), "1");
+    // With the files it follows.
+    std::fs::remove_dir_all(data[1].path().join("store/versions")).unwrap();
+    let copied = Command::new("cp")
+        .arg("-r")
+        .arg(data[0].path().join("store/versions"))
+        .arg(data[1].path().join("store"))
+        .status();
+    assert!(copied.unwrap().success());
+    done(one, &["rollback", NAME]);
+    done(one, &["activate", NAME, "2"]);
+    until("the other follows", || of(two) == "2");
+    done(two, &["rollback", NAME]);
+    until("the first follows", || of(one) == "1");
+    assert!(!postgres.processes.is_empty());
+    let all = |signal: &str| {
+        let children = Command::new("pgrep").arg("-P").arg(postgres.processes.join(",")).output().unwrap();
+        let children = String::from_utf8(children.stdout).unwrap();
+        let processes = postgres.processes.iter().map(String::as_str).chain(children.lines());
+        // Some of them end meanwhile.
+        Command::new("kill").arg(format!("-{signal}")).args(processes).status().unwrap();
+    };
+    all("STOP");
+    until("it is noticed", || Wire::to(one.admin).ask(get("/admin/models")).json()["stale"] == true);
+    assert_eq!((of(one), of(two)), ("1".to_owned(), "1".to_owned()));
+    let refused = Wire::to(one.admin).ask(request(
+        "POST",
+        "/admin/models/m/activate",
+        "If-Match: \"0\"\r\n",
+        "{\"version\":\"2\"}",
+    ));
+    assert_eq!((refused.status, refused.problem()), (503, "registry-unavailable".to_owned()));
+    all("CONT");
+    until("it is back", || Wire::to(one.admin).ask(get("/admin/models")).json()["stale"] == false);
+    done(one, &["activate", NAME, "2"]);
+    until("the other follows", || of(two) == "2");
+}
