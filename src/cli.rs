@@ -12,6 +12,7 @@ use crate::bench::args::BenchCommand;
 use crate::check::args::CheckCommand;
 use crate::config::Args;
 use crate::keys::{self, KeyFile, Scope};
+use crate::registry::backup;
 use crate::watch::args::WatchCommand;
 
 /// Serves ONNX text models over HTTP.
@@ -42,6 +43,8 @@ pub enum Command {
     Watch(Box<WatchCommand>),
     /// Register, activate, roll back, measure and remove model versions of a running server.
     Models(Box<ModelsCommand>),
+    /// Copy the registry's SQLite file while the server runs, or put a copy in its place.
+    Database(DatabaseCommand),
     /// Make, list and revoke API keys. A running server takes changes within a second.
     Keys(KeysCommand),
 }
@@ -51,6 +54,55 @@ impl Cli {
     #[must_use]
     pub fn into_command(self) -> Command {
         self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve)))
+    }
+}
+
+/// `predictd database`.
+#[derive(Debug, clap::Args)]
+pub struct DatabaseCommand {
+    #[command(subcommand)]
+    action: DatabaseAction,
+
+    /// Directory for what the server keeps.
+    #[arg(long, env = "PREDICTD_DATA_DIR", default_value = "data", value_name = "DIR", global = true)]
+    data_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum DatabaseAction {
+    /// Copy it as it is at this moment. The files of versions are in the directory store beside it: copy them afterwards.
+    Backup {
+        /// Where to; must not exist.
+        file: PathBuf,
+    },
+    /// Put a copy in its place. The server must not run; what was there is kept as predictd.db.replaced.
+    Restore {
+        /// The copy.
+        file: PathBuf,
+    },
+}
+
+impl DatabaseCommand {
+    /// Does it, and says on standard output what came of it.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn run(self) -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let answer = match self.action {
+            DatabaseAction::Backup { file } => {
+                runtime.block_on(backup::backup(&self.data_dir, &file))?;
+                format!("{} is a copy of {}\n", file.display(), self.data_dir.join(backup::FILE).display())
+            }
+            DatabaseAction::Restore { file } => {
+                let missing = runtime.block_on(backup::restore(&file, &self.data_dir))?;
+                let missing = missing.iter().map(|version| format!("the files of {version} are not in the store\n"));
+                format!("{} is what {} was\n", self.data_dir.join(backup::FILE).display(), file.display())
+                    + &missing.collect::<String>()
+            }
+        };
+        std::io::stdout().write_all(answer.as_bytes()).map_err(|error| format!("standard output: {error}"))
     }
 }
 

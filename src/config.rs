@@ -5,6 +5,7 @@
 //! place that reads the environment.
 
 pub mod args;
+pub mod mlflow;
 pub mod telemetry;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use args::{Args, Markup, OnOverflow, Scheduler, ServerTiming, TextDefaults};
+pub use mlflow::{Follow, Mlflow, MlflowServer};
 pub use telemetry::{Log, LogFormat, Summaries, Traces};
 
 /// Exit code for a configuration that cannot work (`EX_USAGE` of sysexits).
@@ -198,6 +200,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// URL of the registry's database; none: a SQLite file in the data directory.
     pub database: Option<String>,
+    /// Models that an MLflow server keeps.
+    pub mlflow: Mlflow,
     /// File of the receipt keys.
     pub receipt_keys: PathBuf,
     /// Who is told where the time of a request went.
@@ -271,10 +275,10 @@ impl Settings {
         check(traces.is_ok(), format!("--otlp-endpoint: {}", traces.as_ref().err().copied().unwrap_or_default()));
         let database = database(args.database.clone());
         check(database.is_ok(), database.as_ref().err().copied().unwrap_or_default().to_owned());
+        let mlflow = Mlflow::of(&args.mlflow);
+        check(mlflow.is_ok(), mlflow.as_ref().err().cloned().unwrap_or_default());
         check(args.models.is_dir(), format!("--models {}: there is no such directory", args.models.display()));
-        if !wrong.is_empty() {
-            return Err(wrong);
-        }
+        let Some(mlflow) = mlflow.ok().filter(|_| wrong.is_empty()) else { return Err(wrong) };
         let traces = traces.unwrap_or_default();
         let (runs, patience, limits) = (Runs::of(&args), Patience::of(&args), Limits::of(&args));
         let in_data = |name: &str| args.data_dir.join(name);
@@ -303,6 +307,7 @@ impl Settings {
             texts: TextDefaults { on_overflow: args.on_overflow, markup: args.markup },
             server_timing: args.server_timing,
             database: database.unwrap_or_default(),
+            mlflow,
             log: args.log.into(),
             traces,
             data_dir: args.data_dir,

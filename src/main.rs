@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Check(command) => quietly(|| command.run()),
         Command::Watch(command) => watch(&command),
         Command::Models(command) => command.run(),
+        Command::Database(command) => command.run().map_err(RunError::Failed),
         Command::Keys(command) => command.run().map_err(RunError::Failed),
     };
     match outcome {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::core::Collector;
-use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder, opts};
+use prometheus::{Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder, opts};
 
 pub use machine::Machine;
 use model::{ModelMetrics, ModelVectors};
@@ -63,6 +63,19 @@ pub enum PanicPlace {
     Worker,
 }
 
+/// What a look at an alias came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Followed {
+    /// It stands for what it stood for.
+    Unchanged,
+    /// It has moved, and what it stands for now is served.
+    Switched,
+    /// It has moved to what cannot be served.
+    Refused,
+    /// It could not be looked at, or not be dealt with for now.
+    Failed,
+}
+
 /// One model version at this moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VersionNow {
@@ -97,6 +110,9 @@ pub struct Metrics {
     panics: IntCounterVec,
     lost_lines: IntCounter,
     spans: IntCounterVec,
+    stale: Gauge,
+    changes: IntCounterVec,
+    followed: IntCounterVec,
     now: Mutex<Now>,
 }
 
@@ -163,6 +179,23 @@ impl Metrics {
                 )?,
             )?,
             spans,
+            stale: registered(
+                &registry,
+                Gauge::new(
+                    "predictd_registry_stale_seconds",
+                    "How long the registry's database has not answered; 0 while it does. What was known last is served.",
+                )?,
+            )?,
+            changes: counter(
+                "predictd_registry_changes_total",
+                "Changes of the registry that this process made, by what was done.",
+                &["model", "action"],
+            )?,
+            followed: counter(
+                "predictd_follow_looks_total",
+                "Looks at aliases that are followed, by outcome: unchanged, switched, refused (what it stands for cannot be served), failed (it is tried again).",
+                &["model", "outcome"],
+            )?,
             now: Mutex::new(Now::new(&registry)?),
             registry,
         })
@@ -199,6 +232,27 @@ impl Metrics {
         let _alone = self.now.lock();
         let counter = self.spans.with_label_values(&[state]);
         counter.inc_by(spans.saturating_sub(counter.get()));
+    }
+
+    /// How long the registry's database has not answered.
+    pub fn stale(&self, time: Duration) {
+        self.stale.set(time.as_secs_f64());
+    }
+
+    /// The registry was changed.
+    pub fn changed(&self, model: &str, action: &str) {
+        self.changes.with_label_values(&[model, action]).inc();
+    }
+
+    /// An alias was looked at.
+    pub fn followed(&self, model: &str, outcome: Followed) {
+        let outcome = match outcome {
+            Followed::Unchanged => "unchanged",
+            Followed::Switched => "switched",
+            Followed::Refused => "refused",
+            Followed::Failed => "failed",
+        };
+        self.followed.with_label_values(&[model, outcome]).inc();
     }
 
     /// A panic was caught.

@@ -35,6 +35,7 @@ use crate::http::tls::{self, Tls};
 use crate::listeners::Listeners;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::registry::keeper::Following;
 use crate::shutdown::Shutdown;
 use crate::telemetry::spans::Spans;
 use crate::{ceiling, descriptors, engine, http, onnx, registry, summary};
@@ -74,6 +75,7 @@ pub(crate) enum Content {
 pub struct Server {
     app: Arc<App>,
     sources: Vec<ModelSource>,
+    followed: Vec<Following>,
     host: Host,
     tls: Option<Tls>,
     settings: Settings,
@@ -120,6 +122,7 @@ impl Server {
         let spans = settings.traces.as_ref().map(start).transpose();
         let spans = spans.map_err(|error| RunError::Configuration(format!("--otlp-endpoint: {error}")))?;
         let host = host(settings, runtime, Arc::clone(&metrics))?;
+        let followed = recorded::followed(&settings.mlflow)?;
         let (registry, keeping, sources) = match content {
             Content::Only(sources) => {
                 let registry = Registry::of(&sources, settings.default_model.as_deref());
@@ -150,7 +153,7 @@ impl Server {
             spans,
             standstill: Standstill::default(),
         };
-        Ok(Self { app: Arc::new(app), sources, host, tls, settings: settings.clone() })
+        Ok(Self { app: Arc::new(app), sources, followed, host, tls, settings: settings.clone() })
     }
 
     /// The state that handlers work with.
@@ -177,10 +180,11 @@ impl Server {
         let mut loading = tokio::spawn({
             let (app, sources, host, stop, settings) =
                 (Arc::clone(&self.app), self.sources, self.host, shutdown.soft.clone(), self.settings);
+            let followed = self.followed;
             async move {
                 let registry = Arc::clone(&app.registry);
                 if let Some(keeping) = &app.keeping {
-                    recorded::load(keeping, &stop).await;
+                    recorded::load(keeping, followed, &stop).await;
                 } else {
                     let load = move || {
                         // Why one is not loaded is in the log and in its state.

@@ -50,7 +50,7 @@ pub enum Action {
         #[arg(value_parser = name)]
         name: String,
     },
-    /// Upload a model directory as a version. It is checked as a load checks it, and does not answer yet.
+    /// Add a version: a model directory, which is uploaded, or a model that the server's MLflow server keeps. It is checked as a load checks it, and does not answer yet.
     Register {
         /// Name of the model.
         #[arg(value_parser = name)]
@@ -58,8 +58,8 @@ pub enum Action {
         /// Name of the version.
         #[arg(value_parser = name)]
         version: String,
-        /// The directory.
-        directory: PathBuf,
+        /// The directory, or `models:/NAME/3`, `models:/NAME@ALIAS`, `models:/m-ID`, `runs:/RUN/PATH`.
+        source: PathBuf,
         /// What there is to say of it, such as --metadata trained-on=2026-11.
         #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
         metadata: Vec<(String, String)>,

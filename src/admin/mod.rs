@@ -38,14 +38,24 @@ impl ModelsCommand {
             Action::List => client.get("/admin/models"),
             Action::Show { name } => client.get(&model(name)),
             Action::History { name } => client.get(&format!("{}/history", model(name))),
-            Action::Register { name, version, directory, metadata, reason } => {
-                let files = files::of(directory)?;
-                for file in &files {
-                    client.upload(&file.record.sha256, &file.path)?;
-                }
-                let files: Vec<_> = files.into_iter().map(|file| file.record).collect();
+            Action::Register { name, version, source, metadata, reason } => {
                 let metadata: serde_json::Map<_, _> = metadata.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
-                let body = json!({ "version": version, "files": files, "metadata": metadata, "reason": reason });
+                let mut body = serde_json::Map::from_iter([
+                    ("version".to_owned(), json!(version)),
+                    ("metadata".to_owned(), json!(metadata)),
+                    ("reason".to_owned(), json!(reason)),
+                ]);
+                if let Some(uri) = source.to_str().filter(|source| is_kept_elsewhere(source)) {
+                    body.insert("source".to_owned(), json!(uri));
+                } else {
+                    let files = files::of(source)?;
+                    for file in &files {
+                        client.upload(&file.record.sha256, &file.path)?;
+                    }
+                    let files: Vec<_> = files.into_iter().map(|file| file.record).collect();
+                    body.insert("files".to_owned(), json!(files));
+                }
+                let body = json!(body);
                 client.post(&format!("{}/versions", model(name)), &body)
             }
             Action::Activate { name, version, reason } => {
@@ -77,6 +87,11 @@ impl ModelsCommand {
             Action::Remove { name, version: of } => client.change(name, "DELETE", &version(name, of), None),
         }
     }
+}
+
+/// True for what the MLflow server keeps. A directory of such a name is written `./models:`.
+fn is_kept_elsewhere(source: &str) -> bool {
+    source.starts_with("models:/") || source.starts_with("runs:/")
 }
 
 /// A field of an answer; null if it is not there.

@@ -9,6 +9,7 @@ use clap::{Args as ClapArgs, Parser, ValueEnum};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::mlflow::MlflowArgs;
 use super::telemetry::{LogArgs, TraceArgs};
 
 /// What to do with a text of more tokens than the model takes.
@@ -287,6 +288,10 @@ pub struct Args {
         value_name = "URL"
     )]
     pub database: String,
+
+    /// Models that an MLflow server keeps.
+    #[command(flatten)]
+    pub mlflow: MlflowArgs,
 
     /// File of the keys that seal prediction ids [default: receipt.keys in the data directory].
     #[arg(long, env = "PREDICTD_RECEIPT_KEYS", value_name = "FILE", value_parser = path_or_empty())]

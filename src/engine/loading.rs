@@ -1,5 +1,7 @@
 //! How a model version comes into service: read, checked against its golden examples, measured, given its threads.
 
+mod logged;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -99,6 +101,7 @@ impl Model {
             let mut graph = host.runtime.open(&mut manifest)?;
             let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), host.texts)?;
             let mut session = graph.session()?;
+            logged::check(&manifest, &graph.facts(), &pipeline, session.as_mut(), host.longest_check)?;
             check_golden(&pipeline, session.as_mut(), host.longest_check)?;
             let failed =
                 |reason: String| ManifestError::new(&manifest.graph_name, format!("the warm-up failed: {reason}"));
@@ -121,6 +124,7 @@ impl Model {
         let first =
             sessions.first_mut().ok_or_else(|| ManifestError::new(&manifest.graph_name, "no session could be made"))?;
         let opened = Instant::now();
+        logged::check(&manifest, &graph.facts(), &pipeline, first.as_mut(), host.longest_check)?;
         check_golden(&pipeline, first.as_mut(), host.longest_check)?;
         let error = |reason: String| ManifestError::new(&manifest.graph_name, reason);
         let failed = |reason: String| error(format!("the warm-up failed: {reason}"));
@@ -237,7 +241,12 @@ fn warm_up(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) ->
     decide(pipeline, session, "one short text".to_owned().into(), longest).map(|_| ())
 }
 
-fn decide(pipeline: &Pipeline, session: &mut dyn Session, input: Input, longest: Duration) -> Result<Decision, String> {
+pub(super) fn decide(
+    pipeline: &Pipeline,
+    session: &mut dyn Session,
+    input: Input,
+    longest: Duration,
+) -> Result<Decision, String> {
     let encoded = pipeline.encode(input).map_err(|error| error.to_string())?;
     decide_encoded(pipeline, session, &encoded, longest)
 }

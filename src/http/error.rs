@@ -106,6 +106,8 @@ codes! {
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "The server is overloaded";
     /// The database or the store.
     RegistryUnavailable = "registry-unavailable", SERVICE_UNAVAILABLE, "The registry does not answer";
+    /// The MLflow server.
+    SourceUnavailable = "source-unavailable", BAD_GATEWAY, "The model cannot be had from where it is kept";
     /// Stopping.
     ShuttingDown = "shutting-down", SERVICE_UNAVAILABLE, "The server is shutting down";
     /// A version that does not fit into the memory.

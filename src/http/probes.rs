@@ -24,6 +24,9 @@ pub struct Health {
     pub status: &'static str,
     /// Version of the server.
     pub version: &'static str,
+    /// `current`, or `stale` while the registry's database does not answer: what was known last is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<&'static str>,
     /// Every version of every model.
     pub models: Vec<ModelHealth>,
 }
@@ -62,6 +65,10 @@ pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<Health>) {
     let health = Health {
         status: if ready { "healthy" } else { "unhealthy" },
         version: env!("CARGO_PKG_VERSION"),
+        registry: app.keeping.as_ref().map(|keeping| match keeping.keeper().stale_for() {
+            None => "current",
+            Some(_) => "stale",
+        }),
         models: models.collect(),
     };
     (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
@@ -104,6 +111,8 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
             app.metrics.spans(state, spans);
         }
     }
+    let stale = app.keeping.as_ref().and_then(|keeping| keeping.keeper().stale_for());
+    app.metrics.stale(stale.unwrap_or_default());
     let versions = app.registry.snapshot().versions_now();
     let text = app
         .metrics

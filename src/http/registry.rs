@@ -20,8 +20,10 @@ use super::auth::Caller;
 use super::body::Checked;
 use super::error::{ApiError, Code};
 use crate::registry::database::Outcome;
-use crate::registry::keeper::{KeepError, Keeper, Order};
+use crate::registry::keeper::{KeepError, Keeper, NewVersion, Order};
 use crate::registry::keeping::Keeping;
+use crate::registry::mlflow::uri::{ModelUri, NoModel};
+use crate::registry::record::Origin;
 use crate::registry::{ResolveError, is_name, store};
 use order::Grounds;
 use wire::{Activate, Done, Measure, Model, Models, Pin, Register, Revised, RollBack, Why};
@@ -61,7 +63,7 @@ pub async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, ApiError>
     let (epoch, records) = keeper.known();
     let snapshot = app.registry.snapshot();
     let models = records.iter().map(|(name, record)| Model::of(name, record, snapshot.models.get(name))).collect();
-    Ok(Json(Models { epoch, stale: keeper.is_away(), models }))
+    Ok(Json(Models { epoch, stale: keeper.stale_for().is_some(), models }))
 }
 
 /// Show what is recorded of one model. Its revision is in the `ETag`.
@@ -80,7 +82,7 @@ pub async fn history(State(app): State<Arc<App>>, Path(name): Path<String>) -> R
     Ok(Json(read.await?.into_iter().map(Done::from).collect()))
 }
 
-/// Add a version, whose files were uploaded before. It is checked as a load checks it, and does not answer yet.
+/// Add a version, whose files were uploaded before, or are with the MLflow server. It is checked as a load checks it, and does not answer yet.
 #[utoipa::path(
     post, path = "/admin/models/{name}/versions", tag = "admin", params(("name" = String, Path)),
     request_body = Register, responses((status = 200, body = Revised))
@@ -96,9 +98,20 @@ pub async fn register(
         return Err(ApiError::new(Code::InvalidRequest, wire::NAMES));
     }
     let order = grounds.order(&caller, &["register", &name], &wanted, wanted.reason.clone());
-    let Register { version, files, metadata, .. } = wanted;
+    let Register { version, files, source, metadata, .. } = wanted;
+    let source: Option<ModelUri> = source.map(|source| source.parse()).transpose().map_err(|error: NoModel| {
+        // It was checked.
+        ApiError::at("/source", error.to_string())
+    })?;
     let model = name.clone();
-    change(&app, name, |keeper| async move { keeper.register(&model, &version, files, metadata, &order).await }).await
+    let register = |keeper: Arc<Keeper>| async move {
+        let added = match source {
+            Some(uri) => keeper.pull(&uri, metadata).await?,
+            None => NewVersion { origin: Origin::Upload, files, metadata },
+        };
+        keeper.register(&model, &version, added, &order).await
+    };
+    change(&app, name, register).await
 }
 
 /// Make a version the one that answers, once it was found to serve.

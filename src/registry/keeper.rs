@@ -5,7 +5,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,6 +12,8 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::database::{Change, ChangeError, Database, Done, Event, Outcome, Records};
+use super::mlflow::client::Client;
+use super::mlflow::pull::PullError;
 use super::record::{ModelRecord, Origin, Refusal, VersionRecord};
 use super::store::{Store, StoreError};
 use super::version::Version;
@@ -20,12 +21,12 @@ use super::{Registry, State};
 use crate::engine::loading::{Host, ModelSource};
 
 mod changes;
+mod following;
+mod looking;
+mod pulling;
 
-/// How often it is looked whether somebody else changed something.
-pub const LOOK: Duration = Duration::from_millis(500);
-
-/// How often the store is cleared of what nothing needs.
-const COLLECT: Duration = Duration::from_hours(1);
+pub use changes::NewVersion;
+pub use following::Following;
 
 /// Says whether so many bytes of files, loaded besides all else, fit into the memory.
 pub type Fits = Arc<dyn Fn(&Registry, u64) -> Result<(), String> + Send + Sync>;
@@ -44,6 +45,8 @@ pub struct Place {
     pub host: Host,
     /// Whether there is room for one more.
     pub fits: Fits,
+    /// Where versions may be pulled from.
+    pub mlflow: Option<Client>,
 }
 
 /// Keeps what is served in line with what is recorded.
@@ -53,8 +56,8 @@ pub struct Keeper {
     known: Mutex<Known>,
     /// One change of this process at a time.
     changing: tokio::sync::Mutex<()>,
-    /// The database does not answer.
-    away: AtomicBool,
+    /// Since when the database does not answer.
+    away: Mutex<Option<Instant>>,
     /// Nothing more is loaded.
     stop: CancellationToken,
 }
@@ -93,6 +96,12 @@ pub enum KeepError {
     /// It does not fit into the memory.
     #[error("version {0} is not loaded: {1}")]
     NoRoom(String, String),
+    /// It cannot be had from the MLflow server.
+    #[error(transparent)]
+    Pull(#[from] PullError),
+    /// There is no MLflow server to ask.
+    #[error("this server was not told of an MLflow server (--mlflow)")]
+    NoMlflow,
     /// The work came to no end.
     #[error("the work was given up")]
     GivenUp(#[from] JoinError),
@@ -114,7 +123,7 @@ impl Keeper {
             place,
             known: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
-            away: AtomicBool::new(false),
+            away: Mutex::default(),
             stop: CancellationToken::new(),
         };
         keeper.read().await?;
@@ -133,10 +142,10 @@ impl Keeper {
         (known.epoch, known.records.clone())
     }
 
-    /// True if the database did not answer when it was looked last.
+    /// How long the database has not answered; none if it did when it was looked last.
     #[must_use]
-    pub fn is_away(&self) -> bool {
-        self.away.load(Ordering::Relaxed)
+    pub fn stale_for(&self) -> Option<Duration> {
+        self.away.lock().map(|since| since.elapsed())
     }
 
     /// What is served.
@@ -162,54 +171,6 @@ impl Keeper {
     /// If the database does not answer.
     pub async fn history(&self, model: Option<&str>, most: i64) -> Result<Vec<Done>, ChangeError> {
         Ok(self.place.database.history(model, most).await?)
-    }
-
-    /// Looks now and then whether somebody else changed something, and follows, until it is told to stop.
-    pub async fn follow(&self) {
-        let mut collected: Option<Instant> = None;
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
-                () = self.stop.cancelled() => return,
-            }
-            let Ok(epoch) = self.place.database.epoch().await else {
-                if !self.away.swap(true, Ordering::Relaxed) {
-                    tracing::error!("the database does not answer: what was known last is served");
-                }
-                continue;
-            };
-            if self.away.swap(false, Ordering::Relaxed) {
-                tracing::warn!("the database answers again");
-            }
-            let is_known = epoch == self.known.lock().epoch;
-            if is_known && collected.is_some_and(|at| at.elapsed() < COLLECT) {
-                continue;
-            }
-            let _alone = self.changing.lock().await;
-            if is_known {
-                self.collect().await;
-                collected = Some(Instant::now());
-                continue;
-            }
-            match self.read().await {
-                Ok(()) => self.bring_in_line().await,
-                Err(error) => tracing::error!(%error, "what is recorded could not be read"),
-            }
-        }
-    }
-
-    /// Deletes files of the store that nothing that is recorded needs.
-    async fn collect(&self) {
-        let versions =
-            |record: &ModelRecord| record.versions.values().filter_map(VersionRecord::digest).collect::<Vec<_>>();
-        let named = self.known.lock().records.values().flat_map(versions).collect();
-        let store = self.place.store.clone();
-        match spawn_blocking(move || store.collect(&named)).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(gone)) => tracing::info!(gone, "files that nothing needs were deleted from the store"),
-            Ok(Err(error)) => tracing::warn!(%error, "the store could not be cleared of what nothing needs"),
-            Err(error) => tracing::error!(%error, "clearing the store was given up"),
-        }
     }
 
     pub(super) async fn read(&self) -> Result<(), ChangeError> {
@@ -306,6 +267,7 @@ impl Keeper {
         };
         let outcome = self.place.database.change(change, apply, answer).await?;
         if let Outcome::Changed(record) = &outcome {
+            self.place.host.metrics.changed(name, action);
             tracing::info!(model = name, action, version, by = order.who, "the registry was changed");
             {
                 let mut known = self.known.lock();
@@ -357,8 +319,17 @@ impl Keeper {
             return Err(Refusal::UnknownVersion(version.to_owned()).into());
         };
         let directory = match (&found.origin, found.digest()) {
-            (Origin::Upload, Some(digest)) => self.place.store.version(&digest),
-            _ => self.place.models.join(name).join(version),
+            (Origin::Directory, _) | (_, None) => self.place.models.join(name).join(version),
+            (origin, Some(digest)) => {
+                let directory = self.place.store.version(&digest);
+                if let Origin::Mlflow(uri) = origin
+                    && !directory.is_dir()
+                {
+                    // Another replica has registered it.
+                    self.pull_again(uri, &digest).await?;
+                }
+                directory
+            }
         };
         let source = source(name, version, directory, found);
         let (registry, host) = (Arc::clone(&self.place.registry), self.place.host.clone());

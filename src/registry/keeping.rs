@@ -7,7 +7,7 @@ use std::sync::mpsc::sync_channel;
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::keeper::{KeepError, Keeper};
+use super::keeper::{Following, KeepError, Keeper};
 
 /// A keeper and its thread.
 pub struct Keeping {
@@ -48,11 +48,14 @@ impl Keeping {
         &self.keeper
     }
 
-    /// Has the keeper follow what others change, until it is told to stop.
-    pub fn follow(&self) {
-        if let Some(runtime) = &self.runtime {
+    /// Has the keeper follow what others change, and these aliases, until it is told to stop.
+    pub fn follow(&self, aliases: Vec<Following>) {
+        let Some(runtime) = &self.runtime else { return };
+        let keeper = Arc::clone(&self.keeper);
+        runtime.spawn(async move { keeper.follow().await });
+        for following in aliases {
             let keeper = Arc::clone(&self.keeper);
-            runtime.spawn(async move { keeper.follow().await });
+            runtime.spawn(async move { keeper.follow_alias(&following).await });
         }
     }
 

@@ -3,13 +3,16 @@
 //! - [`directory`]: finds them in a directory
 //! - [`version`]: their order
 //! - [`record`]: what is recorded of them, and how that may change
-//! - [`database`]: where it is recorded; [`store`]: where their files are
+//! - [`database`]: where it is recorded, [`backup`]: copies of it; [`store`]: where their files are
+//! - [`mlflow`]: models that an MLflow server keeps
 //! - [`keeper`]: changes both, and keeps what is served in line with them; [`keeping`]: its thread
 
+pub mod backup;
 pub mod database;
 pub mod directory;
 pub mod keeper;
 pub mod keeping;
+pub mod mlflow;
 pub mod record;
 pub mod store;
 pub mod version;
@@ -117,30 +120,28 @@ impl Registry {
             let served = models.entry(source.name.clone()).or_default();
             served.versions.insert(Version::new(&source.version), State::Loading);
         }
-        Self::serving(models, default_model)
+        Self::serving(models, default_model, &[])
     }
 
-    /// A registry of models that are still to be loaded.
+    /// A registry of models that are still to be loaded, and of some of which only the names are known for now.
     ///
     /// # Errors
     /// If there is no model, or none of the name that shall be the default.
-    pub fn recorded(records: &Records, default_model: Option<&str>) -> Result<Self, String> {
+    pub fn recorded(records: &Records, default_model: Option<&str>, coming: &[&str]) -> Result<Self, String> {
         let served = |record: &ModelRecord| Served {
             versions: record.kept().into_iter().map(|version| (Version::new(version), State::Loading)).collect(),
             active: record.active.as_deref().map(Version::new),
             before: record.before.last().map(|version| Version::new(version)),
         };
         let models = records.iter().map(|(name, record)| (name.clone(), served(record)));
-        Self::serving(models.filter(|(_, served)| !served.versions.is_empty()).collect(), default_model)
+        Self::serving(models.filter(|(_, served)| !served.versions.is_empty()).collect(), default_model, coming)
     }
 
-    fn serving(models: BTreeMap<String, Served>, default_model: Option<&str>) -> Result<Self, String> {
-        let first = models
-            .keys()
-            .next()
-            .ok_or("it holds no model: a model is a directory NAME/VERSION with a model.onnx in it")?;
-        let default_model = default_model.unwrap_or(first).to_owned();
-        if !models.contains_key(&default_model) {
+    fn serving(models: BTreeMap<String, Served>, default_model: Option<&str>, coming: &[&str]) -> Result<Self, String> {
+        let first = models.keys().next().map(String::as_str).or(coming.first().copied());
+        let none = "it holds no model: a model is a directory NAME/VERSION with a model.onnx in it";
+        let default_model = default_model.or(first).ok_or(none)?.to_owned();
+        if !models.contains_key(&default_model) && !coming.contains(&default_model.as_str()) {
             return Err(format!("it holds no model {default_model:?}, which --default-model names"));
         }
         Ok(Self { snapshot: RwLock::new(Arc::new(Snapshot { models, default_model })) })
@@ -217,7 +218,9 @@ impl Snapshot {
     /// # Errors
     /// [`ResolveError`] if there is none, or none yet.
     pub fn resolve(&self, model: Option<&str>, version: Option<&str>) -> Result<&Arc<Model>, ResolveError> {
-        let served = self.models.get(model.unwrap_or(&self.default_model)).ok_or(ResolveError::UnknownModel)?;
+        // The default is there, or will be.
+        let unknown = if model.is_none() { ResolveError::Loading } else { ResolveError::UnknownModel };
+        let served = self.models.get(model.unwrap_or(&self.default_model)).ok_or(unknown)?;
         let state = match version {
             Some(version) => served.versions.get(&Version::new(version)).ok_or(ResolveError::UnknownVersion)?,
             None => served.active().map(|(_, state)| state).ok_or(ResolveError::UnknownVersion)?,

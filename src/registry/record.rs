@@ -25,6 +25,8 @@ pub struct ModelRecord {
     pub before: Vec<String>,
     /// All that there are.
     pub versions: BTreeMap<Version, VersionRecord>,
+    /// What an alias that is followed stood for when it was looked last, whatever became of it.
+    pub followed: Option<String>,
 }
 
 /// A version of a model.
@@ -52,6 +54,8 @@ pub enum Origin {
     Directory,
     /// They were uploaded.
     Upload,
+    /// An MLflow server keeps them: a URI that always means the same files.
+    Mlflow(String),
 }
 
 /// A file in the store.
@@ -178,6 +182,11 @@ impl ModelRecord {
         let changed = all != record.metrics;
         record.metrics = all;
         Ok(changed)
+    }
+
+    /// Remembers what an alias that is followed stands for. False if it is known.
+    pub fn follow(&mut self, target: &str) -> bool {
+        self.followed.replace(target.to_owned()).as_deref() != Some(target)
     }
 
     /// Keeps a version loaded, or no longer. False if it is so.

@@ -8,12 +8,13 @@
 //! What has its name was written and checked to its end: it is made under another one, which begins with a dot, brought to
 //! the disk, and renamed. No path is made of a name that a client chose, but for paths within a version.
 
+mod disk;
 mod paths;
 mod receiving;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -22,6 +23,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::record::{FileRecord, digest};
+use disk::{copy, remove, same_content, sync};
 pub use paths::{MAX_FILES, check, is_sha256};
 pub use receiving::Receiving;
 
@@ -29,7 +31,6 @@ pub use receiving::Receiving;
 pub const MAX_FILE: u64 = 2 << 30;
 /// How long what nobody names is kept.
 const UNNAMED: Duration = Duration::from_hours(24);
-const BUFFER: usize = 1 << 20;
 
 /// The store.
 #[derive(Debug, Clone)]
@@ -163,17 +164,32 @@ impl Store {
     /// If the disk does not allow it.
     pub fn commit(&self, assembled: &Assembled) -> io::Result<()> {
         let named = self.version(&assembled.digest);
-        if named.is_dir() {
+        if same_content(&assembled.path, &named)? {
             // The same files are the same version. Nobody takes it for something that has been forgotten.
             File::open(&named)?.set_modified(SystemTime::now())?;
-        } else {
-            fs::set_permissions(&assembled.path, Permissions::from_mode(0o700))?;
-            fs::rename(&assembled.path, &named)?;
-            fs::set_permissions(&named, Permissions::from_mode(0o500))?;
-            sync(&named)?;
-            sync(&self.versions)?;
+            return Ok(());
         }
-        Ok(())
+        // What is there was damaged, or half deleted.
+        let damaged = if named.is_dir() { Some(self.hide(&named)?) } else { None };
+        fs::set_permissions(&assembled.path, Permissions::from_mode(0o700))?;
+        fs::rename(&assembled.path, &named)?;
+        fs::set_permissions(&named, Permissions::from_mode(0o500))?;
+        sync(&named)?;
+        sync(&self.versions)?;
+        damaged.map_or(Ok(()), |damaged| remove(&damaged))
+    }
+
+    /// Takes its name from something that is to be deleted: whatever happens meanwhile, nobody takes what is left of it for
+    /// the whole.
+    fn hide(&self, named: &Path) -> io::Result<PathBuf> {
+        let directory = named.parent().unwrap_or(&self.versions);
+        let hidden = directory.join(format!(".{}", Uuid::now_v7()));
+        if named.is_dir() {
+            fs::set_permissions(named, Permissions::from_mode(0o700))?;
+        }
+        fs::rename(named, &hidden)?;
+        sync(directory)?;
+        Ok(hidden)
     }
 
     /// Deletes versions that are none of these, and uploads, that have not been touched for a day; how many.
@@ -188,7 +204,7 @@ impl Store {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let age = SystemTime::now().duration_since(entry.metadata()?.modified()?).unwrap_or_default();
                 if age > UNNAMED && !kept.is_some_and(|kept| kept.contains(&name)) {
-                    remove(&entry.path())?;
+                    remove(&self.hide(&entry.path())?)?;
                     gone += 1;
                 }
             }
@@ -238,50 +254,6 @@ impl Drop for Assembled {
             remove(&self.path).ok();
         }
     }
-}
-
-/// Copies a file that must be what it is said to be, and brings it to the disk.
-fn copy(from: &Path, to: &Path, file: &FileRecord) -> Result<(), StoreError> {
-    let mut source = File::open(from).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => StoreError::Missing(file.sha256.clone()),
-        _ => StoreError::Disk(error),
-    })?;
-    let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
-    let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; BUFFER]);
-    loop {
-        let read = source.read(&mut buffer)?;
-        let Some(piece) = buffer.get(..read).filter(|piece| !piece.is_empty()) else { break };
-        target.write_all(piece)?;
-        hash.update(piece);
-        bytes += read as u64;
-    }
-    let path = &file.path;
-    if hex::encode(hash.finalize()) != file.sha256 {
-        return Err(StoreError::Differs(format!("{path}: the uploaded file was damaged in the store")));
-    }
-    if bytes != file.bytes {
-        return Err(StoreError::Differs(format!("{path}: it has {bytes} bytes, not {}", file.bytes)));
-    }
-    target.set_permissions(Permissions::from_mode(0o400))?;
-    target.sync_all()?;
-    Ok(())
-}
-
-/// Brings the names in a directory to the disk.
-fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-/// Deletes a file, or a directory that may not be written to.
-fn remove(path: &Path) -> io::Result<()> {
-    if !path.is_dir() {
-        return fs::remove_file(path);
-    }
-    fs::set_permissions(path, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(path)? {
-        remove(&entry?.path())?;
-    }
-    fs::remove_dir(path)
 }
 
 #[cfg(test)]
@@ -343,6 +315,40 @@ mod tests {
         assert_eq!(store.collect(&BTreeSet::from([digest(&files)])).unwrap(), 0);
         assert_eq!(store.collect(&BTreeSet::new()).unwrap(), 1);
         assert!(names(&store.versions).is_empty());
+    }
+
+    #[test]
+    fn a_version_that_was_half_deleted_or_damaged_is_put_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), true).unwrap();
+        let files = [file("model.onnx", b"graph"), file("onnx/weights.bin", b"weights")];
+        upload(&store, b"graph");
+        upload(&store, b"weights");
+        let commit = || store.commit(&store.assemble(&files).unwrap()).unwrap();
+        commit();
+        let version = store.version(&digest(&files));
+        let whole =
+            || fs::read(version.join("model.onnx")).unwrap() == b"graph" && version.join("onnx/weights.bin").is_file();
+        let (inside, weights) = (version.join("onnx"), version.join("onnx/weights.bin"));
+        let damages: [&dyn Fn(); 3] = [&|| remove(&weights).unwrap(), &|| remove(&inside).unwrap(), &|| {
+            fs::remove_file(version.join("model.onnx")).unwrap();
+            fs::write(version.join("model.onnx"), "grapf").unwrap();
+        }];
+        for damage in damages {
+            for path in [&version, &inside] {
+                fs::set_permissions(path, Permissions::from_mode(0o700)).unwrap();
+            }
+            damage();
+            commit();
+            assert!(whole() && names(&store.versions).len() == 1);
+        }
+        // Whoever deletes it and is stopped in the middle leaves no half under its name.
+        let hidden = store.hide(&version).unwrap();
+        assert!(!version.exists() && hidden.is_dir());
+        commit();
+        assert!(whole());
+        Store::open(directory.path(), true).unwrap();
+        assert_eq!(names(&store.versions).len(), 1);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The models that outlast the process: opened, loaded, and let go.
 
+use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
@@ -9,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::RunError;
 use crate::ceiling::{self, Bound};
-use crate::config::Settings;
+use crate::config::{Follow, Mlflow, Settings};
 use crate::engine::loading::{Host, ModelSource};
 use crate::registry::database::{Database, sqlite_url};
-use crate::registry::keeper::{Fits, Keeper, Place};
+use crate::registry::keeper::{Fits, Following, Keeper, Place};
 use crate::registry::keeping::{self, Keeping};
+use crate::registry::mlflow::client::Client;
 use crate::registry::store::Store;
-use crate::registry::{Registry, directory};
+use crate::registry::{Registry, backup, directory};
 
 /// A loaded model is its files, and as much again of weights in the order that the processor likes.
 const LOADED_SIZE: u64 = 2;
@@ -28,19 +30,23 @@ pub(super) fn open(settings: &Settings, host: Host, sources: Vec<ModelSource>) -
     DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|error| wrong(in_data(&error)))?;
     let lock = if shared { None } else { Some(keeping::lock(data).map_err(|error| wrong(in_data(&error)))?) };
     let store = Store::open(&data.join("store"), !shared).map_err(|error| wrong(in_data(&error)))?;
-    let file = data.join("predictd.db");
+    let file = data.join(backup::FILE);
     let (named, url) = match &settings.database {
         Some(url) => ("--database".to_owned(), url.clone()),
         None => (file.display().to_string(), sqlite_url(&file).map_err(|error| wrong(in_data(&error)))?),
     };
     let (models, default, fits) = (settings.models.clone(), settings.default_model.clone(), fits(settings));
+    let mlflow = settings.mlflow.server.as_ref().map(Client::new).transpose();
+    let mlflow = mlflow.map_err(|error| wrong(format!("--mlflow: {error}")))?;
+    let coming: Vec<String> = settings.mlflow.follows.iter().map(|follow| follow.local.clone()).collect();
     let open = move || async move {
         let at = |error: &dyn std::fmt::Display| format!("{named}: {error}");
         let database = Database::open(&url).await.map_err(|error| at(&error))?;
         let records = directory::record(&database, &sources).await.map_err(|error| at(&error))?;
-        let registry = Registry::recorded(&records, default.as_deref());
+        let coming: Vec<&str> = coming.iter().map(String::as_str).collect();
+        let registry = Registry::recorded(&records, default.as_deref(), &coming);
         let registry = registry.map_err(|error| format!("--models {}: {error}", models.display()))?;
-        let place = Place { registry: Arc::new(registry), database, store, models, host, fits };
+        let place = Place { registry: Arc::new(registry), database, store, models, host, fits, mlflow };
         Keeper::open(place).await.map_err(|error| at(&error))
     };
     Keeping::start(lock, open).map_err(wrong)
@@ -64,8 +70,23 @@ fn fits(settings: &Settings) -> Fits {
     })
 }
 
+/// The aliases that are to be followed.
+pub(super) fn followed(mlflow: &Mlflow) -> Result<Vec<Following>, RunError> {
+    let following = |follow: &Follow| Following::new(&follow.local, &follow.uri, mlflow.interval);
+    let all: Vec<_> = mlflow.follows.iter().map(following).collect::<Result<_, _>>().map_err(told)?;
+    let mut seen = BTreeSet::new();
+    match all.iter().find(|following| !seen.insert(following.local.as_str())) {
+        Some(twice) => Err(told(format!("{} cannot follow two aliases", twice.local))),
+        None => Ok(all),
+    }
+}
+
+fn told(reason: impl std::fmt::Display) -> RunError {
+    RunError::Configuration(format!("--follow: {reason}"))
+}
+
 /// Loads what is recorded, and follows what others change from then on.
-pub(super) async fn load(keeping: &Keeping, stop: &CancellationToken) {
+pub(super) async fn load(keeping: &Keeping, followed: Vec<Following>, stop: &CancellationToken) {
     let work = keeping.run(|keeper| async move {
         keeper.bring_in_line().await;
         keeper.settle_first().await;
@@ -82,7 +103,7 @@ pub(super) async fn load(keeping: &Keeping, stop: &CancellationToken) {
     if let Err(error) = loaded {
         tracing::error!(%error, "the models were not loaded");
     }
-    keeping.follow();
+    keeping.follow(followed);
 }
 
 /// Ends what is still going on, until `rest` at the latest.

@@ -10,13 +10,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::entities::Aggregation;
 use super::golden::Golden;
+use super::mlmodel::{Logged, LoggedExample, MlModel};
 use super::tensors::PaddingSide;
 use crate::config::{Markup, OnOverflow};
 pub use error::ManifestError;
-use files::{Files, check_registered};
+use files::{Files, check_registered, is_plain};
 
 /// Largest graph or weight file: protobuf itself ends at 2 GiB.
 const MAX_GRAPH_BYTES: u64 = 2 << 30;
@@ -50,6 +52,8 @@ pub struct Manifest {
     pub options: ModelOptions,
     /// `golden.json`.
     pub golden: Option<Golden>,
+    /// `MLmodel`, and the example that it names.
+    pub logged: Option<Logged>,
     /// The SHA-256 that files were registered with, by their paths in the directory; none for a directory that was not.
     pub registered: BTreeMap<String, String>,
 }
@@ -182,6 +186,7 @@ impl Manifest {
             tokenizer: files.optional("tokenizer.json", MAX_TOKENIZER_BYTES)?,
             tokenizer_config: files.json("tokenizer_config.json")?.unwrap_or_default(),
             golden: files.json("golden.json")?,
+            logged: read_logged(&files)?,
             config,
             labels,
             options,
@@ -259,6 +264,24 @@ pub fn check_labels(labels: &[String]) -> Result<(), ManifestError> {
         Some(_) => error("the same label stands there twice".to_owned()),
         None => Ok(()),
     }
+}
+
+/// What MLflow says of the model, if it comes from there.
+fn read_logged(files: &Files<'_>) -> Result<Option<Logged>, ManifestError> {
+    const NAME: &str = "MLmodel";
+    let Some(bytes) = files.optional(NAME, MAX_JSON_BYTES)? else { return Ok(None) };
+    let error = |reason: String| ManifestError::new(NAME, reason);
+    let model = MlModel::parse(&bytes).map_err(error)?;
+    let signature = model.signature().map_err(error)?;
+    let example = match model.example() {
+        None => None,
+        Some(name) if !is_plain(name) => return Err(error(format!("its example {name:?} is not a file beside it"))),
+        Some(name) => files.json(name)?.map(|example| (name.to_owned(), example)),
+    };
+    let parse = |(name, example): (String, Value)| {
+        LoggedExample::parse(&example).map_err(|reason| ManifestError::new(name, reason))
+    };
+    Ok(Some(Logged { signature, example: example.map(parse).transpose()? }))
 }
 
 fn parse_toml(bytes: &[u8]) -> Result<ModelOptions, ManifestError> {

@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits, locks, reads a clock or knows HTTP and ONNX Runtime.
 //!
-//! - [`manifest`]: what a model directory says about itself
+//! - [`manifest`]: what a model directory says about itself; [`mlmodel`]: what MLflow says of it
 //! - [`signature`]: what its graph wants and gives
 //! - [`input`]: one text, or two that belong together
 //! - [`policy`]: markup, control and foreign characters
@@ -18,6 +18,7 @@ pub mod golden;
 pub mod heads;
 pub mod input;
 pub mod manifest;
+pub mod mlmodel;
 pub mod pipeline;
 pub mod policy;
 pub mod prefix;

@@ -144,7 +144,10 @@ async fn probes_say_how_the_server_is() {
     let (health, live, ready) = (server.get("/health").await, server.get("/livez").await, server.get("/readyz").await);
     let model = json!({ "name": CHEAP_MODEL, "version": "1", "device": "cpu", "state": "ready" });
     let version = env!("CARGO_PKG_VERSION");
-    assert_eq!(health.json(), json!({ "status": "healthy", "version": version, "models": [model] }));
+    assert_eq!(
+        health.json(),
+        json!({ "status": "healthy", "version": version, "registry": "current", "models": [model] })
+    );
     assert_eq!((live.status, live.body.as_str(), ready.status, ready.body.as_str()), (200, "live\n", 200, "ready\n"));
     server.app.draining.store(true, std::sync::atomic::Ordering::Relaxed);
     let (health, live, ready) = (server.get("/health").await, server.get("/livez").await, server.get("/readyz").await);

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use predictd::metrics::{CutOff, Metrics, Outcome, PanicPlace, Refused, VersionNow};
+use predictd::metrics::{CutOff, Followed, Metrics, Outcome, PanicPlace, Refused, VersionNow};
 use serde_json::{Value, json};
 
 use crate::scheduling::{Scene, until};
@@ -30,6 +30,8 @@ fn names() -> String {
     metrics.machine.lagged(Duration::ZERO);
     metrics.machine.look_at(std::path::Path::new("."));
     metrics.http.certificate_expires(1);
+    metrics.changed("m", "activate");
+    metrics.followed("m", Followed::Switched);
     let model = metrics.model("m", "1");
     model.predicted(3);
     model.answered_label(0, "a");

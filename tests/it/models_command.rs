@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, ends, predictd};
+use crate::daemon::{Daemon, ends};
 use crate::fixture::Model;
+use crate::operator::{done, refused};
 use crate::raw::{Answer, Wire, request};
 
 const NAME: &str = "m";
@@ -38,25 +39,6 @@ impl Place {
     fn other(&self, version: &str) -> String {
         self.others.path().join(NAME).join(version).to_str().unwrap().to_owned()
     }
-}
-
-fn models(daemon: &Daemon, arguments: &[&str]) -> std::process::Command {
-    let url = format!("http://{}", daemon.admin);
-    predictd(&[&["models", "--json", "--admin-url", &url], arguments].concat())
-}
-
-/// What the command says, as JSON.
-fn done(daemon: &Daemon, arguments: &[&str]) -> Value {
-    let output = models(daemon, arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// Why the server does not do it.
-fn refused(daemon: &Daemon, arguments: &[&str]) -> String {
-    let (code, said) = ends(&mut models(daemon, arguments));
-    assert_eq!(code, 1, "{arguments:?}: {said}");
-    said
 }
 
 /// The version that answers.

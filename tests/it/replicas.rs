@@ -3,21 +3,15 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::daemon::{Daemon, predictd};
+use crate::daemon::Daemon;
 use crate::fixture::Model;
+use crate::operator::done;
 use crate::raw::{Wire, get, metric, request, until};
 use crate::server::variable;
 
 const NAME: &str = "m";
-
-fn done(daemon: &Daemon, arguments: &[&str]) -> Value {
-    let url = format!("http://{}", daemon.admin);
-    let output = predictd(&[&["models", "--json", "--admin-url", &url], arguments].concat()).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
 
 /// A directory of models with version 1, and one of a version 2 that is another in the store.
 fn versions() -> [tempfile::TempDir; 2] {

@@ -23,8 +23,11 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import hanging
 import picture
 
+# The model whose worker can be made to hang.
+HANGING = "hanging"
 ROOT = Path(__file__).resolve().parents[2]
 # Exit status where there is no Prometheus.
 NO_PROMETHEUS = 3
@@ -63,9 +66,13 @@ class Scene:
 
     def __init__(self, predictd: Path, work: Path) -> None:
         self.log = work / "log"
-        command = [predictd, "serve", "--models", ROOT / "models", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+        models = work / "models"
+        hanging.write(models / HANGING / "1")
+        for name in ("banking77-minilm", "banking77-tfidf"):
+            (models / name).symlink_to(ROOT / "models" / name)
+        command = [predictd, "serve", "--models", models, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
                    "--data-dir", work / "data", "--cache-bytes", "0", "--workers", "1", "--timeout", "60s", "--max-wait", "60s",
-                   "--on-overflow", "truncate", "--log-format", "json"]
+                   "--on-overflow", "truncate", "--log-format", "json", "--default-model", "banking77-minilm"]
         with self.log.open("wb") as log:
             self.server = subprocess.Popen(list(map(str, command)), stderr=log, cwd=ROOT)
         self.address, self.admin = self.addresses()
@@ -88,7 +95,7 @@ class Scene:
         for _ in range(600):
             said = self.log.read_text(encoding="utf-8")
             found = re.search(r'"message":"listening","address":"([^"]*)","admin":"([^"]*)"', said)
-            if found and said.count('"the model is ready"') == 2:
+            if found and said.count('"the model is ready"') == 3:
                 return found[1], found[2]
             time.sleep(0.1)
         sys.exit(said)
@@ -100,13 +107,14 @@ class Scene:
             sys.exit(f"{expression}: {answer}")
         return answer["data"]["result"]
 
-    def firing(self) -> set[str]:
-        """The names of the alerts that fire."""
+    def firing(self, model: str | None = None) -> set[str]:
+        """The names of the alerts that fire, for one model or for anything."""
         try:
             alerts = asked(f"{self.prometheus_url}/api/v1/alerts")["data"]["alerts"]
         except (OSError, ValueError):
             return {"Prometheus does not answer"}
-        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+        fire = [alert["labels"] for alert in alerts if alert["state"] == "firing"]
+        return {labels["alertname"] for labels in fire if model in (None, labels.get("model"))}
 
     def stop(self) -> None:
         """Ends both."""
@@ -165,15 +173,19 @@ def main() -> None:
             check_dashboard(scene)
             if scene.firing():
                 sys.exit(f"alerts fire for a healthy server: {scene.firing()}")
+            # A worker that hangs, the one for short texts beside it too, and others who wait for them.
+            stuck = [threading.Thread(target=quietly_ask, args=(scene, HANGING, ["hang"]), daemon=True) for _ in range(4)]
             # Far more work than the only worker does while the alert waits.
             texts = [f"{LONG} {number}" for number in range(400)]
-            fill = [threading.Thread(target=quietly_ask, args=(scene, texts), daemon=True) for _ in range(2)]
-            for thread in fill:
+            fill = [threading.Thread(target=quietly_ask, args=(scene, "banking77-minilm", texts), daemon=True) for _ in range(2)]
+            for thread in stuck + fill:
                 thread.start()
-            until("a queue that does not move: PredictdQueueOld fires", lambda: "PredictdQueueOld" in scene.firing())
-            for thread in fill:
+            for model, what in ((HANGING, "a worker that hangs"), ("banking77-minilm", "a queue that does not move")):
+                until(f"{what}: PredictdQueueOld fires", lambda model=model: "PredictdQueueOld" in scene.firing(model))
+            for thread in stuck + fill:
                 thread.join()
-            until("the queue is empty: it clears", lambda: "PredictdQueueOld" not in scene.firing())
+            until("the queues are empty: it clears", lambda: "PredictdQueueOld" not in scene.firing())
+            until("who was stuck got 504: PredictdErrors is silent or clears", lambda: "PredictdErrors" not in scene.firing())
             scene.server.send_signal(signal.SIGSTOP)
             until("the process hangs: PredictdDown fires", lambda: "PredictdDown" in scene.firing())
             scene.server.send_signal(signal.SIGCONT)
@@ -187,10 +199,10 @@ def main() -> None:
             scene.stop()
 
 
-def quietly_ask(scene: Scene, texts: list[str]) -> None:
+def quietly_ask(scene: Scene, model: str, texts: list[str]) -> None:
     """A batch whose answer, if it comes in time at all, is nobody's concern."""
     try:
-        asked(f"http://{scene.address}/batch_predict", {"texts": texts, "model": "banking77-minilm"})
+        asked(f"http://{scene.address}/batch_predict", {"texts": texts, "model": model})
     except (OSError, urllib.error.HTTPError) as error:
         print(f"a batch ended with {error}")
 

@@ -11,6 +11,8 @@ use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::registry::database::ChangeError;
 use crate::registry::keeper::{KeepError, Order};
+use crate::registry::mlflow::client::AskError;
+use crate::registry::mlflow::pull::PullError;
 use crate::registry::record::Refusal;
 use crate::registry::store::StoreError;
 
@@ -93,13 +95,22 @@ impl From<KeepError> for ApiError {
                     Self::new(Code::RegistryUnavailable, "The database does not answer. What is served stays as it is.")
                 }
             },
-            KeepError::Store(StoreError::Disk(reason)) => {
+            KeepError::Store(StoreError::Disk(reason))
+            | KeepError::Pull(PullError::Store(StoreError::Disk(reason))) => {
                 tracing::error!(%reason, "the store cannot be written");
                 Self::new(Code::RegistryUnavailable, "The store cannot be written. What is served stays as it is.")
             }
             KeepError::Store(StoreError::TooLarge(_)) => told(Code::BodyTooLarge),
+            KeepError::Pull(PullError::Store(_)) => told(Code::VersionUnusable),
             KeepError::Store(_) => told(Code::InvalidRequest),
-            KeepError::Broken(..) => told(Code::VersionUnusable),
+            KeepError::Broken(..) | KeepError::Pull(PullError::Unusable(_) | PullError::Ask(AskError::Refused(_))) => {
+                told(Code::VersionUnusable)
+            }
+            KeepError::Pull(PullError::Ask(AskError::Away(_) | AskError::Strange(_))) => {
+                tracing::warn!(%error, "a model could not be pulled");
+                told(Code::SourceUnavailable)
+            }
+            KeepError::NoMlflow => Self::at("/source", error.to_string()),
             KeepError::NoRoom(..) => told(Code::NoRoom),
             KeepError::GivenUp(reason) => {
                 tracing::error!(%reason, "a change of the registry was given up");

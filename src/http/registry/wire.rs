@@ -10,6 +10,7 @@ use crate::config::Limits;
 use crate::http::body::RequestBody;
 use crate::http::error::{ApiError, Code};
 use crate::http::json;
+use crate::registry::mlflow::uri::ModelUri;
 use crate::registry::record::{FileRecord, ModelRecord, Origin, VersionRecord};
 use crate::registry::version::Version as Name;
 use crate::registry::{Served, database, is_name};
@@ -42,6 +43,9 @@ pub struct Model {
     pub active: Option<String>,
     /// The version that a rollback makes active.
     pub previous: Option<String>,
+    /// The alias that is followed, and what it stood for when it was looked last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub followed: Option<String>,
     /// Oldest first.
     pub versions: Vec<Version>,
 }
@@ -53,7 +57,7 @@ pub struct Version {
     pub version: String,
     /// `ready`, `loading`, `failed`, or `stored`: it is not loaded.
     pub state: &'static str,
-    /// `directory` or `upload`.
+    /// `directory`, `upload` or `mlflow`.
     pub origin: &'static str,
     /// SHA-256 of the list of its files.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,8 +113,12 @@ pub struct Register {
     /// Its name.
     pub version: String,
     /// Its files, each of which was uploaded to `/admin/store/SHA256`.
+    #[serde(default)]
     #[schema(value_type = Vec<Object>)]
     pub files: Vec<FileRecord>,
+    /// Or what the MLflow server keeps it as: `models:/NAME/3`, `models:/NAME@ALIAS`, `models:/m-ID`, `runs:/RUN/PATH`.
+    #[serde(default)]
+    pub source: Option<String>,
     /// What there is to say of it.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
@@ -165,6 +173,7 @@ impl Model {
             origin: match record.origin {
                 Origin::Directory => "directory",
                 Origin::Upload => "upload",
+                Origin::Mlflow(_) => "mlflow",
             },
             digest: record.digest(),
             bytes: record.bytes(),
@@ -178,6 +187,7 @@ impl Model {
             revision: record.revision,
             active: record.active.clone(),
             previous: record.previous().ok().map(str::to_owned),
+            followed: record.followed.clone(),
             versions: record.versions.iter().map(version).collect(),
         }
     }
@@ -240,7 +250,15 @@ impl RequestBody for Register {
         if !is_name(&self.version) {
             return Err(ApiError::at("/version", NAMES));
         }
-        check_files(&self.files)?;
+        match &self.source {
+            None => check_files(&self.files)?,
+            Some(_) if !self.files.is_empty() => {
+                return Err(ApiError::at("/source", "there are files and a source: one of them is possible"));
+            }
+            Some(source) => {
+                source.parse::<ModelUri>().map_err(|error| ApiError::at("/source", error.to_string()))?;
+            }
+        }
         if self.metadata.len() > MAX_METADATA {
             return Err(ApiError::at("/metadata", format!("at most {MAX_METADATA} entries are possible")));
         }

@@ -11,7 +11,8 @@ CREATE TABLE models (
     name TEXT PRIMARY KEY,
     revision BIGINT NOT NULL,
     active TEXT,
-    earlier TEXT NOT NULL
+    earlier TEXT NOT NULL,
+    followed TEXT
 );
 
 CREATE TABLE versions (

@@ -12,7 +12,7 @@ use crate::registry::version::Version;
 /// All models.
 pub(super) async fn all(pool: &AnyPool) -> Result<Records, sqlx::Error> {
     let mut records = Records::new();
-    for row in sqlx::query("SELECT name, revision, active, earlier FROM models").fetch_all(pool).await? {
+    for row in sqlx::query("SELECT name, revision, active, earlier, followed FROM models").fetch_all(pool).await? {
         records.insert(row.try_get(0)?, model_of(&row)?);
     }
     let versions = "SELECT model, version, origin, files, metadata, metrics, pinned, registered_at FROM versions";
@@ -30,7 +30,7 @@ pub(super) async fn model(
     transaction: &mut Transaction<'_, Any>,
     name: &str,
 ) -> Result<Option<ModelRecord>, sqlx::Error> {
-    let found = sqlx::query("SELECT name, revision, active, earlier FROM models WHERE name = $1");
+    let found = sqlx::query("SELECT name, revision, active, earlier, followed FROM models WHERE name = $1");
     let Some(row) = found.bind(name).fetch_optional(&mut **transaction).await? else { return Ok(None) };
     let mut model = model_of(&row)?;
     let versions =
@@ -48,6 +48,7 @@ fn model_of(row: &AnyRow) -> Result<ModelRecord, sqlx::Error> {
         active: row.try_get(2)?,
         before: from_json(row, 3)?,
         versions: std::collections::BTreeMap::new(),
+        followed: row.try_get(4)?,
     })
 }
 
@@ -71,12 +72,13 @@ pub(super) async fn write(
     model: &ModelRecord,
 ) -> Result<(), sqlx::Error> {
     let head = if found.is_some() {
-        "UPDATE models SET revision = $2, active = $3, earlier = $4 WHERE name = $1"
+        "UPDATE models SET revision = $2, active = $3, earlier = $4, followed = $5 WHERE name = $1"
     } else {
-        "INSERT INTO models (name, revision, active, earlier) VALUES ($1, $2, $3, $4)"
+        "INSERT INTO models (name, revision, active, earlier, followed) VALUES ($1, $2, $3, $4, $5)"
     };
     let head = sqlx::query(head).bind(name).bind(model.revision).bind(model.active.as_deref());
-    head.bind(json(&model.before)?).execute(&mut **transaction).await?;
+    let head = head.bind(json(&model.before)?).bind(model.followed.as_deref());
+    head.execute(&mut **transaction).await?;
     let known = found.map(|found| &found.versions);
     for version in known.into_iter().flatten().map(|(version, _)| version) {
         if !model.versions.contains_key(version) {

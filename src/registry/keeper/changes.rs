@@ -10,8 +10,19 @@ use crate::registry::database::{Outcome, now};
 use crate::registry::record::{FileRecord, ModelRecord, Origin, Refusal, VersionRecord};
 use crate::registry::store::StoreError;
 
+/// A version that is to be added.
+#[derive(Debug, Clone)]
+pub struct NewVersion {
+    /// Where its files came from.
+    pub origin: Origin,
+    /// Its files, which are in the store.
+    pub files: Vec<FileRecord>,
+    /// What there is to say of it.
+    pub metadata: BTreeMap<String, String>,
+}
+
 impl Keeper {
-    /// Adds a version whose files were uploaded, once it was found to serve.
+    /// Adds a version whose files are in the store, once it was found to serve.
     ///
     /// # Errors
     /// [`KeepError`]; nothing is kept then.
@@ -19,19 +30,24 @@ impl Keeper {
         &self,
         name: &str,
         version: &str,
-        files: Vec<FileRecord>,
-        metadata: BTreeMap<String, String>,
+        added: NewVersion,
         order: &Order,
     ) -> Result<Outcome, KeepError> {
         let _alone = self.changing.lock().await;
-        let record = VersionRecord {
-            origin: Origin::Upload,
-            files,
-            metadata,
-            metrics: BTreeMap::new(),
-            pinned: false,
-            registered_at: now(),
-        };
+        self.add(name, version, added, order).await
+    }
+
+    /// The same for whoever has the right to change things already.
+    pub(super) async fn add(
+        &self,
+        name: &str,
+        version: &str,
+        added: NewVersion,
+        order: &Order,
+    ) -> Result<Outcome, KeepError> {
+        let NewVersion { origin, files, metadata } = added;
+        let (metrics, registered_at) = (BTreeMap::new(), now());
+        let record = VersionRecord { origin, files, metadata, metrics, pinned: false, registered_at };
         // What cannot be recorded need not be checked; what is there already was.
         let mut known = self.known.lock().records.get(name).cloned().unwrap_or_default();
         if known.register(version, record.clone())? {

@@ -64,7 +64,13 @@ impl Files<'_> {
     }
 }
 
-/// Files that [`Manifest::read`] reads, and so checks, in any case.
+/// True for the name of a file in the directory itself.
+pub(super) fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
+}
+
+/// Files that [`super::Manifest::read`] reads, and so checks, in any case.
 const READ_BY_NAME: [&str; 7] = [
     "model.onnx",
     "onnx/model.onnx",

@@ -1,0 +1,216 @@
+//! Options for models that an MLflow server keeps.
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args as ClapArgs;
+use reqwest::Url;
+
+/// Shortest time between two looks at an alias.
+const LEAST_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest.
+const MOST_INTERVAL: Duration = Duration::from_hours(24);
+
+/// Options for models that an MLflow server keeps.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct MlflowArgs {
+    /// MLflow server that versions may be registered from, such as `http://localhost:5000`; credentials are in the variables `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`, or `MLFLOW_TRACKING_TOKEN` [default: what `MLFLOW_TRACKING_URI` says, if that is an address of HTTP].
+    #[arg(long, env = "PREDICTD_MLFLOW", default_value = "", hide_default_value = true, value_name = "URL")]
+    pub mlflow: String,
+
+    /// Serve what an alias stands for, LOCAL=models:/NAME@ALIAS, and switch when it moves; several with commas between [default: none].
+    #[arg(long, env = "PREDICTD_FOLLOW", value_name = "LOCAL=URI", value_delimiter = ',', value_parser = follow)]
+    pub follow: Vec<Follow>,
+
+    /// Time between two looks at an alias that is followed.
+    #[arg(long, env = "PREDICTD_FOLLOW_INTERVAL", default_value = "10s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub follow_interval: Duration,
+
+    /// The name that other programs use for the same.
+    #[arg(long, env = "MLFLOW_TRACKING_URI", hide = true, default_value = "")]
+    pub mlflow_tracking_uri: String,
+
+    /// A user of the MLflow server.
+    #[arg(long, env = "MLFLOW_TRACKING_USERNAME", hide = true, hide_env_values = true)]
+    pub mlflow_tracking_username: Option<Secret>,
+
+    /// That user's password.
+    #[arg(long, env = "MLFLOW_TRACKING_PASSWORD", hide = true, hide_env_values = true)]
+    pub mlflow_tracking_password: Option<Secret>,
+
+    /// A token that the MLflow server wants instead.
+    #[arg(long, env = "MLFLOW_TRACKING_TOKEN", hide = true, hide_env_values = true)]
+    pub mlflow_tracking_token: Option<Secret>,
+}
+
+/// A text that is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A model here that is what an alias stands for there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Follow {
+    /// Its name here.
+    pub local: String,
+    /// `models:/NAME@ALIAS`.
+    pub uri: String,
+}
+
+fn follow(typed: &str) -> Result<Follow, String> {
+    let (local, uri) = typed.trim().split_once('=').ok_or("this is not LOCAL=models:/NAME@ALIAS")?;
+    Ok(Follow { local: local.to_owned(), uri: uri.to_owned() })
+}
+
+/// An MLflow server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MlflowServer {
+    /// Its address; may have a path.
+    pub url: Url,
+    /// Who asks.
+    pub credentials: Option<Credentials>,
+}
+
+/// Who asks an MLflow server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// A user with a password.
+    User(Secret, Secret),
+    /// A token.
+    Token(Secret),
+}
+
+impl Credentials {
+    /// The value of an `Authorization` header.
+    #[must_use]
+    pub fn header(&self) -> String {
+        match self {
+            Self::User(Secret(name), Secret(password)) => {
+                format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
+            }
+            Self::Token(Secret(token)) => format!("Bearer {token}"),
+        }
+    }
+}
+
+/// Models that an MLflow server keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mlflow {
+    /// The server, if there is one.
+    pub server: Option<MlflowServer>,
+    /// What is followed.
+    pub follows: Vec<Follow>,
+    /// Time between two looks.
+    pub interval: Duration,
+}
+
+impl Mlflow {
+    /// What the options say.
+    ///
+    /// # Errors
+    /// A sentence with an option's name. No address is quoted: it may hold a secret.
+    pub fn of(args: &MlflowArgs) -> Result<Self, String> {
+        let set = |secret: &Option<Secret>| secret.clone().filter(|Secret(text)| !text.is_empty());
+        let user = set(&args.mlflow_tracking_username).map(|name| {
+            // A password may be empty.
+            let password = args.mlflow_tracking_password.clone().unwrap_or_else(|| Secret(String::new()));
+            Credentials::User(name, password)
+        });
+        let credentials = user.or_else(|| set(&args.mlflow_tracking_token).map(Credentials::Token));
+        let is_http = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        let typed = match (args.mlflow.as_str(), args.mlflow_tracking_uri.as_str()) {
+            // Other programs may keep their models in a directory or a database: that is not meant.
+            ("", elsewhere) if !is_http(elsewhere) => None,
+            ("", elsewhere) => Some(elsewhere),
+            (typed, _) => Some(typed),
+        };
+        let server =
+            typed.map(|typed| Ok::<_, String>(MlflowServer { url: address(typed)?, credentials })).transpose()?;
+        if !args.follow.is_empty() && server.is_none() {
+            return Err("--follow: there is no --mlflow to follow".to_owned());
+        }
+        if !(LEAST_INTERVAL..=MOST_INTERVAL).contains(&args.follow_interval) {
+            return Err(format!("--follow-interval {:?} is not between a second and a day", args.follow_interval));
+        }
+        Ok(Self { server, follows: args.follow.clone(), interval: args.follow_interval })
+    }
+}
+
+fn address(typed: &str) -> Result<Url, String> {
+    let url = Url::parse(typed).map_err(|_| "--mlflow: this is no URL such as http://localhost:5000".to_owned())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("--mlflow: the URL must begin with http:// or https://".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err(
+            "--mlflow: the URL must have no user, no password and nothing after ? or #: put secrets into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+                .to_owned(),
+        );
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: MlflowArgs,
+    }
+
+    fn of(typed: &[&str]) -> Result<Mlflow, String> {
+        let command = Command::try_parse_from(std::iter::once(&"x").chain(typed)).map_err(|error| error.to_string())?;
+        Mlflow::of(&command.args)
+    }
+
+    #[test]
+    fn an_address_of_other_programs_is_taken_if_it_is_one() {
+        assert_eq!(of(&[]).unwrap().server, None);
+        assert_eq!(of(&["--mlflow-tracking-uri", "sqlite:///x"]).unwrap().server, None);
+        let url = |typed: &[&str]| of(typed).unwrap().server.unwrap().url.to_string();
+        assert_eq!(url(&["--mlflow-tracking-uri", "http://a:5000"]), "http://a:5000/");
+        assert_eq!(url(&["--mlflow", "https://b/c", "--mlflow-tracking-uri", "http://a"]), "https://b/c");
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let typed =
+            ["--mlflow", "http://a", "--mlflow-tracking-username", "CANARYu", "--mlflow-tracking-password", "CANARYp"];
+        let server = of(&typed).unwrap().server.unwrap();
+        assert_eq!(server.credentials.as_ref().unwrap().header(), "Basic Q0FOQVJZdTpDQU5BUllw");
+        assert!(!format!("{server:?}").contains("CANARY"));
+        let token = of(&["--mlflow", "http://a", "--mlflow-tracking-token", "CANARYt"]).unwrap().server.unwrap();
+        assert_eq!(token.credentials.as_ref().unwrap().header(), "Bearer CANARYt");
+        assert!(!format!("{token:?}").contains("CANARY"));
+        for wrong in ["http://CANARY@a", "http://a?CANARY", "http://u:CANARY@a", "ftp://CANARY", "CANARY"] {
+            let refused = of(&["--mlflow", wrong]).unwrap_err();
+            assert!(refused.starts_with("--mlflow: ") && !refused.contains("CANARY"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_followed_has_a_server() {
+        let followed = of(&["--mlflow", "http://a", "--follow", "m=models:/M@champion,n=models:/N@x"]).unwrap().follows;
+        assert_eq!(followed.len(), 2);
+        assert_eq!(followed[0], Follow { local: "m".to_owned(), uri: "models:/M@champion".to_owned() });
+        assert!(of(&["--follow", "m=models:/M@champion"]).unwrap_err().contains("no --mlflow"));
+        assert!(of(&["--mlflow", "http://a", "--follow", "m"]).is_err());
+        assert!(of(&["--follow-interval", "10ms"]).unwrap_err().contains("--follow-interval"));
+    }
+}

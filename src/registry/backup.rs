@@ -1,0 +1,126 @@
+//! Copies of the SQLite database: made while the server runs, and put in its place while it does not.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use sqlx::any::{AnyConnectOptions, install_default_drivers};
+use sqlx::{AnyConnection, ConnectOptions, Connection};
+
+use super::database::{Database, Records, sqlite_url};
+use super::keeping;
+use super::store::Store;
+
+/// The database in a data directory.
+pub const FILE: &str = "predictd.db";
+/// What a database that was replaced is called from then on.
+const REPLACED: &str = "predictd.db.replaced";
+
+/// Writes a copy of the database in `data` as it is at this moment to `to`, which must not exist.
+///
+/// # Errors
+/// One sentence; nothing is left behind then.
+pub async fn backup(data: &Path, to: &Path) -> Result<(), String> {
+    let from = data.join(FILE);
+    if !from.is_file() {
+        return Err(format!("{}: there is no such file", from.display()));
+    }
+    let part = Part::beside(to)?;
+    let url = sqlite_url(&from)?.replace("?mode=rwc", "?mode=rw");
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", from.display());
+    install_default_drivers();
+    let options: AnyConnectOptions = url.parse().map_err(|error| named(&error))?;
+    let options = options.disable_statement_logging();
+    let mut connection = AnyConnection::connect_with(&options).await.map_err(|error| named(&error))?;
+    let path = part.0.to_str().ok_or("the path is not UTF-8")?;
+    let copy = sqlx::query("VACUUM INTO $1").bind(path).execute(&mut connection).await;
+    copy.map_err(|error| named(&error))?;
+    connection.close().await.map_err(|error| named(&error))?;
+    read(&part.0).await.map_err(|error| named(&format!("the copy cannot be read: {error}")))?;
+    part.name(to).map_err(|error| format!("{}: {error}", to.display()))
+}
+
+/// Puts a copy in the place of the database in `data`, of a server that does not run. What was there is kept beside it.
+/// What it names and is not in the store is returned.
+///
+/// # Errors
+/// One sentence; the database is as it was then.
+pub async fn restore(from: &Path, data: &Path) -> Result<Vec<String>, String> {
+    let in_data = |error: &dyn std::fmt::Display| format!("{}: {error}", data.display());
+    fs::create_dir_all(data).map_err(|error| in_data(&error))?;
+    let _alone = keeping::lock(data)?;
+    let at = data.join(FILE);
+    let part = Part::beside(&data.join("predictd.db.restored"))?;
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", from.display());
+    fs::copy(from, &part.0).map_err(|error| named(&error))?;
+    let records = read(&part.0).await.map_err(|error| named(&error))?;
+    let put = || -> io::Result<()> {
+        File::open(&part.0)?.sync_all()?;
+        // The log of the one must not be taken for that of the other.
+        for end in ["-shm", "-wal", ""] {
+            match fs::rename(data.join(format!("{FILE}{end}")), data.join(format!("{REPLACED}{end}"))) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        fs::rename(&part.0, &at)?;
+        File::open(data)?.sync_all()
+    };
+    put().map_err(|error| in_data(&error))?;
+    let store = Store::open(&data.join("store"), true).map_err(|error| in_data(&error))?;
+    Ok(missing(&records, &store))
+}
+
+fn missing(records: &Records, store: &Store) -> Vec<String> {
+    let versions = records.iter().flat_map(|(name, record)| record.versions.iter().map(move |version| (name, version)));
+    let missing =
+        versions.filter(|(_, (_, record))| record.digest().is_some_and(|digest| !store.version(&digest).is_dir()));
+    missing.map(|(name, (version, _))| format!("{name}/{}", version.as_str())).collect()
+}
+
+/// Everything in a database that nobody else uses, if it is one of this program's.
+async fn read(path: &Path) -> Result<Records, String> {
+    let database = Database::open(&sqlite_url(path)?).await?;
+    let records = database.read().await.map_err(|error| error.to_string());
+    database.close().await;
+    Ok(records?.1)
+}
+
+/// A file that is not whole yet. Dropped before it has its name, it is gone.
+struct Part(PathBuf);
+
+impl Part {
+    /// A new one in the directory of `to`, which must not exist.
+    fn beside(to: &Path) -> Result<Self, String> {
+        let named = |error: &dyn std::fmt::Display| format!("{}: {error}", to.display());
+        if to.exists() {
+            return Err(named(&"there is such a file already"));
+        }
+        let name = to.file_name().ok_or_else(|| named(&"this is no name of a file"))?.to_string_lossy();
+        let path = to.with_file_name(format!(".{name}.{}", std::process::id()));
+        // SQLite writes to an empty file too: nobody else may read it meanwhile.
+        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| named(&error))?;
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(|error| named(&error))?;
+        Ok(Self(path))
+    }
+
+    fn name(self, to: &Path) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()?;
+        // Unlike a rename, this replaces nothing.
+        fs::hard_link(&self.0, to)?;
+        let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory)?.sync_all()
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        for end in ["", "-wal", "-shm"] {
+            let mut path = self.0.clone().into_os_string();
+            path.push(end);
+            // Most of them are not there.
+            fs::remove_file(path).ok();
+        }
+    }
+}

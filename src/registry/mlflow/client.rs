@@ -1,0 +1,331 @@
+//! What is asked of an MLflow server (REST API 2.0, as of MLflow 2.9 to 3.18).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Response, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::client::{self, reason};
+use crate::config::MlflowServer;
+
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Longest wait for the next bytes of an answer.
+const READ: Duration = Duration::from_secs(30);
+/// Largest answer that is no file.
+const MAX_ANSWER: usize = 4 << 20;
+/// Longest sentence of the server's that is repeated.
+const MAX_SENTENCE: usize = 300;
+
+/// Why something is not to be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// The server does not answer, or not now: it may later.
+    #[error("the MLflow server does not answer: {0}")]
+    Away(String),
+    /// It says no.
+    #[error("the MLflow server says: {0}")]
+    Refused(String),
+    /// It says what cannot be understood.
+    #[error("the MLflow server answers what it should not: {0}")]
+    Strange(String),
+}
+
+/// A client of one MLflow server.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    credentials: Option<HeaderValue>,
+}
+
+/// A version of a registered model.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ModelVersion {
+    /// Name of the model.
+    pub name: String,
+    /// Its number.
+    pub version: String,
+    /// The run that made it.
+    #[serde(default)]
+    pub run_id: Option<String>,
+}
+
+/// A file or a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Artifact {
+    /// Its name within the directory that was listed.
+    pub path: String,
+    /// It is a directory.
+    #[serde(default)]
+    pub is_dir: bool,
+    /// Its length, as far as the server knows.
+    #[serde(default)]
+    pub file_size: Option<u64>,
+}
+
+/// Where a file can be had without the server's help.
+#[derive(Debug, Deserialize)]
+struct Presigned {
+    url: String,
+    #[serde(default)]
+    headers: std::collections::BTreeMap<String, String>,
+}
+
+impl Client {
+    /// A client of this server.
+    ///
+    /// # Errors
+    /// If there are no certificates to trust.
+    pub fn new(server: &MlflowServer) -> Result<Self, String> {
+        let http = client::builder()
+            .connect_timeout(CONNECT)
+            .read_timeout(READ)
+            .user_agent(concat!("predictd/", env!("CARGO_PKG_VERSION")));
+        let credentials = server.credentials.as_ref().map(|credentials| {
+            let mut value =
+                HeaderValue::from_str(&credentials.header()).map_err(|_| "the credentials are no header")?;
+            value.set_sensitive(true);
+            Ok::<_, &str>(value)
+        });
+        Ok(Self {
+            http: http.build().map_err(|error| error.to_string())?,
+            base: server.url.clone(),
+            credentials: credentials.transpose()?,
+        })
+    }
+
+    /// The server's address, to compare others with.
+    #[must_use]
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// The version that an alias of a registered model stands for.
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub async fn alias(&self, name: &str, alias: &str) -> Result<ModelVersion, AskError> {
+        self.field("2.0/mlflow/registered-models/alias", &[("name", name), ("alias", alias)], "model_version").await
+    }
+
+    /// A version of a registered model.
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub async fn version(&self, name: &str, version: &str) -> Result<ModelVersion, AskError> {
+        self.field("2.0/mlflow/model-versions/get", &[("name", name), ("version", version)], "model_version").await
+    }
+
+    /// The highest version of a registered model that is in a stage, or at all for `latest`.
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub async fn latest(&self, name: &str, stage: &str) -> Result<ModelVersion, AskError> {
+        let mut query = vec![("name", name)];
+        if !stage.eq_ignore_ascii_case("latest") {
+            query.push(("stages", stage));
+        }
+        let found: Vec<ModelVersion> =
+            self.field("2.0/mlflow/registered-models/get-latest-versions", &query, "model_versions").await?;
+        let number = |version: &ModelVersion| version.version.parse::<u64>().unwrap_or_default();
+        found.into_iter().max_by_key(number).ok_or_else(|| AskError::Refused("there is no such version".to_owned()))
+    }
+
+    /// Where the files of a version are.
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub async fn files_of_version(&self, name: &str, version: &str) -> Result<String, AskError> {
+        let query = [("name", name), ("version", version)];
+        self.field("2.0/mlflow/model-versions/get-download-uri", &query, "artifact_uri").await
+    }
+
+    /// Where the files of a logged model are.
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub async fn files_of_logged(&self, id: &str) -> Result<String, AskError> {
+        let model: Value = self.field(&format!("2.0/mlflow/logged-models/{id}"), &[], "model").await?;
+        place_in(model.pointer("/info/artifact_uri"))
+    }
+
+    /// Where the files of a run are, and the experiment that it belongs to.
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub async fn files_of_run(&self, run: &str) -> Result<(String, String), AskError> {
+        let run: Value = self.field("2.0/mlflow/runs/get", &[("run_id", run)], "run").await?;
+        let experiment = run.pointer("/info/experiment_id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok((place_in(run.pointer("/info/artifact_uri"))?, experiment))
+    }
+
+    /// Where the files of a model are that a run logged under a name, as MLflow 3 has it.
+    ///
+    /// # Errors
+    /// [`AskError`], also if there is none.
+    pub async fn files_of_logged_by(&self, experiment: &str, run: &str, name: &str) -> Result<String, AskError> {
+        let quoted = name.replace('\'', "");
+        let body = json!({
+            "experiment_ids": [experiment], "filter": format!("name = '{quoted}'"), "max_results": 50,
+        });
+        let found = self.send(Method::POST, "2.0/mlflow/logged-models/search", &[], Some(&body)).await?;
+        let models = found.get("models").and_then(Value::as_array).into_iter().flatten();
+        let of_run = |model: &&Value| model.pointer("/info/source_run_id").and_then(Value::as_str) == Some(run);
+        let found = models.filter(of_run).max_by_key(|model| {
+            model
+                .pointer("/info/creation_timestamp_ms")
+                .and_then(|at| at.as_i64().or_else(|| at.as_str()?.parse().ok()))
+        });
+        let none = || AskError::Refused(format!("the run has no model {name:?}"));
+        place_in(found.ok_or_else(none)?.pointer("/info/artifact_uri"))
+    }
+
+    /// What is in a directory that the server keeps itself.
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub async fn list(&self, path: &str) -> Result<Vec<Artifact>, AskError> {
+        let query = [("path", path)];
+        let listed = self.send(Method::GET, "2.0/mlflow-artifacts/artifacts", &query, None).await?;
+        // It is not said at all that a directory is empty, or is none.
+        let files = listed.get("files").cloned().unwrap_or_else(|| json!([]));
+        serde_json::from_value(files).map_err(|error| AskError::Strange(error.to_string()))
+    }
+
+    /// True if the server gives files away by presigned addresses only.
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub async fn presigns(&self) -> Result<bool, AskError> {
+        match self.send(Method::GET, "3.0/mlflow/server-info", &[], None).await {
+            Ok(said) => Ok(said.get("artifacts_presigned_only").and_then(Value::as_bool).unwrap_or(false)),
+            // Older servers know no such question.
+            Err(AskError::Refused(_) | AskError::Strange(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins to read a file.
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub async fn open(&self, path: &str, presigned: bool) -> Result<Download, AskError> {
+        if !presigned {
+            let request = self.request(Method::GET, &format!("2.0/mlflow-artifacts/artifacts/{path}"), &[])?;
+            return Ok(Download(answered(request).await?));
+        }
+        let said = self.send(Method::GET, &format!("2.0/mlflow-artifacts/presigned/{path}"), &[], None).await?;
+        let place: Presigned = serde_json::from_value(said).map_err(|error| AskError::Strange(error.to_string()))?;
+        let url = Url::parse(&place.url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let url = url.ok_or_else(|| AskError::Strange("a presigned address that is no URL of HTTP".to_owned()))?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in &place.headers {
+            let header = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value));
+            let (Ok(name), Ok(value)) = header else {
+                return Err(AskError::Strange("a presigned address with headers that are none".to_owned()));
+            };
+            headers.insert(name, value);
+        }
+        // The credentials are the MLflow server's only.
+        Ok(Download(answered(self.http.get(url).headers(headers)).await?))
+    }
+
+    /// Writes a note to a version of a registered model.
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub async fn tag(&self, name: &str, version: &str, key: &str, value: &str) -> Result<(), AskError> {
+        let body = json!({ "name": name, "version": version, "key": key, "value": value });
+        self.send(Method::POST, "2.0/mlflow/model-versions/set-tag", &[], Some(&body)).await.map(|_| ())
+    }
+
+    async fn field<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)], name: &str) -> Result<T, AskError> {
+        let mut said = self.send(Method::GET, path, query, None).await?;
+        let value = said.get_mut(name).map(Value::take).unwrap_or_default();
+        serde_json::from_value(value)
+            .map_err(|_| AskError::Strange(format!("{name} is not there, or not as it should be")))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Value, AskError> {
+        let request = self.request(method, path, query)?;
+        let request = if let Some(body) = body { request.json(body) } else { request };
+        let body = client::whole(answered(request).await?, MAX_ANSWER).await.map_err(AskError::Strange)?;
+        if body.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&body).map_err(|_| AskError::Strange("no JSON".to_owned()))
+    }
+
+    fn request(&self, method: Method, path: &str, query: &[(&str, &str)]) -> Result<reqwest::RequestBuilder, AskError> {
+        let mut url = self.base.clone();
+        {
+            let mut parts = url.path_segments_mut().map_err(|()| AskError::Strange("no address of HTTP".to_owned()))?;
+            // The server's own address may have a path, with or without a slash at its end.
+            parts.pop_if_empty().push("api").extend(path.split('/'));
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let request = self.http.request(method, url);
+        Ok(match &self.credentials {
+            Some(credentials) => request.header(AUTHORIZATION, credentials.clone()),
+            None => request,
+        })
+    }
+}
+
+/// A file that is being read.
+#[derive(Debug)]
+pub struct Download(Response);
+
+impl Download {
+    /// The next bytes; none at the end.
+    ///
+    /// # Errors
+    /// If they do not come.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, AskError> {
+        self.0.chunk().await.map_err(|error| away(&error))
+    }
+}
+
+/// The answer to a request; an error if it is one.
+async fn answered(request: reqwest::RequestBuilder) -> Result<Response, AskError> {
+    let answer = request.send().await.map_err(|error| away(&error))?;
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let body = client::whole(answer, MAX_ANSWER).await.unwrap_or_default();
+    let said = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+    let sentence = said.get("message").and_then(Value::as_str).map(plain).unwrap_or_default();
+    let sentence = format!("{} {sentence}", status.as_u16());
+    let sentence = sentence.trim_end().to_owned();
+    let may_pass = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
+    Err(if may_pass { AskError::Away(sentence) } else { AskError::Refused(sentence) })
+}
+
+/// What is wrong with a connection, without its URL: a presigned one is a secret.
+fn away(error: &reqwest::Error) -> AskError {
+    AskError::Away(if error.is_timeout() { "it takes too long".to_owned() } else { plain(&reason(error)) })
+}
+
+/// The beginning of a sentence, on one line.
+fn plain(sentence: &str) -> String {
+    sentence.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SENTENCE).collect()
+}
+
+fn place_in(value: Option<&Value>) -> Result<String, AskError> {
+    let place = value.and_then(Value::as_str).map(str::to_owned);
+    place.ok_or_else(|| AskError::Strange("artifact_uri is not there".to_owned()))
+}

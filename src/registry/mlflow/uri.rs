@@ -1,0 +1,133 @@
+//! How people write which model of an MLflow server they mean.
+
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+/// Longest name of anything on an MLflow server, in bytes: its own limit for registered models is 256 characters.
+const MAX_NAME: usize = 1_024;
+
+/// A model on an MLflow server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelUri {
+    /// `models:/NAME/3`.
+    Version(String, String),
+    /// `models:/NAME@ALIAS`.
+    Alias(String, String),
+    /// `models:/NAME/STAGE`, or `latest`: the highest version there is.
+    Stage(String, String),
+    /// `models:/m-…`, a logged model of MLflow 3.
+    Logged(String),
+    /// `runs:/RUN/PATH`.
+    Run(String, String),
+}
+
+/// Why something names no model: what could have been written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a model is models:/NAME/VERSION, models:/NAME@ALIAS, models:/NAME/latest, models:/m-ID or runs:/RUN/PATH")]
+pub struct NoModel;
+
+impl FromStr for ModelUri {
+    type Err = NoModel;
+
+    fn from_str(written: &str) -> Result<Self, NoModel> {
+        let owned = |text: &str| if is_name(text) { Ok(text.to_owned()) } else { Err(NoModel) };
+        if let Some(rest) = written.strip_prefix("runs:/") {
+            let (run, path) = rest.split_once('/').ok_or(NoModel)?;
+            let is_run = !run.is_empty() && run.bytes().all(|c| c.is_ascii_alphanumeric());
+            let is_path = path.len() <= MAX_NAME && path.split('/').all(|part| is_name(part) && !is_upwards(part));
+            return if is_run && is_path { Ok(Self::Run(owned(run)?, path.to_owned())) } else { Err(NoModel) };
+        }
+        let rest = written.strip_prefix("models:/").ok_or(NoModel)?;
+        match rest.split('/').collect::<Vec<_>>().as_slice() {
+            [one] => match one.rsplit_once('@') {
+                Some((name, alias)) => Ok(Self::Alias(owned(name)?, owned(alias)?)),
+                None => Ok(Self::Logged(owned(one)?)),
+            },
+            [name, last] if last.bytes().all(|c| c.is_ascii_digit()) => Ok(Self::Version(owned(name)?, owned(last)?)),
+            [name, last] => Ok(Self::Stage(owned(name)?, owned(last)?)),
+            _ => Err(NoModel),
+        }
+    }
+}
+
+impl Display for ModelUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(name, last) | Self::Stage(name, last) => write!(f, "models:/{name}/{last}"),
+            Self::Alias(name, alias) => write!(f, "models:/{name}@{alias}"),
+            Self::Logged(id) => write!(f, "models:/{id}"),
+            Self::Run(run, path) => write!(f, "runs:/{run}/{path}"),
+        }
+    }
+}
+
+/// Names of MLflow may hold nearly everything; what is sent as part of a path is escaped.
+fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len())
+        && !text.contains(['/', '\\', ':', '#', '?'])
+        && !text.chars().any(char::is_control)
+}
+
+fn is_upwards(part: &str) -> bool {
+    matches!(part, "." | "..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_read_as_people_write_them() {
+        let (name, of) = ("My model".to_owned(), |text: &str| text.to_owned());
+        for (written, expected) in [
+            ("models:/My model/3", ModelUri::Version(name.clone(), of("3"))),
+            ("models:/My model@champion", ModelUri::Alias(name.clone(), of("champion"))),
+            ("models:/a@b@champion", ModelUri::Alias(of("a@b"), of("champion"))),
+            ("models:/My model/latest", ModelUri::Stage(name.clone(), of("latest"))),
+            ("models:/My model/Production", ModelUri::Stage(name, of("Production"))),
+            ("models:/m-1f3a", ModelUri::Logged(of("m-1f3a"))),
+            ("runs:/1f3a/model", ModelUri::Run(of("1f3a"), of("model"))),
+            ("runs:/1f3a/a/model", ModelUri::Run(of("1f3a"), of("a/model"))),
+        ] {
+            let read = written.parse::<ModelUri>().unwrap();
+            assert_eq!(read, expected);
+            assert_eq!(read.to_string(), written);
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_a_model() {
+        for written in [
+            "",
+            "models:/",
+            "models:",
+            "model:/a/1",
+            "models:/a/1/2",
+            "models:/a/",
+            "models://a/1",
+            "models:/@x",
+            "models:/a@",
+            "runs:/",
+            "runs:/a",
+            "runs:/a/",
+            "runs:/a/..",
+            "runs:/a/../b",
+            "runs:/a/./b",
+            "runs:/a//b",
+            "runs:/../x",
+            "runs:/a/b#c",
+            "runs:/a/b?c",
+            "file:///etc/passwd",
+            "/etc/passwd",
+            "http://127.0.0.1/x",
+            "s3://bucket/x",
+            "models:/a\\b/1",
+            "models:/a\n/1",
+            "models:/a/1#x",
+            "models:/a:b/1",
+        ] {
+            assert_eq!(written.parse::<ModelUri>(), Err(NoModel), "{written:?}");
+        }
+        assert!(format!("models:/{}/1", "a".repeat(MAX_NAME + 1)).parse::<ModelUri>().is_err());
+    }
+}

@@ -1,0 +1,196 @@
+//! What whoever logged a model says that it takes and gives.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+/// A column or a tensor of a signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// `string`, or the type of a tensor's elements, such as `int64`.
+    pub element: String,
+    /// The sizes of a tensor, -1 where any is possible; none for a column.
+    pub dims: Option<Vec<i64>>,
+    /// False where it may be left out.
+    pub required: bool,
+}
+
+/// What a model takes and gives, as whoever logged it says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoggedSignature {
+    /// What goes in; none if that is not said.
+    pub inputs: Option<Vec<Port>>,
+    /// What comes out; none if that is not said.
+    pub outputs: Option<Vec<Port>>,
+}
+
+/// One side of a signature: JSON within the YAML.
+pub(super) fn ports(json: &str) -> Result<Vec<Port>, String> {
+    let all: Vec<Value> = serde_json::from_str(json).map_err(|_| "no list".to_owned())?;
+    all.iter()
+        .map(|port| read_port(port).ok_or_else(|| format!("this is no column and no tensor: {}", short(port))))
+        .collect()
+}
+
+fn read_port(port: &Value) -> Option<Port> {
+    let name = port.get("name").and_then(Value::as_str).map(str::to_owned);
+    let required = port.get("required").and_then(Value::as_bool).unwrap_or(true);
+    let kind = port.get("type")?.as_str()?;
+    if kind != "tensor" {
+        return Some(Port { name, element: kind.to_owned(), dims: None, required });
+    }
+    let spec = port.get("tensor-spec")?;
+    let dims = spec.get("shape")?.as_array()?.iter().map(Value::as_i64).collect::<Option<_>>()?;
+    Some(Port { name, element: spec.get("dtype")?.as_str()?.to_owned(), dims: Some(dims), required })
+}
+
+fn short(value: &Value) -> String {
+    value.to_string().chars().take(80).collect()
+}
+
+/// An input or an output that a graph has: its name, the type of its elements, and its sizes where they are fixed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Type of its elements, as ONNX names it.
+    pub element: &'a str,
+    /// A size, or none where any is possible.
+    pub dims: Vec<Option<i64>>,
+}
+
+impl LoggedSignature {
+    /// Compares what was logged with what the graph takes and gives. A text is what goes in, in whatever form: columns of
+    /// strings are texts, tensors are those of the graph.
+    ///
+    /// # Errors
+    /// One sentence that names what differs.
+    pub fn check(&self, inputs: &[Found<'_>], outputs: &[Found<'_>]) -> Result<(), String> {
+        if let Some(logged) = &self.inputs {
+            let columns = logged.iter().filter(|port| port.dims.is_none()).count();
+            if columns == 0 {
+                check_tensors("input", logged, inputs, true)?;
+            } else if columns != logged.len() || logged.iter().any(|port| port.element != "string") {
+                return Err(
+                    "the signature's inputs are neither texts (columns of the type string) nor the graph's tensors"
+                        .to_owned(),
+                );
+            } else if logged.iter().filter(|port| port.required).count() > 2 {
+                return Err(format!("the signature has {columns} texts, where a model takes one or two"));
+            }
+        }
+        // Columns say what somebody else makes of the scores.
+        match &self.outputs {
+            Some(logged) if logged.iter().all(|port| port.dims.is_some()) => {
+                check_tensors("output", logged, outputs, false)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_tensors(side: &str, logged: &[Port], found: &[Found<'_>], all: bool) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    for port in logged {
+        let same = match &port.name {
+            Some(name) => found.iter().find(|found| found.name == name),
+            // A single tensor needs no name.
+            None => found.first().filter(|_| logged.len() == 1),
+        };
+        let name = port.name.as_deref().unwrap_or("without a name");
+        let Some(same) = same else {
+            return Err(format!("the signature has an {side} {name:?}, which the graph has not"));
+        };
+        seen.insert(same.name);
+        if !same_element(&port.element, same.element) {
+            let (logged, has) = (&port.element, same.element);
+            return Err(format!("the signature's {side} {name:?} is of {logged}, the graph's of {has}"));
+        }
+        let dims = port.dims.as_deref().unwrap_or_default();
+        let fits = dims.len() == same.dims.len()
+            && dims.iter().zip(&same.dims).all(|(logged, has)| *logged < 0 || has.is_none_or(|has| has == *logged));
+        if !fits {
+            let has: Vec<i64> = same.dims.iter().map(|dim| dim.unwrap_or(-1)).collect();
+            return Err(format!("the signature's {side} {name:?} has the shape {dims:?}, the graph's {has:?}"));
+        }
+    }
+    match found.iter().find(|found| all && !seen.contains(found.name)) {
+        Some(missing) => Err(format!("the graph has an {side} {:?}, which the signature has not", missing.name)),
+        None => Ok(()),
+    }
+}
+
+/// True if NumPy's name of a type and ONNX's mean the same.
+fn same_element(numpy: &str, onnx: &str) -> bool {
+    match onnx {
+        "string" => matches!(numpy, "str" | "object" | "string"),
+        onnx => numpy == onnx,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::MlModel;
+    use super::*;
+    use serde_json::json;
+
+    fn signature(inputs: &Value, outputs: &Value) -> Result<LoggedSignature, String> {
+        let quoted = |value: &Value| value.to_string().replace('\'', "''");
+        let yaml =
+            format!("signature:\n  inputs: '{}'\n  outputs: '{}'\n  params: null\n", quoted(inputs), quoted(outputs));
+        MlModel::parse(yaml.as_bytes()).unwrap().signature()
+    }
+
+    fn tensor(name: &str, dtype: &str, shape: &[i64]) -> Value {
+        json!({ "type": "tensor", "name": name, "tensor-spec": { "dtype": dtype, "shape": shape } })
+    }
+
+    #[test]
+    fn a_signature_must_be_that_of_the_graph() {
+        let found = |name: &'static str, element: &'static str, dims: &[Option<i64>]| Found {
+            name,
+            element,
+            dims: dims.to_vec(),
+        };
+        let inputs = [found("input_ids", "int64", &[None, None]), found("attention_mask", "int64", &[None, None])];
+        let outputs = [found("logits", "float32", &[None, Some(77)])];
+        let check = |logged: &[Value], out: &[Value]| signature(&json!(logged), &json!(out))?.check(&inputs, &outputs);
+        let (ids, mask) = (tensor("input_ids", "int64", &[-1, -1]), tensor("attention_mask", "int64", &[-1, -1]));
+        let logits = tensor("logits", "float32", &[-1, 77]);
+        assert_eq!(check(&[ids.clone(), mask.clone()], std::slice::from_ref(&logits)), Ok(()));
+        let text = json!({ "type": "string", "name": "text", "required": true });
+        assert_eq!(check(std::slice::from_ref(&text), &[json!({ "type": "string", "name": "label" })]), Ok(()));
+        for (logged, out, reason) in [
+            (vec![ids.clone()], vec![], "the graph has an input \"attention_mask\""),
+            (
+                vec![ids.clone(), mask.clone(), tensor("x", "int64", &[-1])],
+                vec![],
+                "an input \"x\", which the graph has not",
+            ),
+            (
+                vec![tensor("input_ids", "float32", &[-1, -1]), mask.clone()],
+                vec![],
+                "is of float32, the graph's of int64",
+            ),
+            (
+                vec![tensor("input_ids", "int64", &[-1]), mask.clone()],
+                vec![],
+                "has the shape [-1], the graph's [-1, -1]",
+            ),
+            (vec![ids.clone(), mask.clone()], vec![tensor("logits", "float32", &[-1, 3])], "has the shape [-1, 3]"),
+            (vec![json!({ "type": "double", "name": "age" })], vec![], "neither texts"),
+            (vec![text.clone(), ids.clone()], vec![], "neither texts"),
+            (vec![text.clone(), text.clone(), text.clone()], vec![], "3 texts"),
+            (vec![json!({ "no": "type" })], vec![], "no column and no tensor"),
+        ] {
+            let refused = check(&logged, &out).unwrap_err();
+            assert!(refused.contains(reason), "{refused}");
+        }
+        assert_eq!(LoggedSignature::default().check(&inputs, &outputs), Ok(()));
+        let texts = [found("text", "string", &[None, Some(1)])];
+        let unnamed = json!([{ "type": "tensor", "tensor-spec": { "dtype": "str", "shape": [-1, 1] } }]);
+        assert_eq!(signature(&unnamed, &json!([])).unwrap().check(&texts, &[]), Ok(()));
+    }
+}

@@ -1,0 +1,51 @@
+//! `predictd database`: copies of the registry's database.
+
+use serde_json::json;
+
+use crate::daemon::{Daemon, ends, predictd};
+use crate::fixture::Model;
+use crate::operator::done;
+
+const NAME: &str = "m";
+
+fn answers(daemon: &Daemon) -> String {
+    let answer = daemon.ask("POST", "/predict", &json!({ "text": "hello" }).to_string());
+    answer["model"]["version"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_copy_is_made_while_the_server_runs_and_put_back() {
+    let [models, data, copies] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    for version in ["1", "2", "3"] {
+        Model::plain().write(models.path(), NAME, version);
+    }
+    let [directory, copy] = [data.path(), &copies.path().join("copy.db")].map(|path| path.to_str().unwrap().to_owned());
+    let database =
+        |action: &str, file: &str| ends(&mut predictd(&["database", action, file, "--data-dir", &directory]));
+    let (code, said) = database("backup", &copy);
+    assert!(code == 1 && said.contains("there is no such file"), "{said}");
+    let daemon = Daemon::with(models.path(), data.path(), &[]);
+    done(&daemon, &["activate", NAME, "1"]);
+    // Changes go on meanwhile: the copy is what was true at one moment.
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..20).for_each(|i| _ = done(&daemon, &["metrics", NAME, "1", &format!("f1={i}")])));
+        assert_eq!(database("backup", &copy).0, 0);
+    });
+    let (code, said) = database("backup", &copy);
+    assert!(code == 1 && said.contains("there is such a file already"), "{said}");
+    assert_eq!(std::fs::read_dir(copies.path()).unwrap().count(), 1);
+    done(&daemon, &["activate", NAME, "2"]);
+    let (code, said) = database("restore", &copy);
+    assert!(code == 1 && said.contains("another predictd uses"), "{said}");
+    daemon.signal("TERM");
+    assert!(daemon.wait().0.success());
+    // What is no copy is not put in its place.
+    let other = copies.path().join("other");
+    std::fs::write(&other, "no database".repeat(1_000)).unwrap();
+    let (code, said) = database("restore", other.to_str().unwrap());
+    assert!(code == 1 && said.contains("not a database"), "{said}");
+    assert_eq!(database("restore", &copy).0, 0);
+    assert!(data.path().join("predictd.db.replaced").is_file());
+    let daemon = Daemon::with(models.path(), data.path(), &[]);
+    assert_eq!(answers(&daemon), "1");
+}
