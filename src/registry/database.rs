@@ -12,8 +12,9 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
-use sqlx::error::BoxDynError;
+use sqlx::error::{BoxDynError, DatabaseError};
 use sqlx::migrate::{MigrateError, Migration, MigrationSource, MigrationType, Migrator};
+use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Row, SqlStr, Transaction};
 use tokio::time::timeout;
 
@@ -28,6 +29,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// The same for a change, which may have to wait for another.
 const CHANGE: Duration = Duration::from_secs(4);
 const NO_ANSWER: &str = "it does not answer";
+const DAMAGED: &str = "the file is damaged: put a backup in its place";
 /// How long answers to writes are known by their Idempotency-Key.
 const KEYS_KEPT: Duration = Duration::from_hours(24);
 const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "models", include_str!("database/0001_models.sql"))];
@@ -223,14 +225,38 @@ impl Database {
         apply: impl FnOnce(&mut ModelRecord) -> Result<bool, Refusal>,
         answer: impl FnOnce(&ModelRecord) -> String,
     ) -> Result<Outcome, ChangeError> {
-        let mut transaction = self.pool.begin().await?;
-        let epoch = count(&mut transaction).await?;
+        let mut held = Held { connection: self.pool.acquire().await?, sound: false };
+        let mut transaction = held.connection.begin().await?;
+        let decided = Self::decide(&mut transaction, change, apply, answer).await;
+        // What is refused, or is so already, has been counted: that is taken back.
+        match decided {
+            Ok(Outcome::Changed(after)) => {
+                transaction.commit().await?;
+                held.sound = true;
+                Ok(Outcome::Changed(after))
+            }
+            Err(ChangeError::Database(error)) => Err(error.into()),
+            settled => {
+                transaction.rollback().await?;
+                held.sound = true;
+                settled
+            }
+        }
+    }
+
+    async fn decide(
+        transaction: &mut Transaction<'_, Any>,
+        change: Change<'_>,
+        apply: impl FnOnce(&mut ModelRecord) -> Result<bool, Refusal>,
+        answer: impl FnOnce(&ModelRecord) -> String,
+    ) -> Result<Outcome, ChangeError> {
+        let epoch = count(transaction).await?;
         if let Some((key, request)) = change.key
-            && let Some((known, answer)) = rows::request(&mut transaction, key).await?
+            && let Some((known, answer)) = rows::request(transaction, key).await?
         {
             return if known == request { Ok(Outcome::Repeated(answer)) } else { Err(ChangeError::OtherRequest) };
         }
-        let found = rows::model(&mut transaction, change.model).await?;
+        let found = rows::model(transaction, change.model).await?;
         let before = found.clone().unwrap_or_default();
         if change.revision.is_some_and(|revision| revision != before.revision) {
             return Err(ChangeError::Stale(before.revision));
@@ -240,14 +266,13 @@ impl Database {
             return Ok(Outcome::AsItWas(before));
         }
         after.revision += 1;
-        rows::write(&mut transaction, change.model, found.as_ref(), &after).await?;
-        rows::event(&mut transaction, epoch, change.model, change.event).await?;
+        rows::write(transaction, change.model, found.as_ref(), &after).await?;
+        rows::event(transaction, epoch, change.model, change.event).await?;
         if let Some((key, request)) = change.key {
             let oldest = now() - i64::try_from(KEYS_KEPT.as_millis()).unwrap_or(i64::MAX);
-            rows::forget_requests(&mut transaction, oldest).await?;
-            rows::remember(&mut transaction, key, request, &answer(&after)).await?;
+            rows::forget_requests(transaction, oldest).await?;
+            rows::remember(transaction, key, request, &answer(&after)).await?;
         }
-        transaction.commit().await?;
         Ok(Outcome::Changed(after))
     }
 
@@ -262,6 +287,23 @@ impl Database {
     /// Ends all connections.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// A connection that is closed unless its transaction has come to a known end.
+///
+/// A database that runs out of disk in a commit has gone back by itself; sqlx does not notice, and the next transaction
+/// of the connection would be a part of one that nobody ends: acknowledged, and lost.
+struct Held {
+    connection: PoolConnection<Any>,
+    sound: bool,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.sound {
+            self.connection.close_on_drop();
+        }
     }
 }
 
@@ -280,7 +322,7 @@ async fn first_look(at: &AnyConnectOptions, file: Option<&[&'static str]>) -> Re
         }
         let row = sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut connection).await.map_err(plain)?;
         if row.try_get::<String, _>(0).map_err(plain)? != "ok" {
-            return Err("the file is damaged: put a backup in its place".to_owned());
+            return Err(DAMAGED.to_owned());
         }
     }
     connection.close().await.map_err(plain)
@@ -294,6 +336,14 @@ async fn count(transaction: &mut Transaction<'_, Any>) -> Result<i64, sqlx::Erro
 
 /// What went wrong, without a URL.
 fn plain(error: &sqlx::Error) -> String {
+    // SQLite's numbers for what can be wrong with a file.
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    match code.as_deref() {
+        Some("11") => return DAMAGED.to_owned(),
+        Some("26") => return "the file is not a database: put a backup in its place".to_owned(),
+        Some("14") => return "the file cannot be opened".to_owned(),
+        _ => {}
+    }
     match error {
         sqlx::Error::Configuration(_) => "the URL cannot be used".to_owned(),
         sqlx::Error::PoolTimedOut => NO_ANSWER.to_owned(),

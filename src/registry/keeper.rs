@@ -19,6 +19,7 @@ use super::store::{Store, StoreError};
 use super::version::Version;
 use super::{Registry, State};
 use crate::engine::loading::{Host, ModelSource};
+use crate::text::manifest::ManifestError;
 
 mod changes;
 mod following;
@@ -93,6 +94,9 @@ pub enum KeepError {
     /// It does not load, or does not answer as it should.
     #[error("version {0} cannot serve: {1}")]
     Broken(String, String),
+    /// It could not be looked whether it serves.
+    #[error("version {0} cannot be loaded now: {1}")]
+    Hindered(String, String),
     /// It does not fit into the memory.
     #[error("version {0} is not loaded: {1}")]
     NoRoom(String, String),
@@ -105,6 +109,14 @@ pub enum KeepError {
     /// The work came to no end.
     #[error("the work was given up")]
     GivenUp(#[from] JoinError),
+}
+
+impl KeepError {
+    /// Why a version could not be loaded.
+    fn of_load(version: &str, error: &ManifestError) -> Self {
+        let (version, reason) = (version.to_owned(), error.to_string());
+        if error.may_pass { Self::Hindered(version, reason) } else { Self::Broken(version, reason) }
+    }
 }
 
 impl From<Refusal> for KeepError {
@@ -192,7 +204,7 @@ impl Keeper {
                 }
                 match self.load(name, record, version).await {
                     // Its load has said it.
-                    Ok(()) | Err(KeepError::Broken(..)) => {}
+                    Ok(()) | Err(KeepError::Broken(..) | KeepError::Hindered(..)) => {}
                     Err(error) => tracing::error!(model = name, version, %error, "a version is not loaded"),
                 }
             }
@@ -334,7 +346,7 @@ impl Keeper {
         let source = source(name, version, directory, found);
         let (registry, host) = (Arc::clone(&self.place.registry), self.place.host.clone());
         let loaded = spawn_blocking(move || registry.load(&source, &host)).await?;
-        loaded.map_err(|reason| KeepError::Broken(version.to_owned(), reason))
+        loaded.map_err(|error| KeepError::of_load(version, &error))
     }
 }
 

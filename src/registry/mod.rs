@@ -26,6 +26,7 @@ use parking_lot::RwLock;
 use crate::engine::loading::{Host, ModelSource};
 use crate::engine::model::Model;
 use crate::metrics::VersionNow;
+use crate::text::manifest::ManifestError;
 use database::Records;
 use record::ModelRecord;
 use version::Version;
@@ -157,7 +158,7 @@ impl Registry {
     ///
     /// # Errors
     /// A file and what is wrong with it.
-    pub fn load(&self, source: &ModelSource, host: &Host) -> Result<(), String> {
+    pub fn load(&self, source: &ModelSource, host: &Host) -> Result<(), ManifestError> {
         self.put(source, State::Loading);
         let start = Instant::now();
         let (model, version) = (&source.name, &source.version);
@@ -173,7 +174,7 @@ impl Registry {
             Err(error) => {
                 self.put(source, State::Failed(error.to_string()));
                 tracing::error!(model, version, seconds, %error, "the model could not be loaded");
-                Err(error.to_string())
+                Err(error)
             }
         }
     }

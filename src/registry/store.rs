@@ -101,6 +101,17 @@ impl Store {
         self.versions.join(digest)
     }
 
+    /// True if there is any version.
+    ///
+    /// # Errors
+    /// If the disk does not allow it.
+    pub fn holds(&self) -> io::Result<bool> {
+        let named = |entry: &io::Result<fs::DirEntry>| {
+            entry.as_ref().is_ok_and(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+        };
+        Ok(fs::read_dir(&self.versions)?.any(|entry| named(&entry)))
+    }
+
     /// True if this file was uploaded.
     #[must_use]
     pub fn has(&self, sha256: &str) -> bool {

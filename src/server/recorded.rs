@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,6 +32,12 @@ pub(super) fn open(settings: &Settings, host: Host, sources: Vec<ModelSource>) -
     let lock = if shared { None } else { Some(keeping::lock(data).map_err(|error| wrong(in_data(&error)))?) };
     let store = Store::open(&data.join("store"), !shared).map_err(|error| wrong(in_data(&error)))?;
     let file = data.join(backup::FILE);
+    if !shared && !has_content(&file) && store.holds().map_err(|error| wrong(in_data(&error)))? {
+        return Err(wrong(format!(
+            "{}: it is not there, or empty, and the store beside it holds versions: put a backup in its place (predictd database restore), or move the store away",
+            file.display()
+        )));
+    }
     let (named, url) = match &settings.database {
         Some(url) => ("--database".to_owned(), url.clone()),
         None => (file.display().to_string(), sqlite_url(&file).map_err(|error| wrong(in_data(&error)))?),
@@ -50,6 +57,11 @@ pub(super) fn open(settings: &Settings, host: Host, sources: Vec<ModelSource>) -
         Keeper::open(place).await.map_err(|error| at(&error))
     };
     Keeping::start(lock, open).map_err(wrong)
+}
+
+/// True if a file is there and not empty.
+fn has_content(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
 }
 
 /// Whether there is room for one more model.

@@ -144,6 +144,33 @@ fn what_cannot_serve_is_not_registered() {
     let changed = refused(&daemon, &["activate", NAME, "2"]);
     assert!(changed.contains("model.onnx: it is not the file that was registered"), "{changed}");
     assert_eq!((answers(&daemon), &done(&daemon, &["show", NAME])["active"]), ("1".to_owned(), &json!("1")));
+    // The right files heal it.
+    done(&daemon, &["remove", NAME, "2"]);
+    done(&daemon, &["register", NAME, "2", &place.other("2")]);
+    done(&daemon, &["activate", NAME, "2"]);
+    assert_eq!(answers(&daemon), "2");
+    stop(daemon);
+}
+
+#[test]
+fn a_database_that_is_gone_is_not_made_anew_over_registered_versions() {
+    let place = Place::new();
+    let daemon = place.start();
+    done(&daemon, &["register", NAME, "2", &place.other("2")]);
+    stop(daemon);
+    let file = place.data.path().join("predictd.db");
+    let kept = std::fs::read(&file).unwrap();
+    let refuses = || {
+        let (code, said) = ends(&mut crate::daemon::serving(place.models.path(), place.data.path(), &[]));
+        assert!(code == 64 && said.contains("put a backup in its place"), "{said}");
+    };
+    std::fs::write(&file, "").unwrap();
+    refuses();
+    std::fs::remove_file(&file).unwrap();
+    refuses();
+    std::fs::write(&file, kept).unwrap();
+    let daemon = place.start();
+    done(&daemon, &["activate", NAME, "2"]);
     stop(daemon);
 }
 

@@ -110,6 +110,10 @@ impl From<KeepError> for ApiError {
                 tracing::warn!(%error, "a model could not be pulled");
                 told(Code::SourceUnavailable)
             }
+            KeepError::Hindered(version, reason) => {
+                tracing::error!(version, reason, "a version cannot be loaded now");
+                Self::new(Code::RegistryUnavailable, "The version cannot be loaded now. What is served stays as it is.")
+            }
             KeepError::NoMlflow => Self::at("/source", error.to_string()),
             KeepError::NoRoom(..) => told(Code::NoRoom),
             KeepError::GivenUp(reason) => {

@@ -183,6 +183,7 @@ fn is_final(error: &KeepError) -> bool {
         KeepError::Pull(PullError::Ask(_))
         | KeepError::Change(_)
         | KeepError::NoRoom(..)
+        | KeepError::Hindered(..)
         | KeepError::NoMlflow
         | KeepError::GivenUp(_) => false,
     }

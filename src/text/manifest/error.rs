@@ -1,5 +1,7 @@
 //! Why a model directory cannot be used.
 
+use std::io;
+
 /// Longest file name and longest reason of an error, in bytes: a file can make either up.
 const MAX_ERROR_BYTES: usize = 512;
 
@@ -11,6 +13,8 @@ pub struct ManifestError {
     pub file: String,
     /// One sentence.
     pub reason: String,
+    /// It says nothing of the file: the same may go well later.
+    pub may_pass: bool,
 }
 
 impl ManifestError {
@@ -20,7 +24,14 @@ impl ManifestError {
         for text in [&mut file, &mut reason] {
             text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
         }
-        Self { file, reason }
+        Self { file, reason, may_pass: false }
+    }
+
+    /// An error of the system about `file`: of the disk, or because there are too many open files.
+    pub fn of_system(file: impl Into<String>, error: &io::Error) -> Self {
+        let kinds = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied, io::ErrorKind::NotADirectory];
+        let about_the_file = kinds.contains(&error.kind()) || error.raw_os_error() == Some(libc::ELOOP);
+        Self { may_pass: !about_the_file, ..Self::new(file, error.to_string()) }
     }
 }
 
@@ -30,6 +41,16 @@ mod tests {
 
     use super::*;
     use crate::text::manifest::Manifest;
+
+    #[test]
+    fn too_many_open_files_say_nothing_of_a_file() {
+        for (number, may_pass) in
+            [(libc::EMFILE, true), (libc::EIO, true), (libc::ENOENT, false), (libc::EACCES, false)]
+        {
+            let error = ManifestError::of_system("config.json", &io::Error::from_raw_os_error(number));
+            assert_eq!(error.may_pass, may_pass, "{error}");
+        }
+    }
 
     #[test]
     fn a_refusal_is_short_whatever_the_file_says() {

@@ -101,15 +101,15 @@ fn read_optional(directory: &Path, name: &str, limit: u64) -> Result<Option<Vec<
     let metadata = match std::fs::metadata(&path) {
         Ok(metadata) => metadata,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(error(e.to_string())),
+        Err(e) => return Err(ManifestError::of_system(name, &e)),
     };
     // Opening a pipe would wait for a writer: the kind is checked before.
     if !metadata.is_file() {
         return Err(error("it is not a regular file".to_owned()));
     }
-    let file = File::open(&path).map_err(|e| error(e.to_string()))?;
+    let file = File::open(&path).map_err(|e| ManifestError::of_system(name, &e))?;
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(limit)).unwrap_or_default());
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| error(e.to_string()))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| ManifestError::of_system(name, &e))?;
     if bytes.len() as u64 > limit {
         return Err(error(format!("it is larger than the limit of {limit} bytes")));
     }
