@@ -67,7 +67,7 @@ float-twin: ## Write the shipped MiniLM in float32 to target/float-twin
 TOOLS := PYTHONPATH=models target/tools-venv/bin/python
 
 .PHONY: tools
-tools: ## Install what `python -m tools` needs (export, optimise, golden, from-sklearn) into target/tools-venv
+tools: ## Install what `python -m tools` needs (export, optimise, golden, from-sklearn, log-mlflow) into target/tools-venv
 	test -x target/tools-venv/bin/pip || $(PYTHON) -m venv target/tools-venv
 	target/tools-venv/bin/pip install --quiet -r models/tools/requirements.txt
 
@@ -85,6 +85,13 @@ alerts: onnxruntime ## Test the alert rules, and have them fire in a Prometheus 
 .PHONY: test-postgres
 test-postgres: onnxruntime ## Test the registry in a PostgreSQL of its own (Debian's package)
 	tests/with-postgres cargo test --locked --test it -- database:: replicas::
+
+.PHONY: mlflow
+mlflow: onnxruntime ## Follow an alias of a real MLflow server, under load
+	test -x target/mlflow-venv/bin/pip || $(PYTHON) -m venv target/mlflow-venv
+	target/mlflow-venv/bin/pip install --quiet -r tests/mlflow/requirements.txt
+	cargo build --quiet --locked
+	target/mlflow-venv/bin/python tests/mlflow/follow.py --predictd target/debug/predictd
 
 .PHONY: parity
 parity: tools onnxruntime ## Compare the server's answers with transformers and scikit-learn

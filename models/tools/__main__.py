@@ -10,6 +10,7 @@ COMMANDS = {
     "optimise": ("optimise", "the fastest form of a model that keeps its accuracy"),
     "golden": ("golden", "texts with the answers that a model gives now, for the server to check at each load"),
     "from-sklearn": ("from_sklearn", "a scikit-learn pipeline as a directory that predictd serves"),
+    "log-mlflow": ("log_mlflow", "a model directory as a run and a model in MLflow"),
 }
 
 

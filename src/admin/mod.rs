@@ -45,6 +45,11 @@ impl ModelsCommand {
                     ("metadata".to_owned(), json!(metadata)),
                     ("reason".to_owned(), json!(reason)),
                 ]);
+                if source.to_str().is_some_and(|source| source.contains("://")) {
+                    return Err(
+                        "what is registered is a directory, or models:/… or runs:/… of the MLflow server".to_owned()
+                    );
+                }
                 if let Some(uri) = source.to_str().filter(|source| is_kept_elsewhere(source)) {
                     body.insert("source".to_owned(), json!(uri));
                 } else {

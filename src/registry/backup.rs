@@ -81,7 +81,7 @@ fn missing(records: &Records, store: &Store) -> Vec<String> {
 
 /// Everything in a database that nobody else uses, if it is one of this program's.
 async fn read(path: &Path) -> Result<Records, String> {
-    let database = Database::open(&sqlite_url(path)?).await?;
+    let database = Database::open(&sqlite_url(path)?).await.map_err(|error| error.to_string())?;
     let records = database.read().await.map_err(|error| error.to_string());
     database.close().await;
     Ok(records?.1)

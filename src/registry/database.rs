@@ -3,22 +3,25 @@
 //! SQLite or PostgreSQL, with the same statements. A change is one transaction that begins by counting the epoch, whose
 //! row it holds until its end: changes follow each other, in all processes that share the database.
 
+mod opening;
 mod rows;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
-use sqlx::error::{BoxDynError, DatabaseError};
-use sqlx::migrate::{MigrateError, Migration, MigrationSource, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Row, SqlStr, Transaction};
+use sqlx::{Any, AnyPool, ConnectOptions, Connection, Executor, Row, Transaction};
 use tokio::time::timeout;
 
 use super::record::{ModelRecord, Refusal};
+pub use opening::OpenError;
+use opening::{Embedded, FOR_A_FILE, FOR_A_SERVER, NO_ANSWER, first_look};
 
 /// Longest wait for a connection.
 const ACQUIRE: Duration = Duration::from_secs(1);
@@ -28,16 +31,17 @@ const FIRST: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(2);
 /// The same for a change, which may have to wait for another.
 const CHANGE: Duration = Duration::from_secs(4);
-const NO_ANSWER: &str = "it does not answer";
-const DAMAGED: &str = "the file is damaged: put a backup in its place";
 /// How long answers to writes are known by their Idempotency-Key.
 const KEYS_KEPT: Duration = Duration::from_hours(24);
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "models", include_str!("database/0001_models.sql"))];
 
 /// The database.
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: AnyPool,
+    at: AnyConnectOptions,
+    /// It is SQLite's.
+    is_file: bool,
+    has_begun: Arc<AtomicBool>,
 }
 
 /// Models by name.
@@ -111,9 +115,12 @@ pub enum ChangeError {
     /// The Idempotency-Key was used for another request.
     #[error("the Idempotency-Key was used for another request")]
     OtherRequest,
-    /// The database does not answer, or not well.
+    /// The database does not answer, or not well: nothing was changed.
     #[error("the database: {0}")]
     Database(#[from] sqlx::Error),
+    /// It fell silent at the very end: the change may have been made.
+    #[error("the database, at the end of a change: {0}")]
+    Unknown(sqlx::Error),
 }
 
 /// Now, in milliseconds since 1970.
@@ -137,21 +144,21 @@ impl Database {
     /// Opens the database and brings its tables up to date.
     ///
     /// # Errors
-    /// One sentence, which does not name the URL: it may hold a password.
-    pub async fn open(url: &str) -> Result<Self, String> {
+    /// [`OpenError`]
+    pub async fn open(url: &str) -> Result<Self, OpenError> {
+        let database = Self::later(url)?;
+        database.begin().await?;
+        Ok(database)
+    }
+
+    /// A database that has yet to begin to answer.
+    ///
+    /// # Errors
+    /// [`OpenError::Wrong`] if the URL cannot be used.
+    pub fn later(url: &str) -> Result<Self, OpenError> {
         install_default_drivers();
-        let sqlite = url.starts_with("sqlite:");
-        let setup: &[&'static str] = if sqlite {
-            &[
-                "PRAGMA journal_mode = WAL",
-                "PRAGMA synchronous = FULL",
-                "PRAGMA busy_timeout = 2000",
-                "PRAGMA foreign_keys = ON",
-                "PRAGMA trusted_schema = OFF",
-            ]
-        } else {
-            &["SET statement_timeout = '2s'", "SET lock_timeout = '2s'"]
-        };
+        let is_file = url.starts_with("sqlite:");
+        let setup: &[&'static str] = if is_file { &FOR_A_FILE } else { &FOR_A_SERVER };
         let options =
             AnyPoolOptions::new().max_connections(4).acquire_timeout(ACQUIRE).after_connect(move |connection, _| {
                 Box::pin(async move {
@@ -161,22 +168,39 @@ impl Database {
                     Ok(())
                 })
             });
-        // A pool would try again until its time is over, and not say why.
-        let at = AnyConnectOptions::from_str(url).map_err(|error| plain(&error))?.disable_statement_logging();
-        let first = timeout(FIRST, first_look(&at, sqlite.then_some(setup)));
-        first.await.map_err(|_| NO_ANSWER.to_owned())??;
-        let pool = options.connect_with(at).await.map_err(|error| plain(&error))?;
-        let database = Self { pool };
-        database.migrate().await?;
-        Ok(database)
+        let at = AnyConnectOptions::from_str(url).map_err(|error| OpenError::from(&error))?;
+        let at = at.disable_statement_logging();
+        let pool = options.connect_lazy_with(at.clone());
+        Ok(Self { pool, at, is_file, has_begun: Arc::new(AtomicBool::new(false)) })
     }
 
-    async fn migrate(&self) -> Result<(), String> {
-        let migrator = Migrator::new(Embedded).await.map_err(|error| error.to_string())?;
+    /// Looks whether the database can be used, and brings its tables up to date.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub async fn begin(&self) -> Result<(), OpenError> {
+        // A pool would try again until its time is over, and not say why.
+        let first = timeout(FIRST, first_look(&self.at, self.is_file.then_some(&FOR_A_FILE)));
+        first.await.map_err(|_| OpenError::Away(NO_ANSWER.to_owned()))??;
+        let migrator = Migrator::new(Embedded).await.map_err(|error| OpenError::Wrong(error.to_string()))?;
         migrator.run(&self.pool).await.map_err(|error| match error {
-            MigrateError::VersionMissing(_) => "it was made by a newer predictd".to_owned(),
-            error => error.to_string(),
-        })
+            MigrateError::VersionMissing(_) => OpenError::Wrong("it was made by a newer predictd".to_owned()),
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => OpenError::from(&error),
+            error => OpenError::Wrong(error.to_string()),
+        })?;
+        self.has_begun.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// True once it was found that it can be used.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed)
+    }
+
+    /// An error while the tables may not be there.
+    fn check(&self) -> Result<(), sqlx::Error> {
+        if self.has_begun() { Ok(()) } else { Err(sqlx::Error::PoolTimedOut) }
     }
 
     /// How many changes there were.
@@ -184,6 +208,7 @@ impl Database {
     /// # Errors
     /// If the database does not answer.
     pub async fn epoch(&self) -> Result<i64, sqlx::Error> {
+        self.check()?;
         let read = sqlx::query("SELECT epoch FROM registry WHERE id = 1").fetch_one(&self.pool);
         within(ANSWER, read).await?.try_get(0)
     }
@@ -208,15 +233,16 @@ impl Database {
     /// `answer` is what who repeats the request is to be told; it is kept with the request's key.
     ///
     /// # Errors
-    /// [`ChangeError`]: nothing was changed then, unless the database fell silent at the very end of it.
+    /// [`ChangeError`]: nothing was changed then, but for [`ChangeError::Unknown`].
     pub async fn change(
         &self,
         change: Change<'_>,
         apply: impl FnOnce(&mut ModelRecord) -> Result<bool, Refusal>,
         answer: impl FnOnce(&ModelRecord) -> String,
     ) -> Result<Outcome, ChangeError> {
+        self.check()?;
         let changed = timeout(CHANGE, self.transact(change, apply, answer)).await;
-        changed.unwrap_or(Err(ChangeError::Database(sqlx::Error::PoolTimedOut)))
+        changed.unwrap_or(Err(ChangeError::Unknown(sqlx::Error::PoolTimedOut)))
     }
 
     async fn transact(
@@ -231,7 +257,7 @@ impl Database {
         // What is refused, or is so already, has been counted: that is taken back.
         match decided {
             Ok(Outcome::Changed(after)) => {
-                transaction.commit().await?;
+                transaction.commit().await.map_err(ChangeError::Unknown)?;
                 held.sound = true;
                 Ok(Outcome::Changed(after))
             }
@@ -281,6 +307,7 @@ impl Database {
     /// # Errors
     /// If the database does not answer.
     pub async fn history(&self, model: Option<&str>, most: i64) -> Result<Vec<Done>, sqlx::Error> {
+        self.check()?;
         within(ANSWER, rows::history(&self.pool, model, most)).await
     }
 
@@ -312,54 +339,8 @@ async fn within<T>(time: Duration, query: impl Future<Output = Result<T, sqlx::E
     timeout(time, query).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
-/// Says what is wrong with a database, if anything. A file that is damaged must not be written to.
-async fn first_look(at: &AnyConnectOptions, file: Option<&[&'static str]>) -> Result<(), String> {
-    let plain = |error: sqlx::Error| plain(&error);
-    let mut connection = AnyConnection::connect_with(at).await.map_err(plain)?;
-    if let Some(setup) = file {
-        for statement in setup {
-            connection.execute(*statement).await.map_err(plain)?;
-        }
-        let row = sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut connection).await.map_err(plain)?;
-        if row.try_get::<String, _>(0).map_err(plain)? != "ok" {
-            return Err(DAMAGED.to_owned());
-        }
-    }
-    connection.close().await.map_err(plain)
-}
-
 /// Counts the epoch. Its row is this transaction's until its end.
 async fn count(transaction: &mut Transaction<'_, Any>) -> Result<i64, sqlx::Error> {
     let counted = sqlx::query("UPDATE registry SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch");
     counted.fetch_one(&mut **transaction).await?.try_get(0)
-}
-
-/// What went wrong, without a URL.
-fn plain(error: &sqlx::Error) -> String {
-    // SQLite's numbers for what can be wrong with a file.
-    let code = error.as_database_error().and_then(DatabaseError::code);
-    match code.as_deref() {
-        Some("11") => return DAMAGED.to_owned(),
-        Some("26") => return "the file is not a database: put a backup in its place".to_owned(),
-        Some("14") => return "the file cannot be opened".to_owned(),
-        _ => {}
-    }
-    match error {
-        sqlx::Error::Configuration(_) => "the URL cannot be used".to_owned(),
-        sqlx::Error::PoolTimedOut => NO_ANSWER.to_owned(),
-        error => error.to_string(),
-    }
-}
-
-/// The migrations that are part of the program.
-#[derive(Debug)]
-struct Embedded;
-
-impl MigrationSource<'static> for Embedded {
-    fn resolve(self) -> Pin<Box<dyn Future<Output = Result<Vec<Migration>, BoxDynError>> + Send + 'static>> {
-        let all = MIGRATIONS.map(|(version, name, sql)| {
-            Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
-        });
-        Box::pin(async move { Ok(all.into()) })
-    }
 }

@@ -12,6 +12,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::database::{Change, ChangeError, Database, Done, Event, Outcome, Records};
+use super::known::{Keepsake, Known};
 use super::mlflow::client::Client;
 use super::mlflow::pull::PullError;
 use super::record::{ModelRecord, Origin, Refusal, VersionRecord};
@@ -48,6 +49,8 @@ pub struct Place {
     pub fits: Fits,
     /// Where versions may be pulled from.
     pub mlflow: Option<Client>,
+    /// Where what is known is written down, where the database is elsewhere.
+    pub keepsake: Option<Keepsake>,
 }
 
 /// Keeps what is served in line with what is recorded.
@@ -55,18 +58,14 @@ pub struct Keeper {
     place: Place,
     /// As it was read last.
     known: Mutex<Known>,
+    /// The operator's own models, until they are recorded.
+    found: Mutex<Vec<ModelSource>>,
     /// One change of this process at a time.
     changing: tokio::sync::Mutex<()>,
     /// Since when the database does not answer.
     away: Mutex<Option<Instant>>,
     /// Nothing more is loaded.
     stop: CancellationToken,
-}
-
-#[derive(Debug, Default, Clone)]
-struct Known {
-    epoch: i64,
-    records: Records,
 }
 
 /// Who changes something, why, and on what grounds.
@@ -111,14 +110,6 @@ pub enum KeepError {
     GivenUp(#[from] JoinError),
 }
 
-impl KeepError {
-    /// Why a version could not be loaded.
-    fn of_load(version: &str, error: &ManifestError) -> Self {
-        let (version, reason) = (version.to_owned(), error.to_string());
-        if error.may_pass { Self::Hindered(version, reason) } else { Self::Broken(version, reason) }
-    }
-}
-
 impl From<Refusal> for KeepError {
     fn from(refusal: Refusal) -> Self {
         Self::Change(refusal.into())
@@ -126,18 +117,26 @@ impl From<Refusal> for KeepError {
 }
 
 impl Keeper {
+    /// Keeps what was known last, until the database answers; the operator's own models are recorded then.
+    #[must_use]
+    pub fn new(place: Place, known: Known, found: Vec<ModelSource>) -> Self {
+        let away = (!place.database.has_begun()).then(Instant::now);
+        Self {
+            place,
+            known: Mutex::new(known),
+            found: Mutex::new(found),
+            changing: tokio::sync::Mutex::new(()),
+            away: Mutex::new(away),
+            stop: CancellationToken::new(),
+        }
+    }
+
     /// Reads what is recorded.
     ///
     /// # Errors
     /// If the database does not answer.
     pub async fn open(place: Place) -> Result<Self, ChangeError> {
-        let keeper = Self {
-            place,
-            known: Mutex::default(),
-            changing: tokio::sync::Mutex::new(()),
-            away: Mutex::default(),
-            stop: CancellationToken::new(),
-        };
+        let keeper = Self::new(place, Known::default(), Vec::new());
         keeper.read().await?;
         Ok(keeper)
     }
@@ -187,8 +186,22 @@ impl Keeper {
 
     pub(super) async fn read(&self) -> Result<(), ChangeError> {
         let (epoch, records) = self.place.database.read().await?;
-        *self.known.lock() = Known { epoch, records };
+        let known = Known { epoch, records };
+        let is_new = *self.known.lock() != known;
+        *self.known.lock() = known;
+        if is_new {
+            self.write_down().await;
+        }
         Ok(())
+    }
+
+    /// Writes down what is known, for a start while the database does not answer.
+    async fn write_down(&self) {
+        let Some(keepsake) = self.place.keepsake.clone() else { return };
+        let known = self.known.lock().clone();
+        if let Ok(Err(error)) = spawn_blocking(move || keepsake.write(&known)).await {
+            tracing::warn!(%error, "what is known of the registry could not be written down");
+        }
     }
 
     /// Loads what is to be loaded, and forgets the rest. A version that cannot serve leaves the old one in its place.
@@ -288,6 +301,7 @@ impl Keeper {
                     known.records.insert(name.to_owned(), record.clone());
                 }
             }
+            self.write_down().await;
             self.settle(name);
         }
         Ok(outcome)
@@ -321,6 +335,16 @@ impl Keeper {
         self.place.registry.settle(name, active, before, &kept);
     }
 
+    /// Why a version could not be loaded.
+    pub(super) fn not_loaded(&self, version: &str, error: &ManifestError) -> KeepError {
+        let (version, reason) = (version.to_owned(), error.to_string());
+        // What is interrupted by the end of the server says nothing of the version.
+        if error.may_pass || self.stop.is_cancelled() {
+            return KeepError::Hindered(version, reason);
+        }
+        KeepError::Broken(version, reason)
+    }
+
     /// Refuses a version of so many bytes that does not fit besides the others.
     pub(super) fn make_room(&self, version: &str, bytes: u64) -> Result<(), KeepError> {
         (self.place.fits)(&self.place.registry, bytes).map_err(|reason| KeepError::NoRoom(version.to_owned(), reason))
@@ -346,7 +370,7 @@ impl Keeper {
         let source = source(name, version, directory, found);
         let (registry, host) = (Arc::clone(&self.place.registry), self.place.host.clone());
         let loaded = spawn_blocking(move || registry.load(&source, &host)).await?;
-        loaded.map_err(|error| KeepError::of_load(version, &error))
+        loaded.map_err(|error| self.not_loaded(version, &error))
     }
 }
 

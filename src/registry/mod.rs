@@ -5,6 +5,7 @@
 //! - [`record`]: what is recorded of them, and how that may change
 //! - [`database`]: where it is recorded, [`backup`]: copies of it; [`store`]: where their files are
 //! - [`mlflow`]: models that an MLflow server keeps
+//! - [`known`]: what was recorded when the database answered last
 //! - [`keeper`]: changes both, and keeps what is served in line with them; [`keeping`]: its thread
 
 pub mod backup;
@@ -12,6 +13,7 @@ pub mod database;
 pub mod directory;
 pub mod keeper;
 pub mod keeping;
+pub mod known;
 pub mod mlflow;
 pub mod record;
 pub mod store;

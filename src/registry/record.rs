@@ -15,7 +15,7 @@ pub const MAX_VERSIONS: usize = 1_024;
 pub const MAX_METRICS: usize = 64;
 
 /// A model.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelRecord {
     /// Counts its changes.
     pub revision: i64,
@@ -30,7 +30,7 @@ pub struct ModelRecord {
 }
 
 /// A version of a model.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionRecord {
     /// Where its files came from.
     pub origin: Origin,

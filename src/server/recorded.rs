@@ -13,9 +13,10 @@ use super::RunError;
 use crate::ceiling::{self, Bound};
 use crate::config::{Follow, Mlflow, Settings};
 use crate::engine::loading::{Host, ModelSource};
-use crate::registry::database::{Database, sqlite_url};
+use crate::registry::database::{Database, OpenError, Records, sqlite_url};
 use crate::registry::keeper::{Fits, Following, Keeper, Place};
 use crate::registry::keeping::{self, Keeping};
+use crate::registry::known::Keepsake;
 use crate::registry::mlflow::client::Client;
 use crate::registry::store::Store;
 use crate::registry::{Registry, backup, directory};
@@ -46,15 +47,31 @@ pub(super) fn open(settings: &Settings, host: Host, sources: Vec<ModelSource>) -
     let mlflow = settings.mlflow.server.as_ref().map(Client::new).transpose();
     let mlflow = mlflow.map_err(|error| wrong(format!("--mlflow: {error}")))?;
     let coming: Vec<String> = settings.mlflow.follows.iter().map(|follow| follow.local.clone()).collect();
+    let keepsake = shared.then(|| Keepsake::within(data));
     let open = move || async move {
         let at = |error: &dyn std::fmt::Display| format!("{named}: {error}");
-        let database = Database::open(&url).await.map_err(|error| at(&error))?;
-        let records = directory::record(&database, &sources).await.map_err(|error| at(&error))?;
-        let coming: Vec<&str> = coming.iter().map(String::as_str).collect();
-        let registry = Registry::recorded(&records, default.as_deref(), &coming);
-        let registry = registry.map_err(|error| format!("--models {}: {error}", models.display()))?;
-        let place = Place { registry: Arc::new(registry), database, store, models, host, fits, mlflow };
-        Keeper::open(place).await.map_err(|error| at(&error))
+        let registry = |records: &Records| {
+            let coming: Vec<&str> = coming.iter().map(String::as_str).collect();
+            let registry = Registry::recorded(records, default.as_deref(), &coming);
+            registry.map(Arc::new).map_err(|error| format!("--models {}: {error}", models.display()))
+        };
+        match Database::open(&url).await {
+            Ok(database) => {
+                let records = directory::record(&database, &sources).await.map_err(|error| at(&error))?;
+                let registry = registry(&records)?;
+                let place = Place { registry, database, store, models, host, fits, mlflow, keepsake };
+                Keeper::open(place).await.map_err(|error| at(&error))
+            }
+            Err(OpenError::Away(reason)) => {
+                let known = keepsake.as_ref().and_then(Keepsake::read).ok_or_else(|| at(&reason))?;
+                tracing::error!(reason, "the database does not answer: what was known last is served");
+                let (registry, database) =
+                    (registry(&known.records)?, Database::later(&url).map_err(|error| at(&error))?);
+                let place = Place { registry, database, store, models, host, fits, mlflow, keepsake };
+                Ok(Keeper::new(place, known, sources))
+            }
+            Err(error) => Err(at(&error)),
+        }
     };
     Keeping::start(lock, open).map_err(wrong)
 }

@@ -42,6 +42,7 @@ mod receiver;
 mod replicas;
 mod scheduling;
 mod server;
+mod storage;
 mod text_kinds;
 mod traces;
 mod watch_command;

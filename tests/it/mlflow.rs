@@ -209,7 +209,8 @@ fn a_version_is_registered_from_mlflow() {
     let shown = done(&daemon, &["show", NAME]);
     let versions = shown["versions"].as_array().unwrap();
     let version = versions.iter().find(|version| version["version"] == "1").unwrap();
-    let metadata = json!({ "by": "me", "mlflow.uri": "models:/M/1", "mlflow.run_id": "r1" });
+    let metadata =
+        json!({ "by": "me", "mlflow.uri": "models:/M/1", "mlflow.run_id": "r1", "mlflow.source": "models:/m-1" });
     assert_eq!((&version["origin"], &version["metadata"]), (&json!("mlflow"), &metadata));
     done(&daemon, &["activate", NAME, "1"]);
     assert_eq!(answers(&daemon, NAME), "1");
@@ -324,13 +325,14 @@ fn an_alias_is_followed_and_what_operators_do_stays() {
     until("it is told", || place.mlflow.tags().contains(&"1 predictd.state=active".to_owned()));
     place.mlflow.alias("2");
     until("the server switches", || answers(&daemon, "followed") == "2");
+    until("the other is told of too", || place.mlflow.tags().contains(&"1 predictd.state=replaced".to_owned()));
     place.mlflow.alias("3");
     until("it is refused", || place.mlflow.tags().contains(&"3 predictd.state=refused".to_owned()));
     let reason = place.mlflow.tags().into_iter().find(|tag| tag.starts_with("3 predictd.reason=")).unwrap();
     assert!(reason.contains("golden.json: example 1"), "{reason}");
     assert_eq!(answers(&daemon, "followed"), "2");
     let shown = done(&daemon, &["show", "followed"]);
-    assert_eq!((&shown["active"], &shown["followed"]), (&json!("2"), &json!("models:/M@champion -> 3")));
+    assert_eq!((&shown["active"], &shown["followed"]), (&json!("2"), &json!("models:/M@champion -> 3 (models:/m-3)")));
     let refusals = r#"predictd_follow_looks_total{model="followed",outcome="refused"}"#;
     until("it is counted", || metric(daemon.admin, refusals) == 1);
     // An operator goes back: so it stays, over a restart too, until the alias moves.

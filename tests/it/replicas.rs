@@ -64,8 +64,14 @@ fn no_request_fails_while_versions_are_switched() {
     assert_eq!(metric(daemon.admin, failures), 0);
 }
 
+fn metric_text(daemon: &Daemon) -> String {
+    Wire::to(daemon.admin).ask(get("/metrics")).body
+}
+
 /// A PostgreSQL server that a test may stop.
 struct Postgres {
+    server: sqlx::AnyPool,
+    name: String,
     url: String,
     processes: Vec<String>,
 }
@@ -84,7 +90,17 @@ impl Postgres {
             .output()
             .unwrap();
         let processes = String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
-        Some(Self { url: format!("{base}/{name}"), processes })
+        Some(Self { server: pool, url: format!("{base}/{name}"), name, processes })
+    }
+
+    /// Has the database take no changes, or take them again, and ends its connections.
+    async fn set_read_only(&self, on: bool) {
+        let on = if on { "on" } else { "off" };
+        let set = format!("ALTER DATABASE {} SET default_transaction_read_only = {on}", self.name);
+        sqlx::query(sqlx::AssertSqlSafe(set)).execute(&self.server).await.unwrap();
+        let end =
+            format!("SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE datname = '{}'", self.name);
+        sqlx::query(sqlx::AssertSqlSafe(end)).fetch_all(&self.server).await.unwrap();
     }
 }
 
@@ -93,18 +109,20 @@ async fn replicas_follow_each_other_and_outlast_their_database() {
     let Some(postgres) = Postgres::new().await else { return };
     let ([models, other], data) = (versions(), [(); 2].map(|()| tempfile::tempdir().unwrap()));
     let options = ["--database", &postgres.url];
-    let mut daemons = data.each_ref().map(|data| Daemon::with(models.path(), data.path(), &options));
-    for daemon in &mut daemons {
+    let start = |data: &tempfile::TempDir| {
+        let mut daemon = Daemon::with(models.path(), data.path(), &options);
         daemon.logged("the server may need this much memory at most");
-    }
-    let [one, two] = &daemons;
+        daemon
+    };
+    let [one, two] = data.each_ref().map(start);
+    let (one, mut two) = (&one, two);
     register(one, &other);
     // The other has not the files: it is told so and goes on as it is.
     done(one, &["activate", NAME, "2"]);
     let of = |daemon: &Daemon| version(&mut Wire::to(daemon.address), "x");
     assert_eq!(of(one), "2");
-    until("the other has heard of it", || done(two, &["show", NAME])["active"] == "2");
-    assert_eq!(of(two), "1");
+    until("the other has heard of it", || done(&two, &["show", NAME])["active"] == "2");
+    assert_eq!(of(&two), "1");
     // With the files it follows.
     std::fs::remove_dir_all(data[1].path().join("store/versions")).unwrap();
     let copied = Command::new("cp")
@@ -115,8 +133,8 @@ async fn replicas_follow_each_other_and_outlast_their_database() {
     assert!(copied.unwrap().success());
     done(one, &["rollback", NAME]);
     done(one, &["activate", NAME, "2"]);
-    until("the other follows", || of(two) == "2");
-    done(two, &["rollback", NAME]);
+    until("the other follows", || of(&two) == "2");
+    done(&two, &["rollback", NAME]);
     until("the first follows", || of(one) == "1");
     assert!(!postgres.processes.is_empty());
     let all = |signal: &str| {
@@ -128,7 +146,7 @@ async fn replicas_follow_each_other_and_outlast_their_database() {
     };
     all("STOP");
     until("it is noticed", || Wire::to(one.admin).ask(get("/admin/models")).json()["stale"] == true);
-    assert_eq!((of(one), of(two)), ("1".to_owned(), "1".to_owned()));
+    assert_eq!((of(one), of(&two)), ("1".to_owned(), "1".to_owned()));
     let refused = Wire::to(one.admin).ask(request(
         "POST",
         "/admin/models/m/activate",
@@ -136,8 +154,35 @@ async fn replicas_follow_each_other_and_outlast_their_database() {
         "{\"version\":\"2\"}",
     ));
     assert_eq!((refused.status, refused.problem()), (503, "registry-unavailable".to_owned()));
+    let registry = |daemon: &Daemon| Wire::to(daemon.address).ask(get("/health")).json()["registry"].clone();
+    assert_eq!(registry(one), "stale");
+    // One that is stopped ends, and one that is started serves what was known last.
+    two.signal("TERM");
+    let (status, log) = two.wait();
+    assert!(status.success(), "{log}");
+    two = start(&data[1]);
+    assert_eq!((of(&two), registry(&two)), ("1".to_owned(), "stale".into()));
+    let stale = metric_text(&two)
+        .lines()
+        .find_map(|line| line.strip_prefix("predictd_registry_stale_seconds ")?.parse::<f64>().ok());
+    assert!(stale.unwrap() > 0.0);
     all("CONT");
-    until("it is back", || Wire::to(one.admin).ask(get("/admin/models")).json()["stale"] == false);
+    for daemon in [one, &two] {
+        until("it is back", || registry(daemon) == "current");
+    }
     done(one, &["activate", NAME, "2"]);
-    until("the other follows", || of(two) == "2");
+    until("the other follows", || of(&two) == "2");
+    // A database that has become another's copy takes no changes, and takes them again when it is not any more.
+    postgres.set_read_only(true).await;
+    let change = |daemon: &Daemon| {
+        let tag = Wire::to(daemon.admin).ask(get("/admin/models/m")).header("etag").unwrap().to_owned();
+        let head = format!("If-Match: {tag}\r\n");
+        Wire::to(daemon.admin)
+            .ask(request("PUT", "/admin/models/m/versions/2/metrics", &head, r#"{"metrics":{"f1":1}}"#))
+            .status
+    };
+    until("it is noticed", || change(one) == 503);
+    assert_eq!((of(one), registry(one)), ("2".to_owned(), "current".into()));
+    postgres.set_read_only(false).await;
+    until("changes are made again", || change(one) == 200);
 }

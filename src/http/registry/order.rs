@@ -84,7 +84,7 @@ impl Grounds {
 
 impl From<KeepError> for ApiError {
     fn from(error: KeepError) -> Self {
-        let told = |code: Code| Self::new(code, format!("{error}."));
+        let told = |code: Code| Self::new(code, format!("{}.", error.to_string().trim_end_matches('.')));
         match &error {
             KeepError::Change(change) => match change {
                 ChangeError::Refused(Refusal::UnknownVersion(_)) => told(Code::ModelNotFound),
@@ -93,6 +93,11 @@ impl From<KeepError> for ApiError {
                 ChangeError::Database(reason) => {
                     tracing::error!(%reason, "the database did not do what it was asked");
                     Self::new(Code::RegistryUnavailable, "The database does not answer. What is served stays as it is.")
+                }
+                ChangeError::Unknown(reason) => {
+                    tracing::error!(%reason, "the database did not say whether a change was made");
+                    let detail = "The database does not answer. Whether the change was made is not known: repeat it with the same Idempotency-Key, or look.";
+                    Self::new(Code::RegistryUnavailable, detail)
                 }
             },
             KeepError::Store(StoreError::Disk(reason))

@@ -57,7 +57,7 @@ impl Keeper {
             let source = source(name, version, assembled.path().to_owned(), &record);
             let host = self.place.host.clone();
             let verified = spawn_blocking(move || Model::verify(&source, &host)).await?;
-            verified.map_err(|error| KeepError::of_load(version, &error))?;
+            verified.map_err(|error| self.not_loaded(version, &error))?;
             let store = self.place.store.clone();
             spawn_blocking(move || store.commit(&assembled)).await?.map_err(StoreError::Disk)?;
         }

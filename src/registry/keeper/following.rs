@@ -9,16 +9,16 @@ use super::{KeepError, Keeper, NewVersion, Order};
 use crate::metrics::Followed;
 use crate::registry::database::{ChangeError, Outcome};
 use crate::registry::mlflow::client::ModelVersion;
-use crate::registry::mlflow::pull::PullError;
+use crate::registry::mlflow::pull::{PullError, SOURCE};
 use crate::registry::mlflow::uri::ModelUri;
-use crate::registry::record::{ModelRecord, Origin, Refusal};
+use crate::registry::record::{ModelRecord, Origin, Refusal, VersionRecord};
 use crate::registry::store::StoreError;
 use crate::registry::version::Version;
 
 /// Who makes these changes, in the history.
 const WHO: &str = "follow";
 /// Longest pause after something went wrong.
-const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// Longest reason that is told to the MLflow server.
 const MAX_REASON: usize = 500;
 
@@ -51,8 +51,9 @@ impl Following {
     }
 
     /// What is remembered of a place that the alias led to.
-    fn target(&self, version: &str) -> String {
-        format!("models:/{}@{} -> {version}", self.name, self.alias)
+    fn target(&self, version: &ModelVersion) -> String {
+        let ModelVersion { version, source, .. } = version;
+        format!("models:/{}@{} -> {version} ({})", self.name, self.alias, source.as_deref().unwrap_or("-"))
     }
 }
 
@@ -88,7 +89,7 @@ impl Keeper {
     /// Looks where an alias leads, and goes there if it is somewhere else than before.
     async fn look(&self, following: &Following) -> Result<Followed, KeepError> {
         let version = self.mlflow()?.alias(&following.name, &following.alias).await.map_err(PullError::from)?;
-        let target = following.target(&version.version);
+        let target = following.target(&version);
         if self.record(&following.local).followed.as_ref() == Some(&target) {
             return Ok(Followed::Unchanged);
         }
@@ -108,9 +109,13 @@ impl Keeper {
             reason: Some(format!("models:/{}@{} is version {}", following.name, following.alias, version.version)),
             ..Order::default()
         };
+        let before = self.active_from_mlflow(following);
         match self.take(following, &version, &target, &order).await {
             Ok(()) => {
-                self.report(following, &version, "active", "").await;
+                self.report(following, &version.version, "active", "").await;
+                if let Some(before) = before.filter(|before| *before != version.version) {
+                    self.report(following, &before, "replaced", "").await;
+                }
                 Ok(Followed::Switched)
             }
             Err(error) if is_final(&error) => {
@@ -121,7 +126,7 @@ impl Keeper {
                     Ok(record.follow(&target))
                 })
                 .await?;
-                self.report(following, &version, "refused", &sentence).await;
+                self.report(following, &version.version, "refused", &sentence).await;
                 Ok(Followed::Refused)
             }
             Err(error) => Err(error),
@@ -138,10 +143,10 @@ impl Keeper {
     ) -> Result<(), KeepError> {
         let (local, number) = (following.local.as_str(), version.version.as_str());
         let uri = ModelUri::Version(version.name.clone(), number.to_owned());
-        let known = self.record(local).versions.get(&Version::new(number)).map(|known| known.origin.clone());
-        match known {
-            Some(Origin::Mlflow(known)) if known == uri.to_string() => {}
-            // Not because of its name.
+        let known = self.record(local);
+        match known.versions.get(&Version::new(number)) {
+            Some(known) if known.origin == Origin::Mlflow(uri.to_string()) && is_made_of(known, version) => {}
+            // It has the number of another one.
             Some(_) => return Err(Refusal::Taken(number.to_owned()).into()),
             None => {
                 let pulled: NewVersion = self.pull(&uri, std::collections::BTreeMap::new()).await?;
@@ -160,16 +165,35 @@ impl Keeper {
         Ok(())
     }
 
+    /// The version that is active and was pulled from the model that is followed.
+    fn active_from_mlflow(&self, following: &Following) -> Option<String> {
+        let record = self.record(&following.local);
+        let active = record.active.clone()?;
+        let Origin::Mlflow(uri) = &record.versions.get(&Version::new(&active))?.origin else { return None };
+        match uri.parse() {
+            Ok(ModelUri::Version(name, version)) if name == following.name => Some(version),
+            _ => None,
+        }
+    }
+
     /// Tells the MLflow server what became of a version.
-    async fn report(&self, following: &Following, version: &ModelVersion, state: &str, reason: &str) {
+    async fn report(&self, following: &Following, version: &str, state: &str, reason: &str) {
         let Ok(mlflow) = self.mlflow() else { return };
         for (key, value) in [("predictd.reason", reason), ("predictd.state", state)] {
-            if let Err(error) = mlflow.tag(&version.name, &version.version, key, value).await {
+            if let Err(error) = mlflow.tag(&following.name, version, key, value).await {
                 // What is served does not depend on it.
-                tracing::warn!(model = following.local, version = version.version, %error, "the MLflow server could not be told what became of a version");
+                tracing::warn!(model = following.local, version, %error, "the MLflow server could not be told what became of a version");
                 return;
             }
         }
+    }
+}
+
+/// True if a version was made of what the server says; where it does not, that is believed.
+fn is_made_of(known: &VersionRecord, version: &ModelVersion) -> bool {
+    match (known.metadata.get(SOURCE), &version.source) {
+        (Some(known), Some(now)) => known == now,
+        _ => true,
     }
 }
 
@@ -197,7 +221,8 @@ mod tests {
     fn an_alias_is_followed_and_nothing_else() {
         let of = |local: &str, uri: &str| Following::new(local, uri, Duration::from_secs(1));
         let followed = of("m", "models:/My model@champion").unwrap();
-        assert_eq!(followed.target("3"), "models:/My model@champion -> 3");
+        let version = ModelVersion { name: "My model".to_owned(), version: "3".to_owned(), run_id: None, source: None };
+        assert_eq!(followed.target(&version), "models:/My model@champion -> 3 (-)");
         for (local, uri) in [
             ("m", "models:/M/1"),
             ("m", "models:/m-1"),

@@ -5,46 +5,107 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use super::Keeper;
+use crate::registry::directory;
 use crate::registry::record::{ModelRecord, VersionRecord};
 
 /// How often it is looked whether somebody else changed something.
 const LOOK: Duration = Duration::from_millis(500);
+/// When what could not be loaded is tried for the first time again, and how often at last.
+const FIRST_AGAIN: Duration = Duration::from_secs(10);
+const LAST_AGAIN: Duration = Duration::from_mins(10);
 /// How often the store is cleared of what nothing needs.
 const COLLECT: Duration = Duration::from_hours(1);
+
+/// When what could not be loaded is tried again: ever more seldom.
+struct Again {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Default for Again {
+    fn default() -> Self {
+        Self { at: Instant::now() + FIRST_AGAIN, pause: FIRST_AGAIN }
+    }
+}
+
+impl Again {
+    fn is_due(&self) -> bool {
+        self.at <= Instant::now()
+    }
+
+    fn pause(&mut self) {
+        self.pause = (self.pause * 2).min(LAST_AGAIN);
+        self.at = Instant::now() + self.pause;
+    }
+}
 
 impl Keeper {
     /// Looks now and then whether somebody else changed something, and follows, until it is told to stop.
     pub async fn follow(&self) {
         let mut collected: Option<Instant> = None;
+        let mut again = Again::default();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 () = self.stop.cancelled() => return,
             }
-            let Ok(epoch) = self.place.database.epoch().await else {
-                if self.goes_away() {
-                    tracing::error!("the database does not answer: what was known last is served");
+            let epoch = match self.look_at_database().await {
+                Ok(epoch) => epoch,
+                Err(reason) => {
+                    if self.goes_away() {
+                        tracing::error!(reason, "the database does not answer: what was known last is served");
+                    }
+                    continue;
                 }
-                continue;
             };
             if self.away.lock().take().is_some() {
                 tracing::warn!("the database answers again");
             }
             let is_known = epoch == self.known.lock().epoch;
-            if is_known && collected.is_some_and(|at| at.elapsed() < COLLECT) {
+            let is_collected = collected.is_some_and(|at| at.elapsed() < COLLECT);
+            if is_known && is_collected && !again.is_due() {
                 continue;
             }
             let _alone = self.changing.lock().await;
-            if is_known {
+            if !is_known {
+                match self.read().await {
+                    Ok(()) => self.bring_in_line().await,
+                    Err(error) => tracing::error!(%error, "what is recorded could not be read"),
+                }
+                again = Again::default();
+            } else if !is_collected {
                 self.collect().await;
                 collected = Some(Instant::now());
-                continue;
-            }
-            match self.read().await {
-                Ok(()) => self.bring_in_line().await,
-                Err(error) => tracing::error!(%error, "what is recorded could not be read"),
+            } else {
+                // Files may have come since, or what they came from may be back.
+                if self.lacks_something() {
+                    self.bring_in_line().await;
+                }
+                again.pause();
             }
         }
+    }
+
+    /// How many changes there were, once the database can be used and has the operator's own models.
+    async fn look_at_database(&self) -> Result<i64, String> {
+        let database = &self.place.database;
+        if !database.has_begun() {
+            database.begin().await.map_err(|error| error.to_string())?;
+        }
+        let found = self.found.lock().clone();
+        if !found.is_empty() {
+            directory::record(database, &found).await.map_err(|error| error.to_string())?;
+            self.found.lock().clear();
+        }
+        database.epoch().await.map_err(|error| error.to_string())
+    }
+
+    /// True if something is to be loaded that is not.
+    fn lacks_something(&self) -> bool {
+        let known = self.known.lock();
+        let mut kept =
+            known.records.iter().flat_map(|(name, record)| record.kept().into_iter().map(move |v| (name, v)));
+        kept.any(|(name, version)| !self.is_there(name, version))
     }
 
     /// The database does not answer; true if it did before.

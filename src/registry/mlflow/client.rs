@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Response, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -53,6 +53,9 @@ pub struct ModelVersion {
     /// The run that made it.
     #[serde(default)]
     pub run_id: Option<String>,
+    /// What it was made of: other files have another source, whatever their version's number.
+    #[serde(default)]
+    pub source: Option<String>,
 }
 
 /// A file or a directory.
@@ -310,7 +313,10 @@ async fn answered(request: reqwest::RequestBuilder) -> Result<Response, AskError
     let said = serde_json::from_slice::<Value>(&body).unwrap_or_default();
     let sentence = said.get("message").and_then(Value::as_str).map(plain).unwrap_or_default();
     let sentence = format!("{} {sentence}", status.as_u16());
-    let sentence = sentence.trim_end().to_owned();
+    let mut sentence = sentence.trim_end().to_owned();
+    if status == StatusCode::UNAUTHORIZED {
+        sentence += " (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks)";
+    }
     let may_pass = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
     Err(if may_pass { AskError::Away(sentence) } else { AskError::Refused(sentence) })
 }

@@ -19,6 +19,8 @@ const MAX_DEPTH: usize = 3;
 const MAX_BYTES: u64 = 4 << 30;
 /// Largest `MLmodel`.
 const MAX_MLMODEL: usize = 1 << 20;
+/// What a version was made of, in its metadata.
+pub const SOURCE: &str = "mlflow.source";
 /// How often a place may only say where the files really are.
 const MAX_HOPS: usize = 4;
 
@@ -56,6 +58,7 @@ struct Found {
     uri: ModelUri,
     place: String,
     run: Option<String>,
+    source: Option<String>,
 }
 
 /// Pulls a model.
@@ -63,7 +66,7 @@ struct Found {
 /// # Errors
 /// [`PullError`]; files that came until then are deleted from the store after a day.
 pub async fn pull(client: &Client, store: &Store, uri: &ModelUri) -> Result<Pulled, PullError> {
-    let Found { uri, place, run } = find(client, uri).await?;
+    let Found { uri, place, run, source } = find(client, uri).await?;
     let root = proxied(client, place).await?;
     let presigned = client.presigns().await?;
     let listed = list(client, &root).await?;
@@ -88,36 +91,43 @@ pub async fn pull(client: &Client, store: &Store, uri: &ModelUri) -> Result<Pull
         files.push(FileRecord { path: to, bytes, sha256 });
     }
     let mut metadata = BTreeMap::from([("mlflow.uri".to_owned(), uri.to_string())]);
-    metadata.extend(run.filter(|run| !run.is_empty()).map(|run| ("mlflow.run_id".to_owned(), run)));
+    for (key, value) in [("mlflow.run_id", run), (SOURCE, source)] {
+        metadata.extend(value.filter(|value| !value.is_empty()).map(|value| (key.to_owned(), value)));
+    }
     Ok(Pulled { uri, files, metadata })
 }
 
 async fn find(client: &Client, uri: &ModelUri) -> Result<Found, PullError> {
     let version = match uri {
         ModelUri::Logged(id) => {
-            return Ok(Found { uri: uri.clone(), place: client.files_of_logged(id).await?, run: None });
+            let place = client.files_of_logged(id).await?;
+            return Ok(Found { uri: uri.clone(), place, run: None, source: None });
         }
         ModelUri::Run(run, path) => {
-            let (root, experiment) = client.files_of_run(run).await?;
-            let mut place = format!("{}/{path}", root.trim_end_matches('/'));
-            // MLflow 3 keeps models beside the runs that made them.
-            let is_there = match proxied(client, place.clone()).await {
-                Ok(path) => client.list(&path).await?.iter().any(|file| file.path == MLMODEL),
-                Err(PullError::Unusable(_)) => false,
-                Err(error) => return Err(error),
-            };
-            if !is_there {
-                let name = path.split('/').next().unwrap_or_default();
-                place = client.files_of_logged_by(&experiment, run, name).await?;
-            }
-            return Ok(Found { uri: uri.clone(), place, run: Some(run.clone()) });
+            let place = place_of_run(client, run, path).await?;
+            return Ok(Found { uri: uri.clone(), place, run: Some(run.clone()), source: None });
         }
         ModelUri::Version(name, version) => client.version(name, version).await?,
         ModelUri::Alias(name, alias) => client.alias(name, alias).await?,
         ModelUri::Stage(name, stage) => client.latest(name, stage).await?,
     };
     let place = client.files_of_version(&version.name, &version.version).await?;
-    Ok(Found { uri: ModelUri::Version(version.name, version.version), place, run: version.run_id })
+    let uri = ModelUri::Version(version.name, version.version);
+    Ok(Found { uri, place, run: version.run_id, source: version.source })
+}
+
+/// Where the files of a model are that a run logged.
+async fn place_of_run(client: &Client, run: &str, path: &str) -> Result<String, PullError> {
+    let (root, experiment) = client.files_of_run(run).await?;
+    let place = format!("{}/{path}", root.trim_end_matches('/'));
+    // MLflow 3 keeps models beside the runs that made them.
+    if let Ok(path) = path_of(client.base(), &place)
+        && client.list(&path).await?.iter().any(|file| file.path == MLMODEL)
+    {
+        return Ok(place);
+    }
+    let name = path.split('/').next().unwrap_or_default();
+    Ok(client.files_of_logged_by(&experiment, run, name).await?)
 }
 
 /// The path by which the server itself gives files away that are at a place.
@@ -126,6 +136,7 @@ async fn proxied(client: &Client, mut place: String) -> Result<String, PullError
         match place.parse::<ModelUri>() {
             Ok(ModelUri::Logged(id)) => place = client.files_of_logged(&id).await?,
             Ok(ModelUri::Version(name, version)) => place = client.files_of_version(&name, &version).await?,
+            Ok(ModelUri::Run(run, path)) => place = place_of_run(client, &run, &path).await?,
             _ => return path_of(client.base(), &place).map_err(PullError::Unusable),
         }
     }
