@@ -39,6 +39,12 @@ pub(super) fn open(settings: &Settings, host: Host, sources: Vec<ModelSource>) -
             file.display()
         )));
     }
+    if !shared && is_of_a_network(data) {
+        tracing::warn!(
+            directory = %data.display(),
+            "the data directory is on a file system of a network, where SQLite's locks may not hold: keep it on a disk, or use --database"
+        );
+    }
     let (named, url) = match &settings.database {
         Some(url) => ("--database".to_owned(), url.clone()),
         None => (file.display().to_string(), sqlite_url(&file).map_err(|error| wrong(in_data(&error)))?),
@@ -79,6 +85,22 @@ pub(super) fn open(settings: &Settings, host: Host, sources: Vec<ModelSource>) -
 /// True if a file is there and not empty.
 fn has_content(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
+}
+
+/// True for NFS, SMB, CIFS, SMB2, AFS, Ceph, Coda and 9P, by their numbers in `linux/magic.h`.
+#[cfg(target_os = "linux")]
+fn is_of_a_network(path: &Path) -> bool {
+    const NETWORKS: [u32; 8] =
+        [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x5346_414f, 0x00c3_6400, 0x7375_7245, 0x0102_1997];
+    let number = rustix::fs::statfs(path).map(|found| found.f_type);
+    // The field is wider than the number.
+    number.is_ok_and(|number| u32::try_from(number & 0xffff_ffff).is_ok_and(|number| NETWORKS.contains(&number)))
+}
+
+/// Nobody tells.
+#[cfg(not(target_os = "linux"))]
+fn is_of_a_network(_: &Path) -> bool {
+    false
 }
 
 /// Whether there is room for one more model.

@@ -153,6 +153,32 @@ async fn changes_at_the_same_time_follow_each_other() {
 }
 
 #[tokio::test]
+async fn who_reads_for_long_holds_no_change_up() {
+    let fresh = Fresh::sqlite();
+    let database = fresh.open().await;
+    let pool = sqlx::AnyPool::connect(&fresh.url).await.unwrap();
+    let mut reader = pool.begin().await.unwrap();
+    sqlx::query("SELECT epoch FROM registry").fetch_one(&mut *reader).await.unwrap();
+    let log = fresh.directory.path().join("a b?c#.db-wal");
+    register(&database, "m", "1").await.unwrap();
+    let measure = async |number: u32| {
+        let figures = BTreeMap::from([("f1".to_owned(), f64::from(number))]);
+        database.change(change("m", "measure"), |record| record.measure("1", figures), said).await.unwrap();
+    };
+    for number in 0..300 {
+        measure(number).await;
+    }
+    let grown = std::fs::metadata(&log).unwrap().len();
+    reader.rollback().await.unwrap();
+    for number in 300..600 {
+        measure(number).await;
+    }
+    // The log begins anew, and has grown no further.
+    assert!(std::fs::metadata(&log).unwrap().len() < grown + grown / 2, "{grown}");
+    assert_eq!(database.epoch().await.unwrap(), 601);
+}
+
+#[tokio::test]
 async fn databases_that_cannot_be_used_are_told() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.db");

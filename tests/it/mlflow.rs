@@ -310,6 +310,45 @@ fn what_an_mlflow_server_should_not_say_is_refused() {
 }
 
 #[test]
+fn files_are_had_from_where_the_server_says_if_it_gives_none_away_itself() {
+    let place = Place::new();
+    place.log("1", |model| model);
+    let elsewhere = Mlflow::start();
+    place.mlflow.say("/api/3.0/mlflow/server-info", &json!({ "artifacts_presigned_only": true }));
+    let moved: Vec<String> = {
+        let kept = place.mlflow.kept.lock();
+        kept.answers.keys().filter(|path| path.starts_with(&format!("{ROOT}/"))).cloned().collect()
+    };
+    for (number, path) in moved.iter().enumerate() {
+        let (_, content) = place.mlflow.kept.lock().answers.remove(path).unwrap();
+        elsewhere.set(&format!("/bucket/{number}?signature=CANARY"), 200, content);
+        let at = json!({ "url": format!("{}/bucket/{number}?signature=CANARY", elsewhere.url()), "headers": { "X-Key": "7" } });
+        place.mlflow.say(&path.replace("/artifacts/1/", "/presigned/1/"), &at);
+    }
+    let mut command =
+        crate::daemon::serving(place.models.path(), place.data.path(), &["--mlflow", &place.mlflow.url()]);
+    let mut daemon =
+        Daemon::start(command.env("MLFLOW_TRACKING_USERNAME", "me").env("MLFLOW_TRACKING_PASSWORD", "secret"));
+    daemon.logged("the server may need this much memory at most");
+    done(&daemon, &["register", NAME, "1", "models:/M/1"]);
+    done(&daemon, &["activate", NAME, "1"]);
+    assert_eq!(answers(&daemon, NAME), "1");
+    assert!(!place.mlflow.kept.lock().authorised.is_empty());
+    // They are nobody else's to know.
+    assert_eq!(elsewhere.kept.lock().authorised, Vec::<String>::new());
+    for (url, expected) in
+        [("file:///etc/passwd", "no URL of HTTP"), ("http://127.0.0.1:1/x?CANARY", "does not answer")]
+    {
+        for path in &moved {
+            place.mlflow.say(&path.replace("/artifacts/1/", "/presigned/1/"), &json!({ "url": url }));
+        }
+        let why = refused(&daemon, &["register", NAME, "2", "models:/M/1"]);
+        assert!(why.contains(expected) && !why.contains("CANARY"), "{why}");
+    }
+    assert!(!daemon.log().contains("CANARY"));
+}
+
+#[test]
 fn an_alias_is_followed_and_what_operators_do_stays() {
     let place = Place::new();
     for version in ["1", "2"] {

@@ -264,6 +264,26 @@ fn nobody_is_rolled_back_to_what_cannot_serve() {
 }
 
 #[test]
+fn what_does_not_fit_into_the_memory_is_not_loaded() {
+    let place = Place::new();
+    let mut daemon = Daemon::with(place.models.path(), place.data.path(), &[]);
+    let most = daemon.logged("the server may need this much memory at most");
+    let most = most["most_mib"].as_u64().unwrap_or_else(|| panic!("{most}"));
+    daemon.signal("TERM");
+    assert!(daemon.wait().0.success());
+    // As much as it needs now, and 16 MiB: with a file of 64 MiB there is not enough room.
+    let limit = ((most + 16) << 20).to_string();
+    let mut daemon = Daemon::with(place.models.path(), place.data.path(), &["--memory-limit", &limit]);
+    daemon.logged("the server may need this much memory at most");
+    let directory = place.other("2", &Model::plain().file("large.bin", vec![7; 64 << 20]));
+    let why = refused(&daemon, &["register", NAME, "2", directory.to_str().unwrap()]);
+    assert!(why.contains("version 2 is not loaded: with it the server may need"), "{why}");
+    assert_eq!((place.stored().len(), answers(&daemon)), (0, "1".to_owned()));
+    place.register(&daemon, "3");
+    done(&daemon, &["activate", NAME, "3"]);
+}
+
+#[test]
 fn half_an_upload_is_gone() {
     let place = Place::new();
     let daemon = place.start();
@@ -327,7 +347,7 @@ fn no_name_leads_elsewhere() {
         &long,
     ];
     for name in names {
-        let escaped: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let escaped = name.bytes().fold(String::new(), |whole, byte| format!("{whole}%{byte:02X}"));
         let register = json!({ "version": name, "files": file });
         assert_eq!(send("POST", "/admin/models/m/versions", &register), 422, "{name:?}");
         assert_eq!(send("POST", "/admin/models/m/activate", &json!({ "version": name })), 404, "{name:?}");
