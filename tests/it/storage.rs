@@ -271,11 +271,11 @@ fn what_does_not_fit_into_the_memory_is_not_loaded() {
     let most = most["most_mib"].as_u64().unwrap_or_else(|| panic!("{most}"));
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
-    // As much as it needs now, and 16 MiB: with a file of 64 MiB there is not enough room.
-    let limit = ((most + 16) << 20).to_string();
+    // As much as it needs now, and 96 MiB: with a file of 128 MiB there is not enough room.
+    let limit = ((most + 96) << 20).to_string();
     let mut daemon = Daemon::with(place.models.path(), place.data.path(), &["--memory-limit", &limit]);
     daemon.logged("the server may need this much memory at most");
-    let directory = place.other("2", &Model::plain().file("large.bin", vec![7; 64 << 20]));
+    let directory = place.other("2", &Model::plain().file("large.bin", vec![7; 128 << 20]));
     let why = refused(&daemon, &["register", NAME, "2", directory.to_str().unwrap()]);
     assert!(why.contains("version 2 is not loaded: with it the server may need"), "{why}");
     assert_eq!((place.stored().len(), answers(&daemon)), (0, "1".to_owned()));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Method, Response, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -314,7 +314,7 @@ async fn answered(request: reqwest::RequestBuilder) -> Result<Response, AskError
     let sentence = said.get("message").and_then(Value::as_str).map(plain).unwrap_or_default();
     let sentence = format!("{} {sentence}", status.as_u16());
     let mut sentence = sentence.trim_end().to_owned();
-    if status == StatusCode::UNAUTHORIZED {
+    if status.as_u16() == 401 {
         sentence += " (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks)";
     }
     let may_pass = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
