@@ -3,6 +3,7 @@
 PROFILE ?= release
 PYTHON ?= python3
 MODELS_VENV := target/models-venv
+CRASH = $(PYTHON) tests/crash
 
 # The official ONNX Runtime collects telemetry unless this is set.
 export ORT_DISABLE_TELEMETRY = 1
@@ -37,7 +38,7 @@ fuzz: ## Fuzz what reads foreign bytes, FUZZ_SECONDS (60) per target
 	.ci/fuzz
 
 .PHONY: nightly
-nightly: bench ## Run what takes longer still: all benchmarks, an hour of fuzzing (about two hours)
+nightly: bench crash-nightly ## Run what takes longer still: all benchmarks, kills at every call, an hour of fuzzing (about two and a half hours)
 	for name in overload stuck_clients stop hostile watching; do cargo bench --locked --bench serving -- $$name || exit 1; done
 	PREDICTD_MADE_UP_NAMES=100000 cargo test --locked --release --test it -- canaries::clients_cannot_make_new_series
 	FUZZ_SECONDS=900 .ci/fuzz
@@ -85,6 +86,29 @@ alerts: onnxruntime ## Test the alert rules, and have them fire in a Prometheus 
 .PHONY: test-postgres
 test-postgres: onnxruntime ## Test the registry in a PostgreSQL of its own (Debian's package)
 	tests/with-postgres cargo test --locked --test it -- database:: replicas::
+	tests/with-postgres $(CRASH)/outage.py --seconds 5
+
+.PHONY: crash
+crash: onnxruntime ## Kill and disturb servers that change their registry: nothing acknowledged is lost
+	cargo build --quiet --locked
+	$(CRASH)/every_system_call.py --stride 11
+	$(CRASH)/random_kills.py --kills 60
+	$(CRASH)/random_kills.py --signal TERM --kills 30
+	$(CRASH)/database_faults.py --only calls,disk-full,damaged
+	$(CRASH)/switching.py --switches 200
+	$(CRASH)/contention.py --operators 6 --changes 100
+
+.PHONY: crash-nightly
+crash-nightly: onnxruntime # All of it (about 15 minutes)
+	cargo build --quiet --locked
+	$(CRASH)/every_system_call.py
+	$(CRASH)/random_kills.py --kills 1000
+	$(CRASH)/random_kills.py --signal TERM --kills 200
+	$(CRASH)/database_faults.py
+	$(CRASH)/switching.py --switches 5000
+	$(CRASH)/contention.py --changes 1000
+	tests/with-postgres $(CRASH)/random_kills.py --postgres --kills 300
+	tests/with-postgres $(CRASH)/outage.py --seconds 60
 
 .PHONY: mlflow
 mlflow: onnxruntime ## Follow an alias of a real MLflow server, under load
