@@ -95,6 +95,7 @@ crash: onnxruntime ## Kill and disturb servers that change their registry: nothi
 	$(CRASH)/random_kills.py --kills 60
 	$(CRASH)/random_kills.py --signal TERM --kills 30
 	$(CRASH)/database_faults.py --only calls,disk-full,damaged
+	$(CRASH)/brought_to_disk.py
 	$(CRASH)/switching.py --switches 200
 	$(CRASH)/contention.py --operators 6 --changes 100
 
@@ -105,6 +106,7 @@ crash-nightly: onnxruntime # All of it (about 15 minutes)
 	$(CRASH)/random_kills.py --kills 1000
 	$(CRASH)/random_kills.py --signal TERM --kills 200
 	$(CRASH)/database_faults.py
+	$(CRASH)/brought_to_disk.py
 	$(CRASH)/switching.py --switches 5000
 	$(CRASH)/contention.py --changes 1000
 	tests/with-postgres $(CRASH)/random_kills.py --postgres --kills 300
