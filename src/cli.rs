@@ -75,7 +75,7 @@ enum DatabaseAction {
         /// Where to; must not exist.
         file: PathBuf,
     },
-    /// Put a copy in its place. The server must not run; what was there is kept as predictd.db.replaced.
+    /// Put a copy in its place. The server must not run; what was there is kept beside it, as predictd.db.replaced-TIME.
     Restore {
         /// The copy.
         file: PathBuf,

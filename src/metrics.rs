@@ -111,6 +111,7 @@ pub struct Metrics {
     lost_lines: IntCounter,
     spans: IntCounterVec,
     stale: Gauge,
+    unserved: IntGauge,
     changes: IntCounterVec,
     followed: IntCounterVec,
     now: Mutex<Now>,
@@ -186,6 +187,10 @@ impl Metrics {
                     "How long the registry's database has not answered; 0 while it does. What was known last is served.",
                 )?,
             )?,
+            unserved: gauge(
+                "predictd_registry_unserved_models",
+                "Models whose recorded version does not answer here: it is being loaded, or could not be.",
+            )?,
             changes: counter(
                 "predictd_registry_changes_total",
                 "Changes of the registry that this process made, by what was done.",
@@ -244,15 +249,22 @@ impl Metrics {
         self.changes.with_label_values(&[model, action]).inc();
     }
 
+    /// An alias will be looked at.
+    pub fn follows(&self, model: &str) {
+        // There from the start: a rate needs to have seen what was before the first.
+        for outcome in [Followed::Unchanged, Followed::Switched, Followed::Refused, Followed::Failed] {
+            self.followed.with_label_values(&[model, outcome_name(outcome)]);
+        }
+    }
+
     /// An alias was looked at.
     pub fn followed(&self, model: &str, outcome: Followed) {
-        let outcome = match outcome {
-            Followed::Unchanged => "unchanged",
-            Followed::Switched => "switched",
-            Followed::Refused => "refused",
-            Followed::Failed => "failed",
-        };
-        self.followed.with_label_values(&[model, outcome]).inc();
+        self.followed.with_label_values(&[model, outcome_name(outcome)]).inc();
+    }
+
+    /// So many models are not served as they are recorded.
+    pub fn unserved(&self, models: usize) {
+        self.unserved.set(i64::try_from(models).unwrap_or(i64::MAX));
     }
 
     /// A panic was caught.
@@ -320,6 +332,15 @@ impl Now {
                 wait.with_label_values(&names).set(version.wait.as_secs_f64());
             }
         }
+    }
+}
+
+fn outcome_name(outcome: Followed) -> &'static str {
+    match outcome {
+        Followed::Unchanged => "unchanged",
+        Followed::Switched => "switched",
+        Followed::Refused => "refused",
+        Followed::Failed => "failed",
     }
 }
 

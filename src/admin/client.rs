@@ -49,7 +49,7 @@ impl Client {
     /// # Errors
     /// What the server says, or why it does not.
     pub fn get(&self, path: &str) -> Result<Value, String> {
-        json(self.send(&self.request(Method::GET, path)?)?)
+        json(self.send(&self.request(Method::GET, path))?)
     }
 
     /// Something new.
@@ -58,7 +58,7 @@ impl Client {
     /// What the server says, or why it does not.
     pub fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
         let key = Uuid::now_v7().to_string();
-        json(self.send(&self.request(Method::POST, path)?.header("Idempotency-Key", key).json(body))?)
+        json(self.send(&self.request(Method::POST, path).header("Idempotency-Key", key).json(body))?)
     }
 
     /// A change of a model as it is now.
@@ -66,11 +66,11 @@ impl Client {
     /// # Errors
     /// What the server says, or why it does not: among others that somebody else has changed it at the same moment.
     pub fn change(&self, name: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
-        let seen = self.send(&self.request(Method::GET, &format!("/admin/models/{name}"))?)?;
+        let seen = self.send(&self.request(Method::GET, &format!("/admin/models/{name}")))?;
         let seen = if seen.status().is_success() { seen } else { return json(seen) };
         let tag = seen.headers().get(ETAG).cloned().ok_or("the server does not say which state this is")?;
         let method = Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
-        let request = self.request(method, path)?.header(IF_MATCH, tag);
+        let request = self.request(method, path).header(IF_MATCH, tag);
         let request = request.header("Idempotency-Key", Uuid::now_v7().to_string());
         json(self.send(&if let Some(body) = body { request.json(body) } else { request })?)
     }
@@ -81,27 +81,29 @@ impl Client {
     /// What the server says, or why it does not.
     pub fn upload(&self, sha256: &str, path: &Path) -> Result<(), String> {
         let at = format!("/admin/store/{sha256}");
-        if self.send(&self.request(Method::GET, &at)?)?.status().is_success() {
+        if self.send(&self.request(Method::GET, &at))?.status().is_success() {
             return Ok(());
         }
         let named = |error: String| format!("{}: {error}", path.display());
         let file = File::open(path).map_err(|error| named(error.to_string()))?;
-        let request = self.request(Method::PUT, &at)?.timeout(LONGEST_UPLOAD);
+        let request = self.request(Method::PUT, &at).timeout(LONGEST_UPLOAD);
         let answer = request.body(file).send().map_err(|error| named(reason(&error)))?;
         if answer.status().is_success() { Ok(()) } else { json(answer).map(|_| ()).map_err(named) }
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, String> {
-        let url = self.base.join(path).map_err(|error| error.to_string())?;
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        // The server may be behind a path of a proxy.
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
         let request = self.http.request(method, url);
-        Ok(if let Some(key) = &self.key { request.bearer_auth(key) } else { request })
+        if let Some(key) = &self.key { request.bearer_auth(key) } else { request }
     }
 
     /// Sends a request, and once more if no answer came: it is done once even so.
     fn send(&self, request: &RequestBuilder) -> Result<Response, String> {
         let again =
             || request.try_clone().ok_or("the request cannot be sent twice")?.send().map_err(|error| reason(&error));
-        again().or_else(|_| again()).map_err(|error| format!("{}: {error}", self.base))
+        again().or_else(|_| again()).map_err(|error| format!("{}: {error}", self.base.host_str().unwrap_or_default()))
     }
 }
 

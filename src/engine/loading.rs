@@ -165,7 +165,7 @@ impl Model {
         let workers = regular
             .chain(express_worker)
             .collect::<Result<_, _>>()
-            .map_err(|e| error(format!("no worker thread could be started: {e}")));
+            .map_err(|e| ManifestError::of_system("a worker thread", &e));
         if workers.is_err() {
             shop.queue.close();
         }

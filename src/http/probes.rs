@@ -111,8 +111,10 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
             app.metrics.spans(state, spans);
         }
     }
-    let stale = app.keeping.as_ref().and_then(|keeping| keeping.keeper().stale_for());
-    app.metrics.stale(stale.unwrap_or_default());
+    if let Some(keeping) = &app.keeping {
+        app.metrics.stale(keeping.keeper().stale_for().unwrap_or_default());
+        app.metrics.unserved(keeping.keeper().unserved());
+    }
     let versions = app.registry.snapshot().versions_now();
     let text = app
         .metrics

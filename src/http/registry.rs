@@ -3,6 +3,7 @@
 //! A change of what is there names the revision that it was decided on (`If-Match`); one that is sent twice under one
 //! `Idempotency-Key` is made once.
 
+pub mod names;
 pub mod order;
 pub mod upload;
 pub mod wire;
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::ETAG;
 use axum::response::{AppendHeaders, IntoResponse};
 
@@ -24,7 +25,8 @@ use crate::registry::keeper::{KeepError, Keeper, NewVersion, Order};
 use crate::registry::keeping::Keeping;
 use crate::registry::mlflow::uri::{ModelUri, NoModel};
 use crate::registry::record::Origin;
-use crate::registry::{ResolveError, is_name, store};
+use crate::registry::{ResolveError, store};
+use names::{OfModel, OfVersion};
 use order::Grounds;
 use wire::{Activate, Done, Measure, Model, Models, Pin, Register, Revised, RollBack, Why};
 
@@ -43,12 +45,23 @@ fn keeping(app: &App) -> Result<&Keeping, ApiError> {
     app.keeping.as_ref().ok_or_else(none)
 }
 
-/// Does something with the keeper, to its end.
-async fn change<F>(app: &App, name: String, work: impl FnOnce(Arc<Keeper>) -> F) -> Result<Tagged<Revised>, ApiError>
+/// Does something with the keeper, to its end, unless the same was asked before.
+async fn change<F>(
+    app: &App,
+    name: String,
+    order: Order,
+    work: impl FnOnce(Arc<Keeper>, Order) -> F + Send + 'static,
+) -> Result<Tagged<Revised>, ApiError>
 where
     F: Future<Output = Result<Outcome, KeepError>> + Send + 'static,
 {
-    let revised = match keeping(app)?.run(work).await? {
+    let once = |keeper: Arc<Keeper>| async move {
+        match keeper.repeated(&order).await? {
+            Some(outcome) => Ok(outcome),
+            None => work(keeper, order).await,
+        }
+    };
+    let revised = match keeping(app)?.run(once).await? {
         Outcome::Changed(record) => Revised { changed: true, ..Revised::of(name, &record) },
         Outcome::AsItWas(record) => Revised::of(name, &record),
         Outcome::Repeated(answer) => Revised::repeated(name, &answer)?,
@@ -68,16 +81,16 @@ pub async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, ApiError>
 
 /// Show what is recorded of one model. Its revision is in the `ETag`.
 #[utoipa::path(get, path = "/admin/models/{name}", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = Model)))]
-pub async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<impl IntoResponse, ApiError> {
-    let (_, records) = keeping(&app)?.keeper().known();
-    let record = records.get(&name).ok_or(ResolveError::UnknownModel)?;
+pub async fn show(State(app): State<Arc<App>>, OfModel(name): OfModel) -> Result<impl IntoResponse, ApiError> {
+    let record = keeping(&app)?.keeper().recorded(&name).ok_or(ResolveError::UnknownModel)?;
     let snapshot = app.registry.snapshot();
-    Ok(tagged(record.revision, Model::of(&name, record, snapshot.models.get(&name))))
+    Ok(tagged(record.revision, Model::of(&name, &record, snapshot.models.get(&name))))
 }
 
 /// What was done to a model, by whom and why, the last first.
 #[utoipa::path(get, path = "/admin/models/{name}/history", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = [Done])))]
-pub async fn history(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Vec<Done>>, ApiError> {
+pub async fn history(State(app): State<Arc<App>>, OfModel(name): OfModel) -> Result<Json<Vec<Done>>, ApiError> {
+    keeping(&app)?.keeper().recorded(&name).ok_or(ResolveError::UnknownModel)?;
     let read = keeping(&app)?.run(|keeper| async move { Ok(keeper.history(Some(&name), HISTORY).await?) });
     Ok(Json(read.await?.into_iter().map(Done::from).collect()))
 }
@@ -89,14 +102,11 @@ pub async fn history(State(app): State<Arc<App>>, Path(name): Path<String>) -> R
 )]
 pub async fn register(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    OfModel(name): OfModel,
     caller: Caller,
     grounds: Grounds,
     Checked(wanted, _memory): Checked<Register>,
 ) -> Result<impl IntoResponse, ApiError> {
-    if !is_name(&name) {
-        return Err(ApiError::new(Code::InvalidRequest, wire::NAMES));
-    }
     let order = grounds.order(&caller, &["register", &name], &wanted, wanted.reason.clone());
     let Register { version, files, source, metadata, .. } = wanted;
     let source: Option<ModelUri> = source.map(|source| source.parse()).transpose().map_err(|error: NoModel| {
@@ -104,14 +114,14 @@ pub async fn register(
         ApiError::at("/source", error.to_string())
     })?;
     let model = name.clone();
-    let register = |keeper: Arc<Keeper>| async move {
+    let register = |keeper: Arc<Keeper>, order: Order| async move {
         let added = match source {
             Some(uri) => keeper.pull(&uri, metadata).await?,
             None => NewVersion { origin: Origin::Upload, files, metadata },
         };
         keeper.register(&model, &version, added, &order).await
     };
-    change(&app, name, register).await
+    change(&app, name, order, register).await
 }
 
 /// Make a version the one that answers, once it was found to serve.
@@ -121,14 +131,15 @@ pub async fn register(
 )]
 pub async fn activate(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    OfModel(name): OfModel,
     caller: Caller,
     grounds: Grounds,
     Checked(wanted, _memory): Checked<Activate>,
 ) -> Result<impl IntoResponse, ApiError> {
     let order = grounds.seen(&caller, &["activate", &name], &wanted, wanted.reason.clone())?;
     let model = name.clone();
-    change(&app, name, |keeper| async move { keeper.activate(&model, &wanted.version, &order).await }).await
+    change(&app, name, order, |keeper, order| async move { keeper.activate(&model, &wanted.version, &order).await })
+        .await
 }
 
 /// Make the version the one that answers that did so before.
@@ -138,14 +149,14 @@ pub async fn activate(
 )]
 pub async fn roll_back(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    OfModel(name): OfModel,
     caller: Caller,
     grounds: Grounds,
     Checked(wanted, _memory): Checked<RollBack>,
 ) -> Result<impl IntoResponse, ApiError> {
     let order = grounds.seen(&caller, &["rollback", &name], &wanted, wanted.reason.clone())?;
     let model = name.clone();
-    change(&app, name, |keeper| async move { keeper.roll_back(&model, &order).await }).await
+    change(&app, name, order, |keeper, order| async move { keeper.roll_back(&model, &order).await }).await
 }
 
 /// Add figures to those of a version: how good it was found to be.
@@ -155,14 +166,15 @@ pub async fn roll_back(
 )]
 pub async fn measure(
     State(app): State<Arc<App>>,
-    Path((name, version)): Path<(String, String)>,
+    OfVersion(name, version): OfVersion,
     caller: Caller,
     grounds: Grounds,
     Checked(wanted, _memory): Checked<Measure>,
 ) -> Result<impl IntoResponse, ApiError> {
     let order = grounds.seen(&caller, &["measure", &name, &version], &wanted, None)?;
     let (model, metrics): (_, BTreeMap<_, _>) = (name.clone(), wanted.metrics);
-    change(&app, name, |keeper| async move { keeper.measure(&model, &version, metrics, &order).await }).await
+    change(&app, name, order, |keeper, order| async move { keeper.measure(&model, &version, metrics, &order).await })
+        .await
 }
 
 /// Keep a version loaded although it is not active, or no longer.
@@ -172,14 +184,16 @@ pub async fn measure(
 )]
 pub async fn pin(
     State(app): State<Arc<App>>,
-    Path((name, version)): Path<(String, String)>,
+    OfVersion(name, version): OfVersion,
     caller: Caller,
     grounds: Grounds,
     Checked(wanted, _memory): Checked<Pin>,
 ) -> Result<impl IntoResponse, ApiError> {
     let order = grounds.seen(&caller, &["pin", &name, &version], &wanted, None)?;
     let model = name.clone();
-    change(&app, name, |keeper| async move { keeper.pin(&model, &version, wanted.pinned, &order).await }).await
+    let pinned = wanted.pinned;
+    change(&app, name, order, move |keeper, order| async move { keeper.pin(&model, &version, pinned, &order).await })
+        .await
 }
 
 /// Forget a version, which must not be active.
@@ -189,13 +203,13 @@ pub async fn pin(
 )]
 pub async fn remove(
     State(app): State<Arc<App>>,
-    Path((name, version)): Path<(String, String)>,
+    OfVersion(name, version): OfVersion,
     caller: Caller,
     grounds: Grounds,
 ) -> Result<impl IntoResponse, ApiError> {
     let order: Order = grounds.seen(&caller, &["remove", &name, &version], &Why::default(), None)?;
     let model = name.clone();
-    change(&app, name, |keeper| async move { keeper.remove(&model, &version, &order).await }).await
+    change(&app, name, order, |keeper, order| async move { keeper.remove(&model, &version, &order).await }).await
 }
 
 /// What is wrong with a list of files.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path};
 use std::sync::Arc;
@@ -32,7 +32,10 @@ pub(super) fn read_external(
         }
         if !files.contains_key(name) {
             let content =
-                read_plain(&manifest.graph_directory.join(name), MAX_EXTERNAL_BYTES - total).map_err(|e| error(&e))?;
+                read_plain(&manifest.graph_directory.join(name), MAX_EXTERNAL_BYTES - total).map_err(|e| match e {
+                    Unread::System(system) => ManifestError::of_system(format!("{name:?}"), &system),
+                    Unread::Refused(reason) => error(reason),
+                })?;
             manifest.check_beside_graph(name, &content)?;
             total += content.len() as u64;
             files.insert(name.clone(), content.into());
@@ -46,23 +49,35 @@ pub(super) fn read_external(
     Ok(files)
 }
 
+/// Why a file is not read.
+enum Unread {
+    System(io::Error),
+    Refused(&'static str),
+}
+
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
 /// Reads a regular file with one link. What is checked is the open file: another one may be put in its place meanwhile.
-fn read_plain(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+fn read_plain(path: &Path, limit: u64) -> Result<Vec<u8>, Unread> {
     let mut options = OpenOptions::new();
     // Neither follows a link nor waits for the other end of a pipe.
     options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = options.open(path).map_err(|e| match e.raw_os_error() {
-        Some(libc::ELOOP) => NOT_PLAIN.to_owned(),
-        _ => e.to_string(),
+        Some(libc::ELOOP) => Unread::Refused(NOT_PLAIN),
+        _ => e.into(),
     })?;
-    let metadata = file.metadata().map_err(|e| e.to_string())?;
+    let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.nlink() != 1 {
-        return Err(NOT_PLAIN.to_owned());
+        return Err(Unread::Refused(NOT_PLAIN));
     }
     let mut content = Vec::new();
-    file.take(limit + 1).read_to_end(&mut content).map_err(|e| e.to_string())?;
+    file.take(limit + 1).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
-        return Err("the external data is larger than 2 GiB".to_owned());
+        return Err(Unread::Refused("the external data is larger than 2 GiB"));
     }
     Ok(content)
 }

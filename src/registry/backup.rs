@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sqlx::any::{AnyConnectOptions, install_default_drivers};
 use sqlx::{AnyConnection, ConnectOptions, Connection};
@@ -14,7 +15,7 @@ use super::store::Store;
 
 /// The database in a data directory.
 pub const FILE: &str = "predictd.db";
-/// What a database that was replaced is called from then on.
+/// What the name of a database that was replaced begins with from then on; the time follows.
 const REPLACED: &str = "predictd.db.replaced";
 
 /// Writes a copy of the database in `data` as it is at this moment to `to`, which must not exist.
@@ -23,22 +24,27 @@ const REPLACED: &str = "predictd.db.replaced";
 /// One sentence; nothing is left behind then.
 pub async fn backup(data: &Path, to: &Path) -> Result<(), String> {
     let from = data.join(FILE);
+    let part = Part::beside(to)?;
+    copy(&from, &part.0).await?;
+    read(&part.0).await.map_err(|error| format!("{}: the copy cannot be read: {error}", from.display()))?;
+    part.name(to).map_err(|error| format!("{}: {error}", to.display()))
+}
+
+/// Writes a copy of a database, with what is in its log, to an empty file.
+async fn copy(from: &Path, to: &Path) -> Result<(), String> {
     if !from.is_file() {
         return Err(format!("{}: there is no such file", from.display()));
     }
-    let part = Part::beside(to)?;
-    let url = sqlite_url(&from)?.replace("?mode=rwc", "?mode=rw");
+    let url = sqlite_url(from)?.replace("?mode=rwc", "?mode=rw");
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", from.display());
     install_default_drivers();
     let options: AnyConnectOptions = url.parse().map_err(|error| named(&error))?;
     let options = options.disable_statement_logging();
     let mut connection = AnyConnection::connect_with(&options).await.map_err(|error| named(&error))?;
-    let path = part.0.to_str().ok_or("the path is not UTF-8")?;
-    let copy = sqlx::query("VACUUM INTO $1").bind(path).execute(&mut connection).await;
-    copy.map_err(|error| named(&error))?;
-    connection.close().await.map_err(|error| named(&error))?;
-    read(&part.0).await.map_err(|error| named(&format!("the copy cannot be read: {error}")))?;
-    part.name(to).map_err(|error| format!("{}: {error}", to.display()))
+    let path = to.to_str().ok_or("the path is not UTF-8")?;
+    let copied = sqlx::query("VACUUM INTO $1").bind(path).execute(&mut connection).await;
+    copied.map_err(|error| named(&error))?;
+    connection.close().await.map_err(|error| named(&error))
 }
 
 /// Puts a copy in the place of the database in `data`, of a server that does not run. What was there is kept beside it.
@@ -53,13 +59,14 @@ pub async fn restore(from: &Path, data: &Path) -> Result<Vec<String>, String> {
     let at = data.join(FILE);
     let part = Part::beside(&data.join("predictd.db.restored"))?;
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", from.display());
-    fs::copy(from, &part.0).map_err(|error| named(&error))?;
+    copy(from, &part.0).await?;
     let records = read(&part.0).await.map_err(|error| named(&error))?;
     let put = || -> io::Result<()> {
         File::open(&part.0)?.sync_all()?;
-        // The log of the one must not be taken for that of the other.
+        // Nothing that was kept before is replaced, and the log of the one must not be taken for that of the other.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         for end in ["-shm", "-wal", ""] {
-            match fs::rename(data.join(format!("{FILE}{end}")), data.join(format!("{REPLACED}{end}"))) {
+            match fs::rename(data.join(format!("{FILE}{end}")), data.join(format!("{REPLACED}-{now}{end}"))) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }

@@ -302,6 +302,23 @@ impl Database {
         Ok(Outcome::Changed(after))
     }
 
+    /// What became of the request that had this key; nothing if none had.
+    ///
+    /// # Errors
+    /// If the key was used for another request, or the database does not answer.
+    pub async fn repeated(&self, key: &str, request: &str) -> Result<Option<Outcome>, ChangeError> {
+        self.check()?;
+        let found = async {
+            let mut connection = self.pool.acquire().await?;
+            rows::request(&mut connection, key).await
+        };
+        match within(ANSWER, found).await? {
+            None => Ok(None),
+            Some((known, answer)) if known == request => Ok(Some(Outcome::Repeated(answer))),
+            Some(_) => Err(ChangeError::OtherRequest),
+        }
+    }
+
     /// What was done last, of one model or all, the last first.
     ///
     /// # Errors

@@ -71,32 +71,42 @@ fn subdirectories(directory: &Path) -> Result<Vec<(String, std::path::PathBuf)>,
     Ok(found)
 }
 
-/// Records the models that were found in the operator's directory, and forgets those that are gone.
+/// What becomes of versions whose directories are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    /// They are forgotten: the directory is this process's own.
+    Forgotten,
+    /// They stay: another replica may have them, or the directory is not there yet.
+    Stays,
+}
+
+/// Records the models that were found in the operator's directory.
 ///
 /// # Errors
 /// If the database does not answer, or a model has too many versions.
-pub async fn record(database: &Database, sources: &[ModelSource]) -> Result<Records, ChangeError> {
+pub async fn record(database: &Database, sources: &[ModelSource], gone: Gone) -> Result<Records, ChangeError> {
     let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for source in sources {
         found.entry(&source.name).or_default().push(&source.version);
     }
     let (_, records) = database.read().await?;
-    let names: BTreeSet<&str> = found.keys().copied().chain(records.keys().map(String::as_str)).collect();
+    let recorded = records.keys().map(String::as_str).filter(|_| gone == Gone::Forgotten);
+    let names: BTreeSet<&str> = found.keys().copied().chain(recorded).collect();
     for name in names {
         let there = found.get(name).map(Vec::as_slice).unwrap_or_default();
         let event = Event { who: "start", action: "find", version: None, reason: None };
         let change = Change { model: name, revision: None, key: None, event };
-        database.change(change, |record| line_up(record, there), |_| String::new()).await?;
+        database.change(change, |record| line_up(record, there, gone), |_| String::new()).await?;
     }
     Ok(database.read().await?.1)
 }
 
-/// Makes a record have these versions of the operator's directory, and no others of it.
-fn line_up(record: &mut ModelRecord, there: &[&str]) -> Result<bool, Refusal> {
-    let gone = record
-        .versions
-        .iter()
-        .filter(|(version, record)| record.origin == Origin::Directory && !there.contains(&version.as_str()));
+/// Makes a record have these versions of the operator's directory.
+fn line_up(record: &mut ModelRecord, there: &[&str], gone: Gone) -> Result<bool, Refusal> {
+    let is_gone = |version: &str, record: &VersionRecord| {
+        gone == Gone::Forgotten && record.origin == Origin::Directory && !there.contains(&version)
+    };
+    let gone = record.versions.iter().filter(|(version, record)| is_gone(version.as_str(), record));
     let gone: Vec<String> = gone.map(|(version, _)| version.as_str().to_owned()).collect();
     let mut changed = !gone.is_empty();
     for version in gone {

@@ -3,6 +3,7 @@
 //! A version is loaded and checked before the record says that it answers; the record is written before it does. Whatever
 //! fails on the way leaves both as they were.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,21 +12,20 @@ use parking_lot::Mutex;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
+use super::Registry;
 use super::database::{Change, ChangeError, Database, Done, Event, Outcome, Records};
 use super::known::{Keepsake, Known};
 use super::mlflow::client::Client;
 use super::mlflow::pull::PullError;
-use super::record::{ModelRecord, Origin, Refusal, VersionRecord};
+use super::record::{ModelRecord, Refusal};
 use super::store::{Store, StoreError};
-use super::version::Version;
-use super::{Registry, State};
 use crate::engine::loading::{Host, ModelSource};
-use crate::text::manifest::ManifestError;
 
 mod changes;
 mod following;
 mod looking;
 mod pulling;
+mod serving;
 
 pub use changes::NewVersion;
 pub use following::Following;
@@ -62,6 +62,13 @@ pub struct Keeper {
     found: Mutex<Vec<ModelSource>>,
     /// One change of this process at a time.
     changing: tokio::sync::Mutex<()>,
+    /// One new version is verified at a time: each needs the memory of a model.
+    verifying: tokio::sync::Mutex<()>,
+    writing_down: tokio::sync::Mutex<()>,
+    /// What is loaded for a change that is not recorded yet.
+    switching: Mutex<BTreeSet<(String, String)>>,
+    /// How many changes the database counted when it was looked last.
+    seen: Mutex<Option<i64>>,
     /// Since when the database does not answer.
     away: Mutex<Option<Instant>>,
     /// Nothing more is loaded.
@@ -105,6 +112,9 @@ pub enum KeepError {
     /// There is no MLflow server to ask.
     #[error("this server was not told of an MLflow server (--mlflow)")]
     NoMlflow,
+    /// Too many others wait.
+    #[error("too many changes wait already")]
+    Busy,
     /// The work came to no end.
     #[error("the work was given up")]
     GivenUp(#[from] JoinError),
@@ -125,7 +135,11 @@ impl Keeper {
             place,
             known: Mutex::new(known),
             found: Mutex::new(found),
-            changing: tokio::sync::Mutex::new(()),
+            changing: tokio::sync::Mutex::default(),
+            verifying: tokio::sync::Mutex::default(),
+            writing_down: tokio::sync::Mutex::default(),
+            switching: Mutex::default(),
+            seen: Mutex::default(),
             away: Mutex::new(away),
             stop: CancellationToken::new(),
         }
@@ -151,6 +165,12 @@ impl Keeper {
     pub fn known(&self) -> (i64, Records) {
         let known = self.known.lock();
         (known.epoch, known.records.clone())
+    }
+
+    /// A model as it was recorded when it was looked last.
+    #[must_use]
+    pub fn recorded(&self, name: &str) -> Option<ModelRecord> {
+        self.known.lock().records.get(name).cloned()
     }
 
     /// How long the database has not answered; none if it did when it was looked last.
@@ -186,9 +206,7 @@ impl Keeper {
 
     pub(super) async fn read(&self) -> Result<(), ChangeError> {
         let (epoch, records) = self.place.database.read().await?;
-        let known = Known { epoch, records };
-        let is_new = *self.known.lock() != known;
-        *self.known.lock() = known;
+        let is_new = self.known.lock().take_over(epoch, records);
         if is_new {
             self.write_down().await;
         }
@@ -198,80 +216,30 @@ impl Keeper {
     /// Writes down what is known, for a start while the database does not answer.
     async fn write_down(&self) {
         let Some(keepsake) = self.place.keepsake.clone() else { return };
+        let _alone = self.writing_down.lock().await;
         let known = self.known.lock().clone();
         if let Ok(Err(error)) = spawn_blocking(move || keepsake.write(&known)).await {
             tracing::warn!(%error, "what is known of the registry could not be written down");
         }
     }
 
-    /// Loads what is to be loaded, and forgets the rest. A version that cannot serve leaves the old one in its place.
-    pub async fn bring_in_line(&self) {
-        let (_, records) = self.known();
-        for (name, record) in &records {
-            for version in record.kept() {
-                if self.stop.is_cancelled() {
-                    return;
-                }
-                if self.is_there(name, version) {
-                    continue;
-                }
-                match self.load(name, record, version).await {
-                    // Its load has said it.
-                    Ok(()) | Err(KeepError::Broken(..) | KeepError::Hindered(..)) => {}
-                    Err(error) => tracing::error!(model = name, version, %error, "a version is not loaded"),
-                }
-            }
-            self.settle(name);
-        }
+    /// What became of a request that was made before under the same Idempotency-Key: then nothing is to be done.
+    ///
+    /// # Errors
+    /// If the key was used for another request, or the database does not answer.
+    pub async fn repeated(&self, order: &Order) -> Result<Option<Outcome>, ChangeError> {
+        let Some((key, request)) = &order.key else { return Ok(None) };
+        self.place.database.repeated(key, request).await
     }
 
-    /// Makes the first version that was found to be good the active one, where none is recorded.
-    pub async fn settle_first(&self) {
-        let (_, records) = self.known();
-        for (name, record) in records.iter().filter(|(_, record)| record.active.is_none()) {
-            let snapshot = self.place.registry.snapshot();
-            let good = snapshot.models.get(name).and_then(super::Served::active);
-            let Some((version, State::Ready(_))) = good else { continue };
-            let (version, order) = (version.as_str().to_owned(), Order { who: "start".to_owned(), ..Order::default() });
-            let order = Order { revision: Some(record.revision), ..order };
-            if let Err(error) =
-                self.change(name, "activate", Some(&version), &order, |record| record.activate(&version)).await
-            {
-                tracing::warn!(model = name, %error, "which version is active could not be recorded");
-            }
-        }
-    }
-
-    /// A change that needs a version to be loaded.
-    pub(super) async fn switch(
-        &self,
-        name: &str,
-        action: &str,
-        version: &str,
-        order: &Order,
-        apply: impl FnOnce(&mut ModelRecord) -> Result<bool, Refusal>,
-    ) -> Result<Outcome, KeepError> {
-        let record = self.record(name);
-        if !record.versions.contains_key(&Version::new(version)) {
-            return Err(Refusal::UnknownVersion(version.to_owned()).into());
-        }
-        if !self.is_there(name, version) {
-            let bytes = record.versions.get(&Version::new(version)).map_or(0, VersionRecord::bytes);
-            let loaded = match self.make_room(version, bytes) {
-                Ok(()) => self.load(name, &record, version).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = loaded {
-                self.settle(name);
-                return Err(error);
-            }
-        }
-        let changed = self.change(name, action, Some(version), order, apply).await;
-        if !matches!(changed, Ok(Outcome::Changed(_))) {
-            // What was loaded for it may not be needed.
-            self.settle(name);
-        }
-        changed
+    /// Models whose recorded version does not answer here.
+    #[must_use]
+    pub fn unserved(&self) -> usize {
+        let (known, snapshot) = (self.known.lock(), self.place.registry.snapshot());
+        let answers =
+            |name: &str, active: &str| snapshot.models.get(name).is_some_and(|served| served.ready(active).is_some());
+        let recorded = known.records.iter().filter_map(|(name, record)| Some((name, record.active.as_deref()?)));
+        recorded.filter(|(name, active)| !answers(name, active)).count()
     }
 
     /// Writes a change down, and serves accordingly.
@@ -308,74 +276,6 @@ impl Keeper {
     }
 
     pub(super) fn record(&self, name: &str) -> ModelRecord {
-        self.known.lock().records.get(name).cloned().unwrap_or_default()
+        self.recorded(name).unwrap_or_default()
     }
-
-    pub(super) fn is_there(&self, name: &str, version: &str) -> bool {
-        self.place.registry.snapshot().models.get(name).is_some_and(|served| served.ready(version).is_some())
-    }
-
-    /// Serves what is recorded, as far as it could be loaded.
-    fn settle(&self, name: &str) {
-        // Nobody settles what was true before.
-        let known = self.known.lock();
-        let Some(record) = known.records.get(name) else { return };
-        let snapshot = self.place.registry.snapshot();
-        let Some(served) = snapshot.models.get(name) else { return };
-        let mut kept = record.kept();
-        let answers = served.active().filter(|(_, state)| matches!(state, State::Ready(_)));
-        let (mut active, before) = (record.active.as_deref(), record.before.last().map(String::as_str));
-        // What answers goes on until its successor can.
-        if let (Some(wanted), Some((old, _))) = (active, answers)
-            && served.ready(wanted).is_none()
-        {
-            active = Some(old.as_str());
-            kept.insert(old.as_str());
-        }
-        self.place.registry.settle(name, active, before, &kept);
-    }
-
-    /// Why a version could not be loaded.
-    pub(super) fn not_loaded(&self, version: &str, error: &ManifestError) -> KeepError {
-        let (version, reason) = (version.to_owned(), error.to_string());
-        // What is interrupted by the end of the server says nothing of the version.
-        if error.may_pass || self.stop.is_cancelled() {
-            return KeepError::Hindered(version, reason);
-        }
-        KeepError::Broken(version, reason)
-    }
-
-    /// Refuses a version of so many bytes that does not fit besides the others.
-    pub(super) fn make_room(&self, version: &str, bytes: u64) -> Result<(), KeepError> {
-        (self.place.fits)(&self.place.registry, bytes).map_err(|reason| KeepError::NoRoom(version.to_owned(), reason))
-    }
-
-    async fn load(&self, name: &str, record: &ModelRecord, version: &str) -> Result<(), KeepError> {
-        let Some(found) = record.versions.get(&Version::new(version)) else {
-            return Err(Refusal::UnknownVersion(version.to_owned()).into());
-        };
-        let directory = match (&found.origin, found.digest()) {
-            (Origin::Directory, _) | (_, None) => self.place.models.join(name).join(version),
-            (origin, Some(digest)) => {
-                let directory = self.place.store.version(&digest);
-                if let Origin::Mlflow(uri) = origin
-                    && !directory.is_dir()
-                {
-                    // Another replica has registered it.
-                    self.pull_again(uri, &digest).await?;
-                }
-                directory
-            }
-        };
-        let source = source(name, version, directory, found);
-        let (registry, host) = (Arc::clone(&self.place.registry), self.place.host.clone());
-        let loaded = spawn_blocking(move || registry.load(&source, &host)).await?;
-        loaded.map_err(|error| self.not_loaded(version, &error))
-    }
-}
-
-/// What to load.
-fn source(name: &str, version: &str, directory: PathBuf, record: &VersionRecord) -> ModelSource {
-    let registered = record.files.iter().map(|file| (file.path.clone(), file.sha256.clone())).collect();
-    ModelSource { name: name.to_owned(), version: version.to_owned(), directory, registered }
 }

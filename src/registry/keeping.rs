@@ -6,12 +6,18 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
 
 use super::keeper::{Following, KeepError, Keeper};
+
+/// Most changes and looks that are under way or wait.
+const MOST: usize = 64;
 
 /// A keeper and its thread.
 pub struct Keeping {
     keeper: Arc<Keeper>,
+    /// For what is under way.
+    places: Arc<Semaphore>,
     /// Taken when it ends.
     runtime: Option<Runtime>,
     /// Nobody else writes to the file of the database while this is open.
@@ -34,7 +40,12 @@ impl Keeping {
         runtime.spawn(async move { opened.send(open().await) });
         let keeper = is_opened.recv().map_err(|_| "the work was given up".to_owned()).and_then(|opened| opened);
         match keeper {
-            Ok(keeper) => Ok(Self { keeper: Arc::new(keeper), runtime: Some(runtime), _lock: lock }),
+            Ok(keeper) => Ok(Self {
+                keeper: Arc::new(keeper),
+                places: Arc::new(Semaphore::new(MOST)),
+                runtime: Some(runtime),
+                _lock: lock,
+            }),
             Err(error) => {
                 runtime.shutdown_background();
                 Err(error)
@@ -53,6 +64,8 @@ impl Keeping {
         let Some(runtime) = &self.runtime else { return };
         let keeper = Arc::clone(&self.keeper);
         runtime.spawn(async move { keeper.follow().await });
+        let keeper = Arc::clone(&self.keeper);
+        runtime.spawn(async move { keeper.watch_database().await });
         for following in aliases {
             let keeper = Arc::clone(&self.keeper);
             runtime.spawn(async move { keeper.follow_alias(&following).await });
@@ -62,15 +75,21 @@ impl Keeping {
     /// Does something to its end, even if who waits for it leaves.
     ///
     /// # Errors
-    /// What it says, or that it panicked.
+    /// What it says, that it panicked, or that too many others wait.
     pub async fn run<T, F>(&self, work: impl FnOnce(Arc<Keeper>) -> F) -> Result<T, KeepError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, KeepError>> + Send + 'static,
     {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| KeepError::Busy)?;
+        let work = work(Arc::clone(&self.keeper));
+        let work = async move {
+            let _place = place;
+            work.await
+        };
         match &self.runtime {
-            Some(runtime) => runtime.spawn(work(Arc::clone(&self.keeper))).await?,
-            None => work(Arc::clone(&self.keeper)).await,
+            Some(runtime) => runtime.spawn(work).await?,
+            None => work.await,
         }
     }
 }

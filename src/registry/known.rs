@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::database::Records;
 
@@ -19,6 +20,26 @@ pub struct Known {
     pub epoch: i64,
     /// The models.
     pub records: Records,
+}
+
+impl Known {
+    /// Takes over what was read. True if it is new.
+    ///
+    /// What was read may be older than a change that was made meanwhile: of each model, the newer record stays, unless the
+    /// database has gone back as a whole, as one does that was restored.
+    pub fn take_over(&mut self, epoch: i64, mut records: Records) -> bool {
+        if epoch >= self.epoch {
+            for (name, record) in &mut records {
+                if let Some(own) = self.records.get(name).filter(|own| own.revision > record.revision) {
+                    record.clone_from(own);
+                }
+            }
+        }
+        let read = Self { epoch, records };
+        let is_new = *self != read;
+        *self = read;
+        is_new
+    }
 }
 
 /// The file.
@@ -50,8 +71,9 @@ impl Keepsake {
     /// # Errors
     /// If the disk does not allow it.
     pub fn write(&self, known: &Known) -> io::Result<()> {
-        let draft = self.0.with_extension(format!("{}.draft", std::process::id()));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        // Others may write at the same moment, in containers that give all of them the same number.
+        let draft = self.0.with_extension(format!("{}.draft", Uuid::now_v7()));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         let written = serde_json::to_writer(&mut file, known).map_err(io::Error::from);
         let written = written.and_then(|()| file.flush()).and_then(|()| file.sync_all());
         written.and_then(|()| fs::rename(&draft, &self.0)).inspect_err(|_| {
@@ -59,5 +81,39 @@ impl Keepsake {
             fs::remove_file(&draft).ok();
         })?;
         self.0.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::record::ModelRecord;
+
+    fn records(revision: i64) -> Records {
+        Records::from([("m".to_owned(), ModelRecord { revision, ..ModelRecord::default() })])
+    }
+
+    #[test]
+    fn what_is_older_is_not_taken_over_unless_the_database_went_back() {
+        let mut known = Known { epoch: 5, records: records(3) };
+        assert!(!known.take_over(5, records(2)) || known.records == records(3));
+        assert_eq!(known.records, records(3));
+        assert!(known.take_over(6, records(4)));
+        assert!(known.take_over(2, records(1)));
+        assert_eq!((known.epoch, known.records), (2, records(1)));
+    }
+
+    #[test]
+    fn what_is_known_is_read_as_it_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (keepsake, known) = (Keepsake::within(directory.path()), Known { epoch: 7, records: records(1) });
+        assert_eq!(keepsake.read(), None);
+        for _ in 0..2 {
+            keepsake.write(&known).unwrap();
+            assert_eq!(keepsake.read(), Some(known.clone()));
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        fs::write(directory.path().join(FILE), "{").unwrap();
+        assert_eq!(keepsake.read(), None);
     }
 }

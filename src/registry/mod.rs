@@ -30,7 +30,7 @@ use crate::engine::model::Model;
 use crate::metrics::VersionNow;
 use crate::text::manifest::ManifestError;
 use database::Records;
-use record::ModelRecord;
+use record::{ModelRecord, Origin};
 use version::Version;
 
 /// Names of models and versions: no path, no surprise in a log line or a metric.
@@ -78,6 +78,8 @@ pub struct Served {
     pub active: Option<Version>,
     /// The one that was active before.
     pub before: Option<Version>,
+    /// While none was made active, the highest that works answers: so it is with an operator's directories.
+    pub any: bool,
 }
 
 /// Everything the registry knows at one moment.
@@ -121,6 +123,7 @@ impl Registry {
         let mut models: BTreeMap<String, Served> = BTreeMap::new();
         for source in sources {
             let served = models.entry(source.name.clone()).or_default();
+            served.any = true;
             served.versions.insert(Version::new(&source.version), State::Loading);
         }
         Self::serving(models, default_model, &[])
@@ -135,13 +138,16 @@ impl Registry {
             versions: record.kept().into_iter().map(|version| (Version::new(version), State::Loading)).collect(),
             active: record.active.as_deref().map(Version::new),
             before: record.before.last().map(|version| Version::new(version)),
+            any: is_own(record),
         };
         let models = records.iter().map(|(name, record)| (name.clone(), served(record)));
         Self::serving(models.filter(|(_, served)| !served.versions.is_empty()).collect(), default_model, coming)
     }
 
     fn serving(models: BTreeMap<String, Served>, default_model: Option<&str>, coming: &[&str]) -> Result<Self, String> {
-        let first = models.keys().next().map(String::as_str).or(coming.first().copied());
+        // The operator's own go first: what is registered while the server runs does not become the default by a restart.
+        let own = models.iter().find(|(_, served)| served.any).map(|(name, _)| name.as_str());
+        let first = own.or(models.keys().next().map(String::as_str)).or(coming.first().copied());
         let none = "it holds no model: a model is a directory NAME/VERSION with a model.onnx in it";
         let default_model = default_model.or(first).ok_or(none)?.to_owned();
         if !models.contains_key(&default_model) && !coming.contains(&default_model.as_str()) {
@@ -182,25 +188,51 @@ impl Registry {
     }
 
     fn put(&self, source: &ModelSource, state: State) {
+        self.alter(|changed| {
+            let served = changed.models.entry(source.name.clone()).or_default();
+            served.versions.insert(Version::new(&source.version), state);
+        });
+    }
+
+    /// Says that a version could not even be tried to load, and why. The version before answers then.
+    pub fn fail(&self, name: &str, version: &str, reason: &str) {
+        self.alter(|changed| {
+            let served = changed.models.entry(name.to_owned()).or_default();
+            served.versions.insert(Version::new(version), State::Failed(reason.to_owned()));
+        });
+    }
+
+    /// Forgets a version that shall not be served after all.
+    pub fn forget(&self, name: &str, version: &str) {
+        self.alter(|changed| {
+            if let Some(served) = changed.models.get_mut(name) {
+                served.versions.remove(&Version::new(version));
+            }
+            changed.models.retain(|_, served| !served.versions.is_empty());
+        });
+    }
+
+    fn alter(&self, change: impl FnOnce(&mut Snapshot)) {
         let mut snapshot = self.snapshot.write();
         let mut changed = Snapshot::clone(&snapshot);
-        let served = changed.models.entry(source.name.clone()).or_default();
-        served.versions.insert(Version::new(&source.version), state);
-        *snapshot = Arc::new(changed);
+        change(&mut changed);
+        let old = std::mem::replace(&mut *snapshot, Arc::new(changed));
+        drop(snapshot);
+        // It may be the last to hold a model: nobody waits for that to be let go.
+        drop(old);
     }
 
     /// Says which version of a model answers who names none, which did before, and which are kept besides. The others are
     /// forgotten: what they have in work is still answered.
     pub fn settle(&self, name: &str, active: Option<&str>, before: Option<&str>, kept: &BTreeSet<&str>) {
-        let mut snapshot = self.snapshot.write();
-        let mut changed = Snapshot::clone(&snapshot);
-        if let Some(served) = changed.models.get_mut(name) {
-            served.active = active.map(Version::new);
-            served.before = before.map(Version::new);
-            served.versions.retain(|version, _| kept.contains(version.as_str()));
-        }
-        changed.models.retain(|_, served| !served.versions.is_empty());
-        *snapshot = Arc::new(changed);
+        self.alter(|changed| {
+            if let Some(served) = changed.models.get_mut(name) {
+                served.active = active.map(Version::new);
+                served.before = before.map(Version::new);
+                served.versions.retain(|version, _| kept.contains(version.as_str()));
+            }
+            changed.models.retain(|_, served| !served.versions.is_empty());
+        });
     }
 
     /// Ends all workers after what they have, and waits for them until `deadline`.
@@ -273,10 +305,11 @@ impl Snapshot {
 }
 
 impl Served {
-    /// The version that answers requests that name none, while nothing is recorded: the highest that is not broken. While
-    /// it is loaded no lower one steps in, so that a restart does not answer with an old version first.
+    /// The version that answers requests that name none: the one that was made active; if it could not be loaded, the one
+    /// that was active before.
     ///
-    /// Where one is recorded, it is that one; if it could not be loaded, the one that was active before.
+    /// While none was made active, the highest of an operator's directories that is not broken. While it is loaded no lower
+    /// one steps in, so that a start does not answer with an old version first.
     #[must_use]
     pub fn active(&self) -> Option<(&Version, &State)> {
         let recorded = |version: &Option<Version>| version.as_ref().and_then(|v| self.versions.get_key_value(v));
@@ -284,7 +317,8 @@ impl Served {
         if let Some(active) = recorded(&self.active) {
             return Some(active).filter(works).or_else(|| recorded(&self.before).filter(works)).or(Some(active));
         }
-        self.versions.iter().rev().find(works).or_else(|| self.versions.last_key_value())
+        let any = self.versions.iter().rev().find(works).or_else(|| self.versions.last_key_value());
+        any.filter(|_| self.any)
     }
 
     /// The model of a version that answers.
@@ -295,6 +329,11 @@ impl Served {
             State::Loading | State::Failed(_) => None,
         }
     }
+}
+
+/// True for a model of which an operator has a directory.
+fn is_own(record: &ModelRecord) -> bool {
+    record.versions.values().any(|version| version.origin == Origin::Directory)
 }
 
 #[cfg(test)]
@@ -316,7 +355,7 @@ mod tests {
     fn served(states: &[(&str, bool)], active: Option<&str>, before: Option<&str>) -> Served {
         let state = |loading: bool| if loading { State::Loading } else { State::Failed("x".to_owned()) };
         let versions = states.iter().map(|(version, loading)| (Version::new(version), state(*loading))).collect();
-        Served { versions, active: active.map(Version::new), before: before.map(Version::new) }
+        Served { versions, active: active.map(Version::new), before: before.map(Version::new), any: true }
     }
 
     #[test]
@@ -327,6 +366,8 @@ mod tests {
         // What was made active answers, whatever else is there.
         assert_eq!(answers(&served(&[("1", true), ("2", true)], Some("1"), Some("2"))), "1");
         assert_eq!(answers(&served(&[("1", false), ("2", true), ("3", true)], Some("1"), Some("2"))), "2");
+        // None that was registered answers before it is made active.
+        assert!(Served { any: false, ..served(&[("1", true)], None, None) }.active().is_none());
         // None steps in that was never active.
         assert_eq!(answers(&served(&[("1", false), ("3", true)], Some("1"), None)), "1");
     }

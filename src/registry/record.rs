@@ -224,6 +224,29 @@ impl ModelRecord {
         }
     }
 
+    /// Forgets the oldest versions that were pulled, so that so many are left: none that is active, was before, or is pinned.
+    pub fn forget_pulled(&mut self, most: usize) {
+        let is_pulled = |record: &VersionRecord| matches!(record.origin, Origin::Mlflow(_));
+        let mut pulled: Vec<(i64, Version)> = self
+            .versions
+            .iter()
+            .filter(|(_, record)| is_pulled(record))
+            .map(|(version, record)| (record.registered_at, version.clone()))
+            .collect();
+        pulled.sort();
+        let mut too_many = pulled.len().saturating_sub(most);
+        for (_, version) in pulled {
+            let name = version.as_str();
+            let is_needed = self.active.as_deref() == Some(name)
+                || self.before.iter().any(|before| before == name)
+                || self.versions.get(&version).is_some_and(|record| record.pinned);
+            if too_many > 0 && !is_needed {
+                self.versions.remove(&version);
+                too_many -= 1;
+            }
+        }
+    }
+
     /// What is to be loaded: what answers, what a rollback leads to, and what is pinned.
     #[must_use]
     pub fn kept(&self) -> BTreeSet<&str> {
@@ -276,6 +299,22 @@ mod tests {
         assert_eq!(model.register("1", version("b")), Err(Refusal::Taken("1".to_owned())));
         model.activate("1").unwrap();
         assert_eq!(model.remove("1"), Err(Refusal::IsActive("1".to_owned())));
+    }
+
+    #[test]
+    fn the_oldest_that_were_pulled_are_forgotten_and_nothing_else() {
+        let mut model = ModelRecord::default();
+        for number in 1..=9 {
+            let name = number.to_string();
+            let origin = if number == 1 { Origin::Upload } else { Origin::Mlflow("models:/m/1".to_owned()) };
+            let pinned = number == 2;
+            model.register(&name, VersionRecord { origin, pinned, registered_at: number, ..version(&name) }).unwrap();
+        }
+        model.activate("3").unwrap();
+        model.activate("9").unwrap();
+        model.forget_pulled(5);
+        let left: Vec<&str> = model.versions.keys().map(Version::as_str).collect();
+        assert_eq!(left, ["1", "2", "3", "7", "8", "9"]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use receiving::Receiving;
 
 /// Largest file: that of a graph or of weights.
 pub const MAX_FILE: u64 = 2 << 30;
-/// How long what nobody names is kept.
+/// How long what nobody names is kept after it was uploaded or registered.
 const UNNAMED: Duration = Duration::from_hours(24);
 
 /// The store.
@@ -215,8 +215,11 @@ impl Store {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let age = SystemTime::now().duration_since(entry.metadata()?.modified()?).unwrap_or_default();
                 if age > UNNAMED && !kept.is_some_and(|kept| kept.contains(&name)) {
-                    remove(&self.hide(&entry.path())?)?;
-                    gone += 1;
+                    match self.hide(&entry.path()).and_then(|hidden| remove(&hidden)) {
+                        Ok(()) => gone += 1,
+                        // One that cannot be deleted does not keep the others.
+                        Err(error) => tracing::warn!(name, %error, "something in the store could not be deleted"),
+                    }
                 }
             }
         }

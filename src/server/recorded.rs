@@ -14,12 +14,14 @@ use crate::ceiling::{self, Bound};
 use crate::config::{Follow, Mlflow, Settings};
 use crate::engine::loading::{Host, ModelSource};
 use crate::registry::database::{Database, OpenError, Records, sqlite_url};
+use crate::registry::directory::{self, Gone};
 use crate::registry::keeper::{Fits, Following, Keeper, Place};
 use crate::registry::keeping::{self, Keeping};
 use crate::registry::known::Keepsake;
 use crate::registry::mlflow::client::Client;
+use crate::registry::record::{Origin, VersionRecord};
 use crate::registry::store::Store;
-use crate::registry::{Registry, backup, directory};
+use crate::registry::{Registry, backup};
 
 /// A loaded model is its files, and as much again of weights in the order that the processor likes.
 const LOADED_SIZE: u64 = 2;
@@ -54,16 +56,27 @@ pub(super) fn open(settings: &Settings, host: Host, sources: Vec<ModelSource>) -
     let mlflow = mlflow.map_err(|error| wrong(format!("--mlflow: {error}")))?;
     let coming: Vec<String> = settings.mlflow.follows.iter().map(|follow| follow.local.clone()).collect();
     let keepsake = shared.then(|| Keepsake::within(data));
+    // An empty directory is one that is not there yet.
+    let gone = if shared || sources.is_empty() { Gone::Stays } else { Gone::Forgotten };
     let open = move || async move {
         let at = |error: &dyn std::fmt::Display| format!("{named}: {error}");
         let registry = |records: &Records| {
             let coming: Vec<&str> = coming.iter().map(String::as_str).collect();
+            let own = |record: &VersionRecord| record.origin == Origin::Directory;
+            // What is recorded of the operator's directory cannot be served from an empty one.
+            let only_own = records.values().flat_map(|record| record.versions.values()).all(own);
+            let none = Records::new();
+            let records = if sources.is_empty() && only_own { &none } else { records };
             let registry = Registry::recorded(records, default.as_deref(), &coming);
             registry.map(Arc::new).map_err(|error| format!("--models {}: {error}", models.display()))
         };
-        match Database::open(&url).await {
-            Ok(database) => {
-                let records = directory::record(&database, &sources).await.map_err(|error| at(&error))?;
+        let opened = async {
+            let database = Database::open(&url).await?;
+            let records = directory::record(&database, &sources, gone).await.map_err(OpenError::from)?;
+            Ok((database, records))
+        };
+        match opened.await {
+            Ok((database, records)) => {
                 let registry = registry(&records)?;
                 let place = Place { registry, database, store, models, host, fits, mlflow, keepsake };
                 Keeper::open(place).await.map_err(|error| at(&error))
@@ -139,8 +152,7 @@ fn told(reason: impl std::fmt::Display) -> RunError {
 /// Loads what is recorded, and follows what others change from then on.
 pub(super) async fn load(keeping: &Keeping, followed: Vec<Following>, stop: &CancellationToken) {
     let work = keeping.run(|keeper| async move {
-        keeper.bring_in_line().await;
-        keeper.settle_first().await;
+        keeper.begin().await;
         Ok(())
     });
     tokio::pin!(work);

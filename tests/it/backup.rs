@@ -44,8 +44,28 @@ fn a_copy_is_made_while_the_server_runs_and_put_back() {
     std::fs::write(&other, "no database".repeat(1_000)).unwrap();
     let (code, said) = database("restore", other.to_str().unwrap());
     assert!(code == 1 && said.contains("not a database"), "{said}");
-    assert_eq!(database("restore", &copy).0, 0);
-    assert!(data.path().join("predictd.db.replaced").is_file());
-    let daemon = Daemon::with(models.path(), data.path(), &[]);
+    let kept = || {
+        let entries = std::fs::read_dir(data.path()).unwrap().map(|entry| entry.unwrap().path());
+        let is_one = |path: &std::path::PathBuf| {
+            path.to_str().unwrap().contains("predictd.db.replaced-")
+                && ["-wal", "-shm"].iter().all(|end| !path.to_str().unwrap().ends_with(end))
+        };
+        entries.filter(is_one).collect::<Vec<_>>()
+    };
+    for times in 1..=2 {
+        assert_eq!(database("restore", &copy).0, 0);
+        assert_eq!(kept().len(), times);
+    }
+    let mut daemon = Daemon::with(models.path(), data.path(), &[]);
     assert_eq!(answers(&daemon), "1");
+    // What a crash leaves in the log belongs to what is kept.
+    done(&daemon, &["activate", NAME, "3"]);
+    daemon.child.kill().unwrap();
+    daemon.child.wait().unwrap();
+    let before = kept();
+    assert_eq!(database("restore", &copy).0, 0);
+    let last = kept().into_iter().find(|path| !before.contains(path)).unwrap();
+    assert_eq!(database("restore", last.to_str().unwrap()).0, 0);
+    let daemon = Daemon::with(models.path(), data.path(), &[]);
+    assert_eq!(answers(&daemon), "3");
 }

@@ -220,10 +220,22 @@ fn a_version_is_registered_from_mlflow() {
         std::fs::read_dir(stored).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     assert_eq!(names, ["MLmodel", "config.json", "input_example.json", "model.onnx", "notes.txt", "tokenizer.json"]);
-    // The files are gone, and are had again from where they are kept.
-    done(&daemon, &["activate", NAME, "own"]);
-    done(&daemon, &["register", NAME, "2", "models:/M/1"]);
     assert!(refused(&daemon, &["register", NAME, "own", "models:/M/1"]).contains("a version never changes"));
+    daemon.signal("TERM");
+    assert!(daemon.wait().0.success());
+    // The files are gone, as they are on another replica: they are had again from where they are kept.
+    let stored = std::fs::read_dir(place.data.path().join("store/versions")).unwrap().next().unwrap().unwrap().path();
+    std::fs::rename(&stored, place.logged.path().join("aside")).unwrap();
+    let daemon = place.start(&[]);
+    assert_eq!((answers(&daemon, NAME), stored.is_dir()), ("1".to_owned(), true));
+    daemon.signal("TERM");
+    assert!(daemon.wait().0.success());
+    // Others than those that were registered are not taken.
+    std::fs::rename(&stored, place.logged.path().join("once more")).unwrap();
+    place.log("1", |model| model.file("notes.txt", "others"));
+    let daemon = place.start(&[]);
+    assert_eq!((answers(&daemon, NAME), stored.is_dir()), ("own".to_owned(), false));
+    assert!(daemon.log().contains("has other files now than those that were registered"));
 }
 
 #[test]

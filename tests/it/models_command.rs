@@ -197,6 +197,8 @@ fn changes_say_what_they_were_decided_on_and_are_made_once() {
     assert_eq!((again.status, again.json()), (200, first.json()));
     let other = send("POST", "/admin/models/m/rollback", "If-Match: \"4\"\r\nIdempotency-Key: one\r\n", "{}");
     assert_eq!((other.status, other.problem()), (409, "conflict".to_owned()));
+    // What was activated in between does not change the first answer.
+    assert_eq!(activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n").json(), first.json());
     // In a hurry; and once more, as no answer came.
     let roll_back = || send("POST", "/admin/models/m/rollback", "If-Match: \"4\"\r\nIdempotency-Key: two\r\n", "");
     let back = roll_back();
@@ -215,7 +217,7 @@ fn changes_say_what_they_were_decided_on_and_are_made_once() {
     assert!(missing.status == 422 && missing.body.contains("was not uploaded"), "{missing:?}");
     assert_eq!(send("PUT", &format!("/admin/store/{}", "0".repeat(64)), "", "x").status, 422);
     assert_eq!(send("PUT", "/admin/store/..%2f..%2fx", "", "x").status, 422);
-    assert_eq!(send("POST", "/admin/models/..%2fx/versions", "", "{}").status, 422);
+    assert_eq!(send("POST", "/admin/models/..%2fx/versions", "", "{}").status, 404);
     stop(daemon);
 }
 
@@ -245,8 +247,32 @@ fn directories_come_and_go() {
     let daemon = place.start();
     assert_eq!((answers(&daemon), &done(&daemon, &["show", NAME])["active"]), ("1".to_owned(), &json!("1")));
     stop(daemon);
+    // The whole directory is not there yet: nothing is forgotten.
+    let aside = place.others.path().join("aside");
+    std::fs::rename(place.models.path(), &aside).unwrap();
+    std::fs::create_dir(place.models.path()).unwrap();
+    let (code, said) = ends(&mut crate::daemon::serving(place.models.path(), place.data.path(), &[]));
+    assert!(code == 64 && said.contains("it holds no model"), "{said}");
+    std::fs::remove_dir(place.models.path()).unwrap();
+    std::fs::rename(&aside, place.models.path()).unwrap();
+    Model::plain().write(place.models.path(), NAME, "2");
+    let daemon = place.start();
+    assert_eq!((answers(&daemon), &done(&daemon, &["show", NAME])["active"]), ("1".to_owned(), &json!("1")));
+    stop(daemon);
     // The model is gone: the other is the first, and the default.
     std::fs::remove_dir_all(place.models.path().join(NAME)).unwrap();
+    let daemon = place.start();
+    let answer = daemon.ask("POST", "/predict", &json!({ "text": "hello" }).to_string());
+    assert_eq!(answer["model"]["name"], "other");
+    // What is registered answers once it is activated, pinned or not.
+    done(&daemon, &["register", "a", "1", &place.other("3")]);
+    done(&daemon, &["pin", "a", "1"]);
+    let asked = request("POST", "/predict", "", &json!({ "text": "hello", "model": "a" }).to_string());
+    assert_eq!(Wire::to(daemon.address).ask(&asked).status, 404);
+    done(&daemon, &["activate", "a", "1"]);
+    assert_eq!(Wire::to(daemon.address).ask(&asked).status, 200);
+    stop(daemon);
+    // It does not become the default because it comes first.
     let daemon = place.start();
     let answer = daemon.ask("POST", "/predict", &json!({ "text": "hello" }).to_string());
     assert_eq!(answer["model"]["name"], "other");

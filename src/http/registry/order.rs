@@ -107,7 +107,7 @@ impl From<KeepError> for ApiError {
             }
             KeepError::Store(StoreError::TooLarge(_)) => told(Code::BodyTooLarge),
             KeepError::Pull(PullError::Store(_)) => told(Code::VersionUnusable),
-            KeepError::Store(_) => told(Code::InvalidRequest),
+            KeepError::Store(_) | KeepError::NoMlflow => told(Code::InvalidRequest),
             KeepError::Broken(..) | KeepError::Pull(PullError::Unusable(_) | PullError::Ask(AskError::Refused(_))) => {
                 told(Code::VersionUnusable)
             }
@@ -119,7 +119,7 @@ impl From<KeepError> for ApiError {
                 tracing::error!(version, reason, "a version cannot be loaded now");
                 Self::new(Code::RegistryUnavailable, "The version cannot be loaded now. What is served stays as it is.")
             }
-            KeepError::NoMlflow => Self::at("/source", error.to_string()),
+            KeepError::Busy => told(Code::RegistryUnavailable),
             KeepError::NoRoom(..) => told(Code::NoRoom),
             KeepError::GivenUp(reason) => {
                 tracing::error!(%reason, "a change of the registry was given up");

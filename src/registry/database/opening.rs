@@ -7,6 +7,8 @@ use sqlx::error::{BoxDynError, DatabaseError};
 use sqlx::migrate::{Migration, MigrationSource, MigrationType};
 use sqlx::{AnyConnection, Connection, Executor, Row, SqlStr};
 
+use super::ChangeError;
+
 /// What is set for each connection to SQLite.
 pub(super) const FOR_A_FILE: [&str; 5] = [
     "PRAGMA journal_mode = WAL",
@@ -32,11 +34,23 @@ pub enum OpenError {
     Wrong(String),
 }
 
+impl From<ChangeError> for OpenError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Database(error) | ChangeError::Unknown(error) => Self::from(&error),
+            error => Self::Wrong(error.to_string()),
+        }
+    }
+}
+
 impl From<&sqlx::Error> for OpenError {
     fn from(error: &sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(DatabaseError::code);
-        // Of PostgreSQL: it starts, stops, has too many connections, or lost this one.
-        let passes = |code: &str| code.starts_with("57P0") || code.starts_with("08") || code == "53300";
+        // Of PostgreSQL: it starts, stops, takes too long, lacks something, takes no changes, or lost this connection.
+        let passes = |code: &str| {
+            ["57P0", "08", "53"].iter().any(|class| code.starts_with(class))
+                || ["57014", "55P03", "25006"].contains(&code)
+        };
         match error {
             sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => Self::Away(plain(error)),
             _ if code.as_deref().is_some_and(passes) => Self::Away(plain(error)),

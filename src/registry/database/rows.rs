@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
-use sqlx::{Any, AnyPool, Row, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, Row, Transaction};
 
 use super::{Done, Event, Records, now};
 use crate::registry::record::{ModelRecord, VersionRecord};
@@ -142,11 +142,11 @@ pub(super) async fn history(pool: &AnyPool, model: Option<&str>, most: i64) -> R
 
 /// The request that had this key, and its answer.
 pub(super) async fn request(
-    transaction: &mut Transaction<'_, Any>,
+    connection: &mut AnyConnection,
     key: &str,
 ) -> Result<Option<(String, String)>, sqlx::Error> {
     let found = sqlx::query("SELECT request, answer FROM requests WHERE request_key = $1").bind(key);
-    let found = found.fetch_optional(&mut **transaction).await?;
+    let found = found.fetch_optional(connection).await?;
     found.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
 }
 

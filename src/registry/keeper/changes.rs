@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use tokio::task::spawn_blocking;
 
-use super::{KeepError, Keeper, Order, source};
+use super::serving::source;
+use super::{KeepError, Keeper, Order};
 use crate::engine::model::Model;
 use crate::registry::database::{Outcome, now};
 use crate::registry::record::{FileRecord, ModelRecord, Origin, Refusal, VersionRecord};
-use crate::registry::store::StoreError;
+use crate::registry::store::{Assembled, StoreError};
 
 /// A version that is to be added.
 #[derive(Debug, Clone)]
@@ -22,7 +23,8 @@ pub struct NewVersion {
 }
 
 impl Keeper {
-    /// Adds a version whose files are in the store, once it was found to serve.
+    /// Adds a version whose files are in the store, once it was found to serve. One that is there already has its files put
+    /// back, if they are not.
     ///
     /// # Errors
     /// [`KeepError`]; nothing is kept then.
@@ -33,35 +35,42 @@ impl Keeper {
         added: NewVersion,
         order: &Order,
     ) -> Result<Outcome, KeepError> {
-        let _alone = self.changing.lock().await;
-        self.add(name, version, added, order).await
-    }
-
-    /// The same for whoever has the right to change things already.
-    pub(super) async fn add(
-        &self,
-        name: &str,
-        version: &str,
-        added: NewVersion,
-        order: &Order,
-    ) -> Result<Outcome, KeepError> {
         let NewVersion { origin, files, metadata } = added;
         let (metrics, registered_at) = (BTreeMap::new(), now());
         let record = VersionRecord { origin, files, metadata, metrics, pinned: false, registered_at };
-        // What cannot be recorded need not be checked; what is there already was.
-        let mut known = self.known.lock().records.get(name).cloned().unwrap_or_default();
-        if known.register(version, record.clone())? {
-            let (store, files) = (self.place.store.clone(), record.files.clone());
-            let assembled = spawn_blocking(move || store.assemble(&files)).await??;
-            self.make_room(version, record.bytes())?;
-            let source = source(name, version, assembled.path().to_owned(), &record);
-            let host = self.place.host.clone();
-            let verified = spawn_blocking(move || Model::verify(&source, &host)).await?;
-            verified.map_err(|error| self.not_loaded(version, &error))?;
+        // What cannot be recorded need not be checked.
+        let is_new = self.record(name).register(version, record.clone())?;
+        // Others may change what they like meanwhile.
+        let verified = if is_new || self.lacks_files(name, version, &record) {
+            Some(self.verify(name, version, &record).await?)
+        } else {
+            None
+        };
+        let _alone = self.changing.lock().await;
+        if let Some(assembled) = verified {
             let store = self.place.store.clone();
             spawn_blocking(move || store.commit(&assembled)).await?.map_err(StoreError::Disk)?;
         }
         self.change(name, "register", Some(version), order, |model| model.register(version, record)).await
+    }
+
+    /// True for a version whose files are not where they should be, or are not what they should be.
+    fn lacks_files(&self, name: &str, version: &str, record: &VersionRecord) -> bool {
+        let is_stored = record.digest().is_some_and(|digest| self.place.store.version(&digest).is_dir());
+        !is_stored || self.has_failed(name, version)
+    }
+
+    /// Puts a version together and looks whether it serves.
+    async fn verify(&self, name: &str, version: &str, record: &VersionRecord) -> Result<Assembled, KeepError> {
+        let _alone = self.verifying.lock().await;
+        let (store, files) = (self.place.store.clone(), record.files.clone());
+        let assembled = spawn_blocking(move || store.assemble(&files)).await??;
+        self.has_room(version, record.bytes())?;
+        let source = source(name, version, assembled.path().to_owned(), record);
+        let host = self.place.host.clone();
+        let verified = spawn_blocking(move || Model::verify(&source, &host)).await?;
+        verified.map_err(|error| self.not_loaded(version, &error))?;
+        Ok(assembled)
     }
 
     /// Makes a version the active one, once it was found to serve.
@@ -79,10 +88,7 @@ impl Keeper {
     /// [`KeepError`]; the present one answers on then.
     pub async fn roll_back(&self, name: &str, order: &Order) -> Result<Outcome, KeepError> {
         self.read().await?;
-        let Ok(previous) = self.record(name).previous().map(str::to_owned) else {
-            // The same may have been asked, and done, before.
-            return self.change(name, "roll back", None, order, |model| model.roll_back().map(|()| true)).await;
-        };
+        let previous = self.record(name).previous()?.to_owned();
         // A rollback does not wait for a load, unless it needs one itself.
         let needs_load = !self.is_there(name, &previous);
         let _alone = if needs_load { Some(self.changing.lock().await) } else { None };

@@ -3,6 +3,7 @@
 //! Every place that an alias has led to is dealt with once, whatever became of it: what operators do afterwards, such as a
 //! rollback, stays until the alias moves again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{KeepError, Keeper, NewVersion, Order};
@@ -19,6 +20,8 @@ use crate::registry::version::Version;
 const WHO: &str = "follow";
 /// Longest pause after something went wrong.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// Most versions of a model that were pulled and are kept.
+const MOST_PULLED: usize = 32;
 /// Longest reason that is told to the MLflow server.
 const MAX_REASON: usize = 500;
 
@@ -61,9 +64,10 @@ impl Keeper {
     /// Follows an alias until it is told to stop.
     pub async fn follow_alias(&self, following: &Following) {
         let mut pause = following.interval;
-        let mut told = None;
+        let (mut told, mut pulled) = (None, None);
+        self.place.host.metrics.follows(&following.local);
         loop {
-            match self.look(following).await {
+            match self.look(following, &mut pulled).await {
                 Ok(outcome) => {
                     self.place.host.metrics.followed(&following.local, outcome);
                     (pause, told) = (following.interval, None);
@@ -87,7 +91,13 @@ impl Keeper {
     }
 
     /// Looks where an alias leads, and goes there if it is somewhere else than before.
-    async fn look(&self, following: &Following) -> Result<Followed, KeepError> {
+    ///
+    /// What was pulled is kept for the next look: something else may have been in the way.
+    async fn look(
+        &self,
+        following: &Following,
+        pulled: &mut Option<(String, NewVersion)>,
+    ) -> Result<Followed, KeepError> {
         let version = self.mlflow()?.alias(&following.name, &following.alias).await.map_err(PullError::from)?;
         let target = following.target(&version);
         if self.record(&following.local).followed.as_ref() == Some(&target) {
@@ -110,8 +120,16 @@ impl Keeper {
             ..Order::default()
         };
         let before = self.active_from_mlflow(following);
-        match self.take(following, &version, &target, &order).await {
-            Ok(()) => {
+        match self.take(following, &version, &target, &order, pulled).await {
+            // Another replica was faster.
+            Ok(false) => Ok(Followed::Unchanged),
+            Ok(true) => {
+                *pulled = None;
+                tracing::info!(
+                    model = following.local,
+                    version = version.version,
+                    "what the alias stands for is active"
+                );
                 self.report(following, &version.version, "active", "").await;
                 if let Some(before) = before.filter(|before| *before != version.version) {
                     self.report(following, &before, "replaced", "").await;
@@ -122,10 +140,12 @@ impl Keeper {
                 let sentence: String = error.to_string().chars().take(MAX_REASON).collect();
                 tracing::error!(model = following.local, alias = following.alias, version = version.version, error = %sentence, "the version that the alias stands for is refused: the old one stays");
                 let order = Order { reason: Some(sentence.clone()), ..order };
-                self.change(&following.local, "refuse", Some(&version.version), &order, |record| {
-                    Ok(record.follow(&target))
-                })
-                .await?;
+                let (local, refused) = (following.local.as_str(), version.version.as_str());
+                let apply = |record: &mut ModelRecord| Ok(record.follow(&target));
+                let refusal = self.change(local, "refuse", Some(refused), &order, apply).await?;
+                if !matches!(refusal, Outcome::Changed(_)) {
+                    return Ok(Followed::Unchanged);
+                }
                 self.report(following, &version.version, "refused", &sentence).await;
                 Ok(Followed::Refused)
             }
@@ -133,14 +153,15 @@ impl Keeper {
         }
     }
 
-    /// Registers a version, if it is not, and makes it the active one.
+    /// Registers a version, if it is not, and makes it the active one. False if that was done already.
     async fn take(
         &self,
         following: &Following,
         version: &ModelVersion,
         target: &str,
         order: &Order,
-    ) -> Result<(), KeepError> {
+        pulled: &mut Option<(String, NewVersion)>,
+    ) -> Result<bool, KeepError> {
         let (local, number) = (following.local.as_str(), version.version.as_str());
         let uri = ModelUri::Version(version.name.clone(), number.to_owned());
         let known = self.record(local);
@@ -149,20 +170,26 @@ impl Keeper {
             // It has the number of another one.
             Some(_) => return Err(Refusal::Taken(number.to_owned()).into()),
             None => {
-                let pulled: NewVersion = self.pull(&uri, std::collections::BTreeMap::new()).await?;
-                self.register(local, number, pulled, order).await?;
+                let added = match pulled.take() {
+                    Some((of, added)) if of == target => added,
+                    _ => self.pull(&uri, BTreeMap::new()).await?,
+                };
+                *pulled = Some((target.to_owned(), added.clone()));
+                self.register(local, number, added, order).await?;
             }
         }
         let _alone = self.changing.lock().await;
         let apply = |record: &mut ModelRecord| {
-            let moved = record.follow(target);
-            Ok(record.activate(number)? || moved)
+            // Another replica was here, and what an operator did since stays.
+            if !record.follow(target) {
+                return Ok(false);
+            }
+            record.activate(number)?;
+            record.forget_pulled(MOST_PULLED);
+            Ok(true)
         };
         let outcome = self.switch(local, "activate", number, order, apply).await?;
-        if let Outcome::Changed(_) = outcome {
-            tracing::info!(model = local, version = number, "what the alias stands for is active");
-        }
-        Ok(())
+        Ok(matches!(outcome, Outcome::Changed(_)))
     }
 
     /// The version that is active and was pulled from the model that is followed.
@@ -209,6 +236,7 @@ fn is_final(error: &KeepError) -> bool {
         | KeepError::NoRoom(..)
         | KeepError::Hindered(..)
         | KeepError::NoMlflow
+        | KeepError::Busy
         | KeepError::GivenUp(_) => false,
     }
 }

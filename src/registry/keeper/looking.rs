@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use super::Keeper;
-use crate::registry::directory;
+use super::serving::Why;
+use crate::registry::directory::{self, Gone};
 use crate::registry::record::{ModelRecord, VersionRecord};
 
 /// How often it is looked whether somebody else changed something.
@@ -40,7 +41,30 @@ impl Again {
 }
 
 impl Keeper {
-    /// Looks now and then whether somebody else changed something, and follows, until it is told to stop.
+    /// Looks now and then whether the database answers, and what it counts, until it is told to stop.
+    pub async fn watch_database(&self) {
+        loop {
+            match self.look_at_database().await {
+                Ok(epoch) => {
+                    *self.seen.lock() = Some(epoch);
+                    if self.away.lock().take().is_some() {
+                        tracing::warn!("the database answers again");
+                    }
+                }
+                Err(reason) => {
+                    if self.goes_away() {
+                        tracing::error!(reason, "the database does not answer: what was known last is served");
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Follows what others change, until it is told to stop.
     pub async fn follow(&self) {
         let mut collected: Option<Instant> = None;
         let mut again = Again::default();
@@ -49,18 +73,7 @@ impl Keeper {
                 () = tokio::time::sleep(LOOK) => {}
                 () = self.stop.cancelled() => return,
             }
-            let epoch = match self.look_at_database().await {
-                Ok(epoch) => epoch,
-                Err(reason) => {
-                    if self.goes_away() {
-                        tracing::error!(reason, "the database does not answer: what was known last is served");
-                    }
-                    continue;
-                }
-            };
-            if self.away.lock().take().is_some() {
-                tracing::warn!("the database answers again");
-            }
+            let Some(epoch) = self.seen.lock().filter(|_| self.stale_for().is_none()) else { continue };
             let is_known = epoch == self.known.lock().epoch;
             let is_collected = collected.is_some_and(|at| at.elapsed() < COLLECT);
             if is_known && is_collected && !again.is_due() {
@@ -69,7 +82,7 @@ impl Keeper {
             let _alone = self.changing.lock().await;
             if !is_known {
                 match self.read().await {
-                    Ok(()) => self.bring_in_line().await,
+                    Ok(()) => self.bring_in_line(Why::Change).await,
                     Err(error) => tracing::error!(%error, "what is recorded could not be read"),
                 }
                 again = Again::default();
@@ -79,7 +92,7 @@ impl Keeper {
             } else {
                 // Files may have come since, or what they came from may be back.
                 if self.lacks_something() {
-                    self.bring_in_line().await;
+                    self.bring_in_line(Why::Again).await;
                 }
                 again.pause();
             }
@@ -94,7 +107,7 @@ impl Keeper {
         }
         let found = self.found.lock().clone();
         if !found.is_empty() {
-            directory::record(database, &found).await.map_err(|error| error.to_string())?;
+            directory::record(database, &found, Gone::Stays).await.map_err(|error| error.to_string())?;
             self.found.lock().clear();
         }
         database.epoch().await.map_err(|error| error.to_string())

@@ -16,8 +16,14 @@ use crate::config::MlflowServer;
 const CONNECT: Duration = Duration::from_secs(5);
 /// Longest wait for the next bytes of an answer.
 const READ: Duration = Duration::from_secs(30);
+/// Longest wait for a whole answer that is no file.
+const ANSWER: Duration = Duration::from_mins(1);
 /// Largest answer that is no file.
 const MAX_ANSWER: usize = 4 << 20;
+/// Longest name or source of a version that is recorded, in bytes.
+const MAX_TEXT: usize = 1_024;
+/// Most pages of logged models of one name that are looked through.
+const MAX_PAGES: usize = 40;
 /// Longest sentence of the server's that is repeated.
 const MAX_SENTENCE: usize = 300;
 
@@ -113,7 +119,8 @@ impl Client {
     /// # Errors
     /// [`AskError`]
     pub async fn alias(&self, name: &str, alias: &str) -> Result<ModelVersion, AskError> {
-        self.field("2.0/mlflow/registered-models/alias", &[("name", name), ("alias", alias)], "model_version").await
+        let query = [("name", name), ("alias", alias)];
+        checked(self.field("2.0/mlflow/registered-models/alias", &query, "model_version").await?)
     }
 
     /// A version of a registered model.
@@ -121,7 +128,8 @@ impl Client {
     /// # Errors
     /// [`AskError`]
     pub async fn version(&self, name: &str, version: &str) -> Result<ModelVersion, AskError> {
-        self.field("2.0/mlflow/model-versions/get", &[("name", name), ("version", version)], "model_version").await
+        let query = [("name", name), ("version", version)];
+        checked(self.field("2.0/mlflow/model-versions/get", &query, "model_version").await?)
     }
 
     /// The highest version of a registered model that is in a stage, or at all for `latest`.
@@ -136,7 +144,8 @@ impl Client {
         let found: Vec<ModelVersion> =
             self.field("2.0/mlflow/registered-models/get-latest-versions", &query, "model_versions").await?;
         let number = |version: &ModelVersion| version.version.parse::<u64>().unwrap_or_default();
-        found.into_iter().max_by_key(number).ok_or_else(|| AskError::Refused("there is no such version".to_owned()))
+        let found = found.into_iter().max_by_key(number);
+        checked(found.ok_or_else(|| AskError::Refused("there is no such version".to_owned()))?)
     }
 
     /// Where the files of a version are.
@@ -173,11 +182,21 @@ impl Client {
     /// [`AskError`], also if there is none.
     pub async fn files_of_logged_by(&self, experiment: &str, run: &str, name: &str) -> Result<String, AskError> {
         let quoted = name.replace('\'', "");
-        let body = json!({
-            "experiment_ids": [experiment], "filter": format!("name = '{quoted}'"), "max_results": 50,
-        });
-        let found = self.send(Method::POST, "2.0/mlflow/logged-models/search", &[], Some(&body)).await?;
-        let models = found.get("models").and_then(Value::as_array).into_iter().flatten();
+        let (mut models, mut page) = (Vec::new(), Value::Null);
+        for _ in 0..MAX_PAGES {
+            let body = json!({
+                "experiment_ids": [experiment], "filter": format!("name = '{quoted}'"), "max_results": 50, "page_token": page,
+            });
+            let mut found = self.send(Method::POST, "2.0/mlflow/logged-models/search", &[], Some(&body)).await?;
+            if let Some(Value::Array(more)) = found.get_mut("models").map(Value::take) {
+                models.extend(more);
+            }
+            page = found.get_mut("next_page_token").map(Value::take).unwrap_or_default();
+            if page.as_str().is_none_or(str::is_empty) {
+                break;
+            }
+        }
+        let models = models.iter();
         let of_run = |model: &&Value| model.pointer("/info/source_run_id").and_then(Value::as_str) == Some(run);
         let found = models.filter(of_run).max_by_key(|model| {
             model
@@ -263,6 +282,7 @@ impl Client {
     ) -> Result<Value, AskError> {
         let request = self.request(method, path, query)?;
         let request = if let Some(body) = body { request.json(body) } else { request };
+        let request = request.timeout(ANSWER);
         let body = client::whole(answered(request).await?, MAX_ANSWER).await.map_err(AskError::Strange)?;
         if body.is_empty() {
             return Ok(Value::Null);
@@ -300,6 +320,17 @@ impl Download {
     pub async fn next(&mut self) -> Result<Option<Bytes>, AskError> {
         self.0.chunk().await.map_err(|error| away(&error))
     }
+}
+
+/// A version whose words can be recorded.
+fn checked(version: ModelVersion) -> Result<ModelVersion, AskError> {
+    let is_text = |text: &str| text.len() <= MAX_TEXT && !text.chars().any(char::is_control);
+    let ModelVersion { name, version: number, run_id, source } = &version;
+    let is_number = !number.is_empty() && number.len() <= 20 && number.bytes().all(|c| c.is_ascii_digit());
+    if is_number && is_text(name) && [run_id, source].into_iter().flatten().all(|text| is_text(text)) {
+        return Ok(version);
+    }
+    Err(AskError::Strange("a version that is no number, or of words that are too long".to_owned()))
 }
 
 /// The answer to a request; an error if it is one.

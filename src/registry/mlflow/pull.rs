@@ -8,7 +8,7 @@ use super::client::{AskError, Client};
 use super::layout::{self, Listed, MLMODEL};
 use super::uri::ModelUri;
 use crate::registry::record::FileRecord;
-use crate::registry::store::{MAX_FILE, Receiving, Store, StoreError};
+use crate::registry::store::{MAX_FILE, Receiving, Store, StoreError, check};
 use crate::text::mlmodel::MlModel;
 
 /// Most files that are listed, those included that are not needed.
@@ -76,6 +76,18 @@ pub async fn pull(client: &Client, store: &Store, uri: &ModelUri) -> Result<Pull
     let described = small(client, &format!("{root}/{MLMODEL}"), presigned).await?;
     let model = MlModel::parse(&described).map_err(|reason| PullError::Unusable(format!("MLmodel: {reason}")))?;
     let placed = layout::of(&model.onnx().map_err(PullError::Unusable)?, &listed).map_err(PullError::Unusable)?;
+    // Before anything large is had.
+    let announced = |(to, from): (&String, &Listed)| FileRecord {
+        path: to.clone(),
+        bytes: from.bytes.unwrap_or_default(),
+        sha256: "0".repeat(64),
+    };
+    let announced: Vec<FileRecord> = placed.iter().map(announced).collect();
+    check(&announced).map_err(PullError::Unusable)?;
+    let all = announced.iter().fold(0_u64, |all, file| all.saturating_add(file.bytes));
+    if all > MAX_BYTES {
+        return unusable(format!("its files have {all} bytes, where {MAX_BYTES} are possible"));
+    }
     let (mut files, mut left) = (Vec::new(), MAX_BYTES);
     for (to, from) in placed {
         let mut file = Receiving::begin(store, MAX_FILE.min(left)).await?;
