@@ -41,11 +41,11 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Configuration(sentence)) => {
-            eprintln!("predictd: {sentence}");
+            telemetry::say(format!("predictd: {sentence}"));
             ExitCode::from(EXIT_CONFIGURATION)
         }
         Err(RunError::Failed(sentence)) => {
-            eprintln!("predictd: {sentence}");
+            telemetry::say(format!("predictd: {sentence}"));
             ExitCode::FAILURE
         }
     }

@@ -110,6 +110,7 @@ pub struct Metrics {
     panics: IntCounterVec,
     lost_lines: IntCounter,
     spans: IntCounterVec,
+    ready: IntGauge,
     stale: Gauge,
     unserved: IntGauge,
     changes: IntCounterVec,
@@ -160,8 +161,10 @@ impl Metrics {
         for place in [PanicPlace::Handler, PanicPlace::Tokenizer, PanicPlace::Worker] {
             panics.with_label_values(&[place_name(place)]);
         }
+        let http = RequestMetrics::new(&registry)?;
+        http.begin();
         Ok(Self {
-            http: RequestMetrics::new(&registry)?,
+            http,
             machine: Machine::new(&registry)?,
             models: ModelVectors::new(&registry)?,
             cache_lookups: counter(
@@ -180,6 +183,7 @@ impl Metrics {
                 )?,
             )?,
             spans,
+            ready: gauge("predictd_ready", "1 while requests that name no model will be answered, as /readyz says.")?,
             stale: registered(
                 &registry,
                 Gauge::new(
@@ -237,6 +241,11 @@ impl Metrics {
         let _alone = self.now.lock();
         let counter = self.spans.with_label_values(&[state]);
         counter.inc_by(spans.saturating_sub(counter.get()));
+    }
+
+    /// Whether requests that name no model will be answered.
+    pub fn ready(&self, is_ready: bool) {
+        self.ready.set(is_ready.into());
     }
 
     /// How long the registry's database has not answered.

@@ -5,13 +5,18 @@
 
 pub mod spans;
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use rolling_file::{BasicRollingFileAppender, RollingConditionBasic};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, registry, reload};
@@ -41,9 +46,47 @@ pub struct LogFile<'a> {
     pub files: usize,
 }
 
-/// Keeps the writers alive. Dropped, it waits for what they still have.
+/// Keeps the writers alive. Dropped, it waits for what they still have, but not for one that stands still.
 #[derive(Debug)]
-pub struct Writers(#[expect(dead_code, reason = "dropping them is what they are for")] Vec<WorkerGuard>);
+pub struct Writers(Vec<WorkerGuard>);
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        let guards = std::mem::take(&mut self.0);
+        patiently(move || drop(guards));
+    }
+}
+
+/// Longest wait for the last lines: whoever reads them may have stopped reading.
+const LAST_LINES: Duration = Duration::from_millis(1_500);
+
+/// Does something that may be held up for ever, and waits for it for a moment.
+fn patiently(work: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = sync_channel(1);
+    let work = move || {
+        work();
+        done.send(()).ok();
+    };
+    if std::thread::Builder::new().name("predictd-log-end".to_owned()).spawn(work).is_ok() {
+        is_done.recv_timeout(LAST_LINES).ok();
+    }
+}
+
+/// Writes a sentence to standard error, if somebody takes it.
+pub fn say(sentence: String) {
+    patiently(move || {
+        // Nobody is left to be told if this fails.
+        writeln!(standard_error(), "{sentence}").ok();
+    });
+}
+
+/// Standard error without the lock of the standard library, which a writer that stands still would hold.
+fn standard_error() -> Box<dyn Write + Send> {
+    match io::stderr().as_fd().try_clone_to_owned() {
+        Ok(file) => Box::new(File::from(file)),
+        Err(_) => Box::new(io::stderr()),
+    }
+}
 
 struct Control {
     filter: reload::Handle<EnvFilter, Registry>,
@@ -70,7 +113,7 @@ pub fn start(lines: &Lines<'_>) -> Result<Writers, String> {
         writer
     };
     let terminal = io::stderr().is_terminal();
-    let to_stderr = fmt::layer().with_writer(writer(Box::new(io::stderr())));
+    let to_stderr = fmt::layer().with_writer(writer(standard_error()));
     let to_stderr: Box<dyn Layer<_> + Send + Sync> = if lines.json.unwrap_or(!terminal) {
         to_stderr.json().flatten_event(true).boxed()
     } else {
@@ -119,6 +162,14 @@ fn open(file: &LogFile<'_>) -> io::Result<BasicRollingFileAppender> {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, String> {
+    // A word that is no level would be taken for the name of a part of the program, and all else be silent.
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let is_plain = |word: &&str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_alphanumeric());
+    if let Some(word) =
+        filter.split(',').map(str::trim).filter(is_plain).find(|word| !is_level(word) && *word != "predictd")
+    {
+        return Err(format!("{word:?} is no level: error, warn, info, debug, trace, off"));
+    }
     EnvFilter::try_new(filter).map_err(|error| format!("{filter:?}: {error}"))
 }
 

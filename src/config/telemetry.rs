@@ -55,7 +55,14 @@ pub struct LogArgs {
 #[derive(Debug, Clone, ClapArgs)]
 pub struct TraceArgs {
     /// Collector that gets spans of requests (OTLP over HTTP), such as `http://localhost:4318` [default: none].
-    #[arg(long, env = "PREDICTD_OTLP_ENDPOINT", default_value = "", hide_default_value = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "PREDICTD_OTLP_ENDPOINT",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "URL"
+    )]
     pub otlp_endpoint: String,
 
     /// Share of requests that have spans, of those whose caller did not decide it by a traceparent header.

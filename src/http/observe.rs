@@ -1,6 +1,7 @@
 //! What happens around every request: its id, its metrics, its log line, its problem details.
 
 use std::any::Any;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use super::App;
 use super::error::{ApiError, Code};
+use super::exchange::Exchange;
 use super::refusals::{Refusals, Turn};
 use super::story::Story;
 use super::trace;
@@ -34,7 +36,8 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let method = method_name(request.method());
-    let caller = trace::caller(request.headers());
+    let peer = request.extensions().get::<Arc<Exchange>>().map_or(Ipv4Addr::UNSPECIFIED.into(), |e| e.peer());
+    let caller = trace::caller(request.headers(), peer, &app.trusted_proxies);
     let spans = app.spans.as_ref().filter(|_| !QUIET.contains(&route));
     let mut span = spans.and_then(|spans| spans.request(format!("{method} {route}"), caller));
     let about = About {

@@ -111,6 +111,7 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
             app.metrics.spans(state, spans);
         }
     }
+    app.metrics.ready(is_ready(&app));
     if let Some(keeping) = &app.keeping {
         app.metrics.stale(keeping.keeper().stale_for().unwrap_or_default());
         app.metrics.unserved(keeping.keeper().unserved());

@@ -1,7 +1,11 @@
 //! Distributed traces: whose span a request belongs to, and what its own says.
 
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use std::net::IpAddr;
 
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use ipnet::IpNet;
+
+use super::client_address::client_address;
 use super::error::ApiError;
 use super::story::Story;
 use crate::engine::spent::Spent;
@@ -13,7 +17,9 @@ const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
 const MAX_STATE: usize = 512;
 
 /// The span that a request belongs to, if its headers name one (W3C Trace Context).
-pub fn caller(headers: &HeaderMap) -> Option<Caller<'_>> {
+///
+/// Whether it is recorded is decided by who can be trusted: this machine, and the networks of trusted proxies.
+pub fn caller<'a>(headers: &'a HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<Caller<'a>> {
     let mut parts = headers.get(TRACE_PARENT)?.to_str().ok()?.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hexadecimal = |part: &str, digits: usize| {
@@ -26,7 +32,18 @@ pub fn caller(headers: &HeaderMap) -> Option<Caller<'_>> {
     let mut states = headers.get_all(TRACE_STATE).iter();
     let state = states.next().filter(|state| state.len() <= MAX_STATE && states.next().is_none());
     let state = state.and_then(|state| state.to_str().ok()).unwrap_or_default();
-    (known && !zeros(trace) && !zeros(span)).then_some(Caller { trace, span, sampled, state })
+    (known && !zeros(trace) && !zeros(span)).then(|| Caller {
+        trace,
+        span,
+        sampled,
+        state,
+        trusted: is_trusted(peer, headers, trusted),
+    })
+}
+
+fn is_trusted(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> bool {
+    let client = client_address(peer, headers, trusted);
+    client.is_loopback() || trusted.iter().any(|network| network.contains(&client))
 }
 
 /// Says how a request was answered, with a span for each part of its time.

@@ -1,12 +1,13 @@
 //! What is measured of the process, the system and its GPUs, when somebody asks.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Gauge, GaugeVec, Histogram, Registry, histogram_opts, opts};
 use rustix::fs::statvfs;
@@ -19,9 +20,22 @@ const CPU_INTERVAL: Duration = sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;
 /// Seconds that the event loop was late.
 const LAG_BUCKETS: [f64; 8] = [0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 2.0];
 
+/// How long whoever asks waits for a look at the machine. A disk of a network or a driver that stands still does not
+/// answer: what was seen last is shown then, and nothing else waits.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// The process, the system, the GPUs.
 #[derive(Debug)]
 pub struct Machine {
+    seen: Arc<Seen>,
+    /// Asks the thread that looks. Dropped, that ends.
+    ask: SyncSender<()>,
+    lag: Histogram,
+}
+
+/// What was seen, by a thread that may be held up.
+#[derive(Debug)]
+struct Seen {
     /// Nothing on a system that tells nothing of itself.
     watched: Option<Mutex<Watched>>,
     cpu: Gauge,
@@ -29,8 +43,9 @@ pub struct Machine {
     load: Gauge,
     directory: OnceLock<PathBuf>,
     directory_bytes: GaugeVec,
-    lag: Histogram,
     gpus: Option<Gpus>,
+    looking: Mutex<()>,
+    looked: Condvar,
 }
 
 #[derive(Debug)]
@@ -46,7 +61,15 @@ impl Machine {
         let gauge = |name: &str, help: &str| registered(registry, Gauge::new(name, help)?);
         let (cpu, memory) = (CpuRefreshKind::nothing().with_usage(), MemoryRefreshKind::nothing().with_ram());
         let system = System::new_with_specifics(RefreshKind::nothing().with_cpu(cpu).with_memory(memory)).ok();
-        Ok(Self {
+        let lag = registered(
+            registry,
+            Histogram::with_opts(histogram_opts!(
+                "predictd_event_loop_lag_seconds",
+                "How late the threads that serve connections were for something that was due.",
+                LAG_BUCKETS.to_vec()
+            ))?,
+        )?;
+        let seen = Arc::new(Seen {
             watched: system.map(|system| Mutex::new(Watched { system, cpu_at: Instant::now() })),
             cpu: gauge(
                 "predictd_system_cpu_ratio",
@@ -65,21 +88,21 @@ impl Machine {
                     &["state"],
                 )?,
             )?,
-            lag: registered(
-                registry,
-                Histogram::with_opts(histogram_opts!(
-                    "predictd_event_loop_lag_seconds",
-                    "How late the threads that serve connections were for something that was due.",
-                    LAG_BUCKETS.to_vec()
-                ))?,
-            )?,
             gpus: Gpus::new(registry)?,
-        })
+            looking: Mutex::default(),
+            looked: Condvar::new(),
+        });
+        let (ask, asked) = sync_channel(1);
+        let looking = Arc::clone(&seen);
+        let look = move || asked.iter().for_each(|()| looking.look());
+        let thread = std::thread::Builder::new().name("predictd-machine".to_owned()).spawn(look);
+        thread.map_err(|error| prometheus::Error::Msg(format!("no thread for metrics: {error}")))?;
+        Ok(Self { seen, ask, lag })
     }
 
     /// The directory whose file system is looked at; the first that is named.
     pub fn look_at(&self, directory: &Path) {
-        self.directory.get_or_init(|| directory.to_owned());
+        self.seen.directory.get_or_init(|| directory.to_owned());
     }
 
     /// The event loop was so late.
@@ -87,8 +110,26 @@ impl Machine {
         self.lag.observe(late.as_secs_f64());
     }
 
-    /// Looks at the system and its GPUs.
+    /// Has somebody look at the system and its GPUs, and waits for that, but not for long.
     pub(super) fn refresh(&self) {
+        let mut looking = self.seen.looking.lock();
+        // If a look is asked for already, that one will do.
+        self.ask.try_send(()).ok();
+        self.seen.looked.wait_for(&mut looking, PATIENCE);
+    }
+
+    /// The shares, from 0 to 1, of the cores and of the memory that are used, and of the time in which each GPU is busy.
+    #[must_use]
+    pub fn summary(&self) -> (f64, f64, Vec<f64>) {
+        self.refresh();
+        let memory = |state: &str| self.seen.memory.with_label_values(&[state]).get();
+        let used = memory("used") / memory("total").max(1.0);
+        (self.seen.cpu.get(), used, self.seen.gpus.as_ref().map(Gpus::shares).unwrap_or_default())
+    }
+}
+
+impl Seen {
+    fn look(&self) {
         if let Some(watched) = &self.watched {
             let mut watched = watched.lock();
             if watched.cpu_at.elapsed() >= CPU_INTERVAL {
@@ -116,15 +157,9 @@ impl Machine {
         if let Some(gpus) = &self.gpus {
             gpus.refresh();
         }
-    }
-
-    /// The shares, from 0 to 1, of the cores and of the memory that are used, and of the time in which each GPU is busy.
-    #[must_use]
-    pub fn summary(&self) -> (f64, f64, Vec<f64>) {
-        self.refresh();
-        let memory = |state: &str| self.memory.with_label_values(&[state]).get();
-        let used = memory("used") / memory("total").max(1.0);
-        (self.cpu.get(), used, self.gpus.as_ref().map(Gpus::utilisation).unwrap_or_default())
+        // Whoever asks holds this until it waits: nobody misses it.
+        let _nobody_asks = self.looking.lock();
+        self.looked.notify_all();
     }
 }
 
@@ -137,6 +172,7 @@ struct Gpus {
     temperature: GaugeVec,
     power: GaugeVec,
     processes: GaugeVec,
+    shares: Mutex<Vec<f64>>,
 }
 
 impl Gpus {
@@ -158,17 +194,23 @@ impl Gpus {
             temperature: gauge("predictd_gpu_temperature_celsius", "Temperature of the GPU.", &["gpu"])?,
             power: gauge("predictd_gpu_power_watts", "Power that the GPU draws.", &["gpu"])?,
             processes: gauge("predictd_gpu_processes", "Processes that compute on the GPU.", &["gpu"])?,
+            shares: Mutex::default(),
         }))
     }
 
-    /// What a GPU does not tell stays as it was told last.
+    /// What a GPU does not tell any more is not shown.
     fn refresh(&self) {
+        for gauge in [&self.utilisation, &self.memory, &self.temperature, &self.power, &self.processes] {
+            gauge.reset();
+        }
+        let mut shares = Vec::new();
         for number in 0..self.nvml.device_count().unwrap_or(0) {
             let Ok(device) = self.nvml.device_by_index(number) else { continue };
             let gpu = number.to_string();
             if let Ok(rates) = device.utilization_rates() {
                 let name = device.name().unwrap_or_default();
                 self.utilisation.with_label_values(&[&gpu, &name]).set(f64::from(rates.gpu) / 100.0);
+                shares.push(f64::from(rates.gpu) / 100.0);
             }
             if let Ok(memory) = device.memory_info() {
                 for (state, bytes) in [("used", memory.used), ("free", memory.free), ("total", memory.total)] {
@@ -185,11 +227,12 @@ impl Gpus {
                 self.processes.with_label_values(&[&gpu]).set(float(processes.len() as u64));
             }
         }
+        *self.shares.lock() = shares;
     }
 
-    fn utilisation(&self) -> Vec<f64> {
-        let devices = (0..self.nvml.device_count().unwrap_or(0)).filter_map(|n| self.nvml.device_by_index(n).ok());
-        devices.filter_map(|device| device.utilization_rates().ok()).map(|rates| f64::from(rates.gpu) / 100.0).collect()
+    /// How busy each was when it was looked last.
+    fn shares(&self) -> Vec<f64> {
+        self.shares.lock().clone()
     }
 }
 

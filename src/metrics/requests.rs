@@ -46,6 +46,9 @@ impl Outcome {
     }
 }
 
+/// The routes that texts are sent to.
+const PREDICTION_ROUTES: [&str; 2] = ["/predict", "/batch_predict"];
+
 /// Requests and connections. A `route` is a route's pattern, never a path that a client chose.
 #[derive(Debug)]
 pub struct RequestMetrics {
@@ -120,6 +123,19 @@ impl RequestMetrics {
         })
     }
 
+    /// Has what may be asked for as a rate there from the start: one needs to have seen what was before the first.
+    pub(super) fn begin(&self) {
+        for route in PREDICTION_ROUTES {
+            for outcome in [Outcome::Success, Outcome::Rejection, Outcome::Failure, Outcome::Cancellation] {
+                self.ended.with_label_values(&[route, outcome.name()]);
+            }
+            self.started.with_label_values(&[route]);
+        }
+        for reason in [Refused::Overloaded, Refused::Deadline, Refused::Rate, Refused::Key, Refused::Cancelled] {
+            self.refused.with_label_values(&[reason_name(reason)]);
+        }
+    }
+
     /// A request came in.
     pub fn started(&self, route: &str) {
         self.started.with_label_values(&[route]).inc();
@@ -150,14 +166,7 @@ impl RequestMetrics {
 
     /// A request was refused, or a text given up.
     pub fn refused(&self, reason: Refused) {
-        let reason = match reason {
-            Refused::Overloaded => "overloaded",
-            Refused::Deadline => "deadline",
-            Refused::Rate => "rate",
-            Refused::Key => "key",
-            Refused::Cancelled => "cancelled",
-        };
-        self.refused.with_label_values(&[reason]).inc();
+        self.refused.with_label_values(&[reason_name(reason)]).inc();
     }
 
     /// A client connected.
@@ -192,5 +201,15 @@ impl RequestMetrics {
             CutOff::KeepAlive => "keep_alive",
         };
         self.cut_off.with_label_values(&[waiting_for]).inc();
+    }
+}
+
+fn reason_name(reason: Refused) -> &'static str {
+    match reason {
+        Refused::Overloaded => "overloaded",
+        Refused::Deadline => "deadline",
+        Refused::Rate => "rate",
+        Refused::Key => "key",
+        Refused::Cancelled => "cancelled",
     }
 }

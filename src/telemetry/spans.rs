@@ -37,6 +37,7 @@ pub struct Spans {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
     counts: Arc<Counts>,
+    share: f64,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +69,8 @@ pub struct Caller<'a> {
     pub span: &'a str,
     /// The caller's own spans are kept.
     pub sampled: bool,
+    /// What it says of that counts for its request too.
+    pub trusted: bool,
     /// What tracing systems want to be passed on.
     pub state: &'a str,
 }
@@ -109,14 +112,14 @@ impl Spans {
             .with_sampler(Sampler::parent_based(Sampler::TraceIdRatioBased(share)))
             .with_resource(resource.build())
             .build();
-        Ok(Self { tracer: provider.tracer(env!("CARGO_PKG_NAME")), provider, counts })
+        Ok(Self { tracer: provider.tracer(env!("CARGO_PKG_NAME")), provider, counts, share })
     }
 
     /// The span of a request that was received just now; nothing, if it is to have none.
     #[must_use]
     pub fn request(&self, name: String, caller: Option<Caller<'_>>) -> Option<RequestSpan> {
         let (start, at) = (Instant::now(), SystemTime::now());
-        let parent = caller.and_then(Caller::context).unwrap_or_default();
+        let parent = caller.and_then(|caller| caller.context(self.share)).unwrap_or_default();
         let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_start_time(at);
         let span = self.tracer.build_with_context(builder, &parent);
         span.is_recording().then(|| RequestSpan {
@@ -145,13 +148,22 @@ impl Spans {
 }
 
 impl Caller<'_> {
-    fn context(self) -> Option<Context> {
+    fn context(self, share: f64) -> Option<Context> {
         let (trace, span) = (TraceId::from_hex(self.trace).ok()?, SpanId::from_hex(self.span).ok()?);
-        let flags = if self.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
+        let sampled = if self.trusted { self.sampled } else { is_sampled(trace, share) };
+        let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
         // One that cannot be read is left out, as the standard says.
         let state = self.state.parse::<TraceState>().unwrap_or_default();
         Some(Context::new().with_remote_span_context(SpanContext::new(trace, span, flags, true, state)))
     }
+}
+
+/// Whether a trace is one of this share of all, as a sampler by ratio decides: by its id, so that all servers agree.
+#[expect(clippy::cast_precision_loss, reason = "a share of 2^63 needs no more")]
+fn is_sampled(trace: TraceId, share: f64) -> bool {
+    let low = trace.to_bytes().last_chunk::<8>().copied().unwrap_or_default();
+    let place = u64::from_be_bytes(low) >> 1;
+    (place as f64) < share * (1_u64 << 63) as f64
 }
 
 /// The span of a request. Dropped, it ends.

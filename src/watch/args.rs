@@ -2,11 +2,13 @@
 
 #![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
 
+use std::ffi::OsStr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, TypedValueParser};
+use clap::error::ErrorKind;
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 
@@ -19,7 +21,7 @@ pub const MOST_URLS: usize = 1_000;
 #[derive(Debug, clap::Args)]
 pub struct WatchCommand {
     /// Servers to watch. Without a path, /health is asked.
-    #[arg(value_name = "URL", required = true, num_args = 1..=MOST_URLS, value_parser = url)]
+    #[arg(value_name = "URL", required = true, num_args = 1..=MOST_URLS, value_parser = url())]
     pub urls: Vec<Url>,
 
     /// Time between two checks of a server.
@@ -69,11 +71,11 @@ pub struct WatchCommand {
 #[derive(Debug, clap::Args)]
 pub struct AlertArgs {
     /// Send alerts as JSON with POST [default: none].
-    #[arg(long, env = "PREDICTD_WATCH_WEBHOOK", hide_env_values = true, value_name = "URL", value_parser = url)]
+    #[arg(long, env = "PREDICTD_WATCH_WEBHOOK", hide_env_values = true, value_name = "URL", value_parser = url())]
     pub webhook: Option<Url>,
 
     /// Send alerts to an incoming webhook of Slack [default: none].
-    #[arg(long, env = "PREDICTD_WATCH_SLACK", hide_env_values = true, value_name = "URL", value_parser = url)]
+    #[arg(long, env = "PREDICTD_WATCH_SLACK", hide_env_values = true, value_name = "URL", value_parser = url())]
     pub slack: Option<Url>,
 
     /// Send alerts to PagerDuty (Events API v2), with this routing key [default: none].
@@ -81,11 +83,11 @@ pub struct AlertArgs {
     pub pagerduty: Option<String>,
 
     /// Where PagerDuty takes events.
-    #[arg(long, env = "PREDICTD_WATCH_PAGERDUTY_URL", default_value = "https://events.pagerduty.com/v2/enqueue", value_name = "URL", value_parser = url)]
+    #[arg(long, env = "PREDICTD_WATCH_PAGERDUTY_URL", default_value = "https://events.pagerduty.com/v2/enqueue", value_name = "URL", value_parser = url())]
     pub pagerduty_url: Url,
 
     /// Send alerts to an Alertmanager, such as http://alertmanager:9093 [default: none].
-    #[arg(long, env = "PREDICTD_WATCH_ALERTMANAGER", hide_env_values = true, value_name = "URL", value_parser = url)]
+    #[arg(long, env = "PREDICTD_WATCH_ALERTMANAGER", hide_env_values = true, value_name = "URL", value_parser = url())]
     pub alertmanager: Option<Url>,
 
     /// Mail server, such as smtps://user:password@mail.example.com, or smtp://localhost:25 [default: none].
@@ -109,12 +111,26 @@ pub struct AlertArgs {
     pub retry_for: Duration,
 }
 
-fn url(typed: &str) -> Result<Url, String> {
-    let url = Url::parse(typed).map_err(|error| error.to_string())?;
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err("this is no URL that begins with http:// or https://".to_owned());
+/// A URL, which may hold a secret: what is wrong with one is said without it.
+fn url() -> UrlParser {
+    UrlParser
+}
+
+#[derive(Debug, Clone)]
+struct UrlParser;
+
+impl TypedValueParser for UrlParser {
+    type Value = Url;
+
+    fn parse_ref(&self, _: &clap::Command, argument: Option<&clap::Arg>, typed: &OsStr) -> Result<Url, clap::Error> {
+        let url = typed.to_str().and_then(|typed| Url::parse(typed).ok());
+        let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+        url.ok_or_else(|| {
+            let option = argument.map(ToString::to_string).unwrap_or_default();
+            let said = format!("{option}: this is no URL that begins with http:// or https://\n");
+            clap::Error::raw(ErrorKind::ValueValidation, said)
+        })
     }
-    Ok(url)
 }
 
 /// A URL as the log and alerts have it: without what may be a secret.

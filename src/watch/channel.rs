@@ -119,9 +119,9 @@ async fn post(client: &Client, url: &Url, body: &Value) -> Result<(), Undelivere
     let said = format!("it answered with {status}");
     match status {
         200..300 => Ok(()),
-        // Too slow, too many, or its own trouble.
-        408 | 429 | 500.. => Err(Undelivered::Later(said)),
-        _ => Err(Undelivered::Never(said)),
+        // What was sent will not do. Anything else may be a rollout on the way, or a key that is being changed.
+        400 | 410 | 413 | 422 => Err(Undelivered::Never(said)),
+        _ => Err(Undelivered::Later(said)),
     }
 }
 
@@ -156,10 +156,25 @@ impl Mail {
     }
 }
 
+/// Variables that are nobody else's to know.
+const SECRETS: [&str; 8] = [
+    "PREDICTD_API_KEY",
+    "PREDICTD_DATABASE",
+    "PREDICTD_OTLP_ENDPOINT",
+    "PREDICTD_WATCH_ALERTMANAGER",
+    "PREDICTD_WATCH_PAGERDUTY",
+    "PREDICTD_WATCH_SLACK",
+    "PREDICTD_WATCH_SMTP",
+    "PREDICTD_WATCH_WEBHOOK",
+];
+
 /// Runs a program with the alert on its standard input. What it prints is not looked at.
 async fn run(program: &PathBuf, alert: &Alert) -> Result<(), Undelivered> {
     let json = serde_json::to_vec(alert).map_err(|error| Undelivered::Never(error.to_string()))?;
     let mut command = Command::new(program);
+    for secret in SECRETS {
+        command.env_remove(secret);
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let later = |error: std::io::Error| Undelivered::Later(error.to_string());
     let mut child = command.spawn().map_err(later)?;

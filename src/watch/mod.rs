@@ -198,11 +198,7 @@ impl<'a> Watcher<'a> {
         tracing::info!(%address, "metrics are served");
         let metrics = Arc::clone(&self.metrics);
         let render = move || metrics.render();
-        let serve = async move {
-            if let Err(error) = metrics_only::serve(listener, render).await {
-                tracing::error!(%error, "metrics are not served any more");
-            }
-        };
+        let serve = metrics_only::serve(listener, render);
         Ok(Some(AbortOnDropHandle::new(tokio::spawn(serve))))
     }
 }

@@ -161,6 +161,16 @@ fn who_decides_which_requests_have_spans() {
     traced.predict(&caller("01"));
     let spans = traced.spans();
     assert!(spans.len() == 4 && spans.iter().all(|span| hex::encode(&span.trace_id) == TRACE), "{spans:#?}");
+
+    // But not those whom nobody knows.
+    let traced = Traced::with(&["--otlp-share", "0", "--trusted-proxies", "127.0.0.1"]);
+    traced.predict(&format!("{}X-Forwarded-For: 192.0.2.7\r\n", caller("01")));
+    traced.predict(&caller("01"));
+    assert_eq!(traced.spans().len(), 4);
+    let traced = Traced::with(&["--trusted-proxies", "127.0.0.1"]);
+    traced.predict(&format!("{}X-Forwarded-For: 192.0.2.7\r\n", caller("00")));
+    let spans = traced.spans();
+    assert!(spans.len() == 4 && spans.iter().all(|span| hex::encode(&span.trace_id) == TRACE), "{spans:#?}");
 }
 
 #[test]

@@ -143,10 +143,10 @@ fn an_alert_is_delivered_again_until_it_is_taken() {
     assert_eq!(tries[0], tries[1]);
     running.stop();
     // What will never be taken is given up at once.
-    let refusing = Receiver::new(&[(404, "")]);
+    let refusing = Receiver::new(&[(400, "")]);
     let (code, log) =
         ends(&mut watching(&["--once", "--unhealthy-after", "1", "--webhook", &refusing.url("/"), &server.url("")]));
-    assert!(code == 1 && log.contains("it answered with 404") && log.contains("it is given up"), "{log}");
+    assert!(code == 1 && log.contains("it answered with 400") && log.contains("it is given up"), "{log}");
     assert_eq!(refusing.requests(1).len(), 1);
 }
 
@@ -294,7 +294,11 @@ fn wrong_options_are_64_and_tell_no_secret() {
     for (options, word) in [
         (&["--once"][..], "<URL>"),
         (&["ftp://x"], "http://"),
-        (&["no url"], "no url"),
+        (&["no url"], "<URL>"),
+        (&["htps://CANARY@x"], "http://"),
+        (&[url, "--webhook", "hooks.example.com/CANARY"], "--webhook"),
+        (&[url, "--slack", "htps://hooks.example.com/CANARY"], "--slack"),
+        (&[url, "--alertmanager", "CANARY"], "--alertmanager"),
         (&[url, "--interval", "1ms"], "--interval"),
         (&[url, "--unhealthy-after", "0"], "--unhealthy-after"),
         (&[url, "--smtp", "smtp://x"], "--email-from"),
