@@ -216,6 +216,11 @@ impl Metrics {
         self.models.of(model, version)
     }
 
+    /// There is no such version any more.
+    pub fn forget(&self, model: &str, version: &str) {
+        self.models.forget(model, version);
+    }
+
     /// Texts of a request were looked up in the cache.
     pub fn looked_up(&self, hits: usize, joined: usize, misses: usize) {
         for (result, texts) in [("hit", hits), ("joined", joined), ("miss", misses)] {

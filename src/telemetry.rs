@@ -8,7 +8,7 @@ pub mod spans;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -158,7 +158,27 @@ impl Write for Counted {
 }
 
 fn open(file: &LogFile<'_>) -> io::Result<BasicRollingFileAppender> {
+    if file.path.metadata().map_or(true, |metadata| metadata.is_file()) {
+        check_rotation(file)?;
+    }
     BasicRollingFileAppender::new(file.path, RollingConditionBasic::new().max_size(file.bytes), file.files)
+}
+
+/// An error if the file could not be rotated: it would grow without an end.
+fn check_rotation(file: &LogFile<'_>) -> io::Result<()> {
+    let numbered = |number: usize| {
+        let mut name = file.path.as_os_str().to_owned();
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
+    };
+    if let Some(number) = (1..=file.files).find(|number| numbered(*number).is_dir()) {
+        return Err(io::Error::other(format!("{} is a directory", numbered(number).display())));
+    }
+    // Names can be given in its directory.
+    let mut draft = file.path.as_os_str().to_owned();
+    draft.push(format!(".{}", std::process::id()));
+    File::create_new(&draft)?;
+    std::fs::remove_file(&draft)
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, String> {
@@ -179,13 +199,14 @@ pub fn filter() -> Option<String> {
     CONTROL.get()?.filter.with_current(ToString::to_string).ok()
 }
 
-/// Logs something else from now on.
+/// Logs something else from now on, after a last word by the old filter.
 ///
 /// # Errors
 /// One sentence, if this is no filter, or logging was not started.
-pub fn set_filter(filter: &str) -> Result<(), String> {
+pub fn set_filter(filter: &str, last_word: impl FnOnce()) -> Result<(), String> {
     let parsed = parse(filter)?;
     let control = CONTROL.get().ok_or("logging was not started")?;
+    last_word();
     control.filter.reload(parsed).map_err(|error| error.to_string())
 }
 

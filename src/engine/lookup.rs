@@ -163,13 +163,14 @@ impl Follower {
         deadline: Instant,
     ) -> Result<(usize, Result<Answer, TextError>), Refusal> {
         let Self { cache, index, input, key, mut joined } = self;
+        let since = Instant::now();
         let lead = loop {
             match joined.end().await {
-                End::Answered(answer) => return Ok((index, Ok(answer.kept()))),
+                End::Answered(answer) => return Ok((index, Ok(answer.joined(since)))),
                 // Side by side: if each were the lead of the rest, the last would wait for all their failures.
                 End::Failed => break cache.keeper(key),
                 End::Left => match cache.claim(key, deadline) {
-                    Claim::Known(answer) => return Ok((index, Ok(answer.kept()))),
+                    Claim::Known(answer) => return Ok((index, Ok(answer.joined(since)))),
                     Claim::Join(next) => joined = next,
                     Claim::Lead(lead) => break lead,
                 },

@@ -67,6 +67,13 @@ impl Answer {
     pub fn kept(&self) -> Self {
         Self { spent: Spent::default(), ..self.clone() }
     }
+
+    /// As somebody gets it who has waited for another's run since then.
+    #[must_use]
+    pub fn joined(&self, since: Instant) -> Self {
+        let spent = Spent { since: Some(since), queue: since.elapsed(), ..Spent::default() };
+        Self { spent, ..self.clone() }
+    }
 }
 
 /// Why one text got no answer. The other texts of its request are not concerned.
@@ -252,6 +259,10 @@ impl Engine {
             return Err(Refusal::DeadlineExceeded);
         };
         let answers = answers?;
+        let late = |answer: &Result<Answer, TextError>| matches!(answer, Err(TextError::DeadlineExceeded));
+        if !answers.is_empty() && answers.iter().all(late) {
+            self.metrics.http.refused(Refused::Deadline);
+        }
         for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
             model.metrics().failed(error.kind());
         }

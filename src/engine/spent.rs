@@ -9,11 +9,12 @@ pub struct Spent {
     pub since: Option<Instant>,
     /// Until its tokens were in the queue: the text policy, the tokenizer, and the wait for a thread that does it.
     pub tokenise: Duration,
-    /// Until its run began. None for a text that ran where it was received.
+    /// Until its run began, or until the same text of another request was answered. None for a text that ran where it was
+    /// received.
     pub queue: Duration,
     /// Until it was decided; longer than a run for a text that needs several.
     pub run: Duration,
-    /// Texts in the run; 0 for an answer from the cache.
+    /// Texts in the run; 0 for an answer from the cache, or of another request's run.
     pub run_texts: usize,
 }
 

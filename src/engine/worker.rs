@@ -15,7 +15,7 @@ use super::session::{RunError, Scores, Session, timed};
 use super::spent::Spent;
 use super::{Answer, TextError};
 use crate::metrics::model::ModelMetrics;
-use crate::metrics::{Metrics, PanicPlace, Refused};
+use crate::metrics::{Metrics, PanicPlace};
 use crate::text::heads::{Decision, OutputError};
 use crate::text::pipeline::{Batch, Encoded, Pipeline};
 use crate::text::tensors::Shape;
@@ -99,7 +99,6 @@ impl Shop {
     /// Runs texts and answers their callers. `ran` is called in between.
     fn work_off(&self, session: &mut dyn Session, taken: Taken, ran: impl FnOnce()) {
         for job in taken.expired {
-            self.shared.http.refused(Refused::Deadline);
             // The caller's own clock may have told it first.
             _ = job.answer(Err(TextError::DeadlineExceeded));
         }
@@ -283,7 +282,6 @@ impl Shop {
     fn failed(&self, error: &RunError) -> TextError {
         if *error == RunError::Interrupted {
             tracing::warn!(model = self.label, "a text was given up during its run: its time was over");
-            self.shared.http.refused(Refused::Deadline);
             return TextError::DeadlineExceeded;
         }
         tracing::error!(model = self.label, %error, "the model failed on a text");

@@ -55,8 +55,8 @@ pub async fn change(
 ) -> Result<Json<LogFilter>, ApiError> {
     let before = telemetry::filter();
     // Whatever is logged from now on, who said so is.
-    tracing::warn!(by = %caller, before, now = wanted.filter, "what is logged is to be changed");
-    telemetry::set_filter(&wanted.filter).map_err(|error| ApiError::at("/filter", error))?;
+    let last_word = || tracing::warn!(by = %caller, before, now = wanted.filter, "what is logged is to be changed");
+    telemetry::set_filter(&wanted.filter, last_word).map_err(|error| ApiError::at("/filter", error))?;
     tracing::warn!(by = %caller, before, now = wanted.filter, "what is logged was changed");
     Ok(Json(wanted))
 }

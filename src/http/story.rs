@@ -29,7 +29,7 @@ impl Story {
         let mut story = Self { model: Arc::clone(model), texts: 0, cached: 0, tokens: 0, spent: Spent::default() };
         for Answer { tokens, spent, .. } in answers {
             story.texts += 1;
-            story.cached += usize::from(spent.run_texts == 0);
+            story.cached += usize::from(spent.since.is_none());
             story.tokens += tokens;
             story.spent = Spent::longest([story.spent, *spent]);
         }

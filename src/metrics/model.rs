@@ -1,7 +1,9 @@
 //! What the texts and runs of one model version are counted by.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, histogram_opts,
     opts,
@@ -184,6 +186,49 @@ impl ModelVectors {
             cost: ["run", "token", "square"].map(|part| self.cost.with_label_values(&[model, version, part])),
             cost_error: self.cost_error.with_label_values(&labels),
             loads: ["all", "warm_up"].map(|step| self.loads.with_label_values(&[model, version, step])),
+        }
+    }
+}
+
+impl ModelVectors {
+    /// Forgets a version that there is no more.
+    pub(super) fn forget(&self, model: &str, version: &str) {
+        let names = [model, version];
+        for counter in [&self.predictions, &self.labels, &self.text_errors, &self.tokens, &self.wasted, &self.recycled]
+        {
+            forget(counter, names);
+        }
+        for histogram in [
+            &self.confidence,
+            &self.text_tokens,
+            &self.run_texts,
+            &self.run_seconds,
+            &self.tokenise_seconds,
+            &self.queue_seconds,
+            &self.cost_error,
+        ] {
+            forget(histogram, names);
+        }
+        forget(&self.busy, names);
+        for gauge in [&self.cost, &self.loads] {
+            forget(gauge, names);
+        }
+    }
+}
+
+/// Removes all series of a version, whatever other labels they have.
+fn forget<T: MetricVecBuilder>(vector: &MetricVec<T>, [model, version]: [&str; 2])
+where
+    MetricVec<T>: Collector,
+{
+    for family in vector.collect() {
+        for metric in family.get_metric() {
+            let labels: HashMap<&str, &str> =
+                metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
+            if labels.get("model") == Some(&model) && labels.get("version") == Some(&version) {
+                // It was there a moment ago.
+                vector.remove(&labels).ok();
+            }
         }
     }
 }

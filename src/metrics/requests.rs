@@ -101,11 +101,7 @@ impl RequestMetrics {
                 "Requests answered with an error, by the last part of the problem's type.",
                 &["route", "kind"],
             )?,
-            refused: counter(
-                "predictd_refused_total",
-                "Requests refused, and texts given up, by reason.",
-                &["reason"],
-            )?,
+            refused: counter("predictd_refused_total", "Requests refused or given up, by reason.", &["reason"])?,
             connections: gauge("predictd_connections", "Open client connections.")?,
             cut_off: counter(
                 "predictd_connections_cut_off_total",

@@ -266,7 +266,11 @@ impl Keeper {
                 let mut known = self.known.lock();
                 let newer = known.records.get(name).is_none_or(|known| known.revision < record.revision);
                 if newer {
-                    known.records.insert(name.to_owned(), record.clone());
+                    let before = known.records.insert(name.to_owned(), record.clone());
+                    let gone = before.iter().flat_map(|before| before.versions.keys());
+                    for version in gone.filter(|version| !record.versions.contains_key(version)) {
+                        self.place.host.metrics.forget(name, version.as_str());
+                    }
                 }
             }
             self.write_down().await;

@@ -71,6 +71,25 @@ fn names() -> String {
 }
 
 #[test]
+fn a_version_that_is_gone_leaves_no_series() {
+    let metrics = Metrics::new().unwrap();
+    for version in ["1", "2"] {
+        let model = metrics.model("m", version);
+        model.predicted(3);
+        model.answered_label(0, "a");
+        model.failed("too-long");
+    }
+    let series = |version: &str| {
+        let text = String::from_utf8(metrics.render(&[]).unwrap()).unwrap();
+        text.lines().filter(|line| line.contains(&format!("version=\"{version}\""))).count()
+    };
+    let (of_one, of_two) = (series("1"), series("2"));
+    assert!(of_one == of_two && of_one > 100, "{of_one} {of_two}");
+    metrics.forget("m", "1");
+    assert_eq!((series("1"), series("2")), (0, of_two));
+}
+
+#[test]
 #[expect(clippy::disallowed_methods, reason = "updating the file is asked for by a variable")]
 fn the_names_are_the_committed_ones() {
     // A machine with a GPU has more.

@@ -200,6 +200,12 @@ fn a_file_that_cannot_be_written_is_64() {
         let (code, said) = ends(&mut command);
         assert!(code == 64 && said.contains(word), "{options:?}: {code} {said}");
     }
+    // One that cannot be rotated would grow without an end.
+    let log = data.path().join("log");
+    std::fs::create_dir(data.path().join("log.2")).unwrap();
+    let options = ["--log-file", log.to_str().unwrap()];
+    let (code, said) = ends(&mut crate::daemon::serving(models.path(), data.path(), &options));
+    assert!(code == 64 && said.contains("log.2 is a directory"), "{said}");
 }
 
 #[test]
@@ -276,6 +282,23 @@ fn a_summary_comes_after_some_time_if_there_were_requests() {
     send(&daemon, "POST", "/predict", "", &json!({ "text": "a" }).to_string());
     assert_eq!(daemon.logged("summary")["requests"], 1);
     assert_eq!(daemon.log().matches("\"summary\"").count(), 2);
+}
+
+#[test]
+fn who_changes_the_level_is_in_the_log_and_no_word_is_taken_for_one() {
+    let (mut daemon, _directories) = daemon(&[]);
+    let change = |daemon: &Daemon, filter: &str| {
+        let body = json!({ "filter": filter }).to_string();
+        Wire::to(daemon.admin).ask(request("PUT", "/admin/log", "", &body)).status
+    };
+    for word in ["inof", "info,warnn", "warning"] {
+        assert_eq!(change(&daemon, word), 422, "{word}");
+    }
+    assert_eq!(change(&daemon, "off"), 200);
+    assert_eq!(daemon.logged("what is logged is to be changed")["now"], "off");
+    for filter in ["info", "warn,predictd=debug", "predictd::http=trace", "info,predictd::http=debug"] {
+        assert_eq!(change(&daemon, filter), 200, "{filter}");
+    }
 }
 
 #[test]
