@@ -5,30 +5,14 @@ says for a text (0 times, but for one of them), and gives two constant probabili
 """
 
 import struct
+import sys
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from protobuf import block, number  # noqa: E402
 
 FOR_EVER = 1 << 61
 FLOAT, INT64, STRING, BOOL = 1, 7, 8, 9
-
-
-def varint(value: int) -> bytes:
-    """An unsigned number."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes(out + bytes([value]))
-
-
-def number(field: int, value: int) -> bytes:
-    """A field that is a number."""
-    return varint(field << 3) + varint(value)
-
-
-def block(field: int, content: bytes | str) -> bytes:
-    """A field that is a text or a message."""
-    content = content.encode() if isinstance(content, str) else content
-    return varint(field << 3 | 2) + varint(len(content)) + content
 
 
 def tensor(name: str, kind: int, dims: list[int], raw: bytes) -> bytes:
