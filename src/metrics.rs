@@ -87,6 +87,8 @@ pub struct VersionNow {
     pub state: &'static str,
     /// It answers requests that name no version.
     pub active: bool,
+    /// Where it runs, once it does.
+    pub device: Option<&'static str>,
     /// Texts in its queue.
     pub waiting: usize,
     /// How long the oldest of them has been there.
@@ -123,6 +125,7 @@ pub struct Metrics {
 struct Now {
     state: GaugeVec,
     active: GaugeVec,
+    device: GaugeVec,
     queued: GaugeVec,
     oldest: GaugeVec,
     wait: GaugeVec,
@@ -323,6 +326,11 @@ impl Now {
                 "1 for the version that answers requests that name none.",
                 &labels,
             )?,
+            device: gauge(
+                "predictd_model_device",
+                "1 for the device that the version runs on.",
+                &["model", "version", "device"],
+            )?,
             queued: gauge("predictd_queue_texts", "Texts that wait for a run.", &labels)?,
             oldest: gauge("predictd_queue_oldest_seconds", "How long the oldest of them has waited.", &labels)?,
             wait: gauge("predictd_expected_wait_seconds", "When a text that came now would begin to be run.", &labels)?,
@@ -331,13 +339,16 @@ impl Now {
 
     /// Forgets what was true at the last scrape.
     fn put(&self, versions: &[VersionNow]) {
-        let Self { state, active, queued, oldest, wait } = self;
-        [state, active, queued, oldest, wait].into_iter().for_each(GaugeVec::reset);
+        let Self { state, active, device, queued, oldest, wait } = self;
+        [state, active, device, queued, oldest, wait].into_iter().for_each(GaugeVec::reset);
         for version in versions {
             let names = [version.model.as_str(), version.version.as_str()];
             state.with_label_values(&[names[0], names[1], version.state]).set(1.0);
             if version.active {
                 active.with_label_values(&names).set(1.0);
+            }
+            if let Some(runs_on) = version.device {
+                device.with_label_values(&[names[0], names[1], runs_on]).set(1.0);
             }
             if version.state == "ready" {
                 #[expect(clippy::cast_precision_loss, reason = "a small number")]

@@ -281,6 +281,7 @@ impl Snapshot {
                 version: version.as_str().to_owned(),
                 state: state.name(),
                 active,
+                device: loaded.map(|model| model.device()),
                 waiting: loaded.map_or(0, |model| model.waiting()),
                 oldest: loaded.map(|model| model.oldest()).unwrap_or_default(),
                 wait: loaded.map(|model| model.wait()).unwrap_or_default(),

@@ -8,6 +8,8 @@ use std::time::Duration;
 use predictd::metrics::{CutOff, Followed, Metrics, Outcome, PanicPlace, Refused, VersionNow};
 use serde_json::{Value, json};
 
+use crate::daemon::Daemon;
+use crate::raw::{Wire, get, metric, until as until_true};
 use crate::scheduling::{Scene, until};
 use crate::server::{CHEAP_MODEL, QUESTION, TestServer, cheap_models};
 
@@ -42,6 +44,7 @@ fn names() -> String {
         version: "1".to_owned(),
         state: "ready",
         active: true,
+        device: Some("cpu"),
         waiting: 1,
         oldest: Duration::ZERO,
         wait: Duration::ZERO,
@@ -283,4 +286,47 @@ async fn who_asks_sees_where_the_time_goes() {
         assert!(ms("total") >= ms("tokenise") + ms("queue") + ms("run"), "{timing}");
         assert_eq!(parts["cached"], format!("desc=\"{cached}\""));
     }
+}
+
+#[test]
+fn what_is_refused_before_it_is_read_is_counted_too() {
+    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let options = ["--body-idle-timeout", "200ms", "--max-body", "2048", "--rate-limit", "6"];
+    let daemon = Daemon::with(models.path(), data.path(), &options);
+    let body = json!({ "text": "hello" }).to_string();
+    let send = |headers: &str, length: usize, sent: &str| {
+        let mut wire = Wire::to(daemon.address);
+        let kind = if headers.contains("Content-Type") { "" } else { "Content-Type: application/json\r\n" };
+        wire.send(format!(
+            "POST /predict HTTP/1.1\r\nHost: x\r\n{kind}{headers}Content-Length: {length}\r\n\r\n{sent}"
+        ));
+        wire
+    };
+    assert_eq!(send("", body.len(), &body).answer().status, 200);
+    assert_eq!(send("", 100, "{").answer().status, 408);
+    assert_eq!(send("", 9_999, "").answer().status, 413);
+    assert_eq!(send("Content-Type: text/plain\r\n", 1, "x").answer().status, 415);
+    // One leaves in the middle of its body.
+    drop(send("", 100, "{"));
+    let mut limited = 0;
+    while limited == 0 {
+        limited = usize::from(send("", body.len(), &body).answer().status == 429);
+    }
+    let in_flight = "predictd_http_requests_in_flight";
+    until_true("nobody is in flight", || metric(daemon.admin, in_flight) <= 1);
+    let text = Wire::to(daemon.admin).ask(get("/metrics")).body;
+    let of = |name: &str| sums(&text, name, &["route"])[&vec!["/predict".to_owned()]];
+    assert!(of("predictd_http_requests_started_total") >= 6.0);
+    assert_eq!(of("predictd_http_requests_started_total"), of("predictd_http_requests_ended_total"), "{text}");
+    let errors = sums(&text, "predictd_http_errors_total", &["kind"]);
+    for kind in ["body-timeout", "body-too-large", "unsupported-media-type", "rate-limited"] {
+        assert!(errors[&vec![kind.to_owned()]] >= 1.0, "{kind}: {errors:?}");
+    }
+    let outcomes = sums(&text, "predictd_http_requests_ended_total", &["route", "outcome"]);
+    let answered: f64 = outcomes
+        .iter()
+        .filter(|(key, _)| key[0] == "/predict" && key[1] != "cancellation")
+        .map(|(_, count)| count)
+        .sum();
+    assert_eq!(of("predictd_http_requests_total"), answered);
 }
