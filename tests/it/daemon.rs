@@ -46,7 +46,7 @@ impl Daemon {
         let mut daemon = Self::launch(command);
         daemon.logged("the model is ready");
         // The line comes a moment before the model answers.
-        while !exchange(daemon.address, "GET", "/readyz", "").starts_with("HTTP/1.1 200 ") {
+        while !daemon.is_ready() {
             std::thread::yield_now();
         }
         daemon
@@ -84,6 +84,11 @@ impl Daemon {
     pub fn wait(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();
         (status, self.log.all())
+    }
+
+    fn is_ready(&self) -> bool {
+        let answer = try_exchange(self.address, "GET", "/readyz", "");
+        answer.unwrap_or_else(|error| panic!("{error}: {}", self.log())).starts_with("HTTP/1.1 200 ")
     }
 
     /// Sends a request on a connection of its own; the JSON of a 200.
@@ -125,12 +130,16 @@ pub fn signal(process: u32, name: &str) {
 
 /// Sends a request on a connection of its own and reads the answer to its end.
 pub fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
+    try_exchange(address, method, path, body).unwrap()
+}
+
+fn try_exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
     let kind = "Host: x\r\nContent-Type: application/json\r\nConnection: close";
-    write!(stream, "{method} {path} HTTP/1.1\r\n{kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\n{kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// What a process writes to standard error. It is read all the time: a full pipe would stop the process.
