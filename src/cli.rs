@@ -11,6 +11,7 @@ use crate::admin::args::ModelsCommand;
 use crate::bench::args::BenchCommand;
 use crate::check::args::CheckCommand;
 use crate::config::Args;
+use crate::health::HealthCommand;
 use crate::keys::{self, KeyFile, Scope};
 use crate::registry::backup;
 use crate::watch::args::WatchCommand;
@@ -41,6 +42,8 @@ pub enum Command {
     Check(Box<CheckCommand>),
     /// Check servers at an interval, and tell when one becomes unhealthy or healthy again.
     Watch(Box<WatchCommand>),
+    /// Ask the server on this machine whether it is ready: exit code 0 or 1, for a container's health check.
+    Health(HealthCommand),
     /// Register, activate, roll back, measure and remove model versions of a running server.
     Models(Box<ModelsCommand>),
     /// Copy the registry's SQLite file while the server runs, or put a copy in its place.

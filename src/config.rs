@@ -5,6 +5,7 @@
 //! place that reads the environment.
 
 pub mod args;
+pub mod database;
 pub mod mlflow;
 pub mod telemetry;
 
@@ -273,8 +274,8 @@ impl Settings {
         );
         let traces = Traces::of(&args.traces);
         check(traces.is_ok(), format!("--otlp-endpoint: {}", traces.as_ref().err().copied().unwrap_or_default()));
-        let database = database(args.database.clone());
-        check(database.is_ok(), database.as_ref().err().copied().unwrap_or_default().to_owned());
+        let database = database::url(&args.database);
+        check(database.is_ok(), database.as_ref().err().cloned().unwrap_or_default());
         let mlflow = Mlflow::of(&args.mlflow);
         check(mlflow.is_ok(), mlflow.as_ref().err().cloned().unwrap_or_default());
         check(args.models.is_dir(), format!("--models {}: there is no such directory", args.models.display()));
@@ -313,15 +314,6 @@ impl Settings {
             data_dir: args.data_dir,
         })
     }
-}
-
-/// The URL of a database, if one is given. It may hold a password: it is not quoted.
-fn database(url: String) -> Result<Option<String>, &'static str> {
-    let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
-    if !url.is_empty() && !is_postgres {
-        return Err("--database: the URL must begin with postgres://; without it a SQLite file in --data-dir is used");
-    }
-    Ok(Some(url).filter(|url| !url.is_empty()))
 }
 
 /// The options that are times, but for `--timeout`: name, value, whether it can be 0.

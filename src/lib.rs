@@ -17,7 +17,7 @@
 //! - [`bench`](mod@bench): finds the options that suit a model on this machine
 //! - [`check`]: what a model directory holds, whether it serves, and how it answers
 //! - [`cli`]: the command line; [`config`]: options, checked before anything starts
-//! - [`watch`]: checks servers and tells when one changes; [`admin`]: an operator's client
+//! - [`watch`]: checks servers and tells when one changes; [`health`]: asks one once; [`admin`]: an operator's client
 //! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files; [`memory`]: what there is of it
 //! - [`listeners`]: sockets that wait for connections; [`client`]: what the program's own HTTP clients share
 //! - [`ceiling`]: the most memory that the server may need
@@ -35,7 +35,7 @@
 //! `main` → `server` (the only module that sees everything, with `ceiling`); `http` → `engine`, `registry`,
 //! `experiments`; `registry` → `engine`; `engine` → `text`; `onnx` implements what
 //! `engine::session` declares. `bench` runs the server as `main` does, `check` loads models and reads
-//! texts as the server does (and makes texts as `bench` does), `watch` is a client; `cli` alone imports them.
+//! texts as the server does (and makes texts as `bench` does), `watch` and `health` are clients; `cli` alone imports them.
 //! `client`, `config`, `descriptors`, `keys`, `memory`, `metrics`, `shutdown`, `telemetry` and `watched`
 //! import nothing of the crate and may be imported by all.
 //!
@@ -61,6 +61,7 @@ pub mod config;
 pub mod descriptors;
 pub mod engine;
 pub mod experiments;
+pub mod health;
 pub mod http;
 pub mod keys;
 pub mod listeners;

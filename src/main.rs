@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Bench(command) => quietly(|| command.run()),
         Command::Check(command) => quietly(|| command.run()),
         Command::Watch(command) => watch(&command),
+        Command::Health(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Database(command) => command.run().map_err(RunError::Failed),
         Command::Keys(command) => command.run().map_err(RunError::Failed),

@@ -9,6 +9,7 @@ use clap::{Args as ClapArgs, Parser, ValueEnum};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::database::DatabaseArgs;
 use super::mlflow::MlflowArgs;
 use super::telemetry::{LogArgs, TraceArgs};
 
@@ -278,16 +279,9 @@ pub struct Args {
     #[arg(long, env = "PREDICTD_TLS_KEY", value_name = "FILE", value_parser = path_or_empty())]
     pub tls_key: Option<PathBuf>,
 
-    /// Database of the registry: `postgres://USER:PASSWORD@HOST/NAME`, which replicas share [default: predictd.db in the data directory].
-    #[arg(
-        long,
-        env = "PREDICTD_DATABASE",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true,
-        value_name = "URL"
-    )]
-    pub database: String,
+    /// Where the registry is recorded.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 
     /// Models that an MLflow server keeps.
     #[command(flatten)]

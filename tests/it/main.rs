@@ -25,6 +25,7 @@ mod daemon;
 mod database;
 mod deploy_files;
 mod fixture;
+mod health_command;
 mod invariants;
 mod large_bodies;
 mod lifecycle;

@@ -1,0 +1,111 @@
+//! `predictd health`: asks the server on this machine whether it is ready, for a container's health check.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use reqwest::Url;
+
+use crate::client;
+use crate::server::RunError;
+
+/// Longest answer to a probe, in bytes.
+const LONGEST_ANSWER: usize = 64 << 10;
+
+/// `predictd health`.
+#[derive(Debug, clap::Args)]
+pub struct HealthCommand {
+    /// Address of the admin listener, which answers probes under any load.
+    #[arg(long, env = "PREDICTD_ADMIN_LISTEN", default_value = "127.0.0.1:8001", value_name = "ADDRESS:PORT")]
+    pub admin_listen: SocketAddr,
+
+    /// Ask this server instead, such as http://localhost:8000 [default: the admin listener].
+    #[arg(long, value_name = "URL")]
+    pub url: Option<Url>,
+
+    /// Ask whether it lives (/livez), not whether it is ready (/readyz).
+    #[arg(long)]
+    pub live: bool,
+
+    /// Time for the whole answer.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub timeout: Duration,
+}
+
+impl HealthCommand {
+    /// Asks, and says what the answer was.
+    ///
+    /// # Errors
+    /// A sentence, if the server does not answer, or not with 200.
+    pub fn run(&self) -> Result<(), RunError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| RunError::Failed(error.to_string()))?;
+        let url = self.probe().map_err(RunError::Configuration)?;
+        runtime.block_on(self.ask(url)).map_err(RunError::Failed)
+    }
+
+    /// What is asked for.
+    fn probe(&self) -> Result<Url, String> {
+        let path = if self.live { "/livez" } else { "/readyz" };
+        let server = match &self.url {
+            Some(url) => url.clone(),
+            None => {
+                let address = SocketAddr::new(reachable(self.admin_listen.ip()), self.admin_listen.port());
+                Url::parse(&format!("http://{address}")).map_err(|error| error.to_string())?
+            }
+        };
+        if !matches!(server.scheme(), "http" | "https") {
+            return Err("--url: it must begin with http:// or https://".to_owned());
+        }
+        server.join(path).map_err(|error| format!("--url: {error}"))
+    }
+
+    async fn ask(&self, url: Url) -> Result<(), String> {
+        let client = client::builder().timeout(self.timeout).no_proxy().build();
+        let client = client.map_err(|error| client::reason(&error))?;
+        let answer = client.get(url).send().await.map_err(|error| {
+            if error.is_timeout() {
+                format!("the server did not answer within {}", humantime::format_duration(self.timeout))
+            } else {
+                format!("the server cannot be reached: {}", client::reason(&error))
+            }
+        })?;
+        let status = answer.status().as_u16();
+        let body = client::whole(answer, LONGEST_ANSWER).await?;
+        if status == 200 {
+            return Ok(());
+        }
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        let detail = problem.get("detail").and_then(serde_json::Value::as_str).unwrap_or("it does not say why");
+        Err(format!("the server answered with {status}: {}", detail.escape_debug()))
+    }
+}
+
+/// The address that a listener of `address` can be reached at from this machine.
+fn reachable(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        given => given,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    fn probe(options: &[&str]) -> Result<String, String> {
+        let all = ["predictd", "health"].into_iter().chain(options.iter().copied());
+        let Command::Health(command) = Cli::parse_from(all).into_command() else { panic!("another command") };
+        command.probe().map(String::from)
+    }
+
+    #[test]
+    fn a_probe_goes_to_the_admin_listener_or_where_it_is_sent() {
+        assert_eq!(probe(&["--admin-listen", "0.0.0.0:9001"]).unwrap(), "http://127.0.0.1:9001/readyz");
+        assert_eq!(probe(&["--admin-listen", "[::]:9001", "--live"]).unwrap(), "http://[::1]:9001/livez");
+        assert_eq!(probe(&["--admin-listen", "10.0.0.1:1"]).unwrap(), "http://10.0.0.1:1/readyz");
+        assert_eq!(probe(&["--url", "https://a.example/x"]).unwrap(), "https://a.example/readyz");
+        assert!(probe(&["--url", "ftp://a.example"]).is_err());
+    }
+}
