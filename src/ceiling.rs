@@ -18,6 +18,10 @@ const TOKEN: u64 = 8;
 const SCORE: u64 = 32;
 /// What else there is: rate limits, logs, metrics, the admin listener.
 const REST: u64 = 16 << 20;
+/// Answers that are kept where nobody chose how many, in bytes.
+const USUAL_CACHE: usize = 64 << 20;
+/// Where little memory is allowed: this part of it.
+const CACHE_SHARE: u64 = 32;
 /// Spans that wait for a collector.
 const SPANS: u64 = 40 << 20;
 
@@ -63,8 +67,19 @@ pub fn bound<'a>(settings: &Settings, models: impl IntoIterator<Item = &'a Model
         loaded.tokens = loaded.tokens.max(pipeline.tokenizer().map_or(0, Tokenizer::max_tokens));
         loaded.labels = loaded.labels.max(pipeline.labels().len());
     }
-    let limit = settings.memory_limit.or_else(cgroup::limit).filter(|&limit| limit > 0);
-    Some(Bound { ceiling: Ceiling::of(settings, loaded), limit })
+    Some(Bound { ceiling: Ceiling::of(settings, loaded), limit: limit(settings) })
+}
+
+/// Bytes that the server is allowed, if there is a limit.
+fn limit(settings: &Settings) -> Option<u64> {
+    settings.memory_limit.or_else(cgroup::limit).filter(|&limit| limit > 0)
+}
+
+/// Bytes of answers that are kept: what was chosen, or as much as does no harm in what the server is allowed.
+#[must_use]
+pub fn cache_bytes(settings: &Settings) -> usize {
+    let share = || limit(settings).and_then(|limit| usize::try_from(limit / CACHE_SHARE).ok());
+    settings.cache_bytes.unwrap_or_else(|| share().map_or(USUAL_CACHE, |share| share.min(USUAL_CACHE)))
 }
 
 /// What the models that are loaded were found to need.
@@ -120,7 +135,7 @@ impl Ceiling {
             // A token is a byte of some body at least.
             texts: (texts * text(tokens)).min(texts * text(0) + TOKEN * bodies / 2),
             connections: max_connections as u64 * CONNECTION,
-            cache: settings.cache_bytes as u64,
+            cache: cache_bytes(settings) as u64,
             rest: REST + settings.traces.as_ref().map_or(0, |_| SPANS),
         }
     }
@@ -166,7 +181,7 @@ mod tests {
     #[test]
     fn every_part_follows_its_option() {
         let loaded = Loaded { resident: 100 * MIB, run: 10 * MIB, tokens: 512, labels: 77 };
-        let usual = ceiling(&["--workers", "4"], loaded);
+        let usual = ceiling(&["--workers", "4", "--memory-limit", "0"], loaded);
         assert_eq!((usual.resident, usual.runs, usual.cache), (100 * MIB, 50 * MIB, 64 * MIB));
         // 64 MiB of large bodies and 16 KiB for each of 1,024 connections, as bytes and as texts.
         assert_eq!((usual.bodies, usual.connections), (160 * MIB, 27 * MIB));
@@ -178,6 +193,16 @@ mod tests {
         );
         assert_eq!((small.runs, small.cache, small.connections * 16), (20 * MIB, 0, usual.connections));
         assert!(small.texts * 4 == usual.texts && small.bodies < usual.bodies);
+    }
+
+    #[test]
+    fn a_cache_nobody_chose_is_small_where_there_is_little_memory() {
+        let cache = |options: &[&str]| ceiling(options, Loaded::default()).cache / MIB;
+        assert_eq!(cache(&["--memory-limit", "0"]), 64);
+        assert_eq!(cache(&["--memory-limit", "8589934592"]), 64);
+        assert_eq!(cache(&["--memory-limit", "536870912"]), 16);
+        assert_eq!(cache(&["--memory-limit", "536870912", "--cache-bytes", "67108864"]), 64);
+        assert_eq!(cache(&["--memory-limit", "536870912", "--cache-bytes", "0"]), 0);
     }
 
     #[test]

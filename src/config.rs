@@ -185,8 +185,8 @@ pub struct Settings {
     pub onnxruntime: Option<PathBuf>,
     /// Limits of requests.
     pub limits: Limits,
-    /// Bytes of answers that are kept; 0: none.
-    pub cache_bytes: usize,
+    /// Bytes of answers that are kept, if chosen; 0: none.
+    pub cache_bytes: Option<usize>,
     /// Most memory that the server may need, if not what the control group allows; 0: no limit.
     pub memory_limit: Option<u64>,
     /// Longest forecast wait for a worker.
@@ -256,9 +256,10 @@ impl Settings {
             ),
         );
         let (least, most) = (1 << 20, 1 << 40);
+        let cache_bytes = args.cache_bytes.unwrap_or_default();
         check(
-            args.cache_bytes == 0 || (least..=most).contains(&args.cache_bytes),
-            format!("--cache-bytes {} is neither 0 nor between {least} and {most}", args.cache_bytes),
+            cache_bytes == 0 || (least..=most).contains(&cache_bytes),
+            format!("--cache-bytes {cache_bytes} is neither 0 nor between {least} and {most}"),
         );
         check(
             !args.timeout.is_zero() && args.timeout <= args.max_timeout,

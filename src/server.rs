@@ -134,7 +134,7 @@ impl Server {
             }
         };
         let receipts = receipts()?;
-        let cache = Cache::new(settings.cache_bytes).map_err(|error| RunError::Failed(error.to_string()))?;
+        let cache = Cache::new(ceiling::cache_bytes(settings)).map_err(|error| RunError::Failed(error.to_string()))?;
         let (most, longest) = (settings.limits.max_inflight_texts, settings.max_wait);
         let app = App {
             engine: Engine::new(most, longest, cache, Arc::clone(&metrics)),

@@ -77,7 +77,7 @@ impl BenchCommand {
         args.models.clone_from(&self.models);
         args.default_model = None;
         args.onnxruntime.clone_from(&self.onnxruntime);
-        (args.workers, args.cache_bytes, args.rate_limit, args.drain_delay) = (None, 0, 0, Duration::ZERO);
+        (args.workers, args.cache_bytes, args.rate_limit, args.drain_delay) = (None, Some(0), 0, Duration::ZERO);
         (args.tls_cert, args.tls_key, args.keys) = (None, None, None);
         args.allow_anonymous = true;
         args.max_connections = args.max_connections.max(self.clients.into());

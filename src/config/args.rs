@@ -199,9 +199,9 @@ pub struct Args {
     #[arg(long, env = "PREDICTD_MAX_INFLIGHT_TEXTS", default_value_t = 4_096, value_name = "N")]
     pub max_inflight_texts: usize,
 
-    /// Memory for answers, which the same text gets again without a run, in bytes; 0: none are kept.
-    #[arg(long, env = "PREDICTD_CACHE_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
-    pub cache_bytes: usize,
+    /// Memory for answers, which the same text gets again without a run, in bytes; 0: none are kept [default: 67108864, or a 32nd of --memory-limit if that is less].
+    #[arg(long, env = "PREDICTD_CACHE_BYTES", value_name = "BYTES")]
+    pub cache_bytes: Option<usize>,
 
     /// Most open client connections; more wait.
     #[arg(long, env = "PREDICTD_MAX_CONNECTIONS", default_value_t = 1_024, value_name = "N")]
