@@ -112,6 +112,13 @@ crash-nightly: onnxruntime # All of it (about 15 minutes)
 	tests/with-postgres $(CRASH)/random_kills.py --postgres --kills 300
 	tests/with-postgres $(CRASH)/outage.py --seconds 60
 
+.PHONY: kubernetes
+kubernetes: ## Build what is in deploy/kubernetes and check it, without a cluster
+	test -x target/kubernetes-venv/bin/pip || $(PYTHON) -m venv target/kubernetes-venv
+	target/kubernetes-venv/bin/pip install --quiet -r tests/kubernetes/requirements.txt
+	cargo build --quiet --locked
+	target/kubernetes-venv/bin/python tests/kubernetes/check.py --predictd target/debug/predictd
+
 .PHONY: mlflow
 mlflow: onnxruntime ## Follow an alias of a real MLflow server, under load
 	test -x target/mlflow-venv/bin/pip || $(PYTHON) -m venv target/mlflow-venv
