@@ -9,7 +9,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
 use super::App;
-use super::error::Code;
+use super::error::{Code, OF_THE_GATEWAY};
 
 /// The head of the description; the routes add themselves.
 #[derive(OpenApi)]
@@ -26,15 +26,10 @@ const PAGE: &str = include_str!("docs.html");
 pub fn routes(api: &Document) -> [(&'static str, MethodRouter<Arc<App>>); 2] {
     // A description that cannot be written as JSON would fail the test that compares it.
     let json = api.to_pretty_json().unwrap_or_default();
+    let own = Code::ALL.iter().map(|code| (code.kind(), code.status().as_u16(), code.title()));
     let mut rows = String::new();
-    for code in Code::ALL {
-        _ = write!(
-            rows,
-            "<tr id=\"{0}\"><td><code>/docs#{0}</code></td><td>{1}</td><td>{2}</td></tr>",
-            code.kind(),
-            code.status().as_u16(),
-            code.title()
-        );
+    for (kind, status, title) in own.chain(OF_THE_GATEWAY.iter().copied()) {
+        _ = write!(rows, "<tr id=\"{kind}\"><td><code>/docs#{kind}</code></td><td>{status}</td><td>{title}</td></tr>");
     }
     let page = PAGE.replace("{{problems}}", &rows);
     let html = [

@@ -116,6 +116,13 @@ codes! {
     DeadlineExceeded = "deadline-exceeded", GATEWAY_TIMEOUT, "The answer did not come in time";
 }
 
+/// What the nginx in front says of itself (`deploy/nginx/problems.conf`), besides kinds that are listed above: kind,
+/// status, title.
+pub const OF_THE_GATEWAY: &[(&str, u16, &str)] = &[
+    ("malformed-request", 400, "The request is not valid HTTP"),
+    ("server-unreachable", 502, "The server cannot be reached"),
+];
+
 impl Code {
     /// The problem's type: a place on the documentation page.
     #[must_use]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use predictd::http::error::{Code, OF_THE_GATEWAY};
 use serde_json::Value;
 
 /// The metrics of a server with their labels, and those of the watcher and of a GPU by their names in the source.
@@ -95,4 +96,36 @@ fn every_alert_is_of_metrics_that_are_there_and_is_tested() {
         alerts += 1;
     }
     assert!(alerts >= 12, "{alerts}");
+}
+
+/// What nginx says in the server's stead are kinds that the documentation page lists, with their statuses and titles.
+#[test]
+fn problems_of_the_gateway_are_on_the_documentation_page() {
+    let listed: Vec<(String, u64, &str)> = Code::ALL
+        .iter()
+        .map(|code| (code.kind().to_owned(), u64::from(code.status().as_u16()), code.title()))
+        .chain(OF_THE_GATEWAY.iter().map(|&(kind, status, title)| (kind.to_owned(), u64::from(status), title)))
+        .collect();
+    let file = std::fs::read_to_string("deploy/nginx/problems.conf").unwrap();
+    let written = file.lines().filter_map(|line| Some(line.split_once("'\"type\"")?.1.rsplit_once("';")?.0));
+    let problems: Vec<Value> =
+        written.map(|rest| serde_json::from_str(&format!("{{\"type\"{rest}}}")).unwrap()).collect();
+    assert!(problems.len() > 10);
+    for problem in problems {
+        let kind = problem["type"].as_str().unwrap().strip_prefix("/docs#").unwrap().to_owned();
+        let said = (kind, problem["status"].as_u64().unwrap(), problem["title"].as_str().unwrap());
+        assert!(listed.contains(&said), "{said:?} is not listed");
+    }
+}
+
+/// Row P9 of the catalogue: what a release is built with.
+#[test]
+fn a_release_checks_its_arithmetic_and_survives_a_panic() {
+    let manifest: toml::Table = toml::from_str(&std::fs::read_to_string("Cargo.toml").unwrap()).unwrap();
+    let release = manifest["profile"]["release"].as_table().unwrap();
+    assert_eq!(release["overflow-checks"].as_bool(), Some(true));
+    assert_eq!(release["panic"].as_str(), Some("unwind"));
+    assert_eq!(manifest["lints"]["rust"]["unsafe_code"].as_str(), Some("forbid"));
+    // What this very program was built with: the tests have the same kind of panic.
+    assert!(std::panic::catch_unwind(|| panic!("caught")).is_err());
 }

@@ -14,6 +14,7 @@ use crate::fixture::Model;
 use crate::operator::{done, refused};
 use crate::raw::{Wire, metric, request, until};
 use crate::receiver::background;
+use crate::storage::open_up;
 
 const NAME: &str = "m";
 const ROOT: &str = "/api/2.0/mlflow-artifacts/artifacts";
@@ -225,12 +226,14 @@ fn a_version_is_registered_from_mlflow() {
     assert!(daemon.wait().0.success());
     // The files are gone, as they are on another replica: they are had again from where they are kept.
     let stored = std::fs::read_dir(place.data.path().join("store/versions")).unwrap().next().unwrap().unwrap().path();
+    open_up(&stored);
     std::fs::rename(&stored, place.logged.path().join("aside")).unwrap();
     let daemon = place.start(&[]);
     assert_eq!((answers(&daemon, NAME), stored.is_dir()), ("1".to_owned(), true));
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     // Others than those that were registered are not taken.
+    open_up(&stored);
     std::fs::rename(&stored, place.logged.path().join("once more")).unwrap();
     place.log("1", |model| model.file("notes.txt", "others"));
     let daemon = place.start(&[]);

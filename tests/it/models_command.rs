@@ -8,6 +8,7 @@ use crate::daemon::{Daemon, ends};
 use crate::fixture::Model;
 use crate::operator::{done, refused};
 use crate::raw::{Answer, Wire, request};
+use crate::storage::open_up;
 
 const NAME: &str = "m";
 
@@ -139,6 +140,7 @@ fn what_cannot_serve_is_not_registered() {
     let notes = version.join("model.onnx");
     let mut bytes = std::fs::read(&notes).unwrap();
     bytes[20] ^= 1;
+    open_up(&version);
     std::fs::remove_file(&notes).unwrap();
     std::fs::write(&notes, bytes).unwrap();
     let changed = refused(&daemon, &["activate", NAME, "2"]);

@@ -81,6 +81,8 @@ fn a_key_file_for_all_to_read_is_64() {
         "127.0.0.1:0",
         "--models",
         models.path().to_str().unwrap(),
+        "--data-dir",
+        data.path().to_str().unwrap(),
         "--log",
         "error",
     ];

@@ -193,7 +193,7 @@ fn no_flipped_bit_of_a_registered_file_is_overlooked() {
 }
 
 /// Makes files of the store writable, as only their owner could.
-fn open_up(directory: &Path) {
+pub fn open_up(directory: &Path) {
     use std::os::unix::fs::PermissionsExt;
     for path in std::iter::once(directory.to_owned()).chain(entries(directory)) {
         let mode = if path.is_dir() { 0o700 } else { 0o600 };
@@ -247,6 +247,7 @@ fn nobody_is_rolled_back_to_what_cannot_serve() {
     // It is kept loaded: files that are gone do no harm.
     let stored = place.stored_as("2");
     let aside = place.others.path().join("aside");
+    open_up(&stored);
     std::fs::rename(&stored, &aside).unwrap();
     done(&daemon, &["rollback", NAME]);
     assert_eq!(answers(&daemon), "2");
