@@ -112,6 +112,16 @@ crash-nightly: onnxruntime # All of it (about 15 minutes)
 	tests/with-postgres $(CRASH)/random_kills.py --postgres --kills 300
 	tests/with-postgres $(CRASH)/outage.py --seconds 60
 
+.PHONY: docker
+docker: ## Build the image predictd:latest (about ten minutes on two cores the first time)
+	docker build --tag predictd:latest --build-arg REVISION=$$(git rev-parse --short HEAD) .
+
+.PHONY: docker-test
+docker-test: ## Run the image and the compose files: limits, replicas replaced and killed under load (needs root, a Docker engine, port 80)
+	$(PYTHON) tests/docker/hardened.py
+	$(PYTHON) tests/docker/single.py
+	$(PYTHON) tests/docker/replicas.py --requests $(or $(REQUESTS),100000)
+
 .PHONY: kubernetes
 kubernetes: ## Build what is in deploy/kubernetes and check it, without a cluster
 	test -x target/kubernetes-venv/bin/pip || $(PYTHON) -m venv target/kubernetes-venv

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""`docker-compose up` with nothing edited: a service on port 80, its limits, its data, and what monitors it.
+
+    python3 tests/docker/single.py
+
+Needs root, a Docker engine and the image predictd:latest. Takes about two minutes.
+"""
+
+import json
+import sys
+
+from engine import Project, asked, check, docker, free_port, inspect, logs, until
+
+QUESTION = {"text": "My new card has not come yet, where is it?"}
+ANSWER = "card_arrival"
+
+
+def answers(url: str) -> None:
+    status, answer = asked(f"{url}/predict", QUESTION)
+    check(status == 200 and answer["prediction"] == ANSWER, f"{status} {answer}")
+    status, answer = asked(f"{url}/batch_predict", [QUESTION["text"]] * 3)
+    check(status == 200 and len(answer["results"]) == 3, f"{status} {answer}")
+    check(asked(f"{url}/health")[1]["status"] == "healthy", "health through nginx")
+
+
+def hidden(url: str) -> None:
+    """What only operators see is not to be had through nginx."""
+    for path in ["/metrics", "/admin/models", "/admin/log", "/", "//metrics", "/%6detrics", "/models/../metrics"]:
+        status, problem = asked(url + path)
+        check(status == 404 and problem.get("type") == "/docs#not-found", f"{path}: {status} {problem}")
+
+
+def hardened(container: str) -> None:
+    host = inspect(container, ".HostConfig")
+    check(host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and not host["CapAdd"], f"{host}")
+    check("no-new-privileges:true" in host["SecurityOpt"] and host["Memory"] == 1 << 30, f"{host}")
+    check(host["RestartPolicy"]["Name"] == "unless-stopped", f"{host}")
+    models = [mount for mount in inspect(container, ".Mounts") if mount["Destination"] == "/models"]
+    check(models and not models[0]["RW"], f"{models}")
+    pid = inspect(container, ".State.Pid")
+    status = dict(line.split(":\t", 1) for line in open(f"/proc/{pid}/status").read().splitlines() if ":\t" in line)
+    check(status["CapEff"] == status["CapPrm"] == "0" * 16 and status["NoNewPrivs"] == "1", f"{status}")
+    check(status["Uid"].split("\t")[0] == "10001", f"{status}")
+    ports = inspect(container, ".NetworkSettings.Ports")
+    check(not any(ports.values()), f"the server itself is published: {ports}")
+
+
+def keeps_its_data(project: Project, url: str) -> None:
+    """A version that was registered is there after the container was replaced."""
+    container, = project.containers("predictd")
+    said = project.exec(container, "predictd", "models", "register", "banking77-tfidf", "2", "/models/banking77-tfidf/1")
+    project.exec(container, "predictd", "models", "activate", "banking77-tfidf", "2")
+    check(said, "register says nothing")
+    before = asked(f"{url}/predict", {**QUESTION, "model": "banking77-tfidf"})[1]
+    check(before["model"]["version"] == "2", f"{before}")
+    project.compose("up", "-d", "--force-recreate", "predictd")
+    new, = project.healthy("predictd", 1)
+    check(new != container, "the container was not replaced")
+    # An old nginx looks for the new one when it is told to.
+    project.compose("exec", "-T", "nginx", "nginx", "-s", "reload")
+    until("the new container answers", lambda: asked(f"{url}/readyz")[0] == 200)
+    after = asked(f"{url}/predict", {**QUESTION, "model": "banking77-tfidf"})[1]
+    check(after["model"]["version"] == "2" and after["confidence"] == before["confidence"], f"{after}")
+
+
+def takes_keys(project: Project, url: str) -> None:
+    """Keys instead of anonymous callers, as the comment in docker-compose.yml says."""
+    container, = project.containers("predictd")
+    key = project.exec(container, "predictd", "keys", "new", "--name", "website", "--scopes", "predict")
+    settings = project.folder / ".env"
+    settings.write_text(settings.read_text() + "PREDICTD_ALLOW_ANONYMOUS=false\n")
+    project.compose("up", "-d", "predictd")
+    project.healthy("predictd", 1)
+    project.compose("exec", "-T", "nginx", "nginx", "-s", "reload")
+    until("the server answers", lambda: asked(f"{url}/readyz")[0] == 200)
+    check(asked(f"{url}/predict", QUESTION)[0] == 401, "a caller without a key")
+    status, answer = asked(f"{url}/predict", QUESTION, {"Authorization": f"Bearer {key}"})
+    check(status == 200 and answer["prediction"] == ANSWER, f"{status} {answer}")
+    settings.write_text(settings.read_text().replace("PREDICTD_ALLOW_ANONYMOUS=false\n", ""))
+    project.compose("up", "-d", "predictd")
+    project.healthy("predictd", 1)
+    project.compose("exec", "-T", "nginx", "nginx", "-s", "reload")
+
+
+def is_monitored(project: Project, prometheus: int) -> None:
+    """Prometheus reaches the server and the watcher, and has the rules."""
+    project.compose("--profile", "monitoring", "up", "-d", "prometheus", "alertmanager", "watch")
+
+    def up() -> bool:
+        found = asked(f"http://127.0.0.1:{prometheus}/api/v1/query?query=up")[1].get("data", {}).get("result", [])
+        return {result["metric"]["job"]: result["value"][1] for result in found} == {"predictd": "1", "predictd-watch": "1"}
+
+    until("Prometheus scrapes the server and the watcher", up)
+    groups = asked(f"http://127.0.0.1:{prometheus}/api/v1/rules")[1]["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    check(len(rules) > 20 and all(rule["health"] != "err" for rule in rules), f"{rules}")
+    until("Prometheus knows its Alertmanager", lambda: asked(f"http://127.0.0.1:{prometheus}/api/v1/alertmanagers")[1]["data"]["activeAlertmanagers"])
+    watcher, = project.containers("watch")
+    line = until("the watcher checks", lambda: logs(watcher)).splitlines()[-1]
+    check(json.loads(line)["healthy"], line)
+
+
+def ends_well(project: Project) -> None:
+    """As PID 1 it takes SIGTERM, and no process is left."""
+    container, = project.containers("predictd")
+    docker("stop", "--time", "40", container)
+    state = inspect(container, ".State")
+    check(state["ExitCode"] == 0 and not state["OOMKilled"], f"{state}")
+    check("the server has stopped" in logs(container), "it does not say that it stopped")
+
+
+def main() -> None:
+    prometheus = free_port()
+    settings = {"PROMETHEUS_IMAGE": "prom/prometheus:latest", "ALERTMANAGER_IMAGE": "prom/alertmanager:latest",
+                "PROMETHEUS_PORT": str(prometheus), "ALERTMANAGER_PORT": str(free_port())}
+    with Project("single", **settings) as project:
+        project.compose("up", "-d")
+        project.healthy("predictd", 1)
+        url = "http://localhost"
+        until("nginx answers on port 80", lambda: asked(f"{url}/readyz")[0] == 200)
+        answers(url)
+        hidden(url)
+        hardened(project.containers("predictd")[0])
+        keeps_its_data(project, url)
+        is_monitored(project, prometheus)
+        takes_keys(project, url)
+        ends_well(project)
+    print("compose: one service behind nginx on port 80: answers, hides metrics and admin, keeps its data, takes keys, is monitored, ends with 0")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
