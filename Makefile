@@ -42,6 +42,7 @@ nightly: bench crash-nightly ## Run what takes longer still: all benchmarks, kil
 	for name in overload stuck_clients stop hostile watching; do cargo bench --locked --bench serving -- $$name || exit 1; done
 	PREDICTD_MADE_UP_NAMES=100000 cargo test --locked --release --test it -- canaries::clients_cannot_make_new_series
 	FUZZ_SECONDS=900 .ci/fuzz
+	$(MAKE) check-dist CHECK_DIST=--rebuild
 
 .PHONY: deny-tool
 deny-tool: # Installs cargo-deny if it is not there
@@ -111,6 +112,19 @@ crash-nightly: onnxruntime # All of it (about 15 minutes)
 	$(CRASH)/contention.py --changes 1000
 	tests/with-postgres $(CRASH)/random_kills.py --postgres --kills 300
 	tests/with-postgres $(CRASH)/outage.py --seconds 60
+
+.PHONY: dist
+dist: ## Build and pack what is given away into target/dist (about ten minutes on two cores the first time)
+	$(PYTHON) deploy/onnxruntime.py --licences
+	$(if $(BINARY),,$(PYTHON) deploy/build.py)
+	rm -rf target/dist
+	$(PYTHON) deploy/dist.py $(if $(BINARY),--binary $(BINARY))
+
+.PHONY: check-dist
+check-dist: dist ## Check the archive: checksums, SBOM, the server in it, its hardening
+	test -x target/dist-venv/bin/pip || $(PYTHON) -m venv target/dist-venv
+	target/dist-venv/bin/pip install --quiet -r tests/dist/requirements.txt
+	target/dist-venv/bin/python tests/dist/check.py $(if $(BINARY),--binary $(BINARY)) $(CHECK_DIST)
 
 .PHONY: docker
 docker: ## Build the image predictd:latest (about ten minutes on two cores the first time)

@@ -3,7 +3,8 @@
 
 The library is taken out of the PyPI wheel, fetched by pip, so that the user's own index
 settings hold. Its SHA-256 is pinned here. A download that breaks off or was tampered with
-leaves no library behind; a library that is already there is checked and kept.
+leaves no library behind; a library that is already there is checked and kept. Its licence
+and those of what is in it come along: who gives the library away gives them too.
 """
 
 import argparse
@@ -42,6 +43,12 @@ BUILDS = {
     ),
 }
 
+# The same in the wheels of all platforms.
+LICENCES = {
+    "LICENSE": "2f07c72751aed99790b8a4869cf2311df85a860b22ded05fa22803587a48922c",
+    "ThirdPartyNotices.txt": "d8696258afcf9df7827a5e01d6b6d55ee9b461b4e82020f5f48242deb9cc2270",
+}
+
 # Folders of unfinished downloads begin like this.
 DRAFTS = ".download-"
 
@@ -65,8 +72,8 @@ def download(platform_tag: str, folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def extract(wheel: Path, library: str, target: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive, archive.open(f"onnxruntime/capi/{library}") as source, target.open("wb") as copy:
+def extract(wheel: Path, member: str, target: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive, archive.open(f"onnxruntime/{member}") as source, target.open("wb") as copy:
         while chunk := source.read(1 << 20):
             copy.write(chunk)
         copy.flush()
@@ -80,13 +87,18 @@ def remove_leftovers(directory: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def install(directory: Path) -> str:
+def is_pinned(path: Path, expected: str) -> bool:
+    return path.is_file() and digest(path) == expected
+
+
+def install(directory: Path, licences: bool = False) -> str:
+    """What went wrong. A library without its licences is enough, unless they are asked for: it may have been put there by hand."""
     build = BUILDS.get((platform.system(), platform.machine()))
     if build is None:
         return f"there is no ONNX Runtime wheel for {platform.system()} on {platform.machine()}: build the library and name it with --onnxruntime"
     platform_tag, library, expected = build
-    path = directory / library
-    if path.is_file() and digest(path) == expected:
+    wanted = {library: expected} | (LICENCES if licences else {})
+    if all(is_pinned(directory / name, pinned) for name, pinned in wanted.items()):
         return ""
     directory.mkdir(parents=True, exist_ok=True)
     remove_leftovers(directory)
@@ -96,15 +108,18 @@ def install(directory: Path) -> str:
             wheel = download(platform_tag, Path(folder))
         except (subprocess.CalledProcessError, StopIteration):
             return f"pip could not download onnxruntime {VERSION}: check the network and pip's index settings"
-        draft = Path(folder) / library
-        try:
-            extract(wheel, library, draft)
-        except (KeyError, EOFError, zlib.error, zipfile.BadZipFile):
-            return f"{wheel.name} is not the wheel of onnxruntime {VERSION}"
-        if digest(draft) != expected:
-            return f"{library} in {wheel.name} is not the pinned library: its SHA-256 is {digest(draft)}"
-        draft.chmod(0o755)
-        draft.replace(path)
+        for name, pinned in ({library: expected} | LICENCES).items():
+            draft = Path(folder) / name
+            try:
+                extract(wheel, f"capi/{name}" if name == library else name, draft)
+            except (KeyError, EOFError, zlib.error, zipfile.BadZipFile):
+                return f"{wheel.name} is not the wheel of onnxruntime {VERSION}"
+            if digest(draft) != pinned:
+                return f"{name} in {wheel.name} is not the pinned one: its SHA-256 is {digest(draft)}"
+            draft.chmod(0o755 if name == library else 0o644)
+        # The library comes last: a run that is killed here has installed nothing yet.
+        for name in (*LICENCES, library):
+            (Path(folder) / name).replace(directory / name)
     print(f"ONNX Runtime {VERSION} is in {directory}")
     return ""
 
@@ -114,7 +129,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--directory", type=Path, default=Path("target/onnxruntime"), help="where the library goes (default: %(default)s)")
-    problem = install(parser.parse_args().directory)
+    parser.add_argument("--licences", action="store_true", help="get its licences too where only the library is there")
+    args = parser.parse_args()
+    problem = install(args.directory, args.licences)
     if problem:
         sys.exit(f"onnxruntime.py: {problem}")
 

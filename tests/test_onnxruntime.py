@@ -26,6 +26,8 @@ SPEC.loader.exec_module(installer)
 
 BUILD = installer.BUILDS.get((platform.system(), platform.machine()))
 LIBRARY = b"not the library" * 1000
+LICENCES = {"LICENSE": b"not the licence", "ThirdPartyNotices.txt": b"no notices"}
+INSTALLED = sorted([*LICENCES, *BUILD[1:2]]) if BUILD else []
 
 
 def make_wheel(folder: Path, members: dict) -> Path:
@@ -98,19 +100,22 @@ class OnnxRuntimeTest(unittest.TestCase):
         return subprocess.run([sys.executable, str(SCRIPT), "--directory", str(self.target)],
                               env=self.environment(links), capture_output=True, text=True)
 
-    def install(self, run=functools.partial(subprocess.run, capture_output=True)) -> str:
-        """The script's work in this process, with the digest of the fake library as the pinned one."""
+    def install(self, run=functools.partial(subprocess.run, capture_output=True), licences=False) -> str:
+        """The script's work in this process, with the digests of the fake files as the pinned ones."""
         pinned = (BUILD[0], BUILD[1], hashlib.sha256(LIBRARY).hexdigest())
         builds = {(platform.system(), platform.machine()): pinned}
-        with mock.patch.object(installer, "BUILDS", builds), mock.patch.dict(os.environ, self.environment(), clear=True), \
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in LICENCES.items()}
+        with mock.patch.object(installer, "BUILDS", builds), mock.patch.object(installer, "LICENCES", digests), \
+                mock.patch.dict(os.environ, self.environment(), clear=True), \
                 mock.patch.object(installer.subprocess, "run", run), mock.patch("builtins.print"):
-            return installer.install(self.target)
+            return installer.install(self.target, licences)
 
-    def good_wheel(self) -> Path:
-        return make_wheel(self.wheels, {f"onnxruntime/capi/{BUILD[1]}": LIBRARY})
+    def good_wheel(self, **others) -> Path:
+        licences = {f"onnxruntime/{name}": content for name, content in (LICENCES | others).items()}
+        return make_wheel(self.wheels, {f"onnxruntime/capi/{BUILD[1]}": LIBRARY} | licences)
 
     def left(self) -> list:
-        return [str(path.relative_to(self.target)) for path in self.target.rglob("*")]
+        return sorted(str(path.relative_to(self.target)) for path in self.target.rglob("*"))
 
     def serve_half(self, waits: bool) -> ThreadingHTTPServer:
         server = ThreadingHTTPServer(("127.0.0.1", 0), HalfServer)
@@ -128,8 +133,10 @@ class OnnxRuntimeTest(unittest.TestCase):
         self.good_wheel()
         self.assertEqual(self.install(), "")
         self.assertEqual(self.path.read_bytes(), LIBRARY)
-        self.assertEqual(self.left(), [BUILD[1]])
+        self.assertEqual(self.left(), INSTALLED)
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o755)
+        for name, content in LICENCES.items():
+            self.assertEqual((self.target / name).read_bytes(), content)
 
     def test_a_tampered_wheel_leaves_nothing_and_names_the_digest(self):
         self.good_wheel()
@@ -223,7 +230,24 @@ class OnnxRuntimeTest(unittest.TestCase):
             self.path.write_bytes(damaged)
             self.assertEqual(self.install(), "")
             self.assertEqual(self.path.read_bytes(), LIBRARY)
-            self.assertEqual(self.left(), [BUILD[1]])
+            self.assertEqual(self.left(), INSTALLED)
+
+    def test_licences_are_got_where_they_are_asked_for(self):
+        self.good_wheel()
+        self.target.mkdir()
+        self.path.write_bytes(LIBRARY)
+        self.assertEqual(self.install(licences=True), "")
+        self.assertEqual(self.left(), INSTALLED)
+        never = mock.Mock(side_effect=AssertionError("pip was called"))
+        self.assertEqual(self.install(run=never, licences=True), "")
+        (self.target / "LICENSE").write_bytes(b"another")
+        self.assertEqual(self.install(licences=True), "")
+        self.assertEqual((self.target / "LICENSE").read_bytes(), LICENCES["LICENSE"])
+
+    def test_a_wheel_with_another_licence_leaves_nothing(self):
+        self.good_wheel(LICENSE=b"another")
+        self.assertIn("LICENSE in", self.install())
+        self.assertEqual(self.left(), [])
 
     def test_a_machine_without_a_build_is_told_so(self):
         with mock.patch.object(installer, "BUILDS", {}):
