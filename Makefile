@@ -136,6 +136,11 @@ docker-test: ## Run the image and the compose files: limits, replicas replaced a
 	$(PYTHON) tests/docker/single.py
 	$(PYTHON) tests/docker/replicas.py --requests $(or $(REQUESTS),100000)
 
+.PHONY: nginx
+nginx: onnxruntime ## Test nginx in front of the server (Debian's packages nginx-light, openssl, curl)
+	cargo build --quiet --locked
+	$(PYTHON) -m unittest discover -s tests/nginx -p 'test_*.py'
+
 .PHONY: kubernetes
 kubernetes: ## Build what is in deploy/kubernetes and check it, without a cluster
 	test -x target/kubernetes-venv/bin/pip || $(PYTHON) -m venv target/kubernetes-venv

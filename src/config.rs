@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use args::{Args, Markup, OnOverflow, Scheduler, ServerTiming, TextDefaults};
+pub use args::{Accept, Args, Markup, OnOverflow, Scheduler, ServerTiming, TextDefaults};
 pub use mlflow::{Follow, Mlflow, MlflowServer};
 pub use telemetry::{Log, LogFormat, Summaries, Traces};
 
@@ -157,6 +157,8 @@ pub struct TlsFiles {
 pub struct Settings {
     /// Address of the data listener.
     pub listen: SocketAddr,
+    /// When the data listener takes connections.
+    pub accept: Accept,
     /// Address of the admin listener.
     pub admin_listen: SocketAddr,
     /// Predictions and feedback need no key.
@@ -286,6 +288,7 @@ impl Settings {
         let in_data = |name: &str| args.data_dir.join(name);
         Ok(Self {
             listen: args.listen,
+            accept: args.accept,
             admin_listen: args.admin_listen,
             allow_anonymous: args.allow_anonymous,
             keys_named: keys.is_some(),

@@ -107,7 +107,12 @@ fn serve(args: predictd::config::Args) -> Result<(), RunError> {
         let listeners = Listeners::bind(&settings)?;
         let (address, admin) = (listeners.data.local_addr(), listeners.admin.local_addr());
         let (address, admin) = (address.map_err(failed)?, admin.map_err(failed)?);
-        tracing::info!(%address, %admin, tls = settings.tls.is_some(), workers = settings.workers, "listening");
+        let (tls, workers) = (settings.tls.is_some(), settings.workers);
+        if listeners.data.is_open() {
+            tracing::info!(%address, %admin, tls, workers, "listening");
+        } else {
+            tracing::info!(%address, %admin, tls, workers, "connections are accepted once the default model is ready");
+        }
         server.run(listeners, &shutdown).await
     });
     // A load that still runs must not hold the process.

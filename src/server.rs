@@ -170,18 +170,20 @@ impl Server {
     /// [`RunError::Failed`] if requests that could have been answered were not.
     pub async fn run(self, listeners: Listeners, shutdown: &Shutdown) -> Result<(), RunError> {
         let failed = |error: std::io::Error| RunError::Failed(error.to_string());
-        let data = tokio::net::TcpListener::from_std(listeners.data).map_err(failed)?;
         let admin_stop = CancellationToken::new();
         let mut admin = self.start_admin(listeners.admin, admin_stop.clone()).map_err(failed)?;
         let runtime = Arc::clone(&self.host.runtime);
         let (drain_delay, grace) = (self.settings.drain_delay, self.settings.grace);
         let summaries = self.settings.log.summaries;
         let (too_large, is_too_large) = oneshot::channel();
+        let loaded = CancellationToken::new();
         let mut loading = tokio::spawn({
             let (app, sources, host, stop, settings) =
                 (Arc::clone(&self.app), self.sources, self.host, shutdown.soft.clone(), self.settings);
-            let followed = self.followed;
+            let (followed, loaded) = (self.followed, loaded.clone());
             async move {
+                // However it ends.
+                let _loaded = loaded.drop_guard();
                 let registry = Arc::clone(&app.registry);
                 if let Some(keeping) = &app.keeping {
                     recorded::load(keeping, followed, &stop).await;
@@ -223,8 +225,20 @@ impl Server {
             std::future::pending::<Infallible>().await
         };
         let end = End { stop: stop.clone(), grace, at_once: shutdown.hard.clone() };
+        let served = async {
+            if !listeners.data.is_open() {
+                tokio::select! {
+                    () = opened(&self.app.registry, &loaded) => {}
+                    () = end.stop.cancelled() => return outcome(Ended::Well),
+                    () = end.at_once.cancelled() => return outcome(Ended::AtOnce),
+                }
+                let address = listeners.data.local_addr().map_err(failed)?;
+                tracing::info!(%address, "connections are accepted");
+            }
+            outcome(serve(listeners.data.open().map_err(failed)?, front, connections, end).await)
+        };
         let ended = tokio::select! {
-            ended = serve(data, front, connections, end) => outcome(ended),
+            ended = served => ended,
             never = drain => match never {},
             sentence = too_large => Err(RunError::Configuration(sentence)),
             // Half a server is worse than none: whoever watches it starts it anew.
@@ -350,6 +364,14 @@ pub fn rules(settings: &Settings) -> Rules {
         caps: Caps { rows: runs.texts, tokens: runs.tokens, time: micros(runs.time) },
         workers: settings.workers,
         patience: engine::patience(settings.max_wait),
+    }
+}
+
+/// Waits until the default model answers, or nothing more is loaded.
+async fn opened(registry: &Registry, loaded: &CancellationToken) {
+    const LOOK: Duration = Duration::from_millis(5);
+    while !registry.snapshot().is_ready() && !loaded.is_cancelled() {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

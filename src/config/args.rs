@@ -37,6 +37,15 @@ pub enum Markup {
     Reject,
 }
 
+/// When the data listener takes connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Accept {
+    /// From the start: requests for a model that is still being loaded get 503.
+    Start,
+    /// Once the default model is ready, or all are loaded; until then connections are refused, and a proxy asks another replica.
+    Ready,
+}
+
 /// Who is told where the time of a request went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ServerTiming {
@@ -88,6 +97,10 @@ pub struct Args {
     /// Address of the data listener.
     #[arg(long, env = "PREDICTD_LISTEN", default_value = "127.0.0.1:8000", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
+
+    /// When the data listener takes connections.
+    #[arg(long, env = "PREDICTD_ACCEPT", value_enum, default_value_t = Accept::Start, value_name = "WHEN")]
+    pub accept: Accept,
 
     /// Address of the admin listener: probes and metrics that answer under any load.
     #[arg(long, env = "PREDICTD_ADMIN_LISTEN", default_value = "127.0.0.1:8001", value_name = "ADDRESS:PORT")]

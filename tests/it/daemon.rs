@@ -56,7 +56,7 @@ impl Daemon {
     pub fn launch(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut log = Log::of(child.stderr.take().unwrap());
-        let line = log.wait_for("listening");
+        let line = log.wait_for_one_of(&["listening", "connections are accepted once"]);
         let address = |field: &str| line[field].as_str().unwrap().parse().unwrap();
         Self { child, address: address("address"), admin: address("admin"), log }
     }
@@ -185,16 +185,23 @@ impl Log {
     }
 
     fn wait_for(&mut self, message: &str) -> Value {
+        self.wait_for_one_of(&[message])
+    }
+
+    fn wait_for_one_of(&mut self, messages: &[&str]) -> Value {
         let mut state = self.written.lock();
         loop {
             while let Some(length) = state.0[self.seen..].find('\n') {
                 let line = serde_json::from_str(&state.0[self.seen..][..length]).unwrap_or(Value::Null);
                 self.seen += length + 1;
-                if line["message"].as_str().is_some_and(|logged| logged.contains(message)) {
+                if line["message"]
+                    .as_str()
+                    .is_some_and(|logged| messages.iter().any(|message| logged.contains(message)))
+                {
                     return line;
                 }
             }
-            assert!(!state.1, "the process ended before it logged {message:?}: {}", state.0);
+            assert!(!state.1, "the process ended before it logged {messages:?}: {}", state.0);
             self.written.changed.wait(&mut state);
         }
     }

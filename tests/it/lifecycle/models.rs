@@ -1,10 +1,13 @@
 //! Models that cannot be loaded, beside others that can.
 
+use std::io::ErrorKind;
+use std::net::TcpStream;
+
 use serde_json::{Value, json};
 
 use super::Place;
-use crate::daemon::Daemon;
-use crate::fixture::Model;
+use crate::daemon::{Daemon, serving};
+use crate::fixture::{Model, endless};
 use crate::raw::{Wire, get, request};
 use crate::server::{CHEAP_MODEL, QUESTION};
 
@@ -16,6 +19,29 @@ fn states(daemon: &Daemon) -> Value {
 fn ask(daemon: &Daemon, model: Option<&str>) -> crate::raw::Answer {
     let body = json!({ "text": QUESTION, "model": model }).to_string();
     Wire::to(daemon.address).ask(request("POST", "/predict", "", &body))
+}
+
+#[test]
+fn connections_are_refused_until_the_default_model_is_ready_where_that_is_said() {
+    let [models, data] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    Model::plain().write(models.path(), "good", "1");
+    let options = ["--accept", "ready", "--grace", "1s"];
+    let mut daemon = Daemon::launch(&mut serving(models.path(), data.path(), &options));
+    daemon.logged("connections are accepted");
+    let body = r#"{"text": "10"}"#;
+    assert_eq!(Wire::to(daemon.address).ask(request("POST", "/predict", "", body)).status, 200);
+    daemon.signal("TERM");
+    assert!(daemon.wait().0.success());
+
+    // It takes long to find out that this one never answers.
+    let [models, data] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    endless::on_every_text().write(models.path(), "endless", "1");
+    let daemon = Daemon::launch(&mut serving(models.path(), data.path(), &options));
+    assert_eq!(Wire::to(daemon.admin).ask(get("/readyz")).status, 503);
+    assert_eq!(TcpStream::connect(daemon.address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    daemon.signal("TERM");
+    let (status, log) = daemon.wait();
+    assert!(status.success() && !log.contains("\"connections are accepted\""), "{log}");
 }
 
 #[test]
