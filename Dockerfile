@@ -33,7 +33,7 @@ COPY models/banking77-tfidf models/banking77-tfidf
 ARG VARIANT=cpu
 # ONNX Runtime comes out of a wheel of PyPI and is pinned by its SHA-256. Then what a base image would bring: libraries
 # of the system, certificates, locales, users.
-RUN python3 deploy/onnxruntime.py --licences --directory /image/opt/predictd/lib \
+RUN python3 deploy/onnxruntime.py --licences --variant "$VARIANT" --directory /image/opt/predictd/lib \
  && cp LICENSE /image/opt/predictd/ \
  && cp -r models /image/models \
  && python3 deploy/sbom.py --binary /image/opt/predictd/predictd --library /image/opt/predictd/lib/libonnxruntime.so.* \

@@ -148,6 +148,16 @@ def needed(file: Path) -> list[str]:
     return re.findall(r"\(NEEDED\).*\[(.+)\]", listed.stdout)
 
 
+def wheel_of(library: Path | None) -> tuple[str, str]:
+    """Name and version of the wheel that the library came out of."""
+    if library is None:
+        return "onnxruntime", onnxruntime.VERSION
+    version = re.search(r"\.so\.([\d.]+)$", library.name)
+    if version is None:
+        raise Incomplete(f"{library.name} does not say its version")
+    return "onnxruntime-gpu" if (library.parent / "libonnxruntime_providers_cuda.so").exists() else "onnxruntime", version[1]
+
+
 def model_components(models: Path) -> list[dict]:
     found = []
     for name, (version, licence, origin) in MODELS.items():
@@ -170,8 +180,9 @@ def document(epoch: int, binary: Path | None, library: Path | None, models: Path
         raise Incomplete("`rustc -vV` does not say its version")
     std = component("library", "rust-std", rust[1], "rust-std", scope="required", licenses=licences("MIT OR Apache-2.0"),
                     purl=f"pkg:generic/rust@{rust[1]}", description="Rust's standard library, linked statically")
-    runtime = component("library", "onnxruntime", onnxruntime.VERSION, f"pkg:pypi/onnxruntime@{onnxruntime.VERSION}", scope="required",
-                        licenses=licences("MIT"), purl=f"pkg:pypi/onnxruntime@{onnxruntime.VERSION}",
+    wheel, version = wheel_of(library)
+    runtime = component("library", "onnxruntime", version, f"pkg:pypi/{wheel}@{version}", scope="required",
+                        licenses=licences("MIT"), purl=f"pkg:pypi/{wheel}@{version}",
                         hashes=sha256(onnxruntime.digest(library)) if library else None,
                         description="the shared library of the wheel; ThirdPartyNotices.txt names what is in it")
     wants = {"predictd": needed(binary) if binary else [], "onnxruntime": needed(library) if library else []}

@@ -255,5 +255,20 @@ class OnnxRuntimeTest(unittest.TestCase):
         self.assertFalse(self.target.exists())
 
 
+class Variants(unittest.TestCase):
+    def test_the_one_for_cuda_is_pinned_too(self):
+        with mock.patch.object(installer.platform, "system", return_value="Linux"), mock.patch.object(installer.platform, "machine", return_value="x86_64"):
+            build = installer.chosen("cuda")
+        self.assertEqual(build.requirement, f"onnxruntime-gpu=={installer.CUDA_VERSION}")
+        # The one that the server looks for is put there last.
+        self.assertEqual(list(build.libraries)[-1], f"libonnxruntime.so.{installer.CUDA_VERSION}")
+        pinned = [*build.libraries.values(), *build.licences.values()]
+        self.assertTrue(all(len(digest) == 64 and int(digest, 16) for digest in pinned) and len(set(pinned)) == 5)
+
+    def test_there_is_none_for_other_machines(self):
+        with mock.patch.object(installer.platform, "machine", return_value="aarch64"):
+            self.assertIsNone(installer.chosen("cuda"))
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -1,0 +1,310 @@
+//! How far two spreads are apart, and how far chance alone puts them.
+//!
+//! - PSI, the population stability index: `Σ (pᵢ − qᵢ) ln(pᵢ / qᵢ)`, which is Jeffreys' divergence (Jeffreys, 1946;
+//!   as PSI in Siddiqi, "Credit Risk Scorecards", 2006, with 0.1 and 0.2 as the usual limits)
+//! - Jensen-Shannon divergence to base 2 (Lin, 1991): 0 to 1, also where a bin is empty
+//! - chance: without drift, PSI is about `χ²(k−1) · (1/n + 1/m)` for a window of `n`, a reference of `m` and `k` bins
+//!   (Yurdakul, "Statistical Properties of Population Stability Index", 2018), and Jensen-Shannon is `8 ln 2` times less
+//! - shares of tokens: Cohen's `h = 2 asin √p − 2 asin √q` (Cohen, "Statistical Power Analysis", 1988), whose chance
+//!   hardly depends on the share
+//!
+//! PSI needs a share above 0 in every bin. Half a text is added to each bin of the smaller of both, and the same share to
+//! each bin of the other. A half takes the first-order bias from the logarithm of a count (Haldane, 1955; Anscombe, 1956);
+//! less would make an empty bin an alarm, more would hide one. The same share on both sides keeps PSI 0 where shares are equal.
+
+use super::counts::TokenSums;
+use super::real;
+
+/// PSI from which two spreads are usually called different; the same for Cohen's h, whose "small" it is.
+pub const DRIFT: f64 = 0.2;
+
+/// Part of [`DRIFT`] that a signal must fall below before it counts as gone.
+pub const CLEAR: f64 = 0.5;
+
+/// Standard deviations that a normal variable is above in one of 1,000 cases.
+const Z_ABOVE: f64 = 3.090_232;
+
+/// Standard deviations that a normal variable is away in one of 1,000 cases, on either side.
+const Z_EITHER: f64 = 3.290_527;
+
+/// Texts added to each bin.
+const SMOOTHING: f64 = 0.5;
+
+/// A window compared with its reference in one signal.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Distance {
+    /// Texts in the window.
+    pub texts: u64,
+    /// Bins compared, after rare ones were put together.
+    pub bins: usize,
+    /// What is judged: PSI; for unknown tokens Cohen's h, never negative.
+    pub value: f64,
+    /// PSI, 0 and up.
+    pub psi: f64,
+    /// Jensen-Shannon divergence, 0 to 1.
+    pub js: f64,
+    /// What chance alone keeps `value` below in 999 of 1,000 windows.
+    pub noise: f64,
+}
+
+impl Distance {
+    /// `value` from which the signal drifts.
+    #[must_use]
+    pub fn threshold(&self) -> f64 {
+        DRIFT + self.noise
+    }
+
+    /// `value` below which a window counts as calm.
+    #[must_use]
+    pub fn clear_below(&self) -> f64 {
+        DRIFT.mul_add(CLEAR, self.noise)
+    }
+
+    /// True if the window differs by more than chance and what is usual.
+    #[must_use]
+    pub fn is_drift(&self) -> bool {
+        self.value >= self.threshold()
+    }
+
+    /// Two spreads over the same bins.
+    #[must_use]
+    pub fn of_bins(reference: &[u64], window: &[u64]) -> Self {
+        let (m, n) = (reference.iter().sum(), window.iter().sum());
+        let psi = psi(reference, window);
+        let bins = reference.len();
+        Self { texts: n, bins, value: psi, psi, js: js(reference, window), noise: noise(bins, n, m) }
+    }
+
+    /// Shares of unknown tokens in `texts` and `reference_texts`; nothing if one side has no tokens.
+    #[must_use]
+    pub fn of_tokens(reference: &TokenSums, reference_texts: u64, window: &TokenSums, texts: u64) -> Option<Self> {
+        if reference.tokens == 0 || window.tokens == 0 {
+            return None;
+        }
+        let bins = |sums: &TokenSums| [sums.unknown, sums.tokens.saturating_sub(sums.unknown)];
+        let value = cohen_h(share(reference), share(window)).abs();
+        let (q, p) = (bins(reference), bins(window));
+        // A cluster that one side happens to lack may come on either.
+        let effect = design_effect(reference, reference_texts).max(design_effect(window, texts));
+        let noise = token_noise(effect, real(window.tokens), real(reference.tokens));
+        Some(Self { texts, bins: 2, value, psi: psi(&q, &p), js: js(&q, &p), noise })
+    }
+}
+
+/// Population stability index of two lists of counts over the same bins, smoothed: 0 and up.
+#[must_use]
+pub fn psi(reference: &[u64], window: &[u64]) -> f64 {
+    let (m, n) = (total(reference), total(window));
+    if m == 0.0 || n == 0.0 {
+        return 0.0;
+    }
+    let least = SMOOTHING / m.min(n);
+    let whole = least.mul_add(real(reference.len() as u64), 1.0);
+    let term = |(&r, &w): (&u64, &u64)| {
+        let (q, p) = ((real(r) / m + least) / whole, (real(w) / n + least) / whole);
+        (p - q) * (p / q).ln()
+    };
+    reference.iter().zip(window).map(term).sum()
+}
+
+/// Jensen-Shannon divergence to base 2 of two lists of counts over the same bins: 0 to 1.
+#[must_use]
+pub fn js(reference: &[u64], window: &[u64]) -> f64 {
+    let (m, n) = (total(reference), total(window));
+    if m == 0.0 || n == 0.0 {
+        return 0.0;
+    }
+    let against = |share: f64, middle: f64| if share > 0.0 { share * (share / middle).log2() } else { 0.0 };
+    let term = |(&r, &w): (&u64, &u64)| {
+        let (q, p) = (real(r) / m, real(w) / n);
+        let middle = f64::midpoint(p, q);
+        f64::midpoint(against(p, middle), against(q, middle))
+    };
+    // Rounding must not leave the range.
+    reference.iter().zip(window).map(term).sum::<f64>().clamp(0.0, 1.0)
+}
+
+/// PSI that chance alone stays below in 999 of 1,000 windows of `n` texts against a reference of `m`.
+#[must_use]
+pub fn noise(bins: usize, n: u64, m: u64) -> f64 {
+    if n == 0 || m == 0 {
+        return 0.0;
+    }
+    chi_square(real(bins.saturating_sub(1) as u64), Z_ABOVE) * (1.0 / real(n) + 1.0 / real(m))
+}
+
+/// The part of [`noise`] above its mean: a drift must be larger than [`DRIFT`] by this to be seen half of the time.
+#[must_use]
+pub fn excess(bins: usize, n: u64, m: u64) -> f64 {
+    let mean = real(bins.saturating_sub(1) as u64) * (1.0 / real(n.max(1)) + 1.0 / real(m.max(1)));
+    (noise(bins, n, m) - mean).max(0.0)
+}
+
+/// Jensen-Shannon divergence that corresponds to a small PSI: their ratio where they tend to 0.
+#[must_use]
+pub fn js_of_psi(psi: f64) -> f64 {
+    psi / (8.0 * std::f64::consts::LN_2)
+}
+
+/// The value that a chi-square variable exceeds as seldom as a normal one exceeds `z` (Wilson and Hilferty, 1931).
+/// Within 2 % for the tail that is needed here, and 1 % from two degrees of freedom on.
+#[must_use]
+pub fn chi_square(degrees: f64, z: f64) -> f64 {
+    if degrees <= 0.0 {
+        return 0.0;
+    }
+    let spread = 2.0 / (9.0 * degrees);
+    degrees * z.mul_add(spread.sqrt(), 1.0 - spread).powi(3)
+}
+
+/// Cohen's h of two shares: positive if the second is larger, -π to π.
+#[must_use]
+pub fn cohen_h(reference: f64, window: f64) -> f64 {
+    2.0 * (window.sqrt().asin() - reference.sqrt().asin())
+}
+
+/// Cohen's h that chance alone stays below, with so many tokens on each side, of which `effect` tell as much as one.
+#[must_use]
+pub fn token_noise(effect: f64, n: f64, m: f64) -> f64 {
+    Z_EITHER * (effect * (1.0 / n + 1.0 / m)).sqrt()
+}
+
+/// How many tokens tell as much as one that is unknown independently of all others (Kish's design effect, at least 1).
+///
+/// The variance of the share is that of a ratio of two sums over texts (Cochran, "Sampling Techniques", 1977, 2.11).
+#[must_use]
+pub fn design_effect(sums: &TokenSums, texts: u64) -> f64 {
+    let share = share(sums);
+    let spread = share * (1.0 - share);
+    if spread <= 0.0 || texts < 2 {
+        return 1.0;
+    }
+    let squares = share.mul_add(
+        share.mul_add(real(sums.tokens_squared), -2.0 * real(sums.tokens_by_unknown)),
+        real(sums.unknown_squared),
+    );
+    let tokens = real(sums.tokens);
+    let variance = squares / (tokens * tokens) * real(texts) / real(texts - 1);
+    (variance * tokens / spread).max(1.0)
+}
+
+/// Share of unknown tokens; 0 if there are no tokens.
+fn share(sums: &TokenSums) -> f64 {
+    if sums.tokens == 0 { 0.0 } else { (real(sums.unknown) / real(sums.tokens)).min(1.0) }
+}
+
+fn total(counts: &[u64]) -> f64 {
+    counts.iter().map(|&count| real(count)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drift::sampling::Random;
+
+    fn close(a: f64, b: f64) -> bool {
+        (a - b).abs() < 1e-6
+    }
+
+    #[test]
+    fn psi_and_js_are_what_a_hand_computes() {
+        // 50.5/101, 50.5/101 against 80.5/101, 20.5/101.
+        assert!(close(psi(&[50, 50], &[80, 20]), 30.0 / 101.0 * (80.5_f64 / 20.5).ln()));
+        assert!(close(psi(&[50, 50], &[80, 20]), 0.406_293), "{}", psi(&[50, 50], &[80, 20]));
+        // An empty bin: 0.5/101 against 10.5/101, and 100.5/101 against 90.5/101.
+        assert!(close(psi(&[10, 90], &[0, 100]), 0.311_818), "{}", psi(&[10, 90], &[0, 100]));
+        // H(3/4, 1/4) - 1/2: a certain spread against an even one.
+        assert!(close(js(&[10, 0], &[10, 10]), 0.311_278));
+        assert!(close(js(&[10, 0], &[0, 7]), 1.0));
+        assert!(close(cohen_h(0.0, 0.01), 0.200_335) && close(cohen_h(0.2, 0.1), -0.283_794));
+    }
+
+    #[test]
+    fn equal_shares_are_no_distance_whatever_their_number() {
+        let (few, many) = ([3, 0, 7, 10], [300, 0, 700, 1_000]);
+        assert!(psi(&few, &many).abs() < 1e-12 && js(&few, &many).abs() < 1e-12);
+        assert!(psi(&[], &[]) == 0.0 && psi(&[0, 0], &[1, 2]) == 0.0 && js(&[1, 2], &[0, 0]) == 0.0);
+    }
+
+    #[test]
+    fn distances_are_symmetric_and_within_bounds() {
+        let mut random = Random(1);
+        for _ in 0..500 {
+            let draw = |random: &mut Random| -> Vec<u64> {
+                (0..6).map(|_| random.below(50).saturating_sub(20)).chain([1]).collect()
+            };
+            let (a, b) = (draw(&mut random), draw(&mut random));
+            assert!((js(&a, &b) - js(&b, &a)).abs() < 1e-12 && (psi(&a, &b) - psi(&b, &a)).abs() < 1e-9);
+            assert!((0.0..=1.0).contains(&js(&a, &b)) && psi(&a, &b) >= 0.0, "{a:?} {b:?}");
+        }
+        // Near 0 one is a multiple of the other.
+        let (a, b) = ([10_000, 20_000, 30_000], [10_200, 19_900, 29_900]);
+        assert!((js_of_psi(psi(&a, &b)) / js(&a, &b) - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn quantiles_are_those_of_tables() {
+        for (degrees, wanted) in [(1.0, 10.828), (2.0, 13.816), (10.0, 29.588), (30.0, 59.703), (76.0, 119.85)] {
+            let found = chi_square(degrees, Z_ABOVE);
+            assert!((found / wanted - 1.0).abs() < 0.02, "{degrees}: {found} for {wanted}");
+        }
+        assert!(chi_square(0.0, Z_ABOVE) == 0.0);
+    }
+
+    /// How often PSI of two samples of the same spread is above what chance should give.
+    fn above(weights: &[u64], n: u64, m: u64, runs: u32) -> u32 {
+        use crate::drift::groups::{Groups, as_they_stand, by_frequency};
+        let mut random = Random(7);
+        let mut one = || {
+            let (reference, window) = (random.sample(weights, m), random.sample(weights, n));
+            let order = if weights.len() > 20 { by_frequency(&reference) } else { as_they_stand(&reference) };
+            let groups = Groups::new(&reference, &order, n);
+            let found = Distance::of_bins(&groups.sums(&reference), &groups.sums(&window));
+            found.value > found.noise
+        };
+        (0..runs).map(|_| u32::from(one())).sum()
+    }
+
+    #[test]
+    fn chance_exceeds_its_bound_as_seldom_as_promised() {
+        // One of 1,000 is promised; 4,000 draws give more than 14 once in 10,000 times if it is so.
+        let uneven: Vec<u64> = (1..=40).map(|i| 1_000 / i).collect();
+        let sure = [1, 1, 2, 2, 3, 5, 8, 13, 21, 900];
+        for (weights, n, m) in [
+            (&[1; 40][..], 300, 900),
+            (&[1; 10], 200, 200),
+            (&[900, 99, 1], 300, 3_000),
+            (&uneven, 300, 600),
+            (&sure, 200, 1_000),
+        ] {
+            let found = above(weights, n, m, 4_000);
+            assert!(found <= 14, "{found} of 4,000 for {weights:?}, {n}, {m}");
+        }
+        // And the bound is not simply far too high.
+        assert!(above(&[1; 10], 1_000, 1_000, 4_000) >= 1);
+    }
+
+    #[test]
+    fn unknown_tokens_that_come_together_tell_less() {
+        let sums = |texts: &[(usize, usize)]| {
+            let mut counts = crate::drift::Counts::new(1, true);
+            texts.iter().for_each(|&(tokens, unknown)| counts.record(None, 0.5, tokens, unknown));
+            (counts.tokens.unwrap(), counts.texts())
+        };
+        let (clean, texts) = sums(&[(13, 0); 1_000]);
+        let mut garbage = vec![(13, 0); 999];
+        garbage.push((200, 200));
+        let (garbage, _) = sums(&garbage);
+        // One text of nothing but unknown tokens: 1.5 % of all tokens, and no drift.
+        let found = Distance::of_tokens(&clean, texts, &garbage, texts).unwrap();
+        assert!(found.value > DRIFT && !found.is_drift(), "{found:?}");
+        // The same share in texts of all kinds is one.
+        let (spread, _) = sums(&(0..1_000).map(|i| (13, usize::from(i % 4 == 0))).collect::<Vec<_>>());
+        let found = Distance::of_tokens(&clean, texts, &spread, texts).unwrap();
+        assert!(found.is_drift() && found.noise < 0.05, "{found:?}");
+        assert!(design_effect(&garbage, texts) > 100.0 && (design_effect(&spread, texts) - 1.0).abs() < 0.01);
+        let same = Distance::of_tokens(&spread, texts, &spread, texts).unwrap();
+        assert!(same.value < 1e-12 && same.psi < 1e-12 && same.js < 1e-12);
+        assert_eq!(Distance::of_tokens(&clean, texts, &TokenSums::default(), 0), None);
+    }
+}

@@ -1,0 +1,83 @@
+//! Whether the texts that a model is asked, and its answers, are still like those that it was made for. Pure.
+//!
+//! # For operators
+//!
+//! A profile (`profile.json`, made by `predictd profile`) holds how texts that the model is good for are spread: over
+//! labels, over confidence, over lengths in tokens, and how many of their tokens the tokenizer does not know. Live texts
+//! are counted in windows of 1,000, and each full window is compared with the profile.
+//!
+//! PSI, the population stability index, is the usual measure of that: 0 if both are spread alike, below 0.1 hardly
+//! different, from 0.2 on different enough to look. A window also differs by chance, and the more so the fewer texts
+//! there are and the more labels they fall on. So a signal is `drifting` from 0.2 *plus* what chance alone stays
+//! below in 999 of 1,000 windows: with 77 labels and a profile of 3,000 texts about 0.36, with two labels 0.21. It is
+//! `quiet` again after two windows in a row below 0.1 plus chance. For unknown tokens the measure is the difference of
+//! the two shares (Cohen's h), and 0.2 means from none to 1 %, from 5 % to 10 %, or from 20 % to 29 %.
+//!
+//! `needed` says how many texts a window must have to be judged: 100 for most signals, about 240 for labels if there are
+//! 77. A profile has at least 200 texts; 1,000 are good, and 20 for each label. **They must be texts that the model was
+//! not trained on**: it is surer of those than of any others, and every live window would seem to drift. What a signal
+//! cannot tell is why: a campaign, a bot, a new language and a broken client look alike. Nor does a quiet signal prove that
+//! the answers are right, and texts that are sent again and again count each time.
+//!
+//! # Code map
+//!
+//! - [`counts`]: what a window or a reference holds, in memory that does not grow
+//! - [`groups`]: bins too rare to be compared alone, put together
+//! - [`distance`]: PSI, Jensen-Shannon, shares of tokens, and what chance gives
+//! - [`profile`]: the file, and everything that can be wrong with it
+//! - [`reference`](mod@reference): a profile in the order of its model's labels, and windows judged by it
+//! - [`state`]: when a signal is raised and cleared
+//! - [`window`]: windows of live texts, one model version's
+
+pub mod counts;
+pub mod distance;
+pub mod groups;
+pub mod profile;
+pub mod reference;
+pub mod state;
+pub mod window;
+
+#[cfg(test)]
+mod sampling;
+
+pub use counts::Counts;
+pub use distance::Distance;
+pub use profile::{Made, Profile, ProfileError};
+pub use reference::Reference;
+pub use state::{Level, State};
+pub use window::{Drift, Settings, SignalReport, Window};
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// How often each label is the answer.
+    Labels,
+    /// How sure the model is of its answers.
+    Confidence,
+    /// How long texts are, in tokens.
+    Lengths,
+    /// How many of the tokens the tokenizer does not know.
+    Unknown,
+}
+
+impl Signal {
+    /// All of them. Arrays of one thing per signal have this order.
+    pub const ALL: [Self; 4] = [Self::Labels, Self::Confidence, Self::Lengths, Self::Unknown];
+
+    /// Its name for metrics and answers: `labels`, `confidence`, `lengths` or `unknown`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Labels => "labels",
+            Self::Confidence => "confidence",
+            Self::Lengths => "lengths",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A count as a number to calculate with.
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and nobody counts further")]
+pub(crate) fn real(count: u64) -> f64 {
+    count as f64
+}
