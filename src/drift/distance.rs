@@ -288,7 +288,9 @@ mod tests {
     fn unknown_tokens_that_come_together_tell_less() {
         let sums = |texts: &[(usize, usize)]| {
             let mut counts = crate::drift::Counts::new(1, true);
-            texts.iter().for_each(|&(tokens, unknown)| counts.record(None, 0.5, tokens, unknown));
+            for &(tokens, unknown) in texts {
+                counts.record(None, 0.5, tokens, unknown);
+            }
             (counts.tokens.unwrap(), counts.texts())
         };
         let (clean, texts) = sums(&[(13, 0); 1_000]);

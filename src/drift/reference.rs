@@ -24,8 +24,7 @@ impl Reference {
     /// From the counts of its texts. A file's come by [`Profile::reference`](super::Profile::reference), which checks them.
     #[must_use]
     pub fn new(counts: Counts) -> Self {
-        let orders =
-            [by_frequency(&counts.labels), as_they_stand(&counts.confidence), as_they_stand(&counts.lengths)];
+        let orders = [by_frequency(&counts.labels), as_they_stand(&counts.confidence), as_they_stand(&counts.lengths)];
         let mut reference = Self { counts, orders, needed: [None; 4] };
         reference.needed = Signal::ALL.map(|signal| reference.find_needed(signal));
         reference
@@ -95,9 +94,9 @@ impl Reference {
             return None;
         }
         let sizes = std::iter::successors(Some(LEAST_WINDOW), |&size| Some(size + size / 20));
-        sizes.take_while(|&size| size <= MOST_NEEDED).find(|&size| {
-            self.chance(signal, size).is_some_and(|chance| chance <= DRIFT)
-        })
+        sizes
+            .take_while(|&size| size <= MOST_NEEDED)
+            .find(|&size| self.chance(signal, size).is_some_and(|chance| chance <= DRIFT))
     }
 
     /// What chance asks of a drift in a window of this size beyond [`DRIFT`].

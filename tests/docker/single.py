@@ -6,10 +6,12 @@
 Needs root, a Docker engine and the image predictd:latest. Takes about two minutes.
 """
 
+import http.client
 import json
+import ssl
 import sys
 
-from engine import Project, asked, check, docker, free_port, inspect, logs, until
+from engine import Project, asked, check, docker, free_port, inspect, logs, run, until
 
 QUESTION = {"text": "My new card has not come yet, where is it?"}
 ANSWER = "card_arrival"
@@ -100,6 +102,31 @@ def is_monitored(project: Project, prometheus: int) -> None:
     check(json.loads(line)["healthy"], line)
 
 
+def speaks_https(project: Project, port: int) -> None:
+    """With a certificate and the second file: HTTPS, and port 80 leads there."""
+    certificates = project.folder / "certificates"
+    certificates.mkdir()
+    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", "tls.key", "-out", "tls.crt"], cwd=certificates)
+    project.options += ["-f", "docker-compose.yml", "-f", "deploy/compose/https.yml"]
+    project.compose("up", "-d", "nginx")
+    trusted = ssl.create_default_context(cafile=certificates / "tls.crt")
+
+    def answer() -> str:
+        try:
+            connection = http.client.HTTPSConnection("localhost", port, context=trusted)
+            connection.request("POST", "/predict", json.dumps(QUESTION), {"Content-Type": "application/json"})
+            return json.load(connection.getresponse()).get("prediction", "")
+        except OSError:
+            return ""
+
+    until("HTTPS answers", lambda: answer() == ANSWER)
+    plain = http.client.HTTPConnection("localhost", 80)
+    plain.request("POST", "/predict", json.dumps(QUESTION), {"Content-Type": "application/json"})
+    redirect = plain.getresponse()
+    check((redirect.status, redirect.headers["Location"]) == (308, "https://localhost/predict"), f"{redirect.status} {redirect.headers}")
+
+
 def ends_well(project: Project) -> None:
     """As PID 1 it takes SIGTERM, and no process is left."""
     container, = project.containers("predictd")
@@ -110,9 +137,9 @@ def ends_well(project: Project) -> None:
 
 
 def main() -> None:
-    prometheus = free_port()
+    prometheus, https = free_port(), free_port()
     settings = {"PROMETHEUS_IMAGE": "prom/prometheus:latest", "ALERTMANAGER_IMAGE": "prom/alertmanager:latest",
-                "PROMETHEUS_PORT": str(prometheus), "ALERTMANAGER_PORT": str(free_port())}
+                "PROMETHEUS_PORT": str(prometheus), "ALERTMANAGER_PORT": str(free_port()), "HTTPS_PORT": str(https)}
     with Project("single", **settings) as project:
         project.compose("up", "-d")
         project.healthy("predictd", 1)
@@ -124,8 +151,9 @@ def main() -> None:
         keeps_its_data(project, url)
         is_monitored(project, prometheus)
         takes_keys(project, url)
+        speaks_https(project, https)
         ends_well(project)
-    print("compose: one service behind nginx on port 80: answers, hides metrics and admin, keeps its data, takes keys, is monitored, ends with 0")
+    print("compose: one service behind nginx on port 80: answers, hides metrics and admin, keeps its data, takes keys, is monitored, speaks HTTPS, ends with 0")
 
 
 if __name__ == "__main__":
