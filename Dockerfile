@@ -61,6 +61,6 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 CMD ["predictd", "health"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=120s --retries=3 CMD ["predictd", "health"]
 ENTRYPOINT ["predictd"]
 CMD ["serve"]

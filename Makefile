@@ -128,7 +128,7 @@ check-dist: dist ## Check the archive: checksums, SBOM, the server in it, its ha
 
 .PHONY: docker
 docker: ## Build the image predictd:latest (about ten minutes on two cores the first time)
-	docker build --tag predictd:latest --build-arg REVISION=$$(git rev-parse --short HEAD) .
+	docker build --tag predictd:latest --tag predictd:$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1) --build-arg REVISION=$$(git rev-parse --short HEAD) .
 
 .PHONY: docker-test
 docker-test: ## Run the image and the compose files: limits, replicas replaced and killed under load (needs root, a Docker engine, port 80)

@@ -24,9 +24,11 @@ AUDITABLE = "0.7.7"
 
 
 def cargo_auditable() -> str:
-    """What is wrong with the tool, after installing it where it is missing."""
-    if shutil.which("cargo-auditable") is None:
-        install = ["cargo", "install", "--locked", "--quiet", "cargo-auditable", "--version", AUDITABLE]
+    """What is wrong with the tool, after installing it where it is missing or another."""
+    found = shutil.which("cargo-auditable")
+    told = subprocess.run([found, "auditable", "--version"], capture_output=True, text=True).stdout if found else ""
+    if AUDITABLE not in told:
+        install = ["cargo", "install", "--locked", "--quiet", "--force", "cargo-auditable", "--version", AUDITABLE]
         if subprocess.run(install).returncode != 0:
             return f"cargo-auditable {AUDITABLE} could not be installed: check the network and cargo's registry settings"
     return ""

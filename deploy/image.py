@@ -3,9 +3,9 @@
 
     image.py --root /image --variant cpu     # runs in the Dockerfile, on Debian
 
-For `cpu` these are the libraries that the binary and ONNX Runtime are linked against, the certificates that clients
-trust, and the locales that scikit-learn graphs ask for, all of which go into the SBOM; for `cuda` the base image has
-them. For both: the directory for data.
+For `cpu` these are the libraries that the binary and ONNX Runtime are linked against and the certificates that clients
+trust, which go into the SBOM; for `cuda` the base image has them. For both: the locales that scikit-learn graphs ask
+for, and the directory for data.
 """
 
 import argparse
@@ -49,11 +49,14 @@ def copy_system(root: Path) -> None:
     certificates = Path("etc/ssl/certs/ca-certificates.crt")
     (root / certificates).parent.mkdir(parents=True)
     shutil.copy("/" / certificates, root / certificates)
+    (root / "etc/nsswitch.conf").write_text("hosts: files dns\n")
+
+
+def add_locales(root: Path) -> None:
     (root / "usr/lib/locale").mkdir(parents=True, exist_ok=True)
     for locale in LOCALES:
         source, charmap = locale.split(".")
         subprocess.run(["localedef", f"--prefix={root}", "-i", source, "-f", charmap, locale], check=True)
-    (root / "etc/nsswitch.conf").write_text("hosts: files dns\n")
 
 
 def add_to_sbom(sbom: Path, libraries: list[Path]) -> None:
@@ -91,6 +94,7 @@ def main() -> None:
             add_to_sbom(options.root / "opt/predictd/sbom.cdx.json", libraries)
             copy_system(options.root)
             add_user(options.root)
+        add_locales(options.root)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         sys.exit(f"image.py: {error}")
     # Whoever runs the container may write here, and nobody else's files can be removed.

@@ -18,6 +18,10 @@ const TOKEN: u64 = 8;
 const SCORE: u64 = 32;
 /// What else there is: rate limits, logs, metrics, the admin listener.
 const REST: u64 = 16 << 20;
+/// What a server may need besides its workers, with the usual limits and small models.
+const BESIDE_WORKERS: u64 = 448 << 20;
+/// What a worker may need: its session, and its longest run.
+const WORKER: u64 = 64 << 20;
 /// Answers that are kept where nobody chose how many, in bytes.
 const USUAL_CACHE: usize = 64 << 20;
 /// Where little memory is allowed: this part of it.
@@ -68,6 +72,20 @@ pub fn bound<'a>(settings: &Settings, models: impl IntoIterator<Item = &'a Model
         loaded.labels = loaded.labels.max(pipeline.labels().len());
     }
     Some(Bound { ceiling: Ceiling::of(settings, loaded), limit: limit(settings) })
+}
+
+/// With as many workers as the memory has room for, where nobody chose how many: a process with many cores and little
+/// memory would not start otherwise.
+#[must_use]
+pub fn fitted(settings: Settings) -> Settings {
+    let Some(limit) = limit(&settings).filter(|_| !settings.workers_chosen) else { return settings };
+    let fitting = usize::try_from(limit.saturating_sub(BESIDE_WORKERS) / WORKER).unwrap_or(usize::MAX).max(1);
+    if fitting >= settings.workers {
+        return settings;
+    }
+    let (cores, limit_mib) = (settings.workers, limit >> 20);
+    tracing::warn!(workers = fitting, cores, limit_mib, "there is not enough memory for a worker on each core");
+    Settings { workers: fitting, ..settings }
 }
 
 /// Bytes that the server is allowed, if there is a limit.
@@ -193,6 +211,21 @@ mod tests {
         );
         assert_eq!((small.runs, small.cache, small.connections * 16), (20 * MIB, 0, usual.connections));
         assert!(small.texts * 4 == usual.texts && small.bodies < usual.bodies);
+    }
+
+    #[test]
+    fn workers_nobody_chose_are_no_more_than_fit() {
+        let workers = |options: &[&str]| {
+            let all = ["predictd"].into_iter().chain(options.iter().copied());
+            let settings = Settings::resolve(Cli::parse_from(all).serve).unwrap();
+            // As on a machine with many cores.
+            let cores = if settings.workers_chosen { settings.workers } else { 64 };
+            fitted(Settings { workers: cores, ..settings }).workers
+        };
+        assert_eq!(workers(&["--memory-limit", "0"]), 64);
+        assert_eq!(workers(&["--memory-limit", "1073741824"]), 9);
+        assert_eq!(workers(&["--memory-limit", "100000000"]), 1);
+        assert_eq!(workers(&["--memory-limit", "1073741824", "--workers", "12"]), 12);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::admin::args::ModelsCommand;
+use crate::admin::feedback::FeedbackCommand;
 use crate::bench::args::BenchCommand;
 use crate::check::args::CheckCommand;
 use crate::config::Args;
@@ -46,6 +47,8 @@ pub enum Command {
     Health(HealthCommand),
     /// Register, activate, roll back, measure and remove model versions of a running server.
     Models(Box<ModelsCommand>),
+    /// Write the true labels that were told of earlier answers, as a table or as lines of JSON.
+    Feedback(FeedbackCommand),
     /// Copy the registry's SQLite file while the server runs, or put a copy in its place.
     Database(DatabaseCommand),
     /// Make, list and revoke API keys. A running server takes changes within a second.

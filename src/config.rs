@@ -181,6 +181,8 @@ pub struct Settings {
     pub default_model: Option<String>,
     /// Worker threads per model and runs at a time over all models.
     pub workers: usize,
+    /// That number was chosen.
+    pub workers_chosen: bool,
     /// How texts share runs.
     pub runs: Runs,
     /// Library, if named.
@@ -301,6 +303,7 @@ impl Settings {
             models: args.models,
             default_model: args.default_model.filter(|name| !name.is_empty()),
             workers,
+            workers_chosen: args.workers.is_some(),
             runs,
             onnxruntime: args.onnxruntime.and_then(set).or_else(|| args.ort_dylib_path.and_then(set)),
             limits,

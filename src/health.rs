@@ -1,5 +1,7 @@
 //! `predictd health`: asks the server on this machine whether it is ready, for a container's health check.
 
+#![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -46,12 +48,11 @@ impl HealthCommand {
     /// What is asked for.
     fn probe(&self) -> Result<Url, String> {
         let path = if self.live { "/livez" } else { "/readyz" };
-        let server = match &self.url {
-            Some(url) => url.clone(),
-            None => {
-                let address = SocketAddr::new(reachable(self.admin_listen.ip()), self.admin_listen.port());
-                Url::parse(&format!("http://{address}")).map_err(|error| error.to_string())?
-            }
+        let server = if let Some(url) = &self.url {
+            url.clone()
+        } else {
+            let address = SocketAddr::new(reachable(self.admin_listen.ip()), self.admin_listen.port());
+            Url::parse(&format!("http://{address}")).map_err(|error| error.to_string())?
         };
         if !matches!(server.scheme(), "http" | "https") {
             return Err("--url: it must begin with http:// or https://".to_owned());

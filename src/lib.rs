@@ -28,7 +28,8 @@
 //! - [`text`]: manifest, tokenizer, tensors, heads: pure
 //! - [`onnx`]: ONNX Runtime
 //! - [`registry`]: models, versions, which of them answer; the database and the files that outlast the process
-//! - [`experiments`]: receipts for predictions
+//! - [`experiments`]: receipts for predictions; what feedback says about arms: pure, and asked by nobody yet
+//! - [`drift`]: whether texts and answers are still like those of a profile: pure, and asked by nobody yet
 //!
 //! # Who may import whom
 //!
@@ -46,7 +47,8 @@
 //! - `ort` is imported in `onnx.rs` and under `onnx/` only, `tokenizers` in `text/tokenizer.rs` and under
 //!   `text/tokenizer/` only.
 //! - axum and status codes stay under `http/`, `opentelemetry` in `telemetry/spans.rs`.
-//! - No clock, no lock, nothing async in `engine/batching*`, `engine/cost.rs` and under `text/`.
+//! - No clock, no lock, nothing async in `engine/batching*`, `engine/cost.rs` and under `text/`, `drift/` and
+//!   `experiments/statistics`.
 //! - The environment is read in `config.rs` only, but for the variables of options, which clap reads.
 //! - A route is added in `http/routes.rs` only, with who may use it.
 //! - No unbounded channel. No `unsafe`.
@@ -59,6 +61,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod descriptors;
+pub mod drift;
 pub mod engine;
 pub mod experiments;
 pub mod health;

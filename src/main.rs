@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Watch(command) => watch(&command),
         Command::Health(command) => command.run(),
         Command::Models(command) => command.run(),
+        Command::Feedback(command) => command.run(),
         Command::Database(command) => command.run().map_err(RunError::Failed),
         Command::Keys(command) => command.run().map_err(RunError::Failed),
     };
@@ -99,6 +100,7 @@ fn serve(args: predictd::config::Args) -> Result<(), RunError> {
     // Until the end of this function: what is logged last is written too.
     let _writers =
         telemetry::start(&Lines { filter: &settings.log.filter, json, file }).map_err(RunError::Configuration)?;
+    let settings = predictd::ceiling::fitted(settings);
     let failed = |error: std::io::Error| RunError::Failed(error.to_string());
     let runtime = predictd::http_threads(&settings).map_err(failed)?;
     let server = Server::prepare(&settings)?;

@@ -116,6 +116,8 @@ pub struct Metrics {
     stale: Gauge,
     unserved: IntGauge,
     changes: IntCounterVec,
+    feedback: IntCounterVec,
+    feedback_waiting: IntGauge,
     followed: IntCounterVec,
     now: Mutex<Now>,
 }
@@ -203,6 +205,15 @@ impl Metrics {
                 "Changes of the registry that this process made, by what was done.",
                 &["model", "action"],
             )?,
+            feedback: counter(
+                "predictd_feedback_total",
+                "True labels told of earlier answers, by outcome: stored, corrected, unchanged, waiting (on disk, until the database answers), refused.",
+                &["outcome"],
+            )?,
+            feedback_waiting: gauge(
+                "predictd_feedback_waiting_bytes",
+                "Bytes of feedback on disk that wait until the database answers.",
+            )?,
             followed: counter(
                 "predictd_follow_looks_total",
                 "Looks at aliases that are followed, by outcome: unchanged, switched, refused (what it stands for cannot be served), failed (it is tried again).",
@@ -264,6 +275,16 @@ impl Metrics {
     /// The registry was changed.
     pub fn changed(&self, model: &str, action: &str) {
         self.changes.with_label_values(&[model, action]).inc();
+    }
+
+    /// The true label of an answer was told; the outcome in a word.
+    pub fn told(&self, outcome: &str) {
+        self.feedback.with_label_values(&[outcome]).inc();
+    }
+
+    /// So many bytes of feedback wait.
+    pub fn feedback_waits(&self, bytes: u64) {
+        self.feedback_waiting.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// An alias will be looked at.

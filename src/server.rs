@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+mod opening;
 mod recorded;
 
 use tokio::sync::oneshot;
@@ -226,16 +227,10 @@ impl Server {
         };
         let end = End { stop: stop.clone(), grace, at_once: shutdown.hard.clone() };
         let served = async {
-            if !listeners.data.is_open() {
-                tokio::select! {
-                    () = opened(&self.app.registry, &loaded) => {}
-                    () = end.stop.cancelled() => return outcome(Ended::Well),
-                    () = end.at_once.cancelled() => return outcome(Ended::AtOnce),
-                }
-                let address = listeners.data.local_addr().map_err(failed)?;
-                tracing::info!(%address, "connections are accepted");
+            match opening::opened(listeners.data, &self.app.registry, &loaded, &end).await? {
+                Ok(listener) => outcome(serve(listener, front, connections, end).await),
+                Err(ended) => outcome(ended),
             }
-            outcome(serve(listeners.data.open().map_err(failed)?, front, connections, end).await)
         };
         let ended = tokio::select! {
             ended = served => ended,
@@ -364,14 +359,6 @@ pub fn rules(settings: &Settings) -> Rules {
         caps: Caps { rows: runs.texts, tokens: runs.tokens, time: micros(runs.time) },
         workers: settings.workers,
         patience: engine::patience(settings.max_wait),
-    }
-}
-
-/// Waits until the default model answers, or nothing more is loaded.
-async fn opened(registry: &Registry, loaded: &CancellationToken) {
-    const LOOK: Duration = Duration::from_millis(5);
-    while !registry.snapshot().is_ready() && !loaded.is_cancelled() {
-        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -130,7 +130,7 @@ pub enum Action {
 }
 
 /// It becomes part of a path.
-fn name(typed: &str) -> Result<String, String> {
+pub(super) fn name(typed: &str) -> Result<String, String> {
     if is_name(typed) {
         return Ok(typed.to_owned());
     }

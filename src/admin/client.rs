@@ -94,7 +94,9 @@ impl Client {
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         // The server may be behind a path of a proxy.
         let mut url = self.base.clone();
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        url.set_query(query);
         let request = self.http.request(method, url);
         if let Some(key) = &self.key { request.bearer_auth(key) } else { request }
     }

@@ -1,11 +1,13 @@
 //! `predictd models`: what an operator does to the models of a running server.
 //!
 //! - [`args`]: its options
+//! - [`feedback`]: `predictd feedback`, what was told of earlier answers
 //! - [`client`]: the admin listener's client
 //! - [`files`]: the files of a version, from a directory to the server
 
 pub mod args;
 pub mod client;
+pub mod feedback;
 pub mod files;
 
 use std::fmt::Write as _;

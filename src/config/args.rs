@@ -42,7 +42,7 @@ pub enum Markup {
 pub enum Accept {
     /// From the start: requests for a model that is still being loaded get 503.
     Start,
-    /// Once the default model is ready, or all are loaded; until then connections are refused, and a proxy asks another replica.
+    /// Once the default model is ready; until then connections are refused, and a proxy asks another replica.
     Ready,
 }
 
@@ -131,7 +131,7 @@ pub struct Args {
     #[arg(long, env = "PREDICTD_DEFAULT_MODEL", value_name = "NAME")]
     pub default_model: Option<String>,
 
-    /// Worker threads per model, and runs at a time over all models [default: usable cores].
+    /// Worker threads per model, and runs at a time over all models [default: usable cores, or fewer where memory is short].
     #[arg(long, env = "PREDICTD_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
 

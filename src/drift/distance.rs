@@ -1,19 +1,20 @@
 //! How far two spreads are apart, and how far chance alone puts them.
 //!
-//! - PSI, the population stability index: `Σ (pᵢ − qᵢ) ln(pᵢ / qᵢ)`, which is Jeffreys' divergence (Jeffreys, 1946;
-//!   as PSI in Siddiqi, "Credit Risk Scorecards", 2006, with 0.1 and 0.2 as the usual limits)
+//! - PSI, the population stability index: `Σ (pᵢ − qᵢ) ln(pᵢ / qᵢ)`, which is Jeffreys' divergence (Jeffreys, 1946; as
+//!   PSI in Siddiqi, "Credit Risk Scorecards", 2006, with 0.1 and 0.2 as the usual limits)
 //! - Jensen-Shannon divergence to base 2 (Lin, 1991): 0 to 1, also where a bin is empty
 //! - chance: without drift, PSI is about `χ²(k−1) · (1/n + 1/m)` for a window of `n`, a reference of `m` and `k` bins
-//!   (Yurdakul, "Statistical Properties of Population Stability Index", 2018), and Jensen-Shannon is `8 ln 2` times less
+//!   (Yurdakul, "Statistical Properties of Population Stability Index", 2018); Jensen-Shannon is `8 ln 2` times less
 //! - shares of tokens: Cohen's `h = 2 asin √p − 2 asin √q` (Cohen, "Statistical Power Analysis", 1988), whose chance
 //!   hardly depends on the share
 //!
-//! PSI needs a share above 0 in every bin. Half a text is added to each bin of the smaller of both, and the same share to
-//! each bin of the other. A half takes the first-order bias from the logarithm of a count (Haldane, 1955; Anscombe, 1956);
-//! less would make an empty bin an alarm, more would hide one. The same share on both sides keeps PSI 0 where shares are equal.
+//! PSI needs a share above 0 in every bin. Half a text is added to each bin of the smaller of both, and the same share
+//! to each bin of the other. A half takes the first-order bias from the logarithm of a count (Haldane, 1955; Anscombe,
+//! 1956); less would make an empty bin an alarm, more would hide one. The same share on both sides keeps PSI 0 where
+//! shares are equal.
 
 use super::counts::TokenSums;
-use super::real;
+use super::{real, total};
 
 /// PSI from which two spreads are usually called different; the same for Cohen's h, whose "small" it is.
 pub const DRIFT: f64 = 0.2;
@@ -69,7 +70,7 @@ impl Distance {
     /// Two spreads over the same bins.
     #[must_use]
     pub fn of_bins(reference: &[u64], window: &[u64]) -> Self {
-        let (m, n) = (reference.iter().sum(), window.iter().sum());
+        let (m, n) = (total(reference), total(window));
         let psi = psi(reference, window);
         let bins = reference.len();
         Self { texts: n, bins, value: psi, psi, js: js(reference, window), noise: noise(bins, n, m) }
@@ -94,7 +95,7 @@ impl Distance {
 /// Population stability index of two lists of counts over the same bins, smoothed: 0 and up.
 #[must_use]
 pub fn psi(reference: &[u64], window: &[u64]) -> f64 {
-    let (m, n) = (total(reference), total(window));
+    let (m, n) = (real(total(reference)), real(total(window)));
     if m == 0.0 || n == 0.0 {
         return 0.0;
     }
@@ -110,7 +111,7 @@ pub fn psi(reference: &[u64], window: &[u64]) -> f64 {
 /// Jensen-Shannon divergence to base 2 of two lists of counts over the same bins: 0 to 1.
 #[must_use]
 pub fn js(reference: &[u64], window: &[u64]) -> f64 {
-    let (m, n) = (total(reference), total(window));
+    let (m, n) = (real(total(reference)), real(total(window)));
     if m == 0.0 || n == 0.0 {
         return 0.0;
     }
@@ -147,7 +148,7 @@ pub fn js_of_psi(psi: f64) -> f64 {
 }
 
 /// The value that a chi-square variable exceeds as seldom as a normal one exceeds `z` (Wilson and Hilferty, 1931).
-/// Within 2 % for the tail that is needed here, and 1 % from two degrees of freedom on.
+/// For one of 1,000 it is 3 % too high with one degree of freedom, 0.6 % with ten, and nearly exact with more.
 #[must_use]
 pub fn chi_square(degrees: f64, z: f64) -> f64 {
     if degrees <= 0.0 {
@@ -193,14 +194,10 @@ fn share(sums: &TokenSums) -> f64 {
     if sums.tokens == 0 { 0.0 } else { (real(sums.unknown) / real(sums.tokens)).min(1.0) }
 }
 
-fn total(counts: &[u64]) -> f64 {
-    counts.iter().map(|&count| real(count)).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drift::sampling::Random;
+    use crate::drift::sampling::{Random, urn};
 
     fn close(a: f64, b: f64) -> bool {
         (a - b).abs() < 1e-6
@@ -210,9 +207,9 @@ mod tests {
     fn psi_and_js_are_what_a_hand_computes() {
         // 50.5/101, 50.5/101 against 80.5/101, 20.5/101.
         assert!(close(psi(&[50, 50], &[80, 20]), 30.0 / 101.0 * (80.5_f64 / 20.5).ln()));
-        assert!(close(psi(&[50, 50], &[80, 20]), 0.406_293), "{}", psi(&[50, 50], &[80, 20]));
+        assert!(close(psi(&[50, 50], &[80, 20]), 0.406_287), "{}", psi(&[50, 50], &[80, 20]));
         // An empty bin: 0.5/101 against 10.5/101, and 100.5/101 against 90.5/101.
-        assert!(close(psi(&[10, 90], &[0, 100]), 0.311_818), "{}", psi(&[10, 90], &[0, 100]));
+        assert!(close(psi(&[10, 90], &[0, 100]), 0.311_815), "{}", psi(&[10, 90], &[0, 100]));
         // H(3/4, 1/4) - 1/2: a certain spread against an even one.
         assert!(close(js(&[10, 0], &[10, 10]), 0.311_278));
         assert!(close(js(&[10, 0], &[0, 7]), 1.0));
@@ -246,19 +243,20 @@ mod tests {
     fn quantiles_are_those_of_tables() {
         for (degrees, wanted) in [(1.0, 10.828), (2.0, 13.816), (10.0, 29.588), (30.0, 59.703), (76.0, 119.85)] {
             let found = chi_square(degrees, Z_ABOVE);
-            assert!((found / wanted - 1.0).abs() < 0.02, "{degrees}: {found} for {wanted}");
+            assert!((1.0..1.031).contains(&(found / wanted)), "{degrees}: {found} for {wanted}");
         }
         assert!(chi_square(0.0, Z_ABOVE) == 0.0);
     }
 
     /// How often PSI of two samples of the same spread is above what chance should give.
     fn above(weights: &[u64], n: u64, m: u64, runs: u32) -> u32 {
-        use crate::drift::groups::{Groups, as_they_stand, by_frequency};
+        use crate::drift::groups::{Groups, Kind};
         let mut random = Random(7);
+        let urn = urn(weights);
         let mut one = || {
-            let (reference, window) = (random.sample(weights, m), random.sample(weights, n));
-            let order = if weights.len() > 20 { by_frequency(&reference) } else { as_they_stand(&reference) };
-            let groups = Groups::new(&reference, &order, n);
+            let (reference, window) = (random.sample(&urn, weights.len(), m), random.sample(&urn, weights.len(), n));
+            let kind = if weights.len() > 20 { Kind::Named } else { Kind::Ordered };
+            let groups = Groups::new(&reference, kind, n);
             let found = Distance::of_bins(&groups.sums(&reference), &groups.sums(&window));
             found.value > found.noise
         };
@@ -267,21 +265,21 @@ mod tests {
 
     #[test]
     fn chance_exceeds_its_bound_as_seldom_as_promised() {
-        // One of 1,000 is promised; 4,000 draws give more than 14 once in 10,000 times if it is so.
-        let uneven: Vec<u64> = (1..=40).map(|i| 1_000 / i).collect();
+        // About one of 1,000 is promised, and up to two are had where the reference is as small as the window.
+        let seldom: Vec<u64> = (1..=200).map(|i| 400 / i).collect();
         let sure = [1, 1, 2, 2, 3, 5, 8, 13, 21, 900];
         for (weights, n, m) in [
-            (&[1; 40][..], 300, 900),
+            (&[1; 40][..], 200, 400),
             (&[1; 10], 200, 200),
-            (&[900, 99, 1], 300, 3_000),
-            (&uneven, 300, 600),
-            (&sure, 200, 1_000),
+            (&[90, 9, 1], 200, 900),
+            (&seldom, 200, 200),
+            (&sure, 200, 500),
         ] {
-            let found = above(weights, n, m, 4_000);
-            assert!(found <= 14, "{found} of 4,000 for {weights:?}, {n}, {m}");
+            let found = above(weights, n, m, 2_000);
+            assert!(found <= 10, "{found} of 2,000 for {weights:?}, {n}, {m}");
         }
         // And the bound is not simply far too high.
-        assert!(above(&[1; 10], 1_000, 1_000, 4_000) >= 1);
+        assert!(above(&[1; 10], 200, 400, 4_000) >= 1);
     }
 
     #[test]

@@ -204,14 +204,10 @@ impl Profile {
             return Err(ProfileError::Duplicate(count.label.clone()));
         }
         self.adds_up("labels and other", self.labels.iter().map(|count| count.texts).chain([self.other]))?;
-        for (field, counts, wanted) in
-            [("confidence", &self.confidence, CONFIDENCE_BINS), ("lengths", &self.lengths, LENGTH_BINS)]
-        {
-            if counts.len() != wanted {
-                return Err(ProfileError::Bins { field, found: counts.len(), wanted });
-            }
-            self.adds_up(field, counts.iter().copied())?;
-        }
+        bins::<CONFIDENCE_BINS>("confidence", &self.confidence)?;
+        self.adds_up("confidence", self.confidence.iter().copied())?;
+        bins::<LENGTH_BINS>("lengths", &self.lengths)?;
+        self.adds_up("lengths", self.lengths.iter().copied())?;
         if let Some(sums) = &self.unknown {
             possible(sums, self.texts).map_err(ProfileError::Tokens)?;
         }
@@ -241,9 +237,8 @@ impl Profile {
         if let Some(other) = counts.labels.last_mut() {
             *other = self.other;
         }
-        let bins = |field, found| move |_| ProfileError::Bins { field, found, wanted: 0 };
-        counts.confidence = self.confidence.as_slice().try_into().map_err(bins("confidence", self.confidence.len()))?;
-        counts.lengths = self.lengths.as_slice().try_into().map_err(bins("lengths", self.lengths.len()))?;
+        counts.confidence = bins("confidence", &self.confidence)?;
+        counts.lengths = bins("lengths", &self.lengths)?;
         (counts.texts, counts.tokens) = (self.texts, self.unknown);
         Ok(Reference::new(counts))
     }
@@ -252,6 +247,11 @@ impl Profile {
         let sum = counts.fold(0, u64::saturating_add);
         if sum == self.texts { Ok(()) } else { Err(ProfileError::Sum { field, sum, texts: self.texts }) }
     }
+}
+
+/// A list of counts, if there is one for each bin.
+fn bins<const BINS: usize>(field: &'static str, counts: &[u64]) -> Result<[u64; BINS], ProfileError> {
+    counts.try_into().map_err(|_| ProfileError::Bins { field, found: counts.len(), wanted: BINS })
 }
 
 /// What holds for the sums of any texts with no more unknown tokens than tokens each.

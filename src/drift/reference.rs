@@ -2,7 +2,7 @@
 
 use super::counts::Counts;
 use super::distance::{self, DRIFT, Distance};
-use super::groups::{Groups, as_they_stand, by_frequency};
+use super::groups::{Groups, Kind};
 use super::{Signal, real};
 
 /// Fewest texts that a window is judged with.
@@ -15,17 +15,15 @@ const MOST_NEEDED: u64 = 1_000_000;
 #[derive(Debug, Clone)]
 pub struct Reference {
     counts: Counts,
-    /// Labels, confidence, lengths: bins in the order in which rare ones are put together.
-    orders: [Vec<usize>; 3],
     needed: [Option<u64>; 4],
 }
 
 impl Reference {
-    /// From the counts of its texts. A file's come by [`Profile::reference`](super::Profile::reference), which checks them.
+    /// From the counts of its texts. A file's come by [`Profile::reference`](super::Profile::reference), which checks
+    /// them.
     #[must_use]
     pub fn new(counts: Counts) -> Self {
-        let orders = [by_frequency(&counts.labels), as_they_stand(&counts.confidence), as_they_stand(&counts.lengths)];
-        let mut reference = Self { counts, orders, needed: [None; 4] };
+        let mut reference = Self { counts, needed: [None; 4] };
         reference.needed = Signal::ALL.map(|signal| reference.find_needed(signal));
         reference
     }
@@ -46,7 +44,7 @@ impl Reference {
 
     /// Texts that a window must have to be judged by this signal; none if no window can be.
     ///
-    /// So many that chance at most doubles [`DRIFT`], and at least [`LEAST_WINDOW`].
+    /// So many that a drift of twice [`DRIFT`] is seen at least half of the time, and at least [`LEAST_WINDOW`].
     #[must_use]
     pub fn needed(&self, signal: Signal) -> Option<u64> {
         let [labels, confidence, lengths, unknown] = self.needed;
@@ -64,28 +62,12 @@ impl Reference {
         if self.needed(signal).is_none_or(|needed| window.texts < needed) {
             return None;
         }
-        let Some((reference, order)) = self.bins(signal) else {
+        let (Some((reference, kind)), Some((counted, _))) = (bins(signal, &self.counts), bins(signal, window)) else {
             let (sums, window_sums) = (self.counts.tokens.as_ref()?, window.tokens.as_ref()?);
             return Distance::of_tokens(sums, self.counts.texts, window_sums, window.texts);
         };
-        let counted: &[u64] = match signal {
-            Signal::Labels => &window.labels,
-            Signal::Confidence => &window.confidence,
-            Signal::Lengths | Signal::Unknown => &window.lengths,
-        };
-        let groups = Groups::new(reference, order, window.texts);
+        let groups = Groups::new(reference, kind, window.texts);
         Some(Distance::of_bins(&groups.sums(reference), &groups.sums(counted)))
-    }
-
-    /// The bins of a signal that has some.
-    fn bins(&self, signal: Signal) -> Option<(&[u64], &[usize])> {
-        let [labels, confidence, lengths] = &self.orders;
-        match signal {
-            Signal::Labels => Some((&self.counts.labels, labels)),
-            Signal::Confidence => Some((&self.counts.confidence, confidence)),
-            Signal::Lengths => Some((&self.counts.lengths, lengths)),
-            Signal::Unknown => None,
-        }
     }
 
     /// Rare bins stand alone in larger windows, so the need is found by trying, in steps of a twentieth.
@@ -101,14 +83,24 @@ impl Reference {
 
     /// What chance asks of a drift in a window of this size beyond [`DRIFT`].
     fn chance(&self, signal: Signal, size: u64) -> Option<f64> {
-        if let Some((reference, order)) = self.bins(signal) {
-            let bins = Groups::new(reference, order, size).len();
+        if let Some((reference, kind)) = bins(signal, &self.counts) {
+            let bins = Groups::new(reference, kind, size).len();
             return Some(distance::excess(bins, size, self.counts.texts));
         }
         let sums = self.counts.tokens.filter(|sums| sums.tokens > 0)?;
         let tokens = real(sums.tokens);
         let expected = tokens * real(size) / real(self.counts.texts);
         Some(distance::token_noise(distance::design_effect(&sums, self.counts.texts), expected, tokens))
+    }
+}
+
+/// The bins of a signal that has some.
+fn bins(signal: Signal, counts: &Counts) -> Option<(&[u64], Kind)> {
+    match signal {
+        Signal::Labels => Some((&counts.labels, Kind::Named)),
+        Signal::Confidence => Some((&counts.confidence, Kind::Ordered)),
+        Signal::Lengths => Some((&counts.lengths, Kind::Ordered)),
+        Signal::Unknown => None,
     }
 }
 

@@ -16,16 +16,17 @@ impl Random {
         self.next() % end
     }
 
-    /// A bin, each as often as its weight.
-    pub(crate) fn bin(&mut self, weights: &[u64]) -> usize {
-        let mut left = self.below(weights.iter().sum());
-        weights.iter().position(|&weight| left.checked_sub(weight).map(|less| left = less).is_none()).unwrap_or(0)
-    }
-
-    /// So many texts in bins.
-    pub(crate) fn sample(&mut self, weights: &[u64], texts: u64) -> Vec<u64> {
-        let mut counts = vec![0; weights.len()];
-        (0..texts).for_each(|_| counts[self.bin(weights)] += 1);
+    /// So many texts in bins, drawn from an [`urn`].
+    pub(crate) fn sample(&mut self, urn: &[usize], bins: usize, texts: u64) -> Vec<u64> {
+        let mut counts = vec![0; bins];
+        let size = u64::try_from(urn.len()).unwrap();
+        (0..texts).for_each(|_| counts[urn[usize::try_from(self.below(size)).unwrap()]] += 1);
         counts
     }
+}
+
+/// Each bin as often as its weight.
+pub(crate) fn urn(weights: &[u64]) -> Vec<usize> {
+    let times = |(bin, &weight)| std::iter::repeat_n(bin, usize::try_from(weight).unwrap());
+    weights.iter().enumerate().flat_map(times).collect()
 }

@@ -84,9 +84,9 @@ mod tests {
     #[test]
     fn one_window_raises_and_two_calm_ones_clear() {
         // Raised from 0.3, calm below 0.2.
-        assert_eq!(levels(&[0.0, 0.29, 0.3, 0.19, 0.19, 0.29]).0, "qqDDqq");
-        assert_eq!(levels(&[0.3, 0.19, 0.2, 0.19, 0.29, 0.19, 0.31, 0.1, 0.1, 0.3]).0, "DDDDDDDDqD");
-        assert_eq!(levels(&[0.3, 0.1, 0.1, 0.3, 0.1, 0.3]).0, "DDqDDD", "every row begins anew");
+        assert_eq!(levels(&[0.0, 0.29, 0.31, 0.19, 0.19, 0.29]).0, "qqDDqq");
+        assert_eq!(levels(&[0.31, 0.19, 0.21, 0.19, 0.29, 0.19, 0.31, 0.1, 0.1, 0.31]).0, "DDDDDDDDqD");
+        assert_eq!(levels(&[0.31, 0.1, 0.1, 0.31, 0.1, 0.31]).0, "DDqDDD", "every row begins anew");
     }
 
     #[test]

@@ -68,6 +68,10 @@ codes! {
     NotFound = "not-found", NOT_FOUND, "There is nothing here";
     /// No such model or version.
     ModelNotFound = "model-not-found", NOT_FOUND, "There is no such model";
+    /// A prediction id that nobody here made.
+    UnknownPrediction = "unknown-prediction", NOT_FOUND, "There is no such prediction";
+    /// One that is too old.
+    PredictionExpired = "prediction-expired", GONE, "The prediction is too old";
     /// The registry does not allow it as things are.
     Conflict = "conflict", CONFLICT, "This cannot be done as things are";
     /// It has changed meanwhile.

@@ -10,7 +10,7 @@
 //! - [`json`], [`checks`]: JSON to types, rules for fields
 //! - [`deadline`], [`standstill`]: the time a client allows, and since when
 //! - [`cache_control`]: what a client wants of the result cache
-//! - [`predict`], [`batch`], [`models`], [`probes`], [`docs`]: a handler with its wire types
+//! - [`predict`], [`batch`], [`feedback`], [`models`], [`probes`], [`docs`]: a handler with its wire types
 //! - [`metrics_only`]: a listener for commands that are no server
 //! - [`logs`]: what is logged, changed by operators
 //! - [`mod@registry`]: models and versions, changed by operators
@@ -35,6 +35,7 @@ pub mod deadline;
 pub mod docs;
 pub mod error;
 pub mod exchange;
+pub mod feedback;
 pub mod framing;
 pub mod head;
 pub mod json;
@@ -120,6 +121,7 @@ pub fn router(app: Arc<App>) -> Router {
     let routes = Routes::new(&app)
         .predictions(routes!(predict::predict))
         .predictions(routes!(batch::batch_predict))
+        .feedback(routes!(feedback::feedback))
         .scoped(Scope::Predict, routes!(models::list))
         .scoped(Scope::Predict, routes!(models::show))
         .scoped(Scope::Metrics, routes!(probes::metrics))
@@ -142,6 +144,7 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .scoped(Scope::Admin, routes!(registry::measure))
         .scoped(Scope::Admin, routes!(registry::pin))
         .scoped(Scope::Admin, routes!(registry::remove))
+        .scoped(Scope::Admin, routes!(feedback::export::export))
         .scoped(Scope::Admin, routes!(registry::upload::is_there, registry::upload::upload))
         .scoped(Scope::Metrics, routes!(probes::metrics))
         .public(routes!(probes::health))

@@ -115,6 +115,7 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
     if let Some(keeping) = &app.keeping {
         app.metrics.stale(keeping.keeper().stale_for().unwrap_or_default());
         app.metrics.unserved(keeping.keeper().unserved());
+        app.metrics.feedback_waits(keeping.keeper().waiting());
     }
     let versions = app.registry.snapshot().versions_now();
     let text = app

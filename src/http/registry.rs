@@ -40,7 +40,7 @@ fn tagged<T>(revision: i64, body: T) -> Tagged<T> {
     (AppendHeaders([(ETAG, format!("\"{revision}\""))]), Json(body))
 }
 
-fn keeping(app: &App) -> Result<&Keeping, ApiError> {
+pub(super) fn keeping(app: &App) -> Result<&Keeping, ApiError> {
     let none = || ApiError::new(Code::RegistryUnavailable, "This process has no registry.");
     app.keeping.as_ref().ok_or_else(none)
 }

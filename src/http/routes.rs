@@ -57,9 +57,20 @@ impl Routes {
         Self { router: self.router.routes((schemas, paths, router)), app: self.app }
     }
 
-    /// A route that takes texts: for keys that may predict, within the caller's rate, with a body whose head is checked.
+    /// A route that takes texts: for keys that may predict.
     #[must_use]
-    pub fn predictions(self, (schemas, mut paths, router): Listed) -> Self {
+    pub fn predictions(self, listed: Listed) -> Self {
+        self.bodies(Scope::Predict, listed)
+    }
+
+    /// A route that takes what is told of earlier answers: for keys that may do that.
+    #[must_use]
+    pub fn feedback(self, listed: Listed) -> Self {
+        self.bodies(Scope::Feedback, listed)
+    }
+
+    /// A route within the caller's rate, with a body whose head is checked.
+    fn bodies(self, scope: Scope, (schemas, mut paths, router): Listed) -> Self {
         for operation in paths.paths.values_mut().flat_map(operations) {
             problem(operation, "408", "The body came too slowly");
             problem(operation, "429", "More texts than the caller's rate allows");
@@ -67,7 +78,7 @@ impl Routes {
         let router = router
             .layer(from_fn_with_state(Arc::clone(&self.app), body::check_head))
             .layer(from_fn_with_state(Arc::clone(&self.app), rate_limit::take_one));
-        self.scoped(Scope::Predict, (schemas, paths, router))
+        self.scoped(scope, (schemas, paths, router))
     }
 
     /// The router, with the description of its routes as two more public ones.

@@ -3,6 +3,7 @@
 //! SQLite or PostgreSQL, with the same statements. A change is one transaction that begins by counting the epoch, whose
 //! row it holds until its end: changes follow each other, in all processes that share the database.
 
+mod feedback;
 mod opening;
 mod rows;
 

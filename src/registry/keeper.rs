@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -18,16 +19,19 @@ use super::known::{Keepsake, Known};
 use super::mlflow::client::Client;
 use super::mlflow::pull::PullError;
 use super::record::{ModelRecord, Refusal};
+use super::spool::{Spool, SpoolError};
 use super::store::{Store, StoreError};
 use crate::engine::loading::{Host, ModelSource};
 
 mod changes;
+mod feedback;
 mod following;
 mod looking;
 mod pulling;
 mod serving;
 
 pub use changes::NewVersion;
+pub use feedback::Told;
 pub use following::Following;
 
 /// Says whether so many bytes of files, loaded besides all else, fit into the memory.
@@ -47,6 +51,8 @@ pub struct Place {
     pub host: Host,
     /// Whether there is room for one more.
     pub fits: Fits,
+    /// Where feedback waits while the database does not answer.
+    pub spool: Spool,
     /// Where versions may be pulled from.
     pub mlflow: Option<Client>,
     /// Where what is known is written down, where the database is elsewhere.
@@ -71,6 +77,8 @@ pub struct Keeper {
     seen: Mutex<Option<i64>>,
     /// Since when the database does not answer.
     away: Mutex<Option<Instant>>,
+    /// When something was told last, in microseconds since 1970.
+    told: AtomicI64,
     /// Nothing more is loaded.
     stop: CancellationToken,
 }
@@ -115,6 +123,9 @@ pub enum KeepError {
     /// Too many others wait.
     #[error("too many changes wait already")]
     Busy,
+    /// Feedback can be kept nowhere.
+    #[error("feedback cannot be kept: {0}")]
+    Spool(#[from] SpoolError),
     /// The work came to no end.
     #[error("the work was given up")]
     GivenUp(#[from] JoinError),
@@ -141,6 +152,7 @@ impl Keeper {
             switching: Mutex::default(),
             seen: Mutex::default(),
             away: Mutex::new(away),
+            told: AtomicI64::new(0),
             stop: CancellationToken::new(),
         }
     }

@@ -5,17 +5,20 @@
 //! - [`record`]: what is recorded of them, and how that may change
 //! - [`database`]: where it is recorded, [`backup`]: copies of it; [`store`]: where their files are
 //! - [`mlflow`]: models that an MLflow server keeps
+//! - [`feedback`]: what was told of earlier answers; [`spool`]: where that waits while the database does not answer
 //! - [`known`]: what was recorded when the database answered last
 //! - [`keeper`]: changes both, and keeps what is served in line with them; [`keeping`]: its thread
 
 pub mod backup;
 pub mod database;
 pub mod directory;
+pub mod feedback;
 pub mod keeper;
 pub mod keeping;
 pub mod known;
 pub mod mlflow;
 pub mod record;
+pub mod spool;
 pub mod store;
 pub mod version;
 

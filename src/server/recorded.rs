@@ -20,6 +20,7 @@ use crate::registry::keeping::{self, Keeping};
 use crate::registry::known::Keepsake;
 use crate::registry::mlflow::client::Client;
 use crate::registry::record::{Origin, VersionRecord};
+use crate::registry::spool::Spool;
 use crate::registry::store::Store;
 use crate::registry::{Registry, backup};
 
@@ -56,6 +57,7 @@ pub(super) fn open(settings: &Settings, host: Host, sources: Vec<ModelSource>) -
     let mlflow = mlflow.map_err(|error| wrong(format!("--mlflow: {error}")))?;
     let coming: Vec<String> = settings.mlflow.follows.iter().map(|follow| follow.local.clone()).collect();
     let keepsake = shared.then(|| Keepsake::within(data));
+    let spool = Spool::within(data);
     // An empty directory is one that is not there yet.
     let gone = if shared || sources.is_empty() { Gone::Stays } else { Gone::Forgotten };
     let open = move || async move {
@@ -78,7 +80,7 @@ pub(super) fn open(settings: &Settings, host: Host, sources: Vec<ModelSource>) -
         match opened.await {
             Ok((database, records)) => {
                 let registry = registry(&records)?;
-                let place = Place { registry, database, store, models, host, fits, mlflow, keepsake };
+                let place = Place { registry, database, store, models, host, fits, spool, mlflow, keepsake };
                 Keeper::open(place).await.map_err(|error| at(&error))
             }
             Err(OpenError::Away(reason)) => {
@@ -86,7 +88,7 @@ pub(super) fn open(settings: &Settings, host: Host, sources: Vec<ModelSource>) -
                 tracing::error!(reason, "the database does not answer: what was known last is served");
                 let (registry, database) =
                     (registry(&known.records)?, Database::later(&url).map_err(|error| at(&error))?);
-                let place = Place { registry, database, store, models, host, fits, mlflow, keepsake };
+                let place = Place { registry, database, store, models, host, fits, spool, mlflow, keepsake };
                 Ok(Keeper::new(place, known, sources))
             }
             Err(error) => Err(at(&error)),

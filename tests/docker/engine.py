@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "predictd:latest"
 PATIENCE = 180
+# No command takes longer.
+LONGEST = 900
 COMPOSE = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
 
 
@@ -39,7 +42,7 @@ def docker(*arguments: str, **options: object) -> str:
 
 
 def run(command: list[str], **options: object) -> str:
-    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    ended = subprocess.run(command, timeout=LONGEST, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
     check(ended.returncode == 0, f"{' '.join(command)} ended with {ended.returncode}: {ended.stdout}{ended.stderr}")
     return ended.stdout.strip()
 
@@ -92,12 +95,18 @@ class Project:
         self.options = [option for file in files for option in ("-f", file)]
 
     def __enter__(self) -> "Project":
+        # Containers outlast the script: it ends as it does after Ctrl-C.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind:
-            for container in self.compose("ps", "-q").split():
+        try:
+            for container in self.compose("ps", "-q").split() if kind else []:
                 print(container, logs(container)[-4000:], sep="\n", file=sys.stderr)
+        finally:
+            self.down()
+
+    def down(self) -> None:
         self.compose("--profile", "monitoring", "down", "--volumes", "--timeout", "40")
         shutil.rmtree(self.folder)
 

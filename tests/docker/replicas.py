@@ -23,6 +23,7 @@ FILES = ["docker-compose.yml", "deploy/compose/replicas.yml"]
 STAND_IN = "tests-stand-in.yml"
 MODEL = "banking77-tfidf"
 CLIENTS = 24
+MOST_ROLLS = 20
 # A little less than what nginx.conf allows an address.
 ALLOWED = 950
 # Longest that a change may take to be seen by the other replicas.
@@ -122,8 +123,11 @@ def main() -> None:
         rate = min(0.7 * capacity, ALLOWED)
         with Load(port, CLIENTS, rate) as load:
             while rolls == 0 or load.total < wanted:
+                check(load.runs and rolls < MOST_ROLLS, f"{load.total} requests after {rolls} times")
                 roll(project)
                 rolls += 1
+        # nginx is reloaded once before, and twice for each replica: then every client's connection may just be closing.
+        check(load.stale <= CLIENTS * rolls * 7, load.told())
         new = project.healthy("predictd", 3)
         check(not set(new) & set(replicas), "a replica was not replaced")
         print(f"replicas: all three replaced {rolls} times at {rate:.0f} of {capacity:.0f} requests/s: {load.told()}")

@@ -164,7 +164,7 @@ async fn every_field_of_a_request_has_a_bound() {
             }
         }
     }
-    assert_eq!(bodies, 2);
+    assert_eq!(bodies, 3);
     assert_eq!(found, Vec::<String>::new());
     // The check finds what is planted.
     let planted: Value = serde_json::json!({ "type": "object", "additionalProperties": false, "properties": {

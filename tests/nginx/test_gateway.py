@@ -85,7 +85,7 @@ class OwnErrors(unittest.TestCase):
 
     def test_requests_at_a_time(self) -> None:
         """More at a time than an address may have."""
-        changes = {"nginx.conf": [("limit_conn predictd_connections 256", "limit_conn predictd_connections 2")]}
+        changes = {"nginx.conf": [("limit_conn predictd_connections 128", "limit_conn predictd_connections 2")]}
         with Upstream("hangs") as upstream, Nginx([upstream.address], changes=changes) as nginx:
             with wire.connect(nginx.address) as one, wire.connect(nginx.address) as two:
                 for stream in (one, two):
@@ -94,9 +94,9 @@ class OwnErrors(unittest.TestCase):
                 self.check(wire.ask(nginx.address, wire.post("/predict")), 429, "rate-limited")
 
     def test_one_address_may_send_many(self) -> None:
-        """A load test is no flood: 256 at a time, and a thousand at once."""
+        """A load test is no flood: 128 at a time, and a thousand at once."""
         with Upstream("answers") as upstream, Nginx([upstream.address]) as nginx:
-            streams = [wire.connect(nginx.address) for _ in range(250)]
+            streams = [wire.connect(nginx.address) for _ in range(125)]
             statuses = set()
             for _ in range(4):
                 for stream in streams:

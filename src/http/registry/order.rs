@@ -105,6 +105,10 @@ impl From<KeepError> for ApiError {
                 tracing::error!(%reason, "the store cannot be written");
                 Self::new(Code::RegistryUnavailable, "The store cannot be written. What is served stays as it is.")
             }
+            KeepError::Spool(reason) => {
+                tracing::error!(%reason, "feedback can be kept nowhere");
+                Self::new(Code::RegistryUnavailable, "Neither the database nor the disk takes feedback now.")
+            }
             KeepError::Store(StoreError::TooLarge(_)) => told(Code::BodyTooLarge),
             KeepError::Pull(PullError::Store(_)) => told(Code::VersionUnusable),
             KeepError::Store(_) | KeepError::NoMlflow => told(Code::InvalidRequest),

@@ -167,11 +167,11 @@ pub(super) async fn forget_requests(transaction: &mut Transaction<'_, Any>, befo
     rows.execute(&mut **transaction).await.map(|_| ())
 }
 
-fn json(value: &impl Serialize) -> Result<String, sqlx::Error> {
+pub(super) fn json(value: &impl Serialize) -> Result<String, sqlx::Error> {
     serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
-fn from_json<T: DeserializeOwned>(row: &AnyRow, index: usize) -> Result<T, sqlx::Error> {
+pub(super) fn from_json<T: DeserializeOwned>(row: &AnyRow, index: usize) -> Result<T, sqlx::Error> {
     let json: String = row.try_get(index)?;
     serde_json::from_str(&json).map_err(|error| sqlx::Error::Decode(error.into()))
 }

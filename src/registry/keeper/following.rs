@@ -237,6 +237,7 @@ fn is_final(error: &KeepError) -> bool {
         | KeepError::Hindered(..)
         | KeepError::NoMlflow
         | KeepError::Busy
+        | KeepError::Spool(_)
         | KeepError::GivenUp(_) => false,
     }
 }

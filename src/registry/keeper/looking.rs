@@ -1,5 +1,6 @@
 //! Notices what others change, whether the database answers, and what the store need not keep.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
@@ -42,7 +43,7 @@ impl Again {
 
 impl Keeper {
     /// Looks now and then whether the database answers, and what it counts, until it is told to stop.
-    pub async fn watch_database(&self) {
+    pub async fn watch_database(self: Arc<Self>) {
         loop {
             match self.look_at_database().await {
                 Ok(epoch) => {
@@ -50,6 +51,7 @@ impl Keeper {
                     if self.away.lock().take().is_some() {
                         tracing::warn!("the database answers again");
                     }
+                    self.hand_over().await;
                 }
                 Err(reason) => {
                     if self.goes_away() {

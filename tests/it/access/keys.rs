@@ -104,7 +104,13 @@ async fn every_route_admits_whom_it_should() {
         routes.push((server.url.clone(), Method::GET, path.to_owned(), None));
     }
     let admin = format!("http://{}", server.admin);
-    for (path, scope) in [("/health", None), ("/livez", None), ("/readyz", None), ("/metrics", Some("metrics"))] {
+    for (path, scope) in [
+        ("/health", None),
+        ("/livez", None),
+        ("/readyz", None),
+        ("/metrics", Some("metrics")),
+        ("/admin/feedback", Some("admin")),
+    ] {
         routes.push((admin.clone(), Method::GET, path.to_owned(), scope.map(str::to_owned)));
     }
     let one = keys[0].1.clone();
@@ -126,7 +132,12 @@ async fn every_route_admits_whom_it_should() {
     let body = json!({ "text": QUESTION }).to_string();
     let mut bodies = std::collections::BTreeSet::new();
     for (url, method, path, scope) in &routes {
-        let body = if path == "/batch_predict" { "[\"a b\"]" } else { &body };
+        let body = match path.as_str() {
+            "/batch_predict" => "[\"a b\"]",
+            // Of a list each thing has its own outcome.
+            "/feedback" => "[{\"prediction_id\":\"x\",\"actual\":\"a\"}]",
+            _ => &body,
+        };
         let at = async |authorization: Option<&str>| {
             let mut headers = vec![("content-type", "application/json")];
             headers.extend(authorization.map(|value| ("authorization", value)));

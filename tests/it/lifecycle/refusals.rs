@@ -207,7 +207,7 @@ fn more_memory_than_is_allowed_is_refused_with_its_parts() {
     let (usual, little) = (most(&unlimited), most(&[&small[..], &unlimited].concat()));
     assert!(little > 50 && little + 20 < usual, "{little} and {usual} MiB");
     // What the process itself needs differs between machines.
-    let between = ((usual + little) / 2 * (1 << 20)).to_string();
+    let between = (u64::midpoint(usual, little) << 20).to_string();
     let limited = ["--memory-limit", between.as_str()];
     start.refuses(&[&free[..], &limited].concat());
     most(&[&small[..], &limited].concat());

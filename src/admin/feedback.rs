@@ -1,0 +1,109 @@
+//! `predictd feedback export`: answers with their true labels, for a notebook or a training.
+
+use std::io::{self, BufWriter, Write};
+
+use clap::{Args, Subcommand, ValueEnum};
+use reqwest::Url;
+use serde_json::Value;
+
+use super::client::Client;
+use super::{args, field};
+use crate::RunError;
+
+/// Columns of the table.
+const COLUMNS: [&str; 12] =
+    ["id", "made", "model", "version", "arm", "predicted", "confidence", "actual", "correct", "text", "who", "told"];
+
+/// `predictd feedback`.
+#[derive(Debug, Args)]
+pub struct FeedbackCommand {
+    #[command(subcommand)]
+    action: Action,
+
+    /// The server's admin listener.
+    #[arg(
+        long,
+        env = "PREDICTD_ADMIN_URL",
+        default_value = "http://127.0.0.1:8001",
+        value_name = "URL",
+        global = true
+    )]
+    admin_url: Url,
+
+    /// A key of the scope admin, if the server wants one. Better in the variable: others can read a command line.
+    #[arg(long, env = "PREDICTD_API_KEY", hide_env_values = true, value_name = "KEY", global = true)]
+    api_key: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Write what was told of earlier answers, in the order it was told, to standard output.
+    Export {
+        /// Of this model only.
+        #[arg(long, value_name = "NAME", value_parser = args::name)]
+        model: Option<String>,
+        /// How.
+        #[arg(long, value_enum, default_value_t = Format::Csv, value_name = "FORMAT")]
+        format: Format,
+    },
+}
+
+/// How it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A table; several labels are separated by line ends.
+    Csv,
+    /// A line of JSON for each answer.
+    Jsonl,
+}
+
+impl FeedbackCommand {
+    /// Writes it to standard output.
+    ///
+    /// # Errors
+    /// [`RunError::Failed`] if the server refuses or does not answer, or nobody reads.
+    pub fn run(&self) -> Result<(), RunError> {
+        let Action::Export { model, format } = &self.action;
+        let client = Client::new(&self.admin_url, self.api_key.as_deref()).map_err(RunError::Configuration)?;
+        let mut out = BufWriter::new(io::stdout().lock());
+        export(&client, model.as_deref(), *format, &mut out).map_err(RunError::Failed)
+    }
+}
+
+fn export(client: &Client, model: Option<&str>, format: Format, out: &mut impl Write) -> Result<(), String> {
+    let failed = |error: io::Error| format!("standard output: {error}");
+    if format == Format::Csv {
+        out.write_all(&row(COLUMNS)?).map_err(failed)?;
+    }
+    let model = model.map(|model| format!("model={model}&")).unwrap_or_default();
+    let mut after = String::new();
+    loop {
+        let part = client.get(&format!("/admin/feedback?{model}{after}"))?;
+        for told in field(&part, "feedback").as_array().into_iter().flatten() {
+            let line = match format {
+                Format::Csv => row(COLUMNS.map(|column| text(field(told, column))))?,
+                Format::Jsonl => format!("{told}\n").into_bytes(),
+            };
+            out.write_all(&line).map_err(failed)?;
+        }
+        match field(&part, "next").as_str() {
+            Some(next) => after = format!("after={next}"),
+            None => return out.flush().map_err(failed),
+        }
+    }
+}
+
+fn row(fields: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<Vec<u8>, String> {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    table.write_record(fields).map_err(|error| error.to_string())?;
+    table.into_inner().map_err(|error| error.to_string())
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(labels) => labels.iter().map(text).collect::<Vec<_>>().join("\n"),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,280 @@
+//! `POST /feedback`: the true labels of earlier answers.
+
+pub mod export;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::App;
+use super::auth::Caller;
+use super::body::{Checked, RequestBody};
+use super::checks;
+use super::error::{ApiError, Code, FieldError, Problem};
+use super::json;
+use super::rate_limit;
+use super::registry::keeping;
+use crate::config::Limits;
+use crate::experiments::receipts::{Receipt, ReceiptError};
+use crate::registry::State as VersionState;
+use crate::registry::feedback::Feedback;
+
+/// Most things told in one request.
+const MOST: usize = 10_000;
+/// Most true labels of one answer.
+const MOST_LABELS: usize = 256;
+/// Longest label, in bytes.
+const LONGEST_LABEL: usize = 256;
+
+/// The truth about an earlier answer.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Truth {
+    /// The `prediction_id` of the answer.
+    #[schema(min_length = 1, max_length = 8192)]
+    pub prediction_id: String,
+    /// The label that would have been right, or all of them.
+    pub actual: Actual,
+    /// The text that was asked about, to be kept with the truth for a training; it is kept nowhere otherwise.
+    #[serde(default)]
+    #[schema(nullable = false, max_length = 32768)]
+    pub text: Option<String>,
+}
+
+/// A true label, or all of them.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "expected a label or a list of labels")]
+pub enum Actual {
+    /// The only one.
+    One(TrueLabel),
+    /// All of them; none if no label is right.
+    Many(TrueLabels),
+}
+
+/// A label of the model.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = "card_arrival", min_length = 1, max_length = 256)]
+pub struct TrueLabel(String);
+
+/// Labels of the model, each once.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(min_items = 0, max_items = 256)]
+pub struct TrueLabels(Vec<TrueLabel>);
+
+/// One thing told, or a list of them.
+// Only for the description: what is read is a `FeedbackRequest`, whose errors say more.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = FeedbackRequest)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only described")]
+enum FeedbackForms {
+    /// About one answer.
+    One(Truth),
+    /// About several.
+    List(Truths),
+}
+
+/// What is told of several answers.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(min_items = 1, max_items = 10_000)]
+#[expect(dead_code, reason = "only described")]
+struct Truths(Vec<Truth>);
+
+/// Feedback in either form.
+#[derive(Debug)]
+pub struct FeedbackRequest {
+    truths: Vec<Truth>,
+    bare: bool,
+}
+
+impl RequestBody for FeedbackRequest {
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        if json::is_list(bytes) {
+            return Ok(Self { truths: json::from_json(bytes)?, bare: true });
+        }
+        Ok(Self { truths: vec![json::from_json(bytes)?], bare: false })
+    }
+
+    fn check(&self, _: &Limits) -> Result<(), ApiError> {
+        if !(1..=MOST).contains(&self.truths.len()) {
+            let told = self.truths.len();
+            return Err(ApiError::at("", format!("there are {told} things told, where 1 to {MOST} are possible")));
+        }
+        Ok(())
+    }
+}
+
+/// What became of what was told.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum FeedbackAnswer {
+    /// Of one thing.
+    One(Told),
+    /// Of each of a list, in its order.
+    Many {
+        /// One for each.
+        results: Vec<ToldItem>,
+    },
+}
+
+/// What became of one thing.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Told {
+    /// `stored`; `corrected` if something else was told before; `unchanged` if the same was; `waiting` if it is on disk until the database answers.
+    pub outcome: &'static str,
+}
+
+/// What became of one thing of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ToldItem {
+    /// Its place in the request, from 0.
+    pub index: usize,
+    /// The outcome, or an error.
+    #[serde(flatten)]
+    pub result: ToldResult,
+}
+
+/// The outcome of one thing of a list, or why it was not taken.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ToldResult {
+    /// It was taken.
+    Taken(Told),
+    /// It was not; the others are not concerned.
+    Refused {
+        /// Why.
+        error: Box<Problem>,
+    },
+}
+
+/// Tell the true labels of earlier answers.
+///
+/// Late, in any order, and as often as you like: what is told twice is kept once, and what is told last of an answer counts.
+#[utoipa::path(
+    post,
+    path = "/feedback",
+    tag = "predictions",
+    request_body = FeedbackForms,
+    responses(
+        (status = 200, body = FeedbackAnswer, description = "Kept. Of a list, what could not be taken has an error in its place"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON, cut short, or a header without a valid value"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such prediction"),
+        (status = 410, body = Problem, content_type = "application/problem+json", description = "The prediction is older than 30 days"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "Body over --max-body"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON in UTF-8"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is missing, unknown or out of its limits, or no label of the model"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Neither the database nor the disk takes it now"),
+    )
+)]
+pub async fn feedback(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Checked(request, _memory): Checked<FeedbackRequest>,
+) -> Result<Response, ApiError> {
+    let FeedbackRequest { truths, bare } = request;
+    rate_limit::take_rest(&app, &caller, truths.len())?;
+    let keeper = Arc::clone(keeping(&app)?.keeper());
+    let who = caller.to_string();
+    let read = |(index, truth)| {
+        let pointer = if bare { format!("/{index}") } else { String::new() };
+        read(&app, truth, &pointer).map(|feedback| Feedback { who: who.clone(), told: keeper.moment(), ..feedback })
+    };
+    let read: Vec<Result<Feedback, ApiError>> = truths.into_iter().enumerate().map(read).collect();
+    let good: Vec<Feedback> = read.iter().filter_map(|one| one.as_ref().ok().cloned()).collect();
+    for _ in good.len()..read.len() {
+        app.metrics.told("refused");
+    }
+    let told = if good.is_empty() { Vec::new() } else { keeping(&app)?.run(|keeper| keeper.tell(good)).await? };
+    let mut told = told.into_iter();
+    let mut outcome = |one: Result<Feedback, ApiError>| {
+        one.and_then(|_| told.next().ok_or_else(|| ApiError::new(Code::Internal, "It was not said what became of it.")))
+            .map(|told| Told { outcome: told.name() })
+    };
+    if !bare {
+        let one = read.into_iter().next().ok_or_else(|| ApiError::at("", "nothing was told"))?;
+        return Ok(Json(FeedbackAnswer::One(outcome(one)?)).into_response());
+    }
+    let item = |(index, one)| {
+        let result = match outcome(one) {
+            Ok(told) => ToldResult::Taken(told),
+            Err(error) => ToldResult::Refused { error: Box::new(error.problem(None)) },
+        };
+        ToldItem { index, result }
+    };
+    let results = read.into_iter().enumerate().map(item).collect();
+    Ok(Json(FeedbackAnswer::Many { results }).into_response())
+}
+
+/// Checks one thing that is told. `pointer`: where it stands in the body.
+fn read(app: &App, truth: Truth, pointer: &str) -> Result<Feedback, ApiError> {
+    let at = |field: &str, detail: String| {
+        ApiError::invalid(vec![FieldError { pointer: format!("{pointer}/{field}"), detail }])
+    };
+    let receipt = app.receipts.verify(&truth.prediction_id, SystemTime::now()).map_err(|error| {
+        let code = match error {
+            ReceiptError::Forged => Code::UnknownPrediction,
+            ReceiptError::Expired => Code::PredictionExpired,
+        };
+        ApiError::new(code, format!("{pointer}/prediction_id: {error}."))
+    })?;
+    if receipt.labels.is_empty() {
+        return Err(at("prediction_id", "the answer has no label that could be right or wrong".to_owned()));
+    }
+    let actual: Vec<String> = match truth.actual {
+        Actual::One(TrueLabel(label)) => vec![label],
+        Actual::Many(TrueLabels(labels)) => labels.into_iter().map(|TrueLabel(label)| label).collect(),
+    };
+    if actual.len() > MOST_LABELS {
+        return Err(at("actual", format!("at most {MOST_LABELS} labels are possible")));
+    }
+    if actual.iter().collect::<BTreeSet<_>>().len() != actual.len() {
+        return Err(at("actual", "each label can be there once".to_owned()));
+    }
+    if !actual.iter().all(|label| is_label(app, &receipt, label)) {
+        return Err(at("actual", "this is no label of the model; GET /models/{name} lists them".to_owned()));
+    }
+    if let Some(text) = &truth.text {
+        checks::check_text(text, &app.limits)
+            .map_err(|error| at("text", error.message.unwrap_or_default().into_owned()))?;
+    }
+    let made = receipt.made.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Feedback {
+        id: receipt.id.simple().to_string(),
+        made: i64::try_from(made.as_millis()).unwrap_or(i64::MAX),
+        model: receipt.model,
+        version: receipt.version,
+        arm: receipt.arm,
+        predicted: receipt.labels,
+        confidence: receipt.confidence,
+        actual,
+        text: truth.text,
+        who: String::new(),
+        told: 0,
+    })
+}
+
+/// True for a label of the version that answered; if that is not loaded any more, of any version of the model; if none is,
+/// for anything that can be a label.
+fn is_label(app: &App, receipt: &Receipt, label: &str) -> bool {
+    let snapshot = app.registry.snapshot();
+    let served = snapshot.models.get(&receipt.model);
+    let has = |model: &crate::engine::model::Model| model.pipeline().labels().iter().any(|known| known == label);
+    if let Some(model) = served.and_then(|served| served.ready(&receipt.version)) {
+        // Labels of a request are the caller's own.
+        return has(model) || receipt.labels.iter().any(|answered| answered == label);
+    }
+    let versions = served.into_iter().flat_map(|served| served.versions.values());
+    let mut loaded =
+        versions.filter_map(|state| if let VersionState::Ready(model) = state { Some(model) } else { None });
+    let plain = !label.is_empty() && label.len() <= LONGEST_LABEL && !label.chars().any(char::is_control);
+    match loaded.next() {
+        Some(first) => has(first) || loaded.any(|model| has(model)),
+        None => plain,
+    }
+}

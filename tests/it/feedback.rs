@@ -1,0 +1,229 @@
+//! Ground truth: `POST /feedback`, what is kept of it, and how it comes out again.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, predictd, serving};
+use crate::fixture::Model;
+use crate::raw::{Answer, Wire, get, metric, request};
+
+/// A server with a model of two labels, `a` and `b`, and one that gives a score.
+struct Scene {
+    models: tempfile::TempDir,
+    data: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let [models, data] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        Model::plain().labels(&["a", "b"]).write(models.path(), "m", "1");
+        Self { models, data }
+    }
+
+    fn start(&self, options: &[&str]) -> Daemon {
+        Daemon::start(&mut serving(self.models.path(), self.data.path(), options))
+    }
+}
+
+/// The receipt of an answer to this text, and what it was.
+fn asked(daemon: &Daemon, text: &str) -> (String, String) {
+    let answer = Wire::to(daemon.address).ask(request("POST", "/predict", "", &json!({ "text": text }).to_string()));
+    let answer = answer.json();
+    (answer["prediction_id"].as_str().unwrap().to_owned(), answer["prediction"].as_str().unwrap().to_owned())
+}
+
+fn tell(daemon: &Daemon, body: &Value) -> Answer {
+    Wire::to(daemon.address).ask(request("POST", "/feedback", "", &body.to_string()))
+}
+
+fn outcome(daemon: &Daemon, body: &Value) -> String {
+    let answer = tell(daemon, body);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["outcome"].as_str().unwrap().to_owned()
+}
+
+/// All that was told, by the admin listener.
+fn told(daemon: &Daemon) -> Vec<Value> {
+    Wire::to(daemon.admin).ask(get("/admin/feedback")).json()["feedback"].as_array().unwrap().clone()
+}
+
+#[test]
+fn what_is_told_last_counts_and_survives_a_restart() {
+    let scene = Scene::new();
+    let daemon = scene.start(&[]);
+    let (id, predicted) = asked(&daemon, "10 20");
+    let other = if predicted == "a" { "b" } else { "a" };
+    assert_eq!(outcome(&daemon, &json!({ "prediction_id": id, "actual": other })), "stored");
+    assert_eq!(outcome(&daemon, &json!({ "prediction_id": id, "actual": [other] })), "unchanged");
+    let found = told(&daemon);
+    assert_eq!((found.len(), &found[0]["actual"], &found[0]["correct"]), (1, &json!([other]), &json!(false)));
+    assert_eq!(outcome(&daemon, &json!({ "prediction_id": id, "actual": predicted, "text": "10 20" })), "corrected");
+    signal_and_wait(daemon);
+
+    let daemon = scene.start(&[]);
+    let found = told(&daemon);
+    assert_eq!(found.len(), 1);
+    let one = &found[0];
+    assert_eq!((&one["model"], &one["version"], &one["arm"]), (&json!("m"), &json!("1"), &json!("")));
+    assert_eq!(
+        (&one["predicted"], &one["actual"], &one["correct"]),
+        (&json!([predicted]), &json!([predicted]), &json!(true))
+    );
+    assert_eq!((&one["text"], &one["who"]), (&json!("10 20"), &json!("127.0.0.1")));
+    assert!(one["confidence"].as_f64().is_some_and(|confidence| (0.5..=1.0).contains(&confidence)), "{one}");
+    let times = ["made", "told"].map(|field| humantime::parse_rfc3339(one[field].as_str().unwrap()).unwrap());
+    assert!(times[0] <= times[1] + std::time::Duration::from_millis(1));
+    assert_eq!(metric(daemon.admin, r#"predictd_feedback_total{outcome="stored"}"#), 0);
+}
+
+fn signal_and_wait(daemon: Daemon) {
+    daemon.signal("TERM");
+    let (status, log) = daemon.wait();
+    assert!(status.success(), "{log}");
+}
+
+#[test]
+fn of_a_list_each_thing_has_its_own_outcome() {
+    let scene = Scene::new();
+    let daemon = scene.start(&[]);
+    let [(first, label), (second, _)] = ["10", "20"].map(|text| asked(&daemon, text));
+    let mut forged = first.clone();
+    forged.replace_range(10..11, if &first[10..11] == "A" { "B" } else { "A" });
+    let list = json!([
+        { "prediction_id": first, "actual": label },
+        { "prediction_id": forged, "actual": label },
+        { "prediction_id": second, "actual": "c" },
+        { "prediction_id": second, "actual": ["a", "a"] },
+        { "prediction_id": second, "actual": "b" },
+        { "prediction_id": first, "actual": label },
+        { "prediction_id": second, "actual": "a" },
+        { "prediction_id": second, "actual": "a", "text": " " },
+    ]);
+    let answer = tell(&daemon, &list);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let results = answer.json()["results"].as_array().unwrap().clone();
+    let said: Vec<String> = results
+        .iter()
+        .map(|one| {
+            one["outcome"].as_str().or(one["error"]["type"].as_str()).unwrap().trim_start_matches("/docs#").to_owned()
+        })
+        .collect();
+    let expected = [
+        "stored",
+        "unknown-prediction",
+        "invalid-request",
+        "invalid-request",
+        "stored",
+        "unchanged",
+        "corrected",
+        "invalid-request",
+    ];
+    assert_eq!(said, expected);
+    assert!(results.iter().enumerate().all(|(place, one)| one["index"] == place));
+    assert_eq!(results[2]["error"]["errors"][0]["pointer"], "/2/actual");
+    assert_eq!(results[7]["error"]["errors"][0]["pointer"], "/7/text");
+    assert_eq!(told(&daemon).len(), 2);
+    for (outcome, count) in [("stored", 2), ("unchanged", 1), ("corrected", 1), ("refused", 4), ("waiting", 0)] {
+        let name = format!("predictd_feedback_total{{outcome=\"{outcome}\"}}");
+        assert_eq!(metric(daemon.admin, &name), count, "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_taken_is_told_with_its_place() {
+    let scene = Scene::new();
+    let daemon = scene.start(&[]);
+    let (id, _) = asked(&daemon, "10");
+    for (body, status, problem) in [
+        (json!({ "prediction_id": "nonsense", "actual": "a" }), 404, "unknown-prediction"),
+        (json!({ "prediction_id": "x".repeat(9_000), "actual": "a" }), 404, "unknown-prediction"),
+        (json!({ "prediction_id": id, "actual": "c" }), 422, "invalid-request"),
+        (json!({ "prediction_id": id, "actual": 1 }), 422, "invalid-request"),
+        (json!({ "prediction_id": id }), 422, "invalid-request"),
+        (json!({ "prediction_id": id, "actual": "a", "colour": "red" }), 422, "invalid-request"),
+        (json!([]), 422, "invalid-request"),
+        (json!("x"), 422, "invalid-request"),
+    ] {
+        let answer = tell(&daemon, &body);
+        assert_eq!((answer.status, &*answer.problem()), (status, problem), "{body}");
+        assert!(!answer.body.contains("nonsense"), "{answer:?}");
+    }
+    let many: Vec<Value> = (0..10_001).map(|_| json!({ "prediction_id": "x", "actual": "a" })).collect();
+    let answer = tell(&daemon, &json!(many));
+    assert_eq!(answer.status, 422);
+    assert!(answer.body.contains("10001 things told, where 1 to 10000"), "{answer:?}");
+    assert!(told(&daemon).is_empty());
+    for query in ["after=x", "after=1", "colour=red"] {
+        assert_eq!(Wire::to(daemon.admin).ask(get(&format!("/admin/feedback?{query}"))).status, 422, "{query}");
+    }
+    assert_eq!(Wire::to(daemon.address).ask(get("/admin/feedback")).status, 404);
+}
+
+#[test]
+fn everything_comes_out_again_in_its_order_as_a_table_or_as_json() {
+    let scene = Scene::new();
+    let daemon = scene.start(&["--cache-bytes", "1048576"]);
+    let (batches, each) = (3, 700);
+    let mut expected = BTreeMap::new();
+    for batch in 0..batches {
+        let texts: Vec<String> = (0..each).map(|number| format!("{} {batch}", number % 90)).collect();
+        let answer = Wire::to(daemon.address).ask(request("POST", "/batch_predict", "", &json!(texts).to_string()));
+        let answers = answer.json()["results"].as_array().unwrap().clone();
+        let truth: Vec<Value> = answers
+            .iter()
+            .zip(&texts)
+            .map(|(answer, text)| json!({ "prediction_id": answer["prediction_id"], "actual": "b", "text": format!("{text},\n\"x\"") }))
+            .collect();
+        let answer = tell(&daemon, &json!(truth));
+        assert!(
+            answer.json()["results"].as_array().unwrap().iter().all(|one| one["outcome"] == "stored"),
+            "{answer:?}"
+        );
+        for (number, text) in texts.iter().enumerate() {
+            expected.insert(batch * each + number, format!("{text},\n\"x\""));
+        }
+    }
+    let url = format!("http://{}", daemon.admin);
+    let export = |options: &[&str]| {
+        let output = predictd(&[&["feedback", "export", "--admin-url", &url], options].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let texts: Vec<String> = expected.into_values().collect();
+    let lines = export(&["--format", "jsonl"]);
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().map(|line| line["text"].as_str().unwrap()).eq(texts.iter().map(String::as_str)));
+    let table = export(&["--model", "m"]);
+    let mut table = csv::Reader::from_reader(table.as_bytes());
+    assert_eq!(table.headers().unwrap().len(), 12);
+    let rows: Vec<csv::StringRecord> = table.records().map(Result::unwrap).collect();
+    assert!(rows.iter().map(|row| &row[9]).eq(texts.iter().map(String::as_str)));
+    assert!(rows.iter().all(|row| &row[7] == "b" && (row[5] == row[7]) == (&row[8] == "true")));
+    assert_eq!(export(&["--model", "other"]).lines().count(), 1);
+}
+
+#[test]
+fn feedback_needs_its_own_scope() {
+    let scene = Scene::new();
+    let keys = scene.data.path().join("keys.toml");
+    let new = |scope: &str| {
+        let arguments = ["keys", "new", "--name", scope, "--scopes", scope, "--keys", keys.to_str().unwrap()];
+        let output = predictd(&arguments).output().unwrap();
+        assert!(output.status.success());
+        format!("Authorization: Bearer {}\r\n", String::from_utf8(output.stdout).unwrap().trim())
+    };
+    let [predict, feedback, admin] = ["predict", "feedback", "admin"].map(new);
+    let daemon = scene.start(&[]);
+    let ask = |address, method: &str, path: &str, headers: &str, body: &Value| {
+        Wire::to(address).ask(request(method, path, headers, &body.to_string()))
+    };
+    let answer = ask(daemon.address, "POST", "/predict", &predict, &json!({ "text": "10" }));
+    let truth = json!({ "prediction_id": answer.json()["prediction_id"], "actual": "a" });
+    assert_eq!(ask(daemon.address, "POST", "/feedback", "", &truth).status, 401);
+    assert_eq!(ask(daemon.address, "POST", "/feedback", &predict, &truth).status, 403);
+    assert_eq!(ask(daemon.address, "POST", "/feedback", &feedback, &truth).status, 200);
+    let export = |headers: &str| Wire::to(daemon.admin).ask(request("GET", "/admin/feedback", headers, ""));
+    assert_eq!((export(&feedback).status, export(&admin).status), (403, 200));
+    assert_eq!(export(&admin).json()["feedback"][0]["who"], "key feedback");
+}
