@@ -88,6 +88,7 @@ alerts: onnxruntime ## Test the alert rules, and have them fire in a Prometheus 
 test-postgres: onnxruntime ## Test the registry in a PostgreSQL of its own (Debian's package)
 	tests/with-postgres cargo test --locked --test it -- database:: replicas::
 	tests/with-postgres $(CRASH)/outage.py --seconds 5
+	tests/with-postgres $(CRASH)/feedback.py --postgres --kills 30
 
 .PHONY: crash
 crash: onnxruntime ## Kill and disturb servers that change their registry: nothing acknowledged is lost
@@ -95,6 +96,7 @@ crash: onnxruntime ## Kill and disturb servers that change their registry: nothi
 	$(CRASH)/every_system_call.py --stride 11
 	$(CRASH)/random_kills.py --kills 60
 	$(CRASH)/random_kills.py --signal TERM --kills 30
+	$(CRASH)/feedback.py --kills 40
 	$(CRASH)/database_faults.py --only calls,disk-full,damaged
 	$(CRASH)/brought_to_disk.py
 	$(CRASH)/switching.py --switches 200
@@ -106,12 +108,14 @@ crash-nightly: onnxruntime # All of it (about 15 minutes)
 	$(CRASH)/every_system_call.py
 	$(CRASH)/random_kills.py --kills 1000
 	$(CRASH)/random_kills.py --signal TERM --kills 200
+	$(CRASH)/feedback.py --kills 1000
 	$(CRASH)/database_faults.py
 	$(CRASH)/brought_to_disk.py
 	$(CRASH)/switching.py --switches 5000
 	$(CRASH)/contention.py --changes 1000
 	tests/with-postgres $(CRASH)/random_kills.py --postgres --kills 300
 	tests/with-postgres $(CRASH)/outage.py --seconds 60
+	tests/with-postgres $(CRASH)/feedback.py --postgres --kills 300
 
 .PHONY: dist
 dist: ## Build and pack what is given away into target/dist (about ten minutes on two cores the first time)

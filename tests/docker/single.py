@@ -8,6 +8,7 @@ Needs root, a Docker engine and the image predictd:latest. Takes about two minut
 
 import http.client
 import json
+import os
 import ssl
 import sys
 
@@ -30,6 +31,15 @@ def hidden(url: str) -> None:
     for path in ["/metrics", "/admin/models", "/admin/log", "/", "//metrics", "/%6detrics", "/models/../metrics"]:
         status, problem = asked(url + path)
         check(status == 404 and problem.get("type") == "/docs#not-found", f"{path}: {status} {problem}")
+
+
+def all_hardened(project: Project) -> None:
+    """No container can gain rights, or fill memory, process table and disk."""
+    for service in ["nginx", "prometheus", "alertmanager", "watch"]:
+        container, = project.containers(service)
+        host = inspect(container, ".HostConfig")
+        check(host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and "no-new-privileges:true" in host["SecurityOpt"], f"{service}: {host}")
+        check(host["Memory"] and host["PidsLimit"] and host["LogConfig"]["Config"]["max-size"], f"{service}: {host}")
 
 
 def hardened(container: str) -> None:
@@ -108,6 +118,10 @@ def speaks_https(project: Project, port: int) -> None:
     certificates.mkdir()
     run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1", "-subj", "/CN=localhost",
          "-addext", "subjectAltName=DNS:localhost", "-keyout", "tls.key", "-out", "tls.crt"], cwd=certificates)
+    # As somebody makes it who is not root.
+    for name in ["tls.key", "tls.crt"]:
+        os.chown(certificates / name, 1000, 1000)
+    (certificates / "tls.key").chmod(0o600)
     project.options += ["-f", "docker-compose.yml", "-f", "deploy/compose/https.yml"]
     project.compose("up", "-d", "nginx")
     trusted = ssl.create_default_context(cafile=certificates / "tls.crt")
@@ -124,7 +138,11 @@ def speaks_https(project: Project, port: int) -> None:
     plain = http.client.HTTPConnection("localhost", 80)
     plain.request("POST", "/predict", json.dumps(QUESTION), {"Content-Type": "application/json"})
     redirect = plain.getresponse()
-    check((redirect.status, redirect.headers["Location"]) == (308, "https://localhost/predict"), f"{redirect.status} {redirect.headers}")
+    watcher, = project.containers("watch")
+    seen = len(logs(watcher).splitlines())
+    until("the watcher checks again", lambda: len(logs(watcher).splitlines()) > seen + 1)
+    check(json.loads(logs(watcher).splitlines()[-1])["healthy"], "the watcher is led astray by HTTPS")
+    check((redirect.status, redirect.headers["Location"]) == (308, f"https://localhost:{port}/predict"), f"{redirect.status} {redirect.headers}")
 
 
 def ends_well(project: Project) -> None:
@@ -150,6 +168,7 @@ def main() -> None:
         hardened(project.containers("predictd")[0])
         keeps_its_data(project, url)
         is_monitored(project, prometheus)
+        all_hardened(project)
         takes_keys(project, url)
         speaks_https(project, https)
         ends_well(project)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use predictd::registry::database::{Change, ChangeError, Database, Event, Outcome, sqlite_url};
+use predictd::registry::feedback::{Feedback, Kept};
 use predictd::registry::record::{FileRecord, ModelRecord, Origin, Refusal, VersionRecord};
 use predictd::registry::version::Version;
 
@@ -213,4 +214,40 @@ async fn databases_that_cannot_be_used_are_told() {
     sqlx::query(later).execute(&pool).await.unwrap();
     pool.close().await;
     assert_eq!(Database::open(&fresh.url).await.unwrap_err().to_string(), "it was made by a newer predictd");
+}
+
+#[tokio::test]
+async fn of_what_is_told_of_an_answer_the_latest_counts_in_whatever_order_it_comes() {
+    for fresh in Fresh::all().await {
+        let database = fresh.open().await;
+        let told = |actual: &str, told: i64| Feedback {
+            id: "1".to_owned(),
+            made: 1,
+            model: "m".to_owned(),
+            version: "1".to_owned(),
+            arm: String::new(),
+            predicted: vec!["a".to_owned()],
+            confidence: 0.75,
+            actual: vec![actual.to_owned()],
+            text: None,
+            who: "somebody".to_owned(),
+            told,
+        };
+        let tell = async |one: Feedback| database.tell(&[one]).await.unwrap()[0];
+        assert_eq!(tell(told("a", 10)).await, Kept::New);
+        assert_eq!(tell(told("b", 30)).await, Kept::Corrected);
+        // It had to wait somewhere; and once more, as nobody knows what a process did that was killed.
+        assert_eq!(tell(told("a", 20)).await, Kept::Older);
+        assert_eq!(tell(told("a", 20)).await, Kept::Older);
+        // Told again, it is later than what waits.
+        assert_eq!(tell(told("b", 50)).await, Kept::Unchanged);
+        assert_eq!(tell(told("a", 40)).await, Kept::Older);
+        let kept = database.told(None, (0, ""), 10).await.unwrap();
+        assert_eq!(kept, [told("b", 50)]);
+        assert_eq!(tell(Feedback { text: Some("text".to_owned()), ..told("b", 60) }).await, Kept::Unchanged);
+        let kept = database.told(Some("m"), (50, "1"), 10).await.unwrap();
+        assert_eq!(kept, [Feedback { text: Some("text".to_owned()), ..told("b", 60) }]);
+        assert!(database.told(Some("other"), (0, ""), 10).await.unwrap().is_empty());
+        database.close().await;
+    }
 }

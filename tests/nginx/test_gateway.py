@@ -98,7 +98,7 @@ class OwnErrors(unittest.TestCase):
         with Upstream("answers") as upstream, Nginx([upstream.address]) as nginx:
             streams = [wire.connect(nginx.address) for _ in range(125)]
             statuses = set()
-            for _ in range(4):
+            for _ in range(8):
                 for stream in streams:
                     stream.sendall(wire.post("/predict").replace(b"Connection: close\r\n", b""))
                 for stream in streams:
@@ -232,6 +232,13 @@ class Start(unittest.TestCase):
             is_both = ("ssl; http2 on;" in server, "ssl http2;" in server)
             self.assertEqual(is_both, (is_directive, not is_directive), said)
 
+    def test_https_elsewhere(self) -> None:
+        """Where clients find HTTPS at another port, HTTP leads to that."""
+        for port, place in (("443", "https://$host$"), ("8443", "https://$host:8443$")):
+            nginx = self.laid()
+            self.assertEqual(self.start(nginx, "nginx/1.22.1", PREDICTD_NGINX_SERVER="https", PREDICTD_HTTPS_PORT=port).returncode, 0)
+            self.assertIn(f"return 308 {place}request_uri;", self.chosen(nginx)[1])
+
     def test_defaults(self) -> None:
         """HTTP, and the name that compose gives the server."""
         nginx = self.laid()
@@ -245,6 +252,7 @@ class Start(unittest.TestCase):
         refused = {"PREDICTD_UPSTREAM": ("a", "a:", ":80", "a:0", "a:b", "a:80;", "a b:80", "a:80 backup", "a;}:80",
                                          "-a:80", "a:123456", "a/b:80", "[::1]:80", "a:80\nb:80", "b\na:80",
                                          "$a:80", "&:80"),
+                   "PREDICTD_HTTPS_PORT": ("0", "x", "443;", "123456", " 443", "1\n2"),
                    "PREDICTD_NGINX_SERVER": (" ", "HTTP", "http2", "../x", "https;", "http\nhttps")}
         for name, values in refused.items():
             for value in values:

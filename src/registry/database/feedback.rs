@@ -78,6 +78,10 @@ async fn tell_one(transaction: &mut Transaction<'_, Any>, new: &Feedback) -> Res
     };
     let (before, who, told): (String, String, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     if before == actual {
+        // Something else that was told in between, and still waits somewhere, must not count as later.
+        let row = "UPDATE feedback SET told = $2, content = COALESCE($3, content) WHERE id = $1 AND told < $2";
+        let row = sqlx::query(row).bind(&new.id).bind(new.told).bind(new.text.as_deref());
+        row.execute(&mut **transaction).await?;
         return Ok(Kept::Unchanged);
     }
     let (earlier, who, kept) = if new.told > told {
