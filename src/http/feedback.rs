@@ -29,8 +29,12 @@ use crate::registry::feedback::Feedback;
 const MOST: usize = 10_000;
 /// Most true labels of one answer.
 const MOST_LABELS: usize = 256;
-/// Longest label, in bytes.
+/// Longest label, in characters.
 const LONGEST_LABEL: usize = 256;
+/// Longest prediction id, in characters.
+const LONGEST_ID: usize = 8_192;
+/// Most places of a list that are told to be wrong.
+const MOST_ERRORS: usize = 100;
 
 /// The truth about an earlier answer.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -93,6 +97,27 @@ pub struct FeedbackRequest {
     bare: bool,
 }
 
+impl Truth {
+    /// Whether it is within its limits; else the field, and what is wrong with it.
+    fn check(&self, limits: &Limits) -> Result<(), (&'static str, String)> {
+        if !(1..=LONGEST_ID).contains(&self.prediction_id.len()) {
+            return Err(("prediction_id", format!("it must have 1 to {LONGEST_ID} characters")));
+        }
+        let labels = match &self.actual {
+            Actual::One(label) => std::slice::from_ref(label),
+            Actual::Many(TrueLabels(labels)) => labels.as_slice(),
+        };
+        if labels.len() > MOST_LABELS {
+            return Err(("actual", format!("at most {MOST_LABELS} labels are possible")));
+        }
+        if !labels.iter().all(|TrueLabel(label)| (1..=LONGEST_LABEL).contains(&label.chars().count())) {
+            return Err(("actual", format!("a label must have 1 to {LONGEST_LABEL} characters")));
+        }
+        let text = self.text.as_ref().map_or(Ok(()), |text| checks::check_text(text, limits));
+        text.map_err(|error| ("text", error.message.unwrap_or_default().into_owned()))
+    }
+}
+
 impl RequestBody for FeedbackRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         if json::is_list(bytes) {
@@ -101,12 +126,18 @@ impl RequestBody for FeedbackRequest {
         Ok(Self { truths: vec![json::from_json(bytes)?], bare: false })
     }
 
-    fn check(&self, _: &Limits) -> Result<(), ApiError> {
+    fn check(&self, limits: &Limits) -> Result<(), ApiError> {
         if !(1..=MOST).contains(&self.truths.len()) {
             let told = self.truths.len();
             return Err(ApiError::at("", format!("there are {told} things told, where 1 to {MOST} are possible")));
         }
-        Ok(())
+        let wrong = |(index, truth): (usize, &Truth)| {
+            let (field, detail) = truth.check(limits).err()?;
+            let pointer = if self.bare { format!("/{index}/{field}") } else { format!("/{field}") };
+            Some(FieldError { pointer, detail })
+        };
+        let wrong: Vec<FieldError> = self.truths.iter().enumerate().filter_map(wrong).take(MOST_ERRORS).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(ApiError::invalid(wrong)) }
     }
 }
 
@@ -230,18 +261,11 @@ fn read(app: &App, truth: Truth, pointer: &str) -> Result<Feedback, ApiError> {
         Actual::One(TrueLabel(label)) => vec![label],
         Actual::Many(TrueLabels(labels)) => labels.into_iter().map(|TrueLabel(label)| label).collect(),
     };
-    if actual.len() > MOST_LABELS {
-        return Err(at("actual", format!("at most {MOST_LABELS} labels are possible")));
-    }
     if actual.iter().collect::<BTreeSet<_>>().len() != actual.len() {
         return Err(at("actual", "each label can be there once".to_owned()));
     }
     if !actual.iter().all(|label| is_label(app, &receipt, label)) {
         return Err(at("actual", "this is no label of the model; GET /models/{name} lists them".to_owned()));
-    }
-    if let Some(text) = &truth.text {
-        checks::check_text(text, &app.limits)
-            .map_err(|error| at("text", error.message.unwrap_or_default().into_owned()))?;
     }
     let made = receipt.made.duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(Feedback {
@@ -272,7 +296,7 @@ fn is_label(app: &App, receipt: &Receipt, label: &str) -> bool {
     let versions = served.into_iter().flat_map(|served| served.versions.values());
     let mut loaded =
         versions.filter_map(|state| if let VersionState::Ready(model) = state { Some(model) } else { None });
-    let plain = !label.is_empty() && label.len() <= LONGEST_LABEL && !label.chars().any(char::is_control);
+    let plain = !label.chars().any(char::is_control);
     match loaded.next() {
         Some(first) => has(first) || loaded.any(|model| has(model)),
         None => plain,
