@@ -47,7 +47,7 @@ pub struct Truth {
     pub actual: Actual,
     /// The text that was asked about, to be kept with the truth for a training; it is kept nowhere otherwise.
     #[serde(default)]
-    #[schema(nullable = false, max_length = 32768)]
+    #[schema(max_length = 32768)]
     pub text: Option<String>,
 }
 
