@@ -14,17 +14,18 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY deploy/build.py deploy/
+# Another one is built sooner, and slower: for tests of the image.
+ARG PROFILE=release
 # Dependencies change seldom: they are a layer of their own, built from the lock file and an empty program.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src benches \
  && touch src/lib.rs benches/parts.rs benches/serving.rs \
  && echo 'fn main() {}' > src/main.rs \
- && python3 deploy/build.py --target-dir target
+ && python3 deploy/build.py --target-dir target --profile "$PROFILE"
 COPY src src
 # Cargo goes by the time of change, and files of the context may be older than the empty program.
 RUN find src -type f -exec touch {} + \
- && python3 deploy/build.py --target-dir target \
- && install -D target/release/predictd /image/opt/predictd/predictd \
+ && python3 deploy/build.py --target-dir target --profile "$PROFILE" --output /image/opt/predictd/predictd \
  && strip /image/opt/predictd/predictd
 COPY deploy/*.py deploy/
 COPY LICENSE ./

@@ -43,6 +43,7 @@ nightly: bench crash-nightly ## Run what takes longer still: all benchmarks, kil
 	PREDICTD_MADE_UP_NAMES=100000 cargo test --locked --release --test it -- canaries::clients_cannot_make_new_series
 	FUZZ_SECONDS=900 .ci/fuzz
 	$(MAKE) check-dist CHECK_DIST=--rebuild
+	$(MAKE) docker docker-test
 
 .PHONY: deny-tool
 deny-tool: # Installs cargo-deny if it is not there
@@ -132,7 +133,7 @@ check-dist: dist ## Check the archive: checksums, SBOM, the server in it, its ha
 
 .PHONY: docker
 docker: ## Build the image predictd:latest (about ten minutes on two cores the first time)
-	docker build --tag predictd:latest --tag predictd:$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1) --build-arg REVISION=$$(git rev-parse --short HEAD) .
+	docker build --tag predictd:latest --tag predictd:$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1) --build-arg PROFILE=$(PROFILE) --build-arg REVISION=$$(git rev-parse --short HEAD) .
 
 .PHONY: docker-test
 docker-test: ## Run the image and the compose files: limits, replicas replaced and killed under load (needs root, a Docker engine, port 80)

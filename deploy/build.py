@@ -64,17 +64,24 @@ def environment(paths: dict[str, str]) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target-dir", type=Path, default=Path("target/dist-build"), help="where cargo builds (default: %(default)s)")
-    target = parser.parse_args().target_dir.resolve()
+    parser.add_argument("--profile", default="release", help="what is given away is `release` (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="copy the binary there too")
+    options = parser.parse_args()
+    target = options.target_dir.resolve()
     if problem := cargo_auditable():
         sys.exit(f"build.py: {problem}")
-    command = ["cargo", "auditable", "build", "--release", "--locked", "--target-dir", str(target)]
+    command = ["cargo", "auditable", "build", "--profile", options.profile, "--locked", "--target-dir", str(target), "--bin", "predictd"]
     try:
         status = subprocess.run(command, env=environment(replaced_paths(target))).returncode
     except (OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"build.py: cargo does not run: {error}")
     if status != 0:
         sys.exit(f"build.py: cargo ended with {status}")
-    print(target / "release/predictd")
+    binary = target / ("debug" if options.profile == "dev" else options.profile) / "predictd"
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(binary, options.output)
+    print(binary)
 
 
 if __name__ == "__main__":
