@@ -3,6 +3,7 @@
 //! SQLite or PostgreSQL, with the same statements. A change is one transaction that begins by counting the epoch, whose
 //! row it holds until its end: changes follow each other, in all processes that share the database.
 
+pub mod experiments;
 mod feedback;
 mod opening;
 mod rows;
@@ -20,7 +21,9 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool, ConnectOptions, Connection, Executor, Row, Transaction};
 use tokio::time::timeout;
 
+use super::known::Known;
 use super::record::{ModelRecord, Refusal};
+use crate::experiments::experiment::ExperimentError;
 pub use opening::OpenError;
 use opening::{Embedded, FOR_A_FILE, FOR_A_SERVER, NO_ANSWER, first_look};
 
@@ -57,6 +60,8 @@ pub struct Change<'a> {
     pub revision: Option<i64>,
     /// The writer's Idempotency-Key, and what tells its request from others.
     pub key: Option<(&'a str, &'a str)>,
+    /// It is refused if it would take a version from an experiment.
+    pub keeps_used: bool,
     /// What is done, for the history.
     pub event: Event<'a>,
 }
@@ -70,6 +75,8 @@ pub struct Event<'a> {
     pub action: &'a str,
     /// The version that it is about.
     pub version: Option<&'a str>,
+    /// The experiment that it is about.
+    pub experiment: Option<&'a str>,
     /// Why, in the words of who does it.
     pub reason: Option<&'a str>,
 }
@@ -89,17 +96,30 @@ pub struct Done {
     pub model: String,
     /// The version.
     pub version: Option<String>,
+    /// The experiment.
+    pub experiment: Option<String>,
     /// Why.
     pub reason: Option<String>,
 }
 
-/// What became of a change.
+/// Whose history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of<'a> {
+    /// Everything.
+    All,
+    /// What concerns a model.
+    Model(&'a str),
+    /// What concerns an experiment.
+    Experiment(&'a str),
+}
+
+/// What became of a change of a model, or an experiment.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// The model is so now.
-    Changed(ModelRecord),
+pub enum Outcome<T = ModelRecord> {
+    /// It is so now.
+    Changed(T),
     /// It was so already.
-    AsItWas(ModelRecord),
+    AsItWas(T),
     /// The same request was answered before, so.
     Repeated(String),
 }
@@ -110,8 +130,11 @@ pub enum ChangeError {
     /// The model does not allow it.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The model has changed since; its revision now.
-    #[error("the model has changed meanwhile: its revision is {0}")]
+    /// The experiment does not allow it.
+    #[error(transparent)]
+    Experiment(#[from] ExperimentError),
+    /// It has changed since; its revision now.
+    #[error("it has changed meanwhile: its revision is {0}")]
     Stale(i64),
     /// The Idempotency-Key was used for another request.
     #[error("the Idempotency-Key was used for another request")]
@@ -214,17 +237,21 @@ impl Database {
         within(ANSWER, read).await?.try_get(0)
     }
 
-    /// All models, with the epoch they belong to.
+    /// All models and experiments, with the epoch they belong to.
     ///
     /// # Errors
     /// If the database does not answer, or holds what cannot be read.
-    pub async fn read(&self) -> Result<(i64, Records), sqlx::Error> {
+    pub async fn read(&self) -> Result<Known, sqlx::Error> {
         loop {
             let epoch = self.epoch().await?;
-            let records = within(ANSWER, rows::all(&self.pool)).await?;
+            let read = async {
+                let mut connection = self.pool.acquire().await?;
+                Ok((rows::all(&mut connection).await?, experiments::all(&mut connection).await?))
+            };
+            let (records, experiments) = within(ANSWER, read).await?;
             // What was read in between two changes belongs together.
             if self.epoch().await? == epoch {
-                return Ok((epoch, records));
+                return Ok(Known { epoch, records, experiments });
             }
         }
     }
@@ -255,20 +282,7 @@ impl Database {
         let mut held = Held { connection: self.pool.acquire().await?, sound: false };
         let mut transaction = held.connection.begin().await?;
         let decided = Self::decide(&mut transaction, change, apply, answer).await;
-        // What is refused, or is so already, has been counted: that is taken back.
-        match decided {
-            Ok(Outcome::Changed(after)) => {
-                transaction.commit().await.map_err(ChangeError::Unknown)?;
-                held.sound = true;
-                Ok(Outcome::Changed(after))
-            }
-            Err(ChangeError::Database(error)) => Err(error.into()),
-            settled => {
-                transaction.rollback().await?;
-                held.sound = true;
-                settled
-            }
-        }
+        settle(transaction, decided, &mut held.sound).await
     }
 
     async fn decide(
@@ -292,14 +306,13 @@ impl Database {
         if !apply(&mut after)? {
             return Ok(Outcome::AsItWas(before));
         }
+        if change.keeps_used {
+            experiments::spare(transaction, change.model, &before, &after).await?;
+        }
         after.revision += 1;
         rows::write(transaction, change.model, found.as_ref(), &after).await?;
         rows::event(transaction, epoch, change.model, change.event).await?;
-        if let Some((key, request)) = change.key {
-            let oldest = now() - i64::try_from(KEYS_KEPT.as_millis()).unwrap_or(i64::MAX);
-            rows::forget_requests(transaction, oldest).await?;
-            rows::remember(transaction, key, request, &answer(&after)).await?;
-        }
+        remember(transaction, change.key, || answer(&after)).await?;
         Ok(Outcome::Changed(after))
     }
 
@@ -307,7 +320,7 @@ impl Database {
     ///
     /// # Errors
     /// If the key was used for another request, or the database does not answer.
-    pub async fn repeated(&self, key: &str, request: &str) -> Result<Option<Outcome>, ChangeError> {
+    pub async fn repeated<T>(&self, key: &str, request: &str) -> Result<Option<Outcome<T>>, ChangeError> {
         self.check()?;
         let found = async {
             let mut connection = self.pool.acquire().await?;
@@ -320,13 +333,13 @@ impl Database {
         }
     }
 
-    /// What was done last, of one model or all, the last first.
+    /// What was done last, the last first.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn history(&self, model: Option<&str>, most: i64) -> Result<Vec<Done>, sqlx::Error> {
+    pub async fn history(&self, of: Of<'_>, most: i64) -> Result<Vec<Done>, sqlx::Error> {
         self.check()?;
-        within(ANSWER, rows::history(&self.pool, model, most)).await
+        within(ANSWER, rows::history(&self.pool, of, most)).await
     }
 
     /// Ends all connections.
@@ -350,6 +363,39 @@ impl Drop for Held {
             self.connection.close_on_drop();
         }
     }
+}
+
+/// Ends a transaction. What is refused, or is so already, has been counted: that is taken back.
+async fn settle<T>(
+    transaction: Transaction<'_, Any>,
+    decided: Result<Outcome<T>, ChangeError>,
+    sound: &mut bool,
+) -> Result<Outcome<T>, ChangeError> {
+    match decided {
+        Ok(Outcome::Changed(after)) => {
+            transaction.commit().await.map_err(ChangeError::Unknown)?;
+            *sound = true;
+            Ok(Outcome::Changed(after))
+        }
+        Err(ChangeError::Database(error)) => Err(error.into()),
+        settled => {
+            transaction.rollback().await?;
+            *sound = true;
+            settled
+        }
+    }
+}
+
+/// Keeps the answer to a request that has a key, and forgets old ones.
+async fn remember(
+    transaction: &mut Transaction<'_, Any>,
+    key: Option<(&str, &str)>,
+    answer: impl FnOnce() -> String,
+) -> Result<(), sqlx::Error> {
+    let Some((key, request)) = key else { return Ok(()) };
+    let oldest = now() - i64::try_from(KEYS_KEPT.as_millis()).unwrap_or(i64::MAX);
+    rows::forget_requests(transaction, oldest).await?;
+    rows::remember(transaction, key, request, &answer()).await
 }
 
 /// What a query says in this time.
