@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::blocking::{Client as Http, RequestBuilder, Response};
 use reqwest::header::{ETAG, IF_MATCH};
 use reqwest::redirect::Policy;
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, Url};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -80,9 +80,9 @@ impl Client {
     pub fn put(&self, path: &str, body: &Value) -> Result<Value, String> {
         let seen = self.send(&self.request(Method::GET, path))?;
         let request = self.request(Method::PUT, path);
-        match (seen.status(), seen.headers().get(ETAG).cloned()) {
-            (StatusCode::NOT_FOUND, _) => self.send_once(request, Some(body)),
-            (status, Some(tag)) if status.is_success() => self.send_once(request.header(IF_MATCH, tag), Some(body)),
+        match (seen.status().as_u16(), seen.headers().get(ETAG).cloned()) {
+            (404, _) => self.send_once(request, Some(body)),
+            (200, Some(tag)) => self.send_once(request.header(IF_MATCH, tag), Some(body)),
             _ => json(seen),
         }
     }

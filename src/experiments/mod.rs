@@ -1,11 +1,12 @@
 //! Which version answers whom, and whether it was right.
 //!
 //! - [`receipts`]: prediction ids that prove what was answered
-//! - [`experiment`]: what is compared, and how that may change; [`assignment`]: who is in which arm
+//! - [`design`]: what is compared; [`experiment`]: how that may change; [`assignment`]: who is in which arm
 //! - [`tally`]: what arms did; [`results`]: what that and feedback say, by way of [`statistics`]
 //! - [`rollout`]: a version that comes step by step
 
 pub mod assignment;
+pub mod design;
 pub mod experiment;
 pub mod receipts;
 pub mod results;

@@ -7,6 +7,7 @@ pub mod experiments;
 mod feedback;
 mod opening;
 mod rows;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +18,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool, ConnectOptions, Connection, Executor, Row, Transaction};
 use tokio::time::timeout;
 
@@ -26,9 +26,11 @@ use super::record::{ModelRecord, Refusal};
 use crate::experiments::experiment::ExperimentError;
 pub use opening::OpenError;
 use opening::{Embedded, FOR_A_FILE, FOR_A_SERVER, NO_ANSWER, first_look};
+use transactions::{Held, count, remember, settle};
 
-/// Longest wait for a connection.
+/// Longest wait for a connection to a server, and for that to a file, which waits for a disk at most.
 const ACQUIRE: Duration = Duration::from_secs(1);
+const ACQUIRE_FILE: Duration = Duration::from_secs(5);
 /// Longest wait for the first one.
 const FIRST: Duration = Duration::from_secs(5);
 /// Longest wait for an answer. A server that stands still does not say that it does.
@@ -183,8 +185,9 @@ impl Database {
         install_default_drivers();
         let is_file = url.starts_with("sqlite:");
         let setup: &[&'static str] = if is_file { &FOR_A_FILE } else { &FOR_A_SERVER };
+        let acquire = if is_file { ACQUIRE_FILE } else { ACQUIRE };
         let options =
-            AnyPoolOptions::new().max_connections(4).acquire_timeout(ACQUIRE).after_connect(move |connection, _| {
+            AnyPoolOptions::new().max_connections(4).acquire_timeout(acquire).after_connect(move |connection, _| {
                 Box::pin(async move {
                     for statement in setup {
                         connection.execute(*statement).await?;
@@ -348,63 +351,7 @@ impl Database {
     }
 }
 
-/// A connection that is closed unless its transaction has come to a known end.
-///
-/// A database that runs out of disk in a commit has gone back by itself; sqlx does not notice, and the next transaction
-/// of the connection would be a part of one that nobody ends: acknowledged, and lost.
-struct Held {
-    connection: PoolConnection<Any>,
-    sound: bool,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if !self.sound {
-            self.connection.close_on_drop();
-        }
-    }
-}
-
-/// Ends a transaction. What is refused, or is so already, has been counted: that is taken back.
-async fn settle<T>(
-    transaction: Transaction<'_, Any>,
-    decided: Result<Outcome<T>, ChangeError>,
-    sound: &mut bool,
-) -> Result<Outcome<T>, ChangeError> {
-    match decided {
-        Ok(Outcome::Changed(after)) => {
-            transaction.commit().await.map_err(ChangeError::Unknown)?;
-            *sound = true;
-            Ok(Outcome::Changed(after))
-        }
-        Err(ChangeError::Database(error)) => Err(error.into()),
-        settled => {
-            transaction.rollback().await?;
-            *sound = true;
-            settled
-        }
-    }
-}
-
-/// Keeps the answer to a request that has a key, and forgets old ones.
-async fn remember(
-    transaction: &mut Transaction<'_, Any>,
-    key: Option<(&str, &str)>,
-    answer: impl FnOnce() -> String,
-) -> Result<(), sqlx::Error> {
-    let Some((key, request)) = key else { return Ok(()) };
-    let oldest = now() - i64::try_from(KEYS_KEPT.as_millis()).unwrap_or(i64::MAX);
-    rows::forget_requests(transaction, oldest).await?;
-    rows::remember(transaction, key, request, &answer()).await
-}
-
 /// What a query says in this time.
 async fn within<T>(time: Duration, query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     timeout(time, query).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
-}
-
-/// Counts the epoch. Its row is this transaction's until its end.
-async fn count(transaction: &mut Transaction<'_, Any>) -> Result<i64, sqlx::Error> {
-    let counted = sqlx::query("UPDATE registry SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch");
-    counted.fetch_one(&mut **transaction).await?.try_get(0)
 }

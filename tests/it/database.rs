@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use predictd::registry::database::{Change, ChangeError, Database, Event, Outcome, sqlite_url};
+use predictd::registry::database::{Change, ChangeError, Database, Event, Of, Outcome, sqlite_url};
 use predictd::registry::feedback::{Feedback, Kept};
+use predictd::registry::known::Known;
 use predictd::registry::record::{FileRecord, ModelRecord, Origin, Refusal, VersionRecord};
 use predictd::registry::version::Version;
 
@@ -52,8 +53,8 @@ fn version(content: &str) -> VersionRecord {
 }
 
 fn change<'a>(model: &'a str, action: &'a str) -> Change<'a> {
-    let event = Event { who: "key ops", action, version: Some("1"), reason: None };
-    Change { model, revision: None, key: None, event }
+    let event = Event { who: "key ops", action, version: Some("1"), experiment: None, reason: None };
+    Change { model, revision: None, key: None, keeps_used: true, event }
 }
 
 async fn register(database: &Database, model: &str, name: &str) -> Result<Outcome, ChangeError> {
@@ -68,7 +69,7 @@ fn said(record: &ModelRecord) -> String {
 async fn what_was_written_is_read() {
     for fresh in Fresh::all().await {
         let database = fresh.open().await;
-        assert_eq!(database.read().await.unwrap(), (0, BTreeMap::new()));
+        assert_eq!(database.read().await.unwrap(), Known::default());
         let Outcome::Changed(first) = register(&database, "m", "1").await.unwrap() else { panic!("nothing changed") };
         assert_eq!((first.revision, &first.versions[&Version::new("1")]), (1, &version("a")));
         assert_eq!(register(&database, "m", "1").await.unwrap(), Outcome::AsItWas(first));
@@ -82,13 +83,13 @@ async fn what_was_written_is_read() {
         database.close().await;
         // Another process.
         let database = fresh.open().await;
-        let (epoch, records) = database.read().await.unwrap();
+        let Known { epoch, records, .. } = database.read().await.unwrap();
         assert_eq!((epoch, &records["m"], records.len()), (7, &m, 2));
         assert_eq!((m.active.as_deref(), m.before.len(), m.versions.len(), m.revision), (Some("2"), 0, 1, 6));
-        let history = database.history(Some("m"), 3).await.unwrap();
+        let history = database.history(Of::Model("m"), 3).await.unwrap();
         let told: Vec<_> = history.iter().map(|done| (done.epoch, &*done.action, &*done.who)).collect();
         assert_eq!(told, [(7, "remove", "key ops"), (6, "pin", "key ops"), (5, "activate", "key ops")]);
-        assert_eq!(database.history(None, 100).await.unwrap().len(), 7);
+        assert_eq!(database.history(Of::All, 100).await.unwrap().len(), 7);
     }
 }
 
@@ -104,7 +105,7 @@ async fn what_is_refused_changes_nothing() {
         let error = database.change(change("m", "activate"), |record| record.activate("9"), said).await.unwrap_err();
         assert!(matches!(error, ChangeError::Refused(Refusal::UnknownVersion(_))), "{error:?}");
         assert_eq!(database.read().await.unwrap(), before);
-        assert_eq!(database.history(None, 10).await.unwrap().len(), 1);
+        assert_eq!(database.history(Of::All, 10).await.unwrap().len(), 1);
     }
 }
 
@@ -140,7 +141,7 @@ async fn changes_at_the_same_time_follow_each_other() {
         }
         revisions.sort_unstable();
         assert_eq!(revisions, (1..=24).collect::<Vec<_>>());
-        let (epoch, records) = databases[0].read().await.unwrap();
+        let Known { epoch, records, .. } = databases[0].read().await.unwrap();
         assert_eq!((epoch, records["m"].versions.len()), (24, 24));
         // Of two that decided on the same state, one is refused.
         let seen = records["m"].revision;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::experiments::rollout::{Guards, Step};
+use crate::experiments::rollout::{Guards, Rollout, Step};
 
 pub(crate) fn design() -> Design {
     let arm = |name: &str, version: &str, weight, shadow| Arm {

@@ -233,6 +233,10 @@ impl Design {
         let sum: f64 = self.arms.iter().filter(|arm| !arm.shadow).filter_map(|arm| arm.weight).sum();
         let unit = if HUNDRED.contains(&sum) { 100.0 } else { 1.0 };
         let rolled_out = self.rollout.is_some();
+        if sum > 1.0 + 1e-6 && unit < 100.0 && !rolled_out {
+            let reason = format!("the weights of the arms add up to {sum}: they must add up to 1, or to 100 %");
+            return Err(ExperimentError::Invalid("/arms".to_owned(), reason));
+        }
         let mut arms = Vec::with_capacity(self.arms.len());
         let first = self.arms.iter().find(|arm| !arm.shadow).map(|arm| arm.name.clone());
         let control = self.control.or(first).unwrap_or_default();

@@ -196,7 +196,8 @@ async fn decide(
     let before = experiments.get(name).cloned();
     let revision = before.as_ref().map_or(0, |before| before.revision);
     if change.revision.is_some_and(|seen| seen != revision) {
-        return Err(ChangeError::Stale(revision));
+        let unknown = || ExperimentError::Unknown(name.to_owned()).into();
+        return Err(if before.is_some() { ChangeError::Stale(revision) } else { unknown() });
     }
     let world = World { records: &records, experiments: &experiments };
     let (after, on) = match apply(before.clone(), &world)? {
