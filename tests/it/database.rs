@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use predictd::experiments::results::Decided;
+use predictd::experiments::tally::{Counted, Tally};
+use predictd::registry::database::experiments::OfPhase;
 use predictd::registry::database::{Change, ChangeError, Database, Event, Of, Outcome, sqlite_url};
 use predictd::registry::feedback::{Feedback, Kept};
 use predictd::registry::known::Known;
@@ -250,5 +253,44 @@ async fn of_what_is_told_of_an_answer_the_latest_counts_in_whatever_order_it_com
         assert_eq!(kept, [Feedback { text: Some("text".to_owned()), ..told("b", 60) }]);
         assert!(database.told(Some("other"), (0, ""), 10).await.unwrap().is_empty());
         database.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_processes_count_adds_up_and_is_put_together_when_there_are_many() {
+    for fresh in Fresh::all().await {
+        let database = fresh.open().await;
+        let of = OfPhase { name: "colours", phase: 2, since: 0, arms: &[] };
+        let counted = |requests: u64| {
+            let tally = Tally { requests, texts: requests, ..Tally::default() };
+            Counted { arms: BTreeMap::from([("new".to_owned(), tally)]), ..Counted::default() }
+        };
+        assert!(!database.count(of, "nobody", &counted(1), false).await.unwrap(), "its row is not there");
+        for process in 0..70 {
+            assert!(database.count(of, &process.to_string(), &counted(1), true).await.unwrap());
+        }
+        // What is counted replaces what was counted before.
+        assert!(database.count(of, "3", &counted(5), false).await.unwrap());
+        let requests = async || database.sums(of, true).await.unwrap().counted.arms["new"].requests;
+        assert_eq!(requests().await, 74);
+        // They have been silent for long: the next that begins puts them together.
+        let pool = sqlx::AnyPool::connect(&fresh.url).await.unwrap();
+        sqlx::query("UPDATE experiment_counts SET at = 0").execute(&pool).await.unwrap();
+        assert!(database.count(of, "next", &counted(10), true).await.unwrap());
+        let rows =
+            sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM experiment_counts").fetch_one(&pool).await.unwrap();
+        assert_eq!((rows, requests().await), (2, 84));
+        // One of them was not over, and begins anew.
+        assert!(!database.count(of, "3", &counted(6), false).await.unwrap());
+        assert_eq!(requests().await, 84);
+        let other = OfPhase { phase: 1, ..of };
+        assert!(database.sums(other, false).await.unwrap().counted.arms.is_empty());
+        let decided = |better| Decided { better, at: 7, sentence: "it is".to_owned() };
+        assert!(database.decided(of, "new", &decided(true)).await.unwrap());
+        assert!(!database.decided(of, "new", &decided(false)).await.unwrap(), "the first one stands");
+        assert_eq!(
+            database.sums(of, false).await.unwrap().decided,
+            BTreeMap::from([("new".to_owned(), decided(true))])
+        );
     }
 }

@@ -51,7 +51,7 @@ fn a_user_is_named_by_header_or_body_and_by_nobody_else() {
             { "name": "old", "version": "1", "weight": 50 }, { "name": "new", "version": "2", "weight": 50 },
         ]}),
     );
-    let user = (0..).map(|i| i.to_string()).find(|user| by_recipe("s", user, [0.5, 0.5]) == "new").unwrap();
+    let user = (0..1_000).map(|i| i.to_string()).find(|user| by_recipe("s", user, [0.5, 0.5]) == "new").unwrap();
     let send = |path: &str, head: &str, body: &Value| {
         Wire::to(daemon.address).ask(request("POST", path, head, &body.to_string()))
     };
