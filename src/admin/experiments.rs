@@ -68,7 +68,11 @@ impl ExperimentsCommand {
 /// What is to be compared, by options or a file.
 fn design(create: &Create) -> Result<Value, String> {
     if let Some(file) = &create.file {
-        return read(file);
+        let mut design = read(file)?;
+        if let (Some(fields), Some(reason)) = (design.as_object_mut(), &create.reason) {
+            fields.insert("reason".to_owned(), json!(reason));
+        }
+        return Ok(design);
     }
     let arm = |arm: &args::Arm, shadow: bool| json!({ "name": arm.name, "model": arm.model, "version": arm.version, "weight": arm.weight, "shadow": shadow });
     let arms: Vec<Value> = create

@@ -158,6 +158,9 @@ fn shown(answer: &Value) -> String {
         let [name, active, previous] = ["name", "active", "previous"].map(|name| or_dash(field(answer, name)));
         let as_it_was = if *field(answer, "changed") == true { "" } else { "; nothing was changed" };
         line(format!("{name}: active {active}, previous {previous}{as_it_was}"));
+        if let Some(experiment) = field(answer, "experiment").as_str() {
+            line(format!("experiment {experiment} runs on it: callers who name no version get those of its arms"));
+        }
     } else if let Some(fields) = answer.as_object() {
         fields.iter().for_each(|(name, value)| line(format!("{name:32} {}", text(value))));
     }

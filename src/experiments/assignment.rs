@@ -11,8 +11,8 @@
 //! position = (int.from_bytes(digest[:8]) >> 11) / 2**53
 //! ```
 //!
-//! Experiments with different salts are independent. When a weight grows, users come into the arm from its neighbours
-//! and nobody leaves it, if the control stands first.
+//! Experiments with different salts are independent. Of two arms, nobody leaves the one whose weight grows; of more, a
+//! change of weights may move users from each to each.
 
 use sha2::{Digest, Sha256};
 

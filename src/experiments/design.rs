@@ -156,7 +156,7 @@ impl Design {
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let without = |design: &Self| {
             let mut design = design.clone();
-            design.arms.iter_mut().filter(|arm| !arm.shadow).for_each(|arm| arm.weight = 0.0);
+            design.arms.iter_mut().for_each(|arm| arm.weight = 0.0);
             design
         };
         without(self) == without(other)

@@ -110,6 +110,12 @@ impl Experiment {
         Some((step, self.phases.last()?.began.max(self.started?)))
     }
 
+    /// True if it is what became of the other one; one that was made anew under the same name is another.
+    #[must_use]
+    pub fn is_later_than(&self, other: &Self) -> bool {
+        self.created == other.created && self.revision > other.revision
+    }
+
     /// True while its versions are needed.
     #[must_use]
     pub fn is_open(&self) -> bool {

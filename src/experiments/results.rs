@@ -8,7 +8,7 @@ use super::rollout::Side;
 use super::statistics::calibration::Bins;
 use super::statistics::classes::Confusion;
 use super::statistics::interval::{Z95, wilson};
-use super::statistics::verdict::{self, Overall, Verdict, judge};
+use super::statistics::verdict::{self, Judgement, Overall, Verdict, judge};
 use super::statistics::{Counts, Difference, Interval, Needed, Plan, compare, mismatch};
 use super::tally::{Counted, ShadowTally, Tally};
 
@@ -22,8 +22,10 @@ pub struct Labelled {
     pub failed: u64,
     /// Its answers by their confidence.
     pub bins: Bins,
-    /// Its answers against the true labels, of single labels only; empty unless asked for.
+    /// Its answers against the true labels; empty unless asked for.
     pub confusion: Confusion,
+    /// There were too many different pairs: only the most frequent are in there.
+    pub is_part: bool,
 }
 
 /// All that is known of a phase.
@@ -138,6 +140,7 @@ impl Results {
             .collect();
         let control = design.control_arm().map(|(_, arm)| counts(arm));
         let judged = control.filter(|_| !others.is_empty()).map(|control| judge(&control, &others, mismatch));
+        let names: Vec<&str> = others.iter().map(|(arm, _)| arm.name.as_str()).collect();
         let mut each = judged.iter().flat_map(|judged| judged.each.iter());
         let plans: BTreeMap<&str, Plan> =
             others.iter().map(|(arm, plan)| (arm.name.as_str(), plan.among(others.len()))).collect();
@@ -176,9 +179,9 @@ impl Results {
             users: users.users(),
             in_several_arms: users.in_several_arms(),
             mismatch,
-            verdict: judged.map_or_else(
+            verdict: judged.as_ref().map_or_else(
                 || "There is one arm: nothing is compared by feedback.".to_owned(),
-                |judged| said(&judged.overall, sums),
+                |judged| said(judged, &names, sums),
             ),
         }
     }
@@ -192,23 +195,21 @@ impl Results {
         })
     }
 
-    /// The control and the other arm as a rollout looks at them.
+    /// The control and the other arm of a rollout.
     #[must_use]
-    pub fn sides(&self) -> Option<(Side, Side)> {
-        let side =
-            |is_control: bool| self.arms.iter().find(|result| result.is_control == is_control).map(ArmResult::side);
+    pub fn sides(&self) -> Option<(&ArmResult, &ArmResult)> {
+        let side = |is_control: bool| self.arms.iter().find(|result| result.is_control == is_control);
         Some((side(true)?, side(false)?))
     }
 }
 
-impl ArmResult {
-    fn side(&self) -> Side {
-        Side {
-            requests: self.tally.requests,
-            failed: self.tally.failures(),
-            p99: self.quantiles.last().copied().flatten().map(|time| time.as_secs_f64()),
-            labelled: self.labelled.counts,
-        }
+/// What an arm did, as a rollout looks at it.
+#[must_use]
+pub fn side(tally: &Tally) -> Side {
+    Side {
+        requests: tally.settled(),
+        failed: tally.failures(),
+        p99: tally.latencies.0.quantile(0.99).map(|time| time.as_secs_f64()),
     }
 }
 
@@ -221,13 +222,27 @@ pub fn plan(experiment: &Experiment, control: f64, arm: f64) -> Option<Plan> {
     Plan::new(aim.accuracy, aim.least, weights, aim.alpha, aim.power)
 }
 
-/// What was decided first, as long as nothing shows that it must not be believed; else what is known now.
-fn said(overall: &Overall, sums: &Sums) -> String {
-    match (overall, sums.decided.values().next()) {
-        (Overall::One(Verdict::NotYet { .. } | Verdict::Undecided { .. } | Verdict::Alike { .. }), Some(first)) => {
-            first.sentence.clone()
+/// What is known now, in which first decisions stand.
+fn said(judged: &Judgement, names: &[&str], sums: &Sums) -> String {
+    if matches!(judged.overall, Overall::Mismatch { .. } | Overall::One(Verdict::Mismatch { .. })) {
+        return judged.overall.to_string();
+    }
+    let first = |name: &str| sums.decided.get(name);
+    let standing = |(name, verdict): (&&str, &Verdict)| {
+        first(name).map(|first| first.better).or(match verdict {
+            Verdict::Better(_) => Some(true),
+            Verdict::Worse(_) => Some(false),
+            _ => None,
+        })
+    };
+    match names {
+        [only] => first(only).map_or_else(|| judged.overall.to_string(), |first| first.sentence.clone()),
+        several => {
+            let all: Vec<Option<bool>> = several.iter().zip(&judged.each).map(standing).collect();
+            let better: Vec<&str> =
+                several.iter().zip(&all).filter(|(_, found)| **found == Some(true)).map(|(name, _)| *name).collect();
+            judged.overall.standing(&better, all.iter().all(|found| *found == Some(false)))
         }
-        _ => overall.to_string(),
     }
 }
 
@@ -323,7 +338,8 @@ mod tests {
         });
         let sums = Sums { counted: running.counted(), ..Sums::default() };
         let found = Results::of(&experiment, &weights, &sums);
-        let (control, candidate) = found.sides().unwrap();
+        let (control, candidate) =
+            found.sides().map(|(control, candidate)| (side(&control.tally), side(&candidate.tally))).unwrap();
         assert_eq!((control.failed, candidate.requests, candidate.failed), (0, 10, 10));
         assert!(control.p99.is_some_and(|p99| (0.0028..0.0032).contains(&p99)));
         let shadow = &found.shadows[0];

@@ -14,6 +14,8 @@ pub const MAX_SECONDS: u64 = 28 * 24 * 3_600;
 const SLOWEST: u64 = 500;
 /// Requests of the coming version before its errors say anything.
 const LEAST_REQUESTS: u64 = 20;
+/// Requests of the control whose errors are taken as they are.
+const ENOUGH: u64 = 100;
 /// Standard errors by which errors must be too many: one look in 1,000 is wrong by chance.
 const Z: f64 = 3.09;
 /// Differences of the slowest hundredth that nobody minds, in seconds.
@@ -39,8 +41,8 @@ pub struct Step {
     pub requests: u64,
 }
 
-/// What must not happen. The version is compared with the control in the same step; where that has no share, with what it
-/// was in the step before.
+/// What must not happen. A guard that has too little to go by does not act: for errors 20 requests, for the p99 500 of both,
+/// for accuracy 100 labels of both in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Guards {
     /// Failed requests, as a part of all, beyond those of the control.
@@ -51,17 +53,15 @@ pub struct Guards {
     pub accuracy: Option<f64>,
 }
 
-/// What one side of a rollout did in a step.
+/// What one side of a rollout did.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Side {
-    /// Requests.
+    /// Requests of which is known what became of them.
     pub requests: u64,
     /// Those of them that failed.
     pub failed: u64,
     /// The time that 99 of 100 stayed within, in seconds.
     pub p99: Option<f64>,
-    /// Feedback.
-    pub labelled: Counts,
 }
 
 /// What is known when it is looked whether the next step can come.
@@ -71,10 +71,12 @@ pub struct Look<'a> {
     pub step: usize,
     /// How long it has gone on, in seconds.
     pub seconds: u64,
-    /// The control.
+    /// The control, in all steps so far: a large share of the version leaves it few requests, or none.
     pub control: Side,
-    /// The version that comes.
+    /// The version that comes, in this step.
     pub candidate: Side,
+    /// Feedback of the control and of the version in each step so far: labels come late.
+    pub labelled: &'a [(Counts, Counts)],
     /// What is to be found; for the guard on accuracy.
     pub plan: &'a Plan,
 }
@@ -129,7 +131,7 @@ impl Rollout {
     /// What is to be done.
     #[must_use]
     pub fn next(&self, look: &Look<'_>) -> Move {
-        if let Some(reason) = self.guards.breach(look) {
+        if let Some(reason) = self.guards.breach(look, self.steps.len()) {
             return Move::TakeBack(reason);
         }
         let Some(step) = self.steps.get(look.step) else { return Move::Wait };
@@ -142,11 +144,11 @@ impl Rollout {
 
 impl Guards {
     /// The guard that was breached, in a sentence.
-    fn breach(&self, look: &Look<'_>) -> Option<String> {
+    fn breach(&self, look: &Look<'_>, steps: usize) -> Option<String> {
         let (control, candidate) = (look.control, look.candidate);
         let errors = self.errors.and_then(|most| too_many_errors(control, candidate, most));
         let slow = || self.p99.and_then(|most| too_slow(control, candidate, most));
-        let wrong = || self.accuracy.and_then(|most| too_often_wrong(look, most));
+        let wrong = || self.accuracy.and_then(|most| too_often_wrong(look, steps, most));
         errors.or_else(slow).or_else(wrong)
     }
 }
@@ -156,7 +158,13 @@ fn too_many_errors(control: Side, candidate: Side, most: f64) -> Option<String> 
         return None;
     }
     let own = wilson(candidate.failed, candidate.requests, Z);
-    let allowed = part(control.failed, control.requests) + most;
+    // What a control with few requests did may be chance.
+    let usual = match control.requests {
+        0 => 0.0,
+        few if few < ENOUGH => wilson(control.failed, few, 1.0).high,
+        _ => part(control.failed, control.requests),
+    };
+    let allowed = usual + most;
     (own.low > allowed).then(|| {
         format!(
             "{} of {} requests failed ({:.1} %); the control's share and {:.1} points are allowed: {:.1} %",
@@ -181,18 +189,21 @@ fn too_slow(control: Side, candidate: Side, most: f64) -> Option<String> {
     })
 }
 
-fn too_often_wrong(look: &Look<'_>, most: f64) -> Option<String> {
-    let (control, candidate) = (look.control.labelled, look.candidate.labelled);
-    let found = compare(control, candidate, look.plan)?;
-    (found.interval.high < -most).then(|| {
-        format!(
-            "right in {:.1} % of {} answers against {:.1} % of {}: worse by more than {:.1} points, however often one looks",
-            100.0 * candidate.accuracy().unwrap_or_default(),
-            candidate.answers,
-            100.0 * control.accuracy().unwrap_or_default(),
-            control.answers,
-            100.0 * most
-        )
+fn too_often_wrong(look: &Look<'_>, steps: usize, most: f64) -> Option<String> {
+    // Steps are looked at one by one, since what they are asked may differ; all looks together are wrong with alpha.
+    let plan = look.plan.among(steps);
+    look.labelled.iter().find_map(|&(control, candidate)| {
+        let found = compare(control, candidate, &plan)?;
+        (found.interval.high < -most).then(|| {
+            format!(
+                "right in {:.1} % of {} answers against {:.1} % of {}: worse by more than {:.1} points, however often one looks",
+                100.0 * candidate.accuracy().unwrap_or_default(),
+                candidate.answers,
+                100.0 * control.accuracy().unwrap_or_default(),
+                control.answers,
+                100.0 * most
+            )
+        })
     })
 }
 
@@ -212,53 +223,72 @@ mod tests {
 
     const ALL: Guards = Guards { errors: Some(0.01), p99: Some(1.5), accuracy: Some(0.0) };
 
-    fn side(requests: u64, failed: u64, p99: f64, correct: u64, answers: u64) -> Side {
-        Side { requests, failed, p99: Some(p99), labelled: Counts { correct, answers } }
+    fn side(requests: u64, failed: u64, p99: f64) -> Side {
+        Side { requests, failed, p99: Some(p99) }
     }
 
     fn next(step: usize, seconds: u64, control: Side, candidate: Side) -> Move {
+        labelled(step, seconds, control, candidate, &[])
+    }
+
+    fn labelled(step: usize, seconds: u64, control: Side, candidate: Side, labelled: &[(Counts, Counts)]) -> Move {
         let plan = Plan::new(0.9, 0.03, [1.0, 1.0], 0.05, 0.9).unwrap();
-        rollout(ALL).next(&Look { step, seconds, control, candidate, plan: &plan })
+        rollout(ALL).next(&Look { step, seconds, control, candidate, labelled, plan: &plan })
+    }
+
+    fn counts(correct: u64, answers: u64) -> Counts {
+        Counts { correct, answers }
     }
 
     #[test]
     fn a_step_takes_its_time_and_its_requests() {
-        let good = side(10_000, 10, 0.010, 0, 0);
-        assert_eq!(next(0, 59, good, side(100, 0, 0.010, 0, 0)), Move::Wait);
-        assert_eq!(next(0, 60, good, side(99, 0, 0.010, 0, 0)), Move::Wait);
-        assert_eq!(next(0, 60, good, side(100, 0, 0.010, 0, 0)), Move::Step(1));
-        assert_eq!(next(1, 60, good, side(1_000, 1, 0.011, 0, 0)), Move::Step(2));
-        assert_eq!(next(2, 60, Side::default(), side(0, 0, 0.0, 0, 0)), Move::Promote);
+        let good = side(10_000, 10, 0.010);
+        assert_eq!(next(0, 59, good, side(100, 0, 0.010)), Move::Wait);
+        assert_eq!(next(0, 60, good, side(99, 0, 0.010)), Move::Wait);
+        assert_eq!(next(0, 60, good, side(100, 0, 0.010)), Move::Step(1));
+        assert_eq!(next(1, 60, good, side(1_000, 1, 0.011)), Move::Step(2));
+        assert_eq!(next(2, 60, Side::default(), side(0, 0, 0.0)), Move::Promote);
         assert_eq!(next(3, 60, good, good), Move::Wait, "there is no such step");
     }
 
     #[test]
     fn what_must_not_happen_takes_it_back() {
-        let good = side(10_000, 10, 0.010, 900, 1_000);
-        let taken_back = |candidate: Side| match next(0, 0, good, candidate) {
+        let good = side(10_000, 10, 0.010);
+        let reason = |control: Side, candidate: Side, told: &[(Counts, Counts)]| match labelled(
+            0, 0, control, candidate, told,
+        ) {
             Move::TakeBack(reason) => reason,
             other => format!("{other:?}"),
         };
-        assert!(taken_back(side(20, 20, 0.010, 0, 0)).starts_with("20 of 20 requests failed (100.0 %)"));
-        assert_eq!(taken_back(side(19, 19, 0.010, 0, 0)), "Wait", "too few to tell");
-        assert_eq!(taken_back(side(1_000, 12, 0.010, 0, 0)), "Wait", "it may be chance");
-        assert!(taken_back(side(1_000, 40, 0.010, 0, 0)).starts_with("40 of 1000"));
-        assert!(taken_back(side(600, 0, 0.016, 0, 0)).starts_with("99 of 100 requests took up to 16.0 ms"));
-        assert_eq!(taken_back(side(400, 0, 0.016, 0, 0)), "Wait");
-        assert_eq!(taken_back(side(600, 0, 0.011, 0, 0)), "Wait");
-        assert!(taken_back(side(600, 0, 0.010, 700, 1_000)).starts_with("right in 70.0 % of 1000 answers"));
-        assert_eq!(taken_back(side(600, 0, 0.010, 890, 1_000)), "Wait");
+        let taken_back = |candidate: Side| reason(good, candidate, &[]);
+        assert!(taken_back(side(20, 20, 0.010)).starts_with("20 of 20 requests failed (100.0 %)"));
+        assert_eq!(taken_back(side(19, 19, 0.010)), "Wait", "too few to tell");
+        assert_eq!(taken_back(side(1_000, 12, 0.010)), "Wait", "it may be chance");
+        assert!(taken_back(side(1_000, 40, 0.010)).starts_with("40 of 1000"));
+        assert!(taken_back(side(600, 0, 0.016)).starts_with("99 of 100 requests took up to 16.0 ms"));
+        assert_eq!(taken_back(side(400, 0, 0.016)), "Wait");
+        assert_eq!(taken_back(side(600, 0, 0.011)), "Wait");
+        // Both fail now and then, and the control has few requests: that is no reason.
+        assert_eq!(reason(side(10, 0, 0.010), side(1_000, 50, 0.010), &[]), "Wait");
+        assert!(reason(side(0, 0, 0.0), side(1_000, 50, 0.010), &[]).starts_with("50 of 1000"));
+        // Labels of an earlier step come late, and count.
+        let worse = (counts(900, 1_000), counts(700, 1_000));
+        let alike = (counts(900, 1_000), counts(890, 1_000));
+        assert!(reason(good, side(600, 0, 0.010), &[worse, alike]).starts_with("right in 70.0 % of 1000 answers"));
+        assert_eq!(reason(good, side(600, 0, 0.010), &[alike, alike]), "Wait");
         // Microseconds are no reason.
-        let quick = side(10_000, 0, 0.000_2, 0, 0);
-        assert_eq!(next(0, 0, quick, side(600, 0, 0.000_9, 0, 0)), Move::Wait);
+        let quick = side(10_000, 0, 0.000_2);
+        assert_eq!(next(0, 0, quick, side(600, 0, 0.000_9)), Move::Wait);
     }
 
     #[test]
     fn without_guards_nothing_takes_it_back() {
         let plan = Plan::new(0.9, 0.03, [1.0, 1.0], 0.05, 0.9).unwrap();
         let rollout = rollout(Guards { errors: None, p99: None, accuracy: None });
-        let (control, candidate) = (side(1_000, 0, 0.01, 900, 1_000), side(1_000, 1_000, 9.0, 0, 1_000));
-        assert_eq!(rollout.next(&Look { step: 0, seconds: 1, control, candidate, plan: &plan }), Move::Wait);
+        let (control, candidate) = (side(1_000, 0, 0.01), side(1_000, 1_000, 9.0));
+        let labelled = [(counts(1_000, 1_000), counts(0, 1_000))];
+        let look = Look { step: 0, seconds: 1, control, candidate, labelled: &labelled, plan: &plan };
+        assert_eq!(rollout.next(&look), Move::Wait);
     }
 
     #[test]

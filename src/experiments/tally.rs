@@ -49,7 +49,10 @@ pub struct Tally {
     pub anonymous: u64,
     /// Requests that the arm failed, by the kind of error. The control answered them, if it could.
     pub failed: BTreeMap<String, u64>,
-    /// How long the arm took for those that it answered.
+    /// Requests whose client left before the arm had answered.
+    #[serde(default)]
+    pub left: u64,
+    /// How long the arm took for those that it answered, and how long clients waited who left.
     pub latencies: Times,
 }
 
@@ -101,16 +104,24 @@ impl Times {
 }
 
 impl Tally {
+    /// Requests of which is known what the arm did: not those that are in work, nor those that were wrong themselves.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.latencies.0.counts().iter().sum::<u64>() + self.failures()
+    }
+
     /// All requests that the arm failed.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failed.values().sum()
     }
 
-    fn merge(&mut self, other: &Self) {
+    /// Adds what another process counted, or another phase.
+    pub fn merge(&mut self, other: &Self) {
         self.requests += other.requests;
         self.texts += other.texts;
         self.anonymous += other.anonymous;
+        self.left += other.left;
         for (kind, count) in &other.failed {
             *self.failed.entry(kind.clone()).or_default() += count;
         }
@@ -121,6 +132,7 @@ impl Tally {
         self.requests -= before.requests.min(self.requests);
         self.texts -= before.texts.min(self.texts);
         self.anonymous -= before.anonymous.min(self.anonymous);
+        self.left -= before.left.min(self.left);
         for (kind, count) in &mut self.failed {
             *count -= before.failed.get(kind).copied().unwrap_or_default().min(*count);
         }
@@ -211,10 +223,10 @@ impl Running {
         self.experiment.design.arms.get(place).map_or("", |arm| arm.name.as_str())
     }
 
-    /// What a receipt says of an answer of this arm, or of one that it failed and the control gave.
+    /// What a receipt says of an answer to a request of this arm.
     #[must_use]
-    pub fn sealed(&self, place: usize, failed: bool) -> String {
-        sealed(&self.name, self.phase, self.arm(place), failed)
+    pub fn sealed(&self, place: usize, gave: Gave) -> String {
+        sealed(&self.name, self.phase, self.arm(place), gave)
     }
 
     /// A request was given to an arm.
@@ -234,6 +246,14 @@ impl Running {
     /// An arm answered a request.
     pub fn answered(&self, place: usize, took: Duration) {
         self.counted.lock().arms.entry(self.arm(place).to_owned()).or_default().latencies.0.record(took);
+    }
+
+    /// A client left before its arm had answered. How long it waited is the least that the answer would have taken.
+    pub fn left(&self, place: usize, waited: Duration) {
+        let mut counted = self.counted.lock();
+        let tally = counted.arms.entry(self.arm(place).to_owned()).or_default();
+        tally.left += 1;
+        tally.latencies.0.record(waited);
     }
 
     /// An arm failed a request.
@@ -258,11 +278,27 @@ impl Running {
     }
 }
 
-/// What a receipt says of an answer of an arm: the experiment, the phase and the arm; and `failed` behind it where the arm
-/// gave none and the control did.
+/// Who gave an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gave {
+    /// The arm.
+    Arm,
+    /// The control, for an arm that failed.
+    Control,
+    /// The control, for an arm that had too much else to do: that says nothing of the text.
+    Relief,
+}
+
+/// What a receipt says of an answer of an arm: the experiment, the phase and the arm; and why, where the arm gave none and
+/// the control did.
 #[must_use]
-pub fn sealed(experiment: &str, phase: u32, arm: &str, failed: bool) -> String {
-    format!("{experiment}/{phase}/{arm}{}", if failed { "/failed" } else { "" })
+pub fn sealed(experiment: &str, phase: u32, arm: &str, gave: Gave) -> String {
+    let why = match gave {
+        Gave::Arm => "",
+        Gave::Control => "/failed",
+        Gave::Relief => "/busy",
+    };
+    format!("{experiment}/{phase}/{arm}{why}")
 }
 
 #[cfg(test)]
@@ -285,6 +321,7 @@ mod tests {
         running.answered(0, Duration::from_millis(2));
         running.failed(1, "inference-failed");
         running.failed(1, "inference-failed");
+        running.left(0, Duration::from_secs(2));
         running.shadow(2, |tally| tally.compared += 1);
         let counted = running.counted();
         let (counts, users) = counted.stored().unwrap();
@@ -296,7 +333,7 @@ mod tests {
         assert_eq!((new.requests, new.anonymous, new.failures()), (2, 2, 4));
         assert_eq!(twice.shadows["shade"].compared, 2);
         assert_eq!(twice.users.counts(2), [1, 0], "a user is counted once, however many replicas it meets");
-        assert_eq!(old.latencies.0.counts().iter().sum::<u64>(), 2);
+        assert_eq!((old.settled(), old.left, new.settled()), (4, 2, 4));
         let later = twice.since(&counted);
         assert_eq!((&later.arms, &later.shadows), (&counted.arms, &counted.shadows));
     }
@@ -311,7 +348,8 @@ mod tests {
     #[test]
     fn a_receipt_names_experiment_phase_and_arm() {
         let running = running();
-        assert_eq!(running.sealed(1, false), "colours/1/new");
-        assert_eq!(running.sealed(1, true), "colours/1/new/failed");
+        assert_eq!(running.sealed(1, Gave::Arm), "colours/1/new");
+        assert_eq!(running.sealed(1, Gave::Control), "colours/1/new/failed");
+        assert_eq!(running.sealed(1, Gave::Relief), "colours/1/new/busy");
     }
 }

@@ -12,6 +12,7 @@ use super::error::ApiError;
 use crate::engine::Answer;
 use crate::engine::model::Model;
 use crate::experiments::receipts::Receipt;
+use crate::experiments::tally::Gave;
 use crate::text::entities::Entity;
 use crate::text::heads::{Outcome, top};
 
@@ -26,8 +27,8 @@ pub struct View<'a> {
     pub top_k: Option<usize>,
     /// The model's own scores instead of probabilities.
     pub raw_scores: bool,
-    /// How the version was chosen, and whether the control answered for an arm that failed.
-    pub route: Option<(&'a Route, bool)>,
+    /// How the version was chosen, and in what place it answered.
+    pub route: Option<(&'a Route, Gave)>,
 }
 
 /// The answer to one text.
@@ -155,9 +156,9 @@ pub fn prediction(app: &App, model: &Model, answer: &Answer, view: View<'_>) -> 
     };
     Ok(Prediction {
         prediction_id: seal(app, model, labels, answer, view.route),
-        experiment: view.route.and_then(|(route, fell_back)| {
+        experiment: view.route.and_then(|(route, gave)| {
             let (name, arm) = route.arm()?;
-            Some(InExperiment { name: name.to_owned(), arm: arm.to_owned(), fell_back })
+            Some(InExperiment { name: name.to_owned(), arm: arm.to_owned(), fell_back: gave != Gave::Arm })
         }),
         prediction,
         confidence,
@@ -217,7 +218,7 @@ impl From<Entity> for FoundEntity {
     }
 }
 
-fn seal(app: &App, model: &Model, labels: &[String], answer: &Answer, route: Option<(&Route, bool)>) -> String {
+fn seal(app: &App, model: &Model, labels: &[String], answer: &Answer, route: Option<(&Route, Gave)>) -> String {
     let indices: &[usize] = match &answer.decision.outcome {
         Outcome::Label(index) => std::slice::from_ref(index),
         Outcome::Labels(indices) => indices,
@@ -233,7 +234,7 @@ fn seal(app: &App, model: &Model, labels: &[String], answer: &Answer, route: Opt
         made: SystemTime::now(),
         model: model.name().to_owned(),
         version: model.version().to_owned(),
-        arm: route.map(|(route, fell_back)| route.sealed(fell_back)).unwrap_or_default(),
+        arm: route.map(|(route, gave)| route.sealed(gave)).unwrap_or_default(),
         labels: indices.iter().filter_map(|&index| labels.get(index).cloned()).collect(),
         confidence,
     })

@@ -3,18 +3,24 @@
 //! An arm that cannot answer is never the caller's problem: the control answers then, and the arm has failed.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::App;
-use super::error::ApiError;
+use super::error::{ApiError, Code};
+use super::shadow;
 use crate::engine::lookup::CacheUse;
 use crate::engine::model::Model;
-use crate::engine::{Answer, TextError};
+use crate::engine::{Answer, Refusal, TextError};
 use crate::experiments::assignment::Unit;
 use crate::experiments::experiment::Anonymous;
-use crate::experiments::tally::Running;
+use crate::experiments::tally::{Gave, Running};
 use crate::registry::{ResolveError, Snapshot};
 use crate::text::input::Input;
+
+/// Time that is kept for another one to answer a few texts.
+const SECOND_TRY: Duration = Duration::from_millis(50);
+/// Texts that are few.
+const FEW_TEXTS: usize = 16;
 
 /// Who answers a request.
 #[derive(Debug)]
@@ -30,8 +36,8 @@ struct InExperiment {
     /// The place of its arm.
     place: usize,
     user: Option<Unit>,
-    /// The control, unless that is its arm.
-    control: Option<Result<Arc<Model>, ResolveError>>,
+    /// Who answers if its arm does not: the control, or what is active where that cannot. None where its arm is the control.
+    other: Option<Result<Arc<Model>, ResolveError>>,
     /// Places of shadows that are to see it.
     shadows: Vec<usize>,
 }
@@ -69,8 +75,8 @@ pub struct Answered {
     pub answer: Answer,
     /// Whoever gave it.
     pub model: Arc<Model>,
-    /// The arm failed, and the control answered.
-    pub fell_back: bool,
+    /// In what place.
+    pub gave: Gave,
 }
 
 /// What became of each text of a request.
@@ -91,18 +97,22 @@ impl Route {
         let user = user.map(|user| Unit::of(&design.salt, user));
         let unit = user.unwrap_or_else(anybody);
         let control = design.control_arm().map_or(0, |(place, _)| place);
-        let place = match (user, design.anonymous) {
-            (None, Anonymous::Control) => control,
-            _ => design.choose(unit.position).unwrap_or(control),
-        };
         let of_arm = |place: usize| {
             let arm = design.arms.get(place).ok_or(ResolveError::UnknownVersion)?;
             snapshot.resolve(Some(&arm.model), arm.version.as_deref()).map(Arc::clone)
         };
+        // A control that is not there must not cost more than there would be without an experiment.
+        let reserve = || of_arm(control).or_else(|_| snapshot.resolve(model, None).map(Arc::clone));
+        if user.is_none() && design.anonymous == Anonymous::Control {
+            // They are others than those who are compared.
+            return Ok(Self { model: Ok(reserve()?), experiment: None });
+        }
+        let place = design.choose(unit.position).unwrap_or(control);
         let shadows = design.shadows().filter(|(_, arm)| unit.shadow < arm.weight).map(|(place, _)| place).collect();
-        let control = (place != control).then(|| of_arm(control));
-        let experiment = InExperiment { running: Arc::clone(running), place, user, control, shadows };
-        Ok(Self { model: of_arm(place), experiment: Some(experiment) })
+        let model = of_arm(place);
+        let other = (place != control || model.is_err()).then(reserve);
+        let experiment = InExperiment { running: Arc::clone(running), place, user, other, shadows };
+        Ok(Self { model, experiment: Some(experiment) })
     }
 
     /// The experiment, and the name of the request's arm.
@@ -120,9 +130,9 @@ impl Route {
 
     /// What a receipt says of an answer; nothing outside of experiments.
     #[must_use]
-    pub fn sealed(&self, fell_back: bool) -> String {
+    pub fn sealed(&self, gave: Gave) -> String {
         let experiment = self.experiment.as_ref();
-        experiment.map(|experiment| experiment.running.sealed(experiment.place, fell_back)).unwrap_or_default()
+        experiment.map(|experiment| experiment.running.sealed(experiment.place, gave)).unwrap_or_default()
     }
 
     /// The experiment, and the shadows in it that are to see the request.
@@ -130,6 +140,20 @@ impl Route {
     pub fn shadows(&self) -> Option<(&Arc<Running>, &[usize])> {
         let experiment = self.experiment.as_ref().filter(|experiment| !experiment.shadows.is_empty())?;
         Some((&experiment.running, &experiment.shadows))
+    }
+
+    /// Whether shadows are to see a request of so many bytes. One that is too long is skipped: its texts would have to be
+    /// kept beside it.
+    #[must_use]
+    pub fn is_shown(&self, bytes: usize) -> Option<()> {
+        let (running, places) = self.shadows()?;
+        if bytes <= shadow::LONGEST {
+            return Some(());
+        }
+        for place in places {
+            running.shadow(*place, |tally| tally.skipped += 1);
+        }
+        None
     }
 
     /// Has the texts answered. `inputs` gives all of them for a model; `true`: nobody else will be asked.
@@ -145,39 +169,96 @@ impl Route {
         let Some(experiment) = &self.experiment else {
             return attempt(app, &self.model, terms, None, |model| inputs(model, true)).await;
         };
-        let (start, metrics) = (Instant::now(), &app.metrics.experiments);
-        let InExperiment { running, place, .. } = experiment;
+        let InExperiment { running, place, other, .. } = experiment;
         running.asked(*place, terms.texts, experiment.user.as_ref());
-        let counted = |fault: Option<&ApiError>| {
-            metrics.asked(&running.name, running.arm(*place), fault.is_some());
-            match fault {
-                Some(fault) => running.failed(*place, fault.code.kind()),
-                None => running.answered(*place, start.elapsed()),
-            }
-        };
-        let Some(control) = &experiment.control else {
+        let open = Open { app, running, place: *place, start: Instant::now(), unsettled: true };
+        let Some(other) = other else {
             let answers = attempt(app, &self.model, terms, None, |model| inputs(model, true)).await;
             match fault_of(&answers) {
                 // A request that the control refuses is wrong.
-                Some(fault) if is_callers(&fault) => {}
-                fault => counted(fault.as_ref()),
+                Some(fault) if is_callers(&fault) => open.forget(),
+                fault => open.close(fault.as_ref()),
             }
             return answers;
         };
-        // Somebody else may have to answer in the other half of the time.
-        let half = Instant::now() + terms.deadline.saturating_duration_since(Instant::now()) / 2;
-        let tried = Terms { deadline: half, ..terms };
-        let first = attempt(app, &self.model, tried, None, |model| inputs(model, false)).await;
+        // Admitted and planned like any other request, but given up a little before its end: another may have to answer.
+        let first = attempt(app, &self.model, terms, None, |model| inputs(model, false));
+        let first = tokio::time::timeout_at(latest(terms, other).into(), first).await;
+        let first = first.unwrap_or_else(|_| Err(Refusal::DeadlineExceeded.into()));
         let Some(fault) = fault_of(&first) else {
-            counted(None);
+            open.close(None);
             return first;
         };
-        let open = open(&first).filter(|_| !terms.whole);
-        let second = attempt(app, control, terms, open.as_deref(), |model| inputs(model, true)).await;
-        if !(is_callers(&fault) && fault_of(&second).as_ref().is_some_and(is_callers)) {
-            counted(Some(&fault));
+        // Whoever leaves from here on has seen it fail.
+        let open = if is_callers(&fault) {
+            Some(open)
+        } else {
+            open.close(Some(&fault));
+            None
+        };
+        let places = open_places(&first).filter(|_| !terms.whole);
+        let second = attempt(app, other, terms, places.as_deref(), |model| inputs(model, true)).await;
+        match open {
+            // What both refuse is the request's own fault.
+            Some(open) if fault_of(&second).as_ref().is_some_and(is_callers) => open.forget(),
+            Some(open) => open.close(Some(&fault)),
+            None => {}
         }
-        merged(first, second, open.as_deref())
+        merged(first, second, places.as_deref(), gave(&fault))
+    }
+}
+
+/// A request of an arm of which it is not known yet what became of it.
+struct Open<'a> {
+    app: &'a App,
+    running: &'a Running,
+    place: usize,
+    start: Instant,
+    unsettled: bool,
+}
+
+impl Open<'_> {
+    /// The arm answered it, or failed it.
+    fn close(mut self, fault: Option<&ApiError>) {
+        self.unsettled = false;
+        let outcome = if fault.is_some() { "failed" } else { "answered" };
+        self.app.metrics.experiments.asked(&self.running.name, self.running.arm(self.place), outcome);
+        match fault {
+            Some(fault) => self.running.failed(self.place, fault.code.kind()),
+            None => self.running.answered(self.place, self.start.elapsed()),
+        }
+    }
+
+    /// It says nothing of the arm.
+    fn forget(mut self) {
+        self.unsettled = false;
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if self.unsettled {
+            self.app.metrics.experiments.asked(&self.running.name, self.running.arm(self.place), "left");
+            self.running.left(self.place, self.start.elapsed());
+        }
+    }
+}
+
+/// Until when an arm is waited for: what is left must do for another one, as far as that can be told.
+fn latest(terms: Terms<'_>, other: &Result<Arc<Model>, ResolveError>) -> Instant {
+    let quarter = terms.deadline.saturating_duration_since(Instant::now()) / 4;
+    let needed = match other {
+        Ok(model) if terms.texts <= FEW_TEXTS => (SECOND_TRY + 2 * model.wait()).min(quarter),
+        _ => quarter,
+    };
+    terms.deadline.checked_sub(needed).unwrap_or(terms.deadline)
+}
+
+/// In what place another one answers for an arm with this fault.
+fn gave(fault: &ApiError) -> Gave {
+    match fault.code {
+        Code::Overloaded | Code::ModelNotReady | Code::ModelNotFound | Code::ShuttingDown => Gave::Relief,
+        _ => Gave::Control,
     }
 }
 
@@ -199,7 +280,7 @@ async fn attempt(
     let answers = app.engine.predict(model, texts, terms.deadline, terms.cache).await;
     let answers =
         answers.map_err(|refusal| ApiError::refused(refusal, |index, second| (terms.pointer)(place(index), second)))?;
-    let answered = |answer| Answered { answer, model: Arc::clone(model), fell_back: false };
+    let answered = |answer| Answered { answer, model: Arc::clone(model), gave: Gave::Arm };
     Ok(answers.into_iter().map(|answer| answer.map(answered)).collect())
 }
 
@@ -212,14 +293,14 @@ fn fault_of(answers: &Result<Answers, ApiError>) -> Option<ApiError> {
 }
 
 /// The places of texts without an answer; none if that is all of them.
-fn open(answers: &Result<Answers, ApiError>) -> Option<Vec<usize>> {
+fn open_places(answers: &Result<Answers, ApiError>) -> Option<Vec<usize>> {
     let answers = answers.as_ref().ok()?;
     Some(answers.iter().enumerate().filter(|(_, answer)| answer.is_err()).map(|(place, _)| place).collect())
 }
 
-/// True for what is wrong with the request.
+/// True for what is wrong with the request, not with who was to answer it.
 fn is_callers(error: &ApiError) -> bool {
-    error.code.status().is_client_error()
+    error.code.status().is_client_error() && error.code != Code::ModelNotFound
 }
 
 /// The answers of the arm, and those of the control for what the arm did not answer.
@@ -227,8 +308,9 @@ fn merged(
     first: Result<Answers, ApiError>,
     second: Result<Answers, ApiError>,
     places: Option<&[usize]>,
+    gave: Gave,
 ) -> Result<Answers, ApiError> {
-    let fallen = |answer: Result<Answered, TextError>| answer.map(|answer| Answered { fell_back: true, ..answer });
+    let fallen = |answer: Result<Answered, TextError>| answer.map(|answer| Answered { gave, ..answer });
     match (first, second, places) {
         (Ok(first), Err(_), Some(_)) => Ok(first),
         (_, Err(error), _) => Err(error),

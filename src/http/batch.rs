@@ -227,7 +227,8 @@ pub async fn batch_predict(
     let texts = options.texts.len();
     let terms = Terms { texts, deadline, cache: cache_use, whole: false, pointer: &pointer };
     let mut asked = (options.texts, options.text_pairs);
-    let shown = route.shadows().is_some().then(|| asked.clone());
+    let bytes = asked.0.iter().chain(asked.1.iter().flatten()).map(String::len).sum();
+    let shown = route.is_shown(bytes).map(|()| asked.clone());
     let of_model = |model: &Arc<Model>, last: bool| {
         let (texts, pairs) = if last { std::mem::take(&mut asked) } else { asked.clone() };
         if pairs.is_some() {
@@ -256,8 +257,8 @@ pub async fn batch_predict(
         route: None,
     };
     let item = |(text_index, answer): (usize, Result<Answered, TextError>)| {
-        let outcome = answer.map_err(ApiError::from).and_then(|Answered { answer, model, fell_back }| {
-            let view = View { route: Some((&route, fell_back)), ..view };
+        let outcome = answer.map_err(ApiError::from).and_then(|Answered { answer, model, gave }| {
+            let view = View { route: Some((&route, gave)), ..view };
             prediction(&app, &model, &answer, view)
         });
         let outcome = match outcome {

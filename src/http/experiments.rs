@@ -4,6 +4,7 @@
 //! `Idempotency-Key` is made once.
 
 pub mod results;
+pub mod shown;
 pub mod wire;
 
 use std::sync::Arc;
@@ -20,15 +21,17 @@ use super::App;
 use super::auth::Caller;
 use super::body::Checked;
 use super::error::{ApiError, Code};
-use super::registry::order::Grounds;
+use super::registry::order::{self, Grounds};
 use super::registry::wire::{Done, Why};
 use super::registry::{HISTORY, Tagged, keeping, tagged};
 use crate::experiments::experiment::Experiment;
+use crate::registry::database::experiments::With;
 use crate::registry::database::{Of, Outcome};
 use crate::registry::is_name;
 use crate::registry::keeper::{KeepError, Keeper, Order};
 use results::Results;
-use wire::{Changed, Design, Experiments, OfArm, Reason, Shown};
+use shown::{Changed, Experiments, Shown};
+use wire::{Design, OfArm, Reason};
 
 /// An experiment in a path. What cannot be a name is nobody's.
 #[derive(Debug)]
@@ -75,7 +78,12 @@ where
             None => work(keeper, order).await,
         }
     };
-    let (experiment, changed) = match keeping(app)?.run(once).await? {
+    answered(name, keeping(app)?.run(once).await?)
+}
+
+/// What became of an experiment, or had become of it when the same was asked before.
+fn answered(name: &str, outcome: Outcome<Option<Experiment>>) -> Result<Tagged<Changed>, ApiError> {
+    let (experiment, changed) = match outcome {
         Outcome::Changed(experiment) => (experiment, true),
         Outcome::AsItWas(experiment) => (experiment, false),
         Outcome::Repeated(answer) => {
@@ -129,7 +137,8 @@ pub async fn results(
     let Query(Which { phase, details }) =
         which.map_err(|_| ApiError::at("", "the query can have `phase`, a number, and `details`, true or false"))?;
     let named = name.clone();
-    let read = keeping(&app)?.run(move |keeper| async move { keeper.results(&named, phase, details).await });
+    let with = if details { With::Pairs } else { With::Labels };
+    let read = keeping(&app)?.run(move |keeper| async move { keeper.results(&named, phase, with).await });
     let (experiment, phase, found) = read.await?;
     Ok(Json(Results::of(&name, &experiment, phase, &found, details)))
 }
@@ -147,15 +156,16 @@ pub async fn design(
     Checked(wanted, _memory): Checked<Design>,
 ) -> Result<impl IntoResponse, ApiError> {
     let known = keeping(&app)?.keeper().experiments().contains_key(&name);
-    let reason = wanted.reason.clone();
-    let what = ["experiment", name.as_str()];
+    let order = grounds.order(&caller, &["experiment", &name], &wanted, wanted.reason.clone());
+    if known && order.revision.is_none() {
+        // Unless it was this request that made it.
+        let (asked, named) = (order.clone(), name.clone());
+        let again = keeping(&app)?.run(|keeper| async move { Ok(keeper.repeated(&asked).await?) });
+        let again = again.await?.ok_or_else(order::not_seen)?;
+        return answered(&named, again);
+    }
     // What is new was never seen.
-    let order = if known {
-        grounds.seen(&caller, &what, &wanted, reason)?
-    } else {
-        let order = grounds.order(&caller, &what, &wanted, reason);
-        Order { revision: order.revision.or(Some(0)), ..order }
-    };
+    let order = Order { revision: order.revision.or(Some(0)), ..order };
     let default_model = app.registry.snapshot().default_model.clone();
     let design = wanted.design(&name, &default_model).map_err(wire::refused)?;
     let named = name.clone();

@@ -27,6 +27,7 @@ use super::zero_shot::{self, Label, Question};
 use crate::config::Limits;
 use crate::engine::Answer;
 use crate::engine::model::Model;
+use crate::experiments::tally::Gave;
 use crate::text::input::{Input, Pair};
 
 /// A text and what to say about it.
@@ -164,7 +165,8 @@ pub async fn predict(
         (true, true) => format!("/labels/{index}"),
     };
     let terms = Terms { texts: 1, deadline, cache: cache_use, whole: true, pointer: &pointer };
-    let shown = route.shadows().is_some().then(|| (text.clone(), text_pair.clone()));
+    let bytes = text.len() + text_pair.as_ref().map_or(0, String::len);
+    let shown = route.is_shown(bytes).filter(|()| !with_labels).map(|()| (text.clone(), text_pair.clone()));
     let (mut question, mut asked) = (None, (text, text_pair, labels, hypothesis_template));
     let inputs = |model: &Arc<Model>, last: bool| {
         let (text, text_pair, labels, template) = if last { std::mem::take(&mut asked) } else { asked.clone() };
@@ -180,7 +182,7 @@ pub async fn predict(
     let answers = route.ask(&app, terms, inputs).await?.into_iter().collect::<Result<Vec<_>, _>>()?;
     let missing = || ApiError::new(Code::Internal, "The text got no answer.");
     let first = answers.first().ok_or_else(missing)?;
-    let (model, fell_back) = (Arc::clone(&first.model), first.fell_back);
+    let (model, gave) = (Arc::clone(&first.model), first.gave);
     let mut answers: Vec<Answer> = answers.into_iter().map(|answered| answered.answer).collect();
     let story = Story { arm: route.arm_for_log(), ..Story::of(&model, &answers) };
     // Labels that are asked about are one text.
@@ -190,7 +192,7 @@ pub async fn predict(
         None => answers.pop(),
     };
     let answer = answer.ok_or_else(missing)?;
-    if let Some((text, pair)) = shown.filter(|_| !with_labels && !fell_back) {
+    if let Some((text, pair)) = shown.filter(|_| gave == Gave::Arm) {
         app.shadows.show(&app, &route, Shown { text, pair, model: &model, answer: &answer });
     }
     let view = View {
@@ -198,7 +200,7 @@ pub async fn predict(
         probabilities: request.return_probabilities,
         top_k: request.top_k.map(|k| k as usize),
         raw_scores: request.raw_scores,
-        route: Some((&route, fell_back)),
+        route: Some((&route, gave)),
     };
     Ok((Extension(story), Json(prediction(&app, &model, &answer, view)?)))
 }

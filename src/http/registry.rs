@@ -61,12 +61,13 @@ where
             None => work(keeper, order).await,
         }
     };
+    let experiment = app.registry.snapshot().experiments.get(&name).map(|running| running.name.clone());
     let revised = match keeping(app)?.run(once).await? {
         Outcome::Changed(record) => Revised { changed: true, ..Revised::of(name, &record) },
         Outcome::AsItWas(record) => Revised::of(name, &record),
         Outcome::Repeated(answer) => Revised::repeated(name, &answer)?,
     };
-    Ok(tagged(revised.revision, revised))
+    Ok(tagged(revised.revision, Revised { experiment, ..revised }))
 }
 
 /// List what is recorded of all models.

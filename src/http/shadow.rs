@@ -1,10 +1,11 @@
 //! Texts that shadow arms see: nobody waits for what they say, and it is only compared.
 //!
-//! A shadow can never slow or fail a real answer: its texts wait in a bounded queue of their own, one of them is run at a
-//! time, and only while no other text is in work. What finds no place there is not shown, and counted as skipped.
+//! A shadow fails no real answer, and hardly ever slows one: its texts wait in a bounded queue of their own, one of them is
+//! run at a time, and only while no other text is in work. What finds no place there, is long, or would run for long is not
+//! shown, and counted as skipped. A run that has begun goes on when a request comes: where there is one worker, that waits
+//! for at most one short text.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -14,21 +15,23 @@ use super::App;
 use super::arms::{Answers, Route};
 use crate::engine::Answer;
 use crate::engine::model::Model;
-use crate::experiments::tally::{Running, ShadowTally};
+use crate::experiments::tally::{Gave, Running, ShadowTally};
 use crate::metrics::Metrics;
 use crate::text::heads::Outcome;
 use crate::text::input::{Input, Pair};
 
 /// Most texts that wait.
 const MOST: usize = 256;
-/// Longest text that is shown, in bytes: with all that wait, 4 MiB.
-const LONGEST: usize = 16 << 10;
+/// Most bytes of a request that is shown: with all that wait, 4 MiB.
+pub(super) const LONGEST: usize = 16 << 10;
+/// Longest predicted run of a text that is shown: a request that comes meanwhile may have to wait for it.
+const LONGEST_WORK: Duration = Duration::from_millis(100);
 /// How long a text waits for a moment without other work.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two looks for one.
 const LOOK: Duration = Duration::from_millis(2);
-/// Longest run.
-const LONGEST_RUN: Duration = Duration::from_secs(10);
+/// A run that takes longer is given up.
+const LONGEST_RUN: Duration = Duration::from_secs(1);
 
 /// The texts that wait to be shown.
 #[derive(Debug)]
@@ -36,7 +39,6 @@ pub struct Shadows {
     send: Sender<Showing>,
     /// Until somebody shows them.
     receive: Mutex<Option<Receiver<Showing>>>,
-    waiting: AtomicUsize,
 }
 
 /// A text, and what was answered to it.
@@ -73,7 +75,7 @@ struct Said {
 impl Default for Shadows {
     fn default() -> Self {
         let (send, receive) = channel(MOST);
-        Self { send, receive: Mutex::new(Some(receive)), waiting: AtomicUsize::new(0) }
+        Self { send, receive: Mutex::new(Some(receive)) }
     }
 }
 
@@ -89,7 +91,7 @@ impl Shadows {
     pub fn show_all(&self, app: &App, route: &Route, inputs: &[Input], answers: &Answers) {
         for (input, answered) in inputs.iter().zip(answers) {
             if let Ok(answered) = answered
-                && !answered.fell_back
+                && answered.gave == Gave::Arm
             {
                 self.put(app, route, input, &Said::of(&answered.model, &answered.answer));
             }
@@ -101,11 +103,10 @@ impl Shadows {
         for &place in places {
             let showing =
                 Showing { running: Arc::clone(running), place, input: input.clone(), answered: answered.clone() };
-            if input.bytes() > LONGEST || self.send.try_send(showing).is_err() {
+            if self.send.try_send(showing).is_err() {
                 skipped(&app.metrics, running, place);
-                continue;
             }
-            app.metrics.experiments.waiting(self.waiting.fetch_add(1, Ordering::Relaxed) + 1);
+            app.metrics.experiments.waiting(MOST.saturating_sub(self.send.capacity()));
         }
     }
 }
@@ -114,7 +115,7 @@ impl Shadows {
 pub async fn show(app: Arc<App>) {
     let Some(mut receive) = app.shadows.receive.lock().take() else { return };
     while let Some(showing) = receive.recv().await {
-        app.metrics.experiments.waiting(app.shadows.waiting.fetch_sub(1, Ordering::Relaxed).saturating_sub(1));
+        app.metrics.experiments.waiting(receive.len());
         if idle(&app).await {
             compare(&app, showing).await;
         } else {
@@ -142,6 +143,9 @@ async fn compare(app: &App, showing: Showing) {
     let start = Instant::now();
     let said = match snapshot.resolve(Some(&arm.model), arm.version.as_deref()) {
         Err(_) => None,
+        Ok(model) if model.time_for(std::iter::once(&input)) > LONGEST_WORK => {
+            return skipped(&app.metrics, &running, place);
+        }
         Ok(model) => {
             let answer = app.engine.aside(model, input, start + LONGEST_RUN).await;
             answer.map(|answer| (Said::of(model, &answer), confidence_in(model, &answer, answered.labels.first())))

@@ -47,7 +47,7 @@ impl ExperimentMetrics {
         Ok(Self {
             requests: counter(
                 "predictd_experiment_requests_total",
-                "Requests that this process gave to an arm: answered by it, or failed by it (the control answered then, if it could).",
+                "Requests that this process gave to an arm: answered by it, failed by it (the control answered then, if it could), or of a client that left before.",
             )?,
             shadows: counter(
                 "predictd_shadow_texts_total",
@@ -78,14 +78,23 @@ impl ExperimentMetrics {
         })
     }
 
-    /// An arm answered a request, or failed it.
-    pub fn asked(&self, experiment: &str, arm: &str, failed: bool) {
-        self.requests.with_label_values(&[experiment, arm, if failed { "failed" } else { "answered" }]).inc();
+    /// What became of a request of an arm, in a word.
+    pub fn asked(&self, experiment: &str, arm: &str, outcome: &str) {
+        self.requests.with_label_values(&[experiment, arm, outcome]).inc();
+        self.know(experiment, arm);
+    }
+
+    fn know(&self, experiment: &str, arm: &str) {
+        let mut seen = self.seen.lock();
+        if !seen.iter().any(|(known, name)| known == experiment && name == arm) {
+            seen.insert((experiment.to_owned(), arm.to_owned()));
+        }
     }
 
     /// What became of a text for a shadow, in a word.
     pub fn shadow(&self, experiment: &str, arm: &str, outcome: &str) {
         self.shadows.with_label_values(&[experiment, arm, outcome]).inc();
+        self.know(experiment, arm);
     }
 
     /// So many texts wait for shadows.
@@ -109,7 +118,7 @@ impl ExperimentMetrics {
         self.mismatch.with_label_values(&[experiment]).set(f64::from(u8::from(mismatch)));
     }
 
-    /// Only these run here: the gauges of others go.
+    /// Only these run here: what was counted and measured of others goes.
     pub fn only(&self, running: &BTreeSet<&str>) {
         self.seen.lock().retain(|(experiment, arm)| {
             if running.contains(experiment.as_str()) {
@@ -118,6 +127,10 @@ impl ExperimentMetrics {
             for gauge in [&self.weight, &self.labelled, &self.accuracy, &self.better] {
                 // It may be gone already.
                 gauge.remove_label_values(&[experiment, arm]).ok();
+            }
+            for outcome in ["answered", "failed", "left", "agreed", "differed", "skipped"] {
+                self.requests.remove_label_values(&[experiment, arm, outcome]).ok();
+                self.shadows.remove_label_values(&[experiment, arm, outcome]).ok();
             }
             self.mismatch.remove_label_values(&[experiment]).ok();
             false

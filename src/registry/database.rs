@@ -33,6 +33,8 @@ const ACQUIRE: Duration = Duration::from_secs(1);
 const ACQUIRE_FILE: Duration = Duration::from_secs(5);
 /// Longest wait for the first one.
 const FIRST: Duration = Duration::from_secs(5);
+/// Longest time in which tables are brought up to date.
+const LONGEST_MIGRATION: Duration = Duration::from_mins(10);
 /// Longest wait for an answer. A server that stands still does not say that it does.
 const ANSWER: Duration = Duration::from_secs(2);
 /// The same for a change, which may have to wait for another.
@@ -184,20 +186,11 @@ impl Database {
     pub fn later(url: &str) -> Result<Self, OpenError> {
         install_default_drivers();
         let is_file = url.starts_with("sqlite:");
-        let setup: &[&'static str] = if is_file { &FOR_A_FILE } else { &FOR_A_SERVER };
-        let acquire = if is_file { ACQUIRE_FILE } else { ACQUIRE };
-        let options =
-            AnyPoolOptions::new().max_connections(4).acquire_timeout(acquire).after_connect(move |connection, _| {
-                Box::pin(async move {
-                    for statement in setup {
-                        connection.execute(*statement).await?;
-                    }
-                    Ok(())
-                })
-            });
+        let setup: &'static [&'static str] = if is_file { &FOR_A_FILE } else { &FOR_A_SERVER };
         let at = AnyConnectOptions::from_str(url).map_err(|error| OpenError::from(&error))?;
         let at = at.disable_statement_logging();
-        let pool = options.connect_lazy_with(at.clone());
+        let acquire = if is_file { ACQUIRE_FILE } else { ACQUIRE };
+        let pool = pool_of(&at, 4, acquire, setup);
         Ok(Self { pool, at, is_file, has_begun: Arc::new(AtomicBool::new(false)) })
     }
 
@@ -210,13 +203,33 @@ impl Database {
         let first = timeout(FIRST, first_look(&self.at, self.is_file.then_some(&FOR_A_FILE)));
         first.await.map_err(|_| OpenError::Away(NO_ANSWER.to_owned()))??;
         let migrator = Migrator::new(Embedded).await.map_err(|error| OpenError::Wrong(error.to_string()))?;
-        migrator.run(&self.pool).await.map_err(|error| match error {
+        // A large table takes its time to be changed; a look that finds nothing to do does not.
+        let time = if self.is_current().await? { FIRST } else { LONGEST_MIGRATION };
+        let setup: &'static [&'static str] = if self.is_file { &FOR_A_FILE } else { &[] };
+        let alone = pool_of(&self.at, 1, FIRST, setup);
+        let migrated = timeout(time, migrator.run(&alone)).await;
+        timeout(ANSWER, alone.close()).await.ok();
+        let migrated = migrated.map_err(|_| OpenError::Away(NO_ANSWER.to_owned()))?;
+        migrated.map_err(|error| match error {
             MigrateError::VersionMissing(_) => OpenError::Wrong("it was made by a newer predictd".to_owned()),
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => OpenError::from(&error),
             error => OpenError::Wrong(error.to_string()),
         })?;
         self.has_begun.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// True if its tables are up to date, as far as one look can tell.
+    async fn is_current(&self) -> Result<bool, OpenError> {
+        let done = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM _sqlx_migrations");
+        match within(ANSWER, done.fetch_one(&self.pool)).await {
+            Ok(done) => Ok(done >= Embedded::count()),
+            Err(error) => match OpenError::from(&error) {
+                away @ OpenError::Away(_) => Err(away),
+                // It has no tables yet; whatever else is wrong shows when they are made.
+                OpenError::Wrong(_) => Ok(false),
+            },
+        }
     }
 
     /// True once it was found that it can be used.
@@ -349,6 +362,20 @@ impl Database {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Connections that are made when they are needed, and set up.
+fn pool_of(at: &AnyConnectOptions, most: u32, acquire: Duration, setup: &'static [&'static str]) -> AnyPool {
+    let options = AnyPoolOptions::new().max_connections(most).acquire_timeout(acquire);
+    let options = options.after_connect(move |connection, _| {
+        Box::pin(async move {
+            for statement in setup {
+                connection.execute(*statement).await?;
+            }
+            Ok(())
+        })
+    });
+    options.connect_lazy_with(at.clone())
 }
 
 /// What a query says in this time.

@@ -82,6 +82,8 @@ pub struct Keeper {
     away: Mutex<Option<Instant>>,
     /// Phases of experiments that have something to be kept.
     counting: Mutex<Vec<Counting>>,
+    /// One at a time keeps it.
+    keeping_counts: tokio::sync::Mutex<()>,
     /// When something was told last, in microseconds since 1970.
     told: AtomicI64,
     /// Nothing more is loaded.
@@ -161,6 +163,7 @@ impl Keeper {
             seen: Mutex::default(),
             away: Mutex::new(away),
             counting: Mutex::default(),
+            keeping_counts: tokio::sync::Mutex::default(),
             told: AtomicI64::new(0),
             stop: CancellationToken::new(),
         }

@@ -59,15 +59,20 @@ impl Keeping {
         &self.keeper
     }
 
+    /// Has the keeper look at the database and at experiments until it is told to stop.
+    pub fn watch(&self) {
+        let Some(runtime) = &self.runtime else { return };
+        let keeper = Arc::clone(&self.keeper);
+        runtime.spawn(async move { keeper.watch_database().await });
+        let keeper = Arc::clone(&self.keeper);
+        runtime.spawn(async move { keeper.evaluate().await });
+    }
+
     /// Has the keeper follow what others change, and these aliases, until it is told to stop.
     pub fn follow(&self, aliases: Vec<Following>) {
         let Some(runtime) = &self.runtime else { return };
         let keeper = Arc::clone(&self.keeper);
         runtime.spawn(async move { keeper.follow().await });
-        let keeper = Arc::clone(&self.keeper);
-        runtime.spawn(async move { keeper.watch_database().await });
-        let keeper = Arc::clone(&self.keeper);
-        runtime.spawn(async move { keeper.evaluate().await });
         for following in aliases {
             let keeper = Arc::clone(&self.keeper);
             runtime.spawn(async move { keeper.follow_alias(&following).await });

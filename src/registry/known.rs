@@ -42,7 +42,7 @@ impl Known {
                 }
             }
             for (name, experiment) in &mut read.experiments {
-                if let Some(own) = self.experiments.get(name).filter(|own| own.revision > experiment.revision) {
+                if let Some(own) = self.experiments.get(name).filter(|own| own.is_later_than(experiment)) {
                     experiment.clone_from(own);
                 }
             }

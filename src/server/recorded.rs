@@ -153,6 +153,7 @@ fn told(reason: impl std::fmt::Display) -> RunError {
 
 /// Loads what is recorded, and follows what others change from then on.
 pub(super) async fn load(keeping: &Keeping, followed: Vec<Following>, stop: &CancellationToken) {
+    keeping.watch();
     let work = keeping.run(|keeper| async move {
         keeper.begin().await;
         Ok(())

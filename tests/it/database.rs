@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use predictd::experiments::results::Decided;
 use predictd::experiments::tally::{Counted, Tally};
-use predictd::registry::database::experiments::OfPhase;
+use predictd::registry::database::experiments::{OfPhase, With};
 use predictd::registry::database::{Change, ChangeError, Database, Event, Of, Outcome, sqlite_url};
 use predictd::registry::feedback::{Feedback, Kept};
 use predictd::registry::known::Known;
@@ -271,7 +271,7 @@ async fn what_processes_count_adds_up_and_is_put_together_when_there_are_many() 
         }
         // What is counted replaces what was counted before.
         assert!(database.count(of, "3", &counted(5), false).await.unwrap());
-        let requests = async || database.sums(of, true).await.unwrap().counted.arms["new"].requests;
+        let requests = async || database.sums(of, With::Pairs).await.unwrap().counted.arms["new"].requests;
         assert_eq!(requests().await, 74);
         // They have been silent for long: the next that begins puts them together.
         let pool = sqlx::AnyPool::connect(&fresh.url).await.unwrap();
@@ -284,12 +284,12 @@ async fn what_processes_count_adds_up_and_is_put_together_when_there_are_many() 
         assert!(!database.count(of, "3", &counted(6), false).await.unwrap());
         assert_eq!(requests().await, 84);
         let other = OfPhase { phase: 1, ..of };
-        assert!(database.sums(other, false).await.unwrap().counted.arms.is_empty());
+        assert!(database.sums(other, With::Counts).await.unwrap().counted.arms.is_empty());
         let decided = |better| Decided { better, at: 7, sentence: "it is".to_owned() };
         assert!(database.decided(of, "new", &decided(true)).await.unwrap());
         assert!(!database.decided(of, "new", &decided(false)).await.unwrap(), "the first one stands");
         assert_eq!(
-            database.sums(of, false).await.unwrap().decided,
+            database.sums(of, With::Labels).await.unwrap().decided,
             BTreeMap::from([("new".to_owned(), decided(true))])
         );
     }

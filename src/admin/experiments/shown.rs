@@ -97,14 +97,18 @@ fn results(out: &mut String, found: &Value) {
     line(out, &text(field(found, "verdict")));
     let [experiment, state] = ["experiment", "state"].map(|part| text(field(found, part)));
     let phase = format!("phase {} since {}", number(field(found, "phase")), text(field(found, "began")));
-    line(out, &format!("{experiment}: {state}, {phase}, about {} users\n", number(field(found, "users"))));
+    let users = match field(found, "users").as_f64() {
+        Some(users) if users > 0.0 => format!("about {users} users"),
+        _ => "no users named: whether they are spread as the weights say could not be checked".to_owned(),
+    };
+    line(out, &format!("{experiment}: {state}, {phase}, {users}\n"));
     let head = [
         "ARM",
         "VERSION",
         "WEIGHT",
         "SHARE",
         "REQUESTS",
-        "FAILED",
+        "LOST",
         "P50 ms",
         "P99 ms",
         "LABELLED",
@@ -117,7 +121,7 @@ fn results(out: &mut String, found: &Value) {
         let feedback = field(arm, "feedback");
         let star = if *field(arm, "control") == true { "*" } else { "" };
         let failed = field(arm, "failed").as_object().into_iter().flat_map(|kinds| kinds.values());
-        let failed: u64 = failed.filter_map(Value::as_u64).sum();
+        let failed: u64 = failed.chain([field(arm, "left")]).filter_map(Value::as_u64).sum();
         let times = field(arm, "milliseconds");
         let columns = [
             format!("{}{star}", text(field(arm, "name"))),
@@ -134,7 +138,7 @@ fn results(out: &mut String, found: &Value) {
         ];
         row(out, &columns, &ARMS);
     }
-    line(out, "* the control");
+    line(out, "* the control; LOST: failed, or its client left before");
     for arm in arms().filter(|arm| *field(arm, "control") != true) {
         let against = field(arm, "against_control");
         let needed = field(against, "needed").as_array();

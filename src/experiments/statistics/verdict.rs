@@ -211,6 +211,30 @@ impl Compared {
     }
 }
 
+impl Overall {
+    /// The sentence for several arms, of which these are better by what was decided, whatever the numbers are now.
+    #[must_use]
+    pub fn standing(&self, better: &[&str], all_worse: bool) -> String {
+        let control = match self {
+            Self::Best { control, .. } | Self::Keep { control } | Self::Open { control } => control.clone(),
+            Self::One(_) | Self::Mismatch { .. } => return self.to_string(),
+        };
+        match better {
+            [] if all_worse => Self::Keep { control }.to_string(),
+            [] => Self::Open { control }.to_string(),
+            [only] => format!("{only} is better than {control}; no other arm is, as far as one can tell."),
+            // What is said of the best of them holds only while they are all seen to be better.
+            several => match self {
+                Self::Best { better, .. } if *better == several.len() => self.to_string(),
+                _ => format!(
+                    "{} are better than {control}. Which of them is best was not tested.",
+                    several.join(" and ")
+                ),
+            },
+        }
+    }
+}
+
 impl fmt::Display for Overall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

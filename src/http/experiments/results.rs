@@ -62,7 +62,9 @@ pub struct Arm {
     pub anonymous: u64,
     /// Requests that it failed, by the kind of error; the control answered them, if it could.
     pub failed: BTreeMap<String, u64>,
-    /// How long it took for those that it answered.
+    /// Requests whose client left before it had answered.
+    pub left: u64,
+    /// How long it took for those that it answered, and how long clients waited who left.
     pub milliseconds: Quantiles,
     /// What feedback says of it.
     pub feedback: Feedback,
@@ -92,7 +94,7 @@ pub struct Shadow {
     pub skipped: u64,
     /// Texts that it failed.
     pub failed: u64,
-    /// How long it took, waiting included.
+    /// How long it took.
     pub milliseconds: Quantiles,
 }
 
@@ -131,12 +133,15 @@ pub struct Feedback {
     /// The most frequent mistakes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mistakes: Vec<Cell>,
-    /// All answers against all truths.
+    /// All answers against all truths; `(no answer)` where the arm failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<Cell>,
     /// Answers by their confidence.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub calibration: Vec<Bin>,
+    /// True if there were too many different pairs of answer and truth: only the most frequent are in these lists.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
 }
 
 /// A class.
@@ -242,6 +247,7 @@ impl Arm {
             texts: found.tally.texts,
             anonymous: found.tally.anonymous,
             failed: found.tally.failed.clone(),
+            left: found.tally.left,
             milliseconds: Quantiles::of(found.quantiles),
             feedback: Feedback::of(found, details),
             against_control: (!found.is_control).then(|| Against::of(found)),
@@ -295,6 +301,7 @@ impl Feedback {
             mistakes: Vec::new(),
             confusion: Vec::new(),
             calibration: Vec::new(),
+            incomplete: labelled.is_part,
         };
         if details {
             feedback.macro_f1 = confusion.macro_f1();

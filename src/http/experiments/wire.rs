@@ -1,7 +1,5 @@
 //! The wire types of `/admin/experiments`.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -12,7 +10,7 @@ use crate::experiments::statistics::plan::{ALPHA, POWER};
 use crate::http::body::RequestBody;
 use crate::http::error::ApiError;
 use crate::http::json;
-use crate::http::registry::wire::{NAMES, check_reason, time};
+use crate::http::registry::wire::{NAMES, check_reason};
 use crate::registry::is_name;
 
 /// Longest salt, in bytes.
@@ -66,7 +64,7 @@ pub struct Arm {
     /// The version; if none is named, the one that is active when the experiment starts.
     #[serde(default)]
     pub version: Option<String>,
-    /// Its part of the users. All but shadows' add up to 1, or to 100 %. In a rollout the steps say it.
+    /// Its part of the users. All but shadows' add up to 1, or to 100 %. In a rollout the steps say it. A shadow's is its part of the texts: up to 1, or a percentage above.
     #[serde(default)]
     pub weight: Option<f64>,
     /// It only sees this part of the texts; nobody gets its answers.
@@ -98,7 +96,7 @@ pub struct WantedAim {
 pub struct Rollout {
     /// Ever larger parts of the users; after the last the version becomes the active one.
     pub steps: Vec<RolloutStep>,
-    /// What must not happen; if it does, everybody gets the control again.
+    /// What must not happen; if it does, the experiment ends, and everybody gets the active version, which the control was.
     #[serde(default)]
     pub guards: Option<RolloutGuards>,
 }
@@ -107,7 +105,7 @@ pub struct Rollout {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutStep {
-    /// Of the users: up to 1, or percentages.
+    /// Of the users: up to 1; percentages if any step has more.
     pub weight: f64,
     /// How long at least, in seconds; an hour if nobody says.
     #[serde(default)]
@@ -167,62 +165,6 @@ pub struct OfArm {
     pub reason: Option<String>,
 }
 
-/// All experiments.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Experiments {
-    /// True while the database does not answer: this is what was known last.
-    pub stale: bool,
-    /// By name.
-    pub experiments: Vec<Shown>,
-}
-
-/// An experiment after a change.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Changed {
-    /// False if it was so already.
-    pub changed: bool,
-    /// The experiment; none once it is forgotten.
-    pub experiment: Option<Shown>,
-}
-
-/// An experiment.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Shown {
-    /// Its name.
-    pub name: String,
-    /// Changes of it so far: its `ETag`.
-    pub revision: i64,
-    /// `draft`, `running`, `paused` or `ended`.
-    pub state: &'static str,
-    /// What it compares, and how.
-    #[serde(flatten)]
-    pub design: Design,
-    /// Times with the same weights, the present one last.
-    pub phases: Vec<Phase>,
-    /// The step of its rollout, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub step: Option<usize>,
-    /// When it was made (RFC 3339).
-    pub created: String,
-    /// When it was started last.
-    pub started: Option<String>,
-    /// When it ended.
-    pub ended: Option<String>,
-    /// Why it ended, or what became of its rollout.
-    pub outcome: Option<String>,
-}
-
-/// A time with the same weights.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Phase {
-    /// Its number, from 1.
-    pub phase: usize,
-    /// When it began (RFC 3339).
-    pub began: String,
-    /// The weights, by arm.
-    pub weights: BTreeMap<String, f64>,
-}
-
 impl Design {
     /// What it means, as it is recorded.
     ///
@@ -245,6 +187,14 @@ impl Design {
             let weight = match arm.weight {
                 // The steps say it; what an experiment shows of itself can be sent back.
                 _ if rolled_out && !arm.shadow => f64::from(u8::from(arm.name == control)),
+                // A share of the texts by itself.
+                Some(weight) if arm.shadow => {
+                    if weight > 1.0 {
+                        weight / 100.0
+                    } else {
+                        weight
+                    }
+                }
                 Some(weight) => weight / unit,
                 None if arm.shadow => 1.0,
                 None => return Err(wrong("an arm has a weight")),
@@ -283,59 +233,6 @@ impl Rollout {
         let usual = RolloutGuards { errors: usual_errors(), p99: usual_p99(), accuracy: usual_accuracy() };
         let RolloutGuards { errors, p99, accuracy } = self.guards.unwrap_or(usual);
         rollout::Rollout { steps: self.steps.iter().map(step).collect(), guards: Guards { errors, p99, accuracy } }
-    }
-}
-
-impl Shown {
-    /// An experiment as it is recorded.
-    #[must_use]
-    pub fn of(name: &str, found: &experiment::Experiment) -> Self {
-        let design = &found.design;
-        let arm = |arm: &experiment::Arm| Arm {
-            name: arm.name.clone(),
-            model: Some(arm.model.clone()),
-            version: arm.version.clone(),
-            weight: Some(arm.weight),
-            shadow: arm.shadow,
-        };
-        let Aim { accuracy, least, alpha, power } = design.aim;
-        let aim = WantedAim { accuracy: Some(accuracy), least: Some(least), alpha: Some(alpha), power: Some(power) };
-        let rollout = design.rollout.as_ref().map(|rollout| {
-            let step = |step: &Step| RolloutStep {
-                weight: step.share,
-                seconds: Some(step.seconds),
-                requests: Some(step.requests),
-            };
-            let Guards { errors, p99, accuracy } = rollout.guards;
-            let guards = Some(RolloutGuards { errors, p99, accuracy });
-            Rollout { steps: rollout.steps.iter().map(step).collect(), guards }
-        });
-        let phase = |(phase, found): (usize, &experiment::Phase)| Phase {
-            phase,
-            began: time(found.began),
-            weights: design.arms.iter().map(|arm| arm.name.clone()).zip(found.weights.iter().copied()).collect(),
-        };
-        Self {
-            name: name.to_owned(),
-            revision: found.revision,
-            state: found.state.name(),
-            design: Design {
-                on: Some(design.on.clone()),
-                arms: design.arms.iter().map(arm).collect(),
-                control: Some(design.control.clone()),
-                salt: Some(design.salt.clone()),
-                anonymous: Some(design.anonymous),
-                aim: Some(aim),
-                rollout,
-                reason: None,
-            },
-            phases: (1..).zip(&found.phases).map(phase).collect(),
-            step: found.step_now().map(|(step, _)| step + 1),
-            created: time(found.created),
-            started: found.started.map(time),
-            ended: found.ended.map(time),
-            outcome: found.outcome.clone(),
-        }
     }
 }
 

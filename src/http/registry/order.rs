@@ -35,12 +35,19 @@ impl<S: Sync> FromRequestParts<S> for Grounds {
         let wrong = |detail: &'static str| ApiError::new(Code::InvalidHeader, detail);
         let revision =
             single(&parts.headers, IF_MATCH.as_str(), |tag| tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok());
-        let revision = revision.map_err(|()| wrong("If-Match must be the ETag of the model, such as \"7\"."))?;
+        let revision = revision.map_err(|()| wrong("If-Match must be one ETag of this server, such as \"7\"."))?;
         let fits = |key: &str| (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|c| c.is_ascii_graphic());
         let key = single(&parts.headers, KEY, |key| fits(key).then(|| key.to_owned()));
         let key = key.map_err(|()| wrong("An Idempotency-Key has 1 to 128 visible ASCII characters."))?;
         Ok(Self { revision, key })
     }
+}
+
+/// A change of what its caller has not seen.
+pub(in crate::http) fn not_seen() -> ApiError {
+    let detail =
+        "Say which state this is decided on: If-Match with the ETag of what is to be changed, as GET shows it.";
+    ApiError::new(Code::PreconditionRequired, detail)
 }
 
 /// What a header says that may be there once; an error if it cannot be read, or is there twice.
@@ -76,8 +83,7 @@ impl Grounds {
         reason: Option<String>,
     ) -> Result<Order, ApiError> {
         if self.revision.is_none() {
-            let detail = "Say which state this is decided on: If-Match with the ETag of GET /admin/models/NAME.";
-            return Err(ApiError::new(Code::PreconditionRequired, detail));
+            return Err(not_seen());
         }
         Ok(self.order(caller, what, body, reason))
     }

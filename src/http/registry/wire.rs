@@ -87,6 +87,9 @@ pub struct Revised {
     pub previous: Option<String>,
     /// False if it was so already.
     pub changed: bool,
+    /// An experiment that runs on the model: callers who name no version get the versions of its arms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<String>,
 }
 
 /// What was done.
@@ -200,14 +203,21 @@ impl Revised {
     /// A model as it is now.
     pub(super) fn of(name: String, record: &ModelRecord) -> Self {
         let previous = record.previous().ok().map(str::to_owned);
-        Self { name, revision: record.revision, active: record.active.clone(), previous, changed: false }
+        Self {
+            name,
+            revision: record.revision,
+            active: record.active.clone(),
+            previous,
+            changed: false,
+            experiment: None,
+        }
     }
 
     /// What was answered to the same request before.
     pub(super) fn repeated(name: String, answer: &str) -> Result<Self, ApiError> {
         let broken = |_| ApiError::new(Code::Internal, "The answer to the same request cannot be read any more.");
         let (revision, active, previous) = serde_json::from_str(answer).map_err(broken)?;
-        Ok(Self { name, revision, active, previous, changed: true })
+        Ok(Self { name, revision, active, previous, changed: true, experiment: None })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::experiments::experiment::{Experiment, ExperimentError, Experiments};
 use crate::experiments::results::{Decided, Labelled, Sums};
 use crate::experiments::statistics::calibration::{Bin, Bins};
 use crate::experiments::statistics::{Counts, classes::Confusion};
-use crate::experiments::tally::{Counted, sealed};
+use crate::experiments::tally::{Counted, Gave, sealed};
 use crate::registry::database::Records;
 use crate::registry::record::{ModelRecord, Refusal};
 
@@ -25,7 +25,7 @@ const SILENT: i64 = 10 * 60 * 1_000;
 /// The row of those that were put together.
 const TOGETHER: &str = "together";
 /// Pairs of an answer and the truth that are told apart.
-const MOST_PAIRS: i64 = 100_000;
+const MOST_PAIRS: i64 = 10_000;
 
 /// What there is when an experiment changes.
 #[derive(Debug)]
@@ -43,8 +43,21 @@ pub enum Becomes {
     AsItWas,
     /// This.
     This(Box<Experiment>),
+    /// This, and a version becomes the active one of the model that callers ask for.
+    Promoted(Box<Experiment>, String),
     /// There is none of this name any more.
     Forgotten,
+}
+
+/// How much is asked of a phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum With {
+    /// What was counted, and decided.
+    Counts,
+    /// Also how often arms were right.
+    Labels,
+    /// Also which labels were answered where which were true.
+    Pairs,
 }
 
 /// A phase of an experiment.
@@ -142,26 +155,30 @@ impl Database {
         timeout(CHANGE, keep).await.unwrap_or(Err(ChangeError::Unknown(sqlx::Error::PoolTimedOut)))
     }
 
-    /// All that is known of a phase; the pairs of answers and truths only if they are asked for.
+    /// All that is known of a phase, as far as it is asked for.
     ///
     /// # Errors
     /// If the database does not answer, or holds what cannot be read.
-    pub async fn sums(&self, of: OfPhase<'_>, with_pairs: bool) -> Result<Sums, sqlx::Error> {
+    pub async fn sums(&self, of: OfPhase<'_>, with: With) -> Result<Sums, sqlx::Error> {
         self.check()?;
         let read = async {
-            let mut connection = self.pool.acquire().await?;
-            let mut sums = Sums { counted: counted(&mut connection, of).await?, ..Sums::default() };
-            for arm in of.arms {
-                sums.labelled.insert(arm.clone(), labelled(&mut connection, of, arm, with_pairs).await?);
+            let mut transaction = self.pool.begin().await?;
+            if !self.is_file {
+                // A large table takes its time.
+                sqlx::query("SET LOCAL statement_timeout = '10s'").execute(&mut *transaction).await?;
+            }
+            let mut sums = Sums { counted: counted(&mut transaction, of).await?, ..Sums::default() };
+            for arm in of.arms.iter().filter(|_| with != With::Counts) {
+                sums.labelled.insert(arm.clone(), labelled(&mut transaction, of, arm, with).await?);
             }
             let decided =
                 "SELECT arm, better, at, sentence FROM experiment_decisions WHERE experiment = $1 AND phase = $2";
             let decided = sqlx::query(decided).bind(of.name).bind(i64::from(of.phase));
-            for row in decided.fetch_all(&mut *connection).await? {
-                let found =
-                    Decided { better: row.try_get::<i64, _>(1)? != 0, at: row.try_get(2)?, sentence: row.try_get(3)? };
-                sums.decided.insert(row.try_get(0)?, found);
+            for row in decided.fetch_all(&mut *transaction).await? {
+                let (better, at, sentence) = (row.try_get::<i64, _>(1)? != 0, row.try_get(2)?, row.try_get(3)?);
+                sums.decided.insert(row.try_get(0)?, Decided { better, at, sentence });
             }
+            transaction.rollback().await?;
             Ok(sums)
         };
         within(SUMS, read).await
@@ -203,14 +220,19 @@ async fn decide(
     let (after, on) = match apply(before.clone(), &world)? {
         Becomes::AsItWas => return Ok(Outcome::AsItWas(before)),
         Becomes::This(after) => {
-            let after = Experiment { revision: revision + 1, ..*after };
-            let row = if before.is_some() {
-                "UPDATE experiments SET revision = $2, record = $3 WHERE name = $1"
-            } else {
-                "INSERT INTO experiments (name, revision, record) VALUES ($1, $2, $3)"
-            };
-            sqlx::query(row).bind(name).bind(after.revision).bind(json(&after)?).execute(&mut **transaction).await?;
+            let after = write(transaction, name, before.as_ref(), *after).await?;
             let on = after.design.on.clone();
+            (Some(after), on)
+        }
+        Becomes::Promoted(after, version) => {
+            let after = write(transaction, name, before.as_ref(), *after).await?;
+            let on = after.design.on.clone();
+            let found = rows::model(transaction, &on).await?.unwrap_or_default();
+            let mut model = found.clone();
+            if model.activate(&version)? {
+                model.revision += 1;
+                rows::write(transaction, &on, Some(&found), &model).await?;
+            }
             (Some(after), on)
         }
         Becomes::Forgotten => {
@@ -222,6 +244,22 @@ async fn decide(
     // Any of it can be written as JSON: it just was.
     remember(transaction, change.key, || serde_json::to_string(&after).unwrap_or_default()).await?;
     Ok(Outcome::Changed(after))
+}
+
+async fn write(
+    transaction: &mut Transaction<'_, Any>,
+    name: &str,
+    before: Option<&Experiment>,
+    after: Experiment,
+) -> Result<Experiment, sqlx::Error> {
+    let after = Experiment { revision: before.map_or(0, |before| before.revision) + 1, ..after };
+    let row = if before.is_some() {
+        "UPDATE experiments SET revision = $2, record = $3 WHERE name = $1"
+    } else {
+        "INSERT INTO experiments (name, revision, record) VALUES ($1, $2, $3)"
+    };
+    sqlx::query(row).bind(name).bind(after.revision).bind(json(&after)?).execute(&mut **transaction).await?;
+    Ok(after)
 }
 
 async fn forget(transaction: &mut Transaction<'_, Any>, name: &str) -> Result<(), sqlx::Error> {
@@ -278,10 +316,10 @@ async fn labelled(
     connection: &mut AnyConnection,
     of: OfPhase<'_>,
     arm: &str,
-    with_pairs: bool,
+    with: With,
 ) -> Result<Labelled, sqlx::Error> {
     let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
-    let [answered, failed] = [false, true].map(|failed| sealed(of.name, of.phase, arm, failed));
+    let [answered, failed] = [Gave::Arm, Gave::Control].map(|gave| sealed(of.name, of.phase, arm, gave));
     let sums = "SELECT bin, COUNT(*), SUM(confidence), SUM(CAST(correct AS DOUBLE PRECISION)) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2 GROUP BY bin";
     let (mut bins, mut counts) = (BTreeMap::<usize, Bin>::new(), Counts::default());
     for row in sqlx::query(sums).bind(&answered).bind(of.since).fetch_all(&mut *connection).await? {
@@ -295,27 +333,34 @@ async fn labelled(
     }
     let missed = sqlx::query("SELECT COUNT(*) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2");
     let missed = missed.bind(&failed).bind(of.since).fetch_one(&mut *connection).await?;
-    let failed = unsigned(missed.try_get(0)?);
-    counts.answers += failed;
-    let mut confusion = Confusion::default();
-    if with_pairs {
+    let missed = unsigned(missed.try_get(0)?);
+    counts.answers += missed;
+    let (mut confusion, mut is_part) = (Confusion::default(), false);
+    if with == With::Pairs {
         let pairs = "SELECT predicted, actual, COUNT(*) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2 GROUP BY predicted, actual ORDER BY COUNT(*) DESC LIMIT $3";
-        let pairs =
-            sqlx::query(pairs).bind(&answered).bind(of.since).bind(MOST_PAIRS).fetch_all(&mut *connection).await?;
-        let pairs: Vec<_> = pairs.iter().map(pair).collect::<Result<_, sqlx::Error>>()?;
-        confusion = pairs.into_iter().flatten().collect();
+        let mut all = Vec::new();
+        for (arm, is_answered) in [(&answered, true), (&failed, false)] {
+            let found =
+                sqlx::query(pairs).bind(arm).bind(of.since).bind(MOST_PAIRS).fetch_all(&mut *connection).await?;
+            is_part |= i64::try_from(found.len()).is_ok_and(|found| found >= MOST_PAIRS);
+            for row in &found {
+                all.push(pair(row, is_answered)?);
+            }
+        }
+        confusion = all.into_iter().collect();
     }
     // Scores of a regression are no confidence.
     let bins = Bins::from_sums(bins).unwrap_or_default();
-    Ok(Labelled { counts, failed, bins, confusion })
+    Ok(Labelled { counts, failed: missed, bins, confusion, is_part })
 }
 
-/// A label that was answered, the true one, and how often; nothing where there are several.
-fn pair(row: &AnyRow) -> Result<Option<(String, String, u64)>, sqlx::Error> {
-    let [predicted, actual] = [from_json::<Vec<String>>(row, 0)?, from_json(row, 1)?];
+/// What was answered, what was true, and how often. Several labels are one class.
+fn pair(row: &AnyRow, is_answered: bool) -> Result<(String, String, u64), sqlx::Error> {
+    let class = |mut labels: Vec<String>| {
+        labels.sort_unstable();
+        if labels.is_empty() { "(none)".to_owned() } else { labels.join(" + ") }
+    };
+    let predicted = if is_answered { class(from_json(row, 0)?) } else { "(no answer)".to_owned() };
     let count = u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or_default();
-    match (&predicted[..], &actual[..]) {
-        ([predicted], [actual]) => Ok(Some((predicted.clone(), actual.clone(), count))),
-        _ => Ok(None),
-    }
+    Ok((predicted, class(from_json(row, 1)?), count))
 }

@@ -100,6 +100,13 @@ fn plain(error: &sqlx::Error) -> String {
 #[derive(Debug)]
 pub(super) struct Embedded;
 
+impl Embedded {
+    /// How many there are.
+    pub(super) fn count() -> i64 {
+        i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+    }
+}
+
 impl MigrationSource<'static> for Embedded {
     fn resolve(self) -> Pin<Box<dyn Future<Output = Result<Vec<Migration>, BoxDynError>> + Send + 'static>> {
         let all = MIGRATIONS.map(|(version, name, sql)| {

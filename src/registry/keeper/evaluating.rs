@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::{KeepError, Keeper, Order};
 use crate::experiments::experiment::{Experiment, ExperimentError, State};
-use crate::experiments::results::{ArmResult, Decided, Results, plan};
+use crate::experiments::results::{ArmResult, Decided, Results, Sums, plan, side};
 use crate::experiments::rollout::{Look, Move};
 use crate::experiments::tally::{Counted, Running};
 use crate::metrics::experiments::ArmNow;
-use crate::registry::database::experiments::OfPhase;
+use crate::registry::database::experiments::{OfPhase, With};
 use crate::registry::database::{ChangeError, now};
 
 /// Time between two looks.
@@ -70,6 +70,8 @@ impl Keeper {
 
     /// Keeps what was counted since the last time.
     pub async fn keep_counts(&self) {
+        // Two at a time would keep the same counts twice.
+        let _alone = self.keeping_counts.lock().await;
         let all: Vec<Arc<Running>> =
             self.counting.lock().iter().map(|counting| Arc::clone(&counting.running)).collect();
         for running in all {
@@ -108,10 +110,12 @@ impl Keeper {
         // Its row was put together with others: what it had counted until then is in there.
         let base = kept.unwrap_or_default();
         let (own, process) = (counted.since(&base), Uuid::now_v7().simple().to_string());
-        self.place.database.count(of, &process, &own, true).await?;
+        // Before it is written: whoever does not hear that it was, writes the same row again.
         self.with(running, |counting| {
-            (counting.process, counting.base, counting.kept) = (process, base, Some(counted));
+            (counting.process, counting.base, counting.kept) = (process.clone(), base, None);
         });
+        self.place.database.count(of, &process, &own, true).await?;
+        self.with(running, |counting| counting.kept = Some(counted));
         Ok(())
     }
 
@@ -119,7 +123,7 @@ impl Keeper {
         self.counting.lock().iter_mut().find(|counting| Arc::ptr_eq(&counting.running, running)).map(change)
     }
 
-    /// What a phase of an experiment has shown: the present one if none is named.
+    /// What a phase of an experiment has shown: the present one if none is named. What is decided by it is kept.
     ///
     /// # Errors
     /// If there is no such experiment or phase, or the database does not answer.
@@ -127,7 +131,7 @@ impl Keeper {
         &self,
         name: &str,
         phase: Option<u32>,
-        with_pairs: bool,
+        with: With,
     ) -> Result<(Experiment, u32, Results), KeepError> {
         let unknown = || ChangeError::from(ExperimentError::Unknown(name.to_owned()));
         let experiment = self.experiments().remove(name).ok_or_else(unknown)?;
@@ -142,30 +146,49 @@ impl Keeper {
             return Err(ChangeError::from(ExperimentError::Refused(reason)).into());
         };
         self.keep_counts().await;
-        let arms: Vec<String> = experiment.design.answering().map(|(_, arm)| arm.name.clone()).collect();
-        let of = OfPhase { name, phase, since: experiment.created, arms: &arms };
-        let sums = self.place.database.sums(of, with_pairs).await.map_err(ChangeError::from)?;
-        let results = Results::of(&experiment, &found.weights, &sums);
+        let sums = self.sums(name, &experiment, phase, with).await?;
+        let mut results = Results::of(&experiment, &found.weights, &sums);
+        if self.keep_decisions(name, phase, &results).await? {
+            let sums = self.sums(name, &experiment, phase, with).await?;
+            results = Results::of(&experiment, &found.weights, &sums);
+        }
         Ok((experiment, phase, results))
     }
 
-    /// Looks what an experiment shows, remembers what is decided, and moves its rollout on.
-    async fn evaluate_one(&self, name: &str) -> Result<(), KeepError> {
-        let (experiment, phase, results) = self.results(name, None, false).await?;
-        self.place.host.metrics.experiments.showed(name, results.arms.iter().map(arm_now), results.mismatch.is_some());
+    async fn sums(&self, name: &str, experiment: &Experiment, phase: u32, with: With) -> Result<Sums, ChangeError> {
+        let arms: Vec<String> = experiment.design.answering().map(|(_, arm)| arm.name.clone()).collect();
+        let of = OfPhase { name, phase, since: experiment.created, arms: &arms };
+        Ok(self.place.database.sums(of, with).await?)
+    }
+
+    /// Keeps the first decisions; true if there was one.
+    async fn keep_decisions(&self, name: &str, phase: u32, results: &Results) -> Result<bool, ChangeError> {
         let of = OfPhase { name, phase, since: 0, arms: &[] };
-        for (arm, better, sentence) in results.decisions().filter(|(arm, ..)| is_new(&results, &arm.name)) {
+        let mut is_new = false;
+        for (arm, better, sentence) in results.decisions().filter(|(arm, ..)| is_first(results, &arm.name)) {
             let decided = Decided { better, at: now(), sentence };
-            if self.place.database.decided(of, &arm.name, &decided).await.map_err(ChangeError::from)? {
-                tracing::info!(
-                    experiment = name,
-                    arm = arm.name,
-                    better,
-                    verdict = decided.sentence,
-                    "an experiment has a result"
-                );
+            if self.place.database.decided(of, &arm.name, &decided).await? {
+                is_new = true;
+                let verdict = decided.sentence;
+                tracing::info!(experiment = name, phase, arm = arm.name, better, verdict, "an experiment has a result");
             }
         }
+        Ok(is_new)
+    }
+
+    /// Looks what an experiment shows, and moves its rollout on.
+    async fn evaluate_one(&self, name: &str) -> Result<(), KeepError> {
+        let looked = self.results(name, None, With::Labels).await;
+        let (experiment, phase, results) = match looked {
+            // Guards that need no labels act without them.
+            Err(KeepError::Change(ChangeError::Database(error))) => {
+                tracing::warn!(experiment = name, %error, "what feedback says of an experiment cannot be read now");
+                self.results(name, None, With::Counts).await?
+            }
+            looked => looked?,
+        };
+        let arms = results.arms.iter().map(arm_now);
+        self.place.host.metrics.experiments.showed(name, arms, results.mismatch.is_some());
         if experiment.state == State::Running && experiment.design.rollout.is_some() {
             self.move_on(name, &experiment, phase, &results).await?;
         }
@@ -179,19 +202,32 @@ impl Keeper {
         phase: u32,
         results: &Results,
     ) -> Result<(), KeepError> {
-        let (Some(rollout), Some((step, since)), Some((mut control, candidate))) =
+        let (Some(rollout), Some((step, since)), Some((control, candidate))) =
             (&experiment.design.rollout, experiment.step_now(), results.sides())
         else {
             return Ok(());
         };
-        let control_weight = results.arms.iter().find(|arm| arm.is_control).map_or(0.0, |arm| arm.arm.weight);
-        if control_weight <= 0.0 && phase > 1 {
-            // Nobody gets the control any more: it is as it was.
-            let before = self.results(name, Some(phase - 1), false).await?.2;
-            control = before.sides().map_or(control, |(control, _)| control);
+        let control_weight = control.arm.weight;
+        let mut of_control = control.tally.clone();
+        let mut labelled = vec![(control.labelled.counts, candidate.labelled.counts)];
+        for earlier in 1..phase {
+            let sums = self.sums(name, experiment, earlier, With::Labels).await?;
+            let counts = |arm: &str| sums.labelled.get(arm).map(|labelled| labelled.counts).unwrap_or_default();
+            labelled.push((counts(&control.arm.name), counts(&candidate.arm.name)));
+            if let Some(tally) = sums.counted.arms.get(&control.arm.name) {
+                of_control.merge(tally);
+            }
         }
         let Some(plan) = plan(experiment, control_weight, 1.0 - control_weight) else { return Ok(()) };
         let seconds = u64::try_from(now().saturating_sub(since) / 1_000).unwrap_or_default();
+        let look = Look {
+            step,
+            seconds,
+            control: side(&of_control),
+            candidate: side(&candidate.tally),
+            labelled: &labelled,
+            plan: &plan,
+        };
         let order = |reason: &str| Order {
             who: WHO.to_owned(),
             reason: Some(reason.to_owned()),
@@ -199,26 +235,27 @@ impl Keeper {
             revision: Some(experiment.revision),
             key: None,
         };
-        let moved = match rollout.next(&Look { step, seconds, control, candidate, plan: &plan }) {
+        let moved = match rollout.next(&look) {
             Move::Wait => return Ok(()),
             Move::Step(next) => {
                 let share = rollout.steps.get(next).map_or(0.0, |step| step.share * 100.0);
                 tracing::info!(experiment = name, share, "a rollout goes on to its next step");
-                self.alter_experiment(name, "step", &order(&format!("on to {share} %")), |experiment| {
-                    experiment.step(next, now())
-                })
-                .await
+                let order = order(&format!("on to {share} %"));
+                self.alter_experiment(name, "step", &order, |experiment| experiment.step(next, now())).await
             }
             Move::Promote => {
-                let arm = experiment.design.candidate().map(|arm| arm.name.clone()).unwrap_or_default();
-                tracing::info!(experiment = name, arm, "a rollout is done: its version becomes the active one");
-                self.promote(name, &arm, &order("the rollout is done")).await
+                tracing::info!(
+                    experiment = name,
+                    arm = candidate.arm.name,
+                    "a rollout is done: its version becomes the active one"
+                );
+                self.promote(name, &candidate.arm.name, &order("the rollout is done")).await
             }
             Move::TakeBack(reason) => {
                 tracing::error!(experiment = name, reason, "a rollout is taken back");
                 let outcome = Some(format!("taken back: {reason}"));
-                self.alter_experiment(name, "take back", &order(&reason), |experiment| experiment.end(now(), outcome))
-                    .await
+                let order = order(&reason);
+                self.alter_experiment(name, "take back", &order, |experiment| experiment.end(now(), outcome)).await
             }
         };
         match moved {
@@ -240,6 +277,6 @@ fn arm_now(result: &ArmResult) -> ArmNow<'_> {
     }
 }
 
-fn is_new(results: &Results, arm: &str) -> bool {
+fn is_first(results: &Results, arm: &str) -> bool {
     results.arms.iter().any(|result| result.arm.name == arm && result.decided.is_none())
 }

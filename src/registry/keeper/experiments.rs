@@ -13,13 +13,18 @@ use crate::registry::database::experiments::{Becomes, World};
 use crate::registry::database::{Change, ChangeError, Event, Outcome, now};
 use crate::registry::record::Refusal;
 use crate::registry::version::Version;
+use crate::registry::{Snapshot, State as VersionState};
 
 /// Which experiments come into force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Publish {
+pub(super) enum Publish<'a> {
     /// Changes of those that run here already, and their ends.
     Known,
-    /// Also those that are new: their versions were loaded, if they can be.
+    /// Also this one, whose versions are loaded.
+    Also(&'a str),
+    /// Also those whose versions were all tried to load.
+    Tried,
+    /// All.
     All,
 }
 
@@ -51,7 +56,7 @@ impl Keeper {
                 }
             }
         };
-        self.change_experiment(name, "design", order, apply).await
+        self.change_experiment(name, ("design", None), order, apply).await
     }
 
     /// Starts an experiment, or goes on with it, once its versions are loaded.
@@ -64,6 +69,22 @@ impl Keeper {
         self.read().await?;
         let experiment = self.experiments().remove(name).ok_or_else(|| unknown(name))?;
         let mut needed = Vec::new();
+        let started = match self.load_arms(&experiment, &mut needed).await {
+            Ok(()) => {
+                self.change_experiment(name, ("start", None), order, |found, world| started(name, found, world)).await
+            }
+            Err(error) => Err(error),
+        };
+        drop(needed);
+        for arm in &experiment.design.arms {
+            // What was loaded for it may not be needed.
+            self.settle(&arm.model);
+        }
+        started
+    }
+
+    /// Loads the versions of all arms; `needed` holds them.
+    async fn load_arms<'a>(&'a self, experiment: &Experiment, needed: &mut Vec<Needed<'a>>) -> Result<(), KeepError> {
         for arm in &experiment.design.arms {
             let record = self.record(&arm.model);
             let Some(version) = arm.version.as_deref().or(record.active.as_deref()) else {
@@ -75,23 +96,7 @@ impl Keeper {
             needed.push(Needed::of(self, &arm.model, version));
             self.prepare(&arm.model, &record, version).await?;
         }
-        self.compare_tasks(&experiment)?;
-        let changed = self.change_experiment(name, "start", order, |found, world| {
-            let mut experiment = found.ok_or_else(|| ExperimentError::Unknown(name.to_owned()))?;
-            exist(&experiment.design, world)?;
-            let active = |model: &str| world.records.get(model).and_then(|record| record.active.clone());
-            if !experiment.start(now(), active)? {
-                return Ok(Becomes::AsItWas);
-            }
-            Ok(Becomes::This(Box::new(experiment)))
-        });
-        let changed = changed.await;
-        drop(needed);
-        for arm in &experiment.design.arms {
-            // What was loaded for it may not be needed.
-            self.settle(&arm.model);
-        }
-        changed
+        self.compare_tasks(experiment)
     }
 
     /// Pauses an experiment: everybody gets the active version.
@@ -115,41 +120,33 @@ impl Keeper {
         self.alter_experiment(name, "end", order, |experiment| experiment.end(now(), outcome)).await
     }
 
-    /// Makes the version of an arm the active one of the model that callers ask for, and ends the experiment.
+    /// Makes the version of an arm the active one of the model that callers ask for, and ends the experiment: both or
+    /// neither.
     ///
     /// # Errors
-    /// [`KeepError`]. If it was interrupted between the two, the experiment goes on, and it can be done again.
+    /// [`KeepError`].
     pub async fn promote(&self, name: &str, arm: &str, order: &Order) -> Result<ExperimentOutcome, KeepError> {
+        let _alone = self.changing.lock().await;
         let experiment = self.experiments().remove(name).ok_or_else(|| unknown(name))?;
-        let refused = |reason: String| ExperimentError::Refused(reason);
-        let check = |experiment: &Experiment| -> Result<Arm, ExperimentError> {
-            let found = experiment.design.arms.iter().find(|found| found.name == arm);
-            let found = found.ok_or_else(|| refused(format!("the experiment has no arm {arm}")))?;
-            if found.model != experiment.design.on {
-                return Err(refused(format!(
-                    "arm {arm} is another model than callers ask for: it cannot become its active version"
-                )));
-            }
-            if !experiment.is_open() {
-                return Err(refused("the experiment has ended".to_owned()));
-            }
-            Ok(found.clone())
-        };
-        let stale = order.revision.is_some_and(|seen| seen != experiment.revision);
-        if stale {
-            return Err(ChangeError::Stale(experiment.revision).into());
-        }
-        let found = check(&experiment).map_err(ChangeError::from)?;
-        if let Some(version) = &found.version {
-            let reason = format!(
-                "experiment {name}, arm {arm}{}",
-                order.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
-            );
-            let activate = Order { who: order.who.clone(), reason: Some(reason), ..Order::default() };
-            self.activate(&found.model, version, &activate).await?;
-        }
+        let version = promoted(&experiment, arm).map_err(ChangeError::from)?;
+        let on = experiment.design.on.clone();
+        let needed = Needed::of(self, &on, &version);
+        self.prepare(&on, &self.record(&on), &version).await?;
         let outcome = format!("{arm} became the active version");
-        self.alter_experiment(name, "promote", order, |experiment| experiment.end(now(), Some(outcome))).await
+        let changed = self.change_experiment(name, ("promote", Some(&version)), order, |found, _| {
+            let mut experiment = found.ok_or_else(|| ExperimentError::Unknown(name.to_owned()))?;
+            let version = promoted(&experiment, arm)?;
+            experiment.end(now(), Some(outcome))?;
+            Ok(Becomes::Promoted(Box::new(experiment), version))
+        });
+        let changed = changed.await;
+        if matches!(changed, Ok(Outcome::Changed(_))) {
+            // What is active now is known once it is read.
+            self.read().await?;
+        }
+        drop(needed);
+        self.settle(&on);
+        changed
     }
 
     /// Forgets an experiment that has not begun, or has ended so long ago that nobody can tell anything of it any more.
@@ -169,7 +166,7 @@ impl Keeper {
             );
             Err(ExperimentError::Refused(reason))
         };
-        self.change_experiment(name, "forget", order, forget).await
+        self.change_experiment(name, ("forget", None), order, forget).await
     }
 
     pub(super) async fn alter_experiment(
@@ -186,18 +183,18 @@ impl Keeper {
             }
             Ok(Becomes::This(Box::new(experiment)))
         };
-        self.change_experiment(name, action, order, apply).await
+        self.change_experiment(name, (action, None), order, apply).await
     }
 
     async fn change_experiment(
         &self,
         name: &str,
-        action: &str,
+        (action, version): (&str, Option<&str>),
         order: &Order,
         apply: impl FnOnce(Option<Experiment>, &World<'_>) -> Result<Becomes, ExperimentError>,
     ) -> Result<ExperimentOutcome, KeepError> {
         let reason = order.reason.as_deref();
-        let event = Event { who: &order.who, action, version: None, experiment: Some(name), reason };
+        let event = Event { who: &order.who, action, version, experiment: Some(name), reason };
         let key = order.key.as_ref().map(|(key, request)| (key.as_str(), request.as_str()));
         let change = Change { model: name, revision: order.revision, key, keeps_used: true, event };
         let checked = |found: Option<Experiment>, world: &World<'_>| {
@@ -212,19 +209,19 @@ impl Keeper {
             tracing::info!(experiment = name, action, by = order.who, "an experiment was changed");
             let on = {
                 let mut known = self.known.lock();
-                let before = known.experiments.get(name).map(|before| (before.revision, before.design.on.clone()));
+                let before = known.experiments.get(name).map(|before| before.design.on.clone());
                 match after {
-                    Some(after) if before.as_ref().is_none_or(|(revision, _)| *revision < after.revision) => {
+                    Some(after) if !known.experiments.get(name).is_some_and(|known| known.is_later_than(after)) => {
                         known.experiments.insert(name.to_owned(), after.clone());
                     }
                     Some(_) => {}
                     None => _ = known.experiments.remove(name),
                 }
-                after.as_ref().map(|after| after.design.on.clone()).or(before.map(|(_, on)| on)).unwrap_or_default()
+                after.as_ref().map(|after| after.design.on.clone()).or(before).unwrap_or_default()
             };
             self.place.host.metrics.changed(&on, &format!("experiment-{action}"));
             self.write_down().await;
-            self.publish(Publish::All);
+            self.publish(Publish::Also(name));
             for arm in after.iter().flat_map(|after| &after.design.arms) {
                 self.settle(&arm.model);
             }
@@ -233,7 +230,7 @@ impl Keeper {
     }
 
     /// Puts the experiments that run into force.
-    pub(super) fn publish(&self, which: Publish) {
+    pub(super) fn publish(&self, which: Publish<'_>) {
         // Nobody publishes what was true before.
         let known = self.known.lock();
         let before = self.place.registry.snapshot();
@@ -244,7 +241,7 @@ impl Keeper {
             let here = before.experiments.get(on).filter(|running| running.name == *name);
             let running = match here {
                 Some(running) if running.phase == experiment.phase() => Arc::clone(running),
-                None if which == Publish::Known => continue,
+                None if !may_begin(which, name, experiment, &before) => continue,
                 _ => self.begin_counting(name, experiment),
             };
             experiments.insert(on.clone(), running);
@@ -292,8 +289,59 @@ impl Keeper {
     }
 }
 
+/// What becomes of an experiment that is started.
+fn started(name: &str, found: Option<Experiment>, world: &World<'_>) -> Result<Becomes, ExperimentError> {
+    let mut experiment = found.ok_or_else(|| ExperimentError::Unknown(name.to_owned()))?;
+    exist(&experiment.design, world)?;
+    let active = |model: &str| world.records.get(model).and_then(|record| record.active.clone());
+    if !experiment.start(now(), active)? {
+        return Ok(Becomes::AsItWas);
+    }
+    let design = &experiment.design;
+    let is_active = |arm: &Arm| arm.model == design.on && arm.version == active(&design.on);
+    if design.rollout.is_some() && !design.control_arm().is_some_and(|(_, arm)| is_active(arm)) {
+        // Everybody gets the active version where a rollout is taken back.
+        let reason = format!("the control of a rollout must be the active version of {}", design.on);
+        return Err(ExperimentError::Refused(reason));
+    }
+    Ok(Becomes::This(Box::new(experiment)))
+}
+
+/// The version of an arm that can become the active one.
+fn promoted(experiment: &Experiment, arm: &str) -> Result<String, ExperimentError> {
+    let refused = |reason: String| Err(ExperimentError::Refused(reason));
+    let Some(found) = experiment.design.arms.iter().find(|found| found.name == arm) else {
+        return refused(format!("the experiment has no arm {arm}"));
+    };
+    if found.model != experiment.design.on {
+        return refused(format!(
+            "arm {arm} is another model than callers ask for: it cannot become its active version"
+        ));
+    }
+    match &found.version {
+        _ if !experiment.is_open() => refused("the experiment has ended".to_owned()),
+        None => refused(format!("arm {arm} names no version yet")),
+        Some(version) => Ok(version.clone()),
+    }
+}
+
 fn unknown(name: &str) -> KeepError {
     ChangeError::from(ExperimentError::Unknown(name.to_owned())).into()
+}
+
+/// True if an experiment that does not run here yet comes into force.
+fn may_begin(which: Publish<'_>, name: &str, experiment: &Experiment, snapshot: &Snapshot) -> bool {
+    let tried = |arm: &Arm| {
+        let state = snapshot.models.get(&arm.model).zip(arm.version.as_ref());
+        let state = state.and_then(|(served, version)| served.versions.get(&Version::new(version)));
+        matches!(state, Some(VersionState::Ready(_) | VersionState::Failed(_)))
+    };
+    match which {
+        Publish::Known => false,
+        Publish::Also(other) => other == name,
+        Publish::Tried => experiment.design.arms.iter().all(tried),
+        Publish::All => true,
+    }
 }
 
 fn same(before: &BTreeMap<String, Arc<Running>>, after: &BTreeMap<String, Arc<Running>>) -> bool {

@@ -187,7 +187,7 @@ impl Keeper {
             }
             record.activate(number)?;
             record.forget_pulled(MOST_PULLED, |version| {
-                experiments.values().any(|experiment| experiment.uses(local, version))
+                experiments.values().any(|experiment| experiment.is_open() && experiment.uses(local, version))
             });
             Ok(true)
         };

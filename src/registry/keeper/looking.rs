@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use super::Keeper;
+use super::experiments::Publish;
 use super::serving::Why;
 use crate::registry::directory::{self, Gone};
 use crate::registry::record::{ModelRecord, VersionRecord};
@@ -48,6 +49,13 @@ impl Keeper {
             match self.look_at_database().await {
                 Ok(epoch) => {
                     *self.seen.lock() = Some(epoch);
+                    if epoch != self.known.lock().epoch {
+                        // What ends an experiment, or moves users in it, waits for no load.
+                        match self.read().await {
+                            Ok(()) => self.publish(Publish::Known),
+                            Err(error) => tracing::error!(%error, "what is recorded could not be read"),
+                        }
+                    }
                     if self.away.lock().take().is_some() {
                         tracing::warn!("the database answers again");
                     }
@@ -69,6 +77,8 @@ impl Keeper {
     /// Follows what others change, until it is told to stop.
     pub async fn follow(&self) {
         let mut collected: Option<Instant> = None;
+        // The epoch up to which all is served as it is recorded.
+        let mut lined_up = None;
         let mut again = Again::default();
         loop {
             tokio::select! {
@@ -76,7 +86,7 @@ impl Keeper {
                 () = self.stop.cancelled() => return,
             }
             let Some(epoch) = self.seen.lock().filter(|_| self.stale_for().is_none()) else { continue };
-            let is_known = epoch == self.known.lock().epoch;
+            let is_known = Some(epoch) == lined_up;
             let is_collected = collected.is_some_and(|at| at.elapsed() < COLLECT);
             if is_known && is_collected && !again.is_due() {
                 continue;
@@ -84,7 +94,10 @@ impl Keeper {
             let _alone = self.changing.lock().await;
             if !is_known {
                 match self.read().await {
-                    Ok(()) => self.bring_in_line(Why::Change).await,
+                    Ok(()) => {
+                        lined_up = Some(self.known.lock().epoch);
+                        self.bring_in_line(Why::Change).await;
+                    }
                     Err(error) => tracing::error!(%error, "what is recorded could not be read"),
                 }
                 again = Again::default();

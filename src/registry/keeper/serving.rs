@@ -35,16 +35,18 @@ impl Keeper {
     /// Loads what is to be loaded, and forgets the rest. A version that cannot serve leaves the old one in its place.
     pub(super) async fn bring_in_line(&self, why: Why) {
         let known = self.known.lock().clone();
-        // What is loaded already, such as what a rollback leads to, does not wait for what is not.
+        // What is loaded already, such as what a rollback leads to, does not wait for what is not. Nobody is sent to a
+        // version that is let go.
+        self.publish(Publish::Known);
         for name in known.records.keys() {
             self.settle(name);
         }
-        self.publish(Publish::Known);
         for (name, record) in &known.records {
             // What answers goes first.
             let active = record.active.as_deref();
             let mut kept = known.kept(name, record).into_iter().collect::<Vec<_>>();
-            kept.sort_by_key(|version| active != Some(*version));
+            let in_experiment = |version: &str| known.experiments.values().any(|found| found.uses(name, version));
+            kept.sort_by_key(|version| (active != Some(*version), !in_experiment(version)));
             for version in kept {
                 if self.stop.is_cancelled() {
                     return;
@@ -66,6 +68,7 @@ impl Keeper {
                     }
                 }
                 self.settle(name);
+                self.publish(Publish::Tried);
             }
             self.settle(name);
         }

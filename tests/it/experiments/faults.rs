@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{NAME, Scene, arm, arms, ask, broken_on_hello, change, changed, results, run, tell};
 use crate::fixture::endless;
 use crate::operator::{done, refused};
-use crate::raw::{Wire, metric, request};
+use crate::raw::{Wire, metric, request, until};
 
 #[test]
 fn an_arm_that_fails_falls_back_and_its_failures_count_as_wrong() {
@@ -102,4 +102,53 @@ fn a_version_that_an_experiment_uses_is_not_removed() {
     // What is not there cannot be compared.
     let answer = change(&daemon, "PUT", "other", "", &design);
     assert_eq!((answer.status, &answer.json()["errors"][0]["pointer"]), (422, &json!("/arms/1/version")));
+}
+
+#[test]
+fn a_client_who_leaves_is_counted_with_the_time_that_it_waited() {
+    let scene = Scene::with(&endless::on_hello_in_a_queue());
+    let daemon = scene.start();
+    run(&daemon, "colours", &arms(0.0, 1.0));
+    let body = json!({ "text": "hello", "user_id": "u" }).to_string();
+    let mut wire = Wire::to(daemon.address);
+    wire.send(request("POST", "/predict", "", &body));
+    until("it is in work", || arm(&results(&daemon, "colours", ""), "new")["requests"] == 1);
+    drop(wire);
+    until("it is noticed", || arm(&results(&daemon, "colours", ""), "new")["left"] == 1);
+    let left = r#"predictd_experiment_requests_total{arm="new",experiment="colours",outcome="left"}"#;
+    assert_eq!(metric(daemon.admin, left), 1);
+}
+
+#[test]
+fn a_control_that_is_gone_leaves_the_active_version() {
+    let scene = Scene::new();
+    let mut daemon = scene.start();
+    done(&daemon, &["activate", NAME, "2"]);
+    run(&daemon, "colours", &arms(1.0, 0.0));
+    daemon.signal("TERM");
+    assert!(daemon.wait().0.success());
+    // Its directory is damaged while the server is away.
+    std::fs::write(scene.models.path().join(NAME).join("1/model.onnx"), "x").unwrap();
+    daemon = scene.start();
+    let mut wire = Wire::to(daemon.address);
+    until("the experiment runs again", || ask(&mut Wire::to(daemon.address), "10", "u")["experiment"] != Value::Null);
+    let answer = ask(&mut wire, "10", "u");
+    assert_eq!((&answer["model"]["version"], &answer["experiment"]["fell_back"]), (&json!("2"), &json!(true)));
+    assert!(arm(&results(&daemon, "colours", ""), "old")["failed"]["model-not-ready"].as_u64().unwrap() >= 1);
+}
+
+#[test]
+fn whoever_activates_a_version_is_told_of_the_experiment_that_decides() {
+    let scene = Scene::new();
+    let daemon = scene.start();
+    run(&daemon, "colours", &arms(0.5, 0.5));
+    assert_eq!(done(&daemon, &["activate", NAME, "1"])["experiment"], "colours");
+    changed(&daemon, "POST", "colours", "/end", &json!({}));
+    assert_eq!(done(&daemon, &["activate", NAME, "2"])["experiment"], Value::Null);
+    // A rollout that is taken back leaves the active version: that must be its control.
+    let design = json!({ "on": NAME, "arms": [{ "name": "old", "version": "1" }, { "name": "new", "version": "2" }],
+        "rollout": { "steps": [{ "weight": 1.0 }] } });
+    changed(&daemon, "PUT", "new-one", "", &design);
+    let refused = change(&daemon, "POST", "new-one", "/start", &json!({}));
+    assert_eq!((refused.status, refused.problem()), (409, "conflict".to_owned()), "{refused:?}");
 }

@@ -79,7 +79,10 @@ fn results_name_the_better_arm_and_outlast_the_server() {
     assert_eq!(done(&daemon, &["show", NAME])["active"], "2");
     let history = Wire::to(daemon.admin).ask(get(&format!("/admin/models/{NAME}/history"))).json();
     assert!(
-        history.as_array().unwrap().iter().any(|done| done["reason"] == "experiment colours, arm new: it is better"),
+        history.as_array().unwrap().iter().any(|done| {
+            (&done["action"], &done["version"], &done["experiment"], &done["reason"])
+                == (&json!("promote"), &json!("2"), &json!("colours"), &json!("it is better"))
+        }),
         "{history}"
     );
     let shown = Wire::to(daemon.admin).ask(get(&path("colours"))).json();

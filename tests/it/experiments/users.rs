@@ -71,10 +71,16 @@ fn a_user_is_named_by_header_or_body_and_by_nobody_else() {
         let refused = send("/predict", &wrong, &json!({ "text": "1" }));
         assert_eq!((refused.status, refused.problem()), (400, "invalid-header".to_owned()), "{wrong}");
     }
-    // Who does not say who it is gets the control.
+    // Who does not say who it is gets the control, and is not compared with those who do.
     for _ in 0..50 {
-        assert_eq!(arm(&send("/predict", "", &json!({ "text": "1" })).json()), "old");
+        let answer = send("/predict", "", &json!({ "text": "1" })).json();
+        assert_eq!((&answer["experiment"], &answer["model"]["version"]), (&Value::Null, &json!("1")));
     }
+    let found = super::results(&daemon, "colours", "");
+    assert_eq!(
+        (&super::arm(&found, "old")["requests"], &super::arm(&found, "old")["anonymous"]),
+        (&json!(0), &json!(0))
+    );
     // A version that is asked for is no experiment's business.
     let own = send("/predict", &head, &json!({ "text": "1", "version": "1" })).json();
     assert_eq!((&own["experiment"], &own["model"]["version"]), (&Value::Null, &json!("1")));
