@@ -55,6 +55,8 @@ pub struct Answer {
     pub decision: Decision,
     /// Tokens the model saw; words for a model that takes the text itself.
     pub tokens: usize,
+    /// Those of them that the tokenizer does not know.
+    pub unknown: usize,
     /// True if part of the text was cut off.
     pub truncated: bool,
     /// Where its time went.
