@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 mod opening;
 mod recorded;
+mod windows;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +40,7 @@ use crate::registry::Registry;
 use crate::registry::keeper::Following;
 use crate::shutdown::Shutdown;
 use crate::telemetry::spans::Spans;
-use crate::{ceiling, descriptors, engine, http, onnx, registry, summary};
+use crate::{ceiling, descriptors, drift, engine, http, onnx, registry, summary};
 
 /// Longest wait for runs, loads and worker threads once the requests are over.
 const WORKER_END: Duration = Duration::from_millis(500);
@@ -210,6 +211,7 @@ impl Server {
         };
         let _lag = AbortOnDropHandle::new(tokio::spawn(standstill::watch_lag(Arc::clone(&self.app.metrics))));
         let _summaries = AbortOnDropHandle::new(tokio::spawn(summary::log(Arc::clone(&self.app.metrics), summaries)));
+        let _windows = AbortOnDropHandle::new(tokio::spawn(windows::close_when_due(Arc::clone(&self.app.registry))));
         let front = Front::new("data", http::router(Arc::clone(&self.app)), &self.app, self.tls);
         let connections = descriptors::make_room(self.app.limits.max_connections);
         let stop = CancellationToken::new();
@@ -322,6 +324,7 @@ pub(crate) fn host(settings: &Settings, runtime: Arc<dyn Runtime>, metrics: Arc<
         recycle: settings.runs.recycle,
         longest_check: LONGEST_CHECK,
         texts: settings.texts,
+        drift: drift::Settings { texts: settings.drift.texts, longest: settings.drift.longest },
         metrics,
     })
 }

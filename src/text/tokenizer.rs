@@ -236,7 +236,7 @@ impl Tokenizer {
                     let seen = windows.iter().map(|window| window.get_ids().len()).sum::<usize>() - repeated;
                     // What two windows share is one token.
                     let unknown = unknown::count_seen(&ids, seen, self.cut_from, self.unknown);
-                    Ok(Tokens { truncated, overlap, unknown, ..self.rows(text, windows, seen + self.special_tokens)? })
+                    Ok(Tokens { unknown, truncated, overlap, ..self.rows(text, windows, seen + self.special_tokens)? })
                 }
             }
         })
