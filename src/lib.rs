@@ -35,7 +35,7 @@
 //! # Who may import whom
 //!
 //! `main` → `server` (the only module that sees everything, with `ceiling`); `http` → `engine`, `registry`,
-//! `experiments`; `registry` → `engine`; `engine` → `text` and `drift`; `onnx` implements what
+//! `experiments`; `registry` → `engine`; `engine` → `text` and `drift`; `drift` → `experiments::statistics`; `onnx` implements what
 //! `engine::session` declares. `bench` runs the server as `main` does, `check` loads models and reads
 //! texts as the server does (and makes texts as `bench` does), `profile` asks as `check` does, `watch` and `health` are clients; `cli` alone imports them.
 //! `client`, `config`, `descriptors`, `keys`, `memory`, `metrics`, `shutdown`, `telemetry` and `watched`

@@ -26,6 +26,7 @@
 //!
 //! # Code map
 //!
+//! - [`accuracy`]: whether a model is less often right than it was
 //! - [`counts`]: what a window or a reference holds, in memory that does not grow
 //! - [`groups`]: bins too rare to be compared alone, put together
 //! - [`distance`]: PSI, Jensen-Shannon, shares of tokens, and what chance gives
@@ -34,6 +35,7 @@
 //! - [`state`]: when a signal is raised and cleared
 //! - [`window`]: windows of live texts, one model version's
 
+pub mod accuracy;
 pub mod counts;
 pub mod distance;
 pub mod groups;

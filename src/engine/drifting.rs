@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::loading::ModelSource;
 use crate::drift::profile::Accuracy;
-use crate::drift::{Drift, Level, Profile, Settings, Signal, SignalReport, Window};
+use crate::drift::{Drift, Level, Profile, Settings, Signal, SignalReport, Window, real};
 use crate::metrics::drift::SignalNow;
 use crate::metrics::model::ModelMetrics;
 use crate::text::heads::{Decision, Head, Outcome};
@@ -175,6 +175,13 @@ impl Drifting {
     #[must_use]
     pub fn profile(&self) -> &Facts {
         &self.profile
+    }
+
+    /// The share of right answers among the texts of the profile, if it was known.
+    #[must_use]
+    pub fn accuracy(&self) -> Option<f64> {
+        let Accuracy { texts, correct } = self.profile.accuracy.filter(|accuracy| accuracy.texts > 0)?;
+        Some(real(correct) / real(texts))
     }
 
     /// Each signal that there is, for metrics.

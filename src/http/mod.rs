@@ -12,6 +12,7 @@
 //! - [`cache_control`]: what a client wants of the result cache
 //! - [`predict`], [`batch`], [`feedback`], [`models`], [`probes`], [`docs`]: a handler with its wire types
 //! - [`metrics_only`]: a listener for commands that are no server
+//! - [`drift`]: whether texts and answers are still like before, for operators
 //! - [`logs`]: what is logged, changed by operators
 //! - [`mod@registry`]: models and versions, changed by operators
 //! - [`zero_shot`]: labels in a request instead of the model's own
@@ -33,6 +34,7 @@ pub mod client_address;
 pub mod connection;
 pub mod deadline;
 pub mod docs;
+pub mod drift;
 pub mod error;
 pub mod exchange;
 pub mod feedback;
@@ -146,6 +148,7 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .scoped(Scope::Admin, routes!(registry::remove))
         .scoped(Scope::Admin, routes!(feedback::export::export))
         .scoped(Scope::Admin, routes!(registry::upload::is_there, registry::upload::upload))
+        .scoped(Scope::Metrics, routes!(drift::show))
         .scoped(Scope::Metrics, routes!(probes::metrics))
         .public(routes!(probes::health))
         .public(routes!(probes::livez))

@@ -22,7 +22,9 @@ use super::record::{ModelRecord, Refusal};
 use super::spool::{Spool, SpoolError};
 use super::store::{Store, StoreError};
 use crate::engine::loading::{Host, ModelSource};
+use crate::metrics::drift::AccuracyNow;
 
+mod accuracy;
 mod changes;
 mod feedback;
 mod following;
@@ -77,6 +79,8 @@ pub struct Keeper {
     seen: Mutex<Option<i64>>,
     /// Since when the database does not answer.
     away: Mutex<Option<Instant>>,
+    /// How right versions were lately, as it was looked last.
+    accuracies: Mutex<Vec<AccuracyNow>>,
     /// When something was told last, in microseconds since 1970.
     told: AtomicI64,
     /// Nothing more is loaded.
@@ -152,6 +156,7 @@ impl Keeper {
             switching: Mutex::default(),
             seen: Mutex::default(),
             away: Mutex::new(away),
+            accuracies: Mutex::default(),
             told: AtomicI64::new(0),
             stop: CancellationToken::new(),
         }
