@@ -1,6 +1,7 @@
 //! How right model versions were lately, as what was told of their answers says.
 
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::Keeper;
 use crate::drift::accuracy::{MOST_ANSWERS, has_dropped};
@@ -10,8 +11,10 @@ use crate::metrics::drift::AccuracyNow;
 use crate::registry::database::now;
 use crate::registry::version::Version;
 
-/// How often it is looked.
-const LOOK: Duration = Duration::from_secs(10);
+/// How often it is looked where nothing is told here: others may be told, and what is recorded may change.
+const LOOK: Duration = Duration::from_secs(15);
+/// And how often at most.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Answers that are older say nothing of today.
 const OLDEST: Duration = Duration::from_hours(24 * 30);
 /// The figure of a version that says how right it was when it was tried.
@@ -20,9 +23,14 @@ const FIGURE: &str = "accuracy";
 impl Keeper {
     /// Looks now and then how right the versions that are served were lately, until it is told to stop.
     pub async fn watch_accuracy(&self) {
-        let mut told = false;
+        let (mut told, mut again, mut looked, mut seen) = (false, false, None::<Instant>, (0, 0));
         loop {
-            if self.stale_for().is_none() {
+            let now = (self.told.load(Ordering::Relaxed), self.place.registry.snapshot().loaded().count());
+            let is_new = std::mem::replace(&mut seen, now) != now;
+            // Once more a moment after something was told: it may not have been kept yet.
+            let is_due = std::mem::replace(&mut again, is_new) || is_new;
+            if (is_due || looked.is_none_or(|at| at.elapsed() >= LOOK)) && self.stale_for().is_none() {
+                looked = Some(Instant::now());
                 match self.look_at_accuracy().await {
                     Ok(()) => told = false,
                     // The same again and again is no news.
@@ -33,7 +41,7 @@ impl Keeper {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(PAUSE) => {}
                 () = self.stop.cancelled() => return,
             }
         }
