@@ -29,7 +29,9 @@ fn a_profile_of_a_shipped_model_is_made_of_a_table() {
     let table = place.path().join("texts.csv");
     let mut written = csv::Writer::from_path(&table).unwrap();
     written.write_record(["text", "category"]).unwrap();
-    examples(300).iter().for_each(|(text, label)| written.write_record([text, label]).unwrap());
+    for (text, label) in examples(300) {
+        written.write_record([text, label]).unwrap();
+    }
     drop(written);
     let out = place.path().join("made.json");
     let (texts, file) = (table.to_str().unwrap(), out.to_str().unwrap());
@@ -56,8 +58,7 @@ fn a_profile_of_a_shipped_model_is_made_of_a_table() {
     std::fs::write(&lines, examples(250).into_iter().map(|(text, _)| text + "\n").collect::<String>()).unwrap();
     let output = profile(&directory, &["--texts", lines.to_str().unwrap(), "--out", file]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    for part in ["; 0 refused\n", "labels      ", " of 77: ", "windows     need texts: ", " for labels, "]
-    {
+    for part in ["; 0 refused\n", "labels      ", " of 77: ", "windows     need texts: ", " for labels, "] {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert!(!said.contains("accuracy"), "{said}");
