@@ -35,6 +35,7 @@ fn names() -> String {
     metrics.http.certificate_expires(1);
     metrics.changed("m", "activate");
     metrics.followed("m", Followed::Switched);
+    metrics.told("stored");
     let model = metrics.model("m", "1");
     model.predicted(3);
     model.answered_label(0, "a");
