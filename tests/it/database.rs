@@ -200,8 +200,8 @@ async fn databases_that_cannot_be_used_are_told() {
     database.close().await;
     let path = fresh.directory.path().join("a b?c#.db");
     let mut bytes = std::fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle - 2_000..middle + 2_000].fill(0x5a);
+    let middle = bytes.len() / 2 / 4_096 * 4_096;
+    bytes[middle..middle + 4_096].fill(0x5a);
     std::fs::write(&path, bytes).unwrap();
     let error = Database::open(&fresh.url).await.unwrap_err().to_string();
     assert!(error.contains("damaged") || error.contains("malformed"), "{error}");
