@@ -196,8 +196,7 @@ impl Server {
                     };
                     tokio::task::spawn_blocking(load).await.ok();
                 }
-                let registry = &app.registry;
-                if let Err(sentence) = ceiling::check(&settings, registry.snapshot().loaded()) {
+                if let Err(sentence) = ceiling::check(&settings, app.registry.snapshot().loaded()) {
                     // Nobody listens any more if the server has stopped meanwhile.
                     too_large.send(sentence).ok();
                 }
