@@ -80,6 +80,10 @@ fn a_profile_lies_in_its_model_unless_it_is_told_where() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let files: Vec<&str> =
         report["model"]["files"].as_array().unwrap().iter().filter_map(|f| f["name"].as_str()).collect();
+    assert_eq!(
+        (&report["model"]["profile"]["texts"], &report["model"]["profile"]["accuracy"]),
+        (&json!(400), &json!(0.75))
+    );
     assert!(report["ok"] == true && files.contains(&"profile.json"), "{report}");
     place.profile(&place.version());
 }
