@@ -1,6 +1,7 @@
 //! Every metric: its name, its labels, its buckets, and one function per event.
 //!
 //! - [`requests`]: requests and connections
+//! - [`experiments`]: arms and shadows
 //! - [`model`]: texts and runs of a model version
 //! - [`drift`]: whether what a model version is asked is like before
 //! - [`machine`]: the process, the system, its GPUs
@@ -10,6 +11,7 @@
 //! No label has a value that a client chose.
 
 pub mod drift;
+pub mod experiments;
 pub mod machine;
 pub mod model;
 pub mod now;
@@ -23,6 +25,7 @@ use prometheus::core::Collector;
 use prometheus::{Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder, opts};
 
 use drift::{Accuracies, AccuracyNow};
+use experiments::ExperimentMetrics;
 pub use machine::Machine;
 use model::{ModelMetrics, ModelVectors};
 use now::Now;
@@ -90,6 +93,8 @@ pub struct Metrics {
     pub http: RequestMetrics,
     /// The process, the system, its GPUs.
     pub machine: Machine,
+    /// Experiments.
+    pub experiments: ExperimentMetrics,
     registry: Registry,
     models: ModelVectors,
     cache_lookups: IntCounterVec,
@@ -147,6 +152,7 @@ impl Metrics {
         Ok(Self {
             http,
             machine: Machine::new(&registry)?,
+            experiments: ExperimentMetrics::new(&registry)?,
             models: ModelVectors::new(&registry)?,
             cache_lookups: counter(
                 "predictd_cache_lookups_total",

@@ -32,6 +32,7 @@ use crate::http::body::BodyMemory;
 use crate::http::connection::Front;
 use crate::http::rate_limit::RateLimits;
 use crate::http::serve::{End, Ended, serve};
+use crate::http::shadow::{self, Shadows};
 use crate::http::standstill::{self, BEAT, Standstill};
 use crate::http::tls::{self, Tls};
 use crate::listeners::Listeners;
@@ -142,6 +143,7 @@ impl Server {
             engine: Engine::new(most, longest, cache, Arc::clone(&metrics)),
             registry,
             keeping,
+            shadows: Shadows::default(),
             receipts,
             keys,
             rate_limits: RateLimits::new(settings.rate_limit),
@@ -209,6 +211,7 @@ impl Server {
             }
         };
         let _lag = AbortOnDropHandle::new(tokio::spawn(standstill::watch_lag(Arc::clone(&self.app.metrics))));
+        let _shadows = AbortOnDropHandle::new(tokio::spawn(shadow::show(Arc::clone(&self.app))));
         let _summaries = AbortOnDropHandle::new(tokio::spawn(summary::log(Arc::clone(&self.app.metrics), summaries)));
         let _windows = AbortOnDropHandle::new(tokio::spawn(windows::close_when_due(Arc::clone(&self.app.registry))));
         let front = Front::new("data", http::router(Arc::clone(&self.app)), &self.app, self.tls);

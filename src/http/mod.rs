@@ -14,7 +14,8 @@
 //! - [`metrics_only`]: a listener for commands that are no server
 //! - [`drift`]: whether texts and answers are still like before, for operators
 //! - [`logs`]: what is logged, changed by operators
-//! - [`mod@registry`]: models and versions, changed by operators
+//! - [`mod@registry`], [`experiments`]: models and versions, and what is compared, changed by operators
+//! - [`arms`]: which version answers; [`user`]: whom; [`shadow`]: which others see the text
 //! - [`zero_shot`]: labels in a request instead of the model's own
 //! - [`answer`]: the wire form of one prediction, used by both prediction routes
 //! - [`error`]: the one table of errors
@@ -25,6 +26,7 @@
 )]
 
 pub mod answer;
+pub mod arms;
 pub mod auth;
 pub mod batch;
 pub mod body;
@@ -37,6 +39,7 @@ pub mod docs;
 pub mod drift;
 pub mod error;
 pub mod exchange;
+pub mod experiments;
 pub mod feedback;
 pub mod framing;
 pub mod head;
@@ -53,10 +56,12 @@ pub mod refusals;
 pub mod registry;
 pub mod routes;
 pub mod serve;
+pub mod shadow;
 pub mod standstill;
 pub mod story;
 pub mod tls;
 pub mod trace;
+pub mod user;
 pub mod zero_shot;
 
 use std::sync::Arc;
@@ -81,6 +86,7 @@ use body::BodyMemory;
 use error::{ApiError, Code};
 use rate_limit::RateLimits;
 use routes::Routes;
+use shadow::Shadows;
 use standstill::Standstill;
 
 /// What handlers work with.
@@ -92,6 +98,8 @@ pub struct App {
     pub registry: Arc<Registry>,
     /// Changes them, and what is recorded of them; none for commands that serve models of their own only.
     pub keeping: Option<Keeping>,
+    /// Texts that arms may see, and nobody waits for.
+    pub shadows: Shadows,
     /// Seals prediction ids.
     pub receipts: Receipts,
     /// Who may use what.
@@ -147,6 +155,14 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .scoped(Scope::Admin, routes!(registry::pin))
         .scoped(Scope::Admin, routes!(registry::remove))
         .scoped(Scope::Admin, routes!(feedback::export::export))
+        .scoped(Scope::Admin, routes!(experiments::list))
+        .scoped(Scope::Admin, routes!(experiments::show, experiments::design, experiments::forget))
+        .scoped(Scope::Admin, routes!(experiments::history))
+        .scoped(Scope::Admin, routes!(experiments::results))
+        .scoped(Scope::Admin, routes!(experiments::start))
+        .scoped(Scope::Admin, routes!(experiments::pause))
+        .scoped(Scope::Admin, routes!(experiments::end))
+        .scoped(Scope::Admin, routes!(experiments::promote))
         .scoped(Scope::Admin, routes!(registry::upload::is_there, registry::upload::upload))
         .scoped(Scope::Metrics, routes!(drift::show))
         .scoped(Scope::Metrics, routes!(probes::metrics))

@@ -14,7 +14,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::Registry;
-use super::database::{Change, ChangeError, Database, Done, Event, Outcome, Records};
+use super::database::{Change, ChangeError, Database, Done, Event, Of, Outcome, Records};
 use super::known::{Keepsake, Known};
 use super::mlflow::client::Client;
 use super::mlflow::pull::PullError;
@@ -26,6 +26,8 @@ use crate::metrics::drift::AccuracyNow;
 
 mod accuracy;
 mod changes;
+mod evaluating;
+mod experiments;
 mod feedback;
 mod following;
 mod looking;
@@ -33,6 +35,7 @@ mod pulling;
 mod serving;
 
 pub use changes::NewVersion;
+use evaluating::Counting;
 pub use feedback::Told;
 pub use following::Following;
 
@@ -81,6 +84,8 @@ pub struct Keeper {
     away: Mutex<Option<Instant>>,
     /// How right versions were lately, as it was looked last.
     accuracies: Mutex<Vec<AccuracyNow>>,
+    /// Phases of experiments that have something to be kept.
+    counting: Mutex<Vec<Counting>>,
     /// When something was told last, in microseconds since 1970.
     told: AtomicI64,
     /// Nothing more is loaded.
@@ -124,6 +129,9 @@ pub enum KeepError {
     /// There is no MLflow server to ask.
     #[error("this server was not told of an MLflow server (--mlflow)")]
     NoMlflow,
+    /// Arms that cannot be compared.
+    #[error("{0}")]
+    Unfit(String),
     /// Too many others wait.
     #[error("too many changes wait already")]
     Busy,
@@ -157,6 +165,7 @@ impl Keeper {
             seen: Mutex::default(),
             away: Mutex::new(away),
             accuracies: Mutex::default(),
+            counting: Mutex::default(),
             told: AtomicI64::new(0),
             stop: CancellationToken::new(),
         }
@@ -217,13 +226,13 @@ impl Keeper {
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn history(&self, model: Option<&str>, most: i64) -> Result<Vec<Done>, ChangeError> {
-        Ok(self.place.database.history(model, most).await?)
+    pub async fn history(&self, of: Of<'_>, most: i64) -> Result<Vec<Done>, ChangeError> {
+        Ok(self.place.database.history(of, most).await?)
     }
 
     pub(super) async fn read(&self) -> Result<(), ChangeError> {
-        let (epoch, records) = self.place.database.read().await?;
-        let is_new = self.known.lock().take_over(epoch, records);
+        let read = self.place.database.read().await?;
+        let is_new = self.known.lock().take_over(read);
         if is_new {
             self.write_down().await;
         }
@@ -244,7 +253,7 @@ impl Keeper {
     ///
     /// # Errors
     /// If the key was used for another request, or the database does not answer.
-    pub async fn repeated(&self, order: &Order) -> Result<Option<Outcome>, ChangeError> {
+    pub async fn repeated<T>(&self, order: &Order) -> Result<Option<Outcome<T>>, ChangeError> {
         let Some((key, request)) = &order.key else { return Ok(None) };
         self.place.database.repeated(key, request).await
     }
@@ -268,9 +277,9 @@ impl Keeper {
         order: &Order,
         apply: impl FnOnce(&mut ModelRecord) -> Result<bool, Refusal>,
     ) -> Result<Outcome, KeepError> {
-        let event = Event { who: &order.who, action, version, reason: order.reason.as_deref() };
+        let event = Event { who: &order.who, action, version, experiment: None, reason: order.reason.as_deref() };
         let key = order.key.as_ref().map(|(key, request)| (key.as_str(), request.as_str()));
-        let change = Change { model: name, revision: order.revision, key, event };
+        let change = Change { model: name, revision: order.revision, key, keeps_used: true, event };
         let answer = |record: &ModelRecord| {
             // Three plain values can always be written.
             serde_json::to_string(&(record.revision, &record.active, record.before.last())).unwrap_or_default()
