@@ -6,10 +6,11 @@
 
 use std::hint::black_box;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use predictd::config::{Markup, OnOverflow, TextDefaults};
+use predictd::drift::{Counts, Drift, Reference, Settings};
 use predictd::engine::batching::window::{Candidate, Caps, Fit};
 use predictd::engine::batching::{Id, Line, Policy, Situation, Waiting, due};
 use predictd::engine::cost::{Cost, Sample};
@@ -131,6 +132,31 @@ fn heads(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Counting an answer, and judging a full window.
+fn drift(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("drift");
+    for labels in [77, 1_000] {
+        let mut counts = Counts::new(labels, true);
+        (0..3_000).for_each(|text| counts.record(Some(text % labels), 0.9, length(text as u64), 0));
+        let (mut watched, mut now) = (Drift::new(Reference::new(counts.clone()), Settings::default()), Duration::ZERO);
+        group.bench_function(BenchmarkId::new("record", labels), |bencher| {
+            bencher.iter(|| {
+                now += Duration::from_millis(1);
+                watched.record(now, black_box(Some(3)), black_box(0.9), black_box(12), black_box(0)).is_some()
+            });
+        });
+        let full = || {
+            let mut drift = Drift::new(Reference::new(counts.clone()), Settings::default());
+            (1..1_000).for_each(|text| _ = drift.record(now, Some(text % labels), 0.9, 12, 0));
+            drift
+        };
+        group.bench_function(BenchmarkId::new("judge", labels), |bencher| {
+            bencher.iter_batched_ref(full, |drift| drift.record(now, None, 0.9, 12, 0).copied(), BatchSize::SmallInput);
+        });
+    }
+    group.finish();
+}
+
 /// What experiments add to a request: a user's arm, and the receipt of an answer.
 fn experiments(criterion: &mut Criterion) {
     criterion.bench_function("experiments/assign", |bencher| {
@@ -149,5 +175,5 @@ fn experiments(criterion: &mut Criterion) {
     criterion.bench_function("experiments/seal", |bencher| bencher.iter(|| receipts.seal(black_box(&receipt))));
 }
 
-criterion_group!(parts, policy, tokenizer, heads, experiments);
+criterion_group!(parts, policy, tokenizer, heads, drift, experiments);
 criterion_main!(parts);

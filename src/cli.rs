@@ -15,6 +15,7 @@ use crate::check::args::CheckCommand;
 use crate::config::Args;
 use crate::health::HealthCommand;
 use crate::keys::{self, KeyFile, Scope};
+use crate::profile::args::ProfileCommand;
 use crate::registry::backup;
 use crate::watch::args::WatchCommand;
 
@@ -42,6 +43,9 @@ pub enum Command {
     ///
     /// Exit codes: 0 if all is well, 1 if the model fails anything, 64 for an option or a file that cannot be used.
     Check(Box<CheckCommand>),
+    /// Answer texts that a model was not trained on, and write down how they and its answers are spread: its profile, which
+    /// a server compares live texts with.
+    Profile(Box<ProfileCommand>),
     /// Check servers at an interval, and tell when one becomes unhealthy or healthy again.
     Watch(Box<WatchCommand>),
     /// Ask the server on this machine whether it is ready: exit code 0 or 1, for a container's health check.

@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod database;
+pub mod drift;
 pub mod mlflow;
 pub mod telemetry;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use args::{Accept, Args, Markup, OnOverflow, Scheduler, ServerTiming, TextDefaults};
+pub use drift::DriftWindow;
 pub use mlflow::{Follow, Mlflow, MlflowServer};
 pub use telemetry::{Log, LogFormat, Summaries, Traces};
 
@@ -201,6 +203,8 @@ pub struct Settings {
     pub grace: Duration,
     /// What is done with texts where a model does not say otherwise.
     pub texts: TextDefaults,
+    /// When live texts are compared with profiles.
+    pub drift: DriftWindow,
     /// Directory of what the server writes.
     pub data_dir: PathBuf,
     /// URL of the registry's database; none: a SQLite file in the data directory.
@@ -284,7 +288,8 @@ impl Settings {
         let mlflow = Mlflow::of(&args.mlflow);
         check(mlflow.is_ok(), mlflow.as_ref().err().cloned().unwrap_or_default());
         check(args.models.is_dir(), format!("--models {}: there is no such directory", args.models.display()));
-        let Some(mlflow) = mlflow.ok().filter(|_| wrong.is_empty()) else { return Err(wrong) };
+        let drift = DriftWindow::of(&args.drift).map_err(|sentences| wrong.extend(sentences));
+        let (Ok(mlflow), Ok(drift), true) = (mlflow, drift, wrong.is_empty()) else { return Err(wrong) };
         let traces = traces.unwrap_or_default();
         let (runs, patience, limits) = (Runs::of(&args), Patience::of(&args), Limits::of(&args));
         let in_data = |name: &str| args.data_dir.join(name);
@@ -313,6 +318,7 @@ impl Settings {
             drain_delay: args.drain_delay,
             grace: args.grace,
             texts: TextDefaults { on_overflow: args.on_overflow, markup: args.markup },
+            drift,
             server_timing: args.server_timing,
             database: database.unwrap_or_default(),
             mlflow,

@@ -16,6 +16,7 @@
 //! - `main.rs`: parse, run, exit code
 //! - [`bench`](mod@bench): finds the options that suit a model on this machine
 //! - [`check`]: what a model directory holds, whether it serves, and how it answers
+//! - [`profile`]: how texts that a model is good for are spread, written down
 //! - [`cli`]: the command line; [`config`]: options, checked before anything starts
 //! - [`watch`]: checks servers and tells when one changes; [`health`]: asks one once; [`admin`]: an operator's client
 //! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files; [`memory`]: what there is of it
@@ -29,14 +30,15 @@
 //! - [`onnx`]: ONNX Runtime
 //! - [`registry`]: models, versions, which of them answer; the database and the files that outlast the process
 //! - [`experiments`]: receipts for predictions; what is compared on live traffic, who is in which arm, what that shows
-//! - [`drift`]: whether texts and answers are still like those of a profile: pure, and asked by nobody yet
+//! - [`drift`]: whether texts and answers are still like those of a profile: pure
 //!
 //! # Who may import whom
 //!
 //! `main` → `server` (the only module that sees everything, with `ceiling`); `http` → `engine`, `registry`,
-//! `experiments`; `registry` → `engine`, `experiments`; `engine` → `text`; `onnx` implements what
+//! `experiments`; `registry` → `engine`, `experiments` and `drift`; `engine` → `text` and `drift`; `drift` →
+//! `experiments::statistics`; `onnx` implements what
 //! `engine::session` declares. `bench` runs the server as `main` does, `check` loads models and reads
-//! texts as the server does (and makes texts as `bench` does), `watch` and `health` are clients; `cli` alone imports them.
+//! texts as the server does (and makes texts as `bench` does), `profile` asks as `check` does, `watch` and `health` are clients; `cli` alone imports them.
 //! `client`, `config`, `descriptors`, `keys`, `memory`, `metrics`, `shutdown`, `telemetry` and `watched`
 //! import nothing of the crate and may be imported by all.
 //!
@@ -71,6 +73,7 @@ pub mod listeners;
 pub mod memory;
 pub mod metrics;
 pub mod onnx;
+pub mod profile;
 pub mod registry;
 pub mod server;
 pub mod shutdown;

@@ -26,13 +26,16 @@ fn main() -> ExitCode {
         }
     };
     let missing = config::missing_library_variables();
-    if matches!(command, Command::Serve(_) | Command::Bench(_) | Command::Check(_)) && !missing.is_empty() {
+    if matches!(command, Command::Serve(_) | Command::Bench(_) | Command::Check(_) | Command::Profile(_))
+        && !missing.is_empty()
+    {
         return restart_with(missing);
     }
     let outcome = match command {
         Command::Serve(args) => serve(*args),
         Command::Bench(command) => quietly(|| command.run()),
         Command::Check(command) => quietly(|| command.run()),
+        Command::Profile(command) => quietly(|| command.run()),
         Command::Watch(command) => watch(&command),
         Command::Health(command) => command.run(),
         Command::Models(command) => command.run(),

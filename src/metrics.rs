@@ -3,15 +3,18 @@
 //! - [`requests`]: requests and connections
 //! - [`experiments`]: arms and shadows
 //! - [`model`]: texts and runs of a model version
+//! - [`drift`]: whether what a model version is asked is like before
 //! - [`machine`]: the process, the system, its GPUs
+//! - [`now`]: what is true at the moment of a scrape only
 //! - [`summary`]: what has happened between two moments
 //!
 //! No label has a value that a client chose.
 
+pub mod drift;
 pub mod experiments;
 pub mod machine;
 pub mod model;
-mod now;
+pub mod now;
 pub mod requests;
 pub mod summary;
 
@@ -21,10 +24,12 @@ use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder, opts};
 
+use drift::{Accuracies, AccuracyNow};
 use experiments::ExperimentMetrics;
 pub use machine::Machine;
 use model::{ModelMetrics, ModelVectors};
 use now::Now;
+pub use now::VersionNow;
 pub use requests::{Outcome, RequestMetrics};
 
 /// Why texts were refused or given up.
@@ -81,27 +86,6 @@ pub enum Followed {
     Failed,
 }
 
-/// One model version at this moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct VersionNow {
-    /// Name of the model.
-    pub model: String,
-    /// The version.
-    pub version: String,
-    /// `loading`, `ready` or `failed`.
-    pub state: &'static str,
-    /// It answers requests that name no version.
-    pub active: bool,
-    /// Where it runs, once it does.
-    pub device: Option<&'static str>,
-    /// Texts in its queue.
-    pub waiting: usize,
-    /// How long the oldest of them has been there.
-    pub oldest: Duration,
-    /// When a text that came now would be answered.
-    pub wait: Duration,
-}
-
 /// All metrics of a server.
 #[derive(Debug)]
 pub struct Metrics {
@@ -126,6 +110,7 @@ pub struct Metrics {
     feedback: IntCounterVec,
     feedback_waiting: IntGauge,
     followed: IntCounterVec,
+    accuracies: Accuracies,
     now: Mutex<Now>,
 }
 
@@ -216,6 +201,7 @@ impl Metrics {
                 "Looks at aliases that are followed, by outcome: unchanged, switched, refused (what it stands for cannot be served), failed (it is tried again).",
                 &["model", "outcome"],
             )?,
+            accuracies: Accuracies::new(&registry)?,
             now: Mutex::new(Now::new(&registry)?),
             registry,
         })
@@ -230,6 +216,7 @@ impl Metrics {
     /// There is no such version any more.
     pub fn forget(&self, model: &str, version: &str) {
         self.models.forget(model, version);
+        self.accuracies.forget(model, version);
     }
 
     /// Texts of a request were looked up in the cache.
@@ -282,6 +269,11 @@ impl Metrics {
     /// So many bytes of feedback wait.
     pub fn feedback_waits(&self, bytes: u64) {
         self.feedback_waiting.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// So right were versions lately. Others are forgotten.
+    pub fn accuracies(&self, found: &[AccuracyNow]) {
+        self.accuracies.put(found);
     }
 
     /// An alias will be looked at.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 mod opening;
 mod recorded;
+mod windows;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +41,7 @@ use crate::registry::Registry;
 use crate::registry::keeper::Following;
 use crate::shutdown::Shutdown;
 use crate::telemetry::spans::Spans;
-use crate::{ceiling, descriptors, engine, http, onnx, registry, summary};
+use crate::{ceiling, descriptors, drift, engine, http, onnx, registry, summary};
 
 /// Longest wait for runs, loads and worker threads once the requests are over.
 const WORKER_END: Duration = Duration::from_millis(500);
@@ -197,8 +198,7 @@ impl Server {
                     };
                     tokio::task::spawn_blocking(load).await.ok();
                 }
-                let registry = &app.registry;
-                if let Err(sentence) = ceiling::check(&settings, registry.snapshot().loaded()) {
+                if let Err(sentence) = ceiling::check(&settings, app.registry.snapshot().loaded()) {
                     // Nobody listens any more if the server has stopped meanwhile.
                     too_large.send(sentence).ok();
                 }
@@ -213,6 +213,7 @@ impl Server {
         let _lag = AbortOnDropHandle::new(tokio::spawn(standstill::watch_lag(Arc::clone(&self.app.metrics))));
         let _shadows = AbortOnDropHandle::new(tokio::spawn(shadow::show(Arc::clone(&self.app))));
         let _summaries = AbortOnDropHandle::new(tokio::spawn(summary::log(Arc::clone(&self.app.metrics), summaries)));
+        let _windows = AbortOnDropHandle::new(tokio::spawn(windows::close_when_due(Arc::clone(&self.app.registry))));
         let front = Front::new("data", http::router(Arc::clone(&self.app)), &self.app, self.tls);
         let connections = descriptors::make_room(self.app.limits.max_connections);
         let stop = CancellationToken::new();
@@ -325,6 +326,7 @@ pub(crate) fn host(settings: &Settings, runtime: Arc<dyn Runtime>, metrics: Arc<
         recycle: settings.runs.recycle,
         longest_check: LONGEST_CHECK,
         texts: settings.texts,
+        drift: drift::Settings { texts: settings.drift.texts, longest: settings.drift.longest },
         metrics,
     })
 }

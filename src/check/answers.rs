@@ -169,7 +169,8 @@ pub fn answers(questions: &Questions, models: &mut [&mut Opened], limits: &Limit
     all
 }
 
-fn answer(question: &Question, model: &mut Opened, limits: &Limits) -> Answered {
+/// Asks a model one text, as a server asks it.
+pub fn answer(question: &Question, model: &mut Opened, limits: &Limits) -> Answered {
     let start = Instant::now();
     let pipeline = model.model.pipeline();
     let encoded = match encode(question.input.clone(), pipeline, limits) {

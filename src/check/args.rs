@@ -16,7 +16,7 @@ pub struct CheckCommand {
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 
-    /// Texts with the answers they should get: a golden.json, or a CSV file with the columns text and label (or category) [default: none].
+    /// Texts with the answers they should get: a golden.json, or a CSV file with the columns text and label (or category), or lines of JSON (.jsonl) [default: none].
     #[arg(long, env = "PREDICTD_AGAINST", value_name = "FILE", value_parser = path_or_empty())]
     pub against: Option<PathBuf>,
 
@@ -24,7 +24,7 @@ pub struct CheckCommand {
     #[arg(long, env = "PREDICTD_COMPARE", value_name = "OTHER_DIR", value_parser = path_or_empty())]
     pub compare: Option<PathBuf>,
 
-    /// File of texts to ask, one a line [default: the examples of golden.json, and texts of their words].
+    /// File of texts to ask: lines, a CSV file with a column text, or lines of JSON [default: the examples of golden.json, and texts of their words].
     #[arg(long, env = "PREDICTD_TEXTS", value_name = "FILE", value_parser = path_or_empty())]
     pub texts: Option<PathBuf>,
 

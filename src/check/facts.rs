@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::opened::Opened;
 use crate::config::{Markup, OnOverflow};
+use crate::engine::drifting::Drifting;
 use crate::engine::session::Port;
 use crate::text::heads::Head;
 use crate::text::signature::ScoreKind;
@@ -41,6 +42,8 @@ pub struct Facts {
     pub tokens: Option<TokenLimits>,
     /// What it does with markup: `allow`, `strip` or `reject`.
     pub markup: Markup,
+    /// The profile that live texts are compared with, if there is one.
+    pub profile: Option<ProfileFacts>,
     /// Examples of `golden.json` that it reproduced.
     pub golden_examples: usize,
     /// True if texts, of one request or several, share runs.
@@ -55,6 +58,17 @@ pub struct Facts {
     pub files: Vec<FileFacts>,
     /// Files beyond those.
     pub more_files: usize,
+}
+
+/// The profile that live texts are compared with.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProfileFacts {
+    /// Texts that it was made of.
+    pub texts: u64,
+    /// When, as it says.
+    pub made: String,
+    /// Share of right answers among those whose label was known.
+    pub accuracy: Option<f64>,
 }
 
 /// What becomes of texts before a graph that takes tokens gets them.
@@ -108,6 +122,7 @@ impl Facts {
             device: model.device(),
             tokens: pipeline.tokenizer().map(TokenLimits::of),
             markup: pipeline.policy().markup,
+            profile: model.drifting().map(ProfileFacts::of),
             golden_examples: pipeline.golden().map_or(0, |golden| golden.examples.len()),
             shares_runs: model.shares_runs(),
             why_alone: model.why_alone(),
@@ -122,6 +137,13 @@ impl Facts {
     #[must_use]
     pub fn digests(&self) -> usize {
         self.files.iter().filter(|file| file.digest).count()
+    }
+}
+
+impl ProfileFacts {
+    fn of(drifting: &Drifting) -> Self {
+        let profile = drifting.profile();
+        Self { texts: profile.texts, made: profile.made.clone(), accuracy: drifting.accuracy() }
     }
 }
 

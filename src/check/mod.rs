@@ -2,7 +2,7 @@
 //!
 //! - [`args`]: its options
 //! - [`opened`]: a model as a server loads it, with a session to measure with; [`facts`]: what it is
-//! - [`questions`]: what it is asked; [`mod@answers`]: what it says
+//! - [`questions`]: what it is asked; [`mod@rows`]: the texts of a file; [`mod@answers`]: what it says
 //! - [`invariance`]: whether answers depend on neighbours
 //! - [`against`]: answers and those of a file; [`compare`]: answers and those of another version
 //! - [`mod@warnings`]: what an author wants to know; [`report`]: what is printed
@@ -16,6 +16,7 @@ pub mod invariance;
 pub mod opened;
 pub mod questions;
 pub mod report;
+pub mod rows;
 pub mod warnings;
 
 use std::io::Write;

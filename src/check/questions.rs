@@ -1,26 +1,23 @@
 //! What a model is asked: the texts of a file, or its own examples and texts of their words.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::args::CheckCommand;
-use crate::bench::texts::{PLAIN, made, read};
+use super::rows::{Label, Row, bounded, rows};
+use crate::bench::texts::{PLAIN, made};
 use crate::text::golden::{Example, Expected, Golden};
 use crate::text::heads::Head;
 use crate::text::input::{Input, Pair};
 use crate::text::pipeline::Pipeline;
 
-/// Most texts of a file, and most bytes of it.
-const MOST_TEXTS: usize = 100_000;
-const MOST_BYTES: u64 = 64 << 20;
 /// Texts that are made where no file is named.
 const MADE: usize = 256;
-/// What stands between the labels of one row of a CSV file, for a model that gives several.
-const BETWEEN_LABELS: char = '|';
+/// What stands between the labels of one row of a table, for a model that gives several: as people write them, and as
+/// `predictd feedback export` does.
+const BETWEEN_LABELS: [char; 2] = ['|', '\n'];
 
 /// What is asked, in this order.
 #[derive(Debug)]
@@ -81,9 +78,7 @@ impl Questions {
             return Self::against(path, pipeline).map_err(|error| said("--against", path, error));
         }
         if let Some(path) = command.texts() {
-            let lines = read(path, MOST_TEXTS).map_err(|error| said("--texts", path, error))?;
-            let asked = lines.into_iter().map(|(number, text)| Question::of(number, text)).collect();
-            return Ok(Self::asking(asked, path.display().to_string(), Unit::Line));
+            return Self::plain(path).map_err(|error| said("--texts", path, error));
         }
         let examples = pipeline.golden().map(|golden| golden.examples.as_slice()).unwrap_or_default();
         let own: Vec<&str> = examples.iter().map(|example| example.text.as_str()).collect();
@@ -107,31 +102,52 @@ impl Questions {
         Self { from, unit, asked, tolerance: 0.0, graded: false }
     }
 
+    /// The texts of a file, whatever labels stand beside them.
+    fn plain(path: &Path) -> Result<Self, String> {
+        let asked = rows(path)?.into_iter().map(|row| Question { expected: None, ..Question::of(row) }).collect();
+        Ok(Self::asking(asked, path.display().to_string(), Unit::Line))
+    }
+
+    /// The texts of a file, and what the answers should be where that stands beside them.
+    ///
+    /// # Errors
+    /// One sentence: among others that the model has no such label.
+    pub fn of_file(path: &Path, pipeline: &Pipeline) -> Result<Self, String> {
+        if let Head::Entities(_) = pipeline.head() {
+            return Err("a table has no place for entities: name a golden.json".to_owned());
+        }
+        let mut asked = Vec::new();
+        for mut row in rows(path)? {
+            let label = row.label.take();
+            let expected = label.map(|label| expected(label, &row, pipeline)).transpose()?;
+            asked.push(Question { expected, ..Question::of(row) });
+        }
+        let graded = !is_number(pipeline.head());
+        Ok(Self { graded, ..Self::asking(asked, path.display().to_string(), Unit::Line) })
+    }
+
     fn against(path: &Path, pipeline: &Pipeline) -> Result<Self, String> {
-        let from = path.display().to_string();
         match path.extension().and_then(|ending| ending.to_str()) {
-            Some("json") => of_golden(&bounded(path)?, from, pipeline),
-            Some("csv") => of_table(&bounded(path)?, from, pipeline),
-            _ => Err("its name ends neither in .json (a golden.json) nor in .csv".to_owned()),
+            Some("json") => of_golden(&bounded(path)?, path.display().to_string(), pipeline),
+            Some("csv" | "jsonl" | "ndjson") => {
+                let questions = Self::of_file(path, pipeline)?;
+                match questions.asked.iter().find(|question| question.expected.is_none()) {
+                    Some(Question { number, .. }) => {
+                        Err(format!("line {number}: there is no column label, and no category"))
+                    }
+                    None => Ok(questions),
+                }
+            }
+            _ => Err("its name ends neither in .json (a golden.json) nor in .csv or .jsonl".to_owned()),
         }
     }
 }
 
 impl Question {
-    fn of(number: usize, text: String) -> Self {
-        Self { number, input: text.into(), expected: None }
+    fn of(row: Row) -> Self {
+        let pair = row.pair.map(|text| Pair { text, whole: false });
+        Self { number: row.line, input: Input { text: row.text, pair }, expected: None }
     }
-}
-
-fn bounded(path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    // To open a pipe would wait for its other end.
-    if !std::fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
-        return Err("it is no regular file".to_owned());
-    }
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MOST_BYTES { Err(format!("it is larger than {MOST_BYTES} bytes")) } else { Ok(bytes) }
 }
 
 fn of_golden(bytes: &[u8], from: String, pipeline: &Pipeline) -> Result<Questions, String> {
@@ -151,82 +167,41 @@ fn of_golden(bytes: &[u8], from: String, pipeline: &Pipeline) -> Result<Question
     Ok(Questions { tolerance, graded: true, ..Questions::asking(asked, from, Unit::Example) })
 }
 
-fn of_table(bytes: &[u8], from: String, pipeline: &Pipeline) -> Result<Questions, String> {
-    if let Head::Entities(_) = pipeline.head() {
-        return Err("a CSV file has no place for entities: name a golden.json".to_owned());
-    }
-    let mut rows = csv::Reader::from_reader(bytes);
-    let heading = rows.headers().map_err(|error| error.to_string())?.clone();
-    let column = |name: &str| heading.iter().position(|field| field.trim().eq_ignore_ascii_case(name));
-    let text_column = column("text").ok_or("its first line names no column text")?;
-    let label_column = column("label")
-        .or_else(|| column("category"))
-        .ok_or("its first line names no column label, and no category")?;
-    let pair_column = column("text_pair");
-    let (mut asked, mut lines) = (Vec::new(), Lines { bytes, place: 0, line: 1 });
-    for row in rows.records() {
-        let row = row.map_err(|error| error.to_string())?;
-        let number = row.position().map_or(0, |place| lines.of(place.byte()));
-        if asked.len() == MOST_TEXTS {
-            return Err(format!("it holds more than {MOST_TEXTS} texts"));
-        }
-        let field = |column: usize| row.get(column).unwrap_or_default();
-        let text = field(text_column).to_owned();
-        let pair = pair_column.map(|column| Pair { text: field(column).to_owned(), whole: false });
-        let expected = expected(field(label_column), &text, pipeline, &format!("line {number}"))?;
-        asked.push(Question { number, input: Input { text, pair }, expected: Some(expected) });
-    }
-    if asked.is_empty() {
-        return Err("it holds no text".to_owned());
-    }
-    let graded = !is_number(pipeline.head());
-    Ok(Questions { graded, ..Questions::asking(asked, from, Unit::Line) })
-}
-
-/// Finds lines by their place: the parser counts those that end in CR LF one row late.
-struct Lines<'a> {
-    bytes: &'a [u8],
-    place: usize,
-    line: usize,
-}
-
-impl Lines<'_> {
-    /// The line of a row that begins here, or after the ends of lines that stand here; rows are asked for in order.
-    fn of(&mut self, byte: u64) -> usize {
-        let start = usize::try_from(byte).unwrap_or(usize::MAX);
-        let ends = |byte: &u8| matches!(byte, b'\r' | b'\n');
-        let blank = self.bytes.get(start..).unwrap_or_default().iter().take_while(|&byte| ends(byte)).count();
-        let new = self.bytes.get(self.place..start + blank).unwrap_or_default();
-        self.line += new.split(|&byte| byte == b'\n').count().saturating_sub(1);
-        self.place = start + blank;
-        self.line
-    }
-}
-
-/// What a row of a table expects.
-fn expected(field: &str, text: &str, pipeline: &Pipeline, place: &str) -> Result<Example, String> {
+/// What a row expects.
+fn expected(wanted: Label, row: &Row, pipeline: &Pipeline) -> Result<Example, String> {
+    let place = format!("line {}", row.line);
     let (mut label, mut score) = (None, None);
-    match pipeline.head() {
-        head if is_number(head) => {
+    match (pipeline.head(), wanted) {
+        (head, Label::Field(field)) if is_number(head) => {
             let number = field.trim().parse::<f32>().ok().filter(|number| number.is_finite());
             score = Some(number.ok_or_else(|| format!("{place}: the label {field:?} is no number"))?);
         }
-        Head::MultiLabel { .. } => {
-            let mut labels: Vec<String> =
-                field.split(BETWEEN_LABELS).filter(|label| !label.is_empty()).map(str::to_owned).collect();
-            known(labels.iter(), pipeline, place)?;
+        (Head::MultiLabel { .. }, wanted) => {
+            let mut labels = match wanted {
+                Label::Field(field) => {
+                    field.split(BETWEEN_LABELS).filter(|label| !label.is_empty()).map(str::to_owned).collect()
+                }
+                Label::List(labels) => labels,
+            };
+            known(labels.iter(), pipeline, &place)?;
             // Answers name them in this order.
             labels.sort_by_key(|label| pipeline.labels().iter().position(|known| known == label));
             labels.dedup();
             label = Some(Expected::Many(labels));
         }
-        _ => {
-            let one = field.to_owned();
-            known([&one], pipeline, place)?;
+        (_, wanted) => {
+            let one = match wanted {
+                Label::Field(field) => field,
+                Label::List(labels) => match <[String; 1]>::try_from(labels) {
+                    Ok([one]) => one,
+                    Err(labels) => return Err(format!("{place}: {} labels, where the model gives one", labels.len())),
+                },
+            };
+            known([&one], pipeline, &place)?;
             label = Some(Expected::One(one));
         }
     }
-    let (text, scores) = (text.to_owned(), BTreeMap::new());
+    let (text, scores) = (row.text.clone(), BTreeMap::new());
     Ok(Example { text, text_pair: None, label, scores, score, entities: None })
 }
 

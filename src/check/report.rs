@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::against::Against;
 use super::answers::{Nothing, Said, Summary};
 use super::compare::Comparison;
-use super::facts::{Facts, TokenLimits};
+use super::facts::{Facts, ProfileFacts, TokenLimits};
 use super::invariance::Invariance;
 use super::opened::Memory;
 use crate::bench::report::CostModel;
@@ -146,6 +146,11 @@ impl Display for Facts {
         match self.golden_examples {
             0 => writeln!(f, "golden.json none")?,
             examples => writeln!(f, "golden.json {examples} examples, all reproduced")?,
+        }
+        if let Some(ProfileFacts { texts, made, accuracy }) = &self.profile {
+            let right =
+                accuracy.map(|share| format!("; {:.2} % were answered right", 100.0 * share)).unwrap_or_default();
+            writeln!(f, "profile     {texts} texts, made {}{right}", made.escape_debug())?;
         }
         match self.why_alone {
             Some(reason) => write!(f, "runs        one text each: {reason}"),

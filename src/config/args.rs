@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::database::DatabaseArgs;
+use super::drift::DriftArgs;
 use super::mlflow::MlflowArgs;
 use super::telemetry::{LogArgs, TraceArgs};
 
@@ -291,6 +292,10 @@ pub struct Args {
     /// Private key of --tls-cert (PEM) [default: none].
     #[arg(long, env = "PREDICTD_TLS_KEY", value_name = "FILE", value_parser = path_or_empty())]
     pub tls_key: Option<PathBuf>,
+
+    /// When live texts are compared with profiles.
+    #[command(flatten)]
+    pub drift: DriftArgs,
 
     /// Where the registry is recorded.
     #[command(flatten)]

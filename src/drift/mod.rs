@@ -4,7 +4,7 @@
 //!
 //! A profile (`profile.json`, made by `predictd profile`) holds how texts that the model is good for are spread: over
 //! labels, over confidence, over lengths in tokens, and how many of their tokens the tokenizer does not know. Live
-//! texts are counted in windows of 1,000, and each full window is compared with the profile.
+//! texts are counted in windows of 1,000 (`--drift-window`), and each full window is compared with the profile.
 //!
 //! PSI, the population stability index, is the usual measure of that: 0 if both are spread alike, below 0.1 hardly
 //! different, from 0.2 on different enough to look. A window also differs by chance, and the more so the fewer texts
@@ -26,6 +26,7 @@
 //!
 //! # Code map
 //!
+//! - [`accuracy`]: whether a model is less often right than it was
 //! - [`counts`]: what a window or a reference holds, in memory that does not grow
 //! - [`groups`]: bins too rare to be compared alone, put together
 //! - [`distance`]: PSI, Jensen-Shannon, shares of tokens, and what chance gives
@@ -34,6 +35,7 @@
 //! - [`state`]: when a signal is raised and cleared
 //! - [`window`]: windows of live texts, one model version's
 
+pub mod accuracy;
 pub mod counts;
 pub mod distance;
 pub mod groups;

@@ -176,7 +176,7 @@ mod tests {
     fn answer(labels: usize) -> Arc<Answer> {
         let scores = vec![0.5; labels];
         let decision = Decision { outcome: Outcome::Label(0), probabilities: scores.clone(), raw: scores };
-        Arc::new(Answer { decision, tokens: 1, truncated: false, spent: Spent::default() })
+        Arc::new(Answer { decision, tokens: 1, unknown: 0, truncated: false, spent: Spent::default() })
     }
 
     #[test]

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rayon::ThreadPool;
 
 use super::batching::Policy;
+use super::drifting::{self, Drifting};
 use super::forecast::Forecast;
 use super::gate::Gate;
 use super::measuring::{Measured, measure, tokenizer_speed};
@@ -22,6 +23,7 @@ use super::recycling::Spare;
 use super::session::{Runtime, Session};
 use super::worker::{self, Shop};
 use crate::config::TextDefaults;
+use crate::drift;
 use crate::metrics::Metrics;
 use crate::text::heads::Decision;
 use crate::text::input::Input;
@@ -76,6 +78,8 @@ pub struct Host {
     pub longest_check: Duration,
     /// What is done with texts where the model does not say.
     pub texts: TextDefaults,
+    /// When a window of texts is compared with the model's profile.
+    pub drift: drift::Settings,
     /// Where events are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -100,6 +104,7 @@ impl Model {
             let mut manifest = Manifest::read_registered(&source.directory, source.registered.clone())?;
             let mut graph = host.runtime.open(&mut manifest)?;
             let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), host.texts)?;
+            drifting::check(manifest.profile.as_ref(), &pipeline)?;
             let mut session = graph.session()?;
             logged::check(&manifest, &graph.facts(), &pipeline, session.as_mut(), host.longest_check)?;
             check_golden(&pipeline, session.as_mut(), host.longest_check)?;
@@ -116,6 +121,7 @@ impl Model {
         let mut manifest = Manifest::read_registered(&source.directory, source.registered.clone())?;
         let mut graph = host.runtime.open(&mut manifest)?;
         let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), host.texts)?;
+        drifting::check(manifest.profile.as_ref(), &pipeline)?;
         let (batch_dependent, allowed) =
             (graph.signature().batch_dependent, manifest.options.allow_batch_influence.unwrap_or(false));
         let alone = batch_dependent && !allowed;
@@ -143,6 +149,8 @@ impl Model {
             metrics: host.metrics.model(&source.name, &source.version),
             shared: Arc::clone(&host.metrics),
         });
+        let kept = (host.drift, &shop.metrics);
+        let drifting = Drifting::of(manifest.profile.as_ref(), &shop.pipeline, source, kept)?;
         let why_alone = if alone { Some("the graph scales by the whole batch") } else { measured.why_alone };
         report(&shop, &measured, inline_bytes);
         let warm_up_took = opened.elapsed();
@@ -179,6 +187,7 @@ impl Model {
             run_memory: measured.run_memory,
             why_alone,
             shop,
+            drifting,
             forecast: Arc::clone(&host.forecast),
             tokenizers: Arc::clone(&host.tokenizers),
             inline_bytes,

@@ -12,6 +12,7 @@
 //! - [`cache`]: answers given before, and texts that several clients wait for
 //! - [`lookup`]: a request's texts against the cache
 //! - [`spent`]: where the time of a text went
+//! - [`drifting`]: whether texts and answers are still like the model's profile
 //!
 //! One permit per text, held from admission to reply, bounds everything behind it: a queue
 //! cannot be full, so pushing to it cannot fail.
@@ -19,6 +20,7 @@
 pub mod batching;
 pub mod cache;
 pub mod cost;
+pub mod drifting;
 pub mod encoding;
 pub mod forecast;
 pub mod gate;
@@ -55,6 +57,8 @@ pub struct Answer {
     pub decision: Decision,
     /// Tokens the model saw; words for a model that takes the text itself.
     pub tokens: usize,
+    /// Those of them that the tokenizer does not know.
+    pub unknown: usize,
     /// True if part of the text was cut off.
     pub truncated: bool,
     /// Where its time went.

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::batching::{Micros, due};
 use super::cache::Lead;
+use super::drifting::Drifting;
 use super::encoding::{Order, elsewhere, encode_in_pieces};
 use super::forecast::{Forecast, Load};
 use super::queue::{Place, Request};
@@ -48,6 +49,8 @@ pub struct Model {
     pub(super) run_memory: Option<u64>,
     pub(super) why_alone: Option<&'static str>,
     pub(super) shop: Arc<Shop>,
+    /// None without a profile.
+    pub(super) drifting: Option<Drifting>,
     pub(super) forecast: Arc<Forecast>,
     pub(super) tokenizers: Arc<ThreadPool>,
     /// Most bytes of text that are tokenised on an async thread.
@@ -168,6 +171,12 @@ impl Model {
     #[must_use]
     pub fn metrics(&self) -> &ModelMetrics {
         &self.shop.metrics
+    }
+
+    /// Compares what it is asked with its profile, if it has one.
+    #[must_use]
+    pub fn drifting(&self) -> Option<&Drifting> {
+        self.drifting.as_ref()
     }
 
     /// For how long the oldest text has waited for a worker.

@@ -118,10 +118,10 @@ impl Shop {
             self.metrics.worked(run);
         }
         for (job, decision) in taken.jobs.into_iter().zip(decisions) {
-            let (tokens, truncated) = (job.encoded.tokens, job.encoded.truncated);
+            let (tokens, unknown, truncated) = (job.encoded.tokens, job.encoded.unknown, job.encoded.truncated);
             let (tokenise, queue) = waited(&job);
             let spent = Spent { since: Some(job.request.arrived), tokenise, queue, run, run_texts };
-            if !job.answer(decision.map(|decision| Answer { decision, tokens, truncated, spent })) {
+            if !job.answer(decision.map(|decision| Answer { decision, tokens, unknown, truncated, spent })) {
                 self.metrics.wasted();
             }
         }
@@ -133,7 +133,8 @@ impl Shop {
         let spent = Spent { since: Some(start), tokenise, queue: Duration::ZERO, run, run_texts: 1 };
         self.metrics.worked(run);
         self.metrics.waited(spent.tokenise, spent.queue);
-        Answer { decision, tokens: encoded.tokens, truncated: encoded.truncated, spent }
+        let Encoded { tokens, unknown, truncated, .. } = *encoded;
+        Answer { decision, tokens, unknown, truncated, spent }
     }
 
     /// How long the run of these texts will take, as runs are just now.

@@ -176,6 +176,9 @@ pub fn prediction(app: &App, model: &Model, answer: &Answer, view: View<'_>) -> 
 fn count(model: &Model, answer: &Answer, labels_of_request: bool) {
     let (metrics, labels) = (model.metrics(), model.pipeline().labels());
     metrics.predicted(answer.tokens);
+    if let Some(drifting) = model.drifting().filter(|_| !labels_of_request) {
+        drifting.answered(&answer.decision, answer.tokens, answer.unknown);
+    }
     let label = |place: usize| match labels.get(place) {
         _ if labels_of_request => metrics.answered_label_of_request(),
         Some(label) => metrics.answered_label(place, label),

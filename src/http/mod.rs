@@ -12,6 +12,7 @@
 //! - [`cache_control`]: what a client wants of the result cache
 //! - [`predict`], [`batch`], [`feedback`], [`models`], [`probes`], [`docs`]: a handler with its wire types
 //! - [`metrics_only`]: a listener for commands that are no server
+//! - [`drift`]: whether texts and answers are still like before, for operators
 //! - [`logs`]: what is logged, changed by operators
 //! - [`mod@registry`], [`experiments`]: models and versions, and what is compared, changed by operators
 //! - [`arms`]: which version answers; [`user`]: whom; [`shadow`]: which others see the text
@@ -35,6 +36,7 @@ pub mod client_address;
 pub mod connection;
 pub mod deadline;
 pub mod docs;
+pub mod drift;
 pub mod error;
 pub mod exchange;
 pub mod experiments;
@@ -162,6 +164,7 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .scoped(Scope::Admin, routes!(experiments::end))
         .scoped(Scope::Admin, routes!(experiments::promote))
         .scoped(Scope::Admin, routes!(registry::upload::is_there, registry::upload::upload))
+        .scoped(Scope::Metrics, routes!(drift::show))
         .scoped(Scope::Metrics, routes!(probes::metrics))
         .public(routes!(probes::health))
         .public(routes!(probes::livez))

@@ -63,6 +63,7 @@ impl Question {
         Some(Answer {
             decision: self.verdicts.decide(&logits, self.many)?,
             tokens: answers.iter().map(|answer| answer.tokens).sum(),
+            unknown: answers.iter().map(|answer| answer.unknown).sum(),
             truncated: answers.iter().any(|answer| answer.truncated),
             spent: Spent::longest(answers.iter().map(|answer| answer.spent)),
         })

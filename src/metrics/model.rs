@@ -46,6 +46,7 @@ pub(super) struct ModelVectors {
     cost: GaugeVec,
     cost_error: HistogramVec,
     loads: GaugeVec,
+    drift_windows: IntCounterVec,
 }
 
 /// The metrics of one model version.
@@ -71,6 +72,7 @@ pub struct ModelMetrics {
     cost_error: Histogram,
     /// Of the whole load, and of its warm-up.
     loads: [Gauge; 2],
+    drift_windows: IntCounterVec,
 }
 
 impl ModelVectors {
@@ -162,6 +164,11 @@ impl ModelVectors {
                 "Time that the model's last load took, by step: all of it, and its warm-up and measurements.",
                 &["model", "version", "step"],
             )?,
+            drift_windows: counter(
+                "predictd_drift_windows_total",
+                "Windows of texts that were compared with the version's profile.",
+                &LABELS,
+            )?,
         })
     }
 
@@ -186,6 +193,7 @@ impl ModelVectors {
             cost: ["run", "token", "square"].map(|part| self.cost.with_label_values(&[model, version, part])),
             cost_error: self.cost_error.with_label_values(&labels),
             loads: ["all", "warm_up"].map(|step| self.loads.with_label_values(&[model, version, step])),
+            drift_windows: self.drift_windows.clone(),
         }
     }
 }
@@ -194,8 +202,15 @@ impl ModelVectors {
     /// Forgets a version that there is no more.
     pub(super) fn forget(&self, model: &str, version: &str) {
         let names = [model, version];
-        for counter in [&self.predictions, &self.labels, &self.text_errors, &self.tokens, &self.wasted, &self.recycled]
-        {
+        for counter in [
+            &self.predictions,
+            &self.labels,
+            &self.text_errors,
+            &self.tokens,
+            &self.wasted,
+            &self.recycled,
+            &self.drift_windows,
+        ] {
             forget(counter, names);
         }
         for histogram in [
@@ -310,6 +325,19 @@ impl ModelMetrics {
         for (gauge, time) in self.loads.iter().zip([all, warm_up]) {
             gauge.set(time.as_secs_f64());
         }
+    }
+
+    /// Windows will be compared with a profile.
+    pub fn drift_begins(&self) {
+        // There from the start: a rate needs to have seen what was before the first.
+        let [model, version] = &self.names;
+        self.drift_windows.with_label_values(&[model.as_str(), version]);
+    }
+
+    /// A window was compared with the profile.
+    pub fn drift_window(&self) {
+        let [model, version] = &self.names;
+        self.drift_windows.with_label_values(&[model.as_str(), version]).inc();
     }
 
     /// A worker got a new session.

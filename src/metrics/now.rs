@@ -1,8 +1,34 @@
-//! What is true of model versions at the moment of a scrape only.
+//! What is true at the moment of a scrape only.
+
+use std::time::Duration;
 
 use prometheus::{GaugeVec, Registry, opts};
 
-use super::{VersionNow, registered};
+use super::drift::{DriftNow, SignalNow};
+use super::registered;
+
+/// One model version at this moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VersionNow {
+    /// Name of the model.
+    pub model: String,
+    /// The version.
+    pub version: String,
+    /// `loading`, `ready` or `failed`.
+    pub state: &'static str,
+    /// It answers requests that name no version.
+    pub active: bool,
+    /// Where it runs, once it does.
+    pub device: Option<&'static str>,
+    /// Texts in its queue.
+    pub waiting: usize,
+    /// How long the oldest of them has been there.
+    pub oldest: Duration,
+    /// When a text that came now would be answered.
+    pub wait: Duration,
+    /// How its texts and answers compare with its profile; none without one.
+    pub signals: Vec<SignalNow>,
+}
 
 /// What is true at the moment of a scrape only.
 #[derive(Debug)]
@@ -13,6 +39,7 @@ pub(super) struct Now {
     queued: GaugeVec,
     oldest: GaugeVec,
     wait: GaugeVec,
+    drift: DriftNow,
 }
 
 impl Now {
@@ -39,12 +66,14 @@ impl Now {
             queued: gauge("predictd_queue_texts", "Texts that wait for a run.", &labels)?,
             oldest: gauge("predictd_queue_oldest_seconds", "How long the oldest of them has waited.", &labels)?,
             wait: gauge("predictd_expected_wait_seconds", "When a text that came now would begin to be run.", &labels)?,
+            drift: DriftNow::new(registry)?,
         })
     }
 
     /// Forgets what was true at the last scrape.
     pub(super) fn put(&self, versions: &[VersionNow]) {
-        let Self { state, active, device, queued, oldest, wait } = self;
+        let Self { state, active, device, queued, oldest, wait, drift } = self;
+        drift.put(versions);
         [state, active, device, queued, oldest, wait].into_iter().for_each(GaugeVec::reset);
         for version in versions {
             let names = [version.model.as_str(), version.version.as_str()];

@@ -22,7 +22,9 @@ use super::record::{ModelRecord, Refusal};
 use super::spool::{Spool, SpoolError};
 use super::store::{Store, StoreError};
 use crate::engine::loading::{Host, ModelSource};
+use crate::metrics::drift::AccuracyNow;
 
+mod accuracy;
 mod changes;
 mod evaluating;
 mod experiments;
@@ -80,6 +82,8 @@ pub struct Keeper {
     seen: Mutex<Option<i64>>,
     /// Since when the database does not answer.
     away: Mutex<Option<Instant>>,
+    /// How right versions were lately, as it was looked last.
+    accuracies: Mutex<Vec<AccuracyNow>>,
     /// Phases of experiments that have something to be kept.
     counting: Mutex<Vec<Counting>>,
     /// One at a time keeps it.
@@ -162,6 +166,7 @@ impl Keeper {
             switching: Mutex::default(),
             seen: Mutex::default(),
             away: Mutex::new(away),
+            accuracies: Mutex::default(),
             counting: Mutex::default(),
             keeping_counts: tokio::sync::Mutex::default(),
             told: AtomicI64::new(0),

@@ -73,6 +73,8 @@ impl Keeping {
         let Some(runtime) = &self.runtime else { return };
         let keeper = Arc::clone(&self.keeper);
         runtime.spawn(async move { keeper.follow().await });
+        let keeper = Arc::clone(&self.keeper);
+        runtime.spawn(async move { keeper.watch_accuracy().await });
         for following in aliases {
             let keeper = Arc::clone(&self.keeper);
             runtime.spawn(async move { keeper.follow_alias(&following).await });

@@ -28,6 +28,7 @@ use std::time::Instant;
 
 use parking_lot::RwLock;
 
+use crate::engine::drifting::Drifting;
 use crate::engine::loading::{Host, ModelSource};
 use crate::engine::model::Model;
 use crate::experiments::tally::Running;
@@ -297,6 +298,7 @@ impl Snapshot {
                 waiting: loaded.map_or(0, |model| model.waiting()),
                 oldest: loaded.map(|model| model.oldest()).unwrap_or_default(),
                 wait: loaded.map(|model| model.wait()).unwrap_or_default(),
+                signals: loaded.and_then(|model| model.drifting()).map(Drifting::signals_now).unwrap_or_default(),
             }
         };
         versions.map(now).collect()

@@ -17,6 +17,7 @@ use super::golden::Golden;
 use super::mlmodel::{Logged, LoggedExample, MlModel};
 use super::tensors::PaddingSide;
 use crate::config::{Markup, OnOverflow};
+use crate::drift::Profile;
 pub use error::ManifestError;
 use files::{Files, check_registered, is_plain};
 
@@ -52,6 +53,8 @@ pub struct Manifest {
     pub options: ModelOptions,
     /// `golden.json`.
     pub golden: Option<Golden>,
+    /// `profile.json`.
+    pub profile: Option<Profile>,
     /// `MLmodel`, and the example that it names.
     pub logged: Option<Logged>,
     /// The SHA-256 that files were registered with, by their paths in the directory; none for a directory that was not.
@@ -186,6 +189,7 @@ impl Manifest {
             tokenizer: files.optional("tokenizer.json", MAX_TOKENIZER_BYTES)?,
             tokenizer_config: files.json("tokenizer_config.json")?.unwrap_or_default(),
             golden: files.json("golden.json")?,
+            profile: files.json("profile.json")?,
             logged: read_logged(&files)?,
             config,
             labels,

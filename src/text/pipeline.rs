@@ -44,6 +44,8 @@ pub struct Encoded {
     pub content: Content,
     /// Tokens the model sees; words where the graph takes the text itself.
     pub tokens: usize,
+    /// Those of them that the tokenizer does not know.
+    pub unknown: usize,
     /// True if part of the text was cut off.
     pub truncated: bool,
     /// Where its tokens stand, for a model that labels tokens.
@@ -225,11 +227,12 @@ impl Pipeline {
                 let (rows, overlap) = (tokens.places, tokens.overlap);
                 let places = (!rows.is_empty()).then(|| Box::new(Places { text, rows, overlap }));
                 let content = Content::Rows(tokens.rows);
-                Ok(Encoded { content, tokens: tokens.count, truncated: tokens.truncated, places })
+                let (unknown, truncated) = (tokens.unknown, tokens.truncated);
+                Ok(Encoded { content, tokens: tokens.count, unknown, truncated, places })
             }
             Encoder::Texts => {
                 let tokens = text.split_whitespace().count();
-                Ok(Encoded { content: Content::Text(text), tokens, truncated: false, places: None })
+                Ok(Encoded { content: Content::Text(text), tokens, unknown: 0, truncated: false, places: None })
             }
         }
     }

@@ -3,6 +3,7 @@
 //! - `limits`: what the files say about lengths and padding
 //! - `pairs`: two texts in one row
 //! - `places`: where tokens stand in their text
+//! - `unknown`: how many of them stand for what the tokenizer does not know
 //!
 //! A tokenizer file comes from strangers: crafted ones panic while loading and while
 //! encoding, so both run inside `catch_unwind`.
@@ -10,6 +11,7 @@
 mod limits;
 mod pairs;
 mod places;
+mod unknown;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -44,6 +46,8 @@ pub struct Tokenizer {
     pair_tokens: Option<usize>,
     on_overflow: OnOverflow,
     padding: Padding,
+    /// Stands for what the tokenizer does not know.
+    unknown: Option<u32>,
     /// Only the beginning of a long text needs to be read.
     reads_beginnings: bool,
     /// Where tokens stand is told as well.
@@ -57,6 +61,8 @@ pub struct Tokens {
     pub rows: Vec<TokenRow>,
     /// Tokens of the text that the model sees, special tokens included, overlaps counted once.
     pub count: usize,
+    /// Those of them that stand for what the tokenizer does not know.
+    pub unknown: usize,
     /// True if part of the text was cut off.
     pub truncated: bool,
     /// Where the tokens of each row stand in the text, none for special ones; empty unless that was asked for.
@@ -111,6 +117,7 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|e| error(e.to_string()))?;
         let special = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
+        let unknown = unknown::unknown_id(&inner, bytes);
         let mut tokenizer = Self {
             inner,
             special,
@@ -121,6 +128,7 @@ impl Tokenizer {
             pair_tokens: None,
             on_overflow,
             padding,
+            unknown,
             reads_beginnings: false,
             words: None,
         };
@@ -191,6 +199,12 @@ impl Tokenizer {
         self.padding
     }
 
+    /// True if it has a token for what it does not know.
+    #[must_use]
+    pub fn has_unknown(&self) -> bool {
+        self.unknown.is_some()
+    }
+
     /// Tokenises one text.
     ///
     /// # Errors
@@ -213,13 +227,16 @@ impl Tokenizer {
                 }
                 OnOverflow::Window => {
                     let overlap = room / OVERLAP_DIVISOR;
+                    let ids = whole.get_ids().to_vec();
                     whole.truncate(room, overlap, self.cut_from);
                     let later = whole.take_overflowing();
                     let truncated = later.len() >= Self::MAX_WINDOWS;
                     let windows: Vec<Encoding> = std::iter::once(whole).chain(later).take(Self::MAX_WINDOWS).collect();
                     let repeated = overlap * (windows.len() - 1);
                     let seen = windows.iter().map(|window| window.get_ids().len()).sum::<usize>() - repeated;
-                    Ok(Tokens { truncated, overlap, ..self.rows(text, windows, seen + self.special_tokens)? })
+                    // What two windows share is one token.
+                    let unknown = unknown::count_seen(&ids, seen, self.cut_from, self.unknown);
+                    Ok(Tokens { unknown, truncated, overlap, ..self.rows(text, windows, seen + self.special_tokens)? })
                 }
             }
         })
@@ -228,6 +245,7 @@ impl Tokenizer {
     /// The rows of a text, with `count` tokens in all.
     fn rows(&self, text: &str, encodings: Vec<Encoding>, count: usize) -> Result<Tokens, TokenizeError> {
         let chars: Vec<char> = if self.words.is_some() { text.chars().collect() } else { Vec::new() };
+        let unknown = encodings.iter().map(|encoding| unknown::count(encoding.get_ids(), self.unknown)).sum();
         let (mut rows, mut places) = (Vec::with_capacity(encodings.len()), Vec::new());
         for encoding in encodings {
             let (row, finished) = self.finish(encoding)?;
@@ -236,7 +254,7 @@ impl Tokenizer {
             }
             rows.push(row);
         }
-        Ok(Tokens { rows, count, truncated: false, places, overlap: 0 })
+        Ok(Tokens { rows, count, unknown, truncated: false, places, overlap: 0 })
     }
 
     /// The tokens of a text, or of so much of it that there are `enough`.

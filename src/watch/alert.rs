@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::check::Record;
+use super::drift::Finding;
 
 /// How long an alert lasts at Alertmanager if nobody says that it is over.
 const LASTS: Duration = Duration::from_hours(24 * 30);
@@ -13,7 +14,7 @@ const LASTS: Duration = Duration::from_hours(24 * 30);
 /// A server has changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Alert {
-    /// `unhealthy`, or `healthy` again.
+    /// What it is, or no longer is.
     pub status: Status,
     /// The server, without credentials and query.
     pub url: String,
@@ -21,36 +22,82 @@ pub struct Alert {
     pub timestamp: String,
     /// One sentence for people.
     pub summary: String,
-    /// The check that decided it.
-    pub check: Record,
+    /// The check that decided it, for a server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Record>,
+    /// What drifts, or has dropped, or does so no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Finding>,
 }
 
-/// What a server counts as from now on.
+/// What a server, or a signal of a model version, counts as from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// It does not answer as it should.
+    /// The server does not answer as it should.
     Unhealthy,
     /// It does again.
     Healthy,
+    /// Live texts are not like those of the profile.
+    Drifting,
+    /// They are again.
+    Quiet,
+    /// The model is less often right than it was when it was tried.
+    AccuracyDropped,
+    /// It is as often right again.
+    AccuracyBack,
+}
+
+impl Status {
+    /// True if it is over.
+    #[must_use]
+    pub fn is_good(self) -> bool {
+        matches!(self, Self::Healthy | Self::Quiet | Self::AccuracyBack)
+    }
 }
 
 impl Alert {
     /// The alert about a server after this check.
     #[must_use]
     pub fn new(status: Status, check: &Record) -> Self {
-        let summary = match (status, &check.error) {
-            (Status::Healthy, _) => format!("{} is healthy again", check.url),
-            (Status::Unhealthy, Some(error)) => format!("{} is unhealthy: {error}", check.url),
-            (Status::Unhealthy, None) => format!("{} is unhealthy", check.url),
+        let summary = match &check.error {
+            _ if status.is_good() => format!("{} is healthy again", check.url),
+            Some(error) => format!("{} is unhealthy: {error}", check.url),
+            None => format!("{} is unhealthy", check.url),
         };
-        Self { status, url: check.url.clone(), timestamp: check.timestamp.clone(), summary, check: check.clone() }
+        let (url, timestamp) = (check.url.clone(), check.timestamp.clone());
+        Self { status, url, timestamp, summary, check: Some(check.clone()), drift: None }
+    }
+
+    /// The alert about a model version, with what begins or is over.
+    #[must_use]
+    pub fn of_drift(begins: bool, url: String, timestamp: String, finding: Finding) -> Self {
+        let Finding { model, version, signal, value, threshold } = &finding;
+        let figures = value.zip(*threshold).map(|(value, limit)| format!(" ({value:.3}, where it was {limit:.3})"));
+        let limits = value.zip(*threshold).map(|(value, limit)| format!(" ({value:.3}, from {limit:.3} on it drifts)"));
+        let (figures, limits) = (figures.unwrap_or_default(), limits.unwrap_or_default());
+        let of = format!("{model}/{version} at {url}");
+        let (status, summary) = match (finding.is_accuracy(), begins) {
+            (true, true) => {
+                (Status::AccuracyDropped, format!("{of} is less often right than when it was tried{figures}"))
+            }
+            (true, false) => (Status::AccuracyBack, format!("{of} is not less often right any more{figures}")),
+            (false, true) => {
+                (Status::Drifting, format!("live texts of {of} drift from its profile in {signal}{limits}"))
+            }
+            (false, false) => (Status::Quiet, format!("live texts of {of} do not drift in {signal} any more{limits}")),
+        };
+        Self { status, url, timestamp, summary, check: None, drift: Some(finding) }
     }
 
     /// For an incoming webhook of Slack.
     #[must_use]
     pub fn for_slack(&self) -> Value {
-        let sign = if self.status == Status::Healthy { ":large_green_circle:" } else { ":red_circle:" };
+        let sign = match (self.status.is_good(), &self.drift) {
+            (true, _) => ":large_green_circle:",
+            (false, None) => ":red_circle:",
+            (false, Some(_)) => ":large_orange_circle:",
+        };
         // What Slack would read as markup.
         let text = self.summary.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         json!({ "text": format!("{sign} {text}") })
@@ -59,16 +106,20 @@ impl Alert {
     /// For `PagerDuty`'s Events API v2: the second alert about a server ends the incident of the first.
     #[must_use]
     pub fn for_pagerduty(&self, routing_key: &str) -> Value {
+        let of_what = self.drift.as_ref().map(|drift| format!(" {}", drift.key())).unwrap_or_default();
         json!({
             "routing_key": routing_key,
-            "event_action": if self.status == Status::Healthy { "resolve" } else { "trigger" },
-            "dedup_key": format!("predictd-watch {}", self.url),
+            "event_action": if self.status.is_good() { "resolve" } else { "trigger" },
+            "dedup_key": format!("predictd-watch {}{of_what}", self.url),
             "payload": {
                 "summary": self.summary.chars().take(1_024).collect::<String>(),
                 "source": self.url,
-                "severity": "critical",
+                "severity": if self.drift.is_some() { "warning" } else { "critical" },
                 "timestamp": self.timestamp,
-                "custom_details": self.check,
+                "custom_details": match &self.drift {
+                    Some(drift) => json!(drift),
+                    None => json!(self.check),
+                },
             },
         })
     }
@@ -76,17 +127,21 @@ impl Alert {
     /// For Alertmanager's API v2.
     #[must_use]
     pub fn for_alertmanager(&self) -> Value {
-        let mut alert = json!({
-            "labels": { "alertname": "PredictdUnhealthy", "instance": self.url, "severity": "page" },
-            "annotations": { "summary": self.summary },
-        });
-        let times = match self.status {
-            Status::Healthy => json!({ "endsAt": self.timestamp }),
-            // Without an end it would be over by itself five minutes after it was told, which is done once.
-            Status::Unhealthy => {
-                let end = humantime::format_rfc3339_seconds(SystemTime::now() + LASTS).to_string();
-                json!({ "startsAt": self.timestamp, "endsAt": end })
+        let labels = match &self.drift {
+            None => json!({ "alertname": "PredictdUnhealthy", "instance": self.url, "severity": "page" }),
+            Some(Finding { model, version, signal, .. }) => {
+                let name = if signal == "accuracy" { "PredictdAccuracyDropped" } else { "PredictdDrift" };
+                json!({ "alertname": name, "instance": self.url, "severity": "note",
+                        "model": model, "version": version, "signal": signal })
             }
+        };
+        let mut alert = json!({ "labels": labels, "annotations": { "summary": self.summary } });
+        let times = if self.status.is_good() {
+            json!({ "endsAt": self.timestamp })
+        } else {
+            // Without an end it would be over by itself five minutes after it was told, which is done once.
+            let end = humantime::format_rfc3339_seconds(SystemTime::now() + LASTS).to_string();
+            json!({ "startsAt": self.timestamp, "endsAt": end })
         };
         if let (Some(alert), Some(times)) = (alert.as_object_mut(), times.as_object()) {
             alert.extend(times.clone());

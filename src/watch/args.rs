@@ -62,6 +62,16 @@ pub struct WatchCommand {
     #[arg(long, env = "PREDICTD_WATCH_METRICS", value_name = "ADDRESS")]
     pub metrics: Option<std::net::SocketAddr>,
 
+    /// Servers whose /admin/drift is looked at as well, with commas between, such as http://127.0.0.1:8001: of a model whose
+    /// texts drift, or whose accuracy drops, alerts are told too [default: none].
+    #[arg(long, env = "PREDICTD_WATCH_DRIFT", value_name = "URLS", value_delimiter = ',', value_parser = url())]
+    pub drift: Vec<Url>,
+
+    /// A key of the scope metrics for --drift, if those servers want one. Better in the variable: others can read a command
+    /// line [default: none].
+    #[arg(long, env = "PREDICTD_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub api_key: Option<String>,
+
     /// Where alerts go.
     #[command(flatten)]
     pub alerts: AlertArgs,

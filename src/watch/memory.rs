@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::alert::Alert;
+use super::drift::Finding;
 use super::target::Target;
 
 /// Largest file that is read.
@@ -18,6 +19,9 @@ const MOST_BYTES: u64 = 16 << 20;
 pub struct Memory {
     /// Servers by URL.
     pub targets: BTreeMap<String, Target>,
+    /// What drifts, or has dropped, by server.
+    #[serde(default)]
+    pub drifting: BTreeMap<String, BTreeMap<String, Finding>>,
     /// Alerts that are to be delivered, by channel.
     pub waiting: BTreeMap<String, Vec<Alert>>,
 }

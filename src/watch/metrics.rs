@@ -20,6 +20,7 @@ pub struct WatchMetrics {
     last: GaugeVec,
     changes: IntCounterVec,
     deliveries: IntCounterVec,
+    looks: IntCounterVec,
 }
 
 impl WatchMetrics {
@@ -54,8 +55,12 @@ impl WatchMetrics {
                 opts!("predictd_watch_deliveries_total", "Alerts by channel and result: delivered or given_up."),
                 &["channel", "result"],
             )?,
+            looks: IntCounterVec::new(
+                opts!("predictd_watch_drift_looks_total", "Looks at --drift by result: good or failed."),
+                &["url", "result"],
+            )?,
         };
-        for metric in [&metrics.checks, &metrics.changes, &metrics.deliveries] {
+        for metric in [&metrics.checks, &metrics.changes, &metrics.deliveries, &metrics.looks] {
             metrics.registry.register(Box::new(metric.clone()))?;
         }
         metrics.registry.register(Box::new(metrics.healthy.clone()))?;
@@ -71,6 +76,11 @@ impl WatchMetrics {
         self.checks.with_label_values(&[url, if record.healthy { "good" } else { "failed" }]).inc();
         self.seconds.with_label_values(&[url]).observe(record.response_time);
         self.last.with_label_values(&[url]).set(record.response_time);
+    }
+
+    /// A server was asked how its models stand.
+    pub fn looked(&self, url: &str, good: bool) {
+        self.looks.with_label_values(&[url, if good { "good" } else { "failed" }]).inc();
     }
 
     /// A server has changed.

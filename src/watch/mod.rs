@@ -1,7 +1,8 @@
-//! `predictd watch`: checks servers, and tells when one becomes unhealthy or healthy again.
+//! `predictd watch`: checks servers, and tells when one becomes unhealthy or healthy again, or when a model drifts.
 //!
 //! - [`args`]: its options
 //! - [`mod@check`]: one check; [`target`]: what checks in a row make of a server (pure)
+//! - [`drift`]: what a server says of its models, and what of that is news
 //! - [`alert`]: what is told, in the forms of its receivers (pure); [`channel`]: how it gets there; [`outbox`]: until it does
 //! - [`memory`]: what is remembered over its end; [`metrics`]: its own metrics
 
@@ -9,6 +10,7 @@ pub mod alert;
 pub mod args;
 pub mod channel;
 pub mod check;
+pub mod drift;
 pub mod memory;
 pub mod metrics;
 pub mod outbox;
@@ -40,11 +42,15 @@ use target::{Health, Thresholds};
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// Shortest interval and timeout.
 const SHORTEST: Duration = Duration::from_millis(10);
+/// Most servers that are asked how their models stand.
+const MOST_ASKED: usize = 100;
 
 /// A watcher at work.
 struct Watcher<'a> {
     command: &'a WatchCommand,
     urls: Vec<Url>,
+    /// Who is asked how their models stand.
+    asked: Vec<Url>,
     client: Client,
     memory: Memory,
     outboxes: Vec<Arc<Outbox>>,
@@ -60,6 +66,9 @@ impl WatchCommand {
     pub fn run(&self) -> Result<(), RunError> {
         if self.interval < SHORTEST || self.timeout < SHORTEST {
             return Err(RunError::Configuration("--interval and --timeout must be 10ms or longer".to_owned()));
+        }
+        if self.drift.len() > MOST_ASKED {
+            return Err(RunError::Configuration(format!("--drift: more than {MOST_ASKED} servers")));
         }
         let failed = |error: std::io::Error| RunError::Failed(error.to_string());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -78,8 +87,13 @@ impl WatchCommand {
                     () = shutdown.soft.cancelled() => return Err(interrupted()),
                 }
                 return match unhealthy {
-                    0 => Ok(()),
-                    _ => Err(RunError::Failed(format!("{unhealthy} of {} servers are not healthy", self.urls.len()))),
+                    (0, 0) => Ok(()),
+                    (0, silent) => {
+                        Err(RunError::Failed(format!("{silent} of {} servers do not tell of drift", self.drift.len())))
+                    }
+                    (failed, _) => {
+                        Err(RunError::Failed(format!("{failed} of {} servers are not healthy", self.urls.len())))
+                    }
                 };
             }
             let mut ticks = tokio::time::interval(self.interval);
@@ -125,12 +139,13 @@ impl<'a> Watcher<'a> {
             AbortOnDropHandle::new(tokio::spawn(async move { outbox.deliver(&client, retry_for, &metrics).await }))
         };
         let delivering = outboxes.iter().map(deliver).collect();
-        let urls = command.urls.iter().cloned().map(with_path).collect();
-        Ok((Self { command, urls, client, memory, outboxes, metrics }, delivering))
+        let urls = command.urls.iter().cloned().map(|url| with_path(url, "/health")).collect();
+        let asked = command.drift.iter().cloned().map(|url| with_path(url, "/admin/drift")).collect();
+        Ok((Self { command, urls, asked, client, memory, outboxes, metrics }, delivering))
     }
 
-    /// Checks every server; how many checks failed.
-    async fn round(&mut self) -> usize {
+    /// Checks every server, and asks how models stand; how many checks, and how many questions, failed.
+    async fn round(&mut self) -> (usize, usize) {
         let WatchCommand { timeout, unhealthy_after, healthy_after, .. } = self.command;
         // Who looks once and remembers nothing has nothing to wait for.
         let forgets = self.command.once && self.command.state.as_deref().is_none_or(|path| path.as_os_str().is_empty());
@@ -154,20 +169,48 @@ impl<'a> Watcher<'a> {
             let Some(health) = changed else { continue };
             let status = if health == Health::Healthy { Status::Healthy } else { Status::Unhealthy };
             let alert = Alert::new(status, &record);
-            match status {
-                Status::Healthy => {
-                    self.metrics.changed(url, "healthy");
-                    tracing::info!(url, "the server is healthy again");
-                }
-                Status::Unhealthy => {
-                    self.metrics.changed(url, "unhealthy");
-                    tracing::error!(url, summary = alert.summary, "the server is unhealthy");
-                }
+            if status.is_good() {
+                self.metrics.changed(url, "healthy");
+                tracing::info!(url, "the server is healthy again");
+            } else {
+                self.metrics.changed(url, "unhealthy");
+                tracing::error!(url, summary = alert.summary, "the server is unhealthy");
             }
             self.outboxes.iter().for_each(|outbox| outbox.put(alert.clone()));
         }
+        let silent = self.ask_of_drift(*timeout).await;
         self.remember();
-        failed
+        (failed, silent)
+    }
+
+    /// Asks how models stand, and tells what has changed; how many servers did not say.
+    async fn ask_of_drift(&mut self, timeout: Duration) -> usize {
+        let key = self.command.api_key.as_deref().filter(|key| !key.is_empty());
+        let said = join_all(self.asked.iter().map(|url| drift::ask(&self.client, url, key, timeout))).await;
+        let mut silent = 0;
+        for (url, said) in self.asked.iter().map(shown).zip(said) {
+            self.metrics.looked(&url, said.is_ok());
+            let said = match said {
+                Ok(said) => said,
+                Err(error) => {
+                    silent += 1;
+                    tracing::warn!(url, error, "the server does not tell of drift");
+                    continue;
+                }
+            };
+            let known = self.memory.drifting.entry(url.clone()).or_default();
+            for (finding, begins) in said.news(known) {
+                let alert = Alert::of_drift(begins, url.clone(), check::now(), finding);
+                let summary = &alert.summary;
+                if begins {
+                    tracing::error!(url, summary, "a model is not as it was");
+                } else {
+                    tracing::info!(url, summary, "a model is as it was again");
+                }
+                self.outboxes.iter().for_each(|outbox| outbox.put(alert.clone()));
+            }
+        }
+        silent
     }
 
     /// Writes down how servers are, and who is to be told.
@@ -203,10 +246,10 @@ impl<'a> Watcher<'a> {
     }
 }
 
-/// A server's `/health`, unless another path is named.
-fn with_path(mut url: Url) -> Url {
+/// This path of a server, unless another one is named.
+fn with_path(mut url: Url, path: &str) -> Url {
     if url.path() == "/" {
-        url.set_path("/health");
+        url.set_path(path);
     }
     url
 }

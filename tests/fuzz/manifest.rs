@@ -9,13 +9,15 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use predictd::config::{Markup, OnOverflow, TextDefaults};
+use predictd::drift::Signal;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Pipeline;
 use predictd::text::signature::{GraphInput, ScoreKind, Signature};
 use tempfile::TempDir;
 
 /// The files in the order of the input.
-const FILES: [&str; 5] = ["model.toml", "config.json", "labels.json", "tokenizer_config.json", "golden.json"];
+const FILES: [&str; 6] =
+    ["model.toml", "config.json", "labels.json", "tokenizer_config.json", "golden.json", "profile.json"];
 /// Ends a file of the input.
 const SEPARATOR: u8 = 0x1e;
 /// Longest error in bytes: it becomes a line of the log.
@@ -27,7 +29,7 @@ static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| {
     directory
 });
 
-// Up to five files; one that is not there is empty in the input.
+// Up to six files; one that is not there is empty in the input.
 fuzz_target!(|input: &[u8]| {
     let directory = DIRECTORY.path();
     let mut parts = input.splitn(FILES.len(), |byte| *byte == SEPARATOR);
@@ -59,11 +61,20 @@ fn assemble(mut manifest: Manifest) {
     };
     let defaults = TextDefaults { on_overflow: OnOverflow::Truncate, markup: Markup::Reject };
     _ = manifest.config.usable_positions();
+    let profile = manifest.profile.take();
     match Pipeline::assemble(&mut manifest, &signature, defaults) {
         Ok(pipeline) => {
             assert!(matches!(pipeline.labels().len(), 0..=2));
             if let Some(golden) = pipeline.golden() {
                 _ = golden.check();
+            }
+            // What is taken must be what a window can be compared with.
+            if let Some(Ok(reference)) = profile.map(|profile| profile.reference(pipeline.labels())) {
+                let mut window = reference.window();
+                (0..200).for_each(|text| window.record(Some(text), 0.5, text, text));
+                for distance in Signal::ALL.iter().filter_map(|&signal| reference.judge(signal, &window)) {
+                    assert!(distance.value.is_finite() && distance.threshold().is_finite(), "{distance:?}");
+                }
             }
         }
         Err(error) => check(&error),

@@ -55,6 +55,7 @@ impl InProcess {
             recycle: 0,
             longest_check: LONGEST_CHECK,
             texts: settings.texts,
+            drift: predictd::drift::Settings::default(),
             metrics: Arc::clone(&app.metrics),
         };
         for source in directory::find(Path::new(MODELS)).expect("models") {

@@ -14,7 +14,7 @@ use crate::text_kinds::pairs::summing;
 use crate::text_kinds::tokens::labelling;
 
 /// `a` for texts whose ids have a sum of 50 or more, else `b`.
-fn threshold() -> Transformer {
+pub(crate) fn threshold() -> Transformer {
     Transformer::new(&["input_ids", "attention_mask"])
         .logit(&[("input_ids", 0.1), ("bias", -5.45)])
         .logit(&[("bias", 0.0)])

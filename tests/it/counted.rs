@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use predictd::metrics::drift::{AccuracyNow, SignalNow};
 use predictd::metrics::{CutOff, Followed, Metrics, Outcome, PanicPlace, Refused, VersionNow};
 use serde_json::{Value, json};
 
@@ -34,11 +35,14 @@ fn names() -> String {
     metrics.http.certificate_expires(1);
     metrics.changed("m", "activate");
     metrics.followed("m", Followed::Switched);
+    metrics.told("stored");
     let model = metrics.model("m", "1");
     model.predicted(3);
     model.answered_label(0, "a");
     model.was_confident(0.5);
     model.failed("too-long");
+    model.drift_window();
+    metrics.accuracies(&[accuracy("1")]);
     let now = VersionNow {
         model: "m".to_owned(),
         version: "1".to_owned(),
@@ -48,6 +52,7 @@ fn names() -> String {
         waiting: 1,
         oldest: Duration::ZERO,
         wait: Duration::ZERO,
+        signals: vec![SignalNow { signal: "labels", drifting: true, distance: Some((0.5, 0.3)) }],
     };
     let text = String::from_utf8(metrics.render(&[now]).unwrap()).unwrap();
     let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -73,6 +78,12 @@ fn names() -> String {
     types.iter().map(line).collect()
 }
 
+/// Eight of ten answers are right, where nine were expected.
+fn accuracy(version: &str) -> AccuracyNow {
+    let (model, version) = ("m".to_owned(), version.to_owned());
+    AccuracyNow { model, version, labelled: 10, correct: 8, expected: Some(0.9), dropped: false }
+}
+
 #[test]
 fn a_version_that_is_gone_leaves_no_series() {
     let metrics = Metrics::new().unwrap();
@@ -81,7 +92,9 @@ fn a_version_that_is_gone_leaves_no_series() {
         model.predicted(3);
         model.answered_label(0, "a");
         model.failed("too-long");
+        model.drift_window();
     }
+    metrics.accuracies(&[accuracy("1"), accuracy("2")]);
     let series = |version: &str| {
         let text = String::from_utf8(metrics.render(&[]).unwrap()).unwrap();
         text.lines().filter(|line| line.contains(&format!("version=\"{version}\""))).count()
@@ -90,6 +103,8 @@ fn a_version_that_is_gone_leaves_no_series() {
     assert!(of_one == of_two && of_one > 100, "{of_one} {of_two}");
     metrics.forget("m", "1");
     assert_eq!((series("1"), series("2")), (0, of_two));
+    metrics.accuracies(&[accuracy("1")]);
+    assert_eq!((series("1"), series("2")), (4, of_two - 4), "what is not measured any more");
 }
 
 #[test]

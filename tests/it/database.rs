@@ -204,8 +204,8 @@ async fn databases_that_cannot_be_used_are_told() {
     database.close().await;
     let path = fresh.directory.path().join("a b?c#.db");
     let mut bytes = std::fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle - 2_000..middle + 2_000].fill(0x5a);
+    let middle = bytes.len() / 2 / 4_096 * 4_096;
+    bytes[middle..middle + 4_096].fill(0x5a);
     std::fs::write(&path, bytes).unwrap();
     let error = Database::open(&fresh.url).await.unwrap_err().to_string();
     assert!(error.contains("damaged") || error.contains("malformed"), "{error}");
@@ -253,6 +253,42 @@ async fn of_what_is_told_of_an_answer_the_latest_counts_in_whatever_order_it_com
         assert_eq!(kept, [Feedback { text: Some("text".to_owned()), ..told("b", 60) }]);
         assert!(database.told(Some("other"), (0, ""), 10).await.unwrap().is_empty());
         database.close().await;
+    }
+}
+
+#[tokio::test]
+async fn the_last_answers_of_a_version_say_how_right_it_was() {
+    for fresh in Fresh::all().await {
+        let database = fresh.open().await;
+        let told = |number: i64, version: &str, right: bool| Feedback {
+            id: format!("{version} {number}"),
+            made: number,
+            model: "m".to_owned(),
+            version: version.to_owned(),
+            arm: String::new(),
+            predicted: vec!["a".to_owned()],
+            confidence: 0.75,
+            actual: vec![if right { "a" } else { "b" }.to_owned()],
+            text: None,
+            who: "somebody".to_owned(),
+            // In another order than they were made.
+            told: 1_000 - number,
+        };
+        // Wrong at first, then right; another version is never right.
+        let all: Vec<Feedback> = (1..=20).flat_map(|n| [told(n, "1", n > 8), told(n, "2", false)]).collect();
+        database.tell(&all).await.unwrap();
+        for (version, oldest, most, expected) in [
+            ("1", 0, 1_000, (20, 12)),
+            ("1", 0, 15, (15, 12)),
+            ("1", 0, 10, (10, 10)),
+            ("1", 4, 1_000, (16, 12)),
+            ("1", 20, 1_000, (0, 0)),
+            ("2", 0, 1_000, (20, 0)),
+            ("3", 0, 1_000, (0, 0)),
+        ] {
+            let found = database.recent("m", version, oldest, most).await.unwrap();
+            assert_eq!(found, expected, "{version} {oldest} {most}");
+        }
     }
 }
 

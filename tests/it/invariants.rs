@@ -67,7 +67,7 @@ const RULES: &[Rule] = &[
     // They run the server, or models as it does: nothing that is served depends on them.
     Rule {
         within: &["engine/", "experiments/", "http/", "onnx/", "registry/", "text/"],
-        forbidden: &["crate::bench", "crate::check"],
+        forbidden: &["crate::bench", "crate::check", "crate::profile"],
         except: &[],
     },
     Rule { within: &["text/"], forbidden: OUTSIDE_TEXT, except: &[] },

@@ -146,7 +146,8 @@ def check_dashboard(scene: Scene) -> None:
             if not scene.query(expression):
                 empty.append(panel["title"])
     print(f"{asked_for} queries of the dashboard; without an answer here: {', '.join(sorted(set(empty)))}")
-    allowed = {"GPU", "GPU power and temperature", "Panics, lost log lines, slow clients", "Refused", "Errors by kind", "Cache"}
+    allowed = {"GPU", "GPU power and temperature", "Panics, lost log lines, slow clients", "Refused", "Errors by kind", "Cache",
+               "Drift: distance over threshold", "Accuracy by feedback", "Feedback"}
     unexpected = set(empty) - allowed
     if unexpected:
         sys.exit(f"these panels are empty under load: {unexpected}")

@@ -33,7 +33,13 @@ pub(super) fn check(
             .try_for_each(|text| decide(pipeline, session, text.clone().into(), longest).map(|_| ()).map_err(failed)),
         Some(LoggedExample::Rows(rows)) => rows.iter().take(MOST_ROWS).try_for_each(|row| {
             let tokens = row.ids.len();
-            let encoded = Encoded { content: Content::Rows(vec![row.clone()]), tokens, truncated: false, places: None };
+            let encoded = Encoded {
+                content: Content::Rows(vec![row.clone()]),
+                tokens,
+                unknown: 0,
+                truncated: false,
+                places: None,
+            };
             score(pipeline, session, &encoded, longest).map_err(failed)
         }),
     }

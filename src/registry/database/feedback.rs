@@ -12,6 +12,9 @@ use crate::registry::feedback::{Feedback, Kept};
 const ALL: &str = "SELECT id, made, model, version, arm, predicted, confidence, actual, content, who, told FROM feedback WHERE (told > $1 OR (told = $1 AND id > $2)) ORDER BY told, id LIMIT $3";
 const OF_A_MODEL: &str = "SELECT id, made, model, version, arm, predicted, confidence, actual, content, who, told FROM feedback WHERE (told > $1 OR (told = $1 AND id > $2)) AND model = $4 ORDER BY told, id LIMIT $3";
 
+/// Works in SQLite and in PostgreSQL, whose sums are no integers.
+const RECENT: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(correct), 0) AS BIGINT) FROM (SELECT correct FROM feedback WHERE model = $1 AND version = $2 AND made > $3 ORDER BY made DESC LIMIT $4) AS last";
+
 impl Database {
     /// Keeps what was told, all of it or nothing. What is told again changes nothing.
     ///
@@ -33,6 +36,19 @@ impl Database {
             Ok(kept)
         };
         timeout(CHANGE, keep).await.unwrap_or(Err(ChangeError::Unknown(sqlx::Error::PoolTimedOut)))
+    }
+
+    /// Of the last answers of a version whose true label was told, at most so many and made after `oldest`: how many there
+    /// are, and how many of them were right.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn recent(&self, model: &str, version: &str, oldest: i64, most: i64) -> Result<(u64, u64), sqlx::Error> {
+        self.check()?;
+        let query = sqlx::query(RECENT).bind(model).bind(version).bind(oldest).bind(most);
+        let row = within(ANSWER, query.fetch_one(&self.pool)).await?;
+        let count = |place: usize| row.try_get::<i64, _>(place).map(|count| u64::try_from(count).unwrap_or_default());
+        Ok((count(0)?, count(1)?))
     }
 
     /// What was told, in the order it was told, after this place: a time and an id. At most so many.

@@ -71,7 +71,7 @@ pub(super) fn is_plain(name: &str) -> bool {
 }
 
 /// Files that [`super::Manifest::read`] reads, and so checks, in any case.
-const READ_BY_NAME: [&str; 7] = [
+const READ_BY_NAME: [&str; 8] = [
     "model.onnx",
     "onnx/model.onnx",
     "config.json",
@@ -79,6 +79,7 @@ const READ_BY_NAME: [&str; 7] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "golden.json",
+    "profile.json",
 ];
 
 /// Where versions are registered, every file that is read must have been.

@@ -3,7 +3,7 @@
 use tokenizers::Encoding;
 use tokenizers::tokenizer::{Model as _, OffsetType, PreTokenizer as _};
 
-use super::{TokenizeError, Tokenizer, Tokens};
+use super::{TokenizeError, Tokenizer, Tokens, unknown};
 use crate::config::OnOverflow;
 use crate::text::input::Pair;
 
@@ -53,10 +53,12 @@ impl Tokenizer {
                 a.take_overflowing();
                 b.take_overflowing();
             }
+            let unknown = [&a, &b].map(|read| unknown::count(read.get_ids(), self.unknown)).iter().sum();
             let (row, _) = self.finish_two(a, b)?;
             Ok(Tokens {
                 rows: vec![row],
                 count: tokens.min(self.max_tokens),
+                unknown,
                 truncated,
                 places: Vec::new(),
                 overlap: 0,

@@ -123,6 +123,7 @@ fn a_version_that_is_loaded_again_does_not_find_what_it_answered_before() {
         recycle: 0,
         longest_check: LONGEST_CHECK,
         texts: TextDefaults { on_overflow: OnOverflow::Truncate, markup: Markup::Reject },
+        drift: predictd::drift::Settings::default(),
         metrics: Arc::new(Metrics::new().unwrap()),
     };
     let [first, second] = [(), ()].map(|()| Model::load(&source, &host).unwrap());

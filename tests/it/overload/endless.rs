@@ -117,6 +117,7 @@ fn a_model_that_never_answers_fails_and_the_next_one_is_loaded() {
         recycle: 0,
         longest_check: Duration::from_millis(300),
         texts: TextDefaults { on_overflow: OnOverflow::Error, markup: Markup::Allow },
+        drift: predictd::drift::Settings::default(),
         metrics,
     };
     for source in &sources {

@@ -1,0 +1,128 @@
+//! `predictd profile`: what it makes, of what, and what it refuses.
+
+use std::path::Path;
+
+use predictd::drift::Profile;
+use serde_json::{Value, json};
+
+use super::Place;
+use crate::daemon::{ends, predictd};
+use crate::fixture::Transformer;
+use crate::server::{CHEAP_MODEL, shipped_models};
+
+fn profile(directory: &Path, options: &[&str]) -> std::process::Command {
+    predictd(&[&["profile", directory.to_str().unwrap()], options].concat())
+}
+
+/// The golden examples of the shipped model, again and again: text and label.
+fn examples(count: usize) -> Vec<(String, String)> {
+    let golden = shipped_models().join(CHEAP_MODEL).join("1/golden.json");
+    let golden: Value = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
+    let string = |value: &Value| value.as_str().unwrap().to_owned();
+    let examples = golden["examples"].as_array().unwrap().iter();
+    examples.map(|one| (string(&one["text"]), string(&one["label"]))).cycle().take(count).collect()
+}
+
+#[test]
+fn a_profile_of_a_shipped_model_is_made_of_a_table() {
+    let place = tempfile::tempdir().unwrap();
+    let table = place.path().join("texts.csv");
+    let mut written = csv::Writer::from_path(&table).unwrap();
+    written.write_record(["text", "category"]).unwrap();
+    for (text, label) in examples(300) {
+        written.write_record([text, label]).unwrap();
+    }
+    drop(written);
+    let out = place.path().join("made.json");
+    let (texts, file) = (table.to_str().unwrap(), out.to_str().unwrap());
+    let directory = shipped_models().join(CHEAP_MODEL).join("1");
+    let output = profile(&directory, &["--texts", texts, "--out", file, "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["texts"], &report["refused"], &report["profile"]), (&json!(300), &json!(0), &json!(file)));
+    assert_eq!(report["accuracy"], json!({ "texts": 300, "correct": 300 }));
+    assert_eq!(report["unknown"], Value::Null, "the graph takes the text itself");
+    assert_eq!(report["needed"][3]["texts"], Value::Null);
+    assert!(report["needed"][1]["texts"].as_u64().is_some_and(|texts| (100..1_000).contains(&texts)), "{report}");
+    let warnings = report["warnings"].to_string();
+    assert!(
+        warnings.contains("texts that the model was trained on") && warnings.contains("300 texts are few"),
+        "{report}"
+    );
+    let made: Profile = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+    assert_eq!((made.model.as_str(), made.model_version.as_str(), made.texts), (CHEAP_MODEL, "1", 300));
+    assert_eq!((made.labels.len(), made.validate()), (77, Ok(())));
+    assert!(humantime::parse_rfc3339(&made.made).is_ok(), "{}", made.made);
+    // For people, and of lines without labels.
+    let lines = place.path().join("texts");
+    std::fs::write(&lines, examples(250).into_iter().map(|(text, _)| text + "\n").collect::<String>()).unwrap();
+    let output = profile(&directory, &["--texts", lines.to_str().unwrap(), "--out", file]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    for part in ["; 0 refused\n", "labels      ", " of 77: ", "windows     need texts: ", " for labels, "] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("accuracy"), "{said}");
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 3, "no draft is left");
+}
+
+#[test]
+fn a_profile_lies_in_its_model_unless_it_is_told_where() {
+    let place = Place::with_profile();
+    let made: Profile = serde_json::from_slice(&std::fs::read(place.version().join("profile.json")).unwrap()).unwrap();
+    assert_eq!((made.labels[0].texts, made.labels[1].texts, made.other), (200, 200, 0));
+    let accuracy = made.accuracy.unwrap();
+    assert_eq!((accuracy.texts, accuracy.correct), (400, 300));
+    // Of "10 20" in its special tokens, as of all texts, every token is known.
+    let sums = made.unknown.unwrap();
+    assert_eq!((sums.tokens, sums.unknown), (200 * 3 + 200 * 4, 0));
+    // A model with its profile is one that a check finds well, and a profile is made anew over the old one.
+    let output = predictd(&["check", place.version().to_str().unwrap(), "--json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let files: Vec<&str> =
+        report["model"]["files"].as_array().unwrap().iter().filter_map(|f| f["name"].as_str()).collect();
+    assert_eq!(
+        (&report["model"]["profile"]["texts"], &report["model"]["profile"]["accuracy"]),
+        (&json!(400), &json!(0.75))
+    );
+    assert!(report["ok"] == true && files.contains(&"profile.json"), "{report}");
+    place.profile(&place.version());
+}
+
+#[test]
+fn what_makes_no_profile_is_said() {
+    let place = Place::new();
+    let file = |name: &str, content: &str| {
+        let path = place.data.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let refuses = |directory: &Path, texts: &str, code: i32, word: &str| {
+        let (found, said) = ends(&mut profile(directory, &["--texts", texts]));
+        assert!(found == code && said.contains(word) && !said.contains("panicked"), "{texts}: {found} {said}");
+    };
+    let version = place.version();
+    refuses(&version, &file("few", &"10\n".repeat(199)), 64, "199 texts are answered, where a profile needs 200");
+    let unfit = "<script>alert(1)</script>\n";
+    refuses(
+        &version,
+        &file("unfit", &(unfit.to_owned() + &"10\n".repeat(199))),
+        64,
+        "needs 200 at least (1,000 are good): with fewer, chance hides every drift; line 1: ",
+    );
+    refuses(&version, &file("t.csv", "text,label\n10,c\n"), 64, "line 2: the model has no label \"c\"");
+    refuses(&version, &file("t.jsonl", "{"), 64, "line 1: ");
+    refuses(&version, "/nonexistent", 64, "--texts /nonexistent: ");
+    refuses(Path::new("/nonexistent"), "x", 64, "there is no such directory");
+    assert!(!version.join("profile.json").exists());
+    let enough = file("enough", &"10\n".repeat(200));
+    let (code, said) = ends(&mut profile(&version, &["--texts", &enough, "--out", "/nonexistent/profile.json"]));
+    assert!(code == 64 && said.contains("--out /nonexistent/profile.json: "), "{said}");
+    std::fs::write(version.join("profile.json"), "{").unwrap();
+    refuses(&version, &enough, 1, "profile.json: EOF");
+    refuses(&version, &enough, 1, "move it away");
+    let number = Transformer::new(&["input_ids", "attention_mask"]).logit(&[("input_ids", 1.0)]).model();
+    let number = number.write(place.models.path(), "number", "1");
+    refuses(&number, &enough, 64, "its answers are not labels of texts");
+    let (code, said) = ends(&mut profile(&version, &[]));
+    assert!(code == 64 && said.contains("--texts"), "{said}");
+}
