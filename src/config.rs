@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod database;
+pub mod device;
 pub mod mlflow;
 pub mod telemetry;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use args::{Accept, Args, Markup, OnOverflow, Scheduler, ServerTiming, TextDefaults};
+pub use device::{Device, Devices};
 pub use mlflow::{Follow, Mlflow, MlflowServer};
 pub use telemetry::{Log, LogFormat, Summaries, Traces};
 
@@ -97,6 +99,19 @@ pub struct Patience {
     pub keep_alive: Duration,
 }
 
+/// What a run of several texts on a GPU may be at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunCaps {
+    /// Most tokens, padding included.
+    pub tokens: usize,
+    /// That number was chosen: else it is lowered to what pays.
+    pub tokens_chosen: bool,
+    /// Most texts.
+    pub texts: usize,
+    /// Longest predicted time.
+    pub time: Duration,
+}
+
 /// How texts share runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Runs {
@@ -108,6 +123,8 @@ pub struct Runs {
     pub texts: usize,
     /// Longest predicted time of a run of several texts.
     pub time: Duration,
+    /// The three of them on a GPU.
+    pub on_gpu: RunCaps,
     /// Threads that share one run.
     pub threads: usize,
     /// These threads wait busily for the next run.
@@ -133,9 +150,15 @@ impl Runs {
     fn of(args: &Args) -> Self {
         Self {
             scheduler: args.scheduler,
-            tokens: args.max_run_tokens,
-            texts: args.max_run_texts,
-            time: args.max_run_time,
+            tokens: args.max_run_tokens.unwrap_or(256),
+            texts: args.max_run_texts.unwrap_or(64),
+            time: args.max_run_time.unwrap_or(Duration::from_millis(200)),
+            on_gpu: RunCaps {
+                tokens: args.max_run_tokens.unwrap_or(16_384),
+                tokens_chosen: args.max_run_tokens.is_some(),
+                texts: args.max_run_texts.unwrap_or(512),
+                time: args.max_run_time.unwrap_or(Duration::from_millis(50)),
+            },
             threads: args.run_threads,
             spin: args.spin,
             recycle: args.recycle_runs,
@@ -185,6 +208,8 @@ pub struct Settings {
     pub workers_chosen: bool,
     /// How texts share runs.
     pub runs: Runs,
+    /// Where models run.
+    pub devices: Devices,
     /// Library, if named.
     pub onnxruntime: Option<PathBuf>,
     /// Limits of requests.
@@ -238,8 +263,8 @@ impl Settings {
         let workers = args.workers.unwrap_or(usable_cores.min(MOST_THREADS));
         for (name, value, least, most) in [
             ("workers", workers, 1, MOST_THREADS),
-            ("max-run-tokens", args.max_run_tokens, 1, 1 << 20),
-            ("max-run-texts", args.max_run_texts, 1, 1_024),
+            ("max-run-tokens", args.max_run_tokens.unwrap_or(1), 1, 1 << 20),
+            ("max-run-texts", args.max_run_texts.unwrap_or(1), 1, 1_024),
             ("run-threads", args.run_threads, 1, MOST_THREADS),
             ("max-body", args.max_body, 1_024, 1 << 30),
             // hyper's own limits are a little higher: what passes these must pass its.
@@ -283,6 +308,8 @@ impl Settings {
         check(database.is_ok(), database.as_ref().err().cloned().unwrap_or_default());
         let mlflow = Mlflow::of(&args.mlflow);
         check(mlflow.is_ok(), mlflow.as_ref().err().cloned().unwrap_or_default());
+        let devices = Devices::of(&args.device);
+        check(devices.is_ok(), devices.as_ref().err().cloned().unwrap_or_default());
         check(args.models.is_dir(), format!("--models {}: there is no such directory", args.models.display()));
         let Some(mlflow) = mlflow.ok().filter(|_| wrong.is_empty()) else { return Err(wrong) };
         let traces = traces.unwrap_or_default();
@@ -305,6 +332,7 @@ impl Settings {
             workers,
             workers_chosen: args.workers.is_some(),
             runs,
+            devices: devices.unwrap_or_default(),
             onnxruntime: args.onnxruntime.and_then(set).or_else(|| args.ort_dylib_path.and_then(set)),
             limits,
             cache_bytes: args.cache_bytes,
@@ -328,7 +356,7 @@ fn times(args: &Args) -> [(&'static str, Duration, bool); 11] {
     [
         ("max-timeout", args.max_timeout, false),
         ("max-wait", args.max_wait, false),
-        ("max-run-time", args.max_run_time, false),
+        ("max-run-time", args.max_run_time.unwrap_or(Duration::from_millis(1)), false),
         ("first-byte-timeout", args.first_byte_timeout, false),
         ("header-timeout", args.header_timeout, false),
         ("body-idle-timeout", args.body_idle_timeout, false),

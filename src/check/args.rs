@@ -136,7 +136,7 @@ impl CheckCommand {
         args.max_text_chars = self.max_text_chars.unwrap_or(args.max_text_chars);
         args.workers = self.workers.or(args.workers);
         args.run_threads = self.run_threads.unwrap_or(args.run_threads);
-        args.max_run_tokens = self.max_run_tokens.unwrap_or(args.max_run_tokens);
+        args.max_run_tokens = self.max_run_tokens.or(args.max_run_tokens);
         args.memory_limit = self.memory_limit.or(args.memory_limit);
         Settings::resolve(args).map_err(|wrong| RunError::Configuration(wrong.join("\npredictd: ")))
     }
