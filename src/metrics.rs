@@ -3,12 +3,14 @@
 //! - [`requests`]: requests and connections
 //! - [`model`]: texts and runs of a model version
 //! - [`machine`]: the process, the system, its GPUs
+//! - [`now`]: what is true at the moment of a scrape only
 //! - [`summary`]: what has happened between two moments
 //!
 //! No label has a value that a client chose.
 
 pub mod machine;
 pub mod model;
+pub mod now;
 pub mod requests;
 pub mod summary;
 
@@ -20,6 +22,8 @@ use prometheus::{Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, 
 
 pub use machine::Machine;
 use model::{ModelMetrics, ModelVectors};
+use now::Now;
+pub use now::VersionNow;
 pub use requests::{Outcome, RequestMetrics};
 
 /// Why texts were refused or given up.
@@ -76,27 +80,6 @@ pub enum Followed {
     Failed,
 }
 
-/// One model version at this moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct VersionNow {
-    /// Name of the model.
-    pub model: String,
-    /// The version.
-    pub version: String,
-    /// `loading`, `ready` or `failed`.
-    pub state: &'static str,
-    /// It answers requests that name no version.
-    pub active: bool,
-    /// Where it runs, once it does.
-    pub device: Option<&'static str>,
-    /// Texts in its queue.
-    pub waiting: usize,
-    /// How long the oldest of them has been there.
-    pub oldest: Duration,
-    /// When a text that came now would be answered.
-    pub wait: Duration,
-}
-
 /// All metrics of a server.
 #[derive(Debug)]
 pub struct Metrics {
@@ -120,17 +103,6 @@ pub struct Metrics {
     feedback_waiting: IntGauge,
     followed: IntCounterVec,
     now: Mutex<Now>,
-}
-
-/// What is true at the moment of a scrape only.
-#[derive(Debug)]
-struct Now {
-    state: GaugeVec,
-    active: GaugeVec,
-    device: GaugeVec,
-    queued: GaugeVec,
-    oldest: GaugeVec,
-    wait: GaugeVec,
 }
 
 /// A metric that is in the registry.
@@ -328,56 +300,6 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
-    }
-}
-
-impl Now {
-    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let gauge =
-            |name: &str, help: &str, labels: &[&str]| registered(registry, GaugeVec::new(opts!(name, help), labels)?);
-        let labels = ["model", "version"];
-        Ok(Self {
-            state: gauge(
-                "predictd_model_state",
-                "1 for the state that the version is in.",
-                &["model", "version", "state"],
-            )?,
-            active: gauge(
-                "predictd_active_version",
-                "1 for the version that answers requests that name none.",
-                &labels,
-            )?,
-            device: gauge(
-                "predictd_model_device",
-                "1 for the device that the version runs on.",
-                &["model", "version", "device"],
-            )?,
-            queued: gauge("predictd_queue_texts", "Texts that wait for a run.", &labels)?,
-            oldest: gauge("predictd_queue_oldest_seconds", "How long the oldest of them has waited.", &labels)?,
-            wait: gauge("predictd_expected_wait_seconds", "When a text that came now would begin to be run.", &labels)?,
-        })
-    }
-
-    /// Forgets what was true at the last scrape.
-    fn put(&self, versions: &[VersionNow]) {
-        let Self { state, active, device, queued, oldest, wait } = self;
-        [state, active, device, queued, oldest, wait].into_iter().for_each(GaugeVec::reset);
-        for version in versions {
-            let names = [version.model.as_str(), version.version.as_str()];
-            state.with_label_values(&[names[0], names[1], version.state]).set(1.0);
-            if version.active {
-                active.with_label_values(&names).set(1.0);
-            }
-            if let Some(runs_on) = version.device {
-                device.with_label_values(&[names[0], names[1], runs_on]).set(1.0);
-            }
-            if version.state == "ready" {
-                #[expect(clippy::cast_precision_loss, reason = "a small number")]
-                queued.with_label_values(&names).set(version.waiting as f64);
-                oldest.with_label_values(&names).set(version.oldest.as_secs_f64());
-                wait.with_label_values(&names).set(version.wait.as_secs_f64());
-            }
-        }
     }
 }
 

@@ -114,7 +114,7 @@ impl BenchCommand {
         let subject = Subject {
             model: source.name.clone(),
             version: source.version.clone(),
-            device: model.device(),
+            device: model.device().to_owned(),
             cores,
             texts: texts.summary.clone(),
             cost: CostModel::of(&model),

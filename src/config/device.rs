@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_limit_and_a_directory_are_checked() {
-        let args = |limit, cuda_libraries| DeviceArgs { gpu_memory_limit: limit, cuda_libraries, ..DeviceArgs::default() };
+        let args =
+            |limit, cuda_libraries| DeviceArgs { gpu_memory_limit: limit, cuda_libraries, ..DeviceArgs::default() };
         assert_eq!(Devices::of(&args(0, Some(PathBuf::new()))), Ok(Devices::default()));
         assert_eq!(Devices::of(&args(1 << 30, None)).unwrap().gpu_memory_limit, Some(1 << 30));
         assert!(Devices::of(&args(1, None)).unwrap_err().starts_with("--gpu-memory-limit 1 "));

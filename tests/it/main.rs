@@ -24,6 +24,7 @@ mod counted;
 mod daemon;
 mod database;
 mod deploy_files;
+mod device;
 mod feedback;
 mod fixture;
 mod health_command;
