@@ -5,6 +5,9 @@ use crate::config::Device;
 /// How to get a library that can use GPUs.
 const GPU_BUILD: &str = "get its GPU build with `python3 deploy/onnxruntime.py --variant cuda --directory DIR`, and name it with --onnxruntime DIR";
 
+/// Longest repeated message, in characters.
+const LONGEST: usize = 200;
+
 /// Where models run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Chosen {
@@ -57,7 +60,7 @@ pub(super) fn meaning(message: &str) -> String {
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
     let known = if has(&["no CUDA-capable device", "CUDA failure 100:"]) {
         "the driver knows no GPU"
-    } else if has(&["invalid device ordinal", "CUDA failure 101:", "Invalid device ordinal"]) {
+    } else if has(&["invalid device ordinal", "CUDA failure 101:", "Invalid device ID"]) {
         "there is no GPU of this number"
     } else if has(&["driver version is insufficient", "CUDA failure 35:"]) {
         "the NVIDIA driver is too old for CUDA 13"
@@ -66,10 +69,18 @@ pub(super) fn meaning(message: &str) -> String {
     } else if has(&["no kernel image is available", "CUDA failure 209:"]) {
         "this build of ONNX Runtime has no code for such a GPU"
     } else {
-        let line = message.lines().next().unwrap_or_default();
-        return line.split('/').next_back().unwrap_or(line).chars().take(200).collect();
+        return short(message);
     };
     known.to_owned()
+}
+
+/// What is left of a message of which nothing is known: CUDA's own words, or a line without directories.
+fn short(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    let from_cuda = line.find("CUDA failure").and_then(|start| line.get(start..));
+    let line = from_cuda.map_or(line, |own| own.split(" ;").next().unwrap_or(own));
+    let words: Vec<&str> = line.split(' ').map(|word| word.rsplit('/').next().unwrap_or(word)).collect();
+    words.join(" ").chars().take(LONGEST).collect()
 }
 
 /// The library that the loader did not find, if that is what is wrong.
@@ -127,7 +138,12 @@ mod tests {
             ("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version", "too old"),
             ("CUDA failure 101: invalid device ordinal ; GPU=7", "no GPU of this number"),
             ("CUDA failure 2: out of memory ; GPU=0", "memory is taken"),
-            ("/a/secret/cuda_call.cc:129 something new\nmore", "cuda_call.cc:129 something new"),
+            ("Invalid device ID: 7, must be between 0 (inclusive) and 1 (exclusive).", "no GPU of this number"),
+            (
+                "CUDA failure 3: initialization error ; GPU=-1 ; file=/secret/x.cc",
+                "CUDA failure 3: initialization error",
+            ),
+            ("at /a/secret/cuda_call.cc:129 something new\nmore", "at cuda_call.cc:129 something new"),
         ] {
             let told = meaning(message);
             assert!(told.contains(meant) && !told.contains("secret") && !told.contains('\n'), "{message}: {told}");
