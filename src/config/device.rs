@@ -103,7 +103,7 @@ impl Devices {
 }
 
 /// Container files set variables to nothing to mean "not set".
-fn device(typed: &str) -> Result<Device, String> {
+pub(crate) fn device(typed: &str) -> Result<Device, String> {
     match typed {
         "" | "auto" => return Ok(Device::Auto),
         "cpu" => return Ok(Device::Cpu),
