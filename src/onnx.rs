@@ -3,6 +3,12 @@
 //! The library is loaded at run time. One environment serves the process; its telemetry is
 //! off. Sessions of one graph share their weights: ONNX Runtime shares packed weights only
 //! between sessions that were also given the same initializers, so both are handed to each.
+//!
+//! - `device`: which device is used, and what is said about it (pure); `cuda`: the provider and its libraries
+//! - `placing`: whether a graph runs on a GPU, measured; `profile`: what ran where (pure)
+//! - `source`: what sessions are made from; `weights`: their constants; `session`: one of them
+//! - `inputs`, `outlets`, `facts`, `protobuf`: what a graph takes, gives, says of itself
+//! - `watchdog`: ends what takes too long; `library`, `messages`: the library, and what it says
 
 mod cuda;
 mod device;

@@ -45,7 +45,9 @@ pub(super) fn provider(gpu: u32, devices: &Devices) -> ExecutionProviderDispatch
 
 /// Why a GPU cannot be used, if so: it has to multiply two matrices.
 pub(super) fn try_gpu(environment: &Environment, gpu: u32, devices: &Devices) -> Result<(), String> {
-    let product = product(environment, gpu, devices).map_err(|error| meaning(error.message()))?;
+    let options = SessionBuilder::new(environment)
+        .and_then(|builder| Ok(builder.with_execution_providers([provider(gpu, devices)])?));
+    let product = options.and_then(|options| product(&options)).map_err(|error| meaning(error.message()))?;
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     let expected = SIZE as f32;
     if product.iter().all(|&cell| (cell - expected).abs() < 0.01) {
@@ -54,8 +56,8 @@ pub(super) fn try_gpu(environment: &Environment, gpu: u32, devices: &Devices) ->
     Err("it multiplies two matrices wrongly".to_owned())
 }
 
-/// The product of two matrices of ones.
-fn product(environment: &Environment, gpu: u32, devices: &Devices) -> ort::Result<Vec<f32>> {
+/// The product of two matrices of ones, by a session with these options.
+fn product(options: &SessionBuilder) -> ort::Result<Vec<f32>> {
     let size = i64::try_from(SIZE).map_err(|error| ort::Error::new(error.to_string()))?;
     let matrix = |name: &str| {
         let (shape, dimension_symbols) = (Shape::new([size, size]), SymbolicDimensions::empty(2));
@@ -67,8 +69,7 @@ fn product(environment: &Environment, gpu: u32, devices: &Devices) -> ort::Resul
     graph.add_node(Node::new("MatMul", ONNX_DOMAIN, "product", ["a", "b"], ["c"], [])?)?;
     let mut model = Model::new([Opset::new(ONNX_DOMAIN, OPSET)?])?;
     model.set_graph(graph)?;
-    let options = SessionBuilder::new(environment)?.with_execution_providers([provider(gpu, devices)])?;
-    let mut session = model.into_session(&options)?;
+    let mut session = model.into_session(options)?;
     let ones = || Tensor::<f32>::from_array(([SIZE, SIZE], vec![1.0; SIZE * SIZE]));
     let outputs = session.run(ort::inputs!["a" => ones()?, "b" => ones()?])?;
     let product = outputs.get("c").ok_or_else(|| ort::Error::new("the product is not there"))?;
@@ -118,6 +119,14 @@ fn libraries(folders: &[PathBuf]) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_matrices_are_multiplied_on_cores_too() {
+        let runtime = crate::onnx::OnnxRuntime::start(None).unwrap();
+        let product = product(&SessionBuilder::new(&runtime.environment).unwrap()).unwrap();
+        assert_eq!(product.len(), SIZE * SIZE);
+        assert!(product.iter().all(|cell| (cell - 32.0).abs() < 1e-6));
+    }
 
     #[test]
     fn libraries_are_found_where_wheels_put_them() {
