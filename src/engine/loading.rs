@@ -33,6 +33,8 @@ use crate::text::tokenizer::TokenizeError;
 const CHEAP_RUN: Duration = Duration::from_micros(150);
 /// Time of one run while a model is checked: one that takes longer cannot serve.
 pub const LONGEST_CHECK: Duration = Duration::from_secs(10);
+/// Tokens of a worker's first run on a GPU.
+const FIRST_RUN_TOKENS: usize = 16;
 /// Longer text of the warm-up, in words.
 const WARM_UP_WORDS: usize = 32;
 /// Time that a text may be tokenised on an async thread.
@@ -168,7 +170,10 @@ impl Model {
             express = Some(Arc::new(Mutex::new(session)));
         }
         let spare = Spare::of(graph, lane.recycle);
-        let regular = sessions.into_iter().map(|session| worker::spawn(Arc::clone(&shop), session, spare.clone()));
+        let sample = shop.pipeline.sample(FIRST_RUN_TOKENS).ok().filter(|_| lane.gpu.is_some());
+        let first = || sample.as_ref().map(|sample| shop.pipeline.batch([sample]));
+        let regular =
+            sessions.into_iter().map(|session| worker::spawn(Arc::clone(&shop), session, spare.clone(), first()));
         let express_worker = express.clone().map(|session| worker::spawn_express(Arc::clone(&shop), session));
         let workers = regular
             .chain(express_worker)

@@ -177,9 +177,11 @@ async fn a_gpu_has_one_session_large_runs_and_lengths_in_eights() {
     assert_eq!(server.get("/health").await.json()["models"][0]["device"], "cuda:0,1");
     let largest = runtime.0.shapes.lock().iter().map(|shape| shape.tokens()).max().unwrap();
     assert!(largest >= 8_192, "the largest run that was measured has {largest} tokens");
-    runtime.0.shapes.lock().clear();
     assert_eq!(server.ask("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
-    assert_eq!(*runtime.0.shapes.lock(), [Shape { rows: 1, length: 8 }]);
+    // Five tokens, which were asked before nowhere; workers may still be at their first runs.
+    let shapes = runtime.0.shapes.lock().clone();
+    let after = shapes.iter().rposition(|shape| shape.tokens() == largest).unwrap();
+    assert!(shapes[after..].contains(&Shape { rows: 1, length: 8 }), "{shapes:?}");
 }
 
 #[tokio::test]
