@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::admin::args::ModelsCommand;
+use crate::admin::experiments::ExperimentsCommand;
 use crate::admin::feedback::FeedbackCommand;
 use crate::bench::args::BenchCommand;
 use crate::check::args::CheckCommand;
@@ -49,6 +50,8 @@ pub enum Command {
     Models(Box<ModelsCommand>),
     /// Write the true labels that were told of earlier answers, as a table or as lines of JSON.
     Feedback(FeedbackCommand),
+    /// Compare versions on live traffic, or roll one out, on a running server.
+    Experiments(Box<ExperimentsCommand>),
     /// Copy the registry's SQLite file while the server runs, or put a copy in its place.
     Database(DatabaseCommand),
     /// Make, list and revoke API keys. A running server takes changes within a second.

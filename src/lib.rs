@@ -4,7 +4,7 @@
 //!
 //! A connection is accepted in `http::serve`; layers give the request an id, count it and
 //! refuse bad bodies; a handler turns JSON into checked types and asks the registry which
-//! model version answers. The engine looks for the answers of texts that it has answered before,
+//! model version answers: the one asked for, the active one, or that of an arm of an experiment. The engine looks for the answers of texts that it has answered before,
 //! admits the others (one permit each), tokenises them and puts them into the model's queue. A
 //! worker thread, which owns its session, takes the texts that are cheapest together, runs them
 //! and decides. The handler seals a receipt and answers.
@@ -28,13 +28,13 @@
 //! - [`text`]: manifest, tokenizer, tensors, heads: pure
 //! - [`onnx`]: ONNX Runtime, on cores and GPUs
 //! - [`registry`]: models, versions, which of them answer; the database and the files that outlast the process
-//! - [`experiments`]: receipts for predictions; what feedback says about arms: pure, and asked by nobody yet
+//! - [`experiments`]: receipts for predictions; what is compared on live traffic, who is in which arm, what that shows
 //! - [`drift`]: whether texts and answers are still like those of a profile: pure, and asked by nobody yet
 //!
 //! # Who may import whom
 //!
 //! `main` → `server` (the only module that sees everything, with `ceiling`); `http` → `engine`, `registry`,
-//! `experiments`; `registry` → `engine`; `engine` → `text`; `onnx` implements what
+//! `experiments`; `registry` → `engine`, `experiments`; `engine` → `text`; `onnx` implements what
 //! `engine::session` declares. `bench` runs the server as `main` does, `check` loads models and reads
 //! texts as the server does (and makes texts as `bench` does), `watch` and `health` are clients; `cli` alone imports them.
 //! `client`, `config`, `descriptors`, `keys`, `memory`, `metrics`, `shutdown`, `telemetry` and `watched`
@@ -48,7 +48,7 @@
 //!   `text/tokenizer/` only.
 //! - axum and status codes stay under `http/`, `opentelemetry` in `telemetry/spans.rs`.
 //! - No clock, no lock, nothing async in `engine/batching*`, `engine/cost.rs` and under `text/`, `drift/` and
-//!   `experiments/statistics`.
+//!   `experiments/`, but for `receipts` and `tally`.
 //! - The environment is read in `config.rs` only, but for the variables of options, which clap reads.
 //! - A route is added in `http/routes.rs` only, with who may use it.
 //! - No unbounded channel. No `unsafe`.

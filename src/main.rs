@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Health(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Feedback(command) => command.run(),
+        Command::Experiments(command) => command.run(),
         Command::Database(command) => command.run().map_err(RunError::Failed),
         Command::Keys(command) => command.run().map_err(RunError::Failed),
     };

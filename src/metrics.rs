@@ -1,6 +1,7 @@
 //! Every metric: its name, its labels, its buckets, and one function per event.
 //!
 //! - [`requests`]: requests and connections
+//! - [`experiments`]: arms and shadows
 //! - [`model`]: texts and runs of a model version
 //! - [`machine`]: the process, the system, its GPUs
 //! - [`now`]: what is true at the moment of a scrape only
@@ -8,6 +9,7 @@
 //!
 //! No label has a value that a client chose.
 
+pub mod experiments;
 pub mod machine;
 pub mod model;
 pub mod now;
@@ -20,6 +22,7 @@ use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder, opts};
 
+use experiments::ExperimentMetrics;
 pub use machine::Machine;
 use model::{ModelMetrics, ModelVectors};
 use now::Now;
@@ -87,6 +90,8 @@ pub struct Metrics {
     pub http: RequestMetrics,
     /// The process, the system, its GPUs.
     pub machine: Machine,
+    /// Experiments.
+    pub experiments: ExperimentMetrics,
     registry: Registry,
     models: ModelVectors,
     cache_lookups: IntCounterVec,
@@ -143,6 +148,7 @@ impl Metrics {
         Ok(Self {
             http,
             machine: Machine::new(&registry)?,
+            experiments: ExperimentMetrics::new(&registry)?,
             models: ModelVectors::new(&registry)?,
             cache_lookups: counter(
                 "predictd_cache_lookups_total",

@@ -30,6 +30,7 @@ use crate::http::body::BodyMemory;
 use crate::http::connection::Front;
 use crate::http::rate_limit::RateLimits;
 use crate::http::serve::{End, Ended, serve};
+use crate::http::shadow::{self, Shadows};
 use crate::http::standstill::{self, BEAT, Standstill};
 use crate::http::tls::{self, Tls};
 use crate::listeners::Listeners;
@@ -142,6 +143,7 @@ impl Server {
             engine: Engine::new(most, longest, cache, Arc::clone(&metrics)),
             registry,
             keeping,
+            shadows: Shadows::default(),
             receipts,
             keys,
             rate_limits: RateLimits::new(settings.rate_limit),
@@ -211,6 +213,7 @@ impl Server {
             }
         };
         let _lag = AbortOnDropHandle::new(tokio::spawn(standstill::watch_lag(Arc::clone(&self.app.metrics))));
+        let _shadows = AbortOnDropHandle::new(tokio::spawn(shadow::show(Arc::clone(&self.app))));
         let _summaries = AbortOnDropHandle::new(tokio::spawn(summary::log(Arc::clone(&self.app.metrics), summaries)));
         let front = Front::new("data", http::router(Arc::clone(&self.app)), &self.app, self.tls);
         let connections = descriptors::make_room(self.app.limits.max_connections);

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use reqwest::Url;
 
+use super::server::ServerArgs;
 use crate::registry::is_name;
 
 /// `predictd models`.
@@ -14,19 +14,9 @@ pub struct ModelsCommand {
     #[command(subcommand)]
     pub action: Action,
 
-    /// The server's admin listener.
-    #[arg(
-        long,
-        env = "PREDICTD_ADMIN_URL",
-        default_value = "http://127.0.0.1:8001",
-        value_name = "URL",
-        global = true
-    )]
-    pub admin_url: Url,
-
-    /// A key of the scope admin, if the server wants one. Better in the variable: others can read a command line.
-    #[arg(long, env = "PREDICTD_API_KEY", hide_env_values = true, value_name = "KEY", global = true)]
-    pub api_key: Option<String>,
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerArgs,
 
     /// Print the server's answer as JSON.
     #[arg(long, global = true)]

@@ -61,16 +61,33 @@ impl Client {
         json(self.send(&self.request(Method::POST, path).header("Idempotency-Key", key).json(body))?)
     }
 
-    /// A change of a model as it is now.
+    /// A change of what is at `seen` as it is now.
     ///
     /// # Errors
     /// What the server says, or why it does not: among others that somebody else has changed it at the same moment.
-    pub fn change(&self, name: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
-        let seen = self.send(&self.request(Method::GET, &format!("/admin/models/{name}")))?;
+    pub fn change(&self, seen: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
+        let seen = self.send(&self.request(Method::GET, seen))?;
         let seen = if seen.status().is_success() { seen } else { return json(seen) };
         let tag = seen.headers().get(ETAG).cloned().ok_or("the server does not say which state this is")?;
         let method = Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
-        let request = self.request(method, path).header(IF_MATCH, tag);
+        self.send_once(self.request(method, path).header(IF_MATCH, tag), body)
+    }
+
+    /// Something that is there from now on, or is so from now on.
+    ///
+    /// # Errors
+    /// What the server says, or why it does not.
+    pub fn put(&self, path: &str, body: &Value) -> Result<Value, String> {
+        let seen = self.send(&self.request(Method::GET, path))?;
+        let request = self.request(Method::PUT, path);
+        match (seen.status().as_u16(), seen.headers().get(ETAG).cloned()) {
+            (404, _) => self.send_once(request, Some(body)),
+            (200, Some(tag)) => self.send_once(request.header(IF_MATCH, tag), Some(body)),
+            _ => json(seen),
+        }
+    }
+
+    fn send_once(&self, request: RequestBuilder, body: Option<&Value>) -> Result<Value, String> {
         let request = request.header("Idempotency-Key", Uuid::now_v7().to_string());
         json(self.send(&if let Some(body) = body { request.json(body) } else { request })?)
     }

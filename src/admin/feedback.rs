@@ -3,10 +3,10 @@
 use std::io::{self, BufWriter, Write};
 
 use clap::{Args, Subcommand, ValueEnum};
-use reqwest::Url;
 use serde_json::Value;
 
 use super::client::Client;
+use super::server::ServerArgs;
 use super::{args, field};
 use crate::RunError;
 
@@ -20,19 +20,9 @@ pub struct FeedbackCommand {
     #[command(subcommand)]
     action: Action,
 
-    /// The server's admin listener.
-    #[arg(
-        long,
-        env = "PREDICTD_ADMIN_URL",
-        default_value = "http://127.0.0.1:8001",
-        value_name = "URL",
-        global = true
-    )]
-    admin_url: Url,
-
-    /// A key of the scope admin, if the server wants one. Better in the variable: others can read a command line.
-    #[arg(long, env = "PREDICTD_API_KEY", hide_env_values = true, value_name = "KEY", global = true)]
-    api_key: Option<String>,
+    /// Which server.
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -64,7 +54,7 @@ impl FeedbackCommand {
     /// [`RunError::Failed`] if the server refuses or does not answer, or nobody reads.
     pub fn run(&self) -> Result<(), RunError> {
         let Action::Export { model, format } = &self.action;
-        let client = Client::new(&self.admin_url, self.api_key.as_deref()).map_err(RunError::Configuration)?;
+        let client = self.server.client()?;
         let mut out = BufWriter::new(io::stdout().lock());
         export(&client, model.as_deref(), *format, &mut out).map_err(RunError::Failed)
     }

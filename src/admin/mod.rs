@@ -1,14 +1,17 @@
 //! `predictd models`: what an operator does to the models of a running server.
 //!
 //! - [`args`]: its options
-//! - [`feedback`]: `predictd feedback`, what was told of earlier answers
+//! - [`server`]: which server; [`feedback`]: `predictd feedback`, what was told of earlier answers
+//! - [`experiments`]: `predictd experiments`, what is compared on live traffic
 //! - [`client`]: the admin listener's client
 //! - [`files`]: the files of a version, from a directory to the server
 
 pub mod args;
 pub mod client;
+pub mod experiments;
 pub mod feedback;
 pub mod files;
+pub mod server;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -25,7 +28,7 @@ impl ModelsCommand {
     /// # Errors
     /// [`RunError::Failed`] if the server refuses or does not answer.
     pub fn run(&self) -> Result<(), RunError> {
-        let client = Client::new(&self.admin_url, self.api_key.as_deref()).map_err(RunError::Configuration)?;
+        let client = self.server.client()?;
         let answer = self.answer(&client).map_err(RunError::Failed)?;
         let text = if self.json { format!("{answer}\n") } else { shown(&answer) };
         std::io::stdout()
@@ -67,11 +70,14 @@ impl ModelsCommand {
             }
             Action::Activate { name, version, reason } => {
                 let body = json!({ "version": version, "reason": reason });
-                client.change(name, "POST", &format!("{}/activate", model(name)), Some(&body))
+                client.change(&model(name), "POST", &format!("{}/activate", model(name)), Some(&body))
             }
-            Action::Rollback { name, reason } => {
-                client.change(name, "POST", &format!("{}/rollback", model(name)), Some(&json!({ "reason": reason })))
-            }
+            Action::Rollback { name, reason } => client.change(
+                &model(name),
+                "POST",
+                &format!("{}/rollback", model(name)),
+                Some(&json!({ "reason": reason })),
+            ),
             Action::Metrics { name, version: of, metrics } if metrics.is_empty() => {
                 let shown = client.get(&model(name))?;
                 let versions = field(&shown, "versions").as_array().into_iter().flatten();
@@ -83,15 +89,21 @@ impl ModelsCommand {
             Action::Metrics { name, version: of, metrics } => {
                 let metrics: serde_json::Map<_, _> = metrics.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
                 let path = format!("{}/metrics", version(name, of));
-                client.change(name, "PUT", &path, Some(&json!({ "metrics": metrics })))
+                client.change(&model(name), "PUT", &path, Some(&json!({ "metrics": metrics })))
             }
-            Action::Pin { name, version: of } => {
-                client.change(name, "PUT", &format!("{}/pin", version(name, of)), Some(&json!({ "pinned": true })))
-            }
-            Action::Unpin { name, version: of } => {
-                client.change(name, "PUT", &format!("{}/pin", version(name, of)), Some(&json!({ "pinned": false })))
-            }
-            Action::Remove { name, version: of } => client.change(name, "DELETE", &version(name, of), None),
+            Action::Pin { name, version: of } => client.change(
+                &model(name),
+                "PUT",
+                &format!("{}/pin", version(name, of)),
+                Some(&json!({ "pinned": true })),
+            ),
+            Action::Unpin { name, version: of } => client.change(
+                &model(name),
+                "PUT",
+                &format!("{}/pin", version(name, of)),
+                Some(&json!({ "pinned": false })),
+            ),
+            Action::Remove { name, version: of } => client.change(&model(name), "DELETE", &version(name, of), None),
         }
     }
 }

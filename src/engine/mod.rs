@@ -169,6 +169,10 @@ pub fn patience(max_wait: Duration) -> Duration {
 #[derive(Debug)]
 pub struct Engine {
     permits: Arc<Semaphore>,
+    /// How many there are.
+    most: usize,
+    /// For a text that nobody waits for.
+    aside: Arc<Semaphore>,
     max_wait: Duration,
     cache: Option<Arc<Cache>>,
     given_up: CancellationToken,
@@ -187,11 +191,31 @@ impl Engine {
     ) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(max_inflight_texts)),
+            most: max_inflight_texts,
+            aside: Arc::new(Semaphore::new(1)),
             max_wait,
             cache,
             given_up: CancellationToken::new(),
             metrics,
         }
+    }
+
+    /// True while no text is in work.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.free_permits() >= self.most
+    }
+
+    /// Answers a text that nobody waits for: outside of the cache, of permits, and of what is counted of answers.
+    /// Nothing if it gets no answer. One at a time.
+    pub async fn aside(&self, model: &Arc<Model>, input: Input, deadline: Instant) -> Option<Answer> {
+        let permit = Arc::clone(&self.aside).acquire_owned().await.ok()?;
+        let answer = model.answer(vec![(input, None)], permit, deadline);
+        let answers = tokio::select! {
+            answers = tokio::time::timeout_at(deadline.into(), answer) => answers.ok()?.ok()?,
+            () = self.given_up.cancelled() => return None,
+        };
+        answers.into_iter().next()?.ok()
     }
 
     /// Permits that nobody holds.

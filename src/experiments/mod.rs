@@ -1,7 +1,15 @@
-//! Which version answered whom, and whether it was right.
+//! Which version answers whom, and whether it was right.
 //!
 //! - [`receipts`]: prediction ids that prove what was answered
-//! - [`statistics`]: what feedback says about the arms of an experiment
+//! - [`design`]: what is compared; [`experiment`]: how that may change; [`assignment`]: who is in which arm
+//! - [`tally`]: what arms did; [`results`]: what that and feedback say, by way of [`statistics`]
+//! - [`rollout`]: a version that comes step by step
 
+pub mod assignment;
+pub mod design;
+pub mod experiment;
 pub mod receipts;
+pub mod results;
+pub mod rollout;
 pub mod statistics;
+pub mod tally;

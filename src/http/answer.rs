@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::App;
+use super::arms::Route;
 use super::error::ApiError;
 use crate::engine::Answer;
 use crate::engine::model::Model;
@@ -15,7 +16,7 @@ use crate::text::entities::Entity;
 use crate::text::heads::{Outcome, top};
 
 /// What a request wants to see of an answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct View<'a> {
     /// Labels of the request's own, instead of the model's.
     pub labels: Option<&'a [String]>,
@@ -25,6 +26,8 @@ pub struct View<'a> {
     pub top_k: Option<usize>,
     /// The model's own scores instead of probabilities.
     pub raw_scores: bool,
+    /// How the version was chosen, and whether the control answered for an arm that failed.
+    pub route: Option<(&'a Route, bool)>,
 }
 
 /// The answer to one text.
@@ -50,6 +53,9 @@ pub struct Prediction {
     pub top: Option<Vec<LabelScore>>,
     /// Which model answered.
     pub model: ModelName,
+    /// The experiment that chose the version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<InExperiment>,
     /// Names this answer when its true label is told later. Good for 30 days.
     pub prediction_id: String,
     /// Tokens the model saw, special tokens included; words for a model that takes the text itself.
@@ -101,6 +107,17 @@ pub struct ModelName {
     pub version: String,
 }
 
+/// An arm of an experiment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct InExperiment {
+    /// The experiment.
+    pub name: String,
+    /// The arm that the request was given to.
+    pub arm: String,
+    /// True if that arm failed, and the control answered.
+    pub fell_back: bool,
+}
+
 /// Puts an answer into its wire form and seals its receipt.
 ///
 /// # Errors
@@ -137,7 +154,11 @@ pub fn prediction(app: &App, model: &Model, answer: &Answer, view: View<'_>) -> 
         _ => None,
     };
     Ok(Prediction {
-        prediction_id: seal(app, model, labels, answer),
+        prediction_id: seal(app, model, labels, answer, view.route),
+        experiment: view.route.and_then(|(route, fell_back)| {
+            let (name, arm) = route.arm()?;
+            Some(InExperiment { name: name.to_owned(), arm: arm.to_owned(), fell_back })
+        }),
         prediction,
         confidence,
         score: number,
@@ -196,7 +217,7 @@ impl From<Entity> for FoundEntity {
     }
 }
 
-fn seal(app: &App, model: &Model, labels: &[String], answer: &Answer) -> String {
+fn seal(app: &App, model: &Model, labels: &[String], answer: &Answer, route: Option<(&Route, bool)>) -> String {
     let indices: &[usize] = match &answer.decision.outcome {
         Outcome::Label(index) => std::slice::from_ref(index),
         Outcome::Labels(indices) => indices,
@@ -212,7 +233,7 @@ fn seal(app: &App, model: &Model, labels: &[String], answer: &Answer) -> String 
         made: SystemTime::now(),
         model: model.name().to_owned(),
         version: model.version().to_owned(),
-        arm: String::new(),
+        arm: route.map(|(route, fell_back)| route.sealed(fell_back)).unwrap_or_default(),
         labels: indices.iter().filter_map(|&index| labels.get(index).cloned()).collect(),
         confidence,
     })

@@ -10,7 +10,7 @@ use validator::{Validate, ValidateArgs, ValidationError};
 
 use super::App;
 use super::answer::{Prediction, View, prediction};
-use super::auth::Caller;
+use super::arms::{Answered, Route, Terms, Wanted};
 use super::body::{Checked, RequestBody};
 use super::cache_control::CacheControl;
 use super::checks;
@@ -19,8 +19,10 @@ use super::error::{ApiError, FieldError, Problem};
 use super::json;
 use super::rate_limit;
 use super::story::Story;
+use super::user::Asking;
 use crate::config::Limits;
 use crate::engine::TextError;
+use crate::engine::model::Model;
 use crate::text::input::{Input, Pair};
 
 /// Texts, and what to say about them.
@@ -52,7 +54,7 @@ pub struct BatchOptions {
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
     #[validate(custom(function = "check_name"))]
     pub version: Option<String>,
-    /// Who asks: experiments answer one user always with the same version.
+    /// Who asks: an experiment answers one user always with the same version. Or the header X-User-Id.
     #[schema(min_length = 1, max_length = 256)]
     #[validate(length(min = 1, max = 256, message = "user_id must have 1 to 256 characters"))]
     pub user_id: Option<String>,
@@ -190,7 +192,10 @@ pub enum ItemOutcome {
     path = "/batch_predict",
     tag = "predictions",
     request_body = BatchForms,
-    params(("X-Request-Timeout-Ms" = Option<u64>, Header, nullable = false, format = "uint64", minimum = 1, maximum = 18_446_744_073_709_551_615_usize, description = "Time for the answer, in milliseconds; at most --max-timeout")),
+    params(
+        ("X-Request-Timeout-Ms" = Option<u64>, Header, nullable = false, format = "uint64", minimum = 1, maximum = 18_446_744_073_709_551_615_usize, description = "Time for the answer, in milliseconds; at most --max-timeout"),
+        ("X-User-Id" = Option<String>, Header, nullable = false, min_length = 1, max_length = 256, description = "Who asks, as user_id: an experiment answers one user always with the same version")
+    ),
     responses(
         (status = 200, body = BatchAnswer, description = "One result per text; a text that could not be answered has an error in its place"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON, cut short, or a header without a valid value"),
@@ -206,39 +211,55 @@ pub async fn batch_predict(
     State(app): State<Arc<App>>,
     Deadline(deadline): Deadline,
     CacheControl(cache_use): CacheControl,
-    caller: Caller,
+    Asking(caller, header): Asking,
     Checked(request, _memory): Checked<BatchRequest>,
-) -> Result<(Extension<Story>, Json<BatchAnswer>), ApiError> {
+) -> Result<(Option<Extension<Story>>, Json<BatchAnswer>), ApiError> {
     let BatchRequest { options, bare } = request;
     rate_limit::take_rest(&app, &caller, options.texts.len())?;
-    let snapshot = app.registry.snapshot();
-    let model = Arc::clone(snapshot.resolve(options.model.as_deref(), options.version.as_deref())?);
+    let user = header.or(options.user_id)?;
+    let wanted = Wanted { model: options.model.as_deref(), version: options.version.as_deref(), user: user.as_deref() };
+    let route = Route::of(&app.registry.snapshot(), wanted)?;
     let pointer = |index: usize, second: bool| match (bare, second) {
         (true, _) => format!("/{index}"),
         (false, false) => format!("/texts/{index}"),
         (false, true) => format!("/text_pairs/{index}"),
     };
-    if options.text_pairs.is_some() {
-        checks::takes_pairs(&model, "/text_pairs")?;
-    }
-    let pairs = options.text_pairs.into_iter().flatten().map(|text| Some(Pair { text, whole: false }));
-    let pairs = pairs.chain(std::iter::repeat(None));
-    let inputs = options.texts.into_iter().zip(pairs).map(|(text, pair)| Input { text, pair }).collect();
-    let answers = app.engine.predict(&model, inputs, deadline, cache_use).await;
-    let answers = answers.map_err(|refusal| ApiError::refused(refusal, pointer))?;
+    let texts = options.texts.len();
+    let terms = Terms { texts, deadline, cache: cache_use, whole: false, pointer: &pointer };
+    let mut asked = (options.texts, options.text_pairs);
+    let shown = route.shadows().is_some().then(|| asked.clone());
+    let of_model = |model: &Arc<Model>, last: bool| {
+        let (texts, pairs) = if last { std::mem::take(&mut asked) } else { asked.clone() };
+        if pairs.is_some() {
+            checks::takes_pairs(model, "/text_pairs")?;
+        }
+        Ok(inputs(texts, pairs))
+    };
+    let answers = route.ask(&app, terms, of_model).await?;
     // Part of a batch that came too late is a batch that came too late.
-    if answers.contains(&Err(TextError::DeadlineExceeded)) {
+    if answers.iter().any(|answer| matches!(answer, Err(TextError::DeadlineExceeded))) {
         return Err(TextError::DeadlineExceeded.into());
     }
-    let story = Story::of(&model, answers.iter().flatten());
+    if let Some((texts, pairs)) = shown {
+        app.shadows.show_all(&app, &route, &inputs(texts, pairs), &answers);
+    }
+    let answered = answers.iter().flatten();
+    let story = answered.clone().next().map(|first| {
+        let story = Story::of(&first.model, answered.map(|answered| &answered.answer));
+        Extension(Story { arm: route.arm_for_log(), ..story })
+    });
     let view = View {
         labels: None,
         probabilities: options.return_probabilities,
         top_k: options.top_k.map(|k| k as usize),
         raw_scores: options.raw_scores,
+        route: None,
     };
-    let item = |(text_index, answer): (usize, Result<_, TextError>)| {
-        let outcome = answer.map_err(ApiError::from).and_then(|answer| prediction(&app, &model, &answer, view));
+    let item = |(text_index, answer): (usize, Result<Answered, TextError>)| {
+        let outcome = answer.map_err(ApiError::from).and_then(|Answered { answer, model, fell_back }| {
+            let view = View { route: Some((&route, fell_back)), ..view };
+            prediction(&app, &model, &answer, view)
+        });
         let outcome = match outcome {
             Ok(prediction) => ItemOutcome::Answered(Box::new(prediction)),
             Err(error) => ItemOutcome::Failed { error: Box::new(error.problem(None)) },
@@ -246,5 +267,12 @@ pub async fn batch_predict(
         BatchItem { text_index, outcome }
     };
     let results = answers.into_iter().enumerate().map(item).collect();
-    Ok((Extension(story), Json(BatchAnswer { results })))
+    Ok((story, Json(BatchAnswer { results })))
+}
+
+/// Texts, each with its second one.
+fn inputs(texts: Vec<String>, pairs: Option<Vec<String>>) -> Vec<Input> {
+    let pairs = pairs.into_iter().flatten().map(|text| Some(Pair { text, whole: false }));
+    let pairs = pairs.chain(std::iter::repeat(None));
+    texts.into_iter().zip(pairs).map(|(text, pair)| Input { text, pair }).collect()
 }

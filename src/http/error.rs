@@ -68,6 +68,8 @@ codes! {
     NotFound = "not-found", NOT_FOUND, "There is nothing here";
     /// No such model or version.
     ModelNotFound = "model-not-found", NOT_FOUND, "There is no such model";
+    /// No such experiment.
+    ExperimentNotFound = "experiment-not-found", NOT_FOUND, "There is no such experiment";
     /// A prediction id that nobody here made.
     UnknownPrediction = "unknown-prediction", NOT_FOUND, "There is no such prediction";
     /// One that is too old.

@@ -13,7 +13,8 @@
 //! - [`predict`], [`batch`], [`feedback`], [`models`], [`probes`], [`docs`]: a handler with its wire types
 //! - [`metrics_only`]: a listener for commands that are no server
 //! - [`logs`]: what is logged, changed by operators
-//! - [`mod@registry`]: models and versions, changed by operators
+//! - [`mod@registry`], [`experiments`]: models and versions, and what is compared, changed by operators
+//! - [`arms`]: which version answers; [`user`]: whom; [`shadow`]: which others see the text
 //! - [`zero_shot`]: labels in a request instead of the model's own
 //! - [`answer`]: the wire form of one prediction, used by both prediction routes
 //! - [`error`]: the one table of errors
@@ -24,6 +25,7 @@
 )]
 
 pub mod answer;
+pub mod arms;
 pub mod auth;
 pub mod batch;
 pub mod body;
@@ -35,6 +37,7 @@ pub mod deadline;
 pub mod docs;
 pub mod error;
 pub mod exchange;
+pub mod experiments;
 pub mod feedback;
 pub mod framing;
 pub mod head;
@@ -51,10 +54,12 @@ pub mod refusals;
 pub mod registry;
 pub mod routes;
 pub mod serve;
+pub mod shadow;
 pub mod standstill;
 pub mod story;
 pub mod tls;
 pub mod trace;
+pub mod user;
 pub mod zero_shot;
 
 use std::sync::Arc;
@@ -79,6 +84,7 @@ use body::BodyMemory;
 use error::{ApiError, Code};
 use rate_limit::RateLimits;
 use routes::Routes;
+use shadow::Shadows;
 use standstill::Standstill;
 
 /// What handlers work with.
@@ -90,6 +96,8 @@ pub struct App {
     pub registry: Arc<Registry>,
     /// Changes them, and what is recorded of them; none for commands that serve models of their own only.
     pub keeping: Option<Keeping>,
+    /// Texts that arms may see, and nobody waits for.
+    pub shadows: Shadows,
     /// Seals prediction ids.
     pub receipts: Receipts,
     /// Who may use what.
@@ -145,6 +153,14 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .scoped(Scope::Admin, routes!(registry::pin))
         .scoped(Scope::Admin, routes!(registry::remove))
         .scoped(Scope::Admin, routes!(feedback::export::export))
+        .scoped(Scope::Admin, routes!(experiments::list))
+        .scoped(Scope::Admin, routes!(experiments::show, experiments::design, experiments::forget))
+        .scoped(Scope::Admin, routes!(experiments::history))
+        .scoped(Scope::Admin, routes!(experiments::results))
+        .scoped(Scope::Admin, routes!(experiments::start))
+        .scoped(Scope::Admin, routes!(experiments::pause))
+        .scoped(Scope::Admin, routes!(experiments::end))
+        .scoped(Scope::Admin, routes!(experiments::promote))
         .scoped(Scope::Admin, routes!(registry::upload::is_there, registry::upload::upload))
         .scoped(Scope::Metrics, routes!(probes::metrics))
         .public(routes!(probes::health))

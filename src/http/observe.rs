@@ -141,7 +141,8 @@ impl About<'_> {
                 }
             }
             (None, Some(story)) => {
-                let Story { model, texts, cached, tokens, spent } = story;
+                let Story { model, texts, cached, tokens, spent, arm } = story;
+                let (experiment, arm) = arm.as_ref().map(|(experiment, arm)| (experiment, arm)).unzip();
                 let (model, version) = (model.name(), model.version());
                 let (tokenise_ms, queue_ms, run_ms) = (ms(spent.tokenise), ms(spent.queue), ms(spent.run));
                 let run_texts = spent.run_texts;
@@ -154,6 +155,8 @@ impl About<'_> {
                     milliseconds,
                     model,
                     version,
+                    experiment,
+                    arm,
                     texts,
                     cached,
                     tokens,

@@ -11,7 +11,7 @@ use validator::{Validate, ValidateArgs, ValidationError};
 
 use super::App;
 use super::answer::{Prediction, View, prediction};
-use super::auth::Caller;
+use super::arms::{Route, Terms, Wanted};
 use super::batch::Text;
 use super::body::{Checked, RequestBody};
 use super::cache_control::CacheControl;
@@ -20,9 +20,13 @@ use super::deadline::Deadline;
 use super::error::{ApiError, Code, Problem};
 use super::json;
 use super::rate_limit;
+use super::shadow::Shown;
 use super::story::Story;
+use super::user::Asking;
 use super::zero_shot::{self, Label, Question};
 use crate::config::Limits;
+use crate::engine::Answer;
+use crate::engine::model::Model;
 use crate::text::input::{Input, Pair};
 
 /// A text and what to say about it.
@@ -65,7 +69,7 @@ pub struct PredictRequest {
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
     #[validate(custom(function = "check_name"))]
     pub version: Option<String>,
-    /// Who asks: experiments answer one user always with the same version.
+    /// Who asks: an experiment answers one user always with the same version. Or the header X-User-Id.
     #[schema(min_length = 1, max_length = 256)]
     #[validate(length(min = 1, max = 256, message = "user_id must have 1 to 256 characters"))]
     pub user_id: Option<String>,
@@ -123,7 +127,10 @@ impl RequestBody for PredictRequest {
     path = "/predict",
     tag = "predictions",
     request_body = PredictRequest,
-    params(("X-Request-Timeout-Ms" = Option<u64>, Header, nullable = false, format = "uint64", minimum = 1, maximum = 18_446_744_073_709_551_615_usize, description = "Time for the answer, in milliseconds; at most --max-timeout")),
+    params(
+        ("X-Request-Timeout-Ms" = Option<u64>, Header, nullable = false, format = "uint64", minimum = 1, maximum = 18_446_744_073_709_551_615_usize, description = "Time for the answer, in milliseconds; at most --max-timeout"),
+        ("X-User-Id" = Option<String>, Header, nullable = false, min_length = 1, max_length = 256, description = "Who asks, as user_id: an experiment answers one user always with the same version")
+    ),
     responses(
         (status = 200, body = Prediction),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON, cut short, or a header without a valid value"),
@@ -140,44 +147,58 @@ pub async fn predict(
     State(app): State<Arc<App>>,
     Deadline(deadline): Deadline,
     CacheControl(cache_use): CacheControl,
-    caller: Caller,
+    Asking(caller, header): Asking,
     Checked(request, _memory): Checked<PredictRequest>,
 ) -> Result<(Extension<Story>, Json<Prediction>), ApiError> {
-    let snapshot = app.registry.snapshot();
-    let model = Arc::clone(snapshot.resolve(request.model.as_deref(), request.version.as_deref())?);
-    let ask = |labels| Question::to(&model, labels, request.hypothesis_template, request.multi_label);
-    let question = request.labels.map(ask).transpose()?;
-    let inputs = if let Some(question) = &question {
-        rate_limit::take_rest(&app, &caller, question.labels.len())?;
-        question.inputs(&request.text)
-    } else {
-        if request.text_pair.is_some() {
-            checks::takes_pairs(&model, "/text_pair")?;
-        }
-        let pair = request.text_pair.map(|text| Pair { text, whole: false });
-        vec![Input { text: request.text, pair }]
-    };
-    let pointer = |index: usize, second: bool| match (&question, second) {
+    let user = header.or(request.user_id)?;
+    let PredictRequest { text, text_pair, labels, hypothesis_template, multi_label, .. } = request;
+    let wanted = Wanted { model: request.model.as_deref(), version: request.version.as_deref(), user: user.as_deref() };
+    let route = Route::of(&app.registry.snapshot(), wanted)?;
+    if let Some(labels) = &labels {
+        rate_limit::take_rest(&app, &caller, labels.len())?;
+    }
+    let with_labels = labels.is_some();
+    let pointer = |index: usize, second: bool| match (with_labels, second) {
         (_, false) => "/text".to_owned(),
-        (None, true) => "/text_pair".to_owned(),
-        (Some(_), true) => format!("/labels/{index}"),
+        (false, true) => "/text_pair".to_owned(),
+        (true, true) => format!("/labels/{index}"),
     };
-    let answers = app.engine.predict(&model, inputs, deadline, cache_use).await;
-    let answers = answers.map_err(|refusal| ApiError::refused(refusal, pointer))?;
-    let mut answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let story = Story::of(&model, &answers);
+    let terms = Terms { texts: 1, deadline, cache: cache_use, whole: true, pointer: &pointer };
+    let shown = route.shadows().is_some().then(|| (text.clone(), text_pair.clone()));
+    let (mut question, mut asked) = (None, (text, text_pair, labels, hypothesis_template));
+    let inputs = |model: &Arc<Model>, last: bool| {
+        let (text, text_pair, labels, template) = if last { std::mem::take(&mut asked) } else { asked.clone() };
+        if let Some(labels) = labels {
+            return Ok(question.insert(Question::to(model, labels, template, multi_label)?).inputs(&text));
+        }
+        if text_pair.is_some() {
+            checks::takes_pairs(model, "/text_pair")?;
+        }
+        let pair = text_pair.map(|text| Pair { text, whole: false });
+        Ok(vec![Input { text, pair }])
+    };
+    let answers = route.ask(&app, terms, inputs).await?.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let missing = || ApiError::new(Code::Internal, "The text got no answer.");
+    let first = answers.first().ok_or_else(missing)?;
+    let (model, fell_back) = (Arc::clone(&first.model), first.fell_back);
+    let mut answers: Vec<Answer> = answers.into_iter().map(|answered| answered.answer).collect();
+    let story = Story { arm: route.arm_for_log(), ..Story::of(&model, &answers) };
     // Labels that are asked about are one text.
     let story = Story { texts: 1, cached: usize::from(story.cached == story.texts), ..story };
     let answer = match &question {
         Some(question) => question.answer(&answers),
         None => answers.pop(),
     };
-    let answer = answer.ok_or_else(|| ApiError::new(Code::Internal, "The text got no answer."))?;
+    let answer = answer.ok_or_else(missing)?;
+    if let Some((text, pair)) = shown.filter(|_| !with_labels && !fell_back) {
+        app.shadows.show(&app, &route, Shown { text, pair, model: &model, answer: &answer });
+    }
     let view = View {
         labels: question.as_ref().map(|question| question.labels.as_slice()),
         probabilities: request.return_probabilities,
         top_k: request.top_k.map(|k| k as usize),
         raw_scores: request.raw_scores,
+        route: Some((&route, fell_back)),
     };
     Ok((Extension(story), Json(prediction(&app, &model, &answer, view)?)))
 }

@@ -20,7 +20,7 @@ use super::App;
 use super::auth::Caller;
 use super::body::Checked;
 use super::error::{ApiError, Code};
-use crate::registry::database::Outcome;
+use crate::registry::database::{Of, Outcome};
 use crate::registry::keeper::{KeepError, Keeper, NewVersion, Order};
 use crate::registry::keeping::Keeping;
 use crate::registry::mlflow::uri::{ModelUri, NoModel};
@@ -31,12 +31,12 @@ use order::Grounds;
 use wire::{Activate, Done, Measure, Model, Models, Pin, Register, Revised, RollBack, Why};
 
 /// Most entries of a history that are shown.
-const HISTORY: i64 = 1_000;
+pub(super) const HISTORY: i64 = 1_000;
 
 /// With this an answer to who changed or asked for a model begins.
-type Tagged<T> = (AppendHeaders<[(axum::http::HeaderName, String); 1]>, Json<T>);
+pub(super) type Tagged<T> = (AppendHeaders<[(axum::http::HeaderName, String); 1]>, Json<T>);
 
-fn tagged<T>(revision: i64, body: T) -> Tagged<T> {
+pub(super) fn tagged<T>(revision: i64, body: T) -> Tagged<T> {
     (AppendHeaders([(ETAG, format!("\"{revision}\""))]), Json(body))
 }
 
@@ -91,7 +91,7 @@ pub async fn show(State(app): State<Arc<App>>, OfModel(name): OfModel) -> Result
 #[utoipa::path(get, path = "/admin/models/{name}/history", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = [Done])))]
 pub async fn history(State(app): State<Arc<App>>, OfModel(name): OfModel) -> Result<Json<Vec<Done>>, ApiError> {
     keeping(&app)?.keeper().recorded(&name).ok_or(ResolveError::UnknownModel)?;
-    let read = keeping(&app)?.run(|keeper| async move { Ok(keeper.history(Some(&name), HISTORY).await?) });
+    let read = keeping(&app)?.run(|keeper| async move { Ok(keeper.history(Of::Model(&name), HISTORY).await?) });
     Ok(Json(read.await?.into_iter().map(Done::from).collect()))
 }
 

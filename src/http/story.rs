@@ -21,12 +21,15 @@ pub struct Story {
     pub tokens: usize,
     /// Where the time of the slowest text went.
     pub spent: Spent,
+    /// The experiment, and the arm that the request was given to.
+    pub arm: Option<(String, String)>,
 }
 
 impl Story {
     /// That of these answers.
     pub fn of<'a>(model: &Arc<Model>, answers: impl IntoIterator<Item = &'a Answer>) -> Self {
-        let mut story = Self { model: Arc::clone(model), texts: 0, cached: 0, tokens: 0, spent: Spent::default() };
+        let (model, spent) = (Arc::clone(model), Spent::default());
+        let mut story = Self { model, texts: 0, cached: 0, tokens: 0, spent, arm: None };
         for Answer { tokens, spent, .. } in answers {
             story.texts += 1;
             story.cached += usize::from(spent.since.is_none());

@@ -55,7 +55,7 @@ pub fn tell(span: &mut RequestSpan, status: StatusCode, error: Option<&ApiError>
     if status.is_server_error() {
         span.fail();
     }
-    let Some(Story { model, texts, cached, tokens, spent }) = story else { return };
+    let Some(Story { model, texts, cached, tokens, spent, .. }) = story else { return };
     span.set("predictd.model", model.name().to_owned());
     span.set("predictd.version", model.version().to_owned());
     for (name, count) in [("predictd.texts", texts), ("predictd.cached", cached), ("predictd.tokens", tokens)] {

@@ -91,7 +91,7 @@ async fn read(path: &Path) -> Result<Records, String> {
     let database = Database::open(&sqlite_url(path)?).await.map_err(|error| error.to_string())?;
     let records = database.read().await.map_err(|error| error.to_string());
     database.close().await;
-    Ok(records?.1)
+    Ok(records?.records)
 }
 
 /// A file that is not whole yet. Dropped before it has its name, it is gone.

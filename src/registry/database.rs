@@ -3,9 +3,11 @@
 //! SQLite or PostgreSQL, with the same statements. A change is one transaction that begins by counting the epoch, whose
 //! row it holds until its end: changes follow each other, in all processes that share the database.
 
+pub mod experiments;
 mod feedback;
 mod opening;
 mod rows;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,16 +18,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool, ConnectOptions, Connection, Executor, Row, Transaction};
 use tokio::time::timeout;
 
+use super::known::Known;
 use super::record::{ModelRecord, Refusal};
+use crate::experiments::experiment::ExperimentError;
 pub use opening::OpenError;
 use opening::{Embedded, FOR_A_FILE, FOR_A_SERVER, NO_ANSWER, first_look};
+use transactions::{Held, count, remember, settle};
 
-/// Longest wait for a connection.
+/// Longest wait for a connection to a server, and for that to a file, which waits for a disk at most.
 const ACQUIRE: Duration = Duration::from_secs(1);
+const ACQUIRE_FILE: Duration = Duration::from_secs(5);
 /// Longest wait for the first one.
 const FIRST: Duration = Duration::from_secs(5);
 /// Longest wait for an answer. A server that stands still does not say that it does.
@@ -57,6 +62,8 @@ pub struct Change<'a> {
     pub revision: Option<i64>,
     /// The writer's Idempotency-Key, and what tells its request from others.
     pub key: Option<(&'a str, &'a str)>,
+    /// It is refused if it would take a version from an experiment.
+    pub keeps_used: bool,
     /// What is done, for the history.
     pub event: Event<'a>,
 }
@@ -70,6 +77,8 @@ pub struct Event<'a> {
     pub action: &'a str,
     /// The version that it is about.
     pub version: Option<&'a str>,
+    /// The experiment that it is about.
+    pub experiment: Option<&'a str>,
     /// Why, in the words of who does it.
     pub reason: Option<&'a str>,
 }
@@ -89,17 +98,30 @@ pub struct Done {
     pub model: String,
     /// The version.
     pub version: Option<String>,
+    /// The experiment.
+    pub experiment: Option<String>,
     /// Why.
     pub reason: Option<String>,
 }
 
-/// What became of a change.
+/// Whose history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of<'a> {
+    /// Everything.
+    All,
+    /// What concerns a model.
+    Model(&'a str),
+    /// What concerns an experiment.
+    Experiment(&'a str),
+}
+
+/// What became of a change of a model, or an experiment.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// The model is so now.
-    Changed(ModelRecord),
+pub enum Outcome<T = ModelRecord> {
+    /// It is so now.
+    Changed(T),
     /// It was so already.
-    AsItWas(ModelRecord),
+    AsItWas(T),
     /// The same request was answered before, so.
     Repeated(String),
 }
@@ -110,8 +132,11 @@ pub enum ChangeError {
     /// The model does not allow it.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The model has changed since; its revision now.
-    #[error("the model has changed meanwhile: its revision is {0}")]
+    /// The experiment does not allow it.
+    #[error(transparent)]
+    Experiment(#[from] ExperimentError),
+    /// It has changed since; its revision now.
+    #[error("it has changed meanwhile: its revision is {0}")]
     Stale(i64),
     /// The Idempotency-Key was used for another request.
     #[error("the Idempotency-Key was used for another request")]
@@ -160,8 +185,9 @@ impl Database {
         install_default_drivers();
         let is_file = url.starts_with("sqlite:");
         let setup: &[&'static str] = if is_file { &FOR_A_FILE } else { &FOR_A_SERVER };
+        let acquire = if is_file { ACQUIRE_FILE } else { ACQUIRE };
         let options =
-            AnyPoolOptions::new().max_connections(4).acquire_timeout(ACQUIRE).after_connect(move |connection, _| {
+            AnyPoolOptions::new().max_connections(4).acquire_timeout(acquire).after_connect(move |connection, _| {
                 Box::pin(async move {
                     for statement in setup {
                         connection.execute(*statement).await?;
@@ -214,17 +240,21 @@ impl Database {
         within(ANSWER, read).await?.try_get(0)
     }
 
-    /// All models, with the epoch they belong to.
+    /// All models and experiments, with the epoch they belong to.
     ///
     /// # Errors
     /// If the database does not answer, or holds what cannot be read.
-    pub async fn read(&self) -> Result<(i64, Records), sqlx::Error> {
+    pub async fn read(&self) -> Result<Known, sqlx::Error> {
         loop {
             let epoch = self.epoch().await?;
-            let records = within(ANSWER, rows::all(&self.pool)).await?;
+            let read = async {
+                let mut connection = self.pool.acquire().await?;
+                Ok((rows::all(&mut connection).await?, experiments::all(&mut connection).await?))
+            };
+            let (records, experiments) = within(ANSWER, read).await?;
             // What was read in between two changes belongs together.
             if self.epoch().await? == epoch {
-                return Ok((epoch, records));
+                return Ok(Known { epoch, records, experiments });
             }
         }
     }
@@ -255,20 +285,7 @@ impl Database {
         let mut held = Held { connection: self.pool.acquire().await?, sound: false };
         let mut transaction = held.connection.begin().await?;
         let decided = Self::decide(&mut transaction, change, apply, answer).await;
-        // What is refused, or is so already, has been counted: that is taken back.
-        match decided {
-            Ok(Outcome::Changed(after)) => {
-                transaction.commit().await.map_err(ChangeError::Unknown)?;
-                held.sound = true;
-                Ok(Outcome::Changed(after))
-            }
-            Err(ChangeError::Database(error)) => Err(error.into()),
-            settled => {
-                transaction.rollback().await?;
-                held.sound = true;
-                settled
-            }
-        }
+        settle(transaction, decided, &mut held.sound).await
     }
 
     async fn decide(
@@ -292,14 +309,13 @@ impl Database {
         if !apply(&mut after)? {
             return Ok(Outcome::AsItWas(before));
         }
+        if change.keeps_used {
+            experiments::spare(transaction, change.model, &before, &after).await?;
+        }
         after.revision += 1;
         rows::write(transaction, change.model, found.as_ref(), &after).await?;
         rows::event(transaction, epoch, change.model, change.event).await?;
-        if let Some((key, request)) = change.key {
-            let oldest = now() - i64::try_from(KEYS_KEPT.as_millis()).unwrap_or(i64::MAX);
-            rows::forget_requests(transaction, oldest).await?;
-            rows::remember(transaction, key, request, &answer(&after)).await?;
-        }
+        remember(transaction, change.key, || answer(&after)).await?;
         Ok(Outcome::Changed(after))
     }
 
@@ -307,7 +323,7 @@ impl Database {
     ///
     /// # Errors
     /// If the key was used for another request, or the database does not answer.
-    pub async fn repeated(&self, key: &str, request: &str) -> Result<Option<Outcome>, ChangeError> {
+    pub async fn repeated<T>(&self, key: &str, request: &str) -> Result<Option<Outcome<T>>, ChangeError> {
         self.check()?;
         let found = async {
             let mut connection = self.pool.acquire().await?;
@@ -320,13 +336,13 @@ impl Database {
         }
     }
 
-    /// What was done last, of one model or all, the last first.
+    /// What was done last, the last first.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn history(&self, model: Option<&str>, most: i64) -> Result<Vec<Done>, sqlx::Error> {
+    pub async fn history(&self, of: Of<'_>, most: i64) -> Result<Vec<Done>, sqlx::Error> {
         self.check()?;
-        within(ANSWER, rows::history(&self.pool, model, most)).await
+        within(ANSWER, rows::history(&self.pool, of, most)).await
     }
 
     /// Ends all connections.
@@ -335,30 +351,7 @@ impl Database {
     }
 }
 
-/// A connection that is closed unless its transaction has come to a known end.
-///
-/// A database that runs out of disk in a commit has gone back by itself; sqlx does not notice, and the next transaction
-/// of the connection would be a part of one that nobody ends: acknowledged, and lost.
-struct Held {
-    connection: PoolConnection<Any>,
-    sound: bool,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if !self.sound {
-            self.connection.close_on_drop();
-        }
-    }
-}
-
 /// What a query says in this time.
 async fn within<T>(time: Duration, query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     timeout(time, query).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
-}
-
-/// Counts the epoch. Its row is this transaction's until its end.
-async fn count(transaction: &mut Transaction<'_, Any>) -> Result<i64, sqlx::Error> {
-    let counted = sqlx::query("UPDATE registry SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch");
-    counted.fetch_one(&mut **transaction).await?.try_get(0)
 }

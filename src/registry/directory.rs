@@ -89,16 +89,17 @@ pub async fn record(database: &Database, sources: &[ModelSource], gone: Gone) ->
     for source in sources {
         found.entry(&source.name).or_default().push(&source.version);
     }
-    let (_, records) = database.read().await?;
+    let records = database.read().await?.records;
     let recorded = records.keys().map(String::as_str).filter(|_| gone == Gone::Forgotten);
     let names: BTreeSet<&str> = found.keys().copied().chain(recorded).collect();
     for name in names {
         let there = found.get(name).map(Vec::as_slice).unwrap_or_default();
-        let event = Event { who: "start", action: "find", version: None, reason: None };
-        let change = Change { model: name, revision: None, key: None, event };
+        let event = Event { who: "start", action: "find", version: None, experiment: None, reason: None };
+        // What is gone is gone, whoever needs it.
+        let change = Change { model: name, revision: None, key: None, keeps_used: false, event };
         database.change(change, |record| line_up(record, there, gone), |_| String::new()).await?;
     }
-    Ok(database.read().await?.1)
+    Ok(database.read().await?.records)
 }
 
 /// Makes a record have these versions of the operator's directory.

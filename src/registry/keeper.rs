@@ -14,7 +14,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::Registry;
-use super::database::{Change, ChangeError, Database, Done, Event, Outcome, Records};
+use super::database::{Change, ChangeError, Database, Done, Event, Of, Outcome, Records};
 use super::known::{Keepsake, Known};
 use super::mlflow::client::Client;
 use super::mlflow::pull::PullError;
@@ -24,6 +24,8 @@ use super::store::{Store, StoreError};
 use crate::engine::loading::{Host, ModelSource};
 
 mod changes;
+mod evaluating;
+mod experiments;
 mod feedback;
 mod following;
 mod looking;
@@ -31,6 +33,7 @@ mod pulling;
 mod serving;
 
 pub use changes::NewVersion;
+use evaluating::Counting;
 pub use feedback::Told;
 pub use following::Following;
 
@@ -77,6 +80,8 @@ pub struct Keeper {
     seen: Mutex<Option<i64>>,
     /// Since when the database does not answer.
     away: Mutex<Option<Instant>>,
+    /// Phases of experiments that have something to be kept.
+    counting: Mutex<Vec<Counting>>,
     /// When something was told last, in microseconds since 1970.
     told: AtomicI64,
     /// Nothing more is loaded.
@@ -120,6 +125,9 @@ pub enum KeepError {
     /// There is no MLflow server to ask.
     #[error("this server was not told of an MLflow server (--mlflow)")]
     NoMlflow,
+    /// Arms that cannot be compared.
+    #[error("{0}")]
+    Unfit(String),
     /// Too many others wait.
     #[error("too many changes wait already")]
     Busy,
@@ -152,6 +160,7 @@ impl Keeper {
             switching: Mutex::default(),
             seen: Mutex::default(),
             away: Mutex::new(away),
+            counting: Mutex::default(),
             told: AtomicI64::new(0),
             stop: CancellationToken::new(),
         }
@@ -212,13 +221,13 @@ impl Keeper {
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn history(&self, model: Option<&str>, most: i64) -> Result<Vec<Done>, ChangeError> {
-        Ok(self.place.database.history(model, most).await?)
+    pub async fn history(&self, of: Of<'_>, most: i64) -> Result<Vec<Done>, ChangeError> {
+        Ok(self.place.database.history(of, most).await?)
     }
 
     pub(super) async fn read(&self) -> Result<(), ChangeError> {
-        let (epoch, records) = self.place.database.read().await?;
-        let is_new = self.known.lock().take_over(epoch, records);
+        let read = self.place.database.read().await?;
+        let is_new = self.known.lock().take_over(read);
         if is_new {
             self.write_down().await;
         }
@@ -239,7 +248,7 @@ impl Keeper {
     ///
     /// # Errors
     /// If the key was used for another request, or the database does not answer.
-    pub async fn repeated(&self, order: &Order) -> Result<Option<Outcome>, ChangeError> {
+    pub async fn repeated<T>(&self, order: &Order) -> Result<Option<Outcome<T>>, ChangeError> {
         let Some((key, request)) = &order.key else { return Ok(None) };
         self.place.database.repeated(key, request).await
     }
@@ -263,9 +272,9 @@ impl Keeper {
         order: &Order,
         apply: impl FnOnce(&mut ModelRecord) -> Result<bool, Refusal>,
     ) -> Result<Outcome, KeepError> {
-        let event = Event { who: &order.who, action, version, reason: order.reason.as_deref() };
+        let event = Event { who: &order.who, action, version, experiment: None, reason: order.reason.as_deref() };
         let key = order.key.as_ref().map(|(key, request)| (key.as_str(), request.as_str()));
-        let change = Change { model: name, revision: order.revision, key, event };
+        let change = Change { model: name, revision: order.revision, key, keeps_used: true, event };
         let answer = |record: &ModelRecord| {
             // Three plain values can always be written.
             serde_json::to_string(&(record.revision, &record.active, record.before.last())).unwrap_or_default()

@@ -66,6 +66,8 @@ impl Keeping {
         runtime.spawn(async move { keeper.follow().await });
         let keeper = Arc::clone(&self.keeper);
         runtime.spawn(async move { keeper.watch_database().await });
+        let keeper = Arc::clone(&self.keeper);
+        runtime.spawn(async move { keeper.evaluate().await });
         for following in aliases {
             let keeper = Arc::clone(&self.keeper);
             runtime.spawn(async move { keeper.follow_alias(&following).await });

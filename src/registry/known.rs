@@ -1,5 +1,6 @@
 //! What was recorded when the database answered last: in memory, and in a file for a start while it does not.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::database::Records;
+use super::record::ModelRecord;
+use super::version::Version;
+use crate::experiments::experiment::Experiments;
 
 /// The file in the data directory.
 const FILE: &str = "registry.json";
@@ -20,6 +24,9 @@ pub struct Known {
     pub epoch: i64,
     /// The models.
     pub records: Records,
+    /// The experiments.
+    #[serde(default)]
+    pub experiments: Experiments,
 }
 
 impl Known {
@@ -27,18 +34,35 @@ impl Known {
     ///
     /// What was read may be older than a change that was made meanwhile: of each model, the newer record stays, unless the
     /// database has gone back as a whole, as one does that was restored.
-    pub fn take_over(&mut self, epoch: i64, mut records: Records) -> bool {
-        if epoch >= self.epoch {
-            for (name, record) in &mut records {
+    pub fn take_over(&mut self, mut read: Self) -> bool {
+        if read.epoch >= self.epoch {
+            for (name, record) in &mut read.records {
                 if let Some(own) = self.records.get(name).filter(|own| own.revision > record.revision) {
                     record.clone_from(own);
                 }
             }
+            for (name, experiment) in &mut read.experiments {
+                if let Some(own) = self.experiments.get(name).filter(|own| own.revision > experiment.revision) {
+                    experiment.clone_from(own);
+                }
+            }
         }
-        let read = Self { epoch, records };
         let is_new = *self != read;
         *self = read;
         is_new
+    }
+}
+
+impl Known {
+    /// What is to be loaded of a model: what it needs itself, and what experiments that are under way need.
+    #[must_use]
+    pub fn kept<'a>(&'a self, name: &str, record: &'a ModelRecord) -> BTreeSet<&'a str> {
+        let mut kept = record.kept();
+        let under_way = self.experiments.values().filter(|experiment| experiment.is_under_way());
+        let arms = under_way.flat_map(|experiment| &experiment.design.arms).filter(|arm| arm.model == name);
+        let there = |version: &&str| record.versions.contains_key(&Version::new(version));
+        kept.extend(arms.filter_map(|arm| arm.version.as_deref()).filter(there));
+        kept
     }
 }
 
@@ -87,7 +111,6 @@ impl Keepsake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::record::ModelRecord;
 
     fn records(revision: i64) -> Records {
         Records::from([("m".to_owned(), ModelRecord { revision, ..ModelRecord::default() })])
@@ -95,18 +118,20 @@ mod tests {
 
     #[test]
     fn what_is_older_is_not_taken_over_unless_the_database_went_back() {
-        let mut known = Known { epoch: 5, records: records(3) };
-        assert!(!known.take_over(5, records(2)) || known.records == records(3));
+        let read = |epoch, revision| Known { epoch, records: records(revision), ..Known::default() };
+        let mut known = read(5, 3);
+        assert!(!known.take_over(read(5, 2)) || known.records == records(3));
         assert_eq!(known.records, records(3));
-        assert!(known.take_over(6, records(4)));
-        assert!(known.take_over(2, records(1)));
+        assert!(known.take_over(read(6, 4)));
+        assert!(known.take_over(read(2, 1)));
         assert_eq!((known.epoch, known.records), (2, records(1)));
     }
 
     #[test]
     fn what_is_known_is_read_as_it_was_written() {
         let directory = tempfile::tempdir().unwrap();
-        let (keepsake, known) = (Keepsake::within(directory.path()), Known { epoch: 7, records: records(1) });
+        let known = Known { epoch: 7, records: records(1), ..Known::default() };
+        let keepsake = Keepsake::within(directory.path());
         assert_eq!(keepsake.read(), None);
         for _ in 0..2 {
             keepsake.write(&known).unwrap();

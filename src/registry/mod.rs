@@ -30,6 +30,7 @@ use parking_lot::RwLock;
 
 use crate::engine::loading::{Host, ModelSource};
 use crate::engine::model::Model;
+use crate::experiments::tally::Running;
 use crate::metrics::VersionNow;
 use crate::text::manifest::ManifestError;
 use database::Records;
@@ -92,6 +93,8 @@ pub struct Snapshot {
     pub models: BTreeMap<String, Served>,
     /// The model that answers requests that name none.
     pub default_model: String,
+    /// Experiments that run, by the model that callers ask for.
+    pub experiments: BTreeMap<String, Arc<Running>>,
 }
 
 /// Why no model answers.
@@ -156,7 +159,8 @@ impl Registry {
         if !models.contains_key(&default_model) && !coming.contains(&default_model.as_str()) {
             return Err(format!("it holds no model {default_model:?}, which --default-model names"));
         }
-        Ok(Self { snapshot: RwLock::new(Arc::new(Snapshot { models, default_model })) })
+        let experiments = BTreeMap::new();
+        Ok(Self { snapshot: RwLock::new(Arc::new(Snapshot { models, default_model, experiments })) })
     }
 
     /// What is known now.
@@ -236,6 +240,11 @@ impl Registry {
             }
             changed.models.retain(|_, served| !served.versions.is_empty());
         });
+    }
+
+    /// Says which experiments run from now on.
+    pub fn experiment(&self, experiments: BTreeMap<String, Arc<Running>>) {
+        self.alter(|changed| changed.experiments = experiments);
     }
 
     /// Ends all workers after what they have, and waits for them until `deadline`.

@@ -81,6 +81,9 @@ pub enum Refusal {
     /// It answers.
     #[error("version {0} is active: activate another one first")]
     IsActive(String),
+    /// An experiment needs it.
+    #[error("version {0} is in experiment {1}: end that first")]
+    InExperiment(String, String),
     /// There is nothing to go back to.
     #[error("no version was active before")]
     NothingBefore,
@@ -224,8 +227,8 @@ impl ModelRecord {
         }
     }
 
-    /// Forgets the oldest versions that were pulled, so that so many are left: none that is active, was before, or is pinned.
-    pub fn forget_pulled(&mut self, most: usize) {
+    /// Forgets the oldest versions that were pulled, so that so many are left: none that is active, was before, is pinned, or is used otherwise.
+    pub fn forget_pulled(&mut self, most: usize, is_used: impl Fn(&str) -> bool) {
         let is_pulled = |record: &VersionRecord| matches!(record.origin, Origin::Mlflow(_));
         let mut pulled: Vec<(i64, Version)> = self
             .versions
@@ -238,6 +241,7 @@ impl ModelRecord {
         for (_, version) in pulled {
             let name = version.as_str();
             let is_needed = self.active.as_deref() == Some(name)
+                || is_used(name)
                 || self.before.iter().any(|before| before == name)
                 || self.versions.get(&version).is_some_and(|record| record.pinned);
             if too_many > 0 && !is_needed {
@@ -312,9 +316,9 @@ mod tests {
         }
         model.activate("3").unwrap();
         model.activate("9").unwrap();
-        model.forget_pulled(5);
+        model.forget_pulled(5, |version| version == "4");
         let left: Vec<&str> = model.versions.keys().map(Version::as_str).collect();
-        assert_eq!(left, ["1", "2", "3", "7", "8", "9"]);
+        assert_eq!(left, ["1", "2", "3", "4", "8", "9"]);
     }
 
     #[test]

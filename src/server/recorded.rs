@@ -175,6 +175,7 @@ pub(super) async fn load(keeping: &Keeping, followed: Vec<Following>, stop: &Can
 pub(super) async fn end(keeping: &Keeping, rest: Instant) {
     keeping.keeper().stop();
     let close = keeping.run(|keeper| async move {
+        keeper.keep_counts().await;
         keeper.close().await;
         Ok(())
     });

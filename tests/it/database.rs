@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use predictd::registry::database::{Change, ChangeError, Database, Event, Outcome, sqlite_url};
+use predictd::experiments::results::Decided;
+use predictd::experiments::tally::{Counted, Tally};
+use predictd::registry::database::experiments::OfPhase;
+use predictd::registry::database::{Change, ChangeError, Database, Event, Of, Outcome, sqlite_url};
 use predictd::registry::feedback::{Feedback, Kept};
+use predictd::registry::known::Known;
 use predictd::registry::record::{FileRecord, ModelRecord, Origin, Refusal, VersionRecord};
 use predictd::registry::version::Version;
 
@@ -52,8 +56,8 @@ fn version(content: &str) -> VersionRecord {
 }
 
 fn change<'a>(model: &'a str, action: &'a str) -> Change<'a> {
-    let event = Event { who: "key ops", action, version: Some("1"), reason: None };
-    Change { model, revision: None, key: None, event }
+    let event = Event { who: "key ops", action, version: Some("1"), experiment: None, reason: None };
+    Change { model, revision: None, key: None, keeps_used: true, event }
 }
 
 async fn register(database: &Database, model: &str, name: &str) -> Result<Outcome, ChangeError> {
@@ -68,7 +72,7 @@ fn said(record: &ModelRecord) -> String {
 async fn what_was_written_is_read() {
     for fresh in Fresh::all().await {
         let database = fresh.open().await;
-        assert_eq!(database.read().await.unwrap(), (0, BTreeMap::new()));
+        assert_eq!(database.read().await.unwrap(), Known::default());
         let Outcome::Changed(first) = register(&database, "m", "1").await.unwrap() else { panic!("nothing changed") };
         assert_eq!((first.revision, &first.versions[&Version::new("1")]), (1, &version("a")));
         assert_eq!(register(&database, "m", "1").await.unwrap(), Outcome::AsItWas(first));
@@ -82,13 +86,13 @@ async fn what_was_written_is_read() {
         database.close().await;
         // Another process.
         let database = fresh.open().await;
-        let (epoch, records) = database.read().await.unwrap();
+        let Known { epoch, records, .. } = database.read().await.unwrap();
         assert_eq!((epoch, &records["m"], records.len()), (7, &m, 2));
         assert_eq!((m.active.as_deref(), m.before.len(), m.versions.len(), m.revision), (Some("2"), 0, 1, 6));
-        let history = database.history(Some("m"), 3).await.unwrap();
+        let history = database.history(Of::Model("m"), 3).await.unwrap();
         let told: Vec<_> = history.iter().map(|done| (done.epoch, &*done.action, &*done.who)).collect();
         assert_eq!(told, [(7, "remove", "key ops"), (6, "pin", "key ops"), (5, "activate", "key ops")]);
-        assert_eq!(database.history(None, 100).await.unwrap().len(), 7);
+        assert_eq!(database.history(Of::All, 100).await.unwrap().len(), 7);
     }
 }
 
@@ -104,7 +108,7 @@ async fn what_is_refused_changes_nothing() {
         let error = database.change(change("m", "activate"), |record| record.activate("9"), said).await.unwrap_err();
         assert!(matches!(error, ChangeError::Refused(Refusal::UnknownVersion(_))), "{error:?}");
         assert_eq!(database.read().await.unwrap(), before);
-        assert_eq!(database.history(None, 10).await.unwrap().len(), 1);
+        assert_eq!(database.history(Of::All, 10).await.unwrap().len(), 1);
     }
 }
 
@@ -140,7 +144,7 @@ async fn changes_at_the_same_time_follow_each_other() {
         }
         revisions.sort_unstable();
         assert_eq!(revisions, (1..=24).collect::<Vec<_>>());
-        let (epoch, records) = databases[0].read().await.unwrap();
+        let Known { epoch, records, .. } = databases[0].read().await.unwrap();
         assert_eq!((epoch, records["m"].versions.len()), (24, 24));
         // Of two that decided on the same state, one is refused.
         let seen = records["m"].revision;
@@ -249,5 +253,44 @@ async fn of_what_is_told_of_an_answer_the_latest_counts_in_whatever_order_it_com
         assert_eq!(kept, [Feedback { text: Some("text".to_owned()), ..told("b", 60) }]);
         assert!(database.told(Some("other"), (0, ""), 10).await.unwrap().is_empty());
         database.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_processes_count_adds_up_and_is_put_together_when_there_are_many() {
+    for fresh in Fresh::all().await {
+        let database = fresh.open().await;
+        let of = OfPhase { name: "colours", phase: 2, since: 0, arms: &[] };
+        let counted = |requests: u64| {
+            let tally = Tally { requests, texts: requests, ..Tally::default() };
+            Counted { arms: BTreeMap::from([("new".to_owned(), tally)]), ..Counted::default() }
+        };
+        assert!(!database.count(of, "nobody", &counted(1), false).await.unwrap(), "its row is not there");
+        for process in 0..70 {
+            assert!(database.count(of, &process.to_string(), &counted(1), true).await.unwrap());
+        }
+        // What is counted replaces what was counted before.
+        assert!(database.count(of, "3", &counted(5), false).await.unwrap());
+        let requests = async || database.sums(of, true).await.unwrap().counted.arms["new"].requests;
+        assert_eq!(requests().await, 74);
+        // They have been silent for long: the next that begins puts them together.
+        let pool = sqlx::AnyPool::connect(&fresh.url).await.unwrap();
+        sqlx::query("UPDATE experiment_counts SET at = 0").execute(&pool).await.unwrap();
+        assert!(database.count(of, "next", &counted(10), true).await.unwrap());
+        let rows =
+            sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM experiment_counts").fetch_one(&pool).await.unwrap();
+        assert_eq!((rows, requests().await), (2, 84));
+        // One of them was not over, and begins anew.
+        assert!(!database.count(of, "3", &counted(6), false).await.unwrap());
+        assert_eq!(requests().await, 84);
+        let other = OfPhase { phase: 1, ..of };
+        assert!(database.sums(other, false).await.unwrap().counted.arms.is_empty());
+        let decided = |better| Decided { better, at: 7, sentence: "it is".to_owned() };
+        assert!(database.decided(of, "new", &decided(true)).await.unwrap());
+        assert!(!database.decided(of, "new", &decided(false)).await.unwrap(), "the first one stands");
+        assert_eq!(
+            database.sums(of, false).await.unwrap().decided,
+            BTreeMap::from([("new".to_owned(), decided(true))])
+        );
     }
 }

@@ -25,6 +25,7 @@ mod daemon;
 mod database;
 mod deploy_files;
 mod device;
+mod experiments;
 mod feedback;
 mod fixture;
 mod health_command;

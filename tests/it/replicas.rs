@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::json;
 
 use crate::daemon::Daemon;
+use crate::experiments;
 use crate::fixture::Model;
 use crate::operator::done;
 use crate::raw::{Wire, get, metric, request, until};
@@ -118,6 +119,61 @@ impl Postgres {
             format!("SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE datname = '{}'", self.name);
         sqlx::query(sqlx::AssertSqlSafe(end)).fetch_all(&self.server).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn experiments_are_the_same_on_all_replicas_and_add_up() {
+    let Some(postgres) = Postgres::new().await else { return };
+    let scene = experiments::Scene::new();
+    let data = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let options =
+        ["--database", &*postgres.url, "--receipt-keys", &scene.data.path().join("keys").display().to_string()];
+    let replicas = data.each_ref().map(|data| {
+        let mut daemon = Daemon::with(scene.models.path(), data.path(), &options);
+        daemon.logged("the server may need this much memory at most");
+        daemon
+    });
+    experiments::run(&replicas[0], "colours", &experiments::arms(0.5, 0.5));
+    let arm = |daemon: &Daemon, user: u32| {
+        experiments::ask(&mut Wire::to(daemon.address), "10", &format!("user {user}"))["experiment"]["arm"].clone()
+    };
+    let changed = std::time::Instant::now();
+    for replica in &replicas[1..] {
+        until("it runs there too", || arm(replica, 0) != json!(null));
+    }
+    println!("the others followed after {:?}", changed.elapsed());
+    let mut truths = Vec::new();
+    for user in 0..150 {
+        let answers = replicas
+            .each_ref()
+            .map(|replica| experiments::ask(&mut Wire::to(replica.address), "10", &format!("user {user}")));
+        assert!(answers.iter().all(|answer| answer["experiment"] == answers[0]["experiment"]), "{answers:?}");
+        truths.extend(answers.map(|answer| json!({ "prediction_id": answer["prediction_id"], "actual": "b" })));
+    }
+    // Any of them takes the feedback of all.
+    experiments::tell(&replicas[2], &truths);
+    let sum = |part: &str| {
+        let found = experiments::results(&replicas[1], "colours", "");
+        found["arms"].as_array().unwrap().iter().map(|arm| arm.pointer(part).unwrap().as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!(sum("/feedback/labelled"), 450);
+    until("all have handed over what they counted", || sum("/requests") >= 450);
+    let found = experiments::results(&replicas[1], "colours", "");
+    assert_eq!(
+        (&found["users"], &found["users_in_several_arms"], &found["mismatch"]),
+        (&json!(150.0), &json!(0), &json!(null))
+    );
+    // A process that is killed loses what it counted last, and nothing that it was told.
+    experiments::changed(&replicas[1], "PUT", "colours", "", &experiments::arms(0.0, 1.0));
+    until("all follow", || replicas.iter().all(|replica| arm(replica, 1) == "new" && arm(replica, 2) == "new"));
+    let [_, second, mut third] = replicas;
+    third.signal("KILL");
+    third.wait();
+    third = Daemon::with(scene.models.path(), data[2].path(), &options);
+    until("it runs there again", || arm(&third, 1) == "new");
+    let found = experiments::results(&second, "colours", "?phase=1");
+    let labelled = |arm: &serde_json::Value| arm["feedback"]["labelled"].as_u64().unwrap();
+    assert_eq!(found["arms"].as_array().unwrap().iter().map(labelled).sum::<u64>(), 450);
 }
 
 #[tokio::test(flavor = "multi_thread")]

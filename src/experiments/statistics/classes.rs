@@ -54,6 +54,11 @@ impl FromIterator<(String, String, u64)> for Confusion {
 }
 
 impl Confusion {
+    /// What was predicted, what was true, and how often, in the order of the true labels.
+    pub fn cells(&self) -> impl Iterator<Item = (&str, &str, u64)> {
+        self.cells.iter().map(|(cell, &count)| (cell.predicted.as_str(), cell.actual.as_str(), count))
+    }
+
     /// The part of all answers that was right.
     #[must_use]
     pub fn accuracy(&self) -> Option<f64> {

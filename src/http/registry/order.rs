@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::experiments::experiment::ExperimentError;
 use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::registry::database::ChangeError;
@@ -88,7 +89,13 @@ impl From<KeepError> for ApiError {
         match &error {
             KeepError::Change(change) => match change {
                 ChangeError::Refused(Refusal::UnknownVersion(_)) => told(Code::ModelNotFound),
-                ChangeError::Refused(_) | ChangeError::OtherRequest => told(Code::Conflict),
+                ChangeError::Experiment(ExperimentError::Unknown(_)) => told(Code::ExperimentNotFound),
+                ChangeError::Experiment(ExperimentError::Invalid(pointer, reason)) => {
+                    Self::at(pointer.clone(), reason.clone())
+                }
+                ChangeError::Refused(_)
+                | ChangeError::OtherRequest
+                | ChangeError::Experiment(ExperimentError::Refused(_)) => told(Code::Conflict),
                 ChangeError::Stale(_) => told(Code::PreconditionFailed),
                 ChangeError::Database(reason) => {
                     tracing::error!(%reason, "the database did not do what it was asked");
@@ -110,7 +117,7 @@ impl From<KeepError> for ApiError {
                 Self::new(Code::RegistryUnavailable, "Neither the database nor the disk takes feedback now.")
             }
             KeepError::Store(StoreError::TooLarge(_)) => told(Code::BodyTooLarge),
-            KeepError::Pull(PullError::Store(_)) => told(Code::VersionUnusable),
+            KeepError::Pull(PullError::Store(_)) | KeepError::Unfit(_) => told(Code::VersionUnusable),
             KeepError::Store(_) | KeepError::NoMlflow => told(Code::InvalidRequest),
             KeepError::Broken(..) | KeepError::Pull(PullError::Unusable(_) | PullError::Ask(AskError::Refused(_))) => {
                 told(Code::VersionUnusable)

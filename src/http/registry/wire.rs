@@ -15,7 +15,7 @@ use crate::registry::record::{FileRecord, ModelRecord, Origin, VersionRecord};
 use crate::registry::version::Version as Name;
 use crate::registry::{Served, database, is_name};
 
-pub(super) const NAMES: &str = "A name has 1 to 64 lower-case letters, digits, '.', '_' and '-', begins with a letter or a digit, and has no two dots in a row.";
+pub(in crate::http) const NAMES: &str = "A name has 1 to 64 lower-case letters, digits, '.', '_' and '-', begins with a letter or a digit, and has no two dots in a row.";
 /// Longest reason, and value of metadata, in bytes.
 const MAX_TEXT: usize = 1_024;
 /// Most entries of metadata.
@@ -102,6 +102,9 @@ pub struct Done {
     pub action: String,
     /// The version that it was about.
     pub version: Option<String>,
+    /// The experiment that it was about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<String>,
     /// Why.
     pub reason: Option<String>,
 }
@@ -162,7 +165,7 @@ pub struct Pin {
 
 /// What a request without a body says.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Why {}
+pub(in crate::http) struct Why {}
 
 impl Model {
     /// What is recorded, and how it is served.
@@ -210,13 +213,13 @@ impl Revised {
 
 impl From<database::Done> for Done {
     fn from(done: database::Done) -> Self {
-        let database::Done { epoch, at, who, action, version, reason, .. } = done;
-        Self { epoch, at: time(at), who, action, version, reason }
+        let database::Done { epoch, at, who, action, version, experiment, reason, .. } = done;
+        Self { epoch, at: time(at), who, action, version, experiment, reason }
     }
 }
 
 /// Milliseconds since 1970 as RFC 3339.
-fn time(at: i64) -> String {
+pub(in crate::http) fn time(at: i64) -> String {
     let since = std::time::Duration::from_millis(u64::try_from(at).unwrap_or_default());
     humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since).to_string()
 }
@@ -229,7 +232,7 @@ fn check_text(pointer: &str, text: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_reason(reason: Option<&String>) -> Result<(), ApiError> {
+pub(in crate::http) fn check_reason(reason: Option<&String>) -> Result<(), ApiError> {
     reason.map_or(Ok(()), |reason| check_text("/reason", reason))
 }
 

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use super::rows::{from_json, json};
 use super::{ANSWER, CHANGE, ChangeError, Database, Held, within};
+use crate::experiments::statistics::calibration::bin_of;
 use crate::registry::feedback::{Feedback, Kept};
 
 const ALL: &str = "SELECT id, made, model, version, arm, predicted, confidence, actual, content, who, told FROM feedback WHERE (told > $1 OR (told = $1 AND id > $2)) ORDER BY told, id LIMIT $3";
@@ -69,11 +70,12 @@ async fn tell_one(transaction: &mut Transaction<'_, Any>, new: &Feedback) -> Res
     let actual = json(&new.actual)?;
     let found = sqlx::query("SELECT actual, who, told FROM feedback WHERE id = $1").bind(&new.id);
     let Some(row) = found.fetch_optional(&mut **transaction).await? else {
-        let row = "INSERT INTO feedback (id, made, model, version, arm, predicted, confidence, actual, content, who, told, correct) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+        let row = "INSERT INTO feedback (id, made, model, version, arm, predicted, confidence, actual, content, who, told, correct, bin) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
         let row = sqlx::query(row).bind(&new.id).bind(new.made).bind(&new.model).bind(&new.version).bind(&new.arm);
         let row = row.bind(json(&new.predicted)?).bind(f64::from(new.confidence)).bind(actual);
         let row = row.bind(new.text.as_deref()).bind(&new.who).bind(new.told).bind(i64::from(new.is_correct()));
-        row.execute(&mut **transaction).await?;
+        let bin = i64::try_from(bin_of(f64::from(new.confidence))).unwrap_or_default();
+        row.bind(bin).execute(&mut **transaction).await?;
         return Ok(Kept::New);
     };
     let (before, who, told): (String, String, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);

@@ -21,8 +21,11 @@ pub(super) const FOR_A_FILE: [&str; 5] = [
 pub(super) const FOR_A_SERVER: [&str; 2] = ["SET statement_timeout = '2s'", "SET lock_timeout = '2s'"];
 pub(super) const NO_ANSWER: &str = "it does not answer";
 const DAMAGED: &str = "the file is damaged: put a backup in its place";
-const MIGRATIONS: [(i64, &str, &str); 2] =
-    [(1, "models", include_str!("0001_models.sql")), (2, "feedback", include_str!("0002_feedback.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 3] = [
+    (1, "models", include_str!("0001_models.sql")),
+    (2, "feedback", include_str!("0002_feedback.sql")),
+    (3, "experiments", include_str!("0003_experiments.sql")),
+];
 
 /// Why a database cannot be used. It does not name the URL, which may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,18 +5,19 @@ use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, AnyPool, Row, Transaction};
 
-use super::{Done, Event, Records, now};
+use super::{Done, Event, Of, Records, now};
 use crate::registry::record::{ModelRecord, VersionRecord};
 use crate::registry::version::Version;
 
 /// All models.
-pub(super) async fn all(pool: &AnyPool) -> Result<Records, sqlx::Error> {
+pub(super) async fn all(connection: &mut AnyConnection) -> Result<Records, sqlx::Error> {
     let mut records = Records::new();
-    for row in sqlx::query("SELECT name, revision, active, earlier, followed FROM models").fetch_all(pool).await? {
+    let models = sqlx::query("SELECT name, revision, active, earlier, followed FROM models");
+    for row in models.fetch_all(&mut *connection).await? {
         records.insert(row.try_get(0)?, model_of(&row)?);
     }
     let versions = "SELECT model, version, origin, files, metadata, metrics, pinned, registered_at FROM versions";
-    for row in sqlx::query(versions).fetch_all(pool).await? {
+    for row in sqlx::query(versions).fetch_all(&mut *connection).await? {
         let (version, record) = version_of(&row)?;
         if let Some(model) = records.get_mut(&row.try_get::<String, _>(0)?) {
             model.versions.insert(version, record);
@@ -110,22 +111,30 @@ pub(super) async fn event(
     model: &str,
     event: Event<'_>,
 ) -> Result<(), sqlx::Error> {
-    let Event { who, action, version, reason } = event;
-    let row = "INSERT INTO events (epoch, at, who, action, model, version, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let Event { who, action, version, experiment, reason } = event;
+    let row = "INSERT INTO events (epoch, at, who, action, model, version, reason, experiment) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     let row = sqlx::query(row).bind(epoch).bind(now()).bind(who).bind(action).bind(model).bind(version).bind(reason);
-    row.execute(&mut **transaction).await.map(|_| ())
+    row.bind(experiment).execute(&mut **transaction).await.map(|_| ())
 }
 
 /// The last of the history, the last first.
-pub(super) async fn history(pool: &AnyPool, model: Option<&str>, most: i64) -> Result<Vec<Done>, sqlx::Error> {
-    let rows = match model {
-        None => "SELECT epoch, at, who, action, model, version, reason FROM events ORDER BY epoch DESC LIMIT $1",
-        Some(_) => {
-            "SELECT epoch, at, who, action, model, version, reason FROM events WHERE model = $2 ORDER BY epoch DESC LIMIT $1"
-        }
+pub(super) async fn history(pool: &AnyPool, of: Of<'_>, most: i64) -> Result<Vec<Done>, sqlx::Error> {
+    let (rows, name) = match of {
+        Of::All => (
+            "SELECT epoch, at, who, action, model, version, reason, experiment FROM events ORDER BY epoch DESC LIMIT $1",
+            None,
+        ),
+        Of::Model(name) => (
+            "SELECT epoch, at, who, action, model, version, reason, experiment FROM events WHERE model = $2 ORDER BY epoch DESC LIMIT $1",
+            Some(name),
+        ),
+        Of::Experiment(name) => (
+            "SELECT epoch, at, who, action, model, version, reason, experiment FROM events WHERE experiment = $2 ORDER BY epoch DESC LIMIT $1",
+            Some(name),
+        ),
     };
     let rows = sqlx::query(rows).bind(most);
-    let rows = if let Some(model) = model { rows.bind(model) } else { rows };
+    let rows = if let Some(name) = name { rows.bind(name) } else { rows };
     let done = |row: AnyRow| {
         Ok(Done {
             epoch: row.try_get(0)?,
@@ -135,6 +144,7 @@ pub(super) async fn history(pool: &AnyPool, model: Option<&str>, most: i64) -> R
             model: row.try_get(4)?,
             version: row.try_get(5)?,
             reason: row.try_get(6)?,
+            experiment: row.try_get(7)?,
         })
     };
     rows.fetch_all(pool).await?.into_iter().map(done).collect()

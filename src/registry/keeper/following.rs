@@ -179,13 +179,16 @@ impl Keeper {
             }
         }
         let _alone = self.changing.lock().await;
+        let experiments = self.experiments();
         let apply = |record: &mut ModelRecord| {
             // Another replica was here, and what an operator did since stays.
             if !record.follow(target) {
                 return Ok(false);
             }
             record.activate(number)?;
-            record.forget_pulled(MOST_PULLED);
+            record.forget_pulled(MOST_PULLED, |version| {
+                experiments.values().any(|experiment| experiment.uses(local, version))
+            });
             Ok(true)
         };
         let outcome = self.switch(local, "activate", number, order, apply).await?;
@@ -238,6 +241,7 @@ fn is_final(error: &KeepError) -> bool {
         | KeepError::NoMlflow
         | KeepError::Busy
         | KeepError::Spool(_)
+        | KeepError::Unfit(_)
         | KeepError::GivenUp(_) => false,
     }
 }

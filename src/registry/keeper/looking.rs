@@ -118,9 +118,10 @@ impl Keeper {
     /// True if something is to be loaded that is not.
     fn lacks_something(&self) -> bool {
         let known = self.known.lock();
-        let mut kept =
-            known.records.iter().flat_map(|(name, record)| record.kept().into_iter().map(move |v| (name, v)));
-        kept.any(|(name, version)| !self.is_there(name, version))
+        known
+            .records
+            .iter()
+            .any(|(name, record)| known.kept(name, record).into_iter().any(|version| !self.is_there(name, version)))
     }
 
     /// The database does not answer; true if it did before.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
+use super::experiments::Publish;
 use super::{KeepError, Keeper, Order};
 use crate::engine::loading::ModelSource;
 use crate::registry::State;
@@ -33,15 +34,16 @@ impl Keeper {
 
     /// Loads what is to be loaded, and forgets the rest. A version that cannot serve leaves the old one in its place.
     pub(super) async fn bring_in_line(&self, why: Why) {
-        let (_, records) = self.known();
+        let known = self.known.lock().clone();
         // What is loaded already, such as what a rollback leads to, does not wait for what is not.
-        for name in records.keys() {
+        for name in known.records.keys() {
             self.settle(name);
         }
-        for (name, record) in &records {
+        self.publish(Publish::Known);
+        for (name, record) in &known.records {
             // What answers goes first.
             let active = record.active.as_deref();
-            let mut kept = record.kept().into_iter().collect::<Vec<_>>();
+            let mut kept = known.kept(name, record).into_iter().collect::<Vec<_>>();
             kept.sort_by_key(|version| active != Some(*version));
             for version in kept {
                 if self.stop.is_cancelled() {
@@ -68,6 +70,7 @@ impl Keeper {
             self.settle(name);
         }
         self.settle_first().await;
+        self.publish(Publish::All);
     }
 
     /// Makes the first version that was found to be good the active one, where none is recorded.
@@ -122,7 +125,7 @@ impl Keeper {
     }
 
     /// Loads a version, if it is not, and looks whether there is room for it before and afterwards.
-    async fn prepare(&self, name: &str, record: &ModelRecord, version: &str) -> Result<(), KeepError> {
+    pub(super) async fn prepare(&self, name: &str, record: &ModelRecord, version: &str) -> Result<(), KeepError> {
         if self.is_there(name, version) {
             return Ok(());
         }
@@ -152,7 +155,7 @@ impl Keeper {
         let Some(record) = known.records.get(name) else { return };
         let snapshot = self.place.registry.snapshot();
         let Some(served) = snapshot.models.get(name) else { return };
-        let mut kept = record.kept();
+        let mut kept = known.kept(name, record);
         let switching = self.switching.lock();
         kept.extend(switching.iter().filter(|(model, _)| model == name).map(|(_, version)| version.as_str()));
         let answers = served.active().filter(|(_, state)| matches!(state, State::Ready(_)));
@@ -213,13 +216,13 @@ impl Keeper {
 }
 
 /// A version that nobody may forget meanwhile.
-struct Needed<'a> {
+pub(super) struct Needed<'a> {
     keeper: &'a Keeper,
     version: (String, String),
 }
 
 impl<'a> Needed<'a> {
-    fn of(keeper: &'a Keeper, name: &str, version: &str) -> Self {
+    pub(super) fn of(keeper: &'a Keeper, name: &str, version: &str) -> Self {
         let version = (name.to_owned(), version.to_owned());
         keeper.switching.lock().insert(version.clone());
         Self { keeper, version }

@@ -1,0 +1,107 @@
+//! `predictd experiments`: what is compared on live traffic.
+//!
+//! - `args`: its options; `shown`: answers for people
+
+mod args;
+mod shown;
+
+use std::io::Write as _;
+
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::field;
+use crate::RunError;
+pub use args::ExperimentsCommand;
+use args::{Action, Create, read};
+
+const ALL: &str = "/admin/experiments";
+
+impl ExperimentsCommand {
+    /// Does it, and says on standard output what came of it.
+    ///
+    /// # Errors
+    /// [`RunError::Failed`] if the server refuses or does not answer.
+    pub fn run(&self) -> Result<(), RunError> {
+        let client = self.server.client()?;
+        let answer = self.answer(&client).map_err(RunError::Failed)?;
+        let text = if self.json { format!("{answer}\n") } else { shown::shown(&answer) };
+        let written = std::io::stdout().write_all(text.as_bytes());
+        written.map_err(|error| RunError::Failed(format!("standard output: {error}")))
+    }
+
+    fn answer(&self, client: &Client) -> Result<Value, String> {
+        let at = |name: &str| format!("{ALL}/{name}");
+        let act = |name: &str, what: &str, body: Value| {
+            client.change(&at(name), "POST", &format!("{}/{what}", at(name)), Some(&body))
+        };
+        let why = |reason: &Option<String>| json!({ "reason": reason });
+        match &self.action {
+            Action::List => client.get(ALL),
+            Action::Show { name } => client.get(&at(name)),
+            Action::History { name } => client.get(&format!("{}/history", at(name))),
+            Action::Results { name, phase, details } => {
+                let phase = phase.map(|phase| format!("&phase={phase}")).unwrap_or_default();
+                client.get(&format!("{}/results?details={details}{phase}", at(name)))
+            }
+            Action::Create(create) => {
+                let made = client.put(&at(&create.name), &design(create)?)?;
+                if create.start { act(&create.name, "start", why(&create.reason)) } else { Ok(made) }
+            }
+            Action::Weights { name, weights, reason } => {
+                let mut design = client.get(&at(name))?;
+                reweigh(&mut design, weights)?;
+                if let Some(fields) = design.as_object_mut() {
+                    fields.insert("reason".to_owned(), json!(reason));
+                }
+                client.put(&at(name), &design)
+            }
+            Action::Start { name, reason } => act(name, "start", why(reason)),
+            Action::Pause { name, reason } => act(name, "pause", why(reason)),
+            Action::End { name, reason } => act(name, "end", why(reason)),
+            Action::Promote { name, arm, reason } => act(name, "promote", json!({ "arm": arm, "reason": reason })),
+            Action::Forget { name } => client.change(&at(name), "DELETE", &at(name), None),
+        }
+    }
+}
+
+/// What is to be compared, by options or a file.
+fn design(create: &Create) -> Result<Value, String> {
+    if let Some(file) = &create.file {
+        return read(file);
+    }
+    let arm = |arm: &args::Arm, shadow: bool| json!({ "name": arm.name, "model": arm.model, "version": arm.version, "weight": arm.weight, "shadow": shadow });
+    let arms: Vec<Value> = create
+        .arms
+        .iter()
+        .map(|found| arm(found, false))
+        .chain(create.shadows.iter().map(|found| arm(found, true)))
+        .collect();
+    let step = |weight: &f64| json!({ "weight": weight / 100.0, "seconds": create.step_seconds, "requests": create.step_requests });
+    let steps: Vec<Value> = create.steps.iter().map(step).collect();
+    Ok(json!({
+        "on": create.on,
+        "arms": arms,
+        "control": create.control,
+        "anonymous": create.anonymous.map(args::Anonymous::name),
+        "aim": { "accuracy": create.accuracy, "least": create.least },
+        "rollout": if steps.is_empty() { Value::Null } else { json!({ "steps": steps }) },
+        "reason": create.reason,
+    }))
+}
+
+/// Gives arms of a design other weights, and leaves out what is not part of one.
+fn reweigh(design: &mut Value, weights: &[(String, f64)]) -> Result<(), String> {
+    const PARTS: [&str; 7] = ["on", "arms", "control", "salt", "anonymous", "aim", "rollout"];
+    let fields = design.as_object_mut().ok_or("the server's answer is no experiment")?;
+    fields.retain(|name, _| PARTS.contains(&name.as_str()));
+    let arms = fields.get_mut("arms").and_then(Value::as_array_mut).ok_or("the experiment has no arms")?;
+    let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
+    let unit = if sum > 1.5 { 100.0 } else { 1.0 };
+    for (name, weight) in weights {
+        let arm = arms.iter_mut().find(|arm| field(arm, "name").as_str() == Some(name));
+        let arm = arm.and_then(Value::as_object_mut).ok_or_else(|| format!("the experiment has no arm {name}"))?;
+        arm.insert("weight".to_owned(), json!(weight / unit));
+    }
+    Ok(())
+}

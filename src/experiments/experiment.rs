@@ -1,0 +1,264 @@
+//! What is recorded of an experiment, and how that may change. Pure: no clock, no database.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use super::design::{Aim, Anonymous, Arm, Design, MAX_ARMS};
+
+/// Most phases of an experiment.
+pub const MAX_PHASES: usize = 256;
+/// Most experiments, those that have ended among them.
+pub const MAX_EXPERIMENTS: usize = 1_000;
+/// How long the name of an experiment that has ended is taken: no receipt of it can be handed back afterwards.
+pub const NAME_KEPT_DAYS: i64 = 31;
+
+/// Experiments by name.
+pub type Experiments = BTreeMap<String, Experiment>;
+
+/// An experiment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Experiment {
+    /// Counts its changes.
+    pub revision: i64,
+    /// What it compares, and how.
+    pub design: Design,
+    /// Where it is in its life.
+    pub state: State,
+    /// Times with the same weights, the present one last. None before the first start.
+    pub phases: Vec<Phase>,
+    /// When it was made, in milliseconds since 1970.
+    pub created: i64,
+    /// When it was started last.
+    pub started: Option<i64>,
+    /// When it ended, in milliseconds since 1970.
+    pub ended: Option<i64>,
+    /// Why it ended, or what became of its rollout.
+    pub outcome: Option<String>,
+}
+
+/// Where an experiment is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Not started yet.
+    Draft,
+    /// Users are spread over its arms.
+    Running,
+    /// Everybody gets the active version, and nothing is counted.
+    Paused,
+    /// Over.
+    Ended,
+}
+
+/// A time with the same weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// When it began, in milliseconds since 1970.
+    pub began: i64,
+    /// The weights of the arms, in their order.
+    pub weights: Vec<f64>,
+}
+
+/// Why an experiment cannot be as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExperimentError {
+    /// There is none of this name.
+    #[error("there is no experiment {0}")]
+    Unknown(String),
+    /// It does not allow it as it is now.
+    #[error("{0}")]
+    Refused(String),
+    /// A field of its design is wrong: where, and why.
+    #[error("{1}")]
+    Invalid(String, String),
+}
+
+impl State {
+    /// Its name in answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+impl Experiment {
+    /// A new one.
+    #[must_use]
+    pub fn new(design: Design, now: i64) -> Self {
+        let (phases, started, ended, outcome) = (Vec::new(), None, None, None);
+        Self { revision: 0, design, state: State::Draft, phases, created: now, started, ended, outcome }
+    }
+
+    /// The number of the present phase, from 1; 0 before the first.
+    #[must_use]
+    pub fn phase(&self) -> u32 {
+        u32::try_from(self.phases.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The step of its rollout, from 0, and since when it goes on.
+    #[must_use]
+    pub fn step_now(&self) -> Option<(usize, i64)> {
+        let (rollout, share) = (self.design.rollout.as_ref()?, self.design.candidate()?.weight);
+        // Steps grow: no two have the same share.
+        let step = rollout.steps.iter().position(|step| (step.share - share).abs() < 1e-9)?;
+        Some((step, self.phases.last()?.began.max(self.started?)))
+    }
+
+    /// True while its versions are needed.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state != State::Ended
+    }
+
+    /// True while its versions must be loaded.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Running | State::Paused)
+    }
+
+    /// True if an arm names this version.
+    #[must_use]
+    pub fn uses(&self, model: &str, version: &str) -> bool {
+        self.design.arms.iter().any(|arm| arm.model == model && arm.version.as_deref() == Some(version))
+    }
+
+    /// Changes the design. While it runs only weights can change, which begins a phase. False if it is so already.
+    ///
+    /// # Errors
+    /// If something else would change, or it has ended.
+    pub fn redesign(&mut self, mut design: Design, now: i64) -> Result<bool, ExperimentError> {
+        if self.is_under_way() {
+            // Which version is active was found out at the start.
+            for arm in design.arms.iter_mut().filter(|arm| arm.version.is_none()) {
+                let known = self.design.arms.iter().find(|known| known.name == arm.name && known.model == arm.model);
+                arm.version = known.and_then(|known| known.version.clone());
+            }
+            if design.rollout.is_some() && design.is_like(&self.design) {
+                design = self.design.clone();
+            }
+        }
+        let refused = |reason: &str| Err(ExperimentError::Refused(reason.to_owned()));
+        if design == self.design {
+            return Ok(false);
+        }
+        match self.state {
+            State::Ended => return refused("the experiment has ended: what it was stays as it is"),
+            State::Running | State::Paused if !self.design.is_like(&design) => {
+                return refused("only weights can change once an experiment has begun: end it, and make another one");
+            }
+            State::Draft | State::Running | State::Paused => {}
+        }
+        self.design = design;
+        if self.state == State::Running {
+            self.begin_phase(now)?;
+        }
+        Ok(true)
+    }
+
+    /// Starts it, or goes on after a pause. False if it runs. `active` says which version of a model is active.
+    ///
+    /// # Errors
+    /// If it has ended, or a model has no active version.
+    pub fn start(&mut self, now: i64, active: impl Fn(&str) -> Option<String>) -> Result<bool, ExperimentError> {
+        match self.state {
+            State::Running => return Ok(false),
+            State::Ended => return Err(ExperimentError::Refused("the experiment has ended".to_owned())),
+            State::Draft => {
+                for arm in self.design.arms.iter_mut().filter(|arm| arm.version.is_none()) {
+                    let none = || ExperimentError::Refused(format!("model {} has no active version", arm.model));
+                    arm.version = Some(active(&arm.model).ok_or_else(none)?);
+                }
+                if let Some(first) = self.design.rollout.as_ref().and_then(|rollout| rollout.steps.first()) {
+                    let share = first.share;
+                    self.design.share(share);
+                }
+            }
+            State::Paused => {}
+        }
+        self.begin_phase(now)?;
+        (self.state, self.started) = (State::Running, Some(now));
+        Ok(true)
+    }
+
+    /// Gives everybody the active version for a while. False if it is so.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn pause(&mut self) -> Result<bool, ExperimentError> {
+        match self.state {
+            State::Paused => Ok(false),
+            State::Running => {
+                self.state = State::Paused;
+                Ok(true)
+            }
+            State::Draft | State::Ended => Err(ExperimentError::Refused("the experiment does not run".to_owned())),
+        }
+    }
+
+    /// Ends it for good. False if it has ended.
+    ///
+    /// # Errors
+    /// None so far; the form is that of the other changes.
+    pub fn end(&mut self, now: i64, outcome: Option<String>) -> Result<bool, ExperimentError> {
+        if self.state == State::Ended {
+            return Ok(false);
+        }
+        (self.state, self.ended, self.outcome) = (State::Ended, Some(now), outcome);
+        Ok(true)
+    }
+
+    /// Goes on to a step of the rollout, from 0.
+    ///
+    /// # Errors
+    /// If it does not run, or has no such step.
+    pub fn step(&mut self, step: usize, now: i64) -> Result<bool, ExperimentError> {
+        let found = self.design.rollout.as_ref().and_then(|rollout| rollout.steps.get(step));
+        let Some(share) = found.map(|step| step.share).filter(|_| self.state == State::Running) else {
+            return Err(ExperimentError::Refused("the rollout does not run".to_owned()));
+        };
+        self.design.share(share);
+        self.begin_phase(now)?;
+        Ok(true)
+    }
+
+    fn begin_phase(&mut self, now: i64) -> Result<(), ExperimentError> {
+        let weights = self.design.weights();
+        if self.phases.last().is_some_and(|phase| phase.weights == weights) {
+            // A pause changes nothing of what is compared.
+            return Ok(());
+        }
+        if self.phases.len() >= MAX_PHASES {
+            return Err(ExperimentError::Refused(format!("the weights were changed {MAX_PHASES} times: end it")));
+        }
+        self.phases.push(Phase { began: now, weights });
+        Ok(())
+    }
+}
+
+/// What an experiment must not collide with.
+///
+/// # Errors
+/// If another one runs on the same model, or there are too many.
+pub fn fits(name: &str, experiment: &Experiment, all: &Experiments) -> Result<(), ExperimentError> {
+    let others = || all.iter().filter(|(other, _)| *other != name);
+    if !all.contains_key(name) && all.len() >= MAX_EXPERIMENTS {
+        return Err(ExperimentError::Refused(format!("there are {MAX_EXPERIMENTS} experiments: forget one first")));
+    }
+    let on = &experiment.design.on;
+    let same = |other: &Experiment| other.state == State::Running && other.design.on == *on;
+    match others().find(|(_, other)| experiment.state == State::Running && same(other)) {
+        Some((other, _)) => {
+            Err(ExperimentError::Refused(format!("experiment {other} runs on {on}: pause or end it first")))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

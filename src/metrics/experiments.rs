@@ -1,0 +1,126 @@
+//! What experiments are counted by. Names of experiments and arms are an operator's.
+
+use std::collections::BTreeSet;
+
+use parking_lot::Mutex;
+use prometheus::{Gauge, GaugeVec, IntCounterVec, Registry, opts};
+
+use super::registered;
+
+/// An arm at this moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ArmNow<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its part of the users.
+    pub weight: f64,
+    /// Answers whose true label was told.
+    pub labelled: u64,
+    /// The part of them that was right; 0 as long as there are none.
+    pub accuracy: f64,
+    /// 1 if it is better than the control, -1 if it is worse, 0 as long as that is not sure.
+    pub better: f64,
+}
+
+/// The metrics of all experiments.
+#[derive(Debug)]
+pub struct ExperimentMetrics {
+    requests: IntCounterVec,
+    shadows: IntCounterVec,
+    weight: GaugeVec,
+    labelled: GaugeVec,
+    accuracy: GaugeVec,
+    better: GaugeVec,
+    mismatch: GaugeVec,
+    waiting: Gauge,
+    seen: Mutex<BTreeSet<(String, String)>>,
+}
+
+impl ExperimentMetrics {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        const OF_AN_ARM: [&str; 2] = ["experiment", "arm"];
+        let gauge =
+            |name: &str, help: &str, labels: &[&str]| registered(registry, GaugeVec::new(opts!(name, help), labels)?);
+        let counter = |name: &str, help: &str| {
+            registered(registry, IntCounterVec::new(opts!(name, help), &["experiment", "arm", "outcome"])?)
+        };
+        Ok(Self {
+            requests: counter(
+                "predictd_experiment_requests_total",
+                "Requests that this process gave to an arm: answered by it, or failed by it (the control answered then, if it could).",
+            )?,
+            shadows: counter(
+                "predictd_shadow_texts_total",
+                "Texts for a shadow: the same labels (agreed), others (differed), an error (failed), or not shown because there was other work (skipped).",
+            )?,
+            weight: gauge("predictd_experiment_weight", "The arm's part of the users, 0 to 1.", &OF_AN_ARM)?,
+            labelled: gauge(
+                "predictd_experiment_labelled",
+                "Answers of the arm in this phase whose true label was told, to any replica.",
+                &OF_AN_ARM,
+            )?,
+            accuracy: gauge("predictd_experiment_accuracy", "The part of them that was right.", &OF_AN_ARM)?,
+            better: gauge(
+                "predictd_experiment_better",
+                "1 for an arm that is better than the control however often one looks, -1 for one that is worse, 0 as long as that is not sure.",
+                &OF_AN_ARM,
+            )?,
+            mismatch: gauge(
+                "predictd_experiment_mismatch",
+                "1 if users are not spread over the arms as the weights say: nothing else counts then.",
+                &["experiment"],
+            )?,
+            waiting: registered(
+                registry,
+                Gauge::new("predictd_shadow_waiting_texts", "Texts that wait to be shown to a shadow.")?,
+            )?,
+            seen: Mutex::default(),
+        })
+    }
+
+    /// An arm answered a request, or failed it.
+    pub fn asked(&self, experiment: &str, arm: &str, failed: bool) {
+        self.requests.with_label_values(&[experiment, arm, if failed { "failed" } else { "answered" }]).inc();
+    }
+
+    /// What became of a text for a shadow, in a word.
+    pub fn shadow(&self, experiment: &str, arm: &str, outcome: &str) {
+        self.shadows.with_label_values(&[experiment, arm, outcome]).inc();
+    }
+
+    /// So many texts wait for shadows.
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    pub fn waiting(&self, texts: usize) {
+        self.waiting.set(texts as f64);
+    }
+
+    /// What an experiment showed when it was looked at.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    pub fn showed<'a>(&self, experiment: &str, arms: impl IntoIterator<Item = ArmNow<'a>>, mismatch: bool) {
+        let mut seen = self.seen.lock();
+        for arm in arms {
+            let names = [experiment, arm.name];
+            seen.insert((names[0].to_owned(), names[1].to_owned()));
+            self.weight.with_label_values(&names).set(arm.weight);
+            self.labelled.with_label_values(&names).set(arm.labelled as f64);
+            self.accuracy.with_label_values(&names).set(arm.accuracy);
+            self.better.with_label_values(&names).set(arm.better);
+        }
+        self.mismatch.with_label_values(&[experiment]).set(f64::from(u8::from(mismatch)));
+    }
+
+    /// Only these run here: the gauges of others go.
+    pub fn only(&self, running: &BTreeSet<&str>) {
+        self.seen.lock().retain(|(experiment, arm)| {
+            if running.contains(experiment.as_str()) {
+                return true;
+            }
+            for gauge in [&self.weight, &self.labelled, &self.accuracy, &self.better] {
+                // It may be gone already.
+                gauge.remove_label_values(&[experiment, arm]).ok();
+            }
+            self.mismatch.remove_label_values(&[experiment]).ok();
+            false
+        });
+    }
+}

@@ -1,0 +1,62 @@
+//! How a transaction begins and ends.
+
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, Row, Transaction};
+
+use super::{ChangeError, KEYS_KEPT, Outcome, now, rows};
+
+/// A connection that is closed unless its transaction has come to a known end.
+///
+/// A database that runs out of disk in a commit has gone back by itself; sqlx does not notice, and the next transaction
+/// of the connection would be a part of one that nobody ends: acknowledged, and lost.
+pub(super) struct Held {
+    pub(super) connection: PoolConnection<Any>,
+    pub(super) sound: bool,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.sound {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// Ends a transaction. What is refused, or is so already, has been counted: that is taken back.
+pub(super) async fn settle<T>(
+    transaction: Transaction<'_, Any>,
+    decided: Result<Outcome<T>, ChangeError>,
+    sound: &mut bool,
+) -> Result<Outcome<T>, ChangeError> {
+    match decided {
+        Ok(Outcome::Changed(after)) => {
+            transaction.commit().await.map_err(ChangeError::Unknown)?;
+            *sound = true;
+            Ok(Outcome::Changed(after))
+        }
+        Err(ChangeError::Database(error)) => Err(error.into()),
+        settled => {
+            transaction.rollback().await?;
+            *sound = true;
+            settled
+        }
+    }
+}
+
+/// Keeps the answer to a request that has a key, and forgets old ones.
+pub(super) async fn remember(
+    transaction: &mut Transaction<'_, Any>,
+    key: Option<(&str, &str)>,
+    answer: impl FnOnce() -> String,
+) -> Result<(), sqlx::Error> {
+    let Some((key, request)) = key else { return Ok(()) };
+    let oldest = now() - i64::try_from(KEYS_KEPT.as_millis()).unwrap_or(i64::MAX);
+    rows::forget_requests(transaction, oldest).await?;
+    rows::remember(transaction, key, request, &answer()).await
+}
+
+/// Counts the epoch. Its row is this transaction's until its end.
+pub(super) async fn count(transaction: &mut Transaction<'_, Any>) -> Result<i64, sqlx::Error> {
+    let counted = sqlx::query("UPDATE registry SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch");
+    counted.fetch_one(&mut **transaction).await?.try_get(0)
+}

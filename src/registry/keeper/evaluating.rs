@@ -1,0 +1,245 @@
+//! Keeps what experiments have counted, looks what they show, and moves rollouts on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{KeepError, Keeper, Order};
+use crate::experiments::experiment::{Experiment, ExperimentError, State};
+use crate::experiments::results::{ArmResult, Decided, Results, plan};
+use crate::experiments::rollout::{Look, Move};
+use crate::experiments::tally::{Counted, Running};
+use crate::metrics::experiments::ArmNow;
+use crate::registry::database::experiments::OfPhase;
+use crate::registry::database::{ChangeError, now};
+
+/// Time between two looks.
+const LOOK: Duration = Duration::from_secs(2);
+/// Looks after which experiments without a rollout are looked at.
+const SELDOM: u32 = 5;
+/// Who makes these changes, in the history.
+const WHO: &str = "rollout";
+
+/// What this process counts of a phase, and what of it is kept.
+#[derive(Debug)]
+pub(super) struct Counting {
+    pub(super) running: Arc<Running>,
+    /// This row is this process's.
+    process: String,
+    /// What it had counted before the row began.
+    base: Counted,
+    /// What was kept last; nothing before the first time.
+    kept: Option<Counted>,
+    /// It was looked at once more after its end, and nothing had been added.
+    still: bool,
+}
+
+impl Counting {
+    pub(super) fn new(running: Arc<Running>) -> Self {
+        let process = Uuid::now_v7().simple().to_string();
+        Self { running, process, base: Counted::default(), kept: None, still: false }
+    }
+}
+
+impl Keeper {
+    /// Looks at experiments until it is told to stop.
+    pub async fn evaluate(&self) {
+        for look in 0_u32.. {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = self.stop.cancelled() => return,
+            }
+            if self.stale_for().is_some() {
+                continue;
+            }
+            self.keep_counts().await;
+            let running: Vec<Arc<Running>> =
+                self.place.registry.snapshot().experiments.values().map(Arc::clone).collect();
+            self.place.host.metrics.experiments.only(&running.iter().map(|running| running.name.as_str()).collect());
+            for running in running {
+                if running.experiment.design.rollout.is_none() && !look.is_multiple_of(SELDOM) {
+                    continue;
+                }
+                if let Err(error) = self.evaluate_one(&running.name).await {
+                    tracing::warn!(experiment = running.name, %error, "an experiment could not be looked at");
+                }
+            }
+        }
+    }
+
+    /// Keeps what was counted since the last time.
+    pub async fn keep_counts(&self) {
+        let all: Vec<Arc<Running>> =
+            self.counting.lock().iter().map(|counting| Arc::clone(&counting.running)).collect();
+        for running in all {
+            if let Err(error) = self.keep_one(&running).await {
+                tracing::warn!(experiment = running.name, %error, "what was counted of an experiment is kept later");
+            }
+        }
+        let snapshot = self.place.registry.snapshot();
+        let runs = |running: &Arc<Running>| snapshot.experiments.values().any(|other| Arc::ptr_eq(other, running));
+        let known = self.known.lock();
+        let paused = |running: &Running| {
+            known
+                .experiments
+                .get(&running.name)
+                .is_some_and(|experiment| experiment.is_under_way() && experiment.phase() == running.phase)
+        };
+        self.counting.lock().retain(|counting| !counting.still || runs(&counting.running) || paused(&counting.running));
+    }
+
+    async fn keep_one(&self, running: &Arc<Running>) -> Result<(), ChangeError> {
+        let counted = running.counted();
+        let state = self.with(running, |counting| {
+            counting.still = counting.kept.as_ref() == Some(&counted) || counted == Counted::default();
+            (counting.process.clone(), counting.base.clone(), counting.kept.clone(), counting.still)
+        });
+        let Some((process, base, kept, still)) = state else { return Ok(()) };
+        if still {
+            return Ok(());
+        }
+        let own = counted.since(&base);
+        let of = OfPhase { name: &running.name, phase: running.phase, since: 0, arms: &[] };
+        if self.place.database.count(of, &process, &own, kept.is_none()).await? {
+            self.with(running, |counting| counting.kept = Some(counted));
+            return Ok(());
+        }
+        // Its row was put together with others: what it had counted until then is in there.
+        let base = kept.unwrap_or_default();
+        let (own, process) = (counted.since(&base), Uuid::now_v7().simple().to_string());
+        self.place.database.count(of, &process, &own, true).await?;
+        self.with(running, |counting| {
+            (counting.process, counting.base, counting.kept) = (process, base, Some(counted));
+        });
+        Ok(())
+    }
+
+    fn with<T>(&self, running: &Arc<Running>, change: impl FnOnce(&mut Counting) -> T) -> Option<T> {
+        self.counting.lock().iter_mut().find(|counting| Arc::ptr_eq(&counting.running, running)).map(change)
+    }
+
+    /// What a phase of an experiment has shown: the present one if none is named.
+    ///
+    /// # Errors
+    /// If there is no such experiment or phase, or the database does not answer.
+    pub async fn results(
+        &self,
+        name: &str,
+        phase: Option<u32>,
+        with_pairs: bool,
+    ) -> Result<(Experiment, u32, Results), KeepError> {
+        let unknown = || ChangeError::from(ExperimentError::Unknown(name.to_owned()));
+        let experiment = self.experiments().remove(name).ok_or_else(unknown)?;
+        let phase = phase.unwrap_or(experiment.phase());
+        let place = usize::try_from(phase).unwrap_or(usize::MAX).checked_sub(1);
+        let Some(found) = place.and_then(|place| experiment.phases.get(place)) else {
+            let reason = if experiment.phases.is_empty() {
+                "the experiment has not begun".to_owned()
+            } else {
+                format!("the experiment has {} phases", experiment.phases.len())
+            };
+            return Err(ChangeError::from(ExperimentError::Refused(reason)).into());
+        };
+        self.keep_counts().await;
+        let arms: Vec<String> = experiment.design.answering().map(|(_, arm)| arm.name.clone()).collect();
+        let of = OfPhase { name, phase, since: experiment.created, arms: &arms };
+        let sums = self.place.database.sums(of, with_pairs).await.map_err(ChangeError::from)?;
+        let results = Results::of(&experiment, &found.weights, &sums);
+        Ok((experiment, phase, results))
+    }
+
+    /// Looks what an experiment shows, remembers what is decided, and moves its rollout on.
+    async fn evaluate_one(&self, name: &str) -> Result<(), KeepError> {
+        let (experiment, phase, results) = self.results(name, None, false).await?;
+        self.place.host.metrics.experiments.showed(name, results.arms.iter().map(arm_now), results.mismatch.is_some());
+        let of = OfPhase { name, phase, since: 0, arms: &[] };
+        for (arm, better, sentence) in results.decisions().filter(|(arm, ..)| is_new(&results, &arm.name)) {
+            let decided = Decided { better, at: now(), sentence };
+            if self.place.database.decided(of, &arm.name, &decided).await.map_err(ChangeError::from)? {
+                tracing::info!(
+                    experiment = name,
+                    arm = arm.name,
+                    better,
+                    verdict = decided.sentence,
+                    "an experiment has a result"
+                );
+            }
+        }
+        if experiment.state == State::Running && experiment.design.rollout.is_some() {
+            self.move_on(name, &experiment, phase, &results).await?;
+        }
+        Ok(())
+    }
+
+    async fn move_on(
+        &self,
+        name: &str,
+        experiment: &Experiment,
+        phase: u32,
+        results: &Results,
+    ) -> Result<(), KeepError> {
+        let (Some(rollout), Some((step, since)), Some((mut control, candidate))) =
+            (&experiment.design.rollout, experiment.step_now(), results.sides())
+        else {
+            return Ok(());
+        };
+        let control_weight = results.arms.iter().find(|arm| arm.is_control).map_or(0.0, |arm| arm.arm.weight);
+        if control_weight <= 0.0 && phase > 1 {
+            // Nobody gets the control any more: it is as it was.
+            let before = self.results(name, Some(phase - 1), false).await?.2;
+            control = before.sides().map_or(control, |(control, _)| control);
+        }
+        let Some(plan) = plan(experiment, control_weight, 1.0 - control_weight) else { return Ok(()) };
+        let seconds = u64::try_from(now().saturating_sub(since) / 1_000).unwrap_or_default();
+        let order = |reason: &str| Order {
+            who: WHO.to_owned(),
+            reason: Some(reason.to_owned()),
+            // Decided on what is known: if that has changed, the next look decides.
+            revision: Some(experiment.revision),
+            key: None,
+        };
+        let moved = match rollout.next(&Look { step, seconds, control, candidate, plan: &plan }) {
+            Move::Wait => return Ok(()),
+            Move::Step(next) => {
+                let share = rollout.steps.get(next).map_or(0.0, |step| step.share * 100.0);
+                tracing::info!(experiment = name, share, "a rollout goes on to its next step");
+                self.alter_experiment(name, "step", &order(&format!("on to {share} %")), |experiment| {
+                    experiment.step(next, now())
+                })
+                .await
+            }
+            Move::Promote => {
+                let arm = experiment.design.candidate().map(|arm| arm.name.clone()).unwrap_or_default();
+                tracing::info!(experiment = name, arm, "a rollout is done: its version becomes the active one");
+                self.promote(name, &arm, &order("the rollout is done")).await
+            }
+            Move::TakeBack(reason) => {
+                tracing::error!(experiment = name, reason, "a rollout is taken back");
+                let outcome = Some(format!("taken back: {reason}"));
+                self.alter_experiment(name, "take back", &order(&reason), |experiment| experiment.end(now(), outcome))
+                    .await
+            }
+        };
+        match moved {
+            // Another replica was faster.
+            Err(KeepError::Change(ChangeError::Stale(_))) | Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn arm_now(result: &ArmResult) -> ArmNow<'_> {
+    let counts = result.labelled.counts;
+    ArmNow {
+        name: &result.arm.name,
+        weight: result.arm.weight,
+        labelled: counts.answers,
+        accuracy: counts.accuracy().unwrap_or_default(),
+        better: result.decided.as_ref().map_or(0.0, |decided| if decided.better { 1.0 } else { -1.0 }),
+    }
+}
+
+fn is_new(results: &Results, arm: &str) -> bool {
+    results.arms.iter().any(|result| result.arm.name == arm && result.decided.is_none())
+}
