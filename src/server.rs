@@ -198,9 +198,7 @@ impl Server {
                     };
                     tokio::task::spawn_blocking(load).await.ok();
                 }
-                let registry = &app.registry;
-                let refused = runtime.refused().map_or(Ok(()), Err);
-                if let Err(sentence) = refused.and_then(|()| ceiling::check(&settings, registry.snapshot().loaded())) {
+                if let Err(sentence) = check_loaded(&settings, runtime.as_ref(), &app.registry) {
                     // Nobody listens any more if the server has stopped meanwhile.
                     unfit.send(sentence).ok();
                 }
@@ -332,6 +330,12 @@ pub(crate) fn host(settings: &Settings, runtime: Arc<dyn Runtime>, metrics: Arc<
         texts: settings.texts,
         metrics,
     })
+}
+
+/// Whether a server can go on with the models that were loaded.
+fn check_loaded(settings: &Settings, runtime: &dyn Runtime, registry: &Registry) -> Result<(), String> {
+    runtime.refused().map_or(Ok(()), Err)?;
+    ceiling::check(settings, registry.snapshot().loaded())
 }
 
 pub(crate) fn in_models(settings: &Settings, error: &str) -> RunError {
