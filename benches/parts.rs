@@ -6,17 +6,21 @@
 
 use std::hint::black_box;
 use std::path::Path;
+use std::time::SystemTime;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use predictd::config::{Markup, OnOverflow, TextDefaults};
 use predictd::engine::batching::window::{Candidate, Caps, Fit};
 use predictd::engine::batching::{Id, Line, Policy, Situation, Waiting, due};
 use predictd::engine::cost::{Cost, Sample};
+use predictd::experiments::assignment::{Unit, choose};
+use predictd::experiments::receipts::{Receipt, Receipts};
 use predictd::text::heads::Head;
 use predictd::text::manifest::Manifest;
 use predictd::text::pipeline::{Encoded, Pipeline};
 use predictd::text::signature::{GraphInput, ScoreKind, Signature};
 use predictd::text::tensors::Shape;
+use uuid::Uuid;
 
 /// The server's own allocator.
 #[global_allocator]
@@ -127,5 +131,23 @@ fn heads(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(parts, policy, tokenizer, heads);
+/// What experiments add to a request: a user's arm, and the receipt of an answer.
+fn experiments(criterion: &mut Criterion) {
+    criterion.bench_function("experiments/assign", |bencher| {
+        bencher.iter(|| choose([0.5, 0.25, 0.25], Unit::of(black_box("prices"), black_box("user-12345")).position));
+    });
+    let receipts = Receipts::unkept().unwrap();
+    let receipt = Receipt {
+        id: Uuid::now_v7(),
+        made: SystemTime::now(),
+        model: "banking77-minilm".to_owned(),
+        version: "1".to_owned(),
+        arm: "prices/1/new".to_owned(),
+        labels: vec!["card_arrival".to_owned()],
+        confidence: 0.98,
+    };
+    criterion.bench_function("experiments/seal", |bencher| bencher.iter(|| receipts.seal(black_box(&receipt))));
+}
+
+criterion_group!(parts, policy, tokenizer, heads, experiments);
 criterion_main!(parts);

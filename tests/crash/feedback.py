@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""A server is killed at random moments while a client tells it true labels: what was acknowledged is kept, once.
+"""A server is killed at random moments while clients tell it true labels and change the weights of an experiment: what
+was acknowledged is kept, once.
 
     python3 tests/crash/feedback.py --predictd target/debug/predictd [--kills 60] [--seed 1]
     tests/with-postgres python3 tests/crash/feedback.py --postgres
 
 The client tells one label after another, of answers that it has, corrects some, and tells some twice. What got no answer
 may have been kept or not. With --postgres the database stands still for a third of the time, at starts too: what is told
-then waits on disk. In the end every answer has the label that was acknowledged last, or one that got no answer after it.
+then waits on disk. In the end every answer has the label that was acknowledged last, or one that got no answer after it,
+the experiment's results count each of them once, and its weights are those of the last change that was acknowledged, or
+of the one that got no answer.
 """
 
 import argparse
@@ -25,6 +28,7 @@ from postgres import Postgres
 from served import NAME, ROOT, Lost, Server, Wire
 
 ANSWERS = 300
+PATH = "/admin/experiments/ab"
 # The longest that a server lives, in seconds.
 LIFE = 0.2
 PATIENCE = 30
@@ -35,6 +39,7 @@ class Teller:
 
     def __init__(self, chance: random.Random) -> None:
         self.chance, self.labels, self.ids = chance, [], []
+        self.arms: Counter[str] = Counter()
         # For each answer the labels acknowledged last, and those told since that got no answer.
         self.known: dict[int, tuple[list[str] | None, list[list[str]]]] = {}
         self.counted: Counter[str] = Counter()
@@ -46,9 +51,10 @@ class Teller:
         one, other = wire.ask("GET", f"/models/{NAME}").json()["versions"][0]["labels"]
         # Their order is kept: so there are five different things to tell.
         self.labels = [[one], [other], [one, other], [other, one], []]
-        texts = [str(number) for number in range(2, 2 + ANSWERS)]
-        answer = wire.ask("POST", "/batch_predict", {"texts": texts}).json()
-        self.ids = [result["prediction_id"] for result in answer["results"]]
+        for number in range(ANSWERS):
+            answer = wire.ask("POST", "/predict", {"text": str(2 + number), "user_id": str(number)}).json()
+            self.arms[answer["experiment"]["arm"]] += 1
+            self.ids.append(answer["prediction_id"])
         self.known = {number: (None, []) for number in range(ANSWERS)}
 
     def work(self, wire: Wire) -> None:
@@ -91,6 +97,71 @@ class Teller:
             self.wrong.append(f"nobody told anything of {list(found)}")
 
 
+class Designer:
+    """Changes the weights of an experiment, and knows what they must be."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance, self.weight, self.open = chance, 0.5, None
+        self.counted: Counter[str] = Counter()
+        self.wrong: list[str] = []
+
+    @staticmethod
+    def design(weight: float) -> dict:
+        """Two arms of the same version."""
+        arm = {"version": "1", "model": NAME}
+        return {"on": NAME, "arms": [{"name": "old", "weight": 1 - weight} | arm, {"name": "new", "weight": weight} | arm]}
+
+    def begin(self, server: Server) -> None:
+        """Makes the experiment and starts it."""
+        wire = server.to_admin()
+        for method, path, body, head in (("PUT", PATH, self.design(self.weight), {}), ("POST", f"{PATH}/start", {}, {"If-Match": '"1"'})):
+            if not (answer := wire.ask(method, path, body, head)).ok:
+                sys.exit(f"the experiment could not be begun: {answer}")
+
+    def work(self, wire: Wire) -> None:
+        """Makes one change after another, until no answer comes."""
+        try:
+            while True:
+                seen = wire.ask("GET", PATH)
+                weight = self.chance.randrange(1, 100) / 100
+                self.open = weight
+                answer = wire.ask("PUT", PATH, self.design(weight), {"If-Match": seen.headers["ETag"]})
+                if answer.ok:
+                    self.weight, self.open = weight, None
+                    self.counted["changes of weights"] += 1
+                elif answer.status == 409 and "were changed" in answer.json()["detail"]:
+                    return
+                elif answer.status != 503:
+                    self.wrong.append(f"a change of weights: {answer}")
+                    return
+        except Lost:
+            pass
+
+    def look(self, wire: Wire) -> None:
+        """Holds what is recorded against what is known."""
+        found = wire.ask("GET", PATH).json()
+        weight = found["arms"][1]["weight"]
+        if weight not in [self.weight, self.open]:
+            self.wrong.append(f"the weight is {weight}, of {[self.weight, self.open]}")
+        self.weight, self.open = weight, None
+        if found["phases"][-1]["weights"]["new"] != weight:
+            self.wrong.append(f"the weight is {weight}, and the phase is {found['phases'][-1]}")
+
+
+def compare_results(server: Server, kept: list[dict], arms: Counter) -> list[str]:
+    """The results of the first phase, in which all answers were given, are those of what is kept."""
+    found = server.to_admin().ask("GET", f"{PATH}/results?phase=1").json()
+    wrong = []
+    for arm in found["arms"]:
+        own = [one for one in kept if one["arm"] == f"ab/1/{arm['name']}"]
+        expected = (len(own), sum(one["correct"] for one in own))
+        if (arm["feedback"]["labelled"], arm["feedback"]["correct"]) != expected:
+            wrong.append(f"arm {arm['name']} has {arm['feedback']}, where {expected} are kept")
+        if arm["requests"] > arms[arm["name"]]:
+            wrong.append(f"arm {arm['name']} counts {arm['requests']} requests of {arms[arm['name']]}")
+    return wrong
+
+
 def identity(prediction: str) -> str:
     """The id in a receipt: 16 bytes behind the format and the id of the key."""
     return base64.urlsafe_b64decode(prediction + "=" * (-len(prediction) % 4))[5:21].hex()
@@ -127,7 +198,8 @@ def main() -> None:
         tiny_model.write(place / "models" / NAME / "1", "1")
         options = ("--database", postgres.url) if postgres else ()
         server = Server(args.predictd, place / "models", place / "data", options).start()
-        teller, frozen = Teller(chance), 0
+        teller, designer, frozen = Teller(chance), Designer(random.Random(args.seed + 1)), 0
+        designer.begin(server)
         teller.ask(server)
         server.kill()
         for kill in range(args.kills):
@@ -136,8 +208,12 @@ def main() -> None:
                 postgres.freeze()
                 frozen += 1
             server.start()
-            telling = threading.Thread(target=teller.work, args=(server.to_data(),))
-            telling.start()
+            clients = [threading.Thread(target=teller.work, args=(server.to_data(),)),
+                       threading.Thread(target=designer.work, args=(server.to_admin(),))]
+            if not away:
+                designer.look(server.to_admin())
+            for client in clients:
+                client.start()
             time.sleep(chance.random() * LIFE)
             if postgres and not away and chance.random() < 1 / 3:
                 postgres.freeze()
@@ -148,7 +224,8 @@ def main() -> None:
                 server.process.wait(60)
             else:
                 server.kill()
-            telling.join()
+            for client in clients:
+                client.join()
             if away:
                 postgres.thaw()
         server.start()
@@ -157,9 +234,12 @@ def main() -> None:
             time.sleep(0.05)
         if waiting(server) > 0:
             teller.wrong.append(f"{waiting(server)} bytes still wait")
-        teller.compare(exported(server), {number: identity(prediction) for number, prediction in enumerate(teller.ids)})
+        kept = exported(server)
+        teller.compare(kept, {number: identity(prediction) for number, prediction in enumerate(teller.ids)})
+        designer.look(server.to_admin())
+        teller.wrong += designer.wrong + compare_results(server, kept, teller.arms)
         server.stop()
-    told = ", ".join(f"{count} {what}" for what, count in sorted(teller.counted.items()))
+    told = ", ".join(f"{count} {what}" for what, count in sorted((teller.counted + designer.counted).items()))
     print(f"feedback: {args.kills} ends, the database stood still {frozen} times; {told}")
     for wrong in teller.wrong[:20]:
         print(f"  WRONG: {wrong}")
