@@ -239,10 +239,14 @@ impl Runtime for OnnxRuntime {
 impl OnnxRuntime {
     /// Where a graph runs. `cores` is a session of it on the cores.
     fn place(&self, source: &Source, cores: &mut OnnxSession, manifest: &Manifest) -> Result<Placement, String> {
-        let Some(gpus) = &self.gpus else { return Ok(Placement::cores(self.fallback.clone())) };
         if manifest.options.device == Some(ModelDevice::Cpu) {
             return Ok(Placement::cores(None));
         }
+        let takes_text = matches!(cores.reading.input, GraphInput::Texts { .. });
+        let Some(gpus) = &self.gpus else {
+            // What no GPU would run lacks none.
+            return Ok(Placement::cores(self.fallback.clone().filter(|_| !takes_text)));
+        };
         let Some(&gpu) = gpus.numbers.first() else { return Ok(Placement::cores(None)) };
         let on = OnGpu { gpu, devices: &gpus.devices };
         let model = manifest.graph_directory.display();
@@ -270,8 +274,7 @@ impl OnnxRuntime {
                 gpus.refused.lock().get_or_insert(sentence);
                 Err(format!("it does not run on GPU {gpu}: {reason}"))
             }
-            // That was clear from the start: nothing is missing.
-            Err(_) if matches!(cores.reading.input, GraphInput::Texts { .. }) => Ok(Placement::cores(None)),
+            Err(_) if takes_text => Ok(Placement::cores(None)),
             Err(reason) => {
                 tracing::warn!(%model, reason, "the model does not run on the GPU: it runs on the cores");
                 Ok(Placement::cores(Some(reason)))

@@ -76,21 +76,28 @@ fn a_named_gpu_that_is_not_there_is_64() {
 #[test]
 fn auto_falls_back_and_says_so() {
     let Some(library) = gpu_build_without_gpu() else { return };
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let (models, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    Model::plain().write(models.path(), "a", "1");
+    Model::plain().options("device = \"cpu\"\n").write(models.path(), "b", "1");
     let mut daemon = Daemon::launch(&mut serving(
         models.path(),
         data.path(),
         &["--onnxruntime", library.to_str().unwrap(), "--device", "auto"],
     ));
     daemon.logged("the model is ready");
+    daemon.logged("the model is ready");
     let health = daemon.ask("GET", "/health", "");
     let model = &health["models"][0];
     assert_eq!(model["device"], "cpu");
+    assert_eq!(health["models"][1].get("fallback"), None, "it asked for the cores");
     assert!(model["fallback"].as_str().unwrap().contains("was not found"), "{model}");
     assert!(daemon.log().contains("no GPU is used: models run on the cores"), "{}", daemon.log());
     let metrics = crate::daemon::exchange(daemon.admin, "GET", "/metrics", "");
-    let line = metrics.lines().find(|line| line.starts_with("predictd_model_device_fallback{")).unwrap();
-    assert!(line.ends_with(" 1"), "{line}");
+    for (model, fell_back) in [("a", " 1"), ("b", " 0")] {
+        let series = format!("predictd_model_device_fallback{{model=\"{model}\"");
+        let line = metrics.lines().find(|line| line.starts_with(&series)).unwrap();
+        assert!(line.ends_with(fell_back), "{line}");
+    }
 }
 
 #[tokio::test]
