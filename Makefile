@@ -189,3 +189,16 @@ models: ## Train the shipped models again (about 20 minutes on two cores)
 .PHONY: onnxruntime
 onnxruntime: ## Get the pinned ONNX Runtime library into target/onnxruntime
 	@$(PYTHON) deploy/onnxruntime.py
+
+.PHONY: onnxruntime-cuda
+onnxruntime-cuda: ## Get the library for NVIDIA GPUs into target/onnxruntime-cuda (310 MB; CUDA 13 and cuDNN 9 are not in it)
+	@$(PYTHON) deploy/onnxruntime.py --variant cuda --directory target/onnxruntime-cuda
+
+# A CSV file with a column `text`, or a text a line.
+GPU_TEXTS ?= benches/gpu/texts.txt
+
+.PHONY: bench-gpu-smoke
+bench-gpu-smoke: onnxruntime float-twin ## Show on the cores that the benchmark for GPUs works (benches/gpu)
+	cargo build --quiet --locked
+	$(PYTHON) benches/gpu/measure.py --smoke --device cpu --predictd target/debug/predictd --onnxruntime target/onnxruntime \
+	  --models target/float-twin --fp32 banking77-minilm-float --texts $(GPU_TEXTS)

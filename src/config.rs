@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod database;
+pub mod device;
 pub mod drift;
 pub mod mlflow;
 pub mod telemetry;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use args::{Accept, Args, Markup, OnOverflow, Scheduler, ServerTiming, TextDefaults};
+pub use device::{Device, Devices};
 pub use drift::DriftWindow;
 pub use mlflow::{Follow, Mlflow, MlflowServer};
 pub use telemetry::{Log, LogFormat, Summaries, Traces};
@@ -99,6 +101,19 @@ pub struct Patience {
     pub keep_alive: Duration,
 }
 
+/// What a run of several texts on a GPU may be at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunCaps {
+    /// Most tokens, padding included.
+    pub tokens: usize,
+    /// That number was chosen: else it is lowered to what pays.
+    pub tokens_chosen: bool,
+    /// Most texts.
+    pub texts: usize,
+    /// Longest predicted time.
+    pub time: Duration,
+}
+
 /// How texts share runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Runs {
@@ -110,6 +125,8 @@ pub struct Runs {
     pub texts: usize,
     /// Longest predicted time of a run of several texts.
     pub time: Duration,
+    /// The three of them on a GPU.
+    pub on_gpu: RunCaps,
     /// Threads that share one run.
     pub threads: usize,
     /// These threads wait busily for the next run.
@@ -135,9 +152,15 @@ impl Runs {
     fn of(args: &Args) -> Self {
         Self {
             scheduler: args.scheduler,
-            tokens: args.max_run_tokens,
-            texts: args.max_run_texts,
-            time: args.max_run_time,
+            tokens: args.max_run_tokens.unwrap_or(256),
+            texts: args.max_run_texts.unwrap_or(64),
+            time: args.max_run_time.unwrap_or(Duration::from_millis(200)),
+            on_gpu: RunCaps {
+                tokens: args.max_run_tokens.unwrap_or(16_384),
+                tokens_chosen: args.max_run_tokens.is_some(),
+                texts: args.max_run_texts.unwrap_or(512),
+                time: args.max_run_time.unwrap_or(Duration::from_millis(50)),
+            },
             threads: args.run_threads,
             spin: args.spin,
             recycle: args.recycle_runs,
@@ -187,6 +210,8 @@ pub struct Settings {
     pub workers_chosen: bool,
     /// How texts share runs.
     pub runs: Runs,
+    /// Where models run.
+    pub devices: Devices,
     /// Library, if named.
     pub onnxruntime: Option<PathBuf>,
     /// Limits of requests.
@@ -221,13 +246,15 @@ pub struct Settings {
     pub traces: Option<Traces>,
 }
 
+/// Most threads that an option can ask for.
+const MOST_THREADS: usize = 1_024;
+
 impl Settings {
     /// Checks every option and every pair of options that must fit each other.
     ///
     /// # Errors
     /// All that is wrong, a sentence each, with the option's name.
     pub fn resolve(args: Args) -> Result<Self, Vec<String>> {
-        const MOST_THREADS: usize = 1_024;
         const LONGEST: Duration = Duration::from_hours(24);
         let set = |path: PathBuf| Some(path).filter(|path| !path.as_os_str().is_empty());
         let keys = args.keys.clone().and_then(set);
@@ -240,20 +267,7 @@ impl Settings {
         };
         let usable_cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = args.workers.unwrap_or(usable_cores.min(MOST_THREADS));
-        for (name, value, least, most) in [
-            ("workers", workers, 1, MOST_THREADS),
-            ("max-run-tokens", args.max_run_tokens, 1, 1 << 20),
-            ("max-run-texts", args.max_run_texts, 1, 1_024),
-            ("run-threads", args.run_threads, 1, MOST_THREADS),
-            ("max-body", args.max_body, 1_024, 1 << 30),
-            // hyper's own limits are a little higher: what passes these must pass its.
-            ("max-headers", args.max_headers, 8, 96),
-            ("max-header-bytes", args.max_header_bytes, 1_024, 40 << 10),
-            ("max-uri", args.max_uri, 64, 16 << 10),
-            ("max-text-chars", args.max_text_chars, 1, 1 << 24),
-            ("max-inflight-texts", args.max_inflight_texts, 1, 1 << 20),
-            ("max-connections", args.max_connections, 1, 1 << 20),
-        ] {
+        for (name, value, least, most) in sizes(&args, workers) {
             check((least..=most).contains(&value), format!("--{name} {value} is not between {least} and {most}"));
         }
         check(
@@ -287,6 +301,8 @@ impl Settings {
         check(database.is_ok(), database.as_ref().err().cloned().unwrap_or_default());
         let mlflow = Mlflow::of(&args.mlflow);
         check(mlflow.is_ok(), mlflow.as_ref().err().cloned().unwrap_or_default());
+        let devices = Devices::of(&args.device);
+        check(devices.is_ok(), devices.as_ref().err().cloned().unwrap_or_default());
         check(args.models.is_dir(), format!("--models {}: there is no such directory", args.models.display()));
         let drift = DriftWindow::of(&args.drift).map_err(|sentences| wrong.extend(sentences));
         let (Ok(mlflow), Ok(drift), true) = (mlflow, drift, wrong.is_empty()) else { return Err(wrong) };
@@ -310,6 +326,7 @@ impl Settings {
             workers,
             workers_chosen: args.workers.is_some(),
             runs,
+            devices: devices.unwrap_or_default(),
             onnxruntime: args.onnxruntime.and_then(set).or_else(|| args.ort_dylib_path.and_then(set)),
             limits,
             cache_bytes: args.cache_bytes,
@@ -329,12 +346,30 @@ impl Settings {
     }
 }
 
+/// Options that are sizes, each with what it may be.
+fn sizes(args: &Args, workers: usize) -> [(&'static str, usize, usize, usize); 11] {
+    [
+        ("workers", workers, 1, MOST_THREADS),
+        ("max-run-tokens", args.max_run_tokens.unwrap_or(1), 1, 1 << 20),
+        ("max-run-texts", args.max_run_texts.unwrap_or(1), 1, 1_024),
+        ("run-threads", args.run_threads, 1, MOST_THREADS),
+        ("max-body", args.max_body, 1_024, 1 << 30),
+        // hyper's own limits are a little higher: what passes these must pass its.
+        ("max-headers", args.max_headers, 8, 96),
+        ("max-header-bytes", args.max_header_bytes, 1_024, 40 << 10),
+        ("max-uri", args.max_uri, 64, 16 << 10),
+        ("max-text-chars", args.max_text_chars, 1, 1 << 24),
+        ("max-inflight-texts", args.max_inflight_texts, 1, 1 << 20),
+        ("max-connections", args.max_connections, 1, 1 << 20),
+    ]
+}
+
 /// The options that are times, but for `--timeout`: name, value, whether it can be 0.
 fn times(args: &Args) -> [(&'static str, Duration, bool); 11] {
     [
         ("max-timeout", args.max_timeout, false),
         ("max-wait", args.max_wait, false),
-        ("max-run-time", args.max_run_time, false),
+        ("max-run-time", args.max_run_time.unwrap_or(Duration::from_millis(1)), false),
         ("first-byte-timeout", args.first_byte_timeout, false),
         ("header-timeout", args.header_timeout, false),
         ("body-idle-timeout", args.body_idle_timeout, false),

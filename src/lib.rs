@@ -25,9 +25,9 @@
 //! - [`telemetry`]: log lines, spans; [`summary`]: one of them now and then; [`metrics`]: every metric; [`shutdown`]: signals
 //! - [`server`]: puts everything together, runs and stops it
 //! - [`http`]: routes, layers, wire types, errors
-//! - [`engine`]: result cache, admission, queue, cost model, batching policy, run permits, workers
+//! - [`engine`]: result cache, admission, queue, cost model, batching policy, lanes of run permits, workers
 //! - [`text`]: manifest, tokenizer, tensors, heads: pure
-//! - [`onnx`]: ONNX Runtime
+//! - [`onnx`]: ONNX Runtime, on cores and GPUs
 //! - [`registry`]: models, versions, which of them answer; the database and the files that outlast the process
 //! - [`experiments`]: receipts for predictions; what is compared on live traffic, who is in which arm, what that shows
 //! - [`drift`]: whether texts and answers are still like those of a profile: pure

@@ -1,6 +1,7 @@
-//! Memory: what this process has, and in [`cgroup`] what the system allows it.
+//! Memory: what this process has, in [`cgroup`] what the system allows it, and in [`gpu`] what GPUs have.
 
 pub mod cgroup;
+pub mod gpu;
 
 use std::fs;
 

@@ -3,50 +3,52 @@
 //! The library is loaded at run time. One environment serves the process; its telemetry is
 //! off. Sessions of one graph share their weights: ONNX Runtime shares packed weights only
 //! between sessions that were also given the same initializers, so both are handed to each.
+//!
+//! - `device`: which device is used, and what is said about it (pure); `cuda`: the provider and its libraries
+//! - `placing`: whether a graph runs on a GPU, measured; `profile`: what ran where (pure)
+//! - `source`: what sessions are made from; `weights`: their constants; `session`: one of them
+//! - `inputs`, `outlets`, `facts`, `protobuf`: what a graph takes, gives, says of itself
+//! - `watchdog`: ends what takes too long; `library`, `messages`: the library, and what it says
 
+mod cuda;
+mod device;
 mod facts;
 mod inputs;
 mod library;
 mod messages;
 mod outlets;
+mod placing;
+mod profile;
 mod protobuf;
+mod session;
+mod source;
 mod watchdog;
 mod weights;
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ndarray::Array2;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
-use ort::session::RunOptions;
-use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
-use ort::value::DynValue;
+use ort::session::builder::PrepackedWeights;
 use parking_lot::Mutex;
 
-use crate::engine::session::{Graph, GraphFacts, RunError, Runtime, Scores, Session};
-use crate::text::manifest::{Manifest, ManifestError};
-use crate::text::pipeline::Batch;
+use crate::config::{Device, Devices, Settings};
+use crate::engine::placement::Placement;
+use crate::engine::session::{Graph, GraphFacts, Runtime, Session};
+use crate::text::manifest::{Manifest, ManifestError, ModelDevice};
 use crate::text::signature::{GraphInput, ScoreKind, Signature};
-use crate::text::tensors::TokenBatch;
-use inputs::inputs;
-use messages::{explain, log, short};
-use outlets::{Choice, Output, choice_output, graph_input, maps, scores_output};
-use watchdog::{Stop, UnderWay, Watchdog};
+use device::Chosen;
+use messages::{explain, log};
+use outlets::{Choice, Output, choice_output, graph_input, scores_output};
+use session::{OnnxSession, Reading, Runs};
+use source::{OnGpu, Source};
+use watchdog::{UnderWay, Watchdog};
 use weights::{read_external, shared_tensors};
 
 /// Operators that measure a whole batch to scale it: a text's scores then depend on its neighbours.
 const BATCH_DEPENDENT: [&str; 3] = ["DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"];
-
-/// A run of more padded tokens than this gives its memory back: attention needs memory by the
-/// square of the length, and every session would keep that of the longest text it ever saw.
-const OUTLIER_TOKENS: usize = 256;
-/// Time to make one session of a graph.
-const LONGEST_LOAD: Duration = Duration::from_mins(2);
-/// Time of the run that finds how many scores a graph gives.
-const LONGEST_PROBE: Duration = Duration::from_secs(10);
 
 /// ONNX Runtime allows one environment per process, ever.
 static ENVIRONMENT: OnceLock<(Environment, Arc<Watchdog>)> = OnceLock::new();
@@ -59,9 +61,54 @@ pub struct OnnxRuntime {
     share_weights: bool,
     threads: usize,
     spin: bool,
+    gpus: Option<Arc<Gpus>>,
+    /// Why no GPU is used, where one was looked for.
+    fallback: Option<String>,
+}
+
+/// The GPUs that models run on.
+struct Gpus {
+    numbers: Vec<u32>,
+    /// What does not run there does not run.
+    strict: bool,
+    devices: Devices,
+    /// Where the record of a run may be written.
+    places: Vec<PathBuf>,
+    /// The first model that does not run there, and why.
+    refused: Mutex<Option<String>>,
 }
 
 impl OnnxRuntime {
+    /// The runtime of a server with these settings: on the device that they name.
+    ///
+    /// # Errors
+    /// As [`OnnxRuntime::start`]; or one sentence that tells why a GPU that is named cannot be used.
+    pub fn for_server(settings: &Settings) -> Result<Self, String> {
+        let runtime = Self::start(settings.onnxruntime.as_deref())?;
+        let mut runtime = runtime.with_threads(settings.runs.threads, settings.runs.spin);
+        let devices = &settings.devices;
+        let has_provider = devices.wanted != Device::Cpu && cuda::is_built_in();
+        if has_provider {
+            let library = library::find(settings.onnxruntime.as_deref())?;
+            cuda::preload(devices.cuda_libraries.as_deref(), library.parent())?;
+        }
+        let try_gpu = |gpu| cuda::try_gpu(&runtime.environment, gpu, devices);
+        match device::choose(&devices.wanted, has_provider, try_gpu)? {
+            Chosen::Cores { fallback } => {
+                if let Some(reason) = &fallback {
+                    tracing::warn!(reason, "no GPU is used: models run on the cores");
+                }
+                runtime.fallback = fallback;
+            }
+            Chosen::Gpus { gpus: numbers, strict } => {
+                tracing::info!(gpus = ?numbers, strict, "models run on GPUs");
+                let (devices, places) = (devices.clone(), vec![settings.data_dir.clone(), std::env::temp_dir()]);
+                runtime.gpus = Some(Arc::new(Gpus { numbers, strict, devices, places, refused: Mutex::default() }));
+            }
+        }
+        Ok(runtime)
+    }
+
     /// Finds and loads the library, with telemetry and chatter off.
     ///
     /// # Errors
@@ -95,6 +142,8 @@ impl OnnxRuntime {
             share_weights: true,
             threads: 1,
             spin: false,
+            gpus: None,
+            fallback: None,
         }
     }
 
@@ -125,7 +174,7 @@ impl Runtime for OnnxRuntime {
         let mut facts = facts::of_file(&scan, &BATCH_DEPENDENT);
         let batch_dependent = !facts.batch_dependent.is_empty();
         let (mut labels, mut numbers) = (scan.class_labels.clone(), scan.class_numbers.clone());
-        let mut weights = Weights {
+        let mut source = Source {
             environment: self.environment.clone(),
             under_way: self.under_way.clone(),
             threads: self.threads,
@@ -135,8 +184,8 @@ impl Runtime for OnnxRuntime {
             external,
             bytes: Vec::new(),
         };
-        weights.bytes = bytes;
-        let mut first = weights.session().map_err(|e| error(explain(&e)))?;
+        source.bytes = bytes;
+        let first = source.session().map_err(|e| error(explain(&e)))?;
         facts.inputs = facts::ports(first.inputs());
         facts.outputs = facts::ports(first.outputs());
         let input = graph_input(first.inputs()).map_err(error)?;
@@ -151,30 +200,35 @@ impl Runtime for OnnxRuntime {
         // A graph that names no classes chooses among those of labels.json.
         let names = if labels.is_empty() { manifest.labels.clone().unwrap_or_default() } else { labels.clone() };
         let choice = choice.filter(|choice| !choice.many).map(|output| Choice { output, names, numbers });
-        let mut session = OnnxSession {
-            one_thread: self.threads == 1,
-            input: input.clone(),
-            output: scores.output,
-            choice,
-            width: scores.width.unwrap_or(0),
-            per_token: scores.kind == ScoreKind::TokenLogits,
-            under_way: self.under_way.clone(),
-            session: first,
-        };
-        let width = match scores.width {
+        let per_token = scores.kind == ScoreKind::TokenLogits;
+        let reading = Reading { input: input.clone(), output: scores.output, choice, width: 0, per_token };
+        let mut session =
+            OnnxSession { session: first, reading, runs: source.runs(), under_way: self.under_way.clone() };
+        session.reading.width = match scores.width {
             Some(width) => width,
             None => session.probe().map_err(|e| error(format!("a first run failed: {e}")))?,
         };
-        session.width = width;
-        first = session.session;
+        let width = session.reading.width;
+        let placement = self.place(&source, &mut session, manifest).map_err(error)?;
         let labels = Some(labels).filter(|labels| !labels.is_empty());
         let signature = Signature { input, scores: scores.kind, width, batch_dependent, labels, many_labels };
-        let (output, choice) = (session.output, session.choice);
-        Ok(Box::new(OnnxGraph { weights, signature, facts, output, choice, name, first: Some(first) }))
+        let reading = session.reading.clone();
+        let mut graph =
+            OnnxGraph { source, signature, facts, reading, name, first: Some(session), gpus: None, placement };
+        if graph.placement.is_gpu() {
+            // Nothing runs on the cores: their session and the weights that they would share are not needed.
+            (graph.first, graph.source.initializers, graph.source.prepacked) = (None, Vec::new(), None);
+            graph.gpus = self.gpus.clone().map(|gpus| (gpus, 0));
+        }
+        Ok(Box::new(graph))
     }
 
-    fn device(&self) -> &'static str {
-        "cpu"
+    fn gpus(&self) -> usize {
+        self.gpus.as_ref().map_or(0, |gpus| gpus.numbers.len())
+    }
+
+    fn refused(&self) -> Option<String> {
+        self.gpus.as_ref()?.refused.lock().clone()
     }
 
     fn end(&self, until: Instant) {
@@ -182,58 +236,63 @@ impl Runtime for OnnxRuntime {
     }
 }
 
-/// What sessions of one graph are made from.
-struct Weights {
-    environment: Environment,
-    under_way: UnderWay,
-    bytes: Vec<u8>,
-    initializers: Vec<(String, Arc<DynValue>)>,
-    external: BTreeMap<String, Arc<[u8]>>,
-    prepacked: Option<PrepackedWeights>,
-    threads: usize,
-    spin: bool,
-}
-
-impl Weights {
-    fn session(&self) -> ort::Result<ort::session::Session> {
-        if self.under_way.has_ended() {
-            return Err(ort::Error::new("the server stops"));
+impl OnnxRuntime {
+    /// Where a graph runs. `cores` is a session of it on the cores.
+    fn place(&self, source: &Source, cores: &mut OnnxSession, manifest: &Manifest) -> Result<Placement, String> {
+        if manifest.options.device == Some(ModelDevice::Cpu) {
+            return Ok(Placement::cores(None));
         }
-        let mut builder = self.options()?;
-        for (name, tensor) in &self.initializers {
-            builder = builder.with_initializer(name, Arc::clone(tensor))?;
+        let takes_text = matches!(cores.reading.input, GraphInput::Texts { .. });
+        let Some(gpus) = &self.gpus else {
+            // What no GPU would run lacks none.
+            return Ok(Placement::cores(self.fallback.clone().filter(|_| !takes_text)));
+        };
+        let Some(&gpu) = gpus.numbers.first() else { return Ok(Placement::cores(None)) };
+        let on = OnGpu { gpu, devices: &gpus.devices };
+        let model = manifest.graph_directory.display();
+        match placing::place(source, on, cores, &gpus.places) {
+            Ok(measured) => {
+                if measured.run > measured.run_on_core {
+                    tracing::warn!(%model, gpu, "a run takes longer on the GPU than on one core");
+                }
+                tracing::info!(
+                    %model,
+                    gpu,
+                    nodes = ?measured.nodes,
+                    memory_mib = measured.memory.map(|bytes| bytes >> 20),
+                    run_ms = measured.run.as_secs_f64() * 1e3,
+                    run_on_core_ms = measured.run_on_core.as_secs_f64() * 1e3,
+                    largest_difference = measured.difference,
+                    "the model runs on the GPU: it was measured there"
+                );
+                Ok(Placement { gpus: gpus.numbers.clone(), fallback: None, measured: Some(measured) })
+            }
+            Err(reason) if gpus.strict => {
+                let wanted = &gpus.devices.wanted;
+                let cure = "to let it run on the cores, write device = \"cpu\" into its model.toml";
+                let sentence = format!("--device {wanted}: {model} does not run on GPU {gpu}: {reason}; {cure}");
+                gpus.refused.lock().get_or_insert(sentence);
+                Err(format!("it does not run on GPU {gpu}: {reason}"))
+            }
+            Err(_) if takes_text => Ok(Placement::cores(None)),
+            Err(reason) => {
+                tracing::warn!(%model, reason, "the model does not run on the GPU: it runs on the cores");
+                Ok(Placement::cores(Some(reason)))
+            }
         }
-        for (file, content) in &self.external {
-            builder = builder.with_external_initializer_file_in_memory(file, Arc::clone(content))?;
-        }
-        if let Some(prepacked) = &self.prepacked {
-            builder = builder.with_prepacked_weights(prepacked)?;
-        }
-        let _watch = self.under_way.watch(Instant::now() + LONGEST_LOAD, Stop::Load(builder.canceler()));
-        builder.commit_from_memory(&self.bytes)
-    }
-
-    /// One thread, which is the worker's own, and no spinning unless asked for; warnings only (a session that logs
-    /// more formats every message of every run, which costs 0.1 ms a run).
-    fn options(&self) -> ort::Result<SessionBuilder> {
-        Ok(ort::session::Session::builder(&self.environment)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(self.threads)?
-            .with_inter_threads(1)?
-            .with_intra_op_spinning(self.spin)?
-            .with_log_level(LogLevel::Warning)?
-            .with_flush_to_zero()?)
     }
 }
 
 struct OnnxGraph {
-    weights: Weights,
+    source: Source,
     signature: Signature,
     facts: GraphFacts,
-    output: Output,
-    choice: Option<Choice>,
+    reading: Reading,
     name: String,
-    first: Option<ort::session::Session>,
+    first: Option<OnnxSession>,
+    /// The GPUs, and how many sessions were made on them.
+    gpus: Option<(Arc<Gpus>, usize)>,
+    placement: Placement,
 }
 
 impl Graph for OnnxGraph {
@@ -245,111 +304,24 @@ impl Graph for OnnxGraph {
         self.facts.clone()
     }
 
+    fn placement(&self) -> Placement {
+        self.placement.clone()
+    }
+
     fn session(&mut self) -> Result<Box<dyn Session>, ManifestError> {
-        let session = match self.first.take() {
-            Some(first) => first,
-            None => self.weights.session().map_err(|e| ManifestError::new(&self.name, explain(&e)))?,
-        };
-        Ok(Box::new(OnnxSession {
-            one_thread: self.weights.threads == 1,
-            session,
-            input: self.signature.input.clone(),
-            output: self.output.clone(),
-            choice: self.choice.clone(),
-            width: self.signature.width,
-            per_token: self.signature.scores == ScoreKind::TokenLogits,
-            under_way: self.weights.under_way.clone(),
-        }))
-    }
-}
-
-struct OnnxSession {
-    one_thread: bool,
-    session: ort::session::Session,
-    input: GraphInput,
-    output: Output,
-    choice: Option<Choice>,
-    /// Scores of a text, or of each of its tokens.
-    width: usize,
-    per_token: bool,
-    under_way: UnderWay,
-}
-
-impl Session for OnnxSession {
-    fn runs_here(&self) -> bool {
-        self.one_thread
-    }
-
-    fn run(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, RunError> {
-        let scores = self.run_unchecked(batch, deadline)?;
-        let shape = || scores.values.shape().iter().map(|&n| i64::try_from(n).unwrap_or(-1)).collect();
-        let width = if self.per_token { self.width * batch.shape().length } else { self.width };
-        if scores.values.dim() == (batch.rows(), width) {
-            Ok(scores)
-        } else {
-            Err(RunError::Shape { rows: batch.rows(), width, found: shape() })
+        if let Some(first) = self.first.take() {
+            return Ok(Box::new(first));
         }
-    }
-}
-
-impl OnnxSession {
-    fn run_unchecked(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, RunError> {
-        if self.under_way.has_ended() {
-            return Err(RunError::Interrupted);
-        }
-        let failed = |error: ort::Error| RunError::Failed(short(error.message()).to_owned());
-        let inputs = inputs(&self.input, batch).map_err(failed)?;
-        let (Output::Tensor(name) | Output::Maps(name, _)) = &self.output;
-        let mut options = RunOptions::new().map_err(failed)?;
-        if let Batch::Tokens(tokens) = batch
-            && tokens.rows * tokens.length > OUTLIER_TOKENS
-        {
-            options.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(failed)?;
-        }
-        let options = Arc::new(options);
-        let watch = self.under_way.watch(deadline, Stop::Run(Arc::clone(&options)));
-        let outputs = self.session.run_with_options(inputs, &options);
-        let outputs =
-            outputs.map_err(|error| if watch.was_stopped() { RunError::Interrupted } else { failed(error) })?;
-        drop(watch);
-        let value = outputs.get(name).ok_or_else(|| RunError::Failed(format!("the run gave no output {name}")))?;
-        let values = match &self.output {
-            Output::Tensor(_) => {
-                let (shape, data) = value.try_extract_tensor::<f32>().map_err(failed)?;
-                let wrong = || RunError::Shape { rows: batch.rows(), width: self.width, found: shape.to_vec() };
-                // The scores of a text's tokens stand in one row.
-                let (rows, width) = match shape[..] {
-                    [rows, width] => (rows, width),
-                    [rows, tokens, width] if self.per_token => (rows, tokens.saturating_mul(width)),
-                    _ => return Err(wrong()),
-                };
-                let dims = (usize::try_from(rows).map_err(|_| wrong())?, usize::try_from(width).map_err(|_| wrong())?);
-                Array2::from_shape_vec(dims, data.to_vec()).map_err(|_| wrong())?
+        let (session, runs) = match &mut self.gpus {
+            Some((gpus, made)) => {
+                let gpu = gpus.numbers.get(*made % gpus.numbers.len().max(1)).copied().unwrap_or_default();
+                *made += 1;
+                (self.source.session_on(OnGpu { gpu, devices: &gpus.devices }, None), Runs::OnGpu)
             }
-            Output::Maps(_, named) => maps(value, *named).map_err(failed)?,
+            None => (self.source.session(), self.source.runs()),
         };
-        match &self.choice {
-            Some(choice) => Ok(Scores { chosen: choice.read(&outputs).map_err(failed)?, values }),
-            None => Ok(values.into()),
-        }
-    }
-
-    /// The number of scores, for a graph that leaves it open.
-    fn probe(&mut self) -> Result<usize, RunError> {
-        let batch = match &self.input {
-            GraphInput::Texts { .. } => Batch::Texts(vec!["one short text".to_owned()]),
-            GraphInput::Tokens(_) => {
-                let one = || vec![1_i64];
-                Batch::Tokens(TokenBatch {
-                    rows: 1,
-                    length: 1,
-                    input_ids: one(),
-                    attention_mask: one(),
-                    token_type_ids: vec![0],
-                    position_ids: vec![0],
-                })
-            }
-        };
-        Ok(self.run_unchecked(&batch, Instant::now() + LONGEST_PROBE)?.values.ncols())
+        let session = session.map_err(|error| ManifestError::new(&self.name, explain(&error)))?;
+        let (reading, under_way) = (self.reading.clone(), self.source.under_way.clone());
+        Ok(Box::new(OnnxSession { session, reading, runs, under_way }))
     }
 }

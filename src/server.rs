@@ -14,14 +14,13 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{Scheduler, Settings, Traces};
+use crate::config::{RunCaps, Runs, Scheduler, Settings, Traces};
 use crate::engine::Engine;
 use crate::engine::batching::window::Caps;
 use crate::engine::batching::{Micros, Policy};
 use crate::engine::cache::Cache;
 use crate::engine::encoding;
-use crate::engine::forecast::Forecast;
-use crate::engine::gate::Gate;
+use crate::engine::lane::{GpuRules, Lane};
 use crate::engine::loading::{Host, LONGEST_CHECK, ModelSource};
 use crate::engine::queue::Rules;
 use crate::engine::session::Runtime;
@@ -52,6 +51,8 @@ const ADMIN_CONNECTIONS: usize = 32;
 /// Time for the admin listener's own end: it answers until everything else has ended.
 const ADMIN_GRACE: Duration = Duration::from_millis(500);
 
+/// Tensor cores multiply tiles of so many rows and columns.
+const PAD_TO_ON_GPU: usize = 8;
 /// More threads than this do not help HTTP: one serves about 100,000 small requests a second.
 const MAX_HTTP_THREADS: usize = 16;
 
@@ -90,8 +91,8 @@ impl Server {
     /// # Errors
     /// [`RunError`] in one sentence.
     pub fn prepare(settings: &Settings) -> Result<Self, RunError> {
-        let runtime = onnx::OnnxRuntime::start(settings.onnxruntime.as_deref()).map_err(RunError::Configuration)?;
-        Self::with_runtime(settings, Arc::new(runtime.with_threads(settings.runs.threads, settings.runs.spin)))
+        let runtime = onnx::OnnxRuntime::for_server(settings).map_err(RunError::Configuration)?;
+        Self::with_runtime(settings, Arc::new(runtime))
     }
 
     /// Prepares a server that runs its models on `runtime`.
@@ -179,12 +180,12 @@ impl Server {
         let runtime = Arc::clone(&self.host.runtime);
         let (drain_delay, grace) = (self.settings.drain_delay, self.settings.grace);
         let summaries = self.settings.log.summaries;
-        let (too_large, is_too_large) = oneshot::channel();
+        let (unfit, is_unfit) = oneshot::channel();
         let loaded = CancellationToken::new();
         let mut loading = tokio::spawn({
             let (app, sources, host, stop, settings) =
                 (Arc::clone(&self.app), self.sources, self.host, shutdown.soft.clone(), self.settings);
-            let (followed, loaded) = (self.followed, loaded.clone());
+            let (followed, loaded, runtime) = (self.followed, loaded.clone(), Arc::clone(&runtime));
             async move {
                 // However it ends.
                 let _loaded = loaded.drop_guard();
@@ -198,14 +199,14 @@ impl Server {
                     };
                     tokio::task::spawn_blocking(load).await.ok();
                 }
-                if let Err(sentence) = ceiling::check(&settings, app.registry.snapshot().loaded()) {
+                if let Err(sentence) = check_loaded(&settings, runtime.as_ref(), &app.registry) {
                     // Nobody listens any more if the server has stopped meanwhile.
-                    too_large.send(sentence).ok();
+                    unfit.send(sentence).ok();
                 }
             }
         });
-        let too_large = async {
-            match is_too_large.await {
+        let unfit = async {
+            match is_unfit.await {
                 Ok(sentence) => sentence,
                 Err(_) => std::future::pending().await,
             }
@@ -239,7 +240,7 @@ impl Server {
         let ended = tokio::select! {
             ended = served => ended,
             never = drain => match never {},
-            sentence = too_large => Err(RunError::Configuration(sentence)),
+            sentence = unfit => Err(RunError::Configuration(sentence)),
             // Half a server is worse than none: whoever watches it starts it anew.
             _ = &mut admin => Err(RunError::Failed("the admin listener ended by itself".to_owned())),
         };
@@ -316,19 +317,28 @@ impl Server {
 /// What the models of a server with these settings are loaded with.
 pub(crate) fn host(settings: &Settings, runtime: Arc<dyn Runtime>, metrics: Arc<Metrics>) -> Result<Host, RunError> {
     // A text is tokenised in about a fiftieth of the time of its run: few threads keep up with all workers.
-    let tokenizers = encoding::pool(settings.workers / 4).map_err(|error| RunError::Failed(error.to_string()))?;
+    // On a GPU it takes as long as its run.
+    let gpus = runtime.gpus();
+    let tokenizers = if gpus > 0 { settings.workers } else { settings.workers / 4 };
+    let tokenizers = encoding::pool(tokenizers).map_err(|error| RunError::Failed(error.to_string()))?;
+    let (cores, fit_tokens) = (rules(settings), !settings.runs.on_gpu.tokens_chosen);
+    let on_gpus = Rules { caps: caps_on_gpu(&settings.runs), workers: gpus.max(1), ..cores };
     Ok(Host {
         runtime,
-        gate: Arc::new(Gate::new(settings.workers)),
-        forecast: Arc::new(Forecast::new(settings.workers)),
+        cores: Lane::of_cores(cores, settings.runs.recycle),
+        gpus: Lane::of_gpus(on_gpus, GpuRules { pad_to: PAD_TO_ON_GPU, fit_tokens }),
         tokenizers,
-        rules: rules(settings),
-        recycle: settings.runs.recycle,
         longest_check: LONGEST_CHECK,
         texts: settings.texts,
         drift: drift::Settings { texts: settings.drift.texts, longest: settings.drift.longest },
         metrics,
     })
+}
+
+/// Whether a server can go on with the models that were loaded.
+fn check_loaded(settings: &Settings, runtime: &dyn Runtime, registry: &Registry) -> Result<(), String> {
+    runtime.refused().map_or(Ok(()), Err)?;
+    ceiling::check(settings, registry.snapshot().loaded())
 }
 
 pub(crate) fn in_models(settings: &Settings, error: &str) -> RunError {
@@ -349,10 +359,18 @@ pub fn http_threads(settings: &Settings) -> std::io::Result<tokio::runtime::Runt
         .build()
 }
 
-/// How the queues of all models hand out their texts.
+fn caps_on_gpu(runs: &Runs) -> Caps {
+    let RunCaps { tokens, texts, time, .. } = runs.on_gpu;
+    Caps { rows: texts, tokens, time: micros(time) }
+}
+
+fn micros(time: Duration) -> Micros {
+    Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX)
+}
+
+/// How the queues of all models on the cores hand out their texts.
 #[must_use]
 pub fn rules(settings: &Settings) -> Rules {
-    let micros = |time: Duration| Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX);
     let runs = &settings.runs;
     Rules {
         policy: match runs.scheduler {

@@ -7,7 +7,8 @@ use clap::builder::BoolishValueParser;
 
 use crate::RunError;
 use crate::config::args::path_or_empty;
-use crate::config::{Args, Settings};
+use crate::config::device::device;
+use crate::config::{Args, Device, Settings};
 
 /// Most connections of a server that is not told otherwise.
 const MOST_CLIENTS: i64 = 1_024;
@@ -24,6 +25,10 @@ pub struct BenchCommand {
     /// Directory of models: NAME/VERSION/model.onnx.
     #[arg(long, env = "PREDICTD_MODELS", default_value = "models", value_name = "DIR")]
     pub models: PathBuf,
+
+    /// Where the model runs: auto, cpu, cuda, or cuda:N [default: that of serve].
+    #[arg(long, env = "PREDICTD_DEVICE", value_parser = device, value_name = "WHERE")]
+    pub device: Option<Device>,
 
     /// ONNX Runtime library, or the directory it lies in [default: searched for].
     #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_or_empty())]
@@ -77,6 +82,7 @@ impl BenchCommand {
         args.models.clone_from(&self.models);
         args.default_model = None;
         args.onnxruntime.clone_from(&self.onnxruntime);
+        args.device.device = self.device.clone().unwrap_or(args.device.device);
         (args.workers, args.cache_bytes, args.rate_limit, args.drain_delay) = (None, Some(0), 0, Duration::ZERO);
         (args.tls_cert, args.tls_key, args.keys) = (None, None, None);
         args.allow_anonymous = true;

@@ -44,7 +44,7 @@ use machine::{Cores, machine_time, process_time};
 use report::{CostModel, Report, Subject};
 use running::{Asked, Stage};
 use search::Bench;
-use setup::sessions_and_threads;
+use setup::{on_gpus, sessions_and_threads};
 use texts::Texts;
 
 /// Time for runs to end when the benchmark is interrupted.
@@ -74,8 +74,8 @@ impl BenchCommand {
             .build()
             .map_err(failed)?;
         let stop = signals.block_on(async { Shutdown::on_signals() }).map_err(failed)?.soft;
-        let runtime = OnnxRuntime::start(settings.onnxruntime.as_deref()).map_err(RunError::Configuration)?;
-        let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+        let runtime = OnnxRuntime::for_server(&settings).map_err(RunError::Configuration)?;
+        let runtime: Arc<dyn Runtime> = Arc::new(runtime.with_threads(1, false));
         signals.spawn({
             let (stop, runtime) = (stop.clone(), Arc::clone(&runtime));
             async move {
@@ -100,7 +100,11 @@ impl BenchCommand {
         stop: &CancellationToken,
     ) -> Result<(), RunError> {
         let cores = Cores::find();
-        let usual = sessions_and_threads(cores.usable, settings.runs.tokens);
+        let gpus = runtime.gpus();
+        let usual = match gpus {
+            0 => sessions_and_threads(cores.usable, settings.runs.tokens),
+            _ => on_gpus(cores.usable, settings.runs.on_gpu.tokens),
+        };
         let first = usual.first().copied().ok_or_else(interrupted)?;
         let (limits, runs) = (settings.limits, settings.runs);
         let mut stage = Stage::new(settings, source.clone(), stop.clone());
@@ -114,7 +118,7 @@ impl BenchCommand {
         let subject = Subject {
             model: source.name.clone(),
             version: source.version.clone(),
-            device: model.device(),
+            device: model.device().to_owned(),
             cores,
             texts: texts.summary.clone(),
             cost: CostModel::of(&model),
@@ -126,10 +130,11 @@ impl BenchCommand {
         self.say(&subject)?;
         let target = self.latency_target;
         let since = (Instant::now(), machine_time(), process_time());
-        let (most_rows, stop) = (runs.texts, stop.clone());
-        let mut bench = Bench { stage, model, asked, most_rows, seconds, target, stop, since };
+        let most_rows = if gpus > 0 { runs.on_gpu.texts } else { runs.texts };
+        let (on_gpus, stop) = (gpus > 0, stop.clone());
+        let mut bench = Bench { stage, model, asked, most_rows, on_gpus, seconds, target, stop, since };
         let (tried, chosen) = bench.search(&usual, |tried| self.say(tried))?;
-        let bare = Bare::open(runtime, source, cores.usable);
+        let bare = Bare::open(runtime, source, if gpus > 0 { gpus } else { cores.usable });
         let bare = bare.map_err(|error| RunError::Configuration(error.to_string()))?;
         let found = bench.found(tried, chosen, bare, &texts.encoded)?;
         self.say(&found)?;

@@ -22,7 +22,7 @@ pub struct Subject {
     /// Version of the model.
     pub version: String,
     /// Where it runs.
-    pub device: &'static str,
+    pub device: String,
     /// The cores there are.
     pub cores: Cores,
     /// What is asked.

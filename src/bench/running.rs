@@ -16,6 +16,7 @@ use super::setup::Setup;
 use crate::config::Settings;
 use crate::engine::loading::ModelSource;
 use crate::engine::model::Model;
+use crate::engine::session::Runtime as _;
 use crate::experiments::receipts::Receipts;
 use crate::onnx::OnnxRuntime;
 use crate::registry::State;
@@ -111,9 +112,12 @@ impl Running {
         let failed = |error: std::io::Error| RunError::Failed(error.to_string());
         let mut settings = settings.clone();
         (settings.workers, settings.runs.threads) = (setup.workers, setup.run_threads);
-        settings.runs.tokens = setup.max_run_tokens;
-        let runtime = OnnxRuntime::start(settings.onnxruntime.as_deref()).map_err(RunError::Configuration)?;
-        let runtime = Arc::new(runtime.with_threads(settings.runs.threads, settings.runs.spin));
+        let runtime = Arc::new(OnnxRuntime::for_server(&settings).map_err(RunError::Configuration)?);
+        if runtime.gpus() > 0 {
+            (settings.runs.on_gpu.tokens, settings.runs.on_gpu.tokens_chosen) = (setup.max_run_tokens, true);
+        } else {
+            settings.runs.tokens = setup.max_run_tokens;
+        }
         let threads = http_threads(&settings).map_err(failed)?;
         let entered = threads.enter();
         let server =

@@ -26,6 +26,7 @@ pub(super) struct Bench {
     pub(super) model: Arc<Model>,
     pub(super) asked: Asked,
     pub(super) most_rows: usize,
+    pub(super) on_gpus: bool,
     pub(super) seconds: Duration,
     pub(super) target: Duration,
     pub(super) stop: CancellationToken,
@@ -52,7 +53,7 @@ impl Bench {
         // A cap matters where texts that are waiting can share a run, and have lengths.
         let model = &self.model;
         if model.shares_runs() && !model.skips_queue() && model.pipeline().tokenizer().is_some() {
-            let with_caps = self.compare(&caps(chosen))?;
+            let with_caps = self.compare(&caps(chosen, self.on_gpus))?;
             with_caps.iter().try_for_each(&say)?;
             chosen = choose(&with_caps)?;
             tried.extend(with_caps);
@@ -134,7 +135,9 @@ impl Bench {
         let rows = if model.shares_runs() { self.most_rows } else { 1 };
         let capped = rows > 1 && model.pipeline().tokenizer().is_some();
         let mut fastest: Option<(Pace, usize, Plan)> = None;
-        for Setup { max_run_tokens, .. } in caps(chosen).into_iter().take(if capped { usize::MAX } else { 1 }) {
+        for Setup { max_run_tokens, .. } in
+            caps(chosen, self.on_gpus).into_iter().take(if capped { usize::MAX } else { 1 })
+        {
             let most = Most { rows, tokens: max_run_tokens };
             let plan = Plan::of(model.pipeline(), texts, &model.work().cost(), most);
             // Once without looking: buffers grow to the sizes of this plan.

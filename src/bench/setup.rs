@@ -8,6 +8,8 @@ use super::figures::Figures;
 
 /// Caps of a run's tokens that are tried beside the one that is set.
 const TOKENS: [usize; 5] = [256, 128, 512, 64, 1_024];
+/// The same on a GPU.
+const TOKENS_ON_GPU: [usize; 4] = [16_384, 4_096, 32_768, 1_024];
 /// More threads than this for one run never paid off where texts are short.
 const MOST_THREADS: usize = 8;
 /// Less more texts a second than this is not told from chance within seconds: what was tried first stands.
@@ -53,12 +55,19 @@ pub fn sessions_and_threads(cores: usize, max_run_tokens: usize) -> Vec<Setup> {
     setups
 }
 
+/// The one for GPUs: they have a session each, and the cores read texts and answer.
+#[must_use]
+pub fn on_gpus(cores: usize, max_run_tokens: usize) -> Vec<Setup> {
+    vec![Setup { workers: cores.max(1), run_threads: 1, max_run_tokens }]
+}
+
 /// A set-up with each cap, its own first.
 #[must_use]
-pub fn caps(setup: Setup) -> Vec<Setup> {
-    let others = TOKENS.into_iter().filter(|&tokens| tokens != setup.max_run_tokens);
+pub fn caps(setup: Setup, on_gpus: bool) -> Vec<Setup> {
+    let caps = if on_gpus { &TOKENS_ON_GPU[..] } else { &TOKENS };
+    let others = caps.iter().filter(|&&tokens| tokens != setup.max_run_tokens);
     std::iter::once(setup.max_run_tokens)
-        .chain(others)
+        .chain(others.copied())
         .map(|max_run_tokens| Setup { max_run_tokens, ..setup })
         .collect()
 }
@@ -126,7 +135,7 @@ mod tests {
     fn the_cap_that_is_set_is_tried_first() {
         let of = |set| {
             let setup = Setup { workers: 2, run_threads: 1, max_run_tokens: set };
-            caps(setup).iter().map(|setup| setup.max_run_tokens).collect::<Vec<_>>()
+            caps(setup, false).iter().map(|setup| setup.max_run_tokens).collect::<Vec<_>>()
         };
         assert_eq!(of(256), [256, 128, 512, 64, 1_024]);
         assert_eq!(of(300), [300, 256, 128, 512, 64, 1_024]);

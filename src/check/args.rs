@@ -7,7 +7,8 @@ use clap::builder::BoolishValueParser;
 
 use crate::RunError;
 use crate::config::args::path_or_empty;
-use crate::config::{Args, Markup, OnOverflow, Settings};
+use crate::config::device::device;
+use crate::config::{Args, Device, Markup, OnOverflow, Settings};
 
 /// `predictd check`.
 #[derive(Debug, clap::Args)]
@@ -48,6 +49,10 @@ pub struct CheckCommand {
         value_name = "BOOL"
     )]
     pub json: bool,
+
+    /// Where the model runs: auto, cpu, cuda, or cuda:N [default: that of serve].
+    #[arg(long, env = "PREDICTD_DEVICE", value_parser = device, value_name = "WHERE")]
+    pub device: Option<Device>,
 
     /// ONNX Runtime library, or the directory it lies in [default: searched for].
     #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_or_empty())]
@@ -129,6 +134,7 @@ impl CheckCommand {
         args.models.clone_from(&self.directory);
         args.default_model = None;
         args.onnxruntime.clone_from(&self.onnxruntime);
+        args.device.device = self.device.clone().unwrap_or(args.device.device);
         (args.tls_cert, args.tls_key, args.keys) = (None, None, None);
         args.drain_delay = Duration::ZERO;
         args.on_overflow = self.on_overflow.unwrap_or(args.on_overflow);
@@ -136,7 +142,7 @@ impl CheckCommand {
         args.max_text_chars = self.max_text_chars.unwrap_or(args.max_text_chars);
         args.workers = self.workers.or(args.workers);
         args.run_threads = self.run_threads.unwrap_or(args.run_threads);
-        args.max_run_tokens = self.max_run_tokens.unwrap_or(args.max_run_tokens);
+        args.max_run_tokens = self.max_run_tokens.or(args.max_run_tokens);
         args.memory_limit = self.memory_limit.or(args.memory_limit);
         Settings::resolve(args).map_err(|wrong| RunError::Configuration(wrong.join("\npredictd: ")))
     }

@@ -37,7 +37,7 @@ pub struct Facts {
     /// Labels in score order; none where the answer is a number.
     pub labels: Vec<String>,
     /// Where it runs.
-    pub device: &'static str,
+    pub device: String,
     /// What becomes of texts before the graph gets them; nothing where the graph takes the text itself.
     pub tokens: Option<TokenLimits>,
     /// What it does with markup: `allow`, `strip` or `reject`.
@@ -119,7 +119,7 @@ impl Facts {
             thresholds,
             answers_with_numbers: matches!(pipeline.head(), Head::Regression | Head::Sigmoid),
             labels: pipeline.labels().to_vec(),
-            device: model.device(),
+            device: model.device().to_owned(),
             tokens: pipeline.tokenizer().map(TokenLimits::of),
             markup: pipeline.policy().markup,
             profile: model.drifting().map(ProfileFacts::of),

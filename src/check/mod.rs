@@ -55,8 +55,7 @@ impl CheckCommand {
     /// [`RunError::Configuration`] for options or files that cannot be used, [`RunError::Failed`] for a model that fails.
     pub fn run(&self) -> Result<(), RunError> {
         let settings = self.settings()?;
-        let runtime = OnnxRuntime::start(settings.onnxruntime.as_deref()).map_err(RunError::Configuration)?;
-        let runtime: Arc<dyn Runtime> = Arc::new(runtime.with_threads(settings.runs.threads, settings.runs.spin));
+        let runtime: Arc<dyn Runtime> = Arc::new(OnnxRuntime::for_server(&settings).map_err(RunError::Configuration)?);
         let report = self.report(&settings, &runtime);
         // The library takes the process down with it if its own end comes in the middle of a run.
         runtime.end(Instant::now() + END);

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::database::DatabaseArgs;
+use super::device::DeviceArgs;
 use super::drift::DriftArgs;
 use super::mlflow::MlflowArgs;
 use super::telemetry::{LogArgs, TraceArgs};
@@ -140,17 +141,17 @@ pub struct Args {
     #[arg(long, env = "PREDICTD_SCHEDULER", default_value = "window", value_parser = scheduler, value_name = "HOW")]
     pub scheduler: Scheduler,
 
-    /// Most tokens of a run of several texts, padding included.
-    #[arg(long, env = "PREDICTD_MAX_RUN_TOKENS", default_value_t = 256, value_name = "N")]
-    pub max_run_tokens: usize,
+    /// Most tokens of a run of several texts, padding included [default: 256; on a GPU what pays there, 16384 at most].
+    #[arg(long, env = "PREDICTD_MAX_RUN_TOKENS", value_name = "N")]
+    pub max_run_tokens: Option<usize>,
 
-    /// Most texts of a run.
-    #[arg(long, env = "PREDICTD_MAX_RUN_TEXTS", default_value_t = 64, value_name = "N")]
-    pub max_run_texts: usize,
+    /// Most texts of a run [default: 64; on a GPU 512].
+    #[arg(long, env = "PREDICTD_MAX_RUN_TEXTS", value_name = "N")]
+    pub max_run_texts: Option<usize>,
 
-    /// Longest predicted time of a run of several texts.
-    #[arg(long, env = "PREDICTD_MAX_RUN_TIME", default_value = "200ms", value_parser = humantime::parse_duration, value_name = "TIME")]
-    pub max_run_time: Duration,
+    /// Longest predicted time of a run of several texts [default: 200ms; on a GPU 50ms].
+    #[arg(long, env = "PREDICTD_MAX_RUN_TIME", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub max_run_time: Option<Duration>,
 
     /// Threads that share one run; more than 1 is for a single caller on an idle machine.
     #[arg(long, env = "PREDICTD_RUN_THREADS", default_value_t = 1, value_name = "N")]
@@ -176,6 +177,10 @@ pub struct Args {
     /// Memory that the server may need at most, in bytes: it does not start where it may need more; 0: no limit [default: the limit of the control group].
     #[arg(long, env = "PREDICTD_MEMORY_LIMIT", value_name = "BYTES")]
     pub memory_limit: Option<u64>,
+
+    /// Where models run.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 
     /// ONNX Runtime library, or the directory it lies in [default: searched for].
     #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_or_empty())]

@@ -6,6 +6,11 @@
 
 use crate::text::tensors::Shape;
 
+/// Runs of several texts are large enough when starting one is this part of it.
+const START_SHARE: f64 = 0.05;
+/// So many tokens always pay.
+const LEAST_PAYING: usize = 512;
+
 /// A measured run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample {
@@ -61,6 +66,19 @@ impl Cost {
     #[must_use]
     pub fn tokens_per_run(&self) -> f64 {
         if self.token > 0.0 { self.run / self.token } else { f64::INFINITY }
+    }
+
+    /// Most tokens of a run that pay where `most` are allowed: with more, starting the run is so small a part of it that
+    /// the texts in it only wait for each other.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "tokens are not negative, and `as` saturates"
+    )]
+    pub fn paying_tokens(&self, most: usize) -> usize {
+        let pay = self.tokens_per_run() * (1.0 / START_SHARE - 1.0);
+        (pay as usize).clamp(LEAST_PAYING.min(most), most)
     }
 
     /// The cost that fits these runs best; nothing if they tell nothing.
@@ -210,6 +228,15 @@ mod tests {
         assert!((alone - 3.0).abs() < 1e-9);
         assert!((cost.of(Shape { rows: 4, length: 10 }) - (4.0 * alone - 3.0)).abs() < 1e-9);
         assert!((cost.tokens_per_run() - 10.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn runs_are_as_large_as_pays() {
+        let cost = |tokens: f64| Cost { run: tokens * 1e-6, token: 1e-6, square: 0.0 };
+        assert_eq!(cost(200.0).paying_tokens(16_384), 3_800);
+        assert_eq!(cost(1.0).paying_tokens(16_384), LEAST_PAYING);
+        assert_eq!(cost(1e6).paying_tokens(16_384), 16_384);
+        assert_eq!(Cost::flat(1.0).paying_tokens(256), 256);
     }
 
     #[test]

@@ -14,11 +14,10 @@ use rayon::ThreadPool;
 
 use super::batching::Policy;
 use super::drifting::{self, Drifting};
-use super::forecast::Forecast;
-use super::gate::Gate;
+use super::lane::Lane;
 use super::measuring::{Measured, measure, tokenizer_speed};
 use super::model::Model;
-use super::queue::{Queue, Rules};
+use super::queue::Queue;
 use super::recycling::Spare;
 use super::session::{Runtime, Session};
 use super::worker::{self, Shop};
@@ -36,6 +35,8 @@ use crate::text::tokenizer::TokenizeError;
 const CHEAP_RUN: Duration = Duration::from_micros(150);
 /// Time of one run while a model is checked: one that takes longer cannot serve.
 pub const LONGEST_CHECK: Duration = Duration::from_secs(10);
+/// Tokens of a worker's first run on a GPU.
+const FIRST_RUN_TOKENS: usize = 16;
 /// Longer text of the warm-up, in words.
 const WARM_UP_WORDS: usize = 32;
 /// Time that a text may be tokenised on an async thread.
@@ -64,16 +65,12 @@ pub struct ModelSource {
 pub struct Host {
     /// Runs graphs.
     pub runtime: Arc<dyn Runtime>,
-    /// Run permits over all models.
-    pub gate: Arc<Gate>,
-    /// What waits for them.
-    pub forecast: Arc<Forecast>,
+    /// What models on the cores share.
+    pub cores: Lane,
+    /// What models on GPUs share.
+    pub gpus: Lane,
     /// Tokenises what takes longer than a moment.
     pub tokenizers: Arc<ThreadPool>,
-    /// Worker threads per model, and how their queues hand out texts.
-    pub rules: Rules,
-    /// A worker's session is replaced after about this many runs; 0: never.
-    pub recycle: u64,
     /// Time of one run while a model is checked.
     pub longest_check: Duration,
     /// What is done with texts where the model does not say.
@@ -120,12 +117,14 @@ impl Model {
         let begun = Instant::now();
         let mut manifest = Manifest::read_registered(&source.directory, source.registered.clone())?;
         let mut graph = host.runtime.open(&mut manifest)?;
-        let pipeline = Pipeline::assemble(&mut manifest, graph.signature(), host.texts)?;
+        let mut pipeline = Pipeline::assemble(&mut manifest, graph.signature(), host.texts)?;
         drifting::check(manifest.profile.as_ref(), &pipeline)?;
+        let placement = graph.placement();
+        let lane = if placement.is_gpu() { &host.gpus } else { &host.cores };
         let (batch_dependent, allowed) =
             (graph.signature().batch_dependent, manifest.options.allow_batch_influence.unwrap_or(false));
         let alone = batch_dependent && !allowed;
-        let count = host.rules.workers.max(1);
+        let count = lane.rules.workers.max(1);
         let mut sessions = (0..count).map(|_| graph.session()).collect::<Result<Vec<_>, _>>()?;
         let first =
             sessions.first_mut().ok_or_else(|| ManifestError::new(&manifest.graph_name, "no session could be made"))?;
@@ -135,16 +134,26 @@ impl Model {
         let error = |reason: String| ManifestError::new(&manifest.graph_name, reason);
         let failed = |reason: String| error(format!("the warm-up failed: {reason}"));
         warm_up(&pipeline, first.as_mut(), host.longest_check).map_err(failed)?;
-        let measured = measure(&pipeline, &mut sessions, !alone, host).map_err(failed)?;
+        let measured = measure(&pipeline, &mut sessions, !alone, (lane, host.longest_check)).map_err(failed)?;
+        let mut rules = lane.rules;
+        if let Some(gpu) = lane.gpu {
+            if !alone && measured.why_alone.is_none() {
+                // Only what padding does not change is padded.
+                pipeline.pad_to(gpu.pad_to);
+            }
+            if gpu.fit_tokens {
+                rules.caps.tokens = measured.cost.paying_tokens(rules.caps.tokens);
+            }
+        }
         let inline_bytes = tokenizer_speed(&pipeline)
             .map_or(INLINE_BYTES, |speed| fitting(INLINE_TOKENISING, speed).min(INLINE_BYTES));
-        let load = host.forecast.register(measured.cost);
+        let load = lane.forecast.register(measured.cost);
         let shop = Arc::new(Shop {
             load_number: LOADED.fetch_add(1, Ordering::Relaxed),
             label: format!("{}/{}", source.name, source.version),
             pipeline,
-            queue: Arc::new(Queue::new(host.rules, Arc::clone(&load), alone || measured.why_alone.is_some())),
-            gate: Arc::clone(&host.gate),
+            queue: Arc::new(Queue::new(rules, Arc::clone(&load), alone || measured.why_alone.is_some())),
+            gate: Arc::clone(&lane.gate),
             load,
             metrics: host.metrics.model(&source.name, &source.version),
             shared: Arc::clone(&host.metrics),
@@ -155,20 +164,24 @@ impl Model {
         report(&shop, &measured, inline_bytes);
         let warm_up_took = opened.elapsed();
         let mut inline = Vec::new();
-        if measured.short_text <= CHEAP_RUN {
+        // A GPU has one session: a second one would only wait for it, and take memory.
+        if measured.short_text <= CHEAP_RUN && lane.gpu.is_none() {
             for _ in 0..count {
                 inline.push(Mutex::new(graph.session()?));
             }
         }
         let mut express = None;
         // The other policies are there to be compared with, as they are elsewhere.
-        if host.rules.policy == Policy::Window {
+        if rules.policy == Policy::Window && lane.gpu.is_none() {
             let mut session = graph.session()?;
             warm_up(&shop.pipeline, session.as_mut(), host.longest_check).map_err(failed)?;
             express = Some(Arc::new(Mutex::new(session)));
         }
-        let spare = Spare::of(graph, host.recycle);
-        let regular = sessions.into_iter().map(|session| worker::spawn(Arc::clone(&shop), session, spare.clone()));
+        let spare = Spare::of(graph, lane.recycle);
+        let sample = shop.pipeline.sample(FIRST_RUN_TOKENS).ok().filter(|_| lane.gpu.is_some());
+        let first = || sample.as_ref().map(|sample| shop.pipeline.batch([sample]));
+        let regular =
+            sessions.into_iter().map(|session| worker::spawn(Arc::clone(&shop), session, spare.clone(), first()));
         let express_worker = express.clone().map(|session| worker::spawn_express(Arc::clone(&shop), session));
         let workers = regular
             .chain(express_worker)
@@ -182,13 +195,14 @@ impl Model {
             name: source.name.clone(),
             version: source.version.clone(),
             description: manifest.options.description.take(),
-            device: host.runtime.device(),
+            device: placement.device(),
+            placement,
             batch_dependent,
             run_memory: measured.run_memory,
             why_alone,
             shop,
             drifting,
-            forecast: Arc::clone(&host.forecast),
+            forecast: Arc::clone(&lane.forecast),
             tokenizers: Arc::clone(&host.tokenizers),
             inline_bytes,
             inline,

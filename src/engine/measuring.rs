@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::batching::window::Caps;
 use super::cost::{Cost, Sample};
-use super::loading::Host;
+use super::lane::Lane;
 use super::session::{RunError, Session, timed};
 use crate::memory;
 use crate::text::pipeline::{Batch, Encoded, Pipeline};
@@ -22,6 +22,9 @@ const REPEATS: (usize, usize) = (3, 20);
 const QUICK: Duration = Duration::from_millis(200);
 /// Rows and tokens of the runs that are measured, in the order of what they tell.
 const SHAPES: [(usize, usize); 8] = [(1, 8), (1, 32), (8, 16), (1, 128), (4, 8), (8, 32), (1, 256), (16, 16)];
+/// The same on a GPU, which short runs do not fill.
+const GPU_SHAPES: [(usize, usize); 8] =
+    [(1, 8), (1, 128), (8, 32), (64, 32), (32, 128), (256, 64), (8, 512), (32, 512)];
 /// Rows of the runs of a graph that takes the text itself.
 const TEXT_SHAPES: [(usize, usize); 4] = [(1, 1), (4, 1), (16, 1), (64, 1)];
 /// Tokens of the texts of a large run.
@@ -50,15 +53,14 @@ pub(super) fn measure(
     pipeline: &Pipeline,
     sessions: &mut [Box<dyn Session>],
     share: bool,
-    host: &Host,
+    (lane, longest): (&Lane, Duration),
 ) -> Result<Measured, String> {
-    let longest = host.longest_check;
     let why_alone = match sessions.first_mut() {
         Some(first) if share => together(pipeline, first.as_mut(), longest)?,
         _ => None,
     };
     let share = share && why_alone.is_none();
-    let shapes = shapes(pipeline, share);
+    let shapes = shapes(pipeline, share, lane);
     let all: Vec<Result<Vec<Sample>, String>> = std::thread::scope(|scope| {
         let threads: Vec<_> = sessions
             .iter_mut()
@@ -71,7 +73,7 @@ pub(super) fn measure(
     let cost = Cost::fit(&samples).ok_or("no run took any time")?;
     let (mut short_text, mut run_memory) = (Duration::MAX, None);
     if let Some(first) = sessions.first_mut() {
-        run_memory = largest_runs(pipeline, first.as_mut(), host.rules.caps, longest);
+        run_memory = largest_runs(pipeline, first.as_mut(), lane.rules.caps, longest);
         for _ in 0..REPEATS.0 {
             let (done, took) = timed(first.runs_here(), || {
                 let encoded = pipeline.encode("one short text".to_owned()).map_err(|e| e.to_string())?;
@@ -84,11 +86,17 @@ pub(super) fn measure(
     Ok(Measured { cost, short_text, run_memory, why_alone })
 }
 
-fn shapes(pipeline: &Pipeline, share: bool) -> Vec<Shape> {
+fn shapes(pipeline: &Pipeline, share: bool, lane: &Lane) -> Vec<Shape> {
     let most = pipeline.tokenizer().map(Tokenizer::max_tokens);
-    let shapes = if most.is_some() { &SHAPES[..] } else { &TEXT_SHAPES };
+    let caps = lane.rules.caps;
+    let fits = |shape: &Shape| shape.rows == 1 || shape.rows <= caps.rows && shape.tokens() <= caps.tokens;
+    let shapes = match (most, lane.gpu) {
+        (None, _) => &TEXT_SHAPES[..],
+        (Some(_), None) => &SHAPES,
+        (Some(_), Some(_)) => &GPU_SHAPES,
+    };
     let shapes = shapes.iter().map(|&(rows, length)| Shape { rows, length: length.min(most.unwrap_or(1)) });
-    shapes.filter(|shape| share || shape.rows == 1).collect()
+    shapes.filter(|shape| share || shape.rows == 1).filter(|shape| lane.gpu.is_none() || fits(shape)).collect()
 }
 
 /// Bytes by which the largest runs make the process grow; nothing where that cannot be told.

@@ -1,12 +1,12 @@
 //! From an async caller to a worker thread and back. No HTTP, no ONNX Runtime.
 //!
 //! - [`session`]: what the engine wants from an inference runtime
-//! - [`loading`]: how a model comes into service; `measuring`: what its runs cost here
+//! - [`loading`]: how a model comes into service; `measuring`: what its runs cost here; [`placement`]: where they run
 //! - [`cost`]: what a run costs by its shape (pure)
 //! - [`model`]: one served version; [`encoding`]: its texts on their way to the queue
 //! - [`batching`]: which waiting texts run next, and together (pure)
 //! - [`queue`]: the waiting texts of one model
-//! - [`gate`]: run permits over all models
+//! - [`gate`]: run permits over all models; [`lane`]: those of the cores, those of the GPUs
 //! - [`forecast`]: how long a text would wait
 //! - [`worker`]: the thread that owns a session; [`recycling`]: its next one
 //! - [`cache`]: answers given before, and texts that several clients wait for
@@ -24,10 +24,12 @@ pub mod drifting;
 pub mod encoding;
 pub mod forecast;
 pub mod gate;
+pub mod lane;
 pub mod loading;
 pub mod lookup;
 mod measuring;
 pub mod model;
+pub mod placement;
 pub mod queue;
 pub mod recycling;
 pub mod session;

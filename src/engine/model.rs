@@ -14,6 +14,7 @@ use super::cache::Lead;
 use super::drifting::Drifting;
 use super::encoding::{Order, elsewhere, encode_in_pieces};
 use super::forecast::{Forecast, Load};
+use super::placement::Placement;
 use super::queue::{Place, Request};
 use super::session::{RunError, Session};
 use super::worker::{Fault, SharedSession, Shop};
@@ -44,7 +45,8 @@ pub struct Model {
     pub(super) name: String,
     pub(super) version: String,
     pub(super) description: Option<String>,
-    pub(super) device: &'static str,
+    pub(super) device: String,
+    pub(super) placement: Placement,
     pub(super) batch_dependent: bool,
     pub(super) run_memory: Option<u64>,
     pub(super) why_alone: Option<&'static str>,
@@ -98,8 +100,14 @@ impl Model {
 
     /// Where it runs.
     #[must_use]
-    pub fn device(&self) -> &'static str {
-        self.device
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// How that was found out.
+    #[must_use]
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// True if a text's scores depend on the texts that run beside it.

@@ -9,6 +9,7 @@ use ndarray::Array2;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+use super::placement::Placement;
 use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::Batch;
 use crate::text::signature::Signature;
@@ -21,8 +22,16 @@ pub trait Runtime: Send + Sync {
     /// [`ManifestError`] naming the graph file, or a weight file beside it, and what is wrong with it.
     fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError>;
 
-    /// Where sessions run, as answers of `/health` name it.
-    fn device(&self) -> &'static str;
+    /// How many GPUs sessions run on.
+    fn gpus(&self) -> usize {
+        0
+    }
+
+    /// Why a server must not start with the models that it was told to open, if so: one of them does not run where all
+    /// are to run.
+    fn refused(&self) -> Option<String> {
+        None
+    }
 
     /// Ends every run and load that is under way, lets none begin, and waits for that until `until`.
     fn end(&self, until: Instant) {
@@ -34,6 +43,11 @@ pub trait Runtime: Send + Sync {
 pub trait Graph: Send {
     /// What the graph takes and gives.
     fn signature(&self) -> &Signature;
+
+    /// Where its sessions run.
+    fn placement(&self) -> Placement {
+        Placement::default()
+    }
 
     /// What there is to say about the graph to whoever made it.
     fn facts(&self) -> GraphFacts {

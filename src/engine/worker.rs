@@ -20,6 +20,9 @@ use crate::text::heads::{Decision, OutputError};
 use crate::text::pipeline::{Batch, Encoded, Pipeline};
 use crate::text::tensors::Shape;
 
+/// Time of a worker's first run, which nobody waits for.
+const LONGEST_FIRST_RUN: Duration = Duration::from_secs(10);
+
 /// What the workers of one model share.
 #[derive(Debug)]
 pub struct Shop {
@@ -53,7 +56,8 @@ pub(super) enum Fault {
 /// A session that several threads use in turns.
 pub type SharedSession = Arc<Mutex<Box<dyn Session>>>;
 
-/// Starts a worker thread. It ends when the queue is closed and empty.
+/// Starts a worker thread. It ends when the queue is closed and empty. It runs `first` before anything else: libraries
+/// of GPUs prepare each thread at its first run, which takes long.
 ///
 /// # Errors
 /// If the operating system gives no thread.
@@ -61,8 +65,14 @@ pub fn spawn(
     shop: Arc<Shop>,
     mut session: Box<dyn Session>,
     mut spare: Option<Spare>,
+    first: Option<Batch>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("predictd-worker".to_owned()).spawn(move || {
+        if let Some(first) = first
+            && let Err(error) = session.run(&first, Instant::now() + LONGEST_FIRST_RUN)
+        {
+            tracing::warn!(model = shop.label, %error, "a worker's first run failed");
+        }
         while shop.queue.wait() {
             let turn = shop.gate.wait_turn();
             // Chosen only now: what came while this thread waited for its turn takes part.

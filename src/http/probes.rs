@@ -40,7 +40,10 @@ pub struct ModelHealth {
     pub version: String,
     /// Where it runs, once it does.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<&'static str>,
+    pub device: Option<String>,
+    /// Why it runs on the cores, where a GPU was looked for and cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
     /// `loading`, `ready` or `failed`. Why it failed is in the log.
     pub state: &'static str,
 }
@@ -56,11 +59,15 @@ pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<Health>) {
     let snapshot = app.registry.snapshot();
     let versions =
         snapshot.models.iter().flat_map(|(name, served)| served.versions.iter().map(move |version| (name, version)));
-    let models = versions.map(|(name, (version, state))| ModelHealth {
-        name: name.clone(),
-        version: version.as_str().to_owned(),
-        device: if let VersionState::Ready(model) = state { Some(model.device()) } else { None },
-        state: state.name(),
+    let models = versions.map(|(name, (version, state))| {
+        let ready = if let VersionState::Ready(model) = state { Some(model) } else { None };
+        ModelHealth {
+            name: name.clone(),
+            version: version.as_str().to_owned(),
+            device: ready.map(|model| model.device().to_owned()),
+            fallback: ready.and_then(|model| model.placement().fallback.clone()),
+            state: state.name(),
+        }
     });
     let health = Health {
         status: if ready { "healthy" } else { "unhealthy" },

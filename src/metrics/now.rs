@@ -19,7 +19,9 @@ pub struct VersionNow {
     /// It answers requests that name no version.
     pub active: bool,
     /// Where it runs, once it does.
-    pub device: Option<&'static str>,
+    pub device: Option<String>,
+    /// It runs on the cores because a GPU that was looked for could not be used.
+    pub fallback: bool,
     /// Texts in its queue.
     pub waiting: usize,
     /// How long the oldest of them has been there.
@@ -36,6 +38,7 @@ pub(super) struct Now {
     state: GaugeVec,
     active: GaugeVec,
     device: GaugeVec,
+    fallback: GaugeVec,
     queued: GaugeVec,
     oldest: GaugeVec,
     wait: GaugeVec,
@@ -63,6 +66,11 @@ impl Now {
                 "1 for the device that the version runs on.",
                 &["model", "version", "device"],
             )?,
+            fallback: gauge(
+                "predictd_model_device_fallback",
+                "1 for a version that runs on the cores because the GPU that was looked for cannot be used.",
+                &labels,
+            )?,
             queued: gauge("predictd_queue_texts", "Texts that wait for a run.", &labels)?,
             oldest: gauge("predictd_queue_oldest_seconds", "How long the oldest of them has waited.", &labels)?,
             wait: gauge("predictd_expected_wait_seconds", "When a text that came now would begin to be run.", &labels)?,
@@ -72,16 +80,18 @@ impl Now {
 
     /// Forgets what was true at the last scrape.
     pub(super) fn put(&self, versions: &[VersionNow]) {
-        let Self { state, active, device, queued, oldest, wait, drift } = self;
+        let Self { state, active, device, fallback, queued, oldest, wait, drift } = self;
         drift.put(versions);
-        [state, active, device, queued, oldest, wait].into_iter().for_each(GaugeVec::reset);
+        [state, active, device, fallback, queued, oldest, wait].into_iter().for_each(GaugeVec::reset);
         for version in versions {
             let names = [version.model.as_str(), version.version.as_str()];
             state.with_label_values(&[names[0], names[1], version.state]).set(1.0);
             if version.active {
                 active.with_label_values(&names).set(1.0);
             }
-            if let Some(runs_on) = version.device {
+            if let Some(runs_on) = &version.device {
+                let fell_back = if version.fallback { 1.0 } else { 0.0 };
+                fallback.with_label_values(&names).set(fell_back);
                 device.with_label_values(&[names[0], names[1], runs_on]).set(1.0);
             }
             if version.state == "ready" {

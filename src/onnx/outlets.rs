@@ -1,5 +1,6 @@
 //! What a graph's inputs and outputs mean.
 
+use half::f16;
 use ndarray::Array2;
 use ort::session::SessionOutputs;
 use ort::value::{DynMapValueType, DynValue, Outlet, TensorElementType, ValueType};
@@ -108,13 +109,15 @@ pub(super) fn scores_output(outputs: &[Outlet], input: &GraphInput) -> Result<Sc
     if let Some((outlet, named)) = outputs.iter().find_map(|outlet| Some((outlet, map(outlet)?))) {
         return Ok(ScoresOutput { output: Output::Maps(outlet.name().to_owned(), named), kind, width: None });
     }
-    let is_float = |outlet: &&Outlet| outlet.dtype().tensor_type() == Some(TensorElementType::Float32);
+    let is_float = |outlet: &&Outlet| {
+        matches!(outlet.dtype().tensor_type(), Some(TensorElementType::Float32 | TensorElementType::Float16))
+    };
     let outlet = outputs
         .iter()
         .filter(is_float)
         .find(|outlet| outlet.name() == "logits")
         .or_else(|| outputs.iter().find(is_float));
-    let outlet = outlet.ok_or("it has no float32 output: scores are expected as float32")?;
+    let outlet = outlet.ok_or("it has no float32 or float16 output: scores are expected as such")?;
     let shape = outlet.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
     let scores = |kind, width: i64| ScoresOutput {
         output: Output::Tensor(outlet.name().to_owned()),
@@ -129,6 +132,16 @@ pub(super) fn scores_output(outputs: &[Outlet], input: &GraphInput) -> Result<Sc
             outlet.name()
         )),
     }
+}
+
+/// A tensor of scores: its shape, and its numbers as float32.
+pub(super) fn values(value: &DynValue) -> ort::Result<(Vec<i64>, Vec<f32>)> {
+    if value.dtype().tensor_type() == Some(TensorElementType::Float16) {
+        let (shape, data) = value.try_extract_tensor::<f16>()?;
+        return Ok((shape.to_vec(), data.iter().map(|&score| score.to_f32()).collect()));
+    }
+    let (shape, data) = value.try_extract_tensor::<f32>()?;
+    Ok((shape.to_vec(), data.to_vec()))
 }
 
 /// ZipMap's maps to rows: the runtime keeps a map's keys sorted, and so are scikit-learn's classes.

@@ -108,6 +108,8 @@ pub struct ModelOptions {
     pub allow_batch_influence: Option<bool>,
     /// Overrides `problem_type`.
     pub task: Option<Task>,
+    /// Runs on the cores, whatever `--device` says.
+    pub device: Option<ModelDevice>,
     /// Lowers the longest input.
     pub max_tokens: Option<usize>,
     /// Overrides `--on-overflow`.
@@ -123,6 +125,14 @@ pub struct ModelOptions {
     /// Expected SHA-256 of files, in hexadecimal.
     #[serde(default)]
     pub sha256: BTreeMap<String, String>,
+}
+
+/// Where a model runs, as `model.toml` names it: only what it says of itself, so no GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelDevice {
+    /// On the cores.
+    Cpu,
 }
 
 /// The task, as `model.toml` names it.

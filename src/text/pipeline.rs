@@ -11,7 +11,7 @@ use super::input::Input;
 use super::manifest::{Manifest, ManifestError, check_labels};
 use super::policy::{CharacterSet, TextPolicy};
 use super::signature::{GraphInput, ScoreKind, Signature};
-use super::tensors::{PaddingSide, Shape, TokenBatch, TokenRow, pack};
+use super::tensors::{PaddingSide, Shape, TokenBatch, TokenRow, pack_to};
 use super::tokenizer::{TokenizeError, Tokenizer};
 use crate::config::{OnOverflow, TextDefaults};
 
@@ -27,6 +27,8 @@ pub struct Pipeline {
     head: Head,
     labels: Vec<String>,
     golden: Option<Golden>,
+    /// Lengths of runs are rounded up to multiples of this.
+    pad_to: usize,
 }
 
 #[derive(Debug)]
@@ -163,7 +165,7 @@ impl Pipeline {
             markup: manifest.options.markup.unwrap_or(defaults.markup),
             allowed: manifest.options.allowed_characters.as_deref().map(CharacterSet::parse),
         };
-        let pipeline = Self { policy, encoder, head, labels, golden: manifest.golden.take() };
+        let pipeline = Self { policy, encoder, head, labels, golden: manifest.golden.take(), pad_to: 1 };
         let (expected, found) = (pipeline.head.width(pipeline.labels.len()), signature.width);
         if expected == found {
             return Ok(pipeline);
@@ -171,6 +173,16 @@ impl Pipeline {
         let reason =
             format!("{} labels need {expected} scores per text, but the graph gives {found}", pipeline.labels.len());
         Err(ManifestError::new("labels", reason))
+    }
+
+    /// Rounds lengths of runs up to multiples of `multiple`, as far as the model takes texts.
+    pub fn pad_to(&mut self, multiple: usize) {
+        self.pad_to = multiple.max(1);
+    }
+
+    fn padded(&self, length: usize) -> usize {
+        let most = self.tokenizer().map_or(length, Tokenizer::max_tokens);
+        length.next_multiple_of(self.pad_to).min(most).max(length)
     }
 
     /// Labels in score order; none for regression.
@@ -266,7 +278,10 @@ impl Pipeline {
             }
         }
         match &self.encoder {
-            Encoder::Tokens(tokenizer) => Batch::Tokens(pack(&rows, tokenizer.padding())),
+            Encoder::Tokens(tokenizer) => {
+                let length = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+                Batch::Tokens(pack_to(&rows, tokenizer.padding(), self.padded(length)))
+            }
             Encoder::Texts => Batch::Texts(strings),
         }
     }
@@ -278,8 +293,8 @@ impl Pipeline {
             Content::Text(_) => &[],
         };
         let text = matches!(encoded.content, Content::Text(_)).then_some(Shape { rows: 1, length: 1 });
-        let length = longest(rows);
-        let chunks = rows.chunks(rows_per_run(length));
+        let (length, per_run) = (self.padded(longest(rows)), rows_per_run(longest(rows)));
+        let chunks = rows.chunks(per_run);
         text.into_iter().chain(chunks.map(move |chunk| Shape { rows: chunk.len(), length }))
     }
 
@@ -297,8 +312,9 @@ impl Pipeline {
             Content::Text(text) => (&[], Some(Batch::Texts(vec![text.clone()]))),
         };
         let padding = self.tokenizer().map(Tokenizer::padding).unwrap_or_default();
-        let chunks = rows.chunks(rows_per_run(longest(rows)));
-        text.into_iter().chain(chunks.map(move |chunk| Batch::Tokens(pack(&chunk.iter().collect::<Vec<_>>(), padding))))
+        let (length, per_run) = (self.padded(longest(rows)), rows_per_run(longest(rows)));
+        let pack = move |chunk: &[TokenRow]| pack_to(&chunk.iter().collect::<Vec<_>>(), padding, length);
+        text.into_iter().chain(rows.chunks(per_run).map(move |chunk| Batch::Tokens(pack(chunk))))
     }
 
     /// Turns the scores of one text, one row per window, and the graph's own choice into its answer.

@@ -70,7 +70,13 @@ pub struct TokenBatch {
 /// Packs rows into one batch, padded to the longest.
 #[must_use]
 pub fn pack(rows: &[&TokenRow], padding: Padding) -> TokenBatch {
-    let length = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+    pack_to(rows, padding, 0)
+}
+
+/// Packs rows into one batch, padded to the longest, and to `least` places.
+#[must_use]
+pub fn pack_to(rows: &[&TokenRow], padding: Padding, least: usize) -> TokenBatch {
+    let length = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0).max(least);
     let places = rows.len() * length;
     let mut batch = TokenBatch {
         rows: rows.len(),
@@ -127,6 +133,14 @@ mod tests {
         assert_eq!(batch.attention_mask, [1, 1, 1, 1, 0, 0]);
         assert_eq!(batch.token_type_ids, [0, 0, 0, 0, 2, 2]);
         assert_eq!(batch.position_ids, [0, 1, 2, 0, 1, 1]);
+    }
+
+    #[test]
+    fn pads_further_than_the_longest() {
+        let batch = pack_to(&[&row(&[5]), &row(&[6, 7])], Padding::default(), 4);
+        assert_eq!(batch.input_ids, [5, 0, 0, 0, 6, 7, 0, 0]);
+        assert_eq!((batch.length, batch.attention_mask.iter().sum::<i64>()), (4, 3));
+        assert_eq!(pack_to(&[&row(&[5, 6, 7])], Padding::default(), 2).length, 3);
     }
 
     #[test]

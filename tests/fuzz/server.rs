@@ -14,8 +14,7 @@ use predictd::Server;
 use predictd::cli::Cli;
 use predictd::config::Settings;
 use predictd::engine::encoding;
-use predictd::engine::forecast::Forecast;
-use predictd::engine::gate::Gate;
+use predictd::engine::lane::Lane;
 use predictd::engine::loading::{Host, LONGEST_CHECK};
 use predictd::engine::queue::Rules;
 use predictd::engine::session::{Graph, RunError, Runtime, Scores, Session};
@@ -46,13 +45,12 @@ impl InProcess {
         let settings = Settings::resolve(args).expect("settings");
         let runtime: Arc<dyn Runtime> = Arc::new(Constant);
         let app = Arc::clone(Server::with_runtime(&settings, Arc::clone(&runtime)).expect("a server").app());
+        let rules = Rules { workers: 1, ..predictd::rules(&settings) };
         let host = Host {
             runtime,
-            gate: Arc::new(Gate::new(1)),
-            forecast: Arc::new(Forecast::new(1)),
+            cores: Lane::of_cores(rules, 0),
+            gpus: Lane::of_cores(rules, 0),
             tokenizers: encoding::pool(1).expect("a thread"),
-            rules: Rules { workers: 1, ..predictd::rules(&settings) },
-            recycle: 0,
             longest_check: LONGEST_CHECK,
             texts: settings.texts,
             drift: predictd::drift::Settings::default(),
@@ -101,9 +99,6 @@ impl Runtime for Constant {
         })))
     }
 
-    fn device(&self) -> &'static str {
-        "none"
-    }
 }
 
 struct ConstantGraph(Signature);

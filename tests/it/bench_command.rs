@@ -178,7 +178,7 @@ fn options_that_cannot_be_are_64() {
 
 #[test]
 fn every_option_has_a_variable_and_a_default() {
-    assert_eq!(options_with_a_variable_and_a_default("bench"), 7);
+    assert_eq!(options_with_a_variable_and_a_default("bench"), 8);
     // Set to nothing is not set.
     let models = small();
     let mut command = short(models.path(), &["--clients", "1"]);

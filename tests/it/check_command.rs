@@ -403,5 +403,5 @@ fn wrong_usage_is_64() {
 
 #[test]
 fn every_option_has_a_variable_and_a_default() {
-    assert_eq!(options_with_a_variable_and_a_default("check"), 14);
+    assert_eq!(options_with_a_variable_and_a_default("check"), 15);
 }

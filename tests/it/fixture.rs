@@ -154,6 +154,7 @@ pub(crate) struct Transformer {
     logits: Vec<Vec<(&'static str, f32)>>,
     output: (&'static str, Vec<Dim>),
     external: Option<Vec<(String, String)>>,
+    score: Element,
     last: fn(&mut Graph, &str) -> String,
 }
 
@@ -167,6 +168,7 @@ impl Transformer {
             logits: Vec::new(),
             output: ("logits", Vec::new()),
             external: None,
+            score: Element::Float,
             last: |_, logits| logits.to_owned(),
         }
     }
@@ -200,6 +202,12 @@ impl Transformer {
     /// Keeps the weights in another file, as these entries say.
     pub(crate) fn external(mut self, entries: &[(&str, &str)]) -> Self {
         self.external = Some(entries.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect());
+        self
+    }
+
+    /// Element type of the scores.
+    pub(crate) fn score(mut self, element: Element) -> Self {
+        self.score = element;
         self
     }
 
@@ -260,11 +268,14 @@ impl Transformer {
             None => graph.floats(&dims, &self.matrix()),
         };
         let logits = graph.node("MatMul", &[&row, &weights], &[]);
-        let logits = (self.last)(&mut graph, &logits);
+        let mut logits = (self.last)(&mut graph, &logits);
+        if self.score != Element::Float {
+            logits = graph.node("Cast", &[&logits], &[("to", Attribute::Int(self.score as i64))]);
+        }
         let (name, declared) = &self.output;
         graph.rename(&logits, name);
         let size = [Dim::Open("batch"), Dim::Fixed(self.logits.len() as u64)];
-        graph.output(name, Element::Float, if declared.is_empty() { &size } else { declared });
+        graph.output(name, self.score, if declared.is_empty() { &size } else { declared });
         let model = Model::of_graph(&graph).tokenizer(|_| ());
         if self.logits.len() == 1 { model.config("problem_type", json!("regression")) } else { model }
     }

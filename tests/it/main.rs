@@ -24,6 +24,7 @@ mod counted;
 mod daemon;
 mod database;
 mod deploy_files;
+mod device;
 mod drift;
 mod experiments;
 mod feedback;

@@ -33,7 +33,7 @@ pub struct TestServer {
     pub app: Arc<App>,
     pub shutdown: Shutdown,
     pub client: reqwest::Client,
-    task: JoinHandle<Result<(), RunError>>,
+    pub task: JoinHandle<Result<(), RunError>>,
     /// The directory that `--data-dir` names.
     pub data: TempDir,
 }

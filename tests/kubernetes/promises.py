@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 APP = {"app.kubernetes.io/name": "predictd"}
-# Options that overlays are ahead of. Taken out of here with the change that brings them: that is checked.
-NOT_THERE_YET = {"PREDICTD_DEVICE"}
 # Routes that stay inside a cluster, and pages that the description of the API does not list.
 INSIDE, PAGES = {"/health", "/livez", "/readyz", "/metrics"}, {"/openapi.json", "/docs"}
 # Seconds between the end of the grace time and that of the process, and to spare.
@@ -97,10 +95,8 @@ def probes(built: Built, facts: Facts) -> Iterator[str]:
 def options(built: Built, facts: Facts) -> Iterator[str]:
     """The server knows every variable."""
     for name in sorted(name for name in built.env if name.startswith("PREDICTD_")):
-        if name not in facts.options | NOT_THERE_YET:
+        if name not in facts.options:
             yield f"{name} is no option of `predictd serve`"
-    if there := NOT_THERE_YET & facts.options:
-        yield f"{there} came: take it out of NOT_THERE_YET, and say so in deploy/kubernetes"
 
 
 def metrics(built: Built, facts: Facts) -> Iterator[str]:

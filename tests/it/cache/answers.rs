@@ -7,8 +7,7 @@ use std::sync::Arc;
 use predictd::config::{Markup, OnOverflow, TextDefaults};
 use predictd::engine::cache::Cache;
 use predictd::engine::encoding;
-use predictd::engine::forecast::Forecast;
-use predictd::engine::gate::Gate;
+use predictd::engine::lane::Lane;
 use predictd::engine::loading::{Host, LONGEST_CHECK, ModelSource};
 use predictd::engine::model::Model;
 use predictd::metrics::Metrics;
@@ -116,11 +115,9 @@ fn a_version_that_is_loaded_again_does_not_find_what_it_answered_before() {
     };
     let host = Host {
         runtime: Arc::new(Fake::cheap()),
-        gate: Arc::new(Gate::new(1)),
-        forecast: Arc::new(Forecast::new(1)),
+        cores: Lane::of_cores(one_worker(), 0),
+        gpus: Lane::of_cores(one_worker(), 0),
         tokenizers: encoding::pool(1).unwrap(),
-        rules: one_worker(),
-        recycle: 0,
         longest_check: LONGEST_CHECK,
         texts: TextDefaults { on_overflow: OnOverflow::Truncate, markup: Markup::Reject },
         drift: predictd::drift::Settings::default(),

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use predictd::config::{Markup, OnOverflow, TextDefaults};
 use predictd::engine::encoding;
-use predictd::engine::forecast::Forecast;
-use predictd::engine::gate::Gate;
+use predictd::engine::lane::Lane;
 use predictd::engine::loading::Host;
 use predictd::metrics::Metrics;
 use predictd::onnx::OnnxRuntime;
@@ -109,12 +108,10 @@ fn a_model_that_never_answers_fails_and_the_next_one_is_loaded() {
     let metrics = Arc::new(Metrics::new().unwrap());
     let host = Host {
         runtime: Arc::new(OnnxRuntime::start(None).unwrap()),
-        gate: Arc::new(Gate::new(1)),
-        forecast: Arc::new(Forecast::new(1)),
+        cores: Lane::of_cores(one_worker(), 0),
+        gpus: Lane::of_cores(one_worker(), 0),
         tokenizers: encoding::pool(1).unwrap(),
-        rules: one_worker(),
         // Shorter than a server gives, for the sake of those who wait for this test.
-        recycle: 0,
         longest_check: Duration::from_millis(300),
         texts: TextDefaults { on_overflow: OnOverflow::Error, markup: Markup::Allow },
         drift: predictd::drift::Settings::default(),

@@ -136,10 +136,6 @@ impl Runtime for Fake {
         };
         Ok(Box::new(FakeGraph { signature, shared: Arc::clone(&self.shared) }))
     }
-
-    fn device(&self) -> &'static str {
-        "fake"
-    }
 }
 
 struct FakeGraph {

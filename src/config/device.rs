@@ -1,0 +1,177 @@
+//! Where models run: on the cores, or on GPUs.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+
+use super::args::path_or_empty;
+
+/// Highest number of a GPU.
+const MAX_GPU: u32 = 63;
+/// Least memory on a GPU that can be worked with.
+const LEAST_MEMORY: u64 = 64 << 20;
+
+/// Where models are to run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Device {
+    /// On the first GPU if it can be used, else on the cores.
+    #[default]
+    Auto,
+    /// On the cores.
+    Cpu,
+    /// On these GPUs and nowhere else.
+    Cuda(Vec<u32>),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(gpus) => {
+                let numbers: Vec<String> = gpus.iter().map(u32::to_string).collect();
+                write!(f, "cuda:{}", numbers.join(","))
+            }
+        }
+    }
+}
+
+/// Options of where models run.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct DeviceArgs {
+    /// Where models run: auto (on the first GPU if it can be used), cpu, cuda, or cuda:N,M (these GPUs, and nowhere else: the server does not start if it cannot).
+    #[arg(long, env = "PREDICTD_DEVICE", default_value = "auto", value_parser = device, value_name = "WHERE")]
+    pub device: Device,
+
+    /// Most memory on a GPU for the runs of each model, weights included, in bytes; 0: no limit.
+    #[arg(long, env = "PREDICTD_GPU_MEMORY_LIMIT", default_value_t = 0, value_name = "BYTES")]
+    pub gpu_memory_limit: u64,
+
+    /// Let GPUs round float32 to 10 bits of fraction in matrix products (TF32): faster, and answers differ more from those of a CPU.
+    #[arg(
+        long,
+        env = "PREDICTD_GPU_TF32",
+        value_parser = BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub gpu_tf32: bool,
+
+    /// Directory of the libraries of CUDA and cuDNN, or of NVIDIA's wheels [default: nvidia/ beside ONNX Runtime, then the system's].
+    #[arg(long, env = "PREDICTD_CUDA_LIBRARIES", value_name = "DIR", value_parser = path_or_empty())]
+    pub cuda_libraries: Option<PathBuf>,
+}
+
+/// Where models run, checked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Devices {
+    /// Where they are to run.
+    pub wanted: Device,
+    /// Most bytes on a GPU for the runs of a model, if there is a limit.
+    pub gpu_memory_limit: Option<u64>,
+    /// GPUs may round float32 to TF32.
+    pub gpu_tf32: bool,
+    /// Directory of the libraries of CUDA and cuDNN, if named.
+    pub cuda_libraries: Option<PathBuf>,
+}
+
+impl Devices {
+    /// What was typed, checked.
+    ///
+    /// # Errors
+    /// What is wrong with it, a sentence with the option's name.
+    pub(super) fn of(args: &DeviceArgs) -> Result<Self, String> {
+        let limit = args.gpu_memory_limit;
+        if limit != 0 && limit < LEAST_MEMORY {
+            return Err(format!("--gpu-memory-limit {limit} is neither 0 nor {LEAST_MEMORY} or more"));
+        }
+        let cuda_libraries = args.cuda_libraries.clone().filter(|path| !path.as_os_str().is_empty());
+        if let Some(path) = cuda_libraries.as_deref().filter(|path| !path.is_dir()) {
+            return Err(format!("--cuda-libraries {}: there is no such directory", path.display()));
+        }
+        Ok(Self {
+            wanted: args.device.clone(),
+            gpu_memory_limit: Some(limit).filter(|&limit| limit > 0),
+            gpu_tf32: args.gpu_tf32,
+            cuda_libraries,
+        })
+    }
+}
+
+/// Container files set variables to nothing to mean "not set".
+pub(crate) fn device(typed: &str) -> Result<Device, String> {
+    match typed {
+        "" | "auto" => return Ok(Device::Auto),
+        "cpu" => return Ok(Device::Cpu),
+        "cuda" => return Ok(Device::Cuda(vec![0])),
+        _ => {}
+    }
+    let numbers = typed.strip_prefix("cuda:").ok_or("this is none of auto, cpu, cuda and cuda:N,M")?;
+    let mut gpus = Vec::new();
+    for number in numbers.split(',') {
+        // Each may be named in full.
+        let number = number.strip_prefix("cuda:").unwrap_or(number);
+        let gpu = number.parse().ok().filter(|&gpu: &u32| gpu <= MAX_GPU && number.bytes().all(|b| b.is_ascii_digit()));
+        let gpu = gpu.ok_or_else(|| format!("{number:?} is no number of a GPU: 0 to {MAX_GPU}"))?;
+        if gpus.contains(&gpu) {
+            return Err(format!("GPU {gpu} is named twice"));
+        }
+        gpus.push(gpu);
+    }
+    Ok(Device::Cuda(gpus))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_typed() {
+        for (typed, found, shown) in [
+            ("", Device::Auto, "auto"),
+            ("auto", Device::Auto, "auto"),
+            ("cpu", Device::Cpu, "cpu"),
+            ("cuda", Device::Cuda(vec![0]), "cuda:0"),
+            ("cuda:0", Device::Cuda(vec![0]), "cuda:0"),
+            ("cuda:3,1", Device::Cuda(vec![3, 1]), "cuda:3,1"),
+            ("cuda:0,cuda:1", Device::Cuda(vec![0, 1]), "cuda:0,1"),
+        ] {
+            assert_eq!(device(typed).as_ref(), Ok(&found), "{typed}");
+            assert_eq!(found.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (typed, word) in [
+            ("gpu", "none of auto"),
+            ("CUDA", "none of auto"),
+            ("cuda0", "none of auto"),
+            ("cuda:", "\"\" is no number"),
+            ("cuda:x", "\"x\" is no number"),
+            ("cuda:-1", "\"-1\" is no number"),
+            ("cuda:+1", "\"+1\" is no number"),
+            ("cuda:64", "\"64\" is no number"),
+            ("cuda:0,", "\"\" is no number"),
+            ("cuda:0, 1", "\" 1\" is no number"),
+            ("cuda:1,1", "named twice"),
+        ] {
+            let told = device(typed).unwrap_err();
+            assert!(told.contains(word), "{typed}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_limit_and_a_directory_are_checked() {
+        let args =
+            |limit, cuda_libraries| DeviceArgs { gpu_memory_limit: limit, cuda_libraries, ..DeviceArgs::default() };
+        assert_eq!(Devices::of(&args(0, Some(PathBuf::new()))), Ok(Devices::default()));
+        assert_eq!(Devices::of(&args(1 << 30, None)).unwrap().gpu_memory_limit, Some(1 << 30));
+        assert!(Devices::of(&args(1, None)).unwrap_err().starts_with("--gpu-memory-limit 1 "));
+        assert!(Devices::of(&args(0, Some("/nowhere".into()))).unwrap_err().contains("--cuda-libraries /nowhere"));
+    }
+}

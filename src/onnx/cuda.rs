@@ -1,0 +1,156 @@
+//! The CUDA provider: its libraries, its options, and whether a GPU can be used.
+
+use std::path::{Path, PathBuf};
+
+use ort::editor::{Graph, Model, Node, ONNX_DOMAIN, Opset};
+use ort::environment::Environment;
+use ort::ep::cuda::{CUDA_DYLIBS, CUDNN_DYLIBS, ConvAlgorithmSearch};
+use ort::ep::{ArenaExtendStrategy, CUDA, ExecutionProvider, ExecutionProviderDispatch};
+use ort::session::builder::SessionBuilder;
+use ort::util::preload_dylib;
+use ort::value::{Outlet, Shape, SymbolicDimensions, Tensor, TensorElementType, ValueType};
+
+use super::device::meaning;
+use crate::config::Devices;
+
+/// As profiles name it.
+pub(super) const PROVIDER: &str = "CUDAExecutionProvider";
+/// Rows and columns of the matrices that a GPU must multiply to be used.
+const SIZE: usize = 32;
+/// Version of the ONNX operators that they are multiplied with.
+const OPSET: u32 = 17;
+
+/// True if the library was built with the provider. Whether a GPU can be used is another question.
+pub(super) fn is_built_in() -> bool {
+    CUDA::is_available().unwrap_or(false)
+}
+
+/// The provider on one GPU. Registering it fails where it cannot be had: nothing falls back in silence.
+///
+/// Nodes that only compute shapes stay on the cores, where the library wants them: so the library's own ban of that
+/// (`disable_cpu_ep_fallback`) would refuse nearly every model, and what runs where is measured instead.
+pub(super) fn provider(gpu: u32, devices: &Devices) -> ExecutionProviderDispatch {
+    let mut cuda = CUDA::default()
+        .with_device_id(i32::try_from(gpu).unwrap_or(i32::MAX))
+        // The largest run comes first, at load: blocks of twice the size would be left half empty.
+        .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
+        // Lengths differ from run to run: a search for each would cost more than it finds.
+        .with_conv_algorithm_search(ConvAlgorithmSearch::Default)
+        .with_tf32(devices.gpu_tf32);
+    if let Some(limit) = devices.gpu_memory_limit {
+        cuda = cuda.with_memory_limit(usize::try_from(limit).unwrap_or(usize::MAX));
+    }
+    cuda.build().error_on_failure()
+}
+
+/// Why a GPU cannot be used, if so: it has to multiply two matrices.
+pub(super) fn try_gpu(environment: &Environment, gpu: u32, devices: &Devices) -> Result<(), String> {
+    let options = SessionBuilder::new(environment)
+        .and_then(|builder| Ok(builder.with_execution_providers([provider(gpu, devices)])?));
+    let product = options.and_then(|options| product(&options)).map_err(|error| meaning(error.message()))?;
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let expected = SIZE as f32;
+    if product.iter().all(|&cell| (cell - expected).abs() < 0.01) {
+        return Ok(());
+    }
+    Err("it multiplies two matrices wrongly".to_owned())
+}
+
+/// The product of two matrices of ones, by a session with these options.
+fn product(options: &SessionBuilder) -> ort::Result<Vec<f32>> {
+    let size = i64::try_from(SIZE).map_err(|error| ort::Error::new(error.to_string()))?;
+    let matrix = |name: &str| {
+        let (shape, dimension_symbols) = (Shape::new([size, size]), SymbolicDimensions::empty(2));
+        Outlet::new(name, ValueType::Tensor { ty: TensorElementType::Float32, shape, dimension_symbols })
+    };
+    let mut graph = Graph::new()?;
+    graph.set_inputs([matrix("a"), matrix("b")])?;
+    graph.set_outputs([matrix("c")])?;
+    graph.add_node(Node::new("MatMul", ONNX_DOMAIN, "product", ["a", "b"], ["c"], [])?)?;
+    let mut model = Model::new([Opset::new(ONNX_DOMAIN, OPSET)?])?;
+    model.set_graph(graph)?;
+    let mut session = model.into_session(options)?;
+    let ones = || Tensor::<f32>::from_array(([SIZE, SIZE], vec![1.0; SIZE * SIZE]));
+    let outputs = session.run(ort::inputs!["a" => ones()?, "b" => ones()?])?;
+    let product = outputs.get("c").ok_or_else(|| ort::Error::new("the product is not there"))?;
+    Ok(product.try_extract_tensor::<f32>()?.1.to_vec())
+}
+
+/// Loads the libraries of CUDA and cuDNN that lie in `named`, or beside ONNX Runtime's in `beside`, so that the provider
+/// finds them. Those that lie in neither are left to the system.
+///
+/// # Errors
+/// One sentence, if none lies in `named`.
+pub(super) fn preload(named: Option<&Path>, beside: Option<&Path>) -> Result<(), String> {
+    if let Some(named) = named.filter(|named| libraries(&folders(named)).is_empty()) {
+        return Err(format!("--cuda-libraries {}: no library of CUDA or cuDNN lies there", named.display()));
+    }
+    let folders: Vec<PathBuf> = named.into_iter().chain(beside).flat_map(folders).collect();
+    for path in libraries(&folders) {
+        match preload_dylib(&path) {
+            Ok(()) => tracing::debug!(library = %path.display(), "loaded"),
+            // It may not be needed: the provider tells what it lacks.
+            Err(error) => tracing::warn!(library = %path.display(), %error, "a library of CUDA could not be loaded"),
+        }
+    }
+    Ok(())
+}
+
+/// Where libraries may lie below a directory: in itself, or as NVIDIA's wheels have them (`nvidia/cudnn/lib`).
+fn folders(root: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![root.to_owned(), root.join("lib")];
+    for wheels in [root.join("nvidia"), root.to_owned()] {
+        let Ok(entries) = std::fs::read_dir(wheels) else { continue };
+        let mut below: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path().join("lib"))).collect();
+        below.retain(|folder| folder.is_dir());
+        below.sort_unstable();
+        folders.extend(below);
+    }
+    folders
+}
+
+/// The libraries that lie in these folders, each before those that need it.
+fn libraries(folders: &[PathBuf]) -> Vec<PathBuf> {
+    let names = CUDA_DYLIBS.iter().chain(CUDNN_DYLIBS);
+    let found = |name: &&str| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+    names.filter_map(found).filter_map(|path| std::path::absolute(path).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_matrices_are_multiplied_on_cores_too() {
+        let runtime = crate::onnx::OnnxRuntime::start(None).unwrap();
+        let product = product(&SessionBuilder::new(&runtime.environment).unwrap()).unwrap();
+        assert_eq!(product.len(), SIZE * SIZE);
+        assert!(product.iter().all(|cell| (cell - 32.0).abs() < 1e-6));
+    }
+
+    #[test]
+    fn libraries_are_found_where_wheels_put_them() {
+        let root = tempfile::tempdir().unwrap();
+        for (folder, name) in
+            [("nvidia/cudnn/lib", "libcudnn.so.9"), ("nvidia/cu13/lib", "libcublas.so.13"), ("lib", "libcudart.so.13")]
+        {
+            std::fs::create_dir_all(root.path().join(folder)).unwrap();
+            std::fs::write(root.path().join(folder).join(name), "no library").unwrap();
+        }
+        let names = |root: &Path| -> Vec<String> {
+            let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+            libraries(&folders(root)).iter().map(name).collect()
+        };
+        assert_eq!(names(root.path()), ["libcudart.so.13", "libcublas.so.13", "libcudnn.so.9"]);
+        assert_eq!(names(&root.path().join("nvidia")), ["libcublas.so.13", "libcudnn.so.9"]);
+        // What is no library is told of in the log, and left.
+        assert_eq!(preload(Some(root.path()), None), Ok(()));
+    }
+
+    #[test]
+    fn a_directory_without_libraries_is_refused() {
+        let empty = tempfile::tempdir().unwrap();
+        assert!(preload(Some(empty.path()), None).unwrap_err().contains("no library of CUDA"));
+        assert_eq!(preload(None, Some(empty.path())), Ok(()));
+    }
+}
