@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use predictd::metrics::drift::{AccuracyNow, SignalNow};
+use predictd::metrics::experiments::ArmNow;
 use predictd::metrics::{CutOff, Followed, Metrics, Outcome, PanicPlace, Refused, VersionNow};
 use serde_json::{Value, json};
 
@@ -43,6 +44,10 @@ fn names() -> String {
     model.failed("too-long");
     model.drift_window();
     metrics.accuracies(&[accuracy("1")]);
+    metrics.experiments.asked("e", "new", "answered");
+    metrics.experiments.shadow("e", "shade", "agreed");
+    let arm = ArmNow { name: "new", weight: 0.5, labelled: 1, accuracy: 1.0, better: 0.0 };
+    metrics.experiments.showed("e", [arm], false);
     let now = VersionNow {
         model: "m".to_owned(),
         version: "1".to_owned(),
@@ -83,6 +88,25 @@ fn names() -> String {
 fn accuracy(version: &str) -> AccuracyNow {
     let (model, version) = ("m".to_owned(), version.to_owned());
     AccuracyNow { model, version, labelled: 10, correct: 8, expected: Some(0.9), dropped: false }
+}
+
+#[test]
+fn an_experiment_that_runs_no_more_leaves_no_series() {
+    let metrics = Metrics::new().unwrap();
+    for (arm, outcome) in [("old", "answered"), ("new", "failed"), ("new", "left")] {
+        metrics.experiments.asked("e", arm, outcome);
+    }
+    for outcome in ["agreed", "differed", "failed", "skipped"] {
+        metrics.experiments.shadow("e", "shade", outcome);
+    }
+    let arm = ArmNow { name: "new", weight: 0.5, labelled: 1, accuracy: 1.0, better: 1.0 };
+    metrics.experiments.showed("e", [arm], true);
+    let series = || String::from_utf8(metrics.render(&[]).unwrap()).unwrap().matches("experiment=\"e\"").count();
+    assert_eq!(series(), 12);
+    metrics.experiments.only(&BTreeSet::from(["e"]));
+    assert_eq!(series(), 12);
+    metrics.experiments.only(&BTreeSet::new());
+    assert_eq!(series(), 0);
 }
 
 #[test]
