@@ -143,7 +143,7 @@ def main() -> None:
         if profile:
             subprocess.run([BINARY, "profile", ROOT / "models" / NAME / "1", "--texts", options.texts, "--out", profile,
                             "--onnxruntime", ROOT / "target/onnxruntime"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        log = ("--log", "off,predictd=info", "--cache-bytes", str(32 << 20))
+        log = ("--log", "off,predictd=info,predictd::http=off")
         with Predictd(*log, models=models(Path(place) / "models", profile)) as server:
             arms = [{"name": name, "model": NAME, "version": "2", "weight": 50} for name in ("a", "b")]
             begin(server, "both", {"on": NAME, "arms": arms})
