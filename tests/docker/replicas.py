@@ -68,6 +68,28 @@ def changes_are_seen(project: Project, replicas: list[str]) -> float:
     return slowest
 
 
+def arm(url: str) -> str | None:
+    status, answer = asked(f"{url}/predict", {"text": "Where is my card?", "model": MODEL, "user_id": "u"})
+    check(status == 200, f"{status} {answer}")
+    return answer["experiment"]["arm"] if "experiment" in answer else None
+
+
+def experiments_are_seen(project: Project, replicas: list[str]) -> float:
+    """An experiment is started, changed, paused and ended through one replica; how long the others took at most."""
+    first, *others = replicas
+    experiments = ("predictd", "experiments")
+    project.exec(first, *experiments, "create", "ab", "--on", MODEL, "--arm", "old=1:100", "--arm", "new=2:0")
+    slowest = 0.0
+    for change, wanted in [(("start", "ab"), "old"), (("weights", "ab", "old=0", "new=100"), "new"),
+                           (("pause", "ab"), None), (("start", "ab"), "new"), (("end", "ab"), None)]:
+        project.exec(first, *experiments, *change)
+        made = time.monotonic()
+        for other in others:
+            until(f"users are in {wanted}", lambda: arm(address(other)) == wanted)
+            slowest = max(slowest, time.monotonic() - made)
+    return slowest
+
+
 def roll(project: Project) -> None:
     """All replicas are replaced with the shipped script."""
     command = ["sh", "deploy/compose/roll", "-p", project.name, *project.options]
@@ -114,6 +136,9 @@ def main() -> None:
         seen = changes_are_seen(project, replicas)
         print(f"replicas: a change made through one was seen by the others within {seen:.2f} s")
         check(seen <= SEEN_WITHIN, f"a change was seen only after {seen:.1f} s")
+        seen = experiments_are_seen(project, replicas)
+        print(f"replicas: a change of an experiment made through one was seen by the others within {seen:.2f} s")
+        check(seen <= SEEN_WITHIN, f"a change of an experiment was seen only after {seen:.1f} s")
 
         # Asked directly: nginx lets an address ask 1,000 times a second. All replicas share the same cores.
         with Load(8000, CLIENTS, host=urlsplit(address(replicas[0])).hostname) as measured:
