@@ -110,6 +110,7 @@ async fn every_route_admits_whom_it_should() {
         ("/readyz", None),
         ("/metrics", Some("metrics")),
         ("/admin/feedback", Some("admin")),
+        ("/admin/experiments", Some("admin")),
         ("/admin/drift", Some("metrics")),
     ] {
         routes.push((admin.clone(), Method::GET, path.to_owned(), scope.map(str::to_owned)));
