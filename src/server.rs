@@ -253,13 +253,9 @@ impl Server {
                 () = tokio::time::sleep(left) => {}
             }
         }
-        // However it ended: models go now, and whoever asks for them must not take them for removed.
-        self.app.draining.store(true, Ordering::Relaxed);
         // The library takes the process down with it if its own end comes in the middle of a run or a load.
         let rest = Instant::now() + WORKER_END;
-        if let Some(keeping) = &self.app.keeping {
-            keeping.keeper().stop();
-        }
+        self.app.let_models_go();
         runtime.end(rest);
         if !loading.is_finished() {
             tokio::time::timeout_at(rest.into(), loading).await.ok();

@@ -195,16 +195,16 @@ impl Said {
 
 /// What is new of accuracies, by what was known of them, which it changes. Replicas tell what is in one database: what one
 /// of them says goes for all, and is over when none says it any more.
-pub fn news_of_accuracy<'a>(said: impl Iterator<Item = &'a Said> + Clone, known: &mut Known) -> Vec<(Finding, Change)> {
+pub fn news_of_accuracy(said: &[&Said], known: &mut Known) -> Vec<(Finding, Change)> {
     let mut found: Vec<(Finding, bool)> = Vec::new();
-    for (finding, is_on) in said.clone().flat_map(Said::ready).filter_map(VersionSaid::accuracy) {
+    for (finding, is_on) in said.iter().copied().flat_map(Said::ready).filter_map(VersionSaid::accuracy) {
         match found.iter_mut().find(|(one, _)| one.key() == finding.key()) {
             Some(one) if is_on && !one.1 => *one = (finding, is_on),
             Some(_) => {}
             None => found.push((finding, is_on)),
         }
     }
-    turned(found, |finding| said.clone().any(|said| said.has(finding)), known)
+    turned(found, |finding| said.iter().any(|said| said.has(finding)), known)
 }
 
 /// Takes what is said into account. A version counts as gone once it is absent twice in a row.
@@ -253,7 +253,7 @@ mod tests {
     }
 
     /// `+` before what begins, `-` before what is over, `x` before what is gone.
-    fn shown(news: Vec<(Finding, Change)>) -> String {
+    fn shown(news: &[(Finding, Change)]) -> String {
         let sign = |change| match change {
             Change::Begins => '+',
             Change::Over => '-',
@@ -271,8 +271,8 @@ mod tests {
         let mut one = |versions: &Vec<Value>| {
             let said = said(versions);
             let mut news = said.news(&mut texts);
-            news.extend(news_of_accuracy([&said].into_iter(), &mut accuracies));
-            shown(news)
+            news.extend(news_of_accuracy(&[&said], &mut accuracies));
+            shown(&news)
         };
         looks.iter().map(&mut one).collect()
     }
@@ -328,7 +328,7 @@ mod tests {
                 said(&dropped.iter().map(|dropped| version("1", "ready", "quiet", None, *dropped)).collect::<Vec<_>>())
             };
             let said: Vec<Said> = dropped.iter().map(one).collect();
-            shown(news_of_accuracy(said.iter(), &mut known))
+            shown(&news_of_accuracy(&said.iter().collect::<Vec<_>>(), &mut known))
         };
         let (yes, no, unknown, absent) = (Some(Some(true)), Some(Some(false)), Some(None), None);
         assert_eq!(look(&[no, yes]), "+m/1 accuracy");

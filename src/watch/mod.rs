@@ -35,7 +35,7 @@ use alert::{Alert, Status};
 use args::{WatchCommand, shown};
 use channel::Channel;
 use check::check;
-use drift::{Change, Finding};
+use drift::{Change, Finding, Said};
 use memory::Memory;
 use metrics::WatchMetrics;
 use outbox::Outbox;
@@ -209,7 +209,8 @@ impl<'a> Watcher<'a> {
         }
         // Of servers of which none says anything, nothing is gone.
         let Some((first, _)) = answers.first() else { return silent };
-        let news = drift::news_of_accuracy(answers.iter().map(|(_, said)| said), &mut self.memory.dropped);
+        let all: Vec<&Said> = answers.iter().map(|(_, said)| said).collect();
+        let news = drift::news_of_accuracy(&all, &mut self.memory.dropped);
         for (finding, change) in news {
             let there = answers.iter().find(|(_, said)| said.has(&finding));
             self.tell(there.map_or(first, |(url, _)| url), (finding, change));

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     const SOON: Duration = Duration::from_millis(300);
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     fn program(directory: &Path, script: &str) -> Program {
         let path = directory.join("program");
