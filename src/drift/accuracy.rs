@@ -30,8 +30,8 @@ pub struct Expected {
 /// True if the accuracy has dropped below the expected one, false if it has not; `before` is what was said last, and what is
 /// said between the two. None as long as too few answers are known, or as nothing was said before.
 ///
-/// Both are shares of samples: a drop is a difference of more than [`DROP`] standard errors and of [`LEAST_DROP`], and is over
-/// at [`CLEAR`] of them.
+/// Both are shares of samples: a drop is a difference of more than four standard errors and of a point, and is over at two of
+/// them.
 #[must_use]
 pub fn has_dropped(before: Option<bool>, expected: Expected, correct: u64, answers: u64) -> Option<bool> {
     if answers < LEAST_ANSWERS {
