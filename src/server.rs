@@ -255,9 +255,7 @@ impl Server {
         }
         // The library takes the process down with it if its own end comes in the middle of a run or a load.
         let rest = Instant::now() + WORKER_END;
-        if let Some(keeping) = &self.app.keeping {
-            keeping.keeper().stop();
-        }
+        self.app.let_models_go();
         runtime.end(rest);
         if !loading.is_finished() {
             tokio::time::timeout_at(rest.into(), loading).await.ok();

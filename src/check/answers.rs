@@ -113,6 +113,8 @@ pub struct Summary {
     pub from: String,
     /// What their numbers count: `line`, `example` or `text`.
     pub unit: Unit,
+    /// Rows of the file without a text, which are not among them.
+    pub without: usize,
     /// Those of which part was cut off.
     pub truncated: usize,
     /// Those that a server refuses.
@@ -144,6 +146,7 @@ impl Summary {
             count: questions.asked.len(),
             from: questions.from.clone(),
             unit: questions.unit,
+            without: questions.without,
             truncated: answers.iter().filter_map(|answered| answered.encoded.as_ref()).filter(|e| e.truncated).count(),
             refused: counts.0,
             first_refused: refused,

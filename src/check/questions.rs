@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::args::CheckCommand;
-use super::rows::{Label, Row, bounded, rows};
+use super::rows::{Label, Row, Rows, bounded, rows};
 use crate::bench::texts::{PLAIN, made};
 use crate::text::golden::{Example, Expected, Golden};
 use crate::text::heads::Head;
@@ -28,6 +28,8 @@ pub struct Questions {
     pub unit: Unit,
     /// The texts.
     pub asked: Vec<Question>,
+    /// Rows of the file that have no text.
+    pub without: usize,
     /// Largest difference of a score that counts as the same, where the file names scores.
     pub tolerance: f32,
     /// True if an answer is either right or wrong: a number of a CSV file is neither, as no tolerance is named there.
@@ -99,13 +101,14 @@ impl Questions {
     }
 
     fn asking(asked: Vec<Question>, from: String, unit: Unit) -> Self {
-        Self { from, unit, asked, tolerance: 0.0, graded: false }
+        Self { from, unit, asked, without: 0, tolerance: 0.0, graded: false }
     }
 
     /// The texts of a file, whatever labels stand beside them.
     fn plain(path: &Path) -> Result<Self, String> {
-        let asked = rows(path)?.into_iter().map(|row| Question { expected: None, ..Question::of(row) }).collect();
-        Ok(Self::asking(asked, path.display().to_string(), Unit::Line))
+        let Rows { rows, without } = rows(path)?;
+        let asked = rows.into_iter().map(|row| Question { expected: None, ..Question::of(row) }).collect();
+        Ok(Self { without, ..Self::asking(asked, path.display().to_string(), Unit::Line) })
     }
 
     /// The texts of a file, and what the answers should be where that stands beside them.
@@ -117,13 +120,14 @@ impl Questions {
             return Err("a table has no place for entities: name a golden.json".to_owned());
         }
         let mut asked = Vec::new();
-        for mut row in rows(path)? {
+        let Rows { rows, without } = rows(path)?;
+        for mut row in rows {
             let label = row.label.take();
             let expected = label.map(|label| expected(label, &row, pipeline)).transpose()?;
             asked.push(Question { expected, ..Question::of(row) });
         }
         let graded = !is_number(pipeline.head());
-        Ok(Self { graded, ..Self::asking(asked, path.display().to_string(), Unit::Line) })
+        Ok(Self { without, graded, ..Self::asking(asked, path.display().to_string(), Unit::Line) })
     }
 
     fn against(path: &Path, pipeline: &Pipeline) -> Result<Self, String> {
@@ -189,6 +193,8 @@ fn expected(wanted: Label, row: &Row, pipeline: &Pipeline) -> Result<Example, St
             labels.dedup();
             label = Some(Expected::Many(labels));
         }
+        // What was told of an answer that no label is right for: it is wrong, whatever it is.
+        (head, Label::List(labels)) if labels.is_empty() && !is_number(head) => label = Some(Expected::Many(labels)),
         (_, wanted) => {
             let one = match wanted {
                 Label::Field(field) => field,

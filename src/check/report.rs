@@ -190,8 +190,9 @@ impl Display for Memory {
 
 impl Display for Summary {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { count, from, truncated, refused, failed, .. } = self;
-        write!(f, "{count} from {from}: {truncated} cut off, {refused} refused, {failed} failed")
+        let Self { count, from, truncated, refused, failed, without, .. } = self;
+        write!(f, "{count} from {from}: {truncated} cut off, {refused} refused, {failed} failed")?;
+        if *without > 0 { write!(f, "; {without} rows without a text") } else { Ok(()) }
     }
 }
 

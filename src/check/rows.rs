@@ -27,6 +27,15 @@ pub struct Row {
     pub label: Option<Label>,
 }
 
+/// The rows of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Those that have a text.
+    pub rows: Vec<Row>,
+    /// How many have none, as what is told of an answer without its text.
+    pub without: usize,
+}
+
 /// A label as a file has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Label {
@@ -41,13 +50,13 @@ pub enum Label {
 ///
 /// # Errors
 /// One sentence.
-pub fn rows(path: &Path) -> Result<Vec<Row>, String> {
+pub fn rows(path: &Path) -> Result<Rows, String> {
     match path.extension().and_then(|ending| ending.to_str()) {
-        Some("csv") => of_table(&bounded(path)?),
+        Some("csv") => Ok(Rows { rows: of_table(&bounded(path)?)?, without: 0 }),
         Some("jsonl" | "ndjson") => of_json_lines(&bounded(path)?),
         _ => {
             let plain = |(line, text)| Row { line, text, pair: None, label: None };
-            Ok(read(path, MOST_TEXTS)?.into_iter().map(plain).collect())
+            Ok(Rows { rows: read(path, MOST_TEXTS)?.into_iter().map(plain).collect(), without: 0 })
         }
     }
 }
@@ -81,15 +90,22 @@ fn of_table(bytes: &[u8]) -> Result<Vec<Row>, String> {
     if rows.is_empty() { Err("it holds no text".to_owned()) } else { Ok(rows) }
 }
 
-fn of_json_lines(bytes: &[u8]) -> Result<Vec<Row>, String> {
+fn of_json_lines(bytes: &[u8]) -> Result<Rows, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut rows = Vec::new();
+    let (mut rows, mut without) = (Vec::new(), 0);
     for (line, written) in (1..).zip(text.lines()).filter(|(_, written)| !written.trim().is_empty()) {
         let wrong = |reason: &str| format!("line {line}: {reason}");
         let row: Value = serde_json::from_str(written).map_err(|error| wrong(&error.to_string()))?;
         let string = |field: &str| row.get(field).and_then(Value::as_str).map(str::to_owned);
-        let text = string("text").ok_or_else(|| wrong("it is no object with a text"))?;
+        let text = match row.get("text") {
+            Some(Value::Null) => {
+                without += 1;
+                continue;
+            }
+            Some(Value::String(text)) => text.clone(),
+            _ => return Err(wrong("it is no object whose text is a string or null")),
+        };
         let label = match LABEL.into_iter().find_map(|name| row.get(name)) {
             None | Some(Value::Null) => None,
             Some(label) => {
@@ -98,7 +114,7 @@ fn of_json_lines(bytes: &[u8]) -> Result<Vec<Row>, String> {
         };
         push(&mut rows, Row { line, text, pair: string("text_pair"), label })?;
     }
-    if rows.is_empty() { Err("it holds no text".to_owned()) } else { Ok(rows) }
+    if rows.is_empty() { Err("it holds no text".to_owned()) } else { Ok(Rows { rows, without }) }
 }
 
 fn label_of(value: &Value) -> Option<Label> {
@@ -149,7 +165,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(name);
         std::fs::write(&path, content).unwrap();
-        rows(&path)
+        rows(&path).map(|read| read.rows)
     }
 
     fn row(line: usize, text: &str, label: Option<Label>) -> Row {
@@ -172,14 +188,25 @@ mod tests {
     }
 
     #[test]
+    fn rows_without_a_text_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("told.jsonl");
+        std::fs::write(&path, "{\"text\":null,\"actual\":[]}\n{\"text\":\"x\",\"actual\":[]}\n").unwrap();
+        let rows = rows(&path).unwrap();
+        assert_eq!((rows.rows, rows.without), (vec![row(2, "x", Some(Label::List(vec![])))], 1));
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_line() {
         for (name, content, reason) in [
             ("t.csv", "label\nx\n", "no column text"),
             ("t.csv", "text,label\n", "no text"),
             ("t.jsonl", "\n", "no text"),
             ("t.jsonl", "{\"text\":\"x\"}\n{", "line 2: "),
-            ("t.ndjson", "{\"text\":null}", "line 1: it is no object with a text"),
-            ("t.ndjson", "[1]", "line 1: it is no object with a text"),
+            ("t.ndjson", "{\"text\":null}", "no text"),
+            ("t.ndjson", "{\"text\":1}", "line 1: it is no object whose text is a string or null"),
+            ("t.ndjson", "{\"label\":\"x\"}", "line 1: it is no object whose text"),
+            ("t.ndjson", "[1]", "line 1: it is no object whose text"),
             ("t.jsonl", "{\"text\":\"x\",\"label\":{}}", "line 1: its label"),
             ("t.jsonl", "{\"text\":\"x\",\"label\":[1]}", "line 1: its label"),
         ] {

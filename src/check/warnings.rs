@@ -3,6 +3,7 @@
 use super::answers::Summary;
 use super::facts::Facts;
 use super::opened::Opened;
+use crate::engine::drifting::OF_ANOTHER;
 use crate::text::heads::Head;
 
 /// One sentence each.
@@ -55,6 +56,9 @@ pub fn warnings(opened: &Opened, facts: &Facts, texts: &Summary) -> Vec<String> 
         found.push(
             "the graph has half-precision weights, which a CPU first makes longer: it is made for a GPU".to_owned(),
         );
+    }
+    if opened.manifest.profile_is_of_another {
+        found.push(OF_ANOTHER.to_owned());
     }
     if texts.truncated > 0 {
         found.push(format!(

@@ -35,6 +35,9 @@ pub struct Profile {
     pub model_version: String,
     /// When, as the maker wrote it.
     pub made: String,
+    /// SHA-256 of the file of its graph, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<String>,
     /// Texts counted.
     pub texts: u64,
     /// Texts by label.
@@ -82,6 +85,8 @@ pub struct Made {
     pub version: String,
     /// When, in words that the reader of the file shall see.
     pub at: String,
+    /// SHA-256 of the file of its graph, in hexadecimal.
+    pub graph: Option<String>,
 }
 
 /// Why a profile cannot be used.
@@ -168,6 +173,7 @@ impl Profile {
             model: made.model,
             model_version: made.version,
             made: made.at,
+            graph: made.graph,
             texts: counts.texts,
             labels: labels.iter().zip(known).map(count).collect(),
             other: *other,
@@ -192,8 +198,11 @@ impl Profile {
             return Err(ProfileError::Texts(self.texts));
         }
         let names = [("model", &self.model), ("model_version", &self.model_version), ("made", &self.made)];
+        let graph = self.graph.iter().map(|digest| ("graph", digest));
         let labels = self.labels.iter().map(|count| ("labels", &count.label));
-        if let Some((field, _)) = names.into_iter().chain(labels).find(|(_, name)| name.len() > MAX_NAME_BYTES) {
+        if let Some((field, _)) =
+            names.into_iter().chain(graph).chain(labels).find(|(_, name)| name.len() > MAX_NAME_BYTES)
+        {
             return Err(ProfileError::Name(field));
         }
         if self.labels.is_empty() || self.labels.len() > MAX_LABELS {

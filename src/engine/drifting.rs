@@ -17,6 +17,10 @@ use crate::text::tokenizer::Tokenizer;
 /// The file of a model directory.
 pub const FILE: &str = "profile.json";
 
+/// What is said of a profile of another graph.
+pub const OF_ANOTHER: &str =
+    "profile.json was made with another graph than this one: make it anew, or live texts may seem to drift";
+
 /// Compares what a model version is asked with its profile.
 #[derive(Debug)]
 pub struct Drifting {
@@ -133,9 +137,11 @@ impl Drifting {
         }
     }
 
-    /// Counts a window, and logs what it changed.
+    /// Counts a window that was judged by any signal, and logs what it changed.
     fn tell(&self, window: &Window) {
-        self.metrics.drift_window();
+        if window.distances.iter().any(Option::is_some) {
+            self.metrics.drift_window();
+        }
         let [model, version] = &self.names;
         let changed = Signal::ALL.iter().zip(window.changed).zip(window.levels).zip(window.distances);
         for (((signal, _), level), distance) in changed.filter(|(((_, changed), _), _)| *changed) {

@@ -160,6 +160,10 @@ impl Model {
         });
         let kept = (host.drift, &shop.metrics);
         let drifting = Drifting::of(manifest.profile.as_ref(), &shop.pipeline, source, kept)?;
+        if manifest.profile_is_of_another {
+            let (model, version) = (&source.name, &source.version);
+            tracing::warn!(model, version, "{}", drifting::OF_ANOTHER);
+        }
         let why_alone = if alone { Some("the graph scales by the whole batch") } else { measured.why_alone };
         report(&shop, &measured, inline_bytes);
         let warm_up_took = opened.elapsed();

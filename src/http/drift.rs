@@ -1,18 +1,32 @@
 //! `GET /admin/drift`: whether texts and answers are still like before, and how right those were.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use axum::Json;
-use axum::extract::State;
-use serde::Serialize;
-use utoipa::ToSchema;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::App;
+use super::error::{ApiError, Code, Problem};
+use crate::drift::window::KEPT_WINDOWS;
 use crate::drift::{Distance, Level, Signal, SignalReport, Window};
 use crate::engine::drifting::{Drifting, Report};
 use crate::metrics::drift::AccuracyNow;
 use crate::registry::State as VersionState;
+
+/// How much is told.
+#[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct HowMuch {
+    /// Windows of each version, the last ones; 24 if nothing is said.
+    #[param(minimum = 0, maximum = 24)]
+    windows: Option<usize>,
+}
 
 /// All versions, and how they stand.
 #[derive(Debug, Serialize, ToSchema)]
@@ -53,7 +67,7 @@ pub struct Compared {
     pub open_texts: u64,
     /// The signals.
     pub signals: Vec<SignalState>,
-    /// The last windows, oldest first; at most 24.
+    /// The last windows, oldest first; at most 24, or as many as were asked for.
     pub windows: Vec<ClosedWindow>,
 }
 
@@ -141,34 +155,56 @@ pub struct AccuracyState {
     pub labelled: u64,
     /// The share that was right when the version was tried, if that is known.
     pub expected: Option<f64>,
-    /// The accuracy is below the expected one, and not by chance.
-    pub dropped: bool,
+    /// The accuracy is below the expected one by more than four standard errors and by a point; it is back within two. None
+    /// before 100 labels are told, and after a restart until it is clear. Labels must be told of a fair sample of all
+    /// answers: those of wrong answers only look like a drop.
+    pub dropped: Option<bool>,
 }
 
 /// Whether texts and answers are like those of each version's profile, and how right the answers were.
-#[utoipa::path(get, path = "/admin/drift", tag = "admin", responses((status = 200, body = DriftReport)))]
-pub async fn show(State(app): State<Arc<App>>) -> Json<DriftReport> {
+#[utoipa::path(
+    get, path = "/admin/drift", tag = "admin", params(HowMuch),
+    responses(
+        (status = 200, body = DriftReport),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "The server stops"),
+    )
+)]
+pub async fn show(
+    State(app): State<Arc<App>>,
+    how_much: Result<Query<HowMuch>, QueryRejection>,
+) -> Result<Json<DriftReport>, ApiError> {
+    let wrong = || ApiError::at("windows", format!("the query can have `windows`, 0 to {KEPT_WINDOWS}"));
+    let Query(HowMuch { windows }) = how_much.map_err(|_| wrong())?;
+    let most = windows.unwrap_or(KEPT_WINDOWS);
+    if most > KEPT_WINDOWS {
+        return Err(wrong());
+    }
     let snapshot = app.registry.snapshot();
+    // Models go as the server stops: who asks must not take them for removed. Once seen here, none had gone before.
+    if app.draining.load(Ordering::Relaxed) {
+        return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
+    }
     let accuracies = app.keeping.as_ref().map(|keeping| keeping.keeper().accuracies()).unwrap_or_default();
     let of = |name: &str, version: &str, state: &VersionState| {
         let loaded = if let VersionState::Ready(model) = state { Some(model) } else { None };
         let accuracy = accuracies.iter().find(|one| one.model == name && one.version == version);
+        let compared = |drifting: &Drifting| Compared::of(drifting, drifting.report(), most);
         VersionDrift {
             model: name.to_owned(),
             version: version.to_owned(),
             state: state.name(),
-            drift: loaded.and_then(|model| model.drifting()).map(|drifting| Compared::of(drifting, drifting.report())),
+            drift: loaded.and_then(|model| model.drifting()).map(compared),
             accuracy: accuracy.map(AccuracyState::of),
         }
     };
     let versions = snapshot.models.iter().flat_map(|(name, served)| {
         served.versions.iter().map(move |(version, state)| of(name, version.as_str(), state))
     });
-    Json(DriftReport { versions: versions.collect() })
+    Ok(Json(DriftReport { versions: versions.collect() }))
 }
 
 impl Compared {
-    fn of(drifting: &Drifting, report: Report) -> Self {
+    fn of(drifting: &Drifting, report: Report, most: usize) -> Self {
         let Report { profile, settings, needed, open_texts, signals, windows } = report;
         Self {
             profile: ProfileFacts {
@@ -183,7 +219,11 @@ impl Compared {
             needed,
             open_texts,
             signals: signals.into_iter().map(|(signal, since)| SignalState::of(&signal, since)).collect(),
-            windows: windows.iter().map(|(window, times)| ClosedWindow::of(window, *times)).collect(),
+            windows: windows
+                .iter()
+                .skip(windows.len().saturating_sub(most))
+                .map(|(window, times)| ClosedWindow::of(window, *times))
+                .collect(),
         }
     }
 }

@@ -65,7 +65,7 @@ pub mod user;
 pub mod zero_shot;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -124,6 +124,16 @@ pub struct App {
     pub spans: Option<Spans>,
     /// Notices when the process stands still.
     pub standstill: Standstill,
+}
+
+impl App {
+    /// Models go from now on, however the server came to its end. Who asks for them must not take them for removed.
+    pub fn let_models_go(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        if let Some(keeping) = &self.keeping {
+            keeping.keeper().stop();
+        }
+    }
 }
 
 /// Every route of the data listener.

@@ -31,8 +31,8 @@ pub struct AccuracyNow {
     pub correct: u64,
     /// The share that was right when the version was tried.
     pub expected: Option<f64>,
-    /// The recent share is lower, and not by chance.
-    pub dropped: bool,
+    /// The recent share is clearly lower; none as long as it is not known.
+    pub dropped: Option<bool>,
 }
 
 impl AccuracyNow {
@@ -110,7 +110,7 @@ impl Accuracies {
             )?,
             dropped: gauge(
                 "predictd_accuracy_dropped",
-                "1 while the accuracy is below the expected one, and not by chance.",
+                "1 while the accuracy is clearly below the expected one; nothing while that is not known.",
             )?,
             there: Mutex::default(),
         })
@@ -140,7 +140,7 @@ impl Accuracies {
             #[expect(clippy::cast_precision_loss, reason = "a small number")]
             set(&self.labelled, Some(one.labelled as f64));
             set(&self.expected, one.expected);
-            set(&self.dropped, one.expected.map(|_| f64::from(u8::from(one.dropped))));
+            set(&self.dropped, one.dropped.map(|dropped| f64::from(u8::from(dropped))));
         }
         *there = now;
     }

@@ -166,7 +166,7 @@ impl ModelVectors {
             )?,
             drift_windows: counter(
                 "predictd_drift_windows_total",
-                "Windows of texts that were compared with the version's profile.",
+                "Windows of texts that were compared with the version's profile by any signal.",
                 &LABELS,
             )?,
         })

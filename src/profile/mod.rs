@@ -12,12 +12,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use sha2::{Digest, Sha256};
+
 use crate::RunError;
 use crate::check::answers::{Unanswered, answer};
 use crate::check::opened::Opened;
 use crate::check::questions::Questions;
 use crate::config::Settings;
-use crate::drift::profile::{Accuracy, LEAST_TEXTS};
+use crate::drift::profile::{Accuracy, LEAST_TEXTS, MAX_FILE_BYTES};
 use crate::drift::{Counts, Made, Profile};
 use crate::engine::drifting::{FILE, counted, counts_unknown, has_labels};
 use crate::engine::session::Runtime;
@@ -84,13 +86,14 @@ impl ProfileCommand {
             let first = left.first.map(|first| format!("; {first}")).unwrap_or_default();
             return Err(in_texts(few(answered) + &first));
         }
+        let failed = |error: String| RunError::Failed(format!("{directory}: {error}"));
         let made = Made {
             model: opened.model.name().to_owned(),
             version: opened.model.version().to_owned(),
             at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            graph: Some(digest(&self.directory.join(&opened.manifest.graph_name)).map_err(failed)?),
         };
         let labels = opened.pipeline().labels();
-        let failed = |error: String| RunError::Failed(format!("{directory}: {error}"));
         let profile = Profile::new(made, &counts, labels, accuracy).map_err(|error| failed(error.to_string()))?;
         let reference = profile.reference(labels).map_err(|error| failed(error.to_string()))?;
         let out = self.out();
@@ -107,7 +110,8 @@ fn counts(
     settings: &Settings,
 ) -> Result<(Counts, Option<Accuracy>, Left), String> {
     let mut counts = Counts::new(opened.pipeline().labels().len(), counts_unknown(opened.pipeline()));
-    let (mut accuracy, mut left) = (Accuracy { texts: 0, correct: 0 }, Left::default());
+    let (mut accuracy, mut left) =
+        (Accuracy { texts: 0, correct: 0 }, Left { without: questions.without, ..Left::default() });
     for question in &questions.asked {
         let answered = answer(question, opened, &settings.limits);
         let line = |reason: &str| format!("line {}: {reason}", question.number);
@@ -130,9 +134,23 @@ fn counts(
     Ok((counts, Some(accuracy).filter(|accuracy| accuracy.texts > 0), left))
 }
 
-/// Writes the file: whole or not at all.
+/// The SHA-256 of a file, in hexadecimal.
+fn digest(path: &Path) -> Result<String, String> {
+    let mut sum = Sha256::new();
+    let copied = File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut sum));
+    copied.map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(hex::encode(sum.finalize()))
+}
+
+/// Writes the file: whole or not at all, and none that a load refuses.
 fn write(profile: &Profile, path: &Path) -> Result<(), String> {
     let bytes = serde_json::to_vec_pretty(profile).map_err(|error| error.to_string())?;
+    let written = u64::try_from(bytes.len()).unwrap_or(u64::MAX).saturating_add(1);
+    if written > MAX_FILE_BYTES {
+        return Err(format!(
+            "the profile has {written} bytes, of which a load reads {MAX_FILE_BYTES}: its labels are too long"
+        ));
+    }
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}.draft", std::process::id()));
     let written = File::create(&draft).and_then(|mut file| {
@@ -145,4 +163,22 @@ fn write(profile: &Profile, path: &Path) -> Result<(), String> {
         fs::remove_file(&draft).ok();
     });
     placed.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_that_no_load_reads_is_not_written() {
+        let place = tempfile::tempdir().unwrap();
+        let made = Made { model: String::new(), version: String::new(), at: String::new(), graph: None };
+        let labels: Vec<String> = (0..10_000).map(|n| format!("{n:02000}")).collect();
+        let mut counts = Counts::new(labels.len(), false);
+        (0..LEAST_TEXTS).for_each(|_| counts.record(Some(0), 0.9, 3, 0));
+        let profile = Profile::new(made, &counts, &labels, None).unwrap();
+        let path = place.path().join("profile.json");
+        let reason = write(&profile, &path).unwrap_err();
+        assert!(reason.contains("of which a load reads 16777216") && !path.exists(), "{reason}");
+    }
 }

@@ -20,6 +20,8 @@ const TOO_GOOD: f64 = 0.99;
 /// Texts that were left out.
 #[derive(Debug, Clone, Default)]
 pub struct Left {
+    /// Rows that have no text.
+    pub without: usize,
     /// How many a server refuses.
     pub refused: usize,
     /// The first of them, and why.
@@ -42,6 +44,8 @@ pub struct Report {
     pub texts: u64,
     /// Texts that a server refuses, which are not in it.
     pub refused: usize,
+    /// Rows of the file that have no text.
+    pub without: usize,
     /// Labels of the model, and those of them that were answered.
     pub labels: [usize; 2],
     /// The most frequent ones.
@@ -84,6 +88,7 @@ impl Report {
             profile: path.display().to_string(),
             texts: profile.texts,
             refused: left.refused,
+            without: left.without,
             labels,
             most_frequent,
             confidence: [bin(5), bin(9)],
@@ -141,9 +146,10 @@ fn bin_above(counts: &[u64], tenths: u64) -> usize {
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { profile, texts, refused, labels: [labels, answered], .. } = self;
+        let Self { profile, texts, refused, without, labels: [labels, answered], .. } = self;
         writeln!(f, "{profile}")?;
-        writeln!(f, "texts       {texts}; {refused} refused")?;
+        let without = if *without > 0 { format!(", {without} rows without a text") } else { String::new() };
+        writeln!(f, "texts       {texts}; {refused} refused{without}")?;
         let share = |count: &u64| format!("{:.1} %", 100.0 * real(*count) / real(*texts));
         let listed: Vec<String> =
             self.most_frequent.iter().map(|one| format!("{} {}", one.label, share(&one.texts))).collect();

@@ -117,7 +117,8 @@ impl Example {
             None => None,
         };
         if let Some(expected) = expected.filter(|expected| **expected != *found) {
-            return Err(format!("expected {}, got {}", expected.join(" + "), found.join(" + ")));
+            let wanted = if expected.is_empty() { "no label".to_owned() } else { expected.join(" + ") };
+            return Err(format!("expected {wanted}, got {}", found.join(" + ")));
         }
         for (label, expected) in &self.scores {
             let index =

@@ -55,6 +55,8 @@ pub struct Manifest {
     pub golden: Option<Golden>,
     /// `profile.json`.
     pub profile: Option<Profile>,
+    /// It says that it was made with another graph than this one.
+    pub profile_is_of_another: bool,
     /// `MLmodel`, and the example that it names.
     pub logged: Option<Logged>,
     /// The SHA-256 that files were registered with, by their paths in the directory; none for a directory that was not.
@@ -192,14 +194,18 @@ impl Manifest {
             Some(labels) => Some(labels),
             None => config.labels()?,
         };
+        let graph = files.required(graph_name, MAX_GRAPH_BYTES)?;
+        let profile: Option<Profile> = files.json("profile.json")?;
+        let made_with = profile.as_ref().and_then(|profile| profile.graph.as_deref());
         Ok(Self {
             graph_directory: graph_path.parent().unwrap_or(directory).to_path_buf(),
-            graph: files.required(graph_name, MAX_GRAPH_BYTES)?,
+            profile_is_of_another: made_with.is_some_and(|made| !made.eq_ignore_ascii_case(&files::digest(&graph))),
+            graph,
             graph_name: graph_name.to_owned(),
             tokenizer: files.optional("tokenizer.json", MAX_TOKENIZER_BYTES)?,
             tokenizer_config: files.json("tokenizer_config.json")?.unwrap_or_default(),
             golden: files.json("golden.json")?,
-            profile: files.json("profile.json")?,
+            profile,
             logged: read_logged(&files)?,
             config,
             labels,

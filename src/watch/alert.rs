@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::check::Record;
-use super::drift::Finding;
+use super::drift::{Change, Finding};
 
 /// How long an alert lasts at Alertmanager if nobody says that it is over.
 const LASTS: Duration = Duration::from_hours(24 * 30);
@@ -69,25 +69,34 @@ impl Alert {
         Self { status, url, timestamp, summary, check: Some(check.clone()), drift: None }
     }
 
-    /// The alert about a model version, with what begins or is over.
+    /// The alert about a model version, with what becomes of it.
     #[must_use]
-    pub fn of_drift(begins: bool, url: String, timestamp: String, finding: Finding) -> Self {
+    pub fn of_drift(change: Change, url: String, timestamp: String, finding: Finding) -> Self {
         let Finding { model, version, signal, value, threshold } = &finding;
         let figures = value.zip(*threshold).map(|(value, limit)| format!(" ({value:.3}, where it was {limit:.3})"));
         let limits = value.zip(*threshold).map(|(value, limit)| format!(" ({value:.3}, from {limit:.3} on it drifts)"));
         let (figures, limits) = (figures.unwrap_or_default(), limits.unwrap_or_default());
         let of = format!("{model}/{version} at {url}");
-        let (status, summary) = match (finding.is_accuracy(), begins) {
-            (true, true) => {
-                (Status::AccuracyDropped, format!("{of} is less often right than when it was tried{figures}"))
-            }
-            (true, false) => (Status::AccuracyBack, format!("{of} is not less often right any more{figures}")),
-            (false, true) => {
-                (Status::Drifting, format!("live texts of {of} drift from its profile in {signal}{limits}"))
-            }
-            (false, false) => (Status::Quiet, format!("live texts of {of} do not drift in {signal} any more{limits}")),
+        let [begun, over] = if finding.is_accuracy() {
+            [Status::AccuracyDropped, Status::AccuracyBack]
+        } else {
+            [Status::Drifting, Status::Quiet]
         };
+        let summary = match (finding.is_accuracy(), change) {
+            (_, Change::Gone) => format!("{of} is not served any more"),
+            (true, Change::Begins) => format!("{of} is less often right than when it was tried{figures}"),
+            (true, Change::Over) => format!("{of} is not less often right any more{figures}"),
+            (false, Change::Begins) => format!("live texts of {of} drift from its profile in {signal}{limits}"),
+            (false, Change::Over) => format!("live texts of {of} do not drift in {signal} any more{limits}"),
+        };
+        let status = if change == Change::Begins { begun } else { over };
         Self { status, url, timestamp, summary, check: None, drift: Some(finding) }
+    }
+
+    /// What its receivers know it by: a drop goes for all servers, which may tell of it in turn.
+    fn place(&self) -> Option<&str> {
+        let is_everywhere = self.drift.as_ref().is_some_and(Finding::is_accuracy);
+        (!is_everywhere).then_some(self.url.as_str())
     }
 
     /// For an incoming webhook of Slack.
@@ -106,11 +115,12 @@ impl Alert {
     /// For `PagerDuty`'s Events API v2: the second alert about a server ends the incident of the first.
     #[must_use]
     pub fn for_pagerduty(&self, routing_key: &str) -> Value {
-        let of_what = self.drift.as_ref().map(|drift| format!(" {}", drift.key())).unwrap_or_default();
+        let key = self.drift.as_ref().map(Finding::key);
+        let of_what: Vec<&str> = ["predictd-watch"].into_iter().chain(self.place()).chain(key.as_deref()).collect();
         json!({
             "routing_key": routing_key,
             "event_action": if self.status.is_good() { "resolve" } else { "trigger" },
-            "dedup_key": format!("predictd-watch {}{of_what}", self.url),
+            "dedup_key": of_what.join(" "),
             "payload": {
                 "summary": self.summary.chars().take(1_024).collect::<String>(),
                 "source": self.url,
@@ -127,14 +137,16 @@ impl Alert {
     /// For Alertmanager's API v2.
     #[must_use]
     pub fn for_alertmanager(&self) -> Value {
-        let labels = match &self.drift {
-            None => json!({ "alertname": "PredictdUnhealthy", "instance": self.url, "severity": "page" }),
+        let mut labels = match &self.drift {
+            None => json!({ "alertname": "PredictdUnhealthy", "severity": "page" }),
             Some(Finding { model, version, signal, .. }) => {
                 let name = if signal == "accuracy" { "PredictdAccuracyDropped" } else { "PredictdDrift" };
-                json!({ "alertname": name, "instance": self.url, "severity": "note",
-                        "model": model, "version": version, "signal": signal })
+                json!({ "alertname": name, "severity": "note", "model": model, "version": version, "signal": signal })
             }
         };
+        if let (Some(labels), Some(place)) = (labels.as_object_mut(), self.place()) {
+            labels.insert("instance".to_owned(), json!(place));
+        }
         let mut alert = json!({ "labels": labels, "annotations": { "summary": self.summary } });
         let times = if self.status.is_good() {
             json!({ "endsAt": self.timestamp })

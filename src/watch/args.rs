@@ -112,7 +112,8 @@ pub struct AlertArgs {
     #[arg(long, env = "PREDICTD_WATCH_EMAIL_TO", value_name = "ADDRESSES", value_delimiter = ',', requires = "smtp")]
     pub email_to: Vec<String>,
 
-    /// Program that gets each alert as JSON on standard input; it is run without a shell [default: none].
+    /// Program that gets each alert as JSON on standard input; it is run without a shell. One that fails within 20 seconds is
+    /// run again; one that goes on for longer counts as told and is left running, four of them at most [default: none].
     #[arg(long, env = "PREDICTD_WATCH_COMMAND", value_name = "PROGRAM", value_parser = path_or_empty())]
     pub command: Option<PathBuf>,
 

@@ -1,18 +1,15 @@
 //! Who is told, and how an alert gets there.
 
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use lettre::message::Mailbox;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use reqwest::{Client, Url};
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
 use super::alert::Alert;
 use super::args::AlertArgs;
+use super::program::Program;
 use crate::client::reason;
 
 /// Time for one attempt.
@@ -32,7 +29,7 @@ pub enum Channel {
     /// People, by mail.
     Email(Box<Mail>),
     /// A program on this machine.
-    Command(PathBuf),
+    Command(Program),
 }
 
 /// How mails are sent.
@@ -73,7 +70,7 @@ impl Channel {
             channels.push(Self::Email(Box::new(mail)));
         }
         let command = args.command.clone().filter(|program| !program.as_os_str().is_empty());
-        channels.extend(command.map(Self::Command));
+        channels.extend(command.map(Program::new).map(Self::Command));
         Ok(channels)
     }
 
@@ -90,22 +87,31 @@ impl Channel {
         }
     }
 
+    /// From now on nobody waits for a program that goes on.
+    pub fn let_go(&self) {
+        if let Self::Command(program) = self {
+            program.let_go();
+        }
+    }
+
     /// Tries once.
     ///
     /// # Errors
     /// [`Undelivered`] with the reason.
     pub async fn deliver(&self, client: &Client, alert: &Alert) -> Result<(), Undelivered> {
+        let never = |error: serde_json::Error| Undelivered::Never(error.to_string());
+        if let Self::Command(program) = self {
+            // It may go on for longer, and is not ended then.
+            return program.tell(&serde_json::to_vec(alert).map_err(never)?, ATTEMPT).await;
+        }
         let sent = async {
             match self {
-                Self::Webhook(url) => {
-                    let alert = serde_json::to_value(alert).map_err(|error| Undelivered::Never(error.to_string()))?;
-                    post(client, url, &alert).await
-                }
+                Self::Webhook(url) => post(client, url, &serde_json::to_value(alert).map_err(never)?).await,
                 Self::Slack(url) => post(client, url, &alert.for_slack()).await,
                 Self::PagerDuty(url, key) => post(client, url, &alert.for_pagerduty(key)).await,
                 Self::Alertmanager(url) => post(client, url, &alert.for_alertmanager()).await,
                 Self::Email(mail) => mail.send(alert).await,
-                Self::Command(program) => run(program, alert).await,
+                Self::Command(_) => Ok(()),
             }
         };
         let late = || Undelivered::Later(format!("it took more than {}", humantime::format_duration(ATTEMPT)));
@@ -154,34 +160,4 @@ impl Mail {
             if error.is_permanent() { never(error.to_string()) } else { Undelivered::Later(error.to_string()) }
         })
     }
-}
-
-/// Variables that are nobody else's to know.
-const SECRETS: [&str; 8] = [
-    "PREDICTD_API_KEY",
-    "PREDICTD_DATABASE",
-    "PREDICTD_OTLP_ENDPOINT",
-    "PREDICTD_WATCH_ALERTMANAGER",
-    "PREDICTD_WATCH_PAGERDUTY",
-    "PREDICTD_WATCH_SLACK",
-    "PREDICTD_WATCH_SMTP",
-    "PREDICTD_WATCH_WEBHOOK",
-];
-
-/// Runs a program with the alert on its standard input. What it prints is not looked at.
-async fn run(program: &PathBuf, alert: &Alert) -> Result<(), Undelivered> {
-    let json = serde_json::to_vec(alert).map_err(|error| Undelivered::Never(error.to_string()))?;
-    let mut command = Command::new(program);
-    for secret in SECRETS {
-        command.env_remove(secret);
-    }
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let later = |error: std::io::Error| Undelivered::Later(error.to_string());
-    let mut child = command.spawn().map_err(later)?;
-    if let Some(mut input) = child.stdin.take() {
-        // A program that does not read it may still succeed.
-        input.write_all(&json).await.ok();
-    }
-    let status = child.wait().await.map_err(later)?;
-    if status.success() { Ok(()) } else { Err(Undelivered::Later(format!("it ended with {status}"))) }
 }

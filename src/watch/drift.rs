@@ -14,6 +14,31 @@ const MOST_BYTES: usize = 4 << 20;
 /// The signal of what is told of an accuracy.
 const ACCURACY: &str = "accuracy";
 
+/// What goes on, by [`Finding::key`].
+pub type Known = BTreeMap<String, Remembered>;
+
+/// What goes on, as it was told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// What was told.
+    #[serde(flatten)]
+    pub finding: Finding,
+    /// The version was not there at the last look.
+    #[serde(default)]
+    pub absent: bool,
+}
+
+/// What becomes of a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It was not known before.
+    Begins,
+    /// It is not so any more.
+    Over,
+    /// Its version is not served any more.
+    Gone,
+}
+
 /// A signal of a model version that says that something is not as it was.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
@@ -67,6 +92,8 @@ struct Compared {
 struct SignalSaid {
     signal: String,
     level: String,
+    /// None for a signal that is not counted.
+    needed: Option<u64>,
     window: Option<u64>,
     value: Option<f64>,
     threshold: Option<f64>,
@@ -76,7 +103,8 @@ struct SignalSaid {
 struct AccuracySaid {
     accuracy: Option<f64>,
     expected: Option<f64>,
-    dropped: bool,
+    /// None as long as it is not known.
+    dropped: Option<bool>,
 }
 
 /// Asks a server how its versions stand.
@@ -85,7 +113,7 @@ struct AccuracySaid {
 /// One sentence.
 pub async fn ask(client: &Client, url: &Url, key: Option<&str>, timeout: Duration) -> Result<Said, String> {
     let asked = async {
-        let request = client.get(url.clone());
+        let request = client.get(without_windows(url));
         let request = if let Some(key) = key { request.bearer_auth(key) } else { request };
         let answer = request.send().await.map_err(|error| reason(&error))?;
         let status = answer.status();
@@ -99,52 +127,114 @@ pub async fn ask(client: &Client, url: &Url, key: Option<&str>, timeout: Duratio
     tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| late())
 }
 
-impl Said {
-    /// What is known of each signal: that it says something, or that it says nothing.
-    fn signals(self) -> impl Iterator<Item = (Finding, bool)> {
-        self.versions.into_iter().filter(|version| version.state == "ready").flat_map(|version| {
-            let VersionSaid { model, version, drift, accuracy, .. } = version;
-            let finding = move |signal: String, value, threshold| Finding {
-                model: model.clone(),
-                version: version.clone(),
-                signal,
-                value,
-                threshold,
-            };
-            let accuracy = accuracy.filter(|accuracy| accuracy.accuracy.is_some() && accuracy.expected.is_some());
-            // A server that was started anew has judged nothing yet: it does not say that all is well.
-            let signals = drift.into_iter().flat_map(|drift| drift.signals).filter(|signal| signal.window.is_some());
-            let signals =
-                signals.map(|signal| (signal.signal, signal.value, signal.threshold, signal.level == "drifting"));
-            let accuracy = accuracy.map(|now| (ACCURACY.to_owned(), now.accuracy, now.expected, now.dropped));
-            let all: Vec<_> = signals.chain(accuracy).collect();
-            all.into_iter().map(move |(signal, value, threshold, is_on)| (finding(signal, value, threshold), is_on))
-        })
+/// What is asked: the windows do not matter here, and are most of an answer.
+fn without_windows(url: &Url) -> Url {
+    let mut url = url.clone();
+    if url.query_pairs().all(|(name, _)| name != "windows") {
+        url.query_pairs_mut().append_pair("windows", "0");
+    }
+    url
+}
+
+impl VersionSaid {
+    fn is_of(&self, finding: &Finding) -> bool {
+        self.model == finding.model && self.version == finding.version
     }
 
-    /// Takes into account what was known, and changes it: what begins (`true`) or is over, in the order of the server.
-    ///
-    /// A version that is not there any more has nothing that goes on. One that is being loaded says nothing yet.
-    pub fn news(self, known: &mut BTreeMap<String, Finding>) -> Vec<(Finding, bool)> {
-        let there: Vec<String> =
-            self.versions.iter().map(|version| format!("{}/{} ", version.model, version.version)).collect();
-        let is_there = |key: &str| there.iter().any(|version| key.starts_with(version));
-        let gone: Vec<String> = known.keys().filter(|key| !is_there(key)).cloned().collect();
-        let mut news: Vec<(Finding, bool)> = gone.iter().filter_map(|key| Some((known.remove(key)?, false))).collect();
-        for (finding, is_on) in self.signals() {
-            let key = finding.key();
-            let was_on = known.contains_key(&key);
-            if is_on {
-                known.insert(key, finding.clone());
-            } else {
-                known.remove(&key);
-            }
-            if is_on != was_on {
-                news.push((finding, is_on));
-            }
-        }
-        news
+    fn is_ready(&self) -> bool {
+        self.state == "ready"
     }
+
+    fn finding(&self, signal: &str, value: Option<f64>, threshold: Option<f64>) -> Finding {
+        let (model, version) = (self.model.clone(), self.version.clone());
+        Finding { model, version, signal: signal.to_owned(), value, threshold }
+    }
+
+    /// Whether the accuracy has dropped, if that is known.
+    fn accuracy(&self) -> Option<(Finding, bool)> {
+        let AccuracySaid { accuracy, expected, dropped } = self.accuracy.as_ref()?;
+        // Where nothing is expected any more, nothing has dropped.
+        let is_on = if expected.is_some() { (*dropped)? } else { false };
+        Some((self.finding(ACCURACY, *accuracy, *expected), is_on))
+    }
+}
+
+impl Said {
+    /// True if this version is there, whatever its state.
+    #[must_use]
+    pub fn has(&self, finding: &Finding) -> bool {
+        self.versions.iter().any(|version| version.is_of(finding))
+    }
+
+    fn ready(&self) -> impl Iterator<Item = &VersionSaid> {
+        self.versions.iter().filter(|version| version.is_ready())
+    }
+
+    /// What is new of live texts, by what was known of this server, which it changes. In the order of the server.
+    ///
+    /// A version that is being loaded says nothing yet, and neither does a signal that has judged no window.
+    pub fn news(&self, known: &mut Known) -> Vec<(Finding, Change)> {
+        let mut found = Vec::new();
+        for version in self.ready() {
+            let signals = version.drift.iter().flat_map(|drift| &drift.signals);
+            let counted: Vec<&SignalSaid> = signals.filter(|signal| signal.needed.is_some()).collect();
+            // A server that was started anew has judged nothing yet: it does not say that all is well.
+            let judged = counted.iter().filter(|signal| signal.window.is_some());
+            found.extend(
+                judged.map(|one| (version.finding(&one.signal, one.value, one.threshold), one.level == "drifting")),
+            );
+            // What is not counted any more does not drift.
+            let is_counted = |name: &str| counted.iter().any(|signal| signal.signal == name);
+            let signals = known.values().map(|one| &one.finding).filter(|finding| version.is_of(finding));
+            let ended = signals.filter(|finding| !is_counted(&finding.signal));
+            found.extend(ended.map(|finding| (version.finding(&finding.signal, None, None), false)));
+        }
+        turned(found, |finding| self.has(finding), known)
+    }
+}
+
+/// What is new of accuracies, by what was known of them, which it changes. Replicas tell what is in one database: what one
+/// of them says goes for all, and is over when none says it any more.
+pub fn news_of_accuracy(said: &[&Said], known: &mut Known) -> Vec<(Finding, Change)> {
+    let mut found: Vec<(Finding, bool)> = Vec::new();
+    for (finding, is_on) in said.iter().copied().flat_map(Said::ready).filter_map(VersionSaid::accuracy) {
+        match found.iter_mut().find(|(one, _)| one.key() == finding.key()) {
+            Some(one) if is_on && !one.1 => *one = (finding, is_on),
+            Some(_) => {}
+            None => found.push((finding, is_on)),
+        }
+    }
+    turned(found, |finding| said.iter().any(|said| said.has(finding)), known)
+}
+
+/// Takes what is said into account. A version counts as gone once it is absent twice in a row.
+fn turned(
+    found: Vec<(Finding, bool)>,
+    is_there: impl Fn(&Finding) -> bool,
+    known: &mut Known,
+) -> Vec<(Finding, Change)> {
+    let mut news = Vec::new();
+    known.retain(|_, Remembered { finding, absent }| {
+        let is_absent = !is_there(finding);
+        let is_gone = std::mem::replace(absent, is_absent) && is_absent;
+        if is_gone {
+            news.push((Finding { value: None, threshold: None, ..finding.clone() }, Change::Gone));
+        }
+        !is_gone
+    });
+    for (finding, is_on) in found {
+        let key = finding.key();
+        let was_on = known.contains_key(&key);
+        if is_on {
+            known.insert(key, Remembered { finding: finding.clone(), absent: false });
+        } else {
+            known.remove(&key);
+        }
+        if is_on != was_on {
+            news.push((finding, if is_on { Change::Begins } else { Change::Over }));
+        }
+    }
+    news
 }
 
 #[cfg(test)]
@@ -153,51 +243,111 @@ mod tests {
     use serde_json::{Value, json};
 
     fn version(name: &str, state: &str, level: &str, window: Option<u64>, dropped: Option<bool>) -> Value {
-        let signal = json!({ "signal": "labels", "level": level, "window": window, "value": 0.5, "threshold": 0.3 });
-        let accuracy = dropped.map(|dropped| json!({ "accuracy": 0.5, "expected": 0.9, "dropped": dropped }));
+        let signal = json!({ "signal": "labels", "level": level, "needed": 100, "window": window, "value": 0.5, "threshold": 0.3 });
+        let accuracy = json!({ "accuracy": 0.5, "expected": 0.9, "dropped": dropped });
         json!({ "model": "m", "version": name, "state": state, "drift": { "signals": [signal] }, "accuracy": accuracy })
     }
 
-    /// What is told in turn: `+` before what begins, `-` before what is over.
-    fn told(said: Vec<Vec<Value>>) -> Vec<String> {
-        let mut known = BTreeMap::new();
-        let one = |versions: Vec<Value>| {
-            let said: Said = serde_json::from_value(json!({ "versions": versions })).unwrap();
-            let news = said.news(&mut known);
-            let news = news.iter().map(|(finding, on)| format!("{}{}", if *on { "+" } else { "-" }, finding.key()));
-            news.collect::<Vec<_>>().join(", ")
+    fn said(versions: &[Value]) -> Said {
+        serde_json::from_value(json!({ "versions": versions })).unwrap()
+    }
+
+    /// `+` before what begins, `-` before what is over, `x` before what is gone.
+    fn shown(news: &[(Finding, Change)]) -> String {
+        let sign = |change| match change {
+            Change::Begins => '+',
+            Change::Over => '-',
+            Change::Gone => 'x',
         };
-        said.into_iter().map(one).collect()
+        news.iter()
+            .map(|(finding, change)| format!("{}{}", sign(*change), finding.key()))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// What is told in turn of one server.
+    fn told(looks: &[Vec<Value>]) -> Vec<String> {
+        let (mut texts, mut accuracies) = (Known::new(), Known::new());
+        let mut one = |versions: &Vec<Value>| {
+            let said = said(versions);
+            let mut news = said.news(&mut texts);
+            news.extend(news_of_accuracy(&[&said], &mut accuracies));
+            shown(&news)
+        };
+        looks.iter().map(&mut one).collect()
     }
 
     #[test]
     fn each_change_is_told_once() {
-        let found = told(vec![
+        let found = told(&[
             vec![version("1", "ready", "quiet", None, None)],
             vec![version("1", "ready", "drifting", Some(1), Some(false))],
             vec![version("1", "ready", "drifting", Some(2), Some(true))],
-            vec![version("1", "ready", "quiet", Some(3), Some(true))],
+            vec![version("1", "ready", "quiet", Some(3), None)],
             vec![version("1", "ready", "quiet", Some(4), Some(false))],
         ]);
         assert_eq!(found, ["", "+m/1 labels", "+m/1 accuracy", "-m/1 labels", "-m/1 accuracy"]);
     }
 
     #[test]
-    fn a_server_that_starts_anew_ends_nothing_and_a_version_that_is_gone_does() {
-        let found = told(vec![
-            vec![
-                version("1", "ready", "drifting", Some(1), Some(true)),
-                version("10", "ready", "quiet", Some(1), None),
-            ],
+    fn a_server_that_starts_anew_ends_nothing_and_a_version_that_is_gone_twice_does() {
+        let one = |level, window, dropped| version("1", "ready", level, window, dropped);
+        let other = version("10", "ready", "drifting", Some(1), None);
+        let found = told(&[
+            vec![one("drifting", Some(1), Some(true))],
             vec![version("1", "loading", "quiet", None, None)],
-            vec![version("1", "ready", "quiet", None, None)],
-            vec![version("1", "ready", "drifting", Some(1), None)],
-            vec![version("10", "ready", "drifting", Some(1), None)],
+            vec![one("quiet", None, None)],
+            vec![],
+            vec![one("drifting", Some(1), None)],
+            vec![other.clone()],
+            vec![other],
             vec![],
         ]);
-        assert_eq!(
-            found,
-            ["+m/1 labels, +m/1 accuracy", "", "", "", "-m/1 accuracy, -m/1 labels, +m/10 labels", "-m/10 labels"]
-        );
+        let gone = "xm/1 labels, xm/1 accuracy";
+        assert_eq!(found, ["+m/1 labels, +m/1 accuracy", "", "", "", "", "+m/10 labels", gone, ""]);
+    }
+
+    #[test]
+    fn what_is_not_compared_any_more_is_over() {
+        let drifting = || vec![version("1", "ready", "drifting", Some(1), Some(true))];
+        let mut without = version("1", "ready", "quiet", None, None);
+        without["drift"] = Value::Null;
+        without["accuracy"]["expected"] = Value::Null;
+        let mut uncounted = version("1", "ready", "quiet", None, None);
+        uncounted["drift"]["signals"][0]["needed"] = Value::Null;
+        let found = told(&[drifting(), vec![without], drifting(), vec![uncounted]]);
+        let (begins, over) = ("+m/1 labels, +m/1 accuracy", "-m/1 labels, -m/1 accuracy");
+        assert_eq!(found, [begins, over, begins, "-m/1 labels"]);
+    }
+
+    #[test]
+    fn replicas_tell_a_drop_once() {
+        let mut known = Known::new();
+        let mut look = |dropped: &[Option<Option<bool>>]| {
+            let one = |dropped: &Option<Option<bool>>| {
+                said(&dropped.iter().map(|dropped| version("1", "ready", "quiet", None, *dropped)).collect::<Vec<_>>())
+            };
+            let said: Vec<Said> = dropped.iter().map(one).collect();
+            shown(&news_of_accuracy(&said.iter().collect::<Vec<_>>(), &mut known))
+        };
+        let (yes, no, unknown, absent) = (Some(Some(true)), Some(Some(false)), Some(None), None);
+        assert_eq!(look(&[no, yes]), "+m/1 accuracy");
+        for dropped in [[yes, yes], [yes, no], [unknown, unknown], [absent, unknown], [absent, unknown]] {
+            assert_eq!(look(&dropped), "", "{dropped:?}");
+        }
+        assert_eq!(look(&[no, unknown]), "-m/1 accuracy");
+        assert_eq!((look(&[yes, absent]), look(&[absent, absent])), ("+m/1 accuracy".to_owned(), String::new()));
+        assert_eq!(look(&[absent, absent]), "xm/1 accuracy");
+    }
+
+    #[test]
+    fn windows_are_not_asked_for_unless_somebody_does() {
+        for (url, asked) in [
+            ("http://a/admin/drift", "http://a/admin/drift?windows=0"),
+            ("http://a/x?key=1", "http://a/x?key=1&windows=0"),
+            ("http://a/x?windows=3", "http://a/x?windows=3"),
+        ] {
+            assert_eq!(without_windows(&Url::parse(url).unwrap()).as_str(), asked);
+        }
     }
 }

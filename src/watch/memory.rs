@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::alert::Alert;
-use super::drift::Finding;
+use super::drift::Known;
 use super::target::Target;
 
 /// Largest file that is read.
@@ -19,9 +19,12 @@ const MOST_BYTES: u64 = 16 << 20;
 pub struct Memory {
     /// Servers by URL.
     pub targets: BTreeMap<String, Target>,
-    /// What drifts, or has dropped, by server.
+    /// What drifts, by server.
     #[serde(default)]
-    pub drifting: BTreeMap<String, BTreeMap<String, Finding>>,
+    pub drifting: BTreeMap<String, Known>,
+    /// What has dropped, of all servers.
+    #[serde(default)]
+    pub dropped: Known,
     /// Alerts that are to be delivered, by channel.
     pub waiting: BTreeMap<String, Vec<Alert>>,
 }

@@ -4,6 +4,7 @@
 //! - [`mod@check`]: one check; [`target`]: what checks in a row make of a server (pure)
 //! - [`drift`]: what a server says of its models, and what of that is news
 //! - [`alert`]: what is told, in the forms of its receivers (pure); [`channel`]: how it gets there; [`outbox`]: until it does
+//! - [`program`]: a program that is told, and may go on
 //! - [`memory`]: what is remembered over its end; [`metrics`]: its own metrics
 
 pub mod alert;
@@ -14,6 +15,7 @@ pub mod drift;
 pub mod memory;
 pub mod metrics;
 pub mod outbox;
+pub mod program;
 pub mod target;
 
 use std::sync::Arc;
@@ -33,6 +35,7 @@ use alert::{Alert, Status};
 use args::{WatchCommand, shown};
 use channel::Channel;
 use check::check;
+use drift::{Change, Finding, Said};
 use memory::Memory;
 use metrics::WatchMetrics;
 use outbox::Outbox;
@@ -40,6 +43,8 @@ use target::{Health, Thresholds};
 
 /// Time for alerts to be delivered when the watcher ends.
 const LAST_WORDS: Duration = Duration::from_secs(10);
+/// And a moment for those that a program has.
+const LET_GO: Duration = Duration::from_millis(500);
 /// Shortest interval and timeout.
 const SHORTEST: Duration = Duration::from_millis(10);
 /// Most servers that are asked how their models stand.
@@ -187,30 +192,42 @@ impl<'a> Watcher<'a> {
     async fn ask_of_drift(&mut self, timeout: Duration) -> usize {
         let key = self.command.api_key.as_deref().filter(|key| !key.is_empty());
         let said = join_all(self.asked.iter().map(|url| drift::ask(&self.client, url, key, timeout))).await;
-        let mut silent = 0;
+        let (mut silent, mut answers) = (0, Vec::new());
         for (url, said) in self.asked.iter().map(shown).zip(said) {
             self.metrics.looked(&url, said.is_ok());
-            let said = match said {
-                Ok(said) => said,
+            match said {
+                Ok(said) => answers.push((url, said)),
                 Err(error) => {
                     silent += 1;
                     tracing::warn!(url, error, "the server does not tell of drift");
-                    continue;
                 }
-            };
-            let known = self.memory.drifting.entry(url.clone()).or_default();
-            for (finding, begins) in said.news(known) {
-                let alert = Alert::of_drift(begins, url.clone(), check::now(), finding);
-                let summary = &alert.summary;
-                if begins {
-                    tracing::error!(url, summary, "a model is not as it was");
-                } else {
-                    tracing::info!(url, summary, "a model is as it was again");
-                }
-                self.outboxes.iter().for_each(|outbox| outbox.put(alert.clone()));
             }
         }
+        for (url, said) in &answers {
+            let known = self.memory.drifting.entry(url.clone()).or_default();
+            said.news(known).into_iter().for_each(|news| self.tell(url, news));
+        }
+        // Of servers of which none says anything, nothing is gone.
+        let Some((first, _)) = answers.first() else { return silent };
+        let all: Vec<&Said> = answers.iter().map(|(_, said)| said).collect();
+        let news = drift::news_of_accuracy(&all, &mut self.memory.dropped);
+        for (finding, change) in news {
+            let there = answers.iter().find(|(_, said)| said.has(&finding));
+            self.tell(there.map_or(first, |(url, _)| url), (finding, change));
+        }
         silent
+    }
+
+    /// Tells what has become of a model version.
+    fn tell(&self, url: &str, (finding, change): (Finding, Change)) {
+        let alert = Alert::of_drift(change, url.to_owned(), check::now(), finding);
+        let summary = &alert.summary;
+        if change == Change::Begins {
+            tracing::error!(url, summary, "a model is not as it was");
+        } else {
+            tracing::info!(url, summary, "a model is as it was again, or gone");
+        }
+        self.outboxes.iter().for_each(|outbox| outbox.put(alert.clone()));
     }
 
     /// Writes down how servers are, and who is to be told.
@@ -225,9 +242,13 @@ impl<'a> Watcher<'a> {
 
     /// Gives the alerts that wait some time, and writes down those that are left.
     async fn last_words(&mut self) {
-        let all = join_all(self.outboxes.iter().map(|outbox| outbox.empty()));
-        if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
-            tracing::warn!("alerts are left that could not be delivered in time");
+        let all = || join_all(self.outboxes.iter().map(|outbox| outbox.empty()));
+        if tokio::time::timeout(LAST_WORDS, all()).await.is_err() {
+            // A program that goes on counts as told.
+            self.outboxes.iter().for_each(|outbox| outbox.let_go());
+            if tokio::time::timeout(LET_GO, all()).await.is_err() {
+                tracing::warn!("alerts are left that could not be delivered in time");
+            }
         }
         self.remember();
     }

@@ -68,6 +68,11 @@ impl Outbox {
         }
     }
 
+    /// From now on nobody waits for a program that goes on.
+    pub fn let_go(&self) {
+        self.channel.let_go();
+    }
+
     /// Delivers, to no end. Each alert is tried again for so long.
     pub async fn deliver(&self, client: &Client, retry_for: Duration, metrics: &WatchMetrics) {
         loop {

@@ -87,7 +87,7 @@ fn names() -> String {
 /// Eight of ten answers are right, where nine were expected.
 fn accuracy(version: &str) -> AccuracyNow {
     let (model, version) = ("m".to_owned(), version.to_owned());
-    AccuracyNow { model, version, labelled: 10, correct: 8, expected: Some(0.9), dropped: false }
+    AccuracyNow { model, version, labelled: 10, correct: 8, expected: Some(0.9), dropped: Some(false) }
 }
 
 #[test]

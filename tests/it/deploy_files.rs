@@ -23,7 +23,9 @@ fn known() -> BTreeMap<String, BTreeSet<String>> {
         let source = std::fs::read_to_string(file).unwrap();
         let names =
             source.split('"').filter(|part| part.starts_with("predictd_gpu_") || part.starts_with("predictd_watch_"));
-        known.extend(names.map(|name| (name.to_owned(), ["gpu", "name", "state", "url"].map(str::to_owned).into())));
+        known.extend(
+            names.map(|name| (name.to_owned(), ["gpu", "name", "result", "state", "url"].map(str::to_owned).into())),
+        );
     }
     known.insert("up".to_owned(), BTreeSet::new());
     known

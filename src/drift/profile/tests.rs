@@ -13,7 +13,7 @@ fn counts() -> Counts {
 }
 
 fn profile() -> Profile {
-    let made = Made { model: "m".to_owned(), version: "3".to_owned(), at: "2026-11-25".to_owned() };
+    let made = Made { model: "m".to_owned(), version: "3".to_owned(), at: "2026-11-25".to_owned(), graph: None };
     Profile::new(made, &counts(), &labels(), Some(Accuracy { texts: 200, correct: 150 })).unwrap()
 }
 
@@ -94,7 +94,7 @@ fn a_profile_of_other_labels_is_refused() {
         error(&["yes", "yes", "no", "maybe"].map(str::to_owned)),
         "labels: \"yes\", which the model has, is missing"
     );
-    let made = || Made { model: "m".to_owned(), version: "3".to_owned(), at: String::new() };
+    let made = || Made { model: "m".to_owned(), version: "3".to_owned(), at: String::new(), graph: None };
     assert!(Profile::new(made(), &counts(), &more, None).is_err());
     assert_eq!(Profile::new(made(), &Counts::new(3, false), &labels(), None), Err(ProfileError::Texts(0)));
 }

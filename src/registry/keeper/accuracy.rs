@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Keeper;
-use crate::drift::accuracy::{MOST_ANSWERS, has_dropped};
-use crate::engine::drifting::Drifting;
+use crate::drift::accuracy::{Expected, MOST_ANSWERS, has_dropped};
 use crate::engine::model::Model;
 use crate::metrics::drift::AccuracyNow;
 use crate::registry::database::now;
+use crate::registry::record::VersionRecord;
 use crate::registry::version::Version;
 
 /// How often it is looked where nothing is told here: others may be told, and what is recorded may change.
@@ -17,6 +17,8 @@ const LOOK: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Answers that are older say nothing of today.
 const OLDEST: Duration = Duration::from_hours(24 * 30);
+/// Questions that fail until no more are asked in one look.
+const MOST_FAILURES: usize = 2;
 /// The figure of a version that says how right it was when it was tried.
 const FIGURE: &str = "accuracy";
 
@@ -53,57 +55,94 @@ impl Keeper {
         self.accuracies.lock().clone()
     }
 
+    /// Looks at each version. What is not told of one stays as it was, and keeps nothing from the others.
     async fn look_at_accuracy(&self) -> Result<(), sqlx::Error> {
         let snapshot = self.place.registry.snapshot();
-        let oldest = now().saturating_sub(i64::try_from(OLDEST.as_millis()).unwrap_or(i64::MAX));
         let before = self.accuracies();
-        let mut found = Vec::new();
+        let (mut found, mut failures) = (Vec::new(), Vec::new());
         for served in snapshot.loaded() {
             let (model, version) = (served.name(), served.version());
-            let (labelled, correct) =
-                self.place.database.recent(model, version, oldest, i64::from(MOST_ANSWERS)).await?;
+            let last = before.iter().find(|one| one.model == model && one.version == version);
+            // A database that is away is not asked once for each.
+            let recent = if failures.len() < MOST_FAILURES {
+                let oldest = self.oldest(served);
+                let recent = self.place.database.recent(model, version, oldest, i64::from(MOST_ANSWERS)).await;
+                recent.map_err(|error| failures.push(error)).ok()
+            } else {
+                None
+            };
+            let Some((labelled, correct)) = recent else {
+                found.extend(last.cloned());
+                continue;
+            };
             let expected = self.expected(served);
             if labelled == 0 && expected.is_none() {
                 continue;
             }
-            let dropped = before.iter().any(|one| one.dropped && one.model == model && one.version == version);
-            let now_dropped = expected.is_some_and(|expected| has_dropped(dropped, expected, correct, labelled));
-            if now_dropped && !dropped {
-                tracing::warn!(
-                    model,
-                    version,
-                    labelled,
-                    correct,
-                    expected,
-                    "the model is less often right than it was when it was tried"
-                );
-            } else if dropped && !now_dropped {
-                tracing::info!(
-                    model,
-                    version,
-                    labelled,
-                    correct,
-                    expected,
-                    "the model is as often right as it was when it was tried"
-                );
-            }
+            let said = last.and_then(|last| last.dropped);
+            let dropped = expected.and_then(|expected| has_dropped(said, expected, correct, labelled));
             let (model, version) = (model.to_owned(), version.to_owned());
-            found.push(AccuracyNow { model, version, labelled, correct, expected, dropped: now_dropped });
+            let expected = expected.map(|expected| expected.share);
+            let now = AccuracyNow { model, version, labelled, correct, expected, dropped };
+            if dropped != said {
+                tell(&now, said);
+            }
+            found.push(now);
         }
         self.place.host.metrics.accuracies(&found);
         *self.accuracies.lock() = found;
-        Ok(())
+        failures.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// From when on answers count: of today, and of this version, not of another that had its name before.
+    fn oldest(&self, served: &Model) -> i64 {
+        let oldest = now().saturating_sub(i64::try_from(OLDEST.as_millis()).unwrap_or(i64::MAX));
+        // What is made in the same millisecond counts.
+        self.of_record(served, |record| Some(record.registered_at.saturating_sub(1)))
+            .map_or(oldest, |at| at.max(oldest))
     }
 
     /// How right a version was when it was tried: as it was recorded, else as its profile says.
-    fn expected(&self, served: &Model) -> Option<f64> {
-        let recorded = self
-            .known
-            .lock()
-            .records
-            .get(served.name())
-            .and_then(|record| record.versions.get(&Version::new(served.version()))?.metrics.get(FIGURE).copied());
-        let profiled = || served.drifting().and_then(Drifting::accuracy);
-        recorded.filter(|share| (0.0..=1.0).contains(share)).or_else(profiled)
+    fn expected(&self, served: &Model) -> Option<Expected> {
+        let recorded = self.of_record(served, |record| record.metrics.get(FIGURE).copied());
+        let recorded = recorded.filter(|share| (0.0..=1.0).contains(share));
+        let profiled = || {
+            let profile = served.drifting()?.profile();
+            Some(Expected { share: served.drifting()?.accuracy()?, texts: Some(profile.accuracy?.texts) })
+        };
+        recorded.map(|share| Expected { share, texts: None }).or_else(profiled)
+    }
+
+    fn of_record<T>(&self, served: &Model, part: impl FnOnce(&VersionRecord) -> Option<T>) -> Option<T> {
+        let known = self.known.lock();
+        part(known.records.get(served.name())?.versions.get(&Version::new(served.version()))?)
+    }
+}
+
+/// Logs what is news. What was not known before and is well is none.
+fn tell(now: &AccuracyNow, before: Option<bool>) {
+    let AccuracyNow { model, version, labelled, correct, expected, dropped } = now;
+    match (before, dropped) {
+        (_, Some(true)) => {
+            tracing::warn!(
+                model,
+                version,
+                labelled,
+                correct,
+                expected,
+                "the model is less often right than it was when it was tried"
+            );
+        }
+        (Some(true), Some(false)) => {
+            tracing::info!(
+                model,
+                version,
+                labelled,
+                correct,
+                expected,
+                "the model is as often right as it was when it was tried"
+            );
+        }
+        _ => {}
     }
 }

@@ -47,7 +47,7 @@ impl Files<'_> {
             check_registered(self.registered, name, bytes)?;
         }
         if let (Some(bytes), Some(expected)) = (&bytes, self.listed.get(name)) {
-            let found = hex::encode(Sha256::digest(bytes));
+            let found = digest(bytes);
             if !found.eq_ignore_ascii_case(expected) {
                 return Err(ManifestError::new(
                     name,
@@ -62,6 +62,11 @@ impl Files<'_> {
         let Some(bytes) = self.optional(name, MAX_JSON_BYTES)? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|error| ManifestError::new(name, error.to_string()))
     }
+}
+
+/// The SHA-256 of a file, in hexadecimal.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// True for the name of a file in the directory itself.
@@ -90,7 +95,7 @@ pub(super) fn check_registered(
 ) -> Result<(), ManifestError> {
     match registered.get(path) {
         None if registered.is_empty() => Ok(()),
-        Some(expected) if hex::encode(Sha256::digest(bytes)) == *expected => Ok(()),
+        Some(expected) if digest(bytes) == *expected => Ok(()),
         _ => Err(ManifestError::new(path, "it is not the file that was registered: it was changed or damaged")),
     }
 }

@@ -59,6 +59,29 @@ fn drift_is_told_after_one_window_and_over_after_two() {
         .map(|window| (window["number"].as_u64().unwrap(), window["signals"][0]["level"].as_str().unwrap()))
         .collect();
     assert_eq!(told, [(1, "quiet"), (2, "drifting"), (3, "drifting"), (4, "quiet")]);
+    // As many of them as are asked for.
+    let asked = |windows: &str| Wire::to(daemon.admin).ask(get(&format!("/admin/drift?windows={windows}")));
+    let numbers = |windows| {
+        let closed = asked(windows).json()["versions"][0]["drift"]["windows"].as_array().unwrap().clone();
+        closed.iter().map(|window| window["number"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!((numbers("0"), numbers("1"), numbers("24").len()), (vec![], vec![4], 4));
+    for wrong in ["25", "-1", "x", "1&texts=1"] {
+        let answer = asked(wrong);
+        assert!(answer.status == 422 && answer.body.contains("`windows`, 0 to 24"), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_server_that_stops_says_so_and_not_that_nothing_is_there() {
+    let place = Place::with_profile();
+    let mut daemon = place.start(&["--drain-delay", "2s"]);
+    assert_eq!(standing(&daemon)["state"], "ready");
+    daemon.signal("TERM");
+    until("it stops", || Wire::to(daemon.admin).ask(get("/readyz")).status == 503);
+    let answer = Wire::to(daemon.admin).ask(get("/admin/drift"));
+    assert_eq!((answer.status, &answer.json()["title"]), (503, &json!("The server is shutting down")));
+    daemon.child.wait().unwrap();
 }
 
 #[test]

@@ -86,6 +86,39 @@ fn a_profile_lies_in_its_model_unless_it_is_told_where() {
     );
     assert!(report["ok"] == true && files.contains(&"profile.json"), "{report}");
     place.profile(&place.version());
+    // One of another graph serves, and is warned of.
+    let path = place.version().join("profile.json");
+    let mut profile: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(profile["graph"].as_str().map(str::len), Some(64));
+    let warning = "profile.json was made with another graph than this one";
+    assert!(!report["warnings"].to_string().contains(warning), "{report}");
+    profile["graph"] = json!("0".repeat(64));
+    std::fs::write(&path, profile.to_string()).unwrap();
+    let output = predictd(&["check", place.version().to_str().unwrap(), "--json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["ok"] == true && report["warnings"].to_string().contains(warning), "{report}");
+    let log = place.start(&[]).log();
+    assert!(log.contains(warning), "{log}");
+}
+
+#[test]
+fn a_profile_is_made_of_what_was_told_of_answers() {
+    let place = Place::new();
+    let texts = place.data.path().join("told.jsonl");
+    let line = |text: Option<&str>, actual: &[&str]| json!({ "text": text, "actual": actual }).to_string() + "\n";
+    let lines = [line(Some("60"), &["a"]), line(None, &["a"]), line(Some("10"), &[])].concat();
+    std::fs::write(&texts, lines.repeat(100)).unwrap();
+    let texts = texts.to_str().unwrap();
+    let output = profile(&place.version(), &["--texts", texts, "--json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["texts"], &report["without"]), (&json!(200), &json!(100)));
+    assert_eq!(report["accuracy"], json!({ "texts": 200, "correct": 100 }));
+    let check = |option: &str| {
+        let output = predictd(&["check", place.version().to_str().unwrap(), option, texts]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(check("--texts").contains("; 100 rows without a text"), "{}", check("--texts"));
+    assert!(check("--against").contains("; 100 rows without a text"), "{}", check("--against"));
 }
 
 #[test]

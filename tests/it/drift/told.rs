@@ -157,7 +157,7 @@ fn a_key_is_sent_and_a_server_that_says_nothing_is_no_good_look() {
     let good = Receiver::new(&[(200, "{\"versions\":[]}")]);
     let (code, log) = look(&good, Some("CANARY"));
     assert!(code == 0 && !log.contains("CANARY"), "{log}");
-    assert!(good.heads().contains("authorization: bearer canary") && good.received()[0].0 == "/admin/drift");
+    assert!(good.heads().contains("authorization: bearer canary") && good.received()[0].0 == "/admin/drift?windows=0");
     for (status, body, reason) in [
         (401, "{}", "it answered with 401"),
         (200, "{}", "not that of /admin/drift"),
