@@ -18,7 +18,6 @@ use super::{Answer, Refusal, TextError};
 use crate::metrics::PanicPlace;
 use crate::text::input::{Input, Pair};
 use crate::text::pipeline::Encoded;
-use crate::text::tensors::Shape;
 use crate::text::tokenizer::TokenizeError;
 
 /// Bytes of text in a piece: some milliseconds of work.
@@ -85,10 +84,7 @@ impl Shop {
 
     /// Predicted time of all runs that a text needs if it runs alone.
     fn alone(&self, encoded: &Encoded) -> Duration {
-        match encoded.row_length() {
-            Some(length) => self.load.predicted(Shape { rows: 1, length }),
-            None => self.pipeline.runs(encoded).map(|batch| self.load.predicted(batch.shape())).sum(),
-        }
+        self.pipeline.shapes(encoded).map(|shape| self.load.predicted(shape)).sum()
     }
 
     /// Tokenises one text, or two that belong together.
