@@ -5,7 +5,7 @@
 //! between sessions that were also given the same initializers, so both are handed to each.
 //!
 //! - `device`: which device is used, and what is said about it (pure); `cuda`: the provider and its libraries
-//! - `placing`: whether a graph runs on a GPU, measured; `profile`: what ran where (pure)
+//! - `placing`: whether a graph runs on a GPU, measured; `profile`: what ran where (pure); `folder`: where that is written
 //! - `source`: what sessions are made from; `weights`: their constants; `session`: one of them
 //! - `inputs`, `outlets`, `facts`, `protobuf`: what a graph takes, gives, says of itself
 //! - `watchdog`: ends what takes too long; `library`, `messages`: the library, and what it says
@@ -13,6 +13,7 @@
 mod cuda;
 mod device;
 mod facts;
+mod folder;
 mod inputs;
 mod library;
 mod messages;
@@ -27,7 +28,7 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use ort::environment::Environment;
 use ort::logging::LogLevel;
@@ -103,6 +104,7 @@ impl OnnxRuntime {
             Chosen::Gpus { gpus: numbers, strict } => {
                 tracing::info!(gpus = ?numbers, strict, "models run on GPUs");
                 let (devices, places) = (devices.clone(), vec![settings.data_dir.clone(), std::env::temp_dir()]);
+                folder::remove_leftovers(&places, SystemTime::now());
                 runtime.gpus = Some(Arc::new(Gpus { numbers, strict, devices, places, refused: Mutex::default() }));
             }
         }
