@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{RunCaps, Runs, Scheduler, Settings, Traces};
 use crate::engine::Engine;
-use crate::engine::batching::window::Caps;
+use crate::engine::batching::window::{Caps, REACH};
 use crate::engine::batching::{Micros, Policy};
 use crate::engine::cache::Cache;
 use crate::engine::encoding;
@@ -361,7 +361,8 @@ pub fn http_threads(settings: &Settings) -> std::io::Result<tokio::runtime::Runt
 
 fn caps_on_gpu(runs: &Runs) -> Caps {
     let RunCaps { tokens, texts, time, .. } = runs.on_gpu;
-    Caps { rows: texts, tokens, time: micros(time) }
+    // A run there may take many more texts than lie in reach on cores.
+    Caps { rows: texts, tokens, time: micros(time), reach: texts.max(REACH) }
 }
 
 fn micros(time: Duration) -> Micros {
@@ -379,7 +380,7 @@ pub fn rules(settings: &Settings) -> Rules {
             Scheduler::Fifo(texts) => Policy::Fifo(texts),
             Scheduler::Delay(time) => Policy::Delay(micros(time)),
         },
-        caps: Caps { rows: runs.texts, tokens: runs.tokens, time: micros(runs.time) },
+        caps: Caps { rows: runs.texts, tokens: runs.tokens, time: micros(runs.time), reach: REACH },
         workers: settings.workers,
         patience: engine::patience(settings.max_wait),
     }

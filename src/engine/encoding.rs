@@ -62,11 +62,11 @@ impl Shop {
             }
             match self.encode_one(order.input) {
                 Ok(encoded) => {
-                    let alone = self.alone(&encoded);
+                    let (alone, length) = (self.alone(&encoded), self.pipeline.run_length(&encoded));
                     let entered = self.load.enter(alone);
                     let Order { lead, due, reply, permit, .. } = order;
                     let (request, ready) = (Arc::clone(request), Instant::now());
-                    jobs.push(Job { request, encoded, alone, due, reply, ready, permit, entered, lead });
+                    jobs.push(Job { request, encoded, length, alone, due, reply, ready, permit, entered, lead });
                 }
                 Err(error) => {
                     drop((order.permit, order.entered));
