@@ -137,9 +137,9 @@ impl Running {
             let mut states = snapshot.models.values().flat_map(|served| served.versions.values());
             match states.next() {
                 Some(State::Ready(model)) => break Ok(Arc::clone(model)),
-                Some(State::Failed(reason)) => {
+                Some(State::Failed(failure)) => {
                     let label = format!("{}/{}", source.name, source.version);
-                    break Err(RunError::Configuration(format!("{label}: {reason}")));
+                    break Err(RunError::Configuration(format!("{label}: {}", failure.reason)));
                 }
                 _ if stop.is_cancelled() || task.is_finished() => break Err(interrupted()),
                 _ => std::thread::sleep(LOOK),

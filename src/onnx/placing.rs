@@ -59,7 +59,8 @@ pub(super) fn place(
     }
     let (found, run) = timed(&mut session, &batch)?;
     let difference = difference(&expected, &found);
-    Ok(placement::OnGpu { nodes: ran.nodes, memory, run, run_on_core, difference })
+    let largest = expected.values.iter().fold(0.0, |most: f32, score| most.max(score.abs()));
+    Ok(placement::OnGpu { nodes: ran.nodes, memory, run, run_on_core, difference, largest })
 }
 
 /// What ran where in one run of a session that writes a record.
