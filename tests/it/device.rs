@@ -288,6 +288,21 @@ async fn a_run_on_a_gpu_takes_more_texts_than_lie_in_reach_on_cores() {
 }
 
 #[tokio::test]
+async fn padding_counts_in_the_limits_of_a_run() {
+    let models = tempfile::tempdir().unwrap();
+    Model::plain().write(models.path(), "m", "1");
+    let runtime = on_gpus(Gpus { takes: Duration::from_millis(10), ..Gpus::default() });
+    let options = ["--max-run-time", "10s", "--max-run-tokens", "80"];
+    let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &options).await;
+    runtime.gpus.shapes.lock().clear();
+    // Sixteen of them have 80 tokens, and 128 with their padding.
+    let texts = vec!["10 20 30"; 120];
+    assert_eq!(server.ask("/batch_predict", json!({ "texts": texts })).await.status, 200);
+    let shapes = runtime.gpus.shapes.lock().clone();
+    assert_eq!(shapes.iter().map(|shape| shape.tokens()).max(), Some(80), "{shapes:?}");
+}
+
+#[tokio::test]
 async fn a_model_may_ask_for_cores_and_for_nothing_else() {
     let served = Served::new(&Model::plain().options("device = \"cpu\"\n")).await;
     assert_eq!(served.predict("10").await["prediction"], "a");

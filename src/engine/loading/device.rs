@@ -66,6 +66,10 @@ pub(super) fn on_gpu_or_cores<T>(
         Err(fault) => fault,
     };
     let Some(gpu) = gpu else { return Err(error) };
+    if error.may_pass {
+        // It is the system's, and says nothing of the GPU either.
+        return Err(error);
+    }
     let (model, version) = (&source.name, &source.version);
     match host.runtime.must_run_on() {
         Some(_) if SAYINGS.contains(&error.file.as_str()) => Err(error),
