@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use predictd::config::{Markup, OnOverflow, TextDefaults};
 use predictd::drift::{Counts, Drift, Reference, Settings};
-use predictd::engine::batching::window::{Candidate, Caps, Fit};
+use predictd::engine::batching::window::{Candidate, Caps, Fit, REACH};
 use predictd::engine::batching::{Id, Line, Policy, Situation, Waiting, due};
 use predictd::engine::cost::{Cost, Sample};
 use predictd::experiments::assignment::{Unit, choose};
@@ -29,7 +29,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What runs of the shipped MiniLM cost.
 const COST: Cost = Cost { run: 0.73e-3, token: 63e-6, square: 20e-9 };
-const CAPS: Caps = Caps { rows: 64, tokens: 256, time: 200_000 };
+const CAPS: Caps = Caps { rows: 64, tokens: 256, time: 200_000, reach: REACH };
 const QUESTION: &str = "My new card has not come yet, where is it?";
 
 /// Lengths as questions and mails have them: many of about twenty tokens, few of hundreds.

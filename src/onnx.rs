@@ -5,14 +5,17 @@
 //! between sessions that were also given the same initializers, so both are handed to each.
 //!
 //! - `device`: which device is used, and what is said about it (pure); `cuda`: the provider and its libraries
-//! - `placing`: whether a graph runs on a GPU, measured; `profile`: what ran where (pure)
+//! - `decision`: where a graph runs (pure)
+//! - `placing`: whether a graph runs on a GPU, measured; `profile`: what ran where (pure); `folder`: where that is written
 //! - `source`: what sessions are made from; `weights`: their constants; `session`: one of them
 //! - `inputs`, `outlets`, `facts`, `protobuf`: what a graph takes, gives, says of itself
 //! - `watchdog`: ends what takes too long; `library`, `messages`: the library, and what it says
 
 mod cuda;
+mod decision;
 mod device;
 mod facts;
+mod folder;
 mod inputs;
 mod library;
 mod messages;
@@ -27,7 +30,7 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use ort::environment::Environment;
 use ort::logging::LogLevel;
@@ -35,10 +38,11 @@ use ort::session::builder::PrepackedWeights;
 use parking_lot::Mutex;
 
 use crate::config::{Device, Devices, Settings};
-use crate::engine::placement::Placement;
+use crate::engine::placement::{OnGpu as Measured, Placement};
 use crate::engine::session::{Graph, GraphFacts, Runtime, Session};
 use crate::text::manifest::{Manifest, ManifestError, ModelDevice};
 use crate::text::signature::{GraphInput, ScoreKind, Signature};
+use decision::{Decided, decide};
 use device::Chosen;
 use messages::{explain, log};
 use outlets::{Choice, Output, choice_output, graph_input, scores_output};
@@ -74,8 +78,6 @@ struct Gpus {
     devices: Devices,
     /// Where the record of a run may be written.
     places: Vec<PathBuf>,
-    /// The first model that does not run there, and why.
-    refused: Mutex<Option<String>>,
 }
 
 impl OnnxRuntime {
@@ -103,7 +105,8 @@ impl OnnxRuntime {
             Chosen::Gpus { gpus: numbers, strict } => {
                 tracing::info!(gpus = ?numbers, strict, "models run on GPUs");
                 let (devices, places) = (devices.clone(), vec![settings.data_dir.clone(), std::env::temp_dir()]);
-                runtime.gpus = Some(Arc::new(Gpus { numbers, strict, devices, places, refused: Mutex::default() }));
+                folder::remove_leftovers(&places, SystemTime::now());
+                runtime.gpus = Some(Arc::new(Gpus { numbers, strict, devices, places }));
             }
         }
         Ok(runtime)
@@ -209,7 +212,7 @@ impl Runtime for OnnxRuntime {
             None => session.probe().map_err(|e| error(format!("a first run failed: {e}")))?,
         };
         let width = session.reading.width;
-        let placement = self.place(&source, &mut session, manifest).map_err(error)?;
+        let placement = self.place(&source, &mut session, manifest)?;
         let labels = Some(labels).filter(|labels| !labels.is_empty());
         let signature = Signature { input, scores: scores.kind, width, batch_dependent, labels, many_labels };
         let reading = session.reading.clone();
@@ -227,8 +230,9 @@ impl Runtime for OnnxRuntime {
         self.gpus.as_ref().map_or(0, |gpus| gpus.numbers.len())
     }
 
-    fn refused(&self) -> Option<String> {
-        self.gpus.as_ref()?.refused.lock().clone()
+    fn must_run_on(&self) -> Option<String> {
+        let gpus = self.gpus.as_ref().filter(|gpus| gpus.strict)?;
+        Some(format!("--device {}", gpus.devices.wanted))
     }
 
     fn end(&self, until: Instant) {
@@ -238,7 +242,8 @@ impl Runtime for OnnxRuntime {
 
 impl OnnxRuntime {
     /// Where a graph runs. `cores` is a session of it on the cores.
-    fn place(&self, source: &Source, cores: &mut OnnxSession, manifest: &Manifest) -> Result<Placement, String> {
+    fn place(&self, source: &Source, cores: &mut OnnxSession, manifest: &Manifest) -> Result<Placement, ManifestError> {
+        let error = |reason: String| ManifestError::new(&manifest.graph_name, reason);
         if manifest.options.device == Some(ModelDevice::Cpu) {
             return Ok(Placement::cores(None));
         }
@@ -250,34 +255,41 @@ impl OnnxRuntime {
         let Some(&gpu) = gpus.numbers.first() else { return Ok(Placement::cores(None)) };
         let on = OnGpu { gpu, devices: &gpus.devices };
         let model = manifest.graph_directory.display();
-        match placing::place(source, on, cores, &gpus.places) {
-            Ok(measured) => {
-                if measured.run > measured.run_on_core {
+        let measured = placing::place(source, on, cores, &gpus.places);
+        match decide(measured, gpus.strict, takes_text) {
+            Ok(Decided::OnGpu(measured)) => {
+                let Measured { nodes, memory, run, run_on_core, difference, .. } = &measured;
+                if run > run_on_core {
                     tracing::warn!(%model, gpu, "a run takes longer on the GPU than on one core");
                 }
                 tracing::info!(
                     %model,
                     gpu,
-                    nodes = ?measured.nodes,
-                    memory_mib = measured.memory.map(|bytes| bytes >> 20),
-                    run_ms = measured.run.as_secs_f64() * 1e3,
-                    run_on_core_ms = measured.run_on_core.as_secs_f64() * 1e3,
-                    largest_difference = measured.difference,
+                    ?nodes,
+                    memory_mib = memory.map(|bytes| bytes >> 20),
+                    run_ms = run.as_secs_f64() * 1e3,
+                    run_on_core_ms = run_on_core.as_secs_f64() * 1e3,
+                    largest_difference = difference,
                     "the model runs on the GPU: it was measured there"
                 );
                 Ok(Placement { gpus: gpus.numbers.clone(), fallback: None, measured: Some(measured) })
             }
-            Err(reason) if gpus.strict => {
+            Ok(Decided::Slower(measured)) => {
+                let (run, run_on_core) = (measured.run.as_secs_f64() * 1e3, measured.run_on_core.as_secs_f64() * 1e3);
+                let told = "a run takes longer on the GPU than on one core: the model runs on the cores";
+                tracing::warn!(%model, gpu, run_ms = run, run_on_core_ms = run_on_core, "{told}");
+                Ok(Placement { measured: Some(measured), ..Placement::default() })
+            }
+            Ok(Decided::OnCores) => Ok(Placement::cores(None)),
+            Ok(Decided::Fallback(reason)) => {
+                tracing::warn!(%model, reason, "the model does not run on the GPU: it runs on the cores");
+                Ok(Placement::cores(Some(reason)))
+            }
+            Err(reason) => {
                 let wanted = &gpus.devices.wanted;
                 let cure = "to let it run on the cores, write device = \"cpu\" into its model.toml";
                 let sentence = format!("--device {wanted}: {model} does not run on GPU {gpu}: {reason}; {cure}");
-                gpus.refused.lock().get_or_insert(sentence);
-                Err(format!("it does not run on GPU {gpu}: {reason}"))
-            }
-            Err(_) if takes_text => Ok(Placement::cores(None)),
-            Err(reason) => {
-                tracing::warn!(%model, reason, "the model does not run on the GPU: it runs on the cores");
-                Ok(Placement::cores(Some(reason)))
+                Err(error(format!("it does not run on GPU {gpu}: {reason}")).refused(sentence))
             }
         }
     }

@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{RunCaps, Runs, Scheduler, Settings, Traces};
 use crate::engine::Engine;
-use crate::engine::batching::window::Caps;
+use crate::engine::batching::window::{Caps, REACH};
 use crate::engine::batching::{Micros, Policy};
 use crate::engine::cache::Cache;
 use crate::engine::encoding;
@@ -36,8 +36,8 @@ use crate::http::standstill::{self, BEAT, Standstill};
 use crate::http::tls::{self, Tls};
 use crate::listeners::Listeners;
 use crate::metrics::Metrics;
-use crate::registry::Registry;
 use crate::registry::keeper::Following;
+use crate::registry::{Registry, Snapshot};
 use crate::shutdown::Shutdown;
 use crate::telemetry::spans::Spans;
 use crate::{ceiling, descriptors, drift, engine, http, onnx, registry, summary};
@@ -185,7 +185,7 @@ impl Server {
         let mut loading = tokio::spawn({
             let (app, sources, host, stop, settings) =
                 (Arc::clone(&self.app), self.sources, self.host, shutdown.soft.clone(), self.settings);
-            let (followed, loaded, runtime) = (self.followed, loaded.clone(), Arc::clone(&runtime));
+            let (followed, loaded, begun_with) = (self.followed, loaded.clone(), self.app.registry.snapshot());
             async move {
                 // However it ends.
                 let _loaded = loaded.drop_guard();
@@ -199,7 +199,7 @@ impl Server {
                     };
                     tokio::task::spawn_blocking(load).await.ok();
                 }
-                if let Err(sentence) = check_loaded(&settings, runtime.as_ref(), &app.registry) {
+                if let Err(sentence) = check_loaded(&settings, &begun_with, &app.registry) {
                     // Nobody listens any more if the server has stopped meanwhile.
                     unfit.send(sentence).ok();
                 }
@@ -333,10 +333,11 @@ pub(crate) fn host(settings: &Settings, runtime: Arc<dyn Runtime>, metrics: Arc<
     })
 }
 
-/// Whether a server can go on with the models that were loaded.
-fn check_loaded(settings: &Settings, runtime: &dyn Runtime, registry: &Registry) -> Result<(), String> {
-    runtime.refused().map_or(Ok(()), Err)?;
-    ceiling::check(settings, registry.snapshot().loaded())
+/// Whether a server can go on with what was loaded. What came meanwhile ends no server.
+fn check_loaded(settings: &Settings, begun_with: &Snapshot, registry: &Registry) -> Result<(), String> {
+    let loaded = registry.snapshot();
+    loaded.refusal(begun_with).map_or(Ok(()), |sentence| Err(sentence.to_owned()))?;
+    ceiling::check(settings, loaded.loaded())
 }
 
 pub(crate) fn in_models(settings: &Settings, error: &str) -> RunError {
@@ -359,7 +360,8 @@ pub fn http_threads(settings: &Settings) -> std::io::Result<tokio::runtime::Runt
 
 fn caps_on_gpu(runs: &Runs) -> Caps {
     let RunCaps { tokens, texts, time, .. } = runs.on_gpu;
-    Caps { rows: texts, tokens, time: micros(time) }
+    // A run there may take many more texts than lie in reach on cores.
+    Caps { rows: texts, tokens, time: micros(time), reach: texts.max(REACH) }
 }
 
 fn micros(time: Duration) -> Micros {
@@ -377,7 +379,7 @@ pub fn rules(settings: &Settings) -> Rules {
             Scheduler::Fifo(texts) => Policy::Fifo(texts),
             Scheduler::Delay(time) => Policy::Delay(micros(time)),
         },
-        caps: Caps { rows: runs.texts, tokens: runs.tokens, time: micros(runs.time) },
+        caps: Caps { rows: runs.texts, tokens: runs.tokens, time: micros(runs.time), reach: REACH },
         workers: settings.workers,
         patience: engine::patience(settings.max_wait),
     }

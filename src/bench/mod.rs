@@ -100,15 +100,22 @@ impl BenchCommand {
         stop: &CancellationToken,
     ) -> Result<(), RunError> {
         let cores = Cores::find();
-        let gpus = runtime.gpus();
-        let usual = match gpus {
-            0 => sessions_and_threads(cores.usable, settings.runs.tokens),
-            _ => on_gpus(cores.usable, settings.runs.on_gpu.tokens),
+        let (on_cores, on_gpu) = (settings.runs.tokens, settings.runs.on_gpu.tokens);
+        let usual = |gpus| match gpus {
+            0 => sessions_and_threads(cores.usable, on_cores),
+            _ => on_gpus(cores.usable, on_gpu),
         };
-        let first = usual.first().copied().ok_or_else(interrupted)?;
+        let first = usual(runtime.gpus()).first().copied().ok_or_else(interrupted)?;
         let (limits, runs) = (settings.limits, settings.runs);
         let mut stage = Stage::new(settings, source.clone(), stop.clone());
-        let model = Arc::clone(stage.server(first)?.model());
+        let mut model = Arc::clone(stage.server(first)?.model());
+        // It may run on the cores although there are GPUs.
+        let gpus = model.placement().gpus.len();
+        let usual = usual(gpus);
+        if gpus == 0 && runtime.gpus() > 0 {
+            let first = usual.first().copied().ok_or_else(interrupted)?;
+            model = Arc::clone(stage.server(first)?.model());
+        }
         // Container files set variables to nothing to mean "not set".
         let file = self.texts.as_deref().filter(|path| !path.as_os_str().is_empty());
         let texts = Texts::find(file, model.pipeline(), limits.max_text_chars);

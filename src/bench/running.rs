@@ -16,7 +16,6 @@ use super::setup::Setup;
 use crate::config::Settings;
 use crate::engine::loading::ModelSource;
 use crate::engine::model::Model;
-use crate::engine::session::Runtime as _;
 use crate::experiments::receipts::Receipts;
 use crate::onnx::OnnxRuntime;
 use crate::registry::State;
@@ -113,11 +112,9 @@ impl Running {
         let mut settings = settings.clone();
         (settings.workers, settings.runs.threads) = (setup.workers, setup.run_threads);
         let runtime = Arc::new(OnnxRuntime::for_server(&settings).map_err(RunError::Configuration)?);
-        if runtime.gpus() > 0 {
-            (settings.runs.on_gpu.tokens, settings.runs.on_gpu.tokens_chosen) = (setup.max_run_tokens, true);
-        } else {
-            settings.runs.tokens = setup.max_run_tokens;
-        }
+        // There is one model: only one of the two counts.
+        settings.runs.tokens = setup.max_run_tokens;
+        (settings.runs.on_gpu.tokens, settings.runs.on_gpu.tokens_chosen) = (setup.max_run_tokens, true);
         let threads = http_threads(&settings).map_err(failed)?;
         let entered = threads.enter();
         let server =
@@ -137,9 +134,9 @@ impl Running {
             let mut states = snapshot.models.values().flat_map(|served| served.versions.values());
             match states.next() {
                 Some(State::Ready(model)) => break Ok(Arc::clone(model)),
-                Some(State::Failed(reason)) => {
+                Some(State::Failed(failure)) => {
                     let label = format!("{}/{}", source.name, source.version);
-                    break Err(RunError::Configuration(format!("{label}: {reason}")));
+                    break Err(RunError::Configuration(format!("{label}: {}", failure.reason)));
                 }
                 _ if stop.is_cancelled() || task.is_finished() => break Err(interrupted()),
                 _ => std::thread::sleep(LOOK),

@@ -12,7 +12,7 @@ use crate::engine::loading::{Host, ModelSource};
 use crate::engine::model::Model;
 use crate::engine::session::{GraphFacts, Session};
 use crate::memory;
-use crate::text::manifest::{Manifest, ManifestError};
+use crate::text::manifest::{Manifest, ManifestError, ModelDevice};
 use crate::text::pipeline::Pipeline;
 
 /// A model that serves.
@@ -62,6 +62,10 @@ impl Opened {
         };
         let again = || {
             let mut manifest = Manifest::read(directory)?;
+            if !model.placement().is_gpu() {
+                // It may have been found at its load that no GPU does.
+                manifest.options.device = Some(ModelDevice::Cpu);
+            }
             let mut graph = host.runtime.open(&mut manifest)?;
             Ok((graph.session()?, graph.facts(), manifest))
         };

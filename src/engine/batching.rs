@@ -223,8 +223,9 @@ impl Line {
         // Equal texts stand with the longer ones; the oldest of each length comes first.
         let longer = self.by_length.range(length..).flat_map(|(_, ids)| ids).filter(|&&other| other != id);
         let shorter = self.by_length.range(..length).rev().flat_map(|(_, ids)| ids);
-        let (longer_ids, longer) = self.candidates(longer);
-        let (shorter_ids, shorter) = self.candidates(shorter);
+        let reach = situation.fit.caps.reach;
+        let (longer_ids, longer) = self.candidates(longer, reach);
+        let (shorter_ids, shorter) = self.candidates(shorter, reach);
         let mut fit = situation.fit;
         fit.caps.rows = fit.caps.rows.min(self.len().div_ceil(situation.idle + 1));
         let (down, up) = best(anchor.candidate, &shorter, &longer, &fit);
@@ -232,8 +233,8 @@ impl Line {
         std::iter::once(id).chain(beside).collect()
     }
 
-    fn candidates<'a>(&self, ids: impl Iterator<Item = &'a Id>) -> (Vec<Id>, Vec<Candidate>) {
-        ids.take(REACH).filter_map(|id| Some((*id, self.texts.get(id)?.candidate))).unzip()
+    fn candidates<'a>(&self, ids: impl Iterator<Item = &'a Id>, reach: usize) -> (Vec<Id>, Vec<Candidate>) {
+        ids.take(reach).filter_map(|id| Some((*id, self.texts.get(id)?.candidate))).unzip()
     }
 
     fn oldest(&self, rows: usize) -> Vec<Id> {

@@ -18,7 +18,6 @@ use super::{Answer, Refusal, TextError};
 use crate::metrics::PanicPlace;
 use crate::text::input::{Input, Pair};
 use crate::text::pipeline::Encoded;
-use crate::text::tensors::Shape;
 use crate::text::tokenizer::TokenizeError;
 
 /// Bytes of text in a piece: some milliseconds of work.
@@ -63,11 +62,11 @@ impl Shop {
             }
             match self.encode_one(order.input) {
                 Ok(encoded) => {
-                    let alone = self.alone(&encoded);
+                    let (alone, length) = (self.alone(&encoded), self.pipeline.run_length(&encoded));
                     let entered = self.load.enter(alone);
                     let Order { lead, due, reply, permit, .. } = order;
                     let (request, ready) = (Arc::clone(request), Instant::now());
-                    jobs.push(Job { request, encoded, alone, due, reply, ready, permit, entered, lead });
+                    jobs.push(Job { request, encoded, length, alone, due, reply, ready, permit, entered, lead });
                 }
                 Err(error) => {
                     drop((order.permit, order.entered));
@@ -85,10 +84,7 @@ impl Shop {
 
     /// Predicted time of all runs that a text needs if it runs alone.
     fn alone(&self, encoded: &Encoded) -> Duration {
-        match encoded.row_length() {
-            Some(length) => self.load.predicted(Shape { rows: 1, length }),
-            None => self.pipeline.runs(encoded).map(|batch| self.load.predicted(batch.shape())).sum(),
-        }
+        self.pipeline.shapes(encoded).map(|shape| self.load.predicted(shape)).sum()
     }
 
     /// Tokenises one text, or two that belong together.

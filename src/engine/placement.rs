@@ -27,6 +27,8 @@ pub struct OnGpu {
     pub run_on_core: Duration,
     /// By how much the scores of the two differ at most.
     pub difference: f32,
+    /// The core's largest score, whatever its sign.
+    pub largest: f32,
 }
 
 impl Placement {

@@ -53,6 +53,8 @@ pub struct Job {
     pub request: Arc<Request>,
     /// The text, tokenised.
     pub encoded: Encoded,
+    /// What it counts for in a run, padding included; nothing if it needs runs of its own.
+    pub length: Option<usize>,
     /// Predicted time of a run of its own.
     pub alone: Duration,
     /// When its turn has come.
@@ -181,14 +183,14 @@ impl Queue {
 
     fn waiting(&self, job: &Job) -> Waiting {
         let alone = Micros::try_from(job.alone.as_micros()).unwrap_or(Micros::MAX).max(1);
-        let length = job.encoded.row_length();
-        let candidate = Candidate { length: length.unwrap_or(1), alone, deadline: self.micros(job.request.deadline) };
+        let candidate =
+            Candidate { length: job.length.unwrap_or(1), alone, deadline: self.micros(job.request.deadline) };
         Waiting {
             candidate,
             arrived: self.micros(job.request.arrived),
             due: self.micros(job.due),
             bulk: job.request.bulk,
-            joins: length.is_some() && !self.runs_alone(),
+            joins: job.length.is_some() && !self.runs_alone(),
         }
     }
 

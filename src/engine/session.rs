@@ -27,9 +27,8 @@ pub trait Runtime: Send + Sync {
         0
     }
 
-    /// Why a server must not start with the models that it was told to open, if so: one of them does not run where all
-    /// are to run.
-    fn refused(&self) -> Option<String> {
+    /// The option that names where every model must run, such as `--device cuda:0`; nothing where they may fall back.
+    fn must_run_on(&self) -> Option<String> {
         None
     }
 

@@ -152,7 +152,7 @@ impl Shop {
         let time = match jobs {
             [job] => job.alone,
             jobs => {
-                let length = jobs.iter().filter_map(|job| job.encoded.row_length()).max().unwrap_or(1);
+                let length = jobs.iter().filter_map(|job| job.length).max().unwrap_or(1);
                 self.load.predicted(Shape { rows: jobs.len(), length })
             }
         };

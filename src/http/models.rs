@@ -87,7 +87,7 @@ pub struct VersionFacts {
     /// Why it runs on the cores, where a GPU was looked for and cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
-    /// What was measured on the GPU when it was loaded; left out on the cores.
+    /// What was measured on the GPU when it was loaded; left out where none was tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_gpu: Option<OnGpu>,
     /// True if a text's scores depend on the texts that run beside it. Such a model runs each text alone, unless its `model.toml` allows otherwise.

@@ -1,6 +1,8 @@
 //! The CUDA provider: its libraries, its options, and whether a GPU can be used.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use ort::editor::{Graph, Model, Node, ONNX_DOMAIN, Opset};
 use ort::environment::Environment;
@@ -17,6 +19,8 @@ use crate::config::Devices;
 pub(super) const PROVIDER: &str = "CUDAExecutionProvider";
 /// Rows and columns of the matrices that a GPU must multiply to be used.
 const SIZE: usize = 32;
+/// Time for that: the first use of a GPU loads its libraries.
+const LONGEST_TRY: Duration = Duration::from_secs(30);
 /// Version of the ONNX operators that they are multiplied with.
 const OPSET: u32 = 17;
 
@@ -43,8 +47,26 @@ pub(super) fn provider(gpu: u32, devices: &Devices) -> ExecutionProviderDispatch
     cuda.build().error_on_failure()
 }
 
-/// Why a GPU cannot be used, if so: it has to multiply two matrices.
+/// Why a GPU cannot be used, if so: it has to multiply two matrices, and soon.
 pub(super) fn try_gpu(environment: &Environment, gpu: u32, devices: &Devices) -> Result<(), String> {
+    let (environment, devices) = (environment.clone(), devices.clone());
+    within(LONGEST_TRY, move || multiplies(&environment, gpu, &devices))
+}
+
+/// What is found on another thread in so much time. A driver that hangs cannot be ended, but it holds nobody else.
+fn within(limit: Duration, work: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), String> {
+    let (done, found) = mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name("predictd-try-gpu".to_owned());
+    // Nobody listens any more once the time is over.
+    let started = thread.spawn(move || done.send(work()).ok());
+    started.map_err(|error| format!("no thread could be started: {error}"))?;
+    found.recv_timeout(limit).unwrap_or_else(|error| match error {
+        RecvTimeoutError::Timeout => Err(format!("it does not multiply two matrices within {} s", limit.as_secs())),
+        RecvTimeoutError::Disconnected => Err("the attempt to use it panicked".to_owned()),
+    })
+}
+
+fn multiplies(environment: &Environment, gpu: u32, devices: &Devices) -> Result<(), String> {
     let options = SessionBuilder::new(environment)
         .and_then(|builder| Ok(builder.with_execution_providers([provider(gpu, devices)])?));
     let product = options.and_then(|options| product(&options)).map_err(|error| meaning(error.message()))?;
@@ -119,6 +141,21 @@ fn libraries(folders: &[PathBuf]) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_driver_that_hangs_is_waited_for_no_longer_than_told() {
+        let short = Duration::from_millis(50);
+        let hangs = || {
+            std::thread::sleep(Duration::from_secs(5));
+            Ok(())
+        };
+        let start = std::time::Instant::now();
+        assert_eq!(within(short, hangs), Err("it does not multiply two matrices within 0 s".to_owned()));
+        assert!(start.elapsed() < Duration::from_secs(4));
+        assert_eq!(within(LONGEST_TRY, || Ok(())), Ok(()));
+        assert_eq!(within(LONGEST_TRY, || Err("it is gone".to_owned())), Err("it is gone".to_owned()));
+        assert_eq!(within(LONGEST_TRY, || panic!("a test")), Err("the attempt to use it panicked".to_owned()));
+    }
 
     #[test]
     fn the_matrices_are_multiplied_on_cores_too() {

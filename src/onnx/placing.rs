@@ -4,11 +4,11 @@
 //! ran where, and its time and scores are compared with those of a core.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::cuda::PROVIDER;
 use super::device::meaning;
+use super::folder::Folder;
 use super::profile::Ran;
 use super::session::{OnnxSession, Runs, plain_tokens};
 use super::source::{OnGpu, Source};
@@ -24,35 +24,6 @@ const SHAPES: [(usize, usize); 2] = [(16, 32), (1, 1)];
 const REPEATS: usize = 3;
 /// Time of one such run.
 const LONGEST_RUN: Duration = Duration::from_secs(30);
-
-/// Folders of records that were made so far.
-static RECORDS: AtomicU64 = AtomicU64::new(0);
-
-/// A folder for the runtime's record of a run. It is gone when this is dropped.
-pub(super) struct Folder(PathBuf);
-
-impl Folder {
-    /// A new folder in the first of these places that can be written to.
-    pub(super) fn new(places: &[PathBuf]) -> Result<Self, String> {
-        let name = format!(".profile-{}-{}", std::process::id(), RECORDS.fetch_add(1, Ordering::Relaxed));
-        let made = places.iter().map(|place| place.join(&name)).find(|path| std::fs::create_dir(path).is_ok());
-        made.map(Self)
-            .ok_or_else(|| "there is no place for the record of a run: --data-dir cannot be written to".to_owned())
-    }
-
-    /// What the file's name begins with.
-    pub(super) fn prefix(&self) -> PathBuf {
-        self.0.join("run")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "the record of a run could not be removed");
-        }
-    }
-}
 
 /// Measures a graph on a GPU. `cores` is a session of it on the cores.
 ///
@@ -88,7 +59,8 @@ pub(super) fn place(
     }
     let (found, run) = timed(&mut session, &batch)?;
     let difference = difference(&expected, &found);
-    Ok(placement::OnGpu { nodes: ran.nodes, memory, run, run_on_core, difference })
+    let largest = expected.values.iter().fold(0.0, |most: f32, score| most.max(score.abs()));
+    Ok(placement::OnGpu { nodes: ran.nodes, memory, run, run_on_core, difference, largest })
 }
 
 /// What ran where in one run of a session that writes a record.

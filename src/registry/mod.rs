@@ -1,7 +1,7 @@
 //! Which models and versions there are, and which of them answer.
 //!
 //! - [`directory`]: finds them in a directory
-//! - [`version`]: their order
+//! - [`version`]: their order; [`state`]: whether they answer
 //! - [`record`]: what is recorded of them, and how that may change
 //! - [`database`]: where it is recorded, [`backup`]: copies of it; [`store`]: where their files are
 //! - [`mlflow`]: models that an MLflow server keeps
@@ -19,6 +19,7 @@ pub mod known;
 pub mod mlflow;
 pub mod record;
 pub mod spool;
+pub mod state;
 pub mod store;
 pub mod version;
 
@@ -36,6 +37,7 @@ use crate::metrics::VersionNow;
 use crate::text::manifest::ManifestError;
 use database::Records;
 use record::{ModelRecord, Origin};
+pub use state::{Failure, State};
 use version::Version;
 
 /// Names of models and versions: no path, no surprise in a log line or a metric.
@@ -46,29 +48,6 @@ pub fn is_name(name: &str) -> bool {
         && name.bytes().next().is_some_and(plain)
         && name.bytes().all(|c| plain(c) || matches!(c, b'.' | b'_' | b'-'))
         && !name.contains("..")
-}
-
-/// State of one version.
-#[derive(Debug, Clone)]
-pub enum State {
-    /// Being loaded and checked.
-    Loading,
-    /// Answers.
-    Ready(Arc<Model>),
-    /// Could not be loaded, and why: a file and a reason.
-    Failed(String),
-}
-
-impl State {
-    /// The state's name in answers.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Loading => "loading",
-            Self::Ready(_) => "ready",
-            Self::Failed(_) => "failed",
-        }
-    }
 }
 
 /// The versions of one model.
@@ -188,7 +167,8 @@ impl Registry {
                 Ok(())
             }
             Err(error) => {
-                self.put(source, State::Failed(error.to_string()));
+                let failure = Failure { reason: error.to_string(), refusal: error.refusal.clone() };
+                self.put(source, State::Failed(failure));
                 tracing::error!(model, version, seconds, %error, "the model could not be loaded");
                 Err(error)
             }
@@ -204,9 +184,10 @@ impl Registry {
 
     /// Says that a version could not even be tried to load, and why. The version before answers then.
     pub fn fail(&self, name: &str, version: &str, reason: &str) {
+        let failure = Failure { reason: reason.to_owned(), refusal: None };
         self.alter(|changed| {
             let served = changed.models.entry(name.to_owned()).or_default();
-            served.versions.insert(Version::new(version), State::Failed(reason.to_owned()));
+            served.versions.insert(Version::new(version), State::Failed(failure));
         });
     }
 
@@ -369,7 +350,7 @@ mod tests {
     }
 
     fn served(states: &[(&str, bool)], active: Option<&str>, before: Option<&str>) -> Served {
-        let state = |loading: bool| if loading { State::Loading } else { State::Failed("x".to_owned()) };
+        let state = |loading: bool| if loading { State::Loading } else { State::Failed(Failure::default()) };
         let versions = states.iter().map(|(version, loading)| (Version::new(version), state(*loading))).collect();
         Served { versions, active: active.map(Version::new), before: before.map(Version::new), any: true }
     }

@@ -1,7 +1,9 @@
 //! One model's way from text to answer, without the graph in the middle.
 //!
+//! - `runs`: the runs that texts need
 //! - `task`: what is done with a model's scores
 
+mod runs;
 mod task;
 
 use super::entities::{Labelled, Place, entities, joined};
@@ -11,13 +13,9 @@ use super::input::Input;
 use super::manifest::{Manifest, ManifestError, check_labels};
 use super::policy::{CharacterSet, TextPolicy};
 use super::signature::{GraphInput, ScoreKind, Signature};
-use super::tensors::{PaddingSide, Shape, TokenBatch, TokenRow, pack_to};
+use super::tensors::{PaddingSide, Shape, TokenBatch, TokenRow};
 use super::tokenizer::{TokenizeError, Tokenizer};
-use crate::config::{OnOverflow, TextDefaults};
-
-/// Most padded tokens in one run of a windowed text: attention memory grows with the square
-/// of the length, and a text of a hundred windows must not take it all at once.
-const MAX_RUN_TOKENS: usize = 2_048;
+use crate::config::TextDefaults;
 
 /// Tokenizer, head and labels of one model.
 #[derive(Debug)]
@@ -175,16 +173,6 @@ impl Pipeline {
         Err(ManifestError::new("labels", reason))
     }
 
-    /// Rounds lengths of runs up to multiples of `multiple`, as far as the model takes texts.
-    pub fn pad_to(&mut self, multiple: usize) {
-        self.pad_to = multiple.max(1);
-    }
-
-    fn padded(&self, length: usize) -> usize {
-        let most = self.tokenizer().map_or(length, Tokenizer::max_tokens);
-        length.next_multiple_of(self.pad_to).min(most).max(length)
-    }
-
     /// Labels in score order; none for regression.
     #[must_use]
     pub fn labels(&self) -> &[String] {
@@ -267,56 +255,6 @@ impl Pipeline {
         Ok(encoded)
     }
 
-    /// One run for texts of one row each, padded to the longest.
-    #[must_use]
-    pub fn batch<'a>(&self, texts: impl IntoIterator<Item = &'a Encoded>) -> Batch {
-        let (mut rows, mut strings) = (Vec::new(), Vec::new());
-        for encoded in texts {
-            match &encoded.content {
-                Content::Rows(windows) => rows.extend(windows),
-                Content::Text(text) => strings.push(text.clone()),
-            }
-        }
-        match &self.encoder {
-            Encoder::Tokens(tokenizer) => {
-                let length = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
-                Batch::Tokens(pack_to(&rows, tokenizer.padding(), self.padded(length)))
-            }
-            Encoder::Texts => Batch::Texts(strings),
-        }
-    }
-
-    /// The shapes of the runs that one text needs.
-    pub fn shapes<'a>(&self, encoded: &'a Encoded) -> impl Iterator<Item = Shape> + 'a {
-        let rows: &[TokenRow] = match &encoded.content {
-            Content::Rows(rows) => rows,
-            Content::Text(_) => &[],
-        };
-        let text = matches!(encoded.content, Content::Text(_)).then_some(Shape { rows: 1, length: 1 });
-        let (length, per_run) = (self.padded(longest(rows)), rows_per_run(longest(rows)));
-        let chunks = rows.chunks(per_run);
-        text.into_iter().chain(chunks.map(move |chunk| Shape { rows: chunk.len(), length }))
-    }
-
-    /// The largest run of one text of `length` tokens: several windows of it, for a model that reads long texts so.
-    #[must_use]
-    pub fn largest_run(&self, length: usize) -> Shape {
-        let windows = self.tokenizer().is_some_and(|tokenizer| tokenizer.on_overflow() == OnOverflow::Window);
-        Shape { rows: if windows { rows_per_run(length) } else { 1 }, length }
-    }
-
-    /// The runs that one text needs: one, unless it has more windows than a run may hold.
-    pub fn runs<'a>(&'a self, encoded: &'a Encoded) -> impl Iterator<Item = Batch> + 'a {
-        let (rows, text): (&[TokenRow], _) = match &encoded.content {
-            Content::Rows(rows) => (rows, None),
-            Content::Text(text) => (&[], Some(Batch::Texts(vec![text.clone()]))),
-        };
-        let padding = self.tokenizer().map(Tokenizer::padding).unwrap_or_default();
-        let (length, per_run) = (self.padded(longest(rows)), rows_per_run(longest(rows)));
-        let pack = move |chunk: &[TokenRow]| pack_to(&chunk.iter().collect::<Vec<_>>(), padding, length);
-        text.into_iter().chain(rows.chunks(per_run).map(move |chunk| Batch::Tokens(pack(chunk))))
-    }
-
     /// Turns the scores of one text, one row per window, and the graph's own choice into its answer.
     ///
     /// # Errors
@@ -383,13 +321,4 @@ fn repeated<T: Copy>(values: &[T], length: usize) -> Vec<T> {
         }
         _ => values.iter().copied().cycle().take(length).collect(),
     }
-}
-
-fn longest(rows: &[TokenRow]) -> usize {
-    rows.iter().map(|row| row.ids.len()).max().unwrap_or(1).max(1)
-}
-
-/// Windows of a text that are run at a time.
-fn rows_per_run(longest: usize) -> usize {
-    (MAX_RUN_TOKENS / longest).max(1)
 }

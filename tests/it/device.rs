@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ndarray::Array2;
 use parking_lot::Mutex;
 use predictd::engine::placement::Placement;
 use predictd::engine::session::{Graph, RunError, Runtime, Scores, Session};
-use predictd::text::manifest::{Manifest, ManifestError};
+use predictd::text::manifest::{Manifest, ManifestError, ModelDevice};
 use predictd::text::pipeline::Batch;
 use predictd::text::signature::{GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
 use predictd::text::tensors::Shape;
@@ -108,22 +108,39 @@ async fn scores_of_half_precision_are_read() {
     assert_eq!(served.raw("10").await.0, [3.75, 7.5]);
 }
 
-/// Two GPUs that give every text the same scores, or refuse the model.
+/// Two GPUs that give every text the same scores, or refuse the model, or fail.
 #[derive(Default)]
 struct Gpus {
+    /// Why no graph runs there, as the server is told.
     refused: Option<String>,
+    /// What every run there fails with.
+    fails: Option<&'static str>,
+    /// The option that lets nothing fall back.
+    must_run_on: Option<&'static str>,
+    /// The other label answers in runs of this length.
+    wrong_at: Option<usize>,
+    /// Time of a run of several texts.
+    takes: Duration,
     shapes: Mutex<Vec<Shape>>,
     sessions: Mutex<usize>,
 }
 
 #[derive(Clone)]
-struct OnGpus(Arc<Gpus>, Arc<Signature>);
+struct OnGpus {
+    gpus: Arc<Gpus>,
+    signature: Arc<Signature>,
+    on_cores: bool,
+}
 
 impl Runtime for OnGpus {
-    fn open(&self, _: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
-        match &self.0.refused {
-            None => Ok(Box::new(self.clone())),
-            Some(_) => Err(ManifestError::new("model.onnx", "it does not run on GPU 0: the test asked for it")),
+    fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
+        let on_cores = manifest.options.device == Some(ModelDevice::Cpu);
+        match &self.gpus.refused {
+            None => Ok(Box::new(Self { on_cores, ..self.clone() })),
+            Some(sentence) => {
+                let error = ManifestError::new("model.onnx", "it does not run on GPU 0: the test asked for it");
+                Err(error.refused(sentence.clone()))
+            }
         }
     }
 
@@ -131,34 +148,43 @@ impl Runtime for OnGpus {
         2
     }
 
-    fn refused(&self) -> Option<String> {
-        self.0.refused.clone()
+    fn must_run_on(&self) -> Option<String> {
+        self.gpus.must_run_on.map(str::to_owned)
     }
 }
 
 impl Graph for OnGpus {
     fn signature(&self) -> &Signature {
-        &self.1
+        &self.signature
     }
 
     fn placement(&self) -> Placement {
-        Placement { gpus: vec![0, 1], ..Placement::default() }
+        let gpus = if self.on_cores { Vec::new() } else { vec![0, 1] };
+        Placement { gpus, ..Placement::default() }
     }
 
     fn session(&mut self) -> Result<Box<dyn Session>, ManifestError> {
-        *self.0.sessions.lock() += 1;
+        *self.gpus.sessions.lock() += 1;
         Ok(Box::new(self.clone()))
     }
 }
 
 impl Session for OnGpus {
     fn run(&mut self, batch: &Batch, _: Instant) -> Result<Scores, RunError> {
-        self.0.shapes.lock().push(batch.shape());
-        Ok(Array2::from_shape_fn((batch.rows(), 2), |(_, column)| if column == 0 { 1.0 } else { 0.0 }).into())
+        if let Some(reason) = self.gpus.fails.filter(|_| !self.on_cores) {
+            return Err(RunError::Failed(reason.to_owned()));
+        }
+        let shape = batch.shape();
+        self.gpus.shapes.lock().push(shape);
+        if shape.rows > 1 {
+            std::thread::sleep(self.gpus.takes);
+        }
+        let first = usize::from(self.gpus.wrong_at == Some(shape.length));
+        Ok(Array2::from_shape_fn((shape.rows, 2), |(_, column)| if column == first { 1.0 } else { 0.0 }).into())
     }
 }
 
-fn on_gpus(refused: Option<&str>) -> OnGpus {
+fn on_gpus(gpus: Gpus) -> OnGpus {
     let input = |name: &str, role| TokenInput { name: name.to_owned(), role, width: IntegerWidth::Bits64 };
     let signature = Signature {
         input: GraphInput::Tokens(vec![
@@ -171,36 +197,109 @@ fn on_gpus(refused: Option<&str>) -> OnGpus {
         labels: None,
         many_labels: false,
     };
-    OnGpus(Arc::new(Gpus { refused: refused.map(str::to_owned), ..Gpus::default() }), Arc::new(signature))
+    OnGpus { gpus: Arc::new(gpus), signature: Arc::new(signature), on_cores: false }
+}
+
+/// How a server ends that is to run this model on these GPUs.
+async fn end_of_start(model: Model, gpus: Gpus) -> String {
+    let models = tempfile::tempdir().unwrap();
+    model.write(models.path(), "m", "1");
+    let server = TestServer::launch(models.path(), &[], |settings| {
+        predictd::Server::with_runtime(settings, Arc::new(on_gpus(gpus)))
+    });
+    match server.task.await.unwrap().unwrap_err() {
+        predictd::RunError::Configuration(told) => told,
+        other @ predictd::RunError::Failed(_) => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
 async fn a_gpu_has_one_session_large_runs_and_lengths_in_eights() {
     let models = tempfile::tempdir().unwrap();
     Model::plain().write(models.path(), "m", "1");
-    let runtime = on_gpus(None);
+    let runtime = on_gpus(Gpus::default());
     let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &["--workers", "4"]).await;
-    assert_eq!(*runtime.0.sessions.lock(), 2, "one for each GPU, none beside them");
+    assert_eq!(*runtime.gpus.sessions.lock(), 2, "one for each GPU, none beside them");
     assert_eq!(server.get("/health").await.json()["models"][0]["device"], "cuda:0,1");
-    let largest = runtime.0.shapes.lock().iter().map(|shape| shape.tokens()).max().unwrap();
+    let largest = runtime.gpus.shapes.lock().iter().map(|shape| shape.tokens()).max().unwrap();
     assert!(largest >= 8_192, "the largest run that was measured has {largest} tokens");
     assert_eq!(server.ask("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
     // Five tokens, which were asked before nowhere; workers may still be at their first runs.
-    let shapes = runtime.0.shapes.lock().clone();
+    let shapes = runtime.gpus.shapes.lock().clone();
     let after = shapes.iter().rposition(|shape| shape.tokens() == largest).unwrap();
     assert!(shapes[after..].contains(&Shape { rows: 1, length: 8 }), "{shapes:?}");
 }
 
 #[tokio::test]
 async fn a_model_that_no_named_gpu_runs_stops_the_start() {
+    let sentence = "--device cuda:0: models/m/1 does not run on GPU 0";
+    let refused = Gpus { refused: Some(sentence.to_owned()), ..Gpus::default() };
+    assert_eq!(end_of_start(Model::plain(), refused).await, sentence);
+}
+
+const NO_MEMORY: &str = "CUDA failure 2: out of memory in /a/secret/place.cc";
+
+#[tokio::test]
+async fn a_model_that_fails_once_it_is_placed_runs_on_the_cores() {
     let models = tempfile::tempdir().unwrap();
     Model::plain().write(models.path(), "m", "1");
-    let sentence = "--device cuda:0: models/m/1 does not run on GPU 0";
-    let server = TestServer::launch(models.path(), &[], |settings| {
-        predictd::Server::with_runtime(settings, Arc::new(on_gpus(Some(sentence))))
-    });
-    let error = server.task.await.unwrap().unwrap_err();
-    assert!(matches!(&error, predictd::RunError::Configuration(told) if told == sentence), "{error:?}");
+    let runtime = on_gpus(Gpus { fails: Some(NO_MEMORY), ..Gpus::default() });
+    let server = TestServer::start_on(Arc::new(runtime), models.path(), &[]).await;
+    let model = server.get("/health").await.json()["models"][0].clone();
+    assert_eq!(model["device"], "cpu", "{model}");
+    let told = "it does not work on cuda:0,1: the warm-up failed: CUDA failure 2: out of memory in place.cc";
+    assert_eq!(model["fallback"], told);
+    assert_eq!(server.ask("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
+}
+
+#[tokio::test]
+async fn a_model_that_fails_once_it_is_placed_stops_a_start_that_names_gpus() {
+    let fails = Gpus { fails: Some(NO_MEMORY), must_run_on: Some("--device cuda:0,1"), ..Gpus::default() };
+    let told = end_of_start(Model::plain(), fails).await;
+    let begin = "--device cuda:0,1: m/1 does not work on cuda:0,1: the warm-up failed: CUDA failure 2";
+    assert!(told.starts_with(begin), "{told}");
+}
+
+#[tokio::test]
+async fn lengths_are_not_rounded_up_where_golden_answers_change() {
+    let models = tempfile::tempdir().unwrap();
+    let golden = json!({ "examples": [{ "text": "10 20 30", "label": "a" }] });
+    Model::plain().file("golden.json", golden.to_string()).write(models.path(), "m", "1");
+    let runtime = on_gpus(Gpus { wrong_at: Some(8), ..Gpus::default() });
+    let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &[]).await;
+    runtime.gpus.shapes.lock().clear();
+    assert_eq!(server.ask("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
+    let shapes = runtime.gpus.shapes.lock().clone();
+    assert!(shapes.contains(&Shape { rows: 1, length: 5 }), "{shapes:?}");
+}
+
+#[tokio::test]
+async fn a_run_on_a_gpu_takes_more_texts_than_lie_in_reach_on_cores() {
+    let models = tempfile::tempdir().unwrap();
+    Model::plain().write(models.path(), "m", "1");
+    let runtime = on_gpus(Gpus { takes: Duration::from_millis(30), ..Gpus::default() });
+    let options = ["--max-run-time", "10s", "--max-batch-texts", "1000"];
+    let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &options).await;
+    runtime.gpus.shapes.lock().clear();
+    let texts = vec!["10 20 30"; 1_000];
+    assert_eq!(server.ask("/batch_predict", json!({ "texts": texts })).await.status, 200);
+    let shapes = runtime.gpus.shapes.lock().clone();
+    assert!(shapes.iter().any(|shape| shape.rows > 129 && shape.length == 8), "{shapes:?}");
+}
+
+#[tokio::test]
+async fn padding_counts_in_the_limits_of_a_run() {
+    let models = tempfile::tempdir().unwrap();
+    Model::plain().write(models.path(), "m", "1");
+    let runtime = on_gpus(Gpus { takes: Duration::from_millis(10), ..Gpus::default() });
+    let options = ["--max-run-time", "10s", "--max-run-tokens", "80"];
+    let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &options).await;
+    runtime.gpus.shapes.lock().clear();
+    // Sixteen of them have 80 tokens, and 128 with their padding.
+    let texts = vec!["10 20 30"; 120];
+    assert_eq!(server.ask("/batch_predict", json!({ "texts": texts })).await.status, 200);
+    let shapes = runtime.gpus.shapes.lock().clone();
+    assert_eq!(shapes.iter().map(|shape| shape.tokens()).max(), Some(80), "{shapes:?}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use clap::Parser;
 use predictd::cli::Cli;
 use predictd::config::Settings;
 use predictd::engine::batching::Policy;
-use predictd::engine::batching::window::Caps;
+use predictd::engine::batching::window::{Caps, REACH};
 use predictd::engine::queue::Rules;
 use predictd::engine::session::Runtime;
 use predictd::http::App;
@@ -175,7 +175,7 @@ pub async fn reply(request: reqwest::RequestBuilder) -> Reply {
 
 /// How one worker's queue hands out its texts, where a model is loaded without a server.
 pub(crate) fn one_worker() -> Rules {
-    let caps = Caps { rows: 64, tokens: 256, time: 200_000 };
+    let caps = Caps { rows: 64, tokens: 256, time: 200_000, reach: REACH };
     Rules { policy: Policy::Window, caps, workers: 1, patience: Duration::from_millis(500) }
 }
 

@@ -7,7 +7,7 @@ use crate::text::tensors::Shape;
 use proptest::prelude::*;
 
 const COST: Cost = Cost { run: 1e-3, token: 1e-4, square: 0.0 };
-const CAPS: Caps = Caps { rows: 16, tokens: 256, time: 100_000 };
+const CAPS: Caps = Caps { rows: 16, tokens: 256, time: 100_000, reach: REACH };
 
 fn situation(now: Micros) -> Situation<'static> {
     Situation { fit: Fit { now, cost: &COST, slowdown: 1.0, caps: CAPS }, idle: 0, crowded: false }
@@ -50,6 +50,17 @@ fn a_short_text_goes_before_long_ones_that_came_just_before_it() {
     let mut line = line(&[long, long, text(5, 100_000, 10_000_000), text(5, 600_000, 10_000_000)]);
     // The long ones are due after 510 ms, and then nothing that comes passes them.
     assert_eq!(order(&mut line, Policy::Single, &situation(600_000)), [[2], [0], [1], [3]]);
+}
+
+#[test]
+fn a_run_takes_as_many_equal_texts_as_lie_in_reach() {
+    for (reach, taken) in [(REACH, REACH + 1), (512, 300)] {
+        let mut line = line(&[text(8, 0, 10_000_000); 300]);
+        let caps = Caps { rows: 512, tokens: 16_384, time: 1_000_000, reach };
+        let situation = Situation { fit: Fit { caps, ..situation(0).fit }, ..situation(0) };
+        let Turn::Run(ids) = line.take(Policy::Window, &situation) else { panic!("texts wait") };
+        assert_eq!(ids.len(), taken, "reach {reach}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::Micros;
 use crate::engine::cost::Cost;
 use crate::text::tensors::Shape;
 
-/// Texts looked at on either side of the anchor.
+/// Texts looked at on either side of the anchor on cores: more of them hardly ever fit a run there.
 pub const REACH: usize = 64;
 /// Least gain for which texts are run together: below it they only wait for each other.
 const LEAST_GAIN: f64 = 1.03;
@@ -22,12 +22,14 @@ pub struct Caps {
     pub tokens: usize,
     /// Predicted time.
     pub time: Micros,
+    /// Texts looked at on either side of the anchor.
+    pub reach: usize,
 }
 
 /// A waiting text, as far as the window goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its tokens.
+    /// Its tokens, with the padding that it has in a run of its own.
     pub length: usize,
     /// Predicted time of a run of its own.
     pub alone: Micros,
@@ -96,7 +98,7 @@ mod tests {
     use proptest::prelude::*;
 
     const COST: Cost = Cost { run: 1e-3, token: 1e-4, square: 0.0 };
-    const CAPS: Caps = Caps { rows: 32, tokens: 256, time: 200_000 };
+    const CAPS: Caps = Caps { rows: 32, tokens: 256, time: 200_000, reach: REACH };
 
     fn text(length: usize) -> Candidate {
         Candidate { length, alone: COST.micros(Shape { rows: 1, length }, 1.0), deadline: 10_000_000 }
@@ -149,7 +151,7 @@ mod tests {
             let at = at.index(lengths.len());
             let texts: Vec<Candidate> = lengths.iter().map(|&length| text(length)).collect();
             let shorter: Vec<Candidate> = texts[..at].iter().rev().copied().collect();
-            let caps = Caps { rows, tokens, time };
+            let caps = Caps { rows, tokens, time, reach: REACH };
             let gain = |down: usize, up: usize| {
                 let window = &texts[at - down..=at + up];
                 let shape = Shape { rows: window.len(), length: window.last().unwrap().length };

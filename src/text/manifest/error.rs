@@ -15,6 +15,8 @@ pub struct ManifestError {
     pub reason: String,
     /// It says nothing of the file: the same may go well later.
     pub may_pass: bool,
+    /// One sentence for whoever starts a server that must not go on without what could not be loaded.
+    pub refusal: Option<String>,
 }
 
 impl ManifestError {
@@ -24,7 +26,7 @@ impl ManifestError {
         for text in [&mut file, &mut reason] {
             text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
         }
-        Self { file, reason, may_pass: false }
+        Self { file, reason, may_pass: false, refusal: None }
     }
 
     /// An error of the system about `file`: of the disk, or because there are too many open files.
@@ -32,6 +34,12 @@ impl ManifestError {
         let kinds = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied, io::ErrorKind::NotADirectory];
         let about_the_file = kinds.contains(&error.kind()) || error.raw_os_error() == Some(libc::ELOOP);
         Self { may_pass: !about_the_file, ..Self::new(file, error.to_string()) }
+    }
+
+    /// The same, where a server must not start without what could not be loaded.
+    #[must_use]
+    pub fn refused(self, sentence: String) -> Self {
+        Self { refusal: Some(sentence), ..self }
     }
 }
 

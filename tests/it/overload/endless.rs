@@ -10,7 +10,7 @@ use predictd::engine::loading::Host;
 use predictd::metrics::Metrics;
 use predictd::onnx::OnnxRuntime;
 use predictd::registry::version::Version;
-use predictd::registry::{Registry, State, directory};
+use predictd::registry::{Failure, Registry, State, directory};
 use serde_json::json;
 
 use crate::daemon::{Daemon, serving};
@@ -121,7 +121,7 @@ fn a_model_that_never_answers_fails_and_the_next_one_is_loaded() {
         _ = registry.load(source, &host);
     }
     let snapshot = registry.snapshot();
-    let State::Failed(reason) = &snapshot.models["a-endless"].versions[&Version::new("1")] else {
+    let State::Failed(Failure { reason, .. }) = &snapshot.models["a-endless"].versions[&Version::new("1")] else {
         panic!("a model that never answers cannot be ready")
     };
     assert_eq!(reason, "model.onnx: the warm-up failed: the run was interrupted at its deadline");
