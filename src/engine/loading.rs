@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rayon::ThreadPool;
 
 use super::batching::Policy;
-use super::drifting::Drifting;
+use super::drifting::{self, Drifting};
 use super::lane::Lane;
 use super::measuring::{Measured, measure, tokenizer_speed};
 use super::model::Model;
