@@ -75,6 +75,7 @@ pub struct Keeper {
     changing: tokio::sync::Mutex<()>,
     /// One new version is verified at a time: each needs the memory of a model.
     verifying: tokio::sync::Mutex<()>,
+    reading: tokio::sync::Mutex<()>,
     writing_down: tokio::sync::Mutex<()>,
     /// What is loaded for a change that is not recorded yet.
     switching: Mutex<BTreeSet<(String, String)>>,
@@ -162,6 +163,7 @@ impl Keeper {
             found: Mutex::new(found),
             changing: tokio::sync::Mutex::default(),
             verifying: tokio::sync::Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
             writing_down: tokio::sync::Mutex::default(),
             switching: Mutex::default(),
             seen: Mutex::default(),
@@ -234,6 +236,8 @@ impl Keeper {
     }
 
     pub(super) async fn read(&self) -> Result<(), ChangeError> {
+        // One after the other: what was read earlier must not be taken for a database that has gone back.
+        let _alone = self.reading.lock().await;
         let read = self.place.database.read().await?;
         let is_new = self.known.lock().take_over(read);
         if is_new {

@@ -191,7 +191,11 @@ async fn replicas_follow_each_other_and_outlast_their_database() {
     done(one, &["activate", NAME, "2"]);
     let of = |daemon: &Daemon| version(&mut Wire::to(daemon.address), "x");
     assert_eq!(of(one), "2");
-    until("the other has heard of it", || done(&two, &["show", NAME])["active"] == "2");
+    until("the other has heard of it, and tried", || {
+        let shown = done(&two, &["show", NAME]);
+        let failed = |version: &serde_json::Value| version["version"] == "2" && version["state"] == "failed";
+        shown["active"] == "2" && shown["versions"].as_array().unwrap().iter().any(failed)
+    });
     assert_eq!(of(&two), "1");
     // With the files it follows.
     std::fs::remove_dir_all(data[1].path().join("store/versions")).unwrap();
