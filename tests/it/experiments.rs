@@ -115,7 +115,7 @@ pub(crate) fn ask(wire: &mut Wire, text: &str, user: &str) -> Value {
 
 pub(crate) fn results(daemon: &Daemon, name: &str, query: &str) -> Value {
     let answer = Wire::to(daemon.admin).ask(get(&format!("{}/results{query}", path(name))));
-    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.status, 200, "{answer:?}: {}", daemon.log());
     answer.json()
 }
 

@@ -91,12 +91,16 @@ struct Postgres {
     name: String,
     url: String,
     processes: Vec<String>,
+    /// One test has the server stand still: no other may use it meanwhile.
+    _alone: std::fs::File,
 }
 
 impl Postgres {
     /// If there is one.
     async fn new() -> Option<Self> {
         let (server, data) = (variable("PREDICTD_TEST_POSTGRES")?, variable("PREDICTD_TEST_POSTGRES_DATA")?);
+        let alone = std::fs::File::create(std::path::Path::new(&data).with_extension("lock")).unwrap();
+        alone.lock().unwrap();
         sqlx::any::install_default_drivers();
         let name = format!("test_{}", uuid::Uuid::now_v7().simple());
         let pool = sqlx::AnyPool::connect(&server).await.unwrap();
@@ -107,7 +111,7 @@ impl Postgres {
             .output()
             .unwrap();
         let processes = String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
-        Some(Self { server: pool, url: format!("{base}/{name}"), name, processes })
+        Some(Self { server: pool, url: format!("{base}/{name}"), name, processes, _alone: alone })
     }
 
     /// Has the database take no changes, or take them again, and ends its connections.
