@@ -81,6 +81,8 @@ pub struct Keeper {
     switching: Mutex<BTreeSet<(String, String)>>,
     /// How many changes the database counted when it was looked last.
     seen: Mutex<Option<i64>>,
+    /// The epoch up to which what is served was brought in line with what is recorded.
+    lined_up: Mutex<Option<i64>>,
     /// Since when the database does not answer.
     away: Mutex<Option<Instant>>,
     /// How right versions were lately, as it was looked last.
@@ -167,6 +169,7 @@ impl Keeper {
             writing_down: tokio::sync::Mutex::default(),
             switching: Mutex::default(),
             seen: Mutex::default(),
+            lined_up: Mutex::default(),
             away: Mutex::new(away),
             accuracies: Mutex::default(),
             counting: Mutex::default(),

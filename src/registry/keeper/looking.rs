@@ -77,8 +77,6 @@ impl Keeper {
     /// Follows what others change, until it is told to stop.
     pub async fn follow(&self) {
         let mut collected: Option<Instant> = None;
-        // The epoch up to which all is served as it is recorded.
-        let mut lined_up = None;
         let mut again = Again::default();
         loop {
             tokio::select! {
@@ -86,7 +84,7 @@ impl Keeper {
                 () = self.stop.cancelled() => return,
             }
             let Some(epoch) = self.seen.lock().filter(|_| self.stale_for().is_none()) else { continue };
-            let is_known = Some(epoch) == lined_up;
+            let is_known = Some(epoch) == *self.lined_up.lock();
             let is_collected = collected.is_some_and(|at| at.elapsed() < COLLECT);
             if is_known && is_collected && !again.is_due() {
                 continue;
@@ -94,10 +92,7 @@ impl Keeper {
             let _alone = self.changing.lock().await;
             if !is_known {
                 match self.read().await {
-                    Ok(()) => {
-                        lined_up = Some(self.known.lock().epoch);
-                        self.bring_in_line(Why::Change).await;
-                    }
+                    Ok(()) => self.bring_in_line(Why::Change).await,
                     Err(error) => tracing::error!(%error, "what is recorded could not be read"),
                 }
                 again = Again::default();

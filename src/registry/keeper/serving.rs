@@ -35,6 +35,7 @@ impl Keeper {
     /// Loads what is to be loaded, and forgets the rest. A version that cannot serve leaves the old one in its place.
     pub(super) async fn bring_in_line(&self, why: Why) {
         let known = self.known.lock().clone();
+        *self.lined_up.lock() = Some(known.epoch);
         // What is loaded already, such as what a rollback leads to, does not wait for what is not. Nobody is sent to a
         // version that is let go.
         self.publish(Publish::Known);
