@@ -98,7 +98,6 @@ impl Runtime for Constant {
             many_labels: false,
         })))
     }
-
 }
 
 struct ConstantGraph(Signature);
