@@ -147,7 +147,8 @@ def check_dashboard(scene: Scene) -> None:
                 empty.append(panel["title"])
     print(f"{asked_for} queries of the dashboard; without an answer here: {', '.join(sorted(set(empty)))}")
     allowed = {"GPU", "GPU power and temperature", "Panics, lost log lines, slow clients", "Refused", "Errors by kind", "Cache",
-               "Drift: distance over threshold", "Accuracy by feedback", "Feedback"}
+               "Drift: distance over threshold", "Accuracy by feedback", "Feedback",
+               "Experiments: requests by arm", "Experiments: accuracy by arm"}
     unexpected = set(empty) - allowed
     if unexpected:
         sys.exit(f"these panels are empty under load: {unexpected}")
@@ -174,8 +175,8 @@ def main() -> None:
             check_dashboard(scene)
             if scene.firing():
                 sys.exit(f"alerts fire for a healthy server: {scene.firing()}")
-            # A worker that hangs, the one for short texts beside it too, and others who wait for them.
-            stuck = [threading.Thread(target=quietly_ask, args=(scene, HANGING, ["hang"]), daemon=True) for _ in range(4)]
+            # A worker that hangs, the one for short texts and the threads of connections too, and others who wait for them.
+            stuck = [threading.Thread(target=quietly_ask, args=(scene, HANGING, ["hang"]), daemon=True) for _ in range(8)]
             # Far more work than the only worker does while the alert waits.
             texts = [f"{LONG} {number}" for number in range(400)]
             fill = [threading.Thread(target=quietly_ask, args=(scene, "banking77-minilm", texts), daemon=True) for _ in range(2)]
