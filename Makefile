@@ -201,7 +201,9 @@ onnxruntime-cuda: ## Get the library for NVIDIA GPUs into target/onnxruntime-cud
 GPU_TEXTS ?= benches/gpu/texts.txt
 
 .PHONY: bench-gpu-smoke
-bench-gpu-smoke: onnxruntime float-twin ## Show on the cores that the benchmark for GPUs works (benches/gpu)
+bench-gpu-smoke: onnxruntime float-twin tools ## Show on the cores that the benchmark for GPUs works (benches/gpu)
 	cargo build --quiet --locked
-	$(PYTHON) benches/gpu/measure.py --smoke --device cpu --predictd target/debug/predictd --onnxruntime target/onnxruntime \
-	  --models target/float-twin --fp32 banking77-minilm-float --texts $(GPU_TEXTS)
+	mkdir -p target/gpu-models && ln -sfn ../float-twin/banking77-minilm-float target/gpu-models/float
+	test -d target/gpu-models/half || target/tools-venv/bin/python benches/gpu/half.py target/gpu-models/float/1 target/gpu-models/half/1
+	target/tools-venv/bin/python benches/gpu/measure.py --smoke --device cpu --predictd target/debug/predictd --onnxruntime target/onnxruntime \
+	  --models target/gpu-models --fp32 float --fp16 half --texts $(GPU_TEXTS) $(GPU_OPTIONS)

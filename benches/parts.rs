@@ -30,6 +30,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// What runs of the shipped MiniLM cost.
 const COST: Cost = Cost { run: 0.73e-3, token: 63e-6, square: 20e-9 };
 const CAPS: Caps = Caps { rows: 64, tokens: 256, time: 200_000, reach: REACH };
+/// What such runs may cost on a GPU: nobody has measured it. What matters here is that many texts fit a run.
+const COST_ON_GPU: Cost = Cost { run: 0.5e-3, token: 0.2e-6, square: 0.1e-9 };
+const CAPS_ON_GPU: Caps = Caps { rows: 512, tokens: 16_384, time: 50_000, reach: 512 };
 const QUESTION: &str = "My new card has not come yet, where is it?";
 
 /// Lengths as questions and mails have them: many of about twenty tokens, few of hundreds.
@@ -39,11 +42,12 @@ fn length(number: u64) -> usize {
     QUANTILES[usize::try_from(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60).unwrap()]
 }
 
-fn line(texts: u64) -> Line {
+/// So many texts that wait, with lengths that are multiples of `pad_to`.
+fn line(texts: u64, cost: &Cost, pad_to: usize) -> Line {
     let mut line = Line::default();
     for id in 0..texts {
-        let (length, arrived, deadline) = (length(id), id * 100, id * 100 + 10_000_000);
-        let alone = COST.micros(Shape { rows: 1, length }, 1.0);
+        let (length, arrived, deadline) = (length(id).next_multiple_of(pad_to), id * 100, id * 100 + 10_000_000);
+        let alone = cost.micros(Shape { rows: 1, length }, 1.0);
         let candidate = Candidate { length, alone, deadline };
         let due = due(arrived, deadline, alone, alone);
         line.push(id, Waiting { candidate, arrived, due, bulk: false, joins: true });
@@ -57,7 +61,7 @@ fn policy(criterion: &mut Criterion) {
     let situation =
         |idle| Situation { fit: Fit { now: 1_000_000, cost: &COST, slowdown: 1.0, caps: CAPS }, idle, crowded: false };
     for waiting in [1, 32, 1_024, 4_096] {
-        let full = || line(waiting);
+        let full = || line(waiting, &COST, 1);
         group.bench_function(BenchmarkId::new("take", waiting), |bencher| {
             bencher.iter_batched_ref(
                 full,
@@ -71,6 +75,17 @@ fn policy(criterion: &mut Criterion) {
         let text = Waiting { candidate, arrived: 0, due: 1_000, bulk: false, joins: true };
         group.bench_function(BenchmarkId::new("push", waiting), |bencher| {
             bencher.iter_batched_ref(full, |line| line.push(id, black_box(text)), BatchSize::LargeInput);
+        });
+    }
+    for waiting in [32, 1_024, 4_096] {
+        let fit = Fit { now: 1_000_000, cost: &COST_ON_GPU, slowdown: 1.0, caps: CAPS_ON_GPU };
+        let situation = Situation { fit, idle: 0, crowded: false };
+        group.bench_function(BenchmarkId::new("take_on_gpu", waiting), |bencher| {
+            bencher.iter_batched_ref(
+                || line(waiting, &COST_ON_GPU, 8),
+                |line| black_box(line.take(Policy::Window, &situation)),
+                BatchSize::LargeInput,
+            );
         });
     }
     group.finish();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+mod hosting;
 mod opening;
 mod recorded;
 mod windows;
@@ -14,15 +15,11 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{RunCaps, Runs, Scheduler, Settings, Traces};
+use crate::config::{Settings, Traces};
 use crate::engine::Engine;
-use crate::engine::batching::window::{Caps, REACH};
-use crate::engine::batching::{Micros, Policy};
 use crate::engine::cache::Cache;
-use crate::engine::encoding;
-use crate::engine::lane::{GpuRules, Lane};
-use crate::engine::loading::{Host, LONGEST_CHECK, ModelSource};
-use crate::engine::queue::Rules;
+use crate::engine::loading::{Host, ModelSource};
+use crate::engine::loss::Loss;
 use crate::engine::session::Runtime;
 use crate::experiments::receipts::Receipts;
 use crate::http::App;
@@ -40,7 +37,9 @@ use crate::registry::keeper::Following;
 use crate::registry::{Registry, Snapshot};
 use crate::shutdown::Shutdown;
 use crate::telemetry::spans::Spans;
-use crate::{ceiling, descriptors, drift, engine, http, onnx, registry, summary};
+use crate::{ceiling, descriptors, http, onnx, registry, summary};
+pub(crate) use hosting::host;
+pub use hosting::rules;
 
 /// Longest wait for runs, loads and worker threads once the requests are over.
 const WORKER_END: Duration = Duration::from_millis(500);
@@ -51,8 +50,6 @@ const ADMIN_CONNECTIONS: usize = 32;
 /// Time for the admin listener's own end: it answers until everything else has ended.
 const ADMIN_GRACE: Duration = Duration::from_millis(500);
 
-/// Tensor cores multiply tiles of so many rows and columns.
-const PAD_TO_ON_GPU: usize = 8;
 /// More threads than this do not help HTTP: one serves about 100,000 small requests a second.
 const MAX_HTTP_THREADS: usize = 16;
 
@@ -177,7 +174,7 @@ impl Server {
         let failed = |error: std::io::Error| RunError::Failed(error.to_string());
         let admin_stop = CancellationToken::new();
         let mut admin = self.start_admin(listeners.admin, admin_stop.clone()).map_err(failed)?;
-        let runtime = Arc::clone(&self.host.runtime);
+        let (runtime, lost) = (Arc::clone(&self.host.runtime), self.host.gpus.lost.clone());
         let (drain_delay, grace) = (self.settings.drain_delay, self.settings.grace);
         let summaries = self.settings.log.summaries;
         let (unfit, is_unfit) = oneshot::channel();
@@ -212,6 +209,7 @@ impl Server {
             }
         };
         let _lag = AbortOnDropHandle::new(tokio::spawn(standstill::watch_lag(Arc::clone(&self.app.metrics))));
+        let _loss = AbortOnDropHandle::new(tokio::spawn(stop_when(lost.clone(), shutdown.soft.clone())));
         let _shadows = AbortOnDropHandle::new(tokio::spawn(shadow::show(Arc::clone(&self.app))));
         let _summaries = AbortOnDropHandle::new(tokio::spawn(summary::log(Arc::clone(&self.app.metrics), summaries)));
         let _windows = AbortOnDropHandle::new(tokio::spawn(windows::close_when_due(Arc::clone(&self.app.registry))));
@@ -269,6 +267,9 @@ impl Server {
             tokio::task::spawn_blocking(move || app.spans.as_ref().map(Spans::end)).await.ok();
         }
         ended?;
+        if let Some(sentence) = lost.known() {
+            return Err(RunError::Failed(sentence.to_owned()));
+        }
         if shutdown.hard.is_cancelled() {
             return outcome(Ended::AtOnce);
         }
@@ -312,25 +313,11 @@ impl Server {
     }
 }
 
-/// What the models of a server with these settings are loaded with.
-pub(crate) fn host(settings: &Settings, runtime: Arc<dyn Runtime>, metrics: Arc<Metrics>) -> Result<Host, RunError> {
-    // A text is tokenised in about a fiftieth of the time of its run: few threads keep up with all workers.
-    // On a GPU it takes as long as its run.
-    let gpus = runtime.gpus();
-    let tokenizers = if gpus > 0 { settings.workers } else { settings.workers / 4 };
-    let tokenizers = encoding::pool(tokenizers).map_err(|error| RunError::Failed(error.to_string()))?;
-    let (cores, fit_tokens) = (rules(settings), !settings.runs.on_gpu.tokens_chosen);
-    let on_gpus = Rules { caps: caps_on_gpu(&settings.runs), workers: gpus.max(1), ..cores };
-    Ok(Host {
-        runtime,
-        cores: Lane::of_cores(cores, settings.runs.recycle),
-        gpus: Lane::of_gpus(on_gpus, GpuRules { pad_to: PAD_TO_ON_GPU, fit_tokens }),
-        tokenizers,
-        longest_check: LONGEST_CHECK,
-        texts: settings.texts,
-        drift: drift::Settings { texts: settings.drift.texts, longest: settings.drift.longest },
-        metrics,
-    })
+/// Stops the server once a GPU is lost: only a new process gets it back, or finds that it cannot be used.
+async fn stop_when(lost: Loss, stop: CancellationToken) {
+    lost.told().await;
+    tracing::error!("the server stops: whoever watches over it starts it anew");
+    stop.cancel();
 }
 
 /// Whether a server can go on with what was loaded. What came meanwhile ends no server.
@@ -356,33 +343,6 @@ pub fn http_threads(settings: &Settings) -> std::io::Result<tokio::runtime::Runt
         .thread_name("predictd-http")
         .enable_all()
         .build()
-}
-
-fn caps_on_gpu(runs: &Runs) -> Caps {
-    let RunCaps { tokens, texts, time, .. } = runs.on_gpu;
-    // A run there may take many more texts than lie in reach on cores.
-    Caps { rows: texts, tokens, time: micros(time), reach: texts.max(REACH) }
-}
-
-fn micros(time: Duration) -> Micros {
-    Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX)
-}
-
-/// How the queues of all models on the cores hand out their texts.
-#[must_use]
-pub fn rules(settings: &Settings) -> Rules {
-    let runs = &settings.runs;
-    Rules {
-        policy: match runs.scheduler {
-            Scheduler::Window => Policy::Window,
-            Scheduler::Single => Policy::Single,
-            Scheduler::Fifo(texts) => Policy::Fifo(texts),
-            Scheduler::Delay(time) => Policy::Delay(micros(time)),
-        },
-        caps: Caps { rows: runs.texts, tokens: runs.tokens, time: micros(runs.time), reach: REACH },
-        workers: settings.workers,
-        patience: engine::patience(settings.max_wait),
-    }
 }
 
 fn outcome(ended: Ended) -> Result<(), RunError> {

@@ -140,6 +140,7 @@ class Measurement:
             except NotStarted as error:
                 sys.exit(f"measure.py: {model} on {self.options.device}: {error}")
             self.found[precision]["bench"] = self.bench(model)
+            self.found[precision]["binding"] = self.binding(model)
         self.torch()
         self.ceiling()
         self.found["promises"], self.found["skipped"] = report.promises(self.found), self.skipped
@@ -182,6 +183,19 @@ class Measurement:
             return None
         found = json.loads(done.stdout.strip().splitlines()[-1])
         return {"share": found["share"], "limit_texts_per_s": found["limit"]["texts_per_second"], "server_texts_per_s": found["best"]["texts_per_second"], "options": found["options"]}
+
+    def binding(self, model: str) -> list[dict] | None:
+        """Whether bound tensors and CUDA graphs would pay."""
+        if not all(importlib.util.find_spec(name) for name in ("onnxruntime", "numpy")):
+            self.skip(f"bound tensors and CUDA graphs with {model}: onnxruntime is not installed in Python")
+            return None
+        limits = ["--seconds", "0.3", "--shapes", "2"] if self.options.smoke else ["--seconds", str(self.options.seconds)]
+        command = [sys.executable, str(Path(__file__).with_name("binding.py")), str(self.options.models / model / "1" / "model.onnx")]
+        done = subprocess.run([*command, "--device", self.options.device, *limits], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            self.skip(f"bound tensors and CUDA graphs with {model}: {done.stderr.strip()[-300:]}")
+            return None
+        return json.loads(done.stdout.strip().splitlines()[-1])
 
     def torch(self) -> None:
         """PyTorch on the same texts, offline and behind FastAPI."""

@@ -65,6 +65,11 @@ def table(everything: dict) -> str:
                      f"{case['generator_busy']:.0%} ({case['generator']})", str(case["failures"])]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
+        if one["binding"]:
+            lines += ["| texts | tokens | a run ms | bound | as a CUDA graph |", "|---|---|---|---|---|"]
+            lines += [f"| {case['rows']} | {case['tokens']} | {case['host_ms']:.3f} | {case['bound_ms']:.3f} | {cell(case.get('graph_ms'), '.3f') or case.get('no_graph', '')} |"
+                      for case in one["binding"]]
+            lines.append("")
     torch = everything.get("torch")
     if torch:
         lines += [f"### PyTorch {torch['torch']}", "", "Matrix products: " + ", ".join(f"{name} {value:.1f} TFLOP/s" for name, value in torch["tflops"].items()) + ".", ""]

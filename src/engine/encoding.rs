@@ -79,7 +79,7 @@ impl Shop {
                 }
             }
         }
-        self.queue.push(jobs, self.gate.taken_for(self.load_number));
+        self.queue.push(jobs, self.gates.taken_for(self.load_number));
     }
 
     /// Predicted time of all runs that a text needs if it runs alone.

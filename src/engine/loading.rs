@@ -21,7 +21,7 @@ use super::model::Model;
 use super::queue::Queue;
 use super::recycling::Spare;
 use super::session::{Runtime, Session};
-use super::worker::{self, Shop};
+use super::worker::{self, Own, Shop};
 use crate::config::TextDefaults;
 use crate::drift;
 use crate::metrics::Metrics;
@@ -37,8 +37,8 @@ use device::{Fault, Opened};
 const CHEAP_RUN: Duration = Duration::from_micros(150);
 /// Time of one run while a model is checked: one that takes longer cannot serve.
 pub const LONGEST_CHECK: Duration = Duration::from_secs(10);
-/// Tokens of a worker's first run on a GPU.
-const FIRST_RUN_TOKENS: usize = 16;
+/// Tokens of a worker's sample on a GPU.
+const SAMPLE_TOKENS: usize = 16;
 /// Longer text of the warm-up, in words.
 const WARM_UP_WORDS: usize = 32;
 /// Time that a text may be tokenised on an async thread.
@@ -159,7 +159,8 @@ impl Model {
             label: format!("{}/{}", source.name, source.version),
             pipeline,
             queue: Arc::new(Queue::new(rules, Arc::clone(&load), alone || measured.why_alone.is_some())),
-            gate: Arc::clone(&lane.gate),
+            gates: Arc::clone(&lane.gates),
+            lost: lane.lost.clone(),
             load,
             metrics: host.metrics.model(&source.name, &source.version),
             shared: Arc::clone(&host.metrics),
@@ -188,10 +189,10 @@ impl Model {
             express = Some(Arc::new(Mutex::new(session)));
         }
         let spare = Spare::of(graph, lane.recycle);
-        let sample = shop.pipeline.sample(FIRST_RUN_TOKENS).ok().filter(|_| lane.gpu.is_some());
-        let first = || sample.as_ref().map(|sample| shop.pipeline.batch([sample]));
-        let regular =
-            sessions.into_iter().map(|session| worker::spawn(Arc::clone(&shop), session, spare.clone(), first()));
+        let sample = shop.pipeline.sample(SAMPLE_TOKENS).ok().filter(|_| lane.gpu.is_some());
+        let sample = || sample.as_ref().map(|sample| shop.pipeline.batch([sample]));
+        let own = |(number, session)| Own { number, session, spare: spare.clone(), sample: sample() };
+        let regular = (0..).zip(sessions).map(|of_one| worker::spawn(Arc::clone(&shop), own(of_one)));
         let express_worker = express.clone().map(|session| worker::spawn_express(Arc::clone(&shop), session));
         let workers = regular
             .chain(express_worker)

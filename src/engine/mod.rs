@@ -27,6 +27,7 @@ pub mod gate;
 pub mod lane;
 pub mod loading;
 pub mod lookup;
+pub mod loss;
 mod measuring;
 pub mod model;
 pub mod placement;

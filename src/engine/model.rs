@@ -280,7 +280,7 @@ impl Model {
         };
         if estimate <= LONGEST_WHEN_IDLE
             && let Some(session) = &self.idle_session
-            && let Some(turn) = self.shop.gate.turn_if_idle()
+            && let Some(turn) = self.shop.gates.of_worker(0).turn_if_idle()
             && let Some(mut session) = session.try_lock()
         {
             let Some(fit) = self.shop.fit(inputs.clone())?.pop() else { return Ok(Idle::Busy(inputs, leads)) };

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::forecast::{Load, Ran};
-use super::gate::Gate;
+use super::lane::Gates;
+use super::loss::{Loss, Suspicion};
 use super::queue::{Job, Queue, Taken};
 use super::recycling::Spare;
 use super::session::{RunError, Scores, Session, timed};
@@ -35,7 +36,9 @@ pub struct Shop {
     /// Where texts wait.
     pub queue: Arc<Queue>,
     /// Run permits over all models.
-    pub gate: Arc<Gate>,
+    pub gates: Arc<Gates>,
+    /// Where it is told that the GPU is lost that its runs are done on.
+    pub lost: Loss,
     /// The model's work.
     pub load: Arc<Load>,
     /// Where the model's runs are counted.
@@ -56,32 +59,45 @@ pub(super) enum Fault {
 /// A session that several threads use in turns.
 pub type SharedSession = Arc<Mutex<Box<dyn Session>>>;
 
-/// Starts a worker thread. It ends when the queue is closed and empty. It runs `first` before anything else: libraries
-/// of GPUs prepare each thread at its first run, which takes long.
+/// What a worker has for itself.
+pub struct Own {
+    /// Which of the model's workers it is.
+    pub number: usize,
+    /// Runs its texts.
+    pub session: Box<dyn Session>,
+    /// Where it gets its next session, if it is to have one.
+    pub spare: Option<Spare>,
+    /// On a GPU, a run that works.
+    pub sample: Option<Batch>,
+}
+
+/// Starts a worker thread. It ends when the queue is closed and empty. On a GPU it runs its sample before anything else:
+/// libraries of GPUs prepare each thread at its first run, which takes long.
 ///
 /// # Errors
 /// If the operating system gives no thread.
-pub fn spawn(
-    shop: Arc<Shop>,
-    mut session: Box<dyn Session>,
-    mut spare: Option<Spare>,
-    first: Option<Batch>,
-) -> std::io::Result<JoinHandle<()>> {
+pub fn spawn(shop: Arc<Shop>, own: Own) -> std::io::Result<JoinHandle<()>> {
+    let Own { number, mut session, mut spare, sample } = own;
     std::thread::Builder::new().name("predictd-worker".to_owned()).spawn(move || {
-        if let Some(first) = first
-            && let Err(error) = session.run(&first, Instant::now() + LONGEST_FIRST_RUN)
+        if let Some(sample) = &sample
+            && let Err(error) = session.run(sample, Instant::now() + LONGEST_FIRST_RUN)
         {
             tracing::warn!(model = shop.label, %error, "a worker's first run failed");
         }
+        let mut suspicion = sample.map(Suspicion::of);
         while shop.queue.wait() {
-            let turn = shop.gate.wait_turn();
+            let turn = shop.gates.of_worker(number).wait_turn();
             // Chosen only now: what came while this thread waited for its turn takes part.
-            let taken = shop.queue.take(shop.gate.free());
+            let taken = shop.queue.take(shop.gates.free());
             if !taken.jobs.is_empty() {
                 turn.begins(shop.load_number, shop.predicted(&taken.jobs));
-                shop.queue.look_express(shop.gate.taken_for(shop.load_number));
+                shop.queue.look_express(shop.gates.taken_for(shop.load_number));
             }
-            shop.work_off(session.as_mut(), taken, || drop(turn));
+            let failed = shop.work_off(session.as_mut(), taken, || drop(turn));
+            if let Some(reason) = suspicion.as_mut().and_then(|own| own.after_run(session.as_mut(), failed)) {
+                tracing::error!(model = shop.label, reason, "the GPU fails on a text that it has answered: it is lost");
+                shop.lost.tell(format!("a GPU is lost: {} fails on every text ({reason})", shop.label));
+            }
             if let Some(spare) = &mut spare {
                 spare.after_run(&mut session, &shop);
             }
@@ -95,9 +111,9 @@ pub fn spawn(
 /// If the operating system gives no thread.
 pub fn spawn_express(shop: Arc<Shop>, session: SharedSession) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("predictd-express".to_owned()).spawn(move || {
-        let taken_for = || shop.gate.taken_for(shop.load_number);
+        let taken_for = || shop.gates.taken_for(shop.load_number);
         while shop.queue.wait_express(taken_for) {
-            let leave = shop.gate.wait_express();
+            let leave = shop.gates.of_worker(0).wait_express();
             let mut session = session.lock();
             let taken = shop.queue.take_express(taken_for());
             shop.work_off(session.as_mut(), taken, || drop(leave));
@@ -106,8 +122,8 @@ pub fn spawn_express(shop: Arc<Shop>, session: SharedSession) -> std::io::Result
 }
 
 impl Shop {
-    /// Runs texts and answers their callers. `ran` is called in between.
-    fn work_off(&self, session: &mut dyn Session, taken: Taken, ran: impl FnOnce()) {
+    /// Runs texts and answers their callers; true if all of them failed by the model's fault. `ran` is called in between.
+    fn work_off(&self, session: &mut dyn Session, taken: Taken, ran: impl FnOnce()) -> bool {
         for job in taken.expired {
             // The caller's own clock may have told it first.
             _ = job.answer(Err(TextError::DeadlineExceeded));
@@ -127,6 +143,10 @@ impl Shop {
         if run_texts > 0 {
             self.metrics.worked(run);
         }
+        let is_failed = |decision: &Result<_, TextError>| {
+            matches!(decision, Err(TextError::InferenceFailed | TextError::OutputInvalid(_)))
+        };
+        let failed = run_texts > 0 && decisions.iter().all(is_failed);
         for (job, decision) in taken.jobs.into_iter().zip(decisions) {
             let (tokens, unknown, truncated) = (job.encoded.tokens, job.encoded.unknown, job.encoded.truncated);
             let (tokenise, queue) = waited(&job);
@@ -135,6 +155,7 @@ impl Shop {
                 self.metrics.wasted();
             }
         }
+        failed
     }
 
     /// The answer to a text that was run on its caller's thread.

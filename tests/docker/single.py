@@ -154,6 +154,18 @@ def ends_well(project: Project) -> None:
     check("the server has stopped" in logs(container), "it does not say that it stopped")
 
 
+def asks_for_a_gpu() -> None:
+    """deploy/compose/gpu.yml: a container is made that gets a GPU where the engine has one. It is not started."""
+    files = ["docker-compose.yml", "deploy/compose/gpu.yml"]
+    with Project("gpu", files, PREDICTD_IMAGE="predictd:latest", PREDICTD_MODELS_DIR="./models") as project:
+        project.compose("up", "--no-start", "predictd")
+        container, = project.containers("predictd")
+        host, given = inspect(container, ".HostConfig"), inspect(container, ".Config.Env")
+        wanted = [(one["Driver"], one["Count"], one["Capabilities"]) for one in host["DeviceRequests"] or []]
+        check(wanted == [("nvidia", 1, [["gpu"]])], f"{host['DeviceRequests']}")
+        check("PREDICTD_DEVICE=cuda" in given and host["Memory"] == 4 << 30 and host["CapDrop"] == ["ALL"], f"{given} {host}")
+
+
 def main() -> None:
     prometheus, https = free_port(), free_port()
     settings = {"PROMETHEUS_IMAGE": "prom/prometheus:latest", "ALERTMANAGER_IMAGE": "prom/alertmanager:latest",
@@ -172,6 +184,7 @@ def main() -> None:
         takes_keys(project, url)
         speaks_https(project, https)
         ends_well(project)
+    asks_for_a_gpu()
     print("compose: one service behind nginx on port 80: answers, hides metrics and admin, keeps its data, takes keys, is monitored, speaks HTTPS, ends with 0")
 
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ndarray::Array2;
@@ -19,6 +20,8 @@ use crate::fixture::onnx::Element;
 use crate::fixture::served::Served;
 use crate::fixture::{Model, Transformer};
 use crate::server::{TestServer, cheap_models};
+
+mod lost;
 
 /// The GPU build of ONNX Runtime: `deploy/onnxruntime.py --variant cuda --directory target/onnxruntime-cuda`.
 const GPU_BUILD: &str = "target/onnxruntime-cuda";
@@ -121,6 +124,10 @@ struct Gpus {
     wrong_at: Option<usize>,
     /// Time of a run of several texts.
     takes: Duration,
+    /// Runs of this length fail, once the server has started.
+    fails_at: Mutex<Option<usize>>,
+    /// Every run fails, once that is so.
+    lost: AtomicBool,
     shapes: Mutex<Vec<Shape>>,
     sessions: Mutex<usize>,
 }
@@ -175,6 +182,9 @@ impl Session for OnGpus {
             return Err(RunError::Failed(reason.to_owned()));
         }
         let shape = batch.shape();
+        if self.gpus.lost.load(Ordering::Relaxed) || *self.gpus.fails_at.lock() == Some(shape.length) {
+            return Err(RunError::Failed("CUDA failure 700: an illegal memory access".to_owned()));
+        }
         self.gpus.shapes.lock().push(shape);
         if shape.rows > 1 {
             std::thread::sleep(self.gpus.takes);

@@ -51,44 +51,115 @@ pub struct Fit<'a> {
 }
 
 /// How many of the `shorter` and of the `longer` texts, each nearest to the anchor first, run beside it.
+///
+/// Not every window needs a look. While texts of one length are added, the gain is a ratio of two linear functions of
+/// their number, so that it only rises or only falls; and among windows of the most texts that fit, of the same longest
+/// one, it is linear itself. So the best window ends where a length ends, on one side at least, and on the other where a
+/// length ends or where nothing more fits.
 #[must_use]
 pub fn best(anchor: Candidate, shorter: &[Candidate], longer: &[Candidate], fit: &Fit<'_>) -> (usize, usize) {
-    let (mut chosen, mut most, mut most_rows) = ((0, 0), LEAST_GAIN, 1);
-    let (mut alone_up, mut deadline_up, mut length) = (anchor.alone, anchor.deadline, anchor.length);
-    for up in 0..=longer.len() {
-        if let Some(text) = up.checked_sub(1).and_then(|last| longer.get(last)) {
-            alone_up += text.alone;
-            deadline_up = deadline_up.min(text.deadline);
-            length = text.length;
+    let (shorter, longer) = (Side::of(shorter), Side::of(longer));
+    let mut search =
+        Search { anchor, shorter: &shorter, longer: &longer, fit, chosen: (0, 0), most: LEAST_GAIN, rows: 1 };
+    if !search.fits(0, 0) {
+        return (0, 0);
+    }
+    // What fits beside more texts fits beside fewer: the other side only shrinks.
+    let mut most_down = shorter.texts();
+    for &up in &longer.ends {
+        while most_down > 0 && !search.fits(most_down, up) {
+            most_down -= 1;
         }
-        let (mut alone, mut deadline, mut fits) = (alone_up, deadline_up, false);
-        for down in 0..=shorter.len() {
-            if let Some(text) = down.checked_sub(1).and_then(|last| shorter.get(last)) {
-                alone += text.alone;
-                deadline = deadline.min(text.deadline);
-            }
-            let shape = Shape { rows: 1 + up + down, length };
-            if shape.rows > fit.caps.rows || shape.tokens() > fit.caps.tokens {
-                break;
-            }
-            let time = fit.cost.micros(shape, fit.slowdown);
-            if time > fit.caps.time || fit.now.saturating_add(time) > deadline {
-                // More texts only take longer.
-                break;
-            }
-            fits = true;
-            #[expect(clippy::cast_precision_loss, reason = "a ratio of two times")]
-            let gain = alone as f64 / (fit.cost.of(shape) * 1e6);
-            if gain > most || (gain >= most && shape.rows > most_rows) {
-                (chosen, most, most_rows) = ((down, up), gain, shape.rows);
-            }
-        }
-        if !fits {
-            // With longer texts it fits even less.
+        if !search.fits(most_down, up) {
             break;
         }
+        shorter.ends.iter().take_while(|&&down| down < most_down).for_each(|&down| search.look_at(down, up));
+        search.look_at(most_down, up);
     }
-    chosen
+    let mut most_up = longer.texts();
+    for &down in &shorter.ends {
+        while most_up > 0 && !search.fits(down, most_up) {
+            most_up -= 1;
+        }
+        if !search.fits(down, most_up) {
+            break;
+        }
+        search.look_at(down, most_up);
+    }
+    search.chosen
+}
+
+/// The texts on one side of the anchor.
+struct Side {
+    /// What the first none, one, two and so on of them come to.
+    first: Vec<Candidate>,
+    /// Those numbers of them with which a length ends, and none.
+    ends: Vec<usize>,
+}
+
+impl Side {
+    fn of(texts: &[Candidate]) -> Self {
+        let mut sum = Candidate { length: 0, alone: 0, deadline: Micros::MAX };
+        let (mut first, mut ends) = (Vec::with_capacity(texts.len() + 1), vec![0]);
+        first.push(sum);
+        for (number, text) in texts.iter().enumerate() {
+            if number > 0 && text.length != sum.length {
+                ends.push(number);
+            }
+            let (alone, deadline) = (sum.alone + text.alone, sum.deadline.min(text.deadline));
+            sum = Candidate { length: text.length, alone, deadline };
+            first.push(sum);
+        }
+        if !texts.is_empty() {
+            ends.push(texts.len());
+        }
+        Self { first, ends }
+    }
+
+    fn texts(&self) -> usize {
+        self.first.len().saturating_sub(1)
+    }
+}
+
+struct Search<'a> {
+    anchor: Candidate,
+    shorter: &'a Side,
+    longer: &'a Side,
+    fit: &'a Fit<'a>,
+    /// The best window so far, its gain, and its texts.
+    chosen: (usize, usize),
+    most: f64,
+    rows: usize,
+}
+
+impl Search<'_> {
+    /// All texts of a window: the time of runs of their own, the nearest deadline, the greatest length.
+    fn all(&self, down: usize, up: usize) -> Option<(Candidate, Shape)> {
+        let (shorter, longer) = (self.shorter.first.get(down)?, self.longer.first.get(up)?);
+        let length = self.anchor.length.max(longer.length);
+        let alone = self.anchor.alone + shorter.alone + longer.alone;
+        let deadline = self.anchor.deadline.min(shorter.deadline).min(longer.deadline);
+        Some((Candidate { length, alone, deadline }, Shape { rows: 1 + down + up, length }))
+    }
+
+    fn fits(&self, down: usize, up: usize) -> bool {
+        let (fit, caps) = (self.fit, self.fit.caps);
+        self.all(down, up).is_some_and(|(all, shape)| {
+            let time = fit.cost.micros(shape, fit.slowdown);
+            let small = shape.rows <= caps.rows && shape.tokens() <= caps.tokens && time <= caps.time;
+            small && fit.now.saturating_add(time) <= all.deadline
+        })
+    }
+
+    /// Takes a window that fits, if it is the best so far.
+    fn look_at(&mut self, down: usize, up: usize) {
+        let Some((all, shape)) = self.all(down, up) else { return };
+        #[expect(clippy::cast_precision_loss, reason = "a ratio of two times")]
+        let gain = all.alone as f64 / (self.fit.cost.of(shape) * 1e6);
+        if gain > self.most || (gain >= self.most && shape.rows > self.rows) {
+            (self.chosen, self.most, self.rows) = ((down, up), gain, shape.rows);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -140,10 +211,14 @@ mod tests {
         /// No cap is passed, and no other window within reach does more work per second.
         #[test]
         fn the_best_window_within_the_caps(
-            lengths in prop::collection::vec(1_usize..64, 1..24),
+            lengths in prop_oneof![
+                prop::collection::vec(1_usize..64, 1..24),
+                // Many of few lengths, as on a GPU.
+                prop::collection::vec((1_usize..6).prop_map(|eights| 8 * eights), 1..40),
+            ],
             at in any::<prop::sample::Index>(),
-            rows in 1_usize..16,
-            tokens in 1_usize..400,
+            rows in 1_usize..32,
+            tokens in 1_usize..1_000,
             time in 1_000_u64..60_000,
         ) {
             let mut lengths = lengths;
