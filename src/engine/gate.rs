@@ -44,6 +44,13 @@ struct Run {
     predicted: Duration,
 }
 
+/// The next turn. Dropping it lets the thread behind be the next.
+#[derive(Debug)]
+pub struct Next<'a> {
+    gate: &'a Gate,
+    ticket: u64,
+}
+
 /// Leave to run. Dropping it lets the next thread in.
 #[derive(Debug)]
 pub struct Turn<'a> {
@@ -80,6 +87,24 @@ impl Gate {
             self.changed.notify_all();
         }
         Turn { gate: self, ticket }
+    }
+
+    /// Waits until this thread has the next turn, and one is free or will be in so much time: what can be done before the
+    /// turn is done then.
+    pub fn wait_next(&self, ahead: Duration) -> Next<'_> {
+        let mut state = self.state.lock();
+        let ticket = state.next;
+        state.next += 1;
+        while state.serving != ticket || state.free == 0 {
+            let now = Instant::now();
+            let rest = state.runs.iter().map(|run| run.rest(now)).min().filter(|_| state.serving == ticket);
+            match rest.map(|rest| rest.saturating_sub(ahead)) {
+                Some(Duration::ZERO) => break,
+                Some(early) => _ = self.changed.wait_for(&mut state, early),
+                None => self.changed.wait(&mut state),
+            }
+        }
+        Next { gate: self, ticket }
     }
 
     /// A turn, if nobody has one or waits for one.
@@ -128,6 +153,33 @@ impl Run {
     fn rest(&self, now: Instant) -> Duration {
         let elapsed = now.saturating_duration_since(self.began);
         if self.is_stuck(now) { elapsed } else { self.predicted.saturating_sub(elapsed) }
+    }
+}
+
+impl<'a> Next<'a> {
+    /// Waits until a turn is free, and takes it for a run of this model that is to take so long.
+    #[must_use]
+    pub fn turn(self, model: u64, predicted: Duration) -> Turn<'a> {
+        let (gate, ticket) = (self.gate, self.ticket);
+        let mut state = gate.state.lock();
+        gate.changed.wait_while(&mut state, |state| state.free == 0);
+        state.free -= 1;
+        state.runs.push(Run { ticket, model, began: Instant::now(), predicted });
+        drop(state);
+        // What is dropped now lets the thread behind prepare for the turn after this one.
+        Turn { gate, ticket }
+    }
+}
+
+impl Drop for Next<'_> {
+    fn drop(&mut self) {
+        let mut state = self.gate.state.lock();
+        state.serving += 1;
+        let somebody_waits = state.serving != state.next;
+        drop(state);
+        if somebody_waits {
+            self.gate.changed.notify_all();
+        }
     }
 }
 
@@ -228,6 +280,48 @@ mod tests {
         assert!(gate.turn_if_idle().is_none());
         drop(other);
         assert!(gate.turn_if_idle().is_some());
+    }
+
+    #[test]
+    fn one_thread_prepares_while_another_runs() {
+        let gate = Gate::new(1);
+        let run = gate.wait_next(Duration::ZERO).turn(1, Duration::from_millis(50));
+        let (begun, short) = (Instant::now(), Duration::from_millis(20));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Within the last 20 ms of 50, although nobody has given a turn back.
+                let next = gate.wait_next(short);
+                assert!(begun.elapsed() >= Duration::from_millis(29) && gate.free() == 0);
+                let turn = next.turn(1, Duration::from_millis(1));
+                // It was waited for, and lets in who is next.
+                assert!(gate.taken_for(2).is_some_and(|time| time <= Duration::from_millis(1)));
+                drop(turn);
+            });
+            while gate.state.lock().next != 2 {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(60));
+            drop(run);
+        });
+        assert_eq!(gate.free(), 1);
+    }
+
+    #[test]
+    fn who_has_nothing_to_run_lets_the_next_one_prepare() {
+        let gate = Gate::new(1);
+        drop(gate.wait_next(SECOND));
+        let run = gate.wait_next(SECOND).turn(1, SECOND);
+        let idle = gate.wait_next(2 * SECOND);
+        std::thread::scope(|scope| {
+            let behind = scope.spawn(|| drop(gate.wait_next(2 * SECOND).turn(1, SECOND)));
+            while gate.state.lock().next != 4 {
+                std::thread::yield_now();
+            }
+            drop((idle, run));
+            behind.join().unwrap();
+        });
+        let state = gate.state.lock();
+        assert_eq!((state.free, state.runs.len(), state.serving), (1, 0, state.next));
     }
 
     #[test]

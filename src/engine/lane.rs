@@ -92,6 +92,12 @@ impl Gates {
         self.all().map(Gate::free).sum()
     }
 
+    /// Turns that nobody has, but for one that this worker is about to take.
+    #[must_use]
+    pub fn free_beside(&self, number: usize) -> usize {
+        self.free().saturating_sub(self.of_worker(number).free().min(1))
+    }
+
     /// For how long all turns are taken, as [`Gate::taken_for`].
     #[must_use]
     pub fn taken_for(&self, model: u64) -> Option<Duration> {
@@ -113,10 +119,10 @@ mod tests {
         let gates = Gates::of_each(2);
         let places = [0, 1, 2, 3].map(|worker| std::ptr::from_ref(gates.of_worker(worker)));
         assert!(places[0] == places[2] && places[1] == places[3] && places[0] != places[1]);
-        assert_eq!((gates.free(), gates.taken_for(1)), (2, None));
+        assert_eq!((gates.free(), gates.free_beside(0), gates.taken_for(1)), (2, 1, None));
         let turn = gates.of_worker(0).wait_turn();
         turn.begins(1, Duration::from_secs(9));
-        assert_eq!((gates.free(), gates.taken_for(2)), (1, None));
+        assert_eq!((gates.free(), gates.free_beside(0), gates.free_beside(1), gates.taken_for(2)), (1, 1, 0, None));
         let other = gates.of_worker(3).wait_turn();
         other.begins(2, Duration::from_secs(5));
         assert_eq!(gates.free(), 0);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rayon::ThreadPool;
 
+use super::ahead;
 use super::batching::Policy;
 use super::drifting::{self, Drifting};
 use super::lane::Lane;
@@ -21,7 +22,7 @@ use super::model::Model;
 use super::queue::Queue;
 use super::recycling::Spare;
 use super::session::{Runtime, Session};
-use super::worker::{self, Own, Shop};
+use super::worker::{self, Shop};
 use crate::config::TextDefaults;
 use crate::drift;
 use crate::metrics::Metrics;
@@ -160,6 +161,7 @@ impl Model {
             pipeline,
             queue: Arc::new(Queue::new(rules, Arc::clone(&load), alone || measured.why_alone.is_some())),
             gates: Arc::clone(&lane.gates),
+            on_gpu: lane.gpu.is_some(),
             lost: lane.lost.clone(),
             load,
             metrics: host.metrics.model(&source.name, &source.version),
@@ -189,12 +191,16 @@ impl Model {
             express = Some(Arc::new(Mutex::new(session)));
         }
         let spare = Spare::of(graph, lane.recycle);
-        let sample = shop.pipeline.sample(SAMPLE_TOKENS).ok().filter(|_| lane.gpu.is_some());
-        let sample = || sample.as_ref().map(|sample| shop.pipeline.batch([sample]));
-        let own = |(number, session)| Own { number, session, spare: spare.clone(), sample: sample() };
-        let regular = (0..).zip(sessions).map(|of_one| worker::spawn(Arc::clone(&shop), own(of_one)));
+        let sample = shop.pipeline.sample(SAMPLE_TOKENS).ok().map(|sample| shop.pipeline.batch([&sample]));
+        let regular: Vec<_> = if lane.gpu.is_some() {
+            let of_gpu = |(number, session)| ahead::spawn(&shop, number, session, sample.as_ref());
+            (0..).zip(sessions).flat_map(of_gpu).collect()
+        } else {
+            sessions.into_iter().map(|session| worker::spawn(Arc::clone(&shop), session, spare.clone())).collect()
+        };
         let express_worker = express.clone().map(|session| worker::spawn_express(Arc::clone(&shop), session));
         let workers = regular
+            .into_iter()
             .chain(express_worker)
             .collect::<Result<_, _>>()
             .map_err(|e| ManifestError::of_system("a worker thread", &e));

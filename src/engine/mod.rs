@@ -17,6 +17,7 @@
 //! One permit per text, held from admission to reply, bounds everything behind it: a queue
 //! cannot be full, so pushing to it cannot fail.
 
+pub mod ahead;
 pub mod batching;
 pub mod cache;
 pub mod cost;

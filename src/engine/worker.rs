@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::forecast::{Load, Ran};
 use super::lane::Gates;
-use super::loss::{Loss, Suspicion};
+use super::loss::Loss;
 use super::queue::{Job, Queue, Taken};
 use super::recycling::Spare;
 use super::session::{RunError, Scores, Session, timed};
@@ -20,9 +20,6 @@ use crate::metrics::{Metrics, PanicPlace};
 use crate::text::heads::{Decision, OutputError};
 use crate::text::pipeline::{Batch, Encoded, Pipeline};
 use crate::text::tensors::Shape;
-
-/// Time of a worker's first run, which nobody waits for.
-const LONGEST_FIRST_RUN: Duration = Duration::from_secs(10);
 
 /// What the workers of one model share.
 #[derive(Debug)]
@@ -37,7 +34,9 @@ pub struct Shop {
     pub queue: Arc<Queue>,
     /// Run permits over all models.
     pub gates: Arc<Gates>,
-    /// Where it is told that the GPU is lost that its runs are done on.
+    /// True if its runs are done on a GPU.
+    pub on_gpu: bool,
+    /// Where it is told that the GPU is lost.
     pub lost: Loss,
     /// The model's work.
     pub load: Arc<Load>,
@@ -59,45 +58,39 @@ pub(super) enum Fault {
 /// A session that several threads use in turns.
 pub type SharedSession = Arc<Mutex<Box<dyn Session>>>;
 
-/// What a worker has for itself.
-pub struct Own {
-    /// Which of the model's workers it is.
-    pub number: usize,
-    /// Runs its texts.
-    pub session: Box<dyn Session>,
-    /// Where it gets its next session, if it is to have one.
-    pub spare: Option<Spare>,
-    /// On a GPU, a run that works.
-    pub sample: Option<Batch>,
+/// Texts that a worker has taken.
+pub(super) struct Prepared {
+    taken: Taken,
+    /// Their tensors; nothing for a text by itself, which may need several runs.
+    batch: Option<Batch>,
 }
 
-/// Starts a worker thread. It ends when the queue is closed and empty. On a GPU it runs its sample before anything else:
-/// libraries of GPUs prepare each thread at its first run, which takes long.
+impl Prepared {
+    /// The texts to run.
+    pub(super) fn jobs(&self) -> &[Job] {
+        &self.taken.jobs
+    }
+}
+
+/// Starts a worker thread. It ends when the queue is closed and empty.
 ///
 /// # Errors
 /// If the operating system gives no thread.
-pub fn spawn(shop: Arc<Shop>, own: Own) -> std::io::Result<JoinHandle<()>> {
-    let Own { number, mut session, mut spare, sample } = own;
+pub fn spawn(
+    shop: Arc<Shop>,
+    mut session: Box<dyn Session>,
+    mut spare: Option<Spare>,
+) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("predictd-worker".to_owned()).spawn(move || {
-        if let Some(sample) = &sample
-            && let Err(error) = session.run(sample, Instant::now() + LONGEST_FIRST_RUN)
-        {
-            tracing::warn!(model = shop.label, %error, "a worker's first run failed");
-        }
-        let mut suspicion = sample.map(Suspicion::of);
         while shop.queue.wait() {
-            let turn = shop.gates.of_worker(number).wait_turn();
+            let turn = shop.gates.of_worker(0).wait_turn();
             // Chosen only now: what came while this thread waited for its turn takes part.
             let taken = shop.queue.take(shop.gates.free());
             if !taken.jobs.is_empty() {
                 turn.begins(shop.load_number, shop.predicted(&taken.jobs));
                 shop.queue.look_express(shop.gates.taken_for(shop.load_number));
             }
-            let failed = shop.work_off(session.as_mut(), taken, || drop(turn));
-            if let Some(reason) = suspicion.as_mut().and_then(|own| own.after_run(session.as_mut(), failed)) {
-                tracing::error!(model = shop.label, reason, "the GPU fails on a text that it has answered: it is lost");
-                shop.lost.tell(format!("a GPU is lost: {} fails on every text ({reason})", shop.label));
-            }
+            shop.work_off(session.as_mut(), shop.prepared(taken), turn);
             if let Some(spare) = &mut spare {
                 spare.after_run(&mut session, &shop);
             }
@@ -116,14 +109,32 @@ pub fn spawn_express(shop: Arc<Shop>, session: SharedSession) -> std::io::Result
             let leave = shop.gates.of_worker(0).wait_express();
             let mut session = session.lock();
             let taken = shop.queue.take_express(taken_for());
-            shop.work_off(session.as_mut(), taken, || drop(leave));
+            shop.work_off(session.as_mut(), shop.prepared(taken), leave);
         }
     })
 }
 
 impl Shop {
-    /// Runs texts and answers their callers; true if all of them failed by the model's fault. `ran` is called in between.
-    fn work_off(&self, session: &mut dyn Session, taken: Taken, ran: impl FnOnce()) -> bool {
+    /// The tensors of texts that run together.
+    pub(super) fn prepared(&self, taken: Taken) -> Prepared {
+        let batch = match &taken.jobs[..] {
+            jobs @ [_, _, ..] => {
+                let batch = || self.pipeline.batch(jobs.iter().map(|job| &job.encoded));
+                let batch = catch_unwind(AssertUnwindSafe(batch));
+                // Each of them then runs by itself.
+                batch.inspect_err(|_| self.shared.panicked(PanicPlace::Worker)).ok()
+            }
+            _ => None,
+        };
+        Prepared { taken, batch }
+    }
+
+    /// Runs texts and answers their callers; true if all of them failed by the model's fault.
+    ///
+    /// `leave` is given back once they are decided; on a GPU as soon as the run is over, since deciding needs only a core.
+    pub(super) fn work_off<L>(&self, session: &mut dyn Session, prepared: Prepared, leave: L) -> bool {
+        let Prepared { taken, batch } = prepared;
+        let mut leave = Some(leave);
         for job in taken.expired {
             // The caller's own clock may have told it first.
             _ = job.answer(Err(TextError::DeadlineExceeded));
@@ -136,9 +147,10 @@ impl Shop {
         for (tokenise, queue) in taken.jobs.iter().map(waited) {
             self.metrics.waited(tokenise, queue);
         }
-        let decisions = self.serve(session, &taken.jobs);
+        let ran = &mut || drop(leave.take_if(|_| self.on_gpu));
+        let decisions = self.serve(session, &taken.jobs, batch, ran);
         let run = start.elapsed();
-        ran();
+        drop(leave);
         let run_texts = taken.jobs.len();
         if run_texts > 0 {
             self.metrics.worked(run);
@@ -169,7 +181,7 @@ impl Shop {
     }
 
     /// How long the run of these texts will take, as runs are just now.
-    fn predicted(&self, jobs: &[Job]) -> Duration {
+    pub(super) fn predicted(&self, jobs: &[Job]) -> Duration {
         let time = match jobs {
             [job] => job.alone,
             jobs => {
@@ -181,10 +193,17 @@ impl Shop {
     }
 
     /// Runs texts together; if that fails, each by itself, so that a text's fault is its own.
-    fn serve(&self, session: &mut dyn Session, jobs: &[Job]) -> Vec<Result<Decision, TextError>> {
+    fn serve(
+        &self,
+        session: &mut dyn Session,
+        jobs: &[Job],
+        batch: Option<Batch>,
+        ran: &mut dyn FnMut(),
+    ) -> Vec<Result<Decision, TextError>> {
         let mut failure = None;
         if let [_, _, ..] = jobs {
-            match self.score_together(session, jobs) {
+            let together = batch.map_or(Err(None), |batch| self.score_together(session, jobs, &batch, ran));
+            match together {
                 Ok(decisions) => return decisions,
                 Err(error) => failure = error,
             }
@@ -211,13 +230,15 @@ impl Shop {
         &self,
         session: &mut dyn Session,
         jobs: &[Job],
+        batch: &Batch,
+        ran: &mut dyn FnMut(),
     ) -> Result<Vec<Result<Decision, TextError>>, Option<RunError>> {
         // Who wants the answer sooner gets an error of his own; the run goes on for the others.
         let deadline = jobs.iter().map(|job| job.request.deadline).max().unwrap_or_else(Instant::now);
         let alone = jobs.iter().map(|job| job.alone).sum();
         let run = || {
-            let batch = self.pipeline.batch(jobs.iter().map(|job| &job.encoded));
-            let scores = self.run(session, &batch, alone, deadline)?;
+            let scores = self.run(session, batch, alone, deadline)?;
+            ran();
             if !scores.chosen.is_empty() && scores.chosen.len() != jobs.len() {
                 let found = vec![i64::try_from(scores.chosen.len()).unwrap_or(i64::MAX)];
                 return Err(RunError::Shape { rows: jobs.len(), width: 1, found });
