@@ -151,7 +151,7 @@ async fn measure(start: Duration, token: Duration) {
     tokio::time::sleep(MEASURED).await;
     let (after, took) = (*runtime.busy.lock(), begun.elapsed());
     clients.iter().for_each(tokio::task::JoinHandle::abort);
-    let (busy, runs, texts) = (after.0 - before.0, after.1 - before.1, after.2 - before.2);
+    let (busy, runs, texts) = (after.0.saturating_sub(before.0), after.1 - before.1, after.2 - before.2);
     let idle = (took.saturating_sub(busy)) / runs.max(1);
     println!(
         "a run of 512 x 16 takes {:>5.1} ms: busy {:>5.1} % of the time, {:>4.2} ms between runs, {} texts a run, {:.0} texts/s",
@@ -159,7 +159,7 @@ async fn measure(start: Duration, token: Duration) {
         100.0 * busy.as_secs_f64() / took.as_secs_f64(),
         idle.as_secs_f64() * 1e3,
         texts / usize::try_from(runs.max(1)).unwrap(),
-        texts as f64 / took.as_secs_f64(),
+        f64::from(u32::try_from(texts).unwrap()) / took.as_secs_f64(),
     );
 }
 

@@ -267,9 +267,7 @@ impl Server {
             tokio::task::spawn_blocking(move || app.spans.as_ref().map(Spans::end)).await.ok();
         }
         ended?;
-        if let Some(sentence) = lost.known() {
-            return Err(RunError::Failed(sentence.to_owned()));
-        }
+        lost.known().map_or(Ok(()), |sentence| Err(RunError::Failed(sentence.to_owned())))?;
         if shutdown.hard.is_cancelled() {
             return outcome(Ended::AtOnce);
         }

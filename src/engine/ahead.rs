@@ -44,6 +44,7 @@ impl Session for Shared {
 
 /// Starts the threads of the GPU of this number, counted among those of the model. They end when the queue is closed and
 /// empty. Each runs the sample before anything else: libraries of GPUs prepare a thread at its first run, which takes long.
+#[must_use]
 pub fn spawn(
     shop: &Arc<Shop>,
     number: usize,

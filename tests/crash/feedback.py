@@ -9,7 +9,7 @@ The client tells one label after another, of answers that it has, corrects some,
 may have been kept or not. With --postgres the database stands still for a third of the time, at starts too: what is told
 then waits on disk. In the end every answer has the label that was acknowledged last, or one that got no answer after it,
 the experiment's results count each of them once, and its weights are those of the last change that was acknowledged, or
-of the one that got no answer.
+of one since that got no answer.
 """
 
 import argparse
@@ -101,7 +101,8 @@ class Designer:
     """Changes the weights of an experiment, and knows what they must be."""
 
     def __init__(self, chance: random.Random) -> None:
-        self.chance, self.weight, self.open = chance, 0.5, None
+        # The weight acknowledged last, and those since of which nobody knows whether they were recorded.
+        self.chance, self.weight, self.open = chance, 0.5, []
         self.counted: Counter[str] = Counter()
         self.wrong: list[str] = []
 
@@ -124,10 +125,11 @@ class Designer:
             while True:
                 seen = wire.ask("GET", PATH)
                 weight = self.chance.randrange(1, 100) / 100
-                self.open = weight
+                self.open.append(weight)
                 answer = wire.ask("PUT", PATH, self.design(weight), {"If-Match": seen.headers["ETag"]})
                 if answer.ok:
-                    self.weight, self.open = weight, None
+                    # A change whose answer is lost keeps others out until it is recorded or given up: it came before.
+                    self.weight, self.open = weight, []
                     self.counted["changes of weights"] += 1
                 elif answer.status == 409 and "were changed" in answer.json()["detail"]:
                     return
@@ -141,9 +143,9 @@ class Designer:
         """Holds what is recorded against what is known."""
         found = wire.ask("GET", PATH).json()
         weight = found["arms"][1]["weight"]
-        if weight not in [self.weight, self.open]:
-            self.wrong.append(f"the weight is {weight}, of {[self.weight, self.open]}")
-        self.weight, self.open = weight, None
+        if weight not in [self.weight, *self.open]:
+            self.wrong.append(f"the weight is {weight}, of {[self.weight, *self.open]}")
+        self.weight = weight
         if found["phases"][-1]["weights"]["new"] != weight:
             self.wrong.append(f"the weight is {weight}, and the phase is {found['phases'][-1]}")
 
