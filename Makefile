@@ -41,6 +41,7 @@ fuzz: ## Fuzz what reads foreign bytes, FUZZ_SECONDS (60) per target
 nightly: bench crash-nightly ## Run what takes longer still: all benchmarks, kills at every call, an hour of fuzzing (about two and a half hours)
 	for name in overload stuck_clients stop hostile watching; do cargo bench --locked --bench serving -- $$name || exit 1; done
 	cargo build --locked --release
+	cargo bench --locked --bench overlap
 	python3 benches/experiments.py
 	python3 benches/drift.py
 	PREDICTD_MADE_UP_NAMES=100000 cargo test --locked --release --test it -- canaries::clients_cannot_make_new_series
