@@ -19,7 +19,7 @@ ARG PROFILE=release
 # Dependencies change seldom: they are a layer of their own, built from the lock file and an empty program.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src benches \
- && touch src/lib.rs benches/parts.rs benches/serving.rs \
+ && touch src/lib.rs $(sed -n '/^\[\[bench\]\]/{n;s|name = "\(.*\)"|benches/\1.rs|p}' Cargo.toml) \
  && echo 'fn main() {}' > src/main.rs \
  && python3 deploy/build.py --target-dir target --profile "$PROFILE"
 COPY src src

@@ -5,7 +5,8 @@
 
 Called by measure.py; prints one line of JSON. Each shape is run in turns in three ways: as predictd does, with tensors
 of the host; with inputs copied into tensors that lie on the GPU already, and scores copied from one; and so, with all
-kernels of the run captured as one graph. Needs onnxruntime in Python, in its GPU build (onnxruntime-gpu).
+kernels of the run captured as one graph. Pinned memory of the host is not among them: Python cannot make it. Needs
+onnxruntime in Python, in its GPU build (`pip install 'onnxruntime-gpu[cuda,cudnn]'`).
 """
 
 import argparse
@@ -19,6 +20,11 @@ SHAPES = ((1, 16), (1, 128), (8, 32), (32, 128), (128, 128), (32, 512))
 ROUNDS = 5
 
 
+def first_of(device: str) -> str:
+    """The number of the first GPU of `cuda`, `cuda:1` or `cuda:0,1`."""
+    return (device.partition(":")[2] or "0").split(",")[0]
+
+
 def session_on(path: Path, device: str, graphs: bool):
     """A session as predictd makes it; with `graphs`, its runs are captured."""
     import onnxruntime
@@ -26,7 +32,9 @@ def session_on(path: Path, device: str, graphs: bool):
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     if device == "cpu":
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    cuda = {"device_id": device.partition(":")[2] or "0", "use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
+    # CUDA's own libraries, out of NVIDIA's wheels where those are installed.
+    onnxruntime.preload_dlls()
+    cuda = {"device_id": first_of(device), "use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
     cuda |= {"enable_cuda_graph": "1"} if graphs else {}
     session = onnxruntime.InferenceSession(path, options, providers=[("CUDAExecutionProvider", cuda)])
     if "CUDAExecutionProvider" not in session.get_providers():
@@ -50,8 +58,7 @@ def plain(session, given: dict):
 def bound(session, given: dict, scores, device: str, number: int | None):
     """Tensors that stay on the device; `number` is that of the graph, where runs are captured."""
     import onnxruntime
-    kind, _, place = device.partition(":")
-    place = int(place or 0)
+    kind, place = device.partition(":")[0], int(first_of(device))
     values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value, kind, place) for name, value in given.items()}
     output = onnxruntime.OrtValue.ortvalue_from_numpy(scores, kind, place)
     binding, options = session.io_binding(), onnxruntime.RunOptions()

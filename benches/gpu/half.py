@@ -30,17 +30,21 @@ def main() -> None:
         sys.exit(f"half.py: {error}: `make tools` installs what is needed")
     if options.target.exists():
         sys.exit(f"half.py: {options.target} is there already")
-    shutil.copytree(options.source, options.target)
-    graph = options.target / "model.onnx"
+    # What breaks off is not taken for a model.
+    part = options.target.with_name(options.target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(options.source, part)
+    graph = part / "model.onnx"
     # The scores leave as float16 too: nothing is converted twice.
     onnx.save(convert_float_to_float16(onnx.load(graph), keep_io_types=False), graph)
-    manifest = options.target / "model.toml"
+    manifest = part / "model.toml"
     if manifest.exists():
         manifest.write_text(without_digest(manifest.read_text(), "model.onnx"))
     # Scores of float16 are not those of the file: benches/gpu/measure.py compares them with a wider tolerance.
-    (options.target / "golden.json").unlink(missing_ok=True)
+    (part / "golden.json").unlink(missing_ok=True)
     if manifest.exists():
         manifest.write_text(without_digest(manifest.read_text(), "golden.json"))
+    part.rename(options.target)
 
 
 if __name__ == "__main__":

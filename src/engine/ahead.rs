@@ -25,11 +25,25 @@ const FIRST_AHEAD: Duration = Duration::from_millis(1);
 /// What was seen last counts for so much of that time.
 const LAST_SEEN: f64 = 0.2;
 /// So much sooner than it seems necessary: threads wake late.
-const MARGIN: Duration = Duration::from_micros(100);
-/// Time of a thread's first run, which nobody waits for.
-const LONGEST_FIRST_RUN: Duration = Duration::from_secs(10);
+const MARGIN: Duration = Duration::from_micros(250);
+/// Time that a thread of another GPU gets to take what waits.
+const ON_ITS_WAY: Duration = Duration::from_millis(1);
+/// Time of a run of the sample.
+const LONGEST_SAMPLE: Duration = Duration::from_secs(10);
 
-/// A session that threads take turns with: who has the turn finds it free.
+/// What a model's threads for one GPU share.
+struct Place {
+    /// Which of the model's GPUs it is.
+    number: usize,
+    session: SharedSession,
+    /// Who holds it waits for texts, and for the turn to run them: one thread at a time, so that a model has one place
+    /// among the others that wait for this GPU.
+    front: Mutex<()>,
+    /// A run like those that were measured when the model was loaded.
+    sample: Option<Batch>,
+}
+
+/// The session, which a thread with the turn finds free.
 struct Shared(SharedSession);
 
 impl Session for Shared {
@@ -42,48 +56,66 @@ impl Session for Shared {
     }
 }
 
-/// Starts the threads of the GPU of this number, counted among those of the model. They end when the queue is closed and
+/// Starts the threads of a GPU, which is of this number among those of the model. They end when the queue is closed and
 /// empty. Each runs the sample before anything else: libraries of GPUs prepare a thread at its first run, which takes long.
 #[must_use]
 pub fn spawn(
     shop: &Arc<Shop>,
     number: usize,
     session: Box<dyn Session>,
-    sample: Option<&Batch>,
+    sample: Option<Batch>,
 ) -> Vec<std::io::Result<JoinHandle<()>>> {
-    let session = Arc::new(Mutex::new(session));
+    let place = Arc::new(Place { number, session: Arc::new(Mutex::new(session)), front: Mutex::default(), sample });
     let spawn = |_| {
-        let (shop, session, sample) = (Arc::clone(shop), Shared(Arc::clone(&session)), sample.cloned());
-        let name = "predictd-worker".to_owned();
-        std::thread::Builder::new().name(name).spawn(move || work(&shop, number, session, sample))
+        let (shop, place) = (Arc::clone(shop), Arc::clone(&place));
+        std::thread::Builder::new().name("predictd-worker".to_owned()).spawn(move || place.work(&shop))
     };
     (0..THREADS).map(spawn).collect()
 }
 
-fn work(shop: &Shop, number: usize, mut session: Shared, sample: Option<Batch>) {
-    if let Some(sample) = &sample
-        && let Err(error) = session.run(sample, Instant::now() + LONGEST_FIRST_RUN)
-    {
-        tracing::warn!(model = shop.label, %error, "a worker's first run failed");
+impl Place {
+    fn work(&self, shop: &Shop) {
+        let (mut session, mut ahead) = (Shared(Arc::clone(&self.session)), FIRST_AHEAD);
+        let mut suspicion = self.sample.as_ref().map(|_| Suspicion::default());
+        if let Err(error) = self.run_sample(shop) {
+            tracing::warn!(model = shop.label, %error, "a worker's first run failed");
+        }
+        let gate = shop.gates.of_worker(self.number);
+        loop {
+            let front = self.front.lock();
+            // A thread that waits for texts where it could not run them would be woken in vain.
+            gate.wait_near(ahead + MARGIN);
+            if !shop.queue.wait(self.number) {
+                return;
+            }
+            if gate.free() == 0 && shop.gates.free() > 0 {
+                // Another GPU does nothing. Its thread is on its way, and sees the text before it rests.
+                drop(front);
+                gate.wait_free(ON_ITS_WAY);
+                continue;
+            }
+            let next = gate.wait_next(ahead + MARGIN);
+            let begun = Instant::now();
+            let prepared = shop.prepared(shop.queue.take(self.number, next.rest()));
+            if prepared.jobs().is_empty() {
+                continue;
+            }
+            ahead = ahead.mul_f64(1.0 - LAST_SEEN) + begun.elapsed().mul_f64(LAST_SEEN);
+            let turn = next.turn(shop.load_number, shop.predicted(prepared.jobs()));
+            drop(front);
+            let failed = shop.work_off(&mut session, shop.still_wanted(prepared), turn);
+            if let Some(suspicion) = &mut suspicion
+                && let Some(reason) = suspicion.after_run(failed, || self.run_sample(shop))
+            {
+                tracing::error!(model = shop.label, reason, "the GPU fails on every text: it is lost");
+                shop.lost.tell(format!("a GPU is lost: {} fails on every text ({reason})", shop.label));
+            }
+        }
     }
-    let (mut suspicion, mut ahead) = (sample.map(Suspicion::of), FIRST_AHEAD);
-    while shop.queue.wait() {
-        let next = shop.gates.of_worker(number).wait_next(ahead + MARGIN);
-        let begun = Instant::now();
-        let taken = shop.queue.take(shop.gates.free_beside(number));
-        let prepared = shop.prepared(taken);
-        if prepared.jobs().is_empty() {
-            // Those that can no longer be answered in time are told so.
-            drop(next);
-            shop.work_off(&mut session, prepared, ());
-            continue;
-        }
-        ahead = ahead.mul_f64(1.0 - LAST_SEEN) + begun.elapsed().mul_f64(LAST_SEEN);
-        let turn = next.turn(shop.load_number, shop.predicted(prepared.jobs()));
-        let failed = shop.work_off(&mut session, prepared, turn);
-        if let Some(reason) = suspicion.as_mut().and_then(|own| own.after_run(&mut session, failed)) {
-            tracing::error!(model = shop.label, reason, "the GPU fails on a text that it has answered: it is lost");
-            shop.lost.tell(format!("a GPU is lost: {} fails on every text ({reason})", shop.label));
-        }
+
+    fn run_sample(&self, shop: &Shop) -> Result<(), RunError> {
+        let Some(sample) = &self.sample else { return Ok(()) };
+        let _turn = shop.gates.of_worker(self.number).wait_next(Duration::ZERO).turn(shop.load_number, Duration::ZERO);
+        self.session.lock().run(sample, Instant::now() + LONGEST_SAMPLE).map(|_| ())
     }
 }

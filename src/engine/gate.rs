@@ -16,6 +16,9 @@ const STUCK: u32 = 4;
 /// No run is called stuck before.
 const LEAST_STUCK: Duration = Duration::from_millis(20);
 
+/// A run may end sooner than predicted by this part of its time; threads that prepare are to be done by then.
+const INEXACT: u32 = 25;
+
 /// A counting semaphore for threads that serves them first come, first served.
 #[derive(Debug)]
 pub struct Gate {
@@ -34,6 +37,10 @@ struct State {
     serving: u64,
     /// What those who have a turn do with it, if they have said so.
     runs: Vec<Run>,
+    /// Threads that are about to take a turn: no one else can have it.
+    about_to: usize,
+    /// Threads that wait without a ticket.
+    lookers: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +56,7 @@ struct Run {
 pub struct Next<'a> {
     gate: &'a Gate,
     ticket: u64,
+    rest: Duration,
 }
 
 /// Leave to run. Dropping it lets the next thread in.
@@ -63,17 +71,18 @@ impl Gate {
     #[must_use]
     pub fn new(permits: usize) -> Self {
         let permits = permits.max(1);
-        let state = State { free: permits, next: 0, serving: 0, runs: Vec::new() };
+        let state = State { free: permits, next: 0, serving: 0, runs: Vec::new(), about_to: 0, lookers: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new(), express: Mutex::default(), permits }
     }
 
-    /// Turns that nobody has.
+    /// Turns that nobody has or is about to take.
     #[must_use]
     pub fn free(&self) -> usize {
-        self.state.lock().free
+        let state = self.state.lock();
+        state.free.saturating_sub(state.about_to)
     }
 
-    /// Waits for a turn.
+    /// Waits for a turn. A gate is used by this or by [`Gate::wait_next`], not by both: threads would miss each other.
     pub fn wait_turn(&self) -> Turn<'_> {
         let mut state = self.state.lock();
         let ticket = state.next;
@@ -89,22 +98,43 @@ impl Gate {
         Turn { gate: self, ticket }
     }
 
+    /// Waits until a turn is free, or will be in so much time, whoever gets it then.
+    pub fn wait_near(&self, ahead: Duration) {
+        let mut state = self.state.lock();
+        state.lookers += 1;
+        while let Err(early) = state.near(ahead) {
+            self.changed.wait_for(&mut state, early);
+        }
+        state.lookers -= 1;
+    }
+
+    /// Waits until a turn is free, but no longer than this.
+    pub fn wait_free(&self, longest: Duration) {
+        let until = Instant::now() + longest;
+        let mut state = self.state.lock();
+        state.lookers += 1;
+        self.changed.wait_while_until(&mut state, |state| state.free == 0, until);
+        state.lookers -= 1;
+    }
+
     /// Waits until this thread has the next turn, and one is free or will be in so much time: what can be done before the
     /// turn is done then.
     pub fn wait_next(&self, ahead: Duration) -> Next<'_> {
         let mut state = self.state.lock();
         let ticket = state.next;
         state.next += 1;
-        while state.serving != ticket || state.free == 0 {
-            let now = Instant::now();
-            let rest = state.runs.iter().map(|run| run.rest(now)).min().filter(|_| state.serving == ticket);
-            match rest.map(|rest| rest.saturating_sub(ahead)) {
-                Some(Duration::ZERO) => break,
-                Some(early) => _ = self.changed.wait_for(&mut state, early),
-                None => self.changed.wait(&mut state),
+        let rest = loop {
+            if state.serving != ticket {
+                self.changed.wait(&mut state);
+                continue;
             }
-        }
-        Next { gate: self, ticket }
+            match state.near(ahead) {
+                Ok(rest) => break rest,
+                Err(early) => _ = self.changed.wait_for(&mut state, early),
+            }
+        };
+        state.about_to += 1;
+        Next { gate: self, ticket, rest }
     }
 
     /// A turn, if nobody has one or waits for one.
@@ -144,6 +174,19 @@ impl Gate {
     }
 }
 
+impl State {
+    /// When the first turn is free, if that is in so much time; else how much later.
+    fn near(&self, ahead: Duration) -> Result<Duration, Duration> {
+        if self.free > 0 {
+            return Ok(Duration::ZERO);
+        }
+        let now = Instant::now();
+        let early = |run: &Run| run.rest(now).saturating_sub(run.predicted / INEXACT);
+        let rest = self.runs.iter().map(early).min().unwrap_or_default();
+        if rest <= ahead { Ok(rest) } else { Err(rest.saturating_sub(ahead)) }
+    }
+}
+
 impl Run {
     fn is_stuck(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.began) > LEAST_STUCK.max(STUCK * self.predicted)
@@ -157,6 +200,12 @@ impl Run {
 }
 
 impl<'a> Next<'a> {
+    /// In what time the turn is to be free, as it was known when this thread became the next.
+    #[must_use]
+    pub fn rest(&self) -> Duration {
+        self.rest
+    }
+
     /// Waits until a turn is free, and takes it for a run of this model that is to take so long.
     #[must_use]
     pub fn turn(self, model: u64, predicted: Duration) -> Turn<'a> {
@@ -175,6 +224,7 @@ impl Drop for Next<'_> {
     fn drop(&mut self) {
         let mut state = self.gate.state.lock();
         state.serving += 1;
+        state.about_to -= 1;
         let somebody_waits = state.serving != state.next;
         drop(state);
         if somebody_waits {
@@ -196,7 +246,7 @@ impl Drop for Turn<'_> {
         let mut state = self.gate.state.lock();
         state.free += 1;
         state.runs.retain(|run| run.ticket != self.ticket);
-        let somebody_waits = state.serving != state.next;
+        let somebody_waits = state.serving != state.next || state.lookers > 0;
         drop(state);
         if somebody_waits {
             // Only the thread whose ticket it is goes on: it cannot be named, so all are woken.
@@ -206,131 +256,4 @@ impl Drop for Turn<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn never_more_inside_than_permits() {
-        let gate = Gate::new(2);
-        let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    for _ in 0..50 {
-                        let turn = gate.wait_turn();
-                        most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        std::thread::sleep(Duration::from_micros(50));
-                        inside.fetch_sub(1, Ordering::SeqCst);
-                        turn.begins(0, SECOND);
-                        drop(turn);
-                    }
-                });
-            }
-        });
-        assert_eq!(most.load(Ordering::SeqCst), 2);
-        let state = gate.state.lock();
-        assert_eq!((state.free, state.runs.len()), (2, 0));
-    }
-
-    #[test]
-    fn threads_are_served_in_the_order_they_came() {
-        let gate = Gate::new(1);
-        let order = Mutex::new(Vec::new());
-        std::thread::scope(|scope| {
-            let first = gate.wait_turn();
-            for thread in 0..5_u64 {
-                let (gate, order) = (&gate, &order);
-                scope.spawn(move || {
-                    let _turn = gate.wait_turn();
-                    order.lock().push(thread);
-                });
-                // The thread has its ticket before the next one starts.
-                while gate.state.lock().next != thread + 2 {
-                    std::thread::yield_now();
-                }
-            }
-            drop(first);
-        });
-        assert_eq!(*order.lock(), [0, 1, 2, 3, 4]);
-    }
-
-    #[test]
-    fn turns_are_taken_for_as_long_as_the_shortest_run() {
-        let gate = Gate::new(2);
-        let (one, other) = (gate.wait_turn(), gate.wait_turn());
-        one.begins(1, 9 * SECOND);
-        // The other has not begun.
-        assert_eq!(gate.taken_for(1), Some(Duration::ZERO));
-        other.begins(1, 5 * SECOND);
-        assert!(gate.taken_for(1).is_some_and(|time| time > 4 * SECOND && time <= 5 * SECOND));
-        drop(other);
-        assert_eq!(gate.taken_for(1), None);
-    }
-
-    #[test]
-    fn an_idle_gate_gives_one_turn_without_waiting() {
-        let gate = Gate::new(2);
-        let turn = gate.turn_if_idle().unwrap();
-        assert!(gate.turn_if_idle().is_none() && gate.free() == 1);
-        let other = gate.wait_turn();
-        drop(turn);
-        assert!(gate.turn_if_idle().is_none());
-        drop(other);
-        assert!(gate.turn_if_idle().is_some());
-    }
-
-    #[test]
-    fn one_thread_prepares_while_another_runs() {
-        let gate = Gate::new(1);
-        let run = gate.wait_next(Duration::ZERO).turn(1, Duration::from_millis(50));
-        let (begun, short) = (Instant::now(), Duration::from_millis(20));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                // Within the last 20 ms of 50, although nobody has given a turn back.
-                let next = gate.wait_next(short);
-                assert!(begun.elapsed() >= Duration::from_millis(29) && gate.free() == 0);
-                let turn = next.turn(1, Duration::from_millis(1));
-                // It was waited for, and lets in who is next.
-                assert!(gate.taken_for(2).is_some_and(|time| time <= Duration::from_millis(1)));
-                drop(turn);
-            });
-            while gate.state.lock().next != 2 {
-                std::thread::yield_now();
-            }
-            std::thread::sleep(Duration::from_millis(60));
-            drop(run);
-        });
-        assert_eq!(gate.free(), 1);
-    }
-
-    #[test]
-    fn who_has_nothing_to_run_lets_the_next_one_prepare() {
-        let gate = Gate::new(1);
-        drop(gate.wait_next(SECOND));
-        let run = gate.wait_next(SECOND).turn(1, SECOND);
-        let idle = gate.wait_next(2 * SECOND);
-        std::thread::scope(|scope| {
-            let behind = scope.spawn(|| drop(gate.wait_next(2 * SECOND).turn(1, SECOND)));
-            while gate.state.lock().next != 4 {
-                std::thread::yield_now();
-            }
-            drop((idle, run));
-            behind.join().unwrap();
-        });
-        let state = gate.state.lock();
-        assert_eq!((state.free, state.runs.len(), state.serving), (1, 0, state.next));
-    }
-
-    #[test]
-    fn a_model_whose_run_is_stuck_gets_no_more() {
-        let gate = Gate::new(1);
-        let turn = gate.wait_turn();
-        turn.begins(1, Duration::from_millis(1));
-        std::thread::sleep(LEAST_STUCK + Duration::from_millis(5));
-        assert_eq!(gate.taken_for(1), Some(Duration::ZERO));
-        assert!(gate.taken_for(2).is_some_and(|time| time > LEAST_STUCK));
-    }
-}
+mod tests;

@@ -17,7 +17,7 @@ pub struct Lane {
     pub gates: Arc<Gates>,
     /// What waits for them.
     pub forecast: Arc<Forecast>,
-    /// Worker threads per model, and how their queues hand out texts.
+    /// How many texts may run at a time, and how the queues hand them out.
     pub rules: Rules,
     /// A worker's session is replaced after about this many runs; 0: never.
     pub recycle: u64,
@@ -50,7 +50,7 @@ impl Lane {
         }
     }
 
-    /// The lane of the GPUs, with a worker for each. Their sessions are never replaced: that is for the memory of cores,
+    /// The lane of the GPUs; `rules.workers` is how many there are. Their sessions are never replaced: that is for the memory of cores,
     /// and would need room for two of them.
     #[must_use]
     pub fn of_gpus(rules: Rules, gpu: GpuRules) -> Self {
@@ -86,16 +86,16 @@ impl Gates {
         place.checked_sub(1).and_then(|other| self.others.get(other)).unwrap_or(&self.first)
     }
 
-    /// Turns that nobody has.
+    /// True if it matters where a worker takes its turns.
+    #[must_use]
+    pub fn are_several(&self) -> bool {
+        !self.others.is_empty()
+    }
+
+    /// Turns that nobody has or is about to take.
     #[must_use]
     pub fn free(&self) -> usize {
         self.all().map(Gate::free).sum()
-    }
-
-    /// Turns that nobody has, but for one that this worker is about to take.
-    #[must_use]
-    pub fn free_beside(&self, number: usize) -> usize {
-        self.free().saturating_sub(self.of_worker(number).free().min(1))
     }
 
     /// For how long all turns are taken, as [`Gate::taken_for`].
@@ -119,10 +119,10 @@ mod tests {
         let gates = Gates::of_each(2);
         let places = [0, 1, 2, 3].map(|worker| std::ptr::from_ref(gates.of_worker(worker)));
         assert!(places[0] == places[2] && places[1] == places[3] && places[0] != places[1]);
-        assert_eq!((gates.free(), gates.free_beside(0), gates.taken_for(1)), (2, 1, None));
+        assert_eq!((gates.free(), gates.taken_for(1)), (2, None));
         let turn = gates.of_worker(0).wait_turn();
         turn.begins(1, Duration::from_secs(9));
-        assert_eq!((gates.free(), gates.free_beside(0), gates.free_beside(1), gates.taken_for(2)), (1, 1, 0, None));
+        assert_eq!((gates.free(), gates.taken_for(2)), (1, None));
         let other = gates.of_worker(3).wait_turn();
         other.begins(2, Duration::from_secs(5));
         assert_eq!(gates.free(), 0);

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -159,7 +160,12 @@ impl Model {
             load_number: LOADED.fetch_add(1, Ordering::Relaxed),
             label: format!("{}/{}", source.name, source.version),
             pipeline,
-            queue: Arc::new(Queue::new(rules, Arc::clone(&load), alone || measured.why_alone.is_some())),
+            queue: Arc::new(Queue::new(
+                rules,
+                Arc::clone(&load),
+                Arc::clone(&lane.gates),
+                alone || measured.why_alone.is_some(),
+            )),
             gates: Arc::clone(&lane.gates),
             on_gpu: lane.gpu.is_some(),
             lost: lane.lost.clone(),
@@ -191,13 +197,7 @@ impl Model {
             express = Some(Arc::new(Mutex::new(session)));
         }
         let spare = Spare::of(graph, lane.recycle);
-        let sample = shop.pipeline.sample(SAMPLE_TOKENS).ok().map(|sample| shop.pipeline.batch([&sample]));
-        let regular: Vec<_> = if lane.gpu.is_some() {
-            let of_gpu = |(number, session)| ahead::spawn(&shop, number, session, sample.as_ref());
-            (0..).zip(sessions).flat_map(of_gpu).collect()
-        } else {
-            sessions.into_iter().map(|session| worker::spawn(Arc::clone(&shop), session, spare.clone())).collect()
-        };
+        let regular = spawn_workers(&shop, sessions, lane, spare.as_ref());
         let express_worker = express.clone().map(|session| worker::spawn_express(Arc::clone(&shop), session));
         let workers = regular
             .into_iter()
@@ -229,6 +229,22 @@ impl Model {
             workers: workers?,
         })
     }
+}
+
+/// The threads that run a model's texts: one for each session on the cores, several on a GPU.
+fn spawn_workers(
+    shop: &Arc<Shop>,
+    sessions: Vec<Box<dyn Session>>,
+    lane: &Lane,
+    spare: Option<&Spare>,
+) -> Vec<std::io::Result<JoinHandle<()>>> {
+    if lane.gpu.is_none() {
+        let spawn = |session| worker::spawn(Arc::clone(shop), session, spare.cloned());
+        return sessions.into_iter().map(spawn).collect();
+    }
+    let sample = shop.pipeline.sample(SAMPLE_TOKENS).ok().map(|sample| shop.pipeline.batch([&sample]));
+    let spawn = |(number, session)| ahead::spawn(shop, number, session, sample.clone());
+    (0..).zip(sessions).flat_map(spawn).collect()
 }
 
 /// Bytes that take this time at so many seconds a byte.

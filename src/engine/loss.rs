@@ -5,20 +5,17 @@
 //! worker whose runs fail one after the other tries a text that has worked before.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::SetOnce;
 
-use super::session::Session;
-use crate::text::pipeline::Batch;
+use super::session::RunError;
 
-/// Runs that fail one after the other until the text that has worked is tried.
+/// Runs of a thread that fail one after the other until the text that has worked is tried.
 const SUSPICIOUS: u32 = 3;
-/// It is tried this often, with this pause in between.
-const TRIES: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(100);
-/// Time of one try.
-const LONGEST_TRY: Duration = Duration::from_secs(10);
+/// It is tried this often more, after these pauses: what passes by itself is no loss.
+const PAUSES: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(800), Duration::from_secs(2)];
 
 /// Tells that a GPU is lost: once, and to whoever asks.
 #[derive(Debug, Clone, Default)]
@@ -44,37 +41,65 @@ impl Loss {
     }
 }
 
-/// Watches one worker's runs on a GPU.
-#[derive(Debug)]
+/// Watches the runs of one thread on a GPU.
+#[derive(Debug, Default)]
 pub struct Suspicion {
-    /// A text that has worked.
-    sample: Batch,
     failed: u32,
 }
 
 impl Suspicion {
-    /// Nothing is suspected yet. `sample`: a run that works.
-    #[must_use]
-    pub fn of(sample: Batch) -> Self {
-        Self { sample, failed: 0 }
-    }
-
     /// To be called after each run: why the GPU does nothing any more, if that is so. `failed`: none of its texts was
-    /// answered, by the model's fault.
-    pub fn after_run(&mut self, session: &mut dyn Session, failed: bool) -> Option<String> {
+    /// answered, by the model's fault. `try_again` runs a text that has worked.
+    pub fn after_run(&mut self, failed: bool, mut try_again: impl FnMut() -> Result<(), RunError>) -> Option<String> {
         self.failed = if failed { self.failed + 1 } else { 0 };
         if self.failed < SUSPICIOUS {
             return None;
         }
         self.failed = 0;
         let mut reason = None;
-        for pause in (0..TRIES).map(|tries| PAUSE * tries.min(1)) {
+        for pause in PAUSES {
             std::thread::sleep(pause);
-            match session.run(&self.sample, Instant::now() + LONGEST_TRY) {
-                Ok(_) => return None,
+            match try_again() {
+                // Who was interrupted has seen nothing: the server stops, or the time was over.
+                Ok(()) | Err(RunError::Interrupted) => return None,
                 Err(error) => reason = Some(error.to_string()),
             }
         }
         reason
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken() -> Result<(), RunError> {
+        Err(RunError::Failed("it is gone".to_owned()))
+    }
+
+    #[test]
+    fn only_what_fails_again_and_again_is_lost() {
+        let mut suspicion = Suspicion::default();
+        let never = || panic!("nothing is suspected");
+        for failed in [true, true, false, true, true, false] {
+            assert_eq!(suspicion.after_run(failed, never), None);
+        }
+        for _ in 0..2 {
+            assert_eq!(suspicion.after_run(true, never), None);
+        }
+        assert_eq!(suspicion.after_run(true, broken), Some("it is gone".to_owned()));
+    }
+
+    #[test]
+    fn what_passes_or_is_interrupted_is_no_loss() {
+        for end in [Ok(()), Err(RunError::Interrupted)] {
+            let (mut suspicion, mut tries) = (Suspicion::default(), 0);
+            let mut try_again = || {
+                tries += 1;
+                if tries < 3 { broken() } else { end.clone() }
+            };
+            assert_eq!([true; 3].map(|failed| suspicion.after_run(failed, &mut try_again)), [const { None }; 3]);
+            assert_eq!(tries, 3);
+        }
     }
 }

@@ -17,6 +17,7 @@ use super::batching::window::{Candidate, Caps, Fit};
 use super::batching::{Id, Line, Micros, Policy, Situation, Turn, Waiting};
 use super::cache::Lead;
 use super::forecast::{Entered, Load};
+use super::lane::Gates;
 use super::{Answer, TextError};
 use crate::text::pipeline::Encoded;
 
@@ -91,7 +92,7 @@ pub struct Rules {
     pub policy: Policy,
     /// What a run may be at most.
     pub caps: Caps,
-    /// Workers that pull.
+    /// Runs at a time.
     pub workers: usize,
     /// More work than this, for twice as long, is an overload.
     pub patience: Duration,
@@ -113,6 +114,7 @@ pub struct Queue {
     started: Instant,
     rules: Rules,
     load: Arc<Load>,
+    gates: Arc<Gates>,
     runs_alone: AtomicBool,
 }
 
@@ -122,8 +124,9 @@ struct State {
     jobs: HashMap<Id, Job>,
     next_id: Id,
     closed: bool,
-    /// Workers that wait for a text; the one that ran last is woken first, while what it ran with is still in its cache.
-    resting: Vec<Thread>,
+    /// Workers that wait for a text, and where they take their turns; the one that ran last is woken first, while what it
+    /// ran with is still in its cache.
+    resting: Vec<(Thread, usize)>,
     /// Workers that were woken and have not looked yet.
     waking: usize,
     /// The express worker, while it waits.
@@ -137,12 +140,13 @@ struct State {
 impl Queue {
     /// The queue of a model. `runs_alone`: its texts are never run together.
     #[must_use]
-    pub fn new(rules: Rules, load: Arc<Load>, runs_alone: bool) -> Self {
+    pub fn new(rules: Rules, load: Arc<Load>, gates: Arc<Gates>, runs_alone: bool) -> Self {
         Self {
             state: Mutex::default(),
             started: Instant::now(),
             rules,
             load,
+            gates,
             runs_alone: AtomicBool::new(runs_alone || rules.policy == Policy::Single),
         }
     }
@@ -175,7 +179,7 @@ impl Queue {
             state.jobs.insert(id, job);
             added += 1;
         }
-        let mut woken = state.wake(added);
+        let mut woken = state.wake(added, &self.gates);
         woken.extend(state.wake_express(taken));
         drop(state);
         woken.iter().for_each(Thread::unpark);
@@ -206,11 +210,11 @@ impl Queue {
         drop(left);
     }
 
-    /// Waits until there is a text. False: the queue was closed and is empty.
-    pub fn wait(&self) -> bool {
+    /// Waits until there is a text; `place`: where the worker takes its turns. False: the queue was closed and is empty.
+    pub fn wait(&self, place: usize) -> bool {
         let mut state = self.state.lock();
         while state.line.is_empty() && !state.closed {
-            rest(&mut state, None);
+            sleep(&mut state, place, None);
         }
         !state.line.is_empty()
     }
@@ -221,13 +225,15 @@ impl Queue {
 
     /// Takes the texts to run now, and those that cannot be answered in time any more.
     ///
-    /// `free` other runs may begin at once.
-    pub fn take(&self, free: usize) -> Taken {
+    /// The worker takes its turns at `place`, and the run of these begins in `rest`.
+    pub fn take(&self, place: usize, rest: Duration) -> Taken {
+        // So many other runs may begin at once.
+        let free = self.gates.free();
         let (means, cost) = (self.load.means(), self.load.cost());
         let mut taken = Taken::default();
         let mut state = self.state.lock();
         loop {
-            let now = self.micros(Instant::now());
+            let now = self.micros(Instant::now() + rest);
             taken.expired.extend(state.pop_hopeless(now));
             let crowded = self.is_crowded(&mut state, now, means.pace);
             let fit = Fit { now, cost: &cost, slowdown: means.slowdown, caps: self.rules.caps };
@@ -236,7 +242,7 @@ impl Queue {
                 Turn::Rest => break,
                 Turn::Wait(until) => {
                     let until = self.started + Duration::from_micros(until);
-                    rest(&mut state, Some(until));
+                    sleep(&mut state, place, Some(until));
                 }
                 Turn::Run(ids) => {
                     taken.jobs = state.jobs_of(&ids);
@@ -268,7 +274,7 @@ impl Queue {
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        let mut woken = state.wake(usize::MAX);
+        let mut woken = state.wake(usize::MAX, &self.gates);
         woken.extend(state.express.take().map(|waiting| waiting.thread));
         drop(state);
         woken.iter().for_each(Thread::unpark);
@@ -299,26 +305,29 @@ impl Queue {
 }
 
 /// Waits until there may be something to do, or until a time.
-fn rest(state: &mut MutexGuard<'_, State>, until: Option<Instant>) {
+fn sleep(state: &mut MutexGuard<'_, State>, place: usize, until: Option<Instant>) {
     let own = thread::current();
-    state.resting.push(own.clone());
+    state.resting.push((own.clone(), place));
     MutexGuard::unlocked(state, || match until {
         None => thread::park(),
         Some(until) => thread::park_timeout(until.saturating_duration_since(Instant::now())),
     });
     // A thread may also wake by itself: then nobody has taken it from the list.
-    match state.resting.iter().position(|resting| resting.id() == own.id()) {
+    match state.resting.iter().position(|(resting, _)| resting.id() == own.id()) {
         Some(place) => _ = state.resting.remove(place),
         None => state.waking -= 1,
     }
 }
 
 impl State {
-    /// Takes so many resting workers from the list, to be woken once the lock is free.
-    fn wake(&mut self, workers: usize) -> Vec<Thread> {
+    /// Takes so many resting workers from the list, to be woken once the lock is free: first those that find a turn.
+    fn wake(&mut self, workers: usize, gates: &Gates) -> Vec<Thread> {
+        if gates.are_several() && workers < self.resting.len() {
+            self.resting.sort_by_cached_key(|(_, place)| gates.of_worker(*place).free() > 0);
+        }
         let woken = self.resting.split_off(self.resting.len().saturating_sub(workers));
         self.waking += woken.len();
-        woken
+        woken.into_iter().map(|(thread, _)| thread).collect()
     }
 
     /// Takes out what cannot be answered in time any more.

@@ -1,4 +1,4 @@
-//! The thread that owns a session: wait, take a turn, take texts, run them, answer.
+//! A thread with a session: wait, take a turn, take texts, run them, answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub type SharedSession = Arc<Mutex<Box<dyn Session>>>;
 
 /// Texts that a worker has taken.
 pub(super) struct Prepared {
-    taken: Taken,
+    jobs: Vec<Job>,
     /// Their tensors; nothing for a text by itself, which may need several runs.
     batch: Option<Batch>,
 }
@@ -68,7 +68,7 @@ pub(super) struct Prepared {
 impl Prepared {
     /// The texts to run.
     pub(super) fn jobs(&self) -> &[Job] {
-        &self.taken.jobs
+        &self.jobs
     }
 }
 
@@ -82,10 +82,10 @@ pub fn spawn(
     mut spare: Option<Spare>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("predictd-worker".to_owned()).spawn(move || {
-        while shop.queue.wait() {
+        while shop.queue.wait(0) {
             let turn = shop.gates.of_worker(0).wait_turn();
             // Chosen only now: what came while this thread waited for its turn takes part.
-            let taken = shop.queue.take(shop.gates.free());
+            let taken = shop.queue.take(0, Duration::ZERO);
             if !taken.jobs.is_empty() {
                 turn.begins(shop.load_number, shop.predicted(&taken.jobs));
                 shop.queue.look_express(shop.gates.taken_for(shop.load_number));
@@ -115,10 +115,18 @@ pub fn spawn_express(shop: Arc<Shop>, session: SharedSession) -> std::io::Result
 }
 
 impl Shop {
-    /// The tensors of texts that run together.
+    /// Lays out the tensors of texts that run together. Those that can no longer be answered in time are told so.
     pub(super) fn prepared(&self, taken: Taken) -> Prepared {
-        let batch = match &taken.jobs[..] {
-            jobs @ [_, _, ..] => {
+        for job in taken.expired {
+            // The caller's own clock may have told it first.
+            _ = job.answer(Err(TextError::DeadlineExceeded));
+        }
+        self.laid_out(taken.jobs)
+    }
+
+    fn laid_out(&self, jobs: Vec<Job>) -> Prepared {
+        let batch = match &jobs[..] {
+            [_, _, ..] => {
                 let batch = || self.pipeline.batch(jobs.iter().map(|job| &job.encoded));
                 let batch = catch_unwind(AssertUnwindSafe(batch));
                 // Each of them then runs by itself.
@@ -126,32 +134,36 @@ impl Shop {
             }
             _ => None,
         };
-        Prepared { taken, batch }
+        Prepared { jobs, batch }
+    }
+
+    /// What of prepared texts is still waited for.
+    pub(super) fn still_wanted(&self, prepared: Prepared) -> Prepared {
+        if !prepared.jobs.iter().any(|job| job.reply.is_closed()) {
+            return prepared;
+        }
+        self.laid_out(prepared.jobs.into_iter().filter(|job| !job.reply.is_closed()).collect())
     }
 
     /// Runs texts and answers their callers; true if all of them failed by the model's fault.
     ///
-    /// `leave` is given back once they are decided; on a GPU as soon as the run is over, since deciding needs only a core.
+    /// `leave` is given back once they are decided; on a GPU, where several have run, before that: deciding needs a core.
     pub(super) fn work_off<L>(&self, session: &mut dyn Session, prepared: Prepared, leave: L) -> bool {
-        let Prepared { taken, batch } = prepared;
+        let Prepared { jobs, batch } = prepared;
         let mut leave = Some(leave);
-        for job in taken.expired {
-            // The caller's own clock may have told it first.
-            _ = job.answer(Err(TextError::DeadlineExceeded));
-        }
         let start = Instant::now();
         let waited = |job: &Job| {
             let tokenise = job.ready.saturating_duration_since(job.request.arrived);
             (tokenise, start.saturating_duration_since(job.ready))
         };
-        for (tokenise, queue) in taken.jobs.iter().map(waited) {
+        for (tokenise, queue) in jobs.iter().map(waited) {
             self.metrics.waited(tokenise, queue);
         }
         let ran = &mut || drop(leave.take_if(|_| self.on_gpu));
-        let decisions = self.serve(session, &taken.jobs, batch, ran);
+        let decisions = self.serve(session, &jobs, batch, ran);
         let run = start.elapsed();
         drop(leave);
-        let run_texts = taken.jobs.len();
+        let run_texts = jobs.len();
         if run_texts > 0 {
             self.metrics.worked(run);
         }
@@ -159,7 +171,7 @@ impl Shop {
             matches!(decision, Err(TextError::InferenceFailed | TextError::OutputInvalid(_)))
         };
         let failed = run_texts > 0 && decisions.iter().all(is_failed);
-        for (job, decision) in taken.jobs.into_iter().zip(decisions) {
+        for (job, decision) in jobs.into_iter().zip(decisions) {
             let (tokens, unknown, truncated) = (job.encoded.tokens, job.encoded.unknown, job.encoded.truncated);
             let (tokenise, queue) = waited(&job);
             let spent = Spent { since: Some(job.request.arrived), tokenise, queue, run, run_texts };
@@ -238,14 +250,15 @@ impl Shop {
         let alone = jobs.iter().map(|job| job.alone).sum();
         let run = || {
             let scores = self.run(session, batch, alone, deadline)?;
-            ran();
             if !scores.chosen.is_empty() && scores.chosen.len() != jobs.len() {
                 let found = vec![i64::try_from(scores.chosen.len()).unwrap_or(i64::MAX)];
                 return Err(RunError::Shape { rows: jobs.len(), width: 1, found });
             }
+            // Nothing is run from here on.
+            ran();
             let chosen = scores.chosen.into_iter().chain(std::iter::repeat(None));
             let rows = scores.values.rows().into_iter().map(|row| vec![row.to_vec()]);
-            let decide = |((job, row), chosen): ((&Job, _), _)| Ok(self.pipeline.decide(&job.encoded, row, chosen)?);
+            let decide = |((job, row), chosen): ((&Job, _), _)| self.decide(job, row, chosen);
             Ok(jobs.iter().zip(rows).zip(chosen).map(decide).collect())
         };
         match catch_unwind(AssertUnwindSafe(run)) {
@@ -258,6 +271,17 @@ impl Shop {
                 Err(None)
             }
         }
+    }
+
+    /// What the scores of one text say. A panic costs this text only.
+    fn decide(&self, job: &Job, rows: Vec<Vec<f32>>, chosen: Option<usize>) -> Result<Decision, TextError> {
+        let decide = || self.pipeline.decide(&job.encoded, rows, chosen);
+        let decided = catch_unwind(AssertUnwindSafe(decide)).map(|decided| decided.map_err(TextError::from));
+        decided.unwrap_or_else(|_| {
+            self.shared.panicked(PanicPlace::Worker);
+            tracing::error!(model = self.label, "a text's scores made a worker panic; the text got an error");
+            Err(TextError::InferenceFailed)
+        })
     }
 
     /// Runs one text. A panic costs this text only.

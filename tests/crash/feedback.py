@@ -132,6 +132,7 @@ class Designer:
                     self.weight, self.open = weight, []
                     self.counted["changes of weights"] += 1
                 elif answer.status == 409 and "were changed" in answer.json()["detail"]:
+                    self.open.pop()
                     return
                 elif answer.status != 503:
                     self.wrong.append(f"a change of weights: {answer}")

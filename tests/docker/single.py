@@ -12,7 +12,7 @@ import os
 import ssl
 import sys
 
-from engine import Project, asked, check, docker, free_port, inspect, logs, run, until
+from engine import ROOT, Project, asked, check, docker, free_port, inspect, logs, run, until
 
 QUESTION = {"text": "My new card has not come yet, where is it?"}
 ANSWER = "card_arrival"
@@ -157,9 +157,12 @@ def ends_well(project: Project) -> None:
 def asks_for_a_gpu() -> None:
     """deploy/compose/gpu.yml: a container is made that gets a GPU where the engine has one. It is not started."""
     files = ["docker-compose.yml", "deploy/compose/gpu.yml"]
-    with Project("gpu", files, PREDICTD_IMAGE="predictd:latest", PREDICTD_MODELS_DIR="./models") as project:
+    with Project("gpu", files, PREDICTD_GPU_IMAGE="predictd:latest", PREDICTD_GPU_MODELS_DIR="./models") as project:
+        # As a user has them, for a server on cores.
+        with (project.folder / ".env").open("a") as settings:
+            settings.write((ROOT / ".env.example").read_text())
         project.compose("up", "--no-start", "predictd")
-        container, = project.containers("predictd")
+        container, = project.compose("ps", "-a", "-q", "predictd").split()
         host, given = inspect(container, ".HostConfig"), inspect(container, ".Config.Env")
         wanted = [(one["Driver"], one["Count"], one["Capabilities"]) for one in host["DeviceRequests"] or []]
         check(wanted == [("nvidia", 1, [["gpu"]])], f"{host['DeviceRequests']}")

@@ -22,6 +22,7 @@ use crate::fixture::{Model, Transformer};
 use crate::server::{TestServer, cheap_models};
 
 mod lost;
+mod turns;
 
 /// The GPU build of ONNX Runtime: `deploy/onnxruntime.py --variant cuda --directory target/onnxruntime-cuda`.
 const GPU_BUILD: &str = "target/onnxruntime-cuda";
@@ -128,6 +129,12 @@ struct Gpus {
     fails_at: Mutex<Option<usize>>,
     /// Every run fails, once that is so.
     lost: AtomicBool,
+    /// There is only one of them.
+    alone: bool,
+    /// The next run does not end before it is told to.
+    hold: turns::Hold,
+    /// Models in the order of their runs.
+    ran: Mutex<Vec<String>>,
     shapes: Mutex<Vec<Shape>>,
     sessions: Mutex<usize>,
 }
@@ -137,13 +144,17 @@ struct OnGpus {
     gpus: Arc<Gpus>,
     signature: Arc<Signature>,
     on_cores: bool,
+    model: String,
 }
 
 impl Runtime for OnGpus {
     fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
         let on_cores = manifest.options.device == Some(ModelDevice::Cpu);
         match &self.gpus.refused {
-            None => Ok(Box::new(Self { on_cores, ..self.clone() })),
+            None => {
+                let model = manifest.graph_directory.parent().and_then(Path::file_name).unwrap();
+                Ok(Box::new(Self { on_cores, model: model.to_str().unwrap().to_owned(), ..self.clone() }))
+            }
             Some(sentence) => {
                 let error = ManifestError::new("model.onnx", "it does not run on GPU 0: the test asked for it");
                 Err(error.refused(sentence.clone()))
@@ -152,7 +163,7 @@ impl Runtime for OnGpus {
     }
 
     fn gpus(&self) -> usize {
-        2
+        if self.gpus.alone { 1 } else { 2 }
     }
 
     fn must_run_on(&self) -> Option<String> {
@@ -166,7 +177,7 @@ impl Graph for OnGpus {
     }
 
     fn placement(&self) -> Placement {
-        let gpus = if self.on_cores { Vec::new() } else { vec![0, 1] };
+        let gpus: Vec<u32> = if self.on_cores { Vec::new() } else { (0..).take(self.gpus()).collect() };
         Placement { gpus, ..Placement::default() }
     }
 
@@ -186,6 +197,8 @@ impl Session for OnGpus {
             return Err(RunError::Failed("CUDA failure 700: an illegal memory access".to_owned()));
         }
         self.gpus.shapes.lock().push(shape);
+        self.gpus.ran.lock().push(self.model.clone());
+        self.gpus.hold.pass();
         if shape.rows > 1 {
             std::thread::sleep(self.gpus.takes);
         }
@@ -207,7 +220,7 @@ fn on_gpus(gpus: Gpus) -> OnGpus {
         labels: None,
         many_labels: false,
     };
-    OnGpus { gpus: Arc::new(gpus), signature: Arc::new(signature), on_cores: false }
+    OnGpus { gpus: Arc::new(gpus), signature: Arc::new(signature), on_cores: false, model: String::new() }
 }
 
 /// How a server ends that is to run this model on these GPUs.

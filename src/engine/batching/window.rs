@@ -52,10 +52,11 @@ pub struct Fit<'a> {
 
 /// How many of the `shorter` and of the `longer` texts, each nearest to the anchor first, run beside it.
 ///
-/// Not every window needs a look. While texts of one length are added, the gain is a ratio of two linear functions of
-/// their number, so that it only rises or only falls; and among windows of the most texts that fit, of the same longest
-/// one, it is linear itself. So the best window ends where a length ends, on one side at least, and on the other where a
-/// length ends or where nothing more fits.
+/// Not every window needs a look. While texts of one length and one cost are added, the gain is a ratio of two linear
+/// functions of their number, so that it only rises or only falls; and among windows of the most texts that fit, of the
+/// same longest one, it is linear itself. So the best window ends where such a row of texts ends, on one side at least, and
+/// on the other where one ends or where nothing more fits. A row also ends before a text that is in more of a hurry: what
+/// fits changes there.
 #[must_use]
 pub fn best(anchor: Candidate, shorter: &[Candidate], longer: &[Candidate], fit: &Fit<'_>) -> (usize, usize) {
     let (shorter, longer) = (Side::of(shorter), Side::of(longer));
@@ -93,7 +94,7 @@ pub fn best(anchor: Candidate, shorter: &[Candidate], longer: &[Candidate], fit:
 struct Side {
     /// What the first none, one, two and so on of them come to.
     first: Vec<Candidate>,
-    /// Those numbers of them with which a length ends, and none.
+    /// Those numbers of them with which a row of like texts ends, and none.
     ends: Vec<usize>,
 }
 
@@ -102,10 +103,13 @@ impl Side {
         let mut sum = Candidate { length: 0, alone: 0, deadline: Micros::MAX };
         let (mut first, mut ends) = (Vec::with_capacity(texts.len() + 1), vec![0]);
         first.push(sum);
+        let mut last = None;
         for (number, text) in texts.iter().enumerate() {
-            if number > 0 && text.length != sum.length {
+            let like = |last: &Candidate| (text.length, text.alone) == (last.length, last.alone);
+            if last.is_some_and(|last| !like(last) || text.deadline < sum.deadline) {
                 ends.push(number);
             }
+            last = Some(text);
             let (alone, deadline) = (sum.alone + text.alone, sum.deadline.min(text.deadline));
             sum = Candidate { length: text.length, alone, deadline };
             first.push(sum);
@@ -211,37 +215,53 @@ mod tests {
         /// No cap is passed, and no other window within reach does more work per second.
         #[test]
         fn the_best_window_within_the_caps(
-            lengths in prop_oneof![
-                prop::collection::vec(1_usize..64, 1..24),
-                // Many of few lengths, as on a GPU.
-                prop::collection::vec((1_usize..6).prop_map(|eights| 8 * eights), 1..40),
+            texts in prop_oneof![
+                prop::collection::vec((1_usize..64, Just(1.0), Just(10_000_000)), 1..24),
+                // Many of few lengths, as on a GPU; costs that were predicted at different times, and a few in a hurry.
+                prop::collection::vec((eights(), prop_oneof![Just(1.0), 0.8_f64..1.2], hurries()), 1..40),
             ],
             at in any::<prop::sample::Index>(),
             rows in 1_usize..32,
             tokens in 1_usize..1_000,
             time in 1_000_u64..60_000,
         ) {
-            let mut lengths = lengths;
-            lengths.sort_unstable();
-            let at = at.index(lengths.len());
-            let texts: Vec<Candidate> = lengths.iter().map(|&length| text(length)).collect();
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number of microseconds")]
+            let candidate = |(length, part, deadline): (usize, f64, Micros)| {
+                let text = text(length);
+                Candidate { alone: (text.alone as f64 * part) as Micros, deadline, ..text }
+            };
+            let mut texts: Vec<Candidate> = texts.into_iter().map(candidate).collect();
+            // Texts of one length keep the order in which they came.
+            texts.sort_by_key(|text| text.length);
+            let at = at.index(texts.len());
             let shorter: Vec<Candidate> = texts[..at].iter().rev().copied().collect();
             let caps = Caps { rows, tokens, time, reach: REACH };
             let gain = |down: usize, up: usize| {
                 let window = &texts[at - down..=at + up];
                 let shape = Shape { rows: window.len(), length: window.last().unwrap().length };
-                let fits = shape.rows <= rows && shape.tokens() <= tokens && COST.micros(shape, 1.0) <= time;
+                let took = COST.micros(shape, 1.0);
+                let small = shape.rows <= rows && shape.tokens() <= tokens && took <= time;
                 let alone: Micros = window.iter().map(|text| text.alone).sum();
+                let fits = small && window.iter().all(|text| took <= text.deadline);
                 fits.then_some(alone as f64 / (COST.of(shape) * 1e6))
             };
             let (down, up) = best(texts[at], &shorter, &texts[at + 1..], &fit(caps));
             let all = (0..=at).flat_map(|down| (0..texts.len() - at).map(move |up| (down, up)));
             let most = all.filter_map(|(down, up)| gain(down, up)).fold(0.0, f64::max);
             if (down, up) == (0, 0) {
-                prop_assert!(most <= LEAST_GAIN + 1e-9 || gain(0, 0).is_some_and(|own| own >= most - 1e-9));
+                prop_assert!(most <= LEAST_GAIN + 1e-9 || gain(0, 0).is_none_or(|own| own >= most - 1e-9));
             } else {
                 prop_assert!(gain(down, up).is_some_and(|found| found >= most - 1e-9));
             }
         }
+    }
+
+    fn eights() -> impl Strategy<Value = usize> {
+        (1_usize..6).prop_map(|eights| 8 * eights)
+    }
+
+    /// When callers stop waiting: mostly none of them soon.
+    fn hurries() -> impl Strategy<Value = Micros> {
+        prop_oneof![9 => Just(10_000_000), 1 => 1_000_u64..60_000]
     }
 }
