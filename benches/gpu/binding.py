@@ -5,7 +5,7 @@
 
 Called by measure.py; prints one line of JSON. Each shape is run in turns in three ways: as predictd does, with tensors
 of the host; with inputs copied into tensors that lie on the GPU already, and scores copied from one; and so, with all
-kernels of the run captured as one graph. Pinned memory of the host is not among them: Python cannot make it. Needs
+kernels of the run captured as one graph. Pinned memory of the host is not among them: onnxruntime makes none in Python. Needs
 onnxruntime in Python, in its GPU build (`pip install 'onnxruntime-gpu[cuda,cudnn]'`).
 """
 

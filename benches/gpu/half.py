@@ -31,7 +31,7 @@ def main() -> None:
     if options.target.exists():
         sys.exit(f"half.py: {options.target} is there already")
     # What breaks off is not taken for a model.
-    part = options.target.with_name(options.target.name + ".part")
+    part = options.target.with_name(f".{options.target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(options.source, part)
     graph = part / "model.onnx"

@@ -39,7 +39,7 @@ struct Place {
     /// Who holds it waits for texts, and for the turn to run them: one thread at a time, so that a model has one place
     /// among the others that wait for this GPU.
     front: Mutex<()>,
-    /// A run like those that were measured when the model was loaded.
+    /// A run that works.
     sample: Option<Batch>,
 }
 
@@ -76,10 +76,13 @@ pub fn spawn(
 impl Place {
     fn work(&self, shop: &Shop) {
         let (mut session, mut ahead) = (Shared(Arc::clone(&self.session)), FIRST_AHEAD);
-        let mut suspicion = self.sample.as_ref().map(|_| Suspicion::default());
-        if let Err(error) = self.run_sample(shop) {
-            tracing::warn!(model = shop.label, %error, "a worker's first run failed");
-        }
+        let mut suspicion = match self.run_sample() {
+            Ok(()) => self.sample.as_ref().map(|_| Suspicion::default()),
+            Err(error) => {
+                tracing::warn!(model = shop.label, %error, "a worker's first run failed");
+                None
+            }
+        };
         let gate = shop.gates.of_worker(self.number);
         loop {
             let front = self.front.lock();
@@ -89,8 +92,9 @@ impl Place {
                 return;
             }
             if gate.free() == 0 && shop.gates.free() > 0 {
-                // Another GPU does nothing. Its thread is on its way, and sees the text before it rests.
+                // Another GPU does nothing: its thread rests, or is on its way and sees the text before it does.
                 drop(front);
+                shop.queue.pass_on();
                 gate.wait_free(ON_ITS_WAY);
                 continue;
             }
@@ -101,21 +105,34 @@ impl Place {
                 continue;
             }
             ahead = ahead.mul_f64(1.0 - LAST_SEEN) + begun.elapsed().mul_f64(LAST_SEEN);
-            let turn = next.turn(shop.load_number, shop.predicted(prepared.jobs()));
+            let Some(turn) = next.turn(shop.load_number, shop.predicted(prepared.jobs())) else {
+                shop.queue.give_back(prepared.into_jobs());
+                continue;
+            };
             drop(front);
-            let failed = shop.work_off(&mut session, shop.still_wanted(prepared), turn);
+            let prepared = shop.still_wanted(prepared);
+            if prepared.jobs().is_empty() {
+                continue;
+            }
+            let failed = shop.work_off(&mut session, prepared, turn);
             if let Some(suspicion) = &mut suspicion
-                && let Some(reason) = suspicion.after_run(failed, || self.run_sample(shop))
+                && let Some(reason) = suspicion.after_run(failed, || self.try_again(shop))
             {
-                tracing::error!(model = shop.label, reason, "the GPU fails on every text: it is lost");
+                tracing::error!(model = shop.label, reason, "the GPU fails on a text that it has answered: it is lost");
                 shop.lost.tell(format!("a GPU is lost: {} fails on every text ({reason})", shop.label));
             }
         }
     }
 
-    fn run_sample(&self, shop: &Shop) -> Result<(), RunError> {
+    /// Runs the sample in a turn. Behind a run that is stuck there is nothing to be learned.
+    fn try_again(&self, shop: &Shop) -> Result<(), RunError> {
+        let next = shop.gates.of_worker(self.number).wait_next(Duration::ZERO);
+        let _turn = next.turn(shop.load_number, FIRST_AHEAD).ok_or(RunError::Interrupted)?;
+        self.run_sample()
+    }
+
+    fn run_sample(&self) -> Result<(), RunError> {
         let Some(sample) = &self.sample else { return Ok(()) };
-        let _turn = shop.gates.of_worker(self.number).wait_next(Duration::ZERO).turn(shop.load_number, Duration::ZERO);
         self.session.lock().run(sample, Instant::now() + LONGEST_SAMPLE).map(|_| ())
     }
 }

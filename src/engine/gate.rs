@@ -1,6 +1,6 @@
-//! Run permits over all models: as many as usable cores, handed out in the order they are asked for.
+//! Run permits over all models: as many as usable cores, or one for a GPU, handed out in the order they are asked for.
 //!
-//! Every model has as many workers as there are cores. Without a gate, ten busy models would
+//! On the cores every model has as many workers as there are cores. Without a gate, ten busy models would
 //! run ten times as many threads as cores; with it each worker that waits is served in turn,
 //! so that models with work share the cores evenly.
 //!
@@ -78,8 +78,7 @@ impl Gate {
     /// Turns that nobody has or is about to take.
     #[must_use]
     pub fn free(&self) -> usize {
-        let state = self.state.lock();
-        state.free.saturating_sub(state.about_to)
+        self.state.lock().unclaimed()
     }
 
     /// Waits for a turn. A gate is used by this or by [`Gate::wait_next`], not by both: threads would miss each other.
@@ -113,7 +112,7 @@ impl Gate {
         let until = Instant::now() + longest;
         let mut state = self.state.lock();
         state.lookers += 1;
-        self.changed.wait_while_until(&mut state, |state| state.free == 0, until);
+        self.changed.wait_while_until(&mut state, |state| state.unclaimed() == 0, until);
         state.lookers -= 1;
     }
 
@@ -175,6 +174,11 @@ impl Gate {
 }
 
 impl State {
+    /// Turns that nobody has or is about to take.
+    fn unclaimed(&self) -> usize {
+        self.free.saturating_sub(self.about_to)
+    }
+
     /// When the first turn is free, if that is in so much time; else how much later.
     fn near(&self, ahead: Duration) -> Result<Duration, Duration> {
         if self.free > 0 {
@@ -189,7 +193,12 @@ impl State {
 
 impl Run {
     fn is_stuck(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.began) > LEAST_STUCK.max(STUCK * self.predicted)
+        self.stuck_in(now).is_zero()
+    }
+
+    /// In what time it will be called stuck.
+    fn stuck_in(&self, now: Instant) -> Duration {
+        LEAST_STUCK.max(STUCK * self.predicted).saturating_sub(now.saturating_duration_since(self.began))
     }
 
     /// How long it will still take.
@@ -206,17 +215,27 @@ impl<'a> Next<'a> {
         self.rest
     }
 
-    /// Waits until a turn is free, and takes it for a run of this model that is to take so long.
+    /// Waits until a turn is free, and takes it for a run of this model that is to take so long. Nothing once what has the
+    /// turns is stuck: what was prepared may find another place, or nobody waits for it any more.
     #[must_use]
-    pub fn turn(self, model: u64, predicted: Duration) -> Turn<'a> {
+    pub fn turn(self, model: u64, predicted: Duration) -> Option<Turn<'a>> {
         let (gate, ticket) = (self.gate, self.ticket);
         let mut state = gate.state.lock();
-        gate.changed.wait_while(&mut state, |state| state.free == 0);
+        while state.free == 0 {
+            let now = Instant::now();
+            let stuck_in = state.runs.iter().map(|run| run.stuck_in(now)).min().unwrap_or_default();
+            if stuck_in.is_zero() {
+                // Before `self` is dropped, which takes the lock.
+                drop(state);
+                return None;
+            }
+            gate.changed.wait_for(&mut state, stuck_in);
+        }
         state.free -= 1;
         state.runs.push(Run { ticket, model, began: Instant::now(), predicted });
         drop(state);
         // What is dropped now lets the thread behind prepare for the turn after this one.
-        Turn { gate, ticket }
+        Some(Turn { gate, ticket })
     }
 }
 
@@ -225,7 +244,7 @@ impl Drop for Next<'_> {
         let mut state = self.gate.state.lock();
         state.serving += 1;
         state.about_to -= 1;
-        let somebody_waits = state.serving != state.next;
+        let somebody_waits = state.serving != state.next || state.lookers > 0;
         drop(state);
         if somebody_waits {
             self.gate.changed.notify_all();

@@ -31,7 +31,7 @@ use crate::text::heads::Decision;
 use crate::text::input::Input;
 use crate::text::manifest::ManifestError;
 use crate::text::pipeline::{Encoded, Pipeline};
-use crate::text::tokenizer::TokenizeError;
+use crate::text::tokenizer::{TokenizeError, Tokenizer};
 use device::{Fault, Opened};
 
 /// A model that answers a short text faster than this does not queue: handing the text to
@@ -242,7 +242,8 @@ fn spawn_workers(
         let spawn = |session| worker::spawn(Arc::clone(shop), session, spare.cloned());
         return sessions.into_iter().map(spawn).collect();
     }
-    let sample = shop.pipeline.sample(SAMPLE_TOKENS).ok().map(|sample| shop.pipeline.batch([&sample]));
+    let most = shop.pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
+    let sample = shop.pipeline.sample(SAMPLE_TOKENS.min(most)).ok().map(|sample| shop.pipeline.batch([&sample]));
     let spawn = |(number, session)| ahead::spawn(shop, number, session, sample.clone());
     (0..).zip(sessions).flat_map(spawn).collect()
 }

@@ -8,7 +8,7 @@
 //! - [`queue`]: the waiting texts of one model
 //! - [`gate`]: run permits over all models; [`lane`]: those of the cores, those of the GPUs
 //! - [`forecast`]: how long a text would wait
-//! - [`worker`]: the thread that owns a session; [`recycling`]: its next one
+//! - [`worker`]: a thread with a session; [`recycling`]: its next one
 //! - [`ahead`]: the threads of a GPU, of which one prepares while another runs; [`loss`]: a GPU that fails for good
 //! - [`cache`]: answers given before, and texts that several clients wait for
 //! - [`lookup`]: a request's texts against the cache

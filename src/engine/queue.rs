@@ -1,8 +1,9 @@
 //! The waiting texts of one model: pushed by async callers, pulled by worker threads.
 //!
-//! - `express`: for the worker that runs short texts beside long ones
+//! - `express`: for the worker that runs short texts beside long ones; `place`: where a request stands
 
 mod express;
+mod place;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::forecast::{Entered, Load};
 use super::lane::Gates;
 use super::{Answer, TextError};
 use crate::text::pipeline::Encoded;
+pub use place::Place;
 
 /// One request, as far as its texts share something.
 #[derive(Debug)]
@@ -166,10 +168,21 @@ impl Queue {
     ///
     /// `taken`: for how long all turns of the gate are taken; nothing if one is free.
     pub fn push(&self, jobs: Vec<Job>, taken: Option<Duration>) {
+        let state = self.state.lock();
+        if !state.closed {
+            self.add(state, jobs, taken);
+        }
+    }
+
+    /// Adds texts that were taken and not run, also to a queue that was closed meanwhile: they are to be finished.
+    pub fn give_back(&self, jobs: Vec<Job>) {
+        self.add(self.state.lock(), jobs, None);
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State>, jobs: Vec<Job>, taken: Option<Duration>) {
         let mut added = 0;
-        let mut state = self.state.lock();
         for job in jobs {
-            if state.closed || job.request.has_left() {
+            if job.request.has_left() {
                 continue;
             }
             let waiting = self.waiting(&job);
@@ -219,6 +232,14 @@ impl Queue {
         !state.line.is_empty()
     }
 
+    /// Wakes the workers that rest, if a text waits: whoever was woken leaves it to them.
+    pub fn pass_on(&self) {
+        let mut state = self.state.lock();
+        let woken = if state.line.is_empty() { Vec::new() } else { state.wake(usize::MAX, &self.gates) };
+        drop(state);
+        woken.iter().for_each(Thread::unpark);
+    }
+
     fn policy(&self) -> Policy {
         if self.runs_alone() { Policy::Single } else { self.rules.policy }
     }
@@ -233,10 +254,11 @@ impl Queue {
         let mut taken = Taken::default();
         let mut state = self.state.lock();
         loop {
-            let now = self.micros(Instant::now() + rest);
+            let now = self.micros(Instant::now());
             taken.expired.extend(state.pop_hopeless(now));
             let crowded = self.is_crowded(&mut state, now, means.pace);
-            let fit = Fit { now, cost: &cost, slowdown: means.slowdown, caps: self.rules.caps };
+            let start = now.saturating_add(Micros::try_from(rest.as_micros()).unwrap_or(Micros::MAX));
+            let fit = Fit { now: start, cost: &cost, slowdown: means.slowdown, caps: self.rules.caps };
             let situation = Situation { fit, idle: (state.resting.len() + state.waking).min(free), crowded };
             match state.line.take(self.policy(), &situation) {
                 Turn::Rest => break,
@@ -265,8 +287,8 @@ impl Queue {
         if wait < if was { patience / 2.0 } else { patience } {
             state.calm = now;
         }
-        state.crowded =
-            u128::from(now - state.calm) > 2 * self.rules.patience.as_micros() || (was && state.calm != now);
+        state.crowded = u128::from(now.saturating_sub(state.calm)) > 2 * self.rules.patience.as_micros()
+            || (was && state.calm != now);
         state.crowded
     }
 
@@ -321,9 +343,15 @@ fn sleep(state: &mut MutexGuard<'_, State>, place: usize, until: Option<Instant>
 
 impl State {
     /// Takes so many resting workers from the list, to be woken once the lock is free: first those that find a turn.
+    /// Where none does, all: who has a turn first runs the texts.
     fn wake(&mut self, workers: usize, gates: &Gates) -> Vec<Thread> {
-        if gates.are_several() && workers < self.resting.len() {
-            self.resting.sort_by_cached_key(|(_, place)| gates.of_worker(*place).free() > 0);
+        let mut workers = workers;
+        if gates.are_several() && (1..self.resting.len()).contains(&workers) {
+            let finds_a_turn = |place: usize| gates.of_worker(place).free() > 0;
+            self.resting.sort_by_cached_key(|(_, place)| finds_a_turn(*place));
+            if !self.resting.last().is_some_and(|(_, place)| finds_a_turn(*place)) {
+                workers = usize::MAX;
+            }
         }
         let woken = self.resting.split_off(self.resting.len().saturating_sub(workers));
         self.waking += woken.len();
@@ -349,34 +377,5 @@ impl State {
     fn remove(&mut self, id: Id) -> Option<Job> {
         self.line.remove(id);
         self.jobs.remove(&id)
-    }
-}
-
-/// Takes a request's texts out of a queue when it is dropped, unless all of them were served.
-#[derive(Debug)]
-pub struct Place {
-    queue: Arc<Queue>,
-    request: Arc<Request>,
-    served: bool,
-}
-
-impl Place {
-    /// The place of a request in a queue.
-    #[must_use]
-    pub fn new(queue: &Arc<Queue>, request: &Arc<Request>) -> Self {
-        Self { queue: Arc::clone(queue), request: Arc::clone(request), served: false }
-    }
-
-    /// To be called when all answers are there: nothing is left to take out.
-    pub fn served(mut self) {
-        self.served = true;
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if !self.served {
-            self.queue.leave(&self.request);
-        }
     }
 }

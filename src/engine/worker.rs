@@ -70,6 +70,11 @@ impl Prepared {
     pub(super) fn jobs(&self) -> &[Job] {
         &self.jobs
     }
+
+    /// The same, to be taken again.
+    pub(super) fn into_jobs(self) -> Vec<Job> {
+        self.jobs
+    }
 }
 
 /// Starts a worker thread. It ends when the queue is closed and empty.

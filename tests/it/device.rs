@@ -147,6 +147,17 @@ struct OnGpus {
     model: String,
 }
 
+impl OnGpus {
+    /// Waits until the three threads that each of so many models has for each GPU have run their sample of 16 tokens.
+    async fn until_prepared(&self, models: usize) {
+        let sample = Shape { rows: 1, length: 16 };
+        let seen = || self.gpus.shapes.lock().iter().filter(|&&shape| shape == sample).count();
+        while seen() < 3 * models * self.gpus() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
 impl Runtime for OnGpus {
     fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
         let on_cores = manifest.options.device == Some(ModelDevice::Cpu);

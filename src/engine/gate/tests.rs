@@ -78,14 +78,14 @@ fn an_idle_gate_gives_one_turn_without_waiting() {
 #[test]
 fn one_thread_prepares_while_another_runs() {
     let gate = Gate::new(1);
-    let run = gate.wait_next(Duration::ZERO).turn(1, SECOND);
+    let run = gate.wait_next(Duration::ZERO).turn(1, SECOND).unwrap();
     let (tell, told) = std::sync::mpsc::sync_channel(2);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             gate.wait_near(2 * SECOND);
             let next = gate.wait_next(2 * SECOND);
             tell.send(gate.free()).unwrap();
-            let turn = next.turn(1, 60 * SECOND);
+            let turn = next.turn(1, 60 * SECOND).unwrap();
             // The first one was given back before.
             assert!(gate.taken_for(2).is_some_and(|time| time > SECOND));
             drop(turn);
@@ -100,7 +100,7 @@ fn one_thread_prepares_while_another_runs() {
 #[test]
 fn nobody_prepares_long_before_a_run_ends() {
     let gate = Gate::new(1);
-    let run = gate.wait_next(Duration::ZERO).turn(1, 60 * SECOND);
+    let run = gate.wait_next(Duration::ZERO).turn(1, 60 * SECOND).unwrap();
     assert!(gate.state.lock().near(SECOND).is_err() && gate.state.lock().near(61 * SECOND).is_ok());
     let (tell, told) = std::sync::mpsc::sync_channel(2);
     std::thread::scope(|scope| {
@@ -135,7 +135,7 @@ fn a_turn_that_somebody_is_about_to_take_is_not_free() {
     let gate = Gate::new(1);
     let next = gate.wait_next(SECOND);
     assert_eq!((gate.free(), next.rest()), (0, Duration::ZERO));
-    let turn = next.turn(1, 60 * SECOND);
+    let turn = next.turn(1, 60 * SECOND).unwrap();
     let next = gate.wait_next(61 * SECOND);
     assert!(gate.free() == 0 && next.rest() > SECOND);
     drop((next, turn));
@@ -146,10 +146,10 @@ fn a_turn_that_somebody_is_about_to_take_is_not_free() {
 fn who_has_nothing_to_run_lets_the_next_one_prepare() {
     let gate = Gate::new(1);
     drop(gate.wait_next(SECOND));
-    let run = gate.wait_next(SECOND).turn(1, SECOND);
+    let run = gate.wait_next(SECOND).turn(1, SECOND).unwrap();
     let idle = gate.wait_next(2 * SECOND);
     std::thread::scope(|scope| {
-        let behind = scope.spawn(|| drop(gate.wait_next(2 * SECOND).turn(1, SECOND)));
+        let behind = scope.spawn(|| drop(gate.wait_next(2 * SECOND).turn(1, SECOND).unwrap()));
         while gate.state.lock().next != 4 {
             std::thread::yield_now();
         }
@@ -168,4 +168,17 @@ fn a_model_whose_run_is_stuck_gets_no_more() {
     std::thread::sleep(LEAST_STUCK + Duration::from_millis(5));
     assert_eq!(gate.taken_for(1), Some(Duration::ZERO));
     assert!(gate.taken_for(2).is_some_and(|time| time > LEAST_STUCK));
+}
+
+#[test]
+fn nobody_waits_for_the_turn_of_a_run_that_is_stuck() {
+    let gate = Gate::new(1);
+    let run = gate.wait_next(SECOND).turn(1, Duration::ZERO).unwrap();
+    let next = gate.wait_next(SECOND);
+    assert!(next.turn(1, SECOND).is_none());
+    // It is the next one's.
+    drop(run);
+    drop(gate.wait_next(SECOND).turn(2, SECOND).unwrap());
+    let state = gate.state.lock();
+    assert_eq!((state.free, state.about_to, state.runs.len()), (1, 0, 0));
 }

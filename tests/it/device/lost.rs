@@ -7,7 +7,9 @@ async fn started() -> (TestServer, OnGpus) {
     let models = tempfile::tempdir().unwrap();
     Model::plain().write(models.path(), "m", "1");
     let runtime = on_gpus(Gpus::default());
-    (TestServer::start_on(Arc::new(runtime.clone()), models.path(), &["--drain-delay", "0s"]).await, runtime)
+    let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &["--drain-delay", "0s"]).await;
+    runtime.until_prepared(1).await;
+    (server, runtime)
 }
 
 #[tokio::test]
