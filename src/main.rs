@@ -117,7 +117,7 @@ fn serve(args: predictd::config::Args) -> Result<(), RunError> {
         if listeners.data.is_open() {
             tracing::info!(%address, %admin, tls, workers, "listening");
         } else {
-            tracing::info!(%address, %admin, tls, workers, "connections are accepted once the default model is ready");
+            tracing::info!(%address, %admin, tls, workers, "connections are accepted once the models are loaded");
         }
         server.run(listeners, &shutdown).await
     });

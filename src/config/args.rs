@@ -44,7 +44,8 @@ pub enum Markup {
 pub enum Accept {
     /// From the start: requests for a model that is still being loaded get 503.
     Start,
-    /// Once the default model is ready; until then connections are refused, and a proxy asks another replica.
+    /// Once every model was tried and the default one answers; until then connections are refused, and a proxy asks another
+    /// replica.
     Ready,
 }
 

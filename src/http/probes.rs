@@ -20,7 +20,7 @@ use crate::telemetry::spans::{SpanCounts, Spans};
 /// State of the server and its models.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Health {
-    /// `healthy`, or `unhealthy` while the default model does not answer or the server stops.
+    /// `healthy`, or `unhealthy` while models of a start are loaded, the default model does not answer or the server stops.
     pub status: &'static str,
     /// Version of the server.
     pub version: &'static str,
@@ -87,7 +87,7 @@ pub async fn livez() -> &'static str {
     "live\n"
 }
 
-/// Requests will be answered: the default model is warm, and the server does not stop.
+/// Requests will be answered: the default model is warm, every other one was tried, and the server does not stop.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -104,7 +104,10 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiErro
     if app.draining.load(Ordering::Relaxed) {
         return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
     }
-    Err(ApiError::new(Code::ModelNotReady, "The default model does not answer yet."))
+    let snapshot = app.registry.snapshot();
+    let others = snapshot.resolve(None, None).is_ok();
+    let detail = if others { "Other models are still being loaded." } else { "The default model does not answer yet." };
+    Err(ApiError::new(Code::ModelNotReady, detail))
 }
 
 /// Prometheus metrics.

@@ -75,6 +75,8 @@ pub struct Snapshot {
     pub default_model: String,
     /// Experiments that run, by the model that callers ask for.
     pub experiments: BTreeMap<String, Arc<Running>>,
+    /// Versions that a server which starts tries to load before it is ready, by model.
+    pub awaited: BTreeSet<(String, Version)>,
 }
 
 /// Why no model answers.
@@ -112,7 +114,9 @@ impl Registry {
             served.any = true;
             served.versions.insert(Version::new(&source.version), State::Loading);
         }
-        Self::serving(models, default_model, &[])
+        let registry = Self::serving(models, default_model, &[])?;
+        registry.expect(sources.iter().map(|source| (source.name.clone(), Version::new(&source.version))).collect());
+        Ok(registry)
     }
 
     /// A registry of models that are still to be loaded, and of some of which only the names are known for now.
@@ -139,8 +143,8 @@ impl Registry {
         if !models.contains_key(&default_model) && !coming.contains(&default_model.as_str()) {
             return Err(format!("it holds no model {default_model:?}, which --default-model names"));
         }
-        let experiments = BTreeMap::new();
-        Ok(Self { snapshot: RwLock::new(Arc::new(Snapshot { models, default_model, experiments })) })
+        let snapshot = Snapshot { models, default_model, ..Snapshot::default() };
+        Ok(Self { snapshot: RwLock::new(Arc::new(snapshot)) })
     }
 
     /// What is known now.
@@ -224,6 +228,12 @@ impl Registry {
         });
     }
 
+    /// Says which versions are tried before the server is ready. None once it has started: what comes later makes no server
+    /// unready.
+    pub fn expect(&self, awaited: BTreeSet<(String, Version)>) {
+        self.alter(|changed| changed.awaited = awaited);
+    }
+
     /// Says which experiments run from now on.
     pub fn experiment(&self, experiments: BTreeMap<String, Arc<Running>>) {
         self.alter(|changed| changed.experiments = experiments);
@@ -294,10 +304,15 @@ impl Snapshot {
         })
     }
 
-    /// True if the default model answers: requests that name no model must not fail.
+    /// True if the default model answers and, of a server that starts, every other version answers or has failed: until then
+    /// a proxy does better to ask another replica.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.resolve(None, None).is_ok()
+        let was_tried = |(model, version): &(String, Version)| {
+            let state = self.models.get(model).and_then(|served| served.versions.get(version));
+            matches!(state, Some(State::Ready(_) | State::Failed(_)))
+        };
+        self.resolve(None, None).is_ok() && self.awaited.iter().all(was_tried)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::http::serve::{End, Ended};
 use crate::listeners::Entrance;
 use crate::registry::Registry;
 
-/// The data listener, open. If it is closed, it is opened once the default model answers; how the server ended, if it did
+/// The data listener, open. If it is closed, it is opened once the server is ready; how the server ended, if it did
 /// before that.
 pub(super) async fn opened(
     entrance: Entrance,

@@ -1,5 +1,6 @@
 //! Loads what is recorded, and has it served.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,7 +30,17 @@ impl Keeper {
     /// Loads what is recorded for the first time, and records what was found to be good where nothing is.
     pub async fn begin(&self) {
         let _alone = self.changing.lock().await;
+        let known = self.known.lock().clone();
+        let all = known.records.iter().flat_map(|(name, record)| {
+            let kept = known.kept(name, record).into_iter();
+            kept.map(|version| (name.clone(), Version::new(version))).collect::<Vec<_>>()
+        });
+        self.place.registry.expect(all.collect());
         self.bring_in_line(Why::Start).await;
+        // One that was told to stop does not become ready.
+        if !self.stop.is_cancelled() {
+            self.place.registry.expect(BTreeSet::new());
+        }
     }
 
     /// Loads what is to be loaded, and forgets the rest. A version that cannot serve leaves the old one in its place.
@@ -42,35 +53,42 @@ impl Keeper {
         for name in known.records.keys() {
             self.settle(name);
         }
-        for (name, record) in &known.records {
-            // What answers goes first.
-            let active = record.active.as_deref();
-            let mut kept = known.kept(name, record).into_iter().collect::<Vec<_>>();
-            let in_experiment = |version: &str| known.experiments.values().any(|found| found.uses(name, version));
-            kept.sort_by_key(|version| (active != Some(*version), !in_experiment(version)));
-            for version in kept {
-                if self.stop.is_cancelled() {
-                    return;
-                }
-                let failed = self.has_failed(name, version) && why == Why::Change && active != Some(version);
-                if self.is_there(name, version) || failed {
-                    continue;
-                }
-                let loaded = match if why == Why::Start { Ok(()) } else { self.make_room(record, version) } {
-                    Ok(()) => self.load(name, record, version).await,
-                    Err(error) => Err(error),
-                };
-                match loaded {
-                    // Its load has said it.
-                    Ok(()) | Err(KeepError::Broken(..) | KeepError::Hindered(..)) => {}
-                    Err(error) => {
-                        tracing::error!(model = name, version, %error, "a version is not loaded");
-                        self.place.registry.fail(name, version, &error.to_string());
-                    }
-                }
-                self.settle(name);
-                self.publish(Publish::Tried);
+        let default_model = self.place.registry.snapshot().default_model.clone();
+        let all = known.records.iter().flat_map(|(name, record)| {
+            known.kept(name, record).into_iter().map(move |version| (name, record, version))
+        });
+        let mut all: Vec<_> = all.collect();
+        // What answers goes first, or may answer where none was made active.
+        all.sort_by_key(|(name, record, version)| {
+            let another_answers = record.active.as_deref().is_some_and(|active| active != *version);
+            let in_experiment = known.experiments.values().any(|found| found.uses(name, version));
+            (another_answers, !in_experiment, **name != default_model)
+        });
+        for (name, record, version) in all {
+            if self.stop.is_cancelled() {
+                return;
             }
+            let answers = record.active.as_deref() == Some(version);
+            let failed = self.has_failed(name, version) && why == Why::Change && !answers;
+            if self.is_there(name, version) || failed {
+                continue;
+            }
+            let loaded = match if why == Why::Start { Ok(()) } else { self.make_room(record, version) } {
+                Ok(()) => self.load(name, record, version).await,
+                Err(error) => Err(error),
+            };
+            match loaded {
+                // Its load has said it.
+                Ok(()) | Err(KeepError::Broken(..) | KeepError::Hindered(..)) => {}
+                Err(error) => {
+                    tracing::error!(model = name, version, %error, "a version is not loaded");
+                    self.place.registry.fail(name, version, &error.to_string());
+                }
+            }
+            self.settle(name);
+            self.publish(Publish::Tried);
+        }
+        for name in known.records.keys() {
             self.settle(name);
         }
         self.settle_first().await;

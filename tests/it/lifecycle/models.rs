@@ -45,6 +45,33 @@ fn connections_are_refused_until_the_default_model_is_ready_where_that_is_said()
 }
 
 #[test]
+fn a_server_is_ready_only_once_every_model_was_tried() {
+    let [models, data] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    // The default, and one that takes long.
+    Model::plain().write(models.path(), "a-good", "1");
+    endless::on_every_text().write(models.path(), "b-endless", "1");
+    let at_once = serving(models.path(), data.path(), &["--grace", "1s"]);
+    let when_ready = serving(models.path(), data.path(), &["--grace", "1s", "--accept", "ready"]);
+    for (mut command, status) in [(at_once, Some(200)), (when_ready, None)] {
+        let mut daemon = Daemon::launch(&mut command);
+        assert_eq!(daemon.logged("the model is ready")["model"], "a-good");
+        // A proxy would send it requests for the other.
+        assert_eq!(Wire::to(daemon.admin).ask(get("/readyz")).problem(), "model-not-ready");
+        assert_eq!(Wire::to(daemon.admin).ask(get("/health")).status, 503);
+        if let Some(status) = status {
+            let body = r#"{"text": "10"}"#;
+            assert_eq!(Wire::to(daemon.address).ask(request("POST", "/predict", "", body)).status, status);
+        } else {
+            assert_eq!(TcpStream::connect(daemon.address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        }
+        assert_eq!(states(&daemon), json!([["a-good", "ready"], ["b-endless", "loading"]]));
+        daemon.signal("TERM");
+        let (status, log) = daemon.wait();
+        assert!(status.success() && !log.contains("\"connections are accepted\""), "{log}");
+    }
+}
+
+#[test]
 fn a_corrupt_model_is_listed_as_failed_and_the_other_answers() {
     let place = Place::new();
     let whole = Model::plain();
@@ -52,10 +79,16 @@ fn a_corrupt_model_is_listed_as_failed_and_the_other_answers() {
     let expected = json!([["a-corrupt", "failed"], [CHEAP_MODEL, "ready"]]);
     let loaded = |options: &[&str]| {
         let mut daemon = place.launch(options);
+        // The default goes first.
+        if !options.is_empty() {
+            daemon.logged("the model is ready");
+        }
         let line = daemon.logged("the model could not be loaded");
         assert_eq!((&line["model"], &line["level"]), (&json!("a-corrupt"), &json!("ERROR")), "{line}");
         assert!(line["error"].as_str().unwrap().starts_with("model.onnx: "), "{line}");
-        daemon.logged("the model is ready");
+        if options.is_empty() {
+            daemon.logged("the model is ready");
+        }
         assert_eq!(states(&daemon), expected);
         assert_eq!(ask(&daemon, Some(CHEAP_MODEL)).json()["prediction"], "card_arrival");
         assert_eq!(ask(&daemon, Some("a-corrupt")).problem(), "model-not-ready");
