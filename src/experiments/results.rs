@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::experiment::{Arm, Experiment};
-use super::rollout::Side;
+use super::rollout::{SLOWEST, Side};
 use super::statistics::calibration::Bins;
 use super::statistics::classes::Confusion;
 use super::statistics::interval::{Z95, wilson};
@@ -213,6 +213,20 @@ pub fn side(tally: &Tally) -> Side {
     }
 }
 
+/// What an arm did lately: in the present phase, and as long as that is too little to tell how slow it is, in the ones
+/// before, the latest first. What it did long ago, under another load, says little.
+#[must_use]
+pub fn of_late<'a>(present: &Tally, earlier: impl Iterator<Item = &'a Tally>) -> Tally {
+    let mut all = present.clone();
+    for tally in earlier {
+        if all.settled() >= SLOWEST {
+            break;
+        }
+        all.merge(tally);
+    }
+    all
+}
+
 /// What is to be found between the control and another arm.
 #[must_use]
 pub fn plan(experiment: &Experiment, control: f64, arm: f64) -> Option<Plan> {
@@ -304,6 +318,15 @@ mod tests {
         let later = Results::of(&experiment, &weights, &sums);
         assert_eq!(later.verdict, found.verdict);
         assert!(matches!(later.arms[1].compared, Some(Verdict::NotYet { .. })));
+    }
+
+    #[test]
+    fn what_an_arm_did_long_ago_counts_only_while_there_is_little_else() {
+        let failed = |count| Tally { failed: [("timeout".to_owned(), count)].into(), ..Tally::default() };
+        let earlier = [failed(300), failed(150), failed(9_000)];
+        let of_late = |present| of_late(&failed(present), earlier.iter()).failures();
+        assert_eq!((of_late(0), of_late(49), of_late(50), of_late(199)), (9_450, 9_499, 500, 649));
+        assert_eq!((of_late(200), of_late(499), of_late(500)), (500, 799, 500));
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub const MAX_STEPS: usize = 20;
 /// Longest least time of a step, in seconds: four weeks.
 pub const MAX_SECONDS: u64 = 28 * 24 * 3_600;
 /// Requests that each side must have before their slowest hundredth says anything.
-const SLOWEST: u64 = 500;
+pub const SLOWEST: u64 = 500;
 /// Requests of the coming version before its errors say anything.
 const LEAST_REQUESTS: u64 = 20;
 /// Requests of the control whose errors are taken as they are.
@@ -71,12 +71,13 @@ pub struct Look<'a> {
     pub step: usize,
     /// How long it has gone on, in seconds.
     pub seconds: u64,
-    /// The control, in all steps so far: a large share of the version leaves it few requests, or none.
+    /// The control, in this step; with those before it where a large share of the version leaves it few requests, or none.
     pub control: Side,
     /// The version that comes, in this step.
     pub candidate: Side,
-    /// Feedback of the control and of the version in each step so far: labels come late.
-    pub labelled: &'a [(Counts, Counts)],
+    /// Feedback of the control and of the version in each step so far, since labels come late. None if it cannot be read:
+    /// with a guard on accuracy the rollout goes no further then.
+    pub labelled: Option<&'a [(Counts, Counts)]>,
     /// What is to be found; for the guard on accuracy.
     pub plan: &'a Plan,
 }
@@ -135,7 +136,8 @@ impl Rollout {
             return Move::TakeBack(reason);
         }
         let Some(step) = self.steps.get(look.step) else { return Move::Wait };
-        if look.seconds < step.seconds || look.candidate.requests < step.requests {
+        let blind = self.guards.accuracy.is_some() && look.labelled.is_none();
+        if blind || look.seconds < step.seconds || look.candidate.requests < step.requests {
             return Move::Wait;
         }
         if look.step + 1 < self.steps.len() { Move::Step(look.step + 1) } else { Move::Promote }
@@ -192,7 +194,7 @@ fn too_slow(control: Side, candidate: Side, most: f64) -> Option<String> {
 fn too_often_wrong(look: &Look<'_>, steps: usize, most: f64) -> Option<String> {
     // Steps are looked at one by one, since what they are asked may differ; all looks together are wrong with alpha.
     let plan = look.plan.among(steps);
-    look.labelled.iter().find_map(|&(control, candidate)| {
+    look.labelled.unwrap_or_default().iter().find_map(|&(control, candidate)| {
         let found = compare(control, candidate, &plan)?;
         (found.interval.high < -most).then(|| {
             format!(
@@ -233,7 +235,7 @@ mod tests {
 
     fn labelled(step: usize, seconds: u64, control: Side, candidate: Side, labelled: &[(Counts, Counts)]) -> Move {
         let plan = Plan::new(0.9, 0.03, [1.0, 1.0], 0.05, 0.9).unwrap();
-        rollout(ALL).next(&Look { step, seconds, control, candidate, labelled, plan: &plan })
+        rollout(ALL).next(&Look { step, seconds, control, candidate, labelled: Some(labelled), plan: &plan })
     }
 
     fn counts(correct: u64, answers: u64) -> Counts {
@@ -287,8 +289,20 @@ mod tests {
         let rollout = rollout(Guards { errors: None, p99: None, accuracy: None });
         let (control, candidate) = (side(1_000, 0, 0.01), side(1_000, 1_000, 9.0));
         let labelled = [(counts(1_000, 1_000), counts(0, 1_000))];
-        let look = Look { step: 0, seconds: 1, control, candidate, labelled: &labelled, plan: &plan };
+        let look = Look { step: 0, seconds: 1, control, candidate, labelled: Some(&labelled), plan: &plan };
         assert_eq!(rollout.next(&look), Move::Wait);
+    }
+
+    #[test]
+    fn without_labels_it_goes_no_further_where_they_are_guarded() {
+        let plan = Plan::new(0.9, 0.03, [1.0, 1.0], 0.05, 0.9).unwrap();
+        let next = |guards: Guards, failed: u64| {
+            let (control, candidate) = (side(1_000, 0, 0.01), side(1_000, failed, 0.01));
+            rollout(guards).next(&Look { step: 0, seconds: 60, control, candidate, labelled: None, plan: &plan })
+        };
+        assert_eq!(next(ALL, 0), Move::Wait);
+        assert!(matches!(next(ALL, 1_000), Move::TakeBack(_)));
+        assert_eq!(next(Guards { accuracy: None, ..ALL }, 0), Move::Step(1));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::experiments::experiment::Experiment;
 use crate::experiments::results::{self, ArmResult, ShadowResult};
+use crate::experiments::statistics::verdict::Verdict;
 use crate::experiments::statistics::{Decision, Difference, Interval};
 use crate::http::registry::wire::time;
 
@@ -341,7 +342,9 @@ impl Bin {
 impl Against {
     fn of(found: &ArmResult) -> Self {
         let difference = found.difference.as_ref();
-        let decision = difference.map_or(Decision::NotYet, Difference::decision);
+        // Users that are not spread as they should be spoil the figures, however clear these are.
+        let is_spoilt = matches!(found.compared, Some(Verdict::Mismatch { .. }));
+        let decision = difference.filter(|_| !is_spoilt).map_or(Decision::NotYet, Difference::decision);
         Self {
             verdict: found.compared.as_ref().map(ToString::to_string).unwrap_or_default(),
             decision: match decision {

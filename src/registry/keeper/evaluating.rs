@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::experiments::ExperimentOutcome;
 use super::{KeepError, Keeper, Order};
 use crate::experiments::experiment::{Experiment, ExperimentError, State};
-use crate::experiments::results::{ArmResult, Decided, Results, Sums, plan, side};
+use crate::experiments::results::{ArmResult, Decided, Results, Sums, of_late, plan, side};
 use crate::experiments::rollout::{Look, Move};
 use crate::experiments::tally::{Counted, Running};
 use crate::metrics::experiments::ArmNow;
@@ -178,55 +179,36 @@ impl Keeper {
 
     /// Looks what an experiment shows, and moves its rollout on.
     async fn evaluate_one(&self, name: &str) -> Result<(), KeepError> {
-        let looked = self.results(name, None, With::Labels).await;
-        let (experiment, phase, results) = match looked {
+        let looked = match self.look_at(name, With::Labels).await {
             // Guards that need no labels act without them.
             Err(KeepError::Change(ChangeError::Database(error))) => {
                 tracing::warn!(experiment = name, %error, "what feedback says of an experiment cannot be read now");
-                self.results(name, None, With::Counts).await?
+                self.look_at(name, With::Counts).await?
             }
             looked => looked?,
         };
-        let arms = results.arms.iter().map(arm_now);
-        self.place.host.metrics.experiments.showed(name, arms, results.mismatch.is_some());
-        if experiment.state == State::Running && experiment.design.rollout.is_some() {
-            self.move_on(name, &experiment, phase, &results).await?;
-        }
-        Ok(())
+        let arms = looked.results.arms.iter().map(arm_now);
+        self.place.host.metrics.experiments.showed(name, arms, looked.results.mismatch.is_some());
+        if looked.is_rolled_out() { self.move_on(name, &looked).await } else { Ok(()) }
     }
 
-    async fn move_on(
-        &self,
-        name: &str,
-        experiment: &Experiment,
-        phase: u32,
-        results: &Results,
-    ) -> Result<(), KeepError> {
-        let (Some(rollout), Some((step, since)), Some((control, candidate))) =
-            (&experiment.design.rollout, experiment.step_now(), results.sides())
-        else {
-            return Ok(());
-        };
-        let control_weight = control.arm.weight;
-        let mut of_control = control.tally.clone();
-        let mut labelled = vec![(control.labelled.counts, candidate.labelled.counts)];
-        for earlier in 1..phase {
-            let sums = self.sums(name, experiment, earlier, With::Labels).await?;
-            let counts = |arm: &str| sums.labelled.get(arm).map(|labelled| labelled.counts).unwrap_or_default();
-            labelled.push((counts(&control.arm.name), counts(&candidate.arm.name)));
-            if let Some(tally) = sums.counted.arms.get(&control.arm.name) {
-                of_control.merge(tally);
+    async fn look_at(&self, name: &str, with: With) -> Result<Looked, KeepError> {
+        let (experiment, phase, results) = self.results(name, None, with).await?;
+        let mut looked = Looked { experiment, results, earlier: Vec::new(), with };
+        if looked.is_rolled_out() {
+            for earlier in (1..phase).rev() {
+                looked.earlier.push(self.sums(name, &looked.experiment, earlier, with).await?);
             }
         }
-        let Some(plan) = plan(experiment, control_weight, 1.0 - control_weight) else { return Ok(()) };
-        let seconds = u64::try_from(now().saturating_sub(since) / 1_000).unwrap_or_default();
-        let look = Look {
-            step,
-            seconds,
-            control: side(&of_control),
-            candidate: side(&candidate.tally),
-            labelled: &labelled,
-            plan: &plan,
+        Ok(looked)
+    }
+
+    async fn move_on(&self, name: &str, looked: &Looked) -> Result<(), KeepError> {
+        let experiment = &looked.experiment;
+        let (Some(rollout), Some((step, since)), Some((control, candidate))) =
+            (&experiment.design.rollout, experiment.step_now(), looked.results.sides())
+        else {
+            return Ok(());
         };
         let order = |reason: &str| Order {
             who: WHO.to_owned(),
@@ -234,6 +216,34 @@ impl Keeper {
             // Decided on what is known: if that has changed, the next look decides.
             revision: Some(experiment.revision),
             key: None,
+        };
+        let active = self.record(&experiment.design.on).active;
+        if active != control.arm.version {
+            // Whoever did that has decided: neither is the control what a version is taken back to, nor is the version to
+            // replace the one that they chose.
+            let version = active.unwrap_or_default();
+            let reason = format!("version {version} was made the active one meanwhile");
+            tracing::warn!(experiment = name, reason, "a rollout ends");
+            let (order, outcome) = (order(&reason), Some(reason.clone()));
+            return settled(
+                self.alter_experiment(name, "end", &order, |experiment| experiment.end(now(), outcome)).await,
+            );
+        }
+        let control_weight = control.arm.weight;
+        let Some(plan) = plan(experiment, control_weight, 1.0 - control_weight) else { return Ok(()) };
+        let seconds = u64::try_from(now().saturating_sub(since) / 1_000).unwrap_or_default();
+        let counts = |sums: &Sums, arm: &str| sums.labelled.get(arm).map(|found| found.counts).unwrap_or_default();
+        let of_step = |sums: &Sums| (counts(sums, &control.arm.name), counts(sums, &candidate.arm.name));
+        let mut labelled = vec![(control.labelled.counts, candidate.labelled.counts)];
+        labelled.extend(looked.earlier.iter().map(of_step));
+        let earlier = looked.earlier.iter().filter_map(|sums| sums.counted.arms.get(&control.arm.name));
+        let look = Look {
+            step,
+            seconds,
+            control: side(&of_late(&control.tally, earlier)),
+            candidate: side(&candidate.tally),
+            labelled: (looked.with == With::Labels).then_some(&labelled),
+            plan: &plan,
         };
         let moved = match rollout.next(&look) {
             Move::Wait => return Ok(()),
@@ -244,12 +254,15 @@ impl Keeper {
                 self.alter_experiment(name, "step", &order, |experiment| experiment.step(next, now())).await
             }
             Move::Promote => {
+                // While something else is loaded, counts are kept and others are looked at: this one is looked at again.
+                let Ok(_alone) = self.changing.try_lock() else { return Ok(()) };
                 tracing::info!(
                     experiment = name,
                     arm = candidate.arm.name,
                     "a rollout is done: its version becomes the active one"
                 );
-                self.promote(name, &candidate.arm.name, &order("the rollout is done")).await
+                let instead_of = control.arm.version.as_deref();
+                self.make_active(name, &candidate.arm.name, instead_of, &order("the rollout is done")).await
             }
             Move::TakeBack(reason) => {
                 tracing::error!(experiment = name, reason, "a rollout is taken back");
@@ -258,11 +271,31 @@ impl Keeper {
                 self.alter_experiment(name, "take back", &order, |experiment| experiment.end(now(), outcome)).await
             }
         };
-        match moved {
-            // Another replica was faster.
-            Err(KeepError::Change(ChangeError::Stale(_))) | Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        }
+        settled(moved)
+    }
+}
+
+/// What an experiment shows.
+struct Looked {
+    experiment: Experiment,
+    /// Of its present phase.
+    results: Results,
+    /// Of a rollout: the phases before, the latest first.
+    earlier: Vec<Sums>,
+    with: With,
+}
+
+impl Looked {
+    fn is_rolled_out(&self) -> bool {
+        self.experiment.state == State::Running && self.experiment.design.rollout.is_some()
+    }
+}
+
+fn settled(moved: Result<ExperimentOutcome, KeepError>) -> Result<(), KeepError> {
+    match moved {
+        // Somebody else was faster.
+        Err(KeepError::Change(ChangeError::Stale(_))) | Ok(_) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

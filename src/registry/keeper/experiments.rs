@@ -127,14 +127,30 @@ impl Keeper {
     /// [`KeepError`].
     pub async fn promote(&self, name: &str, arm: &str, order: &Order) -> Result<ExperimentOutcome, KeepError> {
         let _alone = self.changing.lock().await;
+        self.make_active(name, arm, None, order).await
+    }
+
+    /// The same for whoever holds the right to change something; where `instead_of` is said, only if that is active.
+    pub(super) async fn make_active(
+        &self,
+        name: &str,
+        arm: &str,
+        instead_of: Option<&str>,
+        order: &Order,
+    ) -> Result<ExperimentOutcome, KeepError> {
         let experiment = self.experiments().remove(name).ok_or_else(|| unknown(name))?;
         let version = promoted(&experiment, arm).map_err(ChangeError::from)?;
         let on = experiment.design.on.clone();
         let needed = Needed::of(self, &on, &version);
         self.prepare(&on, &self.record(&on), &version).await?;
         let outcome = format!("{arm} became the active version");
-        let changed = self.change_experiment(name, ("promote", Some(&version)), order, |found, _| {
+        let changed = self.change_experiment(name, ("promote", Some(&version)), order, |found, world| {
             let mut experiment = found.ok_or_else(|| ExperimentError::Unknown(name.to_owned()))?;
+            let active = world.records.get(&experiment.design.on).and_then(|record| record.active.as_deref());
+            if instead_of.is_some() && instead_of != active {
+                let reason = "another version was made the active one meanwhile".to_owned();
+                return Err(ExperimentError::Refused(reason));
+            }
             let version = promoted(&experiment, arm)?;
             experiment.end(now(), Some(outcome))?;
             Ok(Becomes::Promoted(Box::new(experiment), version))

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{NAME, Scene, arm, arms, ask, broken_on_hello, changed, path, results, run, tell};
+use super::{NAME, Scene, arm, arms, ask, broken_on_hello, changed, path, results, run, second, tell};
 use crate::daemon::Daemon;
 use crate::operator::done;
 use crate::raw::{Wire, get, metric, request, until};
@@ -135,6 +135,24 @@ fn a_version_comes_step_by_step_and_becomes_the_active_one() {
     let history = Wire::to(daemon.admin).ask(get(&format!("{}/history", path("new-one")))).json();
     let told: Vec<_> = history.as_array().unwrap().iter().map(|done| done["action"].as_str().unwrap()).collect();
     assert_eq!(told, ["promote", "step", "step", "start", "design"]);
+}
+
+#[test]
+fn a_rollout_ends_where_somebody_makes_another_version_the_active_one() {
+    // The version that comes, and another. Neither is undone, or replaced by what comes.
+    for (steps, active) in [([(50.0, 3_600, 1_000_000), (100.0, 0, 0)], "2"), ([(50.0, 0, 0), (100.0, 3, 0)], "3")] {
+        let scene = Scene::new();
+        second().write(scene.models.path(), NAME, "3");
+        let daemon = scene.start();
+        done(&daemon, &["activate", NAME, "1"]);
+        run(&daemon, "new-one", &rollout(&steps, &json!({ "errors": 0.05 })));
+        done(&daemon, &["activate", NAME, active]);
+        let ended = ask_until(&daemon, "10", "it ends", |found| found["state"] == "ended");
+        assert_eq!(ended["outcome"], json!(format!("version {active} was made the active one meanwhile")));
+        assert_eq!(done(&daemon, &["show", NAME])["active"], active);
+        let history = Wire::to(daemon.admin).ask(get(&format!("{}/history", path("new-one")))).json();
+        assert_eq!((&history[0]["action"], &history[0]["who"]), (&json!("end"), &json!("rollout")));
+    }
 }
 
 #[test]
