@@ -15,7 +15,7 @@ use predictd::engine::batching::window::{Candidate, Caps, Fit, REACH};
 use predictd::engine::batching::{Id, Line, Policy, Situation, Waiting, due};
 use predictd::engine::cost::{Cost, Sample};
 use predictd::experiments::assignment::{Unit, choose};
-use predictd::experiments::receipts::{Receipt, Receipts};
+use predictd::experiments::receipts::{Answered, Receipt, Receipts};
 use predictd::text::heads::Head;
 use predictd::text::manifest::Manifest;
 use predictd::text::pipeline::{Encoded, Pipeline};
@@ -184,7 +184,9 @@ fn experiments(criterion: &mut Criterion) {
         model: "banking77-minilm".to_owned(),
         version: "1".to_owned(),
         arm: "prices/1/new".to_owned(),
+        answered: Answered::LabelsOfTheModel,
         labels: vec!["card_arrival".to_owned()],
+        is_cut: false,
         confidence: 0.98,
     };
     criterion.bench_function("experiments/seal", |bencher| bencher.iter(|| receipts.seal(black_box(&receipt))));

@@ -5,8 +5,8 @@
 //! Nothing has to be stored when a prediction is made.
 //!
 //! Layout before base64url: format (1 byte), key id (4), id (16), milliseconds since 1970 (8),
-//! model, version, arm, number of labels (1), labels (each text with its length in 2 bytes,
-//! big-endian), confidence (4), tag (16).
+//! model, version, arm, kind of answer (1), number of labels (1), labels (each text with its
+//! length in 2 bytes, big-endian), confidence (4), tag (16). Format 1 had no kind.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -23,11 +23,15 @@ use uuid::Uuid;
 /// How long a receipt can be handed back.
 pub const LIFETIME: Duration = Duration::from_hours(30 * 24);
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// Still read, for as long as such a receipt can be handed back.
+const FORMAT_WITHOUT_KIND: u8 = 1;
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 16;
-/// Labels kept of a multi-label answer: a receipt must stay short.
-const MAX_LABELS: usize = 16;
+/// Bytes of labels that are kept of a multi-label answer: a receipt must stay short.
+const MAX_LABEL_BYTES: usize = 4 << 10;
+/// Of a kind: there were more labels.
+const CUT: u8 = 0x80;
 /// Most keys in a file, and most bytes of it.
 const MAX_KEYS: usize = 64;
 const MAX_FILE_BYTES: u64 = 16 << 10;
@@ -47,10 +51,25 @@ pub struct Receipt {
     pub version: String,
     /// Arm of an experiment; empty if there was none.
     pub arm: String,
-    /// What it answered: one label, several, or none for a regression.
+    /// What its labels are.
+    pub answered: Answered,
+    /// What it answered: one label, several, or none, as many as a receipt holds.
     pub labels: Vec<String>,
+    /// True if it answered more labels than are here.
+    pub is_cut: bool,
     /// Confidence in the first label, or the score of a regression.
     pub confidence: f32,
+}
+
+/// What the labels of an answer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// It has none that could be right or wrong: a score, or parts of the text.
+    NoLabels,
+    /// Labels of the model, or that none of them fits.
+    LabelsOfTheModel,
+    /// Labels that came with the request.
+    LabelsOfTheRequest,
 }
 
 /// Why something is not a receipt of ours.
@@ -147,7 +166,13 @@ impl Receipts {
         for text in [&receipt.model, &receipt.version, &receipt.arm] {
             push_text(&mut bytes, text);
         }
-        let labels = receipt.labels.get(..MAX_LABELS).unwrap_or(&receipt.labels);
+        let fitting = receipt.labels.iter().take(usize::from(u8::MAX)).scan(0, |all, label| {
+            *all += label.len();
+            (*all <= MAX_LABEL_BYTES).then_some(label)
+        });
+        let labels: Vec<&String> = fitting.collect();
+        let is_cut = labels.len() < receipt.labels.len();
+        bytes.push(receipt.answered as u8 | if is_cut { CUT } else { 0 });
         bytes.push(u8::try_from(labels.len()).unwrap_or(0));
         for label in labels {
             push_text(&mut bytes, label);
@@ -203,14 +228,31 @@ fn push_text(bytes: &mut Vec<u8>, text: &str) {
 }
 
 fn parse(content: &[u8]) -> Option<Receipt> {
-    let mut rest = content.strip_prefix(&[FORMAT])?.get(4..)?;
+    let (&format, rest) = content.split_first().filter(|(format, _)| [FORMAT_WITHOUT_KIND, FORMAT].contains(format))?;
+    let mut rest = rest.get(4..)?;
     let id = Uuid::from_bytes(*take(&mut rest)?);
     let made = UNIX_EPOCH.checked_add(Duration::from_millis(u64::from_be_bytes(*take(&mut rest)?)))?;
     let (model, version, arm) = (take_text(&mut rest)?, take_text(&mut rest)?, take_text(&mut rest)?);
+    let kind = if format == FORMAT { Some(take(&mut rest)?) } else { None };
     let [count] = *take(&mut rest)?;
+    let answered = match kind {
+        Some([kind]) => Answered::of(kind & !CUT)?,
+        None if count == 0 => Answered::NoLabels,
+        None => Answered::LabelsOfTheModel,
+    };
+    let is_cut = kind.is_some_and(|[kind]| kind & CUT != 0);
     let labels = (0..count).map(|_| take_text(&mut rest)).collect::<Option<_>>()?;
     let confidence = f32::from_be_bytes(*take(&mut rest)?);
-    rest.is_empty().then_some(Receipt { id, made, model, version, arm, labels, confidence })
+    let receipt = Receipt { id, made, model, version, arm, answered, labels, is_cut, confidence };
+    rest.is_empty().then_some(receipt)
+}
+
+impl Answered {
+    fn of(kind: u8) -> Option<Self> {
+        [Self::NoLabels, Self::LabelsOfTheModel, Self::LabelsOfTheRequest]
+            .into_iter()
+            .find(|known| *known as u8 == kind)
+    }
 }
 
 fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
@@ -266,7 +308,9 @@ mod tests {
             model: "banking77-minilm".to_owned(),
             version: "1".to_owned(),
             arm: String::new(),
+            answered: Answered::LabelsOfTheModel,
             labels: vec!["card_arrival".to_owned()],
+            is_cut: false,
             confidence: 0.98,
         }
     }
@@ -284,6 +328,37 @@ mod tests {
         let mode = std::fs::metadata(directory.path().join("data/receipt.keys")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(directory.path().join("data")).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn a_receipt_says_what_its_labels_are_and_whether_there_were_more() {
+        let receipts = Receipts::unkept().unwrap();
+        let again = |receipt: &Receipt| receipts.verify(&receipts.seal(receipt), receipt.made).unwrap();
+        for answered in [Answered::NoLabels, Answered::LabelsOfTheModel, Answered::LabelsOfTheRequest] {
+            let none = Receipt { answered, labels: Vec::new(), ..receipt() };
+            assert_eq!(again(&none), none);
+        }
+        let labels = |count: usize, length: usize| (0..count).map(|at| format!("{at:0length$}")).collect::<Vec<_>>();
+        for (whole, kept) in
+            [(labels(255, 16), 255), (labels(256, 8), 255), (labels(16, 256), 16), (labels(17, 256), 16)]
+        {
+            let found = again(&Receipt { labels: whole.clone(), ..receipt() });
+            assert_eq!((found.labels.as_slice(), found.is_cut), (&whole[..kept], whole.len() > kept));
+        }
+    }
+
+    #[test]
+    fn receipts_of_the_format_before_are_read() {
+        let receipts = Receipts::unkept().unwrap();
+        let (key, now) = (&receipts.keys[0], receipt());
+        let sealed = URL_SAFE_NO_PAD.decode(receipts.seal(&now)).unwrap();
+        // All but the kind, and under a new tag.
+        let kind = sealed.len() - TAG_BYTES - 4 - (2 + "card_arrival".len()) - 2;
+        let mut before =
+            [&[FORMAT_WITHOUT_KIND], &sealed[1..kind], &sealed[kind + 1..sealed.len() - TAG_BYTES]].concat();
+        let tag = key.mac.clone().chain_update(&before).finalize().into_bytes();
+        before.extend(&tag[..TAG_BYTES]);
+        assert_eq!(receipts.verify(&URL_SAFE_NO_PAD.encode(before), now.made), Ok(now));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::arms::Route;
 use super::error::ApiError;
 use crate::engine::Answer;
 use crate::engine::model::Model;
-use crate::experiments::receipts::Receipt;
+use crate::experiments::receipts::{Answered, Receipt};
 use crate::experiments::tally::Gave;
 use crate::text::entities::Entity;
 use crate::text::heads::{Outcome, top};
@@ -155,7 +155,7 @@ pub fn prediction(app: &App, model: &Model, answer: &Answer, view: View<'_>) -> 
         _ => None,
     };
     Ok(Prediction {
-        prediction_id: seal(app, model, labels, answer, view.route),
+        prediction_id: seal(app, model, answer, view),
         experiment: view.route.and_then(|(route, gave)| {
             let (name, arm) = route.arm()?;
             Some(InExperiment { name: name.to_owned(), arm: arm.to_owned(), fell_back: gave != Gave::Arm })
@@ -221,11 +221,15 @@ impl From<Entity> for FoundEntity {
     }
 }
 
-fn seal(app: &App, model: &Model, labels: &[String], answer: &Answer, route: Option<(&Route, Gave)>) -> String {
-    let indices: &[usize] = match &answer.decision.outcome {
-        Outcome::Label(index) => std::slice::from_ref(index),
-        Outcome::Labels(indices) => indices,
-        Outcome::Score(_) | Outcome::Entities(_) => &[],
+fn seal(app: &App, model: &Model, answer: &Answer, view: View<'_>) -> String {
+    let (labels, of_labels) = match view.labels {
+        Some(labels) => (labels, Answered::LabelsOfTheRequest),
+        None => (model.pipeline().labels(), Answered::LabelsOfTheModel),
+    };
+    let (indices, answered): (&[usize], Answered) = match &answer.decision.outcome {
+        Outcome::Label(index) => (std::slice::from_ref(index), of_labels),
+        Outcome::Labels(indices) => (indices, of_labels),
+        Outcome::Score(_) | Outcome::Entities(_) => (&[], Answered::NoLabels),
     };
     let confidence = match (&answer.decision.outcome, indices.first()) {
         (Outcome::Score(score), _) => *score,
@@ -237,8 +241,10 @@ fn seal(app: &App, model: &Model, labels: &[String], answer: &Answer, route: Opt
         made: SystemTime::now(),
         model: model.name().to_owned(),
         version: model.version().to_owned(),
-        arm: route.map(|(route, gave)| route.sealed(gave)).unwrap_or_default(),
+        arm: view.route.map(|(route, gave)| route.sealed(gave)).unwrap_or_default(),
+        answered,
         labels: indices.iter().filter_map(|&index| labels.get(index).cloned()).collect(),
+        is_cut: false,
         confidence,
     })
 }

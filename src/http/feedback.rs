@@ -21,8 +21,7 @@ use super::json;
 use super::rate_limit;
 use super::registry::keeping;
 use crate::config::Limits;
-use crate::experiments::receipts::{Receipt, ReceiptError};
-use crate::registry::State as VersionState;
+use crate::experiments::receipts::{Answered, Receipt, ReceiptError};
 use crate::registry::feedback::Feedback;
 
 /// Most things told in one request.
@@ -254,8 +253,11 @@ fn read(app: &App, truth: Truth, pointer: &str) -> Result<Feedback, ApiError> {
         };
         ApiError::new(code, format!("{pointer}/prediction_id: {error}."))
     })?;
-    if receipt.labels.is_empty() {
+    if receipt.answered == Answered::NoLabels {
         return Err(at("prediction_id", "the answer has no label that could be right or wrong".to_owned()));
+    }
+    if receipt.is_cut {
+        return Err(at("prediction_id", "the answer has more labels than a prediction id holds".to_owned()));
     }
     let actual: Vec<String> = match truth.actual {
         Actual::One(TrueLabel(label)) => vec![label],
@@ -283,22 +285,14 @@ fn read(app: &App, truth: Truth, pointer: &str) -> Result<Feedback, ApiError> {
     })
 }
 
-/// True for a label of the version that answered; if that is not loaded any more, of any version of the model; if none is,
-/// for anything that can be a label.
+/// True for a label of the version that answered. If that is not loaded any more nobody knows its labels, and those of a
+/// request are the caller's own: then for anything that can be a label.
 fn is_label(app: &App, receipt: &Receipt, label: &str) -> bool {
     let snapshot = app.registry.snapshot();
     let served = snapshot.models.get(&receipt.model);
-    let has = |model: &crate::engine::model::Model| model.pipeline().labels().iter().any(|known| known == label);
-    if let Some(model) = served.and_then(|served| served.ready(&receipt.version)) {
-        // Labels of a request are the caller's own.
-        return has(model) || receipt.labels.iter().any(|answered| answered == label);
-    }
-    let versions = served.into_iter().flat_map(|served| served.versions.values());
-    let mut loaded =
-        versions.filter_map(|state| if let VersionState::Ready(model) = state { Some(model) } else { None });
-    let plain = !label.chars().any(char::is_control);
-    match loaded.next() {
-        Some(first) => has(first) || loaded.any(|model| has(model)),
-        None => plain,
+    let answered = served.and_then(|served| served.ready(&receipt.version));
+    match answered.filter(|_| receipt.answered == Answered::LabelsOfTheModel) {
+        Some(model) => model.pipeline().labels().iter().any(|known| known == label),
+        None => !label.chars().any(char::is_control),
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::daemon::{Daemon, predictd, serving};
 use crate::fixture::Model;
 use crate::raw::{Answer, Wire, get, metric, request};
+use crate::text_kinds::zero_shot::judge;
 
 /// A server with a model of two labels, `a` and `b`, and one that gives a score.
 struct Scene {
@@ -117,6 +118,41 @@ fn of_a_list_each_thing_has_its_own_outcome() {
     for (outcome, count) in [("stored", 2), ("unchanged", 1), ("corrected", 1), ("refused", 3), ("waiting", 0)] {
         let name = format!("predictd_feedback_total{{outcome=\"{outcome}\"}}");
         assert_eq!(metric(daemon.admin, &name), count, "{name}");
+    }
+}
+
+/// What is kept of an answer to this request after that was told.
+fn kept(daemon: &Daemon, asked: &Value, actual: &Value) -> Value {
+    let answer = Wire::to(daemon.address).ask(request("POST", "/predict", "", &asked.to_string())).json();
+    assert_eq!(outcome(daemon, &json!({ "prediction_id": answer["prediction_id"], "actual": actual })), "stored");
+    let kept = told(daemon).pop().unwrap();
+    assert_eq!(
+        kept["predicted"],
+        answer["prediction"].as_array().map_or(json!([answer["prediction"]]), |all| json!(all))
+    );
+    kept
+}
+
+#[test]
+fn that_no_label_fits_can_be_right_or_wrong() {
+    let scene = Scene::new();
+    let tags = Model::plain().labels(&["a", "b"]).config("problem_type", json!("multi_label_classification"));
+    tags.options("thresholds = 1").write(scene.models.path(), "tags", "1");
+    let daemon = scene.start(&["--default-model", "tags"]);
+    for (actual, correct) in [(json!([]), true), (json!(["b"]), false)] {
+        let kept = kept(&daemon, &json!({ "text": "10" }), &actual);
+        assert_eq!((&kept["predicted"], &kept["correct"]), (&json!([]), &json!(correct)));
+    }
+}
+
+#[test]
+fn of_labels_of_the_request_another_can_be_right() {
+    let scene = Scene::new();
+    judge().write(scene.models.path(), "judge", "1");
+    let daemon = scene.start(&["--default-model", "judge"]);
+    let ask = json!({ "text": "10", "labels": ["20", "40"], "hypothesis_template": "{}" });
+    for (actual, correct) in [("40", true), ("20", false), ("none of these", false)] {
+        assert_eq!(kept(&daemon, &ask, &json!(actual))["correct"], json!(correct));
     }
 }
 

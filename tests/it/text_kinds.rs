@@ -11,4 +11,4 @@ mod outputs;
 pub(crate) mod pairs;
 mod scikit;
 pub(crate) mod tokens;
-mod zero_shot;
+pub(crate) mod zero_shot;

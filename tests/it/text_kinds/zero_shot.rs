@@ -6,7 +6,7 @@ use crate::fixture::served::{Served, assert_near, numbers};
 use crate::fixture::{Model, SPECIAL, Transformer};
 
 /// Entailment is a tenth of the sum of the words' ids, contradiction 5.
-fn judge() -> Model {
+pub(crate) fn judge() -> Model {
     // Special tokens around two texts: one `[SEP]` more.
     let special = -0.1 * (SPECIAL + 3.0);
     Transformer::new(&["input_ids", "attention_mask", "token_type_ids"])
