@@ -4,7 +4,7 @@
 //! row it holds until its end: changes follow each other, in all processes that share the database.
 
 pub mod experiments;
-mod feedback;
+pub mod feedback;
 mod opening;
 mod rows;
 mod transactions;

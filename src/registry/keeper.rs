@@ -91,6 +91,9 @@ pub struct Keeper {
     counting: Mutex<Vec<Counting>>,
     /// One at a time keeps it.
     keeping_counts: tokio::sync::Mutex<()>,
+    /// One at a time tells the database what is true: its transactions wait for each other anyway, and others need
+    /// connections too.
+    telling: tokio::sync::Mutex<()>,
     /// When something was told last, in microseconds since 1970.
     told: AtomicI64,
     /// Nothing more is loaded.
@@ -174,6 +177,7 @@ impl Keeper {
             accuracies: Mutex::default(),
             counting: Mutex::default(),
             keeping_counts: tokio::sync::Mutex::default(),
+            telling: tokio::sync::Mutex::new(()),
             told: AtomicI64::new(0),
             stop: CancellationToken::new(),
         }

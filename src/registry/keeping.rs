@@ -66,6 +66,8 @@ impl Keeping {
         runtime.spawn(async move { keeper.watch_database().await });
         let keeper = Arc::clone(&self.keeper);
         runtime.spawn(async move { keeper.evaluate().await });
+        let keeper = Arc::clone(&self.keeper);
+        runtime.spawn(async move { keeper.hand_over().await });
     }
 
     /// Has the keeper follow what others change, and these aliases, until it is told to stop.

@@ -17,8 +17,6 @@ use super::feedback::Feedback;
 
 /// Most bytes of all files that wait.
 const MOST_BYTES: u64 = 64 << 20;
-/// Longest line that is read.
-const LONGEST_LINE: u64 = 4 << 20;
 const ENDING: &str = "jsonl";
 
 /// The files of a data directory.
@@ -134,7 +132,11 @@ impl Spool {
                 Ok(file) => file,
                 // Another process has handed it over meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
+                // The others need not wait for it. It is looked for again when something else waits, and at the next start.
+                Err(error) => {
+                    tracing::error!(file = %path.display(), %error, "feedback on disk cannot be read");
+                    continue;
+                }
             };
             if file.try_lock().is_ok() {
                 waiting.push(Waiting { path, lines: BufReader::new(file) });
@@ -167,7 +169,7 @@ impl Waiting {
         let mut told = Vec::new();
         while told.len() < most {
             let mut line = Vec::new();
-            io::Read::take(&mut self.lines, LONGEST_LINE).read_until(b'\n', &mut line)?;
+            io::Read::take(&mut self.lines, MOST_BYTES).read_until(b'\n', &mut line)?;
             if line.is_empty() {
                 break;
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use predictd::experiments::results::Decided;
 use predictd::experiments::tally::{Counted, Tally};
 use predictd::registry::database::experiments::{OfPhase, With};
+use predictd::registry::database::feedback::Page;
 use predictd::registry::database::{Change, ChangeError, Database, Event, Of, Outcome, sqlite_url};
 use predictd::registry::feedback::{Feedback, Kept};
 use predictd::registry::known::Known;
@@ -246,13 +247,81 @@ async fn of_what_is_told_of_an_answer_the_latest_counts_in_whatever_order_it_com
         // Told again, it is later than what waits.
         assert_eq!(tell(told("b", 50)).await, Kept::Unchanged);
         assert_eq!(tell(told("a", 40)).await, Kept::Older);
-        let kept = database.told(None, (0, ""), 10).await.unwrap();
-        assert_eq!(kept, [told("b", 50)]);
+        let page = Page { rows: 10, bytes: 1_000 };
+        let (kept, more) = database.told(None, (0, ""), page).await.unwrap();
+        assert_eq!((kept, more), (vec![told("b", 50)], false));
         assert_eq!(tell(Feedback { text: Some("text".to_owned()), ..told("b", 60) }).await, Kept::Unchanged);
-        let kept = database.told(Some("m"), (50, "1"), 10).await.unwrap();
+        let (kept, _) = database.told(Some("m"), (50, "1"), page).await.unwrap();
         assert_eq!(kept, [Feedback { text: Some("text".to_owned()), ..told("b", 60) }]);
-        assert!(database.told(Some("other"), (0, ""), 10).await.unwrap().is_empty());
+        assert!(database.told(Some("other"), (0, ""), page).await.unwrap().0.is_empty());
+        // What is told now is told last, however far ahead another's clock was.
+        let now = async |actual: &str, at: i64| database.tell_now(&[told(actual, at)]).await.unwrap()[0];
+        assert_eq!(
+            (now("a", 50).await, now("a", 55).await, now("b", 40).await),
+            (Kept::Corrected, Kept::Unchanged, Kept::Corrected)
+        );
+        assert_eq!(database.told(None, (0, ""), page).await.unwrap().0[0].told, 63);
         database.close().await;
+    }
+}
+
+#[tokio::test]
+async fn much_that_is_told_at_once_is_kept_as_if_it_were_told_bit_by_bit() {
+    let all: Vec<Feedback> = (0..500)
+        .map(|number| {
+            let mixed = number * 7_919 % 1_009;
+            Feedback {
+                id: (mixed % 60).to_string(),
+                made: 1,
+                model: "m".to_owned(),
+                version: "1".to_owned(),
+                arm: "x/1/old".to_owned(),
+                predicted: vec!["a".to_owned()],
+                confidence: 0.75,
+                actual: vec![if mixed % 7 < 4 { "a" } else { "b" }.to_owned()],
+                text: (mixed % 5 == 0).then(|| number.to_string()),
+                who: (mixed % 3).to_string(),
+                told: mixed % 211,
+            }
+        })
+        .collect();
+    for (at_once, bit_by_bit) in Fresh::all().await.into_iter().zip(Fresh::all().await) {
+        let (one, other) = (at_once.open().await, bit_by_bit.open().await);
+        let kept = one.tell(&all).await.unwrap();
+        let mut expected = Vec::new();
+        for feedback in &all {
+            expected.extend(other.tell(std::slice::from_ref(feedback)).await.unwrap());
+        }
+        assert_eq!(kept, expected);
+        for wanted in [Kept::New, Kept::Corrected, Kept::Unchanged, Kept::Older] {
+            assert!(kept.contains(&wanted), "{wanted:?}");
+        }
+        let page = Page { rows: 1_000, bytes: usize::MAX };
+        let (found, _) = one.told(None, (0, ""), page).await.unwrap();
+        assert_eq!(found, other.told(None, (0, ""), page).await.unwrap().0);
+        let earlier = async |fresh: &Fresh| -> Vec<(String, i64, String, String)> {
+            let pool = sqlx::AnyPool::connect(&fresh.url).await.unwrap();
+            sqlx::query_as("SELECT id, told, actual, who FROM feedback_earlier ORDER BY id, told")
+                .fetch_all(&pool)
+                .await
+                .unwrap()
+        };
+        let before = earlier(&at_once).await;
+        assert!(before.len() > 100 && before == earlier(&bit_by_bit).await, "{before:?}");
+        // A page ends after so many rows, or bytes of texts; the next goes on behind it.
+        let mut paged: Vec<Feedback> = Vec::new();
+        let mut more = true;
+        while more {
+            let after = paged.last().map_or((0, String::new()), |last| (last.told, last.id.clone()));
+            let page = Page { rows: 7, bytes: 5 };
+            let (next, rest) = one.told(None, (after.0, &after.1), page).await.unwrap();
+            assert!(next.len() <= 7 && next.iter().filter(|one| one.text.is_some()).count() <= 5);
+            more = rest;
+            paged.extend(next);
+        }
+        assert_eq!(paged, found);
+        one.close().await;
+        other.close().await;
     }
 }
 

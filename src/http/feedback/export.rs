@@ -12,10 +12,11 @@ use utoipa::{IntoParams, ToSchema};
 use crate::http::App;
 use crate::http::error::ApiError;
 use crate::http::registry::keeping;
+use crate::registry::database::feedback::Page;
 use crate::registry::feedback::Feedback;
 
 /// Most that is handed out at a time.
-const PAGE: u32 = 1_000;
+const PAGE: Page = Page { rows: 1_000, bytes: 4 << 20 };
 
 /// Which part of what was told is asked for.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -80,11 +81,10 @@ pub async fn export(
         None => (0, String::new()),
         Some(after) => place(after).ok_or_else(|| ApiError::at("/after", "it is not the `next` of another part"))?,
     };
-    let most = i64::from(PAGE);
     let read = keeping(&app)?
-        .run(move |keeper| async move { Ok(keeper.told(part.model.as_deref(), (after.0, &after.1), most).await?) });
-    let told = read.await?;
-    let last = told.last().filter(|_| told.len() >= PAGE as usize);
+        .run(move |keeper| async move { Ok(keeper.told(part.model.as_deref(), (after.0, &after.1), PAGE).await?) });
+    let (told, more) = read.await?;
+    let last = told.last().filter(|_| more);
     let next = last.map(|last| format!("{}.{}", last.told, last.id));
     Ok(Json(Export { feedback: told.into_iter().map(Exported::from).collect(), next }))
 }

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::spawn_blocking;
 
 use super::{KeepError, Keeper};
 use crate::registry::database::ChangeError;
+use crate::registry::database::feedback::Page;
 use crate::registry::feedback::{Feedback, Kept};
 use crate::registry::spool::Waiting;
 
+/// How often it is looked whether something waits.
+const LOOK: Duration = Duration::from_millis(500);
 /// Kept in one transaction, at most.
 const AT_A_TIME: usize = 500;
 
@@ -41,8 +44,9 @@ impl Keeper {
     pub async fn tell(self: Arc<Self>, told: Vec<Feedback>) -> Result<Vec<Told>, KeepError> {
         let mut all = Vec::with_capacity(told.len());
         for some in told.chunks(AT_A_TIME) {
+            let alone = self.telling.lock().await;
             if self.stale_for().is_none() {
-                match self.place.database.tell(some).await {
+                match self.place.database.tell_now(some).await {
                     Ok(kept) => {
                         all.extend(kept.into_iter().map(Told::Kept));
                         continue;
@@ -50,6 +54,7 @@ impl Keeper {
                     Err(error) => tracing::warn!(%error, "feedback waits on disk: the database did not take it"),
                 }
             }
+            drop(alone);
             let (keeper, some) = (Arc::clone(&self), some.to_vec());
             let waits = some.len();
             spawn_blocking(move || keeper.place.spool.append(&some)).await??;
@@ -61,12 +66,17 @@ impl Keeper {
         Ok(all)
     }
 
-    /// What was told after this place, in its order; at most so many.
+    /// What was told after this place, in its order, as much as `page` holds; true if there may be more.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn told(&self, model: Option<&str>, after: (i64, &str), most: i64) -> Result<Vec<Feedback>, ChangeError> {
-        Ok(self.place.database.told(model, after, most).await?)
+    pub async fn told(
+        &self,
+        model: Option<&str>,
+        after: (i64, &str),
+        page: Page,
+    ) -> Result<(Vec<Feedback>, bool), ChangeError> {
+        Ok(self.place.database.told(model, after, page).await?)
     }
 
     /// Bytes of feedback that wait for the database.
@@ -75,11 +85,21 @@ impl Keeper {
         self.place.spool.bytes()
     }
 
-    /// Hands over what waits, once the database answers.
-    pub(super) async fn hand_over(self: &Arc<Self>) {
-        if !self.place.spool.is_pending() {
-            return;
+    /// Hands over what waits, whenever the database answers, until it is told to stop. It may take long: whoever follows
+    /// changes does not wait for it.
+    pub async fn hand_over(self: Arc<Self>) {
+        loop {
+            if self.place.spool.is_pending() && self.seen.lock().is_some() && self.stale_for().is_none() {
+                self.hand_over_all().await;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = self.stop.cancelled() => return,
+            }
         }
+    }
+
+    async fn hand_over_all(self: &Arc<Self>) {
         let keeper = Arc::clone(self);
         let waiting = match spawn_blocking(move || keeper.place.spool.hand_over()).await {
             Ok(Ok(waiting)) => waiting,
@@ -110,6 +130,7 @@ impl Keeper {
                 spawn_blocking(|| file.done()).await??;
                 return Ok(told);
             }
+            let _alone = self.telling.lock().await;
             self.place.database.tell(&next).await?;
             told += next.len();
         }

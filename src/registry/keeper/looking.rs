@@ -59,7 +59,6 @@ impl Keeper {
                     if self.away.lock().take().is_some() {
                         tracing::warn!("the database answers again");
                     }
-                    self.hand_over().await;
                 }
                 Err(reason) => {
                     if self.goes_away() {
