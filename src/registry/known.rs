@@ -64,6 +64,12 @@ impl Known {
         kept.extend(arms.filter_map(|arm| arm.version.as_deref()).filter(there));
         kept
     }
+
+    /// True for a version that an experiment which is under way sends requests to.
+    #[must_use]
+    pub fn in_experiment(&self, name: &str, version: &str) -> bool {
+        self.experiments.values().any(|experiment| experiment.is_under_way() && experiment.uses(name, version))
+    }
 }
 
 /// The file.

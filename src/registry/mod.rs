@@ -75,7 +75,7 @@ pub struct Snapshot {
     pub default_model: String,
     /// Experiments that run, by the model that callers ask for.
     pub experiments: BTreeMap<String, Arc<Running>>,
-    /// Versions that a server which starts tries to load before it is ready, by model.
+    /// Versions that a server which starts tries to load before it is ready, with their models.
     pub awaited: BTreeSet<(String, Version)>,
 }
 
@@ -304,15 +304,21 @@ impl Snapshot {
         })
     }
 
-    /// True if the default model answers and, of a server that starts, every other version answers or has failed: until then
-    /// a proxy does better to ask another replica.
+    /// True if the default model answers and, of a server that starts, every version that requests are sent to answers or
+    /// has failed: until then a proxy does better to ask another replica.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let was_tried = |(model, version): &(String, Version)| {
             let state = self.models.get(model).and_then(|served| served.versions.get(version));
             matches!(state, Some(State::Ready(_) | State::Failed(_)))
         };
-        self.resolve(None, None).is_ok() && self.awaited.iter().all(was_tried)
+        // Where the active version has failed, it is the one before it that answers.
+        let is_settled = |(model, _): &(String, Version)| {
+            let active = self.models.get(model).and_then(Served::active);
+            !active.is_some_and(|(_, state)| matches!(state, State::Loading))
+        };
+        let is_there = |awaited: &(String, Version)| was_tried(awaited) && is_settled(awaited);
+        self.resolve(None, None).is_ok() && self.awaited.iter().all(is_there)
     }
 }
 

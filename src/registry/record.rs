@@ -258,6 +258,12 @@ impl ModelRecord {
         self.active.as_deref().into_iter().chain(self.before.last().map(String::as_str)).chain(pinned).collect()
     }
 
+    /// True for a version that stays loaded until somebody says otherwise.
+    #[must_use]
+    pub fn is_pinned(&self, version: &str) -> bool {
+        self.versions.get(&Version::new(version)).is_some_and(|found| found.pinned)
+    }
+
     fn known(&self, version: &str) -> Result<&VersionRecord, Refusal> {
         self.versions.get(&Version::new(version)).ok_or_else(|| Refusal::UnknownVersion(version.to_owned()))
     }

@@ -31,11 +31,15 @@ impl Keeper {
     pub async fn begin(&self) {
         let _alone = self.changing.lock().await;
         let known = self.known.lock().clone();
-        let all = known.records.iter().flat_map(|(name, record)| {
-            let kept = known.kept(name, record).into_iter();
-            kept.map(|version| (name.clone(), Version::new(version))).collect::<Vec<_>>()
+        let awaited = known.records.iter().flat_map(|(name, record)| {
+            // Not what only a rollback leads to: it may have to be fetched from far.
+            let asked = known.kept(name, record).into_iter().filter(|version| {
+                let answers = record.active.as_deref() == Some(version);
+                answers || record.is_pinned(version) || known.in_experiment(name, version)
+            });
+            asked.map(|version| (name.clone(), Version::new(version))).collect::<Vec<_>>()
         });
-        self.place.registry.expect(all.collect());
+        self.place.registry.expect(awaited.collect());
         self.bring_in_line(Why::Start).await;
         // One that was told to stop does not become ready.
         if !self.stop.is_cancelled() {
@@ -61,8 +65,7 @@ impl Keeper {
         // What answers goes first, or may answer where none was made active.
         all.sort_by_key(|(name, record, version)| {
             let another_answers = record.active.as_deref().is_some_and(|active| active != *version);
-            let in_experiment = known.experiments.values().any(|found| found.uses(name, version));
-            (another_answers, !in_experiment, **name != default_model)
+            (another_answers, **name != default_model, !known.in_experiment(name, version))
         });
         for (name, record, version) in all {
             if self.stop.is_cancelled() {
