@@ -86,8 +86,9 @@ fn a_model_that_is_being_loaded_holds_the_end_no_longer_than_the_grace() {
     let place = Place::new();
     endless::on_every_text().write(place.models(), "never-ready", "1");
     let loading = |options: &[&str]| {
-        // Models are loaded in the order of their names.
-        let daemon = place.start(options);
+        // Models are loaded in the order of their names, and the server is not ready before all were tried.
+        let mut daemon = place.launch(options);
+        daemon.logged("the model is ready");
         std::thread::sleep(Duration::from_millis(200));
         daemon
     };
