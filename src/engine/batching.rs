@@ -40,6 +40,18 @@ pub enum Policy {
     Delay(Micros),
 }
 
+impl Policy {
+    /// Texts that share a run where many wait, if any do and at most so many can.
+    #[must_use]
+    pub fn together(self, most: usize) -> Option<usize> {
+        match self {
+            Self::Window | Self::Delay(_) => Some(most),
+            Self::Single => None,
+            Self::Fifo(texts) => Some(texts.min(most)),
+        }
+    }
+}
+
 /// A text that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting {

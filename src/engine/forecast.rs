@@ -33,6 +33,10 @@ pub struct Load {
     learned: Mutex<Learned>,
     /// Predicted time of a run of its own for every text inside, in nanoseconds, added up.
     work: AtomicU64,
+    /// The texts inside.
+    texts: AtomicU64,
+    /// Texts that share a run whenever there are so many: on a GPU, where that costs hardly more than one.
+    rows: Option<usize>,
     means: Mutex<Means>,
 }
 
@@ -126,15 +130,28 @@ impl Load {
     pub fn enter(self: &Arc<Self>, work: Duration) -> Entered {
         let work = u64::try_from(work.as_nanos()).unwrap_or(u64::MAX);
         self.work.fetch_add(work, Ordering::Relaxed);
+        self.texts.fetch_add(1, Ordering::Relaxed);
         Entered { load: Arc::clone(self), work }
     }
 
     /// Seconds of work inside, and of a run.
     fn now(&self) -> (f64, f64) {
-        let means = self.means();
         #[expect(clippy::cast_precision_loss, reason = "a forecast")]
-        let work = self.work.load(Ordering::Relaxed) as f64 / 1e9;
-        (work * means.pace, means.run)
+        let [work, texts] = [&self.work, &self.texts].map(|count| count.load(Ordering::Relaxed) as f64);
+        (self.together(work / 1e9, texts), self.means().run)
+    }
+
+    /// Seconds of runs for so many texts, of which a run of its own for each would take `work` seconds, added up.
+    #[must_use]
+    pub fn together(&self, work: f64, texts: f64) -> f64 {
+        let means = self.means();
+        let Some(rows) = self.rows else { return work * means.pace };
+        // What a run costs whatever is in it is there once for each run. How texts shared runs of late says nothing of a
+        // crowd after a time of single ones.
+        #[expect(clippy::cast_precision_loss, reason = "a forecast")]
+        let runs = (texts / rows.max(1) as f64).ceil();
+        let run = self.cost().run;
+        (work - (texts - runs).max(0.0) * run).max(run.min(work)) * means.slowdown
     }
 }
 
@@ -149,6 +166,7 @@ pub struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         self.load.work.fetch_sub(self.work, Ordering::Relaxed);
+        self.load.texts.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -166,15 +184,15 @@ impl Forecast {
         Self { runs_at_a_time: runs_at_a_time.max(1), loads: Mutex::default() }
     }
 
-    /// Adds a model whose runs cost this much.
+    /// Adds a model whose runs cost this much. `rows`: texts that share a run whenever there are so many, where that is so.
     #[must_use]
-    pub fn register(&self, cost: Cost) -> Arc<Load> {
+    pub fn register(&self, cost: Cost, rows: Option<usize>) -> Arc<Load> {
         // Until there are runs, one is taken to be of one short text.
         let means = Means { run: cost.of(Shape { rows: 1, length: FIRST_GUESS }), slowdown: 1.0, pace: 1.0 };
         let before = Evidence::of(&cost, FIRST_WEIGHT);
         let learned = Learned { cost, before, since: Evidence::default(), runs: 0 };
-        let load = Load { learned: Mutex::new(learned), work: AtomicU64::new(0), means: Mutex::new(means) };
-        let load = Arc::new(load);
+        let (work, texts) = (AtomicU64::new(0), AtomicU64::new(0));
+        let load = Arc::new(Load { learned: Mutex::new(learned), work, texts, rows, means: Mutex::new(means) });
         let mut loads = self.loads.lock();
         loads.retain(|load| load.strong_count() > 0);
         loads.push(Arc::downgrade(&load));
@@ -184,11 +202,11 @@ impl Forecast {
     /// Time for `work` of so many texts, if nothing else were there.
     #[must_use]
     pub fn time_for(&self, load: &Load, work: Duration, texts: usize) -> Duration {
-        // A single text is run by one worker, and shares its run with nobody.
-        let pace = if texts > 1 { load.means().pace } else { 1.0 };
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        let at_a_time = self.runs_at_a_time.min(texts.max(1)) as f64;
-        work.mul_f64(pace / at_a_time)
+        let (count, at_a_time) = (texts as f64, self.runs_at_a_time.min(texts.max(1)) as f64);
+        // A single text is run by one worker, and shares its run with nobody.
+        let together = if texts > 1 { load.together(work.as_secs_f64(), count) } else { work.as_secs_f64() };
+        Duration::try_from_secs_f64(together / at_a_time).unwrap_or(Duration::MAX)
     }
 
     /// Time until all work of `load` that is there is done.
@@ -233,7 +251,7 @@ mod tests {
     #[test]
     fn work_is_shared_by_the_permits() {
         let forecast = Forecast::new(2);
-        let load = forecast.register(flat(4.0));
+        let load = forecast.register(flat(4.0), None);
         near(forecast.wait(&load), 0.0);
         let (entered, one) = (load.enter(36 * MILLISECOND), load.enter(4 * MILLISECOND));
         near(forecast.wait(&load), 20.0);
@@ -246,7 +264,7 @@ mod tests {
     #[test]
     fn a_slow_model_takes_its_turns_and_no_more() {
         let forecast = Forecast::new(1);
-        let (cheap, slow) = (forecast.register(flat(1.0)), forecast.register(flat(100.0)));
+        let (cheap, slow) = (forecast.register(flat(1.0), None), forecast.register(flat(100.0), None));
         let (_cheap, _slow) = (cheap.enter(3 * MILLISECOND), slow.enter(100_000 * MILLISECOND));
         // Three rounds of both.
         near(forecast.wait(&cheap), 303.0);
@@ -258,14 +276,14 @@ mod tests {
     #[test]
     fn means_follow_the_runs_and_models_that_are_gone_count_no_more() {
         let forecast = Forecast::new(1);
-        let load = forecast.register(flat(1.0));
+        let load = forecast.register(flat(1.0), None);
         for _ in 0..300 {
             load.ran(&ran(2, 1));
         }
         assert!((load.means().slowdown - 2.0).abs() < 1e-3);
         let _entered = load.enter(MILLISECOND);
         near(forecast.wait(&load), 2.0);
-        let other = forecast.register(flat(1.0));
+        let other = forecast.register(flat(1.0), None);
         let entered = other.enter(5 * MILLISECOND);
         near(forecast.wait(&load), 3.0);
         drop((entered, other));
@@ -274,7 +292,7 @@ mod tests {
 
     #[test]
     fn runs_correct_what_was_measured_badly() {
-        let load = Forecast::new(1).register(Cost { token: 2e-4, ..Cost::default() });
+        let load = Forecast::new(1).register(Cost { token: 2e-4, ..Cost::default() }, None);
         let real = Cost { run: 1e-3, token: 1e-4, square: 0.0 };
         for run in 0..2_000_usize {
             let shape = Shape { rows: 1, length: 5 + run * 7 % 40 };
@@ -295,9 +313,25 @@ mod tests {
     }
 
     #[test]
+    fn a_crowd_shares_runs_on_a_gpu_whatever_came_before() {
+        let forecast = Forecast::new(1);
+        let load = forecast.register(Cost { run: 1e-3, token: 2e-6, ..Cost::default() }, Some(512));
+        // Single texts, each with a run of its own.
+        for _ in 0..300 {
+            load.ran(&ran(1, 1));
+        }
+        // A text of ten tokens takes 1.02 ms alone; 1,024 of them two runs of 11.24 ms.
+        let alone = Duration::from_micros(1_020);
+        near(forecast.time_for(&load, 1_024 * alone, 1_024), 22.48 * load.means().slowdown);
+        let _inside: Vec<Entered> = (0..1_024).map(|_| load.enter(alone)).collect();
+        near(forecast.wait(&load), 22.48 * load.means().slowdown);
+        near(forecast.time_for(&load, alone, 1), 1.02);
+    }
+
+    #[test]
     fn texts_that_share_runs_are_waited_for_less() {
         let forecast = Forecast::new(1);
-        let load = forecast.register(flat(1.0));
+        let load = forecast.register(flat(1.0), None);
         for _ in 0..300 {
             load.ran(&ran(4, 8));
         }

@@ -155,7 +155,9 @@ impl Model {
         }
         let inline_bytes = tokenizer_speed(&pipeline)
             .map_or(INLINE_BYTES, |speed| fitting(INLINE_TOKENISING, speed).min(INLINE_BYTES));
-        let load = lane.forecast.register(measured.cost);
+        let together = rules.policy.together(rules.caps.rows);
+        let together = together.filter(|_| lane.gpu.is_some() && !alone && measured.why_alone.is_none());
+        let load = lane.forecast.register(measured.cost, together);
         let shop = Arc::new(Shop {
             load_number: LOADED.fetch_add(1, Ordering::Relaxed),
             label: format!("{}/{}", source.name, source.version),
