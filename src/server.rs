@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 mod hosting;
+mod losses;
 mod opening;
 mod recorded;
 mod windows;
@@ -19,7 +20,6 @@ use crate::config::{Settings, Traces};
 use crate::engine::Engine;
 use crate::engine::cache::Cache;
 use crate::engine::loading::{Host, ModelSource};
-use crate::engine::loss::Loss;
 use crate::engine::session::Runtime;
 use crate::experiments::receipts::Receipts;
 use crate::http::App;
@@ -175,13 +175,13 @@ impl Server {
         let admin_stop = CancellationToken::new();
         let mut admin = self.start_admin(listeners.admin, admin_stop.clone()).map_err(failed)?;
         let (runtime, lost) = (Arc::clone(&self.host.runtime), self.host.gpus.lost.clone());
+        let losses = losses::watch(self.host.gpus.clone(), &self.settings, shutdown.soft.clone());
         let (drain_delay, grace) = (self.settings.drain_delay, self.settings.grace);
-        let summaries = self.settings.log.summaries;
         let (unfit, is_unfit) = oneshot::channel();
         let loaded = CancellationToken::new();
         let mut loading = tokio::spawn({
             let (app, sources, host, stop, settings) =
-                (Arc::clone(&self.app), self.sources, self.host, shutdown.soft.clone(), self.settings);
+                (Arc::clone(&self.app), self.sources, self.host, shutdown.soft.clone(), self.settings.clone());
             let (followed, loaded, begun_with) = (self.followed, loaded.clone(), self.app.registry.snapshot());
             async move {
                 // However it ends.
@@ -202,16 +202,13 @@ impl Server {
                 }
             }
         });
-        let unfit = async {
-            match is_unfit.await {
-                Ok(sentence) => sentence,
-                Err(_) => std::future::pending().await,
-            }
-        };
         let _lag = AbortOnDropHandle::new(tokio::spawn(standstill::watch_lag(Arc::clone(&self.app.metrics))));
-        let _loss = AbortOnDropHandle::new(tokio::spawn(stop_when(lost.clone(), shutdown.soft.clone())));
+        let _losses = AbortOnDropHandle::new(tokio::spawn(losses));
         let _shadows = AbortOnDropHandle::new(tokio::spawn(shadow::show(Arc::clone(&self.app))));
-        let _summaries = AbortOnDropHandle::new(tokio::spawn(summary::log(Arc::clone(&self.app.metrics), summaries)));
+        let _summaries = AbortOnDropHandle::new(tokio::spawn(summary::log(
+            Arc::clone(&self.app.metrics),
+            self.settings.log.summaries,
+        )));
         let _windows = AbortOnDropHandle::new(tokio::spawn(windows::close_when_due(Arc::clone(&self.app.registry))));
         let front = Front::new("data", http::router(Arc::clone(&self.app)), &self.app, self.tls);
         let connections = descriptors::make_room(self.app.limits.max_connections);
@@ -238,7 +235,7 @@ impl Server {
         let ended = tokio::select! {
             ended = served => ended,
             never = drain => match never {},
-            sentence = unfit => Err(RunError::Configuration(sentence)),
+            sentence = told(is_unfit) => Err(RunError::Configuration(sentence)),
             // Half a server is worse than none: whoever watches it starts it anew.
             _ = &mut admin => Err(RunError::Failed("the admin listener ended by itself".to_owned())),
         };
@@ -311,11 +308,12 @@ impl Server {
     }
 }
 
-/// Stops the server once a GPU is lost: only a new process gets it back, or finds that it cannot be used.
-async fn stop_when(lost: Loss, stop: CancellationToken) {
-    lost.told().await;
-    tracing::error!("the server stops: whoever watches over it starts it anew");
-    stop.cancel();
+/// What is said; nothing for ever if nobody says anything any more.
+async fn told(said: oneshot::Receiver<String>) -> String {
+    match said.await {
+        Ok(sentence) => sentence,
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// Whether a server can go on with what was loaded. What came meanwhile ends no server.

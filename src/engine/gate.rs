@@ -167,6 +167,13 @@ impl Gate {
         Some(least.filter(|_| all_run && !own_is_stuck).unwrap_or_default())
     }
 
+    /// For how long the oldest of the runs that have turns has gone on; nothing if there is none.
+    #[must_use]
+    pub fn oldest_run(&self) -> Option<Duration> {
+        let state = self.state.lock();
+        state.runs.iter().map(|run| run.began.elapsed()).max()
+    }
+
     /// Waits for leave to run without a turn, beside those who have one: a single thread at a time has it.
     pub fn wait_express(&self) -> MutexGuard<'_, ()> {
         self.express.lock()

@@ -105,6 +105,12 @@ impl Gates {
         taken?.into_iter().min()
     }
 
+    /// For how long the oldest run has gone on, as [`Gate::oldest_run`].
+    #[must_use]
+    pub fn oldest_run(&self) -> Option<Duration> {
+        self.all().filter_map(Gate::oldest_run).max()
+    }
+
     fn all(&self) -> impl Iterator<Item = &Gate> {
         std::iter::once(&self.first).chain(&self.others)
     }
