@@ -67,7 +67,13 @@ pub fn bound<'a>(settings: &Settings, models: impl IntoIterator<Item = &'a Model
     let mut loaded = Loaded { resident, ..Loaded::default() };
     for model in models {
         let pipeline = model.pipeline();
-        loaded.run = loaded.run.max(model.run_memory().unwrap_or_default());
+        let run = model.run_memory().unwrap_or_default();
+        if model.placement().is_gpu() {
+            // Measured with a run on each GPU, and there is one at a time, whatever the workers of the cores are.
+            loaded.gpu_runs = loaded.gpu_runs.max(run);
+        } else {
+            loaded.run = loaded.run.max(run);
+        }
         loaded.tokens = loaded.tokens.max(pipeline.tokenizer().map_or(0, Tokenizer::max_tokens));
         loaded.labels = loaded.labels.max(pipeline.labels().len());
     }
@@ -105,8 +111,10 @@ pub fn cache_bytes(settings: &Settings) -> usize {
 pub struct Loaded {
     /// The process, now.
     pub resident: u64,
-    /// The longest run of any model.
+    /// The longest run of any model on the cores.
     pub run: u64,
+    /// The longest runs of any model on its GPUs, as far as they need memory of the machine.
+    pub gpu_runs: u64,
     /// Tokens of the longest text that a model takes whole.
     pub tokens: usize,
     /// Scores of a text.
@@ -148,7 +156,7 @@ impl Ceiling {
         Self {
             resident: loaded.resident,
             // One more than workers: the express worker.
-            runs: (settings.workers as u64 + 1) * loaded.run,
+            runs: (settings.workers as u64 + 1) * loaded.run + loaded.gpu_runs,
             bodies,
             // A token is a byte of some body at least.
             texts: (texts * text(tokens)).min(texts * text(0) + TOKEN * bodies / 2),
@@ -198,18 +206,18 @@ mod tests {
 
     #[test]
     fn every_part_follows_its_option() {
-        let loaded = Loaded { resident: 100 * MIB, run: 10 * MIB, tokens: 512, labels: 77 };
+        let loaded = Loaded { resident: 100 * MIB, run: 10 * MIB, gpu_runs: 3 * MIB, tokens: 512, labels: 77 };
         let usual = ceiling(&["--workers", "4", "--memory-limit", "0"], loaded);
-        assert_eq!((usual.resident, usual.runs, usual.cache), (100 * MIB, 50 * MIB, 64 * MIB));
+        assert_eq!((usual.resident, usual.runs, usual.cache), (100 * MIB, 53 * MIB, 64 * MIB));
         // 64 MiB of large bodies and 16 KiB for each of 1,024 connections, as bytes and as texts.
         assert_eq!((usual.bodies, usual.connections), (160 * MIB, 27 * MIB));
         assert_eq!(usual.texts, 4_096 * (1_024 + 8 * 512 + 32 * 77));
-        assert_eq!(usual.total(), [100, 50, 64, 160, 27, 16].map(|mib| mib * MIB).iter().sum::<u64>() + usual.texts);
+        assert_eq!(usual.total(), [100, 53, 64, 160, 27, 16].map(|mib| mib * MIB).iter().sum::<u64>() + usual.texts);
         let small = ceiling(
             &["--max-connections", "64", "--max-inflight-texts", "1024", "--cache-bytes", "0", "--workers", "1"],
             loaded,
         );
-        assert_eq!((small.runs, small.cache, small.connections * 16), (20 * MIB, 0, usual.connections));
+        assert_eq!((small.runs, small.cache, small.connections * 16), (23 * MIB, 0, usual.connections));
         assert!(small.texts * 4 == usual.texts && small.bodies < usual.bodies);
     }
 

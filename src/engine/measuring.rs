@@ -60,6 +60,7 @@ pub(super) fn measure(
         _ => None,
     };
     let share = share && why_alone.is_none();
+    let on_gpu = if lane.gpu.is_some() { largest_first(pipeline, sessions, share, (lane, longest))? } else { None };
     let shapes = shapes(pipeline, share, lane);
     let all: Vec<Result<Vec<Sample>, String>> = std::thread::scope(|scope| {
         let threads: Vec<_> = sessions
@@ -73,7 +74,7 @@ pub(super) fn measure(
     let cost = Cost::fit(&samples).ok_or("no run took any time")?;
     let (mut short_text, mut run_memory) = (Duration::MAX, None);
     if let Some(first) = sessions.first_mut() {
-        run_memory = largest_runs(pipeline, first.as_mut(), lane.rules.caps, longest);
+        run_memory = on_gpu.or_else(|| largest_runs(pipeline, first.as_mut(), lane.rules.caps, longest));
         for _ in 0..REPEATS.0 {
             let (done, took) = timed(first.runs_here(), || {
                 let encoded = pipeline.encode("one short text".to_owned()).map_err(|e| e.to_string())?;
@@ -97,6 +98,37 @@ fn shapes(pipeline: &Pipeline, share: bool, lane: &Lane) -> Vec<Shape> {
     };
     let shapes = shapes.iter().map(|&(rows, length)| Shape { rows, length: length.min(most.unwrap_or(1)) });
     shapes.filter(|shape| share || shape.rows == 1).filter(|shape| lane.gpu.is_none() || fits(shape)).collect()
+}
+
+/// The largest runs on each GPU, before all others: memory that a smaller one took is too small for a larger one, and is
+/// kept beside it. Twice: the library plans the memory of a shape at its first run, and takes it at the second. Bytes by
+/// which they make the process grow, where that can be told.
+fn largest_first(
+    pipeline: &Pipeline,
+    sessions: &mut [Box<dyn Session>],
+    share: bool,
+    (lane, longest): (&Lane, Duration),
+) -> Result<Option<u64>, String> {
+    let (caps, most) = (lane.rules.caps, pipeline.tokenizer().map_or(1, Tokenizer::max_tokens));
+    // Attention takes most memory for long texts, everything else for many tokens.
+    let mut shapes = vec![pipeline.largest_run(most)];
+    if share {
+        let of_length =
+            |length: usize| Shape { rows: (caps.tokens / length.max(1)).clamp(1, caps.rows.max(1)), length };
+        shapes.extend([most, USUAL_LENGTH.min(most)].map(of_length));
+    }
+    let (done, grown) = memory::growth_during(|| {
+        sessions.iter_mut().try_for_each(|session| {
+            for shape in shapes.iter().chain(&shapes) {
+                // Runs of texts that this model refuses are not needed either.
+                let Ok(text) = pipeline.sample(shape.length) else { continue };
+                run(pipeline, session.as_mut(), &vec![&text; shape.rows.max(1)], longest)
+                    .map_err(|error| format!("a run of {} texts of {} tokens: {error}", shape.rows, shape.length))?;
+            }
+            Ok::<_, String>(())
+        })
+    });
+    done.map(|()| grown)
 }
 
 /// Bytes by which the largest runs make the process grow; nothing where that cannot be told.

@@ -1,12 +1,27 @@
 //! Memory of GPUs, as NVIDIA's driver tells it.
 
+use std::sync::mpsc;
+use std::time::Duration;
+
 use nvml_wrapper::Nvml;
 
-/// Bytes in use on a GPU, by all programs; nothing without a driver.
+/// Longest wait for the driver: one that hangs holds up no load.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// Bytes in use on a GPU, by all programs; nothing without a driver that tells.
 ///
-/// The driver counts all GPUs of the machine: where `CUDA_VISIBLE_DEVICES` renumbers them, this is another one.
+/// The driver counts all GPUs of the machine by their place on the bus, CUDA the fastest first and only those of
+/// `CUDA_VISIBLE_DEVICES`: where that differs, this is another GPU.
 #[must_use]
 pub fn used(gpu: u32) -> Option<u64> {
+    let (told, asked) = mpsc::sync_channel(1);
+    // Nobody listens any more once the time is over.
+    let ask = move || told.send(ask(gpu)).ok();
+    std::thread::Builder::new().name("predictd-ask-gpu".to_owned()).spawn(ask).ok()?;
+    asked.recv_timeout(LONGEST).ok().flatten()
+}
+
+fn ask(gpu: u32) -> Option<u64> {
     let nvml = Nvml::init().ok()?;
     Some(nvml.device_by_index(gpu).ok()?.memory_info().ok()?.used)
 }

@@ -43,7 +43,9 @@ struct Seen {
     load: Gauge,
     directory: OnceLock<PathBuf>,
     directory_bytes: GaugeVec,
-    gpus: Option<Gpus>,
+    /// Found at the first look: a driver that hangs does not hold up a start.
+    gpus: OnceLock<Option<Gpus>>,
+    registry: Registry,
     looking: Mutex<()>,
     looked: Condvar,
 }
@@ -88,7 +90,8 @@ impl Machine {
                     &["state"],
                 )?,
             )?,
-            gpus: Gpus::new(registry)?,
+            gpus: OnceLock::new(),
+            registry: registry.clone(),
             looking: Mutex::default(),
             looked: Condvar::new(),
         });
@@ -97,6 +100,8 @@ impl Machine {
         let look = move || asked.iter().for_each(|()| looking.look());
         let thread = std::thread::Builder::new().name("predictd-machine".to_owned()).spawn(look);
         thread.map_err(|error| prometheus::Error::Msg(format!("no thread for metrics: {error}")))?;
+        // What takes long at first is there when somebody asks.
+        ask.try_send(()).ok();
         Ok(Self { seen, ask, lag })
     }
 
@@ -124,7 +129,7 @@ impl Machine {
         self.refresh();
         let memory = |state: &str| self.seen.memory.with_label_values(&[state]).get();
         let used = memory("used") / memory("total").max(1.0);
-        (self.seen.cpu.get(), used, self.seen.gpus.as_ref().map(Gpus::shares).unwrap_or_default())
+        (self.seen.cpu.get(), used, self.seen.gpus.get().and_then(Option::as_ref).map(Gpus::shares).unwrap_or_default())
     }
 }
 
@@ -154,7 +159,13 @@ impl Seen {
         if let Ok(load) = System::load_average() {
             self.load.set(load.one);
         }
-        if let Some(gpus) = &self.gpus {
+        let gpus = self.gpus.get_or_init(|| {
+            Gpus::new(&self.registry).unwrap_or_else(|error| {
+                tracing::error!(%error, "there are no metrics of GPUs");
+                None
+            })
+        });
+        if let Some(gpus) = gpus {
             gpus.refresh();
         }
         // Whoever asks holds this until it waits: nobody misses it.
@@ -198,41 +209,62 @@ impl Gpus {
         }))
     }
 
-    /// What a GPU does not tell any more is not shown.
+    /// What a GPU does not tell any more is not shown. While the driver is asked, what was seen last is.
     fn refresh(&self) {
+        let count = self.nvml.device_count().unwrap_or(0);
+        let seen: Vec<SeenGpu> = (0..count).filter_map(|number| SeenGpu::of(&self.nvml, number)).collect();
         for gauge in [&self.utilisation, &self.memory, &self.temperature, &self.power, &self.processes] {
             gauge.reset();
         }
-        let mut shares = Vec::new();
-        for number in 0..self.nvml.device_count().unwrap_or(0) {
-            let Ok(device) = self.nvml.device_by_index(number) else { continue };
-            let gpu = number.to_string();
-            if let Ok(rates) = device.utilization_rates() {
-                let name = device.name().unwrap_or_default();
-                self.utilisation.with_label_values(&[&gpu, &name]).set(f64::from(rates.gpu) / 100.0);
-                shares.push(f64::from(rates.gpu) / 100.0);
+        for gpu in &seen {
+            let number = gpu.number.as_str();
+            if let Some((name, share)) = &gpu.busy {
+                self.utilisation.with_label_values(&[number, name]).set(*share);
             }
-            if let Ok(memory) = device.memory_info() {
-                for (state, bytes) in [("used", memory.used), ("free", memory.free), ("total", memory.total)] {
-                    self.memory.with_label_values(&[&gpu, state]).set(float(bytes));
+            for (state, bytes) in gpu.memory.into_iter().flatten() {
+                self.memory.with_label_values(&[number, state]).set(float(bytes));
+            }
+            for (gauge, value) in
+                [(&self.temperature, gpu.celsius), (&self.power, gpu.watts), (&self.processes, gpu.processes)]
+            {
+                if let Some(value) = value {
+                    gauge.with_label_values(&[number]).set(value);
                 }
             }
-            if let Ok(celsius) = device.temperature(TemperatureSensor::Gpu) {
-                self.temperature.with_label_values(&[&gpu]).set(f64::from(celsius));
-            }
-            if let Ok(milliwatts) = device.power_usage() {
-                self.power.with_label_values(&[&gpu]).set(f64::from(milliwatts) / 1e3);
-            }
-            if let Ok(processes) = device.running_compute_processes() {
-                self.processes.with_label_values(&[&gpu]).set(float(processes.len() as u64));
-            }
         }
-        *self.shares.lock() = shares;
+        *self.shares.lock() = seen.into_iter().filter_map(|gpu| gpu.busy).map(|(_, share)| share).collect();
     }
 
     /// How busy each was when it was looked last.
     fn shares(&self) -> Vec<f64> {
         self.shares.lock().clone()
+    }
+}
+
+/// What a GPU told.
+struct SeenGpu {
+    number: String,
+    /// Its name, and the share of the last moments in which it was busy.
+    busy: Option<(String, f64)>,
+    memory: Option<[(&'static str, u64); 3]>,
+    celsius: Option<f64>,
+    watts: Option<f64>,
+    processes: Option<f64>,
+}
+
+impl SeenGpu {
+    fn of(nvml: &Nvml, number: u32) -> Option<Self> {
+        let device = nvml.device_by_index(number).ok()?;
+        let rates = device.utilization_rates().ok();
+        let memory = device.memory_info().ok();
+        Some(Self {
+            number: number.to_string(),
+            busy: rates.map(|rates| (device.name().unwrap_or_default(), f64::from(rates.gpu) / 100.0)),
+            memory: memory.map(|memory| [("used", memory.used), ("free", memory.free), ("total", memory.total)]),
+            celsius: device.temperature(TemperatureSensor::Gpu).ok().map(f64::from),
+            watts: device.power_usage().ok().map(|milliwatts| f64::from(milliwatts) / 1e3),
+            processes: device.running_compute_processes().ok().map(|processes| float(processes.len() as u64)),
+        })
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn is_built_in() -> bool {
 pub(super) fn provider(gpu: u32, devices: &Devices) -> ExecutionProviderDispatch {
     let mut cuda = CUDA::default()
         .with_device_id(i32::try_from(gpu).unwrap_or(i32::MAX))
-        // The largest run comes first, at load: blocks of twice the size would be left half empty.
+        // The largest runs come early, at load: blocks of twice the size would be left half empty.
         .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
         // Lengths differ from run to run: a search for each would cost more than it finds.
         .with_conv_algorithm_search(ConvAlgorithmSearch::Default)

@@ -58,7 +58,11 @@ pub(super) fn meaning(message: &str) -> String {
         };
     }
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    let known = if has(&["no CUDA-capable device", "CUDA failure 100:"]) {
+    let known = if has(&["cuDNN is not available"]) {
+        "cuDNN was not found: install cuDNN 9, or name its directory with --cuda-libraries"
+    } else if has(&["is smaller than requested bytes"]) {
+        "--gpu-memory-limit is too small for this model"
+    } else if has(&["no CUDA-capable device", "CUDA failure 100:"]) {
         "the driver knows no GPU"
     } else if has(&["invalid device ordinal", "CUDA failure 101:", "Invalid device ID"]) {
         "there is no GPU of this number"
@@ -138,6 +142,8 @@ mod tests {
             ("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version", "too old"),
             ("CUDA failure 101: invalid device ordinal ; GPU=7", "no GPU of this number"),
             ("CUDA failure 2: out of memory ; GPU=0", "memory is taken"),
+            ("node /a/secret: cuDNN is not available. Install cuDNN, or", "cuDNN was not found: install cuDNN 9"),
+            ("Available memory of 1 is smaller than requested bytes of 2", "--gpu-memory-limit is too small"),
             ("Invalid device ID: 7, must be between 0 (inclusive) and 1 (exclusive).", "no GPU of this number"),
             (
                 "CUDA failure 3: initialization error ; GPU=-1 ; file=/secret/x.cc",
