@@ -83,10 +83,19 @@ impl Gate {
 
     /// Waits for a turn. A gate is used by this or by [`Gate::wait_next`], not by both: threads would miss each other.
     pub fn wait_turn(&self) -> Turn<'_> {
+        self.wait_turn_after(|| {})
+    }
+
+    /// The same; calls this first where it has to wait.
+    pub fn wait_turn_after(&self, before_waiting: impl FnOnce()) -> Turn<'_> {
         let mut state = self.state.lock();
         let ticket = state.next;
         state.next += 1;
-        self.changed.wait_while(&mut state, |state| state.serving != ticket || state.free == 0);
+        let must_wait = |state: &mut State| state.serving != ticket || state.free == 0;
+        if must_wait(&mut state) {
+            MutexGuard::unlocked(&mut state, before_waiting);
+        }
+        self.changed.wait_while(&mut state, must_wait);
         state.serving += 1;
         state.free -= 1;
         let others_can_go = state.free > 0 && state.serving != state.next;

@@ -29,6 +29,25 @@ fn never_more_inside_than_permits() {
 }
 
 #[test]
+fn who_has_to_wait_is_told_before() {
+    let gate = Gate::new(1);
+    let told = AtomicUsize::new(0);
+    let turn = || gate.wait_turn_after(|| _ = told.fetch_add(1, Ordering::SeqCst));
+    let first = turn();
+    assert_eq!(told.load(Ordering::SeqCst), 0);
+    std::thread::scope(|scope| {
+        scope.spawn(turn);
+        while told.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        // Nothing is held meanwhile.
+        assert_eq!(gate.free(), 0);
+        drop(first);
+    });
+    assert_eq!((gate.free(), told.load(Ordering::SeqCst)), (1, 1));
+}
+
+#[test]
 fn threads_are_served_in_the_order_they_came() {
     let gate = Gate::new(1);
     let order = Mutex::new(Vec::new());
