@@ -33,6 +33,7 @@ CONTENTS = [
     ("CHANGELOG.md", "."),
     ("nginx.conf", "."),
     ("deploy/README.md", "deploy"),
+    ("deploy/onnxruntime.py", "deploy"),
     ("docker-compose.yml", "."),
     (".env.example", "."),
     ("deploy/compose/*", "deploy/compose"),

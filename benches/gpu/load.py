@@ -4,6 +4,7 @@ The program of benches/serving is used where it is there: a GPU answers faster t
 processes of this one do, and the result says how busy they were: near 1, they were measured and not the server.
 """
 
+import contextlib
 import http.client
 import json
 import multiprocessing
@@ -79,11 +80,12 @@ def by_program(program: Path, address: str, requests: Path, clients: int, second
     return {name: found[name] for name in wanted} | {"generator": "closed_loop", "generator_busy": busy}
 
 
-def measure(program: Path | None, address: str, requests: Path, clients: int, seconds: float) -> dict:
-    """Warms up, then measures."""
+def measure(program: Path | None, address: str, requests: Path, clients: int, seconds: float, watch=contextlib.nullcontext()) -> dict:
+    """Warms up, then measures, within `watch`."""
     def run(time_of_it: float) -> dict:
         if program is None:
             return in_python(address, requests, clients, time_of_it)
         return by_program(program, address, requests, clients, time_of_it)
     run(min(WARM_UP, seconds))
-    return run(seconds)
+    with watch:
+        return run(seconds)

@@ -6,12 +6,16 @@
 No network is needed. `DIR` of --onnxruntime has the GPU build (`make onnxruntime-cuda`); CUDA's libraries are the
 system's, or those of --cuda-libraries. The models: `make float-twin`, then `half.py` beside this file. With --generator
 the program of benches/serving sends the load. PyTorch is measured where it is installed. What could not be measured is
-named, and the exit code is 1 if something promised was measured and is not so.
+named, and the exit code is 1 if something promised was measured and is not so, or if a step failed.
+
+Results are written after every step. Where the time for one command is bounded, do one after the other: --only server,
+--only bench, --only binding, --only torch, with the same --results.
 
 --smoke --device cpu goes through everything in a minute, to show that this program works. Its figures mean nothing.
 """
 
 import argparse
+import http.client
 import importlib.util
 import json
 import os
@@ -31,6 +35,7 @@ import texts as made
 from server import NotStarted, Server
 
 LENGTHS, CLIENTS = (16, 128, 512), (1, 32, 256)
+STEPS = ("server", "bench", "binding", "torch")
 # By how much scores may differ from those of a CPU.
 TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2}
 # Texts of requests of several.
@@ -39,18 +44,21 @@ PEER_PATIENCE = 120
 
 
 class Watch(threading.Thread):
-    """Looks at the server's GPU metrics while something is measured."""
+    """Looks at the metrics of the server's GPUs while something is measured."""
 
-    def __init__(self, server: Server):
+    def __init__(self, server: Server, device: str):
         super().__init__(daemon=True)
         self.server, self.seen, self.over = server, [], threading.Event()
+        # Others of the machine may be busy with something else. `cuda` is the first.
+        self.gpus = set((device.partition(":")[2] or "0").split(","))
 
     def run(self) -> None:
         while not self.over.wait(0.25):
             found = self.server.metrics()
-            pick = {name: [value for series, value in found.items() if series.startswith(f"predictd_gpu_{name}") and (name != "memory_bytes" or 'state="used"' in series)]
+            own = {series: value for series, value in found.items() if any(f'gpu="{number}"' in series for number in self.gpus)}
+            pick = {name: [value for series, value in own.items() if series.startswith(f"predictd_gpu_{name}") and (name != "memory_bytes" or 'state="used"' in series)]
                     for name in ("utilisation_ratio", "power_watts", "memory_bytes")}
-            self.seen.append({name: max(values) for name, values in pick.items() if values})
+            self.seen.append({name: statistics.fmean(values) for name, values in pick.items() if values})
 
     def __enter__(self) -> "Watch":
         self.start()
@@ -104,12 +112,30 @@ class Measurement:
         self.lengths = (16,) if options.smoke else LENGTHS
         self.clients = (1, 4) if options.smoke else CLIENTS
         self.found: dict = {"device": options.device, "machine": report.machine(options), "smoke": options.smoke}
+        if options.only and options.results and (options.results / "gpu.json").exists():
+            # Steps that were done before stay.
+            self.found = json.loads((options.results / "gpu.json").read_text()) | self.found
         self.skipped: list[str] = []
+        self.failed: list[str] = []
 
     def skip(self, what: str) -> None:
         """Says loudly that something is not measured."""
         print(f"!! SKIPPED: {what}", file=sys.stderr)
         self.skipped.append(what)
+
+    def step(self, what: str, do) -> None:
+        """Does something, and keeps what there is. What fails takes nothing else with it."""
+        try:
+            do()
+        except (NotStarted, RuntimeError, OSError, ValueError, KeyError, http.client.HTTPException, subprocess.SubprocessError) as error:
+            self.skip(f"{what}: {type(error).__name__}: {error}")
+            self.failed.append(what)
+        self.ceiling()
+        self.found["promises"], self.found["skipped"] = report.promises(self.found), self.skipped
+        if self.options.results:
+            self.options.results.mkdir(parents=True, exist_ok=True)
+            (self.options.results / "gpu.json").write_text(json.dumps(self.found, indent=1) + "\n")
+            (self.options.results / "gpu.md").write_text(report.table(self.found))
 
     def server(self, model: str, device: str) -> Server:
         """A server with this model on this device."""
@@ -130,39 +156,41 @@ class Measurement:
             expected = server.answers(questions)
             words = made.of_one_token(server, questions)
         self.kinds = {str(length): made.of_length(words, length, 64 if self.options.smoke else 4096) for length in self.lengths}
+        steps = self.options.only or STEPS
         for precision, model in (("fp32", self.options.fp32), ("fp16", self.options.fp16)):
             if not model:
                 self.skip(f"{precision}: no model is named")
                 continue
-            try:
-                with self.server(model, self.options.device) as server:
-                    self.found[precision] = self.of_model(server, precision, questions, expected)
-            except NotStarted as error:
-                sys.exit(f"measure.py: {model} on {self.options.device}: {error}")
-            self.found[precision]["bench"] = self.bench(model)
-            self.found[precision]["binding"] = self.binding(model)
-        self.torch()
-        self.ceiling()
-        self.found["promises"], self.found["skipped"] = report.promises(self.found), self.skipped
+            found = self.found.setdefault(precision, {"model": model, "facts": None, "parity": None, "one_client": None, "load": [], "bench": None, "binding": None})
+            if "server" in steps:
+                found["load"] = []
+                self.step(f"{model} on {self.options.device}", lambda: self.of_model(found, precision, questions, expected))
+            if "bench" in steps:
+                self.step(f"bare ONNX Runtime with {model}", lambda: found.update(bench=self.bench(model)))
+            if "binding" in steps:
+                self.step(f"bound tensors and CUDA graphs with {model}", lambda: found.update(binding=self.binding(model)))
+        if "torch" in steps:
+            self.step("PyTorch", self.torch)
 
-    def of_model(self, server: Server, precision: str, questions: list[str], expected: list[dict]) -> dict:
+    def of_model(self, found: dict, precision: str, questions: list[str], expected: list[dict]) -> None:
         """One model on the device."""
-        facts = server.facts()
-        found = {"model": server.model, "facts": {name: facts.get(name) for name in ("device", "fallback", "on_gpu")},
-                 "parity": parity(expected, server.answers(questions), TOLERANCE[precision]),
-                 "one_client": timings(server, questions[:20 if self.options.smoke else 200]), "load": []}
-        for length, some in self.kinds.items():
-            for clients in self.clients:
-                found["load"].append(self.load(server, {"tokens": int(length), "clients": clients}, some, 0))
-            found["load"].append(self.load(server, {"tokens": int(length), "clients": 4, "batch": BATCH}, some, BATCH))
-        found["load"].append(self.load(server, {"tokens": "questions", "clients": self.clients[-1]}, questions, 0))
-        return found
+        with self.server(found["model"], self.options.device) as server:
+            facts = server.facts()
+            found["facts"] = {name: facts.get(name) for name in ("device", "fallback", "on_gpu")}
+            found["parity"] = parity(expected, server.answers(questions), TOLERANCE[precision])
+            found["one_client"] = timings(server, questions[:20 if self.options.smoke else 200])
+            cases = [({"tokens": int(length), "clients": clients}, some, 0) for length, some in self.kinds.items() for clients in self.clients]
+            cases += [({"tokens": int(length), "clients": 4, "batch": BATCH}, some, BATCH) for length, some in self.kinds.items()]
+            cases.append(({"tokens": "questions", "clients": self.clients[-1]}, questions, 0))
+            for case, some, batch in cases:
+                what = f"{server.model}: {case}"
+                self.step(what, lambda: found["load"].append(self.load(server, case, some, batch)))
 
     def load(self, server: Server, case: dict, some: list[str], batch: int) -> dict:
         """One load, with the GPU looked at meanwhile."""
         file = made.requests(some, self.place / "requests.jsonl", batch)
-        with Watch(server) as watch:
-            found = load.measure(self.options.generator, server.address, file, case["clients"], self.options.seconds)
+        watch = Watch(server, self.options.device)
+        found = load.measure(self.options.generator, server.address, file, case["clients"], self.options.seconds, watch)
         found = case | found | {"gpu": watch.means()}
         print(f"{server.model}: {case} {found['texts_per_s']:.0f} texts/s, p50 {found['p50_ms']:.2f} ms, p99 {found['p99_ms']:.2f} ms", flush=True)
         return found
@@ -201,7 +229,7 @@ class Measurement:
         """PyTorch on the same texts, offline and behind FastAPI."""
         program = [sys.executable, str(Path(__file__).with_name("torch_side.py")), str(self.options.models / self.options.fp32 / "1"), "--device", self.options.device]
         if not all(importlib.util.find_spec(name) for name in ("torch", "transformers", "tokenizers")):
-            self.skip("PyTorch: torch, transformers and tokenizers are not installed")
+            self.skip("PyTorch, and the ceiling of matrix products: torch, transformers and tokenizers are not installed")
             return
         kinds = self.place / "kinds.json"
         kinds.write_text(json.dumps(self.kinds))
@@ -234,7 +262,6 @@ class Measurement:
         """Tokens a second over those that the matrix products alone would allow, measured in this run."""
         tflops = self.found.get("torch", {}).get("tflops")
         if not tflops:
-            self.skip("the ceiling of matrix products: PyTorch measures it")
             return
         for precision in ("fp32", "fp16"):
             for case in self.found.get(precision, {}).get("load", []):
@@ -271,7 +298,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--results", type=Path, help="folder for gpu.json and gpu.md [default: none is written]")
     parser.add_argument("--smoke", action="store_true", help="a minute, for this program's own sake")
+    parser.add_argument("--only", type=lambda typed: typed.split(","), help=f"steps to do, of {','.join(STEPS)} [default: all]")
     options = parser.parse_args()
+    if unknown := set(options.only or ()) - set(STEPS):
+        parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(STEPS)}")
     for name in ("predictd", "onnxruntime", "cuda_libraries", "models", "texts", "generator"):
         path = getattr(options, name)
         setattr(options, name, path and path.resolve())
@@ -281,13 +311,10 @@ def main() -> None:
         measurement = Measurement(options, Path(place))
         measurement.run()
     found = measurement.found
-    shown = report.table(found)
-    print(shown)
-    if options.results:
-        options.results.mkdir(parents=True, exist_ok=True)
-        (options.results / "gpu.json").write_text(json.dumps(found, indent=1) + "\n")
-        (options.results / "gpu.md").write_text(shown)
+    print(report.table(found))
     broken = [promise["what"] for promise in found["promises"] if not promise["holds"]]
+    if measurement.failed:
+        sys.exit("failed: " + "; ".join(measurement.failed))
     if broken and not options.smoke:
         sys.exit("not so: " + "; ".join(broken))
 

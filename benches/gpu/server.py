@@ -43,7 +43,11 @@ class Server:
     def __exit__(self, *_: object) -> None:
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(30)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                # A GPU that hangs may hold it.
+                self.process.kill()
         self.place.cleanup()
 
     def wait_ready(self) -> None:
