@@ -62,6 +62,6 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=3s --start-period=120s --retries=3 CMD ["predictd", "health"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30m --retries=3 CMD ["predictd", "health"]
 ENTRYPOINT ["predictd"]
 CMD ["serve"]

@@ -2,6 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::{self, ExitCode};
+use std::time::Duration;
 
 use clap::Parser;
 use predictd::cli::{Cli, Command};
@@ -91,6 +92,17 @@ fn watch(command: &WatchCommand) -> Result<(), RunError> {
     command.run()
 }
 
+/// Sees to it that the process ends: the libraries' own end waits for a GPU that hangs, as long as that does.
+fn end_soon() {
+    const LAST: Duration = Duration::from_secs(5);
+    let end = || {
+        std::thread::sleep(LAST);
+        process::abort();
+    };
+    // Without it, whoever watches over the process has to kill it.
+    std::thread::Builder::new().name("predictd-end".to_owned()).spawn(end).ok();
+}
+
 fn serve(args: predictd::config::Args) -> Result<(), RunError> {
     let settings =
         Settings::resolve(args).map_err(|sentences| RunError::Configuration(sentences.join("\npredictd: ")))?;
@@ -123,5 +135,6 @@ fn serve(args: predictd::config::Args) -> Result<(), RunError> {
     });
     // A load that still runs must not hold the process.
     runtime.shutdown_background();
+    end_soon();
     outcome
 }

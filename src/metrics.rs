@@ -170,7 +170,10 @@ impl Metrics {
                 )?,
             )?,
             spans,
-            ready: gauge("predictd_ready", "1 while requests that name no model will be answered, as /readyz says.")?,
+            ready: gauge(
+                "predictd_ready",
+                "1 once the models of the start were loaded and while requests that name no model will be answered, as /readyz says.",
+            )?,
             stale: registered(
                 &registry,
                 Gauge::new(

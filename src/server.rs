@@ -175,7 +175,7 @@ impl Server {
         let admin_stop = CancellationToken::new();
         let mut admin = self.start_admin(listeners.admin, admin_stop.clone()).map_err(failed)?;
         let (runtime, lost) = (Arc::clone(&self.host.runtime), self.host.gpus.lost.clone());
-        let losses = losses::watch(self.host.gpus.clone(), &self.settings, shutdown.soft.clone());
+        let losses = losses::watch(self.host.gpus.clone(), losses::longest_run(&self.settings), shutdown.soft.clone());
         let (drain_delay, grace) = (self.settings.drain_delay, self.settings.grace);
         let (unfit, is_unfit) = oneshot::channel();
         let loaded = CancellationToken::new();

@@ -163,13 +163,16 @@ class Measurement:
                 continue
             found = self.found.setdefault(precision, {"model": model, "facts": None, "parity": None, "one_client": None, "load": [], "bench": None, "binding": None})
             if "server" in steps:
-                found["load"] = []
+                found.update(facts=None, parity=None, one_client=None, load=[])
                 self.step(f"{model} on {self.options.device}", lambda: self.of_model(found, precision, questions, expected))
             if "bench" in steps:
+                found["bench"] = None
                 self.step(f"bare ONNX Runtime with {model}", lambda: found.update(bench=self.bench(model)))
             if "binding" in steps:
+                found["binding"] = None
                 self.step(f"bound tensors and CUDA graphs with {model}", lambda: found.update(binding=self.binding(model)))
         if "torch" in steps:
+            self.found = {name: value for name, value in self.found.items() if name not in ("torch", "fastapi")}
             self.step("PyTorch", self.torch)
 
     def of_model(self, found: dict, precision: str, questions: list[str], expected: list[dict]) -> None:
@@ -207,8 +210,7 @@ class Measurement:
             environment["PREDICTD_CUDA_LIBRARIES"] = str(self.options.cuda_libraries)
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=self.place)
         if done.returncode != 0:
-            self.skip(f"bare ONNX Runtime with {model}: predictd bench ended with {done.returncode}: {done.stderr.strip()[-300:]}")
-            return None
+            raise RuntimeError(f"predictd bench ended with {done.returncode}: {done.stderr.strip()[-300:]}")
         found = json.loads(done.stdout.strip().splitlines()[-1])
         return {"share": found["share"], "limit_texts_per_s": found["limit"]["texts_per_second"], "server_texts_per_s": found["best"]["texts_per_second"], "options": found["options"]}
 
@@ -221,8 +223,7 @@ class Measurement:
         command = [sys.executable, str(Path(__file__).with_name("binding.py")), str(self.options.models / model / "1" / "model.onnx")]
         done = subprocess.run([*command, "--device", self.options.device, *limits], capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            self.skip(f"bound tensors and CUDA graphs with {model}: {done.stderr.strip()[-300:]}")
-            return None
+            raise RuntimeError(done.stderr.strip()[-300:])
         return json.loads(done.stdout.strip().splitlines()[-1])
 
     def torch(self) -> None:
@@ -236,8 +237,7 @@ class Measurement:
         size = ["--size", "256"] if self.options.smoke else []
         done = subprocess.run([*program, "--texts", str(kinds), "--seconds", str(self.options.seconds), *size], capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            self.skip(f"PyTorch: {done.stderr.strip()[-300:]}")
-            return
+            raise RuntimeError(done.stderr.strip()[-300:])
         self.found["torch"] = json.loads(done.stdout.strip().splitlines()[-1])
         if not all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn")):
             self.skip("PyTorch behind FastAPI: fastapi and uvicorn are not installed")

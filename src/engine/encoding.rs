@@ -63,7 +63,7 @@ impl Shop {
             match self.encode_one(order.input) {
                 Ok(encoded) => {
                     let (alone, length) = (self.alone(&encoded), self.pipeline.run_length(&encoded));
-                    let entered = self.load.enter(alone);
+                    let entered = self.load.enter(alone, 1);
                     let Order { lead, due, reply, permit, .. } = order;
                     let (request, ready) = (Arc::clone(request), Instant::now());
                     jobs.push(Job { request, encoded, length, alone, due, reply, ready, permit, entered, lead });

@@ -4,7 +4,7 @@
 //! serves models in turn, so in each round every model with work has one run: a model's wait is the number of its runs
 //! times the length of a round, and never more than all work there is. A slow model does not make a cheap one refuse.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ pub struct Load {
     work: AtomicU64,
     /// The texts inside.
     texts: AtomicU64,
-    /// Texts that share a run whenever there are so many: on a GPU, where that costs hardly more than one.
-    rows: Option<usize>,
+    /// Texts that share a run whenever there are so many: on a GPU, where that costs hardly more than one. Elsewhere 0.
+    rows: AtomicUsize,
     means: Mutex<Means>,
 }
 
@@ -125,13 +125,18 @@ impl Load {
         Duration::try_from_secs_f64(self.cost().of(shape)).unwrap_or(Duration::MAX)
     }
 
-    /// Counts work until what is returned is dropped.
+    /// From now on texts are never run together.
+    pub fn run_alone(&self) {
+        self.rows.store(0, Ordering::Relaxed);
+    }
+
+    /// Counts the work of so many texts until what is returned is dropped.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, work: Duration) -> Entered {
+    pub fn enter(self: &Arc<Self>, work: Duration, texts: usize) -> Entered {
         let work = u64::try_from(work.as_nanos()).unwrap_or(u64::MAX);
         self.work.fetch_add(work, Ordering::Relaxed);
-        self.texts.fetch_add(1, Ordering::Relaxed);
-        Entered { load: Arc::clone(self), work }
+        self.texts.fetch_add(texts as u64, Ordering::Relaxed);
+        Entered { load: Arc::clone(self), work, texts: texts as u64 }
     }
 
     /// Seconds of work inside, and of a run.
@@ -145,11 +150,14 @@ impl Load {
     #[must_use]
     pub fn together(&self, work: f64, texts: f64) -> f64 {
         let means = self.means();
-        let Some(rows) = self.rows else { return work * means.pace };
+        let rows = self.rows.load(Ordering::Relaxed);
+        if rows == 0 {
+            return work * means.pace;
+        }
         // What a run costs whatever is in it is there once for each run. How texts shared runs of late says nothing of a
         // crowd after a time of single ones.
         #[expect(clippy::cast_precision_loss, reason = "a forecast")]
-        let runs = (texts / rows.max(1) as f64).ceil();
+        let runs = (texts / rows as f64).ceil();
         let run = self.cost().run;
         (work - (texts - runs).max(0.0) * run).max(run.min(work)) * means.slowdown
     }
@@ -161,12 +169,13 @@ pub struct Entered {
     load: Arc<Load>,
     /// Nanoseconds.
     work: u64,
+    texts: u64,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         self.load.work.fetch_sub(self.work, Ordering::Relaxed);
-        self.load.texts.fetch_sub(1, Ordering::Relaxed);
+        self.load.texts.fetch_sub(self.texts, Ordering::Relaxed);
     }
 }
 
@@ -191,7 +200,7 @@ impl Forecast {
         let means = Means { run: cost.of(Shape { rows: 1, length: FIRST_GUESS }), slowdown: 1.0, pace: 1.0 };
         let before = Evidence::of(&cost, FIRST_WEIGHT);
         let learned = Learned { cost, before, since: Evidence::default(), runs: 0 };
-        let (work, texts) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (work, texts, rows) = (AtomicU64::new(0), AtomicU64::new(0), AtomicUsize::new(rows.unwrap_or(0)));
         let load = Arc::new(Load { learned: Mutex::new(learned), work, texts, rows, means: Mutex::new(means) });
         let mut loads = self.loads.lock();
         loads.retain(|load| load.strong_count() > 0);
@@ -253,7 +262,7 @@ mod tests {
         let forecast = Forecast::new(2);
         let load = forecast.register(flat(4.0), None);
         near(forecast.wait(&load), 0.0);
-        let (entered, one) = (load.enter(36 * MILLISECOND), load.enter(4 * MILLISECOND));
+        let (entered, one) = (load.enter(36 * MILLISECOND, 1), load.enter(4 * MILLISECOND, 1));
         near(forecast.wait(&load), 20.0);
         drop(entered);
         near(forecast.wait(&load), 2.0);
@@ -265,7 +274,7 @@ mod tests {
     fn a_slow_model_takes_its_turns_and_no_more() {
         let forecast = Forecast::new(1);
         let (cheap, slow) = (forecast.register(flat(1.0), None), forecast.register(flat(100.0), None));
-        let (_cheap, _slow) = (cheap.enter(3 * MILLISECOND), slow.enter(100_000 * MILLISECOND));
+        let (_cheap, _slow) = (cheap.enter(3 * MILLISECOND, 1), slow.enter(100_000 * MILLISECOND, 1));
         // Three rounds of both.
         near(forecast.wait(&cheap), 303.0);
         // Behind a thousand of its own, the cheap one is done long before.
@@ -281,10 +290,10 @@ mod tests {
             load.ran(&ran(2, 1));
         }
         assert!((load.means().slowdown - 2.0).abs() < 1e-3);
-        let _entered = load.enter(MILLISECOND);
+        let _entered = load.enter(MILLISECOND, 1);
         near(forecast.wait(&load), 2.0);
         let other = forecast.register(flat(1.0), None);
-        let entered = other.enter(5 * MILLISECOND);
+        let entered = other.enter(5 * MILLISECOND, 1);
         near(forecast.wait(&load), 3.0);
         drop((entered, other));
         near(forecast.wait(&load), 2.0);
@@ -323,9 +332,15 @@ mod tests {
         // A text of ten tokens takes 1.02 ms alone; 1,024 of them two runs of 11.24 ms.
         let alone = Duration::from_micros(1_020);
         near(forecast.time_for(&load, 1_024 * alone, 1_024), 22.48 * load.means().slowdown);
-        let _inside: Vec<Entered> = (0..1_024).map(|_| load.enter(alone)).collect();
+        let one_by_one: Vec<Entered> = (0..1_024).map(|_| load.enter(alone, 1)).collect();
+        near(forecast.wait(&load), 22.48 * load.means().slowdown);
+        drop(one_by_one);
+        let _being_read = load.enter(1_024 * alone, 1_024);
         near(forecast.wait(&load), 22.48 * load.means().slowdown);
         near(forecast.time_for(&load, alone, 1), 1.02);
+        // It was found that texts change each other's scores.
+        load.run_alone();
+        near(forecast.wait(&load), 1_024.0 * 1.02 * load.means().pace);
     }
 
     #[test]
@@ -335,7 +350,7 @@ mod tests {
         for _ in 0..300 {
             load.ran(&ran(4, 8));
         }
-        let _entered = load.enter(100 * MILLISECOND);
+        let _entered = load.enter(100 * MILLISECOND, 1);
         near(forecast.wait(&load), 50.0);
     }
 }

@@ -51,6 +51,13 @@ struct Run {
     predicted: Duration,
 }
 
+/// Tells a run from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunId {
+    began: Instant,
+    model: u64,
+}
+
 /// The next turn. Dropping it lets the thread behind be the next.
 #[derive(Debug)]
 pub struct Next<'a> {
@@ -176,11 +183,12 @@ impl Gate {
         Some(least.filter(|_| all_run && !own_is_stuck).unwrap_or_default())
     }
 
-    /// For how long the oldest of the runs that have turns has gone on; nothing if there is none.
+    /// The oldest of the runs that have turns, and for how long it has gone on; nothing if there is none.
     #[must_use]
-    pub fn oldest_run(&self) -> Option<Duration> {
+    pub fn oldest_run(&self) -> Option<(RunId, Duration)> {
         let state = self.state.lock();
-        state.runs.iter().map(|run| run.began.elapsed()).max()
+        let oldest = state.runs.iter().min_by_key(|run| run.began)?;
+        Some((RunId { began: oldest.began, model: oldest.model }, oldest.began.elapsed()))
     }
 
     /// Waits for leave to run without a turn, beside those who have one: a single thread at a time has it.

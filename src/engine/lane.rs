@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::forecast::Forecast;
-use super::gate::Gate;
+use super::gate::{Gate, RunId};
 use super::loss::Loss;
 use super::queue::Rules;
 
@@ -105,10 +105,10 @@ impl Gates {
         taken?.into_iter().min()
     }
 
-    /// For how long the oldest run has gone on, as [`Gate::oldest_run`].
+    /// The oldest run, as [`Gate::oldest_run`].
     #[must_use]
-    pub fn oldest_run(&self) -> Option<Duration> {
-        self.all().filter_map(Gate::oldest_run).max()
+    pub fn oldest_run(&self) -> Option<(RunId, Duration)> {
+        self.all().filter_map(Gate::oldest_run).max_by_key(|(_, time)| *time)
     }
 
     fn all(&self) -> impl Iterator<Item = &Gate> {

@@ -111,19 +111,24 @@ fn largest_first(
 ) -> Result<Option<u64>, String> {
     let (caps, most) = (lane.rules.caps, pipeline.tokenizer().map_or(1, Tokenizer::max_tokens));
     // Attention takes most memory for long texts, everything else for many tokens.
-    let mut shapes = vec![pipeline.largest_run(most)];
-    if share {
-        let of_length =
-            |length: usize| Shape { rows: (caps.tokens / length.max(1)).clamp(1, caps.rows.max(1)), length };
-        shapes.extend([most, USUAL_LENGTH.min(most)].map(of_length));
-    }
+    let of_length = |length: usize| Shape { rows: (caps.tokens / length.max(1)).clamp(1, caps.rows.max(1)), length };
+    let shared = [most, USUAL_LENGTH.min(most)].map(of_length);
+    let twice = |session: &mut dyn Session, shape: Shape| {
+        // Runs of texts that this model refuses are not needed either.
+        let Ok(text) = pipeline.sample(shape.length) else { return Ok(()) };
+        (0..2).try_for_each(|_| {
+            let done = run(pipeline, session, &vec![&text; shape.rows.max(1)], longest);
+            done.map(|_| ()).map_err(|error| format!("a run of {} tokens: {error}", shape.tokens()))
+        })
+    };
     let (done, grown) = memory::growth_during(|| {
         sessions.iter_mut().try_for_each(|session| {
-            for shape in shapes.iter().chain(&shapes) {
-                // Runs of texts that this model refuses are not needed either.
-                let Ok(text) = pipeline.sample(shape.length) else { continue };
-                run(pipeline, session.as_mut(), &vec![&text; shape.rows.max(1)], longest)
-                    .map_err(|error| format!("a run of {} texts of {} tokens: {error}", shape.rows, shape.length))?;
+            twice(session.as_mut(), pipeline.largest_run(most))?;
+            for shape in shared.into_iter().filter(|_| share) {
+                // It may never come to that: what a run may take is bounded by its time as well.
+                if let Err(reason) = twice(session.as_mut(), shape) {
+                    tracing::warn!(texts = shape.rows, tokens = shape.length, reason, "a large run failed on a GPU");
+                }
             }
             Ok::<_, String>(())
         })

@@ -238,7 +238,7 @@ impl Model {
             Idle::Busy(inputs, leads) => (inputs, leads),
         };
         // Counted from here on: who comes while these texts are still being read must wait for them.
-        let reading = self.shop.load.enter(inputs.iter().map(|input| self.estimate(input.bytes())).sum());
+        let reading = self.shop.load.enter(inputs.iter().map(|input| self.estimate(input.bytes())).sum(), inputs.len());
         let request = Request::new(deadline, inputs.len() > 1);
         // From here on, dropping this future takes out of the queue what has come there.
         let place = Place::new(&self.shop.queue, &request);
@@ -284,7 +284,7 @@ impl Model {
             && let Some(mut session) = session.try_lock()
         {
             let Some(fit) = self.shop.fit(inputs.clone())?.pop() else { return Ok(Idle::Busy(inputs, leads)) };
-            let _entered = self.shop.load.enter(estimate);
+            let _entered = self.shop.load.enter(estimate, 1);
             turn.begins(self.shop.load_number, estimate);
             let start = Instant::now();
             let run = || {
@@ -332,7 +332,7 @@ impl Model {
             // Every text has a permit: the bound was taken for all of them.
             let permit = permits.split(1).ok_or(Refusal::Overloaded)?;
             let (reply, answer) = oneshot::channel();
-            orders.push(Order { input, lead, due, reply, permit, entered: self.shop.load.enter(estimate) });
+            orders.push(Order { input, lead, due, reply, permit, entered: self.shop.load.enter(estimate, 1) });
             answers.push(answer);
         }
         Ok((orders, answers))

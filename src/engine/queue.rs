@@ -162,6 +162,7 @@ impl Queue {
     /// From now on texts are never run together.
     pub fn run_alone(&self) {
         self.runs_alone.store(true, Ordering::Relaxed);
+        self.load.run_alone();
     }
 
     /// Adds texts of one request. A queue that is closed, and one whose request was taken out, drops them.

@@ -234,6 +234,8 @@ fn seal(app: &App, model: &Model, answer: &Answer, view: View<'_>) -> String {
     let confidence = match (&answer.decision.outcome, indices.first()) {
         (Outcome::Score(score), _) => *score,
         (_, Some(&first)) => answer.decision.probabilities.get(first).copied().unwrap_or_default(),
+        // That none fits is as sure as the likeliest is unlikely.
+        (Outcome::Labels(_), None) => 1.0 - answer.decision.probabilities.iter().copied().fold(0.0, f32::max),
         (_, None) => 0.0,
     };
     app.receipts.seal(&Receipt {

@@ -292,7 +292,8 @@ fn is_label(app: &App, receipt: &Receipt, label: &str) -> bool {
     let served = snapshot.models.get(&receipt.model);
     let answered = served.and_then(|served| served.ready(&receipt.version));
     match answered.filter(|_| receipt.answered == Answered::LabelsOfTheModel) {
-        Some(model) => model.pipeline().labels().iter().any(|known| known == label),
+        // Receipts of the format before do not tell labels of a request from those of the model.
+        Some(model) => model.pipeline().labels().iter().chain(&receipt.labels).any(|known| known == label),
         None => !label.chars().any(char::is_control),
     }
 }

@@ -201,6 +201,7 @@ impl Registry {
             if let Some(served) = changed.models.get_mut(name) {
                 served.versions.remove(&Version::new(version));
             }
+            changed.awaited.remove(&(name.to_owned(), Version::new(version)));
             changed.models.retain(|_, served| !served.versions.is_empty());
         });
     }
@@ -224,6 +225,7 @@ impl Registry {
                 served.before = before.map(Version::new);
                 served.versions.retain(|version, _| kept.contains(version.as_str()));
             }
+            changed.awaited.retain(|(model, version)| model != name || kept.contains(version.as_str()));
             changed.models.retain(|_, served| !served.versions.is_empty());
         });
     }

@@ -12,8 +12,8 @@ use crate::experiments::results::{ArmResult, Decided, Results, Sums, of_late, pl
 use crate::experiments::rollout::{Look, Move};
 use crate::experiments::tally::{Counted, Running};
 use crate::metrics::experiments::ArmNow;
-use crate::registry::database::experiments::{OfPhase, With};
-use crate::registry::database::{ChangeError, now};
+use crate::registry::database::experiments::{Becomes, OfPhase, With, World};
+use crate::registry::database::{ChangeError, Outcome, now};
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(2);
@@ -223,11 +223,11 @@ impl Keeper {
             // replace the one that they chose.
             let version = active.unwrap_or_default();
             let reason = format!("version {version} was made the active one meanwhile");
-            tracing::warn!(experiment = name, reason, "a rollout ends");
-            let (order, outcome) = (order(&reason), Some(reason.clone()));
-            return settled(
-                self.alter_experiment(name, "end", &order, |experiment| experiment.end(now(), outcome)).await,
-            );
+            let ended = self.end_overtaken(name, control.arm.version.as_deref(), &order(&reason)).await;
+            if matches!(ended, Ok(Outcome::Changed(_))) {
+                tracing::warn!(experiment = name, reason, "a rollout has ended");
+            }
+            return settled(ended);
         }
         let control_weight = control.arm.weight;
         let Some(plan) = plan(experiment, control_weight, 1.0 - control_weight) else { return Ok(()) };
@@ -272,6 +272,25 @@ impl Keeper {
             }
         };
         settled(moved)
+    }
+
+    /// Ends an experiment for the reason of `order`, unless this version of its model is the active one after all.
+    async fn end_overtaken(
+        &self,
+        name: &str,
+        version: Option<&str>,
+        order: &Order,
+    ) -> Result<ExperimentOutcome, KeepError> {
+        let end = |found: Option<Experiment>, world: &World<'_>| {
+            let mut experiment = found.ok_or_else(|| ExperimentError::Unknown(name.to_owned()))?;
+            let record = world.records.get(&experiment.design.on);
+            if record.and_then(|record| record.active.as_deref()) == version {
+                return Ok(Becomes::AsItWas);
+            }
+            experiment.end(now(), order.reason.clone())?;
+            Ok(Becomes::This(Box::new(experiment)))
+        };
+        self.change_experiment(name, ("end", None), order, end).await
     }
 }
 

@@ -202,7 +202,7 @@ impl Keeper {
         self.change_experiment(name, (action, None), order, apply).await
     }
 
-    async fn change_experiment(
+    pub(super) async fn change_experiment(
         &self,
         name: &str,
         (action, version): (&str, Option<&str>),

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::{KeepError, Keeper};
 use crate::registry::database::ChangeError;
@@ -14,6 +15,11 @@ use crate::registry::spool::Waiting;
 
 /// How often it is looked whether something waits.
 const LOOK: Duration = Duration::from_millis(500);
+/// When it is tried again where that failed.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Longest wait for those who tell the database something before: a database that answers and does not write holds
+/// nobody up for long, since there is the disk.
+const LONGEST_TURN: Duration = Duration::from_secs(2);
 /// Kept in one transaction, at most.
 const AT_A_TIME: usize = 500;
 
@@ -44,8 +50,8 @@ impl Keeper {
     pub async fn tell(self: Arc<Self>, told: Vec<Feedback>) -> Result<Vec<Told>, KeepError> {
         let mut all = Vec::with_capacity(told.len());
         for some in told.chunks(AT_A_TIME) {
-            let alone = self.telling.lock().await;
-            if self.stale_for().is_none() {
+            let alone = timeout(LONGEST_TURN, self.telling.lock()).await.ok();
+            if alone.is_some() && self.stale_for().is_none() {
                 match self.place.database.tell_now(some).await {
                     Ok(kept) => {
                         all.extend(kept.into_iter().map(Told::Kept));
@@ -93,7 +99,8 @@ impl Keeper {
                 self.hand_over_all().await;
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                // What could not be handed over is not tried again at once.
+                () = tokio::time::sleep(if self.place.spool.is_pending() { AGAIN } else { LOOK }) => {}
                 () = self.stop.cancelled() => return,
             }
         }
@@ -110,7 +117,11 @@ impl Keeper {
             match self.hand_over_one(file).await {
                 Ok(0) => {}
                 Ok(told) => tracing::info!(told, "feedback that waited on disk is in the database"),
-                Err(error) => return self.waits_on(&*error),
+                // The next file may be a good one.
+                Err(error) => self.waits_on(&*error),
+            }
+            if self.stale_for().is_some() || self.stop.is_cancelled() {
+                return self.place.spool.put_back();
             }
         }
     }

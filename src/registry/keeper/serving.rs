@@ -65,7 +65,8 @@ impl Keeper {
         // What answers goes first, or may answer where none was made active.
         all.sort_by_key(|(name, record, version)| {
             let another_answers = record.active.as_deref().is_some_and(|active| active != *version);
-            (another_answers, **name != default_model, !known.in_experiment(name, version))
+            let is_asked = !another_answers || known.in_experiment(name, version) || record.is_pinned(version);
+            (!is_asked, another_answers, **name != default_model, !known.in_experiment(name, version))
         });
         for (name, record, version) in all {
             if self.stop.is_cancelled() {

@@ -31,21 +31,6 @@ async fn it_ends_the_server_so_that_a_new_one_can_begin() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_does_not_end_ends_the_server() {
-    let models = tempfile::tempdir().unwrap();
-    Model::plain().write(models.path(), "m", "1");
-    let runtime = on_gpus(Gpus::default());
-    let options = ["--drain-delay", "0s", "--grace", "1s", "--timeout", "300ms", "--max-timeout", "300ms"];
-    let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &options).await;
-    runtime.until_prepared(1).await;
-    runtime.gpus.hold.hold_the_next(1);
-    assert_eq!(server.ask("/predict", json!({ "text": "10 20 30" })).await.status, 504);
-    let ended = server.task.await.unwrap().unwrap_err();
-    assert_eq!(ended.to_string(), "a GPU is lost: a run on it does not end");
-    runtime.gpus.hold.release(1);
-}
-
 #[tokio::test]
 async fn texts_that_fail_by_themselves_do_not_end_it() {
     let (server, runtime) = started().await;

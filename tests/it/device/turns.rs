@@ -33,7 +33,7 @@ impl Hold {
         }
     }
 
-    pub(super) fn hold_the_next(&self, runs: usize) {
+    fn hold_the_next(&self, runs: usize) {
         self.state.lock().wanted = runs;
     }
 
@@ -43,7 +43,7 @@ impl Hold {
         }
     }
 
-    pub(super) fn release(&self, runs: usize) {
+    fn release(&self, runs: usize) {
         self.state.lock().released += runs;
         self.changed.notify_all();
     }
