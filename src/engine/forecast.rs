@@ -143,13 +143,13 @@ impl Load {
     fn now(&self) -> (f64, f64) {
         #[expect(clippy::cast_precision_loss, reason = "a forecast")]
         let [work, texts] = [&self.work, &self.texts].map(|count| count.load(Ordering::Relaxed) as f64);
-        (self.together(work / 1e9, texts), self.means().run)
+        let means = self.means();
+        (self.together(&means, work / 1e9, texts), means.run)
     }
 
     /// Seconds of runs for so many texts, of which a run of its own for each would take `work` seconds, added up.
     #[must_use]
-    pub fn together(&self, work: f64, texts: f64) -> f64 {
-        let means = self.means();
+    pub fn together(&self, means: &Means, work: f64, texts: f64) -> f64 {
         let rows = self.rows.load(Ordering::Relaxed);
         if rows == 0 {
             return work * means.pace;
@@ -214,7 +214,8 @@ impl Forecast {
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
         let (count, at_a_time) = (texts as f64, self.runs_at_a_time.min(texts.max(1)) as f64);
         // A single text is run by one worker, and shares its run with nobody.
-        let together = if texts > 1 { load.together(work.as_secs_f64(), count) } else { work.as_secs_f64() };
+        let together =
+            if texts > 1 { load.together(&load.means(), work.as_secs_f64(), count) } else { work.as_secs_f64() };
         Duration::try_from_secs_f64(together / at_a_time).unwrap_or(Duration::MAX)
     }
 

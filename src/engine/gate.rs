@@ -89,12 +89,9 @@ impl Gate {
     }
 
     /// Waits for a turn. A gate is used by this or by [`Gate::wait_next`], not by both: threads would miss each other.
-    pub fn wait_turn(&self) -> Turn<'_> {
-        self.wait_turn_after(|| {})
-    }
-
-    /// The same; calls this first where it has to wait.
-    pub fn wait_turn_after(&self, before_waiting: impl FnOnce()) -> Turn<'_> {
+    ///
+    /// Where it has to wait, `before_waiting` is called first, with nothing held.
+    pub fn wait_turn(&self, before_waiting: impl FnOnce()) -> Turn<'_> {
         let mut state = self.state.lock();
         let ticket = state.next;
         state.next += 1;

@@ -126,10 +126,10 @@ mod tests {
         let places = [0, 1, 2, 3].map(|worker| std::ptr::from_ref(gates.of_worker(worker)));
         assert!(places[0] == places[2] && places[1] == places[3] && places[0] != places[1]);
         assert_eq!((gates.free(), gates.taken_for(1)), (2, None));
-        let turn = gates.of_worker(0).wait_turn();
+        let turn = gates.of_worker(0).wait_turn(|| {});
         turn.begins(1, Duration::from_secs(9));
         assert_eq!((gates.free(), gates.taken_for(2)), (1, None));
-        let other = gates.of_worker(3).wait_turn();
+        let other = gates.of_worker(3).wait_turn(|| {});
         other.begins(2, Duration::from_secs(5));
         assert_eq!(gates.free(), 0);
         assert!(gates.taken_for(3).is_some_and(|time| time > Duration::from_secs(4) && time <= Duration::from_secs(5)));

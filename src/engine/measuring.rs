@@ -74,7 +74,10 @@ pub(super) fn measure(
     let cost = Cost::fit(&samples).ok_or("no run took any time")?;
     let (mut short_text, mut run_memory) = (Duration::MAX, None);
     if let Some(first) = sessions.first_mut() {
-        run_memory = on_gpu.or_else(|| largest_runs(pipeline, first.as_mut(), lane.rules.caps, longest));
+        run_memory = match lane.gpu {
+            Some(_) => on_gpu,
+            None => largest_runs(pipeline, first.as_mut(), lane.rules.caps, longest),
+        };
         for _ in 0..REPEATS.0 {
             let (done, took) = timed(first.runs_here(), || {
                 let encoded = pipeline.encode("one short text".to_owned()).map_err(|e| e.to_string())?;

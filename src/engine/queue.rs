@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::batching::window::{Candidate, Caps, Fit};
 use super::batching::{Id, Line, Micros, Policy, Situation, Turn, Waiting};
 use super::cache::Lead;
-use super::forecast::{Entered, Load};
+use super::forecast::{Entered, Load, Means};
 use super::lane::Gates;
 use super::{Answer, TextError};
 use crate::text::pipeline::Encoded;
@@ -257,7 +257,7 @@ impl Queue {
         loop {
             let now = self.micros(Instant::now());
             taken.expired.extend(state.pop_hopeless(now));
-            let crowded = self.is_crowded(&mut state, now);
+            let crowded = self.is_crowded(&mut state, now, &means);
             let start = now.saturating_add(Micros::try_from(rest.as_micros()).unwrap_or(Micros::MAX));
             let fit = Fit { now: start, cost: &cost, slowdown: means.slowdown, caps: self.rules.caps };
             let situation = Situation { fit, idle: (state.resting.len() + state.waking).min(free), crowded };
@@ -279,12 +279,12 @@ impl Queue {
     }
 
     /// True if there has been more work than can be done in the time that callers are patient, for twice as long.
-    fn is_crowded(&self, state: &mut State, now: Micros) -> bool {
+    fn is_crowded(&self, state: &mut State, now: Micros, means: &Means) -> bool {
         let patience = self.rules.patience.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a forecast")]
         let [work, texts, workers] =
             [state.line.work() as f64, state.line.len() as f64, self.rules.workers.max(1) as f64];
-        let wait = self.load.together(work / 1e6, texts) / workers;
+        let wait = self.load.together(means, work / 1e6, texts) / workers;
         let was = state.crowded;
         // It is over only when the queue is clearly shorter than that at which it began.
         if wait < if was { patience / 2.0 } else { patience } {

@@ -90,7 +90,7 @@ pub fn spawn(
         while shop.queue.wait(0) {
             // The texts that woke this thread came while a turn was free, and nobody else knows yet that none is.
             let look = || shop.queue.look_express(Some(Duration::ZERO));
-            let turn = shop.gates.of_worker(0).wait_turn_after(look);
+            let turn = shop.gates.of_worker(0).wait_turn(look);
             // Chosen only now: what came while this thread waited for its turn takes part.
             let taken = shop.queue.take(0, Duration::ZERO);
             if !taken.jobs.is_empty() {

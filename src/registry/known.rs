@@ -65,6 +65,12 @@ impl Known {
         kept
     }
 
+    /// True for a version that requests are sent to, of those that are to be loaded: not for what only a rollback leads to.
+    #[must_use]
+    pub fn is_asked(&self, name: &str, record: &ModelRecord, version: &str) -> bool {
+        record.may_answer(version) || record.is_pinned(version) || self.in_experiment(name, version)
+    }
+
     /// True for a version that an experiment which is under way sends requests to.
     #[must_use]
     pub fn in_experiment(&self, name: &str, version: &str) -> bool {

@@ -258,6 +258,12 @@ impl ModelRecord {
         self.active.as_deref().into_iter().chain(self.before.last().map(String::as_str)).chain(pinned).collect()
     }
 
+    /// True for the active version; where none was made active, for any.
+    #[must_use]
+    pub fn may_answer(&self, version: &str) -> bool {
+        self.active.as_deref().is_none_or(|active| active == version)
+    }
+
     /// True for a version that stays loaded until somebody says otherwise.
     #[must_use]
     pub fn is_pinned(&self, version: &str) -> bool {

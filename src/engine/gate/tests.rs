@@ -13,7 +13,7 @@ fn never_more_inside_than_permits() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..50 {
-                    let turn = gate.wait_turn();
+                    let turn = gate.wait_turn(|| {});
                     most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     std::thread::sleep(Duration::from_micros(50));
                     inside.fetch_sub(1, Ordering::SeqCst);
@@ -32,7 +32,7 @@ fn never_more_inside_than_permits() {
 fn who_has_to_wait_is_told_before() {
     let gate = Gate::new(1);
     let told = AtomicUsize::new(0);
-    let turn = || gate.wait_turn_after(|| _ = told.fetch_add(1, Ordering::SeqCst));
+    let turn = || gate.wait_turn(|| _ = told.fetch_add(1, Ordering::SeqCst));
     let first = turn();
     assert_eq!(told.load(Ordering::SeqCst), 0);
     std::thread::scope(|scope| {
@@ -52,11 +52,11 @@ fn threads_are_served_in_the_order_they_came() {
     let gate = Gate::new(1);
     let order = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        let first = gate.wait_turn();
+        let first = gate.wait_turn(|| {});
         for thread in 0..5_u64 {
             let (gate, order) = (&gate, &order);
             scope.spawn(move || {
-                let _turn = gate.wait_turn();
+                let _turn = gate.wait_turn(|| {});
                 order.lock().push(thread);
             });
             // The thread has its ticket before the next one starts.
@@ -72,7 +72,7 @@ fn threads_are_served_in_the_order_they_came() {
 #[test]
 fn turns_are_taken_for_as_long_as_the_shortest_run() {
     let gate = Gate::new(2);
-    let (one, other) = (gate.wait_turn(), gate.wait_turn());
+    let (one, other) = (gate.wait_turn(|| {}), gate.wait_turn(|| {}));
     one.begins(1, 9 * SECOND);
     // The other has not begun.
     assert_eq!(gate.taken_for(1), Some(Duration::ZERO));
@@ -87,7 +87,7 @@ fn an_idle_gate_gives_one_turn_without_waiting() {
     let gate = Gate::new(2);
     let turn = gate.turn_if_idle().unwrap();
     assert!(gate.turn_if_idle().is_none() && gate.free() == 1);
-    let other = gate.wait_turn();
+    let other = gate.wait_turn(|| {});
     drop(turn);
     assert!(gate.turn_if_idle().is_none());
     drop(other);
@@ -182,7 +182,7 @@ fn who_has_nothing_to_run_lets_the_next_one_prepare() {
 #[test]
 fn a_model_whose_run_is_stuck_gets_no_more() {
     let gate = Gate::new(1);
-    let turn = gate.wait_turn();
+    let turn = gate.wait_turn(|| {});
     turn.begins(1, Duration::from_millis(1));
     std::thread::sleep(LEAST_STUCK + Duration::from_millis(5));
     assert_eq!(gate.taken_for(1), Some(Duration::ZERO));

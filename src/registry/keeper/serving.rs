@@ -33,10 +33,7 @@ impl Keeper {
         let known = self.known.lock().clone();
         let awaited = known.records.iter().flat_map(|(name, record)| {
             // Not what only a rollback leads to: it may have to be fetched from far.
-            let asked = known.kept(name, record).into_iter().filter(|version| {
-                let answers = record.active.as_deref() == Some(version);
-                answers || record.is_pinned(version) || known.in_experiment(name, version)
-            });
+            let asked = known.kept(name, record).into_iter().filter(|version| known.is_asked(name, record, version));
             asked.map(|version| (name.clone(), Version::new(version))).collect::<Vec<_>>()
         });
         self.place.registry.expect(awaited.collect());
@@ -64,9 +61,8 @@ impl Keeper {
         let mut all: Vec<_> = all.collect();
         // What answers goes first, or may answer where none was made active.
         all.sort_by_key(|(name, record, version)| {
-            let another_answers = record.active.as_deref().is_some_and(|active| active != *version);
-            let is_asked = !another_answers || known.in_experiment(name, version) || record.is_pinned(version);
-            (!is_asked, another_answers, **name != default_model, !known.in_experiment(name, version))
+            let (answers, in_experiment) = (record.may_answer(version), known.in_experiment(name, version));
+            (!known.is_asked(name, record, version), !answers, **name != default_model, !in_experiment)
         });
         for (name, record, version) in all {
             if self.stop.is_cancelled() {
