@@ -16,6 +16,7 @@ use predictd::engine::batching::{Id, Line, Policy, Situation, Waiting, due};
 use predictd::engine::cost::{Cost, Sample};
 use predictd::experiments::assignment::{Unit, choose};
 use predictd::experiments::receipts::{Answered, Receipt, Receipts};
+use predictd::text::activation::Activation;
 use predictd::text::heads::Head;
 use predictd::text::manifest::Manifest;
 use predictd::text::pipeline::{Encoded, Pipeline};
@@ -140,7 +141,8 @@ fn heads(criterion: &mut Criterion) {
     for labels in [2_u16, 77, 1_000] {
         let logits: Vec<f32> = (0..labels).map(|label| (f32::from(label) * 0.7).sin() * 5.0).collect();
         group.bench_function(BenchmarkId::new("softmax", labels), |bencher| {
-            let decide = |logits| Head::SingleLabel.decide(logits, None, usize::from(labels)).unwrap();
+            let decide =
+                |logits| Head::SingleLabel(Activation::Softmax).decide(logits, None, usize::from(labels)).unwrap();
             bencher.iter_batched(|| logits.clone(), decide, BatchSize::SmallInput);
         });
     }

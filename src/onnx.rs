@@ -8,25 +8,35 @@
 //! - `decision`: where a graph runs (pure)
 //! - `placing`: whether a graph runs on a GPU, measured; `profile`: what ran where (pure); `folder`: where that is written
 //! - `source`: what sessions are made from; `weights`: their constants; `session`: one of them
-//! - `inputs`, `outlets`, `facts`, `protobuf`: what a graph takes, gives, says of itself
+//! - `scan`: reads a graph file; `wire`, `graph`, `external`, `constants`: its parts; `analysis`, `facts`: what it says
+//! - `schema`: what a graph takes and gives; `input_schema`, `output_schema`: which inputs and outputs that are
+//! - `inputs`, `read_output`: the tensors of a run
 //! - `watchdog`: ends what takes too long; `library`, `messages`: the library, and what it says
 
+mod analysis;
+mod constants;
 mod cuda;
 mod decision;
 mod device;
+mod external;
 mod facts;
 mod folder;
+mod graph;
+mod input_schema;
 mod inputs;
 mod library;
 mod messages;
-mod outlets;
+mod output_schema;
 mod placing;
 mod profile;
-mod protobuf;
+mod read_output;
+mod scan;
+mod schema;
 mod session;
 mod source;
 mod watchdog;
 mod weights;
+mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -41,11 +51,12 @@ use crate::config::{Device, Devices, Settings};
 use crate::engine::placement::{OnGpu as Measured, Placement};
 use crate::engine::session::{Graph, GraphFacts, Runtime, Session};
 use crate::text::manifest::{Manifest, ManifestError, ModelDevice};
-use crate::text::signature::{GraphInput, ScoreKind, Signature};
+use crate::text::signature::{GraphInput, Signature};
 use decision::{Decided, decide};
 use device::Chosen;
 use messages::{explain, log};
-use outlets::{Choice, Output, choice_output, graph_input, scores_output};
+use scan::Scan;
+use schema::Schema;
 use session::{OnnxSession, Reading, Runs};
 use source::{OnGpu, Source};
 use watchdog::{UnderWay, Watchdog};
@@ -167,54 +178,20 @@ impl OnnxRuntime {
 
 impl Runtime for OnnxRuntime {
     fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
-        let bytes = std::mem::take(&mut manifest.graph);
+        let bytes = Arc::new(std::mem::take(&mut manifest.graph));
         let name = manifest.graph_name.clone();
         let error = |reason: String| ManifestError::new(&name, reason);
-        let scan = protobuf::scan(&bytes).map_err(|e| error(e.to_string()))?;
-        let external = read_external(&scan.external, manifest)?;
-        let initializers =
-            if self.share_weights { shared_tensors(&scan).map_err(|e| error(e.to_string()))? } else { Vec::new() };
-        let mut facts = facts::of_file(&scan, &BATCH_DEPENDENT);
-        let batch_dependent = !facts.batch_dependent.is_empty();
-        let (mut labels, mut numbers) = (scan.class_labels.clone(), scan.class_numbers.clone());
-        let mut source = Source {
-            environment: self.environment.clone(),
-            under_way: self.under_way.clone(),
-            threads: self.threads,
-            spin: self.spin,
-            prepacked: self.share_weights.then(PrepackedWeights::new),
-            initializers,
-            external,
-            bytes: Vec::new(),
-        };
-        source.bytes = bytes;
+        let scan = scan::scan(&bytes).map_err(|e| error(e.to_string()))?;
+        let source = self.source(&scan, Arc::clone(&bytes), manifest)?;
         let first = source.session().map_err(|e| error(explain(&e)))?;
+        let schema = Schema::new(&scan, &first, manifest).map_err(&error)?;
+        let mut facts = facts::of_file(&scan, &BATCH_DEPENDENT);
         facts.inputs = facts::ports(first.inputs());
         facts.outputs = facts::ports(first.outputs());
-        let input = graph_input(first.inputs()).map_err(error)?;
-        let scores = scores_output(first.outputs(), &input).map_err(error)?;
-        // A map's scores come in the order of its keys, which need not be that of the graph.
-        if matches!(scores.output, Output::Maps(..)) {
-            labels.sort_unstable();
-            numbers.sort_unstable();
-        }
-        let choice = choice_output(first.outputs(), &input);
-        let many_labels = choice.as_ref().is_some_and(|choice| choice.many);
-        // A graph that names no classes chooses among those of labels.json.
-        let names = if labels.is_empty() { manifest.labels.clone().unwrap_or_default() } else { labels.clone() };
-        let choice = choice.filter(|choice| !choice.many).map(|output| Choice { output, names, numbers });
-        let per_token = scores.kind == ScoreKind::TokenLogits;
-        let reading = Reading { input: input.clone(), output: scores.output, choice, width: 0, per_token };
-        let mut session =
-            OnnxSession { session: first, reading, runs: source.runs(), under_way: self.under_way.clone() };
-        session.reading.width = match scores.width {
-            Some(width) => width,
-            None => session.probe().map_err(|e| error(format!("a first run failed: {e}")))?,
-        };
-        let width = session.reading.width;
+        let mut session = self.first_session(&source, first, schema.reading());
+        let schema = schema.complete(&mut session, manifest).map_err(|e| error(format!("a first run failed: {e}")))?;
+        let signature = schema.signature(session.reading.width, !facts.batch_dependent.is_empty());
         let placement = self.place(&source, &mut session, manifest)?;
-        let labels = Some(labels).filter(|labels| !labels.is_empty());
-        let signature = Signature { input, scores: scores.kind, width, batch_dependent, labels, many_labels };
         let reading = session.reading.clone();
         let mut graph =
             OnnxGraph { source, signature, facts, reading, name, first: Some(session), gpus: None, placement };
@@ -241,6 +218,28 @@ impl Runtime for OnnxRuntime {
 }
 
 impl OnnxRuntime {
+    fn source(&self, scan: &Scan<'_>, bytes: Arc<Vec<u8>>, manifest: &Manifest) -> Result<Source, ManifestError> {
+        let external = read_external(&scan.external, manifest)?;
+        let initializers = match self.share_weights {
+            true => shared_tensors(scan).map_err(|e| ManifestError::new(&manifest.graph_name, e.to_string()))?,
+            false => Vec::new(),
+        };
+        Ok(Source {
+            environment: self.environment.clone(),
+            under_way: self.under_way.clone(),
+            threads: self.threads,
+            spin: self.spin,
+            prepacked: self.share_weights.then(PrepackedWeights::new),
+            initializers,
+            external,
+            bytes,
+        })
+    }
+
+    fn first_session(&self, source: &Source, session: ort::session::Session, reading: Reading) -> OnnxSession {
+        OnnxSession { session, reading, runs: source.runs(), under_way: self.under_way.clone() }
+    }
+
     /// Where a graph runs. `cores` is a session of it on the cores.
     fn place(&self, source: &Source, cores: &mut OnnxSession, manifest: &Manifest) -> Result<Placement, ManifestError> {
         let error = |reason: String| ManifestError::new(&manifest.graph_name, reason);

@@ -6,8 +6,8 @@ use super::opened::Opened;
 use crate::config::{Markup, OnOverflow};
 use crate::engine::drifting::Drifting;
 use crate::engine::session::Port;
+use crate::text::activation::Activation;
 use crate::text::heads::Head;
-use crate::text::signature::ScoreKind;
 use crate::text::tensors::PaddingSide;
 use crate::text::tokenizer::Tokenizer;
 
@@ -30,6 +30,10 @@ pub struct Facts {
     /// What is done with the scores: `softmax` (of each token, where tokens are labelled), `sigmoid` (of one logit),
     /// `sigmoids`, `probabilities` (taken as they are), or `none` for regression.
     pub head: &'static str,
+    /// `softmax` or `sigmoid` where the graph applies that itself.
+    pub graph_activation: Option<&'static str>,
+    /// Output of the graph that holds the scores.
+    pub output: String,
     /// The least probability of each label of a multi-label model that makes it an answer; none for others.
     pub thresholds: Vec<f32>,
     /// True for a model whose answers are numbers, not labels.
@@ -116,8 +120,10 @@ impl Facts {
             constants: graph.constants.clone(),
             task: pipeline.head().task(),
             head: head(pipeline.head()),
+            graph_activation: pipeline.graph_activation().map(Activation::name),
+            output: pipeline.output().to_owned(),
             thresholds,
-            answers_with_numbers: matches!(pipeline.head(), Head::Regression | Head::Sigmoid),
+            answers_with_numbers: pipeline.head().is_number(),
             labels: pipeline.labels().to_vec(),
             device: model.device().to_owned(),
             tokens: pipeline.tokenizer().map(TokenLimits::of),
@@ -168,11 +174,13 @@ fn side(side: PaddingSide) -> &'static str {
 
 fn head(head: &Head) -> &'static str {
     match head {
-        Head::SingleLabel | Head::Entities(_) => "softmax",
-        Head::Binary | Head::Sigmoid => "sigmoid",
-        Head::MultiLabel { scores: ScoreKind::Probabilities, .. } | Head::Probabilities => "probabilities",
-        Head::MultiLabel { .. } => "sigmoids",
         Head::Regression => "none",
+        Head::Binary(Activation::Sigmoid) | Head::Scoring(Activation::Sigmoid) => "sigmoid",
+        _ => match head.activation() {
+            Some(Activation::Softmax) => "softmax",
+            Some(Activation::Sigmoid) => "sigmoids",
+            Some(Activation::None) | None => "probabilities",
+        },
     }
 }
 

@@ -116,7 +116,7 @@ impl Questions {
     /// # Errors
     /// One sentence: among others that the model has no such label.
     pub fn of_file(path: &Path, pipeline: &Pipeline) -> Result<Self, String> {
-        if let Head::Entities(_) = pipeline.head() {
+        if let Head::Entities(..) = pipeline.head() {
             return Err("a table has no place for entities: name a golden.json".to_owned());
         }
         let mut asked = Vec::new();
@@ -126,7 +126,7 @@ impl Questions {
             let expected = label.map(|label| expected(label, &row, pipeline)).transpose()?;
             asked.push(Question { expected, ..Question::of(row) });
         }
-        let graded = !is_number(pipeline.head());
+        let graded = !pipeline.head().is_number();
         Ok(Self { without, graded, ..Self::asking(asked, path.display().to_string(), Unit::Line) })
     }
 
@@ -176,7 +176,7 @@ fn expected(wanted: Label, row: &Row, pipeline: &Pipeline) -> Result<Example, St
     let place = format!("line {}", row.line);
     let (mut label, mut score) = (None, None);
     match (pipeline.head(), wanted) {
-        (head, Label::Field(field)) if is_number(head) => {
+        (head, Label::Field(field)) if head.is_number() => {
             let number = field.trim().parse::<f32>().ok().filter(|number| number.is_finite());
             score = Some(number.ok_or_else(|| format!("{place}: the label {field:?} is no number"))?);
         }
@@ -194,7 +194,7 @@ fn expected(wanted: Label, row: &Row, pipeline: &Pipeline) -> Result<Example, St
             label = Some(Expected::Many(labels));
         }
         // What was told of an answer that no label is right for: it is wrong, whatever it is.
-        (head, Label::List(labels)) if labels.is_empty() && !is_number(head) => label = Some(Expected::Many(labels)),
+        (head, Label::List(labels)) if labels.is_empty() && !head.is_number() => label = Some(Expected::Many(labels)),
         (_, wanted) => {
             let one = match wanted {
                 Label::Field(field) => field,
@@ -209,11 +209,6 @@ fn expected(wanted: Label, row: &Row, pipeline: &Pipeline) -> Result<Example, St
     }
     let (text, scores) = (row.text.clone(), BTreeMap::new());
     Ok(Example { text, text_pair: None, label, scores, score, entities: None })
-}
-
-/// True if the answer is a number.
-fn is_number(head: &Head) -> bool {
-    matches!(head, Head::Regression | Head::Sigmoid)
 }
 
 fn known<'a>(labels: impl IntoIterator<Item = &'a String>, pipeline: &Pipeline, place: &str) -> Result<(), String> {

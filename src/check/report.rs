@@ -129,6 +129,8 @@ impl Display for Facts {
         for output in &self.outputs {
             writeln!(f, "output      {output}")?;
         }
+        let applied = self.graph_activation.map(|activation| format!("; the graph applies {activation} itself"));
+        writeln!(f, "scores      output {:?}{}", self.output, applied.unwrap_or_default())?;
         if let Some(tokens) = &self.tokens {
             writeln!(f, "tokens      {tokens}")?;
         }

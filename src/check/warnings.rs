@@ -4,6 +4,7 @@ use super::answers::Summary;
 use super::facts::Facts;
 use super::opened::Opened;
 use crate::engine::drifting::OF_ANOTHER;
+use crate::text::activation::Activation;
 use crate::text::heads::Head;
 
 /// One sentence each.
@@ -40,11 +41,22 @@ pub fn warnings(opened: &Opened, facts: &Facts, texts: &Summary) -> Vec<String> 
         found.push(format!("model.toml has no SHA-256 of {}: a damaged file may go unnoticed", without.join(", ")));
     }
     let head = opened.pipeline().head();
-    if matches!(head, Head::SingleLabel) && options.task.is_none() && opened.manifest.config.problem_type.is_none() {
+    if matches!(head, Head::SingleLabel(Activation::Softmax))
+        && options.task.is_none()
+        && opened.manifest.config.problem_type.is_none()
+    {
         found.push(
             "neither problem_type in config.json nor task in model.toml says what the scores mean: a softmax is taken"
                 .to_owned(),
         );
+    }
+    if let Some(range) = opened.pipeline().token_range() {
+        found.push(format!(
+            "the tokenizer has ids up to {}, and the graph looks up those below {} only: {}",
+            range.largest_id,
+            range.rows,
+            range.meaning()
+        ));
     }
     if facts.tokens.is_some_and(|tokens| !tokens.max_tokens_named) {
         found.push("no file says how many tokens a text may have: 512 are taken".to_owned());

@@ -244,7 +244,7 @@ fn begun(profile: &Profile, pipeline: &Pipeline, settings: Settings) -> Result<D
 /// True if the answers are labels of texts, which can be counted.
 #[must_use]
 pub fn has_labels(pipeline: &Pipeline) -> bool {
-    !matches!(pipeline.head(), Head::Regression | Head::Sigmoid | Head::Entities(_))
+    !pipeline.head().is_number() && !matches!(pipeline.head(), Head::Entities(..))
 }
 
 /// True if it is known which tokens the tokenizer does not know.

@@ -1,5 +1,6 @@
 //! How a model version comes into service: read, checked against its golden examples, measured, given its threads.
 
+mod checks;
 mod device;
 mod logged;
 
@@ -31,7 +32,7 @@ use crate::text::heads::Decision;
 use crate::text::input::Input;
 use crate::text::manifest::ManifestError;
 use crate::text::pipeline::{Encoded, Pipeline};
-use crate::text::tokenizer::{TokenizeError, Tokenizer};
+use crate::text::tokenizer::Tokenizer;
 use device::{Fault, Opened};
 
 /// A model that answers a short text faster than this does not queue: handing the text to
@@ -41,8 +42,6 @@ const CHEAP_RUN: Duration = Duration::from_micros(150);
 pub const LONGEST_CHECK: Duration = Duration::from_secs(10);
 /// Tokens of a worker's sample on a GPU.
 const SAMPLE_TOKENS: usize = 16;
-/// Longer text of the warm-up, in words.
-const WARM_UP_WORDS: usize = 32;
 /// Time that a text may be tokenised on an async thread.
 const INLINE_TOKENISING: Duration = Duration::from_micros(250);
 /// Most bytes of text that are tokenised on an async thread, however fast the tokenizer is.
@@ -103,16 +102,13 @@ impl Model {
     /// As [`Model::load`].
     pub fn verify(source: &ModelSource, host: &Host) -> Result<(), ManifestError> {
         let verify = |cores| {
-            let Opened { manifest, mut graph, pipeline, placement } = device::open(source, host, cores)?;
+            let mut opened = device::open(source, host, cores)?;
             let mut verify = || {
-                let mut session = graph.session()?;
-                logged::check(&manifest, &graph.facts(), &pipeline, session.as_mut(), host.longest_check)?;
-                check_golden(&pipeline, session.as_mut(), host.longest_check)?;
-                let failed =
-                    |reason: String| ManifestError::new(&manifest.graph_name, format!("the warm-up failed: {reason}"));
-                warm_up(&pipeline, session.as_mut(), host.longest_check).map_err(failed)
+                let mut session = opened.graph.session()?;
+                checks::first_runs(&mut opened, session.as_mut(), host.longest_check)?;
+                checks::check_longest(&opened.manifest, &opened.pipeline, session.as_mut(), host.longest_check)
             };
-            verify().map_err(|error| Fault::of(error, &placement))
+            verify().map_err(|error| Fault::of(error, &opened.placement))
         };
         let verified = catch_unwind(AssertUnwindSafe(|| device::on_gpu_or_cores(source, host, verify)));
         verified.unwrap_or_else(|_| Err(ManifestError::new("model.onnx", "the model panicked while loading")))
@@ -126,26 +122,31 @@ impl Model {
     }
 
     /// Checks and measures what was opened, and starts its workers.
-    fn start(source: &ModelSource, host: &Host, begun: Instant, opened: Opened) -> Result<Self, ManifestError> {
-        let Opened { mut manifest, mut graph, mut pipeline, placement } = opened;
-        let lane = if placement.is_gpu() { &host.gpus } else { &host.cores };
-        let (batch_dependent, allowed) =
-            (graph.signature().batch_dependent, manifest.options.allow_batch_influence.unwrap_or(false));
-        let alone = batch_dependent && !allowed;
+    fn start(source: &ModelSource, host: &Host, begun: Instant, mut opened: Opened) -> Result<Self, ManifestError> {
+        let lane = if opened.placement.is_gpu() { &host.gpus } else { &host.cores };
         let count = lane.rules.workers.max(1);
-        let mut sessions = (0..count).map(|_| graph.session()).collect::<Result<Vec<_>, _>>()?;
-        let first =
-            sessions.first_mut().ok_or_else(|| ManifestError::new(&manifest.graph_name, "no session could be made"))?;
-        let opened = Instant::now();
-        logged::check(&manifest, &graph.facts(), &pipeline, first.as_mut(), host.longest_check)?;
-        check_golden(&pipeline, first.as_mut(), host.longest_check)?;
+        let mut sessions = (0..count).map(|_| opened.graph.session()).collect::<Result<Vec<_>, _>>()?;
+        let first = sessions
+            .first_mut()
+            .ok_or_else(|| ManifestError::new(&opened.manifest.graph_name, "no session could be made"))?;
+        let warm_up_began = Instant::now();
+        let why_alone = checks::first_runs(&mut opened, first.as_mut(), host.longest_check)?;
+        let Opened { mut manifest, mut graph, mut pipeline, placement } = opened;
+        let batch_dependent = graph.signature().batch_dependent;
         let error = |reason: String| ManifestError::new(&manifest.graph_name, reason);
         let failed = |reason: String| error(format!("the warm-up failed: {reason}"));
-        warm_up(&pipeline, first.as_mut(), host.longest_check).map_err(failed)?;
-        let measured = measure(&pipeline, &mut sessions, !alone, (lane, host.longest_check)).map_err(failed)?;
+        let measured = match measure(&pipeline, &mut sessions, why_alone.is_none(), (lane, host.longest_check)) {
+            Ok(measured) => measured,
+            Err(reason) => {
+                if let Some(session) = sessions.first_mut() {
+                    checks::check_longest(&manifest, &pipeline, session.as_mut(), host.longest_check)?;
+                }
+                return Err(failed(reason));
+            }
+        };
         let mut rules = lane.rules;
         if let Some(gpu) = lane.gpu {
-            if !alone && measured.why_alone.is_none() {
+            if why_alone.is_none() {
                 // Only what padding does not change is padded.
                 pad(&mut pipeline, &mut sessions, gpu.pad_to, (&manifest.graph_name, host.longest_check));
             }
@@ -156,18 +157,13 @@ impl Model {
         let inline_bytes = tokenizer_speed(&pipeline)
             .map_or(INLINE_BYTES, |speed| fitting(INLINE_TOKENISING, speed).min(INLINE_BYTES));
         let together = rules.policy.together(rules.caps.rows);
-        let together = together.filter(|_| lane.gpu.is_some() && !alone && measured.why_alone.is_none());
+        let together = together.filter(|_| lane.gpu.is_some() && why_alone.is_none());
         let load = lane.forecast.register(measured.cost, together);
         let shop = Arc::new(Shop {
             load_number: LOADED.fetch_add(1, Ordering::Relaxed),
             label: format!("{}/{}", source.name, source.version),
             pipeline,
-            queue: Arc::new(Queue::new(
-                rules,
-                Arc::clone(&load),
-                Arc::clone(&lane.gates),
-                alone || measured.why_alone.is_some(),
-            )),
+            queue: Arc::new(Queue::new(rules, Arc::clone(&load), Arc::clone(&lane.gates), why_alone.is_some())),
             gates: Arc::clone(&lane.gates),
             on_gpu: lane.gpu.is_some(),
             lost: lane.lost.clone(),
@@ -181,9 +177,8 @@ impl Model {
             let (model, version) = (&source.name, &source.version);
             tracing::warn!(model, version, "{}", drifting::OF_ANOTHER);
         }
-        let why_alone = if alone { Some("the graph scales by the whole batch") } else { measured.why_alone };
-        report(&shop, &measured, inline_bytes);
-        let warm_up_took = opened.elapsed();
+        report(&shop, &measured, why_alone, inline_bytes);
+        let warm_up_took = warm_up_began.elapsed();
         let mut inline = Vec::new();
         // A GPU has one session: a second one would only wait for it, and take memory.
         if measured.short_text <= CHEAP_RUN && lane.gpu.is_none() {
@@ -195,7 +190,7 @@ impl Model {
         // The other policies are there to be compared with, as they are elsewhere.
         if rules.policy == Policy::Window && lane.gpu.is_none() {
             let mut session = graph.session()?;
-            warm_up(&shop.pipeline, session.as_mut(), host.longest_check).map_err(failed)?;
+            checks::warm_up(&shop.pipeline, session.as_mut(), host.longest_check).map_err(failed)?;
             express = Some(Arc::new(Mutex::new(session)));
         }
         let spare = Spare::of(graph, lane.recycle);
@@ -257,7 +252,7 @@ fn fitting(time: Duration, seconds_per_byte: f64) -> usize {
 }
 
 /// What the model costs on this machine, for the operator.
-fn report(shop: &Shop, measured: &Measured, inline_bytes: usize) {
+fn report(shop: &Shop, measured: &Measured, why_alone: Option<&str>, inline_bytes: usize) {
     let [run, token, square] = measured.cost.parts();
     shop.metrics.costs(measured.cost.parts());
     tracing::info!(
@@ -270,45 +265,20 @@ fn report(shop: &Shop, measured: &Measured, inline_bytes: usize) {
         inline_bytes,
         "what a run costs was measured"
     );
-    if let Some(reason) = measured.why_alone {
-        tracing::warn!(model = shop.label, reason, "texts of this model do not share runs");
+    if let Some(reason) = why_alone {
+        tracing::warn!(model = shop.label, reason, "texts of this model do not share batches");
     }
-}
-
-/// Runs the golden examples. The reason names an example by its number, not by its text.
-fn check_golden(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) -> Result<(), ManifestError> {
-    let Some(golden) = pipeline.golden() else { return Ok(()) };
-    golden.check().map_err(|reason| ManifestError::new("golden.json", reason))?;
-    for (number, example) in (1..).zip(&golden.examples) {
-        let error = |reason: String| ManifestError::new("golden.json", format!("example {number}: {reason}"));
-        if example.text_pair.is_some() && !pipeline.takes_pairs() {
-            return Err(error("it has two texts, and the model takes one".to_owned()));
-        }
-        let decision = decide(pipeline, session, example.input(), longest).map_err(error)?;
-        example.check(&decision, pipeline.labels(), golden.tolerance).map_err(error)?;
-    }
-    Ok(())
 }
 
 /// Rounds lengths of runs up, unless golden examples have other answers then.
 fn pad(pipeline: &mut Pipeline, sessions: &mut [Box<dyn Session>], to: usize, (graph, longest): (&str, Duration)) {
     pipeline.pad_to(to);
     if let Some(session) = sessions.first_mut()
-        && let Err(error) = check_golden(pipeline, session.as_mut(), longest)
+        && let Err(error) = checks::check_golden(pipeline, session.as_mut(), longest)
     {
         tracing::warn!(graph, %error, "lengths of runs are not rounded up: the model answers differently then");
         pipeline.pad_to(1);
     }
-}
-
-/// Answers a long and a short text.
-fn warm_up(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) -> Result<(), String> {
-    let long = "word ".repeat(WARM_UP_WORDS);
-    // A model may take fewer tokens than this and refuse longer texts.
-    if !matches!(pipeline.encode(long.clone()), Err(TokenizeError::TooLong { .. })) {
-        decide(pipeline, session, long.into(), longest)?;
-    }
-    decide(pipeline, session, "one short text".to_owned().into(), longest).map(|_| ())
 }
 
 pub(super) fn decide(

@@ -29,9 +29,6 @@ const GPU_SHAPES: [(usize, usize); 8] =
 const TEXT_SHAPES: [(usize, usize); 4] = [(1, 1), (4, 1), (16, 1), (64, 1)];
 /// Tokens of the texts of a large run.
 const USUAL_LENGTH: usize = 32;
-/// How far a text's scores may move when a longer one runs beside it, as a share of their spread: more than rounding
-/// gives, less than padding that the graph does not mask.
-const SAME: f32 = 0.02;
 
 /// What was found about a model.
 #[derive(Debug, Clone, Copy)]
@@ -41,11 +38,9 @@ pub(super) struct Measured {
     pub(super) short_text: Duration,
     /// Bytes by which the largest run makes the process grow, where that can be told.
     pub(super) run_memory: Option<u64>,
-    /// Why texts cannot share a run, if so.
-    pub(super) why_alone: Option<&'static str>,
 }
 
-/// Measures a model with all its sessions at once.
+/// Measures a model with all its sessions at once. `share`: its texts may share runs.
 ///
 /// # Errors
 /// Why a run of one short text failed.
@@ -55,11 +50,6 @@ pub(super) fn measure(
     share: bool,
     (lane, longest): (&Lane, Duration),
 ) -> Result<Measured, String> {
-    let why_alone = match sessions.first_mut() {
-        Some(first) if share => together(pipeline, first.as_mut(), longest)?,
-        _ => None,
-    };
-    let share = share && why_alone.is_none();
     let on_gpu = if lane.gpu.is_some() { largest_first(pipeline, sessions, share, (lane, longest))? } else { None };
     let shapes = shapes(pipeline, share, lane);
     let all: Vec<Result<Vec<Sample>, String>> = std::thread::scope(|scope| {
@@ -72,12 +62,11 @@ pub(super) fn measure(
     });
     let samples: Vec<Sample> = all.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
     let cost = Cost::fit(&samples).ok_or("no run took any time")?;
-    let (mut short_text, mut run_memory) = (Duration::MAX, None);
+    let (mut short_text, mut run_memory) = (Duration::MAX, on_gpu);
     if let Some(first) = sessions.first_mut() {
-        run_memory = match lane.gpu {
-            Some(_) => on_gpu,
-            None => largest_runs(pipeline, first.as_mut(), lane.rules.caps, longest),
-        };
+        if lane.gpu.is_none() {
+            run_memory = largest_runs(pipeline, first.as_mut(), lane.rules.caps, longest)?;
+        }
         for _ in 0..REPEATS.0 {
             let (done, took) = timed(first.runs_here(), || {
                 let encoded = pipeline.encode("one short text".to_owned()).map_err(|e| e.to_string())?;
@@ -87,7 +76,7 @@ pub(super) fn measure(
             short_text = short_text.min(took.busy);
         }
     }
-    Ok(Measured { cost, short_text, run_memory, why_alone })
+    Ok(Measured { cost, short_text, run_memory })
 }
 
 fn shapes(pipeline: &Pipeline, share: bool, lane: &Lane) -> Vec<Shape> {
@@ -99,7 +88,11 @@ fn shapes(pipeline: &Pipeline, share: bool, lane: &Lane) -> Vec<Shape> {
         (Some(_), None) => &SHAPES,
         (Some(_), Some(_)) => &GPU_SHAPES,
     };
-    let shapes = shapes.iter().map(|&(rows, length)| Shape { rows, length: length.min(most.unwrap_or(1)) });
+    let length = |length: usize| pipeline.padded(length.min(most.unwrap_or(1)));
+    let mut shapes: Vec<Shape> = shapes.iter().map(|&(rows, tokens)| Shape { rows, length: length(tokens) }).collect();
+    // Of a graph with a fixed length all shapes are the same.
+    shapes.dedup();
+    let shapes = shapes.into_iter();
     shapes.filter(|shape| share || shape.rows == 1).filter(|shape| lane.gpu.is_none() || fits(shape)).collect()
 }
 
@@ -140,17 +133,39 @@ fn largest_first(
 }
 
 /// Bytes by which the largest runs make the process grow; nothing where that cannot be told.
-fn largest_runs(pipeline: &Pipeline, session: &mut dyn Session, caps: Caps, longest: Duration) -> Option<u64> {
+///
+/// # Errors
+/// Why the graph fails on the longest text that the model's files allow. One that takes too long says nothing of it.
+fn largest_runs(
+    pipeline: &Pipeline,
+    session: &mut dyn Session,
+    caps: Caps,
+    longest: Duration,
+) -> Result<Option<u64>, String> {
     let most = pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
     let shared = Shape { rows: (caps.tokens / USUAL_LENGTH).min(caps.rows), length: USUAL_LENGTH.min(most) };
-    let (done, grown) = memory::growth_during(|| {
-        [pipeline.largest_run(most), shared].into_iter().all(|shape| {
-            let text = pipeline.sample(shape.length);
-            // Runs of texts that this model refuses are not needed either.
-            text.is_ok_and(|text| run(pipeline, session, &vec![&text; shape.rows.max(1)], longest).is_ok())
-        })
+    let (runs, grown) = memory::growth_during(|| {
+        let of_longest = run_of(pipeline, session, pipeline.largest_run(most), longest);
+        let of_many = if of_longest.is_ok() { run_of(pipeline, session, shared, longest) } else { Ok(()) };
+        (of_longest, of_many)
     });
-    grown.filter(|_| done)
+    match runs {
+        (Ok(()), of_many) => Ok(grown.filter(|_| of_many.is_ok())),
+        (Err(RunError::Interrupted), _) => Ok(None),
+        (Err(error), _) => Err(error.to_string()),
+    }
+}
+
+/// One run of this shape.
+pub(super) fn run_of(
+    pipeline: &Pipeline,
+    session: &mut dyn Session,
+    shape: Shape,
+    longest: Duration,
+) -> Result<(), RunError> {
+    // Runs of texts that this model refuses are not needed either.
+    let Ok(text) = pipeline.sample(shape.length) else { return Ok(()) };
+    run(pipeline, session, &vec![&text; shape.rows.max(1)], longest).map(|_| ())
 }
 
 /// The best time of each shape. They are run in turns: what disturbs a moment disturbs none of them more.
@@ -185,30 +200,8 @@ fn samples(
     Ok(best.iter().filter_map(sample).collect())
 }
 
-/// Why texts cannot share a run, if so: a graph of one row only, or one that takes padding for text.
-fn together(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) -> Result<Option<&'static str>, String> {
-    let most = pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
-    let text = |length: usize| pipeline.sample(length.min(most)).map_err(|error| error.to_string());
-    let (short, long) = (text(5)?, text(16)?);
-    let alone = run(pipeline, session, &[&short], longest).map_err(|error| error.to_string())?;
-    let Ok(beside) = run(pipeline, session, &[&short, &long], longest) else {
-        return Ok(Some("the graph fails on two texts"));
-    };
-    let spread = |row: &[f32]| {
-        let (low, high) = row.iter().fold((f32::MAX, f32::MIN), |(low, high), &x| (low.min(x), high.max(x)));
-        (high - low).max(f32::MIN_POSITIVE)
-    };
-    let row = |scores: &[Vec<f32>]| scores.first().cloned().unwrap_or_default();
-    let own = short.row_length().unwrap_or(1);
-    let (alone, beside) = (row(&alone), row(&beside));
-    let (alone, beside) = (pipeline.own_scores(&alone, own), pipeline.own_scores(&beside, own));
-    // One score has no spread: its own size is the measure.
-    let scale = if alone.len() > 1 { spread(alone) } else { alone.first().map_or(1.0, |x| x.abs().max(1e-3)) };
-    let same = alone.iter().zip(beside).all(|(a, b)| (a - b).abs() <= SAME * scale);
-    Ok((!same).then_some("padding changes a text's scores"))
-}
-
-fn run(
+/// One batch of texts of one row each: their scores, a row for each text.
+pub(super) fn run(
     pipeline: &Pipeline,
     session: &mut dyn Session,
     texts: &[&Encoded],

@@ -4,6 +4,7 @@
 //! - [`loading`]: how a model comes into service; `measuring`: what its runs cost here; [`placement`]: where they run
 //! - [`cost`]: what a run costs by its shape (pure)
 //! - [`model`]: one served version; [`encoding`]: its texts on their way to the queue
+//! - [`batch_invariance`]: whether scores depend on the texts of a batch
 //! - [`batching`]: which waiting texts run next, and together (pure)
 //! - [`queue`]: the waiting texts of one model
 //! - [`gate`]: run permits over all models; [`lane`]: those of the cores, those of the GPUs
@@ -19,6 +20,7 @@
 //! cannot be full, so pushing to it cannot fail.
 
 pub mod ahead;
+pub mod batch_invariance;
 pub mod batching;
 pub mod cache;
 pub mod cost;

@@ -96,6 +96,8 @@ codes! {
     InvalidRequest = "invalid-request", UNPROCESSABLE_ENTITY, "The request is not valid";
     /// More tokens than the model takes, and it is told to refuse that.
     TextTooLong = "text-too-long", UNPROCESSABLE_ENTITY, "The text has too many tokens";
+    /// A text that the model's tokenizer or graph cannot take.
+    UnusableText = "unusable-text", UNPROCESSABLE_ENTITY, "The model cannot take this text";
     /// More texts than the caller's rate allows.
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, "The rate limit is reached";
     /// Too many headers, or too large ones.
@@ -281,8 +283,12 @@ impl From<TextError> for ApiError {
                 Code::TextTooLong,
                 format!("The text has {tokens} tokens; this model takes at most {limit} and does not cut it off."),
             ),
+            TextError::Tokenize(TokenizeError::OutOfRange { id, rows }) => Self::new(
+                Code::UnusableText,
+                format!("The text has a token (id {id}) that this model cannot take: it knows the ids below {rows}."),
+            ),
             TextError::Tokenize(TokenizeError::Failed | TokenizeError::Panicked) => {
-                Self::new(Code::InferenceFailed, "The model's tokenizer failed on this text.")
+                Self::new(Code::UnusableText, "The tokenizer of this model fails on this text. Change the text.")
             }
             TextError::InferenceFailed => {
                 Self::new(Code::InferenceFailed, "The model failed on this text. The server's log says more.")

@@ -13,6 +13,7 @@ use super::error::{ApiError, Problem};
 use crate::config::OnOverflow;
 use crate::engine::placement;
 use crate::registry::{ResolveError, Served, State as VersionState};
+use crate::text::activation::Activation;
 use crate::text::tokenizer::Tokenizer;
 
 /// The models of this server.
@@ -78,6 +79,14 @@ pub struct VersionFacts {
     pub description: Option<String>,
     /// `single_label_classification`, `multi_label_classification`, `regression`, `scoring` or `token_classification`.
     pub task: &'static str,
+    /// What the server applies to the scores: `softmax`, `sigmoid`, or `none`; left out for regression.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation: Option<&'static str>,
+    /// What the graph applies to the scores itself: `softmax` or `sigmoid`; left out where it gives logits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph_activation: Option<&'static str>,
+    /// Output of the graph that holds the scores.
+    pub output: String,
     /// True if it can be asked about two texts.
     pub takes_pairs: bool,
     /// Labels in the order of `probabilities`; none for regression.
@@ -207,6 +216,9 @@ fn facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
     Some(VersionFacts {
         description: model.description().map(str::to_owned),
         task: pipeline.head().task(),
+        activation: pipeline.head().activation().map(Activation::name),
+        graph_activation: pipeline.graph_activation().map(Activation::name),
+        output: pipeline.output().to_owned(),
         takes_pairs: pipeline.takes_pairs(),
         labels: pipeline.labels().to_vec(),
         device: model.device().to_owned(),

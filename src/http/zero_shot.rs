@@ -8,6 +8,7 @@ use super::error::ApiError;
 use crate::engine::Answer;
 use crate::engine::model::Model;
 use crate::engine::spent::Spent;
+use crate::text::activation::Activation;
 use crate::text::heads::Head;
 use crate::text::input::Input;
 use crate::text::zero_shot::{PLACE, TEMPLATE, Verdicts, inputs};
@@ -42,8 +43,13 @@ impl Question {
     /// [`ApiError`] at `/labels` if the model does not judge whether one text follows from another.
     pub fn to(model: &Model, labels: Vec<String>, template: Option<String>, many: bool) -> Result<Self, ApiError> {
         let pipeline = model.pipeline();
-        let judges = pipeline.takes_pairs() && matches!(pipeline.head(), Head::SingleLabel);
-        let verdicts = Verdicts::of(pipeline.labels()).filter(|_| judges).ok_or_else(|| {
+        let judges = pipeline.takes_pairs() && matches!(pipeline.head(), Head::SingleLabel(_));
+        let verdicts = Verdicts::of(pipeline.labels()).filter(|_| judges);
+        if verdicts.is_some() && pipeline.head().activation() != Some(Activation::Softmax) {
+            let sentence = "labels of a request need a model that gives logits; this one gives probabilities";
+            return Err(ApiError::at("/labels", sentence.to_owned()));
+        }
+        let verdicts = verdicts.ok_or_else(|| {
             let name = model.name();
             ApiError::at("/labels", format!("the model {name} has labels of its own; others need a model that has a label entailment and judges two texts"))
         })?;

@@ -2,7 +2,7 @@
 
 use ort::value::{Outlet, TensorElementType, ValueType};
 
-use super::protobuf::Scan;
+use super::scan::Scan;
 use crate::engine::session::{GraphFacts, Port};
 
 /// What the file says; its inputs and outputs are the runtime's to tell.

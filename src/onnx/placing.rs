@@ -38,9 +38,11 @@ pub(super) fn place(
     if matches!(cores.reading.input, GraphInput::Texts { .. }) {
         return Err("the graph takes text, and no GPU reads text".to_owned());
     }
+    let fixed = cores.reading.fixed;
     let (batch, expected, run_on_core) = SHAPES
         .iter()
         .find_map(|&(rows, length)| {
+            let (rows, length) = (if fixed.one_row { 1 } else { rows }, fixed.length.unwrap_or(length));
             let batch = Batch::Tokens(plain_tokens(rows, length));
             let (scores, took) = timed(cores, &batch).ok()?;
             Some((batch, scores, took))
@@ -99,10 +101,13 @@ fn difference(expected: &Scores, found: &Scores) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::super::session::Reading;
     use super::*;
     use crate::onnx::OnnxRuntime;
-    use crate::onnx::outlets::{graph_input, scores_output};
+    use crate::onnx::input_schema::InputSchema;
+    use crate::onnx::output_schema::{Wanted, scores_output};
 
     /// The library's record of a run on the cores has the form that is read, and is judged as it must be.
     #[test]
@@ -113,19 +118,19 @@ mod tests {
         let source = Source {
             environment: runtime.environment.clone(),
             under_way: runtime.under_way.clone(),
-            bytes: std::fs::read("models/banking77-minilm/1/model.onnx").unwrap(),
+            bytes: std::fs::read("models/banking77-minilm/1/model.onnx").unwrap().into(),
             initializers: Vec::new(),
-            external: std::collections::BTreeMap::new(),
+            external: BTreeMap::new(),
             prepacked: None,
             threads: 1,
             spin: false,
         };
         let folder = Folder::new(&places).unwrap();
         let session = source.recorded_session(&folder.prefix()).unwrap();
-        let input = graph_input(session.inputs()).unwrap();
-        let scores = scores_output(session.outputs(), &input).unwrap();
+        let InputSchema { input, fixed } = InputSchema::new(session.inputs(), &BTreeMap::new()).unwrap();
+        let scores = scores_output(session.outputs(), &input, Wanted::default()).unwrap();
         let (output, width) = (scores.output, scores.width.unwrap());
-        let reading = Reading { input, output, choice: None, width, per_token: false };
+        let reading = Reading { input, fixed, output, choice: None, width, per_token: false };
         let mut session = OnnxSession { session, reading, runs: Runs::Here, under_way: source.under_way.clone() };
         let batch = Batch::Tokens(plain_tokens(2, 8));
         let ran = recorded(&mut session, &batch).unwrap();

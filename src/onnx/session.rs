@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ndarray::Array2;
-use ort::session::RunOptions;
+use ort::session::{RunOptions, SessionOutputs};
 
+use super::analysis::Classes;
 use super::inputs::inputs;
-use super::messages::short;
-use super::outlets::{Choice, Output, maps, values};
+use super::messages::failed;
+use super::output_schema::{CLASS_LABELS, Output};
+use super::read_output::{Choice, Expected, listed_classes};
 use super::watchdog::{Stop, UnderWay};
 use crate::engine::session::{RunError, Scores, Session};
 use crate::text::pipeline::Batch;
-use crate::text::signature::GraphInput;
+use crate::text::signature::{FixedAxes, GraphInput};
 use crate::text::tensors::TokenBatch;
 
 /// A run of more padded tokens than this gives its memory back: attention needs memory by the
@@ -25,6 +26,7 @@ const LONGEST_PROBE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
     pub(super) input: GraphInput,
+    pub(super) fixed: FixedAxes,
     pub(super) output: Output,
     pub(super) choice: Option<Choice>,
     /// Scores of a text, or of each of its tokens.
@@ -69,12 +71,28 @@ impl Session for OnnxSession {
 
 impl OnnxSession {
     pub(super) fn run_unchecked(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, RunError> {
+        let width = self.reading.width;
+        let expected = Expected { rows: batch.rows(), width, per_token: self.reading.per_token };
+        self.run_graph(batch, deadline, |reading, outputs| {
+            let values = reading.output.read(outputs, expected)?;
+            match &reading.choice {
+                Some(choice) => Ok(Scores { chosen: choice.read(outputs).map_err(failed)?, values }),
+                None => Ok(values.into()),
+            }
+        })
+    }
+
+    /// Runs the graph once, and reads its outputs.
+    fn run_graph<T>(
+        &mut self,
+        batch: &Batch,
+        deadline: Instant,
+        read: impl FnOnce(&Reading, &SessionOutputs<'_>) -> Result<T, RunError>,
+    ) -> Result<T, RunError> {
         if self.under_way.has_ended() {
             return Err(RunError::Interrupted);
         }
-        let failed = |error: ort::Error| RunError::Failed(short(error.message()).to_owned());
         let inputs = inputs(&self.reading.input, batch).map_err(failed)?;
-        let (Output::Tensor(name) | Output::Maps(name, _)) = &self.reading.output;
         let mut options = RunOptions::new().map_err(failed)?;
         if let Batch::Tokens(tokens) = batch
             && tokens.rows * tokens.length > OUTLIER_TOKENS
@@ -88,35 +106,31 @@ impl OnnxSession {
         let outputs =
             outputs.map_err(|error| if watch.was_stopped() { RunError::Interrupted } else { failed(error) })?;
         drop(watch);
-        let value = outputs.get(name).ok_or_else(|| RunError::Failed(format!("the run gave no output {name}")))?;
-        let values = match &self.reading.output {
-            Output::Tensor(_) => {
-                let (shape, data) = values(value).map_err(failed)?;
-                let wrong = || RunError::Shape { rows: batch.rows(), width: self.reading.width, found: shape.clone() };
-                // The scores of a text's tokens stand in one row.
-                let (rows, width) = match shape[..] {
-                    [rows, width] => (rows, width),
-                    [rows, tokens, width] if self.reading.per_token => (rows, tokens.saturating_mul(width)),
-                    _ => return Err(wrong()),
-                };
-                let dims = (usize::try_from(rows).map_err(|_| wrong())?, usize::try_from(width).map_err(|_| wrong())?);
-                Array2::from_shape_vec(dims, data).map_err(|_| wrong())?
-            }
-            Output::Maps(_, named) => maps(value, *named).map_err(failed)?,
-        };
-        match &self.reading.choice {
-            Some(choice) => Ok(Scores { chosen: choice.read(&outputs).map_err(failed)?, values }),
-            None => Ok(values.into()),
-        }
+        read(&self.reading, &outputs)
     }
 
     /// The number of scores, for a graph that leaves it open.
     pub(super) fn probe(&mut self) -> Result<usize, RunError> {
-        let batch = match &self.reading.input {
-            GraphInput::Texts { .. } => Batch::Texts(vec!["one short text".to_owned()]),
-            GraphInput::Tokens(_) => Batch::Tokens(plain_tokens(1, 1)),
-        };
+        let batch = self.first_batch();
         Ok(self.run_unchecked(&batch, Instant::now() + LONGEST_PROBE)?.values.ncols())
+    }
+
+    /// The classes that an output of the graph lists.
+    pub(super) fn listed_classes(&mut self) -> Result<Classes, RunError> {
+        let batch = self.first_batch();
+        self.run_graph(&batch, Instant::now() + LONGEST_PROBE, |_, outputs| {
+            let Some(value) = outputs.get(CLASS_LABELS) else { return Ok(Classes::default()) };
+            let (names, numbers) = listed_classes(value).map_err(failed)?;
+            Ok(Classes { names, numbers })
+        })
+    }
+
+    /// The smallest batch that the graph takes.
+    fn first_batch(&self) -> Batch {
+        match &self.reading.input {
+            GraphInput::Texts { .. } => Batch::Texts(vec!["one short text".to_owned()]),
+            GraphInput::Tokens(_) => Batch::Tokens(plain_tokens(1, self.reading.fixed.length.unwrap_or(1))),
+        }
     }
 }
 

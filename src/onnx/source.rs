@@ -22,7 +22,7 @@ const LONGEST_LOAD: Duration = Duration::from_mins(2);
 pub(super) struct Source {
     pub(super) environment: Environment,
     pub(super) under_way: UnderWay,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Arc<Vec<u8>>,
     pub(super) initializers: Vec<(String, Arc<DynValue>)>,
     pub(super) external: BTreeMap<String, Arc<[u8]>>,
     pub(super) prepacked: Option<PrepackedWeights>,

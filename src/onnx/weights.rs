@@ -1,22 +1,29 @@
-//! A graph's constant tensors: shared between sessions, or read from files beside the graph.
+//! A graph's constant tensors: shared between sessions, or read from files of its directory.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
 use ort::value::{DynValue, Tensor};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use super::protobuf::{ExternalTensor, Initializer, Scan};
+use super::external::ExternalTensor;
+use super::graph::TensorData;
+use super::scan::Scan;
 use crate::text::manifest::{Manifest, ManifestError};
 
+/// Deepest directory of weights within that of the graph.
+const MAX_DEPTH: usize = 8;
 /// Weights beside a graph: as much as a graph file may hold.
 const MAX_EXTERNAL_BYTES: u64 = 2 << 30;
 const NOT_PLAIN: &str = "external data must be a regular file with one link";
 
-/// Reads the files that hold external tensors: regular files with one link, beside the graph.
+/// Reads the files that hold external tensors: regular files with one link, in the directory of the graph or in one
+/// within it. They are kept by the location that the graph gives.
 pub(super) fn read_external(
     tensors: &[ExternalTensor],
     manifest: &Manifest,
@@ -24,29 +31,40 @@ pub(super) fn read_external(
     let mut files: BTreeMap<String, Arc<[u8]>> = BTreeMap::new();
     let mut total = 0;
     for tensor in tensors {
-        let name = &tensor.location;
-        let error = |reason: &str| ManifestError::new(format!("{name:?}"), reason);
-        let mut parts = Path::new(name).components();
-        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-            return Err(error("external data must lie in a file beside the graph"));
-        }
-        if !files.contains_key(name) {
-            let content =
-                read_plain(&manifest.graph_directory.join(name), MAX_EXTERNAL_BYTES - total).map_err(|e| match e {
-                    Unread::System(system) => ManifestError::of_system(format!("{name:?}"), &system),
-                    Unread::Refused(reason) => error(reason),
-                })?;
-            manifest.check_beside_graph(name, &content)?;
+        let location = &tensor.location;
+        let error = |reason: &str| ManifestError::new(format!("{location:?}"), reason);
+        if !files.contains_key(location) {
+            let parts = plain_parts(location)
+                .ok_or_else(|| error("external data must lie in the directory of the graph, or in one within it"))?;
+            let content = read_plain(&manifest.graph_directory, &parts, MAX_EXTERNAL_BYTES - total);
+            let content = content.map_err(|e| match e {
+                Unread::System(system) => ManifestError::of_system(format!("{location:?}"), &system),
+                Unread::Refused(reason) => error(reason),
+            })?;
+            manifest.check_beside_graph(&parts.join("/"), &content)?;
             total += content.len() as u64;
-            files.insert(name.clone(), content.into());
+            files.insert(location.clone(), content.into());
         }
-        let size = files.get(name).map_or(0, |content| content.len() as u64);
+        let size = files.get(location).map_or(0, |content| content.len() as u64);
         let end = tensor.offset.checked_add(tensor.length.unwrap_or(0)).ok_or_else(|| error("an offset overflows"))?;
         if tensor.offset > size || end > size {
             return Err(error("a tensor lies beyond the end of this file"));
         }
     }
     Ok(files)
+}
+
+/// The parts of a relative path that goes down only; nothing for any other path.
+pub(super) fn plain_parts(location: &str) -> Option<Vec<&str>> {
+    let mut parts = Vec::new();
+    for component in Path::new(location).components() {
+        match component {
+            Component::CurDir => {}
+            Component::Normal(part) => parts.push(part.to_str()?),
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    (!parts.is_empty() && parts.len() <= MAX_DEPTH).then_some(parts)
 }
 
 /// Why a file is not read.
@@ -61,15 +79,28 @@ impl From<io::Error> for Unread {
     }
 }
 
-/// Reads a regular file with one link. What is checked is the open file: another one may be put in its place meanwhile.
-fn read_plain(path: &Path, limit: u64) -> Result<Vec<u8>, Unread> {
-    let mut options = OpenOptions::new();
-    // Neither follows a link nor waits for the other end of a pipe.
-    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    let file = options.open(path).map_err(|e| match e.raw_os_error() {
-        Some(libc::ELOOP) => Unread::Refused(NOT_PLAIN),
-        _ => e.into(),
-    })?;
+impl From<rustix::io::Errno> for Unread {
+    fn from(error: rustix::io::Errno) -> Self {
+        match error {
+            // A link, or a directory that is none.
+            rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => Self::Refused(NOT_PLAIN),
+            other => Self::System(other.into()),
+        }
+    }
+}
+
+/// Reads a regular file with one link. No part of its path is a link. What is checked is the open file: another one may
+/// be put in its place meanwhile.
+fn read_plain(directory: &Path, parts: &[&str], limit: u64) -> Result<Vec<u8>, Unread> {
+    let Some((name, directories)) = parts.split_last() else { return Err(Unread::Refused(NOT_PLAIN)) };
+    let mut at: OwnedFd = openat(CWD, directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    for part in directories {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        at = openat(&at, *part, flags, Mode::empty())?;
+    }
+    // It does not wait for the other end of a pipe.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(openat(&at, *name, flags, Mode::empty())?);
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.nlink() != 1 {
         return Err(Unread::Refused(NOT_PLAIN));
@@ -84,17 +115,20 @@ fn read_plain(path: &Path, limit: u64) -> Result<Vec<u8>, Unread> {
 
 /// Tensors that every session of the graph shall use instead of its own copy.
 ///
-/// Scalars and vectors stay in the graph: they are small, and optimisations want to see them.
+/// Scalars and vectors stay in the graph: they are small, and optimisations want to see them. So does a tensor whose
+/// name an inner graph gives to another one: the runtime would put it in the place of both.
 pub(super) fn shared_tensors(scan: &Scan<'_>) -> ort::Result<Vec<(String, Arc<DynValue>)>> {
-    let matrices = scan.initializers.iter().filter(|tensor| tensor.dims.len() >= 2 && !tensor.raw.is_empty());
-    matrices
+    let tensors = scan.main.initializers.iter();
+    tensors
+        .filter(|tensor| tensor.dims.len() >= 2 && !tensor.raw.is_empty())
+        .filter(|tensor| !scan.inner_constants.contains(tensor.name))
         .filter_map(|tensor| tensor_of(tensor).transpose())
         .map(|made| made.map(|(name, value)| (name.to_owned(), Arc::new(value))))
         .collect()
 }
 
 /// `None` for element types that are not shared.
-fn tensor_of<'a>(tensor: &Initializer<'a>) -> ort::Result<Option<(&'a str, DynValue)>> {
+fn tensor_of<'a>(tensor: &TensorData<'a>) -> ort::Result<Option<(&'a str, DynValue)>> {
     let dims = tensor.dims.clone();
     let value = match tensor.data_type {
         1 => Tensor::from_array((dims, elements(tensor.raw, f32::from_le_bytes)))?.into_dyn(),

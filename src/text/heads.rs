@@ -2,34 +2,29 @@
 
 use std::cmp::Ordering;
 
+use super::activation::{Activation, is_probability};
 use super::entities::{Aggregation, Entity, Labelled, Place};
-use super::signature::ScoreKind;
-
-/// How far a probability may lie outside 0 to 1.
-const ROUNDING: f32 = 1e-3;
 
 /// What is done with a text's scores.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Head {
-    /// Softmax over one logit per label; the largest wins.
-    SingleLabel,
-    /// One logit for two labels: its sigmoid is the probability of the second.
-    Binary,
-    /// A probability per label; every label at or above its threshold is an answer.
+    /// One score per label; the graph's own choice counts, else the largest wins.
+    SingleLabel(Activation),
+    /// One score for two labels: it gives the probability of the second.
+    Binary(Activation),
+    /// One score per label; every label at or above its threshold is an answer.
     MultiLabel {
         /// One threshold per label, each in `0..=1`.
         thresholds: Vec<f32>,
-        /// Logits get a sigmoid each; probabilities are taken as they are.
-        scores: ScoreKind,
+        /// Gives the probabilities.
+        activation: Activation,
     },
-    /// The graph gives probabilities itself; the largest wins.
-    Probabilities,
     /// One score, answered as it is.
     Regression,
-    /// One logit and no two labels: its sigmoid is the answer, as a cross-encoder's.
-    Sigmoid,
-    /// One logit per label for each token: tokens become entities.
-    Entities(Aggregation),
+    /// One score and no two labels: its probability is the answer, as a cross-encoder's.
+    Scoring(Activation),
+    /// One score per label for each token: tokens become entities.
+    Entities(Aggregation, Activation),
 }
 
 /// The answer to one text, in label numbers.
@@ -80,8 +75,8 @@ impl Head {
     #[must_use]
     pub fn width(&self, labels: usize) -> usize {
         match self {
-            Self::SingleLabel | Self::MultiLabel { .. } | Self::Probabilities | Self::Entities(_) => labels,
-            Self::Binary | Self::Regression | Self::Sigmoid => 1,
+            Self::SingleLabel(_) | Self::MultiLabel { .. } | Self::Entities(..) => labels,
+            Self::Binary(_) | Self::Regression | Self::Scoring(_) => 1,
         }
     }
 
@@ -89,16 +84,54 @@ impl Head {
     #[must_use]
     pub fn task(&self) -> &'static str {
         match self {
-            Self::SingleLabel | Self::Binary | Self::Probabilities => "single_label_classification",
+            Self::SingleLabel(_) | Self::Binary(_) => "single_label_classification",
             Self::MultiLabel { .. } => "multi_label_classification",
             Self::Regression => "regression",
-            Self::Sigmoid => "scoring",
-            Self::Entities(_) => "token_classification",
+            Self::Scoring(_) => "scoring",
+            Self::Entities(..) => "token_classification",
         }
     }
 
-    fn takes_probabilities(&self) -> bool {
-        matches!(self, Self::Probabilities | Self::MultiLabel { scores: ScoreKind::Probabilities, .. })
+    /// What gives the probabilities; none for regression.
+    #[must_use]
+    pub fn activation(&self) -> Option<Activation> {
+        match self {
+            Self::SingleLabel(activation)
+            | Self::Binary(activation)
+            | Self::MultiLabel { activation, .. }
+            | Self::Scoring(activation)
+            | Self::Entities(_, activation) => Some(*activation),
+            Self::Regression => None,
+        }
+    }
+
+    /// What makes probabilities of logits.
+    #[must_use]
+    pub fn usual_activation(&self) -> Activation {
+        match self {
+            Self::SingleLabel(_) | Self::Entities(..) => Activation::Softmax,
+            Self::Binary(_) | Self::MultiLabel { .. } | Self::Scoring(_) | Self::Regression => Activation::Sigmoid,
+        }
+    }
+
+    /// The same head with another activation; regression has none.
+    #[must_use]
+    pub fn with_activation(mut self, new: Activation) -> Self {
+        match &mut self {
+            Self::SingleLabel(activation)
+            | Self::Binary(activation)
+            | Self::MultiLabel { activation, .. }
+            | Self::Scoring(activation)
+            | Self::Entities(_, activation) => *activation = new,
+            Self::Regression => {}
+        }
+        self
+    }
+
+    /// True if the answer is a number, not a label.
+    #[must_use]
+    pub fn is_number(&self) -> bool {
+        matches!(self, Self::Regression | Self::Scoring(_))
     }
 
     /// Decides from the raw scores of one text, of which the graph itself may have chosen a label.
@@ -116,55 +149,58 @@ impl Head {
         if !raw.iter().all(|score| score.is_finite()) {
             return Err(OutputError::NotFinite);
         }
-        if self.takes_probabilities() && !raw.iter().all(|p| (-ROUNDING..=1.0 + ROUNDING).contains(p)) {
+        if self.activation() == Some(Activation::None) && !raw.iter().all(|&score| is_probability(score)) {
             return Err(OutputError::NotProbabilities);
         }
-        let probabilities = match self {
-            Self::SingleLabel => softmax(&raw),
-            Self::Binary => raw.iter().map(|&z| sigmoid(z)).flat_map(|p| [1.0 - p, p]).collect(),
-            Self::MultiLabel { scores: ScoreKind::Probabilities, .. } | Self::Probabilities => raw.clone(),
-            Self::MultiLabel { .. } => raw.iter().map(|&z| sigmoid(z)).collect(),
-            Self::Regression | Self::Sigmoid | Self::Entities(_) => Vec::new(),
-        };
         let first = raw.first().copied().unwrap_or_default();
+        let probabilities = match self {
+            Self::SingleLabel(activation) | Self::MultiLabel { activation, .. } => activation.apply(&raw),
+            Self::Binary(activation) => vec![1.0 - activation.of_one(first), activation.of_one(first)],
+            Self::Regression | Self::Scoring(_) | Self::Entities(..) => Vec::new(),
+        };
         let outcome = match self {
             Self::Regression => Outcome::Score(first),
-            Self::Sigmoid => Outcome::Score(sigmoid(first)),
-            Self::Entities(_) => Outcome::Entities(Vec::new()),
+            Self::Scoring(activation) => Outcome::Score(activation.of_one(first)),
+            Self::Entities(..) => Outcome::Entities(Vec::new()),
             Self::MultiLabel { thresholds, .. } => Outcome::Labels(
                 (0..).zip(probabilities.iter().zip(thresholds)).filter(|(_, (p, t))| p >= t).map(|(i, _)| i).collect(),
             ),
             // Two logits can differ where their probabilities no longer do.
-            Self::SingleLabel => Outcome::Label(largest(&raw)),
-            Self::Binary | Self::Probabilities => {
-                Outcome::Label(chosen.filter(|&label| label < labels).unwrap_or_else(|| largest(&probabilities)))
+            Self::SingleLabel(_) => Outcome::Label(chosen.filter(|&label| label < labels).unwrap_or(largest(&raw))),
+            Self::Binary(_) => {
+                Outcome::Label(chosen.filter(|&label| label < labels).unwrap_or(largest(&probabilities)))
             }
         };
+        // A lone probability is that of the second label; its negative would be no score of the first.
+        let raw = if matches!(self, Self::Binary(Activation::None)) { probabilities.clone() } else { raw };
         Ok(Decision { outcome, probabilities, raw })
     }
 }
 
-/// The probabilities of a text's tokens, from the logits of its row and the padding on its left.
+/// The probabilities of a text's tokens, from the scores of its row and the padding on its left.
 ///
 /// `places` has an entry for each token of the row, none for special ones, which are left out.
 ///
 /// # Errors
 /// [`OutputError`] if there are too few logits, or one is not finite.
 pub fn labelled(
-    logits: &[f32],
+    scores: &[f32],
     padding: usize,
     places: &[Option<Place>],
-    labels: usize,
+    (labels, activation): (usize, Activation),
 ) -> Result<Vec<Labelled>, OutputError> {
     let mut tokens = Vec::with_capacity(places.len());
     for (number, place) in (padding..).zip(places) {
         let Some(place) = *place else { continue };
-        let row = logits.get(number * labels..(number + 1) * labels);
-        let row = row.ok_or(OutputError::Width { expected: (number + 1) * labels, found: logits.len() })?;
+        let row = scores.get(number * labels..(number + 1) * labels);
+        let row = row.ok_or(OutputError::Width { expected: (number + 1) * labels, found: scores.len() })?;
         if !row.iter().all(|score| score.is_finite()) {
             return Err(OutputError::NotFinite);
         }
-        tokens.push(Labelled { place, probabilities: softmax(row) });
+        if activation == Activation::None && !row.iter().all(|&score| is_probability(score)) {
+            return Err(OutputError::NotProbabilities);
+        }
+        tokens.push(Labelled { place, probabilities: activation.apply(row) });
     }
     Ok(tokens)
 }
@@ -221,24 +257,6 @@ fn weight_of(tokens: usize) -> f64 {
     tokens as f64
 }
 
-/// Softmax that cannot overflow: the largest logit is taken off first.
-pub(super) fn softmax(logits: &[f32]) -> Vec<f32> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exponentials: Vec<f32> = logits.iter().map(|z| (z - max).exp()).collect();
-    let sum: f32 = exponentials.iter().sum();
-    exponentials.into_iter().map(|e| e / sum).collect()
-}
-
-/// Logistic function, evaluated on the side where the exponential is small.
-fn sigmoid(z: f32) -> f32 {
-    if z >= 0.0 {
-        1.0 / (1.0 + (-z).exp())
-    } else {
-        let e = z.exp();
-        e / (1.0 + e)
-    }
-}
-
 /// The first of the largest values.
 fn largest(values: &[f32]) -> usize {
     let mut best = (0, f32::NEG_INFINITY);
@@ -257,7 +275,7 @@ mod tests {
 
     #[test]
     fn softmax_survives_extreme_logits() {
-        let decision = Head::SingleLabel.decide(vec![-1000.0, 5.0, 4.0], None, 3).unwrap();
+        let decision = Head::SingleLabel(Activation::Softmax).decide(vec![-1000.0, 5.0, 4.0], None, 3).unwrap();
         assert_eq!(decision.outcome, Outcome::Label(1));
         assert!(decision.probabilities.iter().all(|p| p.is_finite()));
         assert!((decision.probabilities[1] - 0.731_058_6).abs() < 1e-6);
@@ -265,7 +283,7 @@ mod tests {
 
     #[test]
     fn one_logit_gives_two_labels() {
-        let decision = Head::Binary.decide(vec![-2.0], None, 2).unwrap();
+        let decision = Head::Binary(Activation::Sigmoid).decide(vec![-2.0], None, 2).unwrap();
         assert_eq!(decision.outcome, Outcome::Label(0));
         assert!((decision.probabilities[1] - 0.119_202_9).abs() < 1e-6);
         assert_eq!(decision.scores(true), [2.0, -2.0]);
@@ -273,37 +291,49 @@ mod tests {
 
     #[test]
     fn thresholds_choose_labels_one_by_one() {
-        let head = Head::MultiLabel { thresholds: vec![0.5, 0.9, 0.1], scores: ScoreKind::Logits };
+        let head = Head::MultiLabel { thresholds: vec![0.5, 0.9, 0.1], activation: Activation::Sigmoid };
         let decision = head.decide(vec![0.0, 1.0, -2.0], None, 3).unwrap();
         assert_eq!(decision.outcome, Outcome::Labels(vec![0, 2]));
     }
 
     #[test]
     fn bad_outputs_are_refused() {
-        assert_eq!(Head::SingleLabel.decide(vec![0.0, f32::NAN], None, 2), Err(OutputError::NotFinite));
+        assert_eq!(
+            Head::SingleLabel(Activation::Softmax).decide(vec![0.0, f32::NAN], None, 2),
+            Err(OutputError::NotFinite)
+        );
         assert_eq!(Head::Regression.decide(vec![f32::INFINITY], None, 1), Err(OutputError::NotFinite));
-        assert_eq!(Head::SingleLabel.decide(vec![0.0], None, 2), Err(OutputError::Width { expected: 2, found: 1 }));
+        assert_eq!(
+            Head::SingleLabel(Activation::Softmax).decide(vec![0.0], None, 2),
+            Err(OutputError::Width { expected: 2, found: 1 })
+        );
     }
 
     #[test]
     fn decision_values_are_no_probabilities() {
         for raw in [vec![-0.6, 0.6], vec![2.5, 0.1], vec![0.0, 1.01]] {
-            assert_eq!(Head::Probabilities.decide(raw, None, 2), Err(OutputError::NotProbabilities));
+            assert_eq!(Head::SingleLabel(Activation::None).decide(raw, None, 2), Err(OutputError::NotProbabilities));
         }
-        assert!(Head::Probabilities.decide(vec![-1e-7, 1.000_000_1], None, 2).is_ok());
+        assert!(Head::SingleLabel(Activation::None).decide(vec![-1e-7, 1.000_000_1], None, 2).is_ok());
     }
 
     #[test]
     fn the_graphs_own_choice_counts() {
-        let decision = Head::Probabilities.decide(vec![0.6, 0.4], Some(1), 2).unwrap();
+        let decision = Head::SingleLabel(Activation::None).decide(vec![0.6, 0.4], Some(1), 2).unwrap();
         assert_eq!(decision.outcome, Outcome::Label(1));
-        assert_eq!(Head::Probabilities.decide(vec![0.6, 0.4], Some(2), 2).unwrap().outcome, Outcome::Label(0));
+        assert_eq!(
+            Head::SingleLabel(Activation::None).decide(vec![0.6, 0.4], Some(2), 2).unwrap().outcome,
+            Outcome::Label(0)
+        );
     }
 
     #[test]
     fn ties_go_to_the_first_label() {
         assert_eq!(top(&[0.2, 0.4, 0.4], 2), [(1, 0.4), (2, 0.4)]);
-        assert_eq!(Head::Probabilities.decide(vec![0.5, 0.5], None, 2).unwrap().outcome, Outcome::Label(0));
+        assert_eq!(
+            Head::SingleLabel(Activation::None).decide(vec![0.5, 0.5], None, 2).unwrap().outcome,
+            Outcome::Label(0)
+        );
     }
 
     #[test]
@@ -312,19 +342,14 @@ mod tests {
         assert_eq!(weighted_mean(&[(vec![0.1, 0.2], 7)]), [0.1, 0.2]);
     }
 
+    #[test]
+    fn a_lone_probability_is_that_of_the_second_label() {
+        let decision = Head::Binary(Activation::None).decide(vec![0.25], None, 2).unwrap();
+        assert_eq!((decision.outcome.clone(), decision.scores(true)), (Outcome::Label(0), vec![0.75, 0.25]));
+        assert_eq!(Head::Scoring(Activation::None).decide(vec![0.25], None, 0).unwrap().outcome, Outcome::Score(0.25));
+    }
+
     proptest! {
-        #[test]
-        fn softmax_is_a_distribution(logits in prop::collection::vec(-1e30_f32..1e30, 1..100)) {
-            let p = softmax(&logits);
-            prop_assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-4);
-            prop_assert!(p.iter().all(|&x| x <= p[largest(&logits)]));
-        }
-
-        #[test]
-        fn sigmoid_stays_in_range(z in any::<f32>().prop_filter("finite", |z| z.is_finite())) {
-            prop_assert!((0.0..=1.0).contains(&sigmoid(z)));
-        }
-
         #[test]
         fn top_is_sorted_and_bounded(scores in prop::collection::vec(0.0_f32..1.0, 0..50), k in 0_usize..60) {
             let ranked = top(&scores, k);

@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::activation::Activation;
 use super::entities::Aggregation;
 use super::golden::Golden;
 use super::mlmodel::{Logged, LoggedExample, MlModel};
+use super::signature::TokenRole;
 use super::tensors::PaddingSide;
 use crate::config::{Markup, OnOverflow};
 use crate::drift::Profile;
@@ -73,6 +75,9 @@ pub struct ModelConfig {
     pub max_position_embeddings: Option<usize>,
     /// Architecture, such as `bert`.
     pub model_type: Option<String>,
+    /// Classes of `transformers` that the model was saved from, such as `BertForTokenClassification`.
+    #[serde(default)]
+    pub architectures: Vec<String>,
     /// Id of the padding token.
     pub pad_token_id: Option<u32>,
 }
@@ -124,6 +129,15 @@ pub struct ModelOptions {
     pub thresholds: Option<Thresholds>,
     /// How labelled tokens become entities.
     pub aggregation: Option<Aggregation>,
+    /// What the server applies to the scores; `none` where the graph does so itself.
+    pub activation: Option<Activation>,
+    /// The output that holds the scores.
+    pub output: Option<String>,
+    /// What the graph's inputs take, by the graph's own names for them.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, TokenRole>,
+    /// False: texts of this model never share a run.
+    pub batching: Option<bool>,
     /// Expected SHA-256 of files, in hexadecimal.
     #[serde(default)]
     pub sha256: BTreeMap<String, String>,

@@ -8,11 +8,12 @@
 //! - [`policy`]: markup, control and foreign characters
 //! - [`tokenizer`]: text to token rows, truncation and windows; [`prefix`]: how much of a long text is read
 //! - [`tensors`]: token rows to one padded batch
-//! - [`heads`]: scores to labels, probabilities, a number; [`entities`]: labels of tokens to entities
+//! - [`activation`]: scores to probabilities; [`heads`]: scores to labels, probabilities, a number; [`entities`]: labels of tokens to entities
 //! - [`zero_shot`]: labels of a request to questions about two texts
 //! - [`golden`]: examples a model must reproduce before it serves
 //! - [`pipeline`]: all of the above for one model
 
+pub mod activation;
 pub mod entities;
 pub mod golden;
 pub mod heads;

@@ -1,21 +1,27 @@
 //! One model's way from text to answer, without the graph in the middle.
 //!
 //! - `runs`: the runs that texts need
+//! - `probe_texts`: texts to measure and to check a model with
 //! - `task`: what is done with a model's scores
+//! - `token_range`: token ids that the graph has no row for
 
+mod probe_texts;
 mod runs;
 mod task;
+mod token_range;
 
+use super::activation::Activation;
 use super::entities::{Labelled, Place, entities, joined};
 use super::golden::Golden;
 use super::heads::{Decision, Head, Outcome, OutputError, labelled, weighted_mean};
 use super::input::Input;
 use super::manifest::{Manifest, ManifestError, check_labels};
 use super::policy::{CharacterSet, TextPolicy};
-use super::signature::{GraphInput, ScoreKind, Signature};
+use super::signature::{FixedAxes, GraphInput, Signature};
 use super::tensors::{PaddingSide, Shape, TokenBatch, TokenRow};
 use super::tokenizer::{TokenizeError, Tokenizer};
 use crate::config::TextDefaults;
+use token_range::TokenRange;
 
 /// Tokenizer, head and labels of one model.
 #[derive(Debug)]
@@ -27,6 +33,12 @@ pub struct Pipeline {
     golden: Option<Golden>,
     /// Lengths of runs are rounded up to multiples of this.
     pad_to: usize,
+    fixed: FixedAxes,
+    /// Ids that the graph can look up, where the tokenizer knows others.
+    token_range: Option<TokenRange>,
+    pairs: bool,
+    output: String,
+    graph_activation: Option<Activation>,
 }
 
 #[derive(Debug)]
@@ -123,6 +135,20 @@ impl Batch {
     }
 }
 
+impl Encoder {
+    fn new(manifest: &Manifest, signature: &Signature, defaults: TextDefaults) -> Result<Self, ManifestError> {
+        if matches!(signature.input, GraphInput::Texts { .. }) {
+            return Ok(Self::Texts);
+        }
+        let on_overflow = manifest.options.on_overflow.unwrap_or(defaults.on_overflow);
+        let mut tokenizer = Tokenizer::load(manifest, on_overflow)?;
+        if signature.per_token {
+            tokenizer = tokenizer.with_places(manifest)?;
+        }
+        Ok(Self::Tokens(Box::new(tokenizer)))
+    }
+}
+
 impl Pipeline {
     /// Puts the parts of a model together and checks that they fit each other.
     ///
@@ -133,26 +159,20 @@ impl Pipeline {
         signature: &Signature,
         defaults: TextDefaults,
     ) -> Result<Self, ManifestError> {
-        let encoder = match &signature.input {
-            GraphInput::Texts { .. } => Encoder::Texts,
-            GraphInput::Tokens(_) => {
-                let on_overflow = manifest.options.on_overflow.unwrap_or(defaults.on_overflow);
-                let mut tokenizer = Tokenizer::load(manifest, on_overflow)?;
-                if signature.scores == ScoreKind::TokenLogits {
-                    tokenizer = tokenizer.with_places(manifest)?;
-                }
-                Encoder::Tokens(Box::new(tokenizer))
-            }
-        };
+        if let Some(length) = signature.fixed.length {
+            let limit = manifest.options.max_tokens.get_or_insert(length);
+            *limit = (*limit).min(length);
+        }
+        let mut encoder = Encoder::new(manifest, signature, defaults)?;
         let labels = manifest.labels.take().or_else(|| signature.labels.clone());
         if let Some(labels) = &labels {
             check_labels(labels)?;
         }
         let head = task::head(manifest, signature, labels.as_deref())?;
-        let labels = match (labels, &head) {
-            (_, Head::Regression | Head::Sigmoid) => Vec::new(),
-            (Some(labels), _) => labels,
-            (None, _) => {
+        let labels = match labels {
+            _ if head.is_number() => Vec::new(),
+            Some(labels) => labels,
+            None => {
                 return Err(ManifestError::new(
                     "labels.json",
                     "no labels: there is no id2label in config.json, no labels.json, and the graph names no classes",
@@ -163,13 +183,36 @@ impl Pipeline {
             markup: manifest.options.markup.unwrap_or(defaults.markup),
             allowed: manifest.options.allowed_characters.as_deref().map(CharacterSet::parse),
         };
-        let pipeline = Self { policy, encoder, head, labels, golden: manifest.golden.take(), pad_to: 1 };
+        let mut token_range = None;
+        if let Encoder::Tokens(tokenizer) = &mut encoder {
+            token_range = TokenRange::new(tokenizer, signature.embedding_rows);
+            if signature.embedding_rows.is_some_and(|rows| tokenizer.padding().id as usize >= rows) {
+                // Padding is masked: any id does.
+                tokenizer.pad_with(0);
+            }
+        }
+        let pipeline = Self {
+            policy,
+            encoder,
+            head,
+            labels,
+            golden: manifest.golden.take(),
+            pad_to: 1,
+            fixed: signature.fixed,
+            token_range,
+            pairs: true,
+            output: signature.output.clone(),
+            graph_activation: signature.applied,
+        };
         let (expected, found) = (pipeline.head.width(pipeline.labels.len()), signature.width);
         if expected == found {
             return Ok(pipeline);
         }
-        let reason =
-            format!("{} labels need {expected} scores per text, but the graph gives {found}", pipeline.labels.len());
+        let (count, output) = (pipeline.labels.len(), &signature.output);
+        let each = if signature.per_token { "token" } else { "text" };
+        let reason = format!(
+            "{count} labels need {expected} scores per {each}, but the graph gives {found} (output {output:?}): name {found} labels in id2label of config.json or in labels.json, or another output with output = \"NAME\" in model.toml"
+        );
         Err(ManifestError::new("labels", reason))
     }
 
@@ -209,7 +252,53 @@ impl Pipeline {
     /// True if two texts can be asked about.
     #[must_use]
     pub fn takes_pairs(&self) -> bool {
-        !matches!(self.head, Head::Entities(_)) && self.tokenizer().is_some_and(Tokenizer::takes_pairs)
+        self.pairs && !matches!(self.head, Head::Entities(..)) && self.tokenizer().is_some_and(Tokenizer::takes_pairs)
+    }
+
+    /// Runs the windows of a text one by one: rows of a batch change each other's scores.
+    pub fn run_rows_alone(&mut self) {
+        self.fixed.one_row = true;
+    }
+
+    /// Takes no more pairs: the graph fails on them.
+    pub fn refuse_pairs(&mut self) {
+        self.pairs = false;
+    }
+
+    /// The activation that the graph applies itself.
+    #[must_use]
+    pub fn graph_activation(&self) -> Option<Activation> {
+        self.graph_activation
+    }
+
+    /// Says that the graph applies this activation itself, or none, as its values show.
+    pub fn set_graph_activation(&mut self, found: Option<Activation>, applied: Activation) {
+        self.graph_activation = found;
+        self.head = self.head.clone().with_activation(applied);
+    }
+
+    /// Scores for each text, or for each token where tokens are labelled; 1 at least.
+    #[must_use]
+    pub fn score_width(&self) -> usize {
+        self.head.width(self.labels.len()).max(1)
+    }
+
+    /// Name of the output that holds the scores.
+    #[must_use]
+    pub fn output(&self) -> &str {
+        &self.output
+    }
+
+    /// Axes of the inputs that the graph fixes.
+    #[must_use]
+    pub fn fixed(&self) -> FixedAxes {
+        self.fixed
+    }
+
+    /// Token ids of the tokenizer that the graph cannot look up, if there are any.
+    #[must_use]
+    pub fn token_range(&self) -> Option<&TokenRange> {
+        self.token_range.as_ref()
     }
 
     /// Prepares one text, or two for a model that takes pairs.
@@ -220,10 +309,13 @@ impl Pipeline {
         let Input { text, pair } = input.into();
         match &self.encoder {
             Encoder::Tokens(tokenizer) => {
-                let tokens = match &pair {
+                let mut tokens = match &pair {
                     None => tokenizer.encode(&text)?,
                     Some(second) => tokenizer.encode_pair(&text, second)?,
                 };
+                if let Some(range) = &self.token_range {
+                    range.apply(&mut tokens)?;
+                }
                 let (rows, overlap) = (tokens.places, tokens.overlap);
                 let places = (!rows.is_empty()).then(|| Box::new(Places { text, rows, overlap }));
                 let content = Content::Rows(tokens.rows);
@@ -237,24 +329,6 @@ impl Pipeline {
         }
     }
 
-    /// A short text of exactly `length` tokens, to measure runs with. Graphs that take the text itself get the same for
-    /// any length.
-    ///
-    /// # Errors
-    /// [`TokenizeError`] if the tokenizer fails on a short text.
-    pub fn sample(&self, length: usize) -> Result<Encoded, TokenizeError> {
-        let mut encoded = self.encode("one short text".to_owned())?;
-        if let Content::Rows(rows) = &mut encoded.content {
-            rows.truncate(1);
-            for row in rows {
-                row.ids = repeated(&row.ids, length);
-                row.type_ids = repeated(&row.type_ids, length);
-            }
-            encoded.tokens = length;
-        }
-        Ok(encoded)
-    }
-
     /// Turns the scores of one text, one row per window, and the graph's own choice into its answer.
     ///
     /// # Errors
@@ -265,8 +339,8 @@ impl Pipeline {
         rows: Vec<Vec<f32>>,
         chosen: Option<usize>,
     ) -> Result<Decision, OutputError> {
-        if let Head::Entities(aggregation) = self.head {
-            let found = self.tokens_of(encoded, &rows)?;
+        if let Head::Entities(aggregation, activation) = self.head {
+            let found = self.tokens_of(encoded, &rows, activation)?;
             let text = encoded.places.as_ref().map_or("", |places| &places.text);
             let outcome = Outcome::Entities(entities(text, &found, &self.labels, aggregation));
             return Ok(Decision { outcome, probabilities: Vec::new(), raw: Vec::new() });
@@ -279,8 +353,13 @@ impl Pipeline {
         self.head.decide(weighted_mean(&windows), chosen, self.labels.len())
     }
 
-    /// The tokens of a text with their probabilities; `rows` has the logits of all tokens of a row of a run.
-    fn tokens_of(&self, encoded: &Encoded, rows: &[Vec<f32>]) -> Result<Vec<Labelled>, OutputError> {
+    /// The tokens of a text with their probabilities; `rows` has the scores of all tokens of a row of a run.
+    fn tokens_of(
+        &self,
+        encoded: &Encoded,
+        rows: &[Vec<f32>],
+        activation: Activation,
+    ) -> Result<Vec<Labelled>, OutputError> {
         let Some(places) = &encoded.places else { return Ok(Vec::new()) };
         let (labels, count) = (self.labels.len(), places.rows.len());
         if rows.len() != count {
@@ -288,7 +367,8 @@ impl Pipeline {
         }
         let windows = rows.iter().zip(&places.rows);
         let windows = windows.map(|(logits, places)| {
-            labelled(logits, self.padding_before(logits.len() / labels, places.len()), places, labels)
+            let padding = self.padding_before(logits.len() / labels, places.len());
+            labelled(logits, padding, places, (labels, activation))
         });
         Ok(joined(windows.collect::<Result<_, _>>()?, places.overlap))
     }
@@ -304,21 +384,9 @@ impl Pipeline {
     /// The scores of a text's own tokens in its row of a run: all of them where scores are per text.
     #[must_use]
     pub fn own_scores<'a>(&self, row: &'a [f32], own: usize) -> &'a [f32] {
-        let Head::Entities(_) = self.head else { return row };
+        let Head::Entities(..) = self.head else { return row };
         let labels = self.labels.len();
         let start = self.padding_before(row.len() / labels.max(1), own) * labels;
         row.get(start..start + own * labels).unwrap_or_default()
-    }
-}
-
-/// What stands between the first and the last, again and again: a row has each special token where it belongs, as some
-/// graphs look for the last one.
-fn repeated<T: Copy>(values: &[T], length: usize) -> Vec<T> {
-    match values {
-        [first, inner @ .., last] if !inner.is_empty() && length > 1 => {
-            let inner = inner.iter().cycle().take(length - 2);
-            std::iter::once(first).chain(inner).chain(std::iter::once(last)).copied().collect()
-        }
-        _ => values.iter().copied().cycle().take(length).collect(),
     }
 }

@@ -1,5 +1,9 @@
 //! What a graph wants and gives, as far as serving text is concerned.
 
+use serde::Deserialize;
+
+use super::activation::Activation;
+
 /// The inputs a graph asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GraphInput {
@@ -26,7 +30,8 @@ pub struct TokenInput {
 }
 
 /// What a transformer's integer input means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TokenRole {
     /// Vocabulary ids.
     InputIds,
@@ -61,15 +66,22 @@ pub enum IntegerWidth {
     Bits64,
 }
 
-/// What the score output means before a head looks at it.
+/// What the scores are before a head looks at them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScoreKind {
     /// Unbounded scores: a softmax, a sigmoid or nothing follows.
     Logits,
-    /// Unbounded scores for each token of a text.
-    TokenLogits,
-    /// Already probabilities, as a scikit-learn classifier gives them.
+    /// Probabilities: a scikit-learn classifier gives them, or the graph applies the activation itself.
     Probabilities,
+}
+
+/// Axes of the inputs that the graph fixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FixedAxes {
+    /// Every run takes exactly one row.
+    pub one_row: bool,
+    /// Every row has exactly this many tokens.
+    pub length: Option<usize>,
 }
 
 /// Everything the rest of the server needs to know about a graph.
@@ -77,8 +89,16 @@ pub enum ScoreKind {
 pub struct Signature {
     /// What goes in.
     pub input: GraphInput,
-    /// What the scores mean.
+    /// Sizes of it that the graph fixes.
+    pub fixed: FixedAxes,
+    /// Name of the output that holds the scores.
+    pub output: String,
+    /// What it holds.
     pub scores: ScoreKind,
+    /// True if there are scores for each token of a text.
+    pub per_token: bool,
+    /// The softmax or sigmoid that the graph applies as its last step.
+    pub applied: Option<Activation>,
     /// Scores per text, or per token.
     pub width: usize,
     /// True if the graph quantises activations at run time: one scale for a whole
@@ -88,4 +108,6 @@ pub struct Signature {
     pub labels: Option<Vec<String>>,
     /// True if the graph names any number of classes per text, as a multi-label pipeline does.
     pub many_labels: bool,
+    /// Rows of the table in which token ids are looked up: an id from there on fails its run.
+    pub embedding_rows: Option<usize>,
 }

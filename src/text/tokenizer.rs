@@ -4,6 +4,7 @@
 //! - `pairs`: two texts in one row
 //! - `places`: where tokens stand in their text
 //! - `unknown`: how many of them stand for what the tokenizer does not know
+//! - `vocabulary`: the ids of a tokenizer
 //!
 //! A tokenizer file comes from strangers: crafted ones panic while loading and while
 //! encoding, so both run inside `catch_unwind`.
@@ -12,6 +13,7 @@ mod limits;
 mod pairs;
 mod places;
 mod unknown;
+mod vocabulary;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -81,6 +83,14 @@ pub enum TokenizeError {
         tokens: usize,
         /// Tokens the model takes.
         limit: usize,
+    },
+    /// The graph has no row for a token of the text, and the tokenizer has none for what is unknown.
+    #[error("the text has a token with the id {id}; the graph of this model has rows for the ids below {rows} only")]
+    OutOfRange {
+        /// Id of the token.
+        id: u32,
+        /// Rows of the graph's table.
+        rows: u32,
     },
     /// The tokenizer itself gave up.
     #[error("the tokenizer of this model failed on this text")]

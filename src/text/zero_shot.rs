@@ -3,7 +3,8 @@
 //! Each label becomes a hypothesis about the text (Yin et al., 2019, "Benchmarking Zero-shot Text Classification"), and
 //! the scores are those of the pipeline of the same name in transformers.
 
-use super::heads::{Decision, Outcome, softmax};
+use super::activation::softmax;
+use super::heads::{Decision, Outcome};
 use super::input::{Input, Pair};
 
 /// What a label is put into where a request says nothing else.

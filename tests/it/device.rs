@@ -11,7 +11,7 @@ use predictd::engine::placement::Placement;
 use predictd::engine::session::{Graph, RunError, Runtime, Scores, Session};
 use predictd::text::manifest::{Manifest, ManifestError, ModelDevice};
 use predictd::text::pipeline::Batch;
-use predictd::text::signature::{GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
+use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
 use predictd::text::tensors::Shape;
 use serde_json::json;
 
@@ -225,7 +225,12 @@ fn on_gpus(gpus: Gpus) -> OnGpus {
             input("input_ids", TokenRole::InputIds),
             input("attention_mask", TokenRole::AttentionMask),
         ]),
+        fixed: FixedAxes::default(),
+        output: "logits".to_owned(),
         scores: ScoreKind::Logits,
+        per_token: false,
+        applied: None,
+        embedding_rows: None,
         width: 2,
         batch_dependent: false,
         labels: None,

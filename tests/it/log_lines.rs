@@ -96,7 +96,7 @@ fn texts_that_make_a_model_fail_are_not_told() {
     let mut daemon = Daemon::start(&mut serving(models.path(), data.path(), &["--log", "trace"]));
     daemon.logged("the model is ready");
     let text = format!("CANARY {}", "x".repeat(40));
-    assert_eq!(ask(&daemon, &json!({ "text": text, "model": "panicking" })), "inference-failed");
+    assert_eq!(ask(&daemon, &json!({ "text": text, "model": "panicking" })), "unusable-text");
     assert_eq!(ask(&daemon, &json!({ "text": "CANARY fails", "model": "failing" })), "inference-failed");
     daemon.signal("TERM");
     let (status, log) = daemon.wait();

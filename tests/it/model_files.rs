@@ -1,7 +1,9 @@
 //! Broken model directories: refused with the file and the reason, beside models that go on serving.
 
 mod damaged;
+mod divisors;
 mod external;
+mod inner_graphs;
 mod tokenizers;
 mod versions;
 

@@ -110,7 +110,7 @@ fn what_cannot_serve_is_refused_and_leaves_nothing() {
         ),
         (
             "fixed axes".to_owned(),
-            two.clone().dims([Dim::Fixed(1), Dim::Fixed(8)]).model().labels(&["a", "b"]),
+            two.clone().dims([Dim::Fixed(8), Dim::Open("n")]).model().labels(&["a", "b"]),
             "model.onnx",
         ),
         ("no tokenizer".to_owned(), plain().without("tokenizer.json"), "tokenizer.json"),
@@ -136,12 +136,12 @@ fn what_cannot_serve_is_refused_and_leaves_nothing() {
         (
             "weights elsewhere".to_owned(),
             two.clone().external(&[("location", "../../../../etc/passwd")]).model().labels(&["a", "b"]),
-            "beside the graph",
+            "the directory of the graph",
         ),
         (
             "weights of the system".to_owned(),
             two.external(&[("location", "/proc/self/environ")]).model().labels(&["a", "b"]),
-            "beside the graph",
+            "the directory of the graph",
         ),
         ("options of nobody's".to_owned(), plain().options("colour = 1"), "model.toml"),
     ];

@@ -15,7 +15,12 @@ impl Pipeline {
         self.pad_to = multiple.max(1);
     }
 
-    fn padded(&self, length: usize) -> usize {
+    /// Length to which a row of so many tokens is padded.
+    #[must_use]
+    pub fn padded(&self, length: usize) -> usize {
+        if let Some(fixed) = self.fixed.length {
+            return fixed.max(length);
+        }
         let most = self.tokenizer().map_or(length, Tokenizer::max_tokens);
         length.next_multiple_of(self.pad_to).min(most).max(length)
     }
@@ -49,7 +54,7 @@ impl Pipeline {
     #[must_use]
     pub fn largest_run(&self, length: usize) -> Shape {
         let windows = self.tokenizer().is_some_and(|tokenizer| tokenizer.on_overflow() == OnOverflow::Window);
-        Shape { rows: if windows { rows_per_run(length) } else { 1 }, length }
+        Shape { rows: if windows && !self.fixed.one_row { rows_per_run(length) } else { 1 }, length }
     }
 
     /// The shapes of the runs that one text needs.
@@ -78,7 +83,8 @@ impl Pipeline {
             Content::Rows(rows) => rows,
             Content::Text(_) => &[],
         };
-        rows.chunks(rows_per_run(longest(rows))).map(|chunk| (chunk, self.padded(longest(chunk))))
+        let most = if self.fixed.one_row { 1 } else { rows_per_run(self.padded(longest(rows))) };
+        rows.chunks(most).map(|chunk| (chunk, self.padded(longest(chunk))))
     }
 }
 
@@ -94,9 +100,11 @@ fn rows_per_run(longest: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::activation::Activation;
     use crate::text::heads::Head;
     use crate::text::manifest::Manifest;
     use crate::text::policy::TextPolicy;
+    use crate::text::signature::FixedAxes;
 
     /// A pipeline of a model that takes up to 512 tokens.
     fn pipeline(pad_to: usize) -> Pipeline {
@@ -104,7 +112,19 @@ mod tests {
         let tokenizer = Tokenizer::load(&manifest, OnOverflow::Window).unwrap();
         let policy = TextPolicy { markup: crate::config::Markup::Allow, allowed: None };
         let encoder = Encoder::Tokens(Box::new(tokenizer));
-        Pipeline { policy, encoder, head: Head::SingleLabel, labels: Vec::new(), golden: None, pad_to }
+        Pipeline {
+            policy,
+            encoder,
+            head: Head::SingleLabel(Activation::Softmax),
+            labels: Vec::new(),
+            golden: None,
+            pad_to,
+            fixed: FixedAxes::default(),
+            token_range: None,
+            pairs: true,
+            output: "logits".to_owned(),
+            graph_activation: None,
+        }
     }
 
     fn windows(lengths: &[usize]) -> Encoded {

@@ -1,5 +1,6 @@
 //! What is done with a model's scores: what its files say, and what its graph gives.
 
+use crate::text::activation::Activation;
 use crate::text::heads::Head;
 use crate::text::manifest::{Manifest, ManifestError, ProblemType, Task, Thresholds};
 use crate::text::signature::{ScoreKind, Signature};
@@ -14,10 +15,12 @@ pub(super) fn head(
     labels: Option<&[String]>,
 ) -> Result<Head, ManifestError> {
     let options = &manifest.options;
-    let per_token = signature.scores == ScoreKind::TokenLogits;
-    if options.task.is_some_and(|task| per_token != (task == Task::TokenClassification)) {
-        let found = if per_token { "token" } else { "text" };
-        let reason = format!("the task does not fit the graph, which gives scores for each {found}");
+    if options.task.is_some_and(|task| signature.per_token != (task == Task::TokenClassification)) {
+        let found = if signature.per_token { "token" } else { "text" };
+        let reason = format!(
+            "the task does not fit the graph: its output {:?} has scores for each {found}; name another output with output = \"NAME\"",
+            signature.output
+        );
         return Err(ManifestError::new("model.toml", reason));
     }
     let problem = match options.task {
@@ -26,23 +29,52 @@ pub(super) fn head(
         Some(Task::Regression) => Some(ProblemType::Regression),
         Some(Task::TokenClassification) | None => manifest.config.problem_type,
     };
-    let count = labels.map_or(0, <[String]>::len);
-    match (problem, signature.scores) {
-        (_, ScoreKind::TokenLogits) => Ok(Head::Entities(options.aggregation.unwrap_or_default())),
-        (Some(ProblemType::MultiLabelClassification), _) => {
-            let thresholds = expand_thresholds(options.thresholds.as_ref(), labels.unwrap_or_default())?;
-            Ok(Head::MultiLabel { thresholds, scores: signature.scores })
-        }
-        (Some(ProblemType::Regression), _) => Ok(Head::Regression),
-        (_, ScoreKind::Probabilities) if signature.many_labels => Err(ManifestError::new(
+    let labels = labels.unwrap_or_default();
+    if signature.per_token {
+        let activation = activation(manifest, signature, Activation::Softmax);
+        return Ok(Head::Entities(options.aggregation.unwrap_or_default(), activation));
+    }
+    match problem {
+        Some(ProblemType::MultiLabelClassification) => Ok(Head::MultiLabel {
+            thresholds: expand_thresholds(options.thresholds.as_ref(), labels)?,
+            activation: activation(manifest, signature, Activation::Sigmoid),
+        }),
+        Some(ProblemType::Regression) => regression(options.activation),
+        _ => single_label(manifest, signature, labels.len()),
+    }
+}
+
+/// What the server applies: what `model.toml` says, or nothing where the graph does so itself, or else the usual.
+fn activation(manifest: &Manifest, signature: &Signature, usual: Activation) -> Activation {
+    let found = if signature.scores == ScoreKind::Probabilities { Activation::None } else { usual };
+    manifest.options.activation.unwrap_or(found)
+}
+
+fn regression(activation: Option<Activation>) -> Result<Head, ManifestError> {
+    match activation {
+        None | Some(Activation::None) => Ok(Head::Regression),
+        Some(Activation::Sigmoid) => Ok(Head::Scoring(Activation::Sigmoid)),
+        Some(Activation::Softmax) => Err(ManifestError::new(
+            "model.toml",
+            "activation: a softmax over the one score of a regression is always 1; expected \"none\" or \"sigmoid\"",
+        )),
+    }
+}
+
+fn single_label(manifest: &Manifest, signature: &Signature, labels: usize) -> Result<Head, ManifestError> {
+    if signature.many_labels {
+        return Err(ManifestError::new(
             "model.toml",
             "the graph names any number of classes per text: say task = \"multi_label\"",
-        )),
-        (_, ScoreKind::Probabilities) => Ok(Head::Probabilities),
-        (_, ScoreKind::Logits) if signature.width == 1 && count == 2 => Ok(Head::Binary),
+        ));
+    }
+    match (signature.width, labels) {
+        (1, 2) => Ok(Head::Binary(activation(manifest, signature, Activation::Sigmoid))),
         // As the pipeline of `transformers` answers for one label, whatever it was trained for.
-        (_, ScoreKind::Logits) if signature.width == 1 && count <= 1 => Ok(Head::Sigmoid),
-        (_, ScoreKind::Logits) => Ok(Head::SingleLabel),
+        (1, 0 | 1) if signature.scores == ScoreKind::Logits || signature.applied.is_some() => {
+            Ok(Head::Scoring(activation(manifest, signature, Activation::Sigmoid)))
+        }
+        _ => Ok(Head::SingleLabel(activation(manifest, signature, Activation::Softmax))),
     }
 }
 

@@ -70,16 +70,39 @@ async fn files_elsewhere_are_not_read() {
     let absolute = elsewhere.path().join("weights.bin");
     secret(&absolute);
     let absolute = absolute.to_str().unwrap();
-    for location in ["../weights.bin", absolute, "sub/weights.bin", "./../weights.bin", "sub/../weights.bin", "..", "."]
-    {
+    for location in ["../weights.bin", absolute, "./../weights.bin", "sub/../weights.bin", "..", "."] {
         let reason = refused(model(&[("location", location)]), |directory| {
             secret(&directory.join("../weights.bin"));
             std::fs::create_dir(directory.join("sub")).unwrap();
-            secret(&directory.join("sub/weights.bin"));
         });
         let reason = reason.await;
-        assert_eq!(reason, format!("{location:?}: external data must lie in a file beside the graph"));
+        assert_eq!(
+            reason,
+            format!("{location:?}: external data must lie in the directory of the graph, or in one within it")
+        );
     }
+}
+
+#[tokio::test]
+async fn external_data_in_a_subdirectory_is_read() {
+    for location in ["./weights.bin", "weights/part/model.onnx_data", "./weights//model.onnx_data"] {
+        let models = tempfile::tempdir().unwrap();
+        let directory = model(&[("location", location)]).write(models.path(), NAME, "1");
+        let path = directory.join(location);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        secret(&path);
+        assert_serves(&Served::of(models, &[]).await).await;
+    }
+}
+
+#[tokio::test]
+async fn external_data_behind_a_linked_directory_is_refused() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    secret(&elsewhere.path().join("weights.bin"));
+    let reason = refused(model(&[("location", "weights/weights.bin")]), |directory| {
+        symlink(elsewhere.path(), directory.join("weights")).unwrap();
+    });
+    assert_eq!(reason.await, "\"weights/weights.bin\": external data must be a regular file with one link");
 }
 
 #[tokio::test]

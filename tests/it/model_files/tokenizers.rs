@@ -76,15 +76,15 @@ async fn a_tokenizer_that_panics_on_one_text_fails_that_text_only() {
     let panics = || served.server.app.metrics.panics(PanicPlace::Tokenizer);
     assert_eq!(panics(), 0);
     let reply = served.refused(&crafted).await;
-    assert_eq!((reply.status, reply.problem().as_str()), (500, "inference-failed"));
+    assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
     assert_eq!(panics(), 1);
     let batch = served.batch(&["10", &crafted, "hello"]).await;
-    assert_eq!(batch[1]["error"]["type"], "/docs#inference-failed");
+    assert_eq!(batch[1]["error"]["type"], "/docs#unusable-text");
     assert_eq!((&batch[0]["prediction"], &batch[2]["prediction"]), (&json!("a"), &json!("a")));
     // The same off the async threads, where long requests are tokenised.
     let filler = "10 ".repeat(600);
     let batch = served.batch(&[&filler, &crafted, "10"]).await;
-    assert_eq!(batch[1]["error"]["type"], "/docs#inference-failed");
+    assert_eq!(batch[1]["error"]["type"], "/docs#unusable-text");
     assert_eq!(batch[2]["prediction"], "a");
     let metrics = served.server.get("/metrics").await.body;
     assert!(metrics.contains("predictd_panics_total{place=\"tokenizer\"} 3"), "{metrics}");

@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use predictd::engine::session::{Graph, RunError, Runtime, Scores, Session};
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Batch;
-use predictd::text::signature::{GraphInput, ScoreKind, Signature};
+use predictd::text::signature::{FixedAxes, GraphInput, ScoreKind, Signature};
 
 /// Longer than a model may take that answers without its queue.
 const WARM_UP_RUN: Duration = Duration::from_millis(1);
@@ -128,7 +128,12 @@ impl Runtime for Fake {
         assert_ne!(manifest.graph, PANICS.as_bytes(), "the file asked for it");
         let signature = Signature {
             input: GraphInput::Texts { name: "text".to_owned(), rank: 1 },
+            fixed: FixedAxes::default(),
+            output: "logits".to_owned(),
             scores: ScoreKind::Logits,
+            per_token: false,
+            applied: None,
+            embedding_rows: None,
             width: 2,
             batch_dependent: manifest.graph == BATCH_DEPENDENT.as_bytes(),
             labels: Some(vec!["a".to_owned(), "b".to_owned()]),

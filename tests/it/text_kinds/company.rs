@@ -44,12 +44,14 @@ async fn rows_that_are_lost_beside_others_are_found_at_load() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_lost_only_now_and_then_shift_no_answer() {
-    // A run with the word 99 in it gives its first row only: alone that is right, beside others it is not.
+    // A run with the word 99 three times gives its first row only: alone that is right, beside others it is not.
     let now_and_then = sums(|graph, logits| {
-        let most = graph.node("ReduceMax", &["input_ids"], &[("keepdims", Attribute::Int(0))]);
-        let (limit, many) = (graph.integers(&[1], &[99]), graph.integers(&[1], &[1 << 20]));
-        // None of 2^20 rows are cut off below 99, and all but one from there on.
-        let is_there = graph.node("Div", &[&most, &limit], &[]);
+        let (limit, three, many) =
+            (graph.integers(&[1], &[99]), graph.integers(&[1], &[3]), graph.integers(&[1], &[1 << 20]));
+        // None of 2^20 rows are cut off below three times 99, and all but one from there on.
+        let each = graph.node("Div", &["input_ids", &limit], &[]);
+        let count = graph.node("ReduceSum", &[&each], &[("keepdims", Attribute::Int(0))]);
+        let is_there = graph.node("Div", &[&count, &three], &[]);
         let (one, start, axis) = (graph.integers(&[1], &[1]), graph.integers(&[1], &[0]), graph.integers(&[1], &[0]));
         let absent = graph.node("Sub", &[&one, &is_there], &[]);
         let rest = graph.node("Mul", &[&absent, &many], &[]);
@@ -59,10 +61,10 @@ async fn rows_that_are_lost_only_now_and_then_shift_no_answer() {
     let served = Served::with(&now_and_then.model(), &["--workers", "1"]).await;
     assert_eq!(served.facts().await["shares_runs"], true);
     for _ in 0..5 {
-        let texts: Vec<String> = (60..100).map(|word| word.to_string()).collect();
+        let texts: Vec<String> = (60..100).map(|word| format!("{word} {word} {word}")).collect();
         let batch = served.batch(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
         for (item, word) in batch.iter().zip(60_u32..) {
-            assert_eq!(item["score"], f64::from(word) + 5.0, "{item}");
+            assert_eq!(item["score"], f64::from(3 * word) + 5.0, "{item}");
         }
     }
     // After the first time every text runs by itself.
@@ -119,4 +121,45 @@ async fn the_shipped_models_give_a_text_the_same_scores_in_any_company() {
             assert_near(&numbers(&beside["probabilities"]), &numbers(&alone["probabilities"]));
         }
     }
+}
+
+/// Adds a hundredth of the row's length, padding included, to a score.
+fn add_length(graph: &mut Graph, logits: &str) -> String {
+    let shape = graph.node("Shape", &["input_ids"], &[]);
+    let (one, two) = (graph.integers(&[1], &[1]), graph.integers(&[1], &[2]));
+    let length = graph.node("Slice", &[&shape, &one, &two], &[]);
+    let length = graph.node("Cast", &[&length], &[("to", Attribute::Int(1))]);
+    let hundredth = graph.floats(&[1], &[0.01]);
+    let share = graph.node("Mul", &[&length, &hundredth], &[]);
+    graph.node("Add", &[logits, &share], &[])
+}
+
+/// Adds a hundredth of the row's length for a text with a word above 80 only.
+fn add_length_to_some(graph: &mut Graph, logits: &str) -> String {
+    let axis = [("axes", Attribute::Ints(&[1])), ("keepdims", Attribute::Int(1))];
+    let largest = graph.node("ReduceMax", &["input_ids"], &axis);
+    let limit = graph.integers(&[1], &[80]);
+    let above = graph.node("Greater", &[&largest, &limit], &[]);
+    let longer = add_length(graph, logits);
+    graph.node("Where", &[&above, &longer, logits], &[])
+}
+
+#[tokio::test]
+async fn padding_that_moves_scores_a_little_is_found_at_load() {
+    for nodes in [add_length, add_length_to_some] {
+        let served = Served::new(&sums(nodes).model()).await;
+        assert_eq!(served.facts().await["shares_runs"], false);
+        let batch = served.batch(&["90", "10 20 30 40 50 60 70 80 90"]).await;
+        let alone = served.score("90").await;
+        assert_eq!(batch[0]["score"].as_f64().unwrap().to_bits(), alone.to_bits());
+    }
+}
+
+#[tokio::test]
+async fn batching_that_model_toml_turns_off_runs_each_text_alone() {
+    let model = sums(|_, logits| logits.to_owned()).model();
+    assert_eq!(Served::new(&model).await.facts().await["shares_runs"], true);
+    let alone = Served::new(&model.options("batching = false")).await;
+    assert_eq!(alone.facts().await["shares_runs"], false);
+    assert_right(&alone).await;
 }

@@ -159,7 +159,10 @@ async fn the_output_may_have_any_name() {
 async fn labels_that_do_not_fit_the_scores_are_refused() {
     let refused = async |model: Model| refusal(&model).await;
     let of = |labels: &[&str]| three().model().labels(labels);
-    assert_eq!(refused(of(&["x", "y"])).await, "labels: 2 labels need 2 scores per text, but the graph gives 3");
+    assert_eq!(
+        refused(of(&["x", "y"])).await,
+        "labels: 2 labels need 2 scores per text, but the graph gives 3 (output \"logits\"): name 3 labels in id2label of config.json or in labels.json, or another output with output = \"NAME\" in model.toml"
+    );
     assert!(refused(of(&["x", "y", "z", "w"])).await.contains("the graph gives 3"));
     assert_eq!(refused(of(&["x", "y", "x"])).await, "labels: the same label stands there twice");
     let none =

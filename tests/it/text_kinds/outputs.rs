@@ -52,12 +52,16 @@ async fn a_model_that_never_gives_numbers_is_refused() {
 #[tokio::test]
 async fn scores_of_another_shape_are_refused() {
     let cube = of(|graph, logits| {
-        let axis = graph.integers(&[1], &[1]);
-        graph.node("Unsqueeze", &[logits, &axis], &[])
+        let axes = graph.integers(&[2], &[1, 2]);
+        graph.node("Unsqueeze", &[logits, &axes], &[])
     });
     let (n, one, two) = (Dim::Open("batch"), Dim::Fixed(1), Dim::Fixed(2));
-    let reason = refusal(&cube.output("logits", &[n, one, two]).model().labels(&["a", "b"])).await;
-    assert!(reason.starts_with("model.onnx: its output logits has shape [-1, 1, 2]"), "{reason}");
+    let reason = refusal(&cube.output("logits", &[n, one, one, two]).model().labels(&["a", "b"])).await;
+    assert!(
+        reason.starts_with("model.onnx: it has no output of one row of float scores per text or token"),
+        "{reason}"
+    );
+    assert!(reason.contains("\"logits\" (f32 [-1, 1, 1, 2])"), "{reason}");
     // A score per token instead of a score per text: seen by the first texts that are run.
     let per_token = of(|graph, _| graph.node("Cast", &["input_ids"], &[("to", Attribute::Int(1))]));
     let per_token = per_token.output("logits", &[n, Dim::Open("sequence")]).model();
@@ -69,7 +73,7 @@ async fn scores_of_another_shape_are_refused() {
     graph.rename("input_ids", "logits");
     graph.output("logits", Element::Int64, &[n, Dim::Open("sequence")]);
     let reason = refusal(&Model::of_graph(&graph)).await;
-    assert!(reason.starts_with("model.onnx: it has no float32 or float16 output"), "{reason}");
+    assert!(reason.starts_with("model.onnx: it has no output of one row of float scores"), "{reason}");
     // Declared as float32, made as integers: the runtime sees that.
     assert!(refusal(&integers.model().labels(&["a", "b"])).await.starts_with("model.onnx: "));
 }

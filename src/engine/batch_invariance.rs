@@ -1,0 +1,187 @@
+//! Whether a text gets the same scores alone and in a batch.
+//!
+//! Scores depend on a batch where the graph computes across rows, or where it reads padding: a convolution over the
+//! sequence, or an embedding of neighbouring tokens. Either shows with some texts, at some lengths, beside some texts
+//! only. So texts of the model's own vocabulary and of many lengths are run alone and together, and compared to within
+//! a rounding error.
+
+use std::time::{Duration, Instant};
+
+use super::measuring::run;
+use super::session::{GraphFacts, RunError, Session};
+use crate::text::pipeline::{Encoded, Pipeline};
+use crate::text::tokenizer::Tokenizer;
+
+/// Most groups of texts that are compared; a slow model is compared on fewer.
+const MAX_GROUPS: usize = 8;
+/// Time for that, beyond the first group.
+const BUDGET: Duration = Duration::from_millis(250);
+/// Lengths of the texts of a group, in tokens: each is run beside all others of its group, and beside the next longer
+/// one. They shift from group to group.
+const LENGTHS: [usize; 6] = [3, 4, 6, 9, 14, 24];
+/// Most texts of a batch.
+const TEXTS: u32 = 6;
+/// Longest text of the probe, in tokens.
+const MAX_LENGTH: usize = 64;
+/// How far scores may move in a batch: more than rounding moves them, and less than padding or another text does.
+///
+/// Rounding grows with the size of the scores; what a text changes is seen in how far texts are apart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerance {
+    /// Share of the model's largest score.
+    of_size: f32,
+    /// Share of the largest difference between two texts.
+    of_spread: f32,
+}
+
+impl Tolerance {
+    /// The tolerance for a graph. Kernels sum float32 in another order for another shape; a quantised or half-precision
+    /// graph rounds in coarser steps; kernels of a GPU differ more from shape to shape (not measured: there was none).
+    #[must_use]
+    pub fn new(facts: &GraphFacts, on_gpu: bool) -> Self {
+        const COARSE: [&str; 6] = ["int8", "uint8", "int4", "uint4", "float16", "bfloat16"];
+        let coarse = facts.constants.iter().any(|constant| COARSE.contains(&constant.as_str()));
+        let (of_size, of_spread) = match (coarse, on_gpu) {
+            (false, false) => (1e-5, 1e-4),
+            (true, false) => (1e-4, 1e-3),
+            (false, true) => (1e-3, 5e-3),
+            (true, true) => (5e-3, 2e-2),
+        };
+        Self { of_size, of_spread }
+    }
+
+    /// The largest difference that rounding explains, among texts with these scores.
+    fn largest(self, alone: &[Vec<f32>]) -> f32 {
+        let size = alone.iter().flatten().fold(0.0, |most: f32, score| most.max(score.abs()));
+        let columns = alone.iter().map(Vec::len).max().unwrap_or(0);
+        let spread = (0..columns).map(|column| {
+            let scores = alone.iter().filter_map(|row| row.get(column));
+            let (low, high) = scores.fold((f32::MAX, f32::MIN), |(low, high), &x| (low.min(x), high.max(x)));
+            high - low
+        });
+        (self.of_size * size).max(self.of_spread * spread.fold(0.0, f32::max)).max(f32::MIN_POSITIVE)
+    }
+}
+
+/// True if two rows of scores differ by more than that.
+fn differ(alone: &[f32], together: &[f32], largest: f32) -> bool {
+    let differs = |(a, b): (&f32, &f32)| (a - b).abs() > largest || a.is_nan() != b.is_nan();
+    alone.len() != together.len() || alone.iter().zip(together).any(differs)
+}
+
+/// Why texts cannot share a batch, if so.
+///
+/// # Errors
+/// Why a run of one text failed.
+pub(super) fn why_alone(
+    pipeline: &Pipeline,
+    session: &mut dyn Session,
+    tolerance: Tolerance,
+    longest: Duration,
+) -> Result<Option<&'static str>, String> {
+    let longest = probe_time(pipeline, session, longest)?;
+    let start = Instant::now();
+    for number in 0..MAX_GROUPS {
+        if number > 0 && start.elapsed() > BUDGET {
+            break;
+        }
+        let texts = group(pipeline, number)?;
+        if let Some(reason) = compare(pipeline, session, &texts, (tolerance, longest))? {
+            return Ok(Some(reason));
+        }
+    }
+    Ok(None)
+}
+
+/// Time for a run of a probe: a text that takes much longer than another says nothing, and must not hold up a load.
+///
+/// # Errors
+/// Why a run of one short text failed.
+pub(super) fn probe_time(
+    pipeline: &Pipeline,
+    session: &mut dyn Session,
+    longest: Duration,
+) -> Result<Duration, String> {
+    const TIMES: u32 = 20;
+    const LEAST: Duration = Duration::from_millis(200);
+    let text = pipeline.sample(8).map_err(|error| error.to_string())?;
+    let mut best = longest;
+    for _ in 0..2 {
+        let start = Instant::now();
+        run(pipeline, session, &[&text], longest).map_err(|error| error.to_string())?;
+        best = best.min(start.elapsed());
+    }
+    Ok((best * TIMES).max(LEAST).min(longest))
+}
+
+/// The texts of a group, from the shortest to the longest.
+fn group(pipeline: &Pipeline, number: usize) -> Result<Vec<Encoded>, String> {
+    let most = pipeline.tokenizer().map_or(MAX_LENGTH, Tokenizer::max_tokens).min(MAX_LENGTH);
+    let lengths = (0..).zip(LENGTHS).map(|(place, length)| (place, (length + number * (place + 1) / 2).min(most)));
+    let texts = lengths.map(|(place, length)| pipeline.probe_text(length, number * LENGTHS.len() + place));
+    texts.collect::<Result<_, _>>().map_err(|error| error.to_string())
+}
+
+/// Compares texts alone, each beside the next longer one, and all together.
+fn compare(
+    pipeline: &Pipeline,
+    session: &mut dyn Session,
+    texts: &[Encoded],
+    (tolerance, longest): (Tolerance, Duration),
+) -> Result<Option<&'static str>, String> {
+    let (mut compared, mut alone) = (Vec::new(), Vec::new());
+    for text in texts {
+        // A text that fails alone says nothing of batches.
+        if let Ok(rows) = run(pipeline, session, &[text], longest) {
+            compared.push(text);
+            alone.push(own_scores(pipeline, text, rows.first()));
+        }
+    }
+    let largest = tolerance.largest(&alone);
+    let mut batches: Vec<(usize, &[&Encoded])> = compared.windows(2).enumerate().collect();
+    batches.push((0, &compared));
+    for (first, batch) in batches.into_iter().filter(|(_, batch)| batch.len() > 1) {
+        let together = match run(pipeline, session, batch, longest * TEXTS) {
+            Ok(together) if together.len() == batch.len() => together,
+            Ok(_) | Err(RunError::Shape { .. }) => return Ok(Some("the graph loses texts of a batch")),
+            Err(RunError::Interrupted) => return Ok(Some("a batch of a few short texts takes too long")),
+            Err(RunError::Failed(_)) => return Ok(Some("the graph fails on several texts")),
+        };
+        for ((text, alone), together) in batch.iter().zip(alone.iter().skip(first)).zip(&together) {
+            if differ(alone, &own_scores(pipeline, text, Some(together)), largest) {
+                return Ok(Some("the texts of a batch, or its padding, change a text's scores"));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The scores of a text's own tokens in its row of a batch.
+fn own_scores(pipeline: &Pipeline, text: &Encoded, row: Option<&Vec<f32>>) -> Vec<f32> {
+    let row = row.map(Vec::as_slice).unwrap_or_default();
+    pipeline.own_scores(row, text.row_length().unwrap_or(1)).to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tolerance_follows_the_size_and_the_spread_of_scores() {
+        let float = Tolerance::new(&GraphFacts::default(), false);
+        // All texts have nearly the same scores: a small move is much.
+        let near = float.largest(&[vec![1.0, -1.0], vec![1.001, -1.0]]);
+        assert!(differ(&[1.0], &[1.000_05], near) && !differ(&[1.0], &[1.000_005], near));
+        let apart = float.largest(&[vec![1.0, -1.0], vec![2.0, -1.0]]);
+        assert!(!differ(&[1.0], &[1.000_05], apart) && differ(&[1.0], &[1.000_2], apart));
+        assert!(differ(&[f32::NAN], &[0.0], apart) && differ(&[0.0], &[], apart));
+    }
+
+    #[test]
+    fn coarser_arithmetic_may_round_more() {
+        let facts = GraphFacts { constants: vec!["int8".to_owned()], ..GraphFacts::default() };
+        let scores = [vec![0.0], vec![1.0]];
+        let [core, gpu] = [false, true].map(|on_gpu| Tolerance::new(&facts, on_gpu).largest(&scores));
+        assert!(gpu > core && core > Tolerance::new(&GraphFacts::default(), false).largest(&scores));
+    }
+}

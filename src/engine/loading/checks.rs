@@ -1,0 +1,185 @@
+//! The first runs of a model: what they must give before it serves.
+
+use std::time::Duration;
+
+use super::device::Opened;
+use super::{decide, logged};
+use crate::engine::batch_invariance::{Tolerance, probe_time, why_alone};
+use crate::engine::measuring::{run, run_of};
+use crate::engine::session::{RunError, Session};
+use crate::text::activation::{Activation, are_distributions, are_probabilities, differ};
+use crate::text::input::{Input, Pair};
+use crate::text::manifest::{Manifest, ManifestError};
+use crate::text::pipeline::Pipeline;
+use crate::text::signature::Signature;
+use crate::text::tokenizer::{TokenizeError, Tokenizer};
+
+/// Longer text of the warm-up, in words.
+const WARM_UP_WORDS: usize = 32;
+/// Texts whose scores tell whether the graph applies an activation itself.
+const ACTIVATION_TEXTS: usize = 6;
+
+/// Runs a model for the first time: its own examples, and texts alone and in batches. Why texts cannot share a batch, if
+/// so.
+///
+/// # Errors
+/// [`ManifestError`] naming the file that is not true, or why the graph fails.
+pub(super) fn first_runs(
+    Opened { manifest, graph, pipeline, placement }: &mut Opened,
+    session: &mut dyn Session,
+    longest: Duration,
+) -> Result<Option<&'static str>, ManifestError> {
+    let facts = graph.facts();
+    let tolerance = Tolerance::new(&facts, placement.is_gpu());
+    let known_alone = known_alone(manifest, graph.signature());
+    let failed = |reason: String| ManifestError::new(&manifest.graph_name, format!("the warm-up failed: {reason}"));
+    if let Some(range) = pipeline.token_range() {
+        let (rows, largest_id) = (range.rows, range.largest_id);
+        let model = manifest.graph_directory.display();
+        tracing::warn!(%model, rows, largest_id, "the tokenizer has ids that the graph cannot look up: {}", range.meaning());
+    }
+    if manifest.options.activation.is_none() {
+        recognise_activation(pipeline, session, longest).map_err(failed)?;
+    }
+    let why_alone = match known_alone {
+        Some(reason) => Some(reason),
+        None if manifest.options.allow_batch_influence == Some(true) => None,
+        None => why_alone(pipeline, session, tolerance, longest).map_err(failed)?,
+    };
+    if why_alone.is_some() {
+        pipeline.run_rows_alone();
+    }
+    logged::check(manifest, &facts, pipeline, session, longest)?;
+    check_golden(pipeline, session, longest)?;
+    warm_up(pipeline, session, longest).map_err(failed)?;
+    check_pairs(pipeline, session, longest);
+    Ok(why_alone)
+}
+
+/// Why texts of a model must run alone, as far as its files say so.
+fn known_alone(manifest: &Manifest, signature: &Signature) -> Option<&'static str> {
+    let allowed = manifest.options.allow_batch_influence.unwrap_or(false);
+    if manifest.options.batching == Some(false) {
+        Some("model.toml says batching = false")
+    } else if signature.fixed.one_row {
+        Some("the graph takes one row at a time")
+    } else {
+        (signature.batch_dependent && !allowed).then_some("the graph scales by the whole batch")
+    }
+}
+
+/// Recognises by its scores whether the graph applies a softmax itself, and whether it really does what its last node
+/// seems to.
+fn recognise_activation(pipeline: &mut Pipeline, session: &mut dyn Session, longest: Duration) -> Result<(), String> {
+    if pipeline.tokenizer().is_none() || pipeline.head().activation().is_none() {
+        return Ok(());
+    }
+    let longest = probe_time(pipeline, session, longest)?;
+    let mut rows = Vec::new();
+    for seed in 0..ACTIVATION_TEXTS {
+        let text = pipeline.probe_text(4 + 2 * seed, seed).map_err(|error| error.to_string())?;
+        // What a text alone shows is for the warm-up to find.
+        let Ok(scores) = run(pipeline, session, &[&text], longest) else { continue };
+        let own = text.row_length().unwrap_or(1);
+        let scores = scores.first().map(|row| pipeline.own_scores(row, own)).unwrap_or_default();
+        rows.extend(scores.chunks(pipeline.score_width()).map(<[f32]>::to_vec));
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    match pipeline.graph_activation() {
+        None if are_distributions(&rows) && differ(&rows) => {
+            pipeline.set_graph_activation(Some(Activation::Softmax), Activation::None);
+        }
+        Some(found) if found == Activation::Softmax && !are_distributions(&rows) || !are_probabilities(&rows) => {
+            pipeline.set_graph_activation(None, pipeline.head().usual_activation());
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Refuses a model whose graph fails on the longest text that the model's files allow.
+///
+/// # Errors
+/// [`ManifestError`] with the length that works.
+pub(super) fn check_longest(
+    manifest: &Manifest,
+    pipeline: &Pipeline,
+    session: &mut dyn Session,
+    longest: Duration,
+) -> Result<(), ManifestError> {
+    let most = pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
+    let Err(reason) = run_of_length(pipeline, session, most, longest) else { return Ok(()) };
+    // The runs between a length that works and one that does not.
+    let (mut works, mut fails) = (0, most);
+    while works + 1 < fails {
+        let middle = usize::midpoint(works, fails);
+        match run_of_length(pipeline, session, middle, longest) {
+            Ok(()) => works = middle,
+            Err(_) => fails = middle,
+        }
+    }
+    let advice = match works {
+        0 => "no length works".to_owned(),
+        works => format!("texts of up to {works} tokens work: write max_tokens = {works} into model.toml"),
+    };
+    let reason = format!("a text of {most} tokens, as long as its files allow, fails ({reason}); {advice}");
+    Err(ManifestError::new(&manifest.graph_name, reason))
+}
+
+/// Runs a text of so many tokens. One that takes too long says nothing of the graph.
+fn run_of_length(
+    pipeline: &Pipeline,
+    session: &mut dyn Session,
+    length: usize,
+    longest: Duration,
+) -> Result<(), String> {
+    match run_of(pipeline, session, pipeline.largest_run(length), longest) {
+        Ok(()) | Err(RunError::Interrupted) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Takes no pairs if the graph fails on one.
+fn check_pairs(pipeline: &mut Pipeline, session: &mut dyn Session, longest: Duration) {
+    if !pipeline.takes_pairs() {
+        return;
+    }
+    let pair = Pair { text: "another text".to_owned(), whole: false };
+    let input = Input { text: "one short text".to_owned(), pair: Some(pair) };
+    let Ok(encoded) = pipeline.encode(input) else { return };
+    if let Err(RunError::Failed(reason)) = run(pipeline, session, &[&encoded], longest) {
+        tracing::warn!(reason, "the graph fails on a pair of texts: the model takes none");
+        pipeline.refuse_pairs();
+    }
+}
+
+/// Runs the golden examples. The reason names an example by its number, not by its text.
+pub(super) fn check_golden(
+    pipeline: &Pipeline,
+    session: &mut dyn Session,
+    longest: Duration,
+) -> Result<(), ManifestError> {
+    let Some(golden) = pipeline.golden() else { return Ok(()) };
+    golden.check().map_err(|reason| ManifestError::new("golden.json", reason))?;
+    for (number, example) in (1..).zip(&golden.examples) {
+        let error = |reason: String| ManifestError::new("golden.json", format!("example {number}: {reason}"));
+        if example.text_pair.is_some() && !pipeline.takes_pairs() {
+            return Err(error("it has two texts, and the model takes one".to_owned()));
+        }
+        let decision = decide(pipeline, session, example.input(), longest).map_err(error)?;
+        example.check(&decision, pipeline.labels(), golden.tolerance).map_err(error)?;
+    }
+    Ok(())
+}
+
+/// Answers a long and a short text.
+pub(super) fn warm_up(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) -> Result<(), String> {
+    let long = "word ".repeat(WARM_UP_WORDS);
+    // A model may take fewer tokens than this and refuse longer texts.
+    if !matches!(pipeline.encode(long.clone()), Err(TokenizeError::TooLong { .. })) {
+        decide(pipeline, session, long.into(), longest)?;
+    }
+    decide(pipeline, session, "one short text".to_owned().into(), longest).map(|_| ())
+}

@@ -1,0 +1,121 @@
+//! What a graph file says about its scores, its classes and its vocabulary.
+
+use super::graph::{MainGraph, Node, TensorData};
+use crate::text::activation::Activation;
+
+/// Most nodes between the scores and the classifier that names their classes.
+const MAX_STEPS: usize = 64;
+
+/// The activation that the graph applies to a value as its last step: softmax over the last axis, or sigmoid.
+pub(super) fn last_activation(graph: &MainGraph<'_>, output: &str, rank: usize) -> Option<Activation> {
+    let node = graph.producer(graph.source(output))?;
+    match node.op {
+        "Softmax" => {
+            // Without the attribute it is the last axis, and was the second one up to opset 12.
+            let axis = node.attribute("axis").and_then(|axis| axis.integer);
+            let last = i64::try_from(rank).ok()? - 1;
+            axis.is_none_or(|axis| axis == -1 || axis == last).then_some(Activation::Softmax)
+        }
+        "Sigmoid" => Some(Activation::Sigmoid),
+        _ => None,
+    }
+}
+
+/// Rows of the table in which the graph looks up token ids: the smallest where there are several.
+pub(super) fn embedding_rows(graph: &MainGraph<'_>, input_ids: &str) -> Option<usize> {
+    let tables = graph.nodes.iter().filter_map(|node| {
+        let (table, ids) = match node.op {
+            "Gather" if axis(node) == 0 => (node.inputs.first()?, node.inputs.get(1)?),
+            // Of ONNX Runtime's own: ids, segments, words, ...
+            "EmbedLayerNormalization" => (node.inputs.get(2)?, node.inputs.first()?),
+            "QEmbedLayerNormalization" => (node.inputs.get(2)?, node.inputs.first()?),
+            _ => return None,
+        };
+        if graph.source(ids) != input_ids {
+            return None;
+        }
+        let table = graph.constant(graph.source(table))?;
+        table.dims.first().and_then(|&rows| usize::try_from(rows).ok())
+    });
+    tables.min()
+}
+
+fn axis(node: &Node<'_>) -> i64 {
+    node.attribute("axis").and_then(|axis| axis.integer).unwrap_or(0)
+}
+
+/// Classes in the order of their scores, by name or by number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Classes {
+    /// Names; none where the classes are numbers.
+    pub(super) names: Vec<String>,
+    /// Numbers; none where the classes have names, or are the columns' own numbers.
+    pub(super) numbers: Vec<i64>,
+}
+
+impl Classes {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.names.len().max(self.numbers.len())
+    }
+
+    fn of_tensor(tensor: &TensorData<'_>) -> Option<Self> {
+        if let Some(names) = tensor.strings() {
+            return Some(Self { names, numbers: Vec::new() });
+        }
+        tensor.integers().filter(|numbers| !numbers.is_empty()).map(|numbers| Self { names: Vec::new(), numbers })
+    }
+
+    fn of_node(node: &Node<'_>) -> Option<Self> {
+        let mut classes = Self::default();
+        for attribute in node.attributes().filter_map(Result::ok) {
+            match attribute.name {
+                "classlabels_ints" | "classlabels_int64s" => classes.numbers.clone_from(&attribute.integers),
+                "classlabels_strings" => classes.names = attribute.texts()?,
+                _ => {}
+            }
+        }
+        (classes.len() > 0).then_some(classes)
+    }
+}
+
+/// What could be the classes of a scikit-learn graph, the likeliest first: those of `ZipMap`, those that its choice (the
+/// output that names a class for each text) comes from, and those of its classifiers.
+pub(super) fn class_candidates(graph: &MainGraph<'_>, scores: &str, choice: Option<&str>) -> Vec<Classes> {
+    let zip_map = graph.producer(scores).filter(|node| node.op == "ZipMap").and_then(Classes::of_node);
+    let of_choice = choice.and_then(|choice| classes_of_choice(graph, choice));
+    zip_map.into_iter().chain(of_choice).chain(only_classes(graph)).collect()
+}
+
+/// Follows the choice back to the table of classes that it is taken from.
+fn classes_of_choice(graph: &MainGraph<'_>, choice: &str) -> Option<Classes> {
+    let mut value = choice;
+    for _ in 0..MAX_STEPS {
+        let node = graph.producer(graph.source(value))?;
+        if let Some(classes) = Classes::of_node(node) {
+            return Some(classes);
+        }
+        match node.op {
+            "ArrayFeatureExtractor" | "Gather" => {
+                let table = node.inputs.first()?;
+                return Classes::of_tensor(&graph.constant(graph.source(table))?);
+            }
+            "LabelEncoder" => {
+                let names = node.attribute("values_strings").and_then(|names| names.texts());
+                if let Some(names) = names.filter(|names| !names.is_empty()) {
+                    return Some(Classes { names, numbers: Vec::new() });
+                }
+                value = node.inputs.first()?;
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// The classes that all classifiers of the graph agree on.
+fn only_classes(graph: &MainGraph<'_>) -> Option<Classes> {
+    let mut all = graph.nodes.iter().filter_map(Classes::of_node);
+    let first = all.next()?;
+    all.all(|classes| classes == first).then_some(first)
+}

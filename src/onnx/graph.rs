@@ -1,0 +1,264 @@
+//! The main graph of an ONNX file: nodes, constants, and which node computes a value.
+
+use std::collections::HashMap;
+
+use super::scan::ScanError;
+use super::wire::{Fields, Value, packed_numbers, text};
+
+/// `TensorProto.DataType` of integers that the analyses read.
+pub(super) const INT32: u64 = 6;
+pub(super) const INT64: u64 = 7;
+
+/// Nodes and constants of the main graph.
+#[derive(Debug, Default)]
+pub(super) struct MainGraph<'a> {
+    /// In file order, which is an order of computation.
+    pub(super) nodes: Vec<Node<'a>>,
+    /// Constants, with their data where it stands in the graph file.
+    pub(super) initializers: Vec<TensorData<'a>>,
+    /// Names of the outputs, in the graph's order.
+    pub(super) outputs: Vec<&'a str>,
+    producers: HashMap<&'a str, usize>,
+    constants: HashMap<&'a str, usize>,
+}
+
+/// A node, with its attributes unparsed.
+#[derive(Debug, Clone)]
+pub(super) struct Node<'a> {
+    /// Operator.
+    pub(super) op: &'a str,
+    /// Names of the values that it reads; empty for an optional one that is left out.
+    pub(super) inputs: Vec<&'a str>,
+    /// Names of the values that it computes.
+    pub(super) outputs: Vec<&'a str>,
+    bytes: &'a [u8],
+}
+
+/// An attribute of a node.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Attribute<'a> {
+    pub(super) name: &'a str,
+    pub(super) integer: Option<i64>,
+    pub(super) float: Option<f32>,
+    pub(super) integers: Vec<i64>,
+    pub(super) strings: Vec<&'a [u8]>,
+    pub(super) tensors: Vec<&'a [u8]>,
+    pub(super) sparse_tensors: Vec<&'a [u8]>,
+    pub(super) graphs: Vec<&'a [u8]>,
+}
+
+/// A constant tensor.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TensorData<'a> {
+    /// Name within its graph.
+    pub(super) name: &'a str,
+    /// Shape.
+    pub(super) dims: Vec<i64>,
+    /// `TensorProto.DataType` number.
+    pub(super) data_type: u64,
+    /// Little-endian elements; empty where they stand in fields of their own type, or in another file.
+    pub(super) raw: &'a [u8],
+    bytes: &'a [u8],
+}
+
+impl<'a> MainGraph<'a> {
+    /// Adds the name of a `ValueInfoProto` to the outputs.
+    pub(super) fn add_output(&mut self, bytes: &'a [u8]) -> Result<(), ScanError> {
+        for field in Fields(bytes) {
+            if let (1, Value::Bytes(name)) = field? {
+                self.outputs.push(text(name)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes nodes and constants findable by name.
+    pub(super) fn index(&mut self) {
+        for (index, node) in self.nodes.iter().enumerate() {
+            self.producers.extend(node.outputs.iter().filter(|name| !name.is_empty()).map(|name| (*name, index)));
+        }
+        self.constants = self.initializers.iter().enumerate().map(|(index, tensor)| (tensor.name, index)).collect();
+    }
+
+    /// The node that computes a value; none for inputs and constants.
+    pub(super) fn producer(&self, value: &str) -> Option<&Node<'a>> {
+        self.nodes.get(*self.producers.get(value)?)
+    }
+
+    /// A constant: an initializer, or what a `Constant` node holds.
+    pub(super) fn constant(&self, value: &str) -> Option<TensorData<'a>> {
+        if let Some(&index) = self.constants.get(value) {
+            return self.initializers.get(index).cloned();
+        }
+        self.producer(value).and_then(Node::constant)
+    }
+
+    /// Follows a value back through nodes that pass its elements on unchanged.
+    pub(super) fn source<'v>(&'v self, value: &'v str) -> &'v str {
+        let mut value = value;
+        // A graph that is no graph may go round in circles.
+        for _ in 0..self.nodes.len() {
+            match self.producer(value) {
+                Some(node) if node.passes_on() => match node.inputs.first() {
+                    Some(input) => value = input,
+                    None => return value,
+                },
+                _ => return value,
+            }
+        }
+        value
+    }
+}
+
+impl<'a> Node<'a> {
+    /// Reads a `NodeProto`.
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, ScanError> {
+        let mut node = Self { op: "", inputs: Vec::new(), outputs: Vec::new(), bytes };
+        for field in Fields(bytes) {
+            match field? {
+                (1, Value::Bytes(name)) => node.inputs.push(text(name)?),
+                (2, Value::Bytes(name)) => node.outputs.push(text(name)?),
+                (4, Value::Bytes(op)) => node.op = text(op)?,
+                _ => {}
+            }
+        }
+        Ok(node)
+    }
+
+    /// Its attributes, parsed one by one.
+    pub(super) fn attributes(&self) -> impl Iterator<Item = Result<Attribute<'a>, ScanError>> + use<'a> {
+        Fields(self.bytes).filter_map(|field| match field {
+            Ok((5, Value::Bytes(attribute))) => Some(Attribute::parse(attribute)),
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    /// The attribute of this name.
+    pub(super) fn attribute(&self, name: &str) -> Option<Attribute<'a>> {
+        self.attributes().filter_map(Result::ok).find(|attribute| attribute.name == name)
+    }
+
+    /// The tensor of a `Constant` node.
+    pub(super) fn constant(&self) -> Option<TensorData<'a>> {
+        if self.op != "Constant" {
+            return None;
+        }
+        let name = self.outputs.first().copied().unwrap_or_default();
+        let tensor = *self.attribute("value")?.tensors.first()?;
+        TensorData::parse(tensor).ok().map(|tensor| TensorData { name, ..tensor })
+    }
+
+    /// True if its first output holds the elements of its first input, whatever their shape and type.
+    pub(super) fn passes_on(&self) -> bool {
+        matches!(
+            self.op,
+            "Identity" | "Cast" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" | "Dropout" | "DequantizeLinear"
+        )
+    }
+}
+
+impl<'a> Attribute<'a> {
+    /// Reads an `AttributeProto`.
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, ScanError> {
+        let mut attribute = Self::default();
+        for field in Fields(bytes) {
+            match field? {
+                (1, Value::Bytes(name)) => attribute.name = text(name)?,
+                (2, Value::Fixed32(float)) => attribute.float = Some(f32::from_le_bytes(float)),
+                (3, Value::Number(number)) => attribute.integer = Some(number.cast_signed()),
+                (5 | 10, Value::Bytes(tensor)) => attribute.tensors.push(tensor),
+                (6 | 11, Value::Bytes(graph)) => attribute.graphs.push(graph),
+                (8, Value::Number(number)) => attribute.integers.push(number.cast_signed()),
+                (8, Value::Bytes(packed)) => packed_numbers(packed, &mut attribute.integers)?,
+                (9, Value::Bytes(string)) => attribute.strings.push(string),
+                (22 | 23, Value::Bytes(sparse)) => attribute.sparse_tensors.push(sparse),
+                _ => {}
+            }
+        }
+        Ok(attribute)
+    }
+
+    /// Its strings, if all of them are UTF-8.
+    pub(super) fn texts(&self) -> Option<Vec<String>> {
+        self.strings.iter().map(|string| std::str::from_utf8(string).ok().map(str::to_owned)).collect()
+    }
+}
+
+impl<'a> TensorData<'a> {
+    /// Reads a `TensorProto`.
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, ScanError> {
+        let mut tensor = Self { bytes, ..Self::default() };
+        for field in Fields(bytes) {
+            match field? {
+                (1, Value::Number(dim)) => tensor.dims.push(dim.cast_signed()),
+                (1, Value::Bytes(packed)) => packed_numbers(packed, &mut tensor.dims)?,
+                (2, Value::Number(data_type)) => tensor.data_type = data_type,
+                (8, Value::Bytes(name)) => tensor.name = text(name)?,
+                (9, Value::Bytes(raw)) => tensor.raw = raw,
+                _ => {}
+            }
+        }
+        Ok(tensor)
+    }
+
+    /// Its elements, if they are 32 or 64 bit integers.
+    pub(super) fn integers(&self) -> Option<Vec<i64>> {
+        match self.data_type {
+            INT32 if !self.raw.is_empty() => {
+                Some(self.raw.as_chunks().0.iter().map(|chunk| i64::from(i32::from_le_bytes(*chunk))).collect())
+            }
+            INT64 if !self.raw.is_empty() => {
+                Some(self.raw.as_chunks().0.iter().map(|chunk| i64::from_le_bytes(*chunk)).collect())
+            }
+            INT32 => self.typed_integers(5),
+            INT64 => self.typed_integers(7),
+            _ => None,
+        }
+    }
+
+    fn typed_integers(&self, number: u64) -> Option<Vec<i64>> {
+        let mut integers = Vec::new();
+        for field in Fields(self.bytes) {
+            match field.ok()? {
+                (found, Value::Number(value)) if found == number => integers.push(value.cast_signed()),
+                (found, Value::Bytes(packed)) if found == number => packed_numbers(packed, &mut integers).ok()?,
+                _ => {}
+            }
+        }
+        Some(integers)
+    }
+
+    /// Its elements, if they are strings in UTF-8.
+    pub(super) fn strings(&self) -> Option<Vec<String>> {
+        let mut strings = Vec::new();
+        for field in Fields(self.bytes) {
+            if let (6, Value::Bytes(string)) = field.ok()? {
+                strings.push(text(string).ok()?.to_owned());
+            }
+        }
+        Some(strings).filter(|strings| !strings.is_empty())
+    }
+
+    /// Its elements, if they are 32 bit floats.
+    pub(super) fn floats(&self) -> Option<Vec<f32>> {
+        const FLOAT: u64 = 1;
+        if self.data_type != FLOAT {
+            return None;
+        }
+        if !self.raw.is_empty() {
+            return Some(self.raw.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect());
+        }
+        let mut floats = Vec::new();
+        for field in Fields(self.bytes) {
+            match field.ok()? {
+                (4, Value::Fixed32(float)) => floats.push(f32::from_le_bytes(float)),
+                (4, Value::Bytes(packed)) => {
+                    floats.extend(packed.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk)));
+                }
+                _ => {}
+            }
+        }
+        Some(floats)
+    }
+}

@@ -1,0 +1,47 @@
+//! Token ids that the graph has no row for: a run with one of them fails.
+
+use crate::text::tokenizer::{TokenizeError, Tokenizer, Tokens};
+
+/// The ids that the graph can look up, where the tokenizer knows others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenRange {
+    /// Rows of the graph's table: the smallest id that it does not have.
+    pub rows: u32,
+    /// Largest id of the tokenizer.
+    pub largest_id: u32,
+    /// The token that stands for what the model does not know, if the graph has a row for it.
+    pub unknown: Option<u32>,
+}
+
+impl TokenRange {
+    /// Nothing if the graph has a row for each id of the tokenizer, or does not say how many it has.
+    pub(super) fn new(tokenizer: &Tokenizer, rows: Option<usize>) -> Option<Self> {
+        let rows = u32::try_from(rows?).ok()?;
+        let largest_id = tokenizer.largest_id();
+        let unknown = tokenizer.unknown().filter(|&id| id < rows);
+        (largest_id >= rows).then_some(Self { rows, largest_id, unknown })
+    }
+
+    /// What becomes of a text with such a token.
+    #[must_use]
+    pub fn meaning(&self) -> &'static str {
+        match self.unknown {
+            Some(_) => "a text with one of them gets the unknown token in its place",
+            None => "a text with one of them is refused",
+        }
+    }
+
+    /// Puts the unknown token in place of those that the graph does not have.
+    ///
+    /// # Errors
+    /// [`TokenizeError::OutOfRange`] if the tokenizer has no such token.
+    pub(super) fn apply(&self, tokens: &mut Tokens) -> Result<(), TokenizeError> {
+        for row in &mut tokens.rows {
+            for id in row.ids.iter_mut().filter(|id| **id >= self.rows) {
+                *id = self.unknown.ok_or(TokenizeError::OutOfRange { id: *id, rows: self.rows })?;
+                tokens.unknown += 1;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,64 @@
+//! Graphs within a graph: the branches of an `If`. Each has constants of its own, whatever their names.
+
+use serde_json::json;
+
+use crate::fixture::Model;
+use crate::fixture::onnx::{Attribute, Dim, Element, Graph};
+use crate::fixture::served::{Served, assert_near};
+
+/// `x` times a constant, as the graph's only node.
+fn branch(factors: [f32; 2]) -> Graph {
+    let mut graph = Graph::default();
+    let factors = graph.floats(&[1, 2], &factors);
+    let scores = graph.node("MatMul", &["x", &factors], &[]);
+    graph.output(&scores, Element::Float, &[]);
+    graph
+}
+
+/// The sum of a text's ids as the first score, or as the second if it has a word above 50. Both branches, and the main
+/// graph if `outer`, hold a constant of the same name and shape.
+fn two_branches(outer: bool) -> Model {
+    let mut graph = Graph::default();
+    if outer {
+        let unused = graph.floats(&[1, 2], &[7.0, 7.0]);
+        assert_eq!(unused, "constant_1");
+    }
+    graph.input("input_ids", Element::Int64, &[Dim::Open("batch"), Dim::Open("sequence")]);
+    let ids = graph.node("Cast", &["input_ids"], &[("to", Attribute::Int(1))]);
+    let axis = graph.integers(&[1], &[1]);
+    let sum = graph.node("ReduceSum", &[&ids, &axis], &[]);
+    if outer {
+        // The main graph reads its own constant, too.
+        let sevens = graph.node("MatMul", &[&sum, "constant_1"], &[]);
+        let nothing = graph.floats(&[2, 1], &[0.0, 0.0]);
+        let nothing = graph.node("MatMul", &[&sevens, &nothing], &[]);
+        let sum = graph.node("Add", &[&sum, &nothing], &[]);
+        graph.rename(&sum, "x");
+    } else {
+        graph.rename(&sum, "x");
+    }
+    let largest = graph.node("ReduceMax", &["input_ids"], &[("keepdims", Attribute::Int(0))]);
+    let fifty = graph.integers(&[], &[50]);
+    let above = graph.node("Greater", &[&largest, &fifty], &[]);
+    let (then, otherwise) = (branch([0.0, 1.0]), branch([1.0, 0.0]));
+    let branches = [("then_branch", Attribute::Body(&then)), ("else_branch", Attribute::Body(&otherwise))];
+    let scores = graph.node("If", &[&above], &branches);
+    graph.rename(&scores, "logits");
+    graph.output("logits", Element::Float, &[Dim::Open("batch"), Dim::Fixed(2)]);
+    Model::of_graph(&graph).tokenizer(|_| ()).labels(&["a", "b"])
+}
+
+#[tokio::test]
+async fn constants_of_branches_keep_to_their_branch() {
+    for outer in [false, true] {
+        let served = Served::new(&two_branches(outer)).await;
+        for (text, expected) in [("10", [15.0, 0.0]), ("60", [0.0, 65.0]), ("10 20", [35.0, 0.0])] {
+            assert_near(&served.raw(text).await.0, &expected);
+        }
+        // The branch is that of the whole batch: the probe finds it, and each text runs alone.
+        let batch = served.batch(&["10", "60", "20"]).await;
+        let labels: Vec<_> = batch.iter().map(|item| item["prediction"].clone()).collect();
+        assert_eq!(labels, [json!("a"), json!("b"), json!("a")]);
+        assert_eq!(served.facts().await["shares_runs"], false);
+    }
+}
