@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 class Served:
     """One server with all models."""
 
-    def __init__(self, binary: Path, models: Path) -> None:
+    def __init__(self, binary: Path, models: Path, may_fail: bool = False) -> None:
+        self.settled = {"ready", "failed"} if may_fail else {"ready"}
         self.data = tempfile.TemporaryDirectory()
         command = [str(binary), "--models", str(models), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
                    "--data-dir", self.data.name, "--cache-bytes", "0", "--markup", "allow", "--log-format", "json"]
@@ -34,9 +35,9 @@ class Served:
             if found:
                 with urllib.request.urlopen(f"http://{found[1]}/models") as models:
                     states = [version["state"] for model in json.load(models)["models"] for version in model["versions"]]
-                if "failed" in states:
+                if set(states) - self.settled == {"failed"}:
                     sys.exit(said)
-                if states and set(states) == {"ready"}:
+                if states and set(states) <= self.settled:
                     return found[1]
             if self.process.poll() is not None:
                 sys.exit(said)
