@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from served import ROOT, Served
 
 # Characters that normalisers change, lengthen or drop, and such as no vocabulary has.
-ODD = "ﷺﬃİıΣςßẞǅ𝒜Å\u0300\u0301\u0345\u200b\u200d\u2060\ufeff\u00a0\u3000\u0085\u2028\u202e\u00ad😀👨‍👩‍👧🇩🇪\U0010ffff\ufffe\ufdd0\x00\x07\x1b\t\r\n ㍿㌀ｱﾞ가각"
+ODD = "ﷺﬃİıΣςßẞǅ𝒜Å\u0300\u0301\u0345\u200b\u200d\u2060\ufeff\u00a0\u3000\u0085\u2028\u202e\u00ad😀👨‍👩‍👧🇩🇪\U0010ffff\ufffe\ufdd0\x07\x1b\t\r\n ㍿㌀ｱﾞ가각"
 LENGTHS = [1, 2, 5, 20, 100, 600, 4_000, 32_768]
 
 
