@@ -218,6 +218,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Bytes of answers that are kept, if chosen; 0: none.
     pub cache_bytes: Option<usize>,
+    /// Bytes for large responses until they are written, if chosen.
+    pub response_memory: Option<usize>,
     /// Most memory that the server may need, if not what the control group allows; 0: no limit.
     pub memory_limit: Option<u64>,
     /// Longest forecast wait for a worker.
@@ -330,6 +332,7 @@ impl Settings {
             onnxruntime: args.onnxruntime.and_then(set).or_else(|| args.ort_dylib_path.and_then(set)),
             limits,
             cache_bytes: args.cache_bytes,
+            response_memory: args.response_memory,
             memory_limit: args.memory_limit,
             max_wait: args.max_wait,
             drain_delay: args.drain_delay,
@@ -347,7 +350,7 @@ impl Settings {
 }
 
 /// Options that are sizes, each with what it may be.
-fn sizes(args: &Args, workers: usize) -> [(&'static str, usize, usize, usize); 11] {
+fn sizes(args: &Args, workers: usize) -> [(&'static str, usize, usize, usize); 12] {
     [
         ("workers", workers, 1, MOST_THREADS),
         ("max-run-tokens", args.max_run_tokens.unwrap_or(1), 1, 1 << 20),
@@ -361,6 +364,7 @@ fn sizes(args: &Args, workers: usize) -> [(&'static str, usize, usize, usize); 1
         ("max-text-chars", args.max_text_chars, 1, 1 << 24),
         ("max-inflight-texts", args.max_inflight_texts, 1, 1 << 20),
         ("max-connections", args.max_connections, 1, 1 << 20),
+        ("response-memory", args.response_memory.unwrap_or(1 << 20), 1 << 20, 1 << 40),
     ]
 }
 

@@ -27,6 +27,7 @@ use crate::http::auth::Keys;
 use crate::http::body::BodyMemory;
 use crate::http::connection::Front;
 use crate::http::rate_limit::RateLimits;
+use crate::http::response_budget::ResponseBudget;
 use crate::http::serve::{End, Ended, serve};
 use crate::http::shadow::{self, Shadows};
 use crate::http::standstill::{self, BEAT, Standstill};
@@ -148,6 +149,7 @@ impl Server {
             trusted_proxies: settings.trusted_proxies.clone(),
             limits: settings.limits,
             body_memory: BodyMemory::new(&settings.limits),
+            responses: ResponseBudget::new(ceiling::response_memory(settings), &metrics),
             patience: settings.patience,
             metrics: Arc::clone(&metrics),
             draining: AtomicBool::new(false),
@@ -277,7 +279,9 @@ impl Server {
     /// Serves the admin listener on a thread of its own: it answers when all others are busy.
     fn start_admin(&self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<oneshot::Receiver<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let front = Front::new("admin", http::admin_router(Arc::clone(&self.app)), &self.app, None);
+        let budget = ResponseBudget::of_admin(&self.app.metrics);
+        let routes = http::admin_router(Arc::clone(&self.app), Arc::clone(&budget));
+        let front = Front::new("admin", routes, &self.app, None).within(budget);
         let app = Arc::clone(&self.app);
         let (ended, end_seen) = oneshot::channel();
         let end = End { stop, grace: ADMIN_GRACE, at_once: CancellationToken::new() };

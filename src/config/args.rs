@@ -223,6 +223,10 @@ pub struct Args {
     #[arg(long, env = "PREDICTD_CACHE_BYTES", value_name = "BYTES")]
     pub cache_bytes: Option<usize>,
 
+    /// Memory for responses of more than 16 KiB until they are written, in bytes; requests wait for it, then get 503 [default: 67108864, or a 32nd of --memory-limit if that is less].
+    #[arg(long, env = "PREDICTD_RESPONSE_MEMORY", value_name = "BYTES")]
+    pub response_memory: Option<usize>,
+
     /// Most open client connections; more wait.
     #[arg(long, env = "PREDICTD_MAX_CONNECTIONS", default_value_t = 1_024, value_name = "N")]
     pub max_connections: usize,

@@ -1,9 +1,11 @@
 //! `POST /batch_predict`: many texts, an answer each, in their order.
 
+use std::iter::Enumerate;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
-use axum::{Extension, Json};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::{Validate, ValidateArgs, ValidationError};
@@ -15,9 +17,11 @@ use super::body::{Checked, RequestBody};
 use super::cache_control::CacheControl;
 use super::checks;
 use super::deadline::Deadline;
-use super::error::{ApiError, FieldError, Problem};
+use super::error::{ApiError, Code, FieldError, Problem};
 use super::json;
 use super::rate_limit;
+use super::response_size::{ResponseSize, Shown};
+use super::response_stream::Results;
 use super::story::Story;
 use super::user::Asking;
 use crate::config::Limits;
@@ -31,12 +35,12 @@ use crate::text::input::{Input, Pair};
 #[validate(context = Limits)]
 pub struct BatchOptions {
     /// The texts, at most `--max-batch-texts`.
-    #[schema(value_type = Vec<Text>, min_items = 1, max_items = 1024)]
-    #[validate(custom(function = "check_texts", use_context))]
+    #[schema(value_type = Vec<BatchText>, min_items = 1, max_items = 1024)]
+    #[validate(custom(function = "check_number", use_context))]
     pub texts: Vec<String>,
     /// The second text of each, for a model that judges two; as many as there are texts.
-    #[schema(value_type = Option<Vec<Text>>, nullable = false, min_items = 1, max_items = 1024)]
-    #[validate(custom(function = "check_texts", use_context))]
+    #[schema(value_type = Option<Vec<BatchText>>, nullable = false, min_items = 1, max_items = 1024)]
+    #[validate(custom(function = "check_number", use_context))]
     pub text_pairs: Option<Vec<String>>,
     /// Answer with one score per label.
     #[serde(default)]
@@ -80,10 +84,16 @@ enum BatchForms {
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(min_items = 1, max_items = 1024)]
 #[expect(dead_code, reason = "only described")]
-struct TextList(Vec<Text>);
+struct TextList(Vec<BatchText>);
 
-/// A text. At most `--max-text-chars` characters, not blank, without NUL, and without control characters other than
-/// tab and the ends of lines unless `--markup` or the model says otherwise.
+/// A text of a batch. One that cannot be answered, such as a blank or a too long one, has an error in its place.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = "My new card has not come yet, where is it?", max_length = 2_097_152)]
+#[expect(dead_code, reason = "only described")]
+struct BatchText(String);
+
+/// A text. At most `--max-text-chars` characters, not blank, and without control characters other than tab and the ends
+/// of lines unless `--markup` or the model says otherwise.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(
     example = "My new card has not come yet, where is it?",
@@ -101,8 +111,8 @@ pub struct BatchRequest {
     bare: bool,
 }
 
-fn check_texts(texts: &[String], limits: &Limits) -> Result<(), ValidationError> {
-    checks::check_texts(texts, limits)
+fn check_number(texts: &[String], limits: &Limits) -> Result<(), ValidationError> {
+    checks::check_number(texts.len(), limits)
 }
 
 fn check_name(name: &str) -> Result<(), ValidationError> {
@@ -210,70 +220,179 @@ pub enum ItemOutcome {
 pub async fn batch_predict(
     State(app): State<Arc<App>>,
     Deadline(deadline): Deadline,
-    CacheControl(cache_use): CacheControl,
+    CacheControl(cache): CacheControl,
     Asking(caller, header): Asking,
     Checked(request, _memory): Checked<BatchRequest>,
-) -> Result<(Option<Extension<Story>>, Json<BatchAnswer>), ApiError> {
-    let BatchRequest { options, bare } = request;
-    rate_limit::take_rest(&app, &caller, options.texts.len())?;
-    let user = header.or(options.user_id)?;
+) -> Result<Response, ApiError> {
+    rate_limit::take_rest(&app, &caller, request.options.texts.len())?;
+    let (options, texts) = request.into_texts(&app.limits);
+    let user = header.or(options.user.clone())?;
     let wanted = Wanted { model: options.model.as_deref(), version: options.version.as_deref(), user: user.as_deref() };
     let route = Route::of(&app.registry.snapshot(), wanted)?;
-    let pointer = |index: usize, second: bool| match (bare, second) {
-        (true, _) => format!("/{index}"),
-        (false, false) => format!("/texts/{index}"),
-        (false, true) => format!("/text_pairs/{index}"),
-    };
-    let texts = options.texts.len();
-    let terms = Terms { texts, deadline, cache: cache_use, whole: false, pointer: &pointer };
-    let mut asked = (options.texts, options.text_pairs);
-    let bytes = asked.0.iter().chain(asked.1.iter().flatten()).map(String::len).sum();
-    let shown = route.is_shown(bytes).map(|()| asked.clone());
-    let of_model = |model: &Arc<Model>, last: bool| {
-        let (texts, pairs) = if last { std::mem::take(&mut asked) } else { asked.clone() };
-        if pairs.is_some() {
-            checks::takes_pairs(model, "/text_pairs")?;
+    let size = ResponseSize::of(&route, texts.lengths(), options.shown());
+    let reserved = app.responses.reserve(size.memory, deadline).await?;
+    let terms = Terms { texts: texts.good.len(), deadline, cache, whole: false };
+    let results = texts.ask(&app, &route, terms).await?;
+    let story = story(&route, &results);
+    let items = Items { app, route, options, results: results.into_iter().enumerate() };
+    let response = Results::new(items).respond(size.json)?;
+    Ok((story.map(Extension), reserved.map(Extension), response).into_response())
+}
+
+/// What is logged of a request.
+fn story(route: &Route, results: &[Result<Answered, ApiError>]) -> Option<Story> {
+    let answered = results.iter().flatten();
+    let first = answered.clone().next()?;
+    let story = Story::of(&first.model, answered.map(|answered| &answered.answer));
+    Some(Story { arm: route.arm_for_log(), ..story })
+}
+
+/// What a request says besides its texts.
+struct Options {
+    model: Option<String>,
+    version: Option<String>,
+    user: Option<String>,
+    probabilities: bool,
+    top_k: Option<usize>,
+    raw_scores: bool,
+}
+
+impl Options {
+    fn shown(&self) -> Shown<'static> {
+        Shown { labels: None, probabilities: self.probabilities, top_k: self.top_k }
+    }
+}
+
+/// The texts of a request: those that a model can be asked, and what is wrong with the others.
+struct Texts {
+    /// One for each text of the request.
+    faults: Vec<Option<ApiError>>,
+    /// The texts without a fault, in their order.
+    good: Vec<Input>,
+    place: Place,
+}
+
+/// Where texts stand in the body.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    bare: bool,
+}
+
+impl Place {
+    /// The pointer of a text, or of its second one.
+    fn pointer(self, index: usize, second: bool) -> String {
+        match (self.bare, second) {
+            (true, _) => format!("/{index}"),
+            (false, false) => format!("/texts/{index}"),
+            (false, true) => format!("/text_pairs/{index}"),
         }
-        Ok(inputs(texts, pairs))
-    };
-    let answers = route.ask(&app, terms, of_model).await?;
-    // Part of a batch that came too late is a batch that came too late.
-    if answers.iter().any(|answer| matches!(answer, Err(TextError::DeadlineExceeded))) {
-        return Err(TextError::DeadlineExceeded.into());
     }
-    if let Some((texts, pairs)) = shown {
-        app.shadows.show_all(&app, &route, &inputs(texts, pairs), &answers);
+
+    /// What is wrong with a text, or with its second one.
+    fn fault(self, index: usize, text: &str, pair: Option<&String>, limits: &Limits) -> Option<ApiError> {
+        let fault = |text: &str, second: bool| {
+            let error = checks::check_prediction_text(text, limits).err()?;
+            Some(ApiError::at(self.pointer(index, second), error.message.unwrap_or_default()))
+        };
+        fault(text, false).or_else(|| fault(pair?, true))
     }
-    let answered = answers.iter().flatten();
-    let story = answered.clone().next().map(|first| {
-        let story = Story::of(&first.model, answered.map(|answered| &answered.answer));
-        Extension(Story { arm: route.arm_for_log(), ..story })
-    });
-    let view = View {
-        labels: None,
-        probabilities: options.return_probabilities,
-        top_k: options.top_k.map(|k| k as usize),
-        raw_scores: options.raw_scores,
-        route: None,
-    };
-    let item = |(text_index, answer): (usize, Result<Answered, TextError>)| {
-        let outcome = answer.map_err(ApiError::from).and_then(|Answered { answer, model, gave }| {
-            let view = View { route: Some((&route, gave)), ..view };
-            prediction(&app, &model, &answer, view)
+}
+
+impl BatchRequest {
+    /// The options, and the texts, each checked for itself.
+    fn into_texts(self, limits: &Limits) -> (Options, Texts) {
+        let BatchOptions { texts, text_pairs, model, version, user_id, .. } = self.options;
+        let options = Options {
+            model,
+            version,
+            user: user_id,
+            probabilities: self.options.return_probabilities,
+            top_k: self.options.top_k.map(|k| k as usize),
+            raw_scores: self.options.raw_scores,
+        };
+        let place = Place { bare: self.bare };
+        let mut checked = Texts { faults: Vec::with_capacity(texts.len()), good: Vec::new(), place };
+        let mut pairs = text_pairs.map(Vec::into_iter);
+        for (index, text) in texts.into_iter().enumerate() {
+            let pair = pairs.as_mut().and_then(Iterator::next);
+            let fault = place.fault(index, &text, pair.as_ref(), limits);
+            if fault.is_none() {
+                checked.good.push(Input { text, pair: pair.map(|text| Pair { text, whole: false }) });
+            }
+            checked.faults.push(fault);
+        }
+        (options, checked)
+    }
+}
+
+impl Texts {
+    /// Bytes of each text; 0 for one that no model is asked.
+    fn lengths(&self) -> impl Iterator<Item = usize> + Clone {
+        let others = self.faults.len() - self.good.len();
+        self.good.iter().map(Input::bytes).chain(std::iter::repeat_n(0, others))
+    }
+
+    /// Has the good texts answered; what became of each text of the request.
+    async fn ask(self, app: &Arc<App>, route: &Route, terms: Terms) -> Result<Vec<Result<Answered, ApiError>>, ApiError> {
+        let Self { faults, mut good, place } = self;
+        let pairs = good.iter().any(|input| input.pair.is_some());
+        let shown = route.is_shown(good.iter().map(Input::bytes).sum()).map(|()| good.clone());
+        let inputs = |model: &Arc<Model>, last: bool| {
+            if pairs {
+                checks::takes_pairs(model, "/text_pairs")?;
+            }
+            Ok(if last { std::mem::take(&mut good) } else { good.clone() })
+        };
+        let answers = if terms.texts == 0 { Vec::new() } else { route.ask(app, terms, inputs).await? };
+        // Part of a batch that came too late is a batch that came too late.
+        if answers.iter().any(|answer| matches!(answer, Err(TextError::DeadlineExceeded))) {
+            return Err(TextError::DeadlineExceeded.into());
+        }
+        if let Some(inputs) = shown {
+            app.shadows.show_all(app, route, &inputs, &answers);
+        }
+        let mut answers = answers.into_iter();
+        let result = |(index, fault): (usize, Option<ApiError>)| match fault {
+            Some(fault) => Err(fault),
+            None => answers.next().ok_or_else(missing)?.map_err(|error| {
+                ApiError::of_text(error, |second| place.pointer(index, second))
+            }),
+        };
+        Ok(faults.into_iter().enumerate().map(result).collect())
+    }
+}
+
+fn missing() -> ApiError {
+    ApiError::new(Code::Internal, "The text got no answer.")
+}
+
+/// The results of a request, each made when it is written.
+struct Items {
+    app: Arc<App>,
+    route: Route,
+    options: Options,
+    results: Enumerate<std::vec::IntoIter<Result<Answered, ApiError>>>,
+}
+
+impl Iterator for Items {
+    type Item = BatchItem;
+
+    fn next(&mut self) -> Option<BatchItem> {
+        let (text_index, result) = self.results.next()?;
+        let shown = result.and_then(|Answered { answer, model, gave }| {
+            let view = View {
+                labels: None,
+                probabilities: self.options.probabilities,
+                top_k: self.options.top_k,
+                raw_scores: self.options.raw_scores,
+                route: Some((&self.route, gave)),
+            };
+            prediction(&self.app, &model, &answer, view)
         });
-        let outcome = match outcome {
+        let outcome = match shown {
             Ok(prediction) => ItemOutcome::Answered(Box::new(prediction)),
             Err(error) => ItemOutcome::Failed { error: Box::new(error.problem(None)) },
         };
-        BatchItem { text_index, outcome }
-    };
-    let results = answers.into_iter().enumerate().map(item).collect();
-    Ok((story, Json(BatchAnswer { results })))
-}
-
-/// Texts, each with its second one.
-fn inputs(texts: Vec<String>, pairs: Option<Vec<String>>) -> Vec<Input> {
-    let pairs = pairs.into_iter().flatten().map(|text| Some(Pair { text, whole: false }));
-    let pairs = pairs.chain(std::iter::repeat(None));
-    texts.into_iter().zip(pairs).map(|(text, pair)| Input { text, pair }).collect()
+        Some(BatchItem { text_index, outcome })
+    }
 }

@@ -250,11 +250,18 @@ impl IntoResponse for ApiError {
 }
 
 impl ApiError {
-    /// Why the engine took none of a request's texts. `pointer` says where the text of an index stands, or the second
-    /// text of a pair.
-    pub fn refused(refusal: Refusal, pointer: impl Fn(usize, bool) -> String) -> Self {
+    /// Why a text got no answer. `pointer` says where it stands in the body, or the second text of its pair.
+    pub fn of_text(error: TextError, pointer: impl FnOnce(bool) -> String) -> Self {
+        match error {
+            TextError::Refused { second, error } => Self::at(pointer(second), error.to_string()),
+            other => other.into(),
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Unfit { index, second, error } => Self::at(pointer(index, second), error.to_string()),
             Refusal::Overloaded => {
                 Self::new(Code::Overloaded, "Too much is in work. Try again after the time in Retry-After.")
             }
@@ -268,15 +275,10 @@ impl ApiError {
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
-        Self::refused(refusal, |_, _| String::new())
-    }
-}
-
 impl From<TextError> for ApiError {
     fn from(error: TextError) -> Self {
         match error {
+            TextError::Refused { error, .. } => Self::at("", error.to_string()),
             TextError::Tokenize(TokenizeError::TooLong { tokens, limit }) => Self::new(
                 Code::TextTooLong,
                 format!("The text has {tokens} tokens; this model takes at most {limit} and does not cut it off."),

@@ -2,6 +2,7 @@
 //!
 //! - [`serve`], [`connection`], [`tls`]: listeners and connections
 //! - [`paced`], [`framing`], [`exchange`]: time limits of a connection
+//! - [`response_budget`], [`response_size`], [`response_stream`]: memory for large responses
 //! - [`mod@routes`]: how routes are listed, each with who may use it
 //! - [`observe`]: request id, metrics, the log line, problem details; [`story`]: what handlers tell for it;
 //!   [`refusals`]: how many of them are logged; [`mod@trace`]: its span
@@ -54,6 +55,9 @@ pub mod probes;
 pub mod rate_limit;
 pub mod refusals;
 pub mod registry;
+pub mod response_budget;
+pub mod response_size;
+pub mod response_stream;
 pub mod routes;
 pub mod serve;
 pub mod shadow;
@@ -85,6 +89,7 @@ use auth::Keys;
 use body::BodyMemory;
 use error::{ApiError, Code};
 use rate_limit::RateLimits;
+use response_budget::ResponseBudget;
 use routes::Routes;
 use shadow::Shadows;
 use standstill::Standstill;
@@ -112,6 +117,8 @@ pub struct App {
     pub limits: Limits,
     /// Memory for large bodies.
     pub body_memory: BodyMemory,
+    /// Memory for large responses of the data listener.
+    pub responses: Arc<ResponseBudget>,
     /// How long clients may keep the server waiting.
     pub patience: Patience,
     /// Counts events.
@@ -151,8 +158,8 @@ pub fn router(app: Arc<App>) -> Router {
     layers(routes.with_description(), app)
 }
 
-/// Every route of the admin listener.
-pub fn admin_router(app: Arc<App>) -> Router {
+/// Every route of the admin listener, whose responses share `budget`.
+pub fn admin_router(app: Arc<App>, budget: Arc<ResponseBudget>) -> Router {
     let routes = Routes::new(&app)
         .scoped(Scope::Admin, routes!(logs::show, logs::change))
         .scoped(Scope::Admin, routes!(registry::list))
@@ -179,11 +186,17 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .public(routes!(probes::health))
         .public(routes!(probes::livez))
         .public(routes!(probes::readyz));
-    layers(routes.without_description(), app)
+    layers_within(routes.without_description(), app, budget)
 }
 
-/// Every layer over all routes, innermost first.
+/// Every layer over all routes of the data listener.
 pub fn layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
+    let budget = Arc::clone(&app.responses);
+    layers_within(router, app, budget)
+}
+
+/// Every layer over all routes, innermost first. Large responses share `budget`.
+fn layers_within(router: Router<Arc<App>>, app: Arc<App>, budget: Arc<ResponseBudget>) -> Router {
     router
         .fallback(async || ApiError::new(Code::NotFound, "There is no such route; GET /docs lists them."))
         .method_not_allowed_fallback(async || {
@@ -192,6 +205,7 @@ pub fn layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
                 "This route does not answer to this method; the Allow header lists those it does.",
             )
         })
+        .layer(from_fn_with_state(budget, response_budget::bound))
         .layer(from_fn_with_state(Arc::clone(&app), head::check))
         // Inside `observe`, so that a panic is counted, logged and answered like any other error.
         .layer(CatchPanicLayer::custom(observe::OnPanic(Arc::clone(&app.metrics))))
