@@ -5,13 +5,15 @@
 //! place that reads the environment.
 
 pub mod args;
+pub mod cors;
 pub mod database;
 pub mod device;
 pub mod drift;
+pub mod listen;
 pub mod mlflow;
+mod ranges;
 pub mod telemetry;
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,9 +21,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use args::{Accept, Args, Markup, OnOverflow, Scheduler, ServerTiming, TextDefaults};
+pub use cors::CorsOrigins;
 pub use device::{Device, Devices};
 pub use drift::DriftWindow;
+pub use listen::Listen;
 pub use mlflow::{Follow, Mlflow, MlflowServer};
+use ranges::{MOST_THREADS, sizes, times};
 pub use telemetry::{Log, LogFormat, Summaries, Traces};
 
 /// Exit code for a configuration that cannot work (`EX_USAGE` of sysexits).
@@ -181,11 +186,15 @@ pub struct TlsFiles {
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Address of the data listener.
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// When the data listener takes connections.
     pub accept: Accept,
     /// Address of the admin listener.
-    pub admin_listen: SocketAddr,
+    pub admin_listen: Listen,
+    /// Names that clients may use for the admin listener, besides those of loopback.
+    pub admin_hosts: Vec<String>,
+    /// Origins of web pages that may use the data listener.
+    pub cors_origins: CorsOrigins,
     /// Predictions and feedback need no key.
     pub allow_anonymous: bool,
     /// File of the API keys.
@@ -248,9 +257,6 @@ pub struct Settings {
     pub traces: Option<Traces>,
 }
 
-/// Most threads that an option can ask for.
-const MOST_THREADS: usize = 1_024;
-
 impl Settings {
     /// Checks every option and every pair of options that must fit each other.
     ///
@@ -306,15 +312,27 @@ impl Settings {
         let devices = Devices::of(&args.device);
         check(devices.is_ok(), devices.as_ref().err().cloned().unwrap_or_default());
         check(args.models.is_dir(), format!("--models {}: there is no such directory", args.models.display()));
+        let (listen, admin_listen) = (args.listen.resolved(), args.admin_listen.resolved());
+        for (name, listen) in [("listen", &listen), ("admin-listen", &admin_listen)] {
+            check(listen.is_ok(), format!("--{name} {}", listen.as_ref().err().cloned().unwrap_or_default()));
+        }
+        let cors_origins = CorsOrigins::of(&args.cors_origins);
+        check(cors_origins.is_ok(), cors_origins.as_ref().err().cloned().unwrap_or_default());
         let drift = DriftWindow::of(&args.drift).map_err(|sentences| wrong.extend(sentences));
-        let (Ok(mlflow), Ok(drift), true) = (mlflow, drift, wrong.is_empty()) else { return Err(wrong) };
+        let (Ok(mlflow), Ok(drift), Ok(listen), Ok(admin_listen), Ok(cors_origins), true) =
+            (mlflow, drift, listen, admin_listen, cors_origins, wrong.is_empty())
+        else {
+            return Err(wrong);
+        };
         let traces = traces.unwrap_or_default();
         let (runs, patience, limits) = (Runs::of(&args), Patience::of(&args), Limits::of(&args));
         let in_data = |name: &str| args.data_dir.join(name);
         Ok(Self {
-            listen: args.listen,
+            listen,
             accept: args.accept,
-            admin_listen: args.admin_listen,
+            admin_listen,
+            admin_hosts: args.admin_hosts,
+            cors_origins,
             allow_anonymous: args.allow_anonymous,
             keys_named: keys.is_some(),
             keys: keys.unwrap_or_else(|| in_data("keys.toml")),
@@ -347,40 +365,4 @@ impl Settings {
             data_dir: args.data_dir,
         })
     }
-}
-
-/// Options that are sizes, each with what it may be.
-fn sizes(args: &Args, workers: usize) -> [(&'static str, usize, usize, usize); 12] {
-    [
-        ("workers", workers, 1, MOST_THREADS),
-        ("max-run-tokens", args.max_run_tokens.unwrap_or(1), 1, 1 << 20),
-        ("max-run-texts", args.max_run_texts.unwrap_or(1), 1, 1_024),
-        ("run-threads", args.run_threads, 1, MOST_THREADS),
-        ("max-body", args.max_body, 1_024, 1 << 30),
-        // hyper's own limits are a little higher: what passes these must pass its.
-        ("max-headers", args.max_headers, 8, 96),
-        ("max-header-bytes", args.max_header_bytes, 1_024, 40 << 10),
-        ("max-uri", args.max_uri, 64, 16 << 10),
-        ("max-text-chars", args.max_text_chars, 1, 1 << 24),
-        ("max-inflight-texts", args.max_inflight_texts, 1, 1 << 20),
-        ("max-connections", args.max_connections, 1, 1 << 20),
-        ("response-memory", args.response_memory.unwrap_or(1 << 20), 1 << 20, 1 << 40),
-    ]
-}
-
-/// The options that are times, but for `--timeout`: name, value, whether it can be 0.
-fn times(args: &Args) -> [(&'static str, Duration, bool); 11] {
-    [
-        ("max-timeout", args.max_timeout, false),
-        ("max-wait", args.max_wait, false),
-        ("max-run-time", args.max_run_time.unwrap_or(Duration::from_millis(1)), false),
-        ("first-byte-timeout", args.first_byte_timeout, false),
-        ("header-timeout", args.header_timeout, false),
-        ("body-idle-timeout", args.body_idle_timeout, false),
-        ("body-timeout", args.body_timeout, false),
-        ("write-timeout", args.write_timeout, false),
-        ("keep-alive", args.keep_alive, false),
-        ("drain-delay", args.drain_delay, true),
-        ("grace", args.grace, true),
-    ]
 }

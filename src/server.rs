@@ -1,7 +1,6 @@
 //! The server: everything put together, run, and stopped. With `ceiling` the only module that sees everything.
 
 use std::convert::Infallible;
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -32,7 +31,7 @@ use crate::http::serve::{End, Ended, serve};
 use crate::http::shadow::{self, Shadows};
 use crate::http::standstill::{self, BEAT, Standstill};
 use crate::http::tls::{self, Tls};
-use crate::listeners::Listeners;
+use crate::listeners::{Bound, Listeners};
 use crate::metrics::Metrics;
 use crate::registry::keeper::Following;
 use crate::registry::{Registry, Snapshot};
@@ -277,7 +276,7 @@ impl Server {
     }
 
     /// Serves the admin listener on a thread of its own: it answers when all others are busy.
-    fn start_admin(&self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<oneshot::Receiver<()>> {
+    fn start_admin(&self, listener: Bound, stop: CancellationToken) -> std::io::Result<oneshot::Receiver<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let budget = ResponseBudget::of_admin(&self.app.metrics);
         let routes = http::admin_router(Arc::clone(&self.app), Arc::clone(&budget));
@@ -287,7 +286,7 @@ impl Server {
         let end = End { stop, grace: ADMIN_GRACE, at_once: CancellationToken::new() };
         let serve = move || {
             let served = runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let listener = listener.listener()?;
                 // On this thread, which only a standstill of the whole process stops.
                 let beat = async {
                     loop {

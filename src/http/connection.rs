@@ -17,7 +17,6 @@ use hyper::server::conn::http1;
 use hyper::service::HttpService;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +27,7 @@ use super::exchange::{Answer, Exchange, Turn};
 use super::paced::Paced;
 use super::response_budget::{Reserved, ResponseBudget};
 use super::tls::Tls;
+use crate::listeners::Connected;
 use crate::metrics::{CutOff, Metrics};
 
 /// Time for an answer to leave a connection that is being closed.
@@ -92,20 +92,30 @@ impl Front {
     }
 
     /// Serves a connection to its end.
-    pub async fn serve(self, stream: TcpStream, peer: SocketAddr) {
+    pub async fn serve(self, stream: Connected, peer: SocketAddr) {
         let metrics = Arc::clone(&self.app.metrics);
         metrics.http.connected();
-        let _counted = Counted(Arc::clone(&metrics));
-        // Small answers must not wait for an acknowledgement of the one before.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps Nagle's delay");
+        let _counted = Counted(metrics);
+        match stream {
+            Connected::Unix(stream) => self.secured(stream, peer).await,
+            Connected::Tcp(stream) => {
+                // Small answers must not wait for an acknowledgement of the one before.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "a connection keeps Nagle's delay");
+                }
+                self.secured(stream, peer).await;
+            }
         }
+    }
+
+    /// Talks with the client, after a handshake if the listener speaks TLS.
+    async fn secured(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) {
         let served = match self.tls.clone() {
             None => self.talk(stream, peer).await,
             Some(tls) => match self.handshake(&tls, stream).await {
                 Ok(stream) => self.talk(stream, peer).await,
                 Err(error) => {
-                    metrics.http.cut_off(CutOff::Handshake);
+                    self.app.metrics.http.cut_off(CutOff::Handshake);
                     tracing::debug!(%error, "a TLS handshake failed");
                     Ok(())
                 }
@@ -117,7 +127,11 @@ impl Front {
         }
     }
 
-    async fn handshake(&self, tls: &Tls, stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+    async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        tls: &Tls,
+        stream: S,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + use<S>> {
         let accepted = TlsAcceptor::from(tls.current()).accept(stream);
         tokio::select! {
             accepted = tokio::time::timeout(self.app.patience.header, accepted) => accepted?,
