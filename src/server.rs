@@ -22,6 +22,7 @@ use crate::engine::loading::{Host, ModelSource};
 use crate::engine::session::Runtime;
 use crate::experiments::receipts::Receipts;
 use crate::http::App;
+use crate::http::admin_guard::AdminHosts;
 use crate::http::auth::Keys;
 use crate::http::body::BodyMemory;
 use crate::http::connection::Front;
@@ -145,6 +146,8 @@ impl Server {
             receipts,
             keys,
             rate_limits: RateLimits::new(settings.rate_limit),
+            admin_hosts: AdminHosts::of(settings),
+            cors_origins: settings.cors_origins.clone(),
             trusted_proxies: settings.trusted_proxies.clone(),
             limits: settings.limits,
             body_memory: BodyMemory::new(&settings.limits),

@@ -17,6 +17,7 @@ use super::{Answer, TextError};
 use crate::metrics::PanicPlace;
 use crate::text::input::{Input, Pair};
 use crate::text::pipeline::Encoded;
+use crate::text::policy::PolicyError;
 use crate::text::tokenizer::TokenizeError;
 
 /// Bytes of text in a piece: some milliseconds of work.
@@ -98,8 +99,13 @@ impl Shop {
     }
 
     /// A text as the model's policy lets it pass, with its second one.
-    pub(super) fn fit(&self, Input { text, pair }: Input) -> Result<Input, TextError> {
+    pub(super) fn fit(&self, input: Input) -> Result<Input, TextError> {
         let policy = self.pipeline.policy();
+        if self.pipeline.tokenizer().is_none() && input.text.contains('\0') {
+            // A string of ONNX Runtime ends at it.
+            return Err(TextError::Refused { second: false, error: PolicyError::Control(0) });
+        }
+        let Input { text, pair } = input;
         let refused = |second: bool| move |error| TextError::Refused { second, error };
         let pair = match pair {
             Some(Pair { text, whole }) => Some(Pair { text: policy.apply(text).map_err(refused(true))?, whole }),
