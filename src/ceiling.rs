@@ -241,7 +241,10 @@ mod tests {
         assert_eq!((usual.bodies, usual.connections), (160 * MIB, 27 * MIB));
         assert_eq!(usual.texts, 4_096 * (1_024 + 8 * 512 + 16 * 77));
         assert_eq!(usual.responses, 64 * MIB);
-        assert_eq!(usual.total(), [100, 53, 64, 160, 27, 64, 16].map(|mib| mib * MIB).iter().sum::<u64>() + usual.texts);
+        assert_eq!(
+            usual.total(),
+            [100, 53, 64, 160, 27, 64, 16].map(|mib| mib * MIB).iter().sum::<u64>() + usual.texts
+        );
         let small = ceiling(
             &["--max-connections", "64", "--max-inflight-texts", "1024", "--cache-bytes", "0", "--workers", "1"],
             loaded,

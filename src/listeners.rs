@@ -168,6 +168,12 @@ fn shown(address: std::io::Result<SocketAddr>, f: &mut Formatter<'_>) -> fmt::Re
     }
 }
 
+impl From<tokio::net::TcpListener> for Listener {
+    fn from(listener: tokio::net::TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
 impl Listener {
     /// The next connection, with the address of its other end: loopback for a Unix socket.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<std::io::Result<(Connected, SocketAddr)>> {

@@ -68,7 +68,9 @@ mod tests {
             these(&["https://app.example", "http://localhost:3000"])
         );
         assert_eq!(of("https://a:443,http://b:80,http://c:443"), these(&["https://a", "http://b", "http://c:443"]));
-        for wrong in ["app.example", "https://", "https://a/", "https://a/b", "null", "*,https://a", "ftp://a", "https://u@a"] {
+        for wrong in
+            ["app.example", "https://", "https://a/", "https://a/b", "null", "*,https://a", "ftp://a", "https://u@a"]
+        {
             let said = of(wrong).unwrap_err();
             assert!(said.starts_with("--cors-origins ") && said.contains("no origin"), "{said}");
         }

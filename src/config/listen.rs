@@ -29,7 +29,9 @@ impl Listen {
     pub fn resolved(&self) -> Result<Self, String> {
         let Self::Host(name, port) = self else { return Ok(self.clone()) };
         let found = (name.as_str(), *port).to_socket_addrs().map_err(|error| {
-            format!("{self}: the host name cannot be resolved ({error}); use an address, or a name that the system knows")
+            format!(
+                "{self}: the host name cannot be resolved ({error}); use an address, or a name that the system knows"
+            )
         })?;
         let addresses: Vec<SocketAddr> = found.collect();
         let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());

@@ -136,10 +136,28 @@ mod tests {
     #[test]
     fn hosts_are_allowed_if_nobody_can_make_them_point_here() {
         let own = hosts(Some("10.0.0.7"));
-        for host in ["localhost", "LOCALHOST.:1", "127.0.0.1:8001", "[::1]:8001", "127.9.9.9", "10.0.0.7:1", "admin.internal:8001"] {
+        for host in [
+            "localhost",
+            "LOCALHOST.:1",
+            "127.0.0.1:8001",
+            "[::1]:8001",
+            "127.9.9.9",
+            "10.0.0.7:1",
+            "admin.internal:8001",
+        ] {
             assert!(own.allow(host), "{host}");
         }
-        for host in ["", "evil.example", "evil.example:8001", "10.0.0.8", "localhost.evil.example", "2130706433", "127.1", "a@localhost", "admin.internal.evil.example"] {
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:8001",
+            "10.0.0.8",
+            "localhost.evil.example",
+            "2130706433",
+            "127.1",
+            "a@localhost",
+            "admin.internal.evil.example",
+        ] {
             assert!(!own.allow(host), "{host}");
         }
         assert!(hosts(Some("0.0.0.0")).allow("10.0.0.8:8001") && !hosts(Some("0.0.0.0")).allow("evil.example"));

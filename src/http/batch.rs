@@ -333,7 +333,12 @@ impl Texts {
     }
 
     /// Has the good texts answered; what became of each text of the request.
-    async fn ask(self, app: &Arc<App>, route: &Route, terms: Terms) -> Result<Vec<Result<Answered, ApiError>>, ApiError> {
+    async fn ask(
+        self,
+        app: &Arc<App>,
+        route: &Route,
+        terms: Terms,
+    ) -> Result<Vec<Result<Answered, ApiError>>, ApiError> {
         let Self { faults, mut good, place } = self;
         let pairs = good.iter().any(|input| input.pair.is_some());
         let shown = route.is_shown(good.iter().map(Input::bytes).sum()).map(|()| good.clone());
@@ -354,9 +359,10 @@ impl Texts {
         let mut answers = answers.into_iter();
         let result = |(index, fault): (usize, Option<ApiError>)| match fault {
             Some(fault) => Err(fault),
-            None => answers.next().ok_or_else(missing)?.map_err(|error| {
-                ApiError::of_text(error, |second| place.pointer(index, second))
-            }),
+            None => answers
+                .next()
+                .ok_or_else(missing)?
+                .map_err(|error| ApiError::of_text(error, |second| place.pointer(index, second))),
         };
         Ok(faults.into_iter().enumerate().map(result).collect())
     }

@@ -173,7 +173,14 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// Every route of the admin listener, whose responses share `budget`.
 pub fn admin_router(app: Arc<App>, budget: Arc<ResponseBudget>) -> Router {
-    let routes = Routes::new(&app)
+    let routes = admin_routes(&app);
+    layers_within(routes.without_description(), app, budget, None)
+}
+
+/// The routes of the admin listener.
+#[must_use]
+pub fn admin_routes(app: &Arc<App>) -> Routes {
+    Routes::new(app)
         .scoped(Scope::Admin, routes!(logs::show, logs::change))
         .scoped(Scope::Admin, routes!(registry::list))
         .scoped(Scope::Admin, routes!(registry::show))
@@ -198,8 +205,7 @@ pub fn admin_router(app: Arc<App>, budget: Arc<ResponseBudget>) -> Router {
         .scoped(Scope::Metrics, routes!(probes::metrics))
         .public(routes!(probes::health))
         .public(routes!(probes::livez))
-        .public(routes!(probes::readyz));
-    layers_within(routes.without_description(), app, budget, None)
+        .public(routes!(probes::readyz))
 }
 
 /// Every layer over all routes of the data listener.

@@ -186,9 +186,8 @@ pub async fn predict(
         Ok(vec![Input { text, pair }])
     };
     let answers = route.ask(&app, terms, inputs).await?.into_iter().enumerate();
-    let answers = answers.map(|(index, answer)| {
-        answer.map_err(|error| ApiError::of_text(error, |second| pointer(index, second)))
-    });
+    let answers = answers
+        .map(|(index, answer)| answer.map_err(|error| ApiError::of_text(error, |second| pointer(index, second))));
     let answers = answers.collect::<Result<Vec<_>, _>>()?;
     let missing = || ApiError::new(Code::Internal, "The text got no answer.");
     let first = answers.first().ok_or_else(missing)?;

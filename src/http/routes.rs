@@ -87,6 +87,18 @@ impl Routes {
         self.scoped(scope, (schemas, paths, router))
     }
 
+    /// Method and path of every route.
+    #[must_use]
+    pub fn listed(&self) -> Vec<(&'static str, String)> {
+        let paths = self.router.get_openapi().paths.paths.iter();
+        let of_path = |(path, item): (&String, &PathItem)| {
+            let methods = [("GET", &item.get), ("POST", &item.post), ("PUT", &item.put), ("DELETE", &item.delete)];
+            let there = methods.into_iter().filter(|(_, operation)| operation.is_some());
+            there.map(|(method, _)| (method, path.clone())).collect::<Vec<_>>()
+        };
+        paths.flat_map(of_path).collect()
+    }
+
     /// The router, with the description of its routes as two more public ones.
     pub fn with_description(self) -> Router<Arc<App>> {
         let (mut router, mut api) = self.router.split_for_parts();

@@ -46,7 +46,8 @@ pub enum Ended {
 }
 
 /// Serves at most `max_connections` connections at a time until `end`.
-pub async fn serve(listener: Listener, front: Front, max_connections: usize, end: End) -> Ended {
+pub async fn serve(listener: impl Into<Listener>, front: Front, max_connections: usize, end: End) -> Ended {
+    let listener = listener.into();
     let slots = Arc::new(Semaphore::new(max_connections));
     let connections = TaskTracker::new();
     let accepting = async {

@@ -192,6 +192,12 @@ impl RequestMetrics {
         self.response_memory.add(bytes);
     }
 
+    /// Bytes that are reserved for responses.
+    #[must_use]
+    pub fn reserved_response_memory(&self) -> i64 {
+        self.response_memory.get()
+    }
+
     /// Open client connections.
     #[must_use]
     pub fn connections(&self) -> i64 {

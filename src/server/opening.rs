@@ -36,8 +36,7 @@ pub(super) async fn opened(
         }
     }
     let address = entrance.to_string();
-    let listener =
-        entrance.open().map_err(|error| RunError::Failed(format!("--listen {address}: {error}")))?;
+    let listener = entrance.open().map_err(|error| RunError::Failed(format!("--listen {address}: {error}")))?;
     if closed {
         tracing::info!(%address, "connections are accepted");
     }
