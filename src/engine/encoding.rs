@@ -99,19 +99,20 @@ impl Shop {
     }
 
     /// A text as the model's policy lets it pass, with its second one.
-    pub(super) fn fit(&self, input: Input) -> Result<Input, TextError> {
-        let policy = self.pipeline.policy();
-        if self.pipeline.tokenizer().is_none() && input.text.contains('\0') {
-            // A string of ONNX Runtime ends at it.
-            return Err(TextError::Refused { second: false, error: PolicyError::Control(0) });
-        }
-        let Input { text, pair } = input;
-        let refused = |second: bool| move |error| TextError::Refused { second, error };
+    pub(super) fn fit(&self, Input { text, pair }: Input) -> Result<Input, TextError> {
         let pair = match pair {
-            Some(Pair { text, whole }) => Some(Pair { text: policy.apply(text).map_err(refused(true))?, whole }),
+            Some(Pair { text, whole }) => Some(Pair { text: self.fit_one(text, true)?, whole }),
             None => None,
         };
-        Ok(Input { text: policy.apply(text).map_err(refused(false))?, pair })
+        Ok(Input { text: self.fit_one(text, false)?, pair })
+    }
+
+    fn fit_one(&self, text: String, second: bool) -> Result<String, TextError> {
+        let fit = self.pipeline.policy().apply(text);
+        // A string of ONNX Runtime ends at NUL: a model that takes the text itself would not see what follows.
+        let ends_early = |text: &String| self.pipeline.tokenizer().is_none() && text.contains('\0');
+        let fit = fit.and_then(|text| if ends_early(&text) { Err(PolicyError::Control(0)) } else { Ok(text) });
+        fit.map_err(|error| TextError::Refused { second, error })
     }
 }
 

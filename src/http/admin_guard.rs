@@ -45,7 +45,11 @@ impl AdminHosts {
     /// True for a host, with or without a port, that only somebody who means this server names.
     fn allow(&self, host: &str) -> bool {
         let Some(listen) = self.address else { return true };
+        // A user's name before it would hide the host from readers.
         let Ok(authority) = host.parse::<Authority>() else { return false };
+        if host.contains('@') {
+            return false;
+        }
         let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
         let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         match address {

@@ -1,6 +1,7 @@
 //! `POST /batch_predict`: many texts, an answer each, in their order.
 
-use std::iter::Enumerate;
+mod texts;
+
 use std::sync::Arc;
 
 use axum::Extension;
@@ -11,23 +12,21 @@ use utoipa::ToSchema;
 use validator::{Validate, ValidateArgs, ValidationError};
 
 use super::App;
-use super::answer::{Prediction, View, prediction};
+use super::answer::Prediction;
 use super::arms::{Answered, Route, Terms, Wanted};
 use super::body::{Checked, RequestBody};
 use super::cache_control::CacheControl;
 use super::checks;
 use super::deadline::Deadline;
-use super::error::{ApiError, Code, FieldError, Problem};
+use super::error::{ApiError, FieldError, Problem};
 use super::json;
 use super::rate_limit;
-use super::response_size::{ResponseSize, Shown};
+use super::response_size::ResponseSize;
 use super::response_stream::Results;
 use super::story::Story;
 use super::user::Asking;
 use crate::config::Limits;
-use crate::engine::TextError;
-use crate::engine::model::Model;
-use crate::text::input::{Input, Pair};
+use texts::Items;
 
 /// Texts, and what to say about them.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
@@ -245,160 +244,4 @@ fn story(route: &Route, results: &[Result<Answered, ApiError>]) -> Option<Story>
     let first = answered.clone().next()?;
     let story = Story::of(&first.model, answered.map(|answered| &answered.answer));
     Some(Story { arm: route.arm_for_log(), ..story })
-}
-
-/// What a request says besides its texts.
-struct Options {
-    model: Option<String>,
-    version: Option<String>,
-    user: Option<String>,
-    probabilities: bool,
-    top_k: Option<usize>,
-    raw_scores: bool,
-}
-
-impl Options {
-    fn shown(&self) -> Shown<'static> {
-        Shown { labels: None, probabilities: self.probabilities, top_k: self.top_k }
-    }
-}
-
-/// The texts of a request: those that a model can be asked, and what is wrong with the others.
-struct Texts {
-    /// One for each text of the request.
-    faults: Vec<Option<ApiError>>,
-    /// The texts without a fault, in their order.
-    good: Vec<Input>,
-    place: Place,
-}
-
-/// Where texts stand in the body.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    bare: bool,
-}
-
-impl Place {
-    /// The pointer of a text, or of its second one.
-    fn pointer(self, index: usize, second: bool) -> String {
-        match (self.bare, second) {
-            (true, _) => format!("/{index}"),
-            (false, false) => format!("/texts/{index}"),
-            (false, true) => format!("/text_pairs/{index}"),
-        }
-    }
-
-    /// What is wrong with a text, or with its second one.
-    fn fault(self, index: usize, text: &str, pair: Option<&String>, limits: &Limits) -> Option<ApiError> {
-        let fault = |text: &str, second: bool| {
-            let error = checks::check_prediction_text(text, limits).err()?;
-            Some(ApiError::at(self.pointer(index, second), error.message.unwrap_or_default()))
-        };
-        fault(text, false).or_else(|| fault(pair?, true))
-    }
-}
-
-impl BatchRequest {
-    /// The options, and the texts, each checked for itself.
-    fn into_texts(self, limits: &Limits) -> (Options, Texts) {
-        let BatchOptions { texts, text_pairs, model, version, user_id, .. } = self.options;
-        let options = Options {
-            model,
-            version,
-            user: user_id,
-            probabilities: self.options.return_probabilities,
-            top_k: self.options.top_k.map(|k| k as usize),
-            raw_scores: self.options.raw_scores,
-        };
-        let place = Place { bare: self.bare };
-        let mut checked = Texts { faults: Vec::with_capacity(texts.len()), good: Vec::new(), place };
-        let mut pairs = text_pairs.map(Vec::into_iter);
-        for (index, text) in texts.into_iter().enumerate() {
-            let pair = pairs.as_mut().and_then(Iterator::next);
-            let fault = place.fault(index, &text, pair.as_ref(), limits);
-            if fault.is_none() {
-                checked.good.push(Input { text, pair: pair.map(|text| Pair { text, whole: false }) });
-            }
-            checked.faults.push(fault);
-        }
-        (options, checked)
-    }
-}
-
-impl Texts {
-    /// Bytes of each text; 0 for one that no model is asked.
-    fn lengths(&self) -> impl Iterator<Item = usize> + Clone {
-        let others = self.faults.len() - self.good.len();
-        self.good.iter().map(Input::bytes).chain(std::iter::repeat_n(0, others))
-    }
-
-    /// Has the good texts answered; what became of each text of the request.
-    async fn ask(
-        self,
-        app: &Arc<App>,
-        route: &Route,
-        terms: Terms,
-    ) -> Result<Vec<Result<Answered, ApiError>>, ApiError> {
-        let Self { faults, mut good, place } = self;
-        let pairs = good.iter().any(|input| input.pair.is_some());
-        let shown = route.is_shown(good.iter().map(Input::bytes).sum()).map(|()| good.clone());
-        let inputs = |model: &Arc<Model>, last: bool| {
-            if pairs {
-                checks::takes_pairs(model, "/text_pairs")?;
-            }
-            Ok(if last { std::mem::take(&mut good) } else { good.clone() })
-        };
-        let answers = if terms.texts == 0 { Vec::new() } else { route.ask(app, terms, inputs).await? };
-        // Part of a batch that came too late is a batch that came too late.
-        if answers.iter().any(|answer| matches!(answer, Err(TextError::DeadlineExceeded))) {
-            return Err(TextError::DeadlineExceeded.into());
-        }
-        if let Some(inputs) = shown {
-            app.shadows.show_all(app, route, &inputs, &answers);
-        }
-        let mut answers = answers.into_iter();
-        let result = |(index, fault): (usize, Option<ApiError>)| match fault {
-            Some(fault) => Err(fault),
-            None => answers
-                .next()
-                .ok_or_else(missing)?
-                .map_err(|error| ApiError::of_text(error, |second| place.pointer(index, second))),
-        };
-        Ok(faults.into_iter().enumerate().map(result).collect())
-    }
-}
-
-fn missing() -> ApiError {
-    ApiError::new(Code::Internal, "The text got no answer.")
-}
-
-/// The results of a request, each made when it is written.
-struct Items {
-    app: Arc<App>,
-    route: Route,
-    options: Options,
-    results: Enumerate<std::vec::IntoIter<Result<Answered, ApiError>>>,
-}
-
-impl Iterator for Items {
-    type Item = BatchItem;
-
-    fn next(&mut self) -> Option<BatchItem> {
-        let (text_index, result) = self.results.next()?;
-        let shown = result.and_then(|Answered { answer, model, gave }| {
-            let view = View {
-                labels: None,
-                probabilities: self.options.probabilities,
-                top_k: self.options.top_k,
-                raw_scores: self.options.raw_scores,
-                route: Some((&self.route, gave)),
-            };
-            prediction(&self.app, &model, &answer, view)
-        });
-        let outcome = match shown {
-            Ok(prediction) => ItemOutcome::Answered(Box::new(prediction)),
-            Err(error) => ItemOutcome::Failed { error: Box::new(error.problem(None)) },
-        };
-        Some(BatchItem { text_index, outcome })
-    }
 }

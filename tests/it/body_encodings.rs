@@ -83,7 +83,7 @@ async fn a_damaged_gzip_body_is_400() {
 #[tokio::test]
 async fn a_gzip_body_is_bounded_by_its_decompressed_size() {
     let server = TestServer::start(cheap_models().path(), &["--max-body", "65536"]).await;
-    let sized = |size: usize| format!("{:<size$}", String::from_utf8(question()).unwrap()).into_bytes();
+    let sized = |size: usize| [question(), vec![b' '; size - question().len()]].concat();
     assert_eq!(send(&server, "gzip", gzip(&sized(65_536))).await.status, 200);
     for size in [65_537, 1 << 20, 64 << 20] {
         let bomb = gzip(&sized(size));
