@@ -11,6 +11,7 @@ pub mod device;
 pub mod drift;
 pub mod listen;
 pub mod mlflow;
+mod network;
 mod ranges;
 pub mod telemetry;
 
@@ -26,6 +27,7 @@ pub use device::{Device, Devices};
 pub use drift::DriftWindow;
 pub use listen::Listen;
 pub use mlflow::{Follow, Mlflow, MlflowServer};
+use network::Network;
 use ranges::{MOST_THREADS, sizes, times};
 pub use telemetry::{Log, LogFormat, Summaries, Traces};
 
@@ -312,27 +314,20 @@ impl Settings {
         let devices = Devices::of(&args.device);
         check(devices.is_ok(), devices.as_ref().err().cloned().unwrap_or_default());
         check(args.models.is_dir(), format!("--models {}: there is no such directory", args.models.display()));
-        let (listen, admin_listen) = (args.listen.resolved(), args.admin_listen.resolved());
-        for (name, listen) in [("listen", &listen), ("admin-listen", &admin_listen)] {
-            check(listen.is_ok(), format!("--{name} {}", listen.as_ref().err().cloned().unwrap_or_default()));
-        }
-        let cors_origins = CorsOrigins::of(&args.cors_origins);
-        check(cors_origins.is_ok(), cors_origins.as_ref().err().cloned().unwrap_or_default());
         let drift = DriftWindow::of(&args.drift).map_err(|sentences| wrong.extend(sentences));
-        let (Ok(mlflow), Ok(drift), Ok(listen), Ok(admin_listen), Ok(cors_origins), true) =
-            (mlflow, drift, listen, admin_listen, cors_origins, wrong.is_empty())
-        else {
+        let network = Network::of(&args).map_err(|sentences| wrong.extend(sentences));
+        let (Ok(mlflow), Ok(drift), Ok(network), true) = (mlflow, drift, network, wrong.is_empty()) else {
             return Err(wrong);
         };
         let traces = traces.unwrap_or_default();
         let (runs, patience, limits) = (Runs::of(&args), Patience::of(&args), Limits::of(&args));
         let in_data = |name: &str| args.data_dir.join(name);
         Ok(Self {
-            listen,
+            listen: network.listen,
             accept: args.accept,
-            admin_listen,
+            admin_listen: network.admin_listen,
             admin_hosts: args.admin_hosts,
-            cors_origins,
+            cors_origins: network.cors_origins,
             allow_anonymous: args.allow_anonymous,
             keys_named: keys.is_some(),
             keys: keys.unwrap_or_else(|| in_data("keys.toml")),

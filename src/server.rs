@@ -227,6 +227,7 @@ impl Server {
             stop.cancel();
             tokio::time::sleep(grace.saturating_sub(LAST_WORDS.min(grace / 4))).await;
             self.app.engine.give_up();
+            self.app.responses.close();
             std::future::pending::<Infallible>().await
         };
         let end = End { stop: stop.clone(), grace, at_once: shutdown.hard.clone() };

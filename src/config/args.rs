@@ -114,7 +114,7 @@ pub struct Args {
     #[arg(long, env = "PREDICTD_ADMIN_HOSTS", value_name = "NAMES", value_delimiter = ',', value_parser = host_name)]
     pub admin_hosts: Vec<String>,
 
-    /// Origins of web pages that may use the data listener (CORS), such as https://app.example, with commas between, or * [default: none].
+    /// Origins of web pages that may use the data listener (CORS), such as `https://app.example`, with commas between, or * [default: none].
     #[arg(long, env = "PREDICTD_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
     pub cors_origins: Vec<String>,
 

@@ -108,11 +108,12 @@ impl Shop {
     }
 
     fn fit_one(&self, text: String, second: bool) -> Result<String, TextError> {
-        let fit = self.pipeline.policy().apply(text);
+        let text = self.pipeline.policy().apply(text).map_err(|error| TextError::Refused { second, error })?;
         // A string of ONNX Runtime ends at NUL: a model that takes the text itself would not see what follows.
-        let ends_early = |text: &String| self.pipeline.tokenizer().is_none() && text.contains('\0');
-        let fit = fit.and_then(|text| if ends_early(&text) { Err(PolicyError::Control(0)) } else { Ok(text) });
-        fit.map_err(|error| TextError::Refused { second, error })
+        if self.pipeline.tokenizer().is_none() && text.contains('\0') {
+            return Err(TextError::Refused { second, error: PolicyError::Control(0) });
+        }
+        Ok(text)
     }
 }
 

@@ -228,7 +228,7 @@ pub async fn batch_predict(
     let user = header.or(options.user.clone())?;
     let wanted = Wanted { model: options.model.as_deref(), version: options.version.as_deref(), user: user.as_deref() };
     let route = Route::of(&app.registry.snapshot(), wanted)?;
-    let size = ResponseSize::of(&route, texts.lengths(), options.shown());
+    let size = ResponseSize::of(&route, &texts.lengths(), options.shown());
     let reserved = app.responses.reserve(size.memory, deadline).await?;
     let terms = Terms { texts: texts.good.len(), deadline, cache, whole: false };
     let results = texts.ask(&app, &route, terms).await?;

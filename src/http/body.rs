@@ -175,7 +175,8 @@ async fn read_compressed(
     memory: &mut Option<OwnedSemaphorePermit>,
 ) -> Result<Vec<u8>, ApiError> {
     let end = Instant::now() + app.patience.body;
-    let (mut gunzip, mut compressed) = (Gunzip::begin(app, memory)?, 0);
+    let mut gunzip = Gunzip::begin(app, memory)?;
+    let mut compressed = 0;
     while let Some(data) = next_bytes(&mut body, app, Some(end)).await? {
         compressed += data.len();
         if compressed > app.limits.max_body {

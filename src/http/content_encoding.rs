@@ -33,10 +33,6 @@ impl ContentEncoding {
     /// # Errors
     /// 415 for another encoding, or for several.
     pub fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
-        let unknown = || {
-            let detail = "This Content-Encoding is not supported: send the body as it is, or compressed by gzip.";
-            ApiError::new(Code::UnsupportedMediaType, detail)
-        };
         let mut found = Self::Identity;
         for value in headers.get_all(CONTENT_ENCODING) {
             for name in value.to_str().map_err(|_| unknown())?.split(',').map(str::trim) {
@@ -124,6 +120,11 @@ impl<'a> Gunzip<'a> {
         }
         Ok(std::mem::take(&mut self.0.get_mut().bytes))
     }
+}
+
+fn unknown() -> ApiError {
+    let detail = "This Content-Encoding is not supported: send the body as it is, or compressed by gzip.";
+    ApiError::new(Code::UnsupportedMediaType, detail)
 }
 
 fn damaged() -> ApiError {

@@ -24,20 +24,25 @@ pub fn layer(origins: &CorsOrigins) -> Option<CorsLayer> {
             AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
         }
     };
-    let named = HeaderName::from_static;
     let sent = [
         AUTHORIZATION,
         CACHE_CONTROL,
         CONTENT_ENCODING,
         CONTENT_TYPE,
-        named("server-timing"),
-        named("traceparent"),
-        named("tracestate"),
-        named("x-request-id"),
-        named("x-request-timeout-ms"),
-        named("x-user-id"),
+        HeaderName::from_static("server-timing"),
+        HeaderName::from_static("traceparent"),
+        HeaderName::from_static("tracestate"),
+        HeaderName::from_static("x-request-id"),
+        HeaderName::from_static("x-request-timeout-ms"),
+        HeaderName::from_static("x-user-id"),
     ];
-    let shown = [ETAG, RETRY_AFTER, WWW_AUTHENTICATE, named("server-timing"), named("x-request-id")];
+    let shown = [
+        ETAG,
+        RETRY_AFTER,
+        WWW_AUTHENTICATE,
+        HeaderName::from_static("server-timing"),
+        HeaderName::from_static("x-request-id"),
+    ];
     let layer = CorsLayer::new().allow_origin(allowed).allow_methods([Method::GET, Method::HEAD, Method::POST]);
     Some(layer.allow_headers(sent).expose_headers(shown).max_age(REMEMBERED))
 }

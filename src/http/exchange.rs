@@ -235,7 +235,8 @@ impl hyper::body::Body for Answer {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let body = self.body.size_hint();
+        let rest = self.rest.len() as u64;
         let mut hint = SizeHint::new();
         if let Some(upper) = body.upper() {
             hint.set_upper(upper + rest);

@@ -69,6 +69,11 @@ impl ResponseBudget {
         Self::new(ADMIN_BYTES, metrics)
     }
 
+    /// Gives up requests that wait, and all that come: the server ends.
+    pub fn close(&self) {
+        self.free.close();
+    }
+
     /// Reserves `bytes` for a response, and waits for them until three quarters of the time to `deadline` are over.
     ///
     /// # Errors
@@ -95,7 +100,7 @@ impl ResponseBudget {
     /// Waits for so many units. Requests are served in the order in which they came.
     async fn wait(&self, units: u32, deadline: Instant) -> Option<OwnedSemaphorePermit> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let end = tokio::time::sleep(left - left / 4);
+        let end = tokio::time::sleep(left / 4 * 3);
         let acquire = Arc::clone(&self.free).acquire_many_owned(units);
         tokio::pin!(acquire, end);
         loop {
@@ -134,8 +139,8 @@ impl ResponseBudget {
     }
 
     fn too_large(&self, bytes: usize) -> ApiError {
-        let mib = |bytes: usize| bytes.div_ceil(1 << 20);
-        let (needed, most) = (mib(bytes), mib(self.units * UNIT));
+        let needed = bytes.div_ceil(1 << 20);
+        let most = (self.units * UNIT) >> 20;
         ApiError::at(
             "",
             format!(

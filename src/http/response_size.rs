@@ -29,7 +29,7 @@ const LABELS_OF_ID: usize = 6 << 10;
 
 /// What a request wants to see of each answer.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Shown<'a> {
+pub struct ResponseFields<'a> {
     /// Labels of the request's own.
     pub labels: Option<&'a [String]>,
     /// One score per label.
@@ -49,14 +49,13 @@ pub struct ResponseSize {
 
 impl ResponseSize {
     /// The most for texts of these lengths in bytes, whichever version answers. Nothing if none is there that could.
-    pub fn of(route: &Route, texts: impl Iterator<Item = usize> + Clone, shown: Shown<'_>) -> Self {
-        let of = |model: &Model| Self::of_model(model, texts.clone(), shown);
-        let sizes = route.models().map(|model| of(model));
+    pub fn of(route: &Route, texts: &(impl Iterator<Item = usize> + Clone), shown: ResponseFields<'_>) -> Self {
+        let sizes = route.models().map(|model| Self::of_model(model, texts.clone(), shown));
         let largest = sizes.reduce(|a, b| Self { memory: a.memory.max(b.memory), json: a.json.max(b.json) });
         largest.unwrap_or(Self { memory: 0, json: 0 })
     }
 
-    fn of_model(model: &Model, texts: impl Iterator<Item = usize>, shown: Shown<'_>) -> Self {
+    fn of_model(model: &Model, texts: impl Iterator<Item = usize>, shown: ResponseFields<'_>) -> Self {
         let pipeline = model.pipeline();
         let own = pipeline.labels();
         let labels = Labels::of(shown.labels.unwrap_or(own), shown);
@@ -67,7 +66,9 @@ impl ResponseSize {
         let decisions = shown.labels.map_or(1, |labels| labels.len().min(MAX_LABELS));
         let answer = decisions * (ANSWER + SCORE * own.len().max(2));
         let item = ITEM + labels.json(shown, many);
-        let (mut structures, mut json, mut largest) = (0, 0, item);
+        let mut structures = 0;
+        let mut json = 0;
+        let mut largest = item;
         for bytes in texts {
             let found = if finds_entities { bytes.min(most_tokens) } else { 0 };
             let entities = if finds_entities { found * (ENTITY + labels.longest) + ESCAPED * bytes } else { 0 };
@@ -90,14 +91,14 @@ struct Labels {
 }
 
 impl Labels {
-    fn of(labels: &[String], shown: Shown<'_>) -> Self {
+    fn of(labels: &[String], shown: ResponseFields<'_>) -> Self {
         let lengths = labels.iter().map(|label| if shown.top_k.is_some() { in_json(label) } else { label.len() });
         let (longest, all) = lengths.fold((0, 0), |(longest, all), length| (length.max(longest), all + length));
         Self { count: labels.len(), longest, all }
     }
 
     /// The lists of an answer in JSON.
-    fn json(&self, shown: Shown<'_>, many: bool) -> usize {
+    fn json(&self, shown: ResponseFields<'_>, many: bool) -> usize {
         let probabilities = if shown.probabilities { NUMBER * self.count.max(2) } else { 0 };
         let top = shown.top_k.map_or(0, |k| k.min(self.count.max(2)) * (self.longest + LABEL_SCORE));
         let chosen = if many {

@@ -63,8 +63,7 @@ async fn every_fault_of_a_batch_is_named() {
         assert_fault(&results[index], &format!("/{index}"), detail);
     }
     let metrics = server.get("/metrics").await.body;
-    let refused =
-        format!("predictd_text_errors_total{{kind=\"refused\",model=\"{CHEAP_MODEL}\",version=\"1\"}} 4");
+    let refused = format!("predictd_text_errors_total{{kind=\"refused\",model=\"{CHEAP_MODEL}\",version=\"1\"}} 4");
     assert!(metrics.contains(&refused), "{metrics}");
     // Shape is the whole request's.
     for wrong in [json!(["a", 7]), json!({ "texts": [] }), json!({ "texts": ["a"], "text_pairs": [] })] {

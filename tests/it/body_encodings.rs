@@ -36,7 +36,7 @@ async fn send(server: &TestServer, encoding: &str, body: impl Into<reqwest::Body
 #[tokio::test]
 async fn identity_and_gzip_bodies_are_answered() {
     let server = TestServer::start(cheap_models().path(), &[]).await;
-    let two_members = [gzip(b"{\"text\":"), gzip(format!("{:?}}}", QUESTION).as_bytes())].concat();
+    let two_members = [gzip(b"{\"text\":"), gzip(format!("{QUESTION:?}}}").as_bytes())].concat();
     for (encoding, body) in [
         ("identity", question()),
         ("", question()),

@@ -101,9 +101,9 @@ fn unix_sockets_answer_and_are_removed_at_the_end() {
         let url = at(&admin);
         let (code, said) = ends(&mut predictd(&["health", "--admin-listen", &url]));
         assert_eq!((code, said.as_str()), (0, ""));
-        let listed = predictd(&["models", "list", "--json", "--admin-url", &url]).output().unwrap();
-        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
-        assert_eq!(listed["models"][0]["name"], "banking77-tfidf");
+        let output = predictd(&["models", "list", "--json", "--admin-url", &url]).output().unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(answer["models"][0]["name"], "banking77-tfidf");
         // A second server does not take it away.
         let elsewhere = tempfile::tempdir().unwrap();
         let (code, said) = ends(&mut command(&models, &elsewhere, &at(&listen), "127.0.0.1:0", &[]));

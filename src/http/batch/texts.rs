@@ -12,7 +12,7 @@ use crate::http::answer::{View, prediction};
 use crate::http::arms::{Answered, Route, Terms};
 use crate::http::checks;
 use crate::http::error::{ApiError, Code};
-use crate::http::response_size::Shown;
+use crate::http::response_size::ResponseFields;
 use crate::text::input::{Input, Pair};
 
 /// What a request says besides its texts.
@@ -30,8 +30,8 @@ pub(super) struct Options {
 
 impl Options {
     /// What the response shows of each answer.
-    pub(super) fn shown(&self) -> Shown<'static> {
-        Shown { labels: None, probabilities: self.probabilities, top_k: self.top_k }
+    pub(super) fn shown(&self) -> ResponseFields<'static> {
+        ResponseFields { labels: None, probabilities: self.probabilities, top_k: self.top_k }
     }
 }
 
@@ -60,13 +60,15 @@ impl Place {
         }
     }
 
-    /// What is wrong with a text, or with its second one.
+    /// What is wrong with a text, or else with its second one.
     fn fault(self, index: usize, text: &str, pair: Option<&String>, limits: &Limits) -> Option<ApiError> {
-        let fault = |text: &str, second: bool| {
-            let error = checks::check_prediction_text(text, limits).err()?;
-            Some(ApiError::at(self.pointer(index, second), error.message.unwrap_or_default()))
-        };
-        fault(text, false).or_else(|| fault(pair?, true))
+        let first = self.fault_of(index, false, text, limits);
+        first.or_else(|| self.fault_of(index, true, pair?, limits))
+    }
+
+    fn fault_of(self, index: usize, second: bool, text: &str, limits: &Limits) -> Option<ApiError> {
+        let error = checks::check_prediction_text(text, limits).err()?;
+        Some(ApiError::at(self.pointer(index, second), error.message.unwrap_or_default()))
     }
 }
 
