@@ -14,8 +14,8 @@ const CONNECTION: u64 = 27 << 10;
 const TEXT: u64 = 1 << 10;
 /// A token: its id and its segment.
 const TOKEN: u64 = 8;
-/// A score in an answer that is being written: a number in decimal and the bytes around it.
-const SCORE: u64 = 32;
+/// A score of a text in work: in the output of its run, and in its decision with the probability.
+const SCORE: u64 = 16;
 /// What else there is: rate limits, logs, metrics, the admin listener.
 const REST: u64 = 16 << 20;
 /// What a server may need besides its workers, with the usual limits and small models.
@@ -26,6 +26,10 @@ const WORKER: u64 = 64 << 20;
 const USUAL_CACHE: usize = 64 << 20;
 /// Where little memory is allowed: this part of it.
 const CACHE_SHARE: u64 = 32;
+/// Memory for large responses where nobody chose how much, in bytes.
+const USUAL_RESPONSES: usize = 64 << 20;
+/// Where little memory is allowed: this part of it, as for the cache.
+const RESPONSE_SHARE: u64 = 32;
 /// Spans that wait for a collector.
 const SPANS: u64 = 40 << 20;
 
@@ -102,8 +106,20 @@ fn limit(settings: &Settings) -> Option<u64> {
 /// Bytes of answers that are kept: what was chosen, or as much as does no harm in what the server is allowed.
 #[must_use]
 pub fn cache_bytes(settings: &Settings) -> usize {
-    let share = || limit(settings).and_then(|limit| usize::try_from(limit / CACHE_SHARE).ok());
-    settings.cache_bytes.unwrap_or_else(|| share().map_or(USUAL_CACHE, |share| share.min(USUAL_CACHE)))
+    settings.cache_bytes.unwrap_or_else(|| share(settings, CACHE_SHARE, USUAL_CACHE))
+}
+
+/// Bytes for large responses until they are written: what was chosen, or as much as does no harm in what the server is
+/// allowed.
+#[must_use]
+pub fn response_memory(settings: &Settings) -> usize {
+    settings.response_memory.unwrap_or_else(|| share(settings, RESPONSE_SHARE, USUAL_RESPONSES))
+}
+
+/// `usual`, or the part of what the server is allowed if that is less.
+fn share(settings: &Settings, part: u64, usual: usize) -> usize {
+    let share = limit(settings).and_then(|limit| usize::try_from(limit / part).ok());
+    share.map_or(usual, |share| share.min(usual))
 }
 
 /// What the models that are loaded were found to need.
@@ -136,6 +152,8 @@ pub struct Ceiling {
     pub connections: u64,
     /// Answers that are kept.
     pub cache: u64,
+    /// Large responses until they are written.
+    pub responses: u64,
     /// Everything else.
     pub rest: u64,
 }
@@ -146,7 +164,7 @@ impl Ceiling {
     pub fn of(settings: &Settings, loaded: Loaded) -> Self {
         let Limits { max_text_chars, max_inflight_texts, max_connections, .. } = settings.limits;
         let small = max_connections as u64 * FREE_BODY as u64;
-        // Twice: the body as it came, and the texts in it.
+        // Twice: the body as it came, and the texts in it. A small response takes the place of the body.
         let bodies = 2 * (BodyMemory::bytes(&settings.limits) as u64 + small);
         // In windows, a text can be all the tokens that its characters can make.
         let windows = settings.texts.on_overflow == OnOverflow::Window;
@@ -162,6 +180,7 @@ impl Ceiling {
             texts: (texts * text(tokens)).min(texts * text(0) + TOKEN * bodies / 2),
             connections: max_connections as u64 * CONNECTION,
             cache: cache_bytes(settings) as u64,
+            responses: response_memory(settings) as u64,
             rest: REST + settings.traces.as_ref().map_or(0, |_| SPANS),
         }
     }
@@ -169,7 +188,14 @@ impl Ceiling {
     /// All of it, in bytes.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.resident + self.runs + self.bodies + self.texts + self.connections + self.cache + self.rest
+        self.resident
+            + self.runs
+            + self.bodies
+            + self.texts
+            + self.connections
+            + self.cache
+            + self.responses
+            + self.rest
     }
 }
 
@@ -180,13 +206,15 @@ impl fmt::Display for Ceiling {
         write!(
             f,
             "{} MiB now, {} for runs (--workers), {} for bodies (--max-body, --max-connections), {} for texts in work \
-             (--max-inflight-texts), {} for connections (--max-connections), {} for the cache (--cache-bytes)",
+             (--max-inflight-texts), {} for connections (--max-connections), {} for the cache (--cache-bytes), {} for responses \
+             (--response-memory)",
             mib(self.resident),
             mib(self.runs),
             mib(self.bodies),
             mib(self.texts),
             mib(self.connections),
-            mib(self.cache)
+            mib(self.cache),
+            mib(self.responses)
         )
     }
 }
@@ -211,8 +239,12 @@ mod tests {
         assert_eq!((usual.resident, usual.runs, usual.cache), (100 * MIB, 53 * MIB, 64 * MIB));
         // 64 MiB of large bodies and 16 KiB for each of 1,024 connections, as bytes and as texts.
         assert_eq!((usual.bodies, usual.connections), (160 * MIB, 27 * MIB));
-        assert_eq!(usual.texts, 4_096 * (1_024 + 8 * 512 + 32 * 77));
-        assert_eq!(usual.total(), [100, 53, 64, 160, 27, 16].map(|mib| mib * MIB).iter().sum::<u64>() + usual.texts);
+        assert_eq!(usual.texts, 4_096 * (1_024 + 8 * 512 + 16 * 77));
+        assert_eq!(usual.responses, 64 * MIB);
+        assert_eq!(
+            usual.total(),
+            [100, 53, 64, 160, 27, 64, 16].map(|mib| mib * MIB).iter().sum::<u64>() + usual.texts
+        );
         let small = ceiling(
             &["--max-connections", "64", "--max-inflight-texts", "1024", "--cache-bytes", "0", "--workers", "1"],
             loaded,
@@ -244,6 +276,14 @@ mod tests {
         assert_eq!(cache(&["--memory-limit", "536870912"]), 16);
         assert_eq!(cache(&["--memory-limit", "536870912", "--cache-bytes", "67108864"]), 64);
         assert_eq!(cache(&["--memory-limit", "536870912", "--cache-bytes", "0"]), 0);
+    }
+
+    #[test]
+    fn response_memory_is_small_where_there_is_little_memory() {
+        let responses = |options: &[&str]| ceiling(options, Loaded::default()).responses / MIB;
+        assert_eq!(responses(&["--memory-limit", "0"]), 64);
+        assert_eq!(responses(&["--memory-limit", "536870912"]), 16);
+        assert_eq!(responses(&["--memory-limit", "536870912", "--response-memory", "4194304"]), 4);
     }
 
     #[test]

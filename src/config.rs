@@ -5,13 +5,16 @@
 //! place that reads the environment.
 
 pub mod args;
+pub mod cors;
 pub mod database;
 pub mod device;
 pub mod drift;
+pub mod listen;
 pub mod mlflow;
+mod network;
+mod ranges;
 pub mod telemetry;
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,9 +22,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use args::{Accept, Args, Markup, OnOverflow, Scheduler, ServerTiming, TextDefaults};
+pub use cors::CorsOrigins;
 pub use device::{Device, Devices};
 pub use drift::DriftWindow;
+pub use listen::Listen;
 pub use mlflow::{Follow, Mlflow, MlflowServer};
+use network::Network;
+use ranges::{MOST_THREADS, sizes, times};
 pub use telemetry::{Log, LogFormat, Summaries, Traces};
 
 /// Exit code for a configuration that cannot work (`EX_USAGE` of sysexits).
@@ -181,11 +188,15 @@ pub struct TlsFiles {
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Address of the data listener.
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// When the data listener takes connections.
     pub accept: Accept,
     /// Address of the admin listener.
-    pub admin_listen: SocketAddr,
+    pub admin_listen: Listen,
+    /// Names that clients may use for the admin listener, besides those of loopback.
+    pub admin_hosts: Vec<String>,
+    /// Origins of web pages that may use the data listener.
+    pub cors_origins: CorsOrigins,
     /// Predictions and feedback need no key.
     pub allow_anonymous: bool,
     /// File of the API keys.
@@ -218,6 +229,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Bytes of answers that are kept, if chosen; 0: none.
     pub cache_bytes: Option<usize>,
+    /// Bytes for large responses until they are written, if chosen.
+    pub response_memory: Option<usize>,
     /// Most memory that the server may need, if not what the control group allows; 0: no limit.
     pub memory_limit: Option<u64>,
     /// Longest forecast wait for a worker.
@@ -245,9 +258,6 @@ pub struct Settings {
     /// Where spans of requests go, if anywhere.
     pub traces: Option<Traces>,
 }
-
-/// Most threads that an option can ask for.
-const MOST_THREADS: usize = 1_024;
 
 impl Settings {
     /// Checks every option and every pair of options that must fit each other.
@@ -305,14 +315,19 @@ impl Settings {
         check(devices.is_ok(), devices.as_ref().err().cloned().unwrap_or_default());
         check(args.models.is_dir(), format!("--models {}: there is no such directory", args.models.display()));
         let drift = DriftWindow::of(&args.drift).map_err(|sentences| wrong.extend(sentences));
-        let (Ok(mlflow), Ok(drift), true) = (mlflow, drift, wrong.is_empty()) else { return Err(wrong) };
+        let network = Network::of(&args).map_err(|sentences| wrong.extend(sentences));
+        let (Ok(mlflow), Ok(drift), Ok(network), true) = (mlflow, drift, network, wrong.is_empty()) else {
+            return Err(wrong);
+        };
         let traces = traces.unwrap_or_default();
         let (runs, patience, limits) = (Runs::of(&args), Patience::of(&args), Limits::of(&args));
         let in_data = |name: &str| args.data_dir.join(name);
         Ok(Self {
-            listen: args.listen,
+            listen: network.listen,
             accept: args.accept,
-            admin_listen: args.admin_listen,
+            admin_listen: network.admin_listen,
+            admin_hosts: args.admin_hosts,
+            cors_origins: network.cors_origins,
             allow_anonymous: args.allow_anonymous,
             keys_named: keys.is_some(),
             keys: keys.unwrap_or_else(|| in_data("keys.toml")),
@@ -330,6 +345,7 @@ impl Settings {
             onnxruntime: args.onnxruntime.and_then(set).or_else(|| args.ort_dylib_path.and_then(set)),
             limits,
             cache_bytes: args.cache_bytes,
+            response_memory: args.response_memory,
             memory_limit: args.memory_limit,
             max_wait: args.max_wait,
             drain_delay: args.drain_delay,
@@ -344,39 +360,4 @@ impl Settings {
             data_dir: args.data_dir,
         })
     }
-}
-
-/// Options that are sizes, each with what it may be.
-fn sizes(args: &Args, workers: usize) -> [(&'static str, usize, usize, usize); 11] {
-    [
-        ("workers", workers, 1, MOST_THREADS),
-        ("max-run-tokens", args.max_run_tokens.unwrap_or(1), 1, 1 << 20),
-        ("max-run-texts", args.max_run_texts.unwrap_or(1), 1, 1_024),
-        ("run-threads", args.run_threads, 1, MOST_THREADS),
-        ("max-body", args.max_body, 1_024, 1 << 30),
-        // hyper's own limits are a little higher: what passes these must pass its.
-        ("max-headers", args.max_headers, 8, 96),
-        ("max-header-bytes", args.max_header_bytes, 1_024, 40 << 10),
-        ("max-uri", args.max_uri, 64, 16 << 10),
-        ("max-text-chars", args.max_text_chars, 1, 1 << 24),
-        ("max-inflight-texts", args.max_inflight_texts, 1, 1 << 20),
-        ("max-connections", args.max_connections, 1, 1 << 20),
-    ]
-}
-
-/// The options that are times, but for `--timeout`: name, value, whether it can be 0.
-fn times(args: &Args) -> [(&'static str, Duration, bool); 11] {
-    [
-        ("max-timeout", args.max_timeout, false),
-        ("max-wait", args.max_wait, false),
-        ("max-run-time", args.max_run_time.unwrap_or(Duration::from_millis(1)), false),
-        ("first-byte-timeout", args.first_byte_timeout, false),
-        ("header-timeout", args.header_timeout, false),
-        ("body-idle-timeout", args.body_idle_timeout, false),
-        ("body-timeout", args.body_timeout, false),
-        ("write-timeout", args.write_timeout, false),
-        ("keep-alive", args.keep_alive, false),
-        ("drain-delay", args.drain_delay, true),
-        ("grace", args.grace, true),
-    ]
 }

@@ -3,11 +3,13 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::Url;
 
 use crate::client;
+use crate::config::Listen;
 use crate::server::RunError;
 
 /// Longest answer to a probe, in bytes.
@@ -18,7 +20,7 @@ const LONGEST_ANSWER: usize = 64 << 10;
 pub struct HealthCommand {
     /// Address of the admin listener, which answers probes under any load.
     #[arg(long, env = "PREDICTD_ADMIN_LISTEN", default_value = "127.0.0.1:8001", value_name = "ADDRESS:PORT")]
-    pub admin_listen: SocketAddr,
+    pub admin_listen: Listen,
 
     /// Ask this server instead, such as http://localhost:8000 [default: the admin listener].
     #[arg(long, value_name = "URL")]
@@ -45,14 +47,26 @@ impl HealthCommand {
         runtime.block_on(self.ask(url)).map_err(RunError::Failed)
     }
 
+    /// The Unix socket to ask, if that is where the server listens.
+    fn socket(&self) -> Option<&Path> {
+        match (&self.url, &self.admin_listen) {
+            (None, Listen::Unix(path)) => Some(path),
+            _ => None,
+        }
+    }
+
     /// What is asked for.
     fn probe(&self) -> Result<Url, String> {
         let path = if self.live { "/livez" } else { "/readyz" };
         let server = if let Some(url) = &self.url {
             url.clone()
         } else {
-            let address = SocketAddr::new(reachable(self.admin_listen.ip()), self.admin_listen.port());
-            Url::parse(&format!("http://{address}")).map_err(|error| error.to_string())?
+            let authority = match &self.admin_listen {
+                Listen::Address(address) => SocketAddr::new(reachable(address.ip()), address.port()).to_string(),
+                Listen::Host(name, port) => format!("{name}:{port}"),
+                Listen::Unix(_) => "localhost".to_owned(),
+            };
+            Url::parse(&format!("http://{authority}")).map_err(|error| error.to_string())?
         };
         if !matches!(server.scheme(), "http" | "https") {
             return Err("--url: it must begin with http:// or https://".to_owned());
@@ -61,8 +75,9 @@ impl HealthCommand {
     }
 
     async fn ask(&self, url: Url) -> Result<(), String> {
-        let client = client::builder().timeout(self.timeout).no_proxy().build();
-        let client = client.map_err(|error| client::reason(&error))?;
+        let client = client::builder().timeout(self.timeout).no_proxy();
+        let client = if let Some(path) = self.socket() { client.unix_socket(path) } else { client };
+        let client = client.build().map_err(|error| client::reason(&error))?;
         let answer = client.get(url).send().await.map_err(|error| {
             if error.is_timeout() {
                 format!("the server did not answer within {}", humantime::format_duration(self.timeout))
@@ -106,6 +121,8 @@ mod tests {
         assert_eq!(probe(&["--admin-listen", "0.0.0.0:9001"]).unwrap(), "http://127.0.0.1:9001/readyz");
         assert_eq!(probe(&["--admin-listen", "[::]:9001", "--live"]).unwrap(), "http://[::1]:9001/livez");
         assert_eq!(probe(&["--admin-listen", "10.0.0.1:1"]).unwrap(), "http://10.0.0.1:1/readyz");
+        assert_eq!(probe(&["--admin-listen", "predictd.internal:1"]).unwrap(), "http://predictd.internal:1/readyz");
+        assert_eq!(probe(&["--admin-listen", "unix:/run/admin.sock"]).unwrap(), "http://localhost/readyz");
         assert_eq!(probe(&["--url", "https://a.example/x"]).unwrap(), "https://a.example/readyz");
         assert!(probe(&["--url", "ftp://a.example"]).is_err());
     }

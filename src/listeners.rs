@@ -1,15 +1,25 @@
 //! The sockets of a server: bound before anything is loaded, so that a port that is taken is told at once.
 
-use std::net::{SocketAddr, TcpListener};
+use std::fmt::{self, Display, Formatter};
+use std::io::{Error, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::task::{Context, Poll};
 
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream, UnixSocket, UnixStream};
 
 use crate::RunError;
-use crate::config::{Accept, Settings};
+use crate::config::{Accept, Listen, Settings};
 
 /// Connections that wait to be accepted; the system may allow fewer. The usual 128 overflow in a burst, and who comes
 /// then tries again a second later.
 const BACKLOG: u32 = 4_096;
+/// Who may connect to the data listener's Unix socket: the server's user and its group.
+const DATA_MODE: u32 = 0o660;
+/// Who may connect to the admin listener's Unix socket: the server's user.
+const ADMIN_MODE: u32 = 0o600;
 
 /// The sockets of a server, bound.
 #[derive(Debug)]
@@ -17,27 +27,75 @@ pub struct Listeners {
     /// For everybody.
     pub data: Entrance,
     /// For probes and operators.
-    pub admin: TcpListener,
+    pub admin: Bound,
 }
 
 /// The data listener: it takes connections, or will.
 #[derive(Debug)]
 pub enum Entrance {
     /// It takes them.
-    Open(TcpListener),
+    Open(Bound),
     /// It refuses them until it is opened.
     Closed(TcpSocket),
+    /// The Unix socket is made when it is opened.
+    Absent(PathBuf),
+}
+
+/// A socket that takes connections, in no runtime yet.
+#[derive(Debug)]
+pub enum Bound {
+    /// At an address.
+    Tcp(std::net::TcpListener),
+    /// At a path.
+    Unix(std::os::unix::net::UnixListener, SocketFile),
+}
+
+/// A socket that takes connections, in a runtime.
+#[derive(Debug)]
+pub enum Listener {
+    /// At an address.
+    Tcp(tokio::net::TcpListener),
+    /// At a path.
+    Unix(tokio::net::UnixListener, SocketFile),
+}
+
+/// A connection.
+#[derive(Debug)]
+pub enum Connected {
+    /// To an address.
+    Tcp(TcpStream),
+    /// To a Unix socket.
+    Unix(UnixStream),
+}
+
+/// The file of a Unix socket. It is removed when this is dropped, unless another one is in its place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and number of the file.
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_some_and(|now| now == self.identity)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the file of a socket cannot be removed");
+        }
+    }
 }
 
 impl Entrance {
     /// Its address.
     ///
     /// # Errors
-    /// That of the system.
+    /// That of the system, or if it is a Unix socket.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
         match self {
-            Self::Open(listener) => listener.local_addr(),
+            Self::Open(bound) => bound.local_addr(),
             Self::Closed(socket) => socket.local_addr(),
+            Self::Absent(_) => Err(ErrorKind::Unsupported.into()),
         }
     }
 
@@ -51,10 +109,80 @@ impl Entrance {
     ///
     /// # Errors
     /// That of the system; another process may have opened a socket of the same address meanwhile.
-    pub fn open(self) -> std::io::Result<tokio::net::TcpListener> {
+    pub fn open(self) -> std::io::Result<Listener> {
         match self {
-            Self::Open(listener) => tokio::net::TcpListener::from_std(listener),
-            Self::Closed(socket) => socket.listen(BACKLOG),
+            Self::Open(bound) => bound.listener(),
+            Self::Closed(socket) => Ok(Listener::Tcp(socket.listen(BACKLOG)?)),
+            Self::Absent(path) => unix(&path, DATA_MODE)?.listener(),
+        }
+    }
+}
+
+impl Display for Entrance {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(bound) => write!(f, "{bound}"),
+            Self::Closed(socket) => shown(socket.local_addr(), f),
+            Self::Absent(path) => write!(f, "{}", Listen::Unix(path.clone())),
+        }
+    }
+}
+
+impl Bound {
+    /// Its address.
+    ///
+    /// # Errors
+    /// That of the system, or if it is a Unix socket.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr(),
+            Self::Unix(..) => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// The same in the runtime that this is called in.
+    ///
+    /// # Errors
+    /// That of the system.
+    pub fn listener(self) -> std::io::Result<Listener> {
+        Ok(match self {
+            Self::Tcp(listener) => Listener::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            Self::Unix(listener, file) => Listener::Unix(tokio::net::UnixListener::from_std(listener)?, file),
+        })
+    }
+}
+
+impl Display for Bound {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(listener) => shown(listener.local_addr(), f),
+            Self::Unix(_, file) => write!(f, "{}", Listen::Unix(file.path.clone())),
+        }
+    }
+}
+
+fn shown(address: std::io::Result<SocketAddr>, f: &mut Formatter<'_>) -> fmt::Result {
+    match address {
+        Ok(address) => write!(f, "{address}"),
+        Err(error) => write!(f, "{error}"),
+    }
+}
+
+impl From<tokio::net::TcpListener> for Listener {
+    fn from(listener: tokio::net::TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl Listener {
+    /// The next connection, with the address of its other end: loopback for a Unix socket.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<std::io::Result<(Connected, SocketAddr)>> {
+        match self {
+            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| (Connected::Tcp(stream), peer)),
+            Self::Unix(listener, _) => {
+                let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+                listener.poll_accept(cx).map_ok(|(stream, _)| (Connected::Unix(stream), local))
+            }
         }
     }
 }
@@ -65,26 +193,72 @@ impl Listeners {
     /// # Errors
     /// [`RunError::Failed`] that names the option.
     pub fn bind(settings: &Settings) -> Result<Self, RunError> {
-        let (listen, admin_listen) = (settings.listen, settings.admin_listen);
-        let data = bound(listen).and_then(|socket| match settings.accept {
-            Accept::Start => Ok(Entrance::Open(socket.listen(BACKLOG)?.into_std()?)),
-            Accept::Ready => Ok(Entrance::Closed(socket)),
-        });
-        let admin = bound(admin_listen).and_then(|socket| socket.listen(BACKLOG)?.into_std());
-        let named = |option: &str, address: SocketAddr, error: std::io::Error| {
-            RunError::Failed(format!("{option} {address}: {error}"))
+        let data = match (&settings.listen, settings.accept) {
+            (Listen::Unix(path), Accept::Ready) => Ok(Entrance::Absent(path.clone())),
+            (listen, Accept::Start) => bound(listen, DATA_MODE).map(Entrance::Open),
+            (listen, Accept::Ready) => tcp(listen).map(Entrance::Closed),
         };
+        let admin = bound(&settings.admin_listen, ADMIN_MODE);
+        let named =
+            |option: &str, listen: &Listen, error: Error| RunError::Failed(format!("{option} {listen}: {error}"));
         Ok(Self {
-            data: data.map_err(|error| named("--listen", listen, error))?,
-            admin: admin.map_err(|error| named("--admin-listen", admin_listen, error))?,
+            data: data.map_err(|error| named("--listen", &settings.listen, error))?,
+            admin: admin.map_err(|error| named("--admin-listen", &settings.admin_listen, error))?,
         })
     }
 }
 
-fn bound(address: SocketAddr) -> std::io::Result<TcpSocket> {
+fn bound(listen: &Listen, mode: u32) -> std::io::Result<Bound> {
+    match listen {
+        Listen::Unix(path) => unix(path, mode),
+        listen => Ok(Bound::Tcp(tcp(listen)?.listen(BACKLOG)?.into_std()?)),
+    }
+}
+
+fn tcp(listen: &Listen) -> std::io::Result<TcpSocket> {
+    let Listen::Address(address) = listen else {
+        return Err(Error::new(ErrorKind::InvalidInput, "the host name was not resolved"));
+    };
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A port whose last connections are still being forgotten can be used again.
     socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
+    socket.bind(*address)?;
     Ok(socket)
+}
+
+/// A Unix socket at this path, which only users with these rights can connect to.
+fn unix(path: &Path, mode: u32) -> std::io::Result<Bound> {
+    remove_stale(path)?;
+    let socket = UnixSocket::new_stream()?;
+    // The file gets the socket's own mode, less what the umask takes: there is no moment in which others could connect.
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(mode))?;
+    socket.bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    let identity = identity(path).ok_or_else(|| Error::new(ErrorKind::NotFound, "the file of the socket is gone"))?;
+    let file = SocketFile { path: path.to_owned(), identity };
+    Ok(Bound::Unix(socket.listen(BACKLOG)?.into_std()?, file))
+}
+
+/// Removes the file of a socket that nobody listens on, as a process leaves it that was killed.
+fn remove_stale(path: &Path) -> std::io::Result<()> {
+    let metadata = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !metadata.file_type().is_socket() {
+        let sentence = "there is a file that is no socket: remove it, or choose another path";
+        return Err(Error::new(ErrorKind::AlreadyExists, sentence));
+    }
+    match StdUnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) => Err(error),
+        Ok(_) => Err(Error::new(ErrorKind::AddrInUse, "another process listens on this socket")),
+    }
+}
+
+/// Device and number of a file.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }

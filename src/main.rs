@@ -123,8 +123,7 @@ fn serve(args: predictd::config::Args) -> Result<(), RunError> {
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().map_err(failed)?;
         let listeners = Listeners::bind(&settings)?;
-        let (address, admin) = (listeners.data.local_addr(), listeners.admin.local_addr());
-        let (address, admin) = (address.map_err(failed)?, admin.map_err(failed)?);
+        let (address, admin) = (listeners.data.to_string(), listeners.admin.to_string());
         let (tls, workers) = (settings.tls.is_some(), settings.workers);
         if listeners.data.is_open() {
             tracing::info!(%address, %admin, tls, workers, "listening");

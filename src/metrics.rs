@@ -45,6 +45,8 @@ pub enum Refused {
     Key,
     /// The client left before its answer.
     Cancelled,
+    /// The memory for responses was not free in time.
+    ResponseMemory,
 }
 
 /// Why a connection was cut off: what its client took too long for.

@@ -1,7 +1,6 @@
 //! The server: everything put together, run, and stopped. With `ceiling` the only module that sees everything.
 
 use std::convert::Infallible;
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -23,15 +22,17 @@ use crate::engine::loading::{Host, ModelSource};
 use crate::engine::session::Runtime;
 use crate::experiments::receipts::Receipts;
 use crate::http::App;
+use crate::http::admin_guard::AdminHosts;
 use crate::http::auth::Keys;
 use crate::http::body::BodyMemory;
 use crate::http::connection::Front;
 use crate::http::rate_limit::RateLimits;
+use crate::http::response_budget::ResponseBudget;
 use crate::http::serve::{End, Ended, serve};
 use crate::http::shadow::{self, Shadows};
 use crate::http::standstill::{self, BEAT, Standstill};
 use crate::http::tls::{self, Tls};
-use crate::listeners::Listeners;
+use crate::listeners::{Bound, Listeners};
 use crate::metrics::Metrics;
 use crate::registry::keeper::Following;
 use crate::registry::{Registry, Snapshot};
@@ -145,9 +146,12 @@ impl Server {
             receipts,
             keys,
             rate_limits: RateLimits::new(settings.rate_limit),
+            admin_hosts: AdminHosts::of(settings),
+            cors_origins: settings.cors_origins.clone(),
             trusted_proxies: settings.trusted_proxies.clone(),
             limits: settings.limits,
             body_memory: BodyMemory::new(&settings.limits),
+            responses: ResponseBudget::new(ceiling::response_memory(settings), &metrics),
             patience: settings.patience,
             metrics: Arc::clone(&metrics),
             draining: AtomicBool::new(false),
@@ -223,6 +227,7 @@ impl Server {
             stop.cancel();
             tokio::time::sleep(grace.saturating_sub(LAST_WORDS.min(grace / 4))).await;
             self.app.engine.give_up();
+            self.app.responses.close();
             std::future::pending::<Infallible>().await
         };
         let end = End { stop: stop.clone(), grace, at_once: shutdown.hard.clone() };
@@ -275,15 +280,17 @@ impl Server {
     }
 
     /// Serves the admin listener on a thread of its own: it answers when all others are busy.
-    fn start_admin(&self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<oneshot::Receiver<()>> {
+    fn start_admin(&self, listener: Bound, stop: CancellationToken) -> std::io::Result<oneshot::Receiver<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let front = Front::new("admin", http::admin_router(Arc::clone(&self.app)), &self.app, None);
+        let budget = ResponseBudget::of_admin(&self.app.metrics);
+        let routes = http::admin_router(Arc::clone(&self.app), Arc::clone(&budget));
+        let front = Front::new("admin", routes, &self.app, None).within(budget);
         let app = Arc::clone(&self.app);
         let (ended, end_seen) = oneshot::channel();
         let end = End { stop, grace: ADMIN_GRACE, at_once: CancellationToken::new() };
         let serve = move || {
             let served = runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let listener = listener.listener()?;
                 // On this thread, which only a standstill of the whole process stops.
                 let beat = async {
                     loop {

@@ -37,9 +37,16 @@ impl Client {
             .redirect(Policy::none())
             .timeout(LONGEST)
             .user_agent(concat!("predictd-models/", env!("CARGO_PKG_VERSION")));
+        // unix:PATH is a server on this machine.
+        let (http, base) = if base.scheme() == "unix" {
+            let here = Url::parse("http://localhost").map_err(|error| error.to_string())?;
+            (http.unix_socket(base.path()), here)
+        } else {
+            (http, base.clone())
+        };
         Ok(Self {
             http: http.build().map_err(|error| error.to_string())?,
-            base: base.clone(),
+            base,
             key: key.filter(|key| !key.is_empty()).map(str::to_owned),
         })
     }

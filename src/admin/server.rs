@@ -9,7 +9,7 @@ use crate::RunError;
 /// The server, and the right to change it.
 #[derive(Debug, Args)]
 pub struct ServerArgs {
-    /// The server's admin listener.
+    /// The server's admin listener; unix:PATH for a Unix socket.
     #[arg(
         long,
         env = "PREDICTD_ADMIN_URL",

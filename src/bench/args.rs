@@ -78,7 +78,7 @@ impl BenchCommand {
     pub fn settings(&self) -> Result<Settings, RunError> {
         let mut args = Args::from_environment().map_err(RunError::Configuration)?;
         let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        (args.listen, args.admin_listen) = (loopback, loopback);
+        (args.listen, args.admin_listen) = (loopback.into(), loopback.into());
         args.models.clone_from(&self.models);
         args.default_model = None;
         args.onnxruntime.clone_from(&self.onnxruntime);

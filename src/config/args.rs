@@ -1,6 +1,6 @@
 //! The options of `predictd serve` as they are typed: a flag, a `PREDICTD_*` variable, a default, a line of help each.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::database::DatabaseArgs;
 use super::device::DeviceArgs;
 use super::drift::DriftArgs;
+use super::listen::{Listen, host_name};
 use super::mlflow::MlflowArgs;
 use super::telemetry::{LogArgs, TraceArgs};
 
@@ -97,9 +98,9 @@ pub enum Scheduler {
 /// Options of `predictd serve`, as typed.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Args {
-    /// Address of the data listener.
+    /// Address of the data listener: HOST:PORT, of a name the first IPv4 address (else the first), or unix:PATH.
     #[arg(long, env = "PREDICTD_LISTEN", default_value = "127.0.0.1:8000", value_name = "ADDRESS:PORT")]
-    pub listen: SocketAddr,
+    pub listen: Listen,
 
     /// When the data listener takes connections.
     #[arg(long, env = "PREDICTD_ACCEPT", value_enum, default_value_t = Accept::Start, value_name = "WHEN")]
@@ -107,7 +108,15 @@ pub struct Args {
 
     /// Address of the admin listener: probes and metrics that answer under any load.
     #[arg(long, env = "PREDICTD_ADMIN_LISTEN", default_value = "127.0.0.1:8001", value_name = "ADDRESS:PORT")]
-    pub admin_listen: SocketAddr,
+    pub admin_listen: Listen,
+
+    /// Host names under which /admin answers besides localhost and its own address, with commas between [default: none].
+    #[arg(long, env = "PREDICTD_ADMIN_HOSTS", value_name = "NAMES", value_delimiter = ',', value_parser = host_name)]
+    pub admin_hosts: Vec<String>,
+
+    /// Origins of web pages that may use the data listener (CORS), such as `https://app.example`, with commas between, or * [default: none].
+    #[arg(long, env = "PREDICTD_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
+    pub cors_origins: Vec<String>,
 
     /// Answer everybody without a key, but for metrics once there are keys; a data listener that is not on loopback needs this or keys.
     #[arg(
@@ -222,6 +231,10 @@ pub struct Args {
     /// Memory for answers, which the same text gets again without a run, in bytes; 0: none are kept [default: 67108864, or a 32nd of --memory-limit if that is less].
     #[arg(long, env = "PREDICTD_CACHE_BYTES", value_name = "BYTES")]
     pub cache_bytes: Option<usize>,
+
+    /// Memory for responses of more than 16 KiB until they are written, in bytes; requests wait for it, then get 503 [default: 67108864, or a 32nd of --memory-limit if that is less].
+    #[arg(long, env = "PREDICTD_RESPONSE_MEMORY", value_name = "BYTES")]
+    pub response_memory: Option<usize>,
 
     /// Most open client connections; more wait.
     #[arg(long, env = "PREDICTD_MAX_CONNECTIONS", default_value_t = 1_024, value_name = "N")]

@@ -3,7 +3,6 @@
 //! What is tokenised in less time than another thread needs to begin is tokenised where it is. The rest goes to a small
 //! pool, in pieces: pieces of one request are tokenised side by side, and the first of them runs while the last waits.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,10 +13,11 @@ use super::cache::Lead;
 use super::forecast::Entered;
 use super::queue::{Job, Request};
 use super::worker::Shop;
-use super::{Answer, Refusal, TextError};
+use super::{Answer, TextError};
 use crate::metrics::PanicPlace;
 use crate::text::input::{Input, Pair};
 use crate::text::pipeline::Encoded;
+use crate::text::policy::PolicyError;
 use crate::text::tokenizer::TokenizeError;
 
 /// Bytes of text in a piece: some milliseconds of work.
@@ -60,7 +60,7 @@ impl Shop {
             if request.has_left() {
                 return;
             }
-            match self.encode_one(order.input) {
+            match self.fit(order.input).and_then(|input| self.encode_one(input)) {
                 Ok(encoded) => {
                     let (alone, length) = (self.alone(&encoded), self.pipeline.run_length(&encoded));
                     let entered = self.load.enter(alone, 1);
@@ -98,36 +98,23 @@ impl Shop {
         })
     }
 
-    /// The texts as the model's policy lets them pass.
-    pub(super) fn fit(&self, inputs: Vec<Input>) -> Result<Vec<Input>, Refusal> {
-        let policy = self.pipeline.policy();
-        let fit = |(index, Input { text, pair }): (usize, Input)| {
-            let unfit = |second: bool| move |error| Refusal::Unfit { index, second, error };
-            let pair = match pair {
-                Some(Pair { text, whole }) => Some(Pair { text: policy.apply(text).map_err(unfit(true))?, whole }),
-                None => None,
-            };
-            Ok(Input { text: policy.apply(text).map_err(unfit(false))?, pair })
+    /// A text as the model's policy lets it pass, with its second one.
+    pub(super) fn fit(&self, Input { text, pair }: Input) -> Result<Input, TextError> {
+        let pair = match pair {
+            Some(Pair { text, whole }) => Some(Pair { text: self.fit_one(text, true)?, whole }),
+            None => None,
         };
-        inputs.into_iter().enumerate().map(fit).collect()
+        Ok(Input { text: self.fit_one(text, false)?, pair })
     }
-}
 
-/// Does work on the pool and waits for what it gives.
-///
-/// # Errors
-/// [`Refusal::Closed`] if the work panicked.
-pub(super) async fn elsewhere<T: Send + 'static>(
-    pool: &ThreadPool,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Refusal> {
-    let (done, result) = oneshot::channel();
-    pool.spawn_fifo(move || {
-        if let Ok(value) = catch_unwind(AssertUnwindSafe(work)) {
-            done.send(value).ok();
+    fn fit_one(&self, text: String, second: bool) -> Result<String, TextError> {
+        let text = self.pipeline.policy().apply(text).map_err(|error| TextError::Refused { second, error })?;
+        // A string of ONNX Runtime ends at NUL: a model that takes the text itself would not see what follows.
+        if self.pipeline.tokenizer().is_none() && text.contains('\0') {
+            return Err(TextError::Refused { second, error: PolicyError::Control(0) });
         }
-    });
-    result.await.map_err(|_| Refusal::Closed)
+        Ok(text)
+    }
 }
 
 /// Tokenises a request's texts on the pool, piece by piece.

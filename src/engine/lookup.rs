@@ -141,7 +141,7 @@ impl Lookup {
             if inputs.is_empty() {
                 return Ok(Vec::new());
             }
-            model.answer(inputs, permits, deadline).await.map_err(|refusal| refusal.moved(&places))
+            model.answer(inputs, permits, deadline).await
         };
         // At the same time: a text can be waited for by another that stands beside it.
         let (run, followed) = tokio::try_join!(run, try_join_all(followers))?;
@@ -176,8 +176,7 @@ impl Follower {
                 },
             }
         };
-        let answers = model.answer(vec![(input, Some(lead))], permit, deadline).await;
-        let mut answers = answers.map_err(|refusal| refusal.moved(&[index]))?;
+        let mut answers = model.answer(vec![(input, Some(lead))], permit, deadline).await?;
         Ok((index, answers.pop().ok_or(Refusal::Closed)?))
     }
 }

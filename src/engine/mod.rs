@@ -90,6 +90,14 @@ impl Answer {
 /// Why one text got no answer. The other texts of its request are not concerned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
+    /// The model's policy refuses it.
+    #[error("{error}")]
+    Refused {
+        /// True if it is the second text of a pair.
+        second: bool,
+        /// Why.
+        error: PolicyError,
+    },
     /// Too long for the model, or its tokenizer failed.
     #[error(transparent)]
     Tokenize(#[from] TokenizeError),
@@ -109,6 +117,7 @@ impl TextError {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
+            Self::Refused { .. } => "refused",
             Self::Tokenize(TokenizeError::TooLong { .. }) => "too-long",
             Self::Tokenize(_) => "tokenizer-failed",
             Self::InferenceFailed => "inference-failed",
@@ -121,16 +130,6 @@ impl TextError {
 /// Why a whole request got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// A text that the model's policy refuses.
-    #[error("{error}")]
-    Unfit {
-        /// Its place in the request.
-        index: usize,
-        /// True if it is the second text of a pair.
-        second: bool,
-        /// Why.
-        error: PolicyError,
-    },
     /// All permits are taken, or the answer would come too late.
     #[error("too many texts are being worked on")]
     Overloaded,
@@ -140,18 +139,6 @@ pub enum Refusal {
     /// The model was taken out of service while the request waited.
     #[error("the model is being shut down")]
     Closed,
-}
-
-impl Refusal {
-    /// The same for a request of which only the texts at `places` were asked.
-    fn moved(self, places: &[usize]) -> Self {
-        match self {
-            Self::Unfit { index, second, error } => {
-                Self::Unfit { index: places.get(index).copied().unwrap_or(index), second, error }
-            }
-            other => other,
-        }
-    }
 }
 
 /// Counts a request that is dropped before its answer: its client has left.

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::batching::{Micros, due};
 use super::cache::Lead;
 use super::drifting::Drifting;
-use super::encoding::{Order, elsewhere, encode_in_pieces};
+use super::encoding::{Order, encode_in_pieces};
 use super::forecast::{Forecast, Load};
 use super::placement::Placement;
 use super::queue::{Place, Request};
@@ -208,7 +208,7 @@ impl Model {
     /// Answers `inputs`, whose permits `permits` holds, in order, and those who wait for any of them.
     ///
     /// # Errors
-    /// [`Refusal`] if the policy refuses a text, or the model is shut down meanwhile.
+    /// [`Refusal`] if the model is shut down meanwhile.
     pub async fn answer(
         self: &Arc<Self>,
         inputs: Vec<(Input, Option<Lead>)>,
@@ -223,9 +223,9 @@ impl Model {
             && self.skips_queue()
             && let Some(mut session) = self.inline.iter().find_map(Mutex::try_lock)
         {
-            let inputs = self.shop.fit(inputs)?;
             let answer = |(input, lead): (Input, Option<Lead>)| {
-                let answer = self.answer_here(session.as_mut(), input, deadline);
+                let fit = self.shop.fit(input);
+                let answer = fit.and_then(|input| self.answer_here(session.as_mut(), input, deadline));
                 if let Some(lead) = lead {
                     lead.done(&answer);
                 }
@@ -233,7 +233,7 @@ impl Model {
             };
             return Ok(inputs.into_iter().zip(leads).map(answer).collect());
         }
-        let (inputs, leads) = match self.answer_if_idle(inputs, leads, deadline)? {
+        let (inputs, leads) = match self.answer_if_idle(inputs, leads, deadline) {
             Idle::Answered(answer) => return Ok(vec![answer]),
             Idle::Busy(inputs, leads) => (inputs, leads),
         };
@@ -242,18 +242,12 @@ impl Model {
         let request = Request::new(deadline, inputs.len() > 1);
         // From here on, dropping this future takes out of the queue what has come there.
         let place = Place::new(&self.shop.queue, &request);
-        let answers = if few && bytes <= self.inline_bytes {
-            let (orders, answers) =
-                self.orders(&request, self.shop.fit(inputs)?.into_iter().zip(leads).collect(), permits)?;
+        let (orders, answers) = self.orders(&request, inputs.into_iter().zip(leads).collect(), permits)?;
+        if few && bytes <= self.inline_bytes {
             self.shop.encode(&request, orders);
-            answers
         } else {
-            let shop = Arc::clone(&self.shop);
-            let inputs = elsewhere(&self.tokenizers, move || shop.fit(inputs)).await??;
-            let (orders, answers) = self.orders(&request, inputs.into_iter().zip(leads).collect(), permits)?;
             encode_in_pieces(&self.tokenizers, &self.shop, &request, orders);
-            answers
-        };
+        }
         // From here on each text counts for itself.
         drop(reading);
         let mut results = Vec::with_capacity(answers.len());
@@ -267,28 +261,23 @@ impl Model {
     /// Runs a single short text on this thread if nothing else is being run: two threads need not be woken then.
     ///
     /// A run that takes much longer than it should is given up, and the text queues as if it had not been tried.
-    fn answer_if_idle(
-        &self,
-        inputs: Vec<Input>,
-        mut leads: Vec<Option<Lead>>,
-        deadline: Instant,
-    ) -> Result<Idle, Refusal> {
+    fn answer_if_idle(&self, inputs: Vec<Input>, mut leads: Vec<Option<Lead>>, deadline: Instant) -> Idle {
         let short = self.inline_bytes.min(INLINE_RUN_BYTES);
         let estimate = match &inputs[..] {
             [input] if input.bytes() <= short && !self.has_detour() => self.estimate(input.bytes()),
-            _ => return Ok(Idle::Busy(inputs, leads)),
+            _ => return Idle::Busy(inputs, leads),
         };
         if estimate <= LONGEST_WHEN_IDLE
             && let Some(session) = &self.idle_session
             && let Some(turn) = self.shop.gates.of_worker(0).turn_if_idle()
             && let Some(mut session) = session.try_lock()
         {
-            let Some(fit) = self.shop.fit(inputs.clone())?.pop() else { return Ok(Idle::Busy(inputs, leads)) };
+            let Some(input) = inputs.first().cloned() else { return Idle::Busy(inputs, leads) };
             let _entered = self.shop.load.enter(estimate, 1);
             turn.begins(self.shop.load_number, estimate);
             let start = Instant::now();
             let run = || {
-                self.shop.encode_one(fit).and_then(|encoded| {
+                self.shop.fit(input).and_then(|input| self.shop.encode_one(input)).and_then(|encoded| {
                     let tokenised = Instant::now();
                     let until = deadline.min(Instant::now() + NOT_CHEAP);
                     match self.shop.try_score(session.as_mut(), &encoded, until) {
@@ -302,14 +291,14 @@ impl Model {
             let answer = if self.shop.shared.http.connections() > 1 { holding_thread(run) } else { run() };
             let Some(answer) = answer.transpose() else {
                 self.take_detour();
-                return Ok(Idle::Busy(inputs, leads));
+                return Idle::Busy(inputs, leads);
             };
             if let Some(lead) = leads.pop().flatten() {
                 lead.done(&answer);
             }
-            return Ok(Idle::Answered(answer));
+            return Idle::Answered(answer);
         }
-        Ok(Idle::Busy(inputs, leads))
+        Idle::Busy(inputs, leads)
     }
 
     /// What is to be done for each text, and where its answer will come.

@@ -55,7 +55,7 @@ pub struct Wanted<'a> {
 
 /// How a request is to be answered.
 #[derive(Clone, Copy)]
-pub struct Terms<'a> {
+pub struct Terms {
     /// How many texts it has, for whoever counts them.
     pub texts: usize,
     /// Until when.
@@ -64,8 +64,6 @@ pub struct Terms<'a> {
     pub cache: CacheUse,
     /// Its texts are one: if one of them fails, all do.
     pub whole: bool,
-    /// Where the text of an index stands in the body, or its second text.
-    pub pointer: &'a (dyn Fn(usize, bool) -> String + Sync),
 }
 
 /// An answer, and who gave it.
@@ -113,6 +111,12 @@ impl Route {
         let other = (place != control || model.is_err()).then(reserve);
         let experiment = InExperiment { running: Arc::clone(running), place, user, other, shadows };
         Ok(Self { model, experiment: Some(experiment) })
+    }
+
+    /// The versions that may answer.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
+        let other = self.experiment.as_ref().and_then(|experiment| experiment.other.as_ref());
+        self.model.iter().chain(other.into_iter().flatten())
     }
 
     /// The experiment, and the name of the request's arm.
@@ -163,7 +167,7 @@ impl Route {
     pub async fn ask(
         &self,
         app: &App,
-        terms: Terms<'_>,
+        terms: Terms,
         mut inputs: impl FnMut(&Arc<Model>, bool) -> Result<Vec<Input>, ApiError>,
     ) -> Result<Answers, ApiError> {
         let Some(experiment) = &self.experiment else {
@@ -199,8 +203,14 @@ impl Route {
         let places = open_places(&first).filter(|_| !terms.whole);
         let second = attempt(app, other, terms, places.as_deref(), |model| inputs(model, true)).await;
         match open {
-            // What both refuse is the request's own fault.
-            Some(open) if fault_of(&second).as_ref().is_some_and(is_callers) => open.forget(),
+            // What both refuse is the request's own fault: it says nothing of the arm, unless other texts do.
+            Some(open) if fault_of(&second).as_ref().is_some_and(is_callers) => {
+                if places.as_ref().is_some_and(|places| places.len() < terms.texts) {
+                    open.close(None);
+                } else {
+                    open.forget();
+                }
+            }
             Some(open) => open.close(Some(&fault)),
             None => {}
         }
@@ -245,7 +255,7 @@ impl Drop for Open<'_> {
 }
 
 /// Until when an arm is waited for: what is left must do for another one, as far as that can be told.
-fn latest(terms: Terms<'_>, other: &Result<Arc<Model>, ResolveError>) -> Instant {
+fn latest(terms: Terms, other: &Result<Arc<Model>, ResolveError>) -> Instant {
     let quarter = terms.deadline.saturating_duration_since(Instant::now()) / 4;
     let needed = match other {
         Ok(model) if terms.texts <= FEW_TEXTS => (SECOND_TRY + 2 * model.wait()).min(quarter),
@@ -266,7 +276,7 @@ fn gave(fault: &ApiError) -> Gave {
 async fn attempt(
     app: &App,
     model: &Result<Arc<Model>, ResolveError>,
-    terms: Terms<'_>,
+    terms: Terms,
     places: Option<&[usize]>,
     inputs: impl FnOnce(&Arc<Model>) -> Result<Vec<Input>, ApiError>,
 ) -> Result<Answers, ApiError> {
@@ -276,10 +286,7 @@ async fn attempt(
         let all = texts.into_iter().enumerate();
         texts = all.filter(|(place, _)| places.binary_search(place).is_ok()).map(|(_, text)| text).collect();
     }
-    let place = |index: usize| places.and_then(|places| places.get(index).copied()).unwrap_or(index);
-    let answers = app.engine.predict(model, texts, terms.deadline, terms.cache).await;
-    let answers =
-        answers.map_err(|refusal| ApiError::refused(refusal, |index, second| (terms.pointer)(place(index), second)))?;
+    let answers = app.engine.predict(model, texts, terms.deadline, terms.cache).await?;
     let answered = |answer| Answered { answer, model: Arc::clone(model), gave: Gave::Arm };
     Ok(answers.into_iter().map(|answer| answer.map(answered)).collect())
 }
@@ -288,7 +295,12 @@ async fn attempt(
 fn fault_of(answers: &Result<Answers, ApiError>) -> Option<ApiError> {
     match answers {
         Err(error) => Some(error.clone()),
-        Ok(answers) => answers.iter().find_map(|answer| answer.as_ref().err()).map(|error| error.clone().into()),
+        Ok(answers) => {
+            let mut faults = answers.iter().filter_map(|answer| answer.as_ref().err()).map(|e| e.clone().into());
+            let first = faults.next()?;
+            // What is wrong with one text must not hide that the server failed on another.
+            Some(if is_callers(&first) { faults.find(|fault| !is_callers(fault)).unwrap_or(first) } else { first })
+        }
     }
 }
 

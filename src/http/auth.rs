@@ -102,13 +102,13 @@ impl Keys {
         let file = Watched::open("keys", vec![path], load).map_err(said)?;
         file.watch().map_err(|error| said(error.to_string()))?;
         let open = file.current().is_none();
-        if open && !settings.listen.ip().is_loopback() && !settings.allow_anonymous {
+        if open && !settings.listen.is_local() && !settings.allow_anonymous {
             return Err(format!(
                 "--listen {} can be reached from other machines and there are no keys: make one with `predictd keys new`, or add --allow-anonymous if everybody there may use it",
                 settings.listen
             ));
         }
-        if open && !settings.admin_listen.ip().is_loopback() {
+        if open && !settings.admin_listen.is_local() {
             return Err(format!(
                 "--admin-listen {} can be reached from other machines and there are no keys: make one with `predictd keys new`, or listen on 127.0.0.1",
                 settings.admin_listen

@@ -1,15 +1,18 @@
 //! `POST /batch_predict`: many texts, an answer each, in their order.
 
+mod texts;
+
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
-use axum::{Extension, Json};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::{Validate, ValidateArgs, ValidationError};
 
 use super::App;
-use super::answer::{Prediction, View, prediction};
+use super::answer::Prediction;
 use super::arms::{Answered, Route, Terms, Wanted};
 use super::body::{Checked, RequestBody};
 use super::cache_control::CacheControl;
@@ -18,12 +21,12 @@ use super::deadline::Deadline;
 use super::error::{ApiError, FieldError, Problem};
 use super::json;
 use super::rate_limit;
+use super::response_size::ResponseSize;
+use super::response_stream::Results;
 use super::story::Story;
 use super::user::Asking;
 use crate::config::Limits;
-use crate::engine::TextError;
-use crate::engine::model::Model;
-use crate::text::input::{Input, Pair};
+use texts::Items;
 
 /// Texts, and what to say about them.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
@@ -31,12 +34,12 @@ use crate::text::input::{Input, Pair};
 #[validate(context = Limits)]
 pub struct BatchOptions {
     /// The texts, at most `--max-batch-texts`.
-    #[schema(value_type = Vec<Text>, min_items = 1, max_items = 1024)]
-    #[validate(custom(function = "check_texts", use_context))]
+    #[schema(value_type = Vec<BatchText>, min_items = 1, max_items = 1024)]
+    #[validate(custom(function = "check_number", use_context))]
     pub texts: Vec<String>,
     /// The second text of each, for a model that judges two; as many as there are texts.
-    #[schema(value_type = Option<Vec<Text>>, nullable = false, min_items = 1, max_items = 1024)]
-    #[validate(custom(function = "check_texts", use_context))]
+    #[schema(value_type = Option<Vec<BatchText>>, nullable = false, min_items = 1, max_items = 1024)]
+    #[validate(custom(function = "check_number", use_context))]
     pub text_pairs: Option<Vec<String>>,
     /// Answer with one score per label.
     #[serde(default)]
@@ -80,10 +83,16 @@ enum BatchForms {
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(min_items = 1, max_items = 1024)]
 #[expect(dead_code, reason = "only described")]
-struct TextList(Vec<Text>);
+struct TextList(Vec<BatchText>);
 
-/// A text. At most `--max-text-chars` characters, not blank, without NUL, and without control characters other than
-/// tab and the ends of lines unless `--markup` or the model says otherwise.
+/// A text of a batch. One that cannot be answered, such as a blank or a too long one, has an error in its place.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = "My new card has not come yet, where is it?", max_length = 2_097_152)]
+#[expect(dead_code, reason = "only described")]
+struct BatchText(String);
+
+/// A text. At most `--max-text-chars` characters, not blank, and without control characters other than tab and the ends
+/// of lines unless `--markup` or the model says otherwise.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(
     example = "My new card has not come yet, where is it?",
@@ -101,8 +110,8 @@ pub struct BatchRequest {
     bare: bool,
 }
 
-fn check_texts(texts: &[String], limits: &Limits) -> Result<(), ValidationError> {
-    checks::check_texts(texts, limits)
+fn check_number(texts: &[String], limits: &Limits) -> Result<(), ValidationError> {
+    checks::check_number(texts.len(), limits)
 }
 
 fn check_name(name: &str) -> Result<(), ValidationError> {
@@ -210,70 +219,29 @@ pub enum ItemOutcome {
 pub async fn batch_predict(
     State(app): State<Arc<App>>,
     Deadline(deadline): Deadline,
-    CacheControl(cache_use): CacheControl,
+    CacheControl(cache): CacheControl,
     Asking(caller, header): Asking,
     Checked(request, _memory): Checked<BatchRequest>,
-) -> Result<(Option<Extension<Story>>, Json<BatchAnswer>), ApiError> {
-    let BatchRequest { options, bare } = request;
-    rate_limit::take_rest(&app, &caller, options.texts.len())?;
-    let user = header.or(options.user_id)?;
+) -> Result<Response, ApiError> {
+    rate_limit::take_rest(&app, &caller, request.options.texts.len())?;
+    let (options, texts) = request.into_texts(&app.limits);
+    let user = header.or(options.user.clone())?;
     let wanted = Wanted { model: options.model.as_deref(), version: options.version.as_deref(), user: user.as_deref() };
     let route = Route::of(&app.registry.snapshot(), wanted)?;
-    let pointer = |index: usize, second: bool| match (bare, second) {
-        (true, _) => format!("/{index}"),
-        (false, false) => format!("/texts/{index}"),
-        (false, true) => format!("/text_pairs/{index}"),
-    };
-    let texts = options.texts.len();
-    let terms = Terms { texts, deadline, cache: cache_use, whole: false, pointer: &pointer };
-    let mut asked = (options.texts, options.text_pairs);
-    let bytes = asked.0.iter().chain(asked.1.iter().flatten()).map(String::len).sum();
-    let shown = route.is_shown(bytes).map(|()| asked.clone());
-    let of_model = |model: &Arc<Model>, last: bool| {
-        let (texts, pairs) = if last { std::mem::take(&mut asked) } else { asked.clone() };
-        if pairs.is_some() {
-            checks::takes_pairs(model, "/text_pairs")?;
-        }
-        Ok(inputs(texts, pairs))
-    };
-    let answers = route.ask(&app, terms, of_model).await?;
-    // Part of a batch that came too late is a batch that came too late.
-    if answers.iter().any(|answer| matches!(answer, Err(TextError::DeadlineExceeded))) {
-        return Err(TextError::DeadlineExceeded.into());
-    }
-    if let Some((texts, pairs)) = shown {
-        app.shadows.show_all(&app, &route, &inputs(texts, pairs), &answers);
-    }
-    let answered = answers.iter().flatten();
-    let story = answered.clone().next().map(|first| {
-        let story = Story::of(&first.model, answered.map(|answered| &answered.answer));
-        Extension(Story { arm: route.arm_for_log(), ..story })
-    });
-    let view = View {
-        labels: None,
-        probabilities: options.return_probabilities,
-        top_k: options.top_k.map(|k| k as usize),
-        raw_scores: options.raw_scores,
-        route: None,
-    };
-    let item = |(text_index, answer): (usize, Result<Answered, TextError>)| {
-        let outcome = answer.map_err(ApiError::from).and_then(|Answered { answer, model, gave }| {
-            let view = View { route: Some((&route, gave)), ..view };
-            prediction(&app, &model, &answer, view)
-        });
-        let outcome = match outcome {
-            Ok(prediction) => ItemOutcome::Answered(Box::new(prediction)),
-            Err(error) => ItemOutcome::Failed { error: Box::new(error.problem(None)) },
-        };
-        BatchItem { text_index, outcome }
-    };
-    let results = answers.into_iter().enumerate().map(item).collect();
-    Ok((story, Json(BatchAnswer { results })))
+    let size = ResponseSize::of(&route, &texts.lengths(), options.shown());
+    let reserved = app.responses.reserve(size.memory, deadline).await?;
+    let terms = Terms { texts: texts.good.len(), deadline, cache, whole: false };
+    let results = texts.ask(&app, &route, terms).await?;
+    let story = story(&route, &results);
+    let items = Items { app, route, options, results: results.into_iter().enumerate() };
+    let response = Results::new(items).respond(size.json)?;
+    Ok((story.map(Extension), reserved.map(Extension), response).into_response())
 }
 
-/// Texts, each with its second one.
-fn inputs(texts: Vec<String>, pairs: Option<Vec<String>>) -> Vec<Input> {
-    let pairs = pairs.into_iter().flatten().map(|text| Some(Pair { text, whole: false }));
-    let pairs = pairs.chain(std::iter::repeat(None));
-    texts.into_iter().zip(pairs).map(|(text, pair)| Input { text, pair }).collect()
+/// What is logged of a request.
+fn story(route: &Route, results: &[Result<Answered, ApiError>]) -> Option<Story> {
+    let answered = results.iter().flatten();
+    let first = answered.clone().next()?;
+    let story = Story::of(&first.model, answered.map(|answered| &answered.answer));
+    Some(Story { arm: route.arm_for_log(), ..story })
 }

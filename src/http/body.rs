@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request, State};
-use axum::http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
@@ -14,6 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::App;
+use super::charset;
+use super::content_encoding::{ContentEncoding, Gunzip};
 use super::error::{ApiError, Code};
 use super::exchange::Exchange;
 use crate::config::{Limits, Patience};
@@ -33,11 +35,7 @@ pub async fn check_head(State(app): State<Arc<App>>, request: Request, next: Nex
         return next.run(request).await;
     }
     if let Err(error) = check_media_type(request.headers()) {
-        let mut response = error.into_response();
-        let headers = response.headers_mut();
-        headers.insert(HeaderName::from_static("accept-post"), HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        return response;
+        return error.into_response();
     }
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > app.limits.max_body as u64) {
@@ -57,16 +55,14 @@ pub async fn check_head(State(app): State<Arc<App>>, request: Request, next: Nex
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let refuse = |detail: &'static str| Err(ApiError::new(Code::UnsupportedMediaType, detail));
-    if headers.contains_key(CONTENT_ENCODING) {
-        return refuse("A Content-Encoding is not supported: send the body as it is.");
-    }
+    ContentEncoding::of(headers)?;
     let Some(Ok(content_type)) = headers.get(CONTENT_TYPE).map(HeaderValue::to_str) else {
         return refuse("The Content-Type must be application/json.");
     };
-    let mut parts = content_type.split(';').map(str::trim);
-    if !parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
+    if !is_json(content_type) {
         return refuse("The Content-Type must be application/json.");
     }
+    let mut parts = content_type.split(';').map(str::trim).skip(1);
     let foreign = |parameter: &str| {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         name.trim().eq_ignore_ascii_case("charset") && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
@@ -74,7 +70,12 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if parts.any(foreign) { refuse("The charset must be UTF-8.") } else { Ok(()) }
 }
 
-fn too_large(limits: &Limits) -> ApiError {
+/// True for a content type that is JSON, whatever its parameters.
+pub(super) fn is_json(content_type: &str) -> bool {
+    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+pub(super) fn too_large(limits: &Limits) -> ApiError {
     ApiError::new(Code::BodyTooLarge, format!("The body is larger than the limit of {} bytes.", limits.max_body))
 }
 
@@ -102,12 +103,16 @@ impl<T: RequestBody + Send> FromRequest<Arc<App>> for Checked<T> {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         let exchange = request.extensions().get::<Arc<Exchange>>().cloned();
+        let encoding = ContentEncoding::of(request.headers())?;
         let mut memory = None;
-        let bytes = read(request.into_body(), app, &mut memory).await?;
+        let bytes = match encoding {
+            ContentEncoding::Identity => read(request.into_body(), app, &mut memory).await?,
+            ContentEncoding::Gzip => read_compressed(request.into_body(), app, &mut memory).await?,
+        };
         if let Some(exchange) = exchange {
             exchange.body_complete();
         }
-        let parsed = T::parse(&bytes)?;
+        let parsed = T::parse(charset::utf8(&bytes)?)?;
         parsed.check(&app.limits)?;
         Ok(Self(parsed, memory))
     }
@@ -157,12 +162,39 @@ async fn read(mut body: Body, app: &App, memory: &mut Option<OwnedSemaphorePermi
         if data.len() > app.limits.max_body - whole.len() {
             return Err(too_large(&app.limits));
         }
-        app.body_memory
-            .grow(memory, whole.len() + data.len())
-            .inspect_err(|_| app.metrics.http.refused(Refused::Overloaded))?;
+        app.grow_body(memory, whole.len() + data.len())?;
         whole.extend_from_slice(&data);
     }
     Ok(whole)
+}
+
+/// The same of a body that is compressed: the limit of size is for both of its forms.
+async fn read_compressed(
+    mut body: Body,
+    app: &App,
+    memory: &mut Option<OwnedSemaphorePermit>,
+) -> Result<Vec<u8>, ApiError> {
+    let end = Instant::now() + app.patience.body;
+    let mut gunzip = Gunzip::begin(app, memory)?;
+    let mut compressed = 0;
+    while let Some(data) = next_bytes(&mut body, app, Some(end)).await? {
+        compressed += data.len();
+        if compressed > app.limits.max_body {
+            return Err(too_large(&app.limits));
+        }
+        gunzip.add(&data).await?;
+    }
+    gunzip.end()
+}
+
+impl App {
+    /// Takes memory for a body of `length` bytes, beyond what it holds.
+    pub(super) fn grow_body(&self, held: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), ApiError> {
+        self.body_memory
+            .grow(held, length)
+            .inspect_err(|_| self.metrics.http.refused(Refused::Overloaded))
+            .map_err(ApiError::from)
+    }
 }
 
 /// The next bytes of a body, which may pause for so long, and must not last until after `end`; nothing at its end.

@@ -40,12 +40,27 @@ fn field_error(pointer: &str, error: &ValidationError) -> FieldError {
     FieldError { pointer, detail: error.message.as_deref().unwrap_or("the value is not valid").to_owned() }
 }
 
-/// Checks one text.
+fn refuse(message: String) -> Result<(), ValidationError> {
+    Err(ValidationError::new("text").with_message(message.into()))
+}
+
+/// Checks a text that is kept: as one for a model, and without NUL, which a database does not take.
 ///
 /// # Errors
 /// [`ValidationError`] with a message that names the limit.
 pub fn check_text(text: &str, limits: &Limits) -> Result<(), ValidationError> {
-    let refuse = |message: String| Err(ValidationError::new("text").with_message(message.into()));
+    check_prediction_text(text, limits)?;
+    if text.contains('\0') {
+        return refuse("a text must not contain the character NUL (U+0000)".to_owned());
+    }
+    Ok(())
+}
+
+/// Checks a text for a model. What it may hold besides is the policy's business (`--markup`).
+///
+/// # Errors
+/// [`ValidationError`] with a message that names the limit.
+pub fn check_prediction_text(text: &str, limits: &Limits) -> Result<(), ValidationError> {
     // Counting characters of a text of few bytes is not needed.
     if text.len() > limits.max_text_chars && text.chars().count() > limits.max_text_chars {
         return refuse(format!("a text must have at most {} characters", limits.max_text_chars));
@@ -53,29 +68,19 @@ pub fn check_text(text: &str, limits: &Limits) -> Result<(), ValidationError> {
     if text.trim().is_empty() {
         return refuse("a text must not be empty or blank".to_owned());
     }
-    // No model has a use for it, and C strings end at it.
-    if text.contains('\0') {
-        return refuse("a text must not contain the character NUL (U+0000)".to_owned());
-    }
     Ok(())
 }
 
-/// Checks a list of texts: the number of them, then each until one is wrong.
+/// Checks the number of texts in a batch.
 ///
 /// # Errors
-/// [`ValidationError`] with a message that names the limit, and the place of the wrong text.
-pub fn check_texts(texts: &[String], limits: &Limits) -> Result<(), ValidationError> {
-    if texts.is_empty() || texts.len() > limits.max_batch_texts {
-        let message = format!("there are {} texts, where 1 to {} are possible", texts.len(), limits.max_batch_texts);
-        return Err(ValidationError::new("texts").with_message(message.into()));
+/// [`ValidationError`] with a message that names the limit.
+pub fn check_number(texts: usize, limits: &Limits) -> Result<(), ValidationError> {
+    if (1..=limits.max_batch_texts).contains(&texts) {
+        return Ok(());
     }
-    for (index, text) in texts.iter().enumerate() {
-        check_text(text, limits).map_err(|mut error| {
-            error.add_param("index".into(), &index);
-            error
-        })?;
-    }
-    Ok(())
+    let message = format!("there are {texts} texts, where 1 to {} are possible", limits.max_batch_texts);
+    Err(ValidationError::new("texts").with_message(message.into()))
 }
 
 /// Checks that a model can be asked about two texts.

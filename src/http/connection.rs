@@ -17,7 +17,6 @@ use hyper::server::conn::http1;
 use hyper::service::HttpService;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -26,15 +25,19 @@ use tower::ServiceExt;
 use super::App;
 use super::exchange::{Answer, Exchange, Turn};
 use super::paced::Paced;
+use super::response_budget::{Reserved, ResponseBudget};
 use super::tls::Tls;
+use crate::listeners::Connected;
 use crate::metrics::{CutOff, Metrics};
 
 /// Time for an answer to leave a connection that is being closed.
 const FLUSH_TIME: Duration = Duration::from_millis(100);
 /// A connection that has been without a request for longer than this goes when others wait.
 const REST: Duration = Duration::from_secs(1);
+/// A client that takes no byte of a large response for longer than this loses its connection when others wait for memory.
+const STALL: Duration = Duration::from_secs(2);
 /// Bytes of one connection that wait to be read or written: room for the largest head that is refused politely.
-const BUFFER: usize = 64 << 10;
+pub(super) const BUFFER: usize = 64 << 10;
 
 /// What the connections of one listener have in common.
 #[derive(Debug, Clone)]
@@ -49,6 +52,8 @@ pub struct Front {
     pub tls: Option<Tls>,
     /// Complete requests that have no answer.
     pub working: Arc<AtomicUsize>,
+    /// Memory for the responses of this listener.
+    pub budget: Arc<ResponseBudget>,
     /// Told when connections shall end.
     pub close: CancellationToken,
     /// Told when others wait for a connection: who has none to spare gives it up.
@@ -71,6 +76,7 @@ impl Front {
         Self {
             name,
             router,
+            budget: Arc::clone(&app.responses),
             app: Arc::clone(app),
             tls,
             working: Arc::default(),
@@ -79,21 +85,37 @@ impl Front {
         }
     }
 
+    /// The same front, whose responses share another budget.
+    #[must_use]
+    pub fn within(self, budget: Arc<ResponseBudget>) -> Self {
+        Self { budget, ..self }
+    }
+
     /// Serves a connection to its end.
-    pub async fn serve(self, stream: TcpStream, peer: SocketAddr) {
+    pub async fn serve(self, stream: Connected, peer: SocketAddr) {
         let metrics = Arc::clone(&self.app.metrics);
         metrics.http.connected();
-        let _counted = Counted(Arc::clone(&metrics));
-        // Small answers must not wait for an acknowledgement of the one before.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps Nagle's delay");
+        let _counted = Counted(metrics);
+        match stream {
+            Connected::Unix(stream) => self.secured(stream, peer).await,
+            Connected::Tcp(stream) => {
+                // Small answers must not wait for an acknowledgement of the one before.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "a connection keeps Nagle's delay");
+                }
+                self.secured(stream, peer).await;
+            }
         }
+    }
+
+    /// Talks with the client, after a handshake if the listener speaks TLS.
+    async fn secured(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) {
         let served = match self.tls.clone() {
             None => self.talk(stream, peer).await,
             Some(tls) => match self.handshake(&tls, stream).await {
                 Ok(stream) => self.talk(stream, peer).await,
                 Err(error) => {
-                    metrics.http.cut_off(CutOff::Handshake);
+                    self.app.metrics.http.cut_off(CutOff::Handshake);
                     tracing::debug!(%error, "a TLS handshake failed");
                     Ok(())
                 }
@@ -105,7 +127,11 @@ impl Front {
         }
     }
 
-    async fn handshake(&self, tls: &Tls, stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+    async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        tls: &Tls,
+        stream: S,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + use<S>> {
         let accepted = TlsAcceptor::from(tls.current()).accept(stream);
         tokio::select! {
             accepted = tokio::time::timeout(self.app.patience.header, accepted) => accepted?,
@@ -114,11 +140,11 @@ impl Front {
     }
 
     async fn talk(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) -> hyper::Result<()> {
-        let Self { router, app, working, close, pressure, .. } = self;
-        let exchange = Exchange::new(peer, working);
-        let mut paced = Paced::new(stream, app.patience, Arc::clone(&exchange), Arc::clone(&app.metrics));
+        let exchange = Exchange::new(peer, Arc::clone(&self.working));
+        let metrics = Arc::clone(&self.app.metrics);
+        let mut paced = Paced::new(stream, self.app.patience, Arc::clone(&exchange), metrics);
         let service = {
-            let exchange = Arc::clone(&exchange);
+            let (router, app, exchange) = (self.router.clone(), Arc::clone(&self.app), Arc::clone(&exchange));
             // Not tower's: hyper calls this in the moment in which a head is complete.
             hyper::service::service_fn(move |request| {
                 let turn = exchange.begin();
@@ -128,7 +154,7 @@ impl Front {
         let served = {
             let connection =
                 http1::Builder::new().max_buf_size(BUFFER).serve_connection(TokioIo::new(&mut paced), service);
-            drive(std::pin::pin!(connection), &exchange, &close, &pressure).await
+            self.drive(std::pin::pin!(connection), &exchange).await
         };
         if served.as_ref().is_some_and(Result::is_ok) {
             // hyper leaves this to others where a client has asked for another protocol, which nobody here speaks.
@@ -136,41 +162,40 @@ impl Front {
         }
         served.unwrap_or(Ok(()))
     }
-}
 
-/// Serves a connection until it ends, or until the server has had enough of it: then there is no outcome.
-async fn drive<C>(
-    mut connection: Pin<&mut C>,
-    exchange: &Exchange,
-    close: &CancellationToken,
-    pressure: &Notify,
-) -> Option<hyper::Result<()>>
-where
-    C: Future<Output = hyper::Result<()>> + Graceful,
-{
-    loop {
-        tokio::select! {
-            served = &mut connection => return Some(served),
-            () = close.cancelled() => break,
-            () = pressure.notified() => if exchange.idle_for() > REST { return None },
+    /// Serves a connection until it ends, or until the server has had enough of it: then there is no outcome.
+    async fn drive<C>(&self, mut connection: Pin<&mut C>, exchange: &Exchange) -> Option<hyper::Result<()>>
+    where
+        C: Future<Output = hyper::Result<()>> + Graceful,
+    {
+        loop {
+            tokio::select! {
+                served = &mut connection => return Some(served),
+                () = self.close.cancelled() => break,
+                () = self.pressure.notified() => if exchange.idle_for() > REST { return None },
+                () = self.budget.scarce.notified() => if exchange.holds_memory_stalled_for() > STALL {
+                    self.app.metrics.http.cut_off(CutOff::Write);
+                    return None;
+                },
+            }
         }
-    }
-    if exchange.requests() == 0 {
-        // Its first request may be on its way, sent before anybody knew of the stop.
-        tokio::select! {
-            served = &mut connection => return Some(served),
-            () = tokio::time::sleep(FLUSH_TIME) => {}
+        if exchange.requests() == 0 {
+            // Its first request may be on its way, sent before anybody knew of the stop.
+            tokio::select! {
+                served = &mut connection => return Some(served),
+                () = tokio::time::sleep(FLUSH_TIME) => {}
+            }
         }
-    }
-    connection.as_mut().end();
-    loop {
-        tokio::select! {
-            served = &mut connection => return Some(served),
-            () = tokio::time::sleep(FLUSH_TIME) => {}
-        }
-        if !exchange.is_busy() {
-            // A client that has not sent a whole head waits for nothing.
-            return None;
+        connection.as_mut().end();
+        loop {
+            tokio::select! {
+                served = &mut connection => return Some(served),
+                () = tokio::time::sleep(FLUSH_TIME) => {}
+            }
+            if !exchange.is_busy() {
+                // A client that has not sent a whole head waits for nothing.
+                return None;
+            }
         }
     }
 }
@@ -202,10 +227,13 @@ async fn answer(
     // hyper takes in a body of known length that lies ready, whoever refuses it, but only one chunk.
     let may_be_ready = request.body().size_hint().exact().is_some();
     request.extensions_mut().insert(Arc::clone(&exchange));
+    exchange.wait_flushed().await;
     let mut response: Response<Body> = router.oneshot(request).await?;
     // The next request of this client goes to somebody who stays; what follows a body that nobody reads is no request.
     if app.draining.load(Ordering::Relaxed) || (has_body && !exchange.is_received(may_be_ready)) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| turn.answer(body)))
+    let size = response.body().size_hint().exact();
+    let reservation = response.extensions_mut().remove::<Reserved>().and_then(|reserved| reserved.shrunk(size));
+    Ok(response.map(|body| turn.answer(body, reservation)))
 }

@@ -7,12 +7,13 @@
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{ACCEPT_ENCODING, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::content_encoding::ACCEPTED;
 use crate::engine::{Refusal, TextError};
 use crate::registry::ResolveError;
 use crate::text::tokenizer::TokenizeError;
@@ -60,10 +61,16 @@ codes! {
     InvalidHost = "invalid-host", BAD_REQUEST, "The Host header is not valid";
     /// A body that could not be read to its end.
     IncompleteBody = "incomplete-body", BAD_REQUEST, "The body did not come in full";
+    /// A compressed body that cannot be decompressed.
+    DamagedEncoding = "damaged-encoding", BAD_REQUEST, "The body cannot be decompressed";
     /// No key, or none that is known.
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "An API key is needed";
     /// A key without the scope.
     Forbidden = "forbidden", FORBIDDEN, "The API key is not good for this";
+    /// A host that the admin listener does not answer to.
+    HostNotAllowed = "host-not-allowed", FORBIDDEN, "The admin listener does not answer to this Host";
+    /// A web page of another origin.
+    OriginNotAllowed = "origin-not-allowed", FORBIDDEN, "Web pages of this origin cannot change anything here";
     /// No such route.
     NotFound = "not-found", NOT_FOUND, "There is nothing here";
     /// No such model or version.
@@ -90,7 +97,7 @@ codes! {
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large";
     /// URI over the limit.
     UriTooLong = "uri-too-long", URI_TOO_LONG, "The URI is too long";
-    /// Not `application/json` in UTF-8, or compressed.
+    /// Not `application/json` in UTF-8, or compressed otherwise than by gzip.
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON in UTF-8";
     /// JSON, but not what the route takes.
     InvalidRequest = "invalid-request", UNPROCESSABLE_ENTITY, "The request is not valid";
@@ -242,6 +249,10 @@ impl IntoResponse for ApiError {
         if self.code == Code::Unauthenticated {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"predictd\""));
         }
+        if self.code == Code::UnsupportedMediaType {
+            headers.insert(HeaderName::from_static("accept-post"), HeaderValue::from_static("application/json"));
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED));
+        }
         if self.code == Code::BodyTimeout {
             // The rest of the body may still come: nothing else can be read from this connection.
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -252,11 +263,18 @@ impl IntoResponse for ApiError {
 }
 
 impl ApiError {
-    /// Why the engine took none of a request's texts. `pointer` says where the text of an index stands, or the second
-    /// text of a pair.
-    pub fn refused(refusal: Refusal, pointer: impl Fn(usize, bool) -> String) -> Self {
+    /// Why a text got no answer. `pointer` says where it stands in the body, or the second text of its pair.
+    pub fn of_text(error: TextError, pointer: impl FnOnce(bool) -> String) -> Self {
+        match error {
+            TextError::Refused { second, error } => Self::at(pointer(second), error.to_string()),
+            other => other.into(),
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Unfit { index, second, error } => Self::at(pointer(index, second), error.to_string()),
             Refusal::Overloaded => {
                 Self::new(Code::Overloaded, "Too much is in work. Try again after the time in Retry-After.")
             }
@@ -270,15 +288,10 @@ impl ApiError {
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
-        Self::refused(refusal, |_, _| String::new())
-    }
-}
-
 impl From<TextError> for ApiError {
     fn from(error: TextError) -> Self {
         match error {
+            TextError::Refused { error, .. } => Self::at("", error.to_string()),
             TextError::Tokenize(TokenizeError::TooLong { tokens, limit }) => Self::new(
                 Code::TextTooLong,
                 format!("The text has {tokens} tokens; this model takes at most {limit} and does not cut it off."),

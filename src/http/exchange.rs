@@ -4,12 +4,17 @@
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use hyper::body::{Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::response_budget::Reservation;
+use super::response_stream::PART;
 
 /// No request.
 const IDLE: u8 = 0;
@@ -35,6 +40,13 @@ pub struct Exchange {
     idle_since: AtomicU64,
     /// Complete requests without an answer, over all connections of the server.
     working: Arc<AtomicUsize>,
+    /// True while a response has ended of which the system has not taken the last byte.
+    unflushed: AtomicBool,
+    flush: Notify,
+    /// Memory of the response that is being written.
+    reservation: Mutex<Option<Reservation>>,
+    /// Since when the client takes no bytes, in nanoseconds since `opened`; 0 while it does.
+    stalled_since: AtomicU64,
 }
 
 impl Exchange {
@@ -49,6 +61,10 @@ impl Exchange {
             received: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
             working,
+            unflushed: AtomicBool::new(false),
+            flush: Notify::new(),
+            reservation: Mutex::default(),
+            stalled_since: AtomicU64::new(0),
         })
     }
 
@@ -96,11 +112,50 @@ impl Exchange {
 
     /// The system has taken all bytes: if an answer has ended, this is when.
     pub fn flushed(&self) {
+        if self.unflushed.swap(false, Ordering::Relaxed) {
+            *self.reservation.lock() = None;
+            self.flush.notify_one();
+        }
         if self.phase.load(Ordering::Relaxed) == FLUSHING {
-            let nanoseconds = u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.idle_since.store(nanoseconds, Ordering::Relaxed);
+            self.idle_since.store(self.now(), Ordering::Relaxed);
             self.phase.store(IDLE, Ordering::Relaxed);
         }
+    }
+
+    /// Waits until the system has taken all bytes of the response before.
+    ///
+    /// A client that sends requests without reading would fill the memory with responses otherwise.
+    pub async fn wait_flushed(&self) {
+        while self.unflushed.load(Ordering::Relaxed) {
+            self.flush.notified().await;
+        }
+    }
+
+    /// The system takes no bytes now: its client does not read.
+    pub fn write_stalled(&self) {
+        if self.stalled_since.load(Ordering::Relaxed) == 0 {
+            self.stalled_since.store(self.now().max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// The system has taken bytes.
+    pub fn write_progressed(&self) {
+        self.stalled_since.store(0, Ordering::Relaxed);
+    }
+
+    /// How long the client has taken no byte of a response that holds memory; zero if there is no such response.
+    #[must_use]
+    pub fn holds_memory_stalled_for(&self) -> Duration {
+        let since = self.stalled_since.load(Ordering::Relaxed);
+        if since == 0 || self.reservation.lock().is_none() {
+            return Duration::ZERO;
+        }
+        Duration::from_nanos(self.now().saturating_sub(since))
+    }
+
+    /// Nanoseconds since the connection was opened.
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// A request's head is there.
@@ -130,17 +185,21 @@ impl Exchange {
 pub struct Turn(Arc<Exchange>);
 
 impl Turn {
-    /// The answer is there: it ends this turn when its last byte was taken.
+    /// The answer is there, with its memory: it ends this turn when its last byte was taken.
     #[must_use]
-    pub fn answer(self, body: Body) -> Answer {
+    pub fn answer(self, body: Body, reservation: Option<Reservation>) -> Answer {
         self.0.leave(SENDING);
-        Answer { body, _turn: self }
+        if reservation.is_some() {
+            *self.0.reservation.lock() = reservation;
+        }
+        Answer { body, rest: Bytes::new(), _turn: self }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         // Its last bytes may still be here.
+        self.0.unflushed.store(true, Ordering::Relaxed);
         self.0.leave(FLUSHING);
     }
 }
@@ -149,6 +208,8 @@ impl Drop for Turn {
 #[derive(Debug)]
 pub struct Answer {
     body: Body,
+    /// What is left of a large frame: hyper gets it in parts, and takes the next one when it has written the last.
+    rest: Bytes,
     _turn: Turn,
 }
 
@@ -157,14 +218,30 @@ impl hyper::body::Body for Answer {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let length = self.rest.len().min(PART);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let body = self.body.size_hint();
+        let rest = self.rest.len() as u64;
+        let mut hint = SizeHint::new();
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(body.lower() + rest);
+        hint
     }
 }

@@ -4,11 +4,11 @@ pub mod export;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -32,6 +32,8 @@ const MOST_LABELS: usize = 256;
 const LONGEST_LABEL: usize = 256;
 /// Longest prediction id, in characters.
 const LONGEST_ID: usize = 8_192;
+/// Bytes of one result of a list, in memory and as JSON.
+const RESULT_BYTES: usize = 512;
 /// Most places of a list that are told to be wrong.
 const MOST_ERRORS: usize = 100;
 
@@ -209,6 +211,8 @@ pub async fn feedback(
 ) -> Result<Response, ApiError> {
     let FeedbackRequest { truths, bare } = request;
     rate_limit::take_rest(&app, &caller, truths.len())?;
+    let deadline = Instant::now() + app.limits.timeout;
+    let reserved = app.responses.reserve(truths.len() * RESULT_BYTES, deadline).await?.map(Extension);
     let keeper = Arc::clone(keeping(&app)?.keeper());
     let who = caller.to_string();
     let read = |(index, truth)| {
@@ -228,7 +232,7 @@ pub async fn feedback(
     };
     if !bare {
         let one = read.into_iter().next().ok_or_else(|| ApiError::at("", "nothing was told"))?;
-        return Ok(Json(FeedbackAnswer::One(outcome(one)?)).into_response());
+        return Ok((reserved, Json(FeedbackAnswer::One(outcome(one)?))).into_response());
     }
     let item = |(index, one)| {
         let result = match outcome(one) {
@@ -238,7 +242,7 @@ pub async fn feedback(
         ToldItem { index, result }
     };
     let results = read.into_iter().enumerate().map(item).collect();
-    Ok(Json(FeedbackAnswer::Many { results }).into_response())
+    Ok((reserved, Json(FeedbackAnswer::Many { results })).into_response())
 }
 
 /// Checks one thing that is told. `pointer`: where it stands in the body.

@@ -2,10 +2,13 @@
 //!
 //! - [`serve`], [`connection`], [`tls`]: listeners and connections
 //! - [`paced`], [`framing`], [`exchange`]: time limits of a connection
+//! - [`response_budget`], [`response_size`], [`response_stream`]: memory for large responses
 //! - [`mod@routes`]: how routes are listed, each with who may use it
 //! - [`observe`]: request id, metrics, the log line, problem details; [`story`]: what handlers tell for it;
 //!   [`refusals`]: how many of them are logged; [`mod@trace`]: its span
 //! - [`head`], [`auth`], [`rate_limit`], [`body`]: layers that refuse: head, key, rate, body
+//! - [`admin_guard`], [`cors`]: which web pages may use the listeners
+//! - [`content_encoding`], [`charset`]: compressed bodies, bodies that are not UTF-8
 //! - [`client_address`]: whose request it is
 //! - [`json`], [`checks`]: JSON to types, rules for fields
 //! - [`deadline`], [`standstill`]: the time a client allows, and since when
@@ -25,15 +28,19 @@
     reason = "a handler's comment is its description in the API; `error` lists what can go wrong"
 )]
 
+pub mod admin_guard;
 pub mod answer;
 pub mod arms;
 pub mod auth;
 pub mod batch;
 pub mod body;
 pub mod cache_control;
+pub mod charset;
 pub mod checks;
 pub mod client_address;
 pub mod connection;
+pub mod content_encoding;
+pub mod cors;
 pub mod deadline;
 pub mod docs;
 pub mod drift;
@@ -54,6 +61,9 @@ pub mod probes;
 pub mod rate_limit;
 pub mod refusals;
 pub mod registry;
+pub mod response_budget;
+pub mod response_size;
+pub mod response_stream;
 pub mod routes;
 pub mod serve;
 pub mod shadow;
@@ -70,10 +80,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use ipnet::IpNet;
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::CorsLayer;
 use utoipa_axum::routes;
 
-use crate::config::{Limits, Patience, ServerTiming};
+use crate::config::{CorsOrigins, Limits, Patience, ServerTiming};
 use crate::engine::Engine;
 use crate::experiments::receipts::Receipts;
 use crate::keys::Scope;
@@ -81,10 +93,12 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::registry::keeping::Keeping;
 use crate::telemetry::spans::Spans;
+use admin_guard::AdminHosts;
 use auth::Keys;
 use body::BodyMemory;
 use error::{ApiError, Code};
 use rate_limit::RateLimits;
+use response_budget::ResponseBudget;
 use routes::Routes;
 use shadow::Shadows;
 use standstill::Standstill;
@@ -106,12 +120,18 @@ pub struct App {
     pub keys: Keys,
     /// How much of it.
     pub rate_limits: RateLimits,
+    /// Hosts that /admin answers to.
+    pub admin_hosts: AdminHosts,
+    /// Origins of web pages that may use the data listener.
+    pub cors_origins: CorsOrigins,
     /// Proxies whose forwarded addresses are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Limits of requests.
     pub limits: Limits,
     /// Memory for large bodies.
     pub body_memory: BodyMemory,
+    /// Memory for large responses of the data listener.
+    pub responses: Arc<ResponseBudget>,
     /// How long clients may keep the server waiting.
     pub patience: Patience,
     /// Counts events.
@@ -151,9 +171,16 @@ pub fn router(app: Arc<App>) -> Router {
     layers(routes.with_description(), app)
 }
 
-/// Every route of the admin listener.
-pub fn admin_router(app: Arc<App>) -> Router {
-    let routes = Routes::new(&app)
+/// Every route of the admin listener, whose responses share `budget`.
+pub fn admin_router(app: Arc<App>, budget: Arc<ResponseBudget>) -> Router {
+    let routes = admin_routes(&app);
+    layers_within(routes.without_description(), app, budget, None)
+}
+
+/// The routes of the admin listener.
+#[must_use]
+pub fn admin_routes(app: &Arc<App>) -> Routes {
+    Routes::new(app)
         .scoped(Scope::Admin, routes!(logs::show, logs::change))
         .scoped(Scope::Admin, routes!(registry::list))
         .scoped(Scope::Admin, routes!(registry::show))
@@ -178,12 +205,23 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .scoped(Scope::Metrics, routes!(probes::metrics))
         .public(routes!(probes::health))
         .public(routes!(probes::livez))
-        .public(routes!(probes::readyz));
-    layers(routes.without_description(), app)
+        .public(routes!(probes::readyz))
 }
 
-/// Every layer over all routes, innermost first.
+/// Every layer over all routes of the data listener.
 pub fn layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
+    let budget = Arc::clone(&app.responses);
+    let cors = cors::layer(&app.cors_origins);
+    layers_within(router, app, budget, cors)
+}
+
+/// Every layer over all routes, innermost first. Large responses share `budget`.
+fn layers_within(
+    router: Router<Arc<App>>,
+    app: Arc<App>,
+    budget: Arc<ResponseBudget>,
+    cors: Option<CorsLayer>,
+) -> Router {
     router
         .fallback(async || ApiError::new(Code::NotFound, "There is no such route; GET /docs lists them."))
         .method_not_allowed_fallback(async || {
@@ -192,9 +230,12 @@ pub fn layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
                 "This route does not answer to this method; the Allow header lists those it does.",
             )
         })
+        .layer(from_fn_with_state(budget, response_budget::bound))
         .layer(from_fn_with_state(Arc::clone(&app), head::check))
         // Inside `observe`, so that a panic is counted, logged and answered like any other error.
         .layer(CatchPanicLayer::custom(observe::OnPanic(Arc::clone(&app.metrics))))
+        // Outside of what refuses, so that pages can read why.
+        .layer(option_layer(cors))
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         // Outermost, so that every answer has them, errors too.
         .layer(from_fn(observe::security_headers))

@@ -84,6 +84,7 @@ impl<S> Paced<S> {
 
     /// An end for a wait on the client's side of a write.
     fn write_deadline(&mut self) -> Instant {
+        self.exchange.write_stalled();
         let request = self.exchange.requests();
         let since = match self.held_up {
             Some((held_up, since)) if held_up == request => since,
@@ -120,7 +121,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.stream).poll_write(cx, bytes) {
             Poll::Pending => self.give_up_writing(cx).map(Err),
-            written @ Poll::Ready(_) => written,
+            written @ Poll::Ready(_) => {
+                self.exchange.write_progressed();
+                written
+            }
         }
     }
 
@@ -131,7 +135,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     ) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.stream).poll_write_vectored(cx, bytes) {
             Poll::Pending => self.give_up_writing(cx).map(Err),
-            written @ Poll::Ready(_) => written,
+            written @ Poll::Ready(_) => {
+                self.exchange.write_progressed();
+                written
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -20,6 +21,7 @@ use super::deadline::Deadline;
 use super::error::{ApiError, Code, Problem};
 use super::json;
 use super::rate_limit;
+use super::response_size::{ResponseFields, ResponseSize};
 use super::shadow::Shown;
 use super::story::Story;
 use super::user::Asking;
@@ -80,7 +82,7 @@ pub struct PredictRequest {
 }
 
 fn check_text(text: &str, limits: &Limits) -> Result<(), ValidationError> {
-    checks::check_text(text, limits)
+    checks::check_prediction_text(text, limits)
 }
 
 fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
@@ -150,7 +152,7 @@ pub async fn predict(
     CacheControl(cache_use): CacheControl,
     Asking(caller, header): Asking,
     Checked(request, _memory): Checked<PredictRequest>,
-) -> Result<(Extension<Story>, Json<Prediction>), ApiError> {
+) -> Result<Response, ApiError> {
     let user = header.or(request.user_id)?;
     let PredictRequest { text, text_pair, labels, hypothesis_template, multi_label, .. } = request;
     let wanted = Wanted { model: request.model.as_deref(), version: request.version.as_deref(), user: user.as_deref() };
@@ -164,8 +166,12 @@ pub async fn predict(
         (false, true) => "/text_pair".to_owned(),
         (true, true) => format!("/labels/{index}"),
     };
-    let terms = Terms { texts: 1, deadline, cache: cache_use, whole: true, pointer: &pointer };
     let bytes = text.len() + text_pair.as_ref().map_or(0, String::len);
+    let top_k = request.top_k.map(|k| k as usize);
+    let seen = ResponseFields { labels: labels.as_deref(), probabilities: request.return_probabilities, top_k };
+    let size = ResponseSize::of(&route, &std::iter::once(bytes), seen);
+    let reserved = app.responses.reserve(size.memory, deadline).await?;
+    let terms = Terms { texts: 1, deadline, cache: cache_use, whole: true };
     let shown = route.is_shown(bytes).filter(|()| !with_labels).map(|()| (text.clone(), text_pair.clone()));
     let (mut question, mut asked) = (None, (text, text_pair, labels, hypothesis_template));
     let inputs = |model: &Arc<Model>, last: bool| {
@@ -179,7 +185,10 @@ pub async fn predict(
         let pair = text_pair.map(|text| Pair { text, whole: false });
         Ok(vec![Input { text, pair }])
     };
-    let answers = route.ask(&app, terms, inputs).await?.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let answers = route.ask(&app, terms, inputs).await?.into_iter().enumerate();
+    let answers = answers
+        .map(|(index, answer)| answer.map_err(|error| ApiError::of_text(error, |second| pointer(index, second))));
+    let answers = answers.collect::<Result<Vec<_>, _>>()?;
     let missing = || ApiError::new(Code::Internal, "The text got no answer.");
     let first = answers.first().ok_or_else(missing)?;
     let (model, gave) = (Arc::clone(&first.model), first.gave);
@@ -198,9 +207,10 @@ pub async fn predict(
     let view = View {
         labels: question.as_ref().map(|question| question.labels.as_slice()),
         probabilities: request.return_probabilities,
-        top_k: request.top_k.map(|k| k as usize),
+        top_k,
         raw_scores: request.raw_scores,
         route: Some((&route, gave)),
     };
-    Ok((Extension(story), Json(prediction(&app, &model, &answer, view)?)))
+    let answer = Json(prediction(&app, &model, &answer, view)?);
+    Ok((Extension(story), reserved.map(Extension), answer).into_response())
 }

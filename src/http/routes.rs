@@ -14,11 +14,14 @@ use utoipa::{OpenApi, PartialSchema, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::error::Problem;
-use super::{App, auth, body, docs, rate_limit};
+use super::{App, admin_guard, auth, body, docs, rate_limit};
 use crate::keys::Scope;
 
 /// Name of the bearer scheme in the description.
 const SCHEME: &str = "api_key";
+
+/// Routes below this are an operator's: web pages are kept out of them.
+const ADMIN: &str = "/admin";
 
 /// Routes, each with who may use it.
 pub struct Routes {
@@ -53,7 +56,10 @@ impl Routes {
             let key = SecurityRequirement::new(SCHEME, [scope.name()]);
             operation.security = Some(vec![SecurityRequirement::default(), key]);
         }
-        let router = router.layer(from_fn_with_state((Arc::clone(&self.app), scope), auth::admit));
+        let mut router = router.layer(from_fn_with_state((Arc::clone(&self.app), scope), auth::admit));
+        if paths.paths.keys().any(|path| path.starts_with(ADMIN)) {
+            router = router.layer(from_fn_with_state(Arc::clone(&self.app), admin_guard::check));
+        }
         Self { router: self.router.routes((schemas, paths, router)), app: self.app }
     }
 
@@ -79,6 +85,18 @@ impl Routes {
             .layer(from_fn_with_state(Arc::clone(&self.app), body::check_head))
             .layer(from_fn_with_state(Arc::clone(&self.app), rate_limit::take_one));
         self.scoped(scope, (schemas, paths, router))
+    }
+
+    /// Method and path of every route.
+    #[must_use]
+    pub fn listed(&self) -> Vec<(&'static str, String)> {
+        let paths = self.router.get_openapi().paths.paths.iter();
+        let of_path = |(path, item): (&String, &PathItem)| {
+            let methods = [("GET", &item.get), ("POST", &item.post), ("PUT", &item.put), ("DELETE", &item.delete)];
+            let there = methods.into_iter().filter(|(_, operation)| operation.is_some());
+            there.map(|(method, _)| (method, path.clone())).collect::<Vec<_>>()
+        };
+        paths.flat_map(of_path).collect()
     }
 
     /// The router, with the description of its routes as two more public ones.

@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::Front;
+use crate::listeners::{Connected, Listener};
 
 /// Pause after a failed accept: without file descriptors left the next one fails at once too.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -46,14 +46,15 @@ pub enum Ended {
 }
 
 /// Serves at most `max_connections` connections at a time until `end`.
-pub async fn serve(listener: TcpListener, front: Front, max_connections: usize, end: End) -> Ended {
+pub async fn serve(listener: impl Into<Listener>, front: Front, max_connections: usize, end: End) -> Ended {
+    let listener = listener.into();
     let slots = Arc::new(Semaphore::new(max_connections));
     let connections = TaskTracker::new();
     let accepting = async {
         let mut complained: Option<Instant> = None;
         loop {
             let slot = free_slot(&slots, &front).await;
-            match listener.accept().await {
+            match poll_fn(|cx| listener.poll_accept(cx)).await {
                 Ok((stream, peer)) => open(&connections, &front, (stream, peer), slot),
                 // One client has left before it was accepted: the next one is fine.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
@@ -99,7 +100,7 @@ pub async fn serve(listener: TcpListener, front: Front, max_connections: usize, 
     }
 }
 
-fn open(connections: &TaskTracker, front: &Front, client: (TcpStream, SocketAddr), slot: OwnedSemaphorePermit) {
+fn open(connections: &TaskTracker, front: &Front, client: (Connected, SocketAddr), slot: OwnedSemaphorePermit) {
     let connection = front.clone().serve(client.0, client.1);
     _ = connections.spawn(async move {
         connection.await;

@@ -61,6 +61,7 @@ pub struct RequestMetrics {
     errors: IntCounterVec,
     refused: IntCounterVec,
     connections: IntGauge,
+    response_memory: IntGauge,
     cut_off: IntCounterVec,
     certificate_expiry: GaugeVec,
 }
@@ -103,6 +104,10 @@ impl RequestMetrics {
             )?,
             refused: counter("predictd_refused_total", "Requests refused or given up, by reason.", &["reason"])?,
             connections: gauge("predictd_connections", "Open client connections.")?,
+            response_memory: gauge(
+                "predictd_response_memory_bytes",
+                "Memory reserved for large responses until they are written, in bytes; --response-memory is the limit.",
+            )?,
             cut_off: counter(
                 "predictd_connections_cut_off_total",
                 "Connections ended because their client took too long, by what for.",
@@ -127,7 +132,14 @@ impl RequestMetrics {
             }
             self.started.with_label_values(&[route]);
         }
-        for reason in [Refused::Overloaded, Refused::Deadline, Refused::Rate, Refused::Key, Refused::Cancelled] {
+        for reason in [
+            Refused::Overloaded,
+            Refused::Deadline,
+            Refused::Rate,
+            Refused::Key,
+            Refused::Cancelled,
+            Refused::ResponseMemory,
+        ] {
             self.refused.with_label_values(&[reason_name(reason)]);
         }
     }
@@ -175,6 +187,17 @@ impl RequestMetrics {
         self.connections.dec();
     }
 
+    /// So many bytes more, or fewer, are reserved for responses.
+    pub fn response_memory(&self, bytes: i64) {
+        self.response_memory.add(bytes);
+    }
+
+    /// Bytes that are reserved for responses.
+    #[must_use]
+    pub fn reserved_response_memory(&self) -> i64 {
+        self.response_memory.get()
+    }
+
     /// Open client connections.
     #[must_use]
     pub fn connections(&self) -> i64 {
@@ -207,5 +230,6 @@ fn reason_name(reason: Refused) -> &'static str {
         Refused::Rate => "rate",
         Refused::Key => "key",
         Refused::Cancelled => "cancelled",
+        Refused::ResponseMemory => "response_memory",
     }
 }

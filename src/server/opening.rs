@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::RunError;
 use crate::http::serve::{End, Ended};
-use crate::listeners::Entrance;
+use crate::listeners::{Entrance, Listener};
 use crate::registry::Registry;
 
 /// The data listener, open. If it is closed, it is opened once the server is ready; how the server ended, if it did
@@ -16,7 +16,7 @@ pub(super) async fn opened(
     registry: &Registry,
     loaded: &CancellationToken,
     end: &End,
-) -> Result<Result<tokio::net::TcpListener, Ended>, RunError> {
+) -> Result<Result<Listener, Ended>, RunError> {
     const LOOK: Duration = Duration::from_millis(5);
     let closed = !entrance.is_open();
     let ready = async {
@@ -35,13 +35,9 @@ pub(super) async fn opened(
             () = end.at_once.cancelled() => return Ok(Err(Ended::AtOnce)),
         }
     }
-    let address = entrance.local_addr();
-    let named = |error: std::io::Error| match &address {
-        Ok(address) => RunError::Failed(format!("--listen {address}: {error}")),
-        Err(_) => RunError::Failed(format!("--listen: {error}")),
-    };
-    let listener = entrance.open().map_err(named)?;
-    if let (true, Ok(address)) = (closed, &address) {
+    let address = entrance.to_string();
+    let listener = entrance.open().map_err(|error| RunError::Failed(format!("--listen {address}: {error}")))?;
+    if closed {
         tracing::info!(%address, "connections are accepted");
     }
     Ok(Ok(listener))

@@ -135,7 +135,7 @@ pub fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> St
 
 fn try_exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
-    let kind = "Host: x\r\nContent-Type: application/json\r\nConnection: close";
+    let kind = "Host: localhost\r\nContent-Type: application/json\r\nConnection: close";
     write!(stream, "{method} {path} HTTP/1.1\r\n{kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -9,17 +9,21 @@
 )]
 
 mod access;
+mod admin_guard;
 mod api;
 mod api_description;
 mod backup;
 mod bad_http;
 mod bad_input;
+mod batch_faults;
 mod bench_command;
+mod body_encodings;
 mod cache;
 mod canaries;
 mod check_command;
 mod cli;
 mod connections;
+mod cors;
 mod counted;
 mod daemon;
 mod database;
@@ -33,6 +37,7 @@ mod health_command;
 mod invariants;
 mod large_bodies;
 mod lifecycle;
+mod listen;
 mod log_lines;
 mod logs;
 mod mlflow;
@@ -50,5 +55,6 @@ mod server;
 mod storage;
 mod text_kinds;
 mod traces;
+mod unread_responses;
 mod watch_command;
 mod wire;

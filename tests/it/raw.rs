@@ -55,10 +55,31 @@ impl Wire {
         let head = head.to_ascii_lowercase();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         let mut answer = Answer { status, head, body: String::new() };
+        if answer.header("transfer-encoding") == Some("chunked") {
+            answer.body = self.chunks();
+            return answer;
+        }
         let length: u64 = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
         self.0.by_ref().take(length).read_to_string(&mut answer.body).unwrap();
         assert_eq!(answer.body.len() as u64, length, "the connection was closed within the answer");
         answer
+    }
+
+    /// Reads a body in chunks to its end.
+    fn chunks(&mut self) -> String {
+        let mut body = Vec::new();
+        loop {
+            let mut line = String::new();
+            assert!(self.0.read_line(&mut line).unwrap() > 0, "the connection was closed between two chunks");
+            let length = u64::from_str_radix(line.trim_end(), 16).unwrap();
+            let before = body.len() as u64;
+            self.0.by_ref().take(length + 2).read_to_end(&mut body).unwrap();
+            assert_eq!(body.len() as u64, before + length + 2, "the connection was closed within a chunk");
+            body.truncate(body.len() - 2);
+            if length == 0 {
+                return String::from_utf8(body).unwrap();
+            }
+        }
     }
 
     /// Sends a request and reads its answer.
@@ -85,17 +106,33 @@ impl Wire {
     }
 }
 
+/// A body in chunks at the beginning of these bytes, and how many bytes it takes, if it is complete.
+pub fn dechunked(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let (mut body, mut place) = (Vec::new(), 0);
+    loop {
+        let rest = &bytes[place..];
+        let line = rest.windows(2).position(|end| end == b"\r\n")?;
+        let length = usize::from_str_radix(std::str::from_utf8(&rest[..line]).unwrap(), 16).unwrap();
+        body.extend_from_slice(rest.get(line + 2..line + 2 + length)?);
+        rest.get(line + 2 + length..line + 4 + length)?;
+        place += line + 4 + length;
+        if length == 0 {
+            return Some((body, place));
+        }
+    }
+}
+
 /// A request with these further header lines, each with its end.
 pub fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
     )
 }
 
 /// A request without a body.
 pub fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
 /// The value of a metric as `/metrics` of `address` has it; 0 if it is not there.

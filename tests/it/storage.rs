@@ -291,8 +291,10 @@ fn half_an_upload_is_gone() {
     let incoming = place.data.path().join("store/incoming");
     let begin = |daemon: &Daemon| {
         let mut stream = TcpStream::connect(daemon.admin).unwrap();
-        let head =
-            format!("PUT /admin/store/{} HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n", "0".repeat(64));
+        let head = format!(
+            "PUT /admin/store/{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n",
+            "0".repeat(64)
+        );
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(&vec![7; 2 << 20]).unwrap();
         until("it is on its way", || !entries(&incoming).is_empty());

@@ -144,6 +144,11 @@ impl Answer {
         let text = std::str::from_utf8(&bytes[..head]).unwrap().to_owned();
         let status = text.split(' ').nth(1).unwrap().parse().unwrap();
         let mut answer = Self { status, head: text, body: String::new() };
+        if answer.header("transfer-encoding") == Some("chunked") {
+            let (body, length) = crate::raw::dechunked(&bytes[head..])?;
+            answer.body = String::from_utf8(body).unwrap();
+            return Some((answer, head + length));
+        }
         let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
         let body = bytes.get(head..head + length)?;
         std::str::from_utf8(body).unwrap().clone_into(&mut answer.body);

@@ -117,19 +117,18 @@ async fn damaged_chunks_end_the_connection() {
     assert_cut_off(&server, &[]);
 }
 
-/// 1 MB of gzip that would be 1 GB, or anything else that must be unpacked: nothing is.
+/// Anything but gzip that must be unpacked: nothing is.
 #[tokio::test(flavor = "multi_thread")]
 async fn compressed_bodies_are_refused_unread() {
     let server = server(&[], &[]).await;
     let bomb = [vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3], vec![0; 1_000_000]].concat();
-    for encoding in ["gzip", "GZIP", "gzip, gzip, gzip", "deflate", "br", "zstd", "compress", "x-gzip", "identity", ""]
-    {
+    for encoding in ["gzip, gzip", "deflate", "br", "zstd", "compress", "identity, br"] {
         for body in [&bomb[..], &bomb[..5], b"", text().as_bytes()] {
             let mut connection = Connection::to(&server).await;
             let head = format!("{POST}Content-Encoding: {encoding}\r\nContent-Length: {}\r\n\r\n", body.len());
             let answer = connection.ask([head.as_bytes(), body].concat()).await;
             assert_eq!((answer.status, answer.kind().as_str()), (415, "unsupported-media-type"), "{encoding}");
-            assert_eq!(answer.header("accept-encoding"), Some("identity"));
+            assert_eq!(answer.header("accept-encoding"), Some("gzip, identity"));
         }
     }
     // Compression that only the connection names, or nobody, is not looked for.

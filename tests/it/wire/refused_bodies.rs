@@ -47,7 +47,7 @@ impl Guarded {
             (405, "method-not-allowed", post.replace("POST", "PUT")),
             (414, "uri-too-long", post.replace("/predict", &format!("/predict?{}", "a".repeat(9_000)))),
             (415, "unsupported-media-type", post.replace("json", "xml")),
-            (415, "unsupported-media-type", format!("{post}Content-Encoding: gzip\r\n")),
+            (415, "unsupported-media-type", format!("{post}Content-Encoding: br\r\n")),
             (431, "headers-too-large", format!("{post}{many}")),
             (400, "invalid-host", format!("{post}Host: y\r\n")),
             (200, "", post.replace("POST /predict", "GET /livez")),

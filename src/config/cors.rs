@@ -1,0 +1,78 @@
+//! Origins of web pages that may use the data listener.
+
+/// Which web pages may use the data listener.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum CorsOrigins {
+    /// None: browsers show answers to no page of another origin.
+    #[default]
+    None,
+    /// All.
+    Any,
+    /// Those of these origins.
+    These(Vec<String>),
+}
+
+impl CorsOrigins {
+    /// What was typed.
+    ///
+    /// # Errors
+    /// A sentence that names the option and the first entry that is no origin.
+    pub fn of(typed: &[String]) -> Result<Self, String> {
+        let typed: Vec<&str> = typed.iter().map(|entry| entry.trim()).filter(|entry| !entry.is_empty()).collect();
+        if typed.is_empty() {
+            return Ok(Self::None);
+        }
+        if typed == ["*"] {
+            return Ok(Self::Any);
+        }
+        let origin = |entry: &&str| {
+            origin(entry).ok_or_else(|| {
+                format!(
+                    "--cors-origins {entry}: this is no origin; write scheme, host and port without a path, such as https://app.example, or * alone for all"
+                )
+            })
+        };
+        typed.iter().map(origin).collect::<Result<_, _>>().map(Self::These)
+    }
+}
+
+/// An origin as browsers send it: in lower case, without the port that is usual for its scheme.
+fn origin(typed: &str) -> Option<String> {
+    let typed = typed.to_ascii_lowercase();
+    let (scheme, host) = typed.split_once("://")?;
+    let usual = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return None,
+    };
+    let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.' | b':' | b'[' | b']');
+    let host = host.strip_suffix(usual).unwrap_or(host);
+    (!host.is_empty() && host.bytes().all(fits)).then(|| format!("{scheme}://{host}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(typed: &str) -> Result<CorsOrigins, String> {
+        CorsOrigins::of(&typed.split(',').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn origins_are_as_browsers_send_them() {
+        let these = |origins: &[&str]| Ok(CorsOrigins::These(origins.iter().map(|&o| o.to_owned()).collect()));
+        assert_eq!(of(""), Ok(CorsOrigins::None));
+        assert_eq!(of("*"), Ok(CorsOrigins::Any));
+        assert_eq!(
+            of("https://App.example, http://localhost:3000"),
+            these(&["https://app.example", "http://localhost:3000"])
+        );
+        assert_eq!(of("https://a:443,http://b:80,http://c:443"), these(&["https://a", "http://b", "http://c:443"]));
+        for wrong in
+            ["app.example", "https://", "https://a/", "https://a/b", "null", "*,https://a", "ftp://a", "https://u@a"]
+        {
+            let said = of(wrong).unwrap_err();
+            assert!(said.starts_with("--cors-origins ") && said.contains("no origin"), "{said}");
+        }
+    }
+}

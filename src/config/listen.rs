@@ -1,0 +1,136 @@
+//! Where a listener waits for connections: an address, the name of a host, or a Unix socket.
+
+use std::fmt::{self, Display, Formatter};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// What an option for a Unix socket begins with.
+pub const UNIX: &str = "unix:";
+/// Longest path of a socket, in bytes: the system has a place of 108 for it, with a zero at its end.
+const LONGEST_PATH: usize = 107;
+
+/// Where a listener waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// At this address.
+    Address(SocketAddr),
+    /// At an address of this host: name and port.
+    Host(String, u16),
+    /// At a Unix socket, which only processes of this machine can reach.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// The same with the address of a host instead of its name: the first IPv4 address, else the first.
+    ///
+    /// # Errors
+    /// A sentence that begins with what was typed, if the system does not know the name.
+    pub fn resolved(&self) -> Result<Self, String> {
+        let Self::Host(name, port) = self else { return Ok(self.clone()) };
+        let found = (name.as_str(), *port).to_socket_addrs().map_err(|error| {
+            format!(
+                "{self}: the host name cannot be resolved ({error}); use an address, or a name that the system knows"
+            )
+        })?;
+        let addresses: Vec<SocketAddr> = found.collect();
+        let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+        first.map(|address| Self::Address(*address)).ok_or_else(|| format!("{self}: the host name has no address"))
+    }
+
+    /// True if only processes of this machine can reach it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Address(address) => address.ip().is_loopback(),
+            Self::Host(..) => false,
+            Self::Unix(_) => true,
+        }
+    }
+
+    /// The IP address, if there is one.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(address.ip()),
+            Self::Host(..) | Self::Unix(_) => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl Display for Listen {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Host(name, port) => write!(f, "{name}:{port}"),
+            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        if let Some(path) = typed.strip_prefix(UNIX) {
+            return match path.len() {
+                1..=LONGEST_PATH => Ok(Self::Unix(path.into())),
+                _ => Err(format!("the PATH of unix:PATH has 1 to {LONGEST_PATH} bytes")),
+            };
+        }
+        if let Ok(address) = typed.parse() {
+            return Ok(Self::Address(address));
+        }
+        let wrong = || "this is neither ADDRESS:PORT such as 127.0.0.1:8000, nor HOST:PORT, nor unix:PATH".to_owned();
+        let (name, port) = typed.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().map_err(|_| wrong())?;
+        let name = host_name(name).map_err(|_| wrong())?;
+        // Digits alone are a wrong address.
+        if name.bytes().all(|c| c.is_ascii_digit() || c == b'.') { Err(wrong()) } else { Ok(Self::Host(name, port)) }
+    }
+}
+
+/// A host name, in lower case.
+///
+/// # Errors
+/// A sentence.
+pub(super) fn host_name(typed: &str) -> Result<String, String> {
+    let typed = typed.trim();
+    let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
+    if (1..=253).contains(&typed.len()) && typed.bytes().all(fits) {
+        return Ok(typed.to_ascii_lowercase());
+    }
+    Err("this is no host name, such as predictd.internal".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_names_and_paths_are_told_apart() {
+        let address = |typed: &str| Listen::Address(typed.parse().unwrap());
+        for (typed, expected) in [
+            ("127.0.0.1:8000", address("127.0.0.1:8000")),
+            ("[::1]:80", address("[::1]:80")),
+            ("localhost:8000", Listen::Host("localhost".to_owned(), 8_000)),
+            ("Predictd.Internal:1", Listen::Host("predictd.internal".to_owned(), 1)),
+            ("unix:/run/predictd.sock", Listen::Unix("/run/predictd.sock".into())),
+        ] {
+            assert_eq!(typed.parse(), Ok(expected), "{typed}");
+        }
+        let too_long = format!("unix:/{}", "a".repeat(LONGEST_PATH));
+        for typed in ["", "8000", "localhost", "127.0.0.1:65536", "127.0.0:1", "a b:1", "::1:x", "unix:", &too_long] {
+            assert!(typed.parse::<Listen>().is_err(), "{typed}");
+        }
+        assert_eq!("localhost:7".parse::<Listen>().unwrap().resolved(), Ok(address("127.0.0.1:7")));
+        let nowhere = "no-such-host.invalid:7".parse::<Listen>().unwrap().resolved().unwrap_err();
+        assert!(nowhere.starts_with("no-such-host.invalid:7: the host name cannot be resolved"), "{nowhere}");
+    }
+}

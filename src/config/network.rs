@@ -1,0 +1,32 @@
+//! Where the server listens, and who may use it from where.
+
+use super::{Args, CorsOrigins, Listen};
+
+/// The listeners, checked.
+#[derive(Debug, Clone)]
+pub(super) struct Network {
+    /// The data listener.
+    pub(super) listen: Listen,
+    /// The admin listener.
+    pub(super) admin_listen: Listen,
+    /// Origins of web pages that may use the data listener.
+    pub(super) cors_origins: CorsOrigins,
+}
+
+impl Network {
+    /// What was typed.
+    ///
+    /// # Errors
+    /// All that is wrong, a sentence each, with the option's name.
+    pub(super) fn of(args: &Args) -> Result<Self, Vec<String>> {
+        let listen = args.listen.resolved().map_err(|error| format!("--listen {error}"));
+        let admin_listen = args.admin_listen.resolved().map_err(|error| format!("--admin-listen {error}"));
+        let cors_origins = CorsOrigins::of(&args.cors_origins);
+        match (listen, admin_listen, cors_origins) {
+            (Ok(listen), Ok(admin_listen), Ok(cors_origins)) => Ok(Self { listen, admin_listen, cors_origins }),
+            (listen, admin_listen, cors_origins) => {
+                Err([listen.err(), admin_listen.err(), cors_origins.err()].into_iter().flatten().collect())
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Keeps web pages out of /admin: a browser sends what any page tells it to send, from the operator's own machine.
+//!
+//! A page whose name is made to point at this server (DNS rebinding) is found by its `Host`; a page that sends a request
+//! across origins by its `Origin`, or, where a browser would send neither, by a content type that needs no preflight.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::App;
+use super::body::is_json;
+use super::error::{ApiError, Code};
+use crate::config::{Listen, Settings};
+
+/// Content types of HTML forms, which a browser sends anywhere without asking first.
+const OF_FORMS: [&str; 3] = ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"];
+/// Routes below this take files, which have no content type or one of their own.
+const UPLOADS: &str = "/admin/store/";
+
+/// The hosts that clients may name.
+#[derive(Debug, Default)]
+pub struct AdminHosts {
+    /// What the listener is bound to; none for a Unix socket, which no browser reaches.
+    address: Option<IpAddr>,
+    names: Vec<String>,
+}
+
+impl AdminHosts {
+    /// Those of a server with these settings.
+    #[must_use]
+    pub fn of(settings: &Settings) -> Self {
+        let address = match &settings.admin_listen {
+            Listen::Unix(_) => None,
+            listen => listen.ip(),
+        };
+        Self { address, names: settings.admin_hosts.clone() }
+    }
+
+    /// True for a host, with or without a port, that only somebody who means this server names.
+    fn allow(&self, host: &str) -> bool {
+        let Some(listen) = self.address else { return true };
+        // A user's name before it would hide the host from readers.
+        let Ok(authority) = host.parse::<Authority>() else { return false };
+        if host.contains('@') {
+            return false;
+        }
+        let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        match address {
+            // No name can be made to point somewhere else here.
+            Ok(address) => {
+                let address = address.to_canonical();
+                listen.is_unspecified() || address.is_loopback() || address == listen.to_canonical()
+            }
+            Err(_) => host == "localhost" || self.names.contains(&host),
+        }
+    }
+}
+
+/// Lets a request to /admin pass if no web page of another origin can have sent it.
+pub async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let checked = check_host(&app.admin_hosts, &request).and_then(|host| {
+        if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+            return Ok(());
+        }
+        check_origin(request.headers(), host)?;
+        check_type(&request)
+    });
+    match checked {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The host that the request names.
+fn check_host<'a>(hosts: &AdminHosts, request: &'a Request) -> Result<&'a str, ApiError> {
+    let named = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let target = request.uri().authority().map_or(named, Authority::as_str);
+    if hosts.allow(named) && hosts.allow(target) {
+        return Ok(named);
+    }
+    let detail = "The admin listener does not answer to this Host. Use localhost or the address that it listens on, or start the server with the name in --admin-hosts.";
+    Err(ApiError::new(Code::HostNotAllowed, detail))
+}
+
+/// A browser says where a page that changes something comes from: from here, or it is refused.
+fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), ApiError> {
+    let same = |origin: &HeaderValue| {
+        let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        origin.is_some_and(|(_, authority)| !host.is_empty() && authority.eq_ignore_ascii_case(host))
+    };
+    if headers.get_all(ORIGIN).iter().all(same) {
+        return Ok(());
+    }
+    let detail = "Web pages of another origin cannot change anything here. Send the request without an Origin header.";
+    Err(ApiError::new(Code::OriginNotAllowed, detail))
+}
+
+/// A change is sent as JSON, which a browser does not send to another origin without asking first.
+fn check_type(request: &Request) -> Result<(), ApiError> {
+    let headers = request.headers();
+    let kind = headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
+    let has_body = headers.contains_key(TRANSFER_ENCODING)
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
+    let fits = if request.uri().path().starts_with(UPLOADS) && *request.method() == Method::PUT {
+        kind.is_none_or(|kind| !OF_FORMS.iter().any(|form| is_kind(kind, form)))
+    } else {
+        match kind {
+            Some(kind) => is_json(kind),
+            // A browser asks before it sends another method than POST.
+            None => !has_body && *request.method() != Method::POST,
+        }
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(ApiError::new(Code::UnsupportedMediaType, "The Content-Type must be application/json."))
+}
+
+/// True for this content type, whatever its parameters.
+fn is_kind(kind: &str, wanted: &str) -> bool {
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(listen: Option<&str>) -> AdminHosts {
+        let names = vec!["admin.internal".to_owned()];
+        AdminHosts { address: listen.map(|address| address.parse().unwrap()), names }
+    }
+
+    #[test]
+    fn hosts_are_allowed_if_nobody_can_make_them_point_here() {
+        let own = hosts(Some("10.0.0.7"));
+        for host in [
+            "localhost",
+            "LOCALHOST.:1",
+            "127.0.0.1:8001",
+            "[::1]:8001",
+            "127.9.9.9",
+            "10.0.0.7:1",
+            "admin.internal:8001",
+        ] {
+            assert!(own.allow(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:8001",
+            "10.0.0.8",
+            "localhost.evil.example",
+            "2130706433",
+            "127.1",
+            "a@localhost",
+            "admin.internal.evil.example",
+        ] {
+            assert!(!own.allow(host), "{host}");
+        }
+        assert!(hosts(Some("0.0.0.0")).allow("10.0.0.8:8001") && !hosts(Some("0.0.0.0")).allow("evil.example"));
+        assert!(hosts(None).allow("anything"), "a Unix socket");
+    }
+}

@@ -1,0 +1,133 @@
+//! Compressed request bodies: gzip, within the limit of bodies that are not compressed.
+
+use std::io::{Error, Write};
+
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_ENCODING;
+use flate2::write::MultiGzDecoder;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::App;
+use super::body::{FREE_BODY, too_large};
+use super::error::{ApiError, Code};
+
+/// What clients may send, as the header `Accept-Encoding` says it.
+pub const ACCEPTED: &str = "gzip, identity";
+/// Memory of a decoder: its window and its tables.
+const DECODER: usize = 3 * FREE_BODY;
+/// Bytes that are decompressed in one go: they become about a megabyte at most.
+const PIECE: usize = 1 << 10;
+
+/// How a body is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentEncoding {
+    /// Not at all.
+    Identity,
+    /// gzip (RFC 1952).
+    Gzip,
+}
+
+impl ContentEncoding {
+    /// What the headers say.
+    ///
+    /// # Errors
+    /// 415 for another encoding, or for several.
+    pub fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let mut found = Self::Identity;
+        for value in headers.get_all(CONTENT_ENCODING) {
+            for name in value.to_str().map_err(|_| unknown())?.split(',').map(str::trim) {
+                let gzip = ["gzip", "x-gzip"].iter().any(|known| name.eq_ignore_ascii_case(known));
+                match found {
+                    _ if name.is_empty() || name.eq_ignore_ascii_case("identity") => {}
+                    Self::Identity if gzip => found = Self::Gzip,
+                    Self::Identity | Self::Gzip => return Err(unknown()),
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A gzip body on its way.
+pub struct Gunzip<'a>(MultiGzDecoder<Plain<'a>>);
+
+/// What was decompressed so far, within the limit of bodies and the memory for them.
+struct Plain<'a> {
+    bytes: Vec<u8>,
+    app: &'a App,
+    memory: &'a mut Option<OwnedSemaphorePermit>,
+    refusal: Option<ApiError>,
+}
+
+impl Plain<'_> {
+    fn add(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
+        if bytes.len() > self.app.limits.max_body - self.bytes.len() {
+            return Err(too_large(&self.app.limits));
+        }
+        self.app.grow_body(self.memory, DECODER + self.bytes.len() + bytes.len())?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl Write for Plain<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.add(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => {
+                self.refusal = Some(error);
+                Err(Error::other("the body is refused"))
+            }
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> Gunzip<'a> {
+    /// Nothing so far.
+    ///
+    /// # Errors
+    /// 503 if there is no memory for another body.
+    pub fn begin(app: &'a App, memory: &'a mut Option<OwnedSemaphorePermit>) -> Result<Self, ApiError> {
+        app.grow_body(memory, DECODER)?;
+        Ok(Self(MultiGzDecoder::new(Plain { bytes: Vec::new(), app, memory, refusal: None })))
+    }
+
+    /// Decompresses the next bytes, and lets other tasks run in between.
+    ///
+    /// # Errors
+    /// 413 if there is more than a body may have, 400 for what is not gzip.
+    pub async fn add(&mut self, compressed: &[u8]) -> Result<(), ApiError> {
+        for piece in compressed.chunks(PIECE) {
+            if self.0.write_all(piece).is_err() {
+                return Err(self.0.get_mut().refusal.take().unwrap_or_else(damaged));
+            }
+            tokio::task::coop::consume_budget().await;
+        }
+        Ok(())
+    }
+
+    /// The whole body.
+    ///
+    /// # Errors
+    /// 413 and 400 as before; 400 if the end is missing, or the checksum is another.
+    pub fn end(mut self) -> Result<Vec<u8>, ApiError> {
+        if self.0.try_finish().is_err() {
+            return Err(self.0.get_mut().refusal.take().unwrap_or_else(damaged));
+        }
+        Ok(std::mem::take(&mut self.0.get_mut().bytes))
+    }
+}
+
+fn unknown() -> ApiError {
+    let detail = "This Content-Encoding is not supported: send the body as it is, or compressed by gzip.";
+    ApiError::new(Code::UnsupportedMediaType, detail)
+}
+
+fn damaged() -> ApiError {
+    let detail = "The Content-Encoding is gzip, and the body is not: it is damaged, cut off, or not compressed.";
+    ApiError::new(Code::DamagedEncoding, detail)
+}

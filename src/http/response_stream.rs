@@ -1,0 +1,99 @@
+//! Large responses: written in parts, so that no part holds a thread for long and no more than a part is in memory.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::body::{Body, Bytes};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use hyper::body::Frame;
+use serde::Serialize;
+use tokio::task::coop;
+
+use super::error::{ApiError, Code};
+
+/// Bytes of a part. One item more may be in it.
+pub const PART: usize = 32 << 10;
+/// JSON of no more bytes is written at once, with its length in the head of the response.
+pub const WHOLE: usize = 64 << 10;
+/// What a part takes from the budget that tokio gives a task (128) before it has to let others run.
+const COST: usize = 16;
+
+/// A list of results in JSON: `{"results":[…]}`, whose items are made when they are written.
+pub struct Results<I> {
+    items: I,
+    begun: bool,
+    ended: bool,
+}
+
+impl<I, T> Results<I>
+where
+    I: Iterator<Item = T> + Send + Unpin + 'static,
+    T: Serialize,
+{
+    /// The list of these items.
+    pub fn new(items: I) -> Self {
+        Self { items, begun: false, ended: false }
+    }
+
+    /// The response, of which `json` says how many bytes it can have: at once if these are few, else part by part.
+    ///
+    /// # Errors
+    /// [`ApiError`] if an item cannot be written as JSON, which only a bug can cause.
+    pub fn respond(mut self, json: usize) -> Result<Response, ApiError> {
+        let broken = |_| ApiError::new(Code::Internal, "The answer could not be written as JSON.");
+        let body = if json > WHOLE {
+            Body::new(self)
+        } else {
+            let mut whole = Vec::new();
+            while !self.ended {
+                self.write(&mut whole, usize::MAX).map_err(broken)?;
+            }
+            Body::from(whole)
+        };
+        Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+    }
+
+    /// Writes items until there are `most` bytes or no further items.
+    fn write(&mut self, part: &mut Vec<u8>, most: usize) -> serde_json::Result<()> {
+        while part.len() < most {
+            let Some(item) = self.items.next() else {
+                part.extend_from_slice(if self.begun { b"]}" } else { b"{\"results\":[]}" });
+                self.ended = true;
+                break;
+            };
+            part.extend_from_slice(if self.begun { b"," } else { b"{\"results\":[" });
+            self.begun = true;
+            serde_json::to_writer(&mut *part, &item)?;
+        }
+        Ok(())
+    }
+}
+
+impl<I, T> hyper::body::Body for Results<I>
+where
+    I: Iterator<Item = T> + Send + Unpin + 'static,
+    T: Serialize,
+{
+    type Data = Bytes;
+    type Error = serde_json::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, serde_json::Error>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        for _ in 0..COST {
+            ready!(coop::poll_proceed(cx)).made_progress();
+        }
+        let mut part = Vec::with_capacity(PART);
+        let written = self.write(&mut part, PART);
+        Poll::Ready(Some(written.map(|()| Frame::data(Bytes::from(part)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+}
