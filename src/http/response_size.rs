@@ -59,7 +59,7 @@ impl ResponseSize {
         let pipeline = model.pipeline();
         let own = pipeline.labels();
         let labels = Labels::of(shown.labels.unwrap_or(own), shown);
-        let finds_entities = matches!(pipeline.head(), Head::Entities(_));
+        let finds_entities = matches!(pipeline.head(), Head::Entities(..));
         let many = matches!(pipeline.head(), Head::MultiLabel { .. });
         let most_tokens = pipeline.tokenizer().map_or(usize::MAX, Tokenizer::max_tokens);
         // A request with labels asks the model once for each of them.
