@@ -20,7 +20,7 @@ use predictd::text::activation::Activation;
 use predictd::text::heads::Head;
 use predictd::text::manifest::Manifest;
 use predictd::text::pipeline::{Encoded, Pipeline};
-use predictd::text::signature::{GraphInput, ScoreKind, Signature};
+use predictd::text::signature::{FixedAxes, GraphInput, ScoreKind, Signature};
 use predictd::text::tensors::Shape;
 use uuid::Uuid;
 
@@ -102,7 +102,12 @@ fn pipeline() -> Pipeline {
     let mut manifest = Manifest::read(Path::new("models/banking77-minilm/1")).unwrap();
     let signature = Signature {
         input: GraphInput::Tokens(Vec::new()),
+        fixed: FixedAxes::default(),
+        output: "logits".to_owned(),
         scores: ScoreKind::Logits,
+        per_token: false,
+        applied: None,
+        embedding_rows: None,
         width: 77,
         batch_dependent: false,
         labels: None,

@@ -220,10 +220,11 @@ impl Runtime for OnnxRuntime {
 impl OnnxRuntime {
     fn source(&self, scan: &Scan<'_>, bytes: Arc<Vec<u8>>, manifest: &Manifest) -> Result<Source, ManifestError> {
         let external = read_external(&scan.external, manifest)?;
-        let initializers = match self.share_weights {
-            true => shared_tensors(scan).map_err(|e| ManifestError::new(&manifest.graph_name, e.to_string()))?,
-            false => Vec::new(),
-        };
+        let mut initializers = Vec::new();
+        if self.share_weights {
+            let error = |e: ort::Error| ManifestError::new(&manifest.graph_name, e.to_string());
+            initializers = shared_tensors(scan).map_err(error)?;
+        }
         Ok(Source {
             environment: self.environment.clone(),
             under_way: self.under_way.clone(),

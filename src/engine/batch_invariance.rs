@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use super::measuring::run;
 use super::session::{GraphFacts, RunError, Session};
 use crate::text::pipeline::{Encoded, Pipeline};
-use crate::text::tokenizer::Tokenizer;
 
 /// Most groups of texts that are compared; a slow model is compared on fewer.
 const MAX_GROUPS: usize = 8;
@@ -69,28 +68,78 @@ fn differ(alone: &[f32], together: &[f32], largest: f32) -> bool {
     alone.len() != together.len() || alone.iter().zip(together).any(differs)
 }
 
-/// Why texts cannot share a batch, if so.
-///
-/// # Errors
-/// Why a run of one text failed.
-pub(super) fn why_alone(
-    pipeline: &Pipeline,
-    session: &mut dyn Session,
-    tolerance: Tolerance,
-    longest: Duration,
-) -> Result<Option<&'static str>, String> {
-    let longest = probe_time(pipeline, session, longest)?;
-    let start = Instant::now();
-    for number in 0..MAX_GROUPS {
-        if number > 0 && start.elapsed() > BUDGET {
-            break;
+/// Compares texts alone and in batches.
+pub(super) struct Probe<'a> {
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) session: &'a mut dyn Session,
+    pub(super) tolerance: Tolerance,
+    /// Time of one run.
+    pub(super) longest: Duration,
+}
+
+impl Probe<'_> {
+    /// Why texts cannot share a batch, if so.
+    ///
+    /// # Errors
+    /// Why a run of one short text failed.
+    pub(super) fn why_alone(mut self) -> Result<Option<&'static str>, String> {
+        self.longest = probe_time(self.pipeline, self.session, self.longest)?;
+        let start = Instant::now();
+        for number in 0..MAX_GROUPS {
+            if number > 0 && start.elapsed() > BUDGET {
+                break;
+            }
+            let texts = self.group(number)?;
+            if let Some(reason) = self.compare(&texts) {
+                return Ok(Some(reason));
+            }
         }
-        let texts = group(pipeline, number)?;
-        if let Some(reason) = compare(pipeline, session, &texts, (tolerance, longest))? {
-            return Ok(Some(reason));
-        }
+        Ok(None)
     }
-    Ok(None)
+
+    /// The texts of a group, from the shortest to the longest.
+    fn group(&self, number: usize) -> Result<Vec<Encoded>, String> {
+        let lengths = (0..).zip(LENGTHS);
+        let texts = lengths.map(|(place, length)| {
+            let longer = (length + number * (place + 1) / 2).min(MAX_LENGTH);
+            self.pipeline.probe_text(longer, number * LENGTHS.len() + place)
+        });
+        texts.collect::<Result<_, _>>().map_err(|error| error.to_string())
+    }
+
+    /// Compares texts alone, each beside the next longer one, and all together.
+    fn compare(&mut self, texts: &[Encoded]) -> Option<&'static str> {
+        let (mut compared, mut alone) = (Vec::new(), Vec::new());
+        for text in texts {
+            // A text that fails alone says nothing of batches.
+            if let Ok(rows) = run(self.pipeline, self.session, &[text], self.longest) {
+                compared.push(text);
+                alone.push(own_scores(self.pipeline, text, rows.first()));
+            }
+        }
+        let largest = self.tolerance.largest(&alone);
+        let pairs = (0..).zip(compared.windows(2));
+        let batches = pairs.chain(std::iter::once((0, compared.as_slice())));
+        let differences = batches.filter(|(_, batch)| batch.len() > 1).map(|(first, batch)| {
+            let alone = alone.get(first..).unwrap_or_default();
+            self.compare_batch(batch, alone, largest)
+        });
+        differences.flatten().next()
+    }
+
+    /// Compares the texts of one batch with themselves alone.
+    fn compare_batch(&mut self, batch: &[&Encoded], alone: &[Vec<f32>], largest: f32) -> Option<&'static str> {
+        let together = match run(self.pipeline, self.session, batch, self.longest * TEXTS) {
+            Ok(together) if together.len() == batch.len() => together,
+            Ok(_) | Err(RunError::Shape { .. }) => return Some("the graph loses texts of a batch"),
+            Err(RunError::Interrupted) => return Some("a batch of a few short texts takes too long"),
+            Err(RunError::Failed(_)) => return Some("the graph fails on several texts"),
+        };
+        let mut texts = batch.iter().zip(alone).zip(&together);
+        let moved =
+            texts.any(|((text, alone), row)| differ(alone, &own_scores(self.pipeline, text, Some(row)), largest));
+        moved.then_some("the texts of a batch, or its padding, change a text's scores")
+    }
 }
 
 /// Time for a run of a probe: a text that takes much longer than another says nothing, and must not hold up a load.
@@ -112,48 +161,6 @@ pub(super) fn probe_time(
         best = best.min(start.elapsed());
     }
     Ok((best * TIMES).max(LEAST).min(longest))
-}
-
-/// The texts of a group, from the shortest to the longest.
-fn group(pipeline: &Pipeline, number: usize) -> Result<Vec<Encoded>, String> {
-    let most = pipeline.tokenizer().map_or(MAX_LENGTH, Tokenizer::max_tokens).min(MAX_LENGTH);
-    let lengths = (0..).zip(LENGTHS).map(|(place, length)| (place, (length + number * (place + 1) / 2).min(most)));
-    let texts = lengths.map(|(place, length)| pipeline.probe_text(length, number * LENGTHS.len() + place));
-    texts.collect::<Result<_, _>>().map_err(|error| error.to_string())
-}
-
-/// Compares texts alone, each beside the next longer one, and all together.
-fn compare(
-    pipeline: &Pipeline,
-    session: &mut dyn Session,
-    texts: &[Encoded],
-    (tolerance, longest): (Tolerance, Duration),
-) -> Result<Option<&'static str>, String> {
-    let (mut compared, mut alone) = (Vec::new(), Vec::new());
-    for text in texts {
-        // A text that fails alone says nothing of batches.
-        if let Ok(rows) = run(pipeline, session, &[text], longest) {
-            compared.push(text);
-            alone.push(own_scores(pipeline, text, rows.first()));
-        }
-    }
-    let largest = tolerance.largest(&alone);
-    let mut batches: Vec<(usize, &[&Encoded])> = compared.windows(2).enumerate().collect();
-    batches.push((0, &compared));
-    for (first, batch) in batches.into_iter().filter(|(_, batch)| batch.len() > 1) {
-        let together = match run(pipeline, session, batch, longest * TEXTS) {
-            Ok(together) if together.len() == batch.len() => together,
-            Ok(_) | Err(RunError::Shape { .. }) => return Ok(Some("the graph loses texts of a batch")),
-            Err(RunError::Interrupted) => return Ok(Some("a batch of a few short texts takes too long")),
-            Err(RunError::Failed(_)) => return Ok(Some("the graph fails on several texts")),
-        };
-        for ((text, alone), together) in batch.iter().zip(alone.iter().skip(first)).zip(&together) {
-            if differ(alone, &own_scores(pipeline, text, Some(together)), largest) {
-                return Ok(Some("the texts of a batch, or its padding, change a text's scores"));
-            }
-        }
-    }
-    Ok(None)
 }
 
 /// The scores of a text's own tokens in its row of a batch.

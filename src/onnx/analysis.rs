@@ -27,8 +27,7 @@ pub(super) fn embedding_rows(graph: &MainGraph<'_>, input_ids: &str) -> Option<u
         let (table, ids) = match node.op {
             "Gather" if axis(node) == 0 => (node.inputs.first()?, node.inputs.get(1)?),
             // Of ONNX Runtime's own: ids, segments, words, ...
-            "EmbedLayerNormalization" => (node.inputs.get(2)?, node.inputs.first()?),
-            "QEmbedLayerNormalization" => (node.inputs.get(2)?, node.inputs.first()?),
+            "EmbedLayerNormalization" | "QEmbedLayerNormalization" => (node.inputs.get(2)?, node.inputs.first()?),
             _ => return None,
         };
         if graph.source(ids) != input_ids {

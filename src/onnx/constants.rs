@@ -39,12 +39,15 @@ impl<'o, 'a> Constants<'o, 'a> {
     }
 
     /// Adds a constant.
-    pub(super) fn add(&mut self, name: &'a str, tensor: &TensorData<'a>) -> Result<(), ScanError> {
-        let kind = kind(tensor);
+    pub(super) fn add(&mut self, name: &'a str, tensor: &TensorData<'a>) {
+        self.remember(name, kind(tensor));
+    }
+
+    /// Within another graph a harmless value hides one of its name outside.
+    fn remember(&mut self, name: &'a str, kind: Kind) {
         if self.outer.is_some() || kind != Kind::Harmless {
             self.found.insert(name, kind);
         }
-        Ok(())
     }
 
     /// Looks at a node whose inputs were seen before.
@@ -58,7 +61,8 @@ impl<'o, 'a> Constants<'o, 'a> {
         }
         let Some(&output) = node.outputs.first() else { return Ok(()) };
         if let Some(constant) = node.constant() {
-            return self.add(output, &constant);
+            self.add(output, &constant);
+            return Ok(());
         }
         let first = node.inputs.first().and_then(|name| self.kind_of(name));
         let kind = match (node.op, first) {
@@ -72,9 +76,7 @@ impl<'o, 'a> Constants<'o, 'a> {
             },
             _ => Kind::Harmless,
         };
-        if self.outer.is_some() || kind != Kind::Harmless {
-            self.found.insert(output, kind);
-        }
+        self.remember(output, kind);
         Ok(())
     }
 

@@ -14,12 +14,12 @@ pub(super) struct InputSchema {
 }
 
 impl InputSchema {
-    /// What the inputs mean: by their names, unless `named` (from `model.toml`) says otherwise.
+    /// What the inputs mean: by their names, unless `roles` (from `model.toml`) says otherwise.
     ///
     /// # Errors
     /// One sentence that names the input.
-    pub(super) fn new(inputs: &[Outlet], named: &BTreeMap<String, TokenRole>) -> Result<Self, String> {
-        if let Some(unknown) = named.keys().find(|name| !inputs.iter().any(|input| input.name() == *name)) {
+    pub(super) fn new(inputs: &[Outlet], roles: &BTreeMap<String, TokenRole>) -> Result<Self, String> {
+        if let Some(unknown) = roles.keys().find(|name| !inputs.iter().any(|input| input.name() == *name)) {
             let names: Vec<&str> = inputs.iter().map(Outlet::name).collect();
             return Err(format!("model.toml: inputs names {unknown:?}, but the graph's inputs are {names:?}"));
         }
@@ -39,7 +39,7 @@ impl InputSchema {
         let mut tokens = Vec::with_capacity(inputs.len());
         for input in inputs {
             let name = input.name();
-            let role = named.get(name).copied().or_else(|| TokenRole::of(name)).ok_or_else(|| {
+            let role = roles.get(name).copied().or_else(|| TokenRole::of(name)).ok_or_else(|| {
                 format!(
                     "it asks for an input {name:?} that a text cannot give; if it takes token ids or the like, say so in model.toml: [inputs] {name:?} = \"input_ids\""
                 )

@@ -51,9 +51,8 @@ fn rows_of(value: &DynValue, expected: Expected) -> Result<Array2<f32>, RunError
     let (shape, data) = values(value).map_err(failed)?;
     let (rows, width) = match shape[..] {
         [rows] => (rows, 1),
-        [rows, width] => (rows, width),
         [rows, tokens, width] if expected.per_token => (rows, tokens.saturating_mul(width)),
-        [rows, 1, width] => (rows, width),
+        [rows, width] | [rows, 1, width] => (rows, width),
         _ => return Err(wrong_shape(expected, shape)),
     };
     let dims = (usize::try_from(rows), usize::try_from(width));

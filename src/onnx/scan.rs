@@ -161,7 +161,7 @@ impl<'a> Scan<'a> {
         let tensor = TensorData::parse(bytes)?;
         let external = ExternalData::of_tensor(bytes)?;
         self.element_types.insert(tensor.data_type);
-        constants.add(tensor.name, &tensor)?;
+        constants.add(tensor.name, &tensor);
         match external {
             Some(_) if !in_main_graph || !tensor.raw.is_empty() => return Err(ScanError::ExternalData),
             Some(data) => self.external.push(data),

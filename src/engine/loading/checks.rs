@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::device::Opened;
 use super::{decide, logged};
-use crate::engine::batch_invariance::{Tolerance, probe_time, why_alone};
+use crate::engine::batch_invariance::{Probe, Tolerance, probe_time};
 use crate::engine::measuring::{run, run_of};
 use crate::engine::session::{RunError, Session};
 use crate::text::activation::{Activation, are_distributions, are_probabilities, differ};
@@ -44,7 +44,7 @@ pub(super) fn first_runs(
     let why_alone = match known_alone {
         Some(reason) => Some(reason),
         None if manifest.options.allow_batch_influence == Some(true) => None,
-        None => why_alone(pipeline, session, tolerance, longest).map_err(failed)?,
+        None => Probe { pipeline, session, tolerance, longest }.why_alone().map_err(failed)?,
     };
     if why_alone.is_some() {
         pipeline.run_rows_alone();
