@@ -104,7 +104,7 @@ def set_members(path: Path, **members: str) -> None:
 
 def by_auto(tokenizer, text: Text) -> Reading:
     """How a tokenizer of transformers reads a text or a pair."""
-    given = tokenizer(*([text] if isinstance(text, str) else text), return_token_type_ids=True, truncation=False)
+    given = tokenizer(*([text] if isinstance(text, str) else text), return_token_type_ids=True, truncation=False, verbose=False)
     return given["input_ids"], given["token_type_ids"]
 
 
