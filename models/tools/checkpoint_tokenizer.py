@@ -57,28 +57,32 @@ def first_line(error: BaseException) -> str:
 def write_tokenizer(source: str, tokenizer, made: Path, pad_token: str | None, more: list[Text]) -> str:
     """Writes the files into a directory that holds config.json. Returns what to tell; refuses other readings."""
     tokenizer.save_pretrained(made)
-    own = {name: file_of(source, name) for name in FILES}
+    settings = made / "tokenizer_config.json"
+    saved, own = settings.read_bytes(), {name: file_of(source, name) for name in FILES}
     for name, path in own.items():
         if path is not None:
             (made / name).write_bytes(path.read_bytes())
     if pad_token is not None:
-        set_members(made / "tokenizer_config.json", pad_token=pad_token)
+        set_members(settings, pad_token=pad_token)
     texts = tokenizer_texts(tokenizer, more)
     wanted = {text: by_auto(tokenizer, text) for text in texts}
     said = "as AutoTokenizer reads the checkpoint"
     lost = loses_rules(made / "tokenizer.json", tokenizer, texts, wanted) if own["tokenizer.json"] else None
     if lost is not None:
         kept = from_file(made / "tokenizer.json")
-        refuse_other_case(kept, made / "tokenizer_config.json")
+        refuse_other_case(kept, settings)
         wanted = {text: by_file(kept, text) for text in texts}
         said = f"as tokenizer.json says; AutoTokenizer, as {type(tokenizer).__name__}, loses a rule of the file and reads {lost}"
-    if first_difference(made, texts, wanted) is not None:
-        set_members(made / "tokenizer_config.json", tokenizer_class=AS_IN_FILE)
+    # As the checkpoint has it; with what its other files say, as transformers puts it in; and with the class of the file.
+    for content, members in ((settings.read_bytes(), {}), (saved, {}), (settings.read_bytes(), {"tokenizer_class": AS_IN_FILE})):
+        settings.write_bytes(content)
+        if members:
+            set_members(settings, **members)
         difference = first_difference(made, texts, wanted)
-        if difference is not None:
-            raise Refused(f"the written tokenizer reads {difference}; save the checkpoint with "
-                          "AutoTokenizer.from_pretrained(…).save_pretrained(…), compare the ids, and export that")
-    return f"{len(texts)} texts {said}"
+        if difference is None:
+            return f"{len(texts)} texts {said}"
+    raise Refused(f"the written tokenizer reads {difference}; save the checkpoint with "
+                  "AutoTokenizer.from_pretrained(…).save_pretrained(…), compare the ids, and export that")
 
 
 def refuse_other_case(kept: Tokenizer, settings: Path) -> None:

@@ -20,6 +20,7 @@ from .export_graph import BATCH, Comparison, batch_of, write_graph
 from .manifest import write_manifest
 from .new_directory import new_directory
 from .refused import Refused
+from .text_model import OFFSET_POSITIONS
 from .texts import Text, read_texts
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "config.json")
@@ -164,7 +165,7 @@ def task_of(config, task: str | None) -> str:
 def limit_of(tokenizer, config) -> int:
     """The longest text in tokens, as the server finds it."""
     positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+    if positions is not None and config.model_type in OFFSET_POSITIONS:
         positions -= config.pad_token_id + 1
     limits = [limit for limit in (tokenizer.model_max_length, positions) if limit is not None and 0 < limit < 1e9]
     return min(limits, default=512)

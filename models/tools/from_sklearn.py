@@ -10,7 +10,6 @@ texts made of the pipeline's own vocabulary.
 
 import argparse
 import json
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from . import golden as choices
 from .label_graph import name_labels, one_score_a_label
 from .manifest import write_manifest
+from .new_directory import new_directory
 from .refused import Refused
 from .sessions import session
 from .sklearn_steps import HOW_TO_SAVE, check, plain
@@ -178,15 +178,11 @@ def write(given: object, target: Path, texts: list[str] | None, names: list[str]
 
 def write_files(target: Path, graph: bytes, files: dict[str, object], task: str) -> None:
     """Writes the directory, all of it or nothing."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as work:
-        made = Path(work) / "made"
-        made.mkdir()
+    with new_directory(target) as made:
         (made / "model.onnx").write_bytes(graph)
         for name, value in files.items():
             (made / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         write_manifest(made, [f'task = "{task}"'])
-        made.rename(target)
 
 
 def load(path: Path) -> object:

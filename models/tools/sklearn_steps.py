@@ -124,8 +124,6 @@ def check_vectorizer(vectorizer: object) -> None:
             raise Refused(f"{name}: {setting} is a Python function, which a graph cannot run; train with {setting}=None")
     if not isinstance(vectorizer.analyzer, str):
         raise Refused(f"{name}: analyzer is a Python function, which a graph cannot run; train with analyzer='word'")
-    if vectorizer.analyzer == "char_wb":
-        raise Refused(f"{name}: analyzer='char_wb' cannot be converted; train with analyzer='char'")
     if vectorizer.input != "content":
         raise Refused(f"{name}: input={vectorizer.input!r} reads files; train with input='content'")
     if vectorizer.strip_accents is not None:

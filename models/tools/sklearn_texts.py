@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from .odd_texts import ODD_TEXTS
 
 # Entries of each vocabulary that are tried.
-ENTRIES = 40
+ENTRIES = 30
 MIXTURES = 150
 # Where a vectorizer has no stop words, what others take for some.
 STOP_WORDS = ["the", "of", "a", "I", "not"]

@@ -149,7 +149,9 @@ def lower_case(nodes: Nodes, text: str) -> str:
 
 
 def stranger(vectorizer: CountVectorizer) -> str:
-    """A character that is no letter and not in the vocabulary."""
+    """A character that counts for nothing: white space between words, else one that is not in the vocabulary."""
+    if vectorizer.analyzer == "char_wb":
+        return " "
     known = {character for entry in vectorizer.vocabulary_ for character in entry}
     return next(chr(number) for number in range(0xE000, 0xF8FF) if chr(number) not in known)
 
@@ -216,10 +218,11 @@ def count(nodes: Nodes, vectorizer: CountVectorizer, text: str) -> str:
     parts = {entry: tuple(entry.split(" ")) if words else tuple(entry) for entry in vectorizer.vocabulary_}
     known = sorted({part for entry in parts.values() for part in entry} - set(stop_words))
     numbers = {part: number for number, part in enumerate(known, FIRST_TOKEN)}
-    codes = (word_numbers if words else character_numbers)(nodes, vectorizer, text, numbers | dict.fromkeys(stop_words, STOP_WORD))
+    reader = {"word": word_numbers, "char": character_numbers, "char_wb": padded_word_numbers}[vectorizer.analyzer]
+    codes = reader(nodes, vectorizer, text, numbers | dict.fromkeys(stop_words, STOP_WORD))
     # A text without a token has a column, too.
     codes = nodes.add("Pad", codes, nodes.constant(numpy.int64([0, 0, 0, 1])), nodes.constant(numpy.int64(UNKNOWN)))
-    if stop_words:
+    if stop_words or vectorizer.analyzer == "char_wb":
         codes = without_stop_words(nodes, codes)
     counts = nodes.add("TfIdfVectorizer", codes, mode="TF", max_skip_count=0, **n_grams(vectorizer, parts, numbers))
     if vectorizer.binary:
@@ -250,6 +253,28 @@ def character_numbers(nodes: Nodes, vectorizer: CountVectorizer, text: str, numb
     return numbered(nodes, folded, numbers)
 
 
+def padded_word_numbers(nodes: Nodes, vectorizer: CountVectorizer, text: str, numbers: dict[str, int]) -> str:
+    """The numbers of the characters of each word between two spaces, and what belongs to no n-gram between the words.
+
+    Each character has three places: for a space before it, for itself, and for a space behind it. [n, 3 * characters]
+    """
+    tokens = nodes.add("Tokenizer", text, domain="com.microsoft", mark=0, mincharnum=1, pad_value="",
+                       tokenexp=f"(?s){characters(str.isspace)}+|.")
+    white = nodes.add("RegexFullMatch", tokens, pattern=f"{characters(str.isspace)}*")
+    codes = nodes.add("Where", white, nodes.constant(numpy.int64(UNKNOWN)), numbered(nodes, tokens, numbers))
+    numbered_white, one = nodes.add("Cast", white, to=TensorProto.INT64), nodes.constant(numpy.int64(1))
+    space, nothing = nodes.constant(numpy.int64(numbers.get(" ", UNKNOWN))), nodes.constant(numpy.int64(STOP_WORD))
+    last = nodes.constant(numpy.int64([-1]))
+    places = []
+    # The neighbour before: a column of white space in front, and one less at the end. The other way for that behind.
+    for pads, start, end in (([0, 1, 0, 0], 0, -1), ([0, 0, 0, 1], 1, sys.maxsize)):
+        beside = nodes.columns(nodes.add("Pad", numbered_white, nodes.constant(numpy.int64(pads)), one), start, end)
+        edge = nodes.add("And", nodes.add("Cast", beside, to=TensorProto.BOOL), nodes.add("Not", white))
+        places.append(nodes.add("Unsqueeze", nodes.add("Where", edge, space, nothing), last))
+    threefold = nodes.add("Concat", places[0], nodes.add("Unsqueeze", codes, last), places[1], axis=2)
+    return nodes.add("Flatten", threefold, axis=1)
+
+
 def without_stop_words(nodes: Nodes, codes: str) -> str:
     """The same rows with what follows a stop word moved up to its place, and room at the end."""
     stops = nodes.add("Equal", codes, nodes.constant(numpy.int64(STOP_WORD)))
@@ -270,8 +295,10 @@ def n_grams(vectorizer: CountVectorizer, parts: dict[str, tuple[str, ...]], numb
     by_length: dict[int, list[tuple[list[int], int]]] = {length: [] for length in range(1, longest + 1)}
     columns = len(vectorizer.vocabulary_)
     for entry, column in vectorizer.vocabulary_.items():
-        # An entry of another length, or with a stop word, is never found.
-        if shortest <= len(parts[entry]) <= longest and all(part in numbers for part in parts[entry]):
+        # An entry of another length, or with a stop word, is never found; but char_wb takes shorter words whole.
+        whole = vectorizer.analyzer == "char_wb" and entry.startswith(" ") and entry.endswith(" ") and len(entry) > 2
+        least = 1 if whole else shortest
+        if least <= len(parts[entry]) <= longest and all(part in numbers for part in parts[entry]):
             by_length[len(parts[entry])].append(([numbers[part] for part in parts[entry]], int(column)))
     if not any(column == columns - 1 for found in by_length.values() for _, column in found):
         by_length[shortest].append(([NEVER] * shortest, columns - 1))
@@ -280,6 +307,7 @@ def n_grams(vectorizer: CountVectorizer, parts: dict[str, tuple[str, ...]], numb
         starts.append(len(pool))
         pool += [number for gram, _ in found for number in gram]
         indexes += [column for _, column in found]
+    shortest = min(length for length, found in by_length.items() if found)
     return {"min_gram_length": shortest, "max_gram_length": longest, "pool_int64s": pool, "ngram_counts": starts,
             "ngram_indexes": indexes}
 

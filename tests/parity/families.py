@@ -34,7 +34,7 @@ SETTINGS = {
     "GradientBoostingClassifier": {"n_estimators": 10, "random_state": 1}, "DecisionTreeClassifier": {"random_state": 1},
     "HistGradientBoostingClassifier": {"max_iter": 5}, "LogisticRegressionCV": {"Cs": 2, "cv": 2},
     "MLPClassifier": {"hidden_layer_sizes": (16,), "max_iter": 50, "random_state": 1}, "NuSVC": {"nu": 0.2, "probability": True, "random_state": 1},
-    "RadiusNeighborsClassifier": {"radius": 5.0}, "RandomForestClassifier": {"n_estimators": 20, "random_state": 1},
+    "QuadraticDiscriminantAnalysis": {"reg_param": 0.5}, "RadiusNeighborsClassifier": {"radius": 5.0}, "RandomForestClassifier": {"n_estimators": 20, "random_state": 1},
     "SGDClassifier": {"loss": "log_loss", "random_state": 1}, "SVC": {"probability": True, "random_state": 1},
 }
 TOKENS = {"tokenexp": r"[\p{L}\p{N}_][\p{L}\p{N}_]+", "locale": "C.UTF-8"}

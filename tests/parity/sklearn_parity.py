@@ -48,6 +48,8 @@ PIPELINES = {
     "count-multinomial": lambda: make_pipeline(CountVectorizer(stop_words="english"), MultinomialNB()),
     "char-tfidf-logistic": lambda: make_pipeline(TfidfVectorizer(analyzer="char", ngram_range=(2, 3), max_features=3000),
                                                  LogisticRegression(max_iter=1000)),
+    "char-wb-logistic": lambda: make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), max_features=3000),
+                                              LogisticRegression(max_iter=1000)),
     "tfidf-calibrated-svm": lambda: make_pipeline(TfidfVectorizer(), CalibratedClassifierCV(LinearSVC(), cv=3)),
     "binary-complement": lambda: make_pipeline(CountVectorizer(binary=True), ComplementNB()),
     "tfidf-forest": lambda: make_pipeline(TfidfVectorizer(max_features=500), RandomForestClassifier(30, random_state=1)),
@@ -57,7 +59,6 @@ PIPELINES = {
                                               LogisticRegression(C=10, max_iter=1000)),
 }
 REFUSED = {
-    "char_wb": lambda: make_pipeline(TfidfVectorizer(analyzer="char_wb"), LogisticRegression()),
     "HashingVectorizer": lambda: make_pipeline(HashingVectorizer(n_features=256), LogisticRegression()),
     "strip_accents": lambda: make_pipeline(TfidfVectorizer(strip_accents="unicode"), LogisticRegression()),
 }
@@ -158,7 +159,7 @@ def family_rows(work: Path, texts: list[str], labels: list[str], questions: list
     vectorizer = TfidfVectorizer(max_features=200).fit(texts)
     asked = [*probes(make_pipeline(vectorizer), 40), *questions][:80]
     for name, pipeline in families.fitted(texts, labels, refused):
-        target = work / "models" / name / "1"
+        target = work / "models" / name.lower() / "1"
         try:
             several = from_sklearn.multi_label(pipeline)
             names = families.OUTPUTS if several else None
@@ -166,13 +167,13 @@ def family_rows(work: Path, texts: list[str], labels: list[str], questions: list
         except Refused as refusal:
             refused[name] = str(refusal)
             continue
-        rows[name] = Row(pipeline, asked, names or [str(label) for label in pipeline.classes_], several)
+        rows[name.lower()] = Row(pipeline, asked, names or [str(label) for label in pipeline.classes_], several)
         if not several:
             # As skl2onnx gives it: no file names the labels.
-            alone = work / "models" / f"{name}-graph" / "1"
+            alone = work / "models" / f"{name.lower()}-graph" / "1"
             alone.mkdir(parents=True)
             (alone / "model.onnx").write_bytes((target / "model.onnx").read_bytes())
-            rows[f"{name}-graph"] = rows[name]
+            rows[f"{name.lower()}-graph"] = rows[name.lower()]
     return rows, refused
 
 

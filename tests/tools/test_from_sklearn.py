@@ -1,7 +1,9 @@
 """What from-sklearn refuses by name, that its advice works, what it writes, and that a wrong graph is found."""
 
+import inspect
 import json
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,11 +16,11 @@ from unittest import mock
 import joblib
 import numpy
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.decomposition import NMF, TruncatedSVD
+from sklearn.decomposition import NMF, PCA, TruncatedSVD
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier, VotingClassifier
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfTransformer, TfidfVectorizer
-from sklearn.feature_selection import SelectKBest
+from sklearn.feature_selection import SelectFromModel, SelectKBest, SelectPercentile, VarianceThreshold
 from sklearn.linear_model import LogisticRegression, Perceptron, Ridge, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
@@ -26,13 +28,15 @@ from sklearn.multioutput import MultiOutputClassifier
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
-from sklearn.preprocessing import MaxAbsScaler
+from sklearn.preprocessing import Binarizer, MaxAbsScaler, MinMaxScaler, Normalizer, RobustScaler, StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.svm import SVC, LinearSVC
+from sklearn.utils import all_estimators
 
 from tools import from_sklearn, vectorizer_graph
 from tools.refused import Refused
 from tools.sessions import session
+from tools.sklearn_steps import OTHERS, TRANSFORMERS, check_classifier
 
 TEXTS = ["my card is lost", "my card did not arrive", "where is the refund", "a refund please", "card lost again", "refund me",
          "the card was stolen", "please refund the order", "new card", "refund of my money"]
@@ -78,7 +82,6 @@ class FromSklearn(unittest.TestCase):
 
     def test_the_advice_for_a_vectorizer_works(self) -> None:
         for vectorizer, what, advised in (
-                (TfidfVectorizer(analyzer="char_wb"), "analyzer='char'", TfidfVectorizer(analyzer="char")),
                 (TfidfVectorizer(strip_accents="unicode"), "strip_accents=None", TfidfVectorizer(strip_accents=None)),
                 (CountVectorizer(tokenizer=str.split, token_pattern=None), "tokenizer=None", CountVectorizer(tokenizer=None)),
                 (CountVectorizer(preprocessor=str.upper), "preprocessor=None", CountVectorizer(preprocessor=None)),
@@ -110,6 +113,36 @@ class FromSklearn(unittest.TestCase):
             with self.subTest(what):
                 self.refused(fitted(count(), refused), what)
                 self.written(fitted(count(), advised), ["card", "refund"])
+
+    def test_every_other_family_has_advice_that_works(self) -> None:
+        families = dict(all_estimators(type_filter="classifier"))
+        regression = LogisticRegression()
+        remedies = {"use OneVsRestClassifier": OneVsRestClassifier(regression), "use LogisticRegression": regression,
+                    "use OneVsRestClassifier(LogisticRegression())": OneVsRestClassifier(regression),
+                    "use GradientBoostingClassifier": GradientBoostingClassifier(n_estimators=5),
+                    "use SelfTrainingClassifier(LogisticRegression())": SelfTrainingClassifier(regression)}
+        labels = numpy.array(LABELS, dtype=object)
+        advised = {remedy for _, remedy in OTHERS.values()} - {"put its estimator_ in its place"}
+        self.assertEqual(advised, set(remedies))
+        for remedy, classifier in remedies.items():
+            with self.subTest(remedy):
+                self.written(fitted(CountVectorizer(), classifier, labels=labels), ["card", "refund"])
+        for name, (reason, remedy) in OTHERS.items():
+            kind = families[name]
+            with self.subTest(name), self.assertRaisesRegex(Refused, re.escape(f"{name}: {reason}; {remedy}")):
+                check_classifier(kind(regression) if "estimator" in inspect.signature(kind).parameters else kind())
+
+    def test_every_step_between_is_converted_faithfully(self) -> None:
+        steps = {"TfidfTransformer": [TfidfTransformer(norm="l1")], "TruncatedSVD": [truncated()], "PCA": [truncated(), PCA(2)],
+                 "StandardScaler": [StandardScaler(with_mean=False)], "MaxAbsScaler": [MaxAbsScaler()],
+                 "MinMaxScaler": [truncated(), MinMaxScaler()], "RobustScaler": [RobustScaler(with_centering=False)],
+                 "Normalizer": [Normalizer("l1")], "Binarizer": [Binarizer()], "SelectKBest": [SelectKBest(k=5)],
+                 "SelectPercentile": [SelectPercentile(percentile=50)], "VarianceThreshold": [VarianceThreshold(0.01)],
+                 "SelectFromModel": [SelectFromModel(LogisticRegression())]}
+        self.assertEqual(set(steps), TRANSFORMERS)
+        for name, between in steps.items():
+            with self.subTest(name):
+                self.written(fitted(CountVectorizer(), *between, LogisticRegression()), ["card", "refund"])
 
     def test_the_advice_for_dense_classifiers_works(self) -> None:
         self.refused(fitted(CountVectorizer(), truncated(), HistGradientBoostingClassifier()), "use GradientBoostingClassifier")

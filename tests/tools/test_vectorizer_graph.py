@@ -46,6 +46,8 @@ class VectorizerGraph(unittest.TestCase):
                          {"stop_words": ["of"], "ngram_range": (2, 3)}, {"token_pattern": r"(?u)\b\w+\b"}, {"min_df": 2},
                          {"vocabulary": ["card", "New York", "lost again", "of the"], "ngram_range": (1, 2)},
                          {"vocabulary": ["card lost", "card"]}, {"vocabulary": {"the": 1, "card": 0}, "stop_words": ["the"]},
+                         {"analyzer": "char_wb"}, {"analyzer": "char_wb", "ngram_range": (1, 4)}, {"analyzer": "char_wb", "ngram_range": (4, 6)},
+                         {"analyzer": "char_wb", "ngram_range": (2, 3), "vocabulary": ["a ", " a", " a ", "ca", "  ", "card"]},
                          {"analyzer": "char"}, {"analyzer": "char", "ngram_range": (1, 4)},
                          {"analyzer": "char", "ngram_range": (2, 3), "lowercase": False}):
             with self.subTest(settings):
@@ -79,7 +81,8 @@ class VectorizerGraph(unittest.TestCase):
         chance = random.Random(1)
         parts = [*"ΑΣσςİIi'.·ab", "the ", "card ", "lost ", "\u0301", " ", "\t", "\n", "\xa0", "  ", "\u2028 "]
         texts = ["".join(chance.choices(parts, k=chance.randint(0, 14))) for _ in range(2_000)]
-        for vectorizer in (CountVectorizer(stop_words="english", ngram_range=(1, 2)), CountVectorizer(analyzer="char", ngram_range=(1, 3))):
+        for vectorizer in (CountVectorizer(stop_words="english", ngram_range=(1, 2)), CountVectorizer(analyzer="char", ngram_range=(1, 3)),
+                           CountVectorizer(analyzer="char_wb", ngram_range=(3, 5))):
             self.assert_same(vectorizer, texts)
 
 
