@@ -62,7 +62,7 @@ class TextModel:
             return AutoTokenizer.from_pretrained(self.folder).backend_tokenizer
         # Files of unknown content make it raise anything.
         except Exception as error:
-            raise Refused(f"AutoTokenizer cannot read {self.folder}: {error}; export the model again") from error
+            raise Refused(f"AutoTokenizer cannot read {self.folder} ({type(error).__name__}: {error}); export the model again") from error
 
     def read_labels(self) -> list[str]:
         """Labels in score order."""

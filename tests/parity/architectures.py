@@ -10,6 +10,9 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+# Models this small lose more by waiting for other threads than they win.
+torch.set_num_threads(1)
+
 LONGEST = 64
 VOCABULARY = 1_500
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
