@@ -15,7 +15,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Finds the command and runs it. `Refused` ends the program with its sentence and status 1."""
+    """Finds the command and runs it. Every error ends the program with one sentence and status 1."""
     parser = argparse.ArgumentParser(prog="python -m tools", description="Makes model directories for predictd.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
@@ -25,13 +25,22 @@ def main() -> None:
             loaded = importlib.import_module(f".{module}", __package__)
             command.description = loaded.__doc__
             loaded.add_arguments(command)
+            command.add_argument("--traceback", action="store_true", help="show where in the code an error was raised")
             command.set_defaults(run=loaded.run)
     options = parser.parse_args()
     from .refused import Refused
     try:
         options.run(options)
     except Refused as refusal:
+        if options.traceback:
+            raise
         sys.exit(f"refused: {refusal}")
+    # Each library has errors of its own. The first line says what, and --traceback shows the rest.
+    except Exception as error:
+        if options.traceback:
+            raise
+        lines = str(error).strip().splitlines() or ["no reason is given"]
+        sys.exit(f"failed: {type(error).__name__}: {lines[0]} (--traceback shows where; nothing was written)")
 
 
 if __name__ == "__main__":

@@ -4,43 +4,43 @@
     python -m tools from-sklearn --vectorizer V.joblib --model M.joblib TARGET
 
 Joblib files run code when they are loaded. Load only files that you wrote yourself; the server never loads any.
-What cannot be converted faithfully is refused by name. The rest is compared with the pipeline before it is written.
+What cannot be converted faithfully is refused by name. The rest is compared with the pipeline before it is written, on
+texts made of the pipeline's own vocabulary.
 """
 
 import argparse
 import json
-import tempfile
+import warnings
 from pathlib import Path
 
 import joblib
 import numpy
-from skl2onnx import to_onnx
+import sklearn
+from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import StringTensorType
-from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
-from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from . import golden as choices
+from .label_graph import name_labels, one_score_a_label
 from .manifest import write_manifest
-from .odd_texts import ODD_TEXTS
+from .new_directory import new_directory
 from .refused import Refused
 from .sessions import session
+from .sklearn_steps import HOW_TO_SAVE, check, plain
+from .sklearn_texts import probe_texts
 from .texts import read_texts
+from .vectorizer_graph import OPSET, converters
 
-OPSET = 17
-# skl2onnx would ask for en_US.UTF-8, which slim images lack; C.UTF-8 is part of the C library.
-LOCALE = "C.UTF-8"
-DIFFERENCE = 1e-5
-# Two classes of a forest with the same number of votes: either may be first.
-TIE = 1e-6
+# Of a probability. Texts of hundreds of words make large sums, which the graph rounds to 32 bits.
+DIFFERENCE = 1e-4
+# Two labels whose probabilities differ by no more than rounding may change places.
+TIE = 2 * DIFFERENCE
 # scikit-learn's own, for several labels.
 THRESHOLD = 0.5
 GOLDEN_EXAMPLES = 50
-# ONNX Runtime matches with RE2, whose `\w` knows ASCII only: the same words, spelled so that RE2 agrees.
-WORD = r"[\p{L}\p{N}_]"
-TOKEN_PATTERNS = {r"\b\w\w+\b": WORD + WORD + "+", r"\b\w+\b": WORD + "+", r"\w+": WORD + "+",
-                  r"\w\w+": WORD + WORD + "+", r"\w{2,}": WORD + WORD + "+", r"\b\w{2,}\b": WORD + WORD + "+"}
-CLASSIFIERS = {"LogisticRegression", "MultinomialNB", "ComplementNB", "BernoulliNB", "RandomForestClassifier",
-               "CalibratedClassifierCV", "OneVsRestClassifier", "SGDClassifier"}
+# Texts that are also run one by one.
+ALONE = 200
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,120 +50,102 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vectorizer", type=Path, help="fitted vectorizer, instead of a pipeline (loading runs code)")
     parser.add_argument("--model", type=Path, help="fitted classifier, instead of a pipeline (loading runs code)")
     parser.add_argument("--labels", type=Path, help="JSON list of label names, in the order of the classes")
-    parser.add_argument("--texts", type=Path, help="texts to compare: one a line, CSV with a column text, or JSON list")
+    parser.add_argument("--texts", type=Path, help="more texts to compare, and those of golden.json: one a line, CSV with a column text, or JSON list")
 
 
-def check_vectorizer(vectorizer: CountVectorizer) -> None:
-    """Refuses what the exported graph would compute otherwise."""
-    name = type(vectorizer).__name__
-    if type(vectorizer) not in (CountVectorizer, TfidfVectorizer):
-        raise Refused(f"{name} cannot be converted; CountVectorizer and TfidfVectorizer can")
-    if getattr(vectorizer, "vocabulary_", None) is None:
-        raise Refused(f"{name} is not fitted: it has no vocabulary_")
-    for setting in ("tokenizer", "preprocessor"):
-        if getattr(vectorizer, setting) is not None:
-            raise Refused(f"{name}: {setting} is a Python function, which a graph cannot run")
-    if vectorizer.analyzer == "char_wb":
-        raise Refused(f"{name}: analyzer='char_wb' cannot be converted; analyzer='char' can")
-    if vectorizer.analyzer not in ("word", "char"):
-        raise Refused(f"{name}: analyzer is a Python function, which a graph cannot run")
-    if vectorizer.strip_accents is not None:
-        raise Refused(f"{name}: strip_accents={vectorizer.strip_accents!r} cannot be converted; strip before training")
-    if vectorizer.analyzer == "word" and plain_pattern(vectorizer) not in TOKEN_PATTERNS:
-        raise Refused(f"{name}: token_pattern={vectorizer.token_pattern!r} has no known spelling that means the same")
-    if getattr(vectorizer, "sublinear_tf", False):
-        raise Refused(f"{name}: sublinear_tf=True is exported with another formula; train with sublinear_tf=False")
-
-
-def plain_pattern(vectorizer: CountVectorizer) -> str:
-    """The token pattern without the flag that Python no longer needs."""
-    return (vectorizer.token_pattern or "").removeprefix("(?u)")
-
-
-def steps_of(estimator: object) -> list[object]:
-    """Every step before the classifier, those inside of unions too."""
-    if isinstance(estimator, Pipeline):
-        return [inner for _, step in estimator.steps for inner in steps_of(step)]
-    if isinstance(estimator, FeatureUnion):
-        return [inner for _, step in estimator.transformer_list for inner in steps_of(step)]
-    return [estimator]
-
-
-def check(pipeline: Pipeline) -> list[CountVectorizer]:
-    """The vectorizers, once every step is known to be convertible."""
-    if not isinstance(pipeline, Pipeline):
-        raise Refused(f"{type(pipeline).__name__} is no Pipeline; give --vectorizer and --model for separate files")
-    *steps, classifier = steps_of(pipeline)
-    vectorizers = []
-    for step in steps:
-        if isinstance(step, TfidfTransformer) and not isinstance(step, CountVectorizer):
-            if step.sublinear_tf:
-                raise Refused("TfidfTransformer: sublinear_tf=True is exported with another formula; train without it")
-        elif hasattr(step, "build_analyzer"):
-            check_vectorizer(step)
-            vectorizers.append(step)
-        else:
-            raise Refused(f"{type(step).__name__} is not among the steps that are known to convert faithfully")
-    name = type(classifier).__name__
-    if not hasattr(classifier, "predict_proba"):
-        raise Refused(f"{name} gives no probabilities; wrap it in CalibratedClassifierCV and train again")
-    if name not in CLASSIFIERS:
-        known = ", ".join(sorted(CLASSIFIERS))
-        raise Refused(f"{name} is not among the classifiers that are known to convert: {known}")
-    if not vectorizers:
-        raise Refused("the pipeline has no vectorizer, so it does not take text")
-    return vectorizers
-
-
-def multi_label(pipeline: Pipeline) -> bool:
+def multi_label(pipeline: object) -> bool:
     """Whether a text may have several labels."""
-    return bool(getattr(pipeline.steps[-1][1], "multilabel_", False))
+    return len(pipeline.predict(["text"]).shape) == 2
 
 
-def convert(pipeline: Pipeline, vectorizers: list[CountVectorizer]) -> bytes:
-    """The graph. Probabilities come as one tensor, not as a list of maps."""
-    options: dict[int, dict] = {id(pipeline.steps[-1][1]): {"zipmap": False}}
-    for vectorizer in vectorizers:
-        options[id(vectorizer)] = {"locale": LOCALE}
-        if vectorizer.analyzer == "word":
-            options[id(vectorizer)]["tokenexp"] = TOKEN_PATTERNS[plain_pattern(vectorizer)]
+def classes_of(pipeline: object, names: list[str] | None) -> list[str]:
+    """The labels in the order of the scores."""
+    classes = pipeline.classes_
+    if isinstance(classes, list):
+        other = next((values for values in classes if len(values) != 2), None)
+        if other is not None:
+            raise Refused(f"an output of {type(classifier_of(pipeline)).__name__} has {len(other)} classes, where yes or no is "
+                          "expected; train a pipeline for each output")
+        if names is None:
+            raise Refused(f"{type(classifier_of(pipeline)).__name__} has no names for its {len(classes)} outputs: give --labels")
+    labels = [str(number) for number in range(len(classes))] if isinstance(classes, list) else [str(name) for name in classes]
+    if names is None:
+        return labels
+    if len(names) != len(labels):
+        raise Refused(f"there are {len(names)} labels for {len(labels)} classes")
+    if names != labels and not multi_label(pipeline):
+        raise Refused("the labels differ from the classifier's own classes, which its graph answers; train it with names")
+    return names
+
+
+def classifier_of(pipeline: Pipeline) -> object:
+    """The last step."""
+    return pipeline.steps[-1][1]
+
+
+def convert(pipeline: Pipeline) -> bytes:
+    """The graph of a plain pipeline. Probabilities come as one tensor, not as a list of maps."""
+    classifier = classifier_of(pipeline)
     try:
-        graph = to_onnx(pipeline, initial_types=[("text", StringTensorType([None, 1]))], target_opset=OPSET,
-                        options=options)
-    except (RuntimeError, NotImplementedError, NameError, ValueError) as reason:
-        raise Refused(f"skl2onnx cannot convert the pipeline: {reason}") from reason
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph = convert_sklearn(pipeline, initial_types=[("text", StringTensorType([None, 1]))], target_opset=OPSET,
+                                    options={id(classifier): {"zipmap": False}}, **converters())
+    # skl2onnx raises anything on an estimator that it does not know.
+    except Exception as reason:
+        first = (str(reason).splitlines() or [""])[0][:300]
+        raise Refused(f"skl2onnx cannot convert {type(classifier).__name__} with these settings ({type(reason).__name__}: {first}); "
+                      "train it with its defaults, or use LogisticRegression") from reason
     if multi_label(pipeline):
-        # The thresholds are the server's.
-        kept = [output for output in graph.graph.output if output.name == "probabilities"]
-        del graph.graph.output[:]
-        graph.graph.output.extend(kept)
+        one_score_a_label(graph)
+    else:
+        name_labels(graph, pipeline.classes_)
     return graph.SerializeToString()
 
 
-def compare(pipeline: Pipeline, graph: bytes, texts: list[str]) -> tuple[numpy.ndarray, int]:
-    """The pipeline's probabilities and the number of ties, once the graph is known to answer the same."""
+def scores_of(pipeline: object, texts: list[str]) -> numpy.ndarray:
+    """The pipeline's probability of each label: [n, labels]."""
+    given = pipeline.predict_proba(texts)
+    return numpy.stack([output[:, 1] for output in given], axis=1) if isinstance(given, list) else numpy.asarray(given)
+
+
+def compare(pipeline: object, graph: bytes, texts: dict[str, str]) -> tuple[numpy.ndarray, int]:
+    """The pipeline's probabilities and the number of ties, once the graph is known to answer the same to these texts."""
+    asked, kinds = list(texts), list(texts.values())
     runner = session(graph)
-    column = numpy.array(texts, dtype=object).reshape(-1, 1)
-    expected = numpy.asarray(pipeline.predict_proba(texts))
-    found = runner.run(["probabilities"], {"text": column})[0]
+    column = numpy.array(asked, dtype=object).reshape(-1, 1)
+    expected, several = scores_of(pipeline, asked), multi_label(pipeline)
+    names = ["probabilities"] if several else ["probabilities", "label"]
+    found, *labels = runner.run(names, {"text": column})
     if found.shape != expected.shape:
         raise Refused(f"the graph answers {found.shape}, the pipeline {expected.shape}")
-    difference = abs(found - expected).max(axis=1)
-    if multi_label(pipeline):
-        wrong, ties = ((found > 0.5) != numpy.asarray(pipeline.predict(texts), dtype=bool)).any(axis=1), 0
+    ties = 0
+    if several:
+        predicted = pipeline.predict(asked)
+        predicted = predicted.toarray() if hasattr(predicted, "toarray") else predicted
+        wrong = (((found > THRESHOLD) != numpy.asarray(predicted, dtype=bool)) & (abs(expected - THRESHOLD) > TIE)).any(axis=1)
     else:
-        labels = runner.run(["label"], {"text": column})[0]
-        wrong = numpy.asarray(pipeline.predict(texts)).astype(str) != numpy.asarray(labels).astype(str)
-        forest = type(pipeline.steps[-1][1]).__name__ == "RandomForestClassifier"
+        wrong = pipeline.predict(asked).astype(str) != labels[0].ravel().astype(str)
         ordered = numpy.sort(expected, axis=1)
-        tied = wrong & forest & (ordered[:, -1] - ordered[:, -2] < TIE)
+        tied = wrong & (ordered[:, -1] - ordered[:, -2] < TIE)
         wrong, ties = wrong & ~tied, int(tied.sum())
     for number in numpy.flatnonzero(wrong)[:1]:
-        raise Refused(f"{wrong.sum()} of {len(texts)} texts get another label than from the pipeline: {texts[number]!r}")
-    worst = int(difference.argmax())
-    if not difference[worst] <= DIFFERENCE:
-        raise Refused(f"a probability differs by {difference[worst]:.2g} from the pipeline's: {texts[worst]!r}")
+        raise Refused(f"{wrong.sum()} of {len(asked)} texts get another label than from the pipeline, the first for its "
+                      f"{kinds[number]}: {asked[number][:80]!r}")
+    refuse_difference(expected, found, texts, "")
+    places = numpy.linspace(0, len(asked) - 1, min(ALONE, len(asked))).astype(int)
+    alone = numpy.concatenate([runner.run(["probabilities"], {"text": column[[place]]})[0] for place in places])
+    refuse_difference(expected[places], alone, {asked[place]: kinds[place] for place in places}, " where the text is run alone")
     return expected, ties
+
+
+def refuse_difference(expected: numpy.ndarray, found: numpy.ndarray, texts: dict[str, str], where: str) -> None:
+    """Refuses a probability that rounding does not explain."""
+    difference = abs(found - expected).max(axis=1)
+    worst = int(numpy.nan_to_num(difference, nan=numpy.inf).argmax())
+    if not difference[worst] <= DIFFERENCE:
+        text, kind = list(texts.items())[worst]
+        raise Refused(f"a probability differs by {difference[worst]:.2g} from the pipeline's{where}, for its {kind}: {text[:80]!r}")
 
 
 def golden(texts: list[str], scores: numpy.ndarray, labels: list[str], several: bool) -> dict:
@@ -175,38 +157,61 @@ def golden(texts: list[str], scores: numpy.ndarray, labels: list[str], several: 
     return {"tolerance": 1e-4, "examples": kept}
 
 
-def write(pipeline: Pipeline, target: Path, given: list[str] | None, names: list[str] | None) -> str:
+def write(given: object, target: Path, texts: list[str] | None, names: list[str] | None) -> str:
     """Converts, compares and writes. Returns what to tell."""
     if target.exists():
-        raise Refused(f"{target} is there already")
+        raise Refused(f"{target} is there already: name a directory that is not")
+    pipeline = plain(given)
     vectorizers = check(pipeline)
-    several = multi_label(pipeline)
-    classes = [str(name) for name in pipeline.classes_]
-    labels = names if names is not None else classes
-    if len(labels) != len(classes):
-        raise Refused(f"there are {len(labels)} labels for {len(classes)} classes")
-    if names is not None and names != classes and not several:
-        raise Refused("the labels differ from the classifier's own classes, which its graph answers; train it with names")
-    graph = convert(pipeline, vectorizers)
-    chars = any(vectorizer.analyzer == "char" for vectorizer in vectorizers)
-    # scikit-learn folds white space before it counts characters; the graph cannot.
-    odd = [" ".join(text.split()) if chars else text for text in ODD_TEXTS]
-    texts = [*(given or []), *odd]
-    scores, ties = compare(pipeline, graph, texts)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as work:
-        made = Path(work) / "made"
-        made.mkdir()
+    several, labels = multi_label(pipeline), classes_of(pipeline, names)
+    graph = convert(pipeline)
+    asked = dict.fromkeys(texts or [], "words, as --texts has them")
+    asked |= {text: kind for text, kind in probe_texts(vectorizers).items() if text not in asked}
+    scores, ties = compare(given, graph, asked)
+    files: dict[str, object] = {"labels.json": labels}
+    if texts:
+        own = list(dict.fromkeys(texts))
+        files["golden.json"] = golden(own, scores[:len(own)], labels, several)
+    write_files(target, graph, files, "multi_label" if several else "classification")
+    return f"{len(asked)} texts answered as by the pipeline, {ties} ties excepted; written: {target}"
+
+
+def write_files(target: Path, graph: bytes, files: dict[str, object], task: str) -> None:
+    """Writes the directory, all of it or nothing."""
+    with new_directory(target) as made:
         (made / "model.onnx").write_bytes(graph)
-        files = {"labels.json": labels}
-        if given:
-            files["golden.json"] = golden(given, scores[:len(given)], labels, several)
         for name, value in files.items():
             (made / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        write_manifest(made, [f'task = "{"multi_label" if several else "classification"}"'])
-        made.rename(target)
-    said = f"{len(texts)} texts answered as by the pipeline, {ties} ties excepted; written: {target}"
-    return said + ("\ncharacters: a text with several spaces in a row is answered otherwise than by the pipeline" * chars)
+        write_manifest(made, [f'task = "{task}"'])
+
+
+def load(path: Path) -> object:
+    """The object in the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", InconsistentVersionWarning)
+            return joblib.load(path)
+    except InconsistentVersionWarning as difference:
+        raise Refused(f"{path} was written by scikit-learn {difference.original_sklearn_version}, and this is {sklearn.__version__}: "
+                      f"train it again with {sklearn.__version__}") from difference
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror or error}; give the file that joblib.dump wrote") from error
+    except (ImportError, AttributeError) as error:
+        raise Refused(f"{path} needs Python code that is not here ({error}); a pipeline of scikit-learn's own classes needs none") from error
+    # Anything can be raised by what is no pickle.
+    except Exception as error:
+        raise Refused(f"{path} is no file of joblib or pickle ({type(error).__name__}: {error}); {HOW_TO_SAVE}") from error
+
+
+def read_labels(path: Path) -> list[str]:
+    """The names in a file."""
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path} cannot be read: {error}; a JSON list of label names is expected") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise Refused(f"{path} is no JSON list of label names")
+    return names
 
 
 def run(options: argparse.Namespace) -> None:
@@ -214,10 +219,9 @@ def run(options: argparse.Namespace) -> None:
     separate = options.vectorizer is not None and options.model is not None
     if (options.vectorizer is None) != (options.model is None) or len(options.paths) != (1 if separate else 2):
         raise Refused("give PIPELINE.joblib and TARGET, or --vectorizer, --model and TARGET")
-    pipeline = (make_pipeline(joblib.load(options.vectorizer), joblib.load(options.model)) if separate
-                else joblib.load(options.paths[0]))
-    names = json.loads(options.labels.read_text(encoding="utf-8")) if options.labels else None
+    pipeline = make_pipeline(load(options.vectorizer), load(options.model)) if separate else load(options.paths[0])
+    names = read_labels(options.labels) if options.labels else None
     texts = read_texts(options.texts) if options.texts else None
     if texts and any(isinstance(text, tuple) for text in texts):
-        raise Refused(f"{options.texts} has pairs, and a pipeline takes one text")
+        raise Refused(f"{options.texts} has pairs, and a pipeline takes one text: remove the column text_pair")
     print(write(pipeline, options.paths[-1], texts, names))

@@ -149,11 +149,17 @@ def labels_of(folder: Path, path: Path) -> list[str]:
     """The labels of a graph that takes text: those of labels.json, else the names of its own classes."""
     if (folder / "labels.json").is_file():
         return json.loads((folder / "labels.json").read_text(encoding="utf-8"))
-    for node in onnx.load(path, load_external_data=False).graph.node:
+    graph = onnx.load(path, load_external_data=False).graph
+    for node in graph.node:
         for item in node.attribute:
             if item.name in ("classlabels_strings", "classlabels_string") and item.strings:
                 return [name.decode("utf-8") for name in item.strings]
-    raise Refused(f"{folder} has no labels.json, and the graph names no classes")
+    # Where no node names them, the label is picked out of a constant.
+    picked = {node.input[0] for node in graph.node if node.op_type == "ArrayFeatureExtractor"}
+    named = [tensor for tensor in graph.initializer if tensor.name in picked and tensor.data_type == onnx.TensorProto.STRING]
+    if len(named) == 1:
+        return [str(name) for name in onnx.numpy_helper.to_array(named[0]).ravel().astype(str)]
+    raise Refused(f"{folder} has no labels.json, and the graph names no classes: write labels.json, a JSON list in score order")
 
 
 def sigmoid(logits):

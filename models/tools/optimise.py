@@ -21,6 +21,7 @@ import numpy
 from . import candidates
 from .golden import INT8_TOLERANCE, TOLERANCE, single
 from .manifest import settings_of, write_manifest
+from .new_directory import new_directory
 from .refused import Refused
 from .text_model import Graph, Row, TextModel, evenly, read_columns
 
@@ -162,8 +163,6 @@ def write(source: Path, made: Path, graph: Graph, path: Path, chosen: str, repor
 
 def run(options: argparse.Namespace) -> None:
     """Makes, measures, chooses, writes, and prints."""
-    if options.target.exists():
-        raise Refused(f"{options.target} is there already")
     model = TextModel(options.source)
     task = model.settings.get("task", "classification")
     if task != "classification" or model.config.get("problem_type") in ("multi_label_classification", "regression"):
@@ -180,8 +179,7 @@ def run(options: argparse.Namespace) -> None:
     # One thread's own time is not disturbed by other programs; a GPU's work is not in it.
     clock = time.perf_counter if options.device == "cuda" else time.process_time
 
-    options.target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.target.parent, prefix=f".{options.target.name}-") as work:
+    with new_directory(options.target) as made, tempfile.TemporaryDirectory() as work:
         paths, absent = candidates.make(model, Path(work), calibration, options.device)
         graphs = {name: Graph(model, path, provider) for name, path in paths.items()}
         figures: dict[str, dict] = {}
@@ -199,8 +197,5 @@ def run(options: argparse.Namespace) -> None:
             said.insert(0, "static int8: calibrated with validation texts, so its accuracy may look better than it is")
         report = {"chosen": chosen, "loss": options.loss, "device": options.device, "texts": len(texts),
                   "forms": figures, "absent": absent, "remarks": said}
-        made = Path(work) / "made"
-        made.mkdir()
         write(options.source, made, graphs[chosen], paths[chosen], chosen, report)
-        made.rename(options.target)
     print(table(figures), *said, f"written: {options.target}", sep="\n")

@@ -39,8 +39,8 @@ class TextModel:
             raise Refused(f"{folder} has no tokenizer.json; graphs that take the text itself have nothing to quantise")
         self.settings = self.read_settings(folder)
         self.config = read_json(folder / "config.json")
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer_config = read_json(folder / "tokenizer_config.json")
+        self.tokenizer = self.read_tokenizer()
         self.labels = self.read_labels()
         self.set_limits()
 
@@ -50,6 +50,20 @@ class TextModel:
         manifest = folder / "model.toml"
         return tomllib.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
 
+    def read_tokenizer(self) -> Tokenizer:
+        """As AutoTokenizer reads the directory; the file alone, where no class is named and none follows from the model."""
+        # It takes seconds to load.
+        from transformers import AutoTokenizer
+        from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+        named = self.tokenizer_config.get("tokenizer_class") or self.config.get("tokenizer_class")
+        if not named and self.config.get("model_type") not in TOKENIZER_MAPPING_NAMES:
+            return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        try:
+            return AutoTokenizer.from_pretrained(self.folder).backend_tokenizer
+        # Files of unknown content make it raise anything.
+        except Exception as error:
+            raise Refused(f"AutoTokenizer cannot read {self.folder} ({type(error).__name__}: {error}); export the model again") from error
+
     def read_labels(self) -> list[str]:
         """Labels in score order."""
         if (self.folder / "labels.json").is_file():
@@ -57,9 +71,11 @@ class TextModel:
         named = self.config.get("id2label")
         if not named and "regression" in (self.settings.get("task"), self.config.get("problem_type")):
             return []
-        if not named:
+        if not named and not self.config.get("model_type"):
             raise Refused(f"{self.folder} names no labels: neither labels.json nor id2label in config.json is there")
-        return [named[str(number)] for number in range(len(named))]
+        # What config.json leaves out is what AutoConfig takes for it.
+        named = named or {str(number): f"LABEL_{number}" for number in range(self.config.get("num_labels", 2))}
+        return [str(named[str(number)]) for number in range(len(named))]
 
     def set_limits(self) -> None:
         """Cutting and padding, each from the same files as in the server."""
@@ -69,7 +85,8 @@ class TextModel:
         if positions and self.config.get("model_type") in OFFSET_POSITIONS:
             positions -= (pad if pad is not None else 1) + 1
         named = self.tokenizer_config.get("model_max_length")
-        limits = [cutting and cutting["max_length"], named if named and 1 <= named < 1e9 else None, positions,
+        # A truncation in tokenizer.json is no limit: AutoTokenizer passes over it.
+        limits = [named if named and 1 <= named < 1e9 else None, positions,
                   self.settings.get("max_tokens")]
         self.max_tokens = int(min((limit for limit in limits if limit), default=DEFAULT_MAX_TOKENS))
         side = self.tokenizer_config.get("truncation_side") or (cutting or {}).get("direction", "right")

@@ -1,5 +1,6 @@
 """Small models with random weights, each of an architecture of its own, with a tokenizer trained on texts of many scripts."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,9 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+# Models this small lose more by waiting for other threads than they win.
+torch.set_num_threads(1)
 
 LONGEST = 64
 VOCABULARY = 1_500
@@ -22,6 +26,15 @@ class Kind:
     tokenizer: Callable[[list[str]], PreTrainedTokenizerFast]
     settings: dict
     positions_more: int = 0
+    # Where two are of one class.
+    called: str = ""
+    # Each so many of the texts is asked.
+    every: int = 1
+
+    @property
+    def title(self) -> str:
+        """Its name in what is printed."""
+        return (self.called or self.name).lower()
 
 
 def wrapped(tokenizer: Tokenizer, special: dict[str, str], side: str = "right", types: bool = False) -> PreTrainedTokenizerFast:
@@ -91,6 +104,34 @@ def unigram(texts: list[str]) -> PreTrainedTokenizerFast:
                                "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"})
 
 
+def bert_class(texts: list[str]):
+    """The class of BERT and of the many that read texts as it does."""
+    vocabulary = json.loads(word_piece(texts).backend_tokenizer.to_str())["model"]["vocab"]
+    return transformers.BertTokenizer(vocab=vocabulary, model_max_length=LONGEST)
+
+
+def deberta_class(texts: list[str]):
+    """The class of DeBERTa v1: pairs of bytes between `[CLS]` and `[SEP]`."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    model = json.loads(tokenizer.to_str())["model"]
+    return transformers.DebertaTokenizer(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]], model_max_length=LONGEST)
+
+
+def deberta_v2_class(texts: list[str]):
+    """The class of DeBERTa v2 and v3: a SentencePiece model between `[CLS]` and `[SEP]`."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.train_from_iterator(texts, trainers.UnigramTrainer(
+        vocab_size=VOCABULARY, special_tokens=["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"], unk_token="[UNK]"))
+    vocabulary = [tuple(entry) for entry in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    return transformers.DebertaV2Tokenizer(vocab=vocabulary, model_max_length=LONGEST)
+
+
 SMALL_GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": LONGEST}
 SMALL_BART = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
               "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "decoder_start_token_id": 2}
@@ -109,6 +150,24 @@ KINDS = [
     Kind("GPT2", byte_pairs_alone, SMALL_GPT),
     Kind("ModernBert", byte_pairs, {**SIZES, "global_attn_every_n_layers": 2, "local_attention": 16}),
 ]
+RELATIVE = {**SIZES, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False,
+            "max_relative_positions": LONGEST, "type_vocab_size": 0}
+# With the tokenizer classes that AutoTokenizer finds for them. The first two are right only where each text runs alone.
+MORE_KINDS = [
+    Kind("MobileBert", bert_class, {**SIZES, "embedding_size": 16, "intra_bottleneck_size": 16, "true_hidden_size": 16}, every=4),
+    Kind("ConvBert", bert_class, {**SIZES, "embedding_size": 16, "conv_kernel_size": 3, "head_ratio": 2}, every=4),
+    Kind("Deberta", deberta_class, RELATIVE, every=4),
+    Kind("DebertaV2", deberta_v2_class, {**RELATIVE, "conv_kernel_size": 3, "conv_act": "gelu"}, called="deberta-v2", every=4),
+    Kind("DebertaV2", deberta_v2_class, {**RELATIVE, "position_buckets": 16, "norm_rel_ebd": "layer_norm", "share_att_key": True},
+         called="deberta-v3", every=4),
+    Kind("SqueezeBert", bert_class, {**SIZES, "embedding_size": 32}, every=4),
+    Kind("MegatronBert", bert_class, SIZES, every=4),
+    Kind("Ernie", bert_class, SIZES, every=4),
+    Kind("RemBert", unigram, {**SIZES, "input_embedding_size": 16, "output_embedding_size": 16}, every=4),
+    Kind("Data2VecText", byte_pairs, SIZES, positions_more=2, every=4),
+    Kind("GPTNeoX", byte_pairs_alone, SIZES, every=4),
+    Kind("Bloom", byte_pairs_alone, {"hidden_size": 32, "n_layer": 2, "n_head": 4}, every=4),
+]
 
 
 def build(kind: Kind, texts: list[str], folder: Path, labels: dict[int, str], head: str = "SequenceClassification",
@@ -120,7 +179,7 @@ def build(kind: Kind, texts: list[str], folder: Path, labels: dict[int, str], he
     config = getattr(transformers, f"{kind.name}Config")(
         vocab_size=len(tokenizer), max_position_embeddings=LONGEST + kind.positions_more, id2label=labels,
         label2id={label: number for number, label in labels.items()},
-        **{f"{name}_token_id": token for name, token in tokens.items() if token is not None}, **kind.settings, **settings)
+        **{f"{name}_token_id": token for name, token in tokens.items() if token is not None}, **(kind.settings | settings))
     model = getattr(transformers, f"{kind.name}For{head}")(config).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -25,7 +25,12 @@ class Served:
         self.log = open(Path(self.data.name) / "log", "w+", encoding="utf-8")
         environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=self.log, env=environment)
-        self.address = self.wait()
+        try:
+            self.address = self.wait()
+        except BaseException:
+            # Else it runs on, and holds what reads this program's output.
+            self.process.kill()
+            raise
 
     def wait(self) -> str:
         """The address, once no model is being loaded any more. One that failed ends the suite."""

@@ -18,7 +18,7 @@ import torch
 import transformers
 from transformers import pipeline
 
-from architectures import KINDS, LONGEST, build
+from architectures import KINDS, LONGEST, MORE_KINDS, build
 from served import Served
 from texts import corpus, questions
 from tools.export import TEXTS, export
@@ -91,20 +91,20 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     learned, asked = corpus(), questions()
-    cases = [(kind, "one-label", LABELS, {}) for kind in KINDS]
+    cases = [(kind, "one-label", LABELS, {}) for kind in KINDS + MORE_KINDS]
     cases += [(KINDS[0], head, labels, settings) for head, (labels, settings) in HEADS.items()]
     started = time.time()
     with tempfile.TemporaryDirectory() as folder:
         made = []
         for kind, head, labels, settings in cases:
-            name = kind.name.lower() if head == "one-label" else f"{kind.name.lower()}-{head}"
+            name = kind.title if head == "one-label" else f"{kind.title}-{head}"
             source = Path(folder) / "trained" / name
             build(kind, learned, source, labels, **settings)
             export(str(source), Path(folder) / "models" / name / "1", texts=TEXTS)
-            made.append((source, name, head))
+            made.append((source, name, head, asked[::kind.every]))
         served = Served(binary, Path(folder) / "models")
         try:
-            wrong = sum(compare(served, source, name, head, asked) for source, name, head in made)
+            wrong = sum(compare(served, *one) for one in made)
         finally:
             served.stop()
     print(f"{len(made)} models, {wrong} differences, {time.time() - started:.0f} s")

@@ -1,7 +1,10 @@
 """What export writes, and that it writes nothing where the graph or the tokenizer is not what it must be."""
 
 import json
+import subprocess
+import sys
 import tempfile
+import tomllib
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -12,8 +15,8 @@ import torch
 import transformers
 from onnx import numpy_helper
 
-from tiny import TEXTS, trained
-from tools import export
+from tiny import TEXTS, altered, trained
+from tools import export, export_graph
 from tools.refused import Refused
 from tools.texts import read_texts
 
@@ -37,7 +40,7 @@ class Export(unittest.TestCase):
         """With this sentence, and nothing is left behind."""
         with self.assertRaisesRegex(Refused, what):
             export.export(str(source), self.target, texts=TEXTS, **options)
-        self.assertEqual([path for path in self.target.parent.parent.rglob("*") if path.is_file()], [])
+        self.assertEqual(list(self.target.parent.parent.iterdir()), [])
 
     def test_writes_what_the_server_takes(self) -> None:
         report = export.export(str(self.source), self.target, texts=[*TEXTS, ("two texts", "of one pair")])
@@ -75,8 +78,8 @@ class Export(unittest.TestCase):
 
     def test_a_graph_without_an_input_is_found(self) -> None:
         def constant(model: object, names: list[str], sample: dict, path: Path) -> None:
-            torch.onnx.export(export.Logits(model, ["input_ids"]).eval(), (sample["input_ids"],), str(path), dynamo=False,
-                              opset_version=export.OPSET, input_names=["input_ids"], output_names=["logits"])
+            torch.onnx.export(export_graph.Logits(model, ["input_ids"]).eval(), (sample["input_ids"],), str(path), dynamo=False,
+                              opset_version=export_graph.OPSET, input_names=["input_ids"], output_names=["logits"])
 
         with mock.patch.object(export, "write_graph", constant):
             self.assert_refused(self.source, "does not take")
@@ -107,6 +110,82 @@ class Export(unittest.TestCase):
             (folder / path.name).write_bytes(path.read_bytes())
         (folder / "config.json").write_text(json.dumps(config))
         self.assert_refused(folder, "BertForMaskedLM.* is no classifier")
+
+    def test_a_head_that_the_checkpoint_lacks_is_refused(self) -> None:
+        folder = Path(self.place.name) / "base"
+        transformers.AutoModel.from_pretrained(self.source).save_pretrained(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (folder / name).write_bytes((self.source / name).read_bytes())
+        self.assert_refused(folder, "is no classifier: train a head first")
+        for task, name in (("sequence", "Sequence"), ("token", "Token")):
+            self.assert_refused(folder, f"lacks weights of BertFor{name}Classification: classifier.bias, classifier.weight.*random", task=task)
+
+    def test_a_checkpoint_without_weights_or_files_is_refused_in_a_sentence(self) -> None:
+        folder = Path(self.place.name) / "damaged"
+        self.assert_refused(folder, "AutoTokenizer cannot read the tokenizer of .*damaged")
+        altered(self.source, folder, weights=b"no weights")
+        self.assert_refused(folder, "the weights of .*damaged cannot be loaded")
+        altered(self.source, folder, config={"model_type": "made-up", "architectures": ["MadeUpForSequenceClassification"]})
+        self.assert_refused(folder, "damaged.*made-up")
+
+    def test_a_model_without_types_of_tokens_works(self) -> None:
+        for kind in ("Deberta", "deberta-v2", "deberta-v3"):
+            source = trained(Path(self.place.name) / f"no-types-{kind}", kind=kind)
+            target = self.target.parent / kind
+            export.export(str(source), target, texts=TEXTS)
+            inputs = [value.name for value in onnx.load(target / "model.onnx").graph.input]
+            self.assertEqual(inputs, ["input_ids", "attention_mask"])
+
+    def test_a_graph_that_is_right_alone_only_is_written_to_run_alone(self) -> None:
+        for kind in ("MobileBert", "ConvBert"):
+            source = trained(Path(self.place.name) / kind, kind=kind)
+            target = self.target.parent / kind
+            report = export.export(str(source), target, texts=TEXTS)
+            manifest = tomllib.loads((target / "model.toml").read_text())
+            self.assertIs(manifest["batching"], False)
+            self.assertIn("config.json", manifest["sha256"])
+            self.assertIn("each text runs alone", report["batches"])
+        whole = export.export(str(self.source), self.target, texts=TEXTS)
+        self.assertNotIn("batches", whole)
+        self.assertFalse((self.target / "model.toml").exists())
+
+    def test_a_difference_that_rounding_explains_is_allowed(self) -> None:
+        source = trained(Path(self.place.name) / "rounded")
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(source)
+        with torch.no_grad():
+            # Two large numbers that cancel each other out: what is left has few digits.
+            model.bert.pooler.dense.weight[0] = 0
+            model.bert.pooler.dense.bias[0] = 0.5
+            model.classifier.weight[:, 0] += 2_000
+            model.classifier.bias -= 2_000 * torch.tanh(torch.tensor(0.5))
+        model.save_pretrained(source)
+        report = export.export(str(source), self.target, texts=TEXTS)
+        self.assertGreater(float(report["compared"].rpartition(" ")[2]), export_graph.TOLERANCE)
+        self.assertNotIn("batches", report)
+
+    def test_architectures_without_a_graph_are_refused_in_a_sentence(self) -> None:
+        tokenizer = {path: path.read_bytes() for path in self.source.iterdir() if path.name.startswith("tokenizer")}
+        small = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "hidden_size": 32, "vocab_size": 1_500}
+        for name, settings in (
+                ("FNet", small), ("Longformer", {**small, "attention_window": [8, 8]}),
+                ("Funnel", {"block_sizes": [1, 1], "d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64, "vocab_size": 1_500}),
+                ("Reformer", {"attention_head_size": 8, "hidden_size": 32, "num_attention_heads": 4, "feed_forward_size": 64,
+                              "axial_pos_embds": False, "attn_layers": ["local", "local"], "local_attn_chunk_length": 8,
+                              "is_decoder": False, "vocab_size": 1_500})):
+            with self.subTest(name):
+                folder = Path(self.place.name) / name
+                config = getattr(transformers, f"{name}Config")(max_position_embeddings=66, pad_token_id=0, **settings)
+                getattr(transformers, f"{name}ForSequenceClassification")(config).save_pretrained(folder)
+                for path, content in tokenizer.items():
+                    (folder / path.name).write_bytes(content)
+                self.assert_refused(folder, rf"\A[^\n]*{name}ForSequenceClassification[^\n]*use a checkpoint of another architecture[^\n]*\Z")
+
+    def test_the_command_prints_one_sentence(self) -> None:
+        command = [sys.executable, "-m", "tools", "export", str(self.source / "none"), str(self.target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"refused: AutoTokenizer cannot read [^\n]*\n\Z")
+        self.assertNotIn("Traceback", done.stderr)
 
     def test_numbers_for_labels_are_told(self) -> None:
         source = trained(Path(self.place.name) / "numbers", {0: "LABEL_0", 1: "LABEL_1"})
