@@ -27,6 +27,7 @@ pub fn warnings(opened: &Opened, facts: &Facts, texts: &Summary) -> Vec<String> 
             "the graph has {operators}, which scale by the whole batch: each text runs alone, which costs throughput"
         )),
     }
+    found.extend(opened.pipeline().warnings().iter().cloned());
     if facts.golden_examples == 0 {
         found.push("there is no golden.json: nothing shows that this graph answers as it was trained to".to_owned());
     }
@@ -40,7 +41,7 @@ pub fn warnings(opened: &Opened, facts: &Facts, texts: &Summary) -> Vec<String> 
         found.push(format!("model.toml has no SHA-256 of {}: a damaged file may go unnoticed", without.join(", ")));
     }
     let head = opened.pipeline().head();
-    if matches!(head, Head::SingleLabel) && options.task.is_none() && opened.manifest.config.problem_type.is_none() {
+    if matches!(head, Head::SingleLabel) && options.task.is_none() && opened.manifest.config.problem_type().is_none() {
         found.push(
             "neither problem_type in config.json nor task in model.toml says what the scores mean: a softmax is taken"
                 .to_owned(),
@@ -83,6 +84,14 @@ fn holds_weights(opened: &Opened, name: &str) -> bool {
 
 /// True for a file that decides answers.
 fn read(name: &str) -> bool {
-    matches!(name, "config.json" | "labels.json" | "tokenizer.json" | "tokenizer_config.json" | "golden.json")
-        || name.contains(".onnx")
+    matches!(
+        name,
+        "config.json"
+            | "labels.json"
+            | "tokenizer.json"
+            | "tokenizer_config.json"
+            | "special_tokens_map.json"
+            | "added_tokens.json"
+            | "golden.json"
+    ) || name.contains(".onnx")
 }

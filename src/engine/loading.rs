@@ -29,7 +29,7 @@ use crate::drift;
 use crate::metrics::Metrics;
 use crate::text::heads::Decision;
 use crate::text::input::Input;
-use crate::text::manifest::ManifestError;
+use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::{Encoded, Pipeline};
 use crate::text::tokenizer::{TokenizeError, Tokenizer};
 use device::{Fault, Opened};
@@ -177,10 +177,7 @@ impl Model {
         });
         let kept = (host.drift, &shop.metrics);
         let drifting = Drifting::of(manifest.profile.as_ref(), &shop.pipeline, source, kept)?;
-        if manifest.profile_is_of_another {
-            let (model, version) = (&source.name, &source.version);
-            tracing::warn!(model, version, "{}", drifting::OF_ANOTHER);
-        }
+        warn_of_files(source, &manifest, &shop.pipeline);
         let why_alone = if alone { Some("the graph scales by the whole batch") } else { measured.why_alone };
         report(&shop, &measured, inline_bytes);
         let warm_up_took = opened.elapsed();
@@ -230,6 +227,14 @@ impl Model {
             detour: Mutex::default(),
             workers: workers?,
         })
+    }
+}
+
+/// Tells the operator what keeps no model from serving.
+fn warn_of_files(source: &ModelSource, manifest: &Manifest, pipeline: &Pipeline) {
+    let of_another = manifest.profile_is_of_another.then_some(drifting::OF_ANOTHER);
+    for warning in of_another.into_iter().chain(pipeline.warnings().iter().map(String::as_str)) {
+        tracing::warn!(model = source.name, version = source.version, "{warning}");
     }
 }
 
@@ -305,10 +310,11 @@ fn pad(pipeline: &mut Pipeline, sessions: &mut [Box<dyn Session>], to: usize, (g
 fn warm_up(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) -> Result<(), String> {
     let long = "word ".repeat(WARM_UP_WORDS);
     // A model may take fewer tokens than this and refuse longer texts.
-    if !matches!(pipeline.encode(long.clone()), Err(TokenizeError::TooLong { .. })) {
+    if !matches!(pipeline.encode(long.clone()), Err(TokenizeError::TooLong { .. } | TokenizeError::NoTokens)) {
         decide(pipeline, session, long.into(), longest)?;
     }
-    decide(pipeline, session, "one short text".to_owned().into(), longest).map(|_| ())
+    let short = pipeline.sample_text().map_err(|error| error.to_string())?;
+    decide_encoded(pipeline, session, &short, longest).map(|_| ())
 }
 
 pub(super) fn decide(

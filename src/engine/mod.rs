@@ -108,6 +108,8 @@ impl TextError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Tokenize(TokenizeError::TooLong { .. }) => "too-long",
+            Self::Tokenize(TokenizeError::NoTokens) => "no-tokens",
+            Self::Tokenize(TokenizeError::Grows { .. }) => "grows",
             Self::Tokenize(_) => "tokenizer-failed",
             Self::InferenceFailed => "inference-failed",
             Self::OutputInvalid(_) => "output-invalid",

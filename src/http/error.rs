@@ -281,6 +281,14 @@ impl From<TextError> for ApiError {
                 Code::TextTooLong,
                 format!("The text has {tokens} tokens; this model takes at most {limit} and does not cut it off."),
             ),
+            TextError::Tokenize(TokenizeError::NoTokens) => Self::new(
+                Code::InvalidRequest,
+                "The text has no tokens for this model: its vocabulary has nothing of what stands there.",
+            ),
+            TextError::Tokenize(TokenizeError::Grows { limit }) => Self::new(
+                Code::InvalidRequest,
+                format!("The model's tokenizer makes this text longer than {limit} bytes: send a shorter one."),
+            ),
             TextError::Tokenize(TokenizeError::Failed | TokenizeError::Panicked) => {
                 Self::new(Code::InferenceFailed, "The model's tokenizer failed on this text.")
             }

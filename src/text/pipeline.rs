@@ -10,7 +10,7 @@ use super::entities::{Labelled, Place, entities, joined};
 use super::golden::Golden;
 use super::heads::{Decision, Head, Outcome, OutputError, labelled, weighted_mean};
 use super::input::Input;
-use super::manifest::{Manifest, ManifestError, check_labels};
+use super::manifest::{Manifest, ManifestError, ProblemType, Task, check_labels};
 use super::policy::{CharacterSet, TextPolicy};
 use super::signature::{GraphInput, ScoreKind, Signature};
 use super::tensors::{PaddingSide, Shape, TokenBatch, TokenRow};
@@ -27,6 +27,8 @@ pub struct Pipeline {
     golden: Option<Golden>,
     /// Lengths of runs are rounded up to multiples of this.
     pad_to: usize,
+    /// What an operator should know about the files.
+    warnings: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -139,12 +141,15 @@ impl Pipeline {
                 let on_overflow = manifest.options.on_overflow.unwrap_or(defaults.on_overflow);
                 let mut tokenizer = Tokenizer::load(manifest, on_overflow)?;
                 if signature.scores == ScoreKind::TokenLogits {
-                    tokenizer = tokenizer.with_places(manifest)?;
+                    tokenizer = tokenizer.with_places();
                 }
                 Encoder::Tokens(Box::new(tokenizer))
             }
         };
-        let labels = manifest.labels.take().or_else(|| signature.labels.clone());
+        let labels = match manifest.labels.clone().or_else(|| signature.labels.clone()) {
+            None if needs_labels(manifest, signature) => Some(manifest.default_labels(signature.width)?),
+            named => named,
+        };
         if let Some(labels) = &labels {
             check_labels(labels)?;
         }
@@ -152,18 +157,18 @@ impl Pipeline {
         let labels = match (labels, &head) {
             (_, Head::Regression | Head::Sigmoid) => Vec::new(),
             (Some(labels), _) => labels,
-            (None, _) => {
-                return Err(ManifestError::new(
-                    "labels.json",
-                    "no labels: there is no id2label in config.json, no labels.json, and the graph names no classes",
-                ));
-            }
+            (None, _) => manifest.default_labels(signature.width)?,
         };
         let policy = TextPolicy {
             markup: manifest.options.markup.unwrap_or(defaults.markup),
             allowed: manifest.options.allowed_characters.as_deref().map(CharacterSet::parse),
         };
-        let pipeline = Self { policy, encoder, head, labels, golden: manifest.golden.take(), pad_to: 1 };
+        let of_tokenizer = match &encoder {
+            Encoder::Tokens(tokenizer) => tokenizer.warnings(),
+            Encoder::Texts => &[],
+        };
+        let warnings = of_tokenizer.iter().cloned().chain(manifest.config.warning()).collect();
+        let pipeline = Self { policy, encoder, head, labels, golden: manifest.golden.take(), pad_to: 1, warnings };
         let (expected, found) = (pipeline.head.width(pipeline.labels.len()), signature.width);
         if expected == found {
             return Ok(pipeline);
@@ -177,6 +182,12 @@ impl Pipeline {
     #[must_use]
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// What an operator should know about the files: one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// What a text may hold.
@@ -237,13 +248,27 @@ impl Pipeline {
         }
     }
 
+    /// A short text to warm up with: of one token where the tokenizer knows nothing of it.
+    ///
+    /// # Errors
+    /// [`TokenizeError`] if the tokenizer fails on a short text.
+    pub fn sample_text(&self) -> Result<Encoded, TokenizeError> {
+        match self.encode("one short text".to_owned()) {
+            Err(TokenizeError::NoTokens) => {
+                let content = Content::Rows(vec![TokenRow { ids: vec![0], type_ids: vec![0] }]);
+                Ok(Encoded { content, tokens: 1, unknown: 0, truncated: false, places: None })
+            }
+            encoded => encoded,
+        }
+    }
+
     /// A short text of exactly `length` tokens, to measure runs with. Graphs that take the text itself get the same for
     /// any length.
     ///
     /// # Errors
     /// [`TokenizeError`] if the tokenizer fails on a short text.
     pub fn sample(&self, length: usize) -> Result<Encoded, TokenizeError> {
-        let mut encoded = self.encode("one short text".to_owned())?;
+        let mut encoded = self.sample_text()?;
         if let Content::Rows(rows) = &mut encoded.content {
             rows.truncate(1);
             for row in rows {
@@ -309,6 +334,15 @@ impl Pipeline {
         let start = self.padding_before(row.len() / labels.max(1), own) * labels;
         row.get(start..start + own * labels).unwrap_or_default()
     }
+}
+
+/// True if an answer names labels, so that a model whose files name none has those that `AutoConfig` gives it.
+fn needs_labels(manifest: &Manifest, signature: &Signature) -> bool {
+    let several = match manifest.options.task {
+        Some(task) => task == Task::MultiLabel,
+        None => manifest.config.problem_type() == Some(ProblemType::MultiLabelClassification),
+    };
+    signature.width > 1 || several
 }
 
 /// What stands between the first and the last, again and again: a row has each special token where it belongs, as some

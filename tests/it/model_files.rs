@@ -2,6 +2,7 @@
 
 mod damaged;
 mod external;
+mod foreign;
 mod tokenizers;
 mod versions;
 

@@ -2,11 +2,14 @@
 
 mod beginnings;
 mod choice;
+mod classes;
 mod company;
+mod configs;
 mod heads;
 mod inputs;
 mod limits;
 mod long_text;
+mod no_tokens;
 mod outputs;
 pub(crate) mod pairs;
 mod scikit;

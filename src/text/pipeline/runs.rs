@@ -104,7 +104,15 @@ mod tests {
         let tokenizer = Tokenizer::load(&manifest, OnOverflow::Window).unwrap();
         let policy = TextPolicy { markup: crate::config::Markup::Allow, allowed: None };
         let encoder = Encoder::Tokens(Box::new(tokenizer));
-        Pipeline { policy, encoder, head: Head::SingleLabel, labels: Vec::new(), golden: None, pad_to }
+        Pipeline {
+            policy,
+            encoder,
+            head: Head::SingleLabel,
+            labels: Vec::new(),
+            golden: None,
+            pad_to,
+            warnings: Vec::new(),
+        }
     }
 
     fn windows(lengths: &[usize]) -> Encoded {

@@ -24,7 +24,7 @@ pub(super) fn head(
         Some(Task::Classification) => Some(ProblemType::SingleLabelClassification),
         Some(Task::MultiLabel) => Some(ProblemType::MultiLabelClassification),
         Some(Task::Regression) => Some(ProblemType::Regression),
-        Some(Task::TokenClassification) | None => manifest.config.problem_type,
+        Some(Task::TokenClassification) | None => manifest.config.problem_type(),
     };
     let count = labels.map_or(0, <[String]>::len);
     match (problem, signature.scores) {
