@@ -28,7 +28,7 @@ use predictd::engine::session::{Graph, RunError, Runtime, Scores, Session};
 use predictd::metrics::Metrics;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Batch;
-use predictd::text::signature::{GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
+use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
 
 /// The server's own allocator.
 #[global_allocator]
@@ -91,7 +91,12 @@ fn made_up(start: Duration, token: Duration) -> MadeUp {
     let inputs = vec![input("input_ids", TokenRole::InputIds), input("attention_mask", TokenRole::AttentionMask)];
     let signature = Signature {
         input: GraphInput::Tokens(inputs),
+        fixed: FixedAxes::default(),
+        output: "logits".to_owned(),
         scores: ScoreKind::Logits,
+        per_token: false,
+        applied: None,
+        embedding_rows: None,
         width: LABELS,
         batch_dependent: false,
         labels: None,

@@ -28,6 +28,7 @@ pub fn warnings(opened: &Opened, facts: &Facts, texts: &Summary) -> Vec<String> 
             "the graph has {operators}, which scale by the whole batch: each text runs alone, which costs throughput"
         )),
     }
+    found.extend(opened.pipeline().warnings().iter().cloned());
     if facts.golden_examples == 0 {
         found.push("there is no golden.json: nothing shows that this graph answers as it was trained to".to_owned());
     }
@@ -43,20 +44,12 @@ pub fn warnings(opened: &Opened, facts: &Facts, texts: &Summary) -> Vec<String> 
     let head = opened.pipeline().head();
     if matches!(head, Head::SingleLabel(Activation::Softmax))
         && options.task.is_none()
-        && opened.manifest.config.problem_type.is_none()
+        && opened.manifest.config.problem_type().is_none()
     {
         found.push(
             "neither problem_type in config.json nor task in model.toml says what the scores mean: a softmax is taken"
                 .to_owned(),
         );
-    }
-    if let Some(range) = opened.pipeline().token_range() {
-        found.push(format!(
-            "the tokenizer has ids up to {}, and the graph looks up those below {} only: {}",
-            range.largest_id,
-            range.rows,
-            range.meaning()
-        ));
     }
     if facts.tokens.is_some_and(|tokens| !tokens.max_tokens_named) {
         found.push("no file says how many tokens a text may have: 512 are taken".to_owned());
@@ -95,6 +88,14 @@ fn holds_weights(opened: &Opened, name: &str) -> bool {
 
 /// True for a file that decides answers.
 fn read(name: &str) -> bool {
-    matches!(name, "config.json" | "labels.json" | "tokenizer.json" | "tokenizer_config.json" | "golden.json")
-        || name.contains(".onnx")
+    matches!(
+        name,
+        "config.json"
+            | "labels.json"
+            | "tokenizer.json"
+            | "tokenizer_config.json"
+            | "special_tokens_map.json"
+            | "added_tokens.json"
+            | "golden.json"
+    ) || name.contains(".onnx")
 }

@@ -30,7 +30,7 @@ use crate::drift;
 use crate::metrics::Metrics;
 use crate::text::heads::Decision;
 use crate::text::input::Input;
-use crate::text::manifest::ManifestError;
+use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::{Encoded, Pipeline};
 use crate::text::tokenizer::Tokenizer;
 use device::{Fault, Opened};
@@ -173,10 +173,7 @@ impl Model {
         });
         let kept = (host.drift, &shop.metrics);
         let drifting = Drifting::of(manifest.profile.as_ref(), &shop.pipeline, source, kept)?;
-        if manifest.profile_is_of_another {
-            let (model, version) = (&source.name, &source.version);
-            tracing::warn!(model, version, "{}", drifting::OF_ANOTHER);
-        }
+        warn_of_files(source, &manifest, &shop.pipeline);
         report(&shop, &measured, why_alone, inline_bytes);
         let warm_up_took = warm_up_began.elapsed();
         let mut inline = Vec::new();
@@ -225,6 +222,14 @@ impl Model {
             detour: Mutex::default(),
             workers: workers?,
         })
+    }
+}
+
+/// Tells the operator what keeps no model from serving.
+fn warn_of_files(source: &ModelSource, manifest: &Manifest, pipeline: &Pipeline) {
+    let of_another = manifest.profile_is_of_another.then_some(drifting::OF_ANOTHER);
+    for warning in of_another.into_iter().chain(pipeline.warnings().iter().map(String::as_str)) {
+        tracing::warn!(model = source.name, version = source.version, "{warning}");
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) fn measure(
         }
         for _ in 0..REPEATS.0 {
             let (done, took) = timed(first.runs_here(), || {
-                let encoded = pipeline.encode("one short text".to_owned()).map_err(|e| e.to_string())?;
+                let encoded = pipeline.sample_text().map_err(|e| e.to_string())?;
                 run(pipeline, first.as_mut(), &[&encoded], longest).map_err(|e| e.to_string())
             });
             done?;

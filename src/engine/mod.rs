@@ -119,6 +119,8 @@ impl TextError {
         match self {
             Self::Refused { .. } => "refused",
             Self::Tokenize(TokenizeError::TooLong { .. }) => "too-long",
+            Self::Tokenize(TokenizeError::NoTokens) => "no-tokens",
+            Self::Tokenize(TokenizeError::Grows { .. }) => "grows",
             Self::Tokenize(_) => "tokenizer-failed",
             Self::InferenceFailed => "inference-failed",
             Self::OutputInvalid(_) => "output-invalid",

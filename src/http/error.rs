@@ -300,6 +300,14 @@ impl From<TextError> for ApiError {
                 Code::UnusableText,
                 format!("The text has a token (id {id}) that this model cannot take: it knows the ids below {rows}."),
             ),
+            TextError::Tokenize(TokenizeError::NoTokens) => Self::new(
+                Code::UnusableText,
+                "The text has no tokens for this model: its vocabulary has nothing of what stands there.",
+            ),
+            TextError::Tokenize(TokenizeError::Grows { limit }) => Self::new(
+                Code::UnusableText,
+                format!("The model's tokenizer makes this text longer than {limit} bytes: send a shorter one."),
+            ),
             TextError::Tokenize(TokenizeError::Failed | TokenizeError::Panicked) => {
                 Self::new(Code::UnusableText, "The tokenizer of this model fails on this text. Change the text.")
             }

@@ -131,7 +131,7 @@ impl Schema {
 /// Whether the files say that the model labels tokens, or texts.
 fn labels_tokens(manifest: &Manifest) -> Option<bool> {
     let by_task = manifest.options.task.map(|task| task == Task::TokenClassification);
-    let by_class = || manifest.config.architectures.first().map(|class| class.ends_with(OF_TOKENS));
+    let by_class = || manifest.config.architecture().map(|class| class.ends_with(OF_TOKENS));
     by_task.or_else(by_class)
 }
 

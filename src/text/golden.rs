@@ -123,6 +123,9 @@ impl Example {
         for (label, expected) in &self.scores {
             let index =
                 labels.iter().position(|l| l == label).ok_or_else(|| format!("the model has no label {label:?}"))?;
+            if labels.iter().filter(|other| *other == label).count() > 1 {
+                return Err(format!("two labels of the model are called {label:?}: a score cannot tell them apart"));
+            }
             close(label, *expected, decision.probabilities.get(index).copied().unwrap_or(f32::NAN), tolerance)?;
         }
         match (self.score, &decision.outcome) {
@@ -180,6 +183,10 @@ mod tests {
         );
         assert!(check(r#"{"text":"t","scores":{"c":0.7}}"#, Outcome::Label(1)).unwrap_err().contains("no label"));
         assert!(check(r#"{"text":"t","score":0.7}"#, Outcome::Label(1)).is_err());
+        let example: Example = serde_json::from_str(r#"{"text":"t","scores":{"a":0.7}}"#).unwrap();
+        let decision = Decision { outcome: Outcome::Label(1), probabilities: vec![0.25, 0.75], raw: vec![] };
+        let reason = example.check(&decision, &["a".to_owned(), "a".to_owned()], 0.01).unwrap_err();
+        assert_eq!(reason, "two labels of the model are called \"a\": a score cannot tell them apart");
         assert!(check(r#"{"text":"t","score":0.7}"#, Outcome::Score(f32::NAN)).is_err());
     }
 }

@@ -3,8 +3,12 @@
 //! Files are hostile until checked: every one has a size cap, must be a regular file, and is
 //! read once; what is parsed is what was hashed.
 
+mod config;
 mod error;
 mod files;
+mod foreign;
+mod labels;
+mod python_json;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,11 +21,15 @@ use super::entities::Aggregation;
 use super::golden::Golden;
 use super::mlmodel::{Logged, LoggedExample, MlModel};
 use super::signature::TokenRole;
-use super::tensors::PaddingSide;
 use crate::config::{Markup, OnOverflow};
 use crate::drift::Profile;
+use config::{CONFIG, TOKENIZER_CONFIG};
+pub use config::{ModelConfig, ProblemType, TokenizerConfig};
 pub use error::ManifestError;
 use files::{Files, check_registered, is_plain};
+use foreign::foreign_content;
+pub use labels::check_labels;
+use labels::{LABELS, listed_labels};
 
 /// Largest graph or weight file: protobuf itself ends at 2 GiB.
 const MAX_GRAPH_BYTES: u64 = 2 << 30;
@@ -31,8 +39,6 @@ const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 const MAX_JSON_BYTES: u64 = 16 << 20;
 /// Most labels a model may have.
 const MAX_LABELS: usize = 100_000;
-/// Longest label, in bytes: labels are repeated in every answer, metric and receipt.
-const MAX_LABEL_BYTES: usize = 256;
 
 /// The files of one model version, read and checked one by one.
 #[derive(Debug)]
@@ -49,6 +55,10 @@ pub struct Manifest {
     pub tokenizer_config: TokenizerConfig,
     /// `config.json`, or its defaults.
     pub config: ModelConfig,
+    /// There is a `config.json`.
+    pub has_config: bool,
+    /// There is a `modules.json`, as sentence-transformers write it for embedding models.
+    pub has_modules: bool,
     /// Labels in score order, if the directory names them.
     pub labels: Option<Vec<String>>,
     /// `model.toml`, or its defaults.
@@ -63,46 +73,6 @@ pub struct Manifest {
     pub logged: Option<Logged>,
     /// The SHA-256 that files were registered with, by their paths in the directory; none for a directory that was not.
     pub registered: BTreeMap<String, String>,
-}
-
-/// What `predictd` reads from Hugging Face's `config.json`.
-#[derive(Debug, Default, Deserialize)]
-pub struct ModelConfig {
-    id2label: Option<BTreeMap<String, String>>,
-    /// What the scores mean, where it says so.
-    pub problem_type: Option<ProblemType>,
-    /// Rows of the position table.
-    pub max_position_embeddings: Option<usize>,
-    /// Architecture, such as `bert`.
-    pub model_type: Option<String>,
-    /// Classes of `transformers` that the model was saved from, such as `BertForTokenClassification`.
-    #[serde(default)]
-    pub architectures: Vec<String>,
-    /// Id of the padding token.
-    pub pad_token_id: Option<u32>,
-}
-
-/// Hugging Face's names for what a classifier's scores mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProblemType {
-    /// Exactly one label.
-    SingleLabelClassification,
-    /// Any number of labels.
-    MultiLabelClassification,
-    /// A number.
-    Regression,
-}
-
-/// What `predictd` reads from `tokenizer_config.json`.
-#[derive(Debug, Default, Deserialize)]
-pub struct TokenizerConfig {
-    /// Longest input in tokens; Hugging Face writes 1e30 for "no limit".
-    pub model_max_length: Option<f64>,
-    /// Where padding goes; where this does not say, `tokenizer.json` may.
-    pub padding_side: Option<PaddingSide>,
-    /// Which end is cut off; the same.
-    pub truncation_side: Option<PaddingSide>,
 }
 
 /// `model.toml`: what an operator adds to a directory.
@@ -192,7 +162,10 @@ impl Manifest {
     pub fn read_registered(directory: &Path, registered: BTreeMap<String, String>) -> Result<Self, ManifestError> {
         let none = BTreeMap::new();
         let files = Files { directory, listed: &none, registered: &registered };
-        let options: ModelOptions = match files.optional("model.toml", MAX_JSON_BYTES)? {
+        if registered.is_empty() {
+            check_level(directory)?;
+        }
+        let options: ModelOptions = match files.text("model.toml", MAX_JSON_BYTES)? {
             Some(bytes) => parse_toml(&bytes)?,
             None => ModelOptions::default(),
         };
@@ -203,9 +176,11 @@ impl Manifest {
                 || ManifestError::new("model.onnx", "the directory holds no model.onnx and no onnx/model.onnx"),
             )?;
         let graph_path = directory.join(graph_name);
-        let config: ModelConfig = files.json("config.json")?.unwrap_or_default();
-        let labels = match files.json::<Vec<String>>("labels.json")? {
-            Some(labels) => Some(labels),
+        let config: Option<ModelConfig> = files.json(CONFIG)?;
+        let has_config = config.is_some();
+        let config = config.unwrap_or_default();
+        let labels = match files.json::<Vec<Value>>(LABELS)? {
+            Some(labels) => Some(listed_labels(&labels)?),
             None => config.labels()?,
         };
         let graph = files.required(graph_name, MAX_GRAPH_BYTES)?;
@@ -216,16 +191,64 @@ impl Manifest {
             profile_is_of_another: made_with.is_some_and(|made| !made.eq_ignore_ascii_case(&files::digest(&graph))),
             graph,
             graph_name: graph_name.to_owned(),
-            tokenizer: files.optional("tokenizer.json", MAX_TOKENIZER_BYTES)?,
-            tokenizer_config: files.json("tokenizer_config.json")?.unwrap_or_default(),
+            tokenizer: files.text("tokenizer.json", MAX_TOKENIZER_BYTES)?,
+            tokenizer_config: TokenizerConfig {
+                special_tokens_map: files.object("special_tokens_map.json")?,
+                added_tokens: files.object("added_tokens.json")?,
+                ..TokenizerConfig::read(files.object(TOKENIZER_CONFIG)?)?
+            },
             golden: files.json("golden.json")?,
             profile,
             logged: read_logged(&files)?,
             config,
+            has_config,
+            has_modules: directory.join("modules.json").is_file(),
             labels,
             options,
             registered,
         })
+    }
+
+    /// The labels of a model whose files name none: those that `AutoConfig` gives it.
+    ///
+    /// `width` is the number of scores that the graph gives.
+    ///
+    /// # Errors
+    /// [`ManifestError`] if there is no `config.json`, if it means another number of labels, or if the files are those
+    /// of an embedding model.
+    pub fn default_labels(&self, width: usize) -> Result<Vec<String>, ManifestError> {
+        const HOW: &str =
+            "name the labels in id2label of config.json, or in labels.json as a list in the graph's order";
+        if self.is_embedding_model() {
+            return Err(ManifestError::new(
+                CONFIG,
+                "it is an embedding model: its files name no classification head and no labels. This server answers with \
+                 labels: embedding models are not served yet. Bring a model with a classification head; if this graph \
+                 has one, name its labels in labels.json",
+            ));
+        }
+        if !self.has_config {
+            let reason = format!(
+                "no labels: there is no config.json and no labels.json, and the graph names no classes. The graph gives \
+                 {width} scores: {HOW}"
+            );
+            return Err(ManifestError::new("labels.json", reason));
+        }
+        let labels = self.config.default_labels()?;
+        if labels.len() == width {
+            return Ok(labels);
+        }
+        let reason = format!(
+            "it names no labels, which means {} labels, but the graph gives {width} scores: {HOW}",
+            labels.len()
+        );
+        Err(ManifestError::new(CONFIG, reason))
+    }
+
+    /// True if the files are those of a model that gives embeddings, not labels.
+    #[must_use]
+    pub fn is_embedding_model(&self) -> bool {
+        self.labels.is_none() && (self.has_modules || self.config.is_without_head())
     }
 
     /// Refuses the bytes of a file beside the graph that are not those that were registered.
@@ -234,70 +257,26 @@ impl Manifest {
     /// [`ManifestError`] naming it.
     pub fn check_beside_graph(&self, name: &str, bytes: &[u8]) -> Result<(), ManifestError> {
         let path = self.graph_name.rsplit_once('/').map_or(name.to_owned(), |(parent, _)| format!("{parent}/{name}"));
-        check_registered(&self.registered, &path, bytes)
+        check_registered(&self.registered, &path, bytes)?;
+        foreign_content(bytes).map_or(Ok(()), |reason| Err(ManifestError::new(path, reason)))
     }
 }
 
-impl ModelConfig {
-    /// `id2label` in the order of its numbers.
-    fn labels(&self) -> Result<Option<Vec<String>>, ManifestError> {
-        let Some(map) = &self.id2label else { return Ok(None) };
-        let error = |reason: &str| ManifestError::new("config.json", reason);
-        let mut labels = vec![None; map.len()];
-        for (id, label) in map {
-            let place = id.parse::<usize>().ok().and_then(|id| labels.get_mut(id));
-            *place.ok_or_else(|| error("the keys of id2label are not 0, 1, 2, …"))? = Some(label.clone());
-        }
-        labels.into_iter().collect::<Option<Vec<_>>>().map(Some).ok_or_else(|| error("id2label has a gap"))
+/// Refuses the folder `onnx` of a repository of the hub that was laid where its versions belong.
+fn check_level(directory: &Path) -> Result<(), ManifestError> {
+    const BESIDE_A_GRAPH: [&str; 2] = ["config.json", "tokenizer.json"];
+    let is_there = |directory: &Path| BESIDE_A_GRAPH.iter().any(|name| directory.join(name).is_file());
+    let Some(repository) = directory.parent().filter(|_| directory.file_name().is_some_and(|name| name == "onnx"))
+    else {
+        return Ok(());
+    };
+    if is_there(directory) || !is_there(repository) {
+        return Ok(());
     }
-
-    /// Positions that a text can use: some families keep the first `pad_token_id + 1` rows back.
-    #[must_use]
-    pub fn usable_positions(&self) -> Option<usize> {
-        const OFFSET_FAMILIES: [&str; 15] = [
-            "roberta",
-            "xlm-roberta",
-            "xlm-roberta-xl",
-            "camembert",
-            "longformer",
-            "roberta-prelayernorm",
-            "data2vec-text",
-            "xmod",
-            "mpnet",
-            "ibert",
-            "luke",
-            "esm",
-            "layoutlmv3",
-            "markuplm",
-            "lilt",
-        ];
-        let rows = self.max_position_embeddings?;
-        let offset = match self.model_type.as_deref() {
-            Some(family) if OFFSET_FAMILIES.contains(&family) => self.pad_token_id.unwrap_or(1) as usize + 1,
-            _ => 0,
-        };
-        Some(rows.saturating_sub(offset))
-    }
-}
-
-/// Refuses labels that cannot be answered with.
-///
-/// # Errors
-/// [`ManifestError`] if there are none, too many, two of one name, or one of no or excessive length.
-pub fn check_labels(labels: &[String]) -> Result<(), ManifestError> {
-    let error = |reason: String| Err(ManifestError::new("labels", reason));
-    if labels.is_empty() || labels.len() > MAX_LABELS {
-        return error(format!("{} labels, where 1 to {MAX_LABELS} are possible", labels.len()));
-    }
-    if let Some(label) = labels.iter().find(|label| label.is_empty() || label.len() > MAX_LABEL_BYTES) {
-        return error(format!("a label of {} bytes, where 1 to {MAX_LABEL_BYTES} are possible", label.len()));
-    }
-    let mut sorted: Vec<&String> = labels.iter().collect();
-    sorted.sort_unstable();
-    match sorted.windows(2).find(|pair| pair.first() == pair.last()) {
-        Some(_) => error("the same label stands there twice".to_owned()),
-        None => Ok(()),
-    }
+    let name = repository.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let version = format!("{name}/1");
+    let reason = format!("it holds a model itself, not its versions: put all of its files into {version:?}");
+    Err(ManifestError::new(name, reason))
 }
 
 /// What MLflow says of the model, if it comes from there.
@@ -329,29 +308,6 @@ mod tests {
     use super::*;
     use std::fs;
 
-    fn config(json: &str) -> ModelConfig {
-        serde_json::from_str(json).unwrap()
-    }
-
-    #[test]
-    fn labels_follow_their_numbers() {
-        let map: BTreeMap<String, String> = (0..11).map(|i| (i.to_string(), format!("l{i}"))).collect();
-        let json = serde_json::json!({ "id2label": map }).to_string();
-        let labels = config(&json).labels().unwrap().unwrap();
-        assert_eq!(labels[2], "l2");
-        assert_eq!(labels[10], "l10");
-        assert!(config(r#"{"id2label":{"0":"a","2":"b"}}"#).labels().is_err());
-    }
-
-    #[test]
-    fn roberta_keeps_two_positions_back() {
-        let of = |family: &str| {
-            config(&format!(r#"{{"max_position_embeddings":514,"pad_token_id":1,"model_type":"{family}"}}"#))
-        };
-        assert_eq!(of("roberta").usable_positions(), Some(512));
-        assert_eq!(of("bert").usable_positions(), Some(514));
-    }
-
     #[test]
     fn every_refusal_names_its_file() {
         let directory = tempfile::tempdir().unwrap();
@@ -364,8 +320,7 @@ mod tests {
         fs::write(path.join("config.json"), "{").unwrap();
         assert!(refusal().starts_with("config.json: EOF"));
         fs::write(path.join("config.json"), r#"{"id2label":{"0":"a","1":"a"}}"#).unwrap();
-        let twice = Manifest::read(path).unwrap().labels.unwrap();
-        assert_eq!(check_labels(&twice).unwrap_err().to_string(), "labels: the same label stands there twice");
+        assert_eq!(Manifest::read(path).unwrap().labels.unwrap(), ["a", "a"]);
         fs::write(path.join("config.json"), "{}").unwrap();
         fs::write(path.join("model.toml"), "colour = 1").unwrap();
         assert!(refusal().starts_with("model.toml: unknown field `colour`"), "{}", refusal());

@@ -1,26 +1,29 @@
 //! One model's way from text to answer, without the graph in the middle.
 //!
 //! - `runs`: the runs that texts need
+//! - `encoded`: a text ready for its graph, and a batch of them
 //! - `probe_texts`: texts to measure and to check a model with
 //! - `task`: what is done with a model's scores
 //! - `token_range`: token ids that the graph has no row for
 
+mod encoded;
 mod probe_texts;
 mod runs;
 mod task;
 mod token_range;
 
 use super::activation::Activation;
-use super::entities::{Labelled, Place, entities, joined};
+use super::entities::{Labelled, entities, joined};
 use super::golden::Golden;
 use super::heads::{Decision, Head, Outcome, OutputError, labelled, weighted_mean};
 use super::input::Input;
-use super::manifest::{Manifest, ManifestError, check_labels};
+use super::manifest::{Manifest, ManifestError, ProblemType, Task, check_labels};
 use super::policy::{CharacterSet, TextPolicy};
 use super::signature::{FixedAxes, GraphInput, Signature};
-use super::tensors::{PaddingSide, Shape, TokenBatch, TokenRow};
+use super::tensors::PaddingSide;
 use super::tokenizer::{TokenizeError, Tokenizer};
 use crate::config::TextDefaults;
+pub use encoded::{Batch, Content, Encoded, Places};
 use token_range::TokenRange;
 
 /// Tokenizer, head and labels of one model.
@@ -39,6 +42,8 @@ pub struct Pipeline {
     pairs: bool,
     output: String,
     graph_activation: Option<Activation>,
+    /// What an operator should know about the files.
+    warnings: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -49,92 +54,6 @@ enum Encoder {
     Texts,
 }
 
-/// A text ready for its graph.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
-    /// What the graph sees.
-    pub content: Content,
-    /// Tokens the model sees; words where the graph takes the text itself.
-    pub tokens: usize,
-    /// Those of them that the tokenizer does not know.
-    pub unknown: usize,
-    /// True if part of the text was cut off.
-    pub truncated: bool,
-    /// Where its tokens stand, for a model that labels tokens.
-    pub places: Option<Box<Places>>,
-}
-
-/// A text and where its tokens stand in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
-    text: String,
-    /// One list per row; none for special tokens.
-    rows: Vec<Vec<Option<Place>>>,
-    /// Tokens at the end of a row that the next one begins with.
-    overlap: usize,
-}
-
-impl Encoded {
-    /// Length of its only row, 1 where the graph takes the text itself; nothing for a text of several windows.
-    #[must_use]
-    pub fn row_length(&self) -> Option<usize> {
-        match &self.content {
-            Content::Rows(rows) => match rows.as_slice() {
-                [row] => Some(row.ids.len()),
-                _ => None,
-            },
-            Content::Text(_) => Some(1),
-        }
-    }
-}
-
-/// What the graph sees of one text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// One row per window.
-    Rows(Vec<TokenRow>),
-    /// The text itself.
-    Text(String),
-}
-
-/// What one run of a graph takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Batch {
-    /// A transformer's tensors.
-    Tokens(TokenBatch),
-    /// A string tensor, one element per text.
-    Texts(Vec<String>),
-}
-
-impl Batch {
-    /// Its shape, padding included.
-    #[must_use]
-    pub fn shape(&self) -> Shape {
-        match self {
-            Self::Tokens(batch) => Shape { rows: batch.rows, length: batch.length },
-            Self::Texts(texts) => Shape { rows: texts.len(), length: 1 },
-        }
-    }
-
-    /// Tokens of its texts, without padding; texts, where the graph takes the text itself.
-    #[must_use]
-    pub fn tokens(&self) -> usize {
-        match self {
-            Self::Tokens(batch) => batch.attention_mask.iter().filter(|&&real| real == 1).count(),
-            Self::Texts(texts) => texts.len(),
-        }
-    }
-
-    /// Rows of scores that the graph must give for this batch.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        match self {
-            Self::Tokens(batch) => batch.rows,
-            Self::Texts(texts) => texts.len(),
-        }
-    }
-}
-
 impl Encoder {
     fn new(manifest: &Manifest, signature: &Signature, defaults: TextDefaults) -> Result<Self, ManifestError> {
         if matches!(signature.input, GraphInput::Texts { .. }) {
@@ -143,7 +62,7 @@ impl Encoder {
         let on_overflow = manifest.options.on_overflow.unwrap_or(defaults.on_overflow);
         let mut tokenizer = Tokenizer::load(manifest, on_overflow)?;
         if signature.per_token {
-            tokenizer = tokenizer.with_places(manifest)?;
+            tokenizer = tokenizer.with_places();
         }
         Ok(Self::Tokens(Box::new(tokenizer)))
     }
@@ -164,7 +83,10 @@ impl Pipeline {
             *limit = (*limit).min(length);
         }
         let mut encoder = Encoder::new(manifest, signature, defaults)?;
-        let labels = manifest.labels.take().or_else(|| signature.labels.clone());
+        let labels = match manifest.labels.clone().or_else(|| signature.labels.clone()) {
+            None if needs_labels(manifest, signature) => Some(manifest.default_labels(signature.width)?),
+            named => named,
+        };
         if let Some(labels) = &labels {
             check_labels(labels)?;
         }
@@ -172,25 +94,23 @@ impl Pipeline {
         let labels = match labels {
             _ if head.is_number() => Vec::new(),
             Some(labels) => labels,
-            None => {
-                return Err(ManifestError::new(
-                    "labels.json",
-                    "no labels: there is no id2label in config.json, no labels.json, and the graph names no classes",
-                ));
-            }
+            None => manifest.default_labels(signature.width)?,
         };
         let policy = TextPolicy {
             markup: manifest.options.markup.unwrap_or(defaults.markup),
             allowed: manifest.options.allowed_characters.as_deref().map(CharacterSet::parse),
         };
         let mut token_range = None;
+        let mut warnings = Vec::new();
         if let Encoder::Tokens(tokenizer) = &mut encoder {
+            warnings.extend(tokenizer.warnings().iter().cloned());
             token_range = TokenRange::new(tokenizer, signature.embedding_rows);
             if signature.embedding_rows.is_some_and(|rows| tokenizer.padding().id as usize >= rows) {
                 // Padding is masked: any id does.
                 tokenizer.pad_with(0);
             }
         }
+        warnings.extend(token_range.map(TokenRange::warning).into_iter().chain(manifest.config.warning()));
         let pipeline = Self {
             policy,
             encoder,
@@ -203,6 +123,7 @@ impl Pipeline {
             pairs: true,
             output: signature.output.clone(),
             graph_activation: signature.applied,
+            warnings,
         };
         let (expected, found) = (pipeline.head.width(pipeline.labels.len()), signature.width);
         if expected == found {
@@ -220,6 +141,12 @@ impl Pipeline {
     #[must_use]
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// What an operator should know about the files: one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// What a text may hold.
@@ -389,4 +316,13 @@ impl Pipeline {
         let start = self.padding_before(row.len() / labels.max(1), own) * labels;
         row.get(start..start + own * labels).unwrap_or_default()
     }
+}
+
+/// True if an answer names labels, so that a model whose files name none has those that `AutoConfig` gives it.
+fn needs_labels(manifest: &Manifest, signature: &Signature) -> bool {
+    let several = match manifest.options.task {
+        Some(task) => task == Task::MultiLabel,
+        None => manifest.config.problem_type() == Some(ProblemType::MultiLabelClassification),
+    };
+    signature.width > 1 || several
 }

@@ -1,5 +1,9 @@
 //! Text to token rows. With its own modules the only one that knows the `tokenizers` crate.
 //!
+//! - `classes`: which class of `transformers` the files mean; `recipes`: the rules that it builds
+//! - `special`: special and added tokens of all files; `overrides`: `tokenizer.json` with what they say over it
+//! - `parts`: why a file cannot be read
+//! - `growth`: how long a text gets while it is normalised
 //! - `limits`: what the files say about lengths and padding
 //! - `pairs`: two texts in one row
 //! - `places`: where tokens stand in their text
@@ -9,9 +13,15 @@
 //! A tokenizer file comes from strangers: crafted ones panic while loading and while
 //! encoding, so both run inside `catch_unwind`.
 
+mod classes;
+mod growth;
 mod limits;
+mod overrides;
 mod pairs;
+mod parts;
 mod places;
+mod recipes;
+mod special;
 mod unknown;
 mod vocabulary;
 
@@ -24,6 +34,8 @@ use super::manifest::{Manifest, ManifestError};
 use super::prefix::{beginnings, reads_words};
 use super::tensors::{Padding, PaddingSide, TokenRow};
 use crate::config::OnOverflow;
+use growth::Growth;
+use overrides::Built;
 use places::Words;
 
 /// Share of a window that repeats the end of the one before, as a divisor.
@@ -54,6 +66,13 @@ pub struct Tokenizer {
     reads_beginnings: bool,
     /// Where tokens stand is told as well.
     words: Option<Words>,
+    /// How its tokens are told from words, for models that label tokens.
+    described_words: Words,
+    /// Refuses texts that its normaliser makes very long.
+    growth: Growth,
+    /// Rows have types for the second of two texts.
+    has_types: bool,
+    warnings: Vec<String>,
 }
 
 /// A text as the model will see it.
@@ -92,6 +111,15 @@ pub enum TokenizeError {
         /// Rows of the graph's table.
         rows: u32,
     },
+    /// No token of it is left, and the model has no special tokens around texts.
+    #[error("the text has no tokens for this model")]
+    NoTokens,
+    /// Its normaliser makes it very long.
+    #[error("the tokenizer of this model makes the text longer than {limit} bytes")]
+    Grows {
+        /// Bytes that a text of its length may become.
+        limit: usize,
+    },
     /// The tokenizer itself gave up.
     #[error("the tokenizer of this model failed on this text")]
     Failed,
@@ -115,33 +143,10 @@ impl Tokenizer {
             .tokenizer
             .as_ref()
             .ok_or_else(|| error("there is no such file, and the graph takes tokens".to_owned()))?;
-        let mut inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
-            .map_err(|_| error("the tokenizer panicked while loading".to_owned()))?
-            .map_err(|e| error(e.to_string()))?;
-        let padding = limits::padding(manifest, &inner);
-        let named_limit = limits::named_max_tokens(manifest, &inner);
+        let built = overrides::build(manifest, parts::parse(bytes)?)?;
+        let named_limit = limits::named_max_tokens(manifest);
         let max_tokens = named_limit.unwrap_or(limits::DEFAULT_MAX_TOKENS);
-        let cut_from = limits::cut_from(manifest, &inner);
-        // Padding in the file makes every short text as long as the longest: the server pads batches itself.
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| error(e.to_string()))?;
-        let special = inner.get_post_processor().cloned();
-        inner.with_post_processor(None::<PostProcessorWrapper>);
-        let unknown = unknown::unknown_id(&inner, bytes);
-        let mut tokenizer = Self {
-            inner,
-            special,
-            cut_from,
-            max_tokens,
-            limit_is_named: named_limit.is_some(),
-            special_tokens: 0,
-            pair_tokens: None,
-            on_overflow,
-            padding,
-            unknown,
-            reads_beginnings: false,
-            words: None,
-        };
+        let mut tokenizer = Self::of(built, manifest, on_overflow, named_limit)?;
         let nothing = Encoding::default;
         let (empty, _) = guarded(|| tokenizer.finish(nothing())).map_err(|e| error(e.to_string()))?;
         tokenizer.special_tokens = empty.ids.len();
@@ -157,23 +162,62 @@ impl Tokenizer {
         if on_overflow == OnOverflow::Truncate {
             // What is cut off need not be read. One token more than fits tells that something is.
             let max_length = max_tokens.max(room + 1);
-            let enough = TruncationParams { max_length, direction: cut_from, ..TruncationParams::default() };
+            let direction = tokenizer.cut_from;
+            let enough = TruncationParams { max_length, direction, ..TruncationParams::default() };
             tokenizer.inner.with_truncation(Some(enough)).map_err(|e| error(e.to_string()))?;
-            let described = serde_json::from_slice(bytes).map_err(|e| error(e.to_string()))?;
-            tokenizer.reads_beginnings = cut_from == TruncationDirection::Right && reads_words(&described);
+        } else {
+            tokenizer.reads_beginnings = false;
         }
         Ok(tokenizer)
     }
 
+    /// A tokenizer without the special tokens around texts counted.
+    fn of(
+        built: Built,
+        manifest: &Manifest,
+        on_overflow: OnOverflow,
+        named_limit: Option<usize>,
+    ) -> Result<Self, ManifestError> {
+        let error = |reason: String| ManifestError::new(FILE, reason);
+        let padding = limits::padding(manifest, &built);
+        let cut_from = limits::cut_from(manifest, &built.inner);
+        let Built { mut inner, described, has_types, warnings, .. } = built;
+        // Padding in the file makes every short text as long as the longest: the server pads batches itself.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| error(e.to_string()))?;
+        let special = inner.get_post_processor().cloned();
+        inner.with_post_processor(None::<PostProcessorWrapper>);
+        Ok(Self {
+            special,
+            cut_from,
+            max_tokens: named_limit.unwrap_or(limits::DEFAULT_MAX_TOKENS),
+            limit_is_named: named_limit.is_some(),
+            special_tokens: 0,
+            pair_tokens: None,
+            on_overflow,
+            padding,
+            unknown: unknown::unknown_id(&inner, &described),
+            reads_beginnings: cut_from == TruncationDirection::Right && reads_words(&described),
+            words: None,
+            described_words: Words::of(&described),
+            growth: guarded_load(|| Growth::of(inner.get_normalizer()))??,
+            has_types,
+            warnings,
+            inner,
+        })
+    }
+
     /// The same tokenizer, which also tells where tokens stand in their text.
-    ///
-    /// # Errors
-    /// [`ManifestError`] if the file is no JSON.
-    pub fn with_places(mut self, manifest: &Manifest) -> Result<Self, ManifestError> {
-        let bytes = manifest.tokenizer.as_deref().unwrap_or_default();
-        let described = serde_json::from_slice(bytes).map_err(|e| ManifestError::new(FILE, e.to_string()))?;
-        self.words = Some(Words::of(&described));
-        Ok(self)
+    #[must_use]
+    pub fn with_places(mut self) -> Self {
+        self.words = Some(self.described_words.clone());
+        self
+    }
+
+    /// What an operator should know about its files: one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Longest row, special tokens included.
@@ -259,6 +303,9 @@ impl Tokenizer {
         let (mut rows, mut places) = (Vec::with_capacity(encodings.len()), Vec::new());
         for encoding in encodings {
             let (row, finished) = self.finish(encoding)?;
+            if row.ids.is_empty() {
+                return Err(TokenizeError::NoTokens);
+            }
             if let Some(words) = &self.words {
                 places.push(words.places(&finished, &chars));
             }
@@ -269,6 +316,7 @@ impl Tokenizer {
 
     /// The tokens of a text, or of so much of it that there are `enough`.
     fn read(&self, text: &str, enough: usize) -> Result<Encoding, TokenizeError> {
+        self.growth.check(text)?;
         let read = |text: &str| {
             let read = match self.words {
                 None => self.inner.encode_fast(text, false),
@@ -298,7 +346,7 @@ impl Tokenizer {
             Some(special) => special.process(encoding, None, true).map_err(|_| TokenizeError::Failed)?,
             None => encoding,
         };
-        Ok((row(&finished), finished))
+        Ok((self.row(&finished), finished))
     }
 
     /// Puts special tokens around and between two texts that fit.
@@ -309,12 +357,14 @@ impl Tokenizer {
             second.set_type_ids(vec![1; second.get_ids().len()]);
             Encoding::merge([first, second], false)
         };
-        Ok((row(&finished), finished))
+        Ok((self.row(&finished), finished))
     }
-}
 
-fn row(finished: &Encoding) -> TokenRow {
-    TokenRow { ids: finished.get_ids().to_vec(), type_ids: finished.get_type_ids().to_vec() }
+    fn row(&self, finished: &Encoding) -> TokenRow {
+        let ids = finished.get_ids().to_vec();
+        let type_ids = if self.has_types { finished.get_type_ids().to_vec() } else { vec![0; ids.len()] };
+        TokenRow { ids, type_ids }
+    }
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -324,6 +374,11 @@ impl std::fmt::Debug for Tokenizer {
             .field("on_overflow", &self.on_overflow)
             .finish_non_exhaustive()
     }
+}
+
+/// Runs code of the crate that reads a file, which may panic on a crafted one.
+fn guarded_load<T>(run: impl FnOnce() -> T) -> Result<T, ManifestError> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| ManifestError::new(FILE, "the tokenizer panicked while loading"))
 }
 
 /// Runs code of the crate, which may panic on a crafted file or text.

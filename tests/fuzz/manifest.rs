@@ -12,12 +12,22 @@ use predictd::config::{Markup, OnOverflow, TextDefaults};
 use predictd::drift::Signal;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Pipeline;
-use predictd::text::signature::{GraphInput, ScoreKind, Signature};
+use predictd::text::signature::{GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
 use tempfile::TempDir;
 
 /// The files in the order of the input.
-const FILES: [&str; 6] =
-    ["model.toml", "config.json", "labels.json", "tokenizer_config.json", "golden.json", "profile.json"];
+const FILES: [&str; 8] = [
+    "model.toml",
+    "config.json",
+    "labels.json",
+    "tokenizer_config.json",
+    "golden.json",
+    "profile.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+/// The tokenizer that the files say something over.
+const TOKENIZER: &str = include_str!("models/short/1/tokenizer.json");
 /// Ends a file of the input.
 const SEPARATOR: u8 = 0x1e;
 /// Longest error in bytes: it becomes a line of the log.
@@ -26,19 +36,23 @@ const LONGEST_ERROR: usize = 1_024;
 static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| {
     let directory = tempfile::tempdir().expect("a temporary directory");
     fs::write(directory.path().join("model.onnx"), "no graph").expect("a file");
+    fs::write(directory.path().join("tokenizer.json"), TOKENIZER).expect("a file");
     directory
 });
 
-// Up to six files; one that is not there is empty in the input.
+// Up to eight files; one that is not there is empty in the input.
 fuzz_target!(|input: &[u8]| {
     let directory = DIRECTORY.path();
     let mut parts = input.splitn(FILES.len(), |byte| *byte == SEPARATOR);
     for file in FILES {
         put(&directory.join(file), parts.next().unwrap_or_default());
     }
-    match Manifest::read(directory) {
-        Ok(manifest) => assemble(manifest),
-        Err(error) => check(&error),
+    let tokens = TokenInput { name: "input_ids".to_owned(), role: TokenRole::InputIds, width: IntegerWidth::Bits64 };
+    for input in [GraphInput::Texts { name: "text".to_owned(), rank: 1 }, GraphInput::Tokens(vec![tokens])] {
+        match Manifest::read(directory) {
+            Ok(manifest) => assemble(manifest, input),
+            Err(error) => check(&error),
+        }
     }
 });
 
@@ -49,10 +63,10 @@ fn put(path: &Path, content: &[u8]) {
     }
 }
 
-/// Fits what was read to a graph that takes texts and gives two scores.
-fn assemble(mut manifest: Manifest) {
+/// Fits what was read to a graph that gives two scores.
+fn assemble(mut manifest: Manifest, input: GraphInput) {
     let signature = Signature {
-        input: GraphInput::Texts { name: "text".to_owned(), rank: 1 },
+        input,
         scores: ScoreKind::Logits,
         width: 2,
         batch_dependent: false,
@@ -65,6 +79,8 @@ fn assemble(mut manifest: Manifest) {
     match Pipeline::assemble(&mut manifest, &signature, defaults) {
         Ok(pipeline) => {
             assert!(matches!(pipeline.labels().len(), 0..=2));
+            // Every text has tokens or an error, whatever is special.
+            _ = pipeline.encode("[CLS] hello world".to_owned());
             if let Some(golden) = pipeline.golden() {
                 _ = golden.check();
             }

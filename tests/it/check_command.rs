@@ -405,3 +405,21 @@ fn wrong_usage_is_64() {
 fn every_option_has_a_variable_and_a_default() {
     assert_eq!(options_with_a_variable_and_a_default("check"), 15);
 }
+
+#[test]
+fn what_a_class_builds_in_another_way_and_an_unknown_problem_type_are_warned_of() {
+    let place = Place::new();
+    let model = Model::plain()
+        .tokenizer(|file| {
+            file["model"] = json!({ "type": "WordPiece", "vocab": file["model"]["vocab"], "unk_token": "[UNK]",
+                "continuing_subword_prefix": "##", "max_input_chars_per_word": 100 });
+        })
+        .tokenizer_config("tokenizer_class", json!("BertTokenizer"))
+        .config("problem_type", json!("multi_class"));
+    let report = report(&place.model("1", &model), &[], 0);
+    let warnings: Vec<&str> = report["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+    let class = "tokenizer.json has another normalizer and pre_tokenizer than BertTokenizer of transformers 5 builds";
+    assert!(warnings.iter().any(|warning| warning.starts_with(class)), "{warnings:?}");
+    let problem = "config.json: problem_type is \"multi_class\", which is none of";
+    assert!(warnings.iter().any(|warning| warning.starts_with(problem)), "{warnings:?}");
+}

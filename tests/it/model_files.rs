@@ -3,6 +3,7 @@
 mod damaged;
 mod divisors;
 mod external;
+mod foreign;
 mod inner_graphs;
 mod tokenizers;
 mod versions;

@@ -3,12 +3,15 @@
 mod activation;
 mod beginnings;
 mod choice;
+mod classes;
 mod company;
+mod configs;
 mod fixed_axes;
 mod heads;
 mod inputs;
 mod limits;
 mod long_text;
+mod no_tokens;
 mod output_choice;
 mod outputs;
 pub(crate) mod pairs;

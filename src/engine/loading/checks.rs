@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::device::Opened;
-use super::{decide, logged};
+use super::{decide, decide_encoded, logged};
 use crate::engine::batch_invariance::{Probe, Tolerance, probe_time};
 use crate::engine::measuring::{run, run_of};
 use crate::engine::session::{RunError, Session};
@@ -33,11 +33,6 @@ pub(super) fn first_runs(
     let tolerance = Tolerance::new(&facts, placement.is_gpu());
     let known_alone = known_alone(manifest, graph.signature());
     let failed = |reason: String| ManifestError::new(&manifest.graph_name, format!("the warm-up failed: {reason}"));
-    if let Some(range) = pipeline.token_range() {
-        let (rows, largest_id) = (range.rows, range.largest_id);
-        let model = manifest.graph_directory.display();
-        tracing::warn!(%model, rows, largest_id, "the tokenizer has ids that the graph cannot look up: {}", range.meaning());
-    }
     if manifest.options.activation.is_none() {
         recognise_activation(pipeline, session, longest).map_err(failed)?;
     }
@@ -178,8 +173,9 @@ pub(super) fn check_golden(
 pub(super) fn warm_up(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) -> Result<(), String> {
     let long = "word ".repeat(WARM_UP_WORDS);
     // A model may take fewer tokens than this and refuse longer texts.
-    if !matches!(pipeline.encode(long.clone()), Err(TokenizeError::TooLong { .. })) {
+    if !matches!(pipeline.encode(long.clone()), Err(TokenizeError::TooLong { .. } | TokenizeError::NoTokens)) {
         decide(pipeline, session, long.into(), longest)?;
     }
-    decide(pipeline, session, "one short text".to_owned().into(), longest).map(|_| ())
+    let short = pipeline.sample_text().map_err(|error| error.to_string())?;
+    decide_encoded(pipeline, session, &short, longest).map(|_| ())
 }

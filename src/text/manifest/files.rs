@@ -6,9 +6,11 @@ use std::io::Read;
 use std::path::{Component, Path};
 
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::{MAX_GRAPH_BYTES, MAX_JSON_BYTES, ManifestError};
+use super::foreign::{foreign_content, foreign_encoding};
+use super::{MAX_GRAPH_BYTES, MAX_JSON_BYTES, ManifestError, python_json};
 
 /// The files of one directory with their expected digests.
 pub(super) struct Files<'a> {
@@ -45,6 +47,9 @@ impl Files<'_> {
         let bytes = read_optional(self.directory, name, limit)?;
         if let Some(bytes) = &bytes {
             check_registered(self.registered, name, bytes)?;
+            if let Some(reason) = foreign_content(bytes) {
+                return Err(ManifestError::new(name, reason));
+            }
         }
         if let (Some(bytes), Some(expected)) = (&bytes, self.listed.get(name)) {
             let found = digest(bytes);
@@ -59,8 +64,29 @@ impl Files<'_> {
     }
 
     pub(super) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ManifestError> {
-        let Some(bytes) = self.optional(name, MAX_JSON_BYTES)? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| ManifestError::new(name, error.to_string()))
+        self.json_bytes(name)?.map(|bytes| python_json::parse(name, &bytes)).transpose()
+    }
+
+    /// A JSON object with any keys.
+    pub(super) fn object(&self, name: &str) -> Result<Option<Map<String, Value>>, ManifestError> {
+        let Some(bytes) = self.json_bytes(name)? else { return Ok(None) };
+        match python_json::parse_value(name, &bytes)? {
+            Value::Object(object) => Ok(Some(object)),
+            _ => Err(ManifestError::new(name, "it is not a JSON object, which begins with { and ends with }")),
+        }
+    }
+
+    fn json_bytes(&self, name: &str) -> Result<Option<Vec<u8>>, ManifestError> {
+        self.text(name, MAX_JSON_BYTES)
+    }
+
+    /// A file that is text in UTF-8, without what no such file begins with.
+    pub(super) fn text(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
+        let Some(bytes) = self.optional(name, limit)? else { return Ok(None) };
+        match foreign_encoding(&bytes) {
+            Some(reason) => Err(ManifestError::new(name, reason)),
+            None => Ok(Some(bytes)),
+        }
     }
 }
 
@@ -76,13 +102,15 @@ pub(super) fn is_plain(name: &str) -> bool {
 }
 
 /// Files that [`super::Manifest::read`] reads, and so checks, in any case.
-const READ_BY_NAME: [&str; 8] = [
+const READ_BY_NAME: [&str; 10] = [
     "model.onnx",
     "onnx/model.onnx",
     "config.json",
     "labels.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
     "golden.json",
     "profile.json",
 ];

@@ -29,6 +29,17 @@ impl Pipeline {
         Ok(one_row(tokenizer.row_of(ids.into_iter().cycle().take(own).collect())?))
     }
 
+    /// A short text to warm up with: of one token of the vocabulary where the tokenizer knows nothing of it.
+    ///
+    /// # Errors
+    /// [`TokenizeError`] if the tokenizer fails on a short text.
+    pub fn sample_text(&self) -> Result<Encoded, TokenizeError> {
+        match self.encode("one short text".to_owned()) {
+            Err(TokenizeError::NoTokens) => self.probe_text(1, 0),
+            encoded => encoded,
+        }
+    }
+
     /// A text of `length` tokens of the vocabulary, those around it included, or of `length` words where the graph takes
     /// the text itself. Another `seed` gives another text. It has one token of its own at least.
     ///

@@ -124,6 +124,7 @@ mod tests {
             pairs: true,
             output: "logits".to_owned(),
             graph_activation: None,
+            warnings: Vec::new(),
         }
     }
 

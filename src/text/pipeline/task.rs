@@ -27,7 +27,7 @@ pub(super) fn head(
         Some(Task::Classification) => Some(ProblemType::SingleLabelClassification),
         Some(Task::MultiLabel) => Some(ProblemType::MultiLabelClassification),
         Some(Task::Regression) => Some(ProblemType::Regression),
-        Some(Task::TokenClassification) | None => manifest.config.problem_type,
+        Some(Task::TokenClassification) | None => manifest.config.problem_type(),
     };
     let labels = labels.unwrap_or_default();
     if signature.per_token {

@@ -22,13 +22,16 @@ impl TokenRange {
         (largest_id >= rows).then_some(Self { rows, largest_id, unknown })
     }
 
-    /// What becomes of a text with such a token.
-    #[must_use]
-    pub fn meaning(&self) -> &'static str {
-        match self.unknown {
-            Some(_) => "a text with one of them gets the unknown token in its place",
-            None => "a text with one of them is refused",
-        }
+    /// A sentence for the operator.
+    pub(super) fn warning(self) -> String {
+        let meaning = match self.unknown {
+            Some(_) => "a text with one of the others gets the unknown token in its place",
+            None => "a text with one of the others is refused",
+        };
+        format!(
+            "the tokenizer has ids up to {}, and the graph looks up those below {} only: {meaning}",
+            self.largest_id, self.rows
+        )
     }
 
     /// Puts the unknown token in place of those that the graph does not have.

@@ -2,25 +2,24 @@
 
 use tokenizers::{PaddingDirection, TruncationDirection};
 
+use super::overrides::Built;
 use crate::text::manifest::Manifest;
 use crate::text::tensors::{Padding, PaddingSide};
 
 /// Longest input of a model that names no limit.
 pub(super) const DEFAULT_MAX_TOKENS: usize = 512;
 
-/// The smallest of the limits that the files name, if any does.
-pub(super) fn named_max_tokens(manifest: &Manifest, tokenizer: &tokenizers::Tokenizer) -> Option<usize> {
+/// The longest input that the files allow, if any says so.
+///
+/// The operator's `max_tokens` comes before `model_max_length`; neither is more than the positions of the model, as a
+/// longer row makes the graph fail. A truncation in `tokenizer.json` is no limit: `AutoTokenizer` passes over it.
+pub(super) fn named_max_tokens(manifest: &Manifest) -> Option<usize> {
     // 1e30 and its kind mean "no limit".
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range by the filter")]
     let model_max_length =
         manifest.tokenizer_config.model_max_length.filter(|n| (1.0..1e9).contains(n)).map(|n| n as usize);
-    let limits = [
-        tokenizer.get_truncation().map(|truncation| truncation.max_length),
-        model_max_length,
-        manifest.config.usable_positions(),
-        manifest.options.max_tokens,
-    ];
-    limits.into_iter().flatten().min()
+    let stated = manifest.options.max_tokens.or(model_max_length);
+    [stated, manifest.config.usable_positions()].into_iter().flatten().min()
 }
 
 /// The end that is cut off.
@@ -32,16 +31,21 @@ pub(super) fn cut_from(manifest: &Manifest, tokenizer: &tokenizers::Tokenizer) -
     }
 }
 
-/// How rows are padded.
-pub(super) fn padding(manifest: &Manifest, tokenizer: &tokenizers::Tokenizer) -> Padding {
+/// How rows are padded: as the settings say, then `tokenizer.json`, then the class.
+pub(super) fn padding(manifest: &Manifest, built: &Built) -> Padding {
+    let tokenizer = &built.inner;
+    let special = || built.special.padding().and_then(|token| tokenizer.token_to_id(token));
     let named = || ["[PAD]", "<pad>", "<|endoftext|>"].into_iter().find_map(|token| tokenizer.token_to_id(token));
     let from_file = tokenizer.get_padding();
+    let in_file = || from_file.map(|padding| padding.pad_id);
+    let class_side = if built.pads_left { PaddingSide::Left } else { PaddingSide::Right };
     Padding {
-        id: from_file.map(|p| p.pad_id).or(manifest.config.pad_token_id).or_else(named).unwrap_or(0),
+        id: special().or_else(in_file).or(manifest.config.pad_id()).or_else(named).unwrap_or(0),
         type_id: from_file.map_or(0, |p| p.pad_type_id),
         side: manifest.tokenizer_config.padding_side.unwrap_or_else(|| match from_file.map(|p| p.direction) {
             Some(PaddingDirection::Left) => PaddingSide::Left,
-            Some(PaddingDirection::Right) | None => PaddingSide::Right,
+            Some(PaddingDirection::Right) => PaddingSide::Right,
+            None => class_side,
         }),
     }
 }

@@ -55,6 +55,9 @@ impl Tokenizer {
             }
             let unknown = [&a, &b].map(|read| unknown::count(read.get_ids(), self.unknown)).iter().sum();
             let (row, _) = self.finish_two(a, b)?;
+            if row.ids.is_empty() {
+                return Err(TokenizeError::NoTokens);
+            }
             Ok(Tokens {
                 rows: vec![row],
                 count: tokens.min(self.max_tokens),

@@ -164,10 +164,8 @@ async fn labels_that_do_not_fit_the_scores_are_refused() {
         "labels: 2 labels need 2 scores per text, but the graph gives 3 (output \"logits\"): name 3 labels in id2label of config.json or in labels.json, or another output with output = \"NAME\" in model.toml"
     );
     assert!(refused(of(&["x", "y", "z", "w"])).await.contains("the graph gives 3"));
-    assert_eq!(refused(of(&["x", "y", "x"])).await, "labels: the same label stands there twice");
-    let none =
-        "labels.json: no labels: there is no id2label in config.json, no labels.json, and the graph names no classes";
-    assert_eq!(refused(three().model()).await, none);
+    assert!(refused(of(&["x", "", "z"])).await.starts_with("labels: label 1 has 0 bytes"));
+    assert!(refused(three().model()).await.starts_with("labels.json: no labels: there is no config.json"));
     let regression = three().model().config("problem_type", json!("regression"));
     assert!(refused(regression).await.contains("the graph gives 3"));
     let gap = three().model().config("id2label", json!({ "0": "x", "1": "y", "3": "z" }));

@@ -1,4 +1,4 @@
-//! How many tokens a model takes: the smallest limit that its files name.
+//! How many tokens a model takes: what its operator says, then what its files say, and never more than its positions.
 
 use serde_json::json;
 
@@ -15,21 +15,32 @@ async fn max_tokens(model: &Model) -> u64 {
 }
 
 #[tokio::test]
-async fn the_smallest_limit_counts() {
-    let truncation =
-        |length: u64| json!({ "direction": "Right", "max_length": length, "strategy": "LongestFirst", "stride": 0 });
+async fn the_operator_comes_before_the_files_and_positions_before_both() {
     let plain = Model::plain();
     assert_eq!(max_tokens(&plain).await, 512);
     let unlimited = plain.clone().tokenizer_config("model_max_length", json!(1e30));
     assert_eq!(max_tokens(&unlimited).await, 512);
-    let in_file = plain.clone().tokenizer(|file| file["truncation"] = truncation(8));
-    assert_eq!(max_tokens(&in_file).await, 8);
-    let all = in_file.tokenizer_config("model_max_length", json!(20)).config("max_position_embeddings", json!(30));
-    assert_eq!(max_tokens(&all).await, 8);
     let positions =
         plain.clone().tokenizer_config("model_max_length", json!(64)).config("max_position_embeddings", json!(30));
     assert_eq!(max_tokens(&positions).await, 30);
-    assert_eq!(max_tokens(&positions.options("max_tokens = 7")).await, 7);
+    assert_eq!(max_tokens(&positions.clone().options("max_tokens = 7")).await, 7);
+    assert_eq!(max_tokens(&positions.options("max_tokens = 40")).await, 30);
+    let stated = plain.clone().tokenizer_config("model_max_length", json!(20));
+    assert_eq!(max_tokens(&stated.clone().options("max_tokens = 32")).await, 32);
+    assert_eq!(max_tokens(&stated).await, 20);
+    let gpt = plain.config("n_positions", json!(24)).config("model_type", json!("gpt_bigcode"));
+    assert_eq!(max_tokens(&gpt).await, 24);
+}
+
+/// As `AutoTokenizer` has it: it truncates where it is asked to, at `model_max_length`.
+#[tokio::test]
+async fn a_truncation_in_the_tokenizer_file_is_no_limit() {
+    let truncation = json!({ "direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0 });
+    let in_file = Model::plain().tokenizer(|file| file["truncation"] = truncation);
+    assert_eq!(max_tokens(&in_file).await, 512);
+    let stated = in_file.tokenizer_config("model_max_length", json!(64)).config("max_position_embeddings", json!(64));
+    assert_eq!(max_tokens(&stated).await, 64);
+    assert_eq!(max_tokens(&stated.options("max_tokens = 32")).await, 32);
 }
 
 #[tokio::test]
