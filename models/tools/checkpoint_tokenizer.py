@@ -58,7 +58,8 @@ def write_tokenizer(source: str, tokenizer, made: Path, pad_token: str | None, m
     """Writes the files into a directory that holds config.json. Returns what to tell; refuses other readings."""
     tokenizer.save_pretrained(made)
     settings = made / "tokenizer_config.json"
-    saved, own = settings.read_bytes(), {name: file_of(source, name) for name in FILES}
+    saved = settings.read_bytes()
+    own = {name: file_of(source, name) for name in FILES}
     for name, path in own.items():
         if path is not None:
             (made / name).write_bytes(path.read_bytes())

@@ -148,7 +148,8 @@ class Comparison:
 
     def compare(self, rows: list) -> Compared:
         """The graph must answer each text alone as PyTorch does. Beside others, it may answer otherwise: that is told."""
-        worst, expected = 0.0, [self.expected(row) for row in rows]
+        expected = [self.expected(row) for row in rows]
+        worst = 0.0
         for place, row in enumerate(rows):
             found, wrong = self.judge(rows, place, expected[place], self.run([row])[0])
             worst = max(worst, found)

@@ -39,8 +39,8 @@ TIE = 2 * DIFFERENCE
 # scikit-learn's own, for several labels.
 THRESHOLD = 0.5
 GOLDEN_EXAMPLES = 50
-# Texts that are also run one by one.
-ALONE = 200
+# Texts of a run, each with a column for each word of the vocabulary; and how many are also run one by one.
+TOGETHER, ALONE = 128, 200
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +95,7 @@ def convert(pipeline: Pipeline) -> bytes:
     except Exception as reason:
         first = (str(reason).splitlines() or [""])[0][:300]
         raise Refused(f"skl2onnx cannot convert {type(classifier).__name__} with these settings ({type(reason).__name__}: {first}); "
-                      "train it with its defaults, or use LogisticRegression") from reason
+                      "train it with its defaults and no other classifier inside of it, or use LogisticRegression") from reason
     if multi_label(pipeline):
         one_score_a_label(graph)
     else:
@@ -111,12 +111,15 @@ def scores_of(pipeline: object, texts: list[str]) -> numpy.ndarray:
 
 def compare(pipeline: object, graph: bytes, texts: dict[str, str]) -> tuple[numpy.ndarray, int]:
     """The pipeline's probabilities and the number of ties, once the graph is known to answer the same to these texts."""
-    asked, kinds = list(texts), list(texts.values())
+    asked = list(texts)
+    kinds = list(texts.values())
     runner = session(graph)
     column = numpy.array(asked, dtype=object).reshape(-1, 1)
-    expected, several = scores_of(pipeline, asked), multi_label(pipeline)
+    expected = scores_of(pipeline, asked)
+    several = multi_label(pipeline)
     names = ["probabilities"] if several else ["probabilities", "label"]
-    found, *labels = runner.run(names, {"text": column})
+    parts = [runner.run(names, {"text": column[start:start + TOGETHER]}) for start in range(0, len(asked), TOGETHER)]
+    found, *labels = (numpy.concatenate(part) for part in zip(*parts))
     if found.shape != expected.shape:
         raise Refused(f"the graph answers {found.shape}, the pipeline {expected.shape}")
     ties = 0
@@ -128,7 +131,8 @@ def compare(pipeline: object, graph: bytes, texts: dict[str, str]) -> tuple[nump
         wrong = pipeline.predict(asked).astype(str) != labels[0].ravel().astype(str)
         ordered = numpy.sort(expected, axis=1)
         tied = wrong & (ordered[:, -1] - ordered[:, -2] < TIE)
-        wrong, ties = wrong & ~tied, int(tied.sum())
+        wrong = wrong & ~tied
+        ties = int(tied.sum())
     for number in numpy.flatnonzero(wrong)[:1]:
         raise Refused(f"{wrong.sum()} of {len(asked)} texts get another label than from the pipeline, the first for its "
                       f"{kinds[number]}: {asked[number][:80]!r}")
@@ -163,7 +167,8 @@ def write(given: object, target: Path, texts: list[str] | None, names: list[str]
         raise Refused(f"{target} is there already: name a directory that is not")
     pipeline = plain(given)
     vectorizers = check(pipeline)
-    several, labels = multi_label(pipeline), classes_of(pipeline, names)
+    several = multi_label(pipeline)
+    labels = classes_of(pipeline, names)
     graph = convert(pipeline)
     asked = dict.fromkeys(texts or [], "words, as --texts has them")
     asked |= {text: kind for text, kind in probe_texts(vectorizers).items() if text not in asked}

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import numpy
 from sklearn.base import is_classifier, is_regressor
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.semi_supervised import SelfTrainingClassifier
@@ -54,6 +55,16 @@ def plain(estimator: object) -> object:
         return plain(estimator.best_estimator_)
     if isinstance(estimator, SelfTrainingClassifier) and hasattr(estimator, "estimator_"):
         return plain(estimator.estimator_)
+    if isinstance(estimator, FrozenEstimator):
+        return plain(estimator.estimator)
+    if isinstance(estimator, CalibratedClassifierCV) and hasattr(estimator, "calibrated_classifiers_"):
+        parts = [copy.copy(part) for part in estimator.calibrated_classifiers_]
+        for part in parts:
+            part.estimator = plain(part.estimator)
+        estimator = copy.copy(estimator)
+        estimator.estimator = parts[0].estimator
+        estimator.calibrated_classifiers_ = parts
+        return estimator
     if isinstance(estimator, Pipeline):
         return Pipeline(list(plain_steps(estimator)))
     if isinstance(estimator, FeatureUnion):

@@ -74,7 +74,8 @@ class Nodes:
 @functools.cache
 def characters(rule: Callable[[str], bool]) -> str:
     """The characters that a rule of Python picks, as a class of RE2."""
-    found, first = [], None
+    found = []
+    first = None
     for number in range(1, sys.maxunicode + 2):
         surrogate = 0xD800 <= number < 0xE000
         picked = number <= sys.maxunicode and not surrogate and rule(chr(number))
@@ -115,7 +116,8 @@ def set_output_type(operator) -> None:
 
 def convert_vectorizer(scope, operator, container) -> None:
     """Text [n, 1] to counts or weights [n, features]."""
-    vectorizer, nodes = operator.raw_operator, Nodes(scope, container)
+    vectorizer = operator.raw_operator
+    nodes = Nodes(scope, container)
     text = nodes.add("Reshape", operator.inputs[0].full_name, nodes.constant(numpy.int64([-1])))
     if vectorizer.lowercase:
         # StringSplit gives an empty text no piece.
@@ -302,7 +304,9 @@ def n_grams(vectorizer: CountVectorizer, parts: dict[str, tuple[str, ...]], numb
             by_length[len(parts[entry])].append(([numbers[part] for part in parts[entry]], int(column)))
     if not any(column == columns - 1 for found in by_length.values() for _, column in found):
         by_length[shortest].append(([NEVER] * shortest, columns - 1))
-    pool, starts, indexes = [], [], []
+    pool: list[int] = []
+    starts: list[int] = []
+    indexes: list[int] = []
     for found in by_length.values():
         starts.append(len(pool))
         pool += [number for gram, _ in found for number in gram]

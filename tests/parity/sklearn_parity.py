@@ -119,7 +119,8 @@ def differences(row: Row, results: list[dict]) -> tuple[int, int, float]:
             right = set(result["prediction"]) == {label for label, mark in zip(row.labels, predicted[number]) if mark}
         else:
             second, first = numpy.sort(expected[number])[-2:]
-            clear, right = first - second > TIE, result["prediction"] == str(predicted[number])
+            clear = first - second > TIE
+            right = result["prediction"] == str(predicted[number])
         ties, wrong = ties + (not right and not clear), wrong + (not right and clear)
     allowed = numpy.array([LONG_DIFFERENCE if len(text) > 300 else SCORE_DIFFERENCE for text in row.texts])
     return int(wrong), int(ties), float((abs(found - expected).max(axis=1) / allowed).max())
@@ -155,7 +156,8 @@ def settings_rows(work: Path, texts: list[str], labels: list[str], questions: li
 
 def family_rows(work: Path, texts: list[str], labels: list[str], questions: list[str]) -> tuple[dict[str, Row], dict[str, str]]:
     """Every family of classifiers: those that are served, by `from-sklearn` and as the graph alone, and why not the others."""
-    rows, refused = {}, {}
+    rows: dict[str, Row] = {}
+    refused: dict[str, str] = {}
     vectorizer = TfidfVectorizer(max_features=200).fit(texts)
     asked = [*probes(make_pipeline(vectorizer), 40), *questions][:80]
     for name, pipeline in families.fitted(texts, labels, refused):

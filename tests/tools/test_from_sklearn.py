@@ -18,9 +18,10 @@ import numpy
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import NMF, PCA, TruncatedSVD
 from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier, VotingClassifier
+from sklearn.ensemble import BaggingClassifier, GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier, VotingClassifier
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.feature_selection import SelectFromModel, SelectKBest, SelectPercentile, VarianceThreshold
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Perceptron, Ridge, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
@@ -93,7 +94,8 @@ class FromSklearn(unittest.TestCase):
                 self.written(fitted(advised), ["card", "refund"])
 
     def test_the_advice_for_a_classifier_works(self) -> None:
-        count, regression = CountVectorizer, LogisticRegression
+        count = CountVectorizer
+        regression = LogisticRegression
         for refused, what, advised in (
                 (LinearSVC(), r"CalibratedClassifierCV\(LinearSVC", CalibratedClassifierCV(LinearSVC(), cv=2)),
                 (RidgeClassifier(), r"CalibratedClassifierCV\(RidgeClassifier", CalibratedClassifierCV(RidgeClassifier(), cv=2)),
@@ -167,6 +169,9 @@ class FromSklearn(unittest.TestCase):
         self.refused(Pipeline([("count", CountVectorizer().fit(TEXTS))]), "CountVectorizer is no classifier")
 
     def test_a_step_that_no_graph_computes_is_named(self) -> None:
+        self.refused(fitted(CountVectorizer(), BaggingClassifier(NearestCentroid(), 2)),
+                     "cannot convert BaggingClassifier.*NearestCentroid.*no other classifier inside of it")
+        self.written(fitted(CountVectorizer(), BaggingClassifier(n_estimators=2)), ["card", "refund"])
         self.refused(fitted(CountVectorizer(), NMF(2), LogisticRegression()), "NMF is not among the steps")
         self.refused(make_pipeline(CountVectorizer(), LogisticRegression()), "not fitted.*call fit")
         self.refused(make_pipeline("passthrough"), "no step that does something")
@@ -181,6 +186,9 @@ class FromSklearn(unittest.TestCase):
         self.refused(GridSearchCV(make_pipeline(CountVectorizer(), LogisticRegression()), {"logisticregression__C": [1]}, cv=2,
                                   refit=False).fit(TEXTS, LABELS), "refit=True")
         self.written(fitted(CountVectorizer(), GridSearchCV(LogisticRegression(), {"C": [1, 10]}, cv=2)), labels)
+        counts = CountVectorizer().fit(TEXTS)
+        frozen = FrozenEstimator(LinearSVC().fit(counts.transform(TEXTS), LABELS))
+        self.written(fitted(counts, CalibratedClassifierCV(frozen, cv=2)), labels)
         self.written(fitted(CountVectorizer(), "passthrough", LogisticRegression()), labels)
         self.written(fitted(CountVectorizer(), make_pipeline(None, TfidfTransformer(sublinear_tf=True)), LogisticRegression()), labels)
         self.written(fitted(CountVectorizer(), SelfTrainingClassifier(LogisticRegression()), labels=numpy.array(LABELS, dtype=object)), labels)
