@@ -177,6 +177,14 @@ fn post_processor(
         Post::FileOr(_) | Post::FileOrTemplate(..) if !file.is_null() => None,
         Post::FileOr(ref fixed) | Post::Fixed(ref fixed) => Some(fixed.clone()),
         Post::FileOrTemplate(single, pair) | Post::Template(single, pair) => Some(template([single, pair], token)?),
+        Post::Language { ref code, first } => {
+            let end = token("eos_token")?;
+            let unknown = || special.content("unk_token").and_then(|token| inner.token_to_id(token));
+            let id = inner.token_to_id(code).or_else(unknown).ok_or_else(|| {
+                ManifestError::new(SETTINGS, format!("src_lang is {code:?}, which the vocabulary does not have"))
+            })?;
+            Some(around_language(&(code.clone(), id), &end, first))
+        }
         Post::Roberta { trim_offsets, add_prefix_space } => {
             let [cls, sep] = [token("cls_token")?, token("sep_token")?];
             Some(json!({ "type": "RobertaProcessing", "sep": sep, "cls": cls, "trim_offsets": trim_offsets,
@@ -199,6 +207,29 @@ fn token_with_id(
     let id = inner.token_to_id(content).or_else(unknown);
     let id = id.ok_or_else(|| error(format!("{attribute} is {content:?}, which the vocabulary does not have")))?;
     Ok((content.to_owned(), id))
+}
+
+/// The post-processor of models of many languages.
+fn around_language(language: &(String, u32), end: &(String, u32), first: bool) -> Value {
+    let (before, after) = if first { (vec![language], vec![end]) } else { (Vec::new(), vec![end, language]) };
+    let mut tokens = Map::new();
+    for (content, id) in [language, end] {
+        tokens.insert(content.clone(), json!({ "id": content, "ids": [id], "tokens": [content] }));
+    }
+    json!({
+        "type": "TemplateProcessing",
+        "single": around(&before, &["A"], &after),
+        "pair": around(&before, &["A", "B"], &after),
+        "special_tokens": tokens,
+    })
+}
+
+/// The pieces of texts between special tokens, all of one type.
+fn around(before: &[&(String, u32)], texts: &[&str], after: &[&(String, u32)]) -> Vec<Value> {
+    let texts = texts.iter().map(|name| json!({ "Sequence": { "id": name, "type_id": 0 } }));
+    let before = before.iter().map(|(content, _)| json!({ "SpecialToken": { "id": content, "type_id": 0 } }));
+    let after = after.iter().map(|(content, _)| json!({ "SpecialToken": { "id": content, "type_id": 0 } }));
+    before.chain(texts).chain(after).collect()
 }
 
 /// The post-processor for two lists of pieces.

@@ -80,6 +80,8 @@ pub(super) enum Post {
     Template(&'static str, &'static str),
     /// The same if the file has none.
     FileOrTemplate(&'static str, &'static str),
+    /// A text, or two, between the token of a language and the end, or before both.
+    Language { code: String, first: bool },
     /// RoBERTa's.
     Roberta { trim_offsets: bool, add_prefix_space: bool },
     /// This one.
@@ -202,6 +204,15 @@ impl Build<'_> {
         pieces
             .iter()
             .position(|piece| piece[0] == content && score.is_none_or(|score| piece[1].as_f64() == Some(score)))
+    }
+}
+
+/// The text of a setting.
+fn text_of<'a>(settings: &'a Map<String, Value>, key: &str, default: &'a str) -> Result<&'a str, ManifestError> {
+    match settings.get(key) {
+        None | Some(Value::Null) => Ok(default),
+        Some(Value::String(text)) => Ok(text),
+        Some(other) => Err(wrong_setting(key, other, "a text")),
     }
 }
 

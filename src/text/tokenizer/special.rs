@@ -121,8 +121,17 @@ impl Special {
 
     /// Tokens beyond the attributes that every class knows.
     fn read_extra(&mut self, settings: &Map<String, Value>, spec: Option<&Spec>) -> Result<(), ManifestError> {
+        let own = spec.map(|spec| spec.tokens).unwrap_or_default();
+        let own = || own.iter().filter(|token| !ATTRIBUTES.contains(&token.attribute));
+        for default in own() {
+            let named = settings.get(default.attribute).filter(|value| value.is_string());
+            let content = named.and_then(Value::as_str).unwrap_or(default.content);
+            let token = styled(Token::Content(content.to_owned()), default.style);
+            self.named.push((default.attribute.to_owned(), token));
+        }
         for (key, value) in settings.iter().filter(|(key, _)| key.ends_with("_token")) {
-            if !ATTRIBUTES.contains(&key.as_str()) && (value.is_string() || value.is_object()) {
+            let is_known = ATTRIBUTES.contains(&key.as_str()) || own().any(|token| token.attribute == key);
+            if !is_known && (value.is_string() || value.is_object()) {
                 self.named.push((key.clone(), token(SETTINGS, &format!("{key:?}"), value)?));
             }
         }
@@ -210,6 +219,7 @@ fn additional(settings: &Map<String, Value>, spec: Option<&Spec>) -> Result<Vec<
     match spec.map(|spec| spec.name) {
         Some("PegasusTokenizer") => return Ok(defaults),
         Some("T5Tokenizer" | "XGLMTokenizer") => named.extend(defaults),
+        Some("MBartTokenizer") => return Ok(defaults.into_iter().chain(named).collect()),
         _ => {}
     }
     Ok(named)

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Again, Build, DefaultToken, Post, Rules, Spec, Style, byte_level, no_extra, plain, replace, sequence};
+use super::{
+    Again, Build, DefaultToken, Post, Rules, Spec, Style, byte_level, no_extra, normalized, plain, replace, sequence,
+};
 use crate::text::manifest::ManifestError;
 
 /// How Qwen2 splits texts.
@@ -30,7 +32,7 @@ const GPT2: Spec = Spec {
     },
 };
 
-pub(super) const SPECS: [Spec; 10] = [
+pub(super) const SPECS: [Spec; 11] = [
     GPT2,
     Spec {
         name: "RobertaTokenizer",
@@ -65,6 +67,30 @@ pub(super) const SPECS: [Spec; 10] = [
         rules: |build| {
             let prefix = build.flag("add_prefix_space", false)?;
             let post = Post::Template("cls:0 A:0 sep:0", "cls:0 A:0 sep:0 sep:0 B:0 sep:0");
+            Ok(byte_pairs(Value::Null, byte_level(prefix, true, true), post))
+        },
+        ..GPT2
+    },
+    Spec {
+        name: "LukeTokenizer",
+        tokens: &[
+            plain("bos_token", "<s>"),
+            plain("eos_token", "</s>"),
+            plain("sep_token", "</s>"),
+            plain("cls_token", "<s>"),
+            plain("unk_token", "<unk>"),
+            plain("pad_token", "<pad>"),
+            plain("mask_token", "<mask>"),
+            normalized("entity_1_token", "<ent>"),
+            normalized("entity_2_token", "<ent2>"),
+            plain("entity_unk_token", "[UNK]"),
+            plain("entity_pad_token", "[PAD]"),
+            plain("entity_mask_token", "[MASK]"),
+            plain("entity_mask2_token", "[MASK2]"),
+        ],
+        rules: |build| {
+            let prefix = build.flag("add_prefix_space", false)?;
+            let post = Post::Roberta { trim_offsets: true, add_prefix_space: true };
             Ok(byte_pairs(Value::Null, byte_level(prefix, true, true), post))
         },
         ..GPT2

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::bytes::pairs_with_fallback;
 use super::{
     Again, Build, DefaultToken, Post, Rules, Spec, count_of, no_extra, normalized, normalized_left, plain, replace,
-    sequence,
+    sequence, text_of,
 };
 use crate::text::manifest::ManifestError;
 
@@ -45,8 +45,30 @@ const XLM_ROBERTA: Spec = Spec {
     },
 };
 
-pub(super) const SPECS: [Spec; 14] = [
+/// Languages of `MBart`, which are special tokens.
+const LANGUAGES: &str = "ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT \
+    lv_LV my_MM ne_NP nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN";
+
+pub(super) const SPECS: [Spec; 15] = [
     XLM_ROBERTA,
+    Spec {
+        name: "MBartTokenizer",
+        tokens: &[
+            plain("bos_token", "<s>"),
+            plain("eos_token", "</s>"),
+            plain("sep_token", "</s>"),
+            plain("cls_token", "<s>"),
+            plain("unk_token", "<unk>"),
+            plain("pad_token", "<pad>"),
+            normalized_left("mask_token", "<mask>"),
+        ],
+        extra: |_| LANGUAGES.split(' ').map(str::to_owned).collect(),
+        rules: |build| {
+            let code = text_of(build.settings, "src_lang", "en_XX")?.to_owned();
+            Ok(unigram(3, Value::Null, split_spaces("always"), Post::Language { code, first: false }))
+        },
+        ..XLM_ROBERTA
+    },
     Spec {
         name: "CamembertTokenizer",
         tokens: &[
