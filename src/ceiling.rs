@@ -205,7 +205,7 @@ impl fmt::Display for Ceiling {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         write!(
             f,
-            "{} MiB now, {} for runs (--workers), {} for bodies (--max-body, --max-connections), {} for texts in work \
+            "{} MiB now, {} for runs (--workers), {} for bodies (--max-body), {} for texts in work \
              (--max-inflight-texts), {} for connections (--max-connections), {} for the cache (--cache-bytes), {} for responses \
              (--response-memory)",
             mib(self.resident),

@@ -34,8 +34,6 @@ use crate::metrics::{CutOff, Metrics};
 const FLUSH_TIME: Duration = Duration::from_millis(100);
 /// A connection that has been without a request for longer than this goes when others wait.
 const REST: Duration = Duration::from_secs(1);
-/// A client that takes no byte of a large response for longer than this loses its connection when others wait for memory.
-const STALL: Duration = Duration::from_secs(2);
 /// Bytes of one connection that wait to be read or written: room for the largest head that is refused politely.
 pub(super) const BUFFER: usize = 64 << 10;
 
@@ -144,11 +142,12 @@ impl Front {
         let metrics = Arc::clone(&self.app.metrics);
         let mut paced = Paced::new(stream, self.app.patience, Arc::clone(&exchange), metrics);
         let service = {
-            let (router, app, exchange) = (self.router.clone(), Arc::clone(&self.app), Arc::clone(&exchange));
+            let exchange = Arc::clone(&exchange);
+            let front = Arc::new(self.clone());
             // Not tower's: hyper calls this in the moment in which a head is complete.
             hyper::service::service_fn(move |request| {
                 let turn = exchange.begin();
-                answer(router.clone(), Arc::clone(&app), Arc::clone(&exchange), turn, request)
+                answer(Arc::clone(&front), Arc::clone(&exchange), turn, request)
             })
         };
         let served = {
@@ -173,10 +172,10 @@ impl Front {
                 served = &mut connection => return Some(served),
                 () = self.close.cancelled() => break,
                 () = self.pressure.notified() => if exchange.idle_for() > REST { return None },
-                () = self.budget.scarce.notified() => if exchange.holds_memory_stalled_for() > STALL {
+                () = exchange.wait_evicted() => {
                     self.app.metrics.http.cut_off(CutOff::Write);
                     return None;
-                },
+                }
             }
         }
         if exchange.requests() == 0 {
@@ -217,8 +216,7 @@ where
 }
 
 async fn answer(
-    router: Router,
-    app: Arc<App>,
+    front: Arc<Front>,
     exchange: Arc<Exchange>,
     turn: Turn,
     mut request: Request<Incoming>,
@@ -228,12 +226,16 @@ async fn answer(
     let may_be_ready = request.body().size_hint().exact().is_some();
     request.extensions_mut().insert(Arc::clone(&exchange));
     exchange.wait_flushed().await;
-    let mut response: Response<Body> = router.oneshot(request).await?;
+    let mut response: Response<Body> = front.router.clone().oneshot(request).await?;
     // The next request of this client goes to somebody who stays; what follows a body that nobody reads is no request.
-    if app.draining.load(Ordering::Relaxed) || (has_body && !exchange.is_received(may_be_ready)) {
+    if front.app.draining.load(Ordering::Relaxed) || (has_body && !exchange.is_received(may_be_ready)) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let size = response.body().size_hint().exact();
-    let reservation = response.extensions_mut().remove::<Reserved>().and_then(|reserved| reserved.shrunk(size));
+    let reserved = response.extensions_mut().remove::<Reserved>();
+    let reservation = reserved.and_then(|reserved| reserved.shrunk(size));
+    if reservation.is_some() {
+        front.budget.list(&exchange);
+    }
     Ok(response.map(|body| turn.answer(body, reservation)))
 }

@@ -45,6 +45,11 @@ pub struct Exchange {
     flush: Notify,
     /// Memory of the response that is being written.
     reservation: Mutex<Option<Reservation>>,
+    /// Told when the connection shall give its memory up.
+    eviction: Notify,
+    evicted: AtomicBool,
+    /// True once the connection is among those that may hold memory.
+    pub(super) listed: AtomicBool,
     /// Since when the client takes no bytes, in nanoseconds since `opened`; 0 while it does.
     stalled_since: AtomicU64,
 }
@@ -64,6 +69,9 @@ impl Exchange {
             unflushed: AtomicBool::new(false),
             flush: Notify::new(),
             reservation: Mutex::default(),
+            eviction: Notify::new(),
+            evicted: AtomicBool::new(false),
+            listed: AtomicBool::new(false),
             stalled_since: AtomicU64::new(0),
         })
     }
@@ -143,14 +151,25 @@ impl Exchange {
         self.stalled_since.store(0, Ordering::Relaxed);
     }
 
-    /// How long the client has taken no byte of a response that holds memory; zero if there is no such response.
+    /// How long the client has taken no byte of a response that holds memory; nothing if it does, or holds none.
     #[must_use]
-    pub fn holds_memory_stalled_for(&self) -> Duration {
+    pub fn stalled_for(&self) -> Option<Duration> {
         let since = self.stalled_since.load(Ordering::Relaxed);
-        if since == 0 || self.reservation.lock().is_none() {
-            return Duration::ZERO;
+        if since == 0 || self.evicted.load(Ordering::Relaxed) || self.reservation.lock().is_none() {
+            return None;
         }
-        Duration::from_nanos(self.now().saturating_sub(since))
+        Some(Duration::from_nanos(self.now().saturating_sub(since)))
+    }
+
+    /// Others need the memory of this connection more.
+    pub fn evict(&self) {
+        self.evicted.store(true, Ordering::Relaxed);
+        self.eviction.notify_one();
+    }
+
+    /// Waits until the connection shall end.
+    pub async fn wait_evicted(&self) {
+        self.eviction.notified().await;
     }
 
     /// Nanoseconds since the connection was opened.

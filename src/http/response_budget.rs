@@ -4,7 +4,8 @@
 //! reserves the most that its response can need before it is answered. A response of at most [`FREE_RESPONSE`] bytes needs
 //! no reservation: it takes the place of the request's body, which is gone by then.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
@@ -12,18 +13,21 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::body::Body as _;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::FREE_BODY;
 use super::error::{ApiError, Code};
+use super::exchange::Exchange;
 use crate::metrics::{Metrics, Refused};
 
 /// Bytes of a response that needs no reservation.
 pub const FREE_RESPONSE: usize = FREE_BODY;
 /// Bytes that are reserved together.
 const UNIT: usize = 1 << 10;
-/// Time between two looks for connections that do not take their response, while a request waits for memory.
-const LOOK: Duration = Duration::from_millis(100);
+/// While a request waits for memory: time between two looks for a client that does not take its response.
+const LOOK: Duration = Duration::from_millis(50);
+/// A client that takes no byte for longer than this loses its connection if others wait for memory.
+const STALL: Duration = Duration::from_secs(3);
 /// Memory for the responses of the admin listener, in bytes.
 const ADMIN_BYTES: usize = 4 << 20;
 
@@ -32,9 +36,9 @@ const ADMIN_BYTES: usize = 4 << 20;
 pub struct ResponseBudget {
     free: Arc<Semaphore>,
     units: usize,
-    /// Told while requests wait for memory: connections that do not take their response give it up.
-    pub scarce: Notify,
-    last_told: Mutex<Option<Instant>>,
+    /// Connections that may hold memory.
+    holders: Mutex<Vec<Weak<Exchange>>>,
+    last_eviction: Mutex<Option<Instant>>,
     metrics: Arc<Metrics>,
 }
 
@@ -57,8 +61,8 @@ impl ResponseBudget {
         Arc::new(Self {
             free: Arc::new(Semaphore::new(units)),
             units,
-            scarce: Notify::new(),
-            last_told: Mutex::default(),
+            holders: Mutex::default(),
+            last_eviction: Mutex::default(),
             metrics: Arc::clone(metrics),
         })
     }
@@ -107,17 +111,35 @@ impl ResponseBudget {
             tokio::select! {
                 permit = &mut acquire => return permit.ok(),
                 () = &mut end => return None,
-                () = tokio::time::sleep(LOOK) => self.tell_scarce(),
+                () = tokio::time::sleep(LOOK) => self.evict_one(),
             }
         }
     }
 
-    /// Tells the connections that memory is scarce; seldom, however many requests wait.
-    fn tell_scarce(&self) {
-        let mut last = self.last_told.lock();
-        if last.is_none_or(|last| last.elapsed() >= LOOK / 2) {
+    /// Adds a connection to those that may hold memory, once.
+    pub fn list(&self, exchange: &Arc<Exchange>) {
+        if exchange.listed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut holders = self.holders.lock();
+        if holders.len() == holders.capacity() {
+            holders.retain(|holder| holder.strong_count() > 0);
+        }
+        holders.push(Arc::downgrade(exchange));
+    }
+
+    /// Ends the connection whose client has read nothing for the longest time; seldom, however many requests wait.
+    fn evict_one(&self) {
+        let mut last = self.last_eviction.lock();
+        if last.is_some_and(|last| last.elapsed() < LOOK) {
+            return;
+        }
+        let holders: Vec<Arc<Exchange>> = self.holders.lock().iter().filter_map(Weak::upgrade).collect();
+        let stalled = holders.iter().filter_map(|holder| Some((holder.stalled_for()?, holder)));
+        let longest = stalled.filter(|(time, _)| *time > STALL).max_by_key(|(time, _)| *time);
+        if let Some((_, exchange)) = longest {
             *last = Some(Instant::now());
-            self.scarce.notify_waiters();
+            exchange.evict();
         }
     }
 

@@ -13,8 +13,8 @@ use crate::server::{QUESTION, TestServer, cheap_models};
 
 /// Clients that do not read.
 const CLIENTS: usize = 200;
-/// Memory for responses: some twenty of the largest.
-const BUDGET: u64 = 32 << 20;
+/// Memory for responses: some fifty of the largest.
+const BUDGET: u64 = 64 << 20;
 const RESERVED: &str = "predictd_response_memory_bytes";
 
 /// A request of a few kilobytes whose response has more than five megabytes.
