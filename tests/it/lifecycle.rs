@@ -1,5 +1,6 @@
 //! How the real binary starts and ends, whatever its clients and its operator do.
 
+mod directory;
 mod init;
 mod models;
 mod order;
