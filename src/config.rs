@@ -8,6 +8,7 @@ pub mod args;
 pub mod database;
 pub mod device;
 pub mod drift;
+pub mod feedback;
 pub mod mlflow;
 pub mod telemetry;
 
@@ -236,6 +237,8 @@ pub struct Settings {
     pub database: Option<String>,
     /// Models that an MLflow server keeps.
     pub mlflow: Mlflow,
+    /// Age from which feedback is deleted, if it is.
+    pub feedback_retention: Option<Duration>,
     /// File of the receipt keys.
     pub receipt_keys: PathBuf,
     /// Who is told where the time of a request went.
@@ -299,6 +302,8 @@ impl Settings {
         check(traces.is_ok(), format!("--otlp-endpoint: {}", traces.as_ref().err().copied().unwrap_or_default()));
         let database = database::url(&args.database);
         check(database.is_ok(), database.as_ref().err().cloned().unwrap_or_default());
+        let retention = feedback::retention(&args.feedback);
+        check(retention.is_ok(), retention.as_ref().err().cloned().unwrap_or_default());
         let mlflow = Mlflow::of(&args.mlflow);
         check(mlflow.is_ok(), mlflow.as_ref().err().cloned().unwrap_or_default());
         let devices = Devices::of(&args.device);
@@ -339,6 +344,7 @@ impl Settings {
             server_timing: args.server_timing,
             database: database.unwrap_or_default(),
             mlflow,
+            feedback_retention: retention.unwrap_or_default(),
             log: args.log.into(),
             traces,
             data_dir: args.data_dir,

@@ -226,6 +226,7 @@ pub async fn batch_predict(
     };
     let texts = options.texts.len();
     let terms = Terms { texts, deadline, cache: cache_use, whole: false, pointer: &pointer };
+    let marks: Vec<_> = options.texts.iter().map(|text| app.receipts.mark(text)).collect();
     let mut asked = (options.texts, options.text_pairs);
     let bytes = asked.0.iter().chain(asked.1.iter().flatten()).map(String::len).sum();
     let shown = route.is_shown(bytes).map(|()| asked.clone());
@@ -254,11 +255,13 @@ pub async fn batch_predict(
         probabilities: options.return_probabilities,
         top_k: options.top_k.map(|k| k as usize),
         raw_scores: options.raw_scores,
+        text: None,
         route: None,
     };
     let item = |(text_index, answer): (usize, Result<Answered, TextError>)| {
         let outcome = answer.map_err(ApiError::from).and_then(|Answered { answer, model, gave }| {
-            let view = View { route: Some((&route, gave)), ..view };
+            let text = marks.get(text_index).copied().flatten();
+            let view = View { text, route: Some((&route, gave)), ..view };
             prediction(&app, &model, &answer, view)
         });
         let outcome = match outcome {

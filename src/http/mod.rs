@@ -81,6 +81,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::registry::keeping::Keeping;
 use crate::telemetry::spans::Spans;
+use crate::text::policy::TextPolicy;
 use auth::Keys;
 use body::BodyMemory;
 use error::{ApiError, Code};
@@ -110,6 +111,8 @@ pub struct App {
     pub trusted_proxies: Vec<IpNet>,
     /// Limits of requests.
     pub limits: Limits,
+    /// What a text may hold that belongs to no model that is loaded.
+    pub text_policy: TextPolicy,
     /// Memory for large bodies.
     pub body_memory: BodyMemory,
     /// How long clients may keep the server waiting.

@@ -158,7 +158,7 @@ pub async fn predict(
     if let Some(labels) = &labels {
         rate_limit::take_rest(&app, &caller, labels.len())?;
     }
-    let with_labels = labels.is_some();
+    let (with_labels, mark) = (labels.is_some(), app.receipts.mark(&text));
     let pointer = |index: usize, second: bool| match (with_labels, second) {
         (_, false) => "/text".to_owned(),
         (false, true) => "/text_pair".to_owned(),
@@ -200,6 +200,7 @@ pub async fn predict(
         probabilities: request.return_probabilities,
         top_k: request.top_k.map(|k| k as usize),
         raw_scores: request.raw_scores,
+        text: mark,
         route: Some((&route, gave)),
     };
     Ok((Extension(story), Json(prediction(&app, &model, &answer, view)?)))

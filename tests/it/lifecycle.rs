@@ -6,6 +6,7 @@ mod models;
 mod order;
 mod panics;
 mod refusals;
+mod reload;
 mod signals;
 mod standstill;
 mod stuck;
