@@ -107,14 +107,13 @@ impl DatabaseCommand {
         let answer = match self.action {
             DatabaseAction::Backup { file } => {
                 runtime.block_on(backup::backup(&self.data_dir, &file))?;
-                let (copy, of) = (file.display(), self.data_dir.join(backup::FILE));
-                vec![format!("{copy} is a copy of {}", of.display())]
+                vec![format!("{} is a copy of {}", file.display(), self.data_dir.join(backup::FILE).display())]
             }
             DatabaseAction::Restore { file } => {
                 let missing = runtime.block_on(backup::restore(&file, &self.data_dir))?;
                 let missing = missing.iter().map(|version| format!("the files of {version} are not in the store"));
-                let (now, was) = (self.data_dir.join(backup::FILE), file.display());
-                std::iter::once(format!("{} is what {was} was", now.display())).chain(missing).collect()
+                let done = format!("{} is what {} was", self.data_dir.join(backup::FILE).display(), file.display());
+                std::iter::once(done).chain(missing).collect()
             }
         };
         print(&answer)

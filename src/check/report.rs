@@ -103,7 +103,8 @@ impl Display for Found {
             line(f, format_args!("compared    {compare}"))?;
             let said = |said: Option<&Said>| said.map_or_else(|| "no answer".to_owned(), Said::to_string);
             for flip in compare.first_flips.iter().take(TOLD_TEXTS) {
-                let (here, there) = (said(flip.this.as_ref()), said(flip.other.as_ref()));
+                let here = said(flip.this.as_ref());
+                let there = said(flip.other.as_ref());
                 line(f, format_args!("{}: {here} here, {there} there", numbers(flip.number)))?;
             }
         }

@@ -181,10 +181,10 @@ impl Receipts {
 
     /// Whether a receipt is that of an answer to this text; nothing for one that does not say.
     #[must_use]
-    pub fn is_of(&self, receipt: &Receipt, text: &str) -> Option<bool> {
+    pub fn matches_text(&self, receipt: &Receipt, text: &str) -> Option<bool> {
         let found = receipt.text?;
         // Which of the keys has sealed it is not kept.
-        let same = |key: &Key| bool::from(key.bound(receipt.id, key.mark(text)).0.ct_eq(&found.0));
+        let same = |key: &Key| bool::from(key.bind(receipt.id, key.mark(text)).0.ct_eq(&found.0));
         Some(self.keys.iter().any(same))
     }
 
@@ -213,7 +213,7 @@ impl Receipts {
         }
         bytes.extend(receipt.confidence.to_be_bytes());
         if let Some(mark) = receipt.text {
-            bytes.extend(key.bound(receipt.id, mark).0);
+            bytes.extend(key.bind(receipt.id, mark).0);
         }
         let tag = key.mac.clone().chain_update(&bytes).finalize().into_bytes();
         bytes.extend(tag.iter().take(TAG_BYTES));
@@ -265,7 +265,7 @@ impl Key {
     }
 
     /// The mark as it stands in the receipt of this id.
-    fn bound(&self, id: Uuid, mark: TextMark) -> TextMark {
+    fn bind(&self, id: Uuid, mark: TextMark) -> TextMark {
         let mut hasher = self.text;
         hasher.write(id.as_bytes());
         hasher.write(&mark.0);

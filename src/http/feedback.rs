@@ -293,7 +293,7 @@ fn read(app: &App, truth: Truth, pointer: &str) -> Result<Feedback, ApiError> {
 /// answered leaves of it; that of the server, where the version is not loaded any more. Receipts of earlier versions of
 /// the server do not tell of their text: then it is any.
 fn check_text(app: &App, receipt: &Receipt, text: String) -> Result<String, String> {
-    if app.receipts.is_of(receipt, &text) == Some(false) {
+    if app.receipts.matches_text(receipt, &text) == Some(false) {
         return Err("this is not the text of this prediction: send it as it was sent to be predicted, or leave it out"
             .to_owned());
     }

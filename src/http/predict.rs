@@ -158,7 +158,8 @@ pub async fn predict(
     if let Some(labels) = &labels {
         rate_limit::take_rest(&app, &caller, labels.len())?;
     }
-    let (with_labels, mark) = (labels.is_some(), app.receipts.mark(&text));
+    let with_labels = labels.is_some();
+    let mark = app.receipts.mark(&text);
     let pointer = |index: usize, second: bool| match (with_labels, second) {
         (_, false) => "/text".to_owned(),
         (false, true) => "/text_pair".to_owned(),

@@ -77,18 +77,18 @@ fn tighten(path: &Path, found: &Metadata) {
     if found.mode() & OTHERS == 0 {
         return;
     }
-    let change = || {
-        // What was looked at, not what has its name by now.
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let flags = if found.is_dir() { OFlags::NONBLOCK } else { flags };
-        let flags = i32::try_from(flags.bits()).unwrap_or_default();
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        file.set_permissions(Permissions::from_mode(found.mode() & 0o7777 & !OTHERS))
-    };
-    if let Err(error) = change() {
+    if let Err(error) = remove_rights(path, found) {
         let own = found.uid() == geteuid().as_raw();
         tracing::warn!(path = %path.display(), own, %error, "other users may read what the server keeps: take their rights away");
     }
+}
+
+/// Takes the rights of others away from the file that was found, not from what a link leads to by now.
+fn remove_rights(path: &Path, found: &Metadata) -> io::Result<()> {
+    let flags = if found.is_dir() { OFlags::NONBLOCK } else { OFlags::NOFOLLOW | OFlags::NONBLOCK };
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    file.set_permissions(Permissions::from_mode(found.mode() & 0o7777 & !OTHERS))
 }
 
 /// Which file or directory it is, whatever its name.
@@ -96,6 +96,11 @@ type Stamp = (u64, u64);
 
 fn stamp(found: &Metadata) -> Stamp {
     (found.dev(), found.ino())
+}
+
+/// True if the name leads to this file or directory.
+fn is_at(path: &Path, expected: Stamp) -> bool {
+    fs::metadata(path).is_ok_and(|found| stamp(&found) == expected)
 }
 
 /// The data directory as it was when it was opened, with the file of the database in it.
@@ -120,7 +125,7 @@ impl Anchor {
     ///
     /// # Errors
     /// If it cannot be opened.
-    pub fn drop_at(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
             directory: File::open(path)?,
@@ -149,10 +154,9 @@ impl Anchor {
     /// [`Lost`]
     pub fn check(&self) -> Result<(), Lost> {
         let opened = self.directory.metadata().map_err(|_| Lost)?;
-        let is = |path: &Path, expected: Stamp| fs::metadata(path).is_ok_and(|found| stamp(&found) == expected);
-        let database = self.database.get().is_none_or(|&expected| is(&self.path.join(backup::FILE), expected));
+        let database = self.database.get().is_none_or(|&expected| is_at(&self.path.join(backup::FILE), expected));
         let log = !self.is_log_gone.load(Ordering::Relaxed);
-        if is(&self.path, stamp(&opened)) && database && log { Ok(()) } else { Err(Lost) }
+        if is_at(&self.path, stamp(&opened)) && database && log { Ok(()) } else { Err(Lost) }
     }
 
     /// The same after something was written, on a connection that is still open: then the log of the database is there too.
@@ -179,7 +183,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let [data, aside] = ["data", "aside"].map(|name| place.path().join(name));
         make_private(&data).unwrap();
-        let anchor = Anchor::drop_at(&data).unwrap();
+        let anchor = Anchor::open(&data).unwrap();
         create_private(&data.join(backup::FILE)).unwrap();
         anchor.hold_database();
         assert_eq!((anchor.check(), anchor.check_written()), (Ok(()), Ok(())));
@@ -199,7 +203,7 @@ mod tests {
         assert_eq!((anchor.check(), anchor.check_written()), (Ok(()), Err(Lost)));
         fs::write(data.join("predictd.db-wal"), "").unwrap();
         assert_eq!((anchor.check(), anchor.check_written()), (Err(Lost), Err(Lost)));
-        let anchor = Anchor::drop_at(&data).unwrap();
+        let anchor = Anchor::open(&data).unwrap();
         anchor.hold_database();
         fs::copy(data.join(backup::FILE), data.join("copy")).unwrap();
         fs::rename(data.join("copy"), data.join(backup::FILE)).unwrap();

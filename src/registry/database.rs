@@ -210,8 +210,8 @@ impl Database {
 
     /// The same, whose file is damaged: it is not touched.
     #[must_use]
-    pub fn unread(self) -> Self {
-        self.condition.tell_damaged();
+    pub fn marked_damaged(self) -> Self {
+        self.condition.mark_damaged();
         self
     }
 
@@ -288,7 +288,7 @@ impl Database {
     pub async fn epoch(&self) -> Result<i64, sqlx::Error> {
         self.check()?;
         let read = sqlx::query("SELECT epoch FROM registry WHERE id = 1").fetch_one(&self.pool);
-        within(ANSWER, read).await.map_err(|error| self.condition.noted(error))?.try_get(0)
+        within(ANSWER, read).await.map_err(|error| self.condition.record_damage(error))?.try_get(0)
     }
 
     /// All models and experiments, with the epoch they belong to.
@@ -303,7 +303,7 @@ impl Database {
                 Ok((rows::all(&mut connection).await?, experiments::all(&mut connection).await?))
             };
             let read = within(ANSWER, read).await;
-            let (records, experiments) = read.map_err(|error| self.condition.noted(error))?;
+            let (records, experiments) = read.map_err(|error| self.condition.record_damage(error))?;
             // What was read in between two changes belongs together.
             if self.epoch().await? == epoch {
                 return Ok(Known { epoch, records, experiments });

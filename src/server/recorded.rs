@@ -82,8 +82,8 @@ impl Opening {
 
     /// A keeper of what the database has recorded, or of what was known last where it cannot be used.
     async fn keeper(self) -> Result<Keeper, String> {
-        if let Some(reason) = self.is_emptied() {
-            return self.on_damaged(reason);
+        if let Some(reason) = self.missing_reason() {
+            return self.keeper_without_database(reason);
         }
         if self.settings.database.is_none() {
             data_directory::create_private(&self.file()).map_err(|error| self.named(&error))?;
@@ -92,7 +92,7 @@ impl Opening {
         let opened = async {
             database.begin().await?;
             let records = directory::record(&database, &self.sources, self.gone()).await;
-            records.map_err(|error| unread(&error))
+            records.map_err(|error| read_error(&error))
         };
         match opened.await {
             Ok(records) => {
@@ -101,8 +101,10 @@ impl Opening {
                 let keeper = Keeper::open(self.place(registry, database)).await;
                 keeper.map_err(|error| format!("{named}{error}"))
             }
-            Err(OpenError::Away(reason)) => self.on_last_known(database, &reason),
-            Err(OpenError::Damaged(reason)) if self.settings.database.is_none() => self.on_damaged(&reason),
+            Err(OpenError::Away(reason)) => self.keeper_until_database_answers(database, &reason),
+            Err(OpenError::Damaged(reason)) if self.settings.database.is_none() => {
+                self.keeper_without_database(&reason)
+            }
             Err(error) => Err(self.named(&error)),
         }
     }
@@ -114,13 +116,13 @@ impl Opening {
         if let Some(url) = &self.settings.database {
             return later(url);
         }
-        let anchor = Anchor::drop_at(data).map_err(|error| format!("--data-dir {}: {error}", data.display()))?;
+        let anchor = Anchor::open(data).map_err(|error| format!("--data-dir {}: {error}", data.display()))?;
         Ok(later(&sqlite_url(&self.file()).map_err(|error| self.named(&error))?)?.kept_in(anchor))
     }
 
     /// Why the file of the database cannot be the one that was there, where it is empty or missing: what it had recorded is
     /// there.
-    fn is_emptied(&self) -> Option<&'static str> {
+    fn missing_reason(&self) -> Option<&'static str> {
         if self.settings.database.is_some() {
             return None;
         }
@@ -129,9 +131,10 @@ impl Opening {
             found => found.is_ok(),
         };
         let has_versions = self.store.holds().unwrap_or(false);
-        let was_used = || self.keepsake().read().is_some_and(|known| known.epoch > 0);
         match (is_empty, has_versions) {
-            (true, _) if has_versions || was_used() => Some("the file is empty"),
+            (true, _) if has_versions || self.keepsake().read().is_some_and(|known| known.epoch > 0) => {
+                Some("the file is empty")
+            }
             // Without versions it is a directory that begins anew.
             (false, true) => Some("the file is not there, and the store beside it holds versions"),
             _ => None,
@@ -139,7 +142,7 @@ impl Opening {
     }
 
     /// Serves what was known last, until the database answers.
-    fn on_last_known(self, database: Database, reason: &str) -> Result<Keeper, String> {
+    fn keeper_until_database_answers(self, database: Database, reason: &str) -> Result<Keeper, String> {
         let known = self.keepsake().read().ok_or_else(|| self.named(&reason))?;
         tracing::error!(reason, "the database does not answer: what was known last is served");
         let registry = self.registry(&known.records)?;
@@ -149,7 +152,7 @@ impl Opening {
 
     /// Serves what was known last and what is in the models directory. The file is left as it is: what is in it may be all
     /// that there is.
-    fn on_damaged(self, reason: &str) -> Result<Keeper, String> {
+    fn keeper_without_database(self, reason: &str) -> Result<Keeper, String> {
         let known = self.keepsake().read();
         tracing::error!(
             file = %self.file().display(),
@@ -161,7 +164,7 @@ impl Opening {
         let known = known.unwrap_or_default();
         let records = directory::lined_up(&known.records, &self.sources, self.gone());
         let registry = self.registry(&records)?;
-        let database = self.database()?.unread();
+        let database = self.database()?.marked_damaged();
         Ok(Keeper::new(self.place(registry, database), Known { records, ..known }, Vec::new()))
     }
 
@@ -177,15 +180,23 @@ impl Opening {
     }
 
     fn place(self, registry: Arc<Registry>, database: Database) -> Place {
-        let (fits, keepsake, spool) = (fits(&self.settings), self.keepsake(), Spool::within(&self.settings.data_dir));
-        let Self { settings, host, store, mlflow, .. } = self;
-        let (models, retention) = (settings.models, settings.feedback_retention);
-        Place { registry, database, store, models, host, fits, spool, mlflow, keepsake, retention }
+        Place {
+            registry,
+            database,
+            fits: fits(&self.settings),
+            keepsake: self.keepsake(),
+            spool: Spool::within(&self.settings.data_dir),
+            retention: self.settings.feedback_retention,
+            models: self.settings.models,
+            store: self.store,
+            host: self.host,
+            mlflow: self.mlflow,
+        }
     }
 }
 
 /// What is wrong with a database that was opened and cannot be read.
-fn unread(error: &ChangeError) -> OpenError {
+fn read_error(error: &ChangeError) -> OpenError {
     match error {
         ChangeError::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => {
             OpenError::Damaged("what is recorded cannot be read".to_owned())

@@ -35,8 +35,15 @@ impl RotatedFile {
     pub(super) fn open(of: &LogFile<'_>) -> io::Result<Self> {
         let reopenings = REOPENINGS.load(Ordering::Acquire);
         let (file, bytes) = append_to(of.path)?;
-        let (path, max_bytes, kept) = (of.path.to_owned(), of.bytes, of.files.max(1));
-        Ok(Self { path, max_bytes, kept, file, bytes, reopenings, is_stuck: false })
+        Ok(Self {
+            path: of.path.to_owned(),
+            max_bytes: of.bytes,
+            kept: of.files.max(1),
+            file,
+            bytes,
+            reopenings,
+            is_stuck: false,
+        })
     }
 
     /// Opens the file that has the name now. If that fails, lines go on to where they went.

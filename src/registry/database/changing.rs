@@ -23,7 +23,7 @@ impl Database {
         self.check()?;
         let changed = timeout(CHANGE, self.transact(change, apply, answer)).await;
         let changed = changed.unwrap_or(Err(ChangeError::Unknown(sqlx::Error::PoolTimedOut)));
-        changed.map_err(|error| self.condition.noted_change(error))
+        changed.map_err(|error| self.condition.record_damage_of_change(error))
     }
 
     async fn transact(
@@ -36,13 +36,13 @@ impl Database {
         let mut transaction = held.connection.begin().await?;
         let decided = Self::decide(&mut transaction, change, apply, answer).await;
         let settled = settle(transaction, decided, &mut held.sound).await?;
-        self.written()?;
+        self.verify_written()?;
         Ok(settled)
     }
 
     /// Looks whether what was written is where a restart finds it, before anybody is told that it is kept. The connection
     /// must still be open.
-    pub(super) fn written(&self) -> Result<(), sqlx::Error> {
+    pub(super) fn verify_written(&self) -> Result<(), sqlx::Error> {
         Ok(self.condition.check_written()?)
     }
 

@@ -76,7 +76,7 @@ impl Condition {
     }
 
     /// The file cannot be read as a database.
-    pub(super) fn tell_damaged(&self) {
+    pub(super) fn mark_damaged(&self) {
         self.damaged.store(true, Ordering::Relaxed);
     }
 
@@ -94,19 +94,19 @@ impl Condition {
     }
 
     /// Notes what an error says of the file.
-    pub(super) fn noted(&self, error: sqlx::Error) -> sqlx::Error {
+    pub(super) fn record_damage(&self, error: sqlx::Error) -> sqlx::Error {
         if is_damage(&error) {
-            self.tell_damaged();
+            self.mark_damaged();
             return Unusable::Damaged.into();
         }
         error
     }
 
     /// The same for the error of a change.
-    pub(super) fn noted_change(&self, error: ChangeError) -> ChangeError {
+    pub(super) fn record_damage_of_change(&self, error: ChangeError) -> ChangeError {
         match error {
-            ChangeError::Database(error) => ChangeError::Database(self.noted(error)),
-            ChangeError::Unknown(error) => ChangeError::Unknown(self.noted(error)),
+            ChangeError::Database(error) => ChangeError::Database(self.record_damage(error)),
+            ChangeError::Unknown(error) => ChangeError::Unknown(self.record_damage(error)),
             error => error,
         }
     }

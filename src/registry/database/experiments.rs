@@ -116,7 +116,7 @@ impl Database {
             let mut transaction = held.connection.begin().await?;
             let decided = decide(&mut transaction, change, apply).await;
             let settled = settle(transaction, decided, &mut held.sound).await?;
-            self.written()?;
+            self.verify_written()?;
             Ok(settled)
         };
         timeout(CHANGE, transact).await.unwrap_or(Err(ChangeError::Unknown(sqlx::Error::PoolTimedOut)))

@@ -47,11 +47,11 @@ impl Database {
             rows.write(&mut transaction).await?;
             transaction.commit().await.map_err(ChangeError::Unknown)?;
             held.sound = true;
-            self.written()?;
+            self.verify_written()?;
             Ok(kept)
         };
         let kept = timeout(CHANGE, keep).await.unwrap_or(Err(ChangeError::Unknown(sqlx::Error::PoolTimedOut)));
-        kept.map_err(|error| self.condition.noted_change(error))
+        kept.map_err(|error| self.condition.record_damage_of_change(error))
     }
 
     /// Of the last answers of a version whose true label was told, at most so many and made after `oldest`: how many there
@@ -85,7 +85,7 @@ impl Database {
         let (mut found, mut bytes) = (Vec::new(), 0);
         let mut rows = query.fetch(&self.pool);
         while bytes < page.bytes {
-            let row = within(ANSWER, rows.try_next()).await.map_err(|error| self.condition.noted(error))?;
+            let row = within(ANSWER, rows.try_next()).await.map_err(|error| self.condition.record_damage(error))?;
             let Some(row) = row else {
                 let is_full = found.len() >= page.rows as usize;
                 return Ok((found, is_full));

@@ -51,7 +51,7 @@ impl Keeper {
             let looked = self.look_at_database().await;
             let before = std::mem::replace(&mut unusable, self.unusable());
             if unusable != before {
-                self.tell_of_the_file(unusable);
+                self.log_database_condition(unusable);
             }
             match looked {
                 Ok(epoch) => {
@@ -81,7 +81,7 @@ impl Keeper {
     }
 
     /// Says what has become of the file of the database.
-    fn tell_of_the_file(&self, unusable: Option<Unusable>) {
+    fn log_database_condition(&self, unusable: Option<Unusable>) {
         let directory = self.place.database.directory().map(|path| path.display().to_string());
         match unusable {
             None => tracing::warn!(directory, "the data directory is back"),
