@@ -18,6 +18,7 @@ COPY deploy/build.py deploy/
 ARG PROFILE=release
 # Dependencies change seldom: they are a layer of their own, built from the lock file and an empty program.
 COPY Cargo.toml Cargo.lock ./
+COPY crates crates
 RUN mkdir src benches \
  && touch src/lib.rs $(sed -n '/^\[\[bench\]\]/{n;s|name = "\(.*\)"|benches/\1.rs|p}' Cargo.toml) \
  && echo 'fn main() {}' > src/main.rs \

@@ -195,7 +195,12 @@ fn experiments(criterion: &mut Criterion) {
         labels: vec!["card_arrival".to_owned()],
         is_cut: false,
         confidence: 0.98,
+        text: receipts.mark("My new card has not come yet, where is it?"),
     };
+    for text in ["My new card has not come yet, where is it?".to_owned(), "x".repeat(32_768)] {
+        let name = format!("experiments/mark-{}", text.len());
+        criterion.bench_function(&name, |bencher| bencher.iter(|| receipts.mark(black_box(&text))));
+    }
     criterion.bench_function("experiments/seal", |bencher| bencher.iter(|| receipts.seal(black_box(&receipt))));
 }
 

@@ -107,11 +107,13 @@ def crate_components(crates: dict, linked: dict) -> list[dict]:
     packages, locked, found = described(), checksums(), []
     for crate in crates:
         licence = packages[crate]["license"]
-        if not licence or crate not in locked:
+        # A crate of this repository has no checksum: it is part of the revision.
+        is_own = packages[crate]["source"] is None
+        if not licence or (crate not in locked and not is_own):
             raise Incomplete(f"{crate[0]} {crate[1]} has no licence expression, or no checksum in Cargo.lock")
         scope = "required" if crate in linked else "excluded"
-        found.append(component("library", *crate, crate_ref(crate), scope=scope, hashes=sha256(locked[crate]),
-                               licenses=licences(licence), purl=crate_ref(crate)))
+        origin = {} if is_own else {"hashes": sha256(locked[crate]), "purl": crate_ref(crate)}
+        found.append(component("library", *crate, crate_ref(crate), scope=scope, licenses=licences(licence), **origin))
     return found
 
 

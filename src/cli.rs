@@ -17,6 +17,7 @@ use crate::health::HealthCommand;
 use crate::keys::{self, KeyFile, Scope};
 use crate::profile::args::ProfileCommand;
 use crate::registry::backup;
+use crate::terminal;
 use crate::watch::args::WatchCommand;
 
 /// Serves ONNX text models over HTTP.
@@ -106,16 +107,16 @@ impl DatabaseCommand {
         let answer = match self.action {
             DatabaseAction::Backup { file } => {
                 runtime.block_on(backup::backup(&self.data_dir, &file))?;
-                format!("{} is a copy of {}\n", file.display(), self.data_dir.join(backup::FILE).display())
+                vec![format!("{} is a copy of {}", file.display(), self.data_dir.join(backup::FILE).display())]
             }
             DatabaseAction::Restore { file } => {
                 let missing = runtime.block_on(backup::restore(&file, &self.data_dir))?;
-                let missing = missing.iter().map(|version| format!("the files of {version} are not in the store\n"));
-                format!("{} is what {} was\n", self.data_dir.join(backup::FILE).display(), file.display())
-                    + &missing.collect::<String>()
+                let missing = missing.iter().map(|version| format!("the files of {version} are not in the store"));
+                let done = format!("{} is what {} was", self.data_dir.join(backup::FILE).display(), file.display());
+                std::iter::once(done).chain(missing).collect()
             }
         };
-        std::io::stdout().write_all(answer.as_bytes()).map_err(|error| format!("standard output: {error}"))
+        print(&answer)
     }
 }
 
@@ -162,6 +163,15 @@ fn rate(typed: &str) -> Result<NonZeroU32, String> {
     number.parse().map_err(|_| "a rate is a whole number of texts a second from 1 on, such as 50/s".to_owned())
 }
 
+/// Writes lines to standard output.
+fn print(lines: &[String]) -> Result<(), String> {
+    let mut text = String::new();
+    for line in lines {
+        terminal::line(&mut text, format_args!("{line}")).map_err(|error| error.to_string())?;
+    }
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("standard output: {error}"))
+}
+
 impl KeysCommand {
     /// Does it, and says on standard output what came of it.
     ///
@@ -177,27 +187,27 @@ impl KeysCommand {
             KeysAction::New { name, scopes, rate } => {
                 let scopes: BTreeSet<Scope> = scopes.into_iter().collect();
                 let key = keys::change(&path, |file| file.add(&name, scopes, rate)).map_err(named)?;
-                format!("{key}\n")
+                vec![key]
             }
             KeysAction::List => {
                 let file = KeyFile::read(&path).map_err(named)?.unwrap_or_default();
                 let line = |key: &keys::Key| {
                     let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.name()).collect();
                     let rate = key.rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate}/s"));
-                    format!("{:24} {:32} {rate:10} {}\n", key.name, scopes.join(","), key.created)
+                    format!("{:24} {:32} {rate:10} {}", key.name, scopes.join(","), key.created)
                 };
-                let head = format!("{:24} {:32} {:10} {}\n", "NAME", "SCOPES", "RATE", "CREATED");
+                let head = format!("{:24} {:32} {:10} {}", "NAME", "SCOPES", "RATE", "CREATED");
                 std::iter::once(head).chain(file.keys().iter().map(line)).collect()
             }
             KeysAction::Revoke { name } => keys::change(&path, |file| {
                 if file.remove(&name) {
-                    Ok(format!("{name} is revoked\n"))
+                    Ok(vec![format!("{name} is revoked")])
                 } else {
                     Err(format!("there is no key named {name}"))
                 }
             })
             .map_err(named)?,
         };
-        std::io::stdout().write_all(answer.as_bytes()).map_err(|error| format!("standard output: {error}"))
+        print(&answer)
     }
 }

@@ -9,6 +9,7 @@ pub mod cors;
 pub mod database;
 pub mod device;
 pub mod drift;
+pub mod feedback;
 pub mod listen;
 pub mod mlflow;
 mod network;
@@ -249,6 +250,8 @@ pub struct Settings {
     pub database: Option<String>,
     /// Models that an MLflow server keeps.
     pub mlflow: Mlflow,
+    /// Age from which feedback is deleted, if it is.
+    pub feedback_retention: Option<Duration>,
     /// File of the receipt keys.
     pub receipt_keys: PathBuf,
     /// Who is told where the time of a request went.
@@ -309,6 +312,8 @@ impl Settings {
         check(traces.is_ok(), format!("--otlp-endpoint: {}", traces.as_ref().err().copied().unwrap_or_default()));
         let database = database::url(&args.database);
         check(database.is_ok(), database.as_ref().err().cloned().unwrap_or_default());
+        let retention = feedback::retention(&args.feedback);
+        check(retention.is_ok(), retention.as_ref().err().cloned().unwrap_or_default());
         let mlflow = Mlflow::of(&args.mlflow);
         check(mlflow.is_ok(), mlflow.as_ref().err().cloned().unwrap_or_default());
         let devices = Devices::of(&args.device);
@@ -355,6 +360,7 @@ impl Settings {
             server_timing: args.server_timing,
             database: database.unwrap_or_default(),
             mlflow,
+            feedback_retention: retention.unwrap_or_default(),
             log: args.log.into(),
             traces,
             data_dir: args.data_dir,

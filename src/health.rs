@@ -92,7 +92,7 @@ impl HealthCommand {
         }
         let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         let detail = problem.get("detail").and_then(serde_json::Value::as_str).unwrap_or("it does not say why");
-        Err(format!("the server answered with {status}: {}", detail.escape_debug()))
+        Err(format!("the server answered with {status}: {detail}"))
     }
 }
 

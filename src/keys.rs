@@ -13,12 +13,12 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::num::NonZeroU32;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -177,7 +177,7 @@ impl KeyFile {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(|error| format!("the system gives no random numbers: {error}"))?;
         let key = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
-        let created = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let created = humantime::format_rfc3339_seconds(SystemTime::now().max(UNIX_EPOCH)).to_string();
         self.keys.push(Key { name: name.to_owned(), hash: hash_of(&key), scopes, rate, created });
         // What is written must be readable.
         Self::parse(&self.text()?)
@@ -204,7 +204,7 @@ impl KeyFile {
 pub fn change<T>(path: &Path, change: impl FnOnce(&mut KeyFile) -> Result<T, String>) -> Result<T, String> {
     let said = |what: &str, error: io::Error| format!("{what}: {error}");
     let parent = |path: &Path| path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-    fs::create_dir_all(parent(path)).map_err(|error| said("its directory", error))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(parent(path)).map_err(|error| said("its directory", error))?;
     // A link stays one: what it points to is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = &parent(path);

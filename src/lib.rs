@@ -21,6 +21,7 @@
 //! - [`watch`]: checks servers and tells when one changes; [`health`]: asks one once; [`admin`]: an operator's client
 //! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files; [`memory`]: what there is of it
 //! - [`listeners`]: sockets that wait for connections; [`client`]: what the program's own HTTP clients share
+//! - [`clock`]: the time of day, also before 1970; [`terminal`]: names of others, as a terminal shows them
 //! - [`ceiling`]: the most memory that the server may need
 //! - [`telemetry`]: log lines, spans; [`summary`]: one of them now and then; [`metrics`]: every metric; [`shutdown`]: signals
 //! - [`server`]: puts everything together, runs and stops it
@@ -39,7 +40,7 @@
 //! `experiments::statistics`; `onnx` implements what
 //! `engine::session` declares. `bench` runs the server as `main` does, `check` loads models and reads
 //! texts as the server does (and makes texts as `bench` does), `profile` asks as `check` does, `watch` and `health` are clients; `cli` alone imports them.
-//! `client`, `config`, `descriptors`, `keys`, `memory`, `metrics`, `shutdown`, `telemetry` and `watched`
+//! `client`, `clock`, `config`, `descriptors`, `keys`, `memory`, `metrics`, `shutdown`, `telemetry`, `terminal` and `watched`
 //! import nothing of the crate and may be imported by all.
 //!
 //! # Invariants
@@ -61,6 +62,7 @@ pub mod ceiling;
 pub mod check;
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod descriptors;
 pub mod drift;
@@ -79,6 +81,7 @@ pub mod server;
 pub mod shutdown;
 pub mod summary;
 pub mod telemetry;
+pub mod terminal;
 pub mod text;
 pub mod watch;
 pub mod watched;

@@ -7,14 +7,18 @@ use std::time::Duration;
 use clap::Parser;
 use predictd::cli::{Cli, Command};
 use predictd::config::{self, EXIT_CONFIGURATION, LogFormat, Settings};
-use predictd::shutdown::Shutdown;
-use predictd::telemetry::{self, Lines, LogFile};
+use predictd::shutdown::{FileSignals, Shutdown};
+use predictd::telemetry::{self, Escape, Lines, LogFile};
+use predictd::terminal::{escaped, escaped_json, escaped_log};
 use predictd::watch::args::WatchCommand;
 use predictd::{Listeners, RunError, Server};
 
 /// Keeps memory steady over millions of requests of mixed sizes; speed is about the same as the system's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// No name of others reaches a terminal as a command to it.
+const ESCAPE: Escape = Escape { text: escaped_log, json: escaped_json };
 
 fn main() -> ExitCode {
     let command = match Cli::try_parse() {
@@ -47,13 +51,11 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(RunError::Configuration(sentence)) => {
-            telemetry::say(format!("predictd: {sentence}"));
-            ExitCode::from(EXIT_CONFIGURATION)
-        }
-        Err(RunError::Failed(sentence)) => {
-            telemetry::say(format!("predictd: {sentence}"));
-            ExitCode::FAILURE
+        Err(error) => {
+            for sentence in error.sentences() {
+                telemetry::say(format!("predictd: {}", escaped(sentence)));
+            }
+            ExitCode::from(error.exit_code())
         }
     }
 }
@@ -80,14 +82,14 @@ fn restart_with(variables: Vec<(&'static str, &'static str)>) -> ExitCode {
 /// Runs a command whose answer is on standard output: what it loads is no news, and it says itself why a model could
 /// not be loaded. Errors only are logged.
 fn quietly(command: impl FnOnce() -> Result<(), RunError>) -> Result<(), RunError> {
-    let lines = Lines { filter: "error,predictd::registry=off", json: Some(false), file: None };
+    let lines = Lines { filter: "error,predictd::registry=off", json: Some(false), file: None, escape: ESCAPE };
     let _writers = telemetry::start(&lines).map_err(RunError::Configuration)?;
     command()
 }
 
 /// Runs the watcher, whose checks are in the log.
 fn watch(command: &WatchCommand) -> Result<(), RunError> {
-    let lines = Lines { filter: "info", json: None, file: None };
+    let lines = Lines { filter: "info", json: None, file: None, escape: ESCAPE };
     let _writers = telemetry::start(&lines).map_err(RunError::Configuration)?;
     command.run()
 }
@@ -104,8 +106,7 @@ fn end_soon() {
 }
 
 fn serve(args: predictd::config::Args) -> Result<(), RunError> {
-    let settings =
-        Settings::resolve(args).map_err(|sentences| RunError::Configuration(sentences.join("\npredictd: ")))?;
+    let settings = Settings::resolve(args).map_err(RunError::Options)?;
     let json = match settings.log.format {
         LogFormat::Auto => None,
         LogFormat::Text => Some(false),
@@ -114,14 +115,20 @@ fn serve(args: predictd::config::Args) -> Result<(), RunError> {
     let (bytes, files) = (settings.log.file_bytes, settings.log.files);
     let file = settings.log.file.as_deref().map(|path| LogFile { path, bytes, files });
     // Until the end of this function: what is logged last is written too.
-    let _writers =
-        telemetry::start(&Lines { filter: &settings.log.filter, json, file }).map_err(RunError::Configuration)?;
+    let lines = Lines { filter: &settings.log.filter, json, file, escape: ESCAPE };
+    let _writers = telemetry::start(&lines).map_err(RunError::Configuration)?;
     let settings = predictd::ceiling::fitted(settings);
     let failed = |error: std::io::Error| RunError::Failed(error.to_string());
     let runtime = predictd::http_threads(&settings).map_err(failed)?;
+    // Before anything that takes long: an operator may send them at any time.
+    let signals = {
+        let _entered = runtime.enter();
+        FileSignals::new().map_err(failed)?
+    };
     let server = Server::prepare(&settings)?;
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().map_err(failed)?;
+        server.follow(signals);
         let listeners = Listeners::bind(&settings)?;
         let (address, admin) = (listeners.data.to_string(), listeners.admin.to_string());
         let (tls, workers) = (settings.tls.is_some(), settings.workers);

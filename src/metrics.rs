@@ -111,6 +111,8 @@ pub struct Metrics {
     changes: IntCounterVec,
     feedback: IntCounterVec,
     feedback_waiting: IntGauge,
+    feedback_deleted: IntCounter,
+    unusable: GaugeVec,
     followed: IntCounterVec,
     accuracies: Accuracies,
     now: Mutex<Now>,
@@ -201,6 +203,23 @@ impl Metrics {
                 "predictd_feedback_waiting_bytes",
                 "Bytes of feedback on disk that wait until the database answers.",
             )?,
+            feedback_deleted: registered(
+                &registry,
+                IntCounter::new(
+                    "predictd_feedback_deleted_total",
+                    "Answers whose true labels and texts were deleted because they were older than --feedback-retention.",
+                )?,
+            )?,
+            unusable: registered(
+                &registry,
+                GaugeVec::new(
+                    opts!(
+                        "predictd_registry_unusable",
+                        "1 while neither feedback nor a change of the registry can be kept, by reason: the data directory was removed or replaced (lost), or the database is damaged."
+                    ),
+                    &["reason"],
+                )?,
+            )?,
             followed: counter(
                 "predictd_follow_looks_total",
                 "Looks at aliases that are followed, by outcome: unchanged, switched, refused (what it stands for cannot be served), failed (it is tried again).",
@@ -274,6 +293,18 @@ impl Metrics {
     /// So many bytes of feedback wait.
     pub fn feedback_waits(&self, bytes: u64) {
         self.feedback_waiting.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Feedback of so many answers was deleted because of its age.
+    pub fn feedback_deleted(&self, answers: u64) {
+        self.feedback_deleted.inc_by(answers);
+    }
+
+    /// Why the registry's database cannot be used, in a word, if so.
+    pub fn unusable(&self, reason: Option<&str>) {
+        for known in ["lost", "damaged"] {
+            self.unusable.with_label_values(&[known]).set(f64::from(u8::from(reason == Some(known))));
+        }
     }
 
     /// So right were versions lately. Others are forgotten.

@@ -40,13 +40,14 @@ mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::builder::PrepackedWeights;
 use parking_lot::Mutex;
 
+use crate::clock;
 use crate::config::{Device, Devices, Settings};
 use crate::engine::placement::{OnGpu as Measured, Placement};
 use crate::engine::session::{Graph, GraphFacts, Runtime, Session};
@@ -116,7 +117,7 @@ impl OnnxRuntime {
             Chosen::Gpus { gpus: numbers, strict } => {
                 tracing::info!(gpus = ?numbers, strict, "models run on GPUs");
                 let (devices, places) = (devices.clone(), vec![settings.data_dir.clone(), std::env::temp_dir()]);
-                folder::remove_leftovers(&places, SystemTime::now());
+                folder::remove_leftovers(&places, clock::now());
                 runtime.gpus = Some(Arc::new(Gpus { numbers, strict, devices, places }));
             }
         }

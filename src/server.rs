@@ -9,13 +9,14 @@ mod hosting;
 mod losses;
 mod opening;
 mod recorded;
+mod signals;
 mod windows;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{Settings, Traces};
+use crate::config::{EXIT_CONFIGURATION, Settings, Traces};
 use crate::engine::Engine;
 use crate::engine::cache::Cache;
 use crate::engine::loading::{Host, ModelSource};
@@ -36,8 +37,9 @@ use crate::listeners::{Bound, Listeners};
 use crate::metrics::Metrics;
 use crate::registry::keeper::Following;
 use crate::registry::{Registry, Snapshot};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{FileSignals, Shutdown};
 use crate::telemetry::spans::Spans;
+use crate::text::policy::TextPolicy;
 use crate::{ceiling, descriptors, http, onnx, registry, summary};
 pub(crate) use hosting::host;
 pub use hosting::rules;
@@ -60,9 +62,32 @@ pub enum RunError {
     /// Something that the operator can change: exit code 64.
     #[error("{0}")]
     Configuration(String),
+    /// The same of several options, a sentence each.
+    #[error("{}", .0.join("; "))]
+    Options(Vec<String>),
     /// Anything else: exit code 1.
     #[error("{0}")]
     Failed(String),
+}
+
+impl RunError {
+    /// What went wrong, one sentence for each thing.
+    #[must_use]
+    pub fn sentences(&self) -> &[String] {
+        match self {
+            Self::Configuration(sentence) | Self::Failed(sentence) => std::slice::from_ref(sentence),
+            Self::Options(sentences) => sentences,
+        }
+    }
+
+    /// The exit code of a process that ends with it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Configuration(_) | Self::Options(_) => EXIT_CONFIGURATION,
+            Self::Failed(_) => 1,
+        }
+    }
 }
 
 /// Which models a server has.
@@ -150,6 +175,7 @@ impl Server {
             cors_origins: settings.cors_origins.clone(),
             trusted_proxies: settings.trusted_proxies.clone(),
             limits: settings.limits,
+            text_policy: TextPolicy { markup: settings.texts.markup, allowed: None },
             body_memory: BodyMemory::new(&settings.limits),
             responses: ResponseBudget::new(ceiling::response_memory(settings), &metrics),
             patience: settings.patience,
@@ -166,6 +192,11 @@ impl Server {
     #[must_use]
     pub fn app(&self) -> &Arc<App> {
         &self.app
+    }
+
+    /// Has files read or opened again when a signal asks for it, from now on. Must be called where tasks run.
+    pub fn follow(&self, signals: FileSignals) {
+        tokio::spawn(signals::follow(signals, Arc::clone(&self.app), self.tls.clone()));
     }
 
     /// Loads the models and answers requests on `listeners` until `shutdown`.

@@ -1,6 +1,6 @@
-//! Signals.
+//! Signals: those that end the process, and those that have files read or opened again.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// The two steps of stopping.
@@ -31,5 +31,43 @@ impl Shutdown {
             }
         });
         Ok(shutdown)
+    }
+}
+
+/// Signals by which an operator has files read or opened again. Once this is there, none of them ends the process.
+#[derive(Debug)]
+pub struct FileSignals {
+    hangup: Signal,
+    first: Signal,
+    second: Signal,
+}
+
+/// What an operator asks for by a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileRequest {
+    /// SIGHUP: read keys and certificates again, and open log files again.
+    Reload,
+    /// SIGUSR1 and SIGUSR2: open log files again.
+    Reopen,
+}
+
+impl FileSignals {
+    /// Waits for the signals from now on.
+    ///
+    /// # Errors
+    /// If the handlers cannot be installed.
+    pub fn new() -> std::io::Result<Self> {
+        let [hangup, first, second] =
+            [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()].map(signal);
+        Ok(Self { hangup: hangup?, first: first?, second: second? })
+    }
+
+    /// What is asked for next.
+    pub async fn next(&mut self) -> FileRequest {
+        tokio::select! {
+            _ = self.hangup.recv() => FileRequest::Reload,
+            _ = self.first.recv() => FileRequest::Reopen,
+            _ = self.second.recv() => FileRequest::Reopen,
+        }
     }
 }

@@ -1,20 +1,22 @@
-//! Log lines: to standard error, and to a file that is rotated. And [`spans`] of requests.
+//! Log lines: to standard error, and to a `file` that is rotated. And [`spans`] of requests.
 //!
 //! A line is handed to a thread that writes it. A writer that is too slow loses lines, which are counted; it never holds
 //! a request up.
 
+mod file;
 pub mod spans;
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use rolling_file::{BasicRollingFileAppender, RollingConditionBasic};
+use file::{RotatedFile, numbered};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -33,6 +35,17 @@ pub struct Lines<'a> {
     pub json: Option<bool>,
     /// The file they go to as well, as JSON.
     pub file: Option<LogFile<'a>>,
+    /// What makes a line harmless for a terminal.
+    pub escape: Escape,
+}
+
+/// What makes a line harmless for a terminal: names of models and texts of errors are others'.
+#[derive(Debug, Clone, Copy)]
+pub struct Escape {
+    /// A line of text, without its end; the formatter's own colours stay.
+    pub text: fn(&str) -> Cow<'_, str>,
+    /// A line of JSON.
+    pub json: fn(&str) -> Cow<'_, str>,
 }
 
 /// A file that is rotated: `PATH` becomes `PATH.1`, that `PATH.2`, and so on.
@@ -105,25 +118,24 @@ static CONTROL: OnceLock<Control> = OnceLock::new();
 pub fn start(lines: &Lines<'_>) -> Result<Writers, String> {
     let (filter, control) = reload::Layer::new(parse(lines.filter).map_err(|error| format!("--log {error}"))?);
     let (mut guards, mut lost) = (Vec::new(), Vec::new());
-    let mut writer = |output: Box<dyn Write + Send>| -> NonBlocking {
+    let mut writer = |output: Box<dyn Write + Send>, escape: fn(&str) -> Cow<'_, str>| -> NonBlocking {
         let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES);
-        let (writer, guard) = builder.thread_name("predictd-log").finish(Counted(output));
+        let (writer, guard) = builder.thread_name("predictd-log").finish(Counted { output, escape });
         guards.push(guard);
         lost.push(writer.error_counter());
         writer
     };
     let terminal = io::stderr().is_terminal();
-    let to_stderr = fmt::layer().with_writer(writer(standard_error()));
-    let to_stderr: Box<dyn Layer<_> + Send + Sync> = if lines.json.unwrap_or(!terminal) {
-        to_stderr.json().flatten_event(true).boxed()
-    } else {
-        to_stderr.with_ansi(terminal).boxed()
-    };
+    let as_json = lines.json.unwrap_or(!terminal);
+    let escape = if as_json { lines.escape.json } else { lines.escape.text };
+    let to_stderr = fmt::layer().with_writer(writer(standard_error(), escape));
+    let to_stderr: Box<dyn Layer<_> + Send + Sync> =
+        if as_json { to_stderr.json().flatten_event(true).boxed() } else { to_stderr.with_ansi(terminal).boxed() };
     let to_file = match lines.file {
         None => None,
         Some(file) => {
             let opened = open(&file).map_err(|error| format!("--log-file {}: {error}", file.path.display()))?;
-            Some(fmt::layer().json().flatten_event(true).with_writer(writer(Box::new(opened))))
+            Some(fmt::layer().json().flatten_event(true).with_writer(writer(Box::new(opened), lines.escape.json)))
         }
     };
     // Only the first subscriber of a process can be set: tests start several servers.
@@ -139,40 +151,47 @@ pub fn start(lines: &Lines<'_>) -> Result<Writers, String> {
     Ok(Writers(guards))
 }
 
-/// Counts writes that fail, which nobody hears of otherwise.
-struct Counted(Box<dyn Write + Send>);
+/// Writes lines, escaped. Counts writes that fail, which nobody hears of otherwise.
+struct Counted {
+    output: Box<dyn Write + Send>,
+    escape: fn(&str) -> Cow<'_, str>,
+}
+
+impl Counted {
+    /// Writes one line: it comes as a whole.
+    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        let text = String::from_utf8_lossy(line);
+        match text.strip_suffix('\n') {
+            Some(text) => self.output.write_all(format!("{}\n", (self.escape)(text)).as_bytes()),
+            None => self.output.write_all((self.escape)(&text).as_bytes()),
+        }
+    }
+}
 
 impl Write for Counted {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let written = self.0.write(line);
-        if written.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
-            UNWRITTEN.fetch_add(1, Ordering::Relaxed);
-        }
-        written
+        // Unlike `write`, this goes on where it was interrupted.
+        self.write_line(line).inspect_err(|_| _ = UNWRITTEN.fetch_add(1, Ordering::Relaxed))?;
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         // One at least.
-        self.0.flush().inspect_err(|_| _ = UNWRITTEN.fetch_add(1, Ordering::Relaxed))
+        self.output.flush().inspect_err(|_| _ = UNWRITTEN.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-fn open(file: &LogFile<'_>) -> io::Result<BasicRollingFileAppender> {
+fn open(file: &LogFile<'_>) -> io::Result<RotatedFile> {
     if file.path.metadata().map_or(true, |metadata| metadata.is_file()) {
         check_rotation(file)?;
     }
-    BasicRollingFileAppender::new(file.path, RollingConditionBasic::new().max_size(file.bytes), file.files)
+    RotatedFile::open(file)
 }
 
 /// An error if the file could not be rotated: it would grow without an end.
 fn check_rotation(file: &LogFile<'_>) -> io::Result<()> {
-    let numbered = |number: usize| {
-        let mut name = file.path.as_os_str().to_owned();
-        name.push(format!(".{number}"));
-        PathBuf::from(name)
-    };
-    if let Some(number) = (1..=file.files).find(|number| numbered(*number).is_dir()) {
-        return Err(io::Error::other(format!("{} is a directory", numbered(number).display())));
+    if let Some(taken) = (1..=file.files).map(|number| numbered(file.path, number)).find(|path| path.is_dir()) {
+        return Err(io::Error::other(format!("{} is a directory", taken.display())));
     }
     // Names can be given in its directory.
     let mut draft = file.path.as_os_str().to_owned();
@@ -191,6 +210,11 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
         return Err(format!("{word:?} is no level: error, warn, info, debug, trace, off"));
     }
     EnvFilter::try_new(filter).map_err(|error| format!("{filter:?}: {error}"))
+}
+
+/// Has log files opened again, after an operator or a program that rotates them has moved them away.
+pub fn reopen() {
+    file::reopen();
 }
 
 /// What is logged now; nothing if logging was not started.

@@ -68,6 +68,20 @@ impl<T: Send + Sync + 'static> Watched<T> {
         *self.seen.lock() = now;
     }
 
+    /// Reads the files again, whether they have changed or not. What cannot be loaded leaves the value as it is.
+    pub fn reload(&self) {
+        let now = stamps(&self.paths);
+        let what = self.what;
+        match (self.load)() {
+            Ok(value) => {
+                *self.value.write() = Arc::new(value);
+                tracing::info!(what, "files were read again, as a signal asked for");
+            }
+            Err(error) => tracing::error!(what, error, "files cannot be used: the old ones stay"),
+        }
+        *self.seen.lock() = now;
+    }
+
     /// Looks at the files every second until nobody needs the value any more.
     ///
     /// # Errors

@@ -9,9 +9,9 @@ use reqwest::header::{ETAG, IF_MATCH};
 use reqwest::redirect::Policy;
 use reqwest::{Method, Url};
 use serde_json::Value;
-use uuid::Uuid;
 
 use crate::client::{reason, trust};
+use crate::clock;
 
 /// Longest wait for an answer: a version is loaded and checked meanwhile.
 const LONGEST: Duration = Duration::from_mins(10);
@@ -64,7 +64,7 @@ impl Client {
     /// # Errors
     /// What the server says, or why it does not.
     pub fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
-        let key = Uuid::now_v7().to_string();
+        let key = clock::new_id().to_string();
         json(self.send(&self.request(Method::POST, path).header("Idempotency-Key", key).json(body))?)
     }
 
@@ -95,7 +95,7 @@ impl Client {
     }
 
     fn send_once(&self, request: RequestBuilder, body: Option<&Value>) -> Result<Value, String> {
-        let request = request.header("Idempotency-Key", Uuid::now_v7().to_string());
+        let request = request.header("Idempotency-Key", clock::new_id().to_string());
         json(self.send(&if let Some(body) = body { request.json(body) } else { request })?)
     }
 

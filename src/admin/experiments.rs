@@ -10,7 +10,7 @@ use std::io::Write as _;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::field;
+use super::{field, json_line};
 use crate::RunError;
 pub use args::ExperimentsCommand;
 use args::{Action, Create, read};
@@ -25,7 +25,7 @@ impl ExperimentsCommand {
     pub fn run(&self) -> Result<(), RunError> {
         let client = self.server.client()?;
         let answer = self.answer(&client).map_err(RunError::Failed)?;
-        let text = if self.json { format!("{answer}\n") } else { shown::shown(&answer) };
+        let text = if self.json { json_line(&answer) } else { shown::shown(&answer) };
         let written = std::io::stdout().write_all(text.as_bytes());
         written.map_err(|error| RunError::Failed(format!("standard output: {error}")))
     }

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::server::ServerArgs;
-use super::{args, field};
+use super::{args, field, json_line};
 use crate::RunError;
+use crate::terminal::escaped_cell;
 
 /// Columns of the table.
 const COLUMNS: [&str; 12] =
@@ -41,7 +42,7 @@ enum Action {
 /// How it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// A table; several labels are separated by line ends.
+    /// A table; several labels are separated by line ends. No spreadsheet runs it: a cell that begins like a formula, or with ', has a ' before it, and control characters are written as in \u{1b}. The lines of JSON have everything as it was told.
     Csv,
     /// A line of JSON for each answer.
     Jsonl,
@@ -71,8 +72,8 @@ fn export(client: &Client, model: Option<&str>, format: Format, out: &mut impl W
         let part = client.get(&format!("/admin/feedback?{model}{after}"))?;
         for told in field(&part, "feedback").as_array().into_iter().flatten() {
             let line = match format {
-                Format::Csv => row(COLUMNS.map(|column| text(field(told, column))))?,
-                Format::Jsonl => format!("{told}\n").into_bytes(),
+                Format::Csv => row(COLUMNS.map(|column| cell(field(told, column))))?,
+                Format::Jsonl => json_line(told).into_bytes(),
             };
             out.write_all(&line).map_err(failed)?;
         }
@@ -87,6 +88,23 @@ fn row(fields: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<Vec<u8>, St
     let mut table = csv::Writer::from_writer(Vec::new());
     table.write_record(fields).map_err(|error| error.to_string())?;
     table.into_inner().map_err(|error| error.to_string())
+}
+
+/// Characters with which a spreadsheet may take a cell for a formula; some skip white space before it. The quote marks cells
+/// that had one put before them: it is one of them itself.
+const FORMULA: [char; 12] =
+    ['=', '+', '-', '@', '\t', '\r', '\n', '\'', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+
+/// A value for the table: what others wrote is no formula there, and no command to a terminal.
+fn cell(value: &Value) -> String {
+    let text = text(value);
+    // Numbers are the server's own.
+    if !matches!(value, Value::String(_) | Value::Array(_)) {
+        return text;
+    }
+    let text = escaped_cell(&text);
+    let quote = if text.starts_with(FORMULA) { "'" } else { "" };
+    format!("{quote}{text}")
 }
 
 fn text(value: &Value) -> String {

@@ -13,12 +13,12 @@ pub mod feedback;
 pub mod files;
 pub mod server;
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 
 use serde_json::{Value, json};
 
 use crate::RunError;
+use crate::terminal;
 use args::{Action, ModelsCommand};
 use client::Client;
 
@@ -30,7 +30,7 @@ impl ModelsCommand {
     pub fn run(&self) -> Result<(), RunError> {
         let client = self.server.client()?;
         let answer = self.answer(&client).map_err(RunError::Failed)?;
-        let text = if self.json { format!("{answer}\n") } else { shown(&answer) };
+        let text = if self.json { json_line(&answer) } else { shown(&answer) };
         std::io::stdout()
             .write_all(text.as_bytes())
             .map_err(|error| RunError::Failed(format!("standard output: {error}")))
@@ -113,6 +113,11 @@ fn is_kept_elsewhere(source: &str) -> bool {
     source.starts_with("models:/") || source.starts_with("runs:/")
 }
 
+/// An answer for programs.
+fn json_line(answer: &Value) -> String {
+    format!("{}\n", terminal::escaped_json(&answer.to_string()))
+}
+
 /// A field of an answer; null if it is not there.
 fn field<'a>(value: &'a Value, name: &str) -> &'a Value {
     value.get(name).unwrap_or(&Value::Null)
@@ -123,7 +128,8 @@ fn shown(answer: &Value) -> String {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let or_dash = |value: &Value| if value.is_null() { "-".to_owned() } else { text(value) };
     let mut out = String::new();
-    let mut line = |line: String| _ = writeln!(out, "{line}");
+    // A String takes whatever is written to it.
+    let mut line = |line: String| _ = terminal::line(&mut out, format_args!("{line}"));
     if let Some(models) = field(answer, "models").as_array() {
         line(format!("{:32} {:16} {:16} {:>8}", "NAME", "ACTIVE", "PREVIOUS", "VERSIONS"));
         for model in models {

@@ -88,7 +88,7 @@ impl BenchCommand {
         args.allow_anonymous = true;
         args.max_connections = args.max_connections.max(self.clients.into());
         let settings = Settings::resolve(args);
-        let mut settings = settings.map_err(|wrong| RunError::Configuration(wrong.join("\npredictd: ")))?;
+        let mut settings = settings.map_err(RunError::Options)?;
         // No file has this name: there are no keys.
         settings.keys = PathBuf::new();
         Ok(settings)

@@ -38,6 +38,7 @@ use crate::registry::directory;
 use crate::registry::version::Version;
 use crate::server::in_models;
 use crate::shutdown::Shutdown;
+use crate::terminal::{escaped_json, escaped_lines};
 use args::BenchCommand;
 use limit::Bare;
 use machine::{Cores, machine_time, process_time};
@@ -148,7 +149,7 @@ impl BenchCommand {
         if self.json {
             let json = serde_json::to_string(&Report { subject, found });
             let json = json.map_err(|error| RunError::Failed(error.to_string()))?;
-            writeln!(std::io::stdout().lock(), "{json}").map_err(|error| on_output(&error))?;
+            writeln!(std::io::stdout().lock(), "{}", escaped_json(&json)).map_err(|error| on_output(&error))?;
         }
         Ok(())
     }
@@ -159,7 +160,8 @@ impl BenchCommand {
             return Ok(());
         }
         let mut out = std::io::stdout().lock();
-        write!(out, "{part}").and_then(|()| out.flush()).map_err(|error| on_output(&error))
+        let part = part.to_string();
+        write!(out, "{}", escaped_lines(&part)).and_then(|()| out.flush()).map_err(|error| on_output(&error))
     }
 }
 

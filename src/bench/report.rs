@@ -10,6 +10,7 @@ use super::setup::{Setup, Tried};
 use super::texts::Summary;
 use crate::engine::cost::Cost;
 use crate::engine::model::Model;
+use crate::terminal::escaped;
 
 /// What other processes may take, in cores, before it is said that they disturb.
 const BUSY: f64 = 0.1;
@@ -159,6 +160,7 @@ impl Display for Subject {
         }
         let unit = if cost.of_tokens { "tokens" } else { "words" };
         let Summary { count, from, tokens_p50, tokens_p90, tokens_most } = texts;
+        let from = escaped(from);
         writeln!(
             f,
             "\n{count} texts from {from}: half of at most {tokens_p50} {unit}, nine of ten of at most {tokens_p90}, all of at most {tokens_most}"

@@ -144,7 +144,7 @@ impl CheckCommand {
         args.run_threads = self.run_threads.unwrap_or(args.run_threads);
         args.max_run_tokens = self.max_run_tokens.or(args.max_run_tokens);
         args.memory_limit = self.memory_limit.or(args.memory_limit);
-        Settings::resolve(args).map_err(|wrong| RunError::Configuration(wrong.join("\npredictd: ")))
+        Settings::resolve(args).map_err(RunError::Options)
     }
 
     /// Options that mean nothing without, or beside, another.

@@ -32,6 +32,7 @@ use crate::engine::session::Runtime;
 use crate::metrics::Metrics;
 use crate::onnx::OnnxRuntime;
 use crate::server::host;
+use crate::terminal::escaped_json;
 use against::Against;
 use answers::{Answered, Summary, answers};
 use args::CheckCommand;
@@ -61,7 +62,8 @@ impl CheckCommand {
         runtime.end(Instant::now() + END);
         let report = report?;
         let printed = if self.json {
-            serde_json::to_string(&report).map_err(|error| RunError::Failed(error.to_string()))? + "\n"
+            let json = serde_json::to_string(&report).map_err(|error| RunError::Failed(error.to_string()))?;
+            format!("{}\n", escaped_json(&json))
         } else {
             report.to_string()
         };

@@ -13,6 +13,7 @@ use super::opened::Memory;
 use crate::bench::report::CostModel;
 use crate::config::{Markup, OnOverflow};
 use crate::engine::session::Port;
+use crate::terminal::{escaped, line};
 
 /// Labels that people are told; programs are told all.
 const TOLD_LABELS: usize = 5;
@@ -58,14 +59,15 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { directory, ok, failures, warnings, found } = self;
         match found {
-            Some(found) => write!(f, "{directory}: {found}")?,
-            None => writeln!(f, "{directory}")?,
+            // Its lines are escaped one by one.
+            Some(found) => write!(f, "{}: {found}", escaped(directory))?,
+            None => line(f, format_args!("{directory}"))?,
         }
         for warning in warnings {
-            writeln!(f, "warning: {warning}")?;
+            line(f, format_args!("warning: {warning}"))?;
         }
         for failure in failures {
-            writeln!(f, "failed: {failure}")?;
+            line(f, format_args!("failed: {failure}"))?;
         }
         writeln!(f, "{}", if *ok { "ok" } else { "not ok" })
     }
@@ -75,38 +77,35 @@ impl Display for Found {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { model, cost, memory, texts, invariance, against, compare } = self;
         writeln!(f, "{model}")?;
-        writeln!(f, "cost        {cost}")?;
-        writeln!(f, "memory      {memory}")?;
-        writeln!(f, "texts       {texts}")?;
-        writeln!(f, "batches     {invariance}")?;
+        line(f, format_args!("cost        {cost}"))?;
+        line(f, format_args!("memory      {memory}"))?;
+        line(f, format_args!("texts       {texts}"))?;
+        line(f, format_args!("batches     {invariance}"))?;
         let numbers = |number: usize| format!("  {} {number}", texts.unit);
         for change in invariance.first_changed.iter().take(TOLD_TEXTS) {
-            writeln!(f, "{}: {} alone, {} among others", numbers(change.number), change.alone, change.together)?;
+            let number = numbers(change.number);
+            line(f, format_args!("{number}: {} alone, {} among others", change.alone, change.together))?;
         }
         if let Some(against) = against {
-            writeln!(f, "against     {against}")?;
+            line(f, format_args!("against     {against}"))?;
             for difference in against.first_differences.iter().take(TOLD_TEXTS) {
-                write!(f, "{}: {}", numbers(difference.number), difference.reason)?;
                 // A wrong score is in the reason.
-                match &difference.given {
+                let score = match &difference.given {
                     Some(Said { labels, score: Some(score) }) if *labels != difference.expected => {
-                        writeln!(f, " ({score:.4})")?;
+                        format!(" ({score:.4})")
                     }
-                    _ => writeln!(f)?,
-                }
+                    _ => String::new(),
+                };
+                line(f, format_args!("{}: {}{score}", numbers(difference.number), difference.reason))?;
             }
         }
         if let Some(compare) = compare {
-            writeln!(f, "compared    {compare}")?;
+            line(f, format_args!("compared    {compare}"))?;
             let said = |said: Option<&Said>| said.map_or_else(|| "no answer".to_owned(), Said::to_string);
             for flip in compare.first_flips.iter().take(TOLD_TEXTS) {
-                writeln!(
-                    f,
-                    "{}: {} here, {} there",
-                    numbers(flip.number),
-                    said(flip.this.as_ref()),
-                    said(flip.other.as_ref())
-                )?;
+                let here = said(flip.this.as_ref());
+                let there = said(flip.other.as_ref());
+                line(f, format_args!("{}: {here} here, {there} there", numbers(flip.number)))?;
             }
         }
         Ok(())
@@ -116,46 +115,46 @@ impl Display for Found {
 impl Display for Facts {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let digests = self.digests();
-        writeln!(f, "{} on {}, head {}", self.task, self.device, self.head)?;
+        line(f, format_args!("{} on {}, head {}", self.task, self.device, self.head))?;
         if let Some(description) = &self.description {
-            writeln!(f, "about       {description}")?;
+            line(f, format_args!("about       {description}"))?;
         }
         let (graph, files) = (Bytes(self.graph_bytes), self.files.len());
         let files = files + self.more_files;
-        writeln!(f, "files       {files}, {digests} with a SHA-256 that is theirs; the graph has {graph}")?;
+        line(f, format_args!("files       {files}, {digests} with a SHA-256 that is theirs; the graph has {graph}"))?;
         for input in &self.inputs {
-            writeln!(f, "input       {input}")?;
+            line(f, format_args!("input       {input}"))?;
         }
         for output in &self.outputs {
-            writeln!(f, "output      {output}")?;
+            line(f, format_args!("output      {output}"))?;
         }
         let applied = self.graph_activation.map(|activation| format!("; the graph applies {activation} itself"));
         writeln!(f, "scores      output {:?}{}", self.output, applied.unwrap_or_default())?;
         if let Some(tokens) = &self.tokens {
-            writeln!(f, "tokens      {tokens}")?;
+            line(f, format_args!("tokens      {tokens}"))?;
         }
         let markup = match self.markup {
             Markup::Allow => "taken as it is",
             Markup::Strip => "removed",
             Markup::Reject => "refused if it is active",
         };
-        writeln!(f, "markup      {markup}")?;
+        line(f, format_args!("markup      {markup}"))?;
         if !self.labels.is_empty() {
             let told = self.labels.iter().take(TOLD_LABELS).cloned().collect::<Vec<_>>().join(", ");
             let more = if self.labels.len() > TOLD_LABELS { ", …" } else { "" };
-            writeln!(f, "labels      {}: {told}{more}", self.labels.len())?;
+            line(f, format_args!("labels      {}: {told}{more}", self.labels.len()))?;
         }
         match self.golden_examples {
-            0 => writeln!(f, "golden.json none")?,
-            examples => writeln!(f, "golden.json {examples} examples, all reproduced")?,
+            0 => line(f, format_args!("golden.json none"))?,
+            examples => line(f, format_args!("golden.json {examples} examples, all reproduced"))?,
         }
         if let Some(ProfileFacts { texts, made, accuracy }) = &self.profile {
             let right =
                 accuracy.map(|share| format!("; {:.2} % were answered right", 100.0 * share)).unwrap_or_default();
-            writeln!(f, "profile     {texts} texts, made {}{right}", made.escape_debug())?;
+            line(f, format_args!("profile     {texts} texts, made {made}{right}"))?;
         }
         match self.why_alone {
-            Some(reason) => write!(f, "runs        one text each: {reason}"),
+            Some(reason) => write!(f, "runs        one text each: {}", escaped(reason)),
             None => write!(f, "runs        shared by texts"),
         }
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::database::DatabaseArgs;
 use super::device::DeviceArgs;
 use super::drift::DriftArgs;
+use super::feedback::FeedbackArgs;
 use super::listen::{Listen, host_name};
 use super::mlflow::MlflowArgs;
 use super::telemetry::{LogArgs, TraceArgs};
@@ -324,6 +325,10 @@ pub struct Args {
     #[command(flatten)]
     pub mlflow: MlflowArgs,
 
+    /// How long feedback is kept.
+    #[command(flatten)]
+    pub feedback: FeedbackArgs,
+
     /// File of the keys that seal prediction ids [default: receipt.keys in the data directory].
     #[arg(long, env = "PREDICTD_RECEIPT_KEYS", value_name = "FILE", value_parser = path_or_empty())]
     pub receipt_keys: Option<PathBuf>,
@@ -352,7 +357,9 @@ impl Args {
             #[command(flatten)]
             serve: Args,
         }
-        Environment::try_parse_from(["predictd"]).map(|set| set.serve).map_err(|error| error.to_string())
+        // Its first line says what is wrong; the others are about help.
+        let first = |error: clap::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+        Environment::try_parse_from(["predictd"]).map(|set| set.serve).map_err(first)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use super::loading::ModelSource;
+use crate::clock;
 use crate::drift::profile::Accuracy;
 use crate::drift::{Drift, Level, Profile, Settings, Signal, SignalReport, Window, real};
 use crate::metrics::drift::SignalNow;
@@ -105,7 +106,7 @@ impl Drifting {
             names,
             profile: Facts { model, version: model_version, made, texts, accuracy },
             settings,
-            began: (Instant::now(), SystemTime::now()),
+            began: (Instant::now(), clock::now()),
             live: Mutex::new(Live { drift, since: [None; 4] }),
             metrics: metrics.clone(),
         }))

@@ -6,9 +6,14 @@
 //!
 //! Layout before base64url: format (1 byte), key id (4), id (16), milliseconds since 1970 (8),
 //! model, version, arm, kind of answer (1), number of labels (1), labels (each text with its
-//! length in 2 bytes, big-endian), confidence (4), tag (16). Format 1 had no kind.
+//! length in 2 bytes, big-endian), confidence (4), mark of the text (16), tag (16). Format 2 had no mark, format 1 no
+//! kind either.
+//!
+//! The mark binds a receipt to its text: feedback cannot bring another. It is a keyed hash (SipHash-2-4, 128 bits), of the
+//! text and then of the result with the id, so that two receipts of one text do not look alike.
 
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::hash::Hasher as _;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -18,16 +23,22 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
+use siphasher::sip128::{Hasher128, SipHasher24};
+use subtle::ConstantTimeEq;
 use uuid::Uuid;
+
+use crate::clock;
 
 /// How long a receipt can be handed back.
 pub const LIFETIME: Duration = Duration::from_hours(30 * 24);
 
-const FORMAT: u8 = 2;
-/// Still read, for as long as such a receipt can be handed back.
+const FORMAT: u8 = 3;
+/// Still read, for as long as such receipts can be handed back.
+const FORMAT_WITHOUT_TEXT: u8 = 2;
 const FORMAT_WITHOUT_KIND: u8 = 1;
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 16;
+const MARK_BYTES: usize = 16;
 /// Bytes of labels that are kept of a multi-label answer: a receipt must stay short.
 const MAX_LABEL_BYTES: usize = 4 << 10;
 /// Of a kind: there were more labels.
@@ -59,7 +70,13 @@ pub struct Receipt {
     pub is_cut: bool,
     /// Confidence in the first label, or the score of a regression.
     pub confidence: f32,
+    /// Marks the text that was asked about; none in receipts of earlier formats.
+    pub text: Option<TextMark>,
 }
+
+/// A keyed hash of a text, as a client sent it. It tells nothing of the text to who has not the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextMark([u8; MARK_BYTES]);
 
 /// What the labels of an answer are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +128,8 @@ pub struct Receipts {
 struct Key {
     id: [u8; 4],
     mac: Hmac<Sha256>,
+    /// Of texts: derived from the key, and good for nothing else.
+    text: SipHasher24,
 }
 
 impl Receipts {
@@ -154,14 +173,29 @@ impl Receipts {
         Ok(Self { keys: Key::new(&fresh_key()?).into_iter().collect() })
     }
 
+    /// Marks a text for the receipt of its answer.
+    #[must_use]
+    pub fn mark(&self, text: &str) -> Option<TextMark> {
+        self.keys.last().map(|key| key.mark(text))
+    }
+
+    /// Whether a receipt is that of an answer to this text; nothing for one that does not say.
+    #[must_use]
+    pub fn matches_text(&self, receipt: &Receipt, text: &str) -> Option<bool> {
+        let found = receipt.text?;
+        // Which of the keys has sealed it is not kept.
+        let same = |key: &Key| bool::from(key.bind(receipt.id, key.mark(text)).0.ct_eq(&found.0));
+        Some(self.keys.iter().any(same))
+    }
+
     /// Seals a receipt with the newest key.
     #[must_use]
     pub fn seal(&self, receipt: &Receipt) -> String {
         let Some(key) = self.keys.last() else { return String::new() };
-        let mut bytes = vec![FORMAT];
+        let mut bytes = vec![if receipt.text.is_some() { FORMAT } else { FORMAT_WITHOUT_TEXT }];
         bytes.extend(key.id);
         bytes.extend(receipt.id.as_bytes());
-        let made = receipt.made.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let made = clock::since_1970(receipt.made);
         bytes.extend(u64::try_from(made.as_millis()).unwrap_or(u64::MAX).to_be_bytes());
         for text in [&receipt.model, &receipt.version, &receipt.arm] {
             push_text(&mut bytes, text);
@@ -178,6 +212,9 @@ impl Receipts {
             push_text(&mut bytes, label);
         }
         bytes.extend(receipt.confidence.to_be_bytes());
+        if let Some(mark) = receipt.text {
+            bytes.extend(key.bind(receipt.id, mark).0);
+        }
         let tag = key.mac.clone().chain_update(&bytes).finalize().into_bytes();
         bytes.extend(tag.iter().take(TAG_BYTES));
         URL_SAFE_NO_PAD.encode(bytes)
@@ -216,7 +253,23 @@ impl std::fmt::Debug for Receipts {
 impl Key {
     fn new(bytes: &[u8; KEY_BYTES]) -> Option<Self> {
         let id = *Sha256::digest(bytes).first_chunk()?;
-        Some(Self { id, mac: Hmac::new_from_slice(bytes).ok()? })
+        let mac: Hmac<Sha256> = Hmac::new_from_slice(bytes).ok()?;
+        let derived = mac.clone().chain_update(b"texts of receipts").finalize().into_bytes();
+        let text = SipHasher24::new_with_key(derived.first_chunk()?);
+        Some(Self { id, mac, text })
+    }
+
+    fn mark(&self, text: &str) -> TextMark {
+        // SipHash takes its length in: no text is the beginning of another.
+        TextMark(self.text.hash(text.as_bytes()).as_bytes())
+    }
+
+    /// The mark as it stands in the receipt of this id.
+    fn bind(&self, id: Uuid, mark: TextMark) -> TextMark {
+        let mut hasher = self.text;
+        hasher.write(id.as_bytes());
+        hasher.write(&mark.0);
+        TextMark(hasher.finish128().as_bytes())
     }
 }
 
@@ -228,12 +281,13 @@ fn push_text(bytes: &mut Vec<u8>, text: &str) {
 }
 
 fn parse(content: &[u8]) -> Option<Receipt> {
-    let (&format, rest) = content.split_first().filter(|(format, _)| [FORMAT_WITHOUT_KIND, FORMAT].contains(format))?;
+    const FORMATS: [u8; 3] = [FORMAT_WITHOUT_KIND, FORMAT_WITHOUT_TEXT, FORMAT];
+    let (&format, rest) = content.split_first().filter(|(format, _)| FORMATS.contains(format))?;
     let mut rest = rest.get(4..)?;
     let id = Uuid::from_bytes(*take(&mut rest)?);
     let made = UNIX_EPOCH.checked_add(Duration::from_millis(u64::from_be_bytes(*take(&mut rest)?)))?;
     let (model, version, arm) = (take_text(&mut rest)?, take_text(&mut rest)?, take_text(&mut rest)?);
-    let kind = if format == FORMAT { Some(take(&mut rest)?) } else { None };
+    let kind = if format == FORMAT_WITHOUT_KIND { None } else { Some(take(&mut rest)?) };
     let [count] = *take(&mut rest)?;
     let answered = match kind {
         Some([kind]) => Answered::of(kind & !CUT)?,
@@ -243,7 +297,8 @@ fn parse(content: &[u8]) -> Option<Receipt> {
     let is_cut = kind.is_some_and(|[kind]| kind & CUT != 0);
     let labels = (0..count).map(|_| take_text(&mut rest)).collect::<Option<_>>()?;
     let confidence = f32::from_be_bytes(*take(&mut rest)?);
-    let receipt = Receipt { id, made, model, version, arm, answered, labels, is_cut, confidence };
+    let text = if format == FORMAT { Some(TextMark(*take(&mut rest)?)) } else { None };
+    let receipt = Receipt { id, made, model, version, arm, answered, labels, is_cut, confidence, text };
     rest.is_empty().then_some(receipt)
 }
 
@@ -285,7 +340,7 @@ fn create(path: &Path) -> Result<(), KeyFileError> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let line = hex::encode(fresh_key()?);
-    let draft = directory.join(format!(".receipt.keys.{}", Uuid::now_v7()));
+    let draft = directory.join(format!(".receipt.keys.{}", clock::new_id()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let written = writeln!(file, "{line}").and_then(|()| file.sync_all());
     // A link fails if the file is there by now; a rename would replace another process's key.

@@ -1,17 +1,15 @@
 //! One prediction on the wire.
 
-use std::time::SystemTime;
-
 use serde::Serialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::App;
 use super::arms::Route;
 use super::error::ApiError;
+use crate::clock;
 use crate::engine::Answer;
 use crate::engine::model::Model;
-use crate::experiments::receipts::{Answered, Receipt};
+use crate::experiments::receipts::{Answered, Receipt, TextMark};
 use crate::experiments::tally::Gave;
 use crate::text::entities::Entity;
 use crate::text::heads::{Outcome, top};
@@ -27,6 +25,8 @@ pub struct View<'a> {
     pub top_k: Option<usize>,
     /// The model's own scores instead of probabilities.
     pub raw_scores: bool,
+    /// Marks the text as the client sent it, for feedback that brings it again.
+    pub text: Option<TextMark>,
     /// How the version was chosen, and in what place it answered.
     pub route: Option<(&'a Route, Gave)>,
 }
@@ -239,8 +239,8 @@ fn seal(app: &App, model: &Model, answer: &Answer, view: View<'_>) -> String {
         (_, None) => 0.0,
     };
     app.receipts.seal(&Receipt {
-        id: Uuid::now_v7(),
-        made: SystemTime::now(),
+        id: clock::new_id(),
+        made: clock::now(),
         model: model.name().to_owned(),
         version: model.version().to_owned(),
         arm: view.route.map(|(route, gave)| route.sealed(gave)).unwrap_or_default(),
@@ -248,5 +248,6 @@ fn seal(app: &App, model: &Model, answer: &Answer, view: View<'_>) -> String {
         labels: indices.iter().filter_map(|&index| labels.get(index).cloned()).collect(),
         is_cut: false,
         confidence,
+        text: view.text,
     })
 }

@@ -117,6 +117,11 @@ impl Keys {
         Ok(Self { file, allow_anonymous: settings.allow_anonymous, refusals: Refusals::default() })
     }
 
+    /// Reads the key file again, whether it has changed or not.
+    pub fn reload(&self) {
+        self.file.reload();
+    }
+
     /// Decides whether a request may use a route of this scope.
     fn admit(&self, scope: Scope, headers: &HeaderMap, address: IpAddr) -> Result<Who, Denied> {
         let file = self.file.current();

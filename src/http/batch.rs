@@ -224,6 +224,7 @@ pub async fn batch_predict(
     Checked(request, _memory): Checked<BatchRequest>,
 ) -> Result<Response, ApiError> {
     rate_limit::take_rest(&app, &caller, request.options.texts.len())?;
+    let marks = request.options.texts.iter().map(|text| app.receipts.mark(text)).collect();
     let (options, texts) = request.into_texts(&app.limits);
     let user = header.or(options.user.clone())?;
     let wanted = Wanted { model: options.model.as_deref(), version: options.version.as_deref(), user: user.as_deref() };
@@ -233,7 +234,7 @@ pub async fn batch_predict(
     let terms = Terms { texts: texts.good.len(), deadline, cache, whole: false };
     let results = texts.ask(&app, &route, terms).await?;
     let story = story(&route, &results);
-    let items = Items { app, route, options, results: results.into_iter().enumerate() };
+    let items = Items { app, route, options, marks, results: results.into_iter().enumerate() };
     let response = Results::new(items).respond(size.json)?;
     Ok((story.map(Extension), reserved.map(Extension), response).into_response())
 }

@@ -27,6 +27,7 @@ use super::exchange::{Answer, Exchange, Turn};
 use super::paced::Paced;
 use super::response_budget::{Reserved, ResponseBudget};
 use super::tls::Tls;
+use crate::clock;
 use crate::listeners::Connected;
 use crate::metrics::{CutOff, Metrics};
 
@@ -151,8 +152,11 @@ impl Front {
             })
         };
         let served = {
-            let connection =
-                http1::Builder::new().max_buf_size(BUFFER).serve_connection(TokioIo::new(&mut paced), service);
+            // hyper panics where it is to write down a time before 1970. A server without a clock sends no date (RFC 9110,
+            // section 6.6.1).
+            let mut builder = http1::Builder::new();
+            builder.max_buf_size(BUFFER).auto_date_header(clock::is_set());
+            let connection = builder.serve_connection(TokioIo::new(&mut paced), service);
             self.drive(std::pin::pin!(connection), &exchange).await
         };
         if served.as_ref().is_some_and(Result::is_ok) {

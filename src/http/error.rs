@@ -5,7 +5,6 @@
 //! errors are fixed, and no error repeats what the client sent beyond a short field name.
 
 use std::borrow::Cow;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::header::{ACCEPT_ENCODING, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -14,6 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::content_encoding::ACCEPTED;
+use crate::clock;
 use crate::engine::{Refusal, TextError};
 use crate::registry::ResolveError;
 use crate::text::tokenizer::TokenizeError;
@@ -150,7 +150,7 @@ impl Code {
         match self {
             // Spread over 1 to 3 s, so that clients refused together do not come back together.
             Self::Overloaded | Self::ModelNotReady | Self::RegistryUnavailable | Self::ShuttingDown => {
-                let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+                let nanoseconds = clock::since_1970(clock::now()).subsec_nanos();
                 Some(HeaderValue::from(1 + nanoseconds / 1_000 % 3))
             }
             _ => None,

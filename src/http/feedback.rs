@@ -4,7 +4,7 @@ pub mod export;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -20,6 +20,7 @@ use super::error::{ApiError, Code, FieldError, Problem};
 use super::json;
 use super::rate_limit;
 use super::registry::keeping;
+use crate::clock;
 use crate::config::Limits;
 use crate::experiments::receipts::{Answered, Receipt, ReceiptError};
 use crate::registry::feedback::Feedback;
@@ -46,7 +47,7 @@ pub struct Truth {
     pub prediction_id: String,
     /// The label that would have been right, or all of them.
     pub actual: Actual,
-    /// The text that was asked about, to be kept with the truth for a training; it is kept nowhere otherwise.
+    /// The text that was asked about, as it was sent then, to be kept with the truth for a training; it is kept nowhere otherwise.
     #[serde(default)]
     #[schema(max_length = 32768)]
     pub text: Option<String>,
@@ -200,7 +201,7 @@ pub enum ToldResult {
         (status = 410, body = Problem, content_type = "application/problem+json", description = "The prediction is older than 30 days"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "Body over --max-body"),
         (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON in UTF-8"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is missing, unknown or out of its limits, or no label of the model"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "A field is missing, unknown or out of its limits, no label of the model, or not the text of the prediction"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "Neither the database nor the disk takes it now"),
     )
 )]
@@ -250,7 +251,7 @@ fn read(app: &App, truth: Truth, pointer: &str) -> Result<Feedback, ApiError> {
     let at = |field: &str, detail: String| {
         ApiError::invalid(vec![FieldError { pointer: format!("{pointer}/{field}"), detail }])
     };
-    let receipt = app.receipts.verify(&truth.prediction_id, SystemTime::now()).map_err(|error| {
+    let receipt = app.receipts.verify(&truth.prediction_id, clock::now()).map_err(|error| {
         let code = match error {
             ReceiptError::Forged => Code::UnknownPrediction,
             ReceiptError::Expired => Code::PredictionExpired,
@@ -273,7 +274,11 @@ fn read(app: &App, truth: Truth, pointer: &str) -> Result<Feedback, ApiError> {
     if !actual.iter().all(|label| is_label(app, &receipt, label)) {
         return Err(at("actual", "this is no label of the model; GET /models/{name} lists them".to_owned()));
     }
-    let made = receipt.made.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let text = match truth.text {
+        Some(text) => Some(check_text(app, &receipt, text).map_err(|detail| at("text", detail))?),
+        None => None,
+    };
+    let made = clock::since_1970(receipt.made);
     Ok(Feedback {
         id: receipt.id.simple().to_string(),
         made: i64::try_from(made.as_millis()).unwrap_or(i64::MAX),
@@ -283,10 +288,25 @@ fn read(app: &App, truth: Truth, pointer: &str) -> Result<Feedback, ApiError> {
         predicted: receipt.labels,
         confidence: receipt.confidence,
         actual,
-        text: truth.text,
+        text,
         who: String::new(),
         told: 0,
     })
+}
+
+/// The text of an answer as it is kept: it is the one that was asked about, and what the policy of the version that
+/// answered leaves of it; that of the server, where the version is not loaded any more. Receipts of earlier versions of
+/// the server do not tell of their text: then it is any.
+fn check_text(app: &App, receipt: &Receipt, text: String) -> Result<String, String> {
+    if app.receipts.matches_text(receipt, &text) == Some(false) {
+        return Err("this is not the text of this prediction: send it as it was sent to be predicted, or leave it out"
+            .to_owned());
+    }
+    let snapshot = app.registry.snapshot();
+    let served = snapshot.models.get(&receipt.model);
+    let answered = served.and_then(|served| served.ready(&receipt.version));
+    let policy = answered.map_or(&app.text_policy, |model| model.pipeline().policy());
+    policy.apply(text).map_err(|error| error.to_string())
 }
 
 /// True for a label of the version that answered. If that is not loaded any more nobody knows its labels, and those of a

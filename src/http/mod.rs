@@ -93,6 +93,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::registry::keeping::Keeping;
 use crate::telemetry::spans::Spans;
+use crate::text::policy::TextPolicy;
 use admin_guard::AdminHosts;
 use auth::Keys;
 use body::BodyMemory;
@@ -128,6 +129,8 @@ pub struct App {
     pub trusted_proxies: Vec<IpNet>,
     /// Limits of requests.
     pub limits: Limits,
+    /// What a text may hold that belongs to no model that is loaded.
+    pub text_policy: TextPolicy,
     /// Memory for large bodies.
     pub body_memory: BodyMemory,
     /// Memory for large responses of the data listener.

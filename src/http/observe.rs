@@ -12,7 +12,6 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::ResponseForPanic;
-use uuid::Uuid;
 
 use super::App;
 use super::error::{ApiError, Code};
@@ -20,6 +19,7 @@ use super::exchange::Exchange;
 use super::refusals::{Refusals, Turn};
 use super::story::Story;
 use super::trace;
+use crate::clock;
 use crate::metrics::{Metrics, Outcome, PanicPlace};
 use crate::telemetry::spans::RequestSpan;
 
@@ -229,7 +229,7 @@ fn request_id(given: Option<&HeaderValue>) -> String {
     given
         .and_then(|value| value.to_str().ok())
         .filter(harmless)
-        .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+        .map_or_else(|| clock::new_id().to_string(), str::to_owned)
 }
 
 /// A bounded set of names for metrics, whatever clients send.

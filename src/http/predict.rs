@@ -161,6 +161,7 @@ pub async fn predict(
         rate_limit::take_rest(&app, &caller, labels.len())?;
     }
     let with_labels = labels.is_some();
+    let mark = app.receipts.mark(&text);
     let pointer = |index: usize, second: bool| match (with_labels, second) {
         (_, false) => "/text".to_owned(),
         (false, true) => "/text_pair".to_owned(),
@@ -209,6 +210,7 @@ pub async fn predict(
         probabilities: request.return_probabilities,
         top_k,
         raw_scores: request.raw_scores,
+        text: mark,
         route: Some((&route, gave)),
     };
     let answer = Json(prediction(&app, &model, &answer, view)?);

@@ -14,6 +14,8 @@ use utoipa::ToSchema;
 use super::App;
 use super::error::{ApiError, Code, Problem};
 use crate::registry::State as VersionState;
+use crate::registry::database::Unusable;
+use crate::registry::keeper::Keeper;
 use crate::telemetry;
 use crate::telemetry::spans::{SpanCounts, Spans};
 
@@ -24,7 +26,8 @@ pub struct Health {
     pub status: &'static str,
     /// Version of the server.
     pub version: &'static str,
-    /// `current`, or `stale` while the registry's database does not answer: what was known last is served.
+    /// `current`; `stale` while the registry's database does not answer, `lost` while the data directory is not the one that
+    /// was opened, `damaged` if the database is: what was known last is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry: Option<&'static str>,
     /// Every version of every model.
@@ -46,6 +49,15 @@ pub struct ModelHealth {
     pub fallback: Option<String>,
     /// `loading`, `ready` or `failed`. Why it failed is in the log.
     pub state: &'static str,
+}
+
+/// A word for how the registry stands.
+fn registry(keeper: &Keeper) -> &'static str {
+    match (keeper.unusable(), keeper.stale_for()) {
+        (Some(unusable), _) => unusable.name(),
+        (None, Some(_)) => "stale",
+        (None, None) => "current",
+    }
 }
 
 fn is_ready(app: &App) -> bool {
@@ -72,10 +84,7 @@ pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<Health>) {
     let health = Health {
         status: if ready { "healthy" } else { "unhealthy" },
         version: env!("CARGO_PKG_VERSION"),
-        registry: app.keeping.as_ref().map(|keeping| match keeping.keeper().stale_for() {
-            None => "current",
-            Some(_) => "stale",
-        }),
+        registry: app.keeping.as_ref().map(|keeping| registry(keeping.keeper())),
         models: models.collect(),
     };
     (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
@@ -123,6 +132,7 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
     }
     app.metrics.ready(is_ready(&app));
     if let Some(keeping) = &app.keeping {
+        app.metrics.unusable(keeping.keeper().unusable().map(Unusable::name));
         app.metrics.stale(keeping.keeper().stale_for().unwrap_or_default());
         app.metrics.unserved(keeping.keeper().unserved());
         app.metrics.feedback_waits(keeping.keeper().waiting());

@@ -6,14 +6,26 @@ use std::sync::Arc;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use tokio_rustls::rustls::time_provider::TimeProvider;
 
+use crate::clock;
 use crate::config::TlsFiles;
 use crate::metrics::Metrics;
 use crate::watched::Watched;
 
 /// The configuration in force.
 pub type Tls = Arc<Watched<ServerConfig>>;
+
+/// The time, for session tickets. That of rustls panics before 1970.
+#[derive(Debug)]
+struct Clock;
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(clock::since_1970(clock::now())))
+    }
+}
 
 /// Loads the certificate and follows its changes. `metrics` is told when it ends to be valid.
 ///
@@ -48,7 +60,7 @@ fn load(files: &TlsFiles) -> Result<(ServerConfig, i64), String> {
         x509_parser::parse_x509_certificate(first).map_err(|_| in_cert("its first certificate is not X.509"))?;
     let expiry = parsed.validity().not_after.timestamp();
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|_| in_key("it is not PEM with one private key"))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(Clock))
         .with_safe_default_protocol_versions()
         .map_err(|error| in_cert(&error.to_string()))?
         .with_no_client_auth()

@@ -87,6 +87,7 @@ pub(super) fn remove_leftovers(places: &[PathBuf], now: SystemTime) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     fn count(place: &Path) -> usize {
         std::fs::read_dir(place).unwrap().count()
@@ -120,9 +121,9 @@ mod tests {
         std::mem::forget(Folder::new(&places).unwrap());
         std::fs::create_dir(place.path().join("other")).unwrap();
         std::fs::write(place.path().join(format!("{PREFIX}file")), "").unwrap();
-        remove_leftovers(&places, SystemTime::now());
+        remove_leftovers(&places, clock::now());
         assert_eq!(count(place.path()), 3, "it may be another process's");
-        remove_leftovers(&places, SystemTime::now() + LEFT_BEHIND + Duration::from_mins(1));
+        remove_leftovers(&places, clock::now() + LEFT_BEHIND + Duration::from_mins(1));
         assert_eq!(count(place.path()), 2);
     }
 }

@@ -82,6 +82,6 @@ impl ProfileCommand {
         args.markup = self.markup.unwrap_or(args.markup);
         args.max_text_chars = self.max_text_chars.unwrap_or(args.max_text_chars);
         args.workers = Some(1);
-        Settings::resolve(args).map_err(|wrong| RunError::Configuration(wrong.join("\npredictd: ")))
+        Settings::resolve(args).map_err(RunError::Options)
     }
 }

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -18,6 +18,7 @@ use crate::RunError;
 use crate::check::answers::{Unanswered, answer};
 use crate::check::opened::Opened;
 use crate::check::questions::Questions;
+use crate::clock;
 use crate::config::Settings;
 use crate::drift::profile::{Accuracy, LEAST_TEXTS, MAX_FILE_BYTES};
 use crate::drift::{Counts, Made, Profile};
@@ -26,6 +27,7 @@ use crate::engine::session::Runtime;
 use crate::metrics::Metrics;
 use crate::onnx::OnnxRuntime;
 use crate::server::host;
+use crate::terminal::escaped_json;
 use args::ProfileCommand;
 use report::{Left, Report};
 
@@ -47,7 +49,8 @@ impl ProfileCommand {
         runtime.end(Instant::now() + END);
         let report = made?;
         let printed = if self.json {
-            serde_json::to_string(&report).map_err(|error| RunError::Failed(error.to_string()))? + "\n"
+            let json = serde_json::to_string(&report).map_err(|error| RunError::Failed(error.to_string()))?;
+            format!("{}\n", escaped_json(&json))
         } else {
             report.to_string()
         };
@@ -90,7 +93,7 @@ impl ProfileCommand {
         let made = Made {
             model: opened.model.name().to_owned(),
             version: opened.model.version().to_owned(),
-            at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            at: humantime::format_rfc3339_seconds(clock::now()).to_string(),
             graph: Some(digest(&self.directory.join(&opened.manifest.graph_name)).map_err(failed)?),
         };
         let labels = opened.pipeline().labels();

@@ -9,6 +9,7 @@ use crate::drift::counts::{CONFIDENCE_BINS, LENGTH_EDGES};
 use crate::drift::profile::{Accuracy, LabelCount};
 use crate::drift::window::WINDOW_TEXTS;
 use crate::drift::{Profile, Reference, Signal, real};
+use crate::terminal::line;
 
 /// Labels that are listed.
 const LISTED: usize = 5;
@@ -147,27 +148,27 @@ fn bin_above(counts: &[u64], tenths: u64) -> usize {
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { profile, texts, refused, without, labels: [labels, answered], .. } = self;
-        writeln!(f, "{profile}")?;
+        line(f, format_args!("{profile}"))?;
         let without = if *without > 0 { format!(", {without} rows without a text") } else { String::new() };
-        writeln!(f, "texts       {texts}; {refused} refused{without}")?;
+        line(f, format_args!("texts       {texts}; {refused} refused{without}"))?;
         let share = |count: &u64| format!("{:.1} %", 100.0 * real(*count) / real(*texts));
         let listed: Vec<String> =
             self.most_frequent.iter().map(|one| format!("{} {}", one.label, share(&one.texts))).collect();
         let more = if *answered > listed.len() { ", …" } else { "" };
-        writeln!(f, "labels      {answered} of {labels}: {}{more}", listed.join(", "))?;
+        line(f, format_args!("labels      {answered} of {labels}: {}{more}", listed.join(", ")))?;
         let ([half, most], [middle, long]) = (self.confidence, self.lengths);
-        writeln!(f, "confidence  half of the answers {half:.2} or surer, nine of ten {most:.2}")?;
-        writeln!(f, "lengths     half of the texts {middle} tokens or longer, one of ten {long}")?;
+        line(f, format_args!("confidence  half of the answers {half:.2} or surer, nine of ten {most:.2}"))?;
+        line(f, format_args!("lengths     half of the texts {middle} tokens or longer, one of ten {long}"))?;
         if let Some(unknown) = self.unknown {
-            writeln!(f, "unknown     {:.2} % of the tokens", 100.0 * unknown)?;
+            line(f, format_args!("unknown     {:.2} % of the tokens", 100.0 * unknown))?;
         }
         if let Some(Accuracy { texts, correct }) = self.accuracy {
-            writeln!(f, "accuracy    {:.2} %, {correct} of {texts}", 100.0 * real(correct) / real(texts))?;
+            line(f, format_args!("accuracy    {:.2} %, {correct} of {texts}", 100.0 * real(correct) / real(texts)))?;
         }
         let needed = |needed: &Needed| needed.texts.map(|texts| format!("{texts} for {}", needed.signal));
         let needed: Vec<String> = self.needed.iter().filter_map(needed).collect();
-        writeln!(f, "windows     need texts: {}", needed.join(", "))?;
-        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
+        line(f, format_args!("windows     need texts: {}", needed.join(", ")))?;
+        self.warnings.iter().try_for_each(|warning| line(f, format_args!("warning: {warning}")))
     }
 }
 

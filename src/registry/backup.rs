@@ -1,17 +1,18 @@
 //! Copies of the SQLite database: made while the server runs, and put in its place while it does not.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use sqlx::any::{AnyConnectOptions, install_default_drivers};
 use sqlx::{AnyConnection, ConnectOptions, Connection};
 
+use super::data_directory::make_private;
 use super::database::{Database, Records, sqlite_url};
 use super::keeping;
 use super::store::Store;
+use crate::clock;
 
 /// The database in a data directory.
 pub const FILE: &str = "predictd.db";
@@ -54,7 +55,7 @@ async fn copy(from: &Path, to: &Path) -> Result<(), String> {
 /// One sentence; the database is as it was then.
 pub async fn restore(from: &Path, data: &Path) -> Result<Vec<String>, String> {
     let in_data = |error: &dyn std::fmt::Display| format!("{}: {error}", data.display());
-    fs::create_dir_all(data).map_err(|error| in_data(&error))?;
+    make_private(data).map_err(|error| in_data(&error))?;
     let _alone = keeping::lock(data)?;
     let at = data.join(FILE);
     let part = Part::beside(&data.join("predictd.db.restored"))?;
@@ -64,7 +65,7 @@ pub async fn restore(from: &Path, data: &Path) -> Result<Vec<String>, String> {
     let put = || -> io::Result<()> {
         File::open(&part.0)?.sync_all()?;
         // Nothing that was kept before is replaced, and the log of the one must not be taken for that of the other.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now = clock::since_1970(clock::now()).as_millis();
         for end in ["-shm", "-wal", ""] {
             match fs::rename(data.join(format!("{FILE}{end}")), data.join(format!("{REPLACED}-{now}{end}"))) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -107,8 +108,8 @@ impl Part {
         let name = to.file_name().ok_or_else(|| named(&"this is no name of a file"))?.to_string_lossy();
         let path = to.with_file_name(format!(".{name}.{}", std::process::id()));
         // SQLite writes to an empty file too: nobody else may read it meanwhile.
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| named(&error))?;
-        file.set_permissions(Permissions::from_mode(0o600)).map_err(|error| named(&error))?;
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        made.map_err(|error| named(&error))?;
         Ok(Self(path))
     }
 

@@ -3,9 +3,12 @@
 //! SQLite or PostgreSQL, with the same statements. A change is one transaction that begins by counting the epoch, whose
 //! row it holds until its end: changes follow each other, in all processes that share the database.
 
+mod changing;
+mod condition;
 pub mod experiments;
 pub mod feedback;
 mod opening;
+pub mod retention;
 mod rows;
 mod transactions;
 
@@ -14,16 +17,20 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{Any, AnyPool, ConnectOptions, Connection, Executor, Row, Transaction};
+use sqlx::{AnyPool, ConnectOptions, Executor, Row};
 use tokio::time::timeout;
 
+use super::data_directory::Anchor;
 use super::known::Known;
 use super::record::{ModelRecord, Refusal};
+use crate::clock;
 use crate::experiments::experiment::ExperimentError;
+use condition::Condition;
+pub use condition::Unusable;
 pub use opening::OpenError;
 use opening::{Embedded, FOR_A_FILE, FOR_A_SERVER, NO_ANSWER, first_look};
 use transactions::{Held, count, remember, settle};
@@ -50,6 +57,7 @@ pub struct Database {
     /// It is SQLite's.
     is_file: bool,
     has_begun: Arc<AtomicBool>,
+    condition: Arc<Condition>,
 }
 
 /// Models by name.
@@ -154,7 +162,7 @@ pub enum ChangeError {
 /// Now, in milliseconds since 1970.
 #[must_use]
 pub fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = clock::since_1970(clock::now());
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -191,7 +199,32 @@ impl Database {
         let at = at.disable_statement_logging();
         let acquire = if is_file { ACQUIRE_FILE } else { ACQUIRE };
         let pool = pool_of(&at, 4, acquire, setup);
-        Ok(Self { pool, at, is_file, has_begun: Arc::new(AtomicBool::new(false)) })
+        Ok(Self { pool, at, is_file, has_begun: Arc::new(AtomicBool::new(false)), condition: Arc::default() })
+    }
+
+    /// The same, whose file is in this directory: it is used as long as both are what was opened.
+    #[must_use]
+    pub fn kept_in(self, directory: Anchor) -> Self {
+        Self { condition: Arc::new(Condition::of(directory)), ..self }
+    }
+
+    /// The same, whose file is damaged: it is not touched.
+    #[must_use]
+    pub fn marked_damaged(self) -> Self {
+        self.condition.mark_damaged();
+        self
+    }
+
+    /// Why nothing can be kept in it, if so.
+    #[must_use]
+    pub fn unusable(&self) -> Option<Unusable> {
+        self.condition.check().err()
+    }
+
+    /// The directory of its file, if there is one.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.condition.directory()
     }
 
     /// Looks whether the database can be used, and brings its tables up to date.
@@ -199,6 +232,9 @@ impl Database {
     /// # Errors
     /// [`OpenError`]
     pub async fn begin(&self) -> Result<(), OpenError> {
+        if let Some(unusable) = self.unusable() {
+            return Err(OpenError::Away(unusable.to_string()));
+        }
         // A pool would try again until its time is over, and not say why.
         let first = timeout(FIRST, first_look(&self.at, self.is_file.then_some(&FOR_A_FILE)));
         first.await.map_err(|_| OpenError::Away(NO_ANSWER.to_owned()))??;
@@ -215,6 +251,7 @@ impl Database {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => OpenError::from(&error),
             error => OpenError::Wrong(error.to_string()),
         })?;
+        self.condition.hold();
         self.has_begun.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -225,7 +262,7 @@ impl Database {
         match within(ANSWER, done.fetch_one(&self.pool)).await {
             Ok(done) => Ok(done >= Embedded::count()),
             Err(error) => match OpenError::from(&error) {
-                away @ OpenError::Away(_) => Err(away),
+                error @ (OpenError::Away(_) | OpenError::Damaged(_)) => Err(error),
                 // It has no tables yet; whatever else is wrong shows when they are made.
                 OpenError::Wrong(_) => Ok(false),
             },
@@ -238,8 +275,9 @@ impl Database {
         self.has_begun.load(Ordering::Relaxed)
     }
 
-    /// An error while the tables may not be there.
+    /// An error while the tables may not be there, or the file is not what was opened.
     fn check(&self) -> Result<(), sqlx::Error> {
+        self.condition.check()?;
         if self.has_begun() { Ok(()) } else { Err(sqlx::Error::PoolTimedOut) }
     }
 
@@ -250,7 +288,7 @@ impl Database {
     pub async fn epoch(&self) -> Result<i64, sqlx::Error> {
         self.check()?;
         let read = sqlx::query("SELECT epoch FROM registry WHERE id = 1").fetch_one(&self.pool);
-        within(ANSWER, read).await?.try_get(0)
+        within(ANSWER, read).await.map_err(|error| self.condition.record_damage(error))?.try_get(0)
     }
 
     /// All models and experiments, with the epoch they belong to.
@@ -264,88 +302,12 @@ impl Database {
                 let mut connection = self.pool.acquire().await?;
                 Ok((rows::all(&mut connection).await?, experiments::all(&mut connection).await?))
             };
-            let (records, experiments) = within(ANSWER, read).await?;
+            let read = within(ANSWER, read).await;
+            let (records, experiments) = read.map_err(|error| self.condition.record_damage(error))?;
             // What was read in between two changes belongs together.
             if self.epoch().await? == epoch {
                 return Ok(Known { epoch, records, experiments });
             }
-        }
-    }
-
-    /// Changes a model, or refuses to, or tells that the same was asked before.
-    ///
-    /// `answer` is what who repeats the request is to be told; it is kept with the request's key.
-    ///
-    /// # Errors
-    /// [`ChangeError`]: nothing was changed then, but for [`ChangeError::Unknown`].
-    pub async fn change(
-        &self,
-        change: Change<'_>,
-        apply: impl FnOnce(&mut ModelRecord) -> Result<bool, Refusal>,
-        answer: impl FnOnce(&ModelRecord) -> String,
-    ) -> Result<Outcome, ChangeError> {
-        self.check()?;
-        let changed = timeout(CHANGE, self.transact(change, apply, answer)).await;
-        changed.unwrap_or(Err(ChangeError::Unknown(sqlx::Error::PoolTimedOut)))
-    }
-
-    async fn transact(
-        &self,
-        change: Change<'_>,
-        apply: impl FnOnce(&mut ModelRecord) -> Result<bool, Refusal>,
-        answer: impl FnOnce(&ModelRecord) -> String,
-    ) -> Result<Outcome, ChangeError> {
-        let mut held = Held { connection: self.pool.acquire().await?, sound: false };
-        let mut transaction = held.connection.begin().await?;
-        let decided = Self::decide(&mut transaction, change, apply, answer).await;
-        settle(transaction, decided, &mut held.sound).await
-    }
-
-    async fn decide(
-        transaction: &mut Transaction<'_, Any>,
-        change: Change<'_>,
-        apply: impl FnOnce(&mut ModelRecord) -> Result<bool, Refusal>,
-        answer: impl FnOnce(&ModelRecord) -> String,
-    ) -> Result<Outcome, ChangeError> {
-        let epoch = count(transaction).await?;
-        if let Some((key, request)) = change.key
-            && let Some((known, answer)) = rows::request(transaction, key).await?
-        {
-            return if known == request { Ok(Outcome::Repeated(answer)) } else { Err(ChangeError::OtherRequest) };
-        }
-        let found = rows::model(transaction, change.model).await?;
-        let before = found.clone().unwrap_or_default();
-        if change.revision.is_some_and(|revision| revision != before.revision) {
-            return Err(ChangeError::Stale(before.revision));
-        }
-        let mut after = before.clone();
-        if !apply(&mut after)? {
-            return Ok(Outcome::AsItWas(before));
-        }
-        if change.keeps_used {
-            experiments::spare(transaction, change.model, &before, &after).await?;
-        }
-        after.revision += 1;
-        rows::write(transaction, change.model, found.as_ref(), &after).await?;
-        rows::event(transaction, epoch, change.model, change.event).await?;
-        remember(transaction, change.key, || answer(&after)).await?;
-        Ok(Outcome::Changed(after))
-    }
-
-    /// What became of the request that had this key; nothing if none had.
-    ///
-    /// # Errors
-    /// If the key was used for another request, or the database does not answer.
-    pub async fn repeated<T>(&self, key: &str, request: &str) -> Result<Option<Outcome<T>>, ChangeError> {
-        self.check()?;
-        let found = async {
-            let mut connection = self.pool.acquire().await?;
-            rows::request(&mut connection, key).await
-        };
-        match within(ANSWER, found).await? {
-            None => Ok(None),
-            Some((known, answer)) if known == request => Ok(Some(Outcome::Repeated(answer))),
-            Some(_) => Err(ChangeError::OtherRequest),
         }
     }
 
@@ -360,13 +322,23 @@ impl Database {
 
     /// Ends all connections.
     pub async fn close(&self) {
+        if self.unusable() == Some(Unusable::Lost) {
+            // The last connection would delete the log that has its name now: that of another database. The end of the
+            // process closes them without that.
+            std::mem::forget(self.pool.clone());
+            return;
+        }
         self.pool.close().await;
     }
 }
 
 /// Connections that are made when they are needed, and set up.
 fn pool_of(at: &AnyConnectOptions, most: u32, acquire: Duration, setup: &'static [&'static str]) -> AnyPool {
-    let options = AnyPoolOptions::new().max_connections(most).acquire_timeout(acquire);
+    let mut options = AnyPoolOptions::new().max_connections(most).acquire_timeout(acquire);
+    if at.database_url.scheme() == "sqlite" {
+        // A file is opened once: by its name another might be found later.
+        options = options.idle_timeout(None).max_lifetime(None);
+    }
     let options = options.after_connect(move |connection, _| {
         Box::pin(async move {
             for statement in setup {

@@ -14,7 +14,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::Registry;
-use super::database::{Change, ChangeError, Database, Done, Event, Of, Outcome, Records};
+use super::database::{Change, ChangeError, Database, Done, Event, Of, Outcome, Records, Unusable};
 use super::known::{Keepsake, Known};
 use super::mlflow::client::Client;
 use super::mlflow::pull::PullError;
@@ -32,6 +32,7 @@ mod feedback;
 mod following;
 mod looking;
 mod pulling;
+mod retention;
 mod serving;
 
 pub use changes::NewVersion;
@@ -60,8 +61,10 @@ pub struct Place {
     pub spool: Spool,
     /// Where versions may be pulled from.
     pub mlflow: Option<Client>,
-    /// Where what is known is written down, where the database is elsewhere.
-    pub keepsake: Option<Keepsake>,
+    /// Where what is known is written down, for a start while the database cannot be used.
+    pub keepsake: Keepsake,
+    /// The age from which feedback is deleted, if it is.
+    pub retention: Option<Duration>,
 }
 
 /// Keeps what is served in line with what is recorded.
@@ -143,6 +146,9 @@ pub enum KeepError {
     /// Too many others wait.
     #[error("too many changes wait already")]
     Busy,
+    /// The file of the database cannot be used.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
     /// Feedback can be kept nowhere.
     #[error("feedback cannot be kept: {0}")]
     Spool(#[from] SpoolError),
@@ -217,6 +223,12 @@ impl Keeper {
         self.away.lock().map(|since| since.elapsed())
     }
 
+    /// Why nothing can be kept, if so: neither feedback nor a change. What was known last is served.
+    #[must_use]
+    pub fn unusable(&self) -> Option<Unusable> {
+        self.place.database.unusable()
+    }
+
     /// What is served.
     #[must_use]
     pub fn registry(&self) -> &Arc<Registry> {
@@ -255,7 +267,7 @@ impl Keeper {
 
     /// Writes down what is known, for a start while the database does not answer.
     async fn write_down(&self) {
-        let Some(keepsake) = self.place.keepsake.clone() else { return };
+        let keepsake = self.place.keepsake.clone();
         let _alone = self.writing_down.lock().await;
         let known = self.known.lock().clone();
         if let Ok(Err(error)) = spawn_blocking(move || keepsake.write(&known)).await {

@@ -1,6 +1,7 @@
 //! A keeper with a thread of its own: what it does ends well, whoever asked for it and has left.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -68,6 +69,8 @@ impl Keeping {
         runtime.spawn(async move { keeper.evaluate().await });
         let keeper = Arc::clone(&self.keeper);
         runtime.spawn(async move { keeper.hand_over().await });
+        let keeper = Arc::clone(&self.keeper);
+        runtime.spawn(async move { keeper.delete_old_feedback().await });
     }
 
     /// Has the keeper follow what others change, and these aliases, until it is told to stop.
@@ -127,8 +130,8 @@ impl Drop for Keeping {
 pub fn lock(directory: &Path) -> Result<File, String> {
     let path = directory.join("predictd.lock");
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|error| named(&error))?;
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = opened.map_err(|error| named(&error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(format!(

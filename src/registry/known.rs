@@ -7,11 +7,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::database::Records;
 use super::record::ModelRecord;
 use super::version::Version;
+use crate::clock;
 use crate::experiments::experiment::Experiments;
 
 /// The file in the data directory.
@@ -108,7 +108,7 @@ impl Keepsake {
     /// If the disk does not allow it.
     pub fn write(&self, known: &Known) -> io::Result<()> {
         // Others may write at the same moment, in containers that give all of them the same number.
-        let draft = self.0.with_extension(format!("{}.draft", Uuid::now_v7()));
+        let draft = self.0.with_extension(format!("{}.draft", clock::new_id()));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         let written = serde_json::to_writer(&mut file, known).map_err(io::Error::from);
         let written = written.and_then(|()| file.flush()).and_then(|()| file.sync_all());

@@ -4,12 +4,14 @@
 //! - [`version`]: their order; [`state`]: whether they answer
 //! - [`record`]: what is recorded of them, and how that may change
 //! - [`database`]: where it is recorded, [`backup`]: copies of it; [`store`]: where their files are
+//! - [`data_directory`]: who may read what the server keeps, and whether it is still there
 //! - [`mlflow`]: models that an MLflow server keeps
 //! - [`feedback`]: what was told of earlier answers; [`spool`]: where that waits while the database does not answer
 //! - [`known`]: what was recorded when the database answered last
 //! - [`keeper`]: changes both, and keeps what is served in line with them; [`keeping`]: its thread
 
 pub mod backup;
+pub mod data_directory;
 pub mod database;
 pub mod directory;
 pub mod feedback;

@@ -6,14 +6,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use uuid::Uuid;
 
 use super::feedback::Feedback;
+use crate::clock;
 
 /// Most bytes of all files that wait.
 const MOST_BYTES: u64 = 64 << 20;
@@ -32,6 +32,7 @@ pub struct Spool {
 #[derive(Debug)]
 struct Own {
     file: File,
+    path: PathBuf,
     length: u64,
 }
 
@@ -102,20 +103,27 @@ impl Spool {
             return Err(error.into());
         }
         current.length += bytes.len() as u64;
+        if !current.has_its_name()? {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the file was removed or replaced").into());
+        }
         *own = Some(current);
         Ok(())
     }
 
     fn create(&self) -> io::Result<Own> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        let path = self.directory.join(format!("{}.{ENDING}", Uuid::now_v7()));
+        // Not the directory above it: if that is gone, so is what is kept.
+        match DirBuilder::new().mode(0o700).create(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let path = self.directory.join(format!("{}.{ENDING}", clock::new_id()));
         let draft = path.with_extension("draft");
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&draft)?;
         // Nobody sees it before it is held: whoever found it free would hand it over, and delete it.
         file.try_lock().map_err(io::Error::from)?;
-        fs::rename(draft, path)?;
+        fs::rename(draft, &path)?;
         File::open(&self.directory)?.sync_all()?;
-        Ok(Own { file, length: 0 })
+        Ok(Own { file, path, length: 0 })
     }
 
     /// The files that nobody else has, oldest first. What is told from now on goes into another.
@@ -157,6 +165,14 @@ impl Spool {
         paths.retain(|path| path.extension().is_some_and(|ending| ending == ENDING));
         paths.sort_unstable();
         paths
+    }
+}
+
+impl Own {
+    /// True if a process that looks for the file by its name finds this one.
+    fn has_its_name(&self) -> io::Result<bool> {
+        let own = self.file.metadata()?;
+        Ok(fs::metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == (own.dev(), own.ino())))
     }
 }
 
@@ -255,6 +271,21 @@ mod tests {
         assert!(all(&other).is_empty());
         drop(running);
         assert_eq!(all(&other), [told(1)]);
+    }
+
+    #[test]
+    fn nothing_is_taken_by_a_file_that_nobody_will_find() {
+        let data = tempfile::tempdir().unwrap();
+        let spool = Spool::within(data.path());
+        spool.append(&[told(1)]).unwrap();
+        fs::remove_dir_all(data.path().join("spool")).unwrap();
+        assert!(matches!(spool.append(&[told(2)]), Err(SpoolError::Disk(_))));
+        // The next thing told begins a file that is there.
+        spool.append(&[told(3)]).unwrap();
+        assert_eq!(all(&spool), [told(3)]);
+        fs::remove_dir_all(data.path()).unwrap();
+        assert!(matches!(spool.append(&[told(4)]), Err(SpoolError::Disk(_))));
+        assert!(!data.path().exists());
     }
 
     #[test]

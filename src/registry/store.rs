@@ -17,12 +17,12 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 use super::record::{FileRecord, digest};
+use crate::clock;
 use disk::{copy, remove, same_content, sync};
 pub use paths::{MAX_FILES, check, is_sha256};
 pub use receiving::Receiving;
@@ -123,7 +123,7 @@ impl Store {
     /// # Errors
     /// If the disk does not allow it.
     pub fn receive(&self) -> io::Result<Part> {
-        let path = self.incoming.join(format!(".{}", Uuid::now_v7()));
+        let path = self.incoming.join(format!(".{}", clock::new_id()));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         Ok(Part { file, path, hash: Sha256::new(), bytes: 0 })
     }
@@ -150,7 +150,7 @@ impl Store {
     /// [`StoreError`]; nothing is left behind then.
     pub fn assemble(&self, files: &[FileRecord]) -> Result<Assembled, StoreError> {
         check(files).map_err(StoreError::NoVersion)?;
-        let assembled = Assembled { path: self.versions.join(format!(".{}", Uuid::now_v7())), digest: digest(files) };
+        let assembled = Assembled { path: self.versions.join(format!(".{}", clock::new_id())), digest: digest(files) };
         let mut directories = BTreeSet::from([assembled.path.clone()]);
         fs::DirBuilder::new().mode(0o700).create(&assembled.path)?;
         for file in files {
@@ -177,7 +177,7 @@ impl Store {
         let named = self.version(&assembled.digest);
         if same_content(&assembled.path, &named)? {
             // The same files are the same version. Nobody takes it for something that has been forgotten.
-            File::open(&named)?.set_modified(SystemTime::now())?;
+            File::open(&named)?.set_modified(clock::now())?;
             return Ok(());
         }
         // What is there was damaged, or half deleted.
@@ -194,7 +194,7 @@ impl Store {
     /// the whole.
     fn hide(&self, named: &Path) -> io::Result<PathBuf> {
         let directory = named.parent().unwrap_or(&self.versions);
-        let hidden = directory.join(format!(".{}", Uuid::now_v7()));
+        let hidden = directory.join(format!(".{}", clock::new_id()));
         if named.is_dir() {
             fs::set_permissions(named, Permissions::from_mode(0o700))?;
         }
@@ -213,7 +213,7 @@ impl Store {
             for entry in fs::read_dir(directory)? {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let age = SystemTime::now().duration_since(entry.metadata()?.modified()?).unwrap_or_default();
+                let age = clock::now().duration_since(entry.metadata()?.modified()?).unwrap_or_default();
                 if age > UNNAMED && !kept.is_some_and(|kept| kept.contains(&name)) {
                     match self.hide(&entry.path()).and_then(|hidden| remove(&hidden)) {
                         Ok(()) => gone += 1,
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(names(&store.versions).len(), 1);
         // Nothing is old enough to be deleted.
         assert_eq!(store.collect(&BTreeSet::new()).unwrap(), 0);
-        let long_ago = SystemTime::now() - 2 * UNNAMED;
+        let long_ago = clock::now() - 2 * UNNAMED;
         File::open(&version).unwrap().set_modified(long_ago).unwrap();
         assert_eq!(store.collect(&BTreeSet::from([digest(&files)])).unwrap(), 0);
         assert_eq!(store.collect(&BTreeSet::new()).unwrap(), 1);

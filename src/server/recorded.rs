@@ -1,9 +1,8 @@
 //! The models that outlast the process: opened, loaded, and let go.
 
 use std::collections::BTreeSet;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,11 +12,12 @@ use super::RunError;
 use crate::ceiling::{self, Bound};
 use crate::config::{Follow, Mlflow, Settings};
 use crate::engine::loading::{Host, ModelSource};
-use crate::registry::database::{Database, OpenError, Records, sqlite_url};
+use crate::registry::data_directory::{self, Anchor};
+use crate::registry::database::{ChangeError, Database, OpenError, Records, Unusable, sqlite_url};
 use crate::registry::directory::{self, Gone};
 use crate::registry::keeper::{Fits, Following, Keeper, Place};
 use crate::registry::keeping::{self, Keeping};
-use crate::registry::known::Keepsake;
+use crate::registry::known::{Keepsake, Known};
 use crate::registry::mlflow::client::Client;
 use crate::registry::record::{Origin, VersionRecord};
 use crate::registry::spool::Spool;
@@ -30,76 +30,180 @@ const LOADED_SIZE: u64 = 2;
 /// Opens the database and the store, and records the operator's own models.
 pub(super) fn open(settings: &Settings, host: Host, sources: Vec<ModelSource>) -> Result<Keeping, RunError> {
     let (data, shared) = (&settings.data_dir, settings.database.is_some());
-    let in_data = |error: &dyn std::fmt::Display| format!("--data-dir {}: {error}", data.display());
     let wrong = RunError::Configuration;
-    DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|error| wrong(in_data(&error)))?;
-    let lock = if shared { None } else { Some(keeping::lock(data).map_err(|error| wrong(in_data(&error)))?) };
-    let store = Store::open(&data.join("store"), !shared).map_err(|error| wrong(in_data(&error)))?;
-    let file = data.join(backup::FILE);
-    if !shared && !has_content(&file) && store.holds().map_err(|error| wrong(in_data(&error)))? {
-        return Err(wrong(format!(
-            "{}: it is not there, or empty, and the store beside it holds versions: put a backup in its place (predictd database restore), or move the store away",
-            file.display()
-        )));
-    }
+    let in_data = |error: &dyn Display| wrong(format!("--data-dir {}: {error}", data.display()));
+    data_directory::make_private(data).map_err(|error| in_data(&error))?;
+    let lock = if shared { None } else { Some(keeping::lock(data).map_err(|error| in_data(&error))?) };
+    let store = Store::open(&data.join("store"), !shared).map_err(|error| in_data(&error))?;
     if !shared && is_of_a_network(data) {
         tracing::warn!(
             directory = %data.display(),
             "the data directory is on a file system of a network, where SQLite's locks may not hold: keep it on a disk, or use --database"
         );
     }
-    let (named, url) = match &settings.database {
-        Some(url) => ("--database".to_owned(), url.clone()),
-        None => (file.display().to_string(), sqlite_url(&file).map_err(|error| wrong(in_data(&error)))?),
-    };
-    let (models, default, fits) = (settings.models.clone(), settings.default_model.clone(), fits(settings));
     let mlflow = settings.mlflow.server.as_ref().map(Client::new).transpose();
     let mlflow = mlflow.map_err(|error| wrong(format!("--mlflow: {error}")))?;
-    let coming: Vec<String> = settings.mlflow.follows.iter().map(|follow| follow.local.clone()).collect();
-    let keepsake = shared.then(|| Keepsake::within(data));
-    let spool = Spool::within(data);
-    // An empty directory is one that is not there yet.
-    let gone = if shared || sources.is_empty() { Gone::Stays } else { Gone::Forgotten };
-    let open = move || async move {
-        let at = |error: &dyn std::fmt::Display| format!("{named}: {error}");
-        let registry = |records: &Records| {
-            let coming: Vec<&str> = coming.iter().map(String::as_str).collect();
-            let own = |record: &VersionRecord| record.origin == Origin::Directory;
-            // What is recorded of the operator's directory cannot be served from an empty one.
-            let only_own = records.values().flat_map(|record| record.versions.values()).all(own);
-            let none = Records::new();
-            let records = if sources.is_empty() && only_own { &none } else { records };
-            let registry = Registry::recorded(records, default.as_deref(), &coming);
-            registry.map(Arc::new).map_err(|error| format!("--models {}: {error}", models.display()))
-        };
-        let opened = async {
-            let database = Database::open(&url).await?;
-            let records = directory::record(&database, &sources, gone).await.map_err(OpenError::from)?;
-            Ok((database, records))
-        };
-        match opened.await {
-            Ok((database, records)) => {
-                let registry = registry(&records)?;
-                let place = Place { registry, database, store, models, host, fits, spool, mlflow, keepsake };
-                Keeper::open(place).await.map_err(|error| at(&error))
-            }
-            Err(OpenError::Away(reason)) => {
-                let known = keepsake.as_ref().and_then(Keepsake::read).ok_or_else(|| at(&reason))?;
-                tracing::error!(reason, "the database does not answer: what was known last is served");
-                let (registry, database) =
-                    (registry(&known.records)?, Database::later(&url).map_err(|error| at(&error))?);
-                let place = Place { registry, database, store, models, host, fits, spool, mlflow, keepsake };
-                Ok(Keeper::new(place, known, sources))
-            }
-            Err(error) => Err(at(&error)),
-        }
-    };
-    Keeping::start(lock, open).map_err(wrong)
+    let opening = Opening { settings: settings.clone(), sources, host, store, mlflow };
+    Keeping::start(lock, move || opening.keeper()).map_err(wrong)
 }
 
-/// True if a file is there and not empty.
-fn has_content(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
+/// What a keeper is made of.
+struct Opening {
+    settings: Settings,
+    /// The operator's own models.
+    sources: Vec<ModelSource>,
+    host: Host,
+    store: Store,
+    mlflow: Option<Client>,
+}
+
+impl Opening {
+    /// The database as the operator names it.
+    fn named(&self, error: &dyn Display) -> String {
+        match self.settings.database {
+            Some(_) => format!("--database: {error}"),
+            None => format!("{}: {error}", self.file().display()),
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.settings.data_dir.join(backup::FILE)
+    }
+
+    fn keepsake(&self) -> Keepsake {
+        Keepsake::within(&self.settings.data_dir)
+    }
+
+    /// What becomes of models whose directories are gone. An empty directory is one that is not there yet.
+    fn gone(&self) -> Gone {
+        let stays = self.settings.database.is_some() || self.sources.is_empty();
+        if stays { Gone::Stays } else { Gone::Forgotten }
+    }
+
+    /// A keeper of what the database has recorded, or of what was known last where it cannot be used.
+    async fn keeper(self) -> Result<Keeper, String> {
+        if let Some(reason) = self.missing_reason() {
+            return self.keeper_without_database(reason);
+        }
+        if self.settings.database.is_none() {
+            data_directory::create_private(&self.file()).map_err(|error| self.named(&error))?;
+        }
+        let database = self.database()?;
+        let opened = async {
+            database.begin().await?;
+            let records = directory::record(&database, &self.sources, self.gone()).await;
+            records.map_err(|error| read_error(&error))
+        };
+        match opened.await {
+            Ok(records) => {
+                let registry = self.registry(&records)?;
+                let named = self.named(&"");
+                let keeper = Keeper::open(self.place(registry, database)).await;
+                keeper.map_err(|error| format!("{named}{error}"))
+            }
+            Err(OpenError::Away(reason)) => self.keeper_until_database_answers(database, &reason),
+            Err(OpenError::Damaged(reason)) if self.settings.database.is_none() => {
+                self.keeper_without_database(&reason)
+            }
+            Err(error) => Err(self.named(&error)),
+        }
+    }
+
+    /// The database, not asked yet. A file of its own is used as long as it and its directory are what they are now.
+    fn database(&self) -> Result<Database, String> {
+        let data = &self.settings.data_dir;
+        let later = |url: &str| Database::later(url).map_err(|error| self.named(&error));
+        if let Some(url) = &self.settings.database {
+            return later(url);
+        }
+        let anchor = Anchor::open(data).map_err(|error| format!("--data-dir {}: {error}", data.display()))?;
+        Ok(later(&sqlite_url(&self.file()).map_err(|error| self.named(&error))?)?.kept_in(anchor))
+    }
+
+    /// Why the file of the database cannot be the one that was there, where it is empty or missing: what it had recorded is
+    /// there.
+    fn missing_reason(&self) -> Option<&'static str> {
+        if self.settings.database.is_some() {
+            return None;
+        }
+        let is_empty = match std::fs::metadata(self.file()) {
+            Ok(found) if found.len() > 0 => return None,
+            found => found.is_ok(),
+        };
+        let has_versions = self.store.holds().unwrap_or(false);
+        match (is_empty, has_versions) {
+            (true, _) if has_versions || self.keepsake().read().is_some_and(|known| known.epoch > 0) => {
+                Some("the file is empty")
+            }
+            // Without versions it is a directory that begins anew.
+            (false, true) => Some("the file is not there, and the store beside it holds versions"),
+            _ => None,
+        }
+    }
+
+    /// Serves what was known last, until the database answers.
+    fn keeper_until_database_answers(self, database: Database, reason: &str) -> Result<Keeper, String> {
+        let known = self.keepsake().read().ok_or_else(|| self.named(&reason))?;
+        tracing::error!(reason, "the database does not answer: what was known last is served");
+        let registry = self.registry(&known.records)?;
+        let sources = self.sources.clone();
+        Ok(Keeper::new(self.place(registry, database), known, sources))
+    }
+
+    /// Serves what was known last and what is in the models directory. The file is left as it is: what is in it may be all
+    /// that there is.
+    fn keeper_without_database(self, reason: &str) -> Result<Keeper, String> {
+        let known = self.keepsake().read();
+        tracing::error!(
+            file = %self.file().display(),
+            reason,
+            known = known.is_some(),
+            cure = %Unusable::Damaged,
+            "the database cannot be used: what was known last is served, feedback and changes are refused"
+        );
+        let known = known.unwrap_or_default();
+        let records = directory::lined_up(&known.records, &self.sources, self.gone());
+        let registry = self.registry(&records)?;
+        let database = self.database()?.marked_damaged();
+        Ok(Keeper::new(self.place(registry, database), Known { records, ..known }, Vec::new()))
+    }
+
+    fn registry(&self, records: &Records) -> Result<Arc<Registry>, String> {
+        let coming: Vec<&str> = self.settings.mlflow.follows.iter().map(|follow| follow.local.as_str()).collect();
+        let own = |record: &VersionRecord| record.origin == Origin::Directory;
+        // What is recorded of the operator's directory cannot be served from an empty one.
+        let only_own = records.values().flat_map(|record| record.versions.values()).all(own);
+        let none = Records::new();
+        let records = if self.sources.is_empty() && only_own { &none } else { records };
+        let registry = Registry::recorded(records, self.settings.default_model.as_deref(), &coming);
+        registry.map(Arc::new).map_err(|error| format!("--models {}: {error}", self.settings.models.display()))
+    }
+
+    fn place(self, registry: Arc<Registry>, database: Database) -> Place {
+        Place {
+            registry,
+            database,
+            fits: fits(&self.settings),
+            keepsake: self.keepsake(),
+            spool: Spool::within(&self.settings.data_dir),
+            retention: self.settings.feedback_retention,
+            models: self.settings.models,
+            store: self.store,
+            host: self.host,
+            mlflow: self.mlflow,
+        }
+    }
+}
+
+/// What is wrong with a database that was opened and cannot be read.
+fn read_error(error: &ChangeError) -> OpenError {
+    match error {
+        ChangeError::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => {
+            OpenError::Damaged("what is recorded cannot be read".to_owned())
+        }
+        ChangeError::Database(error) | ChangeError::Unknown(error) => OpenError::from(error),
+        error => OpenError::Wrong(error.to_string()),
+    }
 }
 
 /// True for NFS, SMB, CIFS, SMB2, AFS, Ceph, Coda and 9P, by their numbers in `linux/magic.h`.

@@ -1,12 +1,13 @@
 //! What is told when a server changes, in the forms that receivers want (pure).
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::check::Record;
 use super::drift::{Change, Finding};
+use crate::clock;
 
 /// How long an alert lasts at Alertmanager if nobody says that it is over.
 const LASTS: Duration = Duration::from_hours(24 * 30);
@@ -152,7 +153,7 @@ impl Alert {
             json!({ "endsAt": self.timestamp })
         } else {
             // Without an end it would be over by itself five minutes after it was told, which is done once.
-            let end = humantime::format_rfc3339_seconds(SystemTime::now() + LASTS).to_string();
+            let end = humantime::format_rfc3339_seconds(clock::now() + LASTS).to_string();
             json!({ "startsAt": self.timestamp, "endsAt": end })
         };
         if let (Some(alert), Some(times)) = (alert.as_object_mut(), times.as_object()) {

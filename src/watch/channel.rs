@@ -11,6 +11,7 @@ use super::alert::Alert;
 use super::args::AlertArgs;
 use super::program::Program;
 use crate::client::reason;
+use crate::clock;
 
 /// Time for one attempt.
 const ATTEMPT: Duration = Duration::from_secs(20);
@@ -148,7 +149,7 @@ impl Mail {
 
     async fn send(&self, alert: &Alert) -> Result<(), Undelivered> {
         let never = |error: String| Undelivered::Never(error);
-        let mut message = Message::builder().from(self.from.clone()).subject(alert.summary.clone());
+        let mut message = Message::builder().date(clock::now()).from(self.from.clone()).subject(alert.summary.clone());
         for to in &self.to {
             message = message.to(to.clone());
         }

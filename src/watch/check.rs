@@ -1,6 +1,6 @@
 //! One check of one server.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use reqwest::{Client, Url};
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::args::shown;
 use crate::client::{reason, whole};
+use crate::clock;
 
 /// Most bytes of an answer that are read: the state of a thousand models.
 const MOST_BYTES: usize = 256 << 10;
@@ -70,7 +71,7 @@ fn state_of(body: &[u8]) -> Result<(), String> {
 /// The time (RFC 3339).
 #[must_use]
 pub fn now() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+    humantime::format_rfc3339_millis(clock::now()).to_string()
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub mod program;
 pub mod target;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use reqwest::{Client, Url};
@@ -29,6 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::RunError;
 use crate::client;
+use crate::clock;
 use crate::http::metrics_only;
 use crate::shutdown::Shutdown;
 use alert::{Alert, Status};
@@ -160,7 +161,7 @@ impl<'a> Watcher<'a> {
         let mut failed = 0;
         for (url, record) in self.urls.iter().zip(records) {
             let target = self.memory.targets.entry(shown(url)).or_default();
-            let changed = target.checked(record.healthy, thresholds, SystemTime::now());
+            let changed = target.checked(record.healthy, thresholds, clock::now());
             self.metrics.checked(&record, target.health);
             let (url, healthy, status_code, response_time) =
                 (record.url.as_str(), record.healthy, record.status_code, record.response_time);

@@ -6,7 +6,8 @@
 - calls: system calls fail with EIO, ENOSPC, EROFS or EMFILE (needs strace)
 - disk-full: the data directory is on a file system without room (needs root, to mount a tmpfs)
 - locked, locked-for-all: another process holds the database's locks
-- damaged: the database's file is damaged at a start, which must say so with exit status 64 and write nothing
+- damaged: the database's file is damaged at a start: questions are answered, changes and feedback refused, and nothing is
+  written to it
 """
 
 import argparse
@@ -21,7 +22,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import orders
 from fault_scene import FaultScene
 from served import ROOT, Faults, NoStart
 
@@ -175,6 +175,20 @@ def a_directory(file: Path) -> None:
     file.mkdir()
 
 
+def keeps_nothing(scene: FaultScene) -> list[str]:
+    """What a server that has started on a damaged file does wrong."""
+    data, admin, found = scene.server.to_data(), scene.server.to_admin(), []
+    answer = data.ask("POST", "/predict", {"text": "2 3"})
+    if not answer.ok:
+        return [f"a question got {answer}"]
+    told = {"prediction_id": answer.json()["prediction_id"], "actual": answer.json()["prediction"]}
+    for what, refused in [("feedback", data.ask("POST", "/feedback", told)), ("a change", scene.a_measure().send(admin))]:
+        if refused.status != 503:
+            found.append(f"{what} got {refused}")
+    state = admin.ask("GET", "/health").json()["registry"]
+    return found if state == "damaged" else [*found, f"/health says {state}"]
+
+
 def damaged(binary: Path) -> int:
     """Starts on damaged files."""
     wrong = 0
@@ -188,10 +202,11 @@ def damaged(binary: Path) -> int:
             before = file.read_bytes() if file.is_file() else None
             try:
                 scene.server.start()
-                known = sorted(orders.recorded(scene.server.to_admin())["versions"])
-                found = [f"it starts, and knows the versions {known}"]
+                found = keeps_nothing(scene)
             except NoStart as error:
-                found = [] if scene.server.process.returncode == EXIT_CONFIGURATION else [str(error)]
+                # What cannot be opened at all may be a mistake of the operator's.
+                is_refused = damage is a_directory and scene.server.process.returncode == EXIT_CONFIGURATION
+                found = [] if is_refused else [str(error)]
             said = " ".join(line for line in scene.server.log().splitlines() if line.startswith("predictd: "))
             scene.server.kill()
             if (file.read_bytes() if file.is_file() else None) != before:

@@ -20,6 +20,7 @@ const SNAPSHOT: &str = "tests/it/metrics.txt";
 /// Every metric with its type, the names of its labels and its help, after each event has happened.
 fn names() -> String {
     let metrics = Metrics::new().unwrap();
+    metrics.unusable(None);
     metrics.http.started("/predict");
     metrics.http.ended("/predict", Outcome::Success);
     metrics.http.answered("/predict", "POST", "200", 0.1);

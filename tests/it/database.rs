@@ -6,6 +6,7 @@ use predictd::experiments::results::Decided;
 use predictd::experiments::tally::{Counted, Tally};
 use predictd::registry::database::experiments::{OfPhase, With};
 use predictd::registry::database::feedback::Page;
+use predictd::registry::database::retention::Deleted;
 use predictd::registry::database::{Change, ChangeError, Database, Event, Of, Outcome, sqlite_url};
 use predictd::registry::feedback::{Feedback, Kept};
 use predictd::registry::known::Known;
@@ -397,5 +398,50 @@ async fn what_processes_count_adds_up_and_is_put_together_when_there_are_many() 
             database.sums(of, With::Labels).await.unwrap().decided,
             BTreeMap::from([("new".to_owned(), decided(true))])
         );
+    }
+}
+
+#[tokio::test]
+async fn feedback_before_a_time_is_deleted_bit_by_bit_with_what_was_told_earlier() {
+    for fresh in Fresh::all().await {
+        let database = fresh.open().await;
+        let told = |number: i64, actual: &str, told: i64| Feedback {
+            id: format!("{number:04}"),
+            made: 1,
+            model: "m".to_owned(),
+            version: "1".to_owned(),
+            arm: String::new(),
+            predicted: vec!["a".to_owned()],
+            confidence: 0.75,
+            actual: vec![actual.to_owned()],
+            text: Some("text".to_owned()),
+            who: "somebody".to_owned(),
+            told,
+        };
+        // Every answer is told of twice: 10 is old, and the second time is old for the first 1,200 of them only.
+        for some in (0..1_300).collect::<Vec<i64>>().chunks(100) {
+            let first: Vec<Feedback> = some.iter().map(|&number| told(number, "a", 10)).collect();
+            let when = |number: i64| if number < 1_200 { 20 } else { 40 };
+            let second: Vec<Feedback> = some.iter().map(|&number| told(number, "b", when(number))).collect();
+            database.tell(&first).await.unwrap();
+            database.tell(&second).await.unwrap();
+        }
+        let mut deleted = Vec::new();
+        loop {
+            let Deleted { answers, more } = database.delete_feedback(30, 500).await.unwrap();
+            deleted.push(answers);
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(deleted, [500, 500, 200]);
+        let page = Page { rows: 2_000, bytes: usize::MAX };
+        let (kept, _) = database.told(None, (0, ""), page).await.unwrap();
+        assert!(kept.len() == 100 && kept.iter().all(|one| one.told == 40), "{}", kept.len());
+        let pool = sqlx::AnyPool::connect(&fresh.url).await.unwrap();
+        let earlier = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM feedback_earlier");
+        assert_eq!(earlier.fetch_one(&pool).await.unwrap(), 0, "what was told before is as old");
+        assert_eq!(database.delete_feedback(30, 500).await.unwrap(), Deleted { answers: 0, more: false });
+        database.close().await;
     }
 }

@@ -1,5 +1,9 @@
 //! Ground truth: `POST /feedback`, what is kept of it, and how it comes out again.
 
+mod retention;
+mod table;
+mod text;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
@@ -202,13 +206,13 @@ fn everything_comes_out_again_in_its_order_as_a_table_or_as_json() {
     let (batches, each) = (3, 700);
     let mut expected = BTreeMap::new();
     for batch in 0..batches {
-        let texts: Vec<String> = (0..each).map(|number| format!("{} {batch}", number % 90)).collect();
+        let texts: Vec<String> = (0..each).map(|number| format!("{} {batch},\n\"x\"", number % 90)).collect();
         let answer = Wire::to(daemon.address).ask(request("POST", "/batch_predict", "", &json!(texts).to_string()));
         let answers = answer.json()["results"].as_array().unwrap().clone();
         let truth: Vec<Value> = answers
             .iter()
             .zip(&texts)
-            .map(|(answer, text)| json!({ "prediction_id": answer["prediction_id"], "actual": "b", "text": format!("{text},\n\"x\"") }))
+            .map(|(answer, text)| json!({ "prediction_id": answer["prediction_id"], "actual": "b", "text": text }))
             .collect();
         let answer = tell(&daemon, &json!(truth));
         assert!(
@@ -216,7 +220,7 @@ fn everything_comes_out_again_in_its_order_as_a_table_or_as_json() {
             "{answer:?}"
         );
         for (number, text) in texts.iter().enumerate() {
-            expected.insert(batch * each + number, format!("{text},\n\"x\""));
+            expected.insert(batch * each + number, text.clone());
         }
     }
     let url = format!("http://{}", daemon.admin);

@@ -1,10 +1,12 @@
 //! How the real binary starts and ends, whatever its clients and its operator do.
 
+mod directory;
 mod init;
 mod models;
 mod order;
 mod panics;
 mod refusals;
+mod reload;
 mod signals;
 mod standstill;
 mod stuck;

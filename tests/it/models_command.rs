@@ -162,14 +162,20 @@ fn a_database_that_is_gone_is_not_made_anew_over_registered_versions() {
     stop(daemon);
     let file = place.data.path().join("predictd.db");
     let kept = std::fs::read(&file).unwrap();
+    // Questions are answered all the same.
     let refuses = || {
-        let (code, said) = ends(&mut crate::daemon::serving(place.models.path(), place.data.path(), &[]));
-        assert!(code == 64 && said.contains("put a backup in its place"), "{said}");
+        let daemon = Daemon::with(place.models.path(), place.data.path(), &[]);
+        assert_eq!(answers(&daemon), "1");
+        let said = refused(&daemon, &["activate", NAME, "2"]);
+        assert!(said.contains("put a backup in its place"), "{said}");
+        stop(daemon);
     };
     std::fs::write(&file, "").unwrap();
     refuses();
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), 0);
     std::fs::remove_file(&file).unwrap();
     refuses();
+    assert!(!file.exists());
     std::fs::write(&file, kept).unwrap();
     let daemon = place.start();
     done(&daemon, &["activate", NAME, "2"]);

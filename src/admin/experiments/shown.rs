@@ -1,10 +1,9 @@
 //! Answers about experiments for people.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
 
 use crate::admin::field;
+use crate::terminal;
 
 /// An answer in lines.
 pub(super) fn shown(answer: &Value) -> String {
@@ -101,7 +100,8 @@ fn results(out: &mut String, found: &Value) {
         Some(users) if users > 0.0 => format!("about {users} users"),
         _ => "no users named: whether they are spread as the weights say could not be checked".to_owned(),
     };
-    line(out, &format!("{experiment}: {state}, {phase}, {users}\n"));
+    line(out, &format!("{experiment}: {state}, {phase}, {users}"));
+    line(out, "");
     let head = [
         "ARM",
         "VERSION",
@@ -190,7 +190,7 @@ fn accuracy(feedback: &Value) -> String {
 
 fn line(out: &mut String, line: &str) {
     // A String takes whatever is written to it.
-    _ = writeln!(out, "{line}");
+    _ = terminal::line(out, format_args!("{line}"));
 }
 
 fn row<const N: usize>(out: &mut String, columns: &[String; N], widths: &[usize; N]) {

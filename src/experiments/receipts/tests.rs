@@ -13,7 +13,13 @@ fn receipt() -> Receipt {
         labels: vec!["card_arrival".to_owned()],
         is_cut: false,
         confidence: 0.98,
+        text: None,
     }
+}
+
+/// The same of an answer to a text.
+fn of_text(receipts: &Receipts, text: &str) -> Receipt {
+    Receipt { text: receipts.mark(text), ..receipt() }
 }
 
 fn keys(directory: &tempfile::TempDir) -> Receipts {
@@ -57,6 +63,48 @@ fn receipts_of_the_format_before_are_read() {
     let tag = key.mac.clone().chain_update(&before).finalize().into_bytes();
     before.extend(&tag[..TAG_BYTES]);
     assert_eq!(receipts.verify(&URL_SAFE_NO_PAD.encode(before), now.made), Ok(now));
+}
+
+#[test]
+fn a_receipt_is_bound_to_its_text_and_does_not_show_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (receipts, made) = (keys(&directory), receipt().made);
+    let sealed = receipts.seal(&of_text(&receipts, "my card"));
+    let read = receipts.verify(&sealed, made).unwrap();
+    assert_eq!(Receipt { text: None, ..read.clone() }, receipt());
+    assert_eq!(receipts.matches_text(&read, "my card"), Some(true));
+    for other in ["", "my car", "my card ", "my card\0", "My card"] {
+        assert_eq!(receipts.matches_text(&read, other), Some(false), "{other:?}");
+    }
+    // Receipts of earlier formats do not say.
+    let before = receipts.verify(&receipts.seal(&receipt()), made).unwrap();
+    assert_eq!((before.text, receipts.matches_text(&before, "my card")), (None, None));
+    // Two answers to one text do not look alike; nor does one under another key.
+    let second = Receipt { id: Uuid::from_u128(8), ..of_text(&receipts, "my card") };
+    let second = receipts.verify(&receipts.seal(&second), made).unwrap();
+    assert_ne!(second.text, read.text);
+    assert_eq!(receipts.matches_text(&Receipt { text: read.text, ..second }, "my card"), Some(false));
+    assert_ne!(Receipts::unkept().unwrap().mark("my card"), receipts.mark("my card"));
+    // A key that comes later changes nothing.
+    let path = directory.path().join("data/receipt.keys");
+    let more = std::fs::read_to_string(&path).unwrap() + &"5a".repeat(32) + "\n";
+    std::fs::write(&path, more).unwrap();
+    let rotated = keys(&directory);
+    assert_eq!(rotated.matches_text(&rotated.verify(&sealed, made).unwrap(), "my card"), Some(true));
+    let newer = rotated.verify(&rotated.seal(&of_text(&rotated, "my card")), made).unwrap();
+    assert_eq!(rotated.matches_text(&newer, "my card"), Some(true));
+    // It costs few characters, and the longest receipt can still be handed back.
+    assert!(sealed.len() - receipts.seal(&receipt()).len() <= 22);
+    let labels = (0..16).map(|at| format!("{at:0256}")).collect();
+    let longest = Receipt {
+        labels,
+        model: "m".repeat(64),
+        version: "v".repeat(64),
+        arm: "a".repeat(64),
+        ..of_text(&receipts, "x")
+    };
+    let longest = receipts.seal(&longest);
+    assert!(longest.len() < MAX_RECEIPT_CHARS && receipts.verify(&longest, made).is_ok(), "{}", longest.len());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::{BatchItem, BatchOptions, BatchRequest, ItemOutcome};
 use crate::config::Limits;
 use crate::engine::TextError;
 use crate::engine::model::Model;
+use crate::experiments::receipts::TextMark;
 use crate::http::App;
 use crate::http::answer::{View, prediction};
 use crate::http::arms::{Answered, Route, Terms};
@@ -154,6 +155,8 @@ pub(super) struct Items {
     pub(super) route: Route,
     /// What is shown.
     pub(super) options: Options,
+    /// Marks each text as the client sent it.
+    pub(super) marks: Vec<Option<TextMark>>,
     /// What became of each text.
     pub(super) results: Enumerate<std::vec::IntoIter<Result<Answered, ApiError>>>,
 }
@@ -169,6 +172,7 @@ impl Iterator for Items {
                 probabilities: self.options.probabilities,
                 top_k: self.options.top_k,
                 raw_scores: self.options.raw_scores,
+                text: self.marks.get(text_index).copied().flatten(),
                 route: Some((&self.route, gave)),
             };
             prediction(&self.app, &model, &answer, view)

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::experiments::experiment::ExperimentError;
 use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
-use crate::registry::database::ChangeError;
+use crate::registry::database::{ChangeError, Unusable};
 use crate::registry::keeper::{KeepError, Order};
 use crate::registry::mlflow::client::AskError;
 use crate::registry::mlflow::pull::PullError;
@@ -103,6 +103,12 @@ impl From<KeepError> for ApiError {
                 | ChangeError::OtherRequest
                 | ChangeError::Experiment(ExperimentError::Refused(_)) => told(Code::Conflict),
                 ChangeError::Stale(_) => told(Code::PreconditionFailed),
+                // It names no path, and says what an operator has to do.
+                ChangeError::Database(reason) | ChangeError::Unknown(reason)
+                    if let Some(unusable) = Unusable::of(reason) =>
+                {
+                    KeepError::from(unusable).into()
+                }
                 ChangeError::Database(reason) => {
                     tracing::error!(%reason, "the database did not do what it was asked");
                     Self::new(Code::RegistryUnavailable, "The database does not answer. What is served stays as it is.")
@@ -136,7 +142,7 @@ impl From<KeepError> for ApiError {
                 tracing::error!(version, reason, "a version cannot be loaded now");
                 Self::new(Code::RegistryUnavailable, "The version cannot be loaded now. What is served stays as it is.")
             }
-            KeepError::Busy => told(Code::RegistryUnavailable),
+            KeepError::Busy | KeepError::Unusable(_) => told(Code::RegistryUnavailable),
             KeepError::NoRoom(..) => told(Code::NoRoom),
             KeepError::GivenUp(reason) => {
                 tracing::error!(%reason, "a change of the registry was given up");

@@ -115,7 +115,9 @@ impl Database {
             let mut held = Held { connection: self.pool.acquire().await?, sound: false };
             let mut transaction = held.connection.begin().await?;
             let decided = decide(&mut transaction, change, apply).await;
-            settle(transaction, decided, &mut held.sound).await
+            let settled = settle(transaction, decided, &mut held.sound).await?;
+            self.verify_written()?;
+            Ok(settled)
         };
         timeout(CHANGE, transact).await.unwrap_or(Err(ChangeError::Unknown(sqlx::Error::PoolTimedOut)))
     }

@@ -47,9 +47,11 @@ impl Database {
             rows.write(&mut transaction).await?;
             transaction.commit().await.map_err(ChangeError::Unknown)?;
             held.sound = true;
+            self.verify_written()?;
             Ok(kept)
         };
-        timeout(CHANGE, keep).await.unwrap_or(Err(ChangeError::Unknown(sqlx::Error::PoolTimedOut)))
+        let kept = timeout(CHANGE, keep).await.unwrap_or(Err(ChangeError::Unknown(sqlx::Error::PoolTimedOut)));
+        kept.map_err(|error| self.condition.record_damage_of_change(error))
     }
 
     /// Of the last answers of a version whose true label was told, at most so many and made after `oldest`: how many there
@@ -83,7 +85,8 @@ impl Database {
         let (mut found, mut bytes) = (Vec::new(), 0);
         let mut rows = query.fetch(&self.pool);
         while bytes < page.bytes {
-            let Some(row) = within(ANSWER, rows.try_next()).await? else {
+            let row = within(ANSWER, rows.try_next()).await.map_err(|error| self.condition.record_damage(error))?;
+            let Some(row) = row else {
                 let is_full = found.len() >= page.rows as usize;
                 return Ok((found, is_full));
             };
@@ -123,7 +126,7 @@ fn of_row(row: &AnyRow) -> Result<Feedback, sqlx::Error> {
 }
 
 /// Rows of a table that are written at once, each of so many columns.
-fn places(rows: usize, columns: usize) -> String {
+pub(super) fn places(rows: usize, columns: usize) -> String {
     let row = |row: usize| {
         let places: Vec<String> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
         format!("({})", places.join(", "))

@@ -10,22 +10,25 @@ use sqlx::{AnyConnection, Connection, Executor, Row, SqlStr};
 use super::ChangeError;
 
 /// What is set for each connection to SQLite.
-pub(super) const FOR_A_FILE: [&str; 5] = [
+pub(super) const FOR_A_FILE: [&str; 6] = [
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA busy_timeout = 2000",
     "PRAGMA foreign_keys = ON",
     "PRAGMA trusted_schema = OFF",
+    // What is deleted is overwritten: texts of clients among it.
+    "PRAGMA secure_delete = ON",
 ];
 /// And to PostgreSQL.
 pub(super) const FOR_A_SERVER: [&str; 2] = ["SET statement_timeout = '2s'", "SET lock_timeout = '2s'"];
 pub(super) const NO_ANSWER: &str = "it does not answer";
 const DAMAGED: &str = "the file is damaged: put a backup in its place";
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "models", include_str!("0001_models.sql")),
     (2, "feedback", include_str!("0002_feedback.sql")),
     (3, "experiments", include_str!("0003_experiments.sql")),
     (4, "recent feedback", include_str!("0004_recent_feedback.sql")),
+    (5, "old feedback", include_str!("0005_old_feedback.sql")),
 ];
 
 /// Why a database cannot be used. It does not name the URL, which may hold a password.
@@ -34,6 +37,9 @@ pub enum OpenError {
     /// It does not answer, or not now.
     #[error("{0}")]
     Away(String),
+    /// Its file is damaged, or no database at all.
+    #[error("{0}")]
+    Damaged(String),
     /// It never will be, as things are.
     #[error("{0}")]
     Wrong(String),
@@ -59,6 +65,7 @@ impl From<&sqlx::Error> for OpenError {
         match error {
             sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => Self::Away(plain(error)),
             _ if code.as_deref().is_some_and(passes) => Self::Away(plain(error)),
+            _ if is_damage(error) => Self::Damaged(plain(error)),
             _ => Self::Wrong(plain(error)),
         }
     }
@@ -74,20 +81,35 @@ pub(super) async fn first_look(at: &AnyConnectOptions, file: Option<&[&'static s
         }
         let row = sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut connection).await.map_err(plain)?;
         if row.try_get::<String, _>(0).map_err(plain)? != "ok" {
-            return Err(OpenError::Wrong(DAMAGED.to_owned()));
+            return Err(OpenError::Damaged(DAMAGED.to_owned()));
         }
     }
     connection.close().await.map_err(plain)
 }
 
+/// SQLite's numbers for what can be wrong with a file.
+const CORRUPT: u16 = 11;
+const CANNOT_OPEN: u16 = 14;
+const NO_DATABASE: u16 = 26;
+
+/// SQLite's number of an error, without its details; those of PostgreSQL have five characters.
+fn number_of(error: &sqlx::Error) -> Option<u16> {
+    let code = error.as_database_error().and_then(DatabaseError::code)?;
+    let number: u16 = code.parse().ok().filter(|_| code.len() < 5)?;
+    Some(number & 0xff)
+}
+
+/// True for an error that says that a file is no whole database.
+pub(super) fn is_damage(error: &sqlx::Error) -> bool {
+    matches!(number_of(error), Some(CORRUPT | NO_DATABASE))
+}
+
 /// What went wrong, without a URL.
 fn plain(error: &sqlx::Error) -> String {
-    // SQLite's numbers for what can be wrong with a file.
-    let code = error.as_database_error().and_then(DatabaseError::code);
-    match code.as_deref() {
-        Some("11") => return DAMAGED.to_owned(),
-        Some("26") => return "the file is not a database: put a backup in its place".to_owned(),
-        Some("14") => return "the file cannot be opened".to_owned(),
+    match number_of(error) {
+        Some(CORRUPT) => return DAMAGED.to_owned(),
+        Some(NO_DATABASE) => return "the file is not a database: put a backup in its place".to_owned(),
+        Some(CANNOT_OPEN) => return "the file cannot be opened".to_owned(),
         _ => {}
     }
     match error {

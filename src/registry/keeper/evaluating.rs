@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::experiments::ExperimentOutcome;
 use super::{KeepError, Keeper, Order};
+use crate::clock;
 use crate::experiments::experiment::{Experiment, ExperimentError, State};
 use crate::experiments::results::{ArmResult, Decided, Results, Sums, of_late, plan, side};
 use crate::experiments::rollout::{Look, Move};
@@ -38,7 +37,7 @@ pub(super) struct Counting {
 
 impl Counting {
     pub(super) fn new(running: Arc<Running>) -> Self {
-        let process = Uuid::now_v7().simple().to_string();
+        let process = clock::new_id().simple().to_string();
         Self { running, process, base: Counted::default(), kept: None, still: false }
     }
 }
@@ -110,7 +109,7 @@ impl Keeper {
         }
         // Its row was put together with others: what it had counted until then is in there.
         let base = kept.unwrap_or_default();
-        let (own, process) = (counted.since(&base), Uuid::now_v7().simple().to_string());
+        let (own, process) = (counted.since(&base), clock::new_id().simple().to_string());
         // Before it is written: whoever does not hear that it was, writes the same row again.
         self.with(running, |counting| {
             (counting.process, counting.base, counting.kept) = (process.clone(), base, None);

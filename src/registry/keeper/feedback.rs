@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::{KeepError, Keeper};
+use crate::clock;
 use crate::registry::database::ChangeError;
 use crate::registry::database::feedback::Page;
 use crate::registry::feedback::{Feedback, Kept};
@@ -35,7 +36,7 @@ pub enum Told {
 impl Keeper {
     /// A time for something that is told now, in microseconds since 1970: no two have the same.
     pub fn moment(&self) -> i64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = clock::since_1970(clock::now());
         let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
         let later = |last: i64| Some(now.max(last + 1));
         let before = self.told.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
@@ -45,11 +46,12 @@ impl Keeper {
     /// Keeps what was told, in its order.
     ///
     /// # Errors
-    /// [`KeepError::Spool`] if neither the database nor the disk takes it. A part may have been kept: to tell all of it
+    /// [`KeepError::Unusable`] and [`KeepError::Spool`] if neither the database nor the disk takes it. A part may have been kept: to tell all of it
     /// once more does no harm.
     pub async fn tell(self: Arc<Self>, told: Vec<Feedback>) -> Result<Vec<Told>, KeepError> {
         let mut all = Vec::with_capacity(told.len());
         for some in told.chunks(AT_A_TIME) {
+            self.unusable().map_or(Ok(()), Err)?;
             let alone = timeout(LONGEST_TURN, self.telling.lock()).await.ok();
             if alone.is_some() && self.stale_for().is_none() {
                 match self.place.database.tell_now(some).await {
@@ -57,7 +59,11 @@ impl Keeper {
                         all.extend(kept.into_iter().map(Told::Kept));
                         continue;
                     }
-                    Err(error) => tracing::warn!(%error, "feedback waits on disk: the database did not take it"),
+                    Err(error) => {
+                        // What is kept where a restart does not look for it waits nowhere.
+                        self.unusable().map_or(Ok(()), Err)?;
+                        tracing::warn!(%error, "feedback waits on disk: the database did not take it");
+                    }
                 }
             }
             drop(alone);

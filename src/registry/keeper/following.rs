@@ -241,6 +241,7 @@ fn is_final(error: &KeepError) -> bool {
         | KeepError::NoMlflow
         | KeepError::Busy
         | KeepError::Spool(_)
+        | KeepError::Unusable(_)
         | KeepError::Unfit(_)
         | KeepError::GivenUp(_) => false,
     }

@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 use super::Keeper;
 use super::experiments::Publish;
 use super::serving::Why;
+use crate::registry::database::Unusable;
 use crate::registry::directory::{self, Gone};
 use crate::registry::record::{ModelRecord, VersionRecord};
 
@@ -45,8 +46,14 @@ impl Again {
 impl Keeper {
     /// Looks now and then whether the database answers, and what it counts, until it is told to stop.
     pub async fn watch_database(self: Arc<Self>) {
+        let mut unusable = self.unusable();
         loop {
-            match self.look_at_database().await {
+            let looked = self.look_at_database().await;
+            let before = std::mem::replace(&mut unusable, self.unusable());
+            if unusable != before {
+                self.log_database_condition(unusable);
+            }
+            match looked {
                 Ok(epoch) => {
                     *self.seen.lock() = Some(epoch);
                     if epoch != self.known.lock().epoch {
@@ -70,6 +77,23 @@ impl Keeper {
                 () = tokio::time::sleep(LOOK) => {}
                 () = self.stop.cancelled() => return,
             }
+        }
+    }
+
+    /// Says what has become of the file of the database.
+    fn log_database_condition(&self, unusable: Option<Unusable>) {
+        let directory = self.place.database.directory().map(|path| path.display().to_string());
+        match unusable {
+            None => tracing::warn!(directory, "the data directory is back"),
+            Some(Unusable::Lost) => tracing::error!(
+                directory,
+                "the data directory was removed or replaced: feedback and changes are refused until it is back or the server is restarted"
+            ),
+            Some(reason @ Unusable::Damaged) => tracing::error!(
+                directory,
+                %reason,
+                "the database cannot be used: what was known last is served, feedback and changes are refused"
+            ),
         }
     }
 

@@ -1,0 +1,188 @@
+//! Dates as HTTP writes them (RFC 9110, section 5.6.7), in place of the crate of this name.
+//!
+//! hyper writes the date down whenever it looks at a connection, and that crate panics where the clock stands before 1970 or
+//! behind 9999: no request would be answered. Here such a time is the nearest one that can be written.
+
+use std::fmt::{self, Display, Formatter};
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const DAY: u64 = 24 * 60 * 60;
+/// The last second of the year 9999.
+const LAST: u64 = 253_402_300_799;
+/// The first of January 1970 was a Thursday.
+const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// A date in whole seconds, from 1970 to 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HttpDate(u64);
+
+/// Text that is no date as HTTP writes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Error(());
+
+impl Display for Error {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("this is no date such as `Sun, 06 Nov 1994 08:49:37 GMT`")
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<SystemTime> for HttpDate {
+    fn from(time: SystemTime) -> Self {
+        Self(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().min(LAST))
+    }
+}
+
+impl From<HttpDate> for SystemTime {
+    fn from(date: HttpDate) -> Self {
+        UNIX_EPOCH + Duration::from_secs(date.0)
+    }
+}
+
+impl Display for HttpDate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (days, second) = (self.0 / DAY, self.0 % DAY);
+        let weekday = WEEKDAYS[(days % 7) as usize];
+        let (year, month, day) = date_of(days);
+        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        write!(f, "{weekday}, {day:02} {} {year:04} {hour:02}:{minute:02}:{second:02} GMT", MONTHS[month])
+    }
+}
+
+impl FromStr for HttpDate {
+    type Err = Error;
+
+    /// Reads the form that is written today, not the two that were before it.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parts: Vec<&str> = text.split(' ').collect();
+        let [_, day, month, year, time, "GMT"] = parts[..] else { return Err(Error(())) };
+        let number = |text: &str, most: u64| text.parse().ok().filter(|number| *number <= most).ok_or(Error(()));
+        let (day, year) = (number(day, 31)?, number(year, 9_999)?);
+        let month = MONTHS.iter().position(|name| *name == month).ok_or(Error(()))?;
+        let clock: Vec<&str> = time.split(':').collect();
+        let [hour, minute, second] = clock[..] else { return Err(Error(())) };
+        let second = number(hour, 23)? * 3_600 + number(minute, 59)? * 60 + number(second, 59)?;
+        let before: u64 = (1970..year).map(|year| 365 + u64::from(is_leap(year))).sum();
+        let days = before + (0..month).map(|month| length(year, month)).sum::<u64>() + day.checked_sub(1).ok_or(Error(()))?;
+        let date = Self(days * DAY + second);
+        // Nothing else is written so: not the 31st of April, not another day of the week.
+        if date.to_string() == text { Ok(date) } else { Err(Error(())) }
+    }
+}
+
+/// The date as HTTP writes it.
+#[must_use]
+pub fn fmt_http_date(time: SystemTime) -> String {
+    HttpDate::from(time).to_string()
+}
+
+/// The time of a date as HTTP writes it.
+///
+/// # Errors
+/// [`Error`] for anything else.
+pub fn parse_http_date(text: &str) -> Result<SystemTime, Error> {
+    text.parse::<HttpDate>().map(SystemTime::from)
+}
+
+fn is_leap(year: u64) -> bool {
+    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+}
+
+/// Days of a month, which counts from 0.
+fn length(year: u64, month: usize) -> u64 {
+    match month {
+        1 => 28 + u64::from(is_leap(year)),
+        3 | 5 | 8 | 10 => 30,
+        _ => 31,
+    }
+}
+
+/// Year, month from 0 and day from 1 of a day that counts from the first of January 1970.
+fn date_of(days: u64) -> (u64, usize, u64) {
+    // 400 years have always as many days; a first guess that is never too late, and a few steps from there.
+    let mut year = 1970 + days / 366;
+    let mut rest = days - (year - 1970) * 365 - leap_days(1970, year);
+    while rest >= 365 + u64::from(is_leap(year)) {
+        rest -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let mut month = 0;
+    while rest >= length(year, month) {
+        rest -= length(year, month);
+        month += 1;
+    }
+    (year, month, rest + 1)
+}
+
+/// Leap days of the years from one to before another.
+fn leap_days(from: u64, to: u64) -> u64 {
+    let until = |year: u64| (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
+    until(to) - until(from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn dates_are_written_as_in_the_rfc_and_read_again() {
+        for (seconds, text) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (951_782_399, "Mon, 28 Feb 2000 23:59:59 GMT"),
+            (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
+            (1_475_419_451, "Sun, 02 Oct 2016 14:44:11 GMT"),
+            (4_107_542_400, "Mon, 01 Mar 2100 00:00:00 GMT"),
+            (LAST, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            assert_eq!(fmt_http_date(at(seconds)), text);
+            assert_eq!(parse_http_date(text), Ok(at(seconds)));
+        }
+    }
+
+    #[test]
+    fn times_that_cannot_be_written_are_the_nearest_that_can() {
+        for before in [UNIX_EPOCH - Duration::from_nanos(1), UNIX_EPOCH - Duration::from_secs(200_000_000)] {
+            assert_eq!(fmt_http_date(before), "Thu, 01 Jan 1970 00:00:00 GMT");
+        }
+        assert_eq!(fmt_http_date(at(LAST + 1)), "Fri, 31 Dec 9999 23:59:59 GMT");
+    }
+
+    #[test]
+    fn every_day_is_the_one_after_the_day_before() {
+        let mut before = (1969, 11, 31);
+        for days in 0..=LAST / DAY {
+            let (year, month, day) = date_of(days);
+            let next = match before {
+                (year, month, day) if day < length(year, month) => (year, month, day + 1),
+                (year, 11, _) => (year + 1, 0, 1),
+                (year, month, _) => (year, month + 1, 1),
+            };
+            assert_eq!((year, month, day), next);
+            before = next;
+        }
+    }
+
+    #[test]
+    fn other_texts_are_no_dates() {
+        for wrong in [
+            "",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+            "Sun, 31 Apr 1994 08:49:37 GMT",
+            "Sun, 00 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 24:49:37 GMT",
+            "Sun, 06 Nov 1969 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+        ] {
+            assert_eq!(parse_http_date(wrong), Err(Error(())), "{wrong}");
+        }
+    }
+}

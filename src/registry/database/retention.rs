@@ -1,0 +1,60 @@
+//! Deletes old feedback.
+
+use sqlx::{Any, AssertSqlSafe, Connection, Row as _, Transaction};
+use tokio::time::timeout;
+
+use super::feedback::places;
+use super::{CHANGE, ChangeError, Database, Held};
+
+/// What was deleted in one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deleted {
+    /// Answers of which nothing is kept any more.
+    pub answers: u64,
+    /// There may be more that is as old.
+    pub more: bool,
+}
+
+const OLDEST: &str = "SELECT id FROM feedback WHERE told < $1 ORDER BY told, id LIMIT $2";
+/// What was told of answers before something else, which may be younger.
+const EARLIER: &str = "DELETE FROM feedback_earlier WHERE (id, told) IN (SELECT id, told FROM feedback_earlier WHERE told < $1 ORDER BY told LIMIT $2)";
+
+impl Database {
+    /// Deletes what was told before this time, in microseconds since 1970: of at most so many answers.
+    ///
+    /// # Errors
+    /// If the database does not answer, or not well: to ask once more does no harm.
+    pub async fn delete_feedback(&self, before: i64, most: u32) -> Result<Deleted, ChangeError> {
+        self.check()?;
+        let delete = async {
+            let mut held = Held { connection: self.pool.acquire().await?, sound: false };
+            let mut transaction = held.connection.begin().await?;
+            // Whoever tells something of the same answer waits, here and in other processes.
+            sqlx::query("UPDATE registry SET epoch = epoch WHERE id = 1").execute(&mut *transaction).await?;
+            let deleted = delete(&mut transaction, before, most).await?;
+            transaction.commit().await.map_err(ChangeError::Unknown)?;
+            held.sound = true;
+            Ok(deleted)
+        };
+        timeout(CHANGE, delete).await.unwrap_or(Err(ChangeError::Unknown(sqlx::Error::PoolTimedOut)))
+    }
+}
+
+async fn delete(transaction: &mut Transaction<'_, Any>, before: i64, most: u32) -> Result<Deleted, sqlx::Error> {
+    let limit = i64::from(most);
+    let rows = sqlx::query(OLDEST).bind(before).bind(limit).fetch_all(&mut **transaction).await?;
+    let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+    if !ids.is_empty() {
+        for table in ["feedback_earlier", "feedback"] {
+            let query = format!("DELETE FROM {table} WHERE id IN {}", places(1, ids.len()));
+            let mut query = sqlx::query(AssertSqlSafe(query)).persistent(false);
+            for id in &ids {
+                query = query.bind(id);
+            }
+            query.execute(&mut **transaction).await?;
+        }
+    }
+    let earlier = sqlx::query(EARLIER).bind(before).bind(limit).execute(&mut **transaction).await?.rows_affected();
+    let answers = ids.len() as u64;
+    Ok(Deleted { answers, more: answers == u64::from(most) || earlier == u64::from(most) })
+}
