@@ -98,7 +98,6 @@ fn what_cannot_serve_is_refused_and_leaves_nothing() {
         ("an archive".to_owned(), graph(b"PK\x03\x04\x14\x00\x00\x00\x08\x00"), "model.onnx"),
         ("ort's own".to_owned(), graph(b"\x28\x00\x00\x00ORTM\x00\x00\x00\x00"), "model.onnx"),
         ("other labels".to_owned(), plain().labels(&["a", "b", "c"]), "labels"),
-        ("two of one name".to_owned(), plain().labels(&["a", "a"]), "twice"),
         (
             "an input more".to_owned(),
             Transformer::new(&["input_ids", "pixel_values"])

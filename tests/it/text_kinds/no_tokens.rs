@@ -20,19 +20,19 @@ async fn a_text_without_tokens_is_refused_alone_and_in_a_batch() {
     let answer = served.predict("a b").await;
     assert_eq!((&answer["tokens"], &answer["prediction"]), (&json!(2), &json!("a")));
     let reply = served.refused("zzz").await;
-    assert_eq!((reply.status, reply.problem().as_str()), (422, "invalid-request"));
+    assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
     assert_eq!(
         reply.json()["detail"],
         "The text has no tokens for this model: its vocabulary has nothing of what stands there."
     );
     let batch = served.batch(&["a", "zzz", "b"]).await;
-    assert_eq!(batch[1]["error"]["type"], "/docs#invalid-request");
+    assert_eq!(batch[1]["error"]["type"], "/docs#unusable-text");
     assert_eq!((&batch[0]["prediction"], &batch[2]["prediction"]), (&json!("a"), &json!("a")));
     // Half of a pair may have none.
     let pair = served.predict_with("zzz", json!({ "text_pair": "a" })).await;
     assert_eq!(pair["tokens"], 1);
     let reply = served.server.ask("/predict", json!({ "text": "zzz", "text_pair": "yyy" })).await;
-    assert_eq!((reply.status, reply.problem().as_str()), (422, "invalid-request"));
+    assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
 }
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn a_normalizer_that_makes_a_character_long_is_bounded() {
     });
     let served = Served::new(&model).await;
     let reply = served.refused("q").await;
-    assert_eq!((reply.status, reply.problem().as_str()), (422, "invalid-request"));
+    assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
     assert_eq!(
         reply.json()["detail"],
         "The model's tokenizer makes this text longer than 1048576 bytes: send a shorter one."
@@ -73,6 +73,6 @@ async fn a_normalizer_that_makes_a_character_long_is_bounded() {
         "model.onnx: the warm-up failed: the tokenizer of this model makes the text longer than 1048576 bytes"
     );
     let batch = served.batch(&["10", "q", "hello"]).await;
-    assert_eq!(batch[1]["error"]["type"], "/docs#invalid-request");
+    assert_eq!(batch[1]["error"]["type"], "/docs#unusable-text");
     assert_eq!((&batch[0]["prediction"], &batch[2]["prediction"]), (&json!("a"), &json!("a")));
 }
