@@ -170,6 +170,7 @@ parity: tools onnxruntime ## Compare the server's answers with transformers and 
 	$(TOOLS) tests/parity/transformers_parity.py --predictd target/debug/predictd
 	$(TOOLS) tests/parity/tasks_parity.py --predictd target/debug/predictd
 	$(TOOLS) tests/parity/tokenizer_parity.py --predictd target/debug/predictd
+	$(TOOLS) tests/parity/hostile_texts.py --predictd target/debug/predictd --requests $(or $(HOSTILE),60) models
 	$(TOOLS) tests/parity/sklearn_parity.py --predictd target/debug/predictd \
 	  || { test $$? = 3 && printf '\n!! SKIPPED: parity with scikit-learn: there is no data to train on\n'; }
 
