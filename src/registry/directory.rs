@@ -42,14 +42,13 @@ pub fn find(directory: &Path) -> Result<Vec<ModelSource>, String> {
             && versions.iter().all(|(version, _)| version.starts_with(|c: char| c.is_ascii_digit()));
         if !is_model && !looks_like_one {
             tracing::debug!(directory = name, "no model: it holds no VERSION/model.onnx");
-            let is_empty = std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
             if path.join("model.onnx").exists() {
                 tracing::warn!(
                     directory = name,
                     "the directory is passed over: it holds a model itself, not its versions: put all of its files into \
                      {name}/1"
                 );
-            } else if is_empty || OF_A_MODEL.iter().any(|file| path.join(file).exists()) {
+            } else if OF_A_MODEL.iter().any(|file| path.join(file).exists()) {
                 tracing::warn!(directory = name, "the directory is passed over: a model is NAME/VERSION/model.onnx");
             } else {
                 passed_over.push(name);

@@ -130,8 +130,8 @@ fn add_length(graph: &mut Graph, logits: &str) -> String {
     let length = graph.node("Slice", &[&shape, &one, &two], &[]);
     let length = graph.node("Cast", &[&length], &[("to", Attribute::Int(1))]);
     let hundredth = graph.floats(&[1], &[0.01]);
-    let share = graph.node("Mul", &[&length, &hundredth], &[]);
-    graph.node("Add", &[logits, &share], &[])
+    let added = graph.node("Mul", &[&length, &hundredth], &[]);
+    graph.node("Add", &[logits, &added], &[])
 }
 
 /// Adds a hundredth of the row's length for a text with a word above 80 only.
