@@ -145,6 +145,9 @@ pub enum RunError {
     /// The runtime's own words: for the log, never for a client.
     #[error("{0}")]
     Failed(String),
+    /// An index lies outside of a table, as a token id that the graph has no embedding for; the runtime's own words.
+    #[error("{0}")]
+    OutOfBounds(String),
     /// The deadline passed during the run.
     #[error("the run was interrupted at its deadline")]
     Interrupted,

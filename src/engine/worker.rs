@@ -370,7 +370,7 @@ impl Shop {
         }
         tracing::error!(model = self.label, %error, "the model failed on a text");
         match error {
-            RunError::Failed(_) | RunError::Interrupted => TextError::InferenceFailed,
+            RunError::Failed(_) | RunError::OutOfBounds(_) | RunError::Interrupted => TextError::InferenceFailed,
             RunError::Shape { width, found, .. } => {
                 let found = found.last().and_then(|&n| usize::try_from(n).ok()).unwrap_or(0);
                 TextError::OutputInvalid(OutputError::Width { expected: *width, found })

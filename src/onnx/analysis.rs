@@ -1,24 +1,28 @@
 //! What a graph file says about its scores, its classes and its vocabulary.
 
 use super::graph::{MainGraph, Node, TensorData};
-use crate::text::activation::Activation;
+use crate::text::activation::{Activation, Applied};
 
 /// Most nodes between the scores and the classifier that names their classes.
 const MAX_STEPS: usize = 64;
 
-/// The activation that the graph applies to a value as its last step: softmax over the last axis, or sigmoid.
-pub(super) fn last_activation(graph: &MainGraph<'_>, output: &str, rank: usize) -> Option<Activation> {
-    let node = graph.producer(graph.source(output))?;
-    match node.op {
-        "Softmax" => {
-            // Without the attribute it is the last axis, and was the second one up to opset 12.
-            let axis = node.attribute("axis").and_then(|axis| axis.integer);
-            let last = i64::try_from(rank).ok()? - 1;
-            axis.is_none_or(|axis| axis == -1 || axis == last).then_some(Activation::Softmax)
-        }
-        "Sigmoid" => Some(Activation::Sigmoid),
-        _ => None,
-    }
+/// The activation that the graph applies to a value, softmax over the last axis or sigmoid, with nothing after it but
+/// nodes that select, round or reshape.
+pub(super) fn last_activation(graph: &MainGraph<'_>, output: &str, rank: usize) -> Option<Applied> {
+    let nearest = graph.source(output);
+    let source = graph.source_through(output, |node| node.passes_on() || node.selects());
+    let node = graph.producer(source)?;
+    let activation = match node.op {
+        "Sigmoid" | "QLinearSigmoid" | "HardSigmoid" => Activation::Sigmoid,
+        "Softmax" | "QLinearSoftmax" => Activation::Softmax,
+        _ => return None,
+    };
+    let is_whole = nearest == source && !node.op.starts_with("QLinear");
+    // Without the attribute it is the last axis, and was the second one up to opset 12.
+    let axis = node.attribute("axis").and_then(|axis| axis.integer);
+    let last = i64::try_from(rank).ok()? - 1;
+    let over_labels = axis.is_none_or(|axis| axis == -1 || axis == last || !is_whole);
+    (activation == Activation::Sigmoid || over_labels).then_some(Applied { activation, is_whole })
 }
 
 /// Rows of the table in which the graph looks up token ids: the smallest where there are several.
@@ -26,6 +30,7 @@ pub(super) fn embedding_rows(graph: &MainGraph<'_>, input_ids: &str) -> Option<u
     let tables = graph.nodes.iter().filter_map(|node| {
         let (table, ids) = match node.op {
             "Gather" if axis(node) == 0 => (node.inputs.first()?, node.inputs.get(1)?),
+            "GatherBlockQuantized" if gather_axis(node) == 0 => (node.inputs.first()?, node.inputs.get(1)?),
             // Of ONNX Runtime's own: ids, segments, words, ...
             "EmbedLayerNormalization" | "QEmbedLayerNormalization" => (node.inputs.get(2)?, node.inputs.first()?),
             _ => return None,
@@ -41,6 +46,10 @@ pub(super) fn embedding_rows(graph: &MainGraph<'_>, input_ids: &str) -> Option<u
 
 fn axis(node: &Node<'_>) -> i64 {
     node.attribute("axis").and_then(|axis| axis.integer).unwrap_or(0)
+}
+
+fn gather_axis(node: &Node<'_>) -> i64 {
+    node.attribute("gather_axis").and_then(|axis| axis.integer).unwrap_or(0)
 }
 
 /// Classes in the order of their scores, by name or by number.
@@ -100,8 +109,7 @@ fn classes_of_choice(graph: &MainGraph<'_>, choice: &str) -> Option<Classes> {
                 return Classes::of_tensor(&graph.constant(graph.source(table))?);
             }
             "LabelEncoder" => {
-                let names = node.attribute("values_strings").and_then(|names| names.texts());
-                if let Some(names) = names.filter(|names| !names.is_empty()) {
+                if let Some(names) = encoded_names(node) {
                     return Some(Classes { names, numbers: Vec::new() });
                 }
                 value = node.inputs.first()?;
@@ -110,6 +118,16 @@ fn classes_of_choice(graph: &MainGraph<'_>, choice: &str) -> Option<Classes> {
         }
     }
     None
+}
+
+/// The names that a `LabelEncoder` gives to numbers, in the order of the numbers.
+fn encoded_names(node: &Node<'_>) -> Option<Vec<String>> {
+    let names = node.attribute("values_strings")?.texts().filter(|names| !names.is_empty())?;
+    let numbers = node.attribute("keys_int64s").map(|keys| keys.integers).unwrap_or_default();
+    let mut pairs: Vec<(Option<&i64>, String)> =
+        names.into_iter().enumerate().map(|(place, name)| (numbers.get(place), name)).collect();
+    pairs.sort_by_key(|(number, _)| *number);
+    Some(pairs.into_iter().map(|(_, name)| name).collect())
 }
 
 /// The classes that all classifiers of the graph agree on.

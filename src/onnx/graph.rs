@@ -8,6 +8,11 @@ use super::wire::{Fields, Value, packed_numbers, text};
 /// `TensorProto.DataType` of integers that the analyses read.
 pub(super) const INT32: u64 = 6;
 pub(super) const INT64: u64 = 7;
+const FLOAT: u64 = 1;
+const DOUBLE: u64 = 11;
+
+/// Most nodes that a value is followed back through.
+const MAX_STEPS: usize = 64;
 
 /// Nodes and constants of the main graph.
 #[derive(Debug, Default)]
@@ -39,7 +44,7 @@ pub(super) struct Node<'a> {
 pub(super) struct Attribute<'a> {
     pub(super) name: &'a str,
     pub(super) integer: Option<i64>,
-    pub(super) float: Option<f32>,
+    pub(super) floats: Vec<f32>,
     pub(super) integers: Vec<i64>,
     pub(super) strings: Vec<&'a [u8]>,
     pub(super) tensors: Vec<&'a [u8]>,
@@ -95,11 +100,16 @@ impl<'a> MainGraph<'a> {
 
     /// Follows a value back through nodes that pass its elements on unchanged.
     pub(super) fn source<'v>(&'v self, value: &'v str) -> &'v str {
+        self.source_through(value, Node::passes_on)
+    }
+
+    /// Follows a value back through the first inputs of nodes of some kinds.
+    pub(super) fn source_through<'v>(&'v self, value: &'v str, passes: fn(&Node<'a>) -> bool) -> &'v str {
         let mut value = value;
         // A graph that is no graph may go round in circles.
-        for _ in 0..self.nodes.len() {
+        for _ in 0..MAX_STEPS {
             match self.producer(value) {
-                Some(node) if node.passes_on() => match node.inputs.first() {
+                Some(node) if passes(node) => match node.inputs.first() {
                     Some(input) => value = input,
                     None => return value,
                 },
@@ -156,6 +166,11 @@ impl<'a> Node<'a> {
             "Identity" | "Cast" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" | "Dropout" | "DequantizeLinear"
         )
     }
+
+    /// True if its first output holds some of the elements of its first input, rounded or cut off at a limit.
+    pub(super) fn selects(&self) -> bool {
+        matches!(self.op, "Gather" | "Slice" | "Split" | "Clip" | "Transpose" | "Concat" | "QuantizeLinear")
+    }
 }
 
 impl<'a> Attribute<'a> {
@@ -165,7 +180,10 @@ impl<'a> Attribute<'a> {
         for field in Fields(bytes) {
             match field? {
                 (1, Value::Bytes(name)) => attribute.name = text(name)?,
-                (2, Value::Fixed32(float)) => attribute.float = Some(f32::from_le_bytes(float)),
+                (2 | 7, Value::Fixed32(float)) => attribute.floats.push(f32::from_le_bytes(float)),
+                (7, Value::Bytes(packed)) => {
+                    attribute.floats.extend(packed.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk)));
+                }
                 (3, Value::Number(number)) => attribute.integer = Some(number.cast_signed()),
                 (5 | 10, Value::Bytes(tensor)) => attribute.tensors.push(tensor),
                 (6 | 11, Value::Bytes(graph)) => attribute.graphs.push(graph),
@@ -240,25 +258,35 @@ impl<'a> TensorData<'a> {
         Some(strings).filter(|strings| !strings.is_empty())
     }
 
-    /// Its elements, if they are 32 bit floats.
-    pub(super) fn floats(&self) -> Option<Vec<f32>> {
-        const FLOAT: u64 = 1;
-        if self.data_type != FLOAT {
-            return None;
+    /// Its elements, if they are floats of 32 or 64 bits.
+    pub(super) fn floats(&self) -> Option<Vec<f64>> {
+        match self.data_type {
+            FLOAT if !self.raw.is_empty() => Some(singles(self.raw)),
+            DOUBLE if !self.raw.is_empty() => Some(doubles(self.raw)),
+            FLOAT | DOUBLE => self.typed_floats(),
+            _ => None,
         }
-        if !self.raw.is_empty() {
-            return Some(self.raw.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect());
-        }
+    }
+
+    fn typed_floats(&self) -> Option<Vec<f64>> {
         let mut floats = Vec::new();
         for field in Fields(self.bytes) {
             match field.ok()? {
-                (4, Value::Fixed32(float)) => floats.push(f32::from_le_bytes(float)),
-                (4, Value::Bytes(packed)) => {
-                    floats.extend(packed.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk)));
-                }
+                (4, Value::Fixed32(float)) => floats.push(f64::from(f32::from_le_bytes(float))),
+                (4, Value::Bytes(packed)) => floats.extend(singles(packed)),
+                (10, Value::Fixed64(float)) => floats.push(f64::from_le_bytes(float)),
+                (10, Value::Bytes(packed)) => floats.extend(doubles(packed)),
                 _ => {}
             }
         }
         Some(floats)
     }
+}
+
+fn singles(bytes: &[u8]) -> Vec<f64> {
+    bytes.as_chunks().0.iter().map(|chunk| f64::from(f32::from_le_bytes(*chunk))).collect()
+}
+
+fn doubles(bytes: &[u8]) -> Vec<f64> {
+    bytes.as_chunks().0.iter().map(|chunk| f64::from_le_bytes(*chunk)).collect()
 }

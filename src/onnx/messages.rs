@@ -7,6 +7,9 @@ use crate::engine::session::RunError;
 /// Longest message of the runtime in the log, in bytes.
 const LONGEST_MESSAGE: usize = 1 << 10;
 
+/// What a `Gather` says of an index outside of its table.
+const OUT_OF_BOUNDS: &str = "out of data bounds";
+
 /// As much of the runtime's words as a log line needs: they repeat names of the graph, however long.
 pub(super) fn short(message: &str) -> &str {
     message.get(..message.floor_char_boundary(LONGEST_MESSAGE)).unwrap_or_default()
@@ -15,7 +18,8 @@ pub(super) fn short(message: &str) -> &str {
 /// A run that failed, with the runtime's reason for the log.
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err wants")]
 pub(super) fn failed(error: ort::Error) -> RunError {
-    RunError::Failed(short(error.message()).to_owned())
+    let message = short(error.message()).to_owned();
+    if message.contains(OUT_OF_BOUNDS) { RunError::OutOfBounds(message) } else { RunError::Failed(message) }
 }
 
 pub(super) fn log(level: LogLevel, message: &str) {

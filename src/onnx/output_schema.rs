@@ -128,11 +128,12 @@ pub(super) fn scores_output(
     }
     if wanted.output.is_none() {
         keep_or_else(&mut found, |scores| !is_hidden(scores.output.name()))?;
+        if let Some(per_token) = wanted.per_token {
+            keep(&mut found, |scores| scores.per_token == per_token);
+        }
+        keep(&mut found, |scores| wanted.fits(scores.width));
         // A model of which nothing is said labels texts, if it has scores for texts.
-        let per_token = wanted.per_token.unwrap_or(false);
-        keep(&mut found, |scores| scores.per_token == per_token);
-        let fits = |scores: &ScoresOutput| wanted.fits(scores.width);
-        keep(&mut found, fits);
+        keep(&mut found, |scores| scores.per_token == wanted.per_token.unwrap_or(false));
         if let Some(name) = SCORES.iter().find(|name| found.iter().any(|scores| scores.output.name() == **name)) {
             keep(&mut found, |scores| scores.output.name() == *name);
         }

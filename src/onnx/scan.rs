@@ -51,16 +51,14 @@ pub(super) enum ScanError {
     #[error("it keeps the data of a tensor in another file in a way that is not accepted: only plain initializers may")]
     ExternalData,
     /// A division of integers that can end the process.
-    #[error(
-        "a node {0} divides integers by a constant that is 0 or -1, which ends the process for some inputs: divide by another number, or multiply by -1"
-    )]
-    Divisor(String),
+    #[error("a node Div divides integers by a constant -1, which ends the process for the smallest integer: use Neg")]
+    Divisor,
 }
 
 /// Walks a serialised `ModelProto`.
 ///
 /// # Errors
-/// [`ScanError`] if the file is malformed, uses external data beyond plain initializers, or divides integers by 0 or -1.
+/// [`ScanError`] if the file is malformed, uses external data beyond plain initializers, or divides integers by -1.
 pub(super) fn scan(bytes: &[u8]) -> Result<Scan<'_>, ScanError> {
     let mut scan = Scan::default();
     let mut graphs = 0;
@@ -161,7 +159,7 @@ impl<'a> Scan<'a> {
         let tensor = TensorData::parse(bytes)?;
         let external = ExternalData::of_tensor(bytes)?;
         self.element_types.insert(tensor.data_type);
-        constants.add(tensor.name, &tensor);
+        constants.add(tensor.name, &tensor, external.is_some());
         match external {
             Some(_) if !in_main_graph || !tensor.raw.is_empty() => return Err(ScanError::ExternalData),
             Some(data) => self.external.push(data),

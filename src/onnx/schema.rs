@@ -9,7 +9,7 @@ use super::read_output::Choice;
 use super::scan::Scan;
 use super::session::{OnnxSession, Reading};
 use crate::engine::session::RunError;
-use crate::text::activation::Activation;
+use crate::text::activation::Applied;
 use crate::text::manifest::{Manifest, Task};
 use crate::text::signature::{FixedAxes, GraphInput, ScoreKind, Signature, TokenRole};
 
@@ -28,7 +28,7 @@ pub(super) struct Schema {
     classes: Classes,
     /// True if an output lists the classes.
     lists_classes: bool,
-    applied: Option<Activation>,
+    applied: Option<Applied>,
     embedding_rows: Option<usize>,
 }
 

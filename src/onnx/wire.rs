@@ -9,8 +9,8 @@ pub(super) enum Value<'a> {
     Bytes(&'a [u8]),
     /// Four bytes: a float or a fixed-width integer.
     Fixed32([u8; 4]),
-    /// Eight bytes: no field that is read.
-    Fixed64,
+    /// Eight bytes: a double or a fixed-width integer.
+    Fixed64([u8; 8]),
 }
 
 /// The fields of one message, in file order.
@@ -35,7 +35,7 @@ fn field<'a>(bytes: &mut &'a [u8]) -> Result<(u64, Value<'a>), ScanError> {
     let tag = varint(bytes)?;
     let value = match tag & 7 {
         0 => Value::Number(varint(bytes)?),
-        1 => take(bytes, 8).map(|_| Value::Fixed64)?,
+        1 => Value::Fixed64(take(bytes, 8)?.try_into().map_err(|_| ScanError::Malformed)?),
         2 => {
             let length = usize::try_from(varint(bytes)?).map_err(|_| ScanError::Malformed)?;
             Value::Bytes(take(bytes, length)?)

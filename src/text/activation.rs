@@ -17,6 +17,15 @@ pub enum Activation {
     None,
 }
 
+/// An activation that a graph applies itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// Which.
+    pub activation: Activation,
+    /// True if the output holds all that it gives, unrounded: then the scores of a softmax sum to 1.
+    pub is_whole: bool,
+}
+
 impl Activation {
     /// Its name in `model.toml` and in answers.
     #[must_use]

@@ -12,7 +12,7 @@ mod runs;
 mod task;
 mod token_range;
 
-use super::activation::Activation;
+use super::activation::{Activation, Applied};
 use super::entities::{Labelled, entities, joined};
 use super::golden::Golden;
 use super::heads::{Decision, Head, Outcome, OutputError, labelled, weighted_mean};
@@ -41,7 +41,7 @@ pub struct Pipeline {
     token_range: Option<TokenRange>,
     pairs: bool,
     output: String,
-    graph_activation: Option<Activation>,
+    applied: Option<Applied>,
     /// What an operator should know about the files.
     warnings: Vec<String>,
 }
@@ -104,9 +104,9 @@ impl Pipeline {
         let mut warnings = Vec::new();
         if let Encoder::Tokens(tokenizer) = &mut encoder {
             warnings.extend(tokenizer.warnings().iter().cloned());
-            token_range = TokenRange::new(tokenizer, signature.embedding_rows);
-            if signature.embedding_rows.is_some_and(|rows| tokenizer.padding().id as usize >= rows) {
-                // Padding is masked: any id does.
+            token_range = TokenRange::new(tokenizer, signature.embedding_rows)?;
+            if signature.is_masked() && token_range.is_some_and(|range| tokenizer.padding().id >= range.rows) {
+                // Any id does in a place that is masked.
                 tokenizer.pad_with(0);
             }
         }
@@ -122,7 +122,7 @@ impl Pipeline {
             token_range,
             pairs: true,
             output: signature.output.clone(),
-            graph_activation: signature.applied,
+            applied: signature.applied,
             warnings,
         };
         let (expected, found) = (pipeline.head.width(pipeline.labels.len()), signature.width);
@@ -195,13 +195,19 @@ impl Pipeline {
     /// The activation that the graph applies itself.
     #[must_use]
     pub fn graph_activation(&self) -> Option<Activation> {
-        self.graph_activation
+        self.applied.map(|applied| applied.activation)
     }
 
-    /// Says that the graph applies this activation itself, or none, as its values show.
-    pub fn set_graph_activation(&mut self, found: Option<Activation>, applied: Activation) {
-        self.graph_activation = found;
-        self.head = self.head.clone().with_activation(applied);
+    /// The same, and what of it the scores are.
+    #[must_use]
+    pub fn applied(&self) -> Option<Applied> {
+        self.applied
+    }
+
+    /// Says that the graph applies an activation itself, or none, as its values show, and what is left for the server.
+    pub fn set_graph_activation(&mut self, found: Option<Applied>, left: Activation) {
+        self.applied = found;
+        self.head = self.head.clone().with_activation(left);
     }
 
     /// Scores for each text, or for each token where tokens are labelled; 1 at least.
@@ -222,10 +228,36 @@ impl Pipeline {
         self.fixed
     }
 
-    /// Token ids of the tokenizer that the graph cannot look up, if there are any.
+    /// The largest id of the tokenizer, if it is not known which ids the graph can look up.
     #[must_use]
-    pub fn token_range(&self) -> Option<&TokenRange> {
-        self.token_range.as_ref()
+    pub fn largest_untried_id(&self) -> Option<u32> {
+        match (&self.encoder, &self.token_range) {
+            (Encoder::Tokens(tokenizer), None) => Some(tokenizer.largest_id()),
+            _ => None,
+        }
+    }
+
+    /// Says that the graph looks up the ids below `rows` only.
+    ///
+    /// # Errors
+    /// [`ManifestError`] if a special token is not one of them.
+    pub fn limit_ids(&mut self, rows: usize) -> Result<(), ManifestError> {
+        if let Encoder::Tokens(tokenizer) = &self.encoder {
+            self.token_range = TokenRange::new(tokenizer, Some(rows))?;
+            self.warnings.extend(self.token_range.map(TokenRange::warning));
+        }
+        Ok(())
+    }
+
+    /// A row of one token of its own.
+    ///
+    /// # Errors
+    /// [`TokenizeError`] if the tokenizer cannot put special tokens around it.
+    pub fn row_of_id(&self, id: u32) -> Result<Encoded, TokenizeError> {
+        match &self.encoder {
+            Encoder::Tokens(tokenizer) => Ok(probe_texts::one_row(tokenizer.row_of(vec![id])?)),
+            Encoder::Texts => self.probe_text(1, 0),
+        }
     }
 
     /// Prepares one text, or two for a model that takes pairs.

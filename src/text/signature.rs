@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::activation::Activation;
+use super::activation::Applied;
 
 /// The inputs a graph asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +84,17 @@ pub struct FixedAxes {
     pub length: Option<usize>,
 }
 
+impl Signature {
+    /// True if the graph is told which places hold padding.
+    #[must_use]
+    pub fn is_masked(&self) -> bool {
+        match &self.input {
+            GraphInput::Texts { .. } => false,
+            GraphInput::Tokens(inputs) => inputs.iter().any(|input| input.role == TokenRole::AttentionMask),
+        }
+    }
+}
+
 /// Everything the rest of the server needs to know about a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
@@ -98,7 +109,7 @@ pub struct Signature {
     /// True if there are scores for each token of a text.
     pub per_token: bool,
     /// The softmax or sigmoid that the graph applies as its last step.
-    pub applied: Option<Activation>,
+    pub applied: Option<Applied>,
     /// Scores per text, or per token.
     pub width: usize,
     /// True if the graph quantises activations at run time: one scale for a whole

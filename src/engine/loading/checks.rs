@@ -1,13 +1,13 @@
 //! The first runs of a model: what they must give before it serves.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::device::Opened;
 use super::{decide, decide_encoded, logged};
 use crate::engine::batch_invariance::{Probe, Tolerance, probe_time};
 use crate::engine::measuring::{run, run_of};
 use crate::engine::session::{RunError, Session};
-use crate::text::activation::{Activation, are_distributions, are_probabilities, differ};
+use crate::text::activation::{Activation, Applied, are_distributions, are_probabilities, differ};
 use crate::text::input::{Input, Pair};
 use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::Pipeline;
@@ -16,6 +16,8 @@ use crate::text::tokenizer::{TokenizeError, Tokenizer};
 
 /// Longer text of the warm-up, in words.
 const WARM_UP_WORDS: usize = 32;
+/// Time to find the longest text that a graph takes.
+const LONGEST_SEARCH: Duration = Duration::from_secs(20);
 /// Texts whose scores tell whether the graph applies an activation itself.
 const ACTIVATION_TEXTS: usize = 6;
 
@@ -30,16 +32,20 @@ pub(super) fn first_runs(
     longest: Duration,
 ) -> Result<Option<&'static str>, ManifestError> {
     let facts = graph.facts();
-    let tolerance = Tolerance::new(&facts, placement.is_gpu());
+    let tolerance = match manifest.options.allow_batch_influence {
+        Some(true) => Tolerance::ANY,
+        _ => Tolerance::new(&facts, placement.is_gpu()),
+    };
     let known_alone = known_alone(manifest, graph.signature());
     let failed = |reason: String| ManifestError::new(&manifest.graph_name, format!("the warm-up failed: {reason}"));
+    let probe_time = probe_time(pipeline, session, longest).map_err(failed)?;
+    find_last_id(pipeline, session, probe_time)?;
     if manifest.options.activation.is_none() {
-        recognise_activation(pipeline, session, longest).map_err(failed)?;
+        recognise_activation(pipeline, session, probe_time).map_err(failed)?;
     }
     let why_alone = match known_alone {
         Some(reason) => Some(reason),
-        None if manifest.options.allow_batch_influence == Some(true) => None,
-        None => Probe { pipeline, session, tolerance, longest }.why_alone().map_err(failed)?,
+        None => Probe { pipeline, session, tolerance, longest: probe_time }.why_alone().map_err(failed)?,
     };
     if why_alone.is_some() {
         pipeline.run_rows_alone();
@@ -69,11 +75,10 @@ fn recognise_activation(pipeline: &mut Pipeline, session: &mut dyn Session, long
     if pipeline.tokenizer().is_none() || pipeline.head().activation().is_none() {
         return Ok(());
     }
-    let longest = probe_time(pipeline, session, longest)?;
     let mut rows = Vec::new();
     for seed in 0..ACTIVATION_TEXTS {
         let text = pipeline.probe_text(4 + 2 * seed, seed).map_err(|error| error.to_string())?;
-        // What a text alone shows is for the warm-up to find.
+        // A text that fails alone shows nothing.
         let Ok(scores) = run(pipeline, session, &[&text], longest) else { continue };
         let own = text.row_length().unwrap_or(1);
         let scores = scores.first().map(|row| pipeline.own_scores(row, own)).unwrap_or_default();
@@ -82,16 +87,50 @@ fn recognise_activation(pipeline: &mut Pipeline, session: &mut dyn Session, long
     if rows.is_empty() {
         return Ok(());
     }
-    match pipeline.graph_activation() {
+    match pipeline.applied() {
         None if are_distributions(&rows) && differ(&rows) => {
-            pipeline.set_graph_activation(Some(Activation::Softmax), Activation::None);
+            let found = Applied { activation: Activation::Softmax, is_whole: true };
+            pipeline.set_graph_activation(Some(found), Activation::None);
         }
-        Some(found) if found == Activation::Softmax && !are_distributions(&rows) || !are_probabilities(&rows) => {
+        Some(found) if !could_give(found, &rows) => {
             pipeline.set_graph_activation(None, pipeline.head().usual_activation());
         }
         _ => {}
     }
     Ok(())
+}
+
+/// True if these scores could be what the activation gives.
+fn could_give(applied: Applied, rows: &[Vec<f32>]) -> bool {
+    let sums_to_one = applied.activation == Activation::Softmax && applied.is_whole;
+    are_probabilities(rows) && (!sums_to_one || are_distributions(rows))
+}
+
+/// Finds by runs which ids a graph can look up, where its file does not say.
+///
+/// # Errors
+/// [`ManifestError`] if a special token is not one of them.
+fn find_last_id(pipeline: &mut Pipeline, session: &mut dyn Session, longest: Duration) -> Result<(), ManifestError> {
+    let Some(largest) = pipeline.largest_untried_id() else { return Ok(()) };
+    if !is_out_of_bounds(pipeline, session, largest, longest) {
+        return Ok(());
+    }
+    let (mut works, mut fails) = (0, largest);
+    while works + 1 < fails {
+        let middle = works.midpoint(fails);
+        if is_out_of_bounds(pipeline, session, middle, longest) {
+            fails = middle;
+        } else {
+            works = middle;
+        }
+    }
+    pipeline.limit_ids(fails as usize)
+}
+
+/// True if the graph fails to look up this id.
+fn is_out_of_bounds(pipeline: &Pipeline, session: &mut dyn Session, id: u32, longest: Duration) -> bool {
+    let Ok(text) = pipeline.row_of_id(id) else { return false };
+    matches!(run(pipeline, session, &[&text], longest), Err(RunError::OutOfBounds(_)))
 }
 
 /// Refuses a model whose graph fails on the longest text that the model's files allow.
@@ -108,7 +147,8 @@ pub(super) fn check_longest(
     let Err(reason) = run_of_length(pipeline, session, most, longest) else { return Ok(()) };
     // The runs between a length that works and one that does not.
     let (mut works, mut fails) = (0, most);
-    while works + 1 < fails {
+    let until = Instant::now() + LONGEST_SEARCH;
+    while works + 1 < fails && Instant::now() < until {
         let middle = usize::midpoint(works, fails);
         match run_of_length(pipeline, session, middle, longest) {
             Ok(()) => works = middle,
@@ -144,7 +184,8 @@ fn check_pairs(pipeline: &mut Pipeline, session: &mut dyn Session, longest: Dura
     let pair = Pair { text: "another text".to_owned(), whole: false };
     let input = Input { text: "one short text".to_owned(), pair: Some(pair) };
     let Ok(encoded) = pipeline.encode(input) else { return };
-    if let Err(RunError::Failed(reason)) = run(pipeline, session, &[&encoded], longest) {
+    if let Err(RunError::Failed(reason) | RunError::OutOfBounds(reason)) = run(pipeline, session, &[&encoded], longest)
+    {
         tracing::warn!(reason, "the graph fails on a pair of texts: the model takes none");
         pipeline.refuse_pairs();
     }

@@ -65,7 +65,7 @@ impl Pipeline {
     }
 }
 
-fn one_row(row: TokenRow) -> Encoded {
+pub(super) fn one_row(row: TokenRow) -> Encoded {
     let tokens = row.ids.len();
     Encoded { content: Content::Rows(vec![row]), tokens, unknown: 0, truncated: false, places: None }
 }

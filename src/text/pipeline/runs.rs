@@ -123,7 +123,7 @@ mod tests {
             token_range: None,
             pairs: true,
             output: "logits".to_owned(),
-            graph_activation: None,
+            applied: None,
             warnings: Vec::new(),
         }
     }

@@ -1,25 +1,39 @@
 //! Token ids that the graph has no row for: a run with one of them fails.
 
+use crate::text::manifest::ManifestError;
 use crate::text::tokenizer::{TokenizeError, Tokenizer, Tokens};
 
 /// The ids that the graph can look up, where the tokenizer knows others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TokenRange {
+pub(super) struct TokenRange {
     /// Rows of the graph's table: the smallest id that it does not have.
-    pub rows: u32,
+    pub(super) rows: u32,
     /// Largest id of the tokenizer.
-    pub largest_id: u32,
+    largest_id: u32,
     /// The token that stands for what the model does not know, if the graph has a row for it.
-    pub unknown: Option<u32>,
+    unknown: Option<u32>,
 }
 
 impl TokenRange {
     /// Nothing if the graph has a row for each id of the tokenizer, or does not say how many it has.
-    pub(super) fn new(tokenizer: &Tokenizer, rows: Option<usize>) -> Option<Self> {
-        let rows = u32::try_from(rows?).ok()?;
+    ///
+    /// # Errors
+    /// [`ManifestError`] if it has none for a special token around a text: then no text can be answered.
+    pub(super) fn new(tokenizer: &Tokenizer, rows: Option<usize>) -> Result<Option<Self>, ManifestError> {
+        let Some(rows) = rows.and_then(|rows| u32::try_from(rows).ok()) else { return Ok(None) };
         let largest_id = tokenizer.largest_id();
+        if largest_id < rows {
+            return Ok(None);
+        }
+        let special = tokenizer.row_of(Vec::new()).map(|row| row.ids).unwrap_or_default();
+        if let Some(id) = special.into_iter().find(|&id| id >= rows) {
+            let reason = format!(
+                "a special token around every text has the id {id}, and the graph looks up those below {rows} only: the tokenizer is that of another model"
+            );
+            return Err(ManifestError::new("tokenizer.json", reason));
+        }
         let unknown = tokenizer.unknown().filter(|&id| id < rows);
-        (largest_id >= rows).then_some(Self { rows, largest_id, unknown })
+        Ok(Some(Self { rows, largest_id, unknown }))
     }
 
     /// A sentence for the operator.

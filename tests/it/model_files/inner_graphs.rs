@@ -48,6 +48,40 @@ fn two_branches(outer: bool) -> Model {
     Model::of_graph(&graph).tokenizer(|_| ()).labels(&["a", "b"])
 }
 
+/// The sum of a text's ids, and three times as much, by a loop whose body holds a constant of the same name and shape as
+/// one of the main graph.
+fn loop_body() -> Model {
+    let mut body = Graph::default();
+    let factors = body.floats(&[2, 2], &[1.0, 0.0, 0.0, 3.0]);
+    body.input("turn", Element::Int64, &[]);
+    body.input("going", Element::Bool, &[]);
+    body.input("before", Element::Float, &[Dim::Open("batch"), Dim::Fixed(2)]);
+    let after = body.node("MatMul", &["before", &factors], &[]);
+    body.rename("going", "goes_on");
+    body.rename(&after, "after");
+    body.output("goes_on", Element::Bool, &[]);
+    body.output("after", Element::Float, &[Dim::Open("batch"), Dim::Fixed(2)]);
+    let mut graph = Graph::default();
+    let twice = graph.floats(&[2, 2], &[1.0, 0.0, 0.0, 1.0]);
+    graph.input("input_ids", Element::Int64, &[Dim::Open("batch"), Dim::Open("sequence")]);
+    let ids = graph.node("Cast", &["input_ids"], &[("to", Attribute::Int(1))]);
+    let axis = graph.integers(&[1], &[1]);
+    let sum = graph.node("ReduceSum", &[&ids, &axis], &[]);
+    let pair = graph.node("Concat", &[&sum, &sum], &[("axis", Attribute::Int(1))]);
+    let pair = graph.node("MatMul", &[&pair, &twice], &[]);
+    let turns = graph.integers(&[], &[1]);
+    let scores = graph.node("Loop", &[&turns, "", &pair], &[("body", Attribute::Body(&body))]);
+    graph.rename(&scores, "logits");
+    graph.output("logits", Element::Float, &[Dim::Open("batch"), Dim::Fixed(2)]);
+    Model::of_graph(&graph).tokenizer(|_| ()).labels(&["a", "b"])
+}
+
+#[tokio::test]
+async fn constants_of_a_loop_keep_to_its_body() {
+    let served = Served::new(&loop_body()).await;
+    assert_near(&served.raw("10 20").await.0, &[35.0, 105.0]);
+}
+
 #[tokio::test]
 async fn constants_of_branches_keep_to_their_branch() {
     for outer in [false, true] {

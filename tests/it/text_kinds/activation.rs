@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::fixture::onnx::{Attribute, Graph};
+use crate::fixture::onnx::{Attribute, Dim, Graph};
 use crate::fixture::served::{Served, assert_near, numbers};
 use crate::fixture::{Model, Transformer};
 
@@ -106,4 +106,48 @@ async fn labels_of_a_request_need_logits() {
     let reply = served.server.ask("/predict", json!({ "text": "10", "labels": ["20", "30"] })).await;
     assert_eq!(reply.status, 422, "{}", reply.body);
     assert!(reply.body.contains("labels of a request need a model that gives logits"), "{}", reply.body);
+}
+
+/// The second column of a softmax, as `softmax(-1)[:, 1]` is exported.
+fn second_of_softmax(graph: &mut Graph, logits: &str) -> String {
+    let probabilities = softmax(graph, logits);
+    let second = graph.integers(&[1], &[1]);
+    graph.node("Gather", &[&probabilities, &second], &[("axis", Attribute::Int(1))])
+}
+
+#[tokio::test]
+async fn column_of_a_softmax_is_the_probability_of_the_second_label() {
+    let dims = [Dim::Open("batch"), Dim::Fixed(1)];
+    let logits = Transformer::new(&["input_ids"])
+        .logit(&[("input_ids", 0.01), ("bias", -0.05)])
+        .logit(&[("input_ids", -0.01), ("bias", 0.05)]);
+    let model = logits.output("answer", &dims).then(second_of_softmax).model().labels(&["a", "b"]);
+    let served = Served::new(&model).await;
+    assert_near(&probabilities(&served, "10").await, &[logistic(0.2), logistic(-0.2)]);
+    assert_eq!(served.predict("10").await["prediction"], "a");
+}
+
+#[tokio::test]
+async fn activations_that_are_cut_off_or_rounded_are_not_applied_again() {
+    let clipped = two_labels(|graph, logits| {
+        let probabilities = sigmoid(graph, logits);
+        let (low, high) = (graph.floats(&[], &[1e-7]), graph.floats(&[], &[0.999_999_9]));
+        graph.node("Clip", &[&probabilities, &low, &high], &[])
+    });
+    let many = clipped.config("problem_type", json!("multi_label_classification"));
+    let served = Served::new(&many).await;
+    assert_eq!(served.predict("10").await["prediction"], json!(["a"]));
+    let rounded = two_labels(|graph, logits| {
+        let probabilities = softmax(graph, logits);
+        let scale = graph.floats(&[], &[1.0 / 64.0]);
+        let zero = graph.node("Constant", &[], &[("value_int", Attribute::Int(0))]);
+        let zero = graph.node("Cast", &[&zero], &[("to", Attribute::Int(2))]);
+        let quantised = graph.node("QuantizeLinear", &[&probabilities, &scale, &zero], &[]);
+        graph.node("DequantizeLinear", &[&quantised, &scale, &zero], &[])
+    });
+    let served = Served::new(&rounded).await;
+    assert_eq!(served.facts().await["graph_activation"], "softmax");
+    // To within a step of the quantisation.
+    let found = probabilities(&served, "10").await;
+    assert!((found[0] - logistic(0.2)).abs() <= 1.0 / 64.0, "{found:?}");
 }

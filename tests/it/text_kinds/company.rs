@@ -155,6 +155,37 @@ async fn padding_that_moves_scores_a_little_is_found_at_load() {
     }
 }
 
+/// Adds ten where the rows of a batch are longer than 100 tokens.
+fn add_far(graph: &mut Graph, logits: &str) -> String {
+    let shape = graph.node("Shape", &["input_ids"], &[]);
+    let (one, two, limit) = (graph.integers(&[1], &[1]), graph.integers(&[1], &[2]), graph.integers(&[1], &[100]));
+    let length = graph.node("Slice", &[&shape, &one, &two], &[]);
+    let is_long = graph.node("Greater", &[&length, &limit], &[]);
+    let added = graph.node("Cast", &[&is_long], &[("to", Attribute::Int(1))]);
+    let ten = graph.floats(&[1], &[10.0]);
+    let added = graph.node("Mul", &[&added, &ten], &[]);
+    graph.node("Add", &[logits, &added], &[])
+}
+
+#[tokio::test]
+async fn padding_of_long_batches_is_found_at_load() {
+    assert_eq!(Served::new(&sums(add_far).model()).await.facts().await["shares_runs"], false);
+}
+
+#[tokio::test]
+async fn graph_that_fails_on_batches_runs_alone_whatever_model_toml_allows() {
+    // The batch is made one row again, and cannot be added to what comes in several.
+    let fails = sums(|graph, logits| {
+        let (shape, zero) = (graph.integers(&[2], &[1, 1]), graph.floats(&[1], &[0.0]));
+        let one = graph.node("Reshape", &[logits, &shape], &[]);
+        let nothing = graph.node("Mul", &[&one, &zero], &[]);
+        graph.node("Add", &[logits, &nothing], &[])
+    });
+    let served = Served::new(&fails.model().options("allow_batch_influence = true")).await;
+    assert_eq!(served.facts().await["shares_runs"], false);
+    assert_right(&served).await;
+}
+
 #[tokio::test]
 async fn batching_that_model_toml_turns_off_runs_each_text_alone() {
     let model = sums(|_, logits| logits.to_owned()).model();

@@ -119,6 +119,13 @@ async fn scores_of_tokens_are_taken_for_a_model_that_labels_tokens() {
 }
 
 #[tokio::test]
+async fn scores_of_tokens_that_fit_the_labels_come_before_numbers_of_the_text() {
+    let outputs = Outputs::new().hidden("of_tokens", 3).pooled("of_text", 7);
+    let served = Served::new(&outputs.model().labels(&["a", "b", "c"])).await;
+    assert_eq!(served.facts().await["output"], "of_tokens");
+}
+
+#[tokio::test]
 async fn inputs_of_other_names_are_named_in_model_toml() {
     let mut graph = Graph::default();
     for name in ["tokens", "input_mask_3"] {

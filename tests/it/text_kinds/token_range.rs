@@ -60,6 +60,39 @@ async fn padding_without_an_embedding_serves() {
     assert_eq!((&batch[0]["score"], &batch[1]["score"]), (&json!(15.0), &json!(95.0)));
 }
 
+/// The same with a table that no constant of the file is: its rows are found by runs.
+fn embeds_from_a_column(rows: u16) -> Model {
+    let mut graph = Graph::default();
+    graph.input("input_ids", Element::Int64, &[Dim::Open("batch"), Dim::Open("sequence")]);
+    let numbers: Vec<f32> = (0..rows).map(f32::from).collect();
+    let table = graph.floats(&[1, u64::from(rows)], &numbers);
+    let table = graph.node("Transpose", &[&table], &[]);
+    let embedded = graph.node("Gather", &[&table, "input_ids"], &[]);
+    let axis = graph.integers(&[1], &[1]);
+    let sum = graph.node("ReduceSum", &[&embedded, &axis], &[("keepdims", Attribute::Int(0))]);
+    graph.rename(&sum, "logits");
+    graph.output("logits", Element::Float, &[Dim::Open("batch"), Dim::Fixed(1)]);
+    Model::of_graph(&graph).tokenizer(|_| ()).config("problem_type", json!("regression"))
+}
+
+#[tokio::test]
+async fn rows_of_a_table_that_no_constant_shows_are_found_by_runs() {
+    let served = Served::new(&embeds_from_a_column(96)).await;
+    assert_near(
+        &[served.score("95").await, served.score("96").await, served.score("10 99").await],
+        &[100.0, 6.0, 16.0],
+    );
+}
+
+#[tokio::test]
+async fn special_tokens_without_an_embedding_are_refused_by_name() {
+    let model = embeds(90, None).tokenizer(|file| {
+        file["post_processor"]["special_tokens"]["[SEP]"]["ids"] = json!([95]);
+    });
+    let reason = refusal(&model).await;
+    assert!(reason.starts_with("tokenizer.json: a special token around every text has the id 95"), "{reason}");
+}
+
 #[tokio::test]
 async fn texts_longer_than_the_positions_of_the_graph_are_refused_at_load() {
     let reason = refusal(&embeds(101, Some(40))).await;
