@@ -40,7 +40,7 @@ async fn response_size_of_every_head_is_at_least_the_response() {
     ];
     for (head, model, options) in models {
         let served = Served::with(&model, options).await;
-        for texts in [vec![WORD.repeat(1)], vec![WORD.repeat(150)], vec![WORD.repeat(100); 64]] {
+        for texts in [vec![WORD.to_owned()], vec![WORD.repeat(150)], vec![WORD.repeat(100); 64]] {
             let size = size(&served, &texts);
             let reply = batch(&served, &texts).await;
             assert_eq!(reply.status, 200, "{head}: {}", reply.body);
