@@ -194,7 +194,8 @@ pub struct Settings {
     pub accept: Accept,
     /// Address of the admin listener.
     pub admin_listen: Listen,
-    /// Names that clients may use for the admin listener, besides those of loopback.
+    /// Names and addresses that clients may use for the admin listener, besides those of loopback. Lower case, without a
+    /// dot at the end.
     pub admin_hosts: Vec<String>,
     /// Origins of web pages that may use the data listener.
     pub cors_origins: CorsOrigins,
@@ -331,7 +332,7 @@ impl Settings {
             listen: network.listen,
             accept: args.accept,
             admin_listen: network.admin_listen,
-            admin_hosts: args.admin_hosts,
+            admin_hosts: network.admin_hosts,
             cors_origins: network.cors_origins,
             allow_anonymous: args.allow_anonymous,
             keys_named: keys.is_some(),

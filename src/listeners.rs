@@ -4,10 +4,11 @@ use std::fmt::{self, Display, Formatter};
 use std::io::{Error, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{TcpSocket, TcpStream, UnixSocket, UnixStream};
 
 use crate::RunError;
@@ -250,10 +251,21 @@ fn remove_stale(path: &Path) -> std::io::Result<()> {
         let sentence = "there is a file that is no socket: remove it, or choose another path";
         return Err(Error::new(ErrorKind::AlreadyExists, sentence));
     }
-    match StdUnixStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path),
-        Err(error) => Err(error),
-        Ok(_) => Err(Error::new(ErrorKind::AddrInUse, "another process listens on this socket")),
+    if is_alive(path)? {
+        return Err(Error::new(ErrorKind::AddrInUse, "another process listens on this socket"));
+    }
+    std::fs::remove_file(path)
+}
+
+/// True if a process listens on this socket, even one that accepts nothing now.
+fn is_alive(path: &Path) -> std::io::Result<bool> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        // So many connections wait for that process that there is no room for another one.
+        Ok(()) | Err(Errno::AGAIN) => Ok(true),
+        Err(Errno::CONNREFUSED) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -261,4 +273,24 @@ fn remove_stale(path: &Path) -> std::io::Result<()> {
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = std::fs::symlink_metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn socket_of_a_server_with_a_full_backlog_is_not_stale() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let socket = UnixSocket::new_stream().unwrap();
+        socket.bind(&path).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let _waits = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        // A connect that blocks would wait for an accept that never comes.
+        assert_eq!(remove_stale(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
+        drop(listener);
+        remove_stale(&path).unwrap();
+        assert!(!path.exists());
+    }
 }

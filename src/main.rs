@@ -105,7 +105,18 @@ fn end_soon() {
     std::thread::Builder::new().name("predictd-end".to_owned()).spawn(end).ok();
 }
 
+/// Installs the handlers of the signals of operators. Any runtime of the process tells of a signal: the one that they are
+/// installed in is not needed afterwards.
+fn file_signals() -> std::io::Result<FileSignals> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let _entered = runtime.enter();
+    FileSignals::new()
+}
+
 fn serve(args: predictd::config::Args) -> Result<(), RunError> {
+    let failed = |error: std::io::Error| RunError::Failed(error.to_string());
+    // Before anything that takes long, such as the resolution of a host name: an operator may send them at any time.
+    let signals = file_signals().map_err(failed)?;
     let settings = Settings::resolve(args).map_err(RunError::Options)?;
     let json = match settings.log.format {
         LogFormat::Auto => None,
@@ -118,13 +129,7 @@ fn serve(args: predictd::config::Args) -> Result<(), RunError> {
     let lines = Lines { filter: &settings.log.filter, json, file, escape: ESCAPE };
     let _writers = telemetry::start(&lines).map_err(RunError::Configuration)?;
     let settings = predictd::ceiling::fitted(settings);
-    let failed = |error: std::io::Error| RunError::Failed(error.to_string());
     let runtime = predictd::http_threads(&settings).map_err(failed)?;
-    // Before anything that takes long: an operator may send them at any time.
-    let signals = {
-        let _entered = runtime.enter();
-        FileSignals::new().map_err(failed)?
-    };
     let server = Server::prepare(&settings)?;
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().map_err(failed)?;

@@ -13,7 +13,7 @@ use super::database::DatabaseArgs;
 use super::device::DeviceArgs;
 use super::drift::DriftArgs;
 use super::feedback::FeedbackArgs;
-use super::listen::{Listen, host_name};
+use super::listen::{Listen, admin_host};
 use super::mlflow::MlflowArgs;
 use super::telemetry::{LogArgs, TraceArgs};
 
@@ -111,8 +111,8 @@ pub struct Args {
     #[arg(long, env = "PREDICTD_ADMIN_LISTEN", default_value = "127.0.0.1:8001", value_name = "ADDRESS:PORT")]
     pub admin_listen: Listen,
 
-    /// Host names under which /admin answers besides localhost and its own address, with commas between [default: none].
-    #[arg(long, env = "PREDICTD_ADMIN_HOSTS", value_name = "NAMES", value_delimiter = ',', value_parser = host_name)]
+    /// Host names and addresses under which /admin answers besides localhost and its own address, with commas between [default: none].
+    #[arg(long, env = "PREDICTD_ADMIN_HOSTS", value_name = "NAMES", value_delimiter = ',', value_parser = admin_host)]
     pub admin_hosts: Vec<String>,
 
     /// Origins of web pages that may use the data listener (CORS), such as `https://app.example`, with commas between, or * [default: none].

@@ -109,6 +109,20 @@ pub(super) fn host_name(typed: &str) -> Result<String, String> {
     Err("this is no host name, such as predictd.internal".to_owned())
 }
 
+/// A host name without a dot at its end, or an IP address, in the form in which a `Host` header is compared.
+///
+/// # Errors
+/// A sentence.
+pub(super) fn admin_host(typed: &str) -> Result<String, String> {
+    let typed = typed.trim();
+    let address = typed.strip_prefix('[').and_then(|typed| typed.strip_suffix(']')).unwrap_or(typed);
+    if let Ok(address) = address.parse::<IpAddr>() {
+        return Ok(address.to_canonical().to_string());
+    }
+    host_name(typed.trim_end_matches('.'))
+        .map_err(|_| "this is neither a host name, such as predictd.internal, nor an IP address".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +144,17 @@ mod tests {
             assert!(typed.parse::<Listen>().is_err(), "{typed}");
         }
         assert_eq!("localhost:7".parse::<Listen>().unwrap().resolved(), Ok(address("127.0.0.1:7")));
+        for (typed, expected) in [
+            ("Ops.Internal.", "ops.internal"),
+            ("10.9.8.7", "10.9.8.7"),
+            ("[FD00::1]", "fd00::1"),
+            ("::ffff:10.9.8.7", "10.9.8.7"),
+        ] {
+            assert_eq!(admin_host(typed).as_deref(), Ok(expected), "{typed}");
+        }
+        for typed in ["", ".", "a b", "http://a"] {
+            assert!(admin_host(typed).is_err(), "{typed}");
+        }
         let nowhere = "no-such-host.invalid:7".parse::<Listen>().unwrap().resolved().unwrap_err();
         assert!(nowhere.starts_with("no-such-host.invalid:7: the host name cannot be resolved"), "{nowhere}");
     }

@@ -9,6 +9,9 @@ pub(super) struct Network {
     pub(super) listen: Listen,
     /// The admin listener.
     pub(super) admin_listen: Listen,
+    /// Names and addresses under which /admin answers besides its own address: those of --admin-hosts, and the name that
+    /// the admin listener was given.
+    pub(super) admin_hosts: Vec<String>,
     /// Origins of web pages that may use the data listener.
     pub(super) cors_origins: CorsOrigins,
 }
@@ -23,7 +26,13 @@ impl Network {
         let admin_listen = args.admin_listen.resolved().map_err(|error| format!("--admin-listen {error}"));
         let cors_origins = CorsOrigins::of(&args.cors_origins);
         match (listen, admin_listen, cors_origins) {
-            (Ok(listen), Ok(admin_listen), Ok(cors_origins)) => Ok(Self { listen, admin_listen, cors_origins }),
+            (Ok(listen), Ok(admin_listen), Ok(cors_origins)) => {
+                let mut admin_hosts = args.admin_hosts.clone();
+                if let Listen::Host(name, _) = &args.admin_listen {
+                    admin_hosts.push(name.trim_end_matches('.').to_owned());
+                }
+                Ok(Self { listen, admin_listen, admin_hosts, cors_origins })
+            }
             (listen, admin_listen, cors_origins) => {
                 Err([listen.err(), admin_listen.err(), cors_origins.err()].into_iter().flatten().collect())
             }

@@ -28,6 +28,7 @@ const UPLOADS: &str = "/admin/store/";
 pub struct AdminHosts {
     /// What the listener is bound to; none for a Unix socket, which no browser reaches.
     address: Option<IpAddr>,
+    /// Names and addresses, in lower case.
     names: Vec<String>,
 }
 
@@ -56,7 +57,10 @@ impl AdminHosts {
             // No name can be made to point somewhere else here.
             Ok(address) => {
                 let address = address.to_canonical();
-                listen.is_unspecified() || address.is_loopback() || address == listen.to_canonical()
+                listen.is_unspecified()
+                    || address.is_loopback()
+                    || address == listen.to_canonical()
+                    || self.names.contains(&address.to_string())
             }
             Err(_) => host == "localhost" || self.names.contains(&host),
         }

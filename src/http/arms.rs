@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::App;
 use super::error::{ApiError, Code};
+use super::response_size::{entity_bytes, most_entity_bytes};
 use super::shadow;
 use crate::engine::lookup::CacheUse;
 use crate::engine::model::Model;
@@ -64,6 +65,16 @@ pub struct Terms {
     pub cache: CacheUse,
     /// Its texts are one: if one of them fails, all do.
     pub whole: bool,
+    /// Most bytes of entities that may be found in its texts, where that is to be watched.
+    pub entities: Option<usize>,
+}
+
+impl Terms {
+    /// The same terms for further answers that are kept beside these.
+    fn beside(self, answers: &Result<Answers, ApiError>) -> Self {
+        let kept = answers.iter().flatten().flatten().map(|answered| entity_bytes(&answered.answer)).sum();
+        Self { entities: self.entities.map(|most| most.saturating_sub(kept)), ..self }
+    }
 }
 
 /// An answer, and who gave it.
@@ -201,7 +212,7 @@ impl Route {
             None
         };
         let places = open_places(&first).filter(|_| !terms.whole);
-        let second = attempt(app, other, terms, places.as_deref(), |model| inputs(model, true)).await;
+        let second = attempt(app, other, terms.beside(&first), places.as_deref(), |model| inputs(model, true)).await;
         match open {
             // What both refuse is the request's own fault: it says nothing of the arm, unless other texts do.
             Some(open) if fault_of(&second).as_ref().is_some_and(is_callers) => {
@@ -286,9 +297,38 @@ async fn attempt(
         let all = texts.into_iter().enumerate();
         texts = all.filter(|(place, _)| places.binary_search(place).is_ok()).map(|(_, text)| text).collect();
     }
-    let answers = app.engine.predict(model, texts, terms.deadline, terms.cache).await?;
+    let answers = match terms.entities {
+        None => app.engine.predict(model, texts, terms.deadline, terms.cache).await?,
+        Some(room) => in_parts(app, model, texts, (terms, room)).await?,
+    };
     let answered = |answer| Answered { answer, model: Arc::clone(model), gave: Gave::Arm };
     Ok(answers.into_iter().map(|answer| answer.map(answered)).collect())
+}
+
+/// Has texts answered part by part, so that their entities never need more than `room` bytes.
+async fn in_parts(
+    app: &App,
+    model: &Arc<Model>,
+    texts: Vec<Input>,
+    (terms, mut room): (Terms, usize),
+) -> Result<Vec<Result<Answer, TextError>>, ApiError> {
+    let mut answers = Vec::with_capacity(texts.len());
+    let mut texts = texts.into_iter().peekable();
+    while texts.peek().is_some() {
+        let mut part = Vec::new();
+        let mut needed = 0;
+        while let Some(text) = texts.next_if(|text| needed + most_entity_bytes(model, text.bytes()) <= room) {
+            needed += most_entity_bytes(model, text.bytes());
+            part.push(text);
+        }
+        if part.is_empty() {
+            return Err(app.responses.too_large());
+        }
+        let answered = app.engine.predict(model, part, terms.deadline, terms.cache).await?;
+        room = room.saturating_sub(answered.iter().flatten().map(entity_bytes).sum());
+        answers.extend(answered);
+    }
+    Ok(answers)
 }
 
 /// Why something was not answered; nothing if all was.

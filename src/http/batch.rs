@@ -21,6 +21,7 @@ use super::deadline::Deadline;
 use super::error::{ApiError, FieldError, Problem};
 use super::json;
 use super::rate_limit;
+use super::response_budget::Granted;
 use super::response_size::ResponseSize;
 use super::response_stream::Results;
 use super::story::Story;
@@ -230,8 +231,8 @@ pub async fn batch_predict(
     let wanted = Wanted { model: options.model.as_deref(), version: options.version.as_deref(), user: user.as_deref() };
     let route = Route::of(&app.registry.snapshot(), wanted)?;
     let size = ResponseSize::of(&route, &texts.lengths(), options.shown());
-    let reserved = app.responses.reserve(size.memory, deadline).await?;
-    let terms = Terms { texts: texts.good.len(), deadline, cache, whole: false };
+    let Granted { reserved, entities } = app.responses.grant(size, deadline).await?;
+    let terms = Terms { texts: texts.good.len(), deadline, cache, whole: false, entities };
     let results = texts.ask(&app, &route, terms).await?;
     let story = story(&route, &results);
     let items = Items { app, route, options, marks, results: results.into_iter().enumerate() };

@@ -176,10 +176,7 @@ impl Front {
                 served = &mut connection => return Some(served),
                 () = self.close.cancelled() => break,
                 () = self.pressure.notified() => if exchange.idle_for() > REST { return None },
-                () = exchange.wait_evicted() => {
-                    self.app.metrics.http.cut_off(CutOff::Write);
-                    return None;
-                }
+                () = exchange.wait_evicted() => return self.evicted(),
             }
         }
         if exchange.requests() == 0 {
@@ -193,6 +190,7 @@ impl Front {
         loop {
             tokio::select! {
                 served = &mut connection => return Some(served),
+                () = exchange.wait_evicted() => return self.evicted(),
                 () = tokio::time::sleep(FLUSH_TIME) => {}
             }
             if !exchange.is_busy() {
@@ -200,6 +198,12 @@ impl Front {
                 return None;
             }
         }
+    }
+
+    /// The end of a connection whose memory others need: it has no outcome.
+    fn evicted<T>(&self) -> Option<T> {
+        self.app.metrics.http.cut_off(CutOff::Write);
+        None
     }
 }
 

@@ -120,6 +120,7 @@ impl Exchange {
 
     /// The system has taken all bytes: if an answer has ended, this is when.
     pub fn flushed(&self) {
+        self.write_progressed();
         if self.unflushed.swap(false, Ordering::Relaxed) {
             *self.reservation.lock() = None;
             self.flush.notify_one();
@@ -262,5 +263,19 @@ impl hyper::body::Body for Answer {
         }
         hint.set_lower(body.lower() + rest);
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flushed_connection_is_not_stalled() {
+        let exchange = Exchange::new(([127, 0, 0, 1], 1).into(), Arc::default());
+        exchange.write_stalled();
+        assert_ne!(exchange.stalled_since.load(Ordering::Relaxed), 0);
+        exchange.flushed();
+        assert_eq!(exchange.stalled_since.load(Ordering::Relaxed), 0);
     }
 }

@@ -21,6 +21,7 @@ use super::deadline::Deadline;
 use super::error::{ApiError, Code, Problem};
 use super::json;
 use super::rate_limit;
+use super::response_budget::Granted;
 use super::response_size::{ResponseFields, ResponseSize};
 use super::shadow::Shown;
 use super::story::Story;
@@ -171,8 +172,8 @@ pub async fn predict(
     let top_k = request.top_k.map(|k| k as usize);
     let seen = ResponseFields { labels: labels.as_deref(), probabilities: request.return_probabilities, top_k };
     let size = ResponseSize::of(&route, &std::iter::once(bytes), seen);
-    let reserved = app.responses.reserve(size.memory, deadline).await?;
-    let terms = Terms { texts: 1, deadline, cache: cache_use, whole: true };
+    let Granted { reserved, entities } = app.responses.grant(size, deadline).await?;
+    let terms = Terms { texts: 1, deadline, cache: cache_use, whole: true, entities };
     let shown = route.is_shown(bytes).filter(|()| !with_labels).map(|()| (text.clone(), text_pair.clone()));
     let (mut question, mut asked) = (None, (text, text_pair, labels, hypothesis_template));
     let inputs = |model: &Arc<Model>, last: bool| {

@@ -3,6 +3,10 @@
 //! Without it, as many clients as there are connections could each ask for a large response and not read it. A request
 //! reserves the most that its response can need before it is answered. A response of at most [`FREE_RESPONSE`] bytes needs
 //! no reservation: it takes the place of the request's body, which is gone by then.
+//!
+//! A request whose texts could have more entities than the budget has room for, which few texts have, reserves all of the
+//! budget and is answered alone and in parts: each part is as large as what is left surely holds. It is refused only if
+//! what was really found leaves no room for the next text.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -18,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::body::FREE_BODY;
 use super::error::{ApiError, Code};
 use super::exchange::Exchange;
+use super::response_size::ResponseSize;
 use crate::metrics::{Metrics, Refused};
 
 /// Bytes of a response that needs no reservation.
@@ -30,12 +35,20 @@ const LOOK: Duration = Duration::from_millis(50);
 const STALL: Duration = Duration::from_secs(3);
 /// Memory for the responses of the admin listener, in bytes.
 const ADMIN_BYTES: usize = 4 << 20;
+/// Memory of each listener for metrics and the description of the API alone, in bytes.
+const MONITORING_BYTES: usize = 2 << 20;
+/// Routes whose responses use that memory: they are small, and unread responses of other routes must not hold them up.
+const MONITORING: [&str; 2] = ["/metrics", "/openapi.json"];
+/// How often a response that is there already asks for memory, each time after a client that does not read was cut off.
+const TRIES: usize = 5;
 
 /// The budget of one listener.
 #[derive(Debug)]
 pub struct ResponseBudget {
     free: Arc<Semaphore>,
     units: usize,
+    /// Memory that only [`MONITORING`] uses.
+    monitoring: Arc<Semaphore>,
     /// Connections that may hold memory.
     holders: Mutex<Vec<Weak<Exchange>>>,
     last_eviction: Mutex<Option<Instant>>,
@@ -47,6 +60,15 @@ pub struct ResponseBudget {
 pub struct Reservation {
     permit: OwnedSemaphorePermit,
     metrics: Arc<Metrics>,
+}
+
+/// What a request may use for its response.
+#[derive(Debug)]
+pub struct Granted {
+    /// The memory; none for a small response.
+    pub reserved: Option<Reserved>,
+    /// Most bytes of entities, where the budget does not surely hold all that could be found.
+    pub entities: Option<usize>,
 }
 
 /// A reservation on its way from a handler to the connection.
@@ -61,6 +83,7 @@ impl ResponseBudget {
         Arc::new(Self {
             free: Arc::new(Semaphore::new(units)),
             units,
+            monitoring: Arc::new(Semaphore::new(MONITORING_BYTES / UNIT)),
             holders: Mutex::default(),
             last_eviction: Mutex::default(),
             metrics: Arc::clone(metrics),
@@ -78,26 +101,55 @@ impl ResponseBudget {
         self.free.close();
     }
 
-    /// Reserves `bytes` for a response, and waits for them until three quarters of the time to `deadline` are over.
+    /// Reserves `bytes` for a response, and waits for them as [`Self::grant`] does.
     ///
     /// # Errors
-    /// 422 for a response that is larger than the whole budget, 503 if the memory was not free in time.
+    /// Those of [`Self::grant`].
     pub async fn reserve(&self, bytes: usize, deadline: Instant) -> Result<Option<Reserved>, ApiError> {
-        if bytes <= FREE_RESPONSE {
-            return Ok(None);
+        let size = ResponseSize { memory: bytes, without_entities: bytes, json: bytes };
+        Ok(self.grant(size, deadline).await?.reserved)
+    }
+
+    /// Reserves memory for a response, and waits for it until three quarters of the time to `deadline` are over.
+    ///
+    /// # Errors
+    /// 422 for a response that is larger than the whole budget even without entities, 503 if the memory was not free in
+    /// time.
+    pub async fn grant(&self, size: ResponseSize, deadline: Instant) -> Result<Granted, ApiError> {
+        if size.memory <= FREE_RESPONSE {
+            return Ok(Granted { reserved: None, entities: None });
         }
-        let units = self.units_for(bytes).ok_or_else(|| self.too_large(bytes))?;
+        let all = self.units * UNIT;
+        let entities = match all.checked_sub(size.memory) {
+            Some(_) => None,
+            None => Some(all.checked_sub(size.without_entities).ok_or_else(|| self.too_large())?),
+        };
+        let units = self.units_for(size.memory.min(all)).unwrap_or(u32::MAX);
         let acquired = match Arc::clone(&self.free).try_acquire_many_owned(units) {
             Ok(permit) => Some(permit),
             Err(_) => self.wait(units, deadline).await,
         };
-        acquired.map(|permit| Some(self.reserved(permit))).ok_or_else(|| self.refused())
+        let permit = acquired.ok_or_else(|| self.refused())?;
+        Ok(Granted { reserved: Some(self.reserved(permit)), entities })
     }
 
-    /// Reserves memory for a response that is there already. One that is larger than the budget takes all of it.
-    fn reserve_now(&self, bytes: usize) -> Result<Reserved, ApiError> {
-        let units = self.units_for(bytes.min(self.units * UNIT)).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.free).try_acquire_many_owned(units).map_err(|_| self.refused())?;
+    /// Reserves memory for a response that is there already. One that is larger than its part of the budget takes all
+    /// of it. If none is free, clients that do not read are cut off; it is not waited for others.
+    async fn reserve_now(&self, bytes: usize, monitoring: bool) -> Result<Reserved, ApiError> {
+        let part = if monitoring { &self.monitoring } else { &self.free };
+        let most = if monitoring { MONITORING_BYTES / UNIT } else { self.units };
+        let units = u32::try_from(bytes.div_ceil(UNIT).min(most)).unwrap_or(u32::MAX);
+        for _ in 0..TRIES {
+            if let Ok(permit) = Arc::clone(part).try_acquire_many_owned(units) {
+                return Ok(self.reserved(permit));
+            }
+            if !self.evict_one() {
+                break;
+            }
+            // The connection ends on another task.
+            tokio::time::sleep(LOOK).await;
+        }
+        let permit = Arc::clone(part).try_acquire_many_owned(units).map_err(|_| self.refused())?;
         Ok(self.reserved(permit))
     }
 
@@ -111,7 +163,9 @@ impl ResponseBudget {
             tokio::select! {
                 permit = &mut acquire => return permit.ok(),
                 () = &mut end => return None,
-                () = tokio::time::sleep(LOOK) => self.evict_one(),
+                () = tokio::time::sleep(LOOK) => {
+                    self.evict_one();
+                }
             }
         }
     }
@@ -128,11 +182,12 @@ impl ResponseBudget {
         holders.push(Arc::downgrade(exchange));
     }
 
-    /// Ends the connection whose client has read nothing for the longest time; seldom, however many requests wait.
-    fn evict_one(&self) {
+    /// Ends the connection whose client has read nothing for the longest time; seldom, however many requests wait. True
+    /// if one ends, or has just been told to.
+    fn evict_one(&self) -> bool {
         let mut last = self.last_eviction.lock();
         if last.is_some_and(|last| last.elapsed() < LOOK) {
-            return;
+            return true;
         }
         let holders: Vec<Arc<Exchange>> = self.holders.lock().iter().filter_map(Weak::upgrade).collect();
         let stalled = holders.iter().filter_map(|holder| Some((holder.stalled_for()?, holder)));
@@ -141,6 +196,7 @@ impl ResponseBudget {
             *last = Some(Instant::now());
             exchange.evict();
         }
+        longest.is_some()
     }
 
     /// Units of so many bytes; nothing if the budget does not have them.
@@ -160,13 +216,14 @@ impl ResponseBudget {
         ApiError::new(Code::Overloaded, detail)
     }
 
-    fn too_large(&self, bytes: usize) -> ApiError {
-        let needed = bytes.div_ceil(1 << 20);
+    /// The refusal of a request whose response needs more memory than the whole budget.
+    #[must_use]
+    pub fn too_large(&self) -> ApiError {
         let most = (self.units * UNIT) >> 20;
         ApiError::at(
             "",
             format!(
-                "the response would need {needed} MiB of memory, and the server has {most} MiB for responses: send fewer texts in a request, or raise --response-memory"
+                "the response needs more than the {most} MiB of memory that the server has for responses: send fewer texts in a request, or raise --response-memory"
             ),
         )
     }
@@ -201,15 +258,65 @@ fn signed(bytes: usize) -> i64 {
 
 /// Reserves memory for every large response whose handler has not done so. Without memory the response is dropped.
 pub async fn bound(State(budget): State<Arc<ResponseBudget>>, request: Request, next: Next) -> Response {
+    let monitoring = MONITORING.contains(&request.uri().path());
     let mut response = next.run(request).await;
     let size = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     if let Some(bytes) = size.filter(|&bytes| bytes > FREE_RESPONSE)
         && response.extensions().get::<Reserved>().is_none()
     {
-        match budget.reserve_now(bytes) {
+        match budget.reserve_now(bytes, monitoring).await {
             Ok(reserved) => _ = response.extensions_mut().insert(reserved),
             Err(error) => return error.into_response(),
         }
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use axum::middleware::from_fn_with_state;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    const LARGE: usize = 100 << 10;
+
+    async fn ask(budget: &Arc<ResponseBudget>, path: &str) -> Response {
+        let router = Router::new().fallback(async || vec![b'x'; LARGE]);
+        let router = router.layer(from_fn_with_state(Arc::clone(budget), bound));
+        router.oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn metrics_are_answered_while_exports_hold_the_whole_budget() {
+        let budget = ResponseBudget::new(LARGE, &Arc::new(Metrics::new().unwrap()));
+        let unread = ask(&budget, "/admin/feedback").await;
+        assert_eq!(unread.status(), StatusCode::OK);
+        assert_eq!(ask(&budget, "/admin/feedback").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(&budget, "/metrics").await.status(), StatusCode::OK);
+        drop(unread);
+        assert_eq!(ask(&budget, "/admin/feedback").await.status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn response_of_a_stalled_reader_gives_way_to_another() {
+        let budget = ResponseBudget::new(LARGE, &Arc::new(Metrics::new().unwrap()));
+        let mut unread = ask(&budget, "/admin/feedback").await;
+        let reserved = unread.extensions_mut().remove::<Reserved>().unwrap();
+        let exchange = Exchange::new(([127, 0, 0, 1], 1).into(), Arc::default());
+        let answer = exchange.begin().answer(Body::empty(), reserved.shrunk(None));
+        exchange.write_stalled();
+        budget.list(&exchange);
+        let connection = tokio::spawn(async move {
+            exchange.wait_evicted().await;
+            drop((answer, exchange));
+        });
+        while ask(&budget, "/admin/feedback").await.status() != StatusCode::OK {
+            tokio::time::sleep(LOOK).await;
+        }
+        connection.await.unwrap();
+    }
 }

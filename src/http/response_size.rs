@@ -3,15 +3,19 @@
 use super::arms::Route;
 use super::response_stream::PART;
 use super::zero_shot::MAX_LABELS;
+use crate::config::OnOverflow;
+use crate::engine::Answer;
 use crate::engine::model::Model;
 use crate::text::entities::Entity;
-use crate::text::heads::Head;
+use crate::text::heads::{Head, Outcome};
 use crate::text::tokenizer::Tokenizer;
 
 /// An answer in memory, but for its scores and entities: numbers, places in lists, an error in its place.
 const ANSWER: usize = 512;
 /// A score of an answer in memory: the model's own, and its probability.
 const SCORE: usize = 8;
+/// The place of a chosen label in the list of a multi-label answer in memory.
+const CHOSEN: usize = size_of::<usize>();
 /// The JSON of an answer or an error, but for its lists: keys, names, the prediction id.
 const ITEM: usize = 1_536;
 /// A number in JSON, with what stands around it.
@@ -43,6 +47,8 @@ pub struct ResponseFields<'a> {
 pub struct ResponseSize {
     /// Memory, from the first answer to the last byte written.
     pub memory: usize,
+    /// The part of `memory` that is needed even if no entity is found.
+    pub without_entities: usize,
     /// JSON.
     pub json: usize,
 }
@@ -51,33 +57,72 @@ impl ResponseSize {
     /// The most for texts of these lengths in bytes, whichever version answers. Nothing if none is there that could.
     pub fn of(route: &Route, texts: &(impl Iterator<Item = usize> + Clone), shown: ResponseFields<'_>) -> Self {
         let sizes = route.models().map(|model| Self::of_model(model, texts.clone(), shown));
-        let largest = sizes.reduce(|a, b| Self { memory: a.memory.max(b.memory), json: a.json.max(b.json) });
-        largest.unwrap_or(Self { memory: 0, json: 0 })
+        let largest = sizes.reduce(|a, b| Self {
+            memory: a.memory.max(b.memory),
+            without_entities: a.without_entities.max(b.without_entities),
+            json: a.json.max(b.json),
+        });
+        largest.unwrap_or(Self { memory: 0, without_entities: 0, json: 0 })
     }
 
     fn of_model(model: &Model, texts: impl Iterator<Item = usize>, shown: ResponseFields<'_>) -> Self {
         let pipeline = model.pipeline();
         let own = pipeline.labels();
-        let labels = Labels::of(shown.labels.unwrap_or(own), shown);
         let finds_entities = matches!(pipeline.head(), Head::Entities(..));
+        let labels = Labels::of(shown.labels.unwrap_or(own), finds_entities || shown.top_k.is_some());
         let many = matches!(pipeline.head(), Head::MultiLabel { .. });
-        let most_tokens = pipeline.tokenizer().map_or(usize::MAX, Tokenizer::max_tokens);
         // A request with labels asks the model once for each of them.
         let decisions = shown.labels.map_or(1, |labels| labels.len().min(MAX_LABELS));
-        let answer = decisions * (ANSWER + SCORE * own.len().max(2));
+        let chosen = if many { CHOSEN * own.len() } else { 0 };
+        let answer = decisions * (ANSWER + SCORE * own.len().max(2) + chosen);
         let item = ITEM + labels.json(shown, many);
-        let mut structures = 0;
+        let mut answers = 0;
+        let mut entities = 0;
         let mut json = 0;
         let mut largest = item;
         for bytes in texts {
-            let found = if finds_entities { bytes.min(most_tokens) } else { 0 };
-            let entities = if finds_entities { found * (ENTITY + labels.longest) + ESCAPED * bytes } else { 0 };
-            structures += answer + found * (size_of::<Entity>() + labels.longest) + found.min(1) * bytes;
-            json += item + entities;
-            largest = largest.max(item + entities);
+            let found = most_entities(model, bytes);
+            let written = if finds_entities { found * (ENTITY + labels.longest) + ESCAPED * bytes } else { 0 };
+            answers += answer;
+            entities += most_entity_bytes(model, bytes);
+            json += item + written;
+            largest = largest.max(item + written);
         }
         // Two of the largest items: one as it is made, one as JSON.
-        Self { memory: structures + json.min(TRANSPORT + PART) + 2 * largest, json }
+        let without_entities = answers + json.min(TRANSPORT + PART) + 2 * largest;
+        Self { memory: without_entities + entities, without_entities, json }
+    }
+}
+
+/// The most entities in a text of so many bytes: one for each token, of which windows let a text have many times more.
+fn most_entities(model: &Model, bytes: usize) -> usize {
+    let pipeline = model.pipeline();
+    if !matches!(pipeline.head(), Head::Entities(..)) {
+        return 0;
+    }
+    let tokens = |tokenizer: &Tokenizer| match tokenizer.on_overflow() {
+        OnOverflow::Window => tokenizer.max_tokens().saturating_mul(Tokenizer::MAX_WINDOWS),
+        OnOverflow::Error | OnOverflow::Truncate => tokenizer.max_tokens(),
+    };
+    bytes.min(pipeline.tokenizer().map_or(usize::MAX, tokens))
+}
+
+/// The most memory for the entities of a text of so many bytes, in bytes.
+#[must_use]
+pub fn most_entity_bytes(model: &Model, bytes: usize) -> usize {
+    let found = most_entities(model, bytes);
+    let longest = model.pipeline().labels().iter().map(String::len).max().unwrap_or_default();
+    found * (size_of::<Entity>() + longest) + found.min(1) * bytes
+}
+
+/// Memory for the entities of an answer, in bytes.
+#[must_use]
+pub fn entity_bytes(answer: &Answer) -> usize {
+    match &answer.decision.outcome {
+        Outcome::Entities(found) => {
+            found.iter().map(|entity| size_of::<Entity>() + entity.label.len() + entity.text.len()).sum()
+        }
+        Outcome::Label(_) | Outcome::Labels(_) | Outcome::Score(_) => 0,
     }
 }
 
@@ -91,8 +136,9 @@ struct Labels {
 }
 
 impl Labels {
-    fn of(labels: &[String], shown: ResponseFields<'_>) -> Self {
-        let lengths = labels.iter().map(|label| if shown.top_k.is_some() { in_json(label) } else { label.len() });
+    /// `escaped`: their lengths as JSON, where the JSON's constants leave no room for escapes.
+    fn of(labels: &[String], escaped: bool) -> Self {
+        let lengths = labels.iter().map(|label| if escaped { in_json(label) } else { label.len() });
         let (longest, all) = lengths.fold((0, 0), |(longest, all), length| (length.max(longest), all + length));
         Self { count: labels.len(), longest, all }
     }

@@ -1,5 +1,8 @@
 //! Web pages are kept out of /admin: DNS rebinding, requests across origins, forms.
 
+use clap::Parser;
+use predictd::cli::Cli;
+use predictd::config::Settings;
 use predictd::http::admin_routes;
 use serde_json::json;
 
@@ -31,7 +34,7 @@ const JSON: &str = "Content-Type: application/json\r\n";
 #[tokio::test(flavor = "multi_thread")]
 async fn admin_of_a_foreign_host_is_refused() {
     let models = cheap_models();
-    let server = TestServer::start(models.path(), &["--admin-hosts", "Ops.internal,10.9.8.7"]).await;
+    let server = TestServer::start(models.path(), &["--admin-hosts", "Ops.internal.,10.9.8.7,FD00::7"]).await;
     let own = server.admin.to_string();
     for route in routes(&server) {
         for host in ["evil.example", "evil.example:8001", "192.0.2.1", "localhost.evil.example", ""] {
@@ -41,7 +44,16 @@ async fn admin_of_a_foreign_host_is_refused() {
         // A name in the target counts as well.
         let target = (route.0, format!("http://evil.example{}", route.1));
         assert_eq!(ask(&server, &target, &format!("Host: localhost\r\n{JSON}"), "{}").status, 403, "{route:?}");
-        for host in ["localhost", "localhost:9", "127.0.0.1:8001", "[::1]", "ops.internal:8001", &own] {
+        for host in [
+            "localhost",
+            "localhost:9",
+            "127.0.0.1:8001",
+            "[::1]",
+            "ops.internal:8001",
+            "10.9.8.7:8001",
+            "[fd00::7]",
+            &own,
+        ] {
             let answer = ask(&server, &route, &format!("Host: {host}\r\n{JSON}"), "{}");
             assert_ne!(answer.status, 403, "{route:?} {host}: {answer:?}");
         }
@@ -51,6 +63,17 @@ async fn admin_of_a_foreign_host_is_refused() {
         let answer = ask(&server, &("GET", path.to_owned()), "Host: 10.1.2.3:8001\r\n", "");
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
     }
+}
+
+#[test]
+fn admin_listen_name_is_an_allowed_host() {
+    let settings = |listen: &str| {
+        let models = cheap_models();
+        let args = ["predictd", "--models", models.path().to_str().unwrap(), "--admin-listen", listen];
+        Settings::resolve(Cli::parse_from(args).serve).unwrap().admin_hosts
+    };
+    assert_eq!(settings("LOCALHOST:0"), ["localhost"]);
+    assert_eq!(settings("127.0.0.1:0"), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,6 +52,7 @@ mod process;
 mod raw;
 mod receiver;
 mod replicas;
+mod response_sizes;
 mod scheduling;
 mod server;
 mod storage;

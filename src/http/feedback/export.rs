@@ -16,7 +16,7 @@ use crate::registry::database::feedback::Page;
 use crate::registry::feedback::Feedback;
 
 /// Most that is handed out at a time.
-const PAGE: Page = Page { rows: 1_000, bytes: 4 << 20 };
+const PAGE: Page = Page { rows: 1_000, bytes: 1 << 20 };
 
 /// Which part of what was told is asked for.
 #[derive(Debug, Deserialize, IntoParams)]

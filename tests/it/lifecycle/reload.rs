@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use serde_json::{Value, json};
 
 use super::{Place, question};
-use crate::daemon::{Daemon, ends, predictd};
+use crate::daemon::{Daemon, ends, predictd, signal};
 use crate::raw::{Wire, get, until};
 
 fn lines(path: &std::path::Path) -> Vec<Value> {
@@ -119,4 +119,24 @@ fn keys_and_certificates_are_read_at_once_though_nothing_tells_that_they_changed
     assert_eq!((&line["what"], &line["level"]), (&json!("keys"), &json!("ERROR")), "{line}");
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
+}
+
+#[test]
+fn a_signal_while_options_are_read_ends_nothing() {
+    let place = Place::new();
+    let pipe = place.data.path().join("password");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let mut command = predictd(&["serve", "--database", "postgres://me@127.0.0.1:1/db", "--database-password-file"]);
+    command.arg(&pipe).arg("--models").arg(place.models()).arg("--data-dir").arg(place.data.path());
+    let child = command.spawn().unwrap();
+    // It opens once the server reads the password, and the server waits for its end.
+    let end = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    for name in ["HUP", "USR1", "USR2"] {
+        signal(child.id(), name);
+    }
+    drop(end);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(64) && said.contains("it is empty"), "{:?} {said}", output.status);
 }
