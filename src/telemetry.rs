@@ -18,7 +18,10 @@ use std::time::Duration;
 
 use file::{RotatedFile, numbered};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, registry, reload};
@@ -42,8 +45,10 @@ pub struct Lines<'a> {
 /// What makes a line harmless for a terminal: names of models and texts of errors are others'.
 #[derive(Debug, Clone, Copy)]
 pub struct Escape {
-    /// A line of text, without its end; the formatter's own colours stay.
+    /// A line of text without colours, or the fields of one, without their end.
     pub text: fn(&str) -> Cow<'_, str>,
+    /// A line of text whose fields are escaped; the formatter's own colours stay.
+    pub coloured: fn(&str) -> Cow<'_, str>,
     /// A line of JSON.
     pub json: fn(&str) -> Cow<'_, str>,
 }
@@ -127,10 +132,17 @@ pub fn start(lines: &Lines<'_>) -> Result<Writers, String> {
     };
     let terminal = io::stderr().is_terminal();
     let as_json = lines.json.unwrap_or(!terminal);
-    let escape = if as_json { lines.escape.json } else { lines.escape.text };
+    let escape = match (as_json, terminal) {
+        (true, _) => lines.escape.json,
+        (false, true) => lines.escape.coloured,
+        (false, false) => lines.escape.text,
+    };
     let to_stderr = fmt::layer().with_writer(writer(standard_error(), escape));
-    let to_stderr: Box<dyn Layer<_> + Send + Sync> =
-        if as_json { to_stderr.json().flatten_event(true).boxed() } else { to_stderr.with_ansi(terminal).boxed() };
+    let to_stderr: Box<dyn Layer<_> + Send + Sync> = if as_json {
+        to_stderr.json().flatten_event(true).boxed()
+    } else {
+        to_stderr.with_ansi(terminal).fmt_fields(EscapedFields(lines.escape.text)).boxed()
+    };
     let to_file = match lines.file {
         None => None,
         Some(file) => {
@@ -149,6 +161,17 @@ pub fn start(lines: &Lines<'_>) -> Result<Writers, String> {
         tracing::error!(place, thread, "a panic was caught; its message is not logged");
     }));
     Ok(Writers(guards))
+}
+
+/// Writes fields escaped and without colours. In a whole line nobody can tell a colour of others from the formatter's.
+struct EscapedFields(fn(&str) -> Cow<'_, str>);
+
+impl<'writer> FormatFields<'writer> for EscapedFields {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> std::fmt::Result {
+        let mut text = String::new();
+        DefaultFields::new().format_fields(Writer::new(&mut text), fields)?;
+        writer.write_str(&(self.0)(&text))
+    }
 }
 
 /// Writes lines, escaped. Counts writes that fail, which nobody hears of otherwise.
@@ -240,4 +263,31 @@ pub fn lost_lines() -> u64 {
     let dropped: u64 =
         CONTROL.get().map_or(0, |control| control.lost.iter().map(|lost| lost.dropped_lines() as u64).sum());
     dropped + UNWRITTEN.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek};
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn colours_of_others_are_escaped_where_the_formatter_has_its_own() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let fields = EscapedFields(|text| text.replace('\u{1b}', "<ESC>").into());
+        let layer = fmt::layer().with_ansi(true).with_writer(Arc::clone(&file)).fmt_fields(fields);
+        tracing::subscriber::with_default(registry().with(layer), || {
+            let _entered = tracing::info_span!("load", name = %"a\u{1b}[32m").entered();
+            tracing::info!(model = %"b\u{1b}[31m\u{1b}]0;title", "a message");
+        });
+        let mut line = String::new();
+        file.as_ref().rewind().unwrap();
+        file.as_ref().read_to_string(&mut line).unwrap();
+        assert!(line.contains("\u{1b}[32m INFO\u{1b}[0m"), "{line:?}");
+        assert!(
+            line.contains("name=a<ESC>[32m") && line.contains("a message model=b<ESC>[31m<ESC>]0;title"),
+            "{line:?}"
+        );
+    }
 }
