@@ -3,6 +3,7 @@
 //! A line is handed to a thread that writes it. A writer that is too slow loses lines, which are counted; it never holds
 //! a request up.
 
+mod escaped_fields;
 mod file;
 pub mod spans;
 
@@ -16,12 +17,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
+use escaped_fields::EscapedFields;
 use file::{RotatedFile, numbered};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::FormatFields;
-use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, registry, reload};
@@ -163,17 +162,6 @@ pub fn start(lines: &Lines<'_>) -> Result<Writers, String> {
     Ok(Writers(guards))
 }
 
-/// Writes fields escaped and without colours. In a whole line nobody can tell a colour of others from the formatter's.
-struct EscapedFields(fn(&str) -> Cow<'_, str>);
-
-impl<'writer> FormatFields<'writer> for EscapedFields {
-    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> std::fmt::Result {
-        let mut text = String::new();
-        DefaultFields::new().format_fields(Writer::new(&mut text), fields)?;
-        writer.write_str(&(self.0)(&text))
-    }
-}
-
 /// Writes lines, escaped. Counts writes that fail, which nobody hears of otherwise.
 struct Counted {
     output: Box<dyn Write + Send>,
@@ -263,31 +251,4 @@ pub fn lost_lines() -> u64 {
     let dropped: u64 =
         CONTROL.get().map_or(0, |control| control.lost.iter().map(|lost| lost.dropped_lines() as u64).sum());
     dropped + UNWRITTEN.load(Ordering::Relaxed)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{Read, Seek};
-    use std::sync::Arc;
-
-    use super::*;
-
-    #[test]
-    fn colours_of_others_are_escaped_where_the_formatter_has_its_own() {
-        let file = Arc::new(tempfile::tempfile().unwrap());
-        let fields = EscapedFields(|text| text.replace('\u{1b}', "<ESC>").into());
-        let layer = fmt::layer().with_ansi(true).with_writer(Arc::clone(&file)).fmt_fields(fields);
-        tracing::subscriber::with_default(registry().with(layer), || {
-            let _entered = tracing::info_span!("load", name = %"a\u{1b}[32m").entered();
-            tracing::info!(model = %"b\u{1b}[31m\u{1b}]0;title", "a message");
-        });
-        let mut line = String::new();
-        file.as_ref().rewind().unwrap();
-        file.as_ref().read_to_string(&mut line).unwrap();
-        assert!(line.contains("\u{1b}[32m INFO\u{1b}[0m"), "{line:?}");
-        assert!(
-            line.contains("name=a<ESC>[32m") && line.contains("a message model=b<ESC>[31m<ESC>]0;title"),
-            "{line:?}"
-        );
-    }
 }
