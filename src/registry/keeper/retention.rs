@@ -22,10 +22,10 @@ impl Keeper {
         // What an earlier process deleted may be in the log as well.
         let mut is_in_log = true;
         loop {
-            if self.stale_for().is_none() {
-                if let Err(error) = self.delete_once(retention, &mut is_in_log).await {
-                    tracing::warn!(%error, "old feedback was not deleted: it is tried again");
-                }
+            if self.stale_for().is_none()
+                && let Err(error) = self.delete_once(retention, &mut is_in_log).await
+            {
+                tracing::warn!(%error, "old feedback was not deleted: it is tried again");
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
