@@ -140,7 +140,7 @@ pub fn parse_http_date(text: &str) -> Result<SystemTime, Error> {
 }
 
 fn is_leap(year: u64) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
 }
 
 /// Days of a month, which counts from 0.
