@@ -20,13 +20,13 @@ run: onnxruntime ## Serve the models in models/ at http://127.0.0.1:8000
 
 .PHONY: test
 test: onnxruntime ## Run the whole test suite
-	@if command -v cargo-nextest >/dev/null; then cargo nextest run --locked; else cargo test --locked; fi
+	@if command -v cargo-nextest >/dev/null; then cargo nextest run --locked --workspace; else cargo test --locked --workspace; fi
 	$(PYTHON) -m unittest discover -s tests -p 'test_*.py'
 
 .PHONY: lint
 lint: ## Check formatting, lints and documentation
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items --quiet
 
 .PHONY: e2e

@@ -56,9 +56,10 @@ def text(root: Path) -> str:
     users: dict[str, list[str]] = {}
     listed = []
     for crate in sorted(sbom.tree("normal,no-proc-macro")):
-        package = packages[crate]
-        if package["source"] is None:
+        if sbom.is_own(crate):
+            # LICENSE is its text.
             continue
+        package = packages[crate]
         name = " ".join(crate)
         listed.append(f"  {name}: {package['license']}")
         for found in of_crate(Path(package["manifest_path"]).parent) or [instead(package, apache)]:

@@ -99,8 +99,14 @@ def sha256(value: str) -> list[dict]:
     return [{"alg": "SHA-256", "content": value}]
 
 
+def is_own(crate: tuple[str, str]) -> bool:
+    """True for a crate of this repository, which no registry has."""
+    return described()[crate]["source"] is None
+
+
 def crate_ref(crate: tuple[str, str]) -> str:
-    return f"pkg:cargo/{crate[0]}@{crate[1]}"
+    """Names a crate. An own crate is not the one that a registry has under its name and version."""
+    return ("predictd/" if is_own(crate) else "pkg:cargo/") + "@".join(crate)
 
 
 def crate_components(crates: dict, linked: dict) -> list[dict]:
@@ -108,11 +114,11 @@ def crate_components(crates: dict, linked: dict) -> list[dict]:
     for crate in crates:
         licence = packages[crate]["license"]
         # A crate of this repository has no checksum: it is part of the revision.
-        is_own = packages[crate]["source"] is None
-        if not licence or (crate not in locked and not is_own):
+        own = is_own(crate)
+        if not licence or (crate not in locked and not own):
             raise Incomplete(f"{crate[0]} {crate[1]} has no licence expression, or no checksum in Cargo.lock")
         scope = "required" if crate in linked else "excluded"
-        origin = {} if is_own else {"hashes": sha256(locked[crate]), "purl": crate_ref(crate)}
+        origin = {"description": "part of predictd"} if own else {"hashes": sha256(locked[crate]), "purl": crate_ref(crate)}
         found.append(component("library", *crate, crate_ref(crate), scope=scope, licenses=licences(licence), **origin))
     return found
 

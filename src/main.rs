@@ -18,7 +18,7 @@ use predictd::{Listeners, RunError, Server};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// No name of others reaches a terminal as a command to it.
-const ESCAPE: Escape = Escape { text: escaped_log, json: escaped_json };
+const ESCAPE: Escape = Escape { text: escaped, coloured: escaped_log, json: escaped_json };
 
 fn main() -> ExitCode {
     let command = match Cli::try_parse() {

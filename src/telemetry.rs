@@ -3,6 +3,7 @@
 //! A line is handed to a thread that writes it. A writer that is too slow loses lines, which are counted; it never holds
 //! a request up.
 
+mod escaped_fields;
 mod file;
 pub mod spans;
 
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
+use escaped_fields::EscapedFields;
 use file::{RotatedFile, numbered};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
@@ -42,8 +44,10 @@ pub struct Lines<'a> {
 /// What makes a line harmless for a terminal: names of models and texts of errors are others'.
 #[derive(Debug, Clone, Copy)]
 pub struct Escape {
-    /// A line of text, without its end; the formatter's own colours stay.
+    /// A line of text without colours, or the fields of one, without their end.
     pub text: fn(&str) -> Cow<'_, str>,
+    /// A line of text whose fields are escaped; the formatter's own colours stay.
+    pub coloured: fn(&str) -> Cow<'_, str>,
     /// A line of JSON.
     pub json: fn(&str) -> Cow<'_, str>,
 }
@@ -127,10 +131,17 @@ pub fn start(lines: &Lines<'_>) -> Result<Writers, String> {
     };
     let terminal = io::stderr().is_terminal();
     let as_json = lines.json.unwrap_or(!terminal);
-    let escape = if as_json { lines.escape.json } else { lines.escape.text };
+    let escape = match (as_json, terminal) {
+        (true, _) => lines.escape.json,
+        (false, true) => lines.escape.coloured,
+        (false, false) => lines.escape.text,
+    };
     let to_stderr = fmt::layer().with_writer(writer(standard_error(), escape));
-    let to_stderr: Box<dyn Layer<_> + Send + Sync> =
-        if as_json { to_stderr.json().flatten_event(true).boxed() } else { to_stderr.with_ansi(terminal).boxed() };
+    let to_stderr: Box<dyn Layer<_> + Send + Sync> = if as_json {
+        to_stderr.json().flatten_event(true).boxed()
+    } else {
+        to_stderr.with_ansi(terminal).fmt_fields(EscapedFields(lines.escape.text)).boxed()
+    };
     let to_file = match lines.file {
         None => None,
         Some(file) => {

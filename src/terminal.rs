@@ -31,10 +31,23 @@ pub fn escaped_cell(text: &str) -> Cow<'_, str> {
     escaped_but(text, |c, next| matches!(c, '\n' | '\t') || (c == '\r' && next == Some('\n')))
 }
 
-/// The same for a line of the log, without its end: the colours of the formatter stay. It escapes those of others itself.
+/// The same for a line of a log with colours, without its end: those stay, and no other command. What others wrote in
+/// the line must have been escaped before, or its colours stay as well.
 #[must_use]
 pub fn escaped_log(text: &str) -> Cow<'_, str> {
-    escaped_but(text, |c, _| c == '\u{1b}')
+    let mut pieces = text.split('\u{1b}');
+    let mut out = escaped(pieces.next().unwrap_or_default()).into_owned();
+    for piece in pieces {
+        out.push_str(if is_colour(piece) { "\u{1b}" } else { "\\u{1b}" });
+        out.push_str(&escaped(piece));
+    }
+    Cow::Owned(out)
+}
+
+/// True if this makes a colour or a style behind an escape character: `[`, digits and semicolons, `m`.
+fn is_colour(piece: &str) -> bool {
+    let numbers = piece.strip_prefix('[').map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';'));
+    numbers.is_some_and(|rest| rest.starts_with('m'))
 }
 
 /// JSON of the same value in which no such character stands for itself. JSON escapes those below a space by itself.
@@ -111,6 +124,11 @@ mod tests {
         assert_eq!(escaped(text), "a\\u{a}b\\u{d}\\u{a}c\\u{9}d\\u{d}e\\u{1b}");
         assert_eq!(escaped_lines(text), "a\nb\\u{d}\nc\\u{9}d\\u{d}e\\u{1b}");
         assert_eq!(escaped_cell(text), "a\nb\r\nc\td\\u{d}e\\u{1b}");
+        assert_eq!(escaped_log("a\u{1b}[1;31mb\u{1b}[0mc"), "a\u{1b}[1;31mb\u{1b}[0mc");
+        assert_eq!(
+            escaped_log("\u{1b}[2J\u{1b}]0;t\u{7}\u{1b}\nd\u{1b}[3"),
+            "\\u{1b}[2J\\u{1b}]0;t\\u{7}\\u{1b}\\u{a}d\\u{1b}[3"
+        );
         let mut out = String::new();
         line(&mut out, format_args!("{}: {}", "a\nok", 7)).unwrap();
         assert_eq!(out, "a\\u{a}ok: 7\n");

@@ -29,7 +29,9 @@ def packages(*options: str) -> set[str]:
     """Names and versions of what `cargo tree` lists."""
     command = ["cargo", "tree", "--locked", "--target", sbom.TARGET, "--prefix", "none", *options]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return {f"pkg:cargo/{name}@{version}" for name, version in re.findall(r"^(\S+) v(\S+)", listed, re.M) if name != "predictd"}
+    # A crate of this repository has its directory behind its version.
+    found = re.findall(r"^(\S+) v(\S+)( \(/)?", listed, re.M)
+    return {f"{'predictd' if folder else 'pkg:cargo'}/{name}@{version}" for name, version, folder in found if name != "predictd"}
 
 
 class Folder(unittest.TestCase):
@@ -177,7 +179,7 @@ class Parts(unittest.TestCase):
     def setUpClass(cls):
         cls.made = sbom.document(1_700_000_000, None, None, ROOT / "models")
         cls.of = {made["bom-ref"]: made for made in cls.made["components"]}
-        cls.crates = {ref: made for ref, made in cls.of.items() if ref.startswith("pkg:cargo/") and "#" not in ref}
+        cls.crates = {ref: made for ref, made in cls.of.items() if ref.startswith(("pkg:cargo/", "predictd/")) and "#" not in ref}
 
     def test_every_crate_that_is_linked_is_in_it_and_no_other(self):
         linked = packages("--edges", "normal,no-proc-macro")
@@ -190,8 +192,10 @@ class Parts(unittest.TestCase):
 
     def test_each_has_a_checksum_a_licence_and_its_dependencies(self):
         for ref, made in self.crates.items():
-            self.assertRegex(made["hashes"][0]["content"], "^[0-9a-f]{64}$", ref)
             self.assertNotIn("/", made["licenses"][0]["expression"], ref)
+            if ref.startswith("pkg:cargo/"):
+                self.assertEqual(made["purl"], ref)
+                self.assertRegex(made["hashes"][0]["content"], "^[0-9a-f]{64}$", ref)
         uses = {entry["ref"]: entry["dependsOn"] for entry in self.made["dependencies"]}
         self.assertEqual(set(uses), set(self.of) | {"predictd@" + self.made["metadata"]["component"]["version"]})
         self.assertLessEqual({ref for others in uses.values() for ref in others}, set(self.of))
@@ -202,6 +206,15 @@ class Parts(unittest.TestCase):
                 reached.add(ref)
                 todo.extend(uses[ref])
         self.assertEqual(reached, set(uses))
+
+    def test_a_crate_of_the_repository_is_not_the_one_of_a_registry(self):
+        own = {ref: made for ref, made in self.crates.items() if ref.startswith("predictd/")}
+        self.assertEqual({made["name"] for made in own.values()}, {path.name for path in (ROOT / "crates").iterdir()})
+        for ref, made in own.items():
+            self.assertEqual(made["licenses"], [{"expression": "Apache-2.0"}], ref)
+            # A scanner would look for advisories about the other one.
+            self.assertFalse({"purl", "hashes"} & set(made), ref)
+            self.assertNotIn(f"  {made['name']} {made['version']}:", licences.text(ROOT))
 
     def test_what_no_crate_is_has_a_version(self):
         versions = {made["name"]: made.get("version") for made in self.of.values()}
@@ -231,7 +244,7 @@ class Parts(unittest.TestCase):
     def test_every_crate_has_a_licence_text(self):
         text = licences.text(ROOT)
         for crate in sbom.tree("normal,no-proc-macro"):
-            if crate[0] != "predictd":
+            if not sbom.is_own(crate):
                 # Once in the list, and once above a text.
                 self.assertGreater(len(re.findall(rf"(?m)^(.*, )?(  )?{re.escape(' '.join(crate))}\b", text)), 1, crate)
         self.assertIn("Copyright (c) 2002-2021  K.Kosako", text)

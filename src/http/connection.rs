@@ -152,8 +152,8 @@ impl Front {
             })
         };
         let served = {
-            // hyper panics where it is to write down a time before 1970. A server without a clock sends no date (RFC 9110,
-            // section 6.6.1).
+            // A server without a clock sends no date (RFC 9110, section 6.6.1). hyper renders one all the same: crates/httpdate
+            // has any time, where `HttpDate::from` of the registry's crate panics before 1970 and behind 9999.
             let mut builder = http1::Builder::new();
             builder.max_buf_size(BUFFER).auto_date_header(clock::is_set());
             let connection = builder.serve_connection(TokioIo::new(&mut paced), service);

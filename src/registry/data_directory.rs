@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
@@ -110,9 +111,9 @@ pub struct Anchor {
     /// Open: as long as it is, no other directory can be taken for it.
     directory: File,
     database: OnceLock<Stamp>,
-    /// The log of the database was there once: not every file system can have one.
-    has_log: AtomicBool,
-    /// It was removed under an open connection: what was written since is in no file.
+    /// The log of the database as it was seen last; nothing before the first time: not every file system can have one.
+    log: Mutex<Option<Stamp>>,
+    /// It was removed or replaced under an open connection: a restart does not find what was written since.
     is_log_gone: AtomicBool,
 }
 
@@ -130,7 +131,7 @@ impl Anchor {
             path: path.to_owned(),
             directory: File::open(path)?,
             database: OnceLock::new(),
-            has_log: AtomicBool::default(),
+            log: Mutex::default(),
             is_log_gone: AtomicBool::default(),
         })
     }
@@ -164,14 +165,26 @@ impl Anchor {
     /// # Errors
     /// [`Lost`]
     pub fn check_written(&self) -> Result<(), Lost> {
-        let is_there = self.path.join(format!("{}-wal", backup::FILE)).exists();
+        let found = fs::metadata(self.path.join(format!("{}-wal", backup::FILE))).ok().map(|found| stamp(&found));
         self.check()?;
-        if self.has_log.fetch_or(is_there, Ordering::Relaxed) && !is_there {
+        let mut log = self.log.lock();
+        if *log == found {
+            return Ok(());
+        }
+        // SQLite removes the log with its last connection, and makes another one with the next: that one is open here.
+        if log.is_some() && !found.is_some_and(is_open_here) {
             self.is_log_gone.store(true, Ordering::Relaxed);
             return Err(Lost);
         }
+        *log = found;
         Ok(())
     }
+}
+
+/// True if this process has the file open, or cannot tell.
+fn is_open_here(file: Stamp) -> bool {
+    let Ok(descriptors) = fs::read_dir("/dev/fd") else { return true };
+    descriptors.filter_map(Result::ok).any(|descriptor| is_at(&descriptor.path(), file))
 }
 
 #[cfg(test)]
@@ -208,6 +221,26 @@ mod tests {
         fs::copy(data.join(backup::FILE), data.join("copy")).unwrap();
         fs::rename(data.join("copy"), data.join(backup::FILE)).unwrap();
         assert_eq!(anchor.check(), Err(Lost));
+    }
+
+    #[test]
+    fn a_log_that_is_replaced_is_lost_unless_this_process_has_it_open() {
+        let place = tempfile::tempdir().unwrap();
+        let [log, copy] = ["predictd.db-wal", "copy"].map(|name| place.path().join(name));
+        let anchor = Anchor::open(place.path()).unwrap();
+        fs::write(&log, "1").unwrap();
+        assert_eq!(anchor.check_written(), Ok(()));
+        // A checkpoint cuts the log: it is the same file.
+        fs::write(&log, "").unwrap();
+        assert_eq!(anchor.check_written(), Ok(()));
+        // The last connection has ended, and there is a new one.
+        let _open = File::create_new(&copy).unwrap();
+        fs::rename(&copy, &log).unwrap();
+        assert_eq!(anchor.check_written(), Ok(()));
+        // Somebody else's.
+        fs::copy(&log, &copy).unwrap();
+        fs::rename(&copy, &log).unwrap();
+        assert_eq!((anchor.check_written(), anchor.check()), (Err(Lost), Err(Lost)));
     }
 
     #[test]

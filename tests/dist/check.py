@@ -108,6 +108,11 @@ def check_parts(tree: Path) -> None:
     check_inside(tree, parts)
 
 
+def crate_ref(crate: dict, is_own: bool) -> str:
+    """Names a crate as the list of parts does: one of the repository is not the one that a registry has."""
+    return f"{'predictd' if is_own else 'pkg:cargo'}/{crate['name']}@{crate['version']}"
+
+
 def check_inside(tree: Path, parts: dict[str, dict]) -> None:
     """The list inside the binary has the same crates."""
     with tempfile.NamedTemporaryFile() as section:
@@ -116,14 +121,14 @@ def check_inside(tree: Path, parts: dict[str, dict]) -> None:
         packed = Path(section.name).read_bytes()
     check(packed, "the binary has no list of its dependencies inside")
     inside = json.loads(zlib.decompress(packed))["packages"]
-    listed = {ref: part["scope"] for ref, part in parts.items() if ref.startswith("pkg:cargo/") and "#" not in ref}
-    kinds = {f"pkg:cargo/{part['name']}@{part['version']}": part.get("kind", "runtime") for part in inside if not part.get("root")}
+    listed = {ref: part["scope"] for ref, part in parts.items() if ref.startswith(("pkg:cargo/", "predictd/")) and "#" not in ref}
+    kinds = {crate_ref(part, part["source"] == "local"): part.get("kind", "runtime") for part in inside if not part.get("root")}
     linked = {ref for ref, scope in listed.items() if scope == "required"}
     check(linked <= {ref for ref, kind in kinds.items() if kind == "runtime"}, "all that is linked is in the list inside")
     more = set(kinds) - set(listed)
     # cargo-auditable asks `cargo metadata`, which has crates of features that no build of this target turns on.
     metadata = json.loads(ran("cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", "x86_64-unknown-linux-gnu", cwd=ROOT))
-    known = {f"pkg:cargo/{package['name']}@{package['version']}" for package in metadata["packages"]}
+    known = {crate_ref(package, package["source"] is None) for package in metadata["packages"]}
     check(more <= known and len(more) <= 8, f"only in the list inside: {more}")
     names = ran("strings", "--all", tree / "predictd")
     for ref in more:

@@ -12,7 +12,7 @@ use predictd::config::{Markup, OnOverflow, TextDefaults};
 use predictd::drift::Signal;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Pipeline;
-use predictd::text::signature::{GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
+use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
 use tempfile::TempDir;
 
 /// The files in the order of the input.
@@ -67,11 +67,16 @@ fn put(path: &Path, content: &[u8]) {
 fn assemble(mut manifest: Manifest, input: GraphInput) {
     let signature = Signature {
         input,
+        fixed: FixedAxes::default(),
+        output: "logits".to_owned(),
         scores: ScoreKind::Logits,
+        per_token: false,
+        applied: None,
         width: 2,
         batch_dependent: false,
         labels: None,
         many_labels: false,
+        embedding_rows: None,
     };
     let defaults = TextDefaults { on_overflow: OnOverflow::Truncate, markup: Markup::Reject };
     _ = manifest.config.usable_positions();

@@ -21,7 +21,7 @@ use predictd::engine::session::{Graph, RunError, Runtime, Scores, Session};
 use predictd::registry::directory;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Batch;
-use predictd::text::signature::{GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
+use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
@@ -91,11 +91,16 @@ impl Runtime for Constant {
         };
         Ok(Box::new(ConstantGraph(Signature {
             input,
+            fixed: FixedAxes::default(),
+            output: "logits".to_owned(),
             scores: ScoreKind::Logits,
+            per_token: false,
+            applied: None,
             width: 2,
             batch_dependent: false,
             labels: Some(vec!["no".to_owned(), "yes".to_owned()]),
             many_labels: false,
+            embedding_rows: None,
         })))
     }
 }

@@ -428,7 +428,7 @@ async fn feedback_before_a_time_is_deleted_bit_by_bit_with_what_was_told_earlier
         }
         let mut deleted = Vec::new();
         loop {
-            let Deleted { answers, more } = database.delete_feedback(30, 500).await.unwrap();
+            let Deleted { answers, more, .. } = database.delete_feedback(30, 500).await.unwrap();
             deleted.push(answers);
             if !more {
                 break;
@@ -441,7 +441,7 @@ async fn feedback_before_a_time_is_deleted_bit_by_bit_with_what_was_told_earlier
         let pool = sqlx::AnyPool::connect(&fresh.url).await.unwrap();
         let earlier = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM feedback_earlier");
         assert_eq!(earlier.fetch_one(&pool).await.unwrap(), 0, "what was told before is as old");
-        assert_eq!(database.delete_feedback(30, 500).await.unwrap(), Deleted { answers: 0, more: false });
+        assert_eq!(database.delete_feedback(30, 500).await.unwrap(), Deleted { answers: 0, earlier: 0, more: false });
         database.close().await;
     }
 }

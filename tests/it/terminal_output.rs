@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, predictd};
 use crate::fixture::Model;
+use crate::fixture::onnx::{Dim, Element, Graph};
 use crate::raw::{Wire, request};
 use crate::receiver::Receiver;
 
@@ -167,6 +168,16 @@ fn an_evil_server_cannot_write_to_the_terminal_of_who_asks_it() {
     }
 }
 
+/// A valid file of a model with a node of an evil kind: the runtime's error has its name.
+fn evil_graph() -> Vec<u8> {
+    let mut graph = Graph::default();
+    graph.input("input_ids", Element::Int64, &[Dim::Open("batch"), Dim::Open("sequence")]);
+    let output = graph.node("Evil\u{1b}[31mPWNED\u{1b}]0;title\u{7}", &["input_ids"], &[]);
+    graph.rename(&output, "logits");
+    graph.output("logits", Element::Float, &[Dim::Open("batch"), Dim::Fixed(2)]);
+    graph.encode()
+}
+
 #[test]
 fn a_watcher_and_a_server_log_names_escaped() {
     let place = tempfile::tempdir().unwrap();
@@ -177,6 +188,7 @@ fn a_watcher_and_a_server_log_names_escaped() {
     evil(&models, "1");
     std::fs::create_dir_all(models.join(format!("dir{EVIL}"))).unwrap();
     std::fs::write(models.join("m/1/config.json"), format!("{{\"id2label\": {{\"{EVIL}\"")).unwrap();
+    Model::plain().with_graph(evil_graph()).write(&models, "other", "1");
     let data = place.path().join("data");
     for format in ["text", "json"] {
         let paths = [&models, &data].map(|path| path.to_str().unwrap());
@@ -190,6 +202,8 @@ fn a_watcher_and_a_server_log_names_escaped() {
         let mut said = String::new();
         std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
         assert!(said.contains("dirx"), "{said}");
+        let escape = if format == "json" { "\\u001b" } else { "\\u{1b}" };
+        assert!(said.contains(&format!("Evil{escape}[31mPWNED{escape}]0;title")), "{said}");
         let found: Vec<char> = said.chars().filter(|c| is_evil(*c)).collect();
         assert!(found.is_empty(), "{format}: {found:?} in {said:?}");
     }

@@ -1,7 +1,7 @@
 //! Dates as HTTP writes them (RFC 9110, section 5.6.7), in place of the crate of this name.
 //!
-//! hyper writes the date down whenever it looks at a connection, and that crate panics where the clock stands before 1970 or
-//! behind 9999: no request would be answered. Here such a time is the nearest one that can be written.
+//! hyper writes the date down whenever it looks at a connection, and `HttpDate::from` of that crate panics where the clock
+//! stands before 1970 or behind 9999: no request would be answered. Here such a time is the nearest one that can be written.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
@@ -12,6 +12,8 @@ const DAY: u64 = 24 * 60 * 60;
 const LAST: u64 = 253_402_300_799;
 /// The first of January 1970 was a Thursday.
 const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+/// The same in the form of RFC 850.
+const LONG_WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// A date in whole seconds, from 1970 to 9999.
@@ -55,22 +57,72 @@ impl Display for HttpDate {
 impl FromStr for HttpDate {
     type Err = Error;
 
-    /// Reads the form that is written today, not the two that were before it.
+    /// Reads the form that is written today, and the two obsolete ones. A leap second is the second after it.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let parts: Vec<&str> = text.split(' ').collect();
-        let [_, day, month, year, time, "GMT"] = parts[..] else { return Err(Error(())) };
-        let number = |text: &str, most: u64| text.parse().ok().filter(|number| *number <= most).ok_or(Error(()));
-        let (day, year) = (number(day, 31)?, number(year, 9_999)?);
-        let month = MONTHS.iter().position(|name| *name == month).ok_or(Error(()))?;
-        let clock: Vec<&str> = time.split(':').collect();
-        let [hour, minute, second] = clock[..] else { return Err(Error(())) };
-        let second = number(hour, 23)? * 3_600 + number(minute, 59)? * 60 + number(second, 59)?;
-        let before: u64 = (1970..year).map(|year| 365 + u64::from(is_leap(year))).sum();
-        let days = before + (0..month).map(|month| length(year, month)).sum::<u64>() + day.checked_sub(1).ok_or(Error(()))?;
-        let date = Self(days * DAY + second);
-        // Nothing else is written so: not the 31st of April, not another day of the week.
-        if date.to_string() == text { Ok(date) } else { Err(Error(())) }
+        Parts::of(text).and_then(|parts| parts.date()).ok_or(Error(()))
     }
+}
+
+/// The parts of a date, whatever its form.
+struct Parts<'a> {
+    weekday: &'a str,
+    day: &'a str,
+    month: &'a str,
+    year: u64,
+    time: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(text: &'a str) -> Option<Self> {
+        let words: Vec<&str> = text.split(' ').collect();
+        Some(match words[..] {
+            // Sun, 06 Nov 1994 08:49:37 GMT
+            [weekday, day, month, year, time, "GMT"] if day.len() == 2 => {
+                Self { weekday: weekday.strip_suffix(',')?, day, month, year: number(year, 4)?, time }
+            }
+            // Sunday, 06-Nov-94 08:49:37 GMT
+            [weekday, date, time, "GMT"] => {
+                let [day, month, year] = date.split('-').collect::<Vec<_>>()[..] else { return None };
+                let weekday = LONG_WEEKDAYS.iter().position(|name| weekday.strip_suffix(',') == Some(name))?;
+                let weekday = WEEKDAYS[weekday];
+                let year = number(year, 2)?;
+                Self { weekday, day, month, year: if year < 70 { 2_000 + year } else { 1_900 + year }, time }
+            }
+            // Sun Nov  6 08:49:37 1994
+            [weekday, month, "", day, time, year] if day.len() == 1 => {
+                Self { weekday, day, month, year: number(year, 4)?, time }
+            }
+            [weekday, month, day, time, year] if day.len() == 2 => {
+                Self { weekday, day, month, year: number(year, 4)?, time }
+            }
+            _ => return None,
+        })
+    }
+
+    /// The date, if there is such a day, and it is this day of the week.
+    fn date(&self) -> Option<HttpDate> {
+        let month = MONTHS.iter().position(|name| *name == self.month)?;
+        let day = number(self.day, self.day.len()).filter(|day| (1..=length(self.year, month)).contains(day))?;
+        let clock: Vec<&str> = self.time.split(':').collect();
+        let [hour, minute, second] = clock[..] else { return None };
+        let hour = number(hour, 2).filter(|hour| *hour < 24)?;
+        let minute = number(minute, 2).filter(|minute| *minute < 60)?;
+        let second = number(second, 2).filter(|second| *second <= 60)?;
+        let years = self.year.checked_sub(1970)?;
+        let days = years * 365
+            + leap_days(1970, self.year)
+            + (0..month).map(|month| length(self.year, month)).sum::<u64>()
+            + day
+            - 1;
+        let date = HttpDate((days * DAY + hour * 3_600 + minute * 60 + second).min(LAST));
+        (WEEKDAYS[(days % 7) as usize] == self.weekday).then_some(date)
+    }
+}
+
+/// A number of so many digits.
+fn number(text: &str, digits: usize) -> Option<u64> {
+    let is_number = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok()).flatten()
 }
 
 /// The date as HTTP writes it.
@@ -88,7 +140,7 @@ pub fn parse_http_date(text: &str) -> Result<SystemTime, Error> {
 }
 
 fn is_leap(year: u64) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
 }
 
 /// Days of a month, which counts from 0.
@@ -148,6 +200,23 @@ mod tests {
     }
 
     #[test]
+    fn obsolete_forms_and_leap_seconds_are_read() {
+        for (text, seconds) in [
+            ("Sunday, 06-Nov-94 08:49:37 GMT", 784_111_777),
+            ("Sun Nov  6 08:49:37 1994", 784_111_777),
+            ("Tue Feb 29 00:00:00 2000", 951_782_400),
+            ("Saturday, 31-Dec-16 23:59:60 GMT", 1_483_228_800),
+            ("Sat, 31 Dec 2016 23:59:60 GMT", 1_483_228_800),
+            ("Thursday, 01-Jan-70 00:00:00 GMT", 0),
+        ] {
+            assert_eq!(parse_http_date(text), Ok(at(seconds)), "{text}");
+        }
+        for (day, name) in (1..).zip(LONG_WEEKDAYS) {
+            assert!(parse_http_date(&format!("{name}, {day:02}-Jan-70 00:00:00 GMT")).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
     fn times_that_cannot_be_written_are_the_nearest_that_can() {
         for before in [UNIX_EPOCH - Duration::from_nanos(1), UNIX_EPOCH - Duration::from_secs(200_000_000)] {
             assert_eq!(fmt_http_date(before), "Thu, 01 Jan 1970 00:00:00 GMT");
@@ -180,7 +249,15 @@ mod tests {
             "Sun, 00 Nov 1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 24:49:37 GMT",
             "Sun, 06 Nov 1969 08:49:37 GMT",
-            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun, 6 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 8:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:61 GMT",
+            "Sun, 06 Nov +994 08:49:37 GMT",
+            "Sun, 06-Nov-94 08:49:37 GMT",
+            "Monday, 06-Nov-94 08:49:37 GMT",
+            "Sunday, 06-Nov-1994 08:49:37 GMT",
+            "Sun Nov 6 08:49:37 1994",
+            "Mon Nov  6 08:49:37 1994",
         ] {
             assert_eq!(parse_http_date(wrong), Err(Error(())), "{wrong}");
         }

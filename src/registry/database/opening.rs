@@ -16,7 +16,8 @@ pub(super) const FOR_A_FILE: [&str; 6] = [
     "PRAGMA busy_timeout = 2000",
     "PRAGMA foreign_keys = ON",
     "PRAGMA trusted_schema = OFF",
-    // What is deleted is overwritten: texts of clients among it.
+    // What is deleted is overwritten in the file: texts of clients among it. The write-ahead log holds it until
+    // `Database::empty_log`, a file of the spool until it is drained; a file system may keep blocks of removed files.
     "PRAGMA secure_delete = ON",
 ];
 /// And to PostgreSQL.

@@ -11,6 +11,8 @@ use super::{CHANGE, ChangeError, Database, Held};
 pub struct Deleted {
     /// Answers of which nothing is kept any more.
     pub answers: u64,
+    /// Corrected feedback that was deleted of answers that are still kept.
+    pub earlier: u64,
     /// There may be more that is as old.
     pub more: bool,
 }
@@ -21,6 +23,8 @@ const EARLIER: &str = "DELETE FROM feedback_earlier WHERE (id, told) IN (SELECT 
 
 impl Database {
     /// Deletes what was told before this time, in microseconds since 1970: of at most so many answers.
+    ///
+    /// SQLite overwrites it in its file. Its write-ahead log still holds it until [`Self::empty_log`].
     ///
     /// # Errors
     /// If the database does not answer, or not well: to ask once more does no harm.
@@ -37,6 +41,26 @@ impl Database {
             Ok(deleted)
         };
         timeout(CHANGE, delete).await.unwrap_or(Err(ChangeError::Unknown(sqlx::Error::PoolTimedOut)))
+    }
+
+    /// Moves the write-ahead log of SQLite into the file and cuts it to no length, so that nothing deleted is in it. False
+    /// if another connection is in the way: it is to be asked again. PostgreSQL needs no such thing.
+    ///
+    /// # Errors
+    /// If the database does not answer, or not well.
+    pub async fn empty_log(&self) -> Result<bool, ChangeError> {
+        self.check()?;
+        if !self.is_file {
+            return Ok(true);
+        }
+        let empty = async {
+            let mut held = Held { connection: self.pool.acquire().await?, sound: false };
+            let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *held.connection).await?;
+            held.sound = true;
+            // Its first column says whether somebody was in the way.
+            Ok(row.try_get::<i64, _>(0)? == 0)
+        };
+        timeout(CHANGE, empty).await.unwrap_or(Err(ChangeError::Database(sqlx::Error::PoolTimedOut)))
     }
 }
 
@@ -56,5 +80,5 @@ async fn delete(transaction: &mut Transaction<'_, Any>, before: i64, most: u32) 
     }
     let earlier = sqlx::query(EARLIER).bind(before).bind(limit).execute(&mut **transaction).await?.rows_affected();
     let answers = ids.len() as u64;
-    Ok(Deleted { answers, more: answers == u64::from(most) || earlier == u64::from(most) })
+    Ok(Deleted { answers, earlier, more: answers == u64::from(most) || earlier == u64::from(most) })
 }

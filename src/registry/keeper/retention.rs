@@ -19,16 +19,13 @@ impl Keeper {
     pub async fn delete_old_feedback(&self) {
         let Some(retention) = self.place.retention else { return };
         let pause = (retention / 10).clamp(OFTEN, SELDOM);
+        // What an earlier process deleted may be in the log as well.
+        let mut is_in_log = true;
         loop {
-            if self.stale_for().is_none() {
-                match self.delete_older_than(retention).await {
-                    Ok(0) => {}
-                    Ok(deleted) => {
-                        let older_than = humantime::format_duration(retention).to_string();
-                        tracing::info!(deleted, older_than, "feedback older than --feedback-retention was deleted");
-                    }
-                    Err(error) => tracing::warn!(%error, "old feedback was not deleted: it is tried again"),
-                }
+            if self.stale_for().is_none()
+                && let Err(error) = self.delete_once(retention, &mut is_in_log).await
+            {
+                tracing::warn!(%error, "old feedback was not deleted: it is tried again");
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -37,7 +34,22 @@ impl Keeper {
         }
     }
 
-    async fn delete_older_than(&self, retention: Duration) -> Result<u64, ChangeError> {
+    /// Deletes what is too old now. `is_in_log` stays true as long as the database's log may hold what was deleted.
+    async fn delete_once(&self, retention: Duration, is_in_log: &mut bool) -> Result<(), ChangeError> {
+        let deleted = self.delete_older_than(retention, is_in_log).await?;
+        if *is_in_log {
+            let _alone = self.telling.lock().await;
+            *is_in_log = !self.place.database.empty_log().await?;
+        }
+        if deleted > 0 {
+            let older_than = humantime::format_duration(retention).to_string();
+            tracing::info!(deleted, older_than, "feedback older than --feedback-retention was deleted");
+        }
+        Ok(())
+    }
+
+    /// The answers of which nothing is kept any more.
+    async fn delete_older_than(&self, retention: Duration, is_in_log: &mut bool) -> Result<u64, ChangeError> {
         let oldest = clock::since_1970(clock::now()).saturating_sub(retention);
         let oldest = i64::try_from(oldest.as_micros()).unwrap_or(i64::MAX);
         let mut deleted = 0;
@@ -48,6 +60,7 @@ impl Keeper {
             };
             self.place.host.metrics.feedback_deleted(some.answers);
             deleted += some.answers;
+            *is_in_log |= some.answers + some.earlier > 0;
             if !some.more || self.stop.is_cancelled() {
                 return Ok(deleted);
             }

@@ -90,6 +90,13 @@ fn feedback_is_refused_once_the_file_of_the_database_is_another() {
     assert_eq!(tell(&daemon).status, 200);
     std::fs::remove_file(scene.data().join("predictd.db-wal")).unwrap();
     stop(is_lost(daemon, &scene.data()));
+    let scene = Scene::new();
+    let daemon = scene.start(&[]);
+    assert_eq!(tell(&daemon).status, 200);
+    let log = scene.data().join("predictd.db-wal");
+    std::fs::copy(&log, &copy).unwrap();
+    std::fs::rename(&copy, &log).unwrap();
+    stop(is_lost(daemon, &scene.data()));
 }
 
 #[test]
