@@ -19,7 +19,7 @@ const MAX_NAMED: usize = 20;
 ///
 /// A version directory without a graph is listed too if its name begins with a digit, or it has another file of a model:
 /// it may be half copied, its load says what is missing, and it is tried again. All other entries are passed over with
-/// one warning: files, hidden ones, those that may not be read, directories without versions; and directories beside the
+/// one line of the log: files, hidden ones, those that may not be read, directories without versions; and directories beside the
 /// versions of a model.
 ///
 /// # Errors
@@ -60,7 +60,8 @@ pub fn find(directory: &Path) -> Result<Vec<ModelSource>, String> {
     if !passed_over.is_empty() {
         passed_over.sort();
         let entries = named(passed_over.iter().map(String::as_str));
-        tracing::warn!(entries, "entries of the models directory are passed over: a model is NAME/VERSION/model.onnx");
+        // Scripts and the like may lie there for good: nothing to do for an operator.
+        tracing::info!(entries, "entries of the models directory are passed over: a model is NAME/VERSION/model.onnx");
     }
     if sources.len() > MAX_VERSIONS {
         return Err(format!("it holds {} model versions, where {MAX_VERSIONS} are possible", sources.len()));

@@ -33,7 +33,7 @@ fn make(models: &Path, directories: &[&str], files: &[&str]) {
 }
 
 #[test]
-fn entries_that_cannot_be_models_are_named_in_a_warning() {
+fn entries_that_cannot_be_models_are_named_in_one_line() {
     let place = Place::of(&Model::plain());
     make(
         place.models(),
@@ -44,7 +44,7 @@ fn entries_that_cannot_be_models_are_named_in_a_warning() {
     assert_eq!(versions(&daemon), json!([["m", "1", "ready"]]));
     let lines = passed_over(&daemon);
     assert_eq!(lines.len(), 1, "{lines:?}");
-    assert_eq!(lines[0]["level"], "WARN", "{lines:?}");
+    assert_eq!(lines[0]["level"], "INFO", "{lines:?}");
     let names = lines[0]["entries"].as_str().unwrap();
     for name in ["lost+found", ".git", "docs", "System Volume Information", "README.md", ".DS_Store"] {
         assert!(names.contains(name), "{name}: {names}");
