@@ -13,7 +13,7 @@ use crate::text::pipeline::{Encoded, Pipeline};
 
 /// Groups of texts that are compared, in so much time; at least three unless they take very long.
 const MAX_GROUPS: usize = 8;
-const BUDGET: Duration = Duration::from_millis(250);
+const BUDGET: Duration = Duration::from_millis(100);
 const MIN_GROUPS: usize = 3;
 /// Time after which no further group is begun.
 const MAX_TIME: Duration = Duration::from_secs(2);
