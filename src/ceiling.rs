@@ -26,7 +26,7 @@ const WORKER: u64 = 64 << 20;
 const USUAL_CACHE: usize = 64 << 20;
 /// Where little memory is allowed: this part of it.
 const CACHE_SHARE: u64 = 32;
-/// Memory for large responses where nobody chose how much, in bytes.
+/// Default memory for large responses, in bytes.
 const USUAL_RESPONSES: usize = 64 << 20;
 /// Where little memory is allowed: this part of it, as for the cache.
 const RESPONSE_SHARE: u64 = 32;

@@ -240,7 +240,7 @@ fn unix(path: &Path, mode: u32) -> std::io::Result<Bound> {
     Ok(Bound::Unix(socket.listen(BACKLOG)?.into_std()?, file))
 }
 
-/// Removes the file of a socket that nobody listens on, as a process leaves it that was killed.
+/// Removes a socket file without a listener, as a killed process leaves it.
 fn remove_stale(path: &Path) -> std::io::Result<()> {
     let metadata = match std::fs::symlink_metadata(path) {
         Ok(metadata) => metadata,

@@ -162,7 +162,7 @@ pub fn start(lines: &Lines<'_>) -> Result<Writers, String> {
     Ok(Writers(guards))
 }
 
-/// Writes lines, escaped. Counts writes that fail, which nobody hears of otherwise.
+/// Writes lines, escaped. Counts failed writes: nothing else reports them.
 struct Counted {
     output: Box<dyn Write + Send>,
     escape: fn(&str) -> Cow<'_, str>,

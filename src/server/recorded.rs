@@ -135,7 +135,7 @@ impl Opening {
             (true, _) if has_versions || self.keepsake().read().is_some_and(|known| known.epoch > 0) => {
                 Some("the file is empty")
             }
-            // Without versions it is a directory that begins anew.
+            // Without versions it is a new directory.
             (false, true) => Some("the file is not there, and the store beside it holds versions"),
             _ => None,
         }

@@ -6,7 +6,7 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 
-/// Writes fields escaped and without colours. In a whole line nobody can tell a colour of others from the formatter's.
+/// Writes fields escaped and without colours. In a whole line a foreign colour looks like the formatter's.
 pub(super) struct EscapedFields(pub(super) fn(&str) -> Cow<'_, str>);
 
 impl<'writer> FormatFields<'writer> for EscapedFields {

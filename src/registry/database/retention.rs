@@ -33,7 +33,7 @@ impl Database {
         let delete = async {
             let mut held = Held { connection: self.pool.acquire().await?, sound: false };
             let mut transaction = held.connection.begin().await?;
-            // Whoever tells something of the same answer waits, here and in other processes.
+            // Other feedback on the same answer waits, here and in other processes.
             sqlx::query("UPDATE registry SET epoch = epoch WHERE id = 1").execute(&mut *transaction).await?;
             let deleted = delete(&mut transaction, before, most).await?;
             transaction.commit().await.map_err(ChangeError::Unknown)?;
