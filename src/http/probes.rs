@@ -53,7 +53,7 @@ pub struct ModelHealth {
 
 /// A word for how the registry stands.
 fn registry(keeper: &Keeper) -> &'static str {
-    match (keeper.unusable(), keeper.stale_for()) {
+    match (keeper.condition(), keeper.stale_for()) {
         (Some(unusable), _) => unusable.name(),
         (None, Some(_)) => "stale",
         (None, None) => "current",
@@ -132,7 +132,7 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
     }
     app.metrics.ready(is_ready(&app));
     if let Some(keeping) = &app.keeping {
-        app.metrics.unusable(keeping.keeper().unusable().map(Unusable::name));
+        app.metrics.unusable(keeping.keeper().condition().map(Unusable::name));
         app.metrics.stale(keeping.keeper().stale_for().unwrap_or_default());
         app.metrics.unserved(keeping.keeper().unserved());
         app.metrics.feedback_waits(keeping.keeper().waiting());

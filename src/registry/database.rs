@@ -58,6 +58,8 @@ pub struct Database {
     is_file: bool,
     has_begun: Arc<AtomicBool>,
     condition: Arc<Condition>,
+    /// The data directory of a server whose database is elsewhere: feedback that waits and versions lie there.
+    beside: Option<Arc<Anchor>>,
 }
 
 /// Models by name.
@@ -199,13 +201,34 @@ impl Database {
         let at = at.disable_statement_logging();
         let acquire = if is_file { ACQUIRE_FILE } else { ACQUIRE };
         let pool = pool_of(&at, 4, acquire, setup);
-        Ok(Self { pool, at, is_file, has_begun: Arc::new(AtomicBool::new(false)), condition: Arc::default() })
+        Ok(Self {
+            pool,
+            at,
+            is_file,
+            has_begun: Arc::new(AtomicBool::new(false)),
+            condition: Arc::default(),
+            beside: None,
+        })
     }
 
     /// The same, whose file is in this directory: it is used as long as both are what was opened.
     #[must_use]
     pub fn kept_in(self, directory: Anchor) -> Self {
         Self { condition: Arc::new(Condition::of(directory)), ..self }
+    }
+
+    /// The same, with a data directory that has no part of it.
+    #[must_use]
+    pub fn beside(self, directory: Anchor) -> Self {
+        Self { beside: Some(Arc::new(directory)), ..self }
+    }
+
+    /// What is wrong with the database's file or with the data directory, if anything. A database elsewhere takes feedback
+    /// and changes all the same; only what has to wait on disk is refused.
+    #[must_use]
+    pub fn condition(&self) -> Option<Unusable> {
+        let lost = self.beside.as_ref().and_then(|directory| directory.check().err());
+        self.unusable().or(lost.map(Unusable::from))
     }
 
     /// The same, whose file is damaged: it is not touched.
@@ -221,10 +244,10 @@ impl Database {
         self.condition.check().err()
     }
 
-    /// The directory of its file, if there is one.
+    /// The data directory, where it is watched.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
-        self.condition.directory()
+        self.condition.directory().or(self.beside.as_ref().map(|directory| directory.path()))
     }
 
     /// Looks whether the database can be used, and brings its tables up to date.

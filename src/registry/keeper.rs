@@ -229,6 +229,12 @@ impl Keeper {
         self.place.database.unusable()
     }
 
+    /// What is wrong with the database's file or with the data directory, if anything.
+    #[must_use]
+    pub fn condition(&self) -> Option<Unusable> {
+        self.place.database.condition()
+    }
+
     /// What is served.
     #[must_use]
     pub fn registry(&self) -> &Arc<Registry> {

@@ -113,10 +113,10 @@ impl Opening {
     fn database(&self) -> Result<Database, String> {
         let data = &self.settings.data_dir;
         let later = |url: &str| Database::later(url).map_err(|error| self.named(&error));
-        if let Some(url) = &self.settings.database {
-            return later(url);
-        }
         let anchor = Anchor::open(data).map_err(|error| format!("--data-dir {}: {error}", data.display()))?;
+        if let Some(url) = &self.settings.database {
+            return Ok(later(url)?.beside(anchor));
+        }
         Ok(later(&sqlite_url(&self.file()).map_err(|error| self.named(&error))?)?.kept_in(anchor))
     }
 

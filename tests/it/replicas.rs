@@ -179,6 +179,25 @@ async fn experiments_are_the_same_on_all_replicas_and_add_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn data_directory_lost_beside_a_database_elsewhere_is_reported() {
+    let Some(postgres) = Postgres::new().await else { return };
+    let [models, place] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    Model::plain().write(models.path(), NAME, "1");
+    let data = place.path().join("data");
+    let mut daemon = Daemon::with(models.path(), &data, &["--database", &postgres.url]);
+    daemon.logged("the server may need this much memory at most");
+    let lost = r#"predictd_registry_unusable{reason="lost"}"#;
+    let state = || Wire::to(daemon.address).ask(get("/health")).json()["registry"].clone();
+    assert_eq!((state(), metric(daemon.admin, lost)), (json!("current"), 0));
+    std::fs::remove_dir_all(&data).unwrap();
+    until("it is found", || state() == "lost" && metric(daemon.admin, lost) == 1);
+    // The database keeps what it is given.
+    let answer = daemon.ask("POST", "/predict", &json!({ "text": "10 20" }).to_string());
+    let truth = json!({ "prediction_id": answer["prediction_id"], "actual": "b" });
+    assert_eq!(daemon.ask("POST", "/feedback", &truth.to_string())["outcome"], "stored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn replicas_follow_each_other_and_outlast_their_database() {
     let Some(postgres) = Postgres::new().await else { return };
     let ([models, other], data) = (versions(), [(); 2].map(|()| tempfile::tempdir().unwrap()));

@@ -46,12 +46,12 @@ impl Again {
 impl Keeper {
     /// Looks now and then whether the database answers, and what it counts, until it is told to stop.
     pub async fn watch_database(self: Arc<Self>) {
-        let mut unusable = self.unusable();
+        let mut condition = self.condition();
         loop {
             let looked = self.look_at_database().await;
-            let before = std::mem::replace(&mut unusable, self.unusable());
-            if unusable != before {
-                self.log_database_condition(unusable);
+            let before = std::mem::replace(&mut condition, self.condition());
+            if condition != before {
+                self.log_database_condition(condition);
             }
             match looked {
                 Ok(epoch) => {
@@ -81,13 +81,13 @@ impl Keeper {
     }
 
     /// Says what has become of the file of the database.
-    fn log_database_condition(&self, unusable: Option<Unusable>) {
+    fn log_database_condition(&self, condition: Option<Unusable>) {
         let directory = self.place.database.directory().map(|path| path.display().to_string());
-        match unusable {
+        match condition {
             None => tracing::warn!(directory, "the data directory is back"),
             Some(Unusable::Lost) => tracing::error!(
                 directory,
-                "the data directory was removed or replaced: feedback and changes are refused until it is back or the server is restarted"
+                "the data directory was removed or replaced: what has to be written there is refused until it is back or the server is restarted"
             ),
             Some(reason @ Unusable::Damaged) => tracing::error!(
                 directory,
