@@ -107,6 +107,7 @@ class Comparison:
             raise Refused(f"the graph does not take {sorted(unused)}: the exporter found no use for it; {ADVICE}")
         self.names = [name for name in names if name in given]
         self.rounded: float | None = None
+        self.doubled: torch.nn.Module | None = None
 
     def run(self, rows: list) -> numpy.ndarray:
         """The graph's logits of a batch."""
@@ -124,12 +125,17 @@ class Comparison:
         with torch.no_grad():
             return (model or self.model)(**batch_of(self.tokenizer, [row], self.names), return_dict=True).logits[0].numpy()
 
-    def rounding(self, rows: list) -> float:
-        """How far PyTorch's own logits are from those in 64 bits, as `difference` measures it."""
+    def rounding_of(self, row: dict) -> float:
+        """How far PyTorch's own logits of a text are from those in 64 bits, as `difference` measures it."""
+        if self.doubled is None:
+            self.doubled = copy.deepcopy(self.model).double()
+        return difference(self.expected(row, self.doubled), self.expected(row))
+
+    def rounding(self, rows: list, place: int) -> float:
+        """The same of the text in question, and of some others."""
         if self.rounded is None:
-            doubled = copy.deepcopy(self.model).double()
-            self.rounded = max(difference(self.expected(row, doubled), self.expected(row)) for row in rows[:ROUNDED_TEXTS])
-        return self.rounded
+            self.rounded = max(self.rounding_of(row) for row in rows[:ROUNDED_TEXTS])
+        return max(self.rounded, self.rounding_of(rows[place]))
 
     def judge(self, rows: list, place: int, expected: numpy.ndarray, logits: numpy.ndarray) -> tuple[float, str | None]:
         """The difference of a text's logits, and what is wrong if rounding does not explain it."""
@@ -141,7 +147,7 @@ class Comparison:
         found = difference(expected, logits)
         if found <= TOLERANCE and same_labels(expected, logits, TOLERANCE):
             return found, None
-        allowed = max(TOLERANCE, self.rounding(rows) / ROUNDING)
+        allowed = max(TOLERANCE, self.rounding(rows, place) / ROUNDING)
         if found <= allowed and same_labels(expected, logits, allowed):
             return found, None
         return found, f"by {found:.2e} on a text of {len(rows[place]['input_ids'])} tokens, where {allowed:.0e} is rounding"
