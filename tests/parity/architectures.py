@@ -30,6 +30,8 @@ class Kind:
     called: str = ""
     # Each so many of the texts is asked.
     every: int = 1
+    # Standard deviation of the random weights: MobileBERT has layers without normalisation, and rounds much with larger ones.
+    deviation: float = 0.3
 
     @property
     def title(self) -> str:
@@ -154,7 +156,7 @@ RELATIVE = {**SIZES, "relative_attention": True, "pos_att_type": ["p2c", "c2p"],
             "max_relative_positions": LONGEST, "type_vocab_size": 0}
 # With the tokenizer classes that AutoTokenizer finds for them. The first two are right only where each text runs alone.
 MORE_KINDS = [
-    Kind("MobileBert", bert_class, {**SIZES, "embedding_size": 16, "intra_bottleneck_size": 16, "true_hidden_size": 16}, every=4),
+    Kind("MobileBert", bert_class, {**SIZES, "embedding_size": 16, "intra_bottleneck_size": 16, "true_hidden_size": 16}, every=4, deviation=0.15),
     Kind("ConvBert", bert_class, {**SIZES, "embedding_size": 16, "conv_kernel_size": 3, "head_ratio": 2}, every=4),
     Kind("Deberta", deberta_class, RELATIVE, every=4),
     Kind("DebertaV2", deberta_v2_class, {**RELATIVE, "conv_kernel_size": 3, "conv_act": "gelu"}, called="deberta-v2", every=4),
@@ -185,6 +187,6 @@ def build(kind: Kind, texts: list[str], folder: Path, labels: dict[int, str], he
         for name, weight in model.named_parameters():
             # Random weights of the usual size answer every text alike.
             if weight.dim() == 2 and "LayerNorm" not in name:
-                weight.normal_(std=0.15 if "embed" in name else 0.3)
+                weight.normal_(std=0.15 if "embed" in name else kind.deviation)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
