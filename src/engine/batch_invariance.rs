@@ -25,7 +25,7 @@ const TEXTS: u32 = 6;
 /// Longest text of a group, in tokens.
 const MAX_LENGTH: usize = 64;
 /// A short text runs beside one of so many tokens once.
-const LONG_TEXT: usize = 512;
+const LONG_TEXT: usize = 256;
 /// How far scores may move in a batch: more than rounding moves them, and less than padding or another text does.
 ///
 /// Rounding grows with the size of the scores; what a text changes is seen in how far texts are apart.
