@@ -181,7 +181,8 @@ class Predictd:
     def switched(self, version: str) -> None:
         """Waits until a version answers."""
         until(f"version {version} is active", lambda: self.active() == version)
-        check(self.ask() == (200, version), f"{self.ask()} where version {version} is active")
+        # It is recorded a moment before it answers.
+        until(f"version {version} answers", lambda: self.ask() == (200, version))
 
     def register(self, name: str, version: str, uri: str) -> subprocess.CompletedProcess:
         """`predictd models register`."""
