@@ -51,7 +51,8 @@ class Disk:
 
     def see(self, call: str, arguments: str) -> None:
         """Follows one call."""
-        paths = [path for path in PATH.findall(arguments) + QUOTED.findall(arguments) if path.startswith(self.data)]
+        # The directory itself has names in it, too.
+        paths = [path for path in PATH.findall(arguments) + QUOTED.findall(arguments) if f"{path}/".startswith(self.data)]
         if call in ("write", "writev", "sendto") and "HTTP/1.1 200" in arguments:
             self.answers += 1
             self.missing += [(self.answers, path) for path in sorted(self.written | self.named)]
