@@ -3,6 +3,9 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::ChangeError;
 use super::opening::is_damage;
@@ -53,17 +56,22 @@ impl From<Lost> for Unusable {
     }
 }
 
+/// Time for which an error that told of damage counts.
+const SUSPECT_TIME: Duration = Duration::from_secs(2);
+
 /// Whether the file can be used. A database elsewhere has none.
 #[derive(Debug, Default)]
 pub(super) struct Condition {
     anchor: Option<Anchor>,
     damaged: AtomicBool,
+    /// Until when an error that told of damage counts: a disk that failed for a moment may be well again.
+    suspect: Mutex<Option<Instant>>,
 }
 
 impl Condition {
     /// That of the database in this directory.
     pub(super) fn of(anchor: Anchor) -> Self {
-        Self { anchor: Some(anchor), damaged: AtomicBool::new(false) }
+        Self { anchor: Some(anchor), ..Self::default() }
     }
 
     pub(super) fn directory(&self) -> Option<&Path> {
@@ -82,7 +90,8 @@ impl Condition {
 
     /// Looks whether the file can be used.
     pub(super) fn check(&self) -> Result<(), Unusable> {
-        if self.damaged.load(Ordering::Relaxed) {
+        let is_suspect = self.suspect.lock().is_some_and(|until| Instant::now() < until);
+        if is_suspect || self.damaged.load(Ordering::Relaxed) {
             return Err(Unusable::Damaged);
         }
         Ok(self.anchor.as_ref().map_or(Ok(()), Anchor::check)?)
@@ -96,7 +105,7 @@ impl Condition {
     /// Notes what an error says of the file.
     pub(super) fn record_damage(&self, error: sqlx::Error) -> sqlx::Error {
         if is_damage(&error) {
-            self.mark_damaged();
+            *self.suspect.lock() = Some(Instant::now() + SUSPECT_TIME);
             return Unusable::Damaged.into();
         }
         error
