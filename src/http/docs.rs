@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use axum::Extension;
+use axum::body::Bytes;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::routing::{MethodRouter, get};
 use utoipa::OpenApi;
@@ -10,6 +12,7 @@ use utoipa::openapi::OpenApi as Document;
 
 use super::App;
 use super::error::{Code, OF_THE_GATEWAY};
+use super::response_budget::SharedBody;
 
 /// The head of the description; the routes add themselves.
 #[derive(OpenApi)]
@@ -25,13 +28,13 @@ const PAGE: &str = include_str!("docs.html");
 /// The two routes, made once. They are public: nothing in them depends on the server's models or settings.
 pub fn routes(api: &Document) -> [(&'static str, MethodRouter<Arc<App>>); 2] {
     // A description that cannot be written as JSON would fail the test that compares it.
-    let json = api.to_pretty_json().unwrap_or_default();
+    let json = Bytes::from(api.to_pretty_json().unwrap_or_default());
     let own = Code::ALL.iter().map(|code| (code.kind(), code.status().as_u16(), code.title()));
     let mut rows = String::new();
     for (kind, status, title) in own.chain(OF_THE_GATEWAY.iter().copied()) {
         _ = write!(rows, "<tr id=\"{kind}\"><td><code>/docs#{kind}</code></td><td>{status}</td><td>{title}</td></tr>");
     }
-    let page = PAGE.replace("{{problems}}", &rows);
+    let page = Bytes::from(PAGE.replace("{{problems}}", &rows));
     let html = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (
@@ -40,7 +43,7 @@ pub fn routes(api: &Document) -> [(&'static str, MethodRouter<Arc<App>>); 2] {
         ),
     ];
     [
-        ("/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], json))),
-        ("/docs", get(async move || (html, page))),
+        ("/openapi.json", get(async move || (Extension(SharedBody), [(CONTENT_TYPE, "application/json")], json))),
+        ("/docs", get(async move || (Extension(SharedBody), html, page))),
     ]
 }

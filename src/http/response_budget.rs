@@ -35,10 +35,10 @@ const LOOK: Duration = Duration::from_millis(50);
 const STALL: Duration = Duration::from_secs(3);
 /// Memory for the responses of the admin listener, in bytes.
 const ADMIN_BYTES: usize = 4 << 20;
-/// Memory of each listener for metrics and the description of the API alone, in bytes.
+/// Memory of each listener for metrics alone, in bytes.
 const MONITORING_BYTES: usize = 2 << 20;
-/// Routes whose responses use that memory: they are small, and unread responses of other routes must not hold them up.
-const MONITORING: [&str; 2] = ["/metrics", "/openapi.json"];
+/// The route whose responses use that memory: they are small, and unread responses of other routes must not hold them up.
+const MONITORING: &str = "/metrics";
 /// How often a response that is there already asks for memory, each time after a client that does not read was cut off.
 const TRIES: usize = 5;
 
@@ -61,6 +61,10 @@ pub struct Reservation {
     permit: OwnedSemaphorePermit,
     metrics: Arc<Metrics>,
 }
+
+/// Extension of a response whose bytes all responses share: it needs no memory of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedBody;
 
 /// What a request may use for its response.
 #[derive(Debug)]
@@ -258,11 +262,12 @@ fn signed(bytes: usize) -> i64 {
 
 /// Reserves memory for every large response whose handler has not done so. Without memory the response is dropped.
 pub async fn bound(State(budget): State<Arc<ResponseBudget>>, request: Request, next: Next) -> Response {
-    let monitoring = MONITORING.contains(&request.uri().path());
+    let monitoring = request.uri().path() == MONITORING;
     let mut response = next.run(request).await;
     let size = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     if let Some(bytes) = size.filter(|&bytes| bytes > FREE_RESPONSE)
         && response.extensions().get::<Reserved>().is_none()
+        && response.extensions().get::<SharedBody>().is_none()
     {
         match budget.reserve_now(bytes, monitoring).await {
             Ok(reserved) => _ = response.extensions_mut().insert(reserved),
