@@ -91,7 +91,7 @@ alerts: onnxruntime ## Test the alert rules, and have them fire in a Prometheus 
 
 .PHONY: test-postgres
 test-postgres: onnxruntime ## Test the registry in a PostgreSQL of its own (Debian's package)
-	tests/with-postgres cargo test --locked --test it -- database:: replicas::
+	tests/with-postgres cargo test --locked --test it -- database:: replicas:: stored_formats::
 	tests/with-postgres $(CRASH)/outage.py --seconds 5
 	tests/with-postgres $(CRASH)/feedback.py --postgres --kills 30
 

@@ -13,6 +13,17 @@ use predictd::registry::known::Known;
 use predictd::registry::record::{FileRecord, ModelRecord, Origin, Refusal, VersionRecord};
 use predictd::registry::version::Version;
 
+/// The URL of a new database of a PostgreSQL server, if there is one.
+pub async fn fresh_postgres() -> Option<String> {
+    let server = crate::server::variable("PREDICTD_TEST_POSTGRES")?;
+    sqlx::any::install_default_drivers();
+    let name = format!("test_{}", uuid::Uuid::now_v7().simple());
+    let pool = sqlx::AnyPool::connect(&server).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&pool).await.unwrap();
+    let (base, _) = server.rsplit_once('/').unwrap();
+    Some(format!("{base}/{name}"))
+}
+
 /// A database that nobody else uses.
 struct Fresh {
     url: String,
@@ -28,13 +39,7 @@ impl Fresh {
 
     /// One of a PostgreSQL server, if there is one.
     async fn postgres() -> Option<Self> {
-        let server = crate::server::variable("PREDICTD_TEST_POSTGRES")?;
-        sqlx::any::install_default_drivers();
-        let name = format!("test_{}", uuid::Uuid::now_v7().simple());
-        let pool = sqlx::AnyPool::connect(&server).await.unwrap();
-        sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&pool).await.unwrap();
-        let (base, _) = server.rsplit_once('/').unwrap();
-        Some(Self { url: format!("{base}/{name}"), directory: tempfile::tempdir().unwrap() })
+        Some(Self { url: fresh_postgres().await?, directory: tempfile::tempdir().unwrap() })
     }
 
     async fn all() -> Vec<Self> {

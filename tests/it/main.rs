@@ -56,6 +56,7 @@ mod response_sizes;
 mod scheduling;
 mod server;
 mod storage;
+mod stored_formats;
 mod terminal_output;
 mod text_kinds;
 mod traces;
