@@ -18,6 +18,11 @@ const LONGEST: Duration = Duration::from_mins(10);
 /// Longest upload of one file.
 const LONGEST_UPLOAD: Duration = Duration::from_hours(2);
 
+/// The status of a change whose resource is not in the state that the client named.
+const PRECONDITION_FAILED: u16 = 412;
+/// Most attempts of a change whose resource others change at the same time.
+const MAX_ATTEMPTS: usize = 10;
+
 /// A client.
 #[derive(Debug)]
 pub struct Client {
@@ -68,16 +73,26 @@ impl Client {
         json(self.send(&self.request(Method::POST, path).header("Idempotency-Key", key).json(body))?)
     }
 
-    /// A change of what is at `seen` as it is now.
+    /// Changes the resource at `seen` from its current state. If that changes between read and write, reads it again:
+    /// the operator has not seen either state.
     ///
     /// # Errors
-    /// What the server says, or why it does not: among others that somebody else has changed it at the same moment.
+    /// The server's reason, or why there is no answer.
     pub fn change(&self, seen: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
-        let seen = self.send(&self.request(Method::GET, seen))?;
-        let seen = if seen.status().is_success() { seen } else { return json(seen) };
-        let tag = seen.headers().get(ETAG).cloned().ok_or("the server does not say which state this is")?;
         let method = Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
-        self.send_once(self.request(method, path).header(IF_MATCH, tag), body)
+        let mut attempts = 1;
+        loop {
+            let current = self.send(&self.request(Method::GET, seen))?;
+            if !current.status().is_success() {
+                return json(current);
+            }
+            let tag = current.headers().get(ETAG).cloned().ok_or("the server does not say which state this is")?;
+            let changed = self.send_once(self.request(method.clone(), path).header(IF_MATCH, tag), body)?;
+            if changed.status().as_u16() != PRECONDITION_FAILED || attempts == MAX_ATTEMPTS {
+                return json(changed);
+            }
+            attempts += 1;
+        }
     }
 
     /// Something that is there from now on, or is so from now on.
@@ -88,15 +103,15 @@ impl Client {
         let seen = self.send(&self.request(Method::GET, path))?;
         let request = self.request(Method::PUT, path);
         match (seen.status().as_u16(), seen.headers().get(ETAG).cloned()) {
-            (404, _) => self.send_once(request, Some(body)),
-            (200, Some(tag)) => self.send_once(request.header(IF_MATCH, tag), Some(body)),
+            (404, _) => json(self.send_once(request, Some(body))?),
+            (200, Some(tag)) => json(self.send_once(request.header(IF_MATCH, tag), Some(body))?),
             _ => json(seen),
         }
     }
 
-    fn send_once(&self, request: RequestBuilder, body: Option<&Value>) -> Result<Value, String> {
+    fn send_once(&self, request: RequestBuilder, body: Option<&Value>) -> Result<Response, String> {
         let request = request.header("Idempotency-Key", clock::new_id().to_string());
-        json(self.send(&if let Some(body) = body { request.json(body) } else { request })?)
+        self.send(&if let Some(body) = body { request.json(body) } else { request })
     }
 
     /// Sends a file, if the server does not have it.

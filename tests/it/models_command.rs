@@ -229,6 +229,22 @@ fn changes_say_what_they_were_decided_on_and_are_made_once() {
     stop(daemon);
 }
 
+/// An operator who names no state is not refused because another changed it a moment before.
+#[test]
+fn metrics_set_by_operators_at_the_same_time_are_all_kept() {
+    const OPERATORS: usize = 6;
+    let place = Place::new();
+    let daemon = place.start();
+    std::thread::scope(|scope| {
+        for operator in 0..OPERATORS {
+            let daemon = &daemon;
+            scope.spawn(move || done(daemon, &["metrics", NAME, "1", &format!("f{operator}=0.5")]));
+        }
+    });
+    let metrics = done(&daemon, &["metrics", NAME, "1"]);
+    assert_eq!(metrics.as_object().unwrap().len(), OPERATORS, "{metrics}");
+}
+
 #[test]
 fn one_process_writes_to_a_data_directory() {
     let place = Place::new();
