@@ -48,7 +48,7 @@ class Server:
         for _ in range(600):
             said = self.log.read_text(encoding="utf-8")
             found = re.search(r'"message":"listening","address":"([^"]*)","admin":"([^"]*)"', said)
-            if found and '"the model is ready"' in said:
+            if found and '"model version loaded"' in said:
                 self.address, self.admin = found[1], found[2]
                 return
             if self.process.poll() is not None:

@@ -118,7 +118,7 @@ def shadows(server: Predictd, options: argparse.Namespace) -> None:
             if shadowed:
                 end(server, name)
         rounds.append(taken)
-    shown = server.counted("predictd_shadow_texts_total")
+    shown = server.counted("predictd_shadow_items_total")
     seen = {outcome: sum(count for labels, count in shown.items() if f'outcome="{outcome}"' in labels) for outcome in ("agreed", "differed", "skipped", "failed")}
     print(f"\n1 client, 100 requests a second, a MiniLM shadow that sees each: {seen}")
     for label, part in (("p50", 0.5), ("p99", 0.99)):

@@ -12,19 +12,19 @@ use std::time::{Duration, Instant};
 
 use ndarray::Array2;
 use parking_lot::Mutex;
-use predictd::config::{Markup, OnOverflow, TextDefaults};
+use predictd::config::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use predictd::drift;
 use predictd::engine::Engine;
-use predictd::engine::batching::Policy;
-use predictd::engine::batching::window::Caps;
-use predictd::engine::encoding;
-use predictd::engine::lane::{GpuRules, Lane};
-use predictd::engine::loading::{Host, LONGEST_CHECK, ModelSource};
-use predictd::engine::lookup::CacheUse;
-use predictd::engine::model::Model;
+use predictd::engine::backend::{Backend, BackendError, Graph, Scores, Session};
+use predictd::engine::cache_lookup::CacheMode;
+use predictd::engine::execution_group::{ExecutionGroup, GpuOptions};
+use predictd::engine::loaded_version::LoadedVersion;
+use predictd::engine::loader::{CHECK_RUN_TIMEOUT, LoadContext, ModelSource};
 use predictd::engine::placement::Placement;
-use predictd::engine::queue::Rules;
-use predictd::engine::session::{Graph, RunError, Runtime, Scores, Session};
+use predictd::engine::queue::SchedulerConfig;
+use predictd::engine::scheduler::BatchingStrategy;
+use predictd::engine::scheduler::batch_search::BatchLimits;
+use predictd::engine::tokenization;
 use predictd::metrics::Metrics;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Batch;
@@ -34,95 +34,103 @@ use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const LABELS: usize = 77;
-const CLIENTS: usize = 16;
-const TEXTS: usize = 256;
+const LABEL_COUNT: usize = 77;
+const CLIENT_COUNT: usize = 16;
+const TEXTS_PER_REQUEST: usize = 256;
 /// Words that are a token each: with the two around them, 16.
 const TEXT: &str = "where is my new card which i have asked for on the first day";
-const MEASURED: Duration = Duration::from_secs(3);
+const MEASUREMENT_TIME: Duration = Duration::from_secs(3);
 
 /// A GPU that does nothing for as long as a run takes.
 #[derive(Clone)]
-struct MadeUp {
+struct FakeGpu {
     signature: Arc<Signature>,
-    start: Duration,
-    token: Duration,
-    busy: Arc<Mutex<(Duration, u32, usize)>>,
+    run_time: Duration,
+    token_time: Duration,
+    totals: Arc<Mutex<(Duration, u32, usize)>>,
 }
 
-impl Runtime for MadeUp {
+impl Backend for FakeGpu {
     fn open(&self, _: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
         Ok(Box::new(self.clone()))
     }
 
-    fn gpus(&self) -> usize {
+    fn gpu_count(&self) -> usize {
         1
     }
 }
 
-impl Graph for MadeUp {
+impl Graph for FakeGpu {
     fn signature(&self) -> &Signature {
         &self.signature
     }
 
     fn placement(&self) -> Placement {
-        Placement { gpus: vec![0], ..Placement::default() }
+        Placement { gpu_ids: vec![0], ..Placement::default() }
     }
 
-    fn session(&mut self) -> Result<Box<dyn Session>, ManifestError> {
+    fn create_session(&mut self) -> Result<Box<dyn Session>, ManifestError> {
         Ok(Box::new(self.clone()))
     }
 }
 
-impl Session for MadeUp {
-    fn run(&mut self, batch: &Batch, _: Instant) -> Result<Scores, RunError> {
+impl Session for FakeGpu {
+    fn run(&mut self, batch: &Batch, _: Instant) -> Result<Scores, BackendError> {
         let (begun, shape) = (Instant::now(), batch.shape());
-        std::thread::sleep(self.start + self.token * u32::try_from(shape.tokens()).unwrap_or(u32::MAX));
+        std::thread::sleep(self.run_time + self.token_time * u32::try_from(shape.token_count()).unwrap_or(u32::MAX));
         let scores =
-            Array2::from_shape_fn((shape.rows, LABELS), |(row, label)| if label == row % LABELS { 1.0 } else { 0.0 });
-        let mut busy = self.busy.lock();
+            Array2::from_shape_fn(
+                (shape.rows, LABEL_COUNT),
+                |(row, label)| if label == row % LABEL_COUNT { 1.0 } else { 0.0 },
+            );
+        let mut busy = self.totals.lock();
         *busy = (busy.0 + begun.elapsed(), busy.1 + 1, busy.2 + shape.rows);
         Ok(scores.into())
     }
 }
 
-fn made_up(start: Duration, token: Duration) -> MadeUp {
+fn new_fake_gpu(start: Duration, token: Duration) -> FakeGpu {
     let input = |name: &str, role| TokenInput { name: name.to_owned(), role, width: IntegerWidth::Bits64 };
     let inputs = vec![input("input_ids", TokenRole::InputIds), input("attention_mask", TokenRole::AttentionMask)];
     let signature = Signature {
         input: GraphInput::Tokens(inputs),
-        fixed: FixedAxes::default(),
-        output: "logits".to_owned(),
-        scores: ScoreKind::Logits,
+        fixed_axes: FixedAxes::default(),
+        output_name: "logits".to_owned(),
+        score_kind: ScoreKind::Logits,
         per_token: false,
-        applied: None,
+        applied_activation: None,
         embedding_rows: None,
-        width: LABELS,
+        width: LABEL_COUNT,
         batch_dependent: false,
         labels: None,
-        many_labels: false,
+        is_multi_label: false,
     };
-    MadeUp { signature: Arc::new(signature), start, token, busy: Arc::default() }
+    FakeGpu { signature: Arc::new(signature), run_time: start, token_time: token, totals: Arc::default() }
 }
 
-fn host(runtime: MadeUp, metrics: Arc<Metrics>) -> Host {
-    let caps = Caps { rows: 512, tokens: 16_384, time: 50_000, reach: 512 };
-    let rules = Rules { policy: Policy::Window, caps, workers: 1, patience: Duration::from_secs(1) };
+fn load_context(runtime: FakeGpu, metrics: Arc<Metrics>) -> LoadContext {
+    let caps = BatchLimits { max_rows: 512, max_tokens: 16_384, max_time: 50_000, search_radius: 512 };
+    let rules = SchedulerConfig {
+        strategy: BatchingStrategy::Window,
+        batch_limits: caps,
+        worker_count: 1,
+        overload_threshold: Duration::from_secs(1),
+    };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Host {
-        runtime: Arc::new(runtime),
-        cores: Lane::of_cores(rules, 0),
-        gpus: Lane::of_gpus(rules, GpuRules { pad_to: 8, fit_tokens: false }),
-        tokenizers: encoding::pool(cores).unwrap(),
-        longest_check: LONGEST_CHECK,
-        texts: TextDefaults { on_overflow: OnOverflow::Truncate, markup: Markup::Reject },
-        drift: drift::Settings::default(),
+    LoadContext {
+        backend: Arc::new(runtime),
+        cpu_group: ExecutionGroup::new_cpu(rules, 0),
+        gpu_group: ExecutionGroup::new_gpu(rules, GpuOptions { pad_to_multiple_of: 8, auto_max_tokens: false }),
+        tokenizer_pool: tokenization::new_thread_pool(cores).unwrap(),
+        check_run_timeout: CHECK_RUN_TIMEOUT,
+        text_defaults: TextPolicies { on_overflow: OverflowPolicy::Truncate, markup: MarkupPolicy::Reject },
+        drift_settings: drift::WindowSettings::default(),
         metrics,
     }
 }
 
 /// The model's files without its golden answers, which this GPU does not give.
-fn files() -> tempfile::TempDir {
+fn copy_model_files() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.onnx"] {
         std::fs::copy(format!("models/banking77-minilm/1/{name}"), directory.path().join(name)).unwrap();
@@ -131,30 +139,31 @@ fn files() -> tempfile::TempDir {
 }
 
 async fn measure(start: Duration, token: Duration) {
-    let (runtime, metrics, files) = (made_up(start, token), Arc::new(Metrics::new().unwrap()), files());
+    let (runtime, metrics, copy_model_files) =
+        (new_fake_gpu(start, token), Arc::new(Metrics::new().unwrap()), copy_model_files());
     let source = ModelSource {
         name: "m".to_owned(),
         version: "1".to_owned(),
-        directory: files.path().to_owned(),
-        registered: BTreeMap::new(),
+        directory: copy_model_files.path().to_owned(),
+        registered_hashes: BTreeMap::new(),
     };
-    let model = Arc::new(Model::load(&source, &host(runtime.clone(), Arc::clone(&metrics))).unwrap());
+    let model = Arc::new(LoadedVersion::load(&source, &load_context(runtime.clone(), Arc::clone(&metrics))).unwrap());
     let engine = Arc::new(Engine::new(100_000, Duration::from_secs(10), None, metrics));
     let client = || {
         let (engine, model) = (Arc::clone(&engine), Arc::clone(&model));
         tokio::spawn(async move {
             loop {
-                let texts = vec![TEXT.to_owned().into(); TEXTS];
+                let texts = vec![TEXT.to_owned().into(); TEXTS_PER_REQUEST];
                 let deadline = Instant::now() + Duration::from_secs(10);
-                engine.predict(&model, texts, deadline, CacheUse::default()).await.unwrap();
+                engine.infer(&model, texts, deadline, CacheMode::default()).await.unwrap();
             }
         })
     };
-    let clients: Vec<_> = (0..CLIENTS).map(|_| client()).collect();
+    let clients: Vec<_> = (0..CLIENT_COUNT).map(|_| client()).collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let (before, begun) = (*runtime.busy.lock(), Instant::now());
-    tokio::time::sleep(MEASURED).await;
-    let (after, took) = (*runtime.busy.lock(), begun.elapsed());
+    let (before, begun) = (*runtime.totals.lock(), Instant::now());
+    tokio::time::sleep(MEASUREMENT_TIME).await;
+    let (after, took) = (*runtime.totals.lock(), begun.elapsed());
     clients.iter().for_each(tokio::task::JoinHandle::abort);
     let (busy, runs, texts) = (after.0.saturating_sub(before.0), after.1 - before.1, after.2 - before.2);
     let idle = (took.saturating_sub(busy)) / runs.max(1);

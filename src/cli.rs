@@ -7,14 +7,14 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::admin::args::ModelsCommand;
-use crate::admin::experiments::ExperimentsCommand;
-use crate::admin::feedback::FeedbackCommand;
+use crate::admin_commands::args::ModelsCommand;
+use crate::admin_commands::experiments::ExperimentsCommand;
+use crate::admin_commands::feedback::FeedbackCommand;
+use crate::api_keys::{self, KeyFile, Scope};
 use crate::bench::args::BenchCommand;
 use crate::check::args::CheckCommand;
-use crate::config::Args;
-use crate::health::HealthCommand;
-use crate::keys::{self, KeyFile, Scope};
+use crate::config::ServeArgs;
+use crate::health_command::HealthCommand;
 use crate::profile::args::ProfileCommand;
 use crate::registry::backup;
 use crate::terminal;
@@ -30,14 +30,14 @@ pub struct Cli {
 
     /// Options of `serve`.
     #[command(flatten)]
-    pub serve: Args,
+    pub serve: ServeArgs,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Load the models and answer requests.
-    Serve(Box<Args>),
+    Serve(Box<ServeArgs>),
     /// Find sessions, threads and caps for a model on this machine, and measure the server against the engine alone.
     Bench(Box<BenchCommand>),
     /// Verify a model directory as a load does, and say what it costs, whether answers depend on neighbours, and how they differ.
@@ -106,17 +106,25 @@ impl DatabaseCommand {
         let runtime = runtime.map_err(|error| error.to_string())?;
         let answer = match self.action {
             DatabaseAction::Backup { file } => {
-                runtime.block_on(backup::backup(&self.data_dir, &file))?;
-                vec![format!("{} is a copy of {}", file.display(), self.data_dir.join(backup::FILE).display())]
+                runtime.block_on(backup::create_backup(&self.data_dir, &file))?;
+                vec![format!(
+                    "{} is a copy of {}",
+                    file.display(),
+                    self.data_dir.join(backup::DATABASE_FILE_NAME).display()
+                )]
             }
             DatabaseAction::Restore { file } => {
-                let missing = runtime.block_on(backup::restore(&file, &self.data_dir))?;
+                let missing = runtime.block_on(backup::restore_backup(&file, &self.data_dir))?;
                 let missing = missing.iter().map(|version| format!("the files of {version} are not in the store"));
-                let done = format!("{} is what {} was", self.data_dir.join(backup::FILE).display(), file.display());
+                let done = format!(
+                    "{} is what {} was",
+                    self.data_dir.join(backup::DATABASE_FILE_NAME).display(),
+                    file.display()
+                );
                 std::iter::once(done).chain(missing).collect()
             }
         };
-        print(&answer)
+        print_lines(&answer)
     }
 }
 
@@ -146,7 +154,7 @@ enum KeysAction {
         #[arg(long, value_delimiter = ',', required = true)]
         scopes: Vec<Scope>,
         /// Texts a second, such as 50/s [default: the server's --rate-limit].
-        #[arg(long, value_name = "N/s", value_parser = rate)]
+        #[arg(long, value_name = "N/s", value_parser = parse_rate)]
         rate: Option<NonZeroU32>,
     },
     /// List the keys by name, with scopes and rates.
@@ -158,16 +166,16 @@ enum KeysAction {
     },
 }
 
-fn rate(typed: &str) -> Result<NonZeroU32, String> {
+fn parse_rate(typed: &str) -> Result<NonZeroU32, String> {
     let number = typed.strip_suffix("/s").unwrap_or(typed);
     number.parse().map_err(|_| "a rate is a whole number of texts a second from 1 on, such as 50/s".to_owned())
 }
 
 /// Writes lines to standard output.
-fn print(lines: &[String]) -> Result<(), String> {
+fn print_lines(lines: &[String]) -> Result<(), String> {
     let mut text = String::new();
     for line in lines {
-        terminal::line(&mut text, format_args!("{line}")).map_err(|error| error.to_string())?;
+        terminal::write_line(&mut text, format_args!("{line}")).map_err(|error| error.to_string())?;
     }
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("standard output: {error}"))
 }
@@ -186,12 +194,12 @@ impl KeysCommand {
         let answer = match self.action {
             KeysAction::New { name, scopes, rate } => {
                 let scopes: BTreeSet<Scope> = scopes.into_iter().collect();
-                let key = keys::change(&path, |file| file.add(&name, scopes, rate)).map_err(named)?;
+                let key = api_keys::update_key_file(&path, |file| file.add(&name, scopes, rate)).map_err(named)?;
                 vec![key]
             }
             KeysAction::List => {
                 let file = KeyFile::read(&path).map_err(named)?.unwrap_or_default();
-                let line = |key: &keys::Key| {
+                let line = |key: &api_keys::ApiKey| {
                     let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.name()).collect();
                     let rate = key.rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate}/s"));
                     format!("{:24} {:32} {rate:10} {}", key.name, scopes.join(","), key.created)
@@ -199,7 +207,7 @@ impl KeysCommand {
                 let head = format!("{:24} {:32} {:10} {}", "NAME", "SCOPES", "RATE", "CREATED");
                 std::iter::once(head).chain(file.keys().iter().map(line)).collect()
             }
-            KeysAction::Revoke { name } => keys::change(&path, |file| {
+            KeysAction::Revoke { name } => api_keys::update_key_file(&path, |file| {
                 if file.remove(&name) {
                     Ok(vec![format!("{name} is revoked")])
                 } else {
@@ -208,6 +216,6 @@ impl KeysCommand {
             })
             .map_err(named)?,
         };
-        print(&answer)
+        print_lines(&answer)
     }
 }

@@ -10,17 +10,17 @@ use uuid::{Timestamp, Uuid, timestamp::context::NoContext};
 /// The time, and 1970 where the clock stands before that.
 #[must_use]
 pub fn now() -> SystemTime {
-    from_1970(SystemTime::now())
+    clamp_to_unix_epoch(SystemTime::now())
 }
 
 /// The same time, but none before 1970.
-fn from_1970(time: SystemTime) -> SystemTime {
+fn clamp_to_unix_epoch(time: SystemTime) -> SystemTime {
     time.max(UNIX_EPOCH)
 }
 
 /// Time since 1970; zero for a time before that.
 #[must_use]
-pub fn since_1970(time: SystemTime) -> Duration {
+pub fn since_unix_epoch(time: SystemTime) -> Duration {
     time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
@@ -37,7 +37,7 @@ pub fn new_id() -> Uuid {
 }
 
 fn id_at(time: SystemTime) -> Uuid {
-    let since = since_1970(time);
+    let since = since_unix_epoch(time);
     Uuid::new_v7(Timestamp::from_unix(NoContext, since.as_secs(), since.subsec_nanos()))
 }
 
@@ -46,18 +46,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_before_1970_are_1970_and_others_are_themselves() {
+    fn clock_before_1970_clamped_to_unix_epoch() {
         let before = UNIX_EPOCH - Duration::from_hours(24 * 365 * 5);
         let after = UNIX_EPOCH + Duration::from_millis(1_750_000_000_123);
-        assert_eq!((from_1970(before), from_1970(after)), (UNIX_EPOCH, after));
-        assert_eq!((since_1970(before), since_1970(after)), (Duration::ZERO, Duration::from_millis(1_750_000_000_123)));
+        assert_eq!((clamp_to_unix_epoch(before), clamp_to_unix_epoch(after)), (UNIX_EPOCH, after));
+        assert_eq!(
+            (since_unix_epoch(before), since_unix_epoch(after)),
+            (Duration::ZERO, Duration::from_millis(1_750_000_000_123))
+        );
         assert!(is_set() && now() > after);
         // What panics before 1970 does not for a time of this module.
-        assert_eq!(humantime::format_rfc3339_millis(from_1970(before)).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(
+            humantime::format_rfc3339_millis(clamp_to_unix_epoch(before)).to_string(),
+            "1970-01-01T00:00:00.000Z"
+        );
     }
 
     #[test]
-    fn ids_have_the_time_and_are_new_at_any_time() {
+    fn new_id_any_time_is_unique_with_timestamp() {
         let after = UNIX_EPOCH + Duration::from_millis(1_750_000_000_123);
         for (time, millis) in [(UNIX_EPOCH - Duration::from_secs(1), 0), (UNIX_EPOCH, 0), (after, 1_750_000_000_123)] {
             let (one, other) = (id_at(time), id_at(time));

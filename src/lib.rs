@@ -18,15 +18,15 @@
 //! - [`check`]: what a model directory holds, whether it serves, and how it answers
 //! - [`profile`]: how texts that a model is good for are spread, written down
 //! - [`cli`]: the command line; [`config`]: options, checked before anything starts
-//! - [`watch`]: checks servers and tells when one changes; [`health`]: asks one once; [`admin`]: an operator's client
-//! - [`keys`]: API keys; [`watched`]: files that may change; [`descriptors`]: open files; [`memory`]: what there is of it
-//! - [`listeners`]: sockets that wait for connections; [`client`]: what the program's own HTTP clients share
+//! - [`watch`]: checks servers and tells when one changes; [`health_command`]: asks one once; [`admin_commands`]: an operator's client
+//! - [`api_keys`]: API keys; [`file_watcher`]: files that may change; [`fd_limit`]: open files; [`memory`]: what there is of it
+//! - [`listeners`]: sockets that wait for connections; [`http_client`]: what the program's own HTTP clients share
 //! - [`clock`]: the time of day, also before 1970; [`terminal`]: names of others, as a terminal shows them
-//! - [`ceiling`]: the most memory that the server may need
-//! - [`telemetry`]: log lines, spans; [`summary`]: one of them now and then; [`metrics`]: every metric; [`shutdown`]: signals
+//! - [`memory_budget`]: the most memory that the server may need
+//! - [`telemetry`]: log lines, spans; [`log_summary`]: one of them now and then; [`metrics`]: every metric; [`shutdown`]: signals
 //! - [`server`]: puts everything together, runs and stops it
 //! - [`http`]: routes, layers, wire types, errors
-//! - [`engine`]: result cache, admission, queue, cost model, batching policy, lanes of run permits, workers
+//! - [`engine`]: result cache, admission, queue, cost model, scheduler, execution groups with run permits, workers
 //! - [`text`]: manifest, tokenizer, tensors, heads: pure
 //! - [`onnx`]: ONNX Runtime, on cores and GPUs
 //! - [`registry`]: models, versions, which of them answer; the database and the files that outlast the process
@@ -35,12 +35,12 @@
 //!
 //! # Who may import whom
 //!
-//! `main` → `server` (the only module that sees everything, with `ceiling`); `http` → `engine`, `registry`,
+//! `main` → `server` (the only module that sees everything, with `memory_budget`); `http` → `engine`, `registry`,
 //! `experiments`; `registry` → `engine`, `experiments` and `drift`; `engine` → `text` and `drift`; `drift` →
 //! `experiments::statistics`; `onnx` implements what
-//! `engine::session` declares. `bench` runs the server as `main` does, `check` loads models and reads
-//! texts as the server does (and makes texts as `bench` does), `profile` asks as `check` does, `watch` and `health` are clients; `cli` alone imports them.
-//! `client`, `clock`, `config`, `descriptors`, `keys`, `memory`, `metrics`, `shutdown`, `telemetry`, `terminal` and `watched`
+//! `engine::backend` declares. `bench` runs the server as `main` does, `check` loads models and reads
+//! texts as the server does (and makes texts as `bench` does), `profile` asks as `check` does, `watch`, `health_command` and `admin_commands` are clients; `cli` alone imports them.
+//! `api_keys`, `clock`, `config`, `fd_limit`, `file_watcher`, `http_client`, `memory`, `metrics`, `shutdown`, `telemetry` and `terminal`
 //! import nothing of the crate and may be imported by all.
 //!
 //! # Invariants
@@ -50,41 +50,41 @@
 //! - `ort` is imported in `onnx.rs` and under `onnx/` only, `tokenizers` in `text/tokenizer.rs` and under
 //!   `text/tokenizer/` only.
 //! - axum and status codes stay under `http/`, `opentelemetry` in `telemetry/spans.rs`.
-//! - No clock, no lock, nothing async in `engine/batching*`, `engine/cost.rs` and under `text/`, `drift/` and
-//!   `experiments/`, but for `receipts` and `tally`.
+//! - No clock, no lock, nothing async in `engine/scheduler*`, `engine/cost_model.rs` and under `text/`, `drift/` and
+//!   `experiments/`, but for `receipts` and `counters`.
 //! - The environment is read in `config.rs` only, but for the variables of options, which clap reads.
-//! - A route is added in `http/routes.rs` only, with who may use it.
+//! - A route is added in `http/route_table.rs` only, with who may use it.
 //! - No unbounded channel. No `unsafe`.
 
-pub mod admin;
+pub mod admin_commands;
+pub mod api_keys;
 pub mod bench;
-pub mod ceiling;
 pub mod check;
 pub mod cli;
-pub mod client;
 pub mod clock;
 pub mod config;
-pub mod descriptors;
 pub mod drift;
 pub mod engine;
 pub mod experiments;
-pub mod health;
+pub mod fd_limit;
+pub mod file_watcher;
+pub mod health_command;
 pub mod http;
-pub mod keys;
+pub mod http_client;
 pub mod listeners;
+pub mod log_summary;
 pub mod memory;
+pub mod memory_budget;
 pub mod metrics;
 pub mod onnx;
 pub mod profile;
 pub mod registry;
 pub mod server;
 pub mod shutdown;
-pub mod summary;
 pub mod telemetry;
 pub mod terminal;
 pub mod text;
 pub mod watch;
-pub mod watched;
 
 pub use listeners::Listeners;
-pub use server::{RunError, Server, http_threads, rules};
+pub use server::{Server, ServerError, http_runtime, scheduler_config};

@@ -11,40 +11,40 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{TcpSocket, TcpStream, UnixSocket, UnixStream};
 
-use crate::RunError;
-use crate::config::{Accept, Listen, Settings};
+use crate::ServerError;
+use crate::config::{AcceptMode, ListenAddress, ServerSettings};
 
 /// Connections that wait to be accepted; the system may allow fewer. The usual 128 overflow in a burst, and who comes
 /// then tries again a second later.
 const BACKLOG: u32 = 4_096;
 /// Who may connect to the data listener's Unix socket: the server's user and its group.
-const DATA_MODE: u32 = 0o660;
+const DATA_SOCKET_MODE: u32 = 0o660;
 /// Who may connect to the admin listener's Unix socket: the server's user.
-const ADMIN_MODE: u32 = 0o600;
+const ADMIN_SOCKET_MODE: u32 = 0o600;
 
 /// The sockets of a server, bound.
 #[derive(Debug)]
 pub struct Listeners {
     /// For everybody.
-    pub data: Entrance,
+    pub data: DataListener,
     /// For probes and operators.
-    pub admin: Bound,
+    pub admin: BoundListener,
 }
 
 /// The data listener: it takes connections, or will.
 #[derive(Debug)]
-pub enum Entrance {
+pub enum DataListener {
     /// It takes them.
-    Open(Bound),
+    Open(BoundListener),
     /// It refuses them until it is opened.
     Closed(TcpSocket),
     /// The Unix socket is made when it is opened.
-    Absent(PathBuf),
+    Unbound(PathBuf),
 }
 
 /// A socket that takes connections, in no runtime yet.
 #[derive(Debug)]
-pub enum Bound {
+pub enum BoundListener {
     /// At an address.
     Tcp(std::net::TcpListener),
     /// At a path.
@@ -62,7 +62,7 @@ pub enum Listener {
 
 /// A connection.
 #[derive(Debug)]
-pub enum Connected {
+pub enum ClientStream {
     /// To an address.
     Tcp(TcpStream),
     /// To a Unix socket.
@@ -79,15 +79,15 @@ pub struct SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_some_and(|now| now == self.identity)
+        if file_identity(&self.path).is_some_and(|now| now == self.identity)
             && let Err(error) = std::fs::remove_file(&self.path)
         {
-            tracing::warn!(path = %self.path.display(), %error, "the file of a socket cannot be removed");
+            tracing::warn!(path = %self.path.display(), %error, "socket file could not be removed");
         }
     }
 }
 
-impl Entrance {
+impl DataListener {
     /// Its address.
     ///
     /// # Errors
@@ -96,7 +96,7 @@ impl Entrance {
         match self {
             Self::Open(bound) => bound.local_addr(),
             Self::Closed(socket) => socket.local_addr(),
-            Self::Absent(_) => Err(ErrorKind::Unsupported.into()),
+            Self::Unbound(_) => Err(ErrorKind::Unsupported.into()),
         }
     }
 
@@ -112,24 +112,24 @@ impl Entrance {
     /// That of the system; another process may have opened a socket of the same address meanwhile.
     pub fn open(self) -> std::io::Result<Listener> {
         match self {
-            Self::Open(bound) => bound.listener(),
+            Self::Open(bound) => bound.into_listener(),
             Self::Closed(socket) => Ok(Listener::Tcp(socket.listen(BACKLOG)?)),
-            Self::Absent(path) => unix(&path, DATA_MODE)?.listener(),
+            Self::Unbound(path) => bind_unix(&path, DATA_SOCKET_MODE)?.into_listener(),
         }
     }
 }
 
-impl Display for Entrance {
+impl Display for DataListener {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open(bound) => write!(f, "{bound}"),
-            Self::Closed(socket) => shown(socket.local_addr(), f),
-            Self::Absent(path) => write!(f, "{}", Listen::Unix(path.clone())),
+            Self::Closed(socket) => fmt_address(socket.local_addr(), f),
+            Self::Unbound(path) => write!(f, "{}", ListenAddress::Unix(path.clone())),
         }
     }
 }
 
-impl Bound {
+impl BoundListener {
     /// Its address.
     ///
     /// # Errors
@@ -145,7 +145,7 @@ impl Bound {
     ///
     /// # Errors
     /// That of the system.
-    pub fn listener(self) -> std::io::Result<Listener> {
+    pub fn into_listener(self) -> std::io::Result<Listener> {
         Ok(match self {
             Self::Tcp(listener) => Listener::Tcp(tokio::net::TcpListener::from_std(listener)?),
             Self::Unix(listener, file) => Listener::Unix(tokio::net::UnixListener::from_std(listener)?, file),
@@ -153,16 +153,16 @@ impl Bound {
     }
 }
 
-impl Display for Bound {
+impl Display for BoundListener {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(listener) => shown(listener.local_addr(), f),
-            Self::Unix(_, file) => write!(f, "{}", Listen::Unix(file.path.clone())),
+            Self::Tcp(listener) => fmt_address(listener.local_addr(), f),
+            Self::Unix(_, file) => write!(f, "{}", ListenAddress::Unix(file.path.clone())),
         }
     }
 }
 
-fn shown(address: std::io::Result<SocketAddr>, f: &mut Formatter<'_>) -> fmt::Result {
+fn fmt_address(address: std::io::Result<SocketAddr>, f: &mut Formatter<'_>) -> fmt::Result {
     match address {
         Ok(address) => write!(f, "{address}"),
         Err(error) => write!(f, "{error}"),
@@ -177,12 +177,12 @@ impl From<tokio::net::TcpListener> for Listener {
 
 impl Listener {
     /// The next connection, with the address of its other end: loopback for a Unix socket.
-    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<std::io::Result<(Connected, SocketAddr)>> {
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<std::io::Result<(ClientStream, SocketAddr)>> {
         match self {
-            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| (Connected::Tcp(stream), peer)),
+            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| (ClientStream::Tcp(stream), peer)),
             Self::Unix(listener, _) => {
                 let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-                listener.poll_accept(cx).map_ok(|(stream, _)| (Connected::Unix(stream), local))
+                listener.poll_accept(cx).map_ok(|(stream, _)| (ClientStream::Unix(stream), local))
             }
         }
     }
@@ -192,16 +192,17 @@ impl Listeners {
     /// Binds both. To be called in a tokio runtime.
     ///
     /// # Errors
-    /// [`RunError::Failed`] that names the option.
-    pub fn bind(settings: &Settings) -> Result<Self, RunError> {
-        let data = match (&settings.listen, settings.accept) {
-            (Listen::Unix(path), Accept::Ready) => Ok(Entrance::Absent(path.clone())),
-            (listen, Accept::Start) => bound(listen, DATA_MODE).map(Entrance::Open),
-            (listen, Accept::Ready) => tcp(listen).map(Entrance::Closed),
+    /// [`ServerError::Runtime`] that names the option.
+    pub fn bind(settings: &ServerSettings) -> Result<Self, ServerError> {
+        let data = match (&settings.listen, settings.accept_mode) {
+            (ListenAddress::Unix(path), AcceptMode::Ready) => Ok(DataListener::Unbound(path.clone())),
+            (listen, AcceptMode::Start) => bind_listener(listen, DATA_SOCKET_MODE).map(DataListener::Open),
+            (listen, AcceptMode::Ready) => bind_tcp(listen).map(DataListener::Closed),
         };
-        let admin = bound(&settings.admin_listen, ADMIN_MODE);
-        let named =
-            |option: &str, listen: &Listen, error: Error| RunError::Failed(format!("{option} {listen}: {error}"));
+        let admin = bind_listener(&settings.admin_listen, ADMIN_SOCKET_MODE);
+        let named = |option: &str, listen: &ListenAddress, error: Error| {
+            ServerError::Runtime(format!("{option} {listen}: {error}"))
+        };
         Ok(Self {
             data: data.map_err(|error| named("--listen", &settings.listen, error))?,
             admin: admin.map_err(|error| named("--admin-listen", &settings.admin_listen, error))?,
@@ -209,15 +210,15 @@ impl Listeners {
     }
 }
 
-fn bound(listen: &Listen, mode: u32) -> std::io::Result<Bound> {
+fn bind_listener(listen: &ListenAddress, mode: u32) -> std::io::Result<BoundListener> {
     match listen {
-        Listen::Unix(path) => unix(path, mode),
-        listen => Ok(Bound::Tcp(tcp(listen)?.listen(BACKLOG)?.into_std()?)),
+        ListenAddress::Unix(path) => bind_unix(path, mode),
+        listen => Ok(BoundListener::Tcp(bind_tcp(listen)?.listen(BACKLOG)?.into_std()?)),
     }
 }
 
-fn tcp(listen: &Listen) -> std::io::Result<TcpSocket> {
-    let Listen::Address(address) = listen else {
+fn bind_tcp(listen: &ListenAddress) -> std::io::Result<TcpSocket> {
+    let ListenAddress::Address(address) = listen else {
         return Err(Error::new(ErrorKind::InvalidInput, "the host name was not resolved"));
     };
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -228,20 +229,21 @@ fn tcp(listen: &Listen) -> std::io::Result<TcpSocket> {
 }
 
 /// A Unix socket at this path, which only users with these rights can connect to.
-fn unix(path: &Path, mode: u32) -> std::io::Result<Bound> {
-    remove_stale(path)?;
+fn bind_unix(path: &Path, mode: u32) -> std::io::Result<BoundListener> {
+    remove_stale_socket(path)?;
     let socket = UnixSocket::new_stream()?;
     // The file gets the socket's own mode, less what the umask takes: there is no moment in which others could connect.
     rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(mode))?;
     socket.bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    let identity = identity(path).ok_or_else(|| Error::new(ErrorKind::NotFound, "the file of the socket is gone"))?;
+    let identity =
+        file_identity(path).ok_or_else(|| Error::new(ErrorKind::NotFound, "the file of the socket is gone"))?;
     let file = SocketFile { path: path.to_owned(), identity };
-    Ok(Bound::Unix(socket.listen(BACKLOG)?.into_std()?, file))
+    Ok(BoundListener::Unix(socket.listen(BACKLOG)?.into_std()?, file))
 }
 
 /// Removes a socket file without a listener, as a killed process leaves it.
-fn remove_stale(path: &Path) -> std::io::Result<()> {
+fn remove_stale_socket(path: &Path) -> std::io::Result<()> {
     let metadata = match std::fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -251,14 +253,14 @@ fn remove_stale(path: &Path) -> std::io::Result<()> {
         let sentence = "there is a file that is no socket: remove it, or choose another path";
         return Err(Error::new(ErrorKind::AlreadyExists, sentence));
     }
-    if is_alive(path)? {
+    if has_listener(path)? {
         return Err(Error::new(ErrorKind::AddrInUse, "another process listens on this socket"));
     }
     std::fs::remove_file(path)
 }
 
 /// True if a process listens on this socket, even one that accepts nothing now.
-fn is_alive(path: &Path) -> std::io::Result<bool> {
+fn has_listener(path: &Path) -> std::io::Result<bool> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
@@ -270,7 +272,7 @@ fn is_alive(path: &Path) -> std::io::Result<bool> {
 }
 
 /// Device and number of a file.
-fn identity(path: &Path) -> Option<(u64, u64)> {
+fn file_identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = std::fs::symlink_metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
@@ -280,7 +282,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn socket_of_a_server_with_a_full_backlog_is_not_stale() {
+    async fn remove_stale_socket_full_backlog_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let socket = UnixSocket::new_stream().unwrap();
@@ -288,9 +290,9 @@ mod tests {
         let listener = socket.listen(0).unwrap();
         let _waits = std::os::unix::net::UnixStream::connect(&path).unwrap();
         // A connect that blocks would wait for an accept that never comes.
-        assert_eq!(remove_stale(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert_eq!(remove_stale_socket(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
         drop(listener);
-        remove_stale(&path).unwrap();
+        remove_stale_socket(&path).unwrap();
         assert!(!path.exists());
     }
 }

@@ -2,21 +2,21 @@
 //!
 //! - [`requests`]: requests and connections
 //! - [`experiments`]: arms and shadows
-//! - [`model`]: texts and runs of a model version
+//! - [`version_metrics`]: texts and runs of a model version
 //! - [`drift`]: whether what a model version is asked is like before
-//! - [`machine`]: the process, the system, its GPUs
-//! - [`now`]: what is true at the moment of a scrape only
-//! - [`summary`]: what has happened between two moments
+//! - [`system`]: the process, the system, its GPUs
+//! - [`scrape_gauges`]: what is true at the moment of a scrape only
+//! - [`traffic_summary`]: what has happened between two moments
 //!
 //! No label has a value that a client chose.
 
 pub mod drift;
 pub mod experiments;
-pub mod machine;
-pub mod model;
-pub mod now;
 pub mod requests;
-pub mod summary;
+pub mod scrape_gauges;
+pub mod system;
+pub mod traffic_summary;
+pub mod version_metrics;
 
 use std::time::Duration;
 
@@ -24,34 +24,34 @@ use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder, opts};
 
-use drift::{Accuracies, AccuracyNow};
+use drift::{AccuracyGauges, AccuracyStatus};
 use experiments::ExperimentMetrics;
-pub use machine::Machine;
-use model::{ModelMetrics, ModelVectors};
-use now::Now;
-pub use now::VersionNow;
-pub use requests::{Outcome, RequestMetrics};
+pub use requests::{RequestMetrics, RequestOutcome};
+use scrape_gauges::ScrapeGauges;
+pub use scrape_gauges::VersionStatus;
+pub use system::SystemMetrics;
+use version_metrics::{VersionMetricVecs, VersionMetrics};
 
 /// Why texts were refused or given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum RefusalReason {
     /// No permit was free.
-    Overloaded,
+    Overload,
     /// The deadline passed.
     Deadline,
     /// The caller's rate was reached.
-    Rate,
+    RateLimit,
     /// The key was unknown or had no right to it.
-    Key,
+    Unauthorized,
     /// The client left before its answer.
-    Cancelled,
+    Cancellation,
     /// The memory for responses was not free in time.
     ResponseMemory,
 }
 
 /// Why a connection was cut off: what its client took too long for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CutOff {
+pub enum TimeoutStage {
     /// The handshake of TLS, or it failed.
     Handshake,
     /// A request's head.
@@ -66,7 +66,7 @@ pub enum CutOff {
 
 /// Where a panic was caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PanicPlace {
+pub enum PanicSite {
     /// In a request handler.
     Handler,
     /// In a tokenizer.
@@ -77,13 +77,13 @@ pub enum PanicPlace {
 
 /// What a look at an alias came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Followed {
+pub enum AliasCheckOutcome {
     /// It stands for what it stood for.
     Unchanged,
     /// It has moved, and what it stands for now is served.
     Switched,
     /// It has moved to what cannot be served.
-    Refused,
+    Unservable,
     /// It could not be looked at, or not be dealt with for now.
     Failed,
 }
@@ -94,11 +94,11 @@ pub struct Metrics {
     /// Requests and connections.
     pub http: RequestMetrics,
     /// The process, the system, its GPUs.
-    pub machine: Machine,
+    pub system: SystemMetrics,
     /// Experiments.
     pub experiments: ExperimentMetrics,
     registry: Registry,
-    models: ModelVectors,
+    version_vecs: VersionMetricVecs,
     cache_lookups: IntCounterVec,
     cache_bytes: IntGauge,
     cache_entries: IntGauge,
@@ -106,20 +106,20 @@ pub struct Metrics {
     lost_lines: IntCounter,
     spans: IntCounterVec,
     ready: IntGauge,
-    stale: Gauge,
-    unserved: IntGauge,
-    changes: IntCounterVec,
+    registry_staleness: Gauge,
+    unserved_models: IntGauge,
+    registry_changes: IntCounterVec,
     feedback: IntCounterVec,
     feedback_waiting: IntGauge,
     feedback_deleted: IntCounter,
-    unusable: GaugeVec,
-    followed: IntCounterVec,
-    accuracies: Accuracies,
-    now: Mutex<Now>,
+    registry_unusable: GaugeVec,
+    alias_checks: IntCounterVec,
+    accuracy_gauges: AccuracyGauges,
+    scrape_gauges: Mutex<ScrapeGauges>,
 }
 
 /// A metric that is in the registry.
-fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> Result<M, prometheus::Error> {
+fn register<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> Result<M, prometheus::Error> {
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
 }
@@ -132,9 +132,9 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let counter = |name: &str, help: &str, labels: &[&str]| {
-            registered(&registry, IntCounterVec::new(opts!(name, help), labels)?)
+            register(&registry, IntCounterVec::new(opts!(name, help), labels)?)
         };
-        let gauge = |name: &str, help: &str| registered(&registry, IntGauge::new(name, help)?);
+        let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help)?);
         let build = GaugeVec::new(opts!("predictd_build_info", "1; the server's version is a label."), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         registry.register(Box::new(build))?;
@@ -148,16 +148,16 @@ impl Metrics {
         for state in ["recorded", "delivered", "failed"] {
             spans.with_label_values(&[state]);
         }
-        for place in [PanicPlace::Handler, PanicPlace::Tokenizer, PanicPlace::Worker] {
-            panics.with_label_values(&[place_name(place)]);
+        for place in [PanicSite::Handler, PanicSite::Tokenizer, PanicSite::Worker] {
+            panics.with_label_values(&[panic_site_name(place)]);
         }
         let http = RequestMetrics::new(&registry)?;
-        http.begin();
+        http.init_series();
         Ok(Self {
             http,
-            machine: Machine::new(&registry)?,
+            system: SystemMetrics::new(&registry)?,
             experiments: ExperimentMetrics::new(&registry)?,
-            models: ModelVectors::new(&registry)?,
+            version_vecs: VersionMetricVecs::new(&registry)?,
             cache_lookups: counter(
                 "predictd_cache_lookups_total",
                 "Texts looked up in the result cache: their answer was there (hit), the same text was being run (joined), or neither (miss). The hit ratio is hit / all.",
@@ -166,10 +166,10 @@ impl Metrics {
             cache_bytes: gauge("predictd_cache_bytes", "Bytes of answers in the result cache.")?,
             cache_entries: gauge("predictd_cache_entries", "Answers in the result cache.")?,
             panics,
-            lost_lines: registered(
+            lost_lines: register(
                 &registry,
                 IntCounter::new(
-                    "predictd_log_lines_lost_total",
+                    "predictd_log_lines_dropped_total",
                     "Log lines lost because a writer was too slow, or could not write.",
                 )?,
             )?,
@@ -178,18 +178,18 @@ impl Metrics {
                 "predictd_ready",
                 "1 once the models of the start were loaded and while requests that name no model will be answered, as /readyz says.",
             )?,
-            stale: registered(
+            registry_staleness: register(
                 &registry,
                 Gauge::new(
-                    "predictd_registry_stale_seconds",
+                    "predictd_registry_staleness_seconds",
                     "How long the registry's database has not answered; 0 while it does. What was known last is served.",
                 )?,
             )?,
-            unserved: gauge(
+            unserved_models: gauge(
                 "predictd_registry_unserved_models",
                 "Models whose recorded version does not answer here: it is being loaded, or could not be.",
             )?,
-            changes: counter(
+            registry_changes: counter(
                 "predictd_registry_changes_total",
                 "Changes of the registry that this process made, by what was done.",
                 &["model", "action"],
@@ -200,175 +200,180 @@ impl Metrics {
                 &["outcome"],
             )?,
             feedback_waiting: gauge(
-                "predictd_feedback_waiting_bytes",
+                "predictd_feedback_spool_bytes",
                 "Bytes of feedback on disk that wait until the database answers.",
             )?,
-            feedback_deleted: registered(
+            feedback_deleted: register(
                 &registry,
                 IntCounter::new(
                     "predictd_feedback_deleted_total",
                     "Answers whose true labels and texts were deleted because they were older than --feedback-retention.",
                 )?,
             )?,
-            unusable: registered(
+            registry_unusable: register(
                 &registry,
                 GaugeVec::new(
                     opts!(
-                        "predictd_registry_unusable",
+                        "predictd_storage_fault",
                         "1 while neither feedback nor a change of the registry can be kept, by reason: the data directory was removed or replaced (lost), or the database is damaged."
                     ),
                     &["reason"],
                 )?,
             )?,
-            followed: counter(
-                "predictd_follow_looks_total",
+            alias_checks: counter(
+                "predictd_mlflow_alias_polls_total",
                 "Looks at aliases that are followed, by outcome: unchanged, switched, refused (what it stands for cannot be served), failed (it is tried again).",
                 &["model", "outcome"],
             )?,
-            accuracies: Accuracies::new(&registry)?,
-            now: Mutex::new(Now::new(&registry)?),
+            accuracy_gauges: AccuracyGauges::new(&registry)?,
+            scrape_gauges: Mutex::new(ScrapeGauges::new(&registry)?),
             registry,
         })
     }
 
     /// The metrics of one model version.
     #[must_use]
-    pub fn model(&self, model: &str, version: &str) -> ModelMetrics {
-        self.models.of(model, version)
+    pub fn model(&self, model: &str, version: &str) -> VersionMetrics {
+        self.version_vecs.version_metrics(model, version)
     }
 
     /// There is no such version any more.
-    pub fn forget(&self, model: &str, version: &str) {
-        self.models.forget(model, version);
-        self.accuracies.forget(model, version);
+    pub fn remove_version(&self, model: &str, version: &str) {
+        self.version_vecs.remove_version(model, version);
+        self.accuracy_gauges.remove_version(model, version);
     }
 
     /// Texts of a request were looked up in the cache.
-    pub fn looked_up(&self, hits: usize, joined: usize, misses: usize) {
+    pub fn record_cache_lookups(&self, hits: usize, joined: usize, misses: usize) {
         for (result, texts) in [("hit", hits), ("joined", joined), ("miss", misses)] {
             self.cache_lookups.with_label_values(&[result]).inc_by(texts as u64);
         }
     }
 
     /// How large the cache is.
-    pub fn cached(&self, bytes: u64, entries: usize) {
+    pub fn set_cache_size(&self, bytes: u64, entries: usize) {
         self.cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.cache_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
     }
 
     /// So many log lines were lost until now.
-    pub fn lost_lines(&self, lines: u64) {
+    pub fn set_lost_lines(&self, lines: u64) {
         // Of two scrapes at a time, only one adds what is new.
-        let _alone = self.now.lock();
+        let _alone = self.scrape_gauges.lock();
         self.lost_lines.inc_by(lines.saturating_sub(self.lost_lines.get()));
     }
 
     /// So many spans are in this state, or were, until now.
-    pub fn spans(&self, state: &str, spans: u64) {
-        let _alone = self.now.lock();
+    pub fn set_spans(&self, state: &str, spans: u64) {
+        let _alone = self.scrape_gauges.lock();
         let counter = self.spans.with_label_values(&[state]);
         counter.inc_by(spans.saturating_sub(counter.get()));
     }
 
     /// Whether requests that name no model will be answered.
-    pub fn ready(&self, is_ready: bool) {
+    pub fn set_ready(&self, is_ready: bool) {
         self.ready.set(is_ready.into());
     }
 
     /// How long the registry's database has not answered.
-    pub fn stale(&self, time: Duration) {
-        self.stale.set(time.as_secs_f64());
+    pub fn set_registry_staleness(&self, time: Duration) {
+        self.registry_staleness.set(time.as_secs_f64());
     }
 
     /// The registry was changed.
-    pub fn changed(&self, model: &str, action: &str) {
-        self.changes.with_label_values(&[model, action]).inc();
+    pub fn record_registry_change(&self, model: &str, action: &str) {
+        self.registry_changes.with_label_values(&[model, action]).inc();
     }
 
     /// The true label of an answer was told; the outcome in a word.
-    pub fn told(&self, outcome: &str) {
+    pub fn record_feedback(&self, outcome: &str) {
         self.feedback.with_label_values(&[outcome]).inc();
     }
 
     /// So many bytes of feedback wait.
-    pub fn feedback_waits(&self, bytes: u64) {
+    pub fn set_feedback_waiting(&self, bytes: u64) {
         self.feedback_waiting.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Feedback of so many answers was deleted because of its age.
-    pub fn feedback_deleted(&self, answers: u64) {
+    pub fn record_feedback_deletion(&self, answers: u64) {
         self.feedback_deleted.inc_by(answers);
     }
 
     /// Why the registry's database cannot be used, in a word, if so.
-    pub fn unusable(&self, reason: Option<&str>) {
+    pub fn set_registry_unusable(&self, reason: Option<&str>) {
         for known in ["lost", "damaged"] {
-            self.unusable.with_label_values(&[known]).set(f64::from(u8::from(reason == Some(known))));
+            self.registry_unusable.with_label_values(&[known]).set(f64::from(u8::from(reason == Some(known))));
         }
     }
 
     /// So right were versions lately. Others are forgotten.
-    pub fn accuracies(&self, found: &[AccuracyNow]) {
-        self.accuracies.put(found);
+    pub fn set_accuracies(&self, found: &[AccuracyStatus]) {
+        self.accuracy_gauges.update(found);
     }
 
     /// An alias will be looked at.
-    pub fn follows(&self, model: &str) {
+    pub fn init_alias_checks(&self, model: &str) {
         // There from the start: a rate needs to have seen what was before the first.
-        for outcome in [Followed::Unchanged, Followed::Switched, Followed::Refused, Followed::Failed] {
-            self.followed.with_label_values(&[model, outcome_name(outcome)]);
+        for outcome in [
+            AliasCheckOutcome::Unchanged,
+            AliasCheckOutcome::Switched,
+            AliasCheckOutcome::Unservable,
+            AliasCheckOutcome::Failed,
+        ] {
+            self.alias_checks.with_label_values(&[model, alias_check_outcome_name(outcome)]);
         }
     }
 
     /// An alias was looked at.
-    pub fn followed(&self, model: &str, outcome: Followed) {
-        self.followed.with_label_values(&[model, outcome_name(outcome)]).inc();
+    pub fn record_alias_check(&self, model: &str, outcome: AliasCheckOutcome) {
+        self.alias_checks.with_label_values(&[model, alias_check_outcome_name(outcome)]).inc();
     }
 
     /// So many models are not served as they are recorded.
-    pub fn unserved(&self, models: usize) {
-        self.unserved.set(i64::try_from(models).unwrap_or(i64::MAX));
+    pub fn set_unserved_models(&self, models: usize) {
+        self.unserved_models.set(i64::try_from(models).unwrap_or(i64::MAX));
     }
 
     /// A panic was caught.
-    pub fn panicked(&self, place: PanicPlace) {
-        self.panics.with_label_values(&[place_name(place)]).inc();
+    pub fn record_panic(&self, place: PanicSite) {
+        self.panics.with_label_values(&[panic_site_name(place)]).inc();
     }
 
     /// Panics caught so far at one place.
     #[must_use]
-    pub fn panics(&self, place: PanicPlace) -> u64 {
-        self.panics.with_label_values(&[place_name(place)]).get()
+    pub fn panic_count(&self, place: PanicSite) -> u64 {
+        self.panics.with_label_values(&[panic_site_name(place)]).get()
     }
 
     /// All metrics in Prometheus' text format, with the state of all versions.
     ///
     /// # Errors
     /// If a metric cannot be written down.
-    pub fn render(&self, versions: &[VersionNow]) -> Result<Vec<u8>, prometheus::Error> {
-        self.machine.refresh();
+    pub fn render(&self, versions: &[VersionStatus]) -> Result<Vec<u8>, prometheus::Error> {
+        self.system.refresh();
         // One scrape at a time: another would find half of what is put down here.
-        let now = self.now.lock();
-        now.put(versions);
+        let now = self.scrape_gauges.lock();
+        now.update(versions);
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
 }
 
-fn outcome_name(outcome: Followed) -> &'static str {
+fn alias_check_outcome_name(outcome: AliasCheckOutcome) -> &'static str {
     match outcome {
-        Followed::Unchanged => "unchanged",
-        Followed::Switched => "switched",
-        Followed::Refused => "refused",
-        Followed::Failed => "failed",
+        AliasCheckOutcome::Unchanged => "unchanged",
+        AliasCheckOutcome::Switched => "switched",
+        AliasCheckOutcome::Unservable => "refused",
+        AliasCheckOutcome::Failed => "failed",
     }
 }
 
-fn place_name(place: PanicPlace) -> &'static str {
+fn panic_site_name(place: PanicSite) -> &'static str {
     match place {
-        PanicPlace::Handler => "handler",
-        PanicPlace::Tokenizer => "tokenizer",
-        PanicPlace::Worker => "worker",
+        PanicSite::Handler => "handler",
+        PanicSite::Tokenizer => "tokenizer",
+        PanicSite::Worker => "worker",
     }
 }

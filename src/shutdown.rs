@@ -7,9 +7,9 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     /// Stop taking requests, finish those in work.
-    pub soft: CancellationToken,
+    pub drain: CancellationToken,
     /// Stop now.
-    pub hard: CancellationToken,
+    pub abort: CancellationToken,
 }
 
 impl Shutdown {
@@ -17,10 +17,10 @@ impl Shutdown {
     ///
     /// # Errors
     /// If the handlers cannot be installed.
-    pub fn on_signals() -> std::io::Result<Self> {
+    pub fn from_signals() -> std::io::Result<Self> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let shutdown = Self::default();
-        let steps = [shutdown.soft.clone(), shutdown.hard.clone()];
+        let steps = [shutdown.drain.clone(), shutdown.abort.clone()];
         tokio::spawn(async move {
             for step in steps {
                 tokio::select! {
@@ -38,8 +38,8 @@ impl Shutdown {
 #[derive(Debug)]
 pub struct FileSignals {
     hangup: Signal,
-    first: Signal,
-    second: Signal,
+    user1: Signal,
+    user2: Signal,
 }
 
 /// What an operator asks for by a signal.
@@ -59,15 +59,15 @@ impl FileSignals {
     pub fn new() -> std::io::Result<Self> {
         let [hangup, first, second] =
             [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()].map(signal);
-        Ok(Self { hangup: hangup?, first: first?, second: second? })
+        Ok(Self { hangup: hangup?, user1: first?, user2: second? })
     }
 
     /// What is asked for next.
     pub async fn next(&mut self) -> FileRequest {
         tokio::select! {
             _ = self.hangup.recv() => FileRequest::Reload,
-            _ = self.first.recv() => FileRequest::Reopen,
-            _ = self.second.recv() => FileRequest::Reopen,
+            _ = self.user1.recv() => FileRequest::Reopen,
+            _ = self.user2.recv() => FileRequest::Reopen,
         }
     }
 }

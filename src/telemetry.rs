@@ -4,7 +4,7 @@
 //! a request up.
 
 mod escaped_fields;
-mod file;
+mod rotated_file;
 pub mod spans;
 
 use std::borrow::Cow;
@@ -18,7 +18,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use escaped_fields::EscapedFields;
-use file::{RotatedFile, numbered};
+use rotated_file::{RotatedFile, numbered_path};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -26,24 +26,24 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, registry, reload};
 
 /// Lines that wait to be written; those that come then are lost.
-const WAITING_LINES: usize = 16_384;
+const MAX_QUEUED_LINES: usize = 16_384;
 
 /// Where lines go and which.
 #[derive(Debug, Clone, Copy)]
-pub struct Lines<'a> {
+pub struct LoggerConfig<'a> {
     /// A level, or a filter such as `predictd=debug`.
     pub filter: &'a str,
     /// JSON on standard error; if not said, unless that is a terminal.
-    pub json: Option<bool>,
+    pub is_json: Option<bool>,
     /// The file they go to as well, as JSON.
     pub file: Option<LogFile<'a>>,
     /// What makes a line harmless for a terminal.
-    pub escape: Escape,
+    pub escape: LogEscape,
 }
 
 /// What makes a line harmless for a terminal: names of models and texts of errors are others'.
 #[derive(Debug, Clone, Copy)]
-pub struct Escape {
+pub struct LogEscape {
     /// A line of text without colours, or the fields of one, without their end.
     pub text: fn(&str) -> Cow<'_, str>,
     /// A line of text whose fields are escaped; the formatter's own colours stay.
@@ -58,85 +58,85 @@ pub struct LogFile<'a> {
     /// The file.
     pub path: &'a Path,
     /// It is rotated once it has so many bytes.
-    pub bytes: u64,
+    pub max_bytes: u64,
     /// Older files that are kept.
-    pub files: usize,
+    pub max_files: usize,
 }
 
 /// Keeps the writers alive. Dropped, it waits for what they still have, but not for one that stands still.
 #[derive(Debug)]
-pub struct Writers(Vec<WorkerGuard>);
+pub struct LogWriterGuard(Vec<WorkerGuard>);
 
-impl Drop for Writers {
+impl Drop for LogWriterGuard {
     fn drop(&mut self) {
         let guards = std::mem::take(&mut self.0);
-        patiently(move || drop(guards));
+        run_with_timeout(move || drop(guards));
     }
 }
 
 /// Longest wait for the last lines: whoever reads them may have stopped reading.
-const LAST_LINES: Duration = Duration::from_millis(1_500);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Does something that may be held up for ever, and waits for it for a moment.
-fn patiently(work: impl FnOnce() + Send + 'static) {
+fn run_with_timeout(work: impl FnOnce() + Send + 'static) {
     let (done, is_done) = sync_channel(1);
     let work = move || {
         work();
         done.send(()).ok();
     };
     if std::thread::Builder::new().name("predictd-log-end".to_owned()).spawn(work).is_ok() {
-        is_done.recv_timeout(LAST_LINES).ok();
+        is_done.recv_timeout(FLUSH_TIMEOUT).ok();
     }
 }
 
 /// Writes a sentence to standard error, if somebody takes it.
-pub fn say(sentence: String) {
-    patiently(move || {
+pub fn write_stderr(sentence: String) {
+    run_with_timeout(move || {
         // Nobody is left to be told if this fails.
-        writeln!(standard_error(), "{sentence}").ok();
+        writeln!(unlocked_stderr(), "{sentence}").ok();
     });
 }
 
 /// Standard error without the lock of the standard library, which a writer that stands still would hold.
-fn standard_error() -> Box<dyn Write + Send> {
+fn unlocked_stderr() -> Box<dyn Write + Send> {
     match io::stderr().as_fd().try_clone_to_owned() {
         Ok(file) => Box::new(File::from(file)),
         Err(_) => Box::new(io::stderr()),
     }
 }
 
-struct Control {
+struct LogControl {
     filter: reload::Handle<EnvFilter, Registry>,
-    lost: Vec<ErrorCounter>,
+    lost_line_counters: Vec<ErrorCounter>,
 }
 
 /// Lines that could not be written.
-static UNWRITTEN: AtomicU64 = AtomicU64::new(0);
+static UNWRITTEN_LINES: AtomicU64 = AtomicU64::new(0);
 /// One process has one log.
-static CONTROL: OnceLock<Control> = OnceLock::new();
+static LOG_CONTROL: OnceLock<LogControl> = OnceLock::new();
 
 /// Starts logging. A second call in one process changes nothing.
 ///
 /// # Errors
 /// One sentence, if the filter is none or the file cannot be written.
-pub fn start(lines: &Lines<'_>) -> Result<Writers, String> {
-    let (filter, control) = reload::Layer::new(parse(lines.filter).map_err(|error| format!("--log {error}"))?);
+pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String> {
+    let (filter, control) = reload::Layer::new(parse_filter(lines.filter).map_err(|error| format!("--log {error}"))?);
     let (mut guards, mut lost) = (Vec::new(), Vec::new());
     let mut writer = |output: Box<dyn Write + Send>, escape: fn(&str) -> Cow<'_, str>| -> NonBlocking {
-        let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES);
-        let (writer, guard) = builder.thread_name("predictd-log").finish(Counted { output, escape });
+        let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_QUEUED_LINES);
+        let (writer, guard) = builder.thread_name("predictd-log").finish(EscapingWriter { output, escape });
         guards.push(guard);
         lost.push(writer.error_counter());
         writer
     };
     let terminal = io::stderr().is_terminal();
-    let as_json = lines.json.unwrap_or(!terminal);
+    let as_json = lines.is_json.unwrap_or(!terminal);
     let escape = match (as_json, terminal) {
         (true, _) => lines.escape.json,
         (false, true) => lines.escape.coloured,
         (false, false) => lines.escape.text,
     };
-    let to_stderr = fmt::layer().with_writer(writer(standard_error(), escape));
+    let to_stderr = fmt::layer().with_writer(writer(unlocked_stderr(), escape));
     let to_stderr: Box<dyn Layer<_> + Send + Sync> = if as_json {
         to_stderr.json().flatten_event(true).boxed()
     } else {
@@ -145,30 +145,31 @@ pub fn start(lines: &Lines<'_>) -> Result<Writers, String> {
     let to_file = match lines.file {
         None => None,
         Some(file) => {
-            let opened = open(&file).map_err(|error| format!("--log-file {}: {error}", file.path.display()))?;
+            let opened =
+                open_log_file(&file).map_err(|error| format!("--log-file {}: {error}", file.path.display()))?;
             Some(fmt::layer().json().flatten_event(true).with_writer(writer(Box::new(opened), lines.escape.json)))
         }
     };
     // Only the first subscriber of a process can be set: tests start several servers.
     if registry().with(filter).with(to_stderr).with(to_file).try_init().is_ok() {
-        CONTROL.set(Control { filter: control, lost }).ok();
+        LOG_CONTROL.set(LogControl { filter: control, lost_line_counters: lost }).ok();
     }
     // The default hook prints a panic's message, which may quote a request's text.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current().name().unwrap_or_default().to_owned();
-        tracing::error!(place, thread, "a panic was caught; its message is not logged");
+        tracing::error!(place, thread, "panic caught; panic message not logged");
     }));
-    Ok(Writers(guards))
+    Ok(LogWriterGuard(guards))
 }
 
 /// Writes lines, escaped. Counts failed writes: nothing else reports them.
-struct Counted {
+struct EscapingWriter {
     output: Box<dyn Write + Send>,
     escape: fn(&str) -> Cow<'_, str>,
 }
 
-impl Counted {
+impl EscapingWriter {
     /// Writes one line: it comes as a whole.
     fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
         let text = String::from_utf8_lossy(line);
@@ -179,20 +180,20 @@ impl Counted {
     }
 }
 
-impl Write for Counted {
+impl Write for EscapingWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         // Unlike `write`, this goes on where it was interrupted.
-        self.write_line(line).inspect_err(|_| _ = UNWRITTEN.fetch_add(1, Ordering::Relaxed))?;
+        self.write_line(line).inspect_err(|_| _ = UNWRITTEN_LINES.fetch_add(1, Ordering::Relaxed))?;
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         // One at least.
-        self.output.flush().inspect_err(|_| _ = UNWRITTEN.fetch_add(1, Ordering::Relaxed))
+        self.output.flush().inspect_err(|_| _ = UNWRITTEN_LINES.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-fn open(file: &LogFile<'_>) -> io::Result<RotatedFile> {
+fn open_log_file(file: &LogFile<'_>) -> io::Result<RotatedFile> {
     if file.path.metadata().map_or(true, |metadata| metadata.is_file()) {
         check_rotation(file)?;
     }
@@ -201,7 +202,8 @@ fn open(file: &LogFile<'_>) -> io::Result<RotatedFile> {
 
 /// An error if the file could not be rotated: it would grow without an end.
 fn check_rotation(file: &LogFile<'_>) -> io::Result<()> {
-    if let Some(taken) = (1..=file.files).map(|number| numbered(file.path, number)).find(|path| path.is_dir()) {
+    if let Some(taken) = (1..=file.max_files).map(|number| numbered_path(file.path, number)).find(|path| path.is_dir())
+    {
         return Err(io::Error::other(format!("{} is a directory", taken.display())));
     }
     // Names can be given in its directory.
@@ -211,7 +213,7 @@ fn check_rotation(file: &LogFile<'_>) -> io::Result<()> {
     std::fs::remove_file(&draft)
 }
 
-fn parse(filter: &str) -> Result<EnvFilter, String> {
+fn parse_filter(filter: &str) -> Result<EnvFilter, String> {
     // A word that is no level would be taken for the name of a part of the program, and all else be silent.
     let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
     let is_plain = |word: &&str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_alphanumeric());
@@ -224,14 +226,14 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
 }
 
 /// Has log files opened again, after an operator or a program that rotates them has moved them away.
-pub fn reopen() {
-    file::reopen();
+pub fn reopen_log_files() {
+    rotated_file::request_reopen();
 }
 
 /// What is logged now; nothing if logging was not started.
 #[must_use]
-pub fn filter() -> Option<String> {
-    CONTROL.get()?.filter.with_current(ToString::to_string).ok()
+pub fn current_filter() -> Option<String> {
+    LOG_CONTROL.get()?.filter.with_current(ToString::to_string).ok()
 }
 
 /// Logs something else from now on, after a last word by the old filter.
@@ -239,8 +241,8 @@ pub fn filter() -> Option<String> {
 /// # Errors
 /// One sentence, if this is no filter, or logging was not started.
 pub fn set_filter(filter: &str, last_word: impl FnOnce()) -> Result<(), String> {
-    let parsed = parse(filter)?;
-    let control = CONTROL.get().ok_or("logging was not started")?;
+    let parsed = parse_filter(filter)?;
+    let control = LOG_CONTROL.get().ok_or("logging was not started")?;
     last_word();
     control.filter.reload(parsed).map_err(|error| error.to_string())
 }
@@ -248,7 +250,8 @@ pub fn set_filter(filter: &str, last_word: impl FnOnce()) -> Result<(), String> 
 /// Lines that were lost because a writer was too slow, or its disk full.
 #[must_use]
 pub fn lost_lines() -> u64 {
-    let dropped: u64 =
-        CONTROL.get().map_or(0, |control| control.lost.iter().map(|lost| lost.dropped_lines() as u64).sum());
-    dropped + UNWRITTEN.load(Ordering::Relaxed)
+    let dropped: u64 = LOG_CONTROL
+        .get()
+        .map_or(0, |control| control.lost_line_counters.iter().map(|lost| lost.dropped_lines() as u64).sum());
+    dropped + UNWRITTEN_LINES.load(Ordering::Relaxed)
 }

@@ -286,7 +286,7 @@ class Unit(Folder):
 
     def test_stopping_has_the_time_that_the_server_takes(self):
         variables = dict(re.findall(r"(PREDICTD_\w+)=(\S+)", self.text))
-        takes = seconds(variables["PREDICTD_DRAIN_DELAY"]) + seconds(variables["PREDICTD_GRACE"])
+        takes = seconds(variables["PREDICTD_DRAIN_DELAY"]) + seconds(variables["PREDICTD_DRAIN_TIMEOUT"])
         self.assertGreaterEqual(seconds(self.value("TimeoutStopSec")), takes + 5)
         self.assertEqual((self.value("KillSignal"), self.value("Restart"), self.value("RestartPreventExitStatus")), ("SIGTERM", "on-failure", "64"))
         # It tells systemd nothing: neither would ever come.

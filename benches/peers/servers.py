@@ -144,7 +144,7 @@ class Predictd(Server):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port + 1}/metrics", timeout=60) as response:
             lines = response.read().decode().splitlines()
         of = {kind: sum(float(line.rsplit(" ", 1)[1]) for line in lines
-                        if line.startswith("predictd_run_tokens_total{") and f'model="{model}"' in line
+                        if line.startswith("predictd_batch_tokens_total{") and f'model="{model}"' in line
                         and f'kind="{kind}"' in line) for kind in ("text", "padding")}
         return of["padding"] / max(sum(of.values()), 1)
 
@@ -218,7 +218,7 @@ def variants(models: Path, model: str, port: int) -> list[Predictd]:
     return [
         variant("predictd", 0, "--cache-bytes", "0"),
         variant("predictd-cache", 10),
-        variant("predictd-fifo8-spin", 20, "--cache-bytes", "0", "--scheduler", "fifo:8", "--run-threads", "2", "--spin",
+        variant("predictd-fifo8-spin", 20, "--cache-bytes", "0", "--scheduler", "fifo:8", "--intra-op-threads", "2", "--spin",
                 "--workers", "1"),
         variant("predictd-delay5", 30, "--cache-bytes", "0", "--scheduler", "delay:5ms"),
         variant("predictd-single", 40, "--cache-bytes", "0", "--scheduler", "single"),

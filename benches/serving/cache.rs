@@ -5,56 +5,59 @@
 use std::time::{Duration, Instant};
 
 use crate::latencies::Latencies;
-use crate::process::{Client, Process, golden_texts};
+use crate::process::{KeepAliveClient, ServerProcess, golden_texts};
 
 const ROUNDS: usize = 20;
 /// More rounds for the model whose texts cost less than a tick of the processor's clock.
 const CHEAP_ROUNDS: usize = 100;
 /// Requests whose answer is known for each whose is not.
-const HITS: usize = 5;
-const BOUND: usize = 64 << 20;
+const HITS_PER_MISS: usize = 5;
+const CACHE_BYTES: usize = 64 << 20;
 /// More than have room in that.
-const TEXTS: usize = 100_000;
+const FILL_TEXTS: usize = 100_000;
 
 /// What many requests of one kind cost.
 #[derive(Default)]
-struct Cost {
+struct RequestCost {
     times: Vec<Duration>,
-    cpu: Duration,
+    cpu_time: Duration,
 }
 
-impl Cost {
-    fn ask(&mut self, process: &Process, client: &mut Client, bodies: &[(String, String)]) {
-        let before = process.cpu();
+impl RequestCost {
+    fn measure(&mut self, process: &ServerProcess, client: &mut KeepAliveClient, bodies: &[(String, String)]) {
+        let before = process.cpu_time();
         for (body, label) in bodies {
             let start = Instant::now();
             let (status, answer) = client.request("POST", "/predict", body);
             self.times.push(start.elapsed());
             assert!(status == 200 && answer.contains(label), "a wrong answer is no figure: {status} {answer}");
         }
-        self.cpu += process.cpu().saturating_sub(before);
+        self.cpu_time += process.cpu_time().saturating_sub(before);
     }
 
     /// Median time and processor time of a request, in microseconds.
-    fn each(&self) -> (f64, f64) {
+    fn per_request_micros(&self) -> (f64, f64) {
         let median = self.times.iter().copied().collect::<Latencies>().percentile(50);
-        (1e6 * median.as_secs_f64(), 1e6 * self.cpu.as_secs_f64() / self.times.len() as f64)
+        (1e6 * median.as_secs_f64(), 1e6 * self.cpu_time.as_secs_f64() / self.times.len() as f64)
     }
 }
 
 /// The value of a metric without labels.
-fn metric(client: &mut Client, name: &str) -> f64 {
+fn read_metric(client: &mut KeepAliveClient, name: &str) -> f64 {
     let (_, body) = client.request("GET", "/metrics", "");
     body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap()
 }
 
 /// Measures and prints.
 pub(crate) fn run() {
-    let (bare, cached) = (Process::start(&[]), Process::start(&["--cache-bytes", &BOUND.to_string()]));
-    let (mut bare_client, mut client) = (Client::connect(&bare.address), Client::connect(&cached.address));
+    let (bare, cached) =
+        (ServerProcess::start(&[]), ServerProcess::start(&["--cache-bytes", &CACHE_BYTES.to_string()]));
+    let (mut bare_client, mut client) =
+        (KeepAliveClient::connect(&bare.address), KeepAliveClient::connect(&cached.address));
     for (model, rounds) in [("banking77-minilm", ROUNDS), ("banking77-tfidf", CHEAP_ROUNDS)] {
         let texts = golden_texts(model);
-        let (mut without, mut first, mut known) = (Cost::default(), Cost::default(), Cost::default());
+        let (mut without, mut first, mut known) =
+            (RequestCost::default(), RequestCost::default(), RequestCost::default());
         // White space makes another text, and the same tokens.
         let body = |spaces: usize, (text, label): &(String, String)| {
             let text = format!("{text}{}", " ".repeat(spaces));
@@ -65,20 +68,21 @@ pub(crate) fn run() {
         // is no cost of the miss.
         for (round, bodies) in all.iter().enumerate() {
             if round % 2 == 0 {
-                without.ask(&bare, &mut bare_client, bodies);
+                without.measure(&bare, &mut bare_client, bodies);
             }
-            first.ask(&cached, &mut client, bodies);
+            first.measure(&cached, &mut client, bodies);
             if round % 2 == 1 {
-                without.ask(&bare, &mut bare_client, bodies);
+                without.measure(&bare, &mut bare_client, bodies);
             }
         }
         // So cheap that the processor's clock, which ticks every 10 ms, needs more of them.
-        for bodies in std::iter::repeat_n(&all, HITS).flatten() {
-            known.ask(&cached, &mut client, bodies);
+        for bodies in std::iter::repeat_n(&all, HITS_PER_MISS).flatten() {
+            known.measure(&cached, &mut client, bodies);
         }
-        let (without, first, known) = (without.each(), first.each(), known.each());
+        let (without, first, known) =
+            (without.per_request_micros(), first.per_request_micros(), known.per_request_micros());
         println!(
-            "{model}: {} texts, each without cache, once new and {HITS} times known; one client",
+            "{model}: {} texts, each without cache, once new and {HITS_PER_MISS} times known; one client",
             rounds * texts.len()
         );
         for (kind, (median, cpu)) in [("without cache", without), ("miss", first), ("hit", known)] {
@@ -89,11 +93,13 @@ pub(crate) fn run() {
             );
         }
     }
-    fill(&[(&bare, &mut bare_client), (&cached, &mut client)].map(|(process, client)| grown(process, client)));
+    print_growth(
+        &[(&bare, &mut bare_client), (&cached, &mut client)].map(|(process, client)| measure_growth(process, client)),
+    );
 }
 
 /// Compares what a full cache says of itself with what its process has grown by, more than one without a cache.
-fn fill(grown: &[(f64, f64, f64); 2]) {
+fn print_growth(grown: &[(f64, f64, f64); 2]) {
     let [(bare, ..), (cached, mib, answers)] = grown;
     println!(
         "full: {answers:.0} answers, {mib:.1} MiB; the process grew by {cached:.0} MiB, one without a cache by {bare:.0} MiB"
@@ -101,15 +107,15 @@ fn fill(grown: &[(f64, f64, f64); 2]) {
 }
 
 /// Asks more texts than the cache holds. Growth of the process in MiB, size of the cache in MiB, and its answers.
-fn grown(process: &Process, client: &mut Client) -> (f64, f64, f64) {
+fn measure_growth(process: &ServerProcess, client: &mut KeepAliveClient) -> (f64, f64, f64) {
     let batch = |first: usize| {
         let texts: Vec<String> = (first..first + 1_000).map(|number| format!("my card {number}")).collect();
         serde_json::json!({ "texts": texts, "model": "banking77-tfidf" }).to_string()
     };
     let before = process.resident_mib();
-    for first in (0..TEXTS).step_by(1_000) {
+    for first in (0..FILL_TEXTS).step_by(1_000) {
         assert_eq!(client.request("POST", "/batch_predict", &batch(first)).0, 200);
     }
-    let mib = metric(client, "predictd_cache_bytes") / f64::from(1 << 20);
-    (process.resident_mib() - before, mib, metric(client, "predictd_cache_entries"))
+    let mib = read_metric(client, "predictd_cache_bytes") / f64::from(1 << 20);
+    (process.resident_mib() - before, mib, read_metric(client, "predictd_cache_entries"))
 }

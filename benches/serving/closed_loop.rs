@@ -1,6 +1,6 @@
 //! So many clients, each of whom sends its next request when it has its answer: for finding how much a server can do.
 //!
-//! `cargo bench --bench serving -- closed_loop ADDRESS REQUESTS CLIENTS SECONDS [LEAVE]` prints one line of JSON.
+//! `cargo bench --bench serving -- closed_loop ADDRESS REQUESTS CLIENTS MEASUREMENT_SECONDS [LEAVE]` prints one line of JSON.
 //! `REQUESTS` is a file of JSON lines with `path`, `body` and `texts`, the number of texts in the body; it is read again
 //! from its beginning as often as needed. Of a hundred requests `LEAVE` are not waited for: their connection is closed.
 //! What is sent and how it is answered does not depend on the server: it can be anybody's.
@@ -11,20 +11,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::latencies::Latencies;
-use crate::process::{Client, cpu_of};
+use crate::process::{KeepAliveClient, cpu_time_of};
 
-struct Request {
+struct LoadRequest {
     path: String,
     body: String,
     texts: usize,
 }
 
 #[derive(Default)]
-struct Seen {
+struct LoadResult {
     latencies: Vec<Duration>,
     texts: usize,
     failures: Vec<u16>,
-    left: usize,
+    abandoned: usize,
 }
 
 /// Runs the load and prints what came of it.
@@ -35,36 +35,36 @@ pub(crate) fn run(arguments: &[String]) {
     };
     let (clients, seconds): (usize, f64) = (clients.parse().unwrap(), seconds.parse().unwrap());
     let leave: usize = leave.first().map_or(0, |percent| percent.parse().unwrap());
-    let requests: Vec<Request> = std::fs::read_to_string(file)
+    let requests: Vec<LoadRequest> = std::fs::read_to_string(file)
         .unwrap()
         .lines()
         .map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
             let text = |field: &str| line[field].as_str().unwrap().to_owned();
-            Request {
+            LoadRequest {
                 path: text("path"),
                 body: text("body"),
                 texts: usize::try_from(line["texts"].as_u64().unwrap()).unwrap(),
             }
         })
         .collect();
-    let (next, all) = (AtomicUsize::new(0), Mutex::new(Seen::default()));
-    let (start, cpu) = (Instant::now(), cpu_of("self"));
+    let (next, all) = (AtomicUsize::new(0), Mutex::new(LoadResult::default()));
+    let (start, cpu) = (Instant::now(), cpu_time_of("self"));
     let end = start + Duration::from_secs_f64(seconds);
     std::thread::scope(|scope| {
         for _ in 0..clients {
             scope.spawn(|| {
-                let seen = talk(address, &requests, &next, leave, end);
+                let seen = run_client(address, &requests, &next, leave, end);
                 let mut all = all.lock().unwrap();
                 all.latencies.extend(seen.latencies);
                 all.failures.extend(seen.failures);
                 all.texts += seen.texts;
-                all.left += seen.left;
+                all.abandoned += seen.abandoned;
             });
         }
     });
-    let (took, cpu) = (start.elapsed().as_secs_f64(), cpu_of("self").saturating_sub(cpu));
-    let Seen { latencies, texts, failures, left } = all.into_inner().unwrap();
+    let (took, cpu) = (start.elapsed().as_secs_f64(), cpu_time_of("self").saturating_sub(cpu));
+    let LoadResult { latencies, texts, failures, abandoned: left } = all.into_inner().unwrap();
     let latencies: Latencies = latencies.into_iter().collect();
     let at = |percent| latencies.percentile(percent).as_secs_f64() * 1e3;
     let statuses: BTreeSet<u16> = failures.iter().copied().collect();
@@ -88,17 +88,17 @@ pub(crate) fn run(arguments: &[String]) {
     );
 }
 
-fn talk(address: &str, requests: &[Request], next: &AtomicUsize, leave: usize, end: Instant) -> Seen {
-    let mut seen = Seen::default();
-    let mut client = Client::connect(address);
+fn run_client(address: &str, requests: &[LoadRequest], next: &AtomicUsize, leave: usize, end: Instant) -> LoadResult {
+    let mut seen = LoadResult::default();
+    let mut client = KeepAliveClient::connect(address);
     while Instant::now() < end {
         let number = next.fetch_add(1, Ordering::Relaxed);
         let request = &requests[number % requests.len()];
         if number % 100 < leave {
             // The request is sent whole; its answer is for nobody.
             client.send("POST", &request.path, &request.body);
-            seen.left += 1;
-            client = Client::connect(address);
+            seen.abandoned += 1;
+            client = KeepAliveClient::connect(address);
             continue;
         }
         let sent = Instant::now();

@@ -1,9 +1,9 @@
 //! A million hostile requests: the process stays, nothing is answered with a 5xx, good requests in between are
 //! answered as ever, and memory does not grow when the same is sent again and again.
 //!
-//! `cargo bench --bench serving -- hostile [REQUESTS] [REPEATS]`
+//! `cargo bench --bench serving -- hostile [REQUESTS] [TIMING_REPEATS]`
 
-mod requests;
+mod attacks;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
@@ -12,34 +12,34 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::answer;
-use crate::process::{Client, Process, golden_texts};
-use requests::{Attack, KINDS, Random, Then};
+use crate::http_response;
+use crate::process::{KeepAliveClient, ServerProcess, golden_texts};
+use attacks::{ATTACK_KINDS, AfterSend, Attack, SplitMix64};
 
 const THREADS: usize = 8;
 /// One good request of each thread after this many hostile ones.
-const GOOD_EVERY: usize = 500;
+const GOOD_REQUEST_INTERVAL: usize = 500;
 /// The slowest answer that is not a server that hangs.
-const LIMIT: Duration = Duration::from_secs(10);
-const BLOCK: usize = 2_000;
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+const REQUESTS_PER_REPEAT: usize = 2_000;
 const DEFAULT_REQUESTS: usize = 1_000_000;
 const DEFAULT_REPEATS: usize = 100;
 
 /// What the server did, by kind of request. Status 0: closed without an answer.
 #[derive(Default)]
-struct Seen {
+struct HostileResult {
     statuses: BTreeMap<&'static str, BTreeMap<u16, usize>>,
     wrong: Vec<String>,
-    good: usize,
+    good_requests: usize,
 }
 
-impl Seen {
-    fn add(&mut self, kind: &'static str, status: u16) {
+impl HostileResult {
+    fn record_status(&mut self, kind: &'static str, status: u16) {
         *self.statuses.entry(kind).or_default().entry(status).or_default() += 1;
     }
 
-    fn wrong(&mut self, n: usize, what: &str) {
-        let (kind, attack) = attack(n);
+    fn record_wrong(&mut self, n: usize, what: &str) {
+        let (kind, attack) = nth_attack(n);
         let end = &attack.bytes[attack.bytes.len().saturating_sub(200)..];
         let end = String::from_utf8_lossy(end);
         self.wrong.push(format!("request {n}, {kind}: {what}; the request ends in {end:?}"));
@@ -52,55 +52,55 @@ impl Seen {
             }
         }
         self.wrong.extend(other.wrong);
-        self.good += other.good;
+        self.good_requests += other.good_requests;
     }
 }
 
 /// The `n`th request and the name of its kind.
-fn attack(n: usize) -> (&'static str, Attack) {
-    let mut random = Random::new(n);
-    let mut pick = random.below(KINDS.iter().map(|(_, weight, _)| weight).sum());
+fn nth_attack(n: usize) -> (&'static str, Attack) {
+    let mut random = SplitMix64::new(n);
+    let mut pick = random.below(ATTACK_KINDS.iter().map(|(_, weight, _)| weight).sum());
     let mut of_weight = |weight: usize| {
         let found = pick < weight;
         pick = pick.saturating_sub(weight);
         found
     };
-    let (name, _, make) = KINDS.iter().find(|(_, weight, _)| of_weight(*weight)).unwrap();
+    let (name, _, make) = ATTACK_KINDS.iter().find(|(_, weight, _)| of_weight(*weight)).unwrap();
     (name, make(&mut random))
 }
 
 /// Sends one request and notes what comes back.
-fn send(address: &str, kept: &mut Option<TcpStream>, n: usize, seen: &mut Seen) {
-    let (kind, attack) = attack(n);
+fn send_attack(address: &str, kept: &mut Option<TcpStream>, n: usize, seen: &mut HostileResult) {
+    let (kind, attack) = nth_attack(n);
     // Only a request that is complete may follow others on their connection.
     let mut stream = match kept.take() {
-        Some(stream) if attack.then == Then::Stays => stream,
+        Some(stream) if attack.after_send == AfterSend::ReadOneAnswer => stream,
         other => {
             *kept = other;
             let stream = TcpStream::connect(address).unwrap();
             stream.set_nodelay(true).unwrap();
-            stream.set_read_timeout(Some(LIMIT)).unwrap();
-            stream.set_write_timeout(Some(LIMIT)).unwrap();
+            stream.set_read_timeout(Some(RESPONSE_TIMEOUT)).unwrap();
+            stream.set_write_timeout(Some(RESPONSE_TIMEOUT)).unwrap();
             stream
         }
     };
     // The server may refuse before it has read everything: what it said is read all the same.
     let written = stream.write_all(&attack.bytes);
-    match attack.then {
-        Then::Leaves => return seen.add(kind, 0),
-        Then::BreaksOff => _ = stream.shutdown(Shutdown::Write),
-        Then::Ends | Then::Stays => {}
+    match attack.after_send {
+        AfterSend::Disconnect => return seen.record_status(kind, 0),
+        AfterSend::ShutDownWrite => _ = stream.shutdown(Shutdown::Write),
+        AfterSend::ReadToEnd | AfterSend::ReadOneAnswer => {}
     }
     let (mut left, mut answers) = (Vec::new(), 0);
     loop {
-        match answer::read(&mut stream, &mut left) {
+        match http_response::read_response(&mut stream, &mut left) {
             Ok(Some(answer)) => {
                 answers += 1;
-                seen.add(kind, answer.status);
-                if answer.status >= 500 || (attack.never_ok && answer.status < 300) {
-                    seen.wrong(n, &format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body)));
+                seen.record_status(kind, answer.status);
+                if answer.status >= 500 || (attack.must_fail && answer.status < 300) {
+                    seen.record_wrong(n, &format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body)));
                 }
-                if attack.then == Then::Stays {
+                if attack.after_send == AfterSend::ReadOneAnswer {
                     if !answer.close && written.is_ok() {
                         *kept = Some(stream);
                     }
@@ -111,36 +111,36 @@ fn send(address: &str, kept: &mut Option<TcpStream>, n: usize, seen: &mut Seen) 
             Ok(None) => break,
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => break,
             Err(error) => {
-                seen.wrong(n, &error.to_string());
+                seen.record_wrong(n, &error.to_string());
                 break;
             }
         }
     }
     if answers == 0 {
-        seen.add(kind, 0);
+        seen.record_status(kind, 0);
     }
 }
 
 /// Sends the requests of a range, with good ones in between.
-fn send_all(server: &Process, range: Range<usize>) -> Seen {
+fn send_attacks(server: &ServerProcess, range: Range<usize>) -> HostileResult {
     let next = AtomicUsize::new(range.start);
     let texts = ["banking77-tfidf", "banking77-minilm"].map(|model| (model, golden_texts(model)));
     let work = || {
-        let (mut kept, mut seen) = (None, Seen::default());
-        let mut good = Client::connect(&server.address);
+        let (mut kept, mut seen) = (None, HostileResult::default());
+        let mut good = KeepAliveClient::connect(&server.address);
         for sent in 1.. {
             let n = next.fetch_add(1, Ordering::Relaxed);
             if n >= range.end {
                 return seen;
             }
-            send(&server.address, &mut kept, n, &mut seen);
-            if sent % GOOD_EVERY == 0 {
-                let (model, texts) = &texts[sent / GOOD_EVERY % texts.len()];
+            send_attack(&server.address, &mut kept, n, &mut seen);
+            if sent % GOOD_REQUEST_INTERVAL == 0 {
+                let (model, texts) = &texts[sent / GOOD_REQUEST_INTERVAL % texts.len()];
                 let (text, label) = &texts[n % texts.len()];
                 let body = serde_json::json!({ "text": text, "model": model }).to_string();
                 let (status, answer) = good.request("POST", "/predict", &body);
                 let right = status == 200 && answer.contains(&format!("\"prediction\":\"{label}\""));
-                seen.good += 1;
+                seen.good_requests += 1;
                 if !right {
                     seen.wrong.push(format!("good request after {n}: {status} {answer}"));
                 }
@@ -148,7 +148,7 @@ fn send_all(server: &Process, range: Range<usize>) -> Seen {
         }
         seen
     };
-    let mut all = Seen::default();
+    let mut all = HostileResult::default();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
         for thread in threads {
@@ -165,11 +165,11 @@ fn median(readings: &[f64]) -> f64 {
 }
 
 /// Resident memory while the same requests are sent again and again.
-fn measure_growth(server: &Process, repeats: usize) -> Seen {
-    let mut all = Seen::default();
+fn measure_growth(server: &ServerProcess, repeats: usize) -> HostileResult {
+    let mut all = HostileResult::default();
     let readings: Vec<f64> = (0..repeats)
         .map(|_| {
-            all.merge(send_all(server, 0..BLOCK));
+            all.merge(send_attacks(server, 0..REQUESTS_PER_REPEAT));
             // The allocator gives memory back a little later.
             std::thread::sleep(Duration::from_millis(50));
             server.resident_mib()
@@ -179,7 +179,7 @@ fn measure_growth(server: &Process, repeats: usize) -> Seen {
     let part = (repeats / 5).max(1);
     let (first, last) = (&readings[..part], &readings[repeats - part..]);
     println!(
-        "resident memory, {repeats} times the same {BLOCK} requests: median {:.1} MiB in the first {part}, {:.1} MiB in the last {part}, grown by {:.1} MiB (goal 1.0)",
+        "resident memory, {repeats} times the same {REQUESTS_PER_REPEAT} requests: median {:.1} MiB in the first {part}, {:.1} MiB in the last {part}, grown by {:.1} MiB (goal 1.0)",
         median(first),
         median(last),
         median(last) - median(first)
@@ -193,14 +193,14 @@ fn measure_growth(server: &Process, repeats: usize) -> Seen {
 pub(crate) fn run(arguments: &[String]) {
     let argument = |i: usize, default| arguments.get(i).map_or(default, |argument| argument.parse().unwrap());
     let requests = argument(0, DEFAULT_REQUESTS);
-    let mut server = Process::start(&[]);
+    let mut server = ServerProcess::start(&[]);
     let (start, memory) = (Instant::now(), server.resident_mib());
-    let mut seen = send_all(&server, 0..requests);
+    let mut seen = send_attacks(&server, 0..requests);
     let seconds = start.elapsed().as_secs_f64();
     println!(
         "{requests} hostile requests in {seconds:.0} s ({:.0}/s), {} good ones in between",
         requests as f64 / seconds,
-        seen.good
+        seen.good_requests
     );
     println!("resident memory {memory:.0} MiB before, {:.0} MiB after", server.resident_mib());
     println!("answers by kind and status (0: no answer)");

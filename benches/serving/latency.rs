@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use predictd::onnx::OnnxRuntime;
 
-use crate::bare::Bare;
-use crate::process::{Client, Process, golden_texts};
+use crate::bare_model::BareModel;
+use crate::process::{KeepAliveClient, ServerProcess, golden_texts};
 
 const ROUNDS: usize = 40;
 
@@ -20,17 +20,17 @@ fn median(times: &mut [Duration]) -> Duration {
 
 /// Measures and prints.
 pub(crate) fn run() {
-    let runtime = OnnxRuntime::start(None).unwrap();
-    let process = Process::start(&[]);
-    let mut client = Client::connect(&process.address);
+    let runtime = OnnxRuntime::load(None).unwrap();
+    let process = ServerProcess::start(&[]);
+    let mut client = KeepAliveClient::connect(&process.address);
     for model in ["banking77-minilm", "banking77-tfidf"] {
-        let mut bare = Bare::load(&runtime, &PathBuf::from(format!("models/{model}/1")), 1);
+        let mut bare = BareModel::load(&runtime, &PathBuf::from(format!("models/{model}/1")), 1);
         let texts = golden_texts(model);
         let (mut alone, mut served, mut added) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..=ROUNDS {
             for (text, label) in &texts {
                 let body = serde_json::json!({ "text": text, "model": model }).to_string();
-                let without = bare.answer(text);
+                let without = bare.time_inference(text);
                 let start = Instant::now();
                 let (status, answer) = client.request("POST", "/predict", &body);
                 let with = start.elapsed();

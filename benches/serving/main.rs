@@ -10,24 +10,24 @@
     reason = "a benchmark prints and may panic"
 )]
 
-mod answer;
-mod bare;
+mod bare_model;
 mod cache;
 mod closed_loop;
+mod engine_limit;
 mod footprint;
 mod hostile;
+mod http_response;
 mod latencies;
 mod latency;
-mod limit;
 mod mixed_load;
+mod observability_cost;
 mod open_loop;
 mod overload;
 mod probes;
 mod process;
 mod stop;
-mod stuck;
+mod stuck_client;
 mod stuck_clients;
-mod watching;
 mod weights;
 
 /// The server's own allocator, so that memory figures are comparable.
@@ -37,7 +37,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Benchmark = (&'static str, fn(&[String]));
 
 /// What runs when no name is given.
-const SHORT: &[Benchmark] = &[
+const SHORT_BENCHMARKS: &[Benchmark] = &[
     ("footprint", |_| footprint::run()),
     ("weights", weights::run),
     ("latency", |_| latency::run()),
@@ -46,14 +46,14 @@ const SHORT: &[Benchmark] = &[
 ];
 
 /// Minutes each, or with arguments: by name only.
-const LONG: &[Benchmark] = &[
+const LONG_BENCHMARKS: &[Benchmark] = &[
     ("closed_loop", closed_loop::run),
-    ("limit", limit::run),
+    ("limit", engine_limit::run),
     ("open_loop", open_loop::run),
     ("overload", overload::run),
     ("stuck_clients", stuck_clients::run),
     ("stop", stop::run),
-    ("watching", |_| watching::run()),
+    ("watching", |_| observability_cost::run()),
     ("hostile", hostile::run),
 ];
 
@@ -62,9 +62,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let (name, rest) = arguments.split_first().map_or(("all", &[][..]), |(name, rest)| (name.as_str(), rest));
     if name == "all" {
-        return SHORT.iter().for_each(|(_, run)| run(&[]));
+        return SHORT_BENCHMARKS.iter().for_each(|(_, run)| run(&[]));
     }
-    let known = || SHORT.iter().chain(LONG);
+    let known = || SHORT_BENCHMARKS.iter().chain(LONG_BENCHMARKS);
     if let Some((_, run)) = known().find(|(known, _)| *known == name) {
         return run(rest);
     }

@@ -11,31 +11,33 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crate::process::{Client, Process, golden_texts};
+use crate::process::{KeepAliveClient, ServerProcess, golden_texts};
 
-const CLIENTS: usize = 32;
+const CLIENT_COUNT: usize = 32;
 const DEFAULT_REQUESTS: usize = 100_000;
 /// How often memory is read.
-const READINGS: usize = 400;
+const MEMORY_READINGS: usize = 400;
 
 /// What a request must get.
-enum Expect {
+enum ExpectedAnswer {
     Label(String),
     Labels(Vec<String>),
     Status(u16),
 }
 
 /// The `n`th request: which, and in what order, is the same in every run.
-fn request(n: usize, texts: &[(String, String)]) -> (String, String, Expect) {
+fn nth_request(n: usize, texts: &[(String, String)]) -> (String, String, ExpectedAnswer) {
     let (text, label) = &texts[n * 7 % texts.len()];
     let post = |path: &str, body: serde_json::Value, expect| (path.to_owned(), body.to_string(), expect);
     match n % 20 {
         0..8 => post(
             "/predict",
             serde_json::json!({ "text": text, "model": "banking77-tfidf" }),
-            Expect::Label(label.clone()),
+            ExpectedAnswer::Label(label.clone()),
         ),
-        8..14 => post("/predict", serde_json::json!({ "text": text, "top_k": 3 }), Expect::Label(label.clone())),
+        8..14 => {
+            post("/predict", serde_json::json!({ "text": text, "top_k": 3 }), ExpectedAnswer::Label(label.clone()))
+        }
         14 | 15 => {
             let batch: Vec<_> = (0..8).map(|i| &texts[(n + i) % texts.len()]).collect();
             let labels = batch.iter().map(|(_, label)| label.clone()).collect();
@@ -43,26 +45,26 @@ fn request(n: usize, texts: &[(String, String)]) -> (String, String, Expect) {
             post(
                 "/batch_predict",
                 serde_json::json!({ "texts": texts, "model": "banking77-tfidf" }),
-                Expect::Labels(labels),
+                ExpectedAnswer::Labels(labels),
             )
         }
         16 => {
             // Of every length up to more than the model reads.
             let long = format!("{text} ").repeat(1 + n / 20 % 60);
-            post("/predict", serde_json::json!({ "text": long }), Expect::Status(200))
+            post("/predict", serde_json::json!({ "text": long }), ExpectedAnswer::Status(200))
         }
-        17 => post("/predict", serde_json::json!({ "text": " " }), Expect::Status(422)),
-        18 => ("/predict".to_owned(), "{\"text\":".to_owned(), Expect::Status(400)),
-        _ => post("/predict", serde_json::json!({ "text": text, "model": "none" }), Expect::Status(404)),
+        17 => post("/predict", serde_json::json!({ "text": " " }), ExpectedAnswer::Status(422)),
+        18 => ("/predict".to_owned(), "{\"text\":".to_owned(), ExpectedAnswer::Status(400)),
+        _ => post("/predict", serde_json::json!({ "text": text, "model": "none" }), ExpectedAnswer::Status(404)),
     }
 }
 
-fn check(expect: &Expect, status: u16, body: &str) -> Result<(), String> {
+fn check_answer(expect: &ExpectedAnswer, status: u16, body: &str) -> Result<(), String> {
     let answer: serde_json::Value = serde_json::from_str(body).map_err(|e| format!("{status}: {e}"))?;
     let right = match expect {
-        Expect::Status(expected) => status == *expected,
-        Expect::Label(label) => status == 200 && answer["prediction"] == *label,
-        Expect::Labels(labels) => {
+        ExpectedAnswer::Status(expected) => status == *expected,
+        ExpectedAnswer::Label(label) => status == 200 && answer["prediction"] == *label,
+        ExpectedAnswer::Labels(labels) => {
             let results = answer["results"].as_array().cloned().unwrap_or_default();
             status == 200
                 && results.len() == labels.len()
@@ -92,12 +94,13 @@ pub(crate) fn run(arguments: &[String]) {
     let other: BTreeMap<String, String> = golden_texts("banking77-tfidf").into_iter().collect();
     let texts: Vec<_> =
         golden_texts("banking77-minilm").into_iter().filter(|(t, l)| other.get(t).is_none_or(|o| o == l)).collect();
-    let server = Process::start(&[]);
+    let server = ServerProcess::start(&[]);
     let texts: Vec<_> = {
-        let mut client = Client::connect(&server.address);
+        let mut client = KeepAliveClient::connect(&server.address);
         let mut same = |(text, label): &(String, String)| {
             let body = serde_json::json!({ "text": text, "model": "banking77-tfidf" }).to_string();
-            check(&Expect::Label(label.clone()), 200, &client.request("POST", "/predict", &body).1).is_ok()
+            check_answer(&ExpectedAnswer::Label(label.clone()), 200, &client.request("POST", "/predict", &body).1)
+                .is_ok()
         };
         texts.into_iter().filter(|pair| same(pair)).collect()
     };
@@ -106,19 +109,19 @@ pub(crate) fn run(arguments: &[String]) {
     let (before, start) = (server.resident_mib(), Instant::now());
     let memory: Mutex<Vec<f64>> = Mutex::default();
     std::thread::scope(|scope| {
-        for _ in 0..CLIENTS {
+        for _ in 0..CLIENT_COUNT {
             scope.spawn(|| {
-                let mut client = Client::connect(&server.address);
+                let mut client = KeepAliveClient::connect(&server.address);
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     if n >= requests {
                         return;
                     }
-                    if n % (requests / READINGS).max(1) == 0 {
+                    if n % (requests / MEMORY_READINGS).max(1) == 0 {
                         memory.lock().unwrap().push(server.resident_mib());
                     }
                     // One in ten, spread over all kinds.
-                    let (path, body, expect) = request(n / 10 * 9 + n % 10, &texts);
+                    let (path, body, expect) = nth_request(n / 10 * 9 + n % 10, &texts);
                     if n % 10 == 9 {
                         leave_early(&server.address, &path, &body, n);
                         left.fetch_add(1, Ordering::Relaxed);
@@ -126,7 +129,7 @@ pub(crate) fn run(arguments: &[String]) {
                     }
                     let (status, answer) = client.request("POST", &path, &body);
                     *statuses.lock().unwrap().entry(status).or_default() += 1;
-                    if let Err(difference) = check(&expect, status, &answer) {
+                    if let Err(difference) = check_answer(&expect, status, &answer) {
                         wrong.lock().unwrap().push(difference);
                     }
                 }
@@ -137,7 +140,7 @@ pub(crate) fn run(arguments: &[String]) {
     let (statuses, wrong) = (statuses.into_inner().unwrap(), wrong.into_inner().unwrap());
     let answered: usize = statuses.values().sum();
     println!(
-        "{requests} requests from {CLIENTS} clients in {seconds:.1} s ({:.0}/s), {} left early",
+        "{requests} requests from {CLIENT_COUNT} clients in {seconds:.1} s ({:.0}/s), {} left early",
         requests as f64 / seconds,
         left.load(Ordering::Relaxed)
     );
@@ -159,7 +162,7 @@ pub(crate) fn run(arguments: &[String]) {
         (last / first - 1.0) * 100.0,
         memory.iter().copied().fold(0.0, f64::max)
     );
-    let health = Client::connect(&server.address).request("GET", "/health", "").0;
+    let health = KeepAliveClient::connect(&server.address).request("GET", "/health", "").0;
     println!("health afterwards: {health}");
     for difference in wrong.iter().take(5) {
         println!("wrong: {difference}");

@@ -1,6 +1,6 @@
 //! The load generator: requests at a constant rate, whether the server keeps up or not.
 //!
-//! `cargo bench --bench serving -- open_loop [RATE] [SECONDS] [MODEL] [http://HOST:PORT]`
+//! `cargo bench --bench serving -- open_loop [RATE] [MEASUREMENT_SECONDS] [MODEL] [http://HOST:PORT]`
 //!
 //! Request `i` is meant to leave at `start + i / rate`. Its latency is the time from then to the last
 //! byte of its answer, so a server that stalls is charged for every request that it made wait.
@@ -14,28 +14,28 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Sender, channel};
 
 use crate::latencies::Latencies;
-use crate::process::{Process, cpu_of, golden_texts};
+use crate::process::{ServerProcess, cpu_time_of, golden_texts};
 
 /// Answers that are still out this long after the last request are given up.
-const LAST_ANSWERS: Duration = Duration::from_secs(30);
+const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A request, ready to be written, and what a 200 to it must contain.
-pub(crate) struct Ask {
-    request: Vec<u8>,
-    right: Vec<u8>,
+pub(crate) struct PreparedRequest {
+    bytes: Vec<u8>,
+    expected: Vec<u8>,
 }
 
-impl Ask {
+impl PreparedRequest {
     pub(crate) fn post(path: &str, headers: &str, body: &str, right: &str) -> Self {
         let request = format!(
             "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
             body.len()
         );
-        Self { request: request.into_bytes(), right: right.as_bytes().to_vec() }
+        Self { bytes: request.into_bytes(), expected: right.as_bytes().to_vec() }
     }
 
     /// One `/predict` for each golden text of a model. Without a time the server's default holds.
-    pub(crate) fn golden(model: &str, timeout: Option<Duration>) -> Vec<Self> {
+    pub(crate) fn for_golden_texts(model: &str, timeout: Option<Duration>) -> Vec<Self> {
         let header = timeout.map(|time| format!("x-request-timeout-ms: {}\r\n", time.as_millis())).unwrap_or_default();
         let ask = |(text, label): &(String, String)| {
             let body = serde_json::json!({ "text": text, "model": model }).to_string();
@@ -47,22 +47,22 @@ impl Ask {
 
 /// What to send.
 #[derive(Clone)]
-pub(crate) struct Load {
+pub(crate) struct LoadSpec {
     pub(crate) address: String,
     /// Requests per second.
     pub(crate) rate: f64,
     pub(crate) duration: Duration,
     /// Sent in turn.
-    pub(crate) asks: Arc<[Ask]>,
+    pub(crate) requests: Arc<[PreparedRequest]>,
     /// Connections are opened as they are needed, up to this many; then requests wait for one.
     pub(crate) max_connections: usize,
     /// A request that has waited this long for a connection is not sent any more.
-    pub(crate) patience: Duration,
+    pub(crate) connection_timeout: Duration,
 }
 
 /// One answer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Answered {
+pub(crate) struct TimedResponse {
     /// When its request was meant to leave, from the start.
     pub(crate) intended: Duration,
     /// How much later it was written: it waited for a connection, or for the generator's turn.
@@ -74,9 +74,9 @@ pub(crate) struct Answered {
 
 /// What came of a load.
 #[derive(Default)]
-pub(crate) struct Outcome {
+pub(crate) struct LoadOutcome {
     pub(crate) intended: usize,
-    pub(crate) answers: Vec<Answered>,
+    pub(crate) answers: Vec<TimedResponse>,
     /// Answers of 200 with the wrong content, the first of them in words.
     pub(crate) wrong: usize,
     pub(crate) first_wrong: Option<String>,
@@ -88,16 +88,16 @@ pub(crate) struct Outcome {
     pub(crate) connections: usize,
     pub(crate) duration: Duration,
     /// Processor time of the generator.
-    pub(crate) cpu: Duration,
+    pub(crate) cpu_time: Duration,
 }
 
-impl Outcome {
-    fn fail(&mut self, requests: usize, why: &str) {
+impl LoadOutcome {
+    fn record_failure(&mut self, requests: usize, why: &str) {
         self.failed += requests;
         self.first_failure.get_or_insert_with(|| format!("failed: {why}"));
     }
 
-    fn wrong_answer(&mut self, body: &[u8], right: &[u8]) {
+    fn record_wrong(&mut self, body: &[u8], right: &[u8]) {
         self.wrong += 1;
         let (body, right) = (String::from_utf8_lossy(body), String::from_utf8_lossy(right));
         self.first_wrong.get_or_insert_with(|| format!("wrong: {body} instead of {right}"));
@@ -131,7 +131,7 @@ impl Outcome {
         println!(
             "  generator: {} connections, {:.2} cores, requests written after p99 {:.2} ms, max {:.2} ms",
             self.connections,
-            self.cpu.as_secs_f64() / self.duration.as_secs_f64(),
+            self.cpu_time.as_secs_f64() / self.duration.as_secs_f64(),
             1e3 * delays.percentile(99).as_secs_f64(),
             1e3 * delays.max().as_secs_f64()
         );
@@ -143,13 +143,13 @@ impl Outcome {
 
 /// The `ask`th request is due.
 #[derive(Debug, Clone, Copy)]
-struct Due {
-    ask: usize,
+struct DueRequest {
+    request_index: usize,
     intended: Instant,
 }
 
 /// Announces each request when it is due. A thread of its own: the runtime's timer ticks in whole milliseconds.
-fn announce(load: &Load, start: Instant, due: &Sender<Due>) -> Duration {
+fn announce_due(load: &LoadSpec, start: Instant, due: &Sender<DueRequest>) -> Duration {
     for i in 0_usize.. {
         let after = Duration::from_secs_f64(i as f64 / load.rate);
         if after >= load.duration {
@@ -157,24 +157,24 @@ fn announce(load: &Load, start: Instant, due: &Sender<Due>) -> Duration {
         }
         let intended = start + after;
         std::thread::sleep(intended.saturating_duration_since(Instant::now()));
-        due.blocking_send(Due { ask: i % load.asks.len(), intended }).unwrap();
+        due.blocking_send(DueRequest { request_index: i % load.requests.len(), intended }).unwrap();
     }
-    cpu_of("thread-self")
+    cpu_time_of("thread-self")
 }
 
 /// Sends the load and waits for its answers.
-pub(crate) fn send(load: &Load) -> Outcome {
+pub(crate) fn send_load(load: &LoadSpec) -> LoadOutcome {
     let (sender, mut receiver) = channel(1 << 16);
-    let (start, cpu) = (Instant::now(), cpu_of("thread-self"));
+    let (start, cpu) = (Instant::now(), cpu_time_of("thread-self"));
     let mut outcome = std::thread::scope(|scope| {
-        let announcer = scope.spawn(move || announce(load, start, &sender));
+        let announcer = scope.spawn(move || announce_due(load, start, &sender));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let local = tokio::task::LocalSet::new();
-        let mut outcome = local.block_on(&runtime, connections::serve(load.clone(), start, &mut receiver));
-        outcome.cpu = announcer.join().unwrap();
+        let mut outcome = local.block_on(&runtime, connections::run_load(load.clone(), start, &mut receiver));
+        outcome.cpu_time = announcer.join().unwrap();
         outcome
     });
-    outcome.cpu += cpu_of("thread-self").saturating_sub(cpu);
+    outcome.cpu_time += cpu_time_of("thread-self").saturating_sub(cpu);
     outcome.duration = load.duration;
     outcome
 }
@@ -185,22 +185,22 @@ pub(crate) fn run(arguments: &[String]) {
     let model = argument(2, "banking77-minilm");
     let mut server = None;
     let address = match argument(3, "") {
-        "" => server.insert(Process::start(&[])).address.clone(),
+        "" => server.insert(ServerProcess::start(&[])).address.clone(),
         url => url.trim_start_matches("http://").trim_end_matches('/').to_owned(),
     };
-    let outcome = send(&Load {
+    let outcome = send_load(&LoadSpec {
         address,
         rate: argument(0, "100").parse().unwrap(),
         duration: Duration::from_secs_f64(argument(1, "10").parse().unwrap()),
-        asks: Ask::golden(model, None).into(),
+        requests: PreparedRequest::for_golden_texts(model, None).into(),
         max_connections: 512,
-        patience: Duration::from_secs(10),
+        connection_timeout: Duration::from_secs(10),
     });
     outcome.print(model);
     if let Some(server) = &server {
         println!(
             "  server: {:.1} s of processor time, {:.0} MiB resident",
-            server.cpu().as_secs_f64(),
+            server.cpu_time().as_secs_f64(),
             server.resident_mib()
         );
     }

@@ -1,7 +1,7 @@
 //! Ten times more than the server can do: what it still answers, how fast it refuses the rest,
 //! whether its probes answer meanwhile, its memory, and how soon it is itself again.
 //!
-//! `cargo bench --bench serving -- overload [SECONDS] [TIMEOUT_MS] [CONNECTIONS]`
+//! `cargo bench --bench serving -- overload [MEASUREMENT_SECONDS] [TIMEOUT_MS] [CONNECTIONS]`
 //!
 //! `MiniLM`, single texts. A timeout of 0 sends no X-Request-Timeout-Ms. The connections are as many as clients
 //! of ten times the capacity would open; with few of them the generator, not the server, would refuse.
@@ -12,60 +12,60 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::latencies::Latencies;
-use crate::open_loop::{Answered, Ask, Load, Outcome, send};
-use crate::probes::{PATHS, Probed, probe};
-use crate::process::{Client, Process, golden_texts};
+use crate::open_loop::{LoadOutcome, LoadSpec, PreparedRequest, TimedResponse, send_load};
+use crate::probes::{PROBE_PATHS, ProbeResult, run_probes};
+use crate::process::{KeepAliveClient, ServerProcess, golden_texts};
 
 const MODEL: &str = "banking77-minilm";
-const CLIENTS: usize = 16;
-const WARM_UP: Duration = Duration::from_secs(1);
-const CLOSED_LOOP: Duration = Duration::from_secs(5);
-const BASELINE: Duration = Duration::from_secs(15);
-const OVERLOAD: f64 = 10.0;
-const AFTERWARDS: Duration = Duration::from_secs(20);
+const CLIENT_COUNT: usize = 16;
+const WARM_UP_TIME: Duration = Duration::from_secs(1);
+const CAPACITY_TIME: Duration = Duration::from_secs(5);
+const BASELINE_TIME: Duration = Duration::from_secs(15);
+const OVERLOAD_FACTOR: f64 = 10.0;
+const RECOVERY_TIME: Duration = Duration::from_secs(20);
 /// One quick second may be luck.
-const SETTLED: usize = 3;
+const SETTLED_SECONDS: usize = 3;
 
 /// Requests per second that a few clients get answered when each waits for its answer.
-fn capacity(address: &str) -> f64 {
+fn measure_capacity(address: &str) -> f64 {
     let texts = golden_texts(MODEL);
     let answered = AtomicUsize::new(0);
     let start = Instant::now();
     std::thread::scope(|scope| {
-        for first in 0..CLIENTS {
+        for first in 0..CLIENT_COUNT {
             let (texts, answered) = (&texts, &answered);
             scope.spawn(move || {
-                let mut client = Client::connect(address);
+                let mut client = KeepAliveClient::connect(address);
                 for (text, label) in texts.iter().cycle().skip(first) {
                     let body = serde_json::json!({ "text": text, "model": MODEL }).to_string();
                     let (status, answer) = client.request("POST", "/predict", &body);
                     assert!(status == 200 && answer.contains(label), "a wrong answer is no figure: {status} {answer}");
-                    if start.elapsed() > WARM_UP + CLOSED_LOOP {
+                    if start.elapsed() > WARM_UP_TIME + CAPACITY_TIME {
                         return;
                     }
-                    answered.fetch_add(usize::from(start.elapsed() > WARM_UP), Ordering::Relaxed);
+                    answered.fetch_add(usize::from(start.elapsed() > WARM_UP_TIME), Ordering::Relaxed);
                 }
             });
         }
     });
-    answered.into_inner() as f64 / CLOSED_LOOP.as_secs_f64()
+    answered.into_inner() as f64 / CAPACITY_TIME.as_secs_f64()
 }
 
 /// What was seen beside the load.
-struct Beside {
-    probes: Vec<(String, Probed)>,
+struct Observations {
+    probes: Vec<(String, ProbeResult)>,
     /// Most resident memory, in MiB.
-    memory: f64,
+    max_resident_mib: f64,
 }
 
 /// Watches memory and probes on every listener until `stop`.
-fn watch(server: &Process, stop: &AtomicBool) -> Beside {
+fn observe_server(server: &ServerProcess, stop: &AtomicBool) -> Observations {
     let listeners = [("data", &server.address), ("admin", &server.admin)];
     std::thread::scope(|scope| {
         let mut probes = Vec::new();
         for (listener, address) in listeners {
-            for path in PATHS {
-                probes.push((format!("{listener} {path}"), scope.spawn(move || probe(address, path, stop))));
+            for path in PROBE_PATHS {
+                probes.push((format!("{listener} {path}"), scope.spawn(move || run_probes(address, path, stop))));
             }
         }
         let mut memory = 0_f64;
@@ -73,12 +73,15 @@ fn watch(server: &Process, stop: &AtomicBool) -> Beside {
             memory = memory.max(server.resident_mib());
             sleep(Duration::from_millis(100));
         }
-        Beside { probes: probes.into_iter().map(|(name, probe)| (name, probe.join().unwrap())).collect(), memory }
+        Observations {
+            probes: probes.into_iter().map(|(name, probe)| (name, probe.join().unwrap())).collect(),
+            max_resident_mib: memory,
+        }
     })
 }
 
 /// Per second of intended time: the p99 of answers of 200, and whether every request got one.
-fn by_second(outcome: &Outcome) -> Vec<(Duration, bool)> {
+fn p99_by_second(outcome: &LoadOutcome) -> Vec<(Duration, bool)> {
     let second = |second| {
         let of_it = || outcome.answers.iter().filter(move |answer| answer.intended.as_secs() == second);
         let ok: Latencies = of_it().filter(|answer| answer.status == 200).map(|answer| answer.latency).collect();
@@ -88,18 +91,18 @@ fn by_second(outcome: &Outcome) -> Vec<(Duration, bool)> {
 }
 
 /// Prints the p99 of every second after the overload, and when it is as before.
-fn print_recovery(baseline: &Outcome, after: &Outcome) {
+fn print_recovery(baseline: &LoadOutcome, after: &LoadOutcome) {
     // The first second opens connections.
-    let usual = by_second(baseline).iter().skip(1).map(|(p99, _)| *p99).max().unwrap_or_default();
-    let seconds = by_second(after);
+    let usual = p99_by_second(baseline).iter().skip(1).map(|(p99, _)| *p99).max().unwrap_or_default();
+    let seconds = p99_by_second(after);
     let shown: Vec<String> = seconds
         .iter()
         .map(|(p99, all)| format!("{:.0}{}", 1e3 * p99.as_secs_f64(), if *all { "" } else { "!" }))
         .collect();
     println!("p99 of 200s by second afterwards, in ms (!: not all were 200): {}", shown.join(" "));
-    let normal = seconds.windows(SETTLED).position(|some| some.iter().all(|(p99, all)| *all && *p99 <= usual));
+    let normal = seconds.windows(SETTLED_SECONDS).position(|some| some.iter().all(|(p99, all)| *all && *p99 <= usual));
     println!(
-        "normal p99 again (at most {:.1} ms, the slowest second of the baseline, {SETTLED} seconds in a row): {}",
+        "normal p99 again (at most {:.1} ms, the slowest second of the baseline, {SETTLED_SECONDS} seconds in a row): {}",
         1e3 * usual.as_secs_f64(),
         normal.map_or("never".to_owned(), |second| format!("after {second} s"))
     );
@@ -112,30 +115,30 @@ pub(crate) fn run(arguments: &[String]) {
     let timeout = Some(Duration::from_millis(argument(1, 2_000))).filter(|timeout| !timeout.is_zero());
     let max_connections = usize::try_from(argument(2, 4_096)).unwrap();
     let slots = (2 * max_connections).to_string();
-    let server = Process::start(&["--max-connections", slots.as_str()]);
-    let capacity = capacity(&server.address);
-    println!("capacity, {CLIENTS} clients in a closed loop: {capacity:.0}/s");
+    let server = ServerProcess::start(&["--max-connections", slots.as_str()]);
+    let capacity = measure_capacity(&server.address);
+    println!("capacity, {CLIENT_COUNT} clients in a closed loop: {capacity:.0}/s");
 
-    let asks: Arc<[Ask]> = Ask::golden(MODEL, timeout).into();
-    let load = |times: f64, duration| Load {
+    let asks: Arc<[PreparedRequest]> = PreparedRequest::for_golden_texts(MODEL, timeout).into();
+    let load = |times: f64, duration| LoadSpec {
         address: server.address.clone(),
         rate: times * capacity,
         duration,
-        asks: Arc::clone(&asks),
+        requests: Arc::clone(&asks),
         max_connections,
-        patience: timeout.unwrap_or(Duration::from_secs(10)),
+        connection_timeout: timeout.unwrap_or(Duration::from_secs(10)),
     };
-    let baseline = send(&load(0.5, BASELINE));
+    let baseline = send_load(&load(0.5, BASELINE_TIME));
     baseline.print("before, half the capacity");
     let memory = server.resident_mib();
     let stop = AtomicBool::new(false);
     let (overload, beside, after) = std::thread::scope(|scope| {
-        let beside = scope.spawn(|| watch(&server, &stop));
-        let overload = scope.spawn(|| send(&load(OVERLOAD, duration)));
+        let beside = scope.spawn(|| observe_server(&server, &stop));
+        let overload = scope.spawn(|| send_load(&load(OVERLOAD_FACTOR, duration)));
         sleep(duration);
         stop.store(true, Ordering::Relaxed);
         // The answers of the overload may still be coming.
-        let after = send(&load(0.5, AFTERWARDS));
+        let after = send_load(&load(0.5, RECOVERY_TIME));
         (overload.join().unwrap(), beside.join().unwrap(), after)
     });
     overload.print("overload");
@@ -143,9 +146,13 @@ pub(crate) fn run(arguments: &[String]) {
 
     let [ok, refused] = [200, 503].map(|status| overload.latencies(status));
     // What still comes after the end was not done in this time.
-    let in_time = |a: &&Answered| a.status == 200 && a.intended + a.latency <= duration;
+    let in_time = |a: &&TimedResponse| a.status == 200 && a.intended + a.latency <= duration;
     let goodput = overload.per_second(overload.answers.iter().filter(in_time).count());
-    println!("offered {:.0}/s, goodput {goodput:.0}/s, {:.2} of capacity", OVERLOAD * capacity, goodput / capacity);
+    println!(
+        "offered {:.0}/s, goodput {goodput:.0}/s, {:.2} of capacity",
+        OVERLOAD_FACTOR * capacity,
+        goodput / capacity
+    );
     let ms = |time: Duration| 1e3 * time.as_secs_f64();
     println!(
         "p99 of {} 503s {:.1} ms (goal 20), p99 of 200s {:.0} ms",
@@ -162,17 +169,17 @@ pub(crate) fn run(arguments: &[String]) {
     let seconds = (0..duration.as_secs()).map(|second| format!("{:.0}", ms(of_second(second).percentile(99))));
     println!("p99 of 503s by second, in ms: {}", seconds.collect::<Vec<_>>().join(" "));
     println!("503s without the wait for one of {max_connections} connections: {from_writing}");
-    for (name, Probed { latencies, statuses, failed }) in &beside.probes {
+    for (name, ProbeResult { latencies, statuses, failed }) in &beside.probes {
         println!("probe {name}: {latencies} (goal p99 50), statuses {statuses:?}, failed {failed}");
     }
     println!(
         "resident memory {memory:.0} MiB before, at most {:.0} MiB during: {:.2} of before",
-        beside.memory,
-        beside.memory / memory
+        beside.max_resident_mib,
+        beside.max_resident_mib / memory
     );
     print_recovery(&baseline, &after);
 
-    let unexpected = |outcome: &Outcome| {
+    let unexpected = |outcome: &LoadOutcome| {
         outcome.wrong + outcome.answers.iter().filter(|answer| ![200, 503, 504].contains(&answer.status)).count()
     };
     assert!([&baseline, &overload, &after].into_iter().map(unexpected).sum::<usize>() == 0, "see above");

@@ -16,7 +16,7 @@ pub(crate) fn golden_texts(model: &str) -> Vec<(String, String)> {
 }
 
 /// Processor time used so far, user and system, by `self`, `thread-self` or a process id.
-pub(crate) fn cpu_of(who: &str) -> Duration {
+pub(crate) fn cpu_time_of(who: &str) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{who}/stat")).unwrap();
     // The name in parentheses may hold spaces; utime and stime are the 14th and 15th field.
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -25,7 +25,7 @@ pub(crate) fn cpu_of(who: &str) -> Duration {
 }
 
 /// A running `predictd`; killed when dropped.
-pub(crate) struct Process {
+pub(crate) struct ServerProcess {
     child: Child,
     pub(crate) address: String,
     pub(crate) admin: String,
@@ -34,7 +34,7 @@ pub(crate) struct Process {
     _data: tempfile::TempDir,
 }
 
-impl Process {
+impl ServerProcess {
     /// A server whose figures are the models': without a cache, unless the options say otherwise.
     pub(crate) fn start(options: &[&str]) -> Self {
         let uncached = if options.contains(&"--cache-bytes") { &[][..] } else { &["--cache-bytes", "0"] };
@@ -60,7 +60,7 @@ impl Process {
         // A full pipe would make the server wait at its next log line.
         let drain = move || _ = std::io::copy(&mut log, &mut std::io::sink());
         std::thread::Builder::new().name("log".to_owned()).spawn(drain).unwrap();
-        while !all_ready(&address) {
+        while !is_ready(&address) {
             std::thread::sleep(Duration::from_millis(2));
         }
         Self { child, address, admin, start_to_ready: start.elapsed(), _data: data }
@@ -74,8 +74,8 @@ impl Process {
     }
 
     /// Processor time used so far, user and system.
-    pub(crate) fn cpu(&self) -> Duration {
-        cpu_of(&self.child.id().to_string())
+    pub(crate) fn cpu_time(&self) -> Duration {
+        cpu_time_of(&self.child.id().to_string())
     }
 
     /// True if the process that was started has not ended.
@@ -89,7 +89,7 @@ impl Process {
     }
 
     /// How the process ended; nothing if it has not within `limit`.
-    pub(crate) fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+    pub(crate) fn wait_for_exit(&mut self, limit: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
         loop {
             let status = self.child.try_wait().unwrap();
@@ -101,12 +101,12 @@ impl Process {
     }
 }
 
-fn all_ready(address: &str) -> bool {
-    let (status, body) = Client::connect(address).request("GET", "/health", "");
+fn is_ready(address: &str) -> bool {
+    let (status, body) = KeepAliveClient::connect(address).request("GET", "/health", "");
     status == 200 && !body.contains("loading")
 }
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
@@ -114,11 +114,11 @@ impl Drop for Process {
 }
 
 /// One keep-alive connection.
-pub(crate) struct Client {
+pub(crate) struct KeepAliveClient {
     stream: BufReader<TcpStream>,
 }
 
-impl Client {
+impl KeepAliveClient {
     pub(crate) fn connect(address: &str) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();

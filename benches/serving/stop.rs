@@ -9,34 +9,34 @@ use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::answer;
+use crate::http_response;
 use crate::latencies::Latencies;
-use crate::process::{Process, golden_texts};
-use crate::stuck::{Stuck, StuckClient};
+use crate::process::{ServerProcess, golden_texts};
+use crate::stuck_client::{StuckClient, StuckKind};
 
 const MODEL: &str = "banking77-minilm";
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE_PERIOD: Duration = Duration::from_secs(10);
 /// For signals and scheduling, on top of the grace.
-const SLACK: Duration = Duration::from_millis(500);
-const STUCK: [(Stuck, usize); 5] = [
-    (Stuck::Silent, 50),
-    (Stuck::HalfHead, 50),
-    (Stuck::StalledBody, 40),
-    (Stuck::DribbledBody, 40),
-    (Stuck::NeverReads, 20),
+const GRACE_SLACK: Duration = Duration::from_millis(500);
+const STUCK_CLIENTS: [(StuckKind, usize); 5] = [
+    (StuckKind::Silent, 50),
+    (StuckKind::HalfHead, 50),
+    (StuckKind::StalledBody, 40),
+    (StuckKind::DribbledBody, 40),
+    (StuckKind::UnreadAnswers, 20),
 ];
 const GOOD_REQUESTS: usize = 8;
-const TEXTS: usize = 32;
+const TEXTS_PER_REQUEST: usize = 32;
 
 /// A request that the server has begun to read.
-fn begin(address: &str, body: &str) -> Result<TcpStream> {
+fn begin_request(address: &str, body: &str) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(GRACE + 2 * SLACK))?;
+    stream.set_read_timeout(Some(GRACE_PERIOD + 2 * GRACE_SLACK))?;
     let head =
         "POST /batch_predict HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n";
     stream.write_all(format!("{head}content-length: {}\r\n\r\n", body.len()).as_bytes())?;
     // "100 Continue" says that a handler waits for the body: from here on the request is in flight.
-    let answer = answer::read(&mut stream, &mut Vec::new())?.map(|answer| answer.status);
+    let answer = http_response::read_response(&mut stream, &mut Vec::new())?.map(|answer| answer.status);
     if answer != Some(100) {
         return Err(std::io::Error::other(format!("{answer:?} instead of 100")));
     }
@@ -45,8 +45,8 @@ fn begin(address: &str, body: &str) -> Result<TcpStream> {
 }
 
 /// Reads the answer to a good request: nothing, or what is wrong with it.
-fn difference(stream: &mut TcpStream, labels: &[String]) -> Option<String> {
-    let answer = match answer::read(stream, &mut Vec::new()) {
+fn read_difference(stream: &mut TcpStream, labels: &[String]) -> Option<String> {
+    let answer = match http_response::read_response(stream, &mut Vec::new()) {
         Ok(Some(answer)) => answer,
         Ok(None) => return Some("closed without an answer".to_owned()),
         Err(error) => return Some(error.to_string()),
@@ -58,12 +58,12 @@ fn difference(stream: &mut TcpStream, labels: &[String]) -> Option<String> {
 }
 
 /// Waits until stuck clients have nothing more to be computed.
-fn settle(server: &Process) {
+fn wait_until_idle(server: &ServerProcess) {
     let start = Instant::now();
-    let mut before = server.cpu();
+    let mut before = server.cpu_time();
     while start.elapsed() < Duration::from_secs(20) {
         sleep(Duration::from_millis(200));
-        let now = server.cpu();
+        let now = server.cpu_time();
         if now.saturating_sub(before) <= Duration::from_millis(10) {
             return;
         }
@@ -71,17 +71,17 @@ fn settle(server: &Process) {
     }
 }
 
-struct Trial {
-    took: Duration,
+struct StopTrial {
+    duration: Duration,
     /// Exit code, or what else became of the process.
-    end: String,
-    lost: Vec<String>,
+    exit_status: String,
+    lost_answers: Vec<String>,
 }
 
-fn trial(runtime: &tokio::runtime::Runtime) -> Trial {
-    let mut server = Process::start(&["--grace", "10s", "--max-inflight-texts", "65536"]);
+fn run_trial(runtime: &tokio::runtime::Runtime) -> StopTrial {
+    let mut server = ServerProcess::start(&["--drain-timeout", "10s", "--max-inflight-items", "65536"]);
     let address = server.address.clone();
-    let stuck: Vec<_> = STUCK.iter().flat_map(|(kind, clients)| std::iter::repeat_n(*kind, *clients)).collect();
+    let stuck: Vec<_> = STUCK_CLIENTS.iter().flat_map(|(kind, clients)| std::iter::repeat_n(*kind, *clients)).collect();
     let stuck: Vec<_> = runtime.block_on(async {
         let connecting: Vec<_> = stuck
             .into_iter()
@@ -92,29 +92,29 @@ fn trial(runtime: &tokio::runtime::Runtime) -> Trial {
             .collect();
         let mut held = Vec::new();
         for client in connecting {
-            held.push(tokio::spawn(client.await.unwrap().unwrap().until_closed()));
+            held.push(tokio::spawn(client.await.unwrap().unwrap().wait_until_closed()));
         }
         held
     });
-    settle(&server);
+    wait_until_idle(&server);
 
     let examples = golden_texts(MODEL);
-    let (texts, labels): (Vec<_>, Vec<_>) = examples.into_iter().cycle().take(TEXTS).unzip();
+    let (texts, labels): (Vec<_>, Vec<_>) = examples.into_iter().cycle().take(TEXTS_PER_REQUEST).unzip();
     let body = serde_json::json!({ "texts": texts, "model": MODEL }).to_string();
-    let good: Vec<_> = (0..GOOD_REQUESTS).map(|_| begin(&address, &body).unwrap()).collect();
+    let good: Vec<_> = (0..GOOD_REQUESTS).map(|_| begin_request(&address, &body).unwrap()).collect();
     let start = Instant::now();
     server.terminate();
     let trial = std::thread::scope(|scope| {
         let read = |mut stream| {
             let labels = &labels;
-            scope.spawn(move || difference(&mut stream, labels))
+            scope.spawn(move || read_difference(&mut stream, labels))
         };
         let reading: Vec<_> = good.into_iter().map(read).collect();
-        let ended = server.ended_within(GRACE + SLACK);
+        let ended = server.wait_for_exit(GRACE_PERIOD + GRACE_SLACK);
         let took = start.elapsed();
         let end = ended.map_or("still running".to_owned(), |status| status.to_string());
         let lost = reading.into_iter().filter_map(|difference| difference.join().unwrap()).collect();
-        Trial { took, end, lost }
+        StopTrial { duration: took, exit_status: end, lost_answers: lost }
     });
     for client in stuck {
         client.abort();
@@ -126,16 +126,19 @@ fn trial(runtime: &tokio::runtime::Runtime) -> Trial {
 pub(crate) fn run(arguments: &[String]) {
     let trials = arguments.first().map_or(50, |trials| trials.parse().unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let trials: Vec<Trial> = (0..trials).map(|_| trial(&runtime)).collect();
-    let in_time = trials.iter().filter(|trial| trial.took <= GRACE + SLACK && trial.end == "exit status: 0").count();
-    let times: Latencies = trials.iter().map(|trial| trial.took).collect();
+    let trials: Vec<StopTrial> = (0..trials).map(|_| run_trial(&runtime)).collect();
+    let in_time = trials
+        .iter()
+        .filter(|trial| trial.duration <= GRACE_PERIOD + GRACE_SLACK && trial.exit_status == "exit status: 0")
+        .count();
+    let times: Latencies = trials.iter().map(|trial| trial.duration).collect();
     let mut ends: BTreeMap<&str, usize> = BTreeMap::new();
     for trial in &trials {
-        *ends.entry(&trial.end).or_default() += 1;
+        *ends.entry(&trial.exit_status).or_default() += 1;
     }
-    let lost: Vec<&String> = trials.iter().flat_map(|trial| &trial.lost).collect();
+    let lost: Vec<&String> = trials.iter().flat_map(|trial| &trial.lost_answers).collect();
     println!(
-        "{in_time} of {} trials ended with 0 within their grace of {GRACE:?}; all of them: {ends:?}",
+        "{in_time} of {} trials ended with 0 within their grace of {GRACE_PERIOD:?}; all of them: {ends:?}",
         trials.len()
     );
     println!(

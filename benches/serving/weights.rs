@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use predictd::engine::session::{Runtime, Session};
+use predictd::engine::backend::{Backend, Session};
 use predictd::onnx::OnnxRuntime;
 use predictd::text::manifest::Manifest;
 use predictd::text::pipeline::Batch;
-use predictd::text::tensors::{Padding, TokenRow, pack};
+use predictd::text::tensors::{Padding, TokenRow, pack_rows};
 
 const MODEL: &str = "models/banking77-minilm/1";
 
@@ -21,14 +21,14 @@ fn resident_mib() -> f64 {
 }
 
 /// Resident memory with `sessions` sessions that have each run one short text.
-fn measure(shared: bool, sessions: usize) -> f64 {
-    let runtime = OnnxRuntime::start(None).unwrap();
+fn measure_mib(shared: bool, sessions: usize) -> f64 {
+    let runtime = OnnxRuntime::load(None).unwrap();
     let runtime = if shared { runtime } else { runtime.without_shared_weights() };
-    let mut manifest = Manifest::read(Path::new(MODEL)).unwrap();
+    let mut manifest = Manifest::load(Path::new(MODEL)).unwrap();
     let mut graph = runtime.open(&mut manifest).unwrap();
     let row = TokenRow { ids: (1000..1016).collect(), type_ids: vec![0; 16] };
-    let batch = Batch::Tokens(pack(&[&row], Padding::default()));
-    let mut made: Vec<Box<dyn Session>> = (0..sessions).map(|_| graph.session().unwrap()).collect();
+    let batch = Batch::Tokens(pack_rows(&[&row], Padding::default()));
+    let mut made: Vec<Box<dyn Session>> = (0..sessions).map(|_| graph.create_session().unwrap()).collect();
     for session in &mut made {
         session.run(&batch, Instant::now() + Duration::from_secs(10)).unwrap();
     }
@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &[String]) {
     if let [how, sessions] = arguments
         && let Ok(sessions) = sessions.parse()
     {
-        println!("{}", measure(how == "shared", sessions));
+        println!("{}", measure_mib(how == "shared", sessions));
         return;
     }
     let child = |how: &str, sessions: usize| -> f64 {

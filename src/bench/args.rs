@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 
-use crate::RunError;
-use crate::config::args::path_or_empty;
-use crate::config::device::device;
-use crate::config::{Args, Device, Settings};
+use crate::ServerError;
+use crate::config::device::parse_device;
+use crate::config::serve_args::path_parser;
+use crate::config::{Device, ServeArgs, ServerSettings};
 
 /// Most connections of a server that is not told otherwise.
-const MOST_CLIENTS: i64 = 1_024;
+const MAX_CLIENTS: i64 = 1_024;
 /// Seconds of one measurement: less tells nothing, and more is somebody's mistake.
-const SECONDS: std::ops::RangeInclusive<f64> = 0.05..=60.0;
+const MEASUREMENT_SECONDS: std::ops::RangeInclusive<f64> = 0.05..=60.0;
 
 /// `predictd bench`.
 #[derive(Debug, clap::Args)]
@@ -27,11 +27,11 @@ pub struct BenchCommand {
     pub models: PathBuf,
 
     /// Where the model runs: auto, cpu, cuda, or cuda:N [default: that of serve].
-    #[arg(long, env = "PREDICTD_DEVICE", value_parser = device, value_name = "WHERE")]
+    #[arg(long, env = "PREDICTD_DEVICE", value_parser = parse_device, value_name = "WHERE")]
     pub device: Option<Device>,
 
     /// ONNX Runtime library, or the directory it lies in [default: searched for].
-    #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_or_empty())]
+    #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_parser())]
     pub onnxruntime: Option<PathBuf>,
 
     /// Time within which 99 of 100 answers shall come, as clients see it.
@@ -39,15 +39,15 @@ pub struct BenchCommand {
     pub latency_target: Duration,
 
     /// Clients that ask at a time, each with its next text as soon as it has its answer.
-    #[arg(long, env = "PREDICTD_CLIENTS", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=MOST_CLIENTS), value_name = "N")]
+    #[arg(long, env = "PREDICTD_CLIENTS", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=MAX_CLIENTS), value_name = "N")]
     pub clients: u16,
 
     /// File of texts to ask, one a line [default: texts of the words of the model's examples, most short and some long].
-    #[arg(long, env = "PREDICTD_TEXTS", value_name = "FILE", value_parser = path_or_empty())]
+    #[arg(long, env = "PREDICTD_TEXTS", value_name = "FILE", value_parser = path_parser())]
     pub texts: Option<PathBuf>,
 
     /// Seconds of one measurement.
-    #[arg(long, env = "PREDICTD_SECONDS", default_value_t = 3.0, value_parser = seconds, value_name = "N")]
+    #[arg(long, env = "PREDICTD_SECONDS", default_value_t = 3.0, value_parser = parse_seconds, value_name = "N")]
     pub seconds: f64,
 
     /// Answer with JSON.
@@ -64,9 +64,15 @@ pub struct BenchCommand {
     pub json: bool,
 }
 
-fn seconds(typed: &str) -> Result<f64, String> {
-    let seconds = typed.parse().ok().filter(|seconds| SECONDS.contains(seconds));
-    seconds.ok_or_else(|| format!("this is no number of seconds between {} and {}", SECONDS.start(), SECONDS.end()))
+fn parse_seconds(typed: &str) -> Result<f64, String> {
+    let seconds = typed.parse().ok().filter(|seconds| MEASUREMENT_SECONDS.contains(seconds));
+    seconds.ok_or_else(|| {
+        format!(
+            "this is no number of seconds between {} and {}",
+            MEASUREMENT_SECONDS.start(),
+            MEASUREMENT_SECONDS.end()
+        )
+    })
 }
 
 impl BenchCommand {
@@ -74,9 +80,9 @@ impl BenchCommand {
     /// every text is run, and that nothing is read or left outside the model's directory.
     ///
     /// # Errors
-    /// [`RunError::Configuration`] with all that is wrong.
-    pub fn settings(&self) -> Result<Settings, RunError> {
-        let mut args = Args::from_environment().map_err(RunError::Configuration)?;
+    /// [`ServerError::Configuration`] with all that is wrong.
+    pub fn settings(&self) -> Result<ServerSettings, ServerError> {
+        let mut args = ServeArgs::from_environment().map_err(ServerError::Configuration)?;
         let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         (args.listen, args.admin_listen) = (loopback.into(), loopback.into());
         args.models.clone_from(&self.models);
@@ -87,10 +93,10 @@ impl BenchCommand {
         (args.tls_cert, args.tls_key, args.keys) = (None, None, None);
         args.allow_anonymous = true;
         args.max_connections = args.max_connections.max(self.clients.into());
-        let settings = Settings::resolve(args);
-        let mut settings = settings.map_err(RunError::Options)?;
+        let settings = ServerSettings::resolve(args);
+        let mut settings = settings.map_err(ServerError::ConfigurationList)?;
         // No file has this name: there are no keys.
-        settings.keys = PathBuf::new();
+        settings.key_file = PathBuf::new();
         Ok(settings)
     }
 }
@@ -100,10 +106,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_are_bounded() {
-        assert_eq!(seconds("0.25"), Ok(0.25));
+    fn seconds_out_of_range_are_rejected() {
+        assert_eq!(parse_seconds("0.25"), Ok(0.25));
         for wrong in ["", "x", "0", "-1", "NaN", "inf", "61"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
+            assert!(parse_seconds(wrong).is_err(), "{wrong}");
         }
     }
 }

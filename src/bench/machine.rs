@@ -7,9 +7,9 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 /// More workers than this are not an option of the server.
-const MOST_CORES: usize = 1_024;
+const MAX_CORES: usize = 1_024;
 /// Where groups of processes have their limits.
-const GROUPS: &str = "/sys/fs/cgroup";
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// The cores there are.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -25,19 +25,19 @@ pub struct Cores {
 impl Cores {
     /// As they are now.
     #[must_use]
-    pub fn find() -> Self {
+    pub fn detect() -> Self {
         let read = |path: &Path| std::fs::read_to_string(path).ok();
         Self {
             // The standard library looks at affinity and at the quotas of both kinds of control groups.
-            usable: std::thread::available_parallelism().map_or(1, usize::from).min(MOST_CORES),
-            machine: read(Path::new("/sys/devices/system/cpu/online")).and_then(|list| listed(&list)),
-            quota: read(Path::new("/proc/self/cgroup")).and_then(|groups| quota(&groups, read)),
+            usable: std::thread::available_parallelism().map_or(1, usize::from).min(MAX_CORES),
+            machine: read(Path::new("/sys/devices/system/cpu/online")).and_then(|list| count_cpu_list(&list)),
+            quota: read(Path::new("/proc/self/cgroup")).and_then(|groups| cgroup_cpu_quota(&groups, read)),
         }
     }
 }
 
 /// How many numbers a list such as `0-3,8` has.
-fn listed(numbers: &str) -> Option<usize> {
+fn count_cpu_list(numbers: &str) -> Option<usize> {
     let length = |range: &str| -> Option<usize> {
         let (from, to) = range.split_once('-').unwrap_or((range, range));
         let (from, to): (usize, usize) = (from.parse().ok()?, to.parse().ok()?);
@@ -47,7 +47,7 @@ fn listed(numbers: &str) -> Option<usize> {
 }
 
 /// The least quota of a process's control group and those around it, as `/proc/self/cgroup` names them.
-fn quota(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<f64> {
+fn cgroup_cpu_quota(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<f64> {
     let named = |line: &str| -> Option<(String, String)> {
         let mut parts = line.splitn(3, ':').skip(1);
         Some((parts.next()?.to_owned(), parts.next()?.trim_start_matches('/').to_owned()))
@@ -58,7 +58,7 @@ fn quota(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<f64> {
         if !(controllers.is_empty() || of_cpu) {
             continue;
         }
-        let root = if of_cpu { Path::new(GROUPS).join(&controllers) } else { GROUPS.into() };
+        let root = if of_cpu { Path::new(CGROUP_ROOT).join(&controllers) } else { CGROUP_ROOT.into() };
         for group in root.join(path).ancestors().take_while(|group| group.starts_with(&root)) {
             let found = if of_cpu {
                 let number = |file| read(&group.join(file))?.trim().parse::<f64>().ok();
@@ -80,12 +80,12 @@ fn quota(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<f64> {
 
 /// Processor time of everything on the machine so far, if it tells: time that a hypervisor took away counts as used.
 #[must_use]
-pub fn machine_time() -> Option<Duration> {
-    spent(&std::fs::read_to_string("/proc/stat").ok()?)
+pub fn machine_cpu_time() -> Option<Duration> {
+    parse_busy_time(&std::fs::read_to_string("/proc/stat").ok()?)
 }
 
 /// The sum of a machine's times but for those of rest.
-fn spent(stat: &str) -> Option<Duration> {
+fn parse_busy_time(stat: &str) -> Option<Duration> {
     // The kernel shows these in hundredths of a second, whatever its own clock is.
     const TICK: Duration = Duration::from_millis(10);
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
@@ -97,17 +97,17 @@ fn spent(stat: &str) -> Option<Duration> {
 
 /// Processor time of this process so far, of all its threads.
 #[must_use]
-pub fn process_time() -> Duration {
-    time(ClockId::ProcessCPUTime)
+pub fn process_cpu_time() -> Duration {
+    clock_time(ClockId::ProcessCPUTime)
 }
 
 /// Processor time of this thread so far.
 #[must_use]
-pub fn thread_time() -> Duration {
-    time(ClockId::ThreadCPUTime)
+pub fn thread_cpu_time() -> Duration {
+    clock_time(ClockId::ThreadCPUTime)
 }
 
-fn time(clock: ClockId) -> Duration {
+fn clock_time(clock: ClockId) -> Duration {
     let now = clock_gettime(clock);
     let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
     Duration::from_secs(seconds) + Duration::from_nanos(nanos)
@@ -118,50 +118,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cores_are_counted() {
-        assert_eq!(["0", "0-3", "0-1,4,6-7\n"].map(listed), [1, 4, 5].map(Some));
-        assert_eq!(["", "x", "3-1"].map(listed), [None; 3]);
-        assert!(Cores::find().usable >= 1);
+    fn cpu_list_of_ranges_is_counted() {
+        assert_eq!(["0", "0-3", "0-1,4,6-7\n"].map(count_cpu_list), [1, 4, 5].map(Some));
+        assert_eq!(["", "x", "3-1"].map(count_cpu_list), [None; 3]);
+        assert!(Cores::detect().usable >= 1);
     }
 
     #[test]
-    fn the_least_quota_around_counts() {
+    fn cgroup_quota_nested_groups_least_wins() {
         let files = |known: &'static [(&str, &str)]| {
             move |path: &Path| {
-                let path = path.to_str()?.strip_prefix(GROUPS)?;
+                let path = path.to_str()?.strip_prefix(CGROUP_ROOT)?;
                 known.iter().find(|(name, _)| *name == path).map(|(_, content)| (*content).to_owned())
             }
         };
         let second =
             [("/a/b/cpu.max", "400000 100000\n"), ("/a/cpu.max", "150000 100000\n"), ("/cpu.max", "max 100000")];
         let second: &'static [_] = Box::leak(Box::new(second));
-        assert_eq!(quota("0::/a/b\n", files(second)), Some(1.5));
-        assert_eq!(quota("0::/\n", files(second)), None);
-        assert_eq!(quota("0::/elsewhere\n", files(second)), None);
+        assert_eq!(cgroup_cpu_quota("0::/a/b\n", files(second)), Some(1.5));
+        assert_eq!(cgroup_cpu_quota("0::/\n", files(second)), None);
+        assert_eq!(cgroup_cpu_quota("0::/elsewhere\n", files(second)), None);
         let first: &'static [_] = &[
             ("/cpu,cpuacct/x/cpu.cfs_quota_us", "50000\n"),
             ("/cpu,cpuacct/x/cpu.cfs_period_us", "100000\n"),
             ("/cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),
             ("/cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
         ];
-        assert_eq!(quota("7:memory:/x\n4:cpu,cpuacct:/x\n", files(first)), Some(0.5));
-        assert_eq!(quota("nonsense\n\n1:2", files(first)), None);
+        assert_eq!(cgroup_cpu_quota("7:memory:/x\n4:cpu,cpuacct:/x\n", files(first)), Some(0.5));
+        assert_eq!(cgroup_cpu_quota("nonsense\n\n1:2", files(first)), None);
     }
 
     #[test]
-    fn rest_is_not_spent() {
+    fn busy_time_from_stat_leaves_out_idle() {
         let stat = "cpu  100 20 30 999 888 1 2 3 50 0\ncpu0 1 2 3 4\n";
-        assert_eq!(spent(stat), Some(Duration::from_millis(1_560)));
-        assert_eq!(["", "cpu 1 2 3", "intr 1 2 3 4 5 6 7 8"].map(spent), [None; 3]);
+        assert_eq!(parse_busy_time(stat), Some(Duration::from_millis(1_560)));
+        assert_eq!(["", "cpu 1 2 3", "intr 1 2 3 4 5 6 7 8"].map(parse_busy_time), [None; 3]);
     }
 
     #[test]
-    fn work_takes_processor_time() {
-        let (process, thread) = (process_time(), thread_time());
+    fn cpu_time_after_work_has_grown() {
+        let (process, thread) = (process_cpu_time(), thread_cpu_time());
         let mut sum = 0_u64;
-        while thread_time() == thread {
+        while thread_cpu_time() == thread {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
-        assert!(process_time() > process);
+        assert!(process_cpu_time() > process);
     }
 }

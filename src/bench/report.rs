@@ -4,20 +4,20 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::Serialize;
 
-use super::figures::Figures;
 use super::machine::Cores;
-use super::setup::{Setup, Tried};
-use super::texts::Summary;
-use crate::engine::cost::Cost;
-use crate::engine::model::Model;
-use crate::terminal::escaped;
+use super::measurement::Measurement;
+use super::setup::{Setup, Trial};
+use super::texts::BenchTextsSummary;
+use crate::engine::cost_model::CostModel;
+use crate::engine::loaded_version::LoadedVersion;
+use crate::terminal::escape;
 
 /// What other processes may take, in cores, before it is said that they disturb.
-const BUSY: f64 = 0.1;
+const BUSY_CORES: f64 = 0.1;
 
 /// What is measured, and on what.
 #[derive(Debug, Clone, Serialize)]
-pub struct Subject {
+pub struct BenchSubject {
     /// Name of the model.
     pub model: String,
     /// Version of the model.
@@ -27,9 +27,9 @@ pub struct Subject {
     /// The cores there are.
     pub cores: Cores,
     /// What is asked.
-    pub texts: Summary,
+    pub texts: BenchTextsSummary,
     /// What a run costs.
-    pub cost: CostModel,
+    pub cost: CostCoefficients,
     /// True if several texts may share a run.
     pub shares_runs: bool,
     /// Clients that ask at a time.
@@ -42,7 +42,7 @@ pub struct Subject {
 
 /// A run of n rows of L tokens takes `run_ms` + `token_us`·nL + `token_squared_ns`·nL².
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct CostModel {
+pub struct CostCoefficients {
     /// Milliseconds of any run.
     pub run_ms: f64,
     /// Microseconds of a token, padding or not; of a text, where the graph takes the text itself.
@@ -55,23 +55,23 @@ pub struct CostModel {
     pub of_tokens: bool,
 }
 
-impl CostModel {
+impl CostCoefficients {
     /// What was measured when the model was loaded.
     #[must_use]
-    pub fn of(model: &Model) -> Self {
-        let cost = model.work().cost();
-        let Cost { run, token, square } = cost;
+    pub fn from_model(model: &LoadedVersion) -> Self {
+        let cost = model.model_load().cost_model();
+        let CostModel { overhead: run, per_token: token, per_token_squared: square } = cost;
         Self {
             run_ms: run * 1e3,
             token_us: token * 1e6,
             token_squared_ns: square * 1e9,
-            free_padding_tokens: cost.tokens_per_run(),
+            free_padding_tokens: cost.overhead_tokens(),
             of_tokens: model.pipeline().tokenizer().is_some(),
         }
     }
 }
 
-impl Display for CostModel {
+impl Display for CostCoefficients {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "a run costs {:.3} ms", self.run_ms)?;
         if !self.of_tokens {
@@ -87,11 +87,11 @@ impl Display for CostModel {
 
 /// What the engine alone can do.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Limit {
+pub struct EngineLimit {
     /// Sessions, of one thread each.
     pub sessions: usize,
     /// Most tokens of a run, the best of those that were tried; none where runs have no tokens, or one text each.
-    pub max_run_tokens: Option<usize>,
+    pub max_batch_tokens: Option<usize>,
     /// Texts a second, the median of several measurements.
     pub texts_per_second: f64,
     /// The lowest of them.
@@ -106,13 +106,13 @@ pub struct Limit {
 
 /// What was found.
 #[derive(Debug, Clone, Serialize)]
-pub struct Found {
+pub struct BenchResults {
     /// Every set-up, as it did in comparison with the others.
-    pub tried: Vec<Tried>,
+    pub tried: Vec<Trial>,
     /// What the engine alone can do.
-    pub limit: Limit,
+    pub limit: EngineLimit,
     /// The best set-up, measured again, each time between two measurements of the limit.
-    pub best: Tried,
+    pub best: Trial,
     /// Texts a second of the best over those of the limit just before and after it, the median.
     pub share: f64,
     /// Processor time of the limit over that of the best, for the same texts.
@@ -122,33 +122,33 @@ pub struct Found {
     /// True if the best answers within the target.
     pub within_target: bool,
     /// Fewer clients that are answered within the target, if the others are not.
-    pub fewer_clients: Option<Fewer>,
+    pub fewer_clients: Option<ReducedLoad>,
     /// The best set-up as options of `predictd serve`.
     pub options: Vec<String>,
 }
 
 /// How fewer clients are served.
 #[derive(Debug, Clone, Serialize)]
-pub struct Fewer {
+pub struct ReducedLoad {
     /// Clients at a time.
     pub clients: usize,
     /// What was measured.
     #[serde(flatten)]
-    pub figures: Figures,
+    pub measurement: Measurement,
 }
 
 /// All of it, as JSON has it.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct BenchReport {
     /// What was measured.
     #[serde(flatten)]
-    pub subject: Subject,
+    pub subject: BenchSubject,
     /// What was found.
     #[serde(flatten)]
-    pub found: Found,
+    pub results: BenchResults,
 }
 
-impl Display for Subject {
+impl Display for BenchSubject {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { model, version, device, cores, texts, cost, clients, .. } = self;
         write!(f, "{model}/{version} on {device}, {} usable cores", cores.usable)?;
@@ -159,8 +159,8 @@ impl Display for Subject {
             write!(f, " (the control group allows {quota:.2})")?;
         }
         let unit = if cost.of_tokens { "tokens" } else { "words" };
-        let Summary { count, from, tokens_p50, tokens_p90, tokens_most } = texts;
-        let from = escaped(from);
+        let BenchTextsSummary { count, from, tokens_p50, tokens_p90, tokens_most } = texts;
+        let from = escape(from);
         writeln!(
             f,
             "\n{count} texts from {from}: half of at most {tokens_p50} {unit}, nine of ten of at most {tokens_p90}, all of at most {tokens_most}"
@@ -178,14 +178,14 @@ impl Display for Subject {
     }
 }
 
-impl Display for Tried {
+impl Display for Trial {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Setup { workers, run_threads, max_run_tokens } = self.setup;
-        let figures = &self.figures;
+        let Setup { workers, intra_op_threads, max_batch_tokens } = self.setup;
+        let figures = &self.measurement;
         let ms = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
         write!(
             f,
-            "{workers:>7} {run_threads:>7} {max_run_tokens:>7} {:>9.1} {:>8} {:>8} {:>13.3} {:>6.1} % {:>10.1}",
+            "{workers:>7} {intra_op_threads:>7} {max_batch_tokens:>7} {:>9.1} {:>8} {:>8} {:>13.3} {:>6.1} % {:>10.1}",
             figures.texts_per_second,
             ms(figures.p50_ms),
             ms(figures.p99_ms),
@@ -200,11 +200,11 @@ impl Display for Tried {
     }
 }
 
-impl Display for Found {
+impl Display for BenchResults {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { limit, best, .. } = self;
-        let Figures { texts_per_second, p50_ms, p99_ms, cpu_seconds_per_1000, padding, clients_cores, .. } =
-            best.figures;
+        let Measurement { texts_per_second, p50_ms, p99_ms, cpu_seconds_per_1000, padding, clients_cores, .. } =
+            best.measurement;
         writeln!(
             f,
             "\nlimit L1: {:.1} texts/s ({:.1} to {:.1}), {:.3} CPU-s/1,000, padding {:.1} %",
@@ -215,7 +215,7 @@ impl Display for Found {
             1e2 * limit.padding
         )?;
         write!(f, "  the engine alone: {} sessions, texts tokenised and sorted", limit.sessions)?;
-        if let Some(tokens) = limit.max_run_tokens {
+        if let Some(tokens) = limit.max_batch_tokens {
             write!(f, ", runs of at most {tokens} tokens")?;
         }
         writeln!(f)?;
@@ -234,7 +234,7 @@ impl Display for Found {
         writeln!(f, "  its clients are in the same process: their {clients_cores:.2} cores are not in its CPU time")?;
         if let Some(others) = self.others_cores {
             write!(f, "  other programs took {others:.2} cores meanwhile")?;
-            if others > BUSY {
+            if others > BUSY_CORES {
                 write!(f, ": texts/s and times are of a busy machine, and which is best may be chance")?;
             }
             writeln!(f)?;
@@ -243,7 +243,7 @@ impl Display for Found {
         if !self.within_target {
             write!(f, "no set-up answers 99 of 100 texts of so many clients within the target")?;
             match &self.fewer_clients {
-                Some(Fewer { clients, figures }) => writeln!(
+                Some(ReducedLoad { clients, measurement: figures }) => writeln!(
                     f,
                     "; for {clients} it is met: p99 {:.1} ms, {:.1} texts/s",
                     figures.p99_ms.unwrap_or(f64::NAN),

@@ -6,23 +6,23 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::figures::percentile;
-use crate::text::pipeline::{Encoded, Pipeline};
+use super::measurement::percentile;
+use crate::text::pipeline::{EncodedInput, Pipeline};
 use crate::text::tokenizer::Tokenizer;
 
 /// Texts that are made: some seconds of work for two cores and a small transformer.
-const MADE: usize = 512;
+const GENERATED_TEXTS: usize = 512;
 /// Most texts of a file that are asked, and most bytes of it that are read.
-const MOST_TEXTS: usize = 10_000;
-const MOST_BYTES: u64 = 32 << 20;
+const MAX_TEXTS: usize = 10_000;
+const MAX_FILE_BYTES: u64 = 32 << 20;
 /// Tokens of the texts that are made: half have no more than the first, nine of ten no more than the second.
-const TOKENS: (f64, f64) = (22.0, 64.0);
+const TOKEN_QUANTILES: (f64, f64) = (22.0, 64.0);
 /// What 90 % of a normal distribution lie below, in standard deviations.
-const P90: f64 = 1.2816;
+const P90_DEVIATIONS: f64 = 1.2816;
 /// How often the words of a text are counted anew to come nearer to its tokens.
-const TRIES: usize = 3;
+const LENGTH_ITERATIONS: usize = 3;
 /// For a model that has no examples.
-pub(crate) const PLAIN: [&str; 6] = [
+pub(crate) const SAMPLE_SENTENCES: [&str; 6] = [
     "The parcel was handed to a neighbour on Tuesday afternoon.",
     "Could you tell me how to change the address on my account?",
     "I have waited for an answer for more than two weeks now!",
@@ -33,18 +33,18 @@ pub(crate) const PLAIN: [&str; 6] = [
 
 /// What is asked, in this order, again and again.
 #[derive(Debug)]
-pub struct Texts {
+pub struct BenchTexts {
     /// The texts.
     pub texts: Vec<String>,
     /// As the graph gets them.
-    pub encoded: Vec<Encoded>,
+    pub encoded: Vec<EncodedInput>,
     /// What there is to say about them.
-    pub summary: Summary,
+    pub summary: BenchTextsSummary,
 }
 
 /// What there is to say about the texts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Summary {
+pub struct BenchTextsSummary {
     /// How many there are.
     pub count: usize,
     /// Where they are from.
@@ -57,53 +57,61 @@ pub struct Summary {
     pub tokens_most: usize,
 }
 
-impl Texts {
+impl BenchTexts {
     /// The texts of a file, or texts made for this model.
     ///
     /// # Errors
     /// A sentence: the file cannot be read, holds nothing, or holds a text that the model would refuse.
-    pub fn find(file: Option<&Path>, pipeline: &Pipeline, most_chars: usize) -> Result<Self, String> {
-        let fit = |text: String| fitting(text, pipeline, most_chars);
+    pub fn load(file: Option<&Path>, pipeline: &Pipeline, most_chars: usize) -> Result<Self, String> {
+        let fit = |text: String| encode_text(text, pipeline, most_chars);
         if let Some(path) = file {
             let said = |error: String| format!("--texts {}: {error}", path.display());
             let in_line = |(number, text)| fit(text).map_err(|error| said(format!("line {number}: {error}")));
             let texts =
-                read(path, MOST_TEXTS).map_err(said)?.into_iter().map(in_line).collect::<Result<Vec<_>, _>>()?;
-            return Ok(Self::of(texts, path.display().to_string()));
+                read_lines(path, MAX_TEXTS).map_err(said)?.into_iter().map(in_line).collect::<Result<Vec<_>, _>>()?;
+            return Ok(Self::from_encoded(texts, path.display().to_string()));
         }
         let golden = pipeline.golden().map(|golden| golden.examples.iter());
         let own: Vec<&str> = golden.into_iter().flatten().map(|example| example.text.as_str()).collect();
-        let (examples, from) =
-            if own.is_empty() { (&PLAIN[..], "plain sentences") } else { (&own[..], "the words of golden.json") };
+        let (examples, from) = if own.is_empty() {
+            (&SAMPLE_SENTENCES[..], "plain sentences")
+        } else {
+            (&own[..], "the words of golden.json")
+        };
         // Words put together anew may be refused, where the sentences they are from are not.
-        let texts: Vec<_> = made(examples, pipeline, MADE).into_iter().filter_map(|text| fit(text).ok()).collect();
+        let texts: Vec<_> =
+            generate_texts(examples, pipeline, GENERATED_TEXTS).into_iter().filter_map(|text| fit(text).ok()).collect();
         if texts.is_empty() {
             return Err("the model refuses every text that could be made for it: name a file with --texts".to_owned());
         }
-        Ok(Self::of(texts, from.to_owned()))
+        Ok(Self::from_encoded(texts, from.to_owned()))
     }
 
-    fn of(fit: Vec<(String, Encoded)>, from: String) -> Self {
-        let (texts, encoded): (Vec<_>, Vec<Encoded>) = fit.into_iter().unzip();
-        let mut tokens: Vec<usize> = encoded.iter().map(|encoded| encoded.tokens).collect();
+    fn from_encoded(fit: Vec<(String, EncodedInput)>, from: String) -> Self {
+        let (texts, encoded): (Vec<_>, Vec<EncodedInput>) = fit.into_iter().unzip();
+        let mut tokens: Vec<usize> = encoded.iter().map(|encoded| encoded.token_count).collect();
         tokens.sort_unstable();
         let [tokens_p50, tokens_p90, tokens_most] =
             [50, 90, 100].map(|percent| percentile(&tokens, percent).unwrap_or(0));
-        Self { summary: Summary { count: texts.len(), from, tokens_p50, tokens_p90, tokens_most }, texts, encoded }
+        Self {
+            summary: BenchTextsSummary { count: texts.len(), from, tokens_p50, tokens_p90, tokens_most },
+            texts,
+            encoded,
+        }
     }
 }
 
 /// The lines of a file that are not blank, with their numbers.
-pub(crate) fn read(path: &Path, most_texts: usize) -> Result<Vec<(usize, String)>, String> {
+pub(crate) fn read_lines(path: &Path, most_texts: usize) -> Result<Vec<(usize, String)>, String> {
     let mut bytes = Vec::new();
     // To open a pipe would wait for its other end.
     if !std::fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
         return Err("it is no regular file".to_owned());
     }
     let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(format!("it is larger than {MOST_BYTES} bytes"));
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(format!("it is larger than {MAX_FILE_BYTES} bytes"));
     }
     let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
@@ -117,7 +125,7 @@ pub(crate) fn read(path: &Path, most_texts: usize) -> Result<Vec<(usize, String)
 }
 
 /// The text as it is asked, and as the graph gets it.
-fn fitting(text: String, pipeline: &Pipeline, most_chars: usize) -> Result<(String, Encoded), String> {
+fn encode_text(text: String, pipeline: &Pipeline, most_chars: usize) -> Result<(String, EncodedInput), String> {
     if text.chars().count() > most_chars {
         return Err(format!("the text has more than {most_chars} characters"));
     }
@@ -127,21 +135,21 @@ fn fitting(text: String, pipeline: &Pipeline, most_chars: usize) -> Result<(Stri
 
 /// Texts of the words of these examples whose tokens are distributed as those of people's messages: most are short,
 /// and some are long. The same every time.
-pub(crate) fn made(examples: &[&str], pipeline: &Pipeline, number: usize) -> Vec<String> {
+pub(crate) fn generate_texts(examples: &[&str], pipeline: &Pipeline, number: usize) -> Vec<String> {
     let words: Vec<&str> = examples.iter().flat_map(|example| example.split_whitespace()).collect();
     let longest = pipeline.tokenizer().map_or(usize::MAX, Tokenizer::max_tokens);
-    let mut chance = Chance(0);
+    let mut chance = SplitMix64(0);
     let mut made = Vec::with_capacity(number);
     for _ in 0..number {
-        let tokens = log_normal(chance.normal()).clamp(1, longest);
-        let first = chance.below(words.len());
+        let tokens = log_normal_length(chance.next_normal()).clamp(1, longest);
+        let first = chance.next_below(words.len());
         let text = |words_of_it: usize| {
             words.iter().cycle().skip(first).take(words_of_it).copied().collect::<Vec<_>>().join(" ")
         };
         let mut count = tokens;
-        for _ in 0..TRIES {
+        for _ in 0..LENGTH_ITERATIONS {
             // A text that is refused for its length is halved.
-            let found = pipeline.encode(text(count)).map_or(2 * tokens, |encoded| encoded.tokens);
+            let found = pipeline.encode(text(count)).map_or(2 * tokens, |encoded| encoded.token_count);
             count = (count * tokens / found.max(1)).max(1);
         }
         made.push(text(count));
@@ -151,17 +159,17 @@ pub(crate) fn made(examples: &[&str], pipeline: &Pipeline, number: usize) -> Vec
 
 /// A number of tokens for a place on the normal distribution.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and `as` saturates")]
-fn log_normal(deviations: f64) -> usize {
-    let (p50, p90) = TOKENS;
-    (p50 * (deviations * (p90 / p50).ln() / P90).exp()).round() as usize
+fn log_normal_length(deviations: f64) -> usize {
+    let (p50, p90) = TOKEN_QUANTILES;
+    (p50 * (deviations * (p90 / p50).ln() / P90_DEVIATIONS).exp()).round() as usize
 }
 
 /// Numbers as if by chance, the same every time (`SplitMix64`).
 #[derive(Debug)]
-pub struct Chance(pub u64);
+pub struct SplitMix64(pub u64);
 
-impl Chance {
-    fn next(&mut self) -> u64 {
+impl SplitMix64 {
+    fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -169,16 +177,16 @@ impl Chance {
     }
 
     /// A number below `end`; 0 if that is 0.
-    pub fn below(&mut self, end: usize) -> usize {
+    pub fn next_below(&mut self, end: usize) -> usize {
         let end = u64::try_from(end).unwrap_or(u64::MAX).max(1);
-        usize::try_from(self.next() % end).unwrap_or(0)
+        usize::try_from(self.next_u64() % end).unwrap_or(0)
     }
 
     /// About normally distributed: the sum of twelve even numbers has a variance of one.
-    fn normal(&mut self) -> f64 {
+    fn next_normal(&mut self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "chance")]
         let even = |number: u64| number as f64 / u64::MAX as f64;
-        (0..12).map(|_| even(self.next())).sum::<f64>() - 6.0
+        (0..12).map(|_| even(self.next_u64())).sum::<f64>() - 6.0
     }
 }
 
@@ -187,9 +195,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn made_lengths_are_those_of_messages() {
-        let mut chance = Chance(0);
-        let mut tokens: Vec<usize> = (0..20_000).map(|_| log_normal(chance.normal())).collect();
+    fn log_normal_length_drawn_has_given_quantiles() {
+        let mut chance = SplitMix64(0);
+        let mut tokens: Vec<usize> = (0..20_000).map(|_| log_normal_length(chance.next_normal())).collect();
         tokens.sort_unstable();
         let near = |percent, expected: usize| {
             let found = percentile(&tokens, percent).unwrap();
@@ -200,29 +208,29 @@ mod tests {
     }
 
     #[test]
-    fn chance_is_the_same_every_time() {
+    fn split_mix_same_seed_repeats() {
         let draw = || {
-            let mut chance = Chance(0);
-            (0..100).map(|_| chance.below(10)).collect::<Vec<_>>()
+            let mut chance = SplitMix64(0);
+            (0..100).map(|_| chance.next_below(10)).collect::<Vec<_>>()
         };
         assert_eq!(draw(), draw());
         assert!((0..10).all(|number| draw().contains(&number)));
-        assert_eq!(Chance(0).below(0), 0);
+        assert_eq!(SplitMix64(0).next_below(0), 0);
     }
 
     #[test]
-    fn lines_are_texts() {
+    fn read_lines_blank_or_bad_are_skipped_or_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("texts");
         let reads = |content: &[u8]| {
             std::fs::write(&path, content).unwrap();
-            read(&path, MOST_TEXTS)
+            read_lines(&path, MAX_TEXTS)
         };
         let texts = reads("one \n\n \ttwo\r\nümlaut".as_bytes()).unwrap();
         assert_eq!(texts, [(1, "one ".to_owned()), (3, " \ttwo".to_owned()), (4, "ümlaut".to_owned())]);
         assert!(reads(b" \n\n").unwrap_err().contains("no text"));
         assert!(reads(b"a\xff").unwrap_err().contains("UTF-8"));
-        assert!(reads("a\n".repeat(MOST_TEXTS + 1).as_bytes()).unwrap_err().contains("10001 texts"));
-        assert!(read(directory.path(), MOST_TEXTS).is_err());
+        assert!(reads("a\n".repeat(MAX_TEXTS + 1).as_bytes()).unwrap_err().contains("10001 texts"));
+        assert!(read_lines(directory.path(), MAX_TEXTS).is_err());
     }
 }

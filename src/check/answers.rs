@@ -4,38 +4,38 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::opened::Opened;
-use super::questions::{Question, Questions, Unit};
-use crate::config::Limits;
-use crate::engine::loading::{LONGEST_CHECK, decide_encoded};
-use crate::http::checks::check_text;
-use crate::text::heads::{Decision, Outcome};
-use crate::text::input::{Input, Pair};
-use crate::text::pipeline::{Encoded, Pipeline};
+use super::eval_set::{CaseUnit, EvalCase, EvalSet};
+use super::loaded_model::LoadedModel;
+use crate::config::RequestLimits;
+use crate::engine::loader::{CHECK_RUN_TIMEOUT, predict_encoded};
+use crate::http::validation::check_stored_text;
+use crate::text::heads::{HeadOutcome, HeadOutput};
+use crate::text::input::{Input, SecondText};
+use crate::text::pipeline::{EncodedInput, Pipeline};
 
 /// Most texts that are listed.
-pub const LISTED: usize = 20;
+pub const MAX_LISTED_TEXTS: usize = 20;
 
 /// What came of a text.
-pub struct Answered {
+pub struct TimedAnswer {
     /// As the graph got it; nothing if it was refused before.
-    pub encoded: Option<Encoded>,
+    pub encoded: Option<EncodedInput>,
     /// The answer, or why there is none.
-    pub outcome: Result<Decision, Unanswered>,
+    pub outcome: Result<HeadOutput, AnswerError>,
     /// Time from text to answer.
     pub time: Duration,
 }
 
 /// Why a text has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unanswered {
+pub enum AnswerError {
     /// A server refuses it, whatever the graph would say.
     Refused(String),
     /// The graph gives no answer.
     Failed(String),
 }
 
-impl Unanswered {
+impl AnswerError {
     /// Why, in a sentence.
     #[must_use]
     pub fn reason(&self) -> &str {
@@ -47,7 +47,7 @@ impl Unanswered {
 
 /// An answer in the model's own words.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Said {
+pub struct ModelAnswer {
     /// The label; the labels of a multi-label model by name; entities as `KIND START..END`; none where the answer is a
     /// number.
     pub labels: Vec<String>,
@@ -55,7 +55,7 @@ pub struct Said {
     pub score: Option<f32>,
 }
 
-impl std::fmt::Display for Said {
+impl std::fmt::Display for ModelAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.labels.is_empty() && self.score.is_none() {
             return f.write_str("nothing");
@@ -69,23 +69,23 @@ impl std::fmt::Display for Said {
     }
 }
 
-impl Said {
+impl ModelAnswer {
     /// What a decision says.
     #[must_use]
-    pub fn of(decision: &Decision, labels: &[String]) -> Self {
+    pub fn from_decision(decision: &HeadOutput, labels: &[String]) -> Self {
         let name = |index: &usize| labels.get(*index).cloned().unwrap_or_default();
         match &decision.outcome {
-            Outcome::Label(index) => {
+            HeadOutcome::Label(index) => {
                 Self { labels: vec![name(index)], score: decision.probabilities.get(*index).copied() }
             }
-            Outcome::Labels(indices) => {
+            HeadOutcome::Labels(indices) => {
                 let mut labels: Vec<String> = indices.iter().map(name).collect();
                 // Another model may have the same labels in another order.
                 labels.sort_unstable();
                 Self { labels, score: None }
             }
-            Outcome::Score(score) => Self { labels: Vec::new(), score: Some(*score) },
-            Outcome::Entities(found) => {
+            HeadOutcome::Score(score) => Self { labels: Vec::new(), score: Some(*score) },
+            HeadOutcome::Entities(found) => {
                 let label = |entity: &crate::text::entities::Entity| {
                     format!("{} {}..{}", entity.label, entity.start, entity.end)
                 };
@@ -97,7 +97,7 @@ impl Said {
 
 /// A text without an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Nothing {
+pub struct UnansweredText {
     /// The number of the text.
     pub number: usize,
     /// Why.
@@ -106,48 +106,52 @@ pub struct Nothing {
 
 /// What there is to say about the texts that were asked.
 #[derive(Debug, Clone, Serialize)]
-pub struct Summary {
+pub struct EvalSummary {
     /// How many there are.
     pub count: usize,
     /// Where they are from.
     pub from: String,
     /// What their numbers count: `line`, `example` or `text`.
-    pub unit: Unit,
+    pub unit: CaseUnit,
     /// Rows of the file without a text, which are not among them.
-    pub without: usize,
+    pub without_text: usize,
     /// Those of which part was cut off.
     pub truncated: usize,
     /// Those that a server refuses.
     pub refused: usize,
     /// The first of them.
-    pub first_refused: Vec<Nothing>,
+    pub first_refused: Vec<UnansweredText>,
     /// Those for which the graph gave no answer.
     pub failed: usize,
     /// The first of them.
-    pub first_failed: Vec<Nothing>,
+    pub first_failed: Vec<UnansweredText>,
 }
 
-impl Summary {
+impl EvalSummary {
     /// What came of all texts.
     #[must_use]
-    pub fn of(questions: &Questions, answers: &[Answered]) -> Self {
-        let numbered = || questions.asked.iter().map(|question| question.number).zip(answers);
-        let nothing = |wanted: fn(&Unanswered) -> bool| -> Vec<Nothing> {
+    pub fn new(questions: &EvalSet, answers: &[TimedAnswer]) -> Self {
+        let numbered = || questions.cases.iter().map(|question| question.number).zip(answers);
+        let nothing = |wanted: fn(&AnswerError) -> bool| -> Vec<UnansweredText> {
             let found = numbered().filter_map(|(number, answered)| Some((number, answered.outcome.as_ref().err()?)));
             let found = found.filter(|(_, why)| wanted(why));
-            found.map(|(number, why)| Nothing { number, reason: why.reason().to_owned() }).collect()
+            found.map(|(number, why)| UnansweredText { number, reason: why.reason().to_owned() }).collect()
         };
-        let mut refused = nothing(|why| matches!(why, Unanswered::Refused(_)));
-        let mut failed = nothing(|why| matches!(why, Unanswered::Failed(_)));
+        let mut refused = nothing(|why| matches!(why, AnswerError::Refused(_)));
+        let mut failed = nothing(|why| matches!(why, AnswerError::Failed(_)));
         let counts = (refused.len(), failed.len());
-        refused.truncate(LISTED);
-        failed.truncate(LISTED);
+        refused.truncate(MAX_LISTED_TEXTS);
+        failed.truncate(MAX_LISTED_TEXTS);
         Self {
-            count: questions.asked.len(),
-            from: questions.from.clone(),
+            count: questions.cases.len(),
+            from: questions.source.clone(),
             unit: questions.unit,
-            without: questions.without,
-            truncated: answers.iter().filter_map(|answered| answered.encoded.as_ref()).filter(|e| e.truncated).count(),
+            without_text: questions.without_text,
+            truncated: answers
+                .iter()
+                .filter_map(|answered| answered.encoded.as_ref())
+                .filter(|e| e.is_truncated)
+                .count(),
             refused: counts.0,
             first_refused: refused,
             failed: counts.1,
@@ -158,56 +162,64 @@ impl Summary {
 
 /// Asks the models all texts, in turns: what the machine does meanwhile does not fall on one of them. One list of
 /// answers for each model.
-pub fn answers(questions: &Questions, models: &mut [&mut Opened], limits: &Limits) -> Vec<Vec<Answered>> {
-    let mut all: Vec<Vec<Answered>> = models.iter().map(|_| Vec::with_capacity(questions.asked.len())).collect();
-    for (turn, question) in questions.asked.iter().enumerate() {
+pub fn answer_all(
+    questions: &EvalSet,
+    models: &mut [&mut LoadedModel],
+    limits: &RequestLimits,
+) -> Vec<Vec<TimedAnswer>> {
+    let mut all: Vec<Vec<TimedAnswer>> = models.iter().map(|_| Vec::with_capacity(questions.cases.len())).collect();
+    for (turn, question) in questions.cases.iter().enumerate() {
         let mut pairs: Vec<_> = models.iter_mut().zip(&mut all).collect();
         if turn % 2 == 1 {
             pairs.reverse();
         }
         for (model, answers) in pairs {
-            answers.push(answer(question, model, limits));
+            answers.push(answer_case(question, model, limits));
         }
     }
     all
 }
 
 /// Asks a model one text, as a server asks it.
-pub fn answer(question: &Question, model: &mut Opened, limits: &Limits) -> Answered {
+pub fn answer_case(question: &EvalCase, model: &mut LoadedModel, limits: &RequestLimits) -> TimedAnswer {
     let start = Instant::now();
     let pipeline = model.model.pipeline();
-    let encoded = match encode(question.input.clone(), pipeline, limits) {
+    let encoded = match encode_input(question.input.clone(), pipeline, limits) {
         Ok(encoded) => encoded,
         Err(reason) => {
-            return Answered { encoded: None, outcome: Err(Unanswered::Refused(reason)), time: start.elapsed() };
+            return TimedAnswer { encoded: None, outcome: Err(AnswerError::Refused(reason)), time: start.elapsed() };
         }
     };
-    let decision = decide_encoded(pipeline, model.session.as_mut(), &encoded, LONGEST_CHECK);
+    let decision = predict_encoded(pipeline, model.session.as_mut(), &encoded, CHECK_RUN_TIMEOUT);
     let time = start.elapsed();
-    Answered { encoded: Some(encoded), outcome: decision.map_err(Unanswered::Failed), time }
+    TimedAnswer { encoded: Some(encoded), outcome: decision.map_err(AnswerError::Failed), time }
 }
 
 /// A text on the way that requests take.
-fn encode(input: Input, pipeline: &Pipeline, limits: &Limits) -> Result<Encoded, String> {
+fn encode_input(input: Input, pipeline: &Pipeline, limits: &RequestLimits) -> Result<EncodedInput, String> {
     let fit = |text: String| {
-        check_text(&text, limits).map_err(|error| error.message.unwrap_or_default().into_owned())?;
+        check_stored_text(&text, limits).map_err(|error| error.message.unwrap_or_default().into_owned())?;
         pipeline.policy().apply(text).map_err(|error| error.to_string())
     };
-    let Input { text, pair } = input;
-    if pair.is_some() && !pipeline.takes_pairs() {
+    let Input { text, second: pair } = input;
+    if pair.is_some() && !pipeline.has_pair_support() {
         return Err("the model judges one text, not two".to_owned());
     }
-    let pair = pair.map(|Pair { text, whole }| Ok::<_, String>(Pair { text: fit(text)?, whole })).transpose()?;
-    pipeline.encode(Input { text: fit(text)?, pair }).map_err(|error| error.to_string())
+    let pair = pair
+        .map(|SecondText { text, truncate_only_first: whole }| {
+            Ok::<_, String>(SecondText { text: fit(text)?, truncate_only_first: whole })
+        })
+        .transpose()?;
+    pipeline.encode(Input { text: fit(text)?, second: pair }).map_err(|error| error.to_string())
 }
 
 /// By how much the scores of two answers differ at most: the probabilities of the labels that both models have, or the
 /// numbers that are the answers. `there` tells the place of each of the first's labels among the second's.
 #[must_use]
-pub fn distance(one: &Decision, other: &Decision, there: &[Option<usize>]) -> Option<f32> {
+pub fn score_distance(one: &HeadOutput, other: &HeadOutput, there: &[Option<usize>]) -> Option<f32> {
     match (&one.outcome, &other.outcome) {
-        (Outcome::Score(one), Outcome::Score(other)) => Some((one - other).abs()),
-        (Outcome::Entities(found), Outcome::Entities(others)) if found.len() == others.len() => {
+        (HeadOutcome::Score(one), HeadOutcome::Score(other)) => Some((one - other).abs()),
+        (HeadOutcome::Entities(found), HeadOutcome::Entities(others)) if found.len() == others.len() => {
             found.iter().zip(others).map(|(one, other)| (one.score - other.score).abs()).reduce(f32::max)
         }
         _ => {

@@ -4,25 +4,25 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::Serialize;
 
-use super::against::Against;
-use super::answers::{Nothing, Said, Summary};
-use super::compare::Comparison;
-use super::facts::{Facts, ProfileFacts, TokenLimits};
-use super::invariance::Invariance;
-use super::opened::Memory;
-use crate::bench::report::CostModel;
-use crate::config::{Markup, OnOverflow};
-use crate::engine::session::Port;
-use crate::terminal::{escaped, line};
+use super::accuracy::AccuracyReport;
+use super::answers::{EvalSummary, ModelAnswer, UnansweredText};
+use super::batch_invariance::InvarianceReport;
+use super::loaded_model::MemoryUse;
+use super::model_info::{ModelInfo, ProfileInfo, TokenLimits};
+use super::version_comparison::VersionComparison;
+use crate::bench::report::CostCoefficients;
+use crate::config::{MarkupPolicy, OverflowPolicy};
+use crate::engine::backend::TensorInfo;
+use crate::terminal::{escape, write_line};
 
 /// Labels that people are told; programs are told all.
-const TOLD_LABELS: usize = 5;
+const MAX_SHOWN_LABELS: usize = 5;
 /// Texts of a kind that people are told of; programs are told of more.
-const TOLD_TEXTS: usize = 10;
+const MAX_SHOWN_TEXTS: usize = 10;
 
 /// All of it, as `--json` has it.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct CheckReport {
     /// The directory, as it was typed.
     pub directory: String,
     /// True if nothing failed.
@@ -33,128 +33,131 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// What was found of a model that loads; its fields are left out where none does.
     #[serde(flatten)]
-    pub found: Option<Found>,
+    pub results: Option<CheckResults>,
 }
 
 /// What was found of a model that loads.
 #[derive(Debug, Clone, Serialize)]
-pub struct Found {
+pub struct CheckResults {
     /// What it is.
-    pub model: Facts,
+    pub model: ModelInfo,
     /// What its runs cost here.
-    pub cost: CostModel,
+    pub cost: CostCoefficients,
     /// The memory that it takes.
-    pub memory: Memory,
+    pub memory: MemoryUse,
     /// The texts that it was asked.
-    pub texts: Summary,
+    pub texts: EvalSummary,
     /// Whether its answers depend on the texts that share a run.
-    pub invariance: Invariance,
+    pub invariance: InvarianceReport,
     /// How its answers compare with those that `--against` expects.
-    pub against: Option<Against>,
+    pub against: Option<AccuracyReport>,
     /// How the version of `--compare` answers.
-    pub compare: Option<Comparison>,
+    pub compare: Option<VersionComparison>,
 }
 
-impl Display for Report {
+impl Display for CheckReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { directory, ok, failures, warnings, found } = self;
+        let Self { directory, ok, failures, warnings, results: found } = self;
         match found {
             // Its lines are escaped one by one.
-            Some(found) => write!(f, "{}: {found}", escaped(directory))?,
-            None => line(f, format_args!("{directory}"))?,
+            Some(found) => write!(f, "{}: {found}", escape(directory))?,
+            None => write_line(f, format_args!("{directory}"))?,
         }
         for warning in warnings {
-            line(f, format_args!("warning: {warning}"))?;
+            write_line(f, format_args!("warning: {warning}"))?;
         }
         for failure in failures {
-            line(f, format_args!("failed: {failure}"))?;
+            write_line(f, format_args!("failed: {failure}"))?;
         }
         writeln!(f, "{}", if *ok { "ok" } else { "not ok" })
     }
 }
 
-impl Display for Found {
+impl Display for CheckResults {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { model, cost, memory, texts, invariance, against, compare } = self;
         writeln!(f, "{model}")?;
-        line(f, format_args!("cost        {cost}"))?;
-        line(f, format_args!("memory      {memory}"))?;
-        line(f, format_args!("texts       {texts}"))?;
-        line(f, format_args!("batches     {invariance}"))?;
+        write_line(f, format_args!("cost        {cost}"))?;
+        write_line(f, format_args!("memory      {memory}"))?;
+        write_line(f, format_args!("texts       {texts}"))?;
+        write_line(f, format_args!("batches     {invariance}"))?;
         let numbers = |number: usize| format!("  {} {number}", texts.unit);
-        for change in invariance.first_changed.iter().take(TOLD_TEXTS) {
+        for change in invariance.first_changed.iter().take(MAX_SHOWN_TEXTS) {
             let number = numbers(change.number);
-            line(f, format_args!("{number}: {} alone, {} among others", change.alone, change.together))?;
+            write_line(f, format_args!("{number}: {} alone, {} among others", change.alone, change.together))?;
         }
         if let Some(against) = against {
-            line(f, format_args!("against     {against}"))?;
-            for difference in against.first_differences.iter().take(TOLD_TEXTS) {
+            write_line(f, format_args!("against     {against}"))?;
+            for difference in against.first_differences.iter().take(MAX_SHOWN_TEXTS) {
                 // A wrong score is in the reason.
                 let score = match &difference.given {
-                    Some(Said { labels, score: Some(score) }) if *labels != difference.expected => {
+                    Some(ModelAnswer { labels, score: Some(score) }) if *labels != difference.expected => {
                         format!(" ({score:.4})")
                     }
                     _ => String::new(),
                 };
-                line(f, format_args!("{}: {}{score}", numbers(difference.number), difference.reason))?;
+                write_line(f, format_args!("{}: {}{score}", numbers(difference.number), difference.reason))?;
             }
         }
         if let Some(compare) = compare {
-            line(f, format_args!("compared    {compare}"))?;
-            let said = |said: Option<&Said>| said.map_or_else(|| "no answer".to_owned(), Said::to_string);
-            for flip in compare.first_flips.iter().take(TOLD_TEXTS) {
+            write_line(f, format_args!("compared    {compare}"))?;
+            let said = |said: Option<&ModelAnswer>| said.map_or_else(|| "no answer".to_owned(), ModelAnswer::to_string);
+            for flip in compare.first_flips.iter().take(MAX_SHOWN_TEXTS) {
                 let here = said(flip.this.as_ref());
                 let there = said(flip.other.as_ref());
-                line(f, format_args!("{}: {here} here, {there} there", numbers(flip.number)))?;
+                write_line(f, format_args!("{}: {here} here, {there} there", numbers(flip.number)))?;
             }
         }
         Ok(())
     }
 }
 
-impl Display for Facts {
+impl Display for ModelInfo {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let digests = self.digests();
-        line(f, format_args!("{} on {}, head {}", self.task, self.device, self.head))?;
+        let digests = self.digest_count();
+        write_line(f, format_args!("{} on {}, head {}", self.task, self.device, self.head))?;
         if let Some(description) = &self.description {
-            line(f, format_args!("about       {description}"))?;
+            write_line(f, format_args!("about       {description}"))?;
         }
-        let (graph, files) = (Bytes(self.graph_bytes), self.files.len());
+        let (graph, files) = (DisplayBytes(self.graph_bytes), self.files.len());
         let files = files + self.more_files;
-        line(f, format_args!("files       {files}, {digests} with a SHA-256 that is theirs; the graph has {graph}"))?;
+        write_line(
+            f,
+            format_args!("files       {files}, {digests} with a SHA-256 that is theirs; the graph has {graph}"),
+        )?;
         for input in &self.inputs {
-            line(f, format_args!("input       {input}"))?;
+            write_line(f, format_args!("input       {input}"))?;
         }
         for output in &self.outputs {
-            line(f, format_args!("output      {output}"))?;
+            write_line(f, format_args!("output      {output}"))?;
         }
         let applied = self.graph_activation.map(|activation| format!("; the graph applies {activation} itself"));
         writeln!(f, "scores      output {:?}{}", self.output, applied.unwrap_or_default())?;
         if let Some(tokens) = &self.tokens {
-            line(f, format_args!("tokens      {tokens}"))?;
+            write_line(f, format_args!("tokens      {tokens}"))?;
         }
         let markup = match self.markup {
-            Markup::Allow => "taken as it is",
-            Markup::Strip => "removed",
-            Markup::Reject => "refused if it is active",
+            MarkupPolicy::Allow => "taken as it is",
+            MarkupPolicy::Strip => "removed",
+            MarkupPolicy::Reject => "refused if it is active",
         };
-        line(f, format_args!("markup      {markup}"))?;
+        write_line(f, format_args!("markup      {markup}"))?;
         if !self.labels.is_empty() {
-            let told = self.labels.iter().take(TOLD_LABELS).cloned().collect::<Vec<_>>().join(", ");
-            let more = if self.labels.len() > TOLD_LABELS { ", …" } else { "" };
-            line(f, format_args!("labels      {}: {told}{more}", self.labels.len()))?;
+            let told = self.labels.iter().take(MAX_SHOWN_LABELS).cloned().collect::<Vec<_>>().join(", ");
+            let more = if self.labels.len() > MAX_SHOWN_LABELS { ", …" } else { "" };
+            write_line(f, format_args!("labels      {}: {told}{more}", self.labels.len()))?;
         }
         match self.golden_examples {
-            0 => line(f, format_args!("golden.json none"))?,
-            examples => line(f, format_args!("golden.json {examples} examples, all reproduced"))?,
+            0 => write_line(f, format_args!("golden.json none"))?,
+            examples => write_line(f, format_args!("golden.json {examples} examples, all reproduced"))?,
         }
-        if let Some(ProfileFacts { texts, made, accuracy }) = &self.profile {
+        if let Some(ProfileInfo { texts, made, accuracy }) = &self.profile {
             let right =
                 accuracy.map(|share| format!("; {:.2} % were answered right", 100.0 * share)).unwrap_or_default();
-            line(f, format_args!("profile     {texts} texts, made {made}{right}"))?;
+            write_line(f, format_args!("profile     {texts} texts, made {made}{right}"))?;
         }
-        match self.why_alone {
-            Some(reason) => write!(f, "runs        one text each: {}", escaped(reason)),
+        match self.unbatchable_reason {
+            Some(reason) => write!(f, "runs        one text each: {}", escape(reason)),
             None => write!(f, "runs        shared by texts"),
         }
     }
@@ -166,49 +169,51 @@ impl Display for TokenLimits {
         let (end, padding) = (self.truncation_side, self.padding_side);
         write!(f, "at most {}{named}; longer texts are ", self.max_tokens)?;
         match self.on_overflow {
-            OnOverflow::Error => write!(f, "refused")?,
-            OnOverflow::Truncate => write!(f, "cut off on the {end}")?,
-            OnOverflow::Window => write!(f, "read in windows")?,
+            OverflowPolicy::Error => write!(f, "refused")?,
+            OverflowPolicy::Truncate => write!(f, "cut off on the {end}")?,
+            OverflowPolicy::Window => write!(f, "read in windows")?,
         }
         write!(f, "; padding on the {padding}")
     }
 }
 
-impl Display for Port {
+impl Display for TensorInfo {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}[{}]", self.name, self.element, self.dims.join(", "))
     }
 }
 
-impl Display for Memory {
+impl Display for MemoryUse {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let told = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), |bytes| Bytes(bytes).to_string());
-        let allowed = self.allowed_bytes.map(|bytes| format!(" of {} allowed", Bytes(bytes))).unwrap_or_default();
+        let told =
+            |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), |bytes| DisplayBytes(bytes).to_string());
+        let allowed =
+            self.allowed_bytes.map(|bytes| format!(" of {} allowed", DisplayBytes(bytes))).unwrap_or_default();
         let (model, run) = (told(self.model_bytes), told(self.largest_run_bytes));
         write!(f, "model {model}, largest run {run}; a server of it at most {}{allowed}", told(self.server_most_bytes))
     }
 }
 
-impl Display for Summary {
+impl Display for EvalSummary {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { count, from, truncated, refused, failed, without, .. } = self;
+        let Self { count, from, truncated, refused, failed, without_text: without, .. } = self;
         write!(f, "{count} from {from}: {truncated} cut off, {refused} refused, {failed} failed")?;
         if *without > 0 { write!(f, "; {without} rows without a text") } else { Ok(()) }
     }
 }
 
-impl Display for Invariance {
+impl Display for InvarianceReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if let Some(reason) = &self.failed {
             return write!(f, "the graph cannot run several texts at once: {reason}");
         }
         let Self { texts, most_texts, changed, largest_score_difference, .. } = self;
         write!(f, "{texts} texts alone and in runs of up to {most_texts}: {changed} labels differ, ")?;
-        write!(f, "scores by at most {}", Small(f64::from(*largest_score_difference)))
+        write!(f, "scores by at most {}", DisplayDifference(f64::from(*largest_score_difference)))
     }
 }
 
-impl Display for Against {
+impl Display for AccuracyReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if let (Some(right), Some(accuracy)) = (self.right, self.accuracy) {
             write!(f, "{right} of {} right: {:.2} %", self.texts, 100.0 * accuracy)?;
@@ -226,11 +231,12 @@ impl Display for Against {
     }
 }
 
-impl Display for Comparison {
+impl Display for VersionComparison {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { directory, flips, texts, .. } = self;
         write!(f, "with {directory}: {flips} of {texts} answers differ ({:.2} %), ", 100.0 * self.flip_share)?;
-        let (mean, most) = (Small(self.mean_score_difference), Small(self.largest_score_difference));
+        let (mean, most) =
+            (DisplayDifference(self.mean_score_difference), DisplayDifference(self.largest_score_difference));
         write!(f, "scores by {mean} in the mean, by {most} at most; ")?;
         write!(f, "{:.2} of its time, {:.2} of its size", self.time_ratio, self.size_ratio)?;
         if let Some(accuracy) = self.accuracy {
@@ -238,7 +244,7 @@ impl Display for Comparison {
         }
         for (labels, place) in [(&self.labels_here_only, "here"), (&self.labels_there_only, "there")] {
             if !labels.is_empty() {
-                let told = labels.iter().take(TOLD_LABELS).cloned().collect::<Vec<_>>().join(", ");
+                let told = labels.iter().take(MAX_SHOWN_LABELS).cloned().collect::<Vec<_>>().join(", ");
                 write!(f, "; {} labels only {place}: {told}", labels.len())?;
             }
         }
@@ -246,25 +252,25 @@ impl Display for Comparison {
     }
 }
 
-impl Display for Nothing {
+impl Display for UnansweredText {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.number, self.reason)
     }
 }
 
 /// A difference for people.
-struct Small(f64);
+struct DisplayDifference(f64);
 
-impl Display for Small {
+impl Display for DisplayDifference {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if self.0 == 0.0 { write!(f, "0") } else { write!(f, "{:.1e}", self.0) }
     }
 }
 
 /// Bytes for people.
-struct Bytes(u64);
+struct DisplayBytes(u64);
 
-impl Display for Bytes {
+impl Display for DisplayBytes {
     #[expect(clippy::cast_precision_loss, reason = "one digit after the point is printed")]
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 as f64 {

@@ -1,15 +1,15 @@
 //! What keeps no model from serving, but what its author wants to know.
 
-use super::answers::Summary;
-use super::facts::Facts;
-use super::opened::Opened;
-use crate::engine::drifting::OF_ANOTHER;
+use super::answers::EvalSummary;
+use super::loaded_model::LoadedModel;
+use super::model_info::ModelInfo;
+use crate::engine::drift_monitor::PROFILE_MISMATCH_WARNING;
 use crate::text::activation::Activation;
 use crate::text::heads::Head;
 
 /// One sentence each.
 #[must_use]
-pub fn warnings(opened: &Opened, facts: &Facts, texts: &Summary) -> Vec<String> {
+pub fn collect_warnings(opened: &LoadedModel, facts: &ModelInfo, texts: &EvalSummary) -> Vec<String> {
     let mut found = Vec::new();
     let options = &opened.manifest.options;
     if !facts.labels.is_empty() && (0..).zip(&facts.labels).all(|(n, label): (usize, _)| *label == format!("LABEL_{n}"))
@@ -18,7 +18,7 @@ pub fn warnings(opened: &Opened, facts: &Facts, texts: &Summary) -> Vec<String> 
             "the labels are LABEL_0 and so on: name them in id2label of config.json, or in labels.json".to_owned(),
         );
     }
-    let operators = opened.graph.batch_dependent.join(", ");
+    let operators = opened.graph.batch_dependent_operators.join(", ");
     match options.allow_batch_influence {
         _ if operators.is_empty() => {}
         Some(true) => found.push(format!(
@@ -35,7 +35,7 @@ pub fn warnings(opened: &Opened, facts: &Facts, texts: &Summary) -> Vec<String> 
     let without: Vec<&str> = facts
         .files
         .iter()
-        .filter(|file| !file.digest && (read(&file.name) || holds_weights(opened, &file.name)))
+        .filter(|file| !file.digest && (is_config_or_graph(&file.name) || is_weights_file(opened, &file.name)))
         .map(|f| &*f.name)
         .collect();
     if !without.is_empty() {
@@ -62,8 +62,8 @@ pub fn warnings(opened: &Opened, facts: &Facts, texts: &Summary) -> Vec<String> 
             "the graph has half-precision weights, which a CPU first makes longer: it is made for a GPU".to_owned(),
         );
     }
-    if opened.manifest.profile_is_of_another {
-        found.push(OF_ANOTHER.to_owned());
+    if opened.manifest.profile_graph_differs {
+        found.push(PROFILE_MISMATCH_WARNING.to_owned());
     }
     if texts.truncated > 0 {
         found.push(format!(
@@ -81,13 +81,13 @@ pub fn warnings(opened: &Opened, facts: &Facts, texts: &Summary) -> Vec<String> 
 }
 
 /// True for a file beside the graph that holds its weights.
-fn holds_weights(opened: &Opened, name: &str) -> bool {
+fn is_weights_file(opened: &LoadedModel, name: &str) -> bool {
     let path = opened.directory.join(name);
-    opened.graph.external.iter().any(|weights| opened.manifest.graph_directory.join(weights) == path)
+    opened.graph.external_files.iter().any(|weights| opened.manifest.graph_directory.join(weights) == path)
 }
 
 /// True for a file that decides answers.
-fn read(name: &str) -> bool {
+fn is_config_or_graph(name: &str) -> bool {
     matches!(
         name,
         "config.json"

@@ -9,7 +9,7 @@ pub enum CorsOrigins {
     /// All.
     Any,
     /// Those of these origins.
-    These(Vec<String>),
+    List(Vec<String>),
 }
 
 impl CorsOrigins {
@@ -17,7 +17,7 @@ impl CorsOrigins {
     ///
     /// # Errors
     /// A sentence that names the option and the first entry that is no origin.
-    pub fn of(typed: &[String]) -> Result<Self, String> {
+    pub fn parse(typed: &[String]) -> Result<Self, String> {
         let typed: Vec<&str> = typed.iter().map(|entry| entry.trim()).filter(|entry| !entry.is_empty()).collect();
         if typed.is_empty() {
             return Ok(Self::None);
@@ -26,18 +26,18 @@ impl CorsOrigins {
             return Ok(Self::Any);
         }
         let origin = |entry: &&str| {
-            origin(entry).ok_or_else(|| {
+            normalize_origin(entry).ok_or_else(|| {
                 format!(
                     "--cors-origins {entry}: this is no origin; write scheme, host and port without a path, such as https://app.example, or * alone for all"
                 )
             })
         };
-        typed.iter().map(origin).collect::<Result<_, _>>().map(Self::These)
+        typed.iter().map(origin).collect::<Result<_, _>>().map(Self::List)
     }
 }
 
 /// An origin as browsers send it: in lower case, without the port that is usual for its scheme.
-fn origin(typed: &str) -> Option<String> {
+fn normalize_origin(typed: &str) -> Option<String> {
     let typed = typed.to_ascii_lowercase();
     let (scheme, host) = typed.split_once("://")?;
     let usual = match scheme {
@@ -54,24 +54,24 @@ fn origin(typed: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn of(typed: &str) -> Result<CorsOrigins, String> {
-        CorsOrigins::of(&typed.split(',').map(str::to_owned).collect::<Vec<_>>())
+    fn parse(typed: &str) -> Result<CorsOrigins, String> {
+        CorsOrigins::parse(&typed.split(',').map(str::to_owned).collect::<Vec<_>>())
     }
 
     #[test]
-    fn origins_are_as_browsers_send_them() {
-        let these = |origins: &[&str]| Ok(CorsOrigins::These(origins.iter().map(|&o| o.to_owned()).collect()));
-        assert_eq!(of(""), Ok(CorsOrigins::None));
-        assert_eq!(of("*"), Ok(CorsOrigins::Any));
+    fn cors_origins_typed_are_normalized() {
+        let these = |origins: &[&str]| Ok(CorsOrigins::List(origins.iter().map(|&o| o.to_owned()).collect()));
+        assert_eq!(parse(""), Ok(CorsOrigins::None));
+        assert_eq!(parse("*"), Ok(CorsOrigins::Any));
         assert_eq!(
-            of("https://App.example, http://localhost:3000"),
+            parse("https://App.example, http://localhost:3000"),
             these(&["https://app.example", "http://localhost:3000"])
         );
-        assert_eq!(of("https://a:443,http://b:80,http://c:443"), these(&["https://a", "http://b", "http://c:443"]));
+        assert_eq!(parse("https://a:443,http://b:80,http://c:443"), these(&["https://a", "http://b", "http://c:443"]));
         for wrong in
             ["app.example", "https://", "https://a/", "https://a/b", "null", "*,https://a", "ftp://a", "https://u@a"]
         {
-            let said = of(wrong).unwrap_err();
+            let said = parse(wrong).unwrap_err();
             assert!(said.starts_with("--cors-origins ") && said.contains("no origin"), "{said}");
         }
     }

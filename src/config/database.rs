@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
-use super::args::path_or_empty;
+use super::serve_args::path_parser;
 
 /// Longest password, in bytes, with the white space around it.
-const LONGEST_PASSWORD: u64 = 4 << 10;
+const MAX_PASSWORD_BYTES: u64 = 4 << 10;
 
 /// Options for the registry's database.
 #[derive(Debug, Clone, clap::Args)]
@@ -25,12 +25,12 @@ pub struct DatabaseArgs {
     pub database: String,
 
     /// File with the password of --database, which then has none [default: none].
-    #[arg(long, env = "PREDICTD_DATABASE_PASSWORD_FILE", value_name = "FILE", value_parser = path_or_empty())]
+    #[arg(long, env = "PREDICTD_DATABASE_PASSWORD_FILE", value_name = "FILE", value_parser = path_parser())]
     pub database_password_file: Option<PathBuf>,
 }
 
 /// The URL of a database, if one is given. It may hold a password: it is not quoted.
-pub(super) fn url(args: &DatabaseArgs) -> Result<Option<String>, String> {
+pub(super) fn resolve_url(args: &DatabaseArgs) -> Result<Option<String>, String> {
     let url = &args.database;
     let file = args.database_password_file.as_deref().filter(|path| !path.as_os_str().is_empty());
     if url.is_empty() {
@@ -48,18 +48,19 @@ pub(super) fn url(args: &DatabaseArgs) -> Result<Option<String>, String> {
     if url.password().is_some() {
         return Err("--database has a password, and --database-password-file another: leave one out".to_owned());
     }
-    let password = password(file).map_err(|error| format!("--database-password-file {}: {error}", file.display()))?;
+    let password =
+        read_password_file(file).map_err(|error| format!("--database-password-file {}: {error}", file.display()))?;
     url.set_password(Some(&password)).map_err(|()| "--database: the URL has no host".to_owned())?;
     Ok(Some(url.into()))
 }
 
 /// What stands in the file, but for the white space around it.
-fn password(file: &Path) -> Result<String, String> {
+fn read_password_file(file: &Path) -> Result<String, String> {
     let mut content = String::new();
     let opened = std::fs::File::open(file).map_err(|error| error.to_string())?;
-    let read = opened.take(LONGEST_PASSWORD + 1).read_to_string(&mut content).map_err(|error| error.to_string())?;
-    if read as u64 > LONGEST_PASSWORD {
-        return Err(format!("it is longer than {LONGEST_PASSWORD} bytes"));
+    let read = opened.take(MAX_PASSWORD_BYTES + 1).read_to_string(&mut content).map_err(|error| error.to_string())?;
+    if read as u64 > MAX_PASSWORD_BYTES {
+        return Err(format!("it is longer than {MAX_PASSWORD_BYTES} bytes"));
     }
     match content.trim() {
         "" => Err("it is empty".to_owned()),
@@ -71,26 +72,26 @@ fn password(file: &Path) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn of(database: &str, password: Option<&str>) -> Result<Option<String>, String> {
+    fn resolve(database: &str, password: Option<&str>) -> Result<Option<String>, String> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("password");
         if let Some(password) = password {
             std::fs::write(&file, password).unwrap();
         }
-        url(&DatabaseArgs { database: database.to_owned(), database_password_file: password.map(|_| file) })
+        resolve_url(&DatabaseArgs { database: database.to_owned(), database_password_file: password.map(|_| file) })
     }
 
     #[test]
-    fn a_password_comes_out_of_its_file() {
+    fn database_url_gets_password_from_file() {
         let whole = "postgres://server:p%40ss%2F%20word@db:5432/predictd?sslmode=verify-full";
-        let found = of("postgres://server@db:5432/predictd?sslmode=verify-full", Some("p@ss/ word\n"));
+        let found = resolve("postgres://server@db:5432/predictd?sslmode=verify-full", Some("p@ss/ word\n"));
         assert_eq!(found.unwrap().as_deref(), Some(whole));
-        assert_eq!(of(whole, None).unwrap().as_deref(), Some(whole));
-        assert_eq!(of("", None).unwrap(), None);
+        assert_eq!(resolve(whole, None).unwrap().as_deref(), Some(whole));
+        assert_eq!(resolve("", None).unwrap(), None);
     }
 
     #[test]
-    fn what_does_not_fit_together_is_told_without_a_secret() {
+    fn database_options_conflicting_error_hides_secret() {
         let long = "x".repeat(5_000);
         for (url, password) in [
             ("", Some("secret")),
@@ -100,13 +101,13 @@ mod tests {
             ("postgres://a@db/x", Some(&long)),
             ("postgres://a@db:secret/x", Some("x")),
         ] {
-            let told = of(url, password).unwrap_err();
+            let told = resolve(url, password).unwrap_err();
             assert!(told.starts_with("--database") && !told.contains("secret"), "{told}");
         }
         let missing = DatabaseArgs {
             database: "postgres://a@db/x".to_owned(),
             database_password_file: Some("/nowhere/password".into()),
         };
-        assert!(url(&missing).unwrap_err().contains("/nowhere/password: No such file"));
+        assert!(resolve_url(&missing).unwrap_err().contains("/nowhere/password: No such file"));
     }
 }

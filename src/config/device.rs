@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 
-use super::args::path_or_empty;
+use super::serve_args::path_parser;
 
 /// Highest number of a GPU.
-const MAX_GPU: u32 = 63;
+const MAX_GPU_INDEX: u32 = 63;
 /// Least memory on a GPU that can be worked with.
-const LEAST_MEMORY: u64 = 64 << 20;
+const MIN_GPU_MEMORY_BYTES: u64 = 64 << 20;
 
 /// Where models are to run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,7 +41,7 @@ impl fmt::Display for Device {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct DeviceArgs {
     /// Where models run: auto (on the first GPU if it can be used), cpu, cuda, or cuda:N,M (these GPUs, and nowhere else: the server does not start if it cannot).
-    #[arg(long, env = "PREDICTD_DEVICE", default_value = "auto", value_parser = device, value_name = "WHERE")]
+    #[arg(long, env = "PREDICTD_DEVICE", default_value = "auto", value_parser = parse_device, value_name = "WHERE")]
     pub device: Device,
 
     /// Most memory on a GPU for the runs of each model, weights included, in bytes; 0: no limit.
@@ -62,15 +62,15 @@ pub struct DeviceArgs {
     pub gpu_tf32: bool,
 
     /// Directory of the libraries of CUDA and cuDNN, or of NVIDIA's wheels [default: nvidia/ beside ONNX Runtime, then the system's].
-    #[arg(long, env = "PREDICTD_CUDA_LIBRARIES", value_name = "DIR", value_parser = path_or_empty())]
+    #[arg(long, env = "PREDICTD_CUDA_LIBRARIES", value_name = "DIR", value_parser = path_parser())]
     pub cuda_libraries: Option<PathBuf>,
 }
 
 /// Where models run, checked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Devices {
+pub struct DeviceSettings {
     /// Where they are to run.
-    pub wanted: Device,
+    pub device: Device,
     /// Most bytes on a GPU for the runs of a model, if there is a limit.
     pub gpu_memory_limit: Option<u64>,
     /// GPUs may round float32 to TF32.
@@ -79,22 +79,22 @@ pub struct Devices {
     pub cuda_libraries: Option<PathBuf>,
 }
 
-impl Devices {
+impl DeviceSettings {
     /// What was typed, checked.
     ///
     /// # Errors
     /// What is wrong with it, a sentence with the option's name.
-    pub(super) fn of(args: &DeviceArgs) -> Result<Self, String> {
+    pub(super) fn from_args(args: &DeviceArgs) -> Result<Self, String> {
         let limit = args.gpu_memory_limit;
-        if limit != 0 && limit < LEAST_MEMORY {
-            return Err(format!("--gpu-memory-limit {limit} is neither 0 nor {LEAST_MEMORY} or more"));
+        if limit != 0 && limit < MIN_GPU_MEMORY_BYTES {
+            return Err(format!("--gpu-memory-limit {limit} is neither 0 nor {MIN_GPU_MEMORY_BYTES} or more"));
         }
         let cuda_libraries = args.cuda_libraries.clone().filter(|path| !path.as_os_str().is_empty());
         if let Some(path) = cuda_libraries.as_deref().filter(|path| !path.is_dir()) {
             return Err(format!("--cuda-libraries {}: there is no such directory", path.display()));
         }
         Ok(Self {
-            wanted: args.device.clone(),
+            device: args.device.clone(),
             gpu_memory_limit: Some(limit).filter(|&limit| limit > 0),
             gpu_tf32: args.gpu_tf32,
             cuda_libraries,
@@ -103,7 +103,7 @@ impl Devices {
 }
 
 /// Container files set variables to nothing to mean "not set".
-pub(crate) fn device(typed: &str) -> Result<Device, String> {
+pub(crate) fn parse_device(typed: &str) -> Result<Device, String> {
     match typed {
         "" | "auto" => return Ok(Device::Auto),
         "cpu" => return Ok(Device::Cpu),
@@ -115,8 +115,9 @@ pub(crate) fn device(typed: &str) -> Result<Device, String> {
     for number in numbers.split(',') {
         // Each may be named in full.
         let number = number.strip_prefix("cuda:").unwrap_or(number);
-        let gpu = number.parse().ok().filter(|&gpu: &u32| gpu <= MAX_GPU && number.bytes().all(|b| b.is_ascii_digit()));
-        let gpu = gpu.ok_or_else(|| format!("{number:?} is no number of a GPU: 0 to {MAX_GPU}"))?;
+        let gpu =
+            number.parse().ok().filter(|&gpu: &u32| gpu <= MAX_GPU_INDEX && number.bytes().all(|b| b.is_ascii_digit()));
+        let gpu = gpu.ok_or_else(|| format!("{number:?} is no number of a GPU: 0 to {MAX_GPU_INDEX}"))?;
         if gpus.contains(&gpu) {
             return Err(format!("GPU {gpu} is named twice"));
         }
@@ -130,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_be_typed() {
+    fn parse_device_valid_accepted() {
         for (typed, found, shown) in [
             ("", Device::Auto, "auto"),
             ("auto", Device::Auto, "auto"),
@@ -140,13 +141,13 @@ mod tests {
             ("cuda:3,1", Device::Cuda(vec![3, 1]), "cuda:3,1"),
             ("cuda:0,cuda:1", Device::Cuda(vec![0, 1]), "cuda:0,1"),
         ] {
-            assert_eq!(device(typed).as_ref(), Ok(&found), "{typed}");
+            assert_eq!(parse_device(typed).as_ref(), Ok(&found), "{typed}");
             assert_eq!(found.to_string(), shown);
         }
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn parse_device_invalid_error_names_part() {
         for (typed, word) in [
             ("gpu", "none of auto"),
             ("CUDA", "none of auto"),
@@ -160,18 +161,22 @@ mod tests {
             ("cuda:0, 1", "\" 1\" is no number"),
             ("cuda:1,1", "named twice"),
         ] {
-            let told = device(typed).unwrap_err();
+            let told = parse_device(typed).unwrap_err();
             assert!(told.contains(word), "{typed}: {told}");
         }
     }
 
     #[test]
-    fn a_limit_and_a_directory_are_checked() {
+    fn device_settings_bad_limit_or_directory_refused() {
         let args =
             |limit, cuda_libraries| DeviceArgs { gpu_memory_limit: limit, cuda_libraries, ..DeviceArgs::default() };
-        assert_eq!(Devices::of(&args(0, Some(PathBuf::new()))), Ok(Devices::default()));
-        assert_eq!(Devices::of(&args(1 << 30, None)).unwrap().gpu_memory_limit, Some(1 << 30));
-        assert!(Devices::of(&args(1, None)).unwrap_err().starts_with("--gpu-memory-limit 1 "));
-        assert!(Devices::of(&args(0, Some("/nowhere".into()))).unwrap_err().contains("--cuda-libraries /nowhere"));
+        assert_eq!(DeviceSettings::from_args(&args(0, Some(PathBuf::new()))), Ok(DeviceSettings::default()));
+        assert_eq!(DeviceSettings::from_args(&args(1 << 30, None)).unwrap().gpu_memory_limit, Some(1 << 30));
+        assert!(DeviceSettings::from_args(&args(1, None)).unwrap_err().starts_with("--gpu-memory-limit 1 "));
+        assert!(
+            DeviceSettings::from_args(&args(0, Some("/nowhere".into())))
+                .unwrap_err()
+                .contains("--cuda-libraries /nowhere")
+        );
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 
 /// Fewest texts of a window, with fewer of which none is judged; and most.
-const TEXTS: std::ops::RangeInclusive<u64> = 100..=1_000_000;
+const WINDOW_TEXTS_RANGE: std::ops::RangeInclusive<u64> = 100..=1_000_000;
 /// Longest time that a window may be open.
-const LONGEST: Duration = Duration::from_hours(24 * 7);
+const MAX_WINDOW_AGE: Duration = Duration::from_hours(24 * 7);
 
 /// Options of drift, as typed.
 #[derive(Debug, Clone, ClapArgs)]
@@ -17,34 +17,38 @@ pub struct DriftArgs {
     pub drift_window: u64,
 
     /// Time after which a window is compared that has enough texts to be judged; 0s: only when it is full.
-    #[arg(long, env = "PREDICTD_DRIFT_LONGEST", default_value = "1h", value_parser = humantime::parse_duration, value_name = "TIME")]
-    pub drift_longest: Duration,
+    #[arg(long, env = "PREDICTD_DRIFT_MAX_WINDOW_AGE", default_value = "1h", value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub drift_max_window_age: Duration,
 }
 
 /// When a window of live texts is compared with the model's profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DriftWindow {
+pub struct DriftWindowSettings {
     /// After so many texts.
     pub texts: u64,
     /// So long after its first text, if it has enough of them.
-    pub longest: Option<Duration>,
+    pub max_age: Option<Duration>,
 }
 
-impl DriftWindow {
+impl DriftWindowSettings {
     /// # Errors
     /// A sentence for each option that cannot be used.
-    pub(super) fn of(args: &DriftArgs) -> Result<Self, Vec<String>> {
-        let DriftArgs { drift_window, drift_longest } = args;
+    pub(super) fn from_args(args: &DriftArgs) -> Result<Self, Vec<String>> {
+        let DriftArgs { drift_window, drift_max_window_age } = args;
         let mut wrong = Vec::new();
-        if !TEXTS.contains(drift_window) {
-            wrong.push(format!("--drift-window {drift_window} is not between {} and {}", TEXTS.start(), TEXTS.end()));
+        if !WINDOW_TEXTS_RANGE.contains(drift_window) {
+            wrong.push(format!(
+                "--drift-window {drift_window} is not between {} and {}",
+                WINDOW_TEXTS_RANGE.start(),
+                WINDOW_TEXTS_RANGE.end()
+            ));
         }
-        if *drift_longest > LONGEST {
-            wrong.push(format!("--drift-longest {drift_longest:?} is longer than a week"));
+        if *drift_max_window_age > MAX_WINDOW_AGE {
+            wrong.push(format!("--drift-max-window-age {drift_max_window_age:?} is longer than a week"));
         }
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        Ok(Self { texts: *drift_window, longest: Some(*drift_longest).filter(|time| !time.is_zero()) })
+        Ok(Self { texts: *drift_window, max_age: Some(*drift_max_window_age).filter(|time| !time.is_zero()) })
     }
 }

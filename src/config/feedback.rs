@@ -11,12 +11,12 @@ pub struct FeedbackArgs {
 }
 
 /// The age, if there is one.
-pub(super) fn retention(args: &FeedbackArgs) -> Result<Option<Duration>, String> {
-    const LEAST: Duration = Duration::from_secs(1);
-    const MOST: Duration = Duration::from_hours(24 * 36_500);
+pub(super) fn resolve_retention(args: &FeedbackArgs) -> Result<Option<Duration>, String> {
+    const MIN_RETENTION: Duration = Duration::from_secs(1);
+    const MAX_RETENTION: Duration = Duration::from_hours(24 * 36_500);
     match args.feedback_retention {
         Duration::ZERO => Ok(None),
-        time if (LEAST..=MOST).contains(&time) => Ok(Some(time)),
+        time if (MIN_RETENTION..=MAX_RETENTION).contains(&time) => Ok(Some(time)),
         time => Err(format!("--feedback-retention {time:?} is neither 0s nor between a second and 100 years")),
     }
 }
@@ -26,8 +26,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_retention_is_nothing_or_a_time_of_use() {
-        let of = |feedback_retention| retention(&FeedbackArgs { feedback_retention });
+    fn retention_out_of_range_refused() {
+        let of = |feedback_retention| resolve_retention(&FeedbackArgs { feedback_retention });
         assert_eq!(of(Duration::ZERO), Ok(None));
         for good in [Duration::from_secs(1), Duration::from_hours(24 * 90)] {
             assert_eq!(of(good), Ok(Some(good)));

@@ -9,9 +9,9 @@ use clap::Args as ClapArgs;
 use reqwest::Url;
 
 /// Shortest time between two looks at an alias.
-const LEAST_INTERVAL: Duration = Duration::from_secs(1);
+const MIN_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest.
-const MOST_INTERVAL: Duration = Duration::from_hours(24);
+const MAX_FOLLOW_INTERVAL: Duration = Duration::from_hours(24);
 
 /// Options for models that an MLflow server keeps.
 #[derive(Debug, Clone, ClapArgs)]
@@ -21,8 +21,8 @@ pub struct MlflowArgs {
     pub mlflow: String,
 
     /// Serve what an alias stands for, LOCAL=models:/NAME@ALIAS, and switch when it moves; several with commas between [default: none].
-    #[arg(long, env = "PREDICTD_FOLLOW", value_name = "LOCAL=URI", value_delimiter = ',', value_parser = follow)]
-    pub follow: Vec<Follow>,
+    #[arg(long, env = "PREDICTD_FOLLOW", value_name = "LOCAL=URI", value_delimiter = ',', value_parser = parse_follow)]
+    pub follow: Vec<FollowedAlias>,
 
     /// Time between two looks at an alias that is followed.
     #[arg(long, env = "PREDICTD_FOLLOW_INTERVAL", default_value = "10s", value_parser = humantime::parse_duration, value_name = "TIME")]
@@ -63,16 +63,16 @@ impl fmt::Debug for Secret {
 
 /// A model here that is what an alias stands for there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Follow {
+pub struct FollowedAlias {
     /// Its name here.
-    pub local: String,
+    pub local_name: String,
     /// `models:/NAME@ALIAS`.
     pub uri: String,
 }
 
-fn follow(typed: &str) -> Result<Follow, String> {
+fn parse_follow(typed: &str) -> Result<FollowedAlias, String> {
     let (local, uri) = typed.trim().split_once('=').ok_or("this is not LOCAL=models:/NAME@ALIAS")?;
-    Ok(Follow { local: local.to_owned(), uri: uri.to_owned() })
+    Ok(FollowedAlias { local_name: local.to_owned(), uri: uri.to_owned() })
 }
 
 /// An MLflow server.
@@ -81,22 +81,22 @@ pub struct MlflowServer {
     /// Its address; may have a path.
     pub url: Url,
     /// Who asks.
-    pub credentials: Option<Credentials>,
+    pub credentials: Option<MlflowCredentials>,
 }
 
 /// Who asks an MLflow server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Credentials {
+pub enum MlflowCredentials {
     /// A user with a password.
     User(Secret, Secret),
     /// A token.
     Token(Secret),
 }
 
-impl Credentials {
+impl MlflowCredentials {
     /// The value of an `Authorization` header.
     #[must_use]
-    pub fn header(&self) -> String {
+    pub fn authorization_header(&self) -> String {
         match self {
             Self::User(Secret(name), Secret(password)) => {
                 format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
@@ -108,28 +108,28 @@ impl Credentials {
 
 /// Models that an MLflow server keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mlflow {
+pub struct MlflowSettings {
     /// The server, if there is one.
     pub server: Option<MlflowServer>,
     /// What is followed.
-    pub follows: Vec<Follow>,
+    pub followed_aliases: Vec<FollowedAlias>,
     /// Time between two looks.
-    pub interval: Duration,
+    pub follow_interval: Duration,
 }
 
-impl Mlflow {
+impl MlflowSettings {
     /// What the options say.
     ///
     /// # Errors
     /// A sentence with an option's name. No address is quoted: it may hold a secret.
-    pub fn of(args: &MlflowArgs) -> Result<Self, String> {
+    pub fn from_args(args: &MlflowArgs) -> Result<Self, String> {
         let set = |secret: &Option<Secret>| secret.clone().filter(|Secret(text)| !text.is_empty());
         let user = set(&args.mlflow_tracking_username).map(|name| {
             // A password may be empty.
             let password = args.mlflow_tracking_password.clone().unwrap_or_else(|| Secret(String::new()));
-            Credentials::User(name, password)
+            MlflowCredentials::User(name, password)
         });
-        let credentials = user.or_else(|| set(&args.mlflow_tracking_token).map(Credentials::Token));
+        let credentials = user.or_else(|| set(&args.mlflow_tracking_token).map(MlflowCredentials::Token));
         let is_http = |url: &str| url.starts_with("http://") || url.starts_with("https://");
         let typed = match (args.mlflow.as_str(), args.mlflow_tracking_uri.as_str()) {
             // Other programs may keep their models in a directory or a database: that is not meant.
@@ -137,19 +137,20 @@ impl Mlflow {
             ("", elsewhere) => Some(elsewhere),
             (typed, _) => Some(typed),
         };
-        let server =
-            typed.map(|typed| Ok::<_, String>(MlflowServer { url: address(typed)?, credentials })).transpose()?;
+        let server = typed
+            .map(|typed| Ok::<_, String>(MlflowServer { url: parse_server_url(typed)?, credentials }))
+            .transpose()?;
         if !args.follow.is_empty() && server.is_none() {
             return Err("--follow: there is no --mlflow to follow".to_owned());
         }
-        if !(LEAST_INTERVAL..=MOST_INTERVAL).contains(&args.follow_interval) {
+        if !(MIN_FOLLOW_INTERVAL..=MAX_FOLLOW_INTERVAL).contains(&args.follow_interval) {
             return Err(format!("--follow-interval {:?} is not between a second and a day", args.follow_interval));
         }
-        Ok(Self { server, follows: args.follow.clone(), interval: args.follow_interval })
+        Ok(Self { server, followed_aliases: args.follow.clone(), follow_interval: args.follow_interval })
     }
 }
 
-fn address(typed: &str) -> Result<Url, String> {
+fn parse_server_url(typed: &str) -> Result<Url, String> {
     let url = Url::parse(typed).map_err(|_| "--mlflow: this is no URL such as http://localhost:5000".to_owned())?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("--mlflow: the URL must begin with http:// or https://".to_owned());
@@ -174,43 +175,46 @@ mod tests {
         args: MlflowArgs,
     }
 
-    fn of(typed: &[&str]) -> Result<Mlflow, String> {
+    fn parse_settings(typed: &[&str]) -> Result<MlflowSettings, String> {
         let command = Command::try_parse_from(std::iter::once(&"x").chain(typed)).map_err(|error| error.to_string())?;
-        Mlflow::of(&command.args)
+        MlflowSettings::from_args(&command.args)
     }
 
     #[test]
-    fn an_address_of_other_programs_is_taken_if_it_is_one() {
-        assert_eq!(of(&[]).unwrap().server, None);
-        assert_eq!(of(&["--mlflow-tracking-uri", "sqlite:///x"]).unwrap().server, None);
-        let url = |typed: &[&str]| of(typed).unwrap().server.unwrap().url.to_string();
+    fn mlflow_tracking_uri_used_only_if_http() {
+        assert_eq!(parse_settings(&[]).unwrap().server, None);
+        assert_eq!(parse_settings(&["--mlflow-tracking-uri", "sqlite:///x"]).unwrap().server, None);
+        let url = |typed: &[&str]| parse_settings(typed).unwrap().server.unwrap().url.to_string();
         assert_eq!(url(&["--mlflow-tracking-uri", "http://a:5000"]), "http://a:5000/");
         assert_eq!(url(&["--mlflow", "https://b/c", "--mlflow-tracking-uri", "http://a"]), "https://b/c");
     }
 
     #[test]
-    fn secrets_are_not_shown() {
+    fn mlflow_credentials_debug_hides_secrets() {
         let typed =
             ["--mlflow", "http://a", "--mlflow-tracking-username", "CANARYu", "--mlflow-tracking-password", "CANARYp"];
-        let server = of(&typed).unwrap().server.unwrap();
-        assert_eq!(server.credentials.as_ref().unwrap().header(), "Basic Q0FOQVJZdTpDQU5BUllw");
+        let server = parse_settings(&typed).unwrap().server.unwrap();
+        assert_eq!(server.credentials.as_ref().unwrap().authorization_header(), "Basic Q0FOQVJZdTpDQU5BUllw");
         assert!(!format!("{server:?}").contains("CANARY"));
-        let token = of(&["--mlflow", "http://a", "--mlflow-tracking-token", "CANARYt"]).unwrap().server.unwrap();
-        assert_eq!(token.credentials.as_ref().unwrap().header(), "Bearer CANARYt");
+        let token =
+            parse_settings(&["--mlflow", "http://a", "--mlflow-tracking-token", "CANARYt"]).unwrap().server.unwrap();
+        assert_eq!(token.credentials.as_ref().unwrap().authorization_header(), "Bearer CANARYt");
         assert!(!format!("{token:?}").contains("CANARY"));
         for wrong in ["http://CANARY@a", "http://a?CANARY", "http://u:CANARY@a", "ftp://CANARY", "CANARY"] {
-            let refused = of(&["--mlflow", wrong]).unwrap_err();
+            let refused = parse_settings(&["--mlflow", wrong]).unwrap_err();
             assert!(refused.starts_with("--mlflow: ") && !refused.contains("CANARY"), "{refused}");
         }
     }
 
     #[test]
-    fn what_is_followed_has_a_server() {
-        let followed = of(&["--mlflow", "http://a", "--follow", "m=models:/M@champion,n=models:/N@x"]).unwrap().follows;
+    fn follow_without_server_refused() {
+        let followed = parse_settings(&["--mlflow", "http://a", "--follow", "m=models:/M@champion,n=models:/N@x"])
+            .unwrap()
+            .followed_aliases;
         assert_eq!(followed.len(), 2);
-        assert_eq!(followed[0], Follow { local: "m".to_owned(), uri: "models:/M@champion".to_owned() });
-        assert!(of(&["--follow", "m=models:/M@champion"]).unwrap_err().contains("no --mlflow"));
-        assert!(of(&["--mlflow", "http://a", "--follow", "m"]).is_err());
-        assert!(of(&["--follow-interval", "10ms"]).unwrap_err().contains("--follow-interval"));
+        assert_eq!(followed[0], FollowedAlias { local_name: "m".to_owned(), uri: "models:/M@champion".to_owned() });
+        assert!(parse_settings(&["--follow", "m=models:/M@champion"]).unwrap_err().contains("no --mlflow"));
+        assert!(parse_settings(&["--mlflow", "http://a", "--follow", "m"]).is_err());
+        assert!(parse_settings(&["--follow-interval", "10ms"]).unwrap_err().contains("--follow-interval"));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, ValueEnum};
 use reqwest::Url;
 
-use super::args::path_or_empty;
+use super::serve_args::path_parser;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -27,16 +27,16 @@ pub struct LogArgs {
     pub log: String,
 
     /// File that log lines go to as well, as JSON [default: none].
-    #[arg(long, env = "PREDICTD_LOG_FILE", value_name = "FILE", value_parser = path_or_empty())]
+    #[arg(long, env = "PREDICTD_LOG_FILE", value_name = "FILE", value_parser = path_parser())]
     pub log_file: Option<PathBuf>,
 
     /// Bytes after which the log file is rotated.
-    #[arg(long, env = "PREDICTD_LOG_FILE_BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(1 << 16..), value_name = "N")]
-    pub log_file_bytes: u64,
+    #[arg(long, env = "PREDICTD_LOG_FILE_MAX_BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(1 << 16..), value_name = "N")]
+    pub log_file_max_bytes: u64,
 
     /// Older log files that are kept.
-    #[arg(long, env = "PREDICTD_LOG_FILES", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_000), value_name = "N")]
-    pub log_files: u16,
+    #[arg(long, env = "PREDICTD_LOG_MAX_FILES", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_000), value_name = "N")]
+    pub log_max_files: u16,
 
     /// Time between two summaries in the log; 0s: none by time.
     #[arg(long, env = "PREDICTD_SUMMARY_INTERVAL", default_value = "1m", value_parser = humantime::parse_duration, value_name = "TIME")]
@@ -66,68 +66,71 @@ pub struct TraceArgs {
     pub otlp_endpoint: String,
 
     /// Share of requests that have spans, of those whose caller did not decide it by a traceparent header.
-    #[arg(long, env = "PREDICTD_OTLP_SHARE", default_value = "1", value_parser = share, value_name = "0..1")]
-    pub otlp_share: f64,
+    #[arg(long, env = "PREDICTD_OTLP_SAMPLE_RATIO", default_value = "1", value_parser = parse_share, value_name = "0..1")]
+    pub otlp_sample_ratio: f64,
 }
 
-fn share(typed: &str) -> Result<f64, String> {
+fn parse_share(typed: &str) -> Result<f64, String> {
     typed.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "this is no number from 0 to 1".into())
 }
 
 /// What is logged, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
+pub struct LogSettings {
     /// A level, or a filter such as `predictd=debug`.
     pub filter: String,
     /// How lines look on standard error.
     pub format: LogFormat,
     /// File that they go to as well.
-    pub file: Option<PathBuf>,
+    pub file_path: Option<PathBuf>,
     /// Bytes after which it is rotated.
-    pub file_bytes: u64,
+    pub max_file_bytes: u64,
     /// Older ones that are kept.
-    pub files: usize,
+    pub max_old_files: usize,
     /// When there is a summary.
-    pub summaries: Summaries,
+    pub summary_schedule: SummarySchedule,
 }
 
-impl From<LogArgs> for Log {
+impl From<LogArgs> for LogSettings {
     fn from(args: LogArgs) -> Self {
         Self {
             filter: args.log,
             format: args.log_format,
-            file: args.log_file.filter(|path| !path.as_os_str().is_empty()),
-            file_bytes: args.log_file_bytes,
-            files: args.log_files.into(),
-            summaries: Summaries { time: args.summary_interval, predictions: args.summary_predictions },
+            file_path: args.log_file.filter(|path| !path.as_os_str().is_empty()),
+            max_file_bytes: args.log_file_max_bytes,
+            max_old_files: args.log_max_files.into(),
+            summary_schedule: SummarySchedule {
+                interval: args.summary_interval,
+                predictions: args.summary_predictions,
+            },
         }
     }
 }
 
 /// When the log gets a summary: after so much time, or so many predictions; 0 is never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Summaries {
+pub struct SummarySchedule {
     /// The time.
-    pub time: Duration,
+    pub interval: Duration,
     /// The predictions.
     pub predictions: u64,
 }
 
 /// Where spans of requests go, and of which.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Traces {
+pub struct TraceSettings {
     /// A collector's OTLP/HTTP address; `/v1/traces` follows.
     pub endpoint: String,
     /// Share of requests that have spans, of those whose caller did not decide it.
-    pub share: f64,
+    pub sampling_share: f64,
 }
 
-impl Traces {
+impl TraceSettings {
     /// Nothing, if no address is given.
     ///
     /// # Errors
     /// What is wrong with the address. It is not quoted: it may hold a secret.
-    pub fn of(args: &TraceArgs) -> Result<Option<Self>, &'static str> {
+    pub fn from_args(args: &TraceArgs) -> Result<Option<Self>, &'static str> {
         if args.otlp_endpoint.is_empty() {
             return Ok(None);
         }
@@ -141,6 +144,6 @@ impl Traces {
                 "the URL must have no user, no password and nothing after ? or #: put secrets into OTEL_EXPORTER_OTLP_HEADERS",
             );
         }
-        Ok(Some(Self { endpoint: url.into(), share: args.otlp_share }))
+        Ok(Some(Self { endpoint: url.into(), sampling_share: args.otlp_sample_ratio }))
     }
 }

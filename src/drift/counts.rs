@@ -18,7 +18,7 @@ pub const MAX_LABELS: usize = 100_000;
 
 /// Texts by label, confidence and length; and their tokens, where it is known which of them the tokenizer knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counts {
+pub struct DistributionCounts {
     pub(crate) texts: u64,
     /// One for each label of the model, and one for texts with none of them.
     pub(crate) labels: Box<[u64]>,
@@ -27,7 +27,7 @@ pub struct Counts {
     pub(crate) tokens: Option<TokenSums>,
 }
 
-impl Counts {
+impl DistributionCounts {
     /// Of no texts, for a model with so many labels (at most [`MAX_LABELS`]; the others count as none of them). Without
     /// `unknown`, tokens that the tokenizer does not know are not counted: the model has no tokenizer.
     #[must_use]
@@ -75,7 +75,7 @@ impl Counts {
 
     /// Bytes that it takes, which never change.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         size_of_val(self) + size_of_val(&*self.labels)
     }
 }
@@ -129,8 +129,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_text_is_in_one_bin_of_each() {
-        let mut counts = Counts::new(3, true);
+    fn record_any_text_counts_once_per_distribution() {
+        let mut counts = DistributionCounts::new(3, true);
         for (label, confidence, tokens, unknown) in [
             (Some(0), 0.0, 0, 0),
             (Some(2), 0.05, 3, 1),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn bins_begin_where_they_say() {
+    fn bin_edges_lower_bound_inclusive() {
         for twentieth in 0..20_u8 {
             assert_eq!(confidence_bin(f32::from(twentieth) / 20.0), usize::from(twentieth));
             assert_eq!(confidence_bin(f32::from(twentieth) / 20.0 + 0.04), usize::from(twentieth));
@@ -164,26 +164,26 @@ mod tests {
     }
 
     #[test]
-    fn sums_of_products_are_those_of_the_texts() {
-        let mut counts = Counts::new(1, true);
+    fn token_sums_recorded_match_texts() {
+        let mut counts = DistributionCounts::new(1, true);
         counts.record(None, 0.5, 3, 1);
         counts.record(None, 0.5, 5, 7);
         let wanted =
             TokenSums { tokens: 8, unknown: 6, tokens_squared: 34, tokens_by_unknown: 28, unknown_squared: 26 };
         assert_eq!(counts.tokens, Some(wanted), "no more tokens are unknown than there are");
         counts.clear();
-        assert_eq!(counts, Counts::new(1, true));
+        assert_eq!(counts, DistributionCounts::new(1, true));
     }
 
     #[test]
-    fn memory_does_not_grow() {
-        let mut counts = Counts::new(77, false);
-        let (before, place) = (counts.bytes(), counts.labels.as_ptr());
+    fn distribution_counts_memory_constant() {
+        let mut counts = DistributionCounts::new(77, false);
+        let (before, place) = (counts.memory_bytes(), counts.labels.as_ptr());
         (0..10_000).for_each(|i| counts.record(Some(i), 0.3, i, i));
         counts.clear();
-        assert_eq!((counts.bytes(), counts.labels.as_ptr()), (before, place));
+        assert_eq!((counts.memory_bytes(), counts.labels.as_ptr()), (before, place));
         assert!(before < 1_100, "{before}");
         assert_eq!(counts.tokens, None);
-        assert!(Counts::new(usize::MAX, false).bytes() < 1_000_000);
+        assert!(DistributionCounts::new(usize::MAX, false).memory_bytes() < 1_000_000);
     }
 }

@@ -26,37 +26,37 @@
 //!
 //! # Code map
 //!
-//! - [`accuracy`]: whether a model is less often right than it was
+//! - [`accuracy_drop`]: whether a model is less often right than it was
 //! - [`counts`]: what a window or a reference holds, in memory that does not grow
-//! - [`groups`]: bins too rare to be compared alone, put together
-//! - [`distance`]: PSI, Jensen-Shannon, shares of tokens, and what chance gives
+//! - [`rare_bins`]: bins too rare to be compared alone, put together
+//! - [`divergence`]: PSI, Jensen-Shannon, shares of tokens, and what chance gives
 //! - [`profile`]: the file, and everything that can be wrong with it
 //! - [`reference`](mod@reference): a profile in the order of its model's labels, and windows judged by it
-//! - [`state`]: when a signal is raised and cleared
+//! - [`signal_state`]: when a signal is raised and cleared
 //! - [`window`]: windows of live texts, one model version's
 
-pub mod accuracy;
+pub mod accuracy_drop;
 pub mod counts;
-pub mod distance;
-pub mod groups;
+pub mod divergence;
 pub mod profile;
+pub mod rare_bins;
 pub mod reference;
-pub mod state;
+pub mod signal_state;
 pub mod window;
 
 #[cfg(test)]
-mod sampling;
+mod test_rng;
 
-pub use counts::Counts;
-pub use distance::Distance;
-pub use profile::{Made, Profile, ProfileError};
+pub use counts::DistributionCounts;
+pub use divergence::Divergence;
+pub use profile::{Profile, ProfileError, ProfileOrigin};
 pub use reference::Reference;
-pub use state::{Level, State};
-pub use window::{Drift, Settings, SignalReport, Window};
+pub use signal_state::{DriftLevel, DriftSignalState};
+pub use window::{DriftDetector, SignalReport, WindowResult, WindowSettings};
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
+pub enum DriftSignal {
     /// How often each label is the answer.
     Labels,
     /// How sure the model is of its answers.
@@ -64,12 +64,12 @@ pub enum Signal {
     /// How long texts are, in tokens.
     Lengths,
     /// How many of the tokens the tokenizer does not know.
-    Unknown,
+    UnknownTokens,
 }
 
-impl Signal {
+impl DriftSignal {
     /// All of them. Arrays of one thing per signal have this order.
-    pub const ALL: [Self; 4] = [Self::Labels, Self::Confidence, Self::Lengths, Self::Unknown];
+    pub const ALL: [Self; 4] = [Self::Labels, Self::Confidence, Self::Lengths, Self::UnknownTokens];
 
     /// Its name for metrics and answers: `labels`, `confidence`, `lengths` or `unknown`.
     #[must_use]
@@ -78,18 +78,18 @@ impl Signal {
             Self::Labels => "labels",
             Self::Confidence => "confidence",
             Self::Lengths => "lengths",
-            Self::Unknown => "unknown",
+            Self::UnknownTokens => "unknown",
         }
     }
 }
 
 /// Texts in all bins.
-pub(crate) fn total(counts: &[u64]) -> u64 {
+pub(crate) fn sum_counts(counts: &[u64]) -> u64 {
     counts.iter().fold(0, |sum, &count| sum.saturating_add(count))
 }
 
 /// A count as a number to calculate with.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and nobody counts further")]
-pub(crate) fn real(count: u64) -> f64 {
+pub(crate) fn to_f64(count: u64) -> f64 {
     count as f64
 }

@@ -6,16 +6,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Reference;
-use super::counts::{CONFIDENCE_BINS, Counts, LENGTH_BINS, MAX_LABELS, TokenSums};
+use super::counts::{CONFIDENCE_BINS, DistributionCounts, LENGTH_BINS, MAX_LABELS, TokenSums};
 
 /// The form of the file that this program reads and writes. It includes where bins begin.
-pub const VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 1;
 
 /// Fewest texts of a profile: with fewer, chance hides a drift from every window.
-pub const LEAST_TEXTS: u64 = 200;
+pub const MIN_PROFILE_TEXTS: u64 = 200;
 
 /// Most texts of a profile.
-pub const MOST_TEXTS: u64 = 1_000_000_000_000;
+pub const MAX_PROFILE_TEXTS: u64 = 1_000_000_000_000;
 
 /// Most bytes of a label, a name or a date in a profile.
 pub const MAX_NAME_BYTES: usize = 4_096;
@@ -27,7 +27,7 @@ pub const MAX_FILE_BYTES: u64 = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// [`VERSION`].
+    /// [`FORMAT_VERSION`].
     pub version: u32,
     /// The model that answered.
     pub model: String,
@@ -53,7 +53,7 @@ pub struct Profile {
     pub unknown: Option<TokenSums>,
     /// How often the answers were right, if that was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub accuracy: Option<Accuracy>,
+    pub accuracy: Option<ProfileAccuracy>,
 }
 
 /// Texts with this label as the answer.
@@ -69,7 +69,7 @@ pub struct LabelCount {
 /// How often the answers were right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Accuracy {
+pub struct ProfileAccuracy {
     /// Texts whose right answer was known.
     pub texts: u64,
     /// Those of them that were answered right.
@@ -78,13 +78,13 @@ pub struct Accuracy {
 
 /// Of which model a profile is, and when it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Made {
+pub struct ProfileOrigin {
     /// The model's name.
     pub model: String,
     /// Its version.
     pub version: String,
     /// When, in words that the reader of the file shall see.
-    pub at: String,
+    pub made_at: String,
     /// SHA-256 of the file of its graph, in hexadecimal.
     pub graph: Option<String>,
 }
@@ -93,26 +93,26 @@ pub struct Made {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProfileError {
     /// It has another form.
-    Version(u32),
+    UnsupportedVersion(u32),
     /// It has too few texts to compare anything with, or too many to be true.
-    Texts(u64),
+    TextCount(u64),
     /// A name is too long; the field.
-    Name(&'static str),
+    NameTooLong(&'static str),
     /// It has no labels, or more than a model can have.
-    Labels(usize),
+    LabelTotal(usize),
     /// Two counts are of the same label.
-    Duplicate(String),
+    DuplicateLabel(String),
     /// A list of bins has the wrong length.
-    Bins {
+    BinCount {
         /// The field.
         field: &'static str,
         /// Bins that it has.
-        found: usize,
+        actual: usize,
         /// Bins that it should have.
-        wanted: usize,
+        expected: usize,
     },
     /// The counts of a field do not add up to the texts.
-    Sum {
+    SumMismatch {
         /// The field.
         field: &'static str,
         /// What they add up to.
@@ -121,13 +121,13 @@ pub enum ProfileError {
         texts: u64,
     },
     /// The sums of tokens cannot be those of any texts; what is wrong.
-    Tokens(&'static str),
+    InvalidTokenSums(&'static str),
     /// More answers are right than there are, or more are known than there are texts.
-    Accuracy(Accuracy),
+    InvalidAccuracy(ProfileAccuracy),
     /// The model has a label that the profile lacks.
-    Missing(String),
+    MissingLabel(String),
     /// The profile has a label that the model lacks.
-    Foreign(String),
+    UnknownLabel(String),
 }
 
 impl std::error::Error for ProfileError {}
@@ -135,19 +135,25 @@ impl std::error::Error for ProfileError {}
 impl fmt::Display for ProfileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Version(found) => write!(f, "version: {found}, where {VERSION} is understood"),
-            Self::Texts(found) => write!(f, "texts: {found}, where {LEAST_TEXTS} to {MOST_TEXTS} are possible"),
-            Self::Name(field) => write!(f, "{field}: longer than {MAX_NAME_BYTES} bytes"),
-            Self::Labels(found) => write!(f, "labels: {found}, where 1 to {MAX_LABELS} are possible"),
-            Self::Duplicate(label) => write!(f, "labels: {label:?} is there twice"),
-            Self::Bins { field, found, wanted } => write!(f, "{field}: {found} counts, where there are {wanted} bins"),
-            Self::Sum { field, sum, texts } => write!(f, "{field}: the counts add up to {sum}, and texts is {texts}"),
-            Self::Tokens(what) => write!(f, "unknown: {what}"),
-            Self::Accuracy(Accuracy { texts, correct }) => {
+            Self::UnsupportedVersion(found) => write!(f, "version: {found}, where {FORMAT_VERSION} is understood"),
+            Self::TextCount(found) => {
+                write!(f, "texts: {found}, where {MIN_PROFILE_TEXTS} to {MAX_PROFILE_TEXTS} are possible")
+            }
+            Self::NameTooLong(field) => write!(f, "{field}: longer than {MAX_NAME_BYTES} bytes"),
+            Self::LabelTotal(found) => write!(f, "labels: {found}, where 1 to {MAX_LABELS} are possible"),
+            Self::DuplicateLabel(label) => write!(f, "labels: {label:?} is there twice"),
+            Self::BinCount { field, actual: found, expected: wanted } => {
+                write!(f, "{field}: {found} counts, where there are {wanted} bins")
+            }
+            Self::SumMismatch { field, sum, texts } => {
+                write!(f, "{field}: the counts add up to {sum}, and texts is {texts}")
+            }
+            Self::InvalidTokenSums(what) => write!(f, "unknown: {what}"),
+            Self::InvalidAccuracy(ProfileAccuracy { texts, correct }) => {
                 write!(f, "accuracy: {correct} right of {texts}, which is more than there are")
             }
-            Self::Missing(label) => write!(f, "labels: {label:?}, which the model has, is missing"),
-            Self::Foreign(label) => write!(f, "labels: {label:?} is no label of the model"),
+            Self::MissingLabel(label) => write!(f, "labels: {label:?}, which the model has, is missing"),
+            Self::UnknownLabel(label) => write!(f, "labels: {label:?} is no label of the model"),
         }
     }
 }
@@ -158,21 +164,21 @@ impl Profile {
     /// # Errors
     /// [`ProfileError`] if there are too few texts, or if labels or counts do not fit together.
     pub fn new(
-        made: Made,
-        counts: &Counts,
+        made: ProfileOrigin,
+        counts: &DistributionCounts,
         labels: &[String],
-        accuracy: Option<Accuracy>,
+        accuracy: Option<ProfileAccuracy>,
     ) -> Result<Self, ProfileError> {
-        let (other, known) = counts.labels.split_last().ok_or(ProfileError::Labels(0))?;
+        let (other, known) = counts.labels.split_last().ok_or(ProfileError::LabelTotal(0))?;
         if known.len() != labels.len() {
-            return Err(ProfileError::Bins { field: "labels", found: known.len(), wanted: labels.len() });
+            return Err(ProfileError::BinCount { field: "labels", actual: known.len(), expected: labels.len() });
         }
         let count = |(label, &texts): (&String, &u64)| LabelCount { label: label.clone(), texts };
         let profile = Self {
-            version: VERSION,
+            version: FORMAT_VERSION,
             model: made.model,
             model_version: made.version,
-            made: made.at,
+            made: made.made_at,
             graph: made.graph,
             texts: counts.texts,
             labels: labels.iter().zip(known).map(count).collect(),
@@ -191,11 +197,11 @@ impl Profile {
     /// # Errors
     /// [`ProfileError`] says what is wrong, and where.
     pub fn validate(&self) -> Result<(), ProfileError> {
-        if self.version != VERSION {
-            return Err(ProfileError::Version(self.version));
+        if self.version != FORMAT_VERSION {
+            return Err(ProfileError::UnsupportedVersion(self.version));
         }
-        if !(LEAST_TEXTS..=MOST_TEXTS).contains(&self.texts) {
-            return Err(ProfileError::Texts(self.texts));
+        if !(MIN_PROFILE_TEXTS..=MAX_PROFILE_TEXTS).contains(&self.texts) {
+            return Err(ProfileError::TextCount(self.texts));
         }
         let names = [("model", &self.model), ("model_version", &self.model_version), ("made", &self.made)];
         let graph = self.graph.iter().map(|digest| ("graph", digest));
@@ -203,26 +209,26 @@ impl Profile {
         if let Some((field, _)) =
             names.into_iter().chain(graph).chain(labels).find(|(_, name)| name.len() > MAX_NAME_BYTES)
         {
-            return Err(ProfileError::Name(field));
+            return Err(ProfileError::NameTooLong(field));
         }
         if self.labels.is_empty() || self.labels.len() > MAX_LABELS {
-            return Err(ProfileError::Labels(self.labels.len()));
+            return Err(ProfileError::LabelTotal(self.labels.len()));
         }
         let mut seen = HashSet::with_capacity(self.labels.len());
         if let Some(count) = self.labels.iter().find(|count| !seen.insert(count.label.as_str())) {
-            return Err(ProfileError::Duplicate(count.label.clone()));
+            return Err(ProfileError::DuplicateLabel(count.label.clone()));
         }
-        self.adds_up("labels and other", self.labels.iter().map(|count| count.texts).chain([self.other]))?;
-        bins::<CONFIDENCE_BINS>("confidence", &self.confidence)?;
-        self.adds_up("confidence", self.confidence.iter().copied())?;
-        bins::<LENGTH_BINS>("lengths", &self.lengths)?;
-        self.adds_up("lengths", self.lengths.iter().copied())?;
+        self.check_sum("labels and other", self.labels.iter().map(|count| count.texts).chain([self.other]))?;
+        bins_from_slice::<CONFIDENCE_BINS>("confidence", &self.confidence)?;
+        self.check_sum("confidence", self.confidence.iter().copied())?;
+        bins_from_slice::<LENGTH_BINS>("lengths", &self.lengths)?;
+        self.check_sum("lengths", self.lengths.iter().copied())?;
         if let Some(sums) = &self.unknown {
-            possible(sums, self.texts).map_err(ProfileError::Tokens)?;
+            check_token_sums(sums, self.texts).map_err(ProfileError::InvalidTokenSums)?;
         }
         match self.accuracy {
             Some(accuracy) if accuracy.correct > accuracy.texts || accuracy.texts > self.texts => {
-                Err(ProfileError::Accuracy(accuracy))
+                Err(ProfileError::InvalidAccuracy(accuracy))
             }
             _ => Ok(()),
         }
@@ -236,35 +242,35 @@ impl Profile {
         self.validate()?;
         let mut given: HashMap<&str, u64> =
             self.labels.iter().map(|count| (count.label.as_str(), count.texts)).collect();
-        let mut counts = Counts::new(labels.len(), false);
+        let mut counts = DistributionCounts::new(labels.len(), false);
         for (slot, label) in counts.labels.iter_mut().zip(labels) {
-            *slot = given.remove(label.as_str()).ok_or_else(|| ProfileError::Missing(label.clone()))?;
+            *slot = given.remove(label.as_str()).ok_or_else(|| ProfileError::MissingLabel(label.clone()))?;
         }
         if let Some(count) = self.labels.iter().find(|count| given.contains_key(count.label.as_str())) {
-            return Err(ProfileError::Foreign(count.label.clone()));
+            return Err(ProfileError::UnknownLabel(count.label.clone()));
         }
         if let Some(other) = counts.labels.last_mut() {
             *other = self.other;
         }
-        counts.confidence = bins("confidence", &self.confidence)?;
-        counts.lengths = bins("lengths", &self.lengths)?;
+        counts.confidence = bins_from_slice("confidence", &self.confidence)?;
+        counts.lengths = bins_from_slice("lengths", &self.lengths)?;
         (counts.texts, counts.tokens) = (self.texts, self.unknown);
         Ok(Reference::new(counts))
     }
 
-    fn adds_up(&self, field: &'static str, counts: impl Iterator<Item = u64>) -> Result<(), ProfileError> {
+    fn check_sum(&self, field: &'static str, counts: impl Iterator<Item = u64>) -> Result<(), ProfileError> {
         let sum = counts.fold(0, u64::saturating_add);
-        if sum == self.texts { Ok(()) } else { Err(ProfileError::Sum { field, sum, texts: self.texts }) }
+        if sum == self.texts { Ok(()) } else { Err(ProfileError::SumMismatch { field, sum, texts: self.texts }) }
     }
 }
 
 /// A list of counts, if there is one for each bin.
-fn bins<const BINS: usize>(field: &'static str, counts: &[u64]) -> Result<[u64; BINS], ProfileError> {
-    counts.try_into().map_err(|_| ProfileError::Bins { field, found: counts.len(), wanted: BINS })
+fn bins_from_slice<const BINS: usize>(field: &'static str, counts: &[u64]) -> Result<[u64; BINS], ProfileError> {
+    counts.try_into().map_err(|_| ProfileError::BinCount { field, actual: counts.len(), expected: BINS })
 }
 
 /// What holds for the sums of any texts with no more unknown tokens than tokens each.
-fn possible(sums: &TokenSums, texts: u64) -> Result<(), &'static str> {
+fn check_token_sums(sums: &TokenSums, texts: u64) -> Result<(), &'static str> {
     let wide = u128::from;
     if sums.unknown > sums.tokens {
         return Err("more tokens are unknown than there are");

@@ -7,50 +7,50 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Placement {
     /// The GPUs, with a session on each in turn; none: they run on the cores.
-    pub gpus: Vec<u32>,
+    pub gpu_ids: Vec<u32>,
     /// Why they run on the cores where a GPU was looked for.
-    pub fallback: Option<String>,
+    pub fallback_reason: Option<String>,
     /// What was measured on the first of the GPUs.
-    pub measured: Option<OnGpu>,
+    pub gpu_measurement: Option<GpuMeasurement>,
 }
 
 /// What a graph was seen to do on a GPU.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct OnGpu {
+pub struct GpuMeasurement {
     /// Nodes that were run, by the provider that ran them.
-    pub nodes: BTreeMap<String, usize>,
+    pub nodes_by_provider: BTreeMap<String, usize>,
     /// Bytes of the GPU that were taken for its session and a run, where the driver tells.
-    pub memory: Option<u64>,
+    pub memory_bytes: Option<u64>,
     /// Time of a usual run there.
-    pub run: Duration,
+    pub gpu_run_time: Duration,
     /// Time of the same run on one core.
-    pub run_on_core: Duration,
+    pub cpu_run_time: Duration,
     /// By how much the scores of the two differ at most.
-    pub difference: f32,
+    pub max_score_difference: f32,
     /// The core's largest score, whatever its sign.
-    pub largest: f32,
+    pub max_abs_cpu_score: f32,
 }
 
 impl Placement {
     /// On the cores; `fallback` says why, where a GPU was looked for.
     #[must_use]
-    pub fn cores(fallback: Option<String>) -> Self {
-        Self { fallback, ..Self::default() }
+    pub fn new_cpu(fallback: Option<String>) -> Self {
+        Self { fallback_reason: fallback, ..Self::default() }
     }
 
     /// True if it is a GPU.
     #[must_use]
     pub fn is_gpu(&self) -> bool {
-        !self.gpus.is_empty()
+        !self.gpu_ids.is_empty()
     }
 
     /// As answers and metrics name it: `cpu`, `cuda:0`, `cuda:0,1`.
     #[must_use]
     pub fn device(&self) -> String {
-        if self.gpus.is_empty() {
+        if self.gpu_ids.is_empty() {
             return "cpu".to_owned();
         }
-        let numbers: Vec<String> = self.gpus.iter().map(u32::to_string).collect();
+        let numbers: Vec<String> = self.gpu_ids.iter().map(u32::to_string).collect();
         format!("cuda:{}", numbers.join(","))
     }
 }
@@ -60,8 +60,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_have_the_names_that_the_option_has() {
-        let on = |gpus: &[u32]| Placement { gpus: gpus.to_vec(), ..Placement::default() }.device();
+    fn device_name_matches_device_option() {
+        let on = |gpus: &[u32]| Placement { gpu_ids: gpus.to_vec(), ..Placement::default() }.device();
         assert_eq!([on(&[]), on(&[0]), on(&[0, 2])], ["cpu", "cuda:0", "cuda:0,2"]);
     }
 }

@@ -5,34 +5,35 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::experiment::ExperimentError;
-use super::rollout::Rollout;
-use super::statistics::Plan;
+use super::rollout::RolloutStrategy;
+use super::statistics::ComparisonPlan;
 
 /// Most arms of an experiment, shadows among them.
 pub const MAX_ARMS: usize = 16;
 
 /// What an experiment compares, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Design {
+pub struct ExperimentDesign {
     /// The model that callers ask for.
-    pub on: String,
+    #[serde(rename = "on")]
+    pub model: String,
     /// The arms, in the order in which users are spread over them.
-    pub arms: Vec<Arm>,
+    pub arms: Vec<ExperimentArm>,
     /// The arm that the others are compared with, and that answers where they cannot.
     pub control: String,
     /// Tells experiments apart in where users go.
     pub salt: String,
     /// Where requests go that name no user.
-    pub anonymous: Anonymous,
+    pub anonymous: AnonymousAssignment,
     /// What is to be found.
-    pub aim: Aim,
+    pub aim: PowerTarget,
     /// The steps in which the arm that is not the control gets its share.
-    pub rollout: Option<Rollout>,
+    pub rollout: Option<RolloutStrategy>,
 }
 
 /// A version that answers a part of the users, or that a part of the texts is shown to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Arm {
+pub struct ExperimentArm {
     /// Its name.
     pub name: String,
     /// The model.
@@ -48,7 +49,7 @@ pub struct Arm {
 /// Where requests go that name no user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Anonymous {
+pub enum AnonymousAssignment {
     /// To an arm at random, each for itself.
     #[default]
     Random,
@@ -58,23 +59,25 @@ pub enum Anonymous {
 
 /// What is to be found. It never changes: the comparison is valid only for what was fixed before.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Aim {
+pub struct PowerTarget {
     /// The control's accuracy, as guessed: 0 to 1.
-    pub accuracy: f64,
+    #[serde(rename = "accuracy")]
+    pub expected_accuracy: f64,
     /// The least difference worth finding, a fraction.
-    pub least: f64,
+    #[serde(rename = "least")]
+    pub min_effect: f64,
     /// Chance of a false alarm.
     pub alpha: f64,
     /// Chance that the least difference is found.
     pub power: f64,
 }
 
-impl Design {
+impl ExperimentDesign {
     /// Looks whether it makes sense in itself.
     ///
     /// # Errors
     /// [`ExperimentError::Invalid`] with the place in the JSON form.
-    pub fn check(&self) -> Result<(), ExperimentError> {
+    pub fn validate(&self) -> Result<(), ExperimentError> {
         let wrong = |place: String, reason: &str| Err(ExperimentError::Invalid(place, reason.to_owned()));
         if !(1..=MAX_ARMS).contains(&self.arms.len()) {
             return wrong("/arms".to_owned(), &format!("an experiment has 2 to {MAX_ARMS} arms"));
@@ -88,64 +91,64 @@ impl Design {
                 return wrong(format!("/arms/{place}/weight"), "a weight is a number from 0 to 1, or a percentage");
             }
         }
-        if self.answering().count() < 2 && self.shadows().next().is_none() {
+        if self.serving_arms().count() < 2 && self.shadow_arms().next().is_none() {
             return wrong("/arms".to_owned(), "there is nothing to compare: an arm or a shadow besides the control");
         }
-        let sum: f64 = self.answering().map(|(_, arm)| arm.weight).sum();
+        let sum: f64 = self.serving_arms().map(|(_, arm)| arm.weight).sum();
         if (sum - 1.0).abs() > 1e-6 {
             return wrong("/arms".to_owned(), "the weights of the arms must add up to 1, or to 100 %");
         }
         if self.control_arm().is_none() {
             return wrong("/control".to_owned(), "the control must be one of the arms, and no shadow");
         }
-        let Aim { accuracy, least, alpha, power } = self.aim;
-        if Plan::new(accuracy, least, [1.0, 1.0], alpha, power).is_none() {
+        let PowerTarget { expected_accuracy: accuracy, min_effect: least, alpha, power } = self.aim;
+        if ComparisonPlan::new(accuracy, least, [1.0, 1.0], alpha, power).is_none() {
             let ranges =
                 "possible are: accuracy 0 to 1, least 0.0001 to 0.5, alpha 0.000001 to 0.5, power 0.5 to 0.9999";
             return wrong("/aim".to_owned(), ranges);
         }
         if let Some(rollout) = &self.rollout {
-            if self.answering().count() != 2 {
+            if self.serving_arms().count() != 2 {
                 return wrong("/rollout".to_owned(), "a rollout has two arms: the control and the version that comes");
             }
-            if self.candidate().is_none_or(|arm| arm.version.is_none() || arm.model != self.on) {
+            if self.candidate().is_none_or(|arm| arm.version.is_none() || arm.model != self.model) {
                 return wrong(
                     "/rollout".to_owned(),
                     "what is rolled out is a named version of the model that callers ask for",
                 );
             }
-            rollout.check()?;
+            rollout.validate()?;
         }
         Ok(())
     }
 
     /// The arms that answer, with their places among all.
-    pub fn answering(&self) -> impl Iterator<Item = (usize, &Arm)> {
+    pub fn serving_arms(&self) -> impl Iterator<Item = (usize, &ExperimentArm)> {
         self.arms.iter().enumerate().filter(|(_, arm)| !arm.shadow)
     }
 
     /// The arms that only see texts, with their places among all.
-    pub fn shadows(&self) -> impl Iterator<Item = (usize, &Arm)> {
+    pub fn shadow_arms(&self) -> impl Iterator<Item = (usize, &ExperimentArm)> {
         self.arms.iter().enumerate().filter(|(_, arm)| arm.shadow)
     }
 
     /// The control, with its place among all arms.
     #[must_use]
-    pub fn control_arm(&self) -> Option<(usize, &Arm)> {
-        self.answering().find(|(_, arm)| arm.name == self.control)
+    pub fn control_arm(&self) -> Option<(usize, &ExperimentArm)> {
+        self.serving_arms().find(|(_, arm)| arm.name == self.control)
     }
 
     /// The first arm that answers and is not the control.
     #[must_use]
-    pub fn candidate(&self) -> Option<&Arm> {
-        self.answering().map(|(_, arm)| arm).find(|arm| arm.name != self.control)
+    pub fn candidate(&self) -> Option<&ExperimentArm> {
+        self.serving_arms().map(|(_, arm)| arm).find(|arm| arm.name != self.control)
     }
 
     /// Where a position lies: the place of an arm that answers.
     #[must_use]
-    pub fn choose(&self, position: f64) -> Option<usize> {
+    pub fn arm_at(&self, position: f64) -> Option<usize> {
         let weights = self.arms.iter().map(|arm| if arm.shadow { 0.0 } else { arm.weight });
-        super::assignment::choose(weights, position)
+        super::bucketing::choose_arm(weights, position)
     }
 
     pub(super) fn weights(&self) -> Vec<f64> {
@@ -153,7 +156,7 @@ impl Design {
     }
 
     /// The same but for weights.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
+    pub(super) fn equals_ignoring_weights(&self, other: &Self) -> bool {
         let without = |design: &Self| {
             let mut design = design.clone();
             design.arms.iter_mut().for_each(|arm| arm.weight = 0.0);
@@ -163,7 +166,7 @@ impl Design {
     }
 
     /// Gives the arm that is rolled out its share, and the control the rest.
-    pub(super) fn share(&mut self, share: f64) {
+    pub(super) fn set_candidate_share(&mut self, share: f64) {
         let control = self.control.clone();
         for arm in self.arms.iter_mut().filter(|arm| !arm.shadow) {
             arm.weight = if arm.name == control { 1.0 - share } else { share };

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use super::design::{Aim, Anonymous, Arm, Design, MAX_ARMS};
+pub use super::design::{AnonymousAssignment, ExperimentArm, ExperimentDesign, MAX_ARMS, PowerTarget};
 
 /// Most phases of an experiment.
 pub const MAX_PHASES: usize = 256;
 /// Most experiments, those that have ended among them.
 pub const MAX_EXPERIMENTS: usize = 1_000;
 /// How long the name of an experiment that has ended is taken: no receipt of it can be handed back afterwards.
-pub const NAME_KEPT_DAYS: i64 = 31;
+pub const NAME_RESERVATION_DAYS: i64 = 31;
 
 /// Experiments by name.
-pub type Experiments = BTreeMap<String, Experiment>;
+pub type ExperimentMap = BTreeMap<String, Experiment>;
 
 /// An experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,11 +22,11 @@ pub struct Experiment {
     /// Counts its changes.
     pub revision: i64,
     /// What it compares, and how.
-    pub design: Design,
+    pub design: ExperimentDesign,
     /// Where it is in its life.
-    pub state: State,
+    pub state: ExperimentState,
     /// Times with the same weights, the present one last. None before the first start.
-    pub phases: Vec<Phase>,
+    pub phases: Vec<ExperimentPhase>,
     /// When it was made, in milliseconds since 1970.
     pub created: i64,
     /// When it was started last.
@@ -40,7 +40,7 @@ pub struct Experiment {
 /// Where an experiment is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum ExperimentState {
     /// Not started yet.
     Draft,
     /// Users are spread over its arms.
@@ -53,7 +53,7 @@ pub enum State {
 
 /// A time with the same weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Phase {
+pub struct ExperimentPhase {
     /// When it began, in milliseconds since 1970.
     pub began: i64,
     /// The weights of the arms, in their order.
@@ -65,16 +65,16 @@ pub struct Phase {
 pub enum ExperimentError {
     /// There is none of this name.
     #[error("there is no experiment {0}")]
-    Unknown(String),
+    NotFound(String),
     /// It does not allow it as it is now.
     #[error("{0}")]
-    Refused(String),
+    Conflict(String),
     /// A field of its design is wrong: where, and why.
     #[error("{1}")]
     Invalid(String, String),
 }
 
-impl State {
+impl ExperimentState {
     /// Its name in answers.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -90,20 +90,20 @@ impl State {
 impl Experiment {
     /// A new one.
     #[must_use]
-    pub fn new(design: Design, now: i64) -> Self {
+    pub fn new(design: ExperimentDesign, now: i64) -> Self {
         let (phases, started, ended, outcome) = (Vec::new(), None, None, None);
-        Self { revision: 0, design, state: State::Draft, phases, created: now, started, ended, outcome }
+        Self { revision: 0, design, state: ExperimentState::Draft, phases, created: now, started, ended, outcome }
     }
 
     /// The number of the present phase, from 1; 0 before the first.
     #[must_use]
-    pub fn phase(&self) -> u32 {
+    pub fn phase_number(&self) -> u32 {
         u32::try_from(self.phases.len()).unwrap_or(u32::MAX)
     }
 
     /// The step of its rollout, from 0, and since when it goes on.
     #[must_use]
-    pub fn step_now(&self) -> Option<(usize, i64)> {
+    pub fn current_step(&self) -> Option<(usize, i64)> {
         let (rollout, share) = (self.design.rollout.as_ref()?, self.design.candidate()?.weight);
         // Steps grow: no two have the same share.
         let step = rollout.steps.iter().position(|step| (step.share - share).abs() < 1e-9)?;
@@ -112,25 +112,25 @@ impl Experiment {
 
     /// True if it is what became of the other one; one that was made anew under the same name is another.
     #[must_use]
-    pub fn is_later_than(&self, other: &Self) -> bool {
+    pub fn is_newer_revision_of(&self, other: &Self) -> bool {
         self.created == other.created && self.revision > other.revision
     }
 
     /// True while its versions are needed.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.state != State::Ended
+        self.state != ExperimentState::Ended
     }
 
     /// True while its versions must be loaded.
     #[must_use]
-    pub fn is_under_way(&self) -> bool {
-        matches!(self.state, State::Running | State::Paused)
+    pub fn is_in_progress(&self) -> bool {
+        matches!(self.state, ExperimentState::Running | ExperimentState::Paused)
     }
 
     /// True if an arm names this version.
     #[must_use]
-    pub fn uses(&self, model: &str, version: &str) -> bool {
+    pub fn uses_version(&self, model: &str, version: &str) -> bool {
         self.design.arms.iter().any(|arm| arm.model == model && arm.version.as_deref() == Some(version))
     }
 
@@ -138,30 +138,30 @@ impl Experiment {
     ///
     /// # Errors
     /// If something else would change, or it has ended.
-    pub fn redesign(&mut self, mut design: Design, now: i64) -> Result<bool, ExperimentError> {
-        if self.is_under_way() {
+    pub fn update_design(&mut self, mut design: ExperimentDesign, now: i64) -> Result<bool, ExperimentError> {
+        if self.is_in_progress() {
             // Which version is active was found out at the start.
             for arm in design.arms.iter_mut().filter(|arm| arm.version.is_none()) {
                 let known = self.design.arms.iter().find(|known| known.name == arm.name && known.model == arm.model);
                 arm.version = known.and_then(|known| known.version.clone());
             }
-            if design.rollout.is_some() && design.is_like(&self.design) {
+            if design.rollout.is_some() && design.equals_ignoring_weights(&self.design) {
                 design = self.design.clone();
             }
         }
-        let refused = |reason: &str| Err(ExperimentError::Refused(reason.to_owned()));
+        let refused = |reason: &str| Err(ExperimentError::Conflict(reason.to_owned()));
         if design == self.design {
             return Ok(false);
         }
         match self.state {
-            State::Ended => return refused("the experiment has ended: what it was stays as it is"),
-            State::Running | State::Paused if !self.design.is_like(&design) => {
+            ExperimentState::Ended => return refused("the experiment has ended: what it was stays as it is"),
+            ExperimentState::Running | ExperimentState::Paused if !self.design.equals_ignoring_weights(&design) => {
                 return refused("only weights can change once an experiment has begun: end it, and make another one");
             }
-            State::Draft | State::Running | State::Paused => {}
+            ExperimentState::Draft | ExperimentState::Running | ExperimentState::Paused => {}
         }
         self.design = design;
-        if self.state == State::Running {
+        if self.state == ExperimentState::Running {
             self.begin_phase(now)?;
         }
         Ok(true)
@@ -173,22 +173,22 @@ impl Experiment {
     /// If it has ended, or a model has no active version.
     pub fn start(&mut self, now: i64, active: impl Fn(&str) -> Option<String>) -> Result<bool, ExperimentError> {
         match self.state {
-            State::Running => return Ok(false),
-            State::Ended => return Err(ExperimentError::Refused("the experiment has ended".to_owned())),
-            State::Draft => {
+            ExperimentState::Running => return Ok(false),
+            ExperimentState::Ended => return Err(ExperimentError::Conflict("the experiment has ended".to_owned())),
+            ExperimentState::Draft => {
                 for arm in self.design.arms.iter_mut().filter(|arm| arm.version.is_none()) {
-                    let none = || ExperimentError::Refused(format!("model {} has no active version", arm.model));
+                    let none = || ExperimentError::Conflict(format!("model {} has no active version", arm.model));
                     arm.version = Some(active(&arm.model).ok_or_else(none)?);
                 }
                 if let Some(first) = self.design.rollout.as_ref().and_then(|rollout| rollout.steps.first()) {
                     let share = first.share;
-                    self.design.share(share);
+                    self.design.set_candidate_share(share);
                 }
             }
-            State::Paused => {}
+            ExperimentState::Paused => {}
         }
         self.begin_phase(now)?;
-        (self.state, self.started) = (State::Running, Some(now));
+        (self.state, self.started) = (ExperimentState::Running, Some(now));
         Ok(true)
     }
 
@@ -198,12 +198,14 @@ impl Experiment {
     /// If it does not run.
     pub fn pause(&mut self) -> Result<bool, ExperimentError> {
         match self.state {
-            State::Paused => Ok(false),
-            State::Running => {
-                self.state = State::Paused;
+            ExperimentState::Paused => Ok(false),
+            ExperimentState::Running => {
+                self.state = ExperimentState::Paused;
                 Ok(true)
             }
-            State::Draft | State::Ended => Err(ExperimentError::Refused("the experiment does not run".to_owned())),
+            ExperimentState::Draft | ExperimentState::Ended => {
+                Err(ExperimentError::Conflict("the experiment does not run".to_owned()))
+            }
         }
     }
 
@@ -212,10 +214,10 @@ impl Experiment {
     /// # Errors
     /// None so far; the form is that of the other changes.
     pub fn end(&mut self, now: i64, outcome: Option<String>) -> Result<bool, ExperimentError> {
-        if self.state == State::Ended {
+        if self.state == ExperimentState::Ended {
             return Ok(false);
         }
-        (self.state, self.ended, self.outcome) = (State::Ended, Some(now), outcome);
+        (self.state, self.ended, self.outcome) = (ExperimentState::Ended, Some(now), outcome);
         Ok(true)
     }
 
@@ -223,12 +225,12 @@ impl Experiment {
     ///
     /// # Errors
     /// If it does not run, or has no such step.
-    pub fn step(&mut self, step: usize, now: i64) -> Result<bool, ExperimentError> {
+    pub fn advance_to_step(&mut self, step: usize, now: i64) -> Result<bool, ExperimentError> {
         let found = self.design.rollout.as_ref().and_then(|rollout| rollout.steps.get(step));
-        let Some(share) = found.map(|step| step.share).filter(|_| self.state == State::Running) else {
-            return Err(ExperimentError::Refused("the rollout does not run".to_owned()));
+        let Some(share) = found.map(|step| step.share).filter(|_| self.state == ExperimentState::Running) else {
+            return Err(ExperimentError::Conflict("the rollout does not run".to_owned()));
         };
-        self.design.share(share);
+        self.design.set_candidate_share(share);
         self.begin_phase(now)?;
         Ok(true)
     }
@@ -240,9 +242,9 @@ impl Experiment {
             return Ok(());
         }
         if self.phases.len() >= MAX_PHASES {
-            return Err(ExperimentError::Refused(format!("the weights were changed {MAX_PHASES} times: end it")));
+            return Err(ExperimentError::Conflict(format!("the weights were changed {MAX_PHASES} times: end it")));
         }
-        self.phases.push(Phase { began: now, weights });
+        self.phases.push(ExperimentPhase { began: now, weights });
         Ok(())
     }
 }
@@ -251,16 +253,16 @@ impl Experiment {
 ///
 /// # Errors
 /// If another one runs on the same model, or there are too many.
-pub fn fits(name: &str, experiment: &Experiment, all: &Experiments) -> Result<(), ExperimentError> {
+pub fn check_conflicts(name: &str, experiment: &Experiment, all: &ExperimentMap) -> Result<(), ExperimentError> {
     let others = || all.iter().filter(|(other, _)| *other != name);
     if !all.contains_key(name) && all.len() >= MAX_EXPERIMENTS {
-        return Err(ExperimentError::Refused(format!("there are {MAX_EXPERIMENTS} experiments: forget one first")));
+        return Err(ExperimentError::Conflict(format!("there are {MAX_EXPERIMENTS} experiments: forget one first")));
     }
-    let on = &experiment.design.on;
-    let same = |other: &Experiment| other.state == State::Running && other.design.on == *on;
-    match others().find(|(_, other)| experiment.state == State::Running && same(other)) {
+    let on = &experiment.design.model;
+    let same = |other: &Experiment| other.state == ExperimentState::Running && other.design.model == *on;
+    match others().find(|(_, other)| experiment.state == ExperimentState::Running && same(other)) {
         Some((other, _)) => {
-            Err(ExperimentError::Refused(format!("experiment {other} runs on {on}: pause or end it first")))
+            Err(ExperimentError::Conflict(format!("experiment {other} runs on {on}: pause or end it first")))
         }
         None => Ok(()),
     }

@@ -16,36 +16,36 @@ use axum::response::{IntoResponse, Response};
 use super::App;
 use super::body::is_json;
 use super::error::{ApiError, Code};
-use crate::config::{Listen, Settings};
+use crate::config::{ListenAddress, ServerSettings};
 
 /// Content types of HTML forms, which a browser sends anywhere without asking first.
-const OF_FORMS: [&str; 3] = ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"];
+const FORM_CONTENT_TYPES: [&str; 3] = ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"];
 /// Routes below this take files, which have no content type or one of their own.
-const UPLOADS: &str = "/admin/store/";
+const UPLOAD_ROUTE_PREFIX: &str = "/admin/store/";
 
 /// The hosts that clients may name.
 #[derive(Debug, Default)]
 pub struct AdminHosts {
     /// What the listener is bound to; none for a Unix socket, which no browser reaches.
-    address: Option<IpAddr>,
+    listen_ip: Option<IpAddr>,
     /// Names and addresses, in lower case.
-    names: Vec<String>,
+    allowed_names: Vec<String>,
 }
 
 impl AdminHosts {
     /// Those of a server with these settings.
     #[must_use]
-    pub fn of(settings: &Settings) -> Self {
+    pub fn from_settings(settings: &ServerSettings) -> Self {
         let address = match &settings.admin_listen {
-            Listen::Unix(_) => None,
+            ListenAddress::Unix(_) => None,
             listen => listen.ip(),
         };
-        Self { address, names: settings.admin_hosts.clone() }
+        Self { listen_ip: address, allowed_names: settings.admin_hosts.clone() }
     }
 
     /// True for a host, with or without a port, that only somebody who means this server names.
-    fn allow(&self, host: &str) -> bool {
-        let Some(listen) = self.address else { return true };
+    fn is_allowed(&self, host: &str) -> bool {
+        let Some(listen) = self.listen_ip else { return true };
         // A user's name before it would hide the host from readers.
         let Ok(authority) = host.parse::<Authority>() else { return false };
         if host.contains('@') {
@@ -60,9 +60,9 @@ impl AdminHosts {
                 listen.is_unspecified()
                     || address.is_loopback()
                     || address == listen.to_canonical()
-                    || self.names.contains(&address.to_string())
+                    || self.allowed_names.contains(&address.to_string())
             }
-            Err(_) => host == "localhost" || self.names.contains(&host),
+            Err(_) => host == "localhost" || self.allowed_names.contains(&host),
         }
     }
 }
@@ -74,7 +74,7 @@ pub async fn check(State(app): State<Arc<App>>, request: Request, next: Next) ->
             return Ok(());
         }
         check_origin(request.headers(), host)?;
-        check_type(&request)
+        check_content_type(&request)
     });
     match checked {
         Ok(()) => next.run(request).await,
@@ -86,7 +86,7 @@ pub async fn check(State(app): State<Arc<App>>, request: Request, next: Next) ->
 fn check_host<'a>(hosts: &AdminHosts, request: &'a Request) -> Result<&'a str, ApiError> {
     let named = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let target = request.uri().authority().map_or(named, Authority::as_str);
-    if hosts.allow(named) && hosts.allow(target) {
+    if hosts.is_allowed(named) && hosts.is_allowed(target) {
         return Ok(named);
     }
     let detail = "The admin listener does not answer to this Host. Use localhost or the address that it listens on, or start the server with the name in --admin-hosts.";
@@ -107,13 +107,13 @@ fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), ApiError> {
 }
 
 /// A change is sent as JSON, which a browser does not send to another origin without asking first.
-fn check_type(request: &Request) -> Result<(), ApiError> {
+fn check_content_type(request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
     let kind = headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
     let has_body = headers.contains_key(TRANSFER_ENCODING)
         || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
-    let fits = if request.uri().path().starts_with(UPLOADS) && *request.method() == Method::PUT {
-        kind.is_none_or(|kind| !OF_FORMS.iter().any(|form| is_kind(kind, form)))
+    let fits = if request.uri().path().starts_with(UPLOAD_ROUTE_PREFIX) && *request.method() == Method::PUT {
+        kind.is_none_or(|kind| !FORM_CONTENT_TYPES.iter().any(|form| is_content_type(kind, form)))
     } else {
         match kind {
             Some(kind) => is_json(kind),
@@ -128,7 +128,7 @@ fn check_type(request: &Request) -> Result<(), ApiError> {
 }
 
 /// True for this content type, whatever its parameters.
-fn is_kind(kind: &str, wanted: &str) -> bool {
+fn is_content_type(kind: &str, wanted: &str) -> bool {
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(wanted))
 }
 
@@ -136,14 +136,14 @@ fn is_kind(kind: &str, wanted: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn hosts(listen: Option<&str>) -> AdminHosts {
+    fn hosts_listening_on(listen: Option<&str>) -> AdminHosts {
         let names = vec!["admin.internal".to_owned()];
-        AdminHosts { address: listen.map(|address| address.parse().unwrap()), names }
+        AdminHosts { listen_ip: listen.map(|address| address.parse().unwrap()), allowed_names: names }
     }
 
     #[test]
-    fn hosts_are_allowed_if_nobody_can_make_them_point_here() {
-        let own = hosts(Some("10.0.0.7"));
+    fn admin_host_that_dns_can_rebind_is_rejected() {
+        let own = hosts_listening_on(Some("10.0.0.7"));
         for host in [
             "localhost",
             "LOCALHOST.:1",
@@ -153,7 +153,7 @@ mod tests {
             "10.0.0.7:1",
             "admin.internal:8001",
         ] {
-            assert!(own.allow(host), "{host}");
+            assert!(own.is_allowed(host), "{host}");
         }
         for host in [
             "",
@@ -166,9 +166,12 @@ mod tests {
             "a@localhost",
             "admin.internal.evil.example",
         ] {
-            assert!(!own.allow(host), "{host}");
+            assert!(!own.is_allowed(host), "{host}");
         }
-        assert!(hosts(Some("0.0.0.0")).allow("10.0.0.8:8001") && !hosts(Some("0.0.0.0")).allow("evil.example"));
-        assert!(hosts(None).allow("anything"), "a Unix socket");
+        assert!(
+            hosts_listening_on(Some("0.0.0.0")).is_allowed("10.0.0.8:8001")
+                && !hosts_listening_on(Some("0.0.0.0")).is_allowed("evil.example")
+        );
+        assert!(hosts_listening_on(None).is_allowed("anything"), "a Unix socket");
     }
 }

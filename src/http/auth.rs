@@ -21,29 +21,29 @@ use tokio::time::Instant;
 
 use super::App;
 use super::client_address::client_address;
+use super::connection_state::ConnectionState;
 use super::error::{ApiError, Code};
-use super::exchange::Exchange;
 use super::rate_limit;
-use crate::config::Settings;
-use crate::keys::{KeyFile, Scope};
-use crate::metrics::Refused;
-use crate::watched::Watched;
+use crate::api_keys::{KeyFile, Scope};
+use crate::config::ServerSettings;
+use crate::file_watcher::FileWatcher;
+use crate::metrics::RefusalReason;
 
 /// Longest key that is looked at, in bytes.
-const MAX_KEY: usize = 256;
+const MAX_KEY_BYTES: usize = 256;
 
 /// The keys in force, and what goes without one.
 #[derive(Debug)]
-pub struct Keys {
+pub struct ApiKeys {
     /// `None` while there is no key file.
-    file: Arc<Watched<Option<KeyFile>>>,
+    key_file: Arc<FileWatcher<Option<KeyFile>>>,
     allow_anonymous: bool,
-    refusals: Refusals,
+    unknown_key_log: UnknownKeyLog,
 }
 
 /// Who sends a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Who {
+pub enum Identity {
     /// Somebody with a key.
     Key {
         /// The key's name.
@@ -57,13 +57,13 @@ pub enum Who {
 
 /// The caller of a route that has a scope.
 #[derive(Debug, Clone)]
-pub struct Caller(pub Who);
+pub struct Caller(pub Identity);
 
 impl Display for Caller {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Who::Key { name, .. } => write!(f, "key {name}"),
-            Who::Address(address) => write!(f, "{address}"),
+            Identity::Key { name, .. } => write!(f, "key {name}"),
+            Identity::Address(address) => write!(f, "{address}"),
         }
     }
 }
@@ -74,19 +74,19 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let caller = parts.extensions.get::<Self>().cloned();
         // Routes without a scope have no callers and no limits.
-        Ok(caller.unwrap_or(Self(Who::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))))
+        Ok(caller.unwrap_or(Self(Identity::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))))
     }
 }
 
-impl Keys {
+impl ApiKeys {
     /// Opens the key file, which need not exist, and follows its changes.
     ///
     /// # Errors
     /// A sentence that names the option.
-    pub fn open(settings: &Settings) -> Result<Self, String> {
-        let path = settings.keys.clone();
-        let said = |error: String| format!("--keys {}: {error}", settings.keys.display());
-        let must_be_there = AtomicBool::new(settings.keys_named);
+    pub fn open(settings: &ServerSettings) -> Result<Self, String> {
+        let path = settings.key_file.clone();
+        let said = |error: String| format!("--keys {}: {error}", settings.key_file.display());
+        let must_be_there = AtomicBool::new(settings.is_key_file_explicit);
         let load = {
             let path = path.clone();
             move || match KeyFile::read(&path)? {
@@ -99,7 +99,7 @@ impl Keys {
                 None => Ok(None),
             }
         };
-        let file = Watched::open("keys", vec![path], load).map_err(said)?;
+        let file = FileWatcher::open("keys", vec![path], load).map_err(said)?;
         file.watch().map_err(|error| said(error.to_string()))?;
         let open = file.current().is_none();
         if open && !settings.listen.is_local() && !settings.allow_anonymous {
@@ -114,68 +114,72 @@ impl Keys {
                 settings.admin_listen
             ));
         }
-        Ok(Self { file, allow_anonymous: settings.allow_anonymous, refusals: Refusals::default() })
+        Ok(Self {
+            key_file: file,
+            allow_anonymous: settings.allow_anonymous,
+            unknown_key_log: UnknownKeyLog::default(),
+        })
     }
 
     /// Reads the key file again, whether it has changed or not.
     pub fn reload(&self) {
-        self.file.reload();
+        self.key_file.reload();
     }
 
     /// Decides whether a request may use a route of this scope.
-    fn admit(&self, scope: Scope, headers: &HeaderMap, address: IpAddr) -> Result<Who, Denied> {
-        let file = self.file.current();
-        let Some(file) = file.as_ref() else { return Ok(Who::Address(address)) };
+    fn authorize(&self, scope: Scope, headers: &HeaderMap, address: IpAddr) -> Result<Identity, AuthError> {
+        let file = self.key_file.current();
+        let Some(file) = file.as_ref() else { return Ok(Identity::Address(address)) };
         let mut shown = headers.get_all(AUTHORIZATION).iter();
         let Some(first) = shown.next() else {
             let free = self.allow_anonymous && matches!(scope, Scope::Predict | Scope::Feedback);
-            return if free { Ok(Who::Address(address)) } else { Err(Denied::NoKey) };
+            return if free { Ok(Identity::Address(address)) } else { Err(AuthError::MissingKey) };
         };
         let bearer = |value: &str| {
             let (scheme, key) = value.split_once(' ')?;
             let key = key.trim_matches(' ');
-            (scheme.eq_ignore_ascii_case("bearer") && key.len() <= MAX_KEY).then(|| key.to_owned())
+            (scheme.eq_ignore_ascii_case("bearer") && key.len() <= MAX_KEY_BYTES).then(|| key.to_owned())
         };
         let key = first.to_str().ok().and_then(bearer).filter(|_| shown.next().is_none());
-        let key = key.as_deref().and_then(|key| file.find(key)).ok_or(Denied::UnknownKey)?;
+        let key = key.as_deref().and_then(|key| file.find(key)).ok_or(AuthError::UnknownKey)?;
         if !key.scopes.contains(&scope) {
-            return Err(Denied::OtherScope);
+            return Err(AuthError::MissingScope);
         }
-        Ok(Who::Key { name: key.name.clone(), rate: key.rate })
+        Ok(Identity::Key { name: key.name.clone(), rate: key.rate })
     }
 }
 
 /// Why a request may not use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Denied {
-    NoKey,
+enum AuthError {
+    MissingKey,
     UnknownKey,
-    OtherScope,
+    MissingScope,
 }
 
 /// Lets a request pass if it may use a route of this scope, and says who sends it.
-pub async fn admit(State((app, scope)): State<(Arc<App>, Scope)>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Arc<Exchange>>().map_or(Ipv4Addr::UNSPECIFIED.into(), |e| e.peer());
+pub async fn authorize(State((app, scope)): State<(Arc<App>, Scope)>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Arc<ConnectionState>>().map_or(Ipv4Addr::UNSPECIFIED.into(), |e| e.peer());
     let address = client_address(peer, request.headers(), &app.trusted_proxies);
-    match app.keys.admit(scope, request.headers(), address) {
+    match app.keys.authorize(scope, request.headers(), address) {
         Ok(who) => {
             request.extensions_mut().insert(Caller(who));
             next.run(request).await
         }
-        Err(denied) => refuse(&app, denied, scope, address).into_response(),
+        Err(denied) => to_denial(&app, denied, scope, address).into_response(),
     }
 }
 
-fn refuse(app: &App, denied: Denied, scope: Scope, address: IpAddr) -> ApiError {
-    app.metrics.http.refused(Refused::Key);
-    if denied == Denied::OtherScope {
+fn to_denial(app: &App, denied: AuthError, scope: Scope, address: IpAddr) -> ApiError {
+    app.metrics.http.record_refusal(RefusalReason::Unauthorized);
+    if denied == AuthError::MissingScope {
         return ApiError::new(Code::Forbidden, format!("This needs a key with the scope `{}`.", scope.name()));
     }
     // A right key is never slowed down: somebody else behind the same address may show wrong ones.
-    if denied == Denied::UnknownKey {
-        app.keys.refusals.log(address);
-        if let Err(time) = app.rate_limits.failed(address) {
-            return rate_limit::wait(time, "Too many unknown keys came from your address.");
+    if denied == AuthError::UnknownKey {
+        app.keys.unknown_key_log.warn_sampled(address);
+        if let Err(time) = app.rate_limits.record_unknown_key(address) {
+            return rate_limit::rate_limited_error(time, "Too many unknown keys came from your address.");
         }
     }
     // The same words whether there is no key, a malformed or an unknown one.
@@ -184,17 +188,17 @@ fn refuse(app: &App, denied: Denied, scope: Scope, address: IpAddr) -> ApiError 
 
 /// The audit line for unknown keys: at most one a second, whatever comes.
 #[derive(Debug, Default)]
-struct Refusals(Mutex<(Option<Instant>, u64)>);
+struct UnknownKeyLog(Mutex<(Option<Instant>, u64)>);
 
-impl Refusals {
-    fn log(&self, address: IpAddr) {
+impl UnknownKeyLog {
+    fn warn_sampled(&self, address: IpAddr) {
         let mut state = self.0.lock();
         let now = Instant::now();
         if state.0.is_some_and(|last| now.duration_since(last).as_secs() < 1) {
             state.1 += 1;
             return;
         }
-        tracing::warn!(client = %address, not_logged = state.1, "an unknown API key was refused");
+        tracing::warn!(client = %address, not_logged = state.1, "unknown API key refused");
         *state = (Some(now), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! `POST /batch_predict`: many texts, an answer each, in their order.
 
-mod texts;
+mod items;
 
 use std::sync::Arc;
 
@@ -12,35 +12,35 @@ use utoipa::ToSchema;
 use validator::{Validate, ValidateArgs, ValidationError};
 
 use super::App;
-use super::answer::Prediction;
-use super::arms::{Answered, Route, Terms, Wanted};
-use super::body::{Checked, RequestBody};
+use super::arm_router::{ArmAnswer, ArmRoute, ModelSelector, RequestOptions};
+use super::body::{RequestBody, ValidatedJson};
 use super::cache_control::CacheControl;
-use super::checks;
 use super::deadline::Deadline;
 use super::error::{ApiError, FieldError, Problem};
 use super::json;
+use super::prediction::Prediction;
 use super::rate_limit;
-use super::response_budget::Granted;
+use super::request_summary::RequestSummary;
+use super::response_budget::ResponseGrant;
 use super::response_size::ResponseSize;
-use super::response_stream::Results;
-use super::story::Story;
-use super::user::Asking;
-use crate::config::Limits;
-use texts::Items;
+use super::response_stream::JsonResultStream;
+use super::user_id::CallerAndUser;
+use super::validation;
+use crate::config::RequestLimits;
+use items::BatchItems;
 
 /// Texts, and what to say about them.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[validate(context = Limits)]
+#[validate(context = RequestLimits)]
 pub struct BatchOptions {
-    /// The texts, at most `--max-batch-texts`.
+    /// The texts, at most `--max-client-batch-size`.
     #[schema(value_type = Vec<BatchText>, min_items = 1, max_items = 1024)]
-    #[validate(custom(function = "check_number", use_context))]
+    #[validate(custom(function = "check_text_count", use_context))]
     pub texts: Vec<String>,
     /// The second text of each, for a model that judges two; as many as there are texts.
     #[schema(value_type = Option<Vec<BatchText>>, nullable = false, min_items = 1, max_items = 1024)]
-    #[validate(custom(function = "check_number", use_context))]
+    #[validate(custom(function = "check_text_count", use_context))]
     pub text_pairs: Option<Vec<String>>,
     /// Answer with one score per label.
     #[serde(default)]
@@ -108,21 +108,21 @@ pub(super) struct Text(String);
 #[derive(Debug)]
 pub struct BatchRequest {
     options: BatchOptions,
-    bare: bool,
+    is_bare_list: bool,
 }
 
-fn check_number(texts: &[String], limits: &Limits) -> Result<(), ValidationError> {
-    checks::check_number(texts.len(), limits)
+fn check_text_count(texts: &[String], limits: &RequestLimits) -> Result<(), ValidationError> {
+    validation::check_text_count(texts.len(), limits)
 }
 
 fn check_name(name: &str) -> Result<(), ValidationError> {
-    checks::check_name(name)
+    validation::check_name(name)
 }
 
 impl RequestBody for BatchRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         if !json::is_list(bytes) {
-            return Ok(Self { options: json::from_json(bytes)?, bare: false });
+            return Ok(Self { options: json::from_json(bytes)?, is_bare_list: false });
         }
         let options = BatchOptions {
             texts: json::from_json(bytes)?,
@@ -134,29 +134,29 @@ impl RequestBody for BatchRequest {
             user_id: None,
             raw_scores: false,
         };
-        Ok(Self { options, bare: true })
+        Ok(Self { options, is_bare_list: true })
     }
 
-    fn check(&self, limits: &Limits) -> Result<(), ApiError> {
-        let Err(errors) = self.options.validate_with_args(limits) else { return self.check_pairs() };
-        let error = checks::invalid(&errors);
-        if !self.bare {
+    fn check(&self, limits: &RequestLimits) -> Result<(), ApiError> {
+        let Err(errors) = self.options.validate_with_args(limits) else { return self.check_pair_count() };
+        let error = validation::to_api_error(&errors);
+        if !self.is_bare_list {
             return Err(error);
         }
         // A bare list has no field `texts`.
         let unnamed =
             |error: FieldError| FieldError { pointer: error.pointer.trim_start_matches("/texts").to_owned(), ..error };
-        Err(ApiError::invalid(error.errors.into_iter().map(unnamed).collect()))
+        Err(ApiError::from_field_errors(error.errors.into_iter().map(unnamed).collect()))
     }
 }
 
 impl BatchRequest {
     /// A second text for each, or for none.
-    fn check_pairs(&self) -> Result<(), ApiError> {
+    fn check_pair_count(&self) -> Result<(), ApiError> {
         let (texts, pairs) = (self.options.texts.len(), self.options.text_pairs.as_ref().map(Vec::len));
         match pairs.filter(|&pairs| pairs != texts) {
             Some(pairs) => {
-                Err(ApiError::at("/text_pairs", format!("there are {pairs} second texts for {texts} texts")))
+                Err(ApiError::at_pointer("/text_pairs", format!("there are {pairs} second texts for {texts} texts")))
             }
             None => Ok(()),
         }
@@ -221,29 +221,39 @@ pub async fn batch_predict(
     State(app): State<Arc<App>>,
     Deadline(deadline): Deadline,
     CacheControl(cache): CacheControl,
-    Asking(caller, header): Asking,
-    Checked(request, _memory): Checked<BatchRequest>,
+    CallerAndUser(caller, header): CallerAndUser,
+    ValidatedJson(request, _memory): ValidatedJson<BatchRequest>,
 ) -> Result<Response, ApiError> {
-    rate_limit::take_rest(&app, &caller, request.options.texts.len())?;
-    let marks = request.options.texts.iter().map(|text| app.receipts.mark(text)).collect();
-    let (options, texts) = request.into_texts(&app.limits);
-    let user = header.or(options.user.clone())?;
-    let wanted = Wanted { model: options.model.as_deref(), version: options.version.as_deref(), user: user.as_deref() };
-    let route = Route::of(&app.registry.snapshot(), wanted)?;
-    let size = ResponseSize::of(&route, &texts.lengths(), options.shown());
-    let Granted { reserved, entities } = app.responses.grant(size, deadline).await?;
-    let terms = Terms { texts: texts.good.len(), deadline, cache, whole: false, entities };
-    let results = texts.ask(&app, &route, terms).await?;
-    let story = story(&route, &results);
-    let items = Items { app, route, options, marks, results: results.into_iter().enumerate() };
-    let response = Results::new(items).respond(size.json)?;
-    Ok((story.map(Extension), reserved.map(Extension), response).into_response())
+    rate_limit::charge_remaining_texts(&app, &caller, request.options.texts.len())?;
+    let marks = request.options.texts.iter().map(|text| app.receipts.fingerprint(text)).collect();
+    let (options, texts) = request.into_params_and_texts(&app.limits);
+    let user = header.merge_with_body(options.user_id.clone())?;
+    let wanted = ModelSelector {
+        model: options.model.as_deref(),
+        version: options.version.as_deref(),
+        user_id: user.as_deref(),
+    };
+    let route = ArmRoute::resolve(&app.registry.snapshot(), wanted)?;
+    let size = ResponseSize::max_for_route(&route, &texts.byte_lengths(), options.response_fields());
+    let ResponseGrant { reservation, max_entity_bytes } = app.response_budget.grant(size, deadline).await?;
+    let terms = RequestOptions {
+        text_count: texts.valid_inputs.len(),
+        deadline,
+        cache_mode: cache,
+        all_or_nothing: false,
+        max_entity_bytes,
+    };
+    let results = texts.infer(&app, &route, terms).await?;
+    let story = summarize(&route, &results);
+    let items = BatchItems { app, route, options, text_marks: marks, results: results.into_iter().enumerate() };
+    let response = JsonResultStream::new(items).into_json_response(size.json_bytes)?;
+    Ok((story.map(Extension), reservation.map(Extension), response).into_response())
 }
 
 /// What is logged of a request.
-fn story(route: &Route, results: &[Result<Answered, ApiError>]) -> Option<Story> {
+fn summarize(route: &ArmRoute, results: &[Result<ArmAnswer, ApiError>]) -> Option<RequestSummary> {
     let answered = results.iter().flatten();
     let first = answered.clone().next()?;
-    let story = Story::of(&first.model, answered.map(|answered| &answered.answer));
-    Some(Story { arm: route.arm_for_log(), ..story })
+    let story = RequestSummary::from_answers(&first.model, answered.map(|answered| &answered.answer));
+    Some(RequestSummary { experiment_and_arm: route.owned_arm_names(), ..story })
 }

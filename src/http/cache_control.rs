@@ -6,23 +6,23 @@ use axum::extract::FromRequestParts;
 use axum::http::header::CACHE_CONTROL;
 use axum::http::request::Parts;
 
-use crate::engine::lookup::CacheUse;
+use crate::engine::cache_lookup::CacheMode;
 
 /// `no-cache` and `no-store`; everything else that the header can say is about caches on the way.
 #[derive(Debug, Clone, Copy)]
-pub struct CacheControl(pub CacheUse);
+pub struct CacheControl(pub CacheMode);
 
 impl<S: Sync> FromRequestParts<S> for CacheControl {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let lines = parts.headers.get_all(CACHE_CONTROL).iter();
-        Ok(Self(lines.map(|line| line_asks(line.as_bytes())).max().unwrap_or_default()))
+        Ok(Self(lines.map(|line| parse_cache_mode(line.as_bytes())).max().unwrap_or_default()))
     }
 }
 
 /// What one line of the header asks for: a list of directives, some with a value, which may be quoted.
-fn line_asks(line: &[u8]) -> CacheUse {
+fn parse_cache_mode(line: &[u8]) -> CacheMode {
     let (mut quoted, mut escaped) = (false, false);
     let ends_directive = |byte: &u8| {
         let inside = quoted;
@@ -37,11 +37,11 @@ fn line_asks(line: &[u8]) -> CacheUse {
     let directive = |part: &[u8]| {
         let name = part.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
         if name.eq_ignore_ascii_case(b"no-store") {
-            CacheUse::Nothing
+            CacheMode::Bypass
         } else if name.eq_ignore_ascii_case(b"no-cache") {
-            CacheUse::Refresh
+            CacheMode::Refresh
         } else {
-            CacheUse::Full
+            CacheMode::ReadWrite
         }
     };
     line.split(ends_directive).map(directive).max().unwrap_or_default()
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directives_are_found_wherever_they_stand() {
+    fn cache_control_directive_anywhere_is_found() {
         for line in [
             "no-cache",
             "No-Cache",
@@ -63,15 +63,15 @@ mod tests {
             "x=\"a\", no-cache",
             "no-cache=1",
         ] {
-            assert_eq!(line_asks(line.as_bytes()), CacheUse::Refresh, "{line}");
+            assert_eq!(parse_cache_mode(line.as_bytes()), CacheMode::Refresh, "{line}");
         }
         for line in ["no-store", "no-cache, NO-STORE", "no-store, no-cache", "x=\"\\\"\", no-store"] {
-            assert_eq!(line_asks(line.as_bytes()), CacheUse::Nothing, "{line}");
+            assert_eq!(parse_cache_mode(line.as_bytes()), CacheMode::Bypass, "{line}");
         }
     }
 
     #[test]
-    fn what_only_looks_like_a_directive_is_none() {
+    fn cache_control_lookalike_directive_is_ignored() {
         for line in [
             "",
             "no",
@@ -83,7 +83,7 @@ mod tests {
             "no-cache no-store",
             "\u{ff}",
         ] {
-            assert_eq!(line_asks(line.as_bytes()), CacheUse::Full, "{line}");
+            assert_eq!(parse_cache_mode(line.as_bytes()), CacheMode::ReadWrite, "{line}");
         }
     }
 }

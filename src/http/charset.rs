@@ -2,17 +2,17 @@
 
 use super::error::{ApiError, Code};
 
-const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A body as UTF-8, without the byte order mark that some programs write.
 ///
 /// # Errors
 /// 400 that says which encoding the body seems to have.
-pub fn utf8(body: &[u8]) -> Result<&[u8], ApiError> {
-    if let Some(found) = other_unicode(body) {
-        return Err(malformed(format!("The body is not UTF-8: it seems to be {found}. Send UTF-8.")));
+pub fn decode_utf8(body: &[u8]) -> Result<&[u8], ApiError> {
+    if let Some(found) = detect_other_unicode(body) {
+        return Err(malformed_error(format!("The body is not UTF-8: it seems to be {found}. Send UTF-8.")));
     }
-    let body = body.strip_prefix(UTF8_MARK).unwrap_or(body);
+    let body = body.strip_prefix(UTF8_BOM).unwrap_or(body);
     match std::str::from_utf8(body) {
         Ok(_) => Ok(body),
         Err(error) => {
@@ -20,17 +20,17 @@ pub fn utf8(body: &[u8]) -> Result<&[u8], ApiError> {
             let detail = format!(
                 "The body is not UTF-8: the byte at offset {place} cannot stand there. It seems to be Latin-1 or Windows-1252, or is cut. Send UTF-8."
             );
-            Err(malformed(detail))
+            Err(malformed_error(detail))
         }
     }
 }
 
-fn malformed(detail: String) -> ApiError {
+fn malformed_error(detail: String) -> ApiError {
     ApiError::new(Code::MalformedJson, detail)
 }
 
 /// The encoding that a byte order mark tells, or the zeros that JSON in UTF-8 cannot begin with.
-fn other_unicode(body: &[u8]) -> Option<&'static str> {
+fn detect_other_unicode(body: &[u8]) -> Option<&'static str> {
     match *body {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32 with a byte order mark"),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16 with a byte order mark"),
@@ -44,12 +44,12 @@ fn other_unicode(body: &[u8]) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn said(body: &[u8]) -> String {
-        utf8(body).unwrap_err().detail.into_owned()
+    fn error_detail(body: &[u8]) -> String {
+        decode_utf8(body).unwrap_err().detail.into_owned()
     }
 
     #[test]
-    fn encodings_are_told_by_name() {
+    fn charset_not_utf8_error_names_encoding() {
         let text = r#"{"text":"a"}"#;
         let utf16 = |bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
         let utf32: Vec<u8> = text.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
@@ -62,10 +62,10 @@ mod tests {
             ([&b"\xff\xfe\0\0"[..], &utf32].concat(), "UTF-32 with a byte order mark."),
             (b"{\"text\":\"caf\xe9\"}".to_vec(), "offset 12"),
         ] {
-            let said = said(&body);
+            let said = error_detail(&body);
             assert!(said.contains(name) && said.ends_with("Send UTF-8."), "{said}");
         }
-        assert_eq!(utf8(b"\xef\xbb\xbf{}").unwrap(), b"{}");
-        assert_eq!(utf8("{\"\u{e9}\"".as_bytes()).unwrap(), "{\"\u{e9}\"".as_bytes());
+        assert_eq!(decode_utf8(b"\xef\xbb\xbf{}").unwrap(), b"{}");
+        assert_eq!(decode_utf8("{\"\u{e9}\"".as_bytes()).unwrap(), "{\"\u{e9}\"".as_bytes());
     }
 }

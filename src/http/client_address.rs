@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use axum::http::HeaderMap;
 use ipnet::IpNet;
 
-const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_FOR_HEADER: &str = "x-forwarded-for";
 
 /// The client's address.
 ///
@@ -16,26 +16,27 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer.to_canonical();
-    let lines: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+    let lines: Vec<&str> =
+        headers.get_all(FORWARDED_FOR_HEADER).iter().filter_map(|value| value.to_str().ok()).collect();
     for entry in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
         if !is_trusted(&client) {
             break;
         }
         // What is no address was not written by a proxy that can be trusted.
-        let Some(address) = address_of(entry.trim()) else { break };
+        let Some(address) = parse_address(entry.trim()) else { break };
         client = address.to_canonical();
     }
     client
 }
 
 /// An address, with or without a port.
-fn address_of(entry: &str) -> Option<IpAddr> {
+fn parse_address(entry: &str) -> Option<IpAddr> {
     entry.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
 }
 
 /// The network whose members share one limit: a subscriber has a whole /64 of IPv6.
 #[must_use]
-pub fn subscriber(address: IpAddr) -> IpAddr {
+pub fn rate_limit_key(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => {
@@ -49,10 +50,10 @@ pub fn subscriber(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn client(peer: &str, forwarded: &[&str]) -> String {
+    fn resolve_client(peer: &str, forwarded: &[&str]) -> String {
         let mut headers = HeaderMap::new();
         for line in forwarded {
-            headers.append(FORWARDED_FOR, line.parse().unwrap());
+            headers.append(FORWARDED_FOR_HEADER, line.parse().unwrap());
         }
         headers.insert("forwarded", "for=9.9.9.9".parse().unwrap());
         headers.insert("x-real-ip", "9.9.9.9".parse().unwrap());
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn client_address_untrusted_proxy_is_ignored() {
         for (peer, forwarded, expected) in [
             ("1.2.3.4", &[][..], "1.2.3.4"),
             ("1.2.3.4", &["5.6.7.8"], "1.2.3.4"),
@@ -81,13 +82,13 @@ mod tests {
             ("::ffff:10.0.0.1", &["2001:db8::1"], "2001:db8::1"),
             ("fd00::1", &["::ffff:5.6.7.8"], "5.6.7.8"),
         ] {
-            assert_eq!(client(peer, forwarded), expected, "{peer} {forwarded:?}");
+            assert_eq!(resolve_client(peer, forwarded), expected, "{peer} {forwarded:?}");
         }
     }
 
     #[test]
-    fn a_subscriber_is_one() {
-        let of = |address: &str| subscriber(address.parse().unwrap());
+    fn rate_limit_key_same_ipv6_network_is_equal() {
+        let of = |address: &str| rate_limit_key(address.parse().unwrap());
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::9"));
         assert_ne!(of("2001:db8:1:2::9"), of("2001:db8:1:3::9"));
         assert_ne!(of("1.2.3.4"), of("1.2.3.5"));

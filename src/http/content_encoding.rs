@@ -8,15 +8,15 @@ use flate2::write::MultiGzDecoder;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::App;
-use super::body::{FREE_BODY, too_large};
+use super::body::{FREE_BODY_BYTES, too_large_error};
 use super::error::{ApiError, Code};
 
-/// What clients may send, as the header `Accept-Encoding` says it.
-pub const ACCEPTED: &str = "gzip, identity";
+/// What clients may send, as the header `AcceptMode-Encoding` says it.
+pub const ACCEPT_ENCODING_VALUE: &str = "gzip, identity";
 /// Memory of a decoder: its window and its tables.
-const DECODER: usize = 3 * FREE_BODY;
+const DECODER_BYTES: usize = 3 * FREE_BODY_BYTES;
 /// Bytes that are decompressed in one go: they become about a megabyte at most.
-const PIECE: usize = 1 << 10;
+const CHUNK_BYTES: usize = 1 << 10;
 
 /// How a body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,15 +32,15 @@ impl ContentEncoding {
     ///
     /// # Errors
     /// 415 for another encoding, or for several.
-    pub fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+    pub fn from_headers(headers: &HeaderMap) -> Result<Self, ApiError> {
         let mut found = Self::Identity;
         for value in headers.get_all(CONTENT_ENCODING) {
-            for name in value.to_str().map_err(|_| unknown())?.split(',').map(str::trim) {
+            for name in value.to_str().map_err(|_| unsupported_encoding_error())?.split(',').map(str::trim) {
                 let gzip = ["gzip", "x-gzip"].iter().any(|known| name.eq_ignore_ascii_case(known));
                 match found {
                     _ if name.is_empty() || name.eq_ignore_ascii_case("identity") => {}
                     Self::Identity if gzip => found = Self::Gzip,
-                    Self::Identity | Self::Gzip => return Err(unknown()),
+                    Self::Identity | Self::Gzip => return Err(unsupported_encoding_error()),
                 }
             }
         }
@@ -49,33 +49,33 @@ impl ContentEncoding {
 }
 
 /// A gzip body on its way.
-pub struct Gunzip<'a>(MultiGzDecoder<Plain<'a>>);
+pub struct GzipDecoder<'a>(MultiGzDecoder<BoundedOutput<'a>>);
 
 /// What was decompressed so far, within the limit of bodies and the memory for them.
-struct Plain<'a> {
+struct BoundedOutput<'a> {
     bytes: Vec<u8>,
     app: &'a App,
     memory: &'a mut Option<OwnedSemaphorePermit>,
-    refusal: Option<ApiError>,
+    error: Option<ApiError>,
 }
 
-impl Plain<'_> {
-    fn add(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
-        if bytes.len() > self.app.limits.max_body - self.bytes.len() {
-            return Err(too_large(&self.app.limits));
+impl BoundedOutput<'_> {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
+        if bytes.len() > self.app.limits.max_body_bytes - self.bytes.len() {
+            return Err(too_large_error(&self.app.limits));
         }
-        self.app.grow_body(self.memory, DECODER + self.bytes.len() + bytes.len())?;
+        self.app.reserve_body_memory(self.memory, DECODER_BYTES + self.bytes.len() + bytes.len())?;
         self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 }
 
-impl Write for Plain<'_> {
+impl Write for BoundedOutput<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match self.add(bytes) {
+        match self.append(bytes) {
             Ok(()) => Ok(bytes.len()),
             Err(error) => {
-                self.refusal = Some(error);
+                self.error = Some(error);
                 Err(Error::other("the body is refused"))
             }
         }
@@ -86,24 +86,24 @@ impl Write for Plain<'_> {
     }
 }
 
-impl<'a> Gunzip<'a> {
+impl<'a> GzipDecoder<'a> {
     /// Nothing so far.
     ///
     /// # Errors
     /// 503 if there is no memory for another body.
-    pub fn begin(app: &'a App, memory: &'a mut Option<OwnedSemaphorePermit>) -> Result<Self, ApiError> {
-        app.grow_body(memory, DECODER)?;
-        Ok(Self(MultiGzDecoder::new(Plain { bytes: Vec::new(), app, memory, refusal: None })))
+    pub fn new(app: &'a App, memory: &'a mut Option<OwnedSemaphorePermit>) -> Result<Self, ApiError> {
+        app.reserve_body_memory(memory, DECODER_BYTES)?;
+        Ok(Self(MultiGzDecoder::new(BoundedOutput { bytes: Vec::new(), app, memory, error: None })))
     }
 
     /// Decompresses the next bytes, and lets other tasks run in between.
     ///
     /// # Errors
     /// 413 if there is more than a body may have, 400 for what is not gzip.
-    pub async fn add(&mut self, compressed: &[u8]) -> Result<(), ApiError> {
-        for piece in compressed.chunks(PIECE) {
+    pub async fn decode(&mut self, compressed: &[u8]) -> Result<(), ApiError> {
+        for piece in compressed.chunks(CHUNK_BYTES) {
             if self.0.write_all(piece).is_err() {
-                return Err(self.0.get_mut().refusal.take().unwrap_or_else(damaged));
+                return Err(self.0.get_mut().error.take().unwrap_or_else(damaged_encoding_error));
             }
             tokio::task::coop::consume_budget().await;
         }
@@ -114,20 +114,20 @@ impl<'a> Gunzip<'a> {
     ///
     /// # Errors
     /// 413 and 400 as before; 400 if the end is missing, or the checksum is another.
-    pub fn end(mut self) -> Result<Vec<u8>, ApiError> {
+    pub fn finish(mut self) -> Result<Vec<u8>, ApiError> {
         if self.0.try_finish().is_err() {
-            return Err(self.0.get_mut().refusal.take().unwrap_or_else(damaged));
+            return Err(self.0.get_mut().error.take().unwrap_or_else(damaged_encoding_error));
         }
         Ok(std::mem::take(&mut self.0.get_mut().bytes))
     }
 }
 
-fn unknown() -> ApiError {
+fn unsupported_encoding_error() -> ApiError {
     let detail = "This Content-Encoding is not supported: send the body as it is, or compressed by gzip.";
     ApiError::new(Code::UnsupportedMediaType, detail)
 }
 
-fn damaged() -> ApiError {
+fn damaged_encoding_error() -> ApiError {
     let detail = "The Content-Encoding is gzip, and the body is not: it is damaged, cut off, or not compressed.";
-    ApiError::new(Code::DamagedEncoding, detail)
+    ApiError::new(Code::CorruptEncoding, detail)
 }

@@ -11,7 +11,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::config::CorsOrigins;
 
 /// How long a browser may remember what it was allowed.
-const REMEMBERED: Duration = Duration::from_hours(1);
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(1);
 
 /// The layer that answers preflight requests and says which pages may read answers. Nothing where none may.
 #[must_use]
@@ -20,7 +20,7 @@ pub fn layer(origins: &CorsOrigins) -> Option<CorsLayer> {
         CorsOrigins::None => return None,
         CorsOrigins::Any => AllowOrigin::any(),
         // They were checked: none is left out.
-        CorsOrigins::These(origins) => {
+        CorsOrigins::List(origins) => {
             AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
         }
     };
@@ -44,5 +44,5 @@ pub fn layer(origins: &CorsOrigins) -> Option<CorsLayer> {
         HeaderName::from_static("x-request-id"),
     ];
     let layer = CorsLayer::new().allow_origin(allowed).allow_methods([Method::GET, Method::HEAD, Method::POST]);
-    Some(layer.allow_headers(sent).expose_headers(shown).max_age(REMEMBERED))
+    Some(layer.allow_headers(sent).expose_headers(shown).max_age(PREFLIGHT_MAX_AGE))
 }

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use super::App;
 use super::error::{ApiError, Code};
 
-const HEADER: &str = "x-request-timeout-ms";
+const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 
 /// When the answer must be there.
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +19,8 @@ impl FromRequestParts<Arc<App>> for Deadline {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let start = app.standstill.sent(Instant::now());
-        let Some(value) = parts.headers.get(HEADER) else { return Ok(Self(start + app.limits.timeout)) };
+        let start = app.stall_detector.estimate_sent_at(Instant::now());
+        let Some(value) = parts.headers.get(TIMEOUT_HEADER) else { return Ok(Self(start + app.limits.timeout)) };
         let milliseconds = value.to_str().ok().and_then(|value| value.parse::<u64>().ok()).filter(|&ms| ms > 0);
         let asked = milliseconds.map(Duration::from_millis).ok_or_else(|| {
             ApiError::new(

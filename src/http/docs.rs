@@ -11,7 +11,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
 use super::App;
-use super::error::{Code, OF_THE_GATEWAY};
+use super::error::{Code, GATEWAY_PROBLEMS};
 use super::response_budget::SharedBody;
 
 /// The head of the description; the routes add themselves.
@@ -21,9 +21,9 @@ use super::response_budget::SharedBody;
     description = "Serves ONNX text models over HTTP.",
     license(name = "Apache-2.0", identifier = "Apache-2.0")
 ))]
-pub struct Description;
+pub struct ApiDescription;
 
-const PAGE: &str = include_str!("docs.html");
+const DOCS_PAGE_HTML: &str = include_str!("docs.html");
 
 /// The two routes, made once. They are public: nothing in them depends on the server's models or settings.
 pub fn routes(api: &Document) -> [(&'static str, MethodRouter<Arc<App>>); 2] {
@@ -31,10 +31,10 @@ pub fn routes(api: &Document) -> [(&'static str, MethodRouter<Arc<App>>); 2] {
     let json = Bytes::from(api.to_pretty_json().unwrap_or_default());
     let own = Code::ALL.iter().map(|code| (code.kind(), code.status().as_u16(), code.title()));
     let mut rows = String::new();
-    for (kind, status, title) in own.chain(OF_THE_GATEWAY.iter().copied()) {
+    for (kind, status, title) in own.chain(GATEWAY_PROBLEMS.iter().copied()) {
         _ = write!(rows, "<tr id=\"{kind}\"><td><code>/docs#{kind}</code></td><td>{status}</td><td>{title}</td></tr>");
     }
-    let page = Bytes::from(PAGE.replace("{{problems}}", &rows));
+    let page = Bytes::from(DOCS_PAGE_HTML.replace("{{problems}}", &rows));
     let html = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (

@@ -12,17 +12,17 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::App;
 use super::error::{ApiError, Code, Problem};
-use crate::drift::window::KEPT_WINDOWS;
-use crate::drift::{Distance, Level, Signal, SignalReport, Window};
-use crate::engine::drifting::{Drifting, Report};
-use crate::metrics::drift::AccuracyNow;
-use crate::registry::State as VersionState;
+use crate::drift::window::MAX_STORED_WINDOWS;
+use crate::drift::{Divergence, DriftLevel, DriftSignal, SignalReport, WindowResult};
+use crate::engine::drift_monitor::{DriftMonitor, DriftStatus};
+use crate::metrics::drift::AccuracyStatus;
+use crate::registry::VersionState;
 
 /// How much is told.
 #[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct HowMuch {
+pub struct DriftQuery {
     /// Windows of each version, the last ones; 24 if nothing is said.
     #[param(minimum = 0, maximum = 24)]
     windows: Option<usize>,
@@ -30,14 +30,14 @@ pub struct HowMuch {
 
 /// All versions, and how they stand.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct DriftReport {
+pub struct DriftReportView {
     /// By model and version.
-    pub versions: Vec<VersionDrift>,
+    pub versions: Vec<VersionDriftView>,
 }
 
 /// How a version stands.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct VersionDrift {
+pub struct VersionDriftView {
     /// Name of the model.
     pub model: String,
     /// The version.
@@ -46,17 +46,17 @@ pub struct VersionDrift {
     pub state: &'static str,
     /// How live texts compare with the profile; none without one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub drift: Option<Compared>,
+    pub drift: Option<ProfileComparison>,
     /// How right the answers were; none before anything is told or expected.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub accuracy: Option<AccuracyState>,
+    pub accuracy: Option<AccuracyView>,
 }
 
 /// How live texts compare with a profile.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Compared {
+pub struct ProfileComparison {
     /// The profile.
-    pub profile: ProfileFacts,
+    pub profile: ProfileView,
     /// Texts of a full window.
     pub window_texts: u64,
     /// Seconds after which a window closes that has enough texts; none if only a full one does.
@@ -66,14 +66,14 @@ pub struct Compared {
     /// Texts in the open window.
     pub open_texts: u64,
     /// The signals.
-    pub signals: Vec<SignalState>,
+    pub signals: Vec<SignalView>,
     /// The last windows, oldest first; at most 24, or as many as were asked for.
-    pub windows: Vec<ClosedWindow>,
+    pub windows: Vec<WindowView>,
 }
 
 /// What a profile says of itself.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ProfileFacts {
+pub struct ProfileView {
     /// The model that answered.
     pub model: String,
     /// Its version.
@@ -88,7 +88,7 @@ pub struct ProfileFacts {
 
 /// One signal as it is now.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SignalState {
+pub struct SignalView {
     /// `labels`, `confidence`, `lengths` or `unknown`.
     pub signal: &'static str,
     /// `quiet` or `drifting`.
@@ -101,12 +101,12 @@ pub struct SignalState {
     pub window: Option<u64>,
     /// How far that was away.
     #[serde(flatten)]
-    pub distance: Option<DistanceFound>,
+    pub distance: Option<DistanceView>,
 }
 
 /// How far a window was away from the profile.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-pub struct DistanceFound {
+pub struct DistanceView {
     /// What is judged: PSI; for unknown tokens Cohen's h.
     pub value: f64,
     /// The value from which the signal drifts.
@@ -121,7 +121,7 @@ pub struct DistanceFound {
 
 /// A closed window.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ClosedWindow {
+pub struct WindowView {
     /// Numbered from 1.
     pub number: u64,
     /// Texts in it.
@@ -131,24 +131,24 @@ pub struct ClosedWindow {
     /// When it was closed.
     pub closed: String,
     /// What it was judged by.
-    pub signals: Vec<WindowSignal>,
+    pub signals: Vec<WindowSignalView>,
 }
 
 /// A signal after a window.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct WindowSignal {
+pub struct WindowSignalView {
     /// `labels`, `confidence`, `lengths` or `unknown`.
     pub signal: &'static str,
     /// `quiet` or `drifting`.
     pub level: &'static str,
     /// How far the window was away.
     #[serde(flatten)]
-    pub distance: DistanceFound,
+    pub distance: DistanceView,
 }
 
 /// How right a version was lately.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct AccuracyState {
+pub struct AccuracyView {
     /// Share of right answers among the last whose label was told; none if nothing was.
     pub accuracy: Option<f64>,
     /// How many these are: at most 1,000, of 30 days.
@@ -163,20 +163,20 @@ pub struct AccuracyState {
 
 /// Whether texts and answers are like those of each version's profile, and how right the answers were.
 #[utoipa::path(
-    get, path = "/admin/drift", tag = "admin", params(HowMuch),
+    get, path = "/admin/drift", tag = "admin", params(DriftQuery),
     responses(
-        (status = 200, body = DriftReport),
+        (status = 200, body = DriftReportView),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "The server stops"),
     )
 )]
 pub async fn show(
     State(app): State<Arc<App>>,
-    how_much: Result<Query<HowMuch>, QueryRejection>,
-) -> Result<Json<DriftReport>, ApiError> {
-    let wrong = || ApiError::at("windows", format!("the query can have `windows`, 0 to {KEPT_WINDOWS}"));
-    let Query(HowMuch { windows }) = how_much.map_err(|_| wrong())?;
-    let most = windows.unwrap_or(KEPT_WINDOWS);
-    if most > KEPT_WINDOWS {
+    how_much: Result<Query<DriftQuery>, QueryRejection>,
+) -> Result<Json<DriftReportView>, ApiError> {
+    let wrong = || ApiError::at_pointer("windows", format!("the query can have `windows`, 0 to {MAX_STORED_WINDOWS}"));
+    let Query(DriftQuery { windows }) = how_much.map_err(|_| wrong())?;
+    let most = windows.unwrap_or(MAX_STORED_WINDOWS);
+    if most > MAX_STORED_WINDOWS {
         return Err(wrong());
     }
     let snapshot = app.registry.snapshot();
@@ -184,98 +184,105 @@ pub async fn show(
     if app.draining.load(Ordering::Relaxed) {
         return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
     }
-    let accuracies = app.keeping.as_ref().map(|keeping| keeping.keeper().accuracies()).unwrap_or_default();
+    let accuracies = app.registry_runtime.as_ref().map(|keeping| keeping.service().accuracies()).unwrap_or_default();
     let of = |name: &str, version: &str, state: &VersionState| {
         let loaded = if let VersionState::Ready(model) = state { Some(model) } else { None };
         let accuracy = accuracies.iter().find(|one| one.model == name && one.version == version);
-        let compared = |drifting: &Drifting| Compared::of(drifting, drifting.report(), most);
-        VersionDrift {
+        let compared = |drifting: &DriftMonitor| ProfileComparison::from_report(drifting, drifting.report(), most);
+        VersionDriftView {
             model: name.to_owned(),
             version: version.to_owned(),
             state: state.name(),
-            drift: loaded.and_then(|model| model.drifting()).map(compared),
-            accuracy: accuracy.map(AccuracyState::of),
+            drift: loaded.and_then(|model| model.drift_monitor()).map(compared),
+            accuracy: accuracy.map(AccuracyView::from_accuracy),
         }
     };
     let versions = snapshot.models.iter().flat_map(|(name, served)| {
         served.versions.iter().map(move |(version, state)| of(name, version.as_str(), state))
     });
-    Ok(Json(DriftReport { versions: versions.collect() }))
+    Ok(Json(DriftReportView { versions: versions.collect() }))
 }
 
-impl Compared {
-    fn of(drifting: &Drifting, report: Report, most: usize) -> Self {
-        let Report { profile, settings, needed, open_texts, signals, windows } = report;
+impl ProfileComparison {
+    fn from_report(drifting: &DriftMonitor, report: DriftStatus, most: usize) -> Self {
+        let DriftStatus {
+            profile,
+            settings,
+            min_window_items: needed,
+            open_window_items: open_texts,
+            signals,
+            windows,
+        } = report;
         Self {
-            profile: ProfileFacts {
+            profile: ProfileView {
                 accuracy: drifting.accuracy(),
                 model: profile.model,
                 version: profile.version,
-                made: profile.made,
-                texts: profile.texts,
+                made: profile.created,
+                texts: profile.item_count,
             },
             window_texts: settings.texts,
-            longest_seconds: settings.longest.map(|longest| longest.as_secs_f64()),
+            longest_seconds: settings.max_age.map(|longest| longest.as_secs_f64()),
             needed,
             open_texts,
-            signals: signals.into_iter().map(|(signal, since)| SignalState::of(&signal, since)).collect(),
+            signals: signals.into_iter().map(|(signal, since)| SignalView::from_report(&signal, since)).collect(),
             windows: windows
                 .iter()
                 .skip(windows.len().saturating_sub(most))
-                .map(|(window, times)| ClosedWindow::of(window, *times))
+                .map(|(window, times)| WindowView::from_window(window, *times))
                 .collect(),
         }
     }
 }
 
-impl SignalState {
-    fn of(report: &SignalReport, since: Option<SystemTime>) -> Self {
+impl SignalView {
+    fn from_report(report: &SignalReport, since: Option<SystemTime>) -> Self {
         Self {
             signal: report.signal.name(),
             level: report.level.name(),
-            since: since.map(told),
-            needed: report.needed,
-            window: report.window,
-            distance: report.distance.map(DistanceFound::from),
+            since: since.map(format_time),
+            needed: report.min_window_texts,
+            window: report.last_window,
+            distance: report.divergence.map(DistanceView::from),
         }
     }
 }
 
-impl ClosedWindow {
-    fn of(window: &Window, [opened, closed]: [SystemTime; 2]) -> Self {
-        let judged = Signal::ALL.iter().zip(window.levels).zip(window.distances);
-        let signal = |((signal, level), distance): ((&Signal, Level), Option<Distance>)| {
-            Some(WindowSignal { signal: signal.name(), level: level.name(), distance: distance?.into() })
+impl WindowView {
+    fn from_window(window: &WindowResult, [opened, closed]: [SystemTime; 2]) -> Self {
+        let judged = DriftSignal::ALL.iter().zip(window.levels).zip(window.divergences);
+        let signal = |((signal, level), distance): ((&DriftSignal, DriftLevel), Option<Divergence>)| {
+            Some(WindowSignalView { signal: signal.name(), level: level.name(), distance: distance?.into() })
         };
         Self {
             number: window.number,
             texts: window.texts,
-            opened: told(opened),
-            closed: told(closed),
+            opened: format_time(opened),
+            closed: format_time(closed),
             signals: judged.filter_map(signal).collect(),
         }
     }
 }
 
-impl From<Distance> for DistanceFound {
-    fn from(distance: Distance) -> Self {
+impl From<Divergence> for DistanceView {
+    fn from(distance: Divergence) -> Self {
         Self {
             value: distance.value,
             threshold: distance.threshold(),
-            clear_below: distance.clear_below(),
+            clear_below: distance.clear_threshold(),
             psi: distance.psi,
             js: distance.js,
         }
     }
 }
 
-impl AccuracyState {
-    fn of(now: &AccuracyNow) -> Self {
-        let AccuracyNow { labelled, expected, dropped, .. } = *now;
+impl AccuracyView {
+    fn from_accuracy(now: &AccuracyStatus) -> Self {
+        let AccuracyStatus { labelled_answers: labelled, expected, has_dropped: dropped, .. } = *now;
         Self { accuracy: now.accuracy(), labelled, expected, dropped }
     }
 }
 
-fn told(time: SystemTime) -> String {
+fn format_time(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }

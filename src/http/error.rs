@@ -1,7 +1,7 @@
 //! The one table of errors, and how they look on the wire (RFC 9457).
 //!
 //! A handler returns an [`ApiError`]; it travels in the response's extensions until
-//! [`super::observe`] writes it down with the request's id and logs it once. Texts of 5xx
+//! [`super::observability`] writes it down with the request's id and logs it once. Texts of 5xx
 //! errors are fixed, and no error repeats what the client sent beyond a short field name.
 
 use std::borrow::Cow;
@@ -12,14 +12,14 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::content_encoding::ACCEPTED;
+use super::content_encoding::ACCEPT_ENCODING_VALUE;
 use crate::clock;
-use crate::engine::{Refusal, TextError};
+use crate::engine::{InferenceError, ItemError};
 use crate::registry::ResolveError;
 use crate::text::tokenizer::TokenizeError;
 
 /// Longest detail, in bytes.
-const MAX_DETAIL: usize = 512;
+const MAX_DETAIL_BYTES: usize = 512;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $kind:literal, $status:ident, $title:literal;)*) => {
@@ -62,7 +62,7 @@ codes! {
     /// A body that could not be read to its end.
     IncompleteBody = "incomplete-body", BAD_REQUEST, "The body did not come in full";
     /// A compressed body that cannot be decompressed.
-    DamagedEncoding = "damaged-encoding", BAD_REQUEST, "The body cannot be decompressed";
+    CorruptEncoding = "damaged-encoding", BAD_REQUEST, "The body cannot be decompressed";
     /// No key, or none that is known.
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "An API key is needed";
     /// A key without the scope.
@@ -126,14 +126,14 @@ codes! {
     /// Stopping.
     ShuttingDown = "shutting-down", SERVICE_UNAVAILABLE, "The server is shutting down";
     /// A version that does not fit into the memory.
-    NoRoom = "no-room", INSUFFICIENT_STORAGE, "There is not enough memory for the version";
+    InsufficientMemory = "no-room", INSUFFICIENT_STORAGE, "There is not enough memory for the version";
     /// Out of time.
     DeadlineExceeded = "deadline-exceeded", GATEWAY_TIMEOUT, "The answer did not come in time";
 }
 
 /// What the nginx in front says of itself (`deploy/nginx/problems.conf`), besides kinds that are listed above: kind,
 /// status, title.
-pub const OF_THE_GATEWAY: &[(&str, u16, &str)] = &[
+pub const GATEWAY_PROBLEMS: &[(&str, u16, &str)] = &[
     ("malformed-request", 400, "The request is not valid HTTP"),
     ("server-unreachable", 502, "The server cannot be reached"),
 ];
@@ -146,11 +146,11 @@ impl Code {
     }
 
     /// Whether and when it makes sense to try again.
-    fn retry_after(self) -> Option<HeaderValue> {
+    fn retry_after_header(self) -> Option<HeaderValue> {
         match self {
             // Spread over 1 to 3 s, so that clients refused together do not come back together.
             Self::Overloaded | Self::ModelNotReady | Self::RegistryUnavailable | Self::ShuttingDown => {
-                let nanoseconds = clock::since_1970(clock::now()).subsec_nanos();
+                let nanoseconds = clock::since_unix_epoch(clock::now()).subsec_nanos();
                 Some(HeaderValue::from(1 + nanoseconds / 1_000 % 3))
             }
             _ => None,
@@ -178,7 +178,7 @@ pub struct ApiError {
     /// What is wrong where, if the body is to blame.
     pub errors: Vec<FieldError>,
     /// Seconds until it makes sense to try again, if that is known.
-    pub wait: Option<u32>,
+    pub retry_after_seconds: Option<u32>,
 }
 
 /// Problem details as RFC 9457 has them.
@@ -205,29 +205,29 @@ pub struct Problem {
 impl ApiError {
     /// An error of this kind.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), wait: None }
+        Self { code, detail: detail.into(), errors: Vec::new(), retry_after_seconds: None }
     }
 
     /// An error about one place of the body.
-    pub fn at(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::invalid(vec![FieldError { pointer: pointer.into(), detail: detail.into() }])
+    pub fn at_pointer(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::from_field_errors(vec![FieldError { pointer: pointer.into(), detail: detail.into() }])
     }
 
     /// An error about several places of the body.
     #[must_use]
-    pub fn invalid(errors: Vec<FieldError>) -> Self {
+    pub fn from_field_errors(errors: Vec<FieldError>) -> Self {
         let detail = match errors.as_slice() {
             [only] => format!("{}: {}", if only.pointer.is_empty() { "body" } else { &only.pointer }, only.detail),
             several => format!("{} places of the body are not valid.", several.len()),
         };
-        Self { code: Code::InvalidRequest, detail: detail.into(), errors, wait: None }
+        Self { code: Code::InvalidRequest, detail: detail.into(), errors, retry_after_seconds: None }
     }
 
     /// What goes on the wire.
     #[must_use]
-    pub fn problem(&self, instance: Option<String>) -> Problem {
+    pub fn to_problem(&self, instance: Option<String>) -> Problem {
         let mut detail = self.detail.to_string();
-        detail.truncate(detail.floor_char_boundary(MAX_DETAIL));
+        detail.truncate(detail.floor_char_boundary(MAX_DETAIL_BYTES));
         Problem {
             kind: self.code.type_uri(),
             title: self.code.title(),
@@ -243,7 +243,9 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.code.status().into_response();
         let headers = response.headers_mut();
-        if let Some(seconds) = self.wait.map(HeaderValue::from).or_else(|| self.code.retry_after()) {
+        if let Some(seconds) =
+            self.retry_after_seconds.map(HeaderValue::from).or_else(|| self.code.retry_after_header())
+        {
             headers.insert(RETRY_AFTER, seconds);
         }
         if self.code == Code::Unauthenticated {
@@ -251,7 +253,7 @@ impl IntoResponse for ApiError {
         }
         if self.code == Code::UnsupportedMediaType {
             headers.insert(HeaderName::from_static("accept-post"), HeaderValue::from_static("application/json"));
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED));
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ACCEPT_ENCODING_VALUE));
         }
         if self.code == Code::BodyTimeout {
             // The rest of the body may still come: nothing else can be read from this connection.
@@ -264,61 +266,63 @@ impl IntoResponse for ApiError {
 
 impl ApiError {
     /// Why a text got no answer. `pointer` says where it stands in the body, or the second text of its pair.
-    pub fn of_text(error: TextError, pointer: impl FnOnce(bool) -> String) -> Self {
+    pub fn from_text_error(error: ItemError, pointer: impl FnOnce(bool) -> String) -> Self {
         match error {
-            TextError::Refused { second, error } => Self::at(pointer(second), error.to_string()),
+            ItemError::RejectedByPolicy { is_second_text: second, error } => {
+                Self::at_pointer(pointer(second), error.to_string())
+            }
             other => other.into(),
         }
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
+impl From<InferenceError> for ApiError {
+    fn from(refusal: InferenceError) -> Self {
         match refusal {
-            Refusal::Overloaded => {
+            InferenceError::Overloaded => {
                 Self::new(Code::Overloaded, "Too much is in work. Try again after the time in Retry-After.")
             }
-            Refusal::DeadlineExceeded => {
+            InferenceError::DeadlineExceeded => {
                 Self::new(Code::DeadlineExceeded, "The time for this request was over before its answer was there.")
             }
-            Refusal::Closed => {
+            InferenceError::Closed => {
                 Self::new(Code::ShuttingDown, "The server or the model was stopped while the request waited.")
             }
         }
     }
 }
 
-impl From<TextError> for ApiError {
-    fn from(error: TextError) -> Self {
+impl From<ItemError> for ApiError {
+    fn from(error: ItemError) -> Self {
         match error {
-            TextError::Refused { error, .. } => Self::at("", error.to_string()),
-            TextError::Tokenize(TokenizeError::TooLong { tokens, limit }) => Self::new(
+            ItemError::RejectedByPolicy { error, .. } => Self::at_pointer("", error.to_string()),
+            ItemError::Tokenize(TokenizeError::TooLong { tokens, limit }) => Self::new(
                 Code::TextTooLong,
                 format!("The text has {tokens} tokens; this model takes at most {limit} and does not cut it off."),
             ),
-            TextError::Tokenize(TokenizeError::OutOfRange { id, rows }) => Self::new(
+            ItemError::Tokenize(TokenizeError::OutOfRange { id, rows }) => Self::new(
                 Code::UnusableText,
                 format!("The text has a token (id {id}) that this model cannot take: it knows the ids below {rows}."),
             ),
-            TextError::Tokenize(TokenizeError::NoTokens) => Self::new(
+            ItemError::Tokenize(TokenizeError::NoTokens) => Self::new(
                 Code::UnusableText,
                 "The text has no tokens for this model: its vocabulary has nothing of what stands there.",
             ),
-            TextError::Tokenize(TokenizeError::Grows { limit }) => Self::new(
+            ItemError::Tokenize(TokenizeError::NormalizedTooLong { limit }) => Self::new(
                 Code::UnusableText,
                 format!("The model's tokenizer makes this text longer than {limit} bytes: send a shorter one."),
             ),
-            TextError::Tokenize(TokenizeError::Failed | TokenizeError::Panicked) => {
+            ItemError::Tokenize(TokenizeError::Failed | TokenizeError::Panicked) => {
                 Self::new(Code::UnusableText, "The tokenizer of this model fails on this text. Change the text.")
             }
-            TextError::InferenceFailed => {
+            ItemError::InferenceFailed => {
                 Self::new(Code::InferenceFailed, "The model failed on this text. The server's log says more.")
             }
-            TextError::OutputInvalid(_) => Self::new(
+            ItemError::OutputInvalid(_) => Self::new(
                 Code::ModelOutputInvalid,
                 "The model's scores for this text are not valid numbers in the expected shape.",
             ),
-            TextError::DeadlineExceeded => Refusal::DeadlineExceeded.into(),
+            ItemError::DeadlineExceeded => InferenceError::DeadlineExceeded.into(),
         }
     }
 }
@@ -332,8 +336,8 @@ impl From<ResolveError> for ApiError {
             ResolveError::UnknownVersion => {
                 Self::new(Code::ModelNotFound, "The model has no such version; GET /models lists them.")
             }
-            ResolveError::Loading => Self::new(Code::ModelNotReady, "The model is still being loaded."),
-            ResolveError::Failed => {
+            ResolveError::ModelLoading => Self::new(Code::ModelNotReady, "The model is still being loaded."),
+            ResolveError::LoadFailed => {
                 Self::new(Code::ModelNotReady, "The model could not be loaded. The server's log says why.")
             }
         }
@@ -345,12 +349,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_are_unique_and_details_bounded() {
+    fn problem_kinds_unique_and_detail_bounded() {
         let mut kinds: Vec<&str> = Code::ALL.iter().map(|code| code.kind()).collect();
         kinds.sort_unstable();
         kinds.dedup();
         assert_eq!(kinds.len(), Code::ALL.len());
-        let problem = ApiError::new(Code::NotFound, "ä".repeat(1_000)).problem(None);
-        assert_eq!(problem.detail.len(), MAX_DETAIL);
+        let problem = ApiError::new(Code::NotFound, "ä".repeat(1_000)).to_problem(None);
+        assert_eq!(problem.detail.len(), MAX_DETAIL_BYTES);
     }
 }

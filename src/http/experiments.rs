@@ -4,7 +4,7 @@
 //! `Idempotency-Key` is made once.
 
 pub mod results;
-pub mod shown;
+pub mod view;
 pub mod wire;
 
 use std::sync::Arc;
@@ -19,42 +19,42 @@ use utoipa::IntoParams;
 
 use super::App;
 use super::auth::Caller;
-use super::body::Checked;
+use super::body::ValidatedJson;
 use super::error::{ApiError, Code};
-use super::registry::order::{self, Grounds};
-use super::registry::wire::{Done, Why};
-use super::registry::{HISTORY, Tagged, keeping, tagged};
+use super::registry::preconditions::{self, Preconditions};
+use super::registry::wire::{AuditEntryView, EmptyBody};
+use super::registry::{EtagJson, MAX_HISTORY_ENTRIES, registry_runtime, with_etag};
 use crate::experiments::experiment::Experiment;
-use crate::registry::database::experiments::With;
-use crate::registry::database::{Of, Outcome};
-use crate::registry::is_name;
-use crate::registry::keeper::{KeepError, Keeper, Order};
-use results::Results;
-use shown::{Changed, Experiments, Shown};
-use wire::{Design, OfArm, Reason};
+use crate::registry::database::experiments::ResultDetail;
+use crate::registry::database::{ChangeOutcome, HistoryFilter};
+use crate::registry::is_valid_name;
+use crate::registry::service::{ChangeContext, RegistryError, RegistryService};
+use results::ExperimentResultsView;
+use view::{ExperimentChangeView, ExperimentListView, ExperimentView};
+use wire::{ExperimentDesignBody, PromoteRequest, StateChangeRequest};
 
 /// An experiment in a path. What cannot be a name is nobody's.
 #[derive(Debug)]
-pub struct OfExperiment(pub String);
+pub struct ExperimentPath(pub String);
 
-impl<S: Send + Sync> FromRequestParts<S> for OfExperiment {
+impl<S: Send + Sync> FromRequestParts<S> for ExperimentPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = Path::<String>::from_request_parts(parts, state).await;
-        let Path(name) = path.map_err(|_| none())?;
-        if is_name(&name) { Ok(Self(name)) } else { Err(none()) }
+        let Path(name) = path.map_err(|_| unknown_experiment())?;
+        if is_valid_name(&name) { Ok(Self(name)) } else { Err(unknown_experiment()) }
     }
 }
 
-fn none() -> ApiError {
+fn unknown_experiment() -> ApiError {
     ApiError::new(Code::ExperimentNotFound, "There is no experiment of this name; GET /admin/experiments lists them.")
 }
 
 /// Which results are asked for.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub struct Which {
+pub struct ResultsQuery {
     /// The phase: a time with the same weights, from 1. The present one if none is named.
     pub phase: Option<u32>,
     /// Also every class, mistake and bin.
@@ -63,195 +63,233 @@ pub struct Which {
 }
 
 /// Does something to an experiment, to its end, unless the same was asked before.
-async fn change<F>(
+async fn apply_change<F>(
     app: &App,
     name: &str,
-    order: Order,
-    work: impl FnOnce(Arc<Keeper>, Order) -> F + Send + 'static,
-) -> Result<Tagged<Changed>, ApiError>
+    order: ChangeContext,
+    work: impl FnOnce(Arc<RegistryService>, ChangeContext) -> F + Send + 'static,
+) -> Result<EtagJson<ExperimentChangeView>, ApiError>
 where
-    F: Future<Output = Result<Outcome<Option<Experiment>>, KeepError>> + Send + 'static,
+    F: Future<Output = Result<ChangeOutcome<Option<Experiment>>, RegistryError>> + Send + 'static,
 {
-    let once = |keeper: Arc<Keeper>| async move {
-        match keeper.repeated(&order).await? {
+    let once = |keeper: Arc<RegistryService>| async move {
+        match keeper.repeated_outcome(&order).await? {
             Some(outcome) => Ok(outcome),
             None => work(keeper, order).await,
         }
     };
-    answered(name, keeping(app)?.run(once).await?)
+    to_change_response(name, registry_runtime(app)?.run(once).await?)
 }
 
 /// What became of an experiment, or had become of it when the same was asked before.
-fn answered(name: &str, outcome: Outcome<Option<Experiment>>) -> Result<Tagged<Changed>, ApiError> {
+fn to_change_response(
+    name: &str,
+    outcome: ChangeOutcome<Option<Experiment>>,
+) -> Result<EtagJson<ExperimentChangeView>, ApiError> {
     let (experiment, changed) = match outcome {
-        Outcome::Changed(experiment) => (experiment, true),
-        Outcome::AsItWas(experiment) => (experiment, false),
-        Outcome::Repeated(answer) => {
+        ChangeOutcome::Changed(experiment) => (experiment, true),
+        ChangeOutcome::Unchanged(experiment) => (experiment, false),
+        ChangeOutcome::Repeated(answer) => {
             let broken = |_| ApiError::new(Code::Internal, "The answer to the same request cannot be read any more.");
             (serde_json::from_str(&answer).map_err(broken)?, true)
         }
     };
     let revision = experiment.as_ref().map_or(0, |experiment| experiment.revision);
-    Ok(tagged(revision, Changed { changed, experiment: experiment.map(|experiment| Shown::of(name, &experiment)) }))
+    Ok(with_etag(
+        revision,
+        ExperimentChangeView {
+            changed,
+            experiment: experiment.map(|experiment| ExperimentView::from_experiment(name, &experiment)),
+        },
+    ))
 }
 
 /// List all experiments.
-#[utoipa::path(get, path = "/admin/experiments", tag = "admin", responses((status = 200, body = Experiments)))]
-pub async fn list(State(app): State<Arc<App>>) -> Result<Json<Experiments>, ApiError> {
-    let keeper = keeping(&app)?.keeper();
-    let experiments = keeper.experiments().iter().map(|(name, experiment)| Shown::of(name, experiment)).collect();
-    Ok(Json(Experiments { stale: keeper.stale_for().is_some(), experiments }))
+#[utoipa::path(get, path = "/admin/experiments", tag = "admin", responses((status = 200, body = ExperimentListView)))]
+pub async fn list(State(app): State<Arc<App>>) -> Result<Json<ExperimentListView>, ApiError> {
+    let keeper = registry_runtime(&app)?.service();
+    let experiments = keeper
+        .experiments()
+        .iter()
+        .map(|(name, experiment)| ExperimentView::from_experiment(name, experiment))
+        .collect();
+    Ok(Json(ExperimentListView { stale: keeper.database_downtime().is_some(), experiments }))
 }
 
 /// Show an experiment. Its revision is in the `ETag`.
-#[utoipa::path(get, path = "/admin/experiments/{name}", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = Shown)))]
+#[utoipa::path(get, path = "/admin/experiments/{name}", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = ExperimentView)))]
 pub async fn show(
     State(app): State<Arc<App>>,
-    OfExperiment(name): OfExperiment,
+    ExperimentPath(name): ExperimentPath,
 ) -> Result<impl IntoResponse, ApiError> {
-    let found = keeping(&app)?.keeper().experiments().remove(&name).ok_or_else(none)?;
-    Ok(tagged(found.revision, Shown::of(&name, &found)))
+    let found = registry_runtime(&app)?.service().experiments().remove(&name).ok_or_else(unknown_experiment)?;
+    Ok(with_etag(found.revision, ExperimentView::from_experiment(&name, &found)))
 }
 
 /// What was done to an experiment, by whom and why, the last first.
-#[utoipa::path(get, path = "/admin/experiments/{name}/history", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = [Done])))]
+#[utoipa::path(get, path = "/admin/experiments/{name}/history", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = [AuditEntryView])))]
 pub async fn history(
     State(app): State<Arc<App>>,
-    OfExperiment(name): OfExperiment,
-) -> Result<Json<Vec<Done>>, ApiError> {
-    let read = keeping(&app)?.run(|keeper| async move { Ok(keeper.history(Of::Experiment(&name), HISTORY).await?) });
+    ExperimentPath(name): ExperimentPath,
+) -> Result<Json<Vec<AuditEntryView>>, ApiError> {
+    let read = registry_runtime(&app)?
+        .run(|keeper| async move { Ok(keeper.history(HistoryFilter::Experiment(&name), MAX_HISTORY_ENTRIES).await?) });
     let done = read.await?;
-    if done.is_empty() { Err(none()) } else { Ok(Json(done.into_iter().map(Done::from).collect())) }
+    if done.is_empty() {
+        Err(unknown_experiment())
+    } else {
+        Ok(Json(done.into_iter().map(AuditEntryView::from).collect()))
+    }
 }
 
 /// What an experiment shows so far, summed over all replicas.
 #[utoipa::path(
-    get, path = "/admin/experiments/{name}/results", tag = "admin", params(("name" = String, Path), Which),
-    responses((status = 200, body = Results))
+    get, path = "/admin/experiments/{name}/results", tag = "admin", params(("name" = String, Path), ResultsQuery),
+    responses((status = 200, body = ExperimentResultsView))
 )]
 pub async fn results(
     State(app): State<Arc<App>>,
-    OfExperiment(name): OfExperiment,
-    which: Result<Query<Which>, QueryRejection>,
-) -> Result<Json<Results>, ApiError> {
-    let Query(Which { phase, details }) =
-        which.map_err(|_| ApiError::at("", "the query can have `phase`, a number, and `details`, true or false"))?;
+    ExperimentPath(name): ExperimentPath,
+    which: Result<Query<ResultsQuery>, QueryRejection>,
+) -> Result<Json<ExperimentResultsView>, ApiError> {
+    let Query(ResultsQuery { phase, details }) = which
+        .map_err(|_| ApiError::at_pointer("", "the query can have `phase`, a number, and `details`, true or false"))?;
     let named = name.clone();
-    let with = if details { With::Pairs } else { With::Labels };
-    let read = keeping(&app)?.run(move |keeper| async move { keeper.results(&named, phase, with).await });
+    let with = if details { ResultDetail::Pairs } else { ResultDetail::Labels };
+    let read =
+        registry_runtime(&app)?.run(move |keeper| async move { keeper.experiment_results(&named, phase, with).await });
     let (experiment, phase, found) = read.await?;
-    Ok(Json(Results::of(&name, &experiment, phase, &found, details)))
+    Ok(Json(ExperimentResultsView::from_results(&name, &experiment, phase, &found, details)))
 }
 
 /// Make an experiment, or change it. Once it has begun only weights can change, which begins a new phase.
 #[utoipa::path(
     put, path = "/admin/experiments/{name}", tag = "admin", params(("name" = String, Path)),
-    request_body = Design, responses((status = 200, body = Changed))
+    request_body = ExperimentDesignBody, responses((status = 200, body = ExperimentChangeView))
 )]
-pub async fn design(
+pub async fn define(
     State(app): State<Arc<App>>,
-    OfExperiment(name): OfExperiment,
+    ExperimentPath(name): ExperimentPath,
     caller: Caller,
-    grounds: Grounds,
-    Checked(wanted, _memory): Checked<Design>,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<ExperimentDesignBody>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let known = keeping(&app)?.keeper().experiments().contains_key(&name);
-    let order = grounds.order(&caller, &["experiment", &name], &wanted, wanted.reason.clone());
-    if known && order.revision.is_none() {
+    let known = registry_runtime(&app)?.service().experiments().contains_key(&name);
+    let order = grounds.into_change_context(&caller, &["experiment", &name], &wanted, wanted.reason.clone());
+    if known && order.expected_revision.is_none() {
         // Unless it was this request that made it.
         let (asked, named) = (order.clone(), name.clone());
-        let again = keeping(&app)?.run(|keeper| async move { Ok(keeper.repeated(&asked).await?) });
-        let again = again.await?.ok_or_else(order::not_seen)?;
-        return answered(&named, again);
+        let again = registry_runtime(&app)?.run(|keeper| async move { Ok(keeper.repeated_outcome(&asked).await?) });
+        let again = again.await?.ok_or_else(preconditions::missing_precondition_error)?;
+        return to_change_response(&named, again);
     }
     // What is new was never seen.
-    let order = Order { revision: order.revision.or(Some(0)), ..order };
+    let order = ChangeContext { expected_revision: order.expected_revision.or(Some(0)), ..order };
     let default_model = app.registry.snapshot().default_model.clone();
-    let design = wanted.design(&name, &default_model).map_err(wire::refused)?;
+    let design = wanted.into_design(&name, &default_model).map_err(wire::design_error)?;
     let named = name.clone();
-    change(&app, &name, order, |keeper, order| async move { keeper.design(&named, design, &order).await }).await
+    apply_change(
+        &app,
+        &name,
+        order,
+        |keeper, order| async move { keeper.define_experiment(&named, design, &order).await },
+    )
+    .await
 }
 
 /// Start an experiment, or go on with it.
 #[utoipa::path(
     post, path = "/admin/experiments/{name}/start", tag = "admin", params(("name" = String, Path)),
-    request_body = Reason, responses((status = 200, body = Changed))
+    request_body = StateChangeRequest, responses((status = 200, body = ExperimentChangeView))
 )]
 pub async fn start(
     State(app): State<Arc<App>>,
-    OfExperiment(name): OfExperiment,
+    ExperimentPath(name): ExperimentPath,
     caller: Caller,
-    grounds: Grounds,
-    Checked(wanted, _memory): Checked<Reason>,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<StateChangeRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.seen(&caller, &["start", &name], &wanted, wanted.reason.clone())?;
+    let order = grounds.require_change_context(&caller, &["start", &name], &wanted, wanted.reason.clone())?;
     let named = name.clone();
-    change(&app, &name, order, |keeper, order| async move { keeper.start(&named, &order).await }).await
+    apply_change(&app, &name, order, |keeper, order| async move { keeper.start_experiment(&named, &order).await }).await
 }
 
 /// Pause an experiment: everybody gets the active version.
 #[utoipa::path(
     post, path = "/admin/experiments/{name}/pause", tag = "admin", params(("name" = String, Path)),
-    request_body = Reason, responses((status = 200, body = Changed))
+    request_body = StateChangeRequest, responses((status = 200, body = ExperimentChangeView))
 )]
 pub async fn pause(
     State(app): State<Arc<App>>,
-    OfExperiment(name): OfExperiment,
+    ExperimentPath(name): ExperimentPath,
     caller: Caller,
-    grounds: Grounds,
-    Checked(wanted, _memory): Checked<Reason>,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<StateChangeRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.seen(&caller, &["pause", &name], &wanted, wanted.reason.clone())?;
+    let order = grounds.require_change_context(&caller, &["pause", &name], &wanted, wanted.reason.clone())?;
     let named = name.clone();
-    change(&app, &name, order, |keeper, order| async move { keeper.pause(&named, &order).await }).await
+    apply_change(&app, &name, order, |keeper, order| async move { keeper.pause_experiment(&named, &order).await }).await
 }
 
 /// End an experiment for good: everybody gets the active version.
 #[utoipa::path(
     post, path = "/admin/experiments/{name}/end", tag = "admin", params(("name" = String, Path)),
-    request_body = Reason, responses((status = 200, body = Changed))
+    request_body = StateChangeRequest, responses((status = 200, body = ExperimentChangeView))
 )]
 pub async fn end(
     State(app): State<Arc<App>>,
-    OfExperiment(name): OfExperiment,
+    ExperimentPath(name): ExperimentPath,
     caller: Caller,
-    grounds: Grounds,
-    Checked(wanted, _memory): Checked<Reason>,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<StateChangeRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.seen(&caller, &["end", &name], &wanted, wanted.reason.clone())?;
+    let order = grounds.require_change_context(&caller, &["end", &name], &wanted, wanted.reason.clone())?;
     let (named, outcome) = (name.clone(), wanted.reason);
-    change(&app, &name, order, |keeper, order| async move { keeper.end(&named, outcome, &order).await }).await
+    apply_change(
+        &app,
+        &name,
+        order,
+        |keeper, order| async move { keeper.end_experiment(&named, outcome, &order).await },
+    )
+    .await
 }
 
 /// Make the version of an arm the active one, and end the experiment.
 #[utoipa::path(
     post, path = "/admin/experiments/{name}/promote", tag = "admin", params(("name" = String, Path)),
-    request_body = OfArm, responses((status = 200, body = Changed))
+    request_body = PromoteRequest, responses((status = 200, body = ExperimentChangeView))
 )]
 pub async fn promote(
     State(app): State<Arc<App>>,
-    OfExperiment(name): OfExperiment,
+    ExperimentPath(name): ExperimentPath,
     caller: Caller,
-    grounds: Grounds,
-    Checked(wanted, _memory): Checked<OfArm>,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<PromoteRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.seen(&caller, &["promote", &name], &wanted, wanted.reason.clone())?;
+    let order = grounds.require_change_context(&caller, &["promote", &name], &wanted, wanted.reason.clone())?;
     let named = name.clone();
-    change(&app, &name, order, |keeper, order| async move { keeper.promote(&named, &wanted.arm, &order).await }).await
+    apply_change(
+        &app,
+        &name,
+        order,
+        |keeper, order| async move { keeper.promote_arm(&named, &wanted.arm, &order).await },
+    )
+    .await
 }
 
 /// Forget an experiment that has not begun, or ended more than 31 days ago.
 #[utoipa::path(
     delete, path = "/admin/experiments/{name}", tag = "admin", params(("name" = String, Path)),
-    responses((status = 200, body = Changed))
+    responses((status = 200, body = ExperimentChangeView))
 )]
-pub async fn forget(
+pub async fn delete(
     State(app): State<Arc<App>>,
-    OfExperiment(name): OfExperiment,
+    ExperimentPath(name): ExperimentPath,
     caller: Caller,
-    grounds: Grounds,
+    grounds: Preconditions,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.seen(&caller, &["forget", &name], &Why::default(), None)?;
+    let order = grounds.require_change_context(&caller, &["forget", &name], &EmptyBody::default(), None)?;
     let named = name.clone();
-    change(&app, &name, order, |keeper, order| async move { keeper.forget_experiment(&named, &order).await }).await
+    apply_change(&app, &name, order, |keeper, order| async move { keeper.delete_experiment(&named, &order).await })
+        .await
 }

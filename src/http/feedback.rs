@@ -14,39 +14,39 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::auth::Caller;
-use super::body::{Checked, RequestBody};
-use super::checks;
+use super::body::{RequestBody, ValidatedJson};
 use super::error::{ApiError, Code, FieldError, Problem};
 use super::json;
 use super::rate_limit;
-use super::registry::keeping;
+use super::registry::registry_runtime;
+use super::validation;
 use crate::clock;
-use crate::config::Limits;
-use crate::experiments::receipts::{Answered, Receipt, ReceiptError};
-use crate::registry::feedback::Feedback;
+use crate::config::RequestLimits;
+use crate::experiments::receipts::{LabelSource, Receipt, ReceiptError};
+use crate::registry::feedback::FeedbackRecord;
 
 /// Most things told in one request.
-const MOST: usize = 10_000;
+const MAX_ITEMS: usize = 10_000;
 /// Most true labels of one answer.
-const MOST_LABELS: usize = 256;
+const MAX_LABELS: usize = 256;
 /// Longest label, in characters.
-const LONGEST_LABEL: usize = 256;
+const MAX_LABEL_CHARS: usize = 256;
 /// Longest prediction id, in characters.
-const LONGEST_ID: usize = 8_192;
+const MAX_PREDICTION_ID_CHARS: usize = 8_192;
 /// Bytes of one result of a list, in memory and as JSON.
 const RESULT_BYTES: usize = 512;
 /// Most places of a list that are told to be wrong.
-const MOST_ERRORS: usize = 100;
+const MAX_REPORTED_ERRORS: usize = 100;
 
 /// The truth about an earlier answer.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Truth {
+pub struct GroundTruth {
     /// The `prediction_id` of the answer.
     #[schema(min_length = 1, max_length = 8192)]
     pub prediction_id: String,
     /// The label that would have been right, or all of them.
-    pub actual: Actual,
+    pub actual: ActualLabels,
     /// The text that was asked about, as it was sent then, to be kept with the truth for a training; it is kept nowhere otherwise.
     #[serde(default)]
     #[schema(max_length = 32768)]
@@ -56,7 +56,7 @@ pub struct Truth {
 /// A true label, or all of them.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "expected a label or a list of labels")]
-pub enum Actual {
+pub enum ActualLabels {
     /// The only one.
     One(TrueLabel),
     /// All of them; none if no label is right.
@@ -81,41 +81,41 @@ pub struct TrueLabels(Vec<TrueLabel>);
 #[expect(dead_code, reason = "only described")]
 enum FeedbackForms {
     /// About one answer.
-    One(Truth),
+    One(GroundTruth),
     /// About several.
-    List(Truths),
+    List(GroundTruthList),
 }
 
 /// What is told of several answers.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(min_items = 1, max_items = 10_000)]
 #[expect(dead_code, reason = "only described")]
-struct Truths(Vec<Truth>);
+struct GroundTruthList(Vec<GroundTruth>);
 
 /// Feedback in either form.
 #[derive(Debug)]
 pub struct FeedbackRequest {
-    truths: Vec<Truth>,
-    bare: bool,
+    truths: Vec<GroundTruth>,
+    is_list: bool,
 }
 
-impl Truth {
+impl GroundTruth {
     /// Whether it is within its limits; else the field, and what is wrong with it.
-    fn check(&self, limits: &Limits) -> Result<(), (&'static str, String)> {
-        if !(1..=LONGEST_ID).contains(&self.prediction_id.len()) {
-            return Err(("prediction_id", format!("it must have 1 to {LONGEST_ID} characters")));
+    fn check(&self, limits: &RequestLimits) -> Result<(), (&'static str, String)> {
+        if !(1..=MAX_PREDICTION_ID_CHARS).contains(&self.prediction_id.len()) {
+            return Err(("prediction_id", format!("it must have 1 to {MAX_PREDICTION_ID_CHARS} characters")));
         }
         let labels = match &self.actual {
-            Actual::One(label) => std::slice::from_ref(label),
-            Actual::Many(TrueLabels(labels)) => labels.as_slice(),
+            ActualLabels::One(label) => std::slice::from_ref(label),
+            ActualLabels::Many(TrueLabels(labels)) => labels.as_slice(),
         };
-        if labels.len() > MOST_LABELS {
-            return Err(("actual", format!("at most {MOST_LABELS} labels are possible")));
+        if labels.len() > MAX_LABELS {
+            return Err(("actual", format!("at most {MAX_LABELS} labels are possible")));
         }
-        if !labels.iter().all(|TrueLabel(label)| (1..=LONGEST_LABEL).contains(&label.chars().count())) {
-            return Err(("actual", format!("a label must have 1 to {LONGEST_LABEL} characters")));
+        if !labels.iter().all(|TrueLabel(label)| (1..=MAX_LABEL_CHARS).contains(&label.chars().count())) {
+            return Err(("actual", format!("a label must have 1 to {MAX_LABEL_CHARS} characters")));
         }
-        let text = self.text.as_ref().map_or(Ok(()), |text| checks::check_text(text, limits));
+        let text = self.text.as_ref().map_or(Ok(()), |text| validation::check_stored_text(text, limits));
         text.map_err(|error| ("text", error.message.unwrap_or_default().into_owned()))
     }
 }
@@ -123,23 +123,27 @@ impl Truth {
 impl RequestBody for FeedbackRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         if json::is_list(bytes) {
-            return Ok(Self { truths: json::from_json(bytes)?, bare: true });
+            return Ok(Self { truths: json::from_json(bytes)?, is_list: true });
         }
-        Ok(Self { truths: vec![json::from_json(bytes)?], bare: false })
+        Ok(Self { truths: vec![json::from_json(bytes)?], is_list: false })
     }
 
-    fn check(&self, limits: &Limits) -> Result<(), ApiError> {
-        if !(1..=MOST).contains(&self.truths.len()) {
+    fn check(&self, limits: &RequestLimits) -> Result<(), ApiError> {
+        if !(1..=MAX_ITEMS).contains(&self.truths.len()) {
             let told = self.truths.len();
-            return Err(ApiError::at("", format!("there are {told} things told, where 1 to {MOST} are possible")));
+            return Err(ApiError::at_pointer(
+                "",
+                format!("there are {told} things told, where 1 to {MAX_ITEMS} are possible"),
+            ));
         }
-        let wrong = |(index, truth): (usize, &Truth)| {
+        let wrong = |(index, truth): (usize, &GroundTruth)| {
             let (field, detail) = truth.check(limits).err()?;
-            let pointer = if self.bare { format!("/{index}/{field}") } else { format!("/{field}") };
+            let pointer = if self.is_list { format!("/{index}/{field}") } else { format!("/{field}") };
             Some(FieldError { pointer, detail })
         };
-        let wrong: Vec<FieldError> = self.truths.iter().enumerate().filter_map(wrong).take(MOST_ERRORS).collect();
-        if wrong.is_empty() { Ok(()) } else { Err(ApiError::invalid(wrong)) }
+        let wrong: Vec<FieldError> =
+            self.truths.iter().enumerate().filter_map(wrong).take(MAX_REPORTED_ERRORS).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(ApiError::from_field_errors(wrong)) }
     }
 }
 
@@ -148,39 +152,39 @@ impl RequestBody for FeedbackRequest {
 #[serde(untagged)]
 pub enum FeedbackAnswer {
     /// Of one thing.
-    One(Told),
+    One(FeedbackStatus),
     /// Of each of a list, in its order.
     Many {
         /// One for each.
-        results: Vec<ToldItem>,
+        results: Vec<FeedbackItem>,
     },
 }
 
 /// What became of one thing.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Told {
+pub struct FeedbackStatus {
     /// `stored`; `corrected` if something else was told before; `unchanged` if the same was; `waiting` if it is on disk until the database answers.
     pub outcome: &'static str,
 }
 
 /// What became of one thing of a list.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ToldItem {
+pub struct FeedbackItem {
     /// Its place in the request, from 0.
     pub index: usize,
     /// The outcome, or an error.
     #[serde(flatten)]
-    pub result: ToldResult,
+    pub result: FeedbackItemOutcome,
 }
 
 /// The outcome of one thing of a list, or why it was not taken.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-pub enum ToldResult {
+pub enum FeedbackItemOutcome {
     /// It was taken.
-    Taken(Told),
+    Accepted(FeedbackStatus),
     /// It was not; the others are not concerned.
-    Refused {
+    Rejected {
         /// Why.
         error: Box<Problem>,
     },
@@ -208,48 +212,56 @@ pub enum ToldResult {
 pub async fn feedback(
     State(app): State<Arc<App>>,
     caller: Caller,
-    Checked(request, _memory): Checked<FeedbackRequest>,
+    ValidatedJson(request, _memory): ValidatedJson<FeedbackRequest>,
 ) -> Result<Response, ApiError> {
-    let FeedbackRequest { truths, bare } = request;
-    rate_limit::take_rest(&app, &caller, truths.len())?;
+    let FeedbackRequest { truths, is_list } = request;
+    rate_limit::charge_remaining_texts(&app, &caller, truths.len())?;
     let deadline = Instant::now() + app.limits.timeout;
-    let reserved = app.responses.reserve(truths.len() * RESULT_BYTES, deadline).await?.map(Extension);
-    let keeper = Arc::clone(keeping(&app)?.keeper());
+    let reserved = app.response_budget.reserve(truths.len() * RESULT_BYTES, deadline).await?.map(Extension);
+    let keeper = Arc::clone(registry_runtime(&app)?.service());
     let who = caller.to_string();
     let read = |(index, truth)| {
-        let pointer = if bare { format!("/{index}") } else { String::new() };
-        read(&app, truth, &pointer).map(|feedback| Feedback { who: who.clone(), told: keeper.moment(), ..feedback })
+        let pointer = if is_list { format!("/{index}") } else { String::new() };
+        verify_truth(&app, truth, &pointer).map(|feedback| FeedbackRecord {
+            caller: who.clone(),
+            reported_at: keeper.next_feedback_timestamp(),
+            ..feedback
+        })
     };
-    let read: Vec<Result<Feedback, ApiError>> = truths.into_iter().enumerate().map(read).collect();
-    let good: Vec<Feedback> = read.iter().filter_map(|one| one.as_ref().ok().cloned()).collect();
+    let read: Vec<Result<FeedbackRecord, ApiError>> = truths.into_iter().enumerate().map(read).collect();
+    let good: Vec<FeedbackRecord> = read.iter().filter_map(|one| one.as_ref().ok().cloned()).collect();
     for _ in good.len()..read.len() {
-        app.metrics.told("refused");
+        app.metrics.record_feedback("refused");
     }
-    let told = if good.is_empty() { Vec::new() } else { keeping(&app)?.run(|keeper| keeper.tell(good)).await? };
-    let mut told = told.into_iter();
-    let mut outcome = |one: Result<Feedback, ApiError>| {
-        one.and_then(|_| told.next().ok_or_else(|| ApiError::new(Code::Internal, "It was not said what became of it.")))
-            .map(|told| Told { outcome: told.name() })
+    let told = if good.is_empty() {
+        Vec::new()
+    } else {
+        registry_runtime(&app)?.run(|keeper| keeper.store_feedback(good)).await?
     };
-    if !bare {
-        let one = read.into_iter().next().ok_or_else(|| ApiError::at("", "nothing was told"))?;
+    let mut told = told.into_iter();
+    let mut outcome = |one: Result<FeedbackRecord, ApiError>| {
+        one.and_then(|_| told.next().ok_or_else(|| ApiError::new(Code::Internal, "It was not said what became of it.")))
+            .map(|told| FeedbackStatus { outcome: told.name() })
+    };
+    if !is_list {
+        let one = read.into_iter().next().ok_or_else(|| ApiError::at_pointer("", "nothing was told"))?;
         return Ok((reserved, Json(FeedbackAnswer::One(outcome(one)?))).into_response());
     }
     let item = |(index, one)| {
         let result = match outcome(one) {
-            Ok(told) => ToldResult::Taken(told),
-            Err(error) => ToldResult::Refused { error: Box::new(error.problem(None)) },
+            Ok(told) => FeedbackItemOutcome::Accepted(told),
+            Err(error) => FeedbackItemOutcome::Rejected { error: Box::new(error.to_problem(None)) },
         };
-        ToldItem { index, result }
+        FeedbackItem { index, result }
     };
     let results = read.into_iter().enumerate().map(item).collect();
     Ok((reserved, Json(FeedbackAnswer::Many { results })).into_response())
 }
 
 /// Checks one thing that is told. `pointer`: where it stands in the body.
-fn read(app: &App, truth: Truth, pointer: &str) -> Result<Feedback, ApiError> {
+fn verify_truth(app: &App, truth: GroundTruth, pointer: &str) -> Result<FeedbackRecord, ApiError> {
     let at = |field: &str, detail: String| {
-        ApiError::invalid(vec![FieldError { pointer: format!("{pointer}/{field}"), detail }])
+        ApiError::from_field_errors(vec![FieldError { pointer: format!("{pointer}/{field}"), detail }])
     };
     let receipt = app.receipts.verify(&truth.prediction_id, clock::now()).map_err(|error| {
         let code = match error {
@@ -258,64 +270,64 @@ fn read(app: &App, truth: Truth, pointer: &str) -> Result<Feedback, ApiError> {
         };
         ApiError::new(code, format!("{pointer}/prediction_id: {error}."))
     })?;
-    if receipt.answered == Answered::NoLabels {
+    if receipt.label_source == LabelSource::NoLabels {
         return Err(at("prediction_id", "the answer has no label that could be right or wrong".to_owned()));
     }
-    if receipt.is_cut {
+    if receipt.is_truncated {
         return Err(at("prediction_id", "the answer has more labels than a prediction id holds".to_owned()));
     }
     let actual: Vec<String> = match truth.actual {
-        Actual::One(TrueLabel(label)) => vec![label],
-        Actual::Many(TrueLabels(labels)) => labels.into_iter().map(|TrueLabel(label)| label).collect(),
+        ActualLabels::One(TrueLabel(label)) => vec![label],
+        ActualLabels::Many(TrueLabels(labels)) => labels.into_iter().map(|TrueLabel(label)| label).collect(),
     };
     if actual.iter().collect::<BTreeSet<_>>().len() != actual.len() {
         return Err(at("actual", "each label can be there once".to_owned()));
     }
-    if !actual.iter().all(|label| is_label(app, &receipt, label)) {
+    if !actual.iter().all(|label| is_possible_label(app, &receipt, label)) {
         return Err(at("actual", "this is no label of the model; GET /models/{name} lists them".to_owned()));
     }
     let text = match truth.text {
-        Some(text) => Some(check_text(app, &receipt, text).map_err(|detail| at("text", detail))?),
+        Some(text) => Some(verify_text(app, &receipt, text).map_err(|detail| at("text", detail))?),
         None => None,
     };
-    let made = clock::since_1970(receipt.made);
-    Ok(Feedback {
+    let made = clock::since_unix_epoch(receipt.issued_at);
+    Ok(FeedbackRecord {
         id: receipt.id.simple().to_string(),
-        made: i64::try_from(made.as_millis()).unwrap_or(i64::MAX),
+        predicted_at: i64::try_from(made.as_millis()).unwrap_or(i64::MAX),
         model: receipt.model,
         version: receipt.version,
-        arm: receipt.arm,
+        arm: receipt.arm_path,
         predicted: receipt.labels,
         confidence: receipt.confidence,
         actual,
         text,
-        who: String::new(),
-        told: 0,
+        caller: String::new(),
+        reported_at: 0,
     })
 }
 
 /// The text of an answer as it is kept: it is the one that was asked about, and what the policy of the version that
 /// answered leaves of it; that of the server, where the version is not loaded any more. Receipts of earlier versions of
 /// the server do not tell of their text: then it is any.
-fn check_text(app: &App, receipt: &Receipt, text: String) -> Result<String, String> {
-    if app.receipts.matches_text(receipt, &text) == Some(false) {
+fn verify_text(app: &App, receipt: &Receipt, text: String) -> Result<String, String> {
+    if app.receipts.fingerprint_matches(receipt, &text) == Some(false) {
         return Err("this is not the text of this prediction: send it as it was sent to be predicted, or leave it out"
             .to_owned());
     }
     let snapshot = app.registry.snapshot();
     let served = snapshot.models.get(&receipt.model);
-    let answered = served.and_then(|served| served.ready(&receipt.version));
+    let answered = served.and_then(|served| served.ready_model(&receipt.version));
     let policy = answered.map_or(&app.text_policy, |model| model.pipeline().policy());
     policy.apply(text).map_err(|error| error.to_string())
 }
 
 /// True for a label of the version that answered. If that is not loaded any more nobody knows its labels, and those of a
 /// request are the caller's own: then for anything that can be a label.
-fn is_label(app: &App, receipt: &Receipt, label: &str) -> bool {
+fn is_possible_label(app: &App, receipt: &Receipt, label: &str) -> bool {
     let snapshot = app.registry.snapshot();
     let served = snapshot.models.get(&receipt.model);
-    let answered = served.and_then(|served| served.ready(&receipt.version));
-    match answered.filter(|_| receipt.answered == Answered::LabelsOfTheModel) {
+    let answered = served.and_then(|served| served.ready_model(&receipt.version));
+    match answered.filter(|_| receipt.label_source == LabelSource::Model) {
         // Receipts of the format before do not tell labels of a request from those of the model.
         Some(model) => model.pipeline().labels().iter().chain(&receipt.labels).any(|known| known == label),
         None => !label.chars().any(char::is_control),

@@ -9,7 +9,7 @@ const LONGEST_LINE: usize = 256;
 
 /// The place in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum FramingState {
     /// Between two messages.
     Between,
     /// In a head.
@@ -31,7 +31,7 @@ enum Place {
 /// Follows one stream.
 #[derive(Debug)]
 pub struct Framing {
-    place: Place,
+    place: FramingState,
     line: Vec<u8>,
     heads: u64,
     request_line_seen: bool,
@@ -41,58 +41,73 @@ pub struct Framing {
 
 impl Default for Framing {
     fn default() -> Self {
-        Self { place: Place::Between, line: Vec::new(), heads: 0, request_line_seen: false, length: 0, chunked: false }
+        Self {
+            place: FramingState::Between,
+            line: Vec::new(),
+            heads: 0,
+            request_line_seen: false,
+            length: 0,
+            chunked: false,
+        }
     }
 }
 
 impl Framing {
     /// Heads that have begun so far.
     #[must_use]
-    pub fn heads(&self) -> u64 {
+    pub fn message_starts(&self) -> u64 {
         self.heads
     }
 
     /// Messages that have come to their end.
     #[must_use]
-    pub fn messages(&self) -> u64 {
-        self.heads - u64::from(!self.between())
+    pub fn complete_messages(&self) -> u64 {
+        self.heads - u64::from(!self.is_between_messages())
     }
 
     /// True in a head that is not complete.
     #[must_use]
-    pub fn in_head(&self) -> bool {
-        self.place == Place::Head
+    pub fn is_in_headers(&self) -> bool {
+        self.place == FramingState::Head
     }
 
     /// True between two messages, and before the first.
     #[must_use]
-    pub fn between(&self) -> bool {
-        self.place == Place::Between
+    pub fn is_between_messages(&self) -> bool {
+        self.place == FramingState::Between
     }
 
     /// Takes the next bytes of the stream.
-    pub fn follow(&mut self, mut bytes: &[u8]) {
+    pub fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = match self.place {
                 // Old clients send a line end after a body: it begins nothing.
-                Place::Between if bytes.first().is_some_and(|byte| matches!(byte, b'\r' | b'\n')) => {
+                FramingState::Between if bytes.first().is_some_and(|byte| matches!(byte, b'\r' | b'\n')) => {
                     bytes.get(1..).unwrap_or_default()
                 }
-                Place::Between => {
+                FramingState::Between => {
                     self.heads += 1;
                     (self.request_line_seen, self.length, self.chunked) = (false, 0, false);
-                    self.place = Place::Head;
+                    self.place = FramingState::Head;
                     bytes
                 }
-                Place::Body(missing) => self.skip(bytes, missing, Place::Body, Place::Between),
-                Place::Chunk(missing) => self.skip(bytes, missing, Place::Chunk, Place::ChunkEnd),
-                Place::Head | Place::ChunkSize | Place::ChunkEnd | Place::Trailer => self.read_line(bytes),
-                Place::Lost => &[],
+                FramingState::Body(missing) => self.skip(bytes, missing, FramingState::Body, FramingState::Between),
+                FramingState::Chunk(missing) => self.skip(bytes, missing, FramingState::Chunk, FramingState::ChunkEnd),
+                FramingState::Head | FramingState::ChunkSize | FramingState::ChunkEnd | FramingState::Trailer => {
+                    self.read_line(bytes)
+                }
+                FramingState::Lost => &[],
             };
         }
     }
 
-    fn skip<'a>(&mut self, bytes: &'a [u8], missing: u64, rest: fn(u64) -> Place, then: Place) -> &'a [u8] {
+    fn skip<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        missing: u64,
+        rest: fn(u64) -> FramingState,
+        then: FramingState,
+    ) -> &'a [u8] {
         let skipped = bytes.len().min(usize::try_from(missing).unwrap_or(usize::MAX));
         let missing = missing - skipped as u64;
         self.place = if missing == 0 { then } else { rest(missing) };
@@ -115,29 +130,33 @@ impl Framing {
 
     fn end_line(&mut self, line: &[u8]) {
         match self.place {
-            Place::Head if line.is_empty() && self.request_line_seen => {
+            FramingState::Head if line.is_empty() && self.request_line_seen => {
                 self.place = match self.length {
-                    _ if self.chunked => Place::ChunkSize,
-                    0 => Place::Between,
-                    length => Place::Body(length),
+                    _ if self.chunked => FramingState::ChunkSize,
+                    0 => FramingState::Between,
+                    length => FramingState::Body(length),
                 };
             }
             // Empty lines before a request are passed over.
-            Place::Head if line.is_empty() => {}
-            Place::Head if self.request_line_seen => self.read_header(line),
-            Place::Head => self.request_line_seen = true,
-            Place::ChunkSize => {
+            FramingState::Head if line.is_empty() => {}
+            FramingState::Head if self.request_line_seen => self.read_header(line),
+            FramingState::Head => self.request_line_seen = true,
+            FramingState::ChunkSize => {
                 let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
                 let size = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
                 self.place = match size {
-                    None => Place::Lost,
-                    Some(0) => Place::Trailer,
-                    Some(size) => Place::Chunk(size),
+                    None => FramingState::Lost,
+                    Some(0) => FramingState::Trailer,
+                    Some(size) => FramingState::Chunk(size),
                 };
             }
-            Place::ChunkEnd => self.place = Place::ChunkSize,
-            Place::Trailer if line.is_empty() => self.place = Place::Between,
-            Place::Trailer | Place::Between | Place::Body(_) | Place::Chunk(_) | Place::Lost => {}
+            FramingState::ChunkEnd => self.place = FramingState::ChunkSize,
+            FramingState::Trailer if line.is_empty() => self.place = FramingState::Between,
+            FramingState::Trailer
+            | FramingState::Between
+            | FramingState::Body(_)
+            | FramingState::Chunk(_)
+            | FramingState::Lost => {}
         }
     }
 
@@ -162,17 +181,17 @@ mod tests {
     /// The framing after these bytes, however they are cut.
     fn after(stream: &str) -> Framing {
         let mut whole = Framing::default();
-        whole.follow(stream.as_bytes());
+        whole.feed(stream.as_bytes());
         for size in 1..=stream.len() {
             let mut parts = Framing::default();
-            stream.as_bytes().chunks(size).for_each(|part| parts.follow(part));
+            stream.as_bytes().chunks(size).for_each(|part| parts.feed(part));
             assert_eq!((parts.place, parts.heads), (whole.place, whole.heads), "in parts of {size}");
         }
         whole
     }
 
     #[test]
-    fn ends_of_messages_are_found() {
+    fn framing_complete_message_end_is_found() {
         for (message, heads) in [
             (format!("{HEAD}\r\n"), 1),
             (HEAD.replace('\r', "") + "\n", 1),
@@ -188,17 +207,21 @@ mod tests {
             (format!("{HEAD}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\nA: b\r\n\r\n{HEAD}\r\n"), 2),
         ] {
             let framing = after(&message);
-            assert!(framing.between(), "{message:?}: {framing:?}");
-            assert_eq!(framing.heads(), heads, "{message:?}");
-            assert_eq!(after(&(message.clone() + "\r\n\r\n")).heads(), heads, "line ends begin nothing");
+            assert!(framing.is_between_messages(), "{message:?}: {framing:?}");
+            assert_eq!(framing.message_starts(), heads, "{message:?}");
+            assert_eq!(after(&(message.clone() + "\r\n\r\n")).message_starts(), heads, "line ends begin nothing");
             let more = after(&(message.clone() + "P"));
-            assert_eq!((more.in_head(), more.heads(), more.messages()), (true, heads + 1, heads), "{message:?}");
+            assert_eq!(
+                (more.is_in_headers(), more.message_starts(), more.complete_messages()),
+                (true, heads + 1, heads),
+                "{message:?}"
+            );
         }
     }
 
     #[test]
-    fn the_middle_of_a_message_is_told_apart() {
-        for (stream, in_head) in [
+    fn framing_partial_message_is_not_between() {
+        for (stream, is_in_headers) in [
             ("P".to_owned(), true),
             ("\r\nP".to_owned(), true),
             (HEAD.to_owned(), true),
@@ -213,7 +236,10 @@ mod tests {
             (format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n{HEAD}\r\n"), false),
         ] {
             let framing = after(&stream);
-            assert!(!framing.between() && framing.in_head() == in_head, "{stream:?}: {framing:?}");
+            assert!(
+                !framing.is_between_messages() && framing.is_in_headers() == is_in_headers,
+                "{stream:?}: {framing:?}"
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use super::error::{ApiError, Code};
 
 /// Longest field name of a client that an error repeats.
-const MAX_ECHO: usize = 64;
+const MAX_ECHOED_CHARS: usize = 64;
 
 /// True if a body can only be a JSON list, if it is JSON.
 #[must_use]
@@ -23,10 +23,10 @@ pub fn is_list(body: &[u8]) -> bool {
 pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let pointer = pointer(error.path());
-        explain(error.inner(), &pointer)
+        let pointer = to_json_pointer(error.path());
+        to_api_error(error.inner(), &pointer)
     })?;
-    reader.end().map_err(|error| explain(&error, ""))?;
+    reader.end().map_err(|error| to_api_error(&error, ""))?;
     Ok(value)
 }
 
@@ -68,7 +68,7 @@ impl Visitor<'_> for WholeNumberVisitor {
     }
 }
 
-fn explain(error: &serde_json::Error, pointer: &str) -> ApiError {
+fn to_api_error(error: &serde_json::Error, pointer: &str) -> ApiError {
     let message = error.to_string();
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(head, _)| head);
     if !error.is_data() {
@@ -76,17 +76,17 @@ fn explain(error: &serde_json::Error, pointer: &str) -> ApiError {
         let place = format!("line {}, column {}", error.line(), error.column());
         return ApiError::new(Code::MalformedJson, format!("The body is not valid JSON ({place}): {message}."));
     }
-    ApiError::at(pointer, describe(message))
+    ApiError::at_pointer(pointer, describe_data_error(message))
 }
 
 /// serde's message without the value that the client sent.
-fn describe(message: &str) -> String {
+fn describe_data_error(message: &str) -> String {
     let quoted = |prefix: &str| {
         let name = message.strip_prefix(prefix)?.strip_prefix('`')?;
         let end =
             name.find("`, expected ").or_else(|| name.find("`, there are ")).unwrap_or(name.len().saturating_sub(1));
         let mut escaped = name.get(..end)?.chars().flat_map(char::escape_debug);
-        let mut shown: String = escaped.by_ref().take(MAX_ECHO).collect();
+        let mut shown: String = escaped.by_ref().take(MAX_ECHOED_CHARS).collect();
         if escaped.next().is_some() {
             shown.push('…');
         }
@@ -102,13 +102,13 @@ fn describe(message: &str) -> String {
         return format!("the field `{name}` stands there twice");
     }
     match message.rsplit_once(", expected ") {
-        Some((_, expected)) => format!("expected {}", in_json(expected)),
+        Some((_, expected)) => format!("expected {}", json_type_name(expected)),
         None => "the value is not of the expected form".to_owned(),
     }
 }
 
 /// What serde expected, in words of JSON: clients know nothing of Rust's types.
-fn in_json(expected: &str) -> &str {
+fn json_type_name(expected: &str) -> &str {
     match expected {
         "u32" => "a whole number from 0 to 4294967295",
         "a sequence" => "a list",
@@ -118,13 +118,13 @@ fn in_json(expected: &str) -> &str {
 }
 
 /// A path as a JSON pointer (RFC 6901).
-fn pointer(path: &serde_path_to_error::Path) -> String {
+fn to_json_pointer(path: &serde_path_to_error::Path) -> String {
     let mut pointer = String::new();
     for segment in path {
         match segment {
             serde_path_to_error::Segment::Seq { index } => _ = write!(pointer, "/{index}"),
             serde_path_to_error::Segment::Map { key } => {
-                let key: String = key.chars().take(MAX_ECHO).collect();
+                let key: String = key.chars().take(MAX_ECHOED_CHARS).collect();
                 _ = write!(pointer, "/{}", key.replace('~', "~0").replace('/', "~1"));
             }
             serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => {}
@@ -140,33 +140,33 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Example {
+    struct ExampleBody {
         #[expect(dead_code, reason = "only parsed")]
         text: String,
         #[expect(dead_code, reason = "only parsed")]
         flag: Option<bool>,
     }
 
-    fn refusal(body: &str) -> (u16, String) {
-        let error = from_json::<Example>(body.as_bytes()).unwrap_err();
+    fn parse_failure(body: &str) -> (u16, String) {
+        let error = from_json::<ExampleBody>(body.as_bytes()).unwrap_err();
         (error.code.status().as_u16(), error.detail.into_owned())
     }
 
     #[test]
-    fn errors_name_the_place_and_repeat_nothing() {
-        assert_eq!(refusal(r#"{"text":"a","colour":1}"#), (422, "/colour: unknown field `colour`".to_owned()));
-        assert_eq!(refusal("{}"), (422, "body: the field `text` is missing".to_owned()));
-        assert_eq!(refusal(r#"{"text":"a","text":"b"}"#).1, "body: the field `text` stands there twice");
+    fn json_invalid_field_error_has_pointer_without_value() {
+        assert_eq!(parse_failure(r#"{"text":"a","colour":1}"#), (422, "/colour: unknown field `colour`".to_owned()));
+        assert_eq!(parse_failure("{}"), (422, "body: the field `text` is missing".to_owned()));
+        assert_eq!(parse_failure(r#"{"text":"a","text":"b"}"#).1, "body: the field `text` stands there twice");
         assert_eq!(
-            refusal(r#"{"text":"a","flag":"secret, expected nothing"}"#),
+            parse_failure(r#"{"text":"a","flag":"secret, expected nothing"}"#),
             (422, "/flag: expected a boolean".to_owned())
         );
-        assert_eq!(refusal(r#"{"text":7}"#), (422, "/text: expected a string".to_owned()));
-        assert!(refusal(&format!(r#"{{"text":"a","{}":1}}"#, "x".repeat(5_000))).1.len() < 300);
+        assert_eq!(parse_failure(r#"{"text":7}"#), (422, "/text: expected a string".to_owned()));
+        assert!(parse_failure(&format!(r#"{{"text":"a","{}":1}}"#, "x".repeat(5_000))).1.len() < 300);
     }
 
     #[test]
-    fn what_is_not_json_is_told_apart() {
+    fn json_malformed_body_is_bad_request() {
         for body in [
             "",
             "{",
@@ -176,16 +176,16 @@ mod tests {
             "{\"text\":\"a\0\"}",
             "\u{feff}{}",
         ] {
-            let (status, detail) = refusal(body);
+            let (status, detail) = parse_failure(body);
             assert_eq!(status, 400, "{body:?}");
             assert!(detail.contains("line 1, column"), "{detail}");
         }
-        let latin1 = from_json::<Example>(b"{\"text\":\"\xe4\"}").unwrap_err();
+        let latin1 = from_json::<ExampleBody>(b"{\"text\":\"\xe4\"}").unwrap_err();
         assert_eq!(latin1.code, Code::MalformedJson);
     }
 
     #[test]
-    fn depth_is_bounded() {
+    fn json_deep_nesting_is_rejected() {
         let body = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(from_json::<serde_json::Value>(body.as_bytes()).is_err());
     }

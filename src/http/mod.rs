@@ -1,26 +1,26 @@
 //! HTTP: the only place with axum, JSON and status codes.
 //!
-//! - [`serve`], [`connection`], [`tls`]: listeners and connections
-//! - [`paced`], [`framing`], [`exchange`]: time limits of a connection
+//! - [`accept_loop`], [`connection`], [`tls`]: listeners and connections
+//! - [`timeout_stream`], [`framing`], [`connection_state`]: time limits of a connection
 //! - [`response_budget`], [`response_size`], [`response_stream`]: memory for large responses
-//! - [`mod@routes`]: how routes are listed, each with who may use it
-//! - [`observe`]: request id, metrics, the log line, problem details; [`story`]: what handlers tell for it;
-//!   [`refusals`]: how many of them are logged; [`mod@trace`]: its span
-//! - [`head`], [`auth`], [`rate_limit`], [`body`]: layers that refuse: head, key, rate, body
+//! - [`mod@route_table`]: how routes are listed, each with who may use it
+//! - [`observability`]: request id, metrics, the log line, problem details; [`request_summary`]: what handlers tell for it;
+//!   [`log_sampler`]: how many of them are logged; [`mod@trace_context`]: its span
+//! - [`request_limits`], [`auth`], [`rate_limit`], [`body`]: layers that refuse: head, key, rate, body
 //! - [`admin_guard`], [`cors`]: which web pages may use the listeners
 //! - [`content_encoding`], [`charset`]: compressed bodies, bodies that are not UTF-8
 //! - [`client_address`]: whose request it is
-//! - [`json`], [`checks`]: JSON to types, rules for fields
-//! - [`deadline`], [`standstill`]: the time a client allows, and since when
+//! - [`json`], [`validation`]: JSON to types, rules for fields
+//! - [`deadline`], [`process_stall`]: the time a client allows, and since when
 //! - [`cache_control`]: what a client wants of the result cache
-//! - [`predict`], [`batch`], [`feedback`], [`models`], [`probes`], [`docs`]: a handler with its wire types
-//! - [`metrics_only`]: a listener for commands that are no server
+//! - [`predict`], [`batch`], [`feedback`], [`models`], [`health`], [`docs`]: a handler with its wire types
+//! - [`metrics_server`]: a listener for commands that are no server
 //! - [`drift`]: whether texts and answers are still like before, for operators
-//! - [`logs`]: what is logged, changed by operators
+//! - [`log_filter`]: what is logged, changed by operators
 //! - [`mod@registry`], [`experiments`]: models and versions, and what is compared, changed by operators
-//! - [`arms`]: which version answers; [`user`]: whom; [`shadow`]: which others see the text
+//! - [`arm_router`]: which version answers; [`user_id`]: whom; [`shadow_traffic`]: which others see the text
 //! - [`zero_shot`]: labels in a request instead of the model's own
-//! - [`answer`]: the wire form of one prediction, used by both prediction routes
+//! - [`prediction`]: the wire form of one prediction, used by both prediction routes
 //! - [`error`]: the one table of errors
 
 #![expect(
@@ -28,50 +28,50 @@
     reason = "a handler's comment is its description in the API; `error` lists what can go wrong"
 )]
 
+pub mod accept_loop;
 pub mod admin_guard;
-pub mod answer;
-pub mod arms;
+pub mod arm_router;
 pub mod auth;
 pub mod batch;
 pub mod body;
 pub mod cache_control;
 pub mod charset;
-pub mod checks;
 pub mod client_address;
 pub mod connection;
+pub mod connection_state;
 pub mod content_encoding;
 pub mod cors;
 pub mod deadline;
 pub mod docs;
 pub mod drift;
 pub mod error;
-pub mod exchange;
 pub mod experiments;
 pub mod feedback;
 pub mod framing;
-pub mod head;
+pub mod health;
 pub mod json;
-pub mod logs;
-pub mod metrics_only;
+pub mod log_filter;
+pub mod log_sampler;
+pub mod metrics_server;
 pub mod models;
-pub mod observe;
-pub mod paced;
+pub mod observability;
 pub mod predict;
-pub mod probes;
+pub mod prediction;
+pub mod process_stall;
 pub mod rate_limit;
-pub mod refusals;
 pub mod registry;
+pub mod request_limits;
+pub mod request_summary;
 pub mod response_budget;
 pub mod response_size;
 pub mod response_stream;
-pub mod routes;
-pub mod serve;
-pub mod shadow;
-pub mod standstill;
-pub mod story;
+pub mod route_table;
+pub mod shadow_traffic;
+pub mod timeout_stream;
 pub mod tls;
-pub mod trace;
-pub mod user;
+pub mod trace_context;
+pub mod user_id;
+pub mod validation;
 pub mod zero_shot;
 
 use std::sync::Arc;
@@ -85,24 +85,24 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
 use utoipa_axum::routes;
 
-use crate::config::{CorsOrigins, Limits, Patience, ServerTiming};
+use crate::api_keys::Scope;
+use crate::config::{ClientTimeouts, CorsOrigins, RequestLimits, ServerTimingMode};
 use crate::engine::Engine;
-use crate::experiments::receipts::Receipts;
-use crate::keys::Scope;
+use crate::experiments::receipts::ReceiptKeyring;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
-use crate::registry::keeping::Keeping;
-use crate::telemetry::spans::Spans;
+use crate::registry::runtime::RegistryRuntime;
+use crate::telemetry::spans::SpanTracer;
 use crate::text::policy::TextPolicy;
 use admin_guard::AdminHosts;
-use auth::Keys;
+use auth::ApiKeys;
 use body::BodyMemory;
 use error::{ApiError, Code};
+use process_stall::StallDetector;
 use rate_limit::RateLimits;
 use response_budget::ResponseBudget;
-use routes::Routes;
-use shadow::Shadows;
-use standstill::Standstill;
+use route_table::RouteTable;
+use shadow_traffic::ShadowQueue;
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -112,13 +112,13 @@ pub struct App {
     /// Knows the models.
     pub registry: Arc<Registry>,
     /// Changes them, and what is recorded of them; none for commands that serve models of their own only.
-    pub keeping: Option<Keeping>,
+    pub registry_runtime: Option<RegistryRuntime>,
     /// Texts that arms may see, and nobody waits for.
-    pub shadows: Shadows,
+    pub shadow_queue: ShadowQueue,
     /// Seals prediction ids.
-    pub receipts: Receipts,
+    pub receipts: ReceiptKeyring,
     /// Who may use what.
-    pub keys: Keys,
+    pub keys: ApiKeys,
     /// How much of it.
     pub rate_limits: RateLimits,
     /// Hosts that /admin answers to.
@@ -128,98 +128,98 @@ pub struct App {
     /// Proxies whose forwarded addresses are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Limits of requests.
-    pub limits: Limits,
+    pub limits: RequestLimits,
     /// What a text may hold that belongs to no model that is loaded.
     pub text_policy: TextPolicy,
     /// Memory for large bodies.
     pub body_memory: BodyMemory,
     /// Memory for large responses of the data listener.
-    pub responses: Arc<ResponseBudget>,
+    pub response_budget: Arc<ResponseBudget>,
     /// How long clients may keep the server waiting.
-    pub patience: Patience,
+    pub client_timeouts: ClientTimeouts,
     /// Counts events.
     pub metrics: Arc<Metrics>,
     /// Set when the server was told to stop: it is not ready any more.
     pub draining: AtomicBool,
     /// Who is told where the time of a request went.
-    pub server_timing: ServerTiming,
+    pub server_timing: ServerTimingMode,
     /// Delivers spans of requests, if somebody collects them.
-    pub spans: Option<Spans>,
+    pub spans: Option<SpanTracer>,
     /// Notices when the process stands still.
-    pub standstill: Standstill,
+    pub stall_detector: StallDetector,
 }
 
 impl App {
     /// Models go from now on, however the server came to its end. Who asks for them must not take them for removed.
-    pub fn let_models_go(&self) {
+    pub fn begin_model_shutdown(&self) {
         self.draining.store(true, Ordering::Relaxed);
-        if let Some(keeping) = &self.keeping {
-            keeping.keeper().stop();
+        if let Some(keeping) = &self.registry_runtime {
+            keeping.service().stop_loading();
         }
     }
 }
 
 /// Every route of the data listener.
 pub fn router(app: Arc<App>) -> Router {
-    let routes = Routes::new(&app)
+    let routes = RouteTable::new(&app)
         .predictions(routes!(predict::predict))
         .predictions(routes!(batch::batch_predict))
         .feedback(routes!(feedback::feedback))
         .scoped(Scope::Predict, routes!(models::list))
         .scoped(Scope::Predict, routes!(models::show))
-        .scoped(Scope::Metrics, routes!(probes::metrics))
-        .public(routes!(probes::health))
-        .public(routes!(probes::livez))
-        .public(routes!(probes::readyz));
-    layers(routes.with_description(), app)
+        .scoped(Scope::Metrics, routes!(health::metrics))
+        .public(routes!(health::health))
+        .public(routes!(health::livez))
+        .public(routes!(health::readyz));
+    apply_layers(routes.with_description(), app)
 }
 
 /// Every route of the admin listener, whose responses share `budget`.
 pub fn admin_router(app: Arc<App>, budget: Arc<ResponseBudget>) -> Router {
     let routes = admin_routes(&app);
-    layers_within(routes.without_description(), app, budget, None)
+    apply_layers_with_budget(routes.without_description(), app, budget, None)
 }
 
 /// The routes of the admin listener.
 #[must_use]
-pub fn admin_routes(app: &Arc<App>) -> Routes {
-    Routes::new(app)
-        .scoped(Scope::Admin, routes!(logs::show, logs::change))
+pub fn admin_routes(app: &Arc<App>) -> RouteTable {
+    RouteTable::new(app)
+        .scoped(Scope::Admin, routes!(log_filter::show, log_filter::update))
         .scoped(Scope::Admin, routes!(registry::list))
         .scoped(Scope::Admin, routes!(registry::show))
         .scoped(Scope::Admin, routes!(registry::history))
         .scoped(Scope::Admin, routes!(registry::register))
         .scoped(Scope::Admin, routes!(registry::activate))
         .scoped(Scope::Admin, routes!(registry::roll_back))
-        .scoped(Scope::Admin, routes!(registry::measure))
+        .scoped(Scope::Admin, routes!(registry::add_metrics))
         .scoped(Scope::Admin, routes!(registry::pin))
         .scoped(Scope::Admin, routes!(registry::remove))
         .scoped(Scope::Admin, routes!(feedback::export::export))
         .scoped(Scope::Admin, routes!(experiments::list))
-        .scoped(Scope::Admin, routes!(experiments::show, experiments::design, experiments::forget))
+        .scoped(Scope::Admin, routes!(experiments::show, experiments::define, experiments::delete))
         .scoped(Scope::Admin, routes!(experiments::history))
         .scoped(Scope::Admin, routes!(experiments::results))
         .scoped(Scope::Admin, routes!(experiments::start))
         .scoped(Scope::Admin, routes!(experiments::pause))
         .scoped(Scope::Admin, routes!(experiments::end))
         .scoped(Scope::Admin, routes!(experiments::promote))
-        .scoped(Scope::Admin, routes!(registry::upload::is_there, registry::upload::upload))
+        .scoped(Scope::Admin, routes!(registry::upload::exists, registry::upload::upload))
         .scoped(Scope::Metrics, routes!(drift::show))
-        .scoped(Scope::Metrics, routes!(probes::metrics))
-        .public(routes!(probes::health))
-        .public(routes!(probes::livez))
-        .public(routes!(probes::readyz))
+        .scoped(Scope::Metrics, routes!(health::metrics))
+        .public(routes!(health::health))
+        .public(routes!(health::livez))
+        .public(routes!(health::readyz))
 }
 
 /// Every layer over all routes of the data listener.
-pub fn layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
-    let budget = Arc::clone(&app.responses);
+pub fn apply_layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
+    let budget = Arc::clone(&app.response_budget);
     let cors = cors::layer(&app.cors_origins);
-    layers_within(router, app, budget, cors)
+    apply_layers_with_budget(router, app, budget, cors)
 }
 
 /// Every layer over all routes, innermost first. Large responses share `budget`.
-fn layers_within(
+fn apply_layers_with_budget(
     router: Router<Arc<App>>,
     app: Arc<App>,
     budget: Arc<ResponseBudget>,
@@ -233,14 +233,14 @@ fn layers_within(
                 "This route does not answer to this method; the Allow header lists those it does.",
             )
         })
-        .layer(from_fn_with_state(budget, response_budget::bound))
-        .layer(from_fn_with_state(Arc::clone(&app), head::check))
+        .layer(from_fn_with_state(budget, response_budget::reserve_response_memory))
+        .layer(from_fn_with_state(Arc::clone(&app), request_limits::check_request))
         // Inside `observe`, so that a panic is counted, logged and answered like any other error.
-        .layer(CatchPanicLayer::custom(observe::OnPanic(Arc::clone(&app.metrics))))
+        .layer(CatchPanicLayer::custom(observability::PanicResponder(Arc::clone(&app.metrics))))
         // Outside of what refuses, so that pages can read why.
         .layer(option_layer(cors))
-        .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
+        .layer(from_fn_with_state(Arc::clone(&app), observability::observe))
         // Outermost, so that every answer has them, errors too.
-        .layer(from_fn(observe::security_headers))
+        .layer(from_fn(observability::add_security_headers))
         .with_state(app)
 }

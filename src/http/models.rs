@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::error::{ApiError, Problem};
-use crate::config::OnOverflow;
+use crate::config::OverflowPolicy;
 use crate::engine::placement;
-use crate::registry::{ResolveError, Served, State as VersionState};
+use crate::registry::{ResolveError, ServedModel, VersionState};
 use crate::text::activation::Activation;
 use crate::text::tokenizer::Tokenizer;
 
@@ -98,7 +98,7 @@ pub struct VersionFacts {
     pub fallback: Option<String>,
     /// What was measured on the GPU when it was loaded; left out where none was tried.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub on_gpu: Option<OnGpu>,
+    pub on_gpu: Option<GpuMeasurementView>,
     /// True if a text's scores depend on the texts that run beside it. Such a model runs each text alone, unless its `model.toml` allows otherwise.
     pub batch_dependent: bool,
     /// True if texts share runs, with others of their request or of other requests.
@@ -111,7 +111,7 @@ pub struct VersionFacts {
 
 /// What was measured of a model on a GPU.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct OnGpu {
+pub struct GpuMeasurementView {
     /// Nodes of its graph that were run, by the provider that ran them.
     pub nodes: BTreeMap<String, usize>,
     /// Bytes of the GPU that its session and a run took, where the driver tells.
@@ -126,14 +126,14 @@ pub struct OnGpu {
     pub largest_difference: Option<f32>,
 }
 
-impl From<&placement::OnGpu> for OnGpu {
-    fn from(found: &placement::OnGpu) -> Self {
+impl From<&placement::GpuMeasurement> for GpuMeasurementView {
+    fn from(found: &placement::GpuMeasurement) -> Self {
         Self {
-            nodes: found.nodes.clone(),
-            memory_bytes: found.memory,
-            run_ms: found.run.as_secs_f64() * 1e3,
-            run_on_core_ms: found.run_on_core.as_secs_f64() * 1e3,
-            largest_difference: Some(found.difference).filter(|difference| difference.is_finite()),
+            nodes: found.nodes_by_provider.clone(),
+            memory_bytes: found.memory_bytes,
+            run_ms: found.gpu_run_time.as_secs_f64() * 1e3,
+            run_on_core_ms: found.cpu_run_time.as_secs_f64() * 1e3,
+            largest_difference: Some(found.max_score_difference).filter(|difference| difference.is_finite()),
         }
     }
 }
@@ -144,20 +144,20 @@ pub struct TextLimits {
     /// Characters of a text.
     pub max_text_chars: usize,
     /// Texts of a request.
-    pub max_batch_texts: usize,
+    pub max_client_batch_size: usize,
     /// Tokens of a text, special tokens included; left out for a model that takes the text itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<usize>,
     /// What happens to a text of more tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub on_overflow: Option<OnOverflow>,
+    pub on_overflow: Option<OverflowPolicy>,
 }
 
 /// List the models.
 #[utoipa::path(get, path = "/models", tag = "models", responses((status = 200, body = ModelList)))]
 pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
     let snapshot = app.registry.snapshot();
-    let summary = |(name, served): (&String, &Served)| ModelSummary {
+    let summary = |(name, served): (&String, &ServedModel)| ModelSummary {
         name: name.clone(),
         default: *name == snapshot.default_model,
         active_version: active_version(served),
@@ -198,7 +198,7 @@ pub async fn show(
             .map(|(version, state)| VersionDetail {
                 version: version.as_str().to_owned(),
                 state: state.name(),
-                facts: facts(state, &app),
+                facts: version_facts(state, &app),
             })
             .collect(),
         name,
@@ -206,11 +206,11 @@ pub async fn show(
     Ok(Json(detail))
 }
 
-fn active_version(served: &Served) -> String {
+fn active_version(served: &ServedModel) -> String {
     served.active().map(|(version, _)| version.as_str().to_owned()).unwrap_or_default()
 }
 
-fn facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
+fn version_facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
     let VersionState::Ready(model) = state else { return None };
     let (pipeline, limits) = (model.pipeline(), &app.limits);
     Some(VersionFacts {
@@ -218,18 +218,18 @@ fn facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
         task: pipeline.head().task(),
         activation: pipeline.head().activation().map(Activation::name),
         graph_activation: pipeline.graph_activation().map(Activation::name),
-        output: pipeline.output().to_owned(),
-        takes_pairs: pipeline.takes_pairs(),
+        output: pipeline.output_name().to_owned(),
+        takes_pairs: pipeline.has_pair_support(),
         labels: pipeline.labels().to_vec(),
         device: model.device().to_owned(),
-        fallback: model.placement().fallback.clone(),
-        on_gpu: model.placement().measured.as_ref().map(OnGpu::from),
-        batch_dependent: model.batch_dependent(),
-        shares_runs: model.shares_runs(),
-        cached: app.engine.caches(model),
+        fallback: model.placement().fallback_reason.clone(),
+        on_gpu: model.placement().gpu_measurement.as_ref().map(GpuMeasurementView::from),
+        batch_dependent: model.is_batch_dependent(),
+        shares_runs: model.is_batchable(),
+        cached: app.engine.can_cache(model),
         limits: TextLimits {
             max_text_chars: limits.max_text_chars,
-            max_batch_texts: limits.max_batch_texts,
+            max_client_batch_size: limits.max_client_batch_size,
             max_tokens: pipeline.tokenizer().map(Tokenizer::max_tokens),
             on_overflow: pipeline.tokenizer().map(Tokenizer::on_overflow),
         },

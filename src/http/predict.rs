@@ -11,32 +11,32 @@ use utoipa::ToSchema;
 use validator::{Validate, ValidateArgs, ValidationError};
 
 use super::App;
-use super::answer::{Prediction, View, prediction};
-use super::arms::{Route, Terms, Wanted};
+use super::arm_router::{ArmRoute, ModelSelector, RequestOptions};
 use super::batch::Text;
-use super::body::{Checked, RequestBody};
+use super::body::{RequestBody, ValidatedJson};
 use super::cache_control::CacheControl;
-use super::checks;
 use super::deadline::Deadline;
 use super::error::{ApiError, Code, Problem};
 use super::json;
+use super::prediction::{Prediction, ResponseOptions, build_prediction};
 use super::rate_limit;
-use super::response_budget::Granted;
+use super::request_summary::RequestSummary;
+use super::response_budget::ResponseGrant;
 use super::response_size::{ResponseFields, ResponseSize};
-use super::shadow::Shown;
-use super::story::Story;
-use super::user::Asking;
-use super::zero_shot::{self, Label, Question};
-use crate::config::Limits;
-use crate::engine::Answer;
-use crate::engine::model::Model;
-use crate::experiments::tally::Gave;
-use crate::text::input::{Input, Pair};
+use super::shadow_traffic::ShadowRequest;
+use super::user_id::CallerAndUser;
+use super::validation;
+use super::zero_shot::{self, CandidateLabel, ZeroShotQuery};
+use crate::config::RequestLimits;
+use crate::engine::ItemOutput;
+use crate::engine::loaded_version::LoadedVersion;
+use crate::experiments::counters::AnswerSource;
+use crate::text::input::{Input, SecondText};
 
 /// A text and what to say about it.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[validate(context = Limits)]
+#[validate(context = RequestLimits)]
 pub struct PredictRequest {
     /// The text.
     #[schema(value_type = Text)]
@@ -47,7 +47,7 @@ pub struct PredictRequest {
     #[validate(custom(function = "check_text", use_context))]
     pub text_pair: Option<String>,
     /// Labels to choose from, for a model that tells whether one text follows from another (zero-shot classification).
-    #[schema(value_type = Option<Vec<Label>>, nullable = false, min_items = 1, max_items = 100, example = json!(["card", "transfer", "cash"]))]
+    #[schema(value_type = Option<Vec<CandidateLabel>>, nullable = false, min_items = 1, max_items = 100, example = json!(["card", "transfer", "cash"]))]
     #[validate(custom(function = "check_labels"))]
     pub labels: Option<Vec<String>>,
     /// What each of the labels is put into, in place of `{}`.
@@ -82,8 +82,8 @@ pub struct PredictRequest {
     pub raw_scores: bool,
 }
 
-fn check_text(text: &str, limits: &Limits) -> Result<(), ValidationError> {
-    checks::check_prediction_text(text, limits)
+fn check_text(text: &str, limits: &RequestLimits) -> Result<(), ValidationError> {
+    validation::check_prediction_text(text, limits)
 }
 
 fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
@@ -95,7 +95,7 @@ fn check_template(template: &str) -> Result<(), ValidationError> {
 }
 
 fn check_name(name: &str) -> Result<(), ValidationError> {
-    checks::check_name(name)
+    validation::check_name(name)
 }
 
 impl RequestBody for PredictRequest {
@@ -103,17 +103,17 @@ impl RequestBody for PredictRequest {
         if json::is_list(bytes) {
             // serde would take its items for the fields, in their order.
             json::from_json::<IgnoredAny>(bytes)?;
-            return Err(ApiError::at("", "expected an object"));
+            return Err(ApiError::at_pointer("", "expected an object"));
         }
         json::from_json(bytes)
     }
 
-    fn check(&self, limits: &Limits) -> Result<(), ApiError> {
-        self.validate_with_args(limits).map_err(|errors| checks::invalid(&errors))?;
-        let alone = |pointer: &str| Err(ApiError::at(pointer, "this is only for a request with labels"));
+    fn check(&self, limits: &RequestLimits) -> Result<(), ApiError> {
+        self.validate_with_args(limits).map_err(|errors| validation::to_api_error(&errors))?;
+        let alone = |pointer: &str| Err(ApiError::at_pointer(pointer, "this is only for a request with labels"));
         match &self.labels {
             Some(_) if self.text_pair.is_some() => {
-                Err(ApiError::at("/text_pair", "a request has labels or a second text, not both"))
+                Err(ApiError::at_pointer("/text_pair", "a request has labels or a second text, not both"))
             }
             None if self.hypothesis_template.is_some() => alone("/hypothesis_template"),
             None if self.multi_label => alone("/multi_label"),
@@ -151,18 +151,22 @@ pub async fn predict(
     State(app): State<Arc<App>>,
     Deadline(deadline): Deadline,
     CacheControl(cache_use): CacheControl,
-    Asking(caller, header): Asking,
-    Checked(request, _memory): Checked<PredictRequest>,
+    CallerAndUser(caller, header): CallerAndUser,
+    ValidatedJson(request, _memory): ValidatedJson<PredictRequest>,
 ) -> Result<Response, ApiError> {
-    let user = header.or(request.user_id)?;
+    let user = header.merge_with_body(request.user_id)?;
     let PredictRequest { text, text_pair, labels, hypothesis_template, multi_label, .. } = request;
-    let wanted = Wanted { model: request.model.as_deref(), version: request.version.as_deref(), user: user.as_deref() };
-    let route = Route::of(&app.registry.snapshot(), wanted)?;
+    let wanted = ModelSelector {
+        model: request.model.as_deref(),
+        version: request.version.as_deref(),
+        user_id: user.as_deref(),
+    };
+    let route = ArmRoute::resolve(&app.registry.snapshot(), wanted)?;
     if let Some(labels) = &labels {
-        rate_limit::take_rest(&app, &caller, labels.len())?;
+        rate_limit::charge_remaining_texts(&app, &caller, labels.len())?;
     }
     let with_labels = labels.is_some();
-    let mark = app.receipts.mark(&text);
+    let mark = app.receipts.fingerprint(&text);
     let pointer = |index: usize, second: bool| match (with_labels, second) {
         (_, false) => "/text".to_owned(),
         (false, true) => "/text_pair".to_owned(),
@@ -171,49 +175,54 @@ pub async fn predict(
     let bytes = text.len() + text_pair.as_ref().map_or(0, String::len);
     let top_k = request.top_k.map(|k| k as usize);
     let seen = ResponseFields { labels: labels.as_deref(), probabilities: request.return_probabilities, top_k };
-    let size = ResponseSize::of(&route, &std::iter::once(bytes), seen);
-    let Granted { reserved, entities } = app.responses.grant(size, deadline).await?;
-    let terms = Terms { texts: 1, deadline, cache: cache_use, whole: true, entities };
-    let shown = route.is_shown(bytes).filter(|()| !with_labels).map(|()| (text.clone(), text_pair.clone()));
+    let size = ResponseSize::max_for_route(&route, &std::iter::once(bytes), seen);
+    let ResponseGrant { reservation, max_entity_bytes } = app.response_budget.grant(size, deadline).await?;
+    let terms =
+        RequestOptions { text_count: 1, deadline, cache_mode: cache_use, all_or_nothing: true, max_entity_bytes };
+    let shown = route.check_shadow_size(bytes).filter(|()| !with_labels).map(|()| (text.clone(), text_pair.clone()));
     let (mut question, mut asked) = (None, (text, text_pair, labels, hypothesis_template));
-    let inputs = |model: &Arc<Model>, last: bool| {
+    let inputs = |model: &Arc<LoadedVersion>, last: bool| {
         let (text, text_pair, labels, template) = if last { std::mem::take(&mut asked) } else { asked.clone() };
         if let Some(labels) = labels {
-            return Ok(question.insert(Question::to(model, labels, template, multi_label)?).inputs(&text));
+            return Ok(question.insert(ZeroShotQuery::new(model, labels, template, multi_label)?).to_inputs(&text));
         }
         if text_pair.is_some() {
-            checks::takes_pairs(model, "/text_pair")?;
+            validation::check_takes_pairs(model, "/text_pair")?;
         }
-        let pair = text_pair.map(|text| Pair { text, whole: false });
-        Ok(vec![Input { text, pair }])
+        let pair = text_pair.map(|text| SecondText { text, truncate_only_first: false });
+        Ok(vec![Input { text, second: pair }])
     };
-    let answers = route.ask(&app, terms, inputs).await?.into_iter().enumerate();
-    let answers = answers
-        .map(|(index, answer)| answer.map_err(|error| ApiError::of_text(error, |second| pointer(index, second))));
+    let answers = route.infer_with_fallback(&app, terms, inputs).await?.into_iter().enumerate();
+    let answers = answers.map(|(index, answer)| {
+        answer.map_err(|error| ApiError::from_text_error(error, |second| pointer(index, second)))
+    });
     let answers = answers.collect::<Result<Vec<_>, _>>()?;
     let missing = || ApiError::new(Code::Internal, "The text got no answer.");
     let first = answers.first().ok_or_else(missing)?;
-    let (model, gave) = (Arc::clone(&first.model), first.gave);
-    let mut answers: Vec<Answer> = answers.into_iter().map(|answered| answered.answer).collect();
-    let story = Story { arm: route.arm_for_log(), ..Story::of(&model, &answers) };
+    let (model, gave) = (Arc::clone(&first.model), first.answer_source);
+    let mut answers: Vec<ItemOutput> = answers.into_iter().map(|answered| answered.answer).collect();
+    let story = RequestSummary {
+        experiment_and_arm: route.owned_arm_names(),
+        ..RequestSummary::from_answers(&model, &answers)
+    };
     // Labels that are asked about are one text.
-    let story = Story { texts: 1, cached: usize::from(story.cached == story.texts), ..story };
+    let story = RequestSummary { texts: 1, cached: usize::from(story.cached == story.texts), ..story };
     let answer = match &question {
-        Some(question) => question.answer(&answers),
+        Some(question) => question.combine_answers(&answers),
         None => answers.pop(),
     };
     let answer = answer.ok_or_else(missing)?;
-    if let Some((text, pair)) = shown.filter(|_| gave == Gave::Arm) {
-        app.shadows.show(&app, &route, Shown { text, pair, model: &model, answer: &answer });
+    if let Some((text, pair)) = shown.filter(|_| gave == AnswerSource::Arm) {
+        app.shadow_queue.mirror(&app, &route, ShadowRequest { text, pair, model: &model, answer: &answer });
     }
-    let view = View {
+    let view = ResponseOptions {
         labels: question.as_ref().map(|question| question.labels.as_slice()),
         probabilities: request.return_probabilities,
         top_k,
         raw_scores: request.raw_scores,
-        text: mark,
+        text_mark: mark,
         route: Some((&route, gave)),
     };
-    let answer = Json(prediction(&app, &model, &answer, view)?);
-    Ok((Extension(story), reserved.map(Extension), answer).into_response())
+    let answer = Json(build_prediction(&app, &model, &answer, view)?);
+    Ok((Extension(story), reservation.map(Extension), answer).into_response())
 }

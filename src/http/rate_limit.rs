@@ -22,38 +22,38 @@ use governor::{InsufficientCapacity, NotUntil, Quota, RateLimiter};
 use parking_lot::Mutex;
 
 use super::App;
-use super::auth::{Caller, Who};
-use super::client_address::subscriber;
+use super::auth::{Caller, Identity};
+use super::client_address::rate_limit_key;
 use super::error::{ApiError, Code};
-use crate::metrics::Refused;
+use crate::metrics::RefusalReason;
 
 type Instant = <MonotonicClock as Clock>::Instant;
-type OfKey = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Instant>>;
-type OfCells = RateLimiter<u16, HashMapStateStore<u16>, MonotonicClock, NoOpMiddleware<Instant>>;
+type KeyLimiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Instant>>;
+type AddressLimiter = RateLimiter<u16, HashMapStateStore<u16>, MonotonicClock, NoOpMiddleware<Instant>>;
 
 /// Unknown keys that an address may show in a second before it is told to wait.
-const FAILURES: NonZeroU32 = NonZeroU32::new(10).unwrap();
+const MAX_UNKNOWN_KEYS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// Most keys whose state is kept: more than a key file can hold.
-const MAX_KEYS: usize = 4_096;
+const MAX_TRACKED_KEYS: usize = 4_096;
 
 /// The callers' rates.
 #[derive(Debug)]
 pub struct RateLimits {
-    default: Option<NonZeroU32>,
-    addresses: Option<OfCells>,
-    failures: OfCells,
-    keys: Mutex<HashMap<String, (NonZeroU32, Arc<OfKey>)>>,
+    default_rate: Option<NonZeroU32>,
+    addresses: Option<AddressLimiter>,
+    unknown_keys: AddressLimiter,
+    keys: Mutex<HashMap<String, (NonZeroU32, Arc<KeyLimiter>)>>,
     clock: MonotonicClock,
     hasher: RandomState,
 }
 
 /// Why a caller must wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limited {
+pub enum RateLimitError {
     /// Until this time has passed.
-    Wait(Duration),
+    RetryAfter(Duration),
     /// For ever: so many texts never fit; this many do.
-    NeverFits(NonZeroU32),
+    ExceedsBurst(NonZeroU32),
 }
 
 impl RateLimits {
@@ -62,9 +62,9 @@ impl RateLimits {
     pub fn new(default: Option<NonZeroU32>) -> Self {
         let cells = |rate| RateLimiter::new(Quota::per_second(rate), HashMapStateStore::default(), MonotonicClock);
         Self {
-            default,
+            default_rate: default,
             addresses: default.map(cells),
-            failures: cells(FAILURES),
+            unknown_keys: cells(MAX_UNKNOWN_KEYS_PER_SECOND),
             keys: Mutex::default(),
             clock: MonotonicClock,
             hasher: RandomState::new(),
@@ -74,20 +74,22 @@ impl RateLimits {
     /// Takes `texts` of a request of `whole` texts from what the caller has left.
     ///
     /// # Errors
-    /// [`Limited`] if that is not enough; nothing is taken then.
-    pub fn take(&self, who: &Who, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), Limited> {
+    /// [`RateLimitError`] if that is not enough; nothing is taken then.
+    pub fn charge(&self, who: &Identity, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), RateLimitError> {
         let rate = match who {
-            Who::Key { rate, .. } => rate.or(self.default),
-            Who::Address(_) => self.default,
+            Identity::Key { rate, .. } => rate.or(self.default_rate),
+            Identity::Address(_) => self.default_rate,
         };
         let Some(rate) = rate else { return Ok(()) };
         if whole > rate {
-            return Err(Limited::NeverFits(rate));
+            return Err(RateLimitError::ExceedsBurst(rate));
         }
         match (who, &self.addresses) {
-            (Who::Key { name, .. }, _) => self.outcome(self.of_key(name, rate).check_n(texts), rate),
-            (Who::Address(address), Some(cells)) => self.outcome(cells.check_key_n(&self.cell(*address), texts), rate),
-            (Who::Address(_), None) => Ok(()),
+            (Identity::Key { name, .. }, _) => self.to_result(self.key_limiter(name, rate).check_n(texts), rate),
+            (Identity::Address(address), Some(cells)) => {
+                self.to_result(cells.check_key_n(&self.address_cell(*address), texts), rate)
+            }
+            (Identity::Address(_), None) => Ok(()),
         }
     }
 
@@ -95,31 +97,31 @@ impl RateLimits {
     ///
     /// # Errors
     /// The time it should wait.
-    pub fn failed(&self, address: IpAddr) -> Result<(), Duration> {
-        let checked = self.failures.check_key(&self.cell(address));
+    pub fn record_unknown_key(&self, address: IpAddr) -> Result<(), Duration> {
+        let checked = self.unknown_keys.check_key(&self.address_cell(address));
         checked.map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 
-    fn outcome(
+    fn to_result(
         &self,
         checked: Result<Result<(), NotUntil<Instant>>, InsufficientCapacity>,
         rate: NonZeroU32,
-    ) -> Result<(), Limited> {
+    ) -> Result<(), RateLimitError> {
         match checked {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(not_until)) => Err(Limited::Wait(not_until.wait_time_from(self.clock.now()))),
-            Err(InsufficientCapacity(_)) => Err(Limited::NeverFits(rate)),
+            Ok(Err(not_until)) => Err(RateLimitError::RetryAfter(not_until.wait_time_from(self.clock.now()))),
+            Err(InsufficientCapacity(_)) => Err(RateLimitError::ExceedsBurst(rate)),
         }
     }
 
-    fn of_key(&self, name: &str, rate: NonZeroU32) -> Arc<OfKey> {
+    fn key_limiter(&self, name: &str, rate: NonZeroU32) -> Arc<KeyLimiter> {
         let mut keys = self.keys.lock();
         if let Some((now, limiter)) = keys.get(name)
             && *now == rate
         {
             return Arc::clone(limiter);
         }
-        if keys.len() >= MAX_KEYS {
+        if keys.len() >= MAX_TRACKED_KEYS {
             // Keys that were revoked long ago: those in use are made anew.
             keys.clear();
         }
@@ -128,15 +130,15 @@ impl RateLimits {
         limiter
     }
 
-    fn cell(&self, address: IpAddr) -> u16 {
-        let [a, b, ..] = self.hasher.hash_one(subscriber(address)).to_be_bytes();
+    fn address_cell(&self, address: IpAddr) -> u16 {
+        let [a, b, ..] = self.hasher.hash_one(rate_limit_key(address)).to_be_bytes();
         u16::from_be_bytes([a, b])
     }
 }
 
 /// Takes one text before the body is read; a batch takes the others once they are known.
-pub async fn take_one(State(app): State<Arc<App>>, caller: Caller, request: Request, next: Next) -> Response {
-    match take(&app, &caller, NonZeroU32::MIN, NonZeroU32::MIN) {
+pub async fn charge_first_text(State(app): State<Arc<App>>, caller: Caller, request: Request, next: Next) -> Response {
+    match charge(&app, &caller, NonZeroU32::MIN, NonZeroU32::MIN) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
@@ -146,21 +148,23 @@ pub async fn take_one(State(app): State<Arc<App>>, caller: Caller, request: Requ
 ///
 /// # Errors
 /// 429 with the time to wait, 422 for a batch that never fits.
-pub fn take_rest(app: &App, caller: &Caller, texts: usize) -> Result<(), ApiError> {
+pub fn charge_remaining_texts(app: &App, caller: &Caller, texts: usize) -> Result<(), ApiError> {
     let whole = u32::try_from(texts).unwrap_or(u32::MAX);
     let (Some(rest), Some(whole)) = (NonZeroU32::new(whole.saturating_sub(1)), NonZeroU32::new(whole)) else {
         return Ok(());
     };
-    take(app, caller, rest, whole)
+    charge(app, caller, rest, whole)
 }
 
-fn take(app: &App, caller: &Caller, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), ApiError> {
-    app.rate_limits.take(&caller.0, texts, whole).map_err(|limited| {
-        app.metrics.http.refused(Refused::Rate);
+fn charge(app: &App, caller: &Caller, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), ApiError> {
+    app.rate_limits.charge(&caller.0, texts, whole).map_err(|limited| {
+        app.metrics.http.record_refusal(RefusalReason::RateLimit);
         match limited {
-            Limited::Wait(time) => wait(time, "More texts came from you than your rate allows."),
-            Limited::NeverFits(rate) => {
-                ApiError::at("", format!("there are more texts than the {rate} that your rate allows at once"))
+            RateLimitError::RetryAfter(time) => {
+                rate_limited_error(time, "More texts came from you than your rate allows.")
+            }
+            RateLimitError::ExceedsBurst(rate) => {
+                ApiError::at_pointer("", format!("there are more texts than the {rate} that your rate allows at once"))
             }
         }
     })
@@ -168,9 +172,9 @@ fn take(app: &App, caller: &Caller, texts: NonZeroU32, whole: NonZeroU32) -> Res
 
 /// 429 with the time to wait, in whole seconds.
 #[must_use]
-pub fn wait(time: Duration, detail: &'static str) -> ApiError {
+pub fn rate_limited_error(time: Duration, detail: &'static str) -> ApiError {
     let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
-    ApiError { wait: Some(seconds), ..ApiError::new(Code::RateLimited, detail) }
+    ApiError { retry_after_seconds: Some(seconds), ..ApiError::new(Code::RateLimited, detail) }
 }
 
 #[cfg(test)]
@@ -181,40 +185,42 @@ mod tests {
         NonZeroU32::new(texts).unwrap()
     }
 
-    fn take(limits: &RateLimits, who: &Who, texts: NonZeroU32) -> Result<(), Limited> {
-        limits.take(who, texts, texts)
+    fn charge_all(limits: &RateLimits, who: &Identity, texts: NonZeroU32) -> Result<(), RateLimitError> {
+        limits.charge(who, texts, texts)
     }
 
     #[test]
-    fn callers_do_not_take_from_each_other() {
+    fn rate_limit_two_callers_are_independent() {
         let limits = RateLimits::new(Some(n(10)));
-        let address = |last: u8| Who::Address([10, 0, 0, last].into());
-        let key = |name: &str, rate: Option<u32>| Who::Key { name: name.to_owned(), rate: rate.map(n) };
-        assert_eq!(take(&limits, &address(1), n(10)), Ok(()));
-        assert!(matches!(take(&limits, &address(1), n(1)), Err(Limited::Wait(time)) if time <= Duration::from_secs(1)));
-        assert_eq!(take(&limits, &address(2), n(10)), Ok(()));
-        assert_eq!(take(&limits, &address(2), n(11)), Err(Limited::NeverFits(n(10))));
+        let address = |last: u8| Identity::Address([10, 0, 0, last].into());
+        let key = |name: &str, rate: Option<u32>| Identity::Key { name: name.to_owned(), rate: rate.map(n) };
+        assert_eq!(charge_all(&limits, &address(1), n(10)), Ok(()));
+        assert!(
+            matches!(charge_all(&limits, &address(1), n(1)), Err(RateLimitError::RetryAfter(time)) if time <= Duration::from_secs(1))
+        );
+        assert_eq!(charge_all(&limits, &address(2), n(10)), Ok(()));
+        assert_eq!(charge_all(&limits, &address(2), n(11)), Err(RateLimitError::ExceedsBurst(n(10))));
         // The first text of a batch is taken before its size is known.
-        assert_eq!(limits.take(&address(3), n(10), n(11)), Err(Limited::NeverFits(n(10))));
-        assert_eq!(take(&limits, &key("a", None), n(10)), Ok(()));
-        assert!(take(&limits, &key("a", None), n(10)).is_err());
-        assert_eq!(take(&limits, &key("b", Some(1_000)), n(1_000)), Ok(()));
+        assert_eq!(limits.charge(&address(3), n(10), n(11)), Err(RateLimitError::ExceedsBurst(n(10))));
+        assert_eq!(charge_all(&limits, &key("a", None), n(10)), Ok(()));
+        assert!(charge_all(&limits, &key("a", None), n(10)).is_err());
+        assert_eq!(charge_all(&limits, &key("b", Some(1_000)), n(1_000)), Ok(()));
         // A new rate begins anew.
-        assert_eq!(take(&limits, &key("a", Some(20)), n(20)), Ok(()));
-        assert!(take(&RateLimits::new(None), &address(1), n(1_000_000)).is_ok());
+        assert_eq!(charge_all(&limits, &key("a", Some(20)), n(20)), Ok(()));
+        assert!(charge_all(&RateLimits::new(None), &address(1), n(1_000_000)).is_ok());
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn rate_limit_many_callers_memory_is_bounded() {
         let limits = RateLimits::new(Some(n(10)));
         for i in 0..300_000_u32 {
-            take(&limits, &Who::Address(std::net::Ipv4Addr::from_bits(i).into()), n(1)).ok();
-            limits.failed(std::net::Ipv4Addr::from_bits(i).into()).ok();
+            charge_all(&limits, &Identity::Address(std::net::Ipv4Addr::from_bits(i).into()), n(1)).ok();
+            limits.record_unknown_key(std::net::Ipv4Addr::from_bits(i).into()).ok();
         }
         for i in 0..10_000 {
-            take(&limits, &Who::Key { name: i.to_string(), rate: None }, n(1)).unwrap();
+            charge_all(&limits, &Identity::Key { name: i.to_string(), rate: None }, n(1)).unwrap();
         }
-        assert!(limits.addresses.as_ref().unwrap().len() <= 1 << 16 && limits.failures.len() <= 1 << 16);
-        assert!(limits.keys.lock().len() <= MAX_KEYS);
+        assert!(limits.addresses.as_ref().unwrap().len() <= 1 << 16 && limits.unknown_keys.len() <= 1 << 16);
+        assert!(limits.keys.lock().len() <= MAX_TRACKED_KEYS);
     }
 }

@@ -3,8 +3,8 @@
 //! A change of what is there names the revision that it was decided on (`If-Match`); one that is sent twice under one
 //! `Idempotency-Key` is made once.
 
-pub mod names;
-pub mod order;
+pub mod path_params;
+pub mod preconditions;
 pub mod upload;
 pub mod wire;
 
@@ -18,202 +18,225 @@ use axum::response::{AppendHeaders, IntoResponse};
 
 use super::App;
 use super::auth::Caller;
-use super::body::Checked;
+use super::body::ValidatedJson;
 use super::error::{ApiError, Code};
-use crate::registry::database::{Of, Outcome};
-use crate::registry::keeper::{KeepError, Keeper, NewVersion, Order};
-use crate::registry::keeping::Keeping;
-use crate::registry::mlflow::uri::{ModelUri, NoModel};
+use crate::registry::database::{ChangeOutcome, HistoryFilter};
+use crate::registry::mlflow::uri::{ModelUri, ModelUriError};
 use crate::registry::record::Origin;
+use crate::registry::runtime::RegistryRuntime;
+use crate::registry::service::{ChangeContext, NewVersion, RegistryError, RegistryService};
 use crate::registry::{ResolveError, store};
-use names::{OfModel, OfVersion};
-use order::Grounds;
-use wire::{Activate, Done, Measure, Model, Models, Pin, Register, Revised, RollBack, Why};
+use path_params::{ModelPath, ModelVersionPath};
+use preconditions::Preconditions;
+use wire::{
+    ActivateRequest, AuditEntryView, EmptyBody, MetricsRequest, ModelChangeView, PinRequest, RegisterRequest,
+    RegisteredModel, RegisteredModelList, RollbackRequest,
+};
 
 /// Most entries of a history that are shown.
-pub(super) const HISTORY: i64 = 1_000;
+pub(super) const MAX_HISTORY_ENTRIES: i64 = 1_000;
 
 /// With this an answer to who changed or asked for a model begins.
-pub(super) type Tagged<T> = (AppendHeaders<[(axum::http::HeaderName, String); 1]>, Json<T>);
+pub(super) type EtagJson<T> = (AppendHeaders<[(axum::http::HeaderName, String); 1]>, Json<T>);
 
-pub(super) fn tagged<T>(revision: i64, body: T) -> Tagged<T> {
+pub(super) fn with_etag<T>(revision: i64, body: T) -> EtagJson<T> {
     (AppendHeaders([(ETAG, format!("\"{revision}\""))]), Json(body))
 }
 
-pub(super) fn keeping(app: &App) -> Result<&Keeping, ApiError> {
+pub(super) fn registry_runtime(app: &App) -> Result<&RegistryRuntime, ApiError> {
     let none = || ApiError::new(Code::RegistryUnavailable, "This process has no registry.");
-    app.keeping.as_ref().ok_or_else(none)
+    app.registry_runtime.as_ref().ok_or_else(none)
 }
 
 /// Does something with the keeper, to its end, unless the same was asked before.
-async fn change<F>(
+async fn apply_change<F>(
     app: &App,
     name: String,
-    order: Order,
-    work: impl FnOnce(Arc<Keeper>, Order) -> F + Send + 'static,
-) -> Result<Tagged<Revised>, ApiError>
+    order: ChangeContext,
+    work: impl FnOnce(Arc<RegistryService>, ChangeContext) -> F + Send + 'static,
+) -> Result<EtagJson<ModelChangeView>, ApiError>
 where
-    F: Future<Output = Result<Outcome, KeepError>> + Send + 'static,
+    F: Future<Output = Result<ChangeOutcome, RegistryError>> + Send + 'static,
 {
-    let once = |keeper: Arc<Keeper>| async move {
-        match keeper.repeated(&order).await? {
+    let once = |keeper: Arc<RegistryService>| async move {
+        match keeper.repeated_outcome(&order).await? {
             Some(outcome) => Ok(outcome),
             None => work(keeper, order).await,
         }
     };
-    let experiment = app.registry.snapshot().experiments.get(&name).map(|running| running.name.clone());
-    let revised = match keeping(app)?.run(once).await? {
-        Outcome::Changed(record) => Revised { changed: true, ..Revised::of(name, &record) },
-        Outcome::AsItWas(record) => Revised::of(name, &record),
-        Outcome::Repeated(answer) => Revised::repeated(name, &answer)?,
+    let experiment = app.registry.snapshot().experiments.get(&name).map(|running| running.experiment_name.clone());
+    let revised = match registry_runtime(app)?.run(once).await? {
+        ChangeOutcome::Changed(record) => {
+            ModelChangeView { changed: true, ..ModelChangeView::from_record(name, &record) }
+        }
+        ChangeOutcome::Unchanged(record) => ModelChangeView::from_record(name, &record),
+        ChangeOutcome::Repeated(answer) => ModelChangeView::from_stored_answer(name, &answer)?,
     };
-    Ok(tagged(revised.revision, Revised { experiment, ..revised }))
+    Ok(with_etag(revised.revision, ModelChangeView { experiment, ..revised }))
 }
 
 /// List what is recorded of all models.
-#[utoipa::path(get, path = "/admin/models", tag = "admin", responses((status = 200, body = Models)))]
-pub async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, ApiError> {
-    let keeper = keeping(&app)?.keeper();
-    let (epoch, records) = keeper.known();
+#[utoipa::path(get, path = "/admin/models", tag = "admin", responses((status = 200, body = RegisteredModelList)))]
+pub async fn list(State(app): State<Arc<App>>) -> Result<Json<RegisteredModelList>, ApiError> {
+    let keeper = registry_runtime(&app)?.service();
+    let (epoch, records) = keeper.recorded_models();
     let snapshot = app.registry.snapshot();
-    let models = records.iter().map(|(name, record)| Model::of(name, record, snapshot.models.get(name))).collect();
-    Ok(Json(Models { epoch, stale: keeper.stale_for().is_some(), models }))
+    let models = records
+        .iter()
+        .map(|(name, record)| RegisteredModel::from_record(name, record, snapshot.models.get(name)))
+        .collect();
+    Ok(Json(RegisteredModelList { epoch, stale: keeper.database_downtime().is_some(), models }))
 }
 
 /// Show what is recorded of one model. Its revision is in the `ETag`.
-#[utoipa::path(get, path = "/admin/models/{name}", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = Model)))]
-pub async fn show(State(app): State<Arc<App>>, OfModel(name): OfModel) -> Result<impl IntoResponse, ApiError> {
-    let record = keeping(&app)?.keeper().recorded(&name).ok_or(ResolveError::UnknownModel)?;
+#[utoipa::path(get, path = "/admin/models/{name}", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = RegisteredModel)))]
+pub async fn show(State(app): State<Arc<App>>, ModelPath(name): ModelPath) -> Result<impl IntoResponse, ApiError> {
+    let record = registry_runtime(&app)?.service().model_record(&name).ok_or(ResolveError::UnknownModel)?;
     let snapshot = app.registry.snapshot();
-    Ok(tagged(record.revision, Model::of(&name, &record, snapshot.models.get(&name))))
+    Ok(with_etag(record.revision, RegisteredModel::from_record(&name, &record, snapshot.models.get(&name))))
 }
 
 /// What was done to a model, by whom and why, the last first.
-#[utoipa::path(get, path = "/admin/models/{name}/history", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = [Done])))]
-pub async fn history(State(app): State<Arc<App>>, OfModel(name): OfModel) -> Result<Json<Vec<Done>>, ApiError> {
-    keeping(&app)?.keeper().recorded(&name).ok_or(ResolveError::UnknownModel)?;
-    let read = keeping(&app)?.run(|keeper| async move { Ok(keeper.history(Of::Model(&name), HISTORY).await?) });
-    Ok(Json(read.await?.into_iter().map(Done::from).collect()))
+#[utoipa::path(get, path = "/admin/models/{name}/history", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = [AuditEntryView])))]
+pub async fn history(
+    State(app): State<Arc<App>>,
+    ModelPath(name): ModelPath,
+) -> Result<Json<Vec<AuditEntryView>>, ApiError> {
+    registry_runtime(&app)?.service().model_record(&name).ok_or(ResolveError::UnknownModel)?;
+    let read = registry_runtime(&app)?
+        .run(|keeper| async move { Ok(keeper.history(HistoryFilter::Model(&name), MAX_HISTORY_ENTRIES).await?) });
+    Ok(Json(read.await?.into_iter().map(AuditEntryView::from).collect()))
 }
 
 /// Add a version, whose files were uploaded before, or are with the MLflow server. It is checked as a load checks it, and does not answer yet.
 #[utoipa::path(
     post, path = "/admin/models/{name}/versions", tag = "admin", params(("name" = String, Path)),
-    request_body = Register, responses((status = 200, body = Revised))
+    request_body = RegisterRequest, responses((status = 200, body = ModelChangeView))
 )]
 pub async fn register(
     State(app): State<Arc<App>>,
-    OfModel(name): OfModel,
+    ModelPath(name): ModelPath,
     caller: Caller,
-    grounds: Grounds,
-    Checked(wanted, _memory): Checked<Register>,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<RegisterRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.order(&caller, &["register", &name], &wanted, wanted.reason.clone());
-    let Register { version, files, source, metadata, .. } = wanted;
-    let source: Option<ModelUri> = source.map(|source| source.parse()).transpose().map_err(|error: NoModel| {
-        // It was checked.
-        ApiError::at("/source", error.to_string())
-    })?;
+    let order = grounds.into_change_context(&caller, &["register", &name], &wanted, wanted.reason.clone());
+    let RegisterRequest { version, files, source, metadata, .. } = wanted;
+    let source: Option<ModelUri> =
+        source.map(|source| source.parse()).transpose().map_err(|error: ModelUriError| {
+            // It was checked.
+            ApiError::at_pointer("/source", error.to_string())
+        })?;
     let model = name.clone();
-    let register = |keeper: Arc<Keeper>, order: Order| async move {
+    let register = |keeper: Arc<RegistryService>, order: ChangeContext| async move {
         let added = match source {
-            Some(uri) => keeper.pull(&uri, metadata).await?,
+            Some(uri) => keeper.pull_version(&uri, metadata).await?,
             None => NewVersion { origin: Origin::Upload, files, metadata },
         };
         keeper.register(&model, &version, added, &order).await
     };
-    change(&app, name, order, register).await
+    apply_change(&app, name, order, register).await
 }
 
 /// Make a version the one that answers, once it was found to serve.
 #[utoipa::path(
     post, path = "/admin/models/{name}/activate", tag = "admin", params(("name" = String, Path)),
-    request_body = Activate, responses((status = 200, body = Revised))
+    request_body = ActivateRequest, responses((status = 200, body = ModelChangeView))
 )]
 pub async fn activate(
     State(app): State<Arc<App>>,
-    OfModel(name): OfModel,
+    ModelPath(name): ModelPath,
     caller: Caller,
-    grounds: Grounds,
-    Checked(wanted, _memory): Checked<Activate>,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<ActivateRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.seen(&caller, &["activate", &name], &wanted, wanted.reason.clone())?;
+    let order = grounds.require_change_context(&caller, &["activate", &name], &wanted, wanted.reason.clone())?;
     let model = name.clone();
-    change(&app, name, order, |keeper, order| async move { keeper.activate(&model, &wanted.version, &order).await })
-        .await
+    apply_change(
+        &app,
+        name,
+        order,
+        |keeper, order| async move { keeper.activate(&model, &wanted.version, &order).await },
+    )
+    .await
 }
 
 /// Make the version the one that answers that did so before.
 #[utoipa::path(
     post, path = "/admin/models/{name}/rollback", tag = "admin", params(("name" = String, Path)),
-    request_body = RollBack, responses((status = 200, body = Revised))
+    request_body = RollbackRequest, responses((status = 200, body = ModelChangeView))
 )]
 pub async fn roll_back(
     State(app): State<Arc<App>>,
-    OfModel(name): OfModel,
+    ModelPath(name): ModelPath,
     caller: Caller,
-    grounds: Grounds,
-    Checked(wanted, _memory): Checked<RollBack>,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<RollbackRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.seen(&caller, &["rollback", &name], &wanted, wanted.reason.clone())?;
+    let order = grounds.require_change_context(&caller, &["rollback", &name], &wanted, wanted.reason.clone())?;
     let model = name.clone();
-    change(&app, name, order, |keeper, order| async move { keeper.roll_back(&model, &order).await }).await
+    apply_change(&app, name, order, |keeper, order| async move { keeper.roll_back(&model, &order).await }).await
 }
 
 /// Add figures to those of a version: how good it was found to be.
 #[utoipa::path(
     put, path = "/admin/models/{name}/versions/{version}/metrics", tag = "admin",
-    params(("name" = String, Path), ("version" = String, Path)), request_body = Measure, responses((status = 200, body = Revised))
+    params(("name" = String, Path), ("version" = String, Path)), request_body = MetricsRequest, responses((status = 200, body = ModelChangeView))
 )]
-pub async fn measure(
+pub async fn add_metrics(
     State(app): State<Arc<App>>,
-    OfVersion(name, version): OfVersion,
+    ModelVersionPath(name, version): ModelVersionPath,
     caller: Caller,
-    grounds: Grounds,
-    Checked(wanted, _memory): Checked<Measure>,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<MetricsRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.seen(&caller, &["measure", &name, &version], &wanted, None)?;
+    let order = grounds.require_change_context(&caller, &["measure", &name, &version], &wanted, None)?;
     let (model, metrics): (_, BTreeMap<_, _>) = (name.clone(), wanted.metrics);
-    change(&app, name, order, |keeper, order| async move { keeper.measure(&model, &version, metrics, &order).await })
-        .await
+    apply_change(&app, name, order, |keeper, order| async move {
+        keeper.add_metrics(&model, &version, metrics, &order).await
+    })
+    .await
 }
 
 /// Keep a version loaded although it is not active, or no longer.
 #[utoipa::path(
     put, path = "/admin/models/{name}/versions/{version}/pin", tag = "admin",
-    params(("name" = String, Path), ("version" = String, Path)), request_body = Pin, responses((status = 200, body = Revised))
+    params(("name" = String, Path), ("version" = String, Path)), request_body = PinRequest, responses((status = 200, body = ModelChangeView))
 )]
 pub async fn pin(
     State(app): State<Arc<App>>,
-    OfVersion(name, version): OfVersion,
+    ModelVersionPath(name, version): ModelVersionPath,
     caller: Caller,
-    grounds: Grounds,
-    Checked(wanted, _memory): Checked<Pin>,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<PinRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.seen(&caller, &["pin", &name, &version], &wanted, None)?;
+    let order = grounds.require_change_context(&caller, &["pin", &name, &version], &wanted, None)?;
     let model = name.clone();
     let pinned = wanted.pinned;
-    change(&app, name, order, move |keeper, order| async move { keeper.pin(&model, &version, pinned, &order).await })
-        .await
+    apply_change(&app, name, order, move |keeper, order| async move {
+        keeper.set_pinned(&model, &version, pinned, &order).await
+    })
+    .await
 }
 
 /// Forget a version, which must not be active.
 #[utoipa::path(
     delete, path = "/admin/models/{name}/versions/{version}", tag = "admin",
-    params(("name" = String, Path), ("version" = String, Path)), responses((status = 200, body = Revised))
+    params(("name" = String, Path), ("version" = String, Path)), responses((status = 200, body = ModelChangeView))
 )]
 pub async fn remove(
     State(app): State<Arc<App>>,
-    OfVersion(name, version): OfVersion,
+    ModelVersionPath(name, version): ModelVersionPath,
     caller: Caller,
-    grounds: Grounds,
+    grounds: Preconditions,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order: Order = grounds.seen(&caller, &["remove", &name, &version], &Why::default(), None)?;
+    let order: ChangeContext =
+        grounds.require_change_context(&caller, &["remove", &name, &version], &EmptyBody::default(), None)?;
     let model = name.clone();
-    change(&app, name, order, |keeper, order| async move { keeper.remove(&model, &version, &order).await }).await
+    apply_change(&app, name, order, |keeper, order| async move { keeper.remove(&model, &version, &order).await }).await
 }
 
 /// What is wrong with a list of files.
 fn check_files(files: &[crate::registry::record::FileRecord]) -> Result<(), ApiError> {
-    store::check(files).map_err(|reason| ApiError::at("/files", reason))
+    store::check_file_list(files).map_err(|reason| ApiError::at_pointer("/files", reason))
 }

@@ -1,7 +1,7 @@
 //! Memory for responses: all responses of a listener share one budget until the system has taken their last byte.
 //!
 //! Without it, as many clients as there are connections could each ask for a large response and not read it. A request
-//! reserves the most that its response can need before it is answered. A response of at most [`FREE_RESPONSE`] bytes needs
+//! reserves the most that its response can need before it is answered. A response of at most [`FREE_RESPONSE_BYTES`] bytes needs
 //! no reservation: it takes the place of the request's body, which is gone by then.
 //!
 //! A request whose texts could have more entities than the budget has room for, which few texts have, reserves all of the
@@ -19,38 +19,38 @@ use hyper::body::Body as _;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::body::FREE_BODY;
+use super::body::FREE_BODY_BYTES;
+use super::connection_state::ConnectionState;
 use super::error::{ApiError, Code};
-use super::exchange::Exchange;
 use super::response_size::ResponseSize;
-use crate::metrics::{Metrics, Refused};
+use crate::metrics::{Metrics, RefusalReason};
 
 /// Bytes of a response that needs no reservation.
-pub const FREE_RESPONSE: usize = FREE_BODY;
+pub const FREE_RESPONSE_BYTES: usize = FREE_BODY_BYTES;
 /// Bytes that are reserved together.
-const UNIT: usize = 1 << 10;
+const UNIT_BYTES: usize = 1 << 10;
 /// While a request waits for memory: time between two looks for a client that does not take its response.
-const LOOK: Duration = Duration::from_millis(50);
+const EVICTION_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// A client that takes no byte for longer than this loses its connection if others wait for memory.
-const STALL: Duration = Duration::from_secs(3);
+const STALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Memory for the responses of the admin listener, in bytes.
-const ADMIN_BYTES: usize = 4 << 20;
+const ADMIN_BUDGET_BYTES: usize = 4 << 20;
 /// Memory of each listener for metrics alone, in bytes.
-const MONITORING_BYTES: usize = 2 << 20;
+const MONITORING_BUDGET_BYTES: usize = 2 << 20;
 /// The route whose responses use that memory: they are small, and unread responses of other routes must not hold them up.
-const MONITORING: &str = "/metrics";
+const MONITORING_ROUTE: &str = "/metrics";
 /// How often a response that is there already asks for memory, each time after a client that does not read was cut off.
-const TRIES: usize = 5;
+const MAX_RESERVE_ATTEMPTS: usize = 5;
 
 /// The budget of one listener.
 #[derive(Debug)]
 pub struct ResponseBudget {
-    free: Arc<Semaphore>,
-    units: usize,
-    /// Memory that only [`MONITORING`] uses.
-    monitoring: Arc<Semaphore>,
+    free_units: Arc<Semaphore>,
+    total_units: usize,
+    /// Memory that only [`MONITORING_ROUTE`] uses.
+    free_monitoring_units: Arc<Semaphore>,
     /// Connections that may hold memory.
-    holders: Mutex<Vec<Weak<Exchange>>>,
+    holders: Mutex<Vec<Weak<ConnectionState>>>,
     last_eviction: Mutex<Option<Instant>>,
     metrics: Arc<Metrics>,
 }
@@ -68,26 +68,26 @@ pub struct SharedBody;
 
 /// What a request may use for its response.
 #[derive(Debug)]
-pub struct Granted {
+pub struct ResponseGrant {
     /// The memory; none for a small response.
-    pub reserved: Option<Reserved>,
+    pub reservation: Option<ReservationHandle>,
     /// Most bytes of entities, where the budget does not surely hold all that could be found.
-    pub entities: Option<usize>,
+    pub max_entity_bytes: Option<usize>,
 }
 
 /// A reservation on its way from a handler to the connection.
 #[derive(Debug, Clone)]
-pub struct Reserved(Arc<Reservation>);
+pub struct ReservationHandle(Arc<Reservation>);
 
 impl ResponseBudget {
     /// A budget of so many bytes.
     #[must_use]
     pub fn new(bytes: usize, metrics: &Arc<Metrics>) -> Arc<Self> {
-        let units = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        let units = (bytes / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
         Arc::new(Self {
-            free: Arc::new(Semaphore::new(units)),
-            units,
-            monitoring: Arc::new(Semaphore::new(MONITORING_BYTES / UNIT)),
+            free_units: Arc::new(Semaphore::new(units)),
+            total_units: units,
+            free_monitoring_units: Arc::new(Semaphore::new(MONITORING_BUDGET_BYTES / UNIT_BYTES)),
             holders: Mutex::default(),
             last_eviction: Mutex::default(),
             metrics: Arc::clone(metrics),
@@ -96,22 +96,22 @@ impl ResponseBudget {
 
     /// The budget of the admin listener.
     #[must_use]
-    pub fn of_admin(metrics: &Arc<Metrics>) -> Arc<Self> {
-        Self::new(ADMIN_BYTES, metrics)
+    pub fn new_admin(metrics: &Arc<Metrics>) -> Arc<Self> {
+        Self::new(ADMIN_BUDGET_BYTES, metrics)
     }
 
     /// Gives up requests that wait, and all that come: the server ends.
     pub fn close(&self) {
-        self.free.close();
+        self.free_units.close();
     }
 
     /// Reserves `bytes` for a response, and waits for them as [`Self::grant`] does.
     ///
     /// # Errors
     /// Those of [`Self::grant`].
-    pub async fn reserve(&self, bytes: usize, deadline: Instant) -> Result<Option<Reserved>, ApiError> {
-        let size = ResponseSize { memory: bytes, without_entities: bytes, json: bytes };
-        Ok(self.grant(size, deadline).await?.reserved)
+    pub async fn reserve(&self, bytes: usize, deadline: Instant) -> Result<Option<ReservationHandle>, ApiError> {
+        let size = ResponseSize { memory_bytes: bytes, memory_bytes_without_entities: bytes, json_bytes: bytes };
+        Ok(self.grant(size, deadline).await?.reservation)
     }
 
     /// Reserves memory for a response, and waits for it until three quarters of the time to `deadline` are over.
@@ -119,64 +119,64 @@ impl ResponseBudget {
     /// # Errors
     /// 422 for a response that is larger than the whole budget even without entities, 503 if the memory was not free in
     /// time.
-    pub async fn grant(&self, size: ResponseSize, deadline: Instant) -> Result<Granted, ApiError> {
-        if size.memory <= FREE_RESPONSE {
-            return Ok(Granted { reserved: None, entities: None });
+    pub async fn grant(&self, size: ResponseSize, deadline: Instant) -> Result<ResponseGrant, ApiError> {
+        if size.memory_bytes <= FREE_RESPONSE_BYTES {
+            return Ok(ResponseGrant { reservation: None, max_entity_bytes: None });
         }
-        let all = self.units * UNIT;
-        let entities = match all.checked_sub(size.memory) {
+        let all = self.total_units * UNIT_BYTES;
+        let entities = match all.checked_sub(size.memory_bytes) {
             Some(_) => None,
-            None => Some(all.checked_sub(size.without_entities).ok_or_else(|| self.too_large())?),
+            None => Some(all.checked_sub(size.memory_bytes_without_entities).ok_or_else(|| self.too_large_error())?),
         };
-        let units = self.units_for(size.memory.min(all)).unwrap_or(u32::MAX);
-        let acquired = match Arc::clone(&self.free).try_acquire_many_owned(units) {
+        let units = self.units_for(size.memory_bytes.min(all)).unwrap_or(u32::MAX);
+        let acquired = match Arc::clone(&self.free_units).try_acquire_many_owned(units) {
             Ok(permit) => Some(permit),
-            Err(_) => self.wait(units, deadline).await,
+            Err(_) => self.wait_for_units(units, deadline).await,
         };
-        let permit = acquired.ok_or_else(|| self.refused())?;
-        Ok(Granted { reserved: Some(self.reserved(permit)), entities })
+        let permit = acquired.ok_or_else(|| self.overloaded_error())?;
+        Ok(ResponseGrant { reservation: Some(self.new_reservation(permit)), max_entity_bytes: entities })
     }
 
     /// Reserves memory for a response that is there already. One that is larger than its part of the budget takes all
     /// of it. If none is free, clients that do not read are cut off; it is not waited for others.
-    async fn reserve_now(&self, bytes: usize, monitoring: bool) -> Result<Reserved, ApiError> {
-        let part = if monitoring { &self.monitoring } else { &self.free };
-        let most = if monitoring { MONITORING_BYTES / UNIT } else { self.units };
-        let units = u32::try_from(bytes.div_ceil(UNIT).min(most)).unwrap_or(u32::MAX);
-        for _ in 0..TRIES {
+    async fn reserve_now(&self, bytes: usize, monitoring: bool) -> Result<ReservationHandle, ApiError> {
+        let part = if monitoring { &self.free_monitoring_units } else { &self.free_units };
+        let most = if monitoring { MONITORING_BUDGET_BYTES / UNIT_BYTES } else { self.total_units };
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES).min(most)).unwrap_or(u32::MAX);
+        for _ in 0..MAX_RESERVE_ATTEMPTS {
             if let Ok(permit) = Arc::clone(part).try_acquire_many_owned(units) {
-                return Ok(self.reserved(permit));
+                return Ok(self.new_reservation(permit));
             }
-            if !self.evict_one() {
+            if !self.evict_stalled() {
                 break;
             }
             // The connection ends on another task.
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(EVICTION_POLL_INTERVAL).await;
         }
-        let permit = Arc::clone(part).try_acquire_many_owned(units).map_err(|_| self.refused())?;
-        Ok(self.reserved(permit))
+        let permit = Arc::clone(part).try_acquire_many_owned(units).map_err(|_| self.overloaded_error())?;
+        Ok(self.new_reservation(permit))
     }
 
     /// Waits for so many units. Requests are served in the order in which they came.
-    async fn wait(&self, units: u32, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+    async fn wait_for_units(&self, units: u32, deadline: Instant) -> Option<OwnedSemaphorePermit> {
         let left = deadline.saturating_duration_since(Instant::now());
         let end = tokio::time::sleep(left / 4 * 3);
-        let acquire = Arc::clone(&self.free).acquire_many_owned(units);
+        let acquire = Arc::clone(&self.free_units).acquire_many_owned(units);
         tokio::pin!(acquire, end);
         loop {
             tokio::select! {
                 permit = &mut acquire => return permit.ok(),
                 () = &mut end => return None,
-                () = tokio::time::sleep(LOOK) => {
-                    self.evict_one();
+                () = tokio::time::sleep(EVICTION_POLL_INTERVAL) => {
+                    self.evict_stalled();
                 }
             }
         }
     }
 
     /// Adds a connection to those that may hold memory, once.
-    pub fn list(&self, exchange: &Arc<Exchange>) {
-        if exchange.listed.swap(true, Ordering::Relaxed) {
+    pub fn register(&self, exchange: &Arc<ConnectionState>) {
+        if exchange.is_registered.swap(true, Ordering::Relaxed) {
             return;
         }
         let mut holders = self.holders.lock();
@@ -188,14 +188,14 @@ impl ResponseBudget {
 
     /// Ends the connection whose client has read nothing for the longest time; seldom, however many requests wait. True
     /// if one ends, or has just been told to.
-    fn evict_one(&self) -> bool {
+    fn evict_stalled(&self) -> bool {
         let mut last = self.last_eviction.lock();
-        if last.is_some_and(|last| last.elapsed() < LOOK) {
+        if last.is_some_and(|last| last.elapsed() < EVICTION_POLL_INTERVAL) {
             return true;
         }
-        let holders: Vec<Arc<Exchange>> = self.holders.lock().iter().filter_map(Weak::upgrade).collect();
-        let stalled = holders.iter().filter_map(|holder| Some((holder.stalled_for()?, holder)));
-        let longest = stalled.filter(|(time, _)| *time > STALL).max_by_key(|(time, _)| *time);
+        let holders: Vec<Arc<ConnectionState>> = self.holders.lock().iter().filter_map(Weak::upgrade).collect();
+        let stalled = holders.iter().filter_map(|holder| Some((holder.stall_duration()?, holder)));
+        let longest = stalled.filter(|(time, _)| *time > STALL_TIMEOUT).max_by_key(|(time, _)| *time);
         if let Some((_, exchange)) = longest {
             *last = Some(Instant::now());
             exchange.evict();
@@ -205,26 +205,26 @@ impl ResponseBudget {
 
     /// Units of so many bytes; nothing if the budget does not have them.
     fn units_for(&self, bytes: usize) -> Option<u32> {
-        u32::try_from(bytes.div_ceil(UNIT)).ok().filter(|&units| units as usize <= self.units)
+        u32::try_from(bytes.div_ceil(UNIT_BYTES)).ok().filter(|&units| units as usize <= self.total_units)
     }
 
-    fn reserved(&self, permit: OwnedSemaphorePermit) -> Reserved {
+    fn new_reservation(&self, permit: OwnedSemaphorePermit) -> ReservationHandle {
         let metrics = Arc::clone(&self.metrics);
-        metrics.http.response_memory(signed(permit.num_permits() * UNIT));
-        Reserved(Arc::new(Reservation { permit, metrics }))
+        metrics.http.add_response_memory(to_signed(permit.num_permits() * UNIT_BYTES));
+        ReservationHandle(Arc::new(Reservation { permit, metrics }))
     }
 
-    fn refused(&self) -> ApiError {
-        self.metrics.http.refused(Refused::ResponseMemory);
+    fn overloaded_error(&self) -> ApiError {
+        self.metrics.http.record_refusal(RefusalReason::ResponseMemory);
         let detail = "Too many large responses wait for clients to read them. Try again after the time in Retry-After.";
         ApiError::new(Code::Overloaded, detail)
     }
 
     /// The refusal of a request whose response needs more memory than the whole budget.
     #[must_use]
-    pub fn too_large(&self) -> ApiError {
-        let most = (self.units * UNIT) >> 20;
-        ApiError::at(
+    pub fn too_large_error(&self) -> ApiError {
+        let most = (self.total_units * UNIT_BYTES) >> 20;
+        ApiError::at_pointer(
             "",
             format!(
                 "the response needs more than the {most} MiB of memory that the server has for responses: send fewer texts in a request, or raise --response-memory"
@@ -233,18 +233,18 @@ impl ResponseBudget {
     }
 }
 
-impl Reserved {
+impl ReservationHandle {
     /// The reservation, of which no more is kept than a response of `bytes` needs.
     #[must_use]
-    pub fn shrunk(self, bytes: Option<u64>) -> Option<Reservation> {
+    pub fn shrink_to(self, bytes: Option<u64>) -> Option<Reservation> {
         let mut reservation = Arc::into_inner(self.0)?;
         let Some(bytes) = bytes.and_then(|bytes| usize::try_from(bytes).ok()) else { return Some(reservation) };
-        if bytes <= FREE_RESPONSE {
+        if bytes <= FREE_RESPONSE_BYTES {
             return None;
         }
-        let more = reservation.permit.num_permits().saturating_sub(bytes.div_ceil(UNIT));
+        let more = reservation.permit.num_permits().saturating_sub(bytes.div_ceil(UNIT_BYTES));
         if let Some(more) = reservation.permit.split(more) {
-            reservation.metrics.http.response_memory(-signed(more.num_permits() * UNIT));
+            reservation.metrics.http.add_response_memory(-to_signed(more.num_permits() * UNIT_BYTES));
         }
         Some(reservation)
     }
@@ -252,21 +252,25 @@ impl Reserved {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.metrics.http.response_memory(-signed(self.permit.num_permits() * UNIT));
+        self.metrics.http.add_response_memory(-to_signed(self.permit.num_permits() * UNIT_BYTES));
     }
 }
 
-fn signed(bytes: usize) -> i64 {
+fn to_signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Reserves memory for every large response whose handler has not done so. Without memory the response is dropped.
-pub async fn bound(State(budget): State<Arc<ResponseBudget>>, request: Request, next: Next) -> Response {
-    let monitoring = request.uri().path() == MONITORING;
+pub async fn reserve_response_memory(
+    State(budget): State<Arc<ResponseBudget>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let monitoring = request.uri().path() == MONITORING_ROUTE;
     let mut response = next.run(request).await;
     let size = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-    if let Some(bytes) = size.filter(|&bytes| bytes > FREE_RESPONSE)
-        && response.extensions().get::<Reserved>().is_none()
+    if let Some(bytes) = size.filter(|&bytes| bytes > FREE_RESPONSE_BYTES)
+        && response.extensions().get::<ReservationHandle>().is_none()
         && response.extensions().get::<SharedBody>().is_none()
     {
         match budget.reserve_now(bytes, monitoring).await {
@@ -287,40 +291,40 @@ mod tests {
 
     use super::*;
 
-    const LARGE: usize = 100 << 10;
+    const LARGE_RESPONSE_BYTES: usize = 100 << 10;
 
-    async fn ask(budget: &Arc<ResponseBudget>, path: &str) -> Response {
-        let router = Router::new().fallback(async || vec![b'x'; LARGE]);
-        let router = router.layer(from_fn_with_state(Arc::clone(budget), bound));
+    async fn send_request(budget: &Arc<ResponseBudget>, path: &str) -> Response {
+        let router = Router::new().fallback(async || vec![b'x'; LARGE_RESPONSE_BYTES]);
+        let router = router.layer(from_fn_with_state(Arc::clone(budget), reserve_response_memory));
         router.oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap()
     }
 
     #[tokio::test]
-    async fn metrics_are_answered_while_exports_hold_the_whole_budget() {
-        let budget = ResponseBudget::new(LARGE, &Arc::new(Metrics::new().unwrap()));
-        let unread = ask(&budget, "/admin/feedback").await;
+    async fn response_budget_exhausted_metrics_still_answer() {
+        let budget = ResponseBudget::new(LARGE_RESPONSE_BYTES, &Arc::new(Metrics::new().unwrap()));
+        let unread = send_request(&budget, "/admin/feedback").await;
         assert_eq!(unread.status(), StatusCode::OK);
-        assert_eq!(ask(&budget, "/admin/feedback").await.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(ask(&budget, "/metrics").await.status(), StatusCode::OK);
+        assert_eq!(send_request(&budget, "/admin/feedback").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(send_request(&budget, "/metrics").await.status(), StatusCode::OK);
         drop(unread);
-        assert_eq!(ask(&budget, "/admin/feedback").await.status(), StatusCode::OK);
+        assert_eq!(send_request(&budget, "/admin/feedback").await.status(), StatusCode::OK);
     }
 
     #[tokio::test]
-    async fn response_of_a_stalled_reader_gives_way_to_another() {
-        let budget = ResponseBudget::new(LARGE, &Arc::new(Metrics::new().unwrap()));
-        let mut unread = ask(&budget, "/admin/feedback").await;
-        let reserved = unread.extensions_mut().remove::<Reserved>().unwrap();
-        let exchange = Exchange::new(([127, 0, 0, 1], 1).into(), Arc::default());
-        let answer = exchange.begin().answer(Body::empty(), reserved.shrunk(None));
-        exchange.write_stalled();
-        budget.list(&exchange);
+    async fn response_budget_stalled_reader_is_evicted() {
+        let budget = ResponseBudget::new(LARGE_RESPONSE_BYTES, &Arc::new(Metrics::new().unwrap()));
+        let mut unread = send_request(&budget, "/admin/feedback").await;
+        let reserved = unread.extensions_mut().remove::<ReservationHandle>().unwrap();
+        let exchange = ConnectionState::new(([127, 0, 0, 1], 1).into(), Arc::default());
+        let answer = exchange.begin_request().into_tracked_body(Body::empty(), reserved.shrink_to(None));
+        exchange.mark_write_stalled();
+        budget.register(&exchange);
         let connection = tokio::spawn(async move {
-            exchange.wait_evicted().await;
+            exchange.wait_until_evicted().await;
             drop((answer, exchange));
         });
-        while ask(&budget, "/admin/feedback").await.status() != StatusCode::OK {
-            tokio::time::sleep(LOOK).await;
+        while send_request(&budget, "/admin/feedback").await.status() != StatusCode::OK {
+            tokio::time::sleep(EVICTION_POLL_INTERVAL).await;
         }
         connection.await.unwrap();
     }

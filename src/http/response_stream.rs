@@ -13,41 +13,41 @@ use tokio::task::coop;
 use super::error::{ApiError, Code};
 
 /// Bytes of a part. One item more may be in it.
-pub const PART: usize = 32 << 10;
+pub const PART_BYTES: usize = 32 << 10;
 /// JSON of no more bytes is written at once, with its length in the head of the response.
-pub const WHOLE: usize = 64 << 10;
+pub const MAX_UNSTREAMED_BYTES: usize = 64 << 10;
 /// What a part takes from the budget that tokio gives a task (128) before it has to let others run.
-const COST: usize = 16;
+const PART_COOP_COST: usize = 16;
 
 /// A list of results in JSON: `{"results":[…]}`, whose items are made when they are written.
-pub struct Results<I> {
+pub struct JsonResultStream<I> {
     items: I,
-    begun: bool,
-    ended: bool,
+    is_started: bool,
+    is_finished: bool,
 }
 
-impl<I, T> Results<I>
+impl<I, T> JsonResultStream<I>
 where
     I: Iterator<Item = T> + Send + Unpin + 'static,
     T: Serialize,
 {
     /// The list of these items.
     pub fn new(items: I) -> Self {
-        Self { items, begun: false, ended: false }
+        Self { items, is_started: false, is_finished: false }
     }
 
     /// The response, of which `json` says how many bytes it can have: at once if these are few, else part by part.
     ///
     /// # Errors
     /// [`ApiError`] if an item cannot be written as JSON, which only a bug can cause.
-    pub fn respond(mut self, json: usize) -> Result<Response, ApiError> {
+    pub fn into_json_response(mut self, json: usize) -> Result<Response, ApiError> {
         let broken = |_| ApiError::new(Code::Internal, "The answer could not be written as JSON.");
-        let body = if json > WHOLE {
+        let body = if json > MAX_UNSTREAMED_BYTES {
             Body::new(self)
         } else {
             let mut whole = Vec::new();
-            while !self.ended {
-                self.write(&mut whole, usize::MAX).map_err(broken)?;
+            while !self.is_finished {
+                self.write_items(&mut whole, usize::MAX).map_err(broken)?;
             }
             Body::from(whole)
         };
@@ -55,22 +55,22 @@ where
     }
 
     /// Writes items until there are `most` bytes or no further items.
-    fn write(&mut self, part: &mut Vec<u8>, most: usize) -> serde_json::Result<()> {
+    fn write_items(&mut self, part: &mut Vec<u8>, most: usize) -> serde_json::Result<()> {
         while part.len() < most {
             let Some(item) = self.items.next() else {
-                part.extend_from_slice(if self.begun { b"]}" } else { b"{\"results\":[]}" });
-                self.ended = true;
+                part.extend_from_slice(if self.is_started { b"]}" } else { b"{\"results\":[]}" });
+                self.is_finished = true;
                 break;
             };
-            part.extend_from_slice(if self.begun { b"," } else { b"{\"results\":[" });
-            self.begun = true;
+            part.extend_from_slice(if self.is_started { b"," } else { b"{\"results\":[" });
+            self.is_started = true;
             serde_json::to_writer(&mut *part, &item)?;
         }
         Ok(())
     }
 }
 
-impl<I, T> hyper::body::Body for Results<I>
+impl<I, T> hyper::body::Body for JsonResultStream<I>
 where
     I: Iterator<Item = T> + Send + Unpin + 'static,
     T: Serialize,
@@ -82,18 +82,18 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, serde_json::Error>>> {
-        if self.ended {
+        if self.is_finished {
             return Poll::Ready(None);
         }
-        for _ in 0..COST {
+        for _ in 0..PART_COOP_COST {
             ready!(coop::poll_proceed(cx)).made_progress();
         }
-        let mut part = Vec::with_capacity(PART);
-        let written = self.write(&mut part, PART);
+        let mut part = Vec::with_capacity(PART_BYTES);
+        let written = self.write_items(&mut part, PART_BYTES);
         Poll::Ready(Some(written.map(|()| Frame::data(Bytes::from(part)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended
+        self.is_finished
     }
 }

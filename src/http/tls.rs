@@ -11,19 +11,19 @@ use tokio_rustls::rustls::time_provider::TimeProvider;
 
 use crate::clock;
 use crate::config::TlsFiles;
+use crate::file_watcher::FileWatcher;
 use crate::metrics::Metrics;
-use crate::watched::Watched;
 
 /// The configuration in force.
-pub type Tls = Arc<Watched<ServerConfig>>;
+pub type WatchedTlsConfig = Arc<FileWatcher<ServerConfig>>;
 
 /// The time, for session tickets. That of rustls panics before 1970.
 #[derive(Debug)]
-struct Clock;
+struct TlsClock;
 
-impl TimeProvider for Clock {
+impl TimeProvider for TlsClock {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(clock::since_1970(clock::now())))
+        Some(UnixTime::since_unix_epoch(clock::since_unix_epoch(clock::now())))
     }
 }
 
@@ -31,12 +31,12 @@ impl TimeProvider for Clock {
 ///
 /// # Errors
 /// A sentence that names the option and the file.
-pub fn open(files: &TlsFiles, metrics: &Arc<Metrics>) -> Result<Tls, String> {
-    let watched = Watched::open("certificate", vec![files.cert.clone(), files.key.clone()], {
+pub fn open(files: &TlsFiles, metrics: &Arc<Metrics>) -> Result<WatchedTlsConfig, String> {
+    let watched = FileWatcher::open("certificate", vec![files.cert.clone(), files.key.clone()], {
         let (files, metrics) = (files.clone(), Arc::clone(metrics));
         move || {
-            let (config, expiry) = load(&files)?;
-            metrics.http.certificate_expires(expiry);
+            let (config, expiry) = load_config(&files)?;
+            metrics.http.set_certificate_expiry(expiry);
             Ok(config)
         }
     })?;
@@ -45,7 +45,7 @@ pub fn open(files: &TlsFiles, metrics: &Arc<Metrics>) -> Result<Tls, String> {
 }
 
 /// The configuration, and the Unix time at which the first certificate of the chain ends to be valid.
-fn load(files: &TlsFiles) -> Result<(ServerConfig, i64), String> {
+fn load_config(files: &TlsFiles) -> Result<(ServerConfig, i64), String> {
     let in_cert = |error: &str| format!("--tls-cert {}: {error}", files.cert.display());
     // What the parser says of a key could repeat part of it.
     let in_key = |error: &str| format!("--tls-key {}: {error}", files.key.display());
@@ -60,7 +60,7 @@ fn load(files: &TlsFiles) -> Result<(ServerConfig, i64), String> {
         x509_parser::parse_x509_certificate(first).map_err(|_| in_cert("its first certificate is not X.509"))?;
     let expiry = parsed.validity().not_after.timestamp();
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|_| in_key("it is not PEM with one private key"))?;
-    let mut config = ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(Clock))
+    let mut config = ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(TlsClock))
         .with_safe_default_protocol_versions()
         .map_err(|error| in_cert(&error.to_string()))?
         .with_no_client_auth()

@@ -5,73 +5,78 @@ use utoipa::ToSchema;
 use validator::ValidationError;
 
 use super::error::ApiError;
-use crate::engine::Answer;
-use crate::engine::model::Model;
-use crate::engine::spent::Spent;
+use crate::engine::ItemOutput;
+use crate::engine::loaded_version::LoadedVersion;
+use crate::engine::timings::Timings;
 use crate::text::activation::Activation;
 use crate::text::heads::Head;
 use crate::text::input::Input;
-use crate::text::zero_shot::{PLACE, TEMPLATE, Verdicts, inputs};
+use crate::text::zero_shot::{DEFAULT_TEMPLATE, LABEL_PLACEHOLDER, NliLabels, hypothesis_inputs};
 
 /// Most labels of a request.
 pub const MAX_LABELS: usize = 100;
 /// Most bytes of a label, as of a model's own.
 const MAX_LABEL_BYTES: usize = 256;
 /// Most characters of a template.
-const MAX_TEMPLATE: usize = 1_024;
+const MAX_TEMPLATE_CHARS: usize = 1_024;
 
 /// A label to choose. At most 256 bytes, not blank, without NUL, and with what a text may hold.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = "card", min_length = 1, max_length = 256)]
 #[expect(dead_code, reason = "only described")]
-pub(super) struct Label(String);
+pub(super) struct CandidateLabel(String);
 
 /// A question about labels of its own.
 #[derive(Debug)]
-pub struct Question {
+pub struct ZeroShotQuery {
     /// The labels.
     pub labels: Vec<String>,
     template: Option<String>,
-    many: bool,
-    verdicts: Verdicts,
+    multi_label: bool,
+    entailment: NliLabels,
 }
 
-impl Question {
+impl ZeroShotQuery {
     /// The question to a model. `many`: each label is judged for itself.
     ///
     /// # Errors
     /// [`ApiError`] at `/labels` if the model does not judge whether one text follows from another.
-    pub fn to(model: &Model, labels: Vec<String>, template: Option<String>, many: bool) -> Result<Self, ApiError> {
+    pub fn new(
+        model: &LoadedVersion,
+        labels: Vec<String>,
+        template: Option<String>,
+        many: bool,
+    ) -> Result<Self, ApiError> {
         let pipeline = model.pipeline();
-        let judges = pipeline.takes_pairs() && matches!(pipeline.head(), Head::SingleLabel(_));
-        let verdicts = Verdicts::of(pipeline.labels()).filter(|_| judges);
+        let judges = pipeline.has_pair_support() && matches!(pipeline.head(), Head::SingleLabel(_));
+        let verdicts = NliLabels::from_labels(pipeline.labels()).filter(|_| judges);
         if verdicts.is_some() && pipeline.head().activation() != Some(Activation::Softmax) {
             let sentence = "labels of a request need a model that gives logits; this one gives probabilities";
-            return Err(ApiError::at("/labels", sentence.to_owned()));
+            return Err(ApiError::at_pointer("/labels", sentence.to_owned()));
         }
         let verdicts = verdicts.ok_or_else(|| {
             let name = model.name();
-            ApiError::at("/labels", format!("the model {name} has labels of its own; others need a model that has a label entailment and judges two texts"))
+            ApiError::at_pointer("/labels", format!("the model {name} has labels of its own; others need a model that has a label entailment and judges two texts"))
         })?;
-        Ok(Self { labels, template, many, verdicts })
+        Ok(Self { labels, template, multi_label: many, entailment: verdicts })
     }
 
     /// What the model is asked: the text and each label.
     #[must_use]
-    pub fn inputs(&self, text: &str) -> Vec<Input> {
-        inputs(text, &self.labels, self.template.as_deref().unwrap_or(TEMPLATE))
+    pub fn to_inputs(&self, text: &str) -> Vec<Input> {
+        hypothesis_inputs(text, &self.labels, self.template.as_deref().unwrap_or(DEFAULT_TEMPLATE))
     }
 
     /// One answer from those to each label.
     #[must_use]
-    pub fn answer(&self, answers: &[Answer]) -> Option<Answer> {
-        let logits: Vec<&[f32]> = answers.iter().map(|answer| answer.decision.raw.as_slice()).collect();
-        Some(Answer {
-            decision: self.verdicts.decide(&logits, self.many)?,
+    pub fn combine_answers(&self, answers: &[ItemOutput]) -> Option<ItemOutput> {
+        let logits: Vec<&[f32]> = answers.iter().map(|answer| answer.prediction.raw_scores.as_slice()).collect();
+        Some(ItemOutput {
+            prediction: self.entailment.postprocess(&logits, self.multi_label)?,
             tokens: answers.iter().map(|answer| answer.tokens).sum(),
-            unknown: answers.iter().map(|answer| answer.unknown).sum(),
+            unknown_tokens: answers.iter().map(|answer| answer.unknown_tokens).sum(),
             truncated: answers.iter().any(|answer| answer.truncated),
-            spent: Spent::longest(answers.iter().map(|answer| answer.spent)),
+            timings: Timings::slowest(answers.iter().map(|answer| answer.timings)),
         })
     }
 }
@@ -107,9 +112,14 @@ pub fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
 /// # Errors
 /// [`ValidationError`] with the rule.
 pub fn check_template(template: &str) -> Result<(), ValidationError> {
-    if template.contains(PLACE) && !template.contains('\0') && template.chars().count() <= MAX_TEMPLATE {
+    if template.contains(LABEL_PLACEHOLDER)
+        && !template.contains('\0')
+        && template.chars().count() <= MAX_TEMPLATE_CHARS
+    {
         return Ok(());
     }
-    let rule = format!("a hypothesis template has at most {MAX_TEMPLATE} characters, and {PLACE} where the label goes");
+    let rule = format!(
+        "a hypothesis template has at most {MAX_TEMPLATE_CHARS} characters, and {LABEL_PLACEHOLDER} where the label goes"
+    );
     Err(ValidationError::new("template").with_message(rule.into()))
 }

@@ -4,16 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where control groups are mounted.
-const MOUNTED: &str = "/sys/fs/cgroup";
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// The limit in bytes, if there is one.
 #[must_use]
-pub fn limit() -> Option<u64> {
-    limit_in(Path::new(MOUNTED), &fs::read_to_string("/proc/self/cgroup").ok()?)
+pub fn memory_limit() -> Option<u64> {
+    memory_limit_in(Path::new(CGROUP_ROOT), &fs::read_to_string("/proc/self/cgroup").ok()?)
 }
 
 /// The same for what `/proc/self/cgroup` says and groups mounted at `root`: versions 1 and 2 of control groups.
-fn limit_in(root: &Path, groups: &str) -> Option<u64> {
+fn memory_limit_in(root: &Path, groups: &str) -> Option<u64> {
     let limits = groups.lines().flat_map(|line| {
         // hierarchy:controllers:path, where version 2 names no controllers.
         let mut parts = line.splitn(3, ':').skip(1);
@@ -23,20 +23,20 @@ fn limit_in(root: &Path, groups: &str) -> Option<u64> {
             _ if controllers.split(',').any(|name| name == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
             _ => return Vec::new(),
         };
-        limits(&folder, path, file)
+        group_limits(&folder, path, file)
     });
     limits.min()
 }
 
 /// The limits of a group and of all groups around it: each of them holds.
-fn limits(folder: &Path, path: &str, file: &str) -> Vec<u64> {
+fn group_limits(folder: &Path, path: &str, file: &str) -> Vec<u64> {
     let own: PathBuf = folder.join(path.trim_start_matches('/'));
     let groups = own.ancestors().take_while(|group| group.starts_with(folder));
-    groups.filter_map(|group| fs::read_to_string(group.join(file)).ok()).filter_map(|text| number(&text)).collect()
+    groups.filter_map(|group| fs::read_to_string(group.join(file)).ok()).filter_map(|text| parse_limit(&text)).collect()
 }
 
 /// "max", and a number that no machine has, mean that there is no limit.
-fn number(text: &str) -> Option<u64> {
+fn parse_limit(text: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|&bytes| bytes < 1 << 60)
 }
 
@@ -51,29 +51,29 @@ mod tests {
     }
 
     #[test]
-    fn the_least_limit_around_the_process_counts() {
+    fn memory_limit_nested_groups_least_wins() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         write(root, "pods/memory.max", "2000000\n");
         write(root, "pods/one/memory.max", "max\n");
         write(root, "pods/one/web/memory.max", "3000000\n");
-        assert_eq!(limit_in(root, "0::/pods/one/web\n"), Some(2_000_000));
-        assert_eq!(limit_in(root, "0::/pods/one\n"), Some(2_000_000));
-        assert_eq!(limit_in(root, "0::/elsewhere\n"), None);
+        assert_eq!(memory_limit_in(root, "0::/pods/one/web\n"), Some(2_000_000));
+        assert_eq!(memory_limit_in(root, "0::/pods/one\n"), Some(2_000_000));
+        assert_eq!(memory_limit_in(root, "0::/elsewhere\n"), None);
         // In a container the own group is the root.
         write(root, "memory.max", "1000000");
-        assert_eq!(limit_in(root, "0::/\n"), Some(1_000_000));
+        assert_eq!(memory_limit_in(root, "0::/\n"), Some(1_000_000));
     }
 
     #[test]
-    fn the_older_version_has_a_folder_for_memory() {
+    fn memory_limit_cgroup_v1_reads_memory_folder() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         write(root, "memory/memory.limit_in_bytes", "9223372036854771712\n");
         let groups = "9:name=systemd:/\n4:cpu,memory:/a/b\n3:cpuset:/a\n0::/\n";
-        assert_eq!(limit_in(root, groups), None);
+        assert_eq!(memory_limit_in(root, groups), None);
         write(root, "memory/a/memory.limit_in_bytes", "4096000\n");
-        assert_eq!(limit_in(root, groups), Some(4_096_000));
-        assert_eq!(limit_in(root, "nonsense\n::\n"), None);
+        assert_eq!(memory_limit_in(root, groups), Some(4_096_000));
+        assert_eq!(memory_limit_in(root, "nonsense\n::\n"), None);
     }
 }

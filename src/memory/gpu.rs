@@ -6,22 +6,22 @@ use std::time::Duration;
 use nvml_wrapper::Nvml;
 
 /// Longest wait for the driver: one that hangs holds up no load.
-const LONGEST: Duration = Duration::from_secs(5);
+const DRIVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes in use on a GPU, by all programs; nothing without a driver that tells.
 ///
 /// The driver counts all GPUs of the machine by their place on the bus, CUDA the fastest first and only those of
 /// `CUDA_VISIBLE_DEVICES`: where that differs, this is another GPU.
 #[must_use]
-pub fn used(gpu: u32) -> Option<u64> {
+pub fn used_bytes(gpu: u32) -> Option<u64> {
     let (told, asked) = mpsc::sync_channel(1);
     // Nobody listens any more once the time is over.
-    let ask = move || told.send(ask(gpu)).ok();
+    let ask = move || told.send(query_used_bytes(gpu)).ok();
     std::thread::Builder::new().name("predictd-ask-gpu".to_owned()).spawn(ask).ok()?;
-    asked.recv_timeout(LONGEST).ok().flatten()
+    asked.recv_timeout(DRIVER_TIMEOUT).ok().flatten()
 }
 
-fn ask(gpu: u32) -> Option<u64> {
+fn query_used_bytes(gpu: u32) -> Option<u64> {
     let nvml = Nvml::init().ok()?;
     Some(nvml.device_by_index(gpu).ok()?.memory_info().ok()?.used)
 }

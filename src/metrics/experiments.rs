@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use prometheus::{Gauge, GaugeVec, IntCounterVec, Registry, opts};
 
-use super::registered;
+use super::register;
 
 /// An arm at this moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ArmNow<'a> {
+pub struct ArmStatus<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its part of the users.
@@ -32,17 +32,17 @@ pub struct ExperimentMetrics {
     accuracy: GaugeVec,
     better: GaugeVec,
     mismatch: GaugeVec,
-    waiting: Gauge,
-    seen: Mutex<BTreeSet<(String, String)>>,
+    shadow_waiting: Gauge,
+    known_arms: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl ExperimentMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        const OF_AN_ARM: [&str; 2] = ["experiment", "arm"];
+        const ARM_LABELS: [&str; 2] = ["experiment", "arm"];
         let gauge =
-            |name: &str, help: &str, labels: &[&str]| registered(registry, GaugeVec::new(opts!(name, help), labels)?);
+            |name: &str, help: &str, labels: &[&str]| register(registry, GaugeVec::new(opts!(name, help), labels)?);
         let counter = |name: &str, help: &str| {
-            registered(registry, IntCounterVec::new(opts!(name, help), &["experiment", "arm", "outcome"])?)
+            register(registry, IntCounterVec::new(opts!(name, help), &["experiment", "arm", "outcome"])?)
         };
         Ok(Self {
             requests: counter(
@@ -50,63 +50,63 @@ impl ExperimentMetrics {
                 "Requests that this process gave to an arm: answered by it, failed by it (the control answered then, if it could), or of a client that left before.",
             )?,
             shadows: counter(
-                "predictd_shadow_texts_total",
+                "predictd_shadow_items_total",
                 "Texts for a shadow: the same labels (agreed), others (differed), an error (failed), or not shown because there was other work (skipped).",
             )?,
-            weight: gauge("predictd_experiment_weight", "The arm's part of the users, 0 to 1.", &OF_AN_ARM)?,
+            weight: gauge("predictd_experiment_weight", "The arm's part of the users, 0 to 1.", &ARM_LABELS)?,
             labelled: gauge(
-                "predictd_experiment_labelled",
+                "predictd_experiment_labelled_predictions",
                 "Answers of the arm in this phase whose true label was told, to any replica.",
-                &OF_AN_ARM,
+                &ARM_LABELS,
             )?,
-            accuracy: gauge("predictd_experiment_accuracy", "The part of them that was right.", &OF_AN_ARM)?,
+            accuracy: gauge("predictd_experiment_accuracy", "The part of them that was right.", &ARM_LABELS)?,
             better: gauge(
-                "predictd_experiment_better",
+                "predictd_experiment_verdict",
                 "1 for an arm that is better than the control however often one looks, -1 for one that is worse, 0 as long as that is not sure.",
-                &OF_AN_ARM,
+                &ARM_LABELS,
             )?,
             mismatch: gauge(
-                "predictd_experiment_mismatch",
+                "predictd_experiment_sample_ratio_mismatch",
                 "1 if users are not spread over the arms as the weights say: nothing else counts then.",
                 &["experiment"],
             )?,
-            waiting: registered(
+            shadow_waiting: register(
                 registry,
-                Gauge::new("predictd_shadow_waiting_texts", "Texts that wait to be shown to a shadow.")?,
+                Gauge::new("predictd_shadow_queue_items", "Texts that wait to be shown to a shadow.")?,
             )?,
-            seen: Mutex::default(),
+            known_arms: Mutex::default(),
         })
     }
 
     /// What became of a request of an arm, in a word.
-    pub fn asked(&self, experiment: &str, arm: &str, outcome: &str) {
+    pub fn record_request(&self, experiment: &str, arm: &str, outcome: &str) {
         self.requests.with_label_values(&[experiment, arm, outcome]).inc();
-        self.know(experiment, arm);
+        self.remember_arm(experiment, arm);
     }
 
-    fn know(&self, experiment: &str, arm: &str) {
-        let mut seen = self.seen.lock();
+    fn remember_arm(&self, experiment: &str, arm: &str) {
+        let mut seen = self.known_arms.lock();
         if !seen.iter().any(|(known, name)| known == experiment && name == arm) {
             seen.insert((experiment.to_owned(), arm.to_owned()));
         }
     }
 
     /// What became of a text for a shadow, in a word.
-    pub fn shadow(&self, experiment: &str, arm: &str, outcome: &str) {
+    pub fn record_shadow(&self, experiment: &str, arm: &str, outcome: &str) {
         self.shadows.with_label_values(&[experiment, arm, outcome]).inc();
-        self.know(experiment, arm);
+        self.remember_arm(experiment, arm);
     }
 
     /// So many texts wait for shadows.
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    pub fn waiting(&self, texts: usize) {
-        self.waiting.set(texts as f64);
+    pub fn set_shadow_waiting(&self, texts: usize) {
+        self.shadow_waiting.set(texts as f64);
     }
 
     /// What an experiment showed when it was looked at.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    pub fn showed<'a>(&self, experiment: &str, arms: impl IntoIterator<Item = ArmNow<'a>>, mismatch: bool) {
-        let mut seen = self.seen.lock();
+    pub fn set_results<'a>(&self, experiment: &str, arms: impl IntoIterator<Item = ArmStatus<'a>>, mismatch: bool) {
+        let mut seen = self.known_arms.lock();
         for arm in arms {
             let names = [experiment, arm.name];
             seen.insert((names[0].to_owned(), names[1].to_owned()));
@@ -119,8 +119,8 @@ impl ExperimentMetrics {
     }
 
     /// Only these run here: what was counted and measured of others goes.
-    pub fn only(&self, running: &BTreeSet<&str>) {
-        self.seen.lock().retain(|(experiment, arm)| {
+    pub fn retain_experiments(&self, running: &BTreeSet<&str>) {
+        self.known_arms.lock().retain(|(experiment, arm)| {
             if running.contains(experiment.as_str()) {
                 return true;
             }

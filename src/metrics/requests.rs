@@ -4,7 +4,7 @@ use prometheus::{
     GaugeVec, HistogramVec, IntCounterVec, IntGauge, Registry, exponential_buckets, histogram_opts, opts,
 };
 
-use super::{CutOff, Refused, registered};
+use super::{RefusalReason, TimeoutStage, register};
 
 /// Seconds; from a cheap model's answer to the longest deadline.
 const LATENCY_BUCKETS: [f64; 14] =
@@ -12,7 +12,7 @@ const LATENCY_BUCKETS: [f64; 14] =
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// A status below 400.
     Success,
     /// The request could not be served as it was, or not now: 4xx and 503.
@@ -23,10 +23,10 @@ pub enum Outcome {
     Cancellation,
 }
 
-impl Outcome {
+impl RequestOutcome {
     /// That of an answer.
     #[must_use]
-    pub fn of(status: u16) -> Self {
+    pub fn from_status(status: u16) -> Self {
         match status {
             ..400 => Self::Success,
             400..500 | 503 => Self::Rejection,
@@ -55,26 +55,26 @@ pub struct RequestMetrics {
     started: IntCounterVec,
     pub(super) ended: IntCounterVec,
     in_flight: IntGauge,
-    answered: IntCounterVec,
-    pub(super) seconds: HistogramVec,
+    responses: IntCounterVec,
+    pub(super) latency: HistogramVec,
     overhead: HistogramVec,
     errors: IntCounterVec,
-    refused: IntCounterVec,
+    refusals: IntCounterVec,
     connections: IntGauge,
     response_memory: IntGauge,
-    cut_off: IntCounterVec,
+    timeouts: IntCounterVec,
     certificate_expiry: GaugeVec,
 }
 
 impl RequestMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let counter = |name: &str, help: &str, labels: &[&str]| {
-            registered(registry, IntCounterVec::new(opts!(name, help), labels)?)
+            register(registry, IntCounterVec::new(opts!(name, help), labels)?)
         };
         let histogram = |name: &str, help: &str, buckets: Vec<f64>, labels: &[&str]| {
-            registered(registry, HistogramVec::new(histogram_opts!(name, help, buckets), labels)?)
+            register(registry, HistogramVec::new(histogram_opts!(name, help, buckets), labels)?)
         };
-        let gauge = |name: &str, help: &str| registered(registry, IntGauge::new(name, help)?);
+        let gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help)?);
         let answer = ["route", "method", "status"];
         Ok(Self {
             started: counter("predictd_http_requests_started_total", "Requests received.", &["route"])?,
@@ -84,15 +84,15 @@ impl RequestMetrics {
                 &["route", "outcome"],
             )?,
             in_flight: gauge("predictd_http_requests_in_flight", "Requests being answered: started, not ended.")?,
-            answered: counter("predictd_http_requests_total", "Requests answered.", &answer)?,
-            seconds: histogram(
-                "predictd_http_request_seconds",
+            responses: counter("predictd_http_requests_total", "Requests answered.", &answer)?,
+            latency: histogram(
+                "predictd_http_request_duration_seconds",
                 "Time from the request's head to the answer's head.",
                 LATENCY_BUCKETS.to_vec(),
                 &answer,
             )?,
             overhead: histogram(
-                "predictd_http_overhead_seconds",
+                "predictd_http_overhead_duration_seconds",
                 "Time of an answered prediction request that was neither tokenising, queue nor run: reading and checking its body, writing the answer.",
                 exponential_buckets(0.000_02, 2.5, 11)?,
                 &["route"],
@@ -102,19 +102,23 @@ impl RequestMetrics {
                 "Requests answered with an error, by the last part of the problem's type.",
                 &["route", "kind"],
             )?,
-            refused: counter("predictd_refused_total", "Requests refused or given up, by reason.", &["reason"])?,
-            connections: gauge("predictd_connections", "Open client connections.")?,
+            refusals: counter(
+                "predictd_requests_rejected_total",
+                "Requests refused or given up, by reason.",
+                &["reason"],
+            )?,
+            connections: gauge("predictd_http_connections", "Open client connections.")?,
             response_memory: gauge(
                 "predictd_response_memory_bytes",
                 "Memory reserved for large responses until they are written, in bytes; --response-memory is the limit.",
             )?,
-            cut_off: counter(
-                "predictd_connections_cut_off_total",
+            timeouts: counter(
+                "predictd_http_connections_aborted_total",
                 "Connections ended because their client took too long, by what for.",
                 &["waiting_for"],
             )?,
             // Without labels, and yet a vector: there is none without TLS.
-            certificate_expiry: registered(
+            certificate_expiry: register(
                 registry,
                 GaugeVec::new(
                     opts!("predictd_tls_certificate_expiry_seconds", "Unix time until which the certificate is valid."),
@@ -125,70 +129,75 @@ impl RequestMetrics {
     }
 
     /// Has what may be asked for as a rate there from the start: one needs to have seen what was before the first.
-    pub(super) fn begin(&self) {
+    pub(super) fn init_series(&self) {
         for route in PREDICTION_ROUTES {
-            for outcome in [Outcome::Success, Outcome::Rejection, Outcome::Failure, Outcome::Cancellation] {
+            for outcome in [
+                RequestOutcome::Success,
+                RequestOutcome::Rejection,
+                RequestOutcome::Failure,
+                RequestOutcome::Cancellation,
+            ] {
                 self.ended.with_label_values(&[route, outcome.name()]);
             }
             self.started.with_label_values(&[route]);
         }
         for reason in [
-            Refused::Overloaded,
-            Refused::Deadline,
-            Refused::Rate,
-            Refused::Key,
-            Refused::Cancelled,
-            Refused::ResponseMemory,
+            RefusalReason::Overload,
+            RefusalReason::Deadline,
+            RefusalReason::RateLimit,
+            RefusalReason::Unauthorized,
+            RefusalReason::Cancellation,
+            RefusalReason::ResponseMemory,
         ] {
-            self.refused.with_label_values(&[reason_name(reason)]);
+            self.refusals.with_label_values(&[refusal_reason_name(reason)]);
         }
     }
 
     /// A request came in.
-    pub fn started(&self, route: &str) {
+    pub fn record_start(&self, route: &str) {
         self.started.with_label_values(&[route]).inc();
         self.in_flight.inc();
     }
 
     /// A request is over.
-    pub fn ended(&self, route: &str, outcome: Outcome) {
+    pub fn record_end(&self, route: &str, outcome: RequestOutcome) {
         self.ended.with_label_values(&[route, outcome.name()]).inc();
         self.in_flight.dec();
     }
 
     /// A request was answered after so many seconds.
-    pub fn answered(&self, route: &str, method: &str, status: &str, seconds: f64) {
-        self.answered.with_label_values(&[route, method, status]).inc();
-        self.seconds.with_label_values(&[route, method, status]).observe(seconds);
+    pub fn record_response(&self, route: &str, method: &str, status: &str, seconds: f64) {
+        self.responses.with_label_values(&[route, method, status]).inc();
+        self.latency.with_label_values(&[route, method, status]).observe(seconds);
     }
 
     /// So many seconds of a prediction request were not the model's.
-    pub fn overhead(&self, route: &str, seconds: f64) {
+    pub fn record_overhead(&self, route: &str, seconds: f64) {
         self.overhead.with_label_values(&[route]).observe(seconds);
     }
 
     /// A request was answered with an error of this kind.
-    pub fn error(&self, route: &str, kind: &str) {
+    pub fn record_error(&self, route: &str, kind: &str) {
         self.errors.with_label_values(&[route, kind]).inc();
     }
 
     /// A request was refused, or a text given up.
-    pub fn refused(&self, reason: Refused) {
-        self.refused.with_label_values(&[reason_name(reason)]).inc();
+    pub fn record_refusal(&self, reason: RefusalReason) {
+        self.refusals.with_label_values(&[refusal_reason_name(reason)]).inc();
     }
 
     /// A client connected.
-    pub fn connected(&self) {
+    pub fn record_connect(&self) {
         self.connections.inc();
     }
 
     /// A client's connection ended.
-    pub fn disconnected(&self) {
+    pub fn record_disconnect(&self) {
         self.connections.dec();
     }
 
     /// So many bytes more, or fewer, are reserved for responses.
-    pub fn response_memory(&self, bytes: i64) {
+    pub fn add_response_memory(&self, bytes: i64) {
         self.response_memory.add(bytes);
     }
 
@@ -200,36 +209,36 @@ impl RequestMetrics {
 
     /// Open client connections.
     #[must_use]
-    pub fn connections(&self) -> i64 {
+    pub fn open_connections(&self) -> i64 {
         self.connections.get()
     }
 
     /// The certificate of TLS is valid until this Unix time.
-    pub fn certificate_expires(&self, unix_time: i64) {
+    pub fn set_certificate_expiry(&self, unix_time: i64) {
         #[expect(clippy::cast_precision_loss, reason = "seconds")]
         self.certificate_expiry.with_label_values::<&str>(&[]).set(unix_time as f64);
     }
 
     /// A client took too long.
-    pub fn cut_off(&self, why: CutOff) {
+    pub fn record_timeout(&self, why: TimeoutStage) {
         let waiting_for = match why {
-            CutOff::Handshake => "handshake",
-            CutOff::Head => "head",
-            CutOff::Body => "body",
-            CutOff::Write => "write",
-            CutOff::KeepAlive => "keep_alive",
+            TimeoutStage::Handshake => "handshake",
+            TimeoutStage::Head => "head",
+            TimeoutStage::Body => "body",
+            TimeoutStage::Write => "write",
+            TimeoutStage::KeepAlive => "keep_alive",
         };
-        self.cut_off.with_label_values(&[waiting_for]).inc();
+        self.timeouts.with_label_values(&[waiting_for]).inc();
     }
 }
 
-fn reason_name(reason: Refused) -> &'static str {
+fn refusal_reason_name(reason: RefusalReason) -> &'static str {
     match reason {
-        Refused::Overloaded => "overloaded",
-        Refused::Deadline => "deadline",
-        Refused::Rate => "rate",
-        Refused::Key => "key",
-        Refused::Cancelled => "cancelled",
-        Refused::ResponseMemory => "response_memory",
+        RefusalReason::Overload => "overloaded",
+        RefusalReason::Deadline => "deadline",
+        RefusalReason::RateLimit => "rate",
+        RefusalReason::Unauthorized => "key",
+        RefusalReason::Cancellation => "cancelled",
+        RefusalReason::ResponseMemory => "response_memory",
     }
 }

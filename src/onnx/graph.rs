@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::scan::ScanError;
-use super::wire::{Fields, Value, packed_numbers, text};
+use super::graph_scan::ScanError;
+use super::protobuf::{FieldValue, MessageFields, parse_utf8, read_packed};
 
 /// `TensorProto.DataType` of integers that the analyses read.
 pub(super) const INT32: u64 = 6;
@@ -12,7 +12,7 @@ const FLOAT: u64 = 1;
 const DOUBLE: u64 = 11;
 
 /// Most nodes that a value is followed back through.
-const MAX_STEPS: usize = 64;
+const MAX_TRACE_STEPS: usize = 64;
 
 /// Nodes and constants of the main graph.
 #[derive(Debug, Default)]
@@ -69,16 +69,16 @@ pub(super) struct TensorData<'a> {
 impl<'a> MainGraph<'a> {
     /// Adds the name of a `ValueInfoProto` to the outputs.
     pub(super) fn add_output(&mut self, bytes: &'a [u8]) -> Result<(), ScanError> {
-        for field in Fields(bytes) {
-            if let (1, Value::Bytes(name)) = field? {
-                self.outputs.push(text(name)?);
+        for field in MessageFields(bytes) {
+            if let (1, FieldValue::Bytes(name)) = field? {
+                self.outputs.push(parse_utf8(name)?);
             }
         }
         Ok(())
     }
 
     /// Makes nodes and constants findable by name.
-    pub(super) fn index(&mut self) {
+    pub(super) fn build_index(&mut self) {
         for (index, node) in self.nodes.iter().enumerate() {
             self.producers.extend(node.outputs.iter().filter(|name| !name.is_empty()).map(|name| (*name, index)));
         }
@@ -99,15 +99,15 @@ impl<'a> MainGraph<'a> {
     }
 
     /// Follows a value back through nodes that pass its elements on unchanged.
-    pub(super) fn source<'v>(&'v self, value: &'v str) -> &'v str {
-        self.source_through(value, Node::passes_on)
+    pub(super) fn trace_back<'v>(&'v self, value: &'v str) -> &'v str {
+        self.trace_back_while(value, Node::is_passthrough)
     }
 
     /// Follows a value back through the first inputs of nodes of some kinds.
-    pub(super) fn source_through<'v>(&'v self, value: &'v str, passes: fn(&Node<'a>) -> bool) -> &'v str {
+    pub(super) fn trace_back_while<'v>(&'v self, value: &'v str, passes: fn(&Node<'a>) -> bool) -> &'v str {
         let mut value = value;
         // A graph that is no graph may go round in circles.
-        for _ in 0..MAX_STEPS {
+        for _ in 0..MAX_TRACE_STEPS {
             match self.producer(value) {
                 Some(node) if passes(node) => match node.inputs.first() {
                     Some(input) => value = input,
@@ -124,11 +124,11 @@ impl<'a> Node<'a> {
     /// Reads a `NodeProto`.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, ScanError> {
         let mut node = Self { op: "", inputs: Vec::new(), outputs: Vec::new(), bytes };
-        for field in Fields(bytes) {
+        for field in MessageFields(bytes) {
             match field? {
-                (1, Value::Bytes(name)) => node.inputs.push(text(name)?),
-                (2, Value::Bytes(name)) => node.outputs.push(text(name)?),
-                (4, Value::Bytes(op)) => node.op = text(op)?,
+                (1, FieldValue::Bytes(name)) => node.inputs.push(parse_utf8(name)?),
+                (2, FieldValue::Bytes(name)) => node.outputs.push(parse_utf8(name)?),
+                (4, FieldValue::Bytes(op)) => node.op = parse_utf8(op)?,
                 _ => {}
             }
         }
@@ -137,8 +137,8 @@ impl<'a> Node<'a> {
 
     /// Its attributes, parsed one by one.
     pub(super) fn attributes(&self) -> impl Iterator<Item = Result<Attribute<'a>, ScanError>> + use<'a> {
-        Fields(self.bytes).filter_map(|field| match field {
-            Ok((5, Value::Bytes(attribute))) => Some(Attribute::parse(attribute)),
+        MessageFields(self.bytes).filter_map(|field| match field {
+            Ok((5, FieldValue::Bytes(attribute))) => Some(Attribute::parse(attribute)),
             Ok(_) => None,
             Err(error) => Some(Err(error)),
         })
@@ -160,7 +160,7 @@ impl<'a> Node<'a> {
     }
 
     /// True if its first output holds the elements of its first input, whatever their shape and type.
-    pub(super) fn passes_on(&self) -> bool {
+    pub(super) fn is_passthrough(&self) -> bool {
         matches!(
             self.op,
             "Identity" | "Cast" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" | "Dropout" | "DequantizeLinear"
@@ -168,7 +168,7 @@ impl<'a> Node<'a> {
     }
 
     /// True if its first output holds some of the elements of its first input, rounded or cut off at a limit.
-    pub(super) fn selects(&self) -> bool {
+    pub(super) fn is_selection(&self) -> bool {
         matches!(self.op, "Gather" | "Slice" | "Split" | "Clip" | "Transpose" | "Concat" | "QuantizeLinear")
     }
 }
@@ -177,20 +177,20 @@ impl<'a> Attribute<'a> {
     /// Reads an `AttributeProto`.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, ScanError> {
         let mut attribute = Self::default();
-        for field in Fields(bytes) {
+        for field in MessageFields(bytes) {
             match field? {
-                (1, Value::Bytes(name)) => attribute.name = text(name)?,
-                (2 | 7, Value::Fixed32(float)) => attribute.floats.push(f32::from_le_bytes(float)),
-                (7, Value::Bytes(packed)) => {
+                (1, FieldValue::Bytes(name)) => attribute.name = parse_utf8(name)?,
+                (2 | 7, FieldValue::Fixed32(float)) => attribute.floats.push(f32::from_le_bytes(float)),
+                (7, FieldValue::Bytes(packed)) => {
                     attribute.floats.extend(packed.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk)));
                 }
-                (3, Value::Number(number)) => attribute.integer = Some(number.cast_signed()),
-                (5 | 10, Value::Bytes(tensor)) => attribute.tensors.push(tensor),
-                (6 | 11, Value::Bytes(graph)) => attribute.graphs.push(graph),
-                (8, Value::Number(number)) => attribute.integers.push(number.cast_signed()),
-                (8, Value::Bytes(packed)) => packed_numbers(packed, &mut attribute.integers)?,
-                (9, Value::Bytes(string)) => attribute.strings.push(string),
-                (22 | 23, Value::Bytes(sparse)) => attribute.sparse_tensors.push(sparse),
+                (3, FieldValue::Varint(number)) => attribute.integer = Some(number.cast_signed()),
+                (5 | 10, FieldValue::Bytes(tensor)) => attribute.tensors.push(tensor),
+                (6 | 11, FieldValue::Bytes(graph)) => attribute.graphs.push(graph),
+                (8, FieldValue::Varint(number)) => attribute.integers.push(number.cast_signed()),
+                (8, FieldValue::Bytes(packed)) => read_packed(packed, &mut attribute.integers)?,
+                (9, FieldValue::Bytes(string)) => attribute.strings.push(string),
+                (22 | 23, FieldValue::Bytes(sparse)) => attribute.sparse_tensors.push(sparse),
                 _ => {}
             }
         }
@@ -198,7 +198,7 @@ impl<'a> Attribute<'a> {
     }
 
     /// Its strings, if all of them are UTF-8.
-    pub(super) fn texts(&self) -> Option<Vec<String>> {
+    pub(super) fn utf8_strings(&self) -> Option<Vec<String>> {
         self.strings.iter().map(|string| std::str::from_utf8(string).ok().map(str::to_owned)).collect()
     }
 }
@@ -207,13 +207,13 @@ impl<'a> TensorData<'a> {
     /// Reads a `TensorProto`.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, ScanError> {
         let mut tensor = Self { bytes, ..Self::default() };
-        for field in Fields(bytes) {
+        for field in MessageFields(bytes) {
             match field? {
-                (1, Value::Number(dim)) => tensor.dims.push(dim.cast_signed()),
-                (1, Value::Bytes(packed)) => packed_numbers(packed, &mut tensor.dims)?,
-                (2, Value::Number(data_type)) => tensor.data_type = data_type,
-                (8, Value::Bytes(name)) => tensor.name = text(name)?,
-                (9, Value::Bytes(raw)) => tensor.raw = raw,
+                (1, FieldValue::Varint(dim)) => tensor.dims.push(dim.cast_signed()),
+                (1, FieldValue::Bytes(packed)) => read_packed(packed, &mut tensor.dims)?,
+                (2, FieldValue::Varint(data_type)) => tensor.data_type = data_type,
+                (8, FieldValue::Bytes(name)) => tensor.name = parse_utf8(name)?,
+                (9, FieldValue::Bytes(raw)) => tensor.raw = raw,
                 _ => {}
             }
         }
@@ -237,10 +237,10 @@ impl<'a> TensorData<'a> {
 
     fn typed_integers(&self, number: u64) -> Option<Vec<i64>> {
         let mut integers = Vec::new();
-        for field in Fields(self.bytes) {
+        for field in MessageFields(self.bytes) {
             match field.ok()? {
-                (found, Value::Number(value)) if found == number => integers.push(value.cast_signed()),
-                (found, Value::Bytes(packed)) if found == number => packed_numbers(packed, &mut integers).ok()?,
+                (found, FieldValue::Varint(value)) if found == number => integers.push(value.cast_signed()),
+                (found, FieldValue::Bytes(packed)) if found == number => read_packed(packed, &mut integers).ok()?,
                 _ => {}
             }
         }
@@ -250,9 +250,9 @@ impl<'a> TensorData<'a> {
     /// Its elements, if they are strings in UTF-8.
     pub(super) fn strings(&self) -> Option<Vec<String>> {
         let mut strings = Vec::new();
-        for field in Fields(self.bytes) {
-            if let (6, Value::Bytes(string)) = field.ok()? {
-                strings.push(text(string).ok()?.to_owned());
+        for field in MessageFields(self.bytes) {
+            if let (6, FieldValue::Bytes(string)) = field.ok()? {
+                strings.push(parse_utf8(string).ok()?.to_owned());
             }
         }
         Some(strings).filter(|strings| !strings.is_empty())
@@ -261,8 +261,8 @@ impl<'a> TensorData<'a> {
     /// Its elements, if they are floats of 32 or 64 bits.
     pub(super) fn floats(&self) -> Option<Vec<f64>> {
         match self.data_type {
-            FLOAT if !self.raw.is_empty() => Some(singles(self.raw)),
-            DOUBLE if !self.raw.is_empty() => Some(doubles(self.raw)),
+            FLOAT if !self.raw.is_empty() => Some(f32_values(self.raw)),
+            DOUBLE if !self.raw.is_empty() => Some(f64_values(self.raw)),
             FLOAT | DOUBLE => self.typed_floats(),
             _ => None,
         }
@@ -270,12 +270,12 @@ impl<'a> TensorData<'a> {
 
     fn typed_floats(&self) -> Option<Vec<f64>> {
         let mut floats = Vec::new();
-        for field in Fields(self.bytes) {
+        for field in MessageFields(self.bytes) {
             match field.ok()? {
-                (4, Value::Fixed32(float)) => floats.push(f64::from(f32::from_le_bytes(float))),
-                (4, Value::Bytes(packed)) => floats.extend(singles(packed)),
-                (10, Value::Fixed64(float)) => floats.push(f64::from_le_bytes(float)),
-                (10, Value::Bytes(packed)) => floats.extend(doubles(packed)),
+                (4, FieldValue::Fixed32(float)) => floats.push(f64::from(f32::from_le_bytes(float))),
+                (4, FieldValue::Bytes(packed)) => floats.extend(f32_values(packed)),
+                (10, FieldValue::Fixed64(float)) => floats.push(f64::from_le_bytes(float)),
+                (10, FieldValue::Bytes(packed)) => floats.extend(f64_values(packed)),
                 _ => {}
             }
         }
@@ -283,10 +283,10 @@ impl<'a> TensorData<'a> {
     }
 }
 
-fn singles(bytes: &[u8]) -> Vec<f64> {
+fn f32_values(bytes: &[u8]) -> Vec<f64> {
     bytes.as_chunks().0.iter().map(|chunk| f64::from(f32::from_le_bytes(*chunk))).collect()
 }
 
-fn doubles(bytes: &[u8]) -> Vec<f64> {
+fn f64_values(bytes: &[u8]) -> Vec<f64> {
     bytes.as_chunks().0.iter().map(|chunk| f64::from_le_bytes(*chunk)).collect()
 }

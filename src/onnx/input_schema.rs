@@ -10,7 +10,7 @@ use crate::text::signature::{FixedAxes, GraphInput, IntegerWidth, TokenInput, To
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct InputSchema {
     pub(super) input: GraphInput,
-    pub(super) fixed: FixedAxes,
+    pub(super) fixed_axes: FixedAxes,
 }
 
 impl InputSchema {
@@ -26,7 +26,7 @@ impl InputSchema {
         if let [only] = inputs
             && let ValueType::Tensor { ty: TensorElementType::String, shape, .. } = only.dtype()
         {
-            return Self::of_texts(only.name(), shape);
+            return Self::from_text_input(only.name(), shape);
         }
         if inputs.len() > 1 && inputs.iter().any(|input| input.dtype().tensor_type() == Some(TensorElementType::String))
         {
@@ -39,35 +39,35 @@ impl InputSchema {
         let mut tokens = Vec::with_capacity(inputs.len());
         for input in inputs {
             let name = input.name();
-            let role = roles.get(name).copied().or_else(|| TokenRole::of(name)).ok_or_else(|| {
+            let role = roles.get(name).copied().or_else(|| TokenRole::from_name(name)).ok_or_else(|| {
                 format!(
                     "it asks for an input {name:?} that a text cannot give; if it takes token ids or the like, say so in model.toml: [inputs] {name:?} = \"input_ids\""
                 )
             })?;
-            let (width, shape) = integers(input)?;
+            let (width, shape) = integer_input(input)?;
             fixed.merge(name, &shape)?;
             tokens.push(TokenInput { name: name.to_owned(), role, width });
         }
         if tokens.iter().any(|input| input.role == TokenRole::InputIds) {
-            Ok(Self { input: GraphInput::Tokens(tokens), fixed })
+            Ok(Self { input: GraphInput::Tokens(tokens), fixed_axes: fixed })
         } else {
             Err("it has neither a string input nor one that takes token ids: name it in model.toml, as [inputs] NAME = \"input_ids\"".to_owned())
         }
     }
 
-    fn of_texts(name: &str, shape: &[i64]) -> Result<Self, String> {
+    fn from_text_input(name: &str, shape: &[i64]) -> Result<Self, String> {
         let one_row = match shape {
             [-1] | [-1, -1 | 1] => false,
             [1] | [1, -1 | 1] => true,
-            [rows] | [rows, 1] => return Err(fixed_rows(name, *rows)),
+            [rows] | [rows, 1] => return Err(fixed_rows_error(name, *rows)),
             _ => return Err(format!("its string input {name} has shape {shape:?}, where [n] or [n, 1] is needed")),
         };
         let input = GraphInput::Texts { name: name.to_owned(), rank: shape.len() };
-        Ok(Self { input, fixed: FixedAxes { one_row, length: None } })
+        Ok(Self { input, fixed_axes: FixedAxes { single_row: one_row, length: None } })
     }
 }
 
-fn integers(input: &Outlet) -> Result<(IntegerWidth, Vec<i64>), String> {
+fn integer_input(input: &Outlet) -> Result<(IntegerWidth, Vec<i64>), String> {
     let name = input.name();
     let ValueType::Tensor { ty, shape, .. } = input.dtype() else {
         return Err(format!("its input {name} is not a tensor"));
@@ -88,8 +88,8 @@ impl FixedAxes {
         };
         match rows {
             -1 => {}
-            1 => self.one_row = true,
-            rows => return Err(fixed_rows(name, rows)),
+            1 => self.single_row = true,
+            rows => return Err(fixed_rows_error(name, rows)),
         }
         if let Ok(length) = usize::try_from(length) {
             let other = self.length.replace(length).filter(|&other| other != length);
@@ -103,6 +103,6 @@ impl FixedAxes {
     }
 }
 
-fn fixed_rows(input: &str, rows: i64) -> String {
+fn fixed_rows_error(input: &str, rows: i64) -> String {
     format!("its input {input} takes exactly {rows} rows: export it with a dynamic batch axis, or one of size 1")
 }

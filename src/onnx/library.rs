@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 #[cfg(target_os = "macos")]
 const PREFIX_AND_SUFFIX: (&str, &str) = ("libonnxruntime", ".dylib");
 #[cfg(not(target_os = "macos"))]
-const PREFIX_AND_SUFFIX: (&str, &str) = ("libonnxruntime.so", "");
+const LIBRARY_NAME_AFFIXES: (&str, &str) = ("libonnxruntime.so", "");
 
 /// Directories where systems keep shared libraries.
-const SYSTEM: [&str; 8] = [
+const SYSTEM_LIBRARY_DIRS: [&str; 8] = [
     "/usr/local/lib",
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
@@ -20,7 +20,7 @@ const SYSTEM: [&str; 8] = [
 ];
 
 /// What to tell an operator whose machine has no usable library.
-pub(super) const REMEDY: &str = "run `make onnxruntime`, or name a library with --onnxruntime";
+pub(super) const INSTALL_HINT: &str = "run `make onnxruntime`, or name a library with --onnxruntime";
 
 /// The library to load.
 ///
@@ -29,11 +29,14 @@ pub(super) const REMEDY: &str = "run `make onnxruntime`, or name a library with 
 ///
 /// # Errors
 /// One sentence with the command that cures it.
-pub(super) fn find(named: Option<&Path>) -> Result<PathBuf, String> {
+pub(super) fn find_library(named: Option<&Path>) -> Result<PathBuf, String> {
     if let Some(named) = named {
-        let found =
-            if named.is_dir() { newest_in(named) } else { Some(named.to_path_buf()).filter(|path| path.is_file()) };
-        return found.ok_or_else(|| format!("{} holds no ONNX Runtime library: {REMEDY}", named.display()));
+        let found = if named.is_dir() {
+            newest_library(named)
+        } else {
+            Some(named.to_path_buf()).filter(|path| path.is_file())
+        };
+        return found.ok_or_else(|| format!("{} holds no ONNX Runtime library: {INSTALL_HINT}", named.display()));
     }
     let mut directories = Vec::new();
     let executable = std::env::current_exe().ok();
@@ -42,16 +45,16 @@ pub(super) fn find(named: Option<&Path>) -> Result<PathBuf, String> {
     directories.push(PathBuf::from("target/onnxruntime"));
     // A binary in target/release, started from anywhere.
     directories.extend(beside.and_then(Path::parent).map(|directory| directory.join("onnxruntime")));
-    directories.extend(SYSTEM.iter().map(PathBuf::from));
+    directories.extend(SYSTEM_LIBRARY_DIRS.iter().map(PathBuf::from));
     directories
         .iter()
-        .find_map(|directory| newest_in(directory))
-        .ok_or_else(|| format!("no ONNX Runtime library was found on this machine: {REMEDY}"))
+        .find_map(|directory| newest_library(directory))
+        .ok_or_else(|| format!("no ONNX Runtime library was found on this machine: {INSTALL_HINT}"))
 }
 
 /// The library file of the highest version in a directory: `libonnxruntime.so.1.32.0` and its kind.
-fn newest_in(directory: &Path) -> Option<PathBuf> {
-    let (prefix, suffix) = PREFIX_AND_SUFFIX;
+fn newest_library(directory: &Path) -> Option<PathBuf> {
+    let (prefix, suffix) = LIBRARY_NAME_AFFIXES;
     let version_of = |name: &str| -> Option<Vec<u32>> {
         let rest = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
         rest.trim_start_matches('.').split('.').filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect()
@@ -68,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_version_wins() {
+    fn library_several_versions_newest_wins() {
         let directory = tempfile::tempdir().unwrap();
         for name in [
             "libonnxruntime.so.1.9.0",
@@ -79,15 +82,15 @@ mod tests {
         ] {
             std::fs::write(directory.path().join(name), "").unwrap();
         }
-        assert_eq!(find(Some(directory.path())).unwrap(), directory.path().join("libonnxruntime.so.1.32.0"));
+        assert_eq!(find_library(Some(directory.path())).unwrap(), directory.path().join("libonnxruntime.so.1.32.0"));
     }
 
     #[test]
-    fn a_missing_library_names_the_cure() {
+    fn library_missing_names_install_hint() {
         let directory = tempfile::tempdir().unwrap();
         let missing = directory.path().join("none");
-        let error = find(Some(&missing)).unwrap_err();
+        let error = find_library(Some(&missing)).unwrap_err();
         assert!(error.contains("make onnxruntime") && error.contains("none"), "{error}");
-        assert!(find(Some(directory.path())).is_err());
+        assert!(find_library(Some(directory.path())).is_err());
     }
 }

@@ -11,20 +11,20 @@ use std::sync::Arc;
 use ort::value::{DynValue, Tensor};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use super::external::ExternalTensor;
+use super::external_data::ExternalTensor;
 use super::graph::TensorData;
-use super::scan::Scan;
+use super::graph_scan::GraphScan;
 use crate::text::manifest::{Manifest, ManifestError};
 
 /// Deepest directory of weights within that of the graph.
-const MAX_DEPTH: usize = 8;
+const MAX_DIRECTORY_DEPTH: usize = 8;
 /// Weights beside a graph: as much as a graph file may hold.
 const MAX_EXTERNAL_BYTES: u64 = 2 << 30;
-const NOT_PLAIN: &str = "external data must be a regular file with one link";
+const NOT_REGULAR_FILE: &str = "external data must be a regular file with one link";
 
 /// Reads the files that hold external tensors: regular files with one link, in the directory of the graph or in one
 /// within it. They are kept by the location that the graph gives.
-pub(super) fn read_external(
+pub(super) fn read_external_files(
     tensors: &[ExternalTensor],
     manifest: &Manifest,
 ) -> Result<BTreeMap<String, Arc<[u8]>>, ManifestError> {
@@ -34,14 +34,14 @@ pub(super) fn read_external(
         let location = &tensor.location;
         let error = |reason: &str| ManifestError::new(format!("{location:?}"), reason);
         if !files.contains_key(location) {
-            let parts = plain_parts(location)
+            let parts = relative_components(location)
                 .ok_or_else(|| error("external data must lie in the directory of the graph, or in one within it"))?;
-            let content = read_plain(&manifest.graph_directory, &parts, MAX_EXTERNAL_BYTES - total);
+            let content = read_regular_file(&manifest.graph_directory, &parts, MAX_EXTERNAL_BYTES - total);
             let content = content.map_err(|e| match e {
-                Unread::System(system) => ManifestError::of_system(format!("{location:?}"), &system),
-                Unread::Refused(reason) => error(reason),
+                FileError::Io(system) => ManifestError::from_io(format!("{location:?}"), &system),
+                FileError::Rejected(reason) => error(reason),
             })?;
-            manifest.check_beside_graph(&parts.join("/"), &content)?;
+            manifest.check_external_file(&parts.join("/"), &content)?;
             total += content.len() as u64;
             files.insert(location.clone(), content.into());
         }
@@ -55,7 +55,7 @@ pub(super) fn read_external(
 }
 
 /// The parts of a relative path that goes down only; nothing for any other path.
-pub(super) fn plain_parts(location: &str) -> Option<Vec<&str>> {
+pub(super) fn relative_components(location: &str) -> Option<Vec<&str>> {
     let mut parts = Vec::new();
     for component in Path::new(location).components() {
         match component {
@@ -64,35 +64,35 @@ pub(super) fn plain_parts(location: &str) -> Option<Vec<&str>> {
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
         }
     }
-    (!parts.is_empty() && parts.len() <= MAX_DEPTH).then_some(parts)
+    (!parts.is_empty() && parts.len() <= MAX_DIRECTORY_DEPTH).then_some(parts)
 }
 
 /// Why a file is not read.
-enum Unread {
-    System(io::Error),
-    Refused(&'static str),
+enum FileError {
+    Io(io::Error),
+    Rejected(&'static str),
 }
 
-impl From<io::Error> for Unread {
+impl From<io::Error> for FileError {
     fn from(error: io::Error) -> Self {
-        Self::System(error)
+        Self::Io(error)
     }
 }
 
-impl From<rustix::io::Errno> for Unread {
+impl From<rustix::io::Errno> for FileError {
     fn from(error: rustix::io::Errno) -> Self {
         match error {
             // A link, or a directory that is none.
-            rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => Self::Refused(NOT_PLAIN),
-            other => Self::System(other.into()),
+            rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => Self::Rejected(NOT_REGULAR_FILE),
+            other => Self::Io(other.into()),
         }
     }
 }
 
 /// Reads a regular file with one link. No part of its path is a link. What is checked is the open file: another one may
 /// be put in its place meanwhile.
-fn read_plain(directory: &Path, parts: &[&str], limit: u64) -> Result<Vec<u8>, Unread> {
-    let Some((name, directories)) = parts.split_last() else { return Err(Unread::Refused(NOT_PLAIN)) };
+fn read_regular_file(directory: &Path, parts: &[&str], limit: u64) -> Result<Vec<u8>, FileError> {
+    let Some((name, directories)) = parts.split_last() else { return Err(FileError::Rejected(NOT_REGULAR_FILE)) };
     let mut at: OwnedFd = openat(CWD, directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     for part in directories {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -103,12 +103,12 @@ fn read_plain(directory: &Path, parts: &[&str], limit: u64) -> Result<Vec<u8>, U
     let file = File::from(openat(&at, *name, flags, Mode::empty())?);
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.nlink() != 1 {
-        return Err(Unread::Refused(NOT_PLAIN));
+        return Err(FileError::Rejected(NOT_REGULAR_FILE));
     }
     let mut content = Vec::new();
     file.take(limit + 1).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
-        return Err(Unread::Refused("the external data is larger than 2 GiB"));
+        return Err(FileError::Rejected("the external data is larger than 2 GiB"));
     }
     Ok(content)
 }
@@ -117,31 +117,31 @@ fn read_plain(directory: &Path, parts: &[&str], limit: u64) -> Result<Vec<u8>, U
 ///
 /// Scalars and vectors stay in the graph: they are small, and optimisations want to see them. So does a tensor whose
 /// name an inner graph gives to another one: the runtime would put it in the place of both.
-pub(super) fn shared_tensors(scan: &Scan<'_>) -> ort::Result<Vec<(String, Arc<DynValue>)>> {
-    let tensors = scan.main.initializers.iter();
+pub(super) fn shared_tensors(scan: &GraphScan<'_>) -> ort::Result<Vec<(String, Arc<DynValue>)>> {
+    let tensors = scan.main_graph.initializers.iter();
     tensors
         .filter(|tensor| tensor.dims.len() >= 2 && !tensor.raw.is_empty())
         .filter(|tensor| !scan.inner_constants.contains(tensor.name))
-        .filter_map(|tensor| tensor_of(tensor).transpose())
+        .filter_map(|tensor| to_tensor(tensor).transpose())
         .map(|made| made.map(|(name, value)| (name.to_owned(), Arc::new(value))))
         .collect()
 }
 
 /// `None` for element types that are not shared.
-fn tensor_of<'a>(tensor: &TensorData<'a>) -> ort::Result<Option<(&'a str, DynValue)>> {
+fn to_tensor<'a>(tensor: &TensorData<'a>) -> ort::Result<Option<(&'a str, DynValue)>> {
     let dims = tensor.dims.clone();
     let value = match tensor.data_type {
-        1 => Tensor::from_array((dims, elements(tensor.raw, f32::from_le_bytes)))?.into_dyn(),
+        1 => Tensor::from_array((dims, decode_elements(tensor.raw, f32::from_le_bytes)))?.into_dyn(),
         2 => Tensor::from_array((dims, tensor.raw.to_vec()))?.into_dyn(),
-        3 => Tensor::from_array((dims, elements(tensor.raw, i8::from_le_bytes)))?.into_dyn(),
-        6 => Tensor::from_array((dims, elements(tensor.raw, i32::from_le_bytes)))?.into_dyn(),
-        7 => Tensor::from_array((dims, elements(tensor.raw, i64::from_le_bytes)))?.into_dyn(),
-        11 => Tensor::from_array((dims, elements(tensor.raw, f64::from_le_bytes)))?.into_dyn(),
+        3 => Tensor::from_array((dims, decode_elements(tensor.raw, i8::from_le_bytes)))?.into_dyn(),
+        6 => Tensor::from_array((dims, decode_elements(tensor.raw, i32::from_le_bytes)))?.into_dyn(),
+        7 => Tensor::from_array((dims, decode_elements(tensor.raw, i64::from_le_bytes)))?.into_dyn(),
+        11 => Tensor::from_array((dims, decode_elements(tensor.raw, f64::from_le_bytes)))?.into_dyn(),
         _ => return Ok(None),
     };
     Ok(Some((tensor.name, value)))
 }
 
-fn elements<const N: usize, T>(raw: &[u8], convert: fn([u8; N]) -> T) -> Vec<T> {
+fn decode_elements<const N: usize, T>(raw: &[u8], convert: fn([u8; N]) -> T) -> Vec<T> {
     raw.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect()
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 
-use crate::RunError;
-use crate::config::args::path_or_empty;
-use crate::config::{Args, Markup, OnOverflow, Settings};
-use crate::engine::drifting::FILE;
+use crate::ServerError;
+use crate::config::serve_args::path_parser;
+use crate::config::{MarkupPolicy, OverflowPolicy, ServeArgs, ServerSettings};
+use crate::engine::drift_monitor::PROFILE_FILE;
 
 /// `predictd profile`.
 #[derive(Debug, clap::Args)]
@@ -22,7 +22,7 @@ pub struct ProfileCommand {
     pub texts: PathBuf,
 
     /// Where the profile goes [default: profile.json in the model's directory].
-    #[arg(long, env = "PREDICTD_OUT", value_name = "FILE", value_parser = path_or_empty())]
+    #[arg(long, env = "PREDICTD_OUT", value_name = "FILE", value_parser = path_parser())]
     pub out: Option<PathBuf>,
 
     /// Answer with JSON.
@@ -39,16 +39,16 @@ pub struct ProfileCommand {
     pub json: bool,
 
     /// ONNX Runtime library, or the directory it lies in [default: searched for].
-    #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_or_empty())]
+    #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_parser())]
     pub onnxruntime: Option<PathBuf>,
 
     /// What to do with a text of more tokens than the model takes; a model can say otherwise [default: that of serve].
     #[arg(long, env = "PREDICTD_ON_OVERFLOW", value_name = "WHAT")]
-    pub on_overflow: Option<OnOverflow>,
+    pub on_overflow: Option<OverflowPolicy>,
 
     /// What to do with markup and control characters in a text; a model can say otherwise [default: that of serve].
     #[arg(long, env = "PREDICTD_MARKUP", value_name = "WHAT")]
-    pub markup: Option<Markup>,
+    pub markup: Option<MarkupPolicy>,
 
     /// Longest text, in characters [default: that of serve].
     #[arg(long, env = "PREDICTD_MAX_TEXT_CHARS", value_name = "N")]
@@ -58,21 +58,21 @@ pub struct ProfileCommand {
 impl ProfileCommand {
     /// The file to write.
     #[must_use]
-    pub fn out(&self) -> PathBuf {
+    pub fn output_path(&self) -> PathBuf {
         let named = self.out.clone().filter(|path| !path.as_os_str().is_empty());
-        named.unwrap_or_else(|| self.directory.join(FILE))
+        named.unwrap_or_else(|| self.directory.join(PROFILE_FILE))
     }
 
     /// What a server of this model would run with, but for what has nothing to do with its answers.
     ///
     /// # Errors
-    /// [`RunError::Configuration`] with what is wrong.
-    pub fn settings(&self) -> Result<Settings, RunError> {
+    /// [`ServerError::Configuration`] with what is wrong.
+    pub fn settings(&self) -> Result<ServerSettings, ServerError> {
         if !self.directory.is_dir() {
             let sentence = format!("{}: there is no such directory", self.directory.display());
-            return Err(RunError::Configuration(sentence));
+            return Err(ServerError::Configuration(sentence));
         }
-        let mut args = Args::from_environment().map_err(RunError::Configuration)?;
+        let mut args = ServeArgs::from_environment().map_err(ServerError::Configuration)?;
         args.models.clone_from(&self.directory);
         args.default_model = None;
         args.onnxruntime.clone_from(&self.onnxruntime);
@@ -82,6 +82,6 @@ impl ProfileCommand {
         args.markup = self.markup.unwrap_or(args.markup);
         args.max_text_chars = self.max_text_chars.unwrap_or(args.max_text_chars);
         args.workers = Some(1);
-        Settings::resolve(args).map_err(RunError::Options)
+        ServerSettings::resolve(args).map_err(ServerError::ConfigurationList)
     }
 }

@@ -14,131 +14,139 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use crate::RunError;
-use crate::check::answers::{Unanswered, answer};
-use crate::check::opened::Opened;
-use crate::check::questions::Questions;
+use crate::ServerError;
+use crate::check::answers::{AnswerError, answer_case};
+use crate::check::eval_set::EvalSet;
+use crate::check::loaded_model::LoadedModel;
 use crate::clock;
-use crate::config::Settings;
-use crate::drift::profile::{Accuracy, LEAST_TEXTS, MAX_FILE_BYTES};
-use crate::drift::{Counts, Made, Profile};
-use crate::engine::drifting::{FILE, counted, counts_unknown, has_labels};
-use crate::engine::session::Runtime;
+use crate::config::ServerSettings;
+use crate::drift::profile::{MAX_FILE_BYTES, MIN_PROFILE_TEXTS, ProfileAccuracy};
+use crate::drift::{DistributionCounts, Profile, ProfileOrigin};
+use crate::engine::backend::Backend;
+use crate::engine::drift_monitor::{PROFILE_FILE, has_labels, has_unknown_token, observation};
 use crate::metrics::Metrics;
 use crate::onnx::OnnxRuntime;
-use crate::server::host;
-use crate::terminal::escaped_json;
+use crate::server::load_context;
+use crate::terminal::escape_json;
 use args::ProfileCommand;
-use report::{Left, Report};
+use report::{ProfileReport, SkippedTexts};
 
 /// Time for runs to end when the profile is made.
-const END: Duration = Duration::from_millis(500);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl ProfileCommand {
     /// Makes the profile, writes it, and says on standard output what is in it.
     ///
     /// # Errors
-    /// [`RunError::Configuration`] for options or files that cannot be used, among others too few texts;
-    /// [`RunError::Failed`] for a model that fails.
-    pub fn run(&self) -> Result<(), RunError> {
+    /// [`ServerError::Configuration`] for options or files that cannot be used, among others too few texts;
+    /// [`ServerError::Runtime`] for a model that fails.
+    pub fn run(&self) -> Result<(), ServerError> {
         let settings = self.settings()?;
-        let runtime = OnnxRuntime::start(settings.onnxruntime.as_deref()).map_err(RunError::Configuration)?;
-        let runtime: Arc<dyn Runtime> = Arc::new(runtime.with_threads(settings.runs.threads, settings.runs.spin));
-        let made = self.made(&settings, &runtime);
+        let runtime = OnnxRuntime::load(settings.onnxruntime_path.as_deref()).map_err(ServerError::Configuration)?;
+        let runtime: Arc<dyn Backend> =
+            Arc::new(runtime.with_threads(settings.batching.threads_per_batch, settings.batching.spin_wait));
+        let made = self.create_profile(&settings, &runtime);
         // The library takes the process down with it if its own end comes in the middle of a run.
-        runtime.end(Instant::now() + END);
+        runtime.shut_down(Instant::now() + SHUTDOWN_TIMEOUT);
         let report = made?;
         let printed = if self.json {
-            let json = serde_json::to_string(&report).map_err(|error| RunError::Failed(error.to_string()))?;
-            format!("{}\n", escaped_json(&json))
+            let json = serde_json::to_string(&report).map_err(|error| ServerError::Runtime(error.to_string()))?;
+            format!("{}\n", escape_json(&json))
         } else {
             report.to_string()
         };
         let mut out = std::io::stdout().lock();
         let written = out.write_all(printed.as_bytes()).and_then(|()| out.flush());
-        written.map_err(|error| RunError::Failed(format!("standard output: {error}")))
+        written.map_err(|error| ServerError::Runtime(format!("standard output: {error}")))
     }
 
-    fn made(&self, settings: &Settings, runtime: &Arc<dyn Runtime>) -> Result<Report, RunError> {
-        let metrics = Metrics::new().map_err(|error| RunError::Failed(error.to_string()))?;
-        let host = host(settings, Arc::clone(runtime), Arc::new(metrics))?;
+    fn create_profile(
+        &self,
+        settings: &ServerSettings,
+        runtime: &Arc<dyn Backend>,
+    ) -> Result<ProfileReport, ServerError> {
+        let metrics = Metrics::new().map_err(|error| ServerError::Runtime(error.to_string()))?;
+        let host = load_context(settings, Arc::clone(runtime), Arc::new(metrics))?;
         let directory = self.directory.display();
-        let mut opened = Opened::open(&self.directory, &host, settings).map_err(|error| {
-            let hint = if error.file == FILE { "; move it away to make a new one" } else { "" };
-            RunError::Failed(format!("{directory}: {error}{hint}"))
+        let mut opened = LoadedModel::open(&self.directory, &host, settings).map_err(|error| {
+            let hint = if error.file == PROFILE_FILE { "; move it away to make a new one" } else { "" };
+            ServerError::Runtime(format!("{directory}: {error}{hint}"))
         })?;
         if !has_labels(opened.pipeline()) {
             let sentence = format!("{directory}: its answers are not labels of texts: there is nothing to compare");
-            return Err(RunError::Configuration(sentence));
+            return Err(ServerError::Configuration(sentence));
         }
-        let in_texts = |error: String| RunError::Configuration(format!("--texts {}: {error}", self.texts.display()));
-        let questions = Questions::of_file(&self.texts, opened.pipeline()).map_err(in_texts)?;
+        let in_texts = |error: String| ServerError::Configuration(format!("--texts {}: {error}", self.texts.display()));
+        let questions = EvalSet::from_labelled_file(&self.texts, opened.pipeline()).map_err(in_texts)?;
         let few = |texts: usize| {
             format!(
-                "{texts} texts are answered, where a profile needs {LEAST_TEXTS} at least (1,000 are good): with fewer, chance hides every drift"
+                "{texts} texts are answered, where a profile needs {MIN_PROFILE_TEXTS} at least (1,000 are good): with fewer, chance hides every drift"
             )
         };
         // Nobody waits for answers that are of no use.
-        let least = usize::try_from(LEAST_TEXTS).unwrap_or(usize::MAX);
-        if questions.asked.len() < least {
-            return Err(in_texts(few(questions.asked.len())));
+        let least = usize::try_from(MIN_PROFILE_TEXTS).unwrap_or(usize::MAX);
+        if questions.cases.len() < least {
+            return Err(in_texts(few(questions.cases.len())));
         }
-        let (counts, accuracy, left) = counts(&questions, &mut opened, settings).map_err(RunError::Failed)?;
+        let (counts, accuracy, left) =
+            count_answers(&questions, &mut opened, settings).map_err(ServerError::Runtime)?;
         let answered = usize::try_from(counts.texts()).unwrap_or(usize::MAX);
         if answered < least {
-            let first = left.first.map(|first| format!("; {first}")).unwrap_or_default();
+            let first = left.first_refusal.map(|first| format!("; {first}")).unwrap_or_default();
             return Err(in_texts(few(answered) + &first));
         }
-        let failed = |error: String| RunError::Failed(format!("{directory}: {error}"));
-        let made = Made {
+        let failed = |error: String| ServerError::Runtime(format!("{directory}: {error}"));
+        let made = ProfileOrigin {
             model: opened.model.name().to_owned(),
             version: opened.model.version().to_owned(),
-            at: humantime::format_rfc3339_seconds(clock::now()).to_string(),
-            graph: Some(digest(&self.directory.join(&opened.manifest.graph_name)).map_err(failed)?),
+            made_at: humantime::format_rfc3339_seconds(clock::now()).to_string(),
+            graph: Some(sha256_file(&self.directory.join(&opened.manifest.graph_name)).map_err(failed)?),
         };
         let labels = opened.pipeline().labels();
         let profile = Profile::new(made, &counts, labels, accuracy).map_err(|error| failed(error.to_string()))?;
         let reference = profile.reference(labels).map_err(|error| failed(error.to_string()))?;
-        let out = self.out();
-        let wrong = |error: String| RunError::Configuration(format!("--out {}: {error}", out.display()));
-        write(&profile, &out).map_err(wrong)?;
-        Ok(Report::of(&profile, &reference, &out, left))
+        let out = self.output_path();
+        let wrong = |error: String| ServerError::Configuration(format!("--out {}: {error}", out.display()));
+        write_profile(&profile, &out).map_err(wrong)?;
+        Ok(ProfileReport::new(&profile, &reference, &out, left))
     }
 }
 
 /// Answers all texts, one after another, and counts them as a server does.
-fn counts(
-    questions: &Questions,
-    opened: &mut Opened,
-    settings: &Settings,
-) -> Result<(Counts, Option<Accuracy>, Left), String> {
-    let mut counts = Counts::new(opened.pipeline().labels().len(), counts_unknown(opened.pipeline()));
-    let (mut accuracy, mut left) =
-        (Accuracy { texts: 0, correct: 0 }, Left { without: questions.without, ..Left::default() });
-    for question in &questions.asked {
-        let answered = answer(question, opened, &settings.limits);
+fn count_answers(
+    questions: &EvalSet,
+    opened: &mut LoadedModel,
+    settings: &ServerSettings,
+) -> Result<(DistributionCounts, Option<ProfileAccuracy>, SkippedTexts), String> {
+    let mut counts = DistributionCounts::new(opened.pipeline().labels().len(), has_unknown_token(opened.pipeline()));
+    let (mut accuracy, mut left) = (
+        ProfileAccuracy { texts: 0, correct: 0 },
+        SkippedTexts { without_text: questions.without_text, ..SkippedTexts::default() },
+    );
+    for question in &questions.cases {
+        let answered = answer_case(question, opened, &settings.limits);
         let line = |reason: &str| format!("line {}: {reason}", question.number);
         let (encoded, decision) = match (answered.encoded, answered.outcome) {
             (Some(encoded), Ok(decision)) => (encoded, decision),
-            (_, Err(Unanswered::Refused(reason))) => {
-                left.refused(&line(&reason));
+            (_, Err(AnswerError::Refused(reason))) => {
+                left.record_refusal(&line(&reason));
                 continue;
             }
-            (_, Err(Unanswered::Failed(reason))) => return Err(line(&reason)),
+            (_, Err(AnswerError::Failed(reason))) => return Err(line(&reason)),
             (None, Ok(_)) => continue,
         };
-        let Some((label, confidence)) = counted(&decision) else { continue };
-        counts.record(label, confidence, encoded.tokens, encoded.unknown);
+        let Some((label, confidence)) = observation(&decision) else { continue };
+        counts.record(label, confidence, encoded.token_count, encoded.unknown_count);
         if let Some(expected) = &question.expected {
             let right = expected.check(&decision, opened.pipeline().labels(), questions.tolerance).is_ok();
-            accuracy = Accuracy { texts: accuracy.texts + 1, correct: accuracy.correct + u64::from(right) };
+            accuracy = ProfileAccuracy { texts: accuracy.texts + 1, correct: accuracy.correct + u64::from(right) };
         }
     }
     Ok((counts, Some(accuracy).filter(|accuracy| accuracy.texts > 0), left))
 }
 
 /// The SHA-256 of a file, in hexadecimal.
-fn digest(path: &Path) -> Result<String, String> {
+fn sha256_file(path: &Path) -> Result<String, String> {
     let mut sum = Sha256::new();
     let copied = File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut sum));
     copied.map_err(|error| format!("{}: {error}", path.display()))?;
@@ -146,7 +154,7 @@ fn digest(path: &Path) -> Result<String, String> {
 }
 
 /// Writes the file: whole or not at all, and none that a load refuses.
-fn write(profile: &Profile, path: &Path) -> Result<(), String> {
+fn write_profile(profile: &Profile, path: &Path) -> Result<(), String> {
     let bytes = serde_json::to_vec_pretty(profile).map_err(|error| error.to_string())?;
     let written = u64::try_from(bytes.len()).unwrap_or(u64::MAX).saturating_add(1);
     if written > MAX_FILE_BYTES {
@@ -173,15 +181,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_profile_that_no_load_reads_is_not_written() {
+    fn profile_too_large_to_load_is_not_written() {
         let place = tempfile::tempdir().unwrap();
-        let made = Made { model: String::new(), version: String::new(), at: String::new(), graph: None };
+        let made = ProfileOrigin { model: String::new(), version: String::new(), made_at: String::new(), graph: None };
         let labels: Vec<String> = (0..10_000).map(|n| format!("{n:02000}")).collect();
-        let mut counts = Counts::new(labels.len(), false);
-        (0..LEAST_TEXTS).for_each(|_| counts.record(Some(0), 0.9, 3, 0));
+        let mut counts = DistributionCounts::new(labels.len(), false);
+        (0..MIN_PROFILE_TEXTS).for_each(|_| counts.record(Some(0), 0.9, 3, 0));
         let profile = Profile::new(made, &counts, &labels, None).unwrap();
         let path = place.path().join("profile.json");
-        let reason = write(&profile, &path).unwrap_err();
+        let reason = write_profile(&profile, &path).unwrap_err();
         assert!(reason.contains("of which a load reads 16777216") && !path.exists(), "{reason}");
     }
 }

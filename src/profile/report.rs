@@ -6,39 +6,39 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::drift::counts::{CONFIDENCE_BINS, LENGTH_EDGES};
-use crate::drift::profile::{Accuracy, LabelCount};
-use crate::drift::window::WINDOW_TEXTS;
-use crate::drift::{Profile, Reference, Signal, real};
-use crate::terminal::line;
+use crate::drift::profile::{LabelCount, ProfileAccuracy};
+use crate::drift::window::DEFAULT_WINDOW_TEXTS;
+use crate::drift::{DriftSignal, Profile, Reference, to_f64};
+use crate::terminal::write_line;
 
 /// Labels that are listed.
-const LISTED: usize = 5;
+const MAX_LISTED_LABELS: usize = 5;
 /// Texts from which on a profile sees what it should.
-const GOOD: u64 = 1_000;
+const RECOMMENDED_TEXTS: u64 = 1_000;
 /// Share of right answers from which on the texts are likely to be those that the model was trained on.
-const TOO_GOOD: f64 = 0.99;
+const SUSPECT_ACCURACY: f64 = 0.99;
 
 /// Texts that were left out.
 #[derive(Debug, Clone, Default)]
-pub struct Left {
+pub struct SkippedTexts {
     /// Rows that have no text.
-    pub without: usize,
+    pub without_text: usize,
     /// How many a server refuses.
     pub refused: usize,
     /// The first of them, and why.
-    pub first: Option<String>,
+    pub first_refusal: Option<String>,
 }
 
-impl Left {
-    pub(super) fn refused(&mut self, why: &str) {
+impl SkippedTexts {
+    pub(super) fn record_refusal(&mut self, why: &str) {
         self.refused += 1;
-        self.first.get_or_insert_with(|| why.to_owned());
+        self.first_refusal.get_or_insert_with(|| why.to_owned());
     }
 }
 
 /// What is in a profile.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct ProfileReport {
     /// The file.
     pub profile: String,
     /// Texts in it.
@@ -46,7 +46,7 @@ pub struct Report {
     /// Texts that a server refuses, which are not in it.
     pub refused: usize,
     /// Rows of the file that have no text.
-    pub without: usize,
+    pub without_text: usize,
     /// Labels of the model, and those of them that were answered.
     pub labels: [usize; 2],
     /// The most frequent ones.
@@ -58,82 +58,83 @@ pub struct Report {
     /// Share of the tokens that the tokenizer does not know; none for a model without one.
     pub unknown: Option<f64>,
     /// Texts that a window needs, by signal.
-    pub needed: Vec<Needed>,
+    pub needed: Vec<WindowRequirement>,
     /// How often the answers were right, if the file has labels.
-    pub accuracy: Option<Accuracy>,
+    pub accuracy: Option<ProfileAccuracy>,
     /// What may be wrong with it.
     pub warnings: Vec<String>,
 }
 
 /// Texts that a window needs to be judged by a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Needed {
+pub struct WindowRequirement {
     /// The signal.
     pub signal: &'static str,
     /// How many; none if no window is judged by it.
     pub texts: Option<u64>,
 }
 
-impl Report {
-    pub(super) fn of(profile: &Profile, reference: &Reference, path: &Path, left: Left) -> Self {
+impl ProfileReport {
+    pub(super) fn new(profile: &Profile, reference: &Reference, path: &Path, left: SkippedTexts) -> Self {
         let mut most_frequent: Vec<LabelCount> = profile.labels.iter().filter(|one| one.texts > 0).cloned().collect();
         most_frequent.sort_by(|a, b| b.texts.cmp(&a.texts).then_with(|| a.label.cmp(&b.label)));
         let labels = [profile.labels.len(), most_frequent.len()];
-        most_frequent.truncate(LISTED);
-        let bin = |tenths: u64| real(bin_above(&profile.confidence, tenths) as u64) / real(CONFIDENCE_BINS as u64);
-        let edge = |tenths: u64| LENGTH_EDGES.get(bin_above(&profile.lengths, tenths)).copied().unwrap_or_default();
-        let needed =
-            Signal::ALL.map(|signal| Needed { signal: signal.name(), texts: reference.needed(signal) }).to_vec();
+        most_frequent.truncate(MAX_LISTED_LABELS);
+        let bin = |tenths: u64| to_f64(top_bin(&profile.confidence, tenths) as u64) / to_f64(CONFIDENCE_BINS as u64);
+        let edge = |tenths: u64| LENGTH_EDGES.get(top_bin(&profile.lengths, tenths)).copied().unwrap_or_default();
+        let needed = DriftSignal::ALL
+            .map(|signal| WindowRequirement { signal: signal.name(), texts: reference.min_window_texts(signal) })
+            .to_vec();
         let unknown = profile.unknown.filter(|sums| sums.tokens > 0);
         Self {
             profile: path.display().to_string(),
             texts: profile.texts,
             refused: left.refused,
-            without: left.without,
+            without_text: left.without_text,
             labels,
             most_frequent,
             confidence: [bin(5), bin(9)],
             lengths: [edge(5), edge(1)],
-            unknown: unknown.map(|sums| real(sums.unknown) / real(sums.tokens)),
-            warnings: warnings(profile, &needed, left),
+            unknown: unknown.map(|sums| to_f64(sums.unknown) / to_f64(sums.tokens)),
+            warnings: collect_warnings(profile, &needed, left),
             needed,
             accuracy: profile.accuracy,
         }
     }
 }
 
-fn warnings(profile: &Profile, needed: &[Needed], left: Left) -> Vec<String> {
+fn collect_warnings(profile: &Profile, needed: &[WindowRequirement], left: SkippedTexts) -> Vec<String> {
     let mut found = Vec::new();
-    if let Some(Accuracy { texts, correct }) = profile.accuracy
-        && real(correct) >= TOO_GOOD * real(texts)
+    if let Some(ProfileAccuracy { texts, correct }) = profile.accuracy
+        && to_f64(correct) >= SUSPECT_ACCURACY * to_f64(texts)
     {
         found.push(format!(
             "{correct} of {texts} answers are right, as with texts that the model was trained on: it is surer of those than of any others, and every live window would seem to drift"
         ));
     }
-    if profile.texts < GOOD {
+    if profile.texts < RECOMMENDED_TEXTS {
         found.push(format!(
             "{} texts are few: with 1,000, and 20 for each label, smaller drifts are seen",
             profile.texts
         ));
     }
-    for Needed { signal, texts } in needed {
+    for WindowRequirement { signal, texts } in needed {
         match texts {
-            Some(texts) if *texts > WINDOW_TEXTS => found.push(format!(
+            Some(texts) if *texts > DEFAULT_WINDOW_TEXTS => found.push(format!(
                 "a window needs {texts} texts to be judged by {signal}: start the server with --drift-window {texts}, or make a larger profile"
             )),
             _ => {}
         }
     }
     if left.refused > 0 {
-        let first = left.first.map(|first| format!("; {first}")).unwrap_or_default();
+        let first = left.first_refusal.map(|first| format!("; {first}")).unwrap_or_default();
         found.push(format!("{} texts are refused, and not in the profile{first}", left.refused));
     }
     found
 }
 
 /// The last bin that so many tenths of the texts are in or above.
-fn bin_above(counts: &[u64], tenths: u64) -> usize {
+fn top_bin(counts: &[u64], tenths: u64) -> usize {
     let all: u64 = counts.iter().sum();
     let mut above = 0;
     for (bin, count) in counts.iter().enumerate().rev() {
@@ -145,30 +146,33 @@ fn bin_above(counts: &[u64], tenths: u64) -> usize {
     0
 }
 
-impl Display for Report {
+impl Display for ProfileReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { profile, texts, refused, without, labels: [labels, answered], .. } = self;
-        line(f, format_args!("{profile}"))?;
+        let Self { profile, texts, refused, without_text: without, labels: [labels, answered], .. } = self;
+        write_line(f, format_args!("{profile}"))?;
         let without = if *without > 0 { format!(", {without} rows without a text") } else { String::new() };
-        line(f, format_args!("texts       {texts}; {refused} refused{without}"))?;
-        let share = |count: &u64| format!("{:.1} %", 100.0 * real(*count) / real(*texts));
+        write_line(f, format_args!("texts       {texts}; {refused} refused{without}"))?;
+        let share = |count: &u64| format!("{:.1} %", 100.0 * to_f64(*count) / to_f64(*texts));
         let listed: Vec<String> =
             self.most_frequent.iter().map(|one| format!("{} {}", one.label, share(&one.texts))).collect();
         let more = if *answered > listed.len() { ", …" } else { "" };
-        line(f, format_args!("labels      {answered} of {labels}: {}{more}", listed.join(", ")))?;
+        write_line(f, format_args!("labels      {answered} of {labels}: {}{more}", listed.join(", ")))?;
         let ([half, most], [middle, long]) = (self.confidence, self.lengths);
-        line(f, format_args!("confidence  half of the answers {half:.2} or surer, nine of ten {most:.2}"))?;
-        line(f, format_args!("lengths     half of the texts {middle} tokens or longer, one of ten {long}"))?;
+        write_line(f, format_args!("confidence  half of the answers {half:.2} or surer, nine of ten {most:.2}"))?;
+        write_line(f, format_args!("lengths     half of the texts {middle} tokens or longer, one of ten {long}"))?;
         if let Some(unknown) = self.unknown {
-            line(f, format_args!("unknown     {:.2} % of the tokens", 100.0 * unknown))?;
+            write_line(f, format_args!("unknown     {:.2} % of the tokens", 100.0 * unknown))?;
         }
-        if let Some(Accuracy { texts, correct }) = self.accuracy {
-            line(f, format_args!("accuracy    {:.2} %, {correct} of {texts}", 100.0 * real(correct) / real(texts)))?;
+        if let Some(ProfileAccuracy { texts, correct }) = self.accuracy {
+            write_line(
+                f,
+                format_args!("accuracy    {:.2} %, {correct} of {texts}", 100.0 * to_f64(correct) / to_f64(texts)),
+            )?;
         }
-        let needed = |needed: &Needed| needed.texts.map(|texts| format!("{texts} for {}", needed.signal));
+        let needed = |needed: &WindowRequirement| needed.texts.map(|texts| format!("{texts} for {}", needed.signal));
         let needed: Vec<String> = self.needed.iter().filter_map(needed).collect();
-        line(f, format_args!("windows     need texts: {}", needed.join(", ")))?;
-        self.warnings.iter().try_for_each(|warning| line(f, format_args!("warning: {warning}")))
+        write_line(f, format_args!("windows     need texts: {}", needed.join(", ")))?;
+        self.warnings.iter().try_for_each(|warning| write_line(f, format_args!("warning: {warning}")))
     }
 }
 
@@ -177,9 +181,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bins_are_read_from_above() {
+    fn top_bin_given_tenths_counts_from_above() {
         let counts = [1, 0, 4, 5];
-        assert_eq!([1, 5, 6, 9, 10].map(|tenths| bin_above(&counts, tenths)), [3, 3, 2, 2, 0]);
-        assert_eq!((bin_above(&[0, 0], 5), bin_above(&[], 5)), (1, 0));
+        assert_eq!([1, 5, 6, 9, 10].map(|tenths| top_bin(&counts, tenths)), [3, 3, 2, 2, 0]);
+        assert_eq!((top_bin(&[0, 0], 5), top_bin(&[], 5)), (1, 0));
     }
 }

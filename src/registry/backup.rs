@@ -8,31 +8,31 @@ use std::path::{Path, PathBuf};
 use sqlx::any::{AnyConnectOptions, install_default_drivers};
 use sqlx::{AnyConnection, ConnectOptions, Connection};
 
-use super::data_directory::make_private;
-use super::database::{Database, Records, sqlite_url};
-use super::keeping;
+use super::data_directory::make_directory_private;
+use super::database::{Database, ModelRecords, sqlite_url};
+use super::runtime;
 use super::store::Store;
 use crate::clock;
 
 /// The database in a data directory.
-pub const FILE: &str = "predictd.db";
+pub const DATABASE_FILE_NAME: &str = "predictd.db";
 /// What the name of a database that was replaced begins with from then on; the time follows.
-const REPLACED: &str = "predictd.db.replaced";
+const REPLACED_FILE_PREFIX: &str = "predictd.db.replaced";
 
 /// Writes a copy of the database in `data` as it is at this moment to `to`, which must not exist.
 ///
 /// # Errors
 /// One sentence; nothing is left behind then.
-pub async fn backup(data: &Path, to: &Path) -> Result<(), String> {
-    let from = data.join(FILE);
-    let part = Part::beside(to)?;
-    copy(&from, &part.0).await?;
-    read(&part.0).await.map_err(|error| format!("{}: the copy cannot be read: {error}", from.display()))?;
-    part.name(to).map_err(|error| format!("{}: {error}", to.display()))
+pub async fn create_backup(data: &Path, to: &Path) -> Result<(), String> {
+    let from = data.join(DATABASE_FILE_NAME);
+    let part = TempDatabaseFile::new(to)?;
+    copy_database(&from, &part.0).await?;
+    read_records(&part.0).await.map_err(|error| format!("{}: the copy cannot be read: {error}", from.display()))?;
+    part.link_to(to).map_err(|error| format!("{}: {error}", to.display()))
 }
 
 /// Writes a copy of a database, with what is in its log, to an empty file.
-async fn copy(from: &Path, to: &Path) -> Result<(), String> {
+async fn copy_database(from: &Path, to: &Path) -> Result<(), String> {
     if !from.is_file() {
         return Err(format!("{}: there is no such file", from.display()));
     }
@@ -53,21 +53,24 @@ async fn copy(from: &Path, to: &Path) -> Result<(), String> {
 ///
 /// # Errors
 /// One sentence; the database is as it was then.
-pub async fn restore(from: &Path, data: &Path) -> Result<Vec<String>, String> {
+pub async fn restore_backup(from: &Path, data: &Path) -> Result<Vec<String>, String> {
     let in_data = |error: &dyn std::fmt::Display| format!("{}: {error}", data.display());
-    make_private(data).map_err(|error| in_data(&error))?;
-    let _alone = keeping::lock(data)?;
-    let at = data.join(FILE);
-    let part = Part::beside(&data.join("predictd.db.restored"))?;
+    make_directory_private(data).map_err(|error| in_data(&error))?;
+    let _alone = runtime::lock_data_directory(data)?;
+    let at = data.join(DATABASE_FILE_NAME);
+    let part = TempDatabaseFile::new(&data.join("predictd.db.restored"))?;
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", from.display());
-    copy(from, &part.0).await?;
-    let records = read(&part.0).await.map_err(|error| named(&error))?;
+    copy_database(from, &part.0).await?;
+    let records = read_records(&part.0).await.map_err(|error| named(&error))?;
     let put = || -> io::Result<()> {
         File::open(&part.0)?.sync_all()?;
         // Nothing that was kept before is replaced, and the log of the one must not be taken for that of the other.
-        let now = clock::since_1970(clock::now()).as_millis();
+        let now = clock::since_unix_epoch(clock::now()).as_millis();
         for end in ["-shm", "-wal", ""] {
-            match fs::rename(data.join(format!("{FILE}{end}")), data.join(format!("{REPLACED}-{now}{end}"))) {
+            match fs::rename(
+                data.join(format!("{DATABASE_FILE_NAME}{end}")),
+                data.join(format!("{REPLACED_FILE_PREFIX}-{now}{end}")),
+            ) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
@@ -77,30 +80,30 @@ pub async fn restore(from: &Path, data: &Path) -> Result<Vec<String>, String> {
     };
     put().map_err(|error| in_data(&error))?;
     let store = Store::open(&data.join("store"), true).map_err(|error| in_data(&error))?;
-    Ok(missing(&records, &store))
+    Ok(missing_versions(&records, &store))
 }
 
-fn missing(records: &Records, store: &Store) -> Vec<String> {
+fn missing_versions(records: &ModelRecords, store: &Store) -> Vec<String> {
     let versions = records.iter().flat_map(|(name, record)| record.versions.iter().map(move |version| (name, version)));
     let missing =
-        versions.filter(|(_, (_, record))| record.digest().is_some_and(|digest| !store.version(&digest).is_dir()));
+        versions.filter(|(_, (_, record))| record.digest().is_some_and(|digest| !store.version_path(&digest).is_dir()));
     missing.map(|(name, (version, _))| format!("{name}/{}", version.as_str())).collect()
 }
 
 /// Everything in a database that nobody else uses, if it is one of this program's.
-async fn read(path: &Path) -> Result<Records, String> {
+async fn read_records(path: &Path) -> Result<ModelRecords, String> {
     let database = Database::open(&sqlite_url(path)?).await.map_err(|error| error.to_string())?;
-    let records = database.read().await.map_err(|error| error.to_string());
+    let records = database.read_state().await.map_err(|error| error.to_string());
     database.close().await;
     Ok(records?.records)
 }
 
 /// A file that is not whole yet. Dropped before it has its name, it is gone.
-struct Part(PathBuf);
+struct TempDatabaseFile(PathBuf);
 
-impl Part {
+impl TempDatabaseFile {
     /// A new one in the directory of `to`, which must not exist.
-    fn beside(to: &Path) -> Result<Self, String> {
+    fn new(to: &Path) -> Result<Self, String> {
         let named = |error: &dyn std::fmt::Display| format!("{}: {error}", to.display());
         if to.exists() {
             return Err(named(&"there is such a file already"));
@@ -113,7 +116,7 @@ impl Part {
         Ok(Self(path))
     }
 
-    fn name(self, to: &Path) -> io::Result<()> {
+    fn link_to(self, to: &Path) -> io::Result<()> {
         File::open(&self.0)?.sync_all()?;
         // Unlike a rename, this replaces nothing.
         fs::hard_link(&self.0, to)?;
@@ -122,7 +125,7 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for TempDatabaseFile {
     fn drop(&mut self) {
         for end in ["", "-wal", "-shm"] {
             let mut path = self.0.clone().into_os_string();

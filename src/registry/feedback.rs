@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 
 /// An answer, as its receipt has it, and the truth.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Feedback {
+pub struct FeedbackRecord {
     /// Names the answer.
     pub id: String,
     /// When it was made, in milliseconds since 1970.
-    pub made: i64,
+    #[serde(rename = "made")]
+    pub predicted_at: i64,
     /// Which model answered.
     pub model: String,
     /// Which version.
@@ -25,12 +26,14 @@ pub struct Feedback {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// Who told it.
-    pub who: String,
+    #[serde(rename = "who")]
+    pub caller: String,
     /// When it was told, in microseconds since 1970. Of two things that are told of one answer the later counts.
-    pub told: i64,
+    #[serde(rename = "told")]
+    pub reported_at: i64,
 }
 
-impl Feedback {
+impl FeedbackRecord {
     /// True if the answer was right: the same labels, in any order.
     #[must_use]
     pub fn is_correct(&self) -> bool {
@@ -45,7 +48,7 @@ impl Feedback {
 
 /// What became of something that was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
+pub enum FeedbackWriteOutcome {
     /// It is the first of this answer.
     New,
     /// Something else was told before, and is history.
@@ -53,7 +56,7 @@ pub enum Kept {
     /// The same was told before.
     Unchanged,
     /// Something else was told later, and counts.
-    Older,
+    Superseded,
 }
 
 #[cfg(test)]
@@ -61,11 +64,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_compared_as_sets() {
+    fn feedback_labels_reordered_are_correct() {
         let labels = |all: &[&str]| all.iter().map(|&label| label.to_owned()).collect();
-        let told = |predicted: &[&str], actual: &[&str]| Feedback {
+        let told = |predicted: &[&str], actual: &[&str]| FeedbackRecord {
             id: "1".to_owned(),
-            made: 0,
+            predicted_at: 0,
             model: "m".to_owned(),
             version: "1".to_owned(),
             arm: String::new(),
@@ -73,8 +76,8 @@ mod tests {
             confidence: 0.5,
             actual: labels(actual),
             text: None,
-            who: "somebody".to_owned(),
-            told: 0,
+            caller: "somebody".to_owned(),
+            reported_at: 0,
         };
         assert!(told(&["a"], &["a"]).is_correct() && told(&["a", "b"], &["b", "a"]).is_correct());
         assert!(told(&[], &[]).is_correct());

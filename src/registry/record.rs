@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::version::Version;
+use super::version_name::VersionName;
 
 /// Versions that were active before, of which each rollback takes one.
-const REMEMBERED: usize = 16;
+const MAX_PREVIOUS_VERSIONS: usize = 16;
 /// Most versions of a model.
-pub const MAX_VERSIONS: usize = 1_024;
+pub const MAX_VERSIONS_PER_MODEL: usize = 1_024;
 /// Most figures of a version.
 pub const MAX_METRICS: usize = 64;
 
@@ -22,11 +22,13 @@ pub struct ModelRecord {
     /// The version that answers who names none; none until one was found to be good.
     pub active: Option<String>,
     /// Those that were active before, the last one last.
-    pub before: Vec<String>,
+    #[serde(rename = "before")]
+    pub previous_versions: Vec<String>,
     /// All that there are.
-    pub versions: BTreeMap<Version, VersionRecord>,
+    pub versions: BTreeMap<VersionName, VersionRecord>,
     /// What an alias that is followed stood for when it was looked last, whatever became of it.
-    pub followed: Option<String>,
+    #[serde(rename = "followed")]
+    pub alias_target: Option<String>,
 }
 
 /// A version of a model.
@@ -71,25 +73,25 @@ pub struct FileRecord {
 
 /// Why a change is not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum RecordError {
     /// The model has no such version.
     #[error("the model has no version {0}")]
     UnknownVersion(String),
     /// The version exists with other files.
     #[error("version {0} exists, and its files are others: a version never changes")]
-    Taken(String),
+    VersionExists(String),
     /// It answers.
     #[error("version {0} is active: activate another one first")]
-    IsActive(String),
+    VersionActive(String),
     /// An experiment needs it.
     #[error("version {0} is in experiment {1}: end that first")]
-    InExperiment(String, String),
+    VersionInExperiment(String, String),
     /// There is nothing to go back to.
     #[error("no version was active before")]
-    NothingBefore,
+    NoPreviousVersion,
     /// Too many versions or figures.
     #[error("{0}")]
-    TooMany(String),
+    LimitExceeded(String),
 }
 
 impl VersionRecord {
@@ -102,13 +104,13 @@ impl VersionRecord {
     /// The address of its files: what they are and where, whatever their order. None for a directory.
     #[must_use]
     pub fn digest(&self) -> Option<String> {
-        (!self.files.is_empty()).then(|| digest(&self.files))
+        (!self.files.is_empty()).then(|| files_digest(&self.files))
     }
 }
 
 /// The address of these files in the store: 64 hexadecimal digits.
 #[must_use]
-pub fn digest(files: &[FileRecord]) -> String {
+pub fn files_digest(files: &[FileRecord]) -> String {
     let mut files: Vec<&FileRecord> = files.iter().collect();
     files.sort();
     let mut hash = Sha256::new();
@@ -124,15 +126,17 @@ impl ModelRecord {
     ///
     /// # Errors
     /// If it is there with others, or there are too many.
-    pub fn register(&mut self, version: &str, record: VersionRecord) -> Result<bool, Refusal> {
-        if let Some(known) = self.versions.get(&Version::new(version)) {
+    pub fn register(&mut self, version: &str, record: VersionRecord) -> Result<bool, RecordError> {
+        if let Some(known) = self.versions.get(&VersionName::new(version)) {
             let same = known.origin == record.origin && known.digest() == record.digest();
-            return if same { Ok(false) } else { Err(Refusal::Taken(version.to_owned())) };
+            return if same { Ok(false) } else { Err(RecordError::VersionExists(version.to_owned())) };
         }
-        if self.versions.len() >= MAX_VERSIONS {
-            return Err(Refusal::TooMany(format!("the model has {MAX_VERSIONS} versions: remove one first")));
+        if self.versions.len() >= MAX_VERSIONS_PER_MODEL {
+            return Err(RecordError::LimitExceeded(format!(
+                "the model has {MAX_VERSIONS_PER_MODEL} versions: remove one first"
+            )));
         }
-        self.versions.insert(Version::new(version), record);
+        self.versions.insert(VersionName::new(version), record);
         Ok(true)
     }
 
@@ -140,16 +144,16 @@ impl ModelRecord {
     ///
     /// # Errors
     /// If there is none of this name.
-    pub fn activate(&mut self, version: &str) -> Result<bool, Refusal> {
-        self.known(version)?;
+    pub fn activate(&mut self, version: &str) -> Result<bool, RecordError> {
+        self.version(version)?;
         if self.active.as_deref() == Some(version) {
             return Ok(false);
         }
         if let Some(active) = self.active.replace(version.to_owned()) {
-            self.before.push(active);
+            self.previous_versions.push(active);
         }
-        let too_many = self.before.len().saturating_sub(REMEMBERED);
-        self.before.drain(..too_many);
+        let too_many = self.previous_versions.len().saturating_sub(MAX_PREVIOUS_VERSIONS);
+        self.previous_versions.drain(..too_many);
         Ok(true)
     }
 
@@ -157,16 +161,16 @@ impl ModelRecord {
     ///
     /// # Errors
     /// If there is none.
-    pub fn previous(&self) -> Result<&str, Refusal> {
-        self.before.last().map(String::as_str).ok_or(Refusal::NothingBefore)
+    pub fn previous_version(&self) -> Result<&str, RecordError> {
+        self.previous_versions.last().map(String::as_str).ok_or(RecordError::NoPreviousVersion)
     }
 
     /// Makes the version active that was so before.
     ///
     /// # Errors
     /// If there is none.
-    pub fn roll_back(&mut self) -> Result<(), Refusal> {
-        let previous = self.before.pop().ok_or(Refusal::NothingBefore)?;
+    pub fn roll_back(&mut self) -> Result<(), RecordError> {
+        let previous = self.previous_versions.pop().ok_or(RecordError::NoPreviousVersion)?;
         self.active = Some(previous);
         Ok(())
     }
@@ -175,12 +179,12 @@ impl ModelRecord {
     ///
     /// # Errors
     /// If there is no such version, or there are too many figures.
-    pub fn measure(&mut self, version: &str, metrics: BTreeMap<String, f64>) -> Result<bool, Refusal> {
-        let record = self.known_mut(version)?;
+    pub fn add_metrics(&mut self, version: &str, metrics: BTreeMap<String, f64>) -> Result<bool, RecordError> {
+        let record = self.version_mut(version)?;
         let mut all = record.metrics.clone();
         all.extend(metrics);
         if all.len() > MAX_METRICS {
-            return Err(Refusal::TooMany(format!("{} figures, where {MAX_METRICS} are possible", all.len())));
+            return Err(RecordError::LimitExceeded(format!("{} figures, where {MAX_METRICS} are possible", all.len())));
         }
         let changed = all != record.metrics;
         record.metrics = all;
@@ -188,16 +192,16 @@ impl ModelRecord {
     }
 
     /// Remembers what an alias that is followed stands for. False if it is known.
-    pub fn follow(&mut self, target: &str) -> bool {
-        self.followed.replace(target.to_owned()).as_deref() != Some(target)
+    pub fn set_alias_target(&mut self, target: &str) -> bool {
+        self.alias_target.replace(target.to_owned()).as_deref() != Some(target)
     }
 
     /// Keeps a version loaded, or no longer. False if it is so.
     ///
     /// # Errors
     /// If there is no such version.
-    pub fn pin(&mut self, version: &str, pinned: bool) -> Result<bool, Refusal> {
-        let record = self.known_mut(version)?;
+    pub fn set_pinned(&mut self, version: &str, pinned: bool) -> Result<bool, RecordError> {
+        let record = self.version_mut(version)?;
         Ok(std::mem::replace(&mut record.pinned, pinned) != pinned)
     }
 
@@ -205,32 +209,32 @@ impl ModelRecord {
     ///
     /// # Errors
     /// If there is no such version, or it is active.
-    pub fn remove(&mut self, version: &str) -> Result<(), Refusal> {
-        self.known(version)?;
+    pub fn remove(&mut self, version: &str) -> Result<(), RecordError> {
+        self.version(version)?;
         if self.active.as_deref() == Some(version) {
-            return Err(Refusal::IsActive(version.to_owned()));
+            return Err(RecordError::VersionActive(version.to_owned()));
         }
-        self.lose(version);
+        self.remove_missing(version);
         Ok(())
     }
 
     /// Forgets a version whose files are gone, active or not: what was active before it is so again.
-    pub fn lose(&mut self, version: &str) {
-        self.versions.remove(&Version::new(version));
-        self.before.retain(|before| before != version);
+    pub fn remove_missing(&mut self, version: &str) {
+        self.versions.remove(&VersionName::new(version));
+        self.previous_versions.retain(|before| before != version);
         // What lay between two times of the same version may be gone: no rollback leads to where one is.
-        self.before.dedup();
+        self.previous_versions.dedup();
         if self.active.as_deref() == Some(version) {
-            self.active = self.before.pop();
-        } else if self.before.last() == self.active.as_ref() {
-            self.before.pop();
+            self.active = self.previous_versions.pop();
+        } else if self.previous_versions.last() == self.active.as_ref() {
+            self.previous_versions.pop();
         }
     }
 
     /// Forgets the oldest versions that were pulled, so that so many are left: none that is active, was before, is pinned, or is used otherwise.
-    pub fn forget_pulled(&mut self, most: usize, is_used: impl Fn(&str) -> bool) {
+    pub fn prune_pulled(&mut self, most: usize, is_used: impl Fn(&str) -> bool) {
         let is_pulled = |record: &VersionRecord| matches!(record.origin, Origin::Mlflow(_));
-        let mut pulled: Vec<(i64, Version)> = self
+        let mut pulled: Vec<(i64, VersionName)> = self
             .versions
             .iter()
             .filter(|(_, record)| is_pulled(record))
@@ -242,7 +246,7 @@ impl ModelRecord {
             let name = version.as_str();
             let is_needed = self.active.as_deref() == Some(name)
                 || is_used(name)
-                || self.before.iter().any(|before| before == name)
+                || self.previous_versions.iter().any(|before| before == name)
                 || self.versions.get(&version).is_some_and(|record| record.pinned);
             if too_many > 0 && !is_needed {
                 self.versions.remove(&version);
@@ -253,29 +257,34 @@ impl ModelRecord {
 
     /// What is to be loaded: what answers, what a rollback leads to, and what is pinned.
     #[must_use]
-    pub fn kept(&self) -> BTreeSet<&str> {
+    pub fn required_versions(&self) -> BTreeSet<&str> {
         let pinned = self.versions.iter().filter(|(_, record)| record.pinned).map(|(version, _)| version.as_str());
-        self.active.as_deref().into_iter().chain(self.before.last().map(String::as_str)).chain(pinned).collect()
+        self.active
+            .as_deref()
+            .into_iter()
+            .chain(self.previous_versions.last().map(String::as_str))
+            .chain(pinned)
+            .collect()
     }
 
     /// True for the active version; where none was made active, for any.
     #[must_use]
-    pub fn may_answer(&self, version: &str) -> bool {
+    pub fn can_serve_default(&self, version: &str) -> bool {
         self.active.as_deref().is_none_or(|active| active == version)
     }
 
     /// True for a version that stays loaded until somebody says otherwise.
     #[must_use]
     pub fn is_pinned(&self, version: &str) -> bool {
-        self.versions.get(&Version::new(version)).is_some_and(|found| found.pinned)
+        self.versions.get(&VersionName::new(version)).is_some_and(|found| found.pinned)
     }
 
-    fn known(&self, version: &str) -> Result<&VersionRecord, Refusal> {
-        self.versions.get(&Version::new(version)).ok_or_else(|| Refusal::UnknownVersion(version.to_owned()))
+    fn version(&self, version: &str) -> Result<&VersionRecord, RecordError> {
+        self.versions.get(&VersionName::new(version)).ok_or_else(|| RecordError::UnknownVersion(version.to_owned()))
     }
 
-    fn known_mut(&mut self, version: &str) -> Result<&mut VersionRecord, Refusal> {
-        self.versions.get_mut(&Version::new(version)).ok_or_else(|| Refusal::UnknownVersion(version.to_owned()))
+    fn version_mut(&mut self, version: &str) -> Result<&mut VersionRecord, RecordError> {
+        self.versions.get_mut(&VersionName::new(version)).ok_or_else(|| RecordError::UnknownVersion(version.to_owned()))
     }
 }
 
@@ -291,34 +300,34 @@ mod tests {
     }
 
     #[test]
-    fn a_rollback_leads_where_the_activation_came_from() {
+    fn rollback_after_activations_restores_previous() {
         let mut model = ModelRecord::default();
         for name in ["1", "2", "3"] {
             assert_eq!(model.register(name, version(name)), Ok(true));
             assert_eq!(model.activate(name), Ok(true));
         }
         assert_eq!(model.activate("3"), Ok(false));
-        assert_eq!(model.kept(), ["2", "3"].into());
+        assert_eq!(model.required_versions(), ["2", "3"].into());
         for expected in ["2", "1"] {
             model.roll_back().unwrap();
             assert_eq!(model.active.as_deref(), Some(expected));
         }
-        assert_eq!(model.roll_back(), Err(Refusal::NothingBefore));
-        assert_eq!(model.activate("4"), Err(Refusal::UnknownVersion("4".to_owned())));
+        assert_eq!(model.roll_back(), Err(RecordError::NoPreviousVersion));
+        assert_eq!(model.activate("4"), Err(RecordError::UnknownVersion("4".to_owned())));
     }
 
     #[test]
-    fn a_version_never_changes() {
+    fn register_with_other_files_is_refused() {
         let mut model = ModelRecord::default();
         assert_eq!(model.register("1", version("a")), Ok(true));
         assert_eq!(model.register("1", version("a")), Ok(false));
-        assert_eq!(model.register("1", version("b")), Err(Refusal::Taken("1".to_owned())));
+        assert_eq!(model.register("1", version("b")), Err(RecordError::VersionExists("1".to_owned())));
         model.activate("1").unwrap();
-        assert_eq!(model.remove("1"), Err(Refusal::IsActive("1".to_owned())));
+        assert_eq!(model.remove("1"), Err(RecordError::VersionActive("1".to_owned())));
     }
 
     #[test]
-    fn the_oldest_that_were_pulled_are_forgotten_and_nothing_else() {
+    fn prune_pulled_removes_only_oldest_unused() {
         let mut model = ModelRecord::default();
         for number in 1..=9 {
             let name = number.to_string();
@@ -328,23 +337,23 @@ mod tests {
         }
         model.activate("3").unwrap();
         model.activate("9").unwrap();
-        model.forget_pulled(5, |version| version == "4");
-        let left: Vec<&str> = model.versions.keys().map(Version::as_str).collect();
+        model.prune_pulled(5, |version| version == "4");
+        let left: Vec<&str> = model.versions.keys().map(VersionName::as_str).collect();
         assert_eq!(left, ["1", "2", "3", "4", "8", "9"]);
     }
 
     #[test]
-    fn the_address_does_not_depend_on_the_order_of_files() {
+    fn files_digest_ignores_file_order() {
         let file = |path: &str, sha256: &str| FileRecord { path: path.to_owned(), bytes: 1, sha256: sha256.to_owned() };
         let (a, b) = (file("a", "0"), file("b", "1"));
-        assert_eq!(digest(&[a.clone(), b.clone()]), digest(&[b.clone(), a.clone()]));
-        assert_ne!(digest(&[a.clone(), b]), digest(&[a, file("b", "2")]));
+        assert_eq!(files_digest(&[a.clone(), b.clone()]), files_digest(&[b.clone(), a.clone()]));
+        assert_ne!(files_digest(&[a.clone(), b]), files_digest(&[a, file("b", "2")]));
     }
 
     proptest! {
         /// Whatever is done: what is active and what was before exists, and no rollback leads to where one is.
         #[test]
-        fn what_is_named_exists(steps in prop::collection::vec((0..6_u8, 0..6_u8), 0..200)) {
+        fn record_any_steps_refer_to_existing_versions(steps in prop::collection::vec((0..6_u8, 0..6_u8), 0..200)) {
             let mut model = ModelRecord::default();
             for (step, number) in steps {
                 let name = number.to_string();
@@ -356,16 +365,16 @@ mod tests {
                     2 => model.roll_back().is_err(),
                     3 => model.remove(&name).is_err(),
                     4 => {
-                        model.lose(&name);
+                        model.remove_missing(&name);
                         false
                     }
-                    _ => model.pin(&name, number % 2 == 0).is_err(),
+                    _ => model.set_pinned(&name, number % 2 == 0).is_err(),
                 };
                 prop_assert!(!refused || model == before);
-                prop_assert!(model.kept().iter().all(|name| model.versions.contains_key(&Version::new(name))));
-                prop_assert!(model.before.iter().all(|name| model.versions.contains_key(&Version::new(name))));
-                prop_assert!(model.before.len() <= REMEMBERED);
-                prop_assert!(model.before.is_empty() || model.before.last() != model.active.as_ref());
+                prop_assert!(model.required_versions().iter().all(|name| model.versions.contains_key(&VersionName::new(name))));
+                prop_assert!(model.previous_versions.iter().all(|name| model.versions.contains_key(&VersionName::new(name))));
+                prop_assert!(model.previous_versions.len() <= MAX_PREVIOUS_VERSIONS);
+                prop_assert!(model.previous_versions.is_empty() || model.previous_versions.last() != model.active.as_ref());
             }
         }
     }

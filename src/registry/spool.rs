@@ -2,7 +2,7 @@
 //!
 //! A file holds a line of JSON for each thing told, and is synced before that is acknowledged. Each process writes a
 //! file of its own, which it holds locked; files that nobody holds are those of processes that are gone, and belong to
-//! whoever finds them. What is handed over twice is kept once: see [`Kept`](super::feedback::Kept).
+//! whoever finds them. What is handed over twice is kept once: see [`Kept`](super::feedback::FeedbackWriteOutcome).
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -12,25 +12,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use super::feedback::Feedback;
+use super::feedback::FeedbackRecord;
 use crate::clock;
 
 /// Most bytes of all files that wait.
-const MOST_BYTES: u64 = 64 << 20;
-const ENDING: &str = "jsonl";
+const MAX_SPOOL_BYTES: u64 = 64 << 20;
+const SEGMENT_EXTENSION: &str = "jsonl";
 
 /// The files of a data directory.
 #[derive(Debug)]
-pub struct Spool {
+pub struct FeedbackSpool {
     directory: PathBuf,
     /// The one that is written to.
-    own: Mutex<Option<Own>>,
+    writer: Mutex<Option<SegmentWriter>>,
     /// Something may wait.
-    pending: AtomicBool,
+    has_pending: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Own {
+struct SegmentWriter {
     file: File,
     path: PathBuf,
     length: u64,
@@ -38,39 +38,39 @@ struct Own {
 
 /// A file that is handed over. Nobody else has it meanwhile.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct SpoolSegment {
     path: PathBuf,
-    lines: BufReader<File>,
+    reader: BufReader<File>,
 }
 
 /// Why nothing more is taken.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// As much waits as may.
-    #[error("{} MiB of feedback wait for the database already", MOST_BYTES >> 20)]
+    #[error("{} MiB of feedback wait for the database already", MAX_SPOOL_BYTES >> 20)]
     Full,
     /// The disk.
     #[error("{0}")]
     Disk(#[from] io::Error),
 }
 
-impl Spool {
+impl FeedbackSpool {
     /// The files below a data directory. Those of earlier processes wait to be handed over.
     #[must_use]
-    pub fn within(data: &Path) -> Self {
-        Self { directory: data.join("spool"), own: Mutex::default(), pending: AtomicBool::new(true) }
+    pub fn new(data: &Path) -> Self {
+        Self { directory: data.join("spool"), writer: Mutex::default(), has_pending: AtomicBool::new(true) }
     }
 
     /// True if something may wait.
     #[must_use]
-    pub fn is_pending(&self) -> bool {
-        self.pending.load(Ordering::Acquire)
+    pub fn has_pending(&self) -> bool {
+        self.has_pending.load(Ordering::Acquire)
     }
 
     /// Bytes that wait.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
-        let sizes = self.paths().into_iter().filter_map(|path| fs::metadata(path).ok());
+    pub fn size_bytes(&self) -> u64 {
+        let sizes = self.segment_paths().into_iter().filter_map(|path| fs::metadata(path).ok());
         sizes.map(|metadata| metadata.len()).sum()
     }
 
@@ -78,21 +78,21 @@ impl Spool {
     ///
     /// # Errors
     /// [`SpoolError`]; nothing of them is kept then.
-    pub fn append(&self, told: &[Feedback]) -> Result<(), SpoolError> {
+    pub fn append(&self, told: &[FeedbackRecord]) -> Result<(), SpoolError> {
         let mut bytes = Vec::new();
         for feedback in told {
             serde_json::to_writer(&mut bytes, feedback).map_err(io::Error::from)?;
             bytes.push(b'\n');
         }
-        let mut own = self.own.lock();
-        if self.bytes() + bytes.len() as u64 > MOST_BYTES {
+        let mut own = self.writer.lock();
+        if self.size_bytes() + bytes.len() as u64 > MAX_SPOOL_BYTES {
             return Err(SpoolError::Full);
         }
         let mut current = match own.take() {
             Some(current) => current,
-            None => self.create()?,
+            None => self.create_segment()?,
         };
-        self.pending.store(true, Ordering::Release);
+        self.has_pending.store(true, Ordering::Release);
         let written = current.file.write_all(&bytes).and_then(|()| current.file.sync_data());
         if let Err(error) = written {
             // Half of it must not be found later: it was not acknowledged. A file that cannot even be cut is left as it
@@ -103,89 +103,89 @@ impl Spool {
             return Err(error.into());
         }
         current.length += bytes.len() as u64;
-        if !current.has_its_name()? {
+        if !current.is_at_path()? {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the file was removed or replaced").into());
         }
         *own = Some(current);
         Ok(())
     }
 
-    fn create(&self) -> io::Result<Own> {
+    fn create_segment(&self) -> io::Result<SegmentWriter> {
         // Not the directory above it: if that is gone, so is what is kept.
         match DirBuilder::new().mode(0o700).create(&self.directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let path = self.directory.join(format!("{}.{ENDING}", clock::new_id()));
+        let path = self.directory.join(format!("{}.{SEGMENT_EXTENSION}", clock::new_id()));
         let draft = path.with_extension("draft");
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&draft)?;
         // Nobody sees it before it is held: whoever found it free would hand it over, and delete it.
         file.try_lock().map_err(io::Error::from)?;
         fs::rename(draft, &path)?;
         File::open(&self.directory)?.sync_all()?;
-        Ok(Own { file, path, length: 0 })
+        Ok(SegmentWriter { file, path, length: 0 })
     }
 
     /// The files that nobody else has, oldest first. What is told from now on goes into another.
     ///
     /// # Errors
     /// If the directory cannot be read.
-    pub fn hand_over(&self) -> io::Result<Vec<Waiting>> {
+    pub fn take_segments(&self) -> io::Result<Vec<SpoolSegment>> {
         // Before the files are looked for: what comes later is pending again.
-        self.pending.store(false, Ordering::Release);
-        drop(self.own.lock().take());
+        self.has_pending.store(false, Ordering::Release);
+        drop(self.writer.lock().take());
         let mut waiting = Vec::new();
-        for path in self.paths() {
+        for path in self.segment_paths() {
             let file = match File::open(&path) {
                 Ok(file) => file,
                 // Another process has handed it over meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 // The others need not wait for it. It is looked for again when something else waits, and at the next start.
                 Err(error) => {
-                    tracing::error!(file = %path.display(), %error, "feedback on disk cannot be read");
+                    tracing::error!(file = %path.display(), %error, "spool file could not be read");
                     continue;
                 }
             };
             if file.try_lock().is_ok() {
-                waiting.push(Waiting { path, lines: BufReader::new(file) });
+                waiting.push(SpoolSegment { path, reader: BufReader::new(file) });
             }
         }
         Ok(waiting)
     }
 
     /// What is handed over did not get there: it waits on.
-    pub fn put_back(&self) {
-        self.pending.store(true, Ordering::Release);
+    pub fn mark_pending(&self) {
+        self.has_pending.store(true, Ordering::Release);
     }
 
-    fn paths(&self) -> Vec<PathBuf> {
+    fn segment_paths(&self) -> Vec<PathBuf> {
         // There is none where nothing was ever told in vain.
         let entries = fs::read_dir(&self.directory).into_iter().flatten().filter_map(Result::ok);
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-        paths.retain(|path| path.extension().is_some_and(|ending| ending == ENDING));
+        paths.retain(|path| path.extension().is_some_and(|ending| ending == SEGMENT_EXTENSION));
         paths.sort_unstable();
         paths
     }
 }
 
-impl Own {
+impl SegmentWriter {
     /// True if a process that looks for the file by its name finds this one.
-    fn has_its_name(&self) -> io::Result<bool> {
+    fn is_at_path(&self) -> io::Result<bool> {
         let own = self.file.metadata()?;
         Ok(fs::metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == (own.dev(), own.ino())))
     }
 }
 
-impl Waiting {
+impl SpoolSegment {
     /// The next of what was told, at most so many; none at the end.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn next(&mut self, most: usize) -> io::Result<Vec<Feedback>> {
+    pub fn read_batch(&mut self, most: usize) -> io::Result<Vec<FeedbackRecord>> {
         let mut told = Vec::new();
         while told.len() < most {
             let mut line = Vec::new();
-            io::Read::take(&mut self.lines, MOST_BYTES).read_until(b'\n', &mut line)?;
+            io::Read::take(&mut self.reader, MAX_SPOOL_BYTES).read_until(b'\n', &mut line)?;
             if line.is_empty() {
                 break;
             }
@@ -193,7 +193,7 @@ impl Waiting {
                 Ok(feedback) => told.push(feedback),
                 // The end of a file whose writer was killed, or ran out of disk: nothing of it was acknowledged.
                 Err(error) => {
-                    tracing::warn!(file = %self.path.display(), %error, "a line of feedback was not written to its end");
+                    tracing::warn!(file = %self.path.display(), %error, "incomplete spool record ignored");
                 }
             }
         }
@@ -204,7 +204,7 @@ impl Waiting {
     ///
     /// # Errors
     /// If the file cannot be deleted.
-    pub fn done(self) -> io::Result<()> {
+    pub fn delete(self) -> io::Result<()> {
         fs::remove_file(&self.path)?;
         self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
     }
@@ -214,10 +214,10 @@ impl Waiting {
 mod tests {
     use super::*;
 
-    fn told(id: usize) -> Feedback {
-        Feedback {
+    fn sample_feedback(id: usize) -> FeedbackRecord {
+        FeedbackRecord {
             id: id.to_string(),
-            made: 1,
+            predicted_at: 1,
             model: "m".to_owned(),
             version: "1".to_owned(),
             arm: String::new(),
@@ -225,90 +225,90 @@ mod tests {
             confidence: 0.75,
             actual: vec!["b".to_owned()],
             text: None,
-            who: "somebody".to_owned(),
-            told: 2,
+            caller: "somebody".to_owned(),
+            reported_at: 2,
         }
     }
 
-    fn all(spool: &Spool) -> Vec<Feedback> {
+    fn drain_all(spool: &FeedbackSpool) -> Vec<FeedbackRecord> {
         let mut found = Vec::new();
-        for mut waiting in spool.hand_over().unwrap() {
+        for mut waiting in spool.take_segments().unwrap() {
             loop {
-                let next = waiting.next(2).unwrap();
+                let next = waiting.read_batch(2).unwrap();
                 if next.is_empty() {
                     break;
                 }
                 found.extend(next);
             }
-            waiting.done().unwrap();
+            waiting.delete().unwrap();
         }
         found
     }
 
     #[test]
-    fn what_was_told_is_handed_over_once_in_its_order() {
+    fn spool_segments_drained_once_in_order() {
         let data = tempfile::tempdir().unwrap();
-        let spool = Spool::within(data.path());
-        assert!(spool.is_pending() && all(&spool).is_empty() && !spool.is_pending());
-        spool.append(&[told(1), told(2)]).unwrap();
-        spool.append(&[told(3)]).unwrap();
-        assert!(spool.is_pending() && spool.bytes() > 100);
-        assert_eq!(all(&spool), [told(1), told(2), told(3)]);
-        assert_eq!((all(&spool), spool.bytes()), (Vec::new(), 0));
+        let spool = FeedbackSpool::new(data.path());
+        assert!(spool.has_pending() && drain_all(&spool).is_empty() && !spool.has_pending());
+        spool.append(&[sample_feedback(1), sample_feedback(2)]).unwrap();
+        spool.append(&[sample_feedback(3)]).unwrap();
+        assert!(spool.has_pending() && spool.size_bytes() > 100);
+        assert_eq!(drain_all(&spool), [sample_feedback(1), sample_feedback(2), sample_feedback(3)]);
+        assert_eq!((drain_all(&spool), spool.size_bytes()), (Vec::new(), 0));
         // What did not get where it should is there again.
-        spool.append(&[told(4)]).unwrap();
-        drop(spool.hand_over().unwrap());
-        spool.put_back();
-        assert!(spool.is_pending());
-        assert_eq!(all(&spool), [told(4)]);
+        spool.append(&[sample_feedback(4)]).unwrap();
+        drop(spool.take_segments().unwrap());
+        spool.mark_pending();
+        assert!(spool.has_pending());
+        assert_eq!(drain_all(&spool), [sample_feedback(4)]);
     }
 
     #[test]
-    fn files_of_processes_that_run_are_theirs() {
+    fn spool_segment_of_running_process_not_taken() {
         let data = tempfile::tempdir().unwrap();
-        let (running, other) = (Spool::within(data.path()), Spool::within(data.path()));
-        running.append(&[told(1)]).unwrap();
-        assert!(all(&other).is_empty());
+        let (running, other) = (FeedbackSpool::new(data.path()), FeedbackSpool::new(data.path()));
+        running.append(&[sample_feedback(1)]).unwrap();
+        assert!(drain_all(&other).is_empty());
         drop(running);
-        assert_eq!(all(&other), [told(1)]);
+        assert_eq!(drain_all(&other), [sample_feedback(1)]);
     }
 
     #[test]
-    fn nothing_is_taken_by_a_file_that_nobody_will_find() {
+    fn spool_segment_removed_append_fails() {
         let data = tempfile::tempdir().unwrap();
-        let spool = Spool::within(data.path());
-        spool.append(&[told(1)]).unwrap();
+        let spool = FeedbackSpool::new(data.path());
+        spool.append(&[sample_feedback(1)]).unwrap();
         fs::remove_dir_all(data.path().join("spool")).unwrap();
-        assert!(matches!(spool.append(&[told(2)]), Err(SpoolError::Disk(_))));
+        assert!(matches!(spool.append(&[sample_feedback(2)]), Err(SpoolError::Disk(_))));
         // The next thing told begins a file that is there.
-        spool.append(&[told(3)]).unwrap();
-        assert_eq!(all(&spool), [told(3)]);
+        spool.append(&[sample_feedback(3)]).unwrap();
+        assert_eq!(drain_all(&spool), [sample_feedback(3)]);
         fs::remove_dir_all(data.path()).unwrap();
-        assert!(matches!(spool.append(&[told(4)]), Err(SpoolError::Disk(_))));
+        assert!(matches!(spool.append(&[sample_feedback(4)]), Err(SpoolError::Disk(_))));
         assert!(!data.path().exists());
     }
 
     #[test]
-    fn half_a_line_was_never_acknowledged() {
+    fn spool_truncated_line_is_skipped() {
         let data = tempfile::tempdir().unwrap();
-        let spool = Spool::within(data.path());
-        spool.append(&[told(1)]).unwrap();
+        let spool = FeedbackSpool::new(data.path());
+        spool.append(&[sample_feedback(1)]).unwrap();
         drop(spool);
         let path = fs::read_dir(data.path().join("spool")).unwrap().next().unwrap().unwrap().path();
         let mut file = OpenOptions::new().append(true).open(path).unwrap();
         file.write_all(b"{\"id\":\"2\",\"ma").unwrap();
         drop(file);
-        assert_eq!(all(&Spool::within(data.path())), [told(1)]);
+        assert_eq!(drain_all(&FeedbackSpool::new(data.path())), [sample_feedback(1)]);
     }
 
     #[test]
-    fn no_more_waits_than_may() {
+    fn spool_over_limit_append_is_refused() {
         let data = tempfile::tempdir().unwrap();
-        let spool = Spool::within(data.path());
-        let long = Feedback { text: Some("x".repeat(1 << 20)), ..told(1) };
+        let spool = FeedbackSpool::new(data.path());
+        let long = FeedbackRecord { text: Some("x".repeat(1 << 20)), ..sample_feedback(1) };
         let fitting = (0..100).take_while(|_| spool.append(std::slice::from_ref(&long)).is_ok()).count();
-        assert_eq!(fitting as u64, (MOST_BYTES - 1) >> 20);
+        assert_eq!(fitting as u64, (MAX_SPOOL_BYTES - 1) >> 20);
         assert!(matches!(spool.append(&[long]), Err(SpoolError::Full)));
-        assert_eq!(all(&spool).len(), fitting);
+        assert_eq!(drain_all(&spool).len(), fitting);
     }
 }

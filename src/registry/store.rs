@@ -8,9 +8,9 @@
 //! What has its name was written and checked to its end: it is made under another one, which begins with a dot, brought to
 //! the disk, and renamed. No path is made of a name that a client chose, but for paths within a version.
 
-mod disk;
-mod paths;
-mod receiving;
+mod file_list;
+mod file_ops;
+mod upload;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -21,16 +21,16 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::record::{FileRecord, digest};
+use super::record::{FileRecord, files_digest};
 use crate::clock;
-use disk::{copy, remove, same_content, sync};
-pub use paths::{MAX_FILES, check, is_sha256};
-pub use receiving::Receiving;
+pub use file_list::{MAX_FILES, check_file_list, is_sha256};
+use file_ops::{copy_verified, has_same_content, remove_recursive, sync_directory};
+pub use upload::UploadWriter;
 
 /// Largest file: that of a graph or of weights.
-pub const MAX_FILE: u64 = 2 << 30;
+pub const MAX_FILE_BYTES: u64 = 2 << 30;
 /// How long what nobody names is kept after it was uploaded or registered.
-const UNNAMED: Duration = Duration::from_hours(24);
+const UNREFERENCED_RETENTION: Duration = Duration::from_hours(24);
 
 /// The store.
 #[derive(Debug, Clone)]
@@ -44,16 +44,16 @@ pub struct Store {
 pub enum StoreError {
     /// It was not uploaded, or too long ago.
     #[error("the file {0} was not uploaded")]
-    Missing(String),
+    FileNotUploaded(String),
     /// The bytes are others than were announced.
     #[error("{0}")]
-    Differs(String),
+    ContentMismatch(String),
     /// There are more bytes than there may be.
     #[error("the file is larger than the limit of {0} bytes")]
     TooLarge(u64),
     /// A list of files that cannot be a version.
     #[error("{0}")]
-    NoVersion(String),
+    InvalidFileList(String),
     /// The disk.
     #[error("the store cannot be written: {0}")]
     Disk(#[from] io::Error),
@@ -61,7 +61,7 @@ pub enum StoreError {
 
 /// A file that is being uploaded. Dropped before its end, it is gone.
 #[derive(Debug)]
-pub struct Part {
+pub struct TempFile {
     file: File,
     path: PathBuf,
     hash: Sha256,
@@ -70,7 +70,7 @@ pub struct Part {
 
 /// A version that was put together and is not there yet. Dropped, it is gone.
 #[derive(Debug)]
-pub struct Assembled {
+pub struct StagedVersion {
     path: PathBuf,
     digest: String,
 }
@@ -88,7 +88,7 @@ impl Store {
             for entry in fs::read_dir(directory)?.filter(|_| alone) {
                 let path = entry?.path();
                 if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
-                    remove(&path)?;
+                    remove_recursive(&path)?;
                 }
             }
         }
@@ -97,7 +97,7 @@ impl Store {
 
     /// The directory of a version.
     #[must_use]
-    pub fn version(&self, digest: &str) -> PathBuf {
+    pub fn version_path(&self, digest: &str) -> PathBuf {
         self.versions.join(digest)
     }
 
@@ -105,7 +105,7 @@ impl Store {
     ///
     /// # Errors
     /// If the disk does not allow it.
-    pub fn holds(&self) -> io::Result<bool> {
+    pub fn has_versions(&self) -> io::Result<bool> {
         let named = |entry: &io::Result<fs::DirEntry>| {
             entry.as_ref().is_ok_and(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
         };
@@ -114,7 +114,7 @@ impl Store {
 
     /// True if this file was uploaded.
     #[must_use]
-    pub fn has(&self, sha256: &str) -> bool {
+    pub fn has_upload(&self, sha256: &str) -> bool {
         is_sha256(sha256) && self.incoming.join(sha256).is_file()
     }
 
@@ -122,25 +122,25 @@ impl Store {
     ///
     /// # Errors
     /// If the disk does not allow it.
-    pub fn receive(&self) -> io::Result<Part> {
+    pub fn create_temp_file(&self) -> io::Result<TempFile> {
         let path = self.incoming.join(format!(".{}", clock::new_id()));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Part { file, path, hash: Sha256::new(), bytes: 0 })
+        Ok(TempFile { file, path, hash: Sha256::new(), bytes: 0 })
     }
 
     /// Keeps an upload, if it is what was announced.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is kept then.
-    pub fn keep(&self, part: &mut Part, sha256: &str) -> Result<u64, StoreError> {
+    pub fn commit_upload(&self, part: &mut TempFile, sha256: &str) -> Result<u64, StoreError> {
         let found = part.sha256();
         if found != sha256 {
             let bytes = part.bytes;
-            return Err(StoreError::Differs(format!("the {bytes} bytes that came have the SHA-256 {found}")));
+            return Err(StoreError::ContentMismatch(format!("the {bytes} bytes that came have the SHA-256 {found}")));
         }
         part.file.sync_all()?;
         fs::rename(&part.path, self.incoming.join(sha256))?;
-        sync(&self.incoming)?;
+        sync_directory(&self.incoming)?;
         Ok(part.bytes)
     }
 
@@ -148,9 +148,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; nothing is left behind then.
-    pub fn assemble(&self, files: &[FileRecord]) -> Result<Assembled, StoreError> {
-        check(files).map_err(StoreError::NoVersion)?;
-        let assembled = Assembled { path: self.versions.join(format!(".{}", clock::new_id())), digest: digest(files) };
+    pub fn stage(&self, files: &[FileRecord]) -> Result<StagedVersion, StoreError> {
+        check_file_list(files).map_err(StoreError::InvalidFileList)?;
+        let assembled =
+            StagedVersion { path: self.versions.join(format!(".{}", clock::new_id())), digest: files_digest(files) };
         let mut directories = BTreeSet::from([assembled.path.clone()]);
         fs::DirBuilder::new().mode(0o700).create(&assembled.path)?;
         for file in files {
@@ -160,11 +161,11 @@ impl Store {
                 directories.insert(parent.to_owned());
             }
             fs::create_dir_all(to.parent().unwrap_or(&assembled.path))?;
-            copy(&from, &to, file)?;
+            copy_verified(&from, &to, file)?;
         }
         for directory in &directories {
             fs::set_permissions(directory, Permissions::from_mode(0o500))?;
-            sync(directory)?;
+            sync_directory(directory)?;
         }
         Ok(assembled)
     }
@@ -173,33 +174,33 @@ impl Store {
     ///
     /// # Errors
     /// If the disk does not allow it.
-    pub fn commit(&self, assembled: &Assembled) -> io::Result<()> {
-        let named = self.version(&assembled.digest);
-        if same_content(&assembled.path, &named)? {
+    pub fn commit(&self, assembled: &StagedVersion) -> io::Result<()> {
+        let named = self.version_path(&assembled.digest);
+        if has_same_content(&assembled.path, &named)? {
             // The same files are the same version. Nobody takes it for something that has been forgotten.
             File::open(&named)?.set_modified(clock::now())?;
             return Ok(());
         }
         // What is there was damaged, or half deleted.
-        let damaged = if named.is_dir() { Some(self.hide(&named)?) } else { None };
+        let damaged = if named.is_dir() { Some(self.rename_for_deletion(&named)?) } else { None };
         fs::set_permissions(&assembled.path, Permissions::from_mode(0o700))?;
         fs::rename(&assembled.path, &named)?;
         fs::set_permissions(&named, Permissions::from_mode(0o500))?;
-        sync(&named)?;
-        sync(&self.versions)?;
-        damaged.map_or(Ok(()), |damaged| remove(&damaged))
+        sync_directory(&named)?;
+        sync_directory(&self.versions)?;
+        damaged.map_or(Ok(()), |damaged| remove_recursive(&damaged))
     }
 
     /// Takes its name from something that is to be deleted: whatever happens meanwhile, nobody takes what is left of it for
     /// the whole.
-    fn hide(&self, named: &Path) -> io::Result<PathBuf> {
+    fn rename_for_deletion(&self, named: &Path) -> io::Result<PathBuf> {
         let directory = named.parent().unwrap_or(&self.versions);
         let hidden = directory.join(format!(".{}", clock::new_id()));
         if named.is_dir() {
             fs::set_permissions(named, Permissions::from_mode(0o700))?;
         }
         fs::rename(named, &hidden)?;
-        sync(directory)?;
+        sync_directory(directory)?;
         Ok(hidden)
     }
 
@@ -207,18 +208,18 @@ impl Store {
     ///
     /// # Errors
     /// If the disk does not allow it.
-    pub fn collect(&self, named: &BTreeSet<String>) -> io::Result<usize> {
+    pub fn collect_garbage(&self, named: &BTreeSet<String>) -> io::Result<usize> {
         let mut gone = 0;
         for (directory, kept) in [(&self.incoming, None), (&self.versions, Some(named))] {
             for entry in fs::read_dir(directory)? {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let age = clock::now().duration_since(entry.metadata()?.modified()?).unwrap_or_default();
-                if age > UNNAMED && !kept.is_some_and(|kept| kept.contains(&name)) {
-                    match self.hide(&entry.path()).and_then(|hidden| remove(&hidden)) {
+                if age > UNREFERENCED_RETENTION && !kept.is_some_and(|kept| kept.contains(&name)) {
+                    match self.rename_for_deletion(&entry.path()).and_then(|hidden| remove_recursive(&hidden)) {
                         Ok(()) => gone += 1,
                         // One that cannot be deleted does not keep the others.
-                        Err(error) => tracing::warn!(name, %error, "something in the store could not be deleted"),
+                        Err(error) => tracing::warn!(name, %error, "store entry could not be deleted"),
                     }
                 }
             }
@@ -227,7 +228,7 @@ impl Store {
     }
 }
 
-impl Part {
+impl TempFile {
     /// Adds bytes.
     ///
     /// # Errors
@@ -246,14 +247,14 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for TempFile {
     fn drop(&mut self) {
         // It has its name already if it was kept.
         fs::remove_file(&self.path).ok();
     }
 }
 
-impl Assembled {
+impl StagedVersion {
     /// Where it is for now.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -261,11 +262,11 @@ impl Assembled {
     }
 }
 
-impl Drop for Assembled {
+impl Drop for StagedVersion {
     fn drop(&mut self) {
         // It has its name already if it was committed.
         if self.path.is_dir() {
-            remove(&self.path).ok();
+            remove_recursive(&self.path).ok();
         }
     }
 }
@@ -280,9 +281,9 @@ mod tests {
     }
 
     fn upload(store: &Store, content: &[u8]) {
-        let mut part = store.receive().unwrap();
+        let mut part = store.create_temp_file().unwrap();
         part.write(content).unwrap();
-        store.keep(&mut part, &hex::encode(Sha256::digest(content))).unwrap();
+        store.commit_upload(&mut part, &hex::encode(Sha256::digest(content))).unwrap();
     }
 
     fn names(directory: &Path) -> Vec<String> {
@@ -293,23 +294,23 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_there_once_it_is_whole() {
+    fn version_appears_only_when_committed() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path(), true).unwrap();
         let files = [file("model.onnx", b"graph"), file("onnx/weights.bin", b"weights")];
         upload(&store, b"graph");
-        assert!(store.has(&files[0].sha256) && !store.has(&files[1].sha256) && !store.has("../x"));
-        let missing = store.assemble(&files).unwrap_err().to_string();
+        assert!(store.has_upload(&files[0].sha256) && !store.has_upload(&files[1].sha256) && !store.has_upload("../x"));
+        let missing = store.stage(&files).unwrap_err().to_string();
         assert_eq!(missing, format!("the file {} was not uploaded", files[1].sha256));
         upload(&store, b"weights");
-        let assembled = store.assemble(&files).unwrap();
+        let assembled = store.stage(&files).unwrap();
         drop(assembled);
         assert!(names(&store.versions).is_empty());
         for _ in 0..2 {
-            store.commit(&store.assemble(&files).unwrap()).unwrap();
+            store.commit(&store.stage(&files).unwrap()).unwrap();
         }
-        let version = store.version(&digest(&files));
-        assert_eq!(names(&store.versions), [digest(&files)]);
+        let version = store.version_path(&files_digest(&files));
+        assert_eq!(names(&store.versions), [files_digest(&files)]);
         assert_eq!(fs::read(version.join("onnx/weights.bin")).unwrap(), b"weights");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(
@@ -323,31 +324,32 @@ mod tests {
         Store::open(directory.path(), true).unwrap();
         assert_eq!(names(&store.versions).len(), 1);
         // Nothing is old enough to be deleted.
-        assert_eq!(store.collect(&BTreeSet::new()).unwrap(), 0);
-        let long_ago = clock::now() - 2 * UNNAMED;
+        assert_eq!(store.collect_garbage(&BTreeSet::new()).unwrap(), 0);
+        let long_ago = clock::now() - 2 * UNREFERENCED_RETENTION;
         File::open(&version).unwrap().set_modified(long_ago).unwrap();
-        assert_eq!(store.collect(&BTreeSet::from([digest(&files)])).unwrap(), 0);
-        assert_eq!(store.collect(&BTreeSet::new()).unwrap(), 1);
+        assert_eq!(store.collect_garbage(&BTreeSet::from([files_digest(&files)])).unwrap(), 0);
+        assert_eq!(store.collect_garbage(&BTreeSet::new()).unwrap(), 1);
         assert!(names(&store.versions).is_empty());
     }
 
     #[test]
-    fn a_version_that_was_half_deleted_or_damaged_is_put_back() {
+    fn commit_over_damaged_version_replaces_it() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path(), true).unwrap();
         let files = [file("model.onnx", b"graph"), file("onnx/weights.bin", b"weights")];
         upload(&store, b"graph");
         upload(&store, b"weights");
-        let commit = || store.commit(&store.assemble(&files).unwrap()).unwrap();
+        let commit = || store.commit(&store.stage(&files).unwrap()).unwrap();
         commit();
-        let version = store.version(&digest(&files));
+        let version = store.version_path(&files_digest(&files));
         let whole =
             || fs::read(version.join("model.onnx")).unwrap() == b"graph" && version.join("onnx/weights.bin").is_file();
         let (inside, weights) = (version.join("onnx"), version.join("onnx/weights.bin"));
-        let damages: [&dyn Fn(); 3] = [&|| remove(&weights).unwrap(), &|| remove(&inside).unwrap(), &|| {
-            fs::remove_file(version.join("model.onnx")).unwrap();
-            fs::write(version.join("model.onnx"), "grapf").unwrap();
-        }];
+        let damages: [&dyn Fn(); 3] =
+            [&|| remove_recursive(&weights).unwrap(), &|| remove_recursive(&inside).unwrap(), &|| {
+                fs::remove_file(version.join("model.onnx")).unwrap();
+                fs::write(version.join("model.onnx"), "grapf").unwrap();
+            }];
         for damage in damages {
             for path in [&version, &inside] {
                 fs::set_permissions(path, Permissions::from_mode(0o700)).unwrap();
@@ -357,7 +359,7 @@ mod tests {
             assert!(whole() && names(&store.versions).len() == 1);
         }
         // Whoever deletes it and is stopped in the middle leaves no half under its name.
-        let hidden = store.hide(&version).unwrap();
+        let hidden = store.rename_for_deletion(&version).unwrap();
         assert!(!version.exists() && hidden.is_dir());
         commit();
         assert!(whole());
@@ -366,20 +368,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_what_it_should_be_is_not_kept() {
+    fn upload_with_wrong_content_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path(), true).unwrap();
-        let mut part = store.receive().unwrap();
+        let mut part = store.create_temp_file().unwrap();
         part.write(b"other").unwrap();
-        assert!(matches!(store.keep(&mut part, &"0".repeat(64)), Err(StoreError::Differs(_))));
+        assert!(matches!(store.commit_upload(&mut part, &"0".repeat(64)), Err(StoreError::ContentMismatch(_))));
         drop(part);
-        drop(store.receive().unwrap());
+        drop(store.create_temp_file().unwrap());
         assert!(names(&store.incoming).is_empty());
         upload(&store, b"graph");
         let files = [FileRecord { bytes: 6, ..file("model.onnx", b"graph") }];
-        assert_eq!(store.assemble(&files).unwrap_err().to_string(), "model.onnx: it has 5 bytes, not 6");
+        assert_eq!(store.stage(&files).unwrap_err().to_string(), "model.onnx: it has 5 bytes, not 6");
         fs::write(store.incoming.join(&files[0].sha256), "worse").unwrap();
-        let damaged = store.assemble(&[file("model.onnx", b"graph")]).unwrap_err().to_string();
+        let damaged = store.stage(&[file("model.onnx", b"graph")]).unwrap_err().to_string();
         assert_eq!(damaged, "model.onnx: the uploaded file was damaged in the store");
         assert!(names(&store.versions).is_empty());
     }

@@ -28,7 +28,7 @@ mod tests {
     use super::EscapedFields;
 
     #[test]
-    fn colours_of_others_are_escaped_where_the_formatter_has_its_own() {
+    fn escaped_fields_foreign_colours_escaped() {
         let file = Arc::new(tempfile::tempfile().unwrap());
         let fields = EscapedFields(|text| text.replace('\u{1b}', "<ESC>").into());
         let layer = fmt::layer().with_ansi(true).with_writer(Arc::clone(&file)).fmt_fields(fields);

@@ -21,32 +21,32 @@ use opentelemetry_sdk::trace::{
 };
 
 /// Spans that wait to be delivered; those that come then are lost.
-const WAITING_SPANS: usize = 16_384;
+const MAX_QUEUED_SPANS: usize = 16_384;
 /// Spans of one delivery.
-const TOGETHER: usize = 1_024;
+const MAX_EXPORT_SPANS: usize = 1_024;
 /// Time between two deliveries, if there are not so many before.
-const DELAY: Duration = Duration::from_secs(2);
+const EXPORT_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest delivery.
-const DELIVERY: Duration = Duration::from_secs(10);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for the last delivery.
-const LAST_DELIVERY: Duration = Duration::from_secs(2);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Delivers spans.
 #[derive(Debug)]
-pub struct Spans {
+pub struct SpanTracer {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
-    counts: Arc<Counts>,
-    share: f64,
+    counts: Arc<SpanCounters>,
+    sampling_share: f64,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct SpanCounters {
     recorded: AtomicU64,
     delivered: AtomicU64,
     failed: AtomicU64,
     /// The last delivery failed.
-    failing: AtomicBool,
+    is_failing: AtomicBool,
 }
 
 /// How many spans there were until now.
@@ -62,20 +62,20 @@ pub struct SpanCounts {
 
 /// The span of a caller (W3C Trace Context).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caller<'a> {
+pub struct ParentSpan<'a> {
     /// 32 hexadecimal digits.
-    pub trace: &'a str,
+    pub trace_id: &'a str,
     /// 16 hexadecimal digits.
-    pub span: &'a str,
+    pub span_id: &'a str,
     /// The caller's own spans are kept.
-    pub sampled: bool,
+    pub is_sampled: bool,
     /// What it says of that counts for its request too.
-    pub trusted: bool,
+    pub is_trusted: bool,
     /// What tracing systems want to be passed on.
-    pub state: &'a str,
+    pub trace_state: &'a str,
 }
 
-impl Spans {
+impl SpanTracer {
     /// Starts the thread that delivers to `endpoint`, a URL that `/v1/traces` follows, the spans of this share of all
     /// requests whose caller did not decide it.
     ///
@@ -87,20 +87,20 @@ impl Spans {
         // This client cannot be made on a thread that runs tasks.
         let client = std::thread::Builder::new()
             .name("predictd-otlp".to_owned())
-            .spawn(|| reqwest::blocking::Client::builder().timeout(DELIVERY).build())
+            .spawn(|| reqwest::blocking::Client::builder().timeout(EXPORT_TIMEOUT).build())
             .map_err(|error| error.to_string())?
             .join()
             .map_err(|_| "its client panicked".to_owned())?
             .map_err(|error| error.to_string())?;
         let endpoint = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let exporter = SpanExporter::builder().with_http().with_http_client(client).with_endpoint(endpoint);
-        let exporter = exporter.with_timeout(DELIVERY).build().map_err(|error| error.to_string())?;
-        let counts = Arc::new(Counts::default());
+        let exporter = exporter.with_timeout(EXPORT_TIMEOUT).build().map_err(|error| error.to_string())?;
+        let counts = Arc::new(SpanCounters::default());
         let batches = BatchConfigBuilder::default()
-            .with_max_queue_size(WAITING_SPANS)
-            .with_max_export_batch_size(TOGETHER)
-            .with_scheduled_delay(DELAY);
-        let exporter = Counting { exporter, counts: Arc::clone(&counts) };
+            .with_max_queue_size(MAX_QUEUED_SPANS)
+            .with_max_export_batch_size(MAX_EXPORT_SPANS)
+            .with_scheduled_delay(EXPORT_INTERVAL);
+        let exporter = CountingExporter { exporter, counts: Arc::clone(&counts) };
         let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches.build()).build();
         // What OTEL_RESOURCE_ATTRIBUTES says goes before.
         let resource = Resource::builder_empty()
@@ -112,48 +112,48 @@ impl Spans {
             .with_sampler(Sampler::parent_based(Sampler::TraceIdRatioBased(share)))
             .with_resource(resource.build())
             .build();
-        Ok(Self { tracer: provider.tracer(env!("CARGO_PKG_NAME")), provider, counts, share })
+        Ok(Self { tracer: provider.tracer(env!("CARGO_PKG_NAME")), provider, counts, sampling_share: share })
     }
 
     /// The span of a request that was received just now; nothing, if it is to have none.
     #[must_use]
-    pub fn request(&self, name: String, caller: Option<Caller<'_>>) -> Option<RequestSpan> {
+    pub fn start_request(&self, name: String, caller: Option<ParentSpan<'_>>) -> Option<RequestSpan> {
         let (start, at) = (Instant::now(), SystemTime::now());
-        let parent = caller.and_then(|caller| caller.context(self.share)).unwrap_or_default();
+        let parent = caller.and_then(|caller| caller.to_context(self.sampling_share)).unwrap_or_default();
         let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_start_time(at);
         let span = self.tracer.build_with_context(builder, &parent);
         span.is_recording().then(|| RequestSpan {
             span,
             tracer: self.tracer.clone(),
             counts: Arc::clone(&self.counts),
-            start,
-            at,
+            start_instant: start,
+            start_time: at,
         })
     }
 
     /// How many there were.
     #[must_use]
     pub fn counts(&self) -> SpanCounts {
-        let Counts { recorded, delivered, failed, .. } = &*self.counts;
+        let SpanCounters { recorded, delivered, failed, .. } = &*self.counts;
         let [recorded, delivered, failed] = [recorded, delivered, failed].map(|count| count.load(Ordering::Relaxed));
         SpanCounts { recorded, delivered, failed }
     }
 
     /// Delivers those that wait. It blocks for at most two seconds.
-    pub fn end(&self) {
-        if let Err(error) = self.provider.shutdown_with_timeout(LAST_DELIVERY) {
-            tracing::warn!(%error, "the last spans may be lost");
+    pub fn shutdown(&self) {
+        if let Err(error) = self.provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT) {
+            tracing::warn!(%error, "last spans may be lost");
         }
     }
 }
 
-impl Caller<'_> {
-    fn context(self, share: f64) -> Option<Context> {
-        let (trace, span) = (TraceId::from_hex(self.trace).ok()?, SpanId::from_hex(self.span).ok()?);
-        let sampled = if self.trusted { self.sampled } else { is_sampled(trace, share) };
+impl ParentSpan<'_> {
+    fn to_context(self, share: f64) -> Option<Context> {
+        let (trace, span) = (TraceId::from_hex(self.trace_id).ok()?, SpanId::from_hex(self.span_id).ok()?);
+        let sampled = if self.is_trusted { self.is_sampled } else { is_sampled(trace, share) };
         let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
         // One that cannot be read is left out, as the standard says.
-        let state = self.state.parse::<TraceState>().unwrap_or_default();
+        let state = self.trace_state.parse::<TraceState>().unwrap_or_default();
         Some(Context::new().with_remote_span_context(SpanContext::new(trace, span, flags, true, state)))
     }
 }
@@ -171,9 +171,9 @@ fn is_sampled(trace: TraceId, share: f64) -> bool {
 pub struct RequestSpan {
     span: trace::Span,
     tracer: SdkTracer,
-    counts: Arc<Counts>,
-    start: Instant,
-    at: SystemTime,
+    counts: Arc<SpanCounters>,
+    start_instant: Instant,
+    start_time: SystemTime,
 }
 
 impl RequestSpan {
@@ -184,18 +184,24 @@ impl RequestSpan {
     }
 
     /// Says something of it.
-    pub fn set(&mut self, name: &'static str, value: impl Into<Value>) {
+    pub fn set_attribute(&mut self, name: &'static str, value: impl Into<Value>) {
         self.span.set_attribute(KeyValue::new(name, value));
     }
 
     /// It was the server's fault.
-    pub fn fail(&mut self) {
+    pub fn set_error(&mut self) {
         self.span.set_status(Status::error(""));
     }
 
     /// A part of it that is over, with a number that belongs to it.
-    pub fn part(&self, name: &'static str, since: Instant, took: Duration, number: Option<(&'static str, i64)>) {
-        let start = self.at + since.saturating_duration_since(self.start);
+    pub fn record_child(
+        &self,
+        name: &'static str,
+        since: Instant,
+        took: Duration,
+        number: Option<(&'static str, i64)>,
+    ) {
+        let start = self.start_time + since.saturating_duration_since(self.start_instant);
         let builder = SpanBuilder::from_name(name).with_start_time(start);
         let builder = builder.with_attributes(number.map(|(name, number)| KeyValue::new(name, number)));
         let parent = Context::new().with_remote_span_context(self.span.span_context().clone());
@@ -207,29 +213,29 @@ impl RequestSpan {
 impl Drop for RequestSpan {
     fn drop(&mut self) {
         // By the clock that its parts were measured by: the system's may be set in between.
-        self.span.end_with_timestamp(self.at + self.start.elapsed());
+        self.span.end_with_timestamp(self.start_time + self.start_instant.elapsed());
         self.counts.recorded.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// Counts what is delivered, and tells when that begins to fail.
 #[derive(Debug)]
-struct Counting {
+struct CountingExporter {
     exporter: SpanExporter,
-    counts: Arc<Counts>,
+    counts: Arc<SpanCounters>,
 }
 
-impl trace::SpanExporter for Counting {
+impl trace::SpanExporter for CountingExporter {
     async fn export(&self, spans: Vec<SpanData>) -> OTelSdkResult {
         let count = spans.len() as u64;
         let delivered = self.exporter.export(spans).await;
         let failed = delivered.is_err();
         let counter = if failed { &self.counts.failed } else { &self.counts.delivered };
         counter.fetch_add(count, Ordering::Relaxed);
-        let before = self.counts.failing.swap(failed, Ordering::Relaxed);
+        let before = self.counts.is_failing.swap(failed, Ordering::Relaxed);
         match &delivered {
-            Err(error) if !before => tracing::warn!(%error, "spans cannot be delivered: they are lost"),
-            Ok(()) if before => tracing::info!("spans are delivered again"),
+            Err(error) if !before => tracing::warn!(%error, "span export failed; spans dropped"),
+            Ok(()) if before => tracing::info!("span export recovered"),
             _ => {}
         }
         delivered

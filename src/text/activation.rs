@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// How far a probability may lie outside 0 to 1.
-const ROUNDING: f32 = 1e-3;
+const PROBABILITY_TOLERANCE: f32 = 1e-3;
 
 /// What the server applies to a model's scores to get probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -19,11 +19,11 @@ pub enum Activation {
 
 /// An activation that a graph applies itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Applied {
+pub struct AppliedActivation {
     /// Which.
     pub activation: Activation,
     /// True if the output holds all that it gives, unrounded: then the scores of a softmax sum to 1.
-    pub is_whole: bool,
+    pub is_exact: bool,
 }
 
 impl Activation {
@@ -46,13 +46,13 @@ impl Activation {
     }
 
     /// The probability that a lone score stands for. A softmax over one score would always be 1.
-    pub(super) fn of_one(self, score: f32) -> f32 {
+    pub(super) fn apply_to_single(self, score: f32) -> f32 {
         if self == Self::None { score } else { sigmoid(score) }
     }
 }
 
 pub(super) fn is_probability(score: f32) -> bool {
-    (-ROUNDING..=1.0 + ROUNDING).contains(&score)
+    (-PROBABILITY_TOLERANCE..=1.0 + PROBABILITY_TOLERANCE).contains(&score)
 }
 
 /// True if these rows of scores could be what a softmax gives: at least two labels, each between 0 and 1, that sum to 1
@@ -60,13 +60,15 @@ pub(super) fn is_probability(score: f32) -> bool {
 #[must_use]
 pub fn are_distributions(rows: &[Vec<f32>]) -> bool {
     rows.iter().all(|row| {
-        row.len() > 1 && row.iter().all(|&p| is_probability(p)) && (row.iter().sum::<f32>() - 1.0).abs() <= ROUNDING
+        row.len() > 1
+            && row.iter().all(|&p| is_probability(p))
+            && (row.iter().sum::<f32>() - 1.0).abs() <= PROBABILITY_TOLERANCE
     })
 }
 
 /// True if not all rows are the same.
 #[must_use]
-pub fn differ(rows: &[Vec<f32>]) -> bool {
+pub fn rows_differ(rows: &[Vec<f32>]) -> bool {
     rows.windows(2).any(|pair| pair.first() != pair.last())
 }
 
@@ -100,17 +102,17 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_a_softmax_gives_is_recognised_by_its_values() {
+    fn activation_softmax_rows_are_distributions() {
         assert!(are_distributions(&[vec![0.25, 0.75], vec![0.5, 0.500_1]]));
         for other in [&[vec![0.2, 0.75], vec![0.5, 0.5]][..], &[vec![1.0], vec![1.0]], &[vec![-1.0, 2.0]]] {
             assert!(!are_distributions(other), "{other:?}");
         }
-        assert!(differ(&[vec![0.5, 0.5], vec![0.4, 0.6]]) && !differ(&[vec![0.5, 0.5], vec![0.5, 0.5]]));
+        assert!(rows_differ(&[vec![0.5, 0.5], vec![0.4, 0.6]]) && !rows_differ(&[vec![0.5, 0.5], vec![0.5, 0.5]]));
     }
 
     proptest! {
         #[test]
-        fn softmax_is_a_distribution(logits in prop::collection::vec(-1e30_f32..1e30, 1..100)) {
+        fn softmax_any_logits_sum_to_one(logits in prop::collection::vec(-1e30_f32..1e30, 1..100)) {
             let p = softmax(&logits);
             prop_assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-4);
             let largest = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
@@ -118,7 +120,7 @@ mod tests {
         }
 
         #[test]
-        fn sigmoid_stays_in_range(z in any::<f32>().prop_filter("finite", |z| z.is_finite())) {
+        fn sigmoid_any_score_stays_in_range(z in any::<f32>().prop_filter("finite", |z| z.is_finite())) {
             prop_assert!((0.0..=1.0).contains(&sigmoid(z)));
         }
     }

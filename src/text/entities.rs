@@ -6,24 +6,24 @@
 use serde::Deserialize;
 
 /// Tokens with this label belong to no entity.
-const OUTSIDE: &str = "O";
+const OUTSIDE_LABEL: &str = "O";
 
 /// Where a token stands in its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct TokenSpan {
     /// First code point.
     pub start: usize,
     /// The code point after its last.
     pub end: usize,
     /// True if it goes on with the word of the token before.
-    pub continues: bool,
+    pub continues_word: bool,
 }
 
 /// A token of the text with one probability per label.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Labelled {
+pub struct ScoredToken {
     /// Where it stands.
-    pub place: Place,
+    pub span: TokenSpan,
     /// In label order.
     pub probabilities: Vec<f32>,
 }
@@ -62,7 +62,7 @@ pub struct Entity {
 
 /// A token or word with the label it got.
 #[derive(Debug, Clone, Copy)]
-struct Part<'a> {
+struct LabelSpan<'a> {
     label: &'a str,
     score: f32,
     start: usize,
@@ -71,15 +71,20 @@ struct Part<'a> {
 
 /// The entities of a text, in its order.
 #[must_use]
-pub fn entities(text: &str, tokens: &[Labelled], labels: &[String], aggregation: Aggregation) -> Vec<Entity> {
-    let words: Vec<&[Labelled]> = match aggregation {
+pub fn extract_entities(
+    text: &str,
+    tokens: &[ScoredToken],
+    labels: &[String],
+    aggregation: Aggregation,
+) -> Vec<Entity> {
+    let words: Vec<&[ScoredToken]> = match aggregation {
         Aggregation::None | Aggregation::Simple => tokens.chunks(1).collect(),
-        _ => tokens.chunk_by(|_, next| next.place.continues).collect(),
+        _ => tokens.chunk_by(|_, next| next.span.continues_word).collect(),
     };
-    let parts: Vec<Part<'_>> = words.iter().filter_map(|word| part(word, labels, aggregation)).collect();
-    let groups: Vec<&[Part<'_>]> = match aggregation {
+    let parts: Vec<LabelSpan<'_>> = words.iter().filter_map(|word| label_word(word, labels, aggregation)).collect();
+    let groups: Vec<&[LabelSpan<'_>]> = match aggregation {
         Aggregation::None => parts.chunks(1).collect(),
-        _ => parts.chunk_by(goes_on).collect(),
+        _ => parts.chunk_by(is_same_entity).collect(),
     };
     let named = groups.iter().filter_map(|group| {
         let (first, last) = (group.first()?, group.last()?);
@@ -90,26 +95,28 @@ pub fn entities(text: &str, tokens: &[Labelled], labels: &[String], aggregation:
         let score = mean(group.iter().map(|part| part.score), group.len());
         Some((label, score, first.start, last.end))
     });
-    let found: Vec<_> = named.filter(|(label, ..)| *label != OUTSIDE).collect();
-    let cuts = Cuts::of(text, found.iter().flat_map(|&(_, _, start, end)| [start, end]));
+    let found: Vec<_> = named.filter(|(label, ..)| *label != OUTSIDE_LABEL).collect();
+    let cuts = ByteOffsets::new(text, found.iter().flat_map(|&(_, _, start, end)| [start, end]));
     let entity = |&(label, score, start, end): &(&str, f32, usize, usize)| Entity {
         label: label.to_owned(),
         score,
         start,
         end,
-        text: cuts.between(start, end).to_owned(),
+        text: cuts.slice(start, end).to_owned(),
     };
     found.iter().map(entity).collect()
 }
 
 /// The label of a word.
-fn part<'a>(word: &[Labelled], labels: &'a [String], aggregation: Aggregation) -> Option<Part<'a>> {
+fn label_word<'a>(word: &[ScoredToken], labels: &'a [String], aggregation: Aggregation) -> Option<LabelSpan<'a>> {
     let (first, last) = (word.first()?, word.last()?);
     let average;
     let probabilities = match aggregation {
         Aggregation::None | Aggregation::Simple | Aggregation::First => &first.probabilities,
         Aggregation::Max => {
-            let surest = |token: &Labelled| best(&token.probabilities).map_or(f32::NEG_INFINITY, |(_, score)| score);
+            let surest = |token: &ScoredToken| {
+                argmax_with_score(&token.probabilities).map_or(f32::NEG_INFINITY, |(_, score)| score)
+            };
             let mut found = first;
             for token in word {
                 if surest(token) > surest(found) {
@@ -124,18 +131,18 @@ fn part<'a>(word: &[Labelled], labels: &'a [String], aggregation: Aggregation) -
             &average
         }
     };
-    let (label, score) = best(probabilities)?;
-    Some(Part { label: labels.get(label)?, score, start: first.place.start, end: last.place.end })
+    let (label, score) = argmax_with_score(probabilities)?;
+    Some(LabelSpan { label: labels.get(label)?, score, start: first.span.start, end: last.span.end })
 }
 
 /// True if `next` belongs to the entity that `part` is of.
-fn goes_on(part: &Part<'_>, next: &Part<'_>) -> bool {
+fn is_same_entity(part: &LabelSpan<'_>, next: &LabelSpan<'_>) -> bool {
     let kind = |label: &'_ str| label.strip_prefix("B-").or(label.strip_prefix("I-")).unwrap_or(label).to_owned();
     !next.label.starts_with("B-") && kind(part.label) == kind(next.label)
 }
 
 /// The first of the largest probabilities.
-fn best(probabilities: &[f32]) -> Option<(usize, f32)> {
+fn argmax_with_score(probabilities: &[f32]) -> Option<(usize, f32)> {
     let later = |best: (usize, f32), next: (usize, f32)| if next.1 > best.1 { next } else { best };
     probabilities.iter().copied().enumerate().reduce(later)
 }
@@ -146,13 +153,13 @@ fn mean(values: impl Iterator<Item = f32>, count: usize) -> f32 {
 }
 
 /// Byte places of some code points of a text.
-struct Cuts<'a> {
+struct ByteOffsets<'a> {
     text: &'a str,
-    bytes: std::collections::BTreeMap<usize, usize>,
+    by_code_point: std::collections::BTreeMap<usize, usize>,
 }
 
-impl<'a> Cuts<'a> {
-    fn of(text: &'a str, code_points: impl Iterator<Item = usize>) -> Self {
+impl<'a> ByteOffsets<'a> {
+    fn new(text: &'a str, code_points: impl Iterator<Item = usize>) -> Self {
         let mut bytes: std::collections::BTreeMap<usize, usize> =
             code_points.map(|code_point| (code_point, text.len())).collect();
         for (number, (byte, _)) in text.char_indices().enumerate() {
@@ -160,11 +167,11 @@ impl<'a> Cuts<'a> {
                 *place = byte;
             }
         }
-        Self { text, bytes }
+        Self { text, by_code_point: bytes }
     }
 
-    fn between(&self, start: usize, end: usize) -> &'a str {
-        let byte = |code_point: usize| self.bytes.get(&code_point).copied().unwrap_or(self.text.len());
+    fn slice(&self, start: usize, end: usize) -> &'a str {
+        let byte = |code_point: usize| self.by_code_point.get(&code_point).copied().unwrap_or(self.text.len());
         self.text.get(byte(start)..byte(end)).unwrap_or_default()
     }
 }
@@ -172,10 +179,10 @@ impl<'a> Cuts<'a> {
 /// One list of tokens from those of several windows, which come in any order and overlap by `overlap` tokens: a token
 /// that two windows have is taken from the one that has more of its neighbours.
 #[must_use]
-pub fn joined(mut windows: Vec<Vec<Labelled>>, overlap: usize) -> Vec<Labelled> {
+pub fn merge_windows(mut windows: Vec<Vec<ScoredToken>>, overlap: usize) -> Vec<ScoredToken> {
     windows.retain(|window| !window.is_empty());
-    windows.sort_by_key(|window| window.first().map(|token| token.place.start));
-    let mut all: Vec<Labelled> = Vec::new();
+    windows.sort_by_key(|window| window.first().map(|token| token.span.start));
+    let mut all: Vec<ScoredToken> = Vec::new();
     for (number, mut window) in windows.into_iter().enumerate() {
         if number > 0 {
             let twice = overlap.min(window.len()).min(all.len());
@@ -198,14 +205,18 @@ mod tests {
     }
 
     /// A token with this label, as sure as that.
-    fn token(start: usize, end: usize, continues: bool, label: usize, score: f32) -> Labelled {
+    fn token(start: usize, end: usize, continues: bool, label: usize, score: f32) -> ScoredToken {
         let mut probabilities = vec![(1.0 - score) / 4.0; LABELS.len()];
         probabilities[label] = score;
-        Labelled { place: Place { start, end, continues }, probabilities }
+        ScoredToken { span: TokenSpan { start, end, continues_word: continues }, probabilities }
     }
 
-    fn found(text: &str, tokens: &[Labelled], aggregation: Aggregation) -> Vec<(String, usize, usize, String)> {
-        let entities = entities(text, tokens, &labels(), aggregation);
+    fn entity_tuples(
+        text: &str,
+        tokens: &[ScoredToken],
+        aggregation: Aggregation,
+    ) -> Vec<(String, usize, usize, String)> {
+        let entities = extract_entities(text, tokens, &labels(), aggregation);
         entities.into_iter().map(|e| (e.label, e.start, e.end, e.text)).collect()
     }
 
@@ -214,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_of_one_kind_are_an_entity() {
+    fn entities_adjacent_tokens_of_one_kind_merge() {
         let text = "Ada Lovelace Bob in Paris";
         let tokens = [
             token(0, 3, false, 1, 0.9),
@@ -223,32 +234,32 @@ mod tests {
             token(17, 19, false, 0, 0.9),
             token(20, 25, false, 4, 0.6),
         ];
-        let simple = entities(text, &tokens, &labels(), Aggregation::Simple);
+        let simple = extract_entities(text, &tokens, &labels(), Aggregation::Simple);
         assert!((simple[0].score - 0.8).abs() < 1e-6);
         let wanted = [("PER", 0, 12, "Ada Lovelace"), ("PER", 13, 16, "Bob"), ("LOC", 20, 25, "Paris")];
-        assert_eq!(found(text, &tokens, Aggregation::Simple), expected(&wanted));
+        assert_eq!(entity_tuples(text, &tokens, Aggregation::Simple), expected(&wanted));
         let alone = [
             ("B-PER", 0, 3, "Ada"),
             ("I-PER", 4, 12, "Lovelace"),
             ("B-PER", 13, 16, "Bob"),
             ("I-LOC", 20, 25, "Paris"),
         ];
-        assert_eq!(found(text, &tokens, Aggregation::None), expected(&alone));
+        assert_eq!(entity_tuples(text, &tokens, Aggregation::None), expected(&alone));
     }
 
     #[test]
-    fn a_word_has_one_label() {
+    fn entities_word_gets_label_by_aggregation() {
         let text = "microsoft";
         let tokens = [token(0, 5, false, 1, 0.5), token(5, 7, true, 4, 0.9), token(7, 9, true, 1, 0.45)];
-        assert_eq!(found(text, &tokens, Aggregation::First), expected(&[("PER", 0, 9, "microsoft")]));
-        assert_eq!(found(text, &tokens, Aggregation::Max), expected(&[("LOC", 0, 9, "microsoft")]));
+        assert_eq!(entity_tuples(text, &tokens, Aggregation::First), expected(&[("PER", 0, 9, "microsoft")]));
+        assert_eq!(entity_tuples(text, &tokens, Aggregation::Max), expected(&[("LOC", 0, 9, "microsoft")]));
         // 0.5 + 0.025 + 0.45 for the one, 0.125 + 0.9 + 0.1375 for the other.
-        assert_eq!(found(text, &tokens, Aggregation::Average), expected(&[("LOC", 0, 9, "microsoft")]));
-        assert_eq!(found(text, &tokens, Aggregation::Simple).len(), 3);
+        assert_eq!(entity_tuples(text, &tokens, Aggregation::Average), expected(&[("LOC", 0, 9, "microsoft")]));
+        assert_eq!(entity_tuples(text, &tokens, Aggregation::Simple).len(), 3);
     }
 
     #[test]
-    fn offsets_count_code_points() {
+    fn entities_offsets_count_code_points() {
         let text = "👩‍💻 𝒜𝒹𝒶 lebt in Zürich 🇨🇭";
         let place = |part: &str| {
             let start = text[..text.find(part).unwrap()].chars().count();
@@ -258,25 +269,25 @@ mod tests {
         let tokens = [token(a, b, false, 1, 0.9), token(b + 1, b + 5, false, 0, 0.9), token(c, d, false, 3, 0.9)];
         assert_eq!((a, b, c, d), (4, 7, 16, 22));
         let wanted = [("PER", a, b, "𝒜𝒹𝒶"), ("LOC", c, d, "Zürich")];
-        assert_eq!(found(text, &tokens, Aggregation::Simple), expected(&wanted));
+        assert_eq!(entity_tuples(text, &tokens, Aggregation::Simple), expected(&wanted));
     }
 
     #[test]
-    fn nothing_is_found_in_nothing() {
+    fn entities_empty_text_yields_none() {
         for aggregation in [Aggregation::None, Aggregation::Simple, Aggregation::Average, Aggregation::Max] {
-            assert_eq!(found("", &[], aggregation), []);
-            assert_eq!(found("so", &[token(0, 2, false, 0, 0.9)], aggregation), []);
+            assert_eq!(entity_tuples("", &[], aggregation), []);
+            assert_eq!(entity_tuples("so", &[token(0, 2, false, 0, 0.9)], aggregation), []);
         }
     }
 
     #[test]
-    fn each_token_counts_once_in_windows() {
+    fn merge_windows_overlap_counts_tokens_once() {
         let window = |from: usize, to: usize, score: f32| {
             (from..to).map(|n| token(n, n + 1, false, 0, score)).collect::<Vec<_>>()
         };
         // In the order in which windows are cut from the end.
-        let all = joined(vec![window(12, 20, 0.4), window(6, 14, 0.6), window(0, 8, 0.8)], 2);
-        assert_eq!(all.iter().map(|token| token.place.start).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+        let all = merge_windows(vec![window(12, 20, 0.4), window(6, 14, 0.6), window(0, 8, 0.8)], 2);
+        assert_eq!(all.iter().map(|token| token.span.start).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
         let scores: Vec<f32> = all.iter().map(|token| token.probabilities[0]).collect();
         assert_eq!(scores[..7], [0.8; 7]);
         assert_eq!(scores[7..13], [0.6; 6]);

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use super::entities::Entity;
-use super::heads::{Decision, Outcome};
-use super::input::{Input, Pair};
+use super::heads::{HeadOutcome, HeadOutput};
+use super::input::{Input, SecondText};
 
 /// Largest tolerance: scores that may differ by more say nothing.
 const MAX_TOLERANCE: f32 = 1.0;
@@ -12,18 +12,18 @@ const MAX_TOLERANCE: f32 = 1.0;
 /// `golden.json`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Golden {
+pub struct GoldenSet {
     /// Largest difference of a score that still counts as the same.
     #[serde(default = "default_tolerance")]
     pub tolerance: f32,
     /// The examples.
-    pub examples: Vec<Example>,
+    pub examples: Vec<GoldenExample>,
 }
 
 /// A text with the answer it must get.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Example {
+pub struct GoldenExample {
     /// The text.
     pub text: String,
     /// The second text, for a model that takes pairs.
@@ -31,7 +31,7 @@ pub struct Example {
     pub text_pair: Option<String>,
     /// The label, or the labels of a multi-label model.
     #[serde(default)]
-    pub label: Option<Expected>,
+    pub label: Option<ExpectedLabels>,
     /// Probabilities of some labels.
     #[serde(default)]
     pub scores: std::collections::BTreeMap<String, f32>,
@@ -58,14 +58,14 @@ pub struct ExpectedEntity {
 /// Expected label or labels.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
-pub enum Expected {
+pub enum ExpectedLabels {
     /// Exactly one.
-    One(String),
+    Single(String),
     /// All of these, in label order.
-    Many(Vec<String>),
+    Multiple(Vec<String>),
 }
 
-impl Golden {
+impl GoldenSet {
     /// Refuses examples that could not fail.
     ///
     /// # Errors
@@ -77,8 +77,8 @@ impl Golden {
         if !(0.0..=MAX_TOLERANCE).contains(&self.tolerance) {
             return Err(format!("its tolerance {} is not between 0 and {MAX_TOLERANCE}", self.tolerance));
         }
-        let empty = |example: &Example| {
-            let Example { label, scores, score, entities, .. } = example;
+        let empty = |example: &GoldenExample| {
+            let GoldenExample { label, scores, score, entities, .. } = example;
             label.is_none() && scores.is_empty() && score.is_none() && entities.is_none()
         };
         match (1..).zip(&self.examples).find(|(_, example)| empty(example)) {
@@ -92,28 +92,28 @@ fn default_tolerance() -> f32 {
     1e-3
 }
 
-impl Example {
+impl GoldenExample {
     /// What is asked.
     #[must_use]
     pub fn input(&self) -> Input {
-        let pair = self.text_pair.clone().map(|text| Pair { text, whole: false });
-        Input { text: self.text.clone(), pair }
+        let pair = self.text_pair.clone().map(|text| SecondText { text, truncate_only_first: false });
+        Input { text: self.text.clone(), second: pair }
     }
 
     /// Compares an answer with the expected one.
     ///
     /// # Errors
     /// One sentence that names the difference. It does not repeat the text.
-    pub fn check(&self, decision: &Decision, labels: &[String], tolerance: f32) -> Result<(), String> {
+    pub fn check(&self, decision: &HeadOutput, labels: &[String], tolerance: f32) -> Result<(), String> {
         let name = |index: &usize| labels.get(*index).cloned().unwrap_or_default();
         let found: Vec<String> = match &decision.outcome {
-            Outcome::Label(index) => vec![name(index)],
-            Outcome::Labels(indices) => indices.iter().map(name).collect(),
-            Outcome::Score(_) | Outcome::Entities(_) => Vec::new(),
+            HeadOutcome::Label(index) => vec![name(index)],
+            HeadOutcome::Labels(indices) => indices.iter().map(name).collect(),
+            HeadOutcome::Score(_) | HeadOutcome::Entities(_) => Vec::new(),
         };
         let expected = match &self.label {
-            Some(Expected::One(label)) => Some(std::slice::from_ref(label)),
-            Some(Expected::Many(labels)) => Some(labels.as_slice()),
+            Some(ExpectedLabels::Single(label)) => Some(std::slice::from_ref(label)),
+            Some(ExpectedLabels::Multiple(labels)) => Some(labels.as_slice()),
             None => None,
         };
         if let Some(expected) = expected.filter(|expected| **expected != *found) {
@@ -126,29 +126,29 @@ impl Example {
             if labels.iter().filter(|other| *other == label).count() > 1 {
                 return Err(format!("two labels of the model are called {label:?}: a score cannot tell them apart"));
             }
-            close(label, *expected, decision.probabilities.get(index).copied().unwrap_or(f32::NAN), tolerance)?;
+            check_score(label, *expected, decision.probabilities.get(index).copied().unwrap_or(f32::NAN), tolerance)?;
         }
         match (self.score, &decision.outcome) {
-            (Some(expected), Outcome::Score(found)) => close("score", expected, *found, tolerance)?,
+            (Some(expected), HeadOutcome::Score(found)) => check_score("score", expected, *found, tolerance)?,
             (Some(_), _) => return Err("a score is expected, but the model answers with labels".to_owned()),
             (None, _) => {}
         }
         match (&self.entities, &decision.outcome) {
-            (Some(expected), Outcome::Entities(found)) => same_entities(expected, found),
+            (Some(expected), HeadOutcome::Entities(found)) => check_entities(expected, found),
             (Some(_), _) => Err("entities are expected, but the model labels whole texts".to_owned()),
             (None, _) => Ok(()),
         }
     }
 }
 
-fn same_entities(expected: &[ExpectedEntity], found: &[Entity]) -> Result<(), String> {
+fn check_entities(expected: &[ExpectedEntity], found: &[Entity]) -> Result<(), String> {
     let found = found.iter().map(|Entity { label, start, end, .. }| (label, *start, *end));
     let (expected, found): (Vec<_>, Vec<_>) =
         (expected.iter().map(|ExpectedEntity { label, start, end }| (label, *start, *end)).collect(), found.collect());
     if expected == found { Ok(()) } else { Err(format!("expected the entities {expected:?}, got {found:?}")) }
 }
 
-fn close(name: &str, expected: f32, found: f32, tolerance: f32) -> Result<(), String> {
+fn check_score(name: &str, expected: f32, found: f32, tolerance: f32) -> Result<(), String> {
     // Written so that NaN is a difference.
     if (expected - found).abs() <= tolerance {
         return Ok(());
@@ -160,33 +160,34 @@ fn close(name: &str, expected: f32, found: f32, tolerance: f32) -> Result<(), St
 mod tests {
     use super::*;
 
-    fn check(example: &str, outcome: Outcome) -> Result<(), String> {
-        let example: Example = serde_json::from_str(example).unwrap();
-        let decision = Decision { outcome, probabilities: vec![0.25, 0.75], raw: vec![] };
+    fn check(example: &str, outcome: HeadOutcome) -> Result<(), String> {
+        let example: GoldenExample = serde_json::from_str(example).unwrap();
+        let decision = HeadOutput { outcome, probabilities: vec![0.25, 0.75], raw_scores: vec![] };
         example.check(&decision, &["a".to_owned(), "b".to_owned()], 0.01)
     }
 
     #[test]
-    fn the_same_answer_passes() {
-        assert_eq!(check(r#"{"text":"t","label":"b","scores":{"b":0.751}}"#, Outcome::Label(1)), Ok(()));
-        assert_eq!(check(r#"{"text":"t","label":["a","b"]}"#, Outcome::Labels(vec![0, 1])), Ok(()));
-        assert_eq!(check(r#"{"text":"t","score":2.0}"#, Outcome::Score(2.005)), Ok(()));
+    fn golden_equal_answer_passes() {
+        assert_eq!(check(r#"{"text":"t","label":"b","scores":{"b":0.751}}"#, HeadOutcome::Label(1)), Ok(()));
+        assert_eq!(check(r#"{"text":"t","label":["a","b"]}"#, HeadOutcome::Labels(vec![0, 1])), Ok(()));
+        assert_eq!(check(r#"{"text":"t","score":2.0}"#, HeadOutcome::Score(2.005)), Ok(()));
     }
 
     #[test]
-    fn another_answer_is_named() {
-        assert_eq!(check(r#"{"text":"t","label":"a"}"#, Outcome::Label(1)).unwrap_err(), "expected a, got b");
+    fn golden_different_answer_is_named() {
+        assert_eq!(check(r#"{"text":"t","label":"a"}"#, HeadOutcome::Label(1)).unwrap_err(), "expected a, got b");
         assert!(
-            check(r#"{"text":"t","label":"b","scores":{"b":0.7}}"#, Outcome::Label(1))
+            check(r#"{"text":"t","label":"b","scores":{"b":0.7}}"#, HeadOutcome::Label(1))
                 .unwrap_err()
                 .contains("0.750000")
         );
-        assert!(check(r#"{"text":"t","scores":{"c":0.7}}"#, Outcome::Label(1)).unwrap_err().contains("no label"));
-        assert!(check(r#"{"text":"t","score":0.7}"#, Outcome::Label(1)).is_err());
-        let example: Example = serde_json::from_str(r#"{"text":"t","scores":{"a":0.7}}"#).unwrap();
-        let decision = Decision { outcome: Outcome::Label(1), probabilities: vec![0.25, 0.75], raw: vec![] };
+        assert!(check(r#"{"text":"t","scores":{"c":0.7}}"#, HeadOutcome::Label(1)).unwrap_err().contains("no label"));
+        assert!(check(r#"{"text":"t","score":0.7}"#, HeadOutcome::Label(1)).is_err());
+        let example: GoldenExample = serde_json::from_str(r#"{"text":"t","scores":{"a":0.7}}"#).unwrap();
+        let decision =
+            HeadOutput { outcome: HeadOutcome::Label(1), probabilities: vec![0.25, 0.75], raw_scores: vec![] };
         let reason = example.check(&decision, &["a".to_owned(), "a".to_owned()], 0.01).unwrap_err();
         assert_eq!(reason, "two labels of the model are called \"a\": a score cannot tell them apart");
-        assert!(check(r#"{"text":"t","score":0.7}"#, Outcome::Score(f32::NAN)).is_err());
+        assert!(check(r#"{"text":"t","score":0.7}"#, HeadOutcome::Score(f32::NAN)).is_err());
     }
 }

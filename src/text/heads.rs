@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::activation::{Activation, is_probability};
-use super::entities::{Aggregation, Entity, Labelled, Place};
+use super::entities::{Aggregation, Entity, ScoredToken, TokenSpan};
 
 /// What is done with a text's scores.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,18 +29,18 @@ pub enum Head {
 
 /// The answer to one text, in label numbers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Decision {
+pub struct HeadOutput {
     /// What the model decided.
-    pub outcome: Outcome,
+    pub outcome: HeadOutcome,
     /// One probability per label, in label order; empty for regression.
     pub probabilities: Vec<f32>,
     /// The model's own scores, in the order of its output.
-    pub raw: Vec<f32>,
+    pub raw_scores: Vec<f32>,
 }
 
 /// What a head decided.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub enum HeadOutcome {
     /// Exactly one label.
     Label(usize),
     /// Every label above its threshold, in label order; possibly none.
@@ -107,7 +107,7 @@ impl Head {
 
     /// What makes probabilities of logits.
     #[must_use]
-    pub fn usual_activation(&self) -> Activation {
+    pub fn default_activation(&self) -> Activation {
         match self {
             Self::SingleLabel(_) | Self::Entities(..) => Activation::Softmax,
             Self::Binary(_) | Self::MultiLabel { .. } | Self::Scoring(_) | Self::Regression => Activation::Sigmoid,
@@ -130,7 +130,7 @@ impl Head {
 
     /// True if the answer is a number, not a label.
     #[must_use]
-    pub fn is_number(&self) -> bool {
+    pub fn is_numeric(&self) -> bool {
         matches!(self, Self::Regression | Self::Scoring(_))
     }
 
@@ -141,7 +141,7 @@ impl Head {
     ///
     /// # Errors
     /// [`OutputError`] if the scores are too many, too few or not finite.
-    pub fn decide(&self, raw: Vec<f32>, chosen: Option<usize>, labels: usize) -> Result<Decision, OutputError> {
+    pub fn postprocess(&self, raw: Vec<f32>, chosen: Option<usize>, labels: usize) -> Result<HeadOutput, OutputError> {
         let expected = self.width(labels);
         if raw.len() != expected {
             return Err(OutputError::Width { expected, found: raw.len() });
@@ -155,25 +155,27 @@ impl Head {
         let first = raw.first().copied().unwrap_or_default();
         let probabilities = match self {
             Self::SingleLabel(activation) | Self::MultiLabel { activation, .. } => activation.apply(&raw),
-            Self::Binary(activation) => vec![1.0 - activation.of_one(first), activation.of_one(first)],
+            Self::Binary(activation) => {
+                vec![1.0 - activation.apply_to_single(first), activation.apply_to_single(first)]
+            }
             Self::Regression | Self::Scoring(_) | Self::Entities(..) => Vec::new(),
         };
         let outcome = match self {
-            Self::Regression => Outcome::Score(first),
-            Self::Scoring(activation) => Outcome::Score(activation.of_one(first)),
-            Self::Entities(..) => Outcome::Entities(Vec::new()),
-            Self::MultiLabel { thresholds, .. } => Outcome::Labels(
+            Self::Regression => HeadOutcome::Score(first),
+            Self::Scoring(activation) => HeadOutcome::Score(activation.apply_to_single(first)),
+            Self::Entities(..) => HeadOutcome::Entities(Vec::new()),
+            Self::MultiLabel { thresholds, .. } => HeadOutcome::Labels(
                 (0..).zip(probabilities.iter().zip(thresholds)).filter(|(_, (p, t))| p >= t).map(|(i, _)| i).collect(),
             ),
             // Two logits can differ where their probabilities no longer do.
-            Self::SingleLabel(_) => Outcome::Label(chosen.filter(|&label| label < labels).unwrap_or(largest(&raw))),
+            Self::SingleLabel(_) => HeadOutcome::Label(chosen.filter(|&label| label < labels).unwrap_or(argmax(&raw))),
             Self::Binary(_) => {
-                Outcome::Label(chosen.filter(|&label| label < labels).unwrap_or(largest(&probabilities)))
+                HeadOutcome::Label(chosen.filter(|&label| label < labels).unwrap_or(argmax(&probabilities)))
             }
         };
         // A lone probability is that of the second label; its negative would be no score of the first.
         let raw = if matches!(self, Self::Binary(Activation::None)) { probabilities.clone() } else { raw };
-        Ok(Decision { outcome, probabilities, raw })
+        Ok(HeadOutput { outcome, probabilities, raw_scores: raw })
     }
 }
 
@@ -183,12 +185,12 @@ impl Head {
 ///
 /// # Errors
 /// [`OutputError`] if there are too few logits, or one is not finite.
-pub fn labelled(
+pub fn score_tokens(
     scores: &[f32],
     padding: usize,
-    places: &[Option<Place>],
+    places: &[Option<TokenSpan>],
     (labels, activation): (usize, Activation),
-) -> Result<Vec<Labelled>, OutputError> {
+) -> Result<Vec<ScoredToken>, OutputError> {
     let mut tokens = Vec::with_capacity(places.len());
     for (number, place) in (padding..).zip(places) {
         let Some(place) = *place else { continue };
@@ -200,21 +202,21 @@ pub fn labelled(
         if activation == Activation::None && !row.iter().all(|&score| is_probability(score)) {
             return Err(OutputError::NotProbabilities);
         }
-        tokens.push(Labelled { place, probabilities: activation.apply(row) });
+        tokens.push(ScoredToken { span: place, probabilities: activation.apply(row) });
     }
     Ok(tokens)
 }
 
-impl Decision {
+impl HeadOutput {
     /// Scores in label order: probabilities, or the model's own scores when `raw` is asked for.
     ///
     /// A one-logit binary model has one raw score, that of its second label; the first
     /// label's is its negative, so that a softmax over either pair says the same.
     #[must_use]
     pub fn scores(&self, raw: bool) -> Vec<f32> {
-        match (raw, self.raw.as_slice(), self.probabilities.len()) {
+        match (raw, self.raw_scores.as_slice(), self.probabilities.len()) {
             (true, [logit], 2) => vec![-logit, *logit],
-            (true, ..) => self.raw.clone(),
+            (true, ..) => self.raw_scores.clone(),
             (false, ..) => self.probabilities.clone(),
         }
     }
@@ -222,7 +224,7 @@ impl Decision {
 
 /// The `k` largest scores with their label numbers, largest first, ties by label order.
 #[must_use]
-pub fn top(scores: &[f32], k: usize) -> Vec<(usize, f32)> {
+pub fn top_k(scores: &[f32], k: usize) -> Vec<(usize, f32)> {
     let mut ranked: Vec<(usize, f32)> = scores.iter().copied().enumerate().collect();
     ranked.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0)));
     ranked.truncate(k);
@@ -239,11 +241,11 @@ pub fn weighted_mean(windows: &[(Vec<f32>, usize)]) -> Vec<f32> {
         // Dividing and multiplying by the weight would change the last digits of a text that fits.
         [(only, _)] => only.clone(),
         [(first, _), ..] => {
-            let total: f64 = windows.iter().map(|(_, weight)| weight_of(*weight)).sum();
+            let total: f64 = windows.iter().map(|(_, weight)| token_weight(*weight)).sum();
             let column = |c: usize| {
                 windows
                     .iter()
-                    .map(|(row, weight)| f64::from(row.get(c).copied().unwrap_or(f32::NAN)) * weight_of(*weight))
+                    .map(|(row, weight)| f64::from(row.get(c).copied().unwrap_or(f32::NAN)) * token_weight(*weight))
                     .sum::<f64>()
             };
             #[expect(clippy::cast_possible_truncation, reason = "a mean of f32 values is in the range of f32")]
@@ -253,12 +255,12 @@ pub fn weighted_mean(windows: &[(Vec<f32>, usize)]) -> Vec<f32> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
-fn weight_of(tokens: usize) -> f64 {
+fn token_weight(tokens: usize) -> f64 {
     tokens as f64
 }
 
 /// The first of the largest values.
-fn largest(values: &[f32]) -> usize {
+fn argmax(values: &[f32]) -> usize {
     let mut best = (0, f32::NEG_INFINITY);
     for (index, &value) in values.iter().enumerate() {
         if value > best.1 {
@@ -274,85 +276,91 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn softmax_survives_extreme_logits() {
-        let decision = Head::SingleLabel(Activation::Softmax).decide(vec![-1000.0, 5.0, 4.0], None, 3).unwrap();
-        assert_eq!(decision.outcome, Outcome::Label(1));
+    fn head_extreme_logits_give_finite_softmax() {
+        let decision = Head::SingleLabel(Activation::Softmax).postprocess(vec![-1000.0, 5.0, 4.0], None, 3).unwrap();
+        assert_eq!(decision.outcome, HeadOutcome::Label(1));
         assert!(decision.probabilities.iter().all(|p| p.is_finite()));
         assert!((decision.probabilities[1] - 0.731_058_6).abs() < 1e-6);
     }
 
     #[test]
-    fn one_logit_gives_two_labels() {
-        let decision = Head::Binary(Activation::Sigmoid).decide(vec![-2.0], None, 2).unwrap();
-        assert_eq!(decision.outcome, Outcome::Label(0));
+    fn head_binary_logit_gives_two_labels() {
+        let decision = Head::Binary(Activation::Sigmoid).postprocess(vec![-2.0], None, 2).unwrap();
+        assert_eq!(decision.outcome, HeadOutcome::Label(0));
         assert!((decision.probabilities[1] - 0.119_202_9).abs() < 1e-6);
         assert_eq!(decision.scores(true), [2.0, -2.0]);
     }
 
     #[test]
-    fn thresholds_choose_labels_one_by_one() {
+    fn head_multi_label_thresholds_apply_per_label() {
         let head = Head::MultiLabel { thresholds: vec![0.5, 0.9, 0.1], activation: Activation::Sigmoid };
-        let decision = head.decide(vec![0.0, 1.0, -2.0], None, 3).unwrap();
-        assert_eq!(decision.outcome, Outcome::Labels(vec![0, 2]));
+        let decision = head.postprocess(vec![0.0, 1.0, -2.0], None, 3).unwrap();
+        assert_eq!(decision.outcome, HeadOutcome::Labels(vec![0, 2]));
     }
 
     #[test]
-    fn bad_outputs_are_refused() {
+    fn head_invalid_scores_are_rejected() {
         assert_eq!(
-            Head::SingleLabel(Activation::Softmax).decide(vec![0.0, f32::NAN], None, 2),
+            Head::SingleLabel(Activation::Softmax).postprocess(vec![0.0, f32::NAN], None, 2),
             Err(OutputError::NotFinite)
         );
-        assert_eq!(Head::Regression.decide(vec![f32::INFINITY], None, 1), Err(OutputError::NotFinite));
+        assert_eq!(Head::Regression.postprocess(vec![f32::INFINITY], None, 1), Err(OutputError::NotFinite));
         assert_eq!(
-            Head::SingleLabel(Activation::Softmax).decide(vec![0.0], None, 2),
+            Head::SingleLabel(Activation::Softmax).postprocess(vec![0.0], None, 2),
             Err(OutputError::Width { expected: 2, found: 1 })
         );
     }
 
     #[test]
-    fn decision_values_are_no_probabilities() {
+    fn head_decision_values_are_no_probabilities() {
         for raw in [vec![-0.6, 0.6], vec![2.5, 0.1], vec![0.0, 1.01]] {
-            assert_eq!(Head::SingleLabel(Activation::None).decide(raw, None, 2), Err(OutputError::NotProbabilities));
+            assert_eq!(
+                Head::SingleLabel(Activation::None).postprocess(raw, None, 2),
+                Err(OutputError::NotProbabilities)
+            );
         }
-        assert!(Head::SingleLabel(Activation::None).decide(vec![-1e-7, 1.000_000_1], None, 2).is_ok());
+        assert!(Head::SingleLabel(Activation::None).postprocess(vec![-1e-7, 1.000_000_1], None, 2).is_ok());
     }
 
     #[test]
-    fn the_graphs_own_choice_counts() {
-        let decision = Head::SingleLabel(Activation::None).decide(vec![0.6, 0.4], Some(1), 2).unwrap();
-        assert_eq!(decision.outcome, Outcome::Label(1));
+    fn head_graph_label_overrides_argmax() {
+        let decision = Head::SingleLabel(Activation::None).postprocess(vec![0.6, 0.4], Some(1), 2).unwrap();
+        assert_eq!(decision.outcome, HeadOutcome::Label(1));
         assert_eq!(
-            Head::SingleLabel(Activation::None).decide(vec![0.6, 0.4], Some(2), 2).unwrap().outcome,
-            Outcome::Label(0)
+            Head::SingleLabel(Activation::None).postprocess(vec![0.6, 0.4], Some(2), 2).unwrap().outcome,
+            HeadOutcome::Label(0)
         );
     }
 
     #[test]
-    fn ties_go_to_the_first_label() {
-        assert_eq!(top(&[0.2, 0.4, 0.4], 2), [(1, 0.4), (2, 0.4)]);
+    fn head_tied_scores_first_label_wins() {
+        assert_eq!(top_k(&[0.2, 0.4, 0.4], 2), [(1, 0.4), (2, 0.4)]);
         assert_eq!(
-            Head::SingleLabel(Activation::None).decide(vec![0.5, 0.5], None, 2).unwrap().outcome,
-            Outcome::Label(0)
+            Head::SingleLabel(Activation::None).postprocess(vec![0.5, 0.5], None, 2).unwrap().outcome,
+            HeadOutcome::Label(0)
         );
     }
 
     #[test]
-    fn windows_count_by_their_tokens() {
+    fn weighted_mean_weights_windows_by_tokens() {
         assert_eq!(weighted_mean(&[(vec![1.0, 0.0], 30), (vec![0.0, 1.0], 10)]), [0.75, 0.25]);
         assert_eq!(weighted_mean(&[(vec![0.1, 0.2], 7)]), [0.1, 0.2]);
     }
 
     #[test]
-    fn a_lone_probability_is_that_of_the_second_label() {
-        let decision = Head::Binary(Activation::None).decide(vec![0.25], None, 2).unwrap();
-        assert_eq!((decision.outcome.clone(), decision.scores(true)), (Outcome::Label(0), vec![0.75, 0.25]));
-        assert_eq!(Head::Scoring(Activation::None).decide(vec![0.25], None, 0).unwrap().outcome, Outcome::Score(0.25));
+    fn head_single_probability_is_of_second_label() {
+        let decision = Head::Binary(Activation::None).postprocess(vec![0.25], None, 2).unwrap();
+        assert_eq!((decision.outcome.clone(), decision.scores(true)), (HeadOutcome::Label(0), vec![0.75, 0.25]));
+        assert_eq!(
+            Head::Scoring(Activation::None).postprocess(vec![0.25], None, 0).unwrap().outcome,
+            HeadOutcome::Score(0.25)
+        );
     }
 
     proptest! {
         #[test]
-        fn top_is_sorted_and_bounded(scores in prop::collection::vec(0.0_f32..1.0, 0..50), k in 0_usize..60) {
-            let ranked = top(&scores, k);
+        fn top_k_any_scores_sorted_and_bounded(scores in prop::collection::vec(0.0_f32..1.0, 0..50), k in 0_usize..60) {
+            let ranked = top_k(&scores, k);
             prop_assert_eq!(ranked.len(), k.min(scores.len()));
             prop_assert!(ranked.windows(2).all(|w| w[0].1 >= w[1].1));
         }

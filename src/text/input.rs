@@ -6,28 +6,28 @@ pub struct Input {
     /// The text, or the first of two: a premise, a question.
     pub text: String,
     /// The second of two.
-    pub pair: Option<Pair>,
+    pub second: Option<SecondText>,
 }
 
 /// The second of two texts: a hypothesis, a passage.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
+pub struct SecondText {
     /// The text.
     pub text: String,
     /// True if only the first text may be cut off when both are too long for the model.
-    pub whole: bool,
+    pub truncate_only_first: bool,
 }
 
 impl Input {
     /// Bytes of all its text.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.text.len() + self.pair.as_ref().map_or(0, |pair| pair.text.len())
+    pub fn byte_len(&self) -> usize {
+        self.text.len() + self.second.as_ref().map_or(0, |pair| pair.text.len())
     }
 }
 
 impl From<String> for Input {
     fn from(text: String) -> Self {
-        Self { text, pair: None }
+        Self { text, second: None }
     }
 }

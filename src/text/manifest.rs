@@ -3,10 +3,10 @@
 //! Files are hostile until checked: every one has a size cap, must be a regular file, and is
 //! read once; what is parsed is what was hashed.
 
-mod config;
+mod content_sniffing;
 mod error;
 mod files;
-mod foreign;
+mod hf_config;
 mod labels;
 mod python_json;
 
@@ -18,18 +18,18 @@ use serde_json::Value;
 
 use super::activation::Activation;
 use super::entities::Aggregation;
-use super::golden::Golden;
-use super::mlmodel::{Logged, LoggedExample, MlModel};
+use super::golden::GoldenSet;
+use super::mlmodel::{MlModel, MlflowExample, MlflowMetadata};
 use super::signature::TokenRole;
-use crate::config::{Markup, OnOverflow};
+use crate::config::{MarkupPolicy, OverflowPolicy};
 use crate::drift::Profile;
-use config::{CONFIG, TOKENIZER_CONFIG};
-pub use config::{ModelConfig, ProblemType, TokenizerConfig};
+use content_sniffing::detect_wrong_content;
 pub use error::ManifestError;
-use files::{Files, check_registered, is_plain};
-use foreign::foreign_content;
+use files::{ModelFiles, check_registered, is_plain_file_name};
+use hf_config::{CONFIG_FILE, TOKENIZER_CONFIG_FILE};
+pub use hf_config::{ModelConfig, ProblemType, TokenizerConfig};
 pub use labels::check_labels;
-use labels::{LABELS, listed_labels};
+use labels::{LABELS_FILE, parse_labels};
 
 /// Largest graph or weight file: protobuf itself ends at 2 GiB.
 const MAX_GRAPH_BYTES: u64 = 2 << 30;
@@ -64,15 +64,15 @@ pub struct Manifest {
     /// `model.toml`, or its defaults.
     pub options: ModelOptions,
     /// `golden.json`.
-    pub golden: Option<Golden>,
+    pub golden: Option<GoldenSet>,
     /// `profile.json`.
     pub profile: Option<Profile>,
     /// It says that it was made with another graph than this one.
-    pub profile_is_of_another: bool,
+    pub profile_graph_differs: bool,
     /// `MLmodel`, and the example that it names.
-    pub logged: Option<Logged>,
+    pub mlflow: Option<MlflowMetadata>,
     /// The SHA-256 that files were registered with, by their paths in the directory; none for a directory that was not.
-    pub registered: BTreeMap<String, String>,
+    pub registered_digests: BTreeMap<String, String>,
 }
 
 /// `model.toml`: what an operator adds to a directory.
@@ -90,13 +90,13 @@ pub struct ModelOptions {
     /// Lowers the longest input.
     pub max_tokens: Option<usize>,
     /// Overrides `--on-overflow`.
-    pub on_overflow: Option<OnOverflow>,
+    pub on_overflow: Option<OverflowPolicy>,
     /// Overrides `--markup`.
-    pub markup: Option<Markup>,
+    pub markup: Option<MarkupPolicy>,
     /// Characters that texts may hold: `"a-z"` is a range, any other entry lists characters.
     pub allowed_characters: Option<Vec<String>>,
     /// Multi-label thresholds.
-    pub thresholds: Option<Thresholds>,
+    pub thresholds: Option<LabelThresholds>,
     /// How labelled tokens become entities.
     pub aggregation: Option<Aggregation>,
     /// What the server applies to the scores; `none` where the graph does so itself.
@@ -138,11 +138,11 @@ pub enum Task {
 /// One threshold for every label, or one each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
-pub enum Thresholds {
+pub enum LabelThresholds {
     /// For every label.
-    All(f32),
+    Uniform(f32),
     /// By label; 0.5 for labels that are not named.
-    Each(BTreeMap<String, f32>),
+    PerLabel(BTreeMap<String, f32>),
 }
 
 impl Manifest {
@@ -151,61 +151,61 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError`] naming the first file that is missing, too large, not what its
     /// digest says, or not of its format.
-    pub fn read(directory: &Path) -> Result<Self, ManifestError> {
-        Self::read_registered(directory, BTreeMap::new())
+    pub fn load(directory: &Path) -> Result<Self, ManifestError> {
+        Self::load_registered(directory, BTreeMap::new())
     }
 
     /// Reads the directory of a version whose files were registered with these digests, in hexadecimal.
     ///
     /// # Errors
-    /// As [`Manifest::read`], and if a file has another digest.
-    pub fn read_registered(directory: &Path, registered: BTreeMap<String, String>) -> Result<Self, ManifestError> {
+    /// As [`Manifest::load`], and if a file has another digest.
+    pub fn load_registered(directory: &Path, registered: BTreeMap<String, String>) -> Result<Self, ManifestError> {
         let none = BTreeMap::new();
-        let files = Files { directory, listed: &none, registered: &registered };
+        let files = ModelFiles { directory, listed_digests: &none, registered_digests: &registered };
         if registered.is_empty() {
-            check_level(directory)?;
+            check_directory_level(directory)?;
         }
-        let options: ModelOptions = match files.text("model.toml", MAX_JSON_BYTES)? {
+        let options: ModelOptions = match files.read_text("model.toml", MAX_JSON_BYTES)? {
             Some(bytes) => parse_toml(&bytes)?,
             None => ModelOptions::default(),
         };
-        let files = Files { listed: &options.sha256, ..files };
-        files.check_listed()?;
+        let files = ModelFiles { listed_digests: &options.sha256, ..files };
+        files.check_listed_digests()?;
         let graph_name =
             ["model.onnx", "onnx/model.onnx"].into_iter().find(|name| directory.join(name).exists()).ok_or_else(
                 || ManifestError::new("model.onnx", "the directory holds no model.onnx and no onnx/model.onnx"),
             )?;
         let graph_path = directory.join(graph_name);
-        let config: Option<ModelConfig> = files.json(CONFIG)?;
+        let config: Option<ModelConfig> = files.read_json(CONFIG_FILE)?;
         let has_config = config.is_some();
         let config = config.unwrap_or_default();
-        let labels = match files.json::<Vec<Value>>(LABELS)? {
-            Some(labels) => Some(listed_labels(&labels)?),
+        let labels = match files.read_json::<Vec<Value>>(LABELS_FILE)? {
+            Some(labels) => Some(parse_labels(&labels)?),
             None => config.labels()?,
         };
-        let graph = files.required(graph_name, MAX_GRAPH_BYTES)?;
-        let profile: Option<Profile> = files.json("profile.json")?;
+        let graph = files.read_required(graph_name, MAX_GRAPH_BYTES)?;
+        let profile: Option<Profile> = files.read_json("profile.json")?;
         let made_with = profile.as_ref().and_then(|profile| profile.graph.as_deref());
         Ok(Self {
             graph_directory: graph_path.parent().unwrap_or(directory).to_path_buf(),
-            profile_is_of_another: made_with.is_some_and(|made| !made.eq_ignore_ascii_case(&files::digest(&graph))),
+            profile_graph_differs: made_with.is_some_and(|made| !made.eq_ignore_ascii_case(&files::sha256_hex(&graph))),
             graph,
             graph_name: graph_name.to_owned(),
-            tokenizer: files.text("tokenizer.json", MAX_TOKENIZER_BYTES)?,
+            tokenizer: files.read_text("tokenizer.json", MAX_TOKENIZER_BYTES)?,
             tokenizer_config: TokenizerConfig {
-                special_tokens_map: files.object("special_tokens_map.json")?,
-                added_tokens: files.object("added_tokens.json")?,
-                ..TokenizerConfig::read(files.object(TOKENIZER_CONFIG)?)?
+                special_tokens_map: files.read_object("special_tokens_map.json")?,
+                added_tokens: files.read_object("added_tokens.json")?,
+                ..TokenizerConfig::from_settings(files.read_object(TOKENIZER_CONFIG_FILE)?)?
             },
-            golden: files.json("golden.json")?,
+            golden: files.read_json("golden.json")?,
             profile,
-            logged: read_logged(&files)?,
+            mlflow: read_mlflow_metadata(&files)?,
             config,
             has_config,
             has_modules: directory.join("modules.json").is_file(),
             labels,
             options,
-            registered,
+            registered_digests: registered,
         })
     }
 
@@ -217,11 +217,11 @@ impl Manifest {
     /// [`ManifestError`] if there is no `config.json`, if it means another number of labels, or if the files are those
     /// of an embedding model.
     pub fn default_labels(&self, width: usize) -> Result<Vec<String>, ManifestError> {
-        const HOW: &str =
+        const LABELS_HINT: &str =
             "name the labels in id2label of config.json, or in labels.json as a list in the graph's order";
         if self.is_embedding_model() {
             return Err(ManifestError::new(
-                CONFIG,
+                CONFIG_FILE,
                 "it is an embedding model: its files name no classification head and no labels. This server answers with \
                  labels: embedding models are not served yet. Bring a model with a classification head; if this graph \
                  has one, name its labels in labels.json",
@@ -230,7 +230,7 @@ impl Manifest {
         if !self.has_config {
             let reason = format!(
                 "no labels: there is no config.json and no labels.json, and the graph names no classes. The graph gives \
-                 {width} scores: {HOW}"
+                 {width} scores: {LABELS_HINT}"
             );
             return Err(ManifestError::new("labels.json", reason));
         }
@@ -239,33 +239,33 @@ impl Manifest {
             return Ok(labels);
         }
         let reason = format!(
-            "it names no labels, which means {} labels, but the graph gives {width} scores: {HOW}",
+            "it names no labels, which means {} labels, but the graph gives {width} scores: {LABELS_HINT}",
             labels.len()
         );
-        Err(ManifestError::new(CONFIG, reason))
+        Err(ManifestError::new(CONFIG_FILE, reason))
     }
 
     /// True if the files are those of a model that gives embeddings, not labels.
     #[must_use]
     pub fn is_embedding_model(&self) -> bool {
-        self.labels.is_none() && (self.has_modules || self.config.is_without_head())
+        self.labels.is_none() && (self.has_modules || self.config.is_headless())
     }
 
     /// Refuses the bytes of a file beside the graph that are not those that were registered.
     ///
     /// # Errors
     /// [`ManifestError`] naming it.
-    pub fn check_beside_graph(&self, name: &str, bytes: &[u8]) -> Result<(), ManifestError> {
+    pub fn check_external_file(&self, name: &str, bytes: &[u8]) -> Result<(), ManifestError> {
         let path = self.graph_name.rsplit_once('/').map_or(name.to_owned(), |(parent, _)| format!("{parent}/{name}"));
-        check_registered(&self.registered, &path, bytes)?;
-        foreign_content(bytes).map_or(Ok(()), |reason| Err(ManifestError::new(path, reason)))
+        check_registered(&self.registered_digests, &path, bytes)?;
+        detect_wrong_content(bytes).map_or(Ok(()), |reason| Err(ManifestError::new(path, reason)))
     }
 }
 
 /// Refuses the folder `onnx` of a repository of the hub that was laid where its versions belong.
-fn check_level(directory: &Path) -> Result<(), ManifestError> {
-    const BESIDE_A_GRAPH: [&str; 2] = ["config.json", "tokenizer.json"];
-    let is_there = |directory: &Path| BESIDE_A_GRAPH.iter().any(|name| directory.join(name).is_file());
+fn check_directory_level(directory: &Path) -> Result<(), ManifestError> {
+    const MODEL_FILES: [&str; 2] = ["config.json", "tokenizer.json"];
+    let is_there = |directory: &Path| MODEL_FILES.iter().any(|name| directory.join(name).is_file());
     let Some(repository) = directory.parent().filter(|_| directory.file_name().is_some_and(|name| name == "onnx"))
     else {
         return Ok(());
@@ -280,21 +280,23 @@ fn check_level(directory: &Path) -> Result<(), ManifestError> {
 }
 
 /// What MLflow says of the model, if it comes from there.
-fn read_logged(files: &Files<'_>) -> Result<Option<Logged>, ManifestError> {
-    const NAME: &str = "MLmodel";
-    let Some(bytes) = files.optional(NAME, MAX_JSON_BYTES)? else { return Ok(None) };
-    let error = |reason: String| ManifestError::new(NAME, reason);
+fn read_mlflow_metadata(files: &ModelFiles<'_>) -> Result<Option<MlflowMetadata>, ManifestError> {
+    const FILE_NAME: &str = "MLmodel";
+    let Some(bytes) = files.read_optional(FILE_NAME, MAX_JSON_BYTES)? else { return Ok(None) };
+    let error = |reason: String| ManifestError::new(FILE_NAME, reason);
     let model = MlModel::parse(&bytes).map_err(error)?;
     let signature = model.signature().map_err(error)?;
-    let example = match model.example() {
+    let example = match model.example_path() {
         None => None,
-        Some(name) if !is_plain(name) => return Err(error(format!("its example {name:?} is not a file beside it"))),
-        Some(name) => files.json(name)?.map(|example| (name.to_owned(), example)),
+        Some(name) if !is_plain_file_name(name) => {
+            return Err(error(format!("its example {name:?} is not a file beside it")));
+        }
+        Some(name) => files.read_json(name)?.map(|example| (name.to_owned(), example)),
     };
     let parse = |(name, example): (String, Value)| {
-        LoggedExample::parse(&example).map_err(|reason| ManifestError::new(name, reason))
+        MlflowExample::parse(&example).map_err(|reason| ManifestError::new(name, reason))
     };
-    Ok(Some(Logged { signature, example: example.map(parse).transpose()? }))
+    Ok(Some(MlflowMetadata { signature, example: example.map(parse).transpose()? }))
 }
 
 fn parse_toml(bytes: &[u8]) -> Result<ModelOptions, ManifestError> {
@@ -309,10 +311,10 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn every_refusal_names_its_file() {
+    fn manifest_invalid_file_is_named_in_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        let refusal = || Manifest::read(path).unwrap_err().to_string();
+        let refusal = || Manifest::load(path).unwrap_err().to_string();
         assert!(refusal().starts_with("model.onnx: the directory holds no model.onnx"));
         fs::write(path.join("model.onnx"), "").unwrap();
         assert_eq!(refusal(), "model.onnx: it is empty");
@@ -320,7 +322,7 @@ mod tests {
         fs::write(path.join("config.json"), "{").unwrap();
         assert!(refusal().starts_with("config.json: EOF"));
         fs::write(path.join("config.json"), r#"{"id2label":{"0":"a","1":"a"}}"#).unwrap();
-        assert_eq!(Manifest::read(path).unwrap().labels.unwrap(), ["a", "a"]);
+        assert_eq!(Manifest::load(path).unwrap().labels.unwrap(), ["a", "a"]);
         fs::write(path.join("config.json"), "{}").unwrap();
         fs::write(path.join("model.toml"), "colour = 1").unwrap();
         assert!(refusal().starts_with("model.toml: unknown field `colour`"), "{}", refusal());
@@ -330,6 +332,6 @@ mod tests {
         assert!(refusal().starts_with("model.onnx: its SHA-256 is not the one in model.toml"));
         let digest = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
         fs::write(path.join("model.toml"), format!("[sha256]\n\"model.onnx\" = \"{digest}\"")).unwrap();
-        assert_eq!(Manifest::read(path).unwrap().graph, b"x");
+        assert_eq!(Manifest::load(path).unwrap().graph, b"x");
     }
 }

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-pub use example::LoggedExample;
-pub use signature::{Found, LoggedSignature, Port};
+pub use example::MlflowExample;
+pub use signature::{GraphTensor, MlflowSignature, SignatureField};
 
 /// Longest name of a flavor that is repeated.
-const MAX_FLAVOR: usize = 40;
+const MAX_FLAVOR_CHARS: usize = 40;
 
 /// What is read of an `MLmodel` file (YAML).
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -20,7 +20,7 @@ pub struct MlModel {
     #[serde(default)]
     flavors: BTreeMap<String, Option<Flavor>>,
     #[serde(default)]
-    signature: Option<Written>,
+    signature: Option<SignatureJson>,
     #[serde(default)]
     saved_input_example_info: Option<ExampleInfo>,
 }
@@ -40,7 +40,7 @@ pub struct OnnxFlavor {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-struct Written {
+struct SignatureJson {
     inputs: Option<String>,
     outputs: Option<String>,
 }
@@ -64,14 +64,14 @@ impl MlModel {
     ///
     /// # Errors
     /// A sentence that tells how a model of another kind is converted, if it has no graph.
-    pub fn onnx(&self) -> Result<OnnxFlavor, String> {
-        let Some(onnx) = self.flavors.get("onnx") else { return Err(self.convert()) };
+    pub fn onnx_flavor(&self) -> Result<OnnxFlavor, String> {
+        let Some(onnx) = self.flavors.get("onnx") else { return Err(self.conversion_hint()) };
         let data = onnx.as_ref().and_then(|onnx| onnx.data.as_ref()?.as_str());
         let data = data.ok_or("the ONNX flavor names no graph")?.to_owned();
         Ok(OnnxFlavor { data })
     }
 
-    fn convert(&self) -> String {
+    fn conversion_hint(&self) -> String {
         let others: Vec<&str> = self.flavors.keys().map(String::as_str).collect();
         let log = "then log it with: python -m tools log-mlflow DIR";
         let made = if others.contains(&"sklearn") {
@@ -81,7 +81,8 @@ impl MlModel {
         } else {
             format!("export it to ONNX, {log}")
         };
-        let short = |flavor: &&str| flavor.chars().filter(|c| !c.is_control()).take(MAX_FLAVOR).collect::<String>();
+        let short =
+            |flavor: &&str| flavor.chars().filter(|c| !c.is_control()).take(MAX_FLAVOR_CHARS).collect::<String>();
         let named: Vec<String> = others.iter().take(4).map(short).collect();
         let named = if named.is_empty() { "none".to_owned() } else { named.join(", ") };
         format!("the model has no ONNX flavor (it has: {named}): {made}")
@@ -89,7 +90,7 @@ impl MlModel {
 
     /// The file that holds an example of what the model takes.
     #[must_use]
-    pub fn example(&self) -> Option<&str> {
+    pub fn example_path(&self) -> Option<&str> {
         self.saved_input_example_info.as_ref()?.artifact_path.as_deref()
     }
 
@@ -97,26 +98,26 @@ impl MlModel {
     ///
     /// # Errors
     /// One sentence, if that is written in another way than MLflow does.
-    pub fn signature(&self) -> Result<LoggedSignature, String> {
-        let Some(written) = &self.signature else { return Ok(LoggedSignature::default()) };
+    pub fn signature(&self) -> Result<MlflowSignature, String> {
+        let Some(written) = &self.signature else { return Ok(MlflowSignature::default()) };
         let read = |side: &str, written: &Option<String>| {
             written
                 .as_deref()
-                .map(signature::ports)
+                .map(signature::parse_fields)
                 .transpose()
                 .map_err(|reason| format!("the {side} of the signature: {reason}"))
         };
-        Ok(LoggedSignature { inputs: read("inputs", &written.inputs)?, outputs: read("outputs", &written.outputs)? })
+        Ok(MlflowSignature { inputs: read("inputs", &written.inputs)?, outputs: read("outputs", &written.outputs)? })
     }
 }
 
 /// What is said of a model that comes from MLflow.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Logged {
+pub struct MlflowMetadata {
     /// What it takes and gives.
-    pub signature: LoggedSignature,
+    pub signature: MlflowSignature,
     /// What it can be tried with.
-    pub example: Option<LoggedExample>,
+    pub example: Option<MlflowExample>,
 }
 
 #[cfg(test)]
@@ -128,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn a_model_without_a_graph_is_refused_with_what_to_do() {
+    fn mlmodel_without_onnx_flavor_names_conversion() {
         let onnx = model("onnx: {data: model.onnx, onnx_version: 1.23.2, extra_files: [{path: extra_files/a.json}]}");
-        assert_eq!((&*onnx.onnx().unwrap().data, onnx.example()), ("model.onnx", None));
-        let sklearn = model("sklearn: {pickled_model: model.pkl}").onnx().unwrap_err();
+        assert_eq!((&*onnx.onnx_flavor().unwrap().data, onnx.example_path()), ("model.onnx", None));
+        let sklearn = model("sklearn: {pickled_model: model.pkl}").onnx_flavor().unwrap_err();
         assert!(sklearn.contains("from-sklearn") && sklearn.contains("it has: sklearn"), "{sklearn}");
-        assert!(model("transformers: {task: x}").onnx().unwrap_err().contains("tools export"));
-        assert!(model("python_function: {data: x}").onnx().unwrap_err().contains("to ONNX"));
+        assert!(model("transformers: {task: x}").onnx_flavor().unwrap_err().contains("tools export"));
+        assert!(model("python_function: {data: x}").onnx_flavor().unwrap_err().contains("to ONNX"));
         assert!(MlModel::parse(b"- a\n- b").is_err() && MlModel::parse(b"flavors: [").is_err());
-        assert!(MlModel::parse(b"").map_or(true, |empty| empty.onnx().is_err()));
+        assert!(MlModel::parse(b"").map_or(true, |empty| empty.onnx_flavor().is_err()));
     }
 }

@@ -5,7 +5,7 @@
 
 use html5gum::{DefaultEmitter, HtmlString, StartTag, State, Token, Tokenizer};
 
-use crate::config::Markup;
+use crate::config::MarkupPolicy;
 
 /// Attributes whose value a browser opens or shows as a page.
 const URL_ATTRIBUTES: [&str; 9] =
@@ -15,9 +15,9 @@ const URL_ATTRIBUTES: [&str; 9] =
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextPolicy {
     /// What to do with markup and control characters.
-    pub markup: Markup,
+    pub markup: MarkupPolicy,
     /// Characters that a text may hold, if not all.
-    pub allowed: Option<CharacterSet>,
+    pub allowed_characters: Option<CharacterSet>,
 }
 
 /// Why a text is refused.
@@ -37,10 +37,10 @@ pub enum PolicyError {
     Eval,
     /// A control character other than tab and the ends of lines.
     #[error("a text must not contain the control character U+{0:04X}")]
-    Control(u32),
+    ControlCharacter(u32),
     /// A character that the model's set leaves out.
     #[error("this model takes no texts with the character U+{0:04X}")]
-    Character(u32),
+    DisallowedCharacter(u32),
     /// Nothing but markup.
     #[error("a text must not be empty or blank once its markup is removed")]
     OnlyMarkup,
@@ -53,16 +53,16 @@ impl TextPolicy {
     /// [`PolicyError`] if the model's policy refuses the text.
     pub fn apply(&self, text: String) -> Result<String, PolicyError> {
         let text = match self.markup {
-            Markup::Allow => text,
-            Markup::Reject => {
-                refuse_control(&text)?;
-                refuse_active_markup(&text)?;
+            MarkupPolicy::Allow => text,
+            MarkupPolicy::Reject => {
+                reject_control_characters(&text)?;
+                reject_active_markup(&text)?;
                 text
             }
-            Markup::Strip => strip(&text)?,
+            MarkupPolicy::Strip => strip_markup(&text)?,
         };
-        let foreign = self.allowed.as_ref().and_then(|set| text.chars().find(|c| !set.contains(*c)));
-        foreign.map_or(Ok(text), |c| Err(PolicyError::Character(c.into())))
+        let foreign = self.allowed_characters.as_ref().and_then(|set| text.chars().find(|c| !set.contains(*c)));
+        foreign.map_or(Ok(text), |c| Err(PolicyError::DisallowedCharacter(c.into())))
     }
 }
 
@@ -93,11 +93,11 @@ fn is_control(c: char) -> bool {
     c.is_control() && !matches!(c, '\t' | '\n' | '\r')
 }
 
-fn refuse_control(text: &str) -> Result<(), PolicyError> {
-    text.chars().find(|c| is_control(*c)).map_or(Ok(()), |c| Err(PolicyError::Control(c.into())))
+fn reject_control_characters(text: &str) -> Result<(), PolicyError> {
+    text.chars().find(|c| is_control(*c)).map_or(Ok(()), |c| Err(PolicyError::ControlCharacter(c.into())))
 }
 
-fn refuse_active_markup(text: &str) -> Result<(), PolicyError> {
+fn reject_active_markup(text: &str) -> Result<(), PolicyError> {
     if !text.contains('<') {
         return Ok(());
     }
@@ -105,14 +105,14 @@ fn refuse_active_markup(text: &str) -> Result<(), PolicyError> {
     for closing in [">", "\">", "'>"] {
         for Ok(token) in Tokenizer::new([text, closing].concat().as_str()) {
             if let Token::StartTag(tag) = token {
-                refuse_tag(&tag)?;
+                reject_active_tag(&tag)?;
             }
         }
     }
     Ok(())
 }
 
-fn refuse_tag(tag: &StartTag<()>) -> Result<(), PolicyError> {
+fn reject_active_tag(tag: &StartTag<()>) -> Result<(), PolicyError> {
     if tag.name.as_slice() == b"script" {
         return Err(PolicyError::Script);
     }
@@ -136,7 +136,7 @@ fn refuse_tag(tag: &StartTag<()>) -> Result<(), PolicyError> {
 
 /// The text of a page: tags and comments become white space, script and style go with their
 /// content, runs of white space become one space, control characters go, entities become characters.
-fn strip(text: &str) -> Result<String, PolicyError> {
+fn strip_markup(text: &str) -> Result<String, PolicyError> {
     // What goes must not leave a tag behind where there was none, as in `<</>b>`.
     let mut text = text.replace("\r\n", "\n").replace('\r', "\n");
     text.retain(|c| !is_control(c));
@@ -153,7 +153,7 @@ fn strip(text: &str) -> Result<String, PolicyError> {
             }
             Token::StartTag(tag) => {
                 plain.push(' ');
-                hidden = is_hidden(&tag.name);
+                hidden = is_hidden_element(&tag.name);
                 if hidden {
                     // Up to the end tag of that name, as a browser reads it. The content of elements such as
                     // textarea is read as markup here, though it is none: shown as it is, it could pass for a script.
@@ -163,7 +163,7 @@ fn strip(text: &str) -> Result<String, PolicyError> {
             }
             Token::EndTag(tag) => {
                 plain.push(' ');
-                hidden &= !is_hidden(&tag.name);
+                hidden &= !is_hidden_element(&tag.name);
                 tag.span.end
             }
             Token::Comment(comment) => {
@@ -188,7 +188,7 @@ fn strip(text: &str) -> Result<String, PolicyError> {
 }
 
 /// Elements whose content is not text.
-fn is_hidden(name: &HtmlString) -> bool {
+fn is_hidden_element(name: &HtmlString) -> bool {
     matches!(name.as_slice(), b"script" | b"style")
 }
 
@@ -197,12 +197,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn apply(markup: Markup, text: &str) -> Result<String, PolicyError> {
-        TextPolicy { markup, allowed: None }.apply(text.to_owned())
+    fn apply(markup: MarkupPolicy, text: &str) -> Result<String, PolicyError> {
+        TextPolicy { markup, allowed_characters: None }.apply(text.to_owned())
     }
 
     #[test]
-    fn active_markup_is_refused() {
+    fn policy_active_markup_is_rejected() {
         for (text, error) in [
             ("<script>alert(1)</script>", PolicyError::Script),
             ("hello <SCRIPT src=//x", PolicyError::Script),
@@ -215,13 +215,13 @@ mod tests {
             ("<svg/onload=alert(1)>", PolicyError::EventHandler),
             ("<p style=\"width: eval (1)\">x</p>", PolicyError::Eval),
         ] {
-            assert_eq!(apply(Markup::Reject, text), Err(error), "{text}");
-            assert_eq!(apply(Markup::Allow, text).unwrap(), text);
+            assert_eq!(apply(MarkupPolicy::Reject, text), Err(error), "{text}");
+            assert_eq!(apply(MarkupPolicy::Allow, text).unwrap(), text);
         }
     }
 
     #[test]
-    fn ordinary_sentences_pass() {
+    fn policy_ordinary_sentences_pass() {
         for text in [
             "Is 3 < 5, and is a<b when b > a?",
             "I <3 my card",
@@ -231,12 +231,12 @@ mod tests {
             "My e-mail is <me@example.org>, on one line\nor two\tor three",
             "onclick=buy",
         ] {
-            assert_eq!(apply(Markup::Reject, text).unwrap(), text);
+            assert_eq!(apply(MarkupPolicy::Reject, text).unwrap(), text);
         }
     }
 
     #[test]
-    fn markup_is_stripped() {
+    fn policy_strip_removes_markup() {
         for (text, plain) in [
             ("<p>My card</p><p>is <b>lost</b>.</p>", "My card is lost ."),
             ("a<script>let x = '<b>';</script>b<style>p {}</style>c", "a b c"),
@@ -253,28 +253,28 @@ mod tests {
             ("a&#1;b", "ab"),
         ] {
             let expected = if plain == "<nothing>" { Err(PolicyError::OnlyMarkup) } else { Ok(plain.to_owned()) };
-            assert_eq!(apply(Markup::Strip, text), expected, "{text}");
+            assert_eq!(apply(MarkupPolicy::Strip, text), expected, "{text}");
         }
     }
 
     #[test]
-    fn control_and_foreign_characters_are_refused() {
-        assert_eq!(apply(Markup::Reject, "a\u{1b}[31m"), Err(PolicyError::Control(0x1b)));
+    fn policy_control_and_disallowed_characters_are_rejected() {
+        assert_eq!(apply(MarkupPolicy::Reject, "a\u{1b}[31m"), Err(PolicyError::ControlCharacter(0x1b)));
         assert_eq!(
-            apply(Markup::Reject, "a\u{200d}\u{202e}\u{1f469}\u{301}"),
+            apply(MarkupPolicy::Reject, "a\u{200d}\u{202e}\u{1f469}\u{301}"),
             Ok("a\u{200d}\u{202e}\u{1f469}\u{301}".to_owned())
         );
         let allowed = Some(CharacterSet::parse(&["a-z".to_owned(), " .,-".to_owned()]));
-        let policy = TextPolicy { markup: Markup::Reject, allowed };
+        let policy = TextPolicy { markup: MarkupPolicy::Reject, allowed_characters: allowed };
         assert!(policy.apply("plain text, well-formed.".to_owned()).is_ok());
-        assert_eq!(policy.apply("Upper".to_owned()), Err(PolicyError::Character(0x55)));
+        assert_eq!(policy.apply("Upper".to_owned()), Err(PolicyError::DisallowedCharacter(0x55)));
     }
 
     proptest! {
         #[test]
-        fn no_text_panics_and_stripped_text_has_no_tag(text in "[a-c<>/\"'=! \r\n&;-]{0,60}") {
-            _ = apply(Markup::Reject, &text);
-            if let Ok(plain) = apply(Markup::Strip, &text) {
+        fn policy_arbitrary_text_never_panics(text in "[a-c<>/\"'=! \r\n&;-]{0,60}") {
+            _ = apply(MarkupPolicy::Reject, &text);
+            if let Ok(plain) = apply(MarkupPolicy::Strip, &text) {
                 prop_assert!(!plain.trim().is_empty());
             }
         }

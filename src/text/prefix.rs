@@ -9,30 +9,30 @@ use serde_json::Value;
 /// Bytes read at first for each token that is kept: more than ordinary text needs, which has four or five.
 const BYTES_PER_TOKEN: usize = 6;
 /// How much more is read if that was not enough.
-const GROWTH: usize = 4;
+const GROWTH_FACTOR: usize = 4;
 /// How far the next space between two words may be.
-const LONGEST_WORD: usize = 1 << 10;
+const MAX_WORD_BYTES: usize = 1 << 10;
 
 /// Normalisers that change no text before a space because of what comes after it.
-const LOCAL: [&str; 10] =
+const LOCAL_NORMALIZERS: [&str; 10] =
     ["BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "Prepend", "Strip", "StripAccents"];
 /// Splitters that end a word at every space.
-const WORDS: [&str; 4] = ["BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Metaspace"];
+const WORD_SPLITTERS: [&str; 4] = ["BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Metaspace"];
 
 /// True if a tokenizer, as its file describes it, looks at one word at a time.
 #[must_use]
-pub fn reads_words(tokenizer: &Value) -> bool {
+pub fn is_word_local(tokenizer: &Value) -> bool {
     let kind = |part: &Value| part["type"].as_str().unwrap_or_default().to_owned();
     let parts = |part: &Value, list: &str| match part {
         Value::Null => Vec::new(),
         part if kind(part) == "Sequence" => part[list].as_array().cloned().unwrap_or_default(),
         part => vec![part.clone()],
     };
-    let local = |part: &Value| LOCAL.contains(&kind(part).as_str());
+    let local = |part: &Value| LOCAL_NORMALIZERS.contains(&kind(part).as_str());
     let splits = |part: &Value| match kind(part).as_str() {
         "ByteLevel" => part["use_regex"] != Value::Bool(false),
         "Metaspace" => part["split"] != Value::Bool(false),
-        other => WORDS.contains(&other),
+        other => WORD_SPLITTERS.contains(&other),
     };
     let added = tokenizer["added_tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
     let spaced = |token: &Value| token["content"].as_str().is_none_or(|content| content.contains(char::is_whitespace));
@@ -42,20 +42,20 @@ pub fn reads_words(tokenizer: &Value) -> bool {
 }
 
 /// The beginnings of `text` to try one after the other until one has `tokens` tokens; the last is all of it.
-pub fn beginnings(text: &str, tokens: usize) -> impl Iterator<Item = &str> {
+pub fn prefixes(text: &str, tokens: usize) -> impl Iterator<Item = &str> {
     let first = tokens.saturating_mul(BYTES_PER_TOKEN);
-    let sizes = std::iter::successors(Some(first), |bytes| bytes.checked_mul(GROWTH));
-    let cuts = sizes.map_while(|bytes| space_after(text, bytes)).filter_map(|end| text.get(..end));
+    let sizes = std::iter::successors(Some(first), |bytes| bytes.checked_mul(GROWTH_FACTOR));
+    let cuts = sizes.map_while(|bytes| find_word_boundary(text, bytes)).filter_map(|end| text.get(..end));
     cuts.chain(std::iter::once(text))
 }
 
 /// The place of the first space between two plain characters at or after a byte.
-fn space_after(text: &str, bytes: usize) -> Option<usize> {
+fn find_word_boundary(text: &str, bytes: usize) -> Option<usize> {
     // What is hardly longer is read as it is.
     let rest = text.as_bytes().get(bytes..).filter(|rest| rest.len() > bytes / 4)?;
     let between =
         |three: &[u8]| matches!(three, [a, b' ', c] if a.is_ascii_alphanumeric() && c.is_ascii_alphanumeric());
-    rest.windows(3).take(LONGEST_WORD).position(between).map(|place| bytes + place + 1)
+    rest.windows(3).take(MAX_WORD_BYTES).position(between).map(|place| bytes + place + 1)
 }
 
 #[cfg(test)]
@@ -64,33 +64,33 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn beginnings_end_between_words_and_the_last_is_the_text() {
+    fn prefixes_end_between_words_last_is_whole_text() {
         let text = "abcd efgh ".repeat(100);
-        let ends: Vec<usize> = beginnings(&text, 2).map(str::len).collect();
+        let ends: Vec<usize> = prefixes(&text, 2).map(str::len).collect();
         assert_eq!(ends, [14, 49, 194, 769, 1_000]);
-        assert!(beginnings(&text, 2).all(|beginning| beginning.ends_with(char::is_alphanumeric) || beginning == text));
-        assert_eq!(beginnings("short text", 100).count(), 1);
+        assert!(prefixes(&text, 2).all(|beginning| beginning.ends_with(char::is_alphanumeric) || beginning == text));
+        assert_eq!(prefixes("short text", 100).count(), 1);
     }
 
     #[test]
-    fn a_text_without_spaces_is_read_whole() {
+    fn prefixes_text_without_spaces_is_whole() {
         for text in ["x".repeat(10_000), "猫 犬 ".repeat(2_000), "x. ".repeat(5_000), "  ".repeat(5_000)] {
-            assert_eq!(beginnings(&text, 5).collect::<Vec<_>>(), [&text]);
+            assert_eq!(prefixes(&text, 5).collect::<Vec<_>>(), [&text]);
         }
     }
 
     #[test]
-    fn which_tokenizers_read_words() {
+    fn prefixes_word_local_tokenizers_are_detected() {
         let bert = json!({
             "added_tokens": [{ "content": "[CLS]" }],
             "normalizer": { "type": "BertNormalizer" },
             "pre_tokenizer": { "type": "BertPreTokenizer" },
         });
-        assert!(reads_words(&bert));
+        assert!(is_word_local(&bert));
         let with = |key: &str, value: Value| {
             let mut changed = bert.clone();
             changed[key] = value;
-            reads_words(&changed)
+            is_word_local(&changed)
         };
         assert!(with("normalizer", Value::Null));
         assert!(with("pre_tokenizer", json!({ "type": "ByteLevel", "use_regex": true })));

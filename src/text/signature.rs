@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::activation::Applied;
+use super::activation::AppliedActivation;
 
 /// The inputs a graph asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub enum TokenRole {
 impl TokenRole {
     /// The role an input plays, by the names Hugging Face exports use.
     #[must_use]
-    pub fn of(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "input_ids" => Some(Self::InputIds),
             "attention_mask" | "input_mask" => Some(Self::AttentionMask),
@@ -79,7 +79,7 @@ pub enum ScoreKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FixedAxes {
     /// Every run takes exactly one row.
-    pub one_row: bool,
+    pub single_row: bool,
     /// Every row has exactly this many tokens.
     pub length: Option<usize>,
 }
@@ -87,7 +87,7 @@ pub struct FixedAxes {
 impl Signature {
     /// True if the graph is told which places hold padding.
     #[must_use]
-    pub fn is_masked(&self) -> bool {
+    pub fn has_attention_mask(&self) -> bool {
         match &self.input {
             GraphInput::Texts { .. } => false,
             GraphInput::Tokens(inputs) => inputs.iter().any(|input| input.role == TokenRole::AttentionMask),
@@ -101,15 +101,15 @@ pub struct Signature {
     /// What goes in.
     pub input: GraphInput,
     /// Sizes of it that the graph fixes.
-    pub fixed: FixedAxes,
+    pub fixed_axes: FixedAxes,
     /// Name of the output that holds the scores.
-    pub output: String,
+    pub output_name: String,
     /// What it holds.
-    pub scores: ScoreKind,
+    pub score_kind: ScoreKind,
     /// True if there are scores for each token of a text.
     pub per_token: bool,
     /// The softmax or sigmoid that the graph applies as its last step.
-    pub applied: Option<Applied>,
+    pub applied_activation: Option<AppliedActivation>,
     /// Scores per text, or per token.
     pub width: usize,
     /// True if the graph quantises activations at run time: one scale for a whole
@@ -118,7 +118,7 @@ pub struct Signature {
     /// Class names that the graph holds, in score order.
     pub labels: Option<Vec<String>>,
     /// True if the graph names any number of classes per text, as a multi-label pipeline does.
-    pub many_labels: bool,
+    pub is_multi_label: bool,
     /// Rows of the table in which token ids are looked up: an id from there on fails its run.
     pub embedding_rows: Option<usize>,
 }

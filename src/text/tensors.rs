@@ -14,7 +14,7 @@ pub struct Shape {
 impl Shape {
     /// Tokens, padding included.
     #[must_use]
-    pub fn tokens(self) -> usize {
+    pub fn token_count(self) -> usize {
         self.rows.saturating_mul(self.length)
     }
 }
@@ -69,13 +69,13 @@ pub struct TokenBatch {
 
 /// Packs rows into one batch, padded to the longest.
 #[must_use]
-pub fn pack(rows: &[&TokenRow], padding: Padding) -> TokenBatch {
-    pack_to(rows, padding, 0)
+pub fn pack_rows(rows: &[&TokenRow], padding: Padding) -> TokenBatch {
+    pack_rows_to_length(rows, padding, 0)
 }
 
 /// Packs rows into one batch, padded to the longest, and to `least` places.
 #[must_use]
-pub fn pack_to(rows: &[&TokenRow], padding: Padding, least: usize) -> TokenBatch {
+pub fn pack_rows_to_length(rows: &[&TokenRow], padding: Padding, least: usize) -> TokenBatch {
     let length = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0).max(least);
     let places = rows.len() * length;
     let mut batch = TokenBatch {
@@ -125,9 +125,9 @@ mod tests {
     }
 
     #[test]
-    fn pads_on_the_right() {
+    fn pack_rows_right_side_pads_after_text() {
         let (a, b) = (row(&[5, 6, 7]), row(&[8]));
-        let batch = pack(&[&a, &b], Padding { id: 9, type_id: 2, side: PaddingSide::Right });
+        let batch = pack_rows(&[&a, &b], Padding { id: 9, type_id: 2, side: PaddingSide::Right });
         assert_eq!((batch.rows, batch.length), (2, 3));
         assert_eq!(batch.input_ids, [5, 6, 7, 8, 9, 9]);
         assert_eq!(batch.attention_mask, [1, 1, 1, 1, 0, 0]);
@@ -136,17 +136,17 @@ mod tests {
     }
 
     #[test]
-    fn pads_further_than_the_longest() {
-        let batch = pack_to(&[&row(&[5]), &row(&[6, 7])], Padding::default(), 4);
+    fn pack_rows_min_length_pads_beyond_longest() {
+        let batch = pack_rows_to_length(&[&row(&[5]), &row(&[6, 7])], Padding::default(), 4);
         assert_eq!(batch.input_ids, [5, 0, 0, 0, 6, 7, 0, 0]);
         assert_eq!((batch.length, batch.attention_mask.iter().sum::<i64>()), (4, 3));
-        assert_eq!(pack_to(&[&row(&[5, 6, 7])], Padding::default(), 2).length, 3);
+        assert_eq!(pack_rows_to_length(&[&row(&[5, 6, 7])], Padding::default(), 2).length, 3);
     }
 
     #[test]
-    fn pads_on_the_left() {
+    fn pack_rows_left_side_pads_before_text() {
         let (a, b) = (row(&[5, 6]), row(&[8]));
-        let batch = pack(&[&a, &b], Padding { id: 0, type_id: 0, side: PaddingSide::Left });
+        let batch = pack_rows(&[&a, &b], Padding { id: 0, type_id: 0, side: PaddingSide::Left });
         assert_eq!(batch.input_ids, [5, 6, 0, 8]);
         assert_eq!(batch.attention_mask, [1, 1, 0, 1]);
         assert_eq!(batch.position_ids, [0, 1, 1, 0]);

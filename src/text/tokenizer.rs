@@ -13,35 +13,35 @@
 //! A tokenizer file comes from strangers: crafted ones panic while loading and while
 //! encoding, so both run inside `catch_unwind`.
 
+mod builder;
+mod class_specs;
 mod classes;
-mod growth;
+mod expansion_limit;
+mod file_check;
 mod limits;
-mod overrides;
 mod pairs;
-mod parts;
-mod places;
-mod recipes;
-mod special;
-mod unknown;
+mod special_tokens;
+mod token_spans;
+mod unknown_token;
 mod vocabulary;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, TruncationDirection, TruncationParams};
 
-use super::entities::Place;
+use super::entities::TokenSpan;
 use super::manifest::{Manifest, ManifestError};
-use super::prefix::{beginnings, reads_words};
+use super::prefix::{is_word_local, prefixes};
 use super::tensors::{Padding, PaddingSide, TokenRow};
-use crate::config::OnOverflow;
-use growth::Growth;
-use overrides::Built;
-use places::Words;
+use crate::config::OverflowPolicy;
+use builder::BuiltTokenizer;
+use expansion_limit::ExpansionLimit;
+use token_spans::WordRules;
 
 /// Share of a window that repeats the end of the one before, as a divisor.
 const OVERLAP_DIVISOR: usize = 4;
 
-const FILE: &str = "tokenizer.json";
+const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// A loaded tokenizer with the limits of its model.
 ///
@@ -50,44 +50,44 @@ const FILE: &str = "tokenizer.json";
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// Puts special tokens around a text.
-    special: Option<PostProcessorWrapper>,
-    cut_from: TruncationDirection,
+    post_processor: Option<PostProcessorWrapper>,
+    truncation_direction: TruncationDirection,
     max_tokens: usize,
-    limit_is_named: bool,
+    has_declared_limit: bool,
     /// Special tokens around one text.
-    special_tokens: usize,
+    special_token_count: usize,
     /// Special tokens around two texts, where it can join two.
-    pair_tokens: Option<usize>,
-    on_overflow: OnOverflow,
+    pair_special_token_count: Option<usize>,
+    on_overflow: OverflowPolicy,
     padding: Padding,
     /// Stands for what the tokenizer does not know.
-    unknown: Option<u32>,
+    unknown_id: Option<u32>,
     /// Only the beginning of a long text needs to be read.
-    reads_beginnings: bool,
+    is_prefix_sufficient: bool,
     /// Where tokens stand is told as well.
-    words: Option<Words>,
+    word_rules: Option<WordRules>,
     /// How its tokens are told from words, for models that label tokens.
-    described_words: Words,
+    declared_word_rules: WordRules,
     /// Refuses texts that its normaliser makes very long.
-    growth: Growth,
+    expansion_limit: ExpansionLimit,
     /// Rows have types for the second of two texts.
-    has_types: bool,
+    has_type_ids: bool,
     warnings: Vec<String>,
 }
 
 /// A text as the model will see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tokens {
+pub struct TokenizedText {
     /// One row, or one per window.
     pub rows: Vec<TokenRow>,
     /// Tokens of the text that the model sees, special tokens included, overlaps counted once.
-    pub count: usize,
+    pub token_count: usize,
     /// Those of them that stand for what the tokenizer does not know.
-    pub unknown: usize,
+    pub unknown_count: usize,
     /// True if part of the text was cut off.
-    pub truncated: bool,
+    pub is_truncated: bool,
     /// Where the tokens of each row stand in the text, none for special ones; empty unless that was asked for.
-    pub places: Vec<Vec<Option<Place>>>,
+    pub spans: Vec<Vec<Option<TokenSpan>>>,
     /// Tokens at the end of a row that the next one begins with.
     pub overlap: usize,
 }
@@ -116,7 +116,7 @@ pub enum TokenizeError {
     NoTokens,
     /// Its normaliser makes it very long.
     #[error("the tokenizer of this model makes the text longer than {limit} bytes")]
-    Grows {
+    NormalizedTooLong {
         /// Bytes that a text of its length may become.
         limit: usize,
     },
@@ -137,71 +137,71 @@ impl Tokenizer {
     /// # Errors
     /// [`ManifestError`] if there is no such file, if it is not a tokenizer, or if no text
     /// fits between its special tokens.
-    pub fn load(manifest: &Manifest, on_overflow: OnOverflow) -> Result<Self, ManifestError> {
-        let error = |reason: String| ManifestError::new(FILE, reason);
+    pub fn load(manifest: &Manifest, on_overflow: OverflowPolicy) -> Result<Self, ManifestError> {
+        let error = |reason: String| ManifestError::new(TOKENIZER_FILE, reason);
         let bytes = manifest
             .tokenizer
             .as_ref()
             .ok_or_else(|| error("there is no such file, and the graph takes tokens".to_owned()))?;
-        let built = overrides::build(manifest, parts::parse(bytes)?)?;
-        let named_limit = limits::named_max_tokens(manifest);
+        let built = builder::build_tokenizer(manifest, file_check::parse_file(bytes)?)?;
+        let named_limit = limits::declared_max_tokens(manifest);
         let max_tokens = named_limit.unwrap_or(limits::DEFAULT_MAX_TOKENS);
-        let mut tokenizer = Self::of(built, manifest, on_overflow, named_limit)?;
+        let mut tokenizer = Self::from_built(built, manifest, on_overflow, named_limit)?;
         let nothing = Encoding::default;
-        let (empty, _) = guarded(|| tokenizer.finish(nothing())).map_err(|e| error(e.to_string()))?;
-        tokenizer.special_tokens = empty.ids.len();
-        tokenizer.pair_tokens =
-            guarded(|| tokenizer.finish_two(nothing(), nothing())).ok().map(|(row, _)| row.ids.len());
-        let room = tokenizer.room();
+        let (empty, _) = catch_panic(|| tokenizer.add_special_tokens(nothing())).map_err(|e| error(e.to_string()))?;
+        tokenizer.special_token_count = empty.ids.len();
+        tokenizer.pair_special_token_count =
+            catch_panic(|| tokenizer.add_pair_special_tokens(nothing(), nothing())).ok().map(|(row, _)| row.ids.len());
+        let room = tokenizer.text_capacity();
         if room == 0 {
             return Err(error(format!(
                 "{max_tokens} tokens leave no room for text beside {} special tokens",
-                tokenizer.special_tokens
+                tokenizer.special_token_count
             )));
         }
-        if on_overflow == OnOverflow::Truncate {
+        if on_overflow == OverflowPolicy::Truncate {
             // What is cut off need not be read. One token more than fits tells that something is.
             let max_length = max_tokens.max(room + 1);
-            let direction = tokenizer.cut_from;
+            let direction = tokenizer.truncation_direction;
             let enough = TruncationParams { max_length, direction, ..TruncationParams::default() };
             tokenizer.inner.with_truncation(Some(enough)).map_err(|e| error(e.to_string()))?;
         } else {
-            tokenizer.reads_beginnings = false;
+            tokenizer.is_prefix_sufficient = false;
         }
         Ok(tokenizer)
     }
 
     /// A tokenizer without the special tokens around texts counted.
-    fn of(
-        built: Built,
+    fn from_built(
+        built: BuiltTokenizer,
         manifest: &Manifest,
-        on_overflow: OnOverflow,
+        on_overflow: OverflowPolicy,
         named_limit: Option<usize>,
     ) -> Result<Self, ManifestError> {
-        let error = |reason: String| ManifestError::new(FILE, reason);
+        let error = |reason: String| ManifestError::new(TOKENIZER_FILE, reason);
         let padding = limits::padding(manifest, &built);
-        let cut_from = limits::cut_from(manifest, &built.inner);
-        let Built { mut inner, described, has_types, warnings, .. } = built;
+        let cut_from = limits::truncation_direction(manifest, &built.inner);
+        let BuiltTokenizer { mut inner, definition: described, has_type_ids: has_types, warnings, .. } = built;
         // Padding in the file makes every short text as long as the longest: the server pads batches itself.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| error(e.to_string()))?;
         let special = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
         Ok(Self {
-            special,
-            cut_from,
+            post_processor: special,
+            truncation_direction: cut_from,
             max_tokens: named_limit.unwrap_or(limits::DEFAULT_MAX_TOKENS),
-            limit_is_named: named_limit.is_some(),
-            special_tokens: 0,
-            pair_tokens: None,
+            has_declared_limit: named_limit.is_some(),
+            special_token_count: 0,
+            pair_special_token_count: None,
             on_overflow,
             padding,
-            unknown: unknown::unknown_id(&inner, &described),
-            reads_beginnings: cut_from == TruncationDirection::Right && reads_words(&described),
-            words: None,
-            described_words: Words::of(&described),
-            growth: guarded_load(|| Growth::of(inner.get_normalizer()))??,
-            has_types,
+            unknown_id: unknown_token::unknown_id(&inner, &described),
+            is_prefix_sufficient: cut_from == TruncationDirection::Right && is_word_local(&described),
+            word_rules: None,
+            declared_word_rules: WordRules::from_definition(&described),
+            expansion_limit: catch_load_panic(|| ExpansionLimit::from_normalizer(inner.get_normalizer()))??,
+            has_type_ids: has_types,
             warnings,
             inner,
         })
@@ -209,8 +209,8 @@ impl Tokenizer {
 
     /// The same tokenizer, which also tells where tokens stand in their text.
     #[must_use]
-    pub fn with_places(mut self) -> Self {
-        self.words = Some(self.described_words.clone());
+    pub fn with_spans(mut self) -> Self {
+        self.word_rules = Some(self.declared_word_rules.clone());
         self
     }
 
@@ -228,14 +228,14 @@ impl Tokenizer {
 
     /// True if the model's files say how long a row may be; else a default is taken.
     #[must_use]
-    pub fn limit_is_named(&self) -> bool {
-        self.limit_is_named
+    pub fn has_declared_limit(&self) -> bool {
+        self.has_declared_limit
     }
 
     /// Which end of a longer text is cut off.
     #[must_use]
-    pub fn cut_from(&self) -> PaddingSide {
-        match self.cut_from {
+    pub fn truncation_side(&self) -> PaddingSide {
+        match self.truncation_direction {
             TruncationDirection::Left => PaddingSide::Left,
             TruncationDirection::Right => PaddingSide::Right,
         }
@@ -243,7 +243,7 @@ impl Tokenizer {
 
     /// What happens to longer texts.
     #[must_use]
-    pub fn on_overflow(&self) -> OnOverflow {
+    pub fn on_overflow(&self) -> OverflowPolicy {
         self.on_overflow
     }
 
@@ -255,77 +255,91 @@ impl Tokenizer {
 
     /// True if it has a token for what it does not know.
     #[must_use]
-    pub fn has_unknown(&self) -> bool {
-        self.unknown.is_some()
+    pub fn has_unknown_token(&self) -> bool {
+        self.unknown_id.is_some()
     }
 
     /// Tokenises one text.
     ///
     /// # Errors
     /// [`TokenizeError::TooLong`] where long texts are refused, else only if the tokenizer fails.
-    pub fn encode(&self, text: &str) -> Result<Tokens, TokenizeError> {
-        guarded(|| {
-            let room = self.room();
-            let mut whole = self.read(text, room + 1)?;
+    pub fn encode(&self, text: &str) -> Result<TokenizedText, TokenizeError> {
+        catch_panic(|| {
+            let room = self.text_capacity();
+            let mut whole = self.encode_at_least(text, room + 1)?;
             let own = whole.get_ids().len();
             let limit = self.max_tokens;
             if own <= room {
-                return self.rows(text, vec![whole], own + self.special_tokens);
+                return self.finish_rows(text, vec![whole], own + self.special_token_count);
             }
             match self.on_overflow {
-                OnOverflow::Error => Err(TokenizeError::TooLong { tokens: own + self.special_tokens, limit }),
-                OnOverflow::Truncate => {
-                    whole.truncate(room, 0, self.cut_from);
+                OverflowPolicy::Error => Err(TokenizeError::TooLong { tokens: own + self.special_token_count, limit }),
+                OverflowPolicy::Truncate => {
+                    whole.truncate(room, 0, self.truncation_direction);
                     whole.take_overflowing();
-                    Ok(Tokens { truncated: true, ..self.rows(text, vec![whole], limit)? })
+                    Ok(TokenizedText { is_truncated: true, ..self.finish_rows(text, vec![whole], limit)? })
                 }
-                OnOverflow::Window => {
+                OverflowPolicy::Window => {
                     let overlap = room / OVERLAP_DIVISOR;
                     let ids = whole.get_ids().to_vec();
-                    whole.truncate(room, overlap, self.cut_from);
+                    whole.truncate(room, overlap, self.truncation_direction);
                     let later = whole.take_overflowing();
                     let truncated = later.len() >= Self::MAX_WINDOWS;
                     let windows: Vec<Encoding> = std::iter::once(whole).chain(later).take(Self::MAX_WINDOWS).collect();
                     let repeated = overlap * (windows.len() - 1);
                     let seen = windows.iter().map(|window| window.get_ids().len()).sum::<usize>() - repeated;
                     // What two windows share is one token.
-                    let unknown = unknown::count_seen(&ids, seen, self.cut_from, self.unknown);
-                    Ok(Tokens { unknown, truncated, overlap, ..self.rows(text, windows, seen + self.special_tokens)? })
+                    let unknown =
+                        unknown_token::count_unknown_seen(&ids, seen, self.truncation_direction, self.unknown_id);
+                    Ok(TokenizedText {
+                        unknown_count: unknown,
+                        is_truncated: truncated,
+                        overlap,
+                        ..self.finish_rows(text, windows, seen + self.special_token_count)?
+                    })
                 }
             }
         })
     }
 
     /// The rows of a text, with `count` tokens in all.
-    fn rows(&self, text: &str, encodings: Vec<Encoding>, count: usize) -> Result<Tokens, TokenizeError> {
-        let chars: Vec<char> = if self.words.is_some() { text.chars().collect() } else { Vec::new() };
-        let unknown = encodings.iter().map(|encoding| unknown::count(encoding.get_ids(), self.unknown)).sum();
+    fn finish_rows(&self, text: &str, encodings: Vec<Encoding>, count: usize) -> Result<TokenizedText, TokenizeError> {
+        let chars: Vec<char> = if self.word_rules.is_some() { text.chars().collect() } else { Vec::new() };
+        let unknown =
+            encodings.iter().map(|encoding| unknown_token::count_unknown(encoding.get_ids(), self.unknown_id)).sum();
         let (mut rows, mut places) = (Vec::with_capacity(encodings.len()), Vec::new());
         for encoding in encodings {
-            let (row, finished) = self.finish(encoding)?;
+            let (row, finished) = self.add_special_tokens(encoding)?;
             if row.ids.is_empty() {
                 return Err(TokenizeError::NoTokens);
             }
-            if let Some(words) = &self.words {
-                places.push(words.places(&finished, &chars));
+            if let Some(words) = &self.word_rules {
+                places.push(words.token_spans(&finished, &chars));
             }
             rows.push(row);
         }
-        Ok(Tokens { rows, count, unknown, truncated: false, places, overlap: 0 })
+        Ok(TokenizedText {
+            rows,
+            token_count: count,
+            unknown_count: unknown,
+            is_truncated: false,
+            spans: places,
+            overlap: 0,
+        })
     }
 
     /// The tokens of a text, or of so much of it that there are `enough`.
-    fn read(&self, text: &str, enough: usize) -> Result<Encoding, TokenizeError> {
-        self.growth.check(text)?;
+    fn encode_at_least(&self, text: &str, enough: usize) -> Result<Encoding, TokenizeError> {
+        self.expansion_limit.check(text)?;
         let read = |text: &str| {
-            let read = match self.words {
+            let read = match self.word_rules {
                 None => self.inner.encode_fast(text, false),
                 Some(_) => self.inner.encode_char_offsets(text, false),
             };
             read.map_err(|_| TokenizeError::Failed)
         };
-        if self.reads_beginnings {
-            for beginning in beginnings(text, enough) {
+        if self.is_prefix_sufficient {
+            for beginning in prefixes(text, enough) {
                 let tokens = read(beginning)?;
                 if tokens.get_ids().len() >= enough || beginning.len() == text.len() {
                     return Ok(tokens);
@@ -336,33 +350,37 @@ impl Tokenizer {
     }
 
     /// Tokens of a row that are the text's own.
-    fn room(&self) -> usize {
-        self.max_tokens.saturating_sub(self.special_tokens)
+    fn text_capacity(&self) -> usize {
+        self.max_tokens.saturating_sub(self.special_token_count)
     }
 
     /// Puts special tokens around a text that fits.
-    fn finish(&self, encoding: Encoding) -> Result<(TokenRow, Encoding), TokenizeError> {
-        let finished = match &self.special {
+    fn add_special_tokens(&self, encoding: Encoding) -> Result<(TokenRow, Encoding), TokenizeError> {
+        let finished = match &self.post_processor {
             Some(special) => special.process(encoding, None, true).map_err(|_| TokenizeError::Failed)?,
             None => encoding,
         };
-        Ok((self.row(&finished), finished))
+        Ok((self.to_token_row(&finished), finished))
     }
 
     /// Puts special tokens around and between two texts that fit.
-    fn finish_two(&self, first: Encoding, mut second: Encoding) -> Result<(TokenRow, Encoding), TokenizeError> {
-        let finished = if let Some(special) = &self.special {
+    fn add_pair_special_tokens(
+        &self,
+        first: Encoding,
+        mut second: Encoding,
+    ) -> Result<(TokenRow, Encoding), TokenizeError> {
+        let finished = if let Some(special) = &self.post_processor {
             special.process(first, Some(second), true).map_err(|_| TokenizeError::Failed)?
         } else {
             second.set_type_ids(vec![1; second.get_ids().len()]);
             Encoding::merge([first, second], false)
         };
-        Ok((self.row(&finished), finished))
+        Ok((self.to_token_row(&finished), finished))
     }
 
-    fn row(&self, finished: &Encoding) -> TokenRow {
+    fn to_token_row(&self, finished: &Encoding) -> TokenRow {
         let ids = finished.get_ids().to_vec();
-        let type_ids = if self.has_types { finished.get_type_ids().to_vec() } else { vec![0; ids.len()] };
+        let type_ids = if self.has_type_ids { finished.get_type_ids().to_vec() } else { vec![0; ids.len()] };
         TokenRow { ids, type_ids }
     }
 }
@@ -377,11 +395,12 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 /// Runs code of the crate that reads a file, which may panic on a crafted one.
-fn guarded_load<T>(run: impl FnOnce() -> T) -> Result<T, ManifestError> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|_| ManifestError::new(FILE, "the tokenizer panicked while loading"))
+fn catch_load_panic<T>(run: impl FnOnce() -> T) -> Result<T, ManifestError> {
+    catch_unwind(AssertUnwindSafe(run))
+        .map_err(|_| ManifestError::new(TOKENIZER_FILE, "the tokenizer panicked while loading"))
 }
 
 /// Runs code of the crate, which may panic on a crafted file or text.
-fn guarded<T>(run: impl FnOnce() -> Result<T, TokenizeError>) -> Result<T, TokenizeError> {
+fn catch_panic<T>(run: impl FnOnce() -> Result<T, TokenizeError>) -> Result<T, TokenizeError> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(TokenizeError::Panicked))
 }

@@ -4,102 +4,104 @@
 //! the scores are those of the pipeline of the same name in transformers.
 
 use super::activation::softmax;
-use super::heads::{Decision, Outcome};
-use super::input::{Input, Pair};
+use super::heads::{HeadOutcome, HeadOutput};
+use super::input::{Input, SecondText};
 
 /// What a label is put into where a request says nothing else.
-pub const TEMPLATE: &str = "This example is {}.";
+pub const DEFAULT_TEMPLATE: &str = "This example is {}.";
 /// Where the label goes.
-pub const PLACE: &str = "{}";
+pub const LABEL_PLACEHOLDER: &str = "{}";
 /// A label of several that are judged each for itself is an answer from this probability on.
-const THRESHOLD: f32 = 0.5;
+const LABEL_THRESHOLD: f32 = 0.5;
 
 /// Which of a model's labels say that the second text follows from the first, and that it contradicts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdicts {
-    entailment: usize,
-    contradiction: usize,
+pub struct NliLabels {
+    entailment_index: usize,
+    contradiction_index: usize,
 }
 
-impl Verdicts {
+impl NliLabels {
     /// Those of a model with these labels; nothing if none is called `entail…`.
     ///
     /// Without a label `contradict…` it is the first one that contradicts, or the last where the first one is
     /// entailment, as in transformers.
     #[must_use]
-    pub fn of(labels: &[String]) -> Option<Self> {
+    pub fn from_labels(labels: &[String]) -> Option<Self> {
         let called = |beginning: &str| labels.iter().position(|label| label.to_lowercase().starts_with(beginning));
         let entailment = called("entail")?;
         let other = if entailment == 0 { labels.len() - 1 } else { 0 };
-        Some(Self { entailment, contradiction: called("contradict").unwrap_or(other) }).filter(|_| labels.len() > 1)
+        Some(Self { entailment_index: entailment, contradiction_index: called("contradict").unwrap_or(other) })
+            .filter(|_| labels.len() > 1)
     }
 
     /// Decides from the logits of each hypothesis, in the order of the labels. `many`: each label for itself.
     ///
     /// Nothing if a hypothesis has too few logits.
     #[must_use]
-    pub fn decide(&self, logits: &[&[f32]], many: bool) -> Option<Decision> {
+    pub fn postprocess(&self, logits: &[&[f32]], many: bool) -> Option<HeadOutput> {
         let of = |verdict: usize| logits.iter().map(|row| row.get(verdict).copied()).collect::<Option<Vec<f32>>>();
-        let raw = of(self.entailment)?;
+        let raw = of(self.entailment_index)?;
         let probabilities = if many || raw.len() == 1 {
-            let against = of(self.contradiction)?;
+            let against = of(self.contradiction_index)?;
             raw.iter().zip(against).filter_map(|(&z, other)| softmax(&[z, other]).first().copied()).collect()
         } else {
             softmax(&raw)
         };
         let mut ranked = (0..).zip(&probabilities);
         let outcome = if many {
-            Outcome::Labels(ranked.filter(|(_, p)| **p >= THRESHOLD).map(|(index, _)| index).collect())
+            HeadOutcome::Labels(ranked.filter(|(_, p)| **p >= LABEL_THRESHOLD).map(|(index, _)| index).collect())
         } else {
             let first = ranked.next()?;
-            Outcome::Label(ranked.fold(first, |best, next| if next.1 > best.1 { next } else { best }).0)
+            HeadOutcome::Label(ranked.fold(first, |best, next| if next.1 > best.1 { next } else { best }).0)
         };
-        Some(Decision { outcome, probabilities, raw })
+        Some(HeadOutput { outcome, probabilities, raw_scores: raw })
     }
 }
 
 /// A text with a hypothesis for each label. Only the text is cut off where both are too long.
 #[must_use]
-pub fn inputs(text: &str, labels: &[String], template: &str) -> Vec<Input> {
-    let hypothesis = |label: &String| Pair { text: template.replace(PLACE, label), whole: true };
-    labels.iter().map(|label| Input { text: text.to_owned(), pair: Some(hypothesis(label)) }).collect()
+pub fn hypothesis_inputs(text: &str, labels: &[String], template: &str) -> Vec<Input> {
+    let hypothesis =
+        |label: &String| SecondText { text: template.replace(LABEL_PLACEHOLDER, label), truncate_only_first: true };
+    labels.iter().map(|label| Input { text: text.to_owned(), second: Some(hypothesis(label)) }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(labels: &[&str]) -> Option<(usize, usize)> {
+    fn label_indices(labels: &[&str]) -> Option<(usize, usize)> {
         let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
-        Verdicts::of(&labels).map(|verdicts| (verdicts.entailment, verdicts.contradiction))
+        NliLabels::from_labels(&labels).map(|verdicts| (verdicts.entailment_index, verdicts.contradiction_index))
     }
 
     #[test]
-    fn verdicts_are_found_by_name_or_by_place() {
-        assert_eq!(of(&["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]), Some((2, 0)));
-        assert_eq!(of(&["neutral", "entailment", "contradiction"]), Some((1, 2)));
-        assert_eq!(of(&["entailment", "not_entailment"]), Some((0, 1)));
-        assert_eq!(of(&["no", "entails"]), Some((1, 0)));
-        assert_eq!(of(&["yes", "no"]), None);
-        assert_eq!(of(&["entailment"]), None);
+    fn zero_shot_nli_labels_found_by_name_or_position() {
+        assert_eq!(label_indices(&["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]), Some((2, 0)));
+        assert_eq!(label_indices(&["neutral", "entailment", "contradiction"]), Some((1, 2)));
+        assert_eq!(label_indices(&["entailment", "not_entailment"]), Some((0, 1)));
+        assert_eq!(label_indices(&["no", "entails"]), Some((1, 0)));
+        assert_eq!(label_indices(&["yes", "no"]), None);
+        assert_eq!(label_indices(&["entailment"]), None);
     }
 
     #[test]
-    fn one_label_of_several_or_each_for_itself() {
-        let verdicts = Verdicts { entailment: 2, contradiction: 0 };
+    fn zero_shot_postprocess_single_and_multi_label() {
+        let verdicts = NliLabels { entailment_index: 2, contradiction_index: 0 };
         let logits: [&[f32]; 3] = [&[0.0, 9.0, 0.0], &[5.0, 9.0, 2.0], &[0.0, 9.0, 1.0]];
-        let one = verdicts.decide(&logits, false).unwrap();
-        assert_eq!((one.outcome, one.raw), (Outcome::Label(1), vec![0.0, 2.0, 1.0]));
+        let one = verdicts.postprocess(&logits, false).unwrap();
+        assert_eq!((one.outcome, one.raw_scores), (HeadOutcome::Label(1), vec![0.0, 2.0, 1.0]));
         assert!(
             (one.probabilities[1] - 0.665_240_94).abs() < 1e-6
                 && (one.probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-6
         );
-        let many = verdicts.decide(&logits, true).unwrap();
-        assert_eq!(many.outcome, Outcome::Labels(vec![0, 2]));
+        let many = verdicts.postprocess(&logits, true).unwrap();
+        assert_eq!(many.outcome, HeadOutcome::Labels(vec![0, 2]));
         assert!((many.probabilities[1] - 0.047_425_87).abs() < 1e-6 && (many.probabilities[0] - 0.5).abs() < 1e-6);
         // A single label is judged for itself: one of one would always be certain.
-        let single = verdicts.decide(&logits[1..2], false).unwrap();
+        let single = verdicts.postprocess(&logits[1..2], false).unwrap();
         assert!((single.probabilities[0] - 0.047_425_87).abs() < 1e-6);
-        assert_eq!(verdicts.decide(&[&[1.0]], true), None);
+        assert_eq!(verdicts.postprocess(&[&[1.0]], true), None);
     }
 }

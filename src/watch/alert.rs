@@ -5,18 +5,18 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::check::Record;
-use super::drift::{Change, Finding};
+use super::check::CheckRecord;
+use super::drift::{Finding, FindingChange};
 use crate::clock;
 
 /// How long an alert lasts at Alertmanager if nobody says that it is over.
-const LASTS: Duration = Duration::from_hours(24 * 30);
+const ALERT_LIFETIME: Duration = Duration::from_hours(24 * 30);
 
 /// A server has changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Alert {
     /// What it is, or no longer is.
-    pub status: Status,
+    pub status: AlertStatus,
     /// The server, without credentials and query.
     pub url: String,
     /// When it was noticed (RFC 3339).
@@ -25,7 +25,7 @@ pub struct Alert {
     pub summary: String,
     /// The check that decided it, for a server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub check: Option<Record>,
+    pub check: Option<CheckRecord>,
     /// What drifts, or has dropped, or does so no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<Finding>,
@@ -34,7 +34,7 @@ pub struct Alert {
 /// What a server, or a signal of a model version, counts as from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
+pub enum AlertStatus {
     /// The server does not answer as it should.
     Unhealthy,
     /// It does again.
@@ -49,10 +49,10 @@ pub enum Status {
     AccuracyBack,
 }
 
-impl Status {
+impl AlertStatus {
     /// True if it is over.
     #[must_use]
-    pub fn is_good(self) -> bool {
+    pub fn is_resolved(self) -> bool {
         matches!(self, Self::Healthy | Self::Quiet | Self::AccuracyBack)
     }
 }
@@ -60,9 +60,9 @@ impl Status {
 impl Alert {
     /// The alert about a server after this check.
     #[must_use]
-    pub fn new(status: Status, check: &Record) -> Self {
+    pub fn new(status: AlertStatus, check: &CheckRecord) -> Self {
         let summary = match &check.error {
-            _ if status.is_good() => format!("{} is healthy again", check.url),
+            _ if status.is_resolved() => format!("{} is healthy again", check.url),
             Some(error) => format!("{} is unhealthy: {error}", check.url),
             None => format!("{} is unhealthy", check.url),
         };
@@ -72,30 +72,30 @@ impl Alert {
 
     /// The alert about a model version, with what becomes of it.
     #[must_use]
-    pub fn of_drift(change: Change, url: String, timestamp: String, finding: Finding) -> Self {
+    pub fn from_finding(change: FindingChange, url: String, timestamp: String, finding: Finding) -> Self {
         let Finding { model, version, signal, value, threshold } = &finding;
         let figures = value.zip(*threshold).map(|(value, limit)| format!(" ({value:.3}, where it was {limit:.3})"));
         let limits = value.zip(*threshold).map(|(value, limit)| format!(" ({value:.3}, from {limit:.3} on it drifts)"));
         let (figures, limits) = (figures.unwrap_or_default(), limits.unwrap_or_default());
         let of = format!("{model}/{version} at {url}");
         let [begun, over] = if finding.is_accuracy() {
-            [Status::AccuracyDropped, Status::AccuracyBack]
+            [AlertStatus::AccuracyDropped, AlertStatus::AccuracyBack]
         } else {
-            [Status::Drifting, Status::Quiet]
+            [AlertStatus::Drifting, AlertStatus::Quiet]
         };
         let summary = match (finding.is_accuracy(), change) {
-            (_, Change::Gone) => format!("{of} is not served any more"),
-            (true, Change::Begins) => format!("{of} is less often right than when it was tried{figures}"),
-            (true, Change::Over) => format!("{of} is not less often right any more{figures}"),
-            (false, Change::Begins) => format!("live texts of {of} drift from its profile in {signal}{limits}"),
-            (false, Change::Over) => format!("live texts of {of} do not drift in {signal} any more{limits}"),
+            (_, FindingChange::Removed) => format!("{of} is not served any more"),
+            (true, FindingChange::Started) => format!("{of} is less often right than when it was tried{figures}"),
+            (true, FindingChange::Ended) => format!("{of} is not less often right any more{figures}"),
+            (false, FindingChange::Started) => format!("live texts of {of} drift from its profile in {signal}{limits}"),
+            (false, FindingChange::Ended) => format!("live texts of {of} do not drift in {signal} any more{limits}"),
         };
-        let status = if change == Change::Begins { begun } else { over };
+        let status = if change == FindingChange::Started { begun } else { over };
         Self { status, url, timestamp, summary, check: None, drift: Some(finding) }
     }
 
     /// What its receivers know it by: a drop goes for all servers, which may tell of it in turn.
-    fn place(&self) -> Option<&str> {
+    fn instance(&self) -> Option<&str> {
         let is_everywhere = self.drift.as_ref().is_some_and(Finding::is_accuracy);
         (!is_everywhere).then_some(self.url.as_str())
     }
@@ -103,7 +103,7 @@ impl Alert {
     /// For an incoming webhook of Slack.
     #[must_use]
     pub fn for_slack(&self) -> Value {
-        let sign = match (self.status.is_good(), &self.drift) {
+        let sign = match (self.status.is_resolved(), &self.drift) {
             (true, _) => ":large_green_circle:",
             (false, None) => ":red_circle:",
             (false, Some(_)) => ":large_orange_circle:",
@@ -117,10 +117,10 @@ impl Alert {
     #[must_use]
     pub fn for_pagerduty(&self, routing_key: &str) -> Value {
         let key = self.drift.as_ref().map(Finding::key);
-        let of_what: Vec<&str> = ["predictd-watch"].into_iter().chain(self.place()).chain(key.as_deref()).collect();
+        let of_what: Vec<&str> = ["predictd-watch"].into_iter().chain(self.instance()).chain(key.as_deref()).collect();
         json!({
             "routing_key": routing_key,
-            "event_action": if self.status.is_good() { "resolve" } else { "trigger" },
+            "event_action": if self.status.is_resolved() { "resolve" } else { "trigger" },
             "dedup_key": of_what.join(" "),
             "payload": {
                 "summary": self.summary.chars().take(1_024).collect::<String>(),
@@ -145,15 +145,15 @@ impl Alert {
                 json!({ "alertname": name, "severity": "note", "model": model, "version": version, "signal": signal })
             }
         };
-        if let (Some(labels), Some(place)) = (labels.as_object_mut(), self.place()) {
+        if let (Some(labels), Some(place)) = (labels.as_object_mut(), self.instance()) {
             labels.insert("instance".to_owned(), json!(place));
         }
         let mut alert = json!({ "labels": labels, "annotations": { "summary": self.summary } });
-        let times = if self.status.is_good() {
+        let times = if self.status.is_resolved() {
             json!({ "endsAt": self.timestamp })
         } else {
             // Without an end it would be over by itself five minutes after it was told, which is done once.
-            let end = humantime::format_rfc3339_seconds(clock::now() + LASTS).to_string();
+            let end = humantime::format_rfc3339_seconds(clock::now() + ALERT_LIFETIME).to_string();
             json!({ "startsAt": self.timestamp, "endsAt": end })
         };
         if let (Some(alert), Some(times)) = (alert.as_object_mut(), times.as_object()) {

@@ -12,16 +12,16 @@ use clap::error::ErrorKind;
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 
-use crate::config::args::path_or_empty;
+use crate::config::serve_args::path_parser;
 
 /// Most URLs that one process watches.
-pub const MOST_URLS: usize = 1_000;
+pub const MAX_URLS: usize = 1_000;
 
 /// `predictd watch`.
 #[derive(Debug, clap::Args)]
 pub struct WatchCommand {
     /// Servers to watch. Without a path, /health is asked.
-    #[arg(value_name = "URL", required = true, num_args = 1..=MOST_URLS, value_parser = url())]
+    #[arg(value_name = "URL", required = true, num_args = 1..=MAX_URLS, value_parser = url_parser())]
     pub urls: Vec<Url>,
 
     /// Time between two checks of a server.
@@ -55,7 +55,7 @@ pub struct WatchCommand {
     pub once: bool,
 
     /// File that remembers which server was healthy, and which alerts are to be delivered [default: none].
-    #[arg(long, env = "PREDICTD_WATCH_STATE", value_name = "FILE", value_parser = path_or_empty())]
+    #[arg(long, env = "PREDICTD_WATCH_STATE", value_name = "FILE", value_parser = path_parser())]
     pub state: Option<PathBuf>,
 
     /// Address of the watcher's own metrics [default: none].
@@ -64,7 +64,7 @@ pub struct WatchCommand {
 
     /// Servers whose /admin/drift is looked at as well, with commas between, such as http://127.0.0.1:8001: of a model whose
     /// texts drift, or whose accuracy drops, alerts are told too [default: none].
-    #[arg(long, env = "PREDICTD_WATCH_DRIFT", value_name = "URLS", value_delimiter = ',', value_parser = url())]
+    #[arg(long, env = "PREDICTD_WATCH_DRIFT", value_name = "URLS", value_delimiter = ',', value_parser = url_parser())]
     pub drift: Vec<Url>,
 
     /// A key of the scope metrics for --drift, if those servers want one. Better in the variable: others can read a command
@@ -81,11 +81,11 @@ pub struct WatchCommand {
 #[derive(Debug, clap::Args)]
 pub struct AlertArgs {
     /// Send alerts as JSON with POST [default: none].
-    #[arg(long, env = "PREDICTD_WATCH_WEBHOOK", hide_env_values = true, value_name = "URL", value_parser = url())]
+    #[arg(long, env = "PREDICTD_WATCH_WEBHOOK", hide_env_values = true, value_name = "URL", value_parser = url_parser())]
     pub webhook: Option<Url>,
 
     /// Send alerts to an incoming webhook of Slack [default: none].
-    #[arg(long, env = "PREDICTD_WATCH_SLACK", hide_env_values = true, value_name = "URL", value_parser = url())]
+    #[arg(long, env = "PREDICTD_WATCH_SLACK", hide_env_values = true, value_name = "URL", value_parser = url_parser())]
     pub slack: Option<Url>,
 
     /// Send alerts to PagerDuty (Events API v2), with this routing key [default: none].
@@ -93,11 +93,11 @@ pub struct AlertArgs {
     pub pagerduty: Option<String>,
 
     /// Where PagerDuty takes events.
-    #[arg(long, env = "PREDICTD_WATCH_PAGERDUTY_URL", default_value = "https://events.pagerduty.com/v2/enqueue", value_name = "URL", value_parser = url())]
+    #[arg(long, env = "PREDICTD_WATCH_PAGERDUTY_URL", default_value = "https://events.pagerduty.com/v2/enqueue", value_name = "URL", value_parser = url_parser())]
     pub pagerduty_url: Url,
 
     /// Send alerts to an Alertmanager, such as http://alertmanager:9093 [default: none].
-    #[arg(long, env = "PREDICTD_WATCH_ALERTMANAGER", hide_env_values = true, value_name = "URL", value_parser = url())]
+    #[arg(long, env = "PREDICTD_WATCH_ALERTMANAGER", hide_env_values = true, value_name = "URL", value_parser = url_parser())]
     pub alertmanager: Option<Url>,
 
     /// Mail server, such as smtps://user:password@mail.example.com, or smtp://localhost:25 [default: none].
@@ -114,7 +114,7 @@ pub struct AlertArgs {
 
     /// Program that gets each alert as JSON on standard input; it is run without a shell. One that fails within 20 seconds is
     /// run again; one that goes on for longer counts as told and is left running, four of them at most [default: none].
-    #[arg(long, env = "PREDICTD_WATCH_COMMAND", value_name = "PROGRAM", value_parser = path_or_empty())]
+    #[arg(long, env = "PREDICTD_WATCH_COMMAND", value_name = "PROGRAM", value_parser = path_parser())]
     pub command: Option<PathBuf>,
 
     /// How long the delivery of an alert is tried again.
@@ -123,7 +123,7 @@ pub struct AlertArgs {
 }
 
 /// A URL, which may hold a secret: what is wrong with one is said without it.
-fn url() -> UrlParser {
+fn url_parser() -> UrlParser {
     UrlParser
 }
 
@@ -146,7 +146,7 @@ impl TypedValueParser for UrlParser {
 
 /// A URL as the log and alerts have it: without what may be a secret.
 #[must_use]
-pub fn shown(url: &Url) -> String {
+pub fn redact_url(url: &Url) -> String {
     let mut shown = url.clone();
     // They fail for URLs without a host only.
     shown.set_username("").ok();

@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use super::alert::Alert;
 use super::args::AlertArgs;
-use super::program::Program;
-use crate::client::reason;
+use super::program::AlertProgram;
 use crate::clock;
+use crate::http_client::root_cause;
 
 /// Time for one attempt.
-const ATTEMPT: Duration = Duration::from_secs(20);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Somebody who is told of alerts.
 #[derive(Debug)]
@@ -28,14 +28,14 @@ pub enum Channel {
     /// An Alertmanager.
     Alertmanager(Url),
     /// People, by mail.
-    Email(Box<Mail>),
+    Email(Box<Mailer>),
     /// A program on this machine.
-    Command(Program),
+    Command(AlertProgram),
 }
 
 /// How mails are sent.
 #[derive(Debug)]
-pub struct Mail {
+pub struct Mailer {
     server: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
     to: Vec<Mailbox>,
@@ -43,11 +43,11 @@ pub struct Mail {
 
 /// Why an alert was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Undelivered {
+pub enum DeliveryError {
     /// Another attempt may succeed.
-    Later(String),
+    Transient(String),
     /// No other attempt will.
-    Never(String),
+    Permanent(String),
 }
 
 impl Channel {
@@ -55,7 +55,7 @@ impl Channel {
     ///
     /// # Errors
     /// One sentence that names the option.
-    pub fn of(args: &AlertArgs) -> Result<Vec<Self>, String> {
+    pub fn from_args(args: &AlertArgs) -> Result<Vec<Self>, String> {
         let mut channels = Vec::new();
         channels.extend(args.webhook.clone().map(Self::Webhook));
         channels.extend(args.slack.clone().map(Self::Slack));
@@ -67,11 +67,11 @@ impl Channel {
             url.set_path(&path);
             channels.push(Self::Alertmanager(url));
         }
-        if let Some(mail) = Mail::of(args)? {
+        if let Some(mail) = Mailer::from_args(args)? {
             channels.push(Self::Email(Box::new(mail)));
         }
         let command = args.command.clone().filter(|program| !program.as_os_str().is_empty());
-        channels.extend(command.map(Program::new).map(Self::Command));
+        channels.extend(command.map(AlertProgram::new).map(Self::Command));
         Ok(channels)
     }
 
@@ -89,51 +89,52 @@ impl Channel {
     }
 
     /// From now on nobody waits for a program that goes on.
-    pub fn let_go(&self) {
+    pub fn detach(&self) {
         if let Self::Command(program) = self {
-            program.let_go();
+            program.detach();
         }
     }
 
     /// Tries once.
     ///
     /// # Errors
-    /// [`Undelivered`] with the reason.
-    pub async fn deliver(&self, client: &Client, alert: &Alert) -> Result<(), Undelivered> {
-        let never = |error: serde_json::Error| Undelivered::Never(error.to_string());
+    /// [`DeliveryError`] with the reason.
+    pub async fn deliver(&self, client: &Client, alert: &Alert) -> Result<(), DeliveryError> {
+        let never = |error: serde_json::Error| DeliveryError::Permanent(error.to_string());
         if let Self::Command(program) = self {
             // It may go on for longer, and is not ended then.
-            return program.tell(&serde_json::to_vec(alert).map_err(never)?, ATTEMPT).await;
+            return program.run(&serde_json::to_vec(alert).map_err(never)?, ATTEMPT_TIMEOUT).await;
         }
         let sent = async {
             match self {
-                Self::Webhook(url) => post(client, url, &serde_json::to_value(alert).map_err(never)?).await,
-                Self::Slack(url) => post(client, url, &alert.for_slack()).await,
-                Self::PagerDuty(url, key) => post(client, url, &alert.for_pagerduty(key)).await,
-                Self::Alertmanager(url) => post(client, url, &alert.for_alertmanager()).await,
+                Self::Webhook(url) => post_json(client, url, &serde_json::to_value(alert).map_err(never)?).await,
+                Self::Slack(url) => post_json(client, url, &alert.for_slack()).await,
+                Self::PagerDuty(url, key) => post_json(client, url, &alert.for_pagerduty(key)).await,
+                Self::Alertmanager(url) => post_json(client, url, &alert.for_alertmanager()).await,
                 Self::Email(mail) => mail.send(alert).await,
                 Self::Command(_) => Ok(()),
             }
         };
-        let late = || Undelivered::Later(format!("it took more than {}", humantime::format_duration(ATTEMPT)));
-        tokio::time::timeout(ATTEMPT, sent).await.map_err(|_| late())?
+        let late =
+            || DeliveryError::Transient(format!("it took more than {}", humantime::format_duration(ATTEMPT_TIMEOUT)));
+        tokio::time::timeout(ATTEMPT_TIMEOUT, sent).await.map_err(|_| late())?
     }
 }
 
-async fn post(client: &Client, url: &Url, body: &Value) -> Result<(), Undelivered> {
+async fn post_json(client: &Client, url: &Url, body: &Value) -> Result<(), DeliveryError> {
     let answer = client.post(url.clone()).json(body).send().await;
-    let status = answer.map_err(|error| Undelivered::Later(reason(&error)))?.status().as_u16();
+    let status = answer.map_err(|error| DeliveryError::Transient(root_cause(&error)))?.status().as_u16();
     let said = format!("it answered with {status}");
     match status {
         200..300 => Ok(()),
         // What was sent will not do. Anything else may be a rollout on the way, or a key that is being changed.
-        400 | 410 | 413 | 422 => Err(Undelivered::Never(said)),
-        _ => Err(Undelivered::Later(said)),
+        400 | 410 | 413 | 422 => Err(DeliveryError::Permanent(said)),
+        _ => Err(DeliveryError::Transient(said)),
     }
 }
 
-impl Mail {
-    fn of(args: &AlertArgs) -> Result<Option<Self>, String> {
+impl Mailer {
+    fn from_args(args: &AlertArgs) -> Result<Option<Self>, String> {
         let Some(url) = args.smtp.as_deref().filter(|url| !url.is_empty()) else { return Ok(None) };
         // The reason may quote the URL, and with it the password.
         let server = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
@@ -147,8 +148,8 @@ impl Mail {
         Ok(Some(Self { server, from, to }))
     }
 
-    async fn send(&self, alert: &Alert) -> Result<(), Undelivered> {
-        let never = |error: String| Undelivered::Never(error);
+    async fn send(&self, alert: &Alert) -> Result<(), DeliveryError> {
+        let never = |error: String| DeliveryError::Permanent(error);
         let mut message = Message::builder().date(clock::now()).from(self.from.clone()).subject(alert.summary.clone());
         for to in &self.to {
             message = message.to(to.clone());
@@ -158,7 +159,7 @@ impl Mail {
             message.body(format!("{}\n\n{body}\n", alert.summary)).map_err(|error| never(error.to_string()))?;
         let sent = self.server.send(message).await;
         sent.map(|_| ()).map_err(|error| {
-            if error.is_permanent() { never(error.to_string()) } else { Undelivered::Later(error.to_string()) }
+            if error.is_permanent() { never(error.to_string()) } else { DeliveryError::Transient(error.to_string()) }
         })
     }
 }

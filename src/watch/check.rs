@@ -6,16 +6,16 @@ use reqwest::{Client, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::args::shown;
-use crate::client::{reason, whole};
+use super::args::redact_url;
 use crate::clock;
+use crate::http_client::{read_body, root_cause};
 
 /// Most bytes of an answer that are read: the state of a thousand models.
-const MOST_BYTES: usize = 256 << 10;
+const MAX_RESPONSE_BYTES: usize = 256 << 10;
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct CheckRecord {
     /// The server, without credentials and query.
     pub url: String,
     /// It answered with success, and does not say that it is unhealthy.
@@ -31,26 +31,26 @@ pub struct Record {
 }
 
 /// Asks a server how it is.
-pub async fn check(client: &Client, url: &Url, timeout: Duration) -> Record {
-    let (timestamp, start) = (now(), Instant::now());
-    let answered = match tokio::time::timeout(timeout, ask(client, url)).await {
+pub async fn check_server(client: &Client, url: &Url, timeout: Duration) -> CheckRecord {
+    let (timestamp, start) = (timestamp_now(), Instant::now());
+    let answered = match tokio::time::timeout(timeout, fetch_status(client, url)).await {
         Ok(answered) => answered,
         Err(_) => (None, Err(format!("no answer within {}", humantime::format_duration(timeout)))),
     };
     let (status_code, error) = (answered.0, answered.1.err());
     let response_time = start.elapsed().as_secs_f64();
-    Record { url: shown(url), healthy: error.is_none(), status_code, response_time, timestamp, error }
+    CheckRecord { url: redact_url(url), healthy: error.is_none(), status_code, response_time, timestamp, error }
 }
 
-async fn ask(client: &Client, url: &Url) -> (Option<u16>, Result<(), String>) {
+async fn fetch_status(client: &Client, url: &Url) -> (Option<u16>, Result<(), String>) {
     match client.get(url.clone()).send().await {
-        Err(error) => (None, Err(reason(&error))),
+        Err(error) => (None, Err(root_cause(&error))),
         Ok(response) => {
             let status = response.status();
-            let said = whole(response, MOST_BYTES).await;
+            let said = read_body(response, MAX_RESPONSE_BYTES).await;
             let judged = match said {
                 Err(error) => Err(error),
-                Ok(body) if status.is_success() => state_of(&body),
+                Ok(body) if status.is_success() => parse_status(&body),
                 Ok(_) => Err(format!("it answered with {}", status.as_u16())),
             };
             (Some(status.as_u16()), judged)
@@ -59,7 +59,7 @@ async fn ask(client: &Client, url: &Url) -> (Option<u16>, Result<(), String>) {
 }
 
 /// What an answer of success says of itself: a server may be up and its models not.
-fn state_of(body: &[u8]) -> Result<(), String> {
+fn parse_status(body: &[u8]) -> Result<(), String> {
     let said = serde_json::from_slice::<Value>(body).ok();
     let status = said.as_ref().and_then(|said| said.get("status")?.as_str());
     match status {
@@ -70,7 +70,7 @@ fn state_of(body: &[u8]) -> Result<(), String> {
 
 /// The time (RFC 3339).
 #[must_use]
-pub fn now() -> String {
+pub fn timestamp_now() -> String {
     humantime::format_rfc3339_millis(clock::now()).to_string()
 }
 
@@ -79,10 +79,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_says_that_it_is_unhealthy_is() {
+    fn status_body_unhealthy_is_an_error() {
         for good in ["", "live\n", "{}", r#"{"status":"healthy"}"#, r#"{"status":7}"#, r#"{"status":"UP"}"#] {
-            assert_eq!(state_of(good.as_bytes()), Ok(()), "{good}");
+            assert_eq!(parse_status(good.as_bytes()), Ok(()), "{good}");
         }
-        assert_eq!(state_of(br#"{"status":"unhealthy"}"#), Err("it says that it is \"unhealthy\"".to_owned()));
+        assert_eq!(parse_status(br#"{"status":"unhealthy"}"#), Err("it says that it is \"unhealthy\"".to_owned()));
     }
 }

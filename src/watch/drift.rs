@@ -6,20 +6,20 @@ use std::time::Duration;
 use reqwest::{Client, Url};
 use serde::{Deserialize, Serialize};
 
-use crate::client::{reason, whole};
+use crate::http_client::{read_body, root_cause};
 
 /// Most bytes of an answer that are read: a thousand windows.
-const MOST_BYTES: usize = 4 << 20;
+const MAX_RESPONSE_BYTES: usize = 4 << 20;
 
 /// The signal of what is told of an accuracy.
-const ACCURACY: &str = "accuracy";
+const ACCURACY_SIGNAL: &str = "accuracy";
 
 /// What goes on, by [`Finding::key`].
-pub type Known = BTreeMap<String, Remembered>;
+pub type ActiveFindings = BTreeMap<String, ActiveFinding>;
 
 /// What goes on, as it was told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Remembered {
+pub struct ActiveFinding {
     /// What was told.
     #[serde(flatten)]
     pub finding: Finding,
@@ -30,13 +30,13 @@ pub struct Remembered {
 
 /// What becomes of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum FindingChange {
     /// It was not known before.
-    Begins,
+    Started,
     /// It is not so any more.
-    Over,
+    Ended,
     /// Its version is not served any more.
-    Gone,
+    Removed,
 }
 
 /// A signal of a model version that says that something is not as it was.
@@ -58,7 +58,7 @@ impl Finding {
     /// True for an accuracy that has dropped, and not a signal that drifts.
     #[must_use]
     pub fn is_accuracy(&self) -> bool {
-        self.signal == ACCURACY
+        self.signal == ACCURACY_SIGNAL
     }
 
     /// Names it among those of a server.
@@ -70,26 +70,26 @@ impl Finding {
 
 /// What a server tells at `/admin/drift`, as far as it matters here.
 #[derive(Debug, Deserialize)]
-pub struct Said {
-    versions: Vec<VersionSaid>,
+pub struct DriftResponse {
+    versions: Vec<VersionReading>,
 }
 
 #[derive(Debug, Deserialize)]
-struct VersionSaid {
+struct VersionReading {
     model: String,
     version: String,
     state: String,
-    drift: Option<Compared>,
-    accuracy: Option<AccuracySaid>,
+    drift: Option<DriftSignals>,
+    accuracy: Option<AccuracyReading>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Compared {
-    signals: Vec<SignalSaid>,
+struct DriftSignals {
+    signals: Vec<SignalReading>,
 }
 
 #[derive(Debug, Deserialize)]
-struct SignalSaid {
+struct SignalReading {
     signal: String,
     level: String,
     /// None for a signal that is not counted.
@@ -100,7 +100,7 @@ struct SignalSaid {
 }
 
 #[derive(Debug, Deserialize)]
-struct AccuracySaid {
+struct AccuracyReading {
     accuracy: Option<f64>,
     expected: Option<f64>,
     /// None as long as it is not known.
@@ -111,13 +111,18 @@ struct AccuracySaid {
 ///
 /// # Errors
 /// One sentence.
-pub async fn ask(client: &Client, url: &Url, key: Option<&str>, timeout: Duration) -> Result<Said, String> {
+pub async fn fetch_drift(
+    client: &Client,
+    url: &Url,
+    key: Option<&str>,
+    timeout: Duration,
+) -> Result<DriftResponse, String> {
     let asked = async {
         let request = client.get(without_windows(url));
         let request = if let Some(key) = key { request.bearer_auth(key) } else { request };
-        let answer = request.send().await.map_err(|error| reason(&error))?;
+        let answer = request.send().await.map_err(|error| root_cause(&error))?;
         let status = answer.status();
-        let body = whole(answer, MOST_BYTES).await?;
+        let body = read_body(answer, MAX_RESPONSE_BYTES).await?;
         if !status.is_success() {
             return Err(format!("it answered with {}", status.as_u16()));
         }
@@ -136,8 +141,8 @@ fn without_windows(url: &Url) -> Url {
     url
 }
 
-impl VersionSaid {
-    fn is_of(&self, finding: &Finding) -> bool {
+impl VersionReading {
+    fn is_version_of(&self, finding: &Finding) -> bool {
         self.model == finding.model && self.version == finding.version
     }
 
@@ -152,32 +157,32 @@ impl VersionSaid {
 
     /// Whether the accuracy has dropped, if that is known.
     fn accuracy(&self) -> Option<(Finding, bool)> {
-        let AccuracySaid { accuracy, expected, dropped } = self.accuracy.as_ref()?;
+        let AccuracyReading { accuracy, expected, dropped } = self.accuracy.as_ref()?;
         // Where nothing is expected any more, nothing has dropped.
         let is_on = if expected.is_some() { (*dropped)? } else { false };
-        Some((self.finding(ACCURACY, *accuracy, *expected), is_on))
+        Some((self.finding(ACCURACY_SIGNAL, *accuracy, *expected), is_on))
     }
 }
 
-impl Said {
+impl DriftResponse {
     /// True if this version is there, whatever its state.
     #[must_use]
-    pub fn has(&self, finding: &Finding) -> bool {
-        self.versions.iter().any(|version| version.is_of(finding))
+    pub fn has_version(&self, finding: &Finding) -> bool {
+        self.versions.iter().any(|version| version.is_version_of(finding))
     }
 
-    fn ready(&self) -> impl Iterator<Item = &VersionSaid> {
+    fn ready_versions(&self) -> impl Iterator<Item = &VersionReading> {
         self.versions.iter().filter(|version| version.is_ready())
     }
 
     /// What is new of live texts, by what was known of this server, which it changes. In the order of the server.
     ///
     /// A version that is being loaded says nothing yet, and neither does a signal that has judged no window.
-    pub fn news(&self, known: &mut Known) -> Vec<(Finding, Change)> {
+    pub fn drift_changes(&self, known: &mut ActiveFindings) -> Vec<(Finding, FindingChange)> {
         let mut found = Vec::new();
-        for version in self.ready() {
+        for version in self.ready_versions() {
             let signals = version.drift.iter().flat_map(|drift| &drift.signals);
-            let counted: Vec<&SignalSaid> = signals.filter(|signal| signal.needed.is_some()).collect();
+            let counted: Vec<&SignalReading> = signals.filter(|signal| signal.needed.is_some()).collect();
             // A server that was started anew has judged nothing yet: it does not say that all is well.
             let judged = counted.iter().filter(|signal| signal.window.is_some());
             found.extend(
@@ -185,40 +190,42 @@ impl Said {
             );
             // What is not counted any more does not drift.
             let is_counted = |name: &str| counted.iter().any(|signal| signal.signal == name);
-            let signals = known.values().map(|one| &one.finding).filter(|finding| version.is_of(finding));
+            let signals = known.values().map(|one| &one.finding).filter(|finding| version.is_version_of(finding));
             let ended = signals.filter(|finding| !is_counted(&finding.signal));
             found.extend(ended.map(|finding| (version.finding(&finding.signal, None, None), false)));
         }
-        turned(found, |finding| self.has(finding), known)
+        apply_findings(found, |finding| self.has_version(finding), known)
     }
 }
 
 /// What is new of accuracies, by what was known of them, which it changes. Replicas tell what is in one database: what one
 /// of them says goes for all, and is over when none says it any more.
-pub fn news_of_accuracy(said: &[&Said], known: &mut Known) -> Vec<(Finding, Change)> {
+pub fn accuracy_changes(said: &[&DriftResponse], known: &mut ActiveFindings) -> Vec<(Finding, FindingChange)> {
     let mut found: Vec<(Finding, bool)> = Vec::new();
-    for (finding, is_on) in said.iter().copied().flat_map(Said::ready).filter_map(VersionSaid::accuracy) {
+    for (finding, is_on) in
+        said.iter().copied().flat_map(DriftResponse::ready_versions).filter_map(VersionReading::accuracy)
+    {
         match found.iter_mut().find(|(one, _)| one.key() == finding.key()) {
             Some(one) if is_on && !one.1 => *one = (finding, is_on),
             Some(_) => {}
             None => found.push((finding, is_on)),
         }
     }
-    turned(found, |finding| said.iter().any(|said| said.has(finding)), known)
+    apply_findings(found, |finding| said.iter().any(|said| said.has_version(finding)), known)
 }
 
 /// Takes what is said into account. A version counts as gone once it is absent twice in a row.
-fn turned(
+fn apply_findings(
     found: Vec<(Finding, bool)>,
     is_there: impl Fn(&Finding) -> bool,
-    known: &mut Known,
-) -> Vec<(Finding, Change)> {
+    known: &mut ActiveFindings,
+) -> Vec<(Finding, FindingChange)> {
     let mut news = Vec::new();
-    known.retain(|_, Remembered { finding, absent }| {
+    known.retain(|_, ActiveFinding { finding, absent }| {
         let is_absent = !is_there(finding);
         let is_gone = std::mem::replace(absent, is_absent) && is_absent;
         if is_gone {
-            news.push((Finding { value: None, threshold: None, ..finding.clone() }, Change::Gone));
+            news.push((Finding { value: None, threshold: None, ..finding.clone() }, FindingChange::Removed));
         }
         !is_gone
     });
@@ -226,12 +233,12 @@ fn turned(
         let key = finding.key();
         let was_on = known.contains_key(&key);
         if is_on {
-            known.insert(key, Remembered { finding: finding.clone(), absent: false });
+            known.insert(key, ActiveFinding { finding: finding.clone(), absent: false });
         } else {
             known.remove(&key);
         }
         if is_on != was_on {
-            news.push((finding, if is_on { Change::Begins } else { Change::Over }));
+            news.push((finding, if is_on { FindingChange::Started } else { FindingChange::Ended }));
         }
     }
     news
@@ -248,16 +255,16 @@ mod tests {
         json!({ "model": "m", "version": name, "state": state, "drift": { "signals": [signal] }, "accuracy": accuracy })
     }
 
-    fn said(versions: &[Value]) -> Said {
+    fn response(versions: &[Value]) -> DriftResponse {
         serde_json::from_value(json!({ "versions": versions })).unwrap()
     }
 
     /// `+` before what begins, `-` before what is over, `x` before what is gone.
-    fn shown(news: &[(Finding, Change)]) -> String {
+    fn fmt_changes(news: &[(Finding, FindingChange)]) -> String {
         let sign = |change| match change {
-            Change::Begins => '+',
-            Change::Over => '-',
-            Change::Gone => 'x',
+            FindingChange::Started => '+',
+            FindingChange::Ended => '-',
+            FindingChange::Removed => 'x',
         };
         news.iter()
             .map(|(finding, change)| format!("{}{}", sign(*change), finding.key()))
@@ -266,20 +273,20 @@ mod tests {
     }
 
     /// What is told in turn of one server.
-    fn told(looks: &[Vec<Value>]) -> Vec<String> {
-        let (mut texts, mut accuracies) = (Known::new(), Known::new());
+    fn changes_by_poll(looks: &[Vec<Value>]) -> Vec<String> {
+        let (mut texts, mut accuracies) = (ActiveFindings::new(), ActiveFindings::new());
         let mut one = |versions: &Vec<Value>| {
-            let said = said(versions);
-            let mut news = said.news(&mut texts);
-            news.extend(news_of_accuracy(&[&said], &mut accuracies));
-            shown(&news)
+            let said = response(versions);
+            let mut news = said.drift_changes(&mut texts);
+            news.extend(accuracy_changes(&[&said], &mut accuracies));
+            fmt_changes(&news)
         };
         looks.iter().map(&mut one).collect()
     }
 
     #[test]
-    fn each_change_is_told_once() {
-        let found = told(&[
+    fn drift_changes_repeated_state_is_reported_once() {
+        let found = changes_by_poll(&[
             vec![version("1", "ready", "quiet", None, None)],
             vec![version("1", "ready", "drifting", Some(1), Some(false))],
             vec![version("1", "ready", "drifting", Some(2), Some(true))],
@@ -290,10 +297,10 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_starts_anew_ends_nothing_and_a_version_that_is_gone_twice_does() {
+    fn drift_changes_version_absent_twice_is_removed() {
         let one = |level, window, dropped| version("1", "ready", level, window, dropped);
         let other = version("10", "ready", "drifting", Some(1), None);
-        let found = told(&[
+        let found = changes_by_poll(&[
             vec![one("drifting", Some(1), Some(true))],
             vec![version("1", "loading", "quiet", None, None)],
             vec![one("quiet", None, None)],
@@ -308,27 +315,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_compared_any_more_is_over() {
+    fn drift_changes_signal_uncounted_ends() {
         let drifting = || vec![version("1", "ready", "drifting", Some(1), Some(true))];
         let mut without = version("1", "ready", "quiet", None, None);
         without["drift"] = Value::Null;
         without["accuracy"]["expected"] = Value::Null;
         let mut uncounted = version("1", "ready", "quiet", None, None);
         uncounted["drift"]["signals"][0]["needed"] = Value::Null;
-        let found = told(&[drifting(), vec![without], drifting(), vec![uncounted]]);
+        let found = changes_by_poll(&[drifting(), vec![without], drifting(), vec![uncounted]]);
         let (begins, over) = ("+m/1 labels, +m/1 accuracy", "-m/1 labels, -m/1 accuracy");
         assert_eq!(found, [begins, over, begins, "-m/1 labels"]);
     }
 
     #[test]
-    fn replicas_tell_a_drop_once() {
-        let mut known = Known::new();
+    fn accuracy_changes_many_replicas_report_once() {
+        let mut known = ActiveFindings::new();
         let mut look = |dropped: &[Option<Option<bool>>]| {
             let one = |dropped: &Option<Option<bool>>| {
-                said(&dropped.iter().map(|dropped| version("1", "ready", "quiet", None, *dropped)).collect::<Vec<_>>())
+                response(
+                    &dropped.iter().map(|dropped| version("1", "ready", "quiet", None, *dropped)).collect::<Vec<_>>(),
+                )
             };
-            let said: Vec<Said> = dropped.iter().map(one).collect();
-            shown(&news_of_accuracy(&said.iter().collect::<Vec<_>>(), &mut known))
+            let said: Vec<DriftResponse> = dropped.iter().map(one).collect();
+            fmt_changes(&accuracy_changes(&said.iter().collect::<Vec<_>>(), &mut known))
         };
         let (yes, no, unknown, absent) = (Some(Some(true)), Some(Some(false)), Some(None), None);
         assert_eq!(look(&[no, yes]), "+m/1 accuracy");
@@ -341,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_are_not_asked_for_unless_somebody_does() {
+    fn drift_url_without_windows_asks_for_none() {
         for (url, asked) in [
             ("http://a/admin/drift", "http://a/admin/drift?windows=0"),
             ("http://a/x?key=1", "http://a/x?key=1&windows=0"),

@@ -4,11 +4,11 @@ use prometheus::{
     Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder, histogram_opts, opts,
 };
 
-use super::check::Record;
-use super::target::Health;
+use super::check::CheckRecord;
+use super::target::TargetHealth;
 
 /// Seconds.
-const BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+const CHECK_SECONDS_BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
 /// What the watcher counts. Labels are its own URLs and channels.
 #[derive(Debug)]
@@ -16,11 +16,11 @@ pub struct WatchMetrics {
     registry: Registry,
     healthy: IntGaugeVec,
     checks: IntCounterVec,
-    seconds: HistogramVec,
-    last: GaugeVec,
+    check_seconds: HistogramVec,
+    last_check_seconds: GaugeVec,
     changes: IntCounterVec,
     deliveries: IntCounterVec,
-    looks: IntCounterVec,
+    drift_polls: IntCounterVec,
 }
 
 impl WatchMetrics {
@@ -39,11 +39,15 @@ impl WatchMetrics {
                 opts!("predictd_watch_checks_total", "Checks by result: good or failed."),
                 &["url", "result"],
             )?,
-            seconds: HistogramVec::new(
-                histogram_opts!("predictd_watch_check_seconds", "Time of a check.", BUCKETS.to_vec()),
+            check_seconds: HistogramVec::new(
+                histogram_opts!(
+                    "predictd_watch_check_duration_seconds",
+                    "Time of a check.",
+                    CHECK_SECONDS_BUCKETS.to_vec()
+                ),
                 &["url"],
             )?,
-            last: GaugeVec::new(
+            last_check_seconds: GaugeVec::new(
                 opts!("predictd_watch_last_check_seconds", "Time that the last check took."),
                 &["url"],
             )?,
@@ -55,41 +59,41 @@ impl WatchMetrics {
                 opts!("predictd_watch_deliveries_total", "Alerts by channel and result: delivered or given_up."),
                 &["channel", "result"],
             )?,
-            looks: IntCounterVec::new(
-                opts!("predictd_watch_drift_looks_total", "Looks at --drift by result: good or failed."),
+            drift_polls: IntCounterVec::new(
+                opts!("predictd_watch_drift_polls_total", "Looks at --drift by result: good or failed."),
                 &["url", "result"],
             )?,
         };
-        for metric in [&metrics.checks, &metrics.changes, &metrics.deliveries, &metrics.looks] {
+        for metric in [&metrics.checks, &metrics.changes, &metrics.deliveries, &metrics.drift_polls] {
             metrics.registry.register(Box::new(metric.clone()))?;
         }
         metrics.registry.register(Box::new(metrics.healthy.clone()))?;
-        metrics.registry.register(Box::new(metrics.seconds.clone()))?;
-        metrics.registry.register(Box::new(metrics.last.clone()))?;
+        metrics.registry.register(Box::new(metrics.check_seconds.clone()))?;
+        metrics.registry.register(Box::new(metrics.last_check_seconds.clone()))?;
         Ok(metrics)
     }
 
     /// A server was checked, and counts as this now.
-    pub fn checked(&self, record: &Record, health: Health) {
+    pub fn record_check(&self, record: &CheckRecord, health: TargetHealth) {
         let url = record.url.as_str();
-        self.healthy.with_label_values(&[url]).set(i64::from(health == Health::Healthy));
+        self.healthy.with_label_values(&[url]).set(i64::from(health == TargetHealth::Healthy));
         self.checks.with_label_values(&[url, if record.healthy { "good" } else { "failed" }]).inc();
-        self.seconds.with_label_values(&[url]).observe(record.response_time);
-        self.last.with_label_values(&[url]).set(record.response_time);
+        self.check_seconds.with_label_values(&[url]).observe(record.response_time);
+        self.last_check_seconds.with_label_values(&[url]).set(record.response_time);
     }
 
     /// A server was asked how its models stand.
-    pub fn looked(&self, url: &str, good: bool) {
-        self.looks.with_label_values(&[url, if good { "good" } else { "failed" }]).inc();
+    pub fn record_drift_poll(&self, url: &str, good: bool) {
+        self.drift_polls.with_label_values(&[url, if good { "good" } else { "failed" }]).inc();
     }
 
     /// A server has changed.
-    pub fn changed(&self, url: &str, to: &str) {
+    pub fn record_change(&self, url: &str, to: &str) {
         self.changes.with_label_values(&[url, to]).inc();
     }
 
     /// An alert was delivered, or given up.
-    pub fn delivered(&self, channel: &str, delivered: bool) {
+    pub fn record_delivery(&self, channel: &str, delivered: bool) {
         self.deliveries.with_label_values(&[channel, if delivered { "delivered" } else { "given_up" }]).inc();
     }
 

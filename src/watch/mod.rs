@@ -5,18 +5,18 @@
 //! - [`drift`]: what a server says of its models, and what of that is news
 //! - [`alert`]: what is told, in the forms of its receivers (pure); [`channel`]: how it gets there; [`outbox`]: until it does
 //! - [`program`]: a program that is told, and may go on
-//! - [`memory`]: what is remembered over its end; [`metrics`]: its own metrics
+//! - [`watch_state`]: what is remembered over its end; [`metrics`]: its own metrics
 
 pub mod alert;
 pub mod args;
 pub mod channel;
 pub mod check;
 pub mod drift;
-pub mod memory;
 pub mod metrics;
 pub mod outbox;
 pub mod program;
 pub mod target;
+pub mod watch_state;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,38 +27,38 @@ use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::RunError;
-use crate::client;
+use crate::ServerError;
 use crate::clock;
-use crate::http::metrics_only;
+use crate::http::metrics_server;
+use crate::http_client;
 use crate::shutdown::Shutdown;
-use alert::{Alert, Status};
-use args::{WatchCommand, shown};
+use alert::{Alert, AlertStatus};
+use args::{WatchCommand, redact_url};
 use channel::Channel;
-use check::check;
-use drift::{Change, Finding, Said};
-use memory::Memory;
+use check::check_server;
+use drift::{DriftResponse, Finding, FindingChange};
 use metrics::WatchMetrics;
 use outbox::Outbox;
-use target::{Health, Thresholds};
+use target::{HealthThresholds, TargetHealth};
+use watch_state::WatchState;
 
 /// Time for alerts to be delivered when the watcher ends.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// And a moment for those that a program has.
-const LET_GO: Duration = Duration::from_millis(500);
+const DETACH_TIMEOUT: Duration = Duration::from_millis(500);
 /// Shortest interval and timeout.
-const SHORTEST: Duration = Duration::from_millis(10);
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Most servers that are asked how their models stand.
-const MOST_ASKED: usize = 100;
+const MAX_DRIFT_SERVERS: usize = 100;
 
 /// A watcher at work.
 struct Watcher<'a> {
     command: &'a WatchCommand,
     urls: Vec<Url>,
     /// Who is asked how their models stand.
-    asked: Vec<Url>,
+    drift_urls: Vec<Url>,
     client: Client,
-    memory: Memory,
+    state: WatchState,
     outboxes: Vec<Arc<Outbox>>,
     metrics: Arc<WatchMetrics>,
 }
@@ -67,38 +67,39 @@ impl WatchCommand {
     /// Watches until it is told to stop, or checks once.
     ///
     /// # Errors
-    /// [`RunError::Configuration`] for options that cannot work, [`RunError::Failed`] for a server that is not healthy
+    /// [`ServerError::Configuration`] for options that cannot work, [`ServerError::Runtime`] for a server that is not healthy
     /// where it was to be checked once.
-    pub fn run(&self) -> Result<(), RunError> {
-        if self.interval < SHORTEST || self.timeout < SHORTEST {
-            return Err(RunError::Configuration("--interval and --timeout must be 10ms or longer".to_owned()));
+    pub fn run(&self) -> Result<(), ServerError> {
+        if self.interval < MIN_INTERVAL || self.timeout < MIN_INTERVAL {
+            return Err(ServerError::Configuration("--interval and --timeout must be 10ms or longer".to_owned()));
         }
-        if self.drift.len() > MOST_ASKED {
-            return Err(RunError::Configuration(format!("--drift: more than {MOST_ASKED} servers")));
+        if self.drift.len() > MAX_DRIFT_SERVERS {
+            return Err(ServerError::Configuration(format!("--drift: more than {MAX_DRIFT_SERVERS} servers")));
         }
-        let failed = |error: std::io::Error| RunError::Failed(error.to_string());
+        let failed = |error: std::io::Error| ServerError::Runtime(error.to_string());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         runtime.block_on(async {
-            let shutdown = Shutdown::on_signals().map_err(failed)?;
-            let (mut watcher, _delivering) = Watcher::new(self).map_err(RunError::Configuration)?;
+            let shutdown = Shutdown::from_signals().map_err(failed)?;
+            let (mut watcher, _delivering) = Watcher::new(self).map_err(ServerError::Configuration)?;
             let _metrics = watcher.serve_metrics().await?;
             if self.once {
-                let interrupted = || RunError::Failed("the checks were interrupted".to_owned());
+                let interrupted = || ServerError::Runtime("the checks were interrupted".to_owned());
                 let unhealthy = tokio::select! {
-                    unhealthy = watcher.round() => unhealthy,
-                    () = shutdown.soft.cancelled() => return Err(interrupted()),
+                    unhealthy = watcher.check_all() => unhealthy,
+                    () = shutdown.drain.cancelled() => return Err(interrupted()),
                 };
                 tokio::select! {
-                    () = watcher.last_words() => {}
-                    () = shutdown.soft.cancelled() => return Err(interrupted()),
+                    () = watcher.flush_alerts() => {}
+                    () = shutdown.drain.cancelled() => return Err(interrupted()),
                 }
                 return match unhealthy {
                     (0, 0) => Ok(()),
-                    (0, silent) => {
-                        Err(RunError::Failed(format!("{silent} of {} servers do not tell of drift", self.drift.len())))
-                    }
+                    (0, silent) => Err(ServerError::Runtime(format!(
+                        "{silent} of {} servers do not tell of drift",
+                        self.drift.len()
+                    ))),
                     (failed, _) => {
-                        Err(RunError::Failed(format!("{failed} of {} servers are not healthy", self.urls.len())))
+                        Err(ServerError::Runtime(format!("{failed} of {} servers are not healthy", self.urls.len())))
                     }
                 };
             }
@@ -108,16 +109,16 @@ impl WatchCommand {
                 tokio::select! {
                     _ = async {
                         ticks.tick().await;
-                        watcher.round().await
+                        watcher.check_all().await
                     } => {}
-                    () = shutdown.soft.cancelled() => break,
+                    () = shutdown.drain.cancelled() => break,
                 }
             }
             tokio::select! {
-                () = watcher.last_words() => {}
-                () = shutdown.hard.cancelled() => {}
+                () = watcher.flush_alerts() => {}
+                () = shutdown.abort.cancelled() => {}
             }
-            tracing::info!("the watcher has stopped");
+            tracing::info!("watcher stopped");
             Ok(())
         })
     }
@@ -126,18 +127,18 @@ impl WatchCommand {
 impl<'a> Watcher<'a> {
     /// Ready to watch, with tasks that deliver.
     fn new(command: &'a WatchCommand) -> Result<(Self, Vec<AbortOnDropHandle<()>>), String> {
-        let client = client::builder().user_agent(concat!("predictd-watch/", env!("CARGO_PKG_VERSION")));
+        let client = http_client::client_builder().user_agent(concat!("predictd-watch/", env!("CARGO_PKG_VERSION")));
         let client = client.build().map_err(|error| error.to_string())?;
         let metrics = Arc::new(WatchMetrics::new().map_err(|error| error.to_string())?);
         let path = command.state.as_deref().filter(|path| !path.as_os_str().is_empty());
         let mut memory = match path {
-            Some(path) => Memory::read(path).map_err(|error| format!("--state {}: {error}", path.display()))?,
-            None => Memory::default(),
+            Some(path) => WatchState::load(path).map_err(|error| format!("--state {}: {error}", path.display()))?,
+            None => WatchState::default(),
         };
-        let outboxes: Vec<_> = Channel::of(&command.alerts)?.into_iter().map(Outbox::new).collect();
+        let outboxes: Vec<_> = Channel::from_args(&command.alerts)?.into_iter().map(Outbox::new).collect();
         let mut left = std::mem::take(&mut memory.waiting);
         for outbox in &outboxes {
-            left.remove(outbox.name()).into_iter().flatten().for_each(|alert| outbox.put(alert));
+            left.remove(outbox.name()).into_iter().flatten().for_each(|alert| outbox.push(alert));
         }
         let deliver = |outbox: &Arc<Outbox>| {
             let (outbox, client, metrics) = (Arc::clone(outbox), client.clone(), Arc::clone(&metrics));
@@ -147,123 +148,124 @@ impl<'a> Watcher<'a> {
         let delivering = outboxes.iter().map(deliver).collect();
         let urls = command.urls.iter().cloned().map(|url| with_path(url, "/health")).collect();
         let asked = command.drift.iter().cloned().map(|url| with_path(url, "/admin/drift")).collect();
-        Ok((Self { command, urls, asked, client, memory, outboxes, metrics }, delivering))
+        Ok((Self { command, urls, drift_urls: asked, client, state: memory, outboxes, metrics }, delivering))
     }
 
     /// Checks every server, and asks how models stand; how many checks, and how many questions, failed.
-    async fn round(&mut self) -> (usize, usize) {
+    async fn check_all(&mut self) -> (usize, usize) {
         let WatchCommand { timeout, unhealthy_after, healthy_after, .. } = self.command;
         // Who looks once and remembers nothing has nothing to wait for.
         let forgets = self.command.once && self.command.state.as_deref().is_none_or(|path| path.as_os_str().is_empty());
         let unhealthy_after = if forgets { 1 } else { unhealthy_after.get() };
-        let thresholds = Thresholds { unhealthy_after, healthy_after: healthy_after.get() };
-        let records = join_all(self.urls.iter().map(|url| check(&self.client, url, *timeout))).await;
+        let thresholds = HealthThresholds { unhealthy_after, healthy_after: healthy_after.get() };
+        let records = join_all(self.urls.iter().map(|url| check_server(&self.client, url, *timeout))).await;
         let mut failed = 0;
         for (url, record) in self.urls.iter().zip(records) {
-            let target = self.memory.targets.entry(shown(url)).or_default();
-            let changed = target.checked(record.healthy, thresholds, clock::now());
-            self.metrics.checked(&record, target.health);
+            let target = self.state.targets.entry(redact_url(url)).or_default();
+            let changed = target.record_check(record.healthy, thresholds, clock::now());
+            self.metrics.record_check(&record, target.health);
             let (url, healthy, status_code, response_time) =
                 (record.url.as_str(), record.healthy, record.status_code, record.response_time);
             match &record.error {
-                None => tracing::info!(url, healthy, status_code, response_time, "a check was good"),
+                None => tracing::info!(url, healthy, status_code, response_time, "check passed"),
                 Some(error) => {
                     failed += 1;
-                    tracing::warn!(url, healthy, status_code, response_time, error, "a check failed");
+                    tracing::warn!(url, healthy, status_code, response_time, error, "check failed");
                 }
             }
             let Some(health) = changed else { continue };
-            let status = if health == Health::Healthy { Status::Healthy } else { Status::Unhealthy };
+            let status = if health == TargetHealth::Healthy { AlertStatus::Healthy } else { AlertStatus::Unhealthy };
             let alert = Alert::new(status, &record);
-            if status.is_good() {
-                self.metrics.changed(url, "healthy");
-                tracing::info!(url, "the server is healthy again");
+            if status.is_resolved() {
+                self.metrics.record_change(url, "healthy");
+                tracing::info!(url, "server recovered");
             } else {
-                self.metrics.changed(url, "unhealthy");
-                tracing::error!(url, summary = alert.summary, "the server is unhealthy");
+                self.metrics.record_change(url, "unhealthy");
+                tracing::error!(url, summary = alert.summary, "server unhealthy");
             }
-            self.outboxes.iter().for_each(|outbox| outbox.put(alert.clone()));
+            self.outboxes.iter().for_each(|outbox| outbox.push(alert.clone()));
         }
-        let silent = self.ask_of_drift(*timeout).await;
-        self.remember();
+        let silent = self.check_drift(*timeout).await;
+        self.save_state();
         (failed, silent)
     }
 
     /// Asks how models stand, and tells what has changed; how many servers did not say.
-    async fn ask_of_drift(&mut self, timeout: Duration) -> usize {
+    async fn check_drift(&mut self, timeout: Duration) -> usize {
         let key = self.command.api_key.as_deref().filter(|key| !key.is_empty());
-        let said = join_all(self.asked.iter().map(|url| drift::ask(&self.client, url, key, timeout))).await;
+        let said =
+            join_all(self.drift_urls.iter().map(|url| drift::fetch_drift(&self.client, url, key, timeout))).await;
         let (mut silent, mut answers) = (0, Vec::new());
-        for (url, said) in self.asked.iter().map(shown).zip(said) {
-            self.metrics.looked(&url, said.is_ok());
+        for (url, said) in self.drift_urls.iter().map(redact_url).zip(said) {
+            self.metrics.record_drift_poll(&url, said.is_ok());
             match said {
                 Ok(said) => answers.push((url, said)),
                 Err(error) => {
                     silent += 1;
-                    tracing::warn!(url, error, "the server does not tell of drift");
+                    tracing::warn!(url, error, "drift status could not be read");
                 }
             }
         }
         for (url, said) in &answers {
-            let known = self.memory.drifting.entry(url.clone()).or_default();
-            said.news(known).into_iter().for_each(|news| self.tell(url, news));
+            let known = self.state.drifting.entry(url.clone()).or_default();
+            said.drift_changes(known).into_iter().for_each(|news| self.send_drift_alert(url, news));
         }
         // Of servers of which none says anything, nothing is gone.
         let Some((first, _)) = answers.first() else { return silent };
-        let all: Vec<&Said> = answers.iter().map(|(_, said)| said).collect();
-        let news = drift::news_of_accuracy(&all, &mut self.memory.dropped);
+        let all: Vec<&DriftResponse> = answers.iter().map(|(_, said)| said).collect();
+        let news = drift::accuracy_changes(&all, &mut self.state.dropped);
         for (finding, change) in news {
-            let there = answers.iter().find(|(_, said)| said.has(&finding));
-            self.tell(there.map_or(first, |(url, _)| url), (finding, change));
+            let there = answers.iter().find(|(_, said)| said.has_version(&finding));
+            self.send_drift_alert(there.map_or(first, |(url, _)| url), (finding, change));
         }
         silent
     }
 
     /// Tells what has become of a model version.
-    fn tell(&self, url: &str, (finding, change): (Finding, Change)) {
-        let alert = Alert::of_drift(change, url.to_owned(), check::now(), finding);
+    fn send_drift_alert(&self, url: &str, (finding, change): (Finding, FindingChange)) {
+        let alert = Alert::from_finding(change, url.to_owned(), check::timestamp_now(), finding);
         let summary = &alert.summary;
-        if change == Change::Begins {
-            tracing::error!(url, summary, "a model is not as it was");
+        if change == FindingChange::Started {
+            tracing::error!(url, summary, "model alert raised");
         } else {
-            tracing::info!(url, summary, "a model is as it was again, or gone");
+            tracing::info!(url, summary, "model alert cleared");
         }
-        self.outboxes.iter().for_each(|outbox| outbox.put(alert.clone()));
+        self.outboxes.iter().for_each(|outbox| outbox.push(alert.clone()));
     }
 
     /// Writes down how servers are, and who is to be told.
-    fn remember(&mut self) {
+    fn save_state(&mut self) {
         let Some(path) = self.command.state.as_deref().filter(|path| !path.as_os_str().is_empty()) else { return };
-        let waiting = self.outboxes.iter().map(|outbox| (outbox.name().to_owned(), outbox.waiting()));
-        self.memory.waiting = waiting.filter(|(_, alerts)| !alerts.is_empty()).collect();
-        if let Err(error) = self.memory.write(path) {
-            tracing::error!(file = %path.display(), error, "the state could not be written");
+        let waiting = self.outboxes.iter().map(|outbox| (outbox.name().to_owned(), outbox.pending()));
+        self.state.waiting = waiting.filter(|(_, alerts)| !alerts.is_empty()).collect();
+        if let Err(error) = self.state.save(path) {
+            tracing::error!(file = %path.display(), error, "watcher state could not be written");
         }
     }
 
     /// Gives the alerts that wait some time, and writes down those that are left.
-    async fn last_words(&mut self) {
-        let all = || join_all(self.outboxes.iter().map(|outbox| outbox.empty()));
-        if tokio::time::timeout(LAST_WORDS, all()).await.is_err() {
+    async fn flush_alerts(&mut self) {
+        let all = || join_all(self.outboxes.iter().map(|outbox| outbox.wait_until_empty()));
+        if tokio::time::timeout(FLUSH_TIMEOUT, all()).await.is_err() {
             // A program that goes on counts as told.
-            self.outboxes.iter().for_each(|outbox| outbox.let_go());
-            if tokio::time::timeout(LET_GO, all()).await.is_err() {
-                tracing::warn!("alerts are left that could not be delivered in time");
+            self.outboxes.iter().for_each(|outbox| outbox.detach());
+            if tokio::time::timeout(DETACH_TIMEOUT, all()).await.is_err() {
+                tracing::warn!("watcher stops with undelivered alerts");
             }
         }
-        self.remember();
+        self.save_state();
     }
 
     /// Serves `/metrics`, if an address is named.
-    async fn serve_metrics(&self) -> Result<Option<AbortOnDropHandle<()>>, RunError> {
+    async fn serve_metrics(&self) -> Result<Option<AbortOnDropHandle<()>>, ServerError> {
         let Some(address) = self.command.metrics else { return Ok(None) };
-        let said = |error: std::io::Error| RunError::Failed(format!("--metrics {address}: {error}"));
+        let said = |error: std::io::Error| ServerError::Runtime(format!("--metrics {address}: {error}"));
         let listener = TcpListener::bind(address).await.map_err(said)?;
         let address = listener.local_addr().map_err(said)?;
-        tracing::info!(%address, "metrics are served");
+        tracing::info!(%address, "metrics listener opened");
         let metrics = Arc::clone(&self.metrics);
         let render = move || metrics.render();
-        let serve = metrics_only::serve(listener, render);
+        let serve = metrics_server::serve(listener, render);
         Ok(Some(AbortOnDropHandle::new(tokio::spawn(serve))))
     }
 }

@@ -9,28 +9,28 @@ use reqwest::Client;
 use tokio::sync::Notify;
 
 use super::alert::Alert;
-use super::channel::{Channel, Undelivered};
+use super::channel::{Channel, DeliveryError};
 use super::metrics::WatchMetrics;
 
 /// Alerts that wait at most; the oldest is given up for a newer one.
-const MOST: usize = 1_000;
+const MAX_PENDING_ALERTS: usize = 1_000;
 /// First pause after an attempt that failed; each further one is twice as long, up to the last.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+const RETRY_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// The alerts that one channel is still to be told.
 #[derive(Debug)]
 pub struct Outbox {
     channel: Channel,
-    waiting: Mutex<VecDeque<Alert>>,
-    more: Notify,
-    fewer: Notify,
+    pending: Mutex<VecDeque<Alert>>,
+    alert_added: Notify,
+    alert_removed: Notify,
 }
 
 impl Outbox {
     /// One that has none.
     #[must_use]
     pub fn new(channel: Channel) -> Arc<Self> {
-        Arc::new(Self { channel, waiting: Mutex::default(), more: Notify::new(), fewer: Notify::new() })
+        Arc::new(Self { channel, pending: Mutex::default(), alert_added: Notify::new(), alert_removed: Notify::new() })
     }
 
     /// Its channel's name.
@@ -40,28 +40,28 @@ impl Outbox {
     }
 
     /// One more alert.
-    pub fn put(&self, alert: Alert) {
-        let mut waiting = self.waiting.lock();
-        if waiting.len() >= MOST {
+    pub fn push(&self, alert: Alert) {
+        let mut waiting = self.pending.lock();
+        if waiting.len() >= MAX_PENDING_ALERTS {
             waiting.pop_front();
-            tracing::error!(channel = self.name(), "too many alerts wait: the oldest is given up");
+            tracing::error!(channel = self.name(), "alert queue full; oldest alert dropped");
         }
         waiting.push_back(alert);
         drop(waiting);
-        self.more.notify_one();
+        self.alert_added.notify_one();
     }
 
     /// Those that are not delivered yet.
     #[must_use]
-    pub fn waiting(&self) -> Vec<Alert> {
-        self.waiting.lock().iter().cloned().collect()
+    pub fn pending(&self) -> Vec<Alert> {
+        self.pending.lock().iter().cloned().collect()
     }
 
     /// Waits until all are delivered or given up.
-    pub async fn empty(&self) {
+    pub async fn wait_until_empty(&self) {
         loop {
-            let fewer = self.fewer.notified();
-            if self.waiting.lock().is_empty() {
+            let fewer = self.alert_removed.notified();
+            if self.pending.lock().is_empty() {
                 return;
             }
             fewer.await;
@@ -69,46 +69,46 @@ impl Outbox {
     }
 
     /// From now on nobody waits for a program that goes on.
-    pub fn let_go(&self) {
-        self.channel.let_go();
+    pub fn detach(&self) {
+        self.channel.detach();
     }
 
     /// Delivers, to no end. Each alert is tried again for so long.
     pub async fn deliver(&self, client: &Client, retry_for: Duration, metrics: &WatchMetrics) {
         loop {
-            let Some(alert) = self.waiting.lock().front().cloned() else {
-                self.more.notified().await;
+            let Some(alert) = self.pending.lock().front().cloned() else {
+                self.alert_added.notified().await;
                 continue;
             };
-            let delivered = self.persist(client, &alert, retry_for).await;
-            metrics.delivered(self.name(), delivered);
-            let mut waiting = self.waiting.lock();
+            let delivered = self.deliver_with_retries(client, &alert, retry_for).await;
+            metrics.record_delivery(self.name(), delivered);
+            let mut waiting = self.pending.lock();
             // A newer alert may have pushed it out.
             if waiting.front() == Some(&alert) {
                 waiting.pop_front();
             }
             drop(waiting);
-            self.fewer.notify_waiters();
+            self.alert_removed.notify_waiters();
         }
     }
 
     /// Tries until it is delivered, or its time is over, or there is no hope.
-    async fn persist(&self, client: &Client, alert: &Alert, retry_for: Duration) -> bool {
+    async fn deliver_with_retries(&self, client: &Client, alert: &Alert, retry_for: Duration) -> bool {
         let (channel, url, end) = (self.name(), &alert.url, Instant::now() + retry_for);
-        let (mut pause, longest) = PAUSES;
+        let (mut pause, longest) = RETRY_DELAYS;
         loop {
             match self.channel.deliver(client, alert).await {
                 Ok(()) => {
-                    tracing::info!(channel, url, "an alert was delivered");
+                    tracing::info!(channel, url, "alert delivered");
                     return true;
                 }
-                Err(Undelivered::Later(reason)) if Instant::now() + pause < end => {
-                    tracing::warn!(channel, url, reason, "an alert could not be delivered: it is tried again");
+                Err(DeliveryError::Transient(reason)) if Instant::now() + pause < end => {
+                    tracing::warn!(channel, url, reason, "alert delivery failed; retrying");
                     tokio::time::sleep(pause).await;
                     pause = longest.min(2 * pause);
                 }
-                Err(Undelivered::Later(reason) | Undelivered::Never(reason)) => {
-                    tracing::error!(channel, url, reason, "an alert could not be delivered: it is given up");
+                Err(DeliveryError::Transient(reason) | DeliveryError::Permanent(reason)) => {
+                    tracing::error!(channel, url, reason, "alert delivery failed; alert dropped");
                     return false;
                 }
             }

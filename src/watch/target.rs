@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// How many checks in a row change what a server counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Thresholds {
+pub struct HealthThresholds {
     /// Failed ones that make it unhealthy.
     pub unhealthy_after: u32,
     /// Good ones that make it healthy again.
@@ -16,7 +16,7 @@ pub struct Thresholds {
 /// What a server counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Health {
+pub enum TargetHealth {
     /// It was not checked often enough.
     #[default]
     Unknown,
@@ -30,7 +30,7 @@ pub enum Health {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Target {
     /// What it counts as.
-    pub health: Health,
+    pub health: TargetHealth,
     /// Checks in a row that said otherwise.
     pub streak: u32,
     /// Since when it counts as that.
@@ -42,21 +42,23 @@ impl Target {
     /// One more check. What the server counts as from now on, if it counts as something else and somebody should know.
     ///
     /// A server that is found healthy at first is no news.
-    pub fn checked(&mut self, good: bool, thresholds: Thresholds, now: SystemTime) -> Option<Health> {
+    pub fn record_check(&mut self, good: bool, thresholds: HealthThresholds, now: SystemTime) -> Option<TargetHealth> {
         let (next, needed) = match (self.health, good) {
-            (Health::Healthy, true) | (Health::Unhealthy, false) => {
+            (TargetHealth::Healthy, true) | (TargetHealth::Unhealthy, false) => {
                 self.streak = 0;
                 return None;
             }
-            (Health::Unknown, true) => (Health::Healthy, 1),
-            (Health::Unhealthy, true) => (Health::Healthy, thresholds.healthy_after),
-            (Health::Unknown | Health::Healthy, false) => (Health::Unhealthy, thresholds.unhealthy_after),
+            (TargetHealth::Unknown, true) => (TargetHealth::Healthy, 1),
+            (TargetHealth::Unhealthy, true) => (TargetHealth::Healthy, thresholds.healthy_after),
+            (TargetHealth::Unknown | TargetHealth::Healthy, false) => {
+                (TargetHealth::Unhealthy, thresholds.unhealthy_after)
+            }
         };
         self.streak += 1;
         if self.streak < needed {
             return None;
         }
-        let first = self.health == Health::Unknown && next == Health::Healthy;
+        let first = self.health == TargetHealth::Unknown && next == TargetHealth::Healthy;
         *self = Self { health: next, streak: 0, since: Some(now) };
         (!first).then_some(next)
     }
@@ -68,19 +70,19 @@ mod tests {
 
     /// What changes with each check: `u` for unhealthy, `h` for healthy again, `.` for nothing.
     fn changes(checks: &str) -> String {
-        let thresholds = Thresholds { unhealthy_after: 3, healthy_after: 2 };
+        let thresholds = HealthThresholds { unhealthy_after: 3, healthy_after: 2 };
         let mut target = Target::default();
-        let change = |check| match target.checked(check == '+', thresholds, SystemTime::UNIX_EPOCH) {
+        let change = |check| match target.record_check(check == '+', thresholds, SystemTime::UNIX_EPOCH) {
             None => '.',
-            Some(Health::Unhealthy) => 'u',
-            Some(Health::Healthy) => 'h',
-            Some(Health::Unknown) => '?',
+            Some(TargetHealth::Unhealthy) => 'u',
+            Some(TargetHealth::Healthy) => 'h',
+            Some(TargetHealth::Unknown) => '?',
         };
         checks.chars().map(change).collect()
     }
 
     #[test]
-    fn a_server_changes_after_enough_checks_in_a_row() {
+    fn target_enough_checks_in_a_row_change_health() {
         for (checks, expected) in [
             ("++++", "...."),
             ("---+++", "..u.h."),

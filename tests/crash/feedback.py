@@ -184,7 +184,7 @@ def exported(server: Server) -> list[dict]:
 def waiting(server: Server) -> float:
     """Bytes that wait on disk."""
     text = server.to_admin().ask("GET", "/metrics").body.decode()
-    return next(float(line.split(" ")[1]) for line in text.splitlines() if line.startswith("predictd_feedback_waiting_bytes "))
+    return next(float(line.split(" ")[1]) for line in text.splitlines() if line.startswith("predictd_feedback_spool_bytes "))
 
 
 def main() -> None:

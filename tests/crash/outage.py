@@ -26,7 +26,7 @@ from served import NAME, ROOT, Answer, Asking, Lost, NoStart, Server
 REFUSED_WITHIN = CAUGHT_UP_WITHIN = NOTICED_WITHIN = 5
 SEEN_WITHIN = 2
 # What the metrics say.
-STALE = "predictd_registry_stale_seconds"
+STALE = "predictd_registry_staleness_seconds"
 REFUSED = (503, "registry-unavailable")
 
 

@@ -126,7 +126,7 @@ class Run:
             tiny_model.write(place / "models" / name / "1", "1")
         for version in VERSIONS:
             others[version] = tiny_model.write(place / "others" / version, version)
-        arguments = ("--grace", "5s", *(("--database", url) if url else ()))
+        arguments = ("--drain-timeout", "5s", *(("--database", url) if url else ()))
         self.server = Server(options.predictd.resolve(), place / "models", place / "data", arguments)
         self.clients = [Client(Mirror(name, others), random.Random(f"{seed} {name}")) for name in MODELS]
         self.wrong: list[str] = []

@@ -110,7 +110,7 @@ class Server:
         """Once it has said so."""
         said = self.log()
         found = re.search(r'"message":"listening","address":"([^"]*)","admin":"([^"]*)"', said)
-        if found is None or '"the server may need this much memory at most' not in said:
+        if found is None or '"maximum memory use estimated' not in said:
             return False
         self.address, self.admin = found[1], found[2]
         return True

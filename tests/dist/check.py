@@ -183,7 +183,7 @@ def check_hardening(tree: Path, work: Path) -> None:
     check(sum(json.loads(ran(sys.executable, CONFINED, lax, state, "--probe")).values()) == 6, "limits that are left out are noticed")
     (state / "probe").unlink()
     options = ["serve", "--models", tree / "models", "--data-dir", state, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
-    for more in ([], ["--workers", "2", "--run-threads", "2"]):
+    for more in ([], ["--workers", "2", "--intra-op-threads", "2"]):
         with served([*confined, tree / "predictd", *options, *more], work, {}) as server:
             check_answer(server.address, tree)
             if not more:

@@ -29,8 +29,8 @@ TESTS_DOCKERFILE = "FROM debian:bookworm-slim\nRUN apt-get update && apt-get ins
 MODULES = ["backup", "canaries", "cli", "counted", "health_command", "lifecycle", "log_lines", "logs", "mlflow", "models_command", "overload::descriptors",
            "overload::endless", "process", "replicas", "storage", "traces", "watch_command", "wire::noise"]
 # And why these cannot be run so.
-EXCEPT = {"watch_command::everybody_is_told_of_each_change_once": "runs a program that it writes, where nothing written may be run",
-          "storage::what_does_not_fit_into_the_memory_is_not_loaded": "writes 384 MiB, which are memory here"}
+EXCEPT = {"watch_command::watch_every_channel_gets_each_change_once": "runs a program that it writes, where nothing written may be run",
+          "storage::load_beyond_memory_limit_is_refused": "writes 384 MiB, which are memory here"}
 # A graph that asks for the locale that scikit-learn's exports name unless they are told otherwise.
 LOCALE = "en_US.UTF-8"
 

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use predictd::config::{Markup, OnOverflow, TextDefaults};
-use predictd::drift::Signal;
+use predictd::config::{MarkupPolicy, OverflowPolicy, TextPolicies};
+use predictd::drift::DriftSignal;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Pipeline;
 use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
@@ -78,7 +78,7 @@ fn assemble(mut manifest: Manifest, input: GraphInput) {
         many_labels: false,
         embedding_rows: None,
     };
-    let defaults = TextDefaults { on_overflow: OnOverflow::Truncate, markup: Markup::Reject };
+    let defaults = TextPolicies { on_overflow: OverflowPolicy::Truncate, markup: MarkupPolicy::Reject };
     _ = manifest.config.usable_positions();
     let profile = manifest.profile.take();
     match Pipeline::assemble(&mut manifest, &signature, defaults) {
@@ -93,7 +93,7 @@ fn assemble(mut manifest: Manifest, input: GraphInput) {
             if let Some(Ok(reference)) = profile.map(|profile| profile.reference(pipeline.labels())) {
                 let mut window = reference.window();
                 (0..200).for_each(|text| window.record(Some(text), 0.5, text, text));
-                for distance in Signal::ALL.iter().filter_map(|&signal| reference.judge(signal, &window)) {
+                for distance in DriftSignal::ALL.iter().filter_map(|&signal| reference.judge(signal, &window)) {
                     assert!(distance.value.is_finite() && distance.threshold().is_finite(), "{distance:?}");
                 }
             }

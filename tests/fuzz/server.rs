@@ -27,7 +27,7 @@ use tower::ServiceExt;
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
 /// Small enough for the fuzzer to reach.
-const LIMITS: [&str; 6] = ["--max-body", "4096", "--max-text-chars", "256", "--max-batch-texts", "16"];
+const LIMITS: [&str; 6] = ["--max-body", "4096", "--max-text-chars", "256", "--max-client-batch-size", "16"];
 
 /// A server without a socket, with all models ready.
 pub struct InProcess {

@@ -4,19 +4,19 @@
 
 use html5gum::{Token, Tokenizer};
 use libfuzzer_sys::fuzz_target;
-use predictd::config::Markup;
+use predictd::config::MarkupPolicy;
 use predictd::text::policy::{CharacterSet, PolicyError, TextPolicy};
 
 // The first line is the set of allowed characters, the rest is the text.
 fuzz_target!(|input: &[u8]| {
     let input = String::from_utf8_lossy(input);
     let (entries, text) = input.split_once('\n').unwrap_or(("", &input));
-    for markup in [Markup::Allow, Markup::Reject, Markup::Strip] {
+    for markup in [MarkupPolicy::Allow, MarkupPolicy::Reject, MarkupPolicy::Strip] {
         let outcome = TextPolicy { markup, allowed: None }.apply(text.to_owned());
         match markup {
-            Markup::Allow => assert_eq!(outcome.as_deref(), Ok(text)),
-            Markup::Reject => reject(text, &outcome),
-            Markup::Strip => strip(text, &outcome),
+            MarkupPolicy::Allow => assert_eq!(outcome.as_deref(), Ok(text)),
+            MarkupPolicy::Reject => reject(text, &outcome),
+            MarkupPolicy::Strip => strip(text, &outcome),
         }
         allowed(entries, text, markup, &outcome);
     }
@@ -60,7 +60,7 @@ fn strip(text: &str, outcome: &Result<String, PolicyError>) {
 }
 
 /// A set of characters takes nothing else away and adds nothing.
-fn allowed(entries: &str, text: &str, markup: Markup, without: &Result<String, PolicyError>) {
+fn allowed(entries: &str, text: &str, markup: MarkupPolicy, without: &Result<String, PolicyError>) {
     let entries: Vec<String> = entries.split(' ').map(str::to_owned).collect();
     let in_set = |c: char| {
         entries.iter().any(|entry| match entry.chars().collect::<Vec<_>>()[..] {

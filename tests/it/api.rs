@@ -3,32 +3,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use predictd::experiments::receipts::Receipts;
+use predictd::experiments::receipts::ReceiptKeyring;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server::{CHEAP_MODEL, QUESTION, Reply, TestServer, cheap_models, reply, shipped_models};
+use crate::server::{CHEAP_MODEL, QUESTION, Response, TestServer, cheap_models, send_request, shipped_models};
 
-async fn server() -> TestServer {
+async fn start_server() -> TestServer {
     TestServer::start(cheap_models().path(), &[]).await
 }
 
-fn keys(value: &Value) -> Vec<&str> {
+fn object_keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-fn numbers(value: &Value) -> Vec<f64> {
+fn to_f64s(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
-async fn labels(server: &TestServer) -> Vec<String> {
+async fn model_labels(server: &TestServer) -> Vec<String> {
     let model = server.get(&format!("/models/{CHEAP_MODEL}")).await.json();
     serde_json::from_value(model["versions"][0]["labels"].clone()).unwrap()
 }
 
 /// Checks everything that a single-label answer says against itself.
-fn check_prediction(answer: &Value, labels: &[String]) {
-    let probabilities = numbers(&answer["probabilities"]);
+fn assert_consistent_prediction(answer: &Value, labels: &[String]) {
+    let probabilities = to_f64s(&answer["probabilities"]);
     assert_eq!(probabilities.len(), labels.len());
     assert!(probabilities.iter().all(|p| (0.0..=1.0).contains(p)), "{probabilities:?}");
     assert!((probabilities.iter().sum::<f64>() - 1.0).abs() <= 1e-3, "{probabilities:?}");
@@ -38,24 +38,24 @@ fn check_prediction(answer: &Value, labels: &[String]) {
 }
 
 #[tokio::test]
-async fn an_answer_has_what_was_asked_for_and_no_more() {
-    let server = server().await;
-    let labels = labels(&server).await;
-    let plain = server.ask("/predict", json!({ "text": QUESTION })).await;
+async fn predict_response_has_requested_fields_only() {
+    let server = start_server().await;
+    let labels = model_labels(&server).await;
+    let plain = server.post_json("/predict", json!({ "text": QUESTION })).await;
     assert_eq!((plain.status, plain.headers["content-type"].to_str().unwrap()), (200, "application/json"));
     let plain = plain.json();
-    assert_eq!(keys(&plain), ["confidence", "model", "prediction", "prediction_id", "tokens", "truncated"]);
+    assert_eq!(object_keys(&plain), ["confidence", "model", "prediction", "prediction_id", "tokens", "truncated"]);
     assert_eq!(plain["prediction"], "card_arrival");
     assert_eq!(plain["model"], json!({ "name": CHEAP_MODEL, "version": "1" }));
     assert_eq!((&plain["truncated"], &plain["tokens"]), (&json!(false), &json!(10)));
 
     let options = json!({ "text": QUESTION, "top_k": 3, "return_probabilities": true, "model": CHEAP_MODEL,
         "version": "1", "user_id": "somebody" });
-    let full = server.ask("/predict", options).await.json();
-    check_prediction(&full, &labels);
+    let full = server.post_json("/predict", options).await.json();
+    assert_consistent_prediction(&full, &labels);
     let top = full["top"].as_array().unwrap();
     assert_eq!((top.len(), &top[0]["label"], &top[0]["score"]), (3, &full["prediction"], &full["confidence"]));
-    let mut best = numbers(&full["probabilities"]);
+    let mut best = to_f64s(&full["probabilities"]);
     best.sort_by(|a, b| b.total_cmp(a));
     for (place, entry) in top.iter().enumerate() {
         let index = labels.iter().position(|label| entry["label"] == **label).unwrap();
@@ -66,27 +66,27 @@ async fn an_answer_has_what_was_asked_for_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_bare_list_is_answered_with_probabilities_in_order() {
-    let server = server().await;
-    let labels = labels(&server).await;
+async fn batch_predict_bare_list_keeps_order() {
+    let server = start_server().await;
+    let labels = model_labels(&server).await;
     let texts =
         [QUESTION, "I was charged twice", "hello", QUESTION, "猫 😀 é", "Which rate do you use for dollars, and when?"];
-    let answer = server.ask("/batch_predict", json!(texts)).await.json();
-    assert_eq!(keys(&answer), ["results"]);
+    let answer = server.post_json("/batch_predict", json!(texts)).await.json();
+    assert_eq!(object_keys(&answer), ["results"]);
     let results = answer["results"].as_array().unwrap();
     assert_eq!(results.len(), texts.len());
     for (index, (result, text)) in results.iter().zip(texts).enumerate() {
         assert_eq!(result["text_index"], index);
-        check_prediction(result, &labels);
-        let alone = server.ask("/predict", json!({ "text": text, "return_probabilities": true })).await.json();
-        assert!(furthest(result, &alone) < 1e-5, "{text}: {result} {alone}");
+        assert_consistent_prediction(result, &labels);
+        let alone = server.post_json("/predict", json!({ "text": text, "return_probabilities": true })).await.json();
+        assert!(max_difference(result, &alone) < 1e-5, "{text}: {result} {alone}");
     }
-    assert!(furthest(&results[0], &results[3]) < 1e-5);
-    assert!(furthest(&results[0], &results[1]) > 0.1);
+    assert!(max_difference(&results[0], &results[3]) < 1e-5);
+    assert!(max_difference(&results[0], &results[1]) > 0.1);
 }
 
 /// Largest difference between the probabilities of two answers.
-fn furthest(one: &Value, other: &Value) -> f64 {
+fn max_difference(one: &Value, other: &Value) -> f64 {
     let scores = |answer: &Value| -> Vec<f64> {
         answer["probabilities"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).collect()
     };
@@ -94,24 +94,24 @@ fn furthest(one: &Value, other: &Value) -> f64 {
 }
 
 #[tokio::test]
-async fn an_object_batch_takes_options() {
-    let server = server().await;
-    let plain = server.ask("/batch_predict", json!({ "texts": [QUESTION] })).await.json();
+async fn batch_predict_object_body_accepts_options() {
+    let server = start_server().await;
+    let plain = server.post_json("/batch_predict", json!({ "texts": [QUESTION] })).await.json();
     let fields = ["confidence", "model", "prediction", "prediction_id", "text_index", "tokens", "truncated"];
-    assert_eq!(keys(&plain["results"][0]), fields);
+    assert_eq!(object_keys(&plain["results"][0]), fields);
     let options = json!({ "texts": [QUESTION, "x"], "top_k": 2, "return_probabilities": true, "model": CHEAP_MODEL,
         "version": "1", "user_id": "u", "raw_scores": false });
-    let results = server.ask("/batch_predict", options).await.json()["results"].clone();
-    let labels = labels(&server).await;
+    let results = server.post_json("/batch_predict", options).await.json()["results"].clone();
+    let labels = model_labels(&server).await;
     for result in results.as_array().unwrap() {
-        check_prediction(result, &labels);
+        assert_consistent_prediction(result, &labels);
         assert_eq!(result["top"].as_array().unwrap().len(), 2);
     }
     assert_eq!(results[0]["prediction"], "card_arrival");
 }
 
 #[tokio::test]
-async fn the_models_are_described() {
+async fn models_route_describes_each_model() {
     let server = TestServer::start(shipped_models(), &["--default-model", CHEAP_MODEL]).await;
     let list = server.get("/models").await.json();
     let entry = |name: &str| {
@@ -129,18 +129,18 @@ async fn the_models_are_described() {
         assert_eq!(labels.len(), 77, "every label once");
         assert!(labels.contains("card_arrival"));
         assert_eq!((&version["device"], &version["limits"]["max_text_chars"]), (&json!("cpu"), &json!(32_768)));
-        assert_eq!(version["limits"]["max_batch_texts"], 1_024);
+        assert_eq!(version["limits"]["max_client_batch_size"], 1_024);
         assert_eq!(version["limits"]["max_tokens"].is_u64(), name != CHEAP_MODEL, "only a model with a tokenizer");
-        let answer = server.ask("/predict", json!({ "text": QUESTION, "model": name })).await.json();
+        let answer = server.post_json("/predict", json!({ "text": QUESTION, "model": name })).await.json();
         assert_eq!((&answer["prediction"], &answer["model"]["name"]), (&json!("card_arrival"), &json!(name)));
     }
-    let unnamed = server.ask("/predict", json!({ "text": QUESTION })).await.json();
+    let unnamed = server.post_json("/predict", json!({ "text": QUESTION })).await.json();
     assert_eq!(unnamed["model"]["name"], CHEAP_MODEL, "--default-model answers");
 }
 
 #[tokio::test]
-async fn probes_say_how_the_server_is() {
-    let server = server().await;
+async fn probes_report_server_state() {
+    let server = start_server().await;
     let (health, live, ready) = (server.get("/health").await, server.get("/livez").await, server.get("/readyz").await);
     let model = json!({ "name": CHEAP_MODEL, "version": "1", "device": "cpu", "state": "ready" });
     let version = env!("CARGO_PKG_VERSION");
@@ -157,25 +157,25 @@ async fn probes_say_how_the_server_is() {
 }
 
 /// The samples of a metric: labels and value as they are written.
-fn samples(metrics: &str, name: &str) -> BTreeMap<String, String> {
+fn metric_samples(metrics: &str, name: &str) -> BTreeMap<String, String> {
     let lines = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once("} "));
     lines.map(|(labels, value)| (labels.to_owned(), value.to_owned())).collect()
 }
 
 #[tokio::test]
-async fn metrics_count_exactly() {
-    let server = server().await;
+async fn metrics_requests_and_texts_are_counted_exactly() {
+    let server = start_server().await;
     for _ in 0..3 {
-        server.ask("/predict", json!({ "text": QUESTION })).await;
+        server.post_json("/predict", json!({ "text": QUESTION })).await;
     }
-    server.ask("/predict", json!({ "text": "" })).await;
-    server.ask("/batch_predict", json!(["a", "b", "c", "d"])).await;
+    server.post_json("/predict", json!({ "text": "" })).await;
+    server.post_json("/batch_predict", json!(["a", "b", "c", "d"])).await;
     for path in ["/nothing", "/CANARY", "/models/unknown"] {
         server.get(path).await;
     }
     let metrics = server.get("/metrics").await;
     assert_eq!(metrics.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
-    let mut requests = samples(&metrics.body, "predictd_http_requests_total");
+    let mut requests = metric_samples(&metrics.body, "predictd_http_requests_total");
     // The harness asked for it while the model was loaded, how often is up to the machine.
     requests.retain(|labels, _| !labels.contains("/health"));
     let expected = [
@@ -186,18 +186,18 @@ async fn metrics_count_exactly() {
         (r#"method="POST",route="/predict",status="422""#, "1"),
     ];
     assert_eq!(requests, expected.map(|(labels, value)| (labels.to_owned(), value.to_owned())).into());
-    let predictions = samples(&metrics.body, "predictd_predictions_total");
+    let predictions = metric_samples(&metrics.body, "predictd_predictions_total");
     assert_eq!(predictions, BTreeMap::from([(format!("model=\"{CHEAP_MODEL}\",version=\"1\""), "7".to_owned())]));
-    let seconds = samples(&metrics.body, "predictd_http_request_seconds_count");
+    let seconds = metric_samples(&metrics.body, "predictd_http_request_duration_seconds_count");
     assert_eq!(seconds[r#"method="POST",route="/predict",status="200""#], "3");
-    for name in ["predictd_http_requests_in_flight 1", "predictd_connections 1"] {
+    for name in ["predictd_http_requests_in_flight 1", "predictd_http_connections 1"] {
         assert!(metrics.body.contains(&format!("\n{name}\n")), "{name}: {}", metrics.body);
     }
 }
 
 #[tokio::test]
-async fn clients_cannot_add_series() {
-    let server = server().await;
+async fn metrics_client_input_adds_no_series() {
+    let server = start_server().await;
     // The second model is loaded, and recorded, after the server is ready.
     let recorded = r#"predictd_registry_changes_total{action="activate",model="banking77-tfidf"}"#;
     while !server.get("/metrics").await.body.contains(recorded) {
@@ -215,7 +215,7 @@ async fn clients_cannot_add_series() {
     let ask = async |method: &str, path: String, id: String| {
         let request = server.client.request(method.parse().unwrap(), format!("{}{path}", server.url));
         let request = request.header("x-request-id", id).header("content-type", "application/json");
-        reply(request.header("user-agent", path).body("{}")).await
+        send_request(request.header("user-agent", path).body("{}")).await
     };
     // Each pair of method and kind of path once: from then on the set must stay as it is.
     for method in methods {
@@ -240,11 +240,11 @@ async fn clients_cannot_add_series() {
 }
 
 #[tokio::test]
-async fn request_ids_come_back() {
-    let server = server().await;
-    let ask = async |method: Method, path: &str, id: Option<&str>| -> Reply {
+async fn request_id_valid_is_echoed_invalid_is_replaced() {
+    let server = start_server().await;
+    let ask = async |method: Method, path: &str, id: Option<&str>| -> Response {
         let request = server.client.request(method, format!("{}{path}", server.url));
-        reply(if let Some(id) = id { request.header("x-request-id", id.as_bytes()) } else { request }).await
+        send_request(if let Some(id) = id { request.header("x-request-id", id.as_bytes()) } else { request }).await
     };
     let longest = "a".repeat(64);
     for path in ["/livez", "/nothing", "/models/unknown", "/docs"] {
@@ -267,10 +267,10 @@ async fn request_ids_come_back() {
 }
 
 #[tokio::test]
-async fn every_answer_has_the_security_headers() {
-    let server = server().await;
-    let good = server.ask("/predict", json!({ "text": QUESTION })).await;
-    let bad = server.ask("/predict", json!({})).await;
+async fn security_headers_are_on_every_response() {
+    let server = start_server().await;
+    let good = server.post_json("/predict", json!({ "text": QUESTION })).await;
+    let bad = server.post_json("/predict", json!({})).await;
     let mut replies = vec![good, bad];
     for path in ["/health", "/livez", "/metrics", "/models", "/docs", "/openapi.json", "/nothing", "/predict"] {
         replies.push(server.get(path).await);
@@ -284,17 +284,20 @@ async fn every_answer_has_the_security_headers() {
 }
 
 #[tokio::test]
-async fn prediction_ids_are_receipts_of_this_server() {
-    let server = server().await;
-    let receipts = Receipts::open(&server.data.path().join("receipt.keys")).unwrap();
-    let batch = server.ask("/batch_predict", json!([QUESTION, QUESTION, "I was charged twice"])).await.json();
+async fn prediction_id_is_a_receipt_of_this_server() {
+    let server = start_server().await;
+    let receipts = ReceiptKeyring::open(&server.data.path().join("receipt.keys")).unwrap();
+    let batch = server.post_json("/batch_predict", json!([QUESTION, QUESTION, "I was charged twice"])).await.json();
     let mut answers = batch["results"].as_array().unwrap().clone();
-    answers.push(server.ask("/predict", json!({ "text": QUESTION })).await.json());
+    answers.push(server.post_json("/predict", json!({ "text": QUESTION })).await.json());
     let mut ids = BTreeSet::new();
     for answer in answers {
         let sealed = answer["prediction_id"].as_str().unwrap();
         let receipt = receipts.verify(sealed, SystemTime::now()).unwrap();
-        assert_eq!((receipt.model.as_str(), receipt.version.as_str(), receipt.arm.as_str()), (CHEAP_MODEL, "1", ""));
+        assert_eq!(
+            (receipt.model.as_str(), receipt.version.as_str(), receipt.arm_path.as_str()),
+            (CHEAP_MODEL, "1", "")
+        );
         assert_eq!(json!(receipt.labels), json!([answer["prediction"]]));
         assert_eq!(receipt.confidence.to_string(), answer["confidence"].to_string());
         ids.insert((sealed.to_owned(), receipt.id));

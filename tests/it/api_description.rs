@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::server::{TestServer, cheap_models};
 
-const SNAPSHOT: &str = "tests/it/openapi.json";
+const SNAPSHOT_PATH: &str = "tests/it/openapi.json";
 
-async fn description() -> (TestServer, String) {
+async fn start_and_fetch_openapi() -> (TestServer, String) {
     let server = TestServer::start(cheap_models().path(), &[]).await;
     let text = server.get("/openapi.json").await.body;
     (server, text)
@@ -17,12 +17,12 @@ async fn description() -> (TestServer, String) {
 
 #[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "updating the file is asked for by a variable")]
-async fn the_description_is_the_committed_one() {
-    let (_server, text) = description().await;
+async fn openapi_matches_committed_snapshot() {
+    let (_server, text) = start_and_fetch_openapi().await;
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
-        std::fs::write(SNAPSHOT, &text).unwrap();
+        std::fs::write(SNAPSHOT_PATH, &text).unwrap();
     }
-    let committed = std::fs::read_to_string(SNAPSHOT).unwrap();
+    let committed = std::fs::read_to_string(SNAPSHOT_PATH).unwrap();
     for (number, (new, old)) in (1..).zip(text.lines().zip(committed.lines())) {
         assert_eq!(new, old, "line {number}: if the change is meant, run this test with UPDATE_SNAPSHOTS=1");
     }
@@ -30,8 +30,8 @@ async fn the_description_is_the_committed_one() {
 }
 
 #[tokio::test]
-async fn every_route_is_described() {
-    let (server, text) = description().await;
+async fn openapi_describes_every_route() {
+    let (server, text) = start_and_fetch_openapi().await;
     let api: Value = serde_json::from_str(&text).unwrap();
     let routes: BTreeSet<String> = api["paths"]
         .as_object()
@@ -60,11 +60,11 @@ async fn every_route_is_described() {
             assert!(said.len() > 10, "{method} {path} is explained");
             let routes_own = |status: &&String| *status != "default";
             let responses = operation["responses"].as_object().unwrap();
-            assert_eq!(responses["default"]["content"].as_object().unwrap().keys().next().unwrap(), PROBLEM);
+            assert_eq!(responses["default"]["content"].as_object().unwrap().keys().next().unwrap(), PROBLEM_MEDIA_TYPE);
             for (status, response) in responses.iter().filter(|(status, _)| routes_own(status)) {
                 assert!(!response["content"].is_null(), "{method} {path} {status} has a body");
                 // Problems everywhere, but for a probe that says the same in both states.
-                let is_problem = response["content"].get(PROBLEM).is_some();
+                let is_problem = response["content"].get(PROBLEM_MEDIA_TYPE).is_some();
                 assert_eq!(is_problem, status != "200" && path != "/health", "{method} {path} {status}");
             }
             // What is described is there.
@@ -74,12 +74,12 @@ async fn every_route_is_described() {
     }
 }
 
-const PROBLEM: &str = "application/problem+json";
+const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 
 /// Every kind's status is an answer of some route, but for those that are any route's.
 #[tokio::test]
-async fn every_problem_is_described() {
-    let (server, text) = description().await;
+async fn openapi_describes_every_problem_kind() {
+    let (server, text) = start_and_fetch_openapi().await;
     let api: Value = serde_json::from_str(&text).unwrap();
     let operations =
         api["paths"].as_object().unwrap().values().flat_map(|methods| methods.as_object().unwrap().values());
@@ -102,8 +102,8 @@ async fn every_problem_is_described() {
 }
 
 #[tokio::test]
-async fn the_page_needs_no_other_host() {
-    let (server, _) = description().await;
+async fn docs_page_loads_nothing_from_other_hosts() {
+    let (server, _) = start_and_fetch_openapi().await;
     let docs = server.get("/docs").await;
     for foreign in ["http://", "https://", "src=", "@import", "url(", "\"//"] {
         assert!(!docs.body.contains(foreign), "{foreign}");
@@ -113,10 +113,10 @@ async fn the_page_needs_no_other_host() {
 }
 
 /// The parts of a request's schema that have no bound, with the way to them.
-fn unbounded(schema: &Value, all: &Value, place: &str, found: &mut Vec<String>) {
+fn collect_unbounded(schema: &Value, all: &Value, place: &str, found: &mut Vec<String>) {
     if let Some(name) = schema["$ref"].as_str() {
         let name = name.trim_start_matches("#/components/schemas/");
-        return unbounded(&all[name], all, &format!("{place}:{name}"), found);
+        return collect_unbounded(&all[name], all, &format!("{place}:{name}"), found);
     }
     let types: Vec<&str> = match &schema["type"] {
         Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
@@ -135,20 +135,20 @@ fn unbounded(schema: &Value, all: &Value, place: &str, found: &mut Vec<String>) 
     }
     for key in ["oneOf", "anyOf", "allOf"] {
         for part in schema[key].as_array().into_iter().flatten() {
-            unbounded(part, all, place, found);
+            collect_unbounded(part, all, place, found);
         }
     }
     if has("items") {
-        unbounded(&schema["items"], all, &format!("{place}[]"), found);
+        collect_unbounded(&schema["items"], all, &format!("{place}[]"), found);
     }
     for (name, part) in schema["properties"].as_object().into_iter().flatten() {
-        unbounded(part, all, &format!("{place}.{name}"), found);
+        collect_unbounded(part, all, &format!("{place}.{name}"), found);
     }
 }
 
 #[tokio::test]
-async fn every_field_of_a_request_has_a_bound() {
-    let (_server, text) = description().await;
+async fn openapi_every_request_field_is_bounded() {
+    let (_server, text) = start_and_fetch_openapi().await;
     let api: Value = serde_json::from_str(&text).unwrap();
     let all = &api["components"]["schemas"];
     let mut found = Vec::new();
@@ -157,10 +157,10 @@ async fn every_field_of_a_request_has_a_bound() {
         for operation in methods.as_object().unwrap().values() {
             if let Some(body) = operation.get("requestBody") {
                 bodies += 1;
-                unbounded(&body["content"]["application/json"]["schema"], all, path, &mut found);
+                collect_unbounded(&body["content"]["application/json"]["schema"], all, path, &mut found);
             }
             for parameter in operation["parameters"].as_array().into_iter().flatten() {
-                unbounded(&parameter["schema"], all, &format!("{path} {}", parameter["name"]), &mut found);
+                collect_unbounded(&parameter["schema"], all, &format!("{path} {}", parameter["name"]), &mut found);
             }
         }
     }
@@ -169,6 +169,6 @@ async fn every_field_of_a_request_has_a_bound() {
     // The check finds what is planted.
     let planted: Value = serde_json::json!({ "type": "object", "additionalProperties": false, "properties": {
         "a": { "type": ["string", "null"] }, "b": { "type": "array", "minItems": 1, "maxItems": 2, "items": { "type": "integer" } } } });
-    unbounded(&planted, all, "x", &mut found);
+    collect_unbounded(&planted, all, "x", &mut found);
     assert_eq!(found, ["x.a", "x.b[]"]);
 }

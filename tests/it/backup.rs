@@ -2,41 +2,43 @@
 
 use serde_json::json;
 
-use crate::daemon::{Daemon, ends, predictd};
-use crate::fixture::Model;
-use crate::operator::done;
+use crate::daemon::{Daemon, predictd, run_to_exit};
+use crate::fixture::ModelBuilder;
+use crate::operator::run_models_command;
 
-const NAME: &str = "m";
+const MODEL: &str = "m";
 
-fn answers(daemon: &Daemon) -> String {
-    let answer = daemon.ask("POST", "/predict", &json!({ "text": "hello" }).to_string());
+fn active_version(daemon: &Daemon) -> String {
+    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "hello" }).to_string());
     answer["model"]["version"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn a_copy_is_made_while_the_server_runs_and_put_back() {
+fn database_backup_of_running_server_is_restored() {
     let [models, data, copies] = [(); 3].map(|()| tempfile::tempdir().unwrap());
     for version in ["1", "2", "3"] {
-        Model::plain().write(models.path(), NAME, version);
+        ModelBuilder::plain().write(models.path(), MODEL, version);
     }
     let [directory, copy] = [data.path(), &copies.path().join("copy.db")].map(|path| path.to_str().unwrap().to_owned());
     let database =
-        |action: &str, file: &str| ends(&mut predictd(&["database", action, file, "--data-dir", &directory]));
+        |action: &str, file: &str| run_to_exit(&mut predictd(&["database", action, file, "--data-dir", &directory]));
     let (code, said) = database("backup", &copy);
     assert!(code == 1 && said.contains("there is no such file"), "{said}");
-    let mut daemon = Daemon::with(models.path(), data.path(), &[]);
+    let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
     // Which version answers is recorded once all were tried.
-    daemon.logged("the server may need this much memory at most");
-    done(&daemon, &["activate", NAME, "1"]);
+    daemon.wait_for_log("maximum memory use estimated");
+    run_models_command(&daemon, &["activate", MODEL, "1"]);
     // Changes go on meanwhile: the copy is what was true at one moment.
     std::thread::scope(|scope| {
-        scope.spawn(|| (0..20).for_each(|i| _ = done(&daemon, &["metrics", NAME, "1", &format!("f1={i}")])));
+        scope.spawn(|| {
+            (0..20).for_each(|i| _ = run_models_command(&daemon, &["metrics", MODEL, "1", &format!("f1={i}")]));
+        });
         assert_eq!(database("backup", &copy).0, 0);
     });
     let (code, said) = database("backup", &copy);
     assert!(code == 1 && said.contains("there is such a file already"), "{said}");
     assert_eq!(std::fs::read_dir(copies.path()).unwrap().count(), 1);
-    done(&daemon, &["activate", NAME, "2"]);
+    run_models_command(&daemon, &["activate", MODEL, "2"]);
     let (code, said) = database("restore", &copy);
     assert!(code == 1 && said.contains("another predictd uses"), "{said}");
     daemon.signal("TERM");
@@ -58,16 +60,16 @@ fn a_copy_is_made_while_the_server_runs_and_put_back() {
         assert_eq!(database("restore", &copy).0, 0);
         assert_eq!(kept().len(), times);
     }
-    let mut daemon = Daemon::with(models.path(), data.path(), &[]);
-    assert_eq!(answers(&daemon), "1");
+    let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
+    assert_eq!(active_version(&daemon), "1");
     // What a crash leaves in the log belongs to what is kept.
-    done(&daemon, &["activate", NAME, "3"]);
+    run_models_command(&daemon, &["activate", MODEL, "3"]);
     daemon.child.kill().unwrap();
     daemon.child.wait().unwrap();
     let before = kept();
     assert_eq!(database("restore", &copy).0, 0);
     let last = kept().into_iter().find(|path| !before.contains(path)).unwrap();
     assert_eq!(database("restore", last.to_str().unwrap()).0, 0);
-    let daemon = Daemon::with(models.path(), data.path(), &[]);
-    assert_eq!(answers(&daemon), "3");
+    let daemon = Daemon::start_with(models.path(), data.path(), &[]);
+    assert_eq!(active_version(&daemon), "3");
 }

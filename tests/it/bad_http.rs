@@ -6,11 +6,11 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::bad_input::{CANARY, alive, refused, server};
-use crate::server::{QUESTION, Reply, TestServer, reply};
+use crate::bad_input::{CANARY, assert_alive, assert_safe_problem, start_server};
+use crate::server::{QUESTION, Response, TestServer, send_request};
 
 /// Sends bytes over a connection of their own; the answer as it came.
-async fn raw(server: &TestServer, head: &str, body: &[u8]) -> String {
+async fn send_raw(server: &TestServer, head: &str, body: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!("{head}Host: x\r\nConnection: close\r\n\r\n");
     stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
@@ -19,16 +19,16 @@ async fn raw(server: &TestServer, head: &str, body: &[u8]) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-const POST: &str = "POST /predict HTTP/1.1\r\nContent-Type: application/json\r\n";
+const POST_PREDICT_HEAD: &str = "POST /predict HTTP/1.1\r\nContent-Type: application/json\r\n";
 
-fn chunked(body: &str) -> Vec<u8> {
+fn chunked_body(body: &str) -> Vec<u8> {
     let (a, b) = body.split_at(body.len() / 2);
     format!("{:x}\r\n{a}\r\n{:x}\r\n{b}\r\n0\r\n\r\n", a.len(), b.len()).into()
 }
 
 #[tokio::test]
-async fn the_limit_of_a_text_counts_characters() {
-    let server = server(&["--max-text-chars", "64"]).await;
+async fn text_limit_counts_characters() {
+    let server = start_server(&["--max-text-chars", "64"]).await;
     for letter in ["a", "é", "猫", "😀"] {
         let (longest, longer) = (letter.repeat(64), letter.repeat(65));
         for (path, good, bad, pointer) in [
@@ -36,11 +36,11 @@ async fn the_limit_of_a_text_counts_characters() {
             ("/batch_predict", json!([longest]), json!([longest, longer]), "/1"),
             ("/batch_predict", json!({ "texts": [longest] }), json!({ "texts": [longer] }), "/texts/0"),
         ] {
-            assert_eq!(server.ask(path, good).await.status, 200, "{letter}");
-            let reply = server.ask(path, bad).await;
+            assert_eq!(server.post_json(path, good).await.status, 200, "{letter}");
+            let reply = server.post_json(path, bad).await;
             let error = json!({ "pointer": pointer, "detail": "a text must have at most 64 characters" });
             if path == "/predict" {
-                assert_eq!((reply.status, refused(&reply, letter).as_str()), (422, "invalid-request"));
+                assert_eq!((reply.status, assert_safe_problem(&reply, letter).as_str()), (422, "invalid-request"));
                 assert_eq!(reply.json()["errors"], json!([error]));
             } else {
                 assert_eq!(reply.status, 200, "{}", reply.body);
@@ -49,68 +49,68 @@ async fn the_limit_of_a_text_counts_characters() {
             }
         }
     }
-    alive(&server).await;
+    assert_alive(&server).await;
 }
 
 #[tokio::test]
-async fn the_limit_of_a_body_counts_bytes() {
-    let server = server(&["--max-body", "1024"]).await;
+async fn body_limit_counts_bytes() {
+    let server = start_server(&["--max-body", "1024"]).await;
     let good = json!({ "text": QUESTION }).to_string();
     for (size, status) in [(1_023, 200), (1_024, 200), (1_025, 413), (60_000, 413)] {
         let body = format!("{good:<size$}");
         let sized = server.post("/predict", body.clone()).await;
         assert_eq!(sized.status, status, "{size}");
         if status == 413 {
-            assert_eq!(refused(&sized, "large"), "body-too-large");
+            assert_eq!(assert_safe_problem(&sized, "large"), "body-too-large");
             assert_eq!(sized.json()["detail"], "The body is larger than the limit of 1024 bytes.");
         }
         if size < 2_000 {
-            let head = format!("{POST}Transfer-Encoding: chunked\r\n");
-            let streamed = raw(&server, &head, &chunked(&body)).await;
+            let head = format!("{POST_PREDICT_HEAD}Transfer-Encoding: chunked\r\n");
+            let streamed = send_raw(&server, &head, &chunked_body(&body)).await;
             assert!(streamed.starts_with(&format!("HTTP/1.1 {status} ")), "{size}: {streamed}");
             assert_eq!(streamed.contains("/docs#body-too-large"), status == 413, "{streamed}");
         }
-        alive(&server).await;
+        assert_alive(&server).await;
     }
     // The head is enough to refuse it: not a byte of this body is sent.
     for length in ["1025", "99999999999999"] {
-        let announced = raw(&server, &format!("{POST}Content-Length: {length}\r\n"), b"").await;
+        let announced = send_raw(&server, &format!("{POST_PREDICT_HEAD}Content-Length: {length}\r\n"), b"").await;
         assert!(announced.starts_with("HTTP/1.1 413 "), "{announced}");
     }
-    alive(&server).await;
+    assert_alive(&server).await;
 }
 
 #[tokio::test]
-async fn the_limit_of_a_batch_counts_texts() {
-    let server = server(&["--max-batch-texts", "3"]).await;
+async fn batch_limit_counts_texts() {
+    let server = start_server(&["--max-client-batch-size", "3"]).await;
     for (count, status) in [(0, 422), (1, 200), (3, 200), (4, 422), (1_000, 422)] {
         let texts = vec![CANARY; count];
         for (body, pointer) in [(json!(texts), ""), (json!({ "texts": texts }), "/texts")] {
-            let reply = server.ask("/batch_predict", body).await;
+            let reply = server.post_json("/batch_predict", body).await;
             assert_eq!(reply.status, status, "{count}: {}", reply.body);
             if status == 422 {
-                assert_eq!(refused(&reply, "batch"), "invalid-request");
+                assert_eq!(assert_safe_problem(&reply, "batch"), "invalid-request");
                 let detail = format!("there are {count} texts, where 1 to 3 are possible");
                 assert_eq!(reply.json()["errors"], json!([{ "pointer": pointer, "detail": detail }]));
             } else {
                 assert_eq!(reply.json()["results"].as_array().unwrap().len(), count);
             }
         }
-        alive(&server).await;
+        assert_alive(&server).await;
     }
 }
 
-async fn send(server: &TestServer, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+async fn send(server: &TestServer, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
     let mut request = server.client.request(method, format!("{}{path}", server.url)).body(body.to_owned());
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    reply(request).await
+    send_request(request).await
 }
 
 #[tokio::test]
-async fn wrong_methods_are_405_with_allow() {
-    let server = server(&[]).await;
+async fn wrong_method_is_405_with_allow_header() {
+    let server = start_server(&[]).await;
     // The method is judged before the kind of body.
     let headers = [("content-type", "text/plain")];
     let gets =
@@ -127,7 +127,7 @@ async fn wrong_methods_are_405_with_allow() {
             if method == "HEAD" {
                 assert_eq!(reply.body, "", "{path}");
             } else {
-                assert_eq!(refused(&reply, method), "method-not-allowed", "{method} {path}");
+                assert_eq!(assert_safe_problem(&reply, method), "method-not-allowed", "{method} {path}");
             }
         }
     }
@@ -136,12 +136,12 @@ async fn wrong_methods_are_405_with_allow() {
         assert_eq!((get.status, head.status, head.body.as_str()), (200, 200, ""), "{path}");
         assert_eq!(get.headers["content-type"], head.headers["content-type"], "{path}");
     }
-    alive(&server).await;
+    assert_alive(&server).await;
 }
 
 #[tokio::test]
-async fn unknown_routes_are_404() {
-    let server = server(&[]).await;
+async fn unknown_route_is_404() {
+    let server = start_server(&[]).await;
     // The route is judged before the kind of body.
     let headers = [("content-type", "text/plain")];
     for path in [
@@ -159,19 +159,23 @@ async fn unknown_routes_are_404() {
     ] {
         for method in [Method::GET, Method::POST, Method::OPTIONS, Method::DELETE] {
             let reply = send(&server, method.clone(), path, &headers, CANARY).await;
-            assert_eq!((reply.status, refused(&reply, path).as_str()), (404, "not-found"), "{method} {path}");
+            assert_eq!(
+                (reply.status, assert_safe_problem(&reply, path).as_str()),
+                (404, "not-found"),
+                "{method} {path}"
+            );
         }
     }
     for name in ["CANARY-7f3a", "..%2f..%2fetc%2fpasswd", "%00", "%ff", "UPPER", &"a".repeat(65), &"a".repeat(5_000)] {
         let reply = server.get(&format!("/models/{name}")).await;
-        assert_eq!((reply.status, refused(&reply, name).as_str()), (404, "model-not-found"), "{name}");
+        assert_eq!((reply.status, assert_safe_problem(&reply, name).as_str()), (404, "model-not-found"), "{name}");
     }
-    alive(&server).await;
+    assert_alive(&server).await;
 }
 
 #[tokio::test]
-async fn only_plain_json_in_utf_8_is_read() {
-    let server = server(&[]).await;
+async fn content_type_other_than_utf8_json_is_415() {
+    let server = start_server(&[]).await;
     let body = json!({ "text": CANARY }).to_string();
     for content_type in [
         "application/json",
@@ -202,7 +206,7 @@ async fn only_plain_json_in_utf_8_is_read() {
         for path in ["/predict", "/batch_predict"] {
             let reply = send(&server, Method::POST, path, &headers, &body).await;
             assert_eq!(
-                (reply.status, refused(&reply, detail).as_str()),
+                (reply.status, assert_safe_problem(&reply, detail).as_str()),
                 (415, "unsupported-media-type"),
                 "{headers:?}"
             );
@@ -210,13 +214,13 @@ async fn only_plain_json_in_utf_8_is_read() {
             assert_eq!(reply.headers["accept-encoding"], "gzip, identity");
             assert_eq!(reply.json()["detail"], detail, "{headers:?}");
         }
-        alive(&server).await;
+        assert_alive(&server).await;
     }
 }
 
 #[tokio::test]
-async fn a_timeout_that_is_no_number_is_400() {
-    let server = server(&[]).await;
+async fn timeout_header_not_a_number_is_400() {
+    let server = start_server(&[]).await;
     let body = json!({ "text": CANARY }).to_string();
     let ask = async |value: &str| {
         let headers = [("content-type", "application/json"), ("x-request-timeout-ms", value)];
@@ -224,17 +228,17 @@ async fn a_timeout_that_is_no_number_is_400() {
     };
     for value in ["", "0", "-1", "1.5", "10s", "CANARY-7f3a", "99999999999999999999999"] {
         let reply = ask(value).await;
-        assert_eq!((reply.status, refused(&reply, value).as_str()), (400, "invalid-header"), "{value:?}");
+        assert_eq!((reply.status, assert_safe_problem(&reply, value).as_str()), (400, "invalid-header"), "{value:?}");
     }
     assert_eq!(ask("60000").await.status, 200);
     assert_eq!(ask("18446744073709551615").await.status, 200, "more than --max-timeout is --max-timeout");
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_harms_nobody() {
-    let server = server(&[]).await;
-    let head = format!("{POST}Host: x\r\nContent-Length: 500\r\n\r\n{{\"text\":\"{CANARY}");
-    let chunk = format!("{POST}Host: x\r\nTransfer-Encoding: chunked\r\n\r\n1f4\r\n{{\"text\":\"{CANARY}");
+async fn body_truncated_leaves_server_working() {
+    let server = start_server(&[]).await;
+    let head = format!("{POST_PREDICT_HEAD}Host: x\r\nContent-Length: 500\r\n\r\n{{\"text\":\"{CANARY}");
+    let chunk = format!("{POST_PREDICT_HEAD}Host: x\r\nTransfer-Encoding: chunked\r\n\r\n1f4\r\n{{\"text\":\"{CANARY}");
     for begin in [&head, &chunk] {
         // The client closes its half only and reads what comes.
         let mut half = TcpStream::connect(server.address).await.unwrap();
@@ -248,18 +252,18 @@ async fn a_body_that_breaks_off_harms_nobody() {
         let mut gone = TcpStream::connect(server.address).await.unwrap();
         gone.write_all(begin.as_bytes()).await.unwrap();
         drop(gone);
-        alive(&server).await;
+        assert_alive(&server).await;
     }
     // Nothing is kept of them: the request that asks is the only one in work.
     while !server.get("/metrics").await.body.contains("\npredictd_http_requests_in_flight 1\n") {
         tokio::task::yield_now().await;
     }
-    assert_eq!(server.app.engine.free_permits(), server.app.limits.max_inflight_texts);
+    assert_eq!(server.app.engine.free_permits(), server.app.limits.max_inflight_items);
 }
 
 #[tokio::test]
-async fn every_prefix_of_a_body_is_not_json() {
-    let server = server(&[]).await;
+async fn body_every_prefix_is_400() {
+    let server = start_server(&[]).await;
     let tail = r#","top_k":3,"return_probabilities":true,"model":null,"user_id":"é\u00e9\ud83d\ude00"}"#;
     let bodies = [
         ("/predict", format!("{{\"text\":\"{CANARY} é\"{tail}")),
@@ -271,21 +275,21 @@ async fn every_prefix_of_a_body_is_not_json() {
         for end in 0..body.len() {
             let prefix = &body.as_bytes()[..end];
             let own = server.post(path, prefix.to_vec()).await;
-            let kind = refused(&own, "a prefix");
+            let kind = assert_safe_problem(&own, "a prefix");
             assert_eq!((own.status, kind.as_str()), (400, "malformed-json"), "{path} {end}: {}", own.body);
             // The other route refuses it too, at the latest where its own fields would be.
             let other = if *path == "/predict" { "/batch_predict" } else { "/predict" };
             let reply = server.post(other, prefix.to_vec()).await;
-            refused(&reply, "a prefix");
+            assert_safe_problem(&reply, "a prefix");
             assert!([400, 422].contains(&reply.status), "{other} {end}: {}", reply.body);
         }
     }
-    alive(&server).await;
+    assert_alive(&server).await;
 }
 
 #[tokio::test]
-async fn no_changed_byte_makes_an_error_of_the_server() {
-    let server = server(&[]).await;
+async fn body_any_changed_byte_is_never_5xx() {
+    let server = start_server(&[]).await;
     let mut seen = [0; 3];
     for (path, body) in [("/predict", r#"{"text":"a b"}"#), ("/batch_predict", r#"["a","b"]"#)] {
         for place in 0..body.len() {
@@ -297,11 +301,11 @@ async fn no_changed_byte_makes_an_error_of_the_server() {
                 let index = index.unwrap_or_else(|| panic!("{path} byte {place} is {byte}: {}", reply.body));
                 seen[index] += 1;
                 if index > 0 {
-                    refused(&reply, "a changed byte");
+                    assert_safe_problem(&reply, "a changed byte");
                 }
             }
         }
     }
     assert!(seen.iter().all(|&count| count > 100), "every outcome happened: {seen:?}");
-    alive(&server).await;
+    assert_alive(&server).await;
 }

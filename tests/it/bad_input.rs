@@ -3,13 +3,13 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{CHEAP_MODEL, QUESTION, Reply, TestServer, cheap_models};
+use crate::server::{CHEAP_MODEL, QUESTION, Response, TestServer, cheap_models};
 
 /// Stands in the text of every bad request, and must stand in no answer.
 pub const CANARY: &str = "CANARY-7f3a";
 
 /// Words that answers must not hold: file systems, and names of types of the implementation.
-const INTERNALS: [&str; 18] = [
+const INTERNAL_WORDS: [&str; 18] = [
     ".rs",
     ".onnx",
     "/tmp",
@@ -31,7 +31,7 @@ const INTERNALS: [&str; 18] = [
 ];
 
 /// Asserts that an error is well formed and gives nothing away, and returns its kind.
-pub fn refused(reply: &Reply, sent: &str) -> String {
+pub fn assert_safe_problem(reply: &Response, sent: &str) -> String {
     let kind = reply.problem();
     assert!(!reply.body.contains(CANARY), "{sent:.200}: {}", reply.body);
     let problem = reply.json();
@@ -41,38 +41,38 @@ pub fn refused(reply: &Reply, sent: &str) -> String {
     for error in problem["errors"].as_array().unwrap_or(&Vec::new()) {
         assert!(error["detail"].as_str().unwrap().len() <= 512, "{sent:.200}: {error}");
     }
-    for word in INTERNALS {
+    for word in INTERNAL_WORDS {
         assert!(!detail.contains(word), "{sent:.200}: {detail}");
     }
     kind
 }
 
 /// Asserts that the server answers a good request as ever.
-pub async fn alive(server: &TestServer) {
-    let reply = server.ask("/predict", json!({ "text": QUESTION })).await;
+pub async fn assert_alive(server: &TestServer) {
+    let reply = server.post_json("/predict", json!({ "text": QUESTION })).await;
     assert_eq!((reply.status, &reply.json()["prediction"]), (200, &json!("card_arrival")), "{}", reply.body);
 }
 
-pub async fn server(options: &[&str]) -> TestServer {
+pub async fn start_server(options: &[&str]) -> TestServer {
     let server = TestServer::start(cheap_models().path(), options).await;
-    alive(&server).await;
+    assert_alive(&server).await;
     server
 }
 
 /// Posts a body; asserts its status and kind, and that a good request works after it.
-async fn refuse(server: &TestServer, path: &str, body: impl Into<Vec<u8>>, expected: (u16, &str)) -> Value {
+async fn assert_refused(server: &TestServer, path: &str, body: impl Into<Vec<u8>>, expected: (u16, &str)) -> Value {
     let body = body.into();
     let sent = String::from_utf8_lossy(&body).into_owned();
     let reply = server.post(path, body).await;
-    let kind = refused(&reply, &sent);
+    let kind = assert_safe_problem(&reply, &sent);
     assert_eq!((reply.status, kind.as_str()), expected, "{path} {sent:.200}: {}", reply.body);
-    alive(server).await;
+    assert_alive(server).await;
     reply.json()
 }
 
 #[tokio::test]
-async fn what_is_not_json_is_400() {
-    let server = server(&[]).await;
+async fn body_not_json_is_400() {
+    let server = start_server(&[]).await;
     let text = format!(r#"{{"text":"{CANARY}"}}"#);
     let list = format!(r#"["{CANARY}"]"#);
     let cases: Vec<(&str, Vec<u8>)> = vec![
@@ -112,20 +112,20 @@ async fn what_is_not_json_is_400() {
                 }
             };
             let reply = server.post(path, body.clone()).await;
-            let kind = refused(&reply, name);
+            let kind = assert_safe_problem(&reply, name);
             assert_eq!((reply.status, kind.as_str()), (400, "malformed-json"), "{name} on {path}: {}", reply.body);
             let detail = reply.json()["detail"].as_str().unwrap().to_owned();
             assert!(detail.starts_with("The body is not valid JSON (line "), "{name}: {detail}");
-            alive(&server).await;
+            assert_alive(&server).await;
         }
     }
     let invalid_in_list = [&b"[\""[..], &[0xff], CANARY.as_bytes(), b"\"]"].concat();
-    refuse(&server, "/batch_predict", invalid_in_list, (400, "malformed-json")).await;
+    assert_refused(&server, "/batch_predict", invalid_in_list, (400, "malformed-json")).await;
 }
 
 #[tokio::test]
-async fn json_of_another_form_is_422_and_names_the_place() {
-    let server = server(&[]).await;
+async fn body_wrong_shape_is_422_with_pointer() {
+    let server = start_server(&[]).await;
     let t = CANARY;
     let not_text = "expected a string";
     let cases = [
@@ -158,7 +158,7 @@ async fn json_of_another_form_is_422_and_names_the_place() {
         ("/batch_predict", json!([[t]]), "/0", not_text),
     ];
     for (path, body, pointer, detail) in cases {
-        let problem = refuse(&server, path, body.to_string(), (422, "invalid-request")).await;
+        let problem = assert_refused(&server, path, body.to_string(), (422, "invalid-request")).await;
         assert_eq!(problem["errors"], json!([{ "pointer": pointer, "detail": detail }]), "{path} {body}");
         let place = if pointer.is_empty() { "body" } else { pointer };
         assert_eq!(problem["detail"], format!("{place}: {detail}"));
@@ -167,14 +167,14 @@ async fn json_of_another_form_is_422_and_names_the_place() {
         ("/predict", format!(r#"{{"text":"{t}","text":"{t}"}}"#)),
         ("/batch_predict", format!(r#"{{"texts":["{t}"],"texts":["{t}"]}}"#)),
     ] {
-        let problem = refuse(&server, path, body, (422, "invalid-request")).await;
+        let problem = assert_refused(&server, path, body, (422, "invalid-request")).await;
         assert!(problem["detail"].as_str().unwrap().contains("stands there twice"), "{problem}");
     }
 }
 
 #[tokio::test]
-async fn texts_that_no_model_can_answer_are_422() {
-    let server = server(&[]).await;
+async fn text_unanswerable_is_422() {
+    let server = start_server(&[]).await;
     let empty = "a text must not be empty or blank";
     let nul = "a text must not contain the control character U+0000";
     for (text, detail) in [
@@ -184,16 +184,17 @@ async fn texts_that_no_model_can_answer_are_422() {
         ("\u{0}CANARY-7f3a", nul),
         ("\u{0}", nul),
     ] {
-        let problem = refuse(&server, "/predict", json!({ "text": text }).to_string(), (422, "invalid-request")).await;
+        let problem =
+            assert_refused(&server, "/predict", json!({ "text": text }).to_string(), (422, "invalid-request")).await;
         assert_eq!(problem["errors"], json!([{ "pointer": "/text", "detail": detail }]), "{text:?}");
     }
 }
 
 #[tokio::test]
-async fn every_wrong_field_is_named_at_once() {
-    let server = server(&[]).await;
+async fn problem_lists_every_wrong_field() {
+    let server = start_server(&[]).await;
     let body = json!({ "text": "", "top_k": 0, "model": "../x", "version": "A", "user_id": "" });
-    let problem = refuse(&server, "/predict", body.to_string(), (422, "invalid-request")).await;
+    let problem = assert_refused(&server, "/predict", body.to_string(), (422, "invalid-request")).await;
     let errors = problem["errors"].as_array().unwrap();
     let pointers: Vec<&str> = errors.iter().map(|error| error["pointer"].as_str().unwrap()).collect();
     assert_eq!(pointers, ["/model", "/text", "/top_k", "/user_id", "/version"]);
@@ -201,8 +202,8 @@ async fn every_wrong_field_is_named_at_once() {
 }
 
 #[tokio::test]
-async fn names_of_fields_are_repeated_in_small_doses_only() {
-    let server = server(&[]).await;
+async fn problem_echoes_field_names_cut_and_escaped() {
+    let server = start_server(&[]).await;
     for name in [
         "x".repeat(50_000),
         format!("{}{CANARY}", "n".repeat(64)),
@@ -211,18 +212,18 @@ async fn names_of_fields_are_repeated_in_small_doses_only() {
         format!("`, expected {}", "y".repeat(64)),
     ] {
         let body = format!(r#"{{"text":"{CANARY}","{name}":"{CANARY}"}}"#);
-        refuse(&server, "/predict", body, (422, "invalid-request")).await;
+        assert_refused(&server, "/predict", body, (422, "invalid-request")).await;
     }
     // A name cannot break out of the answer: the line end and the quote come back escaped.
     let body = r#"{"text":"a","a\"b\nc/d~e":1}"#;
-    let problem = refuse(&server, "/predict", body, (422, "invalid-request")).await;
+    let problem = assert_refused(&server, "/predict", body, (422, "invalid-request")).await;
     assert_eq!(problem["errors"][0]["pointer"], "/a\"b\nc~1d~0e");
     assert!(!problem["detail"].as_str().unwrap().contains("unknown field `a\"b\nc"), "{problem}");
 }
 
 #[tokio::test]
-async fn deep_nesting_and_huge_numbers_are_refused() {
-    let server = server(&[]).await;
+async fn body_deep_nesting_and_huge_numbers_are_refused() {
+    let server = start_server(&[]).await;
     let deep = format!("{}\"{CANARY}\"{}", "[".repeat(100_000), "]".repeat(100_000));
     let objects = format!("{}1{}", r#"{"text":"#.repeat(100_000), "}".repeat(100_000));
     let digits = "9".repeat(10_000);
@@ -241,16 +242,16 @@ async fn deep_nesting_and_huge_numbers_are_refused() {
     ] {
         for path in ["/predict", "/batch_predict"] {
             let reply = server.post(path, body.clone()).await;
-            refused(&reply, &body);
+            assert_safe_problem(&reply, &body);
             assert!([400, 422].contains(&reply.status), "{path} {body:.100}: {}", reply.body);
-            alive(&server).await;
+            assert_alive(&server).await;
         }
     }
 }
 
 #[tokio::test]
-async fn top_k_is_a_whole_number_from_1_to_1000() {
-    let server = server(&[]).await;
+async fn top_k_outside_1_to_1000_is_422() {
+    let server = start_server(&[]).await;
     for (top_k, labels) in [("1", 1), ("2", 2), ("77", 77), ("1000", 77), ("2.0", 2), ("1e3", 77)] {
         let reply = server.post("/predict", format!(r#"{{"text":"{QUESTION}","top_k":{top_k}}}"#)).await;
         assert_eq!(reply.json()["top"].as_array().unwrap().len(), labels, "{top_k}");
@@ -274,21 +275,21 @@ async fn top_k_is_a_whole_number_from_1_to_1000() {
             [("/predict", "\"text\":\"CANARY-7f3a\""), ("/batch_predict", "\"texts\":[\"CANARY-7f3a\"]")]
         {
             let body = format!("{{{text},\"top_k\":{top_k}}}");
-            let problem = refuse(&server, path, body, (422, "invalid-request")).await;
+            let problem = assert_refused(&server, path, body, (422, "invalid-request")).await;
             assert_eq!(problem["errors"], json!([{ "pointer": "/top_k", "detail": detail }]), "{top_k}");
         }
     }
 }
 
 #[tokio::test]
-async fn unknown_names_are_404_and_impossible_ones_422() {
-    let server = server(&[]).await;
+async fn model_name_unknown_is_404_invalid_is_422() {
+    let server = start_server(&[]).await;
     let longest = "a".repeat(64);
     for (model, version) in [("nothing", None), (longest.as_str(), None), (CHEAP_MODEL, Some("99")), ("x.y", Some("1"))]
     {
         for (path, field, text) in [("/predict", "text", json!(CANARY)), ("/batch_predict", "texts", json!([CANARY]))] {
             let body = json!({ field: text, "model": model, "version": version });
-            refuse(&server, path, body.to_string(), (404, "model-not-found")).await;
+            assert_refused(&server, path, body.to_string(), (404, "model-not-found")).await;
         }
     }
     let too_long = "a".repeat(65);
@@ -297,15 +298,15 @@ async fn unknown_names_are_404_and_impossible_ones_422() {
     for field in ["model", "version"] {
         for name in names {
             let body = json!({ "text": CANARY, field: name });
-            let problem = refuse(&server, "/predict", body.to_string(), (422, "invalid-request")).await;
+            let problem = assert_refused(&server, "/predict", body.to_string(), (422, "invalid-request")).await;
             assert_eq!(problem["errors"][0]["pointer"], format!("/{field}"), "{name:?}");
         }
     }
     for user in [String::new(), "u".repeat(257)] {
         let body = json!({ "texts": [CANARY], "user_id": user });
-        let problem = refuse(&server, "/batch_predict", body.to_string(), (422, "invalid-request")).await;
+        let problem = assert_refused(&server, "/batch_predict", body.to_string(), (422, "invalid-request")).await;
         assert_eq!(problem["errors"][0]["pointer"], "/user_id");
     }
     let longest_user = json!({ "text": QUESTION, "user_id": "é".repeat(256) });
-    assert_eq!(server.ask("/predict", longest_user).await.status, 200, "characters count, not bytes");
+    assert_eq!(server.post_json("/predict", longest_user).await.status, 200, "characters count, not bytes");
 }

@@ -5,22 +5,22 @@ mod control;
 mod flights;
 mod stress;
 
-use crate::scheduling::Scene;
-use crate::scheduling::fake::Fake;
+use crate::scheduling::FakeBackendServer;
+use crate::scheduling::fake::FakeBackend;
 
-const ON: [&str; 2] = ["--cache-bytes", "16777216"];
+const CACHE_OPTIONS: [&str; 2] = ["--cache-bytes", "16777216"];
 
 /// One model, `m`, with one worker, and a cache.
-async fn scene(options: &[&str]) -> Scene {
-    scene_of(Fake::default(), &[("m", "")], options).await
+async fn start_cached(options: &[&str]) -> FakeBackendServer {
+    start_cached_with_models(FakeBackend::default(), &[("m", "")], options).await
 }
 
-async fn scene_of(fake: Fake, models: &[(&str, &str)], options: &[&str]) -> Scene {
-    let options = [&ON[..], options].concat();
-    Scene::of(fake, models, &options).await
+async fn start_cached_with_models(fake: FakeBackend, models: &[(&str, &str)], options: &[&str]) -> FakeBackendServer {
+    let options = [&CACHE_OPTIONS[..], options].concat();
+    FakeBackendServer::with_models(fake, models, &options).await
 }
 
 /// How many texts were looked up with this result.
-async fn lookups(scene: &Scene, result: &str) -> u64 {
+async fn lookup_count(scene: &FakeBackendServer, result: &str) -> u64 {
     scene.metric(&format!("predictd_cache_lookups_total{{result=\"{result}\"}}")).await
 }

@@ -7,18 +7,18 @@ use std::fmt::Write as _;
 use rcgen::generate_simple_self_signed;
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, predictd, serving};
-use crate::raw::{Wire, get, request};
-use crate::server::{CHEAP_MODEL, cheap_models, variable};
+use crate::daemon::{Daemon, predictd, serve_command};
+use crate::raw::{RawClient, get, request};
+use crate::server::{CHEAP_MODEL, cheap_models, test_env_var};
 
 /// Stands in every planted text.
 const CANARY: &str = "CANARY7f3a";
 
 /// Longest line of the log, in bytes.
-const LONGEST_LINE: usize = 8 << 10;
+const MAX_LOG_LINE_BYTES: usize = 8 << 10;
 
 /// Requests with the canary in every place that a client can write to, right and wrong ones.
-fn planted(key: &str) -> Vec<String> {
+fn canary_requests(key: &str) -> Vec<String> {
     let authorized = format!("Authorization: Bearer {key}\r\n");
     let text = format!("where is my card {CANARY}");
     let mut all = Vec::new();
@@ -65,20 +65,20 @@ fn planted(key: &str) -> Vec<String> {
 }
 
 /// Both spellings of the canary, and the secret part of a key.
-fn shows(shown: &str, key: &str) -> Option<usize> {
+fn find_leak(shown: &str, key: &str) -> Option<usize> {
     let place = |secret: &str| shown.find(secret);
     place(CANARY).or_else(|| place(&CANARY.to_lowercase())).or_else(|| place(key.trim_start_matches("pd_")))
 }
 
-fn assert_clean(what: &str, shown: &str, key: &str) {
-    if let Some(place) = shows(shown, key) {
+fn assert_no_leak(what: &str, shown: &str, key: &str) {
+    if let Some(place) = find_leak(shown, key) {
         let from = shown.floor_char_boundary(place.saturating_sub(200));
         panic!("{what} shows it: {}", &shown[from..shown.ceil_char_boundary((place + 100).min(shown.len()))]);
     }
 }
 
 #[test]
-fn nothing_that_was_planted_is_shown() {
+fn secrets_in_requests_are_never_shown() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
     let made = predictd(&["keys", "new", "--name", "all", "--scopes", "predict,metrics,admin,feedback", "--data-dir"])
         .arg(data.path())
@@ -86,46 +86,46 @@ fn nothing_that_was_planted_is_shown() {
         .unwrap();
     let key = String::from_utf8(made.stdout).unwrap().trim().to_owned();
     assert!(key.len() == 46, "{key}");
-    let mut command = serving(models.path(), data.path(), &["--log", "trace", "--max-body", "200000"]);
+    let mut command = serve_command(models.path(), data.path(), &["--log", "trace", "--max-body", "200000"]);
     command.env("SOME_PASSWORD", CANARY).env("PREDICTD_SOMETHING", CANARY);
     let daemon = Daemon::start(&mut command);
     let mut answered = std::collections::BTreeMap::new();
-    for bytes in planted(&key) {
-        let mut wire = Wire::to(daemon.address);
+    for bytes in canary_requests(&key) {
+        let mut wire = RawClient::connect(daemon.address);
         wire.send(&bytes);
-        let answer = String::from_utf8_lossy(&wire.closed()).into_owned();
+        let answer = String::from_utf8_lossy(&wire.read_to_close()).into_owned();
         *answered.entry(answer.get(9..12).unwrap_or("none").to_owned()).or_insert(0) += 1;
         // A client may read its own words where they name something: a request's id, a label's model.
         let body = answer.split_once("\r\n\r\n").map_or(answer.as_str(), |(_, body)| body);
-        assert_clean(&format!("the answer to {bytes:?}"), body, &key);
+        assert_no_leak(&format!("the answer to {bytes:?}"), body, &key);
     }
     for status in ["200", "400", "401", "404", "405", "415", "422"] {
         assert!(answered.contains_key(status), "{status} was answered: {answered:?}");
     }
     let asks = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n");
     for address in [daemon.address, daemon.admin] {
-        let metrics = Wire::to(address).ask(&asks);
+        let metrics = RawClient::connect(address).request(&asks);
         assert_eq!(metrics.status, 200);
-        assert_clean("/metrics", &metrics.body, &key);
-        assert_clean("/health", &Wire::to(address).ask(get("/health")).body, &key);
+        assert_no_leak("/metrics", &metrics.body, &key);
+        assert_no_leak("/health", &RawClient::connect(address).request(get("/health")).body, &key);
     }
     if let Ok(line) = std::fs::read(format!("/proc/{}/cmdline", daemon.child.id())) {
-        assert_clean("the command line", &String::from_utf8_lossy(&line), &key);
+        assert_no_leak("the command line", &String::from_utf8_lossy(&line), &key);
     }
     daemon.signal("TERM");
     let (status, log) = daemon.wait();
     assert!(status.success());
-    assert_clean("the log", &log, &key);
+    assert_no_leak("the log", &log, &key);
     assert!(log.lines().count() > 100, "the log is one at the level trace");
     for line in log.lines() {
         let event: Result<Value, _> = serde_json::from_str(line);
-        assert!(event.is_ok_and(|event| event["level"].is_string()) && line.len() < LONGEST_LINE, "{line}");
+        assert!(event.is_ok_and(|event| event["level"].is_string()) && line.len() < MAX_LOG_LINE_BYTES, "{line}");
         assert!(!line.contains('\u{1b}'), "{line}");
     }
 }
 
 #[test]
-fn a_private_key_is_not_shown() {
+fn secrets_private_key_is_never_shown() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
     let made = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let (cert, key) = (data.path().join("cert.pem"), data.path().join("key.pem"));
@@ -133,14 +133,14 @@ fn a_private_key_is_not_shown() {
     std::fs::write(&cert, made.cert.pem()).unwrap();
     std::fs::write(&key, &pem).unwrap();
     let options = ["--log", "trace", "--tls-cert", cert.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
-    let mut daemon = Daemon::launch(&mut serving(models.path(), data.path(), &options));
-    daemon.logged("the model is ready");
+    let mut daemon = Daemon::launch(&mut serve_command(models.path(), data.path(), &options));
+    daemon.wait_for_log("model version loaded");
     for bytes in ["GET / HTTP/1.1\r\n\r\n", "\u{16}\u{3}\u{1}"] {
-        let mut wire = Wire::to(daemon.address);
+        let mut wire = RawClient::connect(daemon.address);
         wire.send(bytes);
-        wire.closed();
+        wire.read_to_close();
     }
-    let metrics = Wire::to(daemon.admin).ask(get("/metrics")).body;
+    let metrics = RawClient::connect(daemon.admin).request(get("/metrics")).body;
     daemon.signal("TERM");
     let (status, log) = daemon.wait();
     assert!(status.success());
@@ -150,25 +150,25 @@ fn a_private_key_is_not_shown() {
 }
 
 /// Series of `/metrics`.
-fn series(daemon: &Daemon) -> BTreeSet<String> {
-    let body = Wire::to(daemon.admin).ask(get("/metrics")).body;
+fn metric_series(daemon: &Daemon) -> BTreeSet<String> {
+    let body = RawClient::connect(daemon.admin).request(get("/metrics")).body;
     let lines = body.lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// So many names are made up of each kind; `make nightly` makes up more.
-fn made_up() -> usize {
-    variable("PREDICTD_MADE_UP_NAMES").map_or(500, |names| names.parse().unwrap())
+fn invented_name_count() -> usize {
+    test_env_var("PREDICTD_MADE_UP_NAMES").map_or(500, |names| names.parse().unwrap())
 }
 
 #[test]
-fn clients_cannot_make_new_series() {
+fn metrics_client_names_create_no_series() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
-    let mut daemon = Daemon::with(models.path(), data.path(), &[]);
+    let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
     // All models are loaded.
-    daemon.logged("the server may need this much memory at most");
+    daemon.wait_for_log("maximum memory use estimated");
     let ask = |from: usize, to: usize| {
-        let mut wire = Wire::to(daemon.address);
+        let mut wire = RawClient::connect(daemon.address);
         for i in from..to {
             let body = json!({ "text": format!("text {i}"), "model": format!("model-{i}"), "user_id": i.to_string() });
             let mut headers = String::new();
@@ -180,18 +180,18 @@ fn clients_cannot_make_new_series() {
                 i & 255
             )
             .unwrap();
-            wire.ask(request("POST", "/predict", &headers, &body.to_string()));
-            wire.ask(request("GET", &format!("/path-{i}"), "", ""));
-            wire.ask(request("GET", &format!("/models/name-{i}"), "", ""));
-            wire.ask(request(&format!("METHOD{i}"), "/health", "", ""));
-            wire.ask(request(&format!("METHOD{i}"), &format!("/other-{i}"), "", ""));
+            wire.request(request("POST", "/predict", &headers, &body.to_string()));
+            wire.request(request("GET", &format!("/path-{i}"), "", ""));
+            wire.request(request("GET", &format!("/models/name-{i}"), "", ""));
+            wire.request(request(&format!("METHOD{i}"), "/health", "", ""));
+            wire.request(request(&format!("METHOD{i}"), &format!("/other-{i}"), "", ""));
         }
     };
     // Also the looking makes series.
-    series(&daemon);
+    metric_series(&daemon);
     ask(0, 3);
-    let before = series(&daemon);
-    ask(3, made_up());
-    let after = series(&daemon);
+    let before = metric_series(&daemon);
+    ask(3, invented_name_count());
+    let after = metric_series(&daemon);
     assert_eq!(after.difference(&before).collect::<Vec<_>>(), Vec::<&String>::new());
 }

@@ -8,24 +8,24 @@ use clap::CommandFactory;
 use predictd::cli::Cli;
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, ends, predictd};
+use crate::daemon::{Daemon, predictd, run_to_exit};
 use crate::server::cheap_models;
 
 /// Directories, and a port that is taken: a server that reaches `bind` ends with 1, not 64.
-struct Place {
+struct Scene {
     models: TempDir,
     data: TempDir,
-    taken: TcpListener,
+    occupied_port: TcpListener,
 }
 
-impl Place {
+impl Scene {
     fn new() -> Self {
         let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
-        Self { models, data, taken: TcpListener::bind("127.0.0.1:0").unwrap() }
+        Self { models, data, occupied_port: TcpListener::bind("127.0.0.1:0").unwrap() }
     }
 
-    fn command(&self, options: &[&str]) -> Command {
-        let listen = self.taken.local_addr().unwrap().to_string();
+    fn serve_command(&self, options: &[&str]) -> Command {
+        let listen = self.occupied_port.local_addr().unwrap().to_string();
         let paths = [self.models.path().to_str().unwrap(), self.data.path().to_str().unwrap()];
         let mut fixed = vec!["serve", "--log", "error"];
         // What a test names itself is not named twice.
@@ -44,8 +44,8 @@ impl Place {
     }
 
     /// Asserts that the configuration is refused, before a socket is bound; what is said.
-    fn refuses(&self, options: &[&str]) -> String {
-        let (code, said) = ends(&mut self.command(options));
+    fn assert_exits_64(&self, options: &[&str]) -> String {
+        let (code, said) = run_to_exit(&mut self.serve_command(options));
         assert_eq!(code, 64, "{options:?}: {said}");
         assert!(!said.contains("panicked"), "{said}");
         said
@@ -53,7 +53,7 @@ impl Place {
 }
 
 /// Asserts it of a command that measures; how many options it has.
-pub fn options_with_a_variable_and_a_default(command: &str) -> usize {
+pub fn count_options_with_env_var_and_default(command: &str) -> usize {
     let output = predictd(&[command, "--help"]).output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     let mut options = 0;
@@ -98,15 +98,15 @@ fn help_lists_every_option() {
 }
 
 #[test]
-fn the_version_is_told() {
+fn version_flag_prints_version() {
     let output = predictd(&["--version"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("predictd {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
-fn what_cannot_be_parsed_is_64() {
-    let place = Place::new();
+fn options_unparsable_exit_64() {
+    let place = Scene::new();
     for options in [
         &["--colour", "red"][..],
         &["extra"],
@@ -124,16 +124,16 @@ fn what_cannot_be_parsed_is_64() {
         &["--listen", "127.0.0.1:65536"],
         &["--workers", "1", "--workers", "2"],
     ] {
-        let said = place.refuses(options);
+        let said = place.assert_exits_64(options);
         assert!(said.contains(options[0].trim_end_matches("=-1")), "{options:?}: {said}");
     }
-    let (code, said) = ends(&mut predictd(&["train"]));
+    let (code, said) = run_to_exit(&mut predictd(&["train"]));
     assert_eq!((code, said.contains("train")), (64, true), "{said}");
 }
 
 #[test]
-fn values_that_cannot_work_are_all_listed_at_once() {
-    let place = Place::new();
+fn options_invalid_values_are_all_listed() {
+    let place = Scene::new();
     let bad = [
         ("--workers", "0"),
         ("--max-body", "1"),
@@ -141,14 +141,14 @@ fn values_that_cannot_work_are_all_listed_at_once() {
         ("--max-header-bytes", "50000"),
         ("--max-uri", "0"),
         ("--max-text-chars", "0"),
-        ("--max-batch-texts", "5000"),
-        ("--max-inflight-texts", "0"),
+        ("--max-client-batch-size", "5000"),
+        ("--max-inflight-items", "0"),
         ("--max-connections", "0"),
         ("--timeout", "0s"),
         ("--max-timeout", "25h"),
-        ("--max-wait", "0s"),
+        ("--max-queue-wait", "0s"),
         ("--drain-delay", "25h"),
-        ("--grace", "25h"),
+        ("--drain-timeout", "25h"),
         ("--first-byte-timeout", "0s"),
         ("--header-timeout", "0s"),
         ("--body-idle-timeout", "0s"),
@@ -159,25 +159,29 @@ fn values_that_cannot_work_are_all_listed_at_once() {
         ("--models", "/nonexistent"),
     ];
     let all: Vec<&str> = bad.iter().flat_map(|(name, value)| [*name, *value]).collect();
-    let said = place.refuses(&all);
+    let said = place.assert_exits_64(&all);
     assert_eq!(said.lines().count(), bad.len(), "a line each: {said}");
     for (name, value) in bad {
         let begin = format!("predictd: {name} ");
         assert!(said.lines().any(|line| line.starts_with(&begin)), "{name}: {said}");
-        let alone = place.refuses(&[name, value]);
+        let alone = place.assert_exits_64(&[name, value]);
         assert!(alone.contains(name), "{alone}");
     }
-    assert!(place.refuses(&["--timeout", "61s"]).contains("--max-timeout"));
-    assert!(place.refuses(&["--max-batch-texts", "9", "--max-inflight-texts", "8"]).contains("--max-batch-texts 9"));
-    assert!(place.refuses(&["--log", "predictd=loud"]).contains("--log"));
+    assert!(place.assert_exits_64(&["--timeout", "61s"]).contains("--max-timeout"));
+    assert!(
+        place
+            .assert_exits_64(&["--max-client-batch-size", "9", "--max-inflight-items", "8"])
+            .contains("--max-client-batch-size 9")
+    );
+    assert!(place.assert_exits_64(&["--log", "predictd=loud"]).contains("--log"));
     assert!(place.data.path().read_dir().unwrap().next().is_none(), "nothing was made");
 }
 
 #[test]
-fn others_are_served_only_if_that_is_said() {
-    let place = Place::new();
+fn listen_public_address_needs_keys_or_allow_anonymous() {
+    let place = Scene::new();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
-        let said = place.refuses(&["--listen", address]);
+        let said = place.assert_exits_64(&["--listen", address]);
         assert!(said.contains(address) && said.contains("--allow-anonymous"), "{said}");
     }
     let options = ["--listen", "0.0.0.0:0", "--allow-anonymous", "--log", "info", "--log-format", "json"];
@@ -188,27 +192,27 @@ fn others_are_served_only_if_that_is_said() {
 }
 
 #[test]
-fn models_that_are_not_there_are_64() {
-    let place = Place::new();
+fn models_directory_missing_exits_64() {
+    let place = Scene::new();
     let empty = tempfile::tempdir().unwrap();
     let file = empty.path().join("file");
-    let said = place.refuses(&["--models", empty.path().to_str().unwrap()]);
+    let said = place.assert_exits_64(&["--models", empty.path().to_str().unwrap()]);
     assert!(said.contains("--models") && said.contains("NAME/VERSION"), "{said}");
     std::fs::write(&file, "").unwrap();
-    assert!(place.refuses(&["--models", file.to_str().unwrap()]).contains("no such directory"));
-    let said = place.refuses(&["--default-model", "nothing"]);
+    assert!(place.assert_exits_64(&["--models", file.to_str().unwrap()]).contains("no such directory"));
+    let said = place.assert_exits_64(&["--default-model", "nothing"]);
     assert!(said.contains("\"nothing\"") && said.contains("--default-model"), "{said}");
 }
 
 #[test]
-fn a_library_that_cannot_be_used_is_64_and_names_the_cure() {
-    let place = Place::new();
+fn onnxruntime_unusable_library_exits_64_with_remedy() {
+    let place = Scene::new();
     let directory = tempfile::tempdir().unwrap();
     let text = directory.path().join("text.so");
     std::fs::write(&text, "not a library").unwrap();
     let refuses = |path: &Path| {
         let path = path.to_str().unwrap();
-        let said = place.refuses(&["--onnxruntime", path]);
+        let said = place.assert_exits_64(&["--onnxruntime", path]);
         assert!(said.contains(path) && said.contains("make onnxruntime"), "{said}");
         assert_eq!(said.lines().count(), 1, "one sentence: {said}");
         said
@@ -217,7 +221,7 @@ fn a_library_that_cannot_be_used_is_64_and_names_the_cure() {
     refuses(directory.path());
     refuses(&text);
     // The name that other programs use is heard too.
-    let (code, said) = ends(place.command(&[]).env("ORT_DYLIB_PATH", &text));
+    let (code, said) = run_to_exit(place.serve_command(&[]).env("ORT_DYLIB_PATH", &text));
     assert_eq!((code, said.contains("text.so")), (64, true), "{said}");
 
     let source = directory.path().join("old.c");
@@ -237,15 +241,15 @@ fn a_library_that_cannot_be_used_is_64_and_names_the_cure() {
     }
     assert!(refuses(&library).contains("1.20.0"));
     // A directory that holds nothing better.
-    let said = place.refuses(&["--onnxruntime", directory.path().to_str().unwrap()]);
+    let said = place.assert_exits_64(&["--onnxruntime", directory.path().to_str().unwrap()]);
     assert!(said.contains("libonnxruntime.so.1.20.0") && said.contains("make onnxruntime"), "{said}");
 }
 
 #[test]
-fn a_port_in_use_is_1_and_a_clear_line() {
-    let place = Place::new();
-    let (code, said) = ends(&mut place.command(&[]));
+fn listen_port_in_use_exits_1() {
+    let place = Scene::new();
+    let (code, said) = run_to_exit(&mut place.serve_command(&[]));
     assert_eq!(code, 1, "{said}");
-    let address = place.taken.local_addr().unwrap();
+    let address = place.occupied_port.local_addr().unwrap();
     assert!(said.contains(&format!("predictd: --listen {address}: ")) && said.contains("in use"), "{said}");
 }

@@ -5,19 +5,19 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, exchange, predictd, serving};
-use crate::fixture::Model;
-use crate::raw::{Wire, get, request, until};
+use crate::daemon::{Daemon, exchange, predictd, serve_command};
+use crate::fixture::ModelBuilder;
+use crate::raw::{RawClient, block_until, get, request};
 
-const LIBRARIES: [&str; 3] = [
+const FAKETIME_LIBRARIES: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/faketime/libfaketimeMT.so.1",
 ];
 
 /// Has a command believe that it is 1965; false where there is no library for it.
-fn before_1970(command: &mut Command) -> bool {
-    let Some(library) = LIBRARIES.iter().find(|path| Path::new(path).exists()) else {
+fn set_clock_before_1970(command: &mut Command) -> bool {
+    let Some(library) = FAKETIME_LIBRARIES.iter().find(|path| Path::new(path).exists()) else {
         eprintln!(
             "SKIPPED: a clock before 1970 was not tried on the binary: libfaketime is not there (apt-get install faketime)"
         );
@@ -28,28 +28,28 @@ fn before_1970(command: &mut Command) -> bool {
 }
 
 #[test]
-fn a_server_whose_clock_stands_before_1970_answers_and_keeps_feedback() {
+fn clock_before_1970_server_predicts_and_keeps_feedback() {
     let [models, data] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    Model::plain().write(models.path(), "m", "1");
+    ModelBuilder::plain().write(models.path(), "m", "1");
     let log = data.path().join("log");
-    let mut command = serving(models.path(), data.path(), &["--log-file", log.to_str().unwrap()]);
-    if !before_1970(&mut command) {
+    let mut command = serve_command(models.path(), data.path(), &["--log-file", log.to_str().unwrap()]);
+    if !set_clock_before_1970(&mut command) {
         return;
     }
     let daemon = Daemon::start(&mut command);
-    let mut wire = Wire::to(daemon.address);
-    let answer = wire.ask(request("POST", "/predict", "", r#"{"text":"10"}"#));
+    let mut wire = RawClient::connect(daemon.address);
+    let answer = wire.request(request("POST", "/predict", "", r#"{"text":"10"}"#));
     assert_eq!((answer.status, answer.header("date")), (200, None), "a server that has no clock sends no date");
     let truth = json!({ "prediction_id": answer.json()["prediction_id"], "actual": "a", "text": "10" });
-    assert_eq!(wire.ask(request("POST", "/feedback", "", &truth.to_string())).json()["outcome"], "stored");
-    assert_eq!(wire.ask(request("POST", "/predict", "", "{")).problem(), "malformed-json");
+    assert_eq!(wire.request(request("POST", "/feedback", "", &truth.to_string())).json()["outcome"], "stored");
+    assert_eq!(wire.request(request("POST", "/predict", "", "{")).problem(), "malformed-json");
     for path in ["/health", "/metrics", "/admin/models", "/admin/models/m/history", "/admin/feedback", "/admin/drift"] {
-        let status = Wire::to(daemon.admin).ask(get(path)).status;
+        let status = RawClient::connect(daemon.admin).request(get(path)).status;
         assert!([200, 404].contains(&status), "{path}: {status}");
     }
-    let feedback = Wire::to(daemon.admin).ask(get("/admin/feedback")).json();
+    let feedback = RawClient::connect(daemon.admin).request(get("/admin/feedback")).json();
     assert_eq!(feedback["feedback"][0]["made"], "1970-01-01T00:00:00.000Z", "{feedback}");
-    until("lines come to the file", || {
+    block_until("lines come to the file", || {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         text.lines().any(|line| serde_json::from_str::<Value>(line).unwrap()["route"] == "/predict")
     });
@@ -59,9 +59,9 @@ fn a_server_whose_clock_stands_before_1970_answers_and_keeps_feedback() {
 }
 
 #[test]
-fn commands_whose_clock_stands_before_1970_do_their_work() {
+fn clock_before_1970_commands_work() {
     let place = tempfile::tempdir().unwrap();
-    let directory = Model::plain().write(place.path(), "m", "1");
+    let directory = ModelBuilder::plain().write(place.path(), "m", "1");
     let keys = place.path().join("keys.toml");
     let keys = keys.to_str().unwrap();
     let commands: [&[&str]; 3] = [
@@ -71,7 +71,7 @@ fn commands_whose_clock_stands_before_1970_do_their_work() {
     ];
     for arguments in commands {
         let mut command = predictd(arguments);
-        if !before_1970(&mut command) {
+        if !set_clock_before_1970(&mut command) {
             return;
         }
         let output = command.output().unwrap();
@@ -81,20 +81,20 @@ fn commands_whose_clock_stands_before_1970_do_their_work() {
 }
 
 #[test]
-fn tls_is_spoken_by_a_server_whose_clock_stands_before_1970() {
+fn clock_before_1970_tls_works() {
     let [models, data] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    Model::plain().write(models.path(), "m", "1");
+    ModelBuilder::plain().write(models.path(), "m", "1");
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| data.path().join(name));
     std::fs::write(&cert, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let options = ["--tls-cert", cert.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
-    let mut command = serving(models.path(), data.path(), &options);
-    if !before_1970(&mut command) {
+    let mut command = serve_command(models.path(), data.path(), &options);
+    if !set_clock_before_1970(&mut command) {
         return;
     }
     let mut daemon = Daemon::launch(&mut command);
-    daemon.logged("the model is ready");
+    daemon.wait_for_log("model version loaded");
     // This process knows what time it is.
     let trusted = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

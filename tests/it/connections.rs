@@ -9,15 +9,15 @@ use tokio::time::sleep;
 
 use crate::server::{QUESTION, TestServer, cheap_models};
 
-const POST: &str = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
-const PROBE: &[u8] = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+const POST_PREDICT_HEAD: &str = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+const LIVEZ_REQUEST: &[u8] = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
 
-fn question() -> String {
+fn question_body() -> String {
     json!({ "text": QUESTION }).to_string()
 }
 
 /// Reads one answer with a Content-Length.
-async fn answer(stream: &mut TcpStream) -> String {
+async fn read_response(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&read).to_lowercase();
@@ -32,86 +32,86 @@ async fn answer(stream: &mut TcpStream) -> String {
 }
 
 /// What still comes until the connection ends.
-async fn rest(mut stream: TcpStream) -> String {
+async fn read_to_close(mut stream: TcpStream) -> String {
     let mut read = Vec::new();
     // A connection that is cut off may be reset.
     stream.read_to_end(&mut read).await.ok();
     String::from_utf8_lossy(&read).into_owned()
 }
 
-async fn cut_off(server: &TestServer, waiting_for: &str) -> u64 {
+async fn cut_off_count(server: &TestServer, waiting_for: &str) -> u64 {
     let metrics = server.get("/metrics").await.body;
-    let name = format!("predictd_connections_cut_off_total{{waiting_for=\"{waiting_for}\"}} ");
+    let name = format!("predictd_http_connections_aborted_total{{waiting_for=\"{waiting_for}\"}} ");
     metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
 }
 
 #[tokio::test]
-async fn a_slow_request_does_not_buy_an_endless_stay() {
+async fn keep_alive_after_slow_request_still_times_out() {
     let models = cheap_models();
     // The timer of the head has long rung when the connection comes to rest.
     let options = ["--first-byte-timeout", "100ms", "--header-timeout", "100ms", "--keep-alive", "300ms"];
     let server = TestServer::start(models.path(), &options).await;
     let mut slow = TcpStream::connect(server.address).await.unwrap();
-    let body = question();
-    slow.write_all(format!("{POST}Content-Length: {}\r\n\r\n", body.len()).as_bytes()).await.unwrap();
+    let body = question_body();
+    slow.write_all(format!("{POST_PREDICT_HEAD}Content-Length: {}\r\n\r\n", body.len()).as_bytes()).await.unwrap();
     sleep(Duration::from_millis(400)).await;
     slow.write_all(body.as_bytes()).await.unwrap();
-    assert!(answer(&mut slow).await.contains("card_arrival"));
-    assert_eq!(rest(slow).await, "");
-    assert!(cut_off(&server, "keep_alive").await >= 1);
+    assert!(read_response(&mut slow).await.contains("card_arrival"));
+    assert_eq!(read_to_close(slow).await, "");
+    assert!(cut_off_count(&server, "keep_alive").await >= 1);
 }
 
 #[tokio::test]
-async fn a_head_that_began_late_has_its_own_time() {
+async fn header_timeout_starts_with_first_byte() {
     let models = cheap_models();
     let options = ["--first-byte-timeout", "400ms", "--header-timeout", "30s", "--keep-alive", "400ms"];
     let server = TestServer::start(models.path(), &options).await;
     let mut late = TcpStream::connect(server.address).await.unwrap();
-    let (first, second) = PROBE.split_at(20);
+    let (first, second) = LIVEZ_REQUEST.split_at(20);
     for _ in 0..2 {
         sleep(Duration::from_millis(200)).await;
         late.write_all(first).await.unwrap();
         sleep(Duration::from_millis(400)).await;
         late.write_all(second).await.unwrap();
-        assert!(answer(&mut late).await.starts_with("http/1.1 200 "));
+        assert!(read_response(&mut late).await.starts_with("http/1.1 200 "));
     }
     // It rests until its time is over, and no longer.
-    assert_eq!(rest(late).await, "");
-    assert!(cut_off(&server, "keep_alive").await >= 1 && cut_off(&server, "head").await == 0);
+    assert_eq!(read_to_close(late).await, "");
+    assert!(cut_off_count(&server, "keep_alive").await >= 1 && cut_off_count(&server, "head").await == 0);
     let silent = TcpStream::connect(server.address).await.unwrap();
-    assert_eq!(rest(silent).await, "");
-    assert_eq!(cut_off(&server, "head").await, 1);
+    assert_eq!(read_to_close(silent).await, "");
+    assert_eq!(cut_off_count(&server, "head").await, 1);
 }
 
 #[tokio::test]
-async fn connections_at_rest_make_room_for_others() {
+async fn max_connections_idle_connection_is_evicted() {
     let models = cheap_models();
     let server = TestServer::start(models.path(), &["--max-connections", "4"]).await;
     let mut resting = Vec::new();
     // The harness's own client has one.
     for _ in 0..3 {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream.write_all(PROBE).await.unwrap();
-        assert!(answer(&mut stream).await.starts_with("http/1.1 200 "));
+        stream.write_all(LIVEZ_REQUEST).await.unwrap();
+        assert!(read_response(&mut stream).await.starts_with("http/1.1 200 "));
         resting.push(stream);
     }
     let mut other = TcpStream::connect(server.address).await.unwrap();
-    other.write_all(PROBE).await.unwrap();
-    assert!(answer(&mut other).await.starts_with("http/1.1 200 "));
+    other.write_all(LIVEZ_REQUEST).await.unwrap();
+    assert!(read_response(&mut other).await.starts_with("http/1.1 200 "));
     // And so does one that never said anything.
     let _silent: Vec<_> = [(); 3].iter().map(|()| std::net::TcpStream::connect(server.address).unwrap()).collect();
     assert_eq!(server.get("/livez").await.status, 200);
 }
 
 #[tokio::test]
-async fn an_answer_that_is_being_taken_survives_the_stop() {
+async fn shutdown_response_being_read_is_completed() {
     let models = cheap_models();
     let server = TestServer::start(models.path(), &["--keep-alive", "200ms"]).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut reader = socket.connect(server.address).await.unwrap();
     let body = json!({ "texts": vec![QUESTION; 1_024], "return_probabilities": true }).to_string();
-    let head = POST.replace("/predict", "/batch_predict");
+    let head = POST_PREDICT_HEAD.replace("/predict", "/batch_predict");
     reader.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
     let mut first = [0; 1_000];
     reader.read_exact(&mut first).await.unwrap();
@@ -119,7 +119,7 @@ async fn an_answer_that_is_being_taken_survives_the_stop() {
     sleep(Duration::from_millis(500)).await;
     let stopped = tokio::spawn(server.stop());
     sleep(Duration::from_millis(500)).await;
-    let text = String::from_utf8_lossy(&first).into_owned() + &rest(reader).await;
+    let text = String::from_utf8_lossy(&first).into_owned() + &read_to_close(reader).await;
     let (_, body) = text.split_once("\r\n\r\n").unwrap();
     let came = body.len();
     let (body, length) = crate::raw::dechunked(body.as_bytes()).unwrap_or_else(|| panic!("{came} bytes came"));
@@ -130,24 +130,24 @@ async fn an_answer_that_is_being_taken_survives_the_stop() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_whether_the_connection_goes_on() {
+async fn refused_request_states_connection_close() {
     let models = cheap_models();
     let server = TestServer::start(models.path(), &[]).await;
-    let refused = POST.replace("application/json", "text/plain");
+    let refused = POST_PREDICT_HEAD.replace("application/json", "text/plain");
     // The whole body is there: the next request can follow.
     let mut small = TcpStream::connect(server.address).await.unwrap();
     small.write_all(format!("{refused}Content-Length: 4\r\n\r\nbody").as_bytes()).await.unwrap();
-    let said = answer(&mut small).await;
+    let said = read_response(&mut small).await;
     assert!(said.starts_with("http/1.1 415 ") && !said.contains("connection: close"), "{said}");
-    small.write_all(PROBE).await.unwrap();
-    assert!(answer(&mut small).await.starts_with("http/1.1 200 "));
+    small.write_all(LIVEZ_REQUEST).await.unwrap();
+    assert!(read_response(&mut small).await.starts_with("http/1.1 200 "));
     // It is not: what follows would be taken for the rest of it.
     for body in ["Content-Length: 9\r\n\r\nbody", "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n"] {
         let mut open = TcpStream::connect(server.address).await.unwrap();
         open.write_all(format!("{refused}{body}").as_bytes()).await.unwrap();
-        let said = answer(&mut open).await;
+        let said = read_response(&mut open).await;
         assert!(said.starts_with("http/1.1 415 ") && said.contains("connection: close"), "{said}");
-        open.write_all(PROBE).await.ok();
-        assert_eq!(rest(open).await, "");
+        open.write_all(LIVEZ_REQUEST).await.ok();
+        assert_eq!(read_to_close(open).await, "");
     }
 }

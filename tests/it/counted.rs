@@ -5,61 +5,63 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use predictd::metrics::drift::{AccuracyNow, SignalNow};
-use predictd::metrics::experiments::ArmNow;
-use predictd::metrics::{CutOff, Followed, Metrics, Outcome, PanicPlace, Refused, VersionNow};
+use predictd::metrics::drift::{AccuracyStatus, SignalStatus};
+use predictd::metrics::experiments::ArmStatus;
+use predictd::metrics::{
+    AliasCheckOutcome, Metrics, PanicSite, RefusalReason, RequestOutcome, TimeoutStage, VersionStatus,
+};
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
-use crate::raw::{Wire, get, metric, until as until_true};
-use crate::scheduling::{Scene, until};
+use crate::raw::{RawClient, block_until as until_true, get, metric};
+use crate::scheduling::{FakeBackendServer, wait_until};
 use crate::server::{CHEAP_MODEL, QUESTION, TestServer, cheap_models};
 
-const SNAPSHOT: &str = "tests/it/metrics.txt";
+const SNAPSHOT_PATH: &str = "tests/it/metrics.txt";
 
 /// Every metric with its type, the names of its labels and its help, after each event has happened.
-fn names() -> String {
+fn metric_descriptions() -> String {
     let metrics = Metrics::new().unwrap();
-    metrics.unusable(None);
-    metrics.http.started("/predict");
-    metrics.http.ended("/predict", Outcome::Success);
-    metrics.http.answered("/predict", "POST", "200", 0.1);
-    metrics.http.overhead("/predict", 0.1);
-    metrics.http.error("/predict", "overloaded");
-    metrics.http.refused(Refused::Overloaded);
-    metrics.http.connected();
-    metrics.http.cut_off(CutOff::Head);
-    metrics.looked_up(1, 0, 0);
-    metrics.cached(1, 1);
-    metrics.panicked(PanicPlace::Worker);
-    metrics.machine.lagged(Duration::ZERO);
-    metrics.machine.look_at(std::path::Path::new("."));
-    metrics.http.certificate_expires(1);
-    metrics.changed("m", "activate");
-    metrics.followed("m", Followed::Switched);
-    metrics.told("stored");
+    metrics.set_registry_unusable(None);
+    metrics.http.record_start("/predict");
+    metrics.http.record_end("/predict", RequestOutcome::Success);
+    metrics.http.record_response("/predict", "POST", "200", 0.1);
+    metrics.http.record_overhead("/predict", 0.1);
+    metrics.http.record_error("/predict", "overloaded");
+    metrics.http.record_refusal(RefusalReason::Overload);
+    metrics.http.record_connect();
+    metrics.http.record_timeout(TimeoutStage::Head);
+    metrics.record_cache_lookups(1, 0, 0);
+    metrics.set_cache_size(1, 1);
+    metrics.record_panic(PanicSite::Worker);
+    metrics.system.record_event_loop_lag(Duration::ZERO);
+    metrics.system.set_data_directory(std::path::Path::new("."));
+    metrics.http.set_certificate_expiry(1);
+    metrics.record_registry_change("m", "activate");
+    metrics.record_alias_check("m", AliasCheckOutcome::Switched);
+    metrics.record_feedback("stored");
     let model = metrics.model("m", "1");
-    model.predicted(3);
-    model.answered_label(0, "a");
-    model.was_confident(0.5);
-    model.failed("too-long");
-    model.drift_window();
-    metrics.accuracies(&[accuracy("1")]);
-    metrics.experiments.asked("e", "new", "answered");
-    metrics.experiments.shadow("e", "shade", "agreed");
-    let arm = ArmNow { name: "new", weight: 0.5, labelled: 1, accuracy: 1.0, better: 0.0 };
-    metrics.experiments.showed("e", [arm], false);
-    let now = VersionNow {
+    model.record_prediction(3);
+    model.record_label(0, "a");
+    model.record_confidence(0.5);
+    model.record_text_error("too-long");
+    model.record_drift_window();
+    metrics.set_accuracies(&[sample_accuracy("1")]);
+    metrics.experiments.record_request("e", "new", "answered");
+    metrics.experiments.record_shadow("e", "shade", "agreed");
+    let arm = ArmStatus { name: "new", weight: 0.5, labelled: 1, accuracy: 1.0, better: 0.0 };
+    metrics.experiments.set_results("e", [arm], false);
+    let now = VersionStatus {
         model: "m".to_owned(),
         version: "1".to_owned(),
         state: "ready",
-        active: true,
+        is_active: true,
         device: Some("cpu".to_owned()),
-        fallback: false,
-        waiting: 1,
-        oldest: Duration::ZERO,
-        wait: Duration::ZERO,
-        signals: vec![SignalNow { signal: "labels", drifting: true, distance: Some((0.5, 0.3)) }],
+        is_fallback: false,
+        queued_texts: 1,
+        oldest_wait: Duration::ZERO,
+        expected_wait: Duration::ZERO,
+        signals: vec![SignalStatus { signal: "labels", is_drifting: true, distance: Some((0.5, 0.3)) }],
     };
     let text = String::from_utf8(metrics.render(&[now]).unwrap()).unwrap();
     let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -86,62 +88,63 @@ fn names() -> String {
 }
 
 /// Eight of ten answers are right, where nine were expected.
-fn accuracy(version: &str) -> AccuracyNow {
+fn sample_accuracy(version: &str) -> AccuracyStatus {
     let (model, version) = ("m".to_owned(), version.to_owned());
-    AccuracyNow { model, version, labelled: 10, correct: 8, expected: Some(0.9), dropped: Some(false) }
+    AccuracyStatus { model, version, labelled_answers: 10, correct: 8, expected: Some(0.9), has_dropped: Some(false) }
 }
 
 #[test]
-fn an_experiment_that_runs_no_more_leaves_no_series() {
+fn metrics_ended_experiment_leaves_no_series() {
     let metrics = Metrics::new().unwrap();
     for (arm, outcome) in [("old", "answered"), ("new", "failed"), ("new", "left")] {
-        metrics.experiments.asked("e", arm, outcome);
+        metrics.experiments.record_request("e", arm, outcome);
     }
     for outcome in ["agreed", "differed", "failed", "skipped"] {
-        metrics.experiments.shadow("e", "shade", outcome);
+        metrics.experiments.record_shadow("e", "shade", outcome);
     }
-    let arm = ArmNow { name: "new", weight: 0.5, labelled: 1, accuracy: 1.0, better: 1.0 };
-    metrics.experiments.showed("e", [arm], true);
+    let arm = ArmStatus { name: "new", weight: 0.5, labelled: 1, accuracy: 1.0, better: 1.0 };
+    metrics.experiments.set_results("e", [arm], true);
     let series = || String::from_utf8(metrics.render(&[]).unwrap()).unwrap().matches("experiment=\"e\"").count();
     assert_eq!(series(), 12);
-    metrics.experiments.only(&BTreeSet::from(["e"]));
+    metrics.experiments.retain_experiments(&BTreeSet::from(["e"]));
     assert_eq!(series(), 12);
-    metrics.experiments.only(&BTreeSet::new());
+    metrics.experiments.retain_experiments(&BTreeSet::new());
     assert_eq!(series(), 0);
 }
 
 #[test]
-fn a_version_that_is_gone_leaves_no_series() {
+fn metrics_removed_version_leaves_no_series() {
     let metrics = Metrics::new().unwrap();
     for version in ["1", "2"] {
         let model = metrics.model("m", version);
-        model.predicted(3);
-        model.answered_label(0, "a");
-        model.failed("too-long");
-        model.drift_window();
+        model.record_prediction(3);
+        model.record_label(0, "a");
+        model.record_text_error("too-long");
+        model.record_drift_window();
     }
-    metrics.accuracies(&[accuracy("1"), accuracy("2")]);
+    metrics.set_accuracies(&[sample_accuracy("1"), sample_accuracy("2")]);
     let series = |version: &str| {
         let text = String::from_utf8(metrics.render(&[]).unwrap()).unwrap();
         text.lines().filter(|line| line.contains(&format!("version=\"{version}\""))).count()
     };
     let (of_one, of_two) = (series("1"), series("2"));
     assert!(of_one == of_two && of_one > 100, "{of_one} {of_two}");
-    metrics.forget("m", "1");
+    metrics.remove_version("m", "1");
     assert_eq!((series("1"), series("2")), (0, of_two));
-    metrics.accuracies(&[accuracy("1")]);
+    metrics.set_accuracies(&[sample_accuracy("1")]);
     assert_eq!((series("1"), series("2")), (4, of_two - 4), "what is not measured any more");
 }
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "updating the file is asked for by a variable")]
-fn the_names_are_the_committed_ones() {
+fn metrics_match_committed_snapshot() {
     // A machine with a GPU has more.
-    let names: String = names().split_inclusive('\n').filter(|line| !line.starts_with("predictd_gpu_")).collect();
+    let names: String =
+        metric_descriptions().split_inclusive('\n').filter(|line| !line.starts_with("predictd_gpu_")).collect();
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
-        std::fs::write(SNAPSHOT, &names).unwrap();
+        std::fs::write(SNAPSHOT_PATH, &names).unwrap();
     }
-    let committed = std::fs::read_to_string(SNAPSHOT).unwrap();
+    let committed = std::fs::read_to_string(SNAPSHOT_PATH).unwrap();
     assert_eq!(names, committed, "dashboards and alerts use these names; if the change is meant, UPDATE_SNAPSHOTS=1");
     for line in names.lines() {
         let (name, help) = line.split_once(' ').unwrap();
@@ -152,7 +155,7 @@ fn the_names_are_the_committed_ones() {
 }
 
 /// The samples of one metric by the values of these labels; those of other labels added up.
-fn sums(text: &str, metric: &str, labels: &[&str]) -> BTreeMap<Vec<String>, f64> {
+fn sum_by_labels(text: &str, metric: &str, labels: &[&str]) -> BTreeMap<Vec<String>, f64> {
     let mut sums = BTreeMap::new();
     for line in text.lines() {
         let Some(rest) = line.strip_prefix(metric).filter(|rest| rest.starts_with(['{', ' '])) else { continue };
@@ -169,13 +172,14 @@ fn sums(text: &str, metric: &str, labels: &[&str]) -> BTreeMap<Vec<String>, f64>
     sums
 }
 
-async fn scraped(server: &TestServer) -> String {
+async fn scrape_after_settling(server: &TestServer) -> String {
     server.get("/metrics").await.body
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_are_successes_failures_rejections_and_cancellations() {
-    let scene = Scene::new(&["--workers", "1", "--max-inflight-texts", "8", "--max-batch-texts", "8"]).await;
+async fn metrics_request_outcomes_add_up() {
+    let scene =
+        FakeBackendServer::new(&["--workers", "1", "--max-inflight-items", "8", "--max-client-batch-size", "8"]).await;
     for text in ["echo 1", "panic", "fail", "nan"] {
         scene.send_text(text).await.unwrap();
     }
@@ -188,29 +192,29 @@ async fn requests_are_successes_failures_rejections_and_cancellations() {
     scene.server.get("/predict").await;
     scene.server.post("/predict", "no json").await;
     // One runs, one waits, and both clients leave; all permits are taken meanwhile.
-    scene.fake.hold();
+    scene.fake.hold_runs();
     let held = scene.send_text("echo 9");
-    scene.until_inside(1).await;
+    scene.wait_for_running_texts(1).await;
     let waiting = scene.send_batch(&["echo 1"; 7]);
-    until("they wait", || scene.waiting() == 7).await;
+    wait_until("they wait", || scene.queued_texts() == 7).await;
     assert_eq!(scene.send_text("echo 3").await.unwrap().status, 503);
-    let text = scraped(&scene.server).await;
-    assert_eq!(sums(&text, "predictd_queue_texts", &["model"])[&vec!["m".to_owned()]], 7.0);
-    assert!(sums(&text, "predictd_queue_oldest_seconds", &[])[&vec![]] > 0.0);
+    let text = scrape_after_settling(&scene.server).await;
+    assert_eq!(sum_by_labels(&text, "predictd_queue_items", &["model"])[&vec!["m".to_owned()]], 7.0);
+    assert!(sum_by_labels(&text, "predictd_queue_oldest_item_age_seconds", &[])[&vec![]] > 0.0);
     held.abort();
     waiting.abort();
-    until("nobody is in flight", || {
+    wait_until("nobody is in flight", || {
         let text = String::from_utf8(scene.server.app.metrics.render(&[]).unwrap()).unwrap();
-        sums(&text, "predictd_http_requests_in_flight", &[])[&vec![]] == 0.0
+        sum_by_labels(&text, "predictd_http_requests_in_flight", &[])[&vec![]] == 0.0
     })
     .await;
     scene.fake.release();
-    scene.until_free(8).await;
+    scene.wait_for_free_permits(8).await;
 
     let text = String::from_utf8(scene.server.app.metrics.render(&[]).unwrap()).unwrap();
-    let started = sums(&text, "predictd_http_requests_started_total", &["route"]);
-    assert_eq!(started, sums(&text, "predictd_http_requests_ended_total", &["route"]));
-    let outcomes = sums(&text, "predictd_http_requests_ended_total", &["route", "outcome"]);
+    let started = sum_by_labels(&text, "predictd_http_requests_started_total", &["route"]);
+    assert_eq!(started, sum_by_labels(&text, "predictd_http_requests_ended_total", &["route"]));
+    let outcomes = sum_by_labels(&text, "predictd_http_requests_ended_total", &["route", "outcome"]);
     let of = |route: &str, outcome: &str| {
         outcomes.get(&vec![route.to_owned(), outcome.to_owned()]).copied().unwrap_or_default()
     };
@@ -220,10 +224,10 @@ async fn requests_are_successes_failures_rejections_and_cancellations() {
     assert_eq!(all("unmatched"), [0.0, 0.0, 1.0, 0.0]);
     // Each answer has its status and its time, each error its kind.
     let answered: f64 = outcomes.iter().filter(|(key, _)| key[1] != "cancellation").map(|(_, count)| count).sum();
-    for metric in ["predictd_http_requests_total", "predictd_http_request_seconds_count"] {
-        assert_eq!(sums(&text, metric, &[])[&vec![]], answered, "{metric}");
+    for metric in ["predictd_http_requests_total", "predictd_http_request_duration_seconds_count"] {
+        assert_eq!(sum_by_labels(&text, metric, &[])[&vec![]], answered, "{metric}");
     }
-    let errors = sums(&text, "predictd_http_errors_total", &["route", "kind"]);
+    let errors = sum_by_labels(&text, "predictd_http_errors_total", &["route", "kind"]);
     // A probe that says "not yet" is no error, though its status is 503.
     let wrong: f64 = outcomes
         .iter()
@@ -233,77 +237,84 @@ async fn requests_are_successes_failures_rejections_and_cancellations() {
     assert_eq!(errors.values().sum::<f64>(), wrong, "{errors:?}");
     assert_eq!(errors[&vec!["/predict".to_owned(), "overloaded".to_owned()]], 1.0);
     // And so it is with texts: three were answered, of six that ran alone or together.
-    let kinds = sums(&text, "predictd_text_errors_total", &["kind"]);
+    let kinds = sum_by_labels(&text, "predictd_item_errors_total", &["kind"]);
     let kinds: Vec<(&str, f64)> = kinds.iter().map(|(key, count)| (key[0].as_str(), *count)).collect();
     assert_eq!(kinds, [("inference-failed", 3.0), ("output-invalid", 1.0)]);
-    assert_eq!(sums(&text, "predictd_predictions_total", &[])[&vec![]], 3.0);
-    assert_eq!(sums(&text, "predictd_predicted_labels_total", &[])[&vec![]], 3.0);
-    assert_eq!(sums(&text, "predictd_confidence_count", &[])[&vec![]], 3.0);
-    assert_eq!(sums(&text, "predictd_refused_total", &["reason"])[&vec!["cancelled".to_owned()]], 2.0);
-    assert_eq!(sums(&text, "predictd_http_overhead_seconds_count", &[])[&vec![]], 2.0);
+    assert_eq!(sum_by_labels(&text, "predictd_predictions_total", &[])[&vec![]], 3.0);
+    assert_eq!(sum_by_labels(&text, "predictd_predicted_labels_total", &[])[&vec![]], 3.0);
+    assert_eq!(sum_by_labels(&text, "predictd_prediction_confidence_count", &[])[&vec![]], 3.0);
+    assert_eq!(
+        sum_by_labels(&text, "predictd_requests_rejected_total", &["reason"])[&vec!["cancelled".to_owned()]],
+        2.0
+    );
+    assert_eq!(sum_by_labels(&text, "predictd_http_overhead_duration_seconds_count", &[])[&vec![]], 2.0);
 }
 
 #[tokio::test]
-async fn every_text_has_its_time_and_every_label_its_count() {
+async fn metrics_text_times_and_labels_are_counted() {
     let server = TestServer::start(cheap_models().path(), &["--cache-bytes", "2000000"]).await;
     for _ in 0..3 {
-        let reply = server.ask("/predict", json!({ "text": QUESTION })).await;
+        let reply = server.post_json("/predict", json!({ "text": QUESTION })).await;
         assert_eq!(reply.json()["prediction"], "card_arrival");
     }
-    server.ask("/batch_predict", json!([QUESTION, "Is it Visa or Mastercard? I would rather have a Visa."])).await;
-    let text = scraped(&server).await;
+    server
+        .post_json("/batch_predict", json!([QUESTION, "Is it Visa or Mastercard? I would rather have a Visa."]))
+        .await;
+    let text = scrape_after_settling(&server).await;
     // One text was run and is in the cache from then on.
-    for metric in ["predictd_tokenise_seconds_count", "predictd_queue_seconds_count", "predictd_run_texts_sum"] {
-        assert_eq!(sums(&text, metric, &[])[&vec![]], 2.0, "{metric}");
+    for metric in
+        ["predictd_tokenize_duration_seconds_count", "predictd_queue_duration_seconds_count", "predictd_batch_size_sum"]
+    {
+        assert_eq!(sum_by_labels(&text, metric, &[])[&vec![]], 2.0, "{metric}");
     }
-    assert_eq!(sums(&text, "predictd_text_tokens_count", &[])[&vec![]], 5.0);
-    let labels = sums(&text, "predictd_predicted_labels_total", &["model", "label"]);
+    assert_eq!(sum_by_labels(&text, "predictd_item_tokens_count", &[])[&vec![]], 5.0);
+    let labels = sum_by_labels(&text, "predictd_predicted_labels_total", &["model", "label"]);
     assert_eq!(labels[&vec![CHEAP_MODEL.to_owned(), "card_arrival".to_owned()]], 4.0);
     assert_eq!(labels[&vec![CHEAP_MODEL.to_owned(), "visa_or_mastercard".to_owned()]], 1.0);
-    let lookups = sums(&text, "predictd_cache_lookups_total", &["result"]);
+    let lookups = sum_by_labels(&text, "predictd_cache_lookups_total", &["result"]);
     assert_eq!((lookups[&vec!["hit".to_owned()]], lookups[&vec!["miss".to_owned()]]), (3.0, 2.0));
-    let state = sums(&text, "predictd_model_state", &["model", "version", "state"]);
+    let state = sum_by_labels(&text, "predictd_model_state", &["model", "version", "state"]);
     assert_eq!(state, BTreeMap::from([(vec![CHEAP_MODEL.to_owned(), "1".to_owned(), "ready".to_owned()], 1.0)]));
-    assert_eq!(sums(&text, "predictd_active_version", &["version"])[&vec!["1".to_owned()]], 1.0);
-    let load = sums(&text, "predictd_model_load_seconds", &["step"]);
+    assert_eq!(sum_by_labels(&text, "predictd_model_version_active", &["version"])[&vec!["1".to_owned()]], 1.0);
+    let load = sum_by_labels(&text, "predictd_model_load_duration_seconds", &["step"]);
     let (all, warm_up) = (load[&vec!["all".to_owned()]], load[&vec!["warm_up".to_owned()]]);
     assert!(warm_up > 0.0 && all > warm_up, "{load:?}");
     for metric in [
         "predictd_worker_busy_seconds_total",
-        "predictd_run_cost_error_ratio_count",
+        "predictd_batch_cost_error_ratio_count",
         "process_resident_memory_bytes",
         "process_open_fds",
         "process_threads",
         "predictd_build_info",
     ] {
-        assert!(sums(&text, metric, &[])[&vec![]] > 0.0, "{metric}: {text}");
+        assert!(sum_by_labels(&text, metric, &[])[&vec![]] > 0.0, "{metric}: {text}");
     }
-    let memory = sums(&text, "predictd_system_memory_bytes", &["state"]);
+    let memory = sum_by_labels(&text, "predictd_system_memory_bytes", &["state"]);
     assert!(memory[&vec!["total".to_owned()]] > memory[&vec!["available".to_owned()]], "{memory:?}");
-    let room = sums(&text, "predictd_data_directory_bytes", &["state"]);
+    let room = sum_by_labels(&text, "predictd_data_directory_bytes", &["state"]);
     assert!(room[&vec!["total".to_owned()]] >= room[&vec!["free".to_owned()]], "{room:?}");
     assert!(!text.contains("predictd_tls_certificate_expiry_seconds"), "there is no certificate");
-    until("the event loop was looked at", || {
+    wait_until("the event loop was looked at", || {
         let text = String::from_utf8(server.app.metrics.render(&[]).unwrap()).unwrap();
-        sums(&text, "predictd_event_loop_lag_seconds_count", &[])[&vec![]] > 0.0
+        sum_by_labels(&text, "predictd_event_loop_lag_seconds_count", &[])[&vec![]] > 0.0
     })
     .await;
 }
 
 #[test]
-fn labels_behind_the_first_are_counted_together() {
+fn metrics_labels_beyond_limit_count_as_other() {
     let metrics = Metrics::new().unwrap();
     let model = metrics.model("m", "1");
     for place in 0..1_000 {
-        model.answered_label(place, &format!("label {place}"));
+        model.record_label(place, &format!("label {place}"));
     }
     let text = String::from_utf8(metrics.render(&[]).unwrap()).unwrap();
-    let labels = sums(&text, "predictd_predicted_labels_total", &["label"]);
+    let labels = sum_by_labels(&text, "predictd_predicted_labels_total", &["label"]);
     assert_eq!((labels.len(), labels[&vec!["(other)".to_owned()]]), (201, 800.0));
 }
 
 #[tokio::test]
-async fn who_asks_sees_where_the_time_goes() {
+async fn server_timing_header_is_sent_on_request() {
     let timing = async |options: &[&str], asked: bool, path: &str, body: Value| {
         let server = TestServer::start(cheap_models().path(), options).await;
         let mut request = server.client.post(format!("{}{path}", server.url)).json(&body);
@@ -330,40 +341,40 @@ async fn who_asks_sees_where_the_time_goes() {
 }
 
 #[test]
-fn what_is_refused_before_it_is_read_is_counted_too() {
+fn metrics_requests_refused_before_body_are_counted() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
     let options = ["--body-idle-timeout", "200ms", "--max-body", "2048", "--rate-limit", "6"];
-    let daemon = Daemon::with(models.path(), data.path(), &options);
+    let daemon = Daemon::start_with(models.path(), data.path(), &options);
     let body = json!({ "text": "hello" }).to_string();
     let send = |headers: &str, length: usize, sent: &str| {
-        let mut wire = Wire::to(daemon.address);
+        let mut wire = RawClient::connect(daemon.address);
         let kind = if headers.contains("Content-Type") { "" } else { "Content-Type: application/json\r\n" };
         wire.send(format!(
             "POST /predict HTTP/1.1\r\nHost: x\r\n{kind}{headers}Content-Length: {length}\r\n\r\n{sent}"
         ));
         wire
     };
-    assert_eq!(send("", body.len(), &body).answer().status, 200);
-    assert_eq!(send("", 100, "{").answer().status, 408);
-    assert_eq!(send("", 9_999, "").answer().status, 413);
-    assert_eq!(send("Content-Type: text/plain\r\n", 1, "x").answer().status, 415);
+    assert_eq!(send("", body.len(), &body).read_response().status, 200);
+    assert_eq!(send("", 100, "{").read_response().status, 408);
+    assert_eq!(send("", 9_999, "").read_response().status, 413);
+    assert_eq!(send("Content-Type: text/plain\r\n", 1, "x").read_response().status, 415);
     // One leaves in the middle of its body.
     drop(send("", 100, "{"));
     let mut limited = 0;
     while limited == 0 {
-        limited = usize::from(send("", body.len(), &body).answer().status == 429);
+        limited = usize::from(send("", body.len(), &body).read_response().status == 429);
     }
     let in_flight = "predictd_http_requests_in_flight";
     until_true("nobody is in flight", || metric(daemon.admin, in_flight) <= 1);
-    let text = Wire::to(daemon.admin).ask(get("/metrics")).body;
-    let of = |name: &str| sums(&text, name, &["route"])[&vec!["/predict".to_owned()]];
+    let text = RawClient::connect(daemon.admin).request(get("/metrics")).body;
+    let of = |name: &str| sum_by_labels(&text, name, &["route"])[&vec!["/predict".to_owned()]];
     assert!(of("predictd_http_requests_started_total") >= 6.0);
     assert_eq!(of("predictd_http_requests_started_total"), of("predictd_http_requests_ended_total"), "{text}");
-    let errors = sums(&text, "predictd_http_errors_total", &["kind"]);
+    let errors = sum_by_labels(&text, "predictd_http_errors_total", &["kind"]);
     for kind in ["body-timeout", "body-too-large", "unsupported-media-type", "rate-limited"] {
         assert!(errors[&vec![kind.to_owned()]] >= 1.0, "{kind}: {errors:?}");
     }
-    let outcomes = sums(&text, "predictd_http_requests_ended_total", &["route", "outcome"]);
+    let outcomes = sum_by_labels(&text, "predictd_http_requests_ended_total", &["route", "outcome"]);
     let answered: f64 = outcomes
         .iter()
         .filter(|(key, _)| key[0] == "/predict" && key[1] != "cancellation")

@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use crate::server::uncached;
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_predictd");
+pub const PREDICTD_PATH: &str = env!("CARGO_BIN_EXE_predictd");
 
 /// A command for the binary whose environment has nothing of the developer's options.
 pub fn predictd(arguments: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(PREDICTD_PATH);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let own = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for name in own.filter(|name| name.starts_with("PREDICTD_") || name == "ORT_DYLIB_PATH") {
@@ -25,7 +25,7 @@ pub fn predictd(arguments: &[&str]) -> Command {
 }
 
 /// Runs the binary to its end; its exit code and what it wrote to standard error.
-pub fn ends(command: &mut Command) -> (i32, String) {
+pub fn run_to_exit(command: &mut Command) -> (i32, String) {
     let Output { status, stderr, .. } = command.output().unwrap();
     (status.code().unwrap(), String::from_utf8(stderr).unwrap())
 }
@@ -37,14 +37,14 @@ pub struct Daemon {
     pub address: SocketAddr,
     /// Address of the admin listener.
     pub admin: SocketAddr,
-    log: Log,
+    log: StderrLog,
 }
 
 impl Daemon {
     /// Starts the command and waits until it listens and its model is ready.
     pub fn start(command: &mut Command) -> Self {
         let mut daemon = Self::launch(command);
-        daemon.logged("the model is ready");
+        daemon.wait_for_log("model version loaded");
         // The line comes a moment before the model answers.
         while !daemon.is_ready() {
             std::thread::yield_now();
@@ -55,19 +55,19 @@ impl Daemon {
     /// Starts the command and waits until it listens, whatever becomes of its models.
     pub fn launch(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let mut log = Log::of(child.stderr.take().unwrap());
-        let line = log.wait_for_one_of(&["listening", "connections are accepted once"]);
+        let mut log = StderrLog::from_stderr(child.stderr.take().unwrap());
+        let line = log.wait_for_one_of(&["listening", "data listener opens once"]);
         let address = |field: &str| line[field].as_str().unwrap().parse().unwrap();
         Self { child, address: address("address"), admin: address("admin"), log }
     }
 
     /// A server of `models` with its data in `data`.
-    pub fn with(models: &Path, data: &Path, options: &[&str]) -> Self {
-        Self::start(&mut serving(models, data, options))
+    pub fn start_with(models: &Path, data: &Path, options: &[&str]) -> Self {
+        Self::start(&mut serve_command(models, data, options))
     }
 
     /// Waits for the next line of the log with this message.
-    pub fn logged(&mut self, message: &str) -> Value {
+    pub fn wait_for_log(&mut self, message: &str) -> Value {
         self.log.wait_for(message)
     }
 
@@ -77,13 +77,13 @@ impl Daemon {
     }
 
     pub fn signal(&self, name: &str) {
-        signal(self.child.id(), name);
+        send_signal(self.child.id(), name);
     }
 
     /// Waits for the end; the status and the whole log.
     pub fn wait(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();
-        (status, self.log.all())
+        (status, self.log.read_to_end())
     }
 
     fn is_ready(&self) -> bool {
@@ -92,7 +92,7 @@ impl Daemon {
     }
 
     /// Sends a request on a connection of its own; the JSON of a 200.
-    pub fn ask(&self, method: &str, path: &str, body: &str) -> Value {
+    pub fn request_json(&self, method: &str, path: &str, body: &str) -> Value {
         let answer = exchange(self.address, method, path, body);
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
@@ -108,7 +108,7 @@ impl Drop for Daemon {
 }
 
 /// The command of a server of `models` with its data in `data`, on ports that the system chooses.
-pub fn serving(models: &Path, data: &Path, options: &[&str]) -> Command {
+pub fn serve_command(models: &Path, data: &Path, options: &[&str]) -> Command {
     let paths = [models.to_str().unwrap(), data.to_str().unwrap()];
     let listeners = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let fixed = ["serve", "--models", paths[0], "--data-dir", paths[1]];
@@ -123,7 +123,7 @@ pub fn serving(models: &Path, data: &Path, options: &[&str]) -> Command {
 }
 
 /// Sends a signal to a process.
-pub fn signal(process: u32, name: &str) {
+pub fn send_signal(process: u32, name: &str) {
     let status = Command::new("kill").args(["-s", name, &process.to_string()]).status().unwrap();
     assert!(status.success());
 }
@@ -143,28 +143,28 @@ fn try_exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> st
 }
 
 /// What a process writes to standard error. It is read all the time: a full pipe would stop the process.
-struct Log {
+struct StderrLog {
     /// The lines so far, and whether there will be no more.
-    written: Arc<Written>,
+    written: Arc<LogBuffer>,
     /// Bytes that were looked at.
     seen: usize,
 }
 
 #[derive(Default)]
-struct Written {
+struct LogBuffer {
     state: Mutex<(String, bool)>,
     changed: Condvar,
 }
 
-impl Written {
+impl LogBuffer {
     fn lock(&self) -> MutexGuard<'_, (String, bool)> {
         self.state.lock()
     }
 }
 
-impl Log {
-    fn of(from: ChildStderr) -> Self {
-        let written = Arc::new(Written::default());
+impl StderrLog {
+    fn from_stderr(from: ChildStderr) -> Self {
+        let written = Arc::new(LogBuffer::default());
         let reader = Arc::clone(&written);
         let read = move || {
             let mut from = BufReader::new(from);
@@ -207,7 +207,7 @@ impl Log {
     }
 
     /// Everything, to the end.
-    fn all(&self) -> String {
+    fn read_to_end(&self) -> String {
         let mut state = self.written.lock();
         self.written.changed.wait_while(&mut state, |state| !state.1);
         state.0.clone()

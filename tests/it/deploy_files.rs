@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use predictd::http::error::{Code, OF_THE_GATEWAY};
+use predictd::http::error::{Code, GATEWAY_PROBLEMS};
 use serde_json::Value;
 
 /// The metrics of a server with their labels, and those of the watcher and of a GPU by their names in the source.
-fn known() -> BTreeMap<String, BTreeSet<String>> {
+fn known_metrics() -> BTreeMap<String, BTreeSet<String>> {
     let mut known = BTreeMap::new();
     for line in std::fs::read_to_string("tests/it/metrics.txt").unwrap().lines() {
         let (name, rest) = line.split_once(' ').unwrap();
@@ -19,7 +19,7 @@ fn known() -> BTreeMap<String, BTreeSet<String>> {
             known.insert(format!("{name}{part}"), labels.iter().cloned().chain(more).collect());
         }
     }
-    for file in ["src/metrics/machine.rs", "src/watch/metrics.rs"] {
+    for file in ["src/metrics/system.rs", "src/watch/metrics.rs"] {
         let source = std::fs::read_to_string(file).unwrap();
         let names =
             source.split('"').filter(|part| part.starts_with("predictd_gpu_") || part.starts_with("predictd_watch_"));
@@ -32,10 +32,10 @@ fn known() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// Labels that Prometheus itself adds.
-const ADDED: [&str; 2] = ["instance", "job"];
+const PROMETHEUS_LABELS: [&str; 2] = ["instance", "job"];
 
 /// Every metric of an expression is there, with the labels that are asked for.
-fn check(place: &str, expression: &str, known: &BTreeMap<String, BTreeSet<String>>) -> usize {
+fn count_known_metrics(place: &str, expression: &str, known: &BTreeMap<String, BTreeSet<String>>) -> usize {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let (mut found, mut rest) = (0, expression);
     while let Some(start) = rest.find(|c: char| c.is_ascii_alphabetic()) {
@@ -52,7 +52,10 @@ fn check(place: &str, expression: &str, known: &BTreeMap<String, BTreeSet<String
             for label in
                 selected.split(", ").filter_map(|part| part.split_once(['=', '!']).map(|(label, _)| label.trim()))
             {
-                assert!(labels.contains(label) || ADDED.contains(&label), "{place}: {name} has no label {label}");
+                assert!(
+                    labels.contains(label) || PROMETHEUS_LABELS.contains(&label),
+                    "{place}: {name} has no label {label}"
+                );
             }
         }
     }
@@ -60,16 +63,16 @@ fn check(place: &str, expression: &str, known: &BTreeMap<String, BTreeSet<String
 }
 
 #[test]
-fn every_query_of_the_dashboard_is_of_metrics_that_are_there() {
+fn dashboard_queries_use_existing_metrics() {
     let dashboard: Value =
         serde_json::from_str(&std::fs::read_to_string("deploy/grafana/predictd.json").unwrap()).unwrap();
-    let known = known();
+    let known = known_metrics();
     let (mut asked, mut places) = (0, BTreeSet::new());
     for panel in dashboard["panels"].as_array().unwrap() {
         let title = panel["title"].as_str().unwrap();
         assert!(places.insert(panel["id"].as_u64().unwrap()), "{title}: its id is another's too");
         for target in panel["targets"].as_array().unwrap() {
-            let found = check(title, target["expr"].as_str().unwrap(), &known);
+            let found = count_known_metrics(title, target["expr"].as_str().unwrap(), &known);
             assert!(found > 0, "{title} asks for nothing");
             asked += found;
         }
@@ -78,16 +81,16 @@ fn every_query_of_the_dashboard_is_of_metrics_that_are_there() {
 }
 
 #[test]
-fn every_alert_is_of_metrics_that_are_there_and_is_tested() {
+fn alert_rules_use_existing_metrics_and_are_tested() {
     let (rules, tests) = ["alerts.yml", "alerts_test.yml"]
         .map(|file| std::fs::read_to_string(format!("deploy/prometheus/{file}")).unwrap())
         .into();
-    let known = known();
+    let known = known_metrics();
     let mut alerts = 0;
     for rule in rules.split("- alert: ").skip(1) {
         let name = rule.lines().next().unwrap();
         let expression = rule.split_once("expr:").unwrap().1.split("\n        labels:").next().unwrap();
-        assert!(check(name, expression.split("\n        for:").next().unwrap(), &known) > 0, "{name}");
+        assert!(count_known_metrics(name, expression.split("\n        for:").next().unwrap(), &known) > 0, "{name}");
         assert!(rule.contains("summary:") && rule.contains("action:"), "{name} says nothing");
         // promtool runs these; each alert must be seen to fire.
         let fires = tests
@@ -102,11 +105,11 @@ fn every_alert_is_of_metrics_that_are_there_and_is_tested() {
 
 /// What nginx says in the server's stead are kinds that the documentation page lists, with their statuses and titles.
 #[test]
-fn problems_of_the_gateway_are_on_the_documentation_page() {
+fn gateway_problem_kinds_are_documented() {
     let listed: Vec<(String, u64, &str)> = Code::ALL
         .iter()
         .map(|code| (code.kind().to_owned(), u64::from(code.status().as_u16()), code.title()))
-        .chain(OF_THE_GATEWAY.iter().map(|&(kind, status, title)| (kind.to_owned(), u64::from(status), title)))
+        .chain(GATEWAY_PROBLEMS.iter().map(|&(kind, status, title)| (kind.to_owned(), u64::from(status), title)))
         .collect();
     let file = std::fs::read_to_string("deploy/nginx/problems.conf").unwrap();
     let written = file.lines().filter_map(|line| Some(line.split_once("'\"type\"")?.1.rsplit_once("';")?.0));
@@ -122,7 +125,7 @@ fn problems_of_the_gateway_are_on_the_documentation_page() {
 
 /// Row P9 of the catalogue: what a release is built with.
 #[test]
-fn a_release_checks_its_arithmetic_and_survives_a_panic() {
+fn release_profile_checks_overflow_and_unwinds() {
     let manifest: toml::Table = toml::from_str(&std::fs::read_to_string("Cargo.toml").unwrap()).unwrap();
     let release = manifest["profile"]["release"].as_table().unwrap();
     assert_eq!(release["overflow-checks"].as_bool(), Some(true));

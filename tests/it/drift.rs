@@ -9,36 +9,36 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::check_command::threshold;
-use crate::daemon::{Daemon, predictd, serving};
-use crate::raw::{Wire, get, request};
+use crate::check_command::threshold_model;
+use crate::daemon::{Daemon, predictd, serve_command};
+use crate::raw::{RawClient, get, request};
 
 /// A server's directories, with a model that answers `a` for texts whose numbers have a sum of 50 or more, else `b`.
-pub struct Place {
+pub struct Scene {
     pub models: tempfile::TempDir,
     pub data: tempfile::TempDir,
 }
 
-impl Place {
+impl Scene {
     pub fn new() -> Self {
         let [models, data] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        threshold().model().labels(&["a", "b"]).write(models.path(), "m", "1");
+        threshold_model().model().labels(&["a", "b"]).write(models.path(), "m", "1");
         Self { models, data }
     }
 
     /// With a profile of texts that are half `a`, half `b`; three of four answers to them are right.
     pub fn with_profile() -> Self {
         let place = Self::new();
-        place.profile(&place.version());
+        place.write_profile(&place.version_dir());
         place
     }
 
     /// The directory of the version.
-    pub fn version(&self) -> PathBuf {
+    pub fn version_dir(&self) -> PathBuf {
         self.models.path().join("m").join("1")
     }
 
-    pub fn profile(&self, directory: &Path) {
+    pub fn write_profile(&self, directory: &Path) {
         let texts = self.data.path().join("texts.jsonl");
         let lines = ["a", "b", "b", "b"].into_iter().zip(["60", "10 20", "70", "12 22"]).cycle().take(400);
         let lines = lines.map(|(label, text)| json!({ "text": text, "label": label }).to_string() + "\n");
@@ -49,24 +49,25 @@ impl Place {
     }
 
     pub fn start(&self, options: &[&str]) -> Daemon {
-        Daemon::start(&mut serving(self.models.path(), self.data.path(), options))
+        Daemon::start(&mut serve_command(self.models.path(), self.data.path(), options))
     }
 }
 
 /// Asks so many texts in one request: these, again and again. The answers.
-pub fn ask(daemon: &Daemon, texts: &[&str], count: usize) -> Vec<Value> {
+pub fn predict_texts(daemon: &Daemon, texts: &[&str], count: usize) -> Vec<Value> {
     let texts: Vec<&str> = texts.iter().copied().cycle().take(count).collect();
-    let answer = Wire::to(daemon.address).ask(request("POST", "/batch_predict", "", &json!(texts).to_string()));
+    let answer =
+        RawClient::connect(daemon.address).request(request("POST", "/batch_predict", "", &json!(texts).to_string()));
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()["results"].as_array().unwrap().clone()
 }
 
 /// Texts like those of the profile.
-pub const CALM: [&str; 4] = ["60", "10 20", "70", "12 22"];
+pub const PROFILE_TEXTS: [&str; 4] = ["60", "10 20", "70", "12 22"];
 
 /// How the only version stands.
-pub fn standing(daemon: &Daemon) -> Value {
-    let answer = Wire::to(daemon.admin).ask(get("/admin/drift"));
+pub fn drift_report(daemon: &Daemon) -> Value {
+    let answer = RawClient::connect(daemon.admin).request(get("/admin/drift"));
     assert_eq!(answer.status, 200, "{answer:?}");
     let versions = answer.json()["versions"].as_array().unwrap().clone();
     assert_eq!(versions.len(), 1, "{versions:?}");
@@ -74,7 +75,7 @@ pub fn standing(daemon: &Daemon) -> Value {
 }
 
 /// The levels of `labels`, `confidence`, `lengths` and `unknown`.
-pub fn levels(daemon: &Daemon) -> Vec<String> {
-    let signals = standing(daemon)["drift"]["signals"].as_array().unwrap().clone();
+pub fn signal_levels(daemon: &Daemon) -> Vec<String> {
+    let signals = drift_report(daemon)["drift"]["signals"].as_array().unwrap().clone();
     signals.iter().map(|signal| signal["level"].as_str().unwrap().to_owned()).collect()
 }

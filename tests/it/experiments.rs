@@ -10,12 +10,12 @@ mod users;
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
-use crate::fixture::onnx::{Attribute, Graph};
-use crate::fixture::{Model, Transformer};
-use crate::raw::{Answer, Wire, get, request};
+use crate::fixture::onnx::{Attribute, OnnxGraph};
+use crate::fixture::{ModelBuilder, TransformerBuilder};
+use crate::raw::{RawClient, RawResponse, get, request};
 
 /// The model of two versions: the first answers every text of numbers with `a`, the second with `b`.
-const NAME: &str = "m";
+const MODEL: &str = "m";
 
 /// A server of these two versions, and a place for its data.
 pub(crate) struct Scene {
@@ -25,14 +25,14 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn new() -> Self {
-        Self::with(&second())
+        Self::with_second_version(&second_model())
     }
 
     /// With this as version 2.
-    pub(crate) fn with(second: &Model) -> Self {
+    pub(crate) fn with_second_version(second: &ModelBuilder) -> Self {
         let [models, data] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        Model::plain().write(models.path(), NAME, "1");
-        second.write(models.path(), NAME, "2");
+        ModelBuilder::plain().write(models.path(), MODEL, "1");
+        second.write(models.path(), MODEL, "2");
         Self { models, data }
     }
 
@@ -41,15 +41,15 @@ impl Scene {
     }
 
     pub(crate) fn start_with(&self, options: &[&str]) -> Daemon {
-        let mut daemon = Daemon::with(self.models.path(), self.data.path(), options);
-        daemon.logged("the server may need this much memory at most");
+        let mut daemon = Daemon::start_with(self.models.path(), self.data.path(), options);
+        daemon.wait_for_log("maximum memory use estimated");
         daemon
     }
 }
 
 /// A model that answers `b` where the plain one answers `a`.
-fn second() -> Model {
-    Transformer::new(&["input_ids", "attention_mask"])
+fn second_model() -> ModelBuilder {
+    TransformerBuilder::new(&["input_ids", "attention_mask"])
         .logit(&[("input_ids", 0.1)])
         .logit(&[("input_ids", 1.0)])
         .model()
@@ -57,11 +57,11 @@ fn second() -> Model {
 }
 
 /// The same, but for texts with the word `hello`: its scores for them are no numbers.
-fn broken_on_hello() -> Model {
-    Transformer::new(&["input_ids", "attention_mask"])
+fn second_model_failing_on_hello() -> ModelBuilder {
+    TransformerBuilder::new(&["input_ids", "attention_mask"])
         .logit(&[("input_ids", 0.1)])
         .logit(&[("input_ids", 1.0)])
-        .then(|graph: &mut Graph, logits: &str| {
+        .append_nodes(|graph: &mut OnnxGraph, logits: &str| {
             let most = graph.node("ReduceMax", &["input_ids"], &[]);
             let limit = graph.integers(&[1], &[100]);
             let is_hello = graph.node("Div", &[&most, &limit], &[]);
@@ -75,58 +75,68 @@ fn broken_on_hello() -> Model {
 }
 
 /// Both versions, with these weights.
-pub(crate) fn arms(old: f64, new: f64) -> Value {
-    json!({ "on": NAME, "arms": [
+pub(crate) fn two_arm_design(old: f64, new: f64) -> Value {
+    json!({ "on": MODEL, "arms": [
         { "name": "old", "version": "1", "weight": old },
         { "name": "new", "version": "2", "weight": new },
     ]})
 }
 
-fn path(name: &str) -> String {
+fn experiment_path(name: &str) -> String {
     format!("/admin/experiments/{name}")
 }
 
 /// A change of an experiment as it is now; of one that is new without `If-Match`.
-pub(crate) fn change(daemon: &Daemon, method: &str, name: &str, action: &str, body: &Value) -> Answer {
-    let tag = Wire::to(daemon.admin).ask(get(&path(name))).header("etag").map(str::to_owned);
+pub(crate) fn send_change(daemon: &Daemon, method: &str, name: &str, action: &str, body: &Value) -> RawResponse {
+    let tag = RawClient::connect(daemon.admin).request(get(&experiment_path(name))).header("etag").map(str::to_owned);
     let head = tag.map(|tag| format!("If-Match: {tag}\r\n")).unwrap_or_default();
-    Wire::to(daemon.admin).ask(request(method, &format!("{}{action}", path(name)), &head, &body.to_string()))
+    RawClient::connect(daemon.admin).request(request(
+        method,
+        &format!("{}{action}", experiment_path(name)),
+        &head,
+        &body.to_string(),
+    ))
 }
 
-pub(crate) fn changed(daemon: &Daemon, method: &str, name: &str, action: &str, body: &Value) -> Value {
-    let answer = change(daemon, method, name, action, body);
+pub(crate) fn send_change_ok(daemon: &Daemon, method: &str, name: &str, action: &str, body: &Value) -> Value {
+    let answer = send_change(daemon, method, name, action, body);
     assert_eq!(answer.status, 200, "{method} {name}{action}: {answer:?}");
     answer.json()
 }
 
 /// Makes an experiment and starts it.
-pub(crate) fn run(daemon: &Daemon, name: &str, design: &Value) {
-    changed(daemon, "PUT", name, "", design);
-    changed(daemon, "POST", name, "/start", &json!({}));
+pub(crate) fn create_and_start(daemon: &Daemon, name: &str, design: &Value) {
+    send_change_ok(daemon, "PUT", name, "", design);
+    send_change_ok(daemon, "POST", name, "/start", &json!({}));
 }
 
 /// The answer to a text of a user.
-pub(crate) fn ask(wire: &mut Wire, text: &str, user: &str) -> Value {
-    let answer =
-        wire.ask(request("POST", "/predict", "", &json!({ "text": text, "model": NAME, "user_id": user }).to_string()));
+pub(crate) fn predict_as_user(wire: &mut RawClient, text: &str, user: &str) -> Value {
+    let answer = wire.request(request(
+        "POST",
+        "/predict",
+        "",
+        &json!({ "text": text, "model": MODEL, "user_id": user }).to_string(),
+    ));
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()
 }
 
-pub(crate) fn results(daemon: &Daemon, name: &str, query: &str) -> Value {
-    let answer = Wire::to(daemon.admin).ask(get(&format!("{}/results{query}", path(name))));
+pub(crate) fn fetch_results(daemon: &Daemon, name: &str, query: &str) -> Value {
+    let answer = RawClient::connect(daemon.admin).request(get(&format!("{}/results{query}", experiment_path(name))));
     assert_eq!(answer.status, 200, "{answer:?}: {}", daemon.log());
     answer.json()
 }
 
 /// An arm in results.
-pub(crate) fn arm<'a>(results: &'a Value, name: &str) -> &'a Value {
+pub(crate) fn arm_results<'a>(results: &'a Value, name: &str) -> &'a Value {
     results["arms"].as_array().unwrap().iter().find(|arm| arm["name"] == name).unwrap()
 }
 
 /// Tells the true labels of answers.
-pub(crate) fn tell(daemon: &Daemon, truths: &[Value]) {
-    let answer = Wire::to(daemon.address).ask(request("POST", "/feedback", "", &json!(truths).to_string()));
+pub(crate) fn post_feedback(daemon: &Daemon, truths: &[Value]) {
+    let answer =
+        RawClient::connect(daemon.address).request(request("POST", "/feedback", "", &json!(truths).to_string()));
     assert_eq!(answer.status, 200, "{answer:?}");
     for told in answer.json()["results"].as_array().unwrap() {
         assert_eq!(told["outcome"], "stored", "{told}");

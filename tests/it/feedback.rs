@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, predictd, serving};
-use crate::fixture::Model;
-use crate::raw::{Answer, Wire, get, metric, request};
-use crate::text_kinds::zero_shot::judge;
+use crate::daemon::{Daemon, predictd, serve_command};
+use crate::fixture::ModelBuilder;
+use crate::raw::{RawClient, RawResponse, get, metric, request};
+use crate::text_kinds::zero_shot::entailment_model;
 
 /// A server with a model of two labels, `a` and `b`, and one that gives a score.
 struct Scene {
@@ -22,52 +22,60 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let [models, data] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        Model::plain().labels(&["a", "b"]).write(models.path(), "m", "1");
+        ModelBuilder::plain().labels(&["a", "b"]).write(models.path(), "m", "1");
         Self { models, data }
     }
 
     fn start(&self, options: &[&str]) -> Daemon {
-        Daemon::start(&mut serving(self.models.path(), self.data.path(), options))
+        Daemon::start(&mut serve_command(self.models.path(), self.data.path(), options))
     }
 }
 
 /// The receipt of an answer to this text, and what it was.
-fn asked(daemon: &Daemon, text: &str) -> (String, String) {
-    let answer = Wire::to(daemon.address).ask(request("POST", "/predict", "", &json!({ "text": text }).to_string()));
+fn predict_for_receipt(daemon: &Daemon, text: &str) -> (String, String) {
+    let answer = RawClient::connect(daemon.address).request(request(
+        "POST",
+        "/predict",
+        "",
+        &json!({ "text": text }).to_string(),
+    ));
     let answer = answer.json();
     (answer["prediction_id"].as_str().unwrap().to_owned(), answer["prediction"].as_str().unwrap().to_owned())
 }
 
-fn tell(daemon: &Daemon, body: &Value) -> Answer {
-    Wire::to(daemon.address).ask(request("POST", "/feedback", "", &body.to_string()))
+fn post_feedback(daemon: &Daemon, body: &Value) -> RawResponse {
+    RawClient::connect(daemon.address).request(request("POST", "/feedback", "", &body.to_string()))
 }
 
-fn outcome(daemon: &Daemon, body: &Value) -> String {
-    let answer = tell(daemon, body);
+fn feedback_outcome(daemon: &Daemon, body: &Value) -> String {
+    let answer = post_feedback(daemon, body);
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()["outcome"].as_str().unwrap().to_owned()
 }
 
 /// All that was told, by the admin listener.
-fn told(daemon: &Daemon) -> Vec<Value> {
-    Wire::to(daemon.admin).ask(get("/admin/feedback")).json()["feedback"].as_array().unwrap().clone()
+fn list_feedback(daemon: &Daemon) -> Vec<Value> {
+    RawClient::connect(daemon.admin).request(get("/admin/feedback")).json()["feedback"].as_array().unwrap().clone()
 }
 
 #[test]
-fn what_is_told_last_counts_and_survives_a_restart() {
+fn feedback_repeated_latest_value_wins_after_restart() {
     let scene = Scene::new();
     let daemon = scene.start(&[]);
-    let (id, predicted) = asked(&daemon, "10 20");
+    let (id, predicted) = predict_for_receipt(&daemon, "10 20");
     let other = if predicted == "a" { "b" } else { "a" };
-    assert_eq!(outcome(&daemon, &json!({ "prediction_id": id, "actual": other })), "stored");
-    assert_eq!(outcome(&daemon, &json!({ "prediction_id": id, "actual": [other] })), "unchanged");
-    let found = told(&daemon);
+    assert_eq!(feedback_outcome(&daemon, &json!({ "prediction_id": id, "actual": other })), "stored");
+    assert_eq!(feedback_outcome(&daemon, &json!({ "prediction_id": id, "actual": [other] })), "unchanged");
+    let found = list_feedback(&daemon);
     assert_eq!((found.len(), &found[0]["actual"], &found[0]["correct"]), (1, &json!([other]), &json!(false)));
-    assert_eq!(outcome(&daemon, &json!({ "prediction_id": id, "actual": predicted, "text": "10 20" })), "corrected");
-    signal_and_wait(daemon);
+    assert_eq!(
+        feedback_outcome(&daemon, &json!({ "prediction_id": id, "actual": predicted, "text": "10 20" })),
+        "corrected"
+    );
+    stop_daemon(daemon);
 
     let daemon = scene.start(&[]);
-    let found = told(&daemon);
+    let found = list_feedback(&daemon);
     assert_eq!(found.len(), 1);
     let one = &found[0];
     assert_eq!((&one["model"], &one["version"], &one["arm"]), (&json!("m"), &json!("1"), &json!("")));
@@ -82,17 +90,17 @@ fn what_is_told_last_counts_and_survives_a_restart() {
     assert_eq!(metric(daemon.admin, r#"predictd_feedback_total{outcome="stored"}"#), 0);
 }
 
-fn signal_and_wait(daemon: Daemon) {
+fn stop_daemon(daemon: Daemon) {
     daemon.signal("TERM");
     let (status, log) = daemon.wait();
     assert!(status.success(), "{log}");
 }
 
 #[test]
-fn of_a_list_each_thing_has_its_own_outcome() {
+fn feedback_list_each_item_has_its_outcome() {
     let scene = Scene::new();
     let daemon = scene.start(&[]);
-    let [(first, label), (second, _)] = ["10", "20"].map(|text| asked(&daemon, text));
+    let [(first, label), (second, _)] = ["10", "20"].map(|text| predict_for_receipt(&daemon, text));
     let mut forged = first.clone();
     forged.replace_range(10..11, if &first[10..11] == "A" { "B" } else { "A" });
     let list = json!([
@@ -104,7 +112,7 @@ fn of_a_list_each_thing_has_its_own_outcome() {
         { "prediction_id": first, "actual": label },
         { "prediction_id": second, "actual": "a" },
     ]);
-    let answer = tell(&daemon, &list);
+    let answer = post_feedback(&daemon, &list);
     assert_eq!(answer.status, 200, "{answer:?}");
     let results = answer.json()["results"].as_array().unwrap().clone();
     let said: Vec<String> = results
@@ -118,7 +126,7 @@ fn of_a_list_each_thing_has_its_own_outcome() {
     assert_eq!(said, expected);
     assert!(results.iter().enumerate().all(|(place, one)| one["index"] == place));
     assert_eq!(results[2]["error"]["errors"][0]["pointer"], "/2/actual");
-    assert_eq!(told(&daemon).len(), 2);
+    assert_eq!(list_feedback(&daemon).len(), 2);
     for (outcome, count) in [("stored", 2), ("unchanged", 1), ("corrected", 1), ("refused", 3), ("waiting", 0)] {
         let name = format!("predictd_feedback_total{{outcome=\"{outcome}\"}}");
         assert_eq!(metric(daemon.admin, &name), count, "{name}");
@@ -126,10 +134,13 @@ fn of_a_list_each_thing_has_its_own_outcome() {
 }
 
 /// What is kept of an answer to this request after that was told.
-fn kept(daemon: &Daemon, asked: &Value, actual: &Value) -> Value {
-    let answer = Wire::to(daemon.address).ask(request("POST", "/predict", "", &asked.to_string())).json();
-    assert_eq!(outcome(daemon, &json!({ "prediction_id": answer["prediction_id"], "actual": actual })), "stored");
-    let kept = told(daemon).pop().unwrap();
+fn stored_after_feedback(daemon: &Daemon, asked: &Value, actual: &Value) -> Value {
+    let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", "", &asked.to_string())).json();
+    assert_eq!(
+        feedback_outcome(daemon, &json!({ "prediction_id": answer["prediction_id"], "actual": actual })),
+        "stored"
+    );
+    let kept = list_feedback(daemon).pop().unwrap();
     assert_eq!(
         kept["predicted"],
         answer["prediction"].as_array().map_or(json!([answer["prediction"]]), |all| json!(all))
@@ -138,33 +149,33 @@ fn kept(daemon: &Daemon, asked: &Value, actual: &Value) -> Value {
 }
 
 #[test]
-fn that_no_label_fits_can_be_right_or_wrong() {
+fn feedback_empty_label_list_is_scored() {
     let scene = Scene::new();
-    let tags = Model::plain().labels(&["a", "b"]).config("problem_type", json!("multi_label_classification"));
-    tags.options("thresholds = 1").write(scene.models.path(), "tags", "1");
+    let tags = ModelBuilder::plain().labels(&["a", "b"]).config("problem_type", json!("multi_label_classification"));
+    tags.manifest_toml("thresholds = 1").write(scene.models.path(), "tags", "1");
     let daemon = scene.start(&["--default-model", "tags"]);
     for (actual, correct) in [(json!([]), true), (json!(["b"]), false)] {
-        let kept = kept(&daemon, &json!({ "text": "10" }), &actual);
+        let kept = stored_after_feedback(&daemon, &json!({ "text": "10" }), &actual);
         assert_eq!((&kept["predicted"], &kept["correct"]), (&json!([]), &json!(correct)));
     }
 }
 
 #[test]
-fn of_labels_of_the_request_another_can_be_right() {
+fn feedback_zero_shot_label_is_scored() {
     let scene = Scene::new();
-    judge().write(scene.models.path(), "judge", "1");
+    entailment_model().write(scene.models.path(), "judge", "1");
     let daemon = scene.start(&["--default-model", "judge"]);
     let ask = json!({ "text": "10", "labels": ["20", "40"], "hypothesis_template": "{}" });
     for (actual, correct) in [("40", true), ("20", false), ("none of these", false)] {
-        assert_eq!(kept(&daemon, &ask, &json!(actual))["correct"], json!(correct));
+        assert_eq!(stored_after_feedback(&daemon, &ask, &json!(actual))["correct"], json!(correct));
     }
 }
 
 #[test]
-fn what_cannot_be_taken_is_told_with_its_place() {
+fn feedback_invalid_item_is_refused_with_pointer() {
     let scene = Scene::new();
     let daemon = scene.start(&[]);
-    let (id, _) = asked(&daemon, "10");
+    let (id, _) = predict_for_receipt(&daemon, "10");
     for (body, status, problem) in [
         (json!({ "prediction_id": "nonsense", "actual": "a" }), 404, "unknown-prediction"),
         (json!({ "prediction_id": "x".repeat(9_000), "actual": "a" }), 422, "invalid-request"),
@@ -184,37 +195,46 @@ fn what_cannot_be_taken_is_told_with_its_place() {
         (json!([]), 422, "invalid-request"),
         (json!("x"), 422, "invalid-request"),
     ] {
-        let answer = tell(&daemon, &body);
+        let answer = post_feedback(&daemon, &body);
         assert_eq!((answer.status, &*answer.problem()), (status, problem), "{body}");
         assert!(!answer.body.contains("nonsense"), "{answer:?}");
     }
     let many: Vec<Value> = (0..10_001).map(|_| json!({ "prediction_id": "x", "actual": "a" })).collect();
-    let answer = tell(&daemon, &json!(many));
+    let answer = post_feedback(&daemon, &json!(many));
     assert_eq!(answer.status, 422);
     assert!(answer.body.contains("10001 things told, where 1 to 10000"), "{answer:?}");
-    assert!(told(&daemon).is_empty());
+    assert!(list_feedback(&daemon).is_empty());
     for query in ["after=x", "after=1", "colour=red"] {
-        assert_eq!(Wire::to(daemon.admin).ask(get(&format!("/admin/feedback?{query}"))).status, 422, "{query}");
+        assert_eq!(
+            RawClient::connect(daemon.admin).request(get(&format!("/admin/feedback?{query}"))).status,
+            422,
+            "{query}"
+        );
     }
-    assert_eq!(Wire::to(daemon.address).ask(get("/admin/feedback")).status, 404);
+    assert_eq!(RawClient::connect(daemon.address).request(get("/admin/feedback")).status, 404);
 }
 
 #[test]
-fn everything_comes_out_again_in_its_order_as_a_table_or_as_json() {
+fn feedback_export_keeps_order_in_csv_and_json() {
     let scene = Scene::new();
     let daemon = scene.start(&["--cache-bytes", "1048576"]);
     let (batches, each) = (3, 700);
     let mut expected = BTreeMap::new();
     for batch in 0..batches {
         let texts: Vec<String> = (0..each).map(|number| format!("{} {batch},\n\"x\"", number % 90)).collect();
-        let answer = Wire::to(daemon.address).ask(request("POST", "/batch_predict", "", &json!(texts).to_string()));
+        let answer = RawClient::connect(daemon.address).request(request(
+            "POST",
+            "/batch_predict",
+            "",
+            &json!(texts).to_string(),
+        ));
         let answers = answer.json()["results"].as_array().unwrap().clone();
         let truth: Vec<Value> = answers
             .iter()
             .zip(&texts)
             .map(|(answer, text)| json!({ "prediction_id": answer["prediction_id"], "actual": "b", "text": text }))
             .collect();
-        let answer = tell(&daemon, &json!(truth));
+        let answer = post_feedback(&daemon, &json!(truth));
         assert!(
             answer.json()["results"].as_array().unwrap().iter().all(|one| one["outcome"] == "stored"),
             "{answer:?}"
@@ -243,7 +263,7 @@ fn everything_comes_out_again_in_its_order_as_a_table_or_as_json() {
 }
 
 #[test]
-fn feedback_needs_its_own_scope() {
+fn feedback_requires_feedback_scope() {
     let scene = Scene::new();
     let keys = scene.data.path().join("keys.toml");
     let new = |scope: &str| {
@@ -255,14 +275,15 @@ fn feedback_needs_its_own_scope() {
     let [predict, feedback, admin] = ["predict", "feedback", "admin"].map(new);
     let daemon = scene.start(&[]);
     let ask = |address, method: &str, path: &str, headers: &str, body: &Value| {
-        Wire::to(address).ask(request(method, path, headers, &body.to_string()))
+        RawClient::connect(address).request(request(method, path, headers, &body.to_string()))
     };
     let answer = ask(daemon.address, "POST", "/predict", &predict, &json!({ "text": "10" }));
     let truth = json!({ "prediction_id": answer.json()["prediction_id"], "actual": "a" });
     assert_eq!(ask(daemon.address, "POST", "/feedback", "", &truth).status, 401);
     assert_eq!(ask(daemon.address, "POST", "/feedback", &predict, &truth).status, 403);
     assert_eq!(ask(daemon.address, "POST", "/feedback", &feedback, &truth).status, 200);
-    let export = |headers: &str| Wire::to(daemon.admin).ask(request("GET", "/admin/feedback", headers, ""));
+    let export =
+        |headers: &str| RawClient::connect(daemon.admin).request(request("GET", "/admin/feedback", headers, ""));
     assert_eq!((export(&feedback).status, export(&admin).status), (403, 200));
     assert_eq!(export(&admin).json()["feedback"][0]["who"], "key feedback");
 }

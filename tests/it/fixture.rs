@@ -13,29 +13,29 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use onnx::{Attribute, Dim, Element, Graph};
+use onnx::{Attribute, Dim, ElementType, OnnxGraph};
 
 /// `[CLS]` and `[SEP]` around every text add this to the sum of its ids.
-pub(crate) const SPECIAL: f32 = 5.0;
+pub(crate) const SPECIAL_TOKENS_SUM: f32 = 5.0;
 
 /// A model directory in the making.
 #[derive(Debug, Clone)]
-pub(crate) struct Model {
+pub(crate) struct ModelBuilder {
     graph: Vec<u8>,
     files: BTreeMap<String, Vec<u8>>,
     config: Value,
     tokenizer_config: Value,
 }
 
-impl Model {
+impl ModelBuilder {
     /// A directory with this graph and nothing else.
-    pub(crate) fn of_graph(graph: &Graph) -> Self {
+    pub(crate) fn from_graph(graph: &OnnxGraph) -> Self {
         Self { graph: graph.encode(), files: BTreeMap::new(), config: json!({}), tokenizer_config: json!({}) }
     }
 
     /// Two labels, each with the sum of the ids as its score: the first's as it is, the second's times a tenth.
     pub(crate) fn plain() -> Self {
-        Transformer::new(&["input_ids", "attention_mask"])
+        TransformerBuilder::new(&["input_ids", "attention_mask"])
             .logit(&[("input_ids", 1.0)])
             .logit(&[("input_ids", 0.1)])
             .model()
@@ -69,7 +69,7 @@ impl Model {
     }
 
     /// `model.toml`.
-    pub(crate) fn options(self, toml: &str) -> Self {
+    pub(crate) fn manifest_toml(self, toml: &str) -> Self {
         self.file("model.toml", toml)
     }
 
@@ -80,13 +80,13 @@ impl Model {
     }
 
     /// Leaves a file out.
-    pub(crate) fn without(mut self, name: &str) -> Self {
+    pub(crate) fn without_file(mut self, name: &str) -> Self {
         self.files.remove(name);
         self
     }
 
     /// The graph file's bytes.
-    pub(crate) fn graph(&self) -> &[u8] {
+    pub(crate) fn graph_bytes(&self) -> &[u8] {
         &self.graph
     }
 
@@ -147,29 +147,29 @@ pub(crate) fn tokenizer() -> Value {
 
 /// A transformer's graph: integer inputs, and logits that are sums over them.
 #[derive(Debug, Clone)]
-pub(crate) struct Transformer {
+pub(crate) struct TransformerBuilder {
     inputs: Vec<&'static str>,
-    element: Element,
-    dims: [Dim; 2],
+    input_element: ElementType,
+    input_dims: [Dim; 2],
     logits: Vec<Vec<(&'static str, f32)>>,
     output: (&'static str, Vec<Dim>),
-    external: Option<Vec<(String, String)>>,
-    score: Element,
-    last: fn(&mut Graph, &str) -> String,
+    external_entries: Option<Vec<(String, String)>>,
+    output_element: ElementType,
+    final_nodes: fn(&mut OnnxGraph, &str) -> String,
 }
 
-impl Transformer {
+impl TransformerBuilder {
     /// A graph that asks for these inputs.
     pub(crate) fn new(inputs: &[&'static str]) -> Self {
         Self {
             inputs: inputs.to_vec(),
-            element: Element::Int64,
-            dims: [Dim::Open("batch"), Dim::Open("sequence")],
+            input_element: ElementType::Int64,
+            input_dims: [Dim::Open("batch"), Dim::Open("sequence")],
             logits: Vec::new(),
             output: ("logits", Vec::new()),
-            external: None,
-            score: Element::Float,
-            last: |_, logits| logits.to_owned(),
+            external_entries: None,
+            output_element: ElementType::Float,
+            final_nodes: |_, logits| logits.to_owned(),
         }
     }
 
@@ -182,14 +182,14 @@ impl Transformer {
         self
     }
 
-    pub(crate) fn element(mut self, element: Element) -> Self {
-        self.element = element;
+    pub(crate) fn input_element(mut self, element: ElementType) -> Self {
+        self.input_element = element;
         self
     }
 
     /// Size of the inputs.
-    pub(crate) fn dims(mut self, dims: [Dim; 2]) -> Self {
-        self.dims = dims;
+    pub(crate) fn input_dims(mut self, dims: [Dim; 2]) -> Self {
+        self.input_dims = dims;
         self
     }
 
@@ -200,25 +200,25 @@ impl Transformer {
     }
 
     /// Keeps the weights in another file, as these entries say.
-    pub(crate) fn external(mut self, entries: &[(&str, &str)]) -> Self {
-        self.external = Some(entries.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect());
+    pub(crate) fn external_weights(mut self, entries: &[(&str, &str)]) -> Self {
+        self.external_entries = Some(entries.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect());
         self
     }
 
     /// Element type of the scores.
-    pub(crate) fn score(mut self, element: Element) -> Self {
-        self.score = element;
+    pub(crate) fn output_element(mut self, element: ElementType) -> Self {
+        self.output_element = element;
         self
     }
 
     /// Nodes between the logits and the output.
-    pub(crate) fn then(mut self, nodes: fn(&mut Graph, &str) -> String) -> Self {
-        self.last = nodes;
+    pub(crate) fn append_nodes(mut self, nodes: fn(&mut OnnxGraph, &str) -> String) -> Self {
+        self.final_nodes = nodes;
         self
     }
 
-    /// The weights, column by column, as the file for [`Transformer::external`] must hold them.
-    pub(crate) fn weights(&self) -> Vec<u8> {
+    /// The weights, column by column, as the file for [`TransformerBuilder::external`] must hold them.
+    pub(crate) fn weight_bytes(&self) -> Vec<u8> {
         self.matrix().iter().flat_map(|weight| weight.to_le_bytes()).collect()
     }
 
@@ -235,12 +235,12 @@ impl Transformer {
     }
 
     /// The directory: with the tokenizer, without labels. One logit is a number.
-    pub(crate) fn model(&self) -> Model {
-        let mut graph = Graph::default();
+    pub(crate) fn model(&self) -> ModelBuilder {
+        let mut graph = OnnxGraph::default();
         for input in &self.inputs {
-            graph.input(input, self.element, &self.dims);
+            graph.input(input, self.input_element, &self.input_dims);
         }
-        let real = |graph: &mut Graph, input: &str| graph.node("Cast", &[input], &[("to", Attribute::Int(1))]);
+        let real = |graph: &mut OnnxGraph, input: &str| graph.node("Cast", &[input], &[("to", Attribute::Int(1))]);
         let mask = self.inputs.contains(&"attention_mask").then(|| real(&mut graph, "attention_mask"));
         let (ones, last) = (graph.integers(&[1], &[1]), graph.integers(&[1], &[-1]));
         let mut features = Vec::new();
@@ -260,7 +260,7 @@ impl Transformer {
         let names: Vec<&str> = features.iter().map(String::as_str).collect();
         let row = graph.node("Concat", &names, &[("axis", Attribute::Int(1))]);
         let dims = [self.features().len() as u64, self.logits.len() as u64];
-        let weights = match &self.external {
+        let weights = match &self.external_entries {
             Some(entries) => {
                 let entries: Vec<(&str, &str)> = entries.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
                 graph.external_floats(&dims, &entries)
@@ -268,15 +268,15 @@ impl Transformer {
             None => graph.floats(&dims, &self.matrix()),
         };
         let logits = graph.node("MatMul", &[&row, &weights], &[]);
-        let mut logits = (self.last)(&mut graph, &logits);
-        if self.score != Element::Float {
-            logits = graph.node("Cast", &[&logits], &[("to", Attribute::Int(self.score as i64))]);
+        let mut logits = (self.final_nodes)(&mut graph, &logits);
+        if self.output_element != ElementType::Float {
+            logits = graph.node("Cast", &[&logits], &[("to", Attribute::Int(self.output_element as i64))]);
         }
         let (name, declared) = &self.output;
-        graph.rename(&logits, name);
+        graph.rename_value(&logits, name);
         let size = [Dim::Open("batch"), Dim::Fixed(self.logits.len() as u64)];
-        graph.output(name, self.score, if declared.is_empty() { &size } else { declared });
-        let model = Model::of_graph(&graph).tokenizer(|_| ());
+        graph.output(name, self.output_element, if declared.is_empty() { &size } else { declared });
+        let model = ModelBuilder::from_graph(&graph).tokenizer(|_| ());
         if self.logits.len() == 1 { model.config("problem_type", json!("regression")) } else { model }
     }
 }

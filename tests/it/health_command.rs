@@ -2,19 +2,19 @@
 
 use std::net::TcpListener;
 
-use crate::daemon::{Daemon, ends, predictd, signal};
-use crate::fixture::{Model, endless};
-use crate::receiver::Receiver;
+use crate::daemon::{Daemon, predictd, run_to_exit, send_signal};
+use crate::fixture::{ModelBuilder, endless};
+use crate::receiver::HttpReceiver;
 use crate::server::cheap_models;
 
 #[test]
-fn a_health_check_knows_ready_from_stopping_and_gone() {
+fn health_command_tells_ready_stopping_and_gone() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
-    let daemon = Daemon::with(models.path(), data.path(), &["--drain-delay", "2s"]);
+    let daemon = Daemon::start_with(models.path(), data.path(), &["--drain-delay", "2s"]);
     let admin = daemon.admin.to_string();
     let health = |options: &[&str]| {
         let fixed = ["health", "--admin-listen", admin.as_str()];
-        ends(&mut predictd(&[&fixed[..], options].concat()))
+        run_to_exit(&mut predictd(&[&fixed[..], options].concat()))
     };
     let data_listener = format!("http://{}", daemon.address);
     for options in [&[][..], &["--live"], &["--url", &data_listener]] {
@@ -35,29 +35,29 @@ fn a_health_check_knows_ready_from_stopping_and_gone() {
 }
 
 #[test]
-fn a_server_whose_model_loads_is_live_and_not_ready() {
+fn health_command_loading_server_is_live_not_ready() {
     let (models, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    endless::on_every_text().write(models.path(), "endless", "1");
-    Model::plain().write(models.path(), "good", "1");
-    let options = ["--default-model", "endless", "--grace", "1s"];
-    let daemon = Daemon::launch(&mut crate::daemon::serving(models.path(), data.path(), &options));
+    endless::never_answers().write(models.path(), "endless", "1");
+    ModelBuilder::plain().write(models.path(), "good", "1");
+    let options = ["--default-model", "endless", "--drain-timeout", "1s"];
+    let daemon = Daemon::launch(&mut crate::daemon::serve_command(models.path(), data.path(), &options));
     let admin = daemon.admin.to_string();
-    let (code, said) = ends(&mut predictd(&["health", "--admin-listen", &admin]));
+    let (code, said) = run_to_exit(&mut predictd(&["health", "--admin-listen", &admin]));
     assert_eq!((code, &*said), (1, "predictd: the server answered with 503: The default model does not answer yet.\n"));
-    assert_eq!(ends(&mut predictd(&["health", "--live", "--admin-listen", &admin])).0, 0);
-    signal(daemon.child.id(), "KILL");
+    assert_eq!(run_to_exit(&mut predictd(&["health", "--live", "--admin-listen", &admin])).0, 0);
+    send_signal(daemon.child.id(), "KILL");
     daemon.wait();
 }
 
 #[test]
-fn who_does_not_answer_as_a_server_does_is_not_healthy() {
+fn health_command_wrong_answer_is_unhealthy() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = silent.local_addr().unwrap().to_string();
-    let (code, said) = ends(&mut predictd(&["health", "--admin-listen", &silent, "--timeout", "100ms"]));
+    let (code, said) = run_to_exit(&mut predictd(&["health", "--admin-listen", &silent, "--timeout", "100ms"]));
     assert_eq!((code, &*said), (1, "predictd: the server did not answer within 100ms\n"));
-    let other = Receiver::new(&[(404, "<html>")]);
-    let (code, said) = ends(&mut predictd(&["health", "--url", &other.url("")]));
+    let other = HttpReceiver::new(&[(404, "<html>")]);
+    let (code, said) = run_to_exit(&mut predictd(&["health", "--url", &other.url("")]));
     assert_eq!((code, &*said), (1, "predictd: the server answered with 404: it does not say why\n"));
-    let (code, _) = ends(&mut predictd(&["health", "--url", "file:///etc/passwd"]));
+    let (code, _) = run_to_exit(&mut predictd(&["health", "--url", "file:///etc/passwd"]));
     assert_eq!(code, 64);
 }

@@ -16,25 +16,25 @@ use std::path::Path;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, serving};
-use crate::fixture::Model;
+use crate::daemon::{Daemon, serve_command};
+use crate::fixture::ModelBuilder;
 use crate::raw::request;
 use crate::server::{QUESTION, cheap_models};
 
 /// A process with directories of its own.
-struct Place {
+struct Scene {
     models: TempDir,
     data: TempDir,
 }
 
-impl Place {
+impl Scene {
     /// A place with the cheaper of the shipped models.
     fn new() -> Self {
         Self { models: cheap_models(), data: tempfile::tempdir().unwrap() }
     }
 
     /// A place with one model that a test has written.
-    fn of(model: &Model) -> Self {
+    fn with_model(model: &ModelBuilder) -> Self {
         let models = tempfile::tempdir().unwrap();
         model.write(models.path(), "m", "1");
         Self { models, data: tempfile::tempdir().unwrap() }
@@ -46,12 +46,12 @@ impl Place {
 
     /// A server that is ready.
     fn start(&self, options: &[&str]) -> Daemon {
-        Daemon::with(self.models(), self.data.path(), options)
+        Daemon::start_with(self.models(), self.data.path(), options)
     }
 
     /// A server that listens, whatever becomes of its models.
     fn launch(&self, options: &[&str]) -> Daemon {
-        Daemon::launch(&mut serving(self.models(), self.data.path(), options))
+        Daemon::launch(&mut serve_command(self.models(), self.data.path(), options))
     }
 }
 

@@ -4,23 +4,23 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, ends, exchange, predictd};
-use crate::raw::{Wire, metric, request, until};
+use crate::daemon::{Daemon, exchange, predictd, run_to_exit};
+use crate::raw::{RawClient, block_until, metric, request};
 use crate::server::{CHEAP_MODEL, QUESTION, cheap_models};
 
-const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-fn daemon(options: &[&str]) -> (Daemon, [tempfile::TempDir; 2]) {
+fn start_daemon(options: &[&str]) -> (Daemon, [tempfile::TempDir; 2]) {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
-    (Daemon::with(models.path(), data.path(), options), [models, data])
+    (Daemon::start_with(models.path(), data.path(), options), [models, data])
 }
 
 /// A request with these headers; the status of its answer.
 fn send(daemon: &Daemon, method: &str, path: &str, headers: &str, body: &str) -> u16 {
-    Wire::to(daemon.address).ask(request(method, path, headers, body)).status
+    RawClient::connect(daemon.address).request(request(method, path, headers, body)).status
 }
 
-fn keys(line: &Value) -> BTreeSet<&str> {
+fn object_keys(line: &Value) -> BTreeSet<&str> {
     line.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
@@ -29,11 +29,11 @@ fn json_lines(log: &str) -> Vec<Value> {
 }
 
 #[test]
-fn a_request_has_one_line_without_its_text() {
-    let (mut daemon, _directories) = daemon(&["--summary-interval", "0s"]);
-    let traced = format!("X-Request-Id: mine\r\nTraceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\n");
+fn access_log_one_line_per_request_without_text() {
+    let (mut daemon, _directories) = start_daemon(&["--summary-interval", "0s"]);
+    let traced = format!("X-Request-Id: mine\r\nTraceparent: 00-{TRACE_ID}-00f067aa0ba902b7-01\r\n");
     assert_eq!(send(&daemon, "POST", "/predict", &traced, &json!({ "text": QUESTION }).to_string()), 200);
-    let line = daemon.logged("a request was answered");
+    let line = daemon.wait_for_log("request completed");
     let expected = [
         "timestamp",
         "level",
@@ -55,16 +55,16 @@ fn a_request_has_one_line_without_its_text() {
         "queue_ms",
         "run_ms",
     ];
-    assert_eq!(keys(&line), expected.into(), "{line}");
+    assert_eq!(object_keys(&line), expected.into(), "{line}");
     let told = |names: &[&str]| names.iter().map(|name| line[*name].clone()).collect::<Vec<_>>();
-    assert_eq!(told(&["request_id", "trace_id", "method", "route"]), ["mine", TRACE, "POST", "/predict"]);
+    assert_eq!(told(&["request_id", "trace_id", "method", "route"]), ["mine", TRACE_ID, "POST", "/predict"]);
     assert_eq!(told(&["level", "model", "version"]), ["INFO", CHEAP_MODEL, "1"]);
     assert_eq!(told(&["status", "texts", "cached", "tokens", "run_texts"]), [200, 1, 0, 10, 1]);
     let ms = |name: &str| line[name].as_f64().unwrap();
     assert!(ms("milliseconds") >= ms("tokenise_ms") + ms("queue_ms") + ms("run_ms"), "{line}");
 
     send(&daemon, "POST", "/batch_predict", "", &json!(["one", "two", "three"]).to_string());
-    let line = daemon.logged("a request was answered");
+    let line = daemon.wait_for_log("request completed");
     assert_eq!((&line["texts"], &line["route"], line.get("trace_id")), (&json!(3), &json!("/batch_predict"), None));
     for (method, path, body, kind) in [
         ("POST", "/predict", "{\"text\": \"CANARY\", \"model\": \"none\"}", "model-not-found"),
@@ -72,7 +72,7 @@ fn a_request_has_one_line_without_its_text() {
         ("POST", "/predict", "{\"CANARY\": 1}", "invalid-request"),
     ] {
         send(&daemon, method, path, "", body);
-        let line = daemon.logged("a request was refused");
+        let line = daemon.wait_for_log("request refused");
         assert_eq!((&line["kind"], &line["level"]), (&json!(kind), &json!("INFO")), "{line}");
     }
     // Who watches the server is not news.
@@ -84,8 +84,8 @@ fn a_request_has_one_line_without_its_text() {
         "",
         "00-1-2-3",
         &format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
-        &format!("ff-{TRACE}-00f067aa0ba902b7-01"),
-        &TRACE.to_uppercase(),
+        &format!("ff-{TRACE_ID}-00f067aa0ba902b7-01"),
+        &TRACE_ID.to_uppercase(),
     ] {
         send(
             &daemon,
@@ -94,7 +94,7 @@ fn a_request_has_one_line_without_its_text() {
             &format!("Traceparent: {wrong}\r\n"),
             &json!({ "text": QUESTION }).to_string(),
         );
-        assert_eq!(daemon.logged("a request was answered").get("trace_id"), None, "{wrong}");
+        assert_eq!(daemon.wait_for_log("request completed").get("trace_id"), None, "{wrong}");
     }
     daemon.signal("TERM");
     let (_, log) = daemon.wait();
@@ -104,20 +104,20 @@ fn a_request_has_one_line_without_its_text() {
 }
 
 #[test]
-fn a_client_that_leaves_has_a_line_too() {
+fn access_log_cancelled_request_has_a_line() {
     let (models, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    crate::fixture::endless::on_hello_in_a_queue().write(models.path(), "slow", "1");
-    let mut daemon = Daemon::with(models.path(), data.path(), &[]);
-    let mut wire = Wire::to(daemon.address);
+    crate::fixture::endless::never_answers_hello_queued().write(models.path(), "slow", "1");
+    let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
+    let mut wire = RawClient::connect(daemon.address);
     wire.send(request("POST", "/predict", "", &json!({ "text": "hello" }).to_string()));
-    until("the request is there", || metric(daemon.admin, "predictd_http_requests_in_flight") == 2);
+    block_until("the request is there", || metric(daemon.admin, "predictd_http_requests_in_flight") == 2);
     drop(wire);
-    let line = daemon.logged("a client left before its answer");
+    let line = daemon.wait_for_log("client disconnected before the response");
     assert_eq!((&line["route"], &line["method"]), (&json!("/predict"), &json!("POST")));
 }
 
 #[test]
-fn only_operators_change_what_is_logged() {
+fn log_filter_change_requires_admin_scope() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
     let key = |name: &str, scopes: &str| {
         let directory = data.path().to_str().unwrap();
@@ -127,18 +127,18 @@ fn only_operators_change_what_is_logged() {
         format!("Authorization: Bearer {}\r\n", String::from_utf8(made.stdout).unwrap().trim())
     };
     let (client, operator) = (key("client", "predict,feedback,metrics"), key("operator", "admin"));
-    let mut daemon = Daemon::with(models.path(), data.path(), &[]);
+    let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
     let ask = |headers: &str| {
         let change = request("PUT", "/admin/log", headers, "{\"filter\":\"debug\"}");
-        Wire::to(daemon.admin).ask(change).status
+        RawClient::connect(daemon.admin).request(change).status
     };
     assert_eq!((ask(""), ask(&client), ask(&operator)), (401, 403, 200));
-    assert_eq!(daemon.logged("what is logged was changed")["by"], "key operator");
+    assert_eq!(daemon.wait_for_log("log filter changed")["by"], "key operator");
 }
 
 #[test]
-fn the_filter_is_changed_while_the_server_runs() {
-    let (mut daemon, _directories) = daemon(&[]);
+fn log_filter_changes_at_runtime() {
+    let (mut daemon, _directories) = start_daemon(&[]);
     let admin = daemon.admin;
     let change = move |filter: &str| {
         let answer = exchange(admin, "PUT", "/admin/log", &json!({ "filter": filter }).to_string());
@@ -147,14 +147,14 @@ fn the_filter_is_changed_while_the_server_runs() {
     let now = move || exchange(admin, "GET", "/admin/log", "").split_once("\r\n\r\n").unwrap().1.to_owned();
     assert_eq!(now(), r#"{"filter":"info"}"#);
     assert_eq!(change("warn").0, 200);
-    daemon.logged("what is logged was changed");
+    daemon.wait_for_log("log filter changed");
     send(&daemon, "POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
     assert_eq!(change("info").0, 200);
-    let line = daemon.logged("what is logged was changed");
+    let line = daemon.wait_for_log("log filter changed");
     assert_eq!((&line["before"], &line["now"], &line["by"]), (&json!("warn"), &json!("info"), &json!("127.0.0.1")));
     assert!(!daemon.log().contains("\"/predict\""), "{}", daemon.log());
     send(&daemon, "POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
-    daemon.logged("a request was answered");
+    daemon.wait_for_log("request completed");
     for wrong in ["", "predictd=loud", &"x".repeat(600)] {
         let (status, answer) = change(wrong);
         assert!(status == 422 && answer.contains("/filter"), "{wrong}: {answer}");
@@ -165,16 +165,20 @@ fn the_filter_is_changed_while_the_server_runs() {
 }
 
 #[test]
-fn a_file_has_the_same_lines_and_is_rotated() {
+fn log_file_has_same_lines_and_rotates() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("predictd.log");
     let file = path.to_str().unwrap();
-    let (daemon, _directories) = daemon(&["--log-file", file, "--log-file-bytes", "65536", "--log-files", "2"]);
-    let mut wire = Wire::to(daemon.address);
+    let (daemon, _directories) =
+        start_daemon(&["--log-file", file, "--log-file-max-bytes", "65536", "--log-max-files", "2"]);
+    let mut wire = RawClient::connect(daemon.address);
     let sizes = || ["", ".1", ".2", ".3"].map(|end| std::fs::metadata(format!("{file}{end}")).map_or(0, |f| f.len()));
     for number in 0..1_500 {
         let headers = format!("X-Request-Id: {number}-{}\r\n", "x".repeat(50));
-        assert_eq!(wire.ask(request("POST", "/predict", &headers, &json!({ "text": "one" }).to_string())).status, 200);
+        assert_eq!(
+            wire.request(request("POST", "/predict", &headers, &json!({ "text": "one" }).to_string())).status,
+            200
+        );
     }
     drop(wire);
     daemon.signal("TERM");
@@ -184,32 +188,32 @@ fn a_file_has_the_same_lines_and_is_rotated() {
     assert!(found[..3].iter().all(|size| (1..80_000).contains(size)) && found[3] == 0, "{found:?}");
     let log = std::fs::read_to_string(&path).unwrap();
     let lines = json_lines(&log);
-    assert_eq!(lines.last().unwrap()["message"], "the server has stopped");
+    assert_eq!(lines.last().unwrap()["message"], "server stopped");
     assert!(lines.iter().any(|line| line["request_id"].as_str().is_some_and(|id| id.starts_with("1499-"))), "{log}");
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_64() {
+fn log_file_unwritable_exits_64() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
     for (options, word) in [
         (["--log-file", "/nonexistent/log"], "--log-file /nonexistent/log: "),
-        (["--log-file-bytes", "10"], "--log-file-bytes"),
-        (["--log-files", "0"], "--log-files"),
+        (["--log-file-max-bytes", "10"], "--log-file-max-bytes"),
+        (["--log-max-files", "0"], "--log-max-files"),
     ] {
-        let mut command = crate::daemon::serving(models.path(), data.path(), &options);
-        let (code, said) = ends(&mut command);
+        let mut command = crate::daemon::serve_command(models.path(), data.path(), &options);
+        let (code, said) = run_to_exit(&mut command);
         assert!(code == 64 && said.contains(word), "{options:?}: {code} {said}");
     }
     // One that cannot be rotated would grow without an end.
     let log = data.path().join("log");
     std::fs::create_dir(data.path().join("log.2")).unwrap();
     let options = ["--log-file", log.to_str().unwrap()];
-    let (code, said) = ends(&mut crate::daemon::serving(models.path(), data.path(), &options));
+    let (code, said) = run_to_exit(&mut crate::daemon::serve_command(models.path(), data.path(), &options));
     assert!(code == 64 && said.contains("log.2 is a directory"), "{said}");
 }
 
 #[test]
-fn a_writer_that_stands_still_loses_lines_and_they_are_counted() {
+fn log_blocked_writer_drops_and_counts_lines() {
     use std::io::Read;
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
     let mut command = predictd(&[]);
@@ -239,32 +243,32 @@ fn a_writer_that_stands_still_loses_lines_and_they_are_counted() {
     };
     let lost = || {
         let metrics = exchange(address, "GET", "/metrics", "");
-        let line = metrics.lines().find_map(|line| line.strip_prefix("predictd_log_lines_lost_total ")).unwrap();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("predictd_log_lines_dropped_total ")).unwrap();
         line.parse::<u64>().unwrap()
     };
     assert_eq!(lost(), 0);
-    let mut wire = Wire::to(address);
+    let mut wire = RawClient::connect(address);
     while lost() == 0 {
         for _ in 0..500 {
             // Requests are answered as ever.
-            assert_eq!(wire.ask(request("GET", "/livez", "", "")).status, 200);
+            assert_eq!(wire.request(request("GET", "/livez", "", "")).status, 200);
         }
     }
     // Nobody reads the last lines either, and a second signal ends it at once: it ends all the same.
     for _ in 0..2 {
-        crate::daemon::signal(child.id(), "TERM");
+        crate::daemon::send_signal(child.id(), "TERM");
     }
     child.wait().unwrap();
 }
 
 #[test]
-fn a_summary_comes_after_so_many_predictions() {
-    let (mut daemon, _directories) = daemon(&["--summary-interval", "0s", "--summary-predictions", "4"]);
+fn log_summary_after_prediction_count() {
+    let (mut daemon, _directories) = start_daemon(&["--summary-interval", "0s", "--summary-predictions", "4"]);
     for text in ["a", "b", "c", "d"] {
         send(&daemon, "POST", "/predict", "", &json!({ "text": text }).to_string());
     }
     send(&daemon, "POST", "/predict", "", "{}");
-    let line = daemon.logged("summary");
+    let line = daemon.wait_for_log("summary");
     let requests = line["requests"].as_u64().unwrap();
     // The look may come between two requests.
     assert!((4..=5).contains(&requests) && line["predictions"] == 4 && line["failed"] == 0, "{line}");
@@ -275,35 +279,35 @@ fn a_summary_comes_after_so_many_predictions() {
 }
 
 #[test]
-fn a_summary_comes_after_some_time_if_there_were_requests() {
-    let (mut daemon, _directories) = daemon(&["--summary-interval", "2s"]);
+fn log_summary_after_interval_with_requests() {
+    let (mut daemon, _directories) = start_daemon(&["--summary-interval", "2s"]);
     send(&daemon, "POST", "/predict", "", &json!({ "text": "a" }).to_string());
-    assert_eq!(daemon.logged("summary")["requests"], 1);
+    assert_eq!(daemon.wait_for_log("summary")["requests"], 1);
     send(&daemon, "POST", "/predict", "", &json!({ "text": "a" }).to_string());
-    assert_eq!(daemon.logged("summary")["requests"], 1);
+    assert_eq!(daemon.wait_for_log("summary")["requests"], 1);
     assert_eq!(daemon.log().matches("\"summary\"").count(), 2);
 }
 
 #[test]
-fn who_changes_the_level_is_in_the_log_and_no_word_is_taken_for_one() {
-    let (mut daemon, _directories) = daemon(&[]);
+fn log_filter_change_is_audited_and_validated() {
+    let (mut daemon, _directories) = start_daemon(&[]);
     let change = |daemon: &Daemon, filter: &str| {
         let body = json!({ "filter": filter }).to_string();
-        Wire::to(daemon.admin).ask(request("PUT", "/admin/log", "", &body)).status
+        RawClient::connect(daemon.admin).request(request("PUT", "/admin/log", "", &body)).status
     };
     for word in ["inof", "info,warnn", "warning"] {
         assert_eq!(change(&daemon, word), 422, "{word}");
     }
     assert_eq!(change(&daemon, "off"), 200);
-    assert_eq!(daemon.logged("what is logged is to be changed")["now"], "off");
+    assert_eq!(daemon.wait_for_log("log filter change requested")["now"], "off");
     for filter in ["info", "warn,predictd=debug", "predictd::http=trace", "info,predictd::http=debug"] {
         assert_eq!(change(&daemon, filter), 200, "{filter}");
     }
 }
 
 #[test]
-fn lines_that_cannot_be_written_are_counted() {
-    let (daemon, _directories) = daemon(&["--log-file", "/dev/full"]);
+fn log_failed_writes_are_counted() {
+    let (daemon, _directories) = start_daemon(&["--log-file", "/dev/full"]);
     send(&daemon, "POST", "/predict", "", &json!({ "text": QUESTION }).to_string());
-    until("the loss is seen", || metric(daemon.admin, "predictd_log_lines_lost_total") > 0);
+    block_until("the loss is seen", || metric(daemon.admin, "predictd_log_lines_dropped_total") > 0);
 }

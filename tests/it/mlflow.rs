@@ -10,41 +10,41 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
-use crate::fixture::Model;
-use crate::operator::{done, refused};
-use crate::raw::{Wire, metric, request, until};
-use crate::receiver::background;
-use crate::storage::open_up;
+use crate::fixture::ModelBuilder;
+use crate::operator::{run_models_command, run_models_command_refused};
+use crate::raw::{RawClient, block_until, metric, request};
+use crate::receiver::spawn_thread;
+use crate::storage::make_writable;
 
-const NAME: &str = "m";
-const ROOT: &str = "/api/2.0/mlflow-artifacts/artifacts";
+const MODEL: &str = "m";
+const ARTIFACTS_PATH: &str = "/api/2.0/mlflow-artifacts/artifacts";
 
 /// What is answered: by method, path and query.
 #[derive(Default)]
-struct Kept {
-    answers: BTreeMap<String, (u16, Vec<u8>)>,
+struct MlflowState {
+    responses: BTreeMap<String, (u16, Vec<u8>)>,
     /// Bodies that were posted.
-    posted: Vec<Value>,
+    posted_bodies: Vec<Value>,
     /// `Authorization` headers.
-    authorised: Vec<String>,
+    authorization_headers: Vec<String>,
 }
 
 /// A server that answers as MLflow 3.18 does, as far as it was told.
 #[derive(Clone)]
-struct Mlflow {
+struct FakeMlflow {
     address: SocketAddr,
-    kept: Arc<Mutex<Kept>>,
+    state: Arc<Mutex<MlflowState>>,
 }
 
-impl Mlflow {
+impl FakeMlflow {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Self { address: listener.local_addr().unwrap(), kept: Arc::default() };
-        let kept = Arc::clone(&server.kept);
-        background(move || {
+        let server = Self { address: listener.local_addr().unwrap(), state: Arc::default() };
+        let kept = Arc::clone(&server.state);
+        spawn_thread(move || {
             for stream in listener.incoming() {
                 let kept = Arc::clone(&kept);
-                background(move || serve(&stream.unwrap(), &kept));
+                spawn_thread(move || serve_connection(&stream.unwrap(), &kept));
             }
         });
         server
@@ -54,25 +54,25 @@ impl Mlflow {
         format!("http://{}", self.address)
     }
 
-    fn set(&self, path: &str, status: u16, body: impl Into<Vec<u8>>) {
-        self.kept.lock().answers.insert(path.to_owned(), (status, body.into()));
+    fn set_response(&self, path: &str, status: u16, body: impl Into<Vec<u8>>) {
+        self.state.lock().responses.insert(path.to_owned(), (status, body.into()));
     }
 
-    fn say(&self, path: &str, body: &Value) {
-        self.set(path, 200, body.to_string());
+    fn set_json(&self, path: &str, body: &Value) {
+        self.set_response(path, 200, body.to_string());
     }
 
     /// Keeps the model directory as a version of the registered model `M`.
-    fn keep(&self, version: &str, directory: &Path, mlmodel: &str) {
+    fn add_version(&self, version: &str, directory: &Path, mlmodel: &str) {
         let (place, query) = (format!("1/models/m-{version}/artifacts"), format!("?name=M&version={version}"));
-        self.say(&format!("/api/2.0/mlflow/model-versions/get{query}"), &described(version));
+        self.set_json(&format!("/api/2.0/mlflow/model-versions/get{query}"), &version_json(version));
         let at = json!({ "artifact_uri": format!("mlflow-artifacts:/{place}") });
-        self.say(&format!("/api/2.0/mlflow/model-versions/get-download-uri{query}"), &at);
+        self.set_json(&format!("/api/2.0/mlflow/model-versions/get-download-uri{query}"), &at);
         let mut listed = [Vec::new(), Vec::new()];
         let mut put = |extra: bool, name: &str, content: &[u8]| {
             listed[usize::from(extra)].push(json!({ "path": name, "is_dir": false, "file_size": content.len() }));
             let folder = if extra { "extra_files/" } else { "" };
-            self.set(&format!("{ROOT}/{place}/{folder}{name}"), 200, content);
+            self.set_response(&format!("{ARTIFACTS_PATH}/{place}/{folder}{name}"), 200, content);
         };
         put(false, "MLmodel", mlmodel.as_bytes());
         put(false, "requirements.txt", b"onnx");
@@ -83,12 +83,12 @@ impl Mlflow {
         }
         let [mut root, extra] = listed;
         root.push(json!({ "path": "extra_files", "is_dir": true }));
-        self.say(&format!("{ROOT}?path={place}"), &json!({ "files": root }));
-        self.say(&format!("{ROOT}?path={place}/extra_files"), &json!({ "files": extra }));
+        self.set_json(&format!("{ARTIFACTS_PATH}?path={place}"), &json!({ "files": root }));
+        self.set_json(&format!("{ARTIFACTS_PATH}?path={place}/extra_files"), &json!({ "files": extra }));
     }
 
-    fn alias(&self, version: &str) {
-        self.say("/api/2.0/mlflow/registered-models/alias?name=M&alias=champion", &described(version));
+    fn set_alias(&self, version: &str) {
+        self.set_json("/api/2.0/mlflow/registered-models/alias?name=M&alias=champion", &version_json(version));
     }
 
     /// Tags that were set, as `version key=value`.
@@ -96,16 +96,16 @@ impl Mlflow {
         let text = |posted: &Value, field: &str| posted[field].as_str().unwrap().to_owned();
         let tag =
             |posted: &Value| format!("{} {}={}", text(posted, "version"), text(posted, "key"), text(posted, "value"));
-        self.kept.lock().posted.iter().map(tag).collect()
+        self.state.lock().posted_bodies.iter().map(tag).collect()
     }
 }
 
-fn described(version: &str) -> Value {
+fn version_json(version: &str) -> Value {
     let source = format!("models:/m-{version}");
     json!({ "model_version": { "name": "M", "version": version, "source": source, "run_id": "r1", "status": "READY" } })
 }
 
-fn serve(stream: &TcpStream, kept: &Mutex<Kept>) {
+fn serve_connection(stream: &TcpStream, kept: &Mutex<MlflowState>) {
     let (mut reader, mut writer) = (BufReader::new(stream.try_clone().unwrap()), stream);
     loop {
         let (mut target, mut length, mut line) = (String::new(), 0, String::new());
@@ -117,7 +117,7 @@ fn serve(stream: &TcpStream, kept: &Mutex<Kept>) {
             if let Some(value) = small.strip_prefix("content-length: ") {
                 length = value.trim().parse().unwrap();
             } else if small.starts_with("authorization: ") {
-                kept.lock().authorised.push(line[15..].trim().to_owned());
+                kept.lock().authorization_headers.push(line[15..].trim().to_owned());
             }
             line.clear();
         }
@@ -129,11 +129,11 @@ fn serve(stream: &TcpStream, kept: &Mutex<Kept>) {
         let (status, said) = {
             let mut kept = kept.lock();
             if let Ok(posted) = serde_json::from_slice(&body) {
-                kept.posted.push(posted);
+                kept.posted_bodies.push(posted);
                 (200, b"{}".to_vec())
             } else {
                 let unknown = (404, br#"{"error_code":"RESOURCE_DOES_NOT_EXIST","message":"not found"}"#.to_vec());
-                kept.answers.get(&target.replace("%2F", "/")).cloned().unwrap_or(unknown)
+                kept.responses.get(&target.replace("%2F", "/")).cloned().unwrap_or(unknown)
             }
         };
         let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\nLocation: /x\r\n\r\n", said.len());
@@ -157,95 +157,99 @@ signature:
 "#;
 
 /// Versions of a model as they are logged, a server of another one, and the MLflow server.
-struct Place {
+struct Scene {
     models: tempfile::TempDir,
     data: tempfile::TempDir,
-    logged: tempfile::TempDir,
-    mlflow: Mlflow,
+    logged_models: tempfile::TempDir,
+    mlflow: FakeMlflow,
 }
 
-impl Place {
+impl Scene {
     fn new() -> Self {
         let [models, data, logged] = [(); 3].map(|()| tempfile::tempdir().unwrap());
-        Model::plain().write(models.path(), NAME, "own");
-        Self { models, data, logged, mlflow: Mlflow::start() }
+        ModelBuilder::plain().write(models.path(), MODEL, "own");
+        Self { models, data, logged_models: logged, mlflow: FakeMlflow::start() }
     }
 
     /// Logs a version that differs from the others.
-    fn log(&self, version: &str, change: impl FnOnce(Model) -> Model) {
+    fn log_version(&self, version: &str, change: impl FnOnce(ModelBuilder) -> ModelBuilder) {
         let example = json!({ "input_ids": [[2, 10, 3], [2, 3, 0]], "attention_mask": [[1, 1, 1], [1, 1, 0]] });
-        let model = Model::plain().file("notes.txt", version).file("input_example.json", example.to_string());
-        let directory = change(model).write(self.logged.path(), NAME, version);
-        self.mlflow.keep(version, &directory, MLMODEL);
+        let model = ModelBuilder::plain().file("notes.txt", version).file("input_example.json", example.to_string());
+        let directory = change(model).write(self.logged_models.path(), MODEL, version);
+        self.mlflow.add_version(version, &directory, MLMODEL);
     }
 
     fn start(&self, options: &[&str]) -> Daemon {
         let url = self.mlflow.url();
         let options = [&["--mlflow", &url, "--follow-interval", "1s"], options].concat();
-        let mut daemon = Daemon::with(self.models.path(), self.data.path(), &options);
-        daemon.logged("the server may need this much memory at most");
+        let mut daemon = Daemon::start_with(self.models.path(), self.data.path(), &options);
+        daemon.wait_for_log("maximum memory use estimated");
         daemon
     }
 
-    fn stored(&self) -> usize {
+    fn stored_version_count(&self) -> usize {
         std::fs::read_dir(self.data.path().join("store/versions")).unwrap().count()
     }
 }
 
-fn answers(daemon: &Daemon, model: &str) -> String {
+fn active_version(daemon: &Daemon, model: &str) -> String {
     let body = json!({ "text": "hello", "model": model }).to_string();
-    let answer = Wire::to(daemon.address).ask(request("POST", "/predict", "", &body));
+    let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", "", &body));
     if answer.status == 200 { answer.json()["model"]["version"].as_str().unwrap().to_owned() } else { answer.problem() }
 }
 
 #[test]
-fn a_version_is_registered_from_mlflow() {
-    let place = Place::new();
-    place.log("1", |model| model);
+fn mlflow_version_is_registered() {
+    let place = Scene::new();
+    place.log_version("1", |model| model);
     let daemon = place.start(&[]);
-    let registered = done(&daemon, &["register", NAME, "1", "models:/M/1", "--metadata", "by=me"]);
+    let registered = run_models_command(&daemon, &["register", MODEL, "1", "models:/M/1", "--metadata", "by=me"]);
     assert_eq!(registered["changed"], true);
-    place.mlflow.alias("1");
-    assert_eq!(done(&daemon, &["register", NAME, "1", "models:/M@champion"])["changed"], false);
-    let shown = done(&daemon, &["show", NAME]);
+    place.mlflow.set_alias("1");
+    assert_eq!(run_models_command(&daemon, &["register", MODEL, "1", "models:/M@champion"])["changed"], false);
+    let shown = run_models_command(&daemon, &["show", MODEL]);
     let versions = shown["versions"].as_array().unwrap();
     let version = versions.iter().find(|version| version["version"] == "1").unwrap();
     let metadata =
         json!({ "by": "me", "mlflow.uri": "models:/M/1", "mlflow.run_id": "r1", "mlflow.source": "models:/m-1" });
     assert_eq!((&version["origin"], &version["metadata"]), (&json!("mlflow"), &metadata));
-    done(&daemon, &["activate", NAME, "1"]);
-    assert_eq!(answers(&daemon, NAME), "1");
+    run_models_command(&daemon, &["activate", MODEL, "1"]);
+    assert_eq!(active_version(&daemon, MODEL), "1");
     // What is needed, and nothing else.
     let stored = std::fs::read_dir(place.data.path().join("store/versions")).unwrap().next().unwrap().unwrap().path();
     let mut names: Vec<_> =
         std::fs::read_dir(stored).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     assert_eq!(names, ["MLmodel", "config.json", "input_example.json", "model.onnx", "notes.txt", "tokenizer.json"]);
-    assert!(refused(&daemon, &["register", NAME, "own", "models:/M/1"]).contains("a version never changes"));
+    assert!(
+        run_models_command_refused(&daemon, &["register", MODEL, "own", "models:/M/1"])
+            .contains("a version never changes")
+    );
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     // The files are gone, as they are on another replica: they are had again from where they are kept.
     let stored = std::fs::read_dir(place.data.path().join("store/versions")).unwrap().next().unwrap().unwrap().path();
-    open_up(&stored);
-    std::fs::rename(&stored, place.logged.path().join("aside")).unwrap();
+    make_writable(&stored);
+    std::fs::rename(&stored, place.logged_models.path().join("aside")).unwrap();
     let daemon = place.start(&[]);
-    assert_eq!((answers(&daemon, NAME), stored.is_dir()), ("1".to_owned(), true));
+    assert_eq!((active_version(&daemon, MODEL), stored.is_dir()), ("1".to_owned(), true));
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     // Others than those that were registered are not taken.
-    open_up(&stored);
-    std::fs::rename(&stored, place.logged.path().join("once more")).unwrap();
-    place.log("1", |model| model.file("notes.txt", "others"));
+    make_writable(&stored);
+    std::fs::rename(&stored, place.logged_models.path().join("once more")).unwrap();
+    place.log_version("1", |model| model.file("notes.txt", "others"));
     let daemon = place.start(&[]);
-    assert_eq!((answers(&daemon, NAME), stored.is_dir()), ("own".to_owned(), false));
+    assert_eq!((active_version(&daemon, MODEL), stored.is_dir()), ("own".to_owned(), false));
     assert!(daemon.log().contains("has other files now than those that were registered"));
 }
 
 #[test]
-fn what_an_mlflow_server_should_not_say_is_refused() {
-    let place = Place::new();
+fn mlflow_invalid_response_is_refused() {
+    let place = Scene::new();
     let daemon = place.start(&[]);
-    let (root, of_one) = (format!("{ROOT}?path=1/models/m-1/artifacts"), format!("{ROOT}/1/models/m-1/artifacts"));
+    let (root, of_one) =
+        (format!("{ARTIFACTS_PATH}?path=1/models/m-1/artifacts"), format!("{ARTIFACTS_PATH}/1/models/m-1/artifacts"));
     let (uri, model) = (
         "/api/2.0/mlflow/model-versions/get-download-uri?name=M&version=1",
         "/api/2.0/mlflow/model-versions/get?name=M&version=1",
@@ -291,156 +295,171 @@ fn what_an_mlflow_server_should_not_say_is_refused() {
         (MLMODEL.replace("\"input_ids\"", "\"ids\""), "which the graph has not"),
     ];
     let nothing_changed = || {
-        assert_eq!((place.stored(), answers(&daemon, NAME)), (0, "own".to_owned()));
+        assert_eq!((place.stored_version_count(), active_version(&daemon, MODEL)), (0, "own".to_owned()));
     };
     for (path, status, body, expected) in said {
-        place.log("1", |model| model);
-        place.mlflow.set(path, status, body);
-        let why = refused(&daemon, &["register", NAME, "1", "models:/M/1"]);
+        place.log_version("1", |model| model);
+        place.mlflow.set_response(path, status, body);
+        let why = run_models_command_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]);
         assert!(why.contains(expected), "{path}: {why}");
         nothing_changed();
     }
     for (mlmodel, expected) in mlmodels {
-        place.log("1", |model| model);
-        place.mlflow.keep("1", &place.logged.path().join(NAME).join("1"), &mlmodel);
-        let why = refused(&daemon, &["register", NAME, "1", "models:/M/1"]);
+        place.log_version("1", |model| model);
+        place.mlflow.add_version("1", &place.logged_models.path().join(MODEL).join("1"), &mlmodel);
+        let why = run_models_command_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]);
         assert!(why.contains(expected), "{why}");
         nothing_changed();
     }
-    place.log("1", |model| model.file("input_example.json", "{\"age\": 7}"));
-    assert!(refused(&daemon, &["register", NAME, "1", "models:/M/1"]).contains("neither texts nor"));
+    place.log_version("1", |model| model.file("input_example.json", "{\"age\": 7}"));
+    assert!(
+        run_models_command_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]).contains("neither texts nor")
+    );
     nothing_changed();
-    place.log("1", |model| model);
-    place.mlflow.set(&format!("{of_one}/model.onnx"), 404, "");
-    assert!(refused(&daemon, &["register", NAME, "1", "models:/M/1"]).contains("says: 404"));
-    assert!(refused(&daemon, &["register", NAME, "1", "models:/M@nobody"]).contains("says: 404 not found"));
+    place.log_version("1", |model| model);
+    place.mlflow.set_response(&format!("{of_one}/model.onnx"), 404, "");
+    assert!(run_models_command_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]).contains("says: 404"));
+    assert!(
+        run_models_command_refused(&daemon, &["register", MODEL, "1", "models:/M@nobody"])
+            .contains("says: 404 not found")
+    );
     nothing_changed();
     // With nothing wrong it is taken.
-    place.log("1", |model| model);
-    done(&daemon, &["register", NAME, "1", "models:/M/1"]);
-    assert_eq!(place.stored(), 1);
+    place.log_version("1", |model| model);
+    run_models_command(&daemon, &["register", MODEL, "1", "models:/M/1"]);
+    assert_eq!(place.stored_version_count(), 1);
     let wrong = json!({ "version": "2", "source": "file:///etc/passwd" }).to_string();
-    let answer = Wire::to(daemon.admin).ask(request("POST", "/admin/models/m/versions", "", &wrong));
+    let answer = RawClient::connect(daemon.admin).request(request("POST", "/admin/models/m/versions", "", &wrong));
     assert_eq!((answer.status, answer.problem()), (422, "invalid-request".to_owned()));
 }
 
 #[test]
-fn files_are_had_from_where_the_server_says_if_it_gives_none_away_itself() {
-    let place = Place::new();
-    place.log("1", |model| model);
-    let elsewhere = Mlflow::start();
-    place.mlflow.say("/api/3.0/mlflow/server-info", &json!({ "artifacts_presigned_only": true }));
+fn mlflow_presigned_artifacts_are_downloaded() {
+    let place = Scene::new();
+    place.log_version("1", |model| model);
+    let elsewhere = FakeMlflow::start();
+    place.mlflow.set_json("/api/3.0/mlflow/server-info", &json!({ "artifacts_presigned_only": true }));
     let moved: Vec<String> = {
-        let kept = place.mlflow.kept.lock();
-        kept.answers.keys().filter(|path| path.starts_with(&format!("{ROOT}/"))).cloned().collect()
+        let kept = place.mlflow.state.lock();
+        kept.responses.keys().filter(|path| path.starts_with(&format!("{ARTIFACTS_PATH}/"))).cloned().collect()
     };
     for (number, path) in moved.iter().enumerate() {
-        let (_, content) = place.mlflow.kept.lock().answers.remove(path).unwrap();
-        elsewhere.set(&format!("/bucket/{number}?signature=CANARY"), 200, content);
+        let (_, content) = place.mlflow.state.lock().responses.remove(path).unwrap();
+        elsewhere.set_response(&format!("/bucket/{number}?signature=CANARY"), 200, content);
         let at = json!({ "url": format!("{}/bucket/{number}?signature=CANARY", elsewhere.url()), "headers": { "X-Key": "7" } });
-        place.mlflow.say(&path.replace("/artifacts/1/", "/presigned/1/"), &at);
+        place.mlflow.set_json(&path.replace("/artifacts/1/", "/presigned/1/"), &at);
     }
     let mut command =
-        crate::daemon::serving(place.models.path(), place.data.path(), &["--mlflow", &place.mlflow.url()]);
+        crate::daemon::serve_command(place.models.path(), place.data.path(), &["--mlflow", &place.mlflow.url()]);
     let mut daemon =
         Daemon::start(command.env("MLFLOW_TRACKING_USERNAME", "me").env("MLFLOW_TRACKING_PASSWORD", "secret"));
-    daemon.logged("the server may need this much memory at most");
-    done(&daemon, &["register", NAME, "1", "models:/M/1"]);
-    done(&daemon, &["activate", NAME, "1"]);
-    assert_eq!(answers(&daemon, NAME), "1");
-    assert!(!place.mlflow.kept.lock().authorised.is_empty());
+    daemon.wait_for_log("maximum memory use estimated");
+    run_models_command(&daemon, &["register", MODEL, "1", "models:/M/1"]);
+    run_models_command(&daemon, &["activate", MODEL, "1"]);
+    assert_eq!(active_version(&daemon, MODEL), "1");
+    assert!(!place.mlflow.state.lock().authorization_headers.is_empty());
     // They are nobody else's to know.
-    assert_eq!(elsewhere.kept.lock().authorised, Vec::<String>::new());
+    assert_eq!(elsewhere.state.lock().authorization_headers, Vec::<String>::new());
     for (url, expected) in
         [("file:///etc/passwd", "no URL of HTTP"), ("http://127.0.0.1:1/x?CANARY", "does not answer")]
     {
         for path in &moved {
-            place.mlflow.say(&path.replace("/artifacts/1/", "/presigned/1/"), &json!({ "url": url }));
+            place.mlflow.set_json(&path.replace("/artifacts/1/", "/presigned/1/"), &json!({ "url": url }));
         }
-        let why = refused(&daemon, &["register", NAME, "2", "models:/M/1"]);
+        let why = run_models_command_refused(&daemon, &["register", MODEL, "2", "models:/M/1"]);
         assert!(why.contains(expected) && !why.contains("CANARY"), "{why}");
     }
     assert!(!daemon.log().contains("CANARY"));
 }
 
 #[test]
-fn an_alias_is_followed_and_what_operators_do_stays() {
-    let place = Place::new();
+fn mlflow_follow_alias_activates_and_keeps_manual_changes() {
+    let place = Scene::new();
     for version in ["1", "2"] {
-        place.log(version, |model| model);
+        place.log_version(version, |model| model);
     }
-    place.log("3", |model| {
+    place.log_version("3", |model| {
         model.file("golden.json", json!({ "examples": [{ "text": "1", "label": "none" }] }).to_string())
     });
-    place.mlflow.alias("1");
+    place.mlflow.set_alias("1");
     let follow = ["--follow", "followed=models:/M@champion"];
     let daemon = place.start(&follow);
-    until("what the alias stands for answers", || answers(&daemon, "followed") == "1");
-    until("it is told", || place.mlflow.tags().contains(&"1 predictd.state=active".to_owned()));
-    place.mlflow.alias("2");
-    until("the server switches", || answers(&daemon, "followed") == "2");
-    until("the other is told of too", || place.mlflow.tags().contains(&"1 predictd.state=replaced".to_owned()));
-    place.mlflow.alias("3");
-    until("it is refused", || place.mlflow.tags().contains(&"3 predictd.state=refused".to_owned()));
+    block_until("what the alias stands for answers", || active_version(&daemon, "followed") == "1");
+    block_until("it is told", || place.mlflow.tags().contains(&"1 predictd.state=active".to_owned()));
+    place.mlflow.set_alias("2");
+    block_until("the server switches", || active_version(&daemon, "followed") == "2");
+    block_until("the other is told of too", || place.mlflow.tags().contains(&"1 predictd.state=replaced".to_owned()));
+    place.mlflow.set_alias("3");
+    block_until("it is refused", || place.mlflow.tags().contains(&"3 predictd.state=refused".to_owned()));
     let reason = place.mlflow.tags().into_iter().find(|tag| tag.starts_with("3 predictd.reason=")).unwrap();
     assert!(reason.contains("golden.json: example 1"), "{reason}");
-    assert_eq!(answers(&daemon, "followed"), "2");
-    let shown = done(&daemon, &["show", "followed"]);
+    assert_eq!(active_version(&daemon, "followed"), "2");
+    let shown = run_models_command(&daemon, &["show", "followed"]);
     assert_eq!((&shown["active"], &shown["followed"]), (&json!("2"), &json!("models:/M@champion -> 3 (models:/m-3)")));
-    let refusals = r#"predictd_follow_looks_total{model="followed",outcome="refused"}"#;
-    until("it is counted", || metric(daemon.admin, refusals) == 1);
+    let refusals = r#"predictd_mlflow_alias_polls_total{model="followed",outcome="refused"}"#;
+    block_until("it is counted", || metric(daemon.admin, refusals) == 1);
     // An operator goes back: so it stays, over a restart too, until the alias moves.
-    done(&daemon, &["rollback", "followed"]);
-    assert_eq!(answers(&daemon, "followed"), "1");
+    run_models_command(&daemon, &["rollback", "followed"]);
+    assert_eq!(active_version(&daemon, "followed"), "1");
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     let daemon = place.start(&follow);
-    let unchanged = r#"predictd_follow_looks_total{model="followed",outcome="unchanged"}"#;
-    until("it has looked", || metric(daemon.admin, unchanged) > 1);
-    assert_eq!(answers(&daemon, "followed"), "1");
-    place.mlflow.alias("2");
-    until("the server switches", || answers(&daemon, "followed") == "2");
-    let history = done(&daemon, &["history", "followed"]);
+    let unchanged = r#"predictd_mlflow_alias_polls_total{model="followed",outcome="unchanged"}"#;
+    block_until("it has looked", || metric(daemon.admin, unchanged) > 1);
+    assert_eq!(active_version(&daemon, "followed"), "1");
+    place.mlflow.set_alias("2");
+    block_until("the server switches", || active_version(&daemon, "followed") == "2");
+    let history = run_models_command(&daemon, &["history", "followed"]);
     let told: Vec<_> = history.as_array().unwrap().iter().map(|event| event["action"].as_str().unwrap()).collect();
     assert_eq!(told, ["activate", "roll back", "refuse", "activate", "register", "activate", "register"]);
 }
 
 #[test]
-fn a_server_without_models_waits_for_what_it_follows() {
-    let place = Place::new();
-    std::fs::remove_dir_all(place.models.path().join(NAME)).unwrap();
-    place.log("1", |model| model);
+fn mlflow_follow_without_models_waits_for_first() {
+    let place = Scene::new();
+    std::fs::remove_dir_all(place.models.path().join(MODEL)).unwrap();
+    place.log_version("1", |model| model);
     let url = place.mlflow.url();
     let options = ["--mlflow", &url, "--follow-interval", "1s", "--follow", "followed=models:/M@champion"];
-    let mut command = crate::daemon::serving(place.models.path(), place.data.path(), &options);
+    let mut command = crate::daemon::serve_command(place.models.path(), place.data.path(), &options);
     command.env("MLFLOW_TRACKING_TOKEN", "CANARYtoken");
     let daemon = Daemon::launch(&mut command);
-    let ask = || Wire::to(daemon.address).ask(request("POST", "/predict", "", &json!({ "text": "hello" }).to_string()));
+    let ask = || {
+        RawClient::connect(daemon.address).request(request(
+            "POST",
+            "/predict",
+            "",
+            &json!({ "text": "hello" }).to_string(),
+        ))
+    };
     let answer = ask();
     assert_eq!((answer.status, answer.problem()), (503, "model-not-ready".to_owned()));
-    let failed = r#"predictd_follow_looks_total{model="followed",outcome="failed"}"#;
-    until("there is no such alias", || metric(daemon.admin, failed) > 0);
-    place.mlflow.alias("1");
-    until("it answers", || ask().status == 200);
-    assert!(place.mlflow.kept.lock().authorised.iter().all(|header| header == "Bearer CANARYtoken"));
-    assert!(!place.mlflow.kept.lock().authorised.is_empty());
+    let failed = r#"predictd_mlflow_alias_polls_total{model="followed",outcome="failed"}"#;
+    block_until("there is no such alias", || metric(daemon.admin, failed) > 0);
+    place.mlflow.set_alias("1");
+    block_until("it answers", || ask().status == 200);
+    assert!(place.mlflow.state.lock().authorization_headers.iter().all(|header| header == "Bearer CANARYtoken"));
+    assert!(!place.mlflow.state.lock().authorization_headers.is_empty());
     daemon.signal("TERM");
     let (status, log) = daemon.wait();
     assert!(status.success() && !log.contains("CANARY"), "{log}");
 }
 
 #[test]
-fn options_for_mlflow_that_cannot_work_are_refused() {
-    let place = Place::new();
+fn mlflow_invalid_options_are_refused() {
+    let place = Scene::new();
     let refuses = |options: &[&str], words: &str| {
-        let (code, said) =
-            crate::daemon::ends(&mut crate::daemon::serving(place.models.path(), place.data.path(), options));
+        let (code, said) = crate::daemon::run_to_exit(&mut crate::daemon::serve_command(
+            place.models.path(),
+            place.data.path(),
+            options,
+        ));
         assert!(code == 64 && said.contains(words), "{options:?}: {said}");
     };
     refuses(&["--mlflow", "http://user:CANARY@127.0.0.1"], "must have no user");
     refuses(&["--follow", "m=models:/M@champion"], "there is no --mlflow");
     refuses(&["--mlflow", "http://127.0.0.1:1", "--follow", "m=models:/M/1"], "models:/NAME@ALIAS");
     refuses(&["--mlflow", "http://127.0.0.1:1", "--follow", "m=models:/M@x,m=models:/M@y"], "cannot follow two");
-    let daemon = Daemon::with(place.models.path(), place.data.path(), &[]);
-    assert!(refused(&daemon, &["register", NAME, "1", "models:/M/1"]).contains("--mlflow"));
+    let daemon = Daemon::start_with(place.models.path(), place.data.path(), &[]);
+    assert!(run_models_command_refused(&daemon, &["register", MODEL, "1", "models:/M/1"]).contains("--mlflow"));
 }

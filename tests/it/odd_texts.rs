@@ -7,7 +7,7 @@ use crate::server::{CHEAP_MODEL, TestServer, shipped_models};
 const MODELS: [&str; 2] = [CHEAP_MODEL, "banking77-minilm"];
 
 /// Odd texts, and whether they are answered.
-fn texts() -> Vec<(&'static str, String, bool)> {
+fn odd_texts() -> Vec<(&'static str, String, bool)> {
     let planes = (1..=16_u32).filter_map(|plane| char::from_u32(plane << 16 | 0xfffd)).collect();
     vec![
         ("four bytes each", "😀🎉🦀".to_owned(), true),
@@ -37,13 +37,13 @@ fn texts() -> Vec<(&'static str, String, bool)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn odd_texts_are_answered_or_refused() {
+async fn unicode_odd_text_is_answered_or_422() {
     let server = TestServer::start(shipped_models(), &[]).await;
     for model in MODELS {
         let mut good = Vec::new();
-        for (name, text, answered) in texts() {
-            let alone = server.ask("/predict", json!({ "text": text, "model": model })).await;
-            let together = server.ask("/batch_predict", json!({ "texts": [text], "model": model })).await;
+        for (name, text, answered) in odd_texts() {
+            let alone = server.post_json("/predict", json!({ "text": text, "model": model })).await;
+            let together = server.post_json("/batch_predict", json!({ "texts": [text], "model": model })).await;
             let status = if answered { 200 } else { 422 };
             assert_eq!([alone.status, together.status], [status, 200], "{model}, {name}: {}", alone.body);
             let error = &together.json()["results"][0]["error"];
@@ -55,7 +55,7 @@ async fn odd_texts_are_answered_or_refused() {
         }
         // Beside all the others each gets the answer that it gets alone.
         let texts: Vec<&String> = good.iter().map(|(_, text, _)| text).collect();
-        let all = server.ask("/batch_predict", json!({ "texts": texts, "model": model })).await.json();
+        let all = server.post_json("/batch_predict", json!({ "texts": texts, "model": model })).await.json();
         for (result, (name, _, prediction)) in all["results"].as_array().unwrap().iter().zip(&good) {
             assert_eq!(result["prediction"], *prediction, "{model}, {name}");
         }
@@ -64,11 +64,11 @@ async fn odd_texts_are_answered_or_refused() {
 
 /// The tokenizer of the shipped model takes composed and decomposed letters for the same.
 #[tokio::test]
-async fn both_forms_of_a_letter_are_one_text() {
+async fn unicode_composed_and_decomposed_get_same_answer() {
     let server = TestServer::start(shipped_models(), &[]).await;
     let ask = async |text: &str| {
         let body = json!({ "text": text, "model": "banking77-minilm", "return_probabilities": true });
-        server.ask("/predict", body).await.json()["probabilities"].clone()
+        server.post_json("/predict", body).await.json()["probabilities"].clone()
     };
     assert_eq!(ask("Où est ma carte").await, ask("Ou\u{300} est ma carte").await, "the tokenizer strips accents");
 }

@@ -7,38 +7,39 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use predictd::experiments::receipts::Receipts;
+use predictd::experiments::receipts::ReceiptKeyring;
 use serde_json::json;
 
-use crate::daemon::{Daemon, PROGRAM, ends, predictd};
+use crate::daemon::{Daemon, PREDICTD_PATH, predictd, run_to_exit};
 use crate::server::{CHEAP_MODEL, QUESTION, cheap_models};
 
-fn question() -> String {
+fn question_body() -> String {
     json!({ "text": QUESTION }).to_string()
 }
 
 #[test]
-fn a_signal_ends_it_well() {
+fn process_sigterm_exits_0() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
     for signal in ["TERM", "INT"] {
-        let daemon = Daemon::with(models.path(), data.path(), &[]);
-        assert_eq!(daemon.ask("POST", "/predict", &question())["prediction"], "card_arrival");
+        let daemon = Daemon::start_with(models.path(), data.path(), &[]);
+        assert_eq!(daemon.request_json("POST", "/predict", &question_body())["prediction"], "card_arrival");
         daemon.signal(signal);
         let (status, log) = daemon.wait();
         assert_eq!(status.code(), Some(0), "{signal}: {log}");
-        assert!(log.contains("the server has stopped"), "{log}");
+        assert!(log.contains("server stopped"), "{log}");
     }
 }
 
 /// The first signal waits for a day: the test ends only if the second does not.
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn process_second_signal_exits_at_once() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
-    let mut daemon = Daemon::with(models.path(), data.path(), &["--drain-delay", "24h", "--grace", "24h"]);
+    let mut daemon =
+        Daemon::start_with(models.path(), data.path(), &["--drain-delay", "24h", "--drain-timeout", "24h"]);
     daemon.signal("TERM");
-    daemon.logged("told to stop");
+    daemon.wait_for_log("shutdown requested");
     // It still answers: the time between "not ready" and the end.
-    assert_eq!(daemon.ask("POST", "/predict", &question())["prediction"], "card_arrival");
+    assert_eq!(daemon.request_json("POST", "/predict", &question_body())["prediction"], "card_arrival");
     daemon.signal("INT");
     let (status, log) = daemon.wait();
     assert_eq!(status.code(), Some(1), "{log}");
@@ -46,22 +47,24 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn the_key_file_is_made_once_and_kept() {
+fn receipt_keys_are_created_once_and_kept() {
     let (models, place) = (cheap_models(), tempfile::tempdir().unwrap());
     let data = place.path().join("deep/data");
     let keys = data.join("receipt.keys");
     let mut sealed = Vec::new();
     let mut contents = BTreeSet::new();
     for _ in 0..2 {
-        let daemon = Daemon::with(models.path(), &data, &[]);
-        sealed.push(daemon.ask("POST", "/predict", &question())["prediction_id"].as_str().unwrap().to_owned());
+        let daemon = Daemon::start_with(models.path(), &data, &[]);
+        sealed.push(
+            daemon.request_json("POST", "/predict", &question_body())["prediction_id"].as_str().unwrap().to_owned(),
+        );
         assert_eq!(std::fs::metadata(&keys).unwrap().permissions().mode() & 0o7777, 0o600);
         contents.insert(std::fs::read(&keys).unwrap());
         daemon.signal("TERM");
         assert!(daemon.wait().0.success());
     }
     assert_eq!(contents.len(), 1, "the second start uses the first one's keys");
-    let receipts = Receipts::open(&keys).unwrap();
+    let receipts = ReceiptKeyring::open(&keys).unwrap();
     for sealed in &sealed {
         let receipt = receipts.verify(sealed, SystemTime::now()).unwrap();
         assert_eq!((receipt.model.as_str(), receipt.labels[0].as_str()), (CHEAP_MODEL, "card_arrival"));
@@ -70,7 +73,7 @@ fn the_key_file_is_made_once_and_kept() {
 }
 
 #[test]
-fn a_key_file_for_all_to_read_is_64() {
+fn receipt_keys_world_readable_exit_64() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
     let keys = data.path().join("my.keys");
     std::fs::write(&keys, "5a".repeat(32)).unwrap();
@@ -93,7 +96,7 @@ fn a_key_file_for_all_to_read_is_64() {
     ] {
         std::fs::write(&keys, content).unwrap();
         std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(mode)).unwrap();
-        let (code, said) = ends(predictd(&arguments).arg("--receipt-keys").arg(&keys));
+        let (code, said) = run_to_exit(predictd(&arguments).arg("--receipt-keys").arg(&keys));
         assert_eq!(code, 64, "{mode:o}: {said}");
         assert!(said.contains("--receipt-keys") && said.contains("my.keys") && said.contains(word), "{said}");
         assert!(!said.contains("5a5a") && !said.contains("zzzz"), "no key is shown");
@@ -101,7 +104,7 @@ fn a_key_file_for_all_to_read_is_64() {
 }
 
 #[test]
-fn variables_work_like_flags() {
+fn environment_variables_work_like_flags() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
     let limits = |arguments: &[&str]| {
         let mut command = predictd(arguments);
@@ -110,20 +113,21 @@ fn variables_work_like_flags() {
             .env("PREDICTD_ADMIN_LISTEN", "127.0.0.1:0")
             .env("PREDICTD_MODELS", models.path());
         command.env("PREDICTD_DATA_DIR", data.path()).env("PREDICTD_LOG_FORMAT", "json");
-        command.env("PREDICTD_MAX_TEXT_CHARS", "77").env("PREDICTD_MAX_BATCH_TEXTS", "7");
+        command.env("PREDICTD_MAX_TEXT_CHARS", "77").env("PREDICTD_MAX_CLIENT_BATCH_SIZE", "7");
         let daemon = Daemon::start(&mut command);
-        daemon.ask("GET", &format!("/models/{CHEAP_MODEL}"), "")["versions"][0]["limits"].clone()
+        daemon.request_json("GET", &format!("/models/{CHEAP_MODEL}"), "")["versions"][0]["limits"].clone()
     };
-    assert_eq!(limits(&[]), json!({ "max_text_chars": 77, "max_batch_texts": 7 }));
+    assert_eq!(limits(&[]), json!({ "max_text_chars": 77, "max_client_batch_size": 7 }));
     // A flag is the stronger one.
-    assert_eq!(limits(&["--max-text-chars", "88"]), json!({ "max_text_chars": 88, "max_batch_texts": 7 }));
+    assert_eq!(limits(&["--max-text-chars", "88"]), json!({ "max_text_chars": 88, "max_client_batch_size": 7 }));
     assert!(data.path().join("receipt.keys").is_file());
-    let (code, said) = ends(predictd(&["serve"]).env("PREDICTD_WORKERS", "0").env("PREDICTD_MODELS", models.path()));
+    let (code, said) =
+        run_to_exit(predictd(&["serve"]).env("PREDICTD_WORKERS", "0").env("PREDICTD_MODELS", models.path()));
     assert_eq!((code, said.contains("--workers 0")), (64, true), "{said}");
 }
 
 /// Local addresses, as the system writes them, of the sockets on which a process listens.
-fn listening(process: u32) -> Vec<String> {
+fn listening_addresses(process: u32) -> Vec<String> {
     let own: BTreeSet<String> = std::fs::read_dir(format!("/proc/{process}/fd"))
         .unwrap()
         .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()?.to_str().map(str::to_owned))
@@ -144,30 +148,30 @@ fn listening(process: u32) -> Vec<String> {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn it_listens_on_this_machine_only() {
+fn process_listens_on_loopback_only() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
-    let daemon = Daemon::with(models.path(), data.path(), &[]);
-    let found = listening(daemon.child.id());
+    let daemon = Daemon::start_with(models.path(), data.path(), &[]);
+    let found = listening_addresses(daemon.child.id());
     assert_eq!(found.len(), 2, "data and admin: {found:?}");
     // 127.0.0.1 in the order of this machine's bytes.
     assert!(found.iter().all(|address| address.starts_with("0100007F:")), "{found:?}");
 }
 
 /// Everything below a directory.
-fn files(directory: &Path) -> Vec<String> {
+fn list_files(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         found.push(path.display().to_string());
         if path.is_dir() {
-            found.extend(files(&path));
+            found.extend(list_files(&path));
         }
     }
     found
 }
 
 /// Without a variable that forbids it, the official library would write a database into the home.
-fn unguarded(command: &mut Command, home: &Path) {
+fn allow_telemetry(command: &mut Command, home: &Path) {
     command.env_clear().env("HOME", home).env("PATH", "/usr/bin:/bin").env("TMPDIR", home);
     for name in ["CACHE", "CONFIG", "DATA", "STATE"] {
         command.env(format!("XDG_{name}_HOME"), home);
@@ -175,7 +179,7 @@ fn unguarded(command: &mut Command, home: &Path) {
     command.env("XDG_RUNTIME_DIR", home);
 }
 
-fn arguments<'a>(models: &'a Path, data: &'a Path) -> Vec<&'a str> {
+fn serve_arguments<'a>(models: &'a Path, data: &'a Path) -> Vec<&'a str> {
     let paths = [models.to_str().unwrap(), data.to_str().unwrap()];
     let listeners = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     vec![
@@ -194,17 +198,17 @@ fn arguments<'a>(models: &'a Path, data: &'a Path) -> Vec<&'a str> {
 }
 
 #[test]
-fn no_telemetry_is_kept() {
+fn process_writes_no_telemetry() {
     let (models, data, home) = (cheap_models(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut arguments = arguments(models.path(), data.path());
+    let mut arguments = serve_arguments(models.path(), data.path());
     // An argument that a shell would split or lose.
     arguments.extend(["--log", "info,predictd=info", "--receipt-keys"]);
     let odd = data.path().join("odd  'name\" \u{e9}");
     arguments.push(odd.to_str().unwrap());
     let mut command = predictd(&arguments);
-    unguarded(&mut command, home.path());
+    allow_telemetry(&mut command, home.path());
     let daemon = Daemon::start(&mut command);
-    assert_eq!(daemon.ask("POST", "/predict", &question())["prediction"], "card_arrival");
+    assert_eq!(daemon.request_json("POST", "/predict", &question_body())["prediction"], "card_arrival");
     assert!(odd.is_file(), "arguments survive the restart");
     if let Ok(environment) = std::fs::read(format!("/proc/{}/environ", daemon.child.id())) {
         // The process that was started is the one that runs, with the variable set.
@@ -213,19 +217,19 @@ fn no_telemetry_is_kept() {
         assert!(variables.contains(&&b"MALLOC_MMAP_THRESHOLD_=262144"[..]), "memory is given back");
         let line = std::fs::read(format!("/proc/{}/cmdline", daemon.child.id())).unwrap();
         let now: Vec<&[u8]> = line.split(|&byte| byte == 0).filter(|argument| !argument.is_empty()).collect();
-        let then: Vec<&[u8]> = [PROGRAM].iter().chain(&arguments).map(|argument| argument.as_bytes()).collect();
+        let then: Vec<&[u8]> = [PREDICTD_PATH].iter().chain(&arguments).map(|argument| argument.as_bytes()).collect();
         assert_eq!(now, then);
-        assert_eq!(std::ffi::OsStr::from_bytes(now[0]), PROGRAM);
+        assert_eq!(std::ffi::OsStr::from_bytes(now[0]), PREDICTD_PATH);
     } else {
         eprintln!("SKIPPED: this system has no /proc to see the process's own environment in");
     }
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
-    assert_eq!(files(home.path()), Vec::<String>::new());
+    assert_eq!(list_files(home.path()), Vec::<String>::new());
 }
 
 #[test]
-fn nobody_is_called() {
+fn process_opens_no_outgoing_connection() {
     let (models, data, home) = (cheap_models(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let trace = data.path().join("trace");
     let probe = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
@@ -235,11 +239,11 @@ fn nobody_is_called() {
     }
     let mut command = Command::new("strace");
     // -D: the server is the child that was started, so that signals reach it.
-    command.args(["-D", "-f", "-e", "trace=connect,accept4,sendto,sendmsg", "-o"]).arg(&trace).arg(PROGRAM);
-    command.args(arguments(models.path(), data.path())).stderr(Stdio::piped()).stdin(Stdio::null());
-    unguarded(&mut command, home.path());
+    command.args(["-D", "-f", "-e", "trace=connect,accept4,sendto,sendmsg", "-o"]).arg(&trace).arg(PREDICTD_PATH);
+    command.args(serve_arguments(models.path(), data.path())).stderr(Stdio::piped()).stdin(Stdio::null());
+    allow_telemetry(&mut command, home.path());
     let daemon = Daemon::start(&mut command);
-    assert_eq!(daemon.ask("POST", "/predict", &question())["prediction"], "card_arrival");
+    assert_eq!(daemon.request_json("POST", "/predict", &question_body())["prediction"], "card_arrival");
     daemon.signal("TERM");
     // The log's end is open in the tracer as well: when it is closed, the trace is complete.
     assert!(daemon.wait().0.success());

@@ -7,18 +7,18 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// A connection to a server.
-pub struct Wire(BufReader<TcpStream>);
+pub struct RawClient(BufReader<TcpStream>);
 
 /// An answer, read to its end; the connection may go on.
 #[derive(Debug)]
-pub struct Answer {
+pub struct RawResponse {
     pub status: u16,
     /// Status line and headers, in lower case.
     pub head: String,
     pub body: String,
 }
 
-impl Answer {
+impl RawResponse {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
@@ -34,8 +34,8 @@ impl Answer {
     }
 }
 
-impl Wire {
-    pub fn to(address: SocketAddr) -> Self {
+impl RawClient {
+    pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         // Only for tests that would fail anyhow: they end.
         stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
@@ -47,16 +47,16 @@ impl Wire {
     }
 
     /// Reads the next answer.
-    pub fn answer(&mut self) -> Answer {
+    pub fn read_response(&mut self) -> RawResponse {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             assert!(self.0.read_line(&mut head).unwrap() > 0, "the connection was closed after {head:?}");
         }
         let head = head.to_ascii_lowercase();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let mut answer = Answer { status, head, body: String::new() };
+        let mut answer = RawResponse { status, head, body: String::new() };
         if answer.header("transfer-encoding") == Some("chunked") {
-            answer.body = self.chunks();
+            answer.body = self.read_chunked();
             return answer;
         }
         let length: u64 = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
@@ -66,7 +66,7 @@ impl Wire {
     }
 
     /// Reads a body in chunks to its end.
-    fn chunks(&mut self) -> String {
+    fn read_chunked(&mut self) -> String {
         let mut body = Vec::new();
         loop {
             let mut line = String::new();
@@ -83,22 +83,22 @@ impl Wire {
     }
 
     /// Sends a request and reads its answer.
-    pub fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
+    pub fn request(&mut self, request: impl AsRef<[u8]>) -> RawResponse {
         self.send(request);
-        self.answer()
+        self.read_response()
     }
 
     /// Reads answers until the server closes the connection, which it does after a whole one.
-    pub fn answers(mut self) -> Vec<Answer> {
+    pub fn read_responses(mut self) -> Vec<RawResponse> {
         let mut answers = Vec::new();
         while !self.0.fill_buf().unwrap().is_empty() {
-            answers.push(self.answer());
+            answers.push(self.read_response());
         }
         answers
     }
 
     /// Waits until the server has closed the connection; what it sent before that.
-    pub fn closed(mut self) -> Vec<u8> {
+    pub fn read_to_close(mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         // A reset is an end as well.
         self.0.read_to_end(&mut rest).ok();
@@ -137,14 +137,14 @@ pub fn get(path: &str) -> String {
 
 /// The value of a metric as `/metrics` of `address` has it; 0 if it is not there.
 pub fn metric(address: SocketAddr, name: &str) -> u64 {
-    let answer = Wire::to(address).ask(get("/metrics"));
+    let answer = RawClient::connect(address).request(get("/metrics"));
     assert_eq!(answer.status, 200, "{answer:?}");
     let line = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map_or(0, |value| value.parse().unwrap())
 }
 
 /// Waits for something that must happen, however long a busy machine takes over it.
-pub fn until(what: &str, holds: impl Fn() -> bool) {
+pub fn block_until(what: &str, holds: impl Fn() -> bool) {
     let end = std::time::Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(std::time::Instant::now() < end, "not within 30 seconds: {what}");

@@ -11,29 +11,29 @@ use serde_json::Value;
 
 /// Statuses and bodies that are answered, the last for ever, and the requests that were received.
 #[derive(Default)]
-struct Script {
-    answers: Mutex<VecDeque<(u16, String)>>,
+struct ReceiverScript {
+    responses: Mutex<VecDeque<(u16, String)>>,
     requests: Mutex<Vec<(String, Vec<u8>)>>,
     /// Their heads, in small letters.
     heads: Mutex<String>,
-    came: Condvar,
+    arrived: Condvar,
 }
 
 /// A receiver of requests that answers by a script.
-pub struct Receiver {
+pub struct HttpReceiver {
     address: SocketAddr,
-    script: Arc<Script>,
+    script: Arc<ReceiverScript>,
 }
 
-impl Receiver {
+impl HttpReceiver {
     pub fn new(answers: &[(u16, &str)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, script) = (listener.local_addr().unwrap(), Arc::new(Script::default()));
-        script.answers.lock().extend(answers.iter().map(|(status, body)| (*status, (*body).to_owned())));
+        let (address, script) = (listener.local_addr().unwrap(), Arc::new(ReceiverScript::default()));
+        script.responses.lock().extend(answers.iter().map(|(status, body)| (*status, (*body).to_owned())));
         let own = Arc::clone(&script);
-        background(move || {
+        spawn_thread(move || {
             for stream in listener.incoming() {
-                answer(&mut stream.unwrap(), &own);
+                answer_request(&mut stream.unwrap(), &own);
             }
         });
         Self { address, script }
@@ -44,15 +44,15 @@ impl Receiver {
     }
 
     /// What it answers from now on.
-    pub fn turn(&self, status: u16, body: &str) {
-        *self.script.answers.lock() = [(status, body.to_owned())].into();
+    pub fn set_response(&self, status: u16, body: &str) {
+        *self.script.responses.lock() = [(status, body.to_owned())].into();
     }
 
     /// Waits for so many requests; path and body of each.
-    pub fn requests(&self, count: usize) -> Vec<(String, Value)> {
+    pub fn wait_for_requests(&self, count: usize) -> Vec<(String, Value)> {
         let mut requests = self.script.requests.lock();
         while requests.len() < count {
-            self.script.came.wait(&mut requests);
+            self.script.arrived.wait(&mut requests);
         }
         requests.iter().map(|(path, body)| (path.clone(), serde_json::from_slice(body).unwrap_or_default())).collect()
     }
@@ -63,16 +63,16 @@ impl Receiver {
     }
 
     /// Path and body of each request until now.
-    pub fn received(&self) -> Vec<(String, Vec<u8>)> {
+    pub fn received_requests(&self) -> Vec<(String, Vec<u8>)> {
         self.script.requests.lock().clone()
     }
 }
 
-pub fn background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+pub fn spawn_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     std::thread::Builder::new().name("other side".to_owned()).spawn(work).unwrap()
 }
 
-fn answer(stream: &mut TcpStream, script: &Script) {
+fn answer_request(stream: &mut TcpStream, script: &ReceiverScript) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut path, mut length, mut line) = (String::new(), 0, String::new());
     while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
@@ -90,7 +90,7 @@ fn answer(stream: &mut TcpStream, script: &Script) {
         return;
     }
     let (status, said) = {
-        let mut answers = script.answers.lock();
+        let mut answers = script.responses.lock();
         if answers.len() > 1 {
             answers.pop_front().unwrap()
         } else {
@@ -98,6 +98,6 @@ fn answer(stream: &mut TcpStream, script: &Script) {
         }
     };
     script.requests.lock().push((path, body));
-    script.came.notify_all();
+    script.arrived.notify_all();
     write!(stream, "HTTP/1.1 {status} x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{said}", said.len()).ok();
 }

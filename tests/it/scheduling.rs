@@ -19,26 +19,26 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::server::{Reply, TestServer, reply};
-use fake::Fake;
+use crate::server::{Response, TestServer, send_request};
+use fake::FakeBackend;
 
 /// A server on the fake runtime.
-pub(crate) struct Scene {
+pub(crate) struct FakeBackendServer {
     pub(crate) server: TestServer,
-    pub(crate) fake: Arc<Fake>,
+    pub(crate) fake: Arc<FakeBackend>,
     /// Another client: only beside one does a run on an async thread let others go on, and tests hold such runs.
     _other: TcpStream,
     _models: TempDir,
 }
 
-impl Scene {
+impl FakeBackendServer {
     /// One model, `m`.
     pub(crate) async fn new(options: &[&str]) -> Self {
-        Self::of(Fake::default(), &[("m", "")], options).await
+        Self::with_models(FakeBackend::default(), &[("m", "")], options).await
     }
 
     /// Models of these names, with a word for the runtime in their graph files.
-    pub(crate) async fn of(fake: Fake, names: &[(&str, &str)], options: &[&str]) -> Self {
+    pub(crate) async fn with_models(fake: FakeBackend, names: &[(&str, &str)], options: &[&str]) -> Self {
         let models = tempfile::tempdir().unwrap();
         for (name, graph) in names {
             let directory = models.path().join(name).join("1");
@@ -47,46 +47,46 @@ impl Scene {
         }
         let fake = Arc::new(fake);
         let server = TestServer::start_on(fake.clone(), models.path(), options).await;
-        fake.forget_warm_up();
+        fake.reset_after_warm_up();
         let other = TcpStream::connect(server.address).await.unwrap();
-        until("it is connected", || server.app.metrics.http.connections() > 1).await;
+        wait_until("it is connected", || server.app.metrics.http.open_connections() > 1).await;
         Self { server, fake, _other: other, _models: models }
     }
 
     /// Sends a request and does not wait for its answer. Aborting it closes its connection.
-    pub(crate) fn send(&self, path: &str, body: &Value, headers: &[(&'static str, &str)]) -> JoinHandle<Reply> {
+    pub(crate) fn send(&self, path: &str, body: &Value, headers: &[(&'static str, &str)]) -> JoinHandle<Response> {
         let mut request = self.server.client.post(format!("{}{path}", self.server.url)).json(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        tokio::spawn(reply(request))
+        tokio::spawn(send_request(request))
     }
 
-    pub(crate) fn send_text(&self, text: &str) -> JoinHandle<Reply> {
-        self.send("/predict", &asking(text), &[])
+    pub(crate) fn send_text(&self, text: &str) -> JoinHandle<Response> {
+        self.send("/predict", &raw_scores_body(text), &[])
     }
 
-    pub(crate) fn send_batch(&self, texts: &[&str]) -> JoinHandle<Reply> {
-        self.send("/batch_predict", &asking_all(texts), &[])
+    pub(crate) fn send_batch(&self, texts: &[&str]) -> JoinHandle<Response> {
+        self.send("/batch_predict", &raw_scores_batch_body(texts), &[])
     }
 
-    pub(crate) fn free(&self) -> usize {
+    pub(crate) fn free_permits(&self) -> usize {
         self.server.app.engine.free_permits()
     }
 
     /// Texts that wait in the queue of `m`.
-    pub(crate) fn waiting(&self) -> usize {
-        self.server.app.registry.snapshot().resolve(Some("m"), None).unwrap().waiting()
+    pub(crate) fn queued_texts(&self) -> usize {
+        self.server.app.registry.snapshot().resolve(Some("m"), None).unwrap().queue_length()
     }
 
     /// Waits until this many permits are free and nothing else happens to them.
-    pub(crate) async fn until_free(&self, permits: usize) {
-        until("the permits are free", || self.free() == permits).await;
+    pub(crate) async fn wait_for_free_permits(&self, permits: usize) {
+        wait_until("the permits are free", || self.free_permits() == permits).await;
     }
 
     /// Waits until this many texts are inside a run.
-    pub(crate) async fn until_inside(&self, texts: usize) {
-        until("the texts are being run", || self.fake.inside() == texts).await;
+    pub(crate) async fn wait_for_running_texts(&self, texts: usize) {
+        wait_until("the texts are being run", || self.fake.running_texts() == texts).await;
     }
 
     /// The value of a metric without labels, or with these.
@@ -98,22 +98,22 @@ impl Scene {
 }
 
 /// A request whose answer shows the raw scores: `[x, -x]` for the text `echo x`.
-pub(crate) fn asking(text: &str) -> Value {
+pub(crate) fn raw_scores_body(text: &str) -> Value {
     json!({ "text": text, "return_probabilities": true, "raw_scores": true })
 }
 
-pub(crate) fn asking_all(texts: &[&str]) -> Value {
+pub(crate) fn raw_scores_batch_body(texts: &[&str]) -> Value {
     json!({ "texts": texts, "return_probabilities": true, "raw_scores": true })
 }
 
 /// The text that an answer is the answer to, told from its scores.
-pub(crate) fn echoed(answer: &Value) -> String {
+pub(crate) fn echoed_text(answer: &Value) -> String {
     let score = answer["probabilities"][0].to_string();
     format!("echo {}", score.strip_suffix(".0").unwrap_or_else(|| panic!("{answer}")))
 }
 
 /// Waits for something that must happen, however long a busy machine takes over it.
-pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < end, "not within 20 seconds: {what}");

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use clap::Parser;
 use predictd::cli::Cli;
-use predictd::config::Settings;
-use predictd::engine::batching::Policy;
-use predictd::engine::batching::window::{Caps, REACH};
-use predictd::engine::queue::Rules;
-use predictd::engine::session::Runtime;
+use predictd::config::ServerSettings;
+use predictd::engine::backend::Backend;
+use predictd::engine::queue::SchedulerConfig;
+use predictd::engine::scheduler::BatchingStrategy;
+use predictd::engine::scheduler::batch_search::{BatchLimits, CPU_SEARCH_RADIUS};
 use predictd::http::App;
 use predictd::shutdown::Shutdown;
-use predictd::{Listeners, RunError, Server};
+use predictd::{Listeners, Server, ServerError};
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -33,20 +33,20 @@ pub struct TestServer {
     pub app: Arc<App>,
     pub shutdown: Shutdown,
     pub client: reqwest::Client,
-    pub task: JoinHandle<Result<(), RunError>>,
+    pub task: JoinHandle<Result<(), ServerError>>,
     /// The directory that `--data-dir` names.
     pub data: TempDir,
 }
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Reply {
+pub struct Response {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: String,
 }
 
-impl Reply {
+impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
@@ -95,7 +95,7 @@ impl TestServer {
     }
 
     /// The same on another runtime.
-    pub async fn start_on(runtime: Arc<dyn Runtime>, models: &Path, options: &[&str]) -> Self {
+    pub async fn start_on(runtime: Arc<dyn Backend>, models: &Path, options: &[&str]) -> Self {
         let server = Self::launch(models, options, |settings| Server::with_runtime(settings, runtime));
         server.wait_loaded().await;
         server
@@ -105,7 +105,7 @@ impl TestServer {
     pub fn launch(
         models: &Path,
         options: &[&str],
-        prepare: impl FnOnce(&Settings) -> Result<Server, RunError>,
+        prepare: impl FnOnce(&ServerSettings) -> Result<Server, ServerError>,
     ) -> Self {
         let data = tempfile::tempdir().unwrap();
         let paths = [models.to_str().unwrap(), data.path().to_str().unwrap()];
@@ -115,7 +115,7 @@ impl TestServer {
             .chain(listeners)
             .chain(uncached(options).copied());
         let args = Cli::parse_from(std::iter::once("predictd").chain(fixed).chain(options.iter().copied())).serve;
-        let settings = Settings::resolve(args).unwrap();
+        let settings = ServerSettings::resolve(args).unwrap();
         let server = prepare(&settings).unwrap();
         let listeners = Listeners::bind(&settings).unwrap();
         let (address, admin) = (listeners.data.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
@@ -142,24 +142,24 @@ impl TestServer {
         panic!("the models were not loaded within a minute");
     }
 
-    pub async fn get(&self, path: &str) -> Reply {
-        reply(self.client.get(format!("{}{path}", self.url))).await
+    pub async fn get(&self, path: &str) -> Response {
+        send_request(self.client.get(format!("{}{path}", self.url))).await
     }
 
     /// Posts a body as JSON, whether it is JSON or not.
-    pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Reply {
+    pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Response {
         let request = self.client.post(format!("{}{path}", self.url)).header("content-type", "application/json");
-        reply(request.body(body)).await
+        send_request(request.body(body)).await
     }
 
     /// Posts a JSON value.
-    pub async fn ask(&self, path: &str, body: Value) -> Reply {
+    pub async fn post_json(&self, path: &str, body: Value) -> Response {
         self.post(path, body.to_string()).await
     }
 
     /// Stops the server and says how it ended.
-    pub async fn stop(self) -> Result<(), RunError> {
-        self.shutdown.soft.cancel();
+    pub async fn stop(self) -> Result<(), ServerError> {
+        self.shutdown.drain.cancel();
         // Idle connections of the client must not hold the server.
         drop(self.client);
         self.task.await.unwrap()
@@ -167,20 +167,25 @@ impl TestServer {
 }
 
 /// Sends a request and reads the answer.
-pub async fn reply(request: reqwest::RequestBuilder) -> Reply {
+pub async fn send_request(request: reqwest::RequestBuilder) -> Response {
     let response = request.send().await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Reply { status, headers, body: response.text().await.unwrap() }
+    Response { status, headers, body: response.text().await.unwrap() }
 }
 
 /// How one worker's queue hands out its texts, where a model is loaded without a server.
-pub(crate) fn one_worker() -> Rules {
-    let caps = Caps { rows: 64, tokens: 256, time: 200_000, reach: REACH };
-    Rules { policy: Policy::Window, caps, workers: 1, patience: Duration::from_millis(500) }
+pub(crate) fn one_worker_rules() -> SchedulerConfig {
+    let caps = BatchLimits { max_rows: 64, max_tokens: 256, max_time: 200_000, search_radius: CPU_SEARCH_RADIUS };
+    SchedulerConfig {
+        strategy: BatchingStrategy::Window,
+        batch_limits: caps,
+        worker_count: 1,
+        overload_threshold: Duration::from_millis(500),
+    }
 }
 
 /// A variable that a test is given.
 #[expect(clippy::disallowed_methods, reason = "a test is no server")]
-pub fn variable(name: &str) -> Option<String> {
+pub fn test_env_var(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

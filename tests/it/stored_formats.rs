@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
-use predictd::experiments::receipts::Receipts;
+use predictd::experiments::receipts::ReceiptKeyring;
 use serde_json::{Value, json};
 
-use crate::check_command::threshold;
+use crate::check_command::threshold_model;
 use crate::daemon::{Daemon, predictd};
 use crate::database::fresh_postgres;
-use crate::raw::{Answer, Wire, request};
+use crate::raw::{RawClient, RawResponse, request};
 
 /// Written by the commit after 196ff49 (2026-11-30).
-const FIXTURE: &str = "tests/it/stored_formats/2026-11-30";
+const FIXTURE_DIR: &str = "tests/it/stored_formats/2026-11-30";
 const MODEL: &str = "m";
 /// Texts whose answers are `a`, `b`.
-const TEXTS: [&str; 2] = ["60", "10 20"];
+const PREDICT_TEXTS: [&str; 2] = ["60", "10 20"];
 
 /// A copy of the fixture that a server may change.
 struct Scene {
@@ -34,7 +34,7 @@ impl Scene {
     /// With the stored data, on SQLite.
     fn stored() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        copy(Path::new(FIXTURE), directory.path());
+        copy_dir(Path::new(FIXTURE_DIR), directory.path());
         Self { directory, postgres: None }
     }
 
@@ -48,8 +48,8 @@ impl Scene {
         if let Some(url) = &self.postgres {
             options.extend(["--database", url]);
         }
-        let mut daemon = Daemon::with(&self.path("models"), &self.path("data"), &options);
-        daemon.logged("the server may need this much memory at most");
+        let mut daemon = Daemon::start_with(&self.path("models"), &self.path("data"), &options);
+        daemon.wait_for_log("maximum memory use estimated");
         daemon
     }
 
@@ -61,30 +61,30 @@ impl Scene {
     fn predict(&self, daemon: &Daemon, text: &str) -> Value {
         let head = format!("Authorization: Bearer {}\r\n", self.key("predict"));
         let body = json!({ "text": text, "user_id": "u" }).to_string();
-        let answer = Wire::to(daemon.address).ask(request("POST", "/predict", &head, &body));
+        let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", &head, &body));
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
     }
 
-    fn feedback(&self, daemon: &Daemon, prediction_id: &str) -> Answer {
+    fn feedback(&self, daemon: &Daemon, prediction_id: &str) -> RawResponse {
         let head = format!("Authorization: Bearer {}\r\n", self.key("predict"));
-        let body = json!({ "prediction_id": prediction_id, "actual": "a", "text": TEXTS[0] }).to_string();
-        Wire::to(daemon.address).ask(request("POST", "/feedback", &head, &body))
+        let body = json!({ "prediction_id": prediction_id, "actual": "a", "text": PREDICT_TEXTS[0] }).to_string();
+        RawClient::connect(daemon.address).request(request("POST", "/feedback", &head, &body))
     }
 
     /// Asks the admin listener; the JSON of its answer.
     fn admin(&self, daemon: &Daemon, path: &str) -> Value {
         let head = format!("Authorization: Bearer {}\r\n", self.key("admin"));
-        let answer = Wire::to(daemon.admin).ask(request("GET", path, &head, ""));
+        let answer = RawClient::connect(daemon.admin).request(request("GET", path, &head, ""));
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         answer.json()
     }
 
     /// Runs a command of an operator.
-    fn operate(&self, daemon: &Daemon, arguments: &[&str]) {
+    fn run_operator_command(&self, daemon: &Daemon, arguments: &[&str]) {
         let url = format!("http://{}", daemon.admin);
         let mut command = predictd(arguments);
-        run(command.args(["--admin-url", &url]).env("PREDICTD_API_KEY", self.key("admin")));
+        run_command(command.args(["--admin-url", &url]).env("PREDICTD_API_KEY", self.key("admin")));
     }
 
     fn stop(daemon: Daemon) {
@@ -95,13 +95,13 @@ impl Scene {
 }
 
 /// Copies a directory; only the owner can read the copies.
-fn copy(from: &Path, to: &Path) {
+fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let copied = to.join(path.file_name().unwrap());
         if path.is_dir() {
-            copy(&path, &copied);
+            copy_dir(&path, &copied);
         } else {
             std::fs::copy(&path, &copied).unwrap();
             std::fs::set_permissions(&copied, PermissionsExt::from_mode(0o600)).unwrap();
@@ -110,7 +110,7 @@ fn copy(from: &Path, to: &Path) {
     std::fs::set_permissions(to, PermissionsExt::from_mode(0o700)).unwrap();
 }
 
-fn run(command: &mut Command) -> String {
+fn run_command(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
@@ -119,36 +119,37 @@ fn run(command: &mut Command) -> String {
 /// Two versions in a directory, each with every file that a version can have.
 fn write_models(models: &Path) {
     for version in ["1", "2"] {
-        let model = threshold().model().labels(&["a", "b"]);
+        let model = threshold_model().model().labels(&["a", "b"]);
         let options =
             "description = \"sums\"\ntask = \"classification\"\nmax_tokens = 32\non_overflow = \"truncate\"\n";
-        let examples = [json!({ "text": TEXTS[0], "label": "a" }), json!({ "text": TEXTS[1], "label": "b" })];
+        let examples =
+            [json!({ "text": PREDICT_TEXTS[0], "label": "a" }), json!({ "text": PREDICT_TEXTS[1], "label": "b" })];
         let golden = json!({ "tolerance": 0.001, "examples": examples }).to_string();
-        let directory = model.options(options).file("golden.json", golden).write(models, MODEL, version);
+        let directory = model.manifest_toml(options).file("golden.json", golden).write(models, MODEL, version);
         let texts = models.join("texts.jsonl");
-        let lines = ["a", "b"].into_iter().zip(TEXTS).cycle().take(400);
+        let lines = ["a", "b"].into_iter().zip(PREDICT_TEXTS).cycle().take(400);
         let lines = lines.map(|(label, text)| json!({ "text": text, "label": label }).to_string() + "\n");
         std::fs::write(&texts, lines.collect::<String>()).unwrap();
-        run(&mut predictd(&["profile", directory.to_str().unwrap(), "--texts", texts.to_str().unwrap()]));
+        run_command(&mut predictd(&["profile", directory.to_str().unwrap(), "--texts", texts.to_str().unwrap()]));
         std::fs::remove_file(texts).unwrap();
     }
 }
 
 /// Writes keys, models, data directory, database and receipts into the directory of the scene.
-fn write(scene: &Scene, upload: &Path) {
+fn write_stored_data(scene: &Scene, upload: &Path) {
     for (scope, scopes) in [("predict", "predict,feedback"), ("admin", "admin,metrics")] {
         let arguments = ["keys", "new", "--name", scope, "--scopes", scopes, "--keys"];
-        let key = run(predictd(&arguments).arg(scene.path("keys.toml")));
+        let key = run_command(predictd(&arguments).arg(scene.path("keys.toml")));
         std::fs::write(scene.path(&format!("{scope}.key")), key).unwrap();
     }
     let daemon = scene.start();
     let directory = upload.join(MODEL).join("2");
-    scene.operate(&daemon, &["models", "register", MODEL, "2", directory.to_str().unwrap()]);
-    scene.operate(&daemon, &["models", "metrics", MODEL, "2", "f1=0.5"]);
-    scene.operate(&daemon, &["models", "activate", MODEL, "2"]);
+    scene.run_operator_command(&daemon, &["models", "register", MODEL, "2", directory.to_str().unwrap()]);
+    scene.run_operator_command(&daemon, &["models", "metrics", MODEL, "2", "f1=0.5"]);
+    scene.run_operator_command(&daemon, &["models", "activate", MODEL, "2"]);
     let arms = ["--arm", "old=1:0.5", "--arm", "new=2:0.5", "--start"];
-    scene.operate(&daemon, &[&["experiments", "create", "e", "--on", MODEL], &arms[..]].concat());
-    let answers = TEXTS.map(|text| scene.predict(&daemon, text));
+    scene.run_operator_command(&daemon, &[&["experiments", "create", "e", "--on", MODEL], &arms[..]].concat());
+    let answers = PREDICT_TEXTS.map(|text| scene.predict(&daemon, text));
     let ids = answers.each_ref().map(|answer| answer["prediction_id"].as_str().unwrap().to_owned());
     assert_eq!(scene.feedback(&daemon, &ids[0]).status, 200);
     std::fs::write(scene.path("prediction_ids"), ids.join("\n") + "\n").unwrap();
@@ -173,7 +174,7 @@ fn assert_loaded(scene: &Scene) {
     assert_eq!(scene.admin(&daemon, "/admin/feedback")["feedback"][0]["actual"], json!(["a"]));
     assert_eq!(scene.admin(&daemon, "/admin/drift")["versions"][0]["drift"]["profile"]["texts"], 400);
     // The stored key opens, the golden examples hold, and feedback goes on.
-    let answer = scene.predict(&daemon, TEXTS[0]);
+    let answer = scene.predict(&daemon, PREDICT_TEXTS[0]);
     assert_eq!(answer["prediction"], "a");
     assert_eq!(scene.feedback(&daemon, answer["prediction_id"].as_str().unwrap()).json()["outcome"], "stored");
     Scene::stop(daemon);
@@ -181,7 +182,7 @@ fn assert_loaded(scene: &Scene) {
 
 /// Receipts are read for thirty days: the day on which they were written is the one that counts here.
 fn assert_receipts(scene: &Scene) {
-    let receipts = Receipts::open(&scene.path("data").join("receipt.keys")).unwrap();
+    let receipts = ReceiptKeyring::open(&scene.path("data").join("receipt.keys")).unwrap();
     let ids = std::fs::read_to_string(scene.path("prediction_ids")).unwrap();
     for (id, label) in ids.lines().zip(["a", "b"]) {
         let payload = receipts.verify(id, UNIX_EPOCH + WRITTEN_AT).unwrap();
@@ -198,24 +199,25 @@ async fn write_fixture() {
     write_models(models.path());
     for postgres in [None, fresh_postgres().await] {
         let scene = Scene { directory: tempfile::tempdir().unwrap(), postgres };
-        copy(&models.path().join(MODEL).join("1"), &scene.path("models").join(MODEL).join("1"));
+        copy_dir(&models.path().join(MODEL).join("1"), &scene.path("models").join(MODEL).join("1"));
         let upload = models.path().to_owned();
-        let scene = tokio::task::spawn_blocking(move || (write(&scene, &upload), scene).1).await.unwrap();
+        let scene = tokio::task::spawn_blocking(move || (write_stored_data(&scene, &upload), scene).1).await.unwrap();
         match &scene.postgres {
-            None => copy(scene.directory.path(), Path::new(FIXTURE)),
+            None => copy_dir(scene.directory.path(), Path::new(FIXTURE_DIR)),
             Some(url) => {
-                let sql = run(Command::new("pg_dump").args(["--inserts", "--no-owner", "--no-privileges", url]));
+                let sql =
+                    run_command(Command::new("pg_dump").args(["--inserts", "--no-owner", "--no-privileges", url]));
                 // Lines for psql, and comments.
                 let sql: Vec<&str> = sql.lines().filter(|line| !line.starts_with(['\\', '-'])).collect();
-                std::fs::write(Path::new(FIXTURE).join("postgres.sql"), sql.join("\n")).unwrap();
+                std::fs::write(Path::new(FIXTURE_DIR).join("postgres.sql"), sql.join("\n")).unwrap();
             }
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stored_formats_of_an_earlier_commit_load() {
-    if crate::server::variable("WRITE_STORED_FORMATS").is_some() {
+async fn stored_formats_of_earlier_commit_load() {
+    if crate::server::test_env_var("WRITE_STORED_FORMATS").is_some() {
         write_fixture().await;
     }
     let scene = Scene::stored();
@@ -224,9 +226,9 @@ async fn stored_formats_of_an_earlier_commit_load() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stored_formats_of_an_earlier_commit_load_from_postgresql() {
+async fn stored_formats_of_earlier_commit_load_from_postgres() {
     let Some(url) = fresh_postgres().await else { return };
-    let dump = std::fs::read_to_string(format!("{FIXTURE}/postgres.sql")).unwrap();
+    let dump = std::fs::read_to_string(format!("{FIXTURE_DIR}/postgres.sql")).unwrap();
     let pool = sqlx::AnyPool::connect(&url).await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(dump)).execute(&pool).await.unwrap();
     pool.close().await;

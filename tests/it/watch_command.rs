@@ -6,33 +6,33 @@ use std::process::{Child, Command};
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, ends, exchange, predictd, signal};
-use crate::raw::until;
-use crate::receiver::{Receiver, background};
+use crate::daemon::{Daemon, exchange, predictd, run_to_exit, send_signal};
+use crate::raw::block_until;
+use crate::receiver::{HttpReceiver, spawn_thread};
 use crate::server::cheap_models;
 
-fn watching(options: &[&str]) -> Command {
+fn watch_command(options: &[&str]) -> Command {
     predictd(&["watch"].into_iter().chain(options.iter().copied()).collect::<Vec<_>>())
 }
 
 /// A watcher that looks every 20 ms.
-struct Running(Child);
+struct WatchProcess(Child);
 
-impl Running {
-    fn new(options: &[&str]) -> Self {
-        let mut command = watching(options);
+impl WatchProcess {
+    fn start(options: &[&str]) -> Self {
+        let mut command = watch_command(options);
         command.args(["--interval", "20ms", "--unhealthy-after", "2", "--healthy-after", "2"]);
         Self(command.stderr(std::process::Stdio::null()).spawn().unwrap())
     }
 
     /// Ends it as an operator does.
     fn stop(mut self) {
-        signal(self.0.id(), "TERM");
+        send_signal(self.0.id(), "TERM");
         assert!(self.0.wait().unwrap().success());
     }
 }
 
-impl Drop for Running {
+impl Drop for WatchProcess {
     fn drop(&mut self) {
         self.0.kill().ok();
         self.0.wait().ok();
@@ -40,19 +40,19 @@ impl Drop for Running {
 }
 
 #[test]
-fn one_check_tells_by_its_exit_code() {
+fn watch_once_exit_code_tells_health() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
-    let daemon = Daemon::with(models.path(), data.path(), &[]);
+    let daemon = Daemon::start_with(models.path(), data.path(), &[]);
     let url = format!("http://{}", daemon.address);
-    let (code, log) = ends(&mut watching(&["--once", &url]));
+    let (code, log) = run_to_exit(&mut watch_command(&["--once", &url]));
     assert_eq!(code, 0, "{log}");
     let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
     assert_eq!((&line["healthy"], &line["status_code"]), (&json!(true), &json!(200)), "{line}");
     assert_eq!(line["url"], format!("{url}/health"));
     assert!(line["response_time"].as_f64().unwrap() > 0.0 && line["timestamp"].is_string());
 
-    let broken = Receiver::new(&[(503, "{\"status\":\"unhealthy\"}")]);
-    let (code, log) = ends(&mut watching(&["--once", &url, &broken.url("/readyz?key=CANARY")]));
+    let broken = HttpReceiver::new(&[(503, "{\"status\":\"unhealthy\"}")]);
+    let (code, log) = run_to_exit(&mut watch_command(&["--once", &url, &broken.url("/readyz?key=CANARY")]));
     assert_eq!(code, 1);
     assert!(
         log.contains("it answered with 503") && log.ends_with("predictd: 1 of 2 servers are not healthy\n"),
@@ -60,7 +60,7 @@ fn one_check_tells_by_its_exit_code() {
     );
     assert!(!log.contains("CANARY"), "{log}");
     // It answers, but says that it is not well; nobody is there; nobody answers.
-    let unwell = Receiver::new(&[(200, "{\"status\":\"unhealthy\"}")]);
+    let unwell = HttpReceiver::new(&[(200, "{\"status\":\"unhealthy\"}")]);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (url, reason) in [
@@ -69,21 +69,21 @@ fn one_check_tells_by_its_exit_code() {
         (format!("http://{}", silent.local_addr().unwrap()), "no answer within 100ms"),
         ("http://no.such.host.invalid".to_owned(), "error"),
     ] {
-        let (code, log) = ends(&mut watching(&["--once", "--timeout", "100ms", &url]));
+        let (code, log) = run_to_exit(&mut watch_command(&["--once", "--timeout", "100ms", &url]));
         assert!(code == 1 && log.contains(reason), "{url}: {log}");
     }
 }
 
 #[test]
-fn everybody_is_told_of_each_change_once() {
-    let server = Receiver::new(&[(200, "{\"status\":\"healthy\"}")]);
-    let [webhook, slack, pager, manager] = [(); 4].map(|()| Receiver::new(&[(202, "")]));
+fn watch_every_channel_gets_each_change_once() {
+    let server = HttpReceiver::new(&[(200, "{\"status\":\"healthy\"}")]);
+    let [webhook, slack, pager, manager] = [(); 4].map(|()| HttpReceiver::new(&[(202, "")]));
     let place = tempfile::tempdir().unwrap();
     let (program, told) = (place.path().join("tell"), place.path().join("told"));
     std::fs::write(&program, format!("#!/bin/sh\ncat >>{}\necho >>{}\n", told.display(), told.display())).unwrap();
     std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let watched = server.url("/x");
-    let running = Running::new(&[
+    let running = WatchProcess::start(&[
         &watched,
         "--webhook",
         &webhook.url("/hook"),
@@ -98,27 +98,27 @@ fn everybody_is_told_of_each_change_once() {
         "--command",
         program.to_str().unwrap(),
     ]);
-    server.requests(5);
-    assert!(webhook.received().is_empty(), "a server that is healthy from the start is no news");
-    server.turn(500, "");
-    let (path, alert) = webhook.requests(1).remove(0);
+    server.wait_for_requests(5);
+    assert!(webhook.received_requests().is_empty(), "a server that is healthy from the start is no news");
+    server.set_response(500, "");
+    let (path, alert) = webhook.wait_for_requests(1).remove(0);
     assert_eq!((path.as_str(), &alert["status"], &alert["url"]), ("/hook", &json!("unhealthy"), &json!(watched)));
     assert_eq!(alert["check"]["status_code"], 500);
     assert_eq!(alert["summary"], format!("{watched} is unhealthy: it answered with 500"));
-    server.turn(200, "");
-    let alert = webhook.requests(2).remove(1).1;
+    server.set_response(200, "");
+    let alert = webhook.wait_for_requests(2).remove(1).1;
     assert_eq!((&alert["status"], &alert["check"]["error"]), (&json!("healthy"), &Value::Null));
-    let texts: Vec<Value> = slack.requests(2).into_iter().map(|(_, body)| body["text"].clone()).collect();
+    let texts: Vec<Value> = slack.wait_for_requests(2).into_iter().map(|(_, body)| body["text"].clone()).collect();
     assert!(
         texts[0].as_str().unwrap().contains("is unhealthy") && texts[1].as_str().unwrap().contains("healthy again")
     );
-    let events = pager.requests(2);
+    let events = pager.wait_for_requests(2);
     assert_eq!((&events[0].1["event_action"], &events[1].1["event_action"]), (&json!("trigger"), &json!("resolve")));
     assert_eq!(
         (&events[0].1["dedup_key"], &events[0].1["routing_key"]),
         (&events[1].1["dedup_key"], &json!("routing"))
     );
-    let alerts = manager.requests(2);
+    let alerts = manager.wait_for_requests(2);
     assert_eq!(alerts[0].0, "/api/v2/alerts");
     // It lasts until it is over: it is told once, and would end by itself.
     let time =
@@ -126,48 +126,54 @@ fn everybody_is_told_of_each_change_once() {
     let lasts = time(0, "endsAt").duration_since(time(0, "startsAt")).unwrap();
     assert!(lasts > std::time::Duration::from_hours(24) && time(1, "endsAt") < time(0, "endsAt"), "{alerts:?}");
     assert_eq!(alerts[0].1[0]["labels"]["severity"], "page");
-    until("the program was told", || std::fs::read_to_string(&told).is_ok_and(|told| told.lines().count() == 2));
+    block_until("the program was told", || std::fs::read_to_string(&told).is_ok_and(|told| told.lines().count() == 2));
     // Nothing more, however often it is looked.
-    let seen = server.received().len();
-    server.requests(seen + 10);
+    let seen = server.received_requests().len();
+    server.wait_for_requests(seen + 10);
     running.stop();
-    assert_eq!(webhook.received().len(), 2);
+    assert_eq!(webhook.received_requests().len(), 2);
 }
 
 #[test]
-fn an_alert_is_delivered_again_until_it_is_taken() {
-    let server = Receiver::new(&[(500, "")]);
-    let webhook = Receiver::new(&[(503, ""), (200, "")]);
-    let running = Running::new(&[&server.url(""), "--webhook", &webhook.url("/")]);
-    let tries = webhook.requests(2);
+fn watch_alert_is_retried_until_accepted() {
+    let server = HttpReceiver::new(&[(500, "")]);
+    let webhook = HttpReceiver::new(&[(503, ""), (200, "")]);
+    let running = WatchProcess::start(&[&server.url(""), "--webhook", &webhook.url("/")]);
+    let tries = webhook.wait_for_requests(2);
     assert_eq!(tries[0], tries[1]);
     running.stop();
     // What will never be taken is given up at once.
-    let refusing = Receiver::new(&[(400, "")]);
-    let (code, log) =
-        ends(&mut watching(&["--once", "--unhealthy-after", "1", "--webhook", &refusing.url("/"), &server.url("")]));
-    assert!(code == 1 && log.contains("it answered with 400") && log.contains("it is given up"), "{log}");
-    assert_eq!(refusing.requests(1).len(), 1);
+    let refusing = HttpReceiver::new(&[(400, "")]);
+    let (code, log) = run_to_exit(&mut watch_command(&[
+        "--once",
+        "--unhealthy-after",
+        "1",
+        "--webhook",
+        &refusing.url("/"),
+        &server.url(""),
+    ]));
+    assert!(code == 1 && log.contains("it answered with 400") && log.contains("alert dropped"), "{log}");
+    assert_eq!(refusing.wait_for_requests(1).len(), 1);
 }
 
 #[test]
-fn what_was_known_and_whom_to_tell_outlast_the_watcher() {
+fn watch_state_and_pending_alerts_survive_restart() {
     let place = tempfile::tempdir().unwrap();
     let state = place.path().join("state.json");
     let state = state.to_str().unwrap();
-    let (server, webhook) = (Receiver::new(&[(500, "")]), Receiver::new(&[(200, "")]));
+    let (server, webhook) = (HttpReceiver::new(&[(500, "")]), HttpReceiver::new(&[(200, "")]));
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let once = |webhook: &str, retry: &str| {
         let url = server.url("");
         let options =
             ["--once", "--unhealthy-after", "2", "--healthy-after", "1", "--state", state, "--retry-for", retry];
-        ends(watching(&options).args(["--webhook", webhook, &url])).0
+        run_to_exit(watch_command(&options).args(["--webhook", webhook, &url])).0
     };
     // The second failure in a row, in another process, is the one that counts.
     assert_eq!(once(&webhook.url("/"), "10m"), 1);
-    assert!(webhook.received().is_empty());
+    assert!(webhook.received_requests().is_empty());
     // Nobody takes the alert: it is left for the next process.
-    let mut held = watching(&[
+    let mut held = watch_command(&[
         "--interval",
         "1h",
         "--unhealthy-after",
@@ -178,28 +184,28 @@ fn what_was_known_and_whom_to_tell_outlast_the_watcher() {
         &format!("http://{gone}"),
         &server.url(""),
     ]);
-    let held = Running(held.stderr(std::process::Stdio::null()).spawn().unwrap());
-    until("it was noticed", || {
+    let held = WatchProcess(held.stderr(std::process::Stdio::null()).spawn().unwrap());
+    block_until("it was noticed", || {
         std::fs::read_to_string(state).is_ok_and(|state| state.contains("\"waiting\":{\"webhook\""))
     });
     drop(held);
     assert_eq!(once(&webhook.url("/"), "10m"), 1);
-    assert_eq!(webhook.requests(1)[0].1["status"], "unhealthy");
-    server.turn(200, "");
+    assert_eq!(webhook.wait_for_requests(1)[0].1["status"], "unhealthy");
+    server.set_response(200, "");
     assert_eq!(once(&webhook.url("/"), "10m"), 0);
-    assert_eq!(webhook.requests(2)[1].1["status"], "healthy");
+    assert_eq!(webhook.wait_for_requests(2)[1].1["status"], "healthy");
     assert_eq!(once(&webhook.url("/"), "10m"), 0);
-    assert_eq!(webhook.received().len(), 2);
+    assert_eq!(webhook.received_requests().len(), 2);
     std::fs::write(state, "{").unwrap();
     assert_eq!(once(&webhook.url("/"), "10m"), 64, "a damaged file is not taken for none");
 }
 
 #[test]
-fn mails_are_sent() {
-    let server = Receiver::new(&[(500, "")]);
+fn watch_alert_is_sent_by_mail() {
+    let server = HttpReceiver::new(&[(500, "")]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let mail = background(move || {
+    let mail = spawn_thread(move || {
         let mut stream = listener.accept().unwrap().0;
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let (mut all, mut line, mut data) = (String::new(), String::new(), false);
@@ -223,7 +229,7 @@ fn mails_are_sent() {
         all
     });
     let smtp = format!("smtp://{address}");
-    let (code, log) = ends(&mut watching(&[
+    let (code, log) = run_to_exit(&mut watch_command(&[
         "--once",
         "--unhealthy-after",
         "1",
@@ -245,14 +251,14 @@ fn mails_are_sent() {
     ] {
         assert!(mail.contains(part), "{part}: {mail}");
     }
-    assert!(log.contains("an alert was delivered"), "{log}");
+    assert!(log.contains("alert delivered"), "{log}");
 }
 
 #[test]
-fn the_watcher_has_metrics_of_its_own() {
-    let server = Receiver::new(&[(200, ""), (200, ""), (500, "")]);
-    let (url, webhook) = (server.url("/health"), Receiver::new(&[(200, "")]));
-    let mut command = watching(&[
+fn watch_exposes_its_own_metrics() {
+    let server = HttpReceiver::new(&[(200, ""), (200, ""), (500, "")]);
+    let (url, webhook) = (server.url("/health"), HttpReceiver::new(&[(200, "")]));
+    let mut command = watch_command(&[
         &url,
         "--interval",
         "20ms",
@@ -267,16 +273,16 @@ fn the_watcher_has_metrics_of_its_own() {
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let address = loop {
         let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-        if line["message"] == "metrics are served" {
+        if line["message"] == "metrics listener opened" {
             break line["address"].as_str().unwrap().parse::<SocketAddr>().unwrap();
         }
     };
-    background(move || lines.for_each(drop));
-    let running = Running(child);
-    webhook.requests(1);
+    spawn_thread(move || lines.for_each(drop));
+    let running = WatchProcess(child);
+    webhook.wait_for_requests(1);
     let metrics = || exchange(address, "GET", "/metrics", "");
     let delivered = "predictd_watch_deliveries_total{channel=\"webhook\",result=\"delivered\"} 1\n";
-    until("the delivery was counted", || metrics().contains(delivered));
+    block_until("the delivery was counted", || metrics().contains(delivered));
     let text = metrics();
     for line in [
         format!("predictd_watch_healthy{{url=\"{url}\"}} 0\n"),
@@ -289,7 +295,7 @@ fn the_watcher_has_metrics_of_its_own() {
 }
 
 #[test]
-fn wrong_options_are_64_and_tell_no_secret() {
+fn watch_invalid_options_exit_64_without_secrets() {
     let url = "http://127.0.0.1:1";
     for (options, word) in [
         (&["--once"][..], "<URL>"),
@@ -305,10 +311,10 @@ fn wrong_options_are_64_and_tell_no_secret() {
         (&[url, "--smtp", "imap://CANARY@x", "--email-from", "a@b.c", "--email-to", "a@b.c"], "--smtp"),
         (&[url, "--smtp", "smtp://x", "--email-from", "nobody", "--email-to", "a@b.c"], "--email-from"),
     ] {
-        let (code, said) = ends(&mut watching(options));
+        let (code, said) = run_to_exit(&mut watch_command(options));
         assert!(code == 64 && said.contains(word) && !said.contains("CANARY"), "{options:?}: {code} {said}");
     }
-    let mut help = watching(&["--help"]);
+    let mut help = watch_command(&["--help"]);
     let output =
         help.env("PREDICTD_WATCH_SLACK", "https://CANARY").env("PREDICTD_WATCH_PAGERDUTY", "CANARY").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
@@ -316,32 +322,32 @@ fn wrong_options_are_64_and_tell_no_secret() {
 }
 
 #[test]
-fn looking_once_tells_without_a_memory() {
-    let (broken, webhook) = (Receiver::new(&[(500, "")]), Receiver::new(&[]));
-    let (code, log) = ends(&mut watching(&["--once", "--webhook", &webhook.url("/"), &broken.url("")]));
-    assert_eq!((code, &webhook.requests(1)[0].1["status"]), (1, &json!("unhealthy")), "{log}");
+fn watch_once_without_state_file_alerts() {
+    let (broken, webhook) = (HttpReceiver::new(&[(500, "")]), HttpReceiver::new(&[]));
+    let (code, log) = run_to_exit(&mut watch_command(&["--once", "--webhook", &webhook.url("/"), &broken.url("")]));
+    assert_eq!((code, &webhook.wait_for_requests(1)[0].1["status"]), (1, &json!("unhealthy")), "{log}");
 }
 
 #[test]
-fn urls_that_differ_in_what_is_not_shown_are_two() {
-    let (server, webhook) = (Receiver::new(&[(500, "")]), Receiver::new(&[]));
+fn watch_urls_differing_in_query_are_distinct() {
+    let (server, webhook) = (HttpReceiver::new(&[(500, "")]), HttpReceiver::new(&[]));
     let urls = [server.url("/x?model=CANARY"), server.url("/x?model=b")];
-    let (code, log) = ends(&mut watching(&["--once", "--webhook", &webhook.url("/"), &urls[0], &urls[1]]));
-    let alerts = webhook.requests(2);
-    assert_eq!((code, webhook.received().len()), (1, 2), "{log}");
+    let (code, log) = run_to_exit(&mut watch_command(&["--once", "--webhook", &webhook.url("/"), &urls[0], &urls[1]]));
+    let alerts = webhook.wait_for_requests(2);
+    assert_eq!((code, webhook.received_requests().len()), (1, 2), "{log}");
     assert_ne!(alerts[0].1["url"], alerts[1].1["url"]);
     assert!(!log.contains("CANARY") && !format!("{alerts:?}").contains("CANARY"), "{log}");
 }
 
 #[test]
-fn a_signal_ends_a_check() {
+fn watch_signal_ends_check() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     for once in [&["--once"][..], &[]] {
-        let mut command = watching(&[once, &["--timeout", "10m", "--interval", "10m", &url]].concat());
+        let mut command = watch_command(&[once, &["--timeout", "10m", "--interval", "10m", &url]].concat());
         let mut watcher = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
         let _asked = silent.accept().unwrap();
-        signal(watcher.id(), "TERM");
+        send_signal(watcher.id(), "TERM");
         let status = watcher.wait().unwrap();
         // A check that was not made to its end is none that was good.
         assert_eq!(status.code(), Some(i32::from(!once.is_empty())));

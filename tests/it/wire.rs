@@ -25,38 +25,38 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::scheduling::until;
+use crate::scheduling::wait_until;
 use crate::server::{QUESTION, TestServer, cheap_models};
 
 /// Clients at a time, where many come.
-const CROWD: usize = 300;
+const CROWD_SIZE: usize = 300;
 /// Time limits of a connection.
-const LIMITS: [&str; 5] =
+const TIMEOUT_OPTIONS: [&str; 5] =
     ["--header-timeout", "--body-idle-timeout", "--body-timeout", "--write-timeout", "--keep-alive"];
 
 /// These limits, an hour for the others, and more options.
-fn options<'a>(limits: &[(&'a str, &'a str)], more: &[&'a str]) -> Vec<&'a str> {
+fn timeout_options<'a>(limits: &[(&'a str, &'a str)], more: &[&'a str]) -> Vec<&'a str> {
     let limit = |name: &str| limits.iter().find(|(limited, _)| *limited == name).map_or("1h", |(_, time)| *time);
     // A connection that says nothing is one without a head.
     let first_byte = ["--first-byte-timeout", limit("--header-timeout")];
-    LIMITS.iter().flat_map(|name| [*name, limit(name)]).chain(first_byte).chain(more.iter().copied()).collect()
+    TIMEOUT_OPTIONS.iter().flat_map(|name| [*name, limit(name)]).chain(first_byte).chain(more.iter().copied()).collect()
 }
 
 /// A server that nobody is connected to.
-async fn server(limits: &[(&str, &str)], more: &[&str]) -> TestServer {
-    let mut server = TestServer::start(cheap_models().path(), &options(limits, more)).await;
-    leave(&mut server).await;
+async fn start_server(limits: &[(&str, &str)], more: &[&str]) -> TestServer {
+    let mut server = TestServer::start(cheap_models().path(), &timeout_options(limits, more)).await;
+    close_own_connections(&mut server).await;
     server
 }
 
 /// Ends the connections of the server's own client, and those to come after their answer.
-async fn leave(server: &mut TestServer) {
+async fn close_own_connections(server: &mut TestServer) {
     server.client = crate::server::client().pool_max_idle_per_host(0).build().unwrap();
-    until("the client has left", || open(server) == 0).await;
+    wait_until("the client has left", || open_connections(server) == 0).await;
 }
 
 /// Metrics by the value of their only label, or of this one.
-fn counts(server: &TestServer, metric: &str, label: &str) -> BTreeMap<String, u64> {
+fn counts_by_label(server: &TestServer, metric: &str, label: &str) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     let text = String::from_utf8(server.app.metrics.render(&[]).unwrap()).unwrap();
     for line in text.lines().filter_map(|line| line.strip_prefix(metric)) {
@@ -73,18 +73,18 @@ fn counts(server: &TestServer, metric: &str, label: &str) -> BTreeMap<String, u6
 }
 
 /// Connections that are open.
-fn open(server: &TestServer) -> u64 {
-    counts(server, "predictd_connections", "")[""]
+fn open_connections(server: &TestServer) -> u64 {
+    counts_by_label(server, "predictd_http_connections", "")[""]
 }
 
 /// Requests that reached the routes, by status.
-fn answered(server: &TestServer) -> BTreeMap<String, u64> {
-    counts(server, "predictd_http_requests_total", "status")
+fn responses_by_status(server: &TestServer) -> BTreeMap<String, u64> {
+    counts_by_label(server, "predictd_http_requests_total", "status")
 }
 
 /// Connections that were cut off, by what was waited for.
-fn cut_off(server: &TestServer) -> BTreeMap<String, u64> {
-    counts(server, "predictd_connections_cut_off_total", "waiting_for")
+fn cut_offs_by_phase(server: &TestServer) -> BTreeMap<String, u64> {
+    counts_by_label(server, "predictd_http_connections_aborted_total", "waiting_for")
 }
 
 /// Asserts that connections were cut off for these reasons, so many each, and for no others.
@@ -96,7 +96,7 @@ fn assert_cut_off(server: &TestServer, expected: &[(&str, usize)]) {
 /// The same where the server's own client may have rested too long while the server started.
 #[track_caller]
 fn assert_cut_off_since(before: &BTreeMap<String, u64>, server: &TestServer, expected: &[(&str, usize)]) {
-    let mut found = cut_off(server);
+    let mut found = cut_offs_by_phase(server);
     for (why, count) in &mut found {
         *count -= before.get(why).copied().unwrap_or_default();
     }
@@ -106,40 +106,40 @@ fn assert_cut_off_since(before: &BTreeMap<String, u64>, server: &TestServer, exp
 }
 
 /// Waits until nothing is left of any client but these.
-async fn until_open(server: &TestServer, connections: u64) {
-    until("the connections are closed", || open(server) == connections).await;
-    assert_eq!(server.app.engine.free_permits(), server.app.limits.max_inflight_texts);
-    assert_eq!(counts(server, "predictd_http_requests_in_flight", "")[""], 0);
+async fn wait_for_open_connections(server: &TestServer, connections: u64) {
+    wait_until("the connections are closed", || open_connections(server) == connections).await;
+    assert_eq!(server.app.engine.free_permits(), server.app.limits.max_inflight_items);
+    assert_eq!(counts_by_label(server, "predictd_http_requests_in_flight", "")[""], 0);
 }
 
 /// A request with this body as JSON, on a connection that stays.
-fn post(path: &str, body: &Value) -> String {
+fn post_request(path: &str, body: &Value) -> String {
     let body = body.to_string();
     let kind = "Host: x\r\nContent-Type: application/json";
     format!("POST {path} HTTP/1.1\r\n{kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 /// A request that is answered with 200.
-fn question() -> String {
-    post("/predict", &json!({ "text": QUESTION }))
+fn question_request() -> String {
+    post_request("/predict", &json!({ "text": QUESTION }))
 }
 
 /// The head of a request with JSON, without the line that ends it.
-const POST: &str = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+const POST_PREDICT_HEAD: &str = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
 /// A request without a body that is answered with 200.
-const GET: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+const LIVEZ_REQUEST: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// One answer.
 #[derive(Debug)]
-struct Answer {
+struct WireResponse {
     status: u16,
     head: String,
     body: String,
 }
 
-impl Answer {
+impl WireResponse {
     /// The first answer of these bytes and its length, if it is complete.
-    fn first(bytes: &[u8]) -> Option<(Self, usize)> {
+    fn parse_first(bytes: &[u8]) -> Option<(Self, usize)> {
         let head = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
         let text = std::str::from_utf8(&bytes[..head]).unwrap().to_owned();
         let status = text.split(' ').nth(1).unwrap().parse().unwrap();
@@ -165,7 +165,7 @@ impl Answer {
     }
 
     /// The kind of a problem, if this is one.
-    fn kind(&self) -> String {
+    fn problem_kind(&self) -> String {
         if self.header("content-type") != Some("application/problem+json") {
             return String::new();
         }
@@ -176,7 +176,7 @@ impl Answer {
     }
 
     /// True if it says that nothing follows on its connection.
-    fn closes(&self) -> bool {
+    fn closes_connection(&self) -> bool {
         match self.header("connection") {
             None => self.head.starts_with("HTTP/1.0 "),
             Some(connection) => connection == "close",
@@ -191,61 +191,61 @@ struct Connection {
 }
 
 impl Connection {
-    async fn to(server: &TestServer) -> Self {
-        Self::at(server.address).await
+    async fn connect(server: &TestServer) -> Self {
+        Self::connect_to(server.address).await
     }
 
-    async fn at(address: SocketAddr) -> Self {
+    async fn connect_to(address: SocketAddr) -> Self {
         Self { stream: TcpStream::connect(address).await.unwrap(), received: Vec::new() }
     }
 
     /// A good client: it has been answered, and will ask again.
-    async fn neighbour(server: &TestServer) -> Self {
-        let mut neighbour = Self::to(server).await;
-        neighbour.ask_well().await;
+    async fn connect_well(server: &TestServer) -> Self {
+        let mut neighbour = Self::connect(server).await;
+        neighbour.request_well().await;
         neighbour
     }
 
     /// A client that has no room for what it does not read.
-    async fn without_room(address: SocketAddr) -> Self {
+    async fn connect_with_small_buffer(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4_096).unwrap();
         Self { stream: socket.connect(address).await.unwrap(), received: Vec::new() }
     }
 
     async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        within(self.stream.write_all(bytes.as_ref())).await.unwrap();
+        or_timeout(self.stream.write_all(bytes.as_ref())).await.unwrap();
     }
 
     /// The next answer.
-    async fn answer(&mut self) -> Answer {
+    async fn read_response(&mut self) -> WireResponse {
         loop {
-            if let Some((answer, length)) = Answer::first(&self.received) {
+            if let Some((answer, length)) = WireResponse::parse_first(&self.received) {
                 self.received.drain(..length);
                 return answer;
             }
-            let read = within(self.stream.read_buf(&mut self.received)).await.unwrap();
+            let read = or_timeout(self.stream.read_buf(&mut self.received)).await.unwrap();
             assert!(read > 0, "the connection ended: {:?}", String::from_utf8_lossy(&self.received));
         }
     }
 
     /// Sends a request and reads its answer.
-    async fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
+    async fn request(&mut self, request: impl AsRef<[u8]>) -> WireResponse {
         self.send(request).await;
-        self.answer().await
+        self.read_response().await
     }
 
     /// Sends a good request; asserts that it is answered as ever.
-    async fn ask_well(&mut self) {
-        let answer = self.ask(question()).await;
+    async fn request_well(&mut self) {
+        let answer = self.request(question_request()).await;
         assert_eq!((answer.status, &answer.json()["prediction"]), (200, &json!("card_arrival")), "{answer:?}");
     }
 
     /// Reads to the end, which must be an orderly one, and nothing but whole answers before it.
-    async fn answers(mut self) -> Vec<Answer> {
-        within(self.stream.read_to_end(&mut self.received)).await.unwrap();
+    async fn read_responses(mut self) -> Vec<WireResponse> {
+        or_timeout(self.stream.read_to_end(&mut self.received)).await.unwrap();
         let mut answers = Vec::new();
-        while let Some((answer, length)) = Answer::first(&self.received) {
+        while let Some((answer, length)) = WireResponse::parse_first(&self.received) {
             self.received.drain(..length);
             answers.push(answer);
         }
@@ -254,14 +254,14 @@ impl Connection {
     }
 
     /// Waits for the end, orderly or not; what came before it.
-    async fn end(mut self) -> Vec<u8> {
-        while within(self.stream.read_buf(&mut self.received)).await.is_ok_and(|read| read > 0) {}
+    async fn read_to_end(mut self) -> Vec<u8> {
+        while or_timeout(self.stream.read_buf(&mut self.received)).await.is_ok_and(|read| read > 0) {}
         self.received
     }
 }
 
 /// Waits for what must happen, however long a busy machine takes over it.
-async fn within<T>(waits: impl Future<Output = T>) -> T {
+async fn or_timeout<T>(waits: impl Future<Output = T>) -> T {
     let Ok(happened) = tokio::time::timeout(Duration::from_secs(20), waits).await else {
         panic!("not within 20 seconds");
     };
@@ -269,14 +269,14 @@ async fn within<T>(waits: impl Future<Output = T>) -> T {
 }
 
 /// Many clients at a time, each of which does this with its connection and its number.
-async fn crowd<T, F>(address: SocketAddr, size: usize, client: impl Fn(usize, Connection) -> F) -> Vec<T>
+async fn run_clients<T, F>(address: SocketAddr, size: usize, client: impl Fn(usize, Connection) -> F) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
     let mut clients = JoinSet::new();
     for number in 0..size {
-        clients.spawn(client(number, Connection::at(address).await));
+        clients.spawn(client(number, Connection::connect_to(address).await));
     }
     clients.join_all().await
 }

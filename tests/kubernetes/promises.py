@@ -65,7 +65,7 @@ def seconds(text: str) -> int:
 def drain(built: Built, _: Facts) -> Iterator[str]:
     """Everything that a stop takes fits into the time that Kubernetes gives."""
     pre_stop = built.container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-    delay, grace = seconds(built.value("PREDICTD_DRAIN_DELAY")), seconds(built.value("PREDICTD_GRACE"))
+    delay, grace = seconds(built.value("PREDICTD_DRAIN_DELAY")), seconds(built.value("PREDICTD_DRAIN_TIMEOUT"))
     given = built.pod.get("terminationGracePeriodSeconds", 30)
     if not (pre_stop and delay and grace):
         yield f"preStop {pre_stop} s, drain delay {delay} s, grace {grace} s: one is missing"
@@ -105,7 +105,7 @@ def metrics(built: Built, facts: Facts) -> Iterator[str]:
         queries = " ".join(trigger["metadata"].get("query", "") for trigger in thing["spec"]["triggers"])
         asked = set(re.findall(r"\b(?:predictd|process)_\w+", queries))
         yield from (f"{name} is not in tests/it/metrics.txt" for name in sorted(asked - facts.metrics))
-        if "predictd_queue_oldest_seconds" not in asked:
+        if "predictd_queue_oldest_item_age_seconds" not in asked:
             yield "the ScaledObject does not look at the age of the queue"
 
 

@@ -190,7 +190,7 @@ class Errors(unittest.TestCase):
 
     def test_overload(self) -> None:
         """503 of the server, which is full of texts that take long and that it may take its time over."""
-        options = ("--default-model", "banking77-minilm", "--max-inflight-texts", "1024", "--max-wait", "1h",
+        options = ("--default-model", "banking77-minilm", "--max-inflight-items", "1024", "--max-queue-wait", "1h",
                    "--timeout", "1h", "--max-timeout", "1h")
         with Predictd(*options, models=ROOT / "models") as server, Nginx([server.address]) as nginx:
             texts = str([" ".join(["word"] * 400) + f" {number}" for number in range(1_024)]).replace("'", '"')

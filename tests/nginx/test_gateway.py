@@ -85,7 +85,7 @@ class OwnErrors(unittest.TestCase):
 
     def test_requests_at_a_time(self) -> None:
         """More at a time than an address may have."""
-        changes = {"nginx.conf": [("limit_conn predictd_connections 128", "limit_conn predictd_connections 2")]}
+        changes = {"nginx.conf": [("limit_conn predictd_http_connections 128", "limit_conn predictd_http_connections 2")]}
         with Upstream("hangs") as upstream, Nginx([upstream.address], changes=changes) as nginx:
             with wire.connect(nginx.address) as one, wire.connect(nginx.address) as two:
                 for stream in (one, two):

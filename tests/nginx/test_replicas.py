@@ -103,7 +103,7 @@ class Retries(unittest.TestCase):
 
     def test_a_refusal_is_an_answer(self) -> None:
         """A server that is full is not asked twice, and no other for it."""
-        options = ("--default-model", "m", "--max-inflight-texts", "2", "--max-batch-texts", "2", "--rate-limit", "1")
+        options = ("--default-model", "m", "--max-inflight-items", "2", "--max-client-batch-size", "2", "--rate-limit", "1")
         with Predictd(*options) as one, Predictd(*options) as two, Nginx([one.address, two.address]) as nginx:
             before, count = one.reached() + two.reached(), 30
             statuses = Counter(wire.ask(nginx.address, PREDICT).status for _ in range(count))

@@ -71,7 +71,7 @@ class Scene:
         for name in ("banking77-minilm", "banking77-tfidf"):
             (models / name).symlink_to(ROOT / "models" / name)
         command = [predictd, "serve", "--models", models, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
-                   "--data-dir", work / "data", "--cache-bytes", "0", "--workers", "1", "--timeout", "60s", "--max-wait", "60s",
+                   "--data-dir", work / "data", "--cache-bytes", "0", "--workers", "1", "--timeout", "60s", "--max-queue-wait", "60s",
                    "--on-overflow", "truncate", "--log-format", "json", "--default-model", "banking77-minilm"]
         with self.log.open("wb") as log:
             self.server = subprocess.Popen(list(map(str, command)), stderr=log, cwd=ROOT)
@@ -95,7 +95,7 @@ class Scene:
         for _ in range(600):
             said = self.log.read_text(encoding="utf-8")
             found = re.search(r'"message":"listening","address":"([^"]*)","admin":"([^"]*)"', said)
-            if found and said.count('"the model is ready"') == 3:
+            if found and said.count('"model version loaded"') == 3:
                 return found[1], found[2]
             time.sleep(0.1)
         sys.exit(said)
@@ -170,7 +170,7 @@ def main() -> None:
             until("Prometheus scrapes the server", lambda: not scene.firing() and scene.query('up{job="predictd"} == 1'))
             threading.Thread(target=load, args=(scene, stop), daemon=True).start()
             # A series begins with its first event, and a rate needs two scrapes of it.
-            counted = "sum(rate(predictd_http_request_seconds_count{route='/predict', status='200'}[1m])) > 5"
+            counted = "sum(rate(predictd_http_request_duration_seconds_count{route='/predict', status='200'}[1m])) > 5"
             until("requests are counted", lambda: scene.query(counted))
             check_dashboard(scene)
             if scene.firing():

@@ -11,47 +11,47 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
-use super::{Answered, Due, LAST_ANSWERS, Load, Outcome};
-use crate::answer::head;
+use super::{DueRequest, LAST_ANSWERS_TIMEOUT, LoadOutcome, LoadSpec, TimedResponse};
+use crate::http_response::parse_head;
 
 /// What all connections share. Nothing holds a borrow over an await.
-struct Pool {
-    load: Load,
+struct ConnectionPool {
+    load: LoadSpec,
     start: Instant,
     /// Connections without a request; the one used last is taken first.
-    idle: RefCell<Vec<oneshot::Sender<Due>>>,
-    waiting: RefCell<VecDeque<Due>>,
-    outcome: RefCell<Outcome>,
+    idle: RefCell<Vec<oneshot::Sender<DueRequest>>>,
+    queued: RefCell<VecDeque<DueRequest>>,
+    outcome: RefCell<LoadOutcome>,
 }
 
 /// Sends what becomes due until there is no more, and waits for the answers.
-pub(super) async fn serve(load: Load, start: Instant, due: &mut Receiver<Due>) -> Outcome {
-    let pool = Rc::new(Pool {
+pub(super) async fn run_load(load: LoadSpec, start: Instant, due: &mut Receiver<DueRequest>) -> LoadOutcome {
+    let pool = Rc::new(ConnectionPool {
         load,
         start,
         idle: RefCell::default(),
-        waiting: RefCell::default(),
+        queued: RefCell::default(),
         outcome: RefCell::default(),
     });
     while let Some(next) = due.recv().await {
-        give(&pool, next);
+        dispatch(&pool, next);
     }
-    let never_sent = pool.waiting.borrow_mut().drain(..).count();
+    let never_sent = pool.queued.borrow_mut().drain(..).count();
     pool.outcome.borrow_mut().never_sent += never_sent;
-    let give_up = Instant::now() + LAST_ANSWERS;
+    let give_up = Instant::now() + LAST_ANSWERS_TIMEOUT;
     while pool.idle.borrow().len() < pool.outcome.borrow().connections && Instant::now() < give_up {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let mut outcome = pool.outcome.take();
     let unanswered = outcome.intended - outcome.answers.len() - outcome.failed - outcome.never_sent;
     if unanswered > 0 {
-        outcome.fail(unanswered, "no answer");
+        outcome.record_failure(unanswered, "no answer");
     }
     outcome
 }
 
 /// Hands a request to an idle connection, a new one, or the queue, in this order.
-fn give(pool: &Rc<Pool>, mut due: Due) {
+fn dispatch(pool: &Rc<ConnectionPool>, mut due: DueRequest) {
     pool.outcome.borrow_mut().intended += 1;
     while let Some(idle) = pool.idle.borrow_mut().pop() {
         match idle.send(due) {
@@ -60,21 +60,21 @@ fn give(pool: &Rc<Pool>, mut due: Due) {
         }
     }
     if pool.outcome.borrow().connections == pool.load.max_connections {
-        return pool.waiting.borrow_mut().push_back(due);
+        return pool.queued.borrow_mut().push_back(due);
     }
     pool.outcome.borrow_mut().connections += 1;
-    tokio::task::spawn_local(connection(Rc::clone(pool), due));
+    tokio::task::spawn_local(run_connection(Rc::clone(pool), due));
 }
 
 /// One place for a connection: it connects again where the server closes.
-async fn connection(pool: Rc<Pool>, mut due: Due) {
+async fn run_connection(pool: Rc<ConnectionPool>, mut due: DueRequest) {
     let (mut stream, mut buffer) = (None, Vec::new());
     loop {
         match exchange(&pool, &mut stream, &mut buffer, due).await {
             Ok(answered) => pool.outcome.borrow_mut().answers.push(answered),
-            Err(error) => pool.outcome.borrow_mut().fail(1, &error.to_string()),
+            Err(error) => pool.outcome.borrow_mut().record_failure(1, &error.to_string()),
         }
-        due = if let Some(next) = next_waiting(&pool) {
+        due = if let Some(next) = pop_queued(&pool) {
             next
         } else {
             let (sender, receiver) = oneshot::channel();
@@ -85,10 +85,10 @@ async fn connection(pool: Rc<Pool>, mut due: Due) {
     }
 }
 
-fn next_waiting(pool: &Pool) -> Option<Due> {
-    let mut waiting = pool.waiting.borrow_mut();
+fn pop_queued(pool: &ConnectionPool) -> Option<DueRequest> {
+    let mut waiting = pool.queued.borrow_mut();
     while let Some(due) = waiting.pop_front() {
-        if due.intended.elapsed() <= pool.load.patience {
+        if due.intended.elapsed() <= pool.load.connection_timeout {
             return Some(due);
         }
         pool.outcome.borrow_mut().never_sent += 1;
@@ -97,24 +97,30 @@ fn next_waiting(pool: &Pool) -> Option<Due> {
 }
 
 /// One request and its answer. A kept connection may have been closed meanwhile: then once more on a new one.
-async fn exchange(pool: &Pool, kept: &mut Option<TcpStream>, buffer: &mut Vec<u8>, due: Due) -> Result<Answered> {
-    let ask = &pool.load.asks[due.ask];
+async fn exchange(
+    pool: &ConnectionPool,
+    kept: &mut Option<TcpStream>,
+    buffer: &mut Vec<u8>,
+    due: DueRequest,
+) -> Result<TimedResponse> {
+    let ask = &pool.load.requests[due.request_index];
     let reused = kept.is_some();
     let mut stream = match kept.take() {
         Some(stream) => stream,
         None => connect(&pool.load.address).await?,
     };
     let delay = due.intended.elapsed();
-    let mut answer = talk(&mut stream, buffer, &ask.request).await;
+    let mut answer = send_and_read(&mut stream, buffer, &ask.bytes).await;
     if answer.is_err() && reused && buffer.is_empty() {
         stream = connect(&pool.load.address).await?;
-        answer = talk(&mut stream, buffer, &ask.request).await;
+        answer = send_and_read(&mut stream, buffer, &ask.bytes).await;
     }
     let (status, head, close) = answer?;
-    let answered = Answered { intended: due.intended - pool.start, delay, status, latency: due.intended.elapsed() };
+    let answered =
+        TimedResponse { intended: due.intended - pool.start, delay, status, latency: due.intended.elapsed() };
     let body = &buffer[head..];
-    if status == 200 && !body.windows(ask.right.len()).any(|part| part == ask.right) {
-        pool.outcome.borrow_mut().wrong_answer(body, &ask.right);
+    if status == 200 && !body.windows(ask.expected.len()).any(|part| part == ask.expected) {
+        pool.outcome.borrow_mut().record_wrong(body, &ask.expected);
     }
     if !close {
         *kept = Some(stream);
@@ -129,14 +135,14 @@ async fn connect(address: &str) -> Result<TcpStream> {
 }
 
 /// Writes a request and reads its answer into `buffer`: status, length of the head, and whether it is the last.
-async fn talk(stream: &mut TcpStream, buffer: &mut Vec<u8>, request: &[u8]) -> Result<(u16, usize, bool)> {
+async fn send_and_read(stream: &mut TcpStream, buffer: &mut Vec<u8>, request: &[u8]) -> Result<(u16, usize, bool)> {
     buffer.clear();
     stream.write_all(request).await?;
     loop {
-        if let Some(head) = head(buffer)?
-            && buffer.len() >= head.length + head.body
+        if let Some(head) = parse_head(buffer)?
+            && buffer.len() >= head.head_bytes + head.body_bytes
         {
-            return Ok((head.status, head.length, head.close));
+            return Ok((head.status, head.head_bytes, head.close));
         }
         if stream.read_buf(buffer).await? == 0 {
             return Err(Error::from(ErrorKind::UnexpectedEof));

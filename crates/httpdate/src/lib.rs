@@ -7,9 +7,9 @@ use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const DAY: u64 = 24 * 60 * 60;
+const DAY_SECONDS: u64 = 24 * 60 * 60;
 /// The last second of the year 9999.
-const LAST: u64 = 253_402_300_799;
+const MAX_SECONDS: u64 = 253_402_300_799;
 /// The first of January 1970 was a Thursday.
 const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 /// The same in the form of RFC 850.
@@ -34,7 +34,7 @@ impl std::error::Error for Error {}
 
 impl From<SystemTime> for HttpDate {
     fn from(time: SystemTime) -> Self {
-        Self(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().min(LAST))
+        Self(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().min(MAX_SECONDS))
     }
 }
 
@@ -46,9 +46,9 @@ impl From<HttpDate> for SystemTime {
 
 impl Display for HttpDate {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (days, second) = (self.0 / DAY, self.0 % DAY);
+        let (days, second) = (self.0 / DAY_SECONDS, self.0 % DAY_SECONDS);
         let weekday = WEEKDAYS[(days % 7) as usize];
-        let (year, month, day) = date_of(days);
+        let (year, month, day) = civil_date(days);
         let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
         write!(f, "{weekday}, {day:02} {} {year:04} {hour:02}:{minute:02}:{second:02} GMT", MONTHS[month])
     }
@@ -59,12 +59,12 @@ impl FromStr for HttpDate {
 
     /// Reads the form that is written today, and the two obsolete ones. A leap second is the second after it.
     fn from_str(text: &str) -> Result<Self, Error> {
-        Parts::of(text).and_then(|parts| parts.date()).ok_or(Error(()))
+        DateParts::parse(text).and_then(|parts| parts.to_date()).ok_or(Error(()))
     }
 }
 
 /// The parts of a date, whatever its form.
-struct Parts<'a> {
+struct DateParts<'a> {
     weekday: &'a str,
     day: &'a str,
     month: &'a str,
@@ -72,55 +72,56 @@ struct Parts<'a> {
     time: &'a str,
 }
 
-impl<'a> Parts<'a> {
-    fn of(text: &'a str) -> Option<Self> {
+impl<'a> DateParts<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
         let words: Vec<&str> = text.split(' ').collect();
         Some(match words[..] {
             // Sun, 06 Nov 1994 08:49:37 GMT
             [weekday, day, month, year, time, "GMT"] if day.len() == 2 => {
-                Self { weekday: weekday.strip_suffix(',')?, day, month, year: number(year, 4)?, time }
+                Self { weekday: weekday.strip_suffix(',')?, day, month, year: parse_digits(year, 4)?, time }
             }
             // Sunday, 06-Nov-94 08:49:37 GMT
             [weekday, date, time, "GMT"] => {
                 let [day, month, year] = date.split('-').collect::<Vec<_>>()[..] else { return None };
                 let weekday = LONG_WEEKDAYS.iter().position(|name| weekday.strip_suffix(',') == Some(name))?;
                 let weekday = WEEKDAYS[weekday];
-                let year = number(year, 2)?;
+                let year = parse_digits(year, 2)?;
                 Self { weekday, day, month, year: if year < 70 { 2_000 + year } else { 1_900 + year }, time }
             }
             // Sun Nov  6 08:49:37 1994
             [weekday, month, "", day, time, year] if day.len() == 1 => {
-                Self { weekday, day, month, year: number(year, 4)?, time }
+                Self { weekday, day, month, year: parse_digits(year, 4)?, time }
             }
             [weekday, month, day, time, year] if day.len() == 2 => {
-                Self { weekday, day, month, year: number(year, 4)?, time }
+                Self { weekday, day, month, year: parse_digits(year, 4)?, time }
             }
             _ => return None,
         })
     }
 
     /// The date, if there is such a day, and it is this day of the week.
-    fn date(&self) -> Option<HttpDate> {
+    fn to_date(&self) -> Option<HttpDate> {
         let month = MONTHS.iter().position(|name| *name == self.month)?;
-        let day = number(self.day, self.day.len()).filter(|day| (1..=length(self.year, month)).contains(day))?;
+        let day =
+            parse_digits(self.day, self.day.len()).filter(|day| (1..=month_days(self.year, month)).contains(day))?;
         let clock: Vec<&str> = self.time.split(':').collect();
         let [hour, minute, second] = clock[..] else { return None };
-        let hour = number(hour, 2).filter(|hour| *hour < 24)?;
-        let minute = number(minute, 2).filter(|minute| *minute < 60)?;
-        let second = number(second, 2).filter(|second| *second <= 60)?;
+        let hour = parse_digits(hour, 2).filter(|hour| *hour < 24)?;
+        let minute = parse_digits(minute, 2).filter(|minute| *minute < 60)?;
+        let second = parse_digits(second, 2).filter(|second| *second <= 60)?;
         let years = self.year.checked_sub(1970)?;
         let days = years * 365
             + leap_days(1970, self.year)
-            + (0..month).map(|month| length(self.year, month)).sum::<u64>()
+            + (0..month).map(|month| month_days(self.year, month)).sum::<u64>()
             + day
             - 1;
-        let date = HttpDate((days * DAY + hour * 3_600 + minute * 60 + second).min(LAST));
+        let date = HttpDate((days * DAY_SECONDS + hour * 3_600 + minute * 60 + second).min(MAX_SECONDS));
         (WEEKDAYS[(days % 7) as usize] == self.weekday).then_some(date)
     }
 }
 
 /// A number of so many digits.
-fn number(text: &str, digits: usize) -> Option<u64> {
+fn parse_digits(text: &str, digits: usize) -> Option<u64> {
     let is_number = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().ok()).flatten()
 }
@@ -144,7 +145,7 @@ fn is_leap(year: u64) -> bool {
 }
 
 /// Days of a month, which counts from 0.
-fn length(year: u64, month: usize) -> u64 {
+fn month_days(year: u64, month: usize) -> u64 {
     match month {
         1 => 28 + u64::from(is_leap(year)),
         3 | 5 | 8 | 10 => 30,
@@ -153,7 +154,7 @@ fn length(year: u64, month: usize) -> u64 {
 }
 
 /// Year, month from 0 and day from 1 of a day that counts from the first of January 1970.
-fn date_of(days: u64) -> (u64, usize, u64) {
+fn civil_date(days: u64) -> (u64, usize, u64) {
     // 400 years have always as many days; a first guess that is never too late, and a few steps from there.
     let mut year = 1970 + days / 366;
     let mut rest = days - (year - 1970) * 365 - leap_days(1970, year);
@@ -162,8 +163,8 @@ fn date_of(days: u64) -> (u64, usize, u64) {
         year += 1;
     }
     let mut month = 0;
-    while rest >= length(year, month) {
-        rest -= length(year, month);
+    while rest >= month_days(year, month) {
+        rest -= month_days(year, month);
         month += 1;
     }
     (year, month, rest + 1)
@@ -179,12 +180,12 @@ fn leap_days(from: u64, to: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn at(seconds: u64) -> SystemTime {
+    fn time_at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
     #[test]
-    fn dates_are_written_as_in_the_rfc_and_read_again() {
+    fn http_date_formatted_parses_back() {
         for (seconds, text) in [
             (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
             (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
@@ -192,15 +193,15 @@ mod tests {
             (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
             (1_475_419_451, "Sun, 02 Oct 2016 14:44:11 GMT"),
             (4_107_542_400, "Mon, 01 Mar 2100 00:00:00 GMT"),
-            (LAST, "Fri, 31 Dec 9999 23:59:59 GMT"),
+            (MAX_SECONDS, "Fri, 31 Dec 9999 23:59:59 GMT"),
         ] {
-            assert_eq!(fmt_http_date(at(seconds)), text);
-            assert_eq!(parse_http_date(text), Ok(at(seconds)));
+            assert_eq!(fmt_http_date(time_at(seconds)), text);
+            assert_eq!(parse_http_date(text), Ok(time_at(seconds)));
         }
     }
 
     #[test]
-    fn obsolete_forms_and_leap_seconds_are_read() {
+    fn http_date_obsolete_form_or_leap_second_parses() {
         for (text, seconds) in [
             ("Sunday, 06-Nov-94 08:49:37 GMT", 784_111_777),
             ("Sun Nov  6 08:49:37 1994", 784_111_777),
@@ -209,7 +210,7 @@ mod tests {
             ("Sat, 31 Dec 2016 23:59:60 GMT", 1_483_228_800),
             ("Thursday, 01-Jan-70 00:00:00 GMT", 0),
         ] {
-            assert_eq!(parse_http_date(text), Ok(at(seconds)), "{text}");
+            assert_eq!(parse_http_date(text), Ok(time_at(seconds)), "{text}");
         }
         for (day, name) in (1..).zip(LONG_WEEKDAYS) {
             assert!(parse_http_date(&format!("{name}, {day:02}-Jan-70 00:00:00 GMT")).is_ok(), "{name}");
@@ -217,20 +218,20 @@ mod tests {
     }
 
     #[test]
-    fn times_that_cannot_be_written_are_the_nearest_that_can() {
+    fn http_date_out_of_range_is_clamped() {
         for before in [UNIX_EPOCH - Duration::from_nanos(1), UNIX_EPOCH - Duration::from_secs(200_000_000)] {
             assert_eq!(fmt_http_date(before), "Thu, 01 Jan 1970 00:00:00 GMT");
         }
-        assert_eq!(fmt_http_date(at(LAST + 1)), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(fmt_http_date(time_at(MAX_SECONDS + 1)), "Fri, 31 Dec 9999 23:59:59 GMT");
     }
 
     #[test]
-    fn every_day_is_the_one_after_the_day_before() {
+    fn civil_date_consecutive_days_are_consecutive() {
         let mut before = (1969, 11, 31);
-        for days in 0..=LAST / DAY {
-            let (year, month, day) = date_of(days);
+        for days in 0..=MAX_SECONDS / DAY_SECONDS {
+            let (year, month, day) = civil_date(days);
             let next = match before {
-                (year, month, day) if day < length(year, month) => (year, month, day + 1),
+                (year, month, day) if day < month_days(year, month) => (year, month, day + 1),
                 (year, 11, _) => (year + 1, 0, 1),
                 (year, month, _) => (year, month + 1, 1),
             };
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_no_dates() {
+    fn http_date_malformed_is_rejected() {
         for wrong in [
             "",
             "Sun, 06 Nov 1994 08:49:37",

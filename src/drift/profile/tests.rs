@@ -4,8 +4,8 @@ fn labels() -> Vec<String> {
     ["yes", "no", "maybe"].map(str::to_owned).to_vec()
 }
 
-fn counts() -> Counts {
-    let mut counts = Counts::new(3, true);
+fn counts() -> DistributionCounts {
+    let mut counts = DistributionCounts::new(3, true);
     for i in 0..300_usize {
         counts.record(Some(i % 4), [0.4, 0.7, 0.95][i % 3], 5 + i % 30, i % 2);
     }
@@ -13,12 +13,13 @@ fn counts() -> Counts {
 }
 
 fn profile() -> Profile {
-    let made = Made { model: "m".to_owned(), version: "3".to_owned(), at: "2026-11-25".to_owned(), graph: None };
-    Profile::new(made, &counts(), &labels(), Some(Accuracy { texts: 200, correct: 150 })).unwrap()
+    let made =
+        ProfileOrigin { model: "m".to_owned(), version: "3".to_owned(), made_at: "2026-11-25".to_owned(), graph: None };
+    Profile::new(made, &counts(), &labels(), Some(ProfileAccuracy { texts: 200, correct: 150 })).unwrap()
 }
 
 #[test]
-fn what_was_counted_comes_back_from_the_file() {
+fn profile_written_and_read_is_equal() {
     let text = serde_json::to_string(&profile()).unwrap();
     assert!(text.starts_with(r#"{"version":1,"model":"m","model_version":"3","made":"2026-11-25","texts":300,"#));
     let read: Profile = serde_json::from_str(&text).unwrap();
@@ -31,7 +32,7 @@ fn what_was_counted_comes_back_from_the_file() {
 }
 
 #[test]
-fn a_model_without_a_tokenizer_has_no_unknown_tokens() {
+fn profile_without_tokenizer_omits_unknown() {
     let mut profile = profile();
     (profile.unknown, profile.accuracy) = (None, None);
     let text = serde_json::to_string(&profile).unwrap();
@@ -40,7 +41,7 @@ fn a_model_without_a_tokenizer_has_no_unknown_tokens() {
 }
 
 #[test]
-fn negative_counts_and_other_fields_are_no_profile() {
+fn profile_with_bad_fields_refused() {
     let text = serde_json::to_string(&profile()).unwrap();
     for (from, to) in [("\"other\":75", "\"other\":-75"), ("\"other\"", "\"others\""), ("\"texts\":300,", "")] {
         assert!(text.contains(from) && serde_json::from_str::<Profile>(&text.replacen(from, to, 1)).is_err(), "{to}");
@@ -48,7 +49,7 @@ fn negative_counts_and_other_fields_are_no_profile() {
 }
 
 #[test]
-fn everything_that_can_be_wrong_is_said() {
+fn profile_invalid_error_names_field() {
     fn sums(profile: &mut Profile) -> &mut TokenSums {
         profile.unknown.as_mut().unwrap()
     }
@@ -71,8 +72,8 @@ fn everything_that_can_be_wrong_is_said() {
         (|p| sums(p).tokens_by_unknown = 0, "unknown: unknown_squared is at most"),
         (|p| sums(p).tokens_squared = sums(p).tokens, "unknown: the squares are too small for the sums"),
         (|p| sums(p).unknown_squared = 0, "unknown: the squares are too small for the sums"),
-        (|p| p.accuracy = Some(Accuracy { texts: 9, correct: 10 }), "accuracy: 10 right of 9, which is more"),
-        (|p| p.accuracy = Some(Accuracy { texts: 301, correct: 0 }), "accuracy: 0 right of 301"),
+        (|p| p.accuracy = Some(ProfileAccuracy { texts: 9, correct: 10 }), "accuracy: 10 right of 9, which is more"),
+        (|p| p.accuracy = Some(ProfileAccuracy { texts: 301, correct: 0 }), "accuracy: 0 right of 301"),
     ];
     for (change, message) in wrong {
         let mut profile = profile();
@@ -84,7 +85,7 @@ fn everything_that_can_be_wrong_is_said() {
 }
 
 #[test]
-fn a_profile_of_other_labels_is_refused() {
+fn profile_other_labels_refused() {
     let mut more = labels();
     more.push("never".to_owned());
     let error = |labels: &[String]| profile().reference(labels).unwrap_err().to_string();
@@ -94,7 +95,10 @@ fn a_profile_of_other_labels_is_refused() {
         error(&["yes", "yes", "no", "maybe"].map(str::to_owned)),
         "labels: \"yes\", which the model has, is missing"
     );
-    let made = || Made { model: "m".to_owned(), version: "3".to_owned(), at: String::new(), graph: None };
+    let made = || ProfileOrigin { model: "m".to_owned(), version: "3".to_owned(), made_at: String::new(), graph: None };
     assert!(Profile::new(made(), &counts(), &more, None).is_err());
-    assert_eq!(Profile::new(made(), &Counts::new(3, false), &labels(), None), Err(ProfileError::Texts(0)));
+    assert_eq!(
+        Profile::new(made(), &DistributionCounts::new(3, false), &labels(), None),
+        Err(ProfileError::TextCount(0))
+    );
 }

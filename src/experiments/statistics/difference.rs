@@ -9,8 +9,8 @@
 //! It supposes that each arm's accuracy stays what it is. Where weights change while texts get harder, the arms' sums
 //! are not comparable: a change of weights is a new experiment.
 
-use super::interval::Interval;
-use super::plan::Plan;
+use super::comparison_plan::ComparisonPlan;
+use super::interval::ConfidenceInterval;
 
 /// Answers with feedback that each arm must have before anything is said.
 ///
@@ -18,24 +18,24 @@ use super::plan::Plan;
 /// three wrong ones: about the least for which smoothing makes up. With it, at most 3.2 % of simulated experiments
 /// without a difference were false alarms at an alpha of 5 %: accuracies from 0.5 to 0.99, a tenth to half of the
 /// answers in one arm, plans for 1 to 20 points.
-pub const MINIMUM: u64 = 100;
+pub const MIN_ANSWERS_PER_ARM: u64 = 100;
 
 /// Right answers, and wrong ones, that are added to each arm's where its variance is taken.
 ///
 /// With three, the interval missed the true difference in at most 5.0 % of simulated experiments with differences of 3
 /// to 30 points (with one, in up to 11 %: the larger arm always right, the smaller at 0.97).
-const SMOOTHING: f64 = 3.0;
+const SMOOTHING_ANSWERS: f64 = 3.0;
 
 /// Feedback of an arm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
+pub struct FeedbackCounts {
     /// Answers that were right.
     pub correct: u64,
     /// Answers with feedback.
     pub answers: u64,
 }
 
-impl Counts {
+impl FeedbackCounts {
     /// The part that was right; nothing without an answer.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
@@ -43,10 +43,10 @@ impl Counts {
         (self.answers > 0).then(|| self.correct.min(self.answers) as f64 / self.answers as f64)
     }
 
-    /// The accuracy with [`SMOOTHING`], so that an arm that was always right is not taken as certain.
+    /// The accuracy with [`SMOOTHING_ANSWERS`], so that an arm that was always right is not taken as certain.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    pub(super) fn smoothed(self) -> f64 {
-        (self.correct.min(self.answers) as f64 + SMOOTHING) / (self.answers as f64 + 2.0 * SMOOTHING)
+    pub(super) fn smoothed_accuracy(self) -> f64 {
+        (self.correct.min(self.answers) as f64 + SMOOTHING_ANSWERS) / (self.answers as f64 + 2.0 * SMOOTHING_ANSWERS)
     }
 }
 
@@ -55,7 +55,7 @@ impl Counts {
 /// An arm that is small and nearly always right has few wrong answers or none, mostly by chance: its own variance alone
 /// would be taken as too small just where its accuracy is too high, and up to 7 % of the experiments without a
 /// difference were false alarms (accuracy 0.99, a tenth of the answers in the smaller arm).
-pub(super) fn variances([p1, p2]: [f64; 2], [n1, n2]: [f64; 2]) -> [f64; 2] {
+pub(super) fn answer_variances([p1, p2]: [f64; 2], [n1, n2]: [f64; 2]) -> [f64; 2] {
     let together = (p1 * n1 + p2 * n2) / (n1 + n2);
     let [own, pooled] = [[p1, p2], [together; 2]].map(|shares| shares.map(|share| share * (1.0 - share)));
     let total = |[v1, v2]: [f64; 2]| v1 / n1 + v2 / n2;
@@ -64,91 +64,97 @@ pub(super) fn variances([p1, p2]: [f64; 2], [n1, n2]: [f64; 2]) -> [f64; 2] {
 
 /// How much more often the treatment is right than the control.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Difference {
+pub struct AccuracyDifference {
     /// Accuracy of the treatment less that of the control, a fraction. After a decision it tends to be too large:
     /// one stops when it is.
     pub estimate: f64,
     /// What holds the true difference, at this look and at all others.
-    pub interval: Interval,
+    pub interval: ConfidenceInterval,
     /// Always-valid p-value of no difference: below alpha exactly where the interval excludes 0. The least over all
     /// looks so far is valid too.
-    pub p: f64,
+    pub p_value: f64,
 }
 
 /// What a difference says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
+pub enum ComparisonOutcome {
     /// The treatment is more often right.
     Better,
     /// The treatment is less often right.
     Worse,
     /// One cannot tell yet.
-    NotYet,
+    Inconclusive,
 }
 
-impl Difference {
+impl AccuracyDifference {
     /// What it says. A later look may say "not yet" again; the first decision stands all the same.
     #[must_use]
-    pub fn decision(&self) -> Decision {
+    pub fn outcome(&self) -> ComparisonOutcome {
         if self.interval.low > 0.0 {
-            Decision::Better
+            ComparisonOutcome::Better
         } else if self.interval.high < 0.0 {
-            Decision::Worse
+            ComparisonOutcome::Worse
         } else {
-            Decision::NotYet
+            ComparisonOutcome::Inconclusive
         }
     }
 }
 
-/// Treatment against control; nothing while an arm has less than [`MINIMUM`].
+/// Treatment against control; nothing while an arm has less than [`MIN_ANSWERS_PER_ARM`].
 ///
 /// With the variance V = p₁(1 - p₁)/n₁ + p₂(1 - p₂)/n₂ of the difference (accuracies smoothed by three right and three
 /// wrong answers; both the joint accuracy where that makes V larger) and the information I = 1/V, the half width is
 /// sqrt((I + r)/I² · ln((I + r)/(r α²))), and p = sqrt((I + r)/r) · exp(-I²d²/(2 (I + r))).
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-pub fn compare(control: Counts, treatment: Counts, plan: &Plan) -> Option<Difference> {
-    if control.answers.min(treatment.answers) < MINIMUM {
+pub fn compare_accuracies(
+    control: FeedbackCounts,
+    treatment: FeedbackCounts,
+    plan: &ComparisonPlan,
+) -> Option<AccuracyDifference> {
+    if control.answers.min(treatment.answers) < MIN_ANSWERS_PER_ARM {
         return None;
     }
     let estimate = treatment.accuracy()? - control.accuracy()?;
     let sizes = [control.answers, treatment.answers].map(|answers| answers as f64);
-    let variances = variances([control, treatment].map(Counts::smoothed), sizes);
+    let variances = answer_variances([control, treatment].map(FeedbackCounts::smoothed_accuracy), sizes);
     let variance: f64 = variances.iter().zip(sizes).map(|(variance, size)| variance / size).sum();
     let (information, r, alpha) = (1.0 / variance, plan.mixture(), plan.alpha());
     let grown = (information + r) / r;
     let half = ((information + r) * (grown / (alpha * alpha)).ln()).sqrt() / information;
     let evidence = (information * estimate).powi(2) / (2.0 * (information + r)) - 0.5 * grown.ln();
-    Some(Difference {
+    Some(AccuracyDifference {
         estimate,
-        interval: Interval { low: (estimate - half).max(-1.0), high: (estimate + half).min(1.0) },
-        p: (-evidence).exp().min(1.0),
+        interval: ConfidenceInterval { low: (estimate - half).max(-1.0), high: (estimate + half).min(1.0) },
+        p_value: (-evidence).exp().min(1.0),
     })
 }
 
 #[cfg(test)]
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
 mod tests {
-    use super::super::plan::{ALPHA, POWER};
-    use super::super::simulation::Arms;
+    use super::super::comparison_plan::{DEFAULT_ALPHA, DEFAULT_POWER};
+    use super::super::simulation::ArmSimulator;
     use super::*;
 
-    const LOOK: u64 = 100;
+    const ANSWERS_PER_LOOK: u64 = 100;
 
-    fn plan(base: f64, least: f64, weights: [f64; 2]) -> Plan {
-        Plan::new(base, least, weights, ALPHA, POWER).unwrap()
+    fn plan(base: f64, least: f64, weights: [f64; 2]) -> ComparisonPlan {
+        ComparisonPlan::new(base, least, weights, DEFAULT_ALPHA, DEFAULT_POWER).unwrap()
     }
 
     /// The part of so many experiments in which something was decided within `times` the planned feedback, when
     /// someone looks after every hundred.
-    fn decided(plan: &Plan, accuracies: [f64; 2], treatment: f64, times: u64, experiments: u64) -> f64 {
-        let needed = plan.needed();
-        let mut arms = Arms::new(LOOK, treatment, accuracies);
+    fn decided_share(plan: &ComparisonPlan, accuracies: [f64; 2], treatment: f64, times: u64, experiments: u64) -> f64 {
+        let needed = plan.planned_sample_sizes();
+        let mut arms = ArmSimulator::new(ANSWERS_PER_LOOK, treatment, accuracies);
         let decided = (0..experiments).filter(|_| {
-            let [mut control, mut treatment] = [Counts::default(); 2];
+            let [mut control, mut treatment] = [FeedbackCounts::default(); 2];
             loop {
-                arms.answer(&mut control, &mut treatment);
-                if compare(control, treatment, plan).is_some_and(|found| found.decision() != Decision::NotYet) {
+                arms.add_batch(&mut control, &mut treatment);
+                if compare_accuracies(control, treatment, plan)
+                    .is_some_and(|found| found.outcome() != ComparisonOutcome::Inconclusive)
+                {
                     return true;
                 }
                 if control.answers >= times * needed.control && treatment.answers >= times * needed.treatment {
@@ -160,34 +166,34 @@ mod tests {
     }
 
     #[test]
-    fn at_most_one_in_twenty_experiments_without_a_difference_is_a_false_alarm() {
+    fn comparison_without_difference_false_alarms_below_alpha() {
         for (base, share) in [(0.5, 0.5), (0.9, 0.5), (0.97, 0.5), (0.97, 0.1), (0.99, 0.1)] {
-            let found = decided(&plan(base, 0.03, [1.0 - share, share]), [base; 2], share, 2, 2_000);
+            let found = decided_share(&plan(base, 0.03, [1.0 - share, share]), [base; 2], share, 2, 2_000);
             assert!(found <= 0.05, "{base} {share}: {found}");
         }
     }
 
     #[test]
-    fn a_difference_as_large_as_planned_is_found_within_the_plan() {
+    fn comparison_planned_difference_found_within_plan() {
         for (base, share) in [(0.5, 0.5), (0.9, 0.5), (0.9, 0.1)] {
             for other in [base - 0.03, base + 0.03] {
-                let found = decided(&plan(base, 0.03, [1.0 - share, share]), [base, other], share, 1, 1_000);
+                let found = decided_share(&plan(base, 0.03, [1.0 - share, share]), [base, other], share, 1, 1_000);
                 assert!(found >= 0.9, "{base} {other} {share}: {found}");
             }
         }
     }
 
     #[test]
-    fn an_interval_misses_a_true_difference_no_more_often() {
+    fn comparison_true_difference_covered_by_interval() {
         // The smaller arm is the worse one, and shows it late: the hardest case.
         for ([base, other], share) in [([0.99, 0.95], 0.1), ([0.95, 0.99], 0.9), ([0.9, 0.6], 0.5)] {
             let (plan, truth) = (plan(base, 0.03, [1.0 - share, share]), other - base);
-            let mut arms = Arms::new(LOOK, share, [base, other]);
+            let mut arms = ArmSimulator::new(ANSWERS_PER_LOOK, share, [base, other]);
             let missed = (0..1_000).filter(|_| {
-                let [mut control, mut treatment] = [Counts::default(); 2];
+                let [mut control, mut treatment] = [FeedbackCounts::default(); 2];
                 (0..50).any(|_| {
-                    arms.answer(&mut control, &mut treatment);
-                    let found = compare(control, treatment, &plan).map(|found| found.interval);
+                    arms.add_batch(&mut control, &mut treatment);
+                    let found = compare_accuracies(control, treatment, &plan).map(|found| found.interval);
                     found.is_some_and(|interval| truth < interval.low || interval.high < truth)
                 })
             });
@@ -197,27 +203,38 @@ mod tests {
     }
 
     #[test]
-    fn p_is_below_alpha_exactly_where_the_interval_excludes_zero() {
+    fn p_value_below_alpha_iff_interval_excludes_zero() {
         let plan = plan(0.9, 0.03, [1.0, 1.0]);
         let mut both = [false; 2];
         for correct in 800..=1_000 {
-            let found = compare(Counts { correct: 900, answers: 1_000 }, Counts { correct, answers: 1_000 }, &plan);
+            let found = compare_accuracies(
+                FeedbackCounts { correct: 900, answers: 1_000 },
+                FeedbackCounts { correct, answers: 1_000 },
+                &plan,
+            );
             let found = found.unwrap();
-            assert_eq!(found.p < ALPHA, found.decision() != Decision::NotYet, "{found:?}");
-            both[usize::from(found.p < ALPHA)] = true;
+            assert_eq!(found.p_value < DEFAULT_ALPHA, found.outcome() != ComparisonOutcome::Inconclusive, "{found:?}");
+            both[usize::from(found.p_value < DEFAULT_ALPHA)] = true;
             assert!(found.interval.low < found.estimate && found.estimate < found.interval.high);
         }
         assert_eq!(both, [true; 2]);
     }
 
     #[test]
-    fn says_nothing_below_the_minimum_and_no_nonsense_at_the_edges() {
+    fn comparison_below_minimum_is_none_and_edges_bounded() {
         let plan = plan(0.9, 0.03, [1.0, 1.0]);
-        let all = Counts { correct: MINIMUM, answers: MINIMUM };
-        assert_eq!(compare(all, Counts { correct: MINIMUM - 1, answers: MINIMUM - 1 }, &plan), None);
-        let equal = compare(all, all, &plan).unwrap();
-        assert!(equal.estimate.abs() < 1e-12 && equal.p <= 1.0 && equal.interval.high > 0.02, "{equal:?}");
-        let none = compare(all, Counts { correct: 0, answers: MINIMUM }, &plan).unwrap();
-        assert_eq!((none.decision(), none.interval.low), (Decision::Worse, -1.0));
+        let all = FeedbackCounts { correct: MIN_ANSWERS_PER_ARM, answers: MIN_ANSWERS_PER_ARM };
+        assert_eq!(
+            compare_accuracies(
+                all,
+                FeedbackCounts { correct: MIN_ANSWERS_PER_ARM - 1, answers: MIN_ANSWERS_PER_ARM - 1 },
+                &plan
+            ),
+            None
+        );
+        let equal = compare_accuracies(all, all, &plan).unwrap();
+        assert!(equal.estimate.abs() < 1e-12 && equal.p_value <= 1.0 && equal.interval.high > 0.02, "{equal:?}");
+        let none = compare_accuracies(all, FeedbackCounts { correct: 0, answers: MIN_ANSWERS_PER_ARM }, &plan).unwrap();
+        assert_eq!((none.outcome(), none.interval.low), (ComparisonOutcome::Worse, -1.0));
     }
 }

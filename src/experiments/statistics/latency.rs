@@ -3,45 +3,46 @@
 use std::time::Duration;
 
 /// Buckets: one up to 0.1 ms, 140 up to 60 s, one beyond.
-pub const BUCKETS: usize = 142;
+pub const BUCKET_COUNT: usize = 142;
 
-const SHORTEST: f64 = 1e-4;
-const LONGEST: f64 = 60.0;
+const MIN_LATENCY_SECONDS: f64 = 1e-4;
+const MAX_LATENCY_SECONDS: f64 = 60.0;
 /// Buckets between both ends: each ends 9.97 % later than the one before.
 #[expect(clippy::cast_precision_loss, reason = "there are 140")]
-const STEPS: f64 = (BUCKETS - 2) as f64;
+const INNER_BUCKET_COUNT: f64 = (BUCKET_COUNT - 2) as f64;
 
 /// Answers by how long they took.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Latencies {
+pub struct LatencyHistogram {
     counts: Vec<u64>,
 }
 
-impl Default for Latencies {
+impl Default for LatencyHistogram {
     fn default() -> Self {
-        Self { counts: vec![0; BUCKETS] }
+        Self { counts: vec![0; BUCKET_COUNT] }
     }
 }
 
 /// The bucket of a duration.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
-pub fn bucket_of(duration: Duration) -> usize {
-    let steps = (duration.as_secs_f64() / SHORTEST).ln() / (LONGEST / SHORTEST).ln() * STEPS;
+pub fn bucket_index(duration: Duration) -> usize {
+    let steps = (duration.as_secs_f64() / MIN_LATENCY_SECONDS).ln() / (MAX_LATENCY_SECONDS / MIN_LATENCY_SECONDS).ln()
+        * INNER_BUCKET_COUNT;
     // Less than a billionth off at an end is at the end; a duration of nothing gives minus infinity, bucket 0.
-    ((steps - 1e-9).ceil() as usize).min(BUCKETS - 1)
+    ((steps - 1e-9).ceil() as usize).min(BUCKET_COUNT - 1)
 }
 
-impl Latencies {
+impl LatencyHistogram {
     /// From what [`counts`](Self::counts) gave; nothing if it has another number of buckets.
     #[must_use]
     pub fn from_counts(counts: Vec<u64>) -> Option<Self> {
-        (counts.len() == BUCKETS).then_some(Self { counts })
+        (counts.len() == BUCKET_COUNT).then_some(Self { counts })
     }
 
     /// Adds an answer.
     pub fn record(&mut self, duration: Duration) {
-        if let Some(count) = self.counts.get_mut(bucket_of(duration)) {
+        if let Some(count) = self.counts.get_mut(bucket_index(duration)) {
             *count += 1;
         }
     }
@@ -51,7 +52,7 @@ impl Latencies {
         self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count = count.saturating_add(*more));
     }
 
-    /// How many answers are in each bucket, [`BUCKETS`] of them.
+    /// How many answers are in each bucket, [`BUCKET_COUNT`] of them.
     #[must_use]
     pub fn counts(&self) -> &[u64] {
         &self.counts
@@ -74,20 +75,22 @@ impl Latencies {
             sum += count;
             sum >= rank
         })?;
-        let steps = (bucket as f64 - 0.5).clamp(0.0, STEPS);
-        Some(Duration::from_secs_f64(SHORTEST * (LONGEST / SHORTEST).powf(steps / STEPS)))
+        let steps = (bucket as f64 - 0.5).clamp(0.0, INNER_BUCKET_COUNT);
+        Some(Duration::from_secs_f64(
+            MIN_LATENCY_SECONDS * (MAX_LATENCY_SECONDS / MIN_LATENCY_SECONDS).powf(steps / INNER_BUCKET_COUNT),
+        ))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulation::Random;
+    use super::super::simulation::SplitMix64;
     use super::*;
 
     #[test]
-    fn quantiles_are_within_five_per_cent() {
-        let (mut random, mut histogram) = (Random(9), Latencies::default());
-        let mut known: Vec<f64> = (0..5_000).map(|_| 2e-4 * (random.fraction() * 10.0).exp()).collect();
+    fn quantile_random_latencies_within_5_percent() {
+        let (mut random, mut histogram) = (SplitMix64(9), LatencyHistogram::default());
+        let mut known: Vec<f64> = (0..5_000).map(|_| 2e-4 * (random.next_f64() * 10.0).exp()).collect();
         for &seconds in &known {
             histogram.record(Duration::from_secs_f64(seconds));
         }
@@ -99,20 +102,20 @@ mod tests {
     }
 
     #[test]
-    fn every_duration_has_a_bucket() {
+    fn bucket_index_any_duration_in_range() {
         let micros = Duration::from_micros;
         for (duration, bucket) in [
             (Duration::ZERO, 0),
             (micros(99), 0),
             (micros(100), 0),
             (micros(101), 1),
-            (Duration::from_mins(1), BUCKETS - 2),
-            (Duration::from_secs(61), BUCKETS - 1),
-            (Duration::MAX, BUCKETS - 1),
+            (Duration::from_mins(1), BUCKET_COUNT - 2),
+            (Duration::from_secs(61), BUCKET_COUNT - 1),
+            (Duration::MAX, BUCKET_COUNT - 1),
         ] {
-            assert_eq!(bucket_of(duration), bucket, "{duration:?}");
+            assert_eq!(bucket_index(duration), bucket, "{duration:?}");
         }
-        let mut histogram = Latencies::default();
+        let mut histogram = LatencyHistogram::default();
         assert_eq!(histogram.quantile(0.5), None);
         histogram.record(Duration::ZERO);
         assert_eq!(histogram.quantile(0.5), Some(micros(100)));
@@ -121,8 +124,8 @@ mod tests {
     }
 
     #[test]
-    fn replicas_add_up_and_counts_bring_it_back() {
-        let [mut all, mut one, mut other] = [const { Vec::new() }; 3].map(|_: Vec<u64>| Latencies::default());
+    fn histogram_merged_and_restored_equals_whole() {
+        let [mut all, mut one, mut other] = [const { Vec::new() }; 3].map(|_: Vec<u64>| LatencyHistogram::default());
         for millis in 0..100 {
             let duration = Duration::from_millis(millis);
             all.record(duration);
@@ -130,7 +133,7 @@ mod tests {
         }
         one.merge(&other);
         assert_eq!(one, all);
-        assert_eq!(Latencies::from_counts(all.counts().to_vec()), Some(all));
-        assert_eq!(Latencies::from_counts(vec![1, 2]), None);
+        assert_eq!(LatencyHistogram::from_counts(all.counts().to_vec()), Some(all));
+        assert_eq!(LatencyHistogram::from_counts(vec![1, 2]), None);
     }
 }

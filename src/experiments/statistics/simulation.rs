@@ -2,14 +2,14 @@
 
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "small numbers")]
 
-use super::difference::Counts;
+use super::difference::FeedbackCounts;
 
 /// `SplitMix64`: G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", 2014.
-pub(super) struct Random(pub(super) u64);
+pub(super) struct SplitMix64(pub(super) u64);
 
-impl Random {
+impl SplitMix64 {
     /// Any 64 bits.
-    pub(super) fn bits(&mut self) -> u64 {
+    pub(super) fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,18 +18,18 @@ impl Random {
     }
 
     /// From 0 up to 1.
-    pub(super) fn fraction(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
+    pub(super) fn next_f64(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// From 0 up to a small number.
-    pub(super) fn below(&mut self, number: usize) -> usize {
-        self.bits() as usize % number
+    pub(super) fn next_below(&mut self, number: usize) -> usize {
+        self.next_u64() as usize % number
     }
 }
 
 /// How many of `tries` happen that each do with chance `p`: the chance of at most as many, for each number.
-fn binomial(tries: u64, p: f64) -> Vec<f64> {
+fn binomial_cdf(tries: u64, p: f64) -> Vec<f64> {
     let mut chances = vec![1.0];
     for _ in 0..tries {
         let mut next = vec![0.0; chances.len() + 1];
@@ -46,34 +46,35 @@ fn binomial(tries: u64, p: f64) -> Vec<f64> {
     chances.into_iter().scan(0.0, sum).collect()
 }
 
-fn draw(table: &[f64], random: &mut Random) -> u64 {
-    let fraction = random.fraction();
+fn sample_from_cdf(table: &[f64], random: &mut SplitMix64) -> u64 {
+    let fraction = random.next_f64();
     table.partition_point(|&sum| sum <= fraction).min(table.len() - 1) as u64
 }
 
 /// Two arms whose feedback comes in batches: tables of sums instead of single answers, for tests are not optimised.
-pub(super) struct Arms {
+pub(super) struct ArmSimulator {
     batch: u64,
-    split: Vec<f64>,
-    right: [Vec<Vec<f64>>; 2],
-    random: Random,
+    treatment_cdf: Vec<f64>,
+    correct_cdfs: [Vec<Vec<f64>>; 2],
+    rng: SplitMix64,
 }
 
-impl Arms {
+impl ArmSimulator {
     /// Batches of so many answers, a part of them by the treatment, with the accuracies of control and treatment.
     pub(super) fn new(batch: u64, treatment: f64, accuracies: [f64; 2]) -> Self {
-        let right = accuracies.map(|accuracy| (0..=batch).map(|answers| binomial(answers, accuracy)).collect());
-        Self { batch, split: binomial(batch, treatment), right, random: Random(7) }
+        let right = accuracies.map(|accuracy| (0..=batch).map(|answers| binomial_cdf(answers, accuracy)).collect());
+        Self { batch, treatment_cdf: binomial_cdf(batch, treatment), correct_cdfs: right, rng: SplitMix64(7) }
     }
 
     /// A batch more.
-    pub(super) fn answer(&mut self, control: &mut Counts, treatment: &mut Counts) {
-        let of_treatment = draw(&self.split, &mut self.random);
-        for (arm, answers, right) in
-            [(control, self.batch - of_treatment, &self.right[0]), (treatment, of_treatment, &self.right[1])]
-        {
+    pub(super) fn add_batch(&mut self, control: &mut FeedbackCounts, treatment: &mut FeedbackCounts) {
+        let of_treatment = sample_from_cdf(&self.treatment_cdf, &mut self.rng);
+        for (arm, answers, right) in [
+            (control, self.batch - of_treatment, &self.correct_cdfs[0]),
+            (treatment, of_treatment, &self.correct_cdfs[1]),
+        ] {
             arm.answers += answers;
-            arm.correct += draw(&right[answers as usize], &mut self.random);
+            arm.correct += sample_from_cdf(&right[answers as usize], &mut self.rng);
         }
     }
 }

@@ -9,15 +9,15 @@ use utoipa::ToSchema;
 use crate::experiments::experiment::Experiment;
 use crate::experiments::results::{self, ArmResult, ShadowResult};
 use crate::experiments::statistics::verdict::Verdict;
-use crate::experiments::statistics::{Decision, Difference, Interval};
-use crate::http::registry::wire::time;
+use crate::experiments::statistics::{AccuracyDifference, ComparisonOutcome, ConfidenceInterval};
+use crate::http::registry::wire::format_millis;
 
 /// Most mistakes of an arm that are shown.
-const MISTAKES: usize = 20;
+const MAX_MISTAKES: usize = 20;
 
 /// What an experiment shows so far.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Results {
+pub struct ExperimentResultsView {
     /// Its name.
     pub experiment: String,
     /// `draft`, `running`, `paused` or `ended`.
@@ -35,14 +35,14 @@ pub struct Results {
     /// The chance of such a spread of users over the arms, where it is so small that nothing else counts.
     pub mismatch: Option<f64>,
     /// The arms that answer.
-    pub arms: Vec<Arm>,
+    pub arms: Vec<ArmResultView>,
     /// The arms that only see texts.
-    pub shadows: Vec<Shadow>,
+    pub shadows: Vec<ShadowResultView>,
 }
 
 /// What an arm did.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Arm {
+pub struct ArmResultView {
     /// Its name.
     pub name: String,
     /// True for the one that others are compared with.
@@ -66,17 +66,17 @@ pub struct Arm {
     /// Requests whose client left before it had answered.
     pub left: u64,
     /// How long it took for those that it answered, and how long clients waited who left.
-    pub milliseconds: Quantiles,
+    pub milliseconds: LatencyQuantiles,
     /// What feedback says of it.
-    pub feedback: Feedback,
+    pub feedback: ArmFeedbackView,
     /// What feedback says of it and the control.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub against_control: Option<Against>,
+    pub against_control: Option<ControlComparisonView>,
 }
 
 /// What a shadow did.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Shadow {
+pub struct ShadowResultView {
     /// Its name.
     pub name: String,
     /// The model.
@@ -96,12 +96,12 @@ pub struct Shadow {
     /// Texts that it failed.
     pub failed: u64,
     /// How long it took.
-    pub milliseconds: Quantiles,
+    pub milliseconds: LatencyQuantiles,
 }
 
 /// Times that parts of all stay within, to 5 %.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Quantiles {
+pub struct LatencyQuantiles {
     /// Half of them.
     pub p50: Option<f64>,
     /// 90 of 100.
@@ -112,7 +112,7 @@ pub struct Quantiles {
 
 /// What feedback says of an arm.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Feedback {
+pub struct ArmFeedbackView {
     /// Answers whose true label was told, texts that it failed among them.
     pub labelled: u64,
     /// Those that were right.
@@ -130,16 +130,16 @@ pub struct Feedback {
     pub macro_f1: Option<f64>,
     /// Every class.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub classes: Vec<Class>,
+    pub classes: Vec<ClassView>,
     /// The most frequent mistakes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub mistakes: Vec<Cell>,
+    pub mistakes: Vec<ConfusionCellView>,
     /// All answers against all truths; `(no answer)` where the arm failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub confusion: Vec<Cell>,
+    pub confusion: Vec<ConfusionCellView>,
     /// Answers by their confidence.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub calibration: Vec<Bin>,
+    pub calibration: Vec<CalibrationBinView>,
     /// True if there were too many different pairs of answer and truth: only the most frequent are in these lists.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub incomplete: bool,
@@ -147,7 +147,7 @@ pub struct Feedback {
 
 /// A class.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Class {
+pub struct ClassView {
     /// Its label.
     pub label: String,
     /// Of the answers with it, the part that was right.
@@ -162,7 +162,7 @@ pub struct Class {
 
 /// What was answered where something was true.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Cell {
+pub struct ConfusionCellView {
     /// The true label.
     pub actual: String,
     /// The label that was answered.
@@ -173,7 +173,7 @@ pub struct Cell {
 
 /// Answers of similar confidence.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Bin {
+pub struct CalibrationBinView {
     /// Least and highest confidence.
     pub confidence: [f64; 2],
     /// How many.
@@ -186,7 +186,7 @@ pub struct Bin {
 
 /// An arm against the control.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Against {
+pub struct ControlComparisonView {
     /// In plain words.
     pub verdict: String,
     /// `better`, `worse` or `not-yet`, by what is known now.
@@ -201,12 +201,12 @@ pub struct Against {
     pub needed: Option<[u64; 2]>,
     /// When one could be sure for the first time: this stands.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub decided: Option<Decided>,
+    pub decided: Option<FirstDecisionView>,
 }
 
 /// The first decision.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Decided {
+pub struct FirstDecisionView {
     /// Better than the control, or worse.
     pub better: bool,
     /// When (RFC 3339).
@@ -215,28 +215,34 @@ pub struct Decided {
     pub verdict: String,
 }
 
-impl Results {
+impl ExperimentResultsView {
     /// What a phase has shown.
     #[must_use]
-    pub fn of(name: &str, experiment: &Experiment, phase: u32, found: &results::Results, details: bool) -> Self {
+    pub fn from_results(
+        name: &str,
+        experiment: &Experiment,
+        phase: u32,
+        found: &results::PhaseResults,
+        details: bool,
+    ) -> Self {
         let place = usize::try_from(phase).unwrap_or_default().saturating_sub(1);
         Self {
             experiment: name.to_owned(),
             state: experiment.state.name(),
             phase,
-            began: experiment.phases.get(place).map(|phase| time(phase.began)),
+            began: experiment.phases.get(place).map(|phase| format_millis(phase.began)),
             verdict: found.verdict.clone(),
-            users: found.users.round(),
-            users_in_several_arms: found.in_several_arms,
+            users: found.estimated_users.round(),
+            users_in_several_arms: found.multi_arm_users,
             mismatch: found.mismatch,
-            arms: found.arms.iter().map(|arm| Arm::of(arm, details)).collect(),
-            shadows: found.shadows.iter().map(Shadow::of).collect(),
+            arms: found.arms.iter().map(|arm| ArmResultView::from_result(arm, details)).collect(),
+            shadows: found.shadows.iter().map(ShadowResultView::from_result).collect(),
         }
     }
 }
 
-impl Arm {
-    fn of(found: &ArmResult, details: bool) -> Self {
+impl ArmResultView {
+    fn from_result(found: &ArmResult, details: bool) -> Self {
         Self {
             name: found.arm.name.clone(),
             control: found.is_control,
@@ -244,71 +250,71 @@ impl Arm {
             version: found.arm.version.clone(),
             weight: found.arm.weight,
             share: found.share,
-            requests: found.tally.requests,
-            texts: found.tally.texts,
-            anonymous: found.tally.anonymous,
-            failed: found.tally.failed.clone(),
-            left: found.tally.left,
-            milliseconds: Quantiles::of(found.quantiles),
-            feedback: Feedback::of(found, details),
-            against_control: (!found.is_control).then(|| Against::of(found)),
+            requests: found.counts.requests,
+            texts: found.counts.texts,
+            anonymous: found.counts.anonymous,
+            failed: found.counts.failed.clone(),
+            left: found.counts.cancelled,
+            milliseconds: LatencyQuantiles::from_times(found.quantiles),
+            feedback: ArmFeedbackView::from_result(found, details),
+            against_control: (!found.is_control).then(|| ControlComparisonView::from_result(found)),
         }
     }
 }
 
-impl Shadow {
-    fn of(found: &ShadowResult) -> Self {
+impl ShadowResultView {
+    fn from_result(found: &ShadowResult) -> Self {
         Self {
             name: found.arm.name.clone(),
             model: found.arm.model.clone(),
             version: found.arm.version.clone(),
             weight: found.arm.weight,
-            compared: found.tally.compared,
+            compared: found.counts.compared,
             agreement: found.agreement(),
-            distance: found.distance(),
-            skipped: found.tally.skipped,
-            failed: found.tally.failed,
-            milliseconds: Quantiles::of(found.quantiles),
+            distance: found.mean_confidence_difference(),
+            skipped: found.counts.skipped,
+            failed: found.counts.failed,
+            milliseconds: LatencyQuantiles::from_times(found.quantiles),
         }
     }
 }
 
-impl Quantiles {
-    fn of(times: [Option<Duration>; 3]) -> Self {
+impl LatencyQuantiles {
+    fn from_times(times: [Option<Duration>; 3]) -> Self {
         let [p50, p90, p99] = times.map(|time| time.map(|time| (time.as_secs_f64() * 1e6).round() / 1e3));
         Self { p50, p90, p99 }
     }
 }
 
-impl Feedback {
-    fn of(found: &ArmResult, details: bool) -> Self {
-        let labelled = &found.labelled;
+impl ArmFeedbackView {
+    fn from_result(found: &ArmResult, details: bool) -> Self {
+        let labelled = &found.feedback;
         let confusion = &labelled.confusion;
-        let cell = |(predicted, actual, count): (&str, &str, u64)| Cell {
+        let cell = |(predicted, actual, count): (&str, &str, u64)| ConfusionCellView {
             actual: actual.to_owned(),
             predicted: predicted.to_owned(),
             count,
         };
-        let Interval { low, high } = found.interval;
+        let ConfidenceInterval { low, high } = found.interval;
         let mut feedback = Self {
             labelled: labelled.counts.answers,
             correct: labelled.counts.correct,
             failed: labelled.failed,
             accuracy: labelled.counts.accuracy(),
             interval: [low, high],
-            calibration_error: labelled.bins.ece(),
+            calibration_error: labelled.bins.expected_calibration_error(),
             macro_f1: None,
             classes: Vec::new(),
             mistakes: Vec::new(),
             confusion: Vec::new(),
             calibration: Vec::new(),
-            incomplete: labelled.is_part,
+            incomplete: labelled.is_confusion_truncated,
         };
         if details {
             feedback.macro_f1 = confusion.macro_f1();
             let classes = confusion.classes().into_iter();
             feedback.classes = classes
-                .map(|class| Class {
+                .map(|class| ClassView {
                     label: class.label,
                     precision: class.precision,
                     recall: class.recall,
@@ -316,19 +322,22 @@ impl Feedback {
                     support: class.support,
                 })
                 .collect();
-            let mistakes = confusion.mistakes(MISTAKES);
+            let mistakes = confusion.top_misclassifications(MAX_MISTAKES);
             feedback.mistakes =
                 mistakes.iter().map(|found| cell((&found.predicted, &found.actual, found.count))).collect();
             feedback.confusion = confusion.cells().map(cell).collect();
-            feedback.calibration = labelled.bins.iter().filter(|(_, bin)| bin.count > 0).map(Bin::of).collect();
+            feedback.calibration =
+                labelled.bins.iter().filter(|(_, bin)| bin.count > 0).map(CalibrationBinView::from_bin).collect();
         }
         feedback
     }
 }
 
-impl Bin {
+impl CalibrationBinView {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    fn of((ends, bin): (Interval, crate::experiments::statistics::calibration::Bin)) -> Self {
+    fn from_bin(
+        (ends, bin): (ConfidenceInterval, crate::experiments::statistics::reliability::ReliabilityBin),
+    ) -> Self {
         let count = bin.count as f64;
         Self {
             confidence: [ends.low, ends.high],
@@ -339,26 +348,27 @@ impl Bin {
     }
 }
 
-impl Against {
-    fn of(found: &ArmResult) -> Self {
+impl ControlComparisonView {
+    fn from_result(found: &ArmResult) -> Self {
         let difference = found.difference.as_ref();
         // Users that are not spread as they should be spoil the figures, however clear these are.
-        let is_spoilt = matches!(found.compared, Some(Verdict::Mismatch { .. }));
-        let decision = difference.filter(|_| !is_spoilt).map_or(Decision::NotYet, Difference::decision);
+        let is_spoilt = matches!(found.verdict, Some(Verdict::Mismatch { .. }));
+        let decision =
+            difference.filter(|_| !is_spoilt).map_or(ComparisonOutcome::Inconclusive, AccuracyDifference::outcome);
         Self {
-            verdict: found.compared.as_ref().map(ToString::to_string).unwrap_or_default(),
+            verdict: found.verdict.as_ref().map(ToString::to_string).unwrap_or_default(),
             decision: match decision {
-                Decision::Better => "better",
-                Decision::Worse => "worse",
-                Decision::NotYet => "not-yet",
+                ComparisonOutcome::Better => "better",
+                ComparisonOutcome::Worse => "worse",
+                ComparisonOutcome::Inconclusive => "not-yet",
             },
             difference: difference.map(|difference| difference.estimate),
             interval: difference.map(|difference| [difference.interval.low, difference.interval.high]),
-            p: difference.map(|difference| difference.p),
-            needed: found.needed.map(|needed| [needed.control, needed.treatment]),
-            decided: found.decided.as_ref().map(|decided| Decided {
-                better: decided.better,
-                at: time(decided.at),
+            p: difference.map(|difference| difference.p_value),
+            needed: found.remaining_feedback.map(|needed| [needed.control, needed.treatment]),
+            decided: found.first_decision.as_ref().map(|decided| FirstDecisionView {
+                better: decided.is_better,
+                at: format_millis(decided.decided_at),
                 verdict: decided.sentence.clone(),
             }),
         }

@@ -3,34 +3,34 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::config::Limits;
-use crate::experiments::experiment::{self, Aim, Anonymous, ExperimentError};
-use crate::experiments::rollout::{self, Guards, Step};
-use crate::experiments::statistics::plan::{ALPHA, POWER};
+use crate::config::RequestLimits;
+use crate::experiments::experiment::{self, AnonymousAssignment, ExperimentError, PowerTarget};
+use crate::experiments::rollout::{self, Guardrails, StrategyStep};
+use crate::experiments::statistics::comparison_plan::{DEFAULT_ALPHA, DEFAULT_POWER};
 use crate::http::body::RequestBody;
 use crate::http::error::ApiError;
 use crate::http::json;
-use crate::http::registry::wire::{NAMES, check_reason};
-use crate::registry::is_name;
+use crate::http::registry::wire::{NAME_RULE, check_reason};
+use crate::registry::is_valid_name;
 
 /// Longest salt, in bytes.
-const MAX_SALT: usize = 256;
+const MAX_SALT_BYTES: usize = 256;
 /// The control's accuracy as guessed, and the least difference worth finding, if nobody says.
-const USUAL: (f64, f64) = (0.9, 0.03);
+const DEFAULT_POWER_TARGET: (f64, f64) = (0.9, 0.03);
 /// What nobody says of a step: how long it takes, in seconds, and how many requests.
-const USUAL_STEP: (u64, u64) = (3_600, 1_000);
+const DEFAULT_STEP: (u64, u64) = (3_600, 1_000);
 /// Percentages that add up to 100.
-const HUNDRED: std::ops::RangeInclusive<f64> = 99.999..=100.001;
+const PERCENT_SUM_RANGE: std::ops::RangeInclusive<f64> = 99.999..=100.001;
 
 /// What is compared, and how.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Design {
+pub struct ExperimentDesignBody {
     /// The model that callers ask for; the default model if none is named.
     #[serde(default)]
     pub on: Option<String>,
     /// 2 to 16 arms, in the order in which users are spread over them.
-    pub arms: Vec<Arm>,
+    pub arms: Vec<ArmBody>,
     /// Name of the arm that the others are compared with, and that answers where they cannot; the first if none is named.
     #[serde(default)]
     pub control: Option<String>,
@@ -40,13 +40,13 @@ pub struct Design {
     /// Where requests go that name no user: to an arm at `random` (as it is if nobody says), or to the `control`.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    pub anonymous: Option<Anonymous>,
+    pub anonymous: Option<AnonymousAssignment>,
     /// What is to be found.
     #[serde(default)]
-    pub aim: Option<WantedAim>,
+    pub aim: Option<PowerTargetBody>,
     /// Steps in which the version that is not the control gets its share.
     #[serde(default)]
-    pub rollout: Option<Rollout>,
+    pub rollout: Option<RolloutBody>,
     /// Why, for the history.
     #[serde(default)]
     pub reason: Option<String>,
@@ -55,7 +55,7 @@ pub struct Design {
 /// A version that answers a part of the users, or sees a part of the texts.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Arm {
+pub struct ArmBody {
     /// Its name.
     pub name: String,
     /// The model; the one that callers ask for if none is named.
@@ -75,7 +75,7 @@ pub struct Arm {
 /// What is to be found. It is fixed once the experiment has begun.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct WantedAim {
+pub struct PowerTargetBody {
     /// The control's accuracy, as guessed; 0.9 if nobody says. It decides only how long it takes.
     #[serde(default)]
     pub accuracy: Option<f64>,
@@ -93,18 +93,18 @@ pub struct WantedAim {
 /// How a version comes.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Rollout {
+pub struct RolloutBody {
     /// Ever larger parts of the users; after the last the version becomes the active one.
-    pub steps: Vec<RolloutStep>,
+    pub steps: Vec<RolloutStepBody>,
     /// What must not happen; if it does, the experiment ends, and everybody gets the active version, which the control was.
     #[serde(default)]
-    pub guards: Option<RolloutGuards>,
+    pub guards: Option<GuardrailsBody>,
 }
 
 /// A part of the users, for a while.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RolloutStep {
+pub struct RolloutStepBody {
     /// Of the users: up to 1; percentages if any step has more.
     pub weight: f64,
     /// How long at least, in seconds; an hour if nobody says.
@@ -118,37 +118,37 @@ pub struct RolloutStep {
 /// What must not happen. A guard that is null does not stand.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RolloutGuards {
+pub struct GuardrailsBody {
     /// Failed requests, as a part of all, beyond the control's; 0.01 if nobody says.
-    #[serde(default = "usual_errors")]
+    #[serde(default = "default_error_guard")]
     pub errors: Option<f64>,
     /// The time that 99 of 100 requests stay within, as a multiple of the control's; 2 if nobody says.
-    #[serde(default = "usual_p99")]
+    #[serde(default = "default_p99_guard")]
     pub p99: Option<f64>,
     /// Accuracy below the control's that is sure by feedback; 0 if nobody says.
-    #[serde(default = "usual_accuracy")]
+    #[serde(default = "default_accuracy_guard")]
     pub accuracy: Option<f64>,
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the form that serde wants")]
-fn usual_errors() -> Option<f64> {
+fn default_error_guard() -> Option<f64> {
     Some(0.01)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the form that serde wants")]
-fn usual_p99() -> Option<f64> {
+fn default_p99_guard() -> Option<f64> {
     Some(2.0)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the form that serde wants")]
-fn usual_accuracy() -> Option<f64> {
+fn default_accuracy_guard() -> Option<f64> {
     Some(0.0)
 }
 
 /// Why something is done.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Reason {
+pub struct StateChangeRequest {
     /// For the history.
     #[serde(default)]
     pub reason: Option<String>,
@@ -157,7 +157,7 @@ pub struct Reason {
 /// An arm, and why.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct OfArm {
+pub struct PromoteRequest {
     /// Its name.
     pub arm: String,
     /// For the history.
@@ -165,15 +165,15 @@ pub struct OfArm {
     pub reason: Option<String>,
 }
 
-impl Design {
+impl ExperimentDesignBody {
     /// What it means, as it is recorded.
     ///
     /// # Errors
     /// [`ExperimentError`] if it makes no sense.
-    pub fn design(self, name: &str, default_model: &str) -> Result<experiment::Design, ExperimentError> {
+    pub fn into_design(self, name: &str, default_model: &str) -> Result<experiment::ExperimentDesign, ExperimentError> {
         let on = self.on.unwrap_or_else(|| default_model.to_owned());
         let sum: f64 = self.arms.iter().filter(|arm| !arm.shadow).filter_map(|arm| arm.weight).sum();
-        let unit = if HUNDRED.contains(&sum) { 100.0 } else { 1.0 };
+        let unit = if PERCENT_SUM_RANGE.contains(&sum) { 100.0 } else { 1.0 };
         let rolled_out = self.rollout.is_some();
         if sum > 1.0 + 1e-6 && unit < 100.0 && !rolled_out {
             let reason = format!("the weights of the arms add up to {sum}: they must add up to 1, or to 100 %");
@@ -200,93 +200,112 @@ impl Design {
                 None => return Err(wrong("an arm has a weight")),
             };
             let model = arm.model.unwrap_or_else(|| on.clone());
-            arms.push(experiment::Arm { name: arm.name, model, version: arm.version, weight, shadow: arm.shadow });
+            arms.push(experiment::ExperimentArm {
+                name: arm.name,
+                model,
+                version: arm.version,
+                weight,
+                shadow: arm.shadow,
+            });
         }
         let aim = self.aim.unwrap_or_default();
-        let design = experiment::Design {
-            on,
+        let design = experiment::ExperimentDesign {
+            model: on,
             arms,
             control,
             salt: self.salt.unwrap_or_else(|| name.to_owned()),
             anonymous: self.anonymous.unwrap_or_default(),
-            aim: Aim {
-                accuracy: aim.accuracy.unwrap_or(USUAL.0),
-                least: aim.least.unwrap_or(USUAL.1),
-                alpha: aim.alpha.unwrap_or(ALPHA),
-                power: aim.power.unwrap_or(POWER),
+            aim: PowerTarget {
+                expected_accuracy: aim.accuracy.unwrap_or(DEFAULT_POWER_TARGET.0),
+                min_effect: aim.least.unwrap_or(DEFAULT_POWER_TARGET.1),
+                alpha: aim.alpha.unwrap_or(DEFAULT_ALPHA),
+                power: aim.power.unwrap_or(DEFAULT_POWER),
             },
-            rollout: self.rollout.map(Rollout::rollout),
+            rollout: self.rollout.map(RolloutBody::into_rollout),
         };
-        design.check()?;
+        design.validate()?;
         Ok(design)
     }
 }
 
-impl Rollout {
-    fn rollout(self) -> rollout::Rollout {
+impl RolloutBody {
+    fn into_rollout(self) -> rollout::RolloutStrategy {
         let unit = if self.steps.iter().any(|step| step.weight > 1.0) { 100.0 } else { 1.0 };
-        let step = |step: &RolloutStep| Step {
+        let step = |step: &RolloutStepBody| StrategyStep {
             share: step.weight / unit,
-            seconds: step.seconds.unwrap_or(USUAL_STEP.0),
-            requests: step.requests.unwrap_or(USUAL_STEP.1),
+            seconds: step.seconds.unwrap_or(DEFAULT_STEP.0),
+            requests: step.requests.unwrap_or(DEFAULT_STEP.1),
         };
-        let usual = RolloutGuards { errors: usual_errors(), p99: usual_p99(), accuracy: usual_accuracy() };
-        let RolloutGuards { errors, p99, accuracy } = self.guards.unwrap_or(usual);
-        rollout::Rollout { steps: self.steps.iter().map(step).collect(), guards: Guards { errors, p99, accuracy } }
+        let usual = GuardrailsBody {
+            errors: default_error_guard(),
+            p99: default_p99_guard(),
+            accuracy: default_accuracy_guard(),
+        };
+        let GuardrailsBody { errors, p99, accuracy } = self.guards.unwrap_or(usual);
+        rollout::RolloutStrategy {
+            steps: self.steps.iter().map(step).collect(),
+            guards: Guardrails { errors, p99, accuracy },
+        }
     }
 }
 
 /// Why a design is refused.
-pub(super) fn refused(error: ExperimentError) -> ApiError {
+pub(super) fn design_error(error: ExperimentError) -> ApiError {
     match error {
-        ExperimentError::Invalid(pointer, reason) => ApiError::at(pointer, reason),
-        error => ApiError::at("", error.to_string()),
+        ExperimentError::Invalid(pointer, reason) => ApiError::at_pointer(pointer, reason),
+        error => ApiError::at_pointer("", error.to_string()),
     }
 }
 
 fn check_name(pointer: &str, name: &str) -> Result<(), ApiError> {
-    if is_name(name) { Ok(()) } else { Err(ApiError::at(pointer, NAMES)) }
+    if is_valid_name(name) { Ok(()) } else { Err(ApiError::at_pointer(pointer, NAME_RULE)) }
 }
 
-impl RequestBody for Design {
+impl RequestBody for ExperimentDesignBody {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         json::from_json(bytes)
     }
 
-    fn check(&self, _: &Limits) -> Result<(), ApiError> {
+    fn check(&self, _: &RequestLimits) -> Result<(), ApiError> {
         self.on.iter().try_for_each(|on| check_name("/on", on))?;
         if self.arms.len() > experiment::MAX_ARMS {
-            return Err(ApiError::at("/arms", format!("an experiment has at most {} arms", experiment::MAX_ARMS)));
+            return Err(ApiError::at_pointer(
+                "/arms",
+                format!("an experiment has at most {} arms", experiment::MAX_ARMS),
+            ));
         }
         for (place, arm) in self.arms.iter().enumerate() {
             check_name(&format!("/arms/{place}/name"), &arm.name)?;
             arm.model.iter().try_for_each(|model| check_name(&format!("/arms/{place}/model"), model))?;
             arm.version.iter().try_for_each(|version| check_name(&format!("/arms/{place}/version"), version))?;
         }
-        if self.salt.as_ref().is_some_and(|salt| salt.len() > MAX_SALT || salt.contains('\0')) {
-            return Err(ApiError::at("/salt", format!("a salt has at most {MAX_SALT} bytes, and no NUL")));
+        if self.salt.as_ref().is_some_and(|salt| salt.len() > MAX_SALT_BYTES || salt.contains('\0')) {
+            return Err(ApiError::at_pointer(
+                "/salt",
+                format!("a salt has at most {MAX_SALT_BYTES} bytes, and no NUL"),
+            ));
         }
         check_reason(self.reason.as_ref())
     }
 }
 
-impl RequestBody for Reason {
+impl RequestBody for StateChangeRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         // Whoever is in a hurry need not say anything.
         if bytes.is_empty() { Ok(Self { reason: None }) } else { json::from_json(bytes) }
     }
 
-    fn check(&self, _: &Limits) -> Result<(), ApiError> {
+    fn check(&self, _: &RequestLimits) -> Result<(), ApiError> {
         check_reason(self.reason.as_ref())
     }
 }
 
-impl RequestBody for OfArm {
+impl RequestBody for PromoteRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         json::from_json(bytes)
     }
 
-    fn check(&self, _: &Limits) -> Result<(), ApiError> {
+    fn check(&self, _: &RequestLimits) -> Result<(), ApiError> {
         check_name("/arm", &self.arm)?;
         check_reason(self.reason.as_ref())
     }

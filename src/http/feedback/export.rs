@@ -11,17 +11,17 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::App;
 use crate::http::error::ApiError;
-use crate::http::registry::keeping;
-use crate::registry::database::feedback::Page;
-use crate::registry::feedback::Feedback;
+use crate::http::registry::registry_runtime;
+use crate::registry::database::feedback::FeedbackPageLimit;
+use crate::registry::feedback::FeedbackRecord;
 
 /// Most that is handed out at a time.
-const PAGE: Page = Page { rows: 1_000, bytes: 1 << 20 };
+const PAGE_LIMITS: FeedbackPageLimit = FeedbackPageLimit { max_rows: 1_000, max_text_bytes: 1 << 20 };
 
 /// Which part of what was told is asked for.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub struct Part {
+pub struct ExportQuery {
     /// Of this model only.
     pub model: Option<String>,
     /// What was told after this: `next` of the part before.
@@ -30,16 +30,16 @@ pub struct Part {
 
 /// A part of what was told, in its order.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Export {
+pub struct FeedbackPage {
     /// At most 1,000.
-    pub feedback: Vec<Exported>,
+    pub feedback: Vec<ExportedFeedback>,
     /// For the next part; none after the last.
     pub next: Option<String>,
 }
 
 /// An answer and the truth about it.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Exported {
+pub struct ExportedFeedback {
     /// Names the answer.
     pub id: String,
     /// When it was made (RFC 3339).
@@ -67,38 +67,41 @@ pub struct Exported {
 }
 
 /// All that was told of earlier answers, part by part.
-#[utoipa::path(get, path = "/admin/feedback", tag = "admin", params(Part), responses((status = 200, body = Export)))]
+#[utoipa::path(get, path = "/admin/feedback", tag = "admin", params(ExportQuery), responses((status = 200, body = FeedbackPage)))]
 pub async fn export(
     State(app): State<Arc<App>>,
-    part: Result<Query<Part>, QueryRejection>,
-) -> Result<Json<Export>, ApiError> {
-    let Query(part) = part.map_err(|_| ApiError::at("", "the query can have `model` and `after`"))?;
+    part: Result<Query<ExportQuery>, QueryRejection>,
+) -> Result<Json<FeedbackPage>, ApiError> {
+    let Query(part) = part.map_err(|_| ApiError::at_pointer("", "the query can have `model` and `after`"))?;
     let place = |after: &str| {
         let (told, id) = after.split_once('.')?;
         Some((told.parse::<i64>().ok()?, id.to_owned()))
     };
     let after = match &part.after {
         None => (0, String::new()),
-        Some(after) => place(after).ok_or_else(|| ApiError::at("/after", "it is not the `next` of another part"))?,
+        Some(after) => {
+            place(after).ok_or_else(|| ApiError::at_pointer("/after", "it is not the `next` of another part"))?
+        }
     };
-    let read = keeping(&app)?
-        .run(move |keeper| async move { Ok(keeper.told(part.model.as_deref(), (after.0, &after.1), PAGE).await?) });
+    let read = registry_runtime(&app)?.run(move |keeper| async move {
+        Ok(keeper.list_feedback(part.model.as_deref(), (after.0, &after.1), PAGE_LIMITS).await?)
+    });
     let (told, more) = read.await?;
     let last = told.last().filter(|_| more);
-    let next = last.map(|last| format!("{}.{}", last.told, last.id));
-    Ok(Json(Export { feedback: told.into_iter().map(Exported::from).collect(), next }))
+    let next = last.map(|last| format!("{}.{}", last.reported_at, last.id));
+    Ok(Json(FeedbackPage { feedback: told.into_iter().map(ExportedFeedback::from).collect(), next }))
 }
 
-impl From<Feedback> for Exported {
-    fn from(feedback: Feedback) -> Self {
+impl From<FeedbackRecord> for ExportedFeedback {
+    fn from(feedback: FeedbackRecord) -> Self {
         let at = |micros: i64| {
             let since = std::time::Duration::from_micros(u64::try_from(micros).unwrap_or_default());
             humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
         };
         Self {
             correct: feedback.is_correct(),
-            made: at(feedback.made.saturating_mul(1_000)),
-            told: at(feedback.told),
+            made: at(feedback.predicted_at.saturating_mul(1_000)),
+            told: at(feedback.reported_at),
             id: feedback.id,
             model: feedback.model,
             version: feedback.version,
@@ -107,7 +110,7 @@ impl From<Feedback> for Exported {
             confidence: feedback.confidence,
             actual: feedback.actual,
             text: feedback.text,
-            who: feedback.who,
+            who: feedback.caller,
         }
     }
 }

@@ -6,35 +6,35 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::check_files;
-use crate::config::Limits;
+use crate::config::RequestLimits;
 use crate::http::body::RequestBody;
 use crate::http::error::{ApiError, Code};
 use crate::http::json;
 use crate::registry::mlflow::uri::ModelUri;
 use crate::registry::record::{FileRecord, ModelRecord, Origin, VersionRecord};
-use crate::registry::version::Version as Name;
-use crate::registry::{Served, database, is_name};
+use crate::registry::version_name::VersionName as Name;
+use crate::registry::{ServedModel, database, is_valid_name};
 
-pub(in crate::http) const NAMES: &str = "A name has 1 to 64 lower-case letters, digits, '.', '_' and '-', begins with a letter or a digit, and has no two dots in a row.";
+pub(in crate::http) const NAME_RULE: &str = "A name has 1 to 64 lower-case letters, digits, '.', '_' and '-', begins with a letter or a digit, and has no two dots in a row.";
 /// Longest reason, and value of metadata, in bytes.
-const MAX_TEXT: usize = 1_024;
+const MAX_TEXT_BYTES: usize = 1_024;
 /// Most entries of metadata.
-const MAX_METADATA: usize = 64;
+const MAX_METADATA_ENTRIES: usize = 64;
 
 /// What is recorded of all models.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Models {
+pub struct RegisteredModelList {
     /// Changes so far.
     pub epoch: i64,
     /// True while the database does not answer: this is what was known last.
     pub stale: bool,
     /// By name.
-    pub models: Vec<Model>,
+    pub models: Vec<RegisteredModel>,
 }
 
 /// What is recorded of a model.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Model {
+pub struct RegisteredModel {
     /// Its name.
     pub name: String,
     /// Changes of this model so far: its `ETag`.
@@ -47,12 +47,12 @@ pub struct Model {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub followed: Option<String>,
     /// Oldest first.
-    pub versions: Vec<Version>,
+    pub versions: Vec<RegisteredVersion>,
 }
 
 /// What is recorded of a version.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Version {
+pub struct RegisteredVersion {
     /// Its name.
     pub version: String,
     /// `ready`, `loading`, `failed`, or `stored`: it is not loaded.
@@ -76,7 +76,7 @@ pub struct Version {
 
 /// A model after a change.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Revised {
+pub struct ModelChangeView {
     /// Its name.
     pub name: String,
     /// Its revision: its `ETag`.
@@ -94,7 +94,7 @@ pub struct Revised {
 
 /// What was done.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Done {
+pub struct AuditEntryView {
     /// Which change of all it was.
     pub epoch: i64,
     /// When (RFC 3339).
@@ -115,7 +115,7 @@ pub struct Done {
 /// A version to be registered.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Register {
+pub struct RegisterRequest {
     /// Its name.
     pub version: String,
     /// Its files, each of which was uploaded to `/admin/store/SHA256`.
@@ -135,7 +135,7 @@ pub struct Register {
 /// A version to be made active.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Activate {
+pub struct ActivateRequest {
     /// Its name.
     pub version: String,
     /// Why, for the history.
@@ -145,7 +145,7 @@ pub struct Activate {
 /// A rollback.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RollBack {
+pub struct RollbackRequest {
     /// Why, for the history.
     pub reason: Option<String>,
 }
@@ -153,7 +153,7 @@ pub struct RollBack {
 /// Figures of a version.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Measure {
+pub struct MetricsRequest {
     /// By name; the same name replaces.
     pub metrics: BTreeMap<String, f64>,
 }
@@ -161,19 +161,19 @@ pub struct Measure {
 /// Whether a version is kept loaded.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Pin {
+pub struct PinRequest {
     /// It is.
     pub pinned: bool,
 }
 
 /// What a request without a body says.
 #[derive(Debug, Default, Serialize)]
-pub(in crate::http) struct Why {}
+pub(in crate::http) struct EmptyBody {}
 
-impl Model {
+impl RegisteredModel {
     /// What is recorded, and how it is served.
-    pub(super) fn of(name: &str, record: &ModelRecord, served: Option<&Served>) -> Self {
-        let version = |(name, record): (&Name, &VersionRecord)| Version {
+    pub(super) fn from_record(name: &str, record: &ModelRecord, served: Option<&ServedModel>) -> Self {
+        let version = |(name, record): (&Name, &VersionRecord)| RegisteredVersion {
             version: name.as_str().to_owned(),
             state: served.and_then(|served| served.versions.get(name)).map_or("stored", |state| state.name()),
             origin: match record.origin {
@@ -186,23 +186,23 @@ impl Model {
             metadata: record.metadata.clone(),
             metrics: record.metrics.clone(),
             pinned: record.pinned,
-            registered_at: time(record.registered_at),
+            registered_at: format_millis(record.registered_at),
         };
         Self {
             name: name.to_owned(),
             revision: record.revision,
             active: record.active.clone(),
-            previous: record.previous().ok().map(str::to_owned),
-            followed: record.followed.clone(),
+            previous: record.previous_version().ok().map(str::to_owned),
+            followed: record.alias_target.clone(),
             versions: record.versions.iter().map(version).collect(),
         }
     }
 }
 
-impl Revised {
+impl ModelChangeView {
     /// A model as it is now.
-    pub(super) fn of(name: String, record: &ModelRecord) -> Self {
-        let previous = record.previous().ok().map(str::to_owned);
+    pub(super) fn from_record(name: String, record: &ModelRecord) -> Self {
+        let previous = record.previous_version().ok().map(str::to_owned);
         Self {
             name,
             revision: record.revision,
@@ -214,30 +214,31 @@ impl Revised {
     }
 
     /// What was answered to the same request before.
-    pub(super) fn repeated(name: String, answer: &str) -> Result<Self, ApiError> {
+    pub(super) fn from_stored_answer(name: String, answer: &str) -> Result<Self, ApiError> {
         let broken = |_| ApiError::new(Code::Internal, "The answer to the same request cannot be read any more.");
         let (revision, active, previous) = serde_json::from_str(answer).map_err(broken)?;
         Ok(Self { name, revision, active, previous, changed: true, experiment: None })
     }
 }
 
-impl From<database::Done> for Done {
-    fn from(done: database::Done) -> Self {
-        let database::Done { epoch, at, who, action, version, experiment, reason, .. } = done;
-        Self { epoch, at: time(at), who, action, version, experiment, reason }
+impl From<database::AuditEntry> for AuditEntryView {
+    fn from(done: database::AuditEntry) -> Self {
+        let database::AuditEntry { epoch, timestamp_ms: at, actor: who, action, version, experiment, reason, .. } =
+            done;
+        Self { epoch, at: format_millis(at), who, action, version, experiment, reason }
     }
 }
 
 /// Milliseconds since 1970 as RFC 3339.
-pub(in crate::http) fn time(at: i64) -> String {
+pub(in crate::http) fn format_millis(at: i64) -> String {
     let since = std::time::Duration::from_millis(u64::try_from(at).unwrap_or_default());
     humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since).to_string()
 }
 
 fn check_text(pointer: &str, text: &str) -> Result<(), ApiError> {
     // PostgreSQL keeps no NUL.
-    if text.len() > MAX_TEXT || text.contains('\0') {
-        return Err(ApiError::at(pointer, format!("a text has at most {MAX_TEXT} bytes, and no NUL")));
+    if text.len() > MAX_TEXT_BYTES || text.contains('\0') {
+        return Err(ApiError::at_pointer(pointer, format!("a text has at most {MAX_TEXT_BYTES} bytes, and no NUL")));
     }
     Ok(())
 }
@@ -246,80 +247,83 @@ pub(in crate::http) fn check_reason(reason: Option<&String>) -> Result<(), ApiEr
     reason.map_or(Ok(()), |reason| check_text("/reason", reason))
 }
 
-fn check_key(pointer: &str, key: &str) -> Result<(), ApiError> {
+fn check_entry_name(pointer: &str, key: &str) -> Result<(), ApiError> {
     let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'@' | b'/');
     if (1..=64).contains(&key.len()) && key.bytes().all(plain) {
         return Ok(());
     }
-    Err(ApiError::at(pointer, "a name has 1 to 64 letters, digits, '.', '_', '-', '@' and '/'"))
+    Err(ApiError::at_pointer(pointer, "a name has 1 to 64 letters, digits, '.', '_', '-', '@' and '/'"))
 }
 
-impl RequestBody for Register {
+impl RequestBody for RegisterRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         json::from_json(bytes)
     }
 
-    fn check(&self, _: &Limits) -> Result<(), ApiError> {
-        if !is_name(&self.version) {
-            return Err(ApiError::at("/version", NAMES));
+    fn check(&self, _: &RequestLimits) -> Result<(), ApiError> {
+        if !is_valid_name(&self.version) {
+            return Err(ApiError::at_pointer("/version", NAME_RULE));
         }
         match &self.source {
             None => check_files(&self.files)?,
             Some(_) if !self.files.is_empty() => {
-                return Err(ApiError::at("/source", "there are files and a source: one of them is possible"));
+                return Err(ApiError::at_pointer("/source", "there are files and a source: one of them is possible"));
             }
             Some(source) => {
-                source.parse::<ModelUri>().map_err(|error| ApiError::at("/source", error.to_string()))?;
+                source.parse::<ModelUri>().map_err(|error| ApiError::at_pointer("/source", error.to_string()))?;
             }
         }
-        if self.metadata.len() > MAX_METADATA {
-            return Err(ApiError::at("/metadata", format!("at most {MAX_METADATA} entries are possible")));
+        if self.metadata.len() > MAX_METADATA_ENTRIES {
+            return Err(ApiError::at_pointer(
+                "/metadata",
+                format!("at most {MAX_METADATA_ENTRIES} entries are possible"),
+            ));
         }
         for (key, value) in &self.metadata {
-            check_key("/metadata", key)?;
+            check_entry_name("/metadata", key)?;
             check_text("/metadata", value)?;
         }
         check_reason(self.reason.as_ref())
     }
 }
 
-impl RequestBody for Activate {
+impl RequestBody for ActivateRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         json::from_json(bytes)
     }
 
-    fn check(&self, _: &Limits) -> Result<(), ApiError> {
+    fn check(&self, _: &RequestLimits) -> Result<(), ApiError> {
         check_reason(self.reason.as_ref())
     }
 }
 
-impl RequestBody for RollBack {
+impl RequestBody for RollbackRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         // Whoever is in a hurry need not say anything.
         if bytes.is_empty() { Ok(Self { reason: None }) } else { json::from_json(bytes) }
     }
 
-    fn check(&self, _: &Limits) -> Result<(), ApiError> {
+    fn check(&self, _: &RequestLimits) -> Result<(), ApiError> {
         check_reason(self.reason.as_ref())
     }
 }
 
-impl RequestBody for Measure {
+impl RequestBody for MetricsRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         json::from_json(bytes)
     }
 
-    fn check(&self, _: &Limits) -> Result<(), ApiError> {
-        self.metrics.keys().try_for_each(|key| check_key("/metrics", key))
+    fn check(&self, _: &RequestLimits) -> Result<(), ApiError> {
+        self.metrics.keys().try_for_each(|key| check_entry_name("/metrics", key))
     }
 }
 
-impl RequestBody for Pin {
+impl RequestBody for PinRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         json::from_json(bytes)
     }
 
-    fn check(&self, _: &Limits) -> Result<(), ApiError> {
+    fn check(&self, _: &RequestLimits) -> Result<(), ApiError> {
         Ok(())
     }
 }

@@ -6,52 +6,55 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, Connection, Row, Transaction};
 use tokio::time::timeout;
 
-use super::rows::{self, from_json, json};
-use super::{ANSWER, CHANGE, Change, ChangeError, Database, Held, Outcome, count, now, remember, settle, within};
-use crate::experiments::experiment::{Experiment, ExperimentError, Experiments};
-use crate::experiments::results::{Decided, Labelled, Sums};
-use crate::experiments::statistics::calibration::{Bin, Bins};
-use crate::experiments::statistics::{Counts, classes::Confusion};
-use crate::experiments::tally::{Counted, Gave, sealed};
-use crate::registry::database::Records;
-use crate::registry::record::{ModelRecord, Refusal};
+use super::rows::{self, from_json, to_json};
+use super::{
+    CHANGE_TIMEOUT, ChangeError, ChangeOutcome, ChangeRequest, ConnectionGuard, Database, QUERY_TIMEOUT,
+    finish_transaction, increment_epoch, now_millis, store_answer, with_timeout,
+};
+use crate::experiments::counters::{AnswerSource, PhaseCounts, arm_path};
+use crate::experiments::experiment::{Experiment, ExperimentError, ExperimentMap};
+use crate::experiments::results::{ArmFeedback, FirstDecision, PhaseTotals};
+use crate::experiments::statistics::reliability::{ReliabilityBin, ReliabilityDiagram};
+use crate::experiments::statistics::{FeedbackCounts, confusion::ConfusionMatrix};
+use crate::registry::database::ModelRecords;
+use crate::registry::record::{ModelRecord, RecordError};
 
 /// Longest wait for what feedback says.
-const SUMS: std::time::Duration = std::time::Duration::from_secs(10);
+const SUMS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// Processes whose counts stand by themselves; those of more are put together.
-const MOST_PROCESSES: usize = 64;
+const MAX_PROCESS_ROWS: usize = 64;
 /// A process that has not counted for so long has probably ended.
-const SILENT: i64 = 10 * 60 * 1_000;
+const PROCESS_SILENCE_MS: i64 = 10 * 60 * 1_000;
 /// The row of those that were put together.
-const TOGETHER: &str = "together";
+const MERGED_ROW_PROCESS: &str = "together";
 /// Pairs of an answer and the truth that are told apart.
-const MOST_PAIRS: i64 = 10_000;
+const MAX_LABEL_PAIRS: i64 = 10_000;
 
 /// What there is when an experiment changes.
 #[derive(Debug)]
-pub struct World<'a> {
+pub struct RegistryView<'a> {
     /// All models.
-    pub records: &'a Records,
+    pub records: &'a ModelRecords,
     /// All experiments, this one as it was among them.
-    pub experiments: &'a Experiments,
+    pub experiments: &'a ExperimentMap,
 }
 
 /// What becomes of an experiment.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Becomes {
+pub enum ExperimentUpdate {
     /// It is so already.
-    AsItWas,
+    Unchanged,
     /// This.
-    This(Box<Experiment>),
+    Replace(Box<Experiment>),
     /// This, and a version becomes the active one of the model that callers ask for.
-    Promoted(Box<Experiment>, String),
+    Promote(Box<Experiment>, String),
     /// There is none of this name any more.
-    Forgotten,
+    Delete,
 }
 
 /// How much is asked of a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum With {
+pub enum ResultDetail {
     /// What was counted, and decided.
     Counts,
     /// Also how often arms were right.
@@ -62,25 +65,25 @@ pub enum With {
 
 /// A phase of an experiment.
 #[derive(Debug, Clone, Copy)]
-pub struct OfPhase<'a> {
+pub struct PhaseQuery<'a> {
     /// The experiment.
-    pub name: &'a str,
+    pub experiment: &'a str,
     /// The phase, from 1.
     pub phase: u32,
     /// Nothing that was answered before counts, in milliseconds since 1970.
-    pub since: i64,
+    pub answered_after: i64,
     /// Its arms.
     pub arms: &'a [String],
 }
 
 /// All experiments.
-pub(super) async fn all(connection: &mut AnyConnection) -> Result<Experiments, sqlx::Error> {
+pub(super) async fn read_experiments(connection: &mut AnyConnection) -> Result<ExperimentMap, sqlx::Error> {
     let rows = sqlx::query("SELECT name, record FROM experiments").fetch_all(connection).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, from_json(row, 1)?))).collect()
 }
 
 /// Refuses to take a version from an experiment that is not over.
-pub(super) async fn spare(
+pub(super) async fn ensure_unused(
     transaction: &mut Transaction<'_, Any>,
     model: &str,
     before: &ModelRecord,
@@ -90,10 +93,10 @@ pub(super) async fn spare(
     if gone.is_empty() {
         return Ok(());
     }
-    let experiments = all(transaction).await?;
+    let experiments = read_experiments(transaction).await?;
     for (name, experiment) in experiments.iter().filter(|(_, experiment)| experiment.is_open()) {
-        if let Some(version) = gone.iter().find(|version| experiment.uses(model, version.as_str())) {
-            return Err(Refusal::InExperiment(version.as_str().to_owned(), name.clone()).into());
+        if let Some(version) = gone.iter().find(|version| experiment.uses_version(model, version.as_str())) {
+            return Err(RecordError::VersionInExperiment(version.as_str().to_owned(), name.clone()).into());
         }
     }
     Ok(())
@@ -104,22 +107,22 @@ impl Database {
     /// name here.
     ///
     /// # Errors
-    /// [`ChangeError`]: nothing was changed then, but for [`ChangeError::Unknown`].
-    pub async fn experiment(
+    /// [`ChangeError`]: nothing was changed then, but for [`ChangeError::OutcomeUnknown`].
+    pub async fn change_experiment(
         &self,
-        change: Change<'_>,
-        apply: impl FnOnce(Option<Experiment>, &World<'_>) -> Result<Becomes, ExperimentError>,
-    ) -> Result<Outcome<Option<Experiment>>, ChangeError> {
-        self.check()?;
+        change: ChangeRequest<'_>,
+        apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentUpdate, ExperimentError>,
+    ) -> Result<ChangeOutcome<Option<Experiment>>, ChangeError> {
+        self.ensure_usable()?;
         let transact = async {
-            let mut held = Held { connection: self.pool.acquire().await?, sound: false };
+            let mut held = ConnectionGuard { connection: self.pool.acquire().await?, is_clean: false };
             let mut transaction = held.connection.begin().await?;
-            let decided = decide(&mut transaction, change, apply).await;
-            let settled = settle(transaction, decided, &mut held.sound).await?;
+            let decided = apply_experiment_change(&mut transaction, change, apply).await;
+            let settled = finish_transaction(transaction, decided, &mut held.is_clean).await?;
             self.verify_written()?;
             Ok(settled)
         };
-        timeout(CHANGE, transact).await.unwrap_or(Err(ChangeError::Unknown(sqlx::Error::PoolTimedOut)))
+        timeout(CHANGE_TIMEOUT, transact).await.unwrap_or(Err(ChangeError::OutcomeUnknown(sqlx::Error::PoolTimedOut)))
     }
 
     /// Keeps what a process has counted of a phase in place of what it had counted before. False if it is not there any
@@ -127,128 +130,138 @@ impl Database {
     ///
     /// # Errors
     /// If the database does not answer, or not well.
-    pub async fn count(
+    pub async fn store_counts(
         &self,
-        of: OfPhase<'_>,
+        of: PhaseQuery<'_>,
         process: &str,
-        counted: &Counted,
+        counted: &PhaseCounts,
         is_first: bool,
     ) -> Result<bool, ChangeError> {
-        self.check()?;
+        self.ensure_usable()?;
         let encoded = |error: serde_json::Error| sqlx::Error::Encode(error.into());
-        let (counts, users) = counted.stored().map_err(encoded)?;
+        let (counts, users) = counted.to_stored().map_err(encoded)?;
         let keep = async {
-            let mut held = Held { connection: self.pool.acquire().await?, sound: false };
+            let mut held = ConnectionGuard { connection: self.pool.acquire().await?, is_clean: false };
             let mut transaction = held.connection.begin().await?;
             // Whoever puts counts together waits: the row of the epoch is this transaction's.
             sqlx::query("UPDATE registry SET epoch = epoch WHERE id = 1").execute(&mut *transaction).await?;
             let row = if is_first {
-                put_together(&mut transaction, of).await?;
+                compact_counts(&mut transaction, of).await?;
                 "INSERT INTO experiment_counts (experiment, phase, process, counts, users, at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (experiment, phase, process) DO UPDATE SET counts = $4, users = $5, at = $6"
             } else {
                 "UPDATE experiment_counts SET counts = $4, users = $5, at = $6 WHERE experiment = $1 AND phase = $2 AND process = $3"
             };
-            let row = sqlx::query(row).bind(of.name).bind(i64::from(of.phase)).bind(process);
-            let written = row.bind(&counts).bind(&users).bind(now()).execute(&mut *transaction).await?;
-            transaction.commit().await.map_err(ChangeError::Unknown)?;
-            held.sound = true;
+            let row = sqlx::query(row).bind(of.experiment).bind(i64::from(of.phase)).bind(process);
+            let written = row.bind(&counts).bind(&users).bind(now_millis()).execute(&mut *transaction).await?;
+            transaction.commit().await.map_err(ChangeError::OutcomeUnknown)?;
+            held.is_clean = true;
             Ok(written.rows_affected() > 0)
         };
-        timeout(CHANGE, keep).await.unwrap_or(Err(ChangeError::Unknown(sqlx::Error::PoolTimedOut)))
+        timeout(CHANGE_TIMEOUT, keep).await.unwrap_or(Err(ChangeError::OutcomeUnknown(sqlx::Error::PoolTimedOut)))
     }
 
     /// All that is known of a phase, as far as it is asked for.
     ///
     /// # Errors
     /// If the database does not answer, or holds what cannot be read.
-    pub async fn sums(&self, of: OfPhase<'_>, with: With) -> Result<Sums, sqlx::Error> {
-        self.check()?;
+    pub async fn read_sums(&self, of: PhaseQuery<'_>, with: ResultDetail) -> Result<PhaseTotals, sqlx::Error> {
+        self.ensure_usable()?;
         let read = async {
             let mut transaction = self.pool.begin().await?;
-            if !self.is_file {
+            if !self.is_sqlite {
                 // A large table takes its time.
                 sqlx::query("SET LOCAL statement_timeout = '10s'").execute(&mut *transaction).await?;
             }
-            let mut sums = Sums { counted: counted(&mut transaction, of).await?, ..Sums::default() };
-            for arm in of.arms.iter().filter(|_| with != With::Counts) {
-                sums.labelled.insert(arm.clone(), labelled(&mut transaction, of, arm, with).await?);
+            let mut sums = PhaseTotals { counts: read_counts(&mut transaction, of).await?, ..PhaseTotals::default() };
+            for arm in of.arms.iter().filter(|_| with != ResultDetail::Counts) {
+                sums.feedback.insert(arm.clone(), read_label_results(&mut transaction, of, arm, with).await?);
             }
             let decided =
                 "SELECT arm, better, at, sentence FROM experiment_decisions WHERE experiment = $1 AND phase = $2";
-            let decided = sqlx::query(decided).bind(of.name).bind(i64::from(of.phase));
+            let decided = sqlx::query(decided).bind(of.experiment).bind(i64::from(of.phase));
             for row in decided.fetch_all(&mut *transaction).await? {
                 let (better, at, sentence) = (row.try_get::<i64, _>(1)? != 0, row.try_get(2)?, row.try_get(3)?);
-                sums.decided.insert(row.try_get(0)?, Decided { better, at, sentence });
+                sums.first_decisions
+                    .insert(row.try_get(0)?, FirstDecision { is_better: better, decided_at: at, sentence });
             }
             transaction.rollback().await?;
             Ok(sums)
         };
-        within(SUMS, read).await
+        with_timeout(SUMS_TIMEOUT, read).await
     }
 
     /// Keeps a decision, unless there is one. True if there was none.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn decided(&self, of: OfPhase<'_>, arm: &str, decided: &Decided) -> Result<bool, sqlx::Error> {
-        self.check()?;
+    pub async fn store_decision(
+        &self,
+        of: PhaseQuery<'_>,
+        arm: &str,
+        decided: &FirstDecision,
+    ) -> Result<bool, sqlx::Error> {
+        self.ensure_usable()?;
         let row = "INSERT INTO experiment_decisions (experiment, phase, arm, better, sentence, at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-        let row = sqlx::query(row).bind(of.name).bind(i64::from(of.phase)).bind(arm);
-        let row = row.bind(i64::from(decided.better)).bind(&decided.sentence).bind(decided.at);
-        Ok(within(ANSWER, row.execute(&self.pool)).await?.rows_affected() > 0)
+        let row = sqlx::query(row).bind(of.experiment).bind(i64::from(of.phase)).bind(arm);
+        let row = row.bind(i64::from(decided.is_better)).bind(&decided.sentence).bind(decided.decided_at);
+        Ok(with_timeout(QUERY_TIMEOUT, row.execute(&self.pool)).await?.rows_affected() > 0)
     }
 }
 
-async fn decide(
+async fn apply_experiment_change(
     transaction: &mut Transaction<'_, Any>,
-    change: Change<'_>,
-    apply: impl FnOnce(Option<Experiment>, &World<'_>) -> Result<Becomes, ExperimentError>,
-) -> Result<Outcome<Option<Experiment>>, ChangeError> {
-    let epoch = count(transaction).await?;
-    if let Some((key, request)) = change.key
-        && let Some((known, answer)) = rows::request(transaction, key).await?
+    change: ChangeRequest<'_>,
+    apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentUpdate, ExperimentError>,
+) -> Result<ChangeOutcome<Option<Experiment>>, ChangeError> {
+    let epoch = increment_epoch(transaction).await?;
+    if let Some((key, request)) = change.idempotency_key
+        && let Some((known, answer)) = rows::find_request(transaction, key).await?
     {
-        return if known == request { Ok(Outcome::Repeated(answer)) } else { Err(ChangeError::OtherRequest) };
+        return if known == request {
+            Ok(ChangeOutcome::Repeated(answer))
+        } else {
+            Err(ChangeError::IdempotencyKeyReused)
+        };
     }
-    let (records, experiments) = (rows::all(transaction).await?, all(transaction).await?);
-    let name = change.model;
+    let (records, experiments) = (rows::read_models(transaction).await?, read_experiments(transaction).await?);
+    let name = change.target;
     let before = experiments.get(name).cloned();
     let revision = before.as_ref().map_or(0, |before| before.revision);
-    if change.revision.is_some_and(|seen| seen != revision) {
-        let unknown = || ExperimentError::Unknown(name.to_owned()).into();
-        return Err(if before.is_some() { ChangeError::Stale(revision) } else { unknown() });
+    if change.expected_revision.is_some_and(|seen| seen != revision) {
+        let unknown = || ExperimentError::NotFound(name.to_owned()).into();
+        return Err(if before.is_some() { ChangeError::RevisionMismatch(revision) } else { unknown() });
     }
-    let world = World { records: &records, experiments: &experiments };
+    let world = RegistryView { records: &records, experiments: &experiments };
     let (after, on) = match apply(before.clone(), &world)? {
-        Becomes::AsItWas => return Ok(Outcome::AsItWas(before)),
-        Becomes::This(after) => {
-            let after = write(transaction, name, before.as_ref(), *after).await?;
-            let on = after.design.on.clone();
+        ExperimentUpdate::Unchanged => return Ok(ChangeOutcome::Unchanged(before)),
+        ExperimentUpdate::Replace(after) => {
+            let after = write_experiment(transaction, name, before.as_ref(), *after).await?;
+            let on = after.design.model.clone();
             (Some(after), on)
         }
-        Becomes::Promoted(after, version) => {
-            let after = write(transaction, name, before.as_ref(), *after).await?;
-            let on = after.design.on.clone();
-            let found = rows::model(transaction, &on).await?.unwrap_or_default();
+        ExperimentUpdate::Promote(after, version) => {
+            let after = write_experiment(transaction, name, before.as_ref(), *after).await?;
+            let on = after.design.model.clone();
+            let found = rows::read_model(transaction, &on).await?.unwrap_or_default();
             let mut model = found.clone();
             if model.activate(&version)? {
                 model.revision += 1;
-                rows::write(transaction, &on, Some(&found), &model).await?;
+                rows::write_model(transaction, &on, Some(&found), &model).await?;
             }
             (Some(after), on)
         }
-        Becomes::Forgotten => {
-            forget(transaction, name).await?;
-            (None, before.map(|before| before.design.on).unwrap_or_default())
+        ExperimentUpdate::Delete => {
+            delete_experiment(transaction, name).await?;
+            (None, before.map(|before| before.design.model).unwrap_or_default())
         }
     };
-    rows::event(transaction, epoch, &on, change.event).await?;
+    rows::insert_audit_entry(transaction, epoch, &on, change.audit).await?;
     // Any of it can be written as JSON: it just was.
-    remember(transaction, change.key, || serde_json::to_string(&after).unwrap_or_default()).await?;
-    Ok(Outcome::Changed(after))
+    store_answer(transaction, change.idempotency_key, || serde_json::to_string(&after).unwrap_or_default()).await?;
+    Ok(ChangeOutcome::Changed(after))
 }
 
-async fn write(
+async fn write_experiment(
     transaction: &mut Transaction<'_, Any>,
     name: &str,
     before: Option<&Experiment>,
@@ -260,11 +273,11 @@ async fn write(
     } else {
         "INSERT INTO experiments (name, revision, record) VALUES ($1, $2, $3)"
     };
-    sqlx::query(row).bind(name).bind(after.revision).bind(json(&after)?).execute(&mut **transaction).await?;
+    sqlx::query(row).bind(name).bind(after.revision).bind(to_json(&after)?).execute(&mut **transaction).await?;
     Ok(after)
 }
 
-async fn forget(transaction: &mut Transaction<'_, Any>, name: &str) -> Result<(), sqlx::Error> {
+async fn delete_experiment(transaction: &mut Transaction<'_, Any>, name: &str) -> Result<(), sqlx::Error> {
     for rows in [
         "DELETE FROM experiments WHERE name = $1",
         "DELETE FROM experiment_counts WHERE experiment = $1",
@@ -275,89 +288,104 @@ async fn forget(transaction: &mut Transaction<'_, Any>, name: &str) -> Result<()
     Ok(())
 }
 
-fn counted_of(row: &AnyRow) -> Result<Counted, sqlx::Error> {
+fn parse_counts(row: &AnyRow) -> Result<PhaseCounts, sqlx::Error> {
     let wrong = |reason: String| sqlx::Error::Decode(reason.into());
     let (counts, users): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-    Counted::read(&counts, &users).map_err(wrong)
+    PhaseCounts::from_stored(&counts, &users).map_err(wrong)
 }
 
-async fn counted(connection: &mut AnyConnection, of: OfPhase<'_>) -> Result<Counted, sqlx::Error> {
+async fn read_counts(connection: &mut AnyConnection, of: PhaseQuery<'_>) -> Result<PhaseCounts, sqlx::Error> {
     let rows = sqlx::query("SELECT counts, users FROM experiment_counts WHERE experiment = $1 AND phase = $2");
-    let mut sum = Counted::default();
-    for row in rows.bind(of.name).bind(i64::from(of.phase)).fetch_all(connection).await? {
-        sum.merge(&counted_of(&row)?);
+    let mut sum = PhaseCounts::default();
+    for row in rows.bind(of.experiment).bind(i64::from(of.phase)).fetch_all(connection).await? {
+        sum.merge(&parse_counts(&row)?);
     }
     Ok(sum)
 }
 
 /// Puts counts of processes that have ended together, once there are many: each start makes a row.
-async fn put_together(transaction: &mut Transaction<'_, Any>, of: OfPhase<'_>) -> Result<(), sqlx::Error> {
+async fn compact_counts(transaction: &mut Transaction<'_, Any>, of: PhaseQuery<'_>) -> Result<(), sqlx::Error> {
     let phase = i64::from(of.phase);
     let rows = "SELECT counts, users, process FROM experiment_counts WHERE experiment = $1 AND phase = $2 AND (at < $3 OR process = $4)";
-    let rows = sqlx::query(rows).bind(of.name).bind(phase).bind(now() - SILENT).bind(TOGETHER);
+    let rows = sqlx::query(rows)
+        .bind(of.experiment)
+        .bind(phase)
+        .bind(now_millis() - PROCESS_SILENCE_MS)
+        .bind(MERGED_ROW_PROCESS);
     let rows = rows.fetch_all(&mut **transaction).await?;
-    if rows.len() < MOST_PROCESSES {
+    if rows.len() < MAX_PROCESS_ROWS {
         return Ok(());
     }
-    let mut sum = Counted::default();
+    let mut sum = PhaseCounts::default();
     for row in &rows {
-        sum.merge(&counted_of(row)?);
+        sum.merge(&parse_counts(row)?);
         let process: String = row.try_get(2)?;
         let gone = sqlx::query("DELETE FROM experiment_counts WHERE experiment = $1 AND phase = $2 AND process = $3");
-        gone.bind(of.name).bind(phase).bind(process).execute(&mut **transaction).await?;
+        gone.bind(of.experiment).bind(phase).bind(process).execute(&mut **transaction).await?;
     }
-    let (counts, users) = sum.stored().map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let (counts, users) = sum.to_stored().map_err(|error| sqlx::Error::Encode(error.into()))?;
     let row =
         "INSERT INTO experiment_counts (experiment, phase, process, counts, users, at) VALUES ($1, $2, $3, $4, $5, $6)";
-    let row = sqlx::query(row).bind(of.name).bind(phase).bind(TOGETHER).bind(counts).bind(users).bind(now());
+    let row = sqlx::query(row)
+        .bind(of.experiment)
+        .bind(phase)
+        .bind(MERGED_ROW_PROCESS)
+        .bind(counts)
+        .bind(users)
+        .bind(now_millis());
     row.execute(&mut **transaction).await.map(|_| ())
 }
 
 /// What feedback says of an arm.
-async fn labelled(
+async fn read_label_results(
     connection: &mut AnyConnection,
-    of: OfPhase<'_>,
+    of: PhaseQuery<'_>,
     arm: &str,
-    with: With,
-) -> Result<Labelled, sqlx::Error> {
+    with: ResultDetail,
+) -> Result<ArmFeedback, sqlx::Error> {
     let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
-    let [answered, failed] = [Gave::Arm, Gave::Control].map(|gave| sealed(of.name, of.phase, arm, gave));
+    let [answered, failed] =
+        [AnswerSource::Arm, AnswerSource::ControlAfterFailure].map(|gave| arm_path(of.experiment, of.phase, arm, gave));
     let sums = "SELECT bin, COUNT(*), SUM(confidence), SUM(CAST(correct AS DOUBLE PRECISION)) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2 GROUP BY bin";
-    let (mut bins, mut counts) = (BTreeMap::<usize, Bin>::new(), Counts::default());
-    for row in sqlx::query(sums).bind(&answered).bind(of.since).fetch_all(&mut *connection).await? {
+    let (mut bins, mut counts) = (BTreeMap::<usize, ReliabilityBin>::new(), FeedbackCounts::default());
+    for row in sqlx::query(sums).bind(&answered).bind(of.answered_after).fetch_all(&mut *connection).await? {
         let (bin, count): (Option<i64>, i64) = (row.try_get(0)?, row.try_get(1)?);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count, and `as` saturates")]
         let correct = row.try_get::<f64, _>(3)? as u64;
         counts.correct += correct;
         counts.answers += unsigned(count);
         let bin = bin.and_then(|bin| usize::try_from(bin).ok()).unwrap_or_default();
-        bins.insert(bin, Bin { count: unsigned(count), confidence: row.try_get(2)?, correct });
+        bins.insert(bin, ReliabilityBin { count: unsigned(count), confidence: row.try_get(2)?, correct });
     }
     let missed = sqlx::query("SELECT COUNT(*) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2");
-    let missed = missed.bind(&failed).bind(of.since).fetch_one(&mut *connection).await?;
+    let missed = missed.bind(&failed).bind(of.answered_after).fetch_one(&mut *connection).await?;
     let missed = unsigned(missed.try_get(0)?);
     counts.answers += missed;
-    let (mut confusion, mut is_part) = (Confusion::default(), false);
-    if with == With::Pairs {
+    let (mut confusion, mut is_part) = (ConfusionMatrix::default(), false);
+    if with == ResultDetail::Pairs {
         let pairs = "SELECT predicted, actual, COUNT(*) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2 GROUP BY predicted, actual ORDER BY COUNT(*) DESC LIMIT $3";
         let mut all = Vec::new();
         for (arm, is_answered) in [(&answered, true), (&failed, false)] {
-            let found =
-                sqlx::query(pairs).bind(arm).bind(of.since).bind(MOST_PAIRS).fetch_all(&mut *connection).await?;
-            is_part |= i64::try_from(found.len()).is_ok_and(|found| found >= MOST_PAIRS);
+            let found = sqlx::query(pairs)
+                .bind(arm)
+                .bind(of.answered_after)
+                .bind(MAX_LABEL_PAIRS)
+                .fetch_all(&mut *connection)
+                .await?;
+            is_part |= i64::try_from(found.len()).is_ok_and(|found| found >= MAX_LABEL_PAIRS);
             for row in &found {
-                all.push(pair(row, is_answered)?);
+                all.push(parse_label_pair(row, is_answered)?);
             }
         }
         confusion = all.into_iter().collect();
     }
     // Scores of a regression are no confidence.
-    let bins = Bins::from_sums(bins).unwrap_or_default();
-    Ok(Labelled { counts, failed: missed, bins, confusion, is_part })
+    let bins = ReliabilityDiagram::from_sums(bins).unwrap_or_default();
+    Ok(ArmFeedback { counts, failed: missed, bins, confusion, is_confusion_truncated: is_part })
 }
 
 /// What was answered, what was true, and how often. Several labels are one class.
-fn pair(row: &AnyRow, is_answered: bool) -> Result<(String, String, u64), sqlx::Error> {
+fn parse_label_pair(row: &AnyRow, is_answered: bool) -> Result<(String, String, u64), sqlx::Error> {
     let class = |mut labels: Vec<String>| {
         labels.sort_unstable();
         if labels.is_empty() { "(none)".to_owned() } else { labels.join(" + ") }

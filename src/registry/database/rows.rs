@@ -5,20 +5,20 @@ use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, AnyPool, Row, Transaction};
 
-use super::{Done, Event, Of, Records, now};
+use super::{AuditDetails, AuditEntry, HistoryFilter, ModelRecords, now_millis};
 use crate::registry::record::{ModelRecord, VersionRecord};
-use crate::registry::version::Version;
+use crate::registry::version_name::VersionName;
 
 /// All models.
-pub(super) async fn all(connection: &mut AnyConnection) -> Result<Records, sqlx::Error> {
-    let mut records = Records::new();
+pub(super) async fn read_models(connection: &mut AnyConnection) -> Result<ModelRecords, sqlx::Error> {
+    let mut records = ModelRecords::new();
     let models = sqlx::query("SELECT name, revision, active, earlier, followed FROM models");
     for row in models.fetch_all(&mut *connection).await? {
-        records.insert(row.try_get(0)?, model_of(&row)?);
+        records.insert(row.try_get(0)?, parse_model(&row)?);
     }
     let versions = "SELECT model, version, origin, files, metadata, metrics, pinned, registered_at FROM versions";
     for row in sqlx::query(versions).fetch_all(&mut *connection).await? {
-        let (version, record) = version_of(&row)?;
+        let (version, record) = parse_version(&row)?;
         if let Some(model) = records.get_mut(&row.try_get::<String, _>(0)?) {
             model.versions.insert(version, record);
         }
@@ -27,33 +27,33 @@ pub(super) async fn all(connection: &mut AnyConnection) -> Result<Records, sqlx:
 }
 
 /// One model, if it is there.
-pub(super) async fn model(
+pub(super) async fn read_model(
     transaction: &mut Transaction<'_, Any>,
     name: &str,
 ) -> Result<Option<ModelRecord>, sqlx::Error> {
     let found = sqlx::query("SELECT name, revision, active, earlier, followed FROM models WHERE name = $1");
     let Some(row) = found.bind(name).fetch_optional(&mut **transaction).await? else { return Ok(None) };
-    let mut model = model_of(&row)?;
+    let mut model = parse_model(&row)?;
     let versions =
         "SELECT model, version, origin, files, metadata, metrics, pinned, registered_at FROM versions WHERE model = $1";
     for row in sqlx::query(versions).bind(name).fetch_all(&mut **transaction).await? {
-        let (version, record) = version_of(&row)?;
+        let (version, record) = parse_version(&row)?;
         model.versions.insert(version, record);
     }
     Ok(Some(model))
 }
 
-fn model_of(row: &AnyRow) -> Result<ModelRecord, sqlx::Error> {
+fn parse_model(row: &AnyRow) -> Result<ModelRecord, sqlx::Error> {
     Ok(ModelRecord {
         revision: row.try_get(1)?,
         active: row.try_get(2)?,
-        before: from_json(row, 3)?,
+        previous_versions: from_json(row, 3)?,
         versions: std::collections::BTreeMap::new(),
-        followed: row.try_get(4)?,
+        alias_target: row.try_get(4)?,
     })
 }
 
-fn version_of(row: &AnyRow) -> Result<(Version, VersionRecord), sqlx::Error> {
+fn parse_version(row: &AnyRow) -> Result<(VersionName, VersionRecord), sqlx::Error> {
     let record = VersionRecord {
         origin: from_json(row, 2)?,
         files: from_json(row, 3)?,
@@ -62,11 +62,11 @@ fn version_of(row: &AnyRow) -> Result<(Version, VersionRecord), sqlx::Error> {
         pinned: row.try_get::<i64, _>(6)? != 0,
         registered_at: row.try_get(7)?,
     };
-    Ok((Version::new(row.try_get(1)?), record))
+    Ok((VersionName::new(row.try_get(1)?), record))
 }
 
 /// Writes what differs from what was found.
-pub(super) async fn write(
+pub(super) async fn write_model(
     transaction: &mut Transaction<'_, Any>,
     name: &str,
     found: Option<&ModelRecord>,
@@ -78,7 +78,7 @@ pub(super) async fn write(
         "INSERT INTO models (name, revision, active, earlier, followed) VALUES ($1, $2, $3, $4, $5)"
     };
     let head = sqlx::query(head).bind(name).bind(model.revision).bind(model.active.as_deref());
-    let head = head.bind(json(&model.before)?).bind(model.followed.as_deref());
+    let head = head.bind(to_json(&model.previous_versions)?).bind(model.alias_target.as_deref());
     head.execute(&mut **transaction).await?;
     let known = found.map(|found| &found.versions);
     for version in known.into_iter().flatten().map(|(version, _)| version) {
@@ -97,38 +97,43 @@ pub(super) async fn write(
         } else {
             "INSERT INTO versions (model, version, origin, files, metadata, metrics, pinned, registered_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
         };
-        let row = sqlx::query(row).bind(name).bind(version.as_str()).bind(json(&record.origin)?);
-        let row = row.bind(json(&record.files)?).bind(json(&record.metadata)?).bind(json(&record.metrics)?);
+        let row = sqlx::query(row).bind(name).bind(version.as_str()).bind(to_json(&record.origin)?);
+        let row = row.bind(to_json(&record.files)?).bind(to_json(&record.metadata)?).bind(to_json(&record.metrics)?);
         row.bind(i64::from(record.pinned)).bind(record.registered_at).execute(&mut **transaction).await?;
     }
     Ok(())
 }
 
 /// Adds to the history.
-pub(super) async fn event(
+pub(super) async fn insert_audit_entry(
     transaction: &mut Transaction<'_, Any>,
     epoch: i64,
     model: &str,
-    event: Event<'_>,
+    event: AuditDetails<'_>,
 ) -> Result<(), sqlx::Error> {
-    let Event { who, action, version, experiment, reason } = event;
+    let AuditDetails { actor: who, action, version, experiment, reason } = event;
     let row = "INSERT INTO events (epoch, at, who, action, model, version, reason, experiment) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-    let row = sqlx::query(row).bind(epoch).bind(now()).bind(who).bind(action).bind(model).bind(version).bind(reason);
+    let row =
+        sqlx::query(row).bind(epoch).bind(now_millis()).bind(who).bind(action).bind(model).bind(version).bind(reason);
     row.bind(experiment).execute(&mut **transaction).await.map(|_| ())
 }
 
 /// The last of the history, the last first.
-pub(super) async fn history(pool: &AnyPool, of: Of<'_>, most: i64) -> Result<Vec<Done>, sqlx::Error> {
+pub(super) async fn read_history(
+    pool: &AnyPool,
+    of: HistoryFilter<'_>,
+    most: i64,
+) -> Result<Vec<AuditEntry>, sqlx::Error> {
     let (rows, name) = match of {
-        Of::All => (
+        HistoryFilter::All => (
             "SELECT epoch, at, who, action, model, version, reason, experiment FROM events ORDER BY epoch DESC LIMIT $1",
             None,
         ),
-        Of::Model(name) => (
+        HistoryFilter::Model(name) => (
             "SELECT epoch, at, who, action, model, version, reason, experiment FROM events WHERE model = $2 ORDER BY epoch DESC LIMIT $1",
             Some(name),
         ),
-        Of::Experiment(name) => (
+        HistoryFilter::Experiment(name) => (
             "SELECT epoch, at, who, action, model, version, reason, experiment FROM events WHERE experiment = $2 ORDER BY epoch DESC LIMIT $1",
             Some(name),
         ),
@@ -136,10 +141,10 @@ pub(super) async fn history(pool: &AnyPool, of: Of<'_>, most: i64) -> Result<Vec
     let rows = sqlx::query(rows).bind(most);
     let rows = if let Some(name) = name { rows.bind(name) } else { rows };
     let done = |row: AnyRow| {
-        Ok(Done {
+        Ok(AuditEntry {
             epoch: row.try_get(0)?,
-            at: row.try_get(1)?,
-            who: row.try_get(2)?,
+            timestamp_ms: row.try_get(1)?,
+            actor: row.try_get(2)?,
             action: row.try_get(3)?,
             model: row.try_get(4)?,
             version: row.try_get(5)?,
@@ -151,7 +156,7 @@ pub(super) async fn history(pool: &AnyPool, of: Of<'_>, most: i64) -> Result<Vec
 }
 
 /// The request that had this key, and its answer.
-pub(super) async fn request(
+pub(super) async fn find_request(
     connection: &mut AnyConnection,
     key: &str,
 ) -> Result<Option<(String, String)>, sqlx::Error> {
@@ -161,23 +166,23 @@ pub(super) async fn request(
 }
 
 /// Keeps the answer to a request.
-pub(super) async fn remember(
+pub(super) async fn insert_request(
     transaction: &mut Transaction<'_, Any>,
     key: &str,
     request: &str,
     answer: &str,
 ) -> Result<(), sqlx::Error> {
     let row = sqlx::query("INSERT INTO requests (request_key, request, answer, at) VALUES ($1, $2, $3, $4)");
-    row.bind(key).bind(request).bind(answer).bind(now()).execute(&mut **transaction).await.map(|_| ())
+    row.bind(key).bind(request).bind(answer).bind(now_millis()).execute(&mut **transaction).await.map(|_| ())
 }
 
 /// Forgets requests from before a time.
-pub(super) async fn forget_requests(transaction: &mut Transaction<'_, Any>, before: i64) -> Result<(), sqlx::Error> {
+pub(super) async fn delete_requests(transaction: &mut Transaction<'_, Any>, before: i64) -> Result<(), sqlx::Error> {
     let rows = sqlx::query("DELETE FROM requests WHERE at < $1").bind(before);
     rows.execute(&mut **transaction).await.map(|_| ())
 }
 
-pub(super) fn json(value: &impl Serialize) -> Result<String, sqlx::Error> {
+pub(super) fn to_json(value: &impl Serialize) -> Result<String, sqlx::Error> {
     serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 

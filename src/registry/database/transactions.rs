@@ -3,36 +3,36 @@
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, Row, Transaction};
 
-use super::{ChangeError, KEYS_KEPT, Outcome, now, rows};
+use super::{ChangeError, ChangeOutcome, IDEMPOTENCY_KEY_RETENTION, now_millis, rows};
 
 /// A connection that is closed unless its transaction has come to a known end.
 ///
 /// A database that runs out of disk in a commit has gone back by itself; sqlx does not notice, and the next transaction
 /// of the connection would be a part of one that nobody ends: acknowledged, and lost.
-pub(super) struct Held {
+pub(super) struct ConnectionGuard {
     pub(super) connection: PoolConnection<Any>,
-    pub(super) sound: bool,
+    pub(super) is_clean: bool,
 }
 
-impl Drop for Held {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        if !self.sound {
+        if !self.is_clean {
             self.connection.close_on_drop();
         }
     }
 }
 
 /// Ends a transaction. What is refused, or is so already, has been counted: that is taken back.
-pub(super) async fn settle<T>(
+pub(super) async fn finish_transaction<T>(
     transaction: Transaction<'_, Any>,
-    decided: Result<Outcome<T>, ChangeError>,
+    decided: Result<ChangeOutcome<T>, ChangeError>,
     sound: &mut bool,
-) -> Result<Outcome<T>, ChangeError> {
+) -> Result<ChangeOutcome<T>, ChangeError> {
     match decided {
-        Ok(Outcome::Changed(after)) => {
-            transaction.commit().await.map_err(ChangeError::Unknown)?;
+        Ok(ChangeOutcome::Changed(after)) => {
+            transaction.commit().await.map_err(ChangeError::OutcomeUnknown)?;
             *sound = true;
-            Ok(Outcome::Changed(after))
+            Ok(ChangeOutcome::Changed(after))
         }
         Err(ChangeError::Database(error)) => Err(error.into()),
         settled => {
@@ -44,19 +44,19 @@ pub(super) async fn settle<T>(
 }
 
 /// Keeps the answer to a request that has a key, and forgets old ones.
-pub(super) async fn remember(
+pub(super) async fn store_answer(
     transaction: &mut Transaction<'_, Any>,
     key: Option<(&str, &str)>,
     answer: impl FnOnce() -> String,
 ) -> Result<(), sqlx::Error> {
     let Some((key, request)) = key else { return Ok(()) };
-    let oldest = now() - i64::try_from(KEYS_KEPT.as_millis()).unwrap_or(i64::MAX);
-    rows::forget_requests(transaction, oldest).await?;
-    rows::remember(transaction, key, request, &answer()).await
+    let oldest = now_millis() - i64::try_from(IDEMPOTENCY_KEY_RETENTION.as_millis()).unwrap_or(i64::MAX);
+    rows::delete_requests(transaction, oldest).await?;
+    rows::insert_request(transaction, key, request, &answer()).await
 }
 
 /// Counts the epoch. Its row is this transaction's until its end.
-pub(super) async fn count(transaction: &mut Transaction<'_, Any>) -> Result<i64, sqlx::Error> {
+pub(super) async fn increment_epoch(transaction: &mut Transaction<'_, Any>) -> Result<i64, sqlx::Error> {
     let counted = sqlx::query("UPDATE registry SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch");
     counted.fetch_one(&mut **transaction).await?.try_get(0)
 }

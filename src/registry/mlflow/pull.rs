@@ -4,29 +4,29 @@ use std::collections::BTreeMap;
 
 use reqwest::Url;
 
-use super::client::{AskError, Client};
-use super::layout::{self, Listed, MLMODEL};
+use super::client::{MlflowClient, MlflowError};
+use super::file_layout::{self, MLMODEL_FILE_NAME, RemoteFile};
 use super::uri::ModelUri;
 use crate::registry::record::FileRecord;
-use crate::registry::store::{MAX_FILE, Receiving, Store, StoreError, check};
+use crate::registry::store::{MAX_FILE_BYTES, Store, StoreError, UploadWriter, check_file_list};
 use crate::text::mlmodel::MlModel;
 
 /// Most files that are listed, those included that are not needed.
-const MAX_LISTED: usize = 512;
+const MAX_LISTED_FILES: usize = 512;
 /// Deepest directory that is looked into.
-const MAX_DEPTH: usize = 3;
+const MAX_DIRECTORY_DEPTH: usize = 3;
 /// Most bytes of all files together.
-const MAX_BYTES: u64 = 4 << 30;
+const MAX_TOTAL_BYTES: u64 = 4 << 30;
 /// Largest `MLmodel`.
-const MAX_MLMODEL: usize = 1 << 20;
+const MAX_MLMODEL_BYTES: usize = 1 << 20;
 /// What a version was made of, in its metadata.
-pub const SOURCE: &str = "mlflow.source";
+pub const SOURCE_METADATA_KEY: &str = "mlflow.source";
 /// How often a place may only say where the files really are.
-const MAX_HOPS: usize = 4;
+const MAX_URI_HOPS: usize = 4;
 
 /// A model whose files are in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pulled {
+pub struct PulledModel {
     /// Which it is, without an alias: the same files later too.
     pub uri: ModelUri,
     /// Its files, as a version has them.
@@ -40,24 +40,24 @@ pub struct Pulled {
 pub enum PullError {
     /// The server.
     #[error(transparent)]
-    Ask(#[from] AskError),
+    Mlflow(#[from] MlflowError),
     /// What it keeps cannot be served.
     #[error("{0}")]
-    Unusable(String),
+    InvalidModel(String),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-fn unusable<T>(reason: impl Into<String>) -> Result<T, PullError> {
-    Err(PullError::Unusable(reason.into()))
+fn invalid_model<T>(reason: impl Into<String>) -> Result<T, PullError> {
+    Err(PullError::InvalidModel(reason.into()))
 }
 
 /// Where the files of a model are.
-struct Found {
+struct ModelLocation {
     uri: ModelUri,
-    place: String,
-    run: Option<String>,
+    artifact_uri: String,
+    run_id: Option<String>,
     source: Option<String>,
 }
 
@@ -65,98 +65,108 @@ struct Found {
 ///
 /// # Errors
 /// [`PullError`]; files that came until then are deleted from the store after a day.
-pub async fn pull(client: &Client, store: &Store, uri: &ModelUri) -> Result<Pulled, PullError> {
-    let Found { uri, place, run, source } = find(client, uri).await?;
-    let root = proxied(client, place).await?;
-    let presigned = client.presigns().await?;
-    let listed = list(client, &root).await?;
-    if !listed.iter().any(|file| file.path == MLMODEL) {
-        return unusable("there is no model: the directory holds no MLmodel");
+pub async fn pull_model(client: &MlflowClient, store: &Store, uri: &ModelUri) -> Result<PulledModel, PullError> {
+    let ModelLocation { uri, artifact_uri: place, run_id: run, source } = locate_model(client, uri).await?;
+    let root = resolve_proxied_path(client, place).await?;
+    let presigned = client.is_presigned_only().await?;
+    let listed = list_files(client, &root).await?;
+    if !listed.iter().any(|file| file.path == MLMODEL_FILE_NAME) {
+        return invalid_model("there is no model: the directory holds no MLmodel");
     }
-    let described = small(client, &format!("{root}/{MLMODEL}"), presigned).await?;
-    let model = MlModel::parse(&described).map_err(|reason| PullError::Unusable(format!("MLmodel: {reason}")))?;
-    let placed = layout::of(&model.onnx().map_err(PullError::Unusable)?, &listed).map_err(PullError::Unusable)?;
+    let described = download_small_file(client, &format!("{root}/{MLMODEL_FILE_NAME}"), presigned).await?;
+    let model = MlModel::parse(&described).map_err(|reason| PullError::InvalidModel(format!("MLmodel: {reason}")))?;
+    let placed = file_layout::version_files(&model.onnx_flavor().map_err(PullError::InvalidModel)?, &listed)
+        .map_err(PullError::InvalidModel)?;
     // Before anything large is had.
-    let announced = |(to, from): (&String, &Listed)| FileRecord {
+    let announced = |(to, from): (&String, &RemoteFile)| FileRecord {
         path: to.clone(),
         bytes: from.bytes.unwrap_or_default(),
         sha256: "0".repeat(64),
     };
     let announced: Vec<FileRecord> = placed.iter().map(announced).collect();
-    check(&announced).map_err(PullError::Unusable)?;
+    check_file_list(&announced).map_err(PullError::InvalidModel)?;
     let all = announced.iter().fold(0_u64, |all, file| all.saturating_add(file.bytes));
-    if all > MAX_BYTES {
-        return unusable(format!("its files have {all} bytes, where {MAX_BYTES} are possible"));
+    if all > MAX_TOTAL_BYTES {
+        return invalid_model(format!("its files have {all} bytes, where {MAX_TOTAL_BYTES} are possible"));
     }
-    let (mut files, mut left) = (Vec::new(), MAX_BYTES);
+    let (mut files, mut left) = (Vec::new(), MAX_TOTAL_BYTES);
     for (to, from) in placed {
-        let mut file = Receiving::begin(store, MAX_FILE.min(left)).await?;
-        let mut download = client.open(&format!("{root}/{}", from.path), presigned).await?;
-        while let Some(data) = download.next().await? {
-            file.add(data).await?;
+        let mut file = UploadWriter::open(store, MAX_FILE_BYTES.min(left)).await?;
+        let mut download = client.download(&format!("{root}/{}", from.path), presigned).await?;
+        while let Some(data) = download.next_chunk().await? {
+            file.write_chunk(data).await?;
         }
-        let (sha256, bytes) = file.end(None).await?;
+        let (sha256, bytes) = file.finish(None).await?;
         if from.bytes.is_some_and(|announced| announced != bytes) {
-            return Err(AskError::Away(format!("{:?} has {bytes} bytes, and others were announced", from.path)).into());
+            return Err(MlflowError::Unavailable(format!(
+                "{:?} has {bytes} bytes, and others were announced",
+                from.path
+            ))
+            .into());
         }
         left = left.saturating_sub(bytes);
         files.push(FileRecord { path: to, bytes, sha256 });
     }
     let mut metadata = BTreeMap::from([("mlflow.uri".to_owned(), uri.to_string())]);
-    for (key, value) in [("mlflow.run_id", run), (SOURCE, source)] {
+    for (key, value) in [("mlflow.run_id", run), (SOURCE_METADATA_KEY, source)] {
         metadata.extend(value.filter(|value| !value.is_empty()).map(|value| (key.to_owned(), value)));
     }
-    Ok(Pulled { uri, files, metadata })
+    Ok(PulledModel { uri, files, metadata })
 }
 
-async fn find(client: &Client, uri: &ModelUri) -> Result<Found, PullError> {
+async fn locate_model(client: &MlflowClient, uri: &ModelUri) -> Result<ModelLocation, PullError> {
     let version = match uri {
-        ModelUri::Logged(id) => {
-            let place = client.files_of_logged(id).await?;
-            return Ok(Found { uri: uri.clone(), place, run: None, source: None });
+        ModelUri::LoggedModel(id) => {
+            let place = client.logged_model_artifact_uri(id).await?;
+            return Ok(ModelLocation { uri: uri.clone(), artifact_uri: place, run_id: None, source: None });
         }
         ModelUri::Run(run, path) => {
-            let place = place_of_run(client, run, path).await?;
-            return Ok(Found { uri: uri.clone(), place, run: Some(run.clone()), source: None });
+            let place = run_model_uri(client, run, path).await?;
+            return Ok(ModelLocation {
+                uri: uri.clone(),
+                artifact_uri: place,
+                run_id: Some(run.clone()),
+                source: None,
+            });
         }
-        ModelUri::Version(name, version) => client.version(name, version).await?,
-        ModelUri::Alias(name, alias) => client.alias(name, alias).await?,
-        ModelUri::Stage(name, stage) => client.latest(name, stage).await?,
+        ModelUri::Version(name, version) => client.registered_version(name, version).await?,
+        ModelUri::Alias(name, alias) => client.version_by_alias(name, alias).await?,
+        ModelUri::Stage(name, stage) => client.latest_version(name, stage).await?,
     };
-    let place = client.files_of_version(&version.name, &version.version).await?;
+    let place = client.version_artifact_uri(&version.name, &version.version).await?;
     let uri = ModelUri::Version(version.name, version.version);
-    Ok(Found { uri, place, run: version.run_id, source: version.source })
+    Ok(ModelLocation { uri, artifact_uri: place, run_id: version.run_id, source: version.source })
 }
 
 /// Where the files of a model are that a run logged.
-async fn place_of_run(client: &Client, run: &str, path: &str) -> Result<String, PullError> {
-    let (root, experiment) = client.files_of_run(run).await?;
+async fn run_model_uri(client: &MlflowClient, run: &str, path: &str) -> Result<String, PullError> {
+    let (root, experiment) = client.run_artifact_uri(run).await?;
     let place = format!("{}/{path}", root.trim_end_matches('/'));
     // MLflow 3 keeps models beside the runs that made them.
-    if let Ok(path) = path_of(client.base(), &place)
-        && client.list(&path).await?.iter().any(|file| file.path == MLMODEL)
+    if let Ok(path) = proxied_path(client.base_url(), &place)
+        && client.list_artifacts(&path).await?.iter().any(|file| file.path == MLMODEL_FILE_NAME)
     {
         return Ok(place);
     }
     let name = path.split('/').next().unwrap_or_default();
-    Ok(client.files_of_logged_by(&experiment, run, name).await?)
+    Ok(client.run_model_artifact_uri(&experiment, run, name).await?)
 }
 
 /// The path by which the server itself gives files away that are at a place.
-async fn proxied(client: &Client, mut place: String) -> Result<String, PullError> {
-    for _ in 0..MAX_HOPS {
+async fn resolve_proxied_path(client: &MlflowClient, mut place: String) -> Result<String, PullError> {
+    for _ in 0..MAX_URI_HOPS {
         match place.parse::<ModelUri>() {
-            Ok(ModelUri::Logged(id)) => place = client.files_of_logged(&id).await?,
-            Ok(ModelUri::Version(name, version)) => place = client.files_of_version(&name, &version).await?,
-            Ok(ModelUri::Run(run, path)) => place = place_of_run(client, &run, &path).await?,
-            _ => return path_of(client.base(), &place).map_err(PullError::Unusable),
+            Ok(ModelUri::LoggedModel(id)) => place = client.logged_model_artifact_uri(&id).await?,
+            Ok(ModelUri::Version(name, version)) => place = client.version_artifact_uri(&name, &version).await?,
+            Ok(ModelUri::Run(run, path)) => place = run_model_uri(client, &run, &path).await?,
+            _ => return proxied_path(client.base_url(), &place).map_err(PullError::InvalidModel),
         }
     }
-    unusable("where the files are leads from one place to another without an end")
+    invalid_model("where the files are leads from one place to another without an end")
 }
 
 /// The path that a place names on the server itself.
-fn path_of(base: &Url, place: &str) -> Result<String, String> {
+fn proxied_path(base: &Url, place: &str) -> Result<String, String> {
     let elsewhere = || {
         let scheme: String = place.split(':').next().unwrap_or_default().chars().take(16).collect();
         format!(
@@ -182,11 +192,15 @@ fn path_of(base: &Url, place: &str) -> Result<String, String> {
         place.strip_prefix(&own).ok_or_else(elsewhere)?.to_owned()
     };
     let path = rest.trim_matches('/');
-    if path.split('/').all(is_part) { Ok(path.to_owned()) } else { Err("where its files are is no path".to_owned()) }
+    if path.split('/').all(is_path_part) {
+        Ok(path.to_owned())
+    } else {
+        Err("where its files are is no path".to_owned())
+    }
 }
 
 /// One part of a path, which leads nowhere but into a directory.
-fn is_part(part: &str) -> bool {
+fn is_path_part(part: &str) -> bool {
     !part.is_empty()
         && !matches!(part, "." | "..")
         && !part.contains(['/', '\\', '?', '#', '%'])
@@ -194,23 +208,26 @@ fn is_part(part: &str) -> bool {
 }
 
 /// All files below a directory.
-async fn list(client: &Client, root: &str) -> Result<Vec<Listed>, PullError> {
+async fn list_files(client: &MlflowClient, root: &str) -> Result<Vec<RemoteFile>, PullError> {
     let (mut files, mut directories, mut seen) = (Vec::new(), vec![String::new()], 0);
     while let Some(directory) = directories.pop() {
         let within = |name: &str| if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
         let at = if directory.is_empty() { root.to_owned() } else { format!("{root}/{directory}") };
-        for entry in client.list(&at).await? {
+        for entry in client.list_artifacts(&at).await? {
             seen += 1;
-            if seen > MAX_LISTED {
-                return unusable(format!("the directory holds more than {MAX_LISTED} files"));
+            if seen > MAX_LISTED_FILES {
+                return invalid_model(format!("the directory holds more than {MAX_LISTED_FILES} files"));
             }
-            if !is_part(&entry.path) {
-                return unusable(format!("{:?} is no name of a file", entry.path.chars().take(64).collect::<String>()));
+            if !is_path_part(&entry.path) {
+                return invalid_model(format!(
+                    "{:?} is no name of a file",
+                    entry.path.chars().take(64).collect::<String>()
+                ));
             }
             let path = within(&entry.path);
             if !entry.is_dir {
-                files.push(Listed { path, bytes: entry.file_size });
-            } else if path.split('/').count() < MAX_DEPTH {
+                files.push(RemoteFile { path, bytes: entry.file_size });
+            } else if path.split('/').count() < MAX_DIRECTORY_DEPTH {
                 directories.push(path);
             }
         }
@@ -219,12 +236,12 @@ async fn list(client: &Client, root: &str) -> Result<Vec<Listed>, PullError> {
 }
 
 /// The content of a small file.
-async fn small(client: &Client, path: &str, presigned: bool) -> Result<Vec<u8>, PullError> {
-    let (mut download, mut content) = (client.open(path, presigned).await?, Vec::new());
-    while let Some(data) = download.next().await? {
+async fn download_small_file(client: &MlflowClient, path: &str, presigned: bool) -> Result<Vec<u8>, PullError> {
+    let (mut download, mut content) = (client.download(path, presigned).await?, Vec::new());
+    while let Some(data) = download.next_chunk().await? {
         content.extend_from_slice(&data);
-        if content.len() > MAX_MLMODEL {
-            return unusable(format!("MLmodel has more than {MAX_MLMODEL} bytes"));
+        if content.len() > MAX_MLMODEL_BYTES {
+            return invalid_model(format!("MLmodel has more than {MAX_MLMODEL_BYTES} bytes"));
         }
     }
     Ok(content)
@@ -235,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_taken_from_the_server_itself_only() {
+    fn proxied_path_of_other_server_is_refused() {
         let base = Url::parse("https://mlflow.example.com/team").unwrap();
         for (place, path) in [
             ("mlflow-artifacts:/1/models/m-1/artifacts", "1/models/m-1/artifacts"),
@@ -244,7 +261,7 @@ mod tests {
             ("mlflow-artifacts://mlflow.example.com:443/1/x", "1/x"),
             ("https://mlflow.example.com/team/api/2.0/mlflow-artifacts/artifacts/1/x", "1/x"),
         ] {
-            assert_eq!(path_of(&base, place).as_deref(), Ok(path), "{place}");
+            assert_eq!(proxied_path(&base, place).as_deref(), Ok(path), "{place}");
         }
         for place in [
             "mlflow-artifacts://169.254.169.254/1/x",
@@ -263,8 +280,8 @@ mod tests {
             "",
             "mlflow-artifacts://user@mlflow.example.com/x",
         ] {
-            assert!(path_of(&base, place).is_err(), "{place}");
+            assert!(proxied_path(&base, place).is_err(), "{place}");
         }
-        assert!(path_of(&base, "s3://bucket/x").unwrap_err().contains("\"s3\""));
+        assert!(proxied_path(&base, "s3://bucket/x").unwrap_err().contains("\"s3\""));
     }
 }

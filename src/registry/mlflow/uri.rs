@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 
 /// Longest name of anything on an MLflow server, in bytes: its own limit for registered models is 256 characters.
-const MAX_NAME: usize = 1_024;
+const MAX_NAME_BYTES: usize = 1_024;
 
 /// A model on an MLflow server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum ModelUri {
     /// `models:/NAME/STAGE`, or `latest`: the highest version there is.
     Stage(String, String),
     /// `models:/m-…`, a logged model of MLflow 3.
-    Logged(String),
+    LoggedModel(String),
     /// `runs:/RUN/PATH`.
     Run(String, String),
 }
@@ -24,28 +24,29 @@ pub enum ModelUri {
 /// Why something names no model: what could have been written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a model is models:/NAME/VERSION, models:/NAME@ALIAS, models:/NAME/latest, models:/m-ID or runs:/RUN/PATH")]
-pub struct NoModel;
+pub struct ModelUriError;
 
 impl FromStr for ModelUri {
-    type Err = NoModel;
+    type Err = ModelUriError;
 
-    fn from_str(written: &str) -> Result<Self, NoModel> {
-        let owned = |text: &str| if is_name(text) { Ok(text.to_owned()) } else { Err(NoModel) };
+    fn from_str(written: &str) -> Result<Self, ModelUriError> {
+        let owned = |text: &str| if is_valid_name(text) { Ok(text.to_owned()) } else { Err(ModelUriError) };
         if let Some(rest) = written.strip_prefix("runs:/") {
-            let (run, path) = rest.split_once('/').ok_or(NoModel)?;
+            let (run, path) = rest.split_once('/').ok_or(ModelUriError)?;
             let is_run = !run.is_empty() && run.bytes().all(|c| c.is_ascii_alphanumeric());
-            let is_path = path.len() <= MAX_NAME && path.split('/').all(|part| is_name(part) && !is_upwards(part));
-            return if is_run && is_path { Ok(Self::Run(owned(run)?, path.to_owned())) } else { Err(NoModel) };
+            let is_path = path.len() <= MAX_NAME_BYTES
+                && path.split('/').all(|part| is_valid_name(part) && !is_dot_segment(part));
+            return if is_run && is_path { Ok(Self::Run(owned(run)?, path.to_owned())) } else { Err(ModelUriError) };
         }
-        let rest = written.strip_prefix("models:/").ok_or(NoModel)?;
+        let rest = written.strip_prefix("models:/").ok_or(ModelUriError)?;
         match rest.split('/').collect::<Vec<_>>().as_slice() {
             [one] => match one.rsplit_once('@') {
                 Some((name, alias)) => Ok(Self::Alias(owned(name)?, owned(alias)?)),
-                None => Ok(Self::Logged(owned(one)?)),
+                None => Ok(Self::LoggedModel(owned(one)?)),
             },
             [name, last] if last.bytes().all(|c| c.is_ascii_digit()) => Ok(Self::Version(owned(name)?, owned(last)?)),
             [name, last] => Ok(Self::Stage(owned(name)?, owned(last)?)),
-            _ => Err(NoModel),
+            _ => Err(ModelUriError),
         }
     }
 }
@@ -55,20 +56,20 @@ impl Display for ModelUri {
         match self {
             Self::Version(name, last) | Self::Stage(name, last) => write!(f, "models:/{name}/{last}"),
             Self::Alias(name, alias) => write!(f, "models:/{name}@{alias}"),
-            Self::Logged(id) => write!(f, "models:/{id}"),
+            Self::LoggedModel(id) => write!(f, "models:/{id}"),
             Self::Run(run, path) => write!(f, "runs:/{run}/{path}"),
         }
     }
 }
 
 /// Names of MLflow may hold nearly everything; what is sent as part of a path is escaped.
-fn is_name(text: &str) -> bool {
-    (1..=MAX_NAME).contains(&text.len())
+fn is_valid_name(text: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&text.len())
         && !text.contains(['/', '\\', ':', '#', '?'])
         && !text.chars().any(char::is_control)
 }
 
-fn is_upwards(part: &str) -> bool {
+fn is_dot_segment(part: &str) -> bool {
     matches!(part, "." | "..")
 }
 
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn models_are_read_as_people_write_them() {
+    fn model_uri_valid_round_trips() {
         let (name, of) = ("My model".to_owned(), |text: &str| text.to_owned());
         for (written, expected) in [
             ("models:/My model/3", ModelUri::Version(name.clone(), of("3"))),
@@ -85,7 +86,7 @@ mod tests {
             ("models:/a@b@champion", ModelUri::Alias(of("a@b"), of("champion"))),
             ("models:/My model/latest", ModelUri::Stage(name.clone(), of("latest"))),
             ("models:/My model/Production", ModelUri::Stage(name, of("Production"))),
-            ("models:/m-1f3a", ModelUri::Logged(of("m-1f3a"))),
+            ("models:/m-1f3a", ModelUri::LoggedModel(of("m-1f3a"))),
             ("runs:/1f3a/model", ModelUri::Run(of("1f3a"), of("model"))),
             ("runs:/1f3a/a/model", ModelUri::Run(of("1f3a"), of("a/model"))),
         ] {
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_a_model() {
+    fn model_uri_malformed_is_refused() {
         for written in [
             "",
             "models:/",
@@ -126,8 +127,8 @@ mod tests {
             "models:/a/1#x",
             "models:/a:b/1",
         ] {
-            assert_eq!(written.parse::<ModelUri>(), Err(NoModel), "{written:?}");
+            assert_eq!(written.parse::<ModelUri>(), Err(ModelUriError), "{written:?}");
         }
-        assert!(format!("models:/{}/1", "a".repeat(MAX_NAME + 1)).parse::<ModelUri>().is_err());
+        assert!(format!("models:/{}/1", "a".repeat(MAX_NAME_BYTES + 1)).parse::<ModelUri>().is_err());
     }
 }

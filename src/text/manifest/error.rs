@@ -14,9 +14,9 @@ pub struct ManifestError {
     /// One sentence.
     pub reason: String,
     /// It says nothing of the file: the same may go well later.
-    pub may_pass: bool,
+    pub is_transient: bool,
     /// One sentence for whoever starts a server that must not go on without what could not be loaded.
-    pub refusal: Option<String>,
+    pub startup_refusal: Option<String>,
 }
 
 impl ManifestError {
@@ -26,20 +26,20 @@ impl ManifestError {
         for text in [&mut file, &mut reason] {
             text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
         }
-        Self { file, reason, may_pass: false, refusal: None }
+        Self { file, reason, is_transient: false, startup_refusal: None }
     }
 
     /// An error of the system about `file`: of the disk, or because there are too many open files.
-    pub fn of_system(file: impl Into<String>, error: &io::Error) -> Self {
+    pub fn from_io(file: impl Into<String>, error: &io::Error) -> Self {
         let kinds = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied, io::ErrorKind::NotADirectory];
         let about_the_file = kinds.contains(&error.kind()) || error.raw_os_error() == Some(libc::ELOOP);
-        Self { may_pass: !about_the_file, ..Self::new(file, error.to_string()) }
+        Self { is_transient: !about_the_file, ..Self::new(file, error.to_string()) }
     }
 
     /// The same, where a server must not start without what could not be loaded.
     #[must_use]
-    pub fn refused(self, sentence: String) -> Self {
-        Self { refusal: Some(sentence), ..self }
+    pub fn with_startup_refusal(self, sentence: String) -> Self {
+        Self { startup_refusal: Some(sentence), ..self }
     }
 }
 
@@ -51,21 +51,21 @@ mod tests {
     use crate::text::manifest::Manifest;
 
     #[test]
-    fn too_many_open_files_say_nothing_of_a_file() {
+    fn manifest_error_from_system_is_transient() {
         for (number, may_pass) in
             [(libc::EMFILE, true), (libc::EIO, true), (libc::ENOENT, false), (libc::EACCES, false)]
         {
-            let error = ManifestError::of_system("config.json", &io::Error::from_raw_os_error(number));
-            assert_eq!(error.may_pass, may_pass, "{error}");
+            let error = ManifestError::from_io("config.json", &io::Error::from_raw_os_error(number));
+            assert_eq!(error.is_transient, may_pass, "{error}");
         }
     }
 
     #[test]
-    fn a_refusal_is_short_whatever_the_file_says() {
+    fn manifest_error_long_reason_is_truncated() {
         let directory = tempfile::tempdir().unwrap();
         for options in [format!("{} = 1", "x".repeat(5_000)), format!("[sha256]\n\"{}\" = \"0\"", "ä".repeat(5_000))] {
             fs::write(directory.path().join("model.toml"), options).unwrap();
-            let refusal = Manifest::read(directory.path()).unwrap_err();
+            let refusal = Manifest::load(directory.path()).unwrap_err();
             assert_eq!((refusal.file.as_str(), refusal.reason.len()), ("model.toml", MAX_ERROR_BYTES));
         }
     }

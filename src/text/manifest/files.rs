@@ -9,21 +9,21 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::foreign::{foreign_content, foreign_encoding};
+use super::content_sniffing::{detect_wrong_content, detect_wrong_encoding};
 use super::{MAX_GRAPH_BYTES, MAX_JSON_BYTES, ManifestError, python_json};
 
 /// The files of one directory with their expected digests.
-pub(super) struct Files<'a> {
+pub(super) struct ModelFiles<'a> {
     pub(super) directory: &'a Path,
     /// In `model.toml`.
-    pub(super) listed: &'a BTreeMap<String, String>,
-    pub(super) registered: &'a BTreeMap<String, String>,
+    pub(super) listed_digests: &'a BTreeMap<String, String>,
+    pub(super) registered_digests: &'a BTreeMap<String, String>,
 }
 
-impl Files<'_> {
+impl ModelFiles<'_> {
     /// Every digest must belong to a file of this directory.
-    pub(super) fn check_listed(&self) -> Result<(), ManifestError> {
-        for name in self.listed.keys() {
+    pub(super) fn check_listed_digests(&self) -> Result<(), ManifestError> {
+        for name in self.listed_digests.keys() {
             let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
             if !inside || !self.directory.join(name).is_file() {
                 return Err(ManifestError::new(
@@ -33,26 +33,26 @@ impl Files<'_> {
             }
         }
         // Weights beside the graph are read much later: their digests are checked here too.
-        for name in self.listed.keys().filter(|name| !READ_BY_NAME.contains(&name.as_str())) {
-            self.required(name, MAX_GRAPH_BYTES)?;
+        for name in self.listed_digests.keys().filter(|name| !KNOWN_FILES.contains(&name.as_str())) {
+            self.read_required(name, MAX_GRAPH_BYTES)?;
         }
         Ok(())
     }
 
-    pub(super) fn required(&self, name: &str, limit: u64) -> Result<Vec<u8>, ManifestError> {
-        self.optional(name, limit)?.ok_or_else(|| ManifestError::new(name, "there is no such file"))
+    pub(super) fn read_required(&self, name: &str, limit: u64) -> Result<Vec<u8>, ManifestError> {
+        self.read_optional(name, limit)?.ok_or_else(|| ManifestError::new(name, "there is no such file"))
     }
 
-    pub(super) fn optional(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
-        let bytes = read_optional(self.directory, name, limit)?;
+    pub(super) fn read_optional(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
+        let bytes = read_regular_file(self.directory, name, limit)?;
         if let Some(bytes) = &bytes {
-            check_registered(self.registered, name, bytes)?;
-            if let Some(reason) = foreign_content(bytes) {
+            check_registered(self.registered_digests, name, bytes)?;
+            if let Some(reason) = detect_wrong_content(bytes) {
                 return Err(ManifestError::new(name, reason));
             }
         }
-        if let (Some(bytes), Some(expected)) = (&bytes, self.listed.get(name)) {
-            let found = digest(bytes);
+        if let (Some(bytes), Some(expected)) = (&bytes, self.listed_digests.get(name)) {
+            let found = sha256_hex(bytes);
             if !found.eq_ignore_ascii_case(expected) {
                 return Err(ManifestError::new(
                     name,
@@ -63,27 +63,27 @@ impl Files<'_> {
         Ok(bytes)
     }
 
-    pub(super) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ManifestError> {
-        self.json_bytes(name)?.map(|bytes| python_json::parse(name, &bytes)).transpose()
+    pub(super) fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ManifestError> {
+        self.read_json_bytes(name)?.map(|bytes| python_json::parse(name, &bytes)).transpose()
     }
 
     /// A JSON object with any keys.
-    pub(super) fn object(&self, name: &str) -> Result<Option<Map<String, Value>>, ManifestError> {
-        let Some(bytes) = self.json_bytes(name)? else { return Ok(None) };
+    pub(super) fn read_object(&self, name: &str) -> Result<Option<Map<String, Value>>, ManifestError> {
+        let Some(bytes) = self.read_json_bytes(name)? else { return Ok(None) };
         match python_json::parse_value(name, &bytes)? {
             Value::Object(object) => Ok(Some(object)),
             _ => Err(ManifestError::new(name, "it is not a JSON object, which begins with { and ends with }")),
         }
     }
 
-    fn json_bytes(&self, name: &str) -> Result<Option<Vec<u8>>, ManifestError> {
-        self.text(name, MAX_JSON_BYTES)
+    fn read_json_bytes(&self, name: &str) -> Result<Option<Vec<u8>>, ManifestError> {
+        self.read_text(name, MAX_JSON_BYTES)
     }
 
     /// A file that is text in UTF-8, without what no such file begins with.
-    pub(super) fn text(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
-        let Some(bytes) = self.optional(name, limit)? else { return Ok(None) };
-        match foreign_encoding(&bytes) {
+    pub(super) fn read_text(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
+        let Some(bytes) = self.read_optional(name, limit)? else { return Ok(None) };
+        match detect_wrong_encoding(&bytes) {
             Some(reason) => Err(ManifestError::new(name, reason)),
             None => Ok(Some(bytes)),
         }
@@ -91,18 +91,18 @@ impl Files<'_> {
 }
 
 /// The SHA-256 of a file, in hexadecimal.
-pub(crate) fn digest(bytes: &[u8]) -> String {
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
 /// True for the name of a file in the directory itself.
-pub(super) fn is_plain(name: &str) -> bool {
+pub(super) fn is_plain_file_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
 }
 
-/// Files that [`super::Manifest::read`] reads, and so checks, in any case.
-const READ_BY_NAME: [&str; 10] = [
+/// Files that [`super::Manifest::load`] reads, and so checks, in any case.
+const KNOWN_FILES: [&str; 10] = [
     "model.onnx",
     "onnx/model.onnx",
     "config.json",
@@ -123,27 +123,27 @@ pub(super) fn check_registered(
 ) -> Result<(), ManifestError> {
     match registered.get(path) {
         None if registered.is_empty() => Ok(()),
-        Some(expected) if digest(bytes) == *expected => Ok(()),
+        Some(expected) if sha256_hex(bytes) == *expected => Ok(()),
         _ => Err(ManifestError::new(path, "it is not the file that was registered: it was changed or damaged")),
     }
 }
 
 /// Reads a regular file of at most `limit` bytes, `None` if there is none.
-fn read_optional(directory: &Path, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
+fn read_regular_file(directory: &Path, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
     let error = |reason: String| ManifestError::new(name, reason);
     let path = directory.join(name);
     let metadata = match std::fs::metadata(&path) {
         Ok(metadata) => metadata,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(ManifestError::of_system(name, &e)),
+        Err(e) => return Err(ManifestError::from_io(name, &e)),
     };
     // Opening a pipe would wait for a writer: the kind is checked before.
     if !metadata.is_file() {
         return Err(error("it is not a regular file".to_owned()));
     }
-    let file = File::open(&path).map_err(|e| ManifestError::of_system(name, &e))?;
+    let file = File::open(&path).map_err(|e| ManifestError::from_io(name, &e))?;
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(limit)).unwrap_or_default());
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| ManifestError::of_system(name, &e))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| ManifestError::from_io(name, &e))?;
     if bytes.len() as u64 > limit {
         return Err(error(format!("it is larger than the limit of {limit} bytes")));
     }

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::config::{CONFIG, ModelConfig, shortened};
+use super::hf_config::{CONFIG_FILE, ModelConfig, truncate_value};
 use super::{MAX_LABELS, ManifestError};
 
 /// The file of an operator's own labels.
-pub(super) const LABELS: &str = "labels.json";
+pub(super) const LABELS_FILE: &str = "labels.json";
 /// Longest label, in bytes: labels are repeated in every answer, metric and receipt.
 const MAX_LABEL_BYTES: usize = 256;
 
@@ -22,27 +22,28 @@ impl ModelConfig {
             None | Some(Value::Null) => return Ok(None),
             Some(Value::Object(map)) => map,
             Some(other) => {
-                let reason = format!("id2label is {}, where an object from numbers to labels is expected", kind(other));
-                return Err(ManifestError::new(CONFIG, reason));
+                let reason =
+                    format!("id2label is {}, where an object from numbers to labels is expected", json_type(other));
+                return Err(ManifestError::new(CONFIG_FILE, reason));
             }
         };
-        let error = |reason: String| ManifestError::new(CONFIG, reason);
+        let error = |reason: String| ManifestError::new(CONFIG_FILE, reason);
         // Of two keys of one number, Python keeps the last in the file; here they are refused, as their order is lost.
         let mut labels = vec![None; map.len()];
         for (key, label) in map {
-            let id = python_integer(key)
+            let id = parse_python_int(key)
                 .ok_or_else(|| error(format!("id2label has the key {key:?}, where a number is expected")))?;
             let place = usize::try_from(id).ok().and_then(|id| labels.get_mut(id)).ok_or_else(|| {
                 error(format!("id2label has the key {key:?}, where 0 to {} are expected", map.len() - 1))
             })?;
-            if place.replace(python_text(CONFIG, &format!("id2label[{key:?}]"), label)?).is_some() {
+            if place.replace(python_text(CONFIG_FILE, &format!("id2label[{key:?}]"), label)?).is_some() {
                 return Err(error(format!("id2label has the number {id} twice, as {key:?} too")));
             }
         }
         let labels = labels.into_iter().collect::<Option<Vec<String>>>();
         let labels = labels.ok_or_else(|| error("id2label has a gap: its keys are not 0, 1, 2, …".to_owned()))?;
         match self.num_labels()? {
-            Some(count) if count != labels.len() => Ok(Some(unnamed(count))),
+            Some(count) if count != labels.len() => Ok(Some(numbered_labels(count))),
             _ => Ok(Some(labels)),
         }
     }
@@ -53,7 +54,7 @@ impl ModelConfig {
     /// [`ManifestError`] if `num_labels` is no count.
     pub(super) fn default_labels(&self) -> Result<Vec<String>, ManifestError> {
         let of_family = if self.model_type.as_deref() == Some("bart") { 3 } else { 2 };
-        Ok(unnamed(self.num_labels()?.unwrap_or(of_family)))
+        Ok(numbered_labels(self.num_labels()?.unwrap_or(of_family)))
     }
 
     fn num_labels(&self) -> Result<Option<usize>, ManifestError> {
@@ -65,18 +66,18 @@ impl ModelConfig {
         count.filter(|&count| count <= MAX_LABELS).map(Some).ok_or_else(|| {
             let value = self.num_labels.as_ref().map(Value::to_string).unwrap_or_default();
             let reason =
-                format!("num_labels is {}, where a number from 1 to {MAX_LABELS} is expected", shortened(&value));
-            ManifestError::new(CONFIG, reason)
+                format!("num_labels is {}, where a number from 1 to {MAX_LABELS} is expected", truncate_value(&value));
+            ManifestError::new(CONFIG_FILE, reason)
         })
     }
 
     /// True if it is the configuration of a model without a head: its outputs are embeddings.
-    pub(super) fn is_without_head(&self) -> bool {
+    pub(super) fn is_headless(&self) -> bool {
         !self.architectures.is_empty() && self.architectures.iter().all(|name| name.ends_with("Model"))
     }
 }
 
-fn unnamed(count: usize) -> Vec<String> {
+fn numbered_labels(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("LABEL_{number}")).collect()
 }
 
@@ -84,8 +85,8 @@ fn unnamed(count: usize) -> Vec<String> {
 ///
 /// # Errors
 /// [`ManifestError`] naming the place and the value that is no label.
-pub(super) fn listed_labels(labels: &[Value]) -> Result<Vec<String>, ManifestError> {
-    let text = |(place, label): (usize, &Value)| python_text(LABELS, &format!("label {place}"), label);
+pub(super) fn parse_labels(labels: &[Value]) -> Result<Vec<String>, ManifestError> {
+    let text = |(place, label): (usize, &Value)| python_text(LABELS_FILE, &format!("label {place}"), label);
     labels.iter().enumerate().map(text).collect()
 }
 
@@ -97,13 +98,13 @@ fn python_text(file: &str, key: &str, label: &Value) -> Result<String, ManifestE
         Value::Bool(false) => Ok("False".to_owned()),
         Value::Number(number) => Ok(number.to_string()),
         other => {
-            let reason = format!("{key} is {}, where a text, a number or a boolean is expected", kind(other));
+            let reason = format!("{key} is {}, where a text, a number or a boolean is expected", json_type(other));
             Err(ManifestError::new(file, reason))
         }
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null (or not a finite number)",
         Value::Bool(_) => "a boolean",
@@ -115,7 +116,7 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// A whole number as Python's `int` reads it: spaces around it, a sign, and single underscores between digits.
-fn python_integer(text: &str) -> Option<i64> {
+fn parse_python_int(text: &str) -> Option<i64> {
     let trimmed = text.trim();
     let digits = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
     let is_number = digits.split('_').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
@@ -149,7 +150,7 @@ mod tests {
     use super::*;
 
     fn config(json: &str) -> ModelConfig {
-        python_json::parse(CONFIG, json.as_bytes()).unwrap()
+        python_json::parse(CONFIG_FILE, json.as_bytes()).unwrap()
     }
 
     fn labels(json: &str) -> Vec<String> {
@@ -159,7 +160,7 @@ mod tests {
 
     /// Values of `AutoConfig` of transformers 5.24.
     #[test]
-    fn labels_are_those_of_autoconfig() {
+    fn labels_config_matches_autoconfig() {
         for (json, expected) in [
             (r#"{"id2label":{"0":"a","1":"b"}}"#, vec!["a", "b"]),
             (r#"{"id2label":{"1":"b","0":"a"}}"#, vec!["a", "b"]),
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_follow_their_numbers() {
+    fn labels_id2label_ordered_by_id() {
         let map: serde_json::Map<String, Value> =
             (0..11).map(|i| (i.to_string(), Value::from(format!("l{i}")))).collect();
         let found = labels(&serde_json::json!({ "id2label": map }).to_string());
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_label_is_named() {
+    fn labels_invalid_value_is_named() {
         for (json, expected) in [
             (r#"{"id2label":["a","b"]}"#, "id2label is a list, where an object from numbers to labels is expected"),
             (r#"{"id2label":{"x":"a"}}"#, "id2label has the key \"x\", where a number is expected"),
@@ -213,12 +214,12 @@ mod tests {
         ] {
             let config = config(json);
             let refusal = config.labels().and_then(|_| config.default_labels()).unwrap_err();
-            assert_eq!((refusal.file.as_str(), refusal.reason.as_str()), (CONFIG, expected), "{json}");
+            assert_eq!((refusal.file.as_str(), refusal.reason.as_str()), (CONFIG_FILE, expected), "{json}");
         }
     }
 
     #[test]
-    fn a_label_without_length_is_refused_and_one_name_for_two_is_not() {
+    fn labels_empty_rejected_duplicates_accepted() {
         let check = |labels: &[&str]| check_labels(&labels.iter().map(|&label| label.to_owned()).collect::<Vec<_>>());
         check(&["a", "a"]).unwrap();
         assert_eq!(check(&["a", ""]).unwrap_err().reason, "label 1 has 0 bytes, where 1 to 256 are possible");

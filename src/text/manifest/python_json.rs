@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::ManifestError;
 
 /// Longer than any number that fits a 64-bit float without an exponent.
-const LONGEST_PLAIN_NUMBER: usize = 300;
+const MAX_PLAIN_NUMBER_BYTES: usize = 300;
 
 /// Reads a file.
 ///
@@ -30,7 +30,7 @@ pub(super) fn parse_value(file: &str, bytes: &[u8]) -> Result<Value, ManifestErr
     let text = std::str::from_utf8(bytes).map_err(|e| {
         ManifestError::new(file, format!("it is not UTF-8 from byte {} on: save it as UTF-8", e.valid_up_to()))
     })?;
-    serde_json::from_str(&without_nonfinite(text)).map_err(|e| ManifestError::new(file, e.to_string()))
+    serde_json::from_str(&replace_nonfinite(text)).map_err(|e| ManifestError::new(file, e.to_string()))
 }
 
 /// Makes a typed value of what a file holds.
@@ -49,7 +49,7 @@ pub(super) fn from_value<T: DeserializeOwned>(file: &str, value: Value) -> Resul
 }
 
 /// The text with `null` for every number that is not finite. Strings are left as they are.
-fn without_nonfinite(text: &str) -> Cow<'_, str> {
+fn replace_nonfinite(text: &str) -> Cow<'_, str> {
     let mut replaced = String::new();
     let mut copied = 0;
     let mut place = 0;
@@ -76,16 +76,16 @@ fn token_length(rest: &str) -> usize {
     let bytes = rest.as_bytes();
     match bytes.first() {
         Some(b'"') => string_length(rest),
-        Some(&byte) if is_of_number(byte) => bytes.iter().take_while(|&&byte| is_of_number(byte)).count(),
-        _ => bytes.iter().skip(1).take_while(|&&byte| !begins_token(byte)).count() + 1,
+        Some(&byte) if is_number_byte(byte) => bytes.iter().take_while(|&&byte| is_number_byte(byte)).count(),
+        _ => bytes.iter().skip(1).take_while(|&&byte| !is_token_start(byte)).count() + 1,
     }
 }
 
-fn begins_token(byte: u8) -> bool {
+fn is_token_start(byte: u8) -> bool {
     byte.is_ascii_digit() || matches!(byte, b'"' | b'-' | b'N' | b'I')
 }
 
-fn is_of_number(byte: u8) -> bool {
+fn is_number_byte(byte: u8) -> bool {
     byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E')
 }
 
@@ -108,9 +108,9 @@ fn nonfinite_length(rest: &str) -> Option<usize> {
     if let Some(name) = named {
         return Some(name.len());
     }
-    let length = rest.bytes().take_while(|&byte| is_of_number(byte)).count();
+    let length = rest.bytes().take_while(|&byte| is_number_byte(byte)).count();
     let number = rest.get(..length)?;
-    let may_be_large = length > LONGEST_PLAIN_NUMBER || number.contains(['e', 'E']);
+    let may_be_large = length > MAX_PLAIN_NUMBER_BYTES || number.contains(['e', 'E']);
     (may_be_large && number.parse::<f64>().is_ok_and(f64::is_infinite)).then_some(length)
 }
 
@@ -120,38 +120,38 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn numbers_that_are_not_finite_are_null_and_strings_stay() {
+    fn python_json_nonfinite_numbers_become_null() {
         let text = r#"{"a":NaN,"b":[-Infinity, Infinity,-1e-3],"c":"NaN \" Infinity \\","NaN":1e999,"d":-12.50}"#;
         let expected = r#"{"a":null,"b":[null, null,-1e-3],"c":"NaN \" Infinity \\","NaN":null,"d":-12.50}"#;
-        assert_eq!(without_nonfinite(text), expected);
-        assert!(matches!(without_nonfinite(r#"{"a":"Infinity"}"#), Cow::Borrowed(_)));
+        assert_eq!(replace_nonfinite(text), expected);
+        assert!(matches!(replace_nonfinite(r#"{"a":"Infinity"}"#), Cow::Borrowed(_)));
         assert_eq!(parse::<Value>("f", br#"{"a":1,"a":2}"#).unwrap()["a"], 2);
     }
 
     #[test]
-    fn words_that_are_no_numbers_are_still_refused() {
+    fn python_json_misspelt_numbers_are_rejected() {
         for text in ["NaNa", "Infinit", "-Infinit", "{\"a\":nan}", "[1e999", "\"NaN", "--Infinity"] {
             assert!(parse::<Value>("f", text.as_bytes()).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn an_error_names_the_key_and_what_is_expected() {
+    fn python_json_error_names_key_and_expected_type() {
         let wrong = parse::<std::collections::BTreeMap<String, Vec<u32>>>("f.json", br#"{"a":[1,"x"]}"#).unwrap_err();
         assert_eq!(wrong.to_string(), r#"f.json: "a[1]": invalid type: string "x", expected u32"#);
     }
 
     proptest! {
         #[test]
-        fn json_stays_as_it_is(text in ".{0,40}", number in any::<f64>().prop_filter("finite", |n| n.is_finite())) {
+        fn python_json_plain_json_is_unchanged(text in ".{0,40}", number in any::<f64>().prop_filter("finite", |n| n.is_finite())) {
             let json = serde_json::json!({ "text": text, "number": number, "list": [text, -1, 1e300] });
             let written = json.to_string();
-            prop_assert_eq!(without_nonfinite(&written), written.as_str());
+            prop_assert_eq!(replace_nonfinite(&written), written.as_str());
             prop_assert_eq!(parse::<Value>("f", written.as_bytes()).unwrap(), json);
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in "[-\"\\\\NaInfity0-9eE.,:{}\\[\\]é ]{0,60}") {
+        fn python_json_arbitrary_text_never_panics(text in "[-\"\\\\NaInfity0-9eE.,:{}\\[\\]é ]{0,60}") {
             let _ = parse::<Value>("f", text.as_bytes());
         }
     }

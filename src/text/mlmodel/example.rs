@@ -6,14 +6,14 @@ use crate::text::tensors::TokenRow;
 
 /// What an example of an input holds.
 #[derive(Debug, Clone, PartialEq)]
-pub enum LoggedExample {
+pub enum MlflowExample {
     /// Texts.
     Texts(Vec<String>),
     /// Tokens of texts, without their padding.
-    Rows(Vec<TokenRow>),
+    TokenRows(Vec<TokenRow>),
 }
 
-impl LoggedExample {
+impl MlflowExample {
     /// Reads an example as MLflow writes one: a list, an object of tensors or columns, or a table (`columns` and `data`).
     ///
     /// # Errors
@@ -25,21 +25,21 @@ impl LoggedExample {
             .find_map(|name| value.get(name))
             .unwrap_or(value);
         if inner.get("input_ids").is_some() {
-            return token_rows(inner).map(Self::Rows).ok_or_else(none);
+            return token_rows(inner).map(Self::TokenRows).ok_or_else(none);
         }
         let mut texts = Vec::new();
         let data = inner.get("data").unwrap_or(inner);
-        collect(data, &mut texts).ok_or_else(none)?;
+        collect_texts(data, &mut texts).ok_or_else(none)?;
         if texts.is_empty() { Err(none()) } else { Ok(Self::Texts(texts)) }
     }
 }
 
 /// The rows of `input_ids`, where `attention_mask` is not 0, with their `token_type_ids`.
 fn token_rows(tensors: &Value) -> Option<Vec<TokenRow>> {
-    let ids = numbers(tensors.get("input_ids")?)?;
+    let ids = parse_token_matrix(tensors.get("input_ids")?)?;
     let like = |name: &str, other: u32| match tensors.get(name) {
         None => Some(ids.iter().map(|row| vec![other; row.len()]).collect()),
-        Some(rows) => numbers(rows),
+        Some(rows) => parse_token_matrix(rows),
     };
     let (mask, types) = (like("attention_mask", 1)?, like("token_type_ids", 0)?);
     if mask.len() != ids.len() || types.len() != ids.len() {
@@ -54,7 +54,7 @@ fn token_rows(tensors: &Value) -> Option<Vec<TokenRow>> {
     ids.iter().zip(&mask).zip(&types).map(row).collect()
 }
 
-fn numbers(value: &Value) -> Option<Vec<Vec<u32>>> {
+fn parse_token_matrix(value: &Value) -> Option<Vec<Vec<u32>>> {
     let number = |number: &Value| u32::try_from(number.as_u64()?).ok();
     let row = |row: &Value| row.as_array()?.iter().map(number).collect::<Option<Vec<u32>>>();
     let rows = value.as_array()?;
@@ -66,11 +66,11 @@ fn numbers(value: &Value) -> Option<Vec<Vec<u32>>> {
 }
 
 /// Every text of a value that holds nothing else.
-fn collect(value: &Value, texts: &mut Vec<String>) -> Option<()> {
+fn collect_texts(value: &Value, texts: &mut Vec<String>) -> Option<()> {
     match value {
         Value::String(text) => texts.push(text.clone()),
-        Value::Array(values) => values.iter().try_for_each(|value| collect(value, texts))?,
-        Value::Object(fields) => fields.values().try_for_each(|value| collect(value, texts))?,
+        Value::Array(values) => values.iter().try_for_each(|value| collect_texts(value, texts))?,
+        Value::Object(fields) => fields.values().try_for_each(|value| collect_texts(value, texts))?,
         _ => return None,
     }
     Some(())
@@ -82,9 +82,9 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn examples_are_read_in_all_forms() {
-        let texts = |value: Value| LoggedExample::parse(&value);
-        let two = || Ok(LoggedExample::Texts(vec!["a".to_owned(), "b".to_owned()]));
+    fn mlflow_example_all_forms_are_parsed() {
+        let texts = |value: Value| MlflowExample::parse(&value);
+        let two = || Ok(MlflowExample::Texts(vec!["a".to_owned(), "b".to_owned()]));
         for value in [
             json!(["a", "b"]),
             json!([["a"], ["b"]]),
@@ -98,12 +98,12 @@ mod tests {
             assert_eq!(texts(value.clone()), two(), "{value}");
         }
         let row = |ids: &[u32], types: &[u32]| TokenRow { ids: ids.to_vec(), type_ids: types.to_vec() };
-        let rows = Ok(LoggedExample::Rows(vec![row(&[101, 7], &[0, 0]), row(&[101], &[0])]));
+        let rows = Ok(MlflowExample::TokenRows(vec![row(&[101, 7], &[0, 0]), row(&[101], &[0])]));
         let padded = json!({ "input_ids": [[101, 7], [101, 0]], "attention_mask": [[1, 1], [1, 0]] });
         assert_eq!(texts(padded.clone()), rows);
         assert_eq!(texts(json!({ "inputs": padded })), rows);
         let one = json!({ "input_ids": [101, 7], "token_type_ids": [0, 1] });
-        assert_eq!(texts(one), Ok(LoggedExample::Rows(vec![row(&[101, 7], &[0, 1])])));
+        assert_eq!(texts(one), Ok(MlflowExample::TokenRows(vec![row(&[101, 7], &[0, 1])])));
         for value in [
             json!({}),
             json!([]),

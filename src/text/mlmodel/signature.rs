@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// A column or a tensor of a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Port {
+pub struct SignatureField {
     /// Its name, if it has one.
     pub name: Option<String>,
     /// `string`, or the type of a tensor's elements, such as `int64`.
@@ -19,40 +19,40 @@ pub struct Port {
 
 /// What a model takes and gives, as whoever logged it says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LoggedSignature {
+pub struct MlflowSignature {
     /// What goes in; none if that is not said.
-    pub inputs: Option<Vec<Port>>,
+    pub inputs: Option<Vec<SignatureField>>,
     /// What comes out; none if that is not said.
-    pub outputs: Option<Vec<Port>>,
+    pub outputs: Option<Vec<SignatureField>>,
 }
 
 /// One side of a signature: JSON within the YAML.
-pub(super) fn ports(json: &str) -> Result<Vec<Port>, String> {
+pub(super) fn parse_fields(json: &str) -> Result<Vec<SignatureField>, String> {
     let all: Vec<Value> = serde_json::from_str(json).map_err(|_| "no list".to_owned())?;
     all.iter()
-        .map(|port| read_port(port).ok_or_else(|| format!("this is no column and no tensor: {}", short(port))))
+        .map(|port| parse_field(port).ok_or_else(|| format!("this is no column and no tensor: {}", excerpt(port))))
         .collect()
 }
 
-fn read_port(port: &Value) -> Option<Port> {
+fn parse_field(port: &Value) -> Option<SignatureField> {
     let name = port.get("name").and_then(Value::as_str).map(str::to_owned);
     let required = port.get("required").and_then(Value::as_bool).unwrap_or(true);
     let kind = port.get("type")?.as_str()?;
     if kind != "tensor" {
-        return Some(Port { name, element: kind.to_owned(), dims: None, required });
+        return Some(SignatureField { name, element: kind.to_owned(), dims: None, required });
     }
     let spec = port.get("tensor-spec")?;
     let dims = spec.get("shape")?.as_array()?.iter().map(Value::as_i64).collect::<Option<_>>()?;
-    Some(Port { name, element: spec.get("dtype")?.as_str()?.to_owned(), dims: Some(dims), required })
+    Some(SignatureField { name, element: spec.get("dtype")?.as_str()?.to_owned(), dims: Some(dims), required })
 }
 
-fn short(value: &Value) -> String {
+fn excerpt(value: &Value) -> String {
     value.to_string().chars().take(80).collect()
 }
 
 /// An input or an output that a graph has: its name, the type of its elements, and its sizes where they are fixed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found<'a> {
+pub struct GraphTensor<'a> {
     /// Its name.
     pub name: &'a str,
     /// Type of its elements, as ONNX names it.
@@ -61,13 +61,13 @@ pub struct Found<'a> {
     pub dims: Vec<Option<i64>>,
 }
 
-impl LoggedSignature {
+impl MlflowSignature {
     /// Compares what was logged with what the graph takes and gives. A text is what goes in, in whatever form: columns of
     /// strings are texts, tensors are those of the graph.
     ///
     /// # Errors
     /// One sentence that names what differs.
-    pub fn check(&self, inputs: &[Found<'_>], outputs: &[Found<'_>]) -> Result<(), String> {
+    pub fn check(&self, inputs: &[GraphTensor<'_>], outputs: &[GraphTensor<'_>]) -> Result<(), String> {
         if let Some(logged) = &self.inputs {
             let columns = logged.iter().filter(|port| port.dims.is_none()).count();
             if columns == 0 {
@@ -91,7 +91,7 @@ impl LoggedSignature {
     }
 }
 
-fn check_tensors(side: &str, logged: &[Port], found: &[Found<'_>], all: bool) -> Result<(), String> {
+fn check_tensors(side: &str, logged: &[SignatureField], found: &[GraphTensor<'_>], all: bool) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for port in logged {
         let same = match &port.name {
@@ -104,7 +104,7 @@ fn check_tensors(side: &str, logged: &[Port], found: &[Found<'_>], all: bool) ->
             return Err(format!("the signature has an {side} {name:?}, which the graph has not"));
         };
         seen.insert(same.name);
-        if !same_element(&port.element, same.element) {
+        if !is_same_element_type(&port.element, same.element) {
             let (logged, has) = (&port.element, same.element);
             return Err(format!("the signature's {side} {name:?} is of {logged}, the graph's of {has}"));
         }
@@ -123,7 +123,7 @@ fn check_tensors(side: &str, logged: &[Port], found: &[Found<'_>], all: bool) ->
 }
 
 /// True if NumPy's name of a type and ONNX's mean the same.
-fn same_element(numpy: &str, onnx: &str) -> bool {
+fn is_same_element_type(numpy: &str, onnx: &str) -> bool {
     match onnx {
         "string" => matches!(numpy, "str" | "object" | "string"),
         onnx => numpy == onnx,
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn signature(inputs: &Value, outputs: &Value) -> Result<LoggedSignature, String> {
+    fn signature(inputs: &Value, outputs: &Value) -> Result<MlflowSignature, String> {
         let quoted = |value: &Value| value.to_string().replace('\'', "''");
         let yaml =
             format!("signature:\n  inputs: '{}'\n  outputs: '{}'\n  params: null\n", quoted(inputs), quoted(outputs));
@@ -148,8 +148,8 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_must_be_that_of_the_graph() {
-        let found = |name: &'static str, element: &'static str, dims: &[Option<i64>]| Found {
+    fn mlflow_signature_must_match_graph() {
+        let found = |name: &'static str, element: &'static str, dims: &[Option<i64>]| GraphTensor {
             name,
             element,
             dims: dims.to_vec(),
@@ -188,7 +188,7 @@ mod tests {
             let refused = check(&logged, &out).unwrap_err();
             assert!(refused.contains(reason), "{refused}");
         }
-        assert_eq!(LoggedSignature::default().check(&inputs, &outputs), Ok(()));
+        assert_eq!(MlflowSignature::default().check(&inputs, &outputs), Ok(()));
         let texts = [found("text", "string", &[None, Some(1)])];
         let unnamed = json!([{ "type": "tensor", "tensor-spec": { "dtype": "str", "shape": [-1, 1] } }]);
         assert_eq!(signature(&unnamed, &json!([])).unwrap().check(&texts, &[]), Ok(()));

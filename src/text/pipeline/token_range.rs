@@ -1,7 +1,7 @@
 //! Token ids that the graph has no row for: a run with one of them fails.
 
 use crate::text::manifest::ManifestError;
-use crate::text::tokenizer::{TokenizeError, Tokenizer, Tokens};
+use crate::text::tokenizer::{TokenizeError, TokenizedText, Tokenizer};
 
 /// The ids that the graph can look up, where the tokenizer knows others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(super) struct TokenRange {
     /// Largest id of the tokenizer.
     largest_id: u32,
     /// The token that stands for what the model does not know, if the graph has a row for it.
-    unknown: Option<u32>,
+    unknown_id: Option<u32>,
 }
 
 impl TokenRange {
@@ -25,20 +25,20 @@ impl TokenRange {
         if largest_id < rows {
             return Ok(None);
         }
-        let special = tokenizer.row_of(Vec::new()).map(|row| row.ids).unwrap_or_default();
+        let special = tokenizer.row_from_ids(Vec::new()).map(|row| row.ids).unwrap_or_default();
         if let Some(id) = special.into_iter().find(|&id| id >= rows) {
             let reason = format!(
                 "a special token around every text has the id {id}, and the graph looks up those below {rows} only: the tokenizer is that of another model"
             );
             return Err(ManifestError::new("tokenizer.json", reason));
         }
-        let unknown = tokenizer.unknown().filter(|&id| id < rows);
-        Ok(Some(Self { rows, largest_id, unknown }))
+        let unknown = tokenizer.unknown_id().filter(|&id| id < rows);
+        Ok(Some(Self { rows, largest_id, unknown_id: unknown }))
     }
 
     /// A sentence for the operator.
     pub(super) fn warning(self) -> String {
-        let meaning = match self.unknown {
+        let meaning = match self.unknown_id {
             Some(_) => "a text with one of the others gets the unknown token in its place",
             None => "a text with one of the others is refused",
         };
@@ -52,11 +52,11 @@ impl TokenRange {
     ///
     /// # Errors
     /// [`TokenizeError::OutOfRange`] if the tokenizer has no such token.
-    pub(super) fn apply(&self, tokens: &mut Tokens) -> Result<(), TokenizeError> {
+    pub(super) fn replace_out_of_range(&self, tokens: &mut TokenizedText) -> Result<(), TokenizeError> {
         for row in &mut tokens.rows {
             for id in row.ids.iter_mut().filter(|id| **id >= self.rows) {
-                *id = self.unknown.ok_or(TokenizeError::OutOfRange { id: *id, rows: self.rows })?;
-                tokens.unknown += 1;
+                *id = self.unknown_id.ok_or(TokenizeError::OutOfRange { id: *id, rows: self.rows })?;
+                tokens.unknown_count += 1;
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use tokenizers::{PaddingDirection, TruncationDirection};
 
-use super::overrides::Built;
+use super::builder::BuiltTokenizer;
 use crate::text::manifest::Manifest;
 use crate::text::tensors::{Padding, PaddingSide};
 
@@ -13,7 +13,7 @@ pub(super) const DEFAULT_MAX_TOKENS: usize = 512;
 ///
 /// The operator's `max_tokens` comes before `model_max_length`; neither is more than the positions of the model, as a
 /// longer row makes the graph fail. A truncation in `tokenizer.json` is no limit: `AutoTokenizer` passes over it.
-pub(super) fn named_max_tokens(manifest: &Manifest) -> Option<usize> {
+pub(super) fn declared_max_tokens(manifest: &Manifest) -> Option<usize> {
     // 1e30 and its kind mean "no limit".
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range by the filter")]
     let model_max_length =
@@ -23,7 +23,7 @@ pub(super) fn named_max_tokens(manifest: &Manifest) -> Option<usize> {
 }
 
 /// The end that is cut off.
-pub(super) fn cut_from(manifest: &Manifest, tokenizer: &tokenizers::Tokenizer) -> TruncationDirection {
+pub(super) fn truncation_direction(manifest: &Manifest, tokenizer: &tokenizers::Tokenizer) -> TruncationDirection {
     match manifest.tokenizer_config.truncation_side {
         Some(PaddingSide::Right) => TruncationDirection::Right,
         Some(PaddingSide::Left) => TruncationDirection::Left,
@@ -32,9 +32,9 @@ pub(super) fn cut_from(manifest: &Manifest, tokenizer: &tokenizers::Tokenizer) -
 }
 
 /// How rows are padded: as the settings say, then `tokenizer.json`, then the class.
-pub(super) fn padding(manifest: &Manifest, built: &Built) -> Padding {
+pub(super) fn padding(manifest: &Manifest, built: &BuiltTokenizer) -> Padding {
     let tokenizer = &built.inner;
-    let special = || built.special.padding().and_then(|token| tokenizer.token_to_id(token));
+    let special = || built.special_tokens.padding_token().and_then(|token| tokenizer.token_to_id(token));
     let named = || ["[PAD]", "<pad>", "<|endoftext|>"].into_iter().find_map(|token| tokenizer.token_to_id(token));
     let from_file = tokenizer.get_padding();
     let in_file = || from_file.map(|padding| padding.pad_id);

@@ -2,32 +2,32 @@
 
 use tokenizers::{Encoding, Token};
 
-use super::{TokenizeError, Tokenizer, guarded};
+use super::{TokenizeError, Tokenizer, catch_panic};
 use crate::text::tensors::TokenRow;
 
 impl Tokenizer {
     /// Special tokens around one text.
     #[must_use]
-    pub fn special_tokens(&self) -> usize {
-        self.special_tokens
+    pub fn special_token_count(&self) -> usize {
+        self.special_token_count
     }
 
     /// The ids of a text, without special tokens around them.
     ///
     /// # Errors
     /// [`TokenizeError`] if the tokenizer fails.
-    pub fn ids_of(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
-        guarded(|| self.read(text, usize::MAX).map(|read| read.get_ids().to_vec()))
+    pub fn token_ids(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+        catch_panic(|| self.encode_at_least(text, usize::MAX).map(|read| read.get_ids().to_vec()))
     }
 
     /// The row of a text of these tokens: with special tokens around them.
     ///
     /// # Errors
     /// [`TokenizeError`] if the tokenizer fails.
-    pub fn row_of(&self, ids: Vec<u32>) -> Result<TokenRow, TokenizeError> {
+    pub fn row_from_ids(&self, ids: Vec<u32>) -> Result<TokenRow, TokenizeError> {
         let tokens = ids.into_iter().map(|id| Token::new(id, String::new(), (0, 0))).collect();
         let encoding = Encoding::from_tokens(tokens, 0);
-        guarded(|| self.finish(encoding).map(|(row, _)| row))
+        catch_panic(|| self.add_special_tokens(encoding).map(|(row, _)| row))
     }
 
     /// The largest id of a token, added tokens included.
@@ -38,8 +38,8 @@ impl Tokenizer {
 
     /// The id of the token that stands for what the tokenizer does not know.
     #[must_use]
-    pub fn unknown(&self) -> Option<u32> {
-        self.unknown
+    pub fn unknown_id(&self) -> Option<u32> {
+        self.unknown_id
     }
 
     /// Ids of ordinary tokens, neither special nor added ones, from all parts of the vocabulary: `count` at most.
@@ -53,7 +53,7 @@ impl Tokenizer {
     }
 
     /// Pads rows with another id.
-    pub fn pad_with(&mut self, id: u32) {
+    pub fn set_pad_id(&mut self, id: u32) {
         self.padding.id = id;
     }
 }

@@ -9,24 +9,24 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::daemon::{ends, predictd};
-use crate::server::{QUESTION, Reply, TestServer, cheap_models, reply};
+use crate::daemon::{predictd, run_to_exit};
+use crate::server::{QUESTION, Response, TestServer, cheap_models, send_request};
 
 /// A key file that `predictd keys` writes.
-pub(super) struct KeyRing {
+pub(super) struct KeyFile {
     path: PathBuf,
     /// Where it lies, unless that is somebody else's.
     _directory: Option<TempDir>,
 }
 
-impl KeyRing {
+impl KeyFile {
     pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         Self { path: directory.path().join("keys.toml"), _directory: Some(directory) }
     }
 
     /// The one that a server looks for where nobody names another.
-    fn of(server: &TestServer) -> Self {
+    fn default_of(server: &TestServer) -> Self {
         Self { path: server.data.path().join("keys.toml"), _directory: None }
     }
 
@@ -35,7 +35,7 @@ impl KeyRing {
     }
 
     /// Runs `predictd keys`; its exit code, standard output and standard error.
-    pub(super) fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub(super) fn run_keys_command(&self, arguments: &[&str]) -> (i32, String, String) {
         let path = self.path();
         let output = predictd(&["keys"]).args(arguments).arg("--keys").arg(&path).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -43,15 +43,15 @@ impl KeyRing {
     }
 
     /// Makes a key.
-    pub(super) fn make(&self, name: &str, scopes: &str, more: &[&str]) -> String {
+    pub(super) fn create_key(&self, name: &str, scopes: &str, more: &[&str]) -> String {
         let mut arguments = vec!["new", "--name", name, "--scopes", scopes];
         arguments.extend(more);
-        let (code, key, said) = self.run(&arguments);
+        let (code, key, said) = self.run_keys_command(&arguments);
         assert_eq!((code, said.as_str()), (0, ""));
         key.trim().to_owned()
     }
 
-    pub(super) async fn server(&self, models: &Path, options: &[&str]) -> TestServer {
+    pub(super) async fn start_server(&self, models: &Path, options: &[&str]) -> TestServer {
         let path = self.path();
         let mut all = vec!["--keys", path.to_str().unwrap()];
         all.extend(options);
@@ -60,34 +60,34 @@ impl KeyRing {
 }
 
 /// Sends a request with these headers.
-async fn send(url: String, method: &Method, headers: &[(&str, &str)], body: &str) -> Reply {
+async fn send(url: String, method: &Method, headers: &[(&str, &str)], body: &str) -> Response {
     let client = crate::server::client().build().unwrap();
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         map.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
-    reply(client.request(method.clone(), url).headers(map).body(body.to_owned())).await
+    send_request(client.request(method.clone(), url).headers(map).body(body.to_owned())).await
 }
 
-fn bearer(key: &str) -> String {
+fn bearer_header(key: &str) -> String {
     format!("Bearer {key}")
 }
 
-async fn ask(server: &TestServer, authorization: &str) -> Reply {
+async fn get_models(server: &TestServer, authorization: &str) -> Response {
     let headers = [("authorization", authorization), ("content-type", "application/json")];
     send(format!("{}/predict", server.url), &Method::POST, &headers, &json!({ "text": QUESTION }).to_string()).await
 }
 
 #[tokio::test]
-async fn every_route_admits_whom_it_should() {
-    let (ring, models) = (KeyRing::new(), cheap_models());
+async fn api_key_every_route_requires_its_scope() {
+    let (ring, models) = (KeyFile::new(), cheap_models());
     let keys: Vec<(&str, String)> = ["predict", "feedback", "admin", "metrics"]
         .into_iter()
-        .map(|scope| (scope, bearer(&ring.make(scope, scope, &[]))))
+        .map(|scope| (scope, bearer_header(&ring.create_key(scope, scope, &[]))))
         .collect();
-    let revoked = bearer(&ring.make("old", "predict,feedback,admin,metrics", &[]));
-    assert_eq!(ring.run(&["revoke", "old"]).0, 0);
-    let server = ring.server(models.path(), &[]).await;
+    let revoked = bearer_header(&ring.create_key("old", "predict,feedback,admin,metrics", &[]));
+    assert_eq!(ring.run_keys_command(&["revoke", "old"]).0, 0);
+    let server = ring.start_server(models.path(), &[]).await;
     // The routes come from the server, so that none is forgotten; `None` is a route for everybody.
     let api = server.get("/openapi.json").await.json();
     let mut routes: Vec<(String, Method, String, Option<String>)> = Vec::new();
@@ -121,14 +121,14 @@ async fn every_route_admits_whom_it_should() {
         Some(String::new()),
         Some("Bearer".to_owned()),
         Some("Bearer ".to_owned()),
-        Some(bearer("pd_")),
-        Some(bearer(&"x".repeat(10_000))),
+        Some(bearer_header("pd_")),
+        Some(bearer_header(&"x".repeat(10_000))),
         Some(one.replace("Bearer", "Basic")),
         Some(one.replace("Bearer ", "")),
         Some(format!("{one}x")),
         Some(one[..one.len() - 1].to_owned()),
         Some(one.to_uppercase()),
-        Some(bearer("\u{e9}")),
+        Some(bearer_header("\u{e9}")),
         Some(revoked),
     ];
     let body = json!({ "text": QUESTION }).to_string();
@@ -179,10 +179,10 @@ async fn every_route_admits_whom_it_should() {
 }
 
 #[tokio::test]
-async fn there_is_no_way_round() {
-    let (ring, models) = (KeyRing::new(), cheap_models());
-    ring.make("a", "predict", &[]);
-    let server = ring.server(models.path(), &[]).await;
+async fn api_key_path_and_method_tricks_do_not_bypass_auth() {
+    let (ring, models) = (KeyFile::new(), cheap_models());
+    ring.create_key("a", "predict", &[]);
+    let server = ring.start_server(models.path(), &[]).await;
     let body = json!({ "text": QUESTION }).to_string();
     for target in [
         "//predict",
@@ -227,14 +227,14 @@ async fn there_is_no_way_round() {
             }
         }
     }
-    assert_eq!(server.app.engine.free_permits(), server.app.limits.max_inflight_texts);
+    assert_eq!(server.app.engine.free_permits(), server.app.limits.max_inflight_items);
 }
 
 #[tokio::test]
-async fn several_keys_are_none() {
-    let (ring, models) = (KeyRing::new(), cheap_models());
-    let key = bearer(&ring.make("a", "predict", &[]));
-    let server = ring.server(models.path(), &[]).await;
+async fn api_key_duplicate_authorization_headers_are_401() {
+    let (ring, models) = (KeyFile::new(), cheap_models());
+    let key = bearer_header(&ring.create_key("a", "predict", &[]));
+    let server = ring.start_server(models.path(), &[]).await;
     let url = format!("{}/models", server.url);
     for headers in
         [vec![("authorization", key.as_str()); 2], vec![("authorization", "Bearer x"), ("authorization", &key)]]
@@ -247,58 +247,58 @@ async fn several_keys_are_none() {
 }
 
 /// Waits until a request gets this status: changes of the file are seen within a second or so.
-async fn becomes(server: &TestServer, authorization: &str, status: u16) {
-    while ask(server, authorization).await.status != status {
+async fn wait_for_status(server: &TestServer, authorization: &str, status: u16) {
+    while get_models(server, authorization).await.status != status {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
 
 #[tokio::test]
-async fn the_file_is_read_again_when_it_changes() {
+async fn key_file_changed_on_disk_is_reloaded() {
     let models = cheap_models();
     let server = TestServer::start(models.path(), &[]).await;
-    let ring = KeyRing::of(&server);
+    let ring = KeyFile::default_of(&server);
     // Without a file nobody needs a key, and one that is sent is not looked at.
-    assert_eq!(ask(&server, "Bearer any").await.status, 200);
-    let first = bearer(&ring.make("first", "predict", &[]));
-    becomes(&server, "Bearer any", 401).await;
-    assert_eq!(ask(&server, &first).await.status, 200);
-    let second = bearer(&ring.make("second", "predict", &[]));
-    becomes(&server, &second, 200).await;
-    assert_eq!(ring.run(&["revoke", "first"]).0, 0);
-    becomes(&server, &first, 401).await;
-    assert_eq!(ask(&server, &second).await.status, 200);
+    assert_eq!(get_models(&server, "Bearer any").await.status, 200);
+    let first = bearer_header(&ring.create_key("first", "predict", &[]));
+    wait_for_status(&server, "Bearer any", 401).await;
+    assert_eq!(get_models(&server, &first).await.status, 200);
+    let second = bearer_header(&ring.create_key("second", "predict", &[]));
+    wait_for_status(&server, &second, 200).await;
+    assert_eq!(ring.run_keys_command(&["revoke", "first"]).0, 0);
+    wait_for_status(&server, &first, 401).await;
+    assert_eq!(get_models(&server, &second).await.status, 200);
     // A damaged file and one that is gone change nothing; the last key is revoked, and nobody gets in.
     std::fs::write(ring.path(), "key = 7").unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
-    assert_eq!([ask(&server, &first).await.status, ask(&server, &second).await.status], [401, 200]);
+    assert_eq!([get_models(&server, &first).await.status, get_models(&server, &second).await.status], [401, 200]);
     std::fs::remove_file(ring.path()).unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
-    assert_eq!([ask(&server, "").await.status, ask(&server, &second).await.status], [401, 200]);
+    assert_eq!([get_models(&server, "").await.status, get_models(&server, &second).await.status], [401, 200]);
     std::fs::write(ring.path(), "").unwrap();
-    becomes(&server, &second, 401).await;
+    wait_for_status(&server, &second, 401).await;
 }
 
 #[tokio::test]
-async fn anonymous_callers_may_predict_where_that_is_said() {
-    let (ring, models) = (KeyRing::new(), cheap_models());
-    let key = bearer(&ring.make("a", "metrics", &[]));
-    let server = ring.server(models.path(), &["--allow-anonymous"]).await;
-    assert_eq!(server.ask("/predict", json!({ "text": QUESTION })).await.status, 200);
+async fn api_key_allow_anonymous_permits_prediction_only() {
+    let (ring, models) = (KeyFile::new(), cheap_models());
+    let key = bearer_header(&ring.create_key("a", "metrics", &[]));
+    let server = ring.start_server(models.path(), &["--allow-anonymous"]).await;
+    assert_eq!(server.post_json("/predict", json!({ "text": QUESTION })).await.status, 200);
     assert_eq!(server.get("/metrics").await.status, 401);
     // Who shows a key is judged by it.
-    assert_eq!(ask(&server, "Bearer wrong").await.status, 401);
-    assert_eq!(ask(&server, &key).await.status, 403);
+    assert_eq!(get_models(&server, "Bearer wrong").await.status, 401);
+    assert_eq!(get_models(&server, &key).await.status, 403);
 }
 
 #[tokio::test]
-async fn guessing_is_slowed_down_and_harms_nobody_else() {
-    let (ring, models) = (KeyRing::new(), cheap_models());
-    let key = bearer(&ring.make("a", "predict", &[]));
-    let server = ring.server(models.path(), &[]).await;
+async fn api_key_guessing_is_rate_limited_without_side_effects() {
+    let (ring, models) = (KeyFile::new(), cheap_models());
+    let key = bearer_header(&ring.create_key("a", "predict", &[]));
+    let server = ring.start_server(models.path(), &[]).await;
     let mut statuses = std::collections::BTreeMap::new();
     for i in 0..200 {
-        let guess = ask(&server, &format!("Bearer pd_{i}")).await;
+        let guess = get_models(&server, &format!("Bearer pd_{i}")).await;
         *statuses.entry(guess.status).or_insert(0) += 1;
         if guess.status == 429 {
             assert_eq!(
@@ -307,22 +307,22 @@ async fn guessing_is_slowed_down_and_harms_nobody_else() {
             );
         }
         if i % 20 == 0 {
-            assert_eq!(ask(&server, &key).await.status, 200);
+            assert_eq!(get_models(&server, &key).await.status, 200);
         }
     }
     assert_eq!(statuses.keys().copied().collect::<Vec<u16>>(), [401, 429]);
     let metrics =
-        reply(server.client.get(format!("http://{}/metrics", server.admin)).header("authorization", &key)).await;
+        send_request(server.client.get(format!("http://{}/metrics", server.admin)).header("authorization", &key)).await;
     assert_eq!(metrics.status, 403, "a key for predictions shows no metrics");
 }
 
 #[test]
-fn the_commands_say_what_they_do() {
-    let ring = KeyRing::new();
-    let key = ring.make("web-site", "predict,feedback", &["--rate", "50/s"]);
+fn keys_command_new_list_revoke_report_results() {
+    let ring = KeyFile::new();
+    let key = ring.create_key("web-site", "predict,feedback", &["--rate", "50/s"]);
     assert!(key.starts_with("pd_") && key.len() == 46, "{key}");
-    ring.make("prometheus", "metrics", &[]);
-    let (code, list, _) = ring.run(&["list"]);
+    ring.create_key("prometheus", "metrics", &[]);
+    let (code, list, _) = ring.run_keys_command(&["list"]);
     assert_eq!(code, 0);
     let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[1][..3], ["web-site", "predict,feedback", "50/s"]);
@@ -340,17 +340,17 @@ fn the_commands_say_what_they_do() {
         (&["revoke"], 64, "NAME"),
         (&[], 64, "new"),
     ] {
-        let (code, printed, said) = ring.run(arguments);
+        let (code, printed, said) = ring.run_keys_command(arguments);
         assert_eq!((code, printed.as_str()), (expected, ""), "{arguments:?}: {said}");
         assert!(said.contains(word), "{arguments:?}: {said}");
     }
-    assert_eq!(ring.run(&["revoke", "web-site"]), (0, "web-site is revoked\n".to_owned(), String::new()));
-    assert_eq!(ring.run(&["list"]).1.lines().count(), 2);
+    assert_eq!(ring.run_keys_command(&["revoke", "web-site"]), (0, "web-site is revoked\n".to_owned(), String::new()));
+    assert_eq!(ring.run_keys_command(&["list"]).1.lines().count(), 2);
 }
 
 #[test]
-fn a_key_file_that_cannot_be_used_is_64() {
-    let (ring, models, data) = (KeyRing::new(), cheap_models(), tempfile::tempdir().unwrap());
+fn key_file_unusable_exits_64() {
+    let (ring, models, data) = (KeyFile::new(), cheap_models(), tempfile::tempdir().unwrap());
     for content in [None, Some("key = 7"), Some("[[key]]\nname = \"canary\""), Some("\u{0}")] {
         // One that was named and is not there is a mistake, not an open door.
         if let Some(content) = content {
@@ -358,20 +358,21 @@ fn a_key_file_that_cannot_be_used_is_64() {
         }
         let mut command = predictd(&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log", "error"]);
         command.arg("--models").arg(models.path()).arg("--data-dir").arg(data.path()).arg("--keys").arg(ring.path());
-        let (code, said) = ends(&mut command);
+        let (code, said) = run_to_exit(&mut command);
         assert_eq!(code, 64, "{said}");
         assert!(said.contains("--keys") && said.contains("keys.toml") && !said.contains("canary"), "{said}");
     }
 }
 
 #[tokio::test]
-async fn secrets_stay_with_their_owner() {
-    let (ring, models) = (KeyRing::new(), cheap_models());
-    let key = ring.make("a", "predict,metrics", &[]);
-    let server = ring.server(models.path(), &[]).await;
-    assert_eq!(ask(&server, &bearer(&key)).await.status, 200);
+async fn api_key_secret_is_stored_and_shown_as_hash_only() {
+    let (ring, models) = (KeyFile::new(), cheap_models());
+    let key = ring.create_key("a", "predict,metrics", &[]);
+    let server = ring.start_server(models.path(), &[]).await;
+    assert_eq!(get_models(&server, &bearer_header(&key)).await.status, 200);
     let metrics =
-        reply(server.client.get(format!("{}/metrics", server.url)).header("authorization", bearer(&key))).await;
+        send_request(server.client.get(format!("{}/metrics", server.url)).header("authorization", bearer_header(&key)))
+            .await;
     let shown = format!("{}{:?}", metrics.body, server.app.keys);
     let file = std::fs::read_to_string(ring.path()).unwrap();
     let secret = &key[3..];

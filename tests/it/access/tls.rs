@@ -14,15 +14,15 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
 
-use crate::daemon::{ends, predictd};
+use crate::daemon::{predictd, run_to_exit};
 use crate::server::{QUESTION, TestServer, cheap_models};
 
 /// Files of a certificate for `localhost`.
-struct Files {
+struct CertificateFiles {
     directory: TempDir,
 }
 
-impl Files {
+impl CertificateFiles {
     fn new() -> (Self, CertificateDer<'static>) {
         let files = Self { directory: tempfile::tempdir().unwrap() };
         let certificate = files.renew();
@@ -32,12 +32,12 @@ impl Files {
     /// Makes a new key and certificate, each put in place by rename.
     fn renew(&self) -> CertificateDer<'static> {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        self.put("cert.pem", &cert.pem());
-        self.put("key.pem", &signing_key.serialize_pem());
+        self.replace_file("cert.pem", &cert.pem());
+        self.replace_file("key.pem", &signing_key.serialize_pem());
         cert.der().clone()
     }
 
-    fn put(&self, name: &str, content: &str) {
+    fn replace_file(&self, name: &str, content: &str) {
         let new = self.directory.path().join("new");
         std::fs::write(&new, content).unwrap();
         std::fs::rename(new, self.directory.path().join(name)).unwrap();
@@ -48,7 +48,7 @@ impl Files {
         ["--tls-cert".to_owned(), path("cert.pem"), "--tls-key".to_owned(), path("key.pem")]
     }
 
-    async fn server(&self, more: &[&str]) -> (TestServer, TempDir) {
+    async fn start_server(&self, more: &[&str]) -> (TestServer, TempDir) {
         let models = cheap_models();
         let own = self.options();
         let options: Vec<&str> = own.iter().map(String::as_str).chain(more.iter().copied()).collect();
@@ -80,7 +80,7 @@ async fn connect(
 }
 
 /// Asks on this connection; the answer.
-async fn ask(stream: &mut TlsStream<TcpStream>) -> String {
+async fn request_over_tls(stream: &mut TlsStream<TcpStream>) -> String {
     let body = json!({ "text": QUESTION }).to_string();
     let head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close";
     let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -92,21 +92,21 @@ async fn ask(stream: &mut TlsStream<TcpStream>) -> String {
 }
 
 #[tokio::test]
-async fn both_versions_of_tls_are_answered() {
-    let (files, certificate) = Files::new();
-    let (server, _models) = files.server(&[]).await;
+async fn tls_1_2_and_1_3_are_accepted() {
+    let (files, certificate) = CertificateFiles::new();
+    let (server, _models) = files.start_server(&[]).await;
     for (version, expected) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
         let mut stream = connect(&server, &certificate, &[version]).await.unwrap();
         assert_eq!(stream.get_ref().1.protocol_version(), Some(expected));
-        let answer = ask(&mut stream).await;
+        let answer = request_over_tls(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("card_arrival"), "{answer}");
     }
 }
 
 #[tokio::test]
-async fn what_is_not_tls_is_not_answered() {
-    let (files, certificate) = Files::new();
-    let (server, _models) = files.server(&["--header-timeout", "300ms"]).await;
+async fn tls_listener_ignores_plain_text() {
+    let (files, certificate) = CertificateFiles::new();
+    let (server, _models) = files.start_server(&["--header-timeout", "300ms"]).await;
     // A hello of TLS 1.1 with one cipher of its time.
     let body = [&[3, 2][..], &[7; 32], &[0, 0, 2, 0, 0x2f, 1, 0]].concat();
     let length = |size: usize| u8::try_from(size).unwrap();
@@ -123,14 +123,16 @@ async fn what_is_not_tls_is_not_answered() {
     }
     let metrics =
         server.client.get(format!("http://{}/metrics", server.admin)).send().await.unwrap().text().await.unwrap();
-    assert!(metrics.contains("predictd_connections_cut_off_total{waiting_for=\"handshake\"} 5"), "{metrics}");
-    assert!(ask(&mut connect(&server, &certificate, &[&TLS13]).await.unwrap()).await.contains("card_arrival"));
+    assert!(metrics.contains("predictd_http_connections_aborted_total{waiting_for=\"handshake\"} 5"), "{metrics}");
+    assert!(
+        request_over_tls(&mut connect(&server, &certificate, &[&TLS13]).await.unwrap()).await.contains("card_arrival")
+    );
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_taken_without_a_restart() {
-    let (files, first) = Files::new();
-    let (server, _models) = files.server(&[]).await;
+async fn tls_replaced_certificate_is_used_without_restart() {
+    let (files, first) = CertificateFiles::new();
+    let (server, _models) = files.start_server(&[]).await;
     let mut open = connect(&server, &first, &[&TLS13]).await.unwrap();
     let metrics = String::from_utf8(server.app.metrics.render(&[]).unwrap()).unwrap();
     let ends = metrics.lines().find_map(|line| line.strip_prefix("predictd_tls_certificate_expiry_seconds "));
@@ -142,21 +144,21 @@ async fn a_new_certificate_is_taken_without_a_restart() {
     }
     assert!(connect(&server, &first, &[&TLS13]).await.is_err());
     // Who was there before is still served.
-    assert!(ask(&mut open).await.contains("card_arrival"));
+    assert!(request_over_tls(&mut open).await.contains("card_arrival"));
     // A damaged one changes nothing.
-    files.put("cert.pem", "nonsense");
+    files.replace_file("cert.pem", "nonsense");
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
-    assert!(ask(&mut connect(&server, &second, &[&TLS12]).await.unwrap()).await.contains("card_arrival"));
+    assert!(request_over_tls(&mut connect(&server, &second, &[&TLS12]).await.unwrap()).await.contains("card_arrival"));
 }
 
 #[test]
-fn a_certificate_that_cannot_be_used_is_64() {
-    let (files, _) = Files::new();
+fn tls_unusable_certificate_exits_64() {
+    let (files, _) = CertificateFiles::new();
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
     let refused = |word: &str| {
         let mut command = predictd(&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log", "error"]);
         command.arg("--models").arg(models.path()).arg("--data-dir").arg(data.path()).args(files.options());
-        let (code, said) = ends(&mut command);
+        let (code, said) = run_to_exit(&mut command);
         assert_eq!(code, 64, "{said}");
         assert!(said.contains(word) && said.lines().count() == 1 && !said.contains("CANARY"), "{word}: {said}");
     };
@@ -168,10 +170,10 @@ fn a_certificate_that_cannot_be_used_is_64() {
         ("cert.pem", "CANARY".to_owned(), "--tls-cert"),
         ("cert.pem", String::new(), "no certificate"),
     ] {
-        files.put(name, &content);
+        files.replace_file(name, &content);
         refused(word);
         if word == "does not fit --tls-key" {
-            files.put("key.pem", &good);
+            files.replace_file("key.pem", &good);
         }
     }
     std::fs::remove_file(files.directory.path().join("cert.pem")).unwrap();

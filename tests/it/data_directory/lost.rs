@@ -4,17 +4,17 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Scene, change, kept, predicted, registry, stop, tell};
+use super::{Scene, post_feedback, post_registry_change, predict, registry_state, stop_daemon, stored_feedback_ids};
 use crate::daemon::Daemon;
-use crate::raw::{Wire, metric, request, until};
+use crate::raw::{RawClient, block_until, metric, request};
 
-const LOST: &str = r#"predictd_registry_unusable{reason="lost"}"#;
+const UNUSABLE_LOST_METRIC: &str = r#"predictd_storage_fault{reason="lost"}"#;
 
 /// Tells of answers until it is refused; the ids of those that were acknowledged.
-fn tell_until_refused(daemon: &Daemon) -> usize {
+fn post_feedback_until_refused(daemon: &Daemon) -> usize {
     let mut acknowledged = 0;
     loop {
-        let answer = tell(daemon);
+        let answer = post_feedback(daemon);
         if answer.status == 503 {
             assert_eq!(answer.problem(), "registry-unavailable");
             assert!(answer.body.contains("data directory was removed or replaced"), "{answer:?}");
@@ -27,99 +27,104 @@ fn tell_until_refused(daemon: &Daemon) -> usize {
 }
 
 /// Everything that shows that nothing can be kept; predictions go on.
-fn is_lost(mut daemon: Daemon, data: &Path) -> Daemon {
+fn assert_lost(mut daemon: Daemon, data: &Path) -> Daemon {
     let begun = std::time::Instant::now();
-    assert_eq!(tell_until_refused(&daemon), 0, "nothing is acknowledged that a restart does not find");
-    until("it is found", || registry(&daemon) == "lost" && metric(daemon.admin, LOST) == 1);
+    assert_eq!(post_feedback_until_refused(&daemon), 0, "nothing is acknowledged that a restart does not find");
+    block_until("it is found", || registry_state(&daemon) == "lost" && metric(daemon.admin, UNUSABLE_LOST_METRIC) == 1);
     assert!(begun.elapsed() < std::time::Duration::from_secs(5));
-    let line = daemon.logged("the data directory was removed or replaced");
+    let line = daemon.wait_for_log("data directory removed or replaced");
     assert_eq!((&line["level"], &line["directory"]), (&json!("ERROR"), &json!(data.to_str().unwrap())), "{line}");
-    let refused = change(&daemon);
+    let refused = post_registry_change(&daemon);
     assert_eq!((refused.status, refused.problem().as_str()), (503, "registry-unavailable"));
     assert!(refused.body.contains("restart the server") && !refused.body.contains(data.to_str().unwrap()));
-    assert_eq!(predicted(&daemon)["model"]["name"], "m");
+    assert_eq!(predict(&daemon)["model"]["name"], "m");
     daemon
 }
 
 #[test]
-fn feedback_is_refused_once_the_data_directory_is_removed() {
+fn lost_data_directory_removed_refuses_feedback() {
     let scene = Scene::new();
     let daemon = scene.start(&[]);
-    assert_eq!((tell(&daemon).status, registry(&daemon), metric(daemon.admin, LOST)), (200, json!("current"), 0));
-    std::fs::remove_dir_all(scene.data()).unwrap();
-    stop(is_lost(daemon, &scene.data()));
-    assert!(!scene.data().exists(), "nothing is written where it was");
+    assert_eq!(
+        (post_feedback(&daemon).status, registry_state(&daemon), metric(daemon.admin, UNUSABLE_LOST_METRIC)),
+        (200, json!("current"), 0)
+    );
+    std::fs::remove_dir_all(scene.data_dir()).unwrap();
+    stop_daemon(assert_lost(daemon, &scene.data_dir()));
+    assert!(!scene.data_dir().exists(), "nothing is written where it was");
 }
 
 #[test]
-fn feedback_is_refused_while_another_directory_is_in_its_place_and_kept_once_it_is_back() {
+fn lost_data_directory_replaced_then_restored_recovers() {
     let scene = Scene::new();
     let mut daemon = scene.start(&[]);
-    assert_eq!(tell(&daemon).status, 200);
-    let aside = scene.place.path().join("aside");
-    std::fs::rename(scene.data(), &aside).unwrap();
-    std::fs::create_dir(scene.data()).unwrap();
-    daemon = is_lost(daemon, &scene.data());
-    assert_eq!(std::fs::read_dir(scene.data()).unwrap().count(), 0, "nothing is written to the other");
-    std::fs::remove_dir(scene.data()).unwrap();
-    std::fs::rename(&aside, scene.data()).unwrap();
-    until("it is back", || registry(&daemon) == "current" && metric(daemon.admin, LOST) == 0);
-    daemon.logged("the data directory is back");
-    assert_eq!((tell(&daemon).status, change(&daemon).status), (200, 200));
-    let before = kept(&daemon);
-    stop(daemon);
+    assert_eq!(post_feedback(&daemon).status, 200);
+    let aside = scene.root.path().join("aside");
+    std::fs::rename(scene.data_dir(), &aside).unwrap();
+    std::fs::create_dir(scene.data_dir()).unwrap();
+    daemon = assert_lost(daemon, &scene.data_dir());
+    assert_eq!(std::fs::read_dir(scene.data_dir()).unwrap().count(), 0, "nothing is written to the other");
+    std::fs::remove_dir(scene.data_dir()).unwrap();
+    std::fs::rename(&aside, scene.data_dir()).unwrap();
+    block_until("it is back", || {
+        registry_state(&daemon) == "current" && metric(daemon.admin, UNUSABLE_LOST_METRIC) == 0
+    });
+    daemon.wait_for_log("data directory available again");
+    assert_eq!((post_feedback(&daemon).status, post_registry_change(&daemon).status), (200, 200));
+    let before = stored_feedback_ids(&daemon);
+    stop_daemon(daemon);
     let daemon = scene.start(&[]);
-    assert_eq!((kept(&daemon), before.len()), (before, 2));
-    stop(daemon);
+    assert_eq!((stored_feedback_ids(&daemon), before.len()), (before, 2));
+    stop_daemon(daemon);
 }
 
 #[test]
-fn feedback_is_refused_once_the_file_of_the_database_is_another() {
+fn lost_database_file_replaced_refuses_feedback() {
     let scene = Scene::new();
     let mut daemon = scene.start(&[]);
-    assert_eq!(tell(&daemon).status, 200);
-    let file = scene.data().join("predictd.db");
-    let copy = scene.place.path().join("copy");
+    assert_eq!(post_feedback(&daemon).status, 200);
+    let file = scene.data_dir().join("predictd.db");
+    let copy = scene.root.path().join("copy");
     std::fs::copy(&file, &copy).unwrap();
     std::fs::rename(&copy, &file).unwrap();
-    daemon = is_lost(daemon, &scene.data());
-    stop(daemon);
+    daemon = assert_lost(daemon, &scene.data_dir());
+    stop_daemon(daemon);
     // The log that goes with a database is as much a part of it.
     let scene = Scene::new();
     let daemon = scene.start(&[]);
-    assert_eq!(tell(&daemon).status, 200);
-    std::fs::remove_file(scene.data().join("predictd.db-wal")).unwrap();
-    stop(is_lost(daemon, &scene.data()));
+    assert_eq!(post_feedback(&daemon).status, 200);
+    std::fs::remove_file(scene.data_dir().join("predictd.db-wal")).unwrap();
+    stop_daemon(assert_lost(daemon, &scene.data_dir()));
     let scene = Scene::new();
     let daemon = scene.start(&[]);
-    assert_eq!(tell(&daemon).status, 200);
-    let log = scene.data().join("predictd.db-wal");
+    assert_eq!(post_feedback(&daemon).status, 200);
+    let log = scene.data_dir().join("predictd.db-wal");
     std::fs::copy(&log, &copy).unwrap();
     std::fs::rename(&copy, &log).unwrap();
-    stop(is_lost(daemon, &scene.data()));
+    stop_daemon(assert_lost(daemon, &scene.data_dir()));
 }
 
 #[test]
-fn feedback_told_while_the_data_directory_is_removed_is_never_acknowledged_and_lost() {
+fn lost_data_directory_loses_no_acknowledged_feedback() {
     for _ in 0..5 {
         let scene = Scene::new();
         let daemon = scene.start(&[]);
-        let answer = predicted(&daemon);
+        let answer = predict(&daemon);
         let body = json!({ "prediction_id": answer["prediction_id"], "actual": "a" }).to_string();
-        let (address, aside) = (daemon.address, scene.place.path().join("aside"));
-        let telling = crate::receiver::background(move || {
-            let mut wire = Wire::to(address);
+        let (address, aside) = (daemon.address, scene.root.path().join("aside"));
+        let telling = crate::receiver::spawn_thread(move || {
+            let mut wire = RawClient::connect(address);
             let mut told = 0;
-            while wire.ask(request("POST", "/feedback", "", &body)).status == 200 {
+            while wire.request(request("POST", "/feedback", "", &body)).status == 200 {
                 told += 1;
             }
             told
         });
-        until("something is told", || !kept(&daemon).is_empty());
-        std::fs::rename(scene.data(), &aside).unwrap();
-        std::fs::create_dir(scene.data()).unwrap();
+        block_until("something is told", || !stored_feedback_ids(&daemon).is_empty());
+        std::fs::rename(scene.data_dir(), &aside).unwrap();
+        std::fs::create_dir(scene.data_dir()).unwrap();
         assert!(telling.join().unwrap() > 0);
-        assert_eq!(tell_until_refused(&daemon), 0);
-        stop(daemon);
+        assert_eq!(post_feedback_until_refused(&daemon), 0);
+        stop_daemon(daemon);
     }
 }

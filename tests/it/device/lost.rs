@@ -3,18 +3,18 @@
 use super::*;
 
 /// A server on two made-up GPUs, and those.
-async fn started() -> (TestServer, OnGpus) {
+async fn start_on_two_gpus() -> (TestServer, FakeGpuBackend) {
     let models = tempfile::tempdir().unwrap();
-    Model::plain().write(models.path(), "m", "1");
-    let runtime = on_gpus(Gpus::default());
+    ModelBuilder::plain().write(models.path(), "m", "1");
+    let runtime = fake_gpu_backend(FakeGpus::default());
     let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &["--drain-delay", "0s"]).await;
-    runtime.until_prepared(1).await;
+    runtime.wait_until_prepared(1).await;
     (server, runtime)
 }
 
 #[tokio::test]
-async fn it_ends_the_server_so_that_a_new_one_can_begin() {
-    let (server, runtime) = started().await;
+async fn gpu_lost_ends_server() {
+    let (server, runtime) = start_on_two_gpus().await;
     runtime.gpus.lost.store(true, Ordering::Relaxed);
     // Three failed runs of one of six threads: 13 at most, and the server may end before the last.
     for _ in 0..13 {
@@ -24,7 +24,7 @@ async fn it_ends_the_server_so_that_a_new_one_can_begin() {
         }
     }
     match server.task.await.unwrap().unwrap_err() {
-        predictd::RunError::Failed(told) => {
+        predictd::ServerError::Runtime(told) => {
             assert_eq!(told, "a GPU is lost: m/1 fails on every text (CUDA failure 700: an illegal memory access)");
         }
         other => panic!("{other:?}"),
@@ -32,13 +32,13 @@ async fn it_ends_the_server_so_that_a_new_one_can_begin() {
 }
 
 #[tokio::test]
-async fn texts_that_fail_by_themselves_do_not_end_it() {
-    let (server, runtime) = started().await;
+async fn gpu_failing_texts_do_not_end_server() {
+    let (server, runtime) = start_on_two_gpus().await;
     // Five tokens, padded; the sample has sixteen.
-    *runtime.gpus.fails_at.lock() = Some(8);
+    *runtime.gpus.failing_length.lock() = Some(8);
     for _ in 0..20 {
-        assert_eq!(server.ask("/predict", json!({ "text": "10 20 30" })).await.status, 500);
+        assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.status, 500);
     }
-    *runtime.gpus.fails_at.lock() = None;
-    assert_eq!(server.ask("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
+    *runtime.gpus.failing_length.lock() = None;
+    assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
 }

@@ -2,126 +2,130 @@
 
 use serde_json::{Value, json};
 
-use super::{CALM, Place, ask, standing};
+use super::{PROFILE_TEXTS, Scene, drift_report, predict_texts};
 use crate::daemon::Daemon;
-use crate::operator::done;
-use crate::raw::{Wire, get, metric, request, until};
+use crate::operator::run_models_command;
+use crate::raw::{RawClient, block_until, get, metric, request};
 
 /// Asks so many texts, and tells of each answer whether it was right.
-pub fn told(daemon: &Daemon, count: usize, right: bool) {
+pub fn predict_and_send_feedback(daemon: &Daemon, count: usize, right: bool) {
     let truth = |answer: &Value| {
         let label = answer["prediction"].as_str().unwrap();
         let other = if label == "a" { "b" } else { "a" };
         json!({ "prediction_id": answer["prediction_id"], "actual": if right { label } else { other } })
     };
-    let truths: Vec<Value> = ask(daemon, &CALM, count).iter().map(truth).collect();
-    let answer = Wire::to(daemon.address).ask(request("POST", "/feedback", "", &json!(truths).to_string()));
+    let truths: Vec<Value> = predict_texts(daemon, &PROFILE_TEXTS, count).iter().map(truth).collect();
+    let answer =
+        RawClient::connect(daemon.address).request(request("POST", "/feedback", "", &json!(truths).to_string()));
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
-fn accuracy(daemon: &Daemon) -> Value {
-    standing(daemon)["accuracy"].clone()
+fn reported_accuracy(daemon: &Daemon) -> Value {
+    drift_report(daemon)["accuracy"].clone()
 }
 
-fn dropped(daemon: &Daemon) -> Option<bool> {
-    accuracy(daemon)["dropped"].as_bool()
+fn reported_drop(daemon: &Daemon) -> Option<bool> {
+    reported_accuracy(daemon)["dropped"].as_bool()
 }
 
-fn metrics(daemon: &Daemon) -> String {
-    Wire::to(daemon.admin).ask(get("/metrics")).body
+fn scrape_metrics(daemon: &Daemon) -> String {
+    RawClient::connect(daemon.admin).request(get("/metrics")).body
 }
 
-fn labelled(daemon: &Daemon) -> u64 {
-    metric(daemon.admin, "predictd_feedback_labelled{model=\"m\",version=\"1\"}")
+fn labelled_count(daemon: &Daemon) -> u64 {
+    metric(daemon.admin, "predictd_feedback_labelled_predictions{model=\"m\",version=\"1\"}")
 }
 
 #[test]
-fn a_drop_below_the_profile_is_told_and_over_when_the_accuracy_is_back() {
-    let place = Place::with_profile();
+fn accuracy_drop_is_reported_and_resolved() {
+    let place = Scene::with_profile();
     let mut daemon = place.start(&[]);
-    until("it was looked", || standing(&daemon)["accuracy"]["expected"] == 0.75);
+    block_until("it was looked", || drift_report(&daemon)["accuracy"]["expected"] == 0.75);
     // None right of 99: nothing is known of so few.
-    told(&daemon, 99, false);
-    until("it was looked again", || labelled(&daemon) == 99);
-    assert_eq!((&accuracy(&daemon)["dropped"], &accuracy(&daemon)["accuracy"]), (&Value::Null, &json!(0.0)));
-    assert!(!metrics(&daemon).contains("\npredictd_accuracy_dropped{"), "nothing is known of so few");
-    told(&daemon, 101, true);
-    until("all are known", || labelled(&daemon) == 200);
-    assert_eq!(dropped(&daemon), Some(true), "101 of 200, where three of four were");
-    let line = daemon.logged("the model is less often right");
+    predict_and_send_feedback(&daemon, 99, false);
+    block_until("it was looked again", || labelled_count(&daemon) == 99);
+    assert_eq!(
+        (&reported_accuracy(&daemon)["dropped"], &reported_accuracy(&daemon)["accuracy"]),
+        (&Value::Null, &json!(0.0))
+    );
+    assert!(!scrape_metrics(&daemon).contains("\npredictd_accuracy_dropped{"), "nothing is known of so few");
+    predict_and_send_feedback(&daemon, 101, true);
+    block_until("all are known", || labelled_count(&daemon) == 200);
+    assert_eq!(reported_drop(&daemon), Some(true), "101 of 200, where three of four were");
+    let line = daemon.wait_for_log("accuracy drop detected");
     assert_eq!((&line["labelled"], &line["correct"], &line["expected"]), (&json!(200), &json!(101), &json!(0.75)));
-    let text = metrics(&daemon);
+    let text = scrape_metrics(&daemon);
     for series in [
         "predictd_feedback_accuracy{model=\"m\",version=\"1\"} 0.505",
-        "predictd_expected_accuracy{model=\"m\",version=\"1\"} 0.75",
+        "predictd_accuracy_expected{model=\"m\",version=\"1\"} 0.75",
         "predictd_accuracy_dropped{model=\"m\",version=\"1\"} 1",
     ] {
         assert!(text.contains(&format!("\n{series}\n")), "{series}");
     }
     // Only the last 1,000 count.
-    told(&daemon, 901, true);
-    told(&daemon, 100, true);
+    predict_and_send_feedback(&daemon, 901, true);
+    predict_and_send_feedback(&daemon, 100, true);
     // A list is kept in parts: it may be looked in between.
-    until("the drop is over", || dropped(&daemon) == Some(false) && labelled(&daemon) == 1_000);
-    daemon.logged("the model is as often right");
+    block_until("the drop is over", || reported_drop(&daemon) == Some(false) && labelled_count(&daemon) == 1_000);
+    daemon.wait_for_log("accuracy drop cleared");
 }
 
 #[test]
-fn what_was_recorded_of_a_version_counts_before_its_profile() {
-    let place = Place::with_profile();
+fn accuracy_recorded_metric_overrides_profile() {
+    let place = Scene::with_profile();
     let daemon = place.start(&[]);
-    done(&daemon, &["metrics", "m", "1", "accuracy=0.6"]);
-    told(&daemon, 200, true);
-    until("both are known", || {
-        let accuracy = standing(&daemon)["accuracy"].clone();
+    run_models_command(&daemon, &["metrics", "m", "1", "accuracy=0.6"]);
+    predict_and_send_feedback(&daemon, 200, true);
+    block_until("both are known", || {
+        let accuracy = drift_report(&daemon)["accuracy"].clone();
         accuracy["expected"] == 0.6 && accuracy["labelled"] == 200
     });
     // Something that is no share is none.
-    done(&daemon, &["metrics", "m", "1", "accuracy=60"]);
-    until("the profile's counts", || standing(&daemon)["accuracy"]["expected"] == 0.75);
+    run_models_command(&daemon, &["metrics", "m", "1", "accuracy=60"]);
+    block_until("the profile's counts", || drift_report(&daemon)["accuracy"]["expected"] == 0.75);
 }
 
 #[test]
-fn what_is_neither_dropped_nor_back_is_not_known_after_a_restart() {
-    let place = Place::with_profile();
+fn accuracy_between_thresholds_is_unknown_after_restart() {
+    let place = Scene::with_profile();
     let mut daemon = place.start(&[]);
-    until("it was looked", || accuracy(&daemon)["expected"] == 0.75);
-    assert_eq!(accuracy(&daemon)["dropped"], Value::Null);
+    block_until("it was looked", || reported_accuracy(&daemon)["expected"] == 0.75);
+    assert_eq!(reported_accuracy(&daemon)["dropped"], Value::Null);
     // 0.64, where 0.75 was; two standard errors are 0.08, and four 0.16.
-    told(&daemon, 128, true);
-    until("these are known", || labelled(&daemon) == 128);
-    assert_eq!(dropped(&daemon), Some(false));
-    told(&daemon, 72, false);
-    until("all are known", || labelled(&daemon) == 200);
-    assert_eq!(dropped(&daemon), Some(false));
+    predict_and_send_feedback(&daemon, 128, true);
+    block_until("these are known", || labelled_count(&daemon) == 128);
+    assert_eq!(reported_drop(&daemon), Some(false));
+    predict_and_send_feedback(&daemon, 72, false);
+    block_until("all are known", || labelled_count(&daemon) == 200);
+    assert_eq!(reported_drop(&daemon), Some(false));
     daemon.signal("TERM");
     daemon.child.wait().unwrap();
     let daemon = place.start(&[]);
-    until("all are known again", || accuracy(&daemon)["labelled"] == 200);
-    assert_eq!(accuracy(&daemon)["dropped"], Value::Null);
-    assert!(!metrics(&daemon).contains("\npredictd_accuracy_dropped{"));
+    block_until("all are known again", || reported_accuracy(&daemon)["labelled"] == 200);
+    assert_eq!(reported_accuracy(&daemon)["dropped"], Value::Null);
+    assert!(!scrape_metrics(&daemon).contains("\npredictd_accuracy_dropped{"));
 }
 
 #[test]
-fn answers_of_another_version_of_the_name_do_not_count() {
-    let place = Place::with_profile();
+fn accuracy_ignores_earlier_version_of_same_name() {
+    let place = Scene::with_profile();
     let other = tempfile::tempdir().unwrap();
     let daemon = place.start(&[]);
     let version = other.path().join("2");
     std::fs::create_dir(&version).unwrap();
-    for file in std::fs::read_dir(place.version()).unwrap().map(Result::unwrap) {
+    for file in std::fs::read_dir(place.version_dir()).unwrap().map(Result::unwrap) {
         std::fs::copy(file.path(), version.join(file.file_name())).unwrap();
     }
     let register = || {
-        done(&daemon, &["register", "m", "2", version.to_str().unwrap()]);
-        done(&daemon, &["activate", "m", "2"]);
+        run_models_command(&daemon, &["register", "m", "2", version.to_str().unwrap()]);
+        run_models_command(&daemon, &["activate", "m", "2"]);
     };
     register();
-    told(&daemon, 150, false);
-    let labelled = || metric(daemon.admin, "predictd_feedback_labelled{model=\"m\",version=\"2\"}");
-    until("it is known", || labelled() == 150);
-    done(&daemon, &["rollback", "m"]);
-    done(&daemon, &["remove", "m", "2"]);
+    predict_and_send_feedback(&daemon, 150, false);
+    let labelled = || metric(daemon.admin, "predictd_feedback_labelled_predictions{model=\"m\",version=\"2\"}");
+    block_until("it is known", || labelled() == 150);
+    run_models_command(&daemon, &["rollback", "m"]);
+    run_models_command(&daemon, &["remove", "m", "2"]);
     register();
-    until("none is known of the new one", || labelled() == 0);
+    block_until("none is known of the new one", || labelled() == 0);
 }

@@ -5,17 +5,17 @@ use std::path::Path;
 use predictd::drift::Profile;
 use serde_json::{Value, json};
 
-use super::Place;
-use crate::daemon::{ends, predictd};
-use crate::fixture::Transformer;
+use super::Scene;
+use crate::daemon::{predictd, run_to_exit};
+use crate::fixture::TransformerBuilder;
 use crate::server::{CHEAP_MODEL, shipped_models};
 
-fn profile(directory: &Path, options: &[&str]) -> std::process::Command {
+fn profile_command(directory: &Path, options: &[&str]) -> std::process::Command {
     predictd(&[&["profile", directory.to_str().unwrap()], options].concat())
 }
 
 /// The golden examples of the shipped model, again and again: text and label.
-fn examples(count: usize) -> Vec<(String, String)> {
+fn repeated_examples(count: usize) -> Vec<(String, String)> {
     let golden = shipped_models().join(CHEAP_MODEL).join("1/golden.json");
     let golden: Value = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
     let string = |value: &Value| value.as_str().unwrap().to_owned();
@@ -24,19 +24,19 @@ fn examples(count: usize) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_profile_of_a_shipped_model_is_made_of_a_table() {
+fn profile_from_labelled_table_describes_model() {
     let place = tempfile::tempdir().unwrap();
     let table = place.path().join("texts.csv");
     let mut written = csv::Writer::from_path(&table).unwrap();
     written.write_record(["text", "category"]).unwrap();
-    for (text, label) in examples(300) {
+    for (text, label) in repeated_examples(300) {
         written.write_record([text, label]).unwrap();
     }
     drop(written);
     let out = place.path().join("made.json");
     let (texts, file) = (table.to_str().unwrap(), out.to_str().unwrap());
     let directory = shipped_models().join(CHEAP_MODEL).join("1");
-    let output = profile(&directory, &["--texts", texts, "--out", file, "--json"]).output().unwrap();
+    let output = profile_command(&directory, &["--texts", texts, "--out", file, "--json"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["texts"], &report["refused"], &report["profile"]), (&json!(300), &json!(0), &json!(file)));
@@ -55,8 +55,9 @@ fn a_profile_of_a_shipped_model_is_made_of_a_table() {
     assert!(humantime::parse_rfc3339(&made.made).is_ok(), "{}", made.made);
     // For people, and of lines without labels.
     let lines = place.path().join("texts");
-    std::fs::write(&lines, examples(250).into_iter().map(|(text, _)| text + "\n").collect::<String>()).unwrap();
-    let output = profile(&directory, &["--texts", lines.to_str().unwrap(), "--out", file]).output().unwrap();
+    std::fs::write(&lines, repeated_examples(250).into_iter().map(|(text, _)| text + "\n").collect::<String>())
+        .unwrap();
+    let output = profile_command(&directory, &["--texts", lines.to_str().unwrap(), "--out", file]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     for part in ["; 0 refused\n", "labels      ", " of 77: ", "windows     need texts: ", " for labels, "] {
         assert!(said.contains(part), "{part}: {said}");
@@ -66,9 +67,10 @@ fn a_profile_of_a_shipped_model_is_made_of_a_table() {
 }
 
 #[test]
-fn a_profile_lies_in_its_model_unless_it_is_told_where() {
-    let place = Place::with_profile();
-    let made: Profile = serde_json::from_slice(&std::fs::read(place.version().join("profile.json")).unwrap()).unwrap();
+fn profile_is_written_to_model_or_output_path() {
+    let place = Scene::with_profile();
+    let made: Profile =
+        serde_json::from_slice(&std::fs::read(place.version_dir().join("profile.json")).unwrap()).unwrap();
     assert_eq!((made.labels[0].texts, made.labels[1].texts, made.other), (200, 200, 0));
     let accuracy = made.accuracy.unwrap();
     assert_eq!((accuracy.texts, accuracy.correct), (400, 300));
@@ -76,7 +78,7 @@ fn a_profile_lies_in_its_model_unless_it_is_told_where() {
     let sums = made.unknown.unwrap();
     assert_eq!((sums.tokens, sums.unknown), (200 * 3 + 200 * 4, 0));
     // A model with its profile is one that a check finds well, and a profile is made anew over the old one.
-    let output = predictd(&["check", place.version().to_str().unwrap(), "--json"]).output().unwrap();
+    let output = predictd(&["check", place.version_dir().to_str().unwrap(), "--json"]).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let files: Vec<&str> =
         report["model"]["files"].as_array().unwrap().iter().filter_map(|f| f["name"].as_str()).collect();
@@ -85,16 +87,16 @@ fn a_profile_lies_in_its_model_unless_it_is_told_where() {
         (&json!(400), &json!(0.75))
     );
     assert!(report["ok"] == true && files.contains(&"profile.json"), "{report}");
-    place.profile(&place.version());
+    place.write_profile(&place.version_dir());
     // One of another graph serves, and is warned of.
-    let path = place.version().join("profile.json");
+    let path = place.version_dir().join("profile.json");
     let mut profile: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(profile["graph"].as_str().map(str::len), Some(64));
-    let warning = "profile.json was made with another graph than this one";
+    let warning = "profile.json was made with another graph";
     assert!(!report["warnings"].to_string().contains(warning), "{report}");
     profile["graph"] = json!("0".repeat(64));
     std::fs::write(&path, profile.to_string()).unwrap();
-    let output = predictd(&["check", place.version().to_str().unwrap(), "--json"]).output().unwrap();
+    let output = predictd(&["check", place.version_dir().to_str().unwrap(), "--json"]).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report["ok"] == true && report["warnings"].to_string().contains(warning), "{report}");
     let log = place.start(&[]).log();
@@ -102,19 +104,19 @@ fn a_profile_lies_in_its_model_unless_it_is_told_where() {
 }
 
 #[test]
-fn a_profile_is_made_of_what_was_told_of_answers() {
-    let place = Place::new();
+fn profile_from_feedback_export_is_written() {
+    let place = Scene::new();
     let texts = place.data.path().join("told.jsonl");
     let line = |text: Option<&str>, actual: &[&str]| json!({ "text": text, "actual": actual }).to_string() + "\n";
     let lines = [line(Some("60"), &["a"]), line(None, &["a"]), line(Some("10"), &[])].concat();
     std::fs::write(&texts, lines.repeat(100)).unwrap();
     let texts = texts.to_str().unwrap();
-    let output = profile(&place.version(), &["--texts", texts, "--json"]).output().unwrap();
+    let output = profile_command(&place.version_dir(), &["--texts", texts, "--json"]).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&report["texts"], &report["without"]), (&json!(200), &json!(100)));
+    assert_eq!((&report["texts"], &report["without_text"]), (&json!(200), &json!(100)));
     assert_eq!(report["accuracy"], json!({ "texts": 200, "correct": 100 }));
     let check = |option: &str| {
-        let output = predictd(&["check", place.version().to_str().unwrap(), option, texts]).output().unwrap();
+        let output = predictd(&["check", place.version_dir().to_str().unwrap(), option, texts]).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     assert!(check("--texts").contains("; 100 rows without a text"), "{}", check("--texts"));
@@ -122,18 +124,18 @@ fn a_profile_is_made_of_what_was_told_of_answers() {
 }
 
 #[test]
-fn what_makes_no_profile_is_said() {
-    let place = Place::new();
+fn profile_unusable_texts_are_refused_with_reason() {
+    let place = Scene::new();
     let file = |name: &str, content: &str| {
         let path = place.data.path().join(name);
         std::fs::write(&path, content).unwrap();
         path.to_str().unwrap().to_owned()
     };
     let refuses = |directory: &Path, texts: &str, code: i32, word: &str| {
-        let (found, said) = ends(&mut profile(directory, &["--texts", texts]));
+        let (found, said) = run_to_exit(&mut profile_command(directory, &["--texts", texts]));
         assert!(found == code && said.contains(word) && !said.contains("panicked"), "{texts}: {found} {said}");
     };
-    let version = place.version();
+    let version = place.version_dir();
     refuses(&version, &file("few", &"10\n".repeat(199)), 64, "199 texts are answered, where a profile needs 200");
     let unfit = "<script>alert(1)</script>\n";
     refuses(
@@ -148,14 +150,15 @@ fn what_makes_no_profile_is_said() {
     refuses(Path::new("/nonexistent"), "x", 64, "there is no such directory");
     assert!(!version.join("profile.json").exists());
     let enough = file("enough", &"10\n".repeat(200));
-    let (code, said) = ends(&mut profile(&version, &["--texts", &enough, "--out", "/nonexistent/profile.json"]));
+    let (code, said) =
+        run_to_exit(&mut profile_command(&version, &["--texts", &enough, "--out", "/nonexistent/profile.json"]));
     assert!(code == 64 && said.contains("--out /nonexistent/profile.json: "), "{said}");
     std::fs::write(version.join("profile.json"), "{").unwrap();
     refuses(&version, &enough, 1, "profile.json: EOF");
     refuses(&version, &enough, 1, "move it away");
-    let number = Transformer::new(&["input_ids", "attention_mask"]).logit(&[("input_ids", 1.0)]).model();
+    let number = TransformerBuilder::new(&["input_ids", "attention_mask"]).logit(&[("input_ids", 1.0)]).model();
     let number = number.write(place.models.path(), "number", "1");
     refuses(&number, &enough, 64, "its answers are not labels of texts");
-    let (code, said) = ends(&mut profile(&version, &[]));
+    let (code, said) = run_to_exit(&mut profile_command(&version, &[]));
     assert!(code == 64 && said.contains("--texts"), "{said}");
 }

@@ -2,25 +2,28 @@
 
 use serde_json::{Value, json};
 
-use super::{NAME, Scene, arm, arms, ask, broken_on_hello, change, changed, results, run, tell};
+use super::{
+    MODEL, Scene, arm_results, create_and_start, fetch_results, post_feedback, predict_as_user,
+    second_model_failing_on_hello, send_change, send_change_ok, two_arm_design,
+};
 use crate::fixture::endless;
-use crate::operator::{done, refused};
-use crate::raw::{Wire, metric, request, until};
+use crate::operator::{run_models_command, run_models_command_refused};
+use crate::raw::{RawClient, block_until, metric, request};
 
 #[test]
-fn an_arm_that_fails_falls_back_and_its_failures_count_as_wrong() {
-    let scene = Scene::with(&broken_on_hello());
+fn arm_failure_falls_back_to_control_and_counts_as_wrong() {
+    let scene = Scene::with_second_version(&second_model_failing_on_hello());
     let daemon = scene.start();
-    run(&daemon, "colours", &arms(0.0, 1.0));
-    let mut wire = Wire::to(daemon.address);
-    let good = ask(&mut wire, "10 20", "u");
+    create_and_start(&daemon, "colours", &two_arm_design(0.0, 1.0));
+    let mut wire = RawClient::connect(daemon.address);
+    let good = predict_as_user(&mut wire, "10 20", "u");
     assert_eq!((&good["model"]["version"], &good["experiment"]["fell_back"]), (&json!("2"), &json!(false)));
-    let fallen = ask(&mut wire, "hello", "u");
+    let fallen = predict_as_user(&mut wire, "hello", "u");
     assert_eq!((&fallen["model"]["version"], &fallen["prediction"]), (&json!("1"), &json!("a")));
     assert_eq!(fallen["experiment"], json!({ "name": "colours", "arm": "new", "fell_back": true }));
     // Of a batch, what the arm cannot answer.
     let body = json!({ "texts": ["10", "hello", "20"], "user_id": "u" }).to_string();
-    let batch = wire.ask(request("POST", "/batch_predict", "", &body)).json();
+    let batch = wire.request(request("POST", "/batch_predict", "", &body)).json();
     let of = |place: usize| {
         (
             batch["results"][place]["model"]["version"].clone(),
@@ -32,123 +35,135 @@ fn an_arm_that_fails_falls_back_and_its_failures_count_as_wrong() {
         [(json!("2"), json!(false)), (json!("1"), json!(true)), (json!("2"), json!(false))]
     );
     // The control was right, and the arm gave no answer.
-    tell(
+    post_feedback(
         &daemon,
         &[
             json!({ "prediction_id": good["prediction_id"], "actual": "b" }),
             json!({ "prediction_id": fallen["prediction_id"], "actual": "a" }),
         ],
     );
-    let found = results(&daemon, "colours", "");
-    let new = arm(&found, "new");
+    let found = fetch_results(&daemon, "colours", "");
+    let new = arm_results(&found, "new");
     assert_eq!(
         (&new["requests"], &new["texts"], &new["failed"]),
         (&json!(3), &json!(5), &json!({ "model-output-invalid": 2 }))
     );
     let feedback = &new["feedback"];
     assert_eq!((&feedback["labelled"], &feedback["correct"], &feedback["failed"]), (&json!(2), &json!(1), &json!(1)));
-    assert_eq!(arm(&found, "old")["requests"], 0);
+    assert_eq!(arm_results(&found, "old")["requests"], 0);
     let failed = r#"predictd_experiment_requests_total{arm="new",experiment="colours",outcome="failed"}"#;
     assert_eq!(metric(daemon.admin, failed), 2);
 }
 
 #[test]
-fn an_arm_that_takes_too_long_leaves_the_control_its_time() {
-    let scene = Scene::with(&endless::on_hello());
+fn arm_timeout_leaves_control_time_to_answer() {
+    let scene = Scene::with_second_version(&endless::never_answers_hello());
     let daemon = scene.start();
-    run(&daemon, "colours", &arms(0.0, 1.0));
+    create_and_start(&daemon, "colours", &two_arm_design(0.0, 1.0));
     let body = json!({ "text": "hello", "user_id": "u" }).to_string();
-    let answer = Wire::to(daemon.address).ask(request("POST", "/predict", "X-Request-Timeout-Ms: 4000\r\n", &body));
+    let answer = RawClient::connect(daemon.address).request(request(
+        "POST",
+        "/predict",
+        "X-Request-Timeout-Ms: 4000\r\n",
+        &body,
+    ));
     assert_eq!(answer.status, 200, "{answer:?}");
     let answer = answer.json();
     assert_eq!((&answer["model"]["version"], &answer["experiment"]["fell_back"]), (&json!("1"), &json!(true)));
-    assert_eq!(arm(&results(&daemon, "colours", ""), "new")["failed"], json!({ "deadline-exceeded": 1 }));
+    assert_eq!(arm_results(&fetch_results(&daemon, "colours", ""), "new")["failed"], json!({ "deadline-exceeded": 1 }));
 }
 
 #[test]
-fn a_request_that_is_wrong_is_nobodys_failure() {
+fn arm_invalid_request_is_not_counted_as_failure() {
     let scene = Scene::new();
     let daemon = scene.start();
-    run(&daemon, "colours", &arms(0.0, 1.0));
+    create_and_start(&daemon, "colours", &two_arm_design(0.0, 1.0));
     let body = json!({ "text": "1", "labels": ["x"], "user_id": "u" }).to_string();
-    let answer = Wire::to(daemon.address).ask(request("POST", "/predict", "", &body));
+    let answer = RawClient::connect(daemon.address).request(request("POST", "/predict", "", &body));
     assert_eq!((answer.status, &answer.json()["errors"][0]["pointer"]), (422, &json!("/labels")));
-    let found = results(&daemon, "colours", "");
-    assert_eq!((&arm(&found, "new")["failed"], &arm(&found, "old")["failed"]), (&json!({}), &json!({})));
+    let found = fetch_results(&daemon, "colours", "");
+    assert_eq!(
+        (&arm_results(&found, "new")["failed"], &arm_results(&found, "old")["failed"]),
+        (&json!({}), &json!({}))
+    );
 }
 
 #[test]
-fn a_version_that_an_experiment_uses_is_not_removed() {
+fn experiment_version_in_use_cannot_be_removed() {
     let scene = Scene::new();
     let third = tempfile::tempdir().unwrap();
-    let directory = super::second().write(third.path(), NAME, "3");
+    let directory = super::second_model().write(third.path(), MODEL, "3");
     let daemon = scene.start();
-    done(&daemon, &["register", NAME, "3", directory.to_str().unwrap()]);
-    let design = json!({ "on": NAME, "arms": [
+    run_models_command(&daemon, &["register", MODEL, "3", directory.to_str().unwrap()]);
+    let design = json!({ "on": MODEL, "arms": [
         { "name": "old", "version": "1", "weight": 50 }, { "name": "new", "version": "3", "weight": 50 },
     ]});
-    changed(&daemon, "PUT", "colours", "", &design);
-    let sentence = refused(&daemon, &["remove", NAME, "3"]);
+    send_change_ok(&daemon, "PUT", "colours", "", &design);
+    let sentence = run_models_command_refused(&daemon, &["remove", MODEL, "3"]);
     assert!(sentence.contains("version 3 is in experiment colours"), "{sentence}");
     // It was not loaded before, and answers now.
-    changed(&daemon, "POST", "colours", "/start", &json!({}));
-    let mut wire = Wire::to(daemon.address);
-    let answers: Vec<Value> = (0..20).map(|user| ask(&mut wire, "1", &user.to_string())).collect();
+    send_change_ok(&daemon, "POST", "colours", "/start", &json!({}));
+    let mut wire = RawClient::connect(daemon.address);
+    let answers: Vec<Value> = (0..20).map(|user| predict_as_user(&mut wire, "1", &user.to_string())).collect();
     assert!(answers.iter().all(|answer| answer["experiment"]["fell_back"] == false));
     assert!(answers.iter().any(|answer| answer["model"]["version"] == "3"));
-    assert!(refused(&daemon, &["remove", NAME, "3"]).contains("colours"));
-    changed(&daemon, "POST", "colours", "/end", &json!({}));
-    done(&daemon, &["remove", NAME, "3"]);
+    assert!(run_models_command_refused(&daemon, &["remove", MODEL, "3"]).contains("colours"));
+    send_change_ok(&daemon, "POST", "colours", "/end", &json!({}));
+    run_models_command(&daemon, &["remove", MODEL, "3"]);
     // What is not there cannot be compared.
-    let answer = change(&daemon, "PUT", "other", "", &design);
+    let answer = send_change(&daemon, "PUT", "other", "", &design);
     assert_eq!((answer.status, &answer.json()["errors"][0]["pointer"]), (422, &json!("/arms/1/version")));
 }
 
 #[test]
-fn a_client_who_leaves_is_counted_with_the_time_that_it_waited() {
-    let scene = Scene::with(&endless::on_hello_in_a_queue());
+fn arm_client_disconnect_is_counted_with_wait_time() {
+    let scene = Scene::with_second_version(&endless::never_answers_hello_queued());
     let daemon = scene.start();
-    run(&daemon, "colours", &arms(0.0, 1.0));
+    create_and_start(&daemon, "colours", &two_arm_design(0.0, 1.0));
     let body = json!({ "text": "hello", "user_id": "u" }).to_string();
-    let mut wire = Wire::to(daemon.address);
+    let mut wire = RawClient::connect(daemon.address);
     wire.send(request("POST", "/predict", "", &body));
-    until("it is in work", || arm(&results(&daemon, "colours", ""), "new")["requests"] == 1);
+    block_until("it is in work", || arm_results(&fetch_results(&daemon, "colours", ""), "new")["requests"] == 1);
     drop(wire);
-    until("it is noticed", || arm(&results(&daemon, "colours", ""), "new")["left"] == 1);
+    block_until("it is noticed", || arm_results(&fetch_results(&daemon, "colours", ""), "new")["left"] == 1);
     let left = r#"predictd_experiment_requests_total{arm="new",experiment="colours",outcome="left"}"#;
     assert_eq!(metric(daemon.admin, left), 1);
 }
 
 #[test]
-fn a_control_that_is_gone_leaves_the_active_version() {
+fn experiment_control_missing_uses_active_version() {
     let scene = Scene::new();
     let mut daemon = scene.start();
-    done(&daemon, &["activate", NAME, "2"]);
-    run(&daemon, "colours", &arms(1.0, 0.0));
+    run_models_command(&daemon, &["activate", MODEL, "2"]);
+    create_and_start(&daemon, "colours", &two_arm_design(1.0, 0.0));
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     // Its directory is damaged while the server is away.
-    std::fs::write(scene.models.path().join(NAME).join("1/model.onnx"), "x").unwrap();
+    std::fs::write(scene.models.path().join(MODEL).join("1/model.onnx"), "x").unwrap();
     daemon = scene.start();
-    let mut wire = Wire::to(daemon.address);
-    until("the experiment runs again", || ask(&mut Wire::to(daemon.address), "10", "u")["experiment"] != Value::Null);
-    let answer = ask(&mut wire, "10", "u");
+    let mut wire = RawClient::connect(daemon.address);
+    block_until("the experiment runs again", || {
+        predict_as_user(&mut RawClient::connect(daemon.address), "10", "u")["experiment"] != Value::Null
+    });
+    let answer = predict_as_user(&mut wire, "10", "u");
     assert_eq!((&answer["model"]["version"], &answer["experiment"]["fell_back"]), (&json!("2"), &json!(true)));
-    assert!(arm(&results(&daemon, "colours", ""), "old")["failed"]["model-not-ready"].as_u64().unwrap() >= 1);
+    assert!(
+        arm_results(&fetch_results(&daemon, "colours", ""), "old")["failed"]["model-not-ready"].as_u64().unwrap() >= 1
+    );
 }
 
 #[test]
-fn whoever_activates_a_version_is_told_of_the_experiment_that_decides() {
+fn activate_response_names_running_experiment() {
     let scene = Scene::new();
     let daemon = scene.start();
-    run(&daemon, "colours", &arms(0.5, 0.5));
-    assert_eq!(done(&daemon, &["activate", NAME, "1"])["experiment"], "colours");
-    changed(&daemon, "POST", "colours", "/end", &json!({}));
-    assert_eq!(done(&daemon, &["activate", NAME, "2"])["experiment"], Value::Null);
+    create_and_start(&daemon, "colours", &two_arm_design(0.5, 0.5));
+    assert_eq!(run_models_command(&daemon, &["activate", MODEL, "1"])["experiment"], "colours");
+    send_change_ok(&daemon, "POST", "colours", "/end", &json!({}));
+    assert_eq!(run_models_command(&daemon, &["activate", MODEL, "2"])["experiment"], Value::Null);
     // A rollout that is taken back leaves the active version: that must be its control.
-    let design = json!({ "on": NAME, "arms": [{ "name": "old", "version": "1" }, { "name": "new", "version": "2" }],
+    let design = json!({ "on": MODEL, "arms": [{ "name": "old", "version": "1" }, { "name": "new", "version": "2" }],
         "rollout": { "steps": [{ "weight": 1.0 }] } });
-    changed(&daemon, "PUT", "new-one", "", &design);
-    let refused = change(&daemon, "POST", "new-one", "/start", &json!({}));
+    send_change_ok(&daemon, "PUT", "new-one", "", &design);
+    let refused = send_change(&daemon, "POST", "new-one", "/start", &json!({}));
     assert_eq!((refused.status, refused.problem()), (409, "conflict".to_owned()), "{refused:?}");
 }

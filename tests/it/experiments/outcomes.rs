@@ -2,32 +2,35 @@
 
 use serde_json::{Value, json};
 
-use super::{NAME, Scene, arm, arms, ask, broken_on_hello, changed, path, results, run, second, tell};
+use super::{
+    MODEL, Scene, arm_results, create_and_start, experiment_path, fetch_results, post_feedback, predict_as_user,
+    second_model, second_model_failing_on_hello, send_change_ok, two_arm_design,
+};
 use crate::daemon::Daemon;
-use crate::operator::done;
-use crate::raw::{Wire, get, metric, request, until};
+use crate::operator::run_models_command;
+use crate::raw::{RawClient, block_until, get, metric, request};
 
 /// Asks as so many users and tells that `b` would have been right; that of every fifth is `a`.
-fn ask_and_tell(daemon: &Daemon, users: std::ops::Range<u32>) {
-    let mut wire = Wire::to(daemon.address);
+fn predict_and_send_feedback(daemon: &Daemon, users: std::ops::Range<u32>) {
+    let mut wire = RawClient::connect(daemon.address);
     let mut truths = Vec::new();
     for user in users {
-        let answer = ask(&mut wire, &(user % 90).to_string(), &user.to_string());
+        let answer = predict_as_user(&mut wire, &(user % 90).to_string(), &user.to_string());
         let actual = if user % 5 == 0 { "a" } else { "b" };
         truths.push(json!({ "prediction_id": answer["prediction_id"], "actual": actual }));
     }
-    tell(daemon, &truths);
+    post_feedback(daemon, &truths);
 }
 
 #[test]
-fn results_name_the_better_arm_and_outlast_the_server() {
+fn results_name_better_arm_and_survive_restart() {
     let scene = Scene::new();
     let daemon = scene.start();
-    done(&daemon, &["activate", NAME, "1"]);
-    run(&daemon, "colours", &arms(0.5, 0.5));
-    ask_and_tell(&daemon, 0..1_000);
+    run_models_command(&daemon, &["activate", MODEL, "1"]);
+    create_and_start(&daemon, "colours", &two_arm_design(0.5, 0.5));
+    predict_and_send_feedback(&daemon, 0..1_000);
     let judge = |found: &Value| {
-        let [old, new] = ["old", "new"].map(|name| arm(found, name).clone());
+        let [old, new] = ["old", "new"].map(|name| arm_results(found, name).clone());
         let count = |arm: &Value, part: &str| arm["feedback"][part].as_u64().unwrap();
         assert_eq!(count(&old, "labelled") + count(&new, "labelled"), 1_000);
         assert_eq!(old["requests"].as_u64().unwrap() + new["requests"].as_u64().unwrap(), 1_000);
@@ -43,25 +46,25 @@ fn results_name_the_better_arm_and_outlast_the_server() {
         assert_eq!((&found["users"], &found["mismatch"]), (&json!(1000.0), &Value::Null));
         [count(&old, "correct"), count(&new, "correct")]
     };
-    let before = judge(&results(&daemon, "colours", ""));
-    let details = results(&daemon, "colours", "?details=true");
-    let new = &arm(&details, "new")["feedback"];
+    let before = judge(&fetch_results(&daemon, "colours", ""));
+    let details = fetch_results(&daemon, "colours", "?details=true");
+    let new = &arm_results(&details, "new")["feedback"];
     let wrong = new["labelled"].as_u64().unwrap() - new["correct"].as_u64().unwrap();
     assert_eq!(new["mistakes"], json!([{ "actual": "a", "predicted": "b", "count": wrong }]));
     assert_eq!((new["classes"].as_array().unwrap().len(), new["confusion"].as_array().unwrap().len()), (2, 2));
     assert!(new["calibration_error"].as_f64().unwrap() > 0.0 && new["macro_f1"].as_f64().unwrap() > 0.0);
     // The first decision is kept by whoever looks every few seconds.
-    until("it is decided", || {
-        arm(&results(&daemon, "colours", ""), "new")["against_control"]["decided"]["better"] == true
+    block_until("it is decided", || {
+        arm_results(&fetch_results(&daemon, "colours", ""), "new")["against_control"]["decided"]["better"] == true
     });
-    until("it is measured", || {
-        let text = Wire::to(daemon.admin).ask(get("/metrics")).body;
-        text.contains(r#"predictd_experiment_better{arm="new",experiment="colours"} 1"#)
+    block_until("it is measured", || {
+        let text = RawClient::connect(daemon.admin).request(get("/metrics")).body;
+        text.contains(r#"predictd_experiment_verdict{arm="new",experiment="colours"} 1"#)
     });
     daemon.signal("TERM");
     assert!(daemon.wait().0.success());
     let daemon = scene.start();
-    assert_eq!(judge(&results(&daemon, "colours", "")), before);
+    assert_eq!(judge(&fetch_results(&daemon, "colours", "")), before);
     assert_eq!(
         metric(
             daemon.admin,
@@ -70,14 +73,14 @@ fn results_name_the_better_arm_and_outlast_the_server() {
         0
     );
     // Another phase counts for itself.
-    changed(&daemon, "PUT", "colours", "", &arms(0.9, 0.1));
-    ask_and_tell(&daemon, 0..20);
-    let found = results(&daemon, "colours", "");
+    send_change_ok(&daemon, "PUT", "colours", "", &two_arm_design(0.9, 0.1));
+    predict_and_send_feedback(&daemon, 0..20);
+    let found = fetch_results(&daemon, "colours", "");
     assert!(found["verdict"].as_str().unwrap().starts_with("Too little feedback"), "{found}");
-    assert_eq!(judge(&results(&daemon, "colours", "?phase=1")), before);
-    changed(&daemon, "POST", "colours", "/promote", &json!({ "arm": "new", "reason": "it is better" }));
-    assert_eq!(done(&daemon, &["show", NAME])["active"], "2");
-    let history = Wire::to(daemon.admin).ask(get(&format!("/admin/models/{NAME}/history"))).json();
+    assert_eq!(judge(&fetch_results(&daemon, "colours", "?phase=1")), before);
+    send_change_ok(&daemon, "POST", "colours", "/promote", &json!({ "arm": "new", "reason": "it is better" }));
+    assert_eq!(run_models_command(&daemon, &["show", MODEL])["active"], "2");
+    let history = RawClient::connect(daemon.admin).request(get(&format!("/admin/models/{MODEL}/history"))).json();
     assert!(
         history.as_array().unwrap().iter().any(|done| {
             (&done["action"], &done["version"], &done["experiment"], &done["reason"])
@@ -85,45 +88,45 @@ fn results_name_the_better_arm_and_outlast_the_server() {
         }),
         "{history}"
     );
-    let shown = Wire::to(daemon.admin).ask(get(&path("colours"))).json();
+    let shown = RawClient::connect(daemon.admin).request(get(&experiment_path("colours"))).json();
     assert_eq!((&shown["state"], &shown["outcome"]), (&json!("ended"), &json!("new became the active version")));
 }
 
-fn rollout(steps: &[(f64, u64, u64)], guards: &Value) -> Value {
+fn rollout_design(steps: &[(f64, u64, u64)], guards: &Value) -> Value {
     let steps: Vec<Value> = steps
         .iter()
         .map(|(weight, seconds, requests)| json!({ "weight": weight, "seconds": seconds, "requests": requests }))
         .collect();
-    json!({ "on": NAME, "arms": [{ "name": "old", "version": "1" }, { "name": "new", "version": "2" }],
+    json!({ "on": MODEL, "arms": [{ "name": "old", "version": "1" }, { "name": "new", "version": "2" }],
         "rollout": { "steps": steps, "guards": guards } })
 }
 
 /// Asks as ever more users until something is so.
-fn ask_until(daemon: &Daemon, text: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    let mut wire = Wire::to(daemon.address);
+fn predict_until(daemon: &Daemon, text: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let mut wire = RawClient::connect(daemon.address);
     let user = std::cell::Cell::new(0_u32);
     let wire = std::cell::RefCell::new(&mut wire);
-    until(what, || {
+    block_until(what, || {
         for _ in 0..20 {
             user.set(user.get() + 1);
-            let body = json!({ "text": text, "model": NAME, "user_id": user.get().to_string() }).to_string();
-            let answer = wire.borrow_mut().ask(request("POST", "/predict", "", &body));
+            let body = json!({ "text": text, "model": MODEL, "user_id": user.get().to_string() }).to_string();
+            let answer = wire.borrow_mut().request(request("POST", "/predict", "", &body));
             assert_eq!(answer.status, 200, "{answer:?}");
         }
-        holds(&Wire::to(daemon.admin).ask(get(&path("new-one"))).json())
+        holds(&RawClient::connect(daemon.admin).request(get(&experiment_path("new-one"))).json())
     });
-    Wire::to(daemon.admin).ask(get(&path("new-one"))).json()
+    RawClient::connect(daemon.admin).request(get(&experiment_path("new-one"))).json()
 }
 
 #[test]
-fn a_version_comes_step_by_step_and_becomes_the_active_one() {
+fn rollout_completed_activates_version() {
     let scene = Scene::new();
     let daemon = scene.start();
-    done(&daemon, &["activate", NAME, "1"]);
-    run(&daemon, "new-one", &rollout(&[(5.0, 0, 1), (50.0, 1, 20), (100.0, 0, 10)], &Value::Null));
-    let first = Wire::to(daemon.admin).ask(get(&path("new-one"))).json();
+    run_models_command(&daemon, &["activate", MODEL, "1"]);
+    create_and_start(&daemon, "new-one", &rollout_design(&[(5.0, 0, 1), (50.0, 1, 20), (100.0, 0, 10)], &Value::Null));
+    let first = RawClient::connect(daemon.admin).request(get(&experiment_path("new-one"))).json();
     assert_eq!((&first["step"], &first["arms"][1]["weight"]), (&json!(1), &json!(0.05)));
-    let ended = ask_until(&daemon, "10", "it is promoted", |found| found["state"] == "ended");
+    let ended = predict_until(&daemon, "10", "it is promoted", |found| found["state"] == "ended");
     assert_eq!(
         (&ended["outcome"], ended["phases"].as_array().unwrap().len()),
         (&json!("new became the active version"), 3)
@@ -131,42 +134,49 @@ fn a_version_comes_step_by_step_and_becomes_the_active_one() {
     let weights: Vec<_> =
         ended["phases"].as_array().unwrap().iter().map(|phase| phase["weights"]["new"].clone()).collect();
     assert_eq!(weights, [json!(0.05), json!(0.5), json!(1.0)]);
-    assert_eq!(done(&daemon, &["show", NAME])["active"], "2");
-    let history = Wire::to(daemon.admin).ask(get(&format!("{}/history", path("new-one")))).json();
+    assert_eq!(run_models_command(&daemon, &["show", MODEL])["active"], "2");
+    let history =
+        RawClient::connect(daemon.admin).request(get(&format!("{}/history", experiment_path("new-one")))).json();
     let told: Vec<_> = history.as_array().unwrap().iter().map(|done| done["action"].as_str().unwrap()).collect();
     assert_eq!(told, ["promote", "step", "step", "start", "design"]);
 }
 
 #[test]
-fn a_rollout_ends_where_somebody_makes_another_version_the_active_one() {
+fn rollout_ends_when_another_version_is_activated() {
     // The version that comes, and another. Neither is undone, or replaced by what comes.
     for (steps, active) in [([(50.0, 3_600, 1_000_000), (100.0, 0, 0)], "2"), ([(50.0, 0, 0), (100.0, 3, 0)], "3")] {
         let scene = Scene::new();
-        second().write(scene.models.path(), NAME, "3");
+        second_model().write(scene.models.path(), MODEL, "3");
         let daemon = scene.start();
-        done(&daemon, &["activate", NAME, "1"]);
-        run(&daemon, "new-one", &rollout(&steps, &json!({ "errors": 0.05 })));
-        done(&daemon, &["activate", NAME, active]);
-        let ended = ask_until(&daemon, "10", "it ends", |found| found["state"] == "ended");
+        run_models_command(&daemon, &["activate", MODEL, "1"]);
+        create_and_start(&daemon, "new-one", &rollout_design(&steps, &json!({ "errors": 0.05 })));
+        run_models_command(&daemon, &["activate", MODEL, active]);
+        let ended = predict_until(&daemon, "10", "it ends", |found| found["state"] == "ended");
         assert_eq!(ended["outcome"], json!(format!("version {active} was made the active one meanwhile")));
-        assert_eq!(done(&daemon, &["show", NAME])["active"], active);
-        let history = Wire::to(daemon.admin).ask(get(&format!("{}/history", path("new-one")))).json();
+        assert_eq!(run_models_command(&daemon, &["show", MODEL])["active"], active);
+        let history =
+            RawClient::connect(daemon.admin).request(get(&format!("{}/history", experiment_path("new-one")))).json();
         assert_eq!((&history[0]["action"], &history[0]["who"]), (&json!("end"), &json!("rollout")));
     }
 }
 
 #[test]
-fn a_version_that_fails_is_taken_back_with_the_reason_in_the_history() {
-    let scene = Scene::with(&broken_on_hello());
+fn rollout_failing_version_is_rolled_back_with_reason() {
+    let scene = Scene::with_second_version(&second_model_failing_on_hello());
     let daemon = scene.start();
-    done(&daemon, &["activate", NAME, "1"]);
-    run(&daemon, "new-one", &rollout(&[(50.0, 3_600, 1_000_000), (100.0, 0, 0)], &json!({ "errors": 0.05 })));
-    let ended = ask_until(&daemon, "hello", "it is taken back", |found| found["state"] == "ended");
+    run_models_command(&daemon, &["activate", MODEL, "1"]);
+    create_and_start(
+        &daemon,
+        "new-one",
+        &rollout_design(&[(50.0, 3_600, 1_000_000), (100.0, 0, 0)], &json!({ "errors": 0.05 })),
+    );
+    let ended = predict_until(&daemon, "hello", "it is taken back", |found| found["state"] == "ended");
     let outcome = ended["outcome"].as_str().unwrap();
     assert!(outcome.starts_with("taken back: ") && outcome.contains("requests failed ("), "{outcome}");
-    assert_eq!(done(&daemon, &["show", NAME])["active"], "1");
-    assert_eq!(ask(&mut Wire::to(daemon.address), "10", "u")["experiment"], Value::Null);
-    let history = Wire::to(daemon.admin).ask(get(&format!("{}/history", path("new-one")))).json();
+    assert_eq!(run_models_command(&daemon, &["show", MODEL])["active"], "1");
+    assert_eq!(predict_as_user(&mut RawClient::connect(daemon.address), "10", "u")["experiment"], Value::Null);
+    let history =
+        RawClient::connect(daemon.admin).request(get(&format!("{}/history", experiment_path("new-one")))).json();
     assert_eq!((&history[0]["action"], &history[0]["who"]), (&json!("take back"), &json!("rollout")));
     assert!(history[0]["reason"].as_str().unwrap().contains("requests failed"), "{history}");
 }

@@ -1,28 +1,28 @@
 //! Who gets which arm.
 
-use predictd::experiments::assignment::{Unit, choose};
+use predictd::experiments::bucketing::{Bucketing, choose_arm};
 use serde_json::{Value, json};
 
-use super::{NAME, Scene, arms, ask, changed, run};
-use crate::raw::{Wire, request};
+use super::{MODEL, Scene, create_and_start, predict_as_user, send_change_ok, two_arm_design};
+use crate::raw::{RawClient, request};
 
 /// The arm that a user must be in, by the recipe.
-fn by_recipe(salt: &str, user: &str, weights: [f64; 2]) -> &'static str {
-    ["old", "new"][choose(weights, Unit::of(salt, user).position).unwrap()]
+fn expected_arm(salt: &str, user: &str, weights: [f64; 2]) -> &'static str {
+    ["old", "new"][choose_arm(weights, Bucketing::from_user(salt, user).position).unwrap()]
 }
 
 #[test]
-fn a_user_stays_in_the_arm_that_the_recipe_says_over_restarts_and_on_other_servers() {
+fn bucketing_user_arm_is_stable_across_servers() {
     let (scene, elsewhere) = (Scene::new(), Scene::new());
     let weights = [0.3, 0.7];
     let (daemon, other) = (scene.start(), elsewhere.start());
     for daemon in [&daemon, &other] {
-        run(daemon, "colours", &arms(weights[0], weights[1]));
+        create_and_start(daemon, "colours", &two_arm_design(weights[0], weights[1]));
     }
     let look = |daemon: &crate::daemon::Daemon| -> Vec<String> {
-        let mut wire = Wire::to(daemon.address);
+        let mut wire = RawClient::connect(daemon.address);
         let arm = |user: u32| {
-            let answer = ask(&mut wire, "10 20", &format!("user {user}"));
+            let answer = predict_as_user(&mut wire, "10 20", &format!("user {user}"));
             let arm = answer["experiment"]["arm"].as_str().unwrap().to_owned();
             let (label, version) = if arm == "new" { ("b", "2") } else { ("a", "1") };
             assert_eq!((&answer["prediction"], &answer["model"]["version"]), (&json!(label), &json!(version)));
@@ -32,7 +32,7 @@ fn a_user_stays_in_the_arm_that_the_recipe_says_over_restarts_and_on_other_serve
         (0..200).map(arm).collect()
     };
     let expected: Vec<String> =
-        (0..200).map(|user| by_recipe("colours", &format!("user {user}"), weights).to_owned()).collect();
+        (0..200).map(|user| expected_arm("colours", &format!("user {user}"), weights).to_owned()).collect();
     assert_eq!(look(&daemon), expected);
     assert_eq!(look(&other), expected);
     daemon.signal("TERM");
@@ -41,19 +41,19 @@ fn a_user_stays_in_the_arm_that_the_recipe_says_over_restarts_and_on_other_serve
 }
 
 #[test]
-fn a_user_is_named_by_header_or_body_and_by_nobody_else() {
+fn bucketing_user_id_comes_from_header_or_body_only() {
     let scene = Scene::new();
     let daemon = scene.start();
-    run(
+    create_and_start(
         &daemon,
         "colours",
-        &json!({ "salt": "s", "anonymous": "control", "on": NAME, "arms": [
+        &json!({ "salt": "s", "anonymous": "control", "on": MODEL, "arms": [
             { "name": "old", "version": "1", "weight": 50 }, { "name": "new", "version": "2", "weight": 50 },
         ]}),
     );
-    let user = (0..1_000).map(|i| i.to_string()).find(|user| by_recipe("s", user, [0.5, 0.5]) == "new").unwrap();
+    let user = (0..1_000).map(|i| i.to_string()).find(|user| expected_arm("s", user, [0.5, 0.5]) == "new").unwrap();
     let send = |path: &str, head: &str, body: &Value| {
-        Wire::to(daemon.address).ask(request("POST", path, head, &body.to_string()))
+        RawClient::connect(daemon.address).request(request("POST", path, head, &body.to_string()))
     };
     let head = format!("X-User-Id: {user}\r\n");
     let arm = |answer: &Value| answer["experiment"]["arm"].as_str().unwrap().to_owned();
@@ -76,9 +76,9 @@ fn a_user_is_named_by_header_or_body_and_by_nobody_else() {
         let answer = send("/predict", "", &json!({ "text": "1" })).json();
         assert_eq!((&answer["experiment"], &answer["model"]["version"]), (&Value::Null, &json!("1")));
     }
-    let found = super::results(&daemon, "colours", "");
+    let found = super::fetch_results(&daemon, "colours", "");
     assert_eq!(
-        (&super::arm(&found, "old")["requests"], &super::arm(&found, "old")["anonymous"]),
+        (&super::arm_results(&found, "old")["requests"], &super::arm_results(&found, "old")["anonymous"]),
         (&json!(0), &json!(0))
     );
     // A version that is asked for is no experiment's business.
@@ -87,19 +87,19 @@ fn a_user_is_named_by_header_or_body_and_by_nobody_else() {
 }
 
 #[test]
-fn who_names_nobody_is_spread_at_random() {
+fn bucketing_anonymous_requests_are_random() {
     let scene = Scene::new();
     let daemon = scene.start();
-    run(&daemon, "colours", &arms(0.5, 0.5));
-    let mut wire = Wire::to(daemon.address);
+    create_and_start(&daemon, "colours", &two_arm_design(0.5, 0.5));
+    let mut wire = RawClient::connect(daemon.address);
     let mut new = 0;
     for _ in 0..400 {
-        let answer = wire.ask(request("POST", "/predict", "", r#"{"text":"1"}"#)).json();
+        let answer = wire.request(request("POST", "/predict", "", r#"{"text":"1"}"#)).json();
         new += u32::from(answer["experiment"]["arm"] == "new");
     }
     // Six standard deviations.
     assert!((140..=260).contains(&new), "{new}");
-    changed(&daemon, "POST", "colours", "/end", &json!({}));
-    let answer = wire.ask(request("POST", "/predict", "", r#"{"text":"1"}"#)).json();
+    send_change_ok(&daemon, "POST", "colours", "/end", &json!({}));
+    let answer = wire.request(request("POST", "/predict", "", r#"{"text":"1"}"#)).json();
     assert_eq!(answer["experiment"], Value::Null);
 }

@@ -1,11 +1,11 @@
-//! The table of `predictd feedback export`: no spreadsheet runs what a client wrote, and no terminal obeys it.
+//! The table of `predictd feedback export_feedback`: no spreadsheet runs what a client wrote, and no terminal obeys it.
 
 use serde_json::{Value, json};
 
-use super::{Scene, asked, outcome};
+use super::{Scene, feedback_outcome, predict_for_receipt};
 use crate::daemon::{Daemon, predictd};
 
-fn export(daemon: &Daemon, format: &str) -> String {
+fn export_feedback(daemon: &Daemon, format: &str) -> String {
     let url = format!("http://{}", daemon.admin);
     let output = predictd(&["feedback", "export", "--admin-url", &url, "--format", format]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -13,7 +13,7 @@ fn export(daemon: &Daemon, format: &str) -> String {
 }
 
 #[test]
-fn exported_tables_hold_no_formula_and_no_control_character() {
+fn feedback_export_escapes_formulas_and_control_chars() {
     let scene = Scene::new();
     let daemon = scene.start(&["--markup", "allow"]);
     let cells = [
@@ -31,16 +31,16 @@ fn exported_tables_hold_no_formula_and_no_control_character() {
         ("two\r\nlines,\t\"x\"", "two\r\nlines,\t\"x\""),
     ];
     for (text, _) in cells {
-        let (id, label) = asked(&daemon, text);
-        assert_eq!(outcome(&daemon, &json!({ "prediction_id": id, "actual": label, "text": text })), "stored");
+        let (id, label) = predict_for_receipt(&daemon, text);
+        assert_eq!(feedback_outcome(&daemon, &json!({ "prediction_id": id, "actual": label, "text": text })), "stored");
     }
-    let table = export(&daemon, "csv");
+    let table = export_feedback(&daemon, "csv");
     assert!(!table.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')), "{table:?}");
     let mut table = csv::Reader::from_reader(table.as_bytes());
     let found: Vec<String> = table.records().map(|row| row.unwrap()[9].to_owned()).collect();
     assert_eq!(found, cells.map(|(_, cell)| cell));
     // The lines of JSON have every text as it was told, and hold no raw control character either.
-    let lines = export(&daemon, "jsonl");
+    let lines = export_feedback(&daemon, "jsonl");
     assert!(!lines.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{lines:?}");
     let texts: Vec<Value> =
         lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["text"].clone()).collect();

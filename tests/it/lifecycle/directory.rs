@@ -6,24 +6,24 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::Place;
-use crate::daemon::{Daemon, PROGRAM, serving};
-use crate::fixture::Model;
-use crate::raw::{Wire, get, until};
+use super::Scene;
+use crate::daemon::{Daemon, PREDICTD_PATH, serve_command};
+use crate::fixture::ModelBuilder;
+use crate::raw::{RawClient, block_until, get};
 
-fn versions(daemon: &Daemon) -> Value {
-    let health = Wire::to(daemon.admin).ask(get("/health")).json();
+fn listed_versions(daemon: &Daemon) -> Value {
+    let health = RawClient::connect(daemon.admin).request(get("/health")).json();
     health["models"].as_array().unwrap().iter().map(|m| json!([m["name"], m["version"], m["state"]])).collect()
 }
 
 /// The lines of the log about what is passed over.
-fn passed_over(daemon: &Daemon) -> Vec<Value> {
+fn ignored_entry_logs(daemon: &Daemon) -> Vec<Value> {
     let log = daemon.log();
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.filter(|line| line["message"].as_str().is_some_and(|said| said.contains("passed over"))).collect()
+    lines.filter(|line| line["message"].as_str().is_some_and(|said| said.contains("skipped"))).collect()
 }
 
-fn make(models: &Path, directories: &[&str], files: &[&str]) {
+fn create_entries(models: &Path, directories: &[&str], files: &[&str]) {
     for path in directories {
         std::fs::create_dir_all(models.join(path)).unwrap();
     }
@@ -33,16 +33,16 @@ fn make(models: &Path, directories: &[&str], files: &[&str]) {
 }
 
 #[test]
-fn entries_that_cannot_be_models_are_named_in_one_line() {
-    let place = Place::of(&Model::plain());
-    make(
+fn models_directory_invalid_entries_are_logged_once() {
+    let place = Scene::with_model(&ModelBuilder::plain());
+    create_entries(
         place.models(),
         &["lost+found", ".git/objects", "docs/pictures", "System Volume Information"],
         &["README.md", ".DS_Store"],
     );
     let daemon = place.start(&[]);
-    assert_eq!(versions(&daemon), json!([["m", "1", "ready"]]));
-    let lines = passed_over(&daemon);
+    assert_eq!(listed_versions(&daemon), json!([["m", "1", "ready"]]));
+    let lines = ignored_entry_logs(&daemon);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!(lines[0]["level"], "INFO", "{lines:?}");
     let names = lines[0]["entries"].as_str().unwrap();
@@ -53,9 +53,9 @@ fn entries_that_cannot_be_models_are_named_in_one_line() {
 }
 
 #[test]
-fn a_directory_that_may_not_be_read_stops_no_other_model() {
-    let place = Place::of(&Model::plain());
-    make(place.models(), &["lost+found", "secret/1"], &[]);
+fn models_directory_unreadable_entry_stops_no_other() {
+    let place = Scene::with_model(&ModelBuilder::plain());
+    create_entries(place.models(), &["lost+found", "secret/1"], &[]);
     let close = |name: &str, mode: u32| {
         let path = place.models().join(name);
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -69,11 +69,13 @@ fn a_directory_that_may_not_be_read_stops_no_other_model() {
     if isolated && !works {
         eprintln!("SKIPPED: this user may read every file, and unshare cannot make one who may not");
     } else {
-        let mut plain = serving(place.models(), place.data.path(), &[]);
+        let mut plain = serve_command(place.models(), place.data.path(), &[]);
         let mut command = if isolated {
             // Its own files are still its own.
             let mut command = Command::new("unshare");
-            command.args(["--user", PROGRAM]).args(plain.get_args().map(std::ffi::OsStr::to_owned).collect::<Vec<_>>());
+            command
+                .args(["--user", PREDICTD_PATH])
+                .args(plain.get_args().map(std::ffi::OsStr::to_owned).collect::<Vec<_>>());
             command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
             command.stderr(std::process::Stdio::piped());
             std::fs::set_permissions(place.data.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
@@ -82,8 +84,8 @@ fn a_directory_that_may_not_be_read_stops_no_other_model() {
             std::mem::replace(&mut plain, Command::new("true"))
         };
         let daemon = Daemon::start(&mut command);
-        assert_eq!(versions(&daemon), json!([["m", "1", "ready"]]));
-        let lines = passed_over(&daemon);
+        assert_eq!(listed_versions(&daemon), json!([["m", "1", "ready"]]));
+        let lines = ignored_entry_logs(&daemon);
         let said = lines.iter().map(Value::to_string).collect::<String>();
         assert!(said.contains("lost+found") && said.contains("secret") && said.contains("denied"), "{said}");
     }
@@ -93,12 +95,12 @@ fn a_directory_that_may_not_be_read_stops_no_other_model() {
 }
 
 #[test]
-fn a_directory_beside_the_versions_is_no_version() {
-    let place = Place::of(&Model::plain());
-    make(place.models(), &["m/assets/pictures", "m/docs", "m/.cache"], &["m/docs/labels.txt", "m/notes.md"]);
+fn models_directory_non_version_entry_is_ignored() {
+    let place = Scene::with_model(&ModelBuilder::plain());
+    create_entries(place.models(), &["m/assets/pictures", "m/docs", "m/.cache"], &["m/docs/labels.txt", "m/notes.md"]);
     let daemon = place.start(&[]);
-    assert_eq!(versions(&daemon), json!([["m", "1", "ready"]]));
-    let lines = passed_over(&daemon);
+    assert_eq!(listed_versions(&daemon), json!([["m", "1", "ready"]]));
+    let lines = ignored_entry_logs(&daemon);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!((&lines[0]["level"], &lines[0]["model"]), (&json!("WARN"), &json!("m")));
     let names = lines[0]["entries"].as_str().unwrap();
@@ -106,29 +108,30 @@ fn a_directory_beside_the_versions_is_no_version() {
 }
 
 #[test]
-fn a_version_whose_files_are_still_missing_is_failed_and_loads_once_they_are_there() {
-    let place = Place::of(&Model::plain());
+fn models_directory_incomplete_version_loads_when_complete() {
+    let place = Scene::with_model(&ModelBuilder::plain());
     // Half copied: nothing yet, or all but the graph.
-    make(place.models(), &["m/2", "m/next"], &[]);
-    let whole = Model::plain().write(place.data.path(), "x", "1");
+    create_entries(place.models(), &["m/2", "m/next"], &[]);
+    let whole = ModelBuilder::plain().write(place.data.path(), "x", "1");
     std::fs::copy(whole.join("config.json"), place.models().join("m/next/config.json")).unwrap();
     let daemon = place.start(&[]);
-    until("both were tried", || {
-        versions(&daemon) == json!([["m", "next", "failed"], ["m", "1", "ready"], ["m", "2", "failed"]])
+    block_until("both were tried", || {
+        listed_versions(&daemon) == json!([["m", "next", "failed"], ["m", "1", "ready"], ["m", "2", "failed"]])
     });
-    assert_eq!(passed_over(&daemon), Vec::<Value>::new());
+    assert_eq!(ignored_entry_logs(&daemon), Vec::<Value>::new());
     for entry in std::fs::read_dir(&whole).unwrap() {
         let path = entry.unwrap().path();
         std::fs::copy(&path, place.models().join("m/2").join(path.file_name().unwrap())).unwrap();
     }
-    until("it is tried again", || versions(&daemon)[2] == json!(["m", "2", "ready"]));
+    block_until("it is tried again", || listed_versions(&daemon)[2] == json!(["m", "2", "ready"]));
 }
 
 #[test]
-fn a_directory_without_any_model_ends_the_start_with_what_is_in_it() {
-    let place = Place { models: tempfile::tempdir().unwrap(), data: tempfile::tempdir().unwrap() };
-    make(place.models(), &["lost+found", "docs"], &["README.md"]);
-    let (code, said) = crate::daemon::ends(&mut serving(place.models(), place.data.path(), &["--log", "off"]));
+fn models_directory_without_model_ends_start_listing_it() {
+    let place = Scene { models: tempfile::tempdir().unwrap(), data: tempfile::tempdir().unwrap() };
+    create_entries(place.models(), &["lost+found", "docs"], &["README.md"]);
+    let (code, said) =
+        crate::daemon::run_to_exit(&mut serve_command(place.models(), place.data.path(), &["--log", "off"]));
     assert_eq!(code, 64, "{said}");
     assert!(said.contains("it holds no model") && said.contains("NAME/VERSION"), "{said}");
 }

@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use super::Place;
-use crate::daemon::{Daemon, PROGRAM, serving, signal};
+use super::Scene;
+use crate::daemon::{Daemon, PREDICTD_PATH, send_signal, serve_command};
 
 /// The child of a process, as this process sees it.
 fn child_of(parent: u32) -> Option<u32> {
@@ -17,26 +17,26 @@ fn child_of(parent: u32) -> Option<u32> {
 }
 
 #[test]
-fn the_first_process_of_a_namespace_ends_at_a_signal() {
+fn pid1_stops_on_signal() {
     let isolated = ["--pid", "--fork", "--mount-proc", "--kill-child"];
     let tried = Command::new("unshare").args(isolated).arg("true").output();
     if !tried.as_ref().is_ok_and(|output| output.status.success()) {
         eprintln!("SKIPPED: the server was not run as process 1, unshare does not work here: {tried:?}");
         return;
     }
-    let place = Place::new();
+    let place = Scene::new();
     for name in ["TERM", "INT"] {
-        let plain = serving(place.models(), place.data.path(), &[]);
+        let plain = serve_command(place.models(), place.data.path(), &[]);
         let mut command = Command::new("unshare");
-        command.args(isolated).arg(PROGRAM).args(plain.get_args()).stderr(std::process::Stdio::piped());
+        command.args(isolated).arg(PREDICTD_PATH).args(plain.get_args()).stderr(std::process::Stdio::piped());
         let daemon = Daemon::start(&mut command);
         let first = child_of(daemon.child.id()).expect("unshare has a child");
         let status = std::fs::read_to_string(format!("/proc/{first}/status")).unwrap();
         let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap();
         assert!(numbers.trim_end().ends_with("\t1"), "it is process 1: {numbers}");
-        signal(first, name);
+        send_signal(first, name);
         let (status, log) = daemon.wait();
         assert_eq!(status.code(), Some(0), "{name}: {log}");
-        assert!(log.contains("the server has stopped"), "{log}");
+        assert!(log.contains("server stopped"), "{log}");
     }
 }

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::Place;
-use crate::raw::{Wire, metric, request, until};
+use super::Scene;
+use crate::raw::{RawClient, block_until, metric, request};
 use crate::server::{CHEAP_MODEL, QUESTION};
 
 /// A question whose asker waits so many milliseconds.
-fn question_for(milliseconds: u32) -> String {
+fn question_with_timeout(milliseconds: u32) -> String {
     let time = format!("X-Request-Timeout-Ms: {milliseconds}\r\n");
     request("POST", "/predict", &time, &json!({ "text": QUESTION }).to_string())
 }
 
 /// True once no thread of a process runs any more: a signal to stop takes its time on a busy machine.
-fn stands_still(process: u32) -> bool {
+fn is_stopped(process: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     threads.filter_map(Result::ok).all(|thread| {
         let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap();
@@ -24,50 +24,50 @@ fn stands_still(process: u32) -> bool {
 }
 
 #[test]
-fn requests_whose_time_was_over_when_the_process_went_on_are_not_run() {
-    let place = Place::new();
+fn suspended_process_drops_expired_requests() {
+    let place = Scene::new();
     let mut daemon = place.start(&[]);
     let run = || {
         let labels = format!("model=\"{CHEAP_MODEL}\",version=\"1\"");
         metric(daemon.admin, &format!("predictd_predictions_total{{{labels}}}"))
     };
-    let short = question_for(300);
+    let short = question_with_timeout(300);
     let (half, other_half) = short.split_at(short.len() - 5);
     // Connections in every state: used before, with half a request, silent, and new ones later.
-    let mut clients: Vec<Wire> = (0..30).map(|_| Wire::to(daemon.address)).collect();
+    let mut clients: Vec<RawClient> = (0..30).map(|_| RawClient::connect(daemon.address)).collect();
     for client in &mut clients[..10] {
-        assert_eq!(client.ask(question_for(60_000)).status, 200);
+        assert_eq!(client.request(question_with_timeout(60_000)).status, 200);
     }
     for client in &mut clients[10..20] {
         client.send(half);
     }
     assert_eq!(run(), 10);
     daemon.signal("STOP");
-    until("all threads stand still", || stands_still(daemon.child.id()));
+    block_until("all threads stand still", || is_stopped(daemon.child.id()));
     for (number, client) in clients.iter_mut().enumerate() {
         client.send(if (10..20).contains(&number) { other_half } else { &short });
     }
     for _ in 0..10 {
-        let mut client = Wire::to(daemon.address);
+        let mut client = RawClient::connect(daemon.address);
         client.send(&short);
         clients.push(client);
     }
-    let mut patient = Wire::to(daemon.address);
-    patient.send(question_for(60_000));
+    let mut patient = RawClient::connect(daemon.address);
+    patient.send(question_with_timeout(60_000));
     std::thread::sleep(Duration::from_millis(1_500));
     daemon.signal("CONT");
     for client in &mut clients {
-        let answer = client.answer();
+        let answer = client.read_response();
         assert_eq!((answer.status, answer.problem().as_str()), (504, "deadline-exceeded"));
     }
-    assert_eq!(patient.answer().json()["prediction"], "card_arrival");
+    assert_eq!(patient.read_response().json()["prediction"], "card_arrival");
     assert_eq!(run(), 11, "only the patient client's text was run");
     // As ever: on the same connections and on new ones.
-    clients.push(Wire::to(daemon.address));
+    clients.push(RawClient::connect(daemon.address));
     for client in &mut clients {
-        assert_eq!(client.ask(question_for(60_000)).status, 200);
+        assert_eq!(client.request(question_with_timeout(60_000)).status, 200);
     }
-    daemon.logged("the process stood still");
+    daemon.wait_for_log("process stalled");
     daemon.signal("TERM");
     assert_eq!(daemon.wait().0.code(), Some(0));
 }

@@ -7,36 +7,36 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::scheduling::fake::Fake;
-use crate::scheduling::{Scene, until};
-use crate::server::{Reply, reply};
+use crate::scheduling::fake::FakeBackend;
+use crate::scheduling::{FakeBackendServer, wait_until};
+use crate::server::{Response, send_request};
 
 /// Ten times as many as can be answered in time.
 const CLIENTS: usize = 120;
 /// Requests of each.
-const REQUESTS: usize = 12;
+const REQUESTS_PER_CLIENT: usize = 12;
 /// A client that is refused asks again so often, and does not wait before.
-const TRIES: usize = 4;
-const PATIENCE: Duration = Duration::from_millis(400);
+const MAX_TRIES: usize = 4;
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(400);
 
 #[derive(Debug, Default)]
-struct Outcome {
+struct ClientStats {
     answered: usize,
     refused: usize,
-    late: usize,
+    timed_out: usize,
 }
 
-async fn ask(scene: &Scene) -> Reply {
+async fn predict(scene: &FakeBackendServer) -> Response {
     let request = scene.server.client.post(format!("{}/predict", scene.server.url));
-    let request = request.header("x-request-timeout-ms", PATIENCE.as_millis().to_string());
-    reply(request.json(&json!({ "text": "one of many" }))).await
+    let request = request.header("x-request-timeout-ms", REQUEST_TIMEOUT.as_millis().to_string());
+    send_request(request.json(&json!({ "text": "one of many" }))).await
 }
 
-async fn client(scene: Arc<Scene>) -> Outcome {
-    let mut outcome = Outcome::default();
-    for _ in 0..REQUESTS {
-        for _ in 0..TRIES {
-            let reply = ask(&scene).await;
+async fn run_client(scene: Arc<FakeBackendServer>) -> ClientStats {
+    let mut outcome = ClientStats::default();
+    for _ in 0..REQUESTS_PER_CLIENT {
+        for _ in 0..MAX_TRIES {
+            let reply = predict(&scene).await;
             match reply.status {
                 200 => outcome.answered += 1,
                 503 => {
@@ -48,7 +48,7 @@ async fn client(scene: Arc<Scene>) -> Outcome {
                 }
                 504 => {
                     assert_eq!(reply.problem(), "deadline-exceeded");
-                    outcome.late += 1;
+                    outcome.timed_out += 1;
                 }
                 other => panic!("{other}: {}", reply.body),
             }
@@ -59,11 +59,11 @@ async fn client(scene: Arc<Scene>) -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storm_of_clients_who_try_again_is_weathered() {
-    let fake = Fake::taking(Duration::from_millis(10));
+async fn retry_storm_admitted_are_answered_and_server_recovers() {
+    let fake = FakeBackend::with_run_time(Duration::from_millis(10));
     let options = ["--workers", "1", "--scheduler", "single"];
-    let scene = Arc::new(Scene::of(fake, &[("m", "")], &options).await);
-    let mut clients: JoinSet<Outcome> = (0..CLIENTS).map(|_| client(Arc::clone(&scene))).collect();
+    let scene = Arc::new(FakeBackendServer::with_models(fake, &[("m", "")], &options).await);
+    let mut clients: JoinSet<ClientStats> = (0..CLIENTS).map(|_| run_client(Arc::clone(&scene))).collect();
     let probes = tokio::spawn({
         let scene = Arc::clone(&scene);
         async move {
@@ -76,21 +76,25 @@ async fn a_storm_of_clients_who_try_again_is_weathered() {
             }
         }
     });
-    let mut all = Outcome::default();
+    let mut all = ClientStats::default();
     while let Some(outcome) = clients.join_next().await {
-        let Outcome { answered, refused, late } = outcome.unwrap();
-        all = Outcome { answered: all.answered + answered, refused: all.refused + refused, late: all.late + late };
+        let ClientStats { answered, refused, timed_out } = outcome.unwrap();
+        all = ClientStats {
+            answered: all.answered + answered,
+            refused: all.refused + refused,
+            timed_out: all.timed_out + timed_out,
+        };
     }
     assert!(!probes.is_finished(), "{:?}", probes.await);
     probes.abort();
     // Most of what was admitted came in time.
-    assert!(all.refused > all.answered && all.answered > 2 * all.late, "{all:?}");
+    assert!(all.refused > all.answered && all.answered > 2 * all.timed_out, "{all:?}");
     let of_model = async |name| scene.metric(&format!("{name}{{model=\"m\",version=\"1\"}}")).await;
     let answered = of_model("predictd_predictions_total").await;
-    let wasted = of_model("predictd_wasted_texts_total").await;
+    let wasted = of_model("predictd_wasted_items_total").await;
     assert_eq!(answered, all.answered as u64);
     assert!(wasted * 10 <= answered, "{wasted} texts were run for nobody, {answered} for somebody");
     // It is over, and nothing of it is left.
-    until("the permits are free", || scene.server.app.engine.free_permits() == 4_096).await;
-    assert_eq!(ask(&scene).await.status, 200);
+    wait_until("the permits are free", || scene.server.app.engine.free_permits() == 4_096).await;
+    assert_eq!(predict(&scene).await.status, 200);
 }

@@ -8,80 +8,89 @@ use std::time::{Duration, Instant};
 
 use ndarray::Array2;
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use predictd::engine::session::{Graph, RunError, Runtime, Scores, Session};
+use predictd::engine::backend::{Backend, BackendError, Graph, Scores, Session};
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Batch;
 use predictd::text::signature::{FixedAxes, GraphInput, ScoreKind, Signature};
 
 /// Longer than a model may take that answers without its queue.
-const WARM_UP_RUN: Duration = Duration::from_millis(1);
+const WARM_UP_RUN_TIME: Duration = Duration::from_millis(1);
 
 /// A graph file of these bytes panics when it is opened.
-pub(crate) const PANICS: &str = "panic";
+pub(crate) const PANICKING_GRAPH: &str = "panic";
 
 /// A graph file of these bytes is one whose scores depend on the batch.
-pub(crate) const BATCH_DEPENDENT: &str = "batch dependent";
+pub(crate) const BATCH_DEPENDENT_GRAPH: &str = "batch dependent";
 
 /// The runtime, and the test's hand on it.
 #[derive(Default)]
-pub(crate) struct Fake {
-    shared: Arc<Shared>,
+pub(crate) struct FakeBackend {
+    shared: Arc<FakeShared>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct FakeShared {
     /// What every run takes, if not as little as it can.
-    time: Option<Duration>,
-    state: Mutex<State>,
+    run_time: Option<Duration>,
+    state: Mutex<FakeState>,
     changed: Condvar,
 }
 
-struct State {
+struct FakeState {
     warm: bool,
     held: bool,
-    held_at: Option<&'static str>,
+    held_text: Option<&'static str>,
     fail_next: bool,
     /// Texts that were run, in the order their runs began.
-    run: Vec<String>,
+    executed: Vec<String>,
     /// Sessions that were made; nothing once no more can be made.
     sessions: Option<usize>,
-    inside: usize,
-    most: usize,
+    running: usize,
+    peak_running: usize,
 }
 
-impl Default for State {
+impl Default for FakeState {
     fn default() -> Self {
         let (warm, held, held_at, fail_next) = (false, false, None, false);
-        Self { warm, held, held_at, fail_next, run: Vec::new(), sessions: Some(0), inside: 0, most: 0 }
+        Self {
+            warm,
+            held,
+            held_text: held_at,
+            fail_next,
+            executed: Vec::new(),
+            sessions: Some(0),
+            running: 0,
+            peak_running: 0,
+        }
     }
 }
 
-impl Fake {
+impl FakeBackend {
     /// A runtime so fast that its models answer without a queue.
-    pub(crate) fn cheap() -> Self {
+    pub(crate) fn without_queue() -> Self {
         let fake = Self::default();
-        fake.forget_warm_up();
+        fake.reset_after_warm_up();
         fake
     }
 
     /// A runtime whose runs take so long, and no processor.
-    pub(crate) fn taking(time: Duration) -> Self {
-        Self { shared: Arc::new(Shared { time: Some(time), ..Shared::default() }) }
+    pub(crate) fn with_run_time(time: Duration) -> Self {
+        Self { shared: Arc::new(FakeShared { run_time: Some(time), ..FakeShared::default() }) }
     }
 
     /// From here on texts are counted, and runs are as fast as they can be.
-    pub(crate) fn forget_warm_up(&self) {
-        *self.shared.state.lock() = State { warm: true, ..State::default() };
+    pub(crate) fn reset_after_warm_up(&self) {
+        *self.shared.state.lock() = FakeState { warm: true, ..FakeState::default() };
     }
 
     /// Lets every run begin, and none end.
-    pub(crate) fn hold(&self) {
+    pub(crate) fn hold_runs(&self) {
         self.shared.state.lock().held = true;
     }
 
     /// Lets the run of this text begin, but not end.
-    pub(crate) fn hold_at(&self, text: &'static str) {
-        self.shared.state.lock().held_at = Some(text);
+    pub(crate) fn hold_run_of(&self, text: &'static str) {
+        self.shared.state.lock().held_text = Some(text);
     }
 
     /// Lets the next run that ends fail.
@@ -95,49 +104,49 @@ impl Fake {
     }
 
     /// Sessions that were made.
-    pub(crate) fn sessions(&self) -> usize {
+    pub(crate) fn session_count(&self) -> usize {
         self.shared.state.lock().sessions.unwrap_or_default()
     }
 
     /// Lets the runs end.
     pub(crate) fn release(&self) {
         let mut state = self.shared.state.lock();
-        (state.held, state.held_at) = (false, None);
+        (state.held, state.held_text) = (false, None);
         drop(state);
         self.shared.changed.notify_all();
     }
 
     /// Texts that are being run.
-    pub(crate) fn inside(&self) -> usize {
-        self.shared.state.lock().inside
+    pub(crate) fn running_texts(&self) -> usize {
+        self.shared.state.lock().running
     }
 
     /// Most texts that were being run at a time.
-    pub(crate) fn most(&self) -> usize {
-        self.shared.state.lock().most
+    pub(crate) fn peak_running_texts(&self) -> usize {
+        self.shared.state.lock().peak_running
     }
 
     /// Texts that were run, in the order their runs began.
-    pub(crate) fn run(&self) -> Vec<String> {
-        self.shared.state.lock().run.clone()
+    pub(crate) fn executed_texts(&self) -> Vec<String> {
+        self.shared.state.lock().executed.clone()
     }
 }
 
-impl Runtime for Fake {
+impl Backend for FakeBackend {
     fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
-        assert_ne!(manifest.graph, PANICS.as_bytes(), "the file asked for it");
+        assert_ne!(manifest.graph, PANICKING_GRAPH.as_bytes(), "the file asked for it");
         let signature = Signature {
             input: GraphInput::Texts { name: "text".to_owned(), rank: 1 },
-            fixed: FixedAxes::default(),
-            output: "logits".to_owned(),
-            scores: ScoreKind::Logits,
+            fixed_axes: FixedAxes::default(),
+            output_name: "logits".to_owned(),
+            score_kind: ScoreKind::Logits,
             per_token: false,
-            applied: None,
+            applied_activation: None,
             embedding_rows: None,
             width: 2,
-            batch_dependent: manifest.graph == BATCH_DEPENDENT.as_bytes(),
+            batch_dependent: manifest.graph == BATCH_DEPENDENT_GRAPH.as_bytes(),
             labels: Some(vec!["a".to_owned(), "b".to_owned()]),
-            many_labels: false,
+            is_multi_label: false,
         };
         Ok(Box::new(FakeGraph { signature, shared: Arc::clone(&self.shared) }))
     }
@@ -145,7 +154,7 @@ impl Runtime for Fake {
 
 struct FakeGraph {
     signature: Signature,
-    shared: Arc<Shared>,
+    shared: Arc<FakeShared>,
 }
 
 impl Graph for FakeGraph {
@@ -153,7 +162,7 @@ impl Graph for FakeGraph {
         &self.signature
     }
 
-    fn session(&mut self) -> Result<Box<dyn Session>, ManifestError> {
+    fn create_session(&mut self) -> Result<Box<dyn Session>, ManifestError> {
         let mut state = self.shared.state.lock();
         let sessions =
             state.sessions.as_mut().ok_or_else(|| ManifestError::new("model.onnx", "the test asked for it"))?;
@@ -162,21 +171,21 @@ impl Graph for FakeGraph {
     }
 }
 
-struct FakeSession(Arc<Shared>);
+struct FakeSession(Arc<FakeShared>);
 
 impl Session for FakeSession {
-    fn run(&mut self, batch: &Batch, _deadline: Instant) -> Result<Scores, RunError> {
+    fn run(&mut self, batch: &Batch, _deadline: Instant) -> Result<Scores, BackendError> {
         let Batch::Texts(texts) = batch else { panic!("the signature asks for texts") };
-        let _inside = Inside::enter(&self.0, texts);
+        let _inside = RunGuard::enter(&self.0, texts);
         if std::mem::take(&mut self.0.state.lock().fail_next) {
-            return Err(RunError::Failed("the test asked for it".to_owned()));
+            return Err(BackendError::Failed("the test asked for it".to_owned()));
         }
         let mut scores = Vec::new();
         for text in texts {
             let score = match text.split_once(' ').unwrap_or((text, "")) {
                 ("panic", _) => panic!("the text asked for it"),
-                ("fail", _) => return Err(RunError::Failed("the text asked for it".to_owned())),
-                ("wide", _) => return Err(RunError::Shape { rows: 1, width: 2, found: vec![1, 3] }),
+                ("fail", _) => return Err(BackendError::Failed("the text asked for it".to_owned())),
+                ("wide", _) => return Err(BackendError::OutputShape { rows: 1, width: 2, found: vec![1, 3] }),
                 ("nan", _) => f32::NAN,
                 ("echo", number) => number.parse().unwrap(),
                 _ => 0.0,
@@ -188,26 +197,27 @@ impl Session for FakeSession {
 }
 
 /// One run: counted from its beginning to its end, however it ends.
-struct Inside<'a>(&'a Shared);
+struct RunGuard<'a>(&'a FakeShared);
 
-impl<'a> Inside<'a> {
-    fn enter(shared: &'a Shared, texts: &[String]) -> Self {
+impl<'a> RunGuard<'a> {
+    fn enter(shared: &'a FakeShared, texts: &[String]) -> Self {
         let mut state = shared.state.lock();
-        state.run.extend_from_slice(texts);
-        state.inside += 1;
-        state.most = state.most.max(state.inside);
-        let time = shared.time.or(Some(WARM_UP_RUN).filter(|_| !state.warm));
+        state.executed.extend_from_slice(texts);
+        state.running += 1;
+        state.peak_running = state.peak_running.max(state.running);
+        let time = shared.run_time.or(Some(WARM_UP_RUN_TIME).filter(|_| !state.warm));
         if let Some(time) = time {
             MutexGuard::unlocked(&mut state, || std::thread::sleep(time));
         }
-        let held = |state: &mut State| state.held || state.held_at.is_some_and(|text| texts.iter().any(|t| t == text));
+        let held =
+            |state: &mut FakeState| state.held || state.held_text.is_some_and(|text| texts.iter().any(|t| t == text));
         shared.changed.wait_while(&mut state, held);
         Self(shared)
     }
 }
 
-impl Drop for Inside<'_> {
+impl Drop for RunGuard<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().inside -= 1;
+        self.0.state.lock().running -= 1;
     }
 }

@@ -1,34 +1,34 @@
 //! Sessions are replaced, and nobody notices.
 
-use super::{Scene, echoed};
+use super::{FakeBackendServer, echoed_text};
 
-const METRIC: &str = "predictd_recycled_sessions_total{model=\"m\",version=\"1\"}";
+const RECYCLED_METRIC: &str = "predictd_sessions_recycled_total{model=\"m\",version=\"1\"}";
 
-async fn ask(scene: &Scene, texts: u32) {
+async fn predict_texts(scene: &FakeBackendServer, texts: u32) {
     for number in 0..texts {
         let text = format!("echo {number}");
-        assert_eq!(echoed(&scene.send_text(&text).await.unwrap().json()), text);
+        assert_eq!(echoed_text(&scene.send_text(&text).await.unwrap().json()), text);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_gets_a_new_session_after_about_so_many_runs() {
-    let scene = Scene::new(&["--workers", "1", "--recycle-runs", "10"]).await;
-    ask(&scene, 100).await;
+async fn session_is_recycled_after_max_session_batches() {
+    let scene = FakeBackendServer::new(&["--workers", "1", "--max-session-batches", "10"]).await;
+    predict_texts(&scene, 100).await;
     // Each lasts for 8 to 13 runs. The last may be replaced after the answer.
-    let replaced = scene.metric(METRIC).await;
+    let replaced = scene.metric(RECYCLED_METRIC).await;
     assert!((7..=13).contains(&replaced), "{replaced}");
-    assert!(scene.fake.sessions() as u64 >= replaced);
+    assert!(scene.fake.session_count() as u64 >= replaced);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_keeps_its_session_if_there_is_no_other() {
-    let scene = Scene::new(&["--workers", "1", "--recycle-runs", "3"]).await;
+async fn session_recycling_failure_keeps_old_session() {
+    let scene = FakeBackendServer::new(&["--workers", "1", "--max-session-batches", "3"]).await;
     scene.fake.refuse_sessions();
-    ask(&scene, 30).await;
-    assert_eq!(scene.metric(METRIC).await, 0);
+    predict_texts(&scene, 30).await;
+    assert_eq!(scene.metric(RECYCLED_METRIC).await, 0);
     // Unless it is asked for, none is replaced.
-    let scene = Scene::new(&["--workers", "1"]).await;
-    ask(&scene, 30).await;
-    assert_eq!((scene.metric(METRIC).await, scene.fake.sessions()), (0, 0));
+    let scene = FakeBackendServer::new(&["--workers", "1"]).await;
+    predict_texts(&scene, 30).await;
+    assert_eq!((scene.metric(RECYCLED_METRIC).await, scene.fake.session_count()), (0, 0));
 }

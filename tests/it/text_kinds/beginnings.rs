@@ -3,23 +3,23 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use predictd::config::OnOverflow;
+use predictd::config::OverflowPolicy;
 use predictd::text::manifest::Manifest;
 use predictd::text::tokenizer::Tokenizer;
 use proptest::prelude::*;
 
-fn tokenizer(on_overflow: OnOverflow) -> Tokenizer {
-    let mut manifest = Manifest::read(Path::new("models/banking77-minilm/1")).unwrap();
+fn tokenizer(on_overflow: OverflowPolicy) -> Tokenizer {
+    let mut manifest = Manifest::load(Path::new("models/banking77-minilm/1")).unwrap();
     manifest.options.max_tokens = Some(24);
     Tokenizer::load(&manifest, on_overflow).unwrap()
 }
 
-static CUT: LazyLock<Tokenizer> = LazyLock::new(|| tokenizer(OnOverflow::Truncate));
+static TRUNCATING: LazyLock<Tokenizer> = LazyLock::new(|| tokenizer(OverflowPolicy::Truncate));
 /// Reads a whole text: its first window holds what cutting off leaves.
-static WHOLE: LazyLock<Tokenizer> = LazyLock::new(|| tokenizer(OnOverflow::Window));
+static WINDOWING: LazyLock<Tokenizer> = LazyLock::new(|| tokenizer(OverflowPolicy::Window));
 
 /// Text of many kinds, in stretches long enough to be cut in the middle.
-fn text() -> impl Strategy<Value = String> {
+fn arbitrary_text() -> impl Strategy<Value = String> {
     let stretch = (
         prop_oneof![
             Just("word ".to_owned()),
@@ -42,11 +42,11 @@ fn text() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn the_beginning_has_the_tokens_of_the_whole(texts in prop::collection::vec(text(), 4)) {
+    fn truncation_prefix_has_tokens_of_whole_text(texts in prop::collection::vec(arbitrary_text(), 4)) {
         for text in texts {
-            let (cut, whole) = (CUT.encode(&text).unwrap(), WHOLE.encode(&text).unwrap());
+            let (cut, whole) = (TRUNCATING.encode(&text).unwrap(), WINDOWING.encode(&text).unwrap());
             prop_assert_eq!(&cut.rows[0], &whole.rows[0]);
-            prop_assert_eq!(cut.truncated, whole.rows.len() > 1);
+            prop_assert_eq!(cut.is_truncated, whole.rows.len() > 1);
         }
     }
 }

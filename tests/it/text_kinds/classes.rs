@@ -5,26 +5,26 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use predictd::config::OnOverflow;
-use predictd::text::input::Pair;
+use predictd::config::OverflowPolicy;
+use predictd::text::input::SecondText;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::tensors::PaddingSide;
-use predictd::text::tokenizer::{Tokenizer, Tokens};
+use predictd::text::tokenizer::{TokenizedText, Tokenizer};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-const ANSWERS: &str = include_str!("tokenizer_classes.json");
+const CASES_JSON: &str = include_str!("tokenizer_classes.json");
 
 #[derive(Deserialize)]
-struct Answers {
+struct ReferenceCases {
     texts: Vec<String>,
     pair: [String; 2],
     bases: BTreeMap<String, Value>,
-    cases: Vec<Case>,
+    cases: Vec<TokenizerCase>,
 }
 
 #[derive(Deserialize)]
-struct Case {
+struct TokenizerCase {
     name: String,
     base: String,
     settings: Option<Value>,
@@ -44,7 +44,7 @@ struct Case {
     pad: Option<u32>,
 }
 
-impl Case {
+impl TokenizerCase {
     fn write(&self, bases: &BTreeMap<String, Value>, directory: &Path) {
         let write = |name: &str, content: &Value| std::fs::write(directory.join(name), content.to_string()).unwrap();
         std::fs::write(directory.join("model.onnx"), "x").unwrap();
@@ -59,11 +59,11 @@ impl Case {
     fn load(&self, bases: &BTreeMap<String, Value>) -> Result<Tokenizer, ManifestError> {
         let directory = tempfile::tempdir().unwrap();
         self.write(bases, directory.path());
-        Tokenizer::load(&Manifest::read(directory.path())?, OnOverflow::Truncate)
+        Tokenizer::load(&Manifest::load(directory.path())?, OverflowPolicy::Truncate)
     }
 
     /// What differs from `AutoTokenizer`.
-    fn difference(&self, answers: &Answers) -> Option<String> {
+    fn difference(&self, answers: &ReferenceCases) -> Option<String> {
         let tokenizer = match (self.load(&answers.bases), &self.refused) {
             (Err(_), Some(_)) => return None,
             (Err(error), None) => return Some(format!("refused: {error}")),
@@ -71,10 +71,10 @@ impl Case {
             (Ok(tokenizer), None) => tokenizer,
         };
         let [first, second] = answers.pair.clone();
-        let pair = tokenizer.encode_pair(&first, &Pair { text: second, whole: false });
+        let pair = tokenizer.encode_pair(&first, &SecondText { text: second, truncate_only_first: false });
         let rows = answers.texts.iter().map(|text| tokenizer.encode(text)).chain([pair]);
         for (number, (row, (ids, types))) in rows.zip(self.ids.iter().zip(&self.types)).enumerate() {
-            let found = row.map(|Tokens { mut rows, .. }| rows.remove(0)).unwrap_or_default();
+            let found = row.map(|TokenizedText { mut rows, .. }| rows.remove(0)).unwrap_or_default();
             let types = if types.is_empty() { vec![0; ids.len()] } else { types.clone() };
             if (&found.ids, &found.type_ids) != (ids, &types) {
                 return Some(format!("text {number}: {:?} {:?}, not {ids:?} {types:?}", found.ids, found.type_ids));
@@ -89,8 +89,8 @@ impl Case {
 }
 
 #[test]
-fn every_class_and_setting_gives_the_ids_of_autotokenizer() {
-    let answers: Answers = serde_json::from_str(ANSWERS).unwrap();
+fn tokenizer_classes_give_ids_of_autotokenizer() {
+    let answers: ReferenceCases = serde_json::from_str(CASES_JSON).unwrap();
     assert!(answers.cases.len() > 100, "{}", answers.cases.len());
     let differ = answers.cases.iter().filter_map(|case| {
         assert!(case.refused.is_some() || case.ids.len() == answers.texts.len() + 1, "{}", case.name);

@@ -3,49 +3,49 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::Transformer;
-use crate::fixture::onnx::{Attribute, Dim, Graph};
-use crate::fixture::served::{Served, assert_near, numbers};
+use crate::fixture::TransformerBuilder;
+use crate::fixture::onnx::{Attribute, Dim, OnnxGraph};
+use crate::fixture::served::{ModelServer, assert_near, to_f64s};
 use crate::server::{TestServer, shipped_models};
 
-fn sums(nodes: fn(&mut Graph, &str) -> String) -> Transformer {
-    let logits = Transformer::new(&["input_ids", "attention_mask"]).logit(&[("input_ids", 1.0)]);
-    logits.output("logits", &[Dim::Open("rows"), Dim::Fixed(1)]).then(nodes)
+fn sum_transformer(nodes: fn(&mut OnnxGraph, &str) -> String) -> TransformerBuilder {
+    let logits = TransformerBuilder::new(&["input_ids", "attention_mask"]).logit(&[("input_ids", 1.0)]);
+    logits.output("logits", &[Dim::Open("rows"), Dim::Fixed(1)]).append_nodes(nodes)
 }
 
-async fn assert_right(served: &Served) {
+async fn assert_sums(served: &ModelServer) {
     let texts: Vec<String> = (10..90).map(|word| word.to_string()).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let batch = served.batch(&texts).await;
+    let batch = served.batch_predict(&texts).await;
     for (item, word) in batch.iter().zip(10_u32..) {
         assert_eq!(item["score"], f64::from(word) + 5.0, "{item}");
     }
-    assert_eq!(served.facts().await["shares_runs"], false);
+    assert_eq!(served.model_info().await["shares_runs"], false);
 }
 
 #[tokio::test]
-async fn rows_in_another_order_are_found_at_load() {
-    let reversed = sums(|graph, logits| {
+async fn batch_invariance_reordered_rows_are_found_at_load() {
+    let reversed = sum_transformer(|graph, logits| {
         let (first, last) = (graph.integers(&[1], &[-1]), graph.integers(&[1], &[i64::MIN + 1]));
         let (axis, back) = (graph.integers(&[1], &[0]), graph.integers(&[1], &[-1]));
         graph.node("Slice", &[logits, &first, &last, &axis, &back], &[])
     });
-    assert_right(&Served::new(&reversed.model()).await).await;
+    assert_sums(&ModelServer::new(&reversed.model()).await).await;
 }
 
 #[tokio::test]
-async fn rows_that_are_lost_beside_others_are_found_at_load() {
-    let first_only = sums(|graph, logits| {
+async fn batch_invariance_lost_rows_are_found_at_load() {
+    let first_only = sum_transformer(|graph, logits| {
         let (start, end, axis) = (graph.integers(&[1], &[0]), graph.integers(&[1], &[1]), graph.integers(&[1], &[0]));
         graph.node("Slice", &[logits, &start, &end, &axis], &[])
     });
-    assert_right(&Served::new(&first_only.model()).await).await;
+    assert_sums(&ModelServer::new(&first_only.model()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_are_lost_only_now_and_then_shift_no_answer() {
+async fn batch_invariance_rare_lost_rows_shift_no_answer() {
     // A run of five tokens with the word 99 three times gives its first row only: alone that is right, beside others it is not.
-    let now_and_then = sums(|graph, logits| {
+    let now_and_then = sum_transformer(|graph, logits| {
         let (limit, three, many) =
             (graph.integers(&[1], &[99]), graph.integers(&[1], &[3]), graph.integers(&[1], &[1 << 20]));
         // None of 2^20 rows are cut off below three times 99, and all but one from there on.
@@ -64,23 +64,23 @@ async fn rows_that_are_lost_only_now_and_then_shift_no_answer() {
         let end = graph.node("Add", &[&rest, &one], &[]);
         graph.node("Slice", &[logits, &start, &end, &axis], &[])
     });
-    let served = Served::with(&now_and_then.model(), &["--workers", "1"]).await;
-    assert_eq!(served.facts().await["shares_runs"], true);
+    let served = ModelServer::with_options(&now_and_then.model(), &["--workers", "1"]).await;
+    assert_eq!(served.model_info().await["shares_runs"], true);
     for _ in 0..5 {
         let texts: Vec<String> = (60..100).map(|word| format!("{word} {word} {word}")).collect();
-        let batch = served.batch(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let batch = served.batch_predict(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
         for (item, word) in batch.iter().zip(60_u32..) {
             assert_eq!(item["score"], f64::from(3 * word) + 5.0, "{item}");
         }
     }
     // After the first time every text runs by itself.
-    assert_eq!(served.facts().await["shares_runs"], false);
+    assert_eq!(served.model_info().await["shares_runs"], false);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn memory_that_nobody_has_fails_its_text_only() {
+async fn batch_out_of_memory_fails_its_text_only() {
     // As many zeros as the greatest word to the power of eight: 10^16 for 99, more than any machine holds.
-    let bomb = sums(|graph, logits| {
+    let bomb = sum_transformer(|graph, logits| {
         let most = graph.node("ReduceMax", &["input_ids"], &[("keepdims", Attribute::Int(0))]);
         let (limit, one) = (graph.integers(&[1], &[99]), graph.integers(&[1], &[1]));
         let is_there = graph.node("Div", &[&most, &limit], &[]);
@@ -91,19 +91,19 @@ async fn memory_that_nobody_has_fails_its_text_only() {
         let zero = graph.node("ReduceMax", &[&zeros], &[("keepdims", Attribute::Int(1))]);
         graph.node("Add", &[logits, &zero], &[])
     });
-    let served = Served::with(&bomb.model(), &["--workers", "1"]).await;
+    let served = ModelServer::with_options(&bomb.model(), &["--workers", "1"]).await;
     for _ in 0..3 {
-        let reply = served.refused("99").await;
+        let reply = served.predict_error("99").await;
         assert_eq!((reply.status, reply.problem().as_str()), (500, "inference-failed"));
         assert!(!reply.body.contains("alloc"), "{}", reply.body);
-        let batch = served.batch(&["10", "99", "20"]).await;
+        let batch = served.batch_predict(&["10", "99", "20"]).await;
         assert_eq!((&batch[0]["score"], &batch[2]["score"]), (&json!(15.0), &json!(25.0)));
         assert_eq!(batch[1]["error"]["type"], "/docs#inference-failed");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_shipped_models_give_a_text_the_same_scores_in_any_company() {
+async fn batch_invariance_shipped_models_keep_scores() {
     let server = TestServer::start(shipped_models(), &[]).await;
     // From one word to more than a model reads.
     let words = ["my", "card", "has", "not", "come", "yet", "top", "up", "exchange", "rate", "?"];
@@ -116,7 +116,7 @@ async fn the_shipped_models_give_a_text_the_same_scores_in_any_company() {
     for model in ["banking77-minilm", "banking77-tfidf"] {
         let ask = async |path: &str, mut body: Value| {
             (body["model"], body["return_probabilities"]) = (json!(model), json!(true));
-            let reply = server.ask(path, body).await;
+            let reply = server.post_json(path, body).await;
             assert_eq!(reply.status, 200, "{}", reply.body);
             reply.json()
         };
@@ -124,13 +124,13 @@ async fn the_shipped_models_give_a_text_the_same_scores_in_any_company() {
         for (text, beside) in texts.iter().zip(together["results"].as_array().unwrap()) {
             let alone = ask("/predict", json!({ "text": text })).await;
             assert_eq!(alone["prediction"], beside["prediction"]);
-            assert_near(&numbers(&beside["probabilities"]), &numbers(&alone["probabilities"]));
+            assert_near(&to_f64s(&beside["probabilities"]), &to_f64s(&alone["probabilities"]));
         }
     }
 }
 
 /// Adds a hundredth of the row's length, padding included, to a score.
-fn add_length(graph: &mut Graph, logits: &str) -> String {
+fn add_row_length(graph: &mut OnnxGraph, logits: &str) -> String {
     let shape = graph.node("Shape", &["input_ids"], &[]);
     let (one, two) = (graph.integers(&[1], &[1]), graph.integers(&[1], &[2]));
     let length = graph.node("Slice", &[&shape, &one, &two], &[]);
@@ -141,28 +141,28 @@ fn add_length(graph: &mut Graph, logits: &str) -> String {
 }
 
 /// Adds a hundredth of the row's length for a text with a word above 80 only.
-fn add_length_to_some(graph: &mut Graph, logits: &str) -> String {
+fn add_row_length_to_some(graph: &mut OnnxGraph, logits: &str) -> String {
     let axis = [("axes", Attribute::Ints(&[1])), ("keepdims", Attribute::Int(1))];
     let largest = graph.node("ReduceMax", &["input_ids"], &axis);
     let limit = graph.integers(&[1], &[80]);
     let above = graph.node("Greater", &[&largest, &limit], &[]);
-    let longer = add_length(graph, logits);
+    let longer = add_row_length(graph, logits);
     graph.node("Where", &[&above, &longer, logits], &[])
 }
 
 #[tokio::test]
-async fn padding_that_moves_scores_a_little_is_found_at_load() {
-    for nodes in [add_length, add_length_to_some] {
-        let served = Served::new(&sums(nodes).model()).await;
-        assert_eq!(served.facts().await["shares_runs"], false);
-        let batch = served.batch(&["90", "10 20 30 40 50 60 70 80 90"]).await;
+async fn batch_invariance_padding_sensitivity_is_found_at_load() {
+    for nodes in [add_row_length, add_row_length_to_some] {
+        let served = ModelServer::new(&sum_transformer(nodes).model()).await;
+        assert_eq!(served.model_info().await["shares_runs"], false);
+        let batch = served.batch_predict(&["90", "10 20 30 40 50 60 70 80 90"]).await;
         let alone = served.score("90").await;
         assert_eq!(batch[0]["score"].as_f64().unwrap().to_bits(), alone.to_bits());
     }
 }
 
 /// Adds ten where the rows of a batch are longer than 100 tokens.
-fn add_far(graph: &mut Graph, logits: &str) -> String {
+fn add_ten_to_long_rows(graph: &mut OnnxGraph, logits: &str) -> String {
     let shape = graph.node("Shape", &["input_ids"], &[]);
     let (one, two, limit) = (graph.integers(&[1], &[1]), graph.integers(&[1], &[2]), graph.integers(&[1], &[100]));
     let length = graph.node("Slice", &[&shape, &one, &two], &[]);
@@ -174,29 +174,32 @@ fn add_far(graph: &mut Graph, logits: &str) -> String {
 }
 
 #[tokio::test]
-async fn padding_of_long_batches_is_found_at_load() {
-    assert_eq!(Served::new(&sums(add_far).model()).await.facts().await["shares_runs"], false);
+async fn batch_invariance_long_padding_is_found_at_load() {
+    assert_eq!(
+        ModelServer::new(&sum_transformer(add_ten_to_long_rows).model()).await.model_info().await["shares_runs"],
+        false
+    );
 }
 
 #[tokio::test]
-async fn graph_that_fails_on_batches_runs_alone_whatever_model_toml_allows() {
+async fn batch_failing_graph_runs_texts_alone() {
     // The batch is made one row again, and cannot be added to what comes in several.
-    let fails = sums(|graph, logits| {
+    let fails = sum_transformer(|graph, logits| {
         let (shape, zero) = (graph.integers(&[2], &[1, 1]), graph.floats(&[1], &[0.0]));
         let one = graph.node("Reshape", &[logits, &shape], &[]);
         let nothing = graph.node("Mul", &[&one, &zero], &[]);
         graph.node("Add", &[logits, &nothing], &[])
     });
-    let served = Served::new(&fails.model().options("allow_batch_influence = true")).await;
-    assert_eq!(served.facts().await["shares_runs"], false);
-    assert_right(&served).await;
+    let served = ModelServer::new(&fails.model().manifest_toml("allow_batch_influence = true")).await;
+    assert_eq!(served.model_info().await["shares_runs"], false);
+    assert_sums(&served).await;
 }
 
 #[tokio::test]
-async fn batching_that_model_toml_turns_off_runs_each_text_alone() {
-    let model = sums(|_, logits| logits.to_owned()).model();
-    assert_eq!(Served::new(&model).await.facts().await["shares_runs"], true);
-    let alone = Served::new(&model.options("batching = false")).await;
-    assert_eq!(alone.facts().await["shares_runs"], false);
-    assert_right(&alone).await;
+async fn batch_manifest_batching_off_runs_texts_alone() {
+    let model = sum_transformer(|_, logits| logits.to_owned()).model();
+    assert_eq!(ModelServer::new(&model).await.model_info().await["shares_runs"], true);
+    let alone = ModelServer::new(&model.manifest_toml("batching = false")).await;
+    assert_eq!(alone.model_info().await["shares_runs"], false);
+    assert_sums(&alone).await;
 }

@@ -2,15 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::Model;
-use crate::fixture::onnx::{Attribute, Dim, Element, Graph};
-use crate::fixture::served::{Served, refusal};
+use crate::fixture::ModelBuilder;
+use crate::fixture::onnx::{Attribute, Dim, ElementType, OnnxGraph};
+use crate::fixture::served::{ModelServer, load_error};
 
 /// `O` for ids up to 30, `B-N` up to 50, `I-N` from there on, whatever stands beside them.
-pub(crate) fn labelling() -> Model {
-    let mut graph = Graph::default();
-    graph.input("input_ids", Element::Int64, &[Dim::Open("batch"), Dim::Open("sequence")]);
-    graph.input("attention_mask", Element::Int64, &[Dim::Open("batch"), Dim::Open("sequence")]);
+pub(crate) fn token_labelling_model() -> ModelBuilder {
+    let mut graph = OnnxGraph::default();
+    graph.input("input_ids", ElementType::Int64, &[Dim::Open("batch"), Dim::Open("sequence")]);
+    graph.input("attention_mask", ElementType::Int64, &[Dim::Open("batch"), Dim::Open("sequence")]);
     let ids = graph.node("Cast", &["input_ids"], &[("to", Attribute::Int(1))]);
     let last = graph.integers(&[1], &[2]);
     let column = graph.node("Unsqueeze", &[&ids, &last], &[]);
@@ -18,13 +18,13 @@ pub(crate) fn labelling() -> Model {
     let product = graph.node("MatMul", &[&column, &weights], &[]);
     let bias = graph.floats(&[3], &[0.0, -3.05, -8.1]);
     let logits = graph.node("Add", &[&product, &bias], &[]);
-    graph.rename(&logits, "logits");
-    graph.output("logits", Element::Float, &[Dim::Open("batch"), Dim::Open("sequence"), Dim::Fixed(3)]);
-    Model::of_graph(&graph).tokenizer(|_| ()).labels(&["O", "B-N", "I-N"])
+    graph.rename_value(&logits, "logits");
+    graph.output("logits", ElementType::Float, &[Dim::Open("batch"), Dim::Open("sequence"), Dim::Fixed(3)]);
+    ModelBuilder::from_graph(&graph).tokenizer(|_| ()).labels(&["O", "B-N", "I-N"])
 }
 
 /// Label, place and text of what was found.
-fn found(answer: &Value) -> Vec<(String, u64, u64, String)> {
+fn found_entities(answer: &Value) -> Vec<(String, u64, u64, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let entities = answer["entities"].as_array().unwrap_or_else(|| panic!("{answer}"));
     entities
@@ -33,15 +33,15 @@ fn found(answer: &Value) -> Vec<(String, u64, u64, String)> {
         .collect()
 }
 
-fn expected(entities: &[(&str, u64, u64, &str)]) -> Vec<(String, u64, u64, String)> {
+fn expected_entities(entities: &[(&str, u64, u64, &str)]) -> Vec<(String, u64, u64, String)> {
     entities.iter().map(|&(label, start, end, text)| (label.to_owned(), start, end, text.to_owned())).collect()
 }
 
 #[tokio::test]
-async fn tokens_become_entities_with_places_in_code_points() {
-    let served = Served::new(&labelling()).await;
+async fn entities_have_offsets_in_code_points() {
+    let served = ModelServer::new(&token_labelling_model()).await;
     let answer = served.predict_with("𝒜 10 40 60  20 40", json!({ "return_probabilities": true, "top_k": 2 })).await;
-    assert_eq!(found(&answer), expected(&[("N", 5, 10, "40 60"), ("N", 15, 17, "40")]));
+    assert_eq!(found_entities(&answer), expected_entities(&[("N", 5, 10, "40 60"), ("N", 15, 17, "40")]));
     // 40: 0.95 against 0 and -0.1; 60: 3.9 against 2.95 and 0.
     let score = |own: f64, others: [f64; 2]| own.exp() / (own.exp() + others.iter().map(|z| z.exp()).sum::<f64>());
     let mean = f64::midpoint(score(0.95, [0.0, -0.1]), score(3.9, [2.95, 0.0]));
@@ -50,16 +50,16 @@ async fn tokens_become_entities_with_places_in_code_points() {
         assert!(answer.get(absent).is_none(), "{answer}");
     }
     assert_eq!((&answer["tokens"], &answer["truncated"]), (&json!(8), &json!(false)));
-    assert_eq!(found(&served.predict("10 20").await), []);
-    let facts = served.facts().await;
+    assert_eq!(found_entities(&served.predict("10 20").await), []);
+    let facts = served.model_info().await;
     assert_eq!((&facts["task"], &facts["labels"]), (&json!("token_classification"), &json!(["O", "B-N", "I-N"])));
     assert_eq!((&facts["takes_pairs"], &facts["shares_runs"]), (&json!(false), &json!(true)));
-    let pair = served.server.ask("/predict", json!({ "text": "10", "text_pair": "20" })).await;
+    let pair = served.server.post_json("/predict", json!({ "text": "10", "text_pair": "20" })).await;
     assert_eq!(pair.status, 422);
 }
 
 #[tokio::test]
-async fn aggregation_is_the_models_choice() {
+async fn entities_aggregation_follows_manifest() {
     let text = "40 60 45";
     for (aggregation, wanted) in [
         ("none", vec![("B-N", 0, 2, "40"), ("I-N", 3, 5, "60"), ("B-N", 6, 8, "45")]),
@@ -68,53 +68,58 @@ async fn aggregation_is_the_models_choice() {
         ("average", vec![("N", 0, 5, "40 60"), ("N", 6, 8, "45")]),
         ("max", vec![("N", 0, 5, "40 60"), ("N", 6, 8, "45")]),
     ] {
-        let served = Served::new(&labelling().options(&format!("aggregation = '{aggregation}'"))).await;
-        assert_eq!(found(&served.predict(text).await), expected(&wanted), "{aggregation}");
+        let served =
+            ModelServer::new(&token_labelling_model().manifest_toml(&format!("aggregation = '{aggregation}'"))).await;
+        assert_eq!(found_entities(&served.predict(text).await), expected_entities(&wanted), "{aggregation}");
     }
 }
 
 #[tokio::test]
-async fn what_stands_beside_a_text_does_not_move_its_entities() {
+async fn entities_are_the_same_in_a_batch() {
     for side in ["left", "right"] {
-        let served = Served::new(&labelling().tokenizer_config("padding_side", json!(side))).await;
+        let served = ModelServer::new(&token_labelling_model().tokenizer_config("padding_side", json!(side))).await;
         let texts = ["40", "10 20 30 40 60 10 20 30", "10 40 60", "20", "60 10 60"];
-        let batch = served.batch(&texts).await;
+        let batch = served.batch_predict(&texts).await;
         for (text, together) in texts.iter().zip(&batch) {
-            assert_eq!(found(together), found(&served.predict(text).await), "{text} padded on the {side}");
+            assert_eq!(
+                found_entities(together),
+                found_entities(&served.predict(text).await),
+                "{text} padded on the {side}"
+            );
         }
-        assert_eq!(found(&batch[1]), expected(&[("N", 9, 14, "40 60")]));
+        assert_eq!(found_entities(&batch[1]), expected_entities(&[("N", 9, 14, "40 60")]));
     }
 }
 
 #[tokio::test]
-async fn a_long_text_is_cut_or_read_in_windows() {
+async fn entities_of_long_text_truncated_or_windowed() {
     let words: Vec<String> = (0..60_u32).map(|n| (4 + n * 37 % 90).to_string()).collect();
     let text = words.join(" ");
-    let whole = found(&Served::new(&labelling()).await.predict(&text).await);
+    let whole = found_entities(&ModelServer::new(&token_labelling_model()).await.predict(&text).await);
     assert!(whole.len() > 5, "{whole:?}");
     for side in ["left", "right"] {
         let options = "max_tokens = 14\non_overflow = 'window'";
-        let model = labelling().options(options).tokenizer_config("truncation_side", json!(side));
-        let answer = Served::new(&model).await.predict(&text).await;
-        assert_eq!((found(&answer), &answer["truncated"]), (whole.clone(), &json!(false)), "{side}");
+        let model = token_labelling_model().manifest_toml(options).tokenizer_config("truncation_side", json!(side));
+        let answer = ModelServer::new(&model).await.predict(&text).await;
+        assert_eq!((found_entities(&answer), &answer["truncated"]), (whole.clone(), &json!(false)), "{side}");
     }
-    let cut = Served::new(&labelling().options("max_tokens = 14")).await.predict(&text).await;
+    let cut = ModelServer::new(&token_labelling_model().manifest_toml("max_tokens = 14")).await.predict(&text).await;
     let (end, truncated) = (words[..12].join(" ").len() as u64, cut["truncated"].as_bool());
     assert_eq!(truncated, Some(true));
-    assert!(found(&cut).iter().all(|(_, start, ..)| *start < end));
-    assert_eq!(found(&cut).first(), whole.first());
+    assert!(found_entities(&cut).iter().all(|(_, start, ..)| *start < end));
+    assert_eq!(found_entities(&cut).first(), whole.first());
 }
 
 #[tokio::test]
-async fn golden_entities_and_the_task_are_checked() {
+async fn entities_golden_examples_and_task_are_checked() {
     let golden = |end: u64| {
         let entities = json!([{ "label": "N", "start": 3, "end": end }]);
-        labelling()
+        token_labelling_model()
             .file("golden.json", json!({ "examples": [{ "text": "10 40 60", "entities": entities }] }).to_string())
     };
-    assert_eq!(found(&Served::new(&golden(8)).await.predict("40").await).len(), 1);
-    assert!(refusal(&golden(5)).await.starts_with("golden.json: example 1: expected the entities"));
-    let task = refusal(&labelling().options("task = 'classification'")).await;
+    assert_eq!(found_entities(&ModelServer::new(&golden(8)).await.predict("40").await).len(), 1);
+    assert!(load_error(&golden(5)).await.starts_with("golden.json: example 1: expected the entities"));
+    let task = load_error(&token_labelling_model().manifest_toml("task = 'classification'")).await;
     assert!(
         task.starts_with(
             "model.toml: the task does not fit the graph: its output \"logits\" has scores for each token"

@@ -3,12 +3,12 @@
 
 use tokio::net::TcpSocket;
 
-use super::{CROWD, Connection, crowd, question, server, until_open};
+use super::{CROWD_SIZE, Connection, question_request, run_clients, start_server, wait_for_open_connections};
 use crate::daemon::Daemon;
 use crate::server::cheap_models;
 
 /// How clients of other protocols begin.
-const OTHERS: [&[u8]; 9] = [
+const OTHER_PROTOCOLS: [&[u8]; 9] = [
     // TLS: the begin of a ClientHello.
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x5b\xa3\x11\x8e\n\r\n\x0a\x20\xc0\x2b\xc0\x2f\x00\x9e\r\n\r\n",
     b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03",
@@ -22,7 +22,7 @@ const OTHERS: [&[u8]; 9] = [
 ];
 
 /// Bytes without any order, the same for the same number.
-fn random(number: usize) -> Vec<u8> {
+fn random_bytes(number: usize) -> Vec<u8> {
     let mut state = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut next = || {
         state ^= state << 13;
@@ -40,39 +40,39 @@ fn assert_refused(received: &[u8], sent: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_http_is_refused() {
-    let server = server(&[("--header-timeout", "700ms")], &[]).await;
-    let before = super::answered(&server);
-    let mut neighbour = Connection::neighbour(&server).await;
-    crowd(server.address, CROWD, |number, mut connection| async move {
-        let bytes = OTHERS.get(number).map_or_else(|| random(number), |other| other.to_vec());
+async fn non_http_bytes_are_refused() {
+    let server = start_server(&[("--header-timeout", "700ms")], &[]).await;
+    let before = super::responses_by_status(&server);
+    let mut neighbour = Connection::connect_well(&server).await;
+    run_clients(server.address, CROWD_SIZE, |number, mut connection| async move {
+        let bytes = OTHER_PROTOCOLS.get(number).map_or_else(|| random_bytes(number), |other| other.to_vec());
         connection.send(&bytes).await;
-        assert_refused(&connection.end().await, &bytes);
+        assert_refused(&connection.read_to_end().await, &bytes);
     })
     .await;
-    neighbour.ask_well().await;
-    until_open(&server, 1).await;
-    assert_eq!(super::answered(&server)["200"], before["200"] + 2);
+    neighbour.request_well().await;
+    wait_for_open_connections(&server, 1).await;
+    assert_eq!(super::responses_by_status(&server)["200"], before["200"] + 2);
 }
 
 /// Behind a good request too: what came before stays as it was answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn noise_behind_a_request_ends_the_connection() {
-    let server = server(&[("--header-timeout", "700ms")], &[]).await;
-    crowd(server.address, CROWD, |number, mut connection| async move {
-        let bytes = OTHERS.get(number).map_or_else(|| random(number), |other| other.to_vec());
-        connection.send([question().as_bytes(), &bytes].concat()).await;
-        assert_eq!(connection.answer().await.status, 200);
-        assert_refused(&connection.end().await, &bytes);
+async fn non_http_after_request_ends_connection() {
+    let server = start_server(&[("--header-timeout", "700ms")], &[]).await;
+    run_clients(server.address, CROWD_SIZE, |number, mut connection| async move {
+        let bytes = OTHER_PROTOCOLS.get(number).map_or_else(|| random_bytes(number), |other| other.to_vec());
+        connection.send([question_request().as_bytes(), &bytes].concat()).await;
+        assert_eq!(connection.read_response().await.status, 200);
+        assert_refused(&connection.read_to_end().await, &bytes);
     })
     .await;
-    until_open(&server, 0).await;
+    wait_for_open_connections(&server, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scan_leaves_no_trace_in_the_log() {
+async fn port_scan_writes_no_log_line() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
-    let daemon = Daemon::with(models.path(), data.path(), &["--log", "info"]);
+    let daemon = Daemon::start_with(models.path(), data.path(), &["--log", "info"]);
     for number in 0..3_000 {
         let socket = TcpSocket::new_v4().unwrap();
         if number % 2 == 0 {
@@ -82,11 +82,11 @@ async fn a_scan_leaves_no_trace_in_the_log() {
         let stream = socket.connect(daemon.address).await.unwrap();
         if number % 10 == 0 {
             let mut connection = Connection { stream, received: Vec::new() };
-            let bytes = OTHERS.get(number / 10).map_or_else(|| random(number), |other| other.to_vec());
+            let bytes = OTHER_PROTOCOLS.get(number / 10).map_or_else(|| random_bytes(number), |other| other.to_vec());
             connection.send(&bytes).await;
         }
     }
-    assert_eq!(daemon.ask("POST", "/predict", r#"{"text":"Is my card lost?"}"#)["model"]["version"], "1");
+    assert_eq!(daemon.request_json("POST", "/predict", r#"{"text":"Is my card lost?"}"#)["model"]["version"], "1");
     daemon.signal("TERM");
     let (status, log) = daemon.wait();
     assert_eq!(status.code(), Some(0), "{log}");

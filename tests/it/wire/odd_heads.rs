@@ -2,21 +2,21 @@
 
 use tokio::io::AsyncWriteExt;
 
-use super::ambiguous::Fate::{self, Answered, Last, Refused};
-use super::ambiguous::{HIDDEN, assert_fate};
-use super::{Connection, server, until_open};
+use super::ambiguous::ExpectedOutcome::{self, Answered, AnsweredThenClosed, Refused};
+use super::ambiguous::{SMUGGLED_REQUEST, assert_outcome};
+use super::{Connection, start_server, wait_for_open_connections};
 
-async fn assert_fates(messages: &[(Fate, &str)]) {
-    let server = server(&[], &[]).await;
+async fn assert_outcomes(messages: &[(ExpectedOutcome, &str)]) {
+    let server = start_server(&[], &[]).await;
     for (fate, message) in messages {
-        assert_fate(&server, *fate, message.as_bytes()).await;
+        assert_outcome(&server, *fate, message.as_bytes()).await;
     }
-    until_open(&server, 0).await;
+    wait_for_open_connections(&server, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_end_where_all_agree() {
-    assert_fates(&[
+async fn head_line_endings_are_unambiguous() {
+    assert_outcomes(&[
         // RFC 9112, 2.2 lets a line feed alone end a line. It is one request for everybody who accepts it.
         (Answered(200), "GET /livez HTTP/1.1\nHost: x\n\n"),
         (Answered(200), "GET /livez HTTP/1.1\r\nHost: x\n\r\n"),
@@ -36,8 +36,8 @@ async fn lines_end_where_all_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn headers_have_a_name_and_a_value() {
-    assert_fates(&[
+async fn head_header_needs_name_and_value() {
+    assert_outcomes(&[
         (Answered(200), "GET /livez HTTP/1.1\r\nHost: x\r\nX:\r\n\r\n"),
         (Answered(200), "GET /livez HTTP/1.1\r\nHost: x\r\nX: \u{e9}\r\n\r\n"),
         (Answered(200), "GET /livez HTTP/1.1\r\nhOST:x\r\n\r\n"),
@@ -56,8 +56,8 @@ async fn headers_have_a_name_and_a_value() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn request_lines_have_three_parts() {
-    assert_fates(&[
+async fn head_request_line_has_three_parts() {
+    assert_outcomes(&[
         (Refused(400), "GET /livez\r\n"),
         (Refused(400), "GET /livez\r\nHost: x\r\n\r\n"),
         (Refused(400), "GET /livez \r\nHost: x\r\n\r\n"),
@@ -83,25 +83,25 @@ async fn request_lines_have_three_parts() {
 
 /// A client that speaks HTTP/2 without having asked learns that it must not: by an error, or by the end alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn http_2_is_not_spoken() {
-    let server = server(&[], &[]).await;
+async fn http2_is_refused() {
+    let server = start_server(&[], &[]).await;
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     for piece in [preface.len(), 5] {
-        let mut connection = Connection::to(&server).await;
+        let mut connection = Connection::connect(&server).await;
         for bytes in preface.as_bytes().chunks(piece) {
             if connection.stream.write_all(bytes).await.is_err() {
                 break;
             }
         }
-        let received = String::from_utf8(connection.end().await).unwrap();
+        let received = String::from_utf8(connection.read_to_end().await).unwrap();
         assert!(received.is_empty() || received.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{received}");
     }
-    until_open(&server, 0).await;
+    wait_for_open_connections(&server, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_target_says_which_route_whatever_its_form() {
-    assert_fates(&[
+async fn head_target_forms_select_route() {
+    assert_outcomes(&[
         (Answered(200), "GET /livez?a=b#c HTTP/1.1\r\nHost: x\r\n\r\n"),
         (Answered(200), "GET http://other/livez HTTP/1.1\r\nHost: x\r\n\r\n"),
         (Answered(200), "GET https://other:1/livez?a HTTP/1.1\r\nHost: x\r\n\r\n"),
@@ -125,18 +125,18 @@ async fn the_target_says_which_route_whatever_its_form() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn methods_are_words_in_their_own_case() {
+async fn head_method_is_case_sensitive_token() {
     let long = format!("{} /livez HTTP/1.1\r\nHost: x\r\n\r\n", "A".repeat(5_000));
-    assert_fates(&[
+    assert_outcomes(&[
         (Answered(405), "get /livez HTTP/1.1\r\nHost: x\r\n\r\n"),
         (Answered(405), "TRACE /livez HTTP/1.1\r\nHost: x\r\nX: secret\r\n\r\n"),
         (Answered(405), "FOO /predict HTTP/1.1\r\nHost: x\r\n\r\n"),
         (Answered(405), "M-SEARCH /livez HTTP/1.1\r\nHost: x\r\n\r\n"),
         (Answered(405), &long),
-        (Last(405), "get /livez HTTP/1.0\r\n\r\n"),
+        (AnsweredThenClosed(405), "get /livez HTTP/1.0\r\n\r\n"),
         // No request hides behind one that has no body by custom.
         (Answered(405), "TRACE /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
-        (Refused(400), &format!("GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n{HIDDEN}")),
+        (Refused(400), &format!("GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n{SMUGGLED_REQUEST}")),
     ])
     .await;
 }

@@ -3,46 +3,49 @@
 
 use std::collections::BTreeSet;
 
-use predictd::keys::{Scope, change};
+use predictd::api_keys::{Scope, update_key_file};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
-use super::{Answer, Connection, POST, answered, assert_cut_off, options, question, until_open};
+use super::{
+    Connection, POST_PREDICT_HEAD, WireResponse, assert_cut_off, question_request, responses_by_status,
+    timeout_options, wait_for_open_connections,
+};
 use crate::server::{QUESTION, TestServer, cheap_models};
 
 /// A server with keys, and the header of a good one.
-struct Guarded {
+struct GuardedServer {
     server: TestServer,
-    good: String,
-    weak: String,
+    predict_key_header: String,
+    weak_key_header: String,
     _keys: TempDir,
 }
 
-impl Guarded {
+impl GuardedServer {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys.toml");
         let key = |name: &str, scope| {
-            let key = change(&path, |keys| keys.add(name, BTreeSet::from([scope]), None)).unwrap();
+            let key = update_key_file(&path, |keys| keys.add(name, BTreeSet::from([scope]), None)).unwrap();
             format!("Authorization: Bearer {key}\r\n")
         };
         let (good, weak) = (key("good", Scope::Predict), key("weak", Scope::Feedback));
         let mut server =
-            TestServer::start(cheap_models().path(), &options(&[], &["--keys", path.to_str().unwrap()])).await;
-        super::leave(&mut server).await;
-        Self { server, good, weak, _keys: directory }
+            TestServer::start(cheap_models().path(), &timeout_options(&[], &["--keys", path.to_str().unwrap()])).await;
+        super::close_own_connections(&mut server).await;
+        Self { server, predict_key_header: good, weak_key_header: weak, _keys: directory }
     }
 
     /// Heads of requests whose body is refused, or not looked at: what they are answered with.
-    fn heads(&self) -> Vec<(u16, &'static str, String)> {
-        let Self { good, weak, .. } = self;
-        let post = format!("{POST}{good}");
+    fn refused_heads(&self) -> Vec<(u16, &'static str, String)> {
+        let Self { predict_key_header: good, weak_key_header: weak, .. } = self;
+        let post = format!("{POST_PREDICT_HEAD}{good}");
         let many = "X: a\r\n".repeat(65);
         vec![
-            (401, "unauthenticated", POST.to_owned()),
-            (401, "unauthenticated", format!("{POST}Authorization: Bearer x\r\n")),
-            (403, "forbidden", format!("{POST}{weak}")),
+            (401, "unauthenticated", POST_PREDICT_HEAD.to_owned()),
+            (401, "unauthenticated", format!("{POST_PREDICT_HEAD}Authorization: Bearer x\r\n")),
+            (403, "forbidden", format!("{POST_PREDICT_HEAD}{weak}")),
             (404, "not-found", post.replace("/predict", "/nowhere")),
             (405, "method-not-allowed", post.replace("POST", "PUT")),
             (414, "uri-too-long", post.replace("/predict", &format!("/predict?{}", "a".repeat(9_000)))),
@@ -55,29 +58,33 @@ impl Guarded {
     }
 
     /// A good request of a caller who may ask.
-    fn question(&self) -> String {
-        question().replacen("\r\n", &format!("\r\n{}", self.good), 1)
+    fn allowed_request(&self) -> String {
+        question_request().replacen("\r\n", &format!("\r\n{}", self.predict_key_header), 1)
     }
 
-    fn answered(&self) -> u64 {
-        answered(&self.server).values().sum()
+    fn response_count(&self) -> u64 {
+        responses_by_status(&self.server).values().sum()
     }
 }
 
-fn assert_only(answers: &[Answer], (status, kind): (u16, &str), closes: bool, head: &str) {
+fn assert_only_response(answers: &[WireResponse], (status, kind): (u16, &str), closes: bool, head: &str) {
     let [answer] = answers else { panic!("{head:.200}: {answers:?}") };
-    assert_eq!((answer.status, answer.kind().as_str(), answer.closes()), (status, kind, closes), "{head:.200}");
+    assert_eq!(
+        (answer.status, answer.problem_kind().as_str(), answer.closes_connection()),
+        (status, kind, closes),
+        "{head:.200}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_still_sends_a_large_refused_body_gets_the_answer() {
-    let guarded = Guarded::new().await;
-    let hidden = guarded.question().repeat((4 << 20) / guarded.question().len());
+async fn refused_large_body_client_still_gets_response() {
+    let guarded = GuardedServer::new().await;
+    let hidden = guarded.allowed_request().repeat((4 << 20) / guarded.allowed_request().len());
     let length = format!("Content-Length: {}\r\n\r\n", hidden.len());
     let chunked = "Transfer-Encoding: chunked\r\n\r\n";
     let chunks = [b"100000\r\n", &hidden.as_bytes()[..1 << 20], b"\r\n"].concat().repeat(4);
-    let too_large = format!("{POST}{}", guarded.good);
-    let mut cases = guarded.heads();
+    let too_large = format!("{POST_PREDICT_HEAD}{}", guarded.predict_key_header);
+    let mut cases = guarded.refused_heads();
     cases.push((413, "body-too-large", too_large));
     // Somebody who also asks for another protocol is not treated worse.
     let upgrades = cases
@@ -86,120 +93,120 @@ async fn who_still_sends_a_large_refused_body_gets_the_answer() {
     cases.extend(upgrades.collect::<Vec<_>>());
     for (status, kind, head) in cases {
         for (rest, body) in [(&*length, hidden.as_bytes()), (chunked, &chunks)] {
-            let before = guarded.answered();
-            let mut eager = Connection::to(&guarded.server).await;
+            let before = guarded.response_count();
+            let mut eager = Connection::connect(&guarded.server).await;
             eager.send([head.as_bytes(), rest.as_bytes(), body].concat()).await;
-            assert_only(&eager.answers().await, (status, kind), true, &head);
+            assert_only_response(&eager.read_responses().await, (status, kind), true, &head);
             // Only once the answer is there.
-            let mut patient = Connection::to(&guarded.server).await;
+            let mut patient = Connection::connect(&guarded.server).await;
             patient.send(format!("{head}{rest}")).await;
             if kind != "body-too-large" || rest == length {
-                assert_only(&[patient.answer().await], (status, kind), true, &head);
+                assert_only_response(&[patient.read_response().await], (status, kind), true, &head);
                 patient.send(body).await;
             } else {
                 patient.send(body).await;
-                assert_only(&[patient.answer().await], (status, kind), true, &head);
+                assert_only_response(&[patient.read_response().await], (status, kind), true, &head);
             }
-            assert!(patient.answers().await.is_empty());
-            assert_eq!(guarded.answered(), before + 2, "{head:.200}");
+            assert!(patient.read_responses().await.is_empty());
+            assert_eq!(guarded.response_count(), before + 2, "{head:.200}");
         }
     }
-    until_open(&guarded.server, 0).await;
+    wait_for_open_connections(&guarded.server, 0).await;
     assert_cut_off(&guarded.server, &[]);
 }
 
 /// A body that came with its head is passed over: what follows is the next request, and nothing inside it is.
 #[tokio::test(flavor = "multi_thread")]
-async fn small_refused_bodies_are_passed_over() {
-    let guarded = Guarded::new().await;
-    let good = guarded.question();
-    for (status, kind, head) in guarded.heads() {
-        let before = guarded.answered();
-        let mut connection = Connection::to(&guarded.server).await;
+async fn refused_small_body_is_skipped() {
+    let guarded = GuardedServer::new().await;
+    let good = guarded.allowed_request();
+    for (status, kind, head) in guarded.refused_heads() {
+        let before = guarded.response_count();
+        let mut connection = Connection::connect(&guarded.server).await;
         connection.send(format!("{head}Content-Length: {}\r\n\r\n{good}{good}", good.len())).await;
-        let (first, second) = (connection.answer().await, connection.answer().await);
-        assert_only(&[first], (status, kind), false, &head);
+        let (first, second) = (connection.read_response().await, connection.read_response().await);
+        assert_only_response(&[first], (status, kind), false, &head);
         assert_eq!(second.status, 200, "{head:.200}");
         connection.stream.shutdown().await.unwrap();
-        assert!(connection.answers().await.is_empty());
-        assert_eq!(guarded.answered(), before + 2, "{head:.200}");
+        assert!(connection.read_responses().await.is_empty());
+        assert_eq!(guarded.response_count(), before + 2, "{head:.200}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_follows_a_body_that_is_announced_too_large() {
-    let server = super::server(&[], &["--max-body", "100000"]).await;
-    let before = answered(&server);
+async fn refused_oversized_content_length_closes_connection() {
+    let server = super::start_server(&[], &["--max-body", "100000"]).await;
+    let before = responses_by_status(&server);
     let lengths = ["100001", "10000000000", "18446744073709551613"];
     for (path, length) in ["/predict", "/batch_predict"].iter().flat_map(|path| lengths.map(|length| (path, length))) {
         for expect in ["", "Expect: 100-continue\r\n", "EXPECT: 100-Continue\r\n"] {
-            let head = POST.replace("/predict", path) + expect;
-            let mut connection = Connection::to(&server).await;
+            let head = POST_PREDICT_HEAD.replace("/predict", path) + expect;
+            let mut connection = Connection::connect(&server).await;
             connection.send(format!("{head}Content-Length: {length}\r\n\r\n")).await;
             // Neither "100 Continue" nor a wait for the body: the server closes.
-            assert_only(&connection.answers().await, (413, "body-too-large"), true, &head);
-            let mut connection = Connection::to(&server).await;
-            connection.send(format!("{head}Content-Length: {length}\r\n\r\n{}", question().repeat(3))).await;
-            assert_only(&connection.answers().await, (413, "body-too-large"), true, &head);
+            assert_only_response(&connection.read_responses().await, (413, "body-too-large"), true, &head);
+            let mut connection = Connection::connect(&server).await;
+            connection.send(format!("{head}Content-Length: {length}\r\n\r\n{}", question_request().repeat(3))).await;
+            assert_only_response(&connection.read_responses().await, (413, "body-too-large"), true, &head);
         }
     }
-    assert_eq!(answered(&server)["413"], 2 * 3 * 3 * 2);
-    assert_eq!(answered(&server)["200"], before["200"]);
-    until_open(&server, 0).await;
+    assert_eq!(responses_by_status(&server)["413"], 2 * 3 * 3 * 2);
+    assert_eq!(responses_by_status(&server)["200"], before["200"]);
+    wait_for_open_connections(&server, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_is_only_asked_for_if_it_will_be_read() {
-    let server = super::server(&[], &[]).await;
+async fn expect_continue_is_sent_only_if_body_is_read() {
+    let server = super::start_server(&[], &[]).await;
     let body = json!({ "text": QUESTION }).to_string();
     let expecting =
         |head: &str, expect: &str| format!("{head}Expect: {expect}\r\nContent-Length: {}\r\n\r\n", body.len());
-    let mut connection = Connection::to(&server).await;
+    let mut connection = Connection::connect(&server).await;
     for expect in ["100-continue", "100-Continue"] {
-        assert_eq!(connection.ask(expecting(POST, expect)).await.status, 100);
-        assert_eq!(connection.ask(&body).await.status, 200);
+        assert_eq!(connection.request(expecting(POST_PREDICT_HEAD, expect)).await.status, 100);
+        assert_eq!(connection.request(&body).await.status, 200);
         // Some clients do not wait. The server may ask nevertheless.
-        connection.send(expecting(POST, expect) + &body).await;
-        let mut answer = connection.answer().await;
+        connection.send(expecting(POST_PREDICT_HEAD, expect) + &body).await;
+        let mut answer = connection.read_response().await;
         if answer.status == 100 {
-            answer = connection.answer().await;
+            answer = connection.read_response().await;
         }
         assert_eq!(answer.status, 200);
     }
     // What else a client may expect is unknown to the standard, and hyper passes over it.
-    assert_eq!(connection.ask(expecting(POST, "miracles") + &body).await.status, 200);
+    assert_eq!(connection.request(expecting(POST_PREDICT_HEAD, "miracles") + &body).await.status, 200);
     for (status, head) in [
-        (404, POST.replace("/predict", "/nowhere")),
-        (405, POST.replace("POST", "PATCH")),
-        (415, POST.replace("json", "xml")),
-        (400, format!("{POST}Host: y\r\n")),
-        (200, POST.replace("POST /predict", "GET /livez")),
+        (404, POST_PREDICT_HEAD.replace("/predict", "/nowhere")),
+        (405, POST_PREDICT_HEAD.replace("POST", "PATCH")),
+        (415, POST_PREDICT_HEAD.replace("json", "xml")),
+        (400, format!("{POST_PREDICT_HEAD}Host: y\r\n")),
+        (200, POST_PREDICT_HEAD.replace("POST /predict", "GET /livez")),
     ] {
-        let mut connection = Connection::to(&server).await;
-        let answer = connection.ask(expecting(&head, "100-continue")).await;
+        let mut connection = Connection::connect(&server).await;
+        let answer = connection.request(expecting(&head, "100-continue")).await;
         assert_eq!(answer.status, status, "{head}");
-        assert!(connection.answers().await.is_empty(), "{head}");
+        assert!(connection.read_responses().await.is_empty(), "{head}");
     }
-    until_open(&server, 1).await;
+    wait_for_open_connections(&server, 1).await;
 }
 
 /// The client may not know yet that nothing else is read: it gets the answer nevertheless.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_follows_the_last_request_is_not_run() {
-    let server = super::server(&[], &[]).await;
-    let before: u64 = answered(&server).values().sum();
+async fn connection_close_later_requests_are_not_run() {
+    let server = super::start_server(&[], &[]).await;
+    let before: u64 = responses_by_status(&server).values().sum();
     let lasts = [
-        question().replacen("\r\n", "\r\nConnection: close\r\n", 1),
-        question().replace("HTTP/1.1", "HTTP/1.0"),
-        question().replacen("\r\n", "\r\nConnection: close, upgrade\r\nUpgrade: h2c\r\n", 1),
+        question_request().replacen("\r\n", "\r\nConnection: close\r\n", 1),
+        question_request().replace("HTTP/1.1", "HTTP/1.0"),
+        question_request().replacen("\r\n", "\r\nConnection: close, upgrade\r\nUpgrade: h2c\r\n", 1),
     ];
     for last in &lasts {
-        for rest in [question(), question().repeat(5_000)] {
-            let mut connection = Connection::to(&server).await;
+        for rest in [question_request(), question_request().repeat(5_000)] {
+            let mut connection = Connection::connect(&server).await;
             connection.send(last.clone() + &rest).await;
-            assert_only(&connection.answers().await, (200, ""), true, last);
+            assert_only_response(&connection.read_responses().await, (200, ""), true, last);
         }
     }
-    assert_eq!(answered(&server).values().sum::<u64>(), before + 2 * lasts.len() as u64);
-    until_open(&server, 0).await;
+    assert_eq!(responses_by_status(&server).values().sum::<u64>(), before + 2 * lasts.len() as u64);
+    wait_for_open_connections(&server, 0).await;
 }

@@ -4,19 +4,26 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
-use super::{Answer, CROWD, Connection, POST, assert_cut_off, crowd, server, until_open};
+use super::{
+    CROWD_SIZE, Connection, POST_PREDICT_HEAD, WireResponse, assert_cut_off, run_clients, start_server,
+    wait_for_open_connections,
+};
 
-fn assert_too_slow(answers: &[Answer], detail: &str) {
+fn assert_too_slow(answers: &[WireResponse], detail: &str) {
     let [answer] = answers else { panic!("{answers:?}") };
-    assert_eq!((answer.status, answer.kind().as_str(), answer.closes()), (408, "body-timeout", true), "{answer:?}");
+    assert_eq!(
+        (answer.status, answer.problem_kind().as_str(), answer.closes_connection()),
+        (408, "body-timeout", true),
+        "{answer:?}"
+    );
     assert_eq!(answer.json()["detail"], detail);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_stall_are_answered_with_408() {
-    let server = server(&[("--body-idle-timeout", "500ms")], &[]).await;
-    let mut neighbour = Connection::neighbour(&server).await;
-    let clients = crowd(server.address, CROWD, |number, mut connection| async move {
+async fn slow_body_stalled_is_408() {
+    let server = start_server(&[("--body-idle-timeout", "500ms")], &[]).await;
+    let mut neighbour = Connection::connect_well(&server).await;
+    let clients = run_clients(server.address, CROWD_SIZE, |number, mut connection| async move {
         let stalled = [
             "Content-Length: 100\r\n\r\n",
             "Content-Length: 100\r\n\r\n{\"text\":",
@@ -27,31 +34,31 @@ async fn bodies_that_stall_are_answered_with_408() {
             "Transfer-Encoding: chunked\r\n\r\n8\r\n{\"text\":\r\n0\r\n",
             "Expect: 100-continue\r\nContent-Length: 100\r\n\r\n",
         ];
-        connection.send(format!("{POST}{}", stalled[number % stalled.len()])).await;
+        connection.send(format!("{POST_PREDICT_HEAD}{}", stalled[number % stalled.len()])).await;
         connection
     })
     .await;
-    neighbour.ask_well().await;
+    neighbour.request_well().await;
     for client in clients {
-        let mut answers = client.answers().await;
+        let mut answers = client.read_responses().await;
         if answers[0].status == 100 {
             answers.remove(0);
         }
         assert_too_slow(&answers, "Nothing of the body came for 500ms.");
     }
-    until_open(&server, 1).await;
-    assert_cut_off(&server, &[("body", CROWD)]);
-    neighbour.ask_well().await;
+    wait_for_open_connections(&server, 1).await;
+    assert_cut_off(&server, &[("body", CROWD_SIZE)]);
+    neighbour.request_well().await;
 }
 
 /// Every byte comes long before the limit of pauses, the whole body does not come in time.
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_dribble_are_answered_with_408() {
-    let server = server(&[("--body-idle-timeout", "1m"), ("--body-timeout", "800ms")], &[]).await;
-    let mut neighbour = Connection::neighbour(&server).await;
-    let clients = crowd(server.address, CROWD, |number, mut connection| async move {
+async fn slow_body_dribbled_is_408() {
+    let server = start_server(&[("--body-idle-timeout", "1m"), ("--body-timeout", "800ms")], &[]).await;
+    let mut neighbour = Connection::connect_well(&server).await;
+    let clients = run_clients(server.address, CROWD_SIZE, |number, mut connection| async move {
         let (head, bit) = [("Content-Length: 1000000", "a"), ("Transfer-Encoding: chunked", "1\r\na\r\n")][number % 2];
-        connection.send(format!("{POST}{head}\r\n\r\n")).await;
+        connection.send(format!("{POST_PREDICT_HEAD}{head}\r\n\r\n")).await;
         let mut buffer = [0; 4_096];
         loop {
             let read = tokio::time::timeout(Duration::from_millis(70), connection.stream.readable()).await;
@@ -60,7 +67,7 @@ async fn bodies_that_dribble_are_answered_with_408() {
                     Ok(0) | Err(_) => {}
                     Ok(read) => connection.received.extend_from_slice(&buffer[..read]),
                 }
-                if let Some((answer, _)) = Answer::first(&connection.received) {
+                if let Some((answer, _)) = WireResponse::parse_first(&connection.received) {
                     return answer;
                 }
             }
@@ -68,11 +75,11 @@ async fn bodies_that_dribble_are_answered_with_408() {
         }
     })
     .await;
-    neighbour.ask_well().await;
+    neighbour.request_well().await;
     for answer in clients {
         assert_too_slow(&[answer], "The whole body did not come within 800ms.");
     }
-    until_open(&server, 1).await;
-    assert_cut_off(&server, &[("body", CROWD)]);
-    neighbour.ask_well().await;
+    wait_for_open_connections(&server, 1).await;
+    assert_cut_off(&server, &[("body", CROWD_SIZE)]);
+    neighbour.request_well().await;
 }

@@ -1,7 +1,7 @@
 //! Names of classes and model types, as `transformers` 5.24 registers them: lists of words.
 
 /// Model types for which `tokenizer.json` is taken as it is, whatever class a file names.
-pub(super) const AS_IN_FILE: &str = "\
+pub(super) const FILE_AS_IS_MODEL_TYPES: &str = "\
     EvollaModel arctic aria beam bigbird_pegasus camembertv2-base canary chatlm cohere_asr ernie4_5 ernie4_5_moe \
     flex_olmo fuyu glm glm4 glm4_moe glm4_moe_lite glm4v glm4v_moe glm_image glmasr got_ocr2 gpt_bigcode \
     gradium_phonon_tts granite granitemoe granitemoehybrid granitemoeshared h2ovl_chat hyperclovax \
@@ -13,10 +13,11 @@ pub(super) const AS_IN_FILE: &str = "\
     xlm-roberta-xl";
 
 /// Model types whose files are known to name a wrong class: the registered one counts.
-pub(super) const MISNAMED: &str = "hyperclovax_vision_v2 qwen2 qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen4_exp siglip2";
+pub(super) const MISNAMED_MODEL_TYPES: &str =
+    "hyperclovax_vision_v2 qwen2 qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen4_exp siglip2";
 
 /// The class that is registered for model types, where it is not the file itself.
-pub(super) const BY_MODEL_TYPE: [(&str, &str); 93] = [
+pub(super) const CLASS_BY_MODEL_TYPE: [(&str, &str); 93] = [
     ("AlbertTokenizer", "albert yoso"),
     ("BartTokenizer", "florence2"),
     ("BarthezTokenizer", "barthez"),
@@ -143,14 +144,14 @@ pub(super) const BY_MODEL_TYPE: [(&str, &str); 93] = [
 ];
 
 /// Other names of classes.
-pub(super) const ALIASES: [(&str, &str); 3] = [
+pub(super) const CLASS_ALIASES: [(&str, &str); 3] = [
     ("BertTokenizer", "ElectraTokenizer LayoutLMTokenizer LxmertTokenizer MobileBertTokenizer SqueezeBertTokenizer"),
     ("RobertaTokenizer", "BartTokenizer LEDTokenizer LongformerTokenizer MvpTokenizer"),
     ("LlamaTokenizer", "Phi3Tokenizer"),
 ];
 
 /// Classes whose rules are Python code, or that take more than text.
-pub(super) const OTHER_RULES: &str = "\
+pub(super) const UNSUPPORTED_CLASSES: &str = "\
     BartphoTokenizer BertGenerationTokenizer BertJapaneseTokenizer BertweetTokenizer BioGptTokenizer \
     BlenderbotSmallTokenizer ByT5Tokenizer CLIPTokenizer CTRLTokenizer CanineTokenizer ClvpTokenizer \
     CodeLlamaTokenizer CpmAntTokenizer CpmTokenizer DPRContextEncoderTokenizer DPRQuestionEncoderTokenizer \
@@ -164,6 +165,6 @@ pub(super) const OTHER_RULES: &str = "\
     VitsTokenizer Wav2Vec2CTCTokenizer Wav2Vec2PhonemeCTCTokenizer WhisperTokenizer XLMTokenizer";
 
 /// True if a list of words has this one.
-pub(super) fn has(words: &str, name: &str) -> bool {
+pub(super) fn contains_word(words: &str, name: &str) -> bool {
     words.split(' ').any(|word| word == name)
 }

@@ -1,0 +1,162 @@
+//! A client of the admin listener.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::blocking::{Client as Http, RequestBuilder, Response};
+use reqwest::header::{ETAG, IF_MATCH};
+use reqwest::redirect::Policy;
+use reqwest::{Method, Url};
+use serde_json::Value;
+
+use crate::clock;
+use crate::http_client::{install_crypto_provider, root_cause};
+
+/// Longest wait for an answer: a version is loaded and checked meanwhile.
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(10);
+/// Longest upload of one file.
+const UPLOAD_TIMEOUT: Duration = Duration::from_hours(2);
+
+/// The status of a change whose resource is not in the state that the client named.
+const PRECONDITION_FAILED: u16 = 412;
+/// Most attempts of a change whose resource others change at the same time.
+const MAX_ATTEMPTS: usize = 10;
+
+/// A client.
+#[derive(Debug)]
+pub struct Client {
+    http: Http,
+    base: Url,
+    key: Option<String>,
+}
+
+impl Client {
+    /// A client of this server.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn new(base: &Url, key: Option<&str>) -> Result<Self, String> {
+        install_crypto_provider();
+        let http = Http::builder()
+            .redirect(Policy::none())
+            .timeout(REQUEST_TIMEOUT)
+            .user_agent(concat!("predictd-models/", env!("CARGO_PKG_VERSION")));
+        // unix:PATH is a server on this machine.
+        let (http, base) = if base.scheme() == "unix" {
+            let here = Url::parse("http://localhost").map_err(|error| error.to_string())?;
+            (http.unix_socket(base.path()), here)
+        } else {
+            (http, base.clone())
+        };
+        Ok(Self {
+            http: http.build().map_err(|error| error.to_string())?,
+            base,
+            key: key.filter(|key| !key.is_empty()).map(str::to_owned),
+        })
+    }
+
+    /// What is there.
+    ///
+    /// # Errors
+    /// What the server says, or why it does not.
+    pub fn get(&self, path: &str) -> Result<Value, String> {
+        json(self.send(&self.request(Method::GET, path))?)
+    }
+
+    /// Something new.
+    ///
+    /// # Errors
+    /// What the server says, or why it does not.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+        let key = clock::new_id().to_string();
+        json(self.send(&self.request(Method::POST, path).header("Idempotency-Key", key).json(body))?)
+    }
+
+    /// Changes the resource at `seen` from its current state. If that changes between read and write, reads it again:
+    /// the operator has not seen either state.
+    ///
+    /// # Errors
+    /// The server's reason, or why there is no answer.
+    pub fn change(&self, seen: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
+        let method = Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
+        let mut attempts = 1;
+        loop {
+            let current = self.send(&self.request(Method::GET, seen))?;
+            if !current.status().is_success() {
+                return json(current);
+            }
+            let tag = current.headers().get(ETAG).cloned().ok_or("the server does not say which state this is")?;
+            let changed = self.send_once(self.request(method.clone(), path).header(IF_MATCH, tag), body)?;
+            if changed.status().as_u16() != PRECONDITION_FAILED || attempts == MAX_ATTEMPTS {
+                return json(changed);
+            }
+            attempts += 1;
+        }
+    }
+
+    /// Something that is there from now on, or is so from now on.
+    ///
+    /// # Errors
+    /// What the server says, or why it does not.
+    pub fn put(&self, path: &str, body: &Value) -> Result<Value, String> {
+        let seen = self.send(&self.request(Method::GET, path))?;
+        let request = self.request(Method::PUT, path);
+        match (seen.status().as_u16(), seen.headers().get(ETAG).cloned()) {
+            (404, _) => json(self.send_once(request, Some(body))?),
+            (200, Some(tag)) => json(self.send_once(request.header(IF_MATCH, tag), Some(body))?),
+            _ => json(seen),
+        }
+    }
+
+    fn send_once(&self, request: RequestBuilder, body: Option<&Value>) -> Result<Response, String> {
+        let request = request.header("Idempotency-Key", clock::new_id().to_string());
+        self.send(&if let Some(body) = body { request.json(body) } else { request })
+    }
+
+    /// Sends a file, if the server does not have it.
+    ///
+    /// # Errors
+    /// What the server says, or why it does not.
+    pub fn upload(&self, sha256: &str, path: &Path) -> Result<(), String> {
+        let at = format!("/admin/store/{sha256}");
+        if self.send(&self.request(Method::GET, &at))?.status().is_success() {
+            return Ok(());
+        }
+        let named = |error: String| format!("{}: {error}", path.display());
+        let file = File::open(path).map_err(|error| named(error.to_string()))?;
+        let request = self.request(Method::PUT, &at).timeout(UPLOAD_TIMEOUT);
+        let answer = request.body(file).send().map_err(|error| named(root_cause(&error)))?;
+        if answer.status().is_success() { Ok(()) } else { json(answer).map(|_| ()).map_err(named) }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        // The server may be behind a path of a proxy.
+        let mut url = self.base.clone();
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        url.set_query(query);
+        let request = self.http.request(method, url);
+        if let Some(key) = &self.key { request.bearer_auth(key) } else { request }
+    }
+
+    /// Sends a request, and once more if no answer came: it is done once even so.
+    fn send(&self, request: &RequestBuilder) -> Result<Response, String> {
+        let again = || {
+            request.try_clone().ok_or("the request cannot be sent twice")?.send().map_err(|error| root_cause(&error))
+        };
+        again().or_else(|_| again()).map_err(|error| format!("{}: {error}", self.base.host_str().unwrap_or_default()))
+    }
+}
+
+/// The JSON of an answer; an error if it is one.
+fn json(answer: Response) -> Result<Value, String> {
+    let status = answer.status();
+    let body = answer.bytes().map_err(|error| root_cause(&error))?;
+    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if status.is_success() {
+        return Ok(value);
+    }
+    let detail = value.get("detail").and_then(Value::as_str);
+    Err(detail.map_or_else(|| format!("the server answered with {status}"), str::to_owned))
+}

@@ -1,0 +1,225 @@
+//! What a model is asked: the texts of a file, or its own examples and texts of their words.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::args::CheckCommand;
+use super::text_file::{RowLabel, TextRow, TextRows, read_bounded, read_rows};
+use crate::bench::texts::{SAMPLE_SENTENCES, generate_texts};
+use crate::text::golden::{ExpectedLabels, GoldenExample, GoldenSet};
+use crate::text::heads::Head;
+use crate::text::input::{Input, SecondText};
+use crate::text::pipeline::Pipeline;
+
+/// Texts that are made where no file is named.
+const GENERATED_TEXTS: usize = 256;
+/// What stands between the labels of one row of a table, for a model that gives several: as people write them, and as
+/// `predictd feedback export` does.
+const LABEL_SEPARATORS: [char; 2] = ['|', '\n'];
+
+/// What is asked, in this order.
+#[derive(Debug)]
+pub struct EvalSet {
+    /// Where they are from.
+    pub source: String,
+    /// What the number of a text counts.
+    pub unit: CaseUnit,
+    /// The texts.
+    pub cases: Vec<EvalCase>,
+    /// Rows of the file that have no text.
+    pub without_text: usize,
+    /// Largest difference of a score that counts as the same, where the file names scores.
+    pub tolerance: f32,
+    /// True if an answer is either right or wrong: a number of a CSV file is neither, as no tolerance is named there.
+    pub graded: bool,
+}
+
+/// What the number of a text counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CaseUnit {
+    /// Lines of a file, the heading included.
+    Line,
+    /// Examples of a golden.json.
+    Example,
+    /// Texts that were made.
+    Text,
+}
+
+impl std::fmt::Display for CaseUnit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Line => "line",
+            Self::Example => "example",
+            Self::Text => "text",
+        })
+    }
+}
+
+/// One text, or two.
+#[derive(Debug)]
+pub struct EvalCase {
+    /// Its number, from 1.
+    pub number: usize,
+    /// The text.
+    pub input: Input,
+    /// What the answer should be, if a file says so.
+    pub expected: Option<GoldenExample>,
+}
+
+impl EvalSet {
+    /// What the command names, or what can be made for this model.
+    ///
+    /// # Errors
+    /// A sentence that names the option, the file, and what is wrong with it.
+    pub fn load(command: &CheckCommand, pipeline: &Pipeline) -> Result<Self, String> {
+        let said = |option: &str, path: &Path, error: String| format!("{option} {}: {error}", path.display());
+        if let Some(path) = command.against_path() {
+            return Self::from_expected_file(path, pipeline).map_err(|error| said("--against", path, error));
+        }
+        if let Some(path) = command.texts_path() {
+            return Self::from_texts_file(path).map_err(|error| said("--texts", path, error));
+        }
+        let examples = pipeline.golden().map(|golden| golden.examples.as_slice()).unwrap_or_default();
+        let own: Vec<&str> = examples.iter().map(|example| example.text.as_str()).collect();
+        let (words, from) = if own.is_empty() {
+            (&SAMPLE_SENTENCES[..], "plain sentences and texts of their words")
+        } else {
+            (&own[..], "golden.json and texts of its words")
+        };
+        let inputs = if own.is_empty() {
+            SAMPLE_SENTENCES.iter().map(|text| Input::from((*text).to_owned())).collect::<Vec<_>>()
+        } else {
+            examples.iter().map(GoldenExample::input).collect()
+        };
+        let made = generate_texts(words, pipeline, GENERATED_TEXTS).into_iter().map(Input::from);
+        let asked = (1..).zip(inputs.into_iter().chain(made));
+        let asked = asked.map(|(number, input)| EvalCase { number, input, expected: None }).collect();
+        Ok(Self::new(asked, from.to_owned(), CaseUnit::Text))
+    }
+
+    fn new(asked: Vec<EvalCase>, from: String, unit: CaseUnit) -> Self {
+        Self { source: from, unit, cases: asked, without_text: 0, tolerance: 0.0, graded: false }
+    }
+
+    /// The texts of a file, whatever labels stand beside them.
+    fn from_texts_file(path: &Path) -> Result<Self, String> {
+        let TextRows { rows, without_text: without } = read_rows(path)?;
+        let asked = rows.into_iter().map(|row| EvalCase { expected: None, ..EvalCase::from_row(row) }).collect();
+        Ok(Self { without_text: without, ..Self::new(asked, path.display().to_string(), CaseUnit::Line) })
+    }
+
+    /// The texts of a file, and what the answers should be where that stands beside them.
+    ///
+    /// # Errors
+    /// One sentence: among others that the model has no such label.
+    pub fn from_labelled_file(path: &Path, pipeline: &Pipeline) -> Result<Self, String> {
+        if let Head::Entities(..) = pipeline.head() {
+            return Err("a table has no place for entities: name a golden.json".to_owned());
+        }
+        let mut asked = Vec::new();
+        let TextRows { rows, without_text: without } = read_rows(path)?;
+        for mut row in rows {
+            let label = row.label.take();
+            let expected = label.map(|label| parse_expected(label, &row, pipeline)).transpose()?;
+            asked.push(EvalCase { expected, ..EvalCase::from_row(row) });
+        }
+        let graded = !pipeline.head().is_numeric();
+        Ok(Self { without_text: without, graded, ..Self::new(asked, path.display().to_string(), CaseUnit::Line) })
+    }
+
+    fn from_expected_file(path: &Path, pipeline: &Pipeline) -> Result<Self, String> {
+        match path.extension().and_then(|ending| ending.to_str()) {
+            Some("json") => parse_golden(&read_bounded(path)?, path.display().to_string(), pipeline),
+            Some("csv" | "jsonl" | "ndjson") => {
+                let questions = Self::from_labelled_file(path, pipeline)?;
+                match questions.cases.iter().find(|question| question.expected.is_none()) {
+                    Some(EvalCase { number, .. }) => {
+                        Err(format!("line {number}: there is no column label, and no category"))
+                    }
+                    None => Ok(questions),
+                }
+            }
+            _ => Err("its name ends neither in .json (a golden.json) nor in .csv or .jsonl".to_owned()),
+        }
+    }
+}
+
+impl EvalCase {
+    fn from_row(row: TextRow) -> Self {
+        let pair = row.pair.map(|text| SecondText { text, truncate_only_first: false });
+        Self { number: row.line, input: Input { text: row.text, second: pair }, expected: None }
+    }
+}
+
+fn parse_golden(bytes: &[u8], from: String, pipeline: &Pipeline) -> Result<EvalSet, String> {
+    let golden: GoldenSet = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    golden.check()?;
+    let tolerance = golden.tolerance;
+    let mut asked = Vec::with_capacity(golden.examples.len());
+    for (number, example) in (1..).zip(golden.examples) {
+        let named: Vec<&String> = match &example.label {
+            Some(ExpectedLabels::Single(label)) => vec![label],
+            Some(ExpectedLabels::Multiple(labels)) => labels.iter().collect(),
+            None => Vec::new(),
+        };
+        check_labels(named.into_iter().chain(example.scores.keys()), pipeline, &format!("example {number}"))?;
+        asked.push(EvalCase { number, input: example.input(), expected: Some(example) });
+    }
+    Ok(EvalSet { tolerance, graded: true, ..EvalSet::new(asked, from, CaseUnit::Example) })
+}
+
+/// What a row expects.
+fn parse_expected(wanted: RowLabel, row: &TextRow, pipeline: &Pipeline) -> Result<GoldenExample, String> {
+    let place = format!("line {}", row.line);
+    let (mut label, mut score) = (None, None);
+    match (pipeline.head(), wanted) {
+        (head, RowLabel::Field(field)) if head.is_numeric() => {
+            let number = field.trim().parse::<f32>().ok().filter(|number| number.is_finite());
+            score = Some(number.ok_or_else(|| format!("{place}: the label {field:?} is no number"))?);
+        }
+        (Head::MultiLabel { .. }, wanted) => {
+            let mut labels = match wanted {
+                RowLabel::Field(field) => {
+                    field.split(LABEL_SEPARATORS).filter(|label| !label.is_empty()).map(str::to_owned).collect()
+                }
+                RowLabel::List(labels) => labels,
+            };
+            check_labels(labels.iter(), pipeline, &place)?;
+            // Answers name them in this order.
+            labels.sort_by_key(|label| pipeline.labels().iter().position(|known| known == label));
+            labels.dedup();
+            label = Some(ExpectedLabels::Multiple(labels));
+        }
+        // What was told of an answer that no label is right for: it is wrong, whatever it is.
+        (head, RowLabel::List(labels)) if labels.is_empty() && !head.is_numeric() => {
+            label = Some(ExpectedLabels::Multiple(labels));
+        }
+        (_, wanted) => {
+            let one = match wanted {
+                RowLabel::Field(field) => field,
+                RowLabel::List(labels) => match <[String; 1]>::try_from(labels) {
+                    Ok([one]) => one,
+                    Err(labels) => return Err(format!("{place}: {} labels, where the model gives one", labels.len())),
+                },
+            };
+            check_labels([&one], pipeline, &place)?;
+            label = Some(ExpectedLabels::Single(one));
+        }
+    }
+    let (text, scores) = (row.text.clone(), BTreeMap::new());
+    Ok(GoldenExample { text, text_pair: None, label, scores, score, entities: None })
+}
+
+fn check_labels<'a>(
+    labels: impl IntoIterator<Item = &'a String>,
+    pipeline: &Pipeline,
+    place: &str,
+) -> Result<(), String> {
+    match labels.into_iter().find(|label| !pipeline.labels().contains(label)) {
+        Some(label) => Err(format!("{place}: the model has no label {label:?}")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,99 @@
+//! When a signal is raised and cleared: at once, and not before it has been calm for a while.
+
+use super::divergence::Divergence;
+
+/// Calm windows in a row that clear a signal.
+pub const CLEAR_AFTER_WINDOWS: u8 = 2;
+
+/// What a signal says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DriftLevel {
+    /// Nothing that chance does not explain.
+    #[default]
+    Quiet,
+    /// Live texts are not like those of the profile.
+    Drifting,
+}
+
+impl DriftLevel {
+    /// Its name: `quiet` or `drifting`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quiet => "quiet",
+            Self::Drifting => "drifting",
+        }
+    }
+}
+
+/// One signal's level and how it came to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DriftSignalState {
+    level: DriftLevel,
+    level_since_window: Option<u64>,
+    calm_windows: u8,
+}
+
+impl DriftSignalState {
+    /// What it says now.
+    #[must_use]
+    pub fn level(&self) -> DriftLevel {
+        self.level
+    }
+
+    /// The number of the window that made it so; none if it has been quiet from the start.
+    #[must_use]
+    pub fn level_since_window(&self) -> Option<u64> {
+        self.level_since_window
+    }
+
+    /// Takes a closed window into account; true if that changed the level.
+    ///
+    /// A window that drifts raises it. [`CLEAR_AFTER_WINDOWS`] in a row clear it; one in between begins the row anew.
+    pub fn observe(&mut self, window: u64, distance: &Divergence) -> bool {
+        let calm = distance.value < distance.clear_threshold();
+        let level = match self.level {
+            DriftLevel::Quiet if distance.is_drift() => DriftLevel::Drifting,
+            DriftLevel::Drifting if calm && self.calm_windows + 1 >= CLEAR_AFTER_WINDOWS => DriftLevel::Quiet,
+            level => level,
+        };
+        let changed = level != self.level;
+        self.calm_windows = if level == DriftLevel::Drifting && !changed && calm { self.calm_windows + 1 } else { 0 };
+        if changed {
+            (self.level, self.level_since_window) = (level, Some(window));
+        }
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observe_values(values: &[f64]) -> (String, DriftSignalState) {
+        let mut state = DriftSignalState::default();
+        let mut one = |(window, &value): (usize, &f64)| {
+            let distance = Divergence { texts: 1_000, bins: 20, value, psi: value, js: 0.0, noise: 0.1 };
+            state.observe(window as u64 + 1, &distance);
+            if state.level() == DriftLevel::Drifting { 'D' } else { 'q' }
+        };
+        let levels = values.iter().enumerate().map(&mut one).collect();
+        (levels, state)
+    }
+
+    #[test]
+    fn signal_calm_for_two_windows_clears() {
+        // Raised from 0.3, calm below 0.2.
+        assert_eq!(observe_values(&[0.0, 0.29, 0.31, 0.19, 0.19, 0.29]).0, "qqDDqq");
+        assert_eq!(observe_values(&[0.31, 0.19, 0.21, 0.19, 0.29, 0.19, 0.31, 0.1, 0.1, 0.31]).0, "DDDDDDDDqD");
+        assert_eq!(observe_values(&[0.31, 0.1, 0.1, 0.31, 0.1, 0.31]).0, "DDqDDD", "every row begins anew");
+    }
+
+    #[test]
+    fn signal_level_changed_window_is_reported() {
+        assert_eq!(observe_values(&[0.1, 0.1]).1.level_since_window(), None);
+        assert_eq!(observe_values(&[0.1, 0.4, 0.4]).1.level_since_window(), Some(2));
+        let (_, state) = observe_values(&[0.1, 0.4, 0.1, 0.1, 0.1]);
+        assert_eq!((state.level().name(), state.level_since_window()), ("quiet", Some(4)));
+    }
+}

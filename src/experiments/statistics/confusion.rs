@@ -1,0 +1,176 @@
+//! Where a model is wrong: its answers against the true labels, class by class.
+
+use std::collections::BTreeMap;
+
+/// How often each label was answered where each was true, in the order of the labels.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ConfusionMatrix {
+    cells: BTreeMap<LabelPair, u64>,
+}
+
+/// What was answered and what was true.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct LabelPair {
+    actual: String,
+    predicted: String,
+}
+
+/// How well a class is recognised. Parts are fractions; nothing where there is nothing to divide by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClassMetrics {
+    /// Its label.
+    pub label: String,
+    /// Of the answers with this label, the part that was right.
+    pub precision: Option<f64>,
+    /// Of the texts of this class, the part that was recognised.
+    pub recall: Option<f64>,
+    /// The harmonic mean of both; 0 if the class was there, or was answered, but never rightly.
+    pub f1: Option<f64>,
+    /// Texts of this class.
+    pub support: u64,
+}
+
+/// A way to be wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misclassification {
+    /// What was answered.
+    pub predicted: String,
+    /// What was true.
+    pub actual: String,
+    /// How often.
+    pub count: u64,
+}
+
+impl FromIterator<(String, String, u64)> for ConfusionMatrix {
+    /// From what was predicted, what was true, and how often. Entries of the same labels add up.
+    fn from_iter<I: IntoIterator<Item = (String, String, u64)>>(entries: I) -> Self {
+        let mut cells = BTreeMap::new();
+        for (predicted, actual, count) in entries.into_iter().filter(|&(.., count)| count > 0) {
+            let cell: &mut u64 = cells.entry(LabelPair { actual, predicted }).or_default();
+            *cell = cell.saturating_add(count);
+        }
+        Self { cells }
+    }
+}
+
+impl ConfusionMatrix {
+    /// What was predicted, what was true, and how often, in the order of the true labels.
+    pub fn cells(&self) -> impl Iterator<Item = (&str, &str, u64)> {
+        self.cells.iter().map(|(cell, &count)| (cell.predicted.as_str(), cell.actual.as_str(), count))
+    }
+
+    /// The part of all answers that was right.
+    #[must_use]
+    pub fn accuracy(&self) -> Option<f64> {
+        let right = self.cells.iter().filter(|(cell, _)| cell.predicted == cell.actual).map(|(_, count)| count);
+        ratio(right.sum(), self.cells.values().sum())
+    }
+
+    /// Every label that was true or answered, in the order of the labels.
+    #[must_use]
+    pub fn classes(&self) -> Vec<ClassMetrics> {
+        #[derive(Default)]
+        struct ClassSums {
+            correct: u64,
+            predicted: u64,
+            support: u64,
+        }
+        let mut sums = BTreeMap::<&str, ClassSums>::new();
+        for (cell, &count) in &self.cells {
+            sums.entry(&cell.predicted).or_default().predicted += count;
+            let actual = sums.entry(&cell.actual).or_default();
+            actual.support += count;
+            if cell.predicted == cell.actual {
+                actual.correct += count;
+            }
+        }
+        let class = |(label, ClassSums { correct: right, predicted, support }): (&str, ClassSums)| ClassMetrics {
+            label: label.to_owned(),
+            precision: ratio(right, predicted),
+            recall: ratio(right, support),
+            f1: ratio(2 * right, predicted + support),
+            support,
+        };
+        sums.into_iter().map(class).collect()
+    }
+
+    /// The mean F1 of the classes that were there.
+    #[must_use]
+    pub fn macro_f1(&self) -> Option<f64> {
+        let (mut sum, mut classes) = (0.0, 0.0);
+        for f1 in self.classes().iter().filter(|class| class.support > 0).filter_map(|class| class.f1) {
+            sum += f1;
+            classes += 1.0;
+        }
+        (classes > 0.0).then(|| sum / classes)
+    }
+
+    /// The most frequent mistakes, at most so many; equally frequent ones in the order of the labels.
+    #[must_use]
+    pub fn top_misclassifications(&self, most: usize) -> Vec<Misclassification> {
+        let mut wrong: Vec<_> = self.cells.iter().filter(|(cell, _)| cell.predicted != cell.actual).collect();
+        wrong.sort_by_key(|&(_, &count)| std::cmp::Reverse(count));
+        let mistake = |(cell, &count): (&LabelPair, &u64)| Misclassification {
+            predicted: cell.predicted.clone(),
+            actual: cell.actual.clone(),
+            count,
+        };
+        wrong.into_iter().take(most).map(mistake).collect()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn ratio(some: u64, all: u64) -> Option<f64> {
+    (all > 0).then(|| some as f64 / all as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn confusion(entries: &[(&str, &str, u64)]) -> ConfusionMatrix {
+        entries.iter().map(|&(predicted, actual, count)| (predicted.into(), actual.into(), count)).collect()
+    }
+
+    fn is_close(found: Option<f64>, known: f64) -> bool {
+        found.is_some_and(|found| (found - known).abs() < 1e-12)
+    }
+
+    #[test]
+    fn class_metrics_hand_computed_match() {
+        let confusion =
+            confusion(&[("cat", "cat", 6), ("dog", "cat", 2), ("dog", "dog", 3), ("cat", "dog", 1), ("cat", "cat", 2)]);
+        assert!(is_close(confusion.accuracy(), 11.0 / 14.0));
+        let [cat, dog] = &confusion.classes()[..] else { panic!("two classes") };
+        assert_eq!((cat.label.as_str(), cat.support, dog.label.as_str(), dog.support), ("cat", 10, "dog", 4));
+        assert!(
+            is_close(cat.precision, 8.0 / 9.0) && is_close(cat.recall, 0.8) && is_close(cat.f1, 16.0 / 19.0),
+            "{cat:?}"
+        );
+        assert!(is_close(dog.precision, 0.6) && is_close(dog.recall, 0.75) && is_close(dog.f1, 2.0 / 3.0), "{dog:?}");
+        assert!(is_close(confusion.macro_f1(), f64::midpoint(16.0 / 19.0, 2.0 / 3.0)));
+    }
+
+    #[test]
+    fn class_metrics_zero_denominator_is_none() {
+        let confusion = confusion(&[("a", "b", 2), ("c", "c", 1), ("z", "z", 0)]);
+        let [a, b, c] = &confusion.classes()[..] else { panic!("three classes") };
+        assert_eq!((a.precision, a.recall, a.f1, a.support), (Some(0.0), None, Some(0.0), 0));
+        assert_eq!((b.precision, b.recall, b.f1, b.support), (None, Some(0.0), Some(0.0), 2));
+        assert_eq!((c.precision, c.recall, c.f1), (Some(1.0), Some(1.0), Some(1.0)));
+        assert!(is_close(confusion.macro_f1(), 0.5), "a class that was never there does not count");
+        let empty = ConfusionMatrix::default();
+        assert_eq!(
+            (empty.accuracy(), empty.macro_f1(), empty.classes(), empty.top_misclassifications(3)),
+            (None, None, vec![], vec![])
+        );
+    }
+
+    #[test]
+    fn misclassifications_sorted_most_frequent_first() {
+        let confusion = confusion(&[("a", "b", 2), ("a", "a", 9), ("c", "a", 5), ("b", "a", 2), ("c", "b", 1)]);
+        let found = confusion.top_misclassifications(3);
+        let found: Vec<_> = found.iter().map(|m| (m.predicted.as_str(), m.actual.as_str(), m.count)).collect();
+        assert_eq!(found, [("c", "a", 5), ("b", "a", 2), ("a", "b", 2)]);
+    }
+}

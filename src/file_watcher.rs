@@ -1,0 +1,154 @@
+//! Files that operators replace while the server runs: keys and certificates.
+
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+
+/// How often the files are looked at. A look costs a few microseconds and works on any file system.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What tells one content of a file from another: device, inode, size, time of change.
+type FileStamp = Option<(u64, u64, u64, i64, i64)>;
+
+type LoadFn<T> = Box<dyn Fn() -> Result<T, String> + Send + Sync>;
+
+/// A value made from files, and made again when they change.
+pub struct FileWatcher<T> {
+    description: &'static str,
+    paths: Vec<PathBuf>,
+    load: LoadFn<T>,
+    value: RwLock<Arc<T>>,
+    last_stamps: Mutex<Vec<FileStamp>>,
+}
+
+impl<T: Send + Sync + 'static> FileWatcher<T> {
+    /// Loads the value. `what` it is, for the log.
+    ///
+    /// # Errors
+    /// What `load` says.
+    pub fn open(
+        what: &'static str,
+        paths: Vec<PathBuf>,
+        load: impl Fn() -> Result<T, String> + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, String> {
+        // Before the content is read: a change in between is seen at the next look.
+        let seen = file_stamps(&paths);
+        let value = Arc::new(load()?);
+        Ok(Arc::new(Self {
+            description: what,
+            paths,
+            load: Box::new(load),
+            value: RwLock::new(value),
+            last_stamps: Mutex::new(seen),
+        }))
+    }
+
+    /// The value as it is now.
+    #[must_use]
+    pub fn current(&self) -> Arc<T> {
+        Arc::clone(&self.value.read())
+    }
+
+    /// Looks at the files once. What cannot be loaded leaves the value as it is, and so does a file that is gone.
+    pub fn poll(&self) {
+        let now = file_stamps(&self.paths);
+        if *self.last_stamps.lock() == now {
+            return;
+        }
+        let what = self.description;
+        if now.contains(&None) {
+            tracing::warn!(what, "file removed; previous content stays in use");
+        } else {
+            match (self.load)() {
+                Ok(value) => {
+                    *self.value.write() = Arc::new(value);
+                    tracing::info!(what, "changed files reloaded");
+                }
+                Err(error) => tracing::error!(what, error, "changed files invalid; previous content stays in use"),
+            }
+        }
+        *self.last_stamps.lock() = now;
+    }
+
+    /// Reads the files again, whether they have changed or not. What cannot be loaded leaves the value as it is.
+    pub fn reload(&self) {
+        let now = file_stamps(&self.paths);
+        let what = self.description;
+        match (self.load)() {
+            Ok(value) => {
+                *self.value.write() = Arc::new(value);
+                tracing::info!(what, "files reloaded on signal");
+            }
+            Err(error) => tracing::error!(what, error, "reloaded files invalid; previous content stays in use"),
+        }
+        *self.last_stamps.lock() = now;
+    }
+
+    /// Looks at the files every second until nobody needs the value any more.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn watch(self: &Arc<Self>) -> std::io::Result<()> {
+        let watched: Weak<Self> = Arc::downgrade(self);
+        let watch = move || {
+            while let Some(watched) = watched.upgrade() {
+                // Without this thread no change would be seen any more.
+                if catch_unwind(AssertUnwindSafe(|| watched.poll())).is_err() {
+                    tracing::error!(what = watched.description, "file reload panicked; previous content stays in use");
+                }
+                drop(watched);
+                std::thread::sleep(POLL_INTERVAL);
+            }
+        };
+        std::thread::Builder::new().name("predictd-files".to_owned()).spawn(watch).map(drop)
+    }
+}
+
+impl<T> std::fmt::Debug for FileWatcher<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watched").field("what", &self.description).finish_non_exhaustive()
+    }
+}
+
+fn file_stamps(paths: &[PathBuf]) -> Vec<FileStamp> {
+    let stamp = |path: &PathBuf| {
+        let data = std::fs::metadata(path).ok()?;
+        Some((data.dev(), data.ino(), data.size(), data.mtime(), data.mtime_nsec()))
+    };
+    paths.iter().map(stamp).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn file_watcher_invalid_change_keeps_old_value() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let load = {
+            let path = path.clone();
+            move || fs::read_to_string(&path).unwrap_or_default().parse::<u8>().map_err(|error| error.to_string())
+        };
+        assert!(FileWatcher::open("number", vec![path.clone()], load.clone()).is_err());
+        fs::write(&path, "1").unwrap();
+        let watched = FileWatcher::open("number", vec![path.clone()], load).unwrap();
+        let replaced_by = |content: &str| {
+            let new = directory.path().join("new");
+            fs::write(&new, content).unwrap();
+            fs::rename(&new, &path).unwrap();
+            watched.poll();
+            *watched.current()
+        };
+        assert_eq!([replaced_by("2"), replaced_by("none"), replaced_by("3")], [2, 2, 3]);
+        fs::remove_file(&path).unwrap();
+        watched.poll();
+        assert_eq!(*watched.current(), 3);
+        assert_eq!(replaced_by("4"), 4);
+    }
+}

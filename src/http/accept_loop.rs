@@ -1,0 +1,125 @@
+//! A listener: connections are accepted, bounded, and ended when the server stops.
+
+use std::future::poll_fn;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection::ConnectionHandler;
+use crate::listeners::{ClientStream, Listener};
+
+/// Pause after a failed accept: without file descriptors left the next one fails at once too.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// How long the listener waits for a connection to end by itself before it asks those at rest to go.
+const SLOT_PRESSURE_INTERVAL: Duration = Duration::from_millis(20);
+/// Between two log lines about failed accepts.
+const ACCEPT_ERROR_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// When and how a listener ends.
+#[derive(Debug, Clone)]
+pub struct StopSignals {
+    /// Accept nothing more, finish what is in work.
+    pub drain: CancellationToken,
+    /// Time for requests in work to finish.
+    pub drain_timeout: Duration,
+    /// Stop now.
+    pub abort: CancellationToken,
+}
+
+/// How a listener ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopOutcome {
+    /// Everybody was answered who could be: clients that did not take part were cut off.
+    Drained,
+    /// So many complete requests got no answer.
+    Unanswered(usize),
+    /// It was told to stop at once.
+    Aborted,
+}
+
+/// Serves at most `max_connections` connections at a time until `end`.
+pub async fn serve(
+    listener: impl Into<Listener>,
+    front: ConnectionHandler,
+    max_connections: usize,
+    end: StopSignals,
+) -> StopOutcome {
+    let listener = listener.into();
+    let slots = Arc::new(Semaphore::new(max_connections));
+    let connections = TaskTracker::new();
+    let accepting = async {
+        let mut complained: Option<Instant> = None;
+        loop {
+            let slot = acquire_slot(&slots, &front).await;
+            match poll_fn(|cx| listener.poll_accept(cx)).await {
+                Ok((stream, peer)) => spawn_connection(&connections, &front, (stream, peer), slot),
+                // One client has left before it was accepted: the next one is fine.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
+                Err(error) => {
+                    if complained.is_none_or(|at| at.elapsed() > ACCEPT_ERROR_LOG_INTERVAL) {
+                        tracing::warn!(%error, "connection accept failed");
+                        complained = Some(Instant::now());
+                    }
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = end.drain.cancelled() => {}
+        () = accepting => {}
+        () = end.abort.cancelled() => return StopOutcome::Aborted,
+    }
+    // Who is in the backlog has connected while that was still right.
+    while let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+        let waiting = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await;
+        let Poll::Ready(Ok(client)) = waiting else { break };
+        spawn_connection(&connections, &front, client, slot);
+    }
+    drop(listener);
+    tracing::info!(listener = front.name, "listener closed");
+    front.shutdown.cancel();
+    connections.close();
+    tokio::select! {
+        () = connections.wait() => return StopOutcome::Drained,
+        () = tokio::time::sleep(end.drain_timeout) => {}
+        () = end.abort.cancelled() => return StopOutcome::Aborted,
+    }
+    let clients = connections.len();
+    tracing::warn!(listener = front.name, clients, "grace period expired; closing unfinished connections");
+    match front.unanswered_requests.load(Ordering::Relaxed) {
+        0 => StopOutcome::Drained,
+        unanswered => StopOutcome::Unanswered(unanswered),
+    }
+}
+
+fn spawn_connection(
+    connections: &TaskTracker,
+    front: &ConnectionHandler,
+    client: (ClientStream, SocketAddr),
+    slot: OwnedSemaphorePermit,
+) {
+    let connection = front.clone().serve(client.0, client.1);
+    _ = connections.spawn(async move {
+        connection.await;
+        drop(slot);
+    });
+}
+
+/// Waits while all slots are taken: clients wait in the listener's backlog, and connections at rest are ended for them.
+async fn acquire_slot(slots: &Arc<Semaphore>, front: &ConnectionHandler) -> OwnedSemaphorePermit {
+    loop {
+        if let Ok(Ok(slot)) = timeout(SLOT_PRESSURE_INTERVAL, Arc::clone(slots).acquire_owned()).await {
+            return slot;
+        }
+        front.slot_pressure.notify_waiters();
+    }
+}

@@ -1,0 +1,281 @@
+//! What the two ends of a connection must know of each other: the transport, which counts
+//! time, and the request, which says what the time is spent on.
+
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use hyper::body::{Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::response_budget::Reservation;
+use super::response_stream::PART_BYTES;
+
+/// No request.
+const IDLE: u8 = 0;
+/// A request whose body is not complete.
+const RECEIVING: u8 = 1;
+/// A request that is complete and has no answer.
+const PROCESSING: u8 = 2;
+/// An answer that is being made into bytes.
+const SENDING: u8 = 3;
+/// An answer of which some bytes may not have been taken by the system.
+const FLUSHING: u8 = 4;
+
+/// The exchange of requests and answers on one connection, one at a time.
+#[derive(Debug)]
+pub struct ConnectionState {
+    peer: SocketAddr,
+    opened_at: Instant,
+    request_state: AtomicU8,
+    request_count: AtomicU64,
+    /// The last request that was received in full by the transport, by number.
+    received_requests: AtomicU64,
+    /// Since `opened`, in nanoseconds.
+    idle_since_nanos: AtomicU64,
+    /// Complete requests without an answer, over all connections of the server.
+    unanswered_requests: Arc<AtomicUsize>,
+    /// True while a response has ended of which the system has not taken the last byte.
+    is_unflushed: AtomicBool,
+    flush_notify: Notify,
+    /// Memory of the response that is being written.
+    reservation: Mutex<Option<Reservation>>,
+    /// Told when the connection shall give its memory up.
+    eviction_notify: Notify,
+    is_evicted: AtomicBool,
+    /// True once the connection is among those that may hold memory.
+    pub(super) is_registered: AtomicBool,
+    /// Since when the client takes no bytes, in nanoseconds since `opened`; 0 while it does.
+    stalled_since_nanos: AtomicU64,
+}
+
+impl ConnectionState {
+    /// The exchange of a new connection from `peer`. `working` counts complete requests that have no answer.
+    #[must_use]
+    pub fn new(peer: SocketAddr, working: Arc<AtomicUsize>) -> Arc<Self> {
+        Arc::new(Self {
+            peer,
+            opened_at: Instant::now(),
+            request_state: AtomicU8::new(IDLE),
+            request_count: AtomicU64::new(0),
+            received_requests: AtomicU64::new(0),
+            idle_since_nanos: AtomicU64::new(0),
+            unanswered_requests: working,
+            is_unflushed: AtomicBool::new(false),
+            flush_notify: Notify::new(),
+            reservation: Mutex::default(),
+            eviction_notify: Notify::new(),
+            is_evicted: AtomicBool::new(false),
+            is_registered: AtomicBool::new(false),
+            stalled_since_nanos: AtomicU64::new(0),
+        })
+    }
+
+    /// Address of the other end.
+    #[must_use]
+    pub fn peer(&self) -> IpAddr {
+        self.peer.ip().to_canonical()
+    }
+
+    /// True from a request's head until the system has taken the last byte of its answer.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.request_state.load(Ordering::Relaxed) != IDLE
+    }
+
+    /// Requests that have begun so far.
+    #[must_use]
+    pub fn request_count(&self) -> u64 {
+        self.request_count.load(Ordering::Relaxed)
+    }
+
+    /// When the last answer ended; the beginning of the connection if there was none.
+    #[must_use]
+    pub fn idle_since(&self) -> Instant {
+        self.opened_at + Duration::from_nanos(self.idle_since_nanos.load(Ordering::Relaxed))
+    }
+
+    /// How long there has been no request; zero while there is one.
+    #[must_use]
+    pub fn idle_duration(&self) -> Duration {
+        if self.is_busy() { Duration::ZERO } else { self.idle_since().elapsed() }
+    }
+
+    /// The transport has received `requests` requests in full.
+    pub fn set_received_requests(&self, requests: u64) {
+        self.received_requests.store(requests, Ordering::Relaxed);
+    }
+
+    /// True if nothing of this request is on its way: its handler has all of it, or, if `ready` counts, the transport.
+    #[must_use]
+    pub fn has_received_request(&self, ready: bool) -> bool {
+        let ready = ready && self.received_requests.load(Ordering::Relaxed) >= self.request_count();
+        ready || self.request_state.load(Ordering::Relaxed) == PROCESSING
+    }
+
+    /// The system has taken all bytes: if an answer has ended, this is when.
+    pub fn mark_flushed(&self) {
+        self.mark_write_progress();
+        if self.is_unflushed.swap(false, Ordering::Relaxed) {
+            *self.reservation.lock() = None;
+            self.flush_notify.notify_one();
+        }
+        if self.request_state.load(Ordering::Relaxed) == FLUSHING {
+            self.idle_since_nanos.store(self.elapsed_nanos(), Ordering::Relaxed);
+            self.request_state.store(IDLE, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until the system has taken all bytes of the response before.
+    ///
+    /// A client that sends requests without reading would fill the memory with responses otherwise.
+    pub async fn wait_until_flushed(&self) {
+        while self.is_unflushed.load(Ordering::Relaxed) {
+            self.flush_notify.notified().await;
+        }
+    }
+
+    /// The system takes no bytes now: its client does not read.
+    pub fn mark_write_stalled(&self) {
+        if self.stalled_since_nanos.load(Ordering::Relaxed) == 0 {
+            self.stalled_since_nanos.store(self.elapsed_nanos().max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// The system has taken bytes.
+    pub fn mark_write_progress(&self) {
+        self.stalled_since_nanos.store(0, Ordering::Relaxed);
+    }
+
+    /// How long the client has taken no byte of a response that holds memory; nothing if it does, or holds none.
+    #[must_use]
+    pub fn stall_duration(&self) -> Option<Duration> {
+        let since = self.stalled_since_nanos.load(Ordering::Relaxed);
+        if since == 0 || self.is_evicted.load(Ordering::Relaxed) || self.reservation.lock().is_none() {
+            return None;
+        }
+        Some(Duration::from_nanos(self.elapsed_nanos().saturating_sub(since)))
+    }
+
+    /// Others need the memory of this connection more.
+    pub fn evict(&self) {
+        self.is_evicted.store(true, Ordering::Relaxed);
+        self.eviction_notify.notify_one();
+    }
+
+    /// Waits until the connection shall end.
+    pub async fn wait_until_evicted(&self) {
+        self.eviction_notify.notified().await;
+    }
+
+    /// Nanoseconds since the connection was opened.
+    fn elapsed_nanos(&self) -> u64 {
+        u64::try_from(self.opened_at.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// A request's head is there.
+    #[must_use]
+    pub fn begin_request(self: &Arc<Self>) -> RequestGuard {
+        self.request_count.fetch_add(1, Ordering::Relaxed);
+        self.request_state.store(RECEIVING, Ordering::Relaxed);
+        RequestGuard(Arc::clone(self))
+    }
+
+    /// The request's body is complete: what it waits for now is the server.
+    pub fn mark_body_complete(&self) {
+        if self.request_state.swap(PROCESSING, Ordering::Relaxed) != PROCESSING {
+            self.unanswered_requests.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn set_request_state(&self, next: u8) {
+        if self.request_state.swap(next, Ordering::Relaxed) == PROCESSING {
+            self.unanswered_requests.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One request and its answer. Dropped when the answer is in the transport's hands or its client left.
+#[derive(Debug)]
+pub struct RequestGuard(Arc<ConnectionState>);
+
+impl RequestGuard {
+    /// The answer is there, with its memory: it ends this turn when its last byte was taken.
+    #[must_use]
+    pub fn into_tracked_body(self, body: Body, reservation: Option<Reservation>) -> TrackedBody {
+        self.0.set_request_state(SENDING);
+        if reservation.is_some() {
+            *self.0.reservation.lock() = reservation;
+        }
+        TrackedBody { body, remaining: Bytes::new(), _guard: self }
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        // Its last bytes may still be here.
+        self.0.is_unflushed.store(true, Ordering::Relaxed);
+        self.0.set_request_state(FLUSHING);
+    }
+}
+
+/// The body of an answer, with the turn that it ends.
+#[derive(Debug)]
+pub struct TrackedBody {
+    body: Body,
+    /// What is left of a large frame: hyper gets it in parts, and takes the next one when it has written the last.
+    remaining: Bytes,
+    _guard: RequestGuard,
+}
+
+impl hyper::body::Body for TrackedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.remaining.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.remaining = data,
+                Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let length = self.remaining.len().min(PART_BYTES);
+        Poll::Ready(Some(Ok(Frame::data(self.remaining.split_to(length)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let body = self.body.size_hint();
+        let rest = self.remaining.len() as u64;
+        let mut hint = SizeHint::new();
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(body.lower() + rest);
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_state_flushed_is_not_stalled() {
+        let exchange = ConnectionState::new(([127, 0, 0, 1], 1).into(), Arc::default());
+        exchange.mark_write_stalled();
+        assert_ne!(exchange.stalled_since_nanos.load(Ordering::Relaxed), 0);
+        exchange.mark_flushed();
+        assert_eq!(exchange.stalled_since_nanos.load(Ordering::Relaxed), 0);
+    }
+}

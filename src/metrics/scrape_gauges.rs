@@ -1,0 +1,113 @@
+//! What is true at the moment of a scrape only.
+
+use std::time::Duration;
+
+use prometheus::{GaugeVec, Registry, opts};
+
+use super::drift::{DriftGauges, SignalStatus};
+use super::register;
+
+/// One model version at this moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VersionStatus {
+    /// Name of the model.
+    pub model: String,
+    /// The version.
+    pub version: String,
+    /// `loading`, `ready` or `failed`.
+    pub state: &'static str,
+    /// It answers requests that name no version.
+    pub is_active: bool,
+    /// Where it runs, once it does.
+    pub device: Option<String>,
+    /// It runs on the cores because a GPU that was looked for could not be used.
+    pub is_fallback: bool,
+    /// Texts in its queue.
+    pub queued_texts: usize,
+    /// How long the oldest of them has been there.
+    pub oldest_wait: Duration,
+    /// When a text that came now would be answered.
+    pub expected_wait: Duration,
+    /// How its texts and answers compare with its profile; none without one.
+    pub signals: Vec<SignalStatus>,
+}
+
+/// What is true at the moment of a scrape only.
+#[derive(Debug)]
+pub(super) struct ScrapeGauges {
+    state: GaugeVec,
+    active: GaugeVec,
+    device: GaugeVec,
+    fallback: GaugeVec,
+    queued: GaugeVec,
+    oldest_wait: GaugeVec,
+    expected_wait: GaugeVec,
+    drift: DriftGauges,
+}
+
+impl ScrapeGauges {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge =
+            |name: &str, help: &str, labels: &[&str]| register(registry, GaugeVec::new(opts!(name, help), labels)?);
+        let labels = ["model", "version"];
+        Ok(Self {
+            state: gauge(
+                "predictd_model_state",
+                "1 for the state that the version is in.",
+                &["model", "version", "state"],
+            )?,
+            active: gauge(
+                "predictd_model_version_active",
+                "1 for the version that answers requests that name none.",
+                &labels,
+            )?,
+            device: gauge(
+                "predictd_model_device",
+                "1 for the device that the version runs on.",
+                &["model", "version", "device"],
+            )?,
+            fallback: gauge(
+                "predictd_model_device_fallback",
+                "1 for a version that runs on the cores because the GPU that was looked for cannot be used.",
+                &labels,
+            )?,
+            queued: gauge("predictd_queue_items", "Texts that wait for a run.", &labels)?,
+            oldest_wait: gauge(
+                "predictd_queue_oldest_item_age_seconds",
+                "How long the oldest of them has waited.",
+                &labels,
+            )?,
+            expected_wait: gauge(
+                "predictd_queue_estimated_wait_seconds",
+                "When a text that came now would begin to be run.",
+                &labels,
+            )?,
+            drift: DriftGauges::new(registry)?,
+        })
+    }
+
+    /// Forgets what was true at the last scrape.
+    pub(super) fn update(&self, versions: &[VersionStatus]) {
+        let Self { state, active, device, fallback, queued, oldest_wait: oldest, expected_wait: wait, drift } = self;
+        drift.update(versions);
+        [state, active, device, fallback, queued, oldest, wait].into_iter().for_each(GaugeVec::reset);
+        for version in versions {
+            let names = [version.model.as_str(), version.version.as_str()];
+            state.with_label_values(&[names[0], names[1], version.state]).set(1.0);
+            if version.is_active {
+                active.with_label_values(&names).set(1.0);
+            }
+            if let Some(runs_on) = &version.device {
+                let fell_back = if version.is_fallback { 1.0 } else { 0.0 };
+                fallback.with_label_values(&names).set(fell_back);
+                device.with_label_values(&[names[0], names[1], runs_on]).set(1.0);
+            }
+            if version.state == "ready" {
+                #[expect(clippy::cast_precision_loss, reason = "a small number")]
+                queued.with_label_values(&names).set(version.queued_texts as f64);
+                oldest.with_label_values(&names).set(version.oldest_wait.as_secs_f64());
+                wait.with_label_values(&names).set(version.expected_wait.as_secs_f64());
+            }
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! What the texts and runs of one model version are counted by.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::{
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, histogram_opts,
+    opts,
+};
+
+use super::register;
+
+/// Texts of a run.
+const BATCH_TEXT_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+/// Tokens of a text.
+const TOKEN_BUCKETS: [f64; 9] = [4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 8_192.0];
+/// Seconds; from a cheap model's run to the longest wait.
+const SECONDS_BUCKETS: [f64; 13] =
+    [0.000_05, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
+/// Probabilities of the labels that were answered.
+const CONFIDENCE_BUCKETS: [f64; 12] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
+/// Time of a run over the time that was expected.
+const COST_ERROR_BUCKETS: [f64; 9] = [0.25, 0.5, 0.75, 0.9, 1.1, 1.333, 2.0, 4.0, 16.0];
+/// Labels of a model that are counted each by itself; those behind them are counted together.
+const MAX_COUNTED_LABELS: usize = 200;
+/// The others.
+const OTHER_LABEL: &str = "(other)";
+
+/// The metrics that every model version has.
+#[derive(Debug)]
+pub(super) struct VersionMetricVecs {
+    pub(super) predictions: IntCounterVec,
+    labels: IntCounterVec,
+    confidence: HistogramVec,
+    text_errors: IntCounterVec,
+    text_tokens: HistogramVec,
+    run_texts: HistogramVec,
+    run_seconds: HistogramVec,
+    tokenise_seconds: HistogramVec,
+    queue_seconds: HistogramVec,
+    busy_seconds: CounterVec,
+    tokens: IntCounterVec,
+    wasted_texts: IntCounterVec,
+    recycled_sessions: IntCounterVec,
+    cost: GaugeVec,
+    cost_error: HistogramVec,
+    load_seconds: GaugeVec,
+    drift_windows: IntCounterVec,
+}
+
+/// The metrics of one model version.
+#[derive(Debug, Clone)]
+pub struct VersionMetrics {
+    model_and_version: [String; 2],
+    predictions: IntCounter,
+    labels: IntCounterVec,
+    confidence: Histogram,
+    text_errors: IntCounterVec,
+    text_tokens: Histogram,
+    run_texts: Histogram,
+    run_seconds: Histogram,
+    tokenise_seconds: Histogram,
+    queue_seconds: Histogram,
+    busy_seconds: Counter,
+    tokens: IntCounter,
+    padding: IntCounter,
+    wasted_texts: IntCounter,
+    recycled_sessions: IntCounter,
+    /// Of a run, of a token, of a token and token of length.
+    cost: [Gauge; 3],
+    cost_error: Histogram,
+    /// Of the whole load, and of its warm-up.
+    load_seconds: [Gauge; 2],
+    drift_windows: IntCounterVec,
+}
+
+impl VersionMetricVecs {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        const LABELS: [&str; 2] = ["model", "version"];
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            register(registry, HistogramVec::new(histogram_opts!(name, help, buckets.to_vec()), &LABELS)?)
+        };
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntCounterVec::new(opts!(name, help), labels)?)
+        };
+        let gauge =
+            |name: &str, help: &str, labels: &[&str]| register(registry, GaugeVec::new(opts!(name, help), labels)?);
+        Ok(Self {
+            predictions: counter(
+                "predictd_predictions_total",
+                "Texts answered by a model, now or from the cache.",
+                &LABELS,
+            )?,
+            labels: counter(
+                "predictd_predicted_labels_total",
+                "Labels answered: one for a text, several for a multi-label model, one for each entity. Those behind a model's first 200 are (other), those of a request (request).",
+                &["model", "version", "label"],
+            )?,
+            confidence: histogram(
+                "predictd_prediction_confidence",
+                "Probability of the label that was answered, the highest of several.",
+                &CONFIDENCE_BUCKETS,
+            )?,
+            text_errors: counter(
+                "predictd_item_errors_total",
+                "Texts that got an error of their own, by its kind.",
+                &["model", "version", "kind"],
+            )?,
+            text_tokens: histogram(
+                "predictd_item_tokens",
+                "Tokens of a text that was answered; words for a model that takes the text itself.",
+                &TOKEN_BUCKETS,
+            )?,
+            run_texts: histogram("predictd_batch_size", "Texts that shared a run.", &BATCH_TEXT_BUCKETS)?,
+            run_seconds: histogram("predictd_batch_duration_seconds", "Time of a run of the model.", &SECONDS_BUCKETS)?,
+            tokenise_seconds: histogram(
+                "predictd_tokenize_duration_seconds",
+                "Time from a text's admission until it was tokenised, the wait for a thread included.",
+                &SECONDS_BUCKETS,
+            )?,
+            queue_seconds: histogram(
+                "predictd_queue_duration_seconds",
+                "Time from a text's tokenising to the start of its run; 0 if it ran where it was received.",
+                &SECONDS_BUCKETS,
+            )?,
+            busy_seconds: register(
+                registry,
+                CounterVec::new(
+                    opts!(
+                        "predictd_worker_busy_seconds_total",
+                        "Time that threads worked for the model: runs, and decisions from their scores."
+                    ),
+                    &LABELS,
+                )?,
+            )?,
+            tokens: counter(
+                "predictd_batch_tokens_total",
+                "Tokens run, by what they were: text, or padding to the longest text of the run.",
+                &["model", "version", "kind"],
+            )?,
+            wasted_texts: counter(
+                "predictd_wasted_items_total",
+                "Texts that were run for a client that had left by the end.",
+                &LABELS,
+            )?,
+            recycled_sessions: counter(
+                "predictd_sessions_recycled_total",
+                "Sessions that were replaced, as --max-session-batches asks for.",
+                &LABELS,
+            )?,
+            cost: gauge(
+                "predictd_batch_cost_seconds",
+                "What a run is expected to cost, by part: for the run, for each token, for each token and token of length.",
+                &["model", "version", "part"],
+            )?,
+            cost_error: histogram(
+                "predictd_batch_cost_error_ratio",
+                "Time of a run over the time that its cost model expected.",
+                &COST_ERROR_BUCKETS,
+            )?,
+            load_seconds: gauge(
+                "predictd_model_load_duration_seconds",
+                "Time that the model's last load took, by step: all of it, and its warm-up and measurements.",
+                &["model", "version", "step"],
+            )?,
+            drift_windows: counter(
+                "predictd_drift_windows_total",
+                "Windows of texts that were compared with the version's profile by any signal.",
+                &LABELS,
+            )?,
+        })
+    }
+
+    pub(super) fn version_metrics(&self, model: &str, version: &str) -> VersionMetrics {
+        let labels = [model, version];
+        VersionMetrics {
+            model_and_version: labels.map(str::to_owned),
+            predictions: self.predictions.with_label_values(&labels),
+            labels: self.labels.clone(),
+            confidence: self.confidence.with_label_values(&labels),
+            text_errors: self.text_errors.clone(),
+            text_tokens: self.text_tokens.with_label_values(&labels),
+            run_texts: self.run_texts.with_label_values(&labels),
+            run_seconds: self.run_seconds.with_label_values(&labels),
+            tokenise_seconds: self.tokenise_seconds.with_label_values(&labels),
+            queue_seconds: self.queue_seconds.with_label_values(&labels),
+            busy_seconds: self.busy_seconds.with_label_values(&labels),
+            tokens: self.tokens.with_label_values(&[model, version, "text"]),
+            padding: self.tokens.with_label_values(&[model, version, "padding"]),
+            wasted_texts: self.wasted_texts.with_label_values(&labels),
+            recycled_sessions: self.recycled_sessions.with_label_values(&labels),
+            cost: ["run", "token", "square"].map(|part| self.cost.with_label_values(&[model, version, part])),
+            cost_error: self.cost_error.with_label_values(&labels),
+            load_seconds: ["all", "warm_up"].map(|step| self.load_seconds.with_label_values(&[model, version, step])),
+            drift_windows: self.drift_windows.clone(),
+        }
+    }
+}
+
+impl VersionMetricVecs {
+    /// Forgets a version that there is no more.
+    pub(super) fn remove_version(&self, model: &str, version: &str) {
+        let names = [model, version];
+        for counter in [
+            &self.predictions,
+            &self.labels,
+            &self.text_errors,
+            &self.tokens,
+            &self.wasted_texts,
+            &self.recycled_sessions,
+            &self.drift_windows,
+        ] {
+            remove_series(counter, names);
+        }
+        for histogram in [
+            &self.confidence,
+            &self.text_tokens,
+            &self.run_texts,
+            &self.run_seconds,
+            &self.tokenise_seconds,
+            &self.queue_seconds,
+            &self.cost_error,
+        ] {
+            remove_series(histogram, names);
+        }
+        remove_series(&self.busy_seconds, names);
+        for gauge in [&self.cost, &self.load_seconds] {
+            remove_series(gauge, names);
+        }
+    }
+}
+
+/// Removes all series of a version, whatever other labels they have.
+fn remove_series<T: MetricVecBuilder>(vector: &MetricVec<T>, [model, version]: [&str; 2])
+where
+    MetricVec<T>: Collector,
+{
+    for family in vector.collect() {
+        for metric in family.get_metric() {
+            let labels: HashMap<&str, &str> =
+                metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
+            if labels.get("model") == Some(&model) && labels.get("version") == Some(&version) {
+                // It was there a moment ago.
+                vector.remove(&labels).ok();
+            }
+        }
+    }
+}
+
+impl VersionMetrics {
+    /// A text of so many tokens was answered, now or from the cache.
+    pub fn record_prediction(&self, tokens: usize) {
+        self.predictions.inc();
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        self.text_tokens.observe(tokens as f64);
+    }
+
+    /// The label at this place of the model's own was answered.
+    pub fn record_label(&self, place: usize, label: &str) {
+        let [model, version] = &self.model_and_version;
+        let label = if place < MAX_COUNTED_LABELS { label } else { OTHER_LABEL };
+        self.labels.with_label_values(&[model.as_str(), version, label]).inc();
+    }
+
+    /// A label was answered that the request named.
+    pub fn record_request_label(&self) {
+        let [model, version] = &self.model_and_version;
+        self.labels.with_label_values(&[model.as_str(), version, "(request)"]).inc();
+    }
+
+    /// With this probability.
+    pub fn record_confidence(&self, probability: f32) {
+        self.confidence.observe(f64::from(probability));
+    }
+
+    /// A text got an error of this kind.
+    pub fn record_text_error(&self, kind: &str) {
+        let [model, version] = &self.model_and_version;
+        self.text_errors.with_label_values(&[model.as_str(), version, kind]).inc();
+    }
+
+    /// A run of so many texts ended. Its tokens are those of the texts and the padding between them.
+    pub fn record_batch(&self, texts: usize, tokens: usize, padding: usize, took: Duration) {
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        self.run_texts.observe(texts as f64);
+        self.run_seconds.observe(took.as_secs_f64());
+        self.tokens.inc_by(tokens as u64);
+        self.padding.inc_by(padding as u64);
+    }
+
+    /// A run took so long, where so long was expected.
+    pub fn record_cost_error(&self, took: Duration, expected: Duration) {
+        if !expected.is_zero() {
+            self.cost_error.observe(took.as_secs_f64() / expected.as_secs_f64());
+        }
+    }
+
+    /// A thread worked so long for the model.
+    pub fn record_busy_time(&self, time: Duration) {
+        self.busy_seconds.inc_by(time.as_secs_f64());
+    }
+
+    /// Runs so far, tokens of texts in them, and tokens of padding.
+    #[must_use]
+    pub fn batch_and_token_totals(&self) -> [u64; 3] {
+        [self.run_seconds.get_sample_count(), self.tokens.get(), self.padding.get()]
+    }
+
+    /// A text was tokenised in this time, and waited so long for its run.
+    pub fn record_wait(&self, tokenise: Duration, queue: Duration) {
+        self.tokenise_seconds.observe(tokenise.as_secs_f64());
+        self.queue_seconds.observe(queue.as_secs_f64());
+    }
+
+    /// What a run is expected to cost, in seconds: for itself, for each token, for each token and token of length.
+    pub fn set_costs(&self, parts: [f64; 3]) {
+        for (gauge, part) in self.cost.iter().zip(parts) {
+            gauge.set(part);
+        }
+    }
+
+    /// The model was loaded in this time, of which this was for runs that answered nobody.
+    pub fn record_load(&self, all: Duration, warm_up: Duration) {
+        for (gauge, time) in self.load_seconds.iter().zip([all, warm_up]) {
+            gauge.set(time.as_secs_f64());
+        }
+    }
+
+    /// Windows will be compared with a profile.
+    pub fn init_drift_windows(&self) {
+        // There from the start: a rate needs to have seen what was before the first.
+        let [model, version] = &self.model_and_version;
+        self.drift_windows.with_label_values(&[model.as_str(), version]);
+    }
+
+    /// A window was compared with the profile.
+    pub fn record_drift_window(&self) {
+        let [model, version] = &self.model_and_version;
+        self.drift_windows.with_label_values(&[model.as_str(), version]).inc();
+    }
+
+    /// A worker got a new session.
+    pub fn record_recycled_session(&self) {
+        self.recycled_sessions.inc();
+    }
+
+    /// A text was run for nobody.
+    pub fn record_wasted_text(&self) {
+        self.wasted_texts.inc();
+    }
+}

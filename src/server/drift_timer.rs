@@ -1,0 +1,23 @@
+//! Closes windows of drift whose time is over, where no more texts come that would.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::drift_monitor::DriftMonitor;
+use crate::engine::loaded_version::LoadedVersion;
+use crate::registry::Registry;
+
+/// How often it is looked.
+const CLOSE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Looks for ever.
+pub(super) async fn close_due_windows(registry: Arc<Registry>) {
+    loop {
+        tokio::time::sleep(CLOSE_INTERVAL).await;
+        registry
+            .snapshot()
+            .ready_models()
+            .filter_map(LoadedVersion::drift_monitor)
+            .for_each(DriftMonitor::close_window_if_due);
+    }
+}

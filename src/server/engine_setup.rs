@@ -1,0 +1,89 @@
+//! What models are loaded with, from the server's settings.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ServerError;
+use crate::config::{BatchSettings, GpuBatchLimits, SchedulerStrategy, ServerSettings};
+use crate::drift;
+use crate::engine::backend::Backend;
+use crate::engine::execution_group::{ExecutionGroup, GpuOptions};
+use crate::engine::loader::{CHECK_RUN_TIMEOUT, LoadContext};
+use crate::engine::queue::SchedulerConfig;
+use crate::engine::scheduler::batch_search::{BatchLimits, CPU_SEARCH_RADIUS};
+use crate::engine::scheduler::{BatchingStrategy, Micros};
+use crate::engine::{self, tokenization};
+use crate::metrics::Metrics;
+
+/// Tensor cores multiply tiles of so many rows and columns.
+const GPU_PAD_MULTIPLE: usize = 8;
+
+/// What the models of a server with these settings are loaded with.
+pub(crate) fn load_context(
+    settings: &ServerSettings,
+    runtime: Arc<dyn Backend>,
+    metrics: Arc<Metrics>,
+) -> Result<LoadContext, ServerError> {
+    // A text is tokenised in about a fiftieth of the time of its run: few threads keep up with all workers.
+    // On a GPU it takes as long as its run.
+    let gpus = runtime.gpu_count();
+    let tokenizers = if gpus > 0 { settings.workers } else { settings.workers / 4 };
+    let tokenizers =
+        tokenization::new_thread_pool(tokenizers).map_err(|error| ServerError::Runtime(error.to_string()))?;
+    let (cores, fit_tokens) = (scheduler_config(settings), !settings.batching.gpu_limits.is_max_tokens_explicit);
+    let on_gpus =
+        SchedulerConfig { batch_limits: gpu_batch_limits(&settings.batching), worker_count: gpus.max(1), ..cores };
+    Ok(LoadContext {
+        backend: runtime,
+        cpu_group: ExecutionGroup::new_cpu(cores, settings.batching.recycle_after_batches),
+        gpu_group: ExecutionGroup::new_gpu(
+            on_gpus,
+            GpuOptions { pad_to_multiple_of: GPU_PAD_MULTIPLE, auto_max_tokens: fit_tokens },
+        ),
+        tokenizer_pool: tokenizers,
+        check_run_timeout: CHECK_RUN_TIMEOUT,
+        text_defaults: settings.text_defaults,
+        drift_settings: drift::WindowSettings {
+            texts: settings.drift_window.texts,
+            max_age: settings.drift_window.max_age,
+        },
+        metrics,
+    })
+}
+
+fn gpu_batch_limits(runs: &BatchSettings) -> BatchLimits {
+    let GpuBatchLimits { max_tokens: tokens, max_texts: texts, max_time: time, .. } = runs.gpu_limits;
+    // A run there may take many more texts than lie in reach on cores.
+    BatchLimits {
+        max_rows: texts,
+        max_tokens: tokens,
+        max_time: to_micros(time),
+        search_radius: texts.max(CPU_SEARCH_RADIUS),
+    }
+}
+
+fn to_micros(time: Duration) -> Micros {
+    Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX)
+}
+
+/// How the queues of all models on the cores hand out their texts.
+#[must_use]
+pub fn scheduler_config(settings: &ServerSettings) -> SchedulerConfig {
+    let runs = &settings.batching;
+    SchedulerConfig {
+        strategy: match runs.scheduler {
+            SchedulerStrategy::Window => BatchingStrategy::Window,
+            SchedulerStrategy::Single => BatchingStrategy::Single,
+            SchedulerStrategy::Fifo(texts) => BatchingStrategy::Fifo(texts),
+            SchedulerStrategy::Delay(time) => BatchingStrategy::Delay(to_micros(time)),
+        },
+        batch_limits: BatchLimits {
+            max_rows: runs.max_texts,
+            max_tokens: runs.max_tokens,
+            max_time: to_micros(runs.max_time),
+            search_radius: CPU_SEARCH_RADIUS,
+        },
+        worker_count: settings.workers,
+        overload_threshold: engine::overload_threshold(settings.max_queue_wait),
+    }
+}

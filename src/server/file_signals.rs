@@ -1,0 +1,32 @@
+//! Signals by which an operator has files read or opened again.
+
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use crate::http::App;
+use crate::http::tls::WatchedTlsConfig;
+use crate::shutdown::{FileRequest, FileSignals};
+use crate::telemetry;
+
+/// Does what the signals ask for, until the process ends.
+pub(super) async fn watch_file_signals(mut signals: FileSignals, app: Arc<App>, tls: Option<WatchedTlsConfig>) {
+    loop {
+        let request = signals.next().await;
+        telemetry::reopen_log_files();
+        // The line goes to the files that were opened.
+        tracing::info!("log files reopened");
+        if request == FileRequest::Reload {
+            let (app, tls) = (Arc::clone(&app), tls.clone());
+            let reload = move || {
+                app.keys.reload();
+                if let Some(tls) = tls {
+                    tls.reload();
+                }
+            };
+            if let Err(error) = spawn_blocking(reload).await {
+                tracing::error!(%error, "reload of keys and certificates aborted; previous ones stay in use");
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The models that outlast the process: opened, loaded, and let go.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use super::ServerError;
+use crate::config::{FollowedAlias, MlflowSettings, ServerSettings};
+use crate::engine::loader::{LoadContext, ModelSource};
+use crate::memory_budget::{self, MemoryBudget};
+use crate::registry::data_directory::{self, DataDirectory};
+use crate::registry::database::{ChangeError, Database, ModelRecords, OpenError, StorageFault, sqlite_url};
+use crate::registry::mlflow::client::MlflowClient;
+use crate::registry::models_directory::{self, MissingVersions};
+use crate::registry::record::{Origin, VersionRecord};
+use crate::registry::registry_state::{RegistryState, StateFile};
+use crate::registry::runtime::{self, RegistryRuntime};
+use crate::registry::service::{AliasSubscription, MemoryCheck, RegistryService, ServiceDeps};
+use crate::registry::spool::FeedbackSpool;
+use crate::registry::store::Store;
+use crate::registry::{Registry, backup};
+
+/// A loaded model is its files, and as much again of weights in the order that the processor likes.
+const LOADED_SIZE_FACTOR: u64 = 2;
+
+/// Opens the database and the store, and records the operator's own models.
+pub(super) fn open_registry(
+    settings: &ServerSettings,
+    host: LoadContext,
+    sources: Vec<ModelSource>,
+) -> Result<RegistryRuntime, ServerError> {
+    let (data, shared) = (&settings.data_dir, settings.database_url.is_some());
+    let wrong = ServerError::Configuration;
+    let in_data = |error: &dyn Display| wrong(format!("--data-dir {}: {error}", data.display()));
+    data_directory::make_directory_private(data).map_err(|error| in_data(&error))?;
+    let lock = if shared { None } else { Some(runtime::lock_data_directory(data).map_err(|error| in_data(&error))?) };
+    let store = Store::open(&data.join("store"), !shared).map_err(|error| in_data(&error))?;
+    if !shared && is_network_file_system(data) {
+        tracing::warn!(
+            directory = %data.display(),
+            "data directory on a network file system; SQLite locks may fail: use a local disk or --database"
+        );
+    }
+    let mlflow = settings.mlflow.server.as_ref().map(MlflowClient::new).transpose();
+    let mlflow = mlflow.map_err(|error| wrong(format!("--mlflow: {error}")))?;
+    let opening = RegistrySetup { settings: settings.clone(), sources, load_context: host, store, mlflow };
+    RegistryRuntime::start(lock, move || opening.open_service()).map_err(wrong)
+}
+
+/// What a keeper is made of.
+struct RegistrySetup {
+    settings: ServerSettings,
+    /// The operator's own models.
+    sources: Vec<ModelSource>,
+    load_context: LoadContext,
+    store: Store,
+    mlflow: Option<MlflowClient>,
+}
+
+impl RegistrySetup {
+    /// The database as the operator names it.
+    fn database_error(&self, error: &dyn Display) -> String {
+        match self.settings.database_url {
+            Some(_) => format!("--database: {error}"),
+            None => format!("{}: {error}", self.database_path().display()),
+        }
+    }
+
+    fn database_path(&self) -> PathBuf {
+        self.settings.data_dir.join(backup::DATABASE_FILE_NAME)
+    }
+
+    fn state_file(&self) -> StateFile {
+        StateFile::new(&self.settings.data_dir)
+    }
+
+    /// What becomes of models whose directories are gone. An empty directory is one that is not there yet.
+    fn missing_versions(&self) -> MissingVersions {
+        let stays = self.settings.database_url.is_some() || self.sources.is_empty();
+        if stays { MissingVersions::Retain } else { MissingVersions::Remove }
+    }
+
+    /// A keeper of what the database has recorded, or of what was known last where it cannot be used.
+    async fn open_service(self) -> Result<RegistryService, String> {
+        if let Some(reason) = self.missing_database_reason() {
+            return self.service_without_database(reason);
+        }
+        if self.settings.database_url.is_none() {
+            data_directory::create_private_file(&self.database_path()).map_err(|error| self.database_error(&error))?;
+        }
+        let database = self.connect_database()?;
+        let opened = async {
+            database.initialize().await?;
+            let records = models_directory::sync_to_database(&database, &self.sources, self.missing_versions()).await;
+            records.map_err(|error| classify_read_error(&error))
+        };
+        match opened.await {
+            Ok(records) => {
+                let registry = self.build_registry(&records)?;
+                let named = self.database_error(&"");
+                let keeper = RegistryService::open(self.service_deps(registry, database)).await;
+                keeper.map_err(|error| format!("{named}{error}"))
+            }
+            Err(OpenError::Unavailable(reason)) => self.service_from_state_file(database, &reason),
+            Err(OpenError::Damaged(reason)) if self.settings.database_url.is_none() => {
+                self.service_without_database(&reason)
+            }
+            Err(error) => Err(self.database_error(&error)),
+        }
+    }
+
+    /// The database, not asked yet. A file of its own is used as long as it and its directory are what they are now.
+    fn connect_database(&self) -> Result<Database, String> {
+        let data = &self.settings.data_dir;
+        let later = |url: &str| Database::connect_lazy(url).map_err(|error| self.database_error(&error));
+        let anchor = DataDirectory::open(data).map_err(|error| format!("--data-dir {}: {error}", data.display()))?;
+        if let Some(url) = &self.settings.database_url {
+            return Ok(later(url)?.with_separate_directory(anchor));
+        }
+        Ok(later(&sqlite_url(&self.database_path()).map_err(|error| self.database_error(&error))?)?
+            .with_data_directory(anchor))
+    }
+
+    /// Why the file of the database cannot be the one that was there, where it is empty or missing: what it had recorded is
+    /// there.
+    fn missing_database_reason(&self) -> Option<&'static str> {
+        if self.settings.database_url.is_some() {
+            return None;
+        }
+        let is_empty = match std::fs::metadata(self.database_path()) {
+            Ok(found) if found.len() > 0 => return None,
+            found => found.is_ok(),
+        };
+        let has_versions = self.store.has_versions().unwrap_or(false);
+        match (is_empty, has_versions) {
+            (true, _) if has_versions || self.state_file().read().is_some_and(|known| known.epoch > 0) => {
+                Some("the file is empty")
+            }
+            // Without versions it is a new directory.
+            (false, true) => Some("the file is not there, and the store beside it holds versions"),
+            _ => None,
+        }
+    }
+
+    /// Serves what was known last, until the database answers.
+    fn service_from_state_file(self, database: Database, reason: &str) -> Result<RegistryService, String> {
+        let known = self.state_file().read().ok_or_else(|| self.database_error(&reason))?;
+        tracing::error!(reason, "database unavailable; serving the last known state");
+        let registry = self.build_registry(&known.records)?;
+        let sources = self.sources.clone();
+        Ok(RegistryService::new(self.service_deps(registry, database), known, sources))
+    }
+
+    /// Serves what was known last and what is in the models directory. The file is left as it is: what is in it may be all
+    /// that there is.
+    fn service_without_database(self, reason: &str) -> Result<RegistryService, String> {
+        let known = self.state_file().read();
+        tracing::error!(
+            file = %self.database_path().display(),
+            reason,
+            known = known.is_some(),
+            cure = %StorageFault::DatabaseDamaged,
+            "database unusable; serving the last known state, refusing feedback and changes"
+        );
+        let known = known.unwrap_or_default();
+        let records = models_directory::sync_in_memory(&known.records, &self.sources, self.missing_versions());
+        let registry = self.build_registry(&records)?;
+        let database = self.connect_database()?.with_damage();
+        Ok(RegistryService::new(self.service_deps(registry, database), RegistryState { records, ..known }, Vec::new()))
+    }
+
+    fn build_registry(&self, records: &ModelRecords) -> Result<Arc<Registry>, String> {
+        let coming: Vec<&str> =
+            self.settings.mlflow.followed_aliases.iter().map(|follow| follow.local_name.as_str()).collect();
+        let own = |record: &VersionRecord| record.origin == Origin::Directory;
+        // What is recorded of the operator's directory cannot be served from an empty one.
+        let only_own = records.values().flat_map(|record| record.versions.values()).all(own);
+        let none = ModelRecords::new();
+        let records = if self.sources.is_empty() && only_own { &none } else { records };
+        let registry = Registry::from_records(records, self.settings.default_model.as_deref(), &coming);
+        registry.map(Arc::new).map_err(|error| format!("--models {}: {error}", self.settings.models_dir.display()))
+    }
+
+    fn service_deps(self, registry: Arc<Registry>, database: Database) -> ServiceDeps {
+        ServiceDeps {
+            registry,
+            database,
+            memory_check: memory_check(&self.settings),
+            state_file: self.state_file(),
+            spool: FeedbackSpool::new(&self.settings.data_dir),
+            feedback_retention: self.settings.feedback_retention,
+            models_directory: self.settings.models_dir,
+            store: self.store,
+            load_context: self.load_context,
+            mlflow: self.mlflow,
+        }
+    }
+}
+
+/// What is wrong with a database that was opened and cannot be read.
+fn classify_read_error(error: &ChangeError) -> OpenError {
+    match error {
+        ChangeError::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => {
+            OpenError::Damaged("what is recorded cannot be read".to_owned())
+        }
+        ChangeError::Database(error) | ChangeError::OutcomeUnknown(error) => OpenError::from(error),
+        error => OpenError::Invalid(error.to_string()),
+    }
+}
+
+/// True for NFS, SMB, CIFS, SMB2, AFS, Ceph, Coda and 9P, by their numbers in `linux/magic.h`.
+#[cfg(target_os = "linux")]
+fn is_network_file_system(path: &Path) -> bool {
+    const NETWORK_FS_MAGICS: [u32; 8] =
+        [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x5346_414f, 0x00c3_6400, 0x7375_7245, 0x0102_1997];
+    let number = rustix::fs::statfs(path).map(|found| found.f_type);
+    // The field is wider than the number.
+    number
+        .is_ok_and(|number| u32::try_from(number & 0xffff_ffff).is_ok_and(|number| NETWORK_FS_MAGICS.contains(&number)))
+}
+
+/// Nobody tells.
+#[cfg(not(target_os = "linux"))]
+fn is_of_a_network(_: &Path) -> bool {
+    false
+}
+
+/// Whether there is room for one more model.
+fn memory_check(settings: &ServerSettings) -> MemoryCheck {
+    let settings = settings.clone();
+    Arc::new(move |registry, bytes| {
+        let bound = memory_budget::compute_budget(&settings, registry.snapshot().ready_models());
+        let Some(MemoryBudget { estimate: ceiling, limit: Some(limit) }) = bound else { return Ok(()) };
+        let (most, mib) =
+            (ceiling.total().saturating_add(bytes.saturating_mul(LOADED_SIZE_FACTOR)), |bytes: u64| bytes >> 20);
+        if most <= limit {
+            return Ok(());
+        }
+        Err(format!(
+            "with it the server may need {} MiB of memory, and {} MiB are allowed: {ceiling}",
+            mib(most),
+            mib(limit)
+        ))
+    })
+}
+
+/// The aliases that are to be followed.
+pub(super) fn alias_subscriptions(mlflow: &MlflowSettings) -> Result<Vec<AliasSubscription>, ServerError> {
+    let following =
+        |follow: &FollowedAlias| AliasSubscription::new(&follow.local_name, &follow.uri, mlflow.follow_interval);
+    let all: Vec<_> =
+        mlflow.followed_aliases.iter().map(following).collect::<Result<_, _>>().map_err(follow_option_error)?;
+    let mut seen = BTreeSet::new();
+    match all.iter().find(|following| !seen.insert(following.local_name.as_str())) {
+        Some(twice) => Err(follow_option_error(format!("{} cannot follow two aliases", twice.local_name))),
+        None => Ok(all),
+    }
+}
+
+fn follow_option_error(reason: impl std::fmt::Display) -> ServerError {
+    ServerError::Configuration(format!("--follow: {reason}"))
+}
+
+/// Loads what is recorded, and follows what others change from then on.
+pub(super) async fn load_models(keeping: &RegistryRuntime, followed: Vec<AliasSubscription>, stop: &CancellationToken) {
+    keeping.spawn_monitors();
+    let work = keeping.run(|keeper| async move {
+        keeper.load_at_startup().await;
+        Ok(())
+    });
+    tokio::pin!(work);
+    let loaded = tokio::select! {
+        loaded = &mut work => loaded,
+        () = stop.cancelled() => {
+            keeping.service().stop_loading();
+            work.await
+        }
+    };
+    if let Err(error) = loaded {
+        tracing::error!(%error, "loading of models failed");
+    }
+    keeping.spawn_reconcilers(followed);
+}
+
+/// Ends what is still going on, until `rest` at the latest.
+pub(super) async fn stop_registry(keeping: &RegistryRuntime, rest: Instant) {
+    keeping.service().stop_loading();
+    let close = keeping.run(|keeper| async move {
+        keeper.flush_counters().await;
+        keeper.close().await;
+        Ok(())
+    });
+    // What is not closed by then is closed by the end of the process: nothing that was acknowledged is lost.
+    tokio::time::timeout_at(rest.into(), close).await.ok();
+}

@@ -1,0 +1,62 @@
+//! What a watcher remembers over its end: how servers were, and whom it has not told yet.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::alert::Alert;
+use super::drift::ActiveFindings;
+use super::target::Target;
+
+/// Largest file that is read.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// What is remembered.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WatchState {
+    /// Servers by URL.
+    pub targets: BTreeMap<String, Target>,
+    /// What drifts, by server.
+    #[serde(default)]
+    pub drifting: BTreeMap<String, ActiveFindings>,
+    /// What has dropped, of all servers.
+    #[serde(default)]
+    pub dropped: ActiveFindings,
+    /// Alerts that are to be delivered, by channel.
+    pub waiting: BTreeMap<String, Vec<Alert>>,
+}
+
+impl WatchState {
+    /// Reads it; nothing is remembered if there is no file.
+    ///
+    /// # Errors
+    /// One sentence, if there is one that cannot be read.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error.to_string()),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+    }
+
+    /// Writes it: whole or not at all.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn save(&self, path: &Path) -> Result<(), String> {
+        let bytes = serde_json::to_vec(self).map_err(|error| error.to_string())?;
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let written = File::create(&partial).and_then(|mut file| {
+            file.write_all(&bytes)?;
+            file.sync_all()
+        });
+        written.and_then(|()| fs::rename(&partial, path)).map_err(|error| error.to_string())
+    }
+}
