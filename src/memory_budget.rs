@@ -25,11 +25,11 @@ const WORKER_BYTES: u64 = 64 << 20;
 /// Answers that are kept where nobody chose how many, in bytes.
 const DEFAULT_CACHE_BYTES: usize = 64 << 20;
 /// Where little memory is allowed: this part of it.
-const CACHE_MEMORY_DIVISOR: u64 = 32;
+const CACHE_MEMORY_DIVISOR: u64 = 64;
 /// Default memory for large responses, in bytes.
 const DEFAULT_RESPONSE_BYTES: usize = 64 << 20;
 /// Where little memory is allowed: this part of it, as for the cache.
-const RESPONSE_MEMORY_DIVISOR: u64 = 32;
+const RESPONSE_MEMORY_DIVISOR: u64 = 64;
 /// Spans that wait for a collector.
 const SPAN_QUEUE_BYTES: u64 = 40 << 20;
 
@@ -290,7 +290,7 @@ mod tests {
         let cache = |options: &[&str]| estimate(options, ModelMemory::default()).cache / MIB;
         assert_eq!(cache(&["--memory-limit", "0"]), 64);
         assert_eq!(cache(&["--memory-limit", "8589934592"]), 64);
-        assert_eq!(cache(&["--memory-limit", "536870912"]), 16);
+        assert_eq!(cache(&["--memory-limit", "536870912"]), 8);
         assert_eq!(cache(&["--memory-limit", "536870912", "--cache-bytes", "67108864"]), 64);
         assert_eq!(cache(&["--memory-limit", "536870912", "--cache-bytes", "0"]), 0);
     }
@@ -299,7 +299,7 @@ mod tests {
     fn response_memory_default_little_memory_is_small() {
         let responses = |options: &[&str]| estimate(options, ModelMemory::default()).responses / MIB;
         assert_eq!(responses(&["--memory-limit", "0"]), 64);
-        assert_eq!(responses(&["--memory-limit", "536870912"]), 16);
+        assert_eq!(responses(&["--memory-limit", "536870912"]), 8);
         assert_eq!(responses(&["--memory-limit", "536870912", "--response-memory", "4194304"]), 4);
     }
 

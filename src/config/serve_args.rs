@@ -229,11 +229,11 @@ pub struct ServeArgs {
     #[arg(long, env = "PREDICTD_MAX_INFLIGHT_ITEMS", default_value_t = 4_096, value_name = "N")]
     pub max_inflight_items: usize,
 
-    /// Memory for answers, which the same text gets again without a run, in bytes; 0: none are kept [default: 67108864, or a 32nd of --memory-limit if that is less].
+    /// Memory for answers, which the same text gets again without a run, in bytes; 0: none are kept [default: 67108864, or a 64th of --memory-limit if that is less].
     #[arg(long, env = "PREDICTD_CACHE_BYTES", value_name = "BYTES")]
     pub cache_bytes: Option<usize>,
 
-    /// Memory for responses of more than 16 KiB until they are written, in bytes; requests wait for it, then get 503 [default: 67108864, or a 32nd of --memory-limit if that is less].
+    /// Memory for responses of more than 16 KiB until they are written, in bytes; requests wait for it, then get 503 [default: 67108864, or a 64th of --memory-limit if that is less].
     #[arg(long, env = "PREDICTD_RESPONSE_MEMORY", value_name = "BYTES")]
     pub response_memory: Option<usize>,
 
