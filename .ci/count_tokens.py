@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""Counts the Rust tokens of `src` and `crates`, without comments and tests.
+
+    .ci/count_tokens.py [DIRECTORY]
+
+Names, literals and punctuation count one each, so that neither long names nor line breaks do.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+TOKEN = re.compile(
+    r"""(?P<skip>//[^\n]*|/\*.*?\*/|\s+)"""
+    r"""|b?r(?P<hashes>\#*)".*?"(?P=hashes)|b?"(?:\\.|[^"\\])*"|b?'(?:\\.[^']*|[^'\\])'"""
+    r"""|'[A-Za-z_]\w*|[A-Za-z_]\w*|\d[\w.]*|::|->|=>|\.\.=?|[-+*/%&|^!=<>]=|&&|\|\||.""",
+    re.S,
+)
+
+
+def tokens(text):
+    return [match.group(0) for match in TOKEN.finditer(text) if match.group("skip") is None]
+
+
+def without_tests(found):
+    """The tokens outside of items that stand below `#[cfg(test)]`."""
+    kept, index = [], 0
+    while index < len(found):
+        if found[index : index + 6] == ["#", "[", "cfg", "(", "test", ")"]:
+            index += 7
+            # Further attributes, then the item: to its semicolon, or to the end of its braces.
+            depth = 0
+            while index < len(found):
+                token = found[index]
+                depth += (token in "{([") - (token in "})]")
+                index += 1
+                if depth == 0 and token in (";", "}"):
+                    break
+        else:
+            kept.append(found[index])
+            index += 1
+    return kept
+
+
+def main():
+    root = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    files = [file for part in ("src", "crates") for file in sorted((root / part).rglob("*.rs"))]
+    files = [file for file in files if file.name != "tests.rs" and "tests" not in file.relative_to(root).parts]
+    print(sum(len(without_tests(tokens(file.read_text()))) for file in files))
+
+
+if __name__ == "__main__":
+    main()
