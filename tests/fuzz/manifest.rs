@@ -49,7 +49,7 @@ fuzz_target!(|input: &[u8]| {
     }
     let tokens = TokenInput { name: "input_ids".to_owned(), role: TokenRole::InputIds, width: IntegerWidth::Bits64 };
     for input in [GraphInput::Texts { name: "text".to_owned(), rank: 1 }, GraphInput::Tokens(vec![tokens])] {
-        match Manifest::read(directory) {
+        match Manifest::load(directory) {
             Ok(manifest) => assemble(manifest, input),
             Err(error) => check(&error),
         }
@@ -67,21 +67,21 @@ fn put(path: &Path, content: &[u8]) {
 fn assemble(mut manifest: Manifest, input: GraphInput) {
     let signature = Signature {
         input,
-        fixed: FixedAxes::default(),
-        output: "logits".to_owned(),
-        scores: ScoreKind::Logits,
+        fixed_axes: FixedAxes::default(),
+        output_name: "logits".to_owned(),
+        score_kind: ScoreKind::Logits,
         per_token: false,
-        applied: None,
+        applied_activation: None,
         width: 2,
         batch_dependent: false,
         labels: None,
-        many_labels: false,
+        is_multi_label: false,
         embedding_rows: None,
     };
     let defaults = TextPolicies { on_overflow: OverflowPolicy::Truncate, markup: MarkupPolicy::Reject };
     _ = manifest.config.usable_positions();
     let profile = manifest.profile.take();
-    match Pipeline::assemble(&mut manifest, &signature, defaults) {
+    match Pipeline::from_manifest(&mut manifest, &signature, defaults) {
         Ok(pipeline) => {
             assert!(matches!(pipeline.labels().len(), 0..=2));
             // Every text has tokens or an error, whatever is special.
@@ -91,9 +91,9 @@ fn assemble(mut manifest: Manifest, input: GraphInput) {
             }
             // What is taken must be what a window can be compared with.
             if let Some(Ok(reference)) = profile.map(|profile| profile.reference(pipeline.labels())) {
-                let mut window = reference.window();
+                let mut window = reference.empty_counts();
                 (0..200).for_each(|text| window.record(Some(text), 0.5, text, text));
-                for distance in DriftSignal::ALL.iter().filter_map(|&signal| reference.judge(signal, &window)) {
+                for distance in DriftSignal::ALL.iter().filter_map(|&signal| reference.compare(signal, &window)) {
                     assert!(distance.value.is_finite() && distance.threshold().is_finite(), "{distance:?}");
                 }
             }

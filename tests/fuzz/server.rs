@@ -12,13 +12,13 @@ use clap::Parser;
 use ndarray::Array2;
 use predictd::Server;
 use predictd::cli::Cli;
-use predictd::config::Settings;
-use predictd::engine::encoding;
-use predictd::engine::lane::Lane;
-use predictd::engine::loading::{Host, LONGEST_CHECK};
-use predictd::engine::queue::Rules;
-use predictd::engine::session::{Graph, RunError, Runtime, Scores, Session};
-use predictd::registry::directory;
+use predictd::config::ServerSettings;
+use predictd::engine::backend::{Backend, BackendError, Graph, Scores, Session};
+use predictd::engine::execution_group::ExecutionGroup;
+use predictd::engine::loader::{CHECK_RUN_TIMEOUT, LoadContext};
+use predictd::engine::queue::SchedulerConfig;
+use predictd::engine::tokenization;
+use predictd::registry::models_directory;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Batch;
 use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
@@ -42,22 +42,22 @@ impl InProcess {
         let path = data.path().to_str().expect("a path in UTF-8");
         let options = ["predictd", "--models", MODELS, "--data-dir", path];
         let args = Cli::parse_from(options.into_iter().chain(LIMITS)).serve;
-        let settings = Settings::resolve(args).expect("settings");
-        let runtime: Arc<dyn Runtime> = Arc::new(Constant);
-        let app = Arc::clone(Server::with_runtime(&settings, Arc::clone(&runtime)).expect("a server").app());
-        let rules = Rules { workers: 1, ..predictd::rules(&settings) };
-        let host = Host {
-            runtime,
-            cores: Lane::of_cores(rules, 0),
-            gpus: Lane::of_cores(rules, 0),
-            tokenizers: encoding::pool(1).expect("a thread"),
-            longest_check: LONGEST_CHECK,
-            texts: settings.texts,
-            drift: predictd::drift::Settings::default(),
+        let settings = ServerSettings::resolve(args).expect("settings");
+        let backend: Arc<dyn Backend> = Arc::new(ConstantBackend);
+        let app = Arc::clone(Server::with_runtime(&settings, Arc::clone(&backend)).expect("a server").app());
+        let config = SchedulerConfig { worker_count: 1, ..predictd::scheduler_config(&settings) };
+        let context = LoadContext {
+            backend,
+            cpu_group: ExecutionGroup::new_cpu(config, 0),
+            gpu_group: ExecutionGroup::new_cpu(config, 0),
+            tokenizer_pool: tokenization::new_thread_pool(1).expect("a thread"),
+            check_run_timeout: CHECK_RUN_TIMEOUT,
+            text_defaults: settings.text_defaults,
+            drift_settings: predictd::drift::WindowSettings::default(),
             metrics: Arc::clone(&app.metrics),
         };
-        for source in directory::find(Path::new(MODELS)).expect("models") {
-            app.registry.load(&source, &host).expect("a model");
+        for source in models_directory::find_models(Path::new(MODELS)).expect("models") {
+            app.registry.load(&source, &context).expect("a model");
             let loaded = app.registry.snapshot().resolve(Some(&source.name), Some(&source.version)).err();
             assert_eq!(loaded, None, "{}", source.name);
         }
@@ -77,9 +77,9 @@ impl InProcess {
 }
 
 /// Gives every text the same scores.
-struct Constant;
+struct ConstantBackend;
 
-impl Runtime for Constant {
+impl Backend for ConstantBackend {
     fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
         let token_input = |name: &str, role| TokenInput { name: name.to_owned(), role, width: IntegerWidth::Bits64 };
         let input = match manifest.tokenizer {
@@ -91,15 +91,15 @@ impl Runtime for Constant {
         };
         Ok(Box::new(ConstantGraph(Signature {
             input,
-            fixed: FixedAxes::default(),
-            output: "logits".to_owned(),
-            scores: ScoreKind::Logits,
+            fixed_axes: FixedAxes::default(),
+            output_name: "logits".to_owned(),
+            score_kind: ScoreKind::Logits,
             per_token: false,
-            applied: None,
+            applied_activation: None,
             width: 2,
             batch_dependent: false,
             labels: Some(vec!["no".to_owned(), "yes".to_owned()]),
-            many_labels: false,
+            is_multi_label: false,
             embedding_rows: None,
         })))
     }
@@ -112,7 +112,7 @@ impl Graph for ConstantGraph {
         &self.0
     }
 
-    fn session(&mut self) -> Result<Box<dyn Session>, ManifestError> {
+    fn create_session(&mut self) -> Result<Box<dyn Session>, ManifestError> {
         Ok(Box::new(ConstantSession))
     }
 }
@@ -120,7 +120,7 @@ impl Graph for ConstantGraph {
 struct ConstantSession;
 
 impl Session for ConstantSession {
-    fn run(&mut self, batch: &Batch, _deadline: Instant) -> Result<Scores, RunError> {
+    fn run(&mut self, batch: &Batch, _deadline: Instant) -> Result<Scores, BackendError> {
         Ok(Array2::from_shape_fn((batch.rows(), 2), |(_, label)| [-0.5, 0.5][label]).into())
     }
 }

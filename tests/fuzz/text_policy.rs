@@ -12,7 +12,7 @@ fuzz_target!(|input: &[u8]| {
     let input = String::from_utf8_lossy(input);
     let (entries, text) = input.split_once('\n').unwrap_or(("", &input));
     for markup in [MarkupPolicy::Allow, MarkupPolicy::Reject, MarkupPolicy::Strip] {
-        let outcome = TextPolicy { markup, allowed: None }.apply(text.to_owned());
+        let outcome = TextPolicy { markup, allowed_characters: None }.apply(text.to_owned());
         match markup {
             MarkupPolicy::Allow => assert_eq!(outcome.as_deref(), Ok(text)),
             MarkupPolicy::Reject => reject(text, &outcome),
@@ -30,7 +30,9 @@ fn is_control(c: char) -> bool {
 fn reject(text: &str, outcome: &Result<String, PolicyError>) {
     match outcome {
         Ok(passed) => assert!(passed == text && !text.contains(is_control)),
-        Err(PolicyError::Control(c)) => assert!(text.chars().any(|found| is_control(found) && u32::from(found) == *c)),
+        Err(PolicyError::ControlCharacter(c)) => {
+            assert!(text.chars().any(|found| is_control(found) && u32::from(found) == *c))
+        }
         Err(PolicyError::Script | PolicyError::ScriptUrl | PolicyError::EventHandler | PolicyError::Eval) => {
             assert!(text.contains('<') && !text.contains(is_control));
         }
@@ -69,10 +71,10 @@ fn allowed(entries: &str, text: &str, markup: MarkupPolicy, without: &Result<Str
         })
     };
     let allowed = Some(CharacterSet::parse(&entries));
-    let policy = TextPolicy { markup, allowed };
+    let policy = TextPolicy { markup, allowed_characters: allowed };
     match policy.apply(text.to_owned()) {
         Ok(passed) => assert!(without.as_ref() == Ok(&passed) && passed.chars().all(in_set)),
-        Err(PolicyError::Character(c)) => {
+        Err(PolicyError::DisallowedCharacter(c)) => {
             let c = char::from_u32(c).expect("a character");
             assert!(!in_set(c) && without.as_ref().is_ok_and(|text| text.contains(c)));
         }
