@@ -26,11 +26,13 @@ QUESTION = {"text": "My new card has not come yet, where is it?"}
 TESTS_IMAGE = "predictd-tests"
 TESTS_DOCKERFILE = "FROM debian:bookworm-slim\nRUN apt-get update && apt-get install -y --no-install-recommends procps libstdc++6 && rm -rf /var/lib/apt/lists/*\n"
 # Tests that start the binary; the others hold servers in the memory of the test itself.
-MODULES = ["backup", "canaries", "cli", "counted", "health_command", "lifecycle", "log_lines", "logs", "mlflow", "models_command", "overload::descriptors",
-           "overload::endless", "process", "replicas", "storage", "traces", "watch_command", "wire::noise"]
+MODULES = ["cli::health", "cli::serve_options", "cli::watch", "engine::overload::watchdog", "ops::lifecycle", "ops::log_injection",
+           "ops::logging", "ops::metrics", "ops::secret_leaks", "ops::server_process", "ops::traces", "registry::database_backup",
+           "registry::mlflow", "registry::model_versions", "registry::replicas", "registry::store", "transport::fd_limit",
+           "transport::non_http_traffic"]
 # And why these cannot be run so.
-EXCEPT = {"watch_command::watch_every_channel_gets_each_change_once": "runs a program that it writes, where nothing written may be run",
-          "storage::load_beyond_memory_limit_is_refused": "writes 384 MiB, which are memory here"}
+EXCEPT = {"cli::watch::watch_every_channel_gets_each_change_once": "runs a program that it writes, where nothing written may be run",
+          "registry::store::load_beyond_memory_limit_is_refused": "writes 384 MiB, which are memory here"}
 # A graph that asks for the locale that scikit-learn's exports name unless they are told otherwise.
 LOCALE = "en_US.UTF-8"
 

@@ -29,7 +29,7 @@ class Facts:
 
     @classmethod
     def read(cls, root: Path, help_text: str, alerts: dict, description: dict) -> "Facts":
-        listed = (root / "tests/it/metrics.txt").read_text().splitlines()
+        listed = (root / "tests/it/ops/metrics.txt").read_text().splitlines()
         return cls(options=set(re.findall(r"\[env: (PREDICTD_\w+)", help_text)),
                    metrics={line.split()[0] for line in listed}, routes=set(description["paths"]), alerts=alerts,
                    readme=(root / "deploy/kubernetes/README.md").read_text(),
@@ -104,7 +104,7 @@ def metrics(built: Built, facts: Facts) -> Iterator[str]:
     for thing in built.of("ScaledObject"):
         queries = " ".join(trigger["metadata"].get("query", "") for trigger in thing["spec"]["triggers"])
         asked = set(re.findall(r"\b(?:predictd|process)_\w+", queries))
-        yield from (f"{name} is not in tests/it/metrics.txt" for name in sorted(asked - facts.metrics))
+        yield from (f"{name} is not in tests/it/ops/metrics.txt" for name in sorted(asked - facts.metrics))
         if "predictd_queue_oldest_item_age_seconds" not in asked:
             yield "the ScaledObject does not look at the age of the queue"
 

@@ -1,6 +1,6 @@
 """Messages that two programs could read differently, to the server and through nginx (W8).
 
-`tests/it/wire` has the same. Every message has a request behind it, and many have one inside: that one must never be
+`tests/it/transport` has the same. Every message has a request behind it, and many have one inside: that one must never be
 run. No more requests may reach the server than nginx has logged.
 """
 

@@ -1,6 +1,6 @@
 """Tiny tokenizers of every class with odd files and settings, and odd texts to read with them.
 
-    python tests/parity/tokenizer_cases.py tests/it/tokenizer_classes.json
+    python tests/parity/tokenizer_cases.py tests/it/engine/model_kinds/tokenizer_classes.json
 
 writes the ids that AutoTokenizer of transformers gives, for the tests in Rust.
 """

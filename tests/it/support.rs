@@ -1,0 +1,10 @@
+//! Servers, clients, models and files that several tests share.
+
+pub(crate) mod daemon;
+pub(crate) mod fake_backend;
+pub(crate) mod http_receiver;
+pub(crate) mod model_builder;
+pub(crate) mod model_server;
+pub(crate) mod models_command;
+pub(crate) mod raw_client;
+pub(crate) mod test_server;
