@@ -7,7 +7,7 @@ mod body_encodings;
 mod cors;
 mod feedback;
 mod invalid_http;
-pub(crate) mod invalid_input;
+mod invalid_input;
 mod openapi;
 mod predict;
 mod rate_limits;

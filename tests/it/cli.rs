@@ -1,8 +1,8 @@
 //! The command line.
 
 mod bench;
-pub(crate) mod check;
+mod check;
 mod health;
-pub(crate) mod serve_options;
+mod serve_options;
 mod terminal_escaping;
 mod watch;

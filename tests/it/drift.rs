@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::cli::check::threshold_model;
 use crate::support::daemon::{Daemon, predictd, serve_command};
+use crate::support::model_builder::sample_models::threshold_model;
 use crate::support::raw_client::{RawClient, get, request};
 
 /// A server's directories, with a model that answers `a` for texts whose numbers have a sum of 50 or more, else `b`.

@@ -2,7 +2,7 @@
 
 mod cache;
 mod gpu;
-pub(crate) mod model_kinds;
+mod model_kinds;
 mod model_loading;
 mod overload;
-pub(crate) mod scheduler;
+mod scheduler;

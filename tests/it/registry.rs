@@ -1,9 +1,9 @@
 //! Model versions and the places that keep them.
 
 mod data_directory;
-pub(crate) mod database;
+mod database;
 mod database_backup;
 mod mlflow;
 mod model_versions;
 mod replicas;
-pub(crate) mod store;
+mod store;

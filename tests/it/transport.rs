@@ -31,8 +31,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::engine::scheduler::wait_until;
 use crate::support::test_server::{QUESTION, TestServer, cheap_models};
+use crate::support::waiting::wait_until;
 
 /// Clients at a time, where many come.
 const CROWD_SIZE: usize = 300;

@@ -1,63 +1,14 @@
 //! API keys: every route against every kind of caller, and a key file that changes.
 
-use std::path::{Path, PathBuf};
-
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::daemon::{predictd, run_to_exit};
+use crate::support::key_file::KeyFile;
 use crate::support::test_server::{QUESTION, Response, TestServer, cheap_models, send_request};
-
-/// A key file that `predictd keys` writes.
-pub(super) struct KeyFile {
-    path: PathBuf,
-    /// Where it lies, unless that is somebody else's.
-    _directory: Option<TempDir>,
-}
-
-impl KeyFile {
-    pub(super) fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        Self { path: directory.path().join("keys.toml"), _directory: Some(directory) }
-    }
-
-    /// The one that a server looks for where nobody names another.
-    fn default_of(server: &TestServer) -> Self {
-        Self { path: server.data.path().join("keys.toml"), _directory: None }
-    }
-
-    pub(super) fn path(&self) -> PathBuf {
-        self.path.clone()
-    }
-
-    /// Runs `predictd keys`; its exit code, standard output and standard error.
-    pub(super) fn run_keys_command(&self, arguments: &[&str]) -> (i32, String, String) {
-        let path = self.path();
-        let output = predictd(&["keys"]).args(arguments).arg("--keys").arg(&path).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-    }
-
-    /// Makes a key.
-    pub(super) fn create_key(&self, name: &str, scopes: &str, more: &[&str]) -> String {
-        let mut arguments = vec!["new", "--name", name, "--scopes", scopes];
-        arguments.extend(more);
-        let (code, key, said) = self.run_keys_command(&arguments);
-        assert_eq!((code, said.as_str()), (0, ""));
-        key.trim().to_owned()
-    }
-
-    pub(super) async fn start_server(&self, models: &Path, options: &[&str]) -> TestServer {
-        let path = self.path();
-        let mut all = vec!["--keys", path.to_str().unwrap()];
-        all.extend(options);
-        TestServer::start(models, &all).await
-    }
-}
 
 /// Sends a request with these headers.
 async fn send(url: String, method: &Method, headers: &[(&str, &str)], body: &str) -> Response {

@@ -77,7 +77,7 @@ async fn body_damaged_gzip_is_400() {
         let reply = send(&server, "gzip", body).await;
         assert_eq!((reply.status, reply.problem().as_str()), (400, "damaged-encoding"), "{name}: {}", reply.body);
     }
-    crate::api::invalid_input::assert_alive(&server).await;
+    crate::support::problems::assert_alive(&server).await;
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn body_gzip_limit_counts_decompressed_bytes() {
     }
     // A bomb in chunks is no larger.
     assert_eq!(send(&server, "gzip", streamed_body(&gzip(&sized(64 << 20)), 1 << 20)).await.status, 413);
-    crate::api::invalid_input::assert_alive(&server).await;
+    crate::support::problems::assert_alive(&server).await;
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn body_not_utf8_is_refused_naming_encoding() {
         for path in ["/predict", "/batch_predict", "/feedback"] {
             let reply = server.post(path, body.clone()).await;
             assert_eq!(
-                (reply.status, crate::api::invalid_input::assert_safe_problem(&reply, name).as_str()),
+                (reply.status, crate::support::problems::assert_safe_problem(&reply, name).as_str()),
                 (400, "malformed-json")
             );
             let detail = reply.json()["detail"].as_str().unwrap().to_owned();

@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 
-use crate::api::invalid_input::CANARY;
+use crate::support::problems::CANARY;
 use crate::support::test_server::{QUESTION, Response, TestServer, cheap_models, send_request};
 
 const PAGE_ORIGIN: &str = "https://app.example";

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::engine::model_kinds::zero_shot::entailment_model;
 use crate::support::daemon::{Daemon, predictd, serve_command};
 use crate::support::model_builder::ModelBuilder;
+use crate::support::model_builder::sample_models::entailment_model;
 use crate::support::raw_client::{RawClient, RawResponse, get, metric, request};
 
 /// A server with a model of two labels, `a` and `b`, and one that gives a score.
@@ -72,7 +72,7 @@ fn feedback_repeated_latest_value_wins_after_restart() {
         feedback_outcome(&daemon, &json!({ "prediction_id": id, "actual": predicted, "text": "10 20" })),
         "corrected"
     );
-    stop_daemon(daemon);
+    daemon.stop();
 
     let daemon = scene.start(&[]);
     let found = list_feedback(&daemon);
@@ -88,12 +88,6 @@ fn feedback_repeated_latest_value_wins_after_restart() {
     let times = ["made", "told"].map(|field| humantime::parse_rfc3339(one[field].as_str().unwrap()).unwrap());
     assert!(times[0] <= times[1] + std::time::Duration::from_millis(1));
     assert_eq!(metric(daemon.admin, r#"predictd_feedback_total{outcome="stored"}"#), 0);
-}
-
-fn stop_daemon(daemon: Daemon) {
-    daemon.signal("TERM");
-    let (status, log) = daemon.wait();
-    assert!(status.success(), "{log}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::api::invalid_input::{CANARY, assert_alive, assert_safe_problem, start_server};
+use crate::support::problems::{CANARY, assert_alive, assert_safe_problem};
 use crate::support::test_server::{QUESTION, Response, TestServer, send_request};
 
 /// Sends bytes over a connection of their own; the answer as it came.
@@ -28,7 +28,7 @@ fn chunked_body(body: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn text_limit_counts_characters() {
-    let server = start_server(&["--max-text-chars", "64"]).await;
+    let server = TestServer::start_cheap(&["--max-text-chars", "64"]).await;
     for letter in ["a", "é", "猫", "😀"] {
         let (longest, longer) = (letter.repeat(64), letter.repeat(65));
         for (path, good, bad, pointer) in [
@@ -54,7 +54,7 @@ async fn text_limit_counts_characters() {
 
 #[tokio::test]
 async fn body_limit_counts_bytes() {
-    let server = start_server(&["--max-body", "1024"]).await;
+    let server = TestServer::start_cheap(&["--max-body", "1024"]).await;
     let good = json!({ "text": QUESTION }).to_string();
     for (size, status) in [(1_023, 200), (1_024, 200), (1_025, 413), (60_000, 413)] {
         let body = format!("{good:<size$}");
@@ -82,7 +82,7 @@ async fn body_limit_counts_bytes() {
 
 #[tokio::test]
 async fn batch_limit_counts_texts() {
-    let server = start_server(&["--max-client-batch-size", "3"]).await;
+    let server = TestServer::start_cheap(&["--max-client-batch-size", "3"]).await;
     for (count, status) in [(0, 422), (1, 200), (3, 200), (4, 422), (1_000, 422)] {
         let texts = vec![CANARY; count];
         for (body, pointer) in [(json!(texts), ""), (json!({ "texts": texts }), "/texts")] {
@@ -110,7 +110,7 @@ async fn send(server: &TestServer, method: Method, path: &str, headers: &[(&str,
 
 #[tokio::test]
 async fn wrong_method_is_405_with_allow_header() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     // The method is judged before the kind of body.
     let headers = [("content-type", "text/plain")];
     let gets =
@@ -141,7 +141,7 @@ async fn wrong_method_is_405_with_allow_header() {
 
 #[tokio::test]
 async fn unknown_route_is_404() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     // The route is judged before the kind of body.
     let headers = [("content-type", "text/plain")];
     for path in [
@@ -175,7 +175,7 @@ async fn unknown_route_is_404() {
 
 #[tokio::test]
 async fn content_type_other_than_utf8_json_is_415() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     let body = json!({ "text": CANARY }).to_string();
     for content_type in [
         "application/json",
@@ -220,7 +220,7 @@ async fn content_type_other_than_utf8_json_is_415() {
 
 #[tokio::test]
 async fn timeout_header_not_a_number_is_400() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     let body = json!({ "text": CANARY }).to_string();
     let ask = async |value: &str| {
         let headers = [("content-type", "application/json"), ("x-request-timeout-ms", value)];
@@ -236,7 +236,7 @@ async fn timeout_header_not_a_number_is_400() {
 
 #[tokio::test]
 async fn body_truncated_leaves_server_working() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     let head = format!("{POST_PREDICT_HEAD}Host: x\r\nContent-Length: 500\r\n\r\n{{\"text\":\"{CANARY}");
     let chunk = format!("{POST_PREDICT_HEAD}Host: x\r\nTransfer-Encoding: chunked\r\n\r\n1f4\r\n{{\"text\":\"{CANARY}");
     for begin in [&head, &chunk] {
@@ -263,7 +263,7 @@ async fn body_truncated_leaves_server_working() {
 
 #[tokio::test]
 async fn body_every_prefix_is_400() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     let tail = r#","top_k":3,"return_probabilities":true,"model":null,"user_id":"é\u00e9\ud83d\ude00"}"#;
     let bodies = [
         ("/predict", format!("{{\"text\":\"{CANARY} é\"{tail}")),
@@ -289,7 +289,7 @@ async fn body_every_prefix_is_400() {
 
 #[tokio::test]
 async fn body_any_changed_byte_is_never_5xx() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     let mut seen = [0; 3];
     for (path, body) in [("/predict", r#"{"text":"a b"}"#), ("/batch_predict", r#"["a","b"]"#)] {
         for place in 0..body.len() {

@@ -3,61 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::test_server::{CHEAP_MODEL, QUESTION, Response, TestServer, cheap_models};
-
-/// Stands in the text of every bad request, and must stand in no answer.
-pub const CANARY: &str = "CANARY-7f3a";
-
-/// Words that answers must not hold: file systems, and names of types of the implementation.
-const INTERNAL_WORDS: [&str; 18] = [
-    ".rs",
-    ".onnx",
-    "/tmp",
-    "/root",
-    "/home",
-    "/work",
-    "models/",
-    "predictd::",
-    "serde",
-    "core::",
-    "alloc::",
-    "struct ",
-    "enum ",
-    "Vec<",
-    "Option<",
-    "u32",
-    "PredictRequest",
-    "BatchOptions",
-];
-
-/// Asserts that an error is well formed and gives nothing away, and returns its kind.
-pub fn assert_safe_problem(reply: &Response, sent: &str) -> String {
-    let kind = reply.problem();
-    assert!(!reply.body.contains(CANARY), "{sent:.200}: {}", reply.body);
-    let problem = reply.json();
-    let detail = problem["detail"].as_str().unwrap();
-    assert!((1..=512).contains(&detail.len()), "{sent:.200}: {detail}");
-    assert!(reply.body.len() < 4_096, "{sent:.200}: {} bytes", reply.body.len());
-    for error in problem["errors"].as_array().unwrap_or(&Vec::new()) {
-        assert!(error["detail"].as_str().unwrap().len() <= 512, "{sent:.200}: {error}");
-    }
-    for word in INTERNAL_WORDS {
-        assert!(!detail.contains(word), "{sent:.200}: {detail}");
-    }
-    kind
-}
-
-/// Asserts that the server answers a good request as ever.
-pub async fn assert_alive(server: &TestServer) {
-    let reply = server.post_json("/predict", json!({ "text": QUESTION })).await;
-    assert_eq!((reply.status, &reply.json()["prediction"]), (200, &json!("card_arrival")), "{}", reply.body);
-}
-
-pub async fn start_server(options: &[&str]) -> TestServer {
-    let server = TestServer::start(cheap_models().path(), options).await;
-    assert_alive(&server).await;
-    server
-}
+use crate::support::problems::{CANARY, assert_alive, assert_safe_problem};
+use crate::support::test_server::{CHEAP_MODEL, QUESTION, TestServer};
 
 /// Posts a body; asserts its status and kind, and that a good request works after it.
 async fn assert_refused(server: &TestServer, path: &str, body: impl Into<Vec<u8>>, expected: (u16, &str)) -> Value {
@@ -72,7 +19,7 @@ async fn assert_refused(server: &TestServer, path: &str, body: impl Into<Vec<u8>
 
 #[tokio::test]
 async fn body_not_json_is_400() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     let text = format!(r#"{{"text":"{CANARY}"}}"#);
     let list = format!(r#"["{CANARY}"]"#);
     let cases: Vec<(&str, Vec<u8>)> = vec![
@@ -125,7 +72,7 @@ async fn body_not_json_is_400() {
 
 #[tokio::test]
 async fn body_wrong_shape_is_422_with_pointer() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     let t = CANARY;
     let not_text = "expected a string";
     let cases = [
@@ -174,7 +121,7 @@ async fn body_wrong_shape_is_422_with_pointer() {
 
 #[tokio::test]
 async fn text_unanswerable_is_422() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     let empty = "a text must not be empty or blank";
     let nul = "a text must not contain the control character U+0000";
     for (text, detail) in [
@@ -192,7 +139,7 @@ async fn text_unanswerable_is_422() {
 
 #[tokio::test]
 async fn problem_lists_every_wrong_field() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     let body = json!({ "text": "", "top_k": 0, "model": "../x", "version": "A", "user_id": "" });
     let problem = assert_refused(&server, "/predict", body.to_string(), (422, "invalid-request")).await;
     let errors = problem["errors"].as_array().unwrap();
@@ -203,7 +150,7 @@ async fn problem_lists_every_wrong_field() {
 
 #[tokio::test]
 async fn problem_echoes_field_names_cut_and_escaped() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     for name in [
         "x".repeat(50_000),
         format!("{}{CANARY}", "n".repeat(64)),
@@ -223,7 +170,7 @@ async fn problem_echoes_field_names_cut_and_escaped() {
 
 #[tokio::test]
 async fn body_deep_nesting_and_huge_numbers_are_refused() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     let deep = format!("{}\"{CANARY}\"{}", "[".repeat(100_000), "]".repeat(100_000));
     let objects = format!("{}1{}", r#"{"text":"#.repeat(100_000), "}".repeat(100_000));
     let digits = "9".repeat(10_000);
@@ -251,7 +198,7 @@ async fn body_deep_nesting_and_huge_numbers_are_refused() {
 
 #[tokio::test]
 async fn top_k_outside_1_to_1000_is_422() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     for (top_k, labels) in [("1", 1), ("2", 2), ("77", 77), ("1000", 77), ("2.0", 2), ("1e3", 77)] {
         let reply = server.post("/predict", format!(r#"{{"text":"{QUESTION}","top_k":{top_k}}}"#)).await;
         assert_eq!(reply.json()["top"].as_array().unwrap().len(), labels, "{top_k}");
@@ -283,7 +230,7 @@ async fn top_k_outside_1_to_1000_is_422() {
 
 #[tokio::test]
 async fn model_name_unknown_is_404_invalid_is_422() {
-    let server = start_server(&[]).await;
+    let server = TestServer::start_cheap(&[]).await;
     let longest = "a".repeat(64);
     for (model, version) in [("nothing", None), (longest.as_str(), None), (CHEAP_MODEL, Some("99")), ("x.y", Some("1"))]
     {

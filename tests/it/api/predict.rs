@@ -7,6 +7,7 @@ use predictd::experiments::receipts::ReceiptKeyring;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::support::assertions::to_f64s;
 use crate::support::test_server::{
     CHEAP_MODEL, QUESTION, Response, TestServer, cheap_models, send_request, shipped_models,
 };
@@ -17,10 +18,6 @@ async fn start_server() -> TestServer {
 
 fn object_keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
-}
-
-fn to_f64s(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
 async fn model_labels(server: &TestServer) -> Vec<String> {

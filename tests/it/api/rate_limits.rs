@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::path::Path;
 
-use super::api_keys::KeyFile;
+use crate::support::key_file::KeyFile;
 use crate::support::test_server::{QUESTION, Response, TestServer, cheap_models, send_request};
 
 async fn start_server(models: &Path, options: &[&str]) -> TestServer {

@@ -4,11 +4,11 @@ use predictd::http::arm_router::{ArmRoute, ModelSelector};
 use predictd::http::response_size::{ResponseFields, ResponseSize};
 use serde_json::json;
 
-use crate::engine::model_kinds::token_classification::token_labelling_model;
+use crate::support::model_builder::sample_models::token_labelling_model;
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
 use crate::support::model_server::ModelServer;
-use crate::support::raw_client::block_until;
 use crate::support::test_server::Response;
+use crate::support::waiting::block_until;
 
 /// A text in which every token is an entity of its own.
 const ENTITY_TEXT: &str = "40 ";

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::cli::serve_options::count_options_with_env_var_and_default;
+use crate::support::cli_options::count_options_with_env_var_and_default;
 use crate::support::daemon::{Daemon, predictd, run_to_exit, send_signal};
 use crate::support::model_builder::ModelBuilder;
 use crate::support::test_server::{CHEAP_MODEL, cheap_models, shipped_models};

@@ -5,20 +5,12 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cli::serve_options::count_options_with_env_var_and_default;
-use crate::engine::model_kinds::text_pairs::summing_pair_model;
-use crate::engine::model_kinds::token_classification::token_labelling_model;
+use crate::support::cli_options::count_options_with_env_var_and_default;
 use crate::support::daemon::predictd;
 use crate::support::model_builder::onnx_graph::{Attribute, OnnxGraph};
+use crate::support::model_builder::sample_models::{summing_pair_model, threshold_model, token_labelling_model};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
 use crate::support::test_server::shipped_models;
-
-/// `a` for texts whose ids have a sum of 50 or more, else `b`.
-pub(crate) fn threshold_model() -> TransformerBuilder {
-    TransformerBuilder::new(&["input_ids", "attention_mask"])
-        .logit(&[("input_ids", 0.1), ("bias", -5.45)])
-        .logit(&[("bias", 0.0)])
-}
 
 /// Directories to check, and files to check them with.
 struct Scene(TempDir);

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, exchange, predictd, run_to_exit, send_signal};
 use crate::support::http_receiver::{HttpReceiver, spawn_thread};
-use crate::support::raw_client::block_until;
 use crate::support::test_server::cheap_models;
+use crate::support::waiting::block_until;
 
 fn watch_command(options: &[&str]) -> Command {
     predictd(&["watch"].into_iter().chain(options.iter().copied()).collect::<Vec<_>>())

@@ -8,7 +8,7 @@ use super::accuracy::predict_and_send_feedback;
 use super::{PROFILE_TEXTS, Scene, drift_report, predict_texts, signal_levels};
 use crate::support::daemon::{Daemon, predictd, run_to_exit, send_signal};
 use crate::support::http_receiver::HttpReceiver;
-use crate::support::raw_client::block_until;
+use crate::support::waiting::block_until;
 
 /// A watcher that looks every 20 ms, and tells `webhook`.
 struct DriftWatcher(Child);

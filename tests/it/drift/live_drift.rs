@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::{PROFILE_TEXTS, Scene, drift_report, predict_texts, signal_levels};
 use crate::support::daemon::{Daemon, predictd, run_to_exit, serve_command};
 use crate::support::models_command::run_models_command;
-use crate::support::raw_client::{RawClient, block_until, get, metric};
+use crate::support::raw_client::{RawClient, get, metric};
+use crate::support::waiting::block_until;
 
 const WINDOW_OPTIONS: &[&str] = &["--drift-window", "200"];
 

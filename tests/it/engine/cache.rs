@@ -5,8 +5,8 @@ mod hits;
 mod single_flight;
 mod stress;
 
-use crate::engine::scheduler::FakeBackendServer;
 use crate::support::fake_backend::FakeBackend;
+use crate::support::fake_backend_server::FakeBackendServer;
 
 const CACHE_OPTIONS: [&str; 2] = ["--cache-bytes", "16777216"];
 

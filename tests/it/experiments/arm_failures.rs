@@ -8,7 +8,8 @@ use super::{
 };
 use crate::support::model_builder::slow_models;
 use crate::support::models_command::{run_models_command, run_models_command_refused};
-use crate::support::raw_client::{RawClient, block_until, metric, request};
+use crate::support::raw_client::{RawClient, metric, request};
+use crate::support::waiting::block_until;
 
 #[test]
 fn arm_failure_falls_back_to_control_and_counts_as_wrong() {

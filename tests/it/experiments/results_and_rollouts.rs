@@ -8,7 +8,8 @@ use super::{
 };
 use crate::support::daemon::Daemon;
 use crate::support::models_command::run_models_command;
-use crate::support::raw_client::{RawClient, block_until, get, metric, request};
+use crate::support::raw_client::{RawClient, get, metric, request};
+use crate::support::waiting::block_until;
 
 /// Asks as so many users and tells that `b` would have been right; that of every fifth is `a`.
 fn predict_and_send_feedback(daemon: &Daemon, users: std::ops::Range<u32>) {

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::{MODEL, Scene, create_and_start, fetch_results, predict_as_user};
 use crate::support::model_builder::slow_models;
-use crate::support::raw_client::{RawClient, block_until, metric, request};
+use crate::support::raw_client::{RawClient, metric, request};
+use crate::support::waiting::block_until;
 
 fn shadow_design() -> Value {
     json!({ "on": MODEL, "arms": [

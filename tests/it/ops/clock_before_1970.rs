@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, exchange, predictd, serve_command};
 use crate::support::model_builder::ModelBuilder;
-use crate::support::raw_client::{RawClient, block_until, get, request};
+use crate::support::raw_client::{RawClient, get, request};
+use crate::support::waiting::block_until;
 
 const FAKETIME_LIBRARIES: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, exchange, predictd, run_to_exit};
-use crate::support::raw_client::{RawClient, block_until, metric, request};
+use crate::support::raw_client::{RawClient, metric, request};
 use crate::support::test_server::{CHEAP_MODEL, QUESTION, cheap_models};
+use crate::support::waiting::block_until;
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 

@@ -12,10 +12,11 @@ use predictd::metrics::{
 };
 use serde_json::{Value, json};
 
-use crate::engine::scheduler::{FakeBackendServer, wait_until};
 use crate::support::daemon::Daemon;
-use crate::support::raw_client::{RawClient, block_until as until_true, get, metric};
+use crate::support::fake_backend_server::FakeBackendServer;
+use crate::support::raw_client::{RawClient, get, metric};
 use crate::support::test_server::{CHEAP_MODEL, QUESTION, TestServer, cheap_models};
+use crate::support::waiting::{block_until as until_true, wait_until};
 
 const SNAPSHOT_PATH: &str = "tests/it/ops/metrics.txt";
 

@@ -10,8 +10,9 @@ use serde_json::json;
 
 use crate::support::daemon::{Daemon, predictd, run_to_exit, serve_command};
 use crate::support::http_receiver::HttpReceiver;
-use crate::support::raw_client::{RawClient, block_until, get, metric, request};
+use crate::support::raw_client::{RawClient, get, metric, request};
 use crate::support::test_server::{CHEAP_MODEL, QUESTION, cheap_models, shipped_models};
+use crate::support::waiting::block_until;
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT_SPAN_ID: &str = "00f067aa0ba902b7";

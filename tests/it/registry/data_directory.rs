@@ -48,13 +48,6 @@ impl Scene {
     }
 }
 
-fn stop_daemon(daemon: Daemon) -> String {
-    daemon.signal("TERM");
-    let (status, log) = daemon.wait();
-    assert!(status.success(), "{log}");
-    log
-}
-
 fn predict(daemon: &Daemon) -> Value {
     daemon.request_json("POST", "/predict", &json!({ "text": "10 20" }).to_string())
 }

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::registry::store::make_writable;
 use crate::support::daemon::Daemon;
+use crate::support::files::make_writable;
 use crate::support::http_receiver::spawn_thread;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::models_command::{run_models_command, run_models_command_refused};
-use crate::support::raw_client::{RawClient, block_until, metric, request};
+use crate::support::raw_client::{RawClient, metric, request};
+use crate::support::waiting::block_until;
 
 const MODEL: &str = "m";
 const ARTIFACTS_PATH: &str = "/api/2.0/mlflow-artifacts/artifacts";

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::registry::store::make_writable;
 use crate::support::daemon::{Daemon, run_to_exit};
+use crate::support::files::make_writable;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::models_command::{run_models_command, run_models_command_refused};
 use crate::support::raw_client::{RawClient, RawResponse, request};
@@ -48,12 +48,6 @@ fn active_version(daemon: &Daemon) -> String {
     answer["model"]["version"].as_str().unwrap().to_owned()
 }
 
-fn stop_daemon(daemon: Daemon) {
-    daemon.signal("TERM");
-    let (status, log) = daemon.wait();
-    assert!(status.success(), "{log}");
-}
-
 #[test]
 fn model_version_register_activate_rollback_survive_restart() {
     let place = Scene::new();
@@ -83,7 +77,7 @@ fn model_version_register_activate_rollback_survive_restart() {
     );
     assert_eq!(active_version(&daemon), "2");
     let before = run_models_command(&daemon, &["show", MODEL]);
-    stop_daemon(daemon);
+    daemon.stop();
     // What was true before a restart is true after it.
     let daemon = place.start();
     assert_eq!(active_version(&daemon), "2");
@@ -108,7 +102,7 @@ fn model_version_register_activate_rollback_survive_restart() {
     assert!(run_models_command_refused(&daemon, &["rollback", MODEL]).contains("no version was active before"));
     run_models_command(&daemon, &["remove", MODEL, "3"]);
     assert!(run_models_command_refused(&daemon, &["remove", MODEL, "1"]).contains("version 1 is active"));
-    stop_daemon(daemon);
+    daemon.stop();
 }
 
 #[test]
@@ -162,7 +156,7 @@ fn model_version_unloadable_is_not_registered() {
     run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
     run_models_command(&daemon, &["activate", MODEL, "2"]);
     assert_eq!(active_version(&daemon), "2");
-    stop_daemon(daemon);
+    daemon.stop();
 }
 
 #[test]
@@ -170,7 +164,7 @@ fn database_missing_with_stored_versions_refuses_changes() {
     let place = Scene::new();
     let daemon = place.start();
     run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
-    stop_daemon(daemon);
+    daemon.stop();
     let file = place.data.path().join("predictd.db");
     let kept = std::fs::read(&file).unwrap();
     // Questions are answered all the same.
@@ -179,7 +173,7 @@ fn database_missing_with_stored_versions_refuses_changes() {
         assert_eq!(active_version(&daemon), "1");
         let said = run_models_command_refused(&daemon, &["activate", MODEL, "2"]);
         assert!(said.contains("put a backup in its place"), "{said}");
-        stop_daemon(daemon);
+        daemon.stop();
     };
     std::fs::write(&file, "").unwrap();
     refuses();
@@ -190,7 +184,7 @@ fn database_missing_with_stored_versions_refuses_changes() {
     std::fs::write(&file, kept).unwrap();
     let daemon = place.start();
     run_models_command(&daemon, &["activate", MODEL, "2"]);
-    stop_daemon(daemon);
+    daemon.stop();
 }
 
 #[test]
@@ -237,7 +231,7 @@ fn model_change_needs_if_match_and_is_idempotent() {
     assert_eq!(send("PUT", &format!("/admin/store/{}", "0".repeat(64)), "", "x").status, 422);
     assert_eq!(send("PUT", "/admin/store/..%2f..%2fx", "", "x").status, 422);
     assert_eq!(send("POST", "/admin/models/..%2fx/versions", "", "{}").status, 404);
-    stop_daemon(daemon);
+    daemon.stop();
 }
 
 /// An operator who names no state is not refused because another changed it a moment before.
@@ -263,14 +257,14 @@ fn data_directory_second_server_is_refused() {
     let (code, said) =
         run_to_exit(&mut crate::support::daemon::serve_command(place.models.path(), place.data.path(), &[]));
     assert!(code == 64 && said.contains("another predictd uses"), "{said}");
-    stop_daemon(daemon);
-    stop_daemon(place.start());
+    daemon.stop();
+    place.start().stop();
 }
 
 #[test]
 fn models_directory_added_and_removed_versions_are_synced() {
     let place = Scene::new();
-    stop_daemon(place.start());
+    place.start().stop();
     // A higher version is found: what was active stays so.
     ModelBuilder::plain().write(place.models.path(), MODEL, "2");
     ModelBuilder::plain().write(place.models.path(), "other", "1");
@@ -278,14 +272,14 @@ fn models_directory_added_and_removed_versions_are_synced() {
     assert_eq!(active_version(&daemon), "1");
     run_models_command(&daemon, &["activate", MODEL, "2"]);
     assert_eq!(active_version(&daemon), "2");
-    stop_daemon(daemon);
+    daemon.stop();
     std::fs::remove_dir_all(place.models.path().join(MODEL).join("2")).unwrap();
     let daemon = place.start();
     assert_eq!(
         (active_version(&daemon), &run_models_command(&daemon, &["show", MODEL])["active"]),
         ("1".to_owned(), &json!("1"))
     );
-    stop_daemon(daemon);
+    daemon.stop();
     // The whole directory is not there yet: nothing is forgotten.
     let aside = place.others.path().join("aside");
     std::fs::rename(place.models.path(), &aside).unwrap();
@@ -301,7 +295,7 @@ fn models_directory_added_and_removed_versions_are_synced() {
         (active_version(&daemon), &run_models_command(&daemon, &["show", MODEL])["active"]),
         ("1".to_owned(), &json!("1"))
     );
-    stop_daemon(daemon);
+    daemon.stop();
     // The model is gone: the other is the first, and the default.
     std::fs::remove_dir_all(place.models.path().join(MODEL)).unwrap();
     let daemon = place.start();
@@ -314,12 +308,12 @@ fn models_directory_added_and_removed_versions_are_synced() {
     assert_eq!(RawClient::connect(daemon.address).request(&asked).status, 404);
     run_models_command(&daemon, &["activate", "a", "1"]);
     assert_eq!(RawClient::connect(daemon.address).request(&asked).status, 200);
-    stop_daemon(daemon);
+    daemon.stop();
     // It does not become the default because it comes first.
     let daemon = place.start();
     let answer = daemon.request_json("POST", "/predict", &json!({ "text": "hello" }).to_string());
     assert_eq!(answer["model"]["name"], "other");
-    stop_daemon(daemon);
+    daemon.stop();
 }
 
 #[test]
@@ -329,7 +323,7 @@ fn store_unreferenced_files_are_deleted_at_start() {
     run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
     run_models_command(&daemon, &["register", MODEL, "3", &place.write_other_version("3")]);
     run_models_command(&daemon, &["remove", MODEL, "3"]);
-    stop_daemon(daemon);
+    daemon.stop();
     let versions = place.data.path().join("store/versions");
     let count = || std::fs::read_dir(&versions).unwrap().count();
     assert_eq!(count(), 2);
@@ -341,5 +335,5 @@ fn store_unreferenced_files_are_deleted_at_start() {
     daemon.wait_for_log("unreferenced files deleted from the store");
     assert_eq!(count(), 1);
     run_models_command(&daemon, &["activate", MODEL, "2"]);
-    stop_daemon(daemon);
+    daemon.stop();
 }

@@ -9,8 +9,9 @@ use crate::experiments;
 use crate::support::daemon::Daemon;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::models_command::run_models_command;
-use crate::support::raw_client::{RawClient, block_until, get, metric, request};
+use crate::support::raw_client::{RawClient, get, metric, request};
 use crate::support::test_server::test_env_var;
+use crate::support::waiting::block_until;
 
 const MODEL: &str = "m";
 

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use predictd::text::manifest::Manifest;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::support::daemon::Daemon;
+use crate::support::files::{dir_entries, make_writable};
 use crate::support::model_builder::onnx_graph::{Dim, OnnxGraph};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
 use crate::support::models_command::{run_models_command, run_models_command_refused};
-use crate::support::raw_client::{RawClient, block_until, request};
+use crate::support::raw_client::{RawClient, request};
+use crate::support::waiting::block_until;
 
 const MODEL: &str = "m";
 
@@ -51,7 +53,7 @@ impl Scene {
 
     /// The directories of stored versions.
     fn stored_versions(&self) -> Vec<PathBuf> {
-        sorted_entries(&self.data.path().join("store/versions"))
+        dir_entries(&self.data.path().join("store/versions"))
     }
 
     /// The directory of the version with these notes.
@@ -61,10 +63,6 @@ impl Scene {
         };
         self.stored_versions().into_iter().find(is).unwrap()
     }
-}
-
-fn sorted_entries(directory: &Path) -> Vec<PathBuf> {
-    std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
 fn predict(daemon: &Daemon) -> Value {
@@ -168,7 +166,7 @@ fn store_unloadable_upload_is_refused_and_removed() {
 fn store_flipped_bit_is_detected() {
     let directory = tempfile::tempdir().unwrap();
     let version = ModelBuilder::plain().write(directory.path(), MODEL, "1");
-    let files: BTreeMap<String, Vec<u8>> = sorted_entries(&version)
+    let files: BTreeMap<String, Vec<u8>> = dir_entries(&version)
         .into_iter()
         .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(path).unwrap()))
         .collect();
@@ -195,15 +193,6 @@ fn store_flipped_bit_is_detected() {
         }
     }
     assert_eq!(seen, 10_000);
-}
-
-/// Makes files of the store writable, as only their owner could.
-pub fn make_writable(directory: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    for path in std::iter::once(directory.to_owned()).chain(sorted_entries(directory)) {
-        let mode = if path.is_dir() { 0o700 } else { 0o600 };
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    }
 }
 
 #[test]
@@ -308,24 +297,24 @@ fn store_partial_upload_is_removed() {
         );
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(&vec![7; 2 << 20]).unwrap();
-        block_until("it is on its way", || !sorted_entries(&incoming).is_empty());
+        block_until("it is on its way", || !dir_entries(&incoming).is_empty());
         stream
     };
     drop(begin(&daemon));
-    block_until("who leaves leaves nothing", || sorted_entries(&incoming).is_empty());
+    block_until("who leaves leaves nothing", || dir_entries(&incoming).is_empty());
     let _stream = begin(&daemon);
     daemon.signal("KILL");
     daemon.wait();
-    assert_eq!(sorted_entries(&incoming).len(), 1);
+    assert_eq!(dir_entries(&incoming).len(), 1);
     let daemon = place.start();
-    assert_eq!((sorted_entries(&incoming), active_version(&daemon)), (Vec::<PathBuf>::new(), "1".to_owned()));
+    assert_eq!((dir_entries(&incoming), active_version(&daemon)), (Vec::<PathBuf>::new(), "1".to_owned()));
 }
 
 #[test]
 fn store_path_traversal_names_are_refused() {
     let place = Scene::new();
     let daemon = place.start();
-    let before = sorted_entries(place.data.path()).len();
+    let before = dir_entries(place.data.path()).len();
     let file = json!([{ "path": "model.onnx", "bytes": 1, "sha256": "0".repeat(64) }]);
     let send = |method: &str, path: &str, body: &Value| {
         let headers = "If-Match: \"2\"\r\n";
@@ -390,7 +379,7 @@ fn store_path_traversal_names_are_refused() {
         let listed = send("POST", "/admin/models/m/versions", &json!({ "version": "2", "files": files }));
         assert_eq!(listed, 422, "{name:?}");
     }
-    assert_eq!((place.stored_versions().len(), sorted_entries(place.data.path()).len()), (0, before));
+    assert_eq!((place.stored_versions().len(), dir_entries(place.data.path()).len()), (0, before));
     assert_eq!(
         (active_version(&daemon), run_models_command(&daemon, &["show", MODEL])["revision"].clone()),
         ("1".to_owned(), json!(2))

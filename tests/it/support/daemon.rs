@@ -86,6 +86,14 @@ impl Daemon {
         (status, self.log.read_to_end())
     }
 
+    /// Stops it in order; its log.
+    pub fn stop(self) -> String {
+        self.signal("TERM");
+        let (status, log) = self.wait();
+        assert!(status.success(), "{log}");
+        log
+    }
+
     fn is_ready(&self) -> bool {
         let answer = try_exchange(self.address, "GET", "/readyz", "");
         answer.unwrap_or_else(|error| panic!("{error}: {}", self.log())).starts_with("HTTP/1.1 200 ")

@@ -5,6 +5,7 @@
 //! its inputs, so a score says what the graph was fed.
 
 pub(crate) mod onnx_graph;
+pub(crate) mod sample_models;
 pub(crate) mod slow_models;
 
 use std::collections::BTreeMap;

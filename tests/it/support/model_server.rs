@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::model_builder::ModelBuilder;
+use crate::support::assertions::to_f64s;
 use crate::support::test_server::{Response, TestServer};
 
 /// Name of the model that a test is about.
@@ -90,19 +91,4 @@ impl ModelServer {
 /// Why a server refuses a model.
 pub(crate) async fn load_error(model: &ModelBuilder) -> String {
     ModelServer::new(model).await.version_load_error(MODEL, "1")
-}
-
-/// The numbers of a JSON list.
-pub(crate) fn to_f64s(list: &Value) -> Vec<f64> {
-    list.as_array().unwrap_or_else(|| panic!("{list} is not a list")).iter().map(|n| n.as_f64().unwrap()).collect()
-}
-
-/// Equal but for the rounding of single precision.
-#[track_caller]
-pub(crate) fn assert_near(found: &[f64], expected: &[f64]) {
-    let near = |(f, e): (&f64, &f64)| (f - e).abs() <= 1e-5 * e.abs().max(1.0);
-    assert!(
-        found.len() == expected.len() && found.iter().zip(expected).all(near),
-        "found {found:?}, expected {expected:?}"
-    );
 }

@@ -142,12 +142,3 @@ pub fn metric(address: SocketAddr, name: &str) -> u64 {
     let line = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map_or(0, |value| value.parse().unwrap())
 }
-
-/// Waits for something that must happen, however long a busy machine takes over it.
-pub fn block_until(what: &str, holds: impl Fn() -> bool) {
-    let end = std::time::Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(std::time::Instant::now() < end, "not within 30 seconds: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}

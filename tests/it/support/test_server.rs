@@ -87,6 +87,13 @@ pub fn client() -> reqwest::ClientBuilder {
 }
 
 impl TestServer {
+    /// A server of the cheaper model that has answered.
+    pub async fn start_cheap(options: &[&str]) -> Self {
+        let server = Self::start(cheap_models().path(), options).await;
+        crate::support::problems::assert_alive(&server).await;
+        server
+    }
+
     /// A server on ONNX Runtime, ready, with `options` as on the command line.
     pub async fn start(models: &Path, options: &[&str]) -> Self {
         let server = Self::launch(models, options, Server::prepare);

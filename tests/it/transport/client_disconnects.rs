@@ -6,7 +6,9 @@ use super::{
     Connection, close_own_connections, counts_by_label, post_request, question_request, responses_by_status,
     wait_for_open_connections,
 };
-use crate::engine::scheduler::{FakeBackendServer, wait_until};
+
+use crate::support::fake_backend_server::FakeBackendServer;
+use crate::support::waiting::wait_until;
 
 /// Ways to leave.
 const DISCONNECT_WAYS: [fn(Connection) -> Option<Connection>; 3] = [

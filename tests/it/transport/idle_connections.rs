@@ -4,7 +4,8 @@ use super::{
     CROWD_SIZE, Connection, LIVEZ_REQUEST, assert_cut_off_since, close_own_connections, cut_offs_by_phase,
     question_request, responses_by_status, run_clients, start_server, timeout_options, wait_for_open_connections,
 };
-use crate::engine::scheduler::FakeBackendServer;
+
+use crate::support::fake_backend_server::FakeBackendServer;
 
 /// A connection that never sends anything is closed when the limit of heads is over: a clock for tests.
 async fn wait_for_silent_client_cut_off(address: std::net::SocketAddr) {

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::daemon::{predictd, run_to_exit, send_signal};
-use crate::support::raw_client::block_until;
 use crate::support::test_server::{QUESTION, cheap_models};
+use crate::support::waiting::block_until;
 
 /// A server process; killed if a test ends early.
 struct ListeningServer {

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::daemon::{Daemon, serve_command};
-use crate::support::raw_client::{RawClient, block_until, metric, request};
+use crate::support::raw_client::{RawClient, metric, request};
 use crate::support::test_server::{QUESTION, TestServer, cheap_models};
+use crate::support::waiting::block_until;
 
 /// Clients that do not read.
 const CLIENTS: usize = 200;

@@ -7,8 +7,8 @@ use super::{
     cut_offs_by_phase, post_request, question_request, responses_by_status, run_clients, start_server,
     wait_for_open_connections,
 };
-use crate::engine::scheduler::wait_until;
 use crate::support::test_server::{QUESTION, TestServer};
+use crate::support::waiting::wait_until;
 
 /// Clients at a time. The system takes some megabytes for each before the server must wait.
 const READERS: usize = 60;

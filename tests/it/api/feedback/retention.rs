@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::{Scene, feedback_outcome, list_feedback, predict_for_receipt};
-use crate::support::raw_client::{block_until, metric};
+use crate::support::raw_client::metric;
+use crate::support::waiting::block_until;
 
 const DELETED_METRIC: &str = "predictd_feedback_deleted_total";
 

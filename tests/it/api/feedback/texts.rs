@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{Scene, feedback_outcome, list_feedback, post_feedback, predict_for_receipt};
-use crate::engine::model_kinds::zero_shot::entailment_model;
 use crate::support::daemon::Daemon;
 use crate::support::model_builder::ModelBuilder;
+use crate::support::model_builder::sample_models::entailment_model;
 use crate::support::raw_client::{RawClient, request};
 
 /// The pointer and the words of the only error of an answer.

@@ -1,7 +1,8 @@
 //! `Cache-Control` in requests.
 
 use super::{lookup_count, start_cached};
-use crate::engine::scheduler::{echoed_text, raw_scores_batch_body, raw_scores_body};
+
+use crate::support::fake_backend_server::{echoed_text, raw_scores_batch_body, raw_scores_body};
 
 const CACHE_CONTROL_HEADER: &str = "cache-control";
 

@@ -15,8 +15,8 @@ use predictd::text::input::{Input, SecondText};
 use serde_json::{Value, json};
 
 use super::{CACHE_OPTIONS, lookup_count, start_cached, start_cached_with_models};
-use crate::engine::scheduler::{FakeBackendServer, echoed_text};
 use crate::support::fake_backend::{BATCH_DEPENDENT_GRAPH, FakeBackend};
+use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 use crate::support::test_server::{QUESTION, TestServer, one_worker_rules, shipped_models};
 
 /// An answer without what is new in each.

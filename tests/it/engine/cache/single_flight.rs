@@ -1,8 +1,9 @@
 //! One run for all who ask the same at the same time, and nobody worse off for it.
 
 use super::{lookup_count, start_cached, start_cached_with_models};
-use crate::engine::scheduler::{echoed_text, raw_scores_body, wait_until};
 use crate::support::fake_backend::FakeBackend;
+use crate::support::fake_backend_server::{echoed_text, raw_scores_body};
+use crate::support::waiting::wait_until;
 
 const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 const ONE_WORKER_OPTIONS: [&str; 4] = ["--scheduler", "single", "--workers", "1"];

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::start_cached;
-use crate::engine::scheduler::{FakeBackendServer, echoed_text, raw_scores_batch_body};
+
+use crate::support::fake_backend_server::{FakeBackendServer, echoed_text, raw_scores_batch_body};
 
 const CLIENTS: usize = 16;
 const ROUNDS_PER_CLIENT: usize = 150;

@@ -3,9 +3,10 @@
 
 use serde_json::{Value, json};
 
+use crate::support::assertions::{assert_near, to_f64s};
 use crate::support::model_builder::TransformerBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, OnnxGraph};
-use crate::support::model_server::{ModelServer, assert_near, to_f64s};
+use crate::support::model_server::ModelServer;
 use crate::support::test_server::{TestServer, shipped_models};
 
 fn sum_transformer(nodes: fn(&mut OnnxGraph, &str) -> String) -> TransformerBuilder {

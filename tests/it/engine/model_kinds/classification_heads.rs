@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::support::assertions::{assert_near, to_f64s};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
-use crate::support::model_server::{ModelServer, assert_near, load_error, to_f64s};
+use crate::support::model_server::{ModelServer, load_error};
 
 /// Three logits of a text of one word `w`: w / 10, 0 and -1.
 fn three_logit_transformer() -> TransformerBuilder {

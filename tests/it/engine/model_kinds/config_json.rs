@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::support::assertions::to_f64s;
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
-use crate::support::model_server::{ModelServer, load_error, to_f64s};
+use crate::support::model_server::{ModelServer, load_error};
 
 /// Three scores: the sum of the ids, a tenth of it, and nothing.
 fn three_score_model() -> ModelBuilder {

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
+use crate::support::assertions::assert_near;
 use crate::support::model_builder::TransformerBuilder;
 use crate::support::model_builder::onnx_graph::Dim;
-use crate::support::model_server::{ModelServer, assert_near};
+use crate::support::model_server::ModelServer;
 
 /// The sum of a text's ids, in tensors of this size.
 fn sum_transformer(dims: [Dim; 2]) -> TransformerBuilder {

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::support::assertions::assert_near;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
-use crate::support::model_server::{ModelServer, assert_near};
+use crate::support::model_server::ModelServer;
 
 /// Six tokens at most, four of them the text's own. The score is the sum of the ids.
 fn six_token_model(on_overflow: &str) -> ModelBuilder {

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
+use crate::support::assertions::{assert_near, to_f64s};
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, OnnxGraph};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
-use crate::support::model_server::{ModelServer, assert_near, to_f64s};
+use crate::support::model_server::ModelServer;
 
 /// Logits (w - 5) / 100 and their negative for the sum w of a text's ids, and `last` after them.
 fn two_label_model(last: fn(&mut OnnxGraph, &str) -> String) -> ModelBuilder {

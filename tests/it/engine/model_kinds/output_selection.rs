@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::support::assertions::assert_near;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
-use crate::support::model_server::{ModelServer, assert_near, load_error};
+use crate::support::model_server::{ModelServer, load_error};
 
 const BATCH_DIM: Dim = Dim::Open("batch");
 const TOKENS_DIM: Dim = Dim::Open("sequence");

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
+use crate::support::assertions::{assert_near, to_f64s};
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
-use crate::support::model_server::{ModelServer, assert_near, load_error, to_f64s};
+use crate::support::model_server::{ModelServer, load_error};
 
 /// The classes, by name or by number.
 #[derive(Clone, Copy)]

@@ -2,16 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::model_builder::{ModelBuilder, SPECIAL_TOKENS_SUM, TransformerBuilder};
-use crate::support::model_server::{ModelServer, assert_near};
-
-/// One number: the sum of the ids, and 1,000 for each token of the second segment.
-pub(crate) fn summing_pair_model() -> ModelBuilder {
-    TransformerBuilder::new(&["input_ids", "attention_mask", "token_type_ids"])
-        .logit(&[("input_ids", 1.0), ("token_type_ids", 1_000.0)])
-        .model()
-        .config("problem_type", json!("regression"))
-}
+use crate::support::assertions::assert_near;
+use crate::support::model_builder::sample_models::summing_pair_model;
+use crate::support::model_builder::{ModelBuilder, SPECIAL_TOKENS_SUM};
+use crate::support::model_server::ModelServer;
 
 /// Special tokens around two texts add this: `[SEP]` stands behind each, the last in the second segment.
 const PAIR_SPECIAL_TOKENS_SUM: f64 = SPECIAL_TOKENS_SUM as f64 + 3.0 + 1_000.0;

@@ -2,26 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::model_builder::ModelBuilder;
-use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
+use crate::support::model_builder::sample_models::token_labelling_model;
 use crate::support::model_server::{ModelServer, load_error};
-
-/// `O` for ids up to 30, `B-N` up to 50, `I-N` from there on, whatever stands beside them.
-pub(crate) fn token_labelling_model() -> ModelBuilder {
-    let mut graph = OnnxGraph::default();
-    graph.input("input_ids", ElementType::Int64, &[Dim::Open("batch"), Dim::Open("sequence")]);
-    graph.input("attention_mask", ElementType::Int64, &[Dim::Open("batch"), Dim::Open("sequence")]);
-    let ids = graph.node("Cast", &["input_ids"], &[("to", Attribute::Int(1))]);
-    let last = graph.integers(&[1], &[2]);
-    let column = graph.node("Unsqueeze", &[&ids, &last], &[]);
-    let weights = graph.floats(&[1, 3], &[0.0, 0.1, 0.2]);
-    let product = graph.node("MatMul", &[&column, &weights], &[]);
-    let bias = graph.floats(&[3], &[0.0, -3.05, -8.1]);
-    let logits = graph.node("Add", &[&product, &bias], &[]);
-    graph.rename_value(&logits, "logits");
-    graph.output("logits", ElementType::Float, &[Dim::Open("batch"), Dim::Open("sequence"), Dim::Fixed(3)]);
-    ModelBuilder::from_graph(&graph).tokenizer(|_| ()).labels(&["O", "B-N", "I-N"])
-}
 
 /// Label, place and text of what was found.
 fn found_entities(answer: &Value) -> Vec<(String, u64, u64, String)> {

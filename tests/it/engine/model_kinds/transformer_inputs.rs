@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::support::assertions::assert_near;
 use crate::support::model_builder::onnx_graph::{Dim, ElementType};
 use crate::support::model_builder::{ModelBuilder, SPECIAL_TOKENS_SUM, TransformerBuilder};
-use crate::support::model_server::{ModelServer, assert_near, load_error};
+use crate::support::model_server::{ModelServer, load_error};
 
 /// One number per text: the sum of one feature.
 fn sum_model(feature: &'static str, inputs: &[&'static str]) -> ModelBuilder {

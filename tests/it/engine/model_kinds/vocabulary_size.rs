@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
+use crate::support::assertions::assert_near;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
-use crate::support::model_server::{ModelServer, assert_near, load_error};
+use crate::support::model_server::{ModelServer, load_error};
 
 /// The sum of a text's embeddings: each of the `rows` ids is its own number. `positions` adds a table of so many
 /// positions, each 0.

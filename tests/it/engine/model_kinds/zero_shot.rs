@@ -2,20 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::model_builder::{ModelBuilder, SPECIAL_TOKENS_SUM, TransformerBuilder};
-use crate::support::model_server::{ModelServer, assert_near, to_f64s};
-
-/// Entailment is a tenth of the sum of the words' ids, contradiction 5.
-pub(crate) fn entailment_model() -> ModelBuilder {
-    // Special tokens around two texts: one `[SEP]` more.
-    let special = -0.1 * (SPECIAL_TOKENS_SUM + 3.0);
-    TransformerBuilder::new(&["input_ids", "attention_mask", "token_type_ids"])
-        .logit(&[("bias", 5.0)])
-        .logit(&[("bias", -5.0)])
-        .logit(&[("input_ids", 0.1), ("bias", special)])
-        .model()
-        .labels(&["contradiction", "neutral", "entailment"])
-}
+use crate::support::assertions::{assert_near, to_f64s};
+use crate::support::model_builder::sample_models::entailment_model;
+use crate::support::model_server::ModelServer;
 
 fn softmax(logits: &[f64]) -> Vec<f64> {
     let sum: f64 = logits.iter().map(|z| z.exp()).sum();

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{load_error_beside_good_one, models_with_good_one};
+use crate::support::assertions::assert_near;
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
-use crate::support::model_server::{MODEL, ModelServer, assert_near};
+use crate::support::model_server::{MODEL, ModelServer};
 
 fn transformer() -> TransformerBuilder {
     TransformerBuilder::new(&["input_ids", "attention_mask"])

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
+use crate::support::assertions::assert_near;
 use crate::support::model_builder::ModelBuilder;
 use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
-use crate::support::model_server::{ModelServer, assert_near};
+use crate::support::model_server::ModelServer;
 
 /// `x` times a constant, as the graph's only node.
 fn scaling_branch(factors: [f32; 2]) -> OnnxGraph {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
-use crate::engine::scheduler::FakeBackendServer;
 use crate::support::fake_backend::FakeBackend;
+use crate::support::fake_backend_server::FakeBackendServer;
 use crate::support::raw_client::{RawClient, request};
 
 const TIMEOUT_HEADER: &str = "x-request-timeout-ms";

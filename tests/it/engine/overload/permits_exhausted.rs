@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::task::spawn_blocking;
 
-use crate::engine::scheduler::{FakeBackendServer, echoed_text};
+use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 use crate::support::raw_client::{RawClient, RawResponse, get, metric};
 
 const FOUR_PERMIT_OPTIONS: [&str; 6] = ["--max-inflight-items", "4", "--max-client-batch-size", "4", "--workers", "1"];

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::engine::scheduler::{FakeBackendServer, wait_until};
 use crate::support::fake_backend::FakeBackend;
+use crate::support::fake_backend_server::FakeBackendServer;
 use crate::support::test_server::{Response, send_request};
+use crate::support::waiting::wait_until;
 
 /// Ten times as many as can be answered in time.
 const CLIENTS: usize = 120;

@@ -13,12 +13,12 @@ use predictd::registry::version_name::VersionName;
 use predictd::registry::{LoadFailure, Registry, VersionState, models_directory};
 use serde_json::json;
 
-use crate::engine::scheduler::wait_until;
 use crate::support::daemon::{Daemon, serve_command};
 use crate::support::model_builder::{ModelBuilder, slow_models};
 use crate::support::model_server::ModelServer;
 use crate::support::raw_client::{RawClient, RawResponse, get, request};
 use crate::support::test_server::one_worker_rules;
+use crate::support::waiting::wait_until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watchdog_hung_run_ends_at_deadline() {

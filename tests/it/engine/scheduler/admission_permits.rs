@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::{FakeBackendServer, echoed_text, wait_until};
 use crate::support::fake_backend::FakeBackend;
+use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
+use crate::support::waiting::wait_until;
 
 const FOUR_PERMIT_OPTIONS: [&str; 6] = ["--max-inflight-items", "4", "--max-client-batch-size", "4", "--workers", "1"];
 

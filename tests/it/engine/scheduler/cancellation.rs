@@ -1,6 +1,7 @@
 //! Clients that leave: what waits for them is not run, and its permits are free at once.
 
-use super::{FakeBackendServer, wait_until};
+use crate::support::fake_backend_server::FakeBackendServer;
+use crate::support::waiting::wait_until;
 
 const ONE_WORKER_OPTIONS: [&str; 8] =
     ["--scheduler", "single", "--max-inflight-items", "10", "--max-client-batch-size", "10", "--workers", "1"];

@@ -8,7 +8,8 @@ use predictd::text::input::Input;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::{FakeBackendServer, raw_scores_batch_body, raw_scores_body, wait_until};
+use crate::support::fake_backend_server::{FakeBackendServer, raw_scores_batch_body, raw_scores_body};
+use crate::support::waiting::wait_until;
 
 const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 

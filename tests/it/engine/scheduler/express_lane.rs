@@ -3,11 +3,12 @@
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::{FakeBackendServer, echoed_text, wait_until};
 use crate::support::fake_backend::FakeBackend;
+use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 use crate::support::model_builder::slow_models;
 use crate::support::model_server::ModelServer;
 use crate::support::test_server::{Response, send_request};
+use crate::support::waiting::wait_until;
 
 fn predict(scene: &FakeBackendServer, model: &str, text: &str) -> JoinHandle<Response> {
     let body = json!({ "text": text, "model": model, "return_probabilities": true, "raw_scores": true });

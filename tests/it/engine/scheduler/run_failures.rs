@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::{FakeBackendServer, echoed_text};
 use crate::support::fake_backend::{FakeBackend, PANICKING_GRAPH};
+use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn run_panic_fails_one_request_worker_continues() {

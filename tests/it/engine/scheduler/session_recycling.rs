@@ -1,6 +1,6 @@
 //! Sessions are replaced, and nobody notices.
 
-use super::{FakeBackendServer, echoed_text};
+use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 
 const RECYCLED_METRIC: &str = "predictd_sessions_recycled_total{model=\"m\",version=\"1\"}";
 

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{FakeBackendServer, echoed_text, wait_until};
+use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
+use crate::support::waiting::wait_until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stop_queued_texts_are_answered() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::{FakeBackendServer, echoed_text, raw_scores_batch_body};
+use crate::support::fake_backend_server::{FakeBackendServer, echoed_text, raw_scores_batch_body};
 
 const CLIENTS: u64 = 16;
 const REQUESTS_PER_CLIENT: u64 = 200;

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::Scene;
 use crate::support::daemon::{Daemon, PREDICTD_PATH, serve_command};
 use crate::support::model_builder::ModelBuilder;
-use crate::support::raw_client::{RawClient, block_until, get};
+use crate::support::raw_client::{RawClient, get};
+use crate::support::waiting::block_until;
 
 fn listed_versions(daemon: &Daemon) -> Value {
     let health = RawClient::connect(daemon.admin).request(get("/health")).json();

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::{Scene, question};
 use crate::support::daemon::{Daemon, predictd, run_to_exit, send_signal};
-use crate::support::raw_client::{RawClient, block_until, get};
+use crate::support::raw_client::{RawClient, get};
+use crate::support::waiting::block_until;
 
 fn log_lines(path: &std::path::Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();

@@ -7,7 +7,8 @@ use serde_json::json;
 use super::{Scene, question};
 use crate::support::daemon::Daemon;
 use crate::support::model_builder::slow_models;
-use crate::support::raw_client::{RawClient, block_until, metric, request};
+use crate::support::raw_client::{RawClient, metric, request};
+use crate::support::waiting::block_until;
 
 /// A request whose body stops after its first byte.
 fn stalled_request() -> String {

@@ -7,8 +7,9 @@ use serde_json::json;
 use super::{Scene, question};
 use crate::support::daemon::Daemon;
 use crate::support::model_builder::slow_models;
-use crate::support::raw_client::{RawClient, block_until, get, metric, request};
+use crate::support::raw_client::{RawClient, get, metric, request};
 use crate::support::test_server::CHEAP_MODEL;
+use crate::support::waiting::block_until;
 
 /// Nothing would be cut off before the end of the grace.
 const LONG_TIMEOUT_OPTIONS: [&str; 12] = [

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Scene;
-use crate::support::raw_client::{RawClient, block_until, metric, request};
+use crate::support::raw_client::{RawClient, metric, request};
 use crate::support::test_server::{CHEAP_MODEL, QUESTION};
+use crate::support::waiting::block_until;
 
 /// A question whose asker waits so many milliseconds.
 fn question_with_timeout(milliseconds: u32) -> String {

@@ -5,12 +5,12 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{
-    MODEL, Scene, answering_version, post_feedback, post_registry_change, predict, registry_state, stop_daemon,
-    stored_feedback_ids,
+    MODEL, Scene, answering_version, post_feedback, post_registry_change, predict, registry_state, stored_feedback_ids,
 };
 use crate::support::daemon::{Daemon, predictd, run_to_exit};
 use crate::support::models_command::run_models_command;
-use crate::support::raw_client::{RawClient, block_until, get, metric, request};
+use crate::support::raw_client::{RawClient, get, metric, request};
+use crate::support::waiting::block_until;
 
 const UNUSABLE_DAMAGED_METRIC: &str = r#"predictd_storage_fault{reason="damaged"}"#;
 const DATABASE_PAGE_BYTES: usize = 4_096;
@@ -62,7 +62,7 @@ fn prepared_data_directory(scene: &Scene) -> (std::path::PathBuf, Vec<String>) {
         assert_eq!(post_feedback(&daemon).status, 200);
     }
     let (told, backup) = (stored_feedback_ids(&daemon), scene.root.path().join("backup.db"));
-    stop_daemon(daemon);
+    daemon.stop();
     let data = scene.data_dir();
     let arguments = ["database", "backup", backup.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
     assert_eq!(run_to_exit(&mut predictd(&arguments)).0, 0);
@@ -101,7 +101,7 @@ fn damaged_database_serves_last_known_state() {
         let daemon = scene.start(&[]);
         assert_eq!(answering_version(&daemon), "2", "{name}: the version that was active answers");
         assert_changes_refused(&daemon, name);
-        stop_daemon(daemon);
+        daemon.stop();
         assert!(std::fs::read(&file).unwrap() == spoilt, "{name}: a damaged file is not written to");
         // The cure is the one that is named.
         let data = scene.data_dir();
@@ -115,7 +115,7 @@ fn damaged_database_serves_last_known_state() {
         );
         assert_eq!((metric(daemon.admin, UNUSABLE_DAMAGED_METRIC), post_feedback(&daemon).status), (0, 200));
         run_models_command(&daemon, &["activate", MODEL, "1"]);
-        stop_daemon(daemon);
+        daemon.stop();
     }
 }
 
@@ -129,11 +129,11 @@ fn damaged_database_without_state_serves_models_directory() {
     let daemon = scene.start(&[]);
     assert_eq!(answering_version(&daemon), "1");
     assert_changes_refused(&daemon, "nothing known");
-    stop_daemon(daemon);
+    daemon.stop();
     std::fs::write(scene.data_dir().join("registry.json"), "{").unwrap();
     let daemon = scene.start(&[]);
     assert_eq!(answering_version(&daemon), "1");
-    stop_daemon(daemon);
+    daemon.stop();
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn damaged_database_serves_new_models_directory_entries() {
     let body = json!({ "text": "10", "model": "new" }).to_string();
     assert_eq!(RawClient::connect(daemon.address).request(request("POST", "/predict", "", &body)).status, 200);
     assert_eq!(predict(&daemon)["model"]["version"], "2");
-    stop_daemon(daemon);
+    daemon.stop();
 }
 
 #[test]
@@ -162,5 +162,5 @@ fn damaged_database_found_while_running_is_reported() {
     block_until("it is noticed", || post_feedback(&daemon).status == 503 && registry_state(&daemon) == "damaged");
     assert_changes_refused(&daemon, "while it runs");
     assert_eq!(answering_version(&daemon), "2");
-    stop_daemon(daemon);
+    daemon.stop();
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::{MODEL, Scene, entries, post_feedback, stop_daemon, stored_feedback_ids};
+use super::{MODEL, Scene, entries, post_feedback, stored_feedback_ids};
 use crate::support::daemon::{Daemon, predictd, run_to_exit};
 use crate::support::models_command::run_models_command;
 
@@ -62,7 +62,7 @@ fn file_modes_of_data_directory_are_owner_only() {
     }
     assert_eq!(paths_open_to_others(&scene.data_dir()), Vec::<String>::new());
     assert_eq!((file_mode(&scene.data_dir()), file_mode(&scene.data_dir().join("predictd.db"))), (0o700, 0o600));
-    stop_daemon(daemon);
+    daemon.stop();
     let (code, said) = run_to_exit(&mut predictd(&[
         "database",
         "restore",
@@ -113,5 +113,5 @@ fn file_modes_too_open_are_tightened_at_start() {
     assert_eq!(left, [format!("{} 644", data.join("notes").display())]);
     assert_eq!(file_mode(&outside), 0o644);
     run_models_command(&daemon, &["activate", MODEL, "1"]);
-    stop_daemon(daemon);
+    daemon.stop();
 }

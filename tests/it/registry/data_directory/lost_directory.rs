@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Scene, post_feedback, post_registry_change, predict, registry_state, stop_daemon, stored_feedback_ids};
+use super::{Scene, post_feedback, post_registry_change, predict, registry_state, stored_feedback_ids};
 use crate::support::daemon::Daemon;
-use crate::support::raw_client::{RawClient, block_until, metric, request};
+use crate::support::raw_client::{RawClient, metric, request};
+use crate::support::waiting::block_until;
 
 const UNUSABLE_LOST_METRIC: &str = r#"predictd_storage_fault{reason="lost"}"#;
 
@@ -50,7 +51,7 @@ fn lost_data_directory_removed_refuses_feedback() {
         (200, json!("current"), 0)
     );
     std::fs::remove_dir_all(scene.data_dir()).unwrap();
-    stop_daemon(assert_lost(daemon, &scene.data_dir()));
+    assert_lost(daemon, &scene.data_dir()).stop();
     assert!(!scene.data_dir().exists(), "nothing is written where it was");
 }
 
@@ -72,10 +73,10 @@ fn lost_data_directory_replaced_then_restored_recovers() {
     daemon.wait_for_log("data directory available again");
     assert_eq!((post_feedback(&daemon).status, post_registry_change(&daemon).status), (200, 200));
     let before = stored_feedback_ids(&daemon);
-    stop_daemon(daemon);
+    daemon.stop();
     let daemon = scene.start(&[]);
     assert_eq!((stored_feedback_ids(&daemon), before.len()), (before, 2));
-    stop_daemon(daemon);
+    daemon.stop();
 }
 
 #[test]
@@ -88,20 +89,20 @@ fn lost_database_file_replaced_refuses_feedback() {
     std::fs::copy(&file, &copy).unwrap();
     std::fs::rename(&copy, &file).unwrap();
     daemon = assert_lost(daemon, &scene.data_dir());
-    stop_daemon(daemon);
+    daemon.stop();
     // The log that goes with a database is as much a part of it.
     let scene = Scene::new();
     let daemon = scene.start(&[]);
     assert_eq!(post_feedback(&daemon).status, 200);
     std::fs::remove_file(scene.data_dir().join("predictd.db-wal")).unwrap();
-    stop_daemon(assert_lost(daemon, &scene.data_dir()));
+    assert_lost(daemon, &scene.data_dir()).stop();
     let scene = Scene::new();
     let daemon = scene.start(&[]);
     assert_eq!(post_feedback(&daemon).status, 200);
     let log = scene.data_dir().join("predictd.db-wal");
     std::fs::copy(&log, &copy).unwrap();
     std::fs::rename(&copy, &log).unwrap();
-    stop_daemon(assert_lost(daemon, &scene.data_dir()));
+    assert_lost(daemon, &scene.data_dir()).stop();
 }
 
 #[test]
@@ -125,6 +126,6 @@ fn lost_data_directory_loses_no_acknowledged_feedback() {
         std::fs::create_dir(scene.data_dir()).unwrap();
         assert!(telling.join().unwrap() > 0);
         assert_eq!(post_feedback_until_refused(&daemon), 0);
-        stop_daemon(daemon);
+        daemon.stop();
     }
 }
