@@ -44,7 +44,7 @@ nightly: bench crash-nightly ## Run what takes longer still: all benchmarks, kil
 	cargo bench --locked --bench overlap
 	python3 benches/experiments.py
 	python3 benches/drift.py
-	PREDICTD_MADE_UP_NAMES=100000 cargo test --locked --release --test it -- ops::secret_leaks::metrics_client_names_create_no_series
+	PREDICTD_MADE_UP_NAMES=100000 cargo test --locked --release --test it -- ops::metrics::metrics_client_names_create_no_series
 	FUZZ_SECONDS=900 .ci/fuzz
 	$(MAKE) check-dist CHECK_DIST=--rebuild
 	$(MAKE) docker docker-test
@@ -91,7 +91,7 @@ alerts: onnxruntime ## Test the alert rules, and have them fire in a Prometheus 
 
 .PHONY: test-postgres
 test-postgres: onnxruntime ## Test the registry in a PostgreSQL of its own (Debian's package)
-	tests/with-postgres cargo test --locked --test it -- registry::database:: registry::replicas:: stored_formats::
+	tests/with-postgres cargo test --locked --test it -- registry::database:: registry::feedback_store:: registry::replicas:: stored_formats::
 	tests/with-postgres $(CRASH)/outage.py --seconds 5
 	tests/with-postgres $(CRASH)/feedback.py --postgres --kills 30
 

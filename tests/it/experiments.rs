@@ -4,7 +4,8 @@ mod arm_failures;
 mod bucketing;
 mod designs_and_changes;
 mod experiments_command;
-mod results_and_rollouts;
+mod results;
+mod rollouts;
 mod shadows;
 
 use serde_json::{Value, json};

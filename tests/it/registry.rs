@@ -3,6 +3,7 @@
 mod data_directory;
 mod database;
 mod database_backup;
+mod feedback_store;
 mod mlflow;
 mod model_versions;
 mod replicas;

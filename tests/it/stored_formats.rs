@@ -14,8 +14,8 @@ use predictd::experiments::receipts::ReceiptKeyring;
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, predictd};
+use crate::support::databases::fresh_postgres;
 use crate::support::model_builder::sample_models::threshold_model;
-use crate::support::postgres::fresh_postgres;
 use crate::support::raw_client::{RawClient, RawResponse, request};
 
 /// Written by the commit after 196ff49 (2026-11-30).

@@ -3,6 +3,7 @@
 pub(crate) mod assertions;
 pub(crate) mod cli_options;
 pub(crate) mod daemon;
+pub(crate) mod databases;
 pub(crate) mod fake_backend;
 pub(crate) mod fake_backend_server;
 pub(crate) mod files;
@@ -11,7 +12,6 @@ pub(crate) mod key_file;
 pub(crate) mod model_builder;
 pub(crate) mod model_server;
 pub(crate) mod models_command;
-pub(crate) mod postgres;
 pub(crate) mod problems;
 pub(crate) mod raw_client;
 pub(crate) mod test_server;

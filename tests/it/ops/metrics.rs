@@ -3,6 +3,7 @@
 #![expect(clippy::float_cmp, reason = "counts are whole numbers")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use predictd::metrics::drift::{AccuracyStatus, SignalStatus};
@@ -10,12 +11,12 @@ use predictd::metrics::experiments::ArmStatus;
 use predictd::metrics::{
     AliasCheckOutcome, Metrics, PanicSite, RefusalReason, RequestOutcome, TimeoutStage, VersionStatus,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::daemon::Daemon;
 use crate::support::fake_backend_server::FakeBackendServer;
-use crate::support::raw_client::{RawClient, get, metric};
-use crate::support::test_server::{CHEAP_MODEL, QUESTION, TestServer, cheap_models};
+use crate::support::raw_client::{RawClient, get, metric, request};
+use crate::support::test_server::{CHEAP_MODEL, QUESTION, TestServer, cheap_models, send_request, test_env_var};
 use crate::support::waiting::{block_until as until_true, wait_until};
 
 const SNAPSHOT_PATH: &str = "tests/it/ops/metrics.txt";
@@ -314,33 +315,6 @@ fn metrics_labels_beyond_limit_count_as_other() {
     assert_eq!((labels.len(), labels[&vec!["(other)".to_owned()]]), (201, 800.0));
 }
 
-#[tokio::test]
-async fn server_timing_header_is_sent_on_request() {
-    let timing = async |options: &[&str], asked: bool, path: &str, body: Value| {
-        let server = TestServer::start(cheap_models().path(), options).await;
-        let mut request = server.client.post(format!("{}{path}", server.url)).json(&body);
-        if asked {
-            request = request.header("server-timing", "");
-        }
-        let reply = request.send().await.unwrap();
-        assert_eq!(reply.status(), 200);
-        reply.headers().get("server-timing").map(|value| value.to_str().unwrap().to_owned())
-    };
-    let text = json!({ "text": QUESTION });
-    assert_eq!(timing(&[], false, "/predict", text.clone()).await, None);
-    assert_eq!(timing(&["--server-timing", "off"], true, "/predict", text.clone()).await, None);
-    assert!(timing(&["--server-timing", "always"], false, "/predict", text.clone()).await.is_some());
-    for (path, body, cached) in [("/predict", text, "0 of 1"), ("/batch_predict", json!([QUESTION, "a b c"]), "0 of 2")]
-    {
-        let timing = timing(&[], true, path, body).await.unwrap();
-        let parts: BTreeMap<&str, &str> = timing.split(", ").map(|part| part.split_once(';').unwrap()).collect();
-        let ms = |part: &str| parts[part].strip_prefix("dur=").unwrap().parse::<f64>().unwrap();
-        assert!(ms("run") > 0.0 && ms("tokenise") >= 0.0 && ms("queue") >= 0.0, "{timing}");
-        assert!(ms("total") >= ms("tokenise") + ms("queue") + ms("run"), "{timing}");
-        assert_eq!(parts["cached"], format!("desc=\"{cached}\""));
-    }
-}
-
 #[test]
 fn metrics_requests_refused_before_body_are_counted() {
     let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
@@ -382,4 +356,134 @@ fn metrics_requests_refused_before_body_are_counted() {
         .map(|(_, count)| count)
         .sum();
     assert_eq!(of("predictd_http_requests_total"), answered);
+}
+
+/// The samples of a metric: labels and value as they are written.
+fn metric_samples(metrics: &str, name: &str) -> BTreeMap<String, String> {
+    let lines = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once("} "));
+    lines.map(|(labels, value)| (labels.to_owned(), value.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn metrics_requests_and_texts_are_counted_exactly() {
+    let server = TestServer::start(cheap_models().path(), &[]).await;
+    for _ in 0..3 {
+        server.post_json("/predict", json!({ "text": QUESTION })).await;
+    }
+    server.post_json("/predict", json!({ "text": "" })).await;
+    server.post_json("/batch_predict", json!(["a", "b", "c", "d"])).await;
+    for path in ["/nothing", "/CANARY", "/models/unknown"] {
+        server.get(path).await;
+    }
+    let metrics = server.get("/metrics").await;
+    assert_eq!(metrics.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let mut requests = metric_samples(&metrics.body, "predictd_http_requests_total");
+    // The harness asked for it while the model was loaded, how often is up to the machine.
+    requests.retain(|labels, _| !labels.contains("/health"));
+    let expected = [
+        (r#"method="GET",route="/models/{name}",status="404""#, "1"),
+        (r#"method="GET",route="unmatched",status="404""#, "2"),
+        (r#"method="POST",route="/batch_predict",status="200""#, "1"),
+        (r#"method="POST",route="/predict",status="200""#, "3"),
+        (r#"method="POST",route="/predict",status="422""#, "1"),
+    ];
+    assert_eq!(requests, expected.map(|(labels, value)| (labels.to_owned(), value.to_owned())).into());
+    let predictions = metric_samples(&metrics.body, "predictd_predictions_total");
+    assert_eq!(predictions, BTreeMap::from([(format!("model=\"{CHEAP_MODEL}\",version=\"1\""), "7".to_owned())]));
+    let seconds = metric_samples(&metrics.body, "predictd_http_request_duration_seconds_count");
+    assert_eq!(seconds[r#"method="POST",route="/predict",status="200""#], "3");
+    for name in ["predictd_http_requests_in_flight 1", "predictd_http_connections 1"] {
+        assert!(metrics.body.contains(&format!("\n{name}\n")), "{name}: {}", metrics.body);
+    }
+}
+
+#[tokio::test]
+async fn metrics_client_input_adds_no_series() {
+    let server = TestServer::start(cheap_models().path(), &[]).await;
+    // The second model is loaded, and recorded, after the server is ready.
+    let recorded = r#"predictd_registry_changes_total{action="activate",model="banking77-tfidf"}"#;
+    while !server.get("/metrics").await.body.contains(recorded) {
+        tokio::task::yield_now().await;
+    }
+    // A fixed generator: the same requests in every run.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "BREW", "PROPFIND"];
+    let ask = async |method: &str, path: String, id: String| {
+        let request = server.client.request(method.parse().unwrap(), format!("{}{path}", server.url));
+        let request = request.header("x-request-id", id).header("content-type", "application/json");
+        send_request(request.header("user-agent", path).body("{}")).await
+    };
+    // Each pair of method and kind of path once: from then on the set must stay as it is.
+    for method in methods {
+        ask(method, "/x".to_owned(), "a".to_owned()).await;
+        ask(method, "/models/x".to_owned(), "a".to_owned()).await;
+    }
+    let series = async || -> BTreeSet<String> {
+        server.get("/metrics").await;
+        let metrics = server.get("/metrics").await.body;
+        metrics.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
+    };
+    let before = series().await;
+    assert!(before.iter().any(|line| line.contains("unmatched")), "{before:?}");
+    for _ in 0..1_000 {
+        let prefix = if random() % 2 == 0 { "/" } else { "/models/" };
+        let method = methods[usize::try_from(random() % 9).unwrap()];
+        let method = if method == "BREW" { format!("BREW{}", random()) } else { method.to_owned() };
+        ask(&method, format!("{prefix}{:x}?q={:x}", random(), random()), format!("{:x}", random())).await;
+    }
+    let after = series().await;
+    assert_eq!(after.symmetric_difference(&before).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+/// Series of `/metrics`.
+fn metric_series(daemon: &Daemon) -> BTreeSet<String> {
+    let body = RawClient::connect(daemon.admin).request(get("/metrics")).body;
+    let lines = body.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// So many names are made up of each kind; `make nightly` makes up more.
+fn invented_name_count() -> usize {
+    test_env_var("PREDICTD_MADE_UP_NAMES").map_or(500, |names| names.parse().unwrap())
+}
+
+#[test]
+fn metrics_client_names_create_no_series() {
+    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
+    // All models are loaded.
+    daemon.wait_for_log("maximum memory use estimated");
+    let ask = |from: usize, to: usize| {
+        let mut wire = RawClient::connect(daemon.address);
+        for i in from..to {
+            let body = json!({ "text": format!("text {i}"), "model": format!("model-{i}"), "user_id": i.to_string() });
+            let mut headers = String::new();
+            write!(
+                headers,
+                "Authorization: Bearer key-{i}\r\nX-Forwarded-For: 10.{}.{}.{}\r\n",
+                i >> 16,
+                i >> 8 & 255,
+                i & 255
+            )
+            .unwrap();
+            wire.request(request("POST", "/predict", &headers, &body.to_string()));
+            wire.request(request("GET", &format!("/path-{i}"), "", ""));
+            wire.request(request("GET", &format!("/models/name-{i}"), "", ""));
+            wire.request(request(&format!("METHOD{i}"), "/health", "", ""));
+            wire.request(request(&format!("METHOD{i}"), &format!("/other-{i}"), "", ""));
+        }
+    };
+    // Also the looking makes series.
+    metric_series(&daemon);
+    ask(0, 3);
+    let before = metric_series(&daemon);
+    ask(3, invented_name_count());
+    let after = metric_series(&daemon);
+    assert_eq!(after.difference(&before).collect::<Vec<_>>(), Vec::<&String>::new());
 }

@@ -1,15 +1,12 @@
 //! What nobody may read: secrets and texts, planted wherever a client or an operator can put
 //! them, are looked for in everything the server shows.
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
-
 use rcgen::generate_simple_self_signed;
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, predictd, serve_command};
 use crate::support::raw_client::{RawClient, get, request};
-use crate::support::test_server::{CHEAP_MODEL, cheap_models, test_env_var};
+use crate::support::test_server::{CHEAP_MODEL, cheap_models};
 
 /// Stands in every planted text.
 const CANARY: &str = "CANARY7f3a";
@@ -147,51 +144,4 @@ fn secrets_private_key_is_never_shown() {
     for secret in pem.lines().filter(|line| !line.starts_with("---")) {
         assert!(!log.contains(secret) && !metrics.contains(secret));
     }
-}
-
-/// Series of `/metrics`.
-fn metric_series(daemon: &Daemon) -> BTreeSet<String> {
-    let body = RawClient::connect(daemon.admin).request(get("/metrics")).body;
-    let lines = body.lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name.to_owned()).collect()
-}
-
-/// So many names are made up of each kind; `make nightly` makes up more.
-fn invented_name_count() -> usize {
-    test_env_var("PREDICTD_MADE_UP_NAMES").map_or(500, |names| names.parse().unwrap())
-}
-
-#[test]
-fn metrics_client_names_create_no_series() {
-    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
-    let mut daemon = Daemon::start_with(models.path(), data.path(), &[]);
-    // All models are loaded.
-    daemon.wait_for_log("maximum memory use estimated");
-    let ask = |from: usize, to: usize| {
-        let mut wire = RawClient::connect(daemon.address);
-        for i in from..to {
-            let body = json!({ "text": format!("text {i}"), "model": format!("model-{i}"), "user_id": i.to_string() });
-            let mut headers = String::new();
-            write!(
-                headers,
-                "Authorization: Bearer key-{i}\r\nX-Forwarded-For: 10.{}.{}.{}\r\n",
-                i >> 16,
-                i >> 8 & 255,
-                i & 255
-            )
-            .unwrap();
-            wire.request(request("POST", "/predict", &headers, &body.to_string()));
-            wire.request(request("GET", &format!("/path-{i}"), "", ""));
-            wire.request(request("GET", &format!("/models/name-{i}"), "", ""));
-            wire.request(request(&format!("METHOD{i}"), "/health", "", ""));
-            wire.request(request(&format!("METHOD{i}"), &format!("/other-{i}"), "", ""));
-        }
-    };
-    // Also the looking makes series.
-    metric_series(&daemon);
-    ask(0, 3);
-    let before = metric_series(&daemon);
-    ask(3, invented_name_count());
-    let after = metric_series(&daemon);
-    assert_eq!(after.difference(&before).collect::<Vec<_>>(), Vec::<&String>::new());
 }

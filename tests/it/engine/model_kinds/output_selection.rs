@@ -132,27 +132,6 @@ async fn output_token_scores_matching_labels_win_over_pooled() {
     assert_eq!(served.model_info().await["output"], "of_tokens");
 }
 
-#[tokio::test]
-async fn input_names_are_mapped_in_manifest() {
-    let mut graph = OnnxGraph::default();
-    for name in ["tokens", "input_mask_3"] {
-        graph.input(name, ElementType::Int64, &[BATCH_DIM, TOKENS_DIM]);
-    }
-    let masked = graph.node("Mul", &["tokens", "input_mask_3"], &[]);
-    let ids = graph.node("Cast", &[&masked], &[("to", Attribute::Int(1))]);
-    let one = graph.integers(&[1], &[1]);
-    let sum = graph.node("ReduceSum", &[&ids, &one], &[]);
-    graph.rename_value(&sum, "logits");
-    graph.output("logits", ElementType::Float, &[BATCH_DIM, Dim::Fixed(1)]);
-    let model = ModelBuilder::from_graph(&graph).tokenizer(|_| ()).config("problem_type", json!("regression"));
-    let reason = load_error(&model).await;
-    assert!(reason.contains("[inputs] \"tokens\" = \"input_ids\""), "{reason}");
-    let named = model.clone().manifest_toml("[inputs]\ntokens = \"input_ids\"\ninput_mask_3 = \"attention_mask\"");
-    assert_near(&[ModelServer::new(&named).await.score("10 20").await], &[35.0]);
-    let reason = load_error(&model.manifest_toml("[inputs]\nwords = \"input_ids\"")).await;
-    assert!(reason.contains("model.toml: inputs names \"words\""), "{reason}");
-}
-
 /// A reranker whose score for a text has these axes.
 fn reranker_model(axes: &[i64], declared: &[Dim]) -> ModelBuilder {
     let mut graph = OnnxGraph::default();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::assertions::assert_near;
-use crate::support::model_builder::onnx_graph::{Dim, ElementType};
+use crate::support::model_builder::onnx_graph::{Attribute, Dim, ElementType, OnnxGraph};
 use crate::support::model_builder::{ModelBuilder, SPECIAL_TOKENS_SUM, TransformerBuilder};
 use crate::support::model_server::{ModelServer, load_error};
 
@@ -152,4 +152,25 @@ async fn input_unusable_graph_inputs_are_refused_at_load() {
     let graph = TransformerBuilder::new(&["input_ids"]).logit(&[("last", 1.0)]).model();
     let reason = load_error(&rename_in_graph(&graph, "input_ids", "token_ids")).await;
     assert!(reason.contains("\"token_ids\""), "{reason}");
+}
+
+#[tokio::test]
+async fn input_names_are_mapped_in_manifest() {
+    let mut graph = OnnxGraph::default();
+    for name in ["tokens", "input_mask_3"] {
+        graph.input(name, ElementType::Int64, &[Dim::Open("batch"), Dim::Open("sequence")]);
+    }
+    let masked = graph.node("Mul", &["tokens", "input_mask_3"], &[]);
+    let ids = graph.node("Cast", &[&masked], &[("to", Attribute::Int(1))]);
+    let one = graph.integers(&[1], &[1]);
+    let sum = graph.node("ReduceSum", &[&ids, &one], &[]);
+    graph.rename_value(&sum, "logits");
+    graph.output("logits", ElementType::Float, &[Dim::Open("batch"), Dim::Fixed(1)]);
+    let model = ModelBuilder::from_graph(&graph).tokenizer(|_| ()).config("problem_type", json!("regression"));
+    let reason = load_error(&model).await;
+    assert!(reason.contains("[inputs] \"tokens\" = \"input_ids\""), "{reason}");
+    let named = model.clone().manifest_toml("[inputs]\ntokens = \"input_ids\"\ninput_mask_3 = \"attention_mask\"");
+    assert_near(&[ModelServer::new(&named).await.score("10 20").await], &[35.0]);
+    let reason = load_error(&model.manifest_toml("[inputs]\nwords = \"input_ids\"")).await;
+    assert!(reason.contains("model.toml: inputs names \"words\""), "{reason}");
 }
