@@ -1,6 +1,6 @@
 //! Tokenizers of every class of `transformers`, with odd files and settings: the ids are those of `AutoTokenizer`.
 //!
-//! `tests/parity/tokenizer_cases.py` writes `tokenizer_classes.json` with `AutoTokenizer` of transformers 5.24.
+//! `tests/system/parity/tokenizer_cases.py` writes `tokenizer_classes.json` with `AutoTokenizer` of transformers 5.24.
 
 use std::collections::BTreeMap;
 use std::path::Path;
