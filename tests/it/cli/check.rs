@@ -1,4 +1,4 @@
-//! `predictd run_check`: what it says of a directory is true, and its exit code can be relied on.
+//! `predictd check`: what it says of a directory is true, and its exit code can be relied on.
 
 use std::path::{Path, PathBuf};
 
