@@ -3,7 +3,7 @@
 PROFILE ?= release
 PYTHON ?= python3
 MODELS_VENV := target/models-venv
-CRASH = $(PYTHON) tests/crash
+CRASH = $(PYTHON) tests/system/crash
 
 # The official ONNX Runtime collects telemetry unless this is set.
 export ORT_DISABLE_TELEMETRY = 1
@@ -44,7 +44,7 @@ nightly: bench crash-nightly ## Run what takes longer still: all benchmarks, kil
 	cargo bench --locked --bench overlap
 	python3 benches/experiments.py
 	python3 benches/drift.py
-	PREDICTD_MADE_UP_NAMES=100000 cargo test --locked --release --test it -- canaries::metrics_client_names_create_no_series
+	PREDICTD_MADE_UP_NAMES=100000 cargo test --locked --release --test it -- ops::metrics::metrics_client_names_create_no_series
 	FUZZ_SECONDS=900 .ci/fuzz
 	$(MAKE) check-dist CHECK_DIST=--rebuild
 	$(MAKE) docker docker-test
@@ -80,18 +80,18 @@ tools: ## Install what `python -m tools` needs (export, optimise, golden, from-s
 
 .PHONY: test-tools
 test-tools: tools ## Test the tools
-	$(TOOLS) -m unittest discover -s tests/tools -p 'test_*.py'
+	$(TOOLS) -m unittest discover -s tests/system/tools -p 'test_*.py'
 
 .PHONY: alerts
 alerts: onnxruntime ## Test the alert rules, and have them fire in a Prometheus that scrapes a loaded server
 	promtool check rules deploy/prometheus/alerts.yml
 	promtool test rules deploy/prometheus/alerts_test.yml
 	cargo build --quiet --locked
-	$(PYTHON) tests/prometheus/alerts.py --predictd target/debug/predictd
+	$(PYTHON) tests/system/prometheus/alerts.py --predictd target/debug/predictd
 
 .PHONY: test-postgres
 test-postgres: onnxruntime ## Test the registry in a PostgreSQL of its own (Debian's package)
-	tests/with-postgres cargo test --locked --test it -- database:: replicas:: stored_formats::
+	tests/with-postgres cargo test --locked --test it -- registry::database:: registry::feedback_store:: registry::replicas:: stored_formats::
 	tests/with-postgres $(CRASH)/outage.py --seconds 5
 	tests/with-postgres $(CRASH)/feedback.py --postgres --kills 30
 
@@ -132,8 +132,8 @@ dist: ## Build and pack what is given away into target/dist (about ten minutes o
 .PHONY: check-dist
 check-dist: dist ## Check the archive: checksums, SBOM, the server in it, its hardening
 	test -x target/dist-venv/bin/pip || $(PYTHON) -m venv target/dist-venv
-	target/dist-venv/bin/pip install --quiet -r tests/dist/requirements.txt
-	target/dist-venv/bin/python tests/dist/check.py $(if $(BINARY),--binary $(BINARY)) $(CHECK_DIST)
+	target/dist-venv/bin/pip install --quiet -r tests/system/dist/requirements.txt
+	target/dist-venv/bin/python tests/system/dist/check.py $(if $(BINARY),--binary $(BINARY)) $(CHECK_DIST)
 
 .PHONY: docker
 docker: ## Build the image predictd:latest (about ten minutes on two cores the first time)
@@ -141,37 +141,37 @@ docker: ## Build the image predictd:latest (about ten minutes on two cores the f
 
 .PHONY: docker-test
 docker-test: ## Run the image and the compose files: limits, replicas replaced and killed under load (needs root, a Docker engine, port 80)
-	$(PYTHON) tests/docker/hardened.py
-	$(PYTHON) tests/docker/single.py
-	$(PYTHON) tests/docker/replicas.py --requests $(or $(REQUESTS),100000)
+	$(PYTHON) tests/system/docker/hardened.py
+	$(PYTHON) tests/system/docker/single.py
+	$(PYTHON) tests/system/docker/replicas.py --requests $(or $(REQUESTS),100000)
 
 .PHONY: nginx
 nginx: onnxruntime ## Test nginx in front of the server (Debian's packages nginx-light, openssl, curl)
 	cargo build --quiet --locked
-	$(PYTHON) -m unittest discover -s tests/nginx -p 'test_*.py'
+	$(PYTHON) -m unittest discover -s tests/system/nginx -p 'test_*.py'
 
 .PHONY: kubernetes
 kubernetes: ## Build what is in deploy/kubernetes and check it, without a cluster
 	test -x target/kubernetes-venv/bin/pip || $(PYTHON) -m venv target/kubernetes-venv
-	target/kubernetes-venv/bin/pip install --quiet -r tests/kubernetes/requirements.txt
+	target/kubernetes-venv/bin/pip install --quiet -r tests/system/kubernetes/requirements.txt
 	cargo build --quiet --locked
-	target/kubernetes-venv/bin/python tests/kubernetes/check.py --predictd target/debug/predictd
+	target/kubernetes-venv/bin/python tests/system/kubernetes/check.py --predictd target/debug/predictd
 
 .PHONY: mlflow
 mlflow: onnxruntime ## Follow an alias of a real MLflow server, under load
 	test -x target/mlflow-venv/bin/pip || $(PYTHON) -m venv target/mlflow-venv
-	target/mlflow-venv/bin/pip install --quiet -r tests/mlflow/requirements.txt
+	target/mlflow-venv/bin/pip install --quiet -r tests/system/mlflow/requirements.txt
 	cargo build --quiet --locked
-	target/mlflow-venv/bin/python tests/mlflow/follow.py --predictd target/debug/predictd
+	target/mlflow-venv/bin/python tests/system/mlflow/follow.py --predictd target/debug/predictd
 
 .PHONY: parity
 parity: tools onnxruntime ## Compare the server's answers with transformers and scikit-learn
 	cargo build --quiet --locked
-	$(TOOLS) tests/parity/transformers_parity.py --predictd target/debug/predictd
-	$(TOOLS) tests/parity/tasks_parity.py --predictd target/debug/predictd
-	$(TOOLS) tests/parity/tokenizer_parity.py --predictd target/debug/predictd
-	$(TOOLS) tests/parity/hostile_texts.py --predictd target/debug/predictd --requests $(or $(HOSTILE),60) models
-	$(TOOLS) tests/parity/sklearn_parity.py --predictd target/debug/predictd \
+	$(TOOLS) tests/system/parity/transformers_parity.py --predictd target/debug/predictd
+	$(TOOLS) tests/system/parity/tasks_parity.py --predictd target/debug/predictd
+	$(TOOLS) tests/system/parity/tokenizer_parity.py --predictd target/debug/predictd
+	$(TOOLS) tests/system/parity/hostile_texts.py --predictd target/debug/predictd --requests $(or $(HOSTILE),60) models
+	$(TOOLS) tests/system/parity/sklearn_parity.py --predictd target/debug/predictd \
 	  || { test $$? = 3 && printf '\n!! SKIPPED: parity with scikit-learn: there is no data to train on\n'; }
 
 PEERS := fastapi flask litserve mlserver bentoml

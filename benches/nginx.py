@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "tests/nginx"))
+sys.path.append(str(ROOT / "tests/system/nginx"))
 RELEASE = ROOT / "target/release/predictd"
 if RELEASE.exists():
     os.environ.setdefault("PREDICTD_PROGRAM", str(RELEASE))

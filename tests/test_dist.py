@@ -1,4 +1,4 @@
-"""Tests of what `make dist` does: without a release build. tests/dist/check.py looks at a real archive."""
+"""Tests of what `make dist` does: without a release build. tests/system/dist/check.py looks at a real archive."""
 
 import gzip
 import hashlib

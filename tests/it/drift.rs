@@ -1,17 +1,17 @@
 //! Profiles, what a server says of live texts and of its answers by them, and who is told.
 
 mod accuracy;
-mod live;
+mod alerts;
+mod live_drift;
 mod profile_command;
-mod told;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::check_command::threshold_model;
-use crate::daemon::{Daemon, predictd, serve_command};
-use crate::raw::{RawClient, get, request};
+use crate::support::daemon::{Daemon, predictd, serve_command};
+use crate::support::model_builder::sample_models::threshold_model;
+use crate::support::raw_client::{RawClient, get, request};
 
 /// A server's directories, with a model that answers `a` for texts whose numbers have a sum of 50 or more, else `b`.
 pub struct Scene {

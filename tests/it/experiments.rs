@@ -1,18 +1,19 @@
 //! Experiments on a running server: who gets which arm, what becomes of arms that fail, what is counted, and rollouts.
 
-mod changes;
-mod commands;
-mod faults;
-mod outcomes;
+mod arm_failures;
+mod bucketing;
+mod designs_and_changes;
+mod experiments_command;
+mod results;
+mod rollouts;
 mod shadows;
-mod users;
 
 use serde_json::{Value, json};
 
-use crate::daemon::Daemon;
-use crate::fixture::onnx::{Attribute, OnnxGraph};
-use crate::fixture::{ModelBuilder, TransformerBuilder};
-use crate::raw::{RawClient, RawResponse, get, request};
+use crate::support::daemon::Daemon;
+use crate::support::model_builder::onnx_graph::{Attribute, OnnxGraph};
+use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
+use crate::support::raw_client::{RawClient, RawResponse, get, request};
 
 /// The model of two versions: the first answers every text of numbers with `a`, the second with `b`.
 const MODEL: &str = "m";

@@ -13,10 +13,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use predictd::experiments::receipts::ReceiptKeyring;
 use serde_json::{Value, json};
 
-use crate::check_command::threshold_model;
-use crate::daemon::{Daemon, predictd};
-use crate::database::fresh_postgres;
-use crate::raw::{RawClient, RawResponse, request};
+use crate::support::daemon::{Daemon, predictd};
+use crate::support::databases::fresh_postgres;
+use crate::support::model_builder::sample_models::threshold_model;
+use crate::support::raw_client::{RawClient, RawResponse, request};
 
 /// Written by the commit after 196ff49 (2026-11-30).
 const FIXTURE_DIR: &str = "tests/it/stored_formats/2026-11-30";
@@ -217,7 +217,7 @@ async fn write_fixture() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stored_formats_of_earlier_commit_load() {
-    if crate::server::test_env_var("WRITE_STORED_FORMATS").is_some() {
+    if crate::support::test_server::test_env_var("WRITE_STORED_FORMATS").is_some() {
         write_fixture().await;
     }
     let scene = Scene::stored();

@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{PROFILE_TEXTS, Scene, drift_report, predict_texts};
-use crate::daemon::Daemon;
-use crate::operator::run_models_command;
-use crate::raw::{RawClient, block_until, get, metric, request};
+use crate::support::daemon::Daemon;
+use crate::support::models_command::run_models_command;
+use crate::support::raw_client::{RawClient, get, metric, request};
+use crate::support::waiting::block_until;
 
 /// Asks so many texts, and tells of each answer whether it was right.
 pub fn predict_and_send_feedback(daemon: &Daemon, count: usize, right: bool) {

@@ -6,9 +6,9 @@ use predictd::drift::Profile;
 use serde_json::{Value, json};
 
 use super::Scene;
-use crate::daemon::{predictd, run_to_exit};
-use crate::fixture::TransformerBuilder;
-use crate::server::{CHEAP_MODEL, shipped_models};
+use crate::support::daemon::{predictd, run_to_exit};
+use crate::support::model_builder::TransformerBuilder;
+use crate::support::test_server::{CHEAP_MODEL, shipped_models};
 
 fn profile_command(directory: &Path, options: &[&str]) -> std::process::Command {
     predictd(&[&["profile", directory.to_str().unwrap()], options].concat())

@@ -5,8 +5,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::{MODEL, Scene, create_and_start, fetch_results, predict_as_user};
-use crate::fixture::endless;
-use crate::raw::{RawClient, block_until, metric, request};
+use crate::support::model_builder::slow_models;
+use crate::support::raw_client::{RawClient, metric, request};
+use crate::support::waiting::block_until;
 
 fn shadow_design() -> Value {
     json!({ "on": MODEL, "arms": [
@@ -52,7 +53,7 @@ fn shadow_is_compared_but_never_answers() {
 
 #[test]
 fn shadow_hanging_delays_no_request() {
-    let scene = Scene::with_second_version(&endless::never_answers_hello());
+    let scene = Scene::with_second_version(&slow_models::never_answers_hello());
     let daemon = scene.start();
     create_and_start(&daemon, "colours", &shadow_design());
     let mut wire = RawClient::connect(daemon.address);

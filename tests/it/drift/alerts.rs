@@ -1,0 +1,184 @@
+//! Who is told of drift and of an accuracy that drops: `predictd watch --drift`.
+
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::accuracy::predict_and_send_feedback;
+use super::{PROFILE_TEXTS, Scene, drift_report, predict_texts, signal_levels};
+use crate::support::daemon::{Daemon, predictd, run_to_exit, send_signal};
+use crate::support::http_receiver::HttpReceiver;
+use crate::support::waiting::block_until;
+
+/// A watcher that looks every 20 ms, and tells `webhook`.
+struct DriftWatcher(Child);
+
+impl DriftWatcher {
+    fn start(daemon: &Daemon, webhook: &HttpReceiver, options: &[&str]) -> Self {
+        let mut command = watch_once_command(daemon, &[&["--webhook", &webhook.url("/")], options].concat());
+        Self(command.args(["--interval", "20ms"]).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    fn stop(mut self) {
+        send_signal(self.0.id(), "TERM");
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for DriftWatcher {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+fn watch_once_command(daemon: &Daemon, options: &[&str]) -> Command {
+    let (health, admin) = (format!("http://{}", daemon.address), format!("http://{}", daemon.admin));
+    predictd(&[&["watch", &health, "--drift", &admin], options].concat())
+}
+
+/// What was told so far: status and signal of each alert.
+fn received_alerts(webhook: &HttpReceiver, count: usize) -> Vec<(String, String)> {
+    let string = |value: &Value| value.as_str().unwrap().to_owned();
+    webhook
+        .wait_for_requests(count)
+        .iter()
+        .map(|(_, alert)| (string(&alert["status"]), string(&alert["drift"]["signal"])))
+        .collect()
+}
+
+fn status_and_signal(status: &str, signal: &str) -> (String, String) {
+    (status.to_owned(), signal.to_owned())
+}
+
+#[test]
+fn drift_alert_is_sent_once_and_on_resolution() {
+    let place = Scene::with_profile();
+    let daemon = place.start(&["--drift-window", "200"]);
+    let told_to = tempfile::tempdir().unwrap();
+    let (program, file) = (told_to.path().join("retrain"), told_to.path().join("told"));
+    std::fs::write(&program, format!("#!/bin/sh\ncat >> {0}\necho >> {0}\n", file.display())).unwrap();
+    let mut permissions = std::fs::metadata(&program).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
+    std::fs::set_permissions(&program, permissions).unwrap();
+    let (webhook, slack, pager, manager) =
+        (HttpReceiver::new(&[]), HttpReceiver::new(&[]), HttpReceiver::new(&[]), HttpReceiver::new(&[]));
+    let watcher = DriftWatcher::start(
+        &daemon,
+        &webhook,
+        &[
+            "--command",
+            program.to_str().unwrap(),
+            "--slack",
+            &slack.url("/"),
+            "--pagerduty",
+            "k",
+            "--pagerduty-url",
+            &pager.url("/"),
+            "--alertmanager",
+            &manager.url(""),
+        ],
+    );
+    predict_texts(&daemon, &["60"], 200);
+    let mut found: Vec<String> = signal_levels(&daemon)
+        .into_iter()
+        .zip(["labels", "confidence", "lengths", "unknown"])
+        .filter(|(level, _)| level == "drifting")
+        .map(|(_, signal)| signal.to_owned())
+        .collect();
+    assert_eq!(found.remove(0), "labels");
+    let began = 1 + found.len();
+    let first = webhook.wait_for_requests(began)[0].1.clone();
+    assert_eq!(
+        (&first["status"], &first["url"]),
+        (&json!("drifting"), &json!(format!("http://{}/admin/drift", daemon.admin)))
+    );
+    let drift = &first["drift"];
+    assert_eq!((&drift["model"], &drift["version"], &drift["signal"]), (&json!("m"), &json!("1"), &json!("labels")));
+    assert!(drift["value"].as_f64() > drift["threshold"].as_f64() && first.get("check").is_none(), "{first}");
+    assert!(first["summary"].as_str().unwrap().starts_with("live texts of m/1 at http://"), "{first}");
+    predict_texts(&daemon, &PROFILE_TEXTS, 400);
+    let all = received_alerts(&webhook, 2 * began);
+    assert_eq!(
+        (&all[0], &all[began]),
+        (&status_and_signal("drifting", "labels"), &status_and_signal("quiet", "labels"))
+    );
+    let text = slack.wait_for_requests(2 * began)[0].1["text"].as_str().unwrap().to_owned();
+    assert!(text.starts_with(":large_orange_circle: live texts of m/1"), "{text}");
+    let events = pager.wait_for_requests(2 * began);
+    let event = |place: usize, field: &str| events[place].1[field].as_str().unwrap().to_owned();
+    assert_eq!((event(0, "event_action"), event(began, "event_action")), ("trigger".to_owned(), "resolve".to_owned()));
+    assert_eq!(event(0, "dedup_key"), event(began, "dedup_key"));
+    let labels = &manager.wait_for_requests(1)[0].1[0]["labels"];
+    assert_eq!(
+        (&labels["alertname"], &labels["signal"], &labels["severity"]),
+        (&json!("PredictdDrift"), &json!("labels"), &json!("note"))
+    );
+    block_until("the program was told", || {
+        std::fs::read_to_string(&file).is_ok_and(|told| told.lines().count() == 2 * began)
+    });
+    watcher.stop();
+    assert_eq!(webhook.received_requests().len(), 2 * began);
+}
+
+#[test]
+fn drift_alert_state_survives_restarts() {
+    let place = Scene::with_profile();
+    let state = place.data.path().join("state.json");
+    let options = ["--state", state.to_str().unwrap()];
+    let webhook = HttpReceiver::new(&[]);
+    let daemon = place.start(&["--drift-window", "200"]);
+    let watcher = DriftWatcher::start(&daemon, &webhook, &options);
+    block_until("it was looked", || drift_report(&daemon)["accuracy"].is_object());
+    predict_and_send_feedback(&daemon, 150, false);
+    assert_eq!(received_alerts(&webhook, 1), [status_and_signal("accuracy_dropped", "accuracy")]);
+    let summary = webhook.wait_for_requests(1)[0].1["summary"].as_str().unwrap().to_owned();
+    assert!(summary.contains("is less often right than when it was tried (0.000, where it was 0.750)"), "{summary}");
+    watcher.stop();
+    // Another watcher knows it, and tells nothing twice.
+    let hook = webhook.url("/");
+    let again = [&options[..], &["--once", "--webhook", &hook]].concat();
+    let (code, log) = run_to_exit(&mut watch_once_command(&daemon, &again));
+    assert_eq!((code, webhook.received_requests().len()), (0, 1), "{log}");
+    assert!(std::fs::read_to_string(&state).unwrap().contains("m/1 accuracy"));
+    predict_and_send_feedback(&daemon, 900, true);
+    block_until("the accuracy is back", || drift_report(&daemon)["accuracy"]["dropped"] == false);
+    let (code, log) = run_to_exit(&mut watch_once_command(&daemon, &again));
+    assert_eq!(
+        (code, received_alerts(&webhook, 2).pop()),
+        (0, Some(status_and_signal("accuracy_back", "accuracy"))),
+        "{log}"
+    );
+}
+
+#[test]
+fn drift_watch_sends_key_and_reports_bad_answers() {
+    let healthy = HttpReceiver::new(&[(200, "")]);
+    let look = |server: &HttpReceiver, key: Option<&str>| {
+        let mut command = predictd(&["watch", &healthy.url(""), "--once", "--drift", &server.url("")]);
+        if let Some(key) = key {
+            command.env("PREDICTD_API_KEY", key);
+        }
+        run_to_exit(&mut command)
+    };
+    let good = HttpReceiver::new(&[(200, "{\"versions\":[]}")]);
+    let (code, log) = look(&good, Some("CANARY"));
+    assert!(code == 0 && !log.contains("CANARY"), "{log}");
+    assert!(
+        good.heads().contains("authorization: bearer canary")
+            && good.received_requests()[0].0 == "/admin/drift?windows=0"
+    );
+    for (status, body, reason) in [
+        (401, "{}", "it answered with 401"),
+        (200, "{}", "not that of /admin/drift"),
+        (200, "[", "not that of /admin/drift"),
+    ] {
+        let (code, log) = look(&HttpReceiver::new(&[(status, body)]), None);
+        assert!(code == 1 && log.contains(reason) && log.contains("1 of 1 servers do not tell of drift"), "{log}");
+    }
+    let too_much = format!("{{\"versions\":[]}}{}", " ".repeat(5 << 20));
+    let (code, log) = look(&HttpReceiver::new(&[(200, &too_much)]), None);
+    assert!(code == 1 && log.contains("more than 4194304 bytes"), "{log}");
+    let (code, said) = run_to_exit(&mut predictd(&["watch", &healthy.url(""), "--drift", "CANARY"]));
+    assert!(code == 64 && said.contains("--drift") && !said.contains("CANARY"), "{said}");
+}

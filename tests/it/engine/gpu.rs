@@ -1,0 +1,357 @@
+//! Where models run: what is refused, what falls back, and what is different on a GPU.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ndarray::Array2;
+use parking_lot::Mutex;
+use predictd::engine::backend::{Backend, BackendError, Graph, Scores, Session};
+use predictd::engine::placement::Placement;
+use predictd::text::manifest::{Manifest, ManifestError, ModelDevice};
+use predictd::text::pipeline::Batch;
+use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
+use predictd::text::tensors::Shape;
+use serde_json::json;
+
+use crate::support::daemon::{Daemon, predictd, run_to_exit, serve_command};
+use crate::support::model_builder::onnx_graph::ElementType;
+use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
+use crate::support::model_server::ModelServer;
+use crate::support::test_server::{TestServer, cheap_models};
+
+mod gpu_scheduling;
+mod lost_gpu;
+
+/// The GPU build of ONNX Runtime: `deploy/onnxruntime.py --variant cuda --directory target/onnxruntime-cuda`.
+const GPU_RUNTIME_DIR: &str = "target/onnxruntime-cuda";
+
+#[test]
+fn device_invalid_value_exits_64() {
+    let models = cheap_models();
+    for (typed, word) in [("gpu", "none of auto, cpu, cuda"), ("cuda:x", "\"x\" is no number of a GPU")] {
+        let arguments = ["serve", "--models", models.path().to_str().unwrap(), "--device", typed];
+        let (code, said) = run_to_exit(&mut predictd(&arguments));
+        assert_eq!((code, said.contains(word)), (64, true), "{said}");
+    }
+    let (code, said) = run_to_exit(predictd(&["serve"]).env("PREDICTD_DEVICE", "tpu"));
+    assert_eq!((code, said.contains("none of auto")), (64, true), "{said}");
+}
+
+#[test]
+fn device_library_without_cuda_refuses_gpu_serves_cpu() {
+    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let (code, said) =
+        run_to_exit(&mut serve_command(models.path(), data.path(), &["--device", "cuda", "--log", "off"]));
+    assert_eq!(code, 64, "{said}");
+    assert!(said.contains("--device cuda:0: this ONNX Runtime has no CUDA provider"), "{said}");
+    let daemon = Daemon::start_with(models.path(), data.path(), &["--device", "auto"]);
+    let health = daemon.request_json("GET", "/health", "");
+    assert_eq!((&health["models"][0]["device"], health["models"][0].get("fallback")), (&json!("cpu"), None));
+}
+
+/// The GPU build where there is no GPU; nothing, and a loud word, where this machine is another.
+fn gpu_build_without_gpu() -> Option<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(GPU_RUNTIME_DIR);
+    if Path::new("/dev/nvidiactl").exists() {
+        eprintln!("\n!! SKIPPED: this machine has a GPU; what is said without one is not tested here");
+        return None;
+    }
+    if !directory.is_dir() {
+        eprintln!("\n!! SKIPPED: {GPU_RUNTIME_DIR} is not there; `make onnxruntime-cuda` gets it");
+        return None;
+    }
+    Some(directory)
+}
+
+#[test]
+fn device_named_gpu_missing_exits_64() {
+    let Some(library) = gpu_build_without_gpu() else { return };
+    let (models, data) = (cheap_models(), tempfile::tempdir().unwrap());
+    let options = ["--onnxruntime", library.to_str().unwrap(), "--device", "cuda", "--log", "off"];
+    let (code, said) = run_to_exit(&mut serve_command(models.path(), data.path(), &options));
+    assert_eq!(code, 64, "{said}");
+    let sentence = said.lines().find(|line| line.starts_with("predictd: ")).unwrap();
+    assert!(sentence.starts_with("predictd: --device cuda:0: GPU 0 cannot be used: "), "{said}");
+    // Without CUDA's libraries one of those is missing; with them, the driver's.
+    assert!(sentence.contains("was not found") && !sentence.contains(GPU_RUNTIME_DIR), "{said}");
+}
+
+#[test]
+fn device_auto_without_gpu_falls_back_to_cpu() {
+    let Some(library) = gpu_build_without_gpu() else { return };
+    let (models, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    ModelBuilder::plain().write(models.path(), "a", "1");
+    ModelBuilder::plain().manifest_toml("device = \"cpu\"\n").write(models.path(), "b", "1");
+    let mut daemon = Daemon::launch(&mut serve_command(
+        models.path(),
+        data.path(),
+        &["--onnxruntime", library.to_str().unwrap(), "--device", "auto"],
+    ));
+    daemon.wait_for_log("model version loaded");
+    daemon.wait_for_log("model version loaded");
+    let health = daemon.request_json("GET", "/health", "");
+    let model = &health["models"][0];
+    assert_eq!(model["device"], "cpu");
+    assert_eq!(health["models"][1].get("fallback"), None, "it asked for the cores");
+    assert!(model["fallback"].as_str().unwrap().contains("was not found"), "{model}");
+    assert!(daemon.log().contains("GPU unavailable; models run on the CPU"), "{}", daemon.log());
+    let metrics = crate::support::daemon::exchange(daemon.admin, "GET", "/metrics", "");
+    for (model, fell_back) in [("a", " 1"), ("b", " 0")] {
+        let series = format!("predictd_model_device_fallback{{model=\"{model}\"");
+        let line = metrics.lines().find(|line| line.starts_with(&series)).unwrap();
+        assert!(line.ends_with(fell_back), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn gpu_half_precision_scores_are_read() {
+    let logits = TransformerBuilder::new(&["input_ids"]).logit(&[("input_ids", 0.25)]).logit(&[("input_ids", 0.5)]);
+    let served = ModelServer::new(&logits.output_element(ElementType::Float16).model().labels(&["a", "b"])).await;
+    // 2 + 10 + 3 = 15: a half and a quarter of it, which float16 holds exactly.
+    assert_eq!(served.raw_scores("10").await.0, [3.75, 7.5]);
+}
+
+/// Two GPUs that give every text the same scores, or refuse the model, or fail.
+#[derive(Default)]
+struct FakeGpus {
+    /// Why no graph runs there, as the server is told.
+    unsupported_reason: Option<String>,
+    /// What every run there fails with.
+    run_error: Option<&'static str>,
+    /// The option that lets nothing fall back.
+    must_run_on: Option<&'static str>,
+    /// The other label answers in runs of this length.
+    wrong_at_length: Option<usize>,
+    /// Time of a run of several texts.
+    run_time: Duration,
+    /// Runs of this length fail, once the server has started.
+    failing_length: Mutex<Option<usize>>,
+    /// Every run fails, once that is so.
+    lost: AtomicBool,
+    /// There is only one of them.
+    single_gpu: bool,
+    /// The next run does not end before it is told to.
+    hold: gpu_scheduling::RunHold,
+    /// Models in the order of their runs.
+    run_models: Mutex<Vec<String>>,
+    shapes: Mutex<Vec<Shape>>,
+    sessions: Mutex<usize>,
+}
+
+#[derive(Clone)]
+struct FakeGpuBackend {
+    gpus: Arc<FakeGpus>,
+    signature: Arc<Signature>,
+    on_cpu: bool,
+    model: String,
+}
+
+impl FakeGpuBackend {
+    /// Waits until the three threads that each of so many models has for each GPU have run their sample of 16 tokens.
+    async fn wait_until_prepared(&self, models: usize) {
+        let sample = Shape { rows: 1, length: 16 };
+        let seen = || self.gpus.shapes.lock().iter().filter(|&&shape| shape == sample).count();
+        while seen() < 3 * models * self.gpu_count() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+impl Backend for FakeGpuBackend {
+    fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
+        let on_cores = manifest.options.device == Some(ModelDevice::Cpu);
+        match &self.gpus.unsupported_reason {
+            None => {
+                let model = manifest.graph_directory.parent().and_then(Path::file_name).unwrap();
+                Ok(Box::new(Self { on_cpu: on_cores, model: model.to_str().unwrap().to_owned(), ..self.clone() }))
+            }
+            Some(sentence) => {
+                let error = ManifestError::new("model.onnx", "it does not run on GPU 0: the test asked for it");
+                Err(error.with_startup_refusal(sentence.clone()))
+            }
+        }
+    }
+
+    fn gpu_count(&self) -> usize {
+        if self.gpus.single_gpu { 1 } else { 2 }
+    }
+
+    fn required_device_option(&self) -> Option<String> {
+        self.gpus.must_run_on.map(str::to_owned)
+    }
+}
+
+impl Graph for FakeGpuBackend {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn placement(&self) -> Placement {
+        let gpus: Vec<u32> = if self.on_cpu { Vec::new() } else { (0..).take(self.gpu_count()).collect() };
+        Placement { gpu_ids: gpus, ..Placement::default() }
+    }
+
+    fn create_session(&mut self) -> Result<Box<dyn Session>, ManifestError> {
+        *self.gpus.sessions.lock() += 1;
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Session for FakeGpuBackend {
+    fn run(&mut self, batch: &Batch, _: Instant) -> Result<Scores, BackendError> {
+        if let Some(reason) = self.gpus.run_error.filter(|_| !self.on_cpu) {
+            return Err(BackendError::Failed(reason.to_owned()));
+        }
+        let shape = batch.shape();
+        if self.gpus.lost.load(Ordering::Relaxed) || *self.gpus.failing_length.lock() == Some(shape.length) {
+            return Err(BackendError::Failed("CUDA failure 700: an illegal memory access".to_owned()));
+        }
+        self.gpus.shapes.lock().push(shape);
+        self.gpus.run_models.lock().push(self.model.clone());
+        self.gpus.hold.wait_if_held();
+        if shape.rows > 1 {
+            std::thread::sleep(self.gpus.run_time);
+        }
+        let first = usize::from(self.gpus.wrong_at_length == Some(shape.length));
+        Ok(Array2::from_shape_fn((shape.rows, 2), |(_, column)| if column == first { 1.0 } else { 0.0 }).into())
+    }
+}
+
+fn fake_gpu_backend(gpus: FakeGpus) -> FakeGpuBackend {
+    let input = |name: &str, role| TokenInput { name: name.to_owned(), role, width: IntegerWidth::Bits64 };
+    let signature = Signature {
+        input: GraphInput::Tokens(vec![
+            input("input_ids", TokenRole::InputIds),
+            input("attention_mask", TokenRole::AttentionMask),
+        ]),
+        fixed_axes: FixedAxes::default(),
+        output_name: "logits".to_owned(),
+        score_kind: ScoreKind::Logits,
+        per_token: false,
+        applied_activation: None,
+        embedding_rows: None,
+        width: 2,
+        batch_dependent: false,
+        labels: None,
+        is_multi_label: false,
+    };
+    FakeGpuBackend { gpus: Arc::new(gpus), signature: Arc::new(signature), on_cpu: false, model: String::new() }
+}
+
+/// How a server ends that is to run this model on these GPUs.
+async fn start_error(model: ModelBuilder, gpus: FakeGpus) -> String {
+    let models = tempfile::tempdir().unwrap();
+    model.write(models.path(), "m", "1");
+    let server = TestServer::launch(models.path(), &[], |settings| {
+        predictd::Server::with_runtime(settings, Arc::new(fake_gpu_backend(gpus)))
+    });
+    match server.task.await.unwrap().unwrap_err() {
+        predictd::ServerError::Configuration(told) => told,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn gpu_has_one_session_large_batches_padded_to_eights() {
+    let models = tempfile::tempdir().unwrap();
+    ModelBuilder::plain().write(models.path(), "m", "1");
+    let runtime = fake_gpu_backend(FakeGpus::default());
+    let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &["--workers", "4"]).await;
+    assert_eq!(*runtime.gpus.sessions.lock(), 2, "one for each GPU, none beside them");
+    assert_eq!(server.get("/health").await.json()["models"][0]["device"], "cuda:0,1");
+    let largest = runtime.gpus.shapes.lock().iter().map(|shape| shape.token_count()).max().unwrap();
+    assert!(largest >= 8_192, "the largest run that was measured has {largest} tokens");
+    assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
+    // Five tokens, which were asked before nowhere; workers may still be at their first runs.
+    let shapes = runtime.gpus.shapes.lock().clone();
+    let after = shapes.iter().rposition(|shape| shape.token_count() == largest).unwrap();
+    assert!(shapes[after..].contains(&Shape { rows: 1, length: 8 }), "{shapes:?}");
+}
+
+#[tokio::test]
+async fn gpu_named_but_model_unsupported_stops_start() {
+    let sentence = "--device cuda:0: models/m/1 does not run on GPU 0";
+    let refused = FakeGpus { unsupported_reason: Some(sentence.to_owned()), ..FakeGpus::default() };
+    assert_eq!(start_error(ModelBuilder::plain(), refused).await, sentence);
+}
+
+const OUT_OF_MEMORY_ERROR: &str = "CUDA failure 2: out of memory in /a/secret/place.cc";
+
+#[tokio::test]
+async fn gpu_auto_failing_model_falls_back_to_cpu() {
+    let models = tempfile::tempdir().unwrap();
+    ModelBuilder::plain().write(models.path(), "m", "1");
+    let runtime = fake_gpu_backend(FakeGpus { run_error: Some(OUT_OF_MEMORY_ERROR), ..FakeGpus::default() });
+    let server = TestServer::start_on(Arc::new(runtime), models.path(), &[]).await;
+    let model = server.get("/health").await.json()["models"][0].clone();
+    assert_eq!(model["device"], "cpu", "{model}");
+    let told = "it does not work on cuda:0,1: the warm-up failed: CUDA failure 2: out of memory in place.cc";
+    assert_eq!(model["fallback"], told);
+    assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
+}
+
+#[tokio::test]
+async fn gpu_named_failing_model_stops_start() {
+    let fails = FakeGpus {
+        run_error: Some(OUT_OF_MEMORY_ERROR),
+        must_run_on: Some("--device cuda:0,1"),
+        ..FakeGpus::default()
+    };
+    let told = start_error(ModelBuilder::plain(), fails).await;
+    let begin = "--device cuda:0,1: m/1 does not work on cuda:0,1: the warm-up failed: CUDA failure 2";
+    assert!(told.starts_with(begin), "{told}");
+}
+
+#[tokio::test]
+async fn gpu_padding_to_eights_is_off_if_golden_answers_change() {
+    let models = tempfile::tempdir().unwrap();
+    let golden = json!({ "examples": [{ "text": "10 20 30", "label": "a" }] });
+    ModelBuilder::plain().file("golden.json", golden.to_string()).write(models.path(), "m", "1");
+    let runtime = fake_gpu_backend(FakeGpus { wrong_at_length: Some(8), ..FakeGpus::default() });
+    let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &[]).await;
+    runtime.gpus.shapes.lock().clear();
+    assert_eq!(server.post_json("/predict", json!({ "text": "10 20 30" })).await.json()["prediction"], "a");
+    let shapes = runtime.gpus.shapes.lock().clone();
+    assert!(shapes.contains(&Shape { rows: 1, length: 5 }), "{shapes:?}");
+}
+
+#[tokio::test]
+async fn gpu_batch_takes_more_texts_than_cpu_search_radius() {
+    let models = tempfile::tempdir().unwrap();
+    ModelBuilder::plain().write(models.path(), "m", "1");
+    let runtime = fake_gpu_backend(FakeGpus { run_time: Duration::from_millis(30), ..FakeGpus::default() });
+    let options = ["--max-batch-time", "10s", "--max-client-batch-size", "1000"];
+    let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &options).await;
+    runtime.gpus.shapes.lock().clear();
+    let texts = vec!["10 20 30"; 1_000];
+    assert_eq!(server.post_json("/batch_predict", json!({ "texts": texts })).await.status, 200);
+    let shapes = runtime.gpus.shapes.lock().clone();
+    assert!(shapes.iter().any(|shape| shape.rows > 129 && shape.length == 8), "{shapes:?}");
+}
+
+#[tokio::test]
+async fn gpu_batch_limits_count_padding() {
+    let models = tempfile::tempdir().unwrap();
+    ModelBuilder::plain().write(models.path(), "m", "1");
+    let runtime = fake_gpu_backend(FakeGpus { run_time: Duration::from_millis(10), ..FakeGpus::default() });
+    let options = ["--max-batch-time", "10s", "--max-batch-tokens", "80"];
+    let server = TestServer::start_on(Arc::new(runtime.clone()), models.path(), &options).await;
+    runtime.gpus.shapes.lock().clear();
+    // Sixteen of them have 80 tokens, and 128 with their padding.
+    let texts = vec!["10 20 30"; 120];
+    assert_eq!(server.post_json("/batch_predict", json!({ "texts": texts })).await.status, 200);
+    let shapes = runtime.gpus.shapes.lock().clone();
+    assert_eq!(shapes.iter().map(|shape| shape.token_count()).max(), Some(80), "{shapes:?}");
+}
+
+#[tokio::test]
+async fn gpu_model_manifest_may_force_cpu_only() {
+    let served = ModelServer::new(&ModelBuilder::plain().manifest_toml("device = \"cpu\"\n")).await;
+    assert_eq!(served.predict("10").await["prediction"], "a");
+    let models = tempfile::tempdir().unwrap();
+    ModelBuilder::plain().manifest_toml("device = \"cuda\"\n").write(models.path(), "m", "1");
+    let error = Manifest::load(&models.path().join("m/1")).unwrap_err().to_string();
+    assert!(error.contains("model.toml") && error.contains("cuda"), "{error}");
+}

@@ -1,0 +1,172 @@
+//! Changes of experiments: all at once, by whom it was seen, and nothing that makes no sense.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use super::{
+    MODEL, Scene, arm_results, create_and_start, experiment_path, fetch_results, predict_as_user, send_change,
+    send_change_ok, two_arm_design,
+};
+use crate::support::raw_client::{RawClient, get, metric, request};
+
+#[test]
+fn experiment_invalid_design_is_422_with_pointer() {
+    let scene = Scene::new();
+    let daemon = scene.start();
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut design = two_arm_design(0.5, 0.5);
+        change(&mut design);
+        design
+    };
+    let cases: [(Value, &str); 15] = [
+        (two_arm_design(0.5, 0.4), "/arms"),
+        (two_arm_design(50.0, 49.0), "/arms"),
+        (two_arm_design(1.0, 100.0), "/arms"),
+        (two_arm_design(-0.5, 1.5), "/arms/0/weight"),
+        (with(&|design| design["arms"] = json!([])), "/arms"),
+        (with(&|design| design["arms"][1]["name"] = json!("old")), "/arms/1/name"),
+        (with(&|design| design["arms"][1]["name"] = json!("../x")), "/arms/1/name"),
+        (with(&|design| design["arms"][1]["version"] = json!("9")), "/arms/1/version"),
+        (with(&|design| design["arms"][1]["model"] = json!("nobody")), "/arms/1/model"),
+        (with(&|design| design["on"] = json!("nobody")), "/on"),
+        (with(&|design| design["control"] = json!("nobody")), "/control"),
+        (with(&|design| design["aim"] = json!({ "least": 0 })), "/aim"),
+        (with(&|design| design["salt"] = json!("x".repeat(257))), "/salt"),
+        (with(&|design| design["rollout"] = json!({ "steps": [] })), "/rollout/steps"),
+        (with(&|design| design["anonymous"] = json!("nowhere")), "/anonymous"),
+    ];
+    for (design, pointer) in cases {
+        let answer = send_change(&daemon, "PUT", "colours", "", &design);
+        assert_eq!(
+            (answer.status, &answer.json()["errors"][0]["pointer"]),
+            (422, &json!(pointer)),
+            "{design}: {answer:?}"
+        );
+    }
+    let unknown = send_change(&daemon, "PUT", "colours", "", &json!({ "arms": [], "x": 1 }));
+    assert_eq!(unknown.status, 422);
+    for (method, at) in
+        [("POST", "/start"), ("POST", "/pause"), ("POST", "/end"), ("DELETE", ""), ("GET", "/results"), ("GET", "")]
+    {
+        let answer = RawClient::connect(daemon.admin).request(request(
+            method,
+            &format!("{}{at}", experiment_path("colours")),
+            "If-Match: \"1\"\r\n",
+            "",
+        ));
+        assert_eq!((answer.status, answer.problem()), (404, "experiment-not-found".to_owned()), "{method} {at}");
+    }
+    assert_eq!(RawClient::connect(daemon.admin).request(get("/admin/experiments")).json()["experiments"], json!([]));
+}
+
+#[test]
+fn experiment_change_needs_if_match_and_is_idempotent() {
+    let scene = Scene::new();
+    let daemon = scene.start();
+    let send = |head: &str, method: &str, at: &str, body: &Value| {
+        RawClient::connect(daemon.admin).request(request(
+            method,
+            &format!("{}{at}", experiment_path("colours")),
+            head,
+            &body.to_string(),
+        ))
+    };
+    let once = "Idempotency-Key: k1\r\n";
+    let made = send(once, "PUT", "", &two_arm_design(0.5, 0.5));
+    assert_eq!((made.status, made.header("etag")), (200, Some("\"1\"")), "{made:?}");
+    let again = send(once, "PUT", "", &two_arm_design(0.5, 0.5));
+    assert_eq!((again.status, again.json()), (200, made.json()), "the same request is answered as it was");
+    let another = send("Idempotency-Key: k9\r\n", "PUT", "", &two_arm_design(0.5, 0.5));
+    assert_eq!((another.status, another.problem()), (428, "precondition-required".to_owned()));
+    assert_eq!(send("", "PUT", "", &two_arm_design(0.1, 0.9)).status, 428);
+    assert_eq!(send("If-Match: \"7\"\r\n", "PUT", "", &two_arm_design(0.1, 0.9)).status, 412);
+    assert_eq!(send("", "POST", "/start", &json!({})).status, 428);
+    let start = "If-Match: \"1\"\r\nIdempotency-Key: k2\r\n";
+    let [first, repeated] = [(); 2].map(|()| send(start, "POST", "/start", &json!({})));
+    assert_eq!((first.status, repeated.status), (200, 200));
+    assert_eq!((first.json(), repeated.header("etag")), (repeated.json(), Some("\"2\"")));
+    // The same design changes nothing; other arms are another experiment.
+    assert_eq!(send_change_ok(&daemon, "PUT", "colours", "", &two_arm_design(0.5, 0.5))["changed"], false);
+    let mut other = two_arm_design(0.5, 0.5);
+    other["arms"][1]["version"] = json!("1");
+    let refused = send_change(&daemon, "PUT", "colours", "", &other);
+    assert_eq!((refused.status, refused.problem()), (409, "conflict".to_owned()));
+    // A second one on the same model waits for its turn.
+    send_change_ok(&daemon, "PUT", "second", "", &two_arm_design(0.5, 0.5));
+    let refused = send_change(&daemon, "POST", "second", "/start", &json!({}));
+    assert_eq!((refused.status, refused.problem()), (409, "conflict".to_owned()));
+    assert!(refused.json()["detail"].as_str().unwrap().contains("colours runs on m"), "{refused:?}");
+    send_change_ok(&daemon, "POST", "colours", "/pause", &json!({ "reason": "lunch" }));
+    send_change_ok(&daemon, "POST", "second", "/start", &json!({}));
+    assert_eq!(send_change(&daemon, "POST", "colours", "/start", &json!({})).status, 409);
+    // What has begun is kept; a draft is not.
+    assert_eq!(send_change(&daemon, "DELETE", "second", "", &json!(null)).status, 409);
+    send_change_ok(&daemon, "PUT", "draft", "", &two_arm_design(0.5, 0.5));
+    assert_eq!(send_change_ok(&daemon, "DELETE", "draft", "", &json!(null))["experiment"], Value::Null);
+    assert_eq!(RawClient::connect(daemon.admin).request(get(&experiment_path("draft"))).status, 404);
+    let history =
+        RawClient::connect(daemon.admin).request(get(&format!("{}/history", experiment_path("colours")))).json();
+    let told: Vec<_> = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|done| (done["action"].as_str().unwrap(), done["reason"].as_str()))
+        .collect();
+    assert_eq!(told, [("pause", Some("lunch")), ("start", None), ("design", None)]);
+}
+
+#[test]
+fn experiment_weight_change_fails_no_request() {
+    let scene = Scene::new();
+    let daemon = scene.start_with(&["--log", "off,predictd=info,predictd::http=off"]);
+    create_and_start(&daemon, "colours", &two_arm_design(1.0, 0.0));
+    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            let (stop, asked, address) = (&stop, &asked, daemon.address);
+            scope.spawn(move || {
+                let mut wire = RawClient::connect(address);
+                while !stop.load(Ordering::Relaxed) {
+                    let number = asked.fetch_add(1, Ordering::Relaxed);
+                    let answer = predict_as_user(&mut wire, &(number % 90).to_string(), &format!("{client} {number}"));
+                    let (arm, version) =
+                        (answer["experiment"]["arm"].as_str(), answer["model"]["version"].as_str().unwrap());
+                    // The version that is active, while it is paused.
+                    assert!(matches!((arm, version), (Some("old"), "1") | (Some("new"), "2") | (None, _)), "{answer}");
+                }
+            });
+        }
+        let mut wire = RawClient::connect(daemon.address);
+        for _ in 0..10 {
+            send_change_ok(&daemon, "PUT", "colours", "", &two_arm_design(0.0, 1.0));
+            assert_eq!(predict_as_user(&mut wire, "1", "u")["model"]["version"], "2");
+            send_change_ok(&daemon, "PUT", "colours", "", &two_arm_design(100.0, 0.0));
+            assert_eq!(predict_as_user(&mut wire, "1", "u")["model"]["version"], "1");
+            send_change_ok(&daemon, "POST", "colours", "/pause", &json!({}));
+            assert_eq!(predict_as_user(&mut wire, "1", "u")["experiment"], Value::Null);
+            send_change_ok(&daemon, "POST", "colours", "/start", &json!({}));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(asked.into_inner() > 100);
+    let failures = r#"predictd_http_requests_ended_total{outcome="failure",route="/predict"}"#;
+    assert_eq!(metric(daemon.admin, failures), 0);
+    // Every change of the weights began a phase of its own, and a pause none.
+    let found = fetch_results(&daemon, "colours", "?phase=2");
+    assert_eq!(
+        (&found["phase"], &arm_results(&found, "new")["weight"], &arm_results(&found, "old")["requests"]),
+        (&json!(2), &json!(1.0), &json!(0))
+    );
+    assert_eq!(
+        RawClient::connect(daemon.admin).request(get(&experiment_path("colours"))).json()["phases"]
+            .as_array()
+            .unwrap()
+            .len(),
+        21
+    );
+    let answer =
+        RawClient::connect(daemon.admin).request(get(&format!("{}/results?phase=22", experiment_path("colours"))));
+    assert_eq!((answer.status, answer.problem()), (409, "conflict".to_owned()));
+    assert_eq!(MODEL, "m");
+}

@@ -1,0 +1,96 @@
+//! The data directory: nobody else can read it, a server notices when it is gone, and damage in it stops no prediction.
+
+mod damaged_database;
+mod file_modes;
+mod lost_directory;
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::daemon::Daemon;
+use crate::support::model_builder::ModelBuilder;
+use crate::support::models_command::run_models_command;
+use crate::support::raw_client::{RawClient, RawResponse, get, request};
+
+const MODEL: &str = "m";
+
+/// A server with version 1 of a model in its models directory, and a version 2 that is registered and active.
+struct Scene {
+    models: TempDir,
+    /// The data directory is `data` in it.
+    root: TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let [models, place] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        ModelBuilder::plain().write(models.path(), MODEL, "1");
+        Self { models, root: place }
+    }
+
+    fn data_dir(&self) -> std::path::PathBuf {
+        self.root.path().join("data")
+    }
+
+    fn start(&self, options: &[&str]) -> Daemon {
+        Daemon::start_with(self.models.path(), &self.data_dir(), options)
+    }
+
+    /// Registers version 2 and makes it the active one.
+    fn register_and_activate_second(&self, daemon: &Daemon) {
+        let other = self.root.path().join("other");
+        let directory = ModelBuilder::plain().write(&other, MODEL, "2");
+        std::fs::write(directory.join("notes.txt"), "2").unwrap();
+        run_models_command(daemon, &["register", MODEL, "2", directory.to_str().unwrap()]);
+        run_models_command(daemon, &["activate", MODEL, "2"]);
+    }
+}
+
+fn predict(daemon: &Daemon) -> Value {
+    daemon.request_json("POST", "/predict", &json!({ "text": "10 20" }).to_string())
+}
+
+fn answering_version(daemon: &Daemon) -> String {
+    predict(daemon)["model"]["version"].as_str().unwrap().to_owned()
+}
+
+/// Tells the truth about a new answer.
+fn post_feedback(daemon: &Daemon) -> RawResponse {
+    let answer = predict(daemon);
+    let body = json!({ "prediction_id": answer["prediction_id"], "actual": answer["prediction"] });
+    RawClient::connect(daemon.address).request(request("POST", "/feedback", "", &body.to_string()))
+}
+
+/// The status of a change of the registry, and the kind of its problem.
+fn post_registry_change(daemon: &Daemon) -> RawResponse {
+    let tag =
+        RawClient::connect(daemon.admin).request(get("/admin/models/m")).header("etag").unwrap_or("\"0\"").to_owned();
+    let head = format!("If-Match: {tag}\r\n");
+    let path = "/admin/models/m/versions/1/metrics";
+    RawClient::connect(daemon.admin).request(request("PUT", path, &head, r#"{"metrics":{"f1":1}}"#))
+}
+
+fn registry_state(daemon: &Daemon) -> Value {
+    RawClient::connect(daemon.address).request(get("/health")).json()["registry"].clone()
+}
+
+/// Ids of all feedback that a server knows.
+fn stored_feedback_ids(daemon: &Daemon) -> Vec<String> {
+    let all =
+        RawClient::connect(daemon.admin).request(get("/admin/feedback")).json()["feedback"].as_array().unwrap().clone();
+    all.iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn entries(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(entries(&path));
+        }
+        found.push(path);
+    }
+    found
+}

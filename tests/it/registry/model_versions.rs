@@ -1,0 +1,339 @@
+//! `predictd models` and `/admin/models`: registering, activating, rolling back, and what is left after a restart.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::daemon::{Daemon, run_to_exit};
+use crate::support::files::make_writable;
+use crate::support::model_builder::ModelBuilder;
+use crate::support::models_command::{run_models_command, run_models_command_refused};
+use crate::support::raw_client::{RawClient, RawResponse, request};
+
+const MODEL: &str = "m";
+
+/// A server with one version of a model, and directories of others.
+struct Scene {
+    models: tempfile::TempDir,
+    data: tempfile::TempDir,
+    others: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let [models, data, others] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        ModelBuilder::plain().write(models.path(), MODEL, "1");
+        for version in ["2", "3"] {
+            ModelBuilder::plain().write(others.path(), MODEL, version);
+            // Versions of the same files would be one in the store.
+            std::fs::write(others.path().join(MODEL).join(version).join("notes.txt"), version).unwrap();
+        }
+        Self { models, data, others }
+    }
+
+    fn start(&self) -> Daemon {
+        let mut daemon = Daemon::start_with(self.models.path(), self.data.path(), &[]);
+        daemon.wait_for_log("maximum memory use estimated");
+        daemon
+    }
+
+    fn write_other_version(&self, version: &str) -> String {
+        self.others.path().join(MODEL).join(version).to_str().unwrap().to_owned()
+    }
+}
+
+/// The version that answers.
+fn active_version(daemon: &Daemon) -> String {
+    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "hello" }).to_string());
+    answer["model"]["version"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn model_version_register_activate_rollback_survive_restart() {
+    let place = Scene::new();
+    let daemon = place.start();
+    assert_eq!(active_version(&daemon), "1");
+    let registered = run_models_command(
+        &daemon,
+        &["register", MODEL, "2", &place.write_other_version("2"), "--metadata", "by=me", "--reason", "why not"],
+    );
+    assert_eq!(registered, json!({ "name": MODEL, "revision": 3, "active": "1", "previous": null, "changed": true }));
+    assert_eq!(active_version(&daemon), "1");
+    // The same again is nothing new.
+    assert_eq!(
+        run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")])["changed"],
+        false
+    );
+    run_models_command(&daemon, &["metrics", MODEL, "2", "accuracy=0.94", "f1=0.9"]);
+    assert_eq!(run_models_command(&daemon, &["metrics", MODEL, "2"]), json!({ "accuracy": 0.94, "f1": 0.9 }));
+    let activated = run_models_command(&daemon, &["activate", MODEL, "2", "--reason", "better"]);
+    assert_eq!((&activated["active"], &activated["previous"]), (&json!("2"), &json!("1")));
+    assert_eq!(active_version(&daemon), "2");
+    run_models_command(&daemon, &["register", MODEL, "3", &place.write_other_version("3")]);
+    run_models_command(&daemon, &["activate", MODEL, "3"]);
+    assert_eq!(
+        (active_version(&daemon), &run_models_command(&daemon, &["rollback", MODEL])["active"]),
+        ("3".to_owned(), &json!("2"))
+    );
+    assert_eq!(active_version(&daemon), "2");
+    let before = run_models_command(&daemon, &["show", MODEL]);
+    daemon.stop();
+    // What was true before a restart is true after it.
+    let daemon = place.start();
+    assert_eq!(active_version(&daemon), "2");
+    let after = run_models_command(&daemon, &["show", MODEL]);
+    let told = |model: &Value, field: &str| model[field].clone();
+    for field in ["name", "revision", "active", "previous"] {
+        assert_eq!(told(&before, field), told(&after, field), "{field}");
+    }
+    let states: Vec<_> = after["versions"].as_array().unwrap().iter().map(|v| (&v["version"], &v["state"])).collect();
+    // The operator's own is kept loaded; version 3 is neither active nor what a rollback leads to.
+    assert_eq!(
+        states,
+        [(&json!("1"), &json!("ready")), (&json!("2"), &json!("ready")), (&json!("3"), &json!("stored"))]
+    );
+    let history = run_models_command(&daemon, &["history", MODEL]);
+    let actions: Vec<&str> = history.as_array().unwrap().iter().map(|done| done["action"].as_str().unwrap()).collect();
+    let expected = ["roll back", "activate", "register", "activate", "measure", "register", "activate", "find"];
+    assert_eq!((actions, &history[4]["version"]), (expected.to_vec(), &json!("2")));
+    assert_eq!((&history[3]["reason"], &history[3]["who"]), (&json!("better"), &json!("127.0.0.1")));
+    run_models_command(&daemon, &["rollback", MODEL]);
+    assert_eq!(active_version(&daemon), "1");
+    assert!(run_models_command_refused(&daemon, &["rollback", MODEL]).contains("no version was active before"));
+    run_models_command(&daemon, &["remove", MODEL, "3"]);
+    assert!(run_models_command_refused(&daemon, &["remove", MODEL, "1"]).contains("version 1 is active"));
+    daemon.stop();
+}
+
+#[test]
+fn model_version_unloadable_is_not_registered() {
+    let place = Scene::new();
+    let daemon = place.start();
+    let broken = |version: &str, change: &dyn Fn(&Path)| {
+        let directory = place.others.path().join(version);
+        std::fs::create_dir(&directory).unwrap();
+        for entry in std::fs::read_dir(place.write_other_version("2")).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, directory.join(path.file_name().unwrap())).unwrap();
+        }
+        change(&directory);
+        run_models_command_refused(&daemon, &["register", MODEL, version, directory.to_str().unwrap()])
+    };
+    let cut = broken("cut", &|directory| {
+        let graph = directory.join("model.onnx");
+        let bytes = std::fs::read(&graph).unwrap();
+        std::fs::write(&graph, &bytes[..bytes.len() / 2]).unwrap();
+    });
+    assert!(cut.contains("version cut cannot serve: model.onnx: "), "{cut}");
+    let golden = broken("golden", &|directory| {
+        let wrong = json!({ "examples": [{ "text": "hello", "label": "none of them" }] });
+        std::fs::write(directory.join("golden.json"), wrong.to_string()).unwrap();
+    });
+    assert!(golden.contains("golden.json"), "{golden}");
+    let none = broken("none", &|directory| std::fs::remove_file(directory.join("model.onnx")).unwrap());
+    assert!(none.contains("no model.onnx"), "{none}");
+    // Nothing of them is left, and what was served is.
+    let shown = run_models_command(&daemon, &["show", MODEL]);
+    assert_eq!((shown["versions"].as_array().unwrap().len(), active_version(&daemon)), (1, "1".to_owned()));
+    assert_eq!(std::fs::read_dir(place.data.path().join("store/versions")).unwrap().count(), 0);
+    // Files that were damaged in the store are not loaded.
+    run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    let version = std::fs::read_dir(place.data.path().join("store/versions")).unwrap().next().unwrap().unwrap().path();
+    let notes = version.join("model.onnx");
+    let mut bytes = std::fs::read(&notes).unwrap();
+    bytes[20] ^= 1;
+    make_writable(&version);
+    std::fs::remove_file(&notes).unwrap();
+    std::fs::write(&notes, bytes).unwrap();
+    let changed = run_models_command_refused(&daemon, &["activate", MODEL, "2"]);
+    assert!(changed.contains("model.onnx: it is not the file that was registered"), "{changed}");
+    assert_eq!(
+        (active_version(&daemon), &run_models_command(&daemon, &["show", MODEL])["active"]),
+        ("1".to_owned(), &json!("1"))
+    );
+    // The right files heal it.
+    run_models_command(&daemon, &["remove", MODEL, "2"]);
+    run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    run_models_command(&daemon, &["activate", MODEL, "2"]);
+    assert_eq!(active_version(&daemon), "2");
+    daemon.stop();
+}
+
+#[test]
+fn database_missing_with_stored_versions_refuses_changes() {
+    let place = Scene::new();
+    let daemon = place.start();
+    run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    daemon.stop();
+    let file = place.data.path().join("predictd.db");
+    let kept = std::fs::read(&file).unwrap();
+    // Questions are answered all the same.
+    let refuses = || {
+        let daemon = Daemon::start_with(place.models.path(), place.data.path(), &[]);
+        assert_eq!(active_version(&daemon), "1");
+        let said = run_models_command_refused(&daemon, &["activate", MODEL, "2"]);
+        assert!(said.contains("put a backup in its place"), "{said}");
+        daemon.stop();
+    };
+    std::fs::write(&file, "").unwrap();
+    refuses();
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), 0);
+    std::fs::remove_file(&file).unwrap();
+    refuses();
+    assert!(!file.exists());
+    std::fs::write(&file, kept).unwrap();
+    let daemon = place.start();
+    run_models_command(&daemon, &["activate", MODEL, "2"]);
+    daemon.stop();
+}
+
+#[test]
+fn model_change_needs_if_match_and_is_idempotent() {
+    let place = Scene::new();
+    let daemon = place.start();
+    run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    let send = |method: &str, path: &str, headers: &str, body: &str| -> RawResponse {
+        RawClient::connect(daemon.admin).request(request(method, path, headers, body))
+    };
+    let activate = |headers: &str| send("POST", "/admin/models/m/activate", headers, "{\"version\":\"2\"}");
+    assert_eq!((activate("").status, activate("").problem()), (428, "precondition-required".to_owned()));
+    for wrong in ["If-Match: 3\r\n", "If-Match: \"x\"\r\n", "If-Match: \"3\"\r\nIf-Match: \"3\"\r\n", "If-Match: *\r\n"]
+    {
+        assert_eq!(activate(wrong).problem(), "invalid-header", "{wrong}");
+    }
+    let stale = activate("If-Match: \"2\"\r\n");
+    assert_eq!((stale.status, stale.problem()), (412, "precondition-failed".to_owned()));
+    let first = activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n");
+    assert_eq!((first.status, first.header("etag")), (200, Some("\"4\"")));
+    // Its answer was lost: the same is asked again.
+    let again = activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n");
+    assert_eq!((again.status, again.json()), (200, first.json()));
+    let other = send("POST", "/admin/models/m/rollback", "If-Match: \"4\"\r\nIdempotency-Key: one\r\n", "{}");
+    assert_eq!((other.status, other.problem()), (409, "conflict".to_owned()));
+    // What was activated in between does not change the first answer.
+    assert_eq!(activate("If-Match: \"3\"\r\nIdempotency-Key: one\r\n").json(), first.json());
+    // In a hurry; and once more, as no answer came.
+    let roll_back = || send("POST", "/admin/models/m/rollback", "If-Match: \"4\"\r\nIdempotency-Key: two\r\n", "");
+    let back = roll_back();
+    assert_eq!((&back.json()["active"], roll_back().json()), (&json!("1"), back.json()));
+    assert_eq!(active_version(&daemon), "1");
+    assert_eq!(send("GET", "/admin/models/none", "", "").status, 404);
+    assert_eq!(send("POST", "/admin/models/none/activate", "If-Match: \"0\"\r\n", "{\"version\":\"1\"}").status, 404);
+    let register = |body: &Value| send("POST", "/admin/models/m/versions", "", &body.to_string());
+    let file = |path: &str| json!([{ "path": path, "bytes": 1, "sha256": "0".repeat(64) }]);
+    for (version, files) in
+        [("../x", file("model.onnx")), ("9", file("../model.onnx")), ("9", json!([])), ("9", file("/etc/passwd"))]
+    {
+        assert_eq!(register(&json!({ "version": version, "files": files })).status, 422, "{version} {files}");
+    }
+    let missing = register(&json!({ "version": "9", "files": file("model.onnx") }));
+    assert!(missing.status == 422 && missing.body.contains("was not uploaded"), "{missing:?}");
+    assert_eq!(send("PUT", &format!("/admin/store/{}", "0".repeat(64)), "", "x").status, 422);
+    assert_eq!(send("PUT", "/admin/store/..%2f..%2fx", "", "x").status, 422);
+    assert_eq!(send("POST", "/admin/models/..%2fx/versions", "", "{}").status, 404);
+    daemon.stop();
+}
+
+/// An operator who names no state is not refused because another changed it a moment before.
+#[test]
+fn model_metrics_set_concurrently_are_all_stored() {
+    const OPERATORS: usize = 6;
+    let place = Scene::new();
+    let daemon = place.start();
+    std::thread::scope(|scope| {
+        for operator in 0..OPERATORS {
+            let daemon = &daemon;
+            scope.spawn(move || run_models_command(daemon, &["metrics", MODEL, "1", &format!("f{operator}=0.5")]));
+        }
+    });
+    let metrics = run_models_command(&daemon, &["metrics", MODEL, "1"]);
+    assert_eq!(metrics.as_object().unwrap().len(), OPERATORS, "{metrics}");
+}
+
+#[test]
+fn data_directory_second_server_is_refused() {
+    let place = Scene::new();
+    let daemon = place.start();
+    let (code, said) =
+        run_to_exit(&mut crate::support::daemon::serve_command(place.models.path(), place.data.path(), &[]));
+    assert!(code == 64 && said.contains("another predictd uses"), "{said}");
+    daemon.stop();
+    place.start().stop();
+}
+
+#[test]
+fn models_directory_added_and_removed_versions_are_synced() {
+    let place = Scene::new();
+    place.start().stop();
+    // A higher version is found: what was active stays so.
+    ModelBuilder::plain().write(place.models.path(), MODEL, "2");
+    ModelBuilder::plain().write(place.models.path(), "other", "1");
+    let daemon = place.start();
+    assert_eq!(active_version(&daemon), "1");
+    run_models_command(&daemon, &["activate", MODEL, "2"]);
+    assert_eq!(active_version(&daemon), "2");
+    daemon.stop();
+    std::fs::remove_dir_all(place.models.path().join(MODEL).join("2")).unwrap();
+    let daemon = place.start();
+    assert_eq!(
+        (active_version(&daemon), &run_models_command(&daemon, &["show", MODEL])["active"]),
+        ("1".to_owned(), &json!("1"))
+    );
+    daemon.stop();
+    // The whole directory is not there yet: nothing is forgotten.
+    let aside = place.others.path().join("aside");
+    std::fs::rename(place.models.path(), &aside).unwrap();
+    std::fs::create_dir(place.models.path()).unwrap();
+    let (code, said) =
+        run_to_exit(&mut crate::support::daemon::serve_command(place.models.path(), place.data.path(), &[]));
+    assert!(code == 64 && said.contains("it holds no model"), "{said}");
+    std::fs::remove_dir(place.models.path()).unwrap();
+    std::fs::rename(&aside, place.models.path()).unwrap();
+    ModelBuilder::plain().write(place.models.path(), MODEL, "2");
+    let daemon = place.start();
+    assert_eq!(
+        (active_version(&daemon), &run_models_command(&daemon, &["show", MODEL])["active"]),
+        ("1".to_owned(), &json!("1"))
+    );
+    daemon.stop();
+    // The model is gone: the other is the first, and the default.
+    std::fs::remove_dir_all(place.models.path().join(MODEL)).unwrap();
+    let daemon = place.start();
+    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "hello" }).to_string());
+    assert_eq!(answer["model"]["name"], "other");
+    // What is registered answers once it is activated, pinned or not.
+    run_models_command(&daemon, &["register", "a", "1", &place.write_other_version("3")]);
+    run_models_command(&daemon, &["pin", "a", "1"]);
+    let asked = request("POST", "/predict", "", &json!({ "text": "hello", "model": "a" }).to_string());
+    assert_eq!(RawClient::connect(daemon.address).request(&asked).status, 404);
+    run_models_command(&daemon, &["activate", "a", "1"]);
+    assert_eq!(RawClient::connect(daemon.address).request(&asked).status, 200);
+    daemon.stop();
+    // It does not become the default because it comes first.
+    let daemon = place.start();
+    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "hello" }).to_string());
+    assert_eq!(answer["model"]["name"], "other");
+    daemon.stop();
+}
+
+#[test]
+fn store_unreferenced_files_are_deleted_at_start() {
+    let place = Scene::new();
+    let daemon = place.start();
+    run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    run_models_command(&daemon, &["register", MODEL, "3", &place.write_other_version("3")]);
+    run_models_command(&daemon, &["remove", MODEL, "3"]);
+    daemon.stop();
+    let versions = place.data.path().join("store/versions");
+    let count = || std::fs::read_dir(&versions).unwrap().count();
+    assert_eq!(count(), 2);
+    for entry in std::fs::read_dir(&versions).unwrap() {
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(48);
+        std::fs::File::open(entry.unwrap().path()).unwrap().set_modified(long_ago).unwrap();
+    }
+    let mut daemon = place.start();
+    daemon.wait_for_log("unreferenced files deleted from the store");
+    assert_eq!(count(), 1);
+    run_models_command(&daemon, &["activate", MODEL, "2"]);
+    daemon.stop();
+}

@@ -1,0 +1,289 @@
+//! What holds while versions are switched under load, and between replicas that share a database.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::json;
+
+use crate::experiments;
+use crate::support::daemon::Daemon;
+use crate::support::model_builder::ModelBuilder;
+use crate::support::models_command::run_models_command;
+use crate::support::raw_client::{RawClient, get, metric, request};
+use crate::support::test_server::test_env_var;
+use crate::support::waiting::block_until;
+
+const MODEL: &str = "m";
+
+/// A directory of models with version 1, and one of a version 2 that is another in the store.
+fn two_version_dirs() -> [tempfile::TempDir; 2] {
+    let [models, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    ModelBuilder::plain().write(models.path(), MODEL, "1");
+    ModelBuilder::plain().write(other.path(), MODEL, "2");
+    std::fs::write(other.path().join(MODEL).join("2/notes.txt"), "2").unwrap();
+    [models, other]
+}
+
+fn register_second(daemon: &Daemon, other: &tempfile::TempDir) {
+    run_models_command(daemon, &["register", MODEL, "2", other.path().join(MODEL).join("2").to_str().unwrap()]);
+}
+
+fn predicted_version(wire: &mut RawClient, text: &str) -> String {
+    let answer = wire.request(request("POST", "/predict", "", &json!({ "text": text }).to_string()));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["model"]["version"].as_str().unwrap().to_owned()
+}
+
+/// The version that answered all texts of a batch.
+fn batch_predicted_version(wire: &mut RawClient, text: &str) -> String {
+    let texts: Vec<String> = (0..8).map(|number| format!("{text} {number}")).collect();
+    let answer = wire.request(request("POST", "/batch_predict", "", &json!(texts).to_string()));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let results = answer.json()["results"].clone();
+    let versions: std::collections::BTreeSet<_> =
+        results.as_array().unwrap().iter().map(|result| result["model"]["version"].as_str().unwrap()).collect();
+    assert_eq!((versions.len(), results.as_array().unwrap().len()), (1, 8));
+    (*versions.first().unwrap()).to_owned()
+}
+
+#[test]
+fn version_switch_under_load_fails_no_request() {
+    let ([models, other], data) = (two_version_dirs(), tempfile::tempdir().unwrap());
+    let mut daemon = Daemon::start_with(models.path(), data.path(), &["--log", "off,predictd=info,predictd::http=off"]);
+    daemon.wait_for_log("maximum memory use estimated");
+    register_second(&daemon, &other);
+    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            let (stop, asked, address) = (&stop, &asked, daemon.address);
+            scope.spawn(move || {
+                let mut wire = RawClient::connect(address);
+                while !stop.load(Ordering::Relaxed) {
+                    let text = format!("text {client} {}", asked.fetch_add(1, Ordering::Relaxed));
+                    if client % 2 == 0 {
+                        assert!(["1", "2"].contains(&&*predicted_version(&mut wire, &text)));
+                    } else {
+                        assert!(["1", "2"].contains(&&*batch_predicted_version(&mut wire, &text)));
+                    }
+                }
+            });
+        }
+        for _ in 0..10 {
+            run_models_command(&daemon, &["activate", MODEL, "2"]);
+            // Who asks after the change is answered by the version of the change.
+            assert_eq!(predicted_version(&mut RawClient::connect(daemon.address), "now"), "2");
+            run_models_command(&daemon, &["rollback", MODEL]);
+            assert_eq!(predicted_version(&mut RawClient::connect(daemon.address), "now"), "1");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(asked.into_inner() > 100);
+    let failures = r#"predictd_http_requests_ended_total{outcome="failure",route="/predict"}"#;
+    assert_eq!(metric(daemon.admin, failures), 0);
+}
+
+fn scrape_metrics(daemon: &Daemon) -> String {
+    RawClient::connect(daemon.admin).request(get("/metrics")).body
+}
+
+/// A PostgreSQL server that a test may stop.
+struct FreshPostgres {
+    server: sqlx::AnyPool,
+    name: String,
+    url: String,
+    processes: Vec<String>,
+    /// One test has the server stand still: no other may use it meanwhile.
+    _exclusive_lock: std::fs::File,
+}
+
+impl FreshPostgres {
+    /// If there is one.
+    async fn new() -> Option<Self> {
+        let (server, data) = (test_env_var("PREDICTD_TEST_POSTGRES")?, test_env_var("PREDICTD_TEST_POSTGRES_DATA")?);
+        let alone = std::fs::File::create(std::path::Path::new(&data).with_extension("lock")).unwrap();
+        alone.lock().unwrap();
+        sqlx::any::install_default_drivers();
+        let name = format!("test_{}", uuid::Uuid::now_v7().simple());
+        let pool = sqlx::AnyPool::connect(&server).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&pool).await.unwrap();
+        let (base, _) = server.rsplit_once('/').unwrap();
+        let found = Command::new("pgrep")
+            .args(["-f", &format!("postgres -D {data}|postgres.*--pgdata.*{data}")])
+            .output()
+            .unwrap();
+        let processes = String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
+        Some(Self { server: pool, url: format!("{base}/{name}"), name, processes, _exclusive_lock: alone })
+    }
+
+    /// Has the database take no changes, or take them again, and ends its connections.
+    async fn set_read_only(&self, on: bool) {
+        let on = if on { "on" } else { "off" };
+        let set = format!("ALTER DATABASE {} SET default_transaction_read_only = {on}", self.name);
+        sqlx::query(sqlx::AssertSqlSafe(set)).execute(&self.server).await.unwrap();
+        let end =
+            format!("SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE datname = '{}'", self.name);
+        sqlx::query(sqlx::AssertSqlSafe(end)).fetch_all(&self.server).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_share_experiments_and_counts_add_up() {
+    let Some(postgres) = FreshPostgres::new().await else { return };
+    let scene = experiments::Scene::new();
+    let data = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let options =
+        ["--database", &*postgres.url, "--receipt-keys", &scene.data.path().join("keys").display().to_string()];
+    let replicas = data.each_ref().map(|data| {
+        let mut daemon = Daemon::start_with(scene.models.path(), data.path(), &options);
+        daemon.wait_for_log("maximum memory use estimated");
+        daemon
+    });
+    experiments::create_and_start(&replicas[0], "colours", &experiments::two_arm_design(0.5, 0.5));
+    let arm = |daemon: &Daemon, user: u32| {
+        experiments::predict_as_user(&mut RawClient::connect(daemon.address), "10", &format!("user {user}"))["experiment"]["arm"].clone()
+    };
+    for replica in &replicas[1..] {
+        block_until("it runs there too", || arm(replica, 0) != json!(null));
+    }
+    let mut truths = Vec::new();
+    for user in 0..150 {
+        let answers = replicas.each_ref().map(|replica| {
+            experiments::predict_as_user(&mut RawClient::connect(replica.address), "10", &format!("user {user}"))
+        });
+        assert!(answers.iter().all(|answer| answer["experiment"] == answers[0]["experiment"]), "{answers:?}");
+        truths.extend(answers.map(|answer| json!({ "prediction_id": answer["prediction_id"], "actual": "b" })));
+    }
+    // Any of them takes the feedback of all.
+    experiments::post_feedback(&replicas[2], &truths);
+    let sum = |part: &str| {
+        let found = experiments::fetch_results(&replicas[1], "colours", "");
+        found["arms"].as_array().unwrap().iter().map(|arm| arm.pointer(part).unwrap().as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!(sum("/feedback/labelled"), 450);
+    block_until("all have handed over what they counted", || sum("/requests") >= 450);
+    let found = experiments::fetch_results(&replicas[1], "colours", "");
+    assert_eq!(
+        (&found["users"], &found["users_in_several_arms"], &found["mismatch"]),
+        (&json!(150.0), &json!(0), &json!(null))
+    );
+    // A process that is killed loses what it counted last, and nothing that it was told.
+    experiments::send_change_ok(&replicas[1], "PUT", "colours", "", &experiments::two_arm_design(0.0, 1.0));
+    block_until("all follow", || replicas.iter().all(|replica| arm(replica, 1) == "new" && arm(replica, 2) == "new"));
+    let [_, second, mut third] = replicas;
+    third.signal("KILL");
+    third.wait();
+    third = Daemon::start_with(scene.models.path(), data[2].path(), &options);
+    block_until("it runs there again", || arm(&third, 1) == "new");
+    let found = experiments::fetch_results(&second, "colours", "?phase=1");
+    let labelled = |arm: &serde_json::Value| arm["feedback"]["labelled"].as_u64().unwrap();
+    assert_eq!(found["arms"].as_array().unwrap().iter().map(labelled).sum::<u64>(), 450);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_lost_data_directory_is_reported() {
+    let Some(postgres) = FreshPostgres::new().await else { return };
+    let [models, place] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    ModelBuilder::plain().write(models.path(), MODEL, "1");
+    let data = place.path().join("data");
+    let mut daemon = Daemon::start_with(models.path(), &data, &["--database", &postgres.url]);
+    daemon.wait_for_log("maximum memory use estimated");
+    let lost = r#"predictd_storage_fault{reason="lost"}"#;
+    let state = || RawClient::connect(daemon.address).request(get("/health")).json()["registry"].clone();
+    assert_eq!((state(), metric(daemon.admin, lost)), (json!("current"), 0));
+    std::fs::remove_dir_all(&data).unwrap();
+    block_until("it is found", || state() == "lost" && metric(daemon.admin, lost) == 1);
+    // The database keeps what it is given.
+    let answer = daemon.request_json("POST", "/predict", &json!({ "text": "10 20" }).to_string());
+    let truth = json!({ "prediction_id": answer["prediction_id"], "actual": "b" });
+    assert_eq!(daemon.request_json("POST", "/feedback", &truth.to_string())["outcome"], "stored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_follow_changes_and_survive_database_outage() {
+    let Some(postgres) = FreshPostgres::new().await else { return };
+    let ([models, other], data) = (two_version_dirs(), [(); 2].map(|()| tempfile::tempdir().unwrap()));
+    let options = ["--database", &postgres.url];
+    let start = |data: &tempfile::TempDir| {
+        let mut daemon = Daemon::start_with(models.path(), data.path(), &options);
+        daemon.wait_for_log("maximum memory use estimated");
+        daemon
+    };
+    let [one, two] = data.each_ref().map(start);
+    let (one, mut two) = (&one, two);
+    register_second(one, &other);
+    // The other has not the files: it is told so and goes on as it is.
+    run_models_command(one, &["activate", MODEL, "2"]);
+    let of = |daemon: &Daemon| predicted_version(&mut RawClient::connect(daemon.address), "x");
+    assert_eq!(of(one), "2");
+    block_until("the other has heard of it, and tried", || {
+        let shown = run_models_command(&two, &["show", MODEL]);
+        let failed = |version: &serde_json::Value| version["version"] == "2" && version["state"] == "failed";
+        shown["active"] == "2" && shown["versions"].as_array().unwrap().iter().any(failed)
+    });
+    assert_eq!(of(&two), "1");
+    // With the files it follows.
+    std::fs::remove_dir_all(data[1].path().join("store/versions")).unwrap();
+    let copied = Command::new("cp")
+        .arg("-r")
+        .arg(data[0].path().join("store/versions"))
+        .arg(data[1].path().join("store"))
+        .status();
+    assert!(copied.unwrap().success());
+    run_models_command(one, &["rollback", MODEL]);
+    run_models_command(one, &["activate", MODEL, "2"]);
+    block_until("the other follows", || of(&two) == "2");
+    run_models_command(&two, &["rollback", MODEL]);
+    block_until("the first follows", || of(one) == "1");
+    assert!(!postgres.processes.is_empty());
+    let all = |signal: &str| {
+        let children = Command::new("pgrep").arg("-P").arg(postgres.processes.join(",")).output().unwrap();
+        let children = String::from_utf8(children.stdout).unwrap();
+        let processes = postgres.processes.iter().map(String::as_str).chain(children.lines());
+        // Some of them end meanwhile.
+        Command::new("kill").arg(format!("-{signal}")).args(processes).status().unwrap();
+    };
+    all("STOP");
+    block_until("it is noticed", || {
+        RawClient::connect(one.admin).request(get("/admin/models")).json()["stale"] == true
+    });
+    assert_eq!((of(one), of(&two)), ("1".to_owned(), "1".to_owned()));
+    let refused = RawClient::connect(one.admin).request(request(
+        "POST",
+        "/admin/models/m/activate",
+        "If-Match: \"0\"\r\n",
+        "{\"version\":\"2\"}",
+    ));
+    assert_eq!((refused.status, refused.problem()), (503, "registry-unavailable".to_owned()));
+    let registry =
+        |daemon: &Daemon| RawClient::connect(daemon.address).request(get("/health")).json()["registry"].clone();
+    assert_eq!(registry(one), "stale");
+    // One that is stopped ends, and one that is started serves what was known last.
+    two.signal("TERM");
+    let (status, log) = two.wait();
+    assert!(status.success(), "{log}");
+    two = start(&data[1]);
+    assert_eq!((of(&two), registry(&two)), ("1".to_owned(), "stale".into()));
+    let stale = scrape_metrics(&two)
+        .lines()
+        .find_map(|line| line.strip_prefix("predictd_registry_staleness_seconds ")?.parse::<f64>().ok());
+    assert!(stale.unwrap() > 0.0);
+    all("CONT");
+    for daemon in [one, &two] {
+        block_until("it is back", || registry(daemon) == "current");
+    }
+    run_models_command(one, &["activate", MODEL, "2"]);
+    block_until("the other follows", || of(&two) == "2");
+    // A database that has become another's copy takes no changes, and takes them again when it is not any more.
+    postgres.set_read_only(true).await;
+    let change = |daemon: &Daemon| {
+        let tag = RawClient::connect(daemon.admin).request(get("/admin/models/m")).header("etag").unwrap().to_owned();
+        let head = format!("If-Match: {tag}\r\n");
+        RawClient::connect(daemon.admin)
+            .request(request("PUT", "/admin/models/m/versions/2/metrics", &head, r#"{"metrics":{"f1":1}}"#))
+            .status
+    };
+    block_until("it is noticed", || change(one) == 503);
+    assert_eq!((of(one), registry(one)), ("2".to_owned(), "current".into()));
+    postgres.set_read_only(false).await;
+    block_until("changes are made again", || change(one) == 200);
+}

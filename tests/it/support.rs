@@ -1,0 +1,18 @@
+//! Servers, clients, models and files that several tests share.
+
+pub(crate) mod assertions;
+pub(crate) mod cli_options;
+pub(crate) mod daemon;
+pub(crate) mod databases;
+pub(crate) mod fake_backend;
+pub(crate) mod fake_backend_server;
+pub(crate) mod files;
+pub(crate) mod http_receiver;
+pub(crate) mod key_file;
+pub(crate) mod model_builder;
+pub(crate) mod model_server;
+pub(crate) mod models_command;
+pub(crate) mod problems;
+pub(crate) mod raw_client;
+pub(crate) mod test_server;
+pub(crate) mod waiting;
