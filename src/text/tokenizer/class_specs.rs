@@ -2,7 +2,7 @@
 //!
 //! `AutoTokenizer` of `transformers` 5.24 takes vocabulary and merges of the file, and for these classes nothing else but
 //! the post-processor: normaliser, pre-tokenizer and the parameters of the model come from the class and the settings of
-//! `tokenizer_config.json`. The tables say so class by class; `tests/parity/tokenizer_parity.py` compares them with the
+//! `tokenizer_config.json`. The tables say so class by class; `tests/system/parity/tokenizer_parity.py` compares them with the
 //! library.
 //!
 //! - `words`: classes of BERT's kind; `bytes`: of GPT-2's; `pieces`: of `SentencePiece`'s
