@@ -13,6 +13,7 @@ pub mod listen;
 pub mod mlflow;
 mod network;
 mod option_ranges;
+pub(crate) mod parsers;
 pub mod serve_args;
 pub mod telemetry;
 

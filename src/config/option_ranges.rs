@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ServeArgs;
+use super::serve_args::ServeArgs;
 
 /// Most threads that an option can ask for.
 pub(super) const MAX_THREADS: usize = 1_024;

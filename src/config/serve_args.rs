@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
+use clap::builder::BoolishValueParser;
 use clap::{Args as ClapArgs, Parser, ValueEnum};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use super::drift::DriftArgs;
 use super::feedback::FeedbackArgs;
 use super::listen::{ListenAddress, parse_admin_host};
 use super::mlflow::MlflowArgs;
+use super::parsers::path_parser;
 use super::telemetry::{LogArgs, TraceArgs};
 
 /// What to do with a text of more tokens than the model takes.
@@ -361,11 +362,6 @@ impl ServeArgs {
         let first = |error: clap::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
         EnvironmentCommand::try_parse_from(["predictd"]).map(|set| set.serve).map_err(first)
     }
-}
-
-/// Container files set variables to nothing to mean "not set".
-pub(crate) fn path_parser() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().map(PathBuf::from)
 }
 
 fn parse_scheduler(typed: &str) -> Result<SchedulerStrategy, String> {
