@@ -13,8 +13,7 @@
 //! 1956); less would make an empty bin an alarm, more would hide one. The same share on both sides keeps PSI 0 where
 //! shares are equal.
 
-use super::counts::TokenSums;
-use super::{sum_counts, to_f64};
+use super::counts::{TokenSums, sum_counts, to_f64};
 
 /// PSI from which two spreads are usually called different; the same for Cohen's h, whose "small" it is.
 pub const DRIFT_THRESHOLD: f64 = 0.2;

@@ -1,9 +1,9 @@
 //! A profile in the order of its model's labels, and windows judged by it.
 
-use super::counts::DistributionCounts;
+use super::counts::{DistributionCounts, to_f64};
 use super::divergence::{self, DRIFT_THRESHOLD, Divergence};
 use super::rare_bins::{BinGroups, BinScale};
-use super::{DriftSignal, to_f64};
+use super::signal::DriftSignal;
 
 /// Fewest texts that a window is judged with.
 pub const MIN_WINDOW_TEXTS: u64 = 100;
