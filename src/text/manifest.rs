@@ -8,6 +8,7 @@ mod error;
 mod files;
 mod hf_config;
 mod labels;
+mod limits;
 mod python_json;
 
 use std::collections::BTreeMap;
@@ -30,15 +31,7 @@ use hf_config::{CONFIG_FILE, TOKENIZER_CONFIG_FILE};
 pub use hf_config::{ModelConfig, ProblemType, TokenizerConfig};
 pub use labels::check_labels;
 use labels::{LABELS_FILE, parse_labels};
-
-/// Largest graph or weight file: protobuf itself ends at 2 GiB.
-const MAX_GRAPH_BYTES: u64 = 2 << 30;
-/// Largest tokenizer: the biggest vocabularies in use are about 35 MB of JSON.
-const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
-/// Largest of the other files.
-const MAX_JSON_BYTES: u64 = 16 << 20;
-/// Most labels a model may have.
-const MAX_LABELS: usize = 100_000;
+use limits::{MAX_GRAPH_BYTES, MAX_JSON_BYTES, MAX_TOKENIZER_BYTES};
 
 /// The files of one model version, read and checked one by one.
 #[derive(Debug)]
