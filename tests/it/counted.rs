@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use predictd::metrics::drift::{AccuracyStatus, SignalStatus};
+use predictd::metrics::drift::AccuracyStatus;
 use predictd::metrics::experiments::ArmStatus;
 use predictd::metrics::{
-    AliasCheckOutcome, Metrics, PanicSite, RefusalReason, RequestOutcome, TimeoutStage, VersionStatus,
+    AliasCheckOutcome, Metrics, PanicSite, RefusalReason, RequestOutcome, SignalStatus, TimeoutStage, VersionStatus,
 };
 use serde_json::{Value, json};
 
