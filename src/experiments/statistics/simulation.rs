@@ -2,7 +2,7 @@
 
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "small numbers")]
 
-use super::difference::FeedbackCounts;
+use super::feedback_counts::FeedbackCounts;
 
 /// `SplitMix64`: G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", 2014.
 pub(super) struct SplitMix64(pub(super) u64);
