@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::experiment::ExperimentError;
+use super::error::ExperimentError;
 use super::rollout::RolloutStrategy;
 use super::statistics::ComparisonPlan;
 

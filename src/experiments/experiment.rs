@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use super::design::{AnonymousAssignment, ExperimentArm, ExperimentDesign, MAX_ARMS, PowerTarget};
+pub use super::error::ExperimentError;
 
 /// Most phases of an experiment.
 pub const MAX_PHASES: usize = 256;
@@ -58,20 +59,6 @@ pub struct ExperimentPhase {
     pub began: i64,
     /// The weights of the arms, in their order.
     pub weights: Vec<f64>,
-}
-
-/// Why an experiment cannot be as it is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ExperimentError {
-    /// There is none of this name.
-    #[error("there is no experiment {0}")]
-    NotFound(String),
-    /// It does not allow it as it is now.
-    #[error("{0}")]
-    Conflict(String),
-    /// A field of its design is wrong: where, and why.
-    #[error("{1}")]
-    Invalid(String, String),
 }
 
 impl ExperimentState {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::experiment::ExperimentError;
+use super::error::ExperimentError;
 use super::statistics::interval::wilson_interval;
 use super::statistics::{ComparisonPlan, FeedbackCounts, compare_accuracies};
 
