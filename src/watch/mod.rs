@@ -11,6 +11,7 @@ pub mod alert;
 pub mod args;
 pub mod channel;
 pub mod check;
+pub mod delivery_error;
 pub mod drift;
 pub mod metrics;
 pub mod outbox;
