@@ -8,3 +8,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 pub(crate) fn path_parser() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
+
+/// Returns a path, or nothing if it is not set or empty.
+pub(super) fn non_empty_path(path: Option<&PathBuf>) -> Option<PathBuf> {
+    path.filter(|path| !path.as_os_str().is_empty()).cloned()
+}
