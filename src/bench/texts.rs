@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::measurement::percentile;
+use crate::split_mix64::SplitMix64;
 use crate::text::pipeline::{EncodedInput, Pipeline};
 use crate::text::tokenizer::Tokenizer;
 
@@ -138,11 +139,11 @@ fn encode_text(text: String, pipeline: &Pipeline, most_chars: usize) -> Result<(
 pub(crate) fn generate_texts(examples: &[&str], pipeline: &Pipeline, number: usize) -> Vec<String> {
     let words: Vec<&str> = examples.iter().flat_map(|example| example.split_whitespace()).collect();
     let longest = pipeline.tokenizer().map_or(usize::MAX, Tokenizer::max_tokens);
-    let mut chance = SplitMix64(0);
+    let mut random = SplitMix64(0);
     let mut made = Vec::with_capacity(number);
     for _ in 0..number {
-        let tokens = log_normal_length(chance.next_normal()).clamp(1, longest);
-        let first = chance.next_below(words.len());
+        let tokens = log_normal_length(random.next_normal()).clamp(1, longest);
+        let first = random.next_index(words.len());
         let text = |words_of_it: usize| {
             words.iter().cycle().skip(first).take(words_of_it).copied().collect::<Vec<_>>().join(" ")
         };
@@ -164,40 +165,14 @@ fn log_normal_length(deviations: f64) -> usize {
     (p50 * (deviations * (p90 / p50).ln() / P90_DEVIATIONS).exp()).round() as usize
 }
 
-/// Numbers as if by chance, the same every time (`SplitMix64`).
-#[derive(Debug)]
-pub struct SplitMix64(pub u64);
-
-impl SplitMix64 {
-    fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`; 0 if that is 0.
-    pub fn next_below(&mut self, end: usize) -> usize {
-        let end = u64::try_from(end).unwrap_or(u64::MAX).max(1);
-        usize::try_from(self.next_u64() % end).unwrap_or(0)
-    }
-
-    /// About normally distributed: the sum of twelve even numbers has a variance of one.
-    fn next_normal(&mut self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "chance")]
-        let even = |number: u64| number as f64 / u64::MAX as f64;
-        (0..12).map(|_| even(self.next_u64())).sum::<f64>() - 6.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn log_normal_length_drawn_has_given_quantiles() {
-        let mut chance = SplitMix64(0);
-        let mut tokens: Vec<usize> = (0..20_000).map(|_| log_normal_length(chance.next_normal())).collect();
+        let mut random = SplitMix64(0);
+        let mut tokens: Vec<usize> = (0..20_000).map(|_| log_normal_length(random.next_normal())).collect();
         tokens.sort_unstable();
         let near = |percent, expected: usize| {
             let found = percentile(&tokens, percent).unwrap();
@@ -205,17 +180,6 @@ mod tests {
         };
         near(50, 22);
         near(90, 64);
-    }
-
-    #[test]
-    fn split_mix_same_seed_repeats() {
-        let draw = || {
-            let mut chance = SplitMix64(0);
-            (0..100).map(|_| chance.next_below(10)).collect::<Vec<_>>()
-        };
-        assert_eq!(draw(), draw());
-        assert!((0..10).all(|number| draw().contains(&number)));
-        assert_eq!(SplitMix64(0).next_below(0), 0);
     }
 
     #[test]

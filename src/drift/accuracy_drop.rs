@@ -66,7 +66,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
-    use crate::drift::test_rng::SplitMix64;
+    use crate::split_mix64::SplitMix64;
 
     fn exact_expectation(share: f64) -> ExpectedAccuracy {
         ExpectedAccuracy { share, sample_texts: None }

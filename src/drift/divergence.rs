@@ -196,7 +196,8 @@ fn unknown_share(sums: &TokenSums) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drift::test_rng::{SplitMix64, weighted_bins};
+    use crate::drift::test_samples::{sample_bins, weighted_bins};
+    use crate::split_mix64::SplitMix64;
 
     fn is_close(a: f64, b: f64) -> bool {
         (a - b).abs() < 1e-6
@@ -257,7 +258,7 @@ mod tests {
         let urn = weighted_bins(weights);
         let mut one = || {
             let (reference, window) =
-                (random.sample_bins(&urn, weights.len(), m), random.sample_bins(&urn, weights.len(), n));
+                (sample_bins(&mut random, &urn, weights.len(), m), sample_bins(&mut random, &urn, weights.len(), n));
             let kind = if weights.len() > 20 { BinScale::Nominal } else { BinScale::Ordinal };
             let groups = BinGroups::new(&reference, kind, n);
             let found = Divergence::from_bins(&groups.merge_counts(&reference), &groups.merge_counts(&window));

@@ -47,7 +47,7 @@ pub mod signal_state;
 pub mod window;
 
 #[cfg(test)]
-mod test_rng;
+mod test_samples;
 
 pub use counts::DistributionCounts;
 pub(crate) use counts::to_f64;

@@ -109,7 +109,7 @@ fn signal_bins(signal: DriftSignal, counts: &DistributionCounts) -> Option<(&[u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drift::test_rng::SplitMix64;
+    use crate::split_mix64::SplitMix64;
 
     /// Texts of even labels, the share of `surprising` ones (of 100) all of label 0, unsure and long.
     fn random_texts(random: &mut SplitMix64, labels: u64, texts: u64, surprising: u64) -> DistributionCounts {
