@@ -1,6 +1,6 @@
 //! Chance that tests can repeat.
 
-#![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "small numbers")]
+#![expect(clippy::cast_possible_truncation, reason = "small numbers")]
 
 use super::feedback_counts::FeedbackCounts;
 use crate::split_mix64::SplitMix64;
