@@ -64,12 +64,9 @@ impl BenchTexts {
     /// # Errors
     /// A sentence: the file cannot be read, holds nothing, or holds a text that the model would refuse.
     pub fn load(file: Option<&Path>, pipeline: &Pipeline, most_chars: usize) -> Result<Self, String> {
-        let fit = |text: String| encode_text(text, pipeline, most_chars);
         if let Some(path) = file {
-            let said = |error: String| format!("--texts {}: {error}", path.display());
-            let in_line = |(number, text)| fit(text).map_err(|error| said(format!("line {number}: {error}")));
-            let texts =
-                read_lines(path, MAX_TEXTS).map_err(said)?.into_iter().map(in_line).collect::<Result<Vec<_>, _>>()?;
+            let texts = read_encoded_lines(path, pipeline, most_chars)
+                .map_err(|error| format!("--texts {}: {error}", path.display()))?;
             return Ok(Self::from_encoded(texts, path.display().to_string()));
         }
         let golden = pipeline.golden().map(|golden| golden.examples.iter());
@@ -80,8 +77,10 @@ impl BenchTexts {
             (&own[..], "the words of golden.json")
         };
         // Words put together anew may be refused, where the sentences they are from are not.
-        let texts: Vec<_> =
-            generate_texts(examples, pipeline, GENERATED_TEXTS).into_iter().filter_map(|text| fit(text).ok()).collect();
+        let texts: Vec<_> = generate_texts(examples, pipeline, GENERATED_TEXTS)
+            .into_iter()
+            .filter_map(|text| encode_text(text, pipeline, most_chars).ok())
+            .collect();
         if texts.is_empty() {
             return Err("the model refuses every text that could be made for it: name a file with --texts".to_owned());
         }
@@ -125,7 +124,20 @@ pub(crate) fn read_lines(path: &Path, most_texts: usize) -> Result<Vec<(usize, S
     }
 }
 
-/// The text as it is asked, and as the graph gets it.
+/// Reads the texts of a file, each as it is asked and as the graph gets it.
+fn read_encoded_lines(
+    path: &Path,
+    pipeline: &Pipeline,
+    most_chars: usize,
+) -> Result<Vec<(String, EncodedInput)>, String> {
+    let mut texts = Vec::new();
+    for (number, text) in read_lines(path, MAX_TEXTS)? {
+        texts.push(encode_text(text, pipeline, most_chars).map_err(|error| format!("line {number}: {error}"))?);
+    }
+    Ok(texts)
+}
+
+/// Returns a text as it is asked, and as the graph gets it.
 fn encode_text(text: String, pipeline: &Pipeline, most_chars: usize) -> Result<(String, EncodedInput), String> {
     if text.chars().count() > most_chars {
         return Err(format!("the text has more than {most_chars} characters"));

@@ -13,3 +13,15 @@ pub enum ExperimentError {
     #[error("{1}")]
     Invalid(String, String),
 }
+
+impl ExperimentError {
+    /// A field of a design is wrong: its place in the JSON form, and the reason.
+    pub(super) fn invalid(pointer: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Invalid(pointer.into(), reason.into())
+    }
+
+    /// The state of an experiment does not allow a change.
+    pub(super) fn conflict(reason: impl Into<String>) -> Self {
+        Self::Conflict(reason.into())
+    }
+}

@@ -257,13 +257,11 @@ impl Manifest {
 
 /// Refuses the folder `onnx` of a repository of the hub that was laid where its versions belong.
 fn check_directory_level(directory: &Path) -> Result<(), ManifestError> {
-    const MODEL_FILES: [&str; 2] = ["config.json", "tokenizer.json"];
-    let is_there = |directory: &Path| MODEL_FILES.iter().any(|name| directory.join(name).is_file());
     let Some(repository) = directory.parent().filter(|_| directory.file_name().is_some_and(|name| name == "onnx"))
     else {
         return Ok(());
     };
-    if is_there(directory) || !is_there(repository) {
+    if has_model_files(directory) || !has_model_files(repository) {
         return Ok(());
     }
     let name = repository.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -272,7 +270,11 @@ fn check_directory_level(directory: &Path) -> Result<(), ManifestError> {
     Err(ManifestError::new(name, reason))
 }
 
-/// What MLflow says of the model, if it comes from there.
+fn has_model_files(directory: &Path) -> bool {
+    ["config.json", "tokenizer.json"].iter().any(|name| directory.join(name).is_file())
+}
+
+/// Reads what MLflow says of the model, if it comes from there.
 fn read_mlflow_metadata(files: &ModelFiles<'_>) -> Result<Option<MlflowMetadata>, ManifestError> {
     const FILE_NAME: &str = "MLmodel";
     let Some(bytes) = files.read_optional(FILE_NAME, MAX_JSON_BYTES)? else { return Ok(None) };
@@ -282,7 +284,7 @@ fn read_mlflow_metadata(files: &ModelFiles<'_>) -> Result<Option<MlflowMetadata>
     let example = match model.example_path() {
         None => None,
         Some(name) if !is_plain_file_name(name) => {
-            return Err(error(format!("its example {name:?} is not a file beside it")));
+            return Err(ManifestError::new(FILE_NAME, format!("its example {name:?} is not a file beside it")));
         }
         Some(name) => files.read_json(name)?.map(|example| (name.to_owned(), example)),
     };
@@ -293,9 +295,8 @@ fn read_mlflow_metadata(files: &ModelFiles<'_>) -> Result<Option<MlflowMetadata>
 }
 
 fn parse_toml(bytes: &[u8]) -> Result<ModelOptions, ManifestError> {
-    let error = |reason: String| ManifestError::new("model.toml", reason);
-    let text = std::str::from_utf8(bytes).map_err(|_| error("it is not UTF-8".to_owned()))?;
-    toml::from_str(text).map_err(|e| error(e.message().to_owned()))
+    let text = std::str::from_utf8(bytes).map_err(|_| ManifestError::new("model.toml", "it is not UTF-8"))?;
+    toml::from_str(text).map_err(|error| ManifestError::new("model.toml", error.message()))
 }
 
 #[cfg(test)]

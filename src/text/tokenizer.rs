@@ -1,13 +1,14 @@
 //! Text to token rows. With its own modules the only one that knows the `tokenizers` crate.
 //!
-//! - `classes`: which class of `transformers` the files mean; `recipes`: the rules that it builds
-//! - `special`: special and added tokens of all files; `overrides`: `tokenizer.json` with what they say over it
-//! - `parts`: why a file cannot be read
-//! - `growth`: how long a text gets while it is normalised
+//! - `classes`: which class of `transformers` the files mean; `class_specs`: the rules that it builds
+//! - `special_tokens`: special and added tokens of all files; `special_token_defaults`: those of a class
+//! - `builder`: `tokenizer.json` with what the other files say over it; `file_names`: their names
+//! - `file_check`: why a file cannot be read; `error`: why a text cannot be tokenised; `panics`: of the crate
+//! - `expansion_limit`: how long a text gets while it is normalised
 //! - `limits`: what the files say about lengths and padding
 //! - `pairs`: two texts in one row
-//! - `places`: where tokens stand in their text
-//! - `unknown`: how many of them stand for what the tokenizer does not know
+//! - `token_spans`: where tokens stand in their text
+//! - `unknown_token`: how many of them stand for what the tokenizer does not know
 //! - `vocabulary`: the ids of a tokenizer
 //!
 //! A tokenizer file comes from strangers: crafted ones panic while loading and while

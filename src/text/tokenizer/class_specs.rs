@@ -5,7 +5,8 @@
 //! `tokenizer_config.json`. The tables say so class by class; `tests/parity/tokenizer_parity.py` compares them with the
 //! library.
 //!
-//! - `words`: classes of BERT's kind; `bytes`: of GPT-2's; `pieces`: of `SentencePiece`'s
+//! - `spec`: what is known of a class; `build_context`, `components`: what its rules are built of
+//! - `bert_family`, `gpt2_family`, `sentencepiece_family`: the classes
 
 mod bert_family;
 mod build_context;
