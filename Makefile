@@ -24,8 +24,9 @@ test: onnxruntime ## Run the whole test suite
 	$(PYTHON) -m unittest discover -s tests -p 'test_*.py'
 
 .PHONY: lint
-lint: ## Check formatting, lints and documentation
+lint: ## Check formatting, imports, lints and documentation
 	cargo fmt --all --check
+	$(PYTHON) .ci/import_circles.py
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items --quiet
 

@@ -31,6 +31,7 @@
 //! - [`onnx`]: ONNX Runtime, on cores and GPUs
 //! - [`registry`]: models, versions, which of them answer; the database and the files that outlast the process
 //! - [`experiments`]: receipts for predictions; what is compared on live traffic, who is in which arm, what that shows
+//! - [`split_mix64`]: pseudorandom numbers
 //! - [`drift`]: whether texts and answers are still like those of a profile: pure
 //!
 //! # Who may import whom
@@ -81,6 +82,7 @@ pub mod profile;
 pub mod registry;
 pub mod server;
 pub mod shutdown;
+pub mod split_mix64;
 pub mod telemetry;
 pub mod terminal;
 pub mod text;

@@ -12,57 +12,27 @@
 
 pub mod drift;
 pub mod experiments;
+mod registration;
 pub mod requests;
 pub mod scrape_gauges;
 pub mod system;
 pub mod traffic_summary;
 pub mod version_metrics;
+mod version_status;
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus::core::Collector;
 use prometheus::{Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder, opts};
 
 use drift::{AccuracyGauges, AccuracyStatus};
 use experiments::ExperimentMetrics;
-pub use requests::{RequestMetrics, RequestOutcome};
+use registration::register;
+pub use requests::{RefusalReason, RequestMetrics, RequestOutcome, TimeoutStage};
 use scrape_gauges::ScrapeGauges;
-pub use scrape_gauges::VersionStatus;
 pub use system::SystemMetrics;
 use version_metrics::{VersionMetricVecs, VersionMetrics};
-
-/// Why texts were refused or given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalReason {
-    /// No permit was free.
-    Overload,
-    /// The deadline passed.
-    Deadline,
-    /// The caller's rate was reached.
-    RateLimit,
-    /// The key was unknown or had no right to it.
-    Unauthorized,
-    /// The client left before its answer.
-    Cancellation,
-    /// The memory for responses was not free in time.
-    ResponseMemory,
-}
-
-/// Why a connection was cut off: what its client took too long for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimeoutStage {
-    /// The handshake of TLS, or it failed.
-    Handshake,
-    /// A request's head.
-    Head,
-    /// A request's body.
-    Body,
-    /// Taking an answer.
-    Write,
-    /// The next request on an open connection.
-    KeepAlive,
-}
+pub use version_status::{SignalStatus, VersionStatus};
 
 /// Where a panic was caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,12 +86,6 @@ pub struct Metrics {
     alias_checks: IntCounterVec,
     accuracy_gauges: AccuracyGauges,
     scrape_gauges: Mutex<ScrapeGauges>,
-}
-
-/// A metric that is in the registry.
-fn register<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> Result<M, prometheus::Error> {
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
 }
 
 impl Metrics {

@@ -34,6 +34,7 @@ mod profile_dir;
 mod profile_trace;
 mod protobuf;
 mod run_watchdog;
+mod scan_error;
 mod session;
 mod session_factory;
 mod weights;

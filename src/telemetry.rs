@@ -11,13 +11,13 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use escaped_fields::EscapedFields;
+pub use rotated_file::LogFile;
 use rotated_file::{RotatedFile, numbered_path};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
@@ -50,17 +50,6 @@ pub struct LogEscape {
     pub coloured: fn(&str) -> Cow<'_, str>,
     /// A line of JSON.
     pub json: fn(&str) -> Cow<'_, str>,
-}
-
-/// A file that is rotated: `PATH` becomes `PATH.1`, that `PATH.2`, and so on.
-#[derive(Debug, Clone, Copy)]
-pub struct LogFile<'a> {
-    /// The file.
-    pub path: &'a Path,
-    /// It is rotated once it has so many bytes.
-    pub max_bytes: u64,
-    /// Older files that are kept.
-    pub max_files: usize,
 }
 
 /// Keeps the writers alive. Dropped, it waits for what they still have, but not for one that stands still.

@@ -7,7 +7,7 @@ use clap::builder::BoolishValueParser;
 
 use crate::ServerError;
 use crate::config::device::parse_device;
-use crate::config::serve_args::path_parser;
+use crate::config::parsers::path_parser;
 use crate::config::{Device, ServeArgs, ServerSettings};
 
 /// Most connections of a server that is not told otherwise.

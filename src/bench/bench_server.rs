@@ -8,7 +8,7 @@ use tokio::runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::interrupted_error;
+use super::error::interrupted_error;
 use super::load_clients::{LoadClients, MeasurementPeriod, build_requests};
 use super::machine::process_cpu_time;
 use super::measurement::MeasurementCounts;

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::machine::process_cpu_time;
 use super::measurement::{padding_share, ratio, to_f64};
-use super::texts::SplitMix64;
 use crate::engine::backend::{Backend, Session};
 use crate::engine::cost_model::CostModel;
 use crate::engine::loader::{CHECK_RUN_TIMEOUT, ModelSource};
+use crate::split_mix64::SplitMix64;
 use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::{Batch, EncodedInput, Pipeline};
 use crate::text::tensors::Shape;
@@ -137,9 +137,9 @@ impl BatchPlan {
         }
         // A text of several windows has runs of its own.
         runs.extend(several.into_iter().map(|text| PlanStep { batches: pipeline.batches(text).collect(), texts: 1 }));
-        let mut chance = SplitMix64(0);
+        let mut random = SplitMix64(0);
         for place in (1..runs.len()).rev() {
-            runs.swap(place, chance.next_below(place + 1));
+            runs.swap(place, random.next_index(place + 1));
         }
         let batches = || runs.iter().flat_map(|run| &run.batches);
         let tokens: usize = batches().map(Batch::token_count).sum();

@@ -14,6 +14,7 @@
 pub mod args;
 pub mod bench_server;
 pub mod engine_limit;
+mod error;
 pub mod load_clients;
 pub mod machine;
 pub mod measurement;
@@ -42,6 +43,7 @@ use crate::terminal::{escape_json, escape_lines};
 use args::BenchCommand;
 use bench_server::{ServerSlot, Workload};
 use engine_limit::EngineBaseline;
+use error::{interrupted_error, output_error};
 use machine::{Cores, machine_cpu_time, process_cpu_time};
 use report::{BenchReport, BenchSubject, CostCoefficients};
 use search::Benchmark;
@@ -50,14 +52,6 @@ use texts::BenchTexts;
 
 /// Time for runs to end when the benchmark is interrupted.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
-
-fn interrupted_error() -> ServerError {
-    ServerError::Runtime("the benchmark was interrupted".to_owned())
-}
-
-fn output_error(error: &std::io::Error) -> ServerError {
-    ServerError::Runtime(format!("standard output: {error}"))
-}
 
 impl BenchCommand {
     /// Measures, and says on standard output what came of it.

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bench_server::{ServerSlot, Workload};
 use super::engine_limit::{BatchPlan, EngineBaseline, PlanLimits, Throughput};
-use super::interrupted_error;
+use super::error::interrupted_error;
 use super::machine::{machine_cpu_time, process_cpu_time};
 use super::measurement::{MeasurementCounts, min_median_max, ratio};
 use super::report::{BenchResults, EngineLimit, ReducedLoad};

@@ -87,17 +87,27 @@ pub struct Trial {
 #[must_use]
 pub fn best_trial(tried: &[Trial], target: Duration) -> Option<&Trial> {
     let within = tried.iter().filter(|tried| tried.measurement.is_within_target(target));
-    let faster = |a: &Measurement, b: &Measurement| b.texts_per_second > MIN_SPEEDUP_RATIO * a.texts_per_second;
-    let fastest = within.reduce(|best, next| if faster(&best.measurement, &next.measurement) { next } else { best });
-    // One that leaves texts unanswered comes last, however soon it answers the others.
-    let sooner = |a: &Measurement, b: &Measurement| {
-        let p99 = |figures: &Measurement| figures.p99_ms.unwrap_or(f64::INFINITY);
-        b.unanswered < a.unanswered || (b.unanswered == a.unanswered && p99(b) < MAX_P99_RATIO * p99(a))
-    };
+    let fastest =
+        within.reduce(|best, next| if is_clearly_faster(&next.measurement, &best.measurement) { next } else { best });
     let answered = tried.iter().filter(|tried| tried.measurement.p99_ms.is_some());
-    let soonest =
-        || answered.reduce(|best, next| if sooner(&best.measurement, &next.measurement) { next } else { best });
-    fastest.or_else(soonest)
+    fastest.or_else(|| {
+        answered.reduce(|best, next| if is_clearly_sooner(&next.measurement, &best.measurement) { next } else { best })
+    })
+}
+
+/// True if the first has a clearly higher throughput than the second.
+fn is_clearly_faster(first: &Measurement, second: &Measurement) -> bool {
+    first.texts_per_second > MIN_SPEEDUP_RATIO * second.texts_per_second
+}
+
+/// True if the first has a clearly lower p99 than the second.
+///
+/// One that leaves texts unanswered comes last, however soon it answers the others.
+fn is_clearly_sooner(first: &Measurement, second: &Measurement) -> bool {
+    let first_p99 = first.p99_ms.unwrap_or(f64::INFINITY);
+    let second_p99 = second.p99_ms.unwrap_or(f64::INFINITY);
+    first.unanswered < second.unanswered
+        || (first.unanswered == second.unanswered && first_p99 < MAX_P99_RATIO * second_p99)
 }
 
 #[cfg(test)]

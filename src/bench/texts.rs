@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::measurement::percentile;
+use crate::split_mix64::SplitMix64;
 use crate::text::pipeline::{EncodedInput, Pipeline};
 use crate::text::tokenizer::Tokenizer;
 
@@ -63,12 +64,9 @@ impl BenchTexts {
     /// # Errors
     /// A sentence: the file cannot be read, holds nothing, or holds a text that the model would refuse.
     pub fn load(file: Option<&Path>, pipeline: &Pipeline, most_chars: usize) -> Result<Self, String> {
-        let fit = |text: String| encode_text(text, pipeline, most_chars);
         if let Some(path) = file {
-            let said = |error: String| format!("--texts {}: {error}", path.display());
-            let in_line = |(number, text)| fit(text).map_err(|error| said(format!("line {number}: {error}")));
-            let texts =
-                read_lines(path, MAX_TEXTS).map_err(said)?.into_iter().map(in_line).collect::<Result<Vec<_>, _>>()?;
+            let texts = read_encoded_lines(path, pipeline, most_chars)
+                .map_err(|error| format!("--texts {}: {error}", path.display()))?;
             return Ok(Self::from_encoded(texts, path.display().to_string()));
         }
         let golden = pipeline.golden().map(|golden| golden.examples.iter());
@@ -79,8 +77,10 @@ impl BenchTexts {
             (&own[..], "the words of golden.json")
         };
         // Words put together anew may be refused, where the sentences they are from are not.
-        let texts: Vec<_> =
-            generate_texts(examples, pipeline, GENERATED_TEXTS).into_iter().filter_map(|text| fit(text).ok()).collect();
+        let texts: Vec<_> = generate_texts(examples, pipeline, GENERATED_TEXTS)
+            .into_iter()
+            .filter_map(|text| encode_text(text, pipeline, most_chars).ok())
+            .collect();
         if texts.is_empty() {
             return Err("the model refuses every text that could be made for it: name a file with --texts".to_owned());
         }
@@ -124,7 +124,20 @@ pub(crate) fn read_lines(path: &Path, most_texts: usize) -> Result<Vec<(usize, S
     }
 }
 
-/// The text as it is asked, and as the graph gets it.
+/// Reads the texts of a file, each as it is asked and as the graph gets it.
+fn read_encoded_lines(
+    path: &Path,
+    pipeline: &Pipeline,
+    most_chars: usize,
+) -> Result<Vec<(String, EncodedInput)>, String> {
+    let mut texts = Vec::new();
+    for (number, text) in read_lines(path, MAX_TEXTS)? {
+        texts.push(encode_text(text, pipeline, most_chars).map_err(|error| format!("line {number}: {error}"))?);
+    }
+    Ok(texts)
+}
+
+/// Returns a text as it is asked, and as the graph gets it.
 fn encode_text(text: String, pipeline: &Pipeline, most_chars: usize) -> Result<(String, EncodedInput), String> {
     if text.chars().count() > most_chars {
         return Err(format!("the text has more than {most_chars} characters"));
@@ -138,11 +151,11 @@ fn encode_text(text: String, pipeline: &Pipeline, most_chars: usize) -> Result<(
 pub(crate) fn generate_texts(examples: &[&str], pipeline: &Pipeline, number: usize) -> Vec<String> {
     let words: Vec<&str> = examples.iter().flat_map(|example| example.split_whitespace()).collect();
     let longest = pipeline.tokenizer().map_or(usize::MAX, Tokenizer::max_tokens);
-    let mut chance = SplitMix64(0);
+    let mut random = SplitMix64(0);
     let mut made = Vec::with_capacity(number);
     for _ in 0..number {
-        let tokens = log_normal_length(chance.next_normal()).clamp(1, longest);
-        let first = chance.next_below(words.len());
+        let tokens = log_normal_length(random.next_normal()).clamp(1, longest);
+        let first = random.next_index(words.len());
         let text = |words_of_it: usize| {
             words.iter().cycle().skip(first).take(words_of_it).copied().collect::<Vec<_>>().join(" ")
         };
@@ -164,40 +177,14 @@ fn log_normal_length(deviations: f64) -> usize {
     (p50 * (deviations * (p90 / p50).ln() / P90_DEVIATIONS).exp()).round() as usize
 }
 
-/// Numbers as if by chance, the same every time (`SplitMix64`).
-#[derive(Debug)]
-pub struct SplitMix64(pub u64);
-
-impl SplitMix64 {
-    fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`; 0 if that is 0.
-    pub fn next_below(&mut self, end: usize) -> usize {
-        let end = u64::try_from(end).unwrap_or(u64::MAX).max(1);
-        usize::try_from(self.next_u64() % end).unwrap_or(0)
-    }
-
-    /// About normally distributed: the sum of twelve even numbers has a variance of one.
-    fn next_normal(&mut self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "chance")]
-        let even = |number: u64| number as f64 / u64::MAX as f64;
-        (0..12).map(|_| even(self.next_u64())).sum::<f64>() - 6.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn log_normal_length_drawn_has_given_quantiles() {
-        let mut chance = SplitMix64(0);
-        let mut tokens: Vec<usize> = (0..20_000).map(|_| log_normal_length(chance.next_normal())).collect();
+        let mut random = SplitMix64(0);
+        let mut tokens: Vec<usize> = (0..20_000).map(|_| log_normal_length(random.next_normal())).collect();
         tokens.sort_unstable();
         let near = |percent, expected: usize| {
             let found = percentile(&tokens, percent).unwrap();
@@ -205,17 +192,6 @@ mod tests {
         };
         near(50, 22);
         near(90, 64);
-    }
-
-    #[test]
-    fn split_mix_same_seed_repeats() {
-        let draw = || {
-            let mut chance = SplitMix64(0);
-            (0..100).map(|_| chance.next_below(10)).collect::<Vec<_>>()
-        };
-        assert_eq!(draw(), draw());
-        assert!((0..10).all(|number| draw().contains(&number)));
-        assert_eq!(SplitMix64(0).next_below(0), 0);
     }
 
     #[test]

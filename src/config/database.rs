@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
-use super::serve_args::path_parser;
+use super::parsers::path_parser;
 
 /// Longest password, in bytes, with the white space around it.
 const MAX_PASSWORD_BYTES: u64 = 4 << 10;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 
-use super::serve_args::path_parser;
+use super::parsers::path_parser;
 
 /// Highest number of a GPU.
 const MAX_GPU_INDEX: u32 = 63;

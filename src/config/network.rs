@@ -1,6 +1,8 @@
 //! Where the server listens, and who may use it from where.
 
-use super::{CorsOrigins, ListenAddress, ServeArgs};
+use super::cors::CorsOrigins;
+use super::listen::ListenAddress;
+use super::serve_args::ServeArgs;
 
 /// The listeners, checked.
 #[derive(Debug, Clone)]

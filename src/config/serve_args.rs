@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
+use clap::builder::BoolishValueParser;
 use clap::{Args as ClapArgs, Parser, ValueEnum};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use super::drift::DriftArgs;
 use super::feedback::FeedbackArgs;
 use super::listen::{ListenAddress, parse_admin_host};
 use super::mlflow::MlflowArgs;
+use super::parsers::path_parser;
 use super::telemetry::{LogArgs, TraceArgs};
 
 /// What to do with a text of more tokens than the model takes.
@@ -358,32 +359,31 @@ impl ServeArgs {
             serve: ServeArgs,
         }
         // Its first line says what is wrong; the others are about help.
-        let first = |error: clap::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
-        EnvironmentCommand::try_parse_from(["predictd"]).map(|set| set.serve).map_err(first)
+        let first_line = |error: clap::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+        EnvironmentCommand::try_parse_from(["predictd"]).map(|set| set.serve).map_err(first_line)
     }
 }
 
-/// Container files set variables to nothing to mean "not set".
-pub(crate) fn path_parser() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().map(PathBuf::from)
-}
-
 fn parse_scheduler(typed: &str) -> Result<SchedulerStrategy, String> {
-    let wrong = || "this is none of window, single, fifo:N and delay:TIME".to_owned();
-    let rows = |n: &str| n.parse().ok().filter(|n| (1..=1_024).contains(n)).ok_or("the N of fifo:N is 1 to 1024");
-    let time = |t: &str| humantime::parse_duration(t).map_err(|e| format!("the TIME of delay:TIME: {e}"));
     match typed.split_once(':') {
         None if typed == "window" => Ok(SchedulerStrategy::Window),
         None if typed == "single" => Ok(SchedulerStrategy::Single),
-        Some(("fifo", n)) => Ok(SchedulerStrategy::Fifo(rows(n)?)),
-        Some(("delay", t)) => Ok(SchedulerStrategy::Delay(time(t)?)),
-        _ => Err(wrong()),
+        Some(("fifo", rows)) => {
+            let rows = rows.parse().ok().filter(|rows| (1..=1_024).contains(rows));
+            Ok(SchedulerStrategy::Fifo(rows.ok_or("the N of fifo:N is 1 to 1024")?))
+        }
+        Some(("delay", time)) => humantime::parse_duration(time)
+            .map(SchedulerStrategy::Delay)
+            .map_err(|error| format!("the TIME of delay:TIME: {error}")),
+        _ => Err("this is none of window, single, fifo:N and delay:TIME".to_owned()),
     }
 }
 
 /// A network, or one address.
 fn parse_network(typed: &str) -> Result<IpNet, String> {
     let typed = typed.trim();
-    let address = || typed.parse::<IpAddr>().map(IpNet::from);
-    typed.parse().or_else(|_| address()).map_err(|_| "this is no address and no network such as 10.0.0.0/8".to_owned())
+    typed
+        .parse()
+        .or_else(|_| typed.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| "this is no address and no network such as 10.0.0.0/8".to_owned())
 }

@@ -1,6 +1,6 @@
 //! Whether a model is less often right than it was when it was tried.
 
-use super::to_f64;
+use super::counts::to_f64;
 
 /// Answers with a known true label that are looked at, the last ones.
 pub const ACCURACY_WINDOW_ANSWERS: u32 = 1_000;
@@ -66,7 +66,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
-    use crate::drift::test_rng::SplitMix64;
+    use crate::split_mix64::SplitMix64;
 
     fn exact_expectation(share: f64) -> ExpectedAccuracy {
         ExpectedAccuracy { share, sample_texts: None }

@@ -124,6 +124,17 @@ impl TokenSums {
     }
 }
 
+/// Texts in all bins.
+pub(crate) fn sum_counts(counts: &[u64]) -> u64 {
+    counts.iter().fold(0, |sum, &count| sum.saturating_add(count))
+}
+
+/// A count as a number to calculate with.
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and nobody counts further")]
+pub(crate) fn to_f64(count: u64) -> f64 {
+    count as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,8 +13,7 @@
 //! 1956); less would make an empty bin an alarm, more would hide one. The same share on both sides keeps PSI 0 where
 //! shares are equal.
 
-use super::counts::TokenSums;
-use super::{sum_counts, to_f64};
+use super::counts::{TokenSums, sum_counts, to_f64};
 
 /// PSI from which two spreads are usually called different; the same for Cohen's h, whose "small" it is.
 pub const DRIFT_THRESHOLD: f64 = 0.2;
@@ -70,10 +69,17 @@ impl Divergence {
     /// Two spreads over the same bins.
     #[must_use]
     pub fn from_bins(reference: &[u64], window: &[u64]) -> Self {
-        let (m, n) = (sum_counts(reference), sum_counts(window));
+        let texts = sum_counts(window);
         let psi = psi(reference, window);
         let bins = reference.len();
-        Self { texts: n, bins, value: psi, psi, js: jensen_shannon(reference, window), noise: psi_noise(bins, n, m) }
+        Self {
+            texts,
+            bins,
+            value: psi,
+            psi,
+            js: jensen_shannon(reference, window),
+            noise: psi_noise(bins, texts, sum_counts(reference)),
+        }
     }
 
     /// Shares of unknown tokens in `texts` and `reference_texts`; nothing if one side has no tokens.
@@ -82,9 +88,9 @@ impl Divergence {
         if reference.tokens == 0 || window.tokens == 0 {
             return None;
         }
-        let bins = |sums: &TokenSums| [sums.unknown, sums.tokens.saturating_sub(sums.unknown)];
         let value = cohen_h(unknown_share(reference), unknown_share(window)).abs();
-        let (q, p) = (bins(reference), bins(window));
+        let q = unknown_bins(reference);
+        let p = unknown_bins(window);
         // A cluster that one side happens to lack may come on either.
         let effect = design_effect(reference, reference_texts).max(design_effect(window, texts));
         let noise = token_noise(effect, to_f64(window.tokens), to_f64(reference.tokens));
@@ -95,14 +101,16 @@ impl Divergence {
 /// Population stability index of two lists of counts over the same bins, smoothed: 0 and up.
 #[must_use]
 pub fn psi(reference: &[u64], window: &[u64]) -> f64 {
-    let (m, n) = (to_f64(sum_counts(reference)), to_f64(sum_counts(window)));
+    let m = to_f64(sum_counts(reference));
+    let n = to_f64(sum_counts(window));
     if m == 0.0 || n == 0.0 {
         return 0.0;
     }
     let least = SMOOTHING_TEXTS / m.min(n);
     let whole = least.mul_add(to_f64(reference.len() as u64), 1.0);
     let term = |(&r, &w): (&u64, &u64)| {
-        let (q, p) = ((to_f64(r) / m + least) / whole, (to_f64(w) / n + least) / whole);
+        let q = (to_f64(r) / m + least) / whole;
+        let p = (to_f64(w) / n + least) / whole;
         (p - q) * (p / q).ln()
     };
     reference.iter().zip(window).map(term).sum()
@@ -111,18 +119,24 @@ pub fn psi(reference: &[u64], window: &[u64]) -> f64 {
 /// Jensen-Shannon divergence to base 2 of two lists of counts over the same bins: 0 to 1.
 #[must_use]
 pub fn jensen_shannon(reference: &[u64], window: &[u64]) -> f64 {
-    let (m, n) = (to_f64(sum_counts(reference)), to_f64(sum_counts(window)));
+    let m = to_f64(sum_counts(reference));
+    let n = to_f64(sum_counts(window));
     if m == 0.0 || n == 0.0 {
         return 0.0;
     }
-    let against = |share: f64, middle: f64| if share > 0.0 { share * (share / middle).log2() } else { 0.0 };
     let term = |(&r, &w): (&u64, &u64)| {
-        let (q, p) = (to_f64(r) / m, to_f64(w) / n);
+        let q = to_f64(r) / m;
+        let p = to_f64(w) / n;
         let middle = f64::midpoint(p, q);
-        f64::midpoint(against(p, middle), against(q, middle))
+        f64::midpoint(relative_entropy_term(p, middle), relative_entropy_term(q, middle))
     };
     // Rounding must not leave the range.
     reference.iter().zip(window).map(term).sum::<f64>().clamp(0.0, 1.0)
+}
+
+/// The part of a bin in the relative entropy of two distributions, in bits.
+fn relative_entropy_term(share: f64, reference: f64) -> f64 {
+    if share > 0.0 { share * (share / reference).log2() } else { 0.0 }
 }
 
 /// PSI that chance alone stays below in 999 of 1,000 windows of `n` texts against a reference of `m`.
@@ -189,6 +203,11 @@ pub fn design_effect(sums: &TokenSums, texts: u64) -> f64 {
     (variance * tokens / spread).max(1.0)
 }
 
+/// Unknown tokens and known ones.
+fn unknown_bins(sums: &TokenSums) -> [u64; 2] {
+    [sums.unknown, sums.tokens.saturating_sub(sums.unknown)]
+}
+
 /// Share of unknown tokens; 0 if there are no tokens.
 fn unknown_share(sums: &TokenSums) -> f64 {
     if sums.tokens == 0 { 0.0 } else { (to_f64(sums.unknown) / to_f64(sums.tokens)).min(1.0) }
@@ -197,7 +216,8 @@ fn unknown_share(sums: &TokenSums) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drift::test_rng::{SplitMix64, weighted_bins};
+    use crate::drift::test_samples::{sample_bins, weighted_bins};
+    use crate::split_mix64::SplitMix64;
 
     fn is_close(a: f64, b: f64) -> bool {
         (a - b).abs() < 1e-6
@@ -258,7 +278,7 @@ mod tests {
         let urn = weighted_bins(weights);
         let mut one = || {
             let (reference, window) =
-                (random.sample_bins(&urn, weights.len(), m), random.sample_bins(&urn, weights.len(), n));
+                (sample_bins(&mut random, &urn, weights.len(), m), sample_bins(&mut random, &urn, weights.len(), n));
             let kind = if weights.len() > 20 { BinScale::Nominal } else { BinScale::Ordinal };
             let groups = BinGroups::new(&reference, kind, n);
             let found = Divergence::from_bins(&groups.merge_counts(&reference), &groups.merge_counts(&window));

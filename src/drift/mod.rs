@@ -32,6 +32,7 @@
 //! - [`divergence`]: PSI, Jensen-Shannon, shares of tokens, and what chance gives
 //! - [`profile`]: the file, and everything that can be wrong with it
 //! - [`reference`](mod@reference): a profile in the order of its model's labels, and windows judged by it
+//! - [`signal`]: what is compared
 //! - [`signal_state`]: when a signal is raised and cleared
 //! - [`window`]: windows of live texts, one model version's
 
@@ -41,55 +42,18 @@ pub mod divergence;
 pub mod profile;
 pub mod rare_bins;
 pub mod reference;
+pub mod signal;
 pub mod signal_state;
 pub mod window;
 
 #[cfg(test)]
-mod test_rng;
+mod test_samples;
 
 pub use counts::DistributionCounts;
+pub(crate) use counts::to_f64;
 pub use divergence::Divergence;
 pub use profile::{Profile, ProfileError, ProfileOrigin};
 pub use reference::Reference;
+pub use signal::DriftSignal;
 pub use signal_state::{DriftLevel, DriftSignalState};
 pub use window::{DriftDetector, SignalReport, WindowResult, WindowSettings};
-
-/// What is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DriftSignal {
-    /// How often each label is the answer.
-    Labels,
-    /// How sure the model is of its answers.
-    Confidence,
-    /// How long texts are, in tokens.
-    Lengths,
-    /// How many of the tokens the tokenizer does not know.
-    UnknownTokens,
-}
-
-impl DriftSignal {
-    /// All of them. Arrays of one thing per signal have this order.
-    pub const ALL: [Self; 4] = [Self::Labels, Self::Confidence, Self::Lengths, Self::UnknownTokens];
-
-    /// Its name for metrics and answers: `labels`, `confidence`, `lengths` or `unknown`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Labels => "labels",
-            Self::Confidence => "confidence",
-            Self::Lengths => "lengths",
-            Self::UnknownTokens => "unknown",
-        }
-    }
-}
-
-/// Texts in all bins.
-pub(crate) fn sum_counts(counts: &[u64]) -> u64 {
-    counts.iter().fold(0, |sum, &count| sum.saturating_add(count))
-}
-
-/// A count as a number to calculate with.
-#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and nobody counts further")]
-pub(crate) fn to_f64(count: u64) -> f64 {
-    count as f64
-}

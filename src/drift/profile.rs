@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Reference;
 use super::counts::{CONFIDENCE_BINS, DistributionCounts, LENGTH_BINS, MAX_LABELS, TokenSums};
+use super::reference::Reference;
 
 /// The form of the file that this program reads and writes. It includes where bins begin.
 pub const FORMAT_VERSION: u32 = 1;

@@ -1,9 +1,9 @@
 //! A profile in the order of its model's labels, and windows judged by it.
 
-use super::counts::DistributionCounts;
+use super::counts::{DistributionCounts, to_f64};
 use super::divergence::{self, DRIFT_THRESHOLD, Divergence};
 use super::rare_bins::{BinGroups, BinScale};
-use super::{DriftSignal, to_f64};
+use super::signal::DriftSignal;
 
 /// Fewest texts that a window is judged with.
 pub const MIN_WINDOW_TEXTS: u64 = 100;
@@ -109,7 +109,7 @@ fn signal_bins(signal: DriftSignal, counts: &DistributionCounts) -> Option<(&[u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drift::test_rng::SplitMix64;
+    use crate::split_mix64::SplitMix64;
 
     /// Texts of even labels, the share of `surprising` ones (of 100) all of label 0, unsure and long.
     fn random_texts(random: &mut SplitMix64, labels: u64, texts: u64, surprising: u64) -> DistributionCounts {

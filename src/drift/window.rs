@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::DriftSignal;
 use super::counts::DistributionCounts;
 use super::divergence::Divergence;
 use super::reference::Reference;
+use super::signal::DriftSignal;
 use super::signal_state::{DriftLevel, DriftSignalState};
 
 /// Closed windows that are kept.

@@ -10,7 +10,7 @@ use crate::drift::profile::ProfileAccuracy;
 use crate::drift::{
     DriftDetector, DriftLevel, DriftSignal, Profile, SignalReport, WindowResult, WindowSettings, to_f64,
 };
-use crate::metrics::drift::SignalStatus;
+use crate::metrics::SignalStatus;
 use crate::metrics::version_metrics::VersionMetrics;
 use crate::text::heads::{Head, HeadOutcome, HeadOutput};
 use crate::text::manifest::ManifestError;

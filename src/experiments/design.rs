@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::experiment::ExperimentError;
+use super::error::ExperimentError;
 use super::rollout::RolloutStrategy;
 use super::statistics::ComparisonPlan;
 
@@ -73,49 +73,57 @@ pub struct PowerTarget {
 }
 
 impl ExperimentDesign {
-    /// Looks whether it makes sense in itself.
+    /// Checks its fields, and those that must fit each other.
     ///
     /// # Errors
     /// [`ExperimentError::Invalid`] with the place in the JSON form.
     pub fn validate(&self) -> Result<(), ExperimentError> {
-        let wrong = |place: String, reason: &str| Err(ExperimentError::Invalid(place, reason.to_owned()));
         if !(1..=MAX_ARMS).contains(&self.arms.len()) {
-            return wrong("/arms".to_owned(), &format!("an experiment has 2 to {MAX_ARMS} arms"));
+            return Err(ExperimentError::invalid("/arms", format!("an experiment has 2 to {MAX_ARMS} arms")));
         }
         let mut names = BTreeSet::new();
         for (place, arm) in self.arms.iter().enumerate() {
             if !names.insert(&arm.name) {
-                return wrong(format!("/arms/{place}/name"), "two arms have this name");
+                return Err(ExperimentError::invalid(format!("/arms/{place}/name"), "two arms have this name"));
             }
             if !(0.0..=1.0).contains(&arm.weight) {
-                return wrong(format!("/arms/{place}/weight"), "a weight is a number from 0 to 1, or a percentage");
+                return Err(ExperimentError::invalid(
+                    format!("/arms/{place}/weight"),
+                    "a weight is a number from 0 to 1, or a percentage",
+                ));
             }
         }
         if self.serving_arms().count() < 2 && self.shadow_arms().next().is_none() {
-            return wrong("/arms".to_owned(), "there is nothing to compare: an arm or a shadow besides the control");
+            return Err(ExperimentError::invalid(
+                "/arms",
+                "there is nothing to compare: an arm or a shadow besides the control",
+            ));
         }
         let sum: f64 = self.serving_arms().map(|(_, arm)| arm.weight).sum();
         if (sum - 1.0).abs() > 1e-6 {
-            return wrong("/arms".to_owned(), "the weights of the arms must add up to 1, or to 100 %");
+            return Err(ExperimentError::invalid("/arms", "the weights of the arms must add up to 1, or to 100 %"));
         }
         if self.control_arm().is_none() {
-            return wrong("/control".to_owned(), "the control must be one of the arms, and no shadow");
+            return Err(ExperimentError::invalid("/control", "the control must be one of the arms, and no shadow"));
         }
         let PowerTarget { expected_accuracy: accuracy, min_effect: least, alpha, power } = self.aim;
         if ComparisonPlan::new(accuracy, least, [1.0, 1.0], alpha, power).is_none() {
             let ranges =
                 "possible are: accuracy 0 to 1, least 0.0001 to 0.5, alpha 0.000001 to 0.5, power 0.5 to 0.9999";
-            return wrong("/aim".to_owned(), ranges);
+            return Err(ExperimentError::invalid("/aim", ranges));
         }
         if let Some(rollout) = &self.rollout {
             if self.serving_arms().count() != 2 {
-                return wrong("/rollout".to_owned(), "a rollout has two arms: the control and the version that comes");
+                return Err(ExperimentError::invalid(
+                    "/rollout",
+                    "a rollout has two arms: the control and the version that comes",
+                ));
             }
             if self.candidate().is_none_or(|arm| arm.version.is_none() || arm.model != self.model) {
-                return wrong(
-                    "/rollout".to_owned(),
+                return Err(ExperimentError::invalid(
+                    "/rollout",
                     "what is rolled out is a named version of the model that callers ask for",
-                );
+                ));
             }
             rollout.validate()?;
         }
@@ -155,14 +163,15 @@ impl ExperimentDesign {
         self.arms.iter().map(|arm| arm.weight).collect()
     }
 
-    /// The same but for weights.
+    /// Compares everything but weights.
     pub(super) fn equals_ignoring_weights(&self, other: &Self) -> bool {
-        let without = |design: &Self| {
-            let mut design = design.clone();
-            design.arms.iter_mut().for_each(|arm| arm.weight = 0.0);
-            design
-        };
-        without(self) == without(other)
+        self.without_weights() == other.without_weights()
+    }
+
+    fn without_weights(&self) -> Self {
+        let mut design = self.clone();
+        design.arms.iter_mut().for_each(|arm| arm.weight = 0.0);
+        design
     }
 
     /// Gives the arm that is rolled out its share, and the control the rest.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use super::design::{AnonymousAssignment, ExperimentArm, ExperimentDesign, MAX_ARMS, PowerTarget};
+pub use super::error::ExperimentError;
 
 /// Most phases of an experiment.
 pub const MAX_PHASES: usize = 256;
@@ -60,20 +61,6 @@ pub struct ExperimentPhase {
     pub weights: Vec<f64>,
 }
 
-/// Why an experiment cannot be as it is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ExperimentError {
-    /// There is none of this name.
-    #[error("there is no experiment {0}")]
-    NotFound(String),
-    /// It does not allow it as it is now.
-    #[error("{0}")]
-    Conflict(String),
-    /// A field of its design is wrong: where, and why.
-    #[error("{1}")]
-    Invalid(String, String),
-}
-
 impl ExperimentState {
     /// Its name in answers.
     #[must_use]
@@ -91,8 +78,16 @@ impl Experiment {
     /// A new one.
     #[must_use]
     pub fn new(design: ExperimentDesign, now: i64) -> Self {
-        let (phases, started, ended, outcome) = (Vec::new(), None, None, None);
-        Self { revision: 0, design, state: ExperimentState::Draft, phases, created: now, started, ended, outcome }
+        Self {
+            revision: 0,
+            design,
+            state: ExperimentState::Draft,
+            phases: Vec::new(),
+            created: now,
+            started: None,
+            ended: None,
+            outcome: None,
+        }
     }
 
     /// The number of the present phase, from 1; 0 before the first.
@@ -104,7 +99,8 @@ impl Experiment {
     /// The step of its rollout, from 0, and since when it goes on.
     #[must_use]
     pub fn current_step(&self) -> Option<(usize, i64)> {
-        let (rollout, share) = (self.design.rollout.as_ref()?, self.design.candidate()?.weight);
+        let rollout = self.design.rollout.as_ref()?;
+        let share = self.design.candidate()?.weight;
         // Steps grow: no two have the same share.
         let step = rollout.steps.iter().position(|step| (step.share - share).abs() < 1e-9)?;
         Some((step, self.phases.last()?.began.max(self.started?)))
@@ -149,14 +145,17 @@ impl Experiment {
                 design = self.design.clone();
             }
         }
-        let refused = |reason: &str| Err(ExperimentError::Conflict(reason.to_owned()));
         if design == self.design {
             return Ok(false);
         }
         match self.state {
-            ExperimentState::Ended => return refused("the experiment has ended: what it was stays as it is"),
+            ExperimentState::Ended => {
+                return Err(ExperimentError::conflict("the experiment has ended: what it was stays as it is"));
+            }
             ExperimentState::Running | ExperimentState::Paused if !self.design.equals_ignoring_weights(&design) => {
-                return refused("only weights can change once an experiment has begun: end it, and make another one");
+                return Err(ExperimentError::conflict(
+                    "only weights can change once an experiment has begun: end it, and make another one",
+                ));
             }
             ExperimentState::Draft | ExperimentState::Running | ExperimentState::Paused => {}
         }
@@ -174,10 +173,10 @@ impl Experiment {
     pub fn start(&mut self, now: i64, active: impl Fn(&str) -> Option<String>) -> Result<bool, ExperimentError> {
         match self.state {
             ExperimentState::Running => return Ok(false),
-            ExperimentState::Ended => return Err(ExperimentError::Conflict("the experiment has ended".to_owned())),
+            ExperimentState::Ended => return Err(ExperimentError::conflict("the experiment has ended")),
             ExperimentState::Draft => {
                 for arm in self.design.arms.iter_mut().filter(|arm| arm.version.is_none()) {
-                    let none = || ExperimentError::Conflict(format!("model {} has no active version", arm.model));
+                    let none = || ExperimentError::conflict(format!("model {} has no active version", arm.model));
                     arm.version = Some(active(&arm.model).ok_or_else(none)?);
                 }
                 if let Some(first) = self.design.rollout.as_ref().and_then(|rollout| rollout.steps.first()) {
@@ -204,7 +203,7 @@ impl Experiment {
                 Ok(true)
             }
             ExperimentState::Draft | ExperimentState::Ended => {
-                Err(ExperimentError::Conflict("the experiment does not run".to_owned()))
+                Err(ExperimentError::conflict("the experiment does not run"))
             }
         }
     }
@@ -228,7 +227,7 @@ impl Experiment {
     pub fn advance_to_step(&mut self, step: usize, now: i64) -> Result<bool, ExperimentError> {
         let found = self.design.rollout.as_ref().and_then(|rollout| rollout.steps.get(step));
         let Some(share) = found.map(|step| step.share).filter(|_| self.state == ExperimentState::Running) else {
-            return Err(ExperimentError::Conflict("the rollout does not run".to_owned()));
+            return Err(ExperimentError::conflict("the rollout does not run"));
         };
         self.design.set_candidate_share(share);
         self.begin_phase(now)?;
@@ -242,27 +241,31 @@ impl Experiment {
             return Ok(());
         }
         if self.phases.len() >= MAX_PHASES {
-            return Err(ExperimentError::Conflict(format!("the weights were changed {MAX_PHASES} times: end it")));
+            return Err(ExperimentError::conflict(format!("the weights were changed {MAX_PHASES} times: end it")));
         }
         self.phases.push(ExperimentPhase { began: now, weights });
         Ok(())
     }
 }
 
-/// What an experiment must not collide with.
+/// Checks that an experiment does not collide with the others.
 ///
 /// # Errors
 /// If another one runs on the same model, or there are too many.
 pub fn check_conflicts(name: &str, experiment: &Experiment, all: &ExperimentMap) -> Result<(), ExperimentError> {
-    let others = || all.iter().filter(|(other, _)| *other != name);
     if !all.contains_key(name) && all.len() >= MAX_EXPERIMENTS {
-        return Err(ExperimentError::Conflict(format!("there are {MAX_EXPERIMENTS} experiments: forget one first")));
+        return Err(ExperimentError::conflict(format!("there are {MAX_EXPERIMENTS} experiments: forget one first")));
     }
-    let on = &experiment.design.model;
-    let same = |other: &Experiment| other.state == ExperimentState::Running && other.design.model == *on;
-    match others().find(|(_, other)| experiment.state == ExperimentState::Running && same(other)) {
+    if experiment.state != ExperimentState::Running {
+        return Ok(());
+    }
+    let model = &experiment.design.model;
+    let running = all.iter().find(|(other_name, other)| {
+        *other_name != name && other.state == ExperimentState::Running && other.design.model == *model
+    });
+    match running {
         Some((other, _)) => {
-            Err(ExperimentError::Conflict(format!("experiment {other} runs on {on}: pause or end it first")))
+            Err(ExperimentError::conflict(format!("experiment {other} runs on {model}: pause or end it first")))
         }
         None => Ok(()),
     }

@@ -8,6 +8,7 @@
 pub mod bucketing;
 pub mod counters;
 pub mod design;
+pub mod error;
 pub mod experiment;
 pub mod receipts;
 pub mod results;

@@ -132,22 +132,20 @@ impl PhaseResults {
             design.serving_arms().map(|(place, arm)| (place, with_phase_weight(arm, weights, place))).collect();
         let mismatch = user_mismatch(&arms, &sums.counts);
         let control_weight = arms.iter().find(|(_, arm)| arm.name == design.control).map_or(1.0, |(_, arm)| arm.weight);
-        let counts = |arm: &ExperimentArm| {
-            let counts = sums.feedback.get(&arm.name).map(|labelled| labelled.counts).unwrap_or_default();
-            verdict::ArmAccuracy { name: arm.name.clone(), counts }
-        };
         let others: Vec<(verdict::ArmAccuracy, ComparisonPlan)> = arms
             .iter()
             .filter(|(_, arm)| arm.name != design.control)
-            .filter_map(|(_, arm)| Some((counts(arm), comparison_plan(experiment, control_weight, arm.weight)?)))
+            .filter_map(|(_, arm)| {
+                Some((arm_accuracy(arm, sums), comparison_plan(experiment, control_weight, arm.weight)?))
+            })
             .collect();
-        let control = design.control_arm().map(|(_, arm)| counts(arm));
+        let control = design.control_arm().map(|(_, arm)| arm_accuracy(arm, sums));
         let judged = control.filter(|_| !others.is_empty()).map(|control| evaluate_arms(&control, &others, mismatch));
         let names: Vec<&str> = others.iter().map(|(arm, _)| arm.name.as_str()).collect();
         let mut each = judged.iter().flat_map(|judged| judged.arm_verdicts.iter());
         let plans: BTreeMap<&str, ComparisonPlan> =
             others.iter().map(|(arm, plan)| (arm.name.as_str(), plan.with_bonferroni(others.len()))).collect();
-        let of_control = design.control_arm().map(|(_, arm)| counts(arm).counts).unwrap_or_default();
+        let of_control = design.control_arm().map(|(_, arm)| arm_accuracy(arm, sums).counts).unwrap_or_default();
         let all: u64 =
             arms.iter().filter_map(|(_, arm)| sums.counts.arms.get(&arm.name)).map(|tally| tally.requests).sum();
         let result = |(_, arm): &(usize, ExperimentArm)| {
@@ -201,8 +199,9 @@ impl PhaseResults {
     /// The control and the other arm of a rollout.
     #[must_use]
     pub fn control_and_candidate(&self) -> Option<(&ArmResult, &ArmResult)> {
-        let side = |is_control: bool| self.arms.iter().find(|result| result.is_control == is_control);
-        Some((side(true)?, side(false)?))
+        let control = self.arms.iter().find(|result| result.is_control)?;
+        let candidate = self.arms.iter().find(|result| !result.is_control)?;
+        Some((control, candidate))
     }
 }
 
@@ -239,21 +238,28 @@ pub fn comparison_plan(experiment: &Experiment, control: f64, arm: f64) -> Optio
     ComparisonPlan::new(aim.expected_accuracy, aim.min_effect, weights, aim.alpha, aim.power)
 }
 
+/// Returns an arm's name and feedback.
+fn arm_accuracy(arm: &ExperimentArm, sums: &PhaseTotals) -> verdict::ArmAccuracy {
+    let counts = sums.feedback.get(&arm.name).map(|labelled| labelled.counts).unwrap_or_default();
+    verdict::ArmAccuracy { name: arm.name.clone(), counts }
+}
+
 /// What is known now, in which first decisions stand.
 fn verdict_text(judged: &ExperimentVerdict, names: &[&str], sums: &PhaseTotals) -> String {
     if matches!(judged.overall, OverallVerdict::Mismatch { .. } | OverallVerdict::SingleArm(Verdict::Mismatch { .. })) {
         return judged.overall.to_string();
     }
-    let first = |name: &str| sums.first_decisions.get(name);
     let standing = |(name, verdict): (&&str, &Verdict)| {
-        first(name).map(|first| first.is_better).or(match verdict {
+        sums.first_decisions.get(*name).map(|first| first.is_better).or(match verdict {
             Verdict::Better(_) => Some(true),
             Verdict::Worse(_) => Some(false),
             _ => None,
         })
     };
     match names {
-        [only] => first(only).map_or_else(|| judged.overall.to_string(), |first| first.sentence.clone()),
+        [only] => {
+            sums.first_decisions.get(*only).map_or_else(|| judged.overall.to_string(), |first| first.sentence.clone())
+        }
         several => {
             let all: Vec<Option<bool>> = several.iter().zip(&judged.arm_verdicts).map(standing).collect();
             let better: Vec<&str> =

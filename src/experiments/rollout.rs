@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::experiment::ExperimentError;
+use super::error::ExperimentError;
 use super::statistics::interval::wilson_interval;
 use super::statistics::{ComparisonPlan, FeedbackCounts, compare_accuracies};
 
@@ -82,7 +82,7 @@ pub struct RolloutInput<'a> {
     pub plan: &'a ComparisonPlan,
 }
 
-/// What is to be done.
+/// The next action of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RolloutAction {
     /// Wait.
@@ -96,40 +96,42 @@ pub enum RolloutAction {
 }
 
 impl RolloutStrategy {
-    /// Looks whether it makes sense.
+    /// Checks the steps and the guards.
     ///
     /// # Errors
     /// [`ExperimentError::Invalid`] with the place in the JSON form.
     pub fn validate(&self) -> Result<(), ExperimentError> {
-        let wrong = |place: String, reason: &str| Err(ExperimentError::Invalid(place, reason.to_owned()));
         if !(1..=MAX_STEPS).contains(&self.steps.len()) {
-            return wrong("/rollout/steps".to_owned(), &format!("a rollout has 1 to {MAX_STEPS} steps"));
+            return Err(ExperimentError::invalid("/rollout/steps", format!("a rollout has 1 to {MAX_STEPS} steps")));
         }
         let mut before = 0.0;
         for (place, step) in self.steps.iter().enumerate() {
             if !(step.share > before && step.share <= 1.0) {
-                return wrong(
+                return Err(ExperimentError::invalid(
                     format!("/rollout/steps/{place}/weight"),
                     "each step has a larger weight than the one before, up to 1, or 100 %",
-                );
+                ));
             }
             if step.seconds > MAX_STEP_SECONDS {
-                return wrong(
+                return Err(ExperimentError::invalid(
                     format!("/rollout/steps/{place}/seconds"),
-                    &format!("a step takes at least at most {MAX_STEP_SECONDS} s"),
-                );
+                    format!("a step takes at least at most {MAX_STEP_SECONDS} s"),
+                ));
             }
             before = step.share;
         }
         let Guardrails { errors, p99, accuracy } = self.guards;
-        let part = |guard: Option<f64>| guard.is_none_or(|part| (0.0..=1.0).contains(&part));
-        if !part(errors) || !part(accuracy) || !p99.is_none_or(|times| (1.0..=100.0).contains(&times)) {
-            return wrong("/rollout/guards".to_owned(), "possible are: errors and accuracy 0 to 1, p99 1 to 100");
+        let are_fractions = [errors, accuracy].into_iter().flatten().all(|part| (0.0..=1.0).contains(&part));
+        if !are_fractions || !p99.is_none_or(|times| (1.0..=100.0).contains(&times)) {
+            return Err(ExperimentError::invalid(
+                "/rollout/guards",
+                "possible are: errors and accuracy 0 to 1, p99 1 to 100",
+            ));
         }
         Ok(())
     }
 
-    /// What is to be done.
+    /// Decides the next action.
     #[must_use]
     pub fn next_action(&self, look: &RolloutInput<'_>) -> RolloutAction {
         if let Some(reason) = self.guards.find_breach(look, self.steps.len()) {
@@ -145,13 +147,13 @@ impl RolloutStrategy {
 }
 
 impl Guardrails {
-    /// The guard that was breached, in a sentence.
+    /// Finds a guard that was breached, and says which in a sentence.
     fn find_breach(&self, look: &RolloutInput<'_>, steps: usize) -> Option<String> {
-        let (control, candidate) = (look.control, look.candidate);
-        let errors = self.errors.and_then(|most| error_rate_breach(control, candidate, most));
-        let slow = || self.p99.and_then(|most| latency_breach(control, candidate, most));
-        let wrong = || self.accuracy.and_then(|most| accuracy_breach(look, steps, most));
-        errors.or_else(slow).or_else(wrong)
+        let RolloutInput { control, candidate, .. } = *look;
+        self.errors
+            .and_then(|most| error_rate_breach(control, candidate, most))
+            .or_else(|| self.p99.and_then(|most| latency_breach(control, candidate, most)))
+            .or_else(|| self.accuracy.and_then(|most| accuracy_breach(look, steps, most)))
     }
 }
 
@@ -180,7 +182,8 @@ fn error_rate_breach(control: ArmStats, candidate: ArmStats, most: f64) -> Optio
 }
 
 fn latency_breach(control: ArmStats, candidate: ArmStats, most: f64) -> Option<String> {
-    let (own, other) = (candidate.p99?, control.p99?);
+    let own = candidate.p99?;
+    let other = control.p99?;
     let enough = candidate.requests.min(control.requests) >= MIN_P99_REQUESTS;
     (enough && own > other * most && own - other > MIN_P99_DIFFERENCE_SECONDS).then(|| {
         format!(

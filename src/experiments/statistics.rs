@@ -1,5 +1,6 @@
 //! What feedback says about the arms of an experiment. Pure: numbers in, numbers and sentences out.
 //!
+//! - [`feedback_counts`]: how often an arm was right
 //! - [`interval`]: how sure a single accuracy is
 //! - [`difference`]: whether one arm is better, safe to look at as often as one likes; [`comparison_plan`]: how much that takes
 //! - [`user_sample`]: a fair sample of the users seen; [`sample_ratio`]: whether they are spread over the arms as the weights say
@@ -12,6 +13,7 @@
 pub mod comparison_plan;
 pub mod confusion;
 pub mod difference;
+pub mod feedback_counts;
 pub mod interval;
 pub mod latency;
 mod number_format;
@@ -21,7 +23,8 @@ pub mod user_sample;
 pub mod verdict;
 
 pub use comparison_plan::{ComparisonPlan, SampleSizes};
-pub use difference::{AccuracyDifference, ComparisonOutcome, FeedbackCounts, compare_accuracies};
+pub use difference::{AccuracyDifference, ComparisonOutcome, compare_accuracies};
+pub use feedback_counts::FeedbackCounts;
 pub use interval::ConfidenceInterval;
 pub use sample_ratio::sample_ratio_mismatch;
 pub use user_sample::UserSample;

@@ -5,18 +5,8 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use prometheus::{GaugeVec, Registry, opts};
 
-use super::{VersionStatus, register};
-
-/// One signal of a model version at this moment.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SignalStatus {
-    /// Its name.
-    pub signal: &'static str,
-    /// It says that live texts are not like those of the profile.
-    pub is_drifting: bool,
-    /// The distance of the last window that was judged, and the one from which it drifts.
-    pub distance: Option<(f64, f64)>,
-}
+use super::registration::register;
+use super::version_status::{SignalStatus, VersionStatus};
 
 /// How right a model version was lately.
 #[derive(Debug, Clone, PartialEq)]

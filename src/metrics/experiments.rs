@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use prometheus::{Gauge, GaugeVec, IntCounterVec, Registry, opts};
 
-use super::register;
+use super::registration::register;
 
 /// An arm at this moment.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -4,7 +4,39 @@ use prometheus::{
     GaugeVec, HistogramVec, IntCounterVec, IntGauge, Registry, exponential_buckets, histogram_opts, opts,
 };
 
-use super::{RefusalReason, TimeoutStage, register};
+use super::registration::register;
+
+/// Why texts were refused or given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// No permit was free.
+    Overload,
+    /// The deadline passed.
+    Deadline,
+    /// The caller's rate was reached.
+    RateLimit,
+    /// The key was unknown or had no right to it.
+    Unauthorized,
+    /// The client left before its answer.
+    Cancellation,
+    /// The memory for responses was not free in time.
+    ResponseMemory,
+}
+
+/// Why a connection was cut off: what its client took too long for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeoutStage {
+    /// The handshake of TLS, or it failed.
+    Handshake,
+    /// A request's head.
+    Head,
+    /// A request's body.
+    Body,
+    /// Taking an answer.
+    Write,
+    /// The next request on an open connection.
+    KeepAlive,
+}
 
 /// Seconds; from a cheap model's answer to the longest deadline.
 const LATENCY_BUCKETS: [f64; 14] =

@@ -1,36 +1,10 @@
 //! What is true at the moment of a scrape only.
 
-use std::time::Duration;
-
 use prometheus::{GaugeVec, Registry, opts};
 
-use super::drift::{DriftGauges, SignalStatus};
-use super::register;
-
-/// One model version at this moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct VersionStatus {
-    /// Name of the model.
-    pub model: String,
-    /// The version.
-    pub version: String,
-    /// `loading`, `ready` or `failed`.
-    pub state: &'static str,
-    /// It answers requests that name no version.
-    pub is_active: bool,
-    /// Where it runs, once it does.
-    pub device: Option<String>,
-    /// It runs on the cores because a GPU that was looked for could not be used.
-    pub is_fallback: bool,
-    /// Texts in its queue.
-    pub queued_texts: usize,
-    /// How long the oldest of them has been there.
-    pub oldest_wait: Duration,
-    /// When a text that came now would be answered.
-    pub expected_wait: Duration,
-    /// How its texts and answers compare with its profile; none without one.
-    pub signals: Vec<SignalStatus>,
-}
+use super::drift::DriftGauges;
+use super::registration::register;
+use super::version_status::VersionStatus;
 
 /// What is true at the moment of a scrape only.
 #[derive(Debug)]

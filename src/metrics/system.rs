@@ -13,7 +13,7 @@ use prometheus::{Gauge, GaugeVec, Histogram, Registry, histogram_opts, opts};
 use rustix::fs::statvfs;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-use super::register;
+use super::registration::register;
 
 /// A shorter time says nothing about how busy the cores are.
 const CPU_INTERVAL: Duration = sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;

@@ -9,7 +9,7 @@ use prometheus::{
     opts,
 };
 
-use super::register;
+use super::registration::register;
 
 /// Texts of a run.
 const BATCH_TEXT_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];

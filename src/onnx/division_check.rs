@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::graph::{Node, TensorData};
-use super::graph_scan::ScanError;
+use super::scan_error::ScanError;
 
 /// `TensorProto.DataType` of floats, and of the integers.
 const FLOAT_TYPES: [i64; 2] = [1, 11];

@@ -1,7 +1,7 @@
 //! Tensors whose data lies in another file.
 
-use super::graph_scan::ScanError;
 use super::protobuf::{FieldValue, MessageFields, parse_utf8};
+use super::scan_error::ScanError;
 
 /// A tensor whose bytes stand in another file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::graph_scan::ScanError;
 use super::protobuf::{FieldValue, MessageFields, parse_utf8, read_packed};
+use super::scan_error::ScanError;
 
 /// `TensorProto.DataType` of integers that the analyses read.
 pub(super) const INT32: u64 = 6;

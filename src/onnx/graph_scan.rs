@@ -11,11 +11,7 @@ use super::division_check::ConstantScope;
 use super::external_data::{ExternalData, ExternalTensor, reject_external, reject_external_sparse};
 use super::graph::{Attribute, MainGraph, Node, TensorData};
 use super::protobuf::{FieldValue, MessageFields};
-
-/// Deepest nesting of graphs, functions and attributes.
-const MAX_DEPTH: usize = 64;
-/// Most nodes of the main graph: the largest language models have some ten thousand.
-const MAX_NODES: usize = 1_000_000;
+use super::scan_error::{MAX_DEPTH, MAX_NODES, ScanError};
 
 /// What a graph file holds, as far as loading it needs.
 #[derive(Debug, Default)]
@@ -30,29 +26,6 @@ pub(super) struct GraphScan<'a> {
     pub(super) operators: BTreeSet<&'a str>,
     /// `TensorProto.DataType` numbers of all initializers.
     pub(super) element_types: BTreeSet<u64>,
-}
-
-/// Why a file is not an acceptable ONNX graph.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ScanError {
-    /// Cut off or not protobuf.
-    #[error("it is damaged or not an ONNX file")]
-    Malformed,
-    /// Nested too deeply.
-    #[error("its graphs are nested more than {MAX_DEPTH} deep")]
-    TooDeep,
-    /// More nodes than any model needs.
-    #[error("it has more than {MAX_NODES} nodes")]
-    TooManyNodes,
-    /// Protobuf, but no graph in it.
-    #[error("it holds no graph")]
-    NoGraph,
-    /// External data where it is not allowed, or described twice.
-    #[error("it keeps the data of a tensor in another file in a way that is not accepted: only plain initializers may")]
-    ExternalData,
-    /// A division of integers that can end the process.
-    #[error("a node Div divides integers by a constant -1, which ends the process for the smallest integer: use Neg")]
-    MinusOneDivisor,
 }
 
 /// Walks a serialised `ModelProto`.

@@ -1,6 +1,6 @@
 //! The wire format of protocol buffers: fields of a message, read in place and without trust.
 
-use super::graph_scan::ScanError;
+use super::scan_error::ScanError;
 
 /// A field's content by its wire type.
 #[derive(Debug)]

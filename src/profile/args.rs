@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 
 use crate::ServerError;
-use crate::config::serve_args::path_parser;
+use crate::config::parsers::path_parser;
 use crate::config::{MarkupPolicy, OverflowPolicy, ServeArgs, ServerSettings};
 use crate::engine::drift_monitor::PROFILE_FILE;
 

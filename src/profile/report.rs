@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::drift::counts::{CONFIDENCE_BINS, LENGTH_EDGES};
+use crate::drift::counts::{CONFIDENCE_BINS, LENGTH_EDGES, to_f64};
 use crate::drift::profile::{LabelCount, ProfileAccuracy};
 use crate::drift::window::DEFAULT_WINDOW_TEXTS;
-use crate::drift::{DriftSignal, Profile, Reference, to_f64};
+use crate::drift::{DriftSignal, Profile, Reference};
 use crate::terminal::write_line;
 
 /// Labels that are listed.

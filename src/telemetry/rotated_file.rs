@@ -5,7 +5,16 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::LogFile;
+/// A file that is rotated: `PATH` becomes `PATH.1`, that `PATH.2`, and so on.
+#[derive(Debug, Clone, Copy)]
+pub struct LogFile<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// It is rotated once it has so many bytes.
+    pub max_bytes: u64,
+    /// Older files that are kept.
+    pub max_files: usize,
+}
 
 /// How often log files were to be opened again.
 static REOPEN_REQUESTS: AtomicU64 = AtomicU64::new(0);

@@ -8,6 +8,7 @@ mod error;
 mod files;
 mod hf_config;
 mod labels;
+mod limits;
 mod python_json;
 
 use std::collections::BTreeMap;
@@ -30,15 +31,7 @@ use hf_config::{CONFIG_FILE, TOKENIZER_CONFIG_FILE};
 pub use hf_config::{ModelConfig, ProblemType, TokenizerConfig};
 pub use labels::check_labels;
 use labels::{LABELS_FILE, parse_labels};
-
-/// Largest graph or weight file: protobuf itself ends at 2 GiB.
-const MAX_GRAPH_BYTES: u64 = 2 << 30;
-/// Largest tokenizer: the biggest vocabularies in use are about 35 MB of JSON.
-const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
-/// Largest of the other files.
-const MAX_JSON_BYTES: u64 = 16 << 20;
-/// Most labels a model may have.
-const MAX_LABELS: usize = 100_000;
+use limits::{MAX_GRAPH_BYTES, MAX_JSON_BYTES, MAX_TOKENIZER_BYTES};
 
 /// The files of one model version, read and checked one by one.
 #[derive(Debug)]
@@ -264,13 +257,11 @@ impl Manifest {
 
 /// Refuses the folder `onnx` of a repository of the hub that was laid where its versions belong.
 fn check_directory_level(directory: &Path) -> Result<(), ManifestError> {
-    const MODEL_FILES: [&str; 2] = ["config.json", "tokenizer.json"];
-    let is_there = |directory: &Path| MODEL_FILES.iter().any(|name| directory.join(name).is_file());
     let Some(repository) = directory.parent().filter(|_| directory.file_name().is_some_and(|name| name == "onnx"))
     else {
         return Ok(());
     };
-    if is_there(directory) || !is_there(repository) {
+    if has_model_files(directory) || !has_model_files(repository) {
         return Ok(());
     }
     let name = repository.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -279,7 +270,11 @@ fn check_directory_level(directory: &Path) -> Result<(), ManifestError> {
     Err(ManifestError::new(name, reason))
 }
 
-/// What MLflow says of the model, if it comes from there.
+fn has_model_files(directory: &Path) -> bool {
+    ["config.json", "tokenizer.json"].iter().any(|name| directory.join(name).is_file())
+}
+
+/// Reads what MLflow says of the model, if it comes from there.
 fn read_mlflow_metadata(files: &ModelFiles<'_>) -> Result<Option<MlflowMetadata>, ManifestError> {
     const FILE_NAME: &str = "MLmodel";
     let Some(bytes) = files.read_optional(FILE_NAME, MAX_JSON_BYTES)? else { return Ok(None) };
@@ -289,7 +284,7 @@ fn read_mlflow_metadata(files: &ModelFiles<'_>) -> Result<Option<MlflowMetadata>
     let example = match model.example_path() {
         None => None,
         Some(name) if !is_plain_file_name(name) => {
-            return Err(error(format!("its example {name:?} is not a file beside it")));
+            return Err(ManifestError::new(FILE_NAME, format!("its example {name:?} is not a file beside it")));
         }
         Some(name) => files.read_json(name)?.map(|example| (name.to_owned(), example)),
     };
@@ -300,9 +295,8 @@ fn read_mlflow_metadata(files: &ModelFiles<'_>) -> Result<Option<MlflowMetadata>
 }
 
 fn parse_toml(bytes: &[u8]) -> Result<ModelOptions, ManifestError> {
-    let error = |reason: String| ManifestError::new("model.toml", reason);
-    let text = std::str::from_utf8(bytes).map_err(|_| error("it is not UTF-8".to_owned()))?;
-    toml::from_str(text).map_err(|e| error(e.message().to_owned()))
+    let text = std::str::from_utf8(bytes).map_err(|_| ManifestError::new("model.toml", "it is not UTF-8"))?;
+    toml::from_str(text).map_err(|error| ManifestError::new("model.toml", error.message()))
 }
 
 #[cfg(test)]

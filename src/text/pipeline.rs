@@ -257,7 +257,7 @@ impl Pipeline {
     /// [`TokenizeError`] if the tokenizer cannot put special tokens around it.
     pub fn encode_token_id(&self, id: u32) -> Result<EncodedInput, TokenizeError> {
         match &self.encoder {
-            Encoder::Tokens(tokenizer) => Ok(probe_texts::single_row_input(tokenizer.row_from_ids(vec![id])?)),
+            Encoder::Tokens(tokenizer) => Ok(EncodedInput::from_row(tokenizer.row_from_ids(vec![id])?)),
             Encoder::Texts => self.probe_text(1, 0),
         }
     }

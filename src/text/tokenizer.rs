@@ -1,13 +1,14 @@
 //! Text to token rows. With its own modules the only one that knows the `tokenizers` crate.
 //!
-//! - `classes`: which class of `transformers` the files mean; `recipes`: the rules that it builds
-//! - `special`: special and added tokens of all files; `overrides`: `tokenizer.json` with what they say over it
-//! - `parts`: why a file cannot be read
-//! - `growth`: how long a text gets while it is normalised
+//! - `classes`: which class of `transformers` the files mean; `class_specs`: the rules that it builds
+//! - `special_tokens`: special and added tokens of all files; `special_token_defaults`: those of a class
+//! - `builder`: `tokenizer.json` with what the other files say over it; `file_names`: their names
+//! - `file_check`: why a file cannot be read; `error`: why a text cannot be tokenised; `panics`: of the crate
+//! - `expansion_limit`: how long a text gets while it is normalised
 //! - `limits`: what the files say about lengths and padding
 //! - `pairs`: two texts in one row
-//! - `places`: where tokens stand in their text
-//! - `unknown`: how many of them stand for what the tokenizer does not know
+//! - `token_spans`: where tokens stand in their text
+//! - `unknown_token`: how many of them stand for what the tokenizer does not know
 //! - `vocabulary`: the ids of a tokenizer
 //!
 //! A tokenizer file comes from strangers: crafted ones panic while loading and while
@@ -16,16 +17,18 @@
 mod builder;
 mod class_specs;
 mod classes;
+mod error;
 mod expansion_limit;
 mod file_check;
+mod file_names;
 mod limits;
 mod pairs;
+mod panics;
+mod special_token_defaults;
 mod special_tokens;
 mod token_spans;
 mod unknown_token;
 mod vocabulary;
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, TruncationDirection, TruncationParams};
 
@@ -35,13 +38,14 @@ use super::prefix::{is_word_local, prefixes};
 use super::tensors::{Padding, PaddingSide, TokenRow};
 use crate::config::OverflowPolicy;
 use builder::BuiltTokenizer;
+pub use error::TokenizeError;
 use expansion_limit::ExpansionLimit;
+use file_names::TOKENIZER_FILE;
+use panics::{catch_load_panic, catch_panic};
 use token_spans::WordRules;
 
 /// Share of a window that repeats the end of the one before, as a divisor.
 const OVERLAP_DIVISOR: usize = 4;
-
-const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// A loaded tokenizer with the limits of its model.
 ///
@@ -90,42 +94,6 @@ pub struct TokenizedText {
     pub spans: Vec<Vec<Option<TokenSpan>>>,
     /// Tokens at the end of a row that the next one begins with.
     pub overlap: usize,
-}
-
-/// Why a text could not be tokenised.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TokenizeError {
-    /// Longer than the model takes, and the model is told to refuse that.
-    #[error("the text has {tokens} tokens; this model takes at most {limit}")]
-    TooLong {
-        /// Tokens of the whole text, special tokens included.
-        tokens: usize,
-        /// Tokens the model takes.
-        limit: usize,
-    },
-    /// The graph has no row for a token of the text, and the tokenizer has none for what is unknown.
-    #[error("the text has a token with the id {id}; the graph of this model has rows for the ids below {rows} only")]
-    OutOfRange {
-        /// Id of the token.
-        id: u32,
-        /// Rows of the graph's table.
-        rows: u32,
-    },
-    /// No token of it is left, and the model has no special tokens around texts.
-    #[error("the text has no tokens for this model")]
-    NoTokens,
-    /// Its normaliser makes it very long.
-    #[error("the tokenizer of this model makes the text longer than {limit} bytes")]
-    NormalizedTooLong {
-        /// Bytes that a text of its length may become.
-        limit: usize,
-    },
-    /// The tokenizer itself gave up.
-    #[error("the tokenizer of this model failed on this text")]
-    Failed,
-    /// The tokenizer panicked.
-    #[error("the tokenizer of this model panicked on this text")]
-    Panicked,
 }
 
 impl Tokenizer {
@@ -392,15 +360,4 @@ impl std::fmt::Debug for Tokenizer {
             .field("on_overflow", &self.on_overflow)
             .finish_non_exhaustive()
     }
-}
-
-/// Runs code of the crate that reads a file, which may panic on a crafted one.
-fn catch_load_panic<T>(run: impl FnOnce() -> T) -> Result<T, ManifestError> {
-    catch_unwind(AssertUnwindSafe(run))
-        .map_err(|_| ManifestError::new(TOKENIZER_FILE, "the tokenizer panicked while loading"))
-}
-
-/// Runs code of the crate, which may panic on a crafted file or text.
-fn catch_panic<T>(run: impl FnOnce() -> Result<T, TokenizeError>) -> Result<T, TokenizeError> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(TokenizeError::Panicked))
 }

@@ -12,7 +12,7 @@ use clap::error::ErrorKind;
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 
-use crate::config::serve_args::path_parser;
+use crate::config::parsers::path_parser;
 
 /// Most URLs that one process watches.
 pub const MAX_URLS: usize = 1_000;

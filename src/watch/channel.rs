@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::alert::Alert;
 use super::args::AlertArgs;
+use super::delivery_error::DeliveryError;
 use super::program::AlertProgram;
 use crate::clock;
 use crate::http_client::root_cause;
@@ -39,15 +40,6 @@ pub struct Mailer {
     server: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
     to: Vec<Mailbox>,
-}
-
-/// Why an alert was not delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeliveryError {
-    /// Another attempt may succeed.
-    Transient(String),
-    /// No other attempt will.
-    Permanent(String),
 }
 
 impl Channel {

@@ -117,7 +117,7 @@ pub async fn fetch_drift(
     key: Option<&str>,
     timeout: Duration,
 ) -> Result<DriftResponse, String> {
-    let asked = async {
+    let response = async {
         let request = client.get(without_windows(url));
         let request = if let Some(key) = key { request.bearer_auth(key) } else { request };
         let answer = request.send().await.map_err(|error| root_cause(&error))?;
@@ -128,8 +128,9 @@ pub async fn fetch_drift(
         }
         serde_json::from_slice(&body).map_err(|_| "its answer is not that of /admin/drift".to_owned())
     };
-    let late = || Err(format!("no answer within {}", humantime::format_duration(timeout)));
-    tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| late())
+    tokio::time::timeout(timeout, response)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {}", humantime::format_duration(timeout))))
 }
 
 /// What is asked: the windows do not matter here, and are most of an answer.
@@ -151,8 +152,13 @@ impl VersionReading {
     }
 
     fn finding(&self, signal: &str, value: Option<f64>, threshold: Option<f64>) -> Finding {
-        let (model, version) = (self.model.clone(), self.version.clone());
-        Finding { model, version, signal: signal.to_owned(), value, threshold }
+        Finding {
+            model: self.model.clone(),
+            version: self.version.clone(),
+            signal: signal.to_owned(),
+            value,
+            threshold,
+        }
     }
 
     /// Whether the accuracy has dropped, if that is known.
@@ -189,9 +195,8 @@ impl DriftResponse {
                 judged.map(|one| (version.finding(&one.signal, one.value, one.threshold), one.level == "drifting")),
             );
             // What is not counted any more does not drift.
-            let is_counted = |name: &str| counted.iter().any(|signal| signal.signal == name);
             let signals = known.values().map(|one| &one.finding).filter(|finding| version.is_version_of(finding));
-            let ended = signals.filter(|finding| !is_counted(&finding.signal));
+            let ended = signals.filter(|finding| counted.iter().all(|signal| signal.signal != finding.signal));
             found.extend(ended.map(|finding| (version.finding(&finding.signal, None, None), false)));
         }
         apply_findings(found, |finding| self.has_version(finding), known)

@@ -11,6 +11,7 @@ pub mod alert;
 pub mod args;
 pub mod channel;
 pub mod check;
+pub mod delivery_error;
 pub mod drift;
 pub mod metrics;
 pub mod outbox;
@@ -83,14 +84,13 @@ impl WatchCommand {
             let (mut watcher, _delivering) = Watcher::new(self).map_err(ServerError::Configuration)?;
             let _metrics = watcher.serve_metrics().await?;
             if self.once {
-                let interrupted = || ServerError::Runtime("the checks were interrupted".to_owned());
                 let unhealthy = tokio::select! {
                     unhealthy = watcher.check_all() => unhealthy,
-                    () = shutdown.drain.cancelled() => return Err(interrupted()),
+                    () = shutdown.drain.cancelled() => return Err(interrupted_error()),
                 };
                 tokio::select! {
                     () = watcher.flush_alerts() => {}
-                    () = shutdown.drain.cancelled() => return Err(interrupted()),
+                    () = shutdown.drain.cancelled() => return Err(interrupted_error()),
                 }
                 return match unhealthy {
                     (0, 0) => Ok(()),
@@ -243,13 +243,16 @@ impl<'a> Watcher<'a> {
         }
     }
 
+    async fn wait_until_empty(&self) {
+        join_all(self.outboxes.iter().map(|outbox| outbox.wait_until_empty())).await;
+    }
+
     /// Gives the alerts that wait some time, and writes down those that are left.
     async fn flush_alerts(&mut self) {
-        let all = || join_all(self.outboxes.iter().map(|outbox| outbox.wait_until_empty()));
-        if tokio::time::timeout(FLUSH_TIMEOUT, all()).await.is_err() {
+        if tokio::time::timeout(FLUSH_TIMEOUT, self.wait_until_empty()).await.is_err() {
             // A program that goes on counts as told.
             self.outboxes.iter().for_each(|outbox| outbox.detach());
-            if tokio::time::timeout(DETACH_TIMEOUT, all()).await.is_err() {
+            if tokio::time::timeout(DETACH_TIMEOUT, self.wait_until_empty()).await.is_err() {
                 tracing::warn!("watcher stops with undelivered alerts");
             }
         }
@@ -268,6 +271,10 @@ impl<'a> Watcher<'a> {
         let serve = metrics_server::serve(listener, render);
         Ok(Some(AbortOnDropHandle::new(tokio::spawn(serve))))
     }
+}
+
+fn interrupted_error() -> ServerError {
+    ServerError::Runtime("the checks were interrupted".to_owned())
 }
 
 /// This path of a server, unless another one is named.

@@ -9,7 +9,8 @@ use reqwest::Client;
 use tokio::sync::Notify;
 
 use super::alert::Alert;
-use super::channel::{Channel, DeliveryError};
+use super::channel::Channel;
+use super::delivery_error::DeliveryError;
 use super::metrics::WatchMetrics;
 
 /// Alerts that wait at most; the oldest is given up for a newer one.

@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::channel::DeliveryError;
+use super::delivery_error::DeliveryError;
 
 /// Most of them that run at a time.
 const MAX_RUNNING_PROGRAMS: usize = 4;

@@ -1,6 +1,6 @@
 //! How much feedback a comparison takes. Fixed before the first feedback comes.
 
-use super::difference::{FeedbackCounts, MIN_ANSWERS_PER_ARM, answer_variances};
+use super::feedback_counts::{FeedbackCounts, MIN_ANSWERS_PER_ARM, answer_variances};
 
 /// Chance of a false alarm over the whole experiment, however often someone looks.
 pub const DEFAULT_ALPHA: f64 = 0.05;

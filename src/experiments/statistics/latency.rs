@@ -84,8 +84,8 @@ impl LatencyHistogram {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulation::SplitMix64;
     use super::*;
+    use crate::split_mix64::SplitMix64;
 
     #[test]
     fn quantile_random_latencies_within_5_percent() {

@@ -66,8 +66,8 @@ fn ln_gamma(x: f64) -> f64 {
 #[cfg(test)]
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
 mod tests {
-    use super::super::simulation::SplitMix64;
     use super::*;
+    use crate::split_mix64::SplitMix64;
 
     #[test]
     fn ln_gamma_known_values_match() {

@@ -1,32 +1,9 @@
 //! Chance that tests can repeat.
 
-#![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "small numbers")]
+#![expect(clippy::cast_possible_truncation, reason = "small numbers")]
 
-use super::difference::FeedbackCounts;
-
-/// `SplitMix64`: G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", 2014.
-pub(super) struct SplitMix64(pub(super) u64);
-
-impl SplitMix64 {
-    /// Any 64 bits.
-    pub(super) fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    /// From 0 up to 1.
-    pub(super) fn next_f64(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// From 0 up to a small number.
-    pub(super) fn next_below(&mut self, number: usize) -> usize {
-        self.next_u64() as usize % number
-    }
-}
+use super::feedback_counts::FeedbackCounts;
+use crate::split_mix64::SplitMix64;
 
 /// How many of `tries` happen that each do with chance `p`: the chance of at most as many, for each number.
 fn binomial_cdf(tries: u64, p: f64) -> Vec<f64> {

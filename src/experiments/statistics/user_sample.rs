@@ -178,8 +178,8 @@ impl std::error::Error for UserSampleError {}
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use super::super::sample_ratio::sample_ratio_mismatch;
-    use super::super::simulation::SplitMix64;
     use super::*;
+    use crate::split_mix64::SplitMix64;
 
     /// Users of whom so many are in arm 1, each seen once.
     fn random_sample(users: u64, share: f64, capacity: usize, random: &mut SplitMix64) -> UserSample {
@@ -198,11 +198,11 @@ mod tests {
             (UserSample::new(64), [const { None }; 3].map(|_: Option<()>| UserSample::new(64)));
         let users: Vec<u64> = (0..400).map(|_| random.next_u64()).collect();
         for _ in 0..3_000 {
-            let user = users[random.next_below(users.len())];
+            let user = users[random.next_index(users.len())];
             // Every eighth user moves between arms.
-            let arm = if user.is_multiple_of(8) { random.next_below(3) as u8 } else { (user % 3) as u8 };
+            let arm = if user.is_multiple_of(8) { random.next_index(3) as u8 } else { (user % 3) as u8 };
             all.insert(user, arm);
-            replicas[random.next_below(3)].insert(user, arm);
+            replicas[random.next_index(3)].insert(user, arm);
         }
         for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
             let mut merged = replicas[order[0]].clone();

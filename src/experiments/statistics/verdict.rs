@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::comparison_plan::ComparisonPlan;
-use super::difference::{ComparisonOutcome, FeedbackCounts, MIN_ANSWERS_PER_ARM, compare_accuracies};
+use super::difference::{ComparisonOutcome, compare_accuracies};
+use super::feedback_counts::{FeedbackCounts, MIN_ANSWERS_PER_ARM};
 use super::interval::ConfidenceInterval;
 use super::number_format::{fmt_effect, fmt_p_value, fmt_percent, fmt_points, fmt_rounded_up, fmt_thousands};
 

@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::content_sniffing::{detect_wrong_content, detect_wrong_encoding};
-use super::{MAX_GRAPH_BYTES, MAX_JSON_BYTES, ManifestError, python_json};
+use super::error::ManifestError;
+use super::limits::{MAX_GRAPH_BYTES, MAX_JSON_BYTES};
+use super::python_json;
 
 /// The files of one directory with their expected digests.
 pub(super) struct ModelFiles<'a> {

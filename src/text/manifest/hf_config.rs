@@ -3,7 +3,8 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::{ManifestError, python_json};
+use super::error::ManifestError;
+use super::python_json;
 use crate::text::tensors::PaddingSide;
 
 /// The file that [`ModelConfig`] is read from.

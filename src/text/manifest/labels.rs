@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::error::ManifestError;
 use super::hf_config::{CONFIG_FILE, ModelConfig, truncate_value};
-use super::{MAX_LABELS, ManifestError};
+use super::limits::MAX_LABELS;
 
 /// The file of an operator's own labels.
 pub(super) const LABELS_FILE: &str = "labels.json";

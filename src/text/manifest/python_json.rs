@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::ManifestError;
+use super::error::ManifestError;
 
 /// Longer than any number that fits a 64-bit float without an exponent.
 const MAX_PLAIN_NUMBER_BYTES: usize = 300;

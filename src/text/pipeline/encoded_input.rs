@@ -29,6 +29,18 @@ pub struct TokenSpans {
 }
 
 impl EncodedInput {
+    /// A text of this one row.
+    pub(super) fn from_row(row: TokenRow) -> Self {
+        let tokens = row.ids.len();
+        Self {
+            content: EncodedContent::Rows(vec![row]),
+            token_count: tokens,
+            unknown_count: 0,
+            is_truncated: false,
+            spans: None,
+        }
+    }
+
     /// Length of its only row, 1 where the graph takes the text itself; nothing for a text of several windows.
     #[must_use]
     pub fn row_length(&self) -> Option<usize> {

@@ -1,7 +1,6 @@
 //! Texts that no client sent: to measure what runs cost, and to check how a model answers.
 
-use super::{EncodedContent, EncodedInput, Encoder, Pipeline};
-use crate::text::tensors::TokenRow;
+use super::{EncodedInput, Encoder, Pipeline};
 use crate::text::tokenizer::{TokenizeError, Tokenizer};
 
 /// Ids of the vocabulary that texts of the probe are made of.
@@ -26,7 +25,7 @@ impl Pipeline {
             return self.probe_text(length, 0);
         }
         let own = length.min(tokenizer.max_tokens()).saturating_sub(tokenizer.special_token_count()).max(1);
-        Ok(single_row_input(tokenizer.row_from_ids(ids.into_iter().cycle().take(own).collect())?))
+        Ok(EncodedInput::from_row(tokenizer.row_from_ids(ids.into_iter().cycle().take(own).collect())?))
     }
 
     /// A short text to warm up with: of one token of the vocabulary where the tokenizer knows nothing of it.
@@ -54,7 +53,7 @@ impl Pipeline {
             Encoder::Tokens(tokenizer) => tokenizer,
         };
         let own = length.min(tokenizer.max_tokens()).saturating_sub(tokenizer.special_token_count()).max(1);
-        Ok(single_row_input(
+        Ok(EncodedInput::from_row(
             tokenizer.row_from_ids(ShuffledCycle::new(seed, &self.ordinary_ids(tokenizer)).take(own).collect())?,
         ))
     }
@@ -64,17 +63,6 @@ impl Pipeline {
         let rows = self.token_range.map_or(u32::MAX, |range| range.rows);
         let ids: Vec<u32> = tokenizer.ordinary_ids(MAX_PROBE_IDS).into_iter().filter(|&id| id < rows).collect();
         if ids.is_empty() { vec![0] } else { ids }
-    }
-}
-
-pub(super) fn single_row_input(row: TokenRow) -> EncodedInput {
-    let tokens = row.ids.len();
-    EncodedInput {
-        content: EncodedContent::Rows(vec![row]),
-        token_count: tokens,
-        unknown_count: 0,
-        is_truncated: false,
-        spans: None,
     }
 }
 

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokenizers::{NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
 
-use super::class_specs::{
-    BuildContext, ClassSpec, PostProcessorSpec, ReaddMode, TOKENIZER_CONFIG_FILE, TokenizerComponents, find_spec,
-};
+use super::class_specs::{BuildContext, ClassSpec, PostProcessorSpec, TokenizerComponents, find_spec};
 use super::classes::{ResolvedClass, TokenizerClass, resolve_class};
 use super::file_check::{check_components, load_error};
+use super::file_names::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
+use super::panics::catch_load_panic;
+use super::special_token_defaults::ReaddMode;
 use super::special_tokens::SpecialTokens;
-use super::{TOKENIZER_FILE, catch_load_panic};
 use crate::text::manifest::{Manifest, ManifestError};
 
 /// What an operator writes to have `tokenizer.json` as it is.
@@ -43,7 +43,7 @@ pub(super) fn build_tokenizer(manifest: &Manifest, mut described: Value) -> Resu
     check_components(&described)?;
     let mut warnings = Vec::new();
     let spec = supported_spec(&resolve_class(manifest, &described), &described, &mut warnings)?;
-    let special = SpecialTokens::load(manifest, &described, spec)?;
+    let special = SpecialTokens::load(manifest, &described, spec.map(ClassSpec::special_token_defaults))?;
     // Nothing is decoded here: a decoder of a newer release does no harm.
     set_key(&mut described, "decoder", Value::Null);
     let none = Map::new();

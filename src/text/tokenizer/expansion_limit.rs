@@ -7,7 +7,8 @@ use serde_json::Value;
 use tokenizers::utils::SysRegex;
 use tokenizers::{NormalizedString, Normalizer as _, NormalizerWrapper};
 
-use super::{TOKENIZER_FILE, TokenizeError};
+use super::error::TokenizeError;
+use super::file_names::TOKENIZER_FILE;
 use crate::text::manifest::ManifestError;
 
 /// How many times as long a text may get.

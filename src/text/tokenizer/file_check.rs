@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::TOKENIZER_FILE;
+use super::file_names::TOKENIZER_FILE;
 use crate::text::manifest::ManifestError;
 
 /// The release of the `tokenizers` library whose files are read.

@@ -3,7 +3,9 @@
 use tokenizers::Encoding;
 use tokenizers::tokenizer::{Model as _, OffsetType, PreTokenizer as _};
 
-use super::{TokenizeError, TokenizedText, Tokenizer, unknown_token};
+use super::error::TokenizeError;
+use super::panics::catch_panic;
+use super::{TokenizedText, Tokenizer, unknown_token};
 use crate::config::OverflowPolicy;
 use crate::text::input::SecondText;
 
@@ -25,7 +27,7 @@ impl Tokenizer {
     /// [`TokenizeError::TooLong`] where long texts are refused or the second one leaves no room, else only if the
     /// tokenizer fails.
     pub fn encode_pair(&self, first: &str, second: &SecondText) -> Result<TokenizedText, TokenizeError> {
-        super::catch_panic(|| {
+        catch_panic(|| {
             let room = self.pair_capacity().ok_or(TokenizeError::Failed)?;
             let enough = self.max_tokens.max(self.text_capacity() + 1);
             let (mut a, mut b) = (self.encode_at_least(first, enough)?, self.encode_at_least(&second.text, enough)?);

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use super::class_specs::{ClassSpec, MatchStyle, ReaddMode, TOKENIZER_CONFIG_FILE};
+use super::file_names::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
+use super::special_token_defaults::{MatchStyle, ReaddMode, SpecialTokenDefaults};
 use crate::text::manifest::{Manifest, ManifestError};
 
 /// The attributes that every class knows, in the order in which their tokens are added.
@@ -45,7 +46,11 @@ impl SpecialTokens {
     ///
     /// # Errors
     /// [`ManifestError`] naming the file, the key and the value that is no token.
-    pub(super) fn load(manifest: &Manifest, file: &Value, spec: Option<&ClassSpec>) -> Result<Self, ManifestError> {
+    pub(super) fn load(
+        manifest: &Manifest,
+        file: &Value,
+        class: Option<SpecialTokenDefaults>,
+    ) -> Result<Self, ManifestError> {
         let config = &manifest.tokenizer_config;
         let mut settings = config.settings.clone().unwrap_or_default();
         if settings.get(EXTRA_TOKENS_KEY).is_none_or(is_empty)
@@ -67,20 +72,20 @@ impl SpecialTokens {
         let whole =
             |token: SpecialToken| by_content.get(token.content()).cloned().map_or(token, SpecialToken::WithFlags);
         for attribute in TOKEN_ATTRIBUTES {
-            let default = spec.and_then(|spec| spec.default_tokens.iter().find(|token| token.attribute == attribute));
+            let default = class.and_then(|class| class.tokens.iter().find(|token| token.attribute == attribute));
             let style = default.map_or(MatchStyle::Plain, |default| default.match_style);
             let token = match settings.get(attribute) {
                 None => default.map(|default| SpecialToken::Content(default.content.to_owned())),
                 Some(Value::Null) => None,
                 Some(value) => Some(whole(parse_token(TOKENIZER_CONFIG_FILE, attribute, value)?)),
             };
-            let of_file = file_padding_token(file, attribute, &settings, spec).filter(|_| token.is_none());
+            let of_file = file_padding_token(file, attribute, &settings, class).filter(|_| token.is_none());
             special.is_padding_from_file |= of_file.is_some();
             if let Some(token) = token.or(of_file) {
                 special.by_attribute.push((attribute.to_owned(), apply_match_style(token, style)));
             }
         }
-        special.read_extra(&settings, spec)?;
+        special.read_extra(&settings, class)?;
         Ok(special)
     }
 
@@ -116,9 +121,9 @@ impl SpecialTokens {
         for (place, listed) in (0..).zip(file["added_tokens"].as_array().into_iter().flatten()) {
             let key = format!("added_tokens[{place}]");
             let (SpecialToken::WithFlags(token), Some(id)) =
-                (parse_token(super::TOKENIZER_FILE, &key, listed)?, listed["id"].as_i64())
+                (parse_token(TOKENIZER_FILE, &key, listed)?, listed["id"].as_i64())
             else {
-                return Err(ManifestError::new(super::TOKENIZER_FILE, format!("{key} is no token with an id")));
+                return Err(ManifestError::new(TOKENIZER_FILE, format!("{key} is no token with an id")));
             };
             by_content.insert(token.content.clone(), token.clone());
             self.by_id.insert(id, token);
@@ -127,8 +132,12 @@ impl SpecialTokens {
     }
 
     /// Tokens beyond the attributes that every class knows.
-    fn read_extra(&mut self, settings: &Map<String, Value>, spec: Option<&ClassSpec>) -> Result<(), ManifestError> {
-        let own = spec.map(|spec| spec.default_tokens).unwrap_or_default();
+    fn read_extra(
+        &mut self,
+        settings: &Map<String, Value>,
+        class: Option<SpecialTokenDefaults>,
+    ) -> Result<(), ManifestError> {
+        let own = class.map(|class| class.tokens).unwrap_or_default();
         let own = || own.iter().filter(|token| !TOKEN_ATTRIBUTES.contains(&token.attribute));
         for default in own() {
             let named = settings.get(default.attribute).filter(|value| value.is_string());
@@ -148,10 +157,10 @@ impl SpecialTokens {
                     self.by_attribute
                         .push((name.clone(), parse_token(TOKENIZER_CONFIG_FILE, &format!("{name:?}"), value)?));
                 }
-                self.extra_tokens = default_extra_tokens(settings, spec);
+                self.extra_tokens = default_extra_tokens(settings, class);
             }
             Some(value) => self.extra_tokens = parse_tokens(TOKENIZER_CONFIG_FILE, EXTRA_TOKENS_KEY, value)?,
-            None => self.extra_tokens = additional_tokens(settings, spec)?,
+            None => self.extra_tokens = additional_tokens(settings, class)?,
         }
         Ok(())
     }
@@ -215,19 +224,24 @@ impl SpecialToken {
 }
 
 /// Extra special tokens of a class where the settings name none.
-fn default_extra_tokens(settings: &Map<String, Value>, spec: Option<&ClassSpec>) -> Vec<SpecialToken> {
-    spec.map(|spec| (spec.extra_tokens)(settings)).unwrap_or_default().into_iter().map(SpecialToken::Content).collect()
+fn default_extra_tokens(settings: &Map<String, Value>, class: Option<SpecialTokenDefaults>) -> Vec<SpecialToken> {
+    class
+        .map(|class| (class.extra_tokens)(settings))
+        .unwrap_or_default()
+        .into_iter()
+        .map(SpecialToken::Content)
+        .collect()
 }
 
 /// Extra special tokens where only `special_tokens_map.json` may name some, which classes treat in ways of their own.
 fn additional_tokens(
     settings: &Map<String, Value>,
-    spec: Option<&ClassSpec>,
+    class: Option<SpecialTokenDefaults>,
 ) -> Result<Vec<SpecialToken>, ManifestError> {
-    let defaults = default_extra_tokens(settings, spec);
+    let defaults = default_extra_tokens(settings, class);
     let Some(value) = settings.get(ADDITIONAL_TOKENS_KEY) else { return Ok(defaults) };
     let mut named = parse_tokens("special_tokens_map.json", ADDITIONAL_TOKENS_KEY, value)?;
-    match spec.map(|spec| spec.name) {
+    match class.map(|class| class.class_name) {
         Some("PegasusTokenizer") => return Ok(defaults),
         Some("T5Tokenizer" | "XGLMTokenizer") => named.extend(defaults),
         Some("MBartTokenizer") => return Ok(defaults.into_iter().chain(named).collect()),
@@ -259,9 +273,9 @@ fn file_padding_token(
     file: &Value,
     attribute: &str,
     settings: &Map<String, Value>,
-    spec: Option<&ClassSpec>,
+    class: Option<SpecialTokenDefaults>,
 ) -> Option<SpecialToken> {
-    let takes = spec.is_none_or(|spec| !CLASSES_WITHOUT_PADDING.contains(&spec.name));
+    let takes = class.is_none_or(|class| !CLASSES_WITHOUT_PADDING.contains(&class.class_name));
     let asked = attribute == "pad_token" && takes && !settings.contains_key(attribute);
     let content = file.pointer("/padding/pad_token").and_then(Value::as_str).filter(|_| asked)?;
     Some(SpecialToken::Content(content.to_owned()))

@@ -2,7 +2,9 @@
 
 use tokenizers::{Encoding, Token};
 
-use super::{TokenizeError, Tokenizer, catch_panic};
+use super::Tokenizer;
+use super::error::TokenizeError;
+use super::panics::catch_panic;
 use crate::text::tensors::TokenRow;
 
 impl Tokenizer {

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use predictd::metrics::drift::{AccuracyStatus, SignalStatus};
+use predictd::metrics::drift::AccuracyStatus;
 use predictd::metrics::experiments::ArmStatus;
 use predictd::metrics::{
-    AliasCheckOutcome, Metrics, PanicSite, RefusalReason, RequestOutcome, TimeoutStage, VersionStatus,
+    AliasCheckOutcome, Metrics, PanicSite, RefusalReason, RequestOutcome, SignalStatus, TimeoutStage, VersionStatus,
 };
 use serde_json::json;
 

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    BuildContext, ClassSpec, DefaultToken, PostProcessorSpec, ReaddMode, TokenizerComponents, no_extra_tokens,
-    normalized_left_token, normalized_token, plain_token,
+use super::super::special_token_defaults::{
+    DefaultToken, ReaddMode, normalized_left_token, normalized_token, plain_token,
 };
+use super::build_context::{BuildContext, no_extra_tokens};
+use super::spec::{ClassSpec, PostProcessorSpec, TokenizerComponents};
 use crate::text::manifest::ManifestError;
 
 const BERT_TOKENS: [DefaultToken; 5] = [

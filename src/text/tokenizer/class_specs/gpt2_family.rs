@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    BuildContext, ClassSpec, DefaultToken, MatchStyle, PostProcessorSpec, ReaddMode, TokenizerComponents,
-    byte_level_json, no_extra_tokens, normalized_token, plain_token, replace_json, sequence_json,
-};
+use super::super::special_token_defaults::{DefaultToken, MatchStyle, ReaddMode, normalized_token, plain_token};
+use super::build_context::{BuildContext, no_extra_tokens};
+use super::components::{byte_level_json, replace_json, sequence_json};
+use super::spec::{ClassSpec, PostProcessorSpec, TokenizerComponents};
 use crate::text::manifest::ManifestError;
 
 /// How Qwen2 splits texts.

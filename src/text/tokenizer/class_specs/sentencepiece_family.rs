@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::gpt2_family::byte_fallback_bpe_model;
-use super::{
-    BuildContext, ClassSpec, DefaultToken, PostProcessorSpec, ReaddMode, TokenizerComponents, count_setting,
-    no_extra_tokens, normalized_left_token, normalized_token, plain_token, replace_json, sequence_json, text_setting,
+use super::super::special_token_defaults::{
+    DefaultToken, MatchStyle, ReaddMode, normalized_left_token, normalized_token, plain_token,
 };
+use super::build_context::{BuildContext, count_setting, no_extra_tokens, text_setting};
+use super::components::{replace_json, sequence_json};
+use super::gpt2_family::byte_fallback_bpe_model;
+use super::spec::{ClassSpec, PostProcessorSpec, TokenizerComponents};
 use crate::text::manifest::ManifestError;
 
 const CLS_SEP_TEMPLATES: [&str; 2] = ["cls:0 A:0 sep:0", "cls:0 A:0 sep:0 B:1 sep:1"];
@@ -83,7 +85,7 @@ pub(super) const SPECS: [ClassSpec; 15] = [
             plain_token("cls_token", "<s>"),
             plain_token("unk_token", "<unk>"),
             plain_token("pad_token", "<pad>"),
-            DefaultToken { attribute: "mask_token", content: "<mask>", match_style: super::MatchStyle::LeftStrip },
+            DefaultToken { attribute: "mask_token", content: "<mask>", match_style: MatchStyle::LeftStrip },
         ],
         extra_tokens: |_| ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"].map(str::to_owned).to_vec(),
         build_components: |build| {
