@@ -9,7 +9,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::StoreError;
+use super::error::StoreError;
 use crate::registry::record::FileRecord;
 
 const BUFFER_BYTES: usize = 1 << 20;
