@@ -8,14 +8,12 @@ use std::path::{Path, PathBuf};
 use sqlx::any::{AnyConnectOptions, install_default_drivers};
 use sqlx::{AnyConnection, ConnectOptions, Connection};
 
-use super::data_directory::make_directory_private;
-use super::database::{Database, ModelRecords, sqlite_url};
-use super::runtime;
+use super::data_directory::{DATABASE_FILE_NAME, lock_data_directory, make_directory_private};
+use super::database::{Database, sqlite_url};
+use super::record::ModelRecords;
 use super::store::Store;
 use crate::clock;
 
-/// The database in a data directory.
-pub const DATABASE_FILE_NAME: &str = "predictd.db";
 /// What the name of a database that was replaced begins with from then on; the time follows.
 const REPLACED_FILE_PREFIX: &str = "predictd.db.replaced";
 
@@ -56,7 +54,7 @@ async fn copy_database(from: &Path, to: &Path) -> Result<(), String> {
 pub async fn restore_backup(from: &Path, data: &Path) -> Result<Vec<String>, String> {
     let in_data = |error: &dyn std::fmt::Display| format!("{}: {error}", data.display());
     make_directory_private(data).map_err(|error| in_data(&error))?;
-    let _alone = runtime::lock_data_directory(data)?;
+    let _alone = lock_data_directory(data)?;
     let at = data.join(DATABASE_FILE_NAME);
     let part = TempDatabaseFile::new(&data.join("predictd.db.restored"))?;
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", from.display());

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::database::{AuditDetails, ChangeError, ChangeRequest, Database, ModelRecords, now_millis};
-use super::is_valid_name;
-use super::record::{ModelRecord, Origin, RecordError, VersionRecord};
+use super::database::{AuditDetails, ChangeError, ChangeRequest, Database};
+use super::record::{ModelRecord, ModelRecords, Origin, RecordError, VersionRecord};
+use super::valid_name::is_valid_name;
+use crate::clock::now_millis;
 use crate::engine::loader::ModelSource;
 
 /// A directory with one of these is meant as a model; others may be tools.

@@ -31,6 +31,9 @@ pub struct ModelRecord {
     pub alias_target: Option<String>,
 }
 
+/// Models by name.
+pub type ModelRecords = BTreeMap<String, ModelRecord>;
+
 /// A version of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionRecord {

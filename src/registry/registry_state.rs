@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::database::ModelRecords;
-use super::record::ModelRecord;
+use super::record::{ModelRecord, ModelRecords};
 use super::version_name::VersionName;
 use crate::clock;
 use crate::experiments::experiment::ExperimentMap;

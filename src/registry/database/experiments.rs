@@ -6,18 +6,19 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, Connection, Row, Transaction};
 use tokio::time::timeout;
 
-use super::rows::{self, from_json, to_json};
-use super::{
-    CHANGE_TIMEOUT, ChangeError, ChangeOutcome, ChangeRequest, ConnectionGuard, Database, QUERY_TIMEOUT,
-    finish_transaction, increment_epoch, now_millis, store_answer, with_timeout,
-};
+use super::change::{ChangeOutcome, ChangeRequest};
+use super::error::ChangeError;
+use super::pool::Database;
+use super::rows::{self, from_json, read_experiments, to_json};
+use super::timeouts::{CHANGE_TIMEOUT, QUERY_TIMEOUT, with_timeout};
+use super::transactions::{ConnectionGuard, finish_transaction, increment_epoch, store_answer};
+use crate::clock::now_millis;
 use crate::experiments::counters::{AnswerSource, PhaseCounts, arm_path};
 use crate::experiments::experiment::{Experiment, ExperimentError, ExperimentMap};
 use crate::experiments::results::{ArmFeedback, FirstDecision, PhaseTotals};
 use crate::experiments::statistics::reliability::{ReliabilityBin, ReliabilityDiagram};
 use crate::experiments::statistics::{FeedbackCounts, confusion::ConfusionMatrix};
-use crate::registry::database::ModelRecords;
-use crate::registry::record::{ModelRecord, RecordError};
+use crate::registry::record::{ModelRecord, ModelRecords, RecordError};
 
 /// Longest wait for what feedback says.
 const SUMS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -74,12 +75,6 @@ pub struct PhaseQuery<'a> {
     pub answered_after: i64,
     /// Its arms.
     pub arms: &'a [String],
-}
-
-/// All experiments.
-pub(super) async fn read_experiments(connection: &mut AnyConnection) -> Result<ExperimentMap, sqlx::Error> {
-    let rows = sqlx::query("SELECT name, record FROM experiments").fetch_all(connection).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, from_json(row, 1)?))).collect()
 }
 
 /// Refuses to take a version from an experiment that is not over.

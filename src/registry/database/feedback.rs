@@ -7,8 +7,11 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, AssertSqlSafe, Connection, Row as _, Transaction};
 use tokio::time::timeout;
 
+use super::error::ChangeError;
+use super::pool::Database;
 use super::rows::{from_json, to_json};
-use super::{CHANGE_TIMEOUT, ChangeError, ConnectionGuard, Database, QUERY_TIMEOUT, with_timeout};
+use super::timeouts::{CHANGE_TIMEOUT, QUERY_TIMEOUT, with_timeout};
+use super::transactions::ConnectionGuard;
 use crate::experiments::statistics::reliability::bin_index;
 use crate::registry::feedback::{FeedbackRecord, FeedbackWriteOutcome};
 

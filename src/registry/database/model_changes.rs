@@ -3,10 +3,12 @@
 use sqlx::{Any, Connection, Transaction};
 use tokio::time::timeout;
 
+use super::change::{ChangeOutcome, ChangeRequest};
+use super::error::ChangeError;
+use super::pool::Database;
+use super::timeouts::{CHANGE_TIMEOUT, QUERY_TIMEOUT, with_timeout};
 use super::transactions::{ConnectionGuard, finish_transaction, increment_epoch, store_answer};
-use super::{
-    CHANGE_TIMEOUT, ChangeError, ChangeOutcome, ChangeRequest, Database, QUERY_TIMEOUT, experiments, rows, with_timeout,
-};
+use super::{experiments, rows};
 use crate::registry::record::{ModelRecord, RecordError};
 
 impl Database {

@@ -1,9 +1,17 @@
 //! How a transaction begins and ends.
 
+use std::time::Duration;
+
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, Row, Transaction};
 
-use super::{ChangeError, ChangeOutcome, IDEMPOTENCY_KEY_RETENTION, now_millis, rows};
+use super::change::ChangeOutcome;
+use super::error::ChangeError;
+use super::rows;
+use crate::clock::now_millis;
+
+/// How long answers to writes are known by their Idempotency-Key.
+const IDEMPOTENCY_KEY_RETENTION: Duration = Duration::from_hours(24);
 
 /// A connection that is closed unless its transaction has come to a known end.
 ///

@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::RegistryService;
+use super::registry_service::RegistryService;
+use crate::clock::now_millis;
 use crate::drift::accuracy_drop::{ACCURACY_WINDOW_ANSWERS, ExpectedAccuracy, has_dropped};
 use crate::engine::loaded_version::LoadedVersion;
 use crate::metrics::drift::AccuracyStatus;
-use crate::registry::database::now_millis;
 use crate::registry::record::VersionRecord;
 use crate::registry::version_name::VersionName;
 

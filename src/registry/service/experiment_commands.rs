@@ -3,31 +3,24 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::reconciler::VersionLease;
-use super::{ChangeContext, CounterFlush, RegistryError, RegistryService};
+use super::change_context::ChangeContext;
+use super::counter_flush::CounterFlush;
+use super::error::RegistryError;
+use super::publish_scope::PublishScope;
+use super::registry_service::RegistryService;
+use super::version_lease::VersionLease;
+use crate::clock::now_millis;
 use crate::experiments::counters::ActivePhase;
 use crate::experiments::experiment::{
     Experiment, ExperimentArm, ExperimentDesign, ExperimentError, ExperimentMap, ExperimentState,
     NAME_RESERVATION_DAYS, check_conflicts,
 };
 use crate::registry::database::experiments::{ExperimentUpdate, RegistryView};
-use crate::registry::database::{AuditDetails, ChangeError, ChangeOutcome, ChangeRequest, now_millis};
+use crate::registry::database::{AuditDetails, ChangeError, ChangeOutcome, ChangeRequest};
 use crate::registry::record::RecordError;
+use crate::registry::snapshot::Snapshot;
 use crate::registry::version_name::VersionName;
-use crate::registry::{Snapshot, VersionState};
-
-/// Which experiments come into force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PublishScope<'a> {
-    /// Changes of those that run here already, and their ends.
-    RunningOnly,
-    /// Also this one, whose versions are loaded.
-    RunningAnd(&'a str),
-    /// Also those whose versions were all tried to load.
-    LoadAttempted,
-    /// All.
-    All,
-}
+use crate::registry::version_state::VersionState;
 
 /// What became of an experiment; none once it is forgotten.
 pub(super) type ExperimentOutcome = ChangeOutcome<Option<Experiment>>;
@@ -113,7 +106,7 @@ impl RegistryService {
             if !record.versions.contains_key(&VersionName::new(version)) {
                 return Err(RecordError::UnknownVersion(version.to_owned()).into());
             }
-            needed.push(VersionLease::new(self, &arm.model, version));
+            needed.push(VersionLease::new(&self.leased_versions, &arm.model, version));
             self.ensure_loaded(&arm.model, &record, version).await?;
         }
         self.check_arm_tasks(experiment)
@@ -170,7 +163,7 @@ impl RegistryService {
         let experiment = self.experiments().remove(name).ok_or_else(|| unknown_experiment(name))?;
         let version = promotable_version(&experiment, arm).map_err(ChangeError::from)?;
         let on = experiment.design.model.clone();
-        let needed = VersionLease::new(self, &on, &version);
+        let needed = VersionLease::new(&self.leased_versions, &on, &version);
         self.ensure_loaded(&on, &self.model_record_or_default(&on), &version).await?;
         let outcome = format!("{arm} became the active version");
         let changed = self.commit_experiment_change(name, ("promote", Some(&version)), order, |found, world| {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::{RegistryError, RegistryService};
+use super::error::RegistryError;
+use super::registry_service::RegistryService;
 use crate::clock;
 use crate::registry::database::ChangeError;
 use crate::registry::database::feedback::FeedbackPageLimit;

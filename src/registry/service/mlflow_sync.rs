@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{ChangeContext, NewVersion, RegistryError, RegistryService};
+use super::change_context::ChangeContext;
+use super::error::RegistryError;
+use super::model_commands::NewVersion;
+use super::registry_service::RegistryService;
 use crate::metrics::AliasCheckOutcome;
 use crate::registry::database::{ChangeError, ChangeOutcome};
 use crate::registry::mlflow::client::MlflowVersion;
@@ -14,6 +17,7 @@ use crate::registry::mlflow::pull::{PullError, SOURCE_METADATA_KEY};
 use crate::registry::mlflow::uri::ModelUri;
 use crate::registry::record::{ModelRecord, Origin, RecordError, VersionRecord};
 use crate::registry::store::StoreError;
+use crate::registry::valid_name::is_valid_name;
 use crate::registry::version_name::VersionName;
 
 /// Who makes these changes, in the history.
@@ -44,7 +48,7 @@ impl AliasSubscription {
     /// # Errors
     /// One sentence.
     pub fn new(local: &str, uri: &str, interval: Duration) -> Result<Self, String> {
-        if !crate::registry::is_valid_name(local) {
+        if !is_valid_name(local) {
             return Err(format!("{local:?} is no name: lower-case letters, digits, '.', '_' and '-'"));
         }
         match uri.parse() {

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use tokio::task::spawn_blocking;
 
+use super::change_context::ChangeContext;
+use super::error::RegistryError;
 use super::reconciler::model_source;
-use super::{ChangeContext, RegistryError, RegistryService};
+use super::registry_service::RegistryService;
+use crate::clock::now_millis;
 use crate::engine::loaded_version::LoadedVersion;
-use crate::registry::database::{ChangeOutcome, now_millis};
+use crate::registry::database::ChangeOutcome;
 use crate::registry::record::{FileRecord, ModelRecord, Origin, RecordError, VersionRecord};
 use crate::registry::store::{StagedVersion, StoreError};
 

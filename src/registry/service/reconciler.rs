@@ -6,13 +6,17 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::experiment_commands::PublishScope;
-use super::{ChangeContext, RegistryError, RegistryService};
+use super::change_context::ChangeContext;
+use super::error::RegistryError;
+use super::publish_scope::PublishScope;
+use super::registry_service::RegistryService;
+use super::version_lease::VersionLease;
 use crate::engine::loader::ModelSource;
-use crate::registry::VersionState;
 use crate::registry::database::{ChangeError, ChangeOutcome};
 use crate::registry::record::{ModelRecord, Origin, RecordError, VersionRecord};
+use crate::registry::served_model::ServedModel;
 use crate::registry::version_name::VersionName;
+use crate::registry::version_state::VersionState;
 use crate::text::manifest::ManifestError;
 
 /// Why versions are loaded.
@@ -105,7 +109,7 @@ impl RegistryService {
         let (_, records) = self.recorded_models();
         for (name, record) in records.iter().filter(|(_, record)| record.active.is_none()) {
             let snapshot = self.deps.registry.snapshot();
-            let good = snapshot.models.get(name).and_then(crate::registry::ServedModel::active);
+            let good = snapshot.models.get(name).and_then(ServedModel::active);
             let Some((version, VersionState::Ready(_))) = good else { continue };
             let (version, order) =
                 (version.as_str().to_owned(), ChangeContext { actor: "start".to_owned(), ..ChangeContext::default() });
@@ -139,7 +143,7 @@ impl RegistryService {
         if !record.versions.contains_key(&VersionName::new(version)) {
             return Err(RecordError::UnknownVersion(version.to_owned()).into());
         }
-        let needed = VersionLease::new(self, name, version);
+        let needed = VersionLease::new(&self.leased_versions, name, version);
         let changed = match self.ensure_loaded(name, &record, version).await {
             Ok(()) => self.commit_change(name, action, Some(version), order, apply).await,
             Err(error) => Err(error),
@@ -246,26 +250,6 @@ impl RegistryService {
         let (registry, host) = (Arc::clone(&self.deps.registry), self.deps.load_context.clone());
         let loaded = spawn_blocking(move || registry.load(&source, &host)).await?;
         loaded.map_err(|error| self.classify_load_error(version, &error))
-    }
-}
-
-/// A version that nobody may forget meanwhile.
-pub(super) struct VersionLease<'a> {
-    service: &'a RegistryService,
-    version: (String, String),
-}
-
-impl<'a> VersionLease<'a> {
-    pub(super) fn new(keeper: &'a RegistryService, name: &str, version: &str) -> Self {
-        let version = (name.to_owned(), version.to_owned());
-        keeper.leased_versions.lock().insert(version.clone());
-        Self { service: keeper, version }
-    }
-}
-
-impl Drop for VersionLease<'_> {
-    fn drop(&mut self) {
-        self.service.leased_versions.lock().remove(&self.version);
     }
 }
 

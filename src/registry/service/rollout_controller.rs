@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::change_context::ChangeContext;
+use super::counter_flush::CounterFlush;
+use super::error::RegistryError;
 use super::experiment_commands::ExperimentOutcome;
-use super::{ChangeContext, RegistryError, RegistryService};
+use super::registry_service::RegistryService;
 use crate::clock;
+use crate::clock::now_millis;
 use crate::experiments::counters::{ActivePhase, PhaseCounts};
 use crate::experiments::experiment::{Experiment, ExperimentError, ExperimentState};
 use crate::experiments::results::{
@@ -14,7 +18,7 @@ use crate::experiments::results::{
 use crate::experiments::rollout::{RolloutAction, RolloutInput};
 use crate::metrics::experiments::ArmStatus;
 use crate::registry::database::experiments::{ExperimentUpdate, PhaseQuery, RegistryView, ResultDetail};
-use crate::registry::database::{ChangeError, ChangeOutcome, now_millis};
+use crate::registry::database::{ChangeError, ChangeOutcome};
 
 /// Time between two looks.
 const EVALUATION_INTERVAL: Duration = Duration::from_secs(2);
@@ -22,33 +26,6 @@ const EVALUATION_INTERVAL: Duration = Duration::from_secs(2);
 const NON_ROLLOUT_EVALUATION_STRIDE: u32 = 5;
 /// Who makes these changes, in the history.
 const ROLLOUT_ACTOR: &str = "rollout";
-
-/// What this process counts of a phase, and what of it is kept.
-#[derive(Debug)]
-pub(super) struct CounterFlush {
-    pub(super) active_phase: Arc<ActivePhase>,
-    /// This row is this process's.
-    process_id: String,
-    /// What it had counted before the row began.
-    baseline: PhaseCounts,
-    /// What was kept last; nothing before the first time.
-    stored: Option<PhaseCounts>,
-    /// It was looked at once more after its end, and nothing had been added.
-    is_final: bool,
-}
-
-impl CounterFlush {
-    pub(super) fn new(running: Arc<ActivePhase>) -> Self {
-        let process = clock::new_id().simple().to_string();
-        Self {
-            active_phase: running,
-            process_id: process,
-            baseline: PhaseCounts::default(),
-            stored: None,
-            is_final: false,
-        }
-    }
-}
 
 impl RegistryService {
     /// Looks at experiments until it is told to stop.
