@@ -11,7 +11,7 @@ use super::error::ChangeError;
 use super::pool::Database;
 use super::rows::{self, from_json, read_experiments, to_json};
 use super::timeouts::{CHANGE_TIMEOUT, QUERY_TIMEOUT, with_timeout};
-use super::transactions::{ConnectionGuard, finish_transaction, increment_epoch, store_answer};
+use super::transactions::{ConnectionGuard, find_repeated, finish_transaction, increment_epoch, store_answer};
 use crate::clock::now_millis;
 use crate::experiments::counters::{AnswerSource, PhaseCounts, arm_path};
 use crate::experiments::experiment::{Experiment, ExperimentError, ExperimentMap};
@@ -209,14 +209,8 @@ async fn apply_experiment_change(
     apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentUpdate, ExperimentError>,
 ) -> Result<ChangeOutcome<Option<Experiment>>, ChangeError> {
     let epoch = increment_epoch(transaction).await?;
-    if let Some((key, request)) = change.idempotency_key
-        && let Some((known, answer)) = rows::find_request(transaction, key).await?
-    {
-        return if known == request {
-            Ok(ChangeOutcome::Repeated(answer))
-        } else {
-            Err(ChangeError::IdempotencyKeyReused)
-        };
+    if let Some(repeated) = find_repeated(transaction, change.idempotency_key).await? {
+        return Ok(repeated);
     }
     let (records, experiments) = (rows::read_models(transaction).await?, read_experiments(transaction).await?);
     let name = change.target;

@@ -51,6 +51,27 @@ pub(super) async fn finish_transaction<T>(
     }
 }
 
+/// What became of the request that had this key; nothing if none had, or there is no key.
+pub(super) async fn find_repeated<T>(
+    transaction: &mut Transaction<'_, Any>,
+    key: Option<(&str, &str)>,
+) -> Result<Option<ChangeOutcome<T>>, ChangeError> {
+    let Some((key, request)) = key else { return Ok(None) };
+    repeated_outcome(rows::find_request(transaction, key).await?, request)
+}
+
+/// What became of a request that had the same key: an error if it was another request.
+pub(super) fn repeated_outcome<T>(
+    earlier: Option<(String, String)>,
+    request: &str,
+) -> Result<Option<ChangeOutcome<T>>, ChangeError> {
+    match earlier {
+        None => Ok(None),
+        Some((known, answer)) if known == request => Ok(Some(ChangeOutcome::Repeated(answer))),
+        Some(_) => Err(ChangeError::IdempotencyKeyReused),
+    }
+}
+
 /// Keeps the answer to a request that has a key, and forgets old ones.
 pub(super) async fn store_answer(
     transaction: &mut Transaction<'_, Any>,
