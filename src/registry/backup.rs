@@ -12,6 +12,7 @@ use super::data_directory::{DATABASE_FILE_NAME, lock_data_directory, make_direct
 use super::database::{Database, sqlite_url};
 use super::record::ModelRecords;
 use super::store::Store;
+use crate::atomic_file;
 use crate::clock;
 
 /// What the name of a database that was replaced begins with from then on; the time follows.
@@ -74,7 +75,7 @@ pub async fn restore_backup(from: &Path, data: &Path) -> Result<Vec<String>, Str
             }
         }
         fs::rename(&part.0, &at)?;
-        File::open(data)?.sync_all()
+        atomic_file::sync_directory(data)
     };
     put().map_err(|error| in_data(&error))?;
     let store = Store::open(&data.join("store"), true).map_err(|error| in_data(&error))?;
@@ -118,8 +119,7 @@ impl TempDatabaseFile {
         File::open(&self.0)?.sync_all()?;
         // Unlike a rename, this replaces nothing.
         fs::hard_link(&self.0, to)?;
-        let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()
+        atomic_file::sync_directory(atomic_file::directory_of(to))
     }
 }
 

@@ -90,11 +90,6 @@ fn has_same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
     }
 }
 
-/// Brings the names in a directory to the disk.
-pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
 /// Deletes a file, or a directory that may not be written to.
 pub(super) fn remove_recursive(path: &Path) -> io::Result<()> {
     if !path.is_dir() {

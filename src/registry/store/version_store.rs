@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::error::StoreError;
 use super::file_list::{check_file_list, is_sha256};
-use super::file_ops::{copy_verified, has_same_content, remove_recursive, sync_directory};
+use super::file_ops::{copy_verified, has_same_content, remove_recursive};
 use super::temp_file::TempFile;
+use crate::atomic_file::{self, sync_directory};
 use crate::clock;
 use crate::registry::record::{FileRecord, files_digest};
 
@@ -93,9 +94,7 @@ impl Store {
             let bytes = part.bytes;
             return Err(StoreError::ContentMismatch(format!("the {bytes} bytes that came have the SHA-256 {found}")));
         }
-        part.file.sync_all()?;
-        fs::rename(&part.path, self.incoming.join(sha256))?;
-        sync_directory(&self.incoming)?;
+        atomic_file::publish(&part.file, &part.path, &self.incoming.join(sha256))?;
         Ok(part.bytes)
     }
 
