@@ -56,30 +56,31 @@ pub async fn restore_backup(from: &Path, data: &Path) -> Result<Vec<String>, Str
     let in_data = |error: &dyn std::fmt::Display| format!("{}: {error}", data.display());
     make_directory_private(data).map_err(|error| in_data(&error))?;
     let _alone = lock_data_directory(data)?;
-    let at = data.join(DATABASE_FILE_NAME);
     let part = TempDatabaseFile::new(&data.join("predictd.db.restored"))?;
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", from.display());
     copy_database(from, &part.0).await?;
     let records = read_records(&part.0).await.map_err(|error| named(&error))?;
-    let put = || -> io::Result<()> {
-        File::open(&part.0)?.sync_all()?;
-        // Nothing that was kept before is replaced, and the log of the one must not be taken for that of the other.
-        let now = clock::since_unix_epoch(clock::now()).as_millis();
-        for end in ["-shm", "-wal", ""] {
-            match fs::rename(
-                data.join(format!("{DATABASE_FILE_NAME}{end}")),
-                data.join(format!("{REPLACED_FILE_PREFIX}-{now}{end}")),
-            ) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        fs::rename(&part.0, &at)?;
-        atomic_file::sync_directory(data)
-    };
-    put().map_err(|error| in_data(&error))?;
+    replace_database(&part.0, data).map_err(|error| in_data(&error))?;
     let store = Store::open(&data.join("store"), true).map_err(|error| in_data(&error))?;
     Ok(missing_versions(&records, &store))
+}
+
+/// Gives a restored database the name of the one in `data`, which gets another.
+fn replace_database(restored: &Path, data: &Path) -> io::Result<()> {
+    File::open(restored)?.sync_all()?;
+    // Nothing that was kept before is replaced, and the log of the one must not be taken for that of the other.
+    let now = clock::since_unix_epoch(clock::now()).as_millis();
+    for end in ["-shm", "-wal", ""] {
+        match fs::rename(
+            data.join(format!("{DATABASE_FILE_NAME}{end}")),
+            data.join(format!("{REPLACED_FILE_PREFIX}-{now}{end}")),
+        ) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::rename(restored, data.join(DATABASE_FILE_NAME))?;
+    atomic_file::sync_directory(data)
 }
 
 fn missing_versions(records: &ModelRecords, store: &Store) -> Vec<String> {

@@ -121,7 +121,8 @@ impl Registry {
     pub fn load(&self, source: &ModelSource, host: &LoadContext) -> Result<(), ManifestError> {
         self.set_state(source, VersionState::Loading);
         let start = Instant::now();
-        let (model, version) = (&source.name, &source.version);
+        let model = &source.name;
+        let version = &source.version;
         let loaded = LoadedVersion::load(source, host);
         let seconds = start.elapsed().as_secs_f64();
         // Logged once it is true: who reads "ready" may ask at once.
@@ -274,26 +275,35 @@ impl Snapshot {
     /// has failed: until then a proxy does better to ask another replica.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let was_tried = |(model, version): &(String, VersionName)| {
-            let state = self.models.get(model).and_then(|served| served.versions.get(version));
-            matches!(state, Some(VersionState::Ready(_) | VersionState::Failed(_)))
-        };
-        // Where the active version has failed, it is the one before it that answers.
-        let is_settled = |(model, _): &(String, VersionName)| {
-            let active = self.models.get(model).and_then(ServedModel::active);
-            !active.is_some_and(|(_, state)| matches!(state, VersionState::Loading))
-        };
-        let is_there = |awaited: &(String, VersionName)| was_tried(awaited) && is_settled(awaited);
-        self.resolve(None, None).is_ok() && self.startup_required.iter().all(is_there)
+        self.resolve(None, None).is_ok()
+            && self
+                .startup_required
+                .iter()
+                .all(|(model, version)| self.was_tried(model, version) && self.is_settled(model))
+    }
+
+    /// True for a version that is loaded, or could not be.
+    fn was_tried(&self, model: &str, version: &VersionName) -> bool {
+        let state = self.models.get(model).and_then(|served| served.versions.get(version));
+        matches!(state, Some(VersionState::Ready(_) | VersionState::Failed(_)))
+    }
+
+    /// True unless the version that answers is still being loaded: where the active one has failed, the one before it.
+    fn is_settled(&self, model: &str) -> bool {
+        let active = self.models.get(model).and_then(ServedModel::active);
+        !active.is_some_and(|(_, state)| matches!(state, VersionState::Loading))
+    }
+
+    fn has_version(&self, model: &str, version: &VersionName) -> bool {
+        self.models.get(model).is_some_and(|served| served.versions.contains_key(version))
     }
 
     /// Why a server must not go on, if so: for a version that it could not load among those that it began with.
     #[must_use]
     pub fn fatal_load_failure(&self, begun_with: &Self) -> Option<&str> {
-        let began = |name: &str, version| begun_with.models.get(name).is_some_and(|m| m.versions.contains_key(version));
         let mut versions = self.models.iter().flat_map(|(name, served)| served.versions.iter().map(move |v| (name, v)));
         versions.find_map(|(name, (version, state))| match state {
-            VersionState::Failed(failure) if began(name, version) => failure.fatal_reason.as_deref(),
+            VersionState::Failed(failure) if begun_with.has_version(name, version) => failure.fatal_reason.as_deref(),
             VersionState::Failed(_) | VersionState::Loading | VersionState::Ready(_) => None,
         })
     }

@@ -266,7 +266,8 @@ mod tests {
     #[test]
     fn spool_segment_of_running_process_not_taken() {
         let data = tempfile::tempdir().unwrap();
-        let (running, other) = (FeedbackSpool::new(data.path()), FeedbackSpool::new(data.path()));
+        let running = FeedbackSpool::new(data.path());
+        let other = FeedbackSpool::new(data.path());
         running.append(&[sample_feedback(1)]).unwrap();
         assert!(drain_all(&other).is_empty());
         drop(running);

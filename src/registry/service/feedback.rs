@@ -71,7 +71,8 @@ impl RegistryService {
                 }
             }
             drop(alone);
-            let (keeper, some) = (Arc::clone(&self), some.to_vec());
+            let keeper = Arc::clone(&self);
+            let some = some.to_vec();
             let waits = some.len();
             spawn_blocking(move || keeper.deps.spool.append(&some)).await??;
             all.extend(std::iter::repeat_n(FeedbackOutcome::Spooled, waits));

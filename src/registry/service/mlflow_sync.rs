@@ -70,13 +70,15 @@ impl RegistryService {
     /// Follows an alias until it is told to stop.
     pub async fn follow_alias(&self, following: &AliasSubscription) {
         let mut pause = following.poll_interval;
-        let (mut told, mut pulled) = (None, None);
+        let mut told = None;
+        let mut pulled = None;
         self.deps.load_context.metrics.init_alias_checks(&following.local_name);
         loop {
             match self.sync_alias(following, &mut pulled).await {
                 Ok(outcome) => {
                     self.deps.load_context.metrics.record_alias_check(&following.local_name, outcome);
-                    (pause, told) = (following.poll_interval, None);
+                    pause = following.poll_interval;
+                    told = None;
                 }
                 Err(error) => {
                     self.deps.load_context.metrics.record_alias_check(&following.local_name, AliasCheckOutcome::Failed);
@@ -144,7 +146,8 @@ impl RegistryService {
                 let sentence: String = error.to_string().chars().take(MAX_REASON_CHARS).collect();
                 tracing::error!(model = following.local_name, alias = following.alias, version = version.version, error = %sentence, "alias version rejected; active version unchanged");
                 let order = ChangeContext { reason: Some(sentence.clone()), ..order };
-                let (local, refused) = (following.local_name.as_str(), version.version.as_str());
+                let local = following.local_name.as_str();
+                let refused = version.version.as_str();
                 let apply = |record: &mut ModelRecord| Ok(record.set_alias_target(&target));
                 let refusal = self.commit_change(local, "refuse", Some(refused), &order, apply).await?;
                 if !matches!(refusal, ChangeOutcome::Changed(_)) {
@@ -166,7 +169,8 @@ impl RegistryService {
         order: &ChangeContext,
         pulled: &mut Option<(String, NewVersion)>,
     ) -> Result<bool, RegistryError> {
-        let (local, number) = (following.local_name.as_str(), version.version.as_str());
+        let local = following.local_name.as_str();
+        let number = version.version.as_str();
         let uri = ModelUri::Version(version.name.clone(), number.to_owned());
         let known = self.model_record_or_default(local);
         match known.versions.get(&VersionName::new(number)) {

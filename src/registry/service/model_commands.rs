@@ -39,7 +39,8 @@ impl RegistryService {
         order: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
         let NewVersion { origin, files, metadata } = added;
-        let (metrics, registered_at) = (BTreeMap::new(), now_millis());
+        let metrics = BTreeMap::new();
+        let registered_at = now_millis();
         let record = VersionRecord { origin, files, metadata, metrics, pinned: false, registered_at };
         // What cannot be recorded need not be checked.
         let is_new = self.model_record_or_default(name).register(version, record.clone())?;
@@ -71,7 +72,8 @@ impl RegistryService {
         record: &VersionRecord,
     ) -> Result<StagedVersion, RegistryError> {
         let _alone = self.verify_lock.lock().await;
-        let (store, files) = (self.deps.store.clone(), record.files.clone());
+        let store = self.deps.store.clone();
+        let files = record.files.clone();
         let assembled = spawn_blocking(move || store.stage(&files)).await??;
         self.check_memory(version, record.bytes())?;
         let source = model_source(name, version, assembled.path().to_owned(), record);

@@ -68,8 +68,8 @@ impl RegistryService {
         let mut all: Vec<_> = all.collect();
         // What answers goes first, or may answer where none was made active.
         all.sort_by_key(|(name, record, version)| {
-            let (answers, is_in_experiment) =
-                (record.can_serve_default(version), known.is_in_experiment(name, version));
+            let answers = record.can_serve_default(version);
+            let is_in_experiment = known.is_in_experiment(name, version);
             (!known.receives_traffic(name, record, version), !answers, **name != default_model, !is_in_experiment)
         });
         for (name, record, version) in all {
@@ -111,8 +111,8 @@ impl RegistryService {
             let snapshot = self.deps.registry.snapshot();
             let good = snapshot.models.get(name).and_then(ServedModel::active);
             let Some((version, VersionState::Ready(_))) = good else { continue };
-            let (version, order) =
-                (version.as_str().to_owned(), ChangeContext { actor: "start".to_owned(), ..ChangeContext::default() });
+            let version = version.as_str().to_owned();
+            let order = ChangeContext { actor: "start".to_owned(), ..ChangeContext::default() };
             let order = ChangeContext { expected_revision: Some(record.revision), ..order };
             if let Err(error) =
                 self.commit_change(name, "activate", Some(&version), &order, |record| record.activate(&version)).await
@@ -196,7 +196,8 @@ impl RegistryService {
         let switching = self.leased_versions.lock();
         kept.extend(switching.iter().filter(|(model, _)| model == name).map(|(_, version)| version.as_str()));
         let answers = served.active().filter(|(_, state)| matches!(state, VersionState::Ready(_)));
-        let (mut active, before) = (record.active.as_deref(), record.previous_versions.last().map(String::as_str));
+        let mut active = record.active.as_deref();
+        let before = record.previous_versions.last().map(String::as_str);
         // What answers goes on until its successor can.
         if let Some((old, _)) = answers.filter(|_| active.is_none_or(|wanted| served.ready_model(wanted).is_none())) {
             kept.insert(old.as_str());
@@ -207,7 +208,8 @@ impl RegistryService {
 
     /// Why a version could not be loaded.
     pub(super) fn classify_load_error(&self, version: &str, error: &ManifestError) -> RegistryError {
-        let (version, reason) = (version.to_owned(), error.to_string());
+        let version = version.to_owned();
+        let reason = error.to_string();
         // What is interrupted by the end of the server says nothing of the version.
         if error.is_transient || self.stop.is_cancelled() {
             return RegistryError::LoadInterrupted(version, reason);
@@ -247,7 +249,8 @@ impl RegistryService {
             }
         };
         let source = model_source(name, version, directory, found);
-        let (registry, host) = (Arc::clone(&self.deps.registry), self.deps.load_context.clone());
+        let registry = Arc::clone(&self.deps.registry);
+        let host = self.deps.load_context.clone();
         let loaded = spawn_blocking(move || registry.load(&source, &host)).await?;
         loaded.map_err(|error| self.classify_load_error(version, &error))
     }

@@ -215,12 +215,14 @@ impl RegistryService {
     /// Models whose recorded version does not answer here.
     #[must_use]
     pub fn unserved_model_count(&self) -> usize {
-        let (known, snapshot) = (self.state.lock(), self.deps.registry.snapshot());
-        let answers = |name: &str, active: &str| {
-            snapshot.models.get(name).is_some_and(|served| served.ready_model(active).is_some())
-        };
+        let known = self.state.lock();
+        let snapshot = self.deps.registry.snapshot();
         let recorded = known.records.iter().filter_map(|(name, record)| Some((name, record.active.as_deref()?)));
-        recorded.filter(|(name, active)| !answers(name, active)).count()
+        recorded
+            .filter(|(name, active)| {
+                snapshot.models.get(*name).is_none_or(|served| served.ready_model(active).is_none())
+            })
+            .count()
     }
 
     pub(super) fn model_record_or_default(&self, name: &str) -> ModelRecord {

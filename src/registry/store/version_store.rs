@@ -63,10 +63,8 @@ impl Store {
     /// # Errors
     /// If the disk does not allow it.
     pub fn has_versions(&self) -> io::Result<bool> {
-        let named = |entry: &io::Result<fs::DirEntry>| {
-            entry.as_ref().is_ok_and(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
-        };
-        Ok(fs::read_dir(&self.versions)?.any(|entry| named(&entry)))
+        let mut entries = fs::read_dir(&self.versions)?;
+        Ok(entries.any(|entry| entry.is_ok_and(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))))
     }
 
     /// True if this file was uploaded.
@@ -274,7 +272,8 @@ mod tests {
         let version = store.version_path(&files_digest(&files));
         let whole =
             || fs::read(version.join("model.onnx")).unwrap() == b"graph" && version.join("onnx/weights.bin").is_file();
-        let (inside, weights) = (version.join("onnx"), version.join("onnx/weights.bin"));
+        let inside = version.join("onnx");
+        let weights = version.join("onnx/weights.bin");
         let damages: [&dyn Fn(); 3] =
             [&|| remove_recursive(&weights).unwrap(), &|| remove_recursive(&inside).unwrap(), &|| {
                 fs::remove_file(version.join("model.onnx")).unwrap();
