@@ -105,7 +105,7 @@ impl RegistryService {
         let process = clock::new_id().simple().to_string();
         // Before it is written: whoever does not hear that it was, writes the same row again.
         self.update_counter_flush(running, |counting| {
-            counting.process_id = process.clone();
+            counting.process_id.clone_from(&process);
             counting.baseline = base;
             counting.stored = None;
         });
