@@ -27,6 +27,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::atomic_file;
+
 /// Every key begins with it, so that scanners for leaked secrets can find them.
 pub const KEY_PREFIX: &str = "pd_";
 /// Largest file that is read, in bytes.
@@ -213,17 +215,11 @@ pub fn update_key_file<T>(path: &Path, change: impl FnOnce(&mut KeyFile) -> Resu
     lock.lock().map_err(|error| said("its lock", error))?;
     let mut file = KeyFile::read(path)?.unwrap_or_default();
     let outcome = change(&mut file)?;
-    let new = sibling_path(path, "new");
-    let write = || {
-        let mut written = open_private_file(&new)?;
-        written.set_len(0)?;
-        copy_owner(&written, path, folder)?;
-        written.write_all(file.to_toml().map_err(io::Error::other)?.as_bytes())?;
-        written.sync_all()?;
-        fs::rename(&new, path)?;
-        File::open(folder)?.sync_all()
-    };
-    write().map_err(|error| said("it cannot be written", error))?;
+    let written = atomic_file::replace(path, 0o600, |new| {
+        copy_owner(new, path, folder)?;
+        new.write_all(file.to_toml().map_err(io::Error::other)?.as_bytes())
+    });
+    written.map_err(|error| said("it cannot be written", error))?;
     Ok(outcome)
 }
 

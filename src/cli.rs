@@ -17,6 +17,7 @@ use crate::config::ServeArgs;
 use crate::health_command::HealthCommand;
 use crate::profile::args::ProfileCommand;
 use crate::registry::backup;
+use crate::registry::data_directory::DATABASE_FILE_NAME;
 use crate::terminal;
 use crate::watch::args::WatchCommand;
 
@@ -107,20 +108,13 @@ impl DatabaseCommand {
         let answer = match self.action {
             DatabaseAction::Backup { file } => {
                 runtime.block_on(backup::create_backup(&self.data_dir, &file))?;
-                vec![format!(
-                    "{} is a copy of {}",
-                    file.display(),
-                    self.data_dir.join(backup::DATABASE_FILE_NAME).display()
-                )]
+                vec![format!("{} is a copy of {}", file.display(), self.data_dir.join(DATABASE_FILE_NAME).display())]
             }
             DatabaseAction::Restore { file } => {
                 let missing = runtime.block_on(backup::restore_backup(&file, &self.data_dir))?;
                 let missing = missing.iter().map(|version| format!("the files of {version} are not in the store"));
-                let done = format!(
-                    "{} is what {} was",
-                    self.data_dir.join(backup::DATABASE_FILE_NAME).display(),
-                    file.display()
-                );
+                let done =
+                    format!("{} is what {} was", self.data_dir.join(DATABASE_FILE_NAME).display(), file.display());
                 std::iter::once(done).chain(missing).collect()
             }
         };

@@ -24,6 +24,12 @@ pub fn since_unix_epoch(time: SystemTime) -> Duration {
     time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// The time, in milliseconds since 1970.
+#[must_use]
+pub fn now_millis() -> i64 {
+    i64::try_from(since_unix_epoch(now()).as_millis()).unwrap_or(i64::MAX)
+}
+
 /// True if the clock can be believed as far as a `Date` header needs it: it stands behind 1970.
 #[must_use]
 pub fn is_set() -> bool {

@@ -19,7 +19,7 @@
 //! - [`profile`]: how texts that a model is good for are spread, written down
 //! - [`cli`]: the command line; [`config`]: options, checked before anything starts
 //! - [`watch`]: checks servers and tells when one changes; [`health_command`]: asks one once; [`admin_commands`]: an operator's client
-//! - [`api_keys`]: API keys; [`file_watcher`]: files that may change; [`fd_limit`]: open files; [`memory`]: what there is of it
+//! - [`api_keys`]: API keys; [`file_watcher`]: files that may change; [`atomic_file`]: files that are replaced as a whole; [`fd_limit`]: open files; [`memory`]: what there is of it
 //! - [`listeners`]: sockets that wait for connections; [`http_client`]: what the program's own HTTP clients share
 //! - [`clock`]: the time of day, also before 1970; [`terminal`]: names of others, as a terminal shows them
 //! - [`memory_budget`]: the most memory that the server may need
@@ -41,8 +41,8 @@
 //! `experiments::statistics`; `onnx` implements what
 //! `engine::backend` declares. `bench` runs the server as `main` does, `check` loads models and reads
 //! texts as the server does (and makes texts as `bench` does), `profile` asks as `check` does, `watch`, `health_command` and `admin_commands` are clients; `cli` alone imports them.
-//! `api_keys`, `clock`, `config`, `fd_limit`, `file_watcher`, `http_client`, `memory`, `metrics`, `shutdown`, `telemetry` and `terminal`
-//! import nothing of the crate and may be imported by all.
+//! `atomic_file`, `clock`, `config`, `fd_limit`, `file_watcher`, `http_client`, `memory`, `metrics`, `shutdown`, `telemetry` and `terminal`
+//! import nothing of the crate and may be imported by all; so may `api_keys`, which imports `atomic_file` alone.
 //!
 //! # Invariants
 //!
@@ -59,6 +59,7 @@
 
 pub mod admin_commands;
 pub mod api_keys;
+pub mod atomic_file;
 pub mod bench;
 pub mod check;
 pub mod cli;

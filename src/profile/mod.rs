@@ -6,7 +6,7 @@
 pub mod args;
 pub mod report;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use crate::ServerError;
+use crate::atomic_file;
 use crate::check::answers::{AnswerError, answer_case};
 use crate::check::eval_set::EvalSet;
 use crate::check::loaded_model::LoadedModel;
@@ -162,18 +163,12 @@ fn write_profile(profile: &Profile, path: &Path) -> Result<(), String> {
             "the profile has {written} bytes, of which a load reads {MAX_FILE_BYTES}: its labels are too long"
         ));
     }
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}.draft", std::process::id()));
-    let written = File::create(&draft).and_then(|mut file| {
+    // The server that loads it may be another user.
+    let replaced = atomic_file::replace(path, 0o666, |file| {
         file.write_all(&bytes)?;
-        file.write_all(b"\n")?;
-        file.sync_all()
+        file.write_all(b"\n")
     });
-    let placed = written.and_then(|()| fs::rename(&draft, path)).inspect_err(|_| {
-        // It is of no use any more.
-        fs::remove_file(&draft).ok();
-    });
-    placed.map_err(|error| error.to_string())
+    replaced.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -8,14 +8,13 @@ use std::path::{Path, PathBuf};
 use sqlx::any::{AnyConnectOptions, install_default_drivers};
 use sqlx::{AnyConnection, ConnectOptions, Connection};
 
-use super::data_directory::make_directory_private;
-use super::database::{Database, ModelRecords, sqlite_url};
-use super::runtime;
+use super::data_directory::{DATABASE_FILE_NAME, lock_data_directory, make_directory_private};
+use super::database::{Database, sqlite_url};
+use super::record::ModelRecords;
 use super::store::Store;
+use crate::atomic_file;
 use crate::clock;
 
-/// The database in a data directory.
-pub const DATABASE_FILE_NAME: &str = "predictd.db";
 /// What the name of a database that was replaced begins with from then on; the time follows.
 const REPLACED_FILE_PREFIX: &str = "predictd.db.replaced";
 
@@ -56,31 +55,32 @@ async fn copy_database(from: &Path, to: &Path) -> Result<(), String> {
 pub async fn restore_backup(from: &Path, data: &Path) -> Result<Vec<String>, String> {
     let in_data = |error: &dyn std::fmt::Display| format!("{}: {error}", data.display());
     make_directory_private(data).map_err(|error| in_data(&error))?;
-    let _alone = runtime::lock_data_directory(data)?;
-    let at = data.join(DATABASE_FILE_NAME);
+    let _alone = lock_data_directory(data)?;
     let part = TempDatabaseFile::new(&data.join("predictd.db.restored"))?;
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", from.display());
     copy_database(from, &part.0).await?;
     let records = read_records(&part.0).await.map_err(|error| named(&error))?;
-    let put = || -> io::Result<()> {
-        File::open(&part.0)?.sync_all()?;
-        // Nothing that was kept before is replaced, and the log of the one must not be taken for that of the other.
-        let now = clock::since_unix_epoch(clock::now()).as_millis();
-        for end in ["-shm", "-wal", ""] {
-            match fs::rename(
-                data.join(format!("{DATABASE_FILE_NAME}{end}")),
-                data.join(format!("{REPLACED_FILE_PREFIX}-{now}{end}")),
-            ) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        fs::rename(&part.0, &at)?;
-        File::open(data)?.sync_all()
-    };
-    put().map_err(|error| in_data(&error))?;
+    replace_database(&part.0, data).map_err(|error| in_data(&error))?;
     let store = Store::open(&data.join("store"), true).map_err(|error| in_data(&error))?;
     Ok(missing_versions(&records, &store))
+}
+
+/// Gives a restored database the name of the one in `data`, which gets another.
+fn replace_database(restored: &Path, data: &Path) -> io::Result<()> {
+    File::open(restored)?.sync_all()?;
+    // Nothing that was kept before is replaced, and the log of the one must not be taken for that of the other.
+    let now = clock::since_unix_epoch(clock::now()).as_millis();
+    for end in ["-shm", "-wal", ""] {
+        match fs::rename(
+            data.join(format!("{DATABASE_FILE_NAME}{end}")),
+            data.join(format!("{REPLACED_FILE_PREFIX}-{now}{end}")),
+        ) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::rename(restored, data.join(DATABASE_FILE_NAME))?;
+    atomic_file::sync_directory(data)
 }
 
 fn missing_versions(records: &ModelRecords, store: &Store) -> Vec<String> {
@@ -120,8 +120,7 @@ impl TempDatabaseFile {
         File::open(&self.0)?.sync_all()?;
         // Unlike a rename, this replaces nothing.
         fs::hard_link(&self.0, to)?;
-        let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()
+        atomic_file::sync_directory(atomic_file::directory_of(to))
     }
 }
 

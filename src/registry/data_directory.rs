@@ -1,6 +1,6 @@
 //! The data directory: other users cannot read it, and a server notices when it is not there any more.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -11,15 +11,15 @@ use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
-use super::backup;
-
+/// Name of the SQLite database in a data directory.
+pub const DATABASE_FILE_NAME: &str = "predictd.db";
 /// Rights of other users.
 const OTHER_USERS_MODE: u32 = 0o077;
 /// Of a directory like `/tmp`, which is everybody's.
 const STICKY_BIT: u32 = 0o1000;
 /// How the names of this program's files begin; `receipt.keys` is checked where it is read.
 const OWN_FILE_PREFIXES: [&str; 6] =
-    [backup::DATABASE_FILE_NAME, "predictd.lock", "registry.", "keys.toml", ".receipt.keys.", ".predictd.db"];
+    [DATABASE_FILE_NAME, "predictd.lock", "registry.", "keys.toml", ".receipt.keys.", ".predictd.db"];
 /// Directories of this program, and whether all that is in them is its own to change: versions are read-only.
 const OWN_DIRECTORIES: [(&str, bool); 4] =
     [("spool", true), ("store", false), ("store/incoming", true), ("store/versions", false)];
@@ -92,6 +92,25 @@ fn remove_permissions(path: &Path, found: &Metadata) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(found.mode() & 0o7777 & !OTHER_USERS_MODE))
 }
 
+/// The right to be the only process that writes to a directory, for as long as the file is open.
+///
+/// # Errors
+/// One sentence, if another one has it.
+pub fn lock_data_directory(directory: &Path) -> Result<File, String> {
+    let path = directory.join("predictd.lock");
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = opened.map_err(|error| named(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(format!(
+            "another predictd uses {}: give each its own --data-dir, or let them share a --database",
+            directory.display()
+        )),
+        Err(TryLockError::Error(error)) => Err(named(&error)),
+    }
+}
+
 /// Which file or directory it is, whatever its name.
 type FileIdentity = (u64, u64);
 
@@ -144,7 +163,7 @@ impl DataDirectory {
 
     /// From now on the file of the database is the one that has its name now.
     pub fn record_database_identity(&self) {
-        if let Ok(found) = fs::metadata(self.path.join(backup::DATABASE_FILE_NAME)) {
+        if let Ok(found) = fs::metadata(self.path.join(DATABASE_FILE_NAME)) {
             self.database_identity.get_or_init(|| file_identity(&found));
         }
     }
@@ -158,7 +177,7 @@ impl DataDirectory {
         let database = self
             .database_identity
             .get()
-            .is_none_or(|&expected| has_identity(&self.path.join(backup::DATABASE_FILE_NAME), expected));
+            .is_none_or(|&expected| has_identity(&self.path.join(DATABASE_FILE_NAME), expected));
         let log = !self.is_wal_lost.load(Ordering::Relaxed);
         if has_identity(&self.path, file_identity(&opened)) && database && log {
             Ok(())
@@ -172,9 +191,8 @@ impl DataDirectory {
     /// # Errors
     /// [`DataDirectoryLoss`]
     pub fn check_after_write(&self) -> Result<(), DataDirectoryLoss> {
-        let found = fs::metadata(self.path.join(format!("{}-wal", backup::DATABASE_FILE_NAME)))
-            .ok()
-            .map(|found| file_identity(&found));
+        let found =
+            fs::metadata(self.path.join(format!("{DATABASE_FILE_NAME}-wal"))).ok().map(|found| file_identity(&found));
         self.check_identity()?;
         let mut log = self.wal_identity.lock();
         if *log == found {
@@ -206,7 +224,7 @@ mod tests {
         let [data, aside] = ["data", "aside"].map(|name| place.path().join(name));
         make_directory_private(&data).unwrap();
         let anchor = DataDirectory::open(&data).unwrap();
-        create_private_file(&data.join(backup::DATABASE_FILE_NAME)).unwrap();
+        create_private_file(&data.join(DATABASE_FILE_NAME)).unwrap();
         anchor.record_database_identity();
         assert_eq!((anchor.check_identity(), anchor.check_after_write()), (Ok(()), Ok(())));
         fs::write(data.join("predictd.db-wal"), "").unwrap();
@@ -214,7 +232,7 @@ mod tests {
         fs::rename(&data, &aside).unwrap();
         assert_eq!(anchor.check_identity(), Err(DataDirectoryLoss));
         make_directory_private(&data).unwrap();
-        fs::copy(aside.join(backup::DATABASE_FILE_NAME), data.join(backup::DATABASE_FILE_NAME)).unwrap();
+        fs::copy(aside.join(DATABASE_FILE_NAME), data.join(DATABASE_FILE_NAME)).unwrap();
         assert_eq!(anchor.check_identity(), Err(DataDirectoryLoss));
         fs::remove_dir_all(&data).unwrap();
         fs::rename(&aside, &data).unwrap();
@@ -230,8 +248,8 @@ mod tests {
         );
         let anchor = DataDirectory::open(&data).unwrap();
         anchor.record_database_identity();
-        fs::copy(data.join(backup::DATABASE_FILE_NAME), data.join("copy")).unwrap();
-        fs::rename(data.join("copy"), data.join(backup::DATABASE_FILE_NAME)).unwrap();
+        fs::copy(data.join(DATABASE_FILE_NAME), data.join("copy")).unwrap();
+        fs::rename(data.join("copy"), data.join(DATABASE_FILE_NAME)).unwrap();
         assert_eq!(anchor.check_identity(), Err(DataDirectoryLoss));
     }
 
@@ -262,9 +280,9 @@ mod tests {
     fn sticky_directory_keeps_mode_files_restricted() {
         let place = tempfile::tempdir().unwrap();
         fs::set_permissions(place.path(), Permissions::from_mode(0o1777)).unwrap();
-        fs::write(place.path().join(backup::DATABASE_FILE_NAME), "").unwrap();
+        fs::write(place.path().join(DATABASE_FILE_NAME), "").unwrap();
         make_directory_private(place.path()).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
-        assert_eq!((mode(place.path()), mode(&place.path().join(backup::DATABASE_FILE_NAME))), (0o1777, 0o600));
+        assert_eq!((mode(place.path()), mode(&place.path().join(DATABASE_FILE_NAME))), (0o1777, 0o600));
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::database::{AuditDetails, ChangeError, ChangeRequest, Database, ModelRecords, now_millis};
-use super::is_valid_name;
-use super::record::{ModelRecord, Origin, RecordError, VersionRecord};
+use super::database::{AuditDetails, ChangeError, ChangeRequest, Database};
+use super::record::{ModelRecord, ModelRecords, Origin, RecordError, VersionRecord};
+use super::valid_name::is_valid_name;
+use crate::clock::now_millis;
 use crate::engine::loader::ModelSource;
 
 /// A directory with one of these is meant as a model; others may be tools.
@@ -103,8 +104,9 @@ fn has_graph(directory: &Path) -> bool {
 
 /// True for a directory of a model that is one of its versions, or is to become one: not for one of pictures or notes.
 fn is_version_directory(name: &str, directory: &Path) -> bool {
-    let has_file = || MODEL_FILE_NAMES.iter().any(|file| directory.join(file).exists());
-    name.starts_with(|c: char| c.is_ascii_digit()) || has_graph(directory) || has_file()
+    name.starts_with(|c: char| c.is_ascii_digit())
+        || has_graph(directory)
+        || MODEL_FILE_NAMES.iter().any(|file| directory.join(file).exists())
 }
 
 /// Names for a log line: quoted, and not all where there are many.

@@ -31,6 +31,9 @@ pub struct ModelRecord {
     pub alias_target: Option<String>,
 }
 
+/// Models by name.
+pub type ModelRecords = BTreeMap<String, ModelRecord>;
+
 /// A version of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionRecord {
@@ -233,11 +236,10 @@ impl ModelRecord {
 
     /// Forgets the oldest versions that were pulled, so that so many are left: none that is active, was before, is pinned, or is used otherwise.
     pub fn prune_pulled(&mut self, most: usize, is_used: impl Fn(&str) -> bool) {
-        let is_pulled = |record: &VersionRecord| matches!(record.origin, Origin::Mlflow(_));
         let mut pulled: Vec<(i64, VersionName)> = self
             .versions
             .iter()
-            .filter(|(_, record)| is_pulled(record))
+            .filter(|(_, record)| matches!(record.origin, Origin::Mlflow(_)))
             .map(|(version, record)| (record.registered_at, version.clone()))
             .collect();
         pulled.sort();
@@ -295,7 +297,8 @@ mod tests {
 
     fn version(file: &str) -> VersionRecord {
         let files = vec![FileRecord { path: "model.onnx".to_owned(), bytes: 1, sha256: file.to_owned() }];
-        let (metadata, metrics) = (BTreeMap::new(), BTreeMap::new());
+        let metadata = BTreeMap::new();
+        let metrics = BTreeMap::new();
         VersionRecord { origin: Origin::Upload, files, metadata, metrics, pinned: false, registered_at: 0 }
     }
 
@@ -345,7 +348,8 @@ mod tests {
     #[test]
     fn files_digest_ignores_file_order() {
         let file = |path: &str, sha256: &str| FileRecord { path: path.to_owned(), bytes: 1, sha256: sha256.to_owned() };
-        let (a, b) = (file("a", "0"), file("b", "1"));
+        let a = file("a", "0");
+        let b = file("b", "1");
         assert_eq!(files_digest(&[a.clone(), b.clone()]), files_digest(&[b.clone(), a.clone()]));
         assert_ne!(files_digest(&[a.clone(), b]), files_digest(&[a, file("b", "2")]));
     }

@@ -1,17 +1,15 @@
 //! What was recorded when the database answered last: in memory, and in a file for a start while it does not.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::database::ModelRecords;
-use super::record::ModelRecord;
+use super::record::{ModelRecord, ModelRecords};
 use super::version_name::VersionName;
-use crate::clock;
+use crate::atomic_file;
 use crate::experiments::experiment::ExperimentMap;
 
 /// The file in the data directory.
@@ -109,16 +107,8 @@ impl StateFile {
     /// # Errors
     /// If the disk does not allow it.
     pub fn write(&self, known: &RegistryState) -> io::Result<()> {
-        // Others may write at the same moment, in containers that give all of them the same number.
-        let draft = self.0.with_extension(format!("{}.draft", clock::new_id()));
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        let written = serde_json::to_writer(&mut file, known).map_err(io::Error::from);
-        let written = written.and_then(|()| file.flush()).and_then(|()| file.sync_all());
-        written.and_then(|()| fs::rename(&draft, &self.0)).inspect_err(|_| {
-            // It is of no use any more.
-            fs::remove_file(&draft).ok();
-        })?;
-        self.0.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+        let bytes = serde_json::to_vec(known)?;
+        atomic_file::replace(&self.0, 0o600, |file| file.write_all(&bytes))
     }
 }
 

@@ -1,8 +1,6 @@
 //! A keeper with a thread of its own: what it does ends well, whoever asked for it and has left.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
@@ -120,24 +118,5 @@ impl Drop for RegistryRuntime {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-    }
-}
-
-/// The right to be the only process that writes to a directory, for as long as the file is open.
-///
-/// # Errors
-/// One sentence, if another one has it.
-pub fn lock_data_directory(directory: &Path) -> Result<File, String> {
-    let path = directory.join("predictd.lock");
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-    let file = opened.map_err(|error| named(&error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(format!(
-            "another predictd uses {}: give each its own --data-dir, or let them share a --database",
-            directory.display()
-        )),
-        Err(std::fs::TryLockError::Error(error)) => Err(named(&error)),
     }
 }

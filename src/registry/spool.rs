@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::feedback::FeedbackRecord;
+use crate::atomic_file;
 use crate::clock;
 
 /// Most bytes of all files that wait.
@@ -121,8 +122,7 @@ impl FeedbackSpool {
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&draft)?;
         // Nobody sees it before it is held: whoever found it free would hand it over, and delete it.
         file.try_lock().map_err(io::Error::from)?;
-        fs::rename(draft, &path)?;
-        File::open(&self.directory)?.sync_all()?;
+        atomic_file::publish(&file, &draft, &path)?;
         Ok(SegmentWriter { file, path, length: 0 })
     }
 
@@ -266,7 +266,8 @@ mod tests {
     #[test]
     fn spool_segment_of_running_process_not_taken() {
         let data = tempfile::tempdir().unwrap();
-        let (running, other) = (FeedbackSpool::new(data.path()), FeedbackSpool::new(data.path()));
+        let running = FeedbackSpool::new(data.path());
+        let other = FeedbackSpool::new(data.path());
         running.append(&[sample_feedback(1)]).unwrap();
         assert!(drain_all(&other).is_empty());
         drop(running);

@@ -74,7 +74,9 @@ mod tests {
     proptest! {
         #[test]
         fn version_order_is_total(a in "[0-9a-z.]{1,8}", b in "[0-9a-z.]{1,8}", c in "[0-9a-z.]{1,8}") {
-            let (a, b, c) = (VersionName::new(&a), VersionName::new(&b), VersionName::new(&c));
+            let a = VersionName::new(&a);
+            let b = VersionName::new(&b);
+            let c = VersionName::new(&c);
             prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
             prop_assert_eq!(a == b, a.cmp(&b) == Ordering::Equal);
             if a <= b && b <= c { prop_assert!(a <= c); }

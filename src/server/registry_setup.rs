@@ -12,17 +12,17 @@ use super::ServerError;
 use crate::config::{FollowedAlias, MlflowSettings, ServerSettings};
 use crate::engine::loader::{LoadContext, ModelSource};
 use crate::memory_budget::{self, MemoryBudget};
+use crate::registry::Registry;
 use crate::registry::data_directory::{self, DataDirectory};
-use crate::registry::database::{ChangeError, Database, ModelRecords, OpenError, StorageFault, sqlite_url};
+use crate::registry::database::{ChangeError, Database, OpenError, StorageFault, sqlite_url};
 use crate::registry::mlflow::client::MlflowClient;
 use crate::registry::models_directory::{self, MissingVersions};
-use crate::registry::record::{Origin, VersionRecord};
+use crate::registry::record::{ModelRecords, Origin, VersionRecord};
 use crate::registry::registry_state::{RegistryState, StateFile};
-use crate::registry::runtime::{self, RegistryRuntime};
+use crate::registry::runtime::RegistryRuntime;
 use crate::registry::service::{AliasSubscription, MemoryCheck, RegistryService, ServiceDeps};
 use crate::registry::spool::FeedbackSpool;
 use crate::registry::store::Store;
-use crate::registry::{Registry, backup};
 
 /// A loaded model is its files, and as much again of weights in the order that the processor likes.
 const LOADED_SIZE_FACTOR: u64 = 2;
@@ -37,7 +37,8 @@ pub(super) fn open_registry(
     let wrong = ServerError::Configuration;
     let in_data = |error: &dyn Display| wrong(format!("--data-dir {}: {error}", data.display()));
     data_directory::make_directory_private(data).map_err(|error| in_data(&error))?;
-    let lock = if shared { None } else { Some(runtime::lock_data_directory(data).map_err(|error| in_data(&error))?) };
+    let lock =
+        if shared { None } else { Some(data_directory::lock_data_directory(data).map_err(|error| in_data(&error))?) };
     let store = Store::open(&data.join("store"), !shared).map_err(|error| in_data(&error))?;
     if !shared && is_network_file_system(data) {
         tracing::warn!(
@@ -71,7 +72,7 @@ impl RegistrySetup {
     }
 
     fn database_path(&self) -> PathBuf {
-        self.settings.data_dir.join(backup::DATABASE_FILE_NAME)
+        self.settings.data_dir.join(data_directory::DATABASE_FILE_NAME)
     }
 
     fn state_file(&self) -> StateFile {

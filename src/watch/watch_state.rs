@@ -1,7 +1,7 @@
 //! What a watcher remembers over its end: how servers were, and whom it has not told yet.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::alert::Alert;
 use super::drift::ActiveFindings;
 use super::target::Target;
+use crate::atomic_file;
 
 /// Largest file that is read.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -51,12 +52,6 @@ impl WatchState {
     /// One sentence.
     pub fn save(&self, path: &Path) -> Result<(), String> {
         let bytes = serde_json::to_vec(self).map_err(|error| error.to_string())?;
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let written = File::create(&partial).and_then(|mut file| {
-            file.write_all(&bytes)?;
-            file.sync_all()
-        });
-        written.and_then(|()| fs::rename(&partial, path)).map_err(|error| error.to_string())
+        atomic_file::replace(path, 0o666, |file| file.write_all(&bytes)).map_err(|error| error.to_string())
     }
 }

@@ -6,18 +6,19 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, Connection, Row, Transaction};
 use tokio::time::timeout;
 
-use super::rows::{self, from_json, to_json};
-use super::{
-    CHANGE_TIMEOUT, ChangeError, ChangeOutcome, ChangeRequest, ConnectionGuard, Database, QUERY_TIMEOUT,
-    finish_transaction, increment_epoch, now_millis, store_answer, with_timeout,
-};
+use super::change::{ChangeOutcome, ChangeRequest};
+use super::error::ChangeError;
+use super::pool::Database;
+use super::rows::{self, from_json, read_experiments, to_json};
+use super::timeouts::{CHANGE_TIMEOUT, QUERY_TIMEOUT, with_timeout};
+use super::transactions::{ConnectionGuard, find_repeated, finish_transaction, increment_epoch, store_answer};
+use crate::clock::now_millis;
 use crate::experiments::counters::{AnswerSource, PhaseCounts, arm_path};
 use crate::experiments::experiment::{Experiment, ExperimentError, ExperimentMap};
 use crate::experiments::results::{ArmFeedback, FirstDecision, PhaseTotals};
 use crate::experiments::statistics::reliability::{ReliabilityBin, ReliabilityDiagram};
 use crate::experiments::statistics::{FeedbackCounts, confusion::ConfusionMatrix};
-use crate::registry::database::ModelRecords;
-use crate::registry::record::{ModelRecord, RecordError};
+use crate::registry::record::{ModelRecord, ModelRecords, RecordError};
 
 /// Longest wait for what feedback says.
 const SUMS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -74,12 +75,6 @@ pub struct PhaseQuery<'a> {
     pub answered_after: i64,
     /// Its arms.
     pub arms: &'a [String],
-}
-
-/// All experiments.
-pub(super) async fn read_experiments(connection: &mut AnyConnection) -> Result<ExperimentMap, sqlx::Error> {
-    let rows = sqlx::query("SELECT name, record FROM experiments").fetch_all(connection).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, from_json(row, 1)?))).collect()
 }
 
 /// Refuses to take a version from an experiment that is not over.
@@ -180,7 +175,9 @@ impl Database {
                 "SELECT arm, better, at, sentence FROM experiment_decisions WHERE experiment = $1 AND phase = $2";
             let decided = sqlx::query(decided).bind(of.experiment).bind(i64::from(of.phase));
             for row in decided.fetch_all(&mut *transaction).await? {
-                let (better, at, sentence) = (row.try_get::<i64, _>(1)? != 0, row.try_get(2)?, row.try_get(3)?);
+                let better = row.try_get::<i64, _>(1)? != 0;
+                let at = row.try_get(2)?;
+                let sentence = row.try_get(3)?;
                 sums.first_decisions
                     .insert(row.try_get(0)?, FirstDecision { is_better: better, decided_at: at, sentence });
             }
@@ -214,22 +211,19 @@ async fn apply_experiment_change(
     apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentUpdate, ExperimentError>,
 ) -> Result<ChangeOutcome<Option<Experiment>>, ChangeError> {
     let epoch = increment_epoch(transaction).await?;
-    if let Some((key, request)) = change.idempotency_key
-        && let Some((known, answer)) = rows::find_request(transaction, key).await?
-    {
-        return if known == request {
-            Ok(ChangeOutcome::Repeated(answer))
-        } else {
-            Err(ChangeError::IdempotencyKeyReused)
-        };
+    if let Some(repeated) = find_repeated(transaction, change.idempotency_key).await? {
+        return Ok(repeated);
     }
-    let (records, experiments) = (rows::read_models(transaction).await?, read_experiments(transaction).await?);
+    let records = rows::read_models(transaction).await?;
+    let experiments = read_experiments(transaction).await?;
     let name = change.target;
     let before = experiments.get(name).cloned();
     let revision = before.as_ref().map_or(0, |before| before.revision);
     if change.expected_revision.is_some_and(|seen| seen != revision) {
-        let unknown = || ExperimentError::NotFound(name.to_owned()).into();
-        return Err(if before.is_some() { ChangeError::RevisionMismatch(revision) } else { unknown() });
+        return Err(match before {
+            Some(_) => ChangeError::RevisionMismatch(revision),
+            None => ExperimentError::NotFound(name.to_owned()).into(),
+        });
     }
     let world = RegistryView { records: &records, experiments: &experiments };
     let (after, on) = match apply(before.clone(), &world)? {
@@ -290,7 +284,8 @@ async fn delete_experiment(transaction: &mut Transaction<'_, Any>, name: &str) -
 
 fn parse_counts(row: &AnyRow) -> Result<PhaseCounts, sqlx::Error> {
     let wrong = |reason: String| sqlx::Error::Decode(reason.into());
-    let (counts, users): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    let counts: String = row.try_get(0)?;
+    let users: String = row.try_get(1)?;
     PhaseCounts::from_stored(&counts, &users).map_err(wrong)
 }
 
@@ -343,25 +338,27 @@ async fn read_label_results(
     arm: &str,
     with: ResultDetail,
 ) -> Result<ArmFeedback, sqlx::Error> {
-    let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
     let [answered, failed] =
         [AnswerSource::Arm, AnswerSource::ControlAfterFailure].map(|gave| arm_path(of.experiment, of.phase, arm, gave));
     let sums = "SELECT bin, COUNT(*), SUM(confidence), SUM(CAST(correct AS DOUBLE PRECISION)) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2 GROUP BY bin";
-    let (mut bins, mut counts) = (BTreeMap::<usize, ReliabilityBin>::new(), FeedbackCounts::default());
+    let mut bins = BTreeMap::<usize, ReliabilityBin>::new();
+    let mut counts = FeedbackCounts::default();
     for row in sqlx::query(sums).bind(&answered).bind(of.answered_after).fetch_all(&mut *connection).await? {
-        let (bin, count): (Option<i64>, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let bin: Option<i64> = row.try_get(0)?;
+        let count: i64 = row.try_get(1)?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count, and `as` saturates")]
         let correct = row.try_get::<f64, _>(3)? as u64;
         counts.correct += correct;
-        counts.answers += unsigned(count);
+        counts.answers += count_from(count);
         let bin = bin.and_then(|bin| usize::try_from(bin).ok()).unwrap_or_default();
-        bins.insert(bin, ReliabilityBin { count: unsigned(count), confidence: row.try_get(2)?, correct });
+        bins.insert(bin, ReliabilityBin { count: count_from(count), confidence: row.try_get(2)?, correct });
     }
     let missed = sqlx::query("SELECT COUNT(*) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2");
     let missed = missed.bind(&failed).bind(of.answered_after).fetch_one(&mut *connection).await?;
-    let missed = unsigned(missed.try_get(0)?);
+    let missed = count_from(missed.try_get(0)?);
     counts.answers += missed;
-    let (mut confusion, mut is_part) = (ConfusionMatrix::default(), false);
+    let mut confusion = ConfusionMatrix::default();
+    let mut is_part = false;
     if with == ResultDetail::Pairs {
         let pairs = "SELECT predicted, actual, COUNT(*) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2 GROUP BY predicted, actual ORDER BY COUNT(*) DESC LIMIT $3";
         let mut all = Vec::new();
@@ -386,11 +383,17 @@ async fn read_label_results(
 
 /// What was answered, what was true, and how often. Several labels are one class.
 fn parse_label_pair(row: &AnyRow, is_answered: bool) -> Result<(String, String, u64), sqlx::Error> {
-    let class = |mut labels: Vec<String>| {
-        labels.sort_unstable();
-        if labels.is_empty() { "(none)".to_owned() } else { labels.join(" + ") }
-    };
-    let predicted = if is_answered { class(from_json(row, 0)?) } else { "(no answer)".to_owned() };
+    let predicted = if is_answered { class_name(from_json(row, 0)?) } else { "(no answer)".to_owned() };
     let count = u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or_default();
-    Ok((predicted, class(from_json(row, 1)?), count))
+    Ok((predicted, class_name(from_json(row, 1)?), count))
+}
+
+/// The class of several labels.
+fn class_name(mut labels: Vec<String>) -> String {
+    labels.sort_unstable();
+    if labels.is_empty() { "(none)".to_owned() } else { labels.join(" + ") }
+}
+
+fn count_from(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
 }

@@ -7,8 +7,11 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, AssertSqlSafe, Connection, Row as _, Transaction};
 use tokio::time::timeout;
 
+use super::error::ChangeError;
+use super::pool::Database;
 use super::rows::{from_json, to_json};
-use super::{CHANGE_TIMEOUT, ChangeError, ConnectionGuard, Database, QUERY_TIMEOUT, with_timeout};
+use super::timeouts::{CHANGE_TIMEOUT, QUERY_TIMEOUT, with_timeout};
+use super::transactions::ConnectionGuard;
 use crate::experiments::statistics::reliability::bin_index;
 use crate::registry::feedback::{FeedbackRecord, FeedbackWriteOutcome};
 
@@ -96,7 +99,8 @@ impl Database {
         let query = sqlx::query(if model.is_some() { SELECT_BY_MODEL } else { SELECT_ALL });
         let query = query.bind(after.0).bind(after.1).bind(i64::from(page.max_rows));
         let query = if let Some(model) = model { query.bind(model) } else { query };
-        let (mut found, mut bytes) = (Vec::new(), 0);
+        let mut found = Vec::new();
+        let mut bytes = 0;
         let mut rows = query.fetch(&self.pool);
         while bytes < page.max_text_bytes {
             let row = with_timeout(QUERY_TIMEOUT, rows.try_next())
@@ -189,18 +193,21 @@ impl<'a> FeedbackRows<'a> {
         new: &'a FeedbackRecord,
         when: fn(i64, i64) -> i64,
     ) -> Result<FeedbackWriteOutcome, sqlx::Error> {
-        let (actual, text) = (to_json(&new.actual)?, new.text.as_deref());
+        let actual = to_json(&new.actual)?;
+        let text = new.text.as_deref();
         let Some(row) = self.stored.get_mut(&new.id) else {
             let row =
                 Row { actual, caller: new.caller.clone(), reported_at: new.reported_at, update: Some((new, text)) };
             self.stored.insert(new.id.clone(), row);
             return Ok(FeedbackWriteOutcome::New);
         };
-        let (told, text) = (when(new.reported_at, row.reported_at), text.or(row.update.and_then(|(_, text)| text)));
+        let told = when(new.reported_at, row.reported_at);
+        let text = text.or(row.update.and_then(|(_, text)| text));
         if row.actual == actual {
             // Something else that was told in between, and still waits somewhere, must not count as later.
             if told > row.reported_at {
-                (row.reported_at, row.update) = (told, Some((new, text)));
+                row.reported_at = told;
+                row.update = Some((new, text));
             }
             return Ok(FeedbackWriteOutcome::Unchanged);
         }
@@ -211,7 +218,8 @@ impl<'a> FeedbackRows<'a> {
         let before = std::mem::replace(&mut row.actual, actual);
         let who = std::mem::replace(&mut row.caller, new.caller.clone());
         self.corrections.push((&new.id, row.reported_at, before, who));
-        (row.reported_at, row.update) = (told, Some((new, text)));
+        row.reported_at = told;
+        row.update = Some((new, text));
         Ok(FeedbackWriteOutcome::Corrected)
     }
 

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::ChangeError;
-use super::setup::is_damage_error;
+use super::error::{ChangeError, is_damage_error};
 use crate::registry::data_directory::{DataDirectory, DataDirectoryLoss};
 
 /// Why nothing can be kept in the database, or read from it. Predictions go on from what was known last.

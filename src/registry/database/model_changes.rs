@@ -3,10 +3,14 @@
 use sqlx::{Any, Connection, Transaction};
 use tokio::time::timeout;
 
-use super::transactions::{ConnectionGuard, finish_transaction, increment_epoch, store_answer};
-use super::{
-    CHANGE_TIMEOUT, ChangeError, ChangeOutcome, ChangeRequest, Database, QUERY_TIMEOUT, experiments, rows, with_timeout,
+use super::change::{ChangeOutcome, ChangeRequest};
+use super::error::ChangeError;
+use super::pool::Database;
+use super::timeouts::{CHANGE_TIMEOUT, QUERY_TIMEOUT, with_timeout};
+use super::transactions::{
+    ConnectionGuard, find_repeated, finish_transaction, increment_epoch, repeated_outcome, store_answer,
 };
+use super::{experiments, rows};
 use crate::registry::record::{ModelRecord, RecordError};
 
 impl Database {
@@ -55,14 +59,8 @@ impl Database {
         answer: impl FnOnce(&ModelRecord) -> String,
     ) -> Result<ChangeOutcome, ChangeError> {
         let epoch = increment_epoch(transaction).await?;
-        if let Some((key, request)) = change.idempotency_key
-            && let Some((known, answer)) = rows::find_request(transaction, key).await?
-        {
-            return if known == request {
-                Ok(ChangeOutcome::Repeated(answer))
-            } else {
-                Err(ChangeError::IdempotencyKeyReused)
-            };
+        if let Some(repeated) = find_repeated(transaction, change.idempotency_key).await? {
+            return Ok(repeated);
         }
         let found = rows::read_model(transaction, change.target).await?;
         let before = found.clone().unwrap_or_default();
@@ -93,10 +91,6 @@ impl Database {
             let mut connection = self.pool.acquire().await?;
             rows::find_request(&mut connection, key).await
         };
-        match with_timeout(QUERY_TIMEOUT, found).await? {
-            None => Ok(None),
-            Some((known, answer)) if known == request => Ok(Some(ChangeOutcome::Repeated(answer))),
-            Some(_) => Err(ChangeError::IdempotencyKeyReused),
-        }
+        repeated_outcome(with_timeout(QUERY_TIMEOUT, found).await?, request)
     }
 }

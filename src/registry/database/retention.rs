@@ -3,8 +3,11 @@
 use sqlx::{Any, AssertSqlSafe, Connection, Row as _, Transaction};
 use tokio::time::timeout;
 
+use super::error::ChangeError;
 use super::feedback::placeholders;
-use super::{CHANGE_TIMEOUT, ChangeError, ConnectionGuard, Database};
+use super::pool::Database;
+use super::timeouts::CHANGE_TIMEOUT;
+use super::transactions::ConnectionGuard;
 
 /// What was deleted in one transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,10 @@ use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, AnyPool, Row, Transaction};
 
-use super::{AuditDetails, AuditEntry, HistoryFilter, ModelRecords, now_millis};
-use crate::registry::record::{ModelRecord, VersionRecord};
+use super::change::{AuditDetails, AuditEntry, HistoryFilter};
+use crate::clock::now_millis;
+use crate::experiments::experiment::ExperimentMap;
+use crate::registry::record::{ModelRecord, ModelRecords, VersionRecord};
 use crate::registry::version_name::VersionName;
 
 /// All models.
@@ -24,6 +26,12 @@ pub(super) async fn read_models(connection: &mut AnyConnection) -> Result<ModelR
         }
     }
     Ok(records)
+}
+
+/// All experiments.
+pub(super) async fn read_experiments(connection: &mut AnyConnection) -> Result<ExperimentMap, sqlx::Error> {
+    let rows = sqlx::query("SELECT name, record FROM experiments").fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, from_json(row, 1)?))).collect()
 }
 
 /// One model, if it is there.

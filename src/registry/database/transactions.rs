@@ -1,9 +1,17 @@
 //! How a transaction begins and ends.
 
+use std::time::Duration;
+
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, Row, Transaction};
 
-use super::{ChangeError, ChangeOutcome, IDEMPOTENCY_KEY_RETENTION, now_millis, rows};
+use super::change::ChangeOutcome;
+use super::error::ChangeError;
+use super::rows;
+use crate::clock::now_millis;
+
+/// How long answers to writes are known by their Idempotency-Key.
+const IDEMPOTENCY_KEY_RETENTION: Duration = Duration::from_hours(24);
 
 /// A connection that is closed unless its transaction has come to a known end.
 ///
@@ -40,6 +48,27 @@ pub(super) async fn finish_transaction<T>(
             *sound = true;
             settled
         }
+    }
+}
+
+/// What became of the request that had this key; nothing if none had, or there is no key.
+pub(super) async fn find_repeated<T>(
+    transaction: &mut Transaction<'_, Any>,
+    key: Option<(&str, &str)>,
+) -> Result<Option<ChangeOutcome<T>>, ChangeError> {
+    let Some((key, request)) = key else { return Ok(None) };
+    repeated_outcome(rows::find_request(transaction, key).await?, request)
+}
+
+/// What became of a request that had the same key: an error if it was another request.
+pub(super) fn repeated_outcome<T>(
+    earlier: Option<(String, String)>,
+    request: &str,
+) -> Result<Option<ChangeOutcome<T>>, ChangeError> {
+    match earlier {
+        None => Ok(None),
+        Some((known, answer)) if known == request => Ok(Some(ChangeOutcome::Repeated(answer))),
+        Some(_) => Err(ChangeError::IdempotencyKeyReused),
     }
 }
 

@@ -182,7 +182,8 @@ impl MlflowClient {
     /// [`MlflowError`], also if there is none.
     pub async fn run_model_artifact_uri(&self, experiment: &str, run: &str, name: &str) -> Result<String, MlflowError> {
         let quoted = name.replace('\'', "");
-        let (mut models, mut page) = (Vec::new(), Value::Null);
+        let mut models = Vec::new();
+        let mut page = Value::Null;
         for _ in 0..MAX_SEARCH_PAGES {
             let body = json!({
                 "experiment_ids": [experiment], "filter": format!("name = '{quoted}'"), "max_results": 50, "page_token": page,

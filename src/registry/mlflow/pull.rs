@@ -89,7 +89,8 @@ pub async fn pull_model(client: &MlflowClient, store: &Store, uri: &ModelUri) ->
     if all > MAX_TOTAL_BYTES {
         return invalid_model(format!("its files have {all} bytes, where {MAX_TOTAL_BYTES} are possible"));
     }
-    let (mut files, mut left) = (Vec::new(), MAX_TOTAL_BYTES);
+    let mut files = Vec::new();
+    let mut left = MAX_TOTAL_BYTES;
     for (to, from) in placed {
         let mut file = UploadWriter::open(store, MAX_FILE_BYTES.min(left)).await?;
         let mut download = client.download(&format!("{root}/{}", from.path), presigned).await?;
@@ -209,7 +210,9 @@ fn is_path_part(part: &str) -> bool {
 
 /// All files below a directory.
 async fn list_files(client: &MlflowClient, root: &str) -> Result<Vec<RemoteFile>, PullError> {
-    let (mut files, mut directories, mut seen) = (Vec::new(), vec![String::new()], 0);
+    let mut files = Vec::new();
+    let mut directories = vec![String::new()];
+    let mut seen = 0;
     while let Some(directory) = directories.pop() {
         let within = |name: &str| if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
         let at = if directory.is_empty() { root.to_owned() } else { format!("{root}/{directory}") };
@@ -237,7 +240,8 @@ async fn list_files(client: &MlflowClient, root: &str) -> Result<Vec<RemoteFile>
 
 /// The content of a small file.
 async fn download_small_file(client: &MlflowClient, path: &str, presigned: bool) -> Result<Vec<u8>, PullError> {
-    let (mut download, mut content) = (client.download(path, presigned).await?, Vec::new());
+    let mut download = client.download(path, presigned).await?;
+    let mut content = Vec::new();
     while let Some(data) = download.next_chunk().await? {
         content.extend_from_slice(&data);
         if content.len() > MAX_MLMODEL_BYTES {

@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn model_uri_valid_round_trips() {
-        let (name, of) = ("My model".to_owned(), |text: &str| text.to_owned());
+        let name = "My model".to_owned();
+        let of = |text: &str| text.to_owned();
         for (written, expected) in [
             ("models:/My model/3", ModelUri::Version(name.clone(), of("3"))),
             ("models:/My model@champion", ModelUri::Alias(name.clone(), of("champion"))),

@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::RegistryService;
+use super::registry_service::RegistryService;
+use crate::clock::now_millis;
 use crate::drift::accuracy_drop::{ACCURACY_WINDOW_ANSWERS, ExpectedAccuracy, has_dropped};
 use crate::engine::loaded_version::LoadedVersion;
 use crate::metrics::drift::AccuracyStatus;
-use crate::registry::database::now_millis;
 use crate::registry::record::VersionRecord;
 use crate::registry::version_name::VersionName;
 
@@ -25,7 +25,10 @@ const ACCURACY_METRIC: &str = "accuracy";
 impl RegistryService {
     /// Looks now and then how right the versions that are served were lately, until it is told to stop.
     pub async fn watch_accuracy(&self) {
-        let (mut told, mut again, mut looked, mut seen) = (false, false, None::<Instant>, (0, 0));
+        let mut told = false;
+        let mut again = false;
+        let mut looked = None::<Instant>;
+        let mut seen = (0, 0);
         loop {
             let now = (
                 self.last_feedback_timestamp.load(Ordering::Relaxed),
@@ -64,9 +67,11 @@ impl RegistryService {
     async fn update_accuracies(&self) -> Result<(), sqlx::Error> {
         let snapshot = self.deps.registry.snapshot();
         let before = self.accuracies();
-        let (mut found, mut failures) = (Vec::new(), Vec::new());
+        let mut found = Vec::new();
+        let mut failures = Vec::new();
         for served in snapshot.ready_models() {
-            let (model, version) = (served.name(), served.version());
+            let model = served.name();
+            let version = served.version();
             let last = before.iter().find(|one| one.model == model && one.version == version);
             // A database that is away is not asked once for each.
             let recent = if failures.len() < MAX_QUERY_FAILURES {
@@ -90,7 +95,8 @@ impl RegistryService {
             }
             let said = last.and_then(|last| last.has_dropped);
             let dropped = expected.and_then(|expected| has_dropped(said, expected, correct, labelled));
-            let (model, version) = (model.to_owned(), version.to_owned());
+            let model = model.to_owned();
+            let version = version.to_owned();
             let expected = expected.map(|expected| expected.share);
             let now =
                 AccuracyStatus { model, version, labelled_answers: labelled, correct, expected, has_dropped: dropped };

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 
-use super::RegistryService;
-use super::experiment_commands::PublishScope;
+use super::publish_scope::PublishScope;
 use super::reconciler::LoadReason;
+use super::registry_service::RegistryService;
 use crate::registry::database::StorageFault;
 use crate::registry::models_directory::{self, MissingVersions};
 use crate::registry::record::{ModelRecord, VersionRecord};

@@ -3,31 +3,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::reconciler::VersionLease;
-use super::{ChangeContext, CounterFlush, RegistryError, RegistryService};
+use super::change_context::ChangeContext;
+use super::counter_flush::CounterFlush;
+use super::error::RegistryError;
+use super::publish_scope::PublishScope;
+use super::registry_service::RegistryService;
+use super::version_lease::VersionLease;
+use crate::clock::now_millis;
+use crate::engine::loaded_version::LoadedVersion;
 use crate::experiments::counters::ActivePhase;
 use crate::experiments::experiment::{
     Experiment, ExperimentArm, ExperimentDesign, ExperimentError, ExperimentMap, ExperimentState,
     NAME_RESERVATION_DAYS, check_conflicts,
 };
 use crate::registry::database::experiments::{ExperimentUpdate, RegistryView};
-use crate::registry::database::{AuditDetails, ChangeError, ChangeOutcome, ChangeRequest, now_millis};
+use crate::registry::database::{AuditDetails, ChangeError, ChangeOutcome, ChangeRequest};
 use crate::registry::record::RecordError;
+use crate::registry::snapshot::Snapshot;
 use crate::registry::version_name::VersionName;
-use crate::registry::{Snapshot, VersionState};
-
-/// Which experiments come into force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PublishScope<'a> {
-    /// Changes of those that run here already, and their ends.
-    RunningOnly,
-    /// Also this one, whose versions are loaded.
-    RunningAnd(&'a str),
-    /// Also those whose versions were all tried to load.
-    LoadAttempted,
-    /// All.
-    All,
-}
+use crate::registry::version_state::VersionState;
 
 /// What became of an experiment; none once it is forgotten.
 pub(super) type ExperimentOutcome = ChangeOutcome<Option<Experiment>>;
@@ -113,7 +107,7 @@ impl RegistryService {
             if !record.versions.contains_key(&VersionName::new(version)) {
                 return Err(RecordError::UnknownVersion(version.to_owned()).into());
             }
-            needed.push(VersionLease::new(self, &arm.model, version));
+            needed.push(VersionLease::new(&self.leased_versions, &arm.model, version));
             self.ensure_loaded(&arm.model, &record, version).await?;
         }
         self.check_arm_tasks(experiment)
@@ -170,7 +164,7 @@ impl RegistryService {
         let experiment = self.experiments().remove(name).ok_or_else(|| unknown_experiment(name))?;
         let version = promotable_version(&experiment, arm).map_err(ChangeError::from)?;
         let on = experiment.design.model.clone();
-        let needed = VersionLease::new(self, &on, &version);
+        let needed = VersionLease::new(&self.leased_versions, &on, &version);
         self.ensure_loaded(&on, &self.model_record_or_default(&on), &version).await?;
         let outcome = format!("{arm} became the active version");
         let changed = self.commit_experiment_change(name, ("promote", Some(&version)), order, |found, world| {
@@ -325,16 +319,10 @@ impl RegistryService {
     /// Refuses arms whose answers cannot stand for each other.
     fn check_arm_tasks(&self, experiment: &Experiment) -> Result<(), RegistryError> {
         let snapshot = self.deps.registry.snapshot();
-        let task = |arm: &ExperimentArm| {
-            let model = snapshot
-                .resolve(Some(&arm.model), arm.version.as_deref())
-                .map_err(|error| RegistryError::IncompatibleArms(format!("arm {}: {error}", arm.name)))?;
-            Ok::<_, RegistryError>(model.pipeline().head().task())
-        };
         let Some((_, control)) = experiment.design.control_arm() else { return Ok(()) };
-        let wanted = task(control)?;
+        let wanted = resolve_arm(&snapshot, control)?.pipeline().head().task();
         for arm in &experiment.design.arms {
-            let found = task(arm)?;
+            let found = resolve_arm(&snapshot, arm)?.pipeline().head().task();
             if found != wanted {
                 let reason = format!(
                     "arm {} answers as {found}, the control as {wanted}: one cannot stand for the other",
@@ -345,6 +333,14 @@ impl RegistryService {
         }
         Ok(())
     }
+}
+
+/// The loaded version of an arm.
+fn resolve_arm<'a>(snapshot: &'a Snapshot, arm: &ExperimentArm) -> Result<&'a LoadedVersion, RegistryError> {
+    snapshot
+        .resolve(Some(&arm.model), arm.version.as_deref())
+        .map(Arc::as_ref)
+        .map_err(|error| RegistryError::IncompatibleArms(format!("arm {}: {error}", arm.name)))
 }
 
 /// What becomes of an experiment that is started.
@@ -360,8 +356,9 @@ fn apply_start(
         return Ok(ExperimentUpdate::Unchanged);
     }
     let design = &experiment.design;
-    let is_active = |arm: &ExperimentArm| arm.model == design.model && arm.version == active(&design.model);
-    if design.rollout.is_some() && !design.control_arm().is_some_and(|(_, arm)| is_active(arm)) {
+    let controls_with_active =
+        design.control_arm().is_some_and(|(_, arm)| arm.model == design.model && arm.version == active(&design.model));
+    if design.rollout.is_some() && !controls_with_active {
         // Everybody gets the active version where a rollout is taken back.
         let reason = format!("the control of a rollout must be the active version of {}", design.model);
         return Err(ExperimentError::Conflict(reason));
@@ -371,18 +368,17 @@ fn apply_start(
 
 /// The version of an arm that can become the active one.
 fn promotable_version(experiment: &Experiment, arm: &str) -> Result<String, ExperimentError> {
-    let refused = |reason: String| Err(ExperimentError::Conflict(reason));
     let Some(found) = experiment.design.arms.iter().find(|found| found.name == arm) else {
-        return refused(format!("the experiment has no arm {arm}"));
+        return Err(ExperimentError::Conflict(format!("the experiment has no arm {arm}")));
     };
     if found.model != experiment.design.model {
-        return refused(format!(
+        return Err(ExperimentError::Conflict(format!(
             "arm {arm} is another model than callers ask for: it cannot become its active version"
-        ));
+        )));
     }
     match &found.version {
-        _ if !experiment.is_open() => refused("the experiment has ended".to_owned()),
-        None => refused(format!("arm {arm} names no version yet")),
+        _ if !experiment.is_open() => Err(ExperimentError::Conflict("the experiment has ended".to_owned())),
+        None => Err(ExperimentError::Conflict(format!("arm {arm} names no version yet"))),
         Some(version) => Ok(version.clone()),
     }
 }
@@ -413,18 +409,23 @@ fn has_same_phases(before: &BTreeMap<String, Arc<ActivePhase>>, after: &BTreeMap
 
 /// Refuses a design that names what there is not.
 fn check_references(design: &ExperimentDesign, world: &RegistryView<'_>) -> Result<(), ExperimentError> {
-    let wrong = |place: String, reason: String| Err(ExperimentError::Invalid(place, reason));
     if !world.records.contains_key(&design.model) {
-        return wrong("/on".to_owned(), format!("there is no model {}", design.model));
+        return Err(ExperimentError::Invalid("/on".to_owned(), format!("there is no model {}", design.model)));
     }
-    for (place, arm) in design.arms.iter().enumerate() {
+    for (index, arm) in design.arms.iter().enumerate() {
         let Some(record) = world.records.get(&arm.model) else {
-            return wrong(format!("/arms/{place}/model"), format!("there is no model {}", arm.model));
+            return Err(ExperimentError::Invalid(
+                format!("/arms/{index}/model"),
+                format!("there is no model {}", arm.model),
+            ));
         };
         if let Some(version) =
             arm.version.as_ref().filter(|version| !record.versions.contains_key(&VersionName::new(version)))
         {
-            return wrong(format!("/arms/{place}/version"), format!("model {} has no version {version}", arm.model));
+            return Err(ExperimentError::Invalid(
+                format!("/arms/{index}/version"),
+                format!("model {} has no version {version}", arm.model),
+            ));
         }
     }
     Ok(())

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::{RegistryError, RegistryService};
+use super::error::RegistryError;
+use super::registry_service::RegistryService;
 use crate::clock;
 use crate::registry::database::ChangeError;
 use crate::registry::database::feedback::FeedbackPageLimit;
@@ -70,7 +71,8 @@ impl RegistryService {
                 }
             }
             drop(alone);
-            let (keeper, some) = (Arc::clone(&self), some.to_vec());
+            let keeper = Arc::clone(&self);
+            let some = some.to_vec();
             let waits = some.len();
             spawn_blocking(move || keeper.deps.spool.append(&some)).await??;
             all.extend(std::iter::repeat_n(FeedbackOutcome::Spooled, waits));

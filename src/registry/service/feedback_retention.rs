@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::RegistryService;
+use super::registry_service::RegistryService;
 use crate::clock;
 use crate::registry::database::ChangeError;
 

@@ -7,7 +7,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use super::{NewVersion, RegistryError, RegistryService};
+use super::error::RegistryError;
+use super::model_commands::NewVersion;
+use super::registry_service::RegistryService;
 use crate::registry::mlflow::client::{MlflowClient, MlflowError};
 use crate::registry::mlflow::pull::{PullError, pull_model};
 use crate::registry::mlflow::uri::ModelUri;

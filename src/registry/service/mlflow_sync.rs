@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{ChangeContext, NewVersion, RegistryError, RegistryService};
+use super::change_context::ChangeContext;
+use super::error::RegistryError;
+use super::model_commands::NewVersion;
+use super::registry_service::RegistryService;
 use crate::metrics::AliasCheckOutcome;
 use crate::registry::database::{ChangeError, ChangeOutcome};
 use crate::registry::mlflow::client::MlflowVersion;
@@ -14,6 +17,7 @@ use crate::registry::mlflow::pull::{PullError, SOURCE_METADATA_KEY};
 use crate::registry::mlflow::uri::ModelUri;
 use crate::registry::record::{ModelRecord, Origin, RecordError, VersionRecord};
 use crate::registry::store::StoreError;
+use crate::registry::valid_name::is_valid_name;
 use crate::registry::version_name::VersionName;
 
 /// Who makes these changes, in the history.
@@ -44,7 +48,7 @@ impl AliasSubscription {
     /// # Errors
     /// One sentence.
     pub fn new(local: &str, uri: &str, interval: Duration) -> Result<Self, String> {
-        if !crate::registry::is_valid_name(local) {
+        if !is_valid_name(local) {
             return Err(format!("{local:?} is no name: lower-case letters, digits, '.', '_' and '-'"));
         }
         match uri.parse() {
@@ -66,13 +70,15 @@ impl RegistryService {
     /// Follows an alias until it is told to stop.
     pub async fn follow_alias(&self, following: &AliasSubscription) {
         let mut pause = following.poll_interval;
-        let (mut told, mut pulled) = (None, None);
+        let mut told = None;
+        let mut pulled = None;
         self.deps.load_context.metrics.init_alias_checks(&following.local_name);
         loop {
             match self.sync_alias(following, &mut pulled).await {
                 Ok(outcome) => {
                     self.deps.load_context.metrics.record_alias_check(&following.local_name, outcome);
-                    (pause, told) = (following.poll_interval, None);
+                    pause = following.poll_interval;
+                    told = None;
                 }
                 Err(error) => {
                     self.deps.load_context.metrics.record_alias_check(&following.local_name, AliasCheckOutcome::Failed);
@@ -140,7 +146,8 @@ impl RegistryService {
                 let sentence: String = error.to_string().chars().take(MAX_REASON_CHARS).collect();
                 tracing::error!(model = following.local_name, alias = following.alias, version = version.version, error = %sentence, "alias version rejected; active version unchanged");
                 let order = ChangeContext { reason: Some(sentence.clone()), ..order };
-                let (local, refused) = (following.local_name.as_str(), version.version.as_str());
+                let local = following.local_name.as_str();
+                let refused = version.version.as_str();
                 let apply = |record: &mut ModelRecord| Ok(record.set_alias_target(&target));
                 let refusal = self.commit_change(local, "refuse", Some(refused), &order, apply).await?;
                 if !matches!(refusal, ChangeOutcome::Changed(_)) {
@@ -162,7 +169,8 @@ impl RegistryService {
         order: &ChangeContext,
         pulled: &mut Option<(String, NewVersion)>,
     ) -> Result<bool, RegistryError> {
-        let (local, number) = (following.local_name.as_str(), version.version.as_str());
+        let local = following.local_name.as_str();
+        let number = version.version.as_str();
         let uri = ModelUri::Version(version.name.clone(), number.to_owned());
         let known = self.model_record_or_default(local);
         match known.versions.get(&VersionName::new(number)) {

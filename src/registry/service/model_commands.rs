@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use tokio::task::spawn_blocking;
 
+use super::change_context::ChangeContext;
+use super::error::RegistryError;
 use super::reconciler::model_source;
-use super::{ChangeContext, RegistryError, RegistryService};
+use super::registry_service::RegistryService;
+use crate::clock::now_millis;
 use crate::engine::loaded_version::LoadedVersion;
-use crate::registry::database::{ChangeOutcome, now_millis};
+use crate::registry::database::ChangeOutcome;
 use crate::registry::record::{FileRecord, ModelRecord, Origin, RecordError, VersionRecord};
 use crate::registry::store::{StagedVersion, StoreError};
 
@@ -36,7 +39,8 @@ impl RegistryService {
         order: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
         let NewVersion { origin, files, metadata } = added;
-        let (metrics, registered_at) = (BTreeMap::new(), now_millis());
+        let metrics = BTreeMap::new();
+        let registered_at = now_millis();
         let record = VersionRecord { origin, files, metadata, metrics, pinned: false, registered_at };
         // What cannot be recorded need not be checked.
         let is_new = self.model_record_or_default(name).register(version, record.clone())?;
@@ -68,7 +72,8 @@ impl RegistryService {
         record: &VersionRecord,
     ) -> Result<StagedVersion, RegistryError> {
         let _alone = self.verify_lock.lock().await;
-        let (store, files) = (self.deps.store.clone(), record.files.clone());
+        let store = self.deps.store.clone();
+        let files = record.files.clone();
         let assembled = spawn_blocking(move || store.stage(&files)).await??;
         self.check_memory(version, record.bytes())?;
         let source = model_source(name, version, assembled.path().to_owned(), record);

@@ -6,13 +6,17 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::experiment_commands::PublishScope;
-use super::{ChangeContext, RegistryError, RegistryService};
+use super::change_context::ChangeContext;
+use super::error::RegistryError;
+use super::publish_scope::PublishScope;
+use super::registry_service::RegistryService;
+use super::version_lease::VersionLease;
 use crate::engine::loader::ModelSource;
-use crate::registry::VersionState;
 use crate::registry::database::{ChangeError, ChangeOutcome};
 use crate::registry::record::{ModelRecord, Origin, RecordError, VersionRecord};
+use crate::registry::served_model::ServedModel;
 use crate::registry::version_name::VersionName;
+use crate::registry::version_state::VersionState;
 use crate::text::manifest::ManifestError;
 
 /// Why versions are loaded.
@@ -64,8 +68,8 @@ impl RegistryService {
         let mut all: Vec<_> = all.collect();
         // What answers goes first, or may answer where none was made active.
         all.sort_by_key(|(name, record, version)| {
-            let (answers, is_in_experiment) =
-                (record.can_serve_default(version), known.is_in_experiment(name, version));
+            let answers = record.can_serve_default(version);
+            let is_in_experiment = known.is_in_experiment(name, version);
             (!known.receives_traffic(name, record, version), !answers, **name != default_model, !is_in_experiment)
         });
         for (name, record, version) in all {
@@ -105,10 +109,10 @@ impl RegistryService {
         let (_, records) = self.recorded_models();
         for (name, record) in records.iter().filter(|(_, record)| record.active.is_none()) {
             let snapshot = self.deps.registry.snapshot();
-            let good = snapshot.models.get(name).and_then(crate::registry::ServedModel::active);
+            let good = snapshot.models.get(name).and_then(ServedModel::active);
             let Some((version, VersionState::Ready(_))) = good else { continue };
-            let (version, order) =
-                (version.as_str().to_owned(), ChangeContext { actor: "start".to_owned(), ..ChangeContext::default() });
+            let version = version.as_str().to_owned();
+            let order = ChangeContext { actor: "start".to_owned(), ..ChangeContext::default() };
             let order = ChangeContext { expected_revision: Some(record.revision), ..order };
             if let Err(error) =
                 self.commit_change(name, "activate", Some(&version), &order, |record| record.activate(&version)).await
@@ -139,7 +143,7 @@ impl RegistryService {
         if !record.versions.contains_key(&VersionName::new(version)) {
             return Err(RecordError::UnknownVersion(version.to_owned()).into());
         }
-        let needed = VersionLease::new(self, name, version);
+        let needed = VersionLease::new(&self.leased_versions, name, version);
         let changed = match self.ensure_loaded(name, &record, version).await {
             Ok(()) => self.commit_change(name, action, Some(version), order, apply).await,
             Err(error) => Err(error),
@@ -192,7 +196,8 @@ impl RegistryService {
         let switching = self.leased_versions.lock();
         kept.extend(switching.iter().filter(|(model, _)| model == name).map(|(_, version)| version.as_str()));
         let answers = served.active().filter(|(_, state)| matches!(state, VersionState::Ready(_)));
-        let (mut active, before) = (record.active.as_deref(), record.previous_versions.last().map(String::as_str));
+        let mut active = record.active.as_deref();
+        let before = record.previous_versions.last().map(String::as_str);
         // What answers goes on until its successor can.
         if let Some((old, _)) = answers.filter(|_| active.is_none_or(|wanted| served.ready_model(wanted).is_none())) {
             kept.insert(old.as_str());
@@ -203,7 +208,8 @@ impl RegistryService {
 
     /// Why a version could not be loaded.
     pub(super) fn classify_load_error(&self, version: &str, error: &ManifestError) -> RegistryError {
-        let (version, reason) = (version.to_owned(), error.to_string());
+        let version = version.to_owned();
+        let reason = error.to_string();
         // What is interrupted by the end of the server says nothing of the version.
         if error.is_transient || self.stop.is_cancelled() {
             return RegistryError::LoadInterrupted(version, reason);
@@ -243,29 +249,10 @@ impl RegistryService {
             }
         };
         let source = model_source(name, version, directory, found);
-        let (registry, host) = (Arc::clone(&self.deps.registry), self.deps.load_context.clone());
+        let registry = Arc::clone(&self.deps.registry);
+        let host = self.deps.load_context.clone();
         let loaded = spawn_blocking(move || registry.load(&source, &host)).await?;
         loaded.map_err(|error| self.classify_load_error(version, &error))
-    }
-}
-
-/// A version that nobody may forget meanwhile.
-pub(super) struct VersionLease<'a> {
-    service: &'a RegistryService,
-    version: (String, String),
-}
-
-impl<'a> VersionLease<'a> {
-    pub(super) fn new(keeper: &'a RegistryService, name: &str, version: &str) -> Self {
-        let version = (name.to_owned(), version.to_owned());
-        keeper.leased_versions.lock().insert(version.clone());
-        Self { service: keeper, version }
-    }
-}
-
-impl Drop for VersionLease<'_> {
-    fn drop(&mut self) {
-        self.service.leased_versions.lock().remove(&self.version);
     }
 }
 

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::change_context::ChangeContext;
+use super::counter_flush::CounterFlush;
+use super::error::RegistryError;
 use super::experiment_commands::ExperimentOutcome;
-use super::{ChangeContext, RegistryError, RegistryService};
+use super::registry_service::RegistryService;
 use crate::clock;
+use crate::clock::now_millis;
 use crate::experiments::counters::{ActivePhase, PhaseCounts};
 use crate::experiments::experiment::{Experiment, ExperimentError, ExperimentState};
 use crate::experiments::results::{
@@ -14,7 +18,7 @@ use crate::experiments::results::{
 use crate::experiments::rollout::{RolloutAction, RolloutInput};
 use crate::metrics::experiments::ArmStatus;
 use crate::registry::database::experiments::{ExperimentUpdate, PhaseQuery, RegistryView, ResultDetail};
-use crate::registry::database::{ChangeError, ChangeOutcome, now_millis};
+use crate::registry::database::{ChangeError, ChangeOutcome};
 
 /// Time between two looks.
 const EVALUATION_INTERVAL: Duration = Duration::from_secs(2);
@@ -22,33 +26,6 @@ const EVALUATION_INTERVAL: Duration = Duration::from_secs(2);
 const NON_ROLLOUT_EVALUATION_STRIDE: u32 = 5;
 /// Who makes these changes, in the history.
 const ROLLOUT_ACTOR: &str = "rollout";
-
-/// What this process counts of a phase, and what of it is kept.
-#[derive(Debug)]
-pub(super) struct CounterFlush {
-    pub(super) active_phase: Arc<ActivePhase>,
-    /// This row is this process's.
-    process_id: String,
-    /// What it had counted before the row began.
-    baseline: PhaseCounts,
-    /// What was kept last; nothing before the first time.
-    stored: Option<PhaseCounts>,
-    /// It was looked at once more after its end, and nothing had been added.
-    is_final: bool,
-}
-
-impl CounterFlush {
-    pub(super) fn new(running: Arc<ActivePhase>) -> Self {
-        let process = clock::new_id().simple().to_string();
-        Self {
-            active_phase: running,
-            process_id: process,
-            baseline: PhaseCounts::default(),
-            stored: None,
-            is_final: false,
-        }
-    }
-}
 
 impl RegistryService {
     /// Looks at experiments until it is told to stop.
@@ -124,10 +101,13 @@ impl RegistryService {
         }
         // Its row was put together with others: what it had counted until then is in there.
         let base = kept.unwrap_or_default();
-        let (own, process) = (counted.delta_since(&base), clock::new_id().simple().to_string());
+        let own = counted.delta_since(&base);
+        let process = clock::new_id().simple().to_string();
         // Before it is written: whoever does not hear that it was, writes the same row again.
         self.update_counter_flush(running, |counting| {
-            (counting.process_id, counting.baseline, counting.stored) = (process.clone(), base, None);
+            counting.process_id.clone_from(&process);
+            counting.baseline = base;
+            counting.stored = None;
         });
         self.deps.database.store_counts(of, &process, &own, true).await?;
         self.update_counter_flush(running, |counting| counting.stored = Some(counted));
@@ -152,8 +132,10 @@ impl RegistryService {
         phase: Option<u32>,
         with: ResultDetail,
     ) -> Result<(Experiment, u32, PhaseResults), RegistryError> {
-        let unknown = || ChangeError::from(ExperimentError::NotFound(name.to_owned()));
-        let experiment = self.experiments().remove(name).ok_or_else(unknown)?;
+        let experiment = self
+            .experiments()
+            .remove(name)
+            .ok_or_else(|| ChangeError::from(ExperimentError::NotFound(name.to_owned())))?;
         let phase = phase.unwrap_or(experiment.phase_number());
         let place = usize::try_from(phase).unwrap_or(usize::MAX).checked_sub(1);
         let Some(found) = place.and_then(|place| experiment.phases.get(place)) else {
@@ -234,20 +216,15 @@ impl RegistryService {
         else {
             return Ok(());
         };
-        let order = |reason: &str| ChangeContext {
-            actor: ROLLOUT_ACTOR.to_owned(),
-            reason: Some(reason.to_owned()),
-            // Decided on what is known: if that has changed, the next look decides.
-            expected_revision: Some(experiment.revision),
-            idempotency_key: None,
-        };
         let active = self.model_record_or_default(&experiment.design.model).active;
         if active != control.arm.version {
             // Whoever did that has decided: neither is the control what a version is taken back to, nor is the version to
             // replace the one that they chose.
             let version = active.unwrap_or_default();
             let reason = format!("version {version} was made the active one meanwhile");
-            let ended = self.cancel_superseded(name, control.arm.version.as_deref(), &order(&reason)).await;
+            let ended = self
+                .cancel_superseded(name, control.arm.version.as_deref(), &rollout_change(experiment, &reason))
+                .await;
             if matches!(ended, Ok(ChangeOutcome::Changed(_))) {
                 tracing::warn!(experiment = name, reason, "rollout cancelled");
             }
@@ -275,7 +252,7 @@ impl RegistryService {
             RolloutAction::Advance(next) => {
                 let share = rollout.steps.get(next).map_or(0.0, |step| step.share * 100.0);
                 tracing::info!(experiment = name, share, "rollout advances to the next step");
-                let order = order(&format!("on to {share} %"));
+                let order = rollout_change(experiment, &format!("on to {share} %"));
                 self.update_experiment(name, "step", &order, |experiment| {
                     experiment.advance_to_step(next, now_millis())
                 })
@@ -286,12 +263,18 @@ impl RegistryService {
                 let Ok(_alone) = self.change_lock.try_lock() else { return Ok(()) };
                 tracing::info!(experiment = name, arm = candidate.arm.name, "rollout finished; activating its version");
                 let instead_of = control.arm.version.as_deref();
-                self.promote_arm_locked(name, &candidate.arm.name, instead_of, &order("the rollout is done")).await
+                self.promote_arm_locked(
+                    name,
+                    &candidate.arm.name,
+                    instead_of,
+                    &rollout_change(experiment, "the rollout is done"),
+                )
+                .await
             }
             RolloutAction::RollBack(reason) => {
                 tracing::error!(experiment = name, reason, "rolling back the rollout");
                 let outcome = Some(format!("taken back: {reason}"));
-                let order = order(&reason);
+                let order = rollout_change(experiment, &reason);
                 self.update_experiment(name, "take back", &order, |experiment| experiment.end(now_millis(), outcome))
                     .await
             }
@@ -332,6 +315,17 @@ struct Evaluation {
 impl Evaluation {
     fn is_rollout_running(&self) -> bool {
         self.experiment.state == ExperimentState::Running && self.experiment.design.rollout.is_some()
+    }
+}
+
+/// The grounds of a change that a rollout makes.
+fn rollout_change(experiment: &Experiment, reason: &str) -> ChangeContext {
+    ChangeContext {
+        actor: ROLLOUT_ACTOR.to_owned(),
+        reason: Some(reason.to_owned()),
+        // It is decided on what is known now: if that has changed, the next evaluation decides.
+        expected_revision: Some(experiment.revision),
+        idempotency_key: None,
     }
 }
 

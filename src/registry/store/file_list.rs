@@ -6,6 +6,8 @@ use crate::registry::record::FileRecord;
 
 /// Most files of a version.
 pub const MAX_FILES: usize = 64;
+/// Largest file: that of a graph or of weights.
+pub const MAX_FILE_BYTES: u64 = 2 << 30;
 /// Longest path of a file within a version, in bytes.
 const MAX_PATH_BYTES: usize = 200;
 /// Directories that a file may lie in, at most.

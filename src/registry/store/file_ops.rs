@@ -9,7 +9,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::StoreError;
+use super::error::StoreError;
 use crate::registry::record::FileRecord;
 
 const BUFFER_BYTES: usize = 1 << 20;
@@ -21,7 +21,9 @@ pub(super) fn copy_verified(from: &Path, to: &Path, file: &FileRecord) -> Result
         _ => StoreError::Disk(error),
     })?;
     let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
-    let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; BUFFER_BYTES]);
+    let mut hash = Sha256::new();
+    let mut bytes = 0;
+    let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let read = source.read(&mut buffer)?;
         let Some(piece) = buffer.get(..read).filter(|piece| !piece.is_empty()) else { break };
@@ -46,12 +48,14 @@ pub(super) fn has_same_content(one: &Path, other: &Path) -> io::Result<bool> {
     if !other.is_dir() {
         return Ok(false);
     }
-    let (mine, others) = (entry_names(one)?, entry_names(other)?);
+    let mine = entry_names(one)?;
+    let others = entry_names(other)?;
     if mine != others {
         return Ok(false);
     }
     for name in mine {
-        let (one, other) = (one.join(&name), other.join(&name));
+        let one = one.join(&name);
+        let other = other.join(&name);
         let same = if one.is_dir() {
             has_same_content(&one, &other)?
         } else {
@@ -69,7 +73,8 @@ fn entry_names(directory: &Path) -> io::Result<BTreeSet<OsString>> {
 }
 
 fn has_same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    let mut one = File::open(one)?;
+    let mut other = File::open(other)?;
     if one.metadata()?.len() != other.metadata()?.len() {
         return Ok(false);
     }
@@ -88,11 +93,6 @@ fn has_same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Brings the names in a directory to the disk.
-pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 /// Deletes a file, or a directory that may not be written to.

@@ -5,7 +5,9 @@ use std::io;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
-use super::{Store, StoreError, TempFile};
+use super::error::StoreError;
+use super::temp_file::TempFile;
+use super::version_store::Store;
 
 /// Bytes that are written together.
 const FLUSH_BYTES: usize = 1 << 20;
