@@ -65,6 +65,7 @@ pub mod clock;
 pub mod config;
 pub mod drift;
 pub mod engine;
+pub mod error;
 pub mod experiments;
 pub mod fd_limit;
 pub mod file_watcher;
@@ -86,5 +87,6 @@ pub mod terminal;
 pub mod text;
 pub mod watch;
 
+pub use error::ServerError;
 pub use listeners::Listeners;
-pub use server::{Server, ServerError, http_runtime, scheduler_config};
+pub use server::{Server, http_runtime, scheduler_config};

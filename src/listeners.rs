@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{TcpSocket, TcpStream, UnixSocket, UnixStream};
 
-use crate::ServerError;
 use crate::config::{AcceptMode, ListenAddress, ServerSettings};
+use crate::error::ServerError;
 
 /// Connections that wait to be accepted; the system may allow fewer. The usual 128 overflow in a burst, and who comes
 /// then tries again a second later.

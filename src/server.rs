@@ -16,11 +16,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{EXIT_CONFIGURATION, ServerSettings, TraceSettings};
+use crate::config::{ServerSettings, TraceSettings};
 use crate::engine::Engine;
 use crate::engine::backend::Backend;
 use crate::engine::cache::Cache;
 use crate::engine::loader::{LoadContext, ModelSource};
+use crate::error::ServerError;
 use crate::experiments::receipts::ReceiptKeyring;
 use crate::http::App;
 use crate::http::accept_loop::{StopOutcome, StopSignals, serve};
@@ -55,40 +56,6 @@ const ADMIN_GRACE_PERIOD: Duration = Duration::from_millis(500);
 
 /// More threads than this do not help HTTP: one serves about 100,000 small requests a second.
 const MAX_HTTP_THREADS: usize = 16;
-
-/// Why a server did not start, or did not end well.
-#[derive(Debug, thiserror::Error)]
-pub enum ServerError {
-    /// Something that the operator can change: exit code 64.
-    #[error("{0}")]
-    Configuration(String),
-    /// The same of several options, a sentence each.
-    #[error("{}", .0.join("; "))]
-    ConfigurationList(Vec<String>),
-    /// Anything else: exit code 1.
-    #[error("{0}")]
-    Runtime(String),
-}
-
-impl ServerError {
-    /// What went wrong, one sentence for each thing.
-    #[must_use]
-    pub fn messages(&self) -> &[String] {
-        match self {
-            Self::Configuration(sentence) | Self::Runtime(sentence) => std::slice::from_ref(sentence),
-            Self::ConfigurationList(sentences) => sentences,
-        }
-    }
-
-    /// The exit code of a process that ends with it.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Configuration(_) | Self::ConfigurationList(_) => EXIT_CONFIGURATION,
-            Self::Runtime(_) => 1,
-        }
-    }
-}
 
 /// Which models a server has.
 pub(crate) enum ModelSet {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ServerError;
 use crate::config::{BatchSettings, GpuBatchLimits, SchedulerStrategy, ServerSettings};
 use crate::drift;
 use crate::engine::backend::Backend;
@@ -13,6 +12,7 @@ use crate::engine::queue::SchedulerConfig;
 use crate::engine::scheduler::batch_search::{BatchLimits, CPU_SEARCH_RADIUS};
 use crate::engine::scheduler::{BatchingStrategy, Micros};
 use crate::engine::{self, tokenization};
+use crate::error::ServerError;
 use crate::metrics::Metrics;
 
 /// Tensor cores multiply tiles of so many rows and columns.

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::ServerError;
 use crate::config::{FollowedAlias, MlflowSettings, ServerSettings};
 use crate::engine::loader::{LoadContext, ModelSource};
+use crate::error::ServerError;
 use crate::memory_budget::{self, MemoryBudget};
 use crate::registry::data_directory::{self, DataDirectory};
 use crate::registry::database::{ChangeError, Database, ModelRecords, OpenError, StorageFault, sqlite_url};
