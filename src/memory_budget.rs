@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::config::{OverflowPolicy, RequestLimits, ServerSettings};
 use crate::engine::loaded_version::LoadedVersion;
-use crate::http::body::{BodyMemory, FREE_BODY_BYTES};
+use crate::http::body_limits::{BodyMemory, FREE_BODY_BYTES};
 use crate::memory::{self, cgroup};
 use crate::text::tokenizer::Tokenizer;
 

@@ -26,13 +26,14 @@ use crate::experiments::receipts::ReceiptKeyring;
 use crate::http::App;
 use crate::http::accept_loop::{StopOutcome, StopSignals, serve};
 use crate::http::admin_guard::AdminHosts;
-use crate::http::auth::ApiKeys;
-use crate::http::body::BodyMemory;
+use crate::http::api_keys::ApiKeys;
+use crate::http::body_limits::BodyMemory;
+use crate::http::caller_rates::RateLimits;
 use crate::http::connection::ConnectionHandler;
 use crate::http::process_stall::{self, HEARTBEAT_INTERVAL, StallDetector};
-use crate::http::rate_limit::RateLimits;
 use crate::http::response_budget::ResponseBudget;
-use crate::http::shadow_traffic::{self, ShadowQueue};
+use crate::http::shadow_queue::ShadowQueue;
+use crate::http::shadow_traffic;
 use crate::http::tls::{self, WatchedTlsConfig};
 use crate::listeners::{BoundListener, Listeners};
 use crate::metrics::Metrics;
@@ -140,7 +141,7 @@ impl Server {
             receipts,
             keys,
             rate_limits: RateLimits::new(settings.rate_limit),
-            admin_hosts: AdminHosts::from_settings(settings),
+            admin_hosts: Arc::new(AdminHosts::from_settings(settings)),
             cors_origins: settings.cors_origins.clone(),
             trusted_proxies: settings.trusted_proxies.clone(),
             limits: settings.limits,

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::App;
 use super::error::{ApiError, Code};
 use super::response_size::{entity_bytes, max_entity_bytes};
-use super::shadow_traffic;
+use super::shadow_queue::MAX_REQUEST_BYTES;
+use super::state::App;
 use crate::engine::cache_lookup::CacheMode;
 use crate::engine::loaded_version::LoadedVersion;
 use crate::engine::{InferenceError, ItemError, ItemOutput};
@@ -169,7 +169,7 @@ impl ArmRoute {
     #[must_use]
     pub fn check_shadow_size(&self, bytes: usize) -> Option<()> {
         let (running, places) = self.shadow_arms()?;
-        if bytes <= shadow_traffic::MAX_REQUEST_BYTES {
+        if bytes <= MAX_REQUEST_BYTES {
             return Some(());
         }
         for place in places {

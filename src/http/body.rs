@@ -10,22 +10,20 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use super::App;
+use super::body_limits::too_large_error;
 use super::charset;
 use super::connection_state::ConnectionState;
 use super::content_encoding::{ContentEncoding, GzipDecoder};
+use super::content_type::is_json;
 use super::error::{ApiError, Code};
+use super::state::App;
 use crate::config::{ClientTimeouts, RequestLimits};
 use crate::engine::InferenceError;
 use crate::metrics::{RefusalReason, TimeoutStage};
 
-/// Bytes of a body that are accounted for together; a body of fewer costs nothing.
-pub const FREE_BODY_BYTES: usize = 16 << 10;
-/// Least memory for large bodies, in bytes.
-const MIN_MEMORY_BYTES: usize = 64 << 20;
 /// Longest body that a full server reads: the answer to its texts may be known, and then it needs no room.
 const MAX_BODY_BYTES_WHEN_FULL: u64 = 16 << 10;
 
@@ -70,15 +68,6 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if parts.any(foreign) { refuse("The charset must be UTF-8.") } else { Ok(()) }
 }
 
-/// True for a content type that is JSON, whatever its parameters.
-pub(super) fn is_json(content_type: &str) -> bool {
-    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
-}
-
-pub(super) fn too_large_error(limits: &RequestLimits) -> ApiError {
-    ApiError::new(Code::BodyTooLarge, format!("The body is larger than the limit of {} bytes.", limits.max_body_bytes))
-}
-
 /// A body that can be read and checked against the limits.
 pub trait RequestBody: Sized {
     /// Parses the body.
@@ -118,42 +107,6 @@ impl<T: RequestBody + Send> FromRequest<Arc<App>> for ValidatedJson<T> {
     }
 }
 
-/// Memory for the large bodies of all requests together, and the texts in them until they are answered.
-///
-/// Without it, as many clients as there are connections could each leave most of a body here.
-#[derive(Debug)]
-pub struct BodyMemory(Arc<Semaphore>);
-
-impl BodyMemory {
-    /// Room for eight of the largest bodies, and for 64 MiB at least.
-    #[must_use]
-    pub fn new(limits: &RequestLimits) -> Self {
-        Self(Arc::new(Semaphore::new(Self::capacity(limits).div_ceil(FREE_BODY_BYTES))))
-    }
-
-    /// How much that is.
-    #[must_use]
-    pub fn capacity(limits: &RequestLimits) -> usize {
-        MIN_MEMORY_BYTES.max(8 * limits.max_body_bytes)
-    }
-
-    /// Takes what a body of `length` bytes needs beyond what it holds. A first step is free.
-    fn reserve(&self, held: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), InferenceError> {
-        let holds = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = (length / FREE_BODY_BYTES).saturating_sub(holds);
-        if missing == 0 {
-            return Ok(());
-        }
-        let wanted = u32::try_from(missing).map_err(|_| InferenceError::Overloaded)?;
-        let more = Arc::clone(&self.0).try_acquire_many_owned(wanted).map_err(|_| InferenceError::Overloaded)?;
-        match held {
-            Some(held) => held.merge(more),
-            None => *held = Some(more),
-        }
-        Ok(())
-    }
-}
-
 /// Reads a body to its end, within the limits of size and time.
 async fn read_plain(mut body: Body, app: &App, memory: &mut Option<OwnedSemaphorePermit>) -> Result<Vec<u8>, ApiError> {
     let end = Instant::now() + app.client_timeouts.body;
@@ -185,20 +138,6 @@ async fn read_compressed(
         gunzip.decode(&data).await?;
     }
     gunzip.finish()
-}
-
-impl App {
-    /// Takes memory for a body of `length` bytes, beyond what it holds.
-    pub(super) fn reserve_body_memory(
-        &self,
-        held: &mut Option<OwnedSemaphorePermit>,
-        length: usize,
-    ) -> Result<(), ApiError> {
-        self.body_memory
-            .reserve(held, length)
-            .inspect_err(|_| self.metrics.http.record_refusal(RefusalReason::Overload))
-            .map_err(ApiError::from)
-    }
 }
 
 /// The next bytes of a body, which may pause for so long, and must not last until after `end`; nothing at its end.

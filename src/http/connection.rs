@@ -22,9 +22,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::App;
+use super::buffer_sizes::MAX_BUFFER_BYTES;
 use super::connection_state::{ConnectionState, RequestGuard, TrackedBody};
-use super::response_budget::{ReservationHandle, ResponseBudget};
+use super::response_budget::ResponseBudget;
+use super::response_reservation::ReservationHandle;
+use super::state::App;
 use super::timeout_stream::TimeoutStream;
 use super::tls::WatchedTlsConfig;
 use crate::clock;
@@ -35,8 +37,6 @@ use crate::metrics::{Metrics, TimeoutStage};
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 /// A connection that has been without a request for longer than this goes when others wait.
 const EVICTABLE_IDLE_TIME: Duration = Duration::from_secs(1);
-/// Bytes of one connection that wait to be read or written: room for the largest head that is refused politely.
-pub(super) const MAX_BUFFER_BYTES: usize = 64 << 10;
 
 /// What the connections of one listener have in common.
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use super::App;
 use super::error::{ApiError, Code};
+use super::state::App;
 
 const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 

@@ -10,8 +10,8 @@ use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::App;
 use super::error::{ApiError, Code, Problem};
+use super::state::App;
 use crate::drift::window::MAX_STORED_WINDOWS;
 use crate::drift::{Divergence, DriftLevel, DriftSignal, SignalReport, WindowResult};
 use crate::engine::drift_monitor::{DriftMonitor, DriftStatus};

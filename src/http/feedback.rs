@@ -12,13 +12,12 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::App;
-use super::auth::Caller;
 use super::body::{RequestBody, ValidatedJson};
+use super::caller::Caller;
 use super::error::{ApiError, Code, FieldError, Problem};
 use super::json;
 use super::rate_limit;
-use super::registry::registry_runtime;
+use super::state::App;
 use super::validation;
 use crate::clock;
 use crate::config::RequestLimits;
@@ -218,7 +217,7 @@ pub async fn feedback(
     rate_limit::charge_remaining_texts(&app, &caller, truths.len())?;
     let deadline = Instant::now() + app.limits.timeout;
     let reserved = app.response_budget.reserve(truths.len() * RESULT_BYTES, deadline).await?.map(Extension);
-    let keeper = Arc::clone(registry_runtime(&app)?.service());
+    let keeper = Arc::clone(app.require_registry()?.service());
     let who = caller.to_string();
     let read = |(index, truth)| {
         let pointer = if is_list { format!("/{index}") } else { String::new() };
@@ -236,7 +235,7 @@ pub async fn feedback(
     let told = if good.is_empty() {
         Vec::new()
     } else {
-        registry_runtime(&app)?.run(|keeper| keeper.store_feedback(good)).await?
+        app.require_registry()?.run(|keeper| keeper.store_feedback(good)).await?
     };
     let mut told = told.into_iter();
     let mut outcome = |one: Result<FeedbackRecord, ApiError>| {

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::App;
 use super::error::{ApiError, Code, Problem};
+use super::state::App;
 use crate::registry::VersionState;
 use crate::registry::database::StorageFault;
 use crate::registry::service::RegistryService;

@@ -8,8 +8,8 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::App;
 use super::error::{ApiError, Problem};
+use super::state::App;
 use crate::config::OverflowPolicy;
 use crate::engine::placement;
 use crate::registry::{ResolveError, ServedModel, VersionState};

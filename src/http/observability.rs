@@ -13,11 +13,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::ResponseForPanic;
 
-use super::App;
 use super::connection_state::ConnectionState;
 use super::error::{ApiError, Code};
 use super::log_sampler::{LogSampler, SampleDecision};
 use super::request_summary::RequestSummary;
+use super::state::App;
 use super::trace_context;
 use crate::clock;
 use crate::metrics::{Metrics, PanicSite, RequestOutcome};

@@ -10,9 +10,7 @@ use serde::de::IgnoredAny;
 use utoipa::ToSchema;
 use validator::{Validate, ValidateArgs, ValidationError};
 
-use super::App;
 use super::arm_router::{ArmRoute, ModelSelector, RequestOptions};
-use super::batch::Text;
 use super::body::{RequestBody, ValidatedJson};
 use super::cache_control::CacheControl;
 use super::deadline::Deadline;
@@ -23,7 +21,8 @@ use super::rate_limit;
 use super::request_summary::RequestSummary;
 use super::response_budget::ResponseGrant;
 use super::response_size::{ResponseFields, ResponseSize};
-use super::shadow_traffic::ShadowRequest;
+use super::shadow_traffic::{self, ShadowRequest};
+use super::state::App;
 use super::user_id::CallerAndUser;
 use super::validation;
 use super::zero_shot::{self, CandidateLabel, ZeroShotQuery};
@@ -81,6 +80,18 @@ pub struct PredictRequest {
     #[serde(default)]
     pub raw_scores: bool,
 }
+
+/// A text. At most `--max-text-chars` characters, not blank, and without control characters other than tab and the ends
+/// of lines unless `--markup` or the model says otherwise.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(
+    example = "My new card has not come yet, where is it?",
+    min_length = 1,
+    max_length = 32768,
+    pattern = r"^[^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F-\u009F]*[^\s\u0000-\u0008\u000E-\u001F\u007F-\u009F][^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F-\u009F]*$"
+)]
+#[expect(dead_code, reason = "only described")]
+struct Text(String);
 
 fn check_text(text: &str, limits: &RequestLimits) -> Result<(), ValidationError> {
     validation::check_prediction_text(text, limits)
@@ -175,7 +186,7 @@ pub async fn predict(
     let bytes = text.len() + text_pair.as_ref().map_or(0, String::len);
     let top_k = request.top_k.map(|k| k as usize);
     let seen = ResponseFields { labels: labels.as_deref(), probabilities: request.return_probabilities, top_k };
-    let size = ResponseSize::max_for_route(&route, &std::iter::once(bytes), seen);
+    let size = ResponseSize::max_for_models(route.candidate_models(), &std::iter::once(bytes), seen);
     let ResponseGrant { reservation, max_entity_bytes } = app.response_budget.grant(size, deadline).await?;
     let terms =
         RequestOptions { text_count: 1, deadline, cache_mode: cache_use, all_or_nothing: true, max_entity_bytes };
@@ -213,7 +224,7 @@ pub async fn predict(
     };
     let answer = answer.ok_or_else(missing)?;
     if let Some((text, pair)) = shown.filter(|_| gave == AnswerSource::Arm) {
-        app.shadow_queue.mirror(&app, &route, ShadowRequest { text, pair, model: &model, answer: &answer });
+        shadow_traffic::mirror(&app, &route, ShadowRequest { text, pair, model: &model, answer: &answer });
     }
     let view = ResponseOptions {
         labels: question.as_ref().map(|question| question.labels.as_slice()),

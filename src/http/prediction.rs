@@ -3,9 +3,9 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::App;
 use super::arm_router::ArmRoute;
 use super::error::ApiError;
+use super::state::App;
 use crate::clock;
 use crate::engine::ItemOutput;
 use crate::engine::loaded_version::LoadedVersion;

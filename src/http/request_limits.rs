@@ -9,8 +9,8 @@ use axum::http::{HeaderMap, HeaderValue, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::App;
 use super::error::{ApiError, Code};
+use super::state::App;
 use crate::config::RequestLimits;
 
 /// Refuses a head that is too large, or that does not say whom it is for (RFC 9112, 3.2).

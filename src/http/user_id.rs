@@ -3,7 +3,7 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use super::auth::Caller;
+use super::caller::Caller;
 use super::error::{ApiError, Code};
 
 const USER_ID_HEADER: &str = "x-user-id";

@@ -21,7 +21,7 @@ async fn batch_predict(served: &ModelServer, texts: &[String]) -> Response {
 fn reserved_size(served: &ModelServer, texts: &[String]) -> ResponseSize {
     let route = ArmRoute::resolve(&served.server.app.registry.snapshot(), ModelSelector::default()).unwrap();
     let shown = ResponseFields { labels: None, probabilities: true, top_k: Some(3) };
-    ResponseSize::max_for_route(&route, &texts.iter().map(String::len), shown)
+    ResponseSize::max_for_models(route.candidate_models(), &texts.iter().map(String::len), shown)
 }
 
 #[tokio::test]

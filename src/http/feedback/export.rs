@@ -9,9 +9,8 @@ use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::App;
 use crate::http::error::ApiError;
-use crate::http::registry::registry_runtime;
+use crate::http::state::App;
 use crate::registry::database::feedback::FeedbackPageLimit;
 use crate::registry::feedback::FeedbackRecord;
 
@@ -83,7 +82,7 @@ pub async fn export(
             place(after).ok_or_else(|| ApiError::at_pointer("/after", "it is not the `next` of another part"))?
         }
     };
-    let read = registry_runtime(&app)?.run(move |keeper| async move {
+    let read = app.require_registry()?.run(move |keeper| async move {
         Ok(keeper.list_feedback(part.model.as_deref(), (after.0, &after.1), PAGE_LIMITS).await?)
     });
     let (told, more) = read.await?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::experiments::experiment::ExperimentError;
-use crate::http::auth::Caller;
+use crate::http::caller::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::registry::database::{ChangeError, StorageFault};
 use crate::registry::mlflow::client::MlflowError;
@@ -47,7 +47,7 @@ impl<S: Sync> FromRequestParts<S> for Preconditions {
 }
 
 /// A change of what its caller has not seen.
-pub(in crate::http) fn missing_precondition_error() -> ApiError {
+pub(crate) fn missing_precondition_error() -> ApiError {
     let detail =
         "Say which state this is decided on: If-Match with the ETag of what is to be changed, as GET shows it.";
     ApiError::new(Code::PreconditionRequired, detail)
