@@ -1,7 +1,7 @@
 //! The server: everything put together, run, and stopped. With `ceiling` the only module that sees everything.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,7 @@ use crate::http::process_stall::{self, HEARTBEAT_INTERVAL, StallDetector};
 use crate::http::response_budget::ResponseBudget;
 use crate::http::shadow_queue::ShadowQueue;
 use crate::http::shadow_traffic;
+use crate::http::state::{AccessState, InferenceState, LifecycleState, LimitState, ModelState, TelemetryState};
 use crate::http::tls::{self, WatchedTlsConfig};
 use crate::listeners::{BoundListener, Listeners};
 use crate::metrics::Metrics;
@@ -134,26 +135,32 @@ impl Server {
             .map_err(|error| ServerError::Runtime(error.to_string()))?;
         let (most, longest) = (settings.limits.max_inflight_items, settings.max_queue_wait);
         let app = App {
-            engine: Engine::new(most, longest, cache, Arc::clone(&metrics)),
-            registry,
-            registry_runtime: keeping,
-            shadow_queue: ShadowQueue::default(),
-            receipts,
-            keys,
-            rate_limits: RateLimits::new(settings.rate_limit),
-            admin_hosts: Arc::new(AdminHosts::from_settings(settings)),
-            cors_origins: settings.cors_origins.clone(),
-            trusted_proxies: settings.trusted_proxies.clone(),
-            limits: settings.limits,
-            text_policy: TextPolicy { markup: settings.text_defaults.markup, allowed_characters: None },
-            body_memory: BodyMemory::new(&settings.limits),
-            response_budget: ResponseBudget::new(memory_budget::response_memory(settings), &metrics),
-            client_timeouts: settings.client_timeouts,
-            metrics: Arc::clone(&metrics),
-            draining: AtomicBool::new(false),
-            server_timing: settings.server_timing,
-            spans,
-            stall_detector: StallDetector::default(),
+            models: ModelState {
+                registry,
+                registry_runtime: keeping,
+                text_policy: TextPolicy { markup: settings.text_defaults.markup, allowed_characters: None },
+            },
+            inference: InferenceState {
+                engine: Engine::new(most, longest, cache, Arc::clone(&metrics)),
+                shadow_queue: ShadowQueue::default(),
+                receipts,
+            },
+            access: AccessState {
+                keys,
+                rate_limits: RateLimits::new(settings.rate_limit),
+                admin_hosts: Arc::new(AdminHosts::from_settings(settings)),
+                cors_origins: settings.cors_origins.clone(),
+                trusted_proxies: settings.trusted_proxies.clone(),
+            },
+            limits: LimitState {
+                requests: settings.limits,
+                client_timeouts: settings.client_timeouts,
+                body_memory: BodyMemory::new(&settings.limits),
+                response_budget: ResponseBudget::new(memory_budget::response_memory(settings), &metrics),
+                stall_detector: StallDetector::default(),
+            },
+            telemetry: TelemetryState { metrics: Arc::clone(&metrics), spans, server_timing: settings.server_timing },
+            lifecycle: LifecycleState::default(),
         };
         Ok(Self {
             app: Arc::new(app),
@@ -199,12 +206,13 @@ impl Server {
         let mut loading = tokio::spawn({
             let (app, sources, host, stop, settings) =
                 (Arc::clone(&self.app), self.sources, self.load_context, shutdown.drain.clone(), self.settings.clone());
-            let (followed, loaded, begun_with) = (self.subscriptions, loaded.clone(), self.app.registry.snapshot());
+            let (followed, loaded, begun_with) =
+                (self.subscriptions, loaded.clone(), self.app.models.registry.snapshot());
             async move {
                 // However it ends.
                 let _loaded = loaded.drop_guard();
-                let registry = Arc::clone(&app.registry);
-                if let Some(keeping) = &app.registry_runtime {
+                let registry = Arc::clone(&app.models.registry);
+                if let Some(keeping) = &app.models.registry_runtime {
                     registry_setup::load_models(keeping, followed, &stop).await;
                 } else {
                     let load = move || {
@@ -213,41 +221,42 @@ impl Server {
                     };
                     tokio::task::spawn_blocking(load).await.ok();
                 }
-                if let Err(sentence) = check_loaded_models(&settings, &begun_with, &app.registry) {
+                if let Err(sentence) = check_loaded_models(&settings, &begun_with, &app.models.registry) {
                     // Nobody listens any more if the server has stopped meanwhile.
                     unfit.send(sentence).ok();
                 }
             }
         });
-        let _lag =
-            AbortOnDropHandle::new(tokio::spawn(process_stall::monitor_event_loop_lag(Arc::clone(&self.app.metrics))));
+        let _lag = AbortOnDropHandle::new(tokio::spawn(process_stall::monitor_event_loop_lag(Arc::clone(
+            &self.app.telemetry.metrics,
+        ))));
         let _losses = AbortOnDropHandle::new(tokio::spawn(losses));
         let _shadows = AbortOnDropHandle::new(tokio::spawn(shadow_traffic::run_queue(Arc::clone(&self.app))));
         let _summaries = AbortOnDropHandle::new(tokio::spawn(log_summary::log_summaries(
-            Arc::clone(&self.app.metrics),
+            Arc::clone(&self.app.telemetry.metrics),
             self.settings.log.summary_schedule,
         )));
         let _windows =
-            AbortOnDropHandle::new(tokio::spawn(drift_timer::close_due_windows(Arc::clone(&self.app.registry))));
+            AbortOnDropHandle::new(tokio::spawn(drift_timer::close_due_windows(Arc::clone(&self.app.models.registry))));
         let front = ConnectionHandler::new("data", http::router(Arc::clone(&self.app)), &self.app, self.tls);
-        let connections = fd_limit::raise_fd_limit(self.app.limits.max_connections);
+        let connections = fd_limit::raise_fd_limit(self.app.limits.requests.max_connections);
         let stop = CancellationToken::new();
         let stopped = OnceLock::new();
         let drain = async {
             shutdown.drain.cancelled().await;
-            self.app.draining.store(true, Ordering::Relaxed);
+            self.app.lifecycle.draining.store(true, Ordering::Relaxed);
             tracing::info!("shutdown requested; draining");
             tokio::time::sleep(drain_delay).await;
             stopped.get_or_init(Instant::now);
             stop.cancel();
             tokio::time::sleep(grace.saturating_sub(ABORT_LEAD_TIME.min(grace / 4))).await;
-            self.app.engine.abort();
-            self.app.response_budget.close();
+            self.app.inference.engine.abort();
+            self.app.limits.response_budget.close();
             std::future::pending::<Infallible>().await
         };
         let end = StopSignals { drain: stop.clone(), drain_timeout: grace, abort: shutdown.abort.clone() };
         let served = async {
-            match accept_when_ready::open_when_ready(listeners.data, &self.app.registry, &loaded, &end).await? {
+            match accept_when_ready::open_when_ready(listeners.data, &self.app.models.registry, &loaded, &end).await? {
                 Ok(listener) => stop_result(serve(listener, front, connections, end).await),
                 Err(ended) => stop_result(ended),
             }
@@ -275,13 +284,13 @@ impl Server {
         if !loading.is_finished() {
             tokio::time::timeout_at(rest.into(), loading).await.ok();
         }
-        if let Some(keeping) = &self.app.registry_runtime {
+        if let Some(keeping) = &self.app.models.registry_runtime {
             registry_setup::stop_registry(keeping, rest).await;
         }
-        self.app.registry.close(rest);
+        self.app.models.registry.close(rest);
         if !shutdown.abort.is_cancelled() {
             let app = Arc::clone(&self.app);
-            tokio::task::spawn_blocking(move || app.spans.as_ref().map(SpanTracer::shutdown)).await.ok();
+            tokio::task::spawn_blocking(move || app.telemetry.spans.as_ref().map(SpanTracer::shutdown)).await.ok();
         }
         ended?;
         lost.reason().map_or(Ok(()), |sentence| Err(ServerError::Runtime(sentence.to_owned())))?;
@@ -301,7 +310,7 @@ impl Server {
         stop: CancellationToken,
     ) -> std::io::Result<oneshot::Receiver<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let budget = ResponseBudget::new_admin(&self.app.metrics);
+        let budget = ResponseBudget::new_admin(&self.app.telemetry.metrics);
         let routes = http::admin_router(Arc::clone(&self.app), Arc::clone(&budget));
         let front = ConnectionHandler::new("admin", routes, &self.app, None).with_budget(budget);
         let app = Arc::clone(&self.app);
@@ -313,7 +322,7 @@ impl Server {
                 // On this thread, which only a standstill of the whole process stops.
                 let beat = async {
                     loop {
-                        app.stall_detector.record_heartbeat(Instant::now());
+                        app.limits.stall_detector.record_heartbeat(Instant::now());
                         tokio::time::sleep(HEARTBEAT_INTERVAL).await;
                     }
                 };

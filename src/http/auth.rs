@@ -19,8 +19,8 @@ use crate::metrics::RefusalReason;
 /// Lets a request pass if it may use a route of this scope, and says who sends it.
 pub async fn authorize(State((app, scope)): State<(Arc<App>, Scope)>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Arc<ConnectionState>>().map_or(Ipv4Addr::UNSPECIFIED.into(), |e| e.peer());
-    let address = client_address(peer, request.headers(), &app.trusted_proxies);
-    match app.keys.authorize(scope, request.headers(), address) {
+    let address = client_address(peer, request.headers(), &app.access.trusted_proxies);
+    match app.access.keys.authorize(scope, request.headers(), address) {
         Ok(who) => {
             request.extensions_mut().insert(Caller(who));
             next.run(request).await
@@ -30,14 +30,14 @@ pub async fn authorize(State((app, scope)): State<(Arc<App>, Scope)>, mut reques
 }
 
 fn to_denial(app: &App, denied: AuthError, scope: Scope, address: IpAddr) -> ApiError {
-    app.metrics.http.record_refusal(RefusalReason::Unauthorized);
+    app.telemetry.metrics.http.record_refusal(RefusalReason::Unauthorized);
     if denied == AuthError::MissingScope {
         return ApiError::new(Code::Forbidden, format!("This needs a key with the scope `{}`.", scope.name()));
     }
     // A right key is never slowed down: somebody else behind the same address may show wrong ones.
     if denied == AuthError::UnknownKey {
-        app.keys.unknown_key_log.warn_sampled(address);
-        if let Err(time) = app.rate_limits.record_unknown_key(address) {
+        app.access.keys.unknown_key_log.warn_sampled(address);
+        if let Err(time) = app.access.rate_limits.record_unknown_key(address) {
             return rate_limited_error(time, "Too many unknown keys came from your address.");
         }
     }

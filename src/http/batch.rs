@@ -56,17 +56,17 @@ pub async fn batch_predict(
     ValidatedJson(request, _memory): ValidatedJson<BatchRequest>,
 ) -> Result<Response, ApiError> {
     rate_limit::charge_remaining_texts(&app, &caller, request.options.texts.len())?;
-    let marks = request.options.texts.iter().map(|text| app.receipts.fingerprint(text)).collect();
-    let (options, texts) = split_request(request, &app.limits);
+    let marks = request.options.texts.iter().map(|text| app.inference.receipts.fingerprint(text)).collect();
+    let (options, texts) = split_request(request, &app.limits.requests);
     let user = header.merge_with_body(options.user_id.clone())?;
     let wanted = ModelSelector {
         model: options.model.as_deref(),
         version: options.version.as_deref(),
         user_id: user.as_deref(),
     };
-    let route = ArmRoute::resolve(&app.registry.snapshot(), wanted)?;
+    let route = ArmRoute::resolve(&app.models.registry.snapshot(), wanted)?;
     let size = ResponseSize::max_for_models(route.candidate_models(), &texts.byte_lengths(), options.response_fields());
-    let ResponseGrant { reservation, max_entity_bytes } = app.response_budget.grant(size, deadline).await?;
+    let ResponseGrant { reservation, max_entity_bytes } = app.limits.response_budget.grant(size, deadline).await?;
     let terms = RequestOptions {
         text_count: texts.valid_inputs.len(),
         deadline,

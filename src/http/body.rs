@@ -36,16 +36,17 @@ pub async fn check_headers(State(app): State<Arc<App>>, request: Request, next: 
         return error.into_response();
     }
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > app.limits.max_body_bytes as u64) {
-        let mut response = too_large_error(&app.limits).into_response();
+    if length.is_some_and(|length| length > app.limits.requests.max_body_bytes as u64) {
+        let mut response = too_large_error(&app.limits.requests).into_response();
         // The body is not read: what comes on this connection would be the rest of it.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return response;
     }
-    let may_be_known = app.engine.has_cache() && length.is_some_and(|length| length <= MAX_BODY_BYTES_WHEN_FULL);
-    if app.engine.free_permits() == 0 && !may_be_known {
+    let may_be_known =
+        app.inference.engine.has_cache() && length.is_some_and(|length| length <= MAX_BODY_BYTES_WHEN_FULL);
+    if app.inference.engine.free_permits() == 0 && !may_be_known {
         // Told at once: reading the body would only make both sides wait.
-        app.metrics.http.record_refusal(RefusalReason::Overload);
+        app.telemetry.metrics.http.record_refusal(RefusalReason::Overload);
         return ApiError::from(InferenceError::Overloaded).into_response();
     }
     next.run(request).await
@@ -102,18 +103,18 @@ impl<T: RequestBody + Send> FromRequest<Arc<App>> for ValidatedJson<T> {
             exchange.mark_body_complete();
         }
         let parsed = T::parse(charset::decode_utf8(&bytes)?)?;
-        parsed.check(&app.limits)?;
+        parsed.check(&app.limits.requests)?;
         Ok(Self(parsed, memory))
     }
 }
 
 /// Reads a body to its end, within the limits of size and time.
 async fn read_plain(mut body: Body, app: &App, memory: &mut Option<OwnedSemaphorePermit>) -> Result<Vec<u8>, ApiError> {
-    let end = Instant::now() + app.client_timeouts.body;
+    let end = Instant::now() + app.limits.client_timeouts.body;
     let mut whole = Vec::new();
     while let Some(data) = read_chunk(&mut body, app, Some(end)).await? {
-        if data.len() > app.limits.max_body_bytes - whole.len() {
-            return Err(too_large_error(&app.limits));
+        if data.len() > app.limits.requests.max_body_bytes - whole.len() {
+            return Err(too_large_error(&app.limits.requests));
         }
         app.reserve_body_memory(memory, whole.len() + data.len())?;
         whole.extend_from_slice(&data);
@@ -127,13 +128,13 @@ async fn read_compressed(
     app: &App,
     memory: &mut Option<OwnedSemaphorePermit>,
 ) -> Result<Vec<u8>, ApiError> {
-    let end = Instant::now() + app.client_timeouts.body;
+    let end = Instant::now() + app.limits.client_timeouts.body;
     let mut gunzip = GzipDecoder::new(app, memory)?;
     let mut compressed = 0;
     while let Some(data) = read_chunk(&mut body, app, Some(end)).await? {
         compressed += data.len();
-        if compressed > app.limits.max_body_bytes {
-            return Err(too_large_error(&app.limits));
+        if compressed > app.limits.requests.max_body_bytes {
+            return Err(too_large_error(&app.limits.requests));
         }
         gunzip.decode(&data).await?;
     }
@@ -142,7 +143,7 @@ async fn read_compressed(
 
 /// The next bytes of a body, which may pause for so long, and must not last until after `end`; nothing at its end.
 pub(super) async fn read_chunk(body: &mut Body, app: &App, end: Option<Instant>) -> Result<Option<Bytes>, ApiError> {
-    let ClientTimeouts { body: longest, body_idle: longest_pause, .. } = app.client_timeouts;
+    let ClientTimeouts { body: longest, body_idle: longest_pause, .. } = app.limits.client_timeouts;
     loop {
         let pause = Instant::now() + longest_pause;
         let frame = match timeout_at(end.map_or(pause, |end| pause.min(end)), body.frame()).await {
@@ -153,7 +154,7 @@ pub(super) async fn read_chunk(body: &mut Body, app: &App, end: Option<Instant>)
                 return Err(ApiError::new(Code::IncompleteBody, detail));
             }
             Err(_) => {
-                app.metrics.http.record_timeout(TimeoutStage::Body);
+                app.telemetry.metrics.http.record_timeout(TimeoutStage::Body);
                 let paused = end.is_none_or(|end| pause < end);
                 return Err(timeout_error(if paused { longest_pause } else { longest }, paused));
             }

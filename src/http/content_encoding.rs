@@ -59,8 +59,8 @@ struct BoundedOutput<'a> {
 
 impl BoundedOutput<'_> {
     fn append(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
-        if bytes.len() > self.app.limits.max_body_bytes - self.bytes.len() {
-            return Err(too_large_error(&self.app.limits));
+        if bytes.len() > self.app.limits.requests.max_body_bytes - self.bytes.len() {
+            return Err(too_large_error(&self.app.limits.requests));
         }
         self.app.reserve_body_memory(self.memory, DECODER_BYTES + self.bytes.len() + bytes.len())?;
         self.bytes.extend_from_slice(bytes);

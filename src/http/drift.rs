@@ -179,12 +179,13 @@ pub async fn show(
     if most > MAX_STORED_WINDOWS {
         return Err(wrong());
     }
-    let snapshot = app.registry.snapshot();
+    let snapshot = app.models.registry.snapshot();
     // Models go as the server stops: who asks must not take them for removed. Once seen here, none had gone before.
-    if app.draining.load(Ordering::Relaxed) {
+    if app.lifecycle.draining.load(Ordering::Relaxed) {
         return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
     }
-    let accuracies = app.registry_runtime.as_ref().map(|keeping| keeping.service().accuracies()).unwrap_or_default();
+    let accuracies =
+        app.models.registry_runtime.as_ref().map(|keeping| keeping.service().accuracies()).unwrap_or_default();
     let of = |name: &str, version: &str, state: &VersionState| {
         let loaded = if let VersionState::Ready(model) = state { Some(model) } else { None };
         let accuracy = accuracies.iter().find(|one| one.model == name && one.version == version);

@@ -186,7 +186,7 @@ pub async fn define(
     }
     // What is new was never seen.
     let order = ChangeContext { expected_revision: order.expected_revision.or(Some(0)), ..order };
-    let default_model = app.registry.snapshot().default_model.clone();
+    let default_model = app.models.registry.snapshot().default_model.clone();
     let design = wanted.into_design(&name, &default_model).map_err(wire::design_error)?;
     let named = name.clone();
     apply_change(

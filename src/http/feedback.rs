@@ -215,8 +215,8 @@ pub async fn feedback(
 ) -> Result<Response, ApiError> {
     let FeedbackRequest { truths, is_list } = request;
     rate_limit::charge_remaining_texts(&app, &caller, truths.len())?;
-    let deadline = Instant::now() + app.limits.timeout;
-    let reserved = app.response_budget.reserve(truths.len() * RESULT_BYTES, deadline).await?.map(Extension);
+    let deadline = Instant::now() + app.limits.requests.timeout;
+    let reserved = app.limits.response_budget.reserve(truths.len() * RESULT_BYTES, deadline).await?.map(Extension);
     let keeper = Arc::clone(app.require_registry()?.service());
     let who = caller.to_string();
     let read = |(index, truth)| {
@@ -230,7 +230,7 @@ pub async fn feedback(
     let read: Vec<Result<FeedbackRecord, ApiError>> = truths.into_iter().enumerate().map(read).collect();
     let good: Vec<FeedbackRecord> = read.iter().filter_map(|one| one.as_ref().ok().cloned()).collect();
     for _ in good.len()..read.len() {
-        app.metrics.record_feedback("refused");
+        app.telemetry.metrics.record_feedback("refused");
     }
     let told = if good.is_empty() {
         Vec::new()
@@ -262,7 +262,7 @@ fn verify_truth(app: &App, truth: GroundTruth, pointer: &str) -> Result<Feedback
     let at = |field: &str, detail: String| {
         ApiError::from_field_errors(vec![FieldError { pointer: format!("{pointer}/{field}"), detail }])
     };
-    let receipt = app.receipts.verify(&truth.prediction_id, clock::now()).map_err(|error| {
+    let receipt = app.inference.receipts.verify(&truth.prediction_id, clock::now()).map_err(|error| {
         let code = match error {
             ReceiptError::Forged => Code::UnknownPrediction,
             ReceiptError::Expired => Code::PredictionExpired,
@@ -309,21 +309,21 @@ fn verify_truth(app: &App, truth: GroundTruth, pointer: &str) -> Result<Feedback
 /// answered leaves of it; that of the server, where the version is not loaded any more. Receipts of earlier versions of
 /// the server do not tell of their text: then it is any.
 fn verify_text(app: &App, receipt: &Receipt, text: String) -> Result<String, String> {
-    if app.receipts.fingerprint_matches(receipt, &text) == Some(false) {
+    if app.inference.receipts.fingerprint_matches(receipt, &text) == Some(false) {
         return Err("this is not the text of this prediction: send it as it was sent to be predicted, or leave it out"
             .to_owned());
     }
-    let snapshot = app.registry.snapshot();
+    let snapshot = app.models.registry.snapshot();
     let served = snapshot.models.get(&receipt.model);
     let answered = served.and_then(|served| served.ready_model(&receipt.version));
-    let policy = answered.map_or(&app.text_policy, |model| model.pipeline().policy());
+    let policy = answered.map_or(&app.models.text_policy, |model| model.pipeline().policy());
     policy.apply(text).map_err(|error| error.to_string())
 }
 
 /// True for a label of the version that answered. If that is not loaded any more nobody knows its labels, and those of a
 /// request are the caller's own: then for anything that can be a label.
 fn is_possible_label(app: &App, receipt: &Receipt, label: &str) -> bool {
-    let snapshot = app.registry.snapshot();
+    let snapshot = app.models.registry.snapshot();
     let served = snapshot.models.get(&receipt.model);
     let answered = served.and_then(|served| served.ready_model(&receipt.version));
     match answered.filter(|_| receipt.label_source == LabelSource::Model) {

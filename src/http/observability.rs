@@ -37,15 +37,18 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let method = method_name(request.method());
     let peer = request.extensions().get::<Arc<ConnectionState>>().map_or(Ipv4Addr::UNSPECIFIED.into(), |e| e.peer());
-    let caller = trace_context::parse_trace_parent(request.headers(), peer, &app.trusted_proxies);
-    let spans = app.spans.as_ref().filter(|_| !QUIET_ROUTES.contains(&route));
+    let caller = trace_context::parse_trace_parent(request.headers(), peer, &app.access.trusted_proxies);
+    let spans = app.telemetry.spans.as_ref().filter(|_| !QUIET_ROUTES.contains(&route));
     let mut span = spans.and_then(|spans| spans.start_request(format!("{method} {route}"), caller));
     let about = RequestLog {
         id: request_id(request.headers().get(&REQUEST_ID_HEADER)),
         trace_id: span.as_ref().map(RequestSpan::trace_id).or_else(|| caller.map(|caller| caller.trace_id.to_owned())),
         method,
         route,
-        wants_server_timing: app.server_timing.is_enabled_for(request.headers().contains_key(SERVER_TIMING_HEADER)),
+        wants_server_timing: app
+            .telemetry
+            .server_timing
+            .is_enabled_for(request.headers().contains_key(SERVER_TIMING_HEADER)),
     };
     if let Some(span) = &mut span {
         span.set_attribute("http.request.method", method);
@@ -53,15 +56,23 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
         span.set_attribute("predictd.request_id", about.id.clone());
     }
     // Also tells of a client that leaves, when this future is dropped.
-    let in_flight = RequestTracker::new(&app.metrics, &about, span);
+    let in_flight = RequestTracker::new(&app.telemetry.metrics, &about, span);
     let mut response = next.run(request).await;
     let error = response.extensions_mut().remove::<ApiError>();
     let story = response.extensions_mut().remove::<RequestSummary>();
     let span = in_flight.finish(response.status());
     let took = start.elapsed();
-    app.metrics.http.record_response(about.route, about.method, response.status().as_str(), took.as_secs_f64());
+    app.telemetry.metrics.http.record_response(
+        about.route,
+        about.method,
+        response.status().as_str(),
+        took.as_secs_f64(),
+    );
     if let Some(story) = &story {
-        app.metrics.http.record_overhead(about.route, took.saturating_sub(story.timings.total()).as_secs_f64());
+        app.telemetry
+            .metrics
+            .http
+            .record_overhead(about.route, took.saturating_sub(story.timings.total()).as_secs_f64());
         let timing = about.wants_server_timing.then(|| story.server_timing(took.as_secs_f64() * 1e3));
         timing.flatten().map(|value| response.headers_mut().insert(SERVER_TIMING_HEADER, value));
     }
@@ -70,7 +81,7 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
         trace_context::record_response(&mut span, response.status(), error.as_ref(), story.as_ref());
     }
     if let Some(error) = error {
-        app.metrics.http.record_error(about.route, error.code.kind());
+        app.telemetry.metrics.http.record_error(about.route, error.code.kind());
         write_problem(&mut response, &error, &about.id);
     }
     if let Ok(value) = HeaderValue::from_str(&about.id) {

@@ -172,12 +172,12 @@ pub async fn predict(
         version: request.version.as_deref(),
         user_id: user.as_deref(),
     };
-    let route = ArmRoute::resolve(&app.registry.snapshot(), wanted)?;
+    let route = ArmRoute::resolve(&app.models.registry.snapshot(), wanted)?;
     if let Some(labels) = &labels {
         rate_limit::charge_remaining_texts(&app, &caller, labels.len())?;
     }
     let with_labels = labels.is_some();
-    let mark = app.receipts.fingerprint(&text);
+    let mark = app.inference.receipts.fingerprint(&text);
     let pointer = |index: usize, second: bool| match (with_labels, second) {
         (_, false) => "/text".to_owned(),
         (false, true) => "/text_pair".to_owned(),
@@ -187,7 +187,7 @@ pub async fn predict(
     let top_k = request.top_k.map(|k| k as usize);
     let seen = ResponseFields { labels: labels.as_deref(), probabilities: request.return_probabilities, top_k };
     let size = ResponseSize::max_for_models(route.candidate_models(), &std::iter::once(bytes), seen);
-    let ResponseGrant { reservation, max_entity_bytes } = app.response_budget.grant(size, deadline).await?;
+    let ResponseGrant { reservation, max_entity_bytes } = app.limits.response_budget.grant(size, deadline).await?;
     let terms =
         RequestOptions { text_count: 1, deadline, cache_mode: cache_use, all_or_nothing: true, max_entity_bytes };
     let shown = route.check_shadow_size(bytes).filter(|()| !with_labels).map(|()| (text.clone(), text_pair.clone()));

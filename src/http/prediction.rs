@@ -243,7 +243,7 @@ fn seal_receipt(app: &App, model: &LoadedVersion, answer: &ItemOutput, view: Res
         (HeadOutcome::Labels(_), None) => 1.0 - answer.prediction.probabilities.iter().copied().fold(0.0, f32::max),
         (_, None) => 0.0,
     };
-    app.receipts.sign(&Receipt {
+    app.inference.receipts.sign(&Receipt {
         id: clock::new_id(),
         issued_at: clock::now(),
         model: model.name().to_owned(),

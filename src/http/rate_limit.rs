@@ -34,8 +34,8 @@ pub fn charge_remaining_texts(app: &App, caller: &Caller, texts: usize) -> Resul
 }
 
 fn charge(app: &App, caller: &Caller, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), ApiError> {
-    app.rate_limits.charge(&caller.0, texts, whole).map_err(|limited| {
-        app.metrics.http.record_refusal(RefusalReason::RateLimit);
+    app.access.rate_limits.charge(&caller.0, texts, whole).map_err(|limited| {
+        app.telemetry.metrics.http.record_refusal(RefusalReason::RateLimit);
         match limited {
             RateLimitError::RetryAfter(time) => {
                 rate_limited_error(time, "More texts came from you than your rate allows.")

@@ -49,7 +49,8 @@ where
             None => work(keeper, order).await,
         }
     };
-    let experiment = app.registry.snapshot().experiments.get(&name).map(|running| running.experiment_name.clone());
+    let experiment =
+        app.models.registry.snapshot().experiments.get(&name).map(|running| running.experiment_name.clone());
     let revised = match app.require_registry()?.run(once).await? {
         ChangeOutcome::Changed(record) => {
             ModelChangeView { changed: true, ..ModelChangeView::from_record(name, &record) }
@@ -65,7 +66,7 @@ where
 pub async fn list(State(app): State<Arc<App>>) -> Result<Json<RegisteredModelList>, ApiError> {
     let keeper = app.require_registry()?.service();
     let (epoch, records) = keeper.recorded_models();
-    let snapshot = app.registry.snapshot();
+    let snapshot = app.models.registry.snapshot();
     let models = records
         .iter()
         .map(|(name, record)| RegisteredModel::from_record(name, record, snapshot.models.get(name)))
@@ -77,7 +78,7 @@ pub async fn list(State(app): State<Arc<App>>) -> Result<Json<RegisteredModelLis
 #[utoipa::path(get, path = "/admin/models/{name}", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = RegisteredModel)))]
 pub async fn show(State(app): State<Arc<App>>, ModelPath(name): ModelPath) -> Result<impl IntoResponse, ApiError> {
     let record = app.require_registry()?.service().model_record(&name).ok_or(ResolveError::UnknownModel)?;
-    let snapshot = app.registry.snapshot();
+    let snapshot = app.models.registry.snapshot();
     Ok(with_etag(record.revision, RegisteredModel::from_record(&name, &record, snapshot.models.get(&name))))
 }
 

@@ -1,7 +1,5 @@
 //! What a request's head may be. hyper has limits of its own, higher ones, and its refusals have no body.
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use axum::http::header::HOST;
 use axum::http::uri::Authority;
@@ -10,12 +8,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::{ApiError, Code};
-use super::state::App;
 use crate::config::RequestLimits;
 
 /// Refuses a head that is too large, or that does not say whom it is for (RFC 9112, 3.2).
-pub async fn check_request(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    match find_violation(&request, &app.limits) {
+pub async fn check_request(State(limits): State<RequestLimits>, request: Request, next: Next) -> Response {
+    match find_violation(&request, &limits) {
         Some(error) => error.into_response(),
         None => next.run(request).await,
     }

@@ -59,7 +59,7 @@ impl RouteTable {
         }
         let mut router = router.layer(from_fn_with_state((Arc::clone(&self.app), scope), auth::authorize));
         if paths.paths.keys().any(|path| path.starts_with(ADMIN_ROUTE_PREFIX)) {
-            router = router.layer(from_fn_with_state(Arc::clone(&self.app.admin_hosts), admin_guard::check));
+            router = router.layer(from_fn_with_state(Arc::clone(&self.app.access.admin_hosts), admin_guard::check));
         }
         Self { router: self.router.routes((schemas, paths, router)), app: self.app }
     }

@@ -73,8 +73,8 @@ pub fn admin_routes(app: &Arc<App>) -> RouteTable {
 
 /// Every layer over all routes of the data listener.
 pub fn apply_layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
-    let budget = Arc::clone(&app.response_budget);
-    let cors = cors::layer(&app.cors_origins);
+    let budget = Arc::clone(&app.limits.response_budget);
+    let cors = cors::layer(&app.access.cors_origins);
     apply_layers_with_budget(router, app, budget, cors)
 }
 
@@ -94,9 +94,9 @@ fn apply_layers_with_budget(
             )
         })
         .layer(from_fn_with_state(budget, response_budget::reserve_response_memory))
-        .layer(from_fn_with_state(Arc::clone(&app), request_limits::check_request))
+        .layer(from_fn_with_state(app.limits.requests, request_limits::check_request))
         // Inside `observe`, so that a panic is counted, logged and answered like any other error.
-        .layer(CatchPanicLayer::custom(observability::PanicResponder(Arc::clone(&app.metrics))))
+        .layer(CatchPanicLayer::custom(observability::PanicResponder(Arc::clone(&app.telemetry.metrics))))
         // Outside of what refuses, so that pages can read why.
         .layer(option_layer(cors))
         .layer(from_fn_with_state(Arc::clone(&app), observability::observe))

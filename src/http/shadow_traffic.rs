@@ -45,7 +45,7 @@ pub fn mirror(app: &App, route: &ArmRoute, shown: ShadowRequest<'_>) {
     let ShadowRequest { text, pair, model, answer } = shown;
     let pair = pair.map(|text| SecondText { text, truncate_only_first: false });
     let output = ComparableOutput::from_answer(model, answer);
-    app.shadow_queue.enqueue(&app.metrics, shadows, &Input { text, second: pair }, &output);
+    app.inference.shadow_queue.enqueue(&app.telemetry.metrics, shadows, &Input { text, second: pair }, &output);
 }
 
 /// Shows all texts of a request, except those that the arm did not answer itself.
@@ -56,20 +56,20 @@ pub fn mirror_batch(app: &App, route: &ArmRoute, inputs: &[Input], answers: &Arm
             && answered.answer_source == AnswerSource::Arm
         {
             let output = ComparableOutput::from_answer(&answered.model, &answered.answer);
-            app.shadow_queue.enqueue(&app.metrics, shadows, input, &output);
+            app.inference.shadow_queue.enqueue(&app.telemetry.metrics, shadows, input, &output);
         }
     }
 }
 
 /// Shows what waits, one text at a time, until the task is aborted.
 pub async fn run_queue(app: Arc<App>) {
-    let Some(mut receive) = app.shadow_queue.receiver.lock().take() else { return };
+    let Some(mut receive) = app.inference.shadow_queue.receiver.lock().take() else { return };
     while let Some(showing) = receive.recv().await {
-        app.metrics.experiments.set_shadow_waiting(receive.len());
+        app.telemetry.metrics.experiments.set_shadow_waiting(receive.len());
         if wait_until_idle(&app).await {
             run_and_compare(&app, showing).await;
         } else {
-            record_skip(&app.metrics, &showing.active_phase, showing.arm_index);
+            record_skip(&app.telemetry.metrics, &showing.active_phase, showing.arm_index);
         }
     }
 }
@@ -77,7 +77,7 @@ pub async fn run_queue(app: Arc<App>) {
 /// Waits for a moment without other work; false if none comes.
 async fn wait_until_idle(app: &App) -> bool {
     let start = Instant::now();
-    while !app.engine.is_idle() {
+    while !app.inference.engine.is_idle() {
         if start.elapsed() > IDLE_WAIT_TIMEOUT {
             return false;
         }
@@ -88,16 +88,16 @@ async fn wait_until_idle(app: &App) -> bool {
 
 async fn run_and_compare(app: &App, showing: ShadowItem) {
     let ShadowItem { active_phase: running, arm_index: place, input, primary_output: answered } = showing;
-    let snapshot = app.registry.snapshot();
+    let snapshot = app.models.registry.snapshot();
     let Some(arm) = running.experiment.design.arms.get(place) else { return };
     let start = Instant::now();
     let said = match snapshot.resolve(Some(&arm.model), arm.version.as_deref()) {
         Err(_) => None,
         Ok(model) if model.service_time(std::iter::once(&input)) > MAX_PREDICTED_RUN_TIME => {
-            return record_skip(&app.metrics, &running, place);
+            return record_skip(&app.telemetry.metrics, &running, place);
         }
         Ok(model) => {
-            let answer = app.engine.infer_unmetered(model, input, start + RUN_TIMEOUT).await;
+            let answer = app.inference.engine.infer_unmetered(model, input, start + RUN_TIMEOUT).await;
             answer.map(|answer| {
                 (
                     ComparableOutput::from_answer(model, &answer),
@@ -112,7 +112,7 @@ async fn run_and_compare(app: &App, showing: ShadowItem) {
         Some((said, _)) if answered.agrees_with(said) => ("agreed", true),
         Some(_) => ("differed", false),
     };
-    app.metrics.experiments.record_shadow(&running.experiment_name, &arm.name, outcome);
+    app.telemetry.metrics.experiments.record_shadow(&running.experiment_name, &arm.name, outcome);
     running.record_shadow(place, |tally: &mut ShadowCounts| match said {
         None => tally.failed += 1,
         Some((said, same)) => {

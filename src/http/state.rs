@@ -26,54 +26,97 @@ use crate::text::policy::TextPolicy;
 /// What handlers work with.
 #[derive(Debug)]
 pub struct App {
-    /// Admits texts to models.
-    pub engine: Engine,
+    /// The models.
+    pub models: ModelState,
+    /// What answers items.
+    pub inference: InferenceState,
+    /// Who may use the server, and how much.
+    pub access: AccessState,
+    /// Limits of requests, and the memory that they share.
+    pub limits: LimitState,
+    /// What operators see of requests.
+    pub telemetry: TelemetryState,
+    /// Whether the server stops.
+    pub lifecycle: LifecycleState,
+}
+
+/// The models.
+#[derive(Debug)]
+pub struct ModelState {
     /// Knows the models.
     pub registry: Arc<Registry>,
-    /// Changes them, and what is recorded of them; none for commands that serve models of their own only.
+    /// Changes the models and their records; absent in commands that only serve models of their own.
     pub registry_runtime: Option<RegistryRuntime>,
-    /// Texts that arms may see, and nobody waits for.
-    pub shadow_queue: ShadowQueue,
-    /// Seals prediction ids.
-    pub receipts: ReceiptKeyring,
-    /// Who may use what.
-    pub keys: ApiKeys,
-    /// How much of it.
-    pub rate_limits: RateLimits,
-    /// Hosts that /admin answers to.
-    pub admin_hosts: Arc<AdminHosts>,
-    /// Origins of web pages that may use the data listener.
-    pub cors_origins: CorsOrigins,
-    /// Proxies whose forwarded addresses are believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Limits of requests.
-    pub limits: RequestLimits,
-    /// What a text may hold that belongs to no model that is loaded.
+    /// The policy for texts whose model is not loaded.
     pub text_policy: TextPolicy,
+}
+
+/// What answers items.
+#[derive(Debug)]
+pub struct InferenceState {
+    /// Admits items to models.
+    pub engine: Engine,
+    /// Texts that wait for shadow arms.
+    pub shadow_queue: ShadowQueue,
+    /// Signs prediction ids.
+    pub receipts: ReceiptKeyring,
+}
+
+/// Who may use the server, and how much.
+#[derive(Debug)]
+pub struct AccessState {
+    /// The API keys in force.
+    pub keys: ApiKeys,
+    /// The rate limits of callers.
+    pub rate_limits: RateLimits,
+    /// The hosts that /admin answers to.
+    pub admin_hosts: Arc<AdminHosts>,
+    /// The origins of web pages that may use the data listener.
+    pub cors_origins: CorsOrigins,
+    /// The proxies whose forwarded addresses are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// Limits of requests, and the memory that they share.
+#[derive(Debug)]
+pub struct LimitState {
+    /// Limits of each request.
+    pub requests: RequestLimits,
+    /// How long clients may keep the server waiting.
+    pub client_timeouts: ClientTimeouts,
     /// Memory for large bodies.
     pub body_memory: BodyMemory,
     /// Memory for large responses of the data listener.
     pub response_budget: Arc<ResponseBudget>,
-    /// How long clients may keep the server waiting.
-    pub client_timeouts: ClientTimeouts,
-    /// Counts events.
-    pub metrics: Arc<Metrics>,
-    /// Set when the server was told to stop: it is not ready any more.
-    pub draining: AtomicBool,
-    /// Who is told where the time of a request went.
-    pub server_timing: ServerTimingMode,
-    /// Delivers spans of requests, if somebody collects them.
-    pub spans: Option<SpanTracer>,
     /// Notices when the process stands still.
     pub stall_detector: StallDetector,
 }
 
+/// What operators see of requests.
+#[derive(Debug)]
+pub struct TelemetryState {
+    /// Counts events.
+    pub metrics: Arc<Metrics>,
+    /// Delivers spans of requests, if a collector is configured.
+    pub spans: Option<SpanTracer>,
+    /// When responses have a `Server-Timing` header.
+    pub server_timing: ServerTimingMode,
+}
+
+/// Whether the server stops.
+#[derive(Debug, Default)]
+pub struct LifecycleState {
+    /// Set when the server is told to stop: it is not ready any more.
+    pub draining: AtomicBool,
+}
+
 impl App {
-    /// Models go from now on, however the server came to its end. Who asks for them must not take them for removed.
+    /// Marks the server as stopping and ends loads, however the server ends. Callers that ask for models from now on must
+    /// not take them for removed.
     pub fn begin_model_shutdown(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-        if let Some(keeping) = &self.registry_runtime {
-            keeping.service().stop_loading();
+        self.lifecycle.draining.store(true, Ordering::Relaxed);
+        if let Some(runtime) = &self.models.registry_runtime {
+            runtime.service().stop_loading();
         }
     }
 
@@ -82,7 +125,8 @@ impl App {
     /// # Errors
     /// 503 where the process serves models of its own only.
     pub fn require_registry(&self) -> Result<&RegistryRuntime, ApiError> {
-        self.registry_runtime
+        self.models
+            .registry_runtime
             .as_ref()
             .ok_or_else(|| ApiError::new(Code::RegistryUnavailable, "This process has no registry."))
     }
@@ -93,9 +137,10 @@ impl App {
         held: &mut Option<OwnedSemaphorePermit>,
         length: usize,
     ) -> Result<(), ApiError> {
-        self.body_memory
+        self.limits
+            .body_memory
             .reserve(held, length)
-            .inspect_err(|_| self.metrics.http.record_refusal(RefusalReason::Overload))
+            .inspect_err(|_| self.telemetry.metrics.http.record_refusal(RefusalReason::Overload))
             .map_err(ApiError::from)
     }
 }

@@ -19,7 +19,7 @@ pub(super) async fn watch_file_signals(mut signals: FileSignals, app: Arc<App>, 
         if request == FileRequest::Reload {
             let (app, tls) = (Arc::clone(&app), tls.clone());
             let reload = move || {
-                app.keys.reload();
+                app.access.keys.reload();
                 if let Some(tls) = tls {
                     tls.reload();
                 }

@@ -54,11 +54,11 @@ impl InProcess {
             longest_check: LONGEST_CHECK,
             texts: settings.texts,
             drift: predictd::drift::Settings::default(),
-            metrics: Arc::clone(&app.metrics),
+            metrics: Arc::clone(&app.telemetry.metrics),
         };
         for source in directory::find(Path::new(MODELS)).expect("models") {
-            app.registry.load(&source, &host).expect("a model");
-            let loaded = app.registry.snapshot().resolve(Some(&source.name), Some(&source.version)).err();
+            app.models.registry.load(&source, &host).expect("a model");
+            let loaded = app.models.registry.snapshot().resolve(Some(&source.name), Some(&source.version)).err();
             assert_eq!(loaded, None, "{}", source.name);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("an async runtime");
