@@ -200,14 +200,15 @@ impl Listeners {
             (listen, AcceptMode::Ready) => bind_tcp(listen).map(DataListener::Closed),
         };
         let admin = bind_listener(&settings.admin_listen, ADMIN_SOCKET_MODE);
-        let named = |option: &str, listen: &ListenAddress, error: Error| {
-            ServerError::Runtime(format!("{option} {listen}: {error}"))
-        };
         Ok(Self {
-            data: data.map_err(|error| named("--listen", &settings.listen, error))?,
-            admin: admin.map_err(|error| named("--admin-listen", &settings.admin_listen, error))?,
+            data: data.map_err(|error| bind_error("--listen", &settings.listen, &error))?,
+            admin: admin.map_err(|error| bind_error("--admin-listen", &settings.admin_listen, &error))?,
         })
     }
+}
+
+fn bind_error(option: &str, listen: &ListenAddress, error: &Error) -> ServerError {
+    ServerError::Runtime(format!("{option} {listen}: {error}"))
 }
 
 fn bind_listener(listen: &ListenAddress, mode: u32) -> std::io::Result<BoundListener> {

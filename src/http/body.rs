@@ -53,20 +53,21 @@ pub async fn check_headers(State(app): State<Arc<App>>, request: Request, next: 
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let refuse = |detail: &'static str| Err(ApiError::new(Code::UnsupportedMediaType, detail));
     ContentEncoding::from_headers(headers)?;
-    let Some(Ok(content_type)) = headers.get(CONTENT_TYPE).map(HeaderValue::to_str) else {
-        return refuse("The Content-Type must be application/json.");
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).filter(|value| is_json(value));
+    let Some(content_type) = content_type else {
+        return Err(ApiError::new(Code::UnsupportedMediaType, "The Content-Type must be application/json."));
     };
-    if !is_json(content_type) {
-        return refuse("The Content-Type must be application/json.");
+    if content_type.split(';').skip(1).any(is_other_charset) {
+        return Err(ApiError::new(Code::UnsupportedMediaType, "The charset must be UTF-8."));
     }
-    let mut parts = content_type.split(';').map(str::trim).skip(1);
-    let foreign = |parameter: &str| {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        name.trim().eq_ignore_ascii_case("charset") && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-    };
-    if parts.any(foreign) { refuse("The charset must be UTF-8.") } else { Ok(()) }
+    Ok(())
+}
+
+/// True for a parameter of a content type that names another charset than UTF-8.
+fn is_other_charset(parameter: &str) -> bool {
+    let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    name.trim().eq_ignore_ascii_case("charset") && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
 }
 
 /// A body that can be read and checked against the limits.

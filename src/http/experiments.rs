@@ -179,10 +179,11 @@ pub async fn define(
     let order = grounds.into_change_context(&caller, &["experiment", &name], &wanted, wanted.reason.clone());
     if known && order.expected_revision.is_none() {
         // Unless it was this request that made it.
-        let (asked, named) = (order.clone(), name.clone());
-        let again = app.require_registry()?.run(|keeper| async move { Ok(keeper.repeated_outcome(&asked).await?) });
-        let again = again.await?.ok_or_else(preconditions::missing_precondition_error)?;
-        return to_change_response(&named, again);
+        let context = order.clone();
+        let repeated =
+            app.require_registry()?.run(|service| async move { Ok(service.repeated_outcome(&context).await?) });
+        let outcome = repeated.await?.ok_or_else(preconditions::missing_precondition_error)?;
+        return to_change_response(&name, outcome);
     }
     // What is new was never seen.
     let order = ChangeContext { expected_revision: order.expected_revision.or(Some(0)), ..order };
@@ -245,7 +246,8 @@ pub async fn end(
     ValidatedJson(wanted, _memory): ValidatedJson<StateChangeRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
     let order = grounds.require_change_context(&caller, &["end", &name], &wanted, wanted.reason.clone())?;
-    let (named, outcome) = (name.clone(), wanted.reason);
+    let named = name.clone();
+    let outcome = wanted.reason;
     apply_change(
         &app,
         &name,

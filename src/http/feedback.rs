@@ -257,11 +257,13 @@ pub async fn feedback(
     Ok((reserved, Json(FeedbackAnswer::Many { results })).into_response())
 }
 
-/// Checks one thing that is told. `pointer`: where it stands in the body.
+/// The error of a field of an item at `pointer`.
+fn field_error(pointer: &str, field: &str, detail: impl Into<String>) -> ApiError {
+    ApiError::at_pointer(format!("{pointer}/{field}"), detail)
+}
+
+/// Checks one item of feedback. `pointer`: its place in the body.
 fn verify_truth(app: &App, truth: GroundTruth, pointer: &str) -> Result<FeedbackRecord, ApiError> {
-    let at = |field: &str, detail: String| {
-        ApiError::from_field_errors(vec![FieldError { pointer: format!("{pointer}/{field}"), detail }])
-    };
     let receipt = app.inference.receipts.verify(&truth.prediction_id, clock::now()).map_err(|error| {
         let code = match error {
             ReceiptError::Forged => Code::UnknownPrediction,
@@ -270,23 +272,24 @@ fn verify_truth(app: &App, truth: GroundTruth, pointer: &str) -> Result<Feedback
         ApiError::new(code, format!("{pointer}/prediction_id: {error}."))
     })?;
     if receipt.label_source == LabelSource::NoLabels {
-        return Err(at("prediction_id", "the answer has no label that could be right or wrong".to_owned()));
+        return Err(field_error(pointer, "prediction_id", "the answer has no label that could be right or wrong"));
     }
     if receipt.is_truncated {
-        return Err(at("prediction_id", "the answer has more labels than a prediction id holds".to_owned()));
+        return Err(field_error(pointer, "prediction_id", "the answer has more labels than a prediction id holds"));
     }
     let actual: Vec<String> = match truth.actual {
         ActualLabels::One(TrueLabel(label)) => vec![label],
         ActualLabels::Many(TrueLabels(labels)) => labels.into_iter().map(|TrueLabel(label)| label).collect(),
     };
     if actual.iter().collect::<BTreeSet<_>>().len() != actual.len() {
-        return Err(at("actual", "each label can be there once".to_owned()));
+        return Err(field_error(pointer, "actual", "each label can be there once"));
     }
     if !actual.iter().all(|label| is_possible_label(app, &receipt, label)) {
-        return Err(at("actual", "this is no label of the model; GET /models/{name} lists them".to_owned()));
+        let detail = "this is no label of the model; GET /models/{name} lists them";
+        return Err(field_error(pointer, "actual", detail));
     }
     let text = match truth.text {
-        Some(text) => Some(verify_text(app, &receipt, text).map_err(|detail| at("text", detail))?),
+        Some(text) => Some(verify_text(app, &receipt, text).map_err(|detail| field_error(pointer, "text", detail))?),
         None => None,
     };
     let made = clock::since_unix_epoch(receipt.issued_at);

@@ -212,7 +212,8 @@ fn active_version(served: &ServedModel) -> String {
 
 fn version_facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
     let VersionState::Ready(model) = state else { return None };
-    let (pipeline, limits) = (model.pipeline(), &app.limits.requests);
+    let pipeline = model.pipeline();
+    let limits = &app.limits.requests;
     Some(VersionFacts {
         description: model.description().map(str::to_owned),
         task: pipeline.head().task(),

@@ -106,12 +106,14 @@ impl RequestLog<'_> {
     /// One line for each request, without anything of its text. Probes that find all well are for those who debug.
     fn write(&self, status: StatusCode, took: Duration, error: Option<&ApiError>, story: Option<&RequestSummary>) {
         let Self { id, trace_id: trace, method, route, .. } = self;
-        let (status, milliseconds) = (status.as_u16(), to_millis(took));
+        let status = status.as_u16();
+        let milliseconds = to_millis(took);
         let trace_id = trace.as_deref();
         match (error, story) {
             // What the server did wrong: all that is known of it.
             (Some(error), _) if status == 500 => {
-                let (kind, detail) = (error.code.kind(), &*error.detail);
+                let kind = error.code.kind();
+                let detail = &*error.detail;
                 tracing::warn!(
                     request_id = id,
                     trace_id,
@@ -154,9 +156,11 @@ impl RequestLog<'_> {
             (None, Some(story)) => {
                 let RequestSummary { model, texts, cached, tokens, timings: spent, experiment_and_arm: arm } = story;
                 let (experiment, arm) = arm.as_ref().map(|(experiment, arm)| (experiment, arm)).unzip();
-                let (model, version) = (model.name(), model.version());
-                let (tokenise_ms, queue_ms, run_ms) =
-                    (to_millis(spent.tokenize_time), to_millis(spent.queue_time), to_millis(spent.run_time));
+                let version = model.version();
+                let model = model.name();
+                let tokenise_ms = to_millis(spent.tokenize_time);
+                let queue_ms = to_millis(spent.queue_time);
+                let run_ms = to_millis(spent.run_time);
                 let run_texts = spent.batch_size;
                 tracing::info!(
                     request_id = id,
@@ -268,7 +272,8 @@ impl Drop for RequestTracker<'_> {
         self.metrics.http.record_end(self.log.route, self.outcome);
         if self.outcome == RequestOutcome::Cancellation {
             let RequestLog { id, trace_id: trace, method, route, .. } = self.log;
-            let (trace_id, milliseconds) = (trace.as_deref(), to_millis(self.started_at.elapsed()));
+            let trace_id = trace.as_deref();
+            let milliseconds = to_millis(self.started_at.elapsed());
             tracing::info!(
                 request_id = id,
                 trace_id,

@@ -27,9 +27,8 @@ pub async fn charge_first_text(State(app): State<Arc<App>>, caller: Caller, requ
 /// 429 with the time to wait, 422 for a batch that never fits.
 pub fn charge_remaining_texts(app: &App, caller: &Caller, texts: usize) -> Result<(), ApiError> {
     let whole = u32::try_from(texts).unwrap_or(u32::MAX);
-    let (Some(rest), Some(whole)) = (NonZeroU32::new(whole.saturating_sub(1)), NonZeroU32::new(whole)) else {
-        return Ok(());
-    };
+    let Some(whole) = NonZeroU32::new(whole) else { return Ok(()) };
+    let Some(rest) = NonZeroU32::new(whole.get() - 1) else { return Ok(()) };
     charge(app, caller, rest, whole)
 }
 

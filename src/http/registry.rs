@@ -178,7 +178,8 @@ pub async fn add_metrics(
     ValidatedJson(wanted, _memory): ValidatedJson<MetricsRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
     let order = grounds.require_change_context(&caller, &["measure", &name, &version], &wanted, None)?;
-    let (model, metrics): (_, BTreeMap<_, _>) = (name.clone(), wanted.metrics);
+    let model = name.clone();
+    let metrics: BTreeMap<_, _> = wanted.metrics;
     apply_change(&app, name, order, |keeper, order| async move {
         keeper.add_metrics(&model, &version, metrics, &order).await
     })

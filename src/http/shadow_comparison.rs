@@ -46,15 +46,16 @@ impl ComparableOutput {
 
     /// The same labels, in any order; of scores, nearly the same.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
-        let sorted = |said: &Self| {
-            let mut labels = said.labels.clone();
-            labels.sort_unstable();
-            labels
-        };
         if self.labels.is_empty() && other.labels.is_empty() {
             return (self.confidence - other.confidence).abs() <= SCORE_TOLERANCE;
         }
-        sorted(self) == sorted(other)
+        self.sorted_labels() == other.sorted_labels()
+    }
+
+    fn sorted_labels(&self) -> Vec<&String> {
+        let mut labels: Vec<&String> = self.labels.iter().collect();
+        labels.sort_unstable();
+        labels
     }
 }
 

@@ -123,7 +123,8 @@ impl RequestBody for BatchRequest {
 impl BatchRequest {
     /// A second text for each, or for none.
     fn check_pair_count(&self) -> Result<(), ApiError> {
-        let (texts, pairs) = (self.options.texts.len(), self.options.text_pairs.as_ref().map(Vec::len));
+        let texts = self.options.texts.len();
+        let pairs = self.options.text_pairs.as_ref().map(Vec::len);
         match pairs.filter(|&pairs| pairs != texts) {
             Some(pairs) => {
                 Err(ApiError::at_pointer("/text_pairs", format!("there are {pairs} second texts for {texts} texts")))
