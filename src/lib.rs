@@ -25,6 +25,7 @@
 //! - [`memory_budget`]: the most memory that the server may need
 //! - [`telemetry`]: log lines, spans; [`log_summary`]: one of them now and then; [`metrics`]: every metric; [`shutdown`]: signals
 //! - [`server`]: puts everything together, runs and stops it
+//! - [`error`]: why a command ends with an exit code other than 0
 //! - [`http`]: routes, layers, wire types, errors
 //! - [`engine`]: result cache, admission, queue, cost model, scheduler, execution groups with run permits, workers
 //! - [`text`]: manifest, tokenizer, tensors, heads: pure
