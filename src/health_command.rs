@@ -9,8 +9,8 @@ use std::time::Duration;
 use reqwest::Url;
 
 use crate::config::ListenAddress;
+use crate::error::ServerError;
 use crate::http_client;
-use crate::server::ServerError;
 
 /// Longest answer to a probe, in bytes.
 const MAX_RESPONSE_BYTES: usize = 64 << 10;

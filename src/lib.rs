@@ -25,6 +25,7 @@
 //! - [`memory_budget`]: the most memory that the server may need
 //! - [`telemetry`]: log lines, spans; [`log_summary`]: one of them now and then; [`metrics`]: every metric; [`shutdown`]: signals
 //! - [`server`]: puts everything together, runs and stops it
+//! - [`error`]: why a command ends with an exit code other than 0
 //! - [`http`]: routes, layers, wire types, errors
 //! - [`engine`]: result cache, admission, queue, cost model, scheduler, execution groups with run permits, workers
 //! - [`text`]: manifest, tokenizer, tensors, heads: pure
@@ -67,6 +68,7 @@ pub mod clock;
 pub mod config;
 pub mod drift;
 pub mod engine;
+pub mod error;
 pub mod experiments;
 pub mod fd_limit;
 pub mod file_watcher;
@@ -89,5 +91,6 @@ pub mod terminal;
 pub mod text;
 pub mod watch;
 
+pub use error::ServerError;
 pub use listeners::Listeners;
-pub use server::{Server, ServerError, http_runtime, scheduler_config};
+pub use server::{Server, http_runtime, scheduler_config};

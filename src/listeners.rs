@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{TcpSocket, TcpStream, UnixSocket, UnixStream};
 
-use crate::ServerError;
 use crate::config::{AcceptMode, ListenAddress, ServerSettings};
+use crate::error::ServerError;
 
 /// Connections that wait to be accepted; the system may allow fewer. The usual 128 overflow in a burst, and who comes
 /// then tries again a second later.
@@ -200,14 +200,15 @@ impl Listeners {
             (listen, AcceptMode::Ready) => bind_tcp(listen).map(DataListener::Closed),
         };
         let admin = bind_listener(&settings.admin_listen, ADMIN_SOCKET_MODE);
-        let named = |option: &str, listen: &ListenAddress, error: Error| {
-            ServerError::Runtime(format!("{option} {listen}: {error}"))
-        };
         Ok(Self {
-            data: data.map_err(|error| named("--listen", &settings.listen, error))?,
-            admin: admin.map_err(|error| named("--admin-listen", &settings.admin_listen, error))?,
+            data: data.map_err(|error| bind_error("--listen", &settings.listen, &error))?,
+            admin: admin.map_err(|error| bind_error("--admin-listen", &settings.admin_listen, &error))?,
         })
     }
+}
+
+fn bind_error(option: &str, listen: &ListenAddress, error: &Error) -> ServerError {
+    ServerError::Runtime(format!("{option} {listen}: {error}"))
 }
 
 fn bind_listener(listen: &ListenAddress, mode: u32) -> std::io::Result<BoundListener> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::config::{OverflowPolicy, RequestLimits, ServerSettings};
 use crate::engine::loaded_version::LoadedVersion;
-use crate::http::body::{BodyMemory, FREE_BODY_BYTES};
+use crate::http::body_limits::{BodyMemory, FREE_BODY_BYTES};
 use crate::memory::{self, cgroup};
 use crate::text::tokenizer::Tokenizer;
 
@@ -41,21 +41,25 @@ pub fn check_budget<'a>(
     settings: &ServerSettings,
     models: impl IntoIterator<Item = &'a LoadedVersion>,
 ) -> Result<(), String> {
-    let Some(MemoryBudget { estimate: ceiling, limit }) = compute_budget(settings, models) else {
+    let Some(MemoryBudget { estimate, limit }) = compute_budget(settings, models) else {
         tracing::warn!("memory use unknown; memory limit not checked");
         return Ok(());
     };
-    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    let (most, allowed) = (mib(ceiling.total()), limit.map(mib));
-    tracing::info!(most_mib = most, allowed_mib = allowed, "maximum memory use estimated: {ceiling}");
+    let most = to_mib(estimate.total());
+    let allowed = limit.map(to_mib);
+    tracing::info!(most_mib = most, allowed_mib = allowed, "maximum memory use estimated: {estimate}");
     match limit {
-        Some(limit) if ceiling.total() > limit => Err(format!(
-            "the server may need {most} MiB of memory, and {} MiB are allowed: {ceiling}. Lower what these options \
+        Some(limit) if estimate.total() > limit => Err(format!(
+            "the server may need {most} MiB of memory, and {} MiB are allowed: {estimate}. Lower what these options \
              allow, or give it more; --memory-limit 0 starts it all the same",
-            mib(limit)
+            to_mib(limit)
         )),
         _ => Ok(()),
     }
+}
+
+fn to_mib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
 }
 
 /// The most memory that a server may need, and what it is allowed.
@@ -99,7 +103,8 @@ pub fn fit_workers(settings: ServerSettings) -> ServerSettings {
     if fitting >= settings.workers {
         return settings;
     }
-    let (cores, limit_mib) = (settings.workers, limit >> 20);
+    let cores = settings.workers;
+    let limit_mib = limit >> 20;
     tracing::warn!(
         workers = fitting,
         cores,
@@ -180,15 +185,15 @@ impl MemoryEstimate {
         // In windows, a text can be all the tokens that its characters can make.
         let windows = settings.text_defaults.on_overflow == OverflowPolicy::Window;
         let tokens = if windows { loaded.max_tokens.max(max_text_chars) } else { loaded.max_tokens } as u64;
-        let text = |tokens: u64| ITEM_BYTES + TOKEN_BYTES * tokens + SCORE_BYTES * loaded.max_labels as u64;
-        let texts = max_inflight_items as u64;
+        let items = max_inflight_items as u64;
+        let bytes_without_tokens = items * (ITEM_BYTES + SCORE_BYTES * loaded.max_labels as u64);
         Self {
             resident: loaded.resident,
             // One more than workers: the express worker.
             runs: (settings.workers as u64 + 1) * loaded.run_bytes + loaded.gpu_run_bytes,
             bodies,
             // A token is a byte of some body at least.
-            items: (texts * text(tokens)).min(texts * text(0) + TOKEN_BYTES * bodies / 2),
+            items: bytes_without_tokens + (items * TOKEN_BYTES * tokens).min(TOKEN_BYTES * bodies / 2),
             connections: max_connections as u64 * CONNECTION_BYTES,
             cache: cache_bytes(settings) as u64,
             responses: response_memory(settings) as u64,
@@ -213,19 +218,18 @@ impl MemoryEstimate {
 /// The parts in MiB, with the options that set them.
 impl fmt::Display for MemoryEstimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         write!(
             f,
             "{} MiB now, {} for runs (--workers), {} for bodies (--max-body), {} for texts in work \
              (--max-inflight-items), {} for connections (--max-connections), {} for the cache (--cache-bytes), {} for responses \
              (--response-memory)",
-            mib(self.resident),
-            mib(self.runs),
-            mib(self.bodies),
-            mib(self.items),
-            mib(self.connections),
-            mib(self.cache),
-            mib(self.responses)
+            to_mib(self.resident),
+            to_mib(self.runs),
+            to_mib(self.bodies),
+            to_mib(self.items),
+            to_mib(self.connections),
+            to_mib(self.cache),
+            to_mib(self.responses)
         )
     }
 }

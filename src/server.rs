@@ -1,53 +1,58 @@
-//! The server: everything put together, run, and stopped. With `ceiling` the only module that sees everything.
+//! The server: everything put together, run, and stopped. With `memory_budget` the only module that sees everything.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 mod accept_when_ready;
+mod assembly;
+mod drain;
 mod drift_timer;
 mod engine_setup;
 mod file_signals;
 mod gpu_failure;
 mod registry_setup;
+mod startup_load;
 
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{EXIT_CONFIGURATION, ServerSettings, TraceSettings};
+use crate::config::ServerSettings;
 use crate::engine::Engine;
 use crate::engine::backend::Backend;
 use crate::engine::cache::Cache;
+use crate::engine::execution_group::ExecutionGroup;
 use crate::engine::loader::{LoadContext, ModelSource};
+use crate::error::ServerError;
 use crate::experiments::receipts::ReceiptKeyring;
 use crate::http::App;
 use crate::http::accept_loop::{StopOutcome, StopSignals, serve};
-use crate::http::admin_guard::AdminHosts;
-use crate::http::auth::ApiKeys;
-use crate::http::body::BodyMemory;
+use crate::http::api_keys::ApiKeys;
 use crate::http::connection::ConnectionHandler;
-use crate::http::process_stall::{self, HEARTBEAT_INTERVAL, StallDetector};
-use crate::http::rate_limit::RateLimits;
+use crate::http::process_stall::{self, HEARTBEAT_INTERVAL};
 use crate::http::response_budget::ResponseBudget;
-use crate::http::shadow_traffic::{self, ShadowQueue};
+use crate::http::shadow_queue::ShadowQueue;
+use crate::http::shadow_traffic;
+use crate::http::state::{InferenceState, LifecycleState, ModelState, TelemetryState};
 use crate::http::tls::{self, WatchedTlsConfig};
 use crate::listeners::{BoundListener, Listeners};
 use crate::metrics::Metrics;
 use crate::registry::service::AliasSubscription;
-use crate::registry::{Registry, Snapshot};
 use crate::shutdown::{FileSignals, Shutdown};
 use crate::telemetry::spans::SpanTracer;
 use crate::text::policy::TextPolicy;
 use crate::{fd_limit, http, log_summary, memory_budget, onnx, registry};
+pub(crate) use assembly::{ModelSet, models_option_error};
+use assembly::{access_state, limit_state, open_models, start_spans};
+use drain::Drain;
 pub(crate) use engine_setup::load_context;
 pub use engine_setup::scheduler_config;
+use startup_load::StartupLoad;
 
 /// Longest wait for runs, loads and worker threads once the requests are over.
 const WORKER_STOP_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long before the end of the grace time requests without an answer are told that there will be none.
-const ABORT_LEAD_TIME: Duration = Duration::from_secs(1);
 /// Connections to the admin listener at a time.
 const MAX_ADMIN_CONNECTIONS: usize = 32;
 /// Time for the admin listener's own end: it answers until everything else has ended.
@@ -55,48 +60,6 @@ const ADMIN_GRACE_PERIOD: Duration = Duration::from_millis(500);
 
 /// More threads than this do not help HTTP: one serves about 100,000 small requests a second.
 const MAX_HTTP_THREADS: usize = 16;
-
-/// Why a server did not start, or did not end well.
-#[derive(Debug, thiserror::Error)]
-pub enum ServerError {
-    /// Something that the operator can change: exit code 64.
-    #[error("{0}")]
-    Configuration(String),
-    /// The same of several options, a sentence each.
-    #[error("{}", .0.join("; "))]
-    ConfigurationList(Vec<String>),
-    /// Anything else: exit code 1.
-    #[error("{0}")]
-    Runtime(String),
-}
-
-impl ServerError {
-    /// What went wrong, one sentence for each thing.
-    #[must_use]
-    pub fn messages(&self) -> &[String] {
-        match self {
-            Self::Configuration(sentence) | Self::Runtime(sentence) => std::slice::from_ref(sentence),
-            Self::ConfigurationList(sentences) => sentences,
-        }
-    }
-
-    /// The exit code of a process that ends with it.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Configuration(_) | Self::ConfigurationList(_) => EXIT_CONFIGURATION,
-            Self::Runtime(_) => 1,
-        }
-    }
-}
-
-/// Which models a server has.
-pub(crate) enum ModelSet {
-    /// These.
-    Fixed(Vec<ModelSource>),
-    /// Those that are recorded, to which these are added: the operator's own.
-    Registry(Vec<ModelSource>),
-}
 
 /// A server that is ready to run: everything that can be wrong with its configuration was found.
 pub struct Server {
@@ -125,16 +88,18 @@ impl Server {
     pub fn with_runtime(settings: &ServerSettings, runtime: Arc<dyn Backend>) -> Result<Self, ServerError> {
         let sources = registry::models_directory::find_models(&settings.models_dir)
             .map_err(|error| models_option_error(settings, &error))?;
-        let path = &settings.receipt_key_file;
-        let wrong = |error| ServerError::Configuration(format!("--receipt-keys {}: {error}", path.display()));
-        Self::with_models(settings, runtime, ModelSet::Registry(sources), || ReceiptKeyring::open(path).map_err(wrong))
+        Self::with_models(settings, runtime, ModelSet::Registry(sources), || {
+            let path = &settings.receipt_key_file;
+            ReceiptKeyring::open(path)
+                .map_err(|error| ServerError::Configuration(format!("--receipt-keys {}: {error}", path.display())))
+        })
     }
 
     /// Prepares a server of these models, with keys for receipts that are opened once nothing else is wrong.
     pub(crate) fn with_models(
         settings: &ServerSettings,
         runtime: Arc<dyn Backend>,
-        content: ModelSet,
+        models: ModelSet,
         receipts: impl FnOnce() -> Result<ReceiptKeyring, ServerError>,
     ) -> Result<Self, ServerError> {
         let keys = ApiKeys::open(settings).map_err(ServerError::Configuration)?;
@@ -146,52 +111,39 @@ impl Server {
             .map(|files| tls::open(files, &metrics))
             .transpose()
             .map_err(ServerError::Configuration)?;
-        let start = |traces: &TraceSettings| SpanTracer::start(&traces.endpoint, traces.sampling_share);
-        let spans = settings.traces.as_ref().map(start).transpose();
-        let spans = spans.map_err(|error| ServerError::Configuration(format!("--otlp-endpoint: {error}")))?;
-        let host = load_context(settings, runtime, Arc::clone(&metrics))?;
-        let followed = registry_setup::alias_subscriptions(&settings.mlflow)?;
-        let (registry, keeping, sources) = match content {
-            ModelSet::Fixed(sources) => {
-                let registry = Registry::from_sources(&sources, settings.default_model.as_deref());
-                (Arc::new(registry.map_err(|error| models_option_error(settings, &error))?), None, sources)
-            }
-            ModelSet::Registry(sources) => {
-                let keeping = registry_setup::open_registry(settings, host.clone(), sources)?;
-                (Arc::clone(keeping.service().registry()), Some(keeping), Vec::new())
-            }
-        };
+        let spans = start_spans(settings)?;
+        let load_context = load_context(settings, runtime, Arc::clone(&metrics))?;
+        let subscriptions = registry_setup::alias_subscriptions(&settings.mlflow)?;
+        let opened = open_models(settings, models, &load_context)?;
         let receipts = receipts()?;
         let cache = Cache::new(memory_budget::cache_bytes(settings))
             .map_err(|error| ServerError::Runtime(error.to_string()))?;
-        let (most, longest) = (settings.limits.max_inflight_items, settings.max_queue_wait);
         let app = App {
-            engine: Engine::new(most, longest, cache, Arc::clone(&metrics)),
-            registry,
-            registry_runtime: keeping,
-            shadow_queue: ShadowQueue::default(),
-            receipts,
-            keys,
-            rate_limits: RateLimits::new(settings.rate_limit),
-            admin_hosts: AdminHosts::from_settings(settings),
-            cors_origins: settings.cors_origins.clone(),
-            trusted_proxies: settings.trusted_proxies.clone(),
-            limits: settings.limits,
-            text_policy: TextPolicy { markup: settings.text_defaults.markup, allowed_characters: None },
-            body_memory: BodyMemory::new(&settings.limits),
-            response_budget: ResponseBudget::new(memory_budget::response_memory(settings), &metrics),
-            client_timeouts: settings.client_timeouts,
-            metrics: Arc::clone(&metrics),
-            draining: AtomicBool::new(false),
-            server_timing: settings.server_timing,
-            spans,
-            stall_detector: StallDetector::default(),
+            models: ModelState {
+                registry: opened.registry,
+                registry_runtime: opened.registry_runtime,
+                text_policy: TextPolicy { markup: settings.text_defaults.markup, allowed_characters: None },
+            },
+            inference: InferenceState {
+                engine: Engine::new(
+                    settings.limits.max_inflight_items,
+                    settings.max_queue_wait,
+                    cache,
+                    Arc::clone(&metrics),
+                ),
+                shadow_queue: ShadowQueue::default(),
+                receipts,
+            },
+            access: access_state(settings, keys),
+            limits: limit_state(settings, &metrics),
+            telemetry: TelemetryState { metrics, spans, server_timing: settings.server_timing },
+            lifecycle: LifecycleState::default(),
         };
         Ok(Self {
             app: Arc::new(app),
-            sources,
-            subscriptions: followed,
-            load_context: host,
+            sources: opened.unloaded,
+            subscriptions,
+            load_context,
             tls,
             settings: settings.clone(),
         })
@@ -214,109 +166,64 @@ impl Server {
     ///
     /// # Errors
     /// [`ServerError::Runtime`] if requests that could have been answered were not.
-    #[expect(clippy::too_many_lines, reason = "is split with its circle of imports")]
     pub async fn run(self, listeners: Listeners, shutdown: &Shutdown) -> Result<(), ServerError> {
-        let failed = |error: std::io::Error| ServerError::Runtime(error.to_string());
         let admin_stop = CancellationToken::new();
-        let mut admin = self.start_admin_listener(listeners.admin, admin_stop.clone()).map_err(failed)?;
-        let (runtime, lost) = (Arc::clone(&self.load_context.backend), self.load_context.gpu_group.gpu_failure.clone());
-        let losses = gpu_failure::stop_on_gpu_failure(
-            self.load_context.gpu_group.clone(),
-            gpu_failure::run_time_limit(&self.settings),
-            shutdown.drain.clone(),
-        );
-        let (drain_delay, grace) = (self.settings.drain_delay, self.settings.drain_timeout);
-        let (unfit, is_unfit) = oneshot::channel();
+        let mut admin = self
+            .start_admin_listener(listeners.admin, admin_stop.clone())
+            .map_err(|error| ServerError::Runtime(error.to_string()))?;
+        let backend = Arc::clone(&self.load_context.backend);
+        let gpu_group = self.load_context.gpu_group.clone();
+        let gpu_failure = gpu_group.gpu_failure.clone();
+        let Self { app, sources, subscriptions, load_context, tls, settings } = self;
+        let (startup_error_sender, startup_error) = oneshot::channel();
         let loaded = CancellationToken::new();
-        let mut loading = tokio::spawn({
-            let (app, sources, host, stop, settings) =
-                (Arc::clone(&self.app), self.sources, self.load_context, shutdown.drain.clone(), self.settings.clone());
-            let (followed, loaded, begun_with) = (self.subscriptions, loaded.clone(), self.app.registry.snapshot());
-            async move {
-                // However it ends.
-                let _loaded = loaded.drop_guard();
-                let registry = Arc::clone(&app.registry);
-                if let Some(keeping) = &app.registry_runtime {
-                    registry_setup::load_models(keeping, followed, &stop).await;
-                } else {
-                    let load = move || {
-                        // Why one is not loaded is in the log and in its state.
-                        sources.iter().filter(|_| !stop.is_cancelled()).for_each(|s| _ = registry.load(s, &host));
-                    };
-                    tokio::task::spawn_blocking(load).await.ok();
-                }
-                if let Err(sentence) = check_loaded_models(&settings, &begun_with, &app.registry) {
-                    // Nobody listens any more if the server has stopped meanwhile.
-                    unfit.send(sentence).ok();
-                }
-            }
-        });
-        let _lag =
-            AbortOnDropHandle::new(tokio::spawn(process_stall::monitor_event_loop_lag(Arc::clone(&self.app.metrics))));
-        let _losses = AbortOnDropHandle::new(tokio::spawn(losses));
-        let _shadows = AbortOnDropHandle::new(tokio::spawn(shadow_traffic::run_queue(Arc::clone(&self.app))));
-        let _summaries = AbortOnDropHandle::new(tokio::spawn(log_summary::log_summaries(
-            Arc::clone(&self.app.metrics),
-            self.settings.log.summary_schedule,
-        )));
-        let _windows =
-            AbortOnDropHandle::new(tokio::spawn(drift_timer::close_due_windows(Arc::clone(&self.app.registry))));
-        let front = ConnectionHandler::new("data", http::router(Arc::clone(&self.app)), &self.app, self.tls);
-        let connections = fd_limit::raise_fd_limit(self.app.limits.max_connections);
-        let stop = CancellationToken::new();
-        let stopped = OnceLock::new();
-        let drain = async {
-            shutdown.drain.cancelled().await;
-            self.app.draining.store(true, Ordering::Relaxed);
-            tracing::info!("shutdown requested; draining");
-            tokio::time::sleep(drain_delay).await;
-            stopped.get_or_init(Instant::now);
-            stop.cancel();
-            tokio::time::sleep(grace.saturating_sub(ABORT_LEAD_TIME.min(grace / 4))).await;
-            self.app.engine.abort();
-            self.app.response_budget.close();
-            std::future::pending::<Infallible>().await
+        let load = StartupLoad {
+            app: Arc::clone(&app),
+            sources,
+            subscriptions,
+            load_context,
+            settings: settings.clone(),
+            stop: shutdown.drain.clone(),
         };
-        let end = StopSignals { drain: stop.clone(), drain_timeout: grace, abort: shutdown.abort.clone() };
+        let initial = app.models.registry.snapshot();
+        let mut loading = tokio::spawn(load.run(initial, loaded.clone().drop_guard(), startup_error_sender));
+        let _background_tasks = spawn_background_tasks(&app, &settings, gpu_group, shutdown);
+        let handler = ConnectionHandler::new("data", http::router(Arc::clone(&app)), &app, tls);
+        let max_connections = fd_limit::raise_fd_limit(app.limits.requests.max_connections);
+        let drain = Drain::new(&settings);
+        let stop_signals = drain.stop_signals(shutdown);
         let served = async {
-            match accept_when_ready::open_when_ready(listeners.data, &self.app.registry, &loaded, &end).await? {
-                Ok(listener) => stop_result(serve(listener, front, connections, end).await),
-                Err(ended) => stop_result(ended),
+            match accept_when_ready::open_when_ready(listeners.data, &app.models.registry, &loaded, &stop_signals)
+                .await?
+            {
+                Ok(listener) => stop_result(serve(listener, handler, max_connections, stop_signals).await),
+                Err(outcome) => stop_result(outcome),
             }
         };
-        let ended = tokio::select! {
-            ended = served => ended,
-            never = drain => match never {},
-            sentence = receive_or_pend(is_unfit) => Err(ServerError::Configuration(sentence)),
-            // Half a server is worse than none: whoever watches it starts it anew.
+        let result = tokio::select! {
+            result = served => result,
+            never = drain.run(&app, shutdown) => match never {},
+            sentence = receive_or_pend(startup_error) => Err(ServerError::Configuration(sentence)),
+            // Half a server is worse than none: its supervisor restarts it.
             _ = &mut admin => Err(ServerError::Runtime("the admin listener ended by itself".to_owned())),
         };
-        if ended.is_ok() {
+        if result.is_ok() {
             // Nothing is loaded any more: at most the model whose load had begun.
-            let left = stopped.get().map_or(Duration::ZERO, |at: &Instant| grace.saturating_sub(at.elapsed()));
             tokio::select! {
                 _ = &mut loading => {}
                 () = shutdown.abort.cancelled() => {}
-                () = tokio::time::sleep(left) => {}
+                () = tokio::time::sleep(drain.time_left()) => {}
             }
         }
-        // The library takes the process down with it if its own end comes in the middle of a run or a load.
-        let rest = Instant::now() + WORKER_STOP_TIMEOUT;
-        self.app.begin_model_shutdown();
-        runtime.shut_down(rest);
-        if !loading.is_finished() {
-            tokio::time::timeout_at(rest.into(), loading).await.ok();
-        }
-        if let Some(keeping) = &self.app.registry_runtime {
-            registry_setup::stop_registry(keeping, rest).await;
-        }
-        self.app.registry.close(rest);
+        stop_models(&app, &*backend, loading).await;
         if !shutdown.abort.is_cancelled() {
-            let app = Arc::clone(&self.app);
-            tokio::task::spawn_blocking(move || app.spans.as_ref().map(SpanTracer::shutdown)).await.ok();
+            let app = Arc::clone(&app);
+            tokio::task::spawn_blocking(move || app.telemetry.spans.as_ref().map(SpanTracer::shutdown)).await.ok();
         }
-        ended?;
-        lost.reason().map_or(Ok(()), |sentence| Err(ServerError::Runtime(sentence.to_owned())))?;
+        result?;
+        if let Some(sentence) = gpu_failure.reason() {
+            return Err(ServerError::Runtime(sentence.to_owned()));
+        }
         if shutdown.abort.is_cancelled() {
             return stop_result(StopOutcome::Aborted);
         }
@@ -333,56 +240,87 @@ impl Server {
         stop: CancellationToken,
     ) -> std::io::Result<oneshot::Receiver<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let budget = ResponseBudget::new_admin(&self.app.metrics);
+        let budget = ResponseBudget::new_admin(&self.app.telemetry.metrics);
         let routes = http::admin_router(Arc::clone(&self.app), Arc::clone(&budget));
-        let front = ConnectionHandler::new("admin", routes, &self.app, None).with_budget(budget);
+        let handler = ConnectionHandler::new("admin", routes, &self.app, None).with_budget(budget);
         let app = Arc::clone(&self.app);
-        let (ended, end_seen) = oneshot::channel();
-        let end = StopSignals { drain: stop, drain_timeout: ADMIN_GRACE_PERIOD, abort: CancellationToken::new() };
-        let serve = move || {
-            let served = runtime.block_on(async {
-                let listener = listener.into_listener()?;
-                // On this thread, which only a standstill of the whole process stops.
-                let beat = async {
-                    loop {
-                        app.stall_detector.record_heartbeat(Instant::now());
-                        tokio::time::sleep(HEARTBEAT_INTERVAL).await;
-                    }
-                };
-                tokio::select! {
-                    _ = serve(listener, front, MAX_ADMIN_CONNECTIONS, end) => {}
-                    () = beat => {}
-                }
-                std::io::Result::Ok(())
-            });
-            if let Err(error) = served {
+        let (end_sender, end_receiver) = oneshot::channel();
+        let stop_signals =
+            StopSignals { drain: stop, drain_timeout: ADMIN_GRACE_PERIOD, abort: CancellationToken::new() };
+        std::thread::Builder::new().name("predictd-admin".to_owned()).spawn(move || {
+            if let Err(error) = runtime.block_on(serve_admin(listener, handler, stop_signals, &app)) {
                 tracing::error!(%error, "admin listener failed");
             }
             // Also dropped, and so noticed, if this thread panics.
-            ended.send(()).ok();
-        };
-        std::thread::Builder::new().name("predictd-admin".to_owned()).spawn(serve)?;
-        Ok(end_seen)
+            end_sender.send(()).ok();
+        })?;
+        Ok(end_receiver)
     }
 }
 
-/// What is said; nothing for ever if nobody says anything any more.
-async fn receive_or_pend(said: oneshot::Receiver<String>) -> String {
-    match said.await {
+/// Serves the admin listener until it is told to stop.
+async fn serve_admin(
+    listener: BoundListener,
+    handler: ConnectionHandler,
+    stop_signals: StopSignals,
+    app: &App,
+) -> std::io::Result<()> {
+    let listener = listener.into_listener()?;
+    tokio::select! {
+        _ = serve(listener, handler, MAX_ADMIN_CONNECTIONS, stop_signals) => {}
+        never = record_heartbeats(app) => match never {},
+    }
+    Ok(())
+}
+
+/// Records that the process runs, on the thread of the admin listener, which only a standstill of the whole process stops.
+async fn record_heartbeats(app: &App) -> Infallible {
+    loop {
+        app.limits.stall_detector.record_heartbeat(Instant::now());
+        tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+    }
+}
+
+/// Starts what runs beside the requests until it is dropped.
+fn spawn_background_tasks(
+    app: &Arc<App>,
+    settings: &ServerSettings,
+    gpu_group: ExecutionGroup,
+    shutdown: &Shutdown,
+) -> [AbortOnDropHandle<()>; 5] {
+    let metrics = &app.telemetry.metrics;
+    let run_time_limit = gpu_failure::run_time_limit(settings);
+    [
+        tokio::spawn(process_stall::monitor_event_loop_lag(Arc::clone(metrics))),
+        tokio::spawn(gpu_failure::stop_on_gpu_failure(gpu_group, run_time_limit, shutdown.drain.clone())),
+        tokio::spawn(shadow_traffic::run_queue(Arc::clone(app))),
+        tokio::spawn(log_summary::log_summaries(Arc::clone(metrics), settings.log.summary_schedule)),
+        tokio::spawn(drift_timer::close_due_windows(Arc::clone(&app.models.registry))),
+    ]
+    .map(AbortOnDropHandle::new)
+}
+
+/// Ends runs, loads and the registry, within [`WORKER_STOP_TIMEOUT`].
+async fn stop_models(app: &App, backend: &dyn Backend, loading: JoinHandle<()>) {
+    // The library takes the process down with it if its own end comes in the middle of a run or a load.
+    let stop_deadline = Instant::now() + WORKER_STOP_TIMEOUT;
+    app.begin_model_shutdown();
+    backend.shut_down(stop_deadline);
+    if !loading.is_finished() {
+        tokio::time::timeout_at(stop_deadline.into(), loading).await.ok();
+    }
+    if let Some(runtime) = &app.models.registry_runtime {
+        registry_setup::stop_registry(runtime, stop_deadline).await;
+    }
+    app.models.registry.close(stop_deadline);
+}
+
+/// The sentence that is sent. Waits for ever if the sender is dropped.
+async fn receive_or_pend(receiver: oneshot::Receiver<String>) -> String {
+    match receiver.await {
         Ok(sentence) => sentence,
         Err(_) => std::future::pending().await,
     }
-}
-
-/// Whether a server can go on with what was loaded. What came meanwhile ends no server.
-fn check_loaded_models(settings: &ServerSettings, begun_with: &Snapshot, registry: &Registry) -> Result<(), String> {
-    let loaded = registry.snapshot();
-    loaded.fatal_load_failure(begun_with).map_or(Ok(()), |sentence| Err(sentence.to_owned()))?;
-    memory_budget::check_budget(settings, loaded.ready_models())
-}
-
-pub(crate) fn models_option_error(settings: &ServerSettings, error: &str) -> ServerError {
-    ServerError::Configuration(format!("--models {}: {error}", settings.models_dir.display()))
 }
 
 /// The threads that a server's connections and handlers run on.

@@ -124,7 +124,7 @@ impl BenchServer {
         let listeners = Listeners::bind(&settings)?;
         drop(entered);
         let address = listeners.data.local_addr().map_err(failed)?;
-        let registry = Arc::clone(&server.app().registry);
+        let registry = Arc::clone(&server.app().models.registry);
         // Whoever interrupts the benchmark does not wait for its requests.
         let shutdown = Shutdown { drain: CancellationToken::new(), abort: stop.clone() };
         let task = threads.spawn({

@@ -13,8 +13,7 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::App;
-use super::body::is_json;
+use super::content_type::{is_content_type, is_json};
 use super::error::{ApiError, Code};
 use crate::config::{ListenAddress, ServerSettings};
 
@@ -68,8 +67,8 @@ impl AdminHosts {
 }
 
 /// Lets a request to /admin pass if no web page of another origin can have sent it.
-pub async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let checked = check_host(&app.admin_hosts, &request).and_then(|host| {
+pub async fn check(State(hosts): State<Arc<AdminHosts>>, request: Request, next: Next) -> Response {
+    let checked = check_host(&hosts, &request).and_then(|host| {
         if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
             return Ok(());
         }
@@ -125,11 +124,6 @@ fn check_content_type(request: &Request) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::new(Code::UnsupportedMediaType, "The Content-Type must be application/json."))
-}
-
-/// True for this content type, whatever its parameters.
-fn is_content_type(kind: &str, wanted: &str) -> bool {
-    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(wanted))
 }
 
 #[cfg(test)]

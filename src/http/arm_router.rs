@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::App;
 use super::error::{ApiError, Code};
 use super::response_size::{entity_bytes, max_entity_bytes};
-use super::shadow_traffic;
+use super::shadow_queue::MAX_REQUEST_BYTES;
+use super::state::App;
 use crate::engine::cache_lookup::CacheMode;
 use crate::engine::loaded_version::LoadedVersion;
 use crate::engine::{InferenceError, ItemError, ItemOutput};
@@ -169,7 +169,7 @@ impl ArmRoute {
     #[must_use]
     pub fn check_shadow_size(&self, bytes: usize) -> Option<()> {
         let (running, places) = self.shadow_arms()?;
-        if bytes <= shadow_traffic::MAX_REQUEST_BYTES {
+        if bytes <= MAX_REQUEST_BYTES {
             return Some(());
         }
         for place in places {
@@ -259,7 +259,7 @@ impl AttemptGuard<'_> {
     fn record_outcome(mut self, fault: Option<&ApiError>) {
         self.is_pending = false;
         let outcome = if fault.is_some() { "failed" } else { "answered" };
-        self.app.metrics.experiments.record_request(
+        self.app.telemetry.metrics.experiments.record_request(
             &self.active_phase.experiment_name,
             self.active_phase.arm_name(self.arm_index),
             outcome,
@@ -279,7 +279,7 @@ impl AttemptGuard<'_> {
 impl Drop for AttemptGuard<'_> {
     fn drop(&mut self) {
         if self.is_pending {
-            self.app.metrics.experiments.record_request(
+            self.app.telemetry.metrics.experiments.record_request(
                 &self.active_phase.experiment_name,
                 self.active_phase.arm_name(self.arm_index),
                 "left",
@@ -324,7 +324,7 @@ async fn try_model(
         texts = all.filter(|(place, _)| places.binary_search(place).is_ok()).map(|(_, text)| text).collect();
     }
     let answers = match terms.max_entity_bytes {
-        None => app.engine.infer(model, texts, terms.deadline, terms.cache_mode).await?,
+        None => app.inference.engine.infer(model, texts, terms.deadline, terms.cache_mode).await?,
         Some(room) => infer_in_chunks(app, model, texts, (terms, room)).await?,
     };
     let answered = |answer| ArmAnswer { answer, model: Arc::clone(model), answer_source: AnswerSource::Arm };
@@ -348,9 +348,9 @@ async fn infer_in_chunks(
             part.push(text);
         }
         if part.is_empty() {
-            return Err(app.response_budget.too_large_error());
+            return Err(app.limits.response_budget.too_large_error());
         }
-        let answered = app.engine.infer(model, part, terms.deadline, terms.cache_mode).await?;
+        let answered = app.inference.engine.infer(model, part, terms.deadline, terms.cache_mode).await?;
         room = room.saturating_sub(answered.iter().flatten().map(entity_bytes).sum());
         answers.extend(answered);
     }

@@ -10,22 +10,20 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use super::App;
+use super::body_limits::too_large_error;
 use super::charset;
 use super::connection_state::ConnectionState;
 use super::content_encoding::{ContentEncoding, GzipDecoder};
+use super::content_type::is_json;
 use super::error::{ApiError, Code};
+use super::state::App;
 use crate::config::{ClientTimeouts, RequestLimits};
 use crate::engine::InferenceError;
 use crate::metrics::{RefusalReason, TimeoutStage};
 
-/// Bytes of a body that are accounted for together; a body of fewer costs nothing.
-pub const FREE_BODY_BYTES: usize = 16 << 10;
-/// Least memory for large bodies, in bytes.
-const MIN_MEMORY_BYTES: usize = 64 << 20;
 /// Longest body that a full server reads: the answer to its texts may be known, and then it needs no room.
 const MAX_BODY_BYTES_WHEN_FULL: u64 = 16 << 10;
 
@@ -38,45 +36,38 @@ pub async fn check_headers(State(app): State<Arc<App>>, request: Request, next: 
         return error.into_response();
     }
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > app.limits.max_body_bytes as u64) {
-        let mut response = too_large_error(&app.limits).into_response();
+    if length.is_some_and(|length| length > app.limits.requests.max_body_bytes as u64) {
+        let mut response = too_large_error(&app.limits.requests).into_response();
         // The body is not read: what comes on this connection would be the rest of it.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return response;
     }
-    let may_be_known = app.engine.has_cache() && length.is_some_and(|length| length <= MAX_BODY_BYTES_WHEN_FULL);
-    if app.engine.free_permits() == 0 && !may_be_known {
+    let may_be_known =
+        app.inference.engine.has_cache() && length.is_some_and(|length| length <= MAX_BODY_BYTES_WHEN_FULL);
+    if app.inference.engine.free_permits() == 0 && !may_be_known {
         // Told at once: reading the body would only make both sides wait.
-        app.metrics.http.record_refusal(RefusalReason::Overload);
+        app.telemetry.metrics.http.record_refusal(RefusalReason::Overload);
         return ApiError::from(InferenceError::Overloaded).into_response();
     }
     next.run(request).await
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let refuse = |detail: &'static str| Err(ApiError::new(Code::UnsupportedMediaType, detail));
     ContentEncoding::from_headers(headers)?;
-    let Some(Ok(content_type)) = headers.get(CONTENT_TYPE).map(HeaderValue::to_str) else {
-        return refuse("The Content-Type must be application/json.");
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).filter(|value| is_json(value));
+    let Some(content_type) = content_type else {
+        return Err(ApiError::new(Code::UnsupportedMediaType, "The Content-Type must be application/json."));
     };
-    if !is_json(content_type) {
-        return refuse("The Content-Type must be application/json.");
+    if content_type.split(';').skip(1).any(is_other_charset) {
+        return Err(ApiError::new(Code::UnsupportedMediaType, "The charset must be UTF-8."));
     }
-    let mut parts = content_type.split(';').map(str::trim).skip(1);
-    let foreign = |parameter: &str| {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        name.trim().eq_ignore_ascii_case("charset") && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-    };
-    if parts.any(foreign) { refuse("The charset must be UTF-8.") } else { Ok(()) }
+    Ok(())
 }
 
-/// True for a content type that is JSON, whatever its parameters.
-pub(super) fn is_json(content_type: &str) -> bool {
-    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
-}
-
-pub(super) fn too_large_error(limits: &RequestLimits) -> ApiError {
-    ApiError::new(Code::BodyTooLarge, format!("The body is larger than the limit of {} bytes.", limits.max_body_bytes))
+/// True for a parameter of a content type that names another charset than UTF-8.
+fn is_other_charset(parameter: &str) -> bool {
+    let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    name.trim().eq_ignore_ascii_case("charset") && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
 }
 
 /// A body that can be read and checked against the limits.
@@ -113,54 +104,18 @@ impl<T: RequestBody + Send> FromRequest<Arc<App>> for ValidatedJson<T> {
             exchange.mark_body_complete();
         }
         let parsed = T::parse(charset::decode_utf8(&bytes)?)?;
-        parsed.check(&app.limits)?;
+        parsed.check(&app.limits.requests)?;
         Ok(Self(parsed, memory))
-    }
-}
-
-/// Memory for the large bodies of all requests together, and the texts in them until they are answered.
-///
-/// Without it, as many clients as there are connections could each leave most of a body here.
-#[derive(Debug)]
-pub struct BodyMemory(Arc<Semaphore>);
-
-impl BodyMemory {
-    /// Room for eight of the largest bodies, and for 64 MiB at least.
-    #[must_use]
-    pub fn new(limits: &RequestLimits) -> Self {
-        Self(Arc::new(Semaphore::new(Self::capacity(limits).div_ceil(FREE_BODY_BYTES))))
-    }
-
-    /// How much that is.
-    #[must_use]
-    pub fn capacity(limits: &RequestLimits) -> usize {
-        MIN_MEMORY_BYTES.max(8 * limits.max_body_bytes)
-    }
-
-    /// Takes what a body of `length` bytes needs beyond what it holds. A first step is free.
-    fn reserve(&self, held: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), InferenceError> {
-        let holds = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = (length / FREE_BODY_BYTES).saturating_sub(holds);
-        if missing == 0 {
-            return Ok(());
-        }
-        let wanted = u32::try_from(missing).map_err(|_| InferenceError::Overloaded)?;
-        let more = Arc::clone(&self.0).try_acquire_many_owned(wanted).map_err(|_| InferenceError::Overloaded)?;
-        match held {
-            Some(held) => held.merge(more),
-            None => *held = Some(more),
-        }
-        Ok(())
     }
 }
 
 /// Reads a body to its end, within the limits of size and time.
 async fn read_plain(mut body: Body, app: &App, memory: &mut Option<OwnedSemaphorePermit>) -> Result<Vec<u8>, ApiError> {
-    let end = Instant::now() + app.client_timeouts.body;
+    let end = Instant::now() + app.limits.client_timeouts.body;
     let mut whole = Vec::new();
     while let Some(data) = read_chunk(&mut body, app, Some(end)).await? {
-        if data.len() > app.limits.max_body_bytes - whole.len() {
-            return Err(too_large_error(&app.limits));
+        if data.len() > app.limits.requests.max_body_bytes - whole.len() {
+            return Err(too_large_error(&app.limits.requests));
         }
         app.reserve_body_memory(memory, whole.len() + data.len())?;
         whole.extend_from_slice(&data);
@@ -174,36 +129,22 @@ async fn read_compressed(
     app: &App,
     memory: &mut Option<OwnedSemaphorePermit>,
 ) -> Result<Vec<u8>, ApiError> {
-    let end = Instant::now() + app.client_timeouts.body;
+    let end = Instant::now() + app.limits.client_timeouts.body;
     let mut gunzip = GzipDecoder::new(app, memory)?;
     let mut compressed = 0;
     while let Some(data) = read_chunk(&mut body, app, Some(end)).await? {
         compressed += data.len();
-        if compressed > app.limits.max_body_bytes {
-            return Err(too_large_error(&app.limits));
+        if compressed > app.limits.requests.max_body_bytes {
+            return Err(too_large_error(&app.limits.requests));
         }
         gunzip.decode(&data).await?;
     }
     gunzip.finish()
 }
 
-impl App {
-    /// Takes memory for a body of `length` bytes, beyond what it holds.
-    pub(super) fn reserve_body_memory(
-        &self,
-        held: &mut Option<OwnedSemaphorePermit>,
-        length: usize,
-    ) -> Result<(), ApiError> {
-        self.body_memory
-            .reserve(held, length)
-            .inspect_err(|_| self.metrics.http.record_refusal(RefusalReason::Overload))
-            .map_err(ApiError::from)
-    }
-}
-
 /// The next bytes of a body, which may pause for so long, and must not last until after `end`; nothing at its end.
 pub(super) async fn read_chunk(body: &mut Body, app: &App, end: Option<Instant>) -> Result<Option<Bytes>, ApiError> {
-    let ClientTimeouts { body: longest, body_idle: longest_pause, .. } = app.client_timeouts;
+    let ClientTimeouts { body: longest, body_idle: longest_pause, .. } = app.limits.client_timeouts;
     loop {
         let pause = Instant::now() + longest_pause;
         let frame = match timeout_at(end.map_or(pause, |end| pause.min(end)), body.frame()).await {
@@ -214,7 +155,7 @@ pub(super) async fn read_chunk(body: &mut Body, app: &App, end: Option<Instant>)
                 return Err(ApiError::new(Code::IncompleteBody, detail));
             }
             Err(_) => {
-                app.metrics.http.record_timeout(TimeoutStage::Body);
+                app.telemetry.metrics.http.record_timeout(TimeoutStage::Body);
                 let paused = end.is_none_or(|end| pause < end);
                 return Err(timeout_error(if paused { longest_pause } else { longest }, paused));
             }

@@ -23,7 +23,8 @@ impl<S: Sync> FromRequestParts<S> for CacheControl {
 
 /// What one line of the header asks for: a list of directives, some with a value, which may be quoted.
 fn parse_cache_mode(line: &[u8]) -> CacheMode {
-    let (mut quoted, mut escaped) = (false, false);
+    let mut quoted = false;
+    let mut escaped = false;
     let ends_directive = |byte: &u8| {
         let inside = quoted;
         match byte {

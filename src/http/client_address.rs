@@ -14,12 +14,11 @@ const FORWARDED_FOR_HEADER: &str = "x-forwarded-for";
 /// before it is the client's word. Other headers of this kind are not read at all.
 #[must_use]
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer.to_canonical();
     let lines: Vec<&str> =
         headers.get_all(FORWARDED_FOR_HEADER).iter().filter_map(|value| value.to_str().ok()).collect();
     for entry in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        if !is_trusted(&client) {
+        if !trusted.iter().any(|network| network.contains(&client)) {
             break;
         }
         // What is no address was not written by a proxy that can be trusted.

@@ -22,9 +22,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::App;
+use super::buffer_sizes::MAX_BUFFER_BYTES;
 use super::connection_state::{ConnectionState, RequestGuard, TrackedBody};
-use super::response_budget::{ReservationHandle, ResponseBudget};
+use super::response_budget::ResponseBudget;
+use super::response_reservation::ReservationHandle;
+use super::state::App;
 use super::timeout_stream::TimeoutStream;
 use super::tls::WatchedTlsConfig;
 use crate::clock;
@@ -35,8 +37,6 @@ use crate::metrics::{Metrics, TimeoutStage};
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 /// A connection that has been without a request for longer than this goes when others wait.
 const EVICTABLE_IDLE_TIME: Duration = Duration::from_secs(1);
-/// Bytes of one connection that wait to be read or written: room for the largest head that is refused politely.
-pub(super) const MAX_BUFFER_BYTES: usize = 64 << 10;
 
 /// What the connections of one listener have in common.
 #[derive(Debug, Clone)]
@@ -75,7 +75,7 @@ impl ConnectionHandler {
         Self {
             name,
             router,
-            budget: Arc::clone(&app.response_budget),
+            budget: Arc::clone(&app.limits.response_budget),
             app: Arc::clone(app),
             tls,
             unanswered_requests: Arc::default(),
@@ -92,7 +92,7 @@ impl ConnectionHandler {
 
     /// Serves a connection to its end.
     pub async fn serve(self, stream: ClientStream, peer: SocketAddr) {
-        let metrics = Arc::clone(&self.app.metrics);
+        let metrics = Arc::clone(&self.app.telemetry.metrics);
         metrics.http.record_connect();
         let _counted = ConnectionCountGuard(metrics);
         match stream {
@@ -114,7 +114,7 @@ impl ConnectionHandler {
             Some(tls) => match self.handshake(&tls, stream).await {
                 Ok(stream) => self.serve_http(stream, peer).await,
                 Err(error) => {
-                    self.app.metrics.http.record_timeout(TimeoutStage::Handshake);
+                    self.app.telemetry.metrics.http.record_timeout(TimeoutStage::Handshake);
                     tracing::debug!(%error, "TLS handshake failed");
                     Ok(())
                 }
@@ -133,15 +133,15 @@ impl ConnectionHandler {
     ) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + use<S>> {
         let accepted = TlsAcceptor::from(tls.current()).accept(stream);
         tokio::select! {
-            accepted = tokio::time::timeout(self.app.client_timeouts.header, accepted) => accepted?,
+            accepted = tokio::time::timeout(self.app.limits.client_timeouts.header, accepted) => accepted?,
             () = self.shutdown.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
         }
     }
 
     async fn serve_http(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) -> hyper::Result<()> {
         let exchange = ConnectionState::new(peer, Arc::clone(&self.unanswered_requests));
-        let metrics = Arc::clone(&self.app.metrics);
-        let mut paced = TimeoutStream::new(stream, self.app.client_timeouts, Arc::clone(&exchange), metrics);
+        let metrics = Arc::clone(&self.app.telemetry.metrics);
+        let mut paced = TimeoutStream::new(stream, self.app.limits.client_timeouts, Arc::clone(&exchange), metrics);
         let service = {
             let exchange = Arc::clone(&exchange);
             let front = Arc::new(self.clone());
@@ -202,7 +202,7 @@ impl ConnectionHandler {
 
     /// The end of a connection whose memory others need: it has no outcome.
     fn record_eviction<T>(&self) -> Option<T> {
-        self.app.metrics.http.record_timeout(TimeoutStage::Write);
+        self.app.telemetry.metrics.http.record_timeout(TimeoutStage::Write);
         None
     }
 }
@@ -236,7 +236,9 @@ async fn handle_request(
     exchange.wait_until_flushed().await;
     let mut response: Response<Body> = front.router.clone().oneshot(request).await?;
     // The next request of this client goes to somebody who stays; what follows a body that nobody reads is no request.
-    if front.app.draining.load(Ordering::Relaxed) || (has_body && !exchange.has_received_request(may_be_ready)) {
+    if front.app.lifecycle.draining.load(Ordering::Relaxed)
+        || (has_body && !exchange.has_received_request(may_be_ready))
+    {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let size = response.body().size_hint().exact();

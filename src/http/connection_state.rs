@@ -13,8 +13,8 @@ use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::response_budget::Reservation;
-use super::response_stream::PART_BYTES;
+use super::buffer_sizes::PART_BYTES;
+use super::response_reservation::Reservation;
 
 /// No request.
 const IDLE: u8 = 0;

@@ -7,12 +7,10 @@ use axum::http::header::CONTENT_ENCODING;
 use flate2::write::MultiGzDecoder;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::App;
-use super::body::{FREE_BODY_BYTES, too_large_error};
+use super::body_limits::{FREE_BODY_BYTES, too_large_error};
 use super::error::{ApiError, Code};
+use super::state::App;
 
-/// What clients may send, as the header `AcceptMode-Encoding` says it.
-pub const ACCEPT_ENCODING_VALUE: &str = "gzip, identity";
 /// Memory of a decoder: its window and its tables.
 const DECODER_BYTES: usize = 3 * FREE_BODY_BYTES;
 /// Bytes that are decompressed in one go: they become about a megabyte at most.
@@ -61,8 +59,8 @@ struct BoundedOutput<'a> {
 
 impl BoundedOutput<'_> {
     fn append(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
-        if bytes.len() > self.app.limits.max_body_bytes - self.bytes.len() {
-            return Err(too_large_error(&self.app.limits));
+        if bytes.len() > self.app.limits.requests.max_body_bytes - self.bytes.len() {
+            return Err(too_large_error(&self.app.limits.requests));
         }
         self.app.reserve_body_memory(self.memory, DECODER_BYTES + self.bytes.len() + bytes.len())?;
         self.bytes.extend_from_slice(bytes);

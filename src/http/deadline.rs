@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use super::App;
 use super::error::{ApiError, Code};
+use super::state::App;
 
 const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 
@@ -19,8 +19,10 @@ impl FromRequestParts<Arc<App>> for Deadline {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let start = app.stall_detector.estimate_sent_at(Instant::now());
-        let Some(value) = parts.headers.get(TIMEOUT_HEADER) else { return Ok(Self(start + app.limits.timeout)) };
+        let start = app.limits.stall_detector.estimate_sent_at(Instant::now());
+        let Some(value) = parts.headers.get(TIMEOUT_HEADER) else {
+            return Ok(Self(start + app.limits.requests.timeout));
+        };
         let milliseconds = value.to_str().ok().and_then(|value| value.parse::<u64>().ok()).filter(|&ms| ms > 0);
         let asked = milliseconds.map(Duration::from_millis).ok_or_else(|| {
             ApiError::new(
@@ -28,6 +30,6 @@ impl FromRequestParts<Arc<App>> for Deadline {
                 "X-Request-Timeout-Ms must be a whole number of milliseconds, at least 1.",
             )
         })?;
-        Ok(Self(start + asked.min(app.limits.max_timeout)))
+        Ok(Self(start + asked.min(app.limits.requests.max_timeout)))
     }
 }

@@ -10,9 +10,9 @@ use axum::routing::{MethodRouter, get};
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
-use super::App;
 use super::error::{Code, GATEWAY_PROBLEMS};
 use super::response_budget::SharedBody;
+use super::state::App;
 
 /// The head of the description; the routes add themselves.
 #[derive(OpenApi)]

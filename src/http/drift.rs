@@ -10,8 +10,8 @@ use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::App;
 use super::error::{ApiError, Code, Problem};
+use super::state::App;
 use crate::drift::window::MAX_STORED_WINDOWS;
 use crate::drift::{Divergence, DriftLevel, DriftSignal, SignalReport, WindowResult};
 use crate::engine::drift_monitor::{DriftMonitor, DriftStatus};
@@ -171,36 +171,38 @@ pub struct AccuracyView {
 )]
 pub async fn show(
     State(app): State<Arc<App>>,
-    how_much: Result<Query<DriftQuery>, QueryRejection>,
+    query: Result<Query<DriftQuery>, QueryRejection>,
 ) -> Result<Json<DriftReportView>, ApiError> {
-    let wrong = || ApiError::at_pointer("windows", format!("the query can have `windows`, 0 to {MAX_STORED_WINDOWS}"));
-    let Query(DriftQuery { windows }) = how_much.map_err(|_| wrong())?;
-    let most = windows.unwrap_or(MAX_STORED_WINDOWS);
-    if most > MAX_STORED_WINDOWS {
-        return Err(wrong());
-    }
-    let snapshot = app.registry.snapshot();
+    let windows = query.ok().map(|Query(DriftQuery { windows })| windows.unwrap_or(MAX_STORED_WINDOWS));
+    let Some(max_windows) = windows.filter(|&windows| windows <= MAX_STORED_WINDOWS) else {
+        let detail = format!("the query can have `windows`, 0 to {MAX_STORED_WINDOWS}");
+        return Err(ApiError::at_pointer("windows", detail));
+    };
+    let snapshot = app.models.registry.snapshot();
     // Models go as the server stops: who asks must not take them for removed. Once seen here, none had gone before.
-    if app.draining.load(Ordering::Relaxed) {
+    if app.lifecycle.draining.load(Ordering::Relaxed) {
         return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
     }
-    let accuracies = app.registry_runtime.as_ref().map(|keeping| keeping.service().accuracies()).unwrap_or_default();
-    let of = |name: &str, version: &str, state: &VersionState| {
-        let loaded = if let VersionState::Ready(model) = state { Some(model) } else { None };
-        let accuracy = accuracies.iter().find(|one| one.model == name && one.version == version);
-        let compared = |drifting: &DriftMonitor| ProfileComparison::from_report(drifting, drifting.report(), most);
-        VersionDriftView {
-            model: name.to_owned(),
-            version: version.to_owned(),
-            state: state.name(),
-            drift: loaded.and_then(|model| model.drift_monitor()).map(compared),
-            accuracy: accuracy.map(AccuracyView::from_accuracy),
+    let accuracies =
+        app.models.registry_runtime.as_ref().map(|keeping| keeping.service().accuracies()).unwrap_or_default();
+    let mut versions = Vec::new();
+    for (name, served) in &snapshot.models {
+        for (version, state) in &served.versions {
+            let loaded = if let VersionState::Ready(model) = state { Some(model) } else { None };
+            let accuracy =
+                accuracies.iter().find(|accuracy| accuracy.model == *name && accuracy.version == version.as_str());
+            versions.push(VersionDriftView {
+                model: name.clone(),
+                version: version.as_str().to_owned(),
+                state: state.name(),
+                drift: loaded
+                    .and_then(|model| model.drift_monitor())
+                    .map(|monitor| ProfileComparison::from_report(monitor, monitor.report(), max_windows)),
+                accuracy: accuracy.map(AccuracyView::from_accuracy),
+            });
         }
-    };
-    let versions = snapshot.models.iter().flat_map(|(name, served)| {
-        served.versions.iter().map(move |(version, state)| of(name, version.as_str(), state))
-    });
-    Ok(Json(DriftReportView { versions: versions.collect() }))
+    }
+    Ok(Json(DriftReportView { versions }))
 }
 
 impl ProfileComparison {

@@ -5,6 +5,7 @@
 //! errors are fixed, and no error repeats what the client sent beyond a short field name.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::http::header::{ACCEPT_ENCODING, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -12,12 +13,13 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::content_encoding::ACCEPT_ENCODING_VALUE;
 use crate::clock;
 use crate::engine::{InferenceError, ItemError};
 use crate::registry::ResolveError;
 use crate::text::tokenizer::TokenizeError;
 
+/// The encodings that clients may send, as the header `Accept-Encoding` lists them.
+const ACCEPT_ENCODING_VALUE: &str = "gzip, identity";
 /// Longest detail, in bytes.
 const MAX_DETAIL_BYTES: usize = 512;
 
@@ -342,6 +344,13 @@ impl From<ResolveError> for ApiError {
             }
         }
     }
+}
+
+/// 429 with the time to wait, in whole seconds.
+#[must_use]
+pub fn rate_limited_error(time: Duration, detail: &'static str) -> ApiError {
+    let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+    ApiError { retry_after_seconds: Some(seconds), ..ApiError::new(Code::RateLimited, detail) }
 }
 
 #[cfg(test)]

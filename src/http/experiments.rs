@@ -17,13 +17,13 @@ use axum::response::IntoResponse;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::App;
-use super::auth::Caller;
 use super::body::ValidatedJson;
+use super::caller::Caller;
 use super::error::{ApiError, Code};
+use super::registry::etag::{EtagJson, with_etag};
 use super::registry::preconditions::{self, Preconditions};
-use super::registry::wire::{AuditEntryView, EmptyBody};
-use super::registry::{EtagJson, MAX_HISTORY_ENTRIES, registry_runtime, with_etag};
+use super::registry::wire::{AuditEntryView, EmptyBody, MAX_HISTORY_ENTRIES};
+use super::state::App;
 use crate::experiments::experiment::Experiment;
 use crate::registry::database::experiments::ResultDetail;
 use crate::registry::database::{ChangeOutcome, HistoryFilter};
@@ -78,7 +78,7 @@ where
             None => work(keeper, order).await,
         }
     };
-    to_change_response(name, registry_runtime(app)?.run(once).await?)
+    to_change_response(name, app.require_registry()?.run(once).await?)
 }
 
 /// What became of an experiment, or had become of it when the same was asked before.
@@ -107,7 +107,7 @@ fn to_change_response(
 /// List all experiments.
 #[utoipa::path(get, path = "/admin/experiments", tag = "admin", responses((status = 200, body = ExperimentListView)))]
 pub async fn list(State(app): State<Arc<App>>) -> Result<Json<ExperimentListView>, ApiError> {
-    let keeper = registry_runtime(&app)?.service();
+    let keeper = app.require_registry()?.service();
     let experiments = keeper
         .experiments()
         .iter()
@@ -122,7 +122,7 @@ pub async fn show(
     State(app): State<Arc<App>>,
     ExperimentPath(name): ExperimentPath,
 ) -> Result<impl IntoResponse, ApiError> {
-    let found = registry_runtime(&app)?.service().experiments().remove(&name).ok_or_else(unknown_experiment)?;
+    let found = app.require_registry()?.service().experiments().remove(&name).ok_or_else(unknown_experiment)?;
     Ok(with_etag(found.revision, ExperimentView::from_experiment(&name, &found)))
 }
 
@@ -132,7 +132,8 @@ pub async fn history(
     State(app): State<Arc<App>>,
     ExperimentPath(name): ExperimentPath,
 ) -> Result<Json<Vec<AuditEntryView>>, ApiError> {
-    let read = registry_runtime(&app)?
+    let read = app
+        .require_registry()?
         .run(|keeper| async move { Ok(keeper.history(HistoryFilter::Experiment(&name), MAX_HISTORY_ENTRIES).await?) });
     let done = read.await?;
     if done.is_empty() {
@@ -157,7 +158,7 @@ pub async fn results(
     let named = name.clone();
     let with = if details { ResultDetail::Pairs } else { ResultDetail::Labels };
     let read =
-        registry_runtime(&app)?.run(move |keeper| async move { keeper.experiment_results(&named, phase, with).await });
+        app.require_registry()?.run(move |keeper| async move { keeper.experiment_results(&named, phase, with).await });
     let (experiment, phase, found) = read.await?;
     Ok(Json(ExperimentResultsView::from_results(&name, &experiment, phase, &found, details)))
 }
@@ -174,18 +175,19 @@ pub async fn define(
     grounds: Preconditions,
     ValidatedJson(wanted, _memory): ValidatedJson<ExperimentDesignBody>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let known = registry_runtime(&app)?.service().experiments().contains_key(&name);
+    let known = app.require_registry()?.service().experiments().contains_key(&name);
     let order = grounds.into_change_context(&caller, &["experiment", &name], &wanted, wanted.reason.clone());
     if known && order.expected_revision.is_none() {
         // Unless it was this request that made it.
-        let (asked, named) = (order.clone(), name.clone());
-        let again = registry_runtime(&app)?.run(|keeper| async move { Ok(keeper.repeated_outcome(&asked).await?) });
-        let again = again.await?.ok_or_else(preconditions::missing_precondition_error)?;
-        return to_change_response(&named, again);
+        let context = order.clone();
+        let repeated =
+            app.require_registry()?.run(|service| async move { Ok(service.repeated_outcome(&context).await?) });
+        let outcome = repeated.await?.ok_or_else(preconditions::missing_precondition_error)?;
+        return to_change_response(&name, outcome);
     }
     // What is new was never seen.
     let order = ChangeContext { expected_revision: order.expected_revision.or(Some(0)), ..order };
-    let default_model = app.registry.snapshot().default_model.clone();
+    let default_model = app.models.registry.snapshot().default_model.clone();
     let design = wanted.into_design(&name, &default_model).map_err(wire::design_error)?;
     let named = name.clone();
     apply_change(
@@ -244,7 +246,8 @@ pub async fn end(
     ValidatedJson(wanted, _memory): ValidatedJson<StateChangeRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
     let order = grounds.require_change_context(&caller, &["end", &name], &wanted, wanted.reason.clone())?;
-    let (named, outcome) = (name.clone(), wanted.reason);
+    let named = name.clone();
+    let outcome = wanted.reason;
     apply_change(
         &app,
         &name,

@@ -12,13 +12,12 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::App;
-use super::auth::Caller;
 use super::body::{RequestBody, ValidatedJson};
+use super::caller::Caller;
 use super::error::{ApiError, Code, FieldError, Problem};
 use super::json;
 use super::rate_limit;
-use super::registry::registry_runtime;
+use super::state::App;
 use super::validation;
 use crate::clock;
 use crate::config::RequestLimits;
@@ -216,9 +215,9 @@ pub async fn feedback(
 ) -> Result<Response, ApiError> {
     let FeedbackRequest { truths, is_list } = request;
     rate_limit::charge_remaining_texts(&app, &caller, truths.len())?;
-    let deadline = Instant::now() + app.limits.timeout;
-    let reserved = app.response_budget.reserve(truths.len() * RESULT_BYTES, deadline).await?.map(Extension);
-    let keeper = Arc::clone(registry_runtime(&app)?.service());
+    let deadline = Instant::now() + app.limits.requests.timeout;
+    let reserved = app.limits.response_budget.reserve(truths.len() * RESULT_BYTES, deadline).await?.map(Extension);
+    let keeper = Arc::clone(app.require_registry()?.service());
     let who = caller.to_string();
     let read = |(index, truth)| {
         let pointer = if is_list { format!("/{index}") } else { String::new() };
@@ -231,12 +230,12 @@ pub async fn feedback(
     let read: Vec<Result<FeedbackRecord, ApiError>> = truths.into_iter().enumerate().map(read).collect();
     let good: Vec<FeedbackRecord> = read.iter().filter_map(|one| one.as_ref().ok().cloned()).collect();
     for _ in good.len()..read.len() {
-        app.metrics.record_feedback("refused");
+        app.telemetry.metrics.record_feedback("refused");
     }
     let told = if good.is_empty() {
         Vec::new()
     } else {
-        registry_runtime(&app)?.run(|keeper| keeper.store_feedback(good)).await?
+        app.require_registry()?.run(|keeper| keeper.store_feedback(good)).await?
     };
     let mut told = told.into_iter();
     let mut outcome = |one: Result<FeedbackRecord, ApiError>| {
@@ -258,12 +257,14 @@ pub async fn feedback(
     Ok((reserved, Json(FeedbackAnswer::Many { results })).into_response())
 }
 
-/// Checks one thing that is told. `pointer`: where it stands in the body.
+/// The error of a field of an item at `pointer`.
+fn field_error(pointer: &str, field: &str, detail: impl Into<String>) -> ApiError {
+    ApiError::at_pointer(format!("{pointer}/{field}"), detail)
+}
+
+/// Checks one item of feedback. `pointer`: its place in the body.
 fn verify_truth(app: &App, truth: GroundTruth, pointer: &str) -> Result<FeedbackRecord, ApiError> {
-    let at = |field: &str, detail: String| {
-        ApiError::from_field_errors(vec![FieldError { pointer: format!("{pointer}/{field}"), detail }])
-    };
-    let receipt = app.receipts.verify(&truth.prediction_id, clock::now()).map_err(|error| {
+    let receipt = app.inference.receipts.verify(&truth.prediction_id, clock::now()).map_err(|error| {
         let code = match error {
             ReceiptError::Forged => Code::UnknownPrediction,
             ReceiptError::Expired => Code::PredictionExpired,
@@ -271,23 +272,24 @@ fn verify_truth(app: &App, truth: GroundTruth, pointer: &str) -> Result<Feedback
         ApiError::new(code, format!("{pointer}/prediction_id: {error}."))
     })?;
     if receipt.label_source == LabelSource::NoLabels {
-        return Err(at("prediction_id", "the answer has no label that could be right or wrong".to_owned()));
+        return Err(field_error(pointer, "prediction_id", "the answer has no label that could be right or wrong"));
     }
     if receipt.is_truncated {
-        return Err(at("prediction_id", "the answer has more labels than a prediction id holds".to_owned()));
+        return Err(field_error(pointer, "prediction_id", "the answer has more labels than a prediction id holds"));
     }
     let actual: Vec<String> = match truth.actual {
         ActualLabels::One(TrueLabel(label)) => vec![label],
         ActualLabels::Many(TrueLabels(labels)) => labels.into_iter().map(|TrueLabel(label)| label).collect(),
     };
     if actual.iter().collect::<BTreeSet<_>>().len() != actual.len() {
-        return Err(at("actual", "each label can be there once".to_owned()));
+        return Err(field_error(pointer, "actual", "each label can be there once"));
     }
     if !actual.iter().all(|label| is_possible_label(app, &receipt, label)) {
-        return Err(at("actual", "this is no label of the model; GET /models/{name} lists them".to_owned()));
+        let detail = "this is no label of the model; GET /models/{name} lists them";
+        return Err(field_error(pointer, "actual", detail));
     }
     let text = match truth.text {
-        Some(text) => Some(verify_text(app, &receipt, text).map_err(|detail| at("text", detail))?),
+        Some(text) => Some(verify_text(app, &receipt, text).map_err(|detail| field_error(pointer, "text", detail))?),
         None => None,
     };
     let made = clock::since_unix_epoch(receipt.issued_at);
@@ -310,21 +312,21 @@ fn verify_truth(app: &App, truth: GroundTruth, pointer: &str) -> Result<Feedback
 /// answered leaves of it; that of the server, where the version is not loaded any more. Receipts of earlier versions of
 /// the server do not tell of their text: then it is any.
 fn verify_text(app: &App, receipt: &Receipt, text: String) -> Result<String, String> {
-    if app.receipts.fingerprint_matches(receipt, &text) == Some(false) {
+    if app.inference.receipts.fingerprint_matches(receipt, &text) == Some(false) {
         return Err("this is not the text of this prediction: send it as it was sent to be predicted, or leave it out"
             .to_owned());
     }
-    let snapshot = app.registry.snapshot();
+    let snapshot = app.models.registry.snapshot();
     let served = snapshot.models.get(&receipt.model);
     let answered = served.and_then(|served| served.ready_model(&receipt.version));
-    let policy = answered.map_or(&app.text_policy, |model| model.pipeline().policy());
+    let policy = answered.map_or(&app.models.text_policy, |model| model.pipeline().policy());
     policy.apply(text).map_err(|error| error.to_string())
 }
 
 /// True for a label of the version that answered. If that is not loaded any more nobody knows its labels, and those of a
 /// request are the caller's own: then for anything that can be a label.
 fn is_possible_label(app: &App, receipt: &Receipt, label: &str) -> bool {
-    let snapshot = app.registry.snapshot();
+    let snapshot = app.models.registry.snapshot();
     let served = snapshot.models.get(&receipt.model);
     let answered = served.and_then(|served| served.ready_model(&receipt.version));
     match answered.filter(|_| receipt.label_source == LabelSource::Model) {

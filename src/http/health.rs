@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::App;
 use super::error::{ApiError, Code, Problem};
+use super::state::App;
 use crate::registry::VersionState;
 use crate::registry::database::StorageFault;
 use crate::registry::service::RegistryService;
@@ -61,14 +61,14 @@ fn registry_status(keeper: &RegistryService) -> &'static str {
 }
 
 fn is_ready(app: &App) -> bool {
-    !app.draining.load(Ordering::Relaxed) && app.registry.snapshot().is_ready()
+    !app.lifecycle.draining.load(Ordering::Relaxed) && app.models.registry.snapshot().is_ready()
 }
 
 /// State of the server and its models.
 #[utoipa::path(get, path = "/health", tag = "probes", responses((status = 200, body = HealthReport), (status = 503, body = HealthReport, description = "Not ready")))]
 pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<HealthReport>) {
     let ready = is_ready(&app);
-    let snapshot = app.registry.snapshot();
+    let snapshot = app.models.registry.snapshot();
     let versions =
         snapshot.models.iter().flat_map(|(name, served)| served.versions.iter().map(move |version| (name, version)));
     let models = versions.map(|(name, (version, state))| {
@@ -84,7 +84,7 @@ pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<HealthRepo
     let health = HealthReport {
         status: if ready { "healthy" } else { "unhealthy" },
         version: env!("CARGO_PKG_VERSION"),
-        registry: app.registry_runtime.as_ref().map(|keeping| registry_status(keeping.service())),
+        registry: app.models.registry_runtime.as_ref().map(|keeping| registry_status(keeping.service())),
         models: models.collect(),
     };
     (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
@@ -110,10 +110,10 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiErro
     if is_ready(&app) {
         return Ok("ready\n");
     }
-    if app.draining.load(Ordering::Relaxed) {
+    if app.lifecycle.draining.load(Ordering::Relaxed) {
         return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
     }
-    let snapshot = app.registry.snapshot();
+    let snapshot = app.models.registry.snapshot();
     let others = snapshot.resolve(None, None).is_ok();
     let detail = if others { "Other models are still being loaded." } else { "The default model does not answer yet." };
     Err(ApiError::new(Code::ModelNotReady, detail))
@@ -122,23 +122,24 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiErro
 /// Prometheus metrics.
 #[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let (bytes, entries) = app.engine.cache_size();
-    app.metrics.set_cache_size(bytes, entries);
-    app.metrics.set_lost_lines(telemetry::lost_lines());
-    if let Some(SpanCounts { recorded, delivered, failed }) = app.spans.as_ref().map(SpanTracer::counts) {
+    let (bytes, entries) = app.inference.engine.cache_size();
+    app.telemetry.metrics.set_cache_size(bytes, entries);
+    app.telemetry.metrics.set_lost_lines(telemetry::lost_lines());
+    if let Some(SpanCounts { recorded, delivered, failed }) = app.telemetry.spans.as_ref().map(SpanTracer::counts) {
         for (state, spans) in [("recorded", recorded), ("delivered", delivered), ("failed", failed)] {
-            app.metrics.set_spans(state, spans);
+            app.telemetry.metrics.set_spans(state, spans);
         }
     }
-    app.metrics.set_ready(is_ready(&app));
-    if let Some(keeping) = &app.registry_runtime {
-        app.metrics.set_registry_unusable(keeping.service().storage_fault().map(StorageFault::name));
-        app.metrics.set_registry_staleness(keeping.service().database_downtime().unwrap_or_default());
-        app.metrics.set_unserved_models(keeping.service().unserved_model_count());
-        app.metrics.set_feedback_waiting(keeping.service().spooled_bytes());
+    app.telemetry.metrics.set_ready(is_ready(&app));
+    if let Some(keeping) = &app.models.registry_runtime {
+        app.telemetry.metrics.set_registry_unusable(keeping.service().storage_fault().map(StorageFault::name));
+        app.telemetry.metrics.set_registry_staleness(keeping.service().database_downtime().unwrap_or_default());
+        app.telemetry.metrics.set_unserved_models(keeping.service().unserved_model_count());
+        app.telemetry.metrics.set_feedback_waiting(keeping.service().spooled_bytes());
     }
-    let versions = app.registry.snapshot().version_statuses();
+    let versions = app.models.registry.snapshot().version_statuses();
     let text = app
+        .telemetry
         .metrics
         .render(&versions)
         .map_err(|_| ApiError::new(Code::Internal, "The metrics could not be written down."))?;

@@ -81,30 +81,31 @@ fn to_api_error(error: &serde_json::Error, pointer: &str) -> ApiError {
 
 /// serde's message without the value that the client sent.
 fn describe_data_error(message: &str) -> String {
-    let quoted = |prefix: &str| {
-        let name = message.strip_prefix(prefix)?.strip_prefix('`')?;
-        let end =
-            name.find("`, expected ").or_else(|| name.find("`, there are ")).unwrap_or(name.len().saturating_sub(1));
-        let mut escaped = name.get(..end)?.chars().flat_map(char::escape_debug);
-        let mut shown: String = escaped.by_ref().take(MAX_ECHOED_CHARS).collect();
-        if escaped.next().is_some() {
-            shown.push('…');
-        }
-        Some(shown)
-    };
-    if let Some(name) = quoted("unknown field ") {
+    if let Some(name) = quoted_name(message, "unknown field ") {
         return format!("unknown field `{name}`");
     }
-    if let Some(name) = quoted("missing field ") {
+    if let Some(name) = quoted_name(message, "missing field ") {
         return format!("the field `{name}` is missing");
     }
-    if let Some(name) = quoted("duplicate field ") {
+    if let Some(name) = quoted_name(message, "duplicate field ") {
         return format!("the field `{name}` stands there twice");
     }
     match message.rsplit_once(", expected ") {
         Some((_, expected)) => format!("expected {}", json_type_name(expected)),
         None => "the value is not of the expected form".to_owned(),
     }
+}
+
+/// The name that a message of serde has in quotes after `prefix`, shortened.
+fn quoted_name(message: &str, prefix: &str) -> Option<String> {
+    let name = message.strip_prefix(prefix)?.strip_prefix('`')?;
+    let end = name.find("`, expected ").or_else(|| name.find("`, there are ")).unwrap_or(name.len().saturating_sub(1));
+    let mut escaped = name.get(..end)?.chars().flat_map(char::escape_debug);
+    let mut shown: String = escaped.by_ref().take(MAX_ECHOED_CHARS).collect();
+    if escaped.next().is_some() {
+        shown.push('…');
+    }
+    Some(shown)
 }
 
 /// What serde expected, in words of JSON: clients know nothing of Rust's types.

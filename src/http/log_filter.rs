@@ -7,11 +7,11 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::App;
-use super::auth::Caller;
 use super::body::{RequestBody, ValidatedJson};
+use super::caller::Caller;
 use super::error::{ApiError, Code};
 use super::json;
+use super::state::App;
 use crate::config::RequestLimits;
 use crate::telemetry;
 

@@ -8,8 +8,8 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::App;
 use super::error::{ApiError, Problem};
+use super::state::App;
 use crate::config::OverflowPolicy;
 use crate::engine::placement;
 use crate::registry::{ResolveError, ServedModel, VersionState};
@@ -156,7 +156,7 @@ pub struct TextLimits {
 /// List the models.
 #[utoipa::path(get, path = "/models", tag = "models", responses((status = 200, body = ModelList)))]
 pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
-    let snapshot = app.registry.snapshot();
+    let snapshot = app.models.registry.snapshot();
     let summary = |(name, served): (&String, &ServedModel)| ModelSummary {
         name: name.clone(),
         default: *name == snapshot.default_model,
@@ -187,7 +187,7 @@ pub async fn show(
 ) -> Result<Json<ModelDetail>, ApiError> {
     // A name that is not UTF-8 is no model's.
     let Path(name) = path.map_err(|_| ResolveError::UnknownModel)?;
-    let snapshot = app.registry.snapshot();
+    let snapshot = app.models.registry.snapshot();
     let served = snapshot.models.get(&name).ok_or(ResolveError::UnknownModel)?;
     let detail = ModelDetail {
         default: name == snapshot.default_model,
@@ -212,7 +212,8 @@ fn active_version(served: &ServedModel) -> String {
 
 fn version_facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
     let VersionState::Ready(model) = state else { return None };
-    let (pipeline, limits) = (model.pipeline(), &app.limits);
+    let pipeline = model.pipeline();
+    let limits = &app.limits.requests;
     Some(VersionFacts {
         description: model.description().map(str::to_owned),
         task: pipeline.head().task(),
@@ -226,7 +227,7 @@ fn version_facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
         on_gpu: model.placement().gpu_measurement.as_ref().map(GpuMeasurementView::from),
         batch_dependent: model.is_batch_dependent(),
         shares_runs: model.is_batchable(),
-        cached: app.engine.can_cache(model),
+        cached: app.inference.engine.can_cache(model),
         limits: TextLimits {
             max_text_chars: limits.max_text_chars,
             max_client_batch_size: limits.max_client_batch_size,

@@ -13,11 +13,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::ResponseForPanic;
 
-use super::App;
 use super::connection_state::ConnectionState;
 use super::error::{ApiError, Code};
 use super::log_sampler::{LogSampler, SampleDecision};
 use super::request_summary::RequestSummary;
+use super::state::App;
 use super::trace_context;
 use crate::clock;
 use crate::metrics::{Metrics, PanicSite, RequestOutcome};
@@ -37,15 +37,18 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let method = method_name(request.method());
     let peer = request.extensions().get::<Arc<ConnectionState>>().map_or(Ipv4Addr::UNSPECIFIED.into(), |e| e.peer());
-    let caller = trace_context::parse_trace_parent(request.headers(), peer, &app.trusted_proxies);
-    let spans = app.spans.as_ref().filter(|_| !QUIET_ROUTES.contains(&route));
+    let caller = trace_context::parse_trace_parent(request.headers(), peer, &app.access.trusted_proxies);
+    let spans = app.telemetry.spans.as_ref().filter(|_| !QUIET_ROUTES.contains(&route));
     let mut span = spans.and_then(|spans| spans.start_request(format!("{method} {route}"), caller));
     let about = RequestLog {
         id: request_id(request.headers().get(&REQUEST_ID_HEADER)),
         trace_id: span.as_ref().map(RequestSpan::trace_id).or_else(|| caller.map(|caller| caller.trace_id.to_owned())),
         method,
         route,
-        wants_server_timing: app.server_timing.is_enabled_for(request.headers().contains_key(SERVER_TIMING_HEADER)),
+        wants_server_timing: app
+            .telemetry
+            .server_timing
+            .is_enabled_for(request.headers().contains_key(SERVER_TIMING_HEADER)),
     };
     if let Some(span) = &mut span {
         span.set_attribute("http.request.method", method);
@@ -53,15 +56,23 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
         span.set_attribute("predictd.request_id", about.id.clone());
     }
     // Also tells of a client that leaves, when this future is dropped.
-    let in_flight = RequestTracker::new(&app.metrics, &about, span);
+    let in_flight = RequestTracker::new(&app.telemetry.metrics, &about, span);
     let mut response = next.run(request).await;
     let error = response.extensions_mut().remove::<ApiError>();
     let story = response.extensions_mut().remove::<RequestSummary>();
     let span = in_flight.finish(response.status());
     let took = start.elapsed();
-    app.metrics.http.record_response(about.route, about.method, response.status().as_str(), took.as_secs_f64());
+    app.telemetry.metrics.http.record_response(
+        about.route,
+        about.method,
+        response.status().as_str(),
+        took.as_secs_f64(),
+    );
     if let Some(story) = &story {
-        app.metrics.http.record_overhead(about.route, took.saturating_sub(story.timings.total()).as_secs_f64());
+        app.telemetry
+            .metrics
+            .http
+            .record_overhead(about.route, took.saturating_sub(story.timings.total()).as_secs_f64());
         let timing = about.wants_server_timing.then(|| story.server_timing(took.as_secs_f64() * 1e3));
         timing.flatten().map(|value| response.headers_mut().insert(SERVER_TIMING_HEADER, value));
     }
@@ -70,7 +81,7 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
         trace_context::record_response(&mut span, response.status(), error.as_ref(), story.as_ref());
     }
     if let Some(error) = error {
-        app.metrics.http.record_error(about.route, error.code.kind());
+        app.telemetry.metrics.http.record_error(about.route, error.code.kind());
         write_problem(&mut response, &error, &about.id);
     }
     if let Ok(value) = HeaderValue::from_str(&about.id) {
@@ -95,12 +106,14 @@ impl RequestLog<'_> {
     /// One line for each request, without anything of its text. Probes that find all well are for those who debug.
     fn write(&self, status: StatusCode, took: Duration, error: Option<&ApiError>, story: Option<&RequestSummary>) {
         let Self { id, trace_id: trace, method, route, .. } = self;
-        let (status, milliseconds) = (status.as_u16(), to_millis(took));
+        let status = status.as_u16();
+        let milliseconds = to_millis(took);
         let trace_id = trace.as_deref();
         match (error, story) {
             // What the server did wrong: all that is known of it.
             (Some(error), _) if status == 500 => {
-                let (kind, detail) = (error.code.kind(), &*error.detail);
+                let kind = error.code.kind();
+                let detail = &*error.detail;
                 tracing::warn!(
                     request_id = id,
                     trace_id,
@@ -143,9 +156,11 @@ impl RequestLog<'_> {
             (None, Some(story)) => {
                 let RequestSummary { model, texts, cached, tokens, timings: spent, experiment_and_arm: arm } = story;
                 let (experiment, arm) = arm.as_ref().map(|(experiment, arm)| (experiment, arm)).unzip();
-                let (model, version) = (model.name(), model.version());
-                let (tokenise_ms, queue_ms, run_ms) =
-                    (to_millis(spent.tokenize_time), to_millis(spent.queue_time), to_millis(spent.run_time));
+                let version = model.version();
+                let model = model.name();
+                let tokenise_ms = to_millis(spent.tokenize_time);
+                let queue_ms = to_millis(spent.queue_time);
+                let run_ms = to_millis(spent.run_time);
                 let run_texts = spent.batch_size;
                 tracing::info!(
                     request_id = id,
@@ -257,7 +272,8 @@ impl Drop for RequestTracker<'_> {
         self.metrics.http.record_end(self.log.route, self.outcome);
         if self.outcome == RequestOutcome::Cancellation {
             let RequestLog { id, trace_id: trace, method, route, .. } = self.log;
-            let (trace_id, milliseconds) = (trace.as_deref(), to_millis(self.started_at.elapsed()));
+            let trace_id = trace.as_deref();
+            let milliseconds = to_millis(self.started_at.elapsed());
             tracing::info!(
                 request_id = id,
                 trace_id,

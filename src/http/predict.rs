@@ -10,9 +10,7 @@ use serde::de::IgnoredAny;
 use utoipa::ToSchema;
 use validator::{Validate, ValidateArgs, ValidationError};
 
-use super::App;
 use super::arm_router::{ArmRoute, ModelSelector, RequestOptions};
-use super::batch::Text;
 use super::body::{RequestBody, ValidatedJson};
 use super::cache_control::CacheControl;
 use super::deadline::Deadline;
@@ -23,7 +21,8 @@ use super::rate_limit;
 use super::request_summary::RequestSummary;
 use super::response_budget::ResponseGrant;
 use super::response_size::{ResponseFields, ResponseSize};
-use super::shadow_traffic::ShadowRequest;
+use super::shadow_traffic::{self, ShadowRequest};
+use super::state::App;
 use super::user_id::CallerAndUser;
 use super::validation;
 use super::zero_shot::{self, CandidateLabel, ZeroShotQuery};
@@ -82,6 +81,18 @@ pub struct PredictRequest {
     pub raw_scores: bool,
 }
 
+/// A text. At most `--max-text-chars` characters, not blank, and without control characters other than tab and the ends
+/// of lines unless `--markup` or the model says otherwise.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(
+    example = "My new card has not come yet, where is it?",
+    min_length = 1,
+    max_length = 32768,
+    pattern = r"^[^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F-\u009F]*[^\s\u0000-\u0008\u000E-\u001F\u007F-\u009F][^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F-\u009F]*$"
+)]
+#[expect(dead_code, reason = "only described")]
+struct Text(String);
+
 fn check_text(text: &str, limits: &RequestLimits) -> Result<(), ValidationError> {
     validation::check_prediction_text(text, limits)
 }
@@ -110,16 +121,32 @@ impl RequestBody for PredictRequest {
 
     fn check(&self, limits: &RequestLimits) -> Result<(), ApiError> {
         self.validate_with_args(limits).map_err(|errors| validation::to_api_error(&errors))?;
-        let alone = |pointer: &str| Err(ApiError::at_pointer(pointer, "this is only for a request with labels"));
         match &self.labels {
             Some(_) if self.text_pair.is_some() => {
                 Err(ApiError::at_pointer("/text_pair", "a request has labels or a second text, not both"))
             }
-            None if self.hypothesis_template.is_some() => alone("/hypothesis_template"),
-            None if self.multi_label => alone("/multi_label"),
+            None if self.hypothesis_template.is_some() => Err(labels_only_error("/hypothesis_template")),
+            None if self.multi_label => Err(labels_only_error("/multi_label")),
             _ => Ok(()),
         }
     }
+}
+
+fn labels_only_error(pointer: &str) -> ApiError {
+    ApiError::at_pointer(pointer, "this is only for a request with labels")
+}
+
+/// The pointer of an input that gets no answer: the text, its second text, or one of the labels.
+fn input_pointer(with_labels: bool, index: usize, is_second_text: bool) -> String {
+    match (with_labels, is_second_text) {
+        (_, false) => "/text".to_owned(),
+        (false, true) => "/text_pair".to_owned(),
+        (true, true) => format!("/labels/{index}"),
+    }
+}
+
+fn missing_answer() -> ApiError {
+    ApiError::new(Code::Internal, "The text got no answer.")
 }
 
 /// Answer one text.
@@ -161,26 +188,22 @@ pub async fn predict(
         version: request.version.as_deref(),
         user_id: user.as_deref(),
     };
-    let route = ArmRoute::resolve(&app.registry.snapshot(), wanted)?;
+    let route = ArmRoute::resolve(&app.models.registry.snapshot(), wanted)?;
     if let Some(labels) = &labels {
         rate_limit::charge_remaining_texts(&app, &caller, labels.len())?;
     }
     let with_labels = labels.is_some();
-    let mark = app.receipts.fingerprint(&text);
-    let pointer = |index: usize, second: bool| match (with_labels, second) {
-        (_, false) => "/text".to_owned(),
-        (false, true) => "/text_pair".to_owned(),
-        (true, true) => format!("/labels/{index}"),
-    };
+    let mark = app.inference.receipts.fingerprint(&text);
     let bytes = text.len() + text_pair.as_ref().map_or(0, String::len);
     let top_k = request.top_k.map(|k| k as usize);
     let seen = ResponseFields { labels: labels.as_deref(), probabilities: request.return_probabilities, top_k };
-    let size = ResponseSize::max_for_route(&route, &std::iter::once(bytes), seen);
-    let ResponseGrant { reservation, max_entity_bytes } = app.response_budget.grant(size, deadline).await?;
+    let size = ResponseSize::max_for_models(route.candidate_models(), &std::iter::once(bytes), seen);
+    let ResponseGrant { reservation, max_entity_bytes } = app.limits.response_budget.grant(size, deadline).await?;
     let terms =
         RequestOptions { text_count: 1, deadline, cache_mode: cache_use, all_or_nothing: true, max_entity_bytes };
     let shown = route.check_shadow_size(bytes).filter(|()| !with_labels).map(|()| (text.clone(), text_pair.clone()));
-    let (mut question, mut asked) = (None, (text, text_pair, labels, hypothesis_template));
+    let mut question = None;
+    let mut asked = (text, text_pair, labels, hypothesis_template);
     let inputs = |model: &Arc<LoadedVersion>, last: bool| {
         let (text, text_pair, labels, template) = if last { std::mem::take(&mut asked) } else { asked.clone() };
         if let Some(labels) = labels {
@@ -194,12 +217,12 @@ pub async fn predict(
     };
     let answers = route.infer_with_fallback(&app, terms, inputs).await?.into_iter().enumerate();
     let answers = answers.map(|(index, answer)| {
-        answer.map_err(|error| ApiError::from_text_error(error, |second| pointer(index, second)))
+        answer.map_err(|error| ApiError::from_text_error(error, |second| input_pointer(with_labels, index, second)))
     });
     let answers = answers.collect::<Result<Vec<_>, _>>()?;
-    let missing = || ApiError::new(Code::Internal, "The text got no answer.");
-    let first = answers.first().ok_or_else(missing)?;
-    let (model, gave) = (Arc::clone(&first.model), first.answer_source);
+    let first = answers.first().ok_or_else(missing_answer)?;
+    let model = Arc::clone(&first.model);
+    let answer_source = first.answer_source;
     let mut answers: Vec<ItemOutput> = answers.into_iter().map(|answered| answered.answer).collect();
     let story = RequestSummary {
         experiment_and_arm: route.owned_arm_names(),
@@ -211,9 +234,9 @@ pub async fn predict(
         Some(question) => question.combine_answers(&answers),
         None => answers.pop(),
     };
-    let answer = answer.ok_or_else(missing)?;
-    if let Some((text, pair)) = shown.filter(|_| gave == AnswerSource::Arm) {
-        app.shadow_queue.mirror(&app, &route, ShadowRequest { text, pair, model: &model, answer: &answer });
+    let answer = answer.ok_or_else(missing_answer)?;
+    if let Some((text, pair)) = shown.filter(|_| answer_source == AnswerSource::Arm) {
+        shadow_traffic::mirror(&app, &route, ShadowRequest { text, pair, model: &model, answer: &answer });
     }
     let view = ResponseOptions {
         labels: question.as_ref().map(|question| question.labels.as_slice()),
@@ -221,7 +244,7 @@ pub async fn predict(
         top_k,
         raw_scores: request.raw_scores,
         text_mark: mark,
-        route: Some((&route, gave)),
+        route: Some((&route, answer_source)),
     };
     let answer = Json(build_prediction(&app, &model, &answer, view)?);
     Ok((Extension(story), reservation.map(Extension), answer).into_response())

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::App;
 use super::arm_router::ArmRoute;
-use super::error::ApiError;
+use super::error::{ApiError, Code};
+use super::state::App;
 use crate::clock;
 use crate::engine::ItemOutput;
 use crate::engine::loaded_version::LoadedVersion;
@@ -132,7 +132,7 @@ pub fn build_prediction(
 ) -> Result<Prediction, ApiError> {
     let labels = view.labels.unwrap_or_else(|| model.pipeline().labels());
     record_prediction(model, answer, view.labels.is_some());
-    let missing = || ApiError::new(super::error::Code::Internal, "The model's labels do not fit its scores.");
+    let missing = || ApiError::new(Code::Internal, "The model's labels do not fit its scores.");
     let label = |index: &usize| labels.get(*index).cloned().ok_or_else(missing);
     let scores = answer.prediction.scores(view.raw_scores);
     let score = |index: &usize| scores.get(*index).copied().ok_or_else(missing);
@@ -179,44 +179,42 @@ pub fn build_prediction(
 
 /// Counts what was answered.
 fn record_prediction(model: &LoadedVersion, answer: &ItemOutput, labels_of_request: bool) {
-    let (metrics, labels) = (model.metrics(), model.pipeline().labels());
+    let metrics = model.metrics();
+    let labels = model.pipeline().labels();
     metrics.record_prediction(answer.tokens);
-    if let Some(drifting) = model.drift_monitor().filter(|_| !labels_of_request) {
-        drifting.record(&answer.prediction, answer.tokens, answer.unknown_tokens);
+    if let Some(monitor) = model.drift_monitor().filter(|_| !labels_of_request) {
+        monitor.record(&answer.prediction, answer.tokens, answer.unknown_tokens);
     }
-    let label = |place: usize| match labels.get(place) {
-        _ if labels_of_request => metrics.record_request_label(),
-        Some(label) => metrics.record_label(place, label),
-        None => {}
-    };
-    let confident = |probability: Option<f32>| {
-        if let Some(probability) = probability {
-            metrics.record_confidence(probability);
-        }
-    };
-    let probability = |place: usize| answer.prediction.probabilities.get(place).copied();
-    match &answer.prediction.outcome {
-        HeadOutcome::Label(place) => {
-            label(*place);
-            confident(probability(*place));
-        }
-        HeadOutcome::Labels(places) => {
-            for place in places {
-                label(*place);
-            }
-            confident(places.iter().filter_map(|place| probability(*place)).reduce(f32::max));
-        }
-        HeadOutcome::Score(_) => {}
+    let indices: &[usize] = match &answer.prediction.outcome {
+        HeadOutcome::Label(index) => std::slice::from_ref(index),
+        HeadOutcome::Labels(indices) => indices,
+        HeadOutcome::Score(_) => &[],
         HeadOutcome::Entities(found) => {
             for entity in found {
-                // An entity has its kind, a label without its `B-` or `I-`: its place is that of the first such label.
-                let of_kind =
-                    |label: &String| label.split_once('-').map_or(label.as_str(), |(_, kind)| kind) == entity.label;
-                let place = labels.iter().position(|label| *label == entity.label || of_kind(label));
-                metrics.record_label(place.unwrap_or(usize::MAX), &entity.label);
+                // An entity has its kind, a label without its `B-` or `I-`: its index is that of the first such label.
+                let index =
+                    labels.iter().position(|label| *label == entity.label || entity_kind(label) == entity.label);
+                metrics.record_label(index.unwrap_or(usize::MAX), &entity.label);
             }
+            &[]
+        }
+    };
+    for &index in indices {
+        match labels.get(index) {
+            _ if labels_of_request => metrics.record_request_label(),
+            Some(label) => metrics.record_label(index, label),
+            None => {}
         }
     }
+    let probabilities = indices.iter().filter_map(|index| answer.prediction.probabilities.get(*index).copied());
+    if let Some(confidence) = probabilities.reduce(f32::max) {
+        metrics.record_confidence(confidence);
+    }
+}
+
+/// A label without its `B-` or `I-`.
+fn entity_kind(label: &str) -> &str {
+    label.split_once('-').map_or(label, |(_, kind)| kind)
 }
 
 impl From<Entity> for FoundEntity {
@@ -243,7 +241,7 @@ fn seal_receipt(app: &App, model: &LoadedVersion, answer: &ItemOutput, view: Res
         (HeadOutcome::Labels(_), None) => 1.0 - answer.prediction.probabilities.iter().copied().fold(0.0, f32::max),
         (_, None) => 0.0,
     };
-    app.receipts.sign(&Receipt {
+    app.inference.receipts.sign(&Receipt {
         id: clock::new_id(),
         issued_at: clock::now(),
         model: model.name().to_owned(),

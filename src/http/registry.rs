@@ -3,6 +3,7 @@
 //! A change of what is there names the revision that it was decided on (`If-Match`); one that is sent twice under one
 //! `Idempotency-Key` is made once.
 
+pub mod etag;
 pub mod path_params;
 pub mod preconditions;
 pub mod upload;
@@ -13,40 +14,24 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::ETAG;
-use axum::response::{AppendHeaders, IntoResponse};
+use axum::response::IntoResponse;
 
-use super::App;
-use super::auth::Caller;
 use super::body::ValidatedJson;
-use super::error::{ApiError, Code};
+use super::caller::Caller;
+use super::error::ApiError;
+use super::state::App;
+use crate::registry::ResolveError;
 use crate::registry::database::{ChangeOutcome, HistoryFilter};
 use crate::registry::mlflow::uri::{ModelUri, ModelUriError};
 use crate::registry::record::Origin;
-use crate::registry::runtime::RegistryRuntime;
 use crate::registry::service::{ChangeContext, NewVersion, RegistryError, RegistryService};
-use crate::registry::{ResolveError, store};
+use etag::{EtagJson, with_etag};
 use path_params::{ModelPath, ModelVersionPath};
 use preconditions::Preconditions;
 use wire::{
-    ActivateRequest, AuditEntryView, EmptyBody, MetricsRequest, ModelChangeView, PinRequest, RegisterRequest,
-    RegisteredModel, RegisteredModelList, RollbackRequest,
+    ActivateRequest, AuditEntryView, EmptyBody, MAX_HISTORY_ENTRIES, MetricsRequest, ModelChangeView, PinRequest,
+    RegisterRequest, RegisteredModel, RegisteredModelList, RollbackRequest,
 };
-
-/// Most entries of a history that are shown.
-pub(super) const MAX_HISTORY_ENTRIES: i64 = 1_000;
-
-/// With this an answer to who changed or asked for a model begins.
-pub(super) type EtagJson<T> = (AppendHeaders<[(axum::http::HeaderName, String); 1]>, Json<T>);
-
-pub(super) fn with_etag<T>(revision: i64, body: T) -> EtagJson<T> {
-    (AppendHeaders([(ETAG, format!("\"{revision}\""))]), Json(body))
-}
-
-pub(super) fn registry_runtime(app: &App) -> Result<&RegistryRuntime, ApiError> {
-    let none = || ApiError::new(Code::RegistryUnavailable, "This process has no registry.");
-    app.registry_runtime.as_ref().ok_or_else(none)
-}
 
 /// Does something with the keeper, to its end, unless the same was asked before.
 async fn apply_change<F>(
@@ -64,8 +49,9 @@ where
             None => work(keeper, order).await,
         }
     };
-    let experiment = app.registry.snapshot().experiments.get(&name).map(|running| running.experiment_name.clone());
-    let revised = match registry_runtime(app)?.run(once).await? {
+    let experiment =
+        app.models.registry.snapshot().experiments.get(&name).map(|running| running.experiment_name.clone());
+    let revised = match app.require_registry()?.run(once).await? {
         ChangeOutcome::Changed(record) => {
             ModelChangeView { changed: true, ..ModelChangeView::from_record(name, &record) }
         }
@@ -78,9 +64,9 @@ where
 /// List what is recorded of all models.
 #[utoipa::path(get, path = "/admin/models", tag = "admin", responses((status = 200, body = RegisteredModelList)))]
 pub async fn list(State(app): State<Arc<App>>) -> Result<Json<RegisteredModelList>, ApiError> {
-    let keeper = registry_runtime(&app)?.service();
+    let keeper = app.require_registry()?.service();
     let (epoch, records) = keeper.recorded_models();
-    let snapshot = app.registry.snapshot();
+    let snapshot = app.models.registry.snapshot();
     let models = records
         .iter()
         .map(|(name, record)| RegisteredModel::from_record(name, record, snapshot.models.get(name)))
@@ -91,8 +77,8 @@ pub async fn list(State(app): State<Arc<App>>) -> Result<Json<RegisteredModelLis
 /// Show what is recorded of one model. Its revision is in the `ETag`.
 #[utoipa::path(get, path = "/admin/models/{name}", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = RegisteredModel)))]
 pub async fn show(State(app): State<Arc<App>>, ModelPath(name): ModelPath) -> Result<impl IntoResponse, ApiError> {
-    let record = registry_runtime(&app)?.service().model_record(&name).ok_or(ResolveError::UnknownModel)?;
-    let snapshot = app.registry.snapshot();
+    let record = app.require_registry()?.service().model_record(&name).ok_or(ResolveError::UnknownModel)?;
+    let snapshot = app.models.registry.snapshot();
     Ok(with_etag(record.revision, RegisteredModel::from_record(&name, &record, snapshot.models.get(&name))))
 }
 
@@ -102,8 +88,9 @@ pub async fn history(
     State(app): State<Arc<App>>,
     ModelPath(name): ModelPath,
 ) -> Result<Json<Vec<AuditEntryView>>, ApiError> {
-    registry_runtime(&app)?.service().model_record(&name).ok_or(ResolveError::UnknownModel)?;
-    let read = registry_runtime(&app)?
+    app.require_registry()?.service().model_record(&name).ok_or(ResolveError::UnknownModel)?;
+    let read = app
+        .require_registry()?
         .run(|keeper| async move { Ok(keeper.history(HistoryFilter::Model(&name), MAX_HISTORY_ENTRIES).await?) });
     Ok(Json(read.await?.into_iter().map(AuditEntryView::from).collect()))
 }
@@ -191,7 +178,8 @@ pub async fn add_metrics(
     ValidatedJson(wanted, _memory): ValidatedJson<MetricsRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
     let order = grounds.require_change_context(&caller, &["measure", &name, &version], &wanted, None)?;
-    let (model, metrics): (_, BTreeMap<_, _>) = (name.clone(), wanted.metrics);
+    let model = name.clone();
+    let metrics: BTreeMap<_, _> = wanted.metrics;
     apply_change(&app, name, order, |keeper, order| async move {
         keeper.add_metrics(&model, &version, metrics, &order).await
     })
@@ -234,9 +222,4 @@ pub async fn remove(
         grounds.require_change_context(&caller, &["remove", &name, &version], &EmptyBody::default(), None)?;
     let model = name.clone();
     apply_change(&app, name, order, |keeper, order| async move { keeper.remove(&model, &version, &order).await }).await
-}
-
-/// What is wrong with a list of files.
-fn check_files(files: &[crate::registry::record::FileRecord]) -> Result<(), ApiError> {
-    store::check_file_list(files).map_err(|reason| ApiError::at_pointer("/files", reason))
 }

@@ -1,21 +1,18 @@
 //! What a request's head may be. hyper has limits of its own, higher ones, and its refusals have no body.
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use axum::http::header::HOST;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Version};
+use axum::http::{HeaderMap, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::App;
 use super::error::{ApiError, Code};
 use crate::config::RequestLimits;
 
 /// Refuses a head that is too large, or that does not say whom it is for (RFC 9112, 3.2).
-pub async fn check_request(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    match find_violation(&request, &app.limits) {
+pub async fn check_request(State(limits): State<RequestLimits>, request: Request, next: Next) -> Response {
+    match find_violation(&request, &limits) {
         Some(error) => error.into_response(),
         None => next.run(request).await,
     }
@@ -51,11 +48,9 @@ fn find_host_violation(headers: &HeaderMap, version: Version) -> Option<&'static
     if hosts.next().is_some() {
         return Some("A request must have one Host header, not several.");
     }
-    let named = |host: &HeaderValue| {
-        // Empty means: the client knows no name.
-        host.to_str().is_ok_and(|host| host.is_empty() || is_valid_host(host))
-    };
-    (!named(host)).then_some("The Host header names no host.")
+    // An empty one means that the client knows no name.
+    let is_valid = host.to_str().is_ok_and(|host| host.is_empty() || is_valid_host(host));
+    (!is_valid).then_some("The Host header names no host.")
 }
 
 /// True for a name or an address, with or without a port. `Authority` takes more: user names, and ports that are none.

@@ -28,15 +28,21 @@ pub struct RequestSummary {
 impl RequestSummary {
     /// That of these answers.
     pub fn from_answers<'a>(model: &Arc<LoadedVersion>, answers: impl IntoIterator<Item = &'a ItemOutput>) -> Self {
-        let (model, spent) = (Arc::clone(model), Timings::default());
-        let mut story = Self { model, texts: 0, cached: 0, tokens: 0, timings: spent, experiment_and_arm: None };
-        for ItemOutput { tokens, timings: spent, .. } in answers {
-            story.texts += 1;
-            story.cached += usize::from(spent.arrived_at.is_none());
-            story.tokens += tokens;
-            story.timings = Timings::slowest([story.timings, *spent]);
+        let mut summary = Self {
+            model: Arc::clone(model),
+            texts: 0,
+            cached: 0,
+            tokens: 0,
+            timings: Timings::default(),
+            experiment_and_arm: None,
+        };
+        for ItemOutput { tokens, timings, .. } in answers {
+            summary.texts += 1;
+            summary.cached += usize::from(timings.arrived_at.is_none());
+            summary.tokens += tokens;
+            summary.timings = Timings::slowest([summary.timings, *timings]);
         }
-        story
+        summary
     }
 
     /// The value of `Server-Timing` (W3C): milliseconds by part, and in all so far.

@@ -19,16 +19,12 @@ use hyper::body::Body as _;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::body::FREE_BODY_BYTES;
 use super::connection_state::ConnectionState;
 use super::error::{ApiError, Code};
+use super::response_reservation::{FREE_RESPONSE_BYTES, ReservationHandle, UNIT_BYTES};
 use super::response_size::ResponseSize;
 use crate::metrics::{Metrics, RefusalReason};
 
-/// Bytes of a response that needs no reservation.
-pub const FREE_RESPONSE_BYTES: usize = FREE_BODY_BYTES;
-/// Bytes that are reserved together.
-const UNIT_BYTES: usize = 1 << 10;
 /// While a request waits for memory: time between two looks for a client that does not take its response.
 const EVICTION_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// A client that takes no byte for longer than this loses its connection if others wait for memory.
@@ -55,13 +51,6 @@ pub struct ResponseBudget {
     metrics: Arc<Metrics>,
 }
 
-/// Memory of one response. It goes back when this is dropped.
-#[derive(Debug)]
-pub struct Reservation {
-    permit: OwnedSemaphorePermit,
-    metrics: Arc<Metrics>,
-}
-
 /// Extension of a response whose bytes all responses share: it needs no memory of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedBody;
@@ -74,10 +63,6 @@ pub struct ResponseGrant {
     /// Most bytes of entities, where the budget does not surely hold all that could be found.
     pub max_entity_bytes: Option<usize>,
 }
-
-/// A reservation on its way from a handler to the connection.
-#[derive(Debug, Clone)]
-pub struct ReservationHandle(Arc<Reservation>);
 
 impl ResponseBudget {
     /// A budget of so many bytes.
@@ -134,7 +119,10 @@ impl ResponseBudget {
             Err(_) => self.wait_for_units(units, deadline).await,
         };
         let permit = acquired.ok_or_else(|| self.overloaded_error())?;
-        Ok(ResponseGrant { reservation: Some(self.new_reservation(permit)), max_entity_bytes: entities })
+        Ok(ResponseGrant {
+            reservation: Some(ReservationHandle::new(permit, &self.metrics)),
+            max_entity_bytes: entities,
+        })
     }
 
     /// Reserves memory for a response that is there already. One that is larger than its part of the budget takes all
@@ -145,7 +133,7 @@ impl ResponseBudget {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES).min(most)).unwrap_or(u32::MAX);
         for _ in 0..MAX_RESERVE_ATTEMPTS {
             if let Ok(permit) = Arc::clone(part).try_acquire_many_owned(units) {
-                return Ok(self.new_reservation(permit));
+                return Ok(ReservationHandle::new(permit, &self.metrics));
             }
             if !self.evict_stalled() {
                 break;
@@ -154,7 +142,7 @@ impl ResponseBudget {
             tokio::time::sleep(EVICTION_POLL_INTERVAL).await;
         }
         let permit = Arc::clone(part).try_acquire_many_owned(units).map_err(|_| self.overloaded_error())?;
-        Ok(self.new_reservation(permit))
+        Ok(ReservationHandle::new(permit, &self.metrics))
     }
 
     /// Waits for so many units. Requests are served in the order in which they came.
@@ -208,12 +196,6 @@ impl ResponseBudget {
         u32::try_from(bytes.div_ceil(UNIT_BYTES)).ok().filter(|&units| units as usize <= self.total_units)
     }
 
-    fn new_reservation(&self, permit: OwnedSemaphorePermit) -> ReservationHandle {
-        let metrics = Arc::clone(&self.metrics);
-        metrics.http.add_response_memory(to_signed(permit.num_permits() * UNIT_BYTES));
-        ReservationHandle(Arc::new(Reservation { permit, metrics }))
-    }
-
     fn overloaded_error(&self) -> ApiError {
         self.metrics.http.record_refusal(RefusalReason::ResponseMemory);
         let detail = "Too many large responses wait for clients to read them. Try again after the time in Retry-After.";
@@ -231,33 +213,6 @@ impl ResponseBudget {
             ),
         )
     }
-}
-
-impl ReservationHandle {
-    /// The reservation, of which no more is kept than a response of `bytes` needs.
-    #[must_use]
-    pub fn shrink_to(self, bytes: Option<u64>) -> Option<Reservation> {
-        let mut reservation = Arc::into_inner(self.0)?;
-        let Some(bytes) = bytes.and_then(|bytes| usize::try_from(bytes).ok()) else { return Some(reservation) };
-        if bytes <= FREE_RESPONSE_BYTES {
-            return None;
-        }
-        let more = reservation.permit.num_permits().saturating_sub(bytes.div_ceil(UNIT_BYTES));
-        if let Some(more) = reservation.permit.split(more) {
-            reservation.metrics.http.add_response_memory(-to_signed(more.num_permits() * UNIT_BYTES));
-        }
-        Some(reservation)
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.metrics.http.add_response_memory(-to_signed(self.permit.num_permits() * UNIT_BYTES));
-    }
-}
-
-fn to_signed(bytes: usize) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Reserves memory for every large response whose handler has not done so. Without memory the response is dropped.

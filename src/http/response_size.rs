@@ -1,7 +1,8 @@
 //! The most memory that the response to a prediction request can need, before it is known.
 
-use super::arm_router::ArmRoute;
-use super::response_stream::PART_BYTES;
+use std::sync::Arc;
+
+use super::buffer_sizes::{MAX_BUFFER_BYTES, PART_BYTES};
 use super::zero_shot::MAX_LABELS;
 use crate::config::OverflowPolicy;
 use crate::engine::ItemOutput;
@@ -27,7 +28,7 @@ const ENTITY_JSON_BYTES: usize = 90;
 /// Bytes of JSON that a byte of a text or a label becomes at most: `\u0001`.
 const MAX_ESCAPE_FACTOR: usize = 6;
 /// Bytes of a response that the transport holds while it writes: its own buffer, and the part that comes on top.
-const TRANSPORT_BYTES: usize = super::connection::MAX_BUFFER_BYTES + PART_BYTES;
+const TRANSPORT_BYTES: usize = MAX_BUFFER_BYTES + PART_BYTES;
 /// Most bytes of labels in a prediction id, in base64.
 const MAX_RECEIPT_LABELS_BYTES: usize = 6 << 10;
 
@@ -54,13 +55,13 @@ pub struct ResponseSize {
 }
 
 impl ResponseSize {
-    /// The most for texts of these lengths in bytes, whichever version answers. Nothing if none is there that could.
-    pub fn max_for_route(
-        route: &ArmRoute,
+    /// The most for texts of these lengths in bytes, whichever of the models answers. Nothing if there is no model.
+    pub fn max_for_models<'a>(
+        models: impl Iterator<Item = &'a Arc<LoadedVersion>>,
         texts: &(impl Iterator<Item = usize> + Clone),
         shown: ResponseFields<'_>,
     ) -> Self {
-        let sizes = route.candidate_models().map(|model| Self::max_for_model(model, texts.clone(), shown));
+        let sizes = models.map(|model| Self::max_for_model(model, texts.clone(), shown));
         let largest = sizes.reduce(|a, b| Self {
             memory_bytes: a.memory_bytes.max(b.memory_bytes),
             memory_bytes_without_entities: a.memory_bytes_without_entities.max(b.memory_bytes_without_entities),

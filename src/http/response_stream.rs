@@ -10,10 +10,9 @@ use hyper::body::Frame;
 use serde::Serialize;
 use tokio::task::coop;
 
+use super::buffer_sizes::PART_BYTES;
 use super::error::{ApiError, Code};
 
-/// Bytes of a part. One item more may be in it.
-pub const PART_BYTES: usize = 32 << 10;
 /// JSON of no more bytes is written at once, with its length in the head of the response.
 pub const MAX_UNSTREAMED_BYTES: usize = 64 << 10;
 /// What a part takes from the budget that tokio gives a task (128) before it has to let others run.

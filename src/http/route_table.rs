@@ -14,7 +14,8 @@ use utoipa::{OpenApi, PartialSchema, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::error::Problem;
-use super::{App, admin_guard, auth, body, docs, rate_limit};
+use super::state::App;
+use super::{admin_guard, auth, body, docs, rate_limit};
 use crate::api_keys::Scope;
 
 /// Name of the bearer scheme in the description.
@@ -58,7 +59,7 @@ impl RouteTable {
         }
         let mut router = router.layer(from_fn_with_state((Arc::clone(&self.app), scope), auth::authorize));
         if paths.paths.keys().any(|path| path.starts_with(ADMIN_ROUTE_PREFIX)) {
-            router = router.layer(from_fn_with_state(Arc::clone(&self.app), admin_guard::check));
+            router = router.layer(from_fn_with_state(Arc::clone(&self.app.access.admin_hosts), admin_guard::check));
         }
         Self { router: self.router.routes((schemas, paths, router)), app: self.app }
     }

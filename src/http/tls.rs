@@ -1,6 +1,7 @@
 //! TLS 1.2 and 1.3 by rustls, with a certificate that can be replaced while the server runs.
 
-use std::path::Path;
+use std::fmt::Display;
+use std::fs::File;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::ServerConfig;
@@ -33,7 +34,8 @@ impl TimeProvider for TlsClock {
 /// A sentence that names the option and the file.
 pub fn open(files: &TlsFiles, metrics: &Arc<Metrics>) -> Result<WatchedTlsConfig, String> {
     let watched = FileWatcher::open("certificate", vec![files.cert.clone(), files.key.clone()], {
-        let (files, metrics) = (files.clone(), Arc::clone(metrics));
+        let files = files.clone();
+        let metrics = Arc::clone(metrics);
         move || {
             let (config, expiry) = load_config(&files)?;
             metrics.http.set_certificate_expiry(expiry);
@@ -44,28 +46,34 @@ pub fn open(files: &TlsFiles, metrics: &Arc<Metrics>) -> Result<WatchedTlsConfig
     Ok(watched)
 }
 
+fn cert_error(files: &TlsFiles, error: impl Display) -> String {
+    format!("--tls-cert {}: {error}", files.cert.display())
+}
+
+fn key_error(files: &TlsFiles, error: impl Display) -> String {
+    format!("--tls-key {}: {error}", files.key.display())
+}
+
 /// The configuration, and the Unix time at which the first certificate of the chain ends to be valid.
 fn load_config(files: &TlsFiles) -> Result<(ServerConfig, i64), String> {
-    let in_cert = |error: &str| format!("--tls-cert {}: {error}", files.cert.display());
-    // What the parser says of a key could repeat part of it.
-    let in_key = |error: &str| format!("--tls-key {}: {error}", files.key.display());
-    let readable = |path: &Path| std::fs::File::open(path).map(drop).map_err(|error| error.to_string());
-    readable(&files.cert).map_err(|error| in_cert(&error))?;
-    readable(&files.key).map_err(|error| in_key(&error))?;
+    File::open(&files.cert).map_err(|error| cert_error(files, error))?;
+    File::open(&files.key).map_err(|error| key_error(files, error))?;
     let chain: Vec<_> = CertificateDer::pem_file_iter(&files.cert)
         .and_then(Iterator::collect)
-        .map_err(|_| in_cert("it is not PEM with certificates"))?;
-    let first = chain.first().ok_or_else(|| in_cert("there is no certificate in it"))?;
-    let (_, parsed) =
-        x509_parser::parse_x509_certificate(first).map_err(|_| in_cert("its first certificate is not X.509"))?;
+        .map_err(|_| cert_error(files, "it is not PEM with certificates"))?;
+    let first = chain.first().ok_or_else(|| cert_error(files, "there is no certificate in it"))?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(first)
+        .map_err(|_| cert_error(files, "its first certificate is not X.509"))?;
     let expiry = parsed.validity().not_after.timestamp();
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|_| in_key("it is not PEM with one private key"))?;
+    // What the parser says of a key could repeat part of it.
+    let key =
+        PrivateKeyDer::from_pem_file(&files.key).map_err(|_| key_error(files, "it is not PEM with one private key"))?;
     let mut config = ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(TlsClock))
         .with_safe_default_protocol_versions()
-        .map_err(|error| in_cert(&error.to_string()))?
+        .map_err(|error| cert_error(files, error))?
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .map_err(|error| in_cert(&format!("it does not fit --tls-key: {error}")))?;
+        .map_err(|error| cert_error(files, format!("it does not fit --tls-key: {error}")))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok((config, expiry))
 }

@@ -21,24 +21,33 @@ const MAX_TRACE_STATE_BYTES: usize = 512;
 /// Whether it is recorded is decided by who can be trusted: this machine, and the networks of trusted proxies.
 pub fn parse_trace_parent<'a>(headers: &'a HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<ParentSpan<'a>> {
     let mut parts = headers.get(TRACE_PARENT_HEADER)?.to_str().ok()?.split('-');
-    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hexadecimal = |part: &str, digits: usize| {
-        part.len() == digits && part.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let well = hexadecimal(version, 2) && hexadecimal(trace, 32) && hexadecimal(span, 16) && hexadecimal(flags, 2);
-    let known = well && version != "ff" && (version != "00" || parts.next().is_none());
-    let zeros = |part: &str| part.bytes().all(|c| c == b'0');
+    let version = parts.next()?;
+    let trace = parts.next()?;
+    let span = parts.next()?;
+    let flags = parts.next()?;
+    let is_well_formed =
+        is_hexadecimal(version, 2) && is_hexadecimal(trace, 32) && is_hexadecimal(span, 16) && is_hexadecimal(flags, 2);
+    let is_known = is_well_formed && version != "ff" && (version != "00" || parts.next().is_none());
     let sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
     let mut states = headers.get_all(TRACE_STATE_HEADER).iter();
     let state = states.next().filter(|state| state.len() <= MAX_TRACE_STATE_BYTES && states.next().is_none());
     let state = state.and_then(|state| state.to_str().ok()).unwrap_or_default();
-    (known && !zeros(trace) && !zeros(span)).then(|| ParentSpan {
+    (is_known && !is_zero(trace) && !is_zero(span)).then(|| ParentSpan {
         trace_id: trace,
         span_id: span,
         is_sampled: sampled,
         trace_state: state,
         is_trusted: is_trusted(peer, headers, trusted),
     })
+}
+
+/// True for this many lower-case hexadecimal digits.
+fn is_hexadecimal(part: &str, digits: usize) -> bool {
+    part.len() == digits && part.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_zero(part: &str) -> bool {
+    part.bytes().all(|c| c == b'0')
 }
 
 fn is_trusted(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> bool {

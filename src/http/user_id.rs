@@ -3,7 +3,7 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use super::auth::Caller;
+use super::caller::Caller;
 use super::error::{ApiError, Code};
 
 const USER_ID_HEADER: &str = "x-user-id";
@@ -31,20 +31,22 @@ impl<S: Sync> FromRequestParts<S> for UserId {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let wrong =
-            || ApiError::new(Code::InvalidHeader, "X-User-Id is 1 to 256 characters in UTF-8, and is there once.");
         let mut values = parts.headers.get_all(USER_ID_HEADER).iter();
         let user = match (values.next(), values.next()) {
             (None, _) => return Ok(Self(None)),
-            (Some(value), None) => std::str::from_utf8(value.as_bytes()).map_err(|_| wrong())?,
-            (Some(_), Some(_)) => return Err(wrong()),
+            (Some(value), None) => std::str::from_utf8(value.as_bytes()).map_err(|_| invalid_header())?,
+            (Some(_), Some(_)) => return Err(invalid_header()),
         };
         if (1..=MAX_USER_ID_CHARS).contains(&user.chars().count()) {
             Ok(Self(Some(user.to_owned())))
         } else {
-            Err(wrong())
+            Err(invalid_header())
         }
     }
+}
+
+fn invalid_header() -> ApiError {
+    ApiError::new(Code::InvalidHeader, "X-User-Id is 1 to 256 characters in UTF-8, and is there once.")
 }
 
 impl UserId {

@@ -86,9 +86,8 @@ impl ZeroShotQuery {
 /// # Errors
 /// [`ValidationError`] with the limit, and the place of the wrong label.
 pub fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
-    let refuse = |message: String| ValidationError::new("labels").with_message(message.into());
     if labels.is_empty() || labels.len() > MAX_LABELS {
-        return Err(refuse(format!("there are {} labels, where 1 to {MAX_LABELS} are possible", labels.len())));
+        return Err(label_error(format!("there are {} labels, where 1 to {MAX_LABELS} are possible", labels.len())));
     }
     for (index, label) in labels.iter().enumerate() {
         let wrong = if label.trim().is_empty() || label.contains('\0') {
@@ -100,11 +99,15 @@ pub fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
         } else {
             continue;
         };
-        let mut error = refuse(wrong);
+        let mut error = label_error(wrong);
         error.add_param("index".into(), &index);
         return Err(error);
     }
     Ok(())
+}
+
+fn label_error(message: String) -> ValidationError {
+    ValidationError::new("labels").with_message(message.into())
 }
 
 /// Checks what labels are put into.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::ServerError;
+use crate::error::ServerError;
 use crate::http::accept_loop::{StopOutcome, StopSignals};
 use crate::listeners::{DataListener, Listener};
 use crate::registry::Registry;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ServerError;
 use crate::config::{BatchSettings, GpuBatchLimits, SchedulerStrategy, ServerSettings};
 use crate::drift;
 use crate::engine::backend::Backend;
@@ -13,6 +12,7 @@ use crate::engine::queue::SchedulerConfig;
 use crate::engine::scheduler::batch_search::{BatchLimits, CPU_SEARCH_RADIUS};
 use crate::engine::scheduler::{BatchingStrategy, Micros};
 use crate::engine::{self, tokenization};
+use crate::error::ServerError;
 use crate::metrics::Metrics;
 
 /// Tensor cores multiply tiles of so many rows and columns.
@@ -30,7 +30,8 @@ pub(crate) fn load_context(
     let tokenizers = if gpus > 0 { settings.workers } else { settings.workers / 4 };
     let tokenizers =
         tokenization::new_thread_pool(tokenizers).map_err(|error| ServerError::Runtime(error.to_string()))?;
-    let (cores, fit_tokens) = (scheduler_config(settings), !settings.batching.gpu_limits.is_max_tokens_explicit);
+    let cores = scheduler_config(settings);
+    let fit_tokens = !settings.batching.gpu_limits.is_max_tokens_explicit;
     let on_gpus =
         SchedulerConfig { batch_limits: gpu_batch_limits(&settings.batching), worker_count: gpus.max(1), ..cores };
     Ok(LoadContext {

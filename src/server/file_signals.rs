@@ -17,9 +17,10 @@ pub(super) async fn watch_file_signals(mut signals: FileSignals, app: Arc<App>, 
         // The line goes to the files that were opened.
         tracing::info!("log files reopened");
         if request == FileRequest::Reload {
-            let (app, tls) = (Arc::clone(&app), tls.clone());
+            let app = Arc::clone(&app);
+            let tls = tls.clone();
             let reload = move || {
-                app.keys.reload();
+                app.access.keys.reload();
                 if let Some(tls) = tls {
                     tls.reload();
                 }

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::ServerError;
 use crate::config::{FollowedAlias, MlflowSettings, ServerSettings};
 use crate::engine::loader::{LoadContext, ModelSource};
+use crate::error::ServerError;
 use crate::memory_budget::{self, MemoryBudget};
 use crate::registry::Registry;
 use crate::registry::data_directory::{self, DataDirectory};
@@ -33,13 +33,15 @@ pub(super) fn open_registry(
     host: LoadContext,
     sources: Vec<ModelSource>,
 ) -> Result<RegistryRuntime, ServerError> {
-    let (data, shared) = (&settings.data_dir, settings.database_url.is_some());
-    let wrong = ServerError::Configuration;
-    let in_data = |error: &dyn Display| wrong(format!("--data-dir {}: {error}", data.display()));
-    data_directory::make_directory_private(data).map_err(|error| in_data(&error))?;
-    let lock =
-        if shared { None } else { Some(data_directory::lock_data_directory(data).map_err(|error| in_data(&error))?) };
-    let store = Store::open(&data.join("store"), !shared).map_err(|error| in_data(&error))?;
+    let data = &settings.data_dir;
+    let shared = settings.database_url.is_some();
+    data_directory::make_directory_private(data).map_err(|error| data_directory_error(data, &error))?;
+    let lock = if shared {
+        None
+    } else {
+        Some(data_directory::lock_data_directory(data).map_err(|error| data_directory_error(data, &error))?)
+    };
+    let store = Store::open(&data.join("store"), !shared).map_err(|error| data_directory_error(data, &error))?;
     if !shared && is_network_file_system(data) {
         tracing::warn!(
             directory = %data.display(),
@@ -47,12 +49,16 @@ pub(super) fn open_registry(
         );
     }
     let mlflow = settings.mlflow.server.as_ref().map(MlflowClient::new).transpose();
-    let mlflow = mlflow.map_err(|error| wrong(format!("--mlflow: {error}")))?;
+    let mlflow = mlflow.map_err(|error| ServerError::Configuration(format!("--mlflow: {error}")))?;
     let opening = RegistrySetup { settings: settings.clone(), sources, load_context: host, store, mlflow };
-    RegistryRuntime::start(lock, move || opening.open_service()).map_err(wrong)
+    RegistryRuntime::start(lock, move || opening.open_service()).map_err(ServerError::Configuration)
 }
 
-/// What a keeper is made of.
+fn data_directory_error(path: &Path, error: &dyn Display) -> ServerError {
+    ServerError::Configuration(format!("--data-dir {}: {error}", path.display()))
+}
+
+/// What a registry service is made of.
 struct RegistrySetup {
     settings: ServerSettings,
     /// The operator's own models.
@@ -117,13 +123,14 @@ impl RegistrySetup {
     /// The database, not asked yet. A file of its own is used as long as it and its directory are what they are now.
     fn connect_database(&self) -> Result<Database, String> {
         let data = &self.settings.data_dir;
-        let later = |url: &str| Database::connect_lazy(url).map_err(|error| self.database_error(&error));
-        let anchor = DataDirectory::open(data).map_err(|error| format!("--data-dir {}: {error}", data.display()))?;
+        let directory = DataDirectory::open(data).map_err(|error| format!("--data-dir {}: {error}", data.display()))?;
         if let Some(url) = &self.settings.database_url {
-            return Ok(later(url)?.with_separate_directory(anchor));
+            let database = Database::connect_lazy(url).map_err(|error| self.database_error(&error))?;
+            return Ok(database.with_separate_directory(directory));
         }
-        Ok(later(&sqlite_url(&self.database_path()).map_err(|error| self.database_error(&error))?)?
-            .with_data_directory(anchor))
+        let url = sqlite_url(&self.database_path()).map_err(|error| self.database_error(&error))?;
+        let database = Database::connect_lazy(&url).map_err(|error| self.database_error(&error))?;
+        Ok(database.with_data_directory(directory))
     }
 
     /// Why the file of the database cannot be the one that was there, where it is empty or missing: what it had recorded is
@@ -234,17 +241,16 @@ fn is_of_a_network(_: &Path) -> bool {
 fn memory_check(settings: &ServerSettings) -> MemoryCheck {
     let settings = settings.clone();
     Arc::new(move |registry, bytes| {
-        let bound = memory_budget::compute_budget(&settings, registry.snapshot().ready_models());
-        let Some(MemoryBudget { estimate: ceiling, limit: Some(limit) }) = bound else { return Ok(()) };
-        let (most, mib) =
-            (ceiling.total().saturating_add(bytes.saturating_mul(LOADED_SIZE_FACTOR)), |bytes: u64| bytes >> 20);
-        if most <= limit {
+        let budget = memory_budget::compute_budget(&settings, registry.snapshot().ready_models());
+        let Some(MemoryBudget { estimate, limit: Some(limit) }) = budget else { return Ok(()) };
+        let needed = estimate.total().saturating_add(bytes.saturating_mul(LOADED_SIZE_FACTOR));
+        if needed <= limit {
             return Ok(());
         }
         Err(format!(
-            "with it the server may need {} MiB of memory, and {} MiB are allowed: {ceiling}",
-            mib(most),
-            mib(limit)
+            "with it the server may need {} MiB of memory, and {} MiB are allowed: {estimate}",
+            needed >> 20,
+            limit >> 20
         ))
     })
 }

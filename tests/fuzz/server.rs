@@ -54,11 +54,11 @@ impl InProcess {
             check_run_timeout: CHECK_RUN_TIMEOUT,
             text_defaults: settings.text_defaults,
             drift_settings: predictd::drift::WindowSettings::default(),
-            metrics: Arc::clone(&app.metrics),
+            metrics: Arc::clone(&app.telemetry.metrics),
         };
         for source in models_directory::find_models(Path::new(MODELS)).expect("models") {
-            app.registry.load(&source, &context).expect("a model");
-            let loaded = app.registry.snapshot().resolve(Some(&source.name), Some(&source.version)).err();
+            app.models.registry.load(&source, &context).expect("a model");
+            let loaded = app.models.registry.snapshot().resolve(Some(&source.name), Some(&source.version)).err();
             assert_eq!(loaded, None, "{}", source.name);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("an async runtime");

@@ -64,7 +64,7 @@ async fn close_own_connections(server: &mut TestServer) {
 /// Metrics by the value of their only label, or of this one.
 fn counts_by_label(server: &TestServer, metric: &str, label: &str) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
-    let text = String::from_utf8(server.app.metrics.render(&[]).unwrap()).unwrap();
+    let text = String::from_utf8(server.app.telemetry.metrics.render(&[]).unwrap()).unwrap();
     for line in text.lines().filter_map(|line| line.strip_prefix(metric)) {
         let Some((labels, count)) =
             line.rsplit_once(' ').filter(|(labels, _)| ["", "{"].contains(&&labels[..labels.len().min(1)]))
@@ -114,7 +114,7 @@ fn assert_cut_off_since(before: &BTreeMap<String, u64>, server: &TestServer, exp
 /// Waits until nothing is left of any client but these.
 async fn wait_for_open_connections(server: &TestServer, connections: u64) {
     wait_until("the connections are closed", || open_connections(server) == connections).await;
-    assert_eq!(server.app.engine.free_permits(), server.app.limits.max_inflight_items);
+    assert_eq!(server.app.inference.engine.free_permits(), server.app.limits.requests.max_inflight_items);
     assert_eq!(counts_by_label(server, "predictd_http_requests_in_flight", "")[""], 0);
 }
 

@@ -3,16 +3,17 @@
 use std::iter::Enumerate;
 use std::sync::Arc;
 
-use super::{BatchItem, BatchOptions, BatchRequest, ItemOutcome};
+use super::wire::{BatchItem, BatchOptions, BatchRequest, ItemOutcome};
 use crate::config::RequestLimits;
 use crate::engine::ItemError;
 use crate::engine::loaded_version::LoadedVersion;
 use crate::experiments::receipts::TextFingerprint;
-use crate::http::App;
 use crate::http::arm_router::{ArmAnswer, ArmRoute, RequestOptions};
 use crate::http::error::{ApiError, Code};
 use crate::http::prediction::{ResponseOptions, build_prediction};
 use crate::http::response_size::ResponseFields;
+use crate::http::shadow_traffic;
+use crate::http::state::App;
 use crate::http::validation;
 use crate::text::input::{Input, SecondText};
 
@@ -73,34 +74,32 @@ impl PointerStyle {
     }
 }
 
-impl BatchRequest {
-    /// The options, and the texts, each checked for itself.
-    pub(super) fn into_params_and_texts(self, limits: &RequestLimits) -> (BatchParams, CheckedTexts) {
-        let BatchOptions { texts, text_pairs, model, version, user_id, .. } = self.options;
-        let options = BatchParams {
-            model,
-            version,
-            user_id,
-            probabilities: self.options.return_probabilities,
-            top_k: self.options.top_k.map(|k| k as usize),
-            raw_scores: self.options.raw_scores,
-        };
-        let place = PointerStyle { is_bare_list: self.is_bare_list };
-        let mut checked =
-            CheckedTexts { errors: Vec::with_capacity(texts.len()), valid_inputs: Vec::new(), pointer_style: place };
-        let mut pairs = text_pairs.map(Vec::into_iter);
-        for (index, text) in texts.into_iter().enumerate() {
-            let pair = pairs.as_mut().and_then(Iterator::next);
-            let fault = place.find_error(index, &text, pair.as_ref(), limits);
-            if fault.is_none() {
-                checked
-                    .valid_inputs
-                    .push(Input { text, second: pair.map(|text| SecondText { text, truncate_only_first: false }) });
-            }
-            checked.errors.push(fault);
+/// The options, and the texts, each checked for itrequest.
+pub(super) fn split_request(request: BatchRequest, limits: &RequestLimits) -> (BatchParams, CheckedTexts) {
+    let BatchOptions { texts, text_pairs, model, version, user_id, .. } = request.options;
+    let options = BatchParams {
+        model,
+        version,
+        user_id,
+        probabilities: request.options.return_probabilities,
+        top_k: request.options.top_k.map(|k| k as usize),
+        raw_scores: request.options.raw_scores,
+    };
+    let place = PointerStyle { is_bare_list: request.is_bare_list };
+    let mut checked =
+        CheckedTexts { errors: Vec::with_capacity(texts.len()), valid_inputs: Vec::new(), pointer_style: place };
+    let mut pairs = text_pairs.map(Vec::into_iter);
+    for (index, text) in texts.into_iter().enumerate() {
+        let pair = pairs.as_mut().and_then(Iterator::next);
+        let fault = place.find_error(index, &text, pair.as_ref(), limits);
+        if fault.is_none() {
+            checked
+                .valid_inputs
+                .push(Input { text, second: pair.map(|text| SecondText { text, truncate_only_first: false }) });
         }
-        (options, checked)
+        checked.errors.push(fault);
     }
+    (options, checked)
 }
 
 impl CheckedTexts {
@@ -133,7 +132,7 @@ impl CheckedTexts {
             return Err(ItemError::DeadlineExceeded.into());
         }
         if let Some(inputs) = shown {
-            app.shadow_queue.mirror_batch(app, route, &inputs, &answers);
+            shadow_traffic::mirror_batch(app, route, &inputs, &answers);
         }
         let mut answers = answers.into_iter();
         let result = |(index, fault): (usize, Option<ApiError>)| match fault {

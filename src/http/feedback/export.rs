@@ -1,7 +1,7 @@
 //! `GET /admin/feedback`: all that was told of earlier answers.
 
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -9,9 +9,8 @@ use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::App;
 use crate::http::error::ApiError;
-use crate::http::registry::registry_runtime;
+use crate::http::state::App;
 use crate::registry::database::feedback::FeedbackPageLimit;
 use crate::registry::feedback::FeedbackRecord;
 
@@ -73,35 +72,38 @@ pub async fn export(
     part: Result<Query<ExportQuery>, QueryRejection>,
 ) -> Result<Json<FeedbackPage>, ApiError> {
     let Query(part) = part.map_err(|_| ApiError::at_pointer("", "the query can have `model` and `after`"))?;
-    let place = |after: &str| {
-        let (told, id) = after.split_once('.')?;
-        Some((told.parse::<i64>().ok()?, id.to_owned()))
-    };
     let after = match &part.after {
         None => (0, String::new()),
-        Some(after) => {
-            place(after).ok_or_else(|| ApiError::at_pointer("/after", "it is not the `next` of another part"))?
-        }
+        Some(after) => parse_position(after)
+            .ok_or_else(|| ApiError::at_pointer("/after", "it is not the `next` of another part"))?,
     };
-    let read = registry_runtime(&app)?.run(move |keeper| async move {
+    let read = app.require_registry()?.run(move |keeper| async move {
         Ok(keeper.list_feedback(part.model.as_deref(), (after.0, &after.1), PAGE_LIMITS).await?)
     });
-    let (told, more) = read.await?;
-    let last = told.last().filter(|_| more);
+    let (feedback, more) = read.await?;
+    let last = feedback.last().filter(|_| more);
     let next = last.map(|last| format!("{}.{}", last.reported_at, last.id));
-    Ok(Json(FeedbackPage { feedback: told.into_iter().map(ExportedFeedback::from).collect(), next }))
+    Ok(Json(FeedbackPage { feedback: feedback.into_iter().map(ExportedFeedback::from).collect(), next }))
+}
+
+/// The place of a page in all feedback: the time and the id of the last entry before it.
+fn parse_position(after: &str) -> Option<(i64, String)> {
+    let (reported_at, id) = after.split_once('.')?;
+    Some((reported_at.parse().ok()?, id.to_owned()))
+}
+
+/// Microseconds since 1970 as RFC 3339.
+fn format_micros(micros: i64) -> String {
+    let since_epoch = Duration::from_micros(u64::try_from(micros).unwrap_or_default());
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
 }
 
 impl From<FeedbackRecord> for ExportedFeedback {
     fn from(feedback: FeedbackRecord) -> Self {
-        let at = |micros: i64| {
-            let since = std::time::Duration::from_micros(u64::try_from(micros).unwrap_or_default());
-            humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
-        };
         Self {
             correct: feedback.is_correct(),
-            made: at(feedback.predicted_at.saturating_mul(1_000)),
-            told: at(feedback.reported_at),
+            made: format_micros(feedback.predicted_at.saturating_mul(1_000)),
+            told: format_micros(feedback.reported_at),
             id: feedback.id,
             model: feedback.model,
             version: feedback.version,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::experiments::experiment::ExperimentError;
-use crate::http::auth::Caller;
+use crate::http::caller::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::registry::database::{ChangeError, StorageFault};
 use crate::registry::mlflow::client::MlflowError;
@@ -32,22 +32,28 @@ impl<S: Sync> FromRequestParts<S> for Preconditions {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let wrong = |detail: &'static str| ApiError::new(Code::InvalidHeader, detail);
         let revision = parse_single_header(&parts.headers, IF_MATCH.as_str(), |tag| {
             tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
         });
-        let revision = revision.map_err(|()| wrong("If-Match must be one ETag of this server, such as \"7\"."))?;
-        let fits = |key: &str| {
-            (1..=MAX_IDEMPOTENCY_KEY_CHARS).contains(&key.len()) && key.bytes().all(|c| c.is_ascii_graphic())
-        };
-        let key = parse_single_header(&parts.headers, IDEMPOTENCY_KEY_HEADER, |key| fits(key).then(|| key.to_owned()));
-        let key = key.map_err(|()| wrong("An Idempotency-Key has 1 to 128 visible ASCII characters."))?;
+        let revision = revision.map_err(|()| {
+            ApiError::new(Code::InvalidHeader, "If-Match must be one ETag of this server, such as \"7\".")
+        })?;
+        let key = parse_single_header(&parts.headers, IDEMPOTENCY_KEY_HEADER, |key| {
+            is_idempotency_key(key).then(|| key.to_owned())
+        });
+        let key = key.map_err(|()| {
+            ApiError::new(Code::InvalidHeader, "An Idempotency-Key has 1 to 128 visible ASCII characters.")
+        })?;
         Ok(Self { revision, idempotency_key: key })
     }
 }
 
+fn is_idempotency_key(key: &str) -> bool {
+    (1..=MAX_IDEMPOTENCY_KEY_CHARS).contains(&key.len()) && key.bytes().all(|c| c.is_ascii_graphic())
+}
+
 /// A change of what its caller has not seen.
-pub(in crate::http) fn missing_precondition_error() -> ApiError {
+pub(crate) fn missing_precondition_error() -> ApiError {
     let detail =
         "Say which state this is decided on: If-Match with the ETag of what is to be changed, as GET shows it.";
     ApiError::new(Code::PreconditionRequired, detail)
@@ -72,11 +78,10 @@ impl Preconditions {
         body: &impl Serialize,
         reason: Option<String>,
     ) -> ChangeContext {
-        let request = || {
+        let key = self.idempotency_key.map(|key| {
             let body = serde_json::to_string(body).unwrap_or_default();
-            hex::encode(Sha256::digest(format!("{}\n{body}", what.join("\n"))))
-        };
-        let key = self.idempotency_key.map(|key| (key, request()));
+            (key, hex::encode(Sha256::digest(format!("{}\n{body}", what.join("\n")))))
+        });
         ChangeContext { actor: caller.to_string(), reason, expected_revision: self.revision, idempotency_key: key }
     }
 
@@ -98,20 +103,26 @@ impl Preconditions {
     }
 }
 
+/// The problem whose detail is the sentence of the error.
+fn error_as_detail(error: &RegistryError, code: Code) -> ApiError {
+    ApiError::new(code, format!("{}.", error.to_string().trim_end_matches('.')))
+}
+
 impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
-        let told = |code: Code| Self::new(code, format!("{}.", error.to_string().trim_end_matches('.')));
         match &error {
             RegistryError::Change(change) => match change {
-                ChangeError::Record(RecordError::UnknownVersion(_)) => told(Code::ModelNotFound),
-                ChangeError::Experiment(ExperimentError::NotFound(_)) => told(Code::ExperimentNotFound),
+                ChangeError::Record(RecordError::UnknownVersion(_)) => error_as_detail(&error, Code::ModelNotFound),
+                ChangeError::Experiment(ExperimentError::NotFound(_)) => {
+                    error_as_detail(&error, Code::ExperimentNotFound)
+                }
                 ChangeError::Experiment(ExperimentError::Invalid(pointer, reason)) => {
                     Self::at_pointer(pointer.clone(), reason.clone())
                 }
                 ChangeError::Record(_)
                 | ChangeError::IdempotencyKeyReused
-                | ChangeError::Experiment(ExperimentError::Conflict(_)) => told(Code::Conflict),
-                ChangeError::RevisionMismatch(_) => told(Code::PreconditionFailed),
+                | ChangeError::Experiment(ExperimentError::Conflict(_)) => error_as_detail(&error, Code::Conflict),
+                ChangeError::RevisionMismatch(_) => error_as_detail(&error, Code::PreconditionFailed),
                 // It names no path, and says what an operator has to do.
                 ChangeError::Database(reason) | ChangeError::OutcomeUnknown(reason)
                     if let Some(unusable) = StorageFault::from_error(reason) =>
@@ -137,23 +148,25 @@ impl From<RegistryError> for ApiError {
                 tracing::error!(%reason, "feedback could not be stored");
                 Self::new(Code::RegistryUnavailable, "Neither the database nor the disk takes feedback now.")
             }
-            RegistryError::Store(StoreError::TooLarge(_)) => told(Code::BodyTooLarge),
-            RegistryError::Store(_) | RegistryError::MlflowNotConfigured => told(Code::InvalidRequest),
+            RegistryError::Store(StoreError::TooLarge(_)) => error_as_detail(&error, Code::BodyTooLarge),
+            RegistryError::Store(_) | RegistryError::MlflowNotConfigured => {
+                error_as_detail(&error, Code::InvalidRequest)
+            }
             RegistryError::BrokenVersion(..)
             | RegistryError::IncompatibleArms(_)
             | RegistryError::Pull(
                 PullError::Store(_) | PullError::InvalidModel(_) | PullError::Mlflow(MlflowError::Rejected(_)),
-            ) => told(Code::VersionUnusable),
+            ) => error_as_detail(&error, Code::VersionUnusable),
             RegistryError::Pull(PullError::Mlflow(MlflowError::Unavailable(_) | MlflowError::InvalidResponse(_))) => {
                 tracing::warn!(%error, "model pull failed");
-                told(Code::SourceUnavailable)
+                error_as_detail(&error, Code::SourceUnavailable)
             }
             RegistryError::LoadInterrupted(version, reason) => {
                 tracing::error!(version, reason, "model version temporarily not loadable");
                 Self::new(Code::RegistryUnavailable, "The version cannot be loaded now. What is served stays as it is.")
             }
-            RegistryError::Busy | RegistryError::Storage(_) => told(Code::RegistryUnavailable),
-            RegistryError::InsufficientMemory(..) => told(Code::InsufficientMemory),
+            RegistryError::Busy | RegistryError::Storage(_) => error_as_detail(&error, Code::RegistryUnavailable),
+            RegistryError::InsufficientMemory(..) => error_as_detail(&error, Code::InsufficientMemory),
             RegistryError::TaskFailure(reason) => {
                 tracing::error!(%reason, "registry change aborted");
                 Self::new(Code::Internal, "The change was given up.")

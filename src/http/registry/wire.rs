@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::check_files;
 use crate::config::RequestLimits;
 use crate::http::body::RequestBody;
 use crate::http::error::{ApiError, Code};
@@ -13,9 +12,11 @@ use crate::http::json;
 use crate::registry::mlflow::uri::ModelUri;
 use crate::registry::record::{FileRecord, ModelRecord, Origin, VersionRecord};
 use crate::registry::version_name::VersionName as Name;
-use crate::registry::{ServedModel, database, is_valid_name};
+use crate::registry::{ServedModel, database, is_valid_name, store};
 
-pub(in crate::http) const NAME_RULE: &str = "A name has 1 to 64 lower-case letters, digits, '.', '_' and '-', begins with a letter or a digit, and has no two dots in a row.";
+pub(crate) const NAME_RULE: &str = "A name has 1 to 64 lower-case letters, digits, '.', '_' and '-', begins with a letter or a digit, and has no two dots in a row.";
+/// Most entries of a history that are shown.
+pub(crate) const MAX_HISTORY_ENTRIES: i64 = 1_000;
 /// Longest reason, and value of metadata, in bytes.
 const MAX_TEXT_BYTES: usize = 1_024;
 /// Most entries of metadata.
@@ -168,7 +169,7 @@ pub struct PinRequest {
 
 /// What a request without a body says.
 #[derive(Debug, Default, Serialize)]
-pub(in crate::http) struct EmptyBody {}
+pub(crate) struct EmptyBody {}
 
 impl RegisteredModel {
     /// What is recorded, and how it is served.
@@ -230,7 +231,7 @@ impl From<database::AuditEntry> for AuditEntryView {
 }
 
 /// Milliseconds since 1970 as RFC 3339.
-pub(in crate::http) fn format_millis(at: i64) -> String {
+pub(crate) fn format_millis(at: i64) -> String {
     let since = std::time::Duration::from_millis(u64::try_from(at).unwrap_or_default());
     humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since).to_string()
 }
@@ -243,7 +244,7 @@ fn check_text(pointer: &str, text: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-pub(in crate::http) fn check_reason(reason: Option<&String>) -> Result<(), ApiError> {
+pub(crate) fn check_reason(reason: Option<&String>) -> Result<(), ApiError> {
     reason.map_or(Ok(()), |reason| check_text("/reason", reason))
 }
 
@@ -253,6 +254,11 @@ fn check_entry_name(pointer: &str, key: &str) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::at_pointer(pointer, "a name has 1 to 64 letters, digits, '.', '_', '-', '@' and '/'"))
+}
+
+/// What is wrong with a list of files.
+fn check_files(files: &[FileRecord]) -> Result<(), ApiError> {
+    store::check_file_list(files).map_err(|reason| ApiError::at_pointer("/files", reason))
 }
 
 impl RequestBody for RegisterRequest {

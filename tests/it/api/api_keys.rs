@@ -178,7 +178,7 @@ async fn api_key_path_and_method_tricks_do_not_bypass_auth() {
             }
         }
     }
-    assert_eq!(server.app.engine.free_permits(), server.app.limits.max_inflight_items);
+    assert_eq!(server.app.inference.engine.free_permits(), server.app.limits.requests.max_inflight_items);
 }
 
 #[tokio::test]
@@ -292,7 +292,7 @@ async fn api_key_secret_is_stored_and_shown_as_hash_only() {
     let metrics =
         send_request(server.client.get(format!("{}/metrics", server.url)).header("authorization", bearer_header(&key)))
             .await;
-    let shown = format!("{}{:?}", metrics.body, server.app.keys);
+    let shown = format!("{}{:?}", metrics.body, server.app.access.keys);
     let file = std::fs::read_to_string(ring.path()).unwrap();
     let secret = &key[3..];
     assert!(metrics.status == 200 && !shown.contains(secret) && !file.contains(secret));

@@ -69,7 +69,7 @@ async fn batch_every_item_error_is_reported() {
     for wrong in [json!(["a", 7]), json!({ "texts": [] }), json!({ "texts": ["a"], "text_pairs": [] })] {
         assert_eq!(server.post_json("/batch_predict", wrong.clone()).await.status, 422, "{wrong}");
     }
-    assert_eq!(server.app.engine.free_permits(), server.app.limits.max_inflight_items);
+    assert_eq!(server.app.inference.engine.free_permits(), server.app.limits.requests.max_inflight_items);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -258,7 +258,7 @@ async fn body_truncated_leaves_server_working() {
     while !server.get("/metrics").await.body.contains("\npredictd_http_requests_in_flight 1\n") {
         tokio::task::yield_now().await;
     }
-    assert_eq!(server.app.engine.free_permits(), server.app.limits.max_inflight_items);
+    assert_eq!(server.app.inference.engine.free_permits(), server.app.limits.requests.max_inflight_items);
 }
 
 #[tokio::test]

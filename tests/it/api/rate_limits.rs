@@ -51,7 +51,7 @@ async fn rate_limit_counts_texts_not_requests() {
         assert_eq!(server.get(path).await.status, 200, "{path}");
     }
     assert!(server.get("/metrics").await.body.contains("predictd_requests_rejected_total{reason=\"rate\"}"));
-    assert_eq!(server.app.engine.free_permits(), server.app.limits.max_inflight_items);
+    assert_eq!(server.app.inference.engine.free_permits(), server.app.limits.requests.max_inflight_items);
 }
 
 #[tokio::test]

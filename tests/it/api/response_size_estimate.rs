@@ -19,9 +19,9 @@ async fn batch_predict(served: &ModelServer, texts: &[String]) -> Response {
 
 /// What is reserved for these texts.
 fn reserved_size(served: &ModelServer, texts: &[String]) -> ResponseSize {
-    let route = ArmRoute::resolve(&served.server.app.registry.snapshot(), ModelSelector::default()).unwrap();
+    let route = ArmRoute::resolve(&served.server.app.models.registry.snapshot(), ModelSelector::default()).unwrap();
     let shown = ResponseFields { labels: None, probabilities: true, top_k: Some(3) };
-    ResponseSize::max_for_route(&route, &texts.iter().map(String::len), shown)
+    ResponseSize::max_for_models(route.candidate_models(), &texts.iter().map(String::len), shown)
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn response_size_batch_is_answered_if_response_fits() {
         assert_eq!(result["text_index"], json!(index));
         assert_eq!(result["entities"].as_array().map(Vec::len), Some(1), "{result}");
     }
-    let reserved = || served.server.app.metrics.http.reserved_response_memory();
+    let reserved = || served.server.app.telemetry.metrics.http.reserved_response_memory();
     block_until("the memory is free", || reserved() == 0);
     // Every token is one: what was found leaves no room for the rest.
     let many = vec![ENTITY_TEXT.repeat(100); 256];

@@ -206,14 +206,14 @@ async fn metrics_request_outcomes_add_up() {
     held.abort();
     waiting.abort();
     wait_until("nobody is in flight", || {
-        let text = String::from_utf8(scene.server.app.metrics.render(&[]).unwrap()).unwrap();
+        let text = String::from_utf8(scene.server.app.telemetry.metrics.render(&[]).unwrap()).unwrap();
         sum_by_labels(&text, "predictd_http_requests_in_flight", &[])[&vec![]] == 0.0
     })
     .await;
     scene.fake.release();
     scene.wait_for_free_permits(8).await;
 
-    let text = String::from_utf8(scene.server.app.metrics.render(&[]).unwrap()).unwrap();
+    let text = String::from_utf8(scene.server.app.telemetry.metrics.render(&[]).unwrap()).unwrap();
     let started = sum_by_labels(&text, "predictd_http_requests_started_total", &["route"]);
     assert_eq!(started, sum_by_labels(&text, "predictd_http_requests_ended_total", &["route"]));
     let outcomes = sum_by_labels(&text, "predictd_http_requests_ended_total", &["route", "outcome"]);
@@ -297,7 +297,7 @@ async fn metrics_text_times_and_labels_are_counted() {
     assert!(room[&vec!["total".to_owned()]] >= room[&vec!["free".to_owned()]], "{room:?}");
     assert!(!text.contains("predictd_tls_certificate_expiry_seconds"), "there is no certificate");
     wait_until("the event loop was looked at", || {
-        let text = String::from_utf8(server.app.metrics.render(&[]).unwrap()).unwrap();
+        let text = String::from_utf8(server.app.telemetry.metrics.render(&[]).unwrap()).unwrap();
         sum_by_labels(&text, "predictd_event_loop_lag_seconds_count", &[])[&vec![]] > 0.0
     })
     .await;

@@ -38,7 +38,7 @@ impl FakeBackendServer {
         let server = TestServer::start_on(fake.clone(), models.path(), options).await;
         fake.reset_after_warm_up();
         let other = TcpStream::connect(server.address).await.unwrap();
-        wait_until("it is connected", || server.app.metrics.http.open_connections() > 1).await;
+        wait_until("it is connected", || server.app.telemetry.metrics.http.open_connections() > 1).await;
         Self { server, fake, _other: other, _models: models }
     }
 
@@ -60,12 +60,12 @@ impl FakeBackendServer {
     }
 
     pub(crate) fn free_permits(&self) -> usize {
-        self.server.app.engine.free_permits()
+        self.server.app.inference.engine.free_permits()
     }
 
     /// Texts that wait in the queue of `m`.
     pub(crate) fn queued_texts(&self) -> usize {
-        self.server.app.registry.snapshot().resolve(Some("m"), None).unwrap().queue_length()
+        self.server.app.models.registry.snapshot().resolve(Some("m"), None).unwrap().queue_length()
     }
 
     /// Waits until this many permits are free and nothing else happens to them.

@@ -81,7 +81,7 @@ impl ModelServer {
 
     /// Why a model version did not load, as the operator reads it.
     pub(crate) fn version_load_error(&self, name: &str, version: &str) -> String {
-        match &self.server.app.registry.snapshot().models[name].versions[&VersionName::new(version)] {
+        match &self.server.app.models.registry.snapshot().models[name].versions[&VersionName::new(version)] {
             VersionState::Failed(failure) => failure.reason.clone(),
             other => panic!("{name}/{version} is {}", other.name()),
         }

@@ -95,7 +95,7 @@ async fn response_memory_wait_timeout_is_503() {
     let server = TestServer::start(cheap_models().path(), &options).await;
     assert_eq!(server.post("/batch_predict", large_response_body()).await.status, 200);
     let stuck = send_without_reading(server.address, &post(&large_response_body())).await;
-    let reserved = || server.app.metrics.http.reserved_response_memory();
+    let reserved = || server.app.telemetry.metrics.http.reserved_response_memory();
     block_until("the memory is taken", || reserved() > 1 << 20);
     let ask = || {
         let request = server.client.post(format!("{}/batch_predict", server.url)).body(large_response_body());

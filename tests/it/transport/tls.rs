@@ -134,7 +134,7 @@ async fn tls_replaced_certificate_is_used_without_restart() {
     let (files, first) = CertificateFiles::new();
     let (server, _models) = files.start_server(&[]).await;
     let mut open = connect(&server, &first, &[&TLS13]).await.unwrap();
-    let metrics = String::from_utf8(server.app.metrics.render(&[]).unwrap()).unwrap();
+    let metrics = String::from_utf8(server.app.telemetry.metrics.render(&[]).unwrap()).unwrap();
     let ends = metrics.lines().find_map(|line| line.strip_prefix("predictd_tls_certificate_expiry_seconds "));
     // That of the certificates of this test is in the year 4096.
     assert_eq!(ends, Some("67090118400"), "{metrics}");

@@ -196,7 +196,7 @@ async fn cache_hit_is_answered_while_overloaded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cache_works_for_inline_model() {
     let scene = start_cached_with_models(FakeBackend::without_queue(), &[("m", "")], &[]).await;
-    assert!(scene.server.app.registry.snapshot().resolve(None, None).unwrap().can_run_inline());
+    assert!(scene.server.app.models.registry.snapshot().resolve(None, None).unwrap().can_run_inline());
     for _ in 0..3 {
         assert_eq!(echoed_text(&scene.send_text("echo 7").await.unwrap().json()), "echo 7");
     }

@@ -74,7 +74,7 @@ fn use_backtracking_pattern(file: &mut Value) {
 async fn tokenizer_panicking_on_one_text_fails_that_text() {
     let served = ModelServer::new(&ModelBuilder::plain().tokenizer(use_backtracking_pattern)).await;
     let crafted = "x".repeat(40);
-    let panics = || served.server.app.metrics.panic_count(PanicSite::Tokenizer);
+    let panics = || served.server.app.telemetry.metrics.panic_count(PanicSite::Tokenizer);
     assert_eq!(panics(), 0);
     let reply = served.predict_error(&crafted).await;
     assert_eq!((reply.status, reply.problem().as_str()), (422, "unusable-text"));
@@ -90,6 +90,6 @@ async fn tokenizer_panicking_on_one_text_fails_that_text() {
     let metrics = served.server.get("/metrics").await.body;
     assert!(metrics.contains("predictd_panics_total{place=\"tokenizer\"} 3"), "{metrics}");
     assert_eq!(served.predict_with("10 20", json!({ "model": MODEL })).await["tokens"], 4);
-    assert_eq!(served.server.app.engine.free_permits(), 4_096);
+    assert_eq!(served.server.app.inference.engine.free_permits(), 4_096);
     served.server.stop().await.unwrap();
 }

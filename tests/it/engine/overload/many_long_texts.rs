@@ -35,5 +35,5 @@ async fn longest_texts_and_short_ones_are_all_answered() {
             assert_eq!(reply.unwrap().json()["prediction"], "card_arrival");
         }
     }
-    assert_eq!(server.app.engine.free_permits(), 4_096);
+    assert_eq!(server.app.inference.engine.free_permits(), 4_096);
 }

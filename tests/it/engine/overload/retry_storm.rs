@@ -96,6 +96,6 @@ async fn retry_storm_admitted_are_answered_and_server_recovers() {
     assert_eq!(answered, all.answered as u64);
     assert!(wasted * 10 <= answered, "{wasted} texts were run for nobody, {answered} for somebody");
     // It is over, and nothing of it is left.
-    wait_until("the permits are free", || scene.server.app.engine.free_permits() == 4_096).await;
+    wait_until("the permits are free", || scene.server.app.inference.engine.free_permits() == 4_096).await;
     assert_eq!(predict(&scene).await.status, 200);
 }

@@ -32,7 +32,7 @@ async fn watchdog_hung_run_ends_at_deadline() {
         assert_eq!(served.raw_scores("10 20").await, (vec![35.0, 3.5], 4));
         let batch = served.batch_predict(&["10", "20", "30", "40"]).await;
         assert!(batch.iter().all(|item| item["prediction"] == "a"), "{batch:?}");
-        wait_until("the permits are free", || served.server.app.engine.free_permits() == 4_096).await;
+        wait_until("the permits are free", || served.server.app.inference.engine.free_permits() == 4_096).await;
         let metrics = served.server.get("/metrics").await.body;
         assert!(metrics.contains("predictd_requests_rejected_total{reason=\"deadline\"} "), "{metrics}");
         served.server.stop().await.unwrap();
@@ -42,7 +42,7 @@ async fn watchdog_hung_run_ends_at_deadline() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watchdog_hung_runs_do_not_block_http() {
     let served = ModelServer::with_options(&slow_models::never_answers_hello(), &["--workers", "2"]).await;
-    let skips_queue = || served.server.app.registry.snapshot().resolve(None, None).unwrap().can_run_inline();
+    let skips_queue = || served.server.app.models.registry.snapshot().resolve(None, None).unwrap().can_run_inline();
     assert!(skips_queue(), "the model is too slow for this test");
     assert_eq!(served.predict_error("hello").await.status, 504);
     assert!(!skips_queue());

@@ -54,7 +54,7 @@ async fn admission_batch_gets_all_permits_or_none() {
 async fn run_permits_limit_runs_over_all_models() {
     let scene =
         FakeBackendServer::with_models(FakeBackend::default(), &[("m", ""), ("n", "")], &["--workers", "2"]).await;
-    let snapshot = scene.server.app.registry.snapshot();
+    let snapshot = scene.server.app.models.registry.snapshot();
     for name in ["m", "n"] {
         assert!(!snapshot.resolve(Some(name), None).unwrap().can_run_inline(), "{name} has no queue to test");
     }

@@ -37,7 +37,7 @@ async fn deadline_expired_in_queue_is_never_run() {
 async fn deadline_expired_texts_are_skipped_by_worker() {
     // Past the engine, whose own clock would take the text out of the queue first.
     let scene = FakeBackendServer::new(&["--workers", "1"]).await;
-    let model = Arc::clone(scene.server.app.registry.snapshot().resolve(None, None).unwrap());
+    let model = Arc::clone(scene.server.app.models.registry.snapshot().resolve(None, None).unwrap());
     let permits = Arc::new(Semaphore::new(2));
     let all = || Arc::clone(&permits).try_acquire_many_owned(2).unwrap();
     let text = |text: &str| Input::from(text.to_owned());

@@ -60,7 +60,7 @@ async fn run_failure_of_inline_model_is_the_same() {
         &["--workers", "1", "--max-inflight-items", "8", "--max-client-batch-size", "8"],
     )
     .await;
-    assert!(scene.server.app.registry.snapshot().resolve(None, None).unwrap().can_run_inline());
+    assert!(scene.server.app.models.registry.snapshot().resolve(None, None).unwrap().can_run_inline());
     for count in 1..=3 {
         let reply = scene.send_text("panic").await.unwrap();
         assert_eq!((reply.status, reply.problem().as_str()), (500, "inference-failed"));

@@ -14,7 +14,7 @@ async fn stop_queued_texts_are_answered() {
     scene.wait_for_free_permits(4_096 - 22).await;
     let (app, address) = (scene.server.app.clone(), scene.server.address);
     let stopped = tokio::spawn(scene.server.stop());
-    wait_until("the server drains", || app.draining.load(Ordering::Relaxed)).await;
+    wait_until("the server drains", || app.lifecycle.draining.load(Ordering::Relaxed)).await;
     // Nobody is let in any more; the listener goes a moment after the flag is set.
     wait_until("no connection is taken", || std::net::TcpStream::connect(address).is_err()).await;
     scene.fake.release();
@@ -23,9 +23,9 @@ async fn stop_queued_texts_are_answered() {
     }
     assert_eq!(echoed_text(&batch.await.unwrap().json()["results"][1]), "echo 101");
     stopped.await.unwrap().unwrap();
-    assert_eq!((scene.fake.executed_texts().len(), app.engine.free_permits()), (22, 4_096));
+    assert_eq!((scene.fake.executed_texts().len(), app.inference.engine.free_permits()), (22, 4_096));
     // The registry holds no model any more, and so no worker.
-    assert!(app.registry.snapshot().models.is_empty());
+    assert!(app.models.registry.snapshot().models.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,7 +33,7 @@ async fn stop_draining_server_is_not_ready_but_answers() {
     let scene = FakeBackendServer::new(&["--drain-delay", "60s"]).await;
     assert_eq!(scene.server.get("/readyz").await.status, 200);
     scene.server.shutdown.drain.cancel();
-    wait_until("the server drains", || scene.server.app.draining.load(Ordering::Relaxed)).await;
+    wait_until("the server drains", || scene.server.app.lifecycle.draining.load(Ordering::Relaxed)).await;
     let ready = scene.server.get("/readyz").await;
     assert_eq!((ready.status, ready.problem().as_str()), (503, "shutting-down"));
     let health = scene.server.get("/health").await;

@@ -49,7 +49,7 @@ async fn handler_panic_is_500_and_isolated() {
             assert_eq!((reply.status, reply.body.as_str()), (200, "good"));
         }
     }
-    assert_eq!(app.metrics.panic_count(PanicSite::Handler), 30);
+    assert_eq!(app.telemetry.metrics.panic_count(PanicSite::Handler), 30);
     let metrics = server.get("/metrics").await.body;
     let counted = "predictd_http_requests_total{method=\"GET\",route=\"/broken/{secret}\",status=\"500\"} 30";
     assert!(metrics.contains(counted), "they are counted like any other answer: {metrics}");

@@ -1,0 +1,179 @@
+//! Texts a second for each caller (governor's GCRA). A second's worth may come at once.
+//!
+//! A caller is an API key, else a client address. Addresses share a fixed number of cells,
+//! chosen by a hash that no client can foresee: memory is bounded however many addresses come,
+//! and two callers meet in one cell about once in 65,000 pairs.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::clock::{Clock, MonotonicClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{InsufficientCapacity, NotUntil, Quota, RateLimiter};
+use parking_lot::Mutex;
+
+use super::caller::Identity;
+use super::client_address::rate_limit_key;
+
+type Instant = <MonotonicClock as Clock>::Instant;
+type KeyLimiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Instant>>;
+type AddressLimiter = RateLimiter<u16, HashMapStateStore<u16>, MonotonicClock, NoOpMiddleware<Instant>>;
+
+/// Unknown keys that an address may show in a second before it is told to wait.
+const MAX_UNKNOWN_KEYS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
+/// Most keys whose state is kept: more than a key file can hold.
+const MAX_TRACKED_KEYS: usize = 4_096;
+
+/// The callers' rates.
+#[derive(Debug)]
+pub struct RateLimits {
+    default_rate: Option<NonZeroU32>,
+    addresses: Option<AddressLimiter>,
+    unknown_keys: AddressLimiter,
+    keys: Mutex<HashMap<String, (NonZeroU32, Arc<KeyLimiter>)>>,
+    clock: MonotonicClock,
+    hasher: RandomState,
+}
+
+/// Why a caller must wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateLimitError {
+    /// Until this time has passed.
+    RetryAfter(Duration),
+    /// For ever: so many texts never fit; this many do.
+    ExceedsBurst(NonZeroU32),
+}
+
+impl RateLimits {
+    /// `default`: texts a second for each key that has no rate of its own and for each address.
+    #[must_use]
+    pub fn new(default: Option<NonZeroU32>) -> Self {
+        let cells = |rate| RateLimiter::new(Quota::per_second(rate), HashMapStateStore::default(), MonotonicClock);
+        Self {
+            default_rate: default,
+            addresses: default.map(cells),
+            unknown_keys: cells(MAX_UNKNOWN_KEYS_PER_SECOND),
+            keys: Mutex::default(),
+            clock: MonotonicClock,
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Takes `texts` of a request of `whole` texts from what the caller has left.
+    ///
+    /// # Errors
+    /// [`RateLimitError`] if that is not enough; nothing is taken then.
+    pub fn charge(&self, who: &Identity, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), RateLimitError> {
+        let rate = match who {
+            Identity::Key { rate, .. } => rate.or(self.default_rate),
+            Identity::Address(_) => self.default_rate,
+        };
+        let Some(rate) = rate else { return Ok(()) };
+        if whole > rate {
+            return Err(RateLimitError::ExceedsBurst(rate));
+        }
+        match (who, &self.addresses) {
+            (Identity::Key { name, .. }, _) => self.to_result(self.key_limiter(name, rate).check_n(texts), rate),
+            (Identity::Address(address), Some(cells)) => {
+                self.to_result(cells.check_key_n(&self.address_cell(*address), texts), rate)
+            }
+            (Identity::Address(_), None) => Ok(()),
+        }
+    }
+
+    /// Counts an unknown key that this address has shown.
+    ///
+    /// # Errors
+    /// The time it should wait.
+    pub fn record_unknown_key(&self, address: IpAddr) -> Result<(), Duration> {
+        let checked = self.unknown_keys.check_key(&self.address_cell(address));
+        checked.map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+    }
+
+    fn to_result(
+        &self,
+        checked: Result<Result<(), NotUntil<Instant>>, InsufficientCapacity>,
+        rate: NonZeroU32,
+    ) -> Result<(), RateLimitError> {
+        match checked {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(not_until)) => Err(RateLimitError::RetryAfter(not_until.wait_time_from(self.clock.now()))),
+            Err(InsufficientCapacity(_)) => Err(RateLimitError::ExceedsBurst(rate)),
+        }
+    }
+
+    fn key_limiter(&self, name: &str, rate: NonZeroU32) -> Arc<KeyLimiter> {
+        let mut keys = self.keys.lock();
+        if let Some((now, limiter)) = keys.get(name)
+            && *now == rate
+        {
+            return Arc::clone(limiter);
+        }
+        if keys.len() >= MAX_TRACKED_KEYS {
+            // Keys that were revoked long ago: those in use are made anew.
+            keys.clear();
+        }
+        let limiter = Arc::new(RateLimiter::new(Quota::per_second(rate), InMemoryState::default(), MonotonicClock));
+        keys.insert(name.to_owned(), (rate, Arc::clone(&limiter)));
+        limiter
+    }
+
+    fn address_cell(&self, address: IpAddr) -> u16 {
+        let [a, b, ..] = self.hasher.hash_one(rate_limit_key(address)).to_be_bytes();
+        u16::from_be_bytes([a, b])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn n(texts: u32) -> NonZeroU32 {
+        NonZeroU32::new(texts).unwrap()
+    }
+
+    fn charge_all(limits: &RateLimits, who: &Identity, texts: NonZeroU32) -> Result<(), RateLimitError> {
+        limits.charge(who, texts, texts)
+    }
+
+    #[test]
+    fn rate_limit_two_callers_are_independent() {
+        let limits = RateLimits::new(Some(n(10)));
+        let address = |last: u8| Identity::Address([10, 0, 0, last].into());
+        let key = |name: &str, rate: Option<u32>| Identity::Key { name: name.to_owned(), rate: rate.map(n) };
+        assert_eq!(charge_all(&limits, &address(1), n(10)), Ok(()));
+        assert!(
+            matches!(charge_all(&limits, &address(1), n(1)), Err(RateLimitError::RetryAfter(time)) if time <= Duration::from_secs(1))
+        );
+        assert_eq!(charge_all(&limits, &address(2), n(10)), Ok(()));
+        assert_eq!(charge_all(&limits, &address(2), n(11)), Err(RateLimitError::ExceedsBurst(n(10))));
+        // The first text of a batch is taken before its size is known.
+        assert_eq!(limits.charge(&address(3), n(10), n(11)), Err(RateLimitError::ExceedsBurst(n(10))));
+        assert_eq!(charge_all(&limits, &key("a", None), n(10)), Ok(()));
+        assert!(charge_all(&limits, &key("a", None), n(10)).is_err());
+        assert_eq!(charge_all(&limits, &key("b", Some(1_000)), n(1_000)), Ok(()));
+        // A new rate begins anew.
+        assert_eq!(charge_all(&limits, &key("a", Some(20)), n(20)), Ok(()));
+        assert!(charge_all(&RateLimits::new(None), &address(1), n(1_000_000)).is_ok());
+    }
+
+    #[test]
+    fn rate_limit_many_callers_memory_is_bounded() {
+        let limits = RateLimits::new(Some(n(10)));
+        for i in 0..300_000_u32 {
+            charge_all(&limits, &Identity::Address(std::net::Ipv4Addr::from_bits(i).into()), n(1)).ok();
+            limits.record_unknown_key(std::net::Ipv4Addr::from_bits(i).into()).ok();
+        }
+        for i in 0..10_000 {
+            charge_all(&limits, &Identity::Key { name: i.to_string(), rate: None }, n(1)).unwrap();
+        }
+        assert!(limits.addresses.as_ref().unwrap().len() <= 1 << 16 && limits.unknown_keys.len() <= 1 << 16);
+        assert!(limits.keys.lock().len() <= MAX_TRACKED_KEYS);
+    }
+}

@@ -1,0 +1,88 @@
+//! The parts of a server, made from its settings.
+
+use std::sync::Arc;
+
+use super::registry_setup;
+use crate::config::ServerSettings;
+use crate::engine::loader::{LoadContext, ModelSource};
+use crate::error::ServerError;
+use crate::http::admin_guard::AdminHosts;
+use crate::http::api_keys::ApiKeys;
+use crate::http::body_limits::BodyMemory;
+use crate::http::caller_rates::RateLimits;
+use crate::http::process_stall::StallDetector;
+use crate::http::response_budget::ResponseBudget;
+use crate::http::state::{AccessState, LimitState};
+use crate::memory_budget;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::registry::runtime::RegistryRuntime;
+use crate::telemetry::spans::SpanTracer;
+
+/// Which models a server has.
+pub(crate) enum ModelSet {
+    /// These.
+    Fixed(Vec<ModelSource>),
+    /// Those that are recorded, to which these are added: the operator's own.
+    Registry(Vec<ModelSource>),
+}
+
+/// The models of a server, opened.
+pub(super) struct OpenedModels {
+    pub(super) registry: Arc<Registry>,
+    pub(super) registry_runtime: Option<RegistryRuntime>,
+    /// Models that are loaded without a registry runtime.
+    pub(super) unloaded: Vec<ModelSource>,
+}
+
+pub(super) fn open_models(
+    settings: &ServerSettings,
+    models: ModelSet,
+    load_context: &LoadContext,
+) -> Result<OpenedModels, ServerError> {
+    Ok(match models {
+        ModelSet::Fixed(sources) => {
+            let registry = Registry::from_sources(&sources, settings.default_model.as_deref())
+                .map_err(|error| models_option_error(settings, &error))?;
+            OpenedModels { registry: Arc::new(registry), registry_runtime: None, unloaded: sources }
+        }
+        ModelSet::Registry(sources) => {
+            let runtime = registry_setup::open_registry(settings, load_context.clone(), sources)?;
+            let registry = Arc::clone(runtime.service().registry());
+            OpenedModels { registry, registry_runtime: Some(runtime), unloaded: Vec::new() }
+        }
+    })
+}
+
+pub(super) fn start_spans(settings: &ServerSettings) -> Result<Option<SpanTracer>, ServerError> {
+    settings
+        .traces
+        .as_ref()
+        .map(|traces| SpanTracer::start(&traces.endpoint, traces.sampling_share))
+        .transpose()
+        .map_err(|error| ServerError::Configuration(format!("--otlp-endpoint: {error}")))
+}
+
+pub(super) fn access_state(settings: &ServerSettings, keys: ApiKeys) -> AccessState {
+    AccessState {
+        keys,
+        rate_limits: RateLimits::new(settings.rate_limit),
+        admin_hosts: Arc::new(AdminHosts::from_settings(settings)),
+        cors_origins: settings.cors_origins.clone(),
+        trusted_proxies: settings.trusted_proxies.clone(),
+    }
+}
+
+pub(super) fn limit_state(settings: &ServerSettings, metrics: &Arc<Metrics>) -> LimitState {
+    LimitState {
+        requests: settings.limits,
+        client_timeouts: settings.client_timeouts,
+        body_memory: BodyMemory::new(&settings.limits),
+        response_budget: ResponseBudget::new(memory_budget::response_memory(settings), metrics),
+        stall_detector: StallDetector::default(),
+    }
+}
+
+pub(crate) fn models_option_error(settings: &ServerSettings, error: &str) -> ServerError {
+    ServerError::Configuration(format!("--models {}: {error}", settings.models_dir.display()))
+}
