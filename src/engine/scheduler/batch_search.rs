@@ -4,7 +4,7 @@
 //! is the stretch of the waiting texts in order of length, around the one that must run (the anchor), that does the
 //! most work per second: the cost of its texts alone over the cost of the run.
 
-use super::Micros;
+use super::micros::Micros;
 use crate::engine::cost_model::CostModel;
 use crate::text::tensors::Shape;
 
@@ -178,8 +178,8 @@ impl BatchSearch<'_> {
     }
 }
 
-#[cfg(test)]
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
