@@ -1,45 +1,7 @@
-//! From an async caller to a worker thread and back. No HTTP, no ONNX Runtime.
-//!
-//! - [`backend`]: what the engine wants from an inference runtime
-//! - [`loader`]: how a model comes into service; `measuring`: what its runs cost here; [`placement`]: where they run
-//! - [`cost_model`]: what a run costs by its shape (pure)
-//! - [`loaded_version`]: one served version; [`tokenization`]: its texts on their way to the queue
-//! - [`batch_invariance`]: whether scores depend on the texts of a batch
-//! - [`scheduler`]: which waiting texts run next, and together (pure)
-//! - [`queue`]: the waiting texts of one model
-//! - [`run_permits`]: run permits over all models; [`execution_group`]: those of the cores, those of the GPUs
-//! - [`wait_estimator`]: how long a text would wait
-//! - [`worker`]: a thread with a session; [`session_recycler`]: its next one
-//! - [`gpu_pipeline`]: the threads of a GPU, of which one prepares while another runs; [`gpu_health`]: a GPU that fails for good
-//! - [`cache`]: answers given before, and texts that several clients wait for
-//! - [`cache_lookup`]: a request's texts against the cache
-//! - [`timings`]: where the time of a text went
-//! - [`drift_monitor`]: whether texts and answers are still like the model's profile
+//! Admits requests to models: looks their texts up in the cache, and bounds the rest by permits and by time.
 //!
 //! One permit per text, held from admission to reply, bounds everything behind it: a queue
 //! cannot be full, so pushing to it cannot fail.
-
-pub mod backend;
-pub mod batch_invariance;
-pub mod cache;
-pub mod cache_lookup;
-mod calibration;
-pub mod cost_model;
-pub mod drift_monitor;
-pub mod execution_group;
-pub mod gpu_health;
-pub mod gpu_pipeline;
-pub mod loaded_version;
-pub mod loader;
-pub mod placement;
-pub mod queue;
-pub mod run_permits;
-pub mod scheduler;
-pub mod session_recycler;
-pub mod timings;
-pub mod tokenization;
-pub mod wait_estimator;
-pub mod worker;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,101 +9,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::cache::Cache;
+use super::cache_lookup::{CacheLookup, CacheMode};
+use super::error::{InferenceError, ItemError};
+use super::item_output::ItemOutput;
+use super::loaded_version::LoadedVersion;
 use crate::metrics::{Metrics, RefusalReason};
-use crate::text::heads::{HeadOutput, OutputError};
 use crate::text::input::Input;
-use crate::text::policy::PolicyError;
-use crate::text::tokenizer::TokenizeError;
-use cache::Cache;
-use cache_lookup::{CacheLookup, CacheMode};
-use loaded_version::LoadedVersion;
-use timings::Timings;
-
-/// The answer to one text.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ItemOutput {
-    /// What the model decided.
-    pub prediction: HeadOutput,
-    /// Tokens the model saw; words for a model that takes the text itself.
-    pub tokens: usize,
-    /// Those of them that the tokenizer does not know.
-    pub unknown_tokens: usize,
-    /// True if part of the text was cut off.
-    pub truncated: bool,
-    /// Where its time went.
-    pub timings: Timings,
-}
-
-impl ItemOutput {
-    /// As somebody gets it who did not wait for its run.
-    #[must_use]
-    pub fn to_cache_hit(&self) -> Self {
-        Self { timings: Timings::default(), ..self.clone() }
-    }
-
-    /// As somebody gets it who has waited for another's run since then.
-    #[must_use]
-    pub fn to_follower_output(&self, since: Instant) -> Self {
-        let spent = Timings { arrived_at: Some(since), queue_time: since.elapsed(), ..Timings::default() };
-        Self { timings: spent, ..self.clone() }
-    }
-}
-
-/// Why one text got no answer. The other texts of its request are not concerned.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ItemError {
-    /// The model's policy refuses it.
-    #[error("{error}")]
-    RejectedByPolicy {
-        /// True if it is the second text of a pair.
-        is_second_text: bool,
-        /// Why.
-        error: PolicyError,
-    },
-    /// Too long for the model, or its tokenizer failed.
-    #[error(transparent)]
-    Tokenize(#[from] TokenizeError),
-    /// The runtime gave an error or a worker panicked; the reason is in the log.
-    #[error("the model failed on this text")]
-    InferenceFailed,
-    /// The model's output cannot be an answer.
-    #[error(transparent)]
-    OutputInvalid(#[from] OutputError),
-    /// Its time ran out, while it waited or while it was run.
-    #[error("the time for the text was over")]
-    DeadlineExceeded,
-}
-
-impl ItemError {
-    /// A word for it, as metrics have it.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::RejectedByPolicy { .. } => "refused",
-            Self::Tokenize(TokenizeError::TooLong { .. }) => "too-long",
-            Self::Tokenize(TokenizeError::NoTokens) => "no-tokens",
-            Self::Tokenize(TokenizeError::NormalizedTooLong { .. }) => "grows",
-            Self::Tokenize(_) => "tokenizer-failed",
-            Self::InferenceFailed => "inference-failed",
-            Self::OutputInvalid(_) => "output-invalid",
-            Self::DeadlineExceeded => "deadline",
-        }
-    }
-}
-
-/// Why a whole request got no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InferenceError {
-    /// All permits are taken, or the answer would come too late.
-    #[error("too many texts are being worked on")]
-    Overloaded,
-    /// Its time ran out.
-    #[error("the deadline passed")]
-    DeadlineExceeded,
-    /// The model was taken out of service while the request waited.
-    #[error("the model is being shut down")]
-    Closed,
-}
 
 /// Counts a request that is dropped before its answer: its client has left.
 struct CancelCounter<'a> {
@@ -267,7 +141,7 @@ impl Engine {
             return Err(InferenceError::DeadlineExceeded);
         }
         let cache = self.cache.as_ref().filter(|_| self.can_cache(model));
-        let lookup = CacheLookup::new(cache, cache_use, model, inputs, deadline);
+        let lookup = CacheLookup::new(cache, cache_use, model.load_id(), inputs, deadline);
         if cache.is_some() && cache_use == CacheMode::ReadWrite {
             self.metrics.record_cache_lookups(lookup.hit_count(), lookup.follower_count(), lookup.miss_count());
         }

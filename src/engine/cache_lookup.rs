@@ -7,8 +7,9 @@ use futures_util::future::try_join_all;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::cache::{Cache, CacheClaim, CacheKey, FlightFollower, FlightLeader, FlightOutcome};
+use super::error::{InferenceError, ItemError};
+use super::item_output::ItemOutput;
 use super::loaded_version::LoadedVersion;
-use super::{InferenceError, ItemError, ItemOutput};
 use crate::text::input::Input;
 
 /// What a request may do with the cache, the least restricted first.
@@ -45,11 +46,11 @@ struct FollowerItem {
 }
 
 impl CacheLookup {
-    /// Looks up each text; without a cache, all are to be run.
+    /// Looks up each text for the model of this load; without a cache, all are to be run.
     pub(super) fn new(
         cache: Option<&Arc<Cache>>,
         cache_use: CacheMode,
-        model: &LoadedVersion,
+        load_id: u64,
         inputs: Vec<Input>,
         deadline: Instant,
     ) -> Self {
@@ -60,7 +61,7 @@ impl CacheLookup {
             let known = match cache {
                 None => lookup.push_to_compute(index, input, None),
                 Some(cache) => {
-                    let key = cache.key(model, &input);
+                    let key = cache.key(load_id, &input);
                     match cache_use {
                         CacheMode::ReadWrite => lookup.look_up(cache, index, input, key),
                         _ => lookup.push_to_compute(index, input, Some(cache.solo_leader(key))),

@@ -1,20 +1,17 @@
-//! A thread with a session: wait, take a turn, take texts, run them, answer.
+//! Runs the texts of one model: a batch, or a single text, and what its scores say.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use super::backend::{BackendError, Scores, Session, measure_time};
-use super::execution_group::GroupPermits;
+use super::error::ItemError;
 use super::gpu_health::GpuFailureSignal;
+use super::group_permits::GroupPermits;
+use super::item_output::ItemOutput;
 use super::queue::{DispatchedBatch, Queue, QueuedItem};
-use super::session_recycler::SessionRecycler;
 use super::timings::Timings;
 use super::wait_estimator::{BatchTiming, ModelLoad};
-use super::{ItemError, ItemOutput};
 use crate::metrics::version_metrics::VersionMetrics;
 use crate::metrics::{Metrics, PanicSite};
 use crate::text::heads::{HeadOutput, OutputError};
@@ -36,7 +33,7 @@ pub struct ModelRunner {
     pub permits: Arc<GroupPermits>,
     /// True if its runs are done on a GPU.
     pub is_on_gpu: bool,
-    /// Where it is told that the GPU is lost.
+    /// Reports that the GPU is lost.
     pub gpu_failure: GpuFailureSignal,
     /// The model's work.
     pub model_load: Arc<ModelLoad>,
@@ -55,10 +52,7 @@ pub(super) enum RunFailure {
     Item(ItemError),
 }
 
-/// A session that several threads use in turns.
-pub type SharedSession = Arc<Mutex<Box<dyn Session>>>;
-
-/// Texts that a worker has taken.
+/// Texts that a worker has taken from the queue.
 pub(super) struct PreparedBatch {
     items: Vec<QueuedItem>,
     /// Their tensors; nothing for a text by itself, which may need several runs.
@@ -71,166 +65,105 @@ impl PreparedBatch {
         &self.items
     }
 
-    /// The same, to be taken again.
+    /// The texts, to be queued again.
     pub(super) fn into_items(self) -> Vec<QueuedItem> {
         self.items
     }
 }
 
-/// Starts a worker thread. It ends when the queue is closed and empty.
-///
-/// # Errors
-/// If the operating system gives no thread.
-pub fn spawn(
-    shop: Arc<ModelRunner>,
-    mut session: Box<dyn Session>,
-    mut spare: Option<SessionRecycler>,
-) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("predictd-worker".to_owned()).spawn(move || {
-        while shop.queue.wait_for_items(0) {
-            // The texts that woke this thread came while a turn was free, and nobody else knows yet that none is.
-            let look = || shop.queue.wake_express_worker(Some(Duration::ZERO));
-            let turn = shop.permits.pool_for_worker(0).acquire(look);
-            // Chosen only now: what came while this thread waited for its turn takes part.
-            let taken = shop.queue.next_batch(0, Duration::ZERO);
-            if !taken.items.is_empty() {
-                turn.mark_started(shop.load_id, shop.predict_run_time(&taken.items));
-                shop.queue.wake_express_worker(shop.permits.busy_for(shop.load_id));
-            }
-            shop.run_and_reply(session.as_mut(), shop.prepare_batch(taken), turn);
-            if let Some(spare) = &mut spare {
-                spare.record_run(&mut session, &shop);
-            }
-        }
-    })
-}
-
-/// Starts the express worker. It ends when the queue is closed.
-///
-/// # Errors
-/// If the operating system gives no thread.
-pub fn spawn_express_worker(shop: Arc<ModelRunner>, session: SharedSession) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("predictd-express".to_owned()).spawn(move || {
-        let taken_for = || shop.permits.busy_for(shop.load_id);
-        while shop.queue.wait_for_express_item(taken_for) {
-            let leave = shop.permits.pool_for_worker(0).lock_express();
-            let mut session = session.lock();
-            let taken = shop.queue.next_express_batch(taken_for());
-            shop.run_and_reply(session.as_mut(), shop.prepare_batch(taken), leave);
-        }
-    })
-}
-
 impl ModelRunner {
-    /// Lays out the tensors of texts that run together. Those that can no longer be answered in time are told so.
-    pub(super) fn prepare_batch(&self, taken: DispatchedBatch) -> PreparedBatch {
-        for job in taken.expired_items {
-            // The caller's own clock may have told it first.
-            _ = job.send_reply(Err(ItemError::DeadlineExceeded));
+    /// Lays out the tensors of texts that run together. Those that can no longer be answered in time get an error.
+    pub(super) fn prepare_batch(&self, dispatched: DispatchedBatch) -> PreparedBatch {
+        for item in dispatched.expired_items {
+            // The caller's own clock may have ended its wait first.
+            _ = item.send_reply(Err(ItemError::DeadlineExceeded));
         }
-        self.assemble(taken.items)
+        self.assemble(dispatched.items)
     }
 
-    fn assemble(&self, jobs: Vec<QueuedItem>) -> PreparedBatch {
-        let batch = match &jobs[..] {
+    fn assemble(&self, items: Vec<QueuedItem>) -> PreparedBatch {
+        let tensors = match &items[..] {
             [_, _, ..] => {
-                let batch = || self.pipeline.batch(jobs.iter().map(|job| &job.encoded));
-                let batch = catch_unwind(AssertUnwindSafe(batch));
-                // Each of them then runs by itself.
+                let batch =
+                    catch_unwind(AssertUnwindSafe(|| self.pipeline.batch(items.iter().map(|item| &item.encoded))));
+                // Without tensors, each of them runs by itself.
                 batch.inspect_err(|_| self.server_metrics.record_panic(PanicSite::Worker)).ok()
             }
             _ => None,
         };
-        PreparedBatch { items: jobs, tensors: batch }
+        PreparedBatch { items, tensors }
     }
 
-    /// What of prepared texts is still waited for.
+    /// The prepared texts whose callers still wait.
     pub(super) fn drop_cancelled(&self, prepared: PreparedBatch) -> PreparedBatch {
-        if !prepared.items.iter().any(|job| job.reply.is_closed()) {
+        if !prepared.items.iter().any(|item| item.reply.is_closed()) {
             return prepared;
         }
-        self.assemble(prepared.items.into_iter().filter(|job| !job.reply.is_closed()).collect())
+        self.assemble(prepared.items.into_iter().filter(|item| !item.reply.is_closed()).collect())
     }
 
     /// Runs texts and answers their callers; true if all of them failed by the model's fault.
     ///
-    /// `leave` is given back once they are decided; on a GPU, where several have run, before that: deciding needs a core.
-    pub(super) fn run_and_reply<L>(&self, session: &mut dyn Session, prepared: PreparedBatch, leave: L) -> bool {
-        let PreparedBatch { items: jobs, tensors: batch } = prepared;
-        let mut leave = Some(leave);
+    /// `permit` is given back once they are decided; on a GPU, where several have run, before that: deciding needs a core.
+    pub(super) fn run_and_reply<P>(&self, session: &mut dyn Session, prepared: PreparedBatch, permit: P) -> bool {
+        let PreparedBatch { items, tensors } = prepared;
+        let mut permit = Some(permit);
         let start = Instant::now();
-        let waited = |job: &QueuedItem| {
-            let tokenise = job.tokenized_at.saturating_duration_since(job.request.arrived_at);
-            (tokenise, start.saturating_duration_since(job.tokenized_at))
-        };
-        for (tokenise, queue) in jobs.iter().map(waited) {
-            self.metrics.record_wait(tokenise, queue);
+        for item in &items {
+            self.metrics.record_wait(item.tokenize_time(), item.queue_time(start));
         }
-        let ran = &mut || drop(leave.take_if(|_| self.is_on_gpu));
-        let decisions = self.run_batch_or_each(session, &jobs, batch, ran);
-        let run = start.elapsed();
-        drop(leave);
-        let run_texts = jobs.len();
-        if run_texts > 0 {
-            self.metrics.record_busy_time(run);
+        let after_run = &mut || drop(permit.take_if(|_| self.is_on_gpu));
+        let outputs = self.run_batch_or_each(session, &items, tensors, after_run);
+        let run_time = start.elapsed();
+        drop(permit);
+        let batch_size = items.len();
+        if batch_size > 0 {
+            self.metrics.record_busy_time(run_time);
         }
-        let is_failed = |decision: &Result<_, ItemError>| {
-            matches!(decision, Err(ItemError::InferenceFailed | ItemError::OutputInvalid(_)))
-        };
-        let failed = run_texts > 0 && decisions.iter().all(is_failed);
-        for (job, decision) in jobs.into_iter().zip(decisions) {
-            let (tokens, unknown, truncated) =
-                (job.encoded.token_count, job.encoded.unknown_count, job.encoded.is_truncated);
-            let (tokenise, queue) = waited(&job);
-            let spent = Timings {
-                arrived_at: Some(job.request.arrived_at),
-                tokenize_time: tokenise,
-                queue_time: queue,
-                run_time: run,
-                batch_size: run_texts,
+        let all_failed = batch_size > 0 && outputs.iter().all(is_model_failure);
+        for (item, output) in items.into_iter().zip(outputs) {
+            let timings = Timings {
+                arrived_at: Some(item.request.arrived_at),
+                tokenize_time: item.tokenize_time(),
+                queue_time: item.queue_time(start),
+                run_time,
+                batch_size,
             };
-            if !job.send_reply(decision.map(|decision| ItemOutput {
-                prediction: decision,
-                tokens,
-                unknown_tokens: unknown,
-                truncated,
-                timings: spent,
-            })) {
+            let output = output.map(|prediction| item_output(&item.encoded, prediction, timings));
+            if !item.send_reply(output) {
                 self.metrics.record_wasted_text();
             }
         }
-        failed
+        all_failed
     }
 
     /// The answer to a text that was run on its caller's thread.
     pub(super) fn finish_inline(
         &self,
         encoded: &EncodedInput,
-        decision: HeadOutput,
+        prediction: HeadOutput,
         start: Instant,
-        tokenised: Instant,
+        tokenized_at: Instant,
     ) -> ItemOutput {
-        let (tokenise, run) = (tokenised.saturating_duration_since(start), tokenised.elapsed());
-        let spent = Timings {
+        let timings = Timings {
             arrived_at: Some(start),
-            tokenize_time: tokenise,
+            tokenize_time: tokenized_at.saturating_duration_since(start),
             queue_time: Duration::ZERO,
-            run_time: run,
+            run_time: tokenized_at.elapsed(),
             batch_size: 1,
         };
-        self.metrics.record_busy_time(run);
-        self.metrics.record_wait(spent.tokenize_time, spent.queue_time);
-        let EncodedInput { token_count: tokens, unknown_count: unknown, is_truncated: truncated, .. } = *encoded;
-        ItemOutput { prediction: decision, tokens, unknown_tokens: unknown, truncated, timings: spent }
+        self.metrics.record_busy_time(timings.run_time);
+        self.metrics.record_wait(timings.tokenize_time, timings.queue_time);
+        item_output(encoded, prediction, timings)
     }
 
     /// How long the run of these texts will take, as runs are just now.
-    pub(super) fn predict_run_time(&self, jobs: &[QueuedItem]) -> Duration {
-        let time = match jobs {
-            [job] => job.unbatched_time,
-            jobs => {
-                let length = jobs.iter().filter_map(|job| job.padded_length).max().unwrap_or(1);
-                self.model_load.predict_time(Shape { rows: jobs.len(), length })
+    pub(super) fn predict_run_time(&self, items: &[QueuedItem]) -> Duration {
+        let time = match items {
+            [item] => item.unbatched_time,
+            items => {
+                let length = items.iter().filter_map(|item| item.padded_length).max().unwrap_or(1);
+                self.model_load.predict_time(Shape { rows: items.len(), length })
             }
         };
         time.mul_f64(self.model_load.means().slowdown)
@@ -240,57 +173,57 @@ impl ModelRunner {
     fn run_batch_or_each(
         &self,
         session: &mut dyn Session,
-        jobs: &[QueuedItem],
-        batch: Option<Batch>,
-        ran: &mut dyn FnMut(),
+        items: &[QueuedItem],
+        tensors: Option<Batch>,
+        after_run: &mut dyn FnMut(),
     ) -> Vec<Result<HeadOutput, ItemError>> {
         let mut failure = None;
-        if let [_, _, ..] = jobs {
-            let together = batch.map_or(Err(None), |batch| self.run_batch(session, jobs, &batch, ran));
-            match together {
-                Ok(decisions) => return decisions,
+        if let [_, _, ..] = items {
+            let outputs = tensors.map_or(Err(None), |tensors| self.run_batch(session, items, &tensors, after_run));
+            match outputs {
+                Ok(outputs) => return outputs,
                 Err(error) => failure = error,
             }
-            tracing::warn!(model = self.label, texts = jobs.len(), "batch failed; items run one by one");
+            tracing::warn!(model = self.label, texts = items.len(), "batch failed; items run one by one");
         }
-        let mut score = |job: &QueuedItem| self.run_item(session, &job.encoded, job.request.deadline);
-        let decisions: Vec<_> = jobs.iter().map(&mut score).collect();
-        if matches!(failure, Some(BackendError::OutputShape { .. })) && decisions.iter().all(Result::is_ok) {
+        let outputs: Vec<_> =
+            items.iter().map(|item| self.run_item(session, &item.encoded, item.request.deadline)).collect();
+        if matches!(failure, Some(BackendError::OutputShape { .. })) && outputs.iter().all(Result::is_ok) {
             tracing::error!(model = self.label, "graph accepts one item at a time; batching disabled");
             self.queue.disable_batching();
         }
-        decisions
+        outputs
     }
 
     /// One run for texts of one row each; the runtime's error, or nothing after a panic, if they need runs of their own.
     fn run_batch(
         &self,
         session: &mut dyn Session,
-        jobs: &[QueuedItem],
-        batch: &Batch,
-        ran: &mut dyn FnMut(),
+        items: &[QueuedItem],
+        tensors: &Batch,
+        after_run: &mut dyn FnMut(),
     ) -> Result<Vec<Result<HeadOutput, ItemError>>, Option<BackendError>> {
-        // Who wants the answer sooner gets an error of his own; the run goes on for the others.
-        let deadline = jobs.iter().map(|job| job.request.deadline).max().unwrap_or_else(Instant::now);
-        let alone = jobs.iter().map(|job| job.unbatched_time).sum();
+        // A caller that wants the answer sooner gets an error of its own; the run goes on for the others.
+        let deadline = items.iter().map(|item| item.request.deadline).max().unwrap_or_else(Instant::now);
+        let unbatched_time = items.iter().map(|item| item.unbatched_time).sum();
         let run = || {
-            let scores = self.run_session(session, batch, alone, deadline)?;
-            if !scores.chosen_labels.is_empty() && scores.chosen_labels.len() != jobs.len() {
+            let scores = self.run_session(session, tensors, unbatched_time, deadline)?;
+            if !scores.chosen_labels.is_empty() && scores.chosen_labels.len() != items.len() {
                 let found = vec![i64::try_from(scores.chosen_labels.len()).unwrap_or(i64::MAX)];
-                return Err(BackendError::OutputShape { rows: jobs.len(), width: 1, found });
+                return Err(BackendError::OutputShape { rows: items.len(), width: 1, found });
             }
             // Nothing is run from here on.
-            ran();
+            after_run();
             let chosen = scores.chosen_labels.into_iter().chain(std::iter::repeat(None));
             let rows = scores.values.rows().into_iter().map(|row| vec![row.to_vec()]);
-            let decide = |((job, row), chosen): ((&QueuedItem, _), _)| self.apply_head(job, row, chosen);
-            Ok(jobs.iter().zip(rows).zip(chosen).map(decide).collect())
+            let outputs = items.iter().zip(rows).zip(chosen);
+            Ok(outputs.map(|((item, row), chosen)| self.apply_head(item, row, chosen)).collect())
         };
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(Err(BackendError::Interrupted)) => {
-                Ok(jobs.iter().map(|_| Err(self.report_backend_error(&BackendError::Interrupted))).collect())
+                Ok(items.iter().map(|_| Err(self.report_backend_error(&BackendError::Interrupted))).collect())
             }
-            Ok(decisions) => decisions.map_err(Some),
+            Ok(outputs) => outputs.map_err(Some),
             Err(_) => {
                 self.server_metrics.record_panic(PanicSite::Worker);
                 Err(None)
@@ -301,13 +234,12 @@ impl ModelRunner {
     /// What the scores of one text say. A panic costs this text only.
     fn apply_head(
         &self,
-        job: &QueuedItem,
+        item: &QueuedItem,
         rows: Vec<Vec<f32>>,
         chosen: Option<usize>,
     ) -> Result<HeadOutput, ItemError> {
-        let decide = || self.pipeline.postprocess(&job.encoded, rows, chosen);
-        let decided = catch_unwind(AssertUnwindSafe(decide)).map(|decided| decided.map_err(ItemError::from));
-        decided.unwrap_or_else(|_| {
+        let output = catch_unwind(AssertUnwindSafe(|| self.pipeline.postprocess(&item.encoded, rows, chosen)));
+        output.map(|output| output.map_err(ItemError::from)).unwrap_or_else(|_| {
             self.server_metrics.record_panic(PanicSite::Worker);
             tracing::error!(model = self.label, "prediction head panicked; item failed");
             Err(ItemError::InferenceFailed)
@@ -324,7 +256,7 @@ impl ModelRunner {
         encoded: &EncodedInput,
         deadline: Instant,
     ) -> Result<HeadOutput, ItemError> {
-        self.try_run_item(session, encoded, deadline).map_err(|fault| self.report_failure(fault))
+        self.try_run_item(session, encoded, deadline).map_err(|failure| self.report_failure(failure))
     }
 
     /// The same, for a caller who may try again: nothing is logged or counted but a panic.
@@ -341,8 +273,9 @@ impl ModelRunner {
                 if !rows.is_empty() && Instant::now() >= deadline {
                     return Err(RunFailure::Item(ItemError::DeadlineExceeded));
                 }
-                let alone = self.model_load.predict_time(batch.shape());
-                let scores = self.run_session(session, &batch, alone, deadline).map_err(RunFailure::Backend)?;
+                let unbatched_time = self.model_load.predict_time(batch.shape());
+                let scores =
+                    self.run_session(session, &batch, unbatched_time, deadline).map_err(RunFailure::Backend)?;
                 rows.extend(scores.values.rows().into_iter().map(|row| row.to_vec()));
                 // Only graphs that take the text itself choose, and those have one row per text.
                 chosen = scores.chosen_labels.first().copied().flatten();
@@ -356,30 +289,31 @@ impl ModelRunner {
         })
     }
 
-    /// What the caller is told; the log and the metrics are told as well.
-    pub(super) fn report_failure(&self, fault: RunFailure) -> ItemError {
-        match fault {
+    /// The error for the caller; it is logged and counted as well.
+    pub(super) fn report_failure(&self, failure: RunFailure) -> ItemError {
+        match failure {
             RunFailure::Backend(error) => self.report_backend_error(&error),
             RunFailure::Item(error) => error,
         }
     }
 
-    /// One run, timed and counted. `alone`: the predicted time of a run of its own for each of its texts, added up.
+    /// One run, timed and counted. `unbatched_time`: the predicted time of a run of its own for each of its texts, added up.
     fn run_session(
         &self,
         session: &mut dyn Session,
         batch: &Batch,
-        alone: Duration,
+        unbatched_time: Duration,
         deadline: Instant,
     ) -> Result<Scores, BackendError> {
-        let (scores, took) = measure_time(session.runs_on_caller_thread(), || session.run(batch, deadline));
+        let (scores, elapsed) = measure_time(session.runs_on_caller_thread(), || session.run(batch, deadline));
         let scores = scores?;
-        let (shape, tokens) = (batch.shape(), batch.token_count());
-        self.metrics.record_cost_error(took.cpu, self.model_load.predict_time(shape));
-        if let Some(cost) = self.model_load.record_run(&BatchTiming { shape, unbatched_time: alone, elapsed: took }) {
-            self.metrics.set_costs(cost.coefficients());
+        let shape = batch.shape();
+        let tokens = batch.token_count();
+        self.metrics.record_cost_error(elapsed.cpu, self.model_load.predict_time(shape));
+        if let Some(cost_model) = self.model_load.record_run(&BatchTiming { shape, unbatched_time, elapsed }) {
+            self.metrics.set_costs(cost_model.coefficients());
         }
-        self.metrics.record_batch(shape.rows, tokens, shape.token_count().saturating_sub(tokens), took.wall);
+        self.metrics.record_batch(shape.rows, tokens, shape.token_count().saturating_sub(tokens), elapsed.wall);
         Ok(scores)
     }
 
@@ -399,4 +333,20 @@ impl ModelRunner {
             }
         }
     }
+}
+
+/// The answer to a text.
+fn item_output(encoded: &EncodedInput, prediction: HeadOutput, timings: Timings) -> ItemOutput {
+    ItemOutput {
+        prediction,
+        tokens: encoded.token_count,
+        unknown_tokens: encoded.unknown_count,
+        truncated: encoded.is_truncated,
+        timings,
+    }
+}
+
+/// True if a text failed by the model's fault.
+fn is_model_failure(output: &Result<HeadOutput, ItemError>) -> bool {
+    matches!(output, Err(ItemError::InferenceFailed | ItemError::OutputInvalid(_)))
 }

@@ -32,8 +32,10 @@ use std::time::Instant;
 use parking_lot::RwLock;
 
 use crate::engine::drift_monitor::DriftMonitor;
+use crate::engine::load_context::LoadContext;
 use crate::engine::loaded_version::LoadedVersion;
-use crate::engine::loader::{LoadContext, ModelSource};
+use crate::engine::loader;
+use crate::engine::model_source::ModelSource;
 use crate::experiments::counters::ActivePhase;
 use crate::metrics::VersionStatus;
 use crate::text::manifest::ManifestError;
@@ -173,7 +175,7 @@ impl Registry {
         self.set_state(source, VersionState::Loading);
         let start = Instant::now();
         let (model, version) = (&source.name, &source.version);
-        let loaded = LoadedVersion::load(source, host);
+        let loaded = loader::load(source, host);
         let seconds = start.elapsed().as_secs_f64();
         // Logged once it is true: who reads "ready" may ask at once.
         match loaded.map(Arc::new) {

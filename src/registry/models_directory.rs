@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::database::{AuditDetails, ChangeError, ChangeRequest, Database, ModelRecords, now_millis};
 use super::is_valid_name;
 use super::record::{ModelRecord, Origin, RecordError, VersionRecord};
-use crate::engine::loader::ModelSource;
+use crate::engine::model_source::ModelSource;
 
 /// A directory with one of these is meant as a model; others may be tools.
 const MODEL_FILE_NAMES: [&str; 4] = ["model.onnx", "config.json", "tokenizer.json", "model.toml"];

@@ -24,7 +24,8 @@ use super::record::{ModelRecord, RecordError};
 use super::registry_state::{RegistryState, StateFile};
 use super::spool::{FeedbackSpool, SpoolError};
 use super::store::{Store, StoreError};
-use crate::engine::loader::{LoadContext, ModelSource};
+use crate::engine::load_context::LoadContext;
+use crate::engine::model_source::ModelSource;
 use crate::metrics::drift::AccuracyStatus;
 
 mod accuracy_monitor;

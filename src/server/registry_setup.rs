@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::ServerError;
 use crate::config::{FollowedAlias, MlflowSettings, ServerSettings};
-use crate::engine::loader::{LoadContext, ModelSource};
+use crate::engine::load_context::LoadContext;
+use crate::engine::model_source::ModelSource;
 use crate::memory_budget::{self, MemoryBudget};
 use crate::registry::data_directory::{self, DataDirectory};
 use crate::registry::database::{ChangeError, Database, ModelRecords, OpenError, StorageFault, sqlite_url};

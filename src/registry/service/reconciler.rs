@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::experiment_commands::PublishScope;
 use super::{ChangeContext, RegistryError, RegistryService};
-use crate::engine::loader::ModelSource;
+use crate::engine::model_source::ModelSource;
 use crate::registry::VersionState;
 use crate::registry::database::{ChangeError, ChangeOutcome};
 use crate::registry::record::{ModelRecord, Origin, RecordError, VersionRecord};
