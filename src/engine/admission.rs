@@ -43,7 +43,7 @@ pub struct Engine {
     admission_permits: Arc<Semaphore>,
     /// How many there are.
     max_in_flight: usize,
-    /// For a text that nobody waits for.
+    /// For a text that no client waits for.
     unmetered_permit: Arc<Semaphore>,
     max_queue_wait: Duration,
     cache: Option<Arc<Cache>>,
@@ -78,7 +78,7 @@ impl Engine {
         self.free_permits() >= self.max_in_flight
     }
 
-    /// Answers a text that nobody waits for: outside of the cache, of permits, and of what is counted of answers.
+    /// Answers a text that no client waits for: outside of the cache, of permits, and of what is counted of answers.
     /// Nothing if it gets no answer. One at a time.
     pub async fn infer_unmetered(
         &self,
@@ -95,7 +95,7 @@ impl Engine {
         answers.into_iter().next()?.ok()
     }
 
-    /// Permits that nobody holds.
+    /// Permits that no request holds.
     #[must_use]
     pub fn free_permits(&self) -> usize {
         self.admission_permits.available_permits()
@@ -107,10 +107,10 @@ impl Engine {
         self.cache.is_some()
     }
 
-    /// True if answers of this model are kept for the next who asks the same.
+    /// True if answers of this model are kept for the next request that asks the same.
     #[must_use]
     pub fn can_cache(&self, model: &LoadedVersion) -> bool {
-        // An answer that depends on the texts beside it is nobody else's.
+        // An answer that depends on the texts beside it is right for its own request only.
         self.has_cache() && !model.is_batch_dependent()
     }
 
@@ -136,7 +136,7 @@ impl Engine {
         cache_use: CacheMode,
     ) -> Result<Vec<Result<ItemOutput, ItemError>>, InferenceError> {
         if Instant::now() >= deadline {
-            // A cheap model would run the text before anybody looks at the clock.
+            // A cheap model would run the text before the deadline is checked.
             self.metrics.http.record_refusal(RefusalReason::Deadline);
             return Err(InferenceError::DeadlineExceeded);
         }
@@ -150,20 +150,19 @@ impl Engine {
             Err(lookup) => lookup,
         };
         let permits = self.admit(model, &lookup, deadline)?;
-        let mut left = CancelCounter { metrics: &self.metrics, is_answered: false };
+        let mut cancel_counter = CancelCounter { metrics: &self.metrics, is_answered: false };
         let answers = tokio::select! {
             biased;
             answers = tokio::time::timeout_at(deadline.into(), lookup.resolve(model, permits)) => answers,
             () = self.abort_token.cancelled() => Ok(Err(InferenceError::Closed)),
         };
-        left.is_answered = true;
+        cancel_counter.is_answered = true;
         let Ok(answers) = answers else {
             self.metrics.http.record_refusal(RefusalReason::Deadline);
             return Err(InferenceError::DeadlineExceeded);
         };
         let answers = answers?;
-        let late = |answer: &Result<ItemOutput, ItemError>| matches!(answer, Err(ItemError::DeadlineExceeded));
-        if !answers.is_empty() && answers.iter().all(late) {
+        if !answers.is_empty() && answers.iter().all(|answer| matches!(answer, Err(ItemError::DeadlineExceeded))) {
             self.metrics.http.record_refusal(RefusalReason::Deadline);
         }
         for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
@@ -177,40 +176,42 @@ impl Engine {
         self.abort_token.cancel();
     }
 
-    /// One permit per text, or none at all: what would come too late anyway is told so at once.
+    /// One permit per text, or none at all: a request that would be answered too late is refused at once.
     fn admit(
         &self,
         model: &LoadedVersion,
         lookup: &CacheLookup,
         deadline: Instant,
     ) -> Result<OwnedSemaphorePermit, InferenceError> {
-        // Texts that are being run for somebody else add no work, and were found to be in time.
+        // Texts that are being run for other requests add no work, and were found to be in time.
         if lookup.miss_count() > 0 {
             self.check_wait(model, lookup, deadline)?;
         }
-        let wanted = u32::try_from(lookup.miss_count() + lookup.follower_count()).ok();
-        let permits = wanted.and_then(|wanted| self.admission_permits.clone().try_acquire_many_owned(wanted).ok());
+        let count = u32::try_from(lookup.miss_count() + lookup.follower_count()).ok();
+        let permits = count.and_then(|count| self.admission_permits.clone().try_acquire_many_owned(count).ok());
         permits.ok_or_else(|| self.refuse(RefusalReason::Overload, InferenceError::Overloaded))
     }
 
     /// Whether the texts to run can be answered in time, as far as that can be told.
     fn check_wait(&self, model: &LoadedVersion, lookup: &CacheLookup, deadline: Instant) -> Result<(), InferenceError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let (wait, own) = (model.wait_time(), model.service_time(lookup.inputs_to_compute()));
-        if own >= left {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let wait_time = model.wait_time();
+        let service_time = model.service_time(lookup.inputs_to_compute());
+        if service_time >= remaining {
             // However little there is to do: to try again with as little time would not help.
             return Err(self.refuse(RefusalReason::Deadline, InferenceError::DeadlineExceeded));
         }
         // A forecast is not exact: the last quarter of the time is kept for what it did not know.
-        let late = !wait.is_zero() && wait.saturating_add(own) > left.saturating_sub(left / 4);
-        if wait > self.max_queue_wait || late {
+        let is_late =
+            !wait_time.is_zero() && wait_time.saturating_add(service_time) > remaining.saturating_sub(remaining / 4);
+        if wait_time > self.max_queue_wait || is_late {
             return Err(self.refuse(RefusalReason::Overload, InferenceError::Overloaded));
         }
         Ok(())
     }
 
-    fn refuse(&self, reason: RefusalReason, refusal: InferenceError) -> InferenceError {
+    fn refuse(&self, reason: RefusalReason, error: InferenceError) -> InferenceError {
         self.metrics.http.record_refusal(reason);
-        refusal
+        error
     }
 }

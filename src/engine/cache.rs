@@ -38,7 +38,7 @@ const TYPICAL_ENTRY_BYTES: usize = 512;
 pub enum CacheClaim {
     /// Nothing: it has one meanwhile.
     Hit(Arc<ItemOutput>),
-    /// Wait: it is being run for somebody else.
+    /// Wait: it is being run for another request.
     Follow(FlightFollower),
     /// Run it; others may wait for it.
     Compute(FlightLeader),
@@ -104,24 +104,24 @@ impl Cache {
         self.entries.get(&key)
     }
 
-    /// Who runs a text that has no answer: somebody else, if that one's time ends no later than `deadline`.
+    /// Which request runs a text that has no answer: another one, if its time ends no later than `deadline`.
     ///
-    /// The queue serves the nearest deadline first, so whoever joins waits no longer than by itself.
+    /// The queue serves the nearest deadline first, so a request that joins waits no longer than by itself.
     #[must_use]
     pub fn claim(self: &Arc<Self>, key: CacheKey, deadline: Instant) -> CacheClaim {
         let mut flights = self.in_flight.lock();
-        if let Some(joined) = flights.join(key, deadline) {
-            return CacheClaim::Follow(joined);
+        if let Some(follower) = flights.join(key, deadline) {
+            return CacheClaim::Follow(follower);
         }
         // Its run may have ended since the caller looked: answers are put in before a flight ends.
         if let Some(answer) = self.get(key) {
             return CacheClaim::Hit(answer);
         }
-        let own = flights.start(key, deadline);
-        CacheClaim::Compute(FlightLeader::new(Arc::clone(self), key, Some(own)))
+        let handle = flights.start(key, deadline);
+        CacheClaim::Compute(FlightLeader::new(Arc::clone(self), key, Some(handle)))
     }
 
-    /// To keep the answer of a run that nobody else may wait for.
+    /// To keep the answer of a run that no other request may wait for.
     #[must_use]
     pub fn solo_leader(self: &Arc<Self>, key: CacheKey) -> FlightLeader {
         FlightLeader::new(Arc::clone(self), key, None)

@@ -3,6 +3,7 @@
 //! All sessions are measured at the same time: memory bandwidth and caches are shared, and a run costs more beside others
 //! than alone. The first runs also size the runtime's buffers.
 
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use super::backend::{BackendError, Session, measure_time};
@@ -93,7 +94,7 @@ fn collect_samples_in_parallel(
             .iter_mut()
             .map(|session| scope.spawn(|| collect_samples(pipeline, session.as_mut(), &shapes, config.run_timeout)))
             .collect();
-        let results = threads.into_iter().map(|thread| thread.join());
+        let results = threads.into_iter().map(ScopedJoinHandle::join);
         results.map(|result| result.unwrap_or_else(|_| Err("a thread panicked".to_owned()))).collect()
     });
     Ok(samples.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())

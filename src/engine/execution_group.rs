@@ -14,7 +14,7 @@ use super::wait_estimator::WaitEstimator;
 pub struct ExecutionGroup {
     /// Run permits over all its models.
     pub permits: Arc<GroupPermits>,
-    /// What waits for them.
+    /// Predicts how long texts wait for them.
     pub wait_estimator: Arc<WaitEstimator>,
     /// How many texts may run at a time, and how the queues hand them out.
     pub scheduler_config: SchedulerConfig,

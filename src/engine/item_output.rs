@@ -21,16 +21,16 @@ pub struct ItemOutput {
 }
 
 impl ItemOutput {
-    /// As somebody gets it who did not wait for its run.
+    /// As a request gets it that did not wait for its run.
     #[must_use]
     pub fn to_cache_hit(&self) -> Self {
         Self { timings: Timings::default(), ..self.clone() }
     }
 
-    /// As somebody gets it who has waited for another's run since then.
+    /// As a request gets it that has waited for another's run since then.
     #[must_use]
     pub fn to_follower_output(&self, since: Instant) -> Self {
-        let spent = Timings { arrived_at: Some(since), queue_time: since.elapsed(), ..Timings::default() };
-        Self { timings: spent, ..self.clone() }
+        let timings = Timings { arrived_at: Some(since), queue_time: since.elapsed(), ..Timings::default() };
+        Self { timings, ..self.clone() }
     }
 }

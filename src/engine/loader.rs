@@ -125,7 +125,7 @@ impl Loader<'_> {
         let inline_sessions = self.open_inline_sessions(graph.as_mut(), &checked.calibration)?;
         let express_session = self.open_express_session(graph.as_mut(), &runner, &manifest)?;
         let recycler = SessionRecycler::new(graph, self.group.runs_per_session);
-        let workers = self.spawn_workers(&runner, sessions, express_session.as_ref(), recycler);
+        let workers = self.spawn_workers(&runner, sessions, express_session.as_ref(), recycler.as_ref());
         if workers.is_err() {
             runner.queue.close();
         }
@@ -282,13 +282,13 @@ impl Loader<'_> {
         runner: &Arc<ModelRunner>,
         sessions: Vec<Box<dyn Session>>,
         express_session: Option<&SharedSession>,
-        recycler: Option<SessionRecycler>,
+        recycler: Option<&SessionRecycler>,
     ) -> Result<Vec<JoinHandle<()>>, ManifestError> {
         let mut workers = if self.group.gpu.is_some() {
             spawn_gpu_workers(runner, sessions)
         } else {
             let sessions = sessions.into_iter();
-            sessions.map(|session| worker::spawn(Arc::clone(runner), session, recycler.clone())).collect()
+            sessions.map(|session| worker::spawn(Arc::clone(runner), session, recycler.cloned())).collect()
         };
         let express_session = express_session.cloned();
         workers.extend(express_session.map(|session| worker::spawn_express_worker(Arc::clone(runner), session)));

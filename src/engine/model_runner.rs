@@ -239,11 +239,12 @@ impl ModelRunner {
         chosen: Option<usize>,
     ) -> Result<HeadOutput, ItemError> {
         let output = catch_unwind(AssertUnwindSafe(|| self.pipeline.postprocess(&item.encoded, rows, chosen)));
-        output.map(|output| output.map_err(ItemError::from)).unwrap_or_else(|_| {
+        let Ok(output) = output else {
             self.server_metrics.record_panic(PanicSite::Worker);
             tracing::error!(model = self.label, "prediction head panicked; item failed");
-            Err(ItemError::InferenceFailed)
-        })
+            return Err(ItemError::InferenceFailed);
+        };
+        output.map_err(ItemError::from)
     }
 
     /// Runs one text. A panic costs this text only.
