@@ -18,12 +18,13 @@ use predictd::engine::Engine;
 use predictd::engine::backend::{Backend, BackendError, Graph, Scores, Session};
 use predictd::engine::cache_lookup::CacheMode;
 use predictd::engine::execution_group::{ExecutionGroup, GpuOptions};
-use predictd::engine::loaded_version::LoadedVersion;
-use predictd::engine::loader::{CHECK_RUN_TIMEOUT, LoadContext, ModelSource};
+use predictd::engine::load_context::LoadContext;
+use predictd::engine::loader::{self, CHECK_RUN_TIMEOUT};
+use predictd::engine::model_source::ModelSource;
 use predictd::engine::placement::Placement;
-use predictd::engine::queue::SchedulerConfig;
 use predictd::engine::scheduler::BatchingStrategy;
 use predictd::engine::scheduler::batch_search::BatchLimits;
+use predictd::engine::scheduler_config::SchedulerConfig;
 use predictd::engine::tokenization;
 use predictd::metrics::Metrics;
 use predictd::text::manifest::{Manifest, ManifestError};
@@ -147,7 +148,7 @@ async fn measure(start: Duration, token: Duration) {
         directory: copy_model_files.path().to_owned(),
         registered_hashes: BTreeMap::new(),
     };
-    let model = Arc::new(LoadedVersion::load(&source, &load_context(runtime.clone(), Arc::clone(&metrics))).unwrap());
+    let model = Arc::new(loader::load(&source, &load_context(runtime.clone(), Arc::clone(&metrics))).unwrap());
     let engine = Arc::new(Engine::new(100_000, Duration::from_secs(10), None, metrics));
     let client = || {
         let (engine, model) = (Arc::clone(&engine), Arc::clone(&model));

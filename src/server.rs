@@ -24,7 +24,7 @@ use crate::engine::Engine;
 use crate::engine::backend::Backend;
 use crate::engine::cache::Cache;
 use crate::engine::execution_group::ExecutionGroup;
-use crate::engine::loader::{LoadContext, ModelSource};
+use crate::engine::{load_context::LoadContext, model_source::ModelSource};
 use crate::error::ServerError;
 use crate::experiments::receipts::ReceiptKeyring;
 use crate::http::App;

@@ -15,7 +15,7 @@ use super::measurement::MeasurementCounts;
 use super::setup::Setup;
 use crate::config::ServerSettings;
 use crate::engine::loaded_version::LoadedVersion;
-use crate::engine::loader::ModelSource;
+use crate::engine::model_source::ModelSource;
 use crate::experiments::receipts::ReceiptKeyring;
 use crate::onnx::OnnxRuntime;
 use crate::registry::VersionState;

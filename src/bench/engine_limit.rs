@@ -14,7 +14,7 @@ use super::machine::process_cpu_time;
 use super::measurement::{padding_share, ratio, to_f64};
 use crate::engine::backend::{Backend, Session};
 use crate::engine::cost_model::CostModel;
-use crate::engine::loader::{CHECK_RUN_TIMEOUT, ModelSource};
+use crate::engine::{loader::CHECK_RUN_TIMEOUT, model_source::ModelSource};
 use crate::split_mix64::SplitMix64;
 use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::{Batch, EncodedInput, Pipeline};

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ServerError;
 use crate::config::ServerSettings;
 use crate::engine::backend::Backend;
-use crate::engine::loader::ModelSource;
+use crate::engine::model_source::ModelSource;
 use crate::fd_limit::raise_fd_limit;
 use crate::onnx::OnnxRuntime;
 use crate::registry::models_directory;

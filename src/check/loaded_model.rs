@@ -8,8 +8,10 @@ use serde::Serialize;
 
 use crate::config::ServerSettings;
 use crate::engine::backend::{GraphInfo, Session};
+use crate::engine::load_context::LoadContext;
 use crate::engine::loaded_version::LoadedVersion;
-use crate::engine::loader::{LoadContext, ModelSource};
+use crate::engine::loader;
+use crate::engine::model_source::ModelSource;
 use crate::memory;
 use crate::memory_budget::{self, MemoryBudget};
 use crate::text::manifest::{Manifest, ManifestError, ModelDevice};
@@ -51,7 +53,7 @@ impl LoadedModel {
     /// [`ManifestError`] naming the file and what is wrong with it.
     pub fn open(directory: &Path, host: &LoadContext, settings: &ServerSettings) -> Result<Self, ManifestError> {
         let before = memory::resident_bytes();
-        let model = LoadedVersion::load(&model_source(directory), host)?;
+        let model = loader::load(&model_source(directory), host)?;
         let model_bytes = memory::resident_bytes().zip(before).map(|(after, before)| after.saturating_sub(before));
         let bound = memory_budget::compute_budget(settings, [&model]);
         let memory = MemoryUse {

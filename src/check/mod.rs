@@ -28,7 +28,7 @@ use crate::ServerError;
 use crate::bench::report::CostCoefficients;
 use crate::config::ServerSettings;
 use crate::engine::backend::Backend;
-use crate::engine::loader::LoadContext;
+use crate::engine::load_context::LoadContext;
 use crate::metrics::Metrics;
 use crate::onnx::OnnxRuntime;
 use crate::server::load_context;

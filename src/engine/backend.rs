@@ -3,9 +3,11 @@
 //! Traits, so that scheduling and faults can be tested without a model; `onnx` implements
 //! them for ONNX Runtime.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ndarray::Array2;
+use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
@@ -100,6 +102,9 @@ pub trait Session: Send {
     }
 }
 
+/// A session that several threads use, one at a time.
+pub type SharedSession = Arc<Mutex<Box<dyn Session>>>;
+
 /// How long something took.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WallAndCpuTime {
@@ -111,11 +116,12 @@ pub struct WallAndCpuTime {
 
 /// Does something that is this thread's own work, if `here`, and measures it.
 pub fn measure_time<T>(here: bool, work: impl FnOnce() -> T) -> (T, WallAndCpuTime) {
-    let (start, busy) = (Instant::now(), thread_cpu_time());
+    let start = Instant::now();
+    let cpu_start = thread_cpu_time();
     let result = work();
-    let time = start.elapsed();
-    let busy = if here { thread_cpu_time().saturating_sub(busy) } else { time };
-    (result, WallAndCpuTime { wall: time, cpu: busy })
+    let wall = start.elapsed();
+    let cpu = if here { thread_cpu_time().saturating_sub(cpu_start) } else { wall };
+    (result, WallAndCpuTime { wall, cpu })
 }
 
 /// Processor time of this thread so far.

@@ -71,8 +71,8 @@ impl ScoreTolerance {
 
 /// True if two rows of scores differ by more than that.
 fn has_difference_above(alone: &[f32], together: &[f32], largest: f32) -> bool {
-    let differs = |(a, b): (&f32, &f32)| (a - b).abs() > largest || a.is_nan() != b.is_nan();
-    alone.len() != together.len() || alone.iter().zip(together).any(differs)
+    alone.len() != together.len()
+        || alone.iter().zip(together).any(|(a, b)| (a - b).abs() > largest || a.is_nan() != b.is_nan())
 }
 
 /// Compares texts alone and in batches.
@@ -91,11 +91,9 @@ impl InvarianceProbe<'_> {
     /// Why a run of one short text failed.
     pub(super) fn find_unbatchable_reason(mut self) -> Result<Option<&'static str>, String> {
         let start = Instant::now();
-        let enough = |number: usize| {
-            number >= MIN_GROUPS && start.elapsed() > PROBE_BUDGET || number > 0 && start.elapsed() > MAX_PROBE_TIME
-        };
         for number in 0..MAX_GROUPS {
-            if enough(number) {
+            if number >= MIN_GROUPS && start.elapsed() > PROBE_BUDGET || number > 0 && start.elapsed() > MAX_PROBE_TIME
+            {
                 break;
             }
             let texts = self.create_group(number)?;
@@ -120,7 +118,8 @@ impl InvarianceProbe<'_> {
 
     /// Compares texts alone, each beside the next longer one, and all together.
     fn compare(&mut self, texts: &[EncodedInput]) -> Option<&'static str> {
-        let (mut compared, mut alone) = (Vec::new(), Vec::new());
+        let mut compared = Vec::new();
+        let mut alone = Vec::new();
         for text in texts {
             // A text that fails alone says nothing of batches.
             if let Ok(rows) = run_batch(self.pipeline, self.session, &[text], self.run_timeout) {
@@ -163,18 +162,18 @@ impl InvarianceProbe<'_> {
 pub(super) fn probe_run_timeout(
     pipeline: &Pipeline,
     session: &mut dyn Session,
-    longest: Duration,
+    run_timeout: Duration,
 ) -> Result<Duration, String> {
     const TIMEOUT_FACTOR: u32 = 20;
     const MIN_TIMEOUT: Duration = Duration::from_millis(200);
     let text = pipeline.cost_probe(8).map_err(|error| error.to_string())?;
-    let mut best = longest;
+    let mut best = run_timeout;
     for _ in 0..2 {
         let start = Instant::now();
-        run_batch(pipeline, session, &[&text], longest).map_err(|error| error.to_string())?;
+        run_batch(pipeline, session, &[&text], run_timeout).map_err(|error| error.to_string())?;
         best = best.min(start.elapsed());
     }
-    Ok((best * TIMEOUT_FACTOR).max(MIN_TIMEOUT).min(longest))
+    Ok((best * TIMEOUT_FACTOR).max(MIN_TIMEOUT).min(run_timeout))
 }
 
 /// The scores of a text's own tokens in its row of a batch.

@@ -7,6 +7,8 @@
 //! no part of the key. Texts themselves are not kept. The key of the hash is new in each process:
 //! nobody can make two texts that share an answer.
 
+mod entry_weight;
+mod key;
 mod single_flight;
 
 use std::hash::Hasher;
@@ -15,36 +17,28 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use quick_cache::sync::DefaultLifecycle;
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use super::ItemOutput;
-use super::loaded_version::LoadedVersion;
-use crate::text::entities::Entity;
-use crate::text::heads::HeadOutcome;
+use super::error::ItemError;
+use super::item_output::ItemOutput;
 use crate::text::input::{Input, SecondText};
-use single_flight::FlightTable;
-pub use single_flight::{FlightFollower, FlightLeader, FlightOutcome};
+use entry_weight::EntryWeighter;
+pub use key::CacheKey;
+pub use single_flight::{FlightFollower, FlightOutcome};
+use single_flight::{FlightHandle, FlightTable};
 
 /// Parts of the cache that lock one by one. An answer larger than its part is not kept.
 const SHARD_COUNT: usize = 16;
 /// What an answer is guessed to weigh. Only the memory for keys of answers that were displaced depends on it.
 const TYPICAL_ENTRY_BYTES: usize = 512;
-/// What the table around an answer costs at most: its places double when there are too few.
-const MAX_SLOT_BYTES: usize = 160;
-/// The two counters of an `Arc`.
-const ARC_COUNTER_BYTES: usize = 16;
-
-/// Names an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CacheKey(u128);
 
 /// What is to be done for a text that has no answer yet.
 #[derive(Debug)]
 pub enum CacheClaim {
     /// Nothing: it has one meanwhile.
     Hit(Arc<ItemOutput>),
-    /// Wait: it is being run for somebody else.
+    /// Wait: it is being run for another request.
     Follow(FlightFollower),
     /// Run it; others may wait for it.
     Compute(FlightLeader),
@@ -90,15 +84,15 @@ impl Cache {
         })))
     }
 
-    /// The key of a text for a model.
+    /// The key of a text for a model, as it was loaded with the number `load_id`.
     #[must_use]
-    pub fn key(&self, model: &LoadedVersion, input: &Input) -> CacheKey {
+    pub fn key(&self, load_id: u64, input: &Input) -> CacheKey {
         let mut hasher = self.hasher;
-        hasher.write(&model.load_id().to_le_bytes());
+        hasher.write(&load_id.to_le_bytes());
         hasher.write(input.text.as_bytes());
-        if let Some(SecondText { text, truncate_only_first: whole }) = &input.second {
+        if let Some(SecondText { text, truncate_only_first }) = &input.second {
             // A text has no such byte: two texts are never taken for one.
-            hasher.write(&[0xff, u8::from(*whole)]);
+            hasher.write(&[0xff, u8::from(*truncate_only_first)]);
             hasher.write(text.as_bytes());
         }
         CacheKey(hasher.finish128().as_u128())
@@ -110,24 +104,24 @@ impl Cache {
         self.entries.get(&key)
     }
 
-    /// Who runs a text that has no answer: somebody else, if that one's time ends no later than `deadline`.
+    /// Which request runs a text that has no answer: another one, if its time ends no later than `deadline`.
     ///
-    /// The queue serves the nearest deadline first, so whoever joins waits no longer than by itself.
+    /// The queue serves the nearest deadline first, so a request that joins waits no longer than by itself.
     #[must_use]
     pub fn claim(self: &Arc<Self>, key: CacheKey, deadline: Instant) -> CacheClaim {
         let mut flights = self.in_flight.lock();
-        if let Some(joined) = flights.join(key, deadline) {
-            return CacheClaim::Follow(joined);
+        if let Some(follower) = flights.join(key, deadline) {
+            return CacheClaim::Follow(follower);
         }
         // Its run may have ended since the caller looked: answers are put in before a flight ends.
         if let Some(answer) = self.get(key) {
             return CacheClaim::Hit(answer);
         }
-        let own = flights.start(key, deadline);
-        CacheClaim::Compute(FlightLeader::new(Arc::clone(self), key, Some(own)))
+        let handle = flights.start(key, deadline);
+        CacheClaim::Compute(FlightLeader::new(Arc::clone(self), key, Some(handle)))
     }
 
-    /// To keep the answer of a run that nobody else may wait for.
+    /// To keep the answer of a run that no other request may wait for.
     #[must_use]
     pub fn solo_leader(self: &Arc<Self>, key: CacheKey) -> FlightLeader {
         FlightLeader::new(Arc::clone(self), key, None)
@@ -147,42 +141,58 @@ impl std::fmt::Debug for Cache {
     }
 }
 
-/// Bytes that an answer takes.
-#[derive(Debug, Clone)]
-struct EntryWeighter;
+/// The right to run a text and to send its answer. It travels with the text to the worker.
+///
+/// So an answer is sent as soon as it is there, not when the rest of its batch is, and also if its own client left
+/// during the run. If a leader is dropped before that, one of its followers becomes the next leader.
+#[derive(Debug)]
+pub struct FlightLeader {
+    cache: Arc<Cache>,
+    key: CacheKey,
+    flight: Option<FlightHandle>,
+}
 
-impl Weighter<CacheKey, Arc<ItemOutput>> for EntryWeighter {
-    fn weight(&self, _: &CacheKey, answer: &Arc<ItemOutput>) -> u64 {
-        let decision = &answer.prediction;
-        let labels = match &decision.outcome {
-            HeadOutcome::Labels(labels) => allocated_bytes(size_of_val(labels.as_slice())),
-            HeadOutcome::Label(_) | HeadOutcome::Score(_) => 0,
-            HeadOutcome::Entities(found) => {
-                let words = |entity: &Entity| {
-                    allocated_bytes(entity.label.capacity()) + allocated_bytes(entity.text.capacity())
-                };
-                allocated_bytes(size_of_val(found.as_slice())) + found.iter().map(words).sum::<usize>()
+impl FlightLeader {
+    fn new(cache: Arc<Cache>, key: CacheKey, flight: Option<FlightHandle>) -> Self {
+        Self { cache, key, flight }
+    }
+
+    /// Keeps the answer, and sends it to the followers.
+    pub fn complete(mut self, answer: &Result<ItemOutput, ItemError>) {
+        let outcome = match answer {
+            Ok(answer) => {
+                let answer = Arc::new(answer.clone());
+                // First: a request that finds no flight any more must find the answer.
+                self.cache.entries.insert(self.key, Arc::clone(&answer));
+                FlightOutcome::Computed(answer)
             }
+            // The followers may have more time.
+            Err(ItemError::DeadlineExceeded) => FlightOutcome::Abandoned,
+            Err(_) => FlightOutcome::Failed,
         };
-        let scores = [&decision.probabilities, &decision.raw_scores]
-            .map(|scores| allocated_bytes(size_of_val(scores.as_slice())));
-        (MAX_SLOT_BYTES
-            + allocated_bytes(ARC_COUNTER_BYTES + size_of::<ItemOutput>())
-            + labels
-            + scores.iter().sum::<usize>()) as u64
+        self.finish(outcome);
+    }
+
+    fn finish(&mut self, outcome: FlightOutcome) {
+        if let Some(flight) = self.flight.take() {
+            self.cache.in_flight.lock().remove(self.key, &flight);
+            flight.send(outcome);
+        }
     }
 }
 
-/// What an allocator takes for so many bytes: it rounds up to one of eight sizes between two powers of two.
-fn allocated_bytes(bytes: usize) -> usize {
-    if bytes == 0 { 0 } else { bytes + bytes / 8 + 8 }
+impl Drop for FlightLeader {
+    fn drop(&mut self) {
+        self.finish(FlightOutcome::Abandoned);
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::entry_weight::MAX_SLOT_BYTES;
     use super::*;
     use crate::engine::timings::Timings;
-    use crate::text::heads::HeadOutput;
+    use crate::text::heads::{HeadOutcome, HeadOutput};
 
     fn item_output(labels: usize) -> Arc<ItemOutput> {
         let scores = vec![0.5; labels];
@@ -207,7 +217,7 @@ mod tests {
         }
         let (bytes, entries) = cache.size();
         assert!(bytes > BOUND as u64 * 9 / 10, "{bytes}");
-        // What `PLACE` says of the table, with the keys that were displaced.
+        // What `MAX_SLOT_BYTES` says of the table, with the keys that were displaced.
         let table = cache.entries.memory_used().total();
         assert!(table <= MAX_SLOT_BYTES * entries, "{table} bytes for {entries} answers");
     }

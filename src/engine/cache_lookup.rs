@@ -7,8 +7,9 @@ use futures_util::future::try_join_all;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::cache::{Cache, CacheClaim, CacheKey, FlightFollower, FlightLeader, FlightOutcome};
+use super::error::{InferenceError, ItemError};
+use super::item_output::ItemOutput;
 use super::loaded_version::LoadedVersion;
-use super::{InferenceError, ItemError, ItemOutput};
 use crate::text::input::Input;
 
 /// What a request may do with the cache, the least restricted first.
@@ -31,7 +32,7 @@ pub(super) struct CacheLookup {
     outputs: Vec<Option<Result<ItemOutput, ItemError>>>,
     /// To be run here.
     to_compute: Vec<(usize, Input, Option<FlightLeader>)>,
-    /// Run for somebody else, or for the same text earlier in this request.
+    /// Run for another request, or for the same text earlier in this request.
     followers: Vec<FollowerItem>,
 }
 
@@ -45,23 +46,23 @@ struct FollowerItem {
 }
 
 impl CacheLookup {
-    /// Looks up each text; without a cache, all are to be run.
+    /// Looks up each text for the model of this load; without a cache, all are to be run.
     pub(super) fn new(
         cache: Option<&Arc<Cache>>,
-        cache_use: CacheMode,
-        model: &LoadedVersion,
+        cache_mode: CacheMode,
+        load_id: u64,
         inputs: Vec<Input>,
         deadline: Instant,
     ) -> Self {
-        let cache = cache.filter(|_| cache_use != CacheMode::Bypass);
-        let (answers, led, joined) = (Vec::with_capacity(inputs.len()), Vec::new(), Vec::new());
-        let mut lookup = Self { deadline, outputs: answers, to_compute: led, followers: joined };
+        let cache = cache.filter(|_| cache_mode != CacheMode::Bypass);
+        let outputs = Vec::with_capacity(inputs.len());
+        let mut lookup = Self { deadline, outputs, to_compute: Vec::new(), followers: Vec::new() };
         for (index, input) in inputs.into_iter().enumerate() {
             let known = match cache {
                 None => lookup.push_to_compute(index, input, None),
                 Some(cache) => {
-                    let key = cache.key(model, &input);
-                    match cache_use {
+                    let key = cache.key(load_id, &input);
+                    match cache_mode {
                         CacheMode::ReadWrite => lookup.look_up(cache, index, input, key),
                         _ => lookup.push_to_compute(index, input, Some(cache.solo_leader(key))),
                     }
@@ -78,16 +79,16 @@ impl CacheLookup {
         }
         match cache.claim(key, self.deadline) {
             CacheClaim::Hit(answer) => return Some(answer),
-            CacheClaim::Follow(joined) => {
-                self.followers.push(FollowerItem { cache: Arc::clone(cache), index, input, key, flight: joined });
+            CacheClaim::Follow(flight) => {
+                self.followers.push(FollowerItem { cache: Arc::clone(cache), index, input, key, flight });
             }
-            CacheClaim::Compute(lead) => return self.push_to_compute(index, input, Some(lead)),
+            CacheClaim::Compute(leader) => return self.push_to_compute(index, input, Some(leader)),
         }
         None
     }
 
-    fn push_to_compute(&mut self, index: usize, input: Input, lead: Option<FlightLeader>) -> Option<Arc<ItemOutput>> {
-        self.to_compute.push((index, input, lead));
+    fn push_to_compute(&mut self, index: usize, input: Input, leader: Option<FlightLeader>) -> Option<Arc<ItemOutput>> {
+        self.to_compute.push((index, input, leader));
         None
     }
 
@@ -101,7 +102,7 @@ impl CacheLookup {
         self.to_compute.iter().map(|(_, input, _)| input)
     }
 
-    /// Texts whose run somebody else began.
+    /// Texts whose run another request began.
     pub(super) fn follower_count(&self) -> usize {
         self.followers.len()
     }
@@ -128,15 +129,15 @@ impl CacheLookup {
         model: &Arc<LoadedVersion>,
         mut permits: OwnedSemaphorePermit,
     ) -> Result<Vec<Result<ItemOutput, ItemError>>, InferenceError> {
-        let Self { deadline, outputs: mut answers, to_compute: led, followers: joined } = self;
-        let mut followers = Vec::with_capacity(joined.len());
-        for follower in joined {
+        let Self { deadline, mut outputs, to_compute, followers } = self;
+        let mut follower_runs = Vec::with_capacity(followers.len());
+        for follower in followers {
             // Its own to the end: what it waits for may be left to it.
             let permit = permits.split(1).ok_or(InferenceError::Overloaded)?;
-            followers.push(follower.wait_or_compute(model, permit, deadline));
+            follower_runs.push(follower.wait_or_compute(model, permit, deadline));
         }
-        let (places, inputs): (Vec<usize>, Vec<_>) =
-            led.into_iter().map(|(index, input, lead)| (index, (input, lead))).unzip();
+        let (indices, inputs): (Vec<usize>, Vec<_>) =
+            to_compute.into_iter().map(|(index, input, leader)| (index, (input, leader))).unzip();
         let run = async {
             if inputs.is_empty() {
                 return Ok(Vec::new());
@@ -144,13 +145,13 @@ impl CacheLookup {
             model.infer(inputs, permits, deadline).await
         };
         // At the same time: a text can be waited for by another that stands beside it.
-        let (run, followed) = tokio::try_join!(run, try_join_all(followers))?;
-        for (index, answer) in places.iter().copied().zip(run).chain(followed) {
-            if let Some(place) = answers.get_mut(index) {
-                *place = Some(answer);
+        let (computed, followed) = tokio::try_join!(run, try_join_all(follower_runs))?;
+        for (index, output) in indices.iter().copied().zip(computed).chain(followed) {
+            if let Some(slot) = outputs.get_mut(index) {
+                *slot = Some(output);
             }
         }
-        answers.into_iter().map(|answer| answer.ok_or(InferenceError::Closed)).collect()
+        outputs.into_iter().map(|output| output.ok_or(InferenceError::Closed)).collect()
     }
 }
 
@@ -162,21 +163,21 @@ impl FollowerItem {
         permit: OwnedSemaphorePermit,
         deadline: Instant,
     ) -> Result<(usize, Result<ItemOutput, ItemError>), InferenceError> {
-        let Self { cache, index, input, key, flight: mut joined } = self;
+        let Self { cache, index, input, key, mut flight } = self;
         let since = Instant::now();
-        let lead = loop {
-            match joined.wait().await {
+        let leader = loop {
+            match flight.wait().await {
                 FlightOutcome::Computed(answer) => return Ok((index, Ok(answer.to_follower_output(since)))),
-                // Side by side: if each were the lead of the rest, the last would wait for all their failures.
+                // Side by side: if each were the leader of the rest, the last would wait for all their failures.
                 FlightOutcome::Failed => break cache.solo_leader(key),
                 FlightOutcome::Abandoned => match cache.claim(key, deadline) {
                     CacheClaim::Hit(answer) => return Ok((index, Ok(answer.to_follower_output(since)))),
-                    CacheClaim::Follow(next) => joined = next,
-                    CacheClaim::Compute(lead) => break lead,
+                    CacheClaim::Follow(next) => flight = next,
+                    CacheClaim::Compute(leader) => break leader,
                 },
             }
         };
-        let mut answers = model.infer(vec![(input, Some(lead))], permit, deadline).await?;
+        let mut answers = model.infer(vec![(input, Some(leader))], permit, deadline).await?;
         Ok((index, answers.pop().ok_or(InferenceError::Closed)?))
     }
 }

@@ -3,11 +3,11 @@
 //! All sessions are measured at the same time: memory bandwidth and caches are shared, and a run costs more beside others
 //! than alone. The first runs also size the runtime's buffers.
 
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use super::backend::{BackendError, Session, measure_time};
 use super::cost_model::{CostModel, CostSample};
-use super::execution_group::ExecutionGroup;
 use super::scheduler::batch_search::BatchLimits;
 use crate::memory;
 use crate::text::pipeline::{Batch, EncodedInput, Pipeline};
@@ -40,98 +40,131 @@ pub(super) struct Calibration {
     pub(super) run_memory_bytes: Option<u64>,
 }
 
-/// Measures a model with all its sessions at once. `share`: its texts may share runs.
+/// How a model is measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CalibrationConfig {
+    /// What a run may be at most.
+    pub(super) batch_limits: BatchLimits,
+    /// True if its texts may share runs.
+    pub(super) is_batchable: bool,
+    /// True if its sessions run on GPUs.
+    pub(super) is_gpu: bool,
+    /// Time of one run.
+    pub(super) run_timeout: Duration,
+}
+
+/// Measures a model with all its sessions at once.
 ///
 /// # Errors
 /// Why a run of one short text failed.
 pub(super) fn calibrate(
     pipeline: &Pipeline,
     sessions: &mut [Box<dyn Session>],
-    share: bool,
-    (lane, longest): (&ExecutionGroup, Duration),
+    config: &CalibrationConfig,
 ) -> Result<Calibration, String> {
-    let on_gpu =
-        if lane.gpu.is_some() { run_largest_on_gpus(pipeline, sessions, share, (lane, longest))? } else { None };
-    let shapes = calibration_shapes(pipeline, share, lane);
-    let all: Vec<Result<Vec<CostSample>, String>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = sessions
-            .iter_mut()
-            .map(|session| scope.spawn(|| collect_samples(pipeline, session.as_mut(), &shapes, longest)))
-            .collect();
-        let gone = || Err("a thread panicked".to_owned());
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| gone())).collect()
-    });
-    let samples: Vec<CostSample> = all.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
-    let cost = CostModel::fit(&samples).ok_or("no run took any time")?;
-    let (mut short_text, mut run_memory) = (Duration::MAX, on_gpu);
+    let mut run_memory_bytes = if config.is_gpu { run_largest_on_gpus(pipeline, sessions, config)? } else { None };
+    let samples = collect_samples_in_parallel(pipeline, sessions, config)?;
+    let cost_model = CostModel::fit(&samples).ok_or("no run took any time")?;
+    let mut short_item_time = Duration::MAX;
     if let Some(first) = sessions.first_mut() {
-        if lane.gpu.is_none() {
-            run_memory = measure_run_memory(pipeline, first.as_mut(), lane.scheduler_config.batch_limits, longest)?;
+        if !config.is_gpu {
+            run_memory_bytes = measure_run_memory(pipeline, first.as_mut(), config)?;
         }
         for _ in 0..REPEAT_BOUNDS.0 {
-            let (done, took) = measure_time(first.runs_on_caller_thread(), || {
+            let (output, elapsed) = measure_time(first.runs_on_caller_thread(), || {
                 let encoded = pipeline.warmup_text().map_err(|e| e.to_string())?;
-                run_batch(pipeline, first.as_mut(), &[&encoded], longest).map_err(|e| e.to_string())
+                run_batch(pipeline, first.as_mut(), &[&encoded], config.run_timeout).map_err(|e| e.to_string())
             });
-            done?;
-            short_text = short_text.min(took.cpu);
+            output?;
+            short_item_time = short_item_time.min(elapsed.cpu);
         }
     }
-    Ok(Calibration { cost_model: cost, short_item_time: short_text, run_memory_bytes: run_memory })
+    Ok(Calibration { cost_model, short_item_time, run_memory_bytes })
 }
 
-fn calibration_shapes(pipeline: &Pipeline, share: bool, lane: &ExecutionGroup) -> Vec<Shape> {
-    let most = pipeline.tokenizer().map(Tokenizer::max_tokens);
-    let caps = lane.scheduler_config.batch_limits;
-    let fits = |shape: &Shape| shape.rows == 1 || shape.rows <= caps.max_rows && shape.token_count() <= caps.max_tokens;
-    let shapes = match (most, lane.gpu) {
+/// The best times of each shape on each session, all sessions at the same time.
+fn collect_samples_in_parallel(
+    pipeline: &Pipeline,
+    sessions: &mut [Box<dyn Session>],
+    config: &CalibrationConfig,
+) -> Result<Vec<CostSample>, String> {
+    let shapes = calibration_shapes(pipeline, config);
+    let samples: Vec<Result<Vec<CostSample>, String>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = sessions
+            .iter_mut()
+            .map(|session| scope.spawn(|| collect_samples(pipeline, session.as_mut(), &shapes, config.run_timeout)))
+            .collect();
+        let results = threads.into_iter().map(ScopedJoinHandle::join);
+        results.map(|result| result.unwrap_or_else(|_| Err("a thread panicked".to_owned()))).collect()
+    });
+    Ok(samples.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+fn calibration_shapes(pipeline: &Pipeline, config: &CalibrationConfig) -> Vec<Shape> {
+    let max_tokens = pipeline.tokenizer().map(Tokenizer::max_tokens);
+    let shapes = match (max_tokens, config.is_gpu) {
         (None, _) => &TEXT_SHAPES[..],
-        (Some(_), None) => &CPU_SHAPES,
-        (Some(_), Some(_)) => &GPU_SHAPES,
+        (Some(_), false) => &CPU_SHAPES,
+        (Some(_), true) => &GPU_SHAPES,
     };
-    let length = |length: usize| pipeline.padded_length(length.min(most.unwrap_or(1)));
-    let mut shapes: Vec<Shape> = shapes.iter().map(|&(rows, tokens)| Shape { rows, length: length(tokens) }).collect();
+    let max_length = max_tokens.unwrap_or(1);
+    let shapes =
+        shapes.iter().map(|&(rows, tokens)| Shape { rows, length: pipeline.padded_length(tokens.min(max_length)) });
+    let mut shapes: Vec<Shape> = shapes.collect();
     // Of a graph with a fixed length all shapes are the same.
     shapes.dedup();
-    let shapes = shapes.into_iter();
-    shapes.filter(|shape| share || shape.rows == 1).filter(|shape| lane.gpu.is_none() || fits(shape)).collect()
+    shapes.retain(|shape| config.is_batchable || shape.rows == 1);
+    shapes.retain(|shape| !config.is_gpu || is_within_limits(*shape, config.batch_limits));
+    shapes
+}
+
+/// True if a run of this shape is allowed. One of a single text always is.
+fn is_within_limits(shape: Shape, limits: BatchLimits) -> bool {
+    shape.rows == 1 || shape.rows <= limits.max_rows && shape.token_count() <= limits.max_tokens
 }
 
 /// The largest runs on each GPU, before all others: memory that a smaller one took is too small for a larger one, and is
-/// kept beside it. Twice: the library plans the memory of a shape at its first run, and takes it at the second. Bytes by
-/// which they make the process grow, where that can be told.
+/// kept beside it. Bytes by which they make the process grow, where that can be told.
 fn run_largest_on_gpus(
     pipeline: &Pipeline,
     sessions: &mut [Box<dyn Session>],
-    share: bool,
-    (lane, longest): (&ExecutionGroup, Duration),
+    config: &CalibrationConfig,
 ) -> Result<Option<u64>, String> {
-    let (caps, most) = (lane.scheduler_config.batch_limits, pipeline.tokenizer().map_or(1, Tokenizer::max_tokens));
+    let max_tokens = pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
     // Attention takes most memory for long texts, everything else for many tokens.
-    let of_length =
-        |length: usize| Shape { rows: (caps.max_tokens / length.max(1)).clamp(1, caps.max_rows.max(1)), length };
-    let shared = [most, TYPICAL_TOKENS.min(most)].map(of_length);
-    let twice = |session: &mut dyn Session, shape: Shape| {
-        // Runs of texts that this model refuses are not needed either.
-        let Ok(text) = pipeline.cost_probe(shape.length) else { return Ok(()) };
-        (0..2).try_for_each(|_| {
-            let done = run_batch(pipeline, session, &vec![&text; shape.rows.max(1)], longest);
-            done.map(|_| ()).map_err(|error| format!("a run of {} tokens: {error}", shape.token_count()))
-        })
-    };
-    let (done, grown) = memory::measure_peak_growth(|| {
+    let batch_shapes =
+        [max_tokens, TYPICAL_TOKENS.min(max_tokens)].map(|length| largest_shape(length, config.batch_limits));
+    let (result, growth) = memory::measure_peak_growth(|| {
         sessions.iter_mut().try_for_each(|session| {
-            twice(session.as_mut(), pipeline.largest_batch_shape(most))?;
-            for shape in shared.into_iter().filter(|_| share) {
+            run_shape_twice(pipeline, session.as_mut(), pipeline.largest_batch_shape(max_tokens), config.run_timeout)?;
+            for shape in batch_shapes.into_iter().filter(|_| config.is_batchable) {
                 // It may never come to that: what a run may take is bounded by its time as well.
-                if let Err(reason) = twice(session.as_mut(), shape) {
+                if let Err(reason) = run_shape_twice(pipeline, session.as_mut(), shape, config.run_timeout) {
                     tracing::warn!(texts = shape.rows, tokens = shape.length, reason, "large batch failed on the GPU");
                 }
             }
             Ok::<_, String>(())
         })
     });
-    done.map(|()| grown)
+    result.map(|()| growth)
+}
+
+/// As many texts of this length as a run may have.
+fn largest_shape(length: usize, limits: BatchLimits) -> Shape {
+    Shape { rows: (limits.max_tokens / length.max(1)).clamp(1, limits.max_rows.max(1)), length }
+}
+
+/// Two runs of a shape: the library plans the memory of a shape at its first run, and takes it at the second.
+fn run_shape_twice(
+    pipeline: &Pipeline,
+    session: &mut dyn Session,
+    shape: Shape,
+    run_timeout: Duration,
+) -> Result<(), String> {
+    (0..2).try_for_each(|_| {
+        run_shape(pipeline, session, shape, run_timeout)
+            .map_err(|error| format!("a run of {} tokens: {error}", shape.token_count()))
+    })
 }
 
 /// Bytes by which the largest runs make the process grow; nothing where that cannot be told.
@@ -141,19 +174,22 @@ fn run_largest_on_gpus(
 fn measure_run_memory(
     pipeline: &Pipeline,
     session: &mut dyn Session,
-    caps: BatchLimits,
-    longest: Duration,
+    config: &CalibrationConfig,
 ) -> Result<Option<u64>, String> {
-    let most = pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
-    let shared =
-        Shape { rows: (caps.max_tokens / TYPICAL_TOKENS).min(caps.max_rows), length: TYPICAL_TOKENS.min(most) };
-    let (runs, grown) = memory::measure_peak_growth(|| {
-        let of_longest = run_shape(pipeline, session, pipeline.largest_batch_shape(most), longest);
-        let of_many = if of_longest.is_ok() { run_shape(pipeline, session, shared, longest) } else { Ok(()) };
-        (of_longest, of_many)
+    let max_tokens = pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
+    let limits = config.batch_limits;
+    let batch_shape = Shape {
+        rows: (limits.max_tokens / TYPICAL_TOKENS).min(limits.max_rows),
+        length: TYPICAL_TOKENS.min(max_tokens),
+    };
+    let (results, growth) = memory::measure_peak_growth(|| {
+        let longest = run_shape(pipeline, session, pipeline.largest_batch_shape(max_tokens), config.run_timeout);
+        let batch =
+            if longest.is_ok() { run_shape(pipeline, session, batch_shape, config.run_timeout) } else { Ok(()) };
+        (longest, batch)
     });
-    match runs {
-        (Ok(()), of_many) => Ok(grown.filter(|_| of_many.is_ok())),
+    match results {
+        (Ok(()), batch) => Ok(growth.filter(|_| batch.is_ok())),
         (Err(BackendError::Interrupted), _) => Ok(None),
         (Err(error), _) => Err(error.to_string()),
     }
@@ -164,11 +200,11 @@ pub(super) fn run_shape(
     pipeline: &Pipeline,
     session: &mut dyn Session,
     shape: Shape,
-    longest: Duration,
+    run_timeout: Duration,
 ) -> Result<(), BackendError> {
     // Runs of texts that this model refuses are not needed either.
     let Ok(text) = pipeline.cost_probe(shape.length) else { return Ok(()) };
-    run_batch(pipeline, session, &vec![&text; shape.rows.max(1)], longest).map(|_| ())
+    run_batch(pipeline, session, &vec![&text; shape.rows.max(1)], run_timeout).map(|_| ())
 }
 
 /// The best time of each shape. They are run in turns: what disturbs a moment disturbs none of them more.
@@ -176,7 +212,7 @@ fn collect_samples(
     pipeline: &Pipeline,
     session: &mut dyn Session,
     shapes: &[Shape],
-    longest: Duration,
+    run_timeout: Duration,
 ) -> Result<Vec<CostSample>, String> {
     let start = Instant::now();
     let mut best: Vec<(Shape, EncodedInput, Option<Duration>)> = Vec::new();
@@ -193,15 +229,13 @@ fn collect_samples(
             }
             let texts = vec![&*text; shape.rows];
             let here = session.runs_on_caller_thread();
-            let (done, took) = measure_time(here, || run_batch(pipeline, session, &texts, longest));
-            done.map_err(|error| error.to_string())?;
-            *best = Some(best.map_or(took.cpu, |best| best.min(took.cpu)));
+            let (output, elapsed) = measure_time(here, || run_batch(pipeline, session, &texts, run_timeout));
+            output.map_err(|error| error.to_string())?;
+            *best = Some(best.map_or(elapsed.cpu, |best| best.min(elapsed.cpu)));
         }
     }
-    let sample = |(shape, _, best): &(Shape, EncodedInput, Option<Duration>)| {
-        best.map(|best| CostSample { shape: *shape, seconds: best.as_secs_f64() })
-    };
-    Ok(best.iter().filter_map(sample).collect())
+    let samples = best.iter().filter_map(|&(shape, _, best)| Some(CostSample { shape, seconds: best?.as_secs_f64() }));
+    Ok(samples.collect())
 }
 
 /// One batch of texts of one row each: their scores, a row for each text.
@@ -209,10 +243,10 @@ pub(super) fn run_batch(
     pipeline: &Pipeline,
     session: &mut dyn Session,
     texts: &[&EncodedInput],
-    longest: Duration,
+    run_timeout: Duration,
 ) -> Result<Vec<Vec<f32>>, BackendError> {
     let batch: Batch = pipeline.batch(texts.iter().copied());
-    let scores = session.run(&batch, Instant::now() + longest)?;
+    let scores = session.run(&batch, Instant::now() + run_timeout)?;
     Ok(scores.values.rows().into_iter().map(|row| row.to_vec()).collect())
 }
 
@@ -224,8 +258,8 @@ pub(super) fn tokenizer_seconds_per_byte(pipeline: &Pipeline) -> Option<f64> {
     let mut best = Duration::MAX;
     for _ in 0..REPEAT_BOUNDS.0 {
         // A text that is too long for the model is an answer too.
-        let (_, took) = measure_time(true, || tokenizer.encode(&text).ok());
-        best = best.min(took.cpu);
+        let (_, elapsed) = measure_time(true, || tokenizer.encode(&text).ok());
+        best = best.min(elapsed.cpu);
     }
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     Some(best.as_secs_f64() / text.len() as f64)

@@ -146,16 +146,17 @@ impl CostRegression {
     /// of the non-negative problem (its Karush-Kuhn-Tucker conditions name one such choice).
     #[must_use]
     pub fn solve(&self) -> Option<CostModel> {
-        // But for a constant, the sum of squares.
-        let error = |parts: [f64; 3]| {
-            dot(parts, self.normal_matrix.map(|line| dot(line, parts))) - 2.0 * dot(self.normal_vector, parts)
-        };
         let chosen = (1_u8..8).map(|mask| [mask & 1 != 0, mask & 2 != 0, mask & 4 != 0]);
         chosen
             .filter_map(|chosen| self.least_squares(chosen))
             .filter(|parts| parts.iter().all(|&part| part >= 0.0))
-            .min_by(|a, b| error(*a).total_cmp(&error(*b)))
+            .min_by(|a, b| self.squared_error(*a).total_cmp(&self.squared_error(*b)))
             .map(|[run, token, square]| CostModel { overhead: run, per_token: token, per_token_squared: square })
+    }
+
+    /// The sum of squares, but for a constant.
+    fn squared_error(&self, parts: [f64; 3]) -> f64 {
+        dot(parts, self.normal_matrix.map(|line| dot(line, parts))) - 2.0 * dot(self.normal_vector, parts)
     }
 
     /// The best parts among the chosen; nothing if the runs do not tell them apart.
@@ -183,8 +184,8 @@ impl CostRegression {
 /// What the three parts of the cost are multiplied with.
 #[expect(clippy::cast_precision_loss, reason = "shapes are small")]
 fn features(shape: Shape) -> [f64; 3] {
-    let (tokens, length) = (shape.token_count() as f64, shape.length as f64);
-    [1.0, tokens, tokens * length]
+    let tokens = shape.token_count() as f64;
+    [1.0, tokens, tokens * shape.length as f64]
 }
 
 fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::loader::ModelSource;
+use super::model_source::ModelSource;
 use crate::clock;
 use crate::drift::profile::ProfileAccuracy;
 use crate::drift::{

@@ -7,23 +7,25 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rayon::ThreadPool;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::backend::{BackendError, Session};
+use super::backend::{BackendError, Session, SharedSession};
 use super::cache::FlightLeader;
 use super::drift_monitor::DriftMonitor;
+use super::error::{InferenceError, ItemError};
+use super::item_output::ItemOutput;
+use super::model_runner::{ModelRunner, RunFailure};
 use super::placement::Placement;
-use super::queue::{InferenceRequest, QueueGuard};
-use super::scheduler::{Micros, soft_deadline};
-use super::tokenization::{TokenizeJob, tokenize_in_chunks};
+use super::queue::InferenceRequest;
+use super::queue_guard::QueueGuard;
+use super::tokenization::{
+    PendingRequest, apply_policy, create_tokenize_jobs, estimate_run_time, tokenize, tokenize_and_enqueue,
+    tokenize_in_chunks,
+};
 use super::wait_estimator::{ModelLoad, WaitEstimator};
-use super::worker::{ModelRunner, RunFailure, SharedSession};
-use super::{InferenceError, ItemError, ItemOutput};
 use crate::metrics::version_metrics::VersionMetrics;
 use crate::text::input::Input;
 use crate::text::pipeline::Pipeline;
-use crate::text::tensors::Shape;
-use crate::text::tokenizer::Tokenizer;
 
 /// Most bytes of text that a cheap model runs on an async thread: about 0.25 ms of work.
 const MAX_INLINE_RUN_BYTES: usize = 1 << 10;
@@ -37,9 +39,6 @@ const MAX_IDLE_RUN_TIME: Duration = Duration::from_millis(5);
 const SLOW_INLINE_RUN_TIME: Duration = Duration::from_millis(100);
 /// How long a cheap model's texts queue after such a run.
 const INLINE_COOLDOWN: Duration = Duration::from_mins(1);
-/// Bytes of a token in ordinary text, for a first estimate of what a text costs.
-const BYTES_PER_TOKEN: usize = 4;
-
 /// A model version that answers.
 pub struct LoadedVersion {
     pub(super) name: String,
@@ -174,7 +173,7 @@ impl LoadedVersion {
     #[must_use]
     pub fn service_time<'a>(&self, inputs: impl ExactSizeIterator<Item = &'a Input>) -> Duration {
         let count = inputs.len();
-        let work = inputs.map(|input| self.estimate_run_time(input.byte_len())).sum();
+        let work = inputs.map(|input| estimate_run_time(&self.runner, input.byte_len())).sum();
         self.wait_estimator.service_time(&self.runner.model_load, work, count)
     }
 
@@ -208,7 +207,7 @@ impl LoadedVersion {
         self.runner.metrics.batch_and_token_totals()
     }
 
-    /// Answers `inputs`, whose permits `permits` holds, in order, and those who wait for any of them.
+    /// Answers `inputs`, whose permits `permits` holds, in order, and the requests that wait for any of them.
     ///
     /// # Errors
     /// [`InferenceError`] if the model is shut down meanwhile.
@@ -218,51 +217,46 @@ impl LoadedVersion {
         permits: OwnedSemaphorePermit,
         deadline: Instant,
     ) -> Result<Vec<Result<ItemOutput, ItemError>>, InferenceError> {
-        let (inputs, leads): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
+        let (inputs, leaders): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
         let bytes = inputs.iter().map(Input::byte_len).sum::<usize>();
-        let few = inputs.len() <= MAX_INLINE_ITEMS;
-        if few
+        let is_small = inputs.len() <= MAX_INLINE_ITEMS;
+        if is_small
             && bytes <= MAX_INLINE_RUN_BYTES
             && self.can_run_inline()
             && let Some(mut session) = self.inline_sessions.iter().find_map(Mutex::try_lock)
         {
-            let answer = |(input, lead): (Input, Option<FlightLeader>)| {
-                let fit = self.runner.apply_policy(input);
-                let answer = fit.and_then(|input| self.run_inline(session.as_mut(), input, deadline));
-                if let Some(lead) = lead {
-                    lead.complete(&answer);
-                }
-                answer
-            };
-            return Ok(inputs.into_iter().zip(leads).map(answer).collect());
+            let inputs = inputs.into_iter().zip(leaders);
+            return Ok(inputs
+                .map(|(input, leader)| self.answer_inline(session.as_mut(), input, leader, deadline))
+                .collect());
         }
-        let (inputs, leads) = match self.try_run_idle(inputs, leads, deadline) {
-            IdleRunOutcome::Completed(answer) => return Ok(vec![answer]),
-            IdleRunOutcome::Declined(inputs, leads) => (inputs, leads),
+        let (inputs, leaders) = match self.try_run_idle(inputs, leaders, deadline) {
+            IdleRunOutcome::Completed(output) => return Ok(vec![output]),
+            IdleRunOutcome::Declined(inputs, leaders) => (inputs, leaders),
         };
-        // Counted from here on: who comes while these texts are still being read must wait for them.
-        let reading = self
+        // Counted from here on: what comes while these texts are still being read must wait for them.
+        let load_guard = self
             .runner
             .model_load
-            .reserve(inputs.iter().map(|input| self.estimate_run_time(input.byte_len())).sum(), inputs.len());
+            .reserve(inputs.iter().map(|input| estimate_run_time(&self.runner, input.byte_len())).sum(), inputs.len());
         let request = InferenceRequest::new(deadline, inputs.len() > 1);
         // From here on, dropping this future takes out of the queue what has come there.
-        let place = QueueGuard::new(&self.runner.queue, &request);
-        let (orders, answers) =
-            self.create_tokenize_jobs(&request, inputs.into_iter().zip(leads).collect(), permits)?;
-        if few && bytes <= self.inline_tokenize_bytes {
-            self.runner.tokenize_and_enqueue(&request, orders);
+        let queue_guard = QueueGuard::new(&self.runner.queue, &request);
+        let inputs = inputs.into_iter().zip(leaders).collect();
+        let PendingRequest { jobs, replies } = create_tokenize_jobs(&self.runner, &request, inputs, permits)?;
+        if is_small && bytes <= self.inline_tokenize_bytes {
+            tokenize_and_enqueue(&self.runner, &request, jobs);
         } else {
-            tokenize_in_chunks(&self.tokenizer_pool, &self.runner, &request, orders);
+            tokenize_in_chunks(&self.tokenizer_pool, &self.runner, &request, jobs);
         }
         // From here on each text counts for itself.
-        drop(reading);
-        let mut results = Vec::with_capacity(answers.len());
-        for answer in answers {
-            results.push(answer.await.map_err(|_| InferenceError::Closed)?);
+        drop(load_guard);
+        let mut outputs = Vec::with_capacity(replies.len());
+        for reply in replies {
+            outputs.push(reply.await.map_err(|_| InferenceError::Closed)?);
         }
-        place.disarm();
-        Ok(results)
+        queue_guard.disarm();
+        Ok(outputs)
     }
 
     /// Runs a single short text on this thread if nothing else is being run: two threads need not be woken then.
@@ -271,107 +265,86 @@ impl LoadedVersion {
     fn try_run_idle(
         &self,
         inputs: Vec<Input>,
-        mut leads: Vec<Option<FlightLeader>>,
+        mut leaders: Vec<Option<FlightLeader>>,
         deadline: Instant,
     ) -> IdleRunOutcome {
-        let short = self.inline_tokenize_bytes.min(MAX_INLINE_RUN_BYTES);
+        let max_bytes = self.inline_tokenize_bytes.min(MAX_INLINE_RUN_BYTES);
         let estimate = match &inputs[..] {
-            [input] if input.byte_len() <= short && !self.has_inline_cooldown() => {
-                self.estimate_run_time(input.byte_len())
+            [input] if input.byte_len() <= max_bytes && !self.has_inline_cooldown() => {
+                estimate_run_time(&self.runner, input.byte_len())
             }
-            _ => return IdleRunOutcome::Declined(inputs, leads),
+            _ => return IdleRunOutcome::Declined(inputs, leaders),
         };
         if estimate <= MAX_IDLE_RUN_TIME
             && let Some(session) = &self.idle_session
-            && let Some(turn) = self.runner.permits.pool_for_worker(0).try_acquire_idle()
+            && let Some(permit) = self.runner.permits.pool_for_worker(0).try_acquire_idle()
             && let Some(mut session) = session.try_lock()
         {
-            let Some(input) = inputs.first().cloned() else { return IdleRunOutcome::Declined(inputs, leads) };
-            let _entered = self.runner.model_load.reserve(estimate, 1);
-            turn.mark_started(self.runner.load_id, estimate);
+            let Some(input) = inputs.first().cloned() else { return IdleRunOutcome::Declined(inputs, leaders) };
+            let _load_guard = self.runner.model_load.reserve(estimate, 1);
+            permit.mark_started(self.runner.load_id, estimate);
             let start = Instant::now();
-            let run = || {
-                self.runner.apply_policy(input).and_then(|input| self.runner.tokenize(input)).and_then(|encoded| {
-                    let tokenised = Instant::now();
-                    let until = deadline.min(Instant::now() + SLOW_INLINE_RUN_TIME);
-                    match self.runner.try_run_item(session.as_mut(), &encoded, until) {
-                        Err(RunFailure::Backend(BackendError::Interrupted)) if Instant::now() < deadline => Ok(None),
-                        Err(fault) => Err(self.runner.report_failure(fault)),
-                        Ok(decision) => Ok(Some(self.runner.finish_inline(&encoded, decision, start, tokenised))),
-                    }
-                })
+            // With one client nothing else waits, and the hand-over costs a fiftieth of a run of MiniLM.
+            let output = if self.runner.server_metrics.http.open_connections() > 1 {
+                run_blocking(|| self.run_idle(session.as_mut(), input, start, deadline))
+            } else {
+                self.run_idle(session.as_mut(), input, start, deadline)
             };
-            // With one client there is nobody to wait, and the hand-over costs a fiftieth of a run of MiniLM.
-            let answer = if self.runner.server_metrics.http.open_connections() > 1 { run_blocking(run) } else { run() };
-            let Some(answer) = answer.transpose() else {
+            let Some(output) = output.transpose() else {
                 self.start_inline_cooldown();
-                return IdleRunOutcome::Declined(inputs, leads);
+                return IdleRunOutcome::Declined(inputs, leaders);
             };
-            if let Some(lead) = leads.pop().flatten() {
-                lead.complete(&answer);
+            if let Some(leader) = leaders.pop().flatten() {
+                leader.complete(&output);
             }
-            return IdleRunOutcome::Completed(answer);
+            return IdleRunOutcome::Completed(output);
         }
-        IdleRunOutcome::Declined(inputs, leads)
+        IdleRunOutcome::Declined(inputs, leaders)
     }
 
-    /// What is to be done for each text, and where its answer will come.
-    #[expect(clippy::type_complexity, reason = "two lists that belong together")]
-    fn create_tokenize_jobs(
+    /// Tokenises and runs a text on this thread; nothing if its run takes much longer than it should.
+    fn run_idle(
         &self,
-        request: &InferenceRequest,
-        inputs: Vec<(Input, Option<FlightLeader>)>,
-        mut permits: OwnedSemaphorePermit,
-    ) -> Result<(Vec<TokenizeJob>, Vec<oneshot::Receiver<Result<ItemOutput, ItemError>>>), InferenceError> {
-        let micros = |time: Duration| Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX);
-        let estimates: Vec<Duration> =
-            inputs.iter().map(|(input, _)| self.estimate_run_time(input.byte_len())).collect();
-        let all = micros(estimates.iter().sum());
-        let time = micros(request.deadline.saturating_duration_since(request.arrived_at));
-        let (mut orders, mut answers) = (Vec::with_capacity(inputs.len()), Vec::with_capacity(inputs.len()));
-        let mut work = 0;
-        for ((input, lead), estimate) in inputs.into_iter().zip(estimates) {
-            work += micros(estimate);
-            let due = request.arrived_at + Duration::from_micros(soft_deadline(0, time, work, all));
-            // Every text has a permit: the bound was taken for all of them.
-            let permit = permits.split(1).ok_or(InferenceError::Overloaded)?;
-            let (reply, answer) = oneshot::channel();
-            orders.push(TokenizeJob {
-                input,
-                leader: lead,
-                soft_deadline: due,
-                reply,
-                permit,
-                load_guard: self.runner.model_load.reserve(estimate, 1),
-            });
-            answers.push(answer);
+        session: &mut dyn Session,
+        input: Input,
+        start: Instant,
+        deadline: Instant,
+    ) -> Result<Option<ItemOutput>, ItemError> {
+        let encoded = apply_policy(&self.runner, input).and_then(|input| tokenize(&self.runner, input))?;
+        let tokenized_at = Instant::now();
+        let run_deadline = deadline.min(Instant::now() + SLOW_INLINE_RUN_TIME);
+        match self.runner.try_run_item(session, &encoded, run_deadline) {
+            Err(RunFailure::Backend(BackendError::Interrupted)) if Instant::now() < deadline => Ok(None),
+            Err(failure) => Err(self.runner.report_failure(failure)),
+            Ok(prediction) => Ok(Some(self.runner.finish_inline(&encoded, prediction, start, tokenized_at))),
         }
-        Ok((orders, answers))
     }
 
-    /// Predicted time of the runs of a text of so many bytes, before it is tokenised.
-    fn estimate_run_time(&self, bytes: usize) -> Duration {
-        let Some(tokenizer) = self.pipeline().tokenizer() else {
-            return self.runner.model_load.predict_time(Shape { rows: 1, length: 1 });
-        };
-        let (tokens, most) = (bytes / BYTES_PER_TOKEN + 2, tokenizer.max_tokens());
-        let rows = match tokenizer.on_overflow() {
-            crate::config::OverflowPolicy::Window => tokens.div_ceil(most).min(Tokenizer::MAX_WINDOWS),
-            crate::config::OverflowPolicy::Error | crate::config::OverflowPolicy::Truncate => 1,
-        };
-        self.runner.model_load.predict_time(Shape { rows, length: tokens.min(most) })
+    /// Answers a text of a cheap model on this thread, and the requests that wait for it.
+    fn answer_inline(
+        &self,
+        session: &mut dyn Session,
+        input: Input,
+        leader: Option<FlightLeader>,
+        deadline: Instant,
+    ) -> Result<ItemOutput, ItemError> {
+        let output = apply_policy(&self.runner, input).and_then(|input| self.run_inline(session, input, deadline));
+        if let Some(leader) = leader {
+            leader.complete(&output);
+        }
+        output
     }
 
-    /// The cheap way: tokenise and run on this thread.
+    /// Tokenises and runs a text on this thread.
     fn run_inline(&self, session: &mut dyn Session, input: Input, deadline: Instant) -> Result<ItemOutput, ItemError> {
         let start = Instant::now();
-        let encoded = self.runner.tokenize(input)?;
-        let tokenised = Instant::now();
-        let decision = self.runner.run_item(session, &encoded, deadline.min(tokenised + INLINE_RUN_TIMEOUT));
-        if tokenised.elapsed() >= SLOW_INLINE_RUN_TIME {
+        let encoded = tokenize(&self.runner, input)?;
+        let tokenized_at = Instant::now();
+        let prediction = self.runner.run_item(session, &encoded, deadline.min(tokenized_at + INLINE_RUN_TIMEOUT));
+        if tokenized_at.elapsed() >= SLOW_INLINE_RUN_TIME {
             self.start_inline_cooldown();
         }
-        Ok(self.runner.finish_inline(&encoded, decision?, start, tokenised))
+        Ok(self.runner.finish_inline(&encoded, prediction?, start, tokenized_at))
     }
 
     /// Ends the workers after what they have, and waits for them until `deadline`.

@@ -1,24 +1,26 @@
 //! From an async caller to a worker thread and back. No HTTP, no ONNX Runtime.
 //!
-//! - [`backend`]: what the engine wants from an inference runtime
-//! - [`loader`]: how a model comes into service; `measuring`: what its runs cost here; [`placement`]: where they run
+//! - [`admission`]: the engine, which admits requests; [`error`]: why one got no answer
+//! - [`backend`]: what the engine needs from an inference runtime
+//! - [`model_source`]: what to load; [`load_context`]: what all models are loaded with
+//! - [`loader`]: how a model comes into service; `calibration`: what its runs cost here; [`placement`]: where they run
 //! - [`cost_model`]: what a run costs by its shape (pure)
 //! - [`loaded_version`]: one served version; [`tokenization`]: its texts on their way to the queue
 //! - [`batch_invariance`]: whether scores depend on the texts of a batch
-//! - [`scheduler`]: which waiting texts run next, and together (pure)
-//! - [`queue`]: the waiting texts of one model
-//! - [`run_permits`]: run permits over all models; [`execution_group`]: those of the cores, those of the GPUs
+//! - [`scheduler`]: which waiting texts run next, and together (pure); [`scheduler_config`]: its settings
+//! - [`queue`]: the waiting texts of one model; [`queue_guard`]: takes out those of a caller that left
+//! - [`run_permits`]: run permits over all models; [`group_permits`]: those of the cores, those of the GPUs
+//! - [`execution_group`]: what the models share that run in one place
 //! - [`wait_estimator`]: how long a text would wait
-//! - [`worker`]: a thread with a session; [`session_recycler`]: its next one
+//! - [`model_runner`]: runs a model's texts; [`worker`]: a thread that does so with a session of its own
+//! - [`session_recycler`]: replaces a worker's session
 //! - [`gpu_pipeline`]: the threads of a GPU, of which one prepares while another runs; [`gpu_health`]: a GPU that fails for good
-//! - [`cache`]: answers given before, and texts that several clients wait for
+//! - [`cache`]: earlier answers, and texts that several clients wait for; [`item_output`]: one answer
 //! - [`cache_lookup`]: a request's texts against the cache
 //! - [`timings`]: where the time of a text went
 //! - [`drift_monitor`]: whether texts and answers are still like the model's profile
-//!
-//! One permit per text, held from admission to reply, bounds everything behind it: a queue
-//! cannot be full, so pushing to it cannot fail.
 
+pub mod admission;
 pub mod backend;
 pub mod batch_invariance;
 pub mod cache;
@@ -26,317 +28,29 @@ pub mod cache_lookup;
 mod calibration;
 pub mod cost_model;
 pub mod drift_monitor;
+pub mod error;
 pub mod execution_group;
 pub mod gpu_health;
 pub mod gpu_pipeline;
+pub mod group_permits;
+pub mod item_output;
+pub mod load_context;
 pub mod loaded_version;
 pub mod loader;
+pub mod model_runner;
+pub mod model_source;
 pub mod placement;
 pub mod queue;
+pub mod queue_guard;
 pub mod run_permits;
 pub mod scheduler;
+pub mod scheduler_config;
 pub mod session_recycler;
 pub mod timings;
 pub mod tokenization;
 pub mod wait_estimator;
 pub mod worker;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
-
-use crate::metrics::{Metrics, RefusalReason};
-use crate::text::heads::{HeadOutput, OutputError};
-use crate::text::input::Input;
-use crate::text::policy::PolicyError;
-use crate::text::tokenizer::TokenizeError;
-use cache::Cache;
-use cache_lookup::{CacheLookup, CacheMode};
-use loaded_version::LoadedVersion;
-use timings::Timings;
-
-/// The answer to one text.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ItemOutput {
-    /// What the model decided.
-    pub prediction: HeadOutput,
-    /// Tokens the model saw; words for a model that takes the text itself.
-    pub tokens: usize,
-    /// Those of them that the tokenizer does not know.
-    pub unknown_tokens: usize,
-    /// True if part of the text was cut off.
-    pub truncated: bool,
-    /// Where its time went.
-    pub timings: Timings,
-}
-
-impl ItemOutput {
-    /// As somebody gets it who did not wait for its run.
-    #[must_use]
-    pub fn to_cache_hit(&self) -> Self {
-        Self { timings: Timings::default(), ..self.clone() }
-    }
-
-    /// As somebody gets it who has waited for another's run since then.
-    #[must_use]
-    pub fn to_follower_output(&self, since: Instant) -> Self {
-        let spent = Timings { arrived_at: Some(since), queue_time: since.elapsed(), ..Timings::default() };
-        Self { timings: spent, ..self.clone() }
-    }
-}
-
-/// Why one text got no answer. The other texts of its request are not concerned.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ItemError {
-    /// The model's policy refuses it.
-    #[error("{error}")]
-    RejectedByPolicy {
-        /// True if it is the second text of a pair.
-        is_second_text: bool,
-        /// Why.
-        error: PolicyError,
-    },
-    /// Too long for the model, or its tokenizer failed.
-    #[error(transparent)]
-    Tokenize(#[from] TokenizeError),
-    /// The runtime gave an error or a worker panicked; the reason is in the log.
-    #[error("the model failed on this text")]
-    InferenceFailed,
-    /// The model's output cannot be an answer.
-    #[error(transparent)]
-    OutputInvalid(#[from] OutputError),
-    /// Its time ran out, while it waited or while it was run.
-    #[error("the time for the text was over")]
-    DeadlineExceeded,
-}
-
-impl ItemError {
-    /// A word for it, as metrics have it.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::RejectedByPolicy { .. } => "refused",
-            Self::Tokenize(TokenizeError::TooLong { .. }) => "too-long",
-            Self::Tokenize(TokenizeError::NoTokens) => "no-tokens",
-            Self::Tokenize(TokenizeError::NormalizedTooLong { .. }) => "grows",
-            Self::Tokenize(_) => "tokenizer-failed",
-            Self::InferenceFailed => "inference-failed",
-            Self::OutputInvalid(_) => "output-invalid",
-            Self::DeadlineExceeded => "deadline",
-        }
-    }
-}
-
-/// Why a whole request got no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InferenceError {
-    /// All permits are taken, or the answer would come too late.
-    #[error("too many texts are being worked on")]
-    Overloaded,
-    /// Its time ran out.
-    #[error("the deadline passed")]
-    DeadlineExceeded,
-    /// The model was taken out of service while the request waited.
-    #[error("the model is being shut down")]
-    Closed,
-}
-
-/// Counts a request that is dropped before its answer: its client has left.
-struct CancelCounter<'a> {
-    metrics: &'a Metrics,
-    is_answered: bool,
-}
-
-impl Drop for CancelCounter<'_> {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.metrics.http.record_refusal(RefusalReason::Cancellation);
-        }
-    }
-}
-
-/// The wait that is an overload if it lasts, where none may be longer than `max_wait`.
-#[must_use]
-pub fn overload_threshold(max_wait: Duration) -> Duration {
-    max_wait / 2
-}
-
-/// Admits requests to models.
-#[derive(Debug)]
-pub struct Engine {
-    admission_permits: Arc<Semaphore>,
-    /// How many there are.
-    max_in_flight: usize,
-    /// For a text that nobody waits for.
-    unmetered_permit: Arc<Semaphore>,
-    max_queue_wait: Duration,
-    cache: Option<Arc<Cache>>,
-    abort_token: CancellationToken,
-    metrics: Arc<Metrics>,
-}
-
-impl Engine {
-    /// An engine that works on at most `max_inflight_items` texts at a time, and admits none that would wait longer
-    /// than `max_wait`.
-    #[must_use]
-    pub fn new(
-        max_inflight_items: usize,
-        max_queue_wait: Duration,
-        cache: Option<Arc<Cache>>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self {
-            admission_permits: Arc::new(Semaphore::new(max_inflight_items)),
-            max_in_flight: max_inflight_items,
-            unmetered_permit: Arc::new(Semaphore::new(1)),
-            max_queue_wait,
-            cache,
-            abort_token: CancellationToken::new(),
-            metrics,
-        }
-    }
-
-    /// True while no text is in work.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.free_permits() >= self.max_in_flight
-    }
-
-    /// Answers a text that nobody waits for: outside of the cache, of permits, and of what is counted of answers.
-    /// Nothing if it gets no answer. One at a time.
-    pub async fn infer_unmetered(
-        &self,
-        model: &Arc<LoadedVersion>,
-        input: Input,
-        deadline: Instant,
-    ) -> Option<ItemOutput> {
-        let permit = Arc::clone(&self.unmetered_permit).acquire_owned().await.ok()?;
-        let answer = model.infer(vec![(input, None)], permit, deadline);
-        let answers = tokio::select! {
-            answers = tokio::time::timeout_at(deadline.into(), answer) => answers.ok()?.ok()?,
-            () = self.abort_token.cancelled() => return None,
-        };
-        answers.into_iter().next()?.ok()
-    }
-
-    /// Permits that nobody holds.
-    #[must_use]
-    pub fn free_permits(&self) -> usize {
-        self.admission_permits.available_permits()
-    }
-
-    /// True if answers are kept at all.
-    #[must_use]
-    pub fn has_cache(&self) -> bool {
-        self.cache.is_some()
-    }
-
-    /// True if answers of this model are kept for the next who asks the same.
-    #[must_use]
-    pub fn can_cache(&self, model: &LoadedVersion) -> bool {
-        // An answer that depends on the texts beside it is nobody else's.
-        self.has_cache() && !model.is_batch_dependent()
-    }
-
-    /// Bytes and answers in the cache.
-    #[must_use]
-    pub fn cache_size(&self) -> (u64, usize) {
-        self.cache.as_ref().map_or((0, 0), |cache| cache.size())
-    }
-
-    /// Answers `inputs` in order.
-    ///
-    /// A text whose answer is in the cache needs no permit and no time: it is answered however busy the server is.
-    /// Dropping the future takes the texts that are not yet running out of the queue.
-    ///
-    /// # Errors
-    /// [`InferenceError`] if nothing of the request could be answered. What goes wrong with a
-    /// single text stands at its place in the list.
-    pub async fn infer(
-        &self,
-        model: &Arc<LoadedVersion>,
-        inputs: Vec<Input>,
-        deadline: Instant,
-        cache_use: CacheMode,
-    ) -> Result<Vec<Result<ItemOutput, ItemError>>, InferenceError> {
-        if Instant::now() >= deadline {
-            // A cheap model would run the text before anybody looks at the clock.
-            self.metrics.http.record_refusal(RefusalReason::Deadline);
-            return Err(InferenceError::DeadlineExceeded);
-        }
-        let cache = self.cache.as_ref().filter(|_| self.can_cache(model));
-        let lookup = CacheLookup::new(cache, cache_use, model, inputs, deadline);
-        if cache.is_some() && cache_use == CacheMode::ReadWrite {
-            self.metrics.record_cache_lookups(lookup.hit_count(), lookup.follower_count(), lookup.miss_count());
-        }
-        let lookup = match lookup.try_into_outputs() {
-            Ok(answers) => return Ok(answers),
-            Err(lookup) => lookup,
-        };
-        let permits = self.admit(model, &lookup, deadline)?;
-        let mut left = CancelCounter { metrics: &self.metrics, is_answered: false };
-        let answers = tokio::select! {
-            biased;
-            answers = tokio::time::timeout_at(deadline.into(), lookup.resolve(model, permits)) => answers,
-            () = self.abort_token.cancelled() => Ok(Err(InferenceError::Closed)),
-        };
-        left.is_answered = true;
-        let Ok(answers) = answers else {
-            self.metrics.http.record_refusal(RefusalReason::Deadline);
-            return Err(InferenceError::DeadlineExceeded);
-        };
-        let answers = answers?;
-        let late = |answer: &Result<ItemOutput, ItemError>| matches!(answer, Err(ItemError::DeadlineExceeded));
-        if !answers.is_empty() && answers.iter().all(late) {
-            self.metrics.http.record_refusal(RefusalReason::Deadline);
-        }
-        for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-            model.metrics().record_text_error(error.kind());
-        }
-        Ok(answers)
-    }
-
-    /// Refuses everything that is not answered yet, and everything that comes: the server ends.
-    pub fn abort(&self) {
-        self.abort_token.cancel();
-    }
-
-    /// One permit per text, or none at all: what would come too late anyway is told so at once.
-    fn admit(
-        &self,
-        model: &LoadedVersion,
-        lookup: &CacheLookup,
-        deadline: Instant,
-    ) -> Result<OwnedSemaphorePermit, InferenceError> {
-        // Texts that are being run for somebody else add no work, and were found to be in time.
-        if lookup.miss_count() > 0 {
-            self.check_wait(model, lookup, deadline)?;
-        }
-        let wanted = u32::try_from(lookup.miss_count() + lookup.follower_count()).ok();
-        let permits = wanted.and_then(|wanted| self.admission_permits.clone().try_acquire_many_owned(wanted).ok());
-        permits.ok_or_else(|| self.refuse(RefusalReason::Overload, InferenceError::Overloaded))
-    }
-
-    /// Whether the texts to run can be answered in time, as far as that can be told.
-    fn check_wait(&self, model: &LoadedVersion, lookup: &CacheLookup, deadline: Instant) -> Result<(), InferenceError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let (wait, own) = (model.wait_time(), model.service_time(lookup.inputs_to_compute()));
-        if own >= left {
-            // However little there is to do: to try again with as little time would not help.
-            return Err(self.refuse(RefusalReason::Deadline, InferenceError::DeadlineExceeded));
-        }
-        // A forecast is not exact: the last quarter of the time is kept for what it did not know.
-        let late = !wait.is_zero() && wait.saturating_add(own) > left.saturating_sub(left / 4);
-        if wait > self.max_queue_wait || late {
-            return Err(self.refuse(RefusalReason::Overload, InferenceError::Overloaded));
-        }
-        Ok(())
-    }
-
-    fn refuse(&self, reason: RefusalReason, refusal: InferenceError) -> InferenceError {
-        self.metrics.http.record_refusal(reason);
-        refusal
-    }
-}
+pub use admission::{Engine, overload_threshold};
+pub use error::{InferenceError, ItemError};
+pub use item_output::ItemOutput;

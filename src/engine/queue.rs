@@ -1,115 +1,27 @@
 //! The waiting texts of one model: pushed by async callers, pulled by worker threads.
 //!
-//! - `express`: for the worker that runs short texts beside long ones; `place`: where a request stands
+//! - `item`: a text that waits; `state`: what is behind the queue's lock
+//! - `express_lane`: for the worker that runs short texts beside long ones
 
 mod express_lane;
-mod guard;
+mod item;
+mod state;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::cache::FlightLeader;
-use super::execution_group::GroupPermits;
-use super::scheduler::batch_search::{BatchContext, BatchLimits, Candidate};
-use super::scheduler::{
-    BatchingStrategy, ItemId, Micros, PendingItem, PendingSet, SchedulerDecision, SchedulingContext,
-};
-use super::wait_estimator::{LoadGuard, ModelLoad, RunMeans};
-use super::{ItemError, ItemOutput};
-use crate::text::pipeline::EncodedInput;
-pub use guard::QueueGuard;
-
-/// One request, as far as its texts share something.
-#[derive(Debug)]
-pub struct InferenceRequest {
-    /// When it came.
-    pub arrived_at: Instant,
-    /// When its caller stops waiting.
-    pub deadline: Instant,
-    /// True if it has several texts.
-    pub is_bulk: bool,
-    cancelled: AtomicBool,
-}
-
-impl InferenceRequest {
-    /// A request that came now.
-    #[must_use]
-    pub fn new(deadline: Instant, bulk: bool) -> Arc<Self> {
-        Arc::new(Self { arrived_at: Instant::now(), deadline, is_bulk: bulk, cancelled: AtomicBool::new(false) })
-    }
-
-    /// True once nobody waits for its answer.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
-}
-
-/// A text on its way to a worker.
-#[derive(Debug)]
-pub struct QueuedItem {
-    /// The request it belongs to.
-    pub request: Arc<InferenceRequest>,
-    /// The text, tokenised.
-    pub encoded: EncodedInput,
-    /// What it counts for in a run, padding included; nothing if it needs runs of its own.
-    pub padded_length: Option<usize>,
-    /// Predicted time of a run of its own.
-    pub unbatched_time: Duration,
-    /// When its turn has come.
-    pub soft_deadline: Instant,
-    /// Where the answer goes.
-    pub reply: oneshot::Sender<Result<ItemOutput, ItemError>>,
-    /// When it was tokenised.
-    pub tokenized_at: Instant,
-    /// Its share of the engine's bound; given back when the job is dropped.
-    pub permit: OwnedSemaphorePermit,
-    /// Its share of the model's work.
-    pub load_guard: LoadGuard,
-    /// Where others get the answer.
-    pub leader: Option<FlightLeader>,
-}
-
-impl QueuedItem {
-    /// Answers the caller and gives the permit back. False if the caller had left.
-    #[must_use]
-    pub fn send_reply(self, answer: Result<ItemOutput, ItemError>) -> bool {
-        // The permit goes first: a caller that sees its answer may send the next request at once.
-        drop((self.permit, self.load_guard));
-        if let Some(lead) = self.leader {
-            lead.complete(&answer);
-        }
-        self.reply.send(answer).is_ok()
-    }
-}
-
-/// How a queue hands out its texts.
-#[derive(Debug, Clone, Copy)]
-pub struct SchedulerConfig {
-    /// Which texts run together.
-    pub strategy: BatchingStrategy,
-    /// What a run may be at most.
-    pub batch_limits: BatchLimits,
-    /// Runs at a time.
-    pub worker_count: usize,
-    /// More work than this, for twice as long, is an overload.
-    pub overload_threshold: Duration,
-}
-
-/// What a worker gets from the queue.
-#[derive(Debug, Default)]
-pub struct DispatchedBatch {
-    /// The texts to run together; none if none waits any more.
-    pub items: Vec<QueuedItem>,
-    /// Texts that can no longer be answered in time.
-    pub expired_items: Vec<QueuedItem>,
-}
+use super::group_permits::GroupPermits;
+use super::scheduler::batch_search::{BatchContext, Candidate};
+use super::scheduler::{BatchingStrategy, ItemId, Micros, PendingItem, SchedulerDecision, SchedulingContext};
+use super::scheduler_config::SchedulerConfig;
+use super::wait_estimator::{ModelLoad, RunMeans};
+use express_lane::{EXPRESS_POLL_INTERVAL, ParkedExpressWorker, max_express_work};
+pub use item::{DispatchedBatch, InferenceRequest, QueuedItem};
+use state::{QueueState, park_worker};
 
 /// The queue. Its length is bounded by the engine's permits.
 #[derive(Debug)]
@@ -122,36 +34,22 @@ pub struct Queue {
     batching_disabled: AtomicBool,
 }
 
-#[derive(Debug, Default)]
-struct QueueState {
-    pending: PendingSet,
-    items: HashMap<ItemId, QueuedItem>,
-    next_id: ItemId,
-    closed: bool,
-    /// Workers that wait for a text, and where they take their turns; the one that ran last is woken first, while what it
-    /// ran with is still in its cache.
-    parked_workers: Vec<(Thread, usize)>,
-    /// Workers that were woken and have not looked yet.
-    waking_workers: usize,
-    /// The express worker, while it waits.
-    parked_express_worker: Option<express_lane::ParkedExpressWorker>,
-    /// When there was little work last.
-    last_below_threshold: Micros,
-    /// There has been too much for some time.
-    is_overloaded: bool,
-}
-
 impl Queue {
     /// The queue of a model. `runs_alone`: its texts are never run together.
     #[must_use]
-    pub fn new(rules: SchedulerConfig, load: Arc<ModelLoad>, gates: Arc<GroupPermits>, runs_alone: bool) -> Self {
+    pub fn new(
+        config: SchedulerConfig,
+        model_load: Arc<ModelLoad>,
+        permits: Arc<GroupPermits>,
+        runs_alone: bool,
+    ) -> Self {
         Self {
             state: Mutex::default(),
             created_at: Instant::now(),
-            config: rules,
-            model_load: load,
-            permits: gates,
-            batching_disabled: AtomicBool::new(runs_alone || rules.strategy == BatchingStrategy::Single),
+            config,
+            model_load,
+            permits,
+            batching_disabled: AtomicBool::new(runs_alone || config.strategy == BatchingStrategy::Single),
         }
     }
 
@@ -169,76 +67,76 @@ impl Queue {
 
     /// Adds texts of one request. A queue that is closed, and one whose request was taken out, drops them.
     ///
-    /// `taken`: for how long all turns of the gate are taken; nothing if one is free.
-    pub fn push(&self, jobs: Vec<QueuedItem>, taken: Option<Duration>) {
+    /// `busy_for`: for how long all permits are taken; nothing if one is free.
+    pub fn push(&self, items: Vec<QueuedItem>, busy_for: Option<Duration>) {
         let state = self.state.lock();
         if !state.closed {
-            self.enqueue(state, jobs, taken);
+            self.enqueue(state, items, busy_for);
         }
     }
 
     /// Adds texts that were taken and not run, also to a queue that was closed meanwhile: they are to be finished.
-    pub fn requeue(&self, jobs: Vec<QueuedItem>) {
-        self.enqueue(self.state.lock(), jobs, None);
+    pub fn requeue(&self, items: Vec<QueuedItem>) {
+        self.enqueue(self.state.lock(), items, None);
     }
 
-    fn enqueue(&self, mut state: MutexGuard<'_, QueueState>, jobs: Vec<QueuedItem>, taken: Option<Duration>) {
+    fn enqueue(&self, mut state: MutexGuard<'_, QueueState>, items: Vec<QueuedItem>, busy_for: Option<Duration>) {
         let mut added = 0;
-        for job in jobs {
-            if job.request.is_cancelled() {
+        for item in items {
+            if item.request.is_cancelled() {
                 continue;
             }
-            let waiting = self.pending_item(&job);
+            let pending = self.pending_item(&item);
             let id = state.next_id;
             state.next_id += 1;
-            state.pending.push(id, waiting);
-            state.items.insert(id, job);
+            state.pending.push(id, pending);
+            state.items.insert(id, item);
             added += 1;
         }
         let mut woken = state.take_workers_to_wake(added, &self.permits);
-        woken.extend(state.take_express_worker_to_wake(taken));
+        woken.extend(state.take_express_worker_to_wake(busy_for));
         drop(state);
         woken.iter().for_each(Thread::unpark);
     }
 
-    fn pending_item(&self, job: &QueuedItem) -> PendingItem {
-        let alone = Micros::try_from(job.unbatched_time.as_micros()).unwrap_or(Micros::MAX).max(1);
+    fn pending_item(&self, item: &QueuedItem) -> PendingItem {
         let candidate = Candidate {
-            length: job.padded_length.unwrap_or(1),
-            unbatched_time: alone,
-            deadline: self.micros_since_creation(job.request.deadline),
+            length: item.padded_length.unwrap_or(1),
+            unbatched_time: Micros::try_from(item.unbatched_time.as_micros()).unwrap_or(Micros::MAX).max(1),
+            deadline: self.micros_since_creation(item.request.deadline),
         };
         PendingItem {
             candidate,
-            arrived_at: self.micros_since_creation(job.request.arrived_at),
-            soft_deadline: self.micros_since_creation(job.soft_deadline),
-            is_bulk: job.request.is_bulk,
-            is_batchable: job.padded_length.is_some() && !self.is_batching_disabled(),
+            arrived_at: self.micros_since_creation(item.request.arrived_at),
+            soft_deadline: self.micros_since_creation(item.soft_deadline),
+            is_bulk: item.request.is_bulk,
+            is_batchable: item.padded_length.is_some() && !self.is_batching_disabled(),
         }
     }
 
     /// Takes out the texts of a request whose caller has left, and lets in no more of them.
     pub fn cancel(&self, request: &Arc<InferenceRequest>) {
-        request.cancelled.store(true, Ordering::Relaxed);
+        request.cancel();
         let mut state = self.state.lock();
-        let theirs = |job: &QueuedItem| Arc::ptr_eq(&job.request, request);
-        let ids: Vec<ItemId> = state.items.iter().filter(|(_, job)| theirs(job)).map(|(&id, _)| id).collect();
-        let left: Vec<Option<QueuedItem>> = ids.iter().map(|id| state.remove(*id)).collect();
+        let of_request = state.items.iter().filter(|(_, item)| Arc::ptr_eq(&item.request, request));
+        let ids: Vec<ItemId> = of_request.map(|(&id, _)| id).collect();
+        let cancelled: Vec<Option<QueuedItem>> = ids.iter().map(|id| state.remove(*id)).collect();
         drop(state);
-        // The jobs go after the lock: each wakes a semaphore.
-        drop(left);
+        // The items are dropped after the lock: each wakes a semaphore.
+        drop(cancelled);
     }
 
-    /// Waits until there is a text; `place`: where the worker takes its turns. False: the queue was closed and is empty.
-    pub fn wait_for_items(&self, place: usize) -> bool {
+    /// Waits until there is a text; `pool`: the number of the worker's permit pool. False: the queue was closed and is
+    /// empty.
+    pub fn wait_for_items(&self, pool: usize) -> bool {
         let mut state = self.state.lock();
         while state.pending.is_empty() && !state.closed {
-            park_worker(&mut state, place, None);
+            park_worker(&mut state, pool, None);
         }
         !state.pending.is_empty()
     }
 
-    /// Wakes the workers that rest, if a text waits: whoever was woken leaves it to them.
+    /// Wakes the parked workers, if a text waits: the worker that was woken leaves it to them.
     pub fn wake_others(&self) {
         let mut state = self.state.lock();
         let woken =
@@ -253,61 +151,62 @@ impl Queue {
 
     /// Takes the texts to run now, and those that cannot be answered in time any more.
     ///
-    /// The worker takes its turns at `place`, and the run of these begins in `rest`.
-    pub fn next_batch(&self, place: usize, rest: Duration) -> DispatchedBatch {
+    /// `pool`: the number of the worker's permit pool. The run of these texts begins in `remaining`.
+    pub fn next_batch(&self, pool: usize, remaining: Duration) -> DispatchedBatch {
         // So many other runs may begin at once.
         let free = self.permits.available();
-        let (means, cost) = (self.model_load.means(), self.model_load.cost_model());
-        let mut taken = DispatchedBatch::default();
+        let means = self.model_load.means();
+        let cost_model = self.model_load.cost_model();
+        let mut dispatched = DispatchedBatch::default();
         let mut state = self.state.lock();
         loop {
             let now = self.micros_since_creation(Instant::now());
-            taken.expired_items.extend(state.pop_expired(now));
-            let crowded = self.update_overload_state(&mut state, now, &means);
-            let start = now.saturating_add(Micros::try_from(rest.as_micros()).unwrap_or(Micros::MAX));
-            let fit = BatchContext {
+            dispatched.expired_items.extend(state.pop_expired(now));
+            let is_overloaded = self.update_overload_state(&mut state, now, &means);
+            let start = now.saturating_add(Micros::try_from(remaining.as_micros()).unwrap_or(Micros::MAX));
+            let batch_context = BatchContext {
                 now: start,
-                cost_model: &cost,
+                cost_model: &cost_model,
                 slowdown: means.slowdown,
                 limits: self.config.batch_limits,
             };
-            let situation = SchedulingContext {
-                batch_context: fit,
+            let context = SchedulingContext {
+                batch_context,
                 idle_workers: (state.parked_workers.len() + state.waking_workers).min(free),
-                is_overloaded: crowded,
+                is_overloaded,
             };
-            match state.pending.schedule(self.strategy(), &situation) {
+            match state.pending.schedule(self.strategy(), &context) {
                 SchedulerDecision::Idle => break,
                 SchedulerDecision::WaitUntil(until) => {
                     let until = self.created_at + Duration::from_micros(until);
-                    park_worker(&mut state, place, Some(until));
+                    park_worker(&mut state, pool, Some(until));
                 }
                 SchedulerDecision::Dispatch(ids) => {
-                    taken.items = state.take_items(&ids);
-                    if !taken.items.is_empty() {
+                    dispatched.items = state.take_items(&ids);
+                    if !dispatched.items.is_empty() {
                         break;
                     }
                 }
             }
         }
-        taken
+        dispatched
     }
 
-    /// True if there has been more work than can be done in the time that callers are patient, for twice as long.
+    /// True if there has been more work than can be done in the overload threshold, for twice as long.
     fn update_overload_state(&self, state: &mut QueueState, now: Micros, means: &RunMeans) -> bool {
-        let patience = self.config.overload_threshold.as_secs_f64();
+        let threshold = self.config.overload_threshold.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a forecast")]
         let [work, texts, workers] =
             [state.pending.total_work() as f64, state.pending.len() as f64, self.config.worker_count.max(1) as f64];
         let wait = self.model_load.batched_seconds(means, work / 1e6, texts) / workers;
-        let was = state.is_overloaded;
+        let was_overloaded = state.is_overloaded;
         // It is over only when the queue is clearly shorter than that at which it began.
-        if wait < if was { patience / 2.0 } else { patience } {
+        if wait < if was_overloaded { threshold / 2.0 } else { threshold } {
             state.last_below_threshold = now;
         }
         state.is_overloaded = u128::from(now.saturating_sub(state.last_below_threshold))
             > 2 * self.config.overload_threshold.as_micros()
-            || (was && state.last_below_threshold != now);
+            || (was_overloaded && state.last_below_threshold != now);
         state.is_overloaded
     }
 
@@ -316,7 +215,7 @@ impl Queue {
         let mut state = self.state.lock();
         state.closed = true;
         let mut woken = state.take_workers_to_wake(usize::MAX, &self.permits);
-        woken.extend(state.parked_express_worker.take().map(|waiting| waiting.thread));
+        woken.extend(state.parked_express_worker.take().map(|worker| worker.thread));
         drop(state);
         woken.iter().for_each(Thread::unpark);
     }
@@ -325,7 +224,7 @@ impl Queue {
     #[must_use]
     pub fn oldest_wait(&self) -> Duration {
         let state = self.state.lock();
-        state.items.values().map(|job| job.tokenized_at.elapsed()).max().unwrap_or_default()
+        state.items.values().map(|item| item.tokenized_at.elapsed()).max().unwrap_or_default()
     }
 
     /// Texts that wait.
@@ -343,58 +242,45 @@ impl Queue {
     fn micros_since_creation(&self, at: Instant) -> Micros {
         Micros::try_from(at.saturating_duration_since(self.created_at).as_micros()).unwrap_or(Micros::MAX)
     }
-}
 
-/// Waits until there may be something to do, or until a time.
-fn park_worker(state: &mut MutexGuard<'_, QueueState>, place: usize, until: Option<Instant>) {
-    let own = thread::current();
-    state.parked_workers.push((own.clone(), place));
-    MutexGuard::unlocked(state, || match until {
-        None => thread::park(),
-        Some(until) => thread::park_timeout(until.saturating_duration_since(Instant::now())),
-    });
-    // A thread may also wake by itself: then nobody has taken it from the list.
-    match state.parked_workers.iter().position(|(resting, _)| resting.id() == own.id()) {
-        Some(place) => _ = state.parked_workers.remove(place),
-        None => state.waking_workers -= 1,
+    /// Lets the express worker look, if a text waits for it. `busy_for`: for how long all permits are taken.
+    pub fn wake_express_worker(&self, busy_for: Option<Duration>) {
+        let woken = self.state.lock().take_express_worker_to_wake(busy_for);
+        if let Some(thread) = woken {
+            thread.unpark();
+        }
     }
-}
 
-impl QueueState {
-    /// Takes so many resting workers from the list, to be woken once the lock is free: first those that find a turn.
-    /// Where none does, all: who has a turn first runs the texts.
-    fn take_workers_to_wake(&mut self, workers: usize, gates: &GroupPermits) -> Vec<Thread> {
-        let mut workers = workers;
-        if gates.is_per_device() && (1..self.parked_workers.len()).contains(&workers) {
-            let finds_a_turn = |place: usize| gates.pool_for_worker(place).available() > 0;
-            self.parked_workers.sort_by_cached_key(|(_, place)| finds_a_turn(*place));
-            if !self.parked_workers.last().is_some_and(|(_, place)| finds_a_turn(*place)) {
-                workers = usize::MAX;
+    /// Waits until a text is worth running beside those that hold all permits. `busy_for` returns for how long they do.
+    /// False: the queue was closed.
+    pub fn wait_for_express_item(&self, busy_for: impl Fn() -> Option<Duration>) -> bool {
+        let mut state = self.state.lock();
+        while !state.closed {
+            if state.pending.find_express_item(max_express_work(busy_for())).is_some() {
+                return true;
             }
+            let is_polling = !state.pending.is_empty();
+            state.parked_express_worker = Some(ParkedExpressWorker { thread: thread::current(), is_polling });
+            MutexGuard::unlocked(&mut state, || {
+                if is_polling { thread::park_timeout(EXPRESS_POLL_INTERVAL) } else { thread::park() }
+            });
+            state.parked_express_worker = None;
         }
-        let woken = self.parked_workers.split_off(self.parked_workers.len().saturating_sub(workers));
-        self.waking_workers += woken.len();
-        woken.into_iter().map(|(thread, _)| thread).collect()
+        false
     }
 
-    /// Takes out what cannot be answered in time any more.
-    fn pop_expired(&mut self, now: Micros) -> Vec<QueuedItem> {
-        let mut expired = Vec::new();
-        while let Some(id) = self.pending.pop_expired(now) {
-            expired.extend(self.items.remove(&id));
-        }
-        expired
-    }
-
-    /// The jobs of texts that were taken out of the line.
-    fn take_items(&mut self, ids: &[ItemId]) -> Vec<QueuedItem> {
-        let jobs = ids.iter().filter_map(|id| self.items.remove(id));
-        // A caller that left while its texts were being taken out needs no run either.
-        jobs.filter(|job| !job.reply.is_closed()).collect()
-    }
-
-    fn remove(&mut self, id: ItemId) -> Option<QueuedItem> {
-        self.pending.remove(id);
-        self.items.remove(&id)
+    /// Takes the texts to run beside those that hold all permits for so long.
+    #[must_use]
+    pub fn next_express_batch(&self, busy_for: Option<Duration>) -> DispatchedBatch {
+        let means = self.model_load.means();
+        let cost_model = self.model_load.cost_model();
+        let mut state = self.state.lock();
+        let now = self.micros_since_creation(Instant::now());
+        let expired_items = state.pop_expired(now);
+        let limits = self.config.batch_limits;
+        let batch_context = BatchContext { now, cost_model: &cost_model, slowdown: means.slowdown, limits };
+        let context = SchedulingContext { batch_context, idle_workers: 0, is_overloaded: false };
+        let ids = state.pending.take_express_batch(max_express_work(busy_for), self.strategy(), &context);
+        DispatchedBatch { items: state.take_items(&ids), expired_items }
     }
 }

@@ -12,15 +12,15 @@
 //! was promised an answer: a text that has waited for half of its time is passed no more.
 
 pub mod batch_search;
+mod micros;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use batch_search::{BatchContext, CPU_SEARCH_RADIUS, Candidate, find_best_batch};
+pub use micros::Micros;
 
 /// Names a waiting text; later texts have higher names.
 pub type ItemId = u64;
-/// Microseconds since the queue was made, or a number of them.
-pub type Micros = u64;
 
 /// A text is due after this many times the work that its request has asked for up to it.
 pub const SOFT_DEADLINE_FACTOR: u64 = 10;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::backend::{Graph, Session};
-use super::worker::ModelRunner;
+use crate::text::manifest::ManifestError;
 
 /// Where a worker gets its next session.
 #[derive(Clone)]
@@ -16,38 +16,45 @@ pub struct SessionRecycler {
     runs_left: u64,
 }
 
+/// What became of a session whose time had come.
+#[derive(Debug)]
+pub enum RecycleEvent {
+    /// A new one took its place.
+    Replaced,
+    /// No new one could be made; the worker keeps it.
+    Failed(ManifestError),
+}
+
 impl SessionRecycler {
-    /// For sessions that are replaced after about `every` runs; nothing if that is 0, and the graph is dropped.
+    /// For sessions that are replaced after about so many runs; nothing if that is 0, and the graph is dropped.
     #[must_use]
-    pub fn new(graph: Box<dyn Graph>, every: u64) -> Option<Self> {
-        (every > 0).then(|| Self { graph: Arc::new(Mutex::new(graph)), runs_per_session: every, runs_left: 0 })
+    pub fn new(graph: Box<dyn Graph>, runs_per_session: u64) -> Option<Self> {
+        (runs_per_session > 0).then(|| Self { graph: Arc::new(Mutex::new(graph)), runs_per_session, runs_left: 0 })
     }
 
-    /// To be called by a worker after each run: replaces its session when its time has come.
+    /// A worker calls this after each run: replaces its session when its time has come.
     ///
-    /// One worker of a model at a time makes a session, and keeps the old one if there is no new one to be had.
-    pub fn record_run(&mut self, session: &mut Box<dyn Session>, shop: &ModelRunner) {
+    /// One worker of a model at a time makes a session, and keeps the old one if no new one can be made.
+    pub fn after_run(&mut self, session: &mut Box<dyn Session>) -> Option<RecycleEvent> {
         if self.runs_left == 0 {
             self.runs_left = add_jitter(self.runs_per_session);
         }
         self.runs_left -= 1;
         if self.runs_left > 0 {
-            return;
+            return None;
         }
         let Some(mut graph) = self.graph.try_lock() else {
-            // Somebody else makes one now: after the next run.
+            // Another worker makes one now: after the next run.
             self.runs_left = 1;
-            return;
+            return None;
         };
-        match graph.create_session() {
-            Ok(new) => {
-                *session = new;
-                shop.metrics.record_recycled_session();
+        Some(match graph.create_session() {
+            Ok(new_session) => {
+                *session = new_session;
+                RecycleEvent::Replaced
             }
-            Err(error) => {
-                tracing::warn!(model = shop.label, %error, "session recycling failed; worker keeps its session");
-            }
-        }
+            Err(error) => RecycleEvent::Failed(error),
+        })
     }
 }
 

@@ -1,7 +1,7 @@
-//! How long a text would wait, told before it is let in.
+//! How long a text would wait, predicted before it is admitted.
 //!
-//! Each model keeps the predicted work of its texts from admission to answer, and how long runs really take. The gate
-//! serves models in turn, so in each round every model with work has one run: a model's wait is the number of its runs
+//! Each model keeps the predicted work of its texts from admission to answer, and how long runs really take. Run permits
+//! go to models in turn, so in each round every model with work has one run: a model's wait is the number of its runs
 //! times the length of a round, and never more than all work there is. A slow model does not make a cheap one refuse.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -88,38 +88,35 @@ impl ModelLoad {
 
     /// A run has ended. What runs cost, if that has changed by it.
     pub fn record_run(&self, run: &BatchTiming) -> Option<CostModel> {
-        let (took, predicted) = (run.elapsed.wall.as_secs_f64(), self.cost_model().predict_seconds(run.shape));
+        let seconds = run.elapsed.wall.as_secs_f64();
+        let predicted = self.cost_model().predict_seconds(run.shape);
         let changed = self.update_fit(CostSample { shape: run.shape, seconds: run.elapsed.cpu.as_secs_f64() });
         let mut means = self.means.lock();
-        let towards = |mean: &mut f64, value: f64| *mean += MEAN_EWMA_ALPHA * (value - *mean);
-        towards(&mut means.run_seconds, took);
+        move_mean(&mut means.run_seconds, seconds);
         if predicted > 0.0 {
-            towards(&mut means.slowdown, (took / predicted).clamp(OUTLIER_RATIO_BOUNDS.0, OUTLIER_RATIO_BOUNDS.1));
+            move_mean(&mut means.slowdown, clamp_ratio(seconds / predicted));
         }
         if !run.unbatched_time.is_zero() {
-            towards(
-                &mut means.batching_ratio,
-                (took / run.unbatched_time.as_secs_f64()).clamp(OUTLIER_RATIO_BOUNDS.0, OUTLIER_RATIO_BOUNDS.1),
-            );
+            move_mean(&mut means.batching_ratio, clamp_ratio(seconds / run.unbatched_time.as_secs_f64()));
         }
         changed
     }
 
     /// Corrects what a run is said to cost by what one has cost.
     fn update_fit(&self, run: CostSample) -> Option<CostModel> {
-        let mut learned = self.online_fit.lock();
-        let expected = learned.cost_model.predict_seconds(run.shape);
+        let mut fit = self.online_fit.lock();
+        let expected = fit.cost_model.predict_seconds(run.shape);
         if !(OUTLIER_RATIO_BOUNDS.0 * expected..=OUTLIER_RATIO_BOUNDS.1 * expected).contains(&run.seconds) {
             return None;
         }
-        learned.observations.scale(1.0 - REGRESSION_DECAY_RATE);
-        learned.observations.add(run);
-        learned.runs = learned.runs.wrapping_add(1);
-        if !learned.runs.is_multiple_of(RUNS_PER_FIT) {
+        fit.observations.scale(1.0 - REGRESSION_DECAY_RATE);
+        fit.observations.add(run);
+        fit.runs = fit.runs.wrapping_add(1);
+        if !fit.runs.is_multiple_of(RUNS_PER_FIT) {
             return None;
         }
-        learned.cost_model = learned.prior.merge(&learned.observations).solve()?;
-        Some(learned.cost_model)
+        fit.cost_model = fit.prior.merge(&fit.observations).solve()?;
+        Some(fit.cost_model)
     }
 
     /// Predicted time of a run: what runs took at best, not what they take just now.
@@ -167,6 +164,15 @@ impl ModelLoad {
     }
 }
 
+/// Moves a mean over runs towards the value of the last one.
+fn move_mean(mean: &mut f64, value: f64) {
+    *mean += MEAN_EWMA_ALPHA * (value - *mean);
+}
+
+fn clamp_ratio(ratio: f64) -> f64 {
+    ratio.clamp(OUTLIER_RATIO_BOUNDS.0, OUTLIER_RATIO_BOUNDS.1)
+}
+
 /// Work of one model that is waited for.
 #[derive(Debug)]
 pub struct LoadGuard {
@@ -183,7 +189,7 @@ impl Drop for LoadGuard {
     }
 }
 
-/// The work of all models that share one gate.
+/// The work of all models that share the permits of a group.
 #[derive(Debug)]
 pub struct WaitEstimator {
     parallel_runs: usize,
@@ -191,10 +197,10 @@ pub struct WaitEstimator {
 }
 
 impl WaitEstimator {
-    /// The forecast for a gate of so many permits.
+    /// The forecast for so many permits.
     #[must_use]
-    pub fn new(runs_at_a_time: usize) -> Self {
-        Self { parallel_runs: runs_at_a_time.max(1), model_loads: Mutex::default() }
+    pub fn new(permits: usize) -> Self {
+        Self { parallel_runs: permits.max(1), model_loads: Mutex::default() }
     }
 
     /// Adds a model whose runs cost this much. `rows`: texts that share a run whenever there are so many, where that is so.
@@ -206,14 +212,13 @@ impl WaitEstimator {
             slowdown: 1.0,
             batching_ratio: 1.0,
         };
-        let before = CostRegression::from_cost_model(&cost, PRIOR_WEIGHT_RUNS);
-        let learned = OnlineFit { cost_model: cost, prior: before, observations: CostRegression::default(), runs: 0 };
-        let (work, texts, rows) = (AtomicU64::new(0), AtomicU64::new(0), AtomicUsize::new(rows.unwrap_or(0)));
+        let prior = CostRegression::from_cost_model(&cost, PRIOR_WEIGHT_RUNS);
+        let fit = OnlineFit { cost_model: cost, prior, observations: CostRegression::default(), runs: 0 };
         let load = Arc::new(ModelLoad {
-            online_fit: Mutex::new(learned),
-            pending_work_ns: work,
-            pending_items: texts,
-            full_batch_rows: rows,
+            online_fit: Mutex::new(fit),
+            pending_work_ns: AtomicU64::new(0),
+            pending_items: AtomicU64::new(0),
+            full_batch_rows: AtomicUsize::new(rows.unwrap_or(0)),
             means: Mutex::new(means),
         });
         let mut loads = self.model_loads.lock();

@@ -7,7 +7,7 @@ use super::database::{AuditDetails, ChangeError, ChangeRequest, Database};
 use super::record::{ModelRecord, ModelRecords, Origin, RecordError, VersionRecord};
 use super::valid_name::is_valid_name;
 use crate::clock::now_millis;
-use crate::engine::loader::ModelSource;
+use crate::engine::model_source::ModelSource;
 
 /// A directory with one of these is meant as a model; others may be tools.
 const MODEL_FILE_NAMES: [&str; 4] = ["model.onnx", "config.json", "tokenizer.json", "model.toml"];

@@ -12,7 +12,8 @@ use super::version_name::VersionName;
 use super::version_state::{LoadFailure, VersionState};
 use crate::engine::drift_monitor::DriftMonitor;
 use crate::engine::loaded_version::LoadedVersion;
-use crate::engine::loader::{LoadContext, ModelSource};
+use crate::engine::loader;
+use crate::engine::{load_context::LoadContext, model_source::ModelSource};
 use crate::experiments::counters::ActivePhase;
 use crate::metrics::VersionStatus;
 use crate::text::manifest::ManifestError;
@@ -123,7 +124,7 @@ impl Registry {
         let start = Instant::now();
         let model = &source.name;
         let version = &source.version;
-        let loaded = LoadedVersion::load(source, host);
+        let loaded = loader::load(source, host);
         let seconds = start.elapsed().as_secs_f64();
         // Logged once it is true: who reads "ready" may ask at once.
         match loaded.map(Arc::new) {

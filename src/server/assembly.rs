@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::registry_setup;
 use crate::config::ServerSettings;
-use crate::engine::loader::{LoadContext, ModelSource};
+use crate::engine::{load_context::LoadContext, model_source::ModelSource};
 use crate::error::ServerError;
 use crate::http::admin_guard::AdminHosts;
 use crate::http::api_keys::ApiKeys;

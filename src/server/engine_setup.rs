@@ -7,10 +7,11 @@ use crate::config::{BatchSettings, GpuBatchLimits, SchedulerStrategy, ServerSett
 use crate::drift;
 use crate::engine::backend::Backend;
 use crate::engine::execution_group::{ExecutionGroup, GpuOptions};
-use crate::engine::loader::{CHECK_RUN_TIMEOUT, LoadContext};
-use crate::engine::queue::SchedulerConfig;
+use crate::engine::load_context::LoadContext;
+use crate::engine::loader::CHECK_RUN_TIMEOUT;
 use crate::engine::scheduler::batch_search::{BatchLimits, CPU_SEARCH_RADIUS};
 use crate::engine::scheduler::{BatchingStrategy, Micros};
+use crate::engine::scheduler_config::SchedulerConfig;
 use crate::engine::{self, tokenization};
 use crate::error::ServerError;
 use crate::metrics::Metrics;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{FollowedAlias, MlflowSettings, ServerSettings};
-use crate::engine::loader::{LoadContext, ModelSource};
+use crate::engine::{load_context::LoadContext, model_source::ModelSource};
 use crate::error::ServerError;
 use crate::memory_budget::{self, MemoryBudget};
 use crate::registry::Registry;

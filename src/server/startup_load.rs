@@ -7,7 +7,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::registry_setup;
 use crate::config::ServerSettings;
-use crate::engine::loader::{LoadContext, ModelSource};
+use crate::engine::{load_context::LoadContext, model_source::ModelSource};
 use crate::http::App;
 use crate::memory_budget;
 use crate::registry::service::AliasSubscription;

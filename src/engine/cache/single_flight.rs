@@ -1,9 +1,4 @@
-//! Texts that are being run: whoever asks the same meanwhile waits for that run.
-//!
-//! The right to run a text and to tell its answer, a [`FlightLeader`], travels with the text to the
-//! worker. So an answer is told as soon as it is there, not when the rest of its batch is, and
-//! also if its own client left during the run. A lead that is dropped before leaves those who
-//! wait to themselves: one of them becomes the next.
+//! Texts that are being run: a request that asks the same meanwhile waits for that run.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,8 +6,8 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::{Cache, CacheKey};
-use crate::engine::{ItemError, ItemOutput};
+use super::key::CacheKey;
+use crate::engine::item_output::ItemOutput;
 
 /// How a run ended that others waited for.
 #[derive(Debug, Clone)]
@@ -52,7 +47,7 @@ struct Flight {
     outcome: watch::Receiver<Option<FlightOutcome>>,
 }
 
-/// A lead's part of a flight.
+/// A leader's part of a flight.
 #[derive(Debug)]
 pub(super) struct FlightHandle {
     id: u64,
@@ -73,52 +68,17 @@ impl FlightTable {
         FlightHandle { id: self.started_count, outcome_sender: sender }
     }
 
-    fn remove(&mut self, key: CacheKey, number: u64) {
-        if self.by_key.get(&key).is_some_and(|flight| flight.id == number) {
+    /// Removes a flight, unless another has taken its place.
+    pub(super) fn remove(&mut self, key: CacheKey, handle: &FlightHandle) {
+        if self.by_key.get(&key).is_some_and(|flight| flight.id == handle.id) {
             self.by_key.remove(&key);
         }
     }
 }
 
-/// Whoever holds it runs the text.
-#[derive(Debug)]
-pub struct FlightLeader {
-    cache: Arc<Cache>,
-    key: CacheKey,
-    flight: Option<FlightHandle>,
-}
-
-impl FlightLeader {
-    pub(super) fn new(cache: Arc<Cache>, key: CacheKey, own: Option<FlightHandle>) -> Self {
-        Self { cache, key, flight: own }
-    }
-
-    /// Keeps the answer, and tells it to those who wait.
-    pub fn complete(mut self, answer: &Result<ItemOutput, ItemError>) {
-        let end = match answer {
-            Ok(answer) => {
-                let answer = Arc::new(answer.clone());
-                // First: whoever finds no flight any more must find the answer.
-                self.cache.entries.insert(self.key, Arc::clone(&answer));
-                FlightOutcome::Computed(answer)
-            }
-            // Those who wait may have more time.
-            Err(ItemError::DeadlineExceeded) => FlightOutcome::Abandoned,
-            Err(_) => FlightOutcome::Failed,
-        };
-        self.finish(end);
-    }
-
-    fn finish(&mut self, end: FlightOutcome) {
-        if let Some(own) = self.flight.take() {
-            self.cache.in_flight.lock().remove(self.key, own.id);
-            own.outcome_sender.send_replace(Some(end));
-        }
-    }
-}
-
-impl Drop for FlightLeader {
-    fn drop(&mut self) {
-        self.finish(FlightOutcome::Abandoned);
+impl FlightHandle {
+    /// Sends the outcome to the followers.
+    pub(super) fn send(self, outcome: FlightOutcome) {
+        self.outcome_sender.send_replace(Some(outcome));
     }
 }

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::device_fallback::OpenedModel;
-use super::{mlflow_checks, predict_encoded, predict_input};
+use super::mlflow_checks;
+use super::single_run::{predict_encoded, predict_input};
 use crate::engine::backend::{BackendError, Session};
 use crate::engine::batch_invariance::{InvarianceProbe, ScoreTolerance, probe_run_timeout};
 use crate::engine::calibration::{run_batch, run_shape};

@@ -1,8 +1,9 @@
 //! On a GPU, or else on the cores: also where it turns out late that a GPU does not do.
 
-use super::{LoadContext, ModelSource};
 use crate::engine::backend::Graph;
 use crate::engine::drift_monitor;
+use crate::engine::load_context::LoadContext;
+use crate::engine::model_source::ModelSource;
 use crate::engine::placement::Placement;
 use crate::text::manifest::{Manifest, ManifestError, ModelDevice};
 use crate::text::pipeline::Pipeline;
@@ -28,7 +29,7 @@ pub(super) struct LoadError {
 }
 
 impl LoadError {
-    /// A fault of what has its place.
+    /// The error of a model that has its place.
     pub(super) fn with_placement(error: ManifestError, placement: &Placement) -> Self {
         Self { error, gpu_device: placement.is_gpu().then(|| placement.device()) }
     }
@@ -40,21 +41,22 @@ impl From<ManifestError> for LoadError {
     }
 }
 
-/// Reads a model and opens its graph. `cores`: why it runs on the cores although a GPU is there, if so.
+/// Reads a model and opens its graph. `fallback_reason`: why it runs on the cores although a GPU is
+/// there, if so.
 pub(super) fn open_model(
     source: &ModelSource,
-    host: &LoadContext,
-    cores: Option<String>,
+    context: &LoadContext,
+    fallback_reason: Option<String>,
 ) -> Result<OpenedModel, LoadError> {
     let mut manifest = Manifest::load_registered(&source.directory, source.registered_hashes.clone())?;
-    if cores.is_some() {
+    if fallback_reason.is_some() {
         manifest.options.device = Some(ModelDevice::Cpu);
     }
-    let graph = host.backend.open(&mut manifest)?;
-    let pipeline = Pipeline::from_manifest(&mut manifest, graph.signature(), host.text_defaults)?;
+    let graph = context.backend.open(&mut manifest)?;
+    let pipeline = Pipeline::from_manifest(&mut manifest, graph.signature(), context.text_defaults)?;
     drift_monitor::check_profile(manifest.profile.as_ref(), &pipeline)?;
     let mut placement = graph.placement();
-    placement.fallback_reason = placement.fallback_reason.or(cores);
+    placement.fallback_reason = placement.fallback_reason.or(fallback_reason);
     Ok(OpenedModel { manifest, graph, pipeline, placement })
 }
 
@@ -62,12 +64,12 @@ pub(super) fn open_model(
 /// run on a GPU, its error says so.
 pub(super) fn load_with_cpu_fallback<T>(
     source: &ModelSource,
-    host: &LoadContext,
+    context: &LoadContext,
     load: impl Fn(Option<String>) -> Result<T, LoadError>,
 ) -> Result<T, ManifestError> {
     let LoadError { error, gpu_device: gpu } = match load(None) {
         Ok(loaded) => return Ok(loaded),
-        Err(fault) => fault,
+        Err(failure) => failure,
     };
     let Some(gpu) = gpu else { return Err(error) };
     if error.is_transient {
@@ -75,7 +77,7 @@ pub(super) fn load_with_cpu_fallback<T>(
         return Err(error);
     }
     let (model, version) = (&source.name, &source.version);
-    match host.backend.required_device_option() {
+    match context.backend.required_device_option() {
         Some(_) if EXPECTATION_FILES.contains(&error.file.as_str()) => Err(error),
         Some(option) => {
             let sentence = format!("{option}: {model}/{version} does not work on {gpu}: {}", error.reason);
@@ -83,7 +85,7 @@ pub(super) fn load_with_cpu_fallback<T>(
         }
         None => {
             tracing::warn!(model, version, gpu, %error, "model failed on the GPU; loading it on the CPU");
-            load(Some(fallback_reason(&gpu, &error.reason))).map_err(|fault| fault.error)
+            load(Some(fallback_reason(&gpu, &error.reason))).map_err(|failure| failure.error)
         }
     }
 }

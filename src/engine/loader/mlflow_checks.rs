@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::predict_input;
+use super::single_run::predict_input;
 use crate::engine::backend::{GraphInfo, Session, TensorInfo};
 use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::mlmodel::{GraphTensor, MlflowExample};

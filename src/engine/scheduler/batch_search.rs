@@ -4,7 +4,7 @@
 //! is the stretch of the waiting texts in order of length, around the one that must run (the anchor), that does the
 //! most work per second: the cost of its texts alone over the cost of the run.
 
-use super::Micros;
+use super::micros::Micros;
 use crate::engine::cost_model::CostModel;
 use crate::text::tensors::Shape;
 
@@ -37,6 +37,13 @@ pub struct Candidate {
     pub deadline: Micros,
 }
 
+impl Candidate {
+    /// True if both cost the same, alone and in a run.
+    fn is_like(&self, other: &Self) -> bool {
+        (self.length, self.unbatched_time) == (other.length, other.unbatched_time)
+    }
+}
+
 /// What the window must fit.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchContext<'a> {
@@ -64,7 +71,8 @@ pub fn find_best_batch(
     longer: &[Candidate],
     fit: &BatchContext<'_>,
 ) -> (usize, usize) {
-    let (shorter, longer) = (NeighbourSums::from_candidates(shorter), NeighbourSums::from_candidates(longer));
+    let shorter = NeighbourSums::from_candidates(shorter);
+    let longer = NeighbourSums::from_candidates(longer);
     let mut search = BatchSearch {
         anchor,
         shorter: &shorter,
@@ -113,23 +121,26 @@ struct NeighbourSums {
 impl NeighbourSums {
     fn from_candidates(texts: &[Candidate]) -> Self {
         let mut sum = Candidate { length: 0, unbatched_time: 0, deadline: Micros::MAX };
-        let (mut first, mut ends) = (Vec::with_capacity(texts.len() + 1), vec![0]);
-        first.push(sum);
-        let mut last = None;
+        let mut prefix_sums = Vec::with_capacity(texts.len() + 1);
+        let mut group_ends = vec![0];
+        prefix_sums.push(sum);
+        let mut last: Option<&Candidate> = None;
         for (number, text) in texts.iter().enumerate() {
-            let like = |last: &Candidate| (text.length, text.unbatched_time) == (last.length, last.unbatched_time);
-            if last.is_some_and(|last| !like(last) || text.deadline < sum.deadline) {
-                ends.push(number);
+            if last.is_some_and(|last| !text.is_like(last) || text.deadline < sum.deadline) {
+                group_ends.push(number);
             }
             last = Some(text);
-            let (alone, deadline) = (sum.unbatched_time + text.unbatched_time, sum.deadline.min(text.deadline));
-            sum = Candidate { length: text.length, unbatched_time: alone, deadline };
-            first.push(sum);
+            sum = Candidate {
+                length: text.length,
+                unbatched_time: sum.unbatched_time + text.unbatched_time,
+                deadline: sum.deadline.min(text.deadline),
+            };
+            prefix_sums.push(sum);
         }
         if !texts.is_empty() {
-            ends.push(texts.len());
+            group_ends.push(texts.len());
         }
-        Self { prefix_sums: first, group_ends: ends }
+        Self { prefix_sums, group_ends }
     }
 
     fn count(&self) -> usize {
@@ -151,11 +162,12 @@ struct BatchSearch<'a> {
 impl BatchSearch<'_> {
     /// All texts of a window: the time of runs of their own, the nearest deadline, the greatest length.
     fn batch_totals(&self, down: usize, up: usize) -> Option<(Candidate, Shape)> {
-        let (shorter, longer) = (self.shorter.prefix_sums.get(down)?, self.longer.prefix_sums.get(up)?);
+        let shorter = self.shorter.prefix_sums.get(down)?;
+        let longer = self.longer.prefix_sums.get(up)?;
         let length = self.anchor.length.max(longer.length);
-        let alone = self.anchor.unbatched_time + shorter.unbatched_time + longer.unbatched_time;
+        let unbatched_time = self.anchor.unbatched_time + shorter.unbatched_time + longer.unbatched_time;
         let deadline = self.anchor.deadline.min(shorter.deadline).min(longer.deadline);
-        Some((Candidate { length, unbatched_time: alone, deadline }, Shape { rows: 1 + down + up, length }))
+        Some((Candidate { length, unbatched_time, deadline }, Shape { rows: 1 + down + up, length }))
     }
 
     fn is_within_limits(&self, down: usize, up: usize) -> bool {
@@ -178,8 +190,8 @@ impl BatchSearch<'_> {
     }
 }
 
-#[cfg(test)]
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -9,7 +9,7 @@ use super::error::RegistryError;
 use super::reconciler::model_source;
 use super::registry_service::RegistryService;
 use crate::clock::now_millis;
-use crate::engine::loaded_version::LoadedVersion;
+use crate::engine::loader;
 use crate::registry::database::ChangeOutcome;
 use crate::registry::record::{FileRecord, ModelRecord, Origin, RecordError, VersionRecord};
 use crate::registry::store::{StagedVersion, StoreError};
@@ -78,7 +78,7 @@ impl RegistryService {
         self.check_memory(version, record.bytes())?;
         let source = model_source(name, version, assembled.path().to_owned(), record);
         let host = self.deps.load_context.clone();
-        let verified = spawn_blocking(move || LoadedVersion::verify(&source, &host)).await?;
+        let verified = spawn_blocking(move || loader::verify(&source, &host)).await?;
         verified.map_err(|error| self.classify_load_error(version, &error))?;
         Ok(assembled)
     }

@@ -11,7 +11,7 @@ use super::error::RegistryError;
 use super::publish_scope::PublishScope;
 use super::registry_service::RegistryService;
 use super::version_lease::VersionLease;
-use crate::engine::loader::ModelSource;
+use crate::engine::model_source::ModelSource;
 use crate::registry::database::{ChangeError, ChangeOutcome};
 use crate::registry::record::{ModelRecord, Origin, RecordError, VersionRecord};
 use crate::registry::served_model::ServedModel;

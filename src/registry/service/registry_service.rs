@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::change_context::ChangeContext;
 use super::counter_flush::CounterFlush;
-use crate::engine::loader::{LoadContext, ModelSource};
+use crate::engine::{load_context::LoadContext, model_source::ModelSource};
 use crate::metrics::drift::AccuracyStatus;
 use crate::registry::database::{AuditEntry, ChangeError, ChangeOutcome, Database, HistoryFilter, StorageFault};
 use crate::registry::mlflow::client::MlflowClient;

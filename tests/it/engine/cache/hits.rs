@@ -7,8 +7,9 @@ use std::sync::Arc;
 use predictd::config::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use predictd::engine::cache::Cache;
 use predictd::engine::execution_group::ExecutionGroup;
-use predictd::engine::loaded_version::LoadedVersion;
-use predictd::engine::loader::{CHECK_RUN_TIMEOUT, LoadContext, ModelSource};
+use predictd::engine::load_context::LoadContext;
+use predictd::engine::loader::{self, CHECK_RUN_TIMEOUT};
+use predictd::engine::model_source::ModelSource;
 use predictd::engine::tokenization;
 use predictd::metrics::Metrics;
 use predictd::text::input::{Input, SecondText};
@@ -126,19 +127,19 @@ fn cache_reloaded_version_starts_empty() {
         drift_settings: predictd::drift::WindowSettings::default(),
         metrics: Arc::new(Metrics::new().unwrap()),
     };
-    let [first, second] = [(), ()].map(|()| LoadedVersion::load(&source, &host).unwrap());
+    let [first, second] = [(), ()].map(|()| loader::load(&source, &host).unwrap().load_id());
     let [cache, other] = [(), ()].map(|()| Cache::new(1 << 20).unwrap().unwrap());
     let text = Input::from("text".to_owned());
     let two = |whole| Input {
         second: Some(SecondText { text: "text".to_owned(), truncate_only_first: whole }),
         ..text.clone()
     };
-    assert_ne!(cache.key(&first, &text), cache.key(&first, &two(false)));
-    assert_ne!(cache.key(&first, &two(true)), cache.key(&first, &two(false)));
-    assert_eq!(cache.key(&first, &text), cache.key(&first, &text));
-    assert_ne!(cache.key(&first, &text), cache.key(&second, &text));
+    assert_ne!(cache.key(first, &text), cache.key(first, &two(false)));
+    assert_ne!(cache.key(first, &two(true)), cache.key(first, &two(false)));
+    assert_eq!(cache.key(first, &text), cache.key(first, &text));
+    assert_ne!(cache.key(first, &text), cache.key(second, &text));
     // Keys are nobody's to guess: each process has its own.
-    assert_ne!(cache.key(&first, &text), other.key(&first, &text));
+    assert_ne!(cache.key(first, &text), other.key(first, &text));
 }
 
 #[tokio::test(flavor = "multi_thread")]

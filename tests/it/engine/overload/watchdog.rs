@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use predictd::config::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use predictd::engine::execution_group::ExecutionGroup;
-use predictd::engine::loader::LoadContext;
+use predictd::engine::load_context::LoadContext;
 use predictd::engine::tokenization;
 use predictd::metrics::Metrics;
 use predictd::onnx::OnnxRuntime;

@@ -1,10 +1,10 @@
-//! Where a request stands in a queue.
+//! Takes the texts of a request whose caller has left out of the queue.
 
 use std::sync::Arc;
 
-use super::{InferenceRequest, Queue};
+use super::queue::{InferenceRequest, Queue};
 
-/// Takes a request's texts out of a queue when it is dropped, unless all of them were served.
+/// Takes a request's texts out of a queue when it is dropped, unless all of them were answered.
 #[derive(Debug)]
 pub struct QueueGuard {
     queue: Arc<Queue>,
@@ -13,13 +13,13 @@ pub struct QueueGuard {
 }
 
 impl QueueGuard {
-    /// The place of a request in a queue.
+    /// Guards the texts of a request in a queue.
     #[must_use]
     pub fn new(queue: &Arc<Queue>, request: &Arc<InferenceRequest>) -> Self {
         Self { queue: Arc::clone(queue), request: Arc::clone(request), is_disarmed: false }
     }
 
-    /// To be called when all answers are there: nothing is left to take out.
+    /// Call this when all answers are there: nothing is left to take out.
     pub fn disarm(mut self) {
         self.is_disarmed = true;
     }
