@@ -31,7 +31,7 @@ fn reject(text: &str, outcome: &Result<String, PolicyError>) {
     match outcome {
         Ok(passed) => assert!(passed == text && !text.contains(is_control)),
         Err(PolicyError::ControlCharacter(c)) => {
-            assert!(text.chars().any(|found| is_control(found) && u32::from(found) == *c))
+            assert!(text.chars().any(|found| is_control(found) && u32::from(found) == *c));
         }
         Err(PolicyError::Script | PolicyError::ScriptUrl | PolicyError::EventHandler | PolicyError::Eval) => {
             assert!(text.contains('<') && !text.contains(is_control));
