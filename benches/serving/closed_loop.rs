@@ -1,6 +1,6 @@
 //! So many clients, each of whom sends its next request when it has its answer: for finding how much a server can do.
 //!
-//! `cargo bench --bench serving -- closed_loop ADDRESS REQUESTS CLIENTS MEASUREMENT_SECONDS [LEAVE]` prints one line of JSON.
+//! `cargo bench --bench serving -- closed_loop ADDRESS REQUESTS CLIENTS SECONDS [LEAVE]` prints one line of JSON.
 //! `REQUESTS` is a file of JSON lines with `path`, `body` and `texts`, the number of texts in the body; it is read again
 //! from its beginning as often as needed. Of a hundred requests `LEAVE` are not waited for: their connection is closed.
 //! What is sent and how it is answered does not depend on the server: it can be anybody's.

@@ -1,7 +1,7 @@
 //! The engine's own limit, L1: all texts at hand, tokenised, sorted by length, in runs of the best size on as many
 //! sessions as there are cores. No server can do more with this engine.
 //!
-//! `cargo bench --bench serving -- limit DIRECTORY TEXTS MEASUREMENT_SECONDS` prints one line of JSON. `DIRECTORY` holds a version of
+//! `cargo bench --bench serving -- limit DIRECTORY TEXTS SECONDS` prints one line of JSON. `DIRECTORY` holds a version of
 //! a model, `TEXTS` is a JSON list of strings.
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! A million hostile requests: the process stays, nothing is answered with a 5xx, good requests in between are
 //! answered as ever, and memory does not grow when the same is sent again and again.
 //!
-//! `cargo bench --bench serving -- hostile [REQUESTS] [TIMING_REPEATS]`
+//! `cargo bench --bench serving -- hostile [REQUESTS] [REPEATS]`
 
 mod attacks;
 

@@ -1,6 +1,6 @@
 //! The load generator: requests at a constant rate, whether the server keeps up or not.
 //!
-//! `cargo bench --bench serving -- open_loop [RATE] [MEASUREMENT_SECONDS] [MODEL] [http://HOST:PORT]`
+//! `cargo bench --bench serving -- open_loop [RATE] [SECONDS] [MODEL] [http://HOST:PORT]`
 //!
 //! Request `i` is meant to leave at `start + i / rate`. Its latency is the time from then to the last
 //! byte of its answer, so a server that stalls is charged for every request that it made wait.

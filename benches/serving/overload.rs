@@ -1,7 +1,7 @@
 //! Ten times more than the server can do: what it still answers, how fast it refuses the rest,
 //! whether its probes answer meanwhile, its memory, and how soon it is itself again.
 //!
-//! `cargo bench --bench serving -- overload [MEASUREMENT_SECONDS] [TIMEOUT_MS] [CONNECTIONS]`
+//! `cargo bench --bench serving -- overload [SECONDS] [TIMEOUT_MS] [CONNECTIONS]`
 //!
 //! `MiniLM`, single texts. A timeout of 0 sends no X-Request-Timeout-Ms. The connections are as many as clients
 //! of ten times the capacity would open; with few of them the generator, not the server, would refuse.

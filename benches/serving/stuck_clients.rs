@@ -1,6 +1,6 @@
 //! A thousand clients that are stuck, and what they cost the others.
 //!
-//! `cargo bench --bench serving -- stuck_clients [MEASUREMENT_SECONDS]`
+//! `cargo bench --bench serving -- stuck_clients [SECONDS]`
 //!
 //! A third is silent, a third has sent half a head, a third sends its body at a byte per second. Good requests
 //! run before and beside them. A stuck client whose connection is closed comes back at once.

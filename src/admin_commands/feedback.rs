@@ -1,4 +1,4 @@
-//! `predictd feedback export_feedback`: answers with their true labels, for a notebook or a training.
+//! `predictd feedback export`: answers with their true labels, for a notebook or a training.
 
 use std::io::{self, BufWriter, Write};
 

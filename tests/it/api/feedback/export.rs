@@ -1,4 +1,4 @@
-//! The table of `predictd feedback export_feedback`: no spreadsheet runs what a client wrote, and no terminal obeys it.
+//! The table of `predictd feedback export`: no spreadsheet runs what a client wrote, and no terminal obeys it.
 
 use serde_json::{Value, json};
 

@@ -114,7 +114,7 @@ async fn activation_zero_shot_requires_logits() {
     assert!(reply.body.contains("labels of a request need a model that gives logits"), "{}", reply.body);
 }
 
-/// The second column of a softmax, as `add_softmax(-1)[:, 1]` is exported.
+/// The second column of a softmax, as `softmax(-1)[:, 1]` is exported.
 fn add_second_softmax_column(graph: &mut OnnxGraph, logits: &str) -> String {
     let probabilities = add_softmax(graph, logits);
     let second = graph.integers(&[1], &[1]);
