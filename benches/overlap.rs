@@ -21,7 +21,7 @@ use predictd::engine::execution_group::{ExecutionGroup, GpuOptions};
 use predictd::engine::load_context::LoadContext;
 use predictd::engine::loader::{self, CHECK_RUN_TIMEOUT};
 use predictd::engine::model_source::ModelSource;
-use predictd::engine::placement::Placement;
+use predictd::engine::placement_result::Placement;
 use predictd::engine::scheduler::BatchingStrategy;
 use predictd::engine::scheduler::batch_search::BatchLimits;
 use predictd::engine::scheduler_config::SchedulerConfig;

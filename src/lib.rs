@@ -15,7 +15,7 @@
 //! - [`drift`]: profiles, windows, divergence; pure
 //! - [`metrics`]: every metric; [`telemetry`]: log lines and spans; [`log_summary`]: a periodic summary of traffic
 //! - [`cli`]: the command line; [`config`]: options, checked before anything starts; [`error`]: errors with an exit code
-//! - [`check`]: inspects a model directory; [`profile`]: builds a drift profile; [`bench`](mod@bench): tunes options for a machine
+//! - [`check`]: inspects a model directory; [`drift_profile`]: builds a drift profile; [`bench`](mod@bench): tunes options for a machine
 //! - [`watch`], [`health_command`], [`admin_commands`]: clients of running servers; [`http_client`]: what they share
 //! - [`listeners`]: TCP and Unix sockets; [`api_keys`]: the key file; [`shutdown`]: signals
 //! - [`atomic_file`]: replaces files atomically; [`file_watcher`]: notices changed files; [`fd_limit`]: the limit of open files
@@ -25,7 +25,7 @@
 //!
 //! `main` → `server` → `http` → `registry` → `engine` → `text`, and each of them what is further right; `http` and `registry` →
 //! `experiments`; `registry` and `engine` → `drift` → `experiments::statistics`. `onnx` implements the traits of
-//! `engine::backend`. `bench` starts a server, `check` and `profile` load models; `cli` alone imports the commands.
+//! `engine::backend`. `bench` starts a server, `check` and `drift_profile` load models; `cli` alone imports the commands.
 //! `atomic_file`, `clock`, `config`, `fd_limit`, `file_watcher`, `http_client`, `memory`, `metrics`, `shutdown`, `telemetry` and
 //! `terminal` import nothing of the crate, `api_keys` only `atomic_file`. Files do not import each other in circles.
 //!
@@ -50,6 +50,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod drift;
+pub mod drift_profile;
 pub mod engine;
 pub mod error;
 pub mod experiments;
@@ -64,7 +65,6 @@ pub mod memory;
 pub mod memory_budget;
 pub mod metrics;
 pub mod onnx;
-pub mod profile;
 pub mod registry;
 pub mod server;
 pub mod shutdown;

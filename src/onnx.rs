@@ -51,7 +51,7 @@ use parking_lot::Mutex;
 use crate::clock;
 use crate::config::{Device, DeviceSettings, ServerSettings};
 use crate::engine::backend::{Backend, Graph, GraphInfo, Session};
-use crate::engine::placement::{GpuMeasurement as Measured, Placement};
+use crate::engine::placement_result::{GpuMeasurement as Measured, Placement};
 use crate::text::manifest::{Manifest, ManifestError, ModelDevice};
 use crate::text::signature::{GraphInput, Signature};
 use device_choice::DeviceChoice;

@@ -44,7 +44,7 @@ pub struct FileSignals {
 
 /// What an operator asks for by a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileRequest {
+pub enum ReloadSignal {
     /// SIGHUP: read keys and certificates again, and open log files again.
     Reload,
     /// SIGUSR1 and SIGUSR2: open log files again.
@@ -63,11 +63,11 @@ impl FileSignals {
     }
 
     /// What is asked for next.
-    pub async fn next(&mut self) -> FileRequest {
+    pub async fn next(&mut self) -> ReloadSignal {
         tokio::select! {
-            _ = self.hangup.recv() => FileRequest::Reload,
-            _ = self.user1.recv() => FileRequest::Reopen,
-            _ = self.user2.recv() => FileRequest::Reopen,
+            _ = self.hangup.recv() => ReloadSignal::Reload,
+            _ = self.user1.recv() => ReloadSignal::Reopen,
+            _ = self.user2.recv() => ReloadSignal::Reopen,
         }
     }
 }

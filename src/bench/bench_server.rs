@@ -12,7 +12,7 @@ use super::error::interrupted_error;
 use super::load_clients::{LoadClients, MeasurementPeriod, build_requests};
 use super::machine::process_cpu_time;
 use super::measurement::MeasurementCounts;
-use super::setup::Setup;
+use super::setup_selection::Setup;
 use crate::config::ServerSettings;
 use crate::engine::loaded_version::LoadedVersion;
 use crate::engine::model_source::ModelSource;

@@ -2,7 +2,7 @@
 //!
 //! - [`args`]: its options
 //! - [`texts`]: what is asked
-//! - [`setup`]: which options are tried, and which are best (pure); `search`: in which order
+//! - [`setup_selection`]: which options are tried, and which are best (pure); [`trial_runner`]: in which order
 //! - [`bench_server`]: a real server in this process; [`load_clients`]: who asks it
 //! - [`engine_limit`]: the engine alone
 //! - [`measurement`]: from counts to figures (pure); [`machine`]: cores and processor time
@@ -19,9 +19,9 @@ pub mod load_clients;
 pub mod machine;
 pub mod measurement;
 pub mod report;
-mod search;
-pub mod setup;
+pub mod setup_selection;
 pub mod texts;
+mod trial_runner;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -46,9 +46,9 @@ use engine_limit::EngineBaseline;
 use error::{interrupted_error, output_error};
 use machine::{Cores, machine_cpu_time, process_cpu_time};
 use report::{BenchReport, BenchSubject, CostCoefficients};
-use search::Benchmark;
-use setup::{cpu_setups, gpu_setups};
+use setup_selection::{cpu_setups, gpu_setups};
 use texts::BenchTexts;
+use trial_runner::Benchmark;
 
 /// Time for runs to end when the benchmark is interrupted.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);

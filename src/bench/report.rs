@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::machine::Cores;
 use super::measurement::Measurement;
-use super::setup::{Setup, Trial};
+use super::setup_selection::{Setup, Trial};
 use super::texts::BenchTextsSummary;
 use crate::engine::cost_model::CostModel;
 use crate::engine::loaded_version::LoadedVersion;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-use super::placement::Placement;
+use super::placement_result::Placement;
 use crate::text::manifest::{Manifest, ManifestError};
 use crate::text::pipeline::Batch;
 use crate::text::signature::Signature;

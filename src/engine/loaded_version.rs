@@ -15,7 +15,7 @@ use super::drift_monitor::DriftMonitor;
 use super::error::{InferenceError, ItemError};
 use super::item_output::ItemOutput;
 use super::model_runner::{ModelRunner, RunFailure};
-use super::placement::Placement;
+use super::placement_result::Placement;
 use super::queue::InferenceRequest;
 use super::queue_guard::QueueGuard;
 use super::tokenization::{

@@ -3,7 +3,7 @@
 //! - [`admission`]: the engine, which admits requests; [`error`]: why one got no answer
 //! - [`backend`]: what the engine needs from an inference runtime
 //! - [`model_source`]: what to load; [`load_context`]: what all models are loaded with
-//! - [`loader`]: how a model comes into service; `calibration`: what its runs cost here; [`placement`]: where they run
+//! - [`loader`]: how a model comes into service; `calibration`: what its runs cost here; [`placement_result`]: where they run
 //! - [`cost_model`]: what a run costs by its shape (pure)
 //! - [`loaded_version`]: one served version; [`tokenization`]: its texts on their way to the queue
 //! - [`batch_invariance`]: whether scores depend on the texts of a batch
@@ -39,7 +39,7 @@ pub mod loaded_version;
 pub mod loader;
 pub mod model_runner;
 pub mod model_source;
-pub mod placement;
+pub mod placement_result;
 pub mod queue;
 pub mod queue_guard;
 pub mod run_permits;

@@ -23,11 +23,11 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::buffer_sizes::MAX_BUFFER_BYTES;
+use super::client_timeouts::TimeoutStream;
 use super::connection_state::{ConnectionState, RequestGuard, TrackedBody};
 use super::response_budget::ResponseBudget;
 use super::response_reservation::ReservationHandle;
 use super::state::App;
-use super::timeout_stream::TimeoutStream;
 use super::tls::WatchedTlsConfig;
 use crate::clock;
 use crate::listeners::ClientStream;

@@ -30,7 +30,7 @@ use crate::registry::database::{ChangeOutcome, HistoryFilter};
 use crate::registry::is_valid_name;
 use crate::registry::service::{ChangeContext, RegistryError, RegistryService};
 use results::ExperimentResultsView;
-use view::{ExperimentChangeView, ExperimentListView, ExperimentView};
+use view::{ExperimentChangeResponse, ExperimentListView, ExperimentView};
 use wire::{ExperimentDesignBody, PromoteRequest, StateChangeRequest};
 
 /// An experiment in a path. What cannot be a name is nobody's.
@@ -68,7 +68,7 @@ async fn apply_change<F>(
     name: &str,
     order: ChangeContext,
     work: impl FnOnce(Arc<RegistryService>, ChangeContext) -> F + Send + 'static,
-) -> Result<EtagJson<ExperimentChangeView>, ApiError>
+) -> Result<EtagJson<ExperimentChangeResponse>, ApiError>
 where
     F: Future<Output = Result<ChangeOutcome<Option<Experiment>>, RegistryError>> + Send + 'static,
 {
@@ -85,7 +85,7 @@ where
 fn to_change_response(
     name: &str,
     outcome: ChangeOutcome<Option<Experiment>>,
-) -> Result<EtagJson<ExperimentChangeView>, ApiError> {
+) -> Result<EtagJson<ExperimentChangeResponse>, ApiError> {
     let (experiment, changed) = match outcome {
         ChangeOutcome::Changed(experiment) => (experiment, true),
         ChangeOutcome::Unchanged(experiment) => (experiment, false),
@@ -97,7 +97,7 @@ fn to_change_response(
     let revision = experiment.as_ref().map_or(0, |experiment| experiment.revision);
     Ok(with_etag(
         revision,
-        ExperimentChangeView {
+        ExperimentChangeResponse {
             changed,
             experiment: experiment.map(|experiment| ExperimentView::from_experiment(name, &experiment)),
         },
@@ -166,7 +166,7 @@ pub async fn results(
 /// Make an experiment, or change it. Once it has begun only weights can change, which begins a new phase.
 #[utoipa::path(
     put, path = "/admin/experiments/{name}", tag = "admin", params(("name" = String, Path)),
-    request_body = ExperimentDesignBody, responses((status = 200, body = ExperimentChangeView))
+    request_body = ExperimentDesignBody, responses((status = 200, body = ExperimentChangeResponse))
 )]
 pub async fn define(
     State(app): State<Arc<App>>,
@@ -202,7 +202,7 @@ pub async fn define(
 /// Start an experiment, or go on with it.
 #[utoipa::path(
     post, path = "/admin/experiments/{name}/start", tag = "admin", params(("name" = String, Path)),
-    request_body = StateChangeRequest, responses((status = 200, body = ExperimentChangeView))
+    request_body = StateChangeRequest, responses((status = 200, body = ExperimentChangeResponse))
 )]
 pub async fn start(
     State(app): State<Arc<App>>,
@@ -219,7 +219,7 @@ pub async fn start(
 /// Pause an experiment: everybody gets the active version.
 #[utoipa::path(
     post, path = "/admin/experiments/{name}/pause", tag = "admin", params(("name" = String, Path)),
-    request_body = StateChangeRequest, responses((status = 200, body = ExperimentChangeView))
+    request_body = StateChangeRequest, responses((status = 200, body = ExperimentChangeResponse))
 )]
 pub async fn pause(
     State(app): State<Arc<App>>,
@@ -236,7 +236,7 @@ pub async fn pause(
 /// End an experiment for good: everybody gets the active version.
 #[utoipa::path(
     post, path = "/admin/experiments/{name}/end", tag = "admin", params(("name" = String, Path)),
-    request_body = StateChangeRequest, responses((status = 200, body = ExperimentChangeView))
+    request_body = StateChangeRequest, responses((status = 200, body = ExperimentChangeResponse))
 )]
 pub async fn end(
     State(app): State<Arc<App>>,
@@ -260,7 +260,7 @@ pub async fn end(
 /// Make the version of an arm the active one, and end the experiment.
 #[utoipa::path(
     post, path = "/admin/experiments/{name}/promote", tag = "admin", params(("name" = String, Path)),
-    request_body = PromoteRequest, responses((status = 200, body = ExperimentChangeView))
+    request_body = PromoteRequest, responses((status = 200, body = ExperimentChangeResponse))
 )]
 pub async fn promote(
     State(app): State<Arc<App>>,
@@ -283,7 +283,7 @@ pub async fn promote(
 /// Forget an experiment that has not begun, or ended more than 31 days ago.
 #[utoipa::path(
     delete, path = "/admin/experiments/{name}", tag = "admin", params(("name" = String, Path)),
-    responses((status = 200, body = ExperimentChangeView))
+    responses((status = 200, body = ExperimentChangeResponse))
 )]
 pub async fn delete(
     State(app): State<Arc<App>>,

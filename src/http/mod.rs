@@ -2,7 +2,7 @@
 //!
 //! - [`state`]: what handlers and layers share; [`mod@router`]: the routes, and the layers over them
 //! - [`accept_loop`], [`connection`], [`tls`]: listeners and connections
-//! - [`timeout_stream`], [`framing`], [`connection_state`], [`buffer_sizes`]: time limits and buffers of a connection
+//! - [`client_timeouts`], [`framing`], [`connection_state`], [`buffer_sizes`]: time limits and buffers of a connection
 //! - [`response_budget`], [`response_reservation`], [`response_size`], [`response_stream`]: memory for large responses
 //! - [`mod@route_table`]: how routes are listed, each with who may use it
 //! - [`observability`]: request id, metrics, the log line, problem details; [`request_summary`]: what handlers tell for it;
@@ -45,6 +45,7 @@ pub mod caller;
 pub mod caller_rates;
 pub mod charset;
 pub mod client_address;
+pub mod client_timeouts;
 pub mod connection;
 pub mod connection_state;
 pub mod content_encoding;
@@ -81,7 +82,6 @@ pub mod shadow_comparison;
 pub mod shadow_queue;
 pub mod shadow_traffic;
 pub mod state;
-pub mod timeout_stream;
 pub mod tls;
 pub mod trace_context;
 pub mod user_id;

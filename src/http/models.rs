@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::error::{ApiError, Problem};
 use super::state::App;
 use crate::config::OverflowPolicy;
-use crate::engine::placement;
+use crate::engine::placement_result;
 use crate::registry::{ResolveError, ServedModel, VersionState};
 use crate::text::activation::Activation;
 use crate::text::tokenizer::Tokenizer;
@@ -126,8 +126,8 @@ pub struct GpuMeasurementView {
     pub largest_difference: Option<f32>,
 }
 
-impl From<&placement::GpuMeasurement> for GpuMeasurementView {
-    fn from(found: &placement::GpuMeasurement) -> Self {
+impl From<&placement_result::GpuMeasurement> for GpuMeasurementView {
+    fn from(found: &placement_result::GpuMeasurement) -> Self {
         Self {
             nodes: found.nodes_by_provider.clone(),
             memory_bytes: found.memory_bytes,

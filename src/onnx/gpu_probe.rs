@@ -13,7 +13,7 @@ use super::profile_trace::ProviderCoverage;
 use super::session::{ExecutionSite, OnnxSession, dummy_tokens};
 use super::session_factory::{GpuTarget, SessionFactory};
 use crate::engine::backend::Scores;
-use crate::engine::placement;
+use crate::engine::placement_result;
 use crate::memory;
 use crate::text::pipeline::Batch;
 use crate::text::signature::GraphInput;
@@ -34,7 +34,7 @@ pub(super) fn probe_gpu(
     on: GpuTarget<'_>,
     cores: &mut OnnxSession,
     places: &[PathBuf],
-) -> Result<placement::GpuMeasurement, String> {
+) -> Result<placement_result::GpuMeasurement, String> {
     if matches!(cores.io_spec.input, GraphInput::Texts { .. }) {
         return Err("the graph takes text, and no GPU reads text".to_owned());
     }
@@ -64,7 +64,7 @@ pub(super) fn probe_gpu(
     let (found, run) = time_runs(&mut session, &batch)?;
     let difference = max_difference(&expected, &found);
     let largest = expected.values.iter().fold(0.0, |most: f32, score| most.max(score.abs()));
-    Ok(placement::GpuMeasurement {
+    Ok(placement_result::GpuMeasurement {
         nodes_by_provider: ran.nodes,
         memory_bytes: memory,
         gpu_run_time: run,

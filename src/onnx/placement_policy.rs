@@ -1,6 +1,6 @@
 //! What follows from what was measured on a GPU. Pure.
 
-use crate::engine::placement::GpuMeasurement;
+use crate::engine::placement_result::GpuMeasurement;
 
 /// Scores may differ by this part of the largest: more is not rounding, of half precision either.
 const MAX_RELATIVE_DIFFERENCE: f32 = 0.1;

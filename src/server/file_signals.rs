@@ -6,7 +6,7 @@ use tokio::task::spawn_blocking;
 
 use crate::http::App;
 use crate::http::tls::WatchedTlsConfig;
-use crate::shutdown::{FileRequest, FileSignals};
+use crate::shutdown::{FileSignals, ReloadSignal};
 use crate::telemetry;
 
 /// Does what the signals ask for, until the process ends.
@@ -16,7 +16,7 @@ pub(super) async fn watch_file_signals(mut signals: FileSignals, app: Arc<App>, 
         telemetry::reopen_log_files();
         // The line goes to the files that were opened.
         tracing::info!("log files reopened");
-        if request == FileRequest::Reload {
+        if request == ReloadSignal::Reload {
             let app = Arc::clone(&app);
             let tls = tls.clone();
             let reload = move || {

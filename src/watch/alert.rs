@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::check::CheckRecord;
 use super::drift::{Finding, FindingChange};
+use super::probe::ProbeResult;
 use crate::clock;
 
 /// How long an alert lasts at Alertmanager if nobody says that it is over.
@@ -25,7 +25,7 @@ pub struct Alert {
     pub summary: String,
     /// The check that decided it, for a server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub check: Option<CheckRecord>,
+    pub check: Option<ProbeResult>,
     /// What drifts, or has dropped, or does so no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<Finding>,
@@ -60,7 +60,7 @@ impl AlertStatus {
 impl Alert {
     /// The alert about a server after this check.
     #[must_use]
-    pub fn new(status: AlertStatus, check: &CheckRecord) -> Self {
+    pub fn new(status: AlertStatus, check: &ProbeResult) -> Self {
         let summary = match &check.error {
             _ if status.is_resolved() => format!("{} is healthy again", check.url),
             Some(error) => format!("{} is unhealthy: {error}", check.url),

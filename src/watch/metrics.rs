@@ -4,8 +4,8 @@ use prometheus::{
     Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder, histogram_opts, opts,
 };
 
-use super::check::CheckRecord;
-use super::target::TargetHealth;
+use super::probe::ProbeResult;
+use super::target_health::TargetHealth;
 
 /// Seconds.
 const CHECK_SECONDS_BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
@@ -74,7 +74,7 @@ impl WatchMetrics {
     }
 
     /// A server was checked, and counts as this now.
-    pub fn record_check(&self, record: &CheckRecord, health: TargetHealth) {
+    pub fn record_check(&self, record: &ProbeResult, health: TargetHealth) {
         let url = record.url.as_str();
         self.healthy.with_label_values(&[url]).set(i64::from(health == TargetHealth::Healthy));
         self.checks.with_label_values(&[url, if record.healthy { "good" } else { "failed" }]).inc();

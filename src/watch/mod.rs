@@ -1,7 +1,7 @@
 //! `predictd watch`: checks servers, and tells when one becomes unhealthy or healthy again, or when a model drifts.
 //!
 //! - [`args`]: its options
-//! - [`mod@check`]: one check; [`target`]: what checks in a row make of a server (pure)
+//! - [`probe`]: one check; [`target_health`]: what checks in a row make of a server (pure)
 //! - [`drift`]: what a server says of its models, and what of that is news
 //! - [`alert`]: what is told, in the forms of its receivers (pure); [`channel`]: how it gets there; [`outbox`]: until it does
 //! - [`program`]: a program that is told, and may go on
@@ -10,13 +10,13 @@
 pub mod alert;
 pub mod args;
 pub mod channel;
-pub mod check;
 pub mod delivery_error;
 pub mod drift;
 pub mod metrics;
 pub mod outbox;
+pub mod probe;
 pub mod program;
-pub mod target;
+pub mod target_health;
 pub mod watch_state;
 
 use std::sync::Arc;
@@ -36,11 +36,11 @@ use crate::shutdown::Shutdown;
 use alert::{Alert, AlertStatus};
 use args::{WatchCommand, redact_url};
 use channel::Channel;
-use check::check_server;
 use drift::{DriftResponse, Finding, FindingChange};
 use metrics::WatchMetrics;
 use outbox::Outbox;
-use target::{HealthThresholds, TargetHealth};
+use probe::check_server;
+use target_health::{HealthThresholds, TargetHealth};
 use watch_state::WatchState;
 
 /// Time for alerts to be delivered when the watcher ends.
@@ -223,7 +223,7 @@ impl<'a> Watcher<'a> {
 
     /// Tells what has become of a model version.
     fn send_drift_alert(&self, url: &str, (finding, change): (Finding, FindingChange)) {
-        let alert = Alert::from_finding(change, url.to_owned(), check::timestamp_now(), finding);
+        let alert = Alert::from_finding(change, url.to_owned(), probe::timestamp_now(), finding);
         let summary = &alert.summary;
         if change == FindingChange::Started {
             tracing::error!(url, summary, "model alert raised");

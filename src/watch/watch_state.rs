@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alert::Alert;
 use super::drift::ActiveFindings;
-use super::target::Target;
+use super::target_health::Target;
 use crate::atomic_file;
 
 /// Largest file that is read.

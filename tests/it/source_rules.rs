@@ -82,7 +82,7 @@ const RULES: &[Rule] = &[
     // They run the server, or models as it does: nothing that is served depends on them.
     Rule {
         within: &["engine/", "experiments/", "http/", "onnx/", "registry/", "text/"],
-        forbidden: &["crate::bench", "crate::check", "crate::profile"],
+        forbidden: &["crate::bench", "crate::check", "crate::drift_profile"],
         except: &[],
     },
     Rule { within: &["text/"], forbidden: OUTSIDE_TEXT, except: &[] },
@@ -118,7 +118,7 @@ const OUTSIDE_API_KEYS: &[&str] = &[
     "crate::memory_budget",
     "crate::metrics",
     "crate::onnx",
-    "crate::profile",
+    "crate::drift_profile",
     "crate::registry",
     "crate::server",
     "crate::shutdown",

@@ -4,7 +4,7 @@ use crate::engine::backend::Graph;
 use crate::engine::drift_monitor;
 use crate::engine::load_context::LoadContext;
 use crate::engine::model_source::ModelSource;
-use crate::engine::placement::Placement;
+use crate::engine::placement_result::Placement;
 use crate::text::manifest::{Manifest, ManifestError, ModelDevice};
 use crate::text::pipeline::Pipeline;
 

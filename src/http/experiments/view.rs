@@ -21,7 +21,7 @@ pub struct ExperimentListView {
 
 /// An experiment after a change.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ExperimentChangeView {
+pub struct ExperimentChangeResponse {
     /// False if it was so already.
     pub changed: bool,
     /// The experiment; none once it is forgotten.

@@ -42,7 +42,7 @@ pub struct RegistryView<'a> {
 
 /// What becomes of an experiment.
 #[derive(Debug, Clone, PartialEq)]
-pub enum ExperimentUpdate {
+pub enum ExperimentWriteAction {
     /// It is so already.
     Unchanged,
     /// This.
@@ -106,7 +106,7 @@ impl Database {
     pub async fn change_experiment(
         &self,
         change: ChangeRequest<'_>,
-        apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentUpdate, ExperimentError>,
+        apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentWriteAction, ExperimentError>,
     ) -> Result<ChangeOutcome<Option<Experiment>>, ChangeError> {
         self.ensure_usable()?;
         let transact = async {
@@ -208,7 +208,7 @@ impl Database {
 async fn apply_experiment_change(
     transaction: &mut Transaction<'_, Any>,
     change: ChangeRequest<'_>,
-    apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentUpdate, ExperimentError>,
+    apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentWriteAction, ExperimentError>,
 ) -> Result<ChangeOutcome<Option<Experiment>>, ChangeError> {
     let epoch = increment_epoch(transaction).await?;
     if let Some(repeated) = find_repeated(transaction, change.idempotency_key).await? {
@@ -227,13 +227,13 @@ async fn apply_experiment_change(
     }
     let world = RegistryView { records: &records, experiments: &experiments };
     let (after, on) = match apply(before.clone(), &world)? {
-        ExperimentUpdate::Unchanged => return Ok(ChangeOutcome::Unchanged(before)),
-        ExperimentUpdate::Replace(after) => {
+        ExperimentWriteAction::Unchanged => return Ok(ChangeOutcome::Unchanged(before)),
+        ExperimentWriteAction::Replace(after) => {
             let after = write_experiment(transaction, name, before.as_ref(), *after).await?;
             let on = after.design.model.clone();
             (Some(after), on)
         }
-        ExperimentUpdate::Promote(after, version) => {
+        ExperimentWriteAction::Promote(after, version) => {
             let after = write_experiment(transaction, name, before.as_ref(), *after).await?;
             let on = after.design.model.clone();
             let found = rows::read_model(transaction, &on).await?.unwrap_or_default();
@@ -244,7 +244,7 @@ async fn apply_experiment_change(
             }
             (Some(after), on)
         }
-        ExperimentUpdate::Delete => {
+        ExperimentWriteAction::Delete => {
             delete_experiment(transaction, name).await?;
             (None, before.map(|before| before.design.model).unwrap_or_default())
         }

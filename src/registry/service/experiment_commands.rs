@@ -16,7 +16,7 @@ use crate::experiments::experiment::{
     Experiment, ExperimentArm, ExperimentDesign, ExperimentError, ExperimentMap, ExperimentState,
     NAME_RESERVATION_DAYS, check_conflicts,
 };
-use crate::registry::database::experiments::{ExperimentUpdate, RegistryView};
+use crate::registry::database::experiments::{ExperimentWriteAction, RegistryView};
 use crate::registry::database::{AuditDetails, ChangeError, ChangeOutcome, ChangeRequest};
 use crate::registry::record::RecordError;
 use crate::registry::snapshot::Snapshot;
@@ -47,12 +47,12 @@ impl RegistryService {
         let apply = |found: Option<Experiment>, world: &RegistryView<'_>| {
             check_references(&design, world)?;
             match found {
-                None => Ok(ExperimentUpdate::Replace(Box::new(Experiment::new(design, now_millis())))),
+                None => Ok(ExperimentWriteAction::Replace(Box::new(Experiment::new(design, now_millis())))),
                 Some(mut experiment) => {
                     if !experiment.update_design(design, now_millis())? {
-                        return Ok(ExperimentUpdate::Unchanged);
+                        return Ok(ExperimentWriteAction::Unchanged);
                     }
-                    Ok(ExperimentUpdate::Replace(Box::new(experiment)))
+                    Ok(ExperimentWriteAction::Replace(Box::new(experiment)))
                 }
             }
         };
@@ -176,7 +176,7 @@ impl RegistryService {
             }
             let version = promotable_version(&experiment, arm)?;
             experiment.end(now_millis(), Some(outcome))?;
-            Ok(ExperimentUpdate::Promote(Box::new(experiment), version))
+            Ok(ExperimentWriteAction::Promote(Box::new(experiment), version))
         });
         let changed = changed.await;
         if matches!(changed, Ok(ChangeOutcome::Changed(_))) {
@@ -202,7 +202,7 @@ impl RegistryService {
             let kept = NAME_RESERVATION_DAYS * 24 * 3_600 * 1_000;
             let over = experiment.ended.is_some_and(|ended| now_millis().saturating_sub(ended) > kept);
             if experiment.phases.is_empty() || over {
-                return Ok(ExperimentUpdate::Delete);
+                return Ok(ExperimentWriteAction::Delete);
             }
             let reason = format!(
                 "its name is kept until {NAME_RESERVATION_DAYS} days after its end: answers of its arms are still told of"
@@ -222,9 +222,9 @@ impl RegistryService {
         let apply = |found: Option<Experiment>, _: &RegistryView<'_>| {
             let mut experiment = found.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
             if !alter(&mut experiment)? {
-                return Ok(ExperimentUpdate::Unchanged);
+                return Ok(ExperimentWriteAction::Unchanged);
             }
-            Ok(ExperimentUpdate::Replace(Box::new(experiment)))
+            Ok(ExperimentWriteAction::Replace(Box::new(experiment)))
         };
         self.commit_experiment_change(name, (action, None), order, apply).await
     }
@@ -234,7 +234,7 @@ impl RegistryService {
         name: &str,
         (action, version): (&str, Option<&str>),
         order: &ChangeContext,
-        apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentUpdate, ExperimentError>,
+        apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentWriteAction, ExperimentError>,
     ) -> Result<ExperimentOutcome, RegistryError> {
         let reason = order.reason.as_deref();
         let event = AuditDetails { actor: &order.actor, action, version, experiment: Some(name), reason };
@@ -248,7 +248,7 @@ impl RegistryService {
         };
         let checked = |found: Option<Experiment>, world: &RegistryView<'_>| {
             let becomes = apply(found, world)?;
-            if let ExperimentUpdate::Replace(experiment) = &becomes {
+            if let ExperimentWriteAction::Replace(experiment) = &becomes {
                 check_conflicts(name, experiment, world.experiments)?;
             }
             Ok(becomes)
@@ -348,12 +348,12 @@ fn apply_start(
     name: &str,
     found: Option<Experiment>,
     world: &RegistryView<'_>,
-) -> Result<ExperimentUpdate, ExperimentError> {
+) -> Result<ExperimentWriteAction, ExperimentError> {
     let mut experiment = found.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
     check_references(&experiment.design, world)?;
     let active = |model: &str| world.records.get(model).and_then(|record| record.active.clone());
     if !experiment.start(now_millis(), active)? {
-        return Ok(ExperimentUpdate::Unchanged);
+        return Ok(ExperimentWriteAction::Unchanged);
     }
     let design = &experiment.design;
     let controls_with_active =
@@ -363,7 +363,7 @@ fn apply_start(
         let reason = format!("the control of a rollout must be the active version of {}", design.model);
         return Err(ExperimentError::Conflict(reason));
     }
-    Ok(ExperimentUpdate::Replace(Box::new(experiment)))
+    Ok(ExperimentWriteAction::Replace(Box::new(experiment)))
 }
 
 /// The version of an arm that can become the active one.

@@ -17,7 +17,7 @@ use crate::experiments::results::{
 };
 use crate::experiments::rollout::{RolloutAction, RolloutInput};
 use crate::metrics::experiments::ArmStatus;
-use crate::registry::database::experiments::{ExperimentUpdate, PhaseQuery, RegistryView, ResultDetail};
+use crate::registry::database::experiments::{ExperimentWriteAction, PhaseQuery, RegistryView, ResultDetail};
 use crate::registry::database::{ChangeError, ChangeOutcome};
 
 /// Time between two looks.
@@ -293,10 +293,10 @@ impl RegistryService {
             let mut experiment = found.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
             let record = world.records.get(&experiment.design.model);
             if record.and_then(|record| record.active.as_deref()) == version {
-                return Ok(ExperimentUpdate::Unchanged);
+                return Ok(ExperimentWriteAction::Unchanged);
             }
             experiment.end(now_millis(), order.reason.clone())?;
-            Ok(ExperimentUpdate::Replace(Box::new(experiment)))
+            Ok(ExperimentWriteAction::Replace(Box::new(experiment)))
         };
         self.commit_experiment_change(name, ("end", None), order, end).await
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ndarray::Array2;
 use parking_lot::Mutex;
 use predictd::engine::backend::{Backend, BackendError, Graph, Scores, Session};
-use predictd::engine::placement::Placement;
+use predictd::engine::placement_result::Placement;
 use predictd::text::manifest::{Manifest, ManifestError, ModelDevice};
 use predictd::text::pipeline::Batch;
 use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};

@@ -15,7 +15,7 @@ const MAX_RESPONSE_BYTES: usize = 256 << 10;
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CheckRecord {
+pub struct ProbeResult {
     /// The server, without credentials and query.
     pub url: String,
     /// It answered with success, and does not say that it is unhealthy.
@@ -31,7 +31,7 @@ pub struct CheckRecord {
 }
 
 /// Asks a server how it is.
-pub async fn check_server(client: &Client, url: &Url, timeout: Duration) -> CheckRecord {
+pub async fn check_server(client: &Client, url: &Url, timeout: Duration) -> ProbeResult {
     let (timestamp, start) = (timestamp_now(), Instant::now());
     let answered = match tokio::time::timeout(timeout, fetch_status(client, url)).await {
         Ok(answered) => answered,
@@ -39,7 +39,7 @@ pub async fn check_server(client: &Client, url: &Url, timeout: Duration) -> Chec
     };
     let (status_code, error) = (answered.0, answered.1.err());
     let response_time = start.elapsed().as_secs_f64();
-    CheckRecord { url: redact_url(url), healthy: error.is_none(), status_code, response_time, timestamp, error }
+    ProbeResult { url: redact_url(url), healthy: error.is_none(), status_code, response_time, timestamp, error }
 }
 
 async fn fetch_status(client: &Client, url: &Url) -> (Option<u16>, Result<(), String>) {

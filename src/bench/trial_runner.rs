@@ -11,7 +11,7 @@ use super::error::interrupted_error;
 use super::machine::{machine_cpu_time, process_cpu_time};
 use super::measurement::{MeasurementCounts, min_median_max, ratio};
 use super::report::{BenchResults, EngineLimit, ReducedLoad};
-use super::setup::{Setup, Trial, best_trial, token_cap_setups};
+use super::setup_selection::{Setup, Trial, best_trial, token_cap_setups};
 use crate::ServerError;
 use crate::engine::loaded_version::LoadedVersion;
 use crate::text::pipeline::EncodedInput;
