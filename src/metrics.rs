@@ -4,7 +4,7 @@
 //! - [`experiments`]: arms and shadows
 //! - [`version_metrics`]: texts and runs of a model version
 //! - [`drift`]: whether what a model version is asked is like before
-//! - [`system`]: the process, the system, its GPUs
+//! - [`system_sampler`]: the process, the system, its GPUs
 //! - [`scrape_gauges`]: what is true at the moment of a scrape only
 //! - [`traffic_summary`]: what has happened between two moments
 //!
@@ -15,7 +15,7 @@ pub mod experiments;
 mod registration;
 pub mod requests;
 pub mod scrape_gauges;
-pub mod system;
+pub mod system_sampler;
 pub mod traffic_summary;
 pub mod version_metrics;
 mod version_status;
@@ -30,7 +30,7 @@ use experiments::ExperimentMetrics;
 use registration::register;
 pub use requests::{RefusalReason, RequestMetrics, RequestOutcome, TimeoutStage};
 use scrape_gauges::ScrapeGauges;
-pub use system::SystemMetrics;
+pub use system_sampler::SystemMetrics;
 use version_metrics::{VersionMetricVecs, VersionMetrics};
 pub use version_status::{SignalStatus, VersionStatus};
 

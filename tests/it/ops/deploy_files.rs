@@ -19,7 +19,7 @@ fn known_metrics() -> BTreeMap<String, BTreeSet<String>> {
             known.insert(format!("{name}{part}"), labels.iter().cloned().chain(more).collect());
         }
     }
-    for file in ["src/metrics/system.rs", "src/watch/metrics.rs"] {
+    for file in ["src/metrics/system_sampler.rs", "src/watch/metrics.rs"] {
         let source = std::fs::read_to_string(file).unwrap();
         let names =
             source.split('"').filter(|part| part.starts_with("predictd_gpu_") || part.starts_with("predictd_watch_"));
