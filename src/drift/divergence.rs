@@ -13,6 +13,8 @@
 //! 1956); less would make an empty bin an alarm, more would hide one. The same share on both sides keeps PSI 0 where
 //! shares are equal.
 
+use statrs::distribution::{ChiSquared, ContinuousCDF};
+
 use super::counts::{TokenSums, sum_counts, to_f64};
 
 /// PSI from which two spreads are usually called different; the same for Cohen's h, whose "small" it is.
@@ -21,8 +23,8 @@ pub const DRIFT_THRESHOLD: f64 = 0.2;
 /// Part of [`DRIFT_THRESHOLD`] that a signal must fall below before it counts as gone.
 pub const CLEAR_FACTOR: f64 = 0.5;
 
-/// Standard deviations that a normal variable is above in one of 1,000 cases.
-const ONE_SIDED_Z_SCORE: f64 = 3.090_232;
+/// Part of the windows in which chance alone stays below the noise.
+const NOISE_QUANTILE: f64 = 0.999;
 
 /// Standard deviations that a normal variable is away in one of 1,000 cases, on either side.
 const TWO_SIDED_Z_SCORE: f64 = 3.290_527;
@@ -145,7 +147,7 @@ pub fn psi_noise(bins: usize, n: u64, m: u64) -> f64 {
     if n == 0 || m == 0 {
         return 0.0;
     }
-    chi_square_quantile(to_f64(bins.saturating_sub(1) as u64), ONE_SIDED_Z_SCORE) * (1.0 / to_f64(n) + 1.0 / to_f64(m))
+    chi_square_quantile(to_f64(bins.saturating_sub(1) as u64)) * (1.0 / to_f64(n) + 1.0 / to_f64(m))
 }
 
 /// The part of [`psi_noise`] above its mean: a drift must be larger than [`DRIFT_THRESHOLD`] by this to be seen half of the time.
@@ -161,15 +163,9 @@ pub fn psi_to_js(psi: f64) -> f64 {
     psi / (8.0 * std::f64::consts::LN_2)
 }
 
-/// The value that a chi-square variable exceeds as seldom as a normal one exceeds `z` (Wilson and Hilferty, 1931).
-/// For one of 1,000 it is 3 % too high with one degree of freedom, 0.6 % with ten, and nearly exact with more.
-#[must_use]
-pub fn chi_square_quantile(degrees: f64, z: f64) -> f64 {
-    if degrees <= 0.0 {
-        return 0.0;
-    }
-    let spread = 2.0 / (9.0 * degrees);
-    degrees * z.mul_add(spread.sqrt(), 1.0 - spread).powi(3)
+/// The value that a chi-square variable stays below in 999 of 1,000 cases; 0 without degrees of freedom.
+fn chi_square_quantile(degrees: f64) -> f64 {
+    ChiSquared::new(degrees).map_or(0.0, |distribution| distribution.inverse_cdf(NOISE_QUANTILE))
 }
 
 /// Cohen's h of two shares: positive if the second is larger, -π to π.
@@ -265,10 +261,10 @@ mod tests {
     #[test]
     fn chi_square_quantile_table_values_match() {
         for (degrees, wanted) in [(1.0, 10.828), (2.0, 13.816), (10.0, 29.588), (30.0, 59.703), (76.0, 119.85)] {
-            let found = chi_square_quantile(degrees, ONE_SIDED_Z_SCORE);
-            assert!((1.0..1.031).contains(&(found / wanted)), "{degrees}: {found} for {wanted}");
+            let found = chi_square_quantile(degrees);
+            assert!((found / wanted - 1.0_f64).abs() < 1e-4, "{degrees}: {found} for {wanted}");
         }
-        assert!(chi_square_quantile(0.0, ONE_SIDED_Z_SCORE) == 0.0);
+        assert!(chi_square_quantile(0.0) == 0.0);
     }
 
     /// How often PSI of two samples of the same spread is above what chance should give.

@@ -72,6 +72,8 @@ pub fn choose_arm(weights: impl IntoIterator<Item = f64>, position: f64) -> Opti
 
 #[cfg(test)]
 mod tests {
+    use statrs::distribution::{ChiSquared, ContinuousCDF};
+
     use super::*;
     use crate::experiments::statistics::sample_ratio::sample_ratio_p_value;
 
@@ -99,16 +101,9 @@ mod tests {
         assert_eq!((choose_arm([0.0, 0.0], 0.5), choose_arm([], 0.5)), (None, None));
     }
 
-    /// The chance of a chi-square as large as this, with so many degrees of freedom (Wilson and Hilferty, 1931).
+    /// The chance of a chi-square as large as this, with so many degrees of freedom.
     fn chi_square_p_value(chi_square: f64, freedom: f64) -> f64 {
-        let spread = 2.0 / (9.0 * freedom);
-        let z = ((chi_square / freedom).cbrt() - (1.0 - spread)) / spread.sqrt();
-        // Abramowitz and Stegun 26.2.17, to 7.5e-8.
-        let t = 1.0 / (1.0 + 0.231_641_9 * z.abs());
-        let poly =
-            t * (0.319_381_530 + t * (-0.356_563_782 + t * (1.781_477_937 + t * (-1.821_255_978 + t * 1.330_274_429))));
-        let tail = (-z * z / 2.0).exp() / std::f64::consts::TAU.sqrt() * poly;
-        if z > 0.0 { tail } else { 1.0 - tail }
+        ChiSquared::new(freedom).unwrap().sf(chi_square)
     }
 
     #[test]

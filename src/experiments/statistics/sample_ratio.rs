@@ -3,6 +3,8 @@
 //!
 //! Users are counted, not requests: those of one user come together, and a few heavy users would look like a mismatch.
 
+use statrs::function::gamma::ln_gamma;
+
 /// A chance below which the counts do not fit the weights.
 ///
 /// It is small because a mismatch makes everything else worthless, and because a [full sample](super::user_sample) is a new
@@ -45,22 +47,6 @@ pub fn sample_ratio_p_value(counts: &[u64], weights: &[f64]) -> Option<f64> {
 #[must_use]
 pub fn sample_ratio_mismatch(counts: &[u64], weights: &[f64]) -> Option<f64> {
     sample_ratio_p_value(counts, weights).filter(|&p| p < MISMATCH_P_VALUE)
-}
-
-/// The logarithm of the gamma function, of numbers above 0; the relative error is below 1e-13.
-///
-/// Stirling's series, NIST Digital Library of Mathematical Functions, 5.11.1, from 10 on; Γ(x + 1) = x Γ(x) below.
-fn ln_gamma(x: f64) -> f64 {
-    const SERIES: [f64; 6] =
-        [1.0 / 12.0, -1.0 / 360.0, 1.0 / 1_260.0, -1.0 / 1_680.0, 1.0 / 1_188.0, -691.0 / 360_360.0];
-    let (mut x, mut below) = (x, 1.0_f64);
-    while x < 10.0 {
-        below *= x;
-        x += 1.0;
-    }
-    let square = x * x;
-    let series = SERIES.iter().rev().fold(0.0, |sum, term| sum / square + term) / x;
-    (x - 0.5) * x.ln() - x + 0.5 * std::f64::consts::TAU.ln() + series - below.ln()
 }
 
 #[cfg(test)]
