@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::RwLock;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use super::record::{ModelRecord, ModelRecords, Origin};
 use super::served_model::ServedModel;
@@ -48,10 +49,12 @@ pub enum ResolveError {
     LoadFailed,
 }
 
-/// The registry. Readers take a snapshot; nobody waits for a load.
+/// The registry. Readers take a snapshot without a lock; nobody waits for a load.
 #[derive(Debug, Default)]
 pub struct Registry {
-    snapshot: RwLock<Arc<Snapshot>>,
+    snapshot: ArcSwap<Snapshot>,
+    /// Held by an update from its copy to its swap: no update is lost.
+    update_lock: Mutex<()>,
 }
 
 impl Registry {
@@ -106,13 +109,13 @@ impl Registry {
             return Err(format!("it holds no model {default_model:?}, which --default-model names"));
         }
         let snapshot = Snapshot { models, default_model, ..Snapshot::default() };
-        Ok(Self { snapshot: RwLock::new(Arc::new(snapshot)) })
+        Ok(Self { snapshot: ArcSwap::from_pointee(snapshot), update_lock: Mutex::default() })
     }
 
     /// What is known now.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.snapshot.read())
+        self.snapshot.load_full()
     }
 
     /// Loads one model version and puts the outcome into the registry.
@@ -170,12 +173,12 @@ impl Registry {
     }
 
     fn update(&self, change: impl FnOnce(&mut Snapshot)) {
-        let mut snapshot = self.snapshot.write();
-        let mut changed = Snapshot::clone(&snapshot);
+        let lock = self.update_lock.lock();
+        let mut changed = Snapshot::clone(&self.snapshot.load());
         change(&mut changed);
-        let old = std::mem::replace(&mut *snapshot, Arc::new(changed));
-        drop(snapshot);
-        // It may be the last to hold a model: nobody waits for that to be let go.
+        let old = self.snapshot.swap(Arc::new(changed));
+        drop(lock);
+        // It may be the last to hold a model: no update waits for its end.
         drop(old);
     }
 
@@ -206,7 +209,7 @@ impl Registry {
 
     /// Ends all workers after what they have, and waits for them until `deadline`.
     pub fn close(&self, deadline: Instant) {
-        let snapshot = std::mem::take(&mut *self.snapshot.write());
+        let snapshot = self.snapshot.swap(Arc::default());
         let states = snapshot.models.values().flat_map(|served| served.versions.values());
         for state in states {
             if let VersionState::Ready(model) = state {
