@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::model_builder::ModelBuilder;
 use crate::support::assertions::to_f64s;
-use crate::support::test_server::{Response, TestServer};
+use crate::support::test_server::{Response, TestServer, send_request};
 
 /// Name of the model that a test is about.
 pub(crate) const MODEL: &str = "m";
@@ -61,7 +61,14 @@ impl ModelServer {
         self.predict(text).await["score"].as_f64().unwrap()
     }
 
-    /// An answer that is an error.
+    /// The response to a text that the client waits for only so long.
+    pub(crate) async fn predict_within(&self, text: &str, milliseconds: &str) -> Response {
+        let url = format!("{}/predict", self.server.url);
+        let request = self.server.client.post(url).header("x-request-timeout-ms", milliseconds);
+        send_request(request.json(&json!({ "text": text }))).await
+    }
+
+    /// A response that is an error.
     pub(crate) async fn predict_error(&self, text: &str) -> Response {
         let reply = self.server.post_json("/predict", json!({ "text": text })).await;
         assert_ne!(reply.status, 200, "{}", reply.body);

@@ -23,9 +23,9 @@ use crate::support::waiting::wait_until;
 #[tokio::test(flavor = "multi_thread")]
 async fn watchdog_hung_run_ends_at_deadline() {
     for model in [slow_models::never_answers_hello(), slow_models::never_answers_hello_queued()] {
-        let served = ModelServer::with_options(&model, &["--workers", "2", "--timeout", "300ms"]).await;
+        let served = ModelServer::with_options(&model, &["--workers", "2"]).await;
         for _ in 0..3 {
-            let reply = served.predict_error("hello").await;
+            let reply = served.predict_within("hello", "300").await;
             assert_eq!((reply.status, reply.problem().as_str()), (504, "deadline-exceeded"));
         }
         // Both workers are free again, and the model answers as ever.
