@@ -52,7 +52,7 @@ impl FeedbackCommand {
     /// Writes it to standard output.
     ///
     /// # Errors
-    /// [`ServerError::Runtime`] if the server refuses or does not answer, or nobody reads.
+    /// [`ServerError::Runtime`] if the server refuses or does not answer, or standard output is closed.
     pub fn run(&self) -> Result<(), ServerError> {
         let FeedbackAction::Export { model, format } = &self.action;
         let client = self.server.client()?;

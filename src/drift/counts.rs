@@ -130,7 +130,7 @@ pub(crate) fn sum_counts(counts: &[u64]) -> u64 {
 }
 
 /// A count as a number to calculate with.
-#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and nobody counts further")]
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and counts stay below")]
 pub(crate) fn to_f64(count: u64) -> f64 {
     count as f64
 }

@@ -49,7 +49,7 @@ impl DriftSignalState {
 
     /// Takes a closed window into account; true if that changed the level.
     ///
-    /// A window that drifts raises it. [`CLEAR_AFTER_WINDOWS`] in a row clear it; one in between begins the row anew.
+    /// A window that drifts raises it. [`CLEAR_AFTER_WINDOWS`] in a row clear it; one in between restarts the count.
     pub fn observe(&mut self, window: u64, distance: &Divergence) -> bool {
         let calm = distance.value < distance.clear_threshold();
         let level = match self.level {
@@ -86,7 +86,7 @@ mod tests {
         // Raised from 0.3, calm below 0.2.
         assert_eq!(observe_values(&[0.0, 0.29, 0.31, 0.19, 0.19, 0.29]).0, "qqDDqq");
         assert_eq!(observe_values(&[0.31, 0.19, 0.21, 0.19, 0.29, 0.19, 0.31, 0.1, 0.1, 0.31]).0, "DDDDDDDDqD");
-        assert_eq!(observe_values(&[0.31, 0.1, 0.1, 0.31, 0.1, 0.31]).0, "DDqDDD", "every row begins anew");
+        assert_eq!(observe_values(&[0.31, 0.1, 0.1, 0.31, 0.1, 0.31]).0, "DDqDDD", "each count restarts");
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl ProfileCommand {
                 "{texts} texts are answered, where a profile needs {MIN_PROFILE_TEXTS} at least (1,000 are good): with fewer, chance hides every drift"
             )
         };
-        // Nobody waits for answers that are of no use.
+        // The command does not wait for answers that it cannot use.
         let least = usize::try_from(MIN_PROFILE_TEXTS).unwrap_or(usize::MAX);
         if questions.cases.len() < least {
             return Err(in_texts(few(questions.cases.len())));

@@ -18,7 +18,7 @@ pub enum CacheMode {
     /// Take answers from it and leave them there.
     #[default]
     ReadWrite,
-    /// Leave answers there, but run every text anew.
+    /// Keep cached answers, and run every item again.
     Refresh,
     /// Nothing.
     Bypass,

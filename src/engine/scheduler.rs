@@ -8,7 +8,7 @@
 //! - a request of a thousand texts takes its share and no more, and ends within its time,
 //! - equal texts are served in the order they came, and every text's turn comes: a due time never moves.
 //!
-//! Under an overload that lasts, most turns go to the newest single text: its caller still waits. But whoever was let in
+//! Under an overload that lasts, most turns go to the newest single text: its caller still waits. But an item that was admitted
 //! was promised an answer: a text that has waited for half of its time is passed no more.
 
 pub mod batch_search;

@@ -232,7 +232,7 @@ impl WaitEstimator {
     pub fn service_time(&self, load: &ModelLoad, work: Duration, texts: usize) -> Duration {
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
         let (count, at_a_time) = (texts as f64, self.parallel_runs.min(texts.max(1)) as f64);
-        // A single text is run by one worker, and shares its run with nobody.
+        // A single text is run by one worker, in a batch of its own.
         let together =
             if texts > 1 { load.batched_seconds(&load.means(), work.as_secs_f64(), count) } else { work.as_secs_f64() };
         Duration::try_from_secs_f64(together / at_a_time).unwrap_or(Duration::MAX)

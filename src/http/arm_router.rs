@@ -57,7 +57,7 @@ pub struct ModelSelector<'a> {
 /// How a request is to be answered.
 #[derive(Clone, Copy)]
 pub struct RequestOptions {
-    /// How many texts it has, for whoever counts them.
+    /// Number of texts, for metrics.
     pub text_count: usize,
     /// Until when.
     pub deadline: Instant,
@@ -82,7 +82,7 @@ impl RequestOptions {
 pub struct ArmAnswer {
     /// The answer.
     pub answer: ItemOutput,
-    /// Whoever gave it.
+    /// What gave the answer.
     pub model: Arc<LoadedVersion>,
     /// In what place.
     pub answer_source: AnswerSource,
@@ -95,7 +95,7 @@ impl ArmRoute {
     /// Who answers.
     ///
     /// # Errors
-    /// [`ResolveError`] if nobody can.
+    /// [`ResolveError`] if no version can.
     pub fn resolve(snapshot: &Snapshot, wanted: ModelSelector<'_>) -> Result<Self, ResolveError> {
         let ModelSelector { model, version, user_id: user } = wanted;
         let asked = model.unwrap_or(&snapshot.default_model);
@@ -178,7 +178,7 @@ impl ArmRoute {
         None
     }
 
-    /// Has the texts answered. `inputs` gives all of them for a model; `true`: nobody else will be asked.
+    /// Has the texts answered. `inputs` gives all of them for a model; `true`: no other model follows.
     ///
     /// # Errors
     /// [`ApiError`] if none was answered. What goes wrong with a single text stands at its place.
@@ -217,7 +217,7 @@ impl ArmRoute {
             open.record_outcome(None);
             return first;
         };
-        // Whoever leaves from here on has seen it fail.
+        // A client that disconnects from here on has seen it fail.
         let open = if is_client_error(&fault) {
             Some(open)
         } else {

@@ -116,7 +116,7 @@ impl RateLimits {
             return Arc::clone(limiter);
         }
         if keys.len() >= MAX_TRACKED_KEYS {
-            // Keys that were revoked long ago: those in use are made anew.
+            // Keys that were revoked long ago: those in use are created again.
             keys.clear();
         }
         let limiter = Arc::new(RateLimiter::new(Quota::per_second(rate), InMemoryState::default(), MonotonicClock));
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(charge_all(&limits, &key("a", None), n(10)), Ok(()));
         assert!(charge_all(&limits, &key("a", None), n(10)).is_err());
         assert_eq!(charge_all(&limits, &key("b", Some(1_000)), n(1_000)), Ok(()));
-        // A new rate begins anew.
+        // A new rate starts with a full budget.
         assert_eq!(charge_all(&limits, &key("a", Some(20)), n(20)), Ok(()));
         assert!(charge_all(&RateLimits::new(None), &address(1), n(1_000_000)).is_ok());
     }

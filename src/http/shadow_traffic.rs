@@ -1,4 +1,4 @@
-//! Texts that shadow arms see: nobody waits for what they say, and it is only compared.
+//! Texts that shadow arms see: no client waits for them; their answers are only compared.
 //!
 //! A shadow fails no real answer, and hardly ever slows one: its texts wait in a bounded queue of their own, one of them is
 //! run at a time, and only while no other text is in work. What finds no place there, is long, or would run for long is not

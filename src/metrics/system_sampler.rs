@@ -173,7 +173,7 @@ impl SystemGauges {
             gpus.refresh();
         }
         // Whoever asks holds this until it waits: nobody misses it.
-        let _nobody_asks = self.sample_lock.lock();
+        let _sampling_lock = self.sample_lock.lock();
         self.sample_done.notify_all();
     }
 }

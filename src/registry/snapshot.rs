@@ -49,7 +49,7 @@ pub enum ResolveError {
     LoadFailed,
 }
 
-/// The registry. Readers take a snapshot without a lock; nobody waits for a load.
+/// The registry. Readers take a snapshot without a lock and never wait for a load.
 #[derive(Debug, Default)]
 pub struct Registry {
     snapshot: ArcSwap<Snapshot>,

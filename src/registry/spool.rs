@@ -2,7 +2,7 @@
 //!
 //! A file holds a line of JSON for each thing told, and is synced before that is acknowledged. Each process writes a
 //! file of its own, which it holds locked; files that nobody holds are those of processes that are gone, and belong to
-//! whoever finds them. What is handed over twice is kept once: see [`Kept`](super::feedback::FeedbackWriteOutcome).
+//! the process that finds them. What is handed over twice is kept once: see [`Kept`](super::feedback::FeedbackWriteOutcome).
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};

@@ -9,7 +9,7 @@ use crate::engine::execution_group::ExecutionGroup;
 
 /// How often it is looked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// A run is told to end when nobody waits for it any more: it has gone on for a request's longest time then. This many
+/// A run is cancelled when no client waits for it any more: it has gone on for a request's longest time then. This many
 /// times that is too long.
 const MAX_TIMEOUT_MULTIPLE: u32 = 2;
 /// Less than this never is.

@@ -231,7 +231,7 @@ fn is_network_file_system(path: &Path) -> bool {
         .is_ok_and(|number| u32::try_from(number & 0xffff_ffff).is_ok_and(|number| NETWORK_FS_MAGICS.contains(&number)))
 }
 
-/// Nobody tells.
+/// The system does not tell.
 #[cfg(not(target_os = "linux"))]
 fn is_of_a_network(_: &Path) -> bool {
     false

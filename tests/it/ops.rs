@@ -1,4 +1,4 @@
-//! What whoever runs the server relies on: start and stop, metrics, logs, traces, deployment.
+//! What operators rely on: start and stop, metrics, logs, traces, deployment.
 
 mod clock_before_1970;
 mod deploy_files;

@@ -1,7 +1,7 @@
 //! Data that an earlier commit wrote still loads: data directory, PostgreSQL database, keys, receipts, and the files of a
 //! model version.
 //!
-//! `WRITE_STORED_FORMATS=1 tests/with-postgres cargo test --test it stored_formats` writes the fixture anew. That replaces
+//! `WRITE_STORED_FORMATS=1 tests/with-postgres cargo test --test it stored_formats` writes the fixture again. That replaces
 //! the proof that old data loads: do it only for a release that is allowed to break old data, or write a second fixture
 //! beside this one.
 

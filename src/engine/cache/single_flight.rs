@@ -14,7 +14,7 @@ use crate::engine::item_output::ItemOutput;
 pub enum FlightOutcome {
     /// With an answer.
     Computed(Arc<ItemOutput>),
-    /// With an error, which is its own request's: whoever waited runs the text by itself, and nobody waits for that.
+    /// With an error, which is its own request's: each follower computes its item itself, without a flight.
     Failed,
     /// Not at all: its client left, or its time was over.
     Abandoned,

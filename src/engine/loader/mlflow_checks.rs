@@ -1,4 +1,4 @@
-//! What whoever logged a model to MLflow says of it, held against the model.
+//! Checks the MLflow metadata of a model against the model.
 
 use std::time::{Duration, Instant};
 

@@ -109,7 +109,7 @@ fn next_permit_granted_while_a_run_is_active() {
             assert!(gate.busy_for(2).is_some_and(|time| time > SECOND));
             drop(turn);
         });
-        // The run goes on for as long as nobody prepares.
+        // The run continues until a thread prepares.
         assert_eq!(told.recv(), Ok(0));
         drop(run);
     });

@@ -1,4 +1,4 @@
-//! Who goes first, who goes together, and that nobody is forgotten.
+//! The order of items, the batches they form, and that none is lost.
 
 use super::batch_search::BatchLimits;
 use super::*;

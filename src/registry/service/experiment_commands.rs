@@ -153,7 +153,7 @@ impl RegistryService {
         self.promote_arm_locked(name, arm, None, order).await
     }
 
-    /// The same for whoever holds the right to change something; where `instead_of` is said, only if that is active.
+    /// The same for a caller that holds the lock; where `instead_of` is said, only if that is active.
     pub(super) async fn promote_arm_locked(
         &self,
         name: &str,
@@ -188,7 +188,7 @@ impl RegistryService {
         changed
     }
 
-    /// Forgets an experiment that has not begun, or has ended so long ago that nobody can tell anything of it any more.
+    /// Forgets an experiment that has not begun, or has ended longer ago than receipts are valid.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -282,7 +282,7 @@ impl RegistryService {
 
     /// Puts the experiments that run into force.
     pub(super) fn publish_experiments(&self, which: PublishScope<'_>) {
-        // Nobody publishes what was true before.
+        // No outdated state is published.
         let known = self.state.lock();
         let before = self.deps.registry.snapshot();
         let mut experiments = BTreeMap::new();

@@ -20,7 +20,7 @@ const SPOOL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// When it is tried again where that failed.
 const SPOOL_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest wait for those who tell the database something before: a database that answers and does not write holds
-/// nobody up for long, since there is the disk.
+/// no request up for long, since there is the disk.
 const FEEDBACK_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Kept in one transaction, at most.
 const MAX_FEEDBACK_BATCH: usize = 500;
@@ -102,7 +102,7 @@ impl RegistryService {
         self.deps.spool.size_bytes()
     }
 
-    /// Hands over what waits, whenever the database answers, until it is told to stop. It may take long: whoever follows
+    /// Hands over what waits, whenever the database answers, until it is told to stop. It may take long: a task that follows
     /// changes does not wait for it.
     pub async fn run_spool_drain(self: Arc<Self>) {
         loop {

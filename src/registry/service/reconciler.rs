@@ -55,7 +55,7 @@ impl RegistryService {
     pub(super) async fn reconcile(&self, why: LoadReason) {
         let known = self.state.lock().clone();
         *self.reconciled_epoch.lock() = Some(known.epoch);
-        // What is loaded already, such as what a rollback leads to, does not wait for what is not. Nobody is sent to a
+        // What is loaded already, such as what a rollback leads to, does not wait for what is not. No request is sent to a
         // version that is let go.
         self.publish_experiments(PublishScope::RunningOnly);
         for name in known.records.keys() {
@@ -187,7 +187,7 @@ impl RegistryService {
 
     /// Serves what is recorded, as far as it could be loaded.
     pub(super) fn publish_model(&self, name: &str) {
-        // Nobody settles what was true before.
+        // No outdated state is published.
         let known = self.state.lock();
         let Some(record) = known.records.get(name) else { return };
         let snapshot = self.deps.registry.snapshot();

@@ -103,7 +103,7 @@ impl RegistryService {
         let base = kept.unwrap_or_default();
         let own = counted.delta_since(&base);
         let process = clock::new_id().simple().to_string();
-        // Before it is written: whoever does not hear that it was, writes the same row again.
+        // Before it is written: a replica that misses the commit writes the same row again.
         self.update_counter_flush(running, |counting| {
             counting.process_id.clone_from(&process);
             counting.baseline = base;
@@ -218,7 +218,7 @@ impl RegistryService {
         };
         let active = self.model_record_or_default(&experiment.design.model).active;
         if active != control.arm.version {
-            // Whoever did that has decided: neither is the control what a version is taken back to, nor is the version to
+            // That operator has decided: neither is the control what a version is taken back to, nor is the version to
             // replace the one that they chose.
             let version = active.unwrap_or_default();
             let reason = format!("version {version} was made the active one meanwhile");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
 
-/// A version that nobody may forget meanwhile.
+/// A version that must not be removed meanwhile.
 pub(super) struct VersionLease<'a> {
     leased_versions: &'a Mutex<BTreeSet<(String, String)>>,
     version: (String, String),

@@ -15,7 +15,7 @@ use crate::atomic_file::{self, sync_directory};
 use crate::clock;
 use crate::registry::record::{FileRecord, files_digest};
 
-/// How long what nobody names is kept after it was uploaded or registered.
+/// How long unreferenced files are kept after it was uploaded or registered.
 const UNREFERENCED_RETENTION: Duration = Duration::from_hours(24);
 
 /// The store.
@@ -33,7 +33,7 @@ pub struct StagedVersion {
 }
 
 impl Store {
-    /// Opens the store, and makes it if it is not there. Nobody else writes to it if this process is `alone`: what was
+    /// Opens the store, and makes it if it is not there. No other process writes to it if this process is `alone`: what was
     /// being written when the last one ended is deleted then.
     ///
     /// # Errors
@@ -129,7 +129,7 @@ impl Store {
     pub fn commit(&self, assembled: &StagedVersion) -> io::Result<()> {
         let named = self.version_path(&assembled.digest);
         if has_same_content(&assembled.path, &named)? {
-            // The same files are the same version. Nobody takes it for something that has been forgotten.
+            // The same files are the same version. It must not count as unused.
             File::open(&named)?.set_modified(clock::now())?;
             return Ok(());
         }
@@ -143,7 +143,7 @@ impl Store {
         damaged.map_or(Ok(()), |damaged| remove_recursive(&damaged))
     }
 
-    /// Takes its name from something that is to be deleted: whatever happens meanwhile, nobody takes what is left of it for
+    /// Takes its name from something that is to be deleted: whatever happens meanwhile, no process takes what is left of it for
     /// the whole.
     fn rename_for_deletion(&self, named: &Path) -> io::Result<PathBuf> {
         let directory = named.parent().unwrap_or(&self.versions);
@@ -287,7 +287,7 @@ mod tests {
             commit();
             assert!(whole() && names(&store.versions).len() == 1);
         }
-        // Whoever deletes it and is stopped in the middle leaves no half under its name.
+        // A deletion that is interrupted leaves no half under its name.
         let hidden = store.rename_for_deletion(&version).unwrap();
         assert!(!version.exists() && hidden.is_dir());
         commit();

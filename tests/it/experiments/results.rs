@@ -54,7 +54,7 @@ fn results_name_better_arm_and_survive_restart() {
     assert_eq!(new["mistakes"], json!([{ "actual": "a", "predicted": "b", "count": wrong }]));
     assert_eq!((new["classes"].as_array().unwrap().len(), new["confusion"].as_array().unwrap().len()), (2, 2));
     assert!(new["calibration_error"].as_f64().unwrap() > 0.0 && new["macro_f1"].as_f64().unwrap() > 0.0);
-    // The first decision is kept by whoever looks every few seconds.
+    // The first decision is stored by the process that evaluates every few seconds.
     block_until("it is decided", || {
         arm_results(&fetch_results(&daemon, "colours", ""), "new")["against_control"]["decided"]["better"] == true
     });

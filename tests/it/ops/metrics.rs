@@ -205,7 +205,7 @@ async fn metrics_request_outcomes_add_up() {
     assert!(sum_by_labels(&text, "predictd_queue_oldest_item_age_seconds", &[])[&vec![]] > 0.0);
     held.abort();
     waiting.abort();
-    wait_until("nobody is in flight", || {
+    wait_until("no request is in flight", || {
         let text = String::from_utf8(scene.server.app.telemetry.metrics.render(&[]).unwrap()).unwrap();
         sum_by_labels(&text, "predictd_http_requests_in_flight", &[])[&vec![]] == 0.0
     })
@@ -340,7 +340,7 @@ fn metrics_requests_refused_before_body_are_counted() {
         limited = usize::from(send("", body.len(), &body).read_response().status == 429);
     }
     let in_flight = "predictd_http_requests_in_flight";
-    until_true("nobody is in flight", || metric(daemon.admin, in_flight) <= 1);
+    until_true("no request is in flight", || metric(daemon.admin, in_flight) <= 1);
     let text = RawClient::connect(daemon.admin).request(get("/metrics")).body;
     let of = |name: &str| sum_by_labels(&text, name, &["route"])[&vec!["/predict".to_owned()]];
     assert!(of("predictd_http_requests_started_total") >= 6.0);

@@ -1,4 +1,4 @@
-//! The data directory: nobody else can read it, a server notices when it is gone, and damage in it stops no prediction.
+//! The data directory: other users cannot read it, a server notices when it is gone, and damage in it stops no prediction.
 
 mod damaged_database;
 mod file_modes;

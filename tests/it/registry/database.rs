@@ -189,7 +189,7 @@ async fn database_long_read_does_not_block_changes() {
     for number in 300..600 {
         measure(number).await;
     }
-    // The log begins anew, and has grown no further.
+    // The log restarts, and has not grown.
     assert!(std::fs::metadata(&log).unwrap().len() < grown + grown / 2, "{grown}");
     assert_eq!(database.epoch().await.unwrap(), 601);
 }
@@ -255,7 +255,7 @@ async fn experiment_counts_of_processes_add_up_and_compact() {
         let rows =
             sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM experiment_counts").fetch_one(&pool).await.unwrap();
         assert_eq!((rows, requests().await), (2, 84));
-        // One of them was not over, and begins anew.
+        // One of them was not over, and starts again.
         assert!(!database.store_counts(of, "3", &counted(6), false).await.unwrap());
         assert_eq!(requests().await, 84);
         let other = PhaseQuery { phase: 1, ..of };

@@ -26,7 +26,7 @@ async fn feedback_out_of_order_latest_timestamp_wins() {
         let tell = async |one: FeedbackRecord| database.insert_spooled_feedback(&[one]).await.unwrap()[0];
         assert_eq!(tell(told("a", 10)).await, FeedbackWriteOutcome::New);
         assert_eq!(tell(told("b", 30)).await, FeedbackWriteOutcome::Corrected);
-        // It had to wait somewhere; and once more, as nobody knows what a process did that was killed.
+        // It had to wait somewhere; and once more, because the state of a killed process is unknown.
         assert_eq!(tell(told("a", 20)).await, FeedbackWriteOutcome::Superseded);
         assert_eq!(tell(told("a", 20)).await, FeedbackWriteOutcome::Superseded);
         // Told again, it is later than what waits.

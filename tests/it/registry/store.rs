@@ -140,7 +140,7 @@ fn store_unloadable_upload_is_refused_and_removed() {
             two.external_weights(&[("location", "/proc/self/environ")]).model().labels(&["a", "b"]),
             "the directory of the graph",
         ),
-        ("options of nobody's".to_owned(), plain().manifest_toml("colour = 1"), "model.toml"),
+        ("unknown options".to_owned(), plain().manifest_toml("colour = 1"), "model.toml"),
     ];
     refusals.extend((1..8).map(|part| (format!("{part}/8 of a graph"), cut(part), "model.onnx")));
     for (number, (what, model, expected)) in refusals.iter().enumerate() {

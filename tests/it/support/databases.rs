@@ -1,4 +1,4 @@
-//! Databases that nobody else uses: SQLite and, where `PREDICTD_TEST_POSTGRES` names a server, PostgreSQL.
+//! Databases for one test each: SQLite and, where `PREDICTD_TEST_POSTGRES` names a server, PostgreSQL.
 
 use predictd::registry::database::{Database, sqlite_url};
 
@@ -13,7 +13,7 @@ pub(crate) async fn fresh_postgres() -> Option<String> {
     Some(format!("{base}/{name}"))
 }
 
-/// A database that nobody else uses.
+/// A database for one test.
 pub(crate) struct FreshDatabase {
     pub(crate) url: String,
     pub(crate) directory: tempfile::TempDir,

@@ -20,7 +20,7 @@ impl KeyFile {
         Self { path: directory.path().join("keys.toml"), _directory: Some(directory) }
     }
 
-    /// The one that a server looks for where nobody names another.
+    /// The one that a server looks for by default.
     pub(crate) fn default_of(server: &TestServer) -> Self {
         Self { path: server.data.path().join("keys.toml"), _directory: None }
     }

@@ -145,7 +145,7 @@ async fn body_unsupported_encoding_is_refused_unread() {
             assert_eq!(answer.header("accept-encoding"), Some("gzip, identity"));
         }
     }
-    // Compression that only the connection names, or nobody, is not looked for.
+    // Compression that only the connection names, or no header, is not looked for.
     for framing in [
         format!("Content-Length: {}\r\n\r\n", bomb.len()),
         "Transfer-Encoding: gzip, chunked\r\n\r\nf4240\r\n".to_owned(),

@@ -29,7 +29,7 @@ fn raw_predict_request(text: &str) -> String {
     post_request("/predict", &serde_json::json!({ "text": text }))
 }
 
-/// A scene with one worker, which is held, and nobody connected.
+/// A scene with one worker, which is held, and no connection.
 async fn start_with_held_worker() -> FakeBackendServer {
     let mut scene =
         FakeBackendServer::new(&["--workers", "1", "--max-inflight-items", "1000", "--max-client-batch-size", "10"])

@@ -54,7 +54,7 @@ async fn cache_control_no_cache_skips_single_flight() {
     scene.wait_for_running_texts(1).await;
     let own = scene.send("/predict", &raw_scores_body("echo 7"), &[(CACHE_CONTROL_HEADER, "no-cache")]);
     scene.wait_for_running_texts(2).await;
-    // And nobody waits for such a run, which may be over sooner than the client thinks.
+    // And no follower waits for such a run, which may be over sooner than the client thinks.
     let third = scene.send_text("echo 7");
     scene.wait_for_free_permits(4_096 - 3).await;
     assert_eq!((scene.queued_texts(), scene.fake.running_texts()), (0, 2));

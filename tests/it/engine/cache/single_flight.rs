@@ -1,4 +1,4 @@
-//! One run for all who ask the same at the same time, and nobody worse off for it.
+//! Equal items in flight are computed once, at no cost for any client.
 
 use super::{lookup_count, start_cached, start_cached_with_models};
 use crate::support::fake_backend::FakeBackend;
@@ -159,7 +159,7 @@ async fn single_flight_follower_keeps_own_deadline() {
     assert_eq!((first.await.unwrap().status, second.await.unwrap().status), (504, 504));
     scene.fake.release();
     scene.wait_for_free_permits(4_096).await;
-    // Nobody waited for its end, and yet it was worth something.
+    // No follower waited for its end, and its result is still cached.
     assert_eq!(scene.send_text("echo 7").await.unwrap().status, 200);
     assert_eq!(scene.fake.executed_texts(), ["echo 7"]);
 }

@@ -46,7 +46,7 @@ async fn watchdog_hung_runs_do_not_block_http() {
     assert!(skips_queue(), "the model is too slow for this test");
     assert_eq!(served.predict_error("hello").await.status, 504);
     assert!(!skips_queue());
-    // More of them than there are threads: each waits for its worker, and nobody else for them.
+    // More of them than there are threads: each waits for its worker, and no other request waits for them.
     let hello = json!({ "text": "hello" });
     let waiting = async || served.server.post_json("/predict", hello.clone()).await;
     let probes = async {

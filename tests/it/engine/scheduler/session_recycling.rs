@@ -1,4 +1,4 @@
-//! Sessions are replaced, and nobody notices.
+//! Sessions are replaced without a visible effect.
 
 use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 

@@ -32,7 +32,7 @@ async fn wait_estimate_beyond_deadline_refuses_at_once() {
     assert_eq!((batch.await.unwrap().status, patient.await.unwrap().status), (200, 200));
     assert!(!scene.fake.executed_texts().contains(&"hasty".to_owned()));
     assert_eq!(scene.metric("predictd_requests_rejected_total{reason=\"overloaded\"}").await, 1);
-    // Nobody waits any more, and so everybody is let in.
+    // No item waits any more: all are admitted.
     assert_eq!(
         scene
             .send(
@@ -50,7 +50,7 @@ async fn wait_estimate_beyond_deadline_refuses_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wait_estimate_own_run_too_long_is_504_without_retry() {
     let scene = FakeBackendServer::new(&["--workers", "1", "--max-client-batch-size", "1024"]).await;
-    // A run costs a millisecond or more, and nobody else is there.
+    // A run costs a millisecond or more, and no other item is queued.
     for (path, body, time) in [
         ("/predict", crate::support::fake_backend_server::raw_scores_body("hasty"), "1"),
         ("/batch_predict", crate::support::fake_backend_server::raw_scores_batch_body(&["hasty"; 1_000]), "1"),

@@ -64,7 +64,7 @@ fn shutdown_ignores_silent_clients_and_partial_heads() {
     daemon.wait_for_log("listener closed");
     let (status, log) = daemon.wait();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(!log.contains("closing unfinished connections"), "nobody was waited for: {log}");
+    assert!(!log.contains("closing unfinished connections"), "no client was waited for: {log}");
     for client in clients {
         assert_eq!(client.read_to_close(), b"");
     }
