@@ -8,6 +8,14 @@
 # What the image starts from: nothing, or for VARIANT=cuda an image with CUDA 13 and cuDNN 9.
 ARG BASE=scratch
 
+# The manifests alone, each with an empty library, so that a change of the sources leaves the layer of dependencies as it is.
+FROM rust:1.95-slim-bookworm AS manifests
+WORKDIR /build
+COPY Cargo.toml Cargo.lock ./
+COPY crates crates
+RUN find crates -type f ! -name Cargo.toml ! -path 'crates/httpdate/*' -exec rm {} + \
+ && for crate in crates/*/; do mkdir -p "$crate/src" && touch -a "$crate/src/lib.rs"; done
+
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends g++ libstdc++6 locales python3 python3-pip \
@@ -17,15 +25,15 @@ COPY deploy/build.py deploy/
 # Another one is built sooner, and slower: for tests of the image.
 ARG PROFILE=release
 # Dependencies change seldom: they are a layer of their own, built from the lock file and an empty program.
-COPY Cargo.toml Cargo.lock ./
-COPY crates crates
+COPY --from=manifests /build ./
 RUN mkdir src benches \
  && touch src/lib.rs $(sed -n '/^\[\[bench\]\]/{n;s|name = "\(.*\)"|benches/\1.rs|p}' Cargo.toml) \
  && echo 'fn main() {}' > src/main.rs \
  && python3 deploy/build.py --target-dir target --profile "$PROFILE"
+COPY crates crates
 COPY src src
 # Cargo goes by the time of change, and files of the context may be older than the empty program.
-RUN find src -type f -exec touch {} + \
+RUN find src crates -type f -exec touch {} + \
  && python3 deploy/build.py --target-dir target --profile "$PROFILE" --output /image/opt/predictd/predictd \
  && strip /image/opt/predictd/predictd
 COPY deploy/*.py deploy/

@@ -28,7 +28,7 @@ lint: ## Check formatting, imports, lints and documentation
 	cargo fmt --all --check
 	$(PYTHON) .ci/import_circles.py
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items --quiet
 
 .PHONY: e2e
 e2e: onnxruntime ## Run the slower checks of the real server: generated requests, all of BANKING77, parity

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use ndarray::Array2;
 use parking_lot::Mutex;
-use predictd::config::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use predictd::drift;
 use predictd::engine::Engine;
 use predictd::engine::backend::{Backend, BackendError, Graph, Scores, Session};
@@ -30,6 +29,7 @@ use predictd::metrics::Metrics;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Batch;
 use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
+use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
 
 /// The server's own allocator.
 #[global_allocator]

@@ -9,7 +9,6 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use predictd::config::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use predictd::drift::{DistributionCounts, DriftDetector, Reference, WindowSettings};
 use predictd::engine::cost_model::{CostModel, CostSample};
 use predictd::engine::scheduler::batch_search::{BatchContext, BatchLimits, CPU_SEARCH_RADIUS, Candidate};
@@ -24,6 +23,7 @@ use predictd::text::manifest::Manifest;
 use predictd::text::pipeline::{EncodedInput, Pipeline};
 use predictd::text::signature::{FixedAxes, GraphInput, ScoreKind, Signature};
 use predictd::text::tensors::Shape;
+use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use uuid::Uuid;
 
 /// The server's own allocator.

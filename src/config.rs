@@ -5,12 +5,10 @@
 //! place that reads the environment.
 
 mod batching;
-pub mod cors;
 pub mod database;
 pub mod device;
 pub mod drift;
 pub mod feedback;
-pub mod listen;
 pub mod mlflow;
 mod network;
 mod option_ranges;
@@ -22,18 +20,11 @@ pub mod telemetry;
 mod tls_files;
 
 pub use batching::{BatchSettings, GpuBatchLimits};
-pub use cors::CorsOrigins;
-pub use device::{Device, DeviceSettings};
 pub use drift::DriftWindowSettings;
-pub use listen::ListenAddress;
-pub use mlflow::{FollowedAlias, MlflowServer, MlflowSettings};
-pub use request_limits::{ClientTimeouts, RequestLimits};
-pub use serve_args::{
-    AcceptMode, MarkupPolicy, OverflowPolicy, SchedulerStrategy, ServeArgs, ServerTimingMode, TextPolicies,
-};
+pub use mlflow::{FollowedAlias, MlflowSettings};
+pub use serve_args::{SchedulerStrategy, ServeArgs};
 pub use server_settings::ServerSettings;
 pub use telemetry::{LogFormat, LogSettings, SummarySchedule, TraceSettings};
-pub use tls_files::TlsFiles;
 
 /// Exit code for a configuration that cannot work (`EX_USAGE` of sysexits).
 pub const EXIT_CONFIGURATION: u8 = 64;

@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use predictd_http::listen_address::ListenAddress;
+use predictd_registry::http_client;
 use reqwest::Url;
 
-use crate::config::ListenAddress;
 use crate::error::ServerError;
-use crate::http_client;
 
 /// Longest answer to a probe, in bytes.
 const MAX_RESPONSE_BYTES: usize = 64 << 10;

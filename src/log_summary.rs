@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use predictd_metrics::Metrics;
+use predictd_metrics::traffic_summary::{SummaryTimer, TrafficSummary};
 use tokio::time::interval;
 
 use crate::config::SummarySchedule;
-use crate::metrics::Metrics;
-use crate::metrics::traffic_summary::{SummaryTimer, TrafficSummary};
 
 /// How often it is looked whether a summary is due.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ pub async fn log_summaries(metrics: Arc<Metrics>, when: SummarySchedule) {
         let (cpu, memory) = (round_share(cpu), round_share(memory));
         let gpu = gpus.iter().map(|busy| round_share(*busy).to_string()).collect::<Vec<_>>().join(" ");
         let gpu = (!gpu.is_empty()).then_some(gpu);
-        let resident_mib = crate::memory::resident_bytes().map(|bytes| bytes >> 20);
+        let resident_mib = predictd_platform::memory::resident_bytes().map(|bytes| bytes >> 20);
         tracing::info!(
             requests,
             predictions,

@@ -7,11 +7,12 @@ use std::time::Duration;
 use clap::Parser;
 use predictd::cli::{Cli, Command};
 use predictd::config::{self, EXIT_CONFIGURATION, LogFormat, ServerSettings};
+use predictd::http::listeners::Listeners;
 use predictd::shutdown::{FileSignals, Shutdown};
 use predictd::telemetry::{self, LogEscape, LogFile, LoggerConfig};
 use predictd::terminal::{escape, escape_json, escape_log};
 use predictd::watch::args::WatchCommand;
-use predictd::{Listeners, Server, ServerError};
+use predictd::{Server, ServerError};
 
 /// Keeps memory steady over millions of requests of mixed sizes; speed is about the same as the system's allocator.
 #[global_allocator]
@@ -83,7 +84,7 @@ fn reexec_with_env(variables: Vec<(&'static str, &'static str)>) -> ExitCode {
 /// not be loaded. Errors only are logged.
 fn run_with_error_log(command: impl FnOnce() -> Result<(), ServerError>) -> Result<(), ServerError> {
     let lines =
-        LoggerConfig { filter: "error,predictd::registry=off", is_json: Some(false), file: None, escape: LOG_ESCAPES };
+        LoggerConfig { filter: "error,predictd_registry=off", is_json: Some(false), file: None, escape: LOG_ESCAPES };
     let _writers = telemetry::start_logging(&lines).map_err(ServerError::Configuration)?;
     command()
 }
@@ -135,7 +136,7 @@ fn run_server(args: predictd::config::ServeArgs) -> Result<(), ServerError> {
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::from_signals().map_err(failed)?;
         server.watch_file_signals(signals);
-        let listeners = Listeners::bind(&settings)?;
+        let listeners = Listeners::bind(&settings.access).map_err(ServerError::Runtime)?;
         let (address, admin) = (listeners.data.to_string(), listeners.admin.to_string());
         let (tls, workers) = (settings.tls.is_some(), settings.workers);
         if listeners.data.is_open() {

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
-use crate::config::{OverflowPolicy, RequestLimits, ServerSettings};
-use crate::engine::loaded_version::LoadedVersion;
-use crate::http::body_limits::{BodyMemory, FREE_BODY_BYTES};
-use crate::memory::{self, cgroup};
-use crate::text::tokenizer::Tokenizer;
+use predictd_engine::loaded_version::LoadedVersion;
+use predictd_http::body_limits::{BodyMemory, FREE_BODY_BYTES};
+use predictd_http::settings::RequestLimits;
+use predictd_platform::memory::{self, cgroup};
+use predictd_text::text_policies::OverflowPolicy;
+use predictd_text::tokenizer::Tokenizer;
+
+use crate::config::ServerSettings;
 
 /// An open connection whose request waits: the state of its tasks and buffers, as measured.
 const CONNECTION_BYTES: u64 = 27 << 10;

@@ -20,35 +20,37 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::ServerSettings;
-use crate::engine::Engine;
-use crate::engine::backend::Backend;
-use crate::engine::cache::Cache;
-use crate::engine::execution_group::ExecutionGroup;
-use crate::engine::{load_context::LoadContext, model_source::ModelSource};
 use crate::error::ServerError;
-use crate::experiments::receipts::ReceiptKeyring;
-use crate::http::App;
-use crate::http::accept_loop::{StopOutcome, StopSignals, serve};
-use crate::http::api_keys::ApiKeys;
-use crate::http::connection::ConnectionHandler;
-use crate::http::process_stall::{self, HEARTBEAT_INTERVAL};
-use crate::http::response_budget::ResponseBudget;
-use crate::http::shadow_queue::ShadowQueue;
-use crate::http::shadow_traffic;
-use crate::http::state::{InferenceState, LifecycleState, ModelState, TelemetryState};
-use crate::http::tls::{self, WatchedTlsConfig};
-use crate::listeners::{BoundListener, Listeners};
-use crate::metrics::Metrics;
-use crate::registry::service::AliasSubscription;
 use crate::shutdown::{FileSignals, Shutdown};
-use crate::telemetry::spans::SpanTracer;
-use crate::text::policy::TextPolicy;
-use crate::{fd_limit, http, log_summary, memory_budget, onnx, registry};
+use crate::{fd_limit, log_summary, memory_budget};
 pub(crate) use assembly::{ModelSet, models_option_error};
 use assembly::{access_state, limit_state, open_models, start_spans};
 use drain::Drain;
 pub(crate) use engine_setup::load_context;
 pub use engine_setup::scheduler_config;
+use predictd_engine::Engine;
+use predictd_engine::backend::Backend;
+use predictd_engine::cache::Cache;
+use predictd_engine::execution_group::ExecutionGroup;
+use predictd_engine::{load_context::LoadContext, model_source::ModelSource};
+use predictd_experiments::receipts::ReceiptKeyring;
+use predictd_http::App;
+use predictd_http::accept_loop::{StopOutcome, StopSignals, serve};
+use predictd_http::api_keys::ApiKeys;
+use predictd_http::connection::ConnectionHandler;
+use predictd_http::listeners::{BoundListener, Listeners};
+use predictd_http::process_stall::{self, HEARTBEAT_INTERVAL};
+use predictd_http::response_budget::ResponseBudget;
+use predictd_http::shadow_queue::ShadowQueue;
+use predictd_http::shadow_traffic;
+use predictd_http::state::{InferenceState, LifecycleState, ModelState, TelemetryState};
+use predictd_http::tls::{self, WatchedTlsConfig};
+use predictd_metrics::Metrics;
+use predictd_onnx::OnnxRuntime;
+use predictd_registry::models_directory;
+use predictd_registry::service::AliasSubscription;
+use predictd_telemetry::spans::SpanTracer;
+use predictd_text::policy::TextPolicy;
 use startup_load::StartupLoad;
 
 /// Longest wait for runs, loads and worker threads once the requests are over.
@@ -77,7 +79,7 @@ impl Server {
     /// # Errors
     /// [`ServerError`] in one sentence.
     pub fn prepare(settings: &ServerSettings) -> Result<Self, ServerError> {
-        let runtime = onnx::OnnxRuntime::from_settings(settings).map_err(ServerError::Configuration)?;
+        let runtime = OnnxRuntime::from_settings(&settings.onnx_runtime()).map_err(ServerError::Configuration)?;
         Self::with_runtime(settings, Arc::new(runtime))
     }
 
@@ -86,7 +88,7 @@ impl Server {
     /// # Errors
     /// [`ServerError`] in one sentence.
     pub fn with_runtime(settings: &ServerSettings, runtime: Arc<dyn Backend>) -> Result<Self, ServerError> {
-        let sources = registry::models_directory::find_models(&settings.models_dir)
+        let sources = models_directory::find_models(&settings.models_dir)
             .map_err(|error| models_option_error(settings, &error))?;
         Self::with_models(settings, runtime, ModelSet::Registry(sources), || {
             let path = &settings.receipt_key_file;
@@ -102,7 +104,7 @@ impl Server {
         models: ModelSet,
         receipts: impl FnOnce() -> Result<ReceiptKeyring, ServerError>,
     ) -> Result<Self, ServerError> {
-        let keys = ApiKeys::open(settings).map_err(ServerError::Configuration)?;
+        let keys = ApiKeys::open(&settings.access).map_err(ServerError::Configuration)?;
         let metrics = Arc::new(Metrics::new().map_err(|error| ServerError::Runtime(error.to_string()))?);
         metrics.system.set_data_directory(&settings.data_dir);
         let tls = settings
@@ -188,7 +190,7 @@ impl Server {
         let initial = app.models.registry.snapshot();
         let mut loading = tokio::spawn(load.run(initial, loaded.clone().drop_guard(), startup_error_sender));
         let _background_tasks = spawn_background_tasks(&app, &settings, gpu_group, shutdown);
-        let handler = ConnectionHandler::new("data", http::router(Arc::clone(&app)), &app, tls);
+        let handler = ConnectionHandler::new("data", predictd_http::router(Arc::clone(&app)), &app, tls);
         let max_connections = fd_limit::raise_fd_limit(app.limits.requests.max_connections);
         let drain = Drain::new(&settings);
         let stop_signals = drain.stop_signals(shutdown);
@@ -241,7 +243,7 @@ impl Server {
     ) -> std::io::Result<oneshot::Receiver<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let budget = ResponseBudget::new_admin(&self.app.telemetry.metrics);
-        let routes = http::admin_router(Arc::clone(&self.app), Arc::clone(&budget));
+        let routes = predictd_http::admin_router(Arc::clone(&self.app), Arc::clone(&budget));
         let handler = ConnectionHandler::new("admin", routes, &self.app, None).with_budget(budget);
         let app = Arc::clone(&self.app);
         let (end_sender, end_receiver) = oneshot::channel();

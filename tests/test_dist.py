@@ -292,7 +292,7 @@ class Unit(Folder):
         # It tells systemd nothing: neither would ever come.
         self.assertEqual(self.value("Type"), "exec")
         self.assertNotIn("WatchdogSec", self.text)
-        self.assertNotIn("sd_notify", "".join(path.read_text() for path in (ROOT / "src").rglob("*.rs")))
+        self.assertNotIn("sd_notify", "".join(path.read_text() for folder in ("src", "crates") for path in (ROOT / folder).rglob("*.rs")))
 
     def test_its_variables_are_options(self):
         known = set(re.findall(r'env = "(\w+)"', "".join(path.read_text() for path in (ROOT / "src/config").rglob("*.rs"))))

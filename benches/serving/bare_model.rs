@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use predictd::config::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use predictd::engine::backend::{Backend, Session};
 use predictd::onnx::OnnxRuntime;
 use predictd::text::manifest::Manifest;
 use predictd::text::pipeline::{Batch, Pipeline};
+use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
 
 /// A model and sessions of it.
 pub(crate) struct BareModel {

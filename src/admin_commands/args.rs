@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use predictd_registry::is_valid_name;
 
 use super::server_args::ServerArgs;
-use crate::registry::is_valid_name;
 
 /// `predictd models`.
 #[derive(Debug, Args)]

@@ -4,14 +4,13 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
+use predictd_platform::clock;
+use predictd_registry::http_client::{install_crypto_provider, root_cause};
 use reqwest::blocking::{Client as Http, RequestBuilder, Response};
 use reqwest::header::{ETAG, IF_MATCH};
 use reqwest::redirect::Policy;
 use reqwest::{Method, Url};
 use serde_json::Value;
-
-use crate::clock;
-use crate::http_client::{install_crypto_provider, root_cause};
 
 /// Longest wait for an answer: a version is loaded and checked meanwhile.
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(10);

@@ -4,10 +4,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use predictd_registry::record::FileRecord;
+use predictd_registry::store;
 use sha2::{Digest, Sha256};
-
-use crate::registry::record::FileRecord;
-use crate::registry::store;
 
 /// A file, and what is said of it.
 #[derive(Debug)]

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
+use predictd_onnx::runtime_settings::Device;
 
 use crate::ServerError;
 use crate::config::device::parse_device;
 use crate::config::parsers::path_parser;
-use crate::config::{Device, ServeArgs, ServerSettings};
+use crate::config::{ServeArgs, ServerSettings};
 
 /// Most connections of a server that is not told otherwise.
 const MAX_CLIENTS: i64 = 1_024;
@@ -96,7 +97,7 @@ impl BenchCommand {
         let settings = ServerSettings::resolve(args);
         let mut settings = settings.map_err(ServerError::ConfigurationList)?;
         // No file has this name: there are no keys.
-        settings.key_file = PathBuf::new();
+        settings.access.key_file = PathBuf::new();
         Ok(settings)
     }
 }

@@ -4,6 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use predictd_engine::loaded_version::LoadedVersion;
+use predictd_engine::model_source::ModelSource;
+use predictd_experiments::receipts::ReceiptKeyring;
+use predictd_http::listeners::Listeners;
+use predictd_onnx::OnnxRuntime;
+use predictd_registry::VersionState;
 use tokio::runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -14,14 +20,9 @@ use super::machine::process_cpu_time;
 use super::measurement::MeasurementCounts;
 use super::setup_selection::Setup;
 use crate::config::ServerSettings;
-use crate::engine::loaded_version::LoadedVersion;
-use crate::engine::model_source::ModelSource;
-use crate::experiments::receipts::ReceiptKeyring;
-use crate::onnx::OnnxRuntime;
-use crate::registry::VersionState;
 use crate::server::ModelSet;
 use crate::shutdown::Shutdown;
-use crate::{Listeners, Server, ServerError, http_runtime};
+use crate::{Server, ServerError, http_runtime};
 
 /// Between two looks at whether something has come.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
@@ -111,7 +112,8 @@ impl BenchServer {
         let failed = |error: std::io::Error| ServerError::Runtime(error.to_string());
         let mut settings = settings.clone();
         (settings.workers, settings.batching.threads_per_batch) = (setup.workers, setup.intra_op_threads);
-        let runtime = Arc::new(OnnxRuntime::from_settings(&settings).map_err(ServerError::Configuration)?);
+        let runtime =
+            Arc::new(OnnxRuntime::from_settings(&settings.onnx_runtime()).map_err(ServerError::Configuration)?);
         // There is one model: only one of the two counts.
         settings.batching.max_tokens = setup.max_batch_tokens;
         (settings.batching.gpu_limits.max_tokens, settings.batching.gpu_limits.is_max_tokens_explicit) =
@@ -121,7 +123,7 @@ impl BenchServer {
         let server = Server::with_models(&settings, runtime, ModelSet::Fixed(vec![source.clone()]), || {
             ReceiptKeyring::new_ephemeral().map_err(failed)
         })?;
-        let listeners = Listeners::bind(&settings)?;
+        let listeners = Listeners::bind(&settings.access).map_err(ServerError::Runtime)?;
         drop(entered);
         let address = listeners.data.local_addr().map_err(failed)?;
         let registry = Arc::clone(&server.app().models.registry);

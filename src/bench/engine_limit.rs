@@ -7,18 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use predictd_engine::backend::{Backend, Session};
+use predictd_engine::cost_model::CostModel;
+use predictd_engine::{loader::CHECK_RUN_TIMEOUT, model_source::ModelSource};
+use predictd_stats::split_mix64::SplitMix64;
+use predictd_text::manifest::{Manifest, ManifestError};
+use predictd_text::pipeline::{Batch, EncodedInput, Pipeline};
+use predictd_text::tensors::Shape;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::machine::process_cpu_time;
 use super::measurement::{padding_share, ratio, to_f64};
-use crate::engine::backend::{Backend, Session};
-use crate::engine::cost_model::CostModel;
-use crate::engine::{loader::CHECK_RUN_TIMEOUT, model_source::ModelSource};
-use crate::split_mix64::SplitMix64;
-use crate::text::manifest::{Manifest, ManifestError};
-use crate::text::pipeline::{Batch, EncodedInput, Pipeline};
-use crate::text::tensors::Shape;
 
 /// Sessions of a model without a server.
 pub struct EngineBaseline {

@@ -27,16 +27,16 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use predictd_engine::backend::Backend;
+use predictd_engine::model_source::ModelSource;
+use predictd_onnx::OnnxRuntime;
+use predictd_registry::models_directory;
+use predictd_registry::version_name::VersionName;
 use tokio_util::sync::CancellationToken;
 
 use crate::ServerError;
 use crate::config::ServerSettings;
-use crate::engine::backend::Backend;
-use crate::engine::model_source::ModelSource;
 use crate::fd_limit::raise_fd_limit;
-use crate::onnx::OnnxRuntime;
-use crate::registry::models_directory;
-use crate::registry::version_name::VersionName;
 use crate::server::models_option_error;
 use crate::shutdown::Shutdown;
 use crate::terminal::{escape_json, escape_lines};
@@ -69,7 +69,7 @@ impl BenchCommand {
             .build()
             .map_err(failed)?;
         let stop = signals.block_on(async { Shutdown::from_signals() }).map_err(failed)?.drain;
-        let runtime = OnnxRuntime::from_settings(&settings).map_err(ServerError::Configuration)?;
+        let runtime = OnnxRuntime::from_settings(&settings.onnx_runtime()).map_err(ServerError::Configuration)?;
         let runtime: Arc<dyn Backend> = Arc::new(runtime.with_threads(1, false));
         signals.spawn({
             let (stop, runtime) = (stop.clone(), Arc::clone(&runtime));

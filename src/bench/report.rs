@@ -2,14 +2,14 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use predictd_engine::cost_model::CostModel;
+use predictd_engine::loaded_version::LoadedVersion;
 use serde::Serialize;
 
 use super::machine::Cores;
 use super::measurement::Measurement;
 use super::setup_selection::{Setup, Trial};
 use super::texts::BenchTextsSummary;
-use crate::engine::cost_model::CostModel;
-use crate::engine::loaded_version::LoadedVersion;
 use crate::terminal::escape;
 
 /// What other processes may take, in cores, before it is said that they disturb.

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use predictd_stats::split_mix64::SplitMix64;
+use predictd_text::pipeline::{EncodedInput, Pipeline};
+use predictd_text::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use super::measurement::percentile;
-use crate::split_mix64::SplitMix64;
-use crate::text::pipeline::{EncodedInput, Pipeline};
-use crate::text::tokenizer::Tokenizer;
 
 /// Texts that are made: some seconds of work for two cores and a small transformer.
 const GENERATED_TEXTS: usize = 512;

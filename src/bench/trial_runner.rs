@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use predictd_engine::loaded_version::LoadedVersion;
+use predictd_text::pipeline::EncodedInput;
 use tokio_util::sync::CancellationToken;
 
 use super::bench_server::{ServerSlot, Workload};
@@ -13,8 +15,6 @@ use super::measurement::{MeasurementCounts, min_median_max, ratio};
 use super::report::{BenchResults, EngineLimit, ReducedLoad};
 use super::setup_selection::{Setup, Trial, best_trial, token_cap_setups};
 use crate::ServerError;
-use crate::engine::loaded_version::LoadedVersion;
-use crate::text::pipeline::EncodedInput;
 
 /// Measurements of the server, each between two of the limit.
 const COMPARISON_ROUNDS: usize = 3;

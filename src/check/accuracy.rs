@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use predictd_text::golden::{ExpectedLabels, GoldenExample};
+use predictd_text::heads::HeadOutcome;
 use serde::Serialize;
 
 use super::answers::{MAX_LISTED_TEXTS, ModelAnswer, TimedAnswer};
 use super::eval_set::{CaseUnit, EvalSet};
-use crate::text::golden::{ExpectedLabels, GoldenExample};
-use crate::text::heads::HeadOutcome;
 
 /// How many answers are right.
 #[derive(Debug, Clone, Serialize)]

@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use predictd_engine::loader::{CHECK_RUN_TIMEOUT, predict_encoded};
+use predictd_http::settings::RequestLimits;
+use predictd_http::validation::check_stored_text;
+use predictd_text::heads::{HeadOutcome, HeadOutput};
+use predictd_text::input::{Input, SecondText};
+use predictd_text::pipeline::{EncodedInput, Pipeline};
 use serde::Serialize;
 
 use super::eval_set::{CaseUnit, EvalCase, EvalSet};
 use super::loaded_model::LoadedModel;
-use crate::config::RequestLimits;
-use crate::engine::loader::{CHECK_RUN_TIMEOUT, predict_encoded};
-use crate::http::validation::check_stored_text;
-use crate::text::heads::{HeadOutcome, HeadOutput};
-use crate::text::input::{Input, SecondText};
-use crate::text::pipeline::{EncodedInput, Pipeline};
 
 /// Most texts that are listed.
 pub const MAX_LISTED_TEXTS: usize = 20;
@@ -86,7 +86,7 @@ impl ModelAnswer {
             }
             HeadOutcome::Score(score) => Self { labels: Vec::new(), score: Some(*score) },
             HeadOutcome::Entities(found) => {
-                let label = |entity: &crate::text::entities::Entity| {
+                let label = |entity: &predictd_text::entities::Entity| {
                     format!("{} {}..{}", entity.label, entity.start, entity.end)
                 };
                 Self { labels: found.iter().map(label).collect(), score: None }

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
+use predictd_onnx::runtime_settings::Device;
+use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy};
 
 use crate::ServerError;
 use crate::config::device::parse_device;
 use crate::config::parsers::path_parser;
-use crate::config::{Device, MarkupPolicy, OverflowPolicy, ServeArgs, ServerSettings};
+use crate::config::{ServeArgs, ServerSettings};
 
 /// `predictd check`.
 #[derive(Debug, clap::Args)]

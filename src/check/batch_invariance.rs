@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
+use predictd_engine::loader::CHECK_RUN_TIMEOUT;
+use predictd_text::heads::HeadOutcome;
+use predictd_text::pipeline::EncodedInput;
 use serde::Serialize;
 
 use super::answers::{MAX_LISTED_TEXTS, ModelAnswer, TimedAnswer, score_distance};
 use super::eval_set::EvalSet;
 use super::loaded_model::LoadedModel;
-use crate::engine::loader::CHECK_RUN_TIMEOUT;
-use crate::text::heads::HeadOutcome;
-use crate::text::pipeline::EncodedInput;
 
 /// Tokens of a run with padding: more are no other test, and take much memory.
 const MAX_BATCH_TOKENS: usize = 4_096;

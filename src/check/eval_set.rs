@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use predictd_text::golden::{ExpectedLabels, GoldenExample, GoldenSet};
+use predictd_text::heads::Head;
+use predictd_text::input::{Input, SecondText};
+use predictd_text::pipeline::Pipeline;
 use serde::Serialize;
 
 use super::args::CheckCommand;
 use super::text_file::{RowLabel, TextRow, TextRows, read_bounded, read_rows};
 use crate::bench::texts::{SAMPLE_SENTENCES, generate_texts};
-use crate::text::golden::{ExpectedLabels, GoldenExample, GoldenSet};
-use crate::text::heads::Head;
-use crate::text::input::{Input, SecondText};
-use crate::text::pipeline::Pipeline;
 
 /// Texts that are made where no file is named.
 const GENERATED_TEXTS: usize = 256;

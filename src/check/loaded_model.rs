@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use predictd_engine::backend::{GraphInfo, Session};
+use predictd_engine::load_context::LoadContext;
+use predictd_engine::loaded_version::LoadedVersion;
+use predictd_engine::loader;
+use predictd_engine::model_source::ModelSource;
+use predictd_platform::memory;
+use predictd_text::manifest::{Manifest, ManifestError, ModelDevice};
+use predictd_text::pipeline::Pipeline;
 use serde::Serialize;
 
 use crate::config::ServerSettings;
-use crate::engine::backend::{GraphInfo, Session};
-use crate::engine::load_context::LoadContext;
-use crate::engine::loaded_version::LoadedVersion;
-use crate::engine::loader;
-use crate::engine::model_source::ModelSource;
-use crate::memory;
 use crate::memory_budget::{self, MemoryBudget};
-use crate::text::manifest::{Manifest, ManifestError, ModelDevice};
-use crate::text::pipeline::Pipeline;
 
 /// A model that serves.
 pub struct LoadedModel {

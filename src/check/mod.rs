@@ -24,13 +24,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use predictd_engine::backend::Backend;
+use predictd_engine::load_context::LoadContext;
+use predictd_metrics::Metrics;
+use predictd_onnx::OnnxRuntime;
+
 use crate::ServerError;
 use crate::bench::report::CostCoefficients;
 use crate::config::ServerSettings;
-use crate::engine::backend::Backend;
-use crate::engine::load_context::LoadContext;
-use crate::metrics::Metrics;
-use crate::onnx::OnnxRuntime;
 use crate::server::load_context;
 use crate::terminal::escape_json;
 use accuracy::AccuracyReport;
@@ -57,7 +58,7 @@ impl CheckCommand {
     pub fn run(&self) -> Result<(), ServerError> {
         let settings = self.settings()?;
         let runtime: Arc<dyn Backend> =
-            Arc::new(OnnxRuntime::from_settings(&settings).map_err(ServerError::Configuration)?);
+            Arc::new(OnnxRuntime::from_settings(&settings.onnx_runtime()).map_err(ServerError::Configuration)?);
         let report = self.build_report(&settings, &runtime);
         // The library takes the process down with it if its own end comes in the middle of a run.
         runtime.shut_down(Instant::now() + SHUTDOWN_TIMEOUT);

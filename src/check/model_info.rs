@@ -1,15 +1,15 @@
 //! What a model is, for whoever made it.
 
+use predictd_engine::backend::TensorInfo;
+use predictd_engine::drift_monitor::DriftMonitor;
+use predictd_text::activation::Activation;
+use predictd_text::heads::Head;
+use predictd_text::tensors::PaddingSide;
+use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy};
+use predictd_text::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use super::loaded_model::LoadedModel;
-use crate::config::{MarkupPolicy, OverflowPolicy};
-use crate::engine::backend::TensorInfo;
-use crate::engine::drift_monitor::DriftMonitor;
-use crate::text::activation::Activation;
-use crate::text::heads::Head;
-use crate::text::tensors::PaddingSide;
-use crate::text::tokenizer::Tokenizer;
 
 /// Most files of a directory that are listed.
 const MAX_LISTED_FILES: usize = 1_000;

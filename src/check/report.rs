@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy};
 use serde::Serialize;
 
 use super::accuracy::AccuracyReport;
@@ -11,8 +12,6 @@ use super::loaded_model::MemoryUse;
 use super::model_info::{ModelInfo, ProfileInfo, TokenLimits};
 use super::version_comparison::VersionComparison;
 use crate::bench::report::CostCoefficients;
-use crate::config::{MarkupPolicy, OverflowPolicy};
-use crate::engine::backend::TensorInfo;
 use crate::terminal::{escape, write_line};
 
 /// Labels that people are told; programs are told all.
@@ -174,12 +173,6 @@ impl Display for TokenLimits {
             OverflowPolicy::Window => write!(f, "read in windows")?,
         }
         write!(f, "; padding on the {padding}")
-    }
-}
-
-impl Display for TensorInfo {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}[{}]", self.name, self.element, self.dims.join(", "))
     }
 }
 

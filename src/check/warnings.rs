@@ -1,11 +1,12 @@
 //! What keeps no model from serving, but what its author wants to know.
 
+use predictd_engine::drift_monitor::PROFILE_MISMATCH_WARNING;
+use predictd_text::activation::Activation;
+use predictd_text::heads::Head;
+
 use super::answers::EvalSummary;
 use super::loaded_model::LoadedModel;
 use super::model_info::ModelInfo;
-use crate::engine::drift_monitor::PROFILE_MISMATCH_WARNING;
-use crate::text::activation::Activation;
-use crate::text::heads::Head;
 
 /// One sentence each.
 #[must_use]

@@ -1,9 +1,9 @@
 //! Where models run: on the cores, or on GPUs.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
+use predictd_onnx::runtime_settings::{Device, DeviceSettings};
 
 use super::parsers::path_parser;
 
@@ -11,31 +11,6 @@ use super::parsers::path_parser;
 const MAX_GPU_INDEX: u32 = 63;
 /// Least memory on a GPU that can be worked with.
 const MIN_GPU_MEMORY_BYTES: u64 = 64 << 20;
-
-/// Where models are to run.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Device {
-    /// On the first GPU if it can be used, else on the cores.
-    #[default]
-    Auto,
-    /// On the cores.
-    Cpu,
-    /// On these GPUs and nowhere else.
-    Cuda(Vec<u32>),
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(gpus) => {
-                let numbers: Vec<String> = gpus.iter().map(u32::to_string).collect();
-                write!(f, "cuda:{}", numbers.join(","))
-            }
-        }
-    }
-}
 
 /// Options of where models run.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -66,40 +41,25 @@ pub struct DeviceArgs {
     pub cuda_libraries: Option<PathBuf>,
 }
 
-/// Where models run, checked.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DeviceSettings {
-    /// Where they are to run.
-    pub device: Device,
-    /// Most bytes on a GPU for the runs of a model, if there is a limit.
-    pub gpu_memory_limit: Option<u64>,
-    /// GPUs may round float32 to TF32.
-    pub gpu_tf32: bool,
-    /// Directory of the libraries of CUDA and cuDNN, if named.
-    pub cuda_libraries: Option<PathBuf>,
-}
-
-impl DeviceSettings {
-    /// What was typed, checked.
-    ///
-    /// # Errors
-    /// What is wrong with it, a sentence with the option's name.
-    pub(super) fn from_args(args: &DeviceArgs) -> Result<Self, String> {
-        let limit = args.gpu_memory_limit;
-        if limit != 0 && limit < MIN_GPU_MEMORY_BYTES {
-            return Err(format!("--gpu-memory-limit {limit} is neither 0 nor {MIN_GPU_MEMORY_BYTES} or more"));
-        }
-        let cuda_libraries = args.cuda_libraries.clone().filter(|path| !path.as_os_str().is_empty());
-        if let Some(path) = cuda_libraries.as_deref().filter(|path| !path.is_dir()) {
-            return Err(format!("--cuda-libraries {}: there is no such directory", path.display()));
-        }
-        Ok(Self {
-            device: args.device.clone(),
-            gpu_memory_limit: Some(limit).filter(|&limit| limit > 0),
-            gpu_tf32: args.gpu_tf32,
-            cuda_libraries,
-        })
+/// Checks what was typed.
+///
+/// # Errors
+/// What is wrong with it, a sentence with the option's name.
+pub(super) fn resolve_devices(args: &DeviceArgs) -> Result<DeviceSettings, String> {
+    let limit = args.gpu_memory_limit;
+    if limit != 0 && limit < MIN_GPU_MEMORY_BYTES {
+        return Err(format!("--gpu-memory-limit {limit} is neither 0 nor {MIN_GPU_MEMORY_BYTES} or more"));
     }
+    let cuda_libraries = args.cuda_libraries.clone().filter(|path| !path.as_os_str().is_empty());
+    if let Some(path) = cuda_libraries.as_deref().filter(|path| !path.is_dir()) {
+        return Err(format!("--cuda-libraries {}: there is no such directory", path.display()));
+    }
+    Ok(DeviceSettings {
+        device: args.device.clone(),
+        gpu_memory_limit: Some(limit).filter(|&limit| limit > 0),
+        gpu_tf32: args.gpu_tf32,
+        cuda_libraries,
+    })
 }
 
 /// Container files set variables to nothing to mean "not set".
@@ -170,13 +130,9 @@ mod tests {
     fn device_settings_bad_limit_or_directory_refused() {
         let args =
             |limit, cuda_libraries| DeviceArgs { gpu_memory_limit: limit, cuda_libraries, ..DeviceArgs::default() };
-        assert_eq!(DeviceSettings::from_args(&args(0, Some(PathBuf::new()))), Ok(DeviceSettings::default()));
-        assert_eq!(DeviceSettings::from_args(&args(1 << 30, None)).unwrap().gpu_memory_limit, Some(1 << 30));
-        assert!(DeviceSettings::from_args(&args(1, None)).unwrap_err().starts_with("--gpu-memory-limit 1 "));
-        assert!(
-            DeviceSettings::from_args(&args(0, Some("/nowhere".into())))
-                .unwrap_err()
-                .contains("--cuda-libraries /nowhere")
-        );
+        assert_eq!(resolve_devices(&args(0, Some(PathBuf::new()))), Ok(DeviceSettings::default()));
+        assert_eq!(resolve_devices(&args(1 << 30, None)).unwrap().gpu_memory_limit, Some(1 << 30));
+        assert!(resolve_devices(&args(1, None)).unwrap_err().starts_with("--gpu-memory-limit 1 "));
+        assert!(resolve_devices(&args(0, Some("/nowhere".into()))).unwrap_err().contains("--cuda-libraries /nowhere"));
     }
 }

@@ -1,11 +1,9 @@
 //! Options for models that an MLflow server keeps.
 
-use std::fmt;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args as ClapArgs;
+use predictd_registry::mlflow::server_settings::{MlflowCredentials, MlflowServer, Secret};
 use reqwest::Url;
 
 /// Shortest time between two looks at an alias.
@@ -45,22 +43,6 @@ pub struct MlflowArgs {
     pub mlflow_tracking_token: Option<Secret>,
 }
 
-/// A text that is not shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// A model here that is what an alias stands for there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowedAlias {
@@ -73,37 +55,6 @@ pub struct FollowedAlias {
 fn parse_follow(typed: &str) -> Result<FollowedAlias, String> {
     let (local, uri) = typed.trim().split_once('=').ok_or("this is not LOCAL=models:/NAME@ALIAS")?;
     Ok(FollowedAlias { local_name: local.to_owned(), uri: uri.to_owned() })
-}
-
-/// An MLflow server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MlflowServer {
-    /// Its address; may have a path.
-    pub url: Url,
-    /// Who asks.
-    pub credentials: Option<MlflowCredentials>,
-}
-
-/// Who asks an MLflow server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MlflowCredentials {
-    /// A user with a password.
-    User(Secret, Secret),
-    /// A token.
-    Token(Secret),
-}
-
-impl MlflowCredentials {
-    /// The value of an `Authorization` header.
-    #[must_use]
-    pub fn authorization_header(&self) -> String {
-        match self {
-            Self::User(Secret(name), Secret(password)) => {
-                format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
-            }
-            Self::Token(Secret(token)) => format!("Bearer {token}"),
-        }
-    }
 }
 
 /// Models that an MLflow server keeps.

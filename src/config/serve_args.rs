@@ -5,84 +5,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args as ClapArgs, Parser, ValueEnum};
+use clap::{Args as ClapArgs, Parser};
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use predictd_http::listen_address::{ListenAddress, parse_admin_host};
+use predictd_http::settings::{AcceptMode, ServerTimingMode};
+use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy};
 
 use super::database::DatabaseArgs;
 use super::device::DeviceArgs;
 use super::drift::DriftArgs;
 use super::feedback::FeedbackArgs;
-use super::listen::{ListenAddress, parse_admin_host};
 use super::mlflow::MlflowArgs;
 use super::parsers::path_parser;
 use super::telemetry::{LogArgs, TraceArgs};
-
-/// What to do with a text of more tokens than the model takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OverflowPolicy {
-    /// Refuse it.
-    Error,
-    /// Cut it off and say so in the answer.
-    Truncate,
-    /// Score overlapping windows of it and average them by token count.
-    Window,
-}
-
-/// What to do with markup and control characters in a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum MarkupPolicy {
-    /// Take texts as they are.
-    Allow,
-    /// Remove tags, script and style with their content, and fold white space.
-    Strip,
-    /// Refuse scripts, `javascript:` URLs, event handlers and calls of eval in markup.
-    Reject,
-}
-
-/// When the data listener takes connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AcceptMode {
-    /// From the start: requests for a model that is still being loaded get 503.
-    Start,
-    /// Once every model was tried and the default one answers; until then connections are refused, and a proxy asks another
-    /// replica.
-    Ready,
-}
-
-/// Who is told where the time of a request went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ServerTimingMode {
-    /// Nobody.
-    Off,
-    /// Who asks for it.
-    OnRequest,
-    /// Everybody.
-    Always,
-}
-
-impl ServerTimingMode {
-    /// True for a client that asks for it, or does not.
-    #[must_use]
-    pub fn is_enabled_for(self, asked: bool) -> bool {
-        match self {
-            Self::Off => false,
-            Self::OnRequest => asked,
-            Self::Always => true,
-        }
-    }
-}
-
-/// What is done with texts where a model does not say otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TextPolicies {
-    /// Texts of too many tokens.
-    pub on_overflow: OverflowPolicy,
-    /// Markup and control characters.
-    pub markup: MarkupPolicy,
-}
 
 /// How waiting texts are chosen to run together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,42 +5,31 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use predictd_http::cors_origins::CorsOrigins;
+use predictd_http::settings::{AccessSettings, ClientTimeouts, RequestLimits, ServerTimingMode, TlsFiles};
+use predictd_onnx::runtime_settings::{DeviceSettings, RuntimeSettings};
+use predictd_text::text_policies::TextPolicies;
 
 use super::batching::BatchSettings;
-use super::cors::CorsOrigins;
-use super::device::DeviceSettings;
+use super::device::resolve_devices;
 use super::drift::DriftWindowSettings;
-use super::listen::ListenAddress;
 use super::mlflow::MlflowSettings;
-use super::network::NetworkSettings;
+use super::network::resolve_access;
 use super::option_ranges::{MAX_THREADS, range_errors};
 use super::parsers::non_empty_path;
-use super::request_limits::{ClientTimeouts, RequestLimits};
-use super::serve_args::{AcceptMode, ServeArgs, ServerTimingMode, TextPolicies};
+use super::request_limits::{client_timeouts, request_limits};
+use super::serve_args::ServeArgs;
 use super::telemetry::{LogSettings, TraceSettings};
-use super::tls_files::TlsFiles;
+use super::tls_files::resolve_tls_files;
 use super::{database, feedback};
 
 /// What the server runs with: checked.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
-    /// Address of the data listener.
-    pub listen: ListenAddress,
-    /// When the data listener takes connections.
-    pub accept_mode: AcceptMode,
-    /// Address of the admin listener.
-    pub admin_listen: ListenAddress,
-    /// Names and addresses that clients may use for the admin listener, besides those of loopback. Lower case, without a
-    /// dot at the end.
-    pub admin_hosts: Vec<String>,
+    /// Where the server listens, and who may use it.
+    pub access: AccessSettings,
     /// Origins of web pages that may use the data listener.
     pub cors_origins: CorsOrigins,
-    /// Predictions and feedback need no key.
-    pub allow_anonymous: bool,
-    /// File of the API keys.
-    pub key_file: PathBuf,
-    /// That file was named: it must be there.
-    pub is_key_file_explicit: bool,
     /// Texts a second for each key without a rate of its own and each client address.
     pub rate_limit: Option<NonZeroU32>,
     /// Proxies whose forwarded addresses are believed.
@@ -108,7 +97,8 @@ struct CheckedGroups {
     mlflow: MlflowSettings,
     devices: DeviceSettings,
     drift_window: DriftWindowSettings,
-    network: NetworkSettings,
+    access: AccessSettings,
+    cors_origins: CorsOrigins,
 }
 
 impl ServerSettings {
@@ -122,21 +112,26 @@ impl ServerSettings {
         Ok(Self::from_checked(args, workers, groups))
     }
 
+    /// What ONNX Runtime is started with.
+    #[must_use]
+    pub fn onnx_runtime(&self) -> RuntimeSettings {
+        RuntimeSettings {
+            library: self.onnxruntime_path.clone(),
+            threads_per_batch: self.batching.threads_per_batch,
+            spin_wait: self.batching.spin_wait,
+            devices: self.devices.clone(),
+            profile_dir: self.data_dir.clone(),
+        }
+    }
+
     fn from_checked(args: ServeArgs, workers: usize, groups: CheckedGroups) -> Self {
-        let key_file = non_empty_path(args.keys.as_ref());
         let receipt_key_file = non_empty_path(args.receipt_keys.as_ref());
         Self {
-            listen: groups.network.listen,
-            accept_mode: args.accept,
-            admin_listen: groups.network.admin_listen,
-            admin_hosts: groups.network.admin_hosts,
-            cors_origins: groups.network.cors_origins,
-            allow_anonymous: args.allow_anonymous,
-            is_key_file_explicit: key_file.is_some(),
-            key_file: key_file.unwrap_or_else(|| args.data_dir.join("keys.toml")),
+            access: groups.access,
+            cors_origins: groups.cors_origins,
             rate_limit: NonZeroU32::new(args.rate_limit),
             tls: groups.tls,
-            client_timeouts: ClientTimeouts::from_args(&args),
+            client_timeouts: client_timeouts(&args),
             receipt_key_file: receipt_key_file.unwrap_or_else(|| args.data_dir.join("receipt.keys")),
             workers,
             is_workers_explicit: args.workers.is_some(),
@@ -144,7 +139,7 @@ impl ServerSettings {
             devices: groups.devices,
             onnxruntime_path: non_empty_path(args.onnxruntime.as_ref())
                 .or_else(|| non_empty_path(args.ort_dylib_path.as_ref())),
-            limits: RequestLimits::from_args(&args),
+            limits: request_limits(&args),
             cache_bytes: args.cache_bytes,
             response_memory: args.response_memory,
             memory_limit: args.memory_limit,
@@ -173,16 +168,16 @@ impl CheckedGroups {
     /// # Errors
     /// All that is wrong, a sentence each, with the option's name.
     fn from_args(args: &ServeArgs, workers: usize) -> Result<Self, Vec<String>> {
-        let tls = TlsFiles::from_args(args).map_err(one_error);
+        let tls = resolve_tls_files(args).map_err(one_error);
         let traces =
             TraceSettings::from_args(&args.traces).map_err(|error| one_error(format!("--otlp-endpoint: {error}")));
         let database_url = database::resolve_url(&args.database).map_err(one_error);
         let feedback_retention = feedback::resolve_retention(&args.feedback).map_err(one_error);
         let mlflow = MlflowSettings::from_args(&args.mlflow).map_err(one_error);
-        let devices = DeviceSettings::from_args(&args.device).map_err(one_error);
+        let devices = resolve_devices(&args.device).map_err(one_error);
         let models_dir = check_models_dir(args).map_err(one_error);
         let drift_window = DriftWindowSettings::from_args(&args.drift);
-        let network = NetworkSettings::from_args(args);
+        let network = resolve_access(args);
         let errors = [
             range_errors(args, workers),
             errors_of(&tls),
@@ -199,6 +194,7 @@ impl CheckedGroups {
         if !errors.is_empty() {
             return Err(errors);
         }
+        let (access, cors_origins) = network?;
         Ok(Self {
             tls: tls?,
             traces: traces?,
@@ -207,7 +203,8 @@ impl CheckedGroups {
             mlflow: mlflow?,
             devices: devices?,
             drift_window: drift_window?,
-            network: network?,
+            access,
+            cors_origins,
         })
     }
 }

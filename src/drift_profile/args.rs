@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
+use predictd_engine::drift_monitor::PROFILE_FILE;
+use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy};
 
 use crate::ServerError;
 use crate::config::parsers::path_parser;
-use crate::config::{MarkupPolicy, OverflowPolicy, ServeArgs, ServerSettings};
-use crate::engine::drift_monitor::PROFILE_FILE;
+use crate::config::{ServeArgs, ServerSettings};
 
 /// `predictd profile`.
 #[derive(Debug, clap::Args)]

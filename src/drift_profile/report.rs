@@ -3,12 +3,12 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
+use predictd_drift::counts::{CONFIDENCE_BINS, LENGTH_EDGES, to_f64};
+use predictd_drift::profile::{LabelCount, ProfileAccuracy};
+use predictd_drift::window::DEFAULT_WINDOW_TEXTS;
+use predictd_drift::{DriftSignal, Profile, Reference};
 use serde::Serialize;
 
-use crate::drift::counts::{CONFIDENCE_BINS, LENGTH_EDGES, to_f64};
-use crate::drift::profile::{LabelCount, ProfileAccuracy};
-use crate::drift::window::DEFAULT_WINDOW_TEXTS;
-use crate::drift::{DriftSignal, Profile, Reference};
 use crate::terminal::write_line;
 
 /// Labels that are listed.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use predictd_http::accept_loop::{StopOutcome, StopSignals};
+use predictd_http::listeners::{DataListener, Listener};
+use predictd_registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ServerError;
-use crate::http::accept_loop::{StopOutcome, StopSignals};
-use crate::listeners::{DataListener, Listener};
-use crate::registry::Registry;
 
 /// The data listener, open. If it is closed, it is opened once the server is ready; how the server ended, if it did
 /// before that.

@@ -2,22 +2,23 @@
 
 use std::sync::Arc;
 
+use predictd_engine::{load_context::LoadContext, model_source::ModelSource};
+use predictd_http::admin_guard::AdminHosts;
+use predictd_http::api_keys::ApiKeys;
+use predictd_http::body_limits::BodyMemory;
+use predictd_http::caller_rates::RateLimits;
+use predictd_http::process_stall::StallDetector;
+use predictd_http::response_budget::ResponseBudget;
+use predictd_http::state::{AccessState, LimitState};
+use predictd_metrics::Metrics;
+use predictd_registry::Registry;
+use predictd_registry::runtime::RegistryRuntime;
+use predictd_telemetry::spans::SpanTracer;
+
 use super::registry_setup;
 use crate::config::ServerSettings;
-use crate::engine::{load_context::LoadContext, model_source::ModelSource};
 use crate::error::ServerError;
-use crate::http::admin_guard::AdminHosts;
-use crate::http::api_keys::ApiKeys;
-use crate::http::body_limits::BodyMemory;
-use crate::http::caller_rates::RateLimits;
-use crate::http::process_stall::StallDetector;
-use crate::http::response_budget::ResponseBudget;
-use crate::http::state::{AccessState, LimitState};
 use crate::memory_budget;
-use crate::metrics::Metrics;
-use crate::registry::Registry;
-use crate::registry::runtime::RegistryRuntime;
-use crate::telemetry::spans::SpanTracer;
 
 /// Which models a server has.
 pub(crate) enum ModelSet {
@@ -67,7 +68,7 @@ pub(super) fn access_state(settings: &ServerSettings, keys: ApiKeys) -> AccessSt
     AccessState {
         keys,
         rate_limits: RateLimits::new(settings.rate_limit),
-        admin_hosts: Arc::new(AdminHosts::from_settings(settings)),
+        admin_hosts: Arc::new(AdminHosts::from_settings(&settings.access)),
         cors_origins: settings.cors_origins.clone(),
         trusted_proxies: settings.trusted_proxies.clone(),
     }

@@ -5,11 +5,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use predictd_http::App;
+use predictd_http::accept_loop::StopSignals;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ServerSettings;
-use crate::http::App;
-use crate::http::accept_loop::StopSignals;
 use crate::shutdown::Shutdown;
 
 /// How long before the end of the grace time requests without an answer are told that there will be none.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::drift_monitor::DriftMonitor;
-use crate::engine::loaded_version::LoadedVersion;
-use crate::registry::Registry;
+use predictd_engine::drift_monitor::DriftMonitor;
+use predictd_engine::loaded_version::LoadedVersion;
+use predictd_registry::Registry;
 
 /// How often it is looked.
 const CLOSE_INTERVAL: Duration = Duration::from_secs(1);

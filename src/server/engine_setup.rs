@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use predictd_drift::WindowSettings;
+use predictd_engine::backend::Backend;
+use predictd_engine::execution_group::{ExecutionGroup, GpuOptions};
+use predictd_engine::load_context::LoadContext;
+use predictd_engine::loader::CHECK_RUN_TIMEOUT;
+use predictd_engine::scheduler::batch_search::{BatchLimits, CPU_SEARCH_RADIUS};
+use predictd_engine::scheduler::{BatchingStrategy, Micros};
+use predictd_engine::scheduler_config::SchedulerConfig;
+use predictd_engine::{self, tokenization};
+use predictd_metrics::Metrics;
+
 use crate::config::{BatchSettings, GpuBatchLimits, SchedulerStrategy, ServerSettings};
-use crate::drift;
-use crate::engine::backend::Backend;
-use crate::engine::execution_group::{ExecutionGroup, GpuOptions};
-use crate::engine::load_context::LoadContext;
-use crate::engine::loader::CHECK_RUN_TIMEOUT;
-use crate::engine::scheduler::batch_search::{BatchLimits, CPU_SEARCH_RADIUS};
-use crate::engine::scheduler::{BatchingStrategy, Micros};
-use crate::engine::scheduler_config::SchedulerConfig;
-use crate::engine::{self, tokenization};
 use crate::error::ServerError;
-use crate::metrics::Metrics;
 
 /// Tensor cores multiply tiles of so many rows and columns.
 const GPU_PAD_MULTIPLE: usize = 8;
@@ -45,10 +46,7 @@ pub(crate) fn load_context(
         tokenizer_pool: tokenizers,
         check_run_timeout: CHECK_RUN_TIMEOUT,
         text_defaults: settings.text_defaults,
-        drift_settings: drift::WindowSettings {
-            texts: settings.drift_window.texts,
-            max_age: settings.drift_window.max_age,
-        },
+        drift_settings: WindowSettings { texts: settings.drift_window.texts, max_age: settings.drift_window.max_age },
         metrics,
     })
 }
@@ -86,6 +84,6 @@ pub fn scheduler_config(settings: &ServerSettings) -> SchedulerConfig {
             search_radius: CPU_SEARCH_RADIUS,
         },
         worker_count: settings.workers,
-        overload_threshold: engine::overload_threshold(settings.max_queue_wait),
+        overload_threshold: predictd_engine::overload_threshold(settings.max_queue_wait),
     }
 }

@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
+use predictd_http::App;
+use predictd_http::tls::WatchedTlsConfig;
 use tokio::task::spawn_blocking;
 
-use crate::http::App;
-use crate::http::tls::WatchedTlsConfig;
 use crate::shutdown::{FileSignals, ReloadSignal};
-use crate::telemetry;
 
 /// Does what the signals ask for, until the process ends.
 pub(super) async fn watch_file_signals(mut signals: FileSignals, app: Arc<App>, tls: Option<WatchedTlsConfig>) {
     loop {
         let request = signals.next().await;
-        telemetry::reopen_log_files();
+        predictd_telemetry::reopen_log_files();
         // The line goes to the files that were opened.
         tracing::info!("log files reopened");
         if request == ReloadSignal::Reload {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use predictd_engine::execution_group::ExecutionGroup;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ServerSettings;
-use crate::engine::execution_group::ExecutionGroup;
 
 /// How often it is looked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -47,9 +47,9 @@ pub(super) async fn stop_on_gpu_failure(gpus: ExecutionGroup, longest: Duration,
 mod tests {
     use super::*;
     use crate::cli::Cli;
-    use crate::engine::execution_group::GpuOptions;
     use crate::server::scheduler_config;
     use clap::Parser as _;
+    use predictd_engine::execution_group::GpuOptions;
 
     #[tokio::test]
     async fn gpu_run_over_limit_twice_stops_server() {

@@ -6,23 +6,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use predictd_engine::{load_context::LoadContext, model_source::ModelSource};
+use predictd_registry::Registry;
+use predictd_registry::data_directory::{self, DataDirectory};
+use predictd_registry::database::{Database, OpenError, StorageFault, sqlite_url};
+use predictd_registry::mlflow::client::MlflowClient;
+use predictd_registry::models_directory::{self, MissingVersions};
+use predictd_registry::record::{ModelRecords, Origin, VersionRecord};
+use predictd_registry::registry_state::{RegistryState, StateFile};
+use predictd_registry::runtime::RegistryRuntime;
+use predictd_registry::service::{AliasSubscription, MemoryCheck, RegistryService, ServiceDeps};
+use predictd_registry::spool::FeedbackSpool;
+use predictd_registry::store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{FollowedAlias, MlflowSettings, ServerSettings};
-use crate::engine::{load_context::LoadContext, model_source::ModelSource};
 use crate::error::ServerError;
 use crate::memory_budget::{self, MemoryBudget};
-use crate::registry::Registry;
-use crate::registry::data_directory::{self, DataDirectory};
-use crate::registry::database::{ChangeError, Database, OpenError, StorageFault, sqlite_url};
-use crate::registry::mlflow::client::MlflowClient;
-use crate::registry::models_directory::{self, MissingVersions};
-use crate::registry::record::{ModelRecords, Origin, VersionRecord};
-use crate::registry::registry_state::{RegistryState, StateFile};
-use crate::registry::runtime::RegistryRuntime;
-use crate::registry::service::{AliasSubscription, MemoryCheck, RegistryService, ServiceDeps};
-use crate::registry::spool::FeedbackSpool;
-use crate::registry::store::Store;
 
 /// A loaded model is its files, and as much again of weights in the order that the processor likes.
 const LOADED_SIZE_FACTOR: u64 = 2;
@@ -103,7 +103,7 @@ impl RegistrySetup {
         let opened = async {
             database.initialize().await?;
             let records = models_directory::sync_to_database(&database, &self.sources, self.missing_versions()).await;
-            records.map_err(|error| classify_read_error(&error))
+            records.map_err(|error| OpenError::from_read_error(&error))
         };
         match opened.await {
             Ok(records) => {
@@ -209,17 +209,6 @@ impl RegistrySetup {
     }
 }
 
-/// What is wrong with a database that was opened and cannot be read.
-fn classify_read_error(error: &ChangeError) -> OpenError {
-    match error {
-        ChangeError::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => {
-            OpenError::Damaged("what is recorded cannot be read".to_owned())
-        }
-        ChangeError::Database(error) | ChangeError::OutcomeUnknown(error) => OpenError::from(error),
-        error => OpenError::Invalid(error.to_string()),
-    }
-}
-
 /// True for NFS, SMB, CIFS, SMB2, AFS, Ceph, Coda and 9P, by their numbers in `linux/magic.h`.
 #[cfg(target_os = "linux")]
 fn is_network_file_system(path: &Path) -> bool {
@@ -233,7 +222,7 @@ fn is_network_file_system(path: &Path) -> bool {
 
 /// The system does not tell.
 #[cfg(not(target_os = "linux"))]
-fn is_of_a_network(_: &Path) -> bool {
+fn is_network_file_system(_: &Path) -> bool {
     false
 }
 

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
+use predictd_engine::{load_context::LoadContext, model_source::ModelSource};
+use predictd_http::App;
+use predictd_registry::service::AliasSubscription;
+use predictd_registry::{Registry, Snapshot};
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::registry_setup;
 use crate::config::ServerSettings;
-use crate::engine::{load_context::LoadContext, model_source::ModelSource};
-use crate::http::App;
 use crate::memory_budget;
-use crate::registry::service::AliasSubscription;
-use crate::registry::{Registry, Snapshot};
 
 /// What the models of a server are loaded with.
 pub(super) struct StartupLoad {

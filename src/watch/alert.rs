@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use predictd_platform::clock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::drift::{Finding, FindingChange};
 use super::probe::ProbeResult;
-use crate::clock;
 
 /// How long an alert lasts at Alertmanager if nobody says that it is over.
 const ALERT_LIFETIME: Duration = Duration::from_hours(24 * 30);

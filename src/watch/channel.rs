@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use lettre::message::Mailbox;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use predictd_platform::clock;
+use predictd_registry::http_client::root_cause;
 use reqwest::{Client, Url};
 use serde_json::Value;
 
@@ -11,8 +13,6 @@ use super::alert::Alert;
 use super::args::AlertArgs;
 use super::delivery_error::DeliveryError;
 use super::program::AlertProgram;
-use crate::clock;
-use crate::http_client::root_cause;
 
 /// Time for one attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);

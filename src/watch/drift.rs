@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use predictd_registry::http_client::{read_body, root_cause};
 use reqwest::{Client, Url};
 use serde::{Deserialize, Serialize};
-
-use crate::http_client::{read_body, root_cause};
 
 /// Most bytes of an answer that are read: a thousand windows.
 const MAX_RESPONSE_BYTES: usize = 4 << 20;

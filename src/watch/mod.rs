@@ -23,15 +23,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use predictd_http::metrics_server;
+use predictd_platform::clock;
+use predictd_registry::http_client;
 use reqwest::{Client, Url};
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::ServerError;
-use crate::clock;
-use crate::http::metrics_server;
-use crate::http_client;
 use crate::shutdown::Shutdown;
 use alert::{Alert, AlertStatus};
 use args::{WatchCommand, redact_url};

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use predictd_platform::clock;
+use predictd_registry::http_client::{read_body, root_cause};
 use reqwest::{Client, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::args::redact_url;
-use crate::clock;
-use crate::http_client::{read_body, root_cause};
 
 /// Most bytes of an answer that are read: the state of a thousand models.
 const MAX_RESPONSE_BYTES: usize = 256 << 10;

@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
+use predictd_platform::atomic_file;
 use serde::{Deserialize, Serialize};
 
 use super::alert::Alert;
 use super::drift::ActiveFindings;
 use super::target_health::Target;
-use crate::atomic_file;
 
 /// Largest file that is read.
 const MAX_FILE_BYTES: u64 = 16 << 20;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use predictd::config::{MarkupPolicy, OverflowPolicy, TextPolicies};
+use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use predictd::drift::DriftSignal;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Pipeline;

@@ -4,7 +4,7 @@
 
 use html5gum::{Token, Tokenizer};
 use libfuzzer_sys::fuzz_target;
-use predictd::config::MarkupPolicy;
+use predictd::text::text_policies::MarkupPolicy;
 use predictd::text::policy::{CharacterSet, PolicyError, TextPolicy};
 
 // The first line is the set of allowed characters, the rest is the text.

@@ -75,7 +75,7 @@ fn admin_listen_host_name_is_allowed() {
     let settings = |listen: &str| {
         let models = cheap_models();
         let args = ["predictd", "--models", models.path().to_str().unwrap(), "--admin-listen", listen];
-        ServerSettings::resolve(Cli::parse_from(args).serve).unwrap().admin_hosts
+        ServerSettings::resolve(Cli::parse_from(args).serve).unwrap().access.admin_hosts
     };
     assert_eq!(settings("LOCALHOST:0"), ["localhost"]);
     assert_eq!(settings("127.0.0.1:0"), Vec::<String>::new());

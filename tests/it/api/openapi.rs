@@ -41,7 +41,9 @@ async fn openapi_describes_every_route() {
         .collect();
     // The routes that the source registers, by the attribute that also gives them their path.
     let mut registered = BTreeSet::new();
-    for file in std::fs::read_dir("src/http").unwrap().map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
+    for file in
+        std::fs::read_dir("crates/http/src").unwrap().map(|file| file.unwrap().path()).filter(|path| path.is_file())
+    {
         let source = std::fs::read_to_string(file).unwrap();
         for part in source.split("utoipa::path(").skip(1) {
             let method = part.trim_start().split(',').next().unwrap();

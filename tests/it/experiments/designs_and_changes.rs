@@ -119,7 +119,7 @@ fn experiment_change_needs_if_match_and_is_idempotent() {
 #[test]
 fn experiment_weight_change_fails_no_request() {
     let scene = Scene::new();
-    let daemon = scene.start_with(&["--log", "off,predictd=info,predictd::http=off"]);
+    let daemon = scene.start_with(&["--log", "off,predictd=info,predictd_http=off"]);
     create_and_start(&daemon, "colours", &two_arm_design(1.0, 0.0));
     let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {

@@ -19,7 +19,7 @@ fn known_metrics() -> BTreeMap<String, BTreeSet<String>> {
             known.insert(format!("{name}{part}"), labels.iter().cloned().chain(more).collect());
         }
     }
-    for file in ["src/metrics/system_sampler.rs", "src/watch/metrics.rs"] {
+    for file in ["crates/metrics/src/system_sampler.rs", "src/watch/metrics.rs"] {
         let source = std::fs::read_to_string(file).unwrap();
         let names =
             source.split('"').filter(|part| part.starts_with("predictd_gpu_") || part.starts_with("predictd_watch_"));
@@ -130,7 +130,7 @@ fn release_profile_checks_overflow_and_unwinds() {
     let release = manifest["profile"]["release"].as_table().unwrap();
     assert_eq!(release["overflow-checks"].as_bool(), Some(true));
     assert_eq!(release["panic"].as_str(), Some("unwind"));
-    assert_eq!(manifest["lints"]["rust"]["unsafe_code"].as_str(), Some("forbid"));
+    assert_eq!(manifest["workspace"]["lints"]["rust"]["unsafe_code"].as_str(), Some("forbid"));
     // What this very program was built with: the tests have the same kind of panic.
     assert!(std::panic::catch_unwind(|| panic!("caught")).is_err());
 }

@@ -301,7 +301,7 @@ fn log_filter_change_is_audited_and_validated() {
     }
     assert_eq!(change(&daemon, "off"), 200);
     assert_eq!(daemon.wait_for_log("log filter change requested")["now"], "off");
-    for filter in ["info", "warn,predictd=debug", "predictd::http=trace", "info,predictd::http=debug"] {
+    for filter in ["info", "warn,predictd=debug", "predictd_http=trace", "info,predictd_http=debug"] {
         assert_eq!(change(&daemon, filter), 200, "{filter}");
     }
 }

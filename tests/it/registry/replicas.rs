@@ -49,7 +49,7 @@ fn batch_predicted_version(wire: &mut RawClient, text: &str) -> String {
 #[test]
 fn version_switch_under_load_fails_no_request() {
     let ([models, other], data) = (two_version_dirs(), tempfile::tempdir().unwrap());
-    let mut daemon = Daemon::start_with(models.path(), data.path(), &["--log", "off,predictd=info,predictd::http=off"]);
+    let mut daemon = Daemon::start_with(models.path(), data.path(), &["--log", "off,predictd=info,predictd_http=off"]);
     daemon.wait_for_log("maximum memory use estimated");
     register_second(&daemon, &other);
     let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));

@@ -8,7 +8,7 @@ use crate::support::test_server::{QUESTION, Response, TestServer};
 pub(crate) const CANARY: &str = "CANARY-7f3a";
 
 /// Words that answers must not hold: file systems, and names of types of the implementation.
-const INTERNAL_WORDS: [&str; 18] = [
+const INTERNAL_WORDS: [&str; 19] = [
     ".rs",
     ".onnx",
     "/tmp",
@@ -17,6 +17,7 @@ const INTERNAL_WORDS: [&str; 18] = [
     "/work",
     "models/",
     "predictd::",
+    "predictd_",
     "serde",
     "core::",
     "alloc::",

@@ -12,8 +12,9 @@ use predictd::engine::scheduler::BatchingStrategy;
 use predictd::engine::scheduler::batch_search::{BatchLimits, CPU_SEARCH_RADIUS};
 use predictd::engine::scheduler_config::SchedulerConfig;
 use predictd::http::App;
+use predictd::http::listeners::Listeners;
 use predictd::shutdown::Shutdown;
-use predictd::{Listeners, Server, ServerError};
+use predictd::{Server, ServerError};
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -124,7 +125,7 @@ impl TestServer {
         let args = Cli::parse_from(std::iter::once("predictd").chain(fixed).chain(options.iter().copied())).serve;
         let settings = ServerSettings::resolve(args).unwrap();
         let server = prepare(&settings).unwrap();
-        let listeners = Listeners::bind(&settings).unwrap();
+        let listeners = Listeners::bind(&settings.access).unwrap();
         let (address, admin) = (listeners.data.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
         let (app, shutdown) = (Arc::clone(server.app()), Shutdown::default());
         let task = tokio::spawn({

@@ -212,7 +212,7 @@ def secrets(built: Built, facts: Facts) -> Iterator[str]:
                 used.add((source["secret"]["name"], item["key"]))
                 files |= {f"{mount['mountPath']}/{item['path']}" for mount in built.container["volumeMounts"]
                           if mount["name"] == volume["name"] and mount.get("readOnly")}
-        # As src/experiments/receipts.rs wants it: neither the group may write, nor others anything.
+        # As crates/experiments/src/receipts.rs wants it: neither the group may write, nor others anything.
         if "projected" in volume and volume["projected"].get("defaultMode", 0o644) & 0o037:
             yield f"the files of {volume['name']} can be read by others: the server refuses its receipt keys"
     for name, key in sorted(used):

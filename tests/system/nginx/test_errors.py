@@ -233,7 +233,7 @@ class Words(unittest.TestCase):
         self.assertGreater(len(said), 10)
         with Predictd() as server:
             page = wire.ask(server.address, get("/docs")).body.decode()
-        source = (ROOT / "src/http/error.rs").read_text(encoding="utf-8")
+        source = (ROOT / "crates/http/src/error.rs").read_text(encoding="utf-8")
         titles = dict(re.findall(r'"([a-z-]+)", (?:[A-Z_]+|\d+), "([^"]+)"', source))
         for kind, title, _ in said:
             self.assertIn(f'id="{kind}"', page)

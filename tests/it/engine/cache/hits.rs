@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use predictd::config::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use predictd::engine::cache::Cache;
 use predictd::engine::execution_group::ExecutionGroup;
 use predictd::engine::load_context::LoadContext;
@@ -13,6 +12,7 @@ use predictd::engine::model_source::ModelSource;
 use predictd::engine::tokenization;
 use predictd::metrics::Metrics;
 use predictd::text::input::{Input, SecondText};
+use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use serde_json::{Value, json};
 
 use super::{CACHE_OPTIONS, lookup_count, start_cached, start_cached_with_models};

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use predictd::config::OverflowPolicy;
 use predictd::text::input::SecondText;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::tensors::PaddingSide;
+use predictd::text::text_policies::OverflowPolicy;
 use predictd::text::tokenizer::{TokenizedText, Tokenizer};
 use serde::Deserialize;
 use serde_json::{Map, Value};

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use predictd::config::OverflowPolicy;
 use predictd::text::manifest::Manifest;
+use predictd::text::text_policies::OverflowPolicy;
 use predictd::text::tokenizer::Tokenizer;
 use proptest::prelude::*;
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use predictd::config::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use predictd::engine::execution_group::ExecutionGroup;
 use predictd::engine::load_context::LoadContext;
 use predictd::engine::tokenization;
@@ -11,6 +10,7 @@ use predictd::metrics::Metrics;
 use predictd::onnx::OnnxRuntime;
 use predictd::registry::version_name::VersionName;
 use predictd::registry::{LoadFailure, Registry, VersionState, models_directory};
+use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use serde_json::json;
 
 use crate::support::daemon::{Daemon, serve_command};

@@ -1,0 +1,263 @@
+//! Whether what a model version is asked is still like its profile: counted as texts are answered.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+use predictd_drift::profile::ProfileAccuracy;
+use predictd_drift::{
+    DriftDetector, DriftLevel, DriftSignal, Profile, SignalReport, WindowResult, WindowSettings, to_f64,
+};
+use predictd_metrics::SignalStatus;
+use predictd_metrics::version_metrics::VersionMetrics;
+use predictd_platform::clock;
+use predictd_text::heads::{Head, HeadOutcome, HeadOutput};
+use predictd_text::manifest::ManifestError;
+use predictd_text::pipeline::Pipeline;
+use predictd_text::tokenizer::Tokenizer;
+
+use super::model_source::ModelSource;
+
+/// The file of a model directory.
+pub const PROFILE_FILE: &str = "profile.json";
+
+/// What is said of a profile of another graph.
+pub const PROFILE_MISMATCH_WARNING: &str =
+    "profile.json was made with another graph; make a new profile, or false drift may be detected";
+
+/// Compares what a model version is asked with its profile.
+#[derive(Debug)]
+pub struct DriftMonitor {
+    name_and_version: [String; 2],
+    profile: ProfileMetadata,
+    settings: WindowSettings,
+    started_at: (Instant, SystemTime),
+    state: Mutex<MonitorState>,
+    metrics: VersionMetrics,
+}
+
+#[derive(Debug)]
+struct MonitorState {
+    drift: DriftDetector,
+    /// When each signal came to its level; none if it was quiet from the start.
+    level_since: [Option<Duration>; 4],
+}
+
+/// What a profile says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileMetadata {
+    /// The model that answered.
+    pub model: String,
+    /// Its version.
+    pub version: String,
+    /// When.
+    pub created: String,
+    /// Texts that it was made of.
+    pub item_count: u64,
+    /// How often the answers were right, if that was known.
+    pub accuracy: Option<ProfileAccuracy>,
+}
+
+/// How it stands.
+#[derive(Debug, Clone)]
+pub struct DriftStatus {
+    /// What the profile says of itself.
+    pub profile: ProfileMetadata,
+    /// When a window closes.
+    pub settings: WindowSettings,
+    /// Texts with which a window is judged by every signal.
+    pub min_window_items: u64,
+    /// Texts in the open window.
+    pub open_window_items: u64,
+    /// Each signal, and when it came to its level.
+    pub signals: [(SignalReport, Option<SystemTime>); 4],
+    /// The last windows, oldest first, with the times when they were opened and closed.
+    pub windows: Vec<(WindowResult, [SystemTime; 2])>,
+}
+
+impl DriftMonitor {
+    /// With no texts yet; nothing if the model has no profile.
+    ///
+    /// # Errors
+    /// [`ManifestError`] naming the file, if the profile is not one of this model.
+    pub(super) fn new(
+        profile: Option<&Profile>,
+        pipeline: &Pipeline,
+        source: &ModelSource,
+        (settings, metrics): (WindowSettings, &VersionMetrics),
+    ) -> Result<Option<Self>, ManifestError> {
+        let Some((profile, drift)) =
+            profile.map(|profile| Ok((profile, start_drift(profile, pipeline, settings)?))).transpose()?
+        else {
+            return Ok(None);
+        };
+        let Profile { model, model_version, made, texts, accuracy, .. } = profile.clone();
+        let names = [source.name.clone(), source.version.clone()];
+        let (window, needed) = (settings.texts, drift.min_window_texts());
+        if window < needed {
+            let (model, version) = (&source.name, &source.version);
+            tracing::warn!(
+                model,
+                version,
+                window,
+                needed,
+                "--drift-window too small for some drift signals; these signals not evaluated"
+            );
+        }
+        metrics.init_drift_windows();
+        Ok(Some(Self {
+            name_and_version: names,
+            profile: ProfileMetadata { model, version: model_version, created: made, item_count: texts, accuracy },
+            settings,
+            started_at: (Instant::now(), clock::now()),
+            state: Mutex::new(MonitorState { drift, level_since: [None; 4] }),
+            metrics: metrics.clone(),
+        }))
+    }
+
+    /// A text was answered so, now or from the cache.
+    pub fn record(&self, decision: &HeadOutput, tokens: usize, unknown: usize) {
+        let Some((label, confidence)) = observation(decision) else { return };
+        self.update(|drift, now| drift.record(now, label, confidence, tokens, unknown).copied());
+    }
+
+    /// Closes a window whose time is over, for when no more texts come.
+    pub fn close_window_if_due(&self) {
+        self.update(|drift, now| drift.close_if_due(now).copied());
+    }
+
+    fn update(&self, count: impl FnOnce(&mut DriftDetector, Duration) -> Option<WindowResult>) {
+        let now = self.started_at.0.elapsed();
+        let closed = {
+            let mut live = self.state.lock();
+            let closed = count(&mut live.drift, now);
+            for (since, changed) in
+                live.level_since.iter_mut().zip(closed.map(|window| window.level_changed).unwrap_or_default())
+            {
+                *since = if changed { Some(now) } else { *since };
+            }
+            closed
+        };
+        if let Some(window) = closed {
+            self.report_window(&window);
+        }
+    }
+
+    /// Counts a window that was judged by any signal, and logs what it changed.
+    fn report_window(&self, window: &WindowResult) {
+        if window.divergences.iter().any(Option::is_some) {
+            self.metrics.record_drift_window();
+        }
+        let [model, version] = &self.name_and_version;
+        let changed = DriftSignal::ALL.iter().zip(window.level_changed).zip(window.levels).zip(window.divergences);
+        for (((signal, _), level), distance) in changed.filter(|(((_, changed), _), _)| *changed) {
+            let Some(distance) = distance else { continue };
+            let (signal, number, texts) = (signal.name(), window.number, window.texts);
+            let (value, threshold) = (distance.value, distance.threshold());
+            match level {
+                DriftLevel::Drifting => {
+                    tracing::warn!(model, version, signal, value, threshold, window = number, texts, "drift detected");
+                }
+                DriftLevel::Quiet => {
+                    tracing::info!(model, version, signal, value, threshold, window = number, texts, "drift cleared");
+                }
+            }
+        }
+    }
+
+    /// What the profile says of itself.
+    #[must_use]
+    pub fn profile(&self) -> &ProfileMetadata {
+        &self.profile
+    }
+
+    /// The share of right answers among the texts of the profile, if it was known.
+    #[must_use]
+    pub fn accuracy(&self) -> Option<f64> {
+        let ProfileAccuracy { texts, correct } = self.profile.accuracy.filter(|accuracy| accuracy.texts > 0)?;
+        Some(to_f64(correct) / to_f64(texts))
+    }
+
+    /// Each signal that there is, for metrics.
+    #[must_use]
+    pub fn current_signals(&self) -> Vec<SignalStatus> {
+        let signals = self.state.lock().drift.signal_reports();
+        let there = signals.iter().filter(|signal| signal.min_window_texts.is_some());
+        let now = |signal: &SignalReport| SignalStatus {
+            signal: signal.signal.name(),
+            is_drifting: signal.level == DriftLevel::Drifting,
+            distance: signal.divergence.map(|distance| (distance.value, distance.threshold())),
+        };
+        there.map(now).collect()
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn report(&self) -> DriftStatus {
+        let at = |since: Duration| self.started_at.1 + since;
+        let live = self.state.lock();
+        let MonitorState { drift, level_since: [labels, confidence, lengths, unknown] } = &*live;
+        let [a, b, c, d] = drift.signal_reports();
+        DriftStatus {
+            profile: self.profile.clone(),
+            settings: self.settings,
+            min_window_items: drift.min_window_texts(),
+            open_window_items: drift.open_texts(),
+            signals: [(a, labels.map(at)), (b, confidence.map(at)), (c, lengths.map(at)), (d, unknown.map(at))],
+            windows: drift
+                .stored_windows()
+                .map(|window| (*window, [at(window.opened_at), at(window.closed_at)]))
+                .collect(),
+        }
+    }
+}
+
+/// Refuses a profile that is not one of this model.
+///
+/// # Errors
+/// [`ManifestError`] naming the file.
+pub(super) fn check_profile(profile: Option<&Profile>, pipeline: &Pipeline) -> Result<(), ManifestError> {
+    profile.map_or(Ok(()), |profile| start_drift(profile, pipeline, WindowSettings::default()).map(|_| ()))
+}
+
+fn start_drift(
+    profile: &Profile,
+    pipeline: &Pipeline,
+    settings: WindowSettings,
+) -> Result<DriftDetector, ManifestError> {
+    let error = |reason: String| ManifestError::new(PROFILE_FILE, reason);
+    if !has_labels(pipeline) {
+        return Err(error("the model's answers are not labels of texts: there is nothing to compare".to_owned()));
+    }
+    if profile.unknown.is_some() && !has_unknown_token(pipeline) {
+        return Err(error("unknown: the model has no token for what its tokenizer does not know".to_owned()));
+    }
+    let reference = profile.reference(pipeline.labels()).map_err(|wrong| error(wrong.to_string()))?;
+    Ok(DriftDetector::new(reference, settings))
+}
+
+/// True if the answers are labels of texts, which can be counted.
+#[must_use]
+pub fn has_labels(pipeline: &Pipeline) -> bool {
+    !pipeline.head().is_numeric() && !matches!(pipeline.head(), Head::Entities(..))
+}
+
+/// True if it is known which tokens the tokenizer does not know.
+#[must_use]
+pub fn has_unknown_token(pipeline: &Pipeline) -> bool {
+    pipeline.tokenizer().is_some_and(Tokenizer::has_unknown_token)
+}
+
+/// What is counted of an answer: the place of its label, of several the surest, and how sure that is. Nothing of an
+/// answer that is no label of a text.
+#[must_use]
+pub fn observation(decision: &HeadOutput) -> Option<(Option<usize>, f32)> {
+    let probability = |place: usize| decision.probabilities.get(place).copied().unwrap_or_default();
+    match &decision.outcome {
+        HeadOutcome::Label(place) => Some((Some(*place), probability(*place))),
+        HeadOutcome::Labels(places) => {
+            let surest = places.iter().copied().max_by(|a, b| probability(*a).total_cmp(&probability(*b)));
+            Some((surest, surest.map_or(0.0, probability)))
+        }
+        HeadOutcome::Score(_) | HeadOutcome::Entities(_) => None,
+    }
+}

@@ -1,0 +1,378 @@
+//! One served model version, and how it answers.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use predictd_metrics::version_metrics::VersionMetrics;
+use predictd_text::input::Input;
+use predictd_text::pipeline::Pipeline;
+use rayon::ThreadPool;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::backend::{BackendError, Session, SharedSession};
+use super::cache::FlightLeader;
+use super::drift_monitor::DriftMonitor;
+use super::error::{InferenceError, ItemError};
+use super::item_output::ItemOutput;
+use super::model_runner::{ModelRunner, RunFailure};
+use super::placement_result::Placement;
+use super::queue::InferenceRequest;
+use super::queue_guard::QueueGuard;
+use super::tokenization::{
+    PendingRequest, apply_policy, create_tokenize_jobs, estimate_run_time, tokenize, tokenize_and_enqueue,
+    tokenize_in_chunks,
+};
+use super::wait_estimator::{ModelLoad, WaitEstimator};
+
+/// Most bytes of text that a cheap model runs on an async thread: about 0.25 ms of work.
+const MAX_INLINE_RUN_BYTES: usize = 1 << 10;
+/// Most texts of a request that are tokenised, or run by a cheap model, on an async thread.
+const MAX_INLINE_ITEMS: usize = 4;
+/// Most time that a run may hold an async thread; only a model that is cheap by chance comes near it.
+const INLINE_RUN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest predicted run of a text that holds an async thread while nothing else is run.
+const MAX_IDLE_RUN_TIME: Duration = Duration::from_millis(5);
+/// A run that held an async thread for so long was not cheap, whatever the others were.
+const SLOW_INLINE_RUN_TIME: Duration = Duration::from_millis(100);
+/// How long a cheap model's texts queue after such a run.
+const INLINE_COOLDOWN: Duration = Duration::from_mins(1);
+/// A model version that answers.
+pub struct LoadedVersion {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) description: Option<String>,
+    pub(super) device: String,
+    pub(super) placement: Placement,
+    pub(super) is_batch_dependent: bool,
+    pub(super) run_memory_bytes: Option<u64>,
+    pub(super) unbatchable_reason: Option<&'static str>,
+    pub(super) runner: Arc<ModelRunner>,
+    /// None without a profile.
+    pub(super) drift_monitor: Option<DriftMonitor>,
+    pub(super) wait_estimator: Arc<WaitEstimator>,
+    pub(super) tokenizer_pool: Arc<ThreadPool>,
+    /// Most bytes of text that are tokenised on an async thread.
+    pub(super) inline_tokenize_bytes: usize,
+    /// Sessions for runs on the caller's thread; none unless the model is cheap.
+    pub(super) inline_sessions: Vec<Mutex<Box<dyn Session>>>,
+    /// The express worker's session, which runs a text on its caller's thread while nothing else is run; none where that
+    /// would hold all async threads.
+    pub(super) idle_session: Option<SharedSession>,
+    /// Until when texts queue nevertheless, because one of them was not cheap.
+    pub(super) inline_cooldown_until: Mutex<Option<Instant>>,
+    pub(super) workers: Vec<JoinHandle<()>>,
+}
+
+/// What became of texts that could have been run at once.
+enum IdleRunOutcome {
+    Completed(Result<ItemOutput, ItemError>),
+    Declined(Vec<Input>, Vec<Option<FlightLeader>>),
+}
+
+impl LoadedVersion {
+    /// Name of the model.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Version of the model.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// A number that no other load has, of this version or another.
+    #[must_use]
+    pub fn load_id(&self) -> u64 {
+        self.runner.load_id
+    }
+
+    /// One line about the model, from `model.toml`.
+    #[must_use]
+    pub fn description(&self) -> Option<&str> {
+        self.description.as_deref()
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// How that was found out.
+    #[must_use]
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// True if a text's scores depend on the texts that run beside it.
+    #[must_use]
+    pub fn is_batch_dependent(&self) -> bool {
+        self.is_batch_dependent
+    }
+
+    /// Bytes by which its largest run makes the process grow, where that could be told.
+    #[must_use]
+    pub fn run_memory_bytes(&self) -> Option<u64> {
+        self.run_memory_bytes
+    }
+
+    /// True if texts, of one request or several, may share a run.
+    #[must_use]
+    pub fn is_batchable(&self) -> bool {
+        !self.runner.queue.is_batching_disabled()
+    }
+
+    /// Why texts do not share runs, if so.
+    #[must_use]
+    pub fn unbatchable_reason(&self) -> Option<&'static str> {
+        self.unbatchable_reason
+    }
+
+    /// True if short texts are answered on the caller's thread.
+    #[must_use]
+    pub fn can_run_inline(&self) -> bool {
+        !self.inline_sessions.is_empty() && !self.has_inline_cooldown()
+    }
+
+    fn start_inline_cooldown(&self) {
+        *self.inline_cooldown_until.lock() = Some(Instant::now() + INLINE_COOLDOWN);
+        tracing::warn!(
+            model = self.runner.label,
+            "inline inference suspended for one minute; a short item took too long"
+        );
+    }
+
+    fn has_inline_cooldown(&self) -> bool {
+        self.inline_cooldown_until.lock().is_some_and(|end| Instant::now() < end)
+    }
+
+    /// Labels, head and tokenizer.
+    #[must_use]
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.runner.pipeline
+    }
+
+    /// What its runs cost and how much of them there is.
+    #[must_use]
+    pub fn model_load(&self) -> &ModelLoad {
+        &self.runner.model_load
+    }
+
+    /// Time until the texts that were admitted are answered.
+    #[must_use]
+    pub fn wait_time(&self) -> Duration {
+        self.wait_estimator.wait_time(&self.runner.model_load)
+    }
+
+    /// Predicted time for texts that need not wait, before they are tokenised.
+    #[must_use]
+    pub fn service_time<'a>(&self, inputs: impl ExactSizeIterator<Item = &'a Input>) -> Duration {
+        let count = inputs.len();
+        let work = inputs.map(|input| estimate_run_time(&self.runner, input.byte_len())).sum();
+        self.wait_estimator.service_time(&self.runner.model_load, work, count)
+    }
+
+    /// Where its texts and runs are counted.
+    #[must_use]
+    pub fn metrics(&self) -> &VersionMetrics {
+        &self.runner.metrics
+    }
+
+    /// Compares what it is asked with its profile, if it has one.
+    #[must_use]
+    pub fn drift_monitor(&self) -> Option<&DriftMonitor> {
+        self.drift_monitor.as_ref()
+    }
+
+    /// For how long the oldest text has waited for a worker.
+    #[must_use]
+    pub fn oldest_wait(&self) -> Duration {
+        self.runner.queue.oldest_wait()
+    }
+
+    /// Texts that wait for a worker.
+    #[must_use]
+    pub fn queue_length(&self) -> usize {
+        self.runner.queue.len()
+    }
+
+    /// Runs so far, tokens of texts in them, and tokens of padding.
+    #[must_use]
+    pub fn runs_and_tokens(&self) -> [u64; 3] {
+        self.runner.metrics.batch_and_token_totals()
+    }
+
+    /// Answers `inputs`, whose permits `permits` holds, in order, and the requests that wait for any of them.
+    ///
+    /// # Errors
+    /// [`InferenceError`] if the model is shut down meanwhile.
+    pub async fn infer(
+        self: &Arc<Self>,
+        inputs: Vec<(Input, Option<FlightLeader>)>,
+        permits: OwnedSemaphorePermit,
+        deadline: Instant,
+    ) -> Result<Vec<Result<ItemOutput, ItemError>>, InferenceError> {
+        let (inputs, leaders): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
+        let bytes = inputs.iter().map(Input::byte_len).sum::<usize>();
+        let is_small = inputs.len() <= MAX_INLINE_ITEMS;
+        if is_small
+            && bytes <= MAX_INLINE_RUN_BYTES
+            && self.can_run_inline()
+            && let Some(mut session) = self.inline_sessions.iter().find_map(Mutex::try_lock)
+        {
+            let inputs = inputs.into_iter().zip(leaders);
+            return Ok(inputs
+                .map(|(input, leader)| self.answer_inline(session.as_mut(), input, leader, deadline))
+                .collect());
+        }
+        let (inputs, leaders) = match self.try_run_idle(inputs, leaders, deadline) {
+            IdleRunOutcome::Completed(output) => return Ok(vec![output]),
+            IdleRunOutcome::Declined(inputs, leaders) => (inputs, leaders),
+        };
+        // Counted from here on: what comes while these texts are still being read must wait for them.
+        let load_guard = self
+            .runner
+            .model_load
+            .reserve(inputs.iter().map(|input| estimate_run_time(&self.runner, input.byte_len())).sum(), inputs.len());
+        let request = InferenceRequest::new(deadline, inputs.len() > 1);
+        // From here on, dropping this future takes out of the queue what has come there.
+        let queue_guard = QueueGuard::new(&self.runner.queue, &request);
+        let inputs = inputs.into_iter().zip(leaders).collect();
+        let PendingRequest { jobs, replies } = create_tokenize_jobs(&self.runner, &request, inputs, permits)?;
+        if is_small && bytes <= self.inline_tokenize_bytes {
+            tokenize_and_enqueue(&self.runner, &request, jobs);
+        } else {
+            tokenize_in_chunks(&self.tokenizer_pool, &self.runner, &request, jobs);
+        }
+        // From here on each text counts for itself.
+        drop(load_guard);
+        let mut outputs = Vec::with_capacity(replies.len());
+        for reply in replies {
+            outputs.push(reply.await.map_err(|_| InferenceError::Closed)?);
+        }
+        queue_guard.disarm();
+        Ok(outputs)
+    }
+
+    /// Runs a single short text on this thread if nothing else is being run: two threads need not be woken then.
+    ///
+    /// A run that takes much longer than it should is given up, and the text queues as if it had not been tried.
+    fn try_run_idle(
+        &self,
+        inputs: Vec<Input>,
+        mut leaders: Vec<Option<FlightLeader>>,
+        deadline: Instant,
+    ) -> IdleRunOutcome {
+        let max_bytes = self.inline_tokenize_bytes.min(MAX_INLINE_RUN_BYTES);
+        let estimate = match &inputs[..] {
+            [input] if input.byte_len() <= max_bytes && !self.has_inline_cooldown() => {
+                estimate_run_time(&self.runner, input.byte_len())
+            }
+            _ => return IdleRunOutcome::Declined(inputs, leaders),
+        };
+        if estimate <= MAX_IDLE_RUN_TIME
+            && let Some(session) = &self.idle_session
+            && let Some(permit) = self.runner.permits.pool_for_worker(0).try_acquire_idle()
+            && let Some(mut session) = session.try_lock()
+        {
+            let Some(input) = inputs.first().cloned() else { return IdleRunOutcome::Declined(inputs, leaders) };
+            let _load_guard = self.runner.model_load.reserve(estimate, 1);
+            permit.mark_started(self.runner.load_id, estimate);
+            let start = Instant::now();
+            // With one client nothing else waits, and the hand-over costs a fiftieth of a run of MiniLM.
+            let output = if self.runner.server_metrics.http.open_connections() > 1 {
+                run_blocking(|| self.run_idle(session.as_mut(), input, start, deadline))
+            } else {
+                self.run_idle(session.as_mut(), input, start, deadline)
+            };
+            let Some(output) = output.transpose() else {
+                self.start_inline_cooldown();
+                return IdleRunOutcome::Declined(inputs, leaders);
+            };
+            if let Some(leader) = leaders.pop().flatten() {
+                leader.complete(&output);
+            }
+            return IdleRunOutcome::Completed(output);
+        }
+        IdleRunOutcome::Declined(inputs, leaders)
+    }
+
+    /// Tokenises and runs a text on this thread; nothing if its run takes much longer than it should.
+    fn run_idle(
+        &self,
+        session: &mut dyn Session,
+        input: Input,
+        start: Instant,
+        deadline: Instant,
+    ) -> Result<Option<ItemOutput>, ItemError> {
+        let encoded = apply_policy(&self.runner, input).and_then(|input| tokenize(&self.runner, input))?;
+        let tokenized_at = Instant::now();
+        let run_deadline = deadline.min(Instant::now() + SLOW_INLINE_RUN_TIME);
+        match self.runner.try_run_item(session, &encoded, run_deadline) {
+            Err(RunFailure::Backend(BackendError::Interrupted)) if Instant::now() < deadline => Ok(None),
+            Err(failure) => Err(self.runner.report_failure(failure)),
+            Ok(prediction) => Ok(Some(self.runner.finish_inline(&encoded, prediction, start, tokenized_at))),
+        }
+    }
+
+    /// Answers a text of a cheap model on this thread, and the requests that wait for it.
+    fn answer_inline(
+        &self,
+        session: &mut dyn Session,
+        input: Input,
+        leader: Option<FlightLeader>,
+        deadline: Instant,
+    ) -> Result<ItemOutput, ItemError> {
+        let output = apply_policy(&self.runner, input).and_then(|input| self.run_inline(session, input, deadline));
+        if let Some(leader) = leader {
+            leader.complete(&output);
+        }
+        output
+    }
+
+    /// Tokenises and runs a text on this thread.
+    fn run_inline(&self, session: &mut dyn Session, input: Input, deadline: Instant) -> Result<ItemOutput, ItemError> {
+        let start = Instant::now();
+        let encoded = tokenize(&self.runner, input)?;
+        let tokenized_at = Instant::now();
+        let prediction = self.runner.run_item(session, &encoded, deadline.min(tokenized_at + INLINE_RUN_TIMEOUT));
+        if tokenized_at.elapsed() >= SLOW_INLINE_RUN_TIME {
+            self.start_inline_cooldown();
+        }
+        Ok(self.runner.finish_inline(&encoded, prediction?, start, tokenized_at))
+    }
+
+    /// Ends the workers after what they have, and waits for them until `deadline`.
+    pub fn close(&self, deadline: Instant) {
+        self.runner.queue.close();
+        while Instant::now() < deadline && !self.workers.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Does work that holds this async thread for milliseconds, while another takes over what waits for it: the other
+/// connections' events among it, which one thread at a time looks for.
+fn run_blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+impl Drop for LoadedVersion {
+    fn drop(&mut self) {
+        self.runner.queue.close();
+    }
+}
+
+impl std::fmt::Debug for LoadedVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
+    }
+}

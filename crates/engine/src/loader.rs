@@ -1,0 +1,357 @@
+//! How a model version comes into service: read, checked against its golden examples, measured, given its threads.
+
+mod checks;
+mod device_fallback;
+mod mlflow_checks;
+mod single_run;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use predictd_text::manifest::{Manifest, ManifestError};
+use predictd_text::pipeline::Pipeline;
+use predictd_text::tokenizer::Tokenizer;
+
+use super::backend::{Graph, Session, SharedSession};
+use super::calibration::{Calibration, CalibrationConfig, calibrate, tokenizer_seconds_per_byte};
+use super::drift_monitor::{DriftMonitor, PROFILE_MISMATCH_WARNING};
+use super::execution_group::ExecutionGroup;
+use super::gpu_pipeline;
+use super::load_context::LoadContext;
+use super::loaded_version::LoadedVersion;
+use super::model_runner::ModelRunner;
+use super::model_source::ModelSource;
+use super::queue::Queue;
+use super::scheduler::BatchingStrategy;
+use super::scheduler_config::SchedulerConfig;
+use super::session_recycler::SessionRecycler;
+use super::worker;
+use device_fallback::{LoadError, OpenedModel};
+pub use single_run::predict_encoded;
+
+/// A model that answers a short text faster than this does not queue: handing the text to
+/// another thread costs 10 to 40 µs each way, about as much as the run.
+const INLINE_MODEL_RUN_TIME: Duration = Duration::from_micros(150);
+/// Time of one run while a model is checked: one that takes longer cannot serve.
+pub const CHECK_RUN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Tokens of a worker's sample text on a GPU.
+const SAMPLE_TOKENS: usize = 16;
+/// Time that a text may be tokenised on an async thread.
+const INLINE_TOKENIZE_TIME: Duration = Duration::from_micros(250);
+/// Most bytes of text that are tokenised on an async thread, however fast the tokenizer is.
+const MAX_INLINE_TOKENIZE_BYTES: usize = 16 << 10;
+
+/// Loads so far.
+static NEXT_LOAD_ID: AtomicU64 = AtomicU64::new(0);
+
+/// Loads a model version onto the devices of its execution group.
+struct Loader<'a> {
+    source: &'a ModelSource,
+    context: &'a LoadContext,
+    group: &'a ExecutionGroup,
+}
+
+/// What the checks and the measurement of a model found.
+struct CheckedModel {
+    /// Why texts do not share runs, if so.
+    unbatchable_reason: Option<&'static str>,
+    calibration: Calibration,
+    scheduler_config: SchedulerConfig,
+    /// Most bytes of text that are tokenised on an async thread.
+    inline_tokenize_bytes: usize,
+}
+
+/// Reads, checks, opens and measures a model, and starts its workers.
+///
+/// # Errors
+/// [`ManifestError`] naming the file and what is wrong with it.
+pub fn load(source: &ModelSource, context: &LoadContext) -> Result<LoadedVersion, ManifestError> {
+    guard_panics(|| {
+        device_fallback::load_with_cpu_fallback(source, context, |fallback_reason| {
+            let load_start = Instant::now();
+            let opened = device_fallback::open_model(source, context, fallback_reason)?;
+            let placement = opened.placement.clone();
+            let group = if placement.is_gpu() { &context.gpu_group } else { &context.cpu_group };
+            let loader = Loader { source, context, group };
+            loader.start(opened, load_start).map_err(|error| LoadError::with_placement(error, &placement))
+        })
+    })
+}
+
+/// Reads and checks a model, and drops it.
+///
+/// # Errors
+/// As [`load`].
+pub fn verify(source: &ModelSource, context: &LoadContext) -> Result<(), ManifestError> {
+    guard_panics(|| {
+        device_fallback::load_with_cpu_fallback(source, context, |fallback_reason| {
+            let mut opened = device_fallback::open_model(source, context, fallback_reason)?;
+            check_opened(&mut opened, context.check_run_timeout)
+                .map_err(|error| LoadError::with_placement(error, &opened.placement))
+        })
+    })
+}
+
+fn check_opened(opened: &mut OpenedModel, run_timeout: Duration) -> Result<(), ManifestError> {
+    let mut session = opened.graph.create_session()?;
+    checks::run_load_checks(opened, session.as_mut(), run_timeout)?;
+    checks::check_max_length(&opened.manifest, &opened.pipeline, session.as_mut(), run_timeout)
+}
+
+/// Makes a panic an error: a file that makes a library panic must not keep the other models from being loaded.
+fn guard_panics<T>(load: impl FnOnce() -> Result<T, ManifestError>) -> Result<T, ManifestError> {
+    catch_unwind(AssertUnwindSafe(load))
+        .unwrap_or_else(|_| Err(ManifestError::new("model.onnx", "the model panicked while loading")))
+}
+
+impl Loader<'_> {
+    /// Checks and measures what was opened, and starts its workers.
+    fn start(&self, mut opened: OpenedModel, load_start: Instant) -> Result<LoadedVersion, ManifestError> {
+        let mut sessions = self.open_sessions(opened.graph.as_mut())?;
+        let warm_up_start = Instant::now();
+        let checked = self.check_and_calibrate(&mut opened, &mut sessions)?;
+        let OpenedModel { mut manifest, mut graph, pipeline, placement } = opened;
+        let is_batch_dependent = graph.signature().batch_dependent;
+        let runner = self.build_runner(pipeline, &checked);
+        let drift_config = (self.context.drift_settings, &runner.metrics);
+        let drift_monitor = DriftMonitor::new(manifest.profile.as_ref(), &runner.pipeline, self.source, drift_config)?;
+        self.log_file_warnings(&manifest, &runner.pipeline);
+        report_costs(&runner, &checked);
+        let warm_up_time = warm_up_start.elapsed();
+        let inline_sessions = self.open_inline_sessions(graph.as_mut(), &checked.calibration)?;
+        let express_session = self.open_express_session(graph.as_mut(), &runner, &manifest)?;
+        let recycler = SessionRecycler::new(graph, self.group.runs_per_session);
+        let workers = self.spawn_workers(&runner, sessions, express_session.as_ref(), recycler.as_ref());
+        if workers.is_err() {
+            runner.queue.close();
+        }
+        runner.metrics.record_load(load_start.elapsed(), warm_up_time);
+        Ok(LoadedVersion {
+            name: self.source.name.clone(),
+            version: self.source.version.clone(),
+            description: manifest.options.description.take(),
+            device: placement.device(),
+            placement,
+            is_batch_dependent,
+            run_memory_bytes: checked.calibration.run_memory_bytes,
+            unbatchable_reason: checked.unbatchable_reason,
+            runner,
+            drift_monitor,
+            wait_estimator: Arc::clone(&self.group.wait_estimator),
+            tokenizer_pool: Arc::clone(&self.context.tokenizer_pool),
+            inline_tokenize_bytes: checked.inline_tokenize_bytes,
+            inline_sessions,
+            // Half of the async threads at least must stay free, and there are as many as workers.
+            idle_session: express_session.filter(|_| self.worker_count() > 1),
+            inline_cooldown_until: Mutex::default(),
+            workers: workers?,
+        })
+    }
+
+    fn worker_count(&self) -> usize {
+        self.group.scheduler_config.worker_count.max(1)
+    }
+
+    /// A session for each worker.
+    fn open_sessions(&self, graph: &mut dyn Graph) -> Result<Vec<Box<dyn Session>>, ManifestError> {
+        (0..self.worker_count()).map(|_| graph.create_session()).collect()
+    }
+
+    /// Checks what the model's files say, measures its runs, and settles how its texts share them.
+    fn check_and_calibrate(
+        &self,
+        opened: &mut OpenedModel,
+        sessions: &mut [Box<dyn Session>],
+    ) -> Result<CheckedModel, ManifestError> {
+        let first = sessions
+            .first_mut()
+            .ok_or_else(|| ManifestError::new(&opened.manifest.graph_name, "no session could be made"))?;
+        let unbatchable_reason = checks::run_load_checks(opened, first.as_mut(), self.context.check_run_timeout)?;
+        let OpenedModel { manifest, pipeline, .. } = opened;
+        let calibration = self.calibrate(manifest, pipeline, sessions, unbatchable_reason.is_none())?;
+        let mut scheduler_config = self.group.scheduler_config;
+        if let Some(gpu) = self.group.gpu {
+            if unbatchable_reason.is_none() {
+                // Only what padding does not change is padded.
+                let run_timeout = self.context.check_run_timeout;
+                enable_length_padding(pipeline, sessions, gpu.pad_to_multiple_of, (&manifest.graph_name, run_timeout));
+            }
+            if gpu.auto_max_tokens {
+                let limits = &mut scheduler_config.batch_limits;
+                limits.max_tokens = calibration.cost_model.saturation_tokens(limits.max_tokens);
+            }
+        }
+        let inline_tokenize_bytes = tokenizer_seconds_per_byte(pipeline).map_or(MAX_INLINE_TOKENIZE_BYTES, |speed| {
+            bytes_within(INLINE_TOKENIZE_TIME, speed).min(MAX_INLINE_TOKENIZE_BYTES)
+        });
+        Ok(CheckedModel { unbatchable_reason, calibration, scheduler_config, inline_tokenize_bytes })
+    }
+
+    fn calibrate(
+        &self,
+        manifest: &Manifest,
+        pipeline: &Pipeline,
+        sessions: &mut [Box<dyn Session>],
+        is_batchable: bool,
+    ) -> Result<Calibration, ManifestError> {
+        let run_timeout = self.context.check_run_timeout;
+        let config = CalibrationConfig {
+            batch_limits: self.group.scheduler_config.batch_limits,
+            is_batchable,
+            is_gpu: self.group.gpu.is_some(),
+            run_timeout,
+        };
+        calibrate(pipeline, sessions, &config).or_else(|reason| {
+            if let Some(session) = sessions.first_mut() {
+                checks::check_max_length(manifest, pipeline, session.as_mut(), run_timeout)?;
+            }
+            Err(warm_up_error(manifest, &reason))
+        })
+    }
+
+    /// What the model's workers share.
+    fn build_runner(&self, pipeline: Pipeline, checked: &CheckedModel) -> Arc<ModelRunner> {
+        let CheckedModel { scheduler_config, calibration, unbatchable_reason, .. } = checked;
+        let full_batch_rows = scheduler_config
+            .strategy
+            .max_batch_items(scheduler_config.batch_limits.max_rows)
+            .filter(|_| self.group.gpu.is_some() && unbatchable_reason.is_none());
+        let model_load = self.group.wait_estimator.register(calibration.cost_model, full_batch_rows);
+        let permits = &self.group.permits;
+        let queue =
+            Queue::new(*scheduler_config, Arc::clone(&model_load), Arc::clone(permits), unbatchable_reason.is_some());
+        Arc::new(ModelRunner {
+            load_id: NEXT_LOAD_ID.fetch_add(1, Ordering::Relaxed),
+            label: format!("{}/{}", self.source.name, self.source.version),
+            pipeline,
+            queue: Arc::new(queue),
+            permits: Arc::clone(permits),
+            is_on_gpu: self.group.gpu.is_some(),
+            gpu_failure: self.group.gpu_failure.clone(),
+            model_load,
+            metrics: self.context.metrics.model(&self.source.name, &self.source.version),
+            server_metrics: Arc::clone(&self.context.metrics),
+        })
+    }
+
+    /// Tells the operator what keeps no model from serving.
+    fn log_file_warnings(&self, manifest: &Manifest, pipeline: &Pipeline) {
+        let mismatch = manifest.profile_graph_differs.then_some(PROFILE_MISMATCH_WARNING);
+        for warning in mismatch.into_iter().chain(pipeline.warnings().iter().map(String::as_str)) {
+            tracing::warn!(model = self.source.name, version = self.source.version, "{warning}");
+        }
+    }
+
+    /// Sessions for runs on the caller's thread, if the model is cheap.
+    fn open_inline_sessions(
+        &self,
+        graph: &mut dyn Graph,
+        calibration: &Calibration,
+    ) -> Result<Vec<Mutex<Box<dyn Session>>>, ManifestError> {
+        // A GPU has one session: a second one would only wait for it, and take memory.
+        if calibration.short_item_time > INLINE_MODEL_RUN_TIME || self.group.gpu.is_some() {
+            return Ok(Vec::new());
+        }
+        (0..self.worker_count()).map(|_| graph.create_session().map(Mutex::new)).collect()
+    }
+
+    /// The session of the express worker, on the cores.
+    fn open_express_session(
+        &self,
+        graph: &mut dyn Graph,
+        runner: &ModelRunner,
+        manifest: &Manifest,
+    ) -> Result<Option<SharedSession>, ManifestError> {
+        // The other strategies are there to be compared with, as they are elsewhere.
+        if self.group.scheduler_config.strategy != BatchingStrategy::Window || self.group.gpu.is_some() {
+            return Ok(None);
+        }
+        let mut session = graph.create_session()?;
+        checks::warm_up(&runner.pipeline, session.as_mut(), self.context.check_run_timeout)
+            .map_err(|reason| warm_up_error(manifest, &reason))?;
+        Ok(Some(Arc::new(Mutex::new(session))))
+    }
+
+    /// The threads that run a model's texts: one for each session on the cores and the express worker, several on a GPU.
+    fn spawn_workers(
+        &self,
+        runner: &Arc<ModelRunner>,
+        sessions: Vec<Box<dyn Session>>,
+        express_session: Option<&SharedSession>,
+        recycler: Option<&SessionRecycler>,
+    ) -> Result<Vec<JoinHandle<()>>, ManifestError> {
+        let mut workers = if self.group.gpu.is_some() {
+            spawn_gpu_workers(runner, sessions)
+        } else {
+            let sessions = sessions.into_iter();
+            sessions.map(|session| worker::spawn(Arc::clone(runner), session, recycler.cloned())).collect()
+        };
+        let express_session = express_session.cloned();
+        workers.extend(express_session.map(|session| worker::spawn_express_worker(Arc::clone(runner), session)));
+        let workers: std::io::Result<_> = workers.into_iter().collect();
+        workers.map_err(|error| ManifestError::from_io("a worker thread", &error))
+    }
+}
+
+fn spawn_gpu_workers(
+    runner: &Arc<ModelRunner>,
+    sessions: Vec<Box<dyn Session>>,
+) -> Vec<std::io::Result<JoinHandle<()>>> {
+    let max_tokens = runner.pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
+    let sample = runner.pipeline.cost_probe(SAMPLE_TOKENS.min(max_tokens)).ok();
+    let sample_batch = sample.map(|sample| runner.pipeline.batch([&sample]));
+    let sessions = sessions.into_iter().enumerate();
+    sessions
+        .flat_map(|(gpu_index, session)| gpu_pipeline::spawn(runner, gpu_index, session, sample_batch.clone()))
+        .collect()
+}
+
+fn warm_up_error(manifest: &Manifest, reason: &str) -> ManifestError {
+    ManifestError::new(&manifest.graph_name, format!("the warm-up failed: {reason}"))
+}
+
+/// Bytes that take this time at so many seconds a byte.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+fn bytes_within(time: Duration, seconds_per_byte: f64) -> usize {
+    (time.as_secs_f64() / seconds_per_byte.max(f64::MIN_POSITIVE)) as usize
+}
+
+/// What the model costs on this machine, for the operator.
+fn report_costs(runner: &ModelRunner, checked: &CheckedModel) {
+    let cost_model = checked.calibration.cost_model;
+    let [run, token, square] = cost_model.coefficients();
+    runner.metrics.set_costs(cost_model.coefficients());
+    tracing::info!(
+        model = runner.label,
+        run_ms = run * 1e3,
+        token_us = token * 1e6,
+        token_squared_ns = square * 1e9,
+        free_padding_tokens = cost_model.overhead_tokens(),
+        shares_runs = !runner.queue.is_batching_disabled(),
+        inline_bytes = checked.inline_tokenize_bytes,
+        "cost model calibrated"
+    );
+    if let Some(reason) = checked.unbatchable_reason {
+        tracing::warn!(model = runner.label, reason, "batching disabled for this model");
+    }
+}
+
+/// Rounds lengths of runs up, unless golden examples have other answers then.
+fn enable_length_padding(
+    pipeline: &mut Pipeline,
+    sessions: &mut [Box<dyn Session>],
+    multiple: usize,
+    (graph, run_timeout): (&str, Duration),
+) {
+    pipeline.set_pad_multiple(multiple);
+    if let Some(session) = sessions.first_mut()
+        && let Err(error) = checks::check_golden(pipeline, session.as_mut(), run_timeout)
+    {
+        tracing::warn!(graph, %error, "length rounding disabled; golden examples fail with it");
+        pipeline.set_pad_multiple(1);
+    }
+}

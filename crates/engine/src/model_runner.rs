@@ -1,0 +1,354 @@
+//! Runs the texts of one model: a batch, or a single text, and what its scores say.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use predictd_metrics::version_metrics::VersionMetrics;
+use predictd_metrics::{Metrics, PanicSite};
+use predictd_text::heads::{HeadOutput, OutputError};
+use predictd_text::pipeline::{Batch, EncodedInput, Pipeline};
+use predictd_text::tensors::Shape;
+
+use super::backend::{BackendError, Scores, Session, measure_time};
+use super::error::ItemError;
+use super::gpu_health::GpuFailureSignal;
+use super::group_permits::GroupPermits;
+use super::item_output::ItemOutput;
+use super::queue::{DispatchedBatch, Queue, QueuedItem};
+use super::timings::Timings;
+use super::wait_estimator::{BatchTiming, ModelLoad};
+
+/// What the workers of one model share.
+#[derive(Debug)]
+pub struct ModelRunner {
+    /// A number that no other load has, of this version or another.
+    pub load_id: u64,
+    /// Name and version, for logs.
+    pub label: String,
+    /// How texts become answers.
+    pub pipeline: Pipeline,
+    /// Where texts wait.
+    pub queue: Arc<Queue>,
+    /// Run permits over all models.
+    pub permits: Arc<GroupPermits>,
+    /// True if its runs are done on a GPU.
+    pub is_on_gpu: bool,
+    /// Reports that the GPU is lost.
+    pub gpu_failure: GpuFailureSignal,
+    /// The model's work.
+    pub model_load: Arc<ModelLoad>,
+    /// Where the model's runs are counted.
+    pub metrics: VersionMetrics,
+    /// Where events of the whole server are counted.
+    pub server_metrics: Arc<Metrics>,
+}
+
+/// Why a text has no decision.
+#[derive(Debug)]
+pub(super) enum RunFailure {
+    /// A run failed.
+    Backend(BackendError),
+    /// Anything else.
+    Item(ItemError),
+}
+
+/// Texts that a worker has taken from the queue.
+pub(super) struct PreparedBatch {
+    items: Vec<QueuedItem>,
+    /// Their tensors; nothing for a text by itself, which may need several runs.
+    tensors: Option<Batch>,
+}
+
+impl PreparedBatch {
+    /// The texts to run.
+    pub(super) fn items(&self) -> &[QueuedItem] {
+        &self.items
+    }
+
+    /// The texts, to be queued again.
+    pub(super) fn into_items(self) -> Vec<QueuedItem> {
+        self.items
+    }
+}
+
+impl ModelRunner {
+    /// Lays out the tensors of texts that run together. Those that can no longer be answered in time get an error.
+    pub(super) fn prepare_batch(&self, dispatched: DispatchedBatch) -> PreparedBatch {
+        for item in dispatched.expired_items {
+            // The caller's own clock may have ended its wait first.
+            _ = item.send_reply(Err(ItemError::DeadlineExceeded));
+        }
+        self.assemble(dispatched.items)
+    }
+
+    fn assemble(&self, items: Vec<QueuedItem>) -> PreparedBatch {
+        let tensors = match &items[..] {
+            [_, _, ..] => {
+                let batch =
+                    catch_unwind(AssertUnwindSafe(|| self.pipeline.batch(items.iter().map(|item| &item.encoded))));
+                // Without tensors, each of them runs by itself.
+                batch.inspect_err(|_| self.server_metrics.record_panic(PanicSite::Worker)).ok()
+            }
+            _ => None,
+        };
+        PreparedBatch { items, tensors }
+    }
+
+    /// The prepared texts whose callers still wait.
+    pub(super) fn drop_cancelled(&self, prepared: PreparedBatch) -> PreparedBatch {
+        if !prepared.items.iter().any(|item| item.reply.is_closed()) {
+            return prepared;
+        }
+        self.assemble(prepared.items.into_iter().filter(|item| !item.reply.is_closed()).collect())
+    }
+
+    /// Runs texts and answers their callers; true if all of them failed by the model's fault.
+    ///
+    /// `permit` is given back once they are decided; on a GPU, where several have run, before that: deciding needs a core.
+    pub(super) fn run_and_reply<P>(&self, session: &mut dyn Session, prepared: PreparedBatch, permit: P) -> bool {
+        let PreparedBatch { items, tensors } = prepared;
+        let mut permit = Some(permit);
+        let start = Instant::now();
+        for item in &items {
+            self.metrics.record_wait(item.tokenize_time(), item.queue_time(start));
+        }
+        let after_run = &mut || drop(permit.take_if(|_| self.is_on_gpu));
+        let outputs = self.run_batch_or_each(session, &items, tensors, after_run);
+        let run_time = start.elapsed();
+        drop(permit);
+        let batch_size = items.len();
+        if batch_size > 0 {
+            self.metrics.record_busy_time(run_time);
+        }
+        let all_failed = batch_size > 0 && outputs.iter().all(is_model_failure);
+        for (item, output) in items.into_iter().zip(outputs) {
+            let timings = Timings {
+                arrived_at: Some(item.request.arrived_at),
+                tokenize_time: item.tokenize_time(),
+                queue_time: item.queue_time(start),
+                run_time,
+                batch_size,
+            };
+            let output = output.map(|prediction| item_output(&item.encoded, prediction, timings));
+            if !item.send_reply(output) {
+                self.metrics.record_wasted_text();
+            }
+        }
+        all_failed
+    }
+
+    /// The answer to a text that was run on its caller's thread.
+    pub(super) fn finish_inline(
+        &self,
+        encoded: &EncodedInput,
+        prediction: HeadOutput,
+        start: Instant,
+        tokenized_at: Instant,
+    ) -> ItemOutput {
+        let timings = Timings {
+            arrived_at: Some(start),
+            tokenize_time: tokenized_at.saturating_duration_since(start),
+            queue_time: Duration::ZERO,
+            run_time: tokenized_at.elapsed(),
+            batch_size: 1,
+        };
+        self.metrics.record_busy_time(timings.run_time);
+        self.metrics.record_wait(timings.tokenize_time, timings.queue_time);
+        item_output(encoded, prediction, timings)
+    }
+
+    /// How long the run of these texts will take, as runs are just now.
+    pub(super) fn predict_run_time(&self, items: &[QueuedItem]) -> Duration {
+        let time = match items {
+            [item] => item.unbatched_time,
+            items => {
+                let length = items.iter().filter_map(|item| item.padded_length).max().unwrap_or(1);
+                self.model_load.predict_time(Shape { rows: items.len(), length })
+            }
+        };
+        time.mul_f64(self.model_load.means().slowdown)
+    }
+
+    /// Runs texts together; if that fails, each by itself, so that a text's fault is its own.
+    fn run_batch_or_each(
+        &self,
+        session: &mut dyn Session,
+        items: &[QueuedItem],
+        tensors: Option<Batch>,
+        after_run: &mut dyn FnMut(),
+    ) -> Vec<Result<HeadOutput, ItemError>> {
+        let mut failure = None;
+        if let [_, _, ..] = items {
+            let outputs = tensors.map_or(Err(None), |tensors| self.run_batch(session, items, &tensors, after_run));
+            match outputs {
+                Ok(outputs) => return outputs,
+                Err(error) => failure = error,
+            }
+            tracing::warn!(model = self.label, texts = items.len(), "batch failed; items run one by one");
+        }
+        let outputs: Vec<_> =
+            items.iter().map(|item| self.run_item(session, &item.encoded, item.request.deadline)).collect();
+        if matches!(failure, Some(BackendError::OutputShape { .. })) && outputs.iter().all(Result::is_ok) {
+            tracing::error!(model = self.label, "graph accepts one item at a time; batching disabled");
+            self.queue.disable_batching();
+        }
+        outputs
+    }
+
+    /// One run for texts of one row each; the runtime's error, or nothing after a panic, if they need runs of their own.
+    fn run_batch(
+        &self,
+        session: &mut dyn Session,
+        items: &[QueuedItem],
+        tensors: &Batch,
+        after_run: &mut dyn FnMut(),
+    ) -> Result<Vec<Result<HeadOutput, ItemError>>, Option<BackendError>> {
+        // A caller that wants the answer sooner gets an error of its own; the run goes on for the others.
+        let deadline = items.iter().map(|item| item.request.deadline).max().unwrap_or_else(Instant::now);
+        let unbatched_time = items.iter().map(|item| item.unbatched_time).sum();
+        let run = || {
+            let scores = self.run_session(session, tensors, unbatched_time, deadline)?;
+            if !scores.chosen_labels.is_empty() && scores.chosen_labels.len() != items.len() {
+                let found = vec![i64::try_from(scores.chosen_labels.len()).unwrap_or(i64::MAX)];
+                return Err(BackendError::OutputShape { rows: items.len(), width: 1, found });
+            }
+            // Nothing is run from here on.
+            after_run();
+            let chosen = scores.chosen_labels.into_iter().chain(std::iter::repeat(None));
+            let rows = scores.values.rows().into_iter().map(|row| vec![row.to_vec()]);
+            let outputs = items.iter().zip(rows).zip(chosen);
+            Ok(outputs.map(|((item, row), chosen)| self.apply_head(item, row, chosen)).collect())
+        };
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Err(BackendError::Interrupted)) => {
+                Ok(items.iter().map(|_| Err(self.report_backend_error(&BackendError::Interrupted))).collect())
+            }
+            Ok(outputs) => outputs.map_err(Some),
+            Err(_) => {
+                self.server_metrics.record_panic(PanicSite::Worker);
+                Err(None)
+            }
+        }
+    }
+
+    /// What the scores of one text say. A panic costs this text only.
+    fn apply_head(
+        &self,
+        item: &QueuedItem,
+        rows: Vec<Vec<f32>>,
+        chosen: Option<usize>,
+    ) -> Result<HeadOutput, ItemError> {
+        let output = catch_unwind(AssertUnwindSafe(|| self.pipeline.postprocess(&item.encoded, rows, chosen)));
+        let Ok(output) = output else {
+            self.server_metrics.record_panic(PanicSite::Worker);
+            tracing::error!(model = self.label, "prediction head panicked; item failed");
+            return Err(ItemError::InferenceFailed);
+        };
+        output.map_err(ItemError::from)
+    }
+
+    /// Runs one text. A panic costs this text only.
+    ///
+    /// # Errors
+    /// [`ItemError`] if the run fails, panics, gives no answer, or its deadline passes between two runs.
+    pub fn run_item(
+        &self,
+        session: &mut dyn Session,
+        encoded: &EncodedInput,
+        deadline: Instant,
+    ) -> Result<HeadOutput, ItemError> {
+        self.try_run_item(session, encoded, deadline).map_err(|failure| self.report_failure(failure))
+    }
+
+    /// The same, for a caller who may try again: nothing is logged or counted but a panic.
+    pub(super) fn try_run_item(
+        &self,
+        session: &mut dyn Session,
+        encoded: &EncodedInput,
+        deadline: Instant,
+    ) -> Result<HeadOutput, RunFailure> {
+        let run = || -> Result<HeadOutput, RunFailure> {
+            let (mut rows, mut chosen) = (Vec::new(), None);
+            for batch in self.pipeline.batches(encoded) {
+                // Only a text of many windows needs more than one run.
+                if !rows.is_empty() && Instant::now() >= deadline {
+                    return Err(RunFailure::Item(ItemError::DeadlineExceeded));
+                }
+                let unbatched_time = self.model_load.predict_time(batch.shape());
+                let scores =
+                    self.run_session(session, &batch, unbatched_time, deadline).map_err(RunFailure::Backend)?;
+                rows.extend(scores.values.rows().into_iter().map(|row| row.to_vec()));
+                // Only graphs that take the text itself choose, and those have one row per text.
+                chosen = scores.chosen_labels.first().copied().flatten();
+            }
+            self.pipeline.postprocess(encoded, rows, chosen).map_err(|error| RunFailure::Item(error.into()))
+        };
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+            self.server_metrics.record_panic(PanicSite::Worker);
+            tracing::error!(model = self.label, "worker panicked; item failed, worker continues");
+            Err(RunFailure::Item(ItemError::InferenceFailed))
+        })
+    }
+
+    /// The error for the caller; it is logged and counted as well.
+    pub(super) fn report_failure(&self, failure: RunFailure) -> ItemError {
+        match failure {
+            RunFailure::Backend(error) => self.report_backend_error(&error),
+            RunFailure::Item(error) => error,
+        }
+    }
+
+    /// One run, timed and counted. `unbatched_time`: the predicted time of a run of its own for each of its texts, added up.
+    fn run_session(
+        &self,
+        session: &mut dyn Session,
+        batch: &Batch,
+        unbatched_time: Duration,
+        deadline: Instant,
+    ) -> Result<Scores, BackendError> {
+        let (scores, elapsed) = measure_time(session.runs_on_caller_thread(), || session.run(batch, deadline));
+        let scores = scores?;
+        let shape = batch.shape();
+        let tokens = batch.token_count();
+        self.metrics.record_cost_error(elapsed.cpu, self.model_load.predict_time(shape));
+        if let Some(cost_model) = self.model_load.record_run(&BatchTiming { shape, unbatched_time, elapsed }) {
+            self.metrics.set_costs(cost_model.coefficients());
+        }
+        self.metrics.record_batch(shape.rows, tokens, shape.token_count().saturating_sub(tokens), elapsed.wall);
+        Ok(scores)
+    }
+
+    fn report_backend_error(&self, error: &BackendError) -> ItemError {
+        if *error == BackendError::Interrupted {
+            tracing::warn!(model = self.label, "inference aborted; deadline exceeded");
+            return ItemError::DeadlineExceeded;
+        }
+        tracing::error!(model = self.label, %error, "inference failed");
+        match error {
+            BackendError::Failed(_) | BackendError::OutOfBounds(_) | BackendError::Interrupted => {
+                ItemError::InferenceFailed
+            }
+            BackendError::OutputShape { width, found, .. } => {
+                let found = found.last().and_then(|&n| usize::try_from(n).ok()).unwrap_or(0);
+                ItemError::OutputInvalid(OutputError::Width { expected: *width, found })
+            }
+        }
+    }
+}
+
+/// The answer to a text.
+fn item_output(encoded: &EncodedInput, prediction: HeadOutput, timings: Timings) -> ItemOutput {
+    ItemOutput {
+        prediction,
+        tokens: encoded.token_count,
+        unknown_tokens: encoded.unknown_count,
+        truncated: encoded.is_truncated,
+        timings,
+    }
+}
+
+/// True if a text failed by the model's fault.
+fn is_model_failure(output: &Result<HeadOutput, ItemError>) -> bool {
+    matches!(output, Err(ItemError::InferenceFailed | ItemError::OutputInvalid(_)))
+}

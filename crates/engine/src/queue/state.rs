@@ -1,0 +1,100 @@
+//! What a queue keeps behind its lock: the texts that wait, and the workers that wait for them.
+
+use std::collections::HashMap;
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
+
+use super::express_lane::{ParkedExpressWorker, max_express_work};
+use super::item::QueuedItem;
+use crate::group_permits::GroupPermits;
+use crate::scheduler::{ItemId, Micros, PendingSet};
+
+/// The waiting texts and workers of a queue.
+#[derive(Debug, Default)]
+pub(super) struct QueueState {
+    pub(super) pending: PendingSet,
+    pub(super) items: HashMap<ItemId, QueuedItem>,
+    pub(super) next_id: ItemId,
+    pub(super) closed: bool,
+    /// Workers that wait for a text, and the numbers of their permit pools; the one that ran last is woken first, while
+    /// what it ran with is still in its cache.
+    pub(super) parked_workers: Vec<(Thread, usize)>,
+    /// Workers that were woken and have not looked yet.
+    pub(super) waking_workers: usize,
+    /// The express worker, while it waits.
+    pub(super) parked_express_worker: Option<ParkedExpressWorker>,
+    /// When there was little work last.
+    pub(super) last_below_threshold: Micros,
+    /// There has been too much for some time.
+    pub(super) is_overloaded: bool,
+}
+
+/// Parks a worker until there may be something to do, or until a time. `pool`: the number of its permit pool.
+pub(super) fn park_worker(state: &mut MutexGuard<'_, QueueState>, pool: usize, until: Option<Instant>) {
+    let own = thread::current();
+    state.parked_workers.push((own.clone(), pool));
+    MutexGuard::unlocked(state, || match until {
+        None => thread::park(),
+        Some(until) => thread::park_timeout(until.saturating_duration_since(Instant::now())),
+    });
+    // A thread may also wake by itself: then it is still in the list.
+    match state.parked_workers.iter().position(|(parked, _)| parked.id() == own.id()) {
+        Some(index) => _ = state.parked_workers.remove(index),
+        None => state.waking_workers -= 1,
+    }
+}
+
+impl QueueState {
+    /// Takes so many parked workers from the list, to be woken once the lock is free: first those that find a permit.
+    /// Where none does, all: the first that gets a permit runs the texts.
+    pub(super) fn take_workers_to_wake(&mut self, workers: usize, permits: &GroupPermits) -> Vec<Thread> {
+        let mut workers = workers;
+        if permits.is_per_device() && (1..self.parked_workers.len()).contains(&workers) {
+            self.parked_workers.sort_by_cached_key(|(_, pool)| has_free_permit(permits, *pool));
+            if !self.parked_workers.last().is_some_and(|(_, pool)| has_free_permit(permits, *pool)) {
+                workers = usize::MAX;
+            }
+        }
+        let woken = self.parked_workers.split_off(self.parked_workers.len().saturating_sub(workers));
+        self.waking_workers += woken.len();
+        woken.into_iter().map(|(thread, _)| thread).collect()
+    }
+
+    /// Takes out what cannot be answered in time any more.
+    pub(super) fn pop_expired(&mut self, now: Micros) -> Vec<QueuedItem> {
+        let mut expired = Vec::new();
+        while let Some(id) = self.pending.pop_expired(now) {
+            expired.extend(self.items.remove(&id));
+        }
+        expired
+    }
+
+    /// Takes out the items of texts that are no longer pending.
+    pub(super) fn take_items(&mut self, ids: &[ItemId]) -> Vec<QueuedItem> {
+        let items = ids.iter().filter_map(|id| self.items.remove(id));
+        // A caller that left while its texts were being taken out needs no run either.
+        items.filter(|item| !item.reply.is_closed()).collect()
+    }
+
+    /// Takes out a text.
+    pub(super) fn remove(&mut self, id: ItemId) -> Option<QueuedItem> {
+        self.pending.remove(id);
+        self.items.remove(&id)
+    }
+
+    /// The express worker, if it is to look now.
+    ///
+    /// `busy_for`: for how long all permits are taken; nothing if one is free.
+    pub(super) fn take_express_worker_to_wake(&mut self, busy_for: Option<Duration>) -> Option<Thread> {
+        let is_polling = self.parked_express_worker.as_ref()?.is_polling;
+        let is_due =
+            busy_for.is_some() && (!is_polling || self.pending.find_express_item(max_express_work(busy_for)).is_some());
+        is_due.then(|| self.parked_express_worker.take())?.map(|worker| worker.thread)
+    }
+}
+
+fn has_free_permit(permits: &GroupPermits, pool: usize) -> bool {
+    permits.pool_for_worker(pool).available() > 0
+}

@@ -1,0 +1,366 @@
+//! A `prediction_id` is a sealed receipt, not a row in a table.
+//!
+//! It holds what was answered by which version and when, under an HMAC-SHA256 (RFC 2104), cut
+//! to 128 bits. Any server with the key file can read it back; nobody else can make one.
+//! Nothing has to be stored when a prediction is made.
+//!
+//! Layout before base64url: format (1 byte), key id (4), id (16), milliseconds since 1970 (8),
+//! model, version, arm, kind of answer (1), number of labels (1), labels (each text with its
+//! length in 2 bytes, big-endian), confidence (4), mark of the text (16), tag (16). Format 2 had no mark, format 1 no
+//! kind either.
+//!
+//! The mark binds a receipt to its text: feedback cannot bring another. It is a keyed hash (SipHash-2-4, 128 bits), of the
+//! text and then of the result with the id, so that two receipts of one text do not look alike.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::hash::Hasher as _;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac};
+use predictd_platform::clock;
+use sha2::{Digest, Sha256};
+use siphasher::sip128::{Hasher128, SipHasher24};
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+/// How long a receipt can be handed back.
+pub const RECEIPT_LIFETIME: Duration = Duration::from_hours(30 * 24);
+
+const CURRENT_FORMAT: u8 = 3;
+/// Still read, for as long as such receipts can be handed back.
+const FORMAT_WITHOUT_FINGERPRINT: u8 = 2;
+const FORMAT_WITHOUT_KIND: u8 = 1;
+const KEY_BYTES: usize = 32;
+const TAG_BYTES: usize = 16;
+const FINGERPRINT_BYTES: usize = 16;
+/// Bytes of labels that are kept of a multi-label answer: a receipt must stay short.
+const MAX_LABEL_BYTES: usize = 4 << 10;
+/// Of a kind: there were more labels.
+const TRUNCATED_FLAG: u8 = 0x80;
+/// Most keys in a file, and most bytes of it.
+const MAX_KEYS: usize = 64;
+const MAX_FILE_BYTES: u64 = 16 << 10;
+/// Longest receipt that is looked at.
+const MAX_RECEIPT_CHARS: usize = 8 << 10;
+
+/// What a receipt says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Receipt {
+    /// Names the prediction.
+    pub id: Uuid,
+    /// When it was made; whole milliseconds.
+    pub issued_at: SystemTime,
+    /// Which model answered.
+    pub model: String,
+    /// Which version of it.
+    pub version: String,
+    /// Arm of an experiment; empty if there was none.
+    pub arm_path: String,
+    /// What its labels are.
+    pub label_source: LabelSource,
+    /// What it answered: one label, several, or none, as many as a receipt holds.
+    pub labels: Vec<String>,
+    /// True if it answered more labels than are here.
+    pub is_truncated: bool,
+    /// Confidence in the first label, or the score of a regression.
+    pub confidence: f32,
+    /// Marks the text that was asked about; none in receipts of earlier formats.
+    pub text_fingerprint: Option<TextFingerprint>,
+}
+
+/// A keyed hash of a text, as a client sent it. It tells nothing of the text to who has not the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextFingerprint([u8; FINGERPRINT_BYTES]);
+
+/// What the labels of an answer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelSource {
+    /// It has none that could be right or wrong: a score, or parts of the text.
+    NoLabels,
+    /// Labels of the model, or that none of them fits.
+    Model,
+    /// Labels that came with the request.
+    Request,
+}
+
+/// Why something is not a receipt of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReceiptError {
+    /// Not made by a server with one of these keys, or changed since.
+    #[error("this is not a prediction id of this service")]
+    Forged,
+    /// Older than [`RECEIPT_LIFETIME`].
+    #[error("this prediction id is older than 30 days")]
+    Expired,
+}
+
+/// Why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// It cannot be read or made.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// It is not 64 hexadecimal digits per line.
+    #[error("line {0} is not 64 hexadecimal digits")]
+    InvalidLine(usize),
+    /// Too few or too many lines.
+    #[error("it holds {0} keys, where 1 to {MAX_KEYS} are possible")]
+    KeyCount(usize),
+    /// A directory, a pipe, a device.
+    #[error("it is not a regular file")]
+    NotRegularFile,
+    /// Others can read or change it.
+    #[error("other users can read or change it: take their rights away with chmod 600")]
+    InsecurePermissions,
+}
+
+/// The keys of a key file. The last signs; all verify.
+pub struct ReceiptKeyring {
+    keys: Vec<ReceiptKey>,
+}
+
+struct ReceiptKey {
+    id: [u8; 4],
+    mac: Hmac<Sha256>,
+    /// Of texts: derived from the key, and good for nothing else.
+    fingerprint_hasher: SipHasher24,
+}
+
+impl ReceiptKeyring {
+    /// Reads a key file; makes one with a fresh key, readable by its owner only, if there is none.
+    ///
+    /// A file holds one key a line, 64 hexadecimal digits each. Rotation is a new last line.
+    ///
+    /// # Errors
+    /// [`KeyFileError`] if it cannot be made or read, or is not a key file.
+    pub fn open(path: &Path) -> Result<Self, KeyFileError> {
+        if !path.exists() {
+            create_key_file(path)?;
+        }
+        // Opening a pipe would wait for its other end.
+        let metadata = std::fs::metadata(path)?;
+        if !metadata.is_file() {
+            return Err(KeyFileError::NotRegularFile);
+        }
+        // A group may read: orchestrators hand secrets to a server's group.
+        if metadata.permissions().mode() & 0o037 != 0 {
+            return Err(KeyFileError::InsecurePermissions);
+        }
+        let file = File::open(path)?;
+        let mut text = String::new();
+        file.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
+        let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+        let keys = lines
+            .map(|(number, line)| parse_key(line.trim()).ok_or(KeyFileError::InvalidLine(number)))
+            .collect::<Result<Vec<_>, _>>()?;
+        if keys.is_empty() || keys.len() > MAX_KEYS {
+            return Err(KeyFileError::KeyCount(keys.len()));
+        }
+        Ok(Self { keys: keys.iter().map(ReceiptKey::new).collect::<Option<_>>().ok_or(KeyFileError::KeyCount(0))? })
+    }
+
+    /// A key that no file holds: for a server whose receipts nobody will hand back.
+    ///
+    /// # Errors
+    /// If the system gives no random bytes.
+    pub fn new_ephemeral() -> std::io::Result<Self> {
+        Ok(Self { keys: ReceiptKey::new(&generate_key()?).into_iter().collect() })
+    }
+
+    /// Marks a text for the receipt of its answer.
+    #[must_use]
+    pub fn fingerprint(&self, text: &str) -> Option<TextFingerprint> {
+        self.keys.last().map(|key| key.fingerprint(text))
+    }
+
+    /// Whether a receipt is that of an answer to this text; nothing for one that does not say.
+    #[must_use]
+    pub fn fingerprint_matches(&self, receipt: &Receipt, text: &str) -> Option<bool> {
+        let found = receipt.text_fingerprint?;
+        // Which of the keys has sealed it is not kept.
+        let same =
+            |key: &ReceiptKey| bool::from(key.bind_fingerprint(receipt.id, key.fingerprint(text)).0.ct_eq(&found.0));
+        Some(self.keys.iter().any(same))
+    }
+
+    /// Seals a receipt with the newest key.
+    #[must_use]
+    pub fn sign(&self, receipt: &Receipt) -> String {
+        let Some(key) = self.keys.last() else { return String::new() };
+        let mut bytes =
+            vec![if receipt.text_fingerprint.is_some() { CURRENT_FORMAT } else { FORMAT_WITHOUT_FINGERPRINT }];
+        bytes.extend(key.id);
+        bytes.extend(receipt.id.as_bytes());
+        let made = clock::since_unix_epoch(receipt.issued_at);
+        bytes.extend(u64::try_from(made.as_millis()).unwrap_or(u64::MAX).to_be_bytes());
+        for text in [&receipt.model, &receipt.version, &receipt.arm_path] {
+            push_text(&mut bytes, text);
+        }
+        let fitting = receipt.labels.iter().take(usize::from(u8::MAX)).scan(0, |all, label| {
+            *all += label.len();
+            (*all <= MAX_LABEL_BYTES).then_some(label)
+        });
+        let labels: Vec<&String> = fitting.collect();
+        let is_cut = labels.len() < receipt.labels.len();
+        bytes.push(receipt.label_source as u8 | if is_cut { TRUNCATED_FLAG } else { 0 });
+        bytes.push(u8::try_from(labels.len()).unwrap_or(0));
+        for label in labels {
+            push_text(&mut bytes, label);
+        }
+        bytes.extend(receipt.confidence.to_be_bytes());
+        if let Some(mark) = receipt.text_fingerprint {
+            bytes.extend(key.bind_fingerprint(receipt.id, mark).0);
+        }
+        let tag = key.mac.clone().chain_update(&bytes).finalize().into_bytes();
+        bytes.extend(tag.iter().take(TAG_BYTES));
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Reads a receipt back.
+    ///
+    /// # Errors
+    /// [`ReceiptError::Forged`] for everything that no key of this file sealed,
+    /// [`ReceiptError::Expired`] for a true one that is too old.
+    pub fn verify(&self, receipt: &str, now: SystemTime) -> Result<Receipt, ReceiptError> {
+        if receipt.len() > MAX_RECEIPT_CHARS {
+            return Err(ReceiptError::Forged);
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(receipt).map_err(|_| ReceiptError::Forged)?;
+        let (content, tag) =
+            bytes.split_at_checked(bytes.len().saturating_sub(TAG_BYTES)).ok_or(ReceiptError::Forged)?;
+        let key_id = content.get(1..5).ok_or(ReceiptError::Forged)?;
+        let key = self.keys.iter().find(|key| key.id == key_id).ok_or(ReceiptError::Forged)?;
+        // Compares in constant time.
+        key.mac.clone().chain_update(content).verify_truncated_left(tag).map_err(|_| ReceiptError::Forged)?;
+        let receipt = parse_receipt(content).ok_or(ReceiptError::Forged)?;
+        match now.duration_since(receipt.issued_at) {
+            Ok(age) if age > RECEIPT_LIFETIME => Err(ReceiptError::Expired),
+            _ => Ok(receipt),
+        }
+    }
+}
+
+impl std::fmt::Debug for ReceiptKeyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Receipts({} keys)", self.keys.len())
+    }
+}
+
+impl ReceiptKey {
+    fn new(bytes: &[u8; KEY_BYTES]) -> Option<Self> {
+        let id = *Sha256::digest(bytes).first_chunk()?;
+        let mac: Hmac<Sha256> = Hmac::new_from_slice(bytes).ok()?;
+        let derived = mac.clone().chain_update(b"texts of receipts").finalize().into_bytes();
+        let text = SipHasher24::new_with_key(derived.first_chunk()?);
+        Some(Self { id, mac, fingerprint_hasher: text })
+    }
+
+    fn fingerprint(&self, text: &str) -> TextFingerprint {
+        // SipHash takes its length in: no text is the beginning of another.
+        TextFingerprint(self.fingerprint_hasher.hash(text.as_bytes()).as_bytes())
+    }
+
+    /// The mark as it stands in the receipt of this id.
+    fn bind_fingerprint(&self, id: Uuid, mark: TextFingerprint) -> TextFingerprint {
+        let mut hasher = self.fingerprint_hasher;
+        hasher.write(id.as_bytes());
+        hasher.write(&mark.0);
+        TextFingerprint(hasher.finish128().as_bytes())
+    }
+}
+
+fn push_text(bytes: &mut Vec<u8>, text: &str) {
+    // Names and labels are checked when a model is loaded: they have at most 256 bytes.
+    let length = u16::try_from(text.len()).unwrap_or(0);
+    bytes.extend(length.to_be_bytes());
+    bytes.extend(text.bytes().take(usize::from(length)));
+}
+
+fn parse_receipt(content: &[u8]) -> Option<Receipt> {
+    const FORMATS: [u8; 3] = [FORMAT_WITHOUT_KIND, FORMAT_WITHOUT_FINGERPRINT, CURRENT_FORMAT];
+    let (&format, rest) = content.split_first().filter(|(format, _)| FORMATS.contains(format))?;
+    let mut rest = rest.get(4..)?;
+    let id = Uuid::from_bytes(*take_bytes(&mut rest)?);
+    let made = UNIX_EPOCH.checked_add(Duration::from_millis(u64::from_be_bytes(*take_bytes(&mut rest)?)))?;
+    let (model, version, arm) = (take_text(&mut rest)?, take_text(&mut rest)?, take_text(&mut rest)?);
+    let kind = if format == FORMAT_WITHOUT_KIND { None } else { Some(take_bytes(&mut rest)?) };
+    let [count] = *take_bytes(&mut rest)?;
+    let answered = match kind {
+        Some([kind]) => LabelSource::from_byte(kind & !TRUNCATED_FLAG)?,
+        None if count == 0 => LabelSource::NoLabels,
+        None => LabelSource::Model,
+    };
+    let is_cut = kind.is_some_and(|[kind]| kind & TRUNCATED_FLAG != 0);
+    let labels = (0..count).map(|_| take_text(&mut rest)).collect::<Option<_>>()?;
+    let confidence = f32::from_be_bytes(*take_bytes(&mut rest)?);
+    let text = if format == CURRENT_FORMAT { Some(TextFingerprint(*take_bytes(&mut rest)?)) } else { None };
+    let receipt = Receipt {
+        id,
+        issued_at: made,
+        model,
+        version,
+        arm_path: arm,
+        label_source: answered,
+        labels,
+        is_truncated: is_cut,
+        confidence,
+        text_fingerprint: text,
+    };
+    rest.is_empty().then_some(receipt)
+}
+
+impl LabelSource {
+    fn from_byte(kind: u8) -> Option<Self> {
+        [Self::NoLabels, Self::Model, Self::Request].into_iter().find(|known| *known as u8 == kind)
+    }
+}
+
+fn take_bytes<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (head, tail) = rest.split_first_chunk()?;
+    *rest = tail;
+    Some(head)
+}
+
+fn take_text(rest: &mut &[u8]) -> Option<String> {
+    let length = u16::from_be_bytes(*take_bytes(rest)?);
+    let (text, tail) = rest.split_at_checked(usize::from(length))?;
+    *rest = tail;
+    String::from_utf8(text.to_vec()).ok()
+}
+
+fn parse_key(line: &str) -> Option<[u8; KEY_BYTES]> {
+    let mut key = [0; KEY_BYTES];
+    hex::decode_to_slice(line, &mut key).ok()?;
+    Some(key)
+}
+
+fn generate_key() -> std::io::Result<[u8; KEY_BYTES]> {
+    let mut key = [0; KEY_BYTES];
+    getrandom::fill(&mut key).map_err(std::io::Error::other)?;
+    Ok(key)
+}
+
+/// Makes a key file. Of several processes that start at once, the first one's file stays.
+fn create_key_file(path: &Path) -> Result<(), KeyFileError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let line = hex::encode(generate_key()?);
+    let draft = directory.join(format!(".receipt.keys.{}", clock::new_id()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let written = writeln!(file, "{line}").and_then(|()| file.sync_all());
+    // A link fails if the file is there by now; a rename would replace another process's key.
+    let linked = written.and_then(|()| std::fs::hard_link(&draft, path));
+    std::fs::remove_file(&draft)?;
+    match linked {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error.into()),
+        _ => Ok(File::open(directory)?.sync_all()?),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,390 @@
+//! What a phase of an experiment has shown so far. Pure: sums in, figures and sentences out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use predictd_stats::confusion::ConfusionMatrix;
+use predictd_stats::interval::{Z_SCORE_95, wilson_interval};
+use predictd_stats::reliability::ReliabilityDiagram;
+use predictd_stats::verdict::{self, ExperimentVerdict, OverallVerdict, Verdict, evaluate_arms};
+use predictd_stats::{
+    AccuracyDifference, ComparisonPlan, ConfidenceInterval, FeedbackCounts, SampleSizes, compare_accuracies,
+    sample_ratio_mismatch,
+};
+
+use super::counters::{ArmCounts, PhaseCounts, ShadowCounts};
+use super::experiment::{Experiment, ExperimentArm};
+use super::rollout::{ArmStats, MIN_P99_REQUESTS};
+
+/// What feedback says of an arm.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ArmFeedback {
+    /// How often it was right. A text that it failed counts as wrong, whatever the control said: what an arm cannot answer
+    /// would make it look better otherwise.
+    pub counts: FeedbackCounts,
+    /// Labelled texts that it failed.
+    pub failed: u64,
+    /// Its answers by their confidence.
+    pub bins: ReliabilityDiagram,
+    /// Its answers against the true labels; empty unless asked for.
+    pub confusion: ConfusionMatrix,
+    /// There were too many different pairs: only the most frequent are in there.
+    pub is_confusion_truncated: bool,
+}
+
+/// All that is known of a phase.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PhaseTotals {
+    /// What all processes have counted.
+    pub counts: PhaseCounts,
+    /// Feedback, by arm.
+    pub feedback: BTreeMap<String, ArmFeedback>,
+    /// What was decided first, by arm.
+    pub first_decisions: BTreeMap<String, FirstDecision>,
+}
+
+/// The first time that one could be sure of an arm. It stands: what one looks at afterwards was chosen for being so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstDecision {
+    /// Better than the control, or worse.
+    pub is_better: bool,
+    /// When, in milliseconds since 1970.
+    pub decided_at: i64,
+    /// What was said.
+    pub sentence: String,
+}
+
+/// What a phase has shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PhaseResults {
+    /// Arms that answer, in their order.
+    pub arms: Vec<ArmResult>,
+    /// Shadows, in their order.
+    pub shadows: Vec<ShadowResult>,
+    /// About how many users there were.
+    pub estimated_users: f64,
+    /// Users in the sample who met several arms.
+    pub multi_arm_users: usize,
+    /// The chance of such a spread of users, where it is so small that nothing else counts.
+    pub mismatch: Option<f64>,
+    /// All of it in plain words.
+    pub verdict: String,
+}
+
+/// What an arm did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ArmResult {
+    /// The arm.
+    pub arm: ExperimentArm,
+    /// Others are compared with it.
+    pub is_control: bool,
+    /// What it was asked.
+    pub counts: ArmCounts,
+    /// Its part of all requests.
+    pub share: Option<f64>,
+    /// The times that 50, 90 and 99 of 100 requests stayed within.
+    pub quantiles: [Option<Duration>; 3],
+    /// What feedback says of it.
+    pub feedback: ArmFeedback,
+    /// What holds its accuracy, for one look.
+    pub interval: ConfidenceInterval,
+    /// Against the control; none for the control.
+    pub verdict: Option<Verdict>,
+    /// How much more often it is right than the control; none for the control, or with too little feedback.
+    pub difference: Option<AccuracyDifference>,
+    /// Feedback that both still need by plan; none for the control.
+    pub remaining_feedback: Option<SampleSizes>,
+    /// The first decision.
+    pub first_decision: Option<FirstDecision>,
+}
+
+/// What a shadow did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShadowResult {
+    /// The arm.
+    pub arm: ExperimentArm,
+    /// What became of the texts.
+    pub counts: ShadowCounts,
+    /// The times that 50, 90 and 99 of 100 runs stayed within.
+    pub quantiles: [Option<Duration>; 3],
+}
+
+impl ShadowResult {
+    /// The part of the texts with the same labels.
+    #[must_use]
+    pub fn agreement(&self) -> Option<f64> {
+        ratio(self.counts.agreed, self.counts.compared)
+    }
+
+    /// The mean difference of the confidence in the label that was answered.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    pub fn mean_confidence_difference(&self) -> Option<f64> {
+        (self.counts.compared > 0).then(|| self.counts.distance / self.counts.compared as f64)
+    }
+}
+
+impl PhaseResults {
+    /// Of a phase of this experiment, whose weights are those of `weights`.
+    #[must_use]
+    pub fn new(experiment: &Experiment, weights: &[f64], sums: &PhaseTotals) -> Self {
+        let design = &experiment.design;
+        let arms: Vec<(usize, ExperimentArm)> =
+            design.serving_arms().map(|(place, arm)| (place, with_phase_weight(arm, weights, place))).collect();
+        let mismatch = user_mismatch(&arms, &sums.counts);
+        let control_weight = arms.iter().find(|(_, arm)| arm.name == design.control).map_or(1.0, |(_, arm)| arm.weight);
+        let others: Vec<(verdict::ArmAccuracy, ComparisonPlan)> = arms
+            .iter()
+            .filter(|(_, arm)| arm.name != design.control)
+            .filter_map(|(_, arm)| {
+                Some((arm_accuracy(arm, sums), comparison_plan(experiment, control_weight, arm.weight)?))
+            })
+            .collect();
+        let control = design.control_arm().map(|(_, arm)| arm_accuracy(arm, sums));
+        let judged = control.filter(|_| !others.is_empty()).map(|control| evaluate_arms(&control, &others, mismatch));
+        let names: Vec<&str> = others.iter().map(|(arm, _)| arm.name.as_str()).collect();
+        let mut each = judged.iter().flat_map(|judged| judged.arm_verdicts.iter());
+        let plans: BTreeMap<&str, ComparisonPlan> =
+            others.iter().map(|(arm, plan)| (arm.name.as_str(), plan.with_bonferroni(others.len()))).collect();
+        let of_control = design.control_arm().map(|(_, arm)| arm_accuracy(arm, sums).counts).unwrap_or_default();
+        let all: u64 =
+            arms.iter().filter_map(|(_, arm)| sums.counts.arms.get(&arm.name)).map(|tally| tally.requests).sum();
+        let result = |(_, arm): &(usize, ExperimentArm)| {
+            let tally = sums.counts.arms.get(&arm.name).cloned().unwrap_or_default();
+            let labelled = sums.feedback.get(&arm.name).cloned().unwrap_or_default();
+            let is_control = arm.name == design.control;
+            let plan = plans.get(arm.name.as_str());
+            ArmResult {
+                difference: plan.and_then(|plan| compare_accuracies(of_control, labelled.counts, plan)),
+                remaining_feedback: plan.map(|plan| plan.remaining_sample_sizes(of_control, labelled.counts)),
+                is_control,
+                share: ratio(tally.requests, all),
+                quantiles: [0.5, 0.9, 0.99].map(|q| tally.latencies.0.quantile(q)),
+                interval: wilson_interval(labelled.counts.correct, labelled.counts.answers, Z_SCORE_95),
+                verdict: if is_control { None } else { each.next().cloned() },
+                first_decision: sums.first_decisions.get(&arm.name).cloned(),
+                arm: arm.clone(),
+                counts: tally,
+                feedback: labelled,
+            }
+        };
+        let arms = arms.iter().map(result).collect();
+        let shadow = |(place, arm): (usize, &ExperimentArm)| {
+            let tally = sums.counts.shadows.get(&arm.name).cloned().unwrap_or_default();
+            let quantiles = [0.5, 0.9, 0.99].map(|q| tally.latencies.0.quantile(q));
+            ShadowResult { arm: with_phase_weight(arm, weights, place), counts: tally, quantiles }
+        };
+        let users = &sums.counts.users;
+        Self {
+            arms,
+            shadows: design.shadow_arms().map(shadow).collect(),
+            estimated_users: users.estimated_users(),
+            multi_arm_users: users.multi_arm_users(),
+            mismatch,
+            verdict: judged.as_ref().map_or_else(
+                || "There is one arm: nothing is compared by feedback.".to_owned(),
+                |judged| verdict_text(judged, &names, sums),
+            ),
+        }
+    }
+
+    /// Arms of which one can be sure now.
+    pub fn decisions(&self) -> impl Iterator<Item = (&ExperimentArm, bool, String)> {
+        self.arms.iter().filter_map(|result| match result.verdict.as_ref()? {
+            found @ Verdict::Better(_) => Some((&result.arm, true, found.to_string())),
+            found @ Verdict::Worse(_) => Some((&result.arm, false, found.to_string())),
+            _ => None,
+        })
+    }
+
+    /// The control and the other arm of a rollout.
+    #[must_use]
+    pub fn control_and_candidate(&self) -> Option<(&ArmResult, &ArmResult)> {
+        let control = self.arms.iter().find(|result| result.is_control)?;
+        let candidate = self.arms.iter().find(|result| !result.is_control)?;
+        Some((control, candidate))
+    }
+}
+
+/// What an arm did, as a rollout looks at it.
+#[must_use]
+pub fn arm_stats(tally: &ArmCounts) -> ArmStats {
+    ArmStats {
+        requests: tally.finished_requests(),
+        failed: tally.failure_count(),
+        p99: tally.latencies.0.quantile(0.99).map(|time| time.as_secs_f64()),
+    }
+}
+
+/// What an arm did lately: in the present phase, and as long as that is too little to tell how slow it is, in the ones
+/// before, the latest first. What it did long ago, under another load, says little.
+#[must_use]
+pub fn recent_control_counts<'a>(present: &ArmCounts, earlier: impl Iterator<Item = &'a ArmCounts>) -> ArmCounts {
+    let mut all = present.clone();
+    for tally in earlier {
+        if all.finished_requests() >= MIN_P99_REQUESTS {
+            break;
+        }
+        all.merge(tally);
+    }
+    all
+}
+
+/// What is to be found between the control and another arm.
+#[must_use]
+pub fn comparison_plan(experiment: &Experiment, control: f64, arm: f64) -> Option<ComparisonPlan> {
+    let aim = experiment.design.aim;
+    // An arm that nobody is in has no plan of its own: its weight says only how long it would take.
+    let weights = if control > 0.0 && arm > 0.0 { [control, arm] } else { [1.0, 1.0] };
+    ComparisonPlan::new(aim.expected_accuracy, aim.min_effect, weights, aim.alpha, aim.power)
+}
+
+/// Returns an arm's name and feedback.
+fn arm_accuracy(arm: &ExperimentArm, sums: &PhaseTotals) -> verdict::ArmAccuracy {
+    let counts = sums.feedback.get(&arm.name).map(|labelled| labelled.counts).unwrap_or_default();
+    verdict::ArmAccuracy { name: arm.name.clone(), counts }
+}
+
+/// What is known now, in which first decisions stand.
+fn verdict_text(judged: &ExperimentVerdict, names: &[&str], sums: &PhaseTotals) -> String {
+    if matches!(judged.overall, OverallVerdict::Mismatch { .. } | OverallVerdict::SingleArm(Verdict::Mismatch { .. })) {
+        return judged.overall.to_string();
+    }
+    let standing = |(name, verdict): (&&str, &Verdict)| {
+        sums.first_decisions.get(*name).map(|first| first.is_better).or(match verdict {
+            Verdict::Better(_) => Some(true),
+            Verdict::Worse(_) => Some(false),
+            _ => None,
+        })
+    };
+    match names {
+        [only] => {
+            sums.first_decisions.get(*only).map_or_else(|| judged.overall.to_string(), |first| first.sentence.clone())
+        }
+        several => {
+            let all: Vec<Option<bool>> = several.iter().zip(&judged.arm_verdicts).map(standing).collect();
+            let better: Vec<&str> =
+                several.iter().zip(&all).filter(|(_, found)| **found == Some(true)).map(|(name, _)| *name).collect();
+            judged.overall.summary_sentence(&better, all.iter().all(|found| *found == Some(false)))
+        }
+    }
+}
+
+fn with_phase_weight(arm: &ExperimentArm, weights: &[f64], place: usize) -> ExperimentArm {
+    ExperimentArm { weight: weights.get(place).copied().unwrap_or(arm.weight), ..arm.clone() }
+}
+
+/// Whether users are spread as the weights say.
+fn user_mismatch(arms: &[(usize, ExperimentArm)], counted: &PhaseCounts) -> Option<f64> {
+    let most = arms.iter().map(|&(place, _)| place + 1).max().unwrap_or(0);
+    let users = counted.users.counts(most);
+    let of_users: Vec<u64> = arms.iter().map(|&(place, _)| users.get(place).copied().unwrap_or(0)).collect();
+    let weights: Vec<f64> = arms.iter().map(|(_, arm)| arm.weight).collect();
+    sample_ratio_mismatch(&of_users, &weights)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn ratio(some: u64, all: u64) -> Option<f64> {
+    (all > 0).then(|| some as f64 / all as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bucketing::Bucketing;
+    use crate::counters::ActivePhase;
+    use crate::experiment::tests::sample_design;
+
+    fn arm_feedback(correct: u64, answers: u64) -> ArmFeedback {
+        ArmFeedback { counts: FeedbackCounts { correct, answers }, ..ArmFeedback::default() }
+    }
+
+    fn started_experiment() -> (Experiment, Vec<f64>) {
+        let mut experiment = Experiment::new(sample_design(), 0);
+        experiment.start(1, |_| None).unwrap();
+        let weights = experiment.phases[0].weights.clone();
+        (experiment, weights)
+    }
+
+    fn phase_totals(old: ArmFeedback, new: ArmFeedback) -> PhaseTotals {
+        PhaseTotals { feedback: [("old".to_owned(), old), ("new".to_owned(), new)].into(), ..PhaseTotals::default() }
+    }
+
+    #[test]
+    fn verdict_later_unsure_first_decision_stands() {
+        let (experiment, weights) = started_experiment();
+        let mut sums = phase_totals(arm_feedback(1_200, 1_540), arm_feedback(1_447, 1_540));
+        let found = PhaseResults::new(&experiment, &weights, &sums);
+        assert!(
+            found.verdict.starts_with("new is better: right in 94.0 % of 1,540 answers against 77.9 %"),
+            "{}",
+            found.verdict
+        );
+        let (arm, better, sentence) = found.decisions().next().unwrap();
+        assert_eq!((arm.name.as_str(), better, &sentence), ("new", true, &found.verdict));
+        // Later on it looks less sure.
+        sums.first_decisions.insert("new".to_owned(), FirstDecision { is_better: better, decided_at: 1, sentence });
+        sums.feedback.insert("new".to_owned(), arm_feedback(1_210, 1_540));
+        let later = PhaseResults::new(&experiment, &weights, &sums);
+        assert_eq!(later.verdict, found.verdict);
+        assert!(matches!(later.arms[1].verdict, Some(Verdict::NeedsMoreFeedback { .. })));
+    }
+
+    #[test]
+    fn recent_counts_sufficient_older_phases_ignored() {
+        let failed = |count| ArmCounts { failed: [("timeout".to_owned(), count)].into(), ..ArmCounts::default() };
+        let earlier = [failed(300), failed(150), failed(9_000)];
+        let of_late = |present| recent_control_counts(&failed(present), earlier.iter()).failure_count();
+        assert_eq!((of_late(0), of_late(49), of_late(50), of_late(199)), (9_450, 9_499, 500, 649));
+        assert_eq!((of_late(200), of_late(499), of_late(500)), (500, 799, 500));
+    }
+
+    #[test]
+    fn results_with_mismatch_distrusted() {
+        let (experiment, weights) = started_experiment();
+        let running = ActivePhase::new("colours", &experiment);
+        for user in 0..2_000 {
+            let user = Bucketing::from_user("colours", &user.to_string());
+            running.record_request(usize::from(user.position > 0.6), 1, Some(&user));
+        }
+        let sums = PhaseTotals {
+            counts: running.counts(),
+            ..phase_totals(arm_feedback(500, 1_000), arm_feedback(900, 1_000))
+        };
+        let found = PhaseResults::new(&experiment, &weights, &sums);
+        assert!(found.mismatch.is_some_and(|p| p < 0.001));
+        assert!(found.verdict.starts_with("Do not trust this comparison"), "{}", found.verdict);
+        assert_eq!((found.estimated_users.round(), found.decisions().count()), (2_000.0, 0));
+        assert!((found.arms[0].share.unwrap() - 0.6).abs() < 0.05);
+    }
+
+    #[test]
+    fn results_failing_arm_visible_to_rollout() {
+        let (experiment, weights) = started_experiment();
+        let running = ActivePhase::new("colours", &experiment);
+        for _ in 0..10 {
+            running.record_request(1, 1, None);
+            running.record_failure(1, "inference-failed");
+        }
+        running.record_answer(0, Duration::from_millis(3));
+        running.record_shadow(2, |tally| {
+            tally.compared += 2;
+            tally.agreed += 1;
+            tally.distance += 0.5;
+        });
+        let sums = PhaseTotals { counts: running.counts(), ..PhaseTotals::default() };
+        let found = PhaseResults::new(&experiment, &weights, &sums);
+        let (control, candidate) = found
+            .control_and_candidate()
+            .map(|(control, candidate)| (arm_stats(&control.counts), arm_stats(&candidate.counts)))
+            .unwrap();
+        assert_eq!((control.failed, candidate.requests, candidate.failed), (0, 10, 10));
+        assert!(control.p99.is_some_and(|p99| (0.0028..0.0032).contains(&p99)));
+        let shadow = &found.shadows[0];
+        assert_eq!(
+            (shadow.agreement(), shadow.mean_confidence_difference(), shadow.arm.name.as_str()),
+            (Some(0.5), Some(0.25), "shade")
+        );
+        assert!(found.verdict.starts_with("Too little feedback"));
+    }
+}

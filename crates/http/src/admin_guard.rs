@@ -1,0 +1,172 @@
+//! Keeps web pages out of /admin: a browser sends what any page tells it to send, from the operator's own machine.
+//!
+//! A page whose name is made to point at this server (DNS rebinding) is found by its `Host`; a page that sends a request
+//! across origins by its `Origin`, or, where a browser would send neither, by a content type that needs no preflight.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::content_type::{is_content_type, is_json};
+use super::error::{ApiError, Code};
+use crate::listen_address::ListenAddress;
+use crate::settings::AccessSettings;
+
+/// Content types of HTML forms, which a browser sends anywhere without asking first.
+const FORM_CONTENT_TYPES: [&str; 3] = ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"];
+/// Routes below this take files, which have no content type or one of their own.
+const UPLOAD_ROUTE_PREFIX: &str = "/admin/store/";
+
+/// The hosts that clients may name.
+#[derive(Debug, Default)]
+pub struct AdminHosts {
+    /// What the listener is bound to; none for a Unix socket, which no browser reaches.
+    listen_ip: Option<IpAddr>,
+    /// Names and addresses, in lower case.
+    allowed_names: Vec<String>,
+}
+
+impl AdminHosts {
+    /// Those of a server with these settings.
+    #[must_use]
+    pub fn from_settings(settings: &AccessSettings) -> Self {
+        let address = match &settings.admin_listen {
+            ListenAddress::Unix(_) => None,
+            listen => listen.ip(),
+        };
+        Self { listen_ip: address, allowed_names: settings.admin_hosts.clone() }
+    }
+
+    /// True for a host, with or without a port, that only somebody who means this server names.
+    fn is_allowed(&self, host: &str) -> bool {
+        let Some(listen) = self.listen_ip else { return true };
+        // A user's name before it would hide the host from readers.
+        let Ok(authority) = host.parse::<Authority>() else { return false };
+        if host.contains('@') {
+            return false;
+        }
+        let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        match address {
+            // No name can be made to point somewhere else here.
+            Ok(address) => {
+                let address = address.to_canonical();
+                listen.is_unspecified()
+                    || address.is_loopback()
+                    || address == listen.to_canonical()
+                    || self.allowed_names.contains(&address.to_string())
+            }
+            Err(_) => host == "localhost" || self.allowed_names.contains(&host),
+        }
+    }
+}
+
+/// Lets a request to /admin pass if no web page of another origin can have sent it.
+pub async fn check(State(hosts): State<Arc<AdminHosts>>, request: Request, next: Next) -> Response {
+    let checked = check_host(&hosts, &request).and_then(|host| {
+        if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+            return Ok(());
+        }
+        check_origin(request.headers(), host)?;
+        check_content_type(&request)
+    });
+    match checked {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The host that the request names.
+fn check_host<'a>(hosts: &AdminHosts, request: &'a Request) -> Result<&'a str, ApiError> {
+    let named = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let target = request.uri().authority().map_or(named, Authority::as_str);
+    if hosts.is_allowed(named) && hosts.is_allowed(target) {
+        return Ok(named);
+    }
+    let detail = "The admin listener does not answer to this Host. Use localhost or the address that it listens on, or start the server with the name in --admin-hosts.";
+    Err(ApiError::new(Code::HostNotAllowed, detail))
+}
+
+/// A browser says where a page that changes something comes from: from here, or it is refused.
+fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), ApiError> {
+    let same = |origin: &HeaderValue| {
+        let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        origin.is_some_and(|(_, authority)| !host.is_empty() && authority.eq_ignore_ascii_case(host))
+    };
+    if headers.get_all(ORIGIN).iter().all(same) {
+        return Ok(());
+    }
+    let detail = "Web pages of another origin cannot change anything here. Send the request without an Origin header.";
+    Err(ApiError::new(Code::OriginNotAllowed, detail))
+}
+
+/// A change is sent as JSON, which a browser does not send to another origin without asking first.
+fn check_content_type(request: &Request) -> Result<(), ApiError> {
+    let headers = request.headers();
+    let kind = headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
+    let has_body = headers.contains_key(TRANSFER_ENCODING)
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
+    let fits = if request.uri().path().starts_with(UPLOAD_ROUTE_PREFIX) && *request.method() == Method::PUT {
+        kind.is_none_or(|kind| !FORM_CONTENT_TYPES.iter().any(|form| is_content_type(kind, form)))
+    } else {
+        match kind {
+            Some(kind) => is_json(kind),
+            // A browser asks before it sends another method than POST.
+            None => !has_body && *request.method() != Method::POST,
+        }
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(ApiError::new(Code::UnsupportedMediaType, "The Content-Type must be application/json."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts_listening_on(listen: Option<&str>) -> AdminHosts {
+        let names = vec!["admin.internal".to_owned()];
+        AdminHosts { listen_ip: listen.map(|address| address.parse().unwrap()), allowed_names: names }
+    }
+
+    #[test]
+    fn admin_host_that_dns_can_rebind_is_rejected() {
+        let own = hosts_listening_on(Some("10.0.0.7"));
+        for host in [
+            "localhost",
+            "LOCALHOST.:1",
+            "127.0.0.1:8001",
+            "[::1]:8001",
+            "127.9.9.9",
+            "10.0.0.7:1",
+            "admin.internal:8001",
+        ] {
+            assert!(own.is_allowed(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:8001",
+            "10.0.0.8",
+            "localhost.evil.example",
+            "2130706433",
+            "127.1",
+            "a@localhost",
+            "admin.internal.evil.example",
+        ] {
+            assert!(!own.is_allowed(host), "{host}");
+        }
+        assert!(
+            hosts_listening_on(Some("0.0.0.0")).is_allowed("10.0.0.8:8001")
+                && !hosts_listening_on(Some("0.0.0.0")).is_allowed("evil.example")
+        );
+        assert!(hosts_listening_on(None).is_allowed("anything"), "a Unix socket");
+    }
+}

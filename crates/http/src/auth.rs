@@ -1,0 +1,46 @@
+//! Who may use a route. Every route says so where it is listed; there is no default.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use predictd_metrics::RefusalReason;
+
+use super::api_keys::AuthError;
+use super::caller::Caller;
+use super::client_address::client_address;
+use super::connection_state::ConnectionState;
+use super::error::{ApiError, Code, rate_limited_error};
+use super::state::App;
+use crate::key_file::Scope;
+
+/// Lets a request pass if it may use a route of this scope, and says who sends it.
+pub async fn authorize(State((app, scope)): State<(Arc<App>, Scope)>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Arc<ConnectionState>>().map_or(Ipv4Addr::UNSPECIFIED.into(), |e| e.peer());
+    let address = client_address(peer, request.headers(), &app.access.trusted_proxies);
+    match app.access.keys.authorize(scope, request.headers(), address) {
+        Ok(who) => {
+            request.extensions_mut().insert(Caller(who));
+            next.run(request).await
+        }
+        Err(denied) => to_denial(&app, denied, scope, address).into_response(),
+    }
+}
+
+fn to_denial(app: &App, denied: AuthError, scope: Scope, address: IpAddr) -> ApiError {
+    app.telemetry.metrics.http.record_refusal(RefusalReason::Unauthorized);
+    if denied == AuthError::MissingScope {
+        return ApiError::new(Code::Forbidden, format!("This needs a key with the scope `{}`.", scope.name()));
+    }
+    // A right key is never slowed down: somebody else behind the same address may show wrong ones.
+    if denied == AuthError::UnknownKey {
+        app.access.keys.unknown_key_log.warn_sampled(address);
+        if let Err(time) = app.access.rate_limits.record_unknown_key(address) {
+            return rate_limited_error(time, "Too many unknown keys came from your address.");
+        }
+    }
+    // The same words whether there is no key, a malformed or an unknown one.
+    ApiError::new(Code::Unauthenticated, "This needs a valid API key in the header `Authorization: Bearer KEY`.")
+}

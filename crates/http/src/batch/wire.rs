@@ -1,0 +1,165 @@
+//! The wire types of `POST /batch_predict`.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use validator::{Validate, ValidateArgs, ValidationError};
+
+use crate::body::RequestBody;
+use crate::error::{ApiError, FieldError, Problem};
+use crate::json;
+use crate::prediction::Prediction;
+use crate::settings::RequestLimits;
+use crate::validation;
+
+/// Texts, and what to say about them.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[validate(context = RequestLimits)]
+pub struct BatchOptions {
+    /// The texts, at most `--max-client-batch-size`.
+    #[schema(value_type = Vec<BatchText>, min_items = 1, max_items = 1024)]
+    #[validate(custom(function = "check_text_count", use_context))]
+    pub texts: Vec<String>,
+    /// The second text of each, for a model that judges two; as many as there are texts.
+    #[schema(value_type = Option<Vec<BatchText>>, nullable = false, min_items = 1, max_items = 1024)]
+    #[validate(custom(function = "check_text_count", use_context))]
+    pub text_pairs: Option<Vec<String>>,
+    /// Answer with one score per label.
+    #[serde(default)]
+    pub return_probabilities: bool,
+    /// Answer with the best labels, this many.
+    #[serde(default, deserialize_with = "json::whole_number")]
+    #[schema(minimum = 1, maximum = 1000)]
+    #[validate(range(min = 1, max = 1000, message = "top_k must be between 1 and 1000"))]
+    pub top_k: Option<u32>,
+    /// Model that shall answer; the default model if not said.
+    #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
+    #[validate(custom(function = "check_name"))]
+    pub model: Option<String>,
+    /// Version that shall answer; the active one if not said.
+    #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
+    #[validate(custom(function = "check_name"))]
+    pub version: Option<String>,
+    /// Who asks: an experiment answers one user always with the same version. Or the header X-User-Id.
+    #[schema(min_length = 1, max_length = 256)]
+    #[validate(length(min = 1, max = 256, message = "user_id must have 1 to 256 characters"))]
+    pub user_id: Option<String>,
+    /// Answer with the model's own scores instead of probabilities.
+    #[serde(default)]
+    pub raw_scores: bool,
+}
+
+/// A bare list of texts, or an object with options. The bare list is answered with probabilities.
+// Only for the description: what is read is a `BatchRequest`, whose errors say more.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = BatchRequest)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only described")]
+pub(super) enum BatchForms {
+    /// Only texts.
+    List(TextList),
+    /// Texts with options.
+    Object(BatchOptions),
+}
+
+/// Texts without options.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(min_items = 1, max_items = 1024)]
+#[expect(dead_code, reason = "only described")]
+pub(super) struct TextList(Vec<BatchText>);
+
+/// A text of a batch. One that cannot be answered, such as a blank or a too long one, has an error in its place.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = "My new card has not come yet, where is it?", max_length = 2_097_152)]
+#[expect(dead_code, reason = "only described")]
+struct BatchText(String);
+
+/// A batch in either form.
+#[derive(Debug)]
+pub struct BatchRequest {
+    pub(super) options: BatchOptions,
+    pub(super) is_bare_list: bool,
+}
+
+fn check_text_count(texts: &[String], limits: &RequestLimits) -> Result<(), ValidationError> {
+    validation::check_text_count(texts.len(), limits)
+}
+
+fn check_name(name: &str) -> Result<(), ValidationError> {
+    validation::check_name(name)
+}
+
+impl RequestBody for BatchRequest {
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        if !json::is_list(bytes) {
+            return Ok(Self { options: json::from_json(bytes)?, is_bare_list: false });
+        }
+        let options = BatchOptions {
+            texts: json::from_json(bytes)?,
+            text_pairs: None,
+            return_probabilities: true,
+            top_k: None,
+            model: None,
+            version: None,
+            user_id: None,
+            raw_scores: false,
+        };
+        Ok(Self { options, is_bare_list: true })
+    }
+
+    fn check(&self, limits: &RequestLimits) -> Result<(), ApiError> {
+        let Err(errors) = self.options.validate_with_args(limits) else { return self.check_pair_count() };
+        let error = validation::to_api_error(&errors);
+        if !self.is_bare_list {
+            return Err(error);
+        }
+        // A bare list has no field `texts`.
+        let unnamed =
+            |error: FieldError| FieldError { pointer: error.pointer.trim_start_matches("/texts").to_owned(), ..error };
+        Err(ApiError::from_field_errors(error.errors.into_iter().map(unnamed).collect()))
+    }
+}
+
+impl BatchRequest {
+    /// A second text for each, or for none.
+    fn check_pair_count(&self) -> Result<(), ApiError> {
+        let texts = self.options.texts.len();
+        let pairs = self.options.text_pairs.as_ref().map(Vec::len);
+        match pairs.filter(|&pairs| pairs != texts) {
+            Some(pairs) => {
+                Err(ApiError::at_pointer("/text_pairs", format!("there are {pairs} second texts for {texts} texts")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The answers, in the order of the texts.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BatchAnswer {
+    /// One per text.
+    pub results: Vec<BatchItem>,
+}
+
+/// The answer to one text of a batch, or why there is none.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BatchItem {
+    /// Place of the text in the request, from 0.
+    pub text_index: usize,
+    /// The answer, or the error of this text.
+    #[serde(flatten)]
+    pub outcome: ItemOutcome,
+}
+
+/// What became of one text.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ItemOutcome {
+    /// It was answered.
+    Answered(Box<Prediction>),
+    /// It could not be answered; the other texts are not concerned.
+    Failed {
+        /// Why.
+        error: Box<Problem>,
+    },
+}

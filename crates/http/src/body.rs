@@ -1,0 +1,178 @@
+//! From a request's body to checked types: kind, size and pace. Whatever is wrong stops here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request, State};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use predictd_engine::InferenceError;
+use predictd_metrics::{RefusalReason, TimeoutStage};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use super::body_limits::too_large_error;
+use super::charset;
+use super::connection_state::ConnectionState;
+use super::content_encoding::{ContentEncoding, GzipDecoder};
+use super::content_type::is_json;
+use super::error::{ApiError, Code};
+use super::state::App;
+use crate::settings::{ClientTimeouts, RequestLimits};
+
+/// Longest body that a full server reads: the answer to its texts may be known, and then it needs no room.
+const MAX_BODY_BYTES_WHEN_FULL: u64 = 16 << 10;
+
+/// Refuses a body by its head: kind, encoding, size.
+pub async fn check_headers(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    if let Err(error) = check_media_type(request.headers()) {
+        return error.into_response();
+    }
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > app.limits.requests.max_body_bytes as u64) {
+        let mut response = too_large_error(&app.limits.requests).into_response();
+        // The body is not read: what comes on this connection would be the rest of it.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return response;
+    }
+    let may_be_known =
+        app.inference.engine.has_cache() && length.is_some_and(|length| length <= MAX_BODY_BYTES_WHEN_FULL);
+    if app.inference.engine.free_permits() == 0 && !may_be_known {
+        // Told at once: reading the body would only make both sides wait.
+        app.telemetry.metrics.http.record_refusal(RefusalReason::Overload);
+        return ApiError::from(InferenceError::Overloaded).into_response();
+    }
+    next.run(request).await
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    ContentEncoding::from_headers(headers)?;
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).filter(|value| is_json(value));
+    let Some(content_type) = content_type else {
+        return Err(ApiError::new(Code::UnsupportedMediaType, "The Content-Type must be application/json."));
+    };
+    if content_type.split(';').skip(1).any(is_other_charset) {
+        return Err(ApiError::new(Code::UnsupportedMediaType, "The charset must be UTF-8."));
+    }
+    Ok(())
+}
+
+/// True for a parameter of a content type that names another charset than UTF-8.
+fn is_other_charset(parameter: &str) -> bool {
+    let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    name.trim().eq_ignore_ascii_case("charset") && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+}
+
+/// A body that can be read and checked against the limits.
+pub trait RequestBody: Sized {
+    /// Parses the body.
+    ///
+    /// # Errors
+    /// [`ApiError`] that says where the body is wrong.
+    fn parse(body: &[u8]) -> Result<Self, ApiError>;
+
+    /// Checks what was parsed.
+    ///
+    /// # Errors
+    /// Every place that is wrong.
+    fn check(&self, limits: &RequestLimits) -> Result<(), ApiError>;
+}
+
+/// A body that was read and checked, and its share of the memory for bodies: what was in the body is in the texts now.
+#[derive(Debug)]
+pub struct ValidatedJson<T>(pub T, pub Option<OwnedSemaphorePermit>);
+
+impl<T: RequestBody + Send> FromRequest<Arc<App>> for ValidatedJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let exchange = request.extensions().get::<Arc<ConnectionState>>().cloned();
+        let encoding = ContentEncoding::from_headers(request.headers())?;
+        let mut memory = None;
+        let bytes = match encoding {
+            ContentEncoding::Identity => read_plain(request.into_body(), app, &mut memory).await?,
+            ContentEncoding::Gzip => read_compressed(request.into_body(), app, &mut memory).await?,
+        };
+        if let Some(exchange) = exchange {
+            exchange.mark_body_complete();
+        }
+        let parsed = T::parse(charset::decode_utf8(&bytes)?)?;
+        parsed.check(&app.limits.requests)?;
+        Ok(Self(parsed, memory))
+    }
+}
+
+/// Reads a body to its end, within the limits of size and time.
+async fn read_plain(mut body: Body, app: &App, memory: &mut Option<OwnedSemaphorePermit>) -> Result<Vec<u8>, ApiError> {
+    let end = Instant::now() + app.limits.client_timeouts.body;
+    let mut whole = Vec::new();
+    while let Some(data) = read_chunk(&mut body, app, Some(end)).await? {
+        if data.len() > app.limits.requests.max_body_bytes - whole.len() {
+            return Err(too_large_error(&app.limits.requests));
+        }
+        app.reserve_body_memory(memory, whole.len() + data.len())?;
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole)
+}
+
+/// The same of a body that is compressed: the limit of size is for both of its forms.
+async fn read_compressed(
+    mut body: Body,
+    app: &App,
+    memory: &mut Option<OwnedSemaphorePermit>,
+) -> Result<Vec<u8>, ApiError> {
+    let end = Instant::now() + app.limits.client_timeouts.body;
+    let mut gunzip = GzipDecoder::new(app, memory)?;
+    let mut compressed = 0;
+    while let Some(data) = read_chunk(&mut body, app, Some(end)).await? {
+        compressed += data.len();
+        if compressed > app.limits.requests.max_body_bytes {
+            return Err(too_large_error(&app.limits.requests));
+        }
+        gunzip.decode(&data).await?;
+    }
+    gunzip.finish()
+}
+
+/// The next bytes of a body, which may pause for so long, and must not last until after `end`; nothing at its end.
+pub(super) async fn read_chunk(body: &mut Body, app: &App, end: Option<Instant>) -> Result<Option<Bytes>, ApiError> {
+    let ClientTimeouts { body: longest, body_idle: longest_pause, .. } = app.limits.client_timeouts;
+    loop {
+        let pause = Instant::now() + longest_pause;
+        let frame = match timeout_at(end.map_or(pause, |end| pause.min(end)), body.frame()).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) => {
+                let detail = "The connection broke off before the end of the body.";
+                return Err(ApiError::new(Code::IncompleteBody, detail));
+            }
+            Err(_) => {
+                app.telemetry.metrics.http.record_timeout(TimeoutStage::Body);
+                let paused = end.is_none_or(|end| pause < end);
+                return Err(timeout_error(if paused { longest_pause } else { longest }, paused));
+            }
+        };
+        // Trailers are of no use here.
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+}
+
+fn timeout_error(limit: Duration, paused: bool) -> ApiError {
+    let limit = humantime::format_duration(limit);
+    let detail = if paused {
+        format!("Nothing of the body came for {limit}.")
+    } else {
+        format!("The whole body did not come within {limit}.")
+    };
+    ApiError::new(Code::BodyTimeout, detail)
+}

@@ -1,0 +1,59 @@
+//! How large request bodies may be, and the memory that they share.
+
+use std::sync::Arc;
+
+use predictd_engine::InferenceError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::error::{ApiError, Code};
+use crate::settings::RequestLimits;
+
+/// Bytes of a body that are accounted for together; a body of fewer costs nothing.
+pub const FREE_BODY_BYTES: usize = 16 << 10;
+/// Least memory for large bodies, in bytes.
+const MIN_MEMORY_BYTES: usize = 64 << 20;
+
+/// Memory for the large bodies of all requests together, and the texts in them until they are answered.
+///
+/// Without it, as many clients as there are connections could each leave most of a body here.
+#[derive(Debug)]
+pub struct BodyMemory(Arc<Semaphore>);
+
+impl BodyMemory {
+    /// Room for eight of the largest bodies, and for 64 MiB at least.
+    #[must_use]
+    pub fn new(limits: &RequestLimits) -> Self {
+        Self(Arc::new(Semaphore::new(Self::capacity(limits).div_ceil(FREE_BODY_BYTES))))
+    }
+
+    /// How much that is.
+    #[must_use]
+    pub fn capacity(limits: &RequestLimits) -> usize {
+        MIN_MEMORY_BYTES.max(8 * limits.max_body_bytes)
+    }
+
+    /// Takes what a body of `length` bytes needs beyond what it holds. A first step is free.
+    ///
+    /// # Errors
+    /// [`InferenceError::Overloaded`] if that much is not free.
+    pub fn reserve(&self, held: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), InferenceError> {
+        let holds = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = (length / FREE_BODY_BYTES).saturating_sub(holds);
+        if missing == 0 {
+            return Ok(());
+        }
+        let wanted = u32::try_from(missing).map_err(|_| InferenceError::Overloaded)?;
+        let more = Arc::clone(&self.0).try_acquire_many_owned(wanted).map_err(|_| InferenceError::Overloaded)?;
+        match held {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// The refusal of a body that is larger than the limit.
+#[must_use]
+pub fn too_large_error(limits: &RequestLimits) -> ApiError {
+    ApiError::new(Code::BodyTooLarge, format!("The body is larger than the limit of {} bytes.", limits.max_body_bytes))
+}

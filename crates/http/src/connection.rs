@@ -1,0 +1,251 @@
+//! One connection: handshake, requests, and its end when the server stops.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request, Response};
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::HttpService;
+use hyper_util::rt::TokioIo;
+use predictd_metrics::{Metrics, TimeoutStage};
+use predictd_platform::clock;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::buffer_sizes::MAX_BUFFER_BYTES;
+use super::client_timeouts::TimeoutStream;
+use super::connection_state::{ConnectionState, RequestGuard, TrackedBody};
+use super::response_budget::ResponseBudget;
+use super::response_reservation::ReservationHandle;
+use super::state::App;
+use super::tls::WatchedTlsConfig;
+use crate::listeners::ClientStream;
+
+/// Time for an answer to leave a connection that is being closed.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
+/// A connection that has been without a request for longer than this goes when others wait.
+const EVICTABLE_IDLE_TIME: Duration = Duration::from_secs(1);
+
+/// What the connections of one listener have in common.
+#[derive(Debug, Clone)]
+pub struct ConnectionHandler {
+    /// Which listener, for the log.
+    pub name: &'static str,
+    /// The routes.
+    pub router: Router,
+    /// The server's state.
+    pub app: Arc<App>,
+    /// The certificate, if the listener speaks TLS.
+    pub tls: Option<WatchedTlsConfig>,
+    /// Complete requests that have no answer.
+    pub unanswered_requests: Arc<AtomicUsize>,
+    /// Memory for the responses of this listener.
+    pub budget: Arc<ResponseBudget>,
+    /// Told when connections shall end.
+    pub shutdown: CancellationToken,
+    /// Told when others wait for a connection: who has none to spare gives it up.
+    pub slot_pressure: Arc<Notify>,
+}
+
+/// Counts a connection while it is there.
+struct ConnectionCountGuard(Arc<Metrics>);
+
+impl Drop for ConnectionCountGuard {
+    fn drop(&mut self) {
+        self.0.http.record_disconnect();
+    }
+}
+
+impl ConnectionHandler {
+    /// The front of a listener that nobody has connected to.
+    #[must_use]
+    pub fn new(name: &'static str, router: Router, app: &Arc<App>, tls: Option<WatchedTlsConfig>) -> Self {
+        Self {
+            name,
+            router,
+            budget: Arc::clone(&app.limits.response_budget),
+            app: Arc::clone(app),
+            tls,
+            unanswered_requests: Arc::default(),
+            shutdown: CancellationToken::new(),
+            slot_pressure: Arc::default(),
+        }
+    }
+
+    /// The same front, whose responses share another budget.
+    #[must_use]
+    pub fn with_budget(self, budget: Arc<ResponseBudget>) -> Self {
+        Self { budget, ..self }
+    }
+
+    /// Serves a connection to its end.
+    pub async fn serve(self, stream: ClientStream, peer: SocketAddr) {
+        let metrics = Arc::clone(&self.app.telemetry.metrics);
+        metrics.http.record_connect();
+        let _counted = ConnectionCountGuard(metrics);
+        match stream {
+            ClientStream::Unix(stream) => self.serve_stream(stream, peer).await,
+            ClientStream::Tcp(stream) => {
+                // Small answers must not wait for an acknowledgement of the one before.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY could not be set");
+                }
+                self.serve_stream(stream, peer).await;
+            }
+        }
+    }
+
+    /// Talks with the client, after a handshake if the listener speaks TLS.
+    async fn serve_stream(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) {
+        let served = match self.tls.clone() {
+            None => self.serve_http(stream, peer).await,
+            Some(tls) => match self.handshake(&tls, stream).await {
+                Ok(stream) => self.serve_http(stream, peer).await,
+                Err(error) => {
+                    self.app.telemetry.metrics.http.record_timeout(TimeoutStage::Handshake);
+                    tracing::debug!(%error, "TLS handshake failed");
+                    Ok(())
+                }
+            },
+        };
+        if let Err(error) = served {
+            // A client that leaves or talks nonsense: its business.
+            tracing::debug!(%error, "connection ended early");
+        }
+    }
+
+    async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        tls: &WatchedTlsConfig,
+        stream: S,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + use<S>> {
+        let accepted = TlsAcceptor::from(tls.current()).accept(stream);
+        tokio::select! {
+            accepted = tokio::time::timeout(self.app.limits.client_timeouts.header, accepted) => accepted?,
+            () = self.shutdown.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
+    async fn serve_http(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) -> hyper::Result<()> {
+        let exchange = ConnectionState::new(peer, Arc::clone(&self.unanswered_requests));
+        let metrics = Arc::clone(&self.app.telemetry.metrics);
+        let mut paced = TimeoutStream::new(stream, self.app.limits.client_timeouts, Arc::clone(&exchange), metrics);
+        let service = {
+            let exchange = Arc::clone(&exchange);
+            let front = Arc::new(self.clone());
+            // Not tower's: hyper calls this in the moment in which a head is complete.
+            hyper::service::service_fn(move |request| {
+                let turn = exchange.begin_request();
+                handle_request(Arc::clone(&front), Arc::clone(&exchange), turn, request)
+            })
+        };
+        let served = {
+            // A server without a clock sends no date (RFC 9110, section 6.6.1). hyper renders one all the same: crates/httpdate
+            // has any time, where `HttpDate::from` of the registry's crate panics before 1970 and behind 9999.
+            let mut builder = http1::Builder::new();
+            builder.max_buf_size(MAX_BUFFER_BYTES).auto_date_header(clock::is_set());
+            let connection = builder.serve_connection(TokioIo::new(&mut paced), service);
+            self.drive(std::pin::pin!(connection), &exchange).await
+        };
+        if served.as_ref().is_some_and(Result::is_ok) {
+            // hyper leaves this to others where a client has asked for another protocol, which nobody here speaks.
+            paced.shutdown().await.ok();
+        }
+        served.unwrap_or(Ok(()))
+    }
+
+    /// Serves a connection until it ends, or until the server has had enough of it: then there is no outcome.
+    async fn drive<C>(&self, mut connection: Pin<&mut C>, exchange: &ConnectionState) -> Option<hyper::Result<()>>
+    where
+        C: Future<Output = hyper::Result<()>> + GracefulShutdown,
+    {
+        loop {
+            tokio::select! {
+                served = &mut connection => return Some(served),
+                () = self.shutdown.cancelled() => break,
+                () = self.slot_pressure.notified() => if exchange.idle_duration() > EVICTABLE_IDLE_TIME { return None },
+                () = exchange.wait_until_evicted() => return self.record_eviction(),
+            }
+        }
+        if exchange.request_count() == 0 {
+            // Its first request may be on its way, sent before anybody knew of the stop.
+            tokio::select! {
+                served = &mut connection => return Some(served),
+                () = tokio::time::sleep(FLUSH_TIMEOUT) => {}
+            }
+        }
+        connection.as_mut().start_shutdown();
+        loop {
+            tokio::select! {
+                served = &mut connection => return Some(served),
+                () = exchange.wait_until_evicted() => return self.record_eviction(),
+                () = tokio::time::sleep(FLUSH_TIMEOUT) => {}
+            }
+            if !exchange.is_busy() {
+                // A client that has not sent a whole head waits for nothing.
+                return None;
+            }
+        }
+    }
+
+    /// The end of a connection whose memory others need: it has no outcome.
+    fn record_eviction<T>(&self) -> Option<T> {
+        self.app.telemetry.metrics.http.record_timeout(TimeoutStage::Write);
+        None
+    }
+}
+
+/// A connection that can be told to end after the request that is being answered.
+trait GracefulShutdown {
+    fn start_shutdown(self: Pin<&mut Self>);
+}
+
+impl<I, S> GracefulShutdown for http1::Connection<I, S>
+where
+    S: HttpService<Incoming, ResBody = TrackedBody>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    fn start_shutdown(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+async fn handle_request(
+    front: Arc<ConnectionHandler>,
+    exchange: Arc<ConnectionState>,
+    turn: RequestGuard,
+    mut request: Request<Incoming>,
+) -> Result<Response<TrackedBody>, Infallible> {
+    let has_body = !request.body().is_end_stream();
+    // hyper takes in a body of known length that lies ready, whoever refuses it, but only one chunk.
+    let may_be_ready = request.body().size_hint().exact().is_some();
+    request.extensions_mut().insert(Arc::clone(&exchange));
+    exchange.wait_until_flushed().await;
+    let mut response: Response<Body> = front.router.clone().oneshot(request).await?;
+    // The next request of this client goes to somebody who stays; what follows a body that nobody reads is no request.
+    if front.app.lifecycle.draining.load(Ordering::Relaxed)
+        || (has_body && !exchange.has_received_request(may_be_ready))
+    {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let size = response.body().size_hint().exact();
+    let reserved = response.extensions_mut().remove::<ReservationHandle>();
+    let reservation = reserved.and_then(|reserved| reserved.shrink_to(size));
+    if reservation.is_some() {
+        front.budget.register(&exchange);
+    }
+    Ok(response.map(|body| turn.into_tracked_body(body, reservation)))
+}

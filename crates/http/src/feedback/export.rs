@@ -1,0 +1,118 @@
+//! `GET /admin/feedback`: all that was told of earlier answers.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use predictd_registry::database::feedback::FeedbackPageLimit;
+use predictd_registry::feedback::FeedbackRecord;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::error::ApiError;
+use crate::state::App;
+
+/// Most that is handed out at a time.
+const PAGE_LIMITS: FeedbackPageLimit = FeedbackPageLimit { max_rows: 1_000, max_text_bytes: 1 << 20 };
+
+/// Which part of what was told is asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct ExportQuery {
+    /// Of this model only.
+    pub model: Option<String>,
+    /// What was told after this: `next` of the part before.
+    pub after: Option<String>,
+}
+
+/// A part of what was told, in its order.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FeedbackPage {
+    /// At most 1,000.
+    pub feedback: Vec<ExportedFeedback>,
+    /// For the next part; none after the last.
+    pub next: Option<String>,
+}
+
+/// An answer and the truth about it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ExportedFeedback {
+    /// Names the answer.
+    pub id: String,
+    /// When it was made (RFC 3339).
+    pub made: String,
+    /// Which model answered.
+    pub model: String,
+    /// Which version of it.
+    pub version: String,
+    /// Arm of an experiment; empty if there was none.
+    pub arm: String,
+    /// Labels that were answered.
+    pub predicted: Vec<String>,
+    /// Confidence in the first of them.
+    pub confidence: f32,
+    /// The true labels.
+    pub actual: Vec<String>,
+    /// True if these are the same.
+    pub correct: bool,
+    /// The text, if it was told.
+    pub text: Option<String>,
+    /// Who told it.
+    pub who: String,
+    /// When it was told (RFC 3339).
+    pub told: String,
+}
+
+/// All that was told of earlier answers, part by part.
+#[utoipa::path(get, path = "/admin/feedback", tag = "admin", params(ExportQuery), responses((status = 200, body = FeedbackPage)))]
+pub async fn export(
+    State(app): State<Arc<App>>,
+    part: Result<Query<ExportQuery>, QueryRejection>,
+) -> Result<Json<FeedbackPage>, ApiError> {
+    let Query(part) = part.map_err(|_| ApiError::at_pointer("", "the query can have `model` and `after`"))?;
+    let after = match &part.after {
+        None => (0, String::new()),
+        Some(after) => parse_position(after)
+            .ok_or_else(|| ApiError::at_pointer("/after", "it is not the `next` of another part"))?,
+    };
+    let read = app.require_registry()?.run(move |keeper| async move {
+        Ok(keeper.list_feedback(part.model.as_deref(), (after.0, &after.1), PAGE_LIMITS).await?)
+    });
+    let (feedback, more) = read.await?;
+    let last = feedback.last().filter(|_| more);
+    let next = last.map(|last| format!("{}.{}", last.reported_at, last.id));
+    Ok(Json(FeedbackPage { feedback: feedback.into_iter().map(ExportedFeedback::from).collect(), next }))
+}
+
+/// The place of a page in all feedback: the time and the id of the last entry before it.
+fn parse_position(after: &str) -> Option<(i64, String)> {
+    let (reported_at, id) = after.split_once('.')?;
+    Some((reported_at.parse().ok()?, id.to_owned()))
+}
+
+/// Microseconds since 1970 as RFC 3339.
+fn format_micros(micros: i64) -> String {
+    let since_epoch = Duration::from_micros(u64::try_from(micros).unwrap_or_default());
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
+}
+
+impl From<FeedbackRecord> for ExportedFeedback {
+    fn from(feedback: FeedbackRecord) -> Self {
+        Self {
+            correct: feedback.is_correct(),
+            made: format_micros(feedback.predicted_at.saturating_mul(1_000)),
+            told: format_micros(feedback.reported_at),
+            id: feedback.id,
+            model: feedback.model,
+            version: feedback.version,
+            arm: feedback.arm,
+            predicted: feedback.predicted,
+            confidence: feedback.confidence,
+            actual: feedback.actual,
+            text: feedback.text,
+            who: feedback.caller,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `GET /health`, `/livez`, `/readyz`, `/metrics`. None of them waits for a model.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use predictd_registry::VersionState;
+use predictd_registry::database::StorageFault;
+use predictd_registry::service::RegistryService;
+use predictd_telemetry::spans::{SpanCounts, SpanTracer};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::error::{ApiError, Code, Problem};
+use super::state::App;
+
+/// State of the server and its models.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HealthReport {
+    /// `healthy`, or `unhealthy` while models of a start are loaded, the default model does not answer or the server stops.
+    pub status: &'static str,
+    /// Version of the server.
+    pub version: &'static str,
+    /// `current`; `stale` while the registry's database does not answer, `lost` while the data directory is not the one that
+    /// was opened, `damaged` if the database is: what was known last is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<&'static str>,
+    /// Every version of every model.
+    pub models: Vec<ModelHealth>,
+}
+
+/// State of one model version.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelHealth {
+    /// Name of the model.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Where it runs, once it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Why it runs on the cores, where a GPU was looked for and cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+    /// `loading`, `ready` or `failed`. Why it failed is in the log.
+    pub state: &'static str,
+}
+
+/// A word for how the registry stands.
+fn registry_status(keeper: &RegistryService) -> &'static str {
+    match (keeper.storage_fault(), keeper.database_downtime()) {
+        (Some(unusable), _) => unusable.name(),
+        (None, Some(_)) => "stale",
+        (None, None) => "current",
+    }
+}
+
+fn is_ready(app: &App) -> bool {
+    !app.lifecycle.draining.load(Ordering::Relaxed) && app.models.registry.snapshot().is_ready()
+}
+
+/// State of the server and its models.
+#[utoipa::path(get, path = "/health", tag = "probes", responses((status = 200, body = HealthReport), (status = 503, body = HealthReport, description = "Not ready")))]
+pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<HealthReport>) {
+    let ready = is_ready(&app);
+    let snapshot = app.models.registry.snapshot();
+    let versions =
+        snapshot.models.iter().flat_map(|(name, served)| served.versions.iter().map(move |version| (name, version)));
+    let models = versions.map(|(name, (version, state))| {
+        let ready = if let VersionState::Ready(model) = state { Some(model) } else { None };
+        ModelHealth {
+            name: name.clone(),
+            version: version.as_str().to_owned(),
+            device: ready.map(|model| model.device().to_owned()),
+            fallback: ready.and_then(|model| model.placement().fallback_reason.clone()),
+            state: state.name(),
+        }
+    });
+    let health = HealthReport {
+        status: if ready { "healthy" } else { "unhealthy" },
+        version: env!("CARGO_PKG_VERSION"),
+        registry: app.models.registry_runtime.as_ref().map(|keeping| registry_status(keeping.service())),
+        models: models.collect(),
+    };
+    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
+}
+
+/// The event loop turns. Says nothing of models.
+#[utoipa::path(get, path = "/livez", tag = "probes", responses((status = 200, body = String, content_type = "text/plain")))]
+pub async fn livez() -> &'static str {
+    "live\n"
+}
+
+/// Requests will be answered: the default model is warm, every other one was tried, and the server does not stop.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "probes",
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Not ready"),
+    )
+)]
+pub async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
+    if is_ready(&app) {
+        return Ok("ready\n");
+    }
+    if app.lifecycle.draining.load(Ordering::Relaxed) {
+        return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
+    }
+    let snapshot = app.models.registry.snapshot();
+    let others = snapshot.resolve(None, None).is_ok();
+    let detail = if others { "Other models are still being loaded." } else { "The default model does not answer yet." };
+    Err(ApiError::new(Code::ModelNotReady, detail))
+}
+
+/// Prometheus metrics.
+#[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, body = String, content_type = "text/plain")))]
+pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let (bytes, entries) = app.inference.engine.cache_size();
+    app.telemetry.metrics.set_cache_size(bytes, entries);
+    app.telemetry.metrics.set_lost_lines(predictd_telemetry::lost_lines());
+    if let Some(SpanCounts { recorded, delivered, failed }) = app.telemetry.spans.as_ref().map(SpanTracer::counts) {
+        for (state, spans) in [("recorded", recorded), ("delivered", delivered), ("failed", failed)] {
+            app.telemetry.metrics.set_spans(state, spans);
+        }
+    }
+    app.telemetry.metrics.set_ready(is_ready(&app));
+    if let Some(keeping) = &app.models.registry_runtime {
+        app.telemetry.metrics.set_registry_unusable(keeping.service().storage_fault().map(StorageFault::name));
+        app.telemetry.metrics.set_registry_staleness(keeping.service().database_downtime().unwrap_or_default());
+        app.telemetry.metrics.set_unserved_models(keeping.service().unserved_model_count());
+        app.telemetry.metrics.set_feedback_waiting(keeping.service().spooled_bytes());
+    }
+    let versions = app.models.registry.snapshot().version_statuses();
+    let text = app
+        .telemetry
+        .metrics
+        .render(&versions)
+        .map_err(|_| ApiError::new(Code::Internal, "The metrics could not be written down."))?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}

@@ -1,0 +1,98 @@
+//! HTTP: the only place with axum, JSON and status codes.
+//!
+//! - [`state`]: what handlers and layers share; [`mod@router`]: the routes, and the layers over them
+//! - [`settings`], [`listen_address`], [`cors_origins`]: what this crate is set to
+//! - [`listeners`]: TCP and Unix sockets; [`accept_loop`], [`connection`], [`tls`]: connections
+//! - [`client_timeouts`], [`framing`], [`connection_state`], [`buffer_sizes`]: time limits and buffers of a connection
+//! - [`response_budget`], [`response_reservation`], [`response_size`], [`response_stream`]: memory for large responses
+//! - [`mod@route_table`]: how routes are listed, each with who may use it
+//! - [`observability`]: request id, metrics, the log line, problem details; [`request_summary`]: what handlers tell for it;
+//!   [`log_sampler`]: how many of them are logged; [`mod@trace_context`]: its span
+//! - [`request_limits`], [`auth`], [`rate_limit`], [`body`]: layers that refuse: head, key, rate, body;
+//!   [`key_file`], [`mod@api_keys`], [`caller_rates`], [`body_limits`]: what they decide by; [`mod@caller`]: who sends a request
+//! - [`admin_guard`], [`cors`]: which web pages may use the listeners
+//! - [`content_type`], [`content_encoding`], [`charset`]: types of bodies, compressed bodies, bodies that are not UTF-8
+//! - [`client_address`]: whose request it is
+//! - [`json`], [`validation`]: JSON to types, rules for fields
+//! - [`deadline`], [`process_stall`]: the time a client allows, and since when
+//! - [`cache_control`]: what a client wants of the result cache
+//! - [`predict`], [`batch`], [`feedback`], [`models`], [`health`], [`docs`]: a handler with its wire types
+//! - [`metrics_server`]: a listener for commands that are no server
+//! - [`drift`]: whether texts and answers are still like before, for operators
+//! - [`log_filter`]: what is logged, changed by operators
+//! - [`mod@registry`], [`experiments`]: models and versions, and what is compared, changed by operators
+//! - [`arm_router`]: which version answers; [`user_id`]: whom; [`shadow_traffic`], [`shadow_queue`], [`shadow_comparison`]: which others see the
+//!   text, and whether they say the same
+//! - [`zero_shot`]: labels in a request instead of the model's own
+//! - [`prediction`]: the wire form of one prediction, used by both prediction routes
+//! - [`error`]: the one table of errors
+
+#![expect(
+    clippy::missing_errors_doc,
+    reason = "a handler's comment is its description in the API; `error` lists what can go wrong"
+)]
+
+pub mod accept_loop;
+pub mod admin_guard;
+pub mod api_keys;
+pub mod arm_router;
+pub mod auth;
+pub mod batch;
+pub mod body;
+pub mod body_limits;
+pub mod buffer_sizes;
+pub mod cache_control;
+pub mod caller;
+pub mod caller_rates;
+pub mod charset;
+pub mod client_address;
+pub mod client_timeouts;
+pub mod connection;
+pub mod connection_state;
+pub mod content_encoding;
+pub mod content_type;
+pub mod cors;
+pub mod cors_origins;
+pub mod deadline;
+pub mod docs;
+pub mod drift;
+pub mod error;
+pub mod experiments;
+pub mod feedback;
+pub mod framing;
+pub mod health;
+pub mod json;
+pub mod key_file;
+pub mod listen_address;
+pub mod listeners;
+pub mod log_filter;
+pub mod log_sampler;
+pub mod metrics_server;
+pub mod models;
+pub mod observability;
+pub mod predict;
+pub mod prediction;
+pub mod process_stall;
+pub mod rate_limit;
+pub mod registry;
+pub mod request_limits;
+pub mod request_summary;
+pub mod response_budget;
+pub mod response_reservation;
+pub mod response_size;
+pub mod response_stream;
+pub mod route_table;
+pub mod router;
+pub mod settings;
+pub mod shadow_comparison;
+pub mod shadow_queue;
+pub mod shadow_traffic;
+pub mod state;
+pub mod tls;
+pub mod trace_context;
+pub mod user_id;
+pub mod validation;
+pub mod zero_shot;
+
+pub use router::{admin_router, admin_routes, apply_layers, router};
+pub use state::App;

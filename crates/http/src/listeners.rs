@@ -1,0 +1,299 @@
+//! The sockets of a server: bound before anything is loaded, so that a port that is taken is told at once.
+
+use std::fmt::{self, Display, Formatter};
+use std::io::{Error, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::task::{Context, Poll};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::net::{TcpSocket, TcpStream, UnixSocket, UnixStream};
+
+use super::listen_address::ListenAddress;
+use super::settings::{AcceptMode, AccessSettings};
+
+/// Connections that wait to be accepted; the system may allow fewer. The usual 128 overflow in a burst, and who comes
+/// then tries again a second later.
+const BACKLOG: u32 = 4_096;
+/// Who may connect to the data listener's Unix socket: the server's user and its group.
+const DATA_SOCKET_MODE: u32 = 0o660;
+/// Who may connect to the admin listener's Unix socket: the server's user.
+const ADMIN_SOCKET_MODE: u32 = 0o600;
+
+/// The sockets of a server, bound.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For everybody.
+    pub data: DataListener,
+    /// For probes and operators.
+    pub admin: BoundListener,
+}
+
+/// The data listener: it takes connections, or will.
+#[derive(Debug)]
+pub enum DataListener {
+    /// It takes them.
+    Open(BoundListener),
+    /// It refuses them until it is opened.
+    Closed(TcpSocket),
+    /// The Unix socket is made when it is opened.
+    Unbound(PathBuf),
+}
+
+/// A socket that takes connections, in no runtime yet.
+#[derive(Debug)]
+pub enum BoundListener {
+    /// At an address.
+    Tcp(std::net::TcpListener),
+    /// At a path.
+    Unix(std::os::unix::net::UnixListener, SocketFile),
+}
+
+/// A socket that takes connections, in a runtime.
+#[derive(Debug)]
+pub enum Listener {
+    /// At an address.
+    Tcp(tokio::net::TcpListener),
+    /// At a path.
+    Unix(tokio::net::UnixListener, SocketFile),
+}
+
+/// A connection.
+#[derive(Debug)]
+pub enum ClientStream {
+    /// To an address.
+    Tcp(TcpStream),
+    /// To a Unix socket.
+    Unix(UnixStream),
+}
+
+/// The file of a Unix socket. It is removed when this is dropped, unless another one is in its place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and number of the file.
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if file_identity(&self.path).is_some_and(|now| now == self.identity)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "socket file could not be removed");
+        }
+    }
+}
+
+impl DataListener {
+    /// Its address.
+    ///
+    /// # Errors
+    /// That of the system, or if it is a Unix socket.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        match self {
+            Self::Open(bound) => bound.local_addr(),
+            Self::Closed(socket) => socket.local_addr(),
+            Self::Unbound(_) => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// True if it takes connections.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_))
+    }
+
+    /// Opens it if it is closed.
+    ///
+    /// # Errors
+    /// That of the system; another process may have opened a socket of the same address meanwhile.
+    pub fn open(self) -> std::io::Result<Listener> {
+        match self {
+            Self::Open(bound) => bound.into_listener(),
+            Self::Closed(socket) => Ok(Listener::Tcp(socket.listen(BACKLOG)?)),
+            Self::Unbound(path) => bind_unix(&path, DATA_SOCKET_MODE)?.into_listener(),
+        }
+    }
+}
+
+impl Display for DataListener {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(bound) => write!(f, "{bound}"),
+            Self::Closed(socket) => fmt_address(socket.local_addr(), f),
+            Self::Unbound(path) => write!(f, "{}", ListenAddress::Unix(path.clone())),
+        }
+    }
+}
+
+impl BoundListener {
+    /// Its address.
+    ///
+    /// # Errors
+    /// That of the system, or if it is a Unix socket.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr(),
+            Self::Unix(..) => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// The same in the runtime that this is called in.
+    ///
+    /// # Errors
+    /// That of the system.
+    pub fn into_listener(self) -> std::io::Result<Listener> {
+        Ok(match self {
+            Self::Tcp(listener) => Listener::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            Self::Unix(listener, file) => Listener::Unix(tokio::net::UnixListener::from_std(listener)?, file),
+        })
+    }
+}
+
+impl Display for BoundListener {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(listener) => fmt_address(listener.local_addr(), f),
+            Self::Unix(_, file) => write!(f, "{}", ListenAddress::Unix(file.path.clone())),
+        }
+    }
+}
+
+fn fmt_address(address: std::io::Result<SocketAddr>, f: &mut Formatter<'_>) -> fmt::Result {
+    match address {
+        Ok(address) => write!(f, "{address}"),
+        Err(error) => write!(f, "{error}"),
+    }
+}
+
+impl From<tokio::net::TcpListener> for Listener {
+    fn from(listener: tokio::net::TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl Listener {
+    /// The next connection, with the address of its other end: loopback for a Unix socket.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<std::io::Result<(ClientStream, SocketAddr)>> {
+        match self {
+            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| (ClientStream::Tcp(stream), peer)),
+            Self::Unix(listener, _) => {
+                let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+                listener.poll_accept(cx).map_ok(|(stream, _)| (ClientStream::Unix(stream), local))
+            }
+        }
+    }
+}
+
+impl Listeners {
+    /// Binds both. To be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// A sentence that names the option.
+    pub fn bind(settings: &AccessSettings) -> Result<Self, String> {
+        let data = match (&settings.listen, settings.accept_mode) {
+            (ListenAddress::Unix(path), AcceptMode::Ready) => Ok(DataListener::Unbound(path.clone())),
+            (listen, AcceptMode::Start) => bind_listener(listen, DATA_SOCKET_MODE).map(DataListener::Open),
+            (listen, AcceptMode::Ready) => bind_tcp(listen).map(DataListener::Closed),
+        };
+        let admin = bind_listener(&settings.admin_listen, ADMIN_SOCKET_MODE);
+        Ok(Self {
+            data: data.map_err(|error| bind_error("--listen", &settings.listen, &error))?,
+            admin: admin.map_err(|error| bind_error("--admin-listen", &settings.admin_listen, &error))?,
+        })
+    }
+}
+
+fn bind_error(option: &str, listen: &ListenAddress, error: &Error) -> String {
+    format!("{option} {listen}: {error}")
+}
+
+fn bind_listener(listen: &ListenAddress, mode: u32) -> std::io::Result<BoundListener> {
+    match listen {
+        ListenAddress::Unix(path) => bind_unix(path, mode),
+        listen => Ok(BoundListener::Tcp(bind_tcp(listen)?.listen(BACKLOG)?.into_std()?)),
+    }
+}
+
+fn bind_tcp(listen: &ListenAddress) -> std::io::Result<TcpSocket> {
+    let ListenAddress::Address(address) = listen else {
+        return Err(Error::new(ErrorKind::InvalidInput, "the host name was not resolved"));
+    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A port whose last connections are still being forgotten can be used again.
+    socket.set_reuseaddr(true)?;
+    socket.bind(*address)?;
+    Ok(socket)
+}
+
+/// A Unix socket at this path, which only users with these rights can connect to.
+fn bind_unix(path: &Path, mode: u32) -> std::io::Result<BoundListener> {
+    remove_stale_socket(path)?;
+    let socket = UnixSocket::new_stream()?;
+    // The file gets the socket's own mode, less what the umask takes: there is no moment in which others could connect.
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(mode))?;
+    socket.bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    let identity =
+        file_identity(path).ok_or_else(|| Error::new(ErrorKind::NotFound, "the file of the socket is gone"))?;
+    let file = SocketFile { path: path.to_owned(), identity };
+    Ok(BoundListener::Unix(socket.listen(BACKLOG)?.into_std()?, file))
+}
+
+/// Removes a socket file without a listener, as a killed process leaves it.
+fn remove_stale_socket(path: &Path) -> std::io::Result<()> {
+    let metadata = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !metadata.file_type().is_socket() {
+        let sentence = "there is a file that is no socket: remove it, or choose another path";
+        return Err(Error::new(ErrorKind::AlreadyExists, sentence));
+    }
+    if has_listener(path)? {
+        return Err(Error::new(ErrorKind::AddrInUse, "another process listens on this socket"));
+    }
+    std::fs::remove_file(path)
+}
+
+/// True if a process listens on this socket, even one that accepts nothing now.
+fn has_listener(path: &Path) -> std::io::Result<bool> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        // So many connections wait for that process that there is no room for another one.
+        Ok(()) | Err(Errno::AGAIN) => Ok(true),
+        Err(Errno::CONNREFUSED) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Device and number of a file.
+fn file_identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn remove_stale_socket_full_backlog_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let socket = UnixSocket::new_stream().unwrap();
+        socket.bind(&path).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let _waits = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        // A connect that blocks would wait for an accept that never comes.
+        assert_eq!(remove_stale_socket(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
+        drop(listener);
+        remove_stale_socket(&path).unwrap();
+        assert!(!path.exists());
+    }
+}

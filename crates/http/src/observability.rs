@@ -1,0 +1,303 @@
+//! What happens around every request: its id, its metrics, its log line, its problem details.
+
+use std::any::Any;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use predictd_metrics::{Metrics, PanicSite, RequestOutcome};
+use predictd_platform::clock;
+use predictd_telemetry::spans::RequestSpan;
+use tower_http::catch_panic::ResponseForPanic;
+
+use super::connection_state::ConnectionState;
+use super::error::{ApiError, Code};
+use super::log_sampler::{LogSampler, SampleDecision};
+use super::request_summary::RequestSummary;
+use super::state::App;
+use super::trace_context;
+
+static REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
+const SERVER_TIMING_HEADER: HeaderName = HeaderName::from_static("server-timing");
+/// Routes that are asked every few seconds by those who watch the server.
+const QUIET_ROUTES: [&str; 4] = ["/health", "/livez", "/readyz", "/metrics"];
+/// Under an overload they come by the ten thousand.
+static REFUSAL_SAMPLER: LogSampler = LogSampler::new();
+
+/// Gives the request an id, counts and logs it, and writes its error down.
+pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let method = method_name(request.method());
+    let peer = request.extensions().get::<Arc<ConnectionState>>().map_or(Ipv4Addr::UNSPECIFIED.into(), |e| e.peer());
+    let caller = trace_context::parse_trace_parent(request.headers(), peer, &app.access.trusted_proxies);
+    let spans = app.telemetry.spans.as_ref().filter(|_| !QUIET_ROUTES.contains(&route));
+    let mut span = spans.and_then(|spans| spans.start_request(format!("{method} {route}"), caller));
+    let about = RequestLog {
+        id: request_id(request.headers().get(&REQUEST_ID_HEADER)),
+        trace_id: span.as_ref().map(RequestSpan::trace_id).or_else(|| caller.map(|caller| caller.trace_id.to_owned())),
+        method,
+        route,
+        wants_server_timing: app
+            .telemetry
+            .server_timing
+            .is_enabled_for(request.headers().contains_key(SERVER_TIMING_HEADER)),
+    };
+    if let Some(span) = &mut span {
+        span.set_attribute("http.request.method", method);
+        span.set_attribute("http.route", route.to_owned());
+        span.set_attribute("predictd.request_id", about.id.clone());
+    }
+    // Also tells of a client that leaves, when this future is dropped.
+    let in_flight = RequestTracker::new(&app.telemetry.metrics, &about, span);
+    let mut response = next.run(request).await;
+    let error = response.extensions_mut().remove::<ApiError>();
+    let story = response.extensions_mut().remove::<RequestSummary>();
+    let span = in_flight.finish(response.status());
+    let took = start.elapsed();
+    app.telemetry.metrics.http.record_response(
+        about.route,
+        about.method,
+        response.status().as_str(),
+        took.as_secs_f64(),
+    );
+    if let Some(story) = &story {
+        app.telemetry
+            .metrics
+            .http
+            .record_overhead(about.route, took.saturating_sub(story.timings.total()).as_secs_f64());
+        let timing = about.wants_server_timing.then(|| story.server_timing(took.as_secs_f64() * 1e3));
+        timing.flatten().map(|value| response.headers_mut().insert(SERVER_TIMING_HEADER, value));
+    }
+    about.write(response.status(), took, error.as_ref(), story.as_ref());
+    if let Some(mut span) = span {
+        trace_context::record_response(&mut span, response.status(), error.as_ref(), story.as_ref());
+    }
+    if let Some(error) = error {
+        app.telemetry.metrics.http.record_error(about.route, error.code.kind());
+        write_problem(&mut response, &error, &about.id);
+    }
+    if let Ok(value) = HeaderValue::from_str(&about.id) {
+        response.headers_mut().insert(&REQUEST_ID_HEADER, value);
+    }
+    response
+}
+
+/// What is known of a request before it is answered.
+struct RequestLog<'a> {
+    id: String,
+    /// Of a caller that traces its requests.
+    trace_id: Option<String>,
+    method: &'static str,
+    /// A route's pattern, never a path that a client chose.
+    route: &'a str,
+    /// The client wants to see where the time goes.
+    wants_server_timing: bool,
+}
+
+impl RequestLog<'_> {
+    /// One line for each request, without anything of its text. Probes that find all well are for those who debug.
+    fn write(&self, status: StatusCode, took: Duration, error: Option<&ApiError>, story: Option<&RequestSummary>) {
+        let Self { id, trace_id: trace, method, route, .. } = self;
+        let status = status.as_u16();
+        let milliseconds = to_millis(took);
+        let trace_id = trace.as_deref();
+        match (error, story) {
+            // What the server did wrong: all that is known of it.
+            (Some(error), _) if status == 500 => {
+                let kind = error.code.kind();
+                let detail = &*error.detail;
+                tracing::warn!(
+                    request_id = id,
+                    trace_id,
+                    method,
+                    route,
+                    status,
+                    milliseconds,
+                    kind,
+                    detail,
+                    "request failed"
+                );
+            }
+            (Some(error), _) => {
+                let kind = error.code.kind();
+                match REFUSAL_SAMPLER.sample() {
+                    SampleDecision::Log => tracing::info!(
+                        request_id = id,
+                        trace_id,
+                        method,
+                        route,
+                        status,
+                        milliseconds,
+                        kind,
+                        "request refused"
+                    ),
+                    SampleDecision::LogAfterSuppressed(unlogged) => tracing::info!(
+                        request_id = id,
+                        trace_id,
+                        method,
+                        route,
+                        status,
+                        milliseconds,
+                        kind,
+                        unlogged,
+                        "request refused; earlier refusals not logged"
+                    ),
+                    SampleDecision::Suppress => {}
+                }
+            }
+            (None, Some(story)) => {
+                let RequestSummary { model, texts, cached, tokens, timings: spent, experiment_and_arm: arm } = story;
+                let (experiment, arm) = arm.as_ref().map(|(experiment, arm)| (experiment, arm)).unzip();
+                let version = model.version();
+                let model = model.name();
+                let tokenise_ms = to_millis(spent.tokenize_time);
+                let queue_ms = to_millis(spent.queue_time);
+                let run_ms = to_millis(spent.run_time);
+                let run_texts = spent.batch_size;
+                tracing::info!(
+                    request_id = id,
+                    trace_id,
+                    method,
+                    route,
+                    status,
+                    milliseconds,
+                    model,
+                    version,
+                    experiment,
+                    arm,
+                    texts,
+                    cached,
+                    tokens,
+                    run_texts,
+                    tokenise_ms,
+                    queue_ms,
+                    run_ms,
+                    "request completed"
+                );
+            }
+            (None, None) if QUIET_ROUTES.contains(route) => {
+                tracing::debug!(request_id = id, trace_id, method, route, status, milliseconds, "request completed");
+            }
+            (None, None) => {
+                tracing::info!(request_id = id, trace_id, method, route, status, milliseconds, "request completed");
+            }
+        }
+    }
+}
+
+/// Milliseconds, to the microsecond.
+fn to_millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Headers that every answer has.
+pub async fn add_security_headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn write_problem(response: &mut Response, error: &ApiError, id: &str) {
+    let problem = error.to_problem(Some(id.to_owned()));
+    match serde_json::to_vec(&problem) {
+        Ok(json) => {
+            *response.body_mut() = Body::from(json);
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        }
+        Err(error) => tracing::error!(%error, "problem could not be serialized; response sent without body"),
+    }
+}
+
+/// The client's id if it is harmless, else a new one (UUIDv7).
+fn request_id(given: Option<&HeaderValue>) -> String {
+    let harmless = |id: &&str| {
+        // A key that was put there by mistake is not logged.
+        !id.starts_with(crate::key_file::KEY_PREFIX)
+            && (1..=64).contains(&id.len())
+            && id.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
+    };
+    given
+        .and_then(|value| value.to_str().ok())
+        .filter(harmless)
+        .map_or_else(|| clock::new_id().to_string(), str::to_owned)
+}
+
+/// A bounded set of names for metrics, whatever clients send.
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        _ => "other",
+    }
+}
+
+/// A request until it is over.
+struct RequestTracker<'a> {
+    metrics: &'a Metrics,
+    log: &'a RequestLog<'a>,
+    started_at: Instant,
+    outcome: RequestOutcome,
+    span: Option<RequestSpan>,
+}
+
+impl<'a> RequestTracker<'a> {
+    fn new(metrics: &'a Metrics, about: &'a RequestLog<'a>, span: Option<RequestSpan>) -> Self {
+        metrics.http.record_start(about.route);
+        Self { metrics, log: about, started_at: Instant::now(), outcome: RequestOutcome::Cancellation, span }
+    }
+
+    fn finish(mut self, status: StatusCode) -> Option<RequestSpan> {
+        self.outcome = RequestOutcome::from_status(status.as_u16());
+        self.span.take()
+    }
+}
+
+impl Drop for RequestTracker<'_> {
+    fn drop(&mut self) {
+        self.metrics.http.record_end(self.log.route, self.outcome);
+        if self.outcome == RequestOutcome::Cancellation {
+            let RequestLog { id, trace_id: trace, method, route, .. } = self.log;
+            let trace_id = trace.as_deref();
+            let milliseconds = to_millis(self.started_at.elapsed());
+            tracing::info!(
+                request_id = id,
+                trace_id,
+                method,
+                route,
+                milliseconds,
+                "client disconnected before the response"
+            );
+            if let Some(span) = &mut self.span {
+                span.set_attribute("error.type", "cancelled");
+            }
+        }
+    }
+}
+
+/// Turns a panic of a handler into an answer. Its message may hold anything: it is not logged here.
+#[derive(Clone)]
+pub struct PanicResponder(pub Arc<Metrics>);
+
+impl ResponseForPanic for PanicResponder {
+    type ResponseBody = Body;
+
+    fn response_for_panic(&mut self, _panic: Box<dyn Any + Send + 'static>) -> Response {
+        self.0.record_panic(PanicSite::Handler);
+        ApiError::new(Code::Internal, "The request met a bug of the server and was given up.").into_response()
+    }
+}

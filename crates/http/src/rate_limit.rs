@@ -1,0 +1,47 @@
+//! The layer that charges callers for their texts.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use predictd_metrics::RefusalReason;
+
+use super::caller::Caller;
+use super::caller_rates::RateLimitError;
+use super::error::{ApiError, rate_limited_error};
+use super::state::App;
+
+/// Takes one text before the body is read; a batch takes the others once they are known.
+pub async fn charge_first_text(State(app): State<Arc<App>>, caller: Caller, request: Request, next: Next) -> Response {
+    match charge(&app, &caller, NonZeroU32::MIN, NonZeroU32::MIN) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Takes the texts of a batch that are not taken yet: all but one.
+///
+/// # Errors
+/// 429 with the time to wait, 422 for a batch that never fits.
+pub fn charge_remaining_texts(app: &App, caller: &Caller, texts: usize) -> Result<(), ApiError> {
+    let whole = u32::try_from(texts).unwrap_or(u32::MAX);
+    let Some(whole) = NonZeroU32::new(whole) else { return Ok(()) };
+    let Some(rest) = NonZeroU32::new(whole.get() - 1) else { return Ok(()) };
+    charge(app, caller, rest, whole)
+}
+
+fn charge(app: &App, caller: &Caller, texts: NonZeroU32, whole: NonZeroU32) -> Result<(), ApiError> {
+    app.access.rate_limits.charge(&caller.0, texts, whole).map_err(|limited| {
+        app.telemetry.metrics.http.record_refusal(RefusalReason::RateLimit);
+        match limited {
+            RateLimitError::RetryAfter(time) => {
+                rate_limited_error(time, "More texts came from you than your rate allows.")
+            }
+            RateLimitError::ExceedsBurst(rate) => {
+                ApiError::at_pointer("", format!("there are more texts than the {rate} that your rate allows at once"))
+            }
+        }
+    })
+}

@@ -1,0 +1,225 @@
+//! `/admin/models`: what is recorded of models, and how operators change it.
+//!
+//! A change of what is there names the revision that it was decided on (`If-Match`); one that is sent twice under one
+//! `Idempotency-Key` is made once.
+
+pub mod etag;
+pub mod path_params;
+pub mod preconditions;
+pub mod upload;
+pub mod wire;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use predictd_registry::ResolveError;
+use predictd_registry::database::{ChangeOutcome, HistoryFilter};
+use predictd_registry::mlflow::uri::{ModelUri, ModelUriError};
+use predictd_registry::record::Origin;
+use predictd_registry::service::{ChangeContext, NewVersion, RegistryError, RegistryService};
+
+use super::body::ValidatedJson;
+use super::caller::Caller;
+use super::error::ApiError;
+use super::state::App;
+use etag::{EtagJson, with_etag};
+use path_params::{ModelPath, ModelVersionPath};
+use preconditions::Preconditions;
+use wire::{
+    ActivateRequest, AuditEntryView, EmptyBody, MAX_HISTORY_ENTRIES, MetricsRequest, ModelChangeView, PinRequest,
+    RegisterRequest, RegisteredModel, RegisteredModelList, RollbackRequest,
+};
+
+/// Does something with the keeper, to its end, unless the same was asked before.
+async fn apply_change<F>(
+    app: &App,
+    name: String,
+    order: ChangeContext,
+    work: impl FnOnce(Arc<RegistryService>, ChangeContext) -> F + Send + 'static,
+) -> Result<EtagJson<ModelChangeView>, ApiError>
+where
+    F: Future<Output = Result<ChangeOutcome, RegistryError>> + Send + 'static,
+{
+    let once = |keeper: Arc<RegistryService>| async move {
+        match keeper.repeated_outcome(&order).await? {
+            Some(outcome) => Ok(outcome),
+            None => work(keeper, order).await,
+        }
+    };
+    let experiment =
+        app.models.registry.snapshot().experiments.get(&name).map(|running| running.experiment_name.clone());
+    let revised = match app.require_registry()?.run(once).await? {
+        ChangeOutcome::Changed(record) => {
+            ModelChangeView { changed: true, ..ModelChangeView::from_record(name, &record) }
+        }
+        ChangeOutcome::Unchanged(record) => ModelChangeView::from_record(name, &record),
+        ChangeOutcome::Repeated(answer) => ModelChangeView::from_stored_answer(name, &answer)?,
+    };
+    Ok(with_etag(revised.revision, ModelChangeView { experiment, ..revised }))
+}
+
+/// List what is recorded of all models.
+#[utoipa::path(get, path = "/admin/models", tag = "admin", responses((status = 200, body = RegisteredModelList)))]
+pub async fn list(State(app): State<Arc<App>>) -> Result<Json<RegisteredModelList>, ApiError> {
+    let keeper = app.require_registry()?.service();
+    let (epoch, records) = keeper.recorded_models();
+    let snapshot = app.models.registry.snapshot();
+    let models = records
+        .iter()
+        .map(|(name, record)| RegisteredModel::from_record(name, record, snapshot.models.get(name)))
+        .collect();
+    Ok(Json(RegisteredModelList { epoch, stale: keeper.database_downtime().is_some(), models }))
+}
+
+/// Show what is recorded of one model. Its revision is in the `ETag`.
+#[utoipa::path(get, path = "/admin/models/{name}", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = RegisteredModel)))]
+pub async fn show(State(app): State<Arc<App>>, ModelPath(name): ModelPath) -> Result<impl IntoResponse, ApiError> {
+    let record = app.require_registry()?.service().model_record(&name).ok_or(ResolveError::UnknownModel)?;
+    let snapshot = app.models.registry.snapshot();
+    Ok(with_etag(record.revision, RegisteredModel::from_record(&name, &record, snapshot.models.get(&name))))
+}
+
+/// What was done to a model, by whom and why, the last first.
+#[utoipa::path(get, path = "/admin/models/{name}/history", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = [AuditEntryView])))]
+pub async fn history(
+    State(app): State<Arc<App>>,
+    ModelPath(name): ModelPath,
+) -> Result<Json<Vec<AuditEntryView>>, ApiError> {
+    app.require_registry()?.service().model_record(&name).ok_or(ResolveError::UnknownModel)?;
+    let read = app
+        .require_registry()?
+        .run(|keeper| async move { Ok(keeper.history(HistoryFilter::Model(&name), MAX_HISTORY_ENTRIES).await?) });
+    Ok(Json(read.await?.into_iter().map(AuditEntryView::from).collect()))
+}
+
+/// Add a version, whose files were uploaded before, or are with the MLflow server. It is checked as a load checks it, and does not answer yet.
+#[utoipa::path(
+    post, path = "/admin/models/{name}/versions", tag = "admin", params(("name" = String, Path)),
+    request_body = RegisterRequest, responses((status = 200, body = ModelChangeView))
+)]
+pub async fn register(
+    State(app): State<Arc<App>>,
+    ModelPath(name): ModelPath,
+    caller: Caller,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<RegisterRequest>,
+) -> Result<impl IntoResponse, ApiError> {
+    let order = grounds.into_change_context(&caller, &["register", &name], &wanted, wanted.reason.clone());
+    let RegisterRequest { version, files, source, metadata, .. } = wanted;
+    let source: Option<ModelUri> =
+        source.map(|source| source.parse()).transpose().map_err(|error: ModelUriError| {
+            // It was checked.
+            ApiError::at_pointer("/source", error.to_string())
+        })?;
+    let model = name.clone();
+    let register = |keeper: Arc<RegistryService>, order: ChangeContext| async move {
+        let added = match source {
+            Some(uri) => keeper.pull_version(&uri, metadata).await?,
+            None => NewVersion { origin: Origin::Upload, files, metadata },
+        };
+        keeper.register(&model, &version, added, &order).await
+    };
+    apply_change(&app, name, order, register).await
+}
+
+/// Make a version the one that answers, once it was found to serve.
+#[utoipa::path(
+    post, path = "/admin/models/{name}/activate", tag = "admin", params(("name" = String, Path)),
+    request_body = ActivateRequest, responses((status = 200, body = ModelChangeView))
+)]
+pub async fn activate(
+    State(app): State<Arc<App>>,
+    ModelPath(name): ModelPath,
+    caller: Caller,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<ActivateRequest>,
+) -> Result<impl IntoResponse, ApiError> {
+    let order = grounds.require_change_context(&caller, &["activate", &name], &wanted, wanted.reason.clone())?;
+    let model = name.clone();
+    apply_change(
+        &app,
+        name,
+        order,
+        |keeper, order| async move { keeper.activate(&model, &wanted.version, &order).await },
+    )
+    .await
+}
+
+/// Make the version the one that answers that did so before.
+#[utoipa::path(
+    post, path = "/admin/models/{name}/rollback", tag = "admin", params(("name" = String, Path)),
+    request_body = RollbackRequest, responses((status = 200, body = ModelChangeView))
+)]
+pub async fn roll_back(
+    State(app): State<Arc<App>>,
+    ModelPath(name): ModelPath,
+    caller: Caller,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<RollbackRequest>,
+) -> Result<impl IntoResponse, ApiError> {
+    let order = grounds.require_change_context(&caller, &["rollback", &name], &wanted, wanted.reason.clone())?;
+    let model = name.clone();
+    apply_change(&app, name, order, |keeper, order| async move { keeper.roll_back(&model, &order).await }).await
+}
+
+/// Add figures to those of a version: how good it was found to be.
+#[utoipa::path(
+    put, path = "/admin/models/{name}/versions/{version}/metrics", tag = "admin",
+    params(("name" = String, Path), ("version" = String, Path)), request_body = MetricsRequest, responses((status = 200, body = ModelChangeView))
+)]
+pub async fn add_metrics(
+    State(app): State<Arc<App>>,
+    ModelVersionPath(name, version): ModelVersionPath,
+    caller: Caller,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<MetricsRequest>,
+) -> Result<impl IntoResponse, ApiError> {
+    let order = grounds.require_change_context(&caller, &["measure", &name, &version], &wanted, None)?;
+    let model = name.clone();
+    let metrics: BTreeMap<_, _> = wanted.metrics;
+    apply_change(&app, name, order, |keeper, order| async move {
+        keeper.add_metrics(&model, &version, metrics, &order).await
+    })
+    .await
+}
+
+/// Keep a version loaded although it is not active, or no longer.
+#[utoipa::path(
+    put, path = "/admin/models/{name}/versions/{version}/pin", tag = "admin",
+    params(("name" = String, Path), ("version" = String, Path)), request_body = PinRequest, responses((status = 200, body = ModelChangeView))
+)]
+pub async fn pin(
+    State(app): State<Arc<App>>,
+    ModelVersionPath(name, version): ModelVersionPath,
+    caller: Caller,
+    grounds: Preconditions,
+    ValidatedJson(wanted, _memory): ValidatedJson<PinRequest>,
+) -> Result<impl IntoResponse, ApiError> {
+    let order = grounds.require_change_context(&caller, &["pin", &name, &version], &wanted, None)?;
+    let model = name.clone();
+    let pinned = wanted.pinned;
+    apply_change(&app, name, order, move |keeper, order| async move {
+        keeper.set_pinned(&model, &version, pinned, &order).await
+    })
+    .await
+}
+
+/// Forget a version, which must not be active.
+#[utoipa::path(
+    delete, path = "/admin/models/{name}/versions/{version}", tag = "admin",
+    params(("name" = String, Path), ("version" = String, Path)), responses((status = 200, body = ModelChangeView))
+)]
+pub async fn remove(
+    State(app): State<Arc<App>>,
+    ModelVersionPath(name, version): ModelVersionPath,
+    caller: Caller,
+    grounds: Preconditions,
+) -> Result<impl IntoResponse, ApiError> {
+    let order: ChangeContext =
+        grounds.require_change_context(&caller, &["remove", &name, &version], &EmptyBody::default(), None)?;
+    let model = name.clone();
+    apply_change(&app, name, order, |keeper, order| async move { keeper.remove(&model, &version, &order).await }).await
+}

@@ -1,0 +1,106 @@
+//! The routes of both listeners, and the layers over them.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use tower::util::option_layer;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::CorsLayer;
+use utoipa_axum::routes;
+
+use super::error::{ApiError, Code};
+use super::response_budget::{self, ResponseBudget};
+use super::route_table::RouteTable;
+use super::state::App;
+use super::{
+    batch, cors, drift, experiments, feedback, health, log_filter, models, observability, predict, registry,
+    request_limits,
+};
+use crate::key_file::Scope;
+
+/// Every route of the data listener.
+pub fn router(app: Arc<App>) -> Router {
+    let routes = RouteTable::new(&app)
+        .predictions(routes!(predict::predict))
+        .predictions(routes!(batch::batch_predict))
+        .feedback(routes!(feedback::feedback))
+        .scoped(Scope::Predict, routes!(models::list))
+        .scoped(Scope::Predict, routes!(models::show))
+        .scoped(Scope::Metrics, routes!(health::metrics))
+        .public(routes!(health::health))
+        .public(routes!(health::livez))
+        .public(routes!(health::readyz));
+    apply_layers(routes.with_description(), app)
+}
+
+/// Every route of the admin listener, whose responses share `budget`.
+pub fn admin_router(app: Arc<App>, budget: Arc<ResponseBudget>) -> Router {
+    let routes = admin_routes(&app);
+    apply_layers_with_budget(routes.without_description(), app, budget, None)
+}
+
+/// The routes of the admin listener.
+#[must_use]
+pub fn admin_routes(app: &Arc<App>) -> RouteTable {
+    RouteTable::new(app)
+        .scoped(Scope::Admin, routes!(log_filter::show, log_filter::update))
+        .scoped(Scope::Admin, routes!(registry::list))
+        .scoped(Scope::Admin, routes!(registry::show))
+        .scoped(Scope::Admin, routes!(registry::history))
+        .scoped(Scope::Admin, routes!(registry::register))
+        .scoped(Scope::Admin, routes!(registry::activate))
+        .scoped(Scope::Admin, routes!(registry::roll_back))
+        .scoped(Scope::Admin, routes!(registry::add_metrics))
+        .scoped(Scope::Admin, routes!(registry::pin))
+        .scoped(Scope::Admin, routes!(registry::remove))
+        .scoped(Scope::Admin, routes!(feedback::export::export))
+        .scoped(Scope::Admin, routes!(experiments::list))
+        .scoped(Scope::Admin, routes!(experiments::show, experiments::define, experiments::delete))
+        .scoped(Scope::Admin, routes!(experiments::history))
+        .scoped(Scope::Admin, routes!(experiments::results))
+        .scoped(Scope::Admin, routes!(experiments::start))
+        .scoped(Scope::Admin, routes!(experiments::pause))
+        .scoped(Scope::Admin, routes!(experiments::end))
+        .scoped(Scope::Admin, routes!(experiments::promote))
+        .scoped(Scope::Admin, routes!(registry::upload::exists, registry::upload::upload))
+        .scoped(Scope::Metrics, routes!(drift::show))
+        .scoped(Scope::Metrics, routes!(health::metrics))
+        .public(routes!(health::health))
+        .public(routes!(health::livez))
+        .public(routes!(health::readyz))
+}
+
+/// Every layer over all routes of the data listener.
+pub fn apply_layers(router: Router<Arc<App>>, app: Arc<App>) -> Router {
+    let budget = Arc::clone(&app.limits.response_budget);
+    let cors = cors::layer(&app.access.cors_origins);
+    apply_layers_with_budget(router, app, budget, cors)
+}
+
+/// Every layer over all routes, innermost first. Large responses share `budget`.
+fn apply_layers_with_budget(
+    router: Router<Arc<App>>,
+    app: Arc<App>,
+    budget: Arc<ResponseBudget>,
+    cors: Option<CorsLayer>,
+) -> Router {
+    router
+        .fallback(async || ApiError::new(Code::NotFound, "There is no such route; GET /docs lists them."))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(
+                Code::MethodNotAllowed,
+                "This route does not answer to this method; the Allow header lists those it does.",
+            )
+        })
+        .layer(from_fn_with_state(budget, response_budget::reserve_response_memory))
+        .layer(from_fn_with_state(app.limits.requests, request_limits::check_request))
+        // Inside `observe`, so that a panic is counted, logged and answered like any other error.
+        .layer(CatchPanicLayer::custom(observability::PanicResponder(Arc::clone(&app.telemetry.metrics))))
+        // Outside of what refuses, so that pages can read why.
+        .layer(option_layer(cors))
+        .layer(from_fn_with_state(Arc::clone(&app), observability::observe))
+        // Outermost, so that every answer has them, errors too.
+        .layer(from_fn(observability::add_security_headers))
+        .with_state(app)
+}

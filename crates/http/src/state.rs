@@ -1,0 +1,147 @@
+//! The state that handlers and layers share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ipnet::IpNet;
+use predictd_engine::Engine;
+use predictd_experiments::receipts::ReceiptKeyring;
+use predictd_metrics::{Metrics, RefusalReason};
+use predictd_registry::Registry;
+use predictd_registry::runtime::RegistryRuntime;
+use predictd_telemetry::spans::SpanTracer;
+use predictd_text::policy::TextPolicy;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::admin_guard::AdminHosts;
+use super::api_keys::ApiKeys;
+use super::body_limits::BodyMemory;
+use super::caller_rates::RateLimits;
+use super::error::{ApiError, Code};
+use super::process_stall::StallDetector;
+use super::response_budget::ResponseBudget;
+use super::shadow_queue::ShadowQueue;
+use crate::cors_origins::CorsOrigins;
+use crate::settings::{ClientTimeouts, RequestLimits, ServerTimingMode};
+
+/// What handlers work with.
+#[derive(Debug)]
+pub struct App {
+    /// The models.
+    pub models: ModelState,
+    /// What answers items.
+    pub inference: InferenceState,
+    /// Who may use the server, and how much.
+    pub access: AccessState,
+    /// Limits of requests, and the memory that they share.
+    pub limits: LimitState,
+    /// What operators see of requests.
+    pub telemetry: TelemetryState,
+    /// Whether the server stops.
+    pub lifecycle: LifecycleState,
+}
+
+/// The models.
+#[derive(Debug)]
+pub struct ModelState {
+    /// Knows the models.
+    pub registry: Arc<Registry>,
+    /// Changes the models and their records; absent in commands that only serve models of their own.
+    pub registry_runtime: Option<RegistryRuntime>,
+    /// The policy for texts whose model is not loaded.
+    pub text_policy: TextPolicy,
+}
+
+/// What answers items.
+#[derive(Debug)]
+pub struct InferenceState {
+    /// Admits items to models.
+    pub engine: Engine,
+    /// Texts that wait for shadow arms.
+    pub shadow_queue: ShadowQueue,
+    /// Signs prediction ids.
+    pub receipts: ReceiptKeyring,
+}
+
+/// Who may use the server, and how much.
+#[derive(Debug)]
+pub struct AccessState {
+    /// The API keys in force.
+    pub keys: ApiKeys,
+    /// The rate limits of callers.
+    pub rate_limits: RateLimits,
+    /// The hosts that /admin answers to.
+    pub admin_hosts: Arc<AdminHosts>,
+    /// The origins of web pages that may use the data listener.
+    pub cors_origins: CorsOrigins,
+    /// The proxies whose forwarded addresses are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// Limits of requests, and the memory that they share.
+#[derive(Debug)]
+pub struct LimitState {
+    /// Limits of each request.
+    pub requests: RequestLimits,
+    /// How long clients may keep the server waiting.
+    pub client_timeouts: ClientTimeouts,
+    /// Memory for large bodies.
+    pub body_memory: BodyMemory,
+    /// Memory for large responses of the data listener.
+    pub response_budget: Arc<ResponseBudget>,
+    /// Notices when the process stands still.
+    pub stall_detector: StallDetector,
+}
+
+/// What operators see of requests.
+#[derive(Debug)]
+pub struct TelemetryState {
+    /// Counts events.
+    pub metrics: Arc<Metrics>,
+    /// Delivers spans of requests, if a collector is configured.
+    pub spans: Option<SpanTracer>,
+    /// When responses have a `Server-Timing` header.
+    pub server_timing: ServerTimingMode,
+}
+
+/// Whether the server stops.
+#[derive(Debug, Default)]
+pub struct LifecycleState {
+    /// Set when the server is told to stop: it is not ready any more.
+    pub draining: AtomicBool,
+}
+
+impl App {
+    /// Marks the server as stopping and ends loads, however the server ends. Callers that ask for models from now on must
+    /// not take them for removed.
+    pub fn begin_model_shutdown(&self) {
+        self.lifecycle.draining.store(true, Ordering::Relaxed);
+        if let Some(runtime) = &self.models.registry_runtime {
+            runtime.service().stop_loading();
+        }
+    }
+
+    /// What changes the registry.
+    ///
+    /// # Errors
+    /// 503 where the process serves models of its own only.
+    pub fn require_registry(&self) -> Result<&RegistryRuntime, ApiError> {
+        self.models
+            .registry_runtime
+            .as_ref()
+            .ok_or_else(|| ApiError::new(Code::RegistryUnavailable, "This process has no registry."))
+    }
+
+    /// Takes memory for a body of `length` bytes, beyond what it holds.
+    pub(super) fn reserve_body_memory(
+        &self,
+        held: &mut Option<OwnedSemaphorePermit>,
+        length: usize,
+    ) -> Result<(), ApiError> {
+        self.limits
+            .body_memory
+            .reserve(held, length)
+            .inspect_err(|_| self.telemetry.metrics.http.record_refusal(RefusalReason::Overload))
+            .map_err(ApiError::from)
+    }
+}

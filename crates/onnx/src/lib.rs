@@ -1,0 +1,383 @@
+//! ONNX Runtime: the only module that imports `ort`.
+//!
+//! The library is loaded at run time. One environment serves the process; its telemetry is
+//! off. Sessions of one graph share their weights: ONNX Runtime shares packed weights only
+//! between sessions that were also given the same initializers, so both are handed to each.
+//!
+//! - `device`: which device is used, and what is said about it (pure); `cuda`: the provider and its libraries
+//! - `decision`: where a graph runs (pure)
+//! - `placing`: whether a graph runs on a GPU, measured; `profile`: what ran where (pure); `folder`: where that is written
+//! - `source`: what sessions are made from; `weights`: their constants; `session`: one of them
+//! - `scan`: reads a graph file; `wire`, `graph`, `external`, `constants`: its parts; `analysis`, `facts`: what it says
+//! - `schema`: what a graph takes and gives; `input_schema`, `output_schema`: which inputs and outputs that are
+//! - `inputs`, `read_output`: the tensors of a run
+//! - `watchdog`: ends what takes too long; `library`, `messages`: the library, and what it says
+
+mod cuda;
+mod device_choice;
+mod division_check;
+mod external_data;
+mod gpu_probe;
+mod graph;
+mod graph_analysis;
+mod graph_info;
+mod graph_scan;
+mod input_schema;
+mod input_tensors;
+mod io_schema;
+mod library;
+mod ort_messages;
+mod output_reader;
+mod output_schema;
+mod placement_policy;
+mod profile_dir;
+mod profile_trace;
+mod protobuf;
+mod run_watchdog;
+pub mod runtime_settings;
+mod scan_error;
+mod session;
+mod session_factory;
+mod weights;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::session::builder::PrepackedWeights;
+use parking_lot::Mutex;
+use predictd_engine::backend::{Backend, Graph, GraphInfo, Session};
+use predictd_engine::placement_result::{GpuMeasurement as Measured, Placement};
+use predictd_platform::clock;
+use predictd_text::manifest::{Manifest, ManifestError, ModelDevice};
+use predictd_text::signature::{GraphInput, Signature};
+
+use crate::runtime_settings::{Device, DeviceSettings, RuntimeSettings};
+use device_choice::DeviceChoice;
+use graph_scan::GraphScan;
+use io_schema::IoSchema;
+use ort_messages::{explain_load_error, log_message};
+use placement_policy::{PlacementDecision, decide_placement};
+use run_watchdog::{Watchdog, WatchdogHandle};
+use session::{ExecutionSite, IoSpec, OnnxSession};
+use session_factory::{GpuTarget, SessionFactory};
+use weights::{read_external_files, shared_tensors};
+
+/// Operators that measure a whole batch to scale it: a text's scores then depend on its neighbours.
+const BATCH_DEPENDENT_OPERATORS: [&str; 3] = ["DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"];
+
+/// ONNX Runtime allows one environment per process, ever.
+static ENVIRONMENT: OnceLock<(Environment, Arc<Watchdog>)> = OnceLock::new();
+static START_LOCK: Mutex<()> = Mutex::new(());
+
+/// The loaded library.
+pub struct OnnxRuntime {
+    environment: Environment,
+    watchdog: WatchdogHandle,
+    share_weights: bool,
+    threads: usize,
+    spin: bool,
+    gpu_config: Option<Arc<GpuConfig>>,
+    /// Why no GPU is used, where one was looked for.
+    fallback_reason: Option<String>,
+}
+
+/// The GPUs that models run on.
+struct GpuConfig {
+    device_ids: Vec<u32>,
+    /// What does not run there does not run.
+    strict: bool,
+    devices: DeviceSettings,
+    /// Where the record of a run may be written.
+    profile_parents: Vec<PathBuf>,
+}
+
+impl OnnxRuntime {
+    /// The runtime of a server with these settings: on the device that they name.
+    ///
+    /// # Errors
+    /// As [`OnnxRuntime::load`]; or one sentence that tells why a GPU that is named cannot be used.
+    pub fn from_settings(settings: &RuntimeSettings) -> Result<Self, String> {
+        let runtime = Self::load(settings.library.as_deref())?;
+        let mut runtime = runtime.with_threads(settings.threads_per_batch, settings.spin_wait);
+        let devices = &settings.devices;
+        let has_provider = devices.device != Device::Cpu && cuda::is_built_in();
+        if has_provider {
+            let library = library::find_library(settings.library.as_deref())?;
+            cuda::preload_libraries(devices.cuda_libraries.as_deref(), library.parent())?;
+        }
+        let try_gpu = |gpu| cuda::test_gpu(&runtime.environment, gpu, devices);
+        match device_choice::choose_device(&devices.device, has_provider, try_gpu)? {
+            DeviceChoice::Cpu { fallback_reason: fallback } => {
+                if let Some(reason) = &fallback {
+                    tracing::warn!(reason, "GPU unavailable; models run on the CPU");
+                }
+                runtime.fallback_reason = fallback;
+            }
+            DeviceChoice::Gpus { device_ids: numbers, strict } => {
+                tracing::info!(gpus = ?numbers, strict, "models run on GPUs");
+                let (devices, places) = (devices.clone(), vec![settings.profile_dir.clone(), std::env::temp_dir()]);
+                profile_dir::remove_stale(&places, clock::now());
+                runtime.gpu_config =
+                    Some(Arc::new(GpuConfig { device_ids: numbers, strict, devices, profile_parents: places }));
+            }
+        }
+        Ok(runtime)
+    }
+
+    /// Finds and loads the library, with telemetry and chatter off.
+    ///
+    /// # Errors
+    /// One sentence that names the library, what is wrong with it, and the cure.
+    pub fn load(named: Option<&Path>) -> Result<Self, String> {
+        let _one_at_a_time = START_LOCK.lock();
+        if let Some((environment, watchdog)) = ENVIRONMENT.get() {
+            return Ok(Self::from_environment(environment, watchdog));
+        }
+        let path = library::find_library(named)?;
+        let unusable = |reason: &str| {
+            format!("{} cannot be used as ONNX Runtime ({reason}): {}", path.display(), library::INSTALL_HINT)
+        };
+        let builder = ort::init_from(&path).map_err(|error| unusable(&error.to_string()))?;
+        let environment = builder
+            .with_name("predictd")
+            .with_telemetry(false)
+            .with_logger(Arc::new(|level, _, _, _, message| log_message(level, message)))
+            .build()
+            .map_err(|error| unusable(&error.to_string()))?;
+        environment.set_log_level(LogLevel::Warning);
+        tracing::info!(library = %path.display(), "ONNX Runtime loaded");
+        let watchdog = Watchdog::start().map_err(|error| format!("no thread could be started: {error}"))?;
+        let (environment, watchdog) = ENVIRONMENT.get_or_init(|| (environment, watchdog));
+        Ok(Self::from_environment(environment, watchdog))
+    }
+
+    fn from_environment(environment: &Environment, watchdog: &Arc<Watchdog>) -> Self {
+        Self {
+            environment: environment.clone(),
+            watchdog: WatchdogHandle::new(watchdog),
+            share_weights: true,
+            threads: 1,
+            spin: false,
+            gpu_config: None,
+            fallback_reason: None,
+        }
+    }
+
+    /// The same runtime with so many threads for each run, which may wait busily for the next.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize, spin: bool) -> Self {
+        (self.threads, self.spin) = (threads, spin);
+        self
+    }
+
+    /// The same runtime with weights of its own for every session: for measuring what sharing saves.
+    #[must_use]
+    pub fn without_shared_weights(mut self) -> Self {
+        self.share_weights = false;
+        self
+    }
+}
+
+impl Backend for OnnxRuntime {
+    fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
+        let bytes = Arc::new(std::mem::take(&mut manifest.graph));
+        let name = manifest.graph_name.clone();
+        let error = |reason: String| ManifestError::new(&name, reason);
+        let scan = graph_scan::scan_graph(&bytes).map_err(|e| error(e.to_string()))?;
+        let source = self.session_factory(&scan, Arc::clone(&bytes), manifest)?;
+        let first = source.cpu_session().map_err(|e| error(explain_load_error(&e)))?;
+        let schema = IoSchema::new(&scan, &first, manifest).map_err(&error)?;
+        let mut facts = graph_info::info_from_scan(&scan, &BATCH_DEPENDENT_OPERATORS);
+        facts.inputs = graph_info::describe_outlets(first.inputs());
+        facts.outputs = graph_info::describe_outlets(first.outputs());
+        let mut session = self.wrap_session(&source, first, schema.io_spec());
+        let schema = schema.complete(&mut session, manifest).map_err(|e| error(format!("a first run failed: {e}")))?;
+        let signature = schema.signature(session.io_spec.width, !facts.batch_dependent_operators.is_empty());
+        let placement = self.place_graph(&source, &mut session, manifest)?;
+        let reading = session.io_spec.clone();
+        let mut graph = OnnxGraph {
+            session_factory: source,
+            signature,
+            info: facts,
+            io_spec: reading,
+            name,
+            first_session: Some(session),
+            gpu_rotation: None,
+            placement,
+        };
+        if graph.placement.is_gpu() {
+            // Nothing runs on the cores: their session and the weights that they would share are not needed.
+            (graph.first_session, graph.session_factory.initializers, graph.session_factory.prepacked) =
+                (None, Vec::new(), None);
+            graph.gpu_rotation = self.gpu_config.clone().map(|gpus| (gpus, 0));
+        }
+        Ok(Box::new(graph))
+    }
+
+    fn gpu_count(&self) -> usize {
+        self.gpu_config.as_ref().map_or(0, |gpus| gpus.device_ids.len())
+    }
+
+    fn required_device_option(&self) -> Option<String> {
+        let gpus = self.gpu_config.as_ref().filter(|gpus| gpus.strict)?;
+        Some(format!("--device {}", gpus.devices.device))
+    }
+
+    fn shut_down(&self, until: Instant) {
+        self.watchdog.stop_all(until);
+    }
+}
+
+impl OnnxRuntime {
+    fn session_factory(
+        &self,
+        scan: &GraphScan<'_>,
+        bytes: Arc<Vec<u8>>,
+        manifest: &Manifest,
+    ) -> Result<SessionFactory, ManifestError> {
+        let external = read_external_files(&scan.external_tensors, manifest)?;
+        let mut initializers = Vec::new();
+        if self.share_weights {
+            let error = |e: ort::Error| ManifestError::new(&manifest.graph_name, e.to_string());
+            initializers = shared_tensors(scan).map_err(error)?;
+        }
+        Ok(SessionFactory {
+            environment: self.environment.clone(),
+            watchdog: self.watchdog.clone(),
+            threads: self.threads,
+            spin: self.spin,
+            prepacked: self.share_weights.then(PrepackedWeights::new),
+            initializers,
+            external_files: external,
+            graph_bytes: bytes,
+        })
+    }
+
+    fn wrap_session(&self, source: &SessionFactory, session: ort::session::Session, reading: IoSpec) -> OnnxSession {
+        OnnxSession {
+            session,
+            io_spec: reading,
+            execution_site: source.execution_site(),
+            watchdog: self.watchdog.clone(),
+        }
+    }
+
+    /// Where a graph runs. `cores` is a session of it on the cores.
+    fn place_graph(
+        &self,
+        source: &SessionFactory,
+        cores: &mut OnnxSession,
+        manifest: &Manifest,
+    ) -> Result<Placement, ManifestError> {
+        let error = |reason: String| ManifestError::new(&manifest.graph_name, reason);
+        if manifest.options.device == Some(ModelDevice::Cpu) {
+            return Ok(Placement::new_cpu(None));
+        }
+        let takes_text = matches!(cores.io_spec.input, GraphInput::Texts { .. });
+        let Some(gpus) = &self.gpu_config else {
+            // What no GPU would run lacks none.
+            return Ok(Placement::new_cpu(self.fallback_reason.clone().filter(|_| !takes_text)));
+        };
+        let Some(&gpu) = gpus.device_ids.first() else { return Ok(Placement::new_cpu(None)) };
+        let on = GpuTarget { device_id: gpu, devices: &gpus.devices };
+        let model = manifest.graph_directory.display();
+        let measured = gpu_probe::probe_gpu(source, on, cores, &gpus.profile_parents);
+        match decide_placement(measured, gpus.strict, takes_text) {
+            Ok(PlacementDecision::Gpu(measured)) => {
+                let Measured {
+                    nodes_by_provider: nodes,
+                    memory_bytes: memory,
+                    gpu_run_time: run,
+                    cpu_run_time: run_on_core,
+                    max_score_difference: difference,
+                    ..
+                } = &measured;
+                if run > run_on_core {
+                    tracing::warn!(%model, gpu, "GPU slower than one CPU core");
+                }
+                tracing::info!(
+                    %model,
+                    gpu,
+                    ?nodes,
+                    memory_mib = memory.map(|bytes| bytes >> 20),
+                    run_ms = run.as_secs_f64() * 1e3,
+                    run_on_core_ms = run_on_core.as_secs_f64() * 1e3,
+                    largest_difference = difference,
+                    "model placed on the GPU"
+                );
+                Ok(Placement {
+                    gpu_ids: gpus.device_ids.clone(),
+                    fallback_reason: None,
+                    gpu_measurement: Some(measured),
+                })
+            }
+            Ok(PlacementDecision::CpuFaster(measured)) => {
+                let (run, run_on_core) =
+                    (measured.gpu_run_time.as_secs_f64() * 1e3, measured.cpu_run_time.as_secs_f64() * 1e3);
+                let told = "GPU slower than one CPU core; model runs on the CPU";
+                tracing::warn!(%model, gpu, run_ms = run, run_on_core_ms = run_on_core, "{told}");
+                Ok(Placement { gpu_measurement: Some(measured), ..Placement::default() })
+            }
+            Ok(PlacementDecision::Cpu) => Ok(Placement::new_cpu(None)),
+            Ok(PlacementDecision::CpuFallback(reason)) => {
+                tracing::warn!(%model, reason, "model does not run on the GPU; model runs on the CPU");
+                Ok(Placement::new_cpu(Some(reason)))
+            }
+            Err(reason) => {
+                let wanted = &gpus.devices.device;
+                let cure = "to let it run on the cores, write device = \"cpu\" into its model.toml";
+                let sentence = format!("--device {wanted}: {model} does not run on GPU {gpu}: {reason}; {cure}");
+                Err(error(format!("it does not run on GPU {gpu}: {reason}")).with_startup_refusal(sentence))
+            }
+        }
+    }
+}
+
+struct OnnxGraph {
+    session_factory: SessionFactory,
+    signature: Signature,
+    info: GraphInfo,
+    io_spec: IoSpec,
+    name: String,
+    first_session: Option<OnnxSession>,
+    /// The GPUs, and how many sessions were made on them.
+    gpu_rotation: Option<(Arc<GpuConfig>, usize)>,
+    placement: Placement,
+}
+
+impl Graph for OnnxGraph {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn info(&self) -> GraphInfo {
+        self.info.clone()
+    }
+
+    fn placement(&self) -> Placement {
+        self.placement.clone()
+    }
+
+    fn create_session(&mut self) -> Result<Box<dyn Session>, ManifestError> {
+        if let Some(first) = self.first_session.take() {
+            return Ok(Box::new(first));
+        }
+        let (session, runs) = match &mut self.gpu_rotation {
+            Some((gpus, made)) => {
+                let gpu = gpus.device_ids.get(*made % gpus.device_ids.len().max(1)).copied().unwrap_or_default();
+                *made += 1;
+                (
+                    self.session_factory.gpu_session(GpuTarget { device_id: gpu, devices: &gpus.devices }, None),
+                    ExecutionSite::Gpu,
+                )
+            }
+            None => (self.session_factory.cpu_session(), self.session_factory.execution_site()),
+        };
+        let session = session.map_err(|error| ManifestError::new(&self.name, explain_load_error(&error)))?;
+        let (reading, under_way) = (self.io_spec.clone(), self.session_factory.watchdog.clone());
+        Ok(Box::new(OnnxSession { session, io_spec: reading, execution_site: runs, watchdog: under_way }))
+    }
+}

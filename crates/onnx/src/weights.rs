@@ -1,0 +1,147 @@
+//! A graph's constant tensors: shared between sessions, or read from files of its directory.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use ort::value::{DynValue, Tensor};
+use predictd_text::manifest::{Manifest, ManifestError};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use super::external_data::ExternalTensor;
+use super::graph::TensorData;
+use super::graph_scan::GraphScan;
+
+/// Deepest directory of weights within that of the graph.
+const MAX_DIRECTORY_DEPTH: usize = 8;
+/// Weights beside a graph: as much as a graph file may hold.
+const MAX_EXTERNAL_BYTES: u64 = 2 << 30;
+const NOT_REGULAR_FILE: &str = "external data must be a regular file with one link";
+
+/// Reads the files that hold external tensors: regular files with one link, in the directory of the graph or in one
+/// within it. They are kept by the location that the graph gives.
+pub(super) fn read_external_files(
+    tensors: &[ExternalTensor],
+    manifest: &Manifest,
+) -> Result<BTreeMap<String, Arc<[u8]>>, ManifestError> {
+    let mut files: BTreeMap<String, Arc<[u8]>> = BTreeMap::new();
+    let mut total = 0;
+    for tensor in tensors {
+        let location = &tensor.location;
+        let error = |reason: &str| ManifestError::new(format!("{location:?}"), reason);
+        if !files.contains_key(location) {
+            let parts = relative_components(location)
+                .ok_or_else(|| error("external data must lie in the directory of the graph, or in one within it"))?;
+            let content = read_regular_file(&manifest.graph_directory, &parts, MAX_EXTERNAL_BYTES - total);
+            let content = content.map_err(|e| match e {
+                FileError::Io(system) => ManifestError::from_io(format!("{location:?}"), &system),
+                FileError::Rejected(reason) => error(reason),
+            })?;
+            manifest.check_external_file(&parts.join("/"), &content)?;
+            total += content.len() as u64;
+            files.insert(location.clone(), content.into());
+        }
+        let size = files.get(location).map_or(0, |content| content.len() as u64);
+        let end = tensor.offset.checked_add(tensor.length.unwrap_or(0)).ok_or_else(|| error("an offset overflows"))?;
+        if tensor.offset > size || end > size {
+            return Err(error("a tensor lies beyond the end of this file"));
+        }
+    }
+    Ok(files)
+}
+
+/// The parts of a relative path that goes down only; nothing for any other path.
+pub(super) fn relative_components(location: &str) -> Option<Vec<&str>> {
+    let mut parts = Vec::new();
+    for component in Path::new(location).components() {
+        match component {
+            Component::CurDir => {}
+            Component::Normal(part) => parts.push(part.to_str()?),
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    (!parts.is_empty() && parts.len() <= MAX_DIRECTORY_DEPTH).then_some(parts)
+}
+
+/// Why a file is not read.
+enum FileError {
+    Io(io::Error),
+    Rejected(&'static str),
+}
+
+impl From<io::Error> for FileError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<rustix::io::Errno> for FileError {
+    fn from(error: rustix::io::Errno) -> Self {
+        match error {
+            // A link, or a directory that is none.
+            rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => Self::Rejected(NOT_REGULAR_FILE),
+            other => Self::Io(other.into()),
+        }
+    }
+}
+
+/// Reads a regular file with one link. No part of its path is a link. What is checked is the open file: another one may
+/// be put in its place meanwhile.
+fn read_regular_file(directory: &Path, parts: &[&str], limit: u64) -> Result<Vec<u8>, FileError> {
+    let Some((name, directories)) = parts.split_last() else { return Err(FileError::Rejected(NOT_REGULAR_FILE)) };
+    let mut at: OwnedFd = openat(CWD, directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    for part in directories {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        at = openat(&at, *part, flags, Mode::empty())?;
+    }
+    // It does not wait for the other end of a pipe.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(openat(&at, *name, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.nlink() != 1 {
+        return Err(FileError::Rejected(NOT_REGULAR_FILE));
+    }
+    let mut content = Vec::new();
+    file.take(limit + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > limit {
+        return Err(FileError::Rejected("the external data is larger than 2 GiB"));
+    }
+    Ok(content)
+}
+
+/// Tensors that every session of the graph shall use instead of its own copy.
+///
+/// Scalars and vectors stay in the graph: they are small, and optimisations want to see them. So does a tensor whose
+/// name an inner graph gives to another one: the runtime would put it in the place of both.
+pub(super) fn shared_tensors(scan: &GraphScan<'_>) -> ort::Result<Vec<(String, Arc<DynValue>)>> {
+    let tensors = scan.main_graph.initializers.iter();
+    tensors
+        .filter(|tensor| tensor.dims.len() >= 2 && !tensor.raw.is_empty())
+        .filter(|tensor| !scan.inner_constants.contains(tensor.name))
+        .filter_map(|tensor| to_tensor(tensor).transpose())
+        .map(|made| made.map(|(name, value)| (name.to_owned(), Arc::new(value))))
+        .collect()
+}
+
+/// `None` for element types that are not shared.
+fn to_tensor<'a>(tensor: &TensorData<'a>) -> ort::Result<Option<(&'a str, DynValue)>> {
+    let dims = tensor.dims.clone();
+    let value = match tensor.data_type {
+        1 => Tensor::from_array((dims, decode_elements(tensor.raw, f32::from_le_bytes)))?.into_dyn(),
+        2 => Tensor::from_array((dims, tensor.raw.to_vec()))?.into_dyn(),
+        3 => Tensor::from_array((dims, decode_elements(tensor.raw, i8::from_le_bytes)))?.into_dyn(),
+        6 => Tensor::from_array((dims, decode_elements(tensor.raw, i32::from_le_bytes)))?.into_dyn(),
+        7 => Tensor::from_array((dims, decode_elements(tensor.raw, i64::from_le_bytes)))?.into_dyn(),
+        11 => Tensor::from_array((dims, decode_elements(tensor.raw, f64::from_le_bytes)))?.into_dyn(),
+        _ => return Ok(None),
+    };
+    Ok(Some((tensor.name, value)))
+}
+
+fn decode_elements<const N: usize, T>(raw: &[u8], convert: fn([u8; N]) -> T) -> Vec<T> {
+    raw.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect()
+}

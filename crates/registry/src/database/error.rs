@@ -1,0 +1,118 @@
+//! Why the database cannot be opened, or changes nothing.
+
+use predictd_experiments::experiment::ExperimentError;
+use sqlx::error::DatabaseError;
+
+use crate::record::RecordError;
+
+pub(super) const NO_ANSWER_MESSAGE: &str = "it does not answer";
+pub(super) const DAMAGED_MESSAGE: &str = "the file is damaged: put a backup in its place";
+
+/// Why there is no change.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The model does not allow it.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The experiment does not allow it.
+    #[error(transparent)]
+    Experiment(#[from] ExperimentError),
+    /// It has changed since; its revision now.
+    #[error("it has changed meanwhile: its revision is {0}")]
+    RevisionMismatch(i64),
+    /// The Idempotency-Key was used for another request.
+    #[error("the Idempotency-Key was used for another request")]
+    IdempotencyKeyReused,
+    /// The database does not answer, or not well: nothing was changed.
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// It fell silent at the very end: the change may have been made.
+    #[error("the database, at the end of a change: {0}")]
+    OutcomeUnknown(sqlx::Error),
+}
+
+/// Why a database cannot be used. It does not name the URL, which may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// It does not answer, or not now.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Its file is damaged, or no database at all.
+    #[error("{0}")]
+    Damaged(String),
+    /// It never will be, as things are.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl OpenError {
+    /// What is wrong with a database that was opened and cannot be read.
+    #[must_use]
+    pub fn from_read_error(error: &ChangeError) -> Self {
+        match error {
+            ChangeError::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => {
+                Self::Damaged("what is recorded cannot be read".to_owned())
+            }
+            ChangeError::Database(error) | ChangeError::OutcomeUnknown(error) => Self::from(error),
+            error => Self::Invalid(error.to_string()),
+        }
+    }
+}
+
+impl From<ChangeError> for OpenError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Database(error) | ChangeError::OutcomeUnknown(error) => Self::from(&error),
+            error => Self::Invalid(error.to_string()),
+        }
+    }
+}
+
+impl From<&sqlx::Error> for OpenError {
+    fn from(error: &sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(DatabaseError::code);
+        // Of PostgreSQL: it starts, stops, takes too long, lacks something, takes no changes, or lost this connection.
+        let passes = |code: &str| {
+            ["57P0", "08", "53"].iter().any(|class| code.starts_with(class))
+                || ["57014", "55P03", "25006"].contains(&code)
+        };
+        match error {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => Self::Unavailable(describe_error(error)),
+            _ if code.as_deref().is_some_and(passes) => Self::Unavailable(describe_error(error)),
+            _ if is_damage_error(error) => Self::Damaged(describe_error(error)),
+            _ => Self::Invalid(describe_error(error)),
+        }
+    }
+}
+
+/// SQLite's numbers for what can be wrong with a file.
+const SQLITE_CORRUPT: u16 = 11;
+const SQLITE_CANTOPEN: u16 = 14;
+const SQLITE_NOTADB: u16 = 26;
+
+/// SQLite's number of an error, without its details; those of PostgreSQL have five characters.
+fn sqlite_error_code(error: &sqlx::Error) -> Option<u16> {
+    let code = error.as_database_error().and_then(DatabaseError::code)?;
+    let number: u16 = code.parse().ok().filter(|_| code.len() < 5)?;
+    Some(number & 0xff)
+}
+
+/// True for an error that says that a file is no whole database.
+pub(super) fn is_damage_error(error: &sqlx::Error) -> bool {
+    matches!(sqlite_error_code(error), Some(SQLITE_CORRUPT | SQLITE_NOTADB))
+}
+
+/// What went wrong, without a URL.
+fn describe_error(error: &sqlx::Error) -> String {
+    match sqlite_error_code(error) {
+        Some(SQLITE_CORRUPT) => return DAMAGED_MESSAGE.to_owned(),
+        Some(SQLITE_NOTADB) => return "the file is not a database: put a backup in its place".to_owned(),
+        Some(SQLITE_CANTOPEN) => return "the file cannot be opened".to_owned(),
+        _ => {}
+    }
+    match error {
+        sqlx::Error::Configuration(_) => "the URL cannot be used".to_owned(),
+        sqlx::Error::PoolTimedOut => NO_ANSWER_MESSAGE.to_owned(),
+        error => error.to_string(),
+    }
+}

@@ -1,0 +1,263 @@
+//! Ground truth in the database.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::TryStreamExt as _;
+use predictd_stats::reliability::bin_index;
+use sqlx::any::AnyRow;
+use sqlx::{Any, AssertSqlSafe, Connection, Row as _, Transaction};
+use tokio::time::timeout;
+
+use super::error::ChangeError;
+use super::pool::Database;
+use super::rows::{from_json, to_json};
+use super::timeouts::{CHANGE_TIMEOUT, QUERY_TIMEOUT, with_timeout};
+use super::transactions::ConnectionGuard;
+use crate::feedback::{FeedbackRecord, FeedbackWriteOutcome};
+
+const SELECT_ALL: &str = "SELECT id, made, model, version, arm, predicted, confidence, actual, content, who, told FROM feedback WHERE (told > $1 OR (told = $1 AND id > $2)) ORDER BY told, id LIMIT $3";
+const SELECT_BY_MODEL: &str = "SELECT id, made, model, version, arm, predicted, confidence, actual, content, who, told FROM feedback WHERE (told > $1 OR (told = $1 AND id > $2)) AND model = $4 ORDER BY told, id LIMIT $3";
+
+/// Works in SQLite and in PostgreSQL, whose sums are no integers.
+const SELECT_RECENT_ACCURACY: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(correct), 0) AS BIGINT) FROM (SELECT correct FROM feedback WHERE model = $1 AND version = $2 AND made > $3 ORDER BY made DESC LIMIT $4) AS last";
+
+impl Database {
+    /// Keeps what was told earlier, all of it or nothing. What is told again changes nothing.
+    ///
+    /// # Errors
+    /// If the database does not answer, or not well. It may have been kept where that is [`ChangeError::OutcomeUnknown`].
+    pub async fn insert_spooled_feedback(
+        &self,
+        told: &[FeedbackRecord],
+    ) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
+        self.insert_feedback(told, |told, _| told).await
+    }
+
+    /// Keeps what is told now, and so after all that is kept of the same answers, whatever the clocks of others said.
+    ///
+    /// # Errors
+    /// Those of [`Self::insert_spooled_feedback`].
+    pub async fn insert_new_feedback(&self, told: &[FeedbackRecord]) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
+        self.insert_feedback(told, |told, before| told.max(before.saturating_add(1))).await
+    }
+
+    async fn insert_feedback(
+        &self,
+        told: &[FeedbackRecord],
+        when: fn(i64, i64) -> i64,
+    ) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
+        self.ensure_usable()?;
+        let keep = async {
+            let mut held = ConnectionGuard { connection: self.pool.acquire().await?, is_clean: false };
+            let mut transaction = held.connection.begin().await?;
+            // Whoever tells something of the same answer waits: the row of the epoch is this transaction's.
+            sqlx::query("UPDATE registry SET epoch = epoch WHERE id = 1").execute(&mut *transaction).await?;
+            let mut rows = FeedbackRows::read(&mut transaction, told).await?;
+            let kept = told.iter().map(|new| rows.merge(new, when)).collect::<Result<_, _>>()?;
+            rows.write(&mut transaction).await?;
+            transaction.commit().await.map_err(ChangeError::OutcomeUnknown)?;
+            held.is_clean = true;
+            self.verify_written()?;
+            Ok(kept)
+        };
+        let kept =
+            timeout(CHANGE_TIMEOUT, keep).await.unwrap_or(Err(ChangeError::OutcomeUnknown(sqlx::Error::PoolTimedOut)));
+        kept.map_err(|error| self.file_health.record_change_damage(error))
+    }
+
+    /// Of the last answers of a version whose true label was told, at most so many and made after `oldest`: how many there
+    /// are, and how many of them were right.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn recent_accuracy(
+        &self,
+        model: &str,
+        version: &str,
+        oldest: i64,
+        most: i64,
+    ) -> Result<(u64, u64), sqlx::Error> {
+        self.ensure_usable()?;
+        let query = sqlx::query(SELECT_RECENT_ACCURACY).bind(model).bind(version).bind(oldest).bind(most);
+        let row = with_timeout(QUERY_TIMEOUT, query.fetch_one(&self.pool)).await?;
+        let count = |place: usize| row.try_get::<i64, _>(place).map(|count| u64::try_from(count).unwrap_or_default());
+        Ok((count(0)?, count(1)?))
+    }
+
+    /// What was told, in the order it was told, after this place: a time and an id. At most as much as `page` holds; true
+    /// if there may be more.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn list_feedback(
+        &self,
+        model: Option<&str>,
+        after: (i64, &str),
+        page: FeedbackPageLimit,
+    ) -> Result<(Vec<FeedbackRecord>, bool), sqlx::Error> {
+        self.ensure_usable()?;
+        let query = sqlx::query(if model.is_some() { SELECT_BY_MODEL } else { SELECT_ALL });
+        let query = query.bind(after.0).bind(after.1).bind(i64::from(page.max_rows));
+        let query = if let Some(model) = model { query.bind(model) } else { query };
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        let mut rows = query.fetch(&self.pool);
+        while bytes < page.max_text_bytes {
+            let row = with_timeout(QUERY_TIMEOUT, rows.try_next())
+                .await
+                .map_err(|error| self.file_health.record_damage(error))?;
+            let Some(row) = row else {
+                let is_full = found.len() >= page.max_rows as usize;
+                return Ok((found, is_full));
+            };
+            let feedback = parse_feedback(&row)?;
+            bytes += feedback.text.as_ref().map_or(0, String::len);
+            found.push(feedback);
+        }
+        Ok((found, true))
+    }
+}
+
+/// How much is read at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedbackPageLimit {
+    /// At most.
+    pub max_rows: u32,
+    /// No further text is read after so many bytes of them.
+    pub max_text_bytes: usize,
+}
+
+fn parse_feedback(row: &AnyRow) -> Result<FeedbackRecord, sqlx::Error> {
+    #[expect(clippy::cast_possible_truncation, reason = "it was written as that")]
+    let confidence = row.try_get::<f64, _>(6)? as f32;
+    Ok(FeedbackRecord {
+        id: row.try_get(0)?,
+        predicted_at: row.try_get(1)?,
+        model: row.try_get(2)?,
+        version: row.try_get(3)?,
+        arm: row.try_get(4)?,
+        predicted: from_json(row, 5)?,
+        confidence,
+        actual: from_json(row, 7)?,
+        text: row.try_get(8)?,
+        caller: row.try_get(9)?,
+        reported_at: row.try_get(10)?,
+    })
+}
+
+/// Rows of a table that are written at once, each of so many columns.
+pub(super) fn placeholders(rows: usize, columns: usize) -> String {
+    let row = |row: usize| {
+        let places: Vec<String> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
+        format!("({})", places.join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+}
+
+/// What is kept of some answers, and what becomes of it: read and written at once, however many there are.
+struct FeedbackRows<'a> {
+    stored: BTreeMap<String, Row<'a>>,
+    /// What was told before something else: of which answer, when, what, by whom.
+    corrections: Vec<(&'a str, i64, String, String)>,
+}
+
+struct Row<'a> {
+    actual: String,
+    caller: String,
+    reported_at: i64,
+    /// What was told last, and the text that was, where either is new.
+    update: Option<(&'a FeedbackRecord, Option<&'a str>)>,
+}
+
+impl<'a> FeedbackRows<'a> {
+    async fn read(transaction: &mut Transaction<'_, Any>, told: &[FeedbackRecord]) -> Result<Self, sqlx::Error> {
+        let ids: BTreeSet<&str> = told.iter().map(|feedback| feedback.id.as_str()).collect();
+        let query = format!("SELECT id, actual, who, told FROM feedback WHERE id IN {}", placeholders(1, ids.len()));
+        let mut query = sqlx::query(AssertSqlSafe(query)).persistent(false);
+        for id in ids {
+            query = query.bind(id);
+        }
+        let row = |row: AnyRow| {
+            let known =
+                Row { actual: row.try_get(1)?, caller: row.try_get(2)?, reported_at: row.try_get(3)?, update: None };
+            Ok((row.try_get(0)?, known))
+        };
+        let known =
+            query.fetch_all(&mut **transaction).await?.into_iter().map(row).collect::<Result<_, sqlx::Error>>()?;
+        Ok(Self { stored: known, corrections: Vec::new() })
+    }
+
+    /// Takes what was told, at the time that `when` says of its own and that of what is kept.
+    fn merge(
+        &mut self,
+        new: &'a FeedbackRecord,
+        when: fn(i64, i64) -> i64,
+    ) -> Result<FeedbackWriteOutcome, sqlx::Error> {
+        let actual = to_json(&new.actual)?;
+        let text = new.text.as_deref();
+        let Some(row) = self.stored.get_mut(&new.id) else {
+            let row =
+                Row { actual, caller: new.caller.clone(), reported_at: new.reported_at, update: Some((new, text)) };
+            self.stored.insert(new.id.clone(), row);
+            return Ok(FeedbackWriteOutcome::New);
+        };
+        let told = when(new.reported_at, row.reported_at);
+        let text = text.or(row.update.and_then(|(_, text)| text));
+        if row.actual == actual {
+            // Something else that was told in between, and still waits somewhere, must not count as later.
+            if told > row.reported_at {
+                row.reported_at = told;
+                row.update = Some((new, text));
+            }
+            return Ok(FeedbackWriteOutcome::Unchanged);
+        }
+        if told <= row.reported_at {
+            self.corrections.push((&new.id, told, actual, new.caller.clone()));
+            return Ok(FeedbackWriteOutcome::Superseded);
+        }
+        let before = std::mem::replace(&mut row.actual, actual);
+        let who = std::mem::replace(&mut row.caller, new.caller.clone());
+        self.corrections.push((&new.id, row.reported_at, before, who));
+        row.reported_at = told;
+        row.update = Some((new, text));
+        Ok(FeedbackWriteOutcome::Corrected)
+    }
+
+    async fn write(self, transaction: &mut Transaction<'_, Any>) -> Result<(), sqlx::Error> {
+        const INSERT_COLUMNS: &str =
+            "id, made, model, version, arm, predicted, confidence, actual, content, who, told, correct, bin";
+        const UPDATE_ASSIGNMENTS: &str = "actual = excluded.actual, content = COALESCE(excluded.content, feedback.content), who = excluded.who, told = excluded.told, correct = excluded.correct";
+        let rows: Vec<_> = self.stored.iter().filter_map(|(id, row)| Some((id, row, row.update?))).collect();
+        if !rows.is_empty() {
+            let values = placeholders(rows.len(), 13);
+            let query = format!(
+                "INSERT INTO feedback ({INSERT_COLUMNS}) VALUES {values} ON CONFLICT (id) DO UPDATE SET {UPDATE_ASSIGNMENTS}"
+            );
+            let mut query = sqlx::query(AssertSqlSafe(query)).persistent(false);
+            for (id, row, (new, text)) in rows {
+                let confidence = f64::from(new.confidence);
+                query = query.bind(id).bind(new.predicted_at).bind(&new.model).bind(&new.version).bind(&new.arm);
+                query = query
+                    .bind(to_json(&new.predicted)?)
+                    .bind(confidence)
+                    .bind(&row.actual)
+                    .bind(text)
+                    .bind(&row.caller);
+                query = query.bind(row.reported_at).bind(i64::from(new.is_correct()));
+                query = query.bind(i64::try_from(bin_index(confidence)).unwrap_or_default());
+            }
+            query.execute(&mut **transaction).await?;
+        }
+        if !self.corrections.is_empty() {
+            let values = placeholders(self.corrections.len(), 4);
+            let query =
+                format!("INSERT INTO feedback_earlier (id, told, actual, who) VALUES {values} ON CONFLICT DO NOTHING");
+            let mut query = sqlx::query(AssertSqlSafe(query)).persistent(false);
+            for (id, told, actual, who) in self.corrections {
+                query = query.bind(id).bind(told).bind(actual).bind(who);
+            }
+            query.execute(&mut **transaction).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! Whether the file of a database can be used.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::error::{ChangeError, is_damage_error};
+use crate::data_directory::{DataDirectory, DataDirectoryLoss};
+
+/// Why nothing can be kept in the database, or read from it. Predictions go on from what was known last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StorageFault {
+    /// Its directory or its file is not the one that was opened.
+    #[error("the data directory was removed or replaced while the server ran: put it back, or restart the server")]
+    DirectoryLost,
+    /// The file cannot be read as a database.
+    #[error(
+        "the registry's database is damaged: stop the server and put a backup in its place with `predictd database restore FILE`"
+    )]
+    DatabaseDamaged,
+}
+
+impl StorageFault {
+    /// A word for it, in answers and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DirectoryLost => "lost",
+            Self::DatabaseDamaged => "damaged",
+        }
+    }
+
+    /// What an error of the database says of its file, if anything.
+    #[must_use]
+    pub fn from_error(error: &sqlx::Error) -> Option<Self> {
+        match error {
+            sqlx::Error::Io(error) => error.get_ref()?.downcast_ref().copied(),
+            _ => None,
+        }
+    }
+}
+
+impl From<StorageFault> for sqlx::Error {
+    fn from(unusable: StorageFault) -> Self {
+        Self::Io(io::Error::other(unusable))
+    }
+}
+
+impl From<DataDirectoryLoss> for StorageFault {
+    fn from(_: DataDirectoryLoss) -> Self {
+        Self::DirectoryLost
+    }
+}
+
+/// Time for which an error that told of damage counts.
+const SUSPECT_DURATION: Duration = Duration::from_secs(2);
+
+/// Whether the file can be used. A database elsewhere has none.
+#[derive(Debug, Default)]
+pub(super) struct DatabaseFileHealth {
+    directory: Option<DataDirectory>,
+    is_damaged: AtomicBool,
+    /// Until when an error that told of damage counts: a disk that failed for a moment may be well again.
+    suspect_until: Mutex<Option<Instant>>,
+}
+
+impl DatabaseFileHealth {
+    /// That of the database in this directory.
+    pub(super) fn new(anchor: DataDirectory) -> Self {
+        Self { directory: Some(anchor), ..Self::default() }
+    }
+
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.directory.as_ref().map(DataDirectory::path)
+    }
+
+    /// The file was opened, and is what is used from now on.
+    pub(super) fn record_identity(&self) {
+        self.directory.iter().for_each(DataDirectory::record_database_identity);
+    }
+
+    /// The file cannot be read as a database.
+    pub(super) fn mark_damaged(&self) {
+        self.is_damaged.store(true, Ordering::Relaxed);
+    }
+
+    /// Looks whether the file can be used.
+    pub(super) fn check(&self) -> Result<(), StorageFault> {
+        let is_suspect = self.suspect_until.lock().is_some_and(|until| Instant::now() < until);
+        if is_suspect || self.is_damaged.load(Ordering::Relaxed) {
+            return Err(StorageFault::DatabaseDamaged);
+        }
+        Ok(self.directory.as_ref().map_or(Ok(()), DataDirectory::check_identity)?)
+    }
+
+    /// The same after a transaction, whose connection is still open: what it wrote is where a restart looks for it.
+    pub(super) fn check_after_write(&self) -> Result<(), StorageFault> {
+        Ok(self.directory.as_ref().map_or(Ok(()), DataDirectory::check_after_write)?)
+    }
+
+    /// Notes what an error says of the file.
+    pub(super) fn record_damage(&self, error: sqlx::Error) -> sqlx::Error {
+        if is_damage_error(&error) {
+            *self.suspect_until.lock() = Some(Instant::now() + SUSPECT_DURATION);
+            return StorageFault::DatabaseDamaged.into();
+        }
+        error
+    }
+
+    /// The same for the error of a change.
+    pub(super) fn record_change_damage(&self, error: ChangeError) -> ChangeError {
+        match error {
+            ChangeError::Database(error) => ChangeError::Database(self.record_damage(error)),
+            ChangeError::OutcomeUnknown(error) => ChangeError::OutcomeUnknown(self.record_damage(error)),
+            error => error,
+        }
+    }
+}

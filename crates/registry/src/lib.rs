@@ -1,0 +1,35 @@
+//! Which models and versions there are, and which of them answer.
+//!
+//! - [`models_directory`]: finds them in a directory
+//! - [`version_name`]: their order; [`version_state`]: whether they answer
+//! - [`record`]: what is recorded of them, and how that may change
+//! - [`database`]: where it is recorded, [`backup`]: copies of it; [`store`]: where their files are
+//! - [`data_directory`]: who may read what the server keeps, and whether it is still there
+//! - [`mlflow`]: models that an MLflow server keeps
+//! - [`feedback`]: what was told of earlier answers; [`spool`]: where that waits while the database does not answer
+//! - [`registry_state`]: what was recorded when the database answered last
+//! - [`service`]: changes both, and keeps what is served in line with them; [`runtime`]: its thread
+
+pub mod backup;
+pub mod data_directory;
+pub mod database;
+pub mod feedback;
+pub mod http_client;
+pub mod mlflow;
+pub mod models_directory;
+pub mod record;
+pub mod registry_state;
+pub mod runtime;
+mod served_model;
+pub mod service;
+mod snapshot;
+pub mod spool;
+pub mod store;
+mod valid_name;
+pub mod version_name;
+pub mod version_state;
+
+pub use served_model::{ServedModel, VersionStates};
+pub use snapshot::{Registry, ResolveError, Snapshot};
+pub use valid_name::is_valid_name;
+pub use version_state::{LoadFailure, VersionState};

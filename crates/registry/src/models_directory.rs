@@ -1,0 +1,272 @@
+//! Finds models in a directory: `<name>/<version>/` with a graph in it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use predictd_engine::model_source::ModelSource;
+use predictd_platform::clock::now_millis;
+
+use super::database::{AuditDetails, ChangeError, ChangeRequest, Database};
+use super::record::{ModelRecord, ModelRecords, Origin, RecordError, VersionRecord};
+use super::valid_name::is_valid_name;
+
+/// A directory with one of these is meant as a model; others may be tools.
+const MODEL_FILE_NAMES: [&str; 4] = ["model.onnx", "config.json", "tokenizer.json", "model.toml"];
+/// Most model versions in one directory.
+const MAX_DIRECTORY_VERSIONS: usize = 1_024;
+/// Most entries that one warning names.
+const MAX_LOGGED_NAMES: usize = 20;
+
+/// The model versions in `directory`, by name.
+///
+/// A version directory without a graph is listed too if its name begins with a digit, or it has another file of a model:
+/// it may be half copied, its load says what is missing, and it is tried again. All other entries are passed over with
+/// one line of the log: files, hidden ones, those that may not be read, directories without versions; and directories beside the
+/// versions of a model.
+///
+/// # Errors
+/// If the directory cannot be read, or holds more versions than a server can serve.
+pub fn find_models(directory: &Path) -> Result<Vec<ModelSource>, String> {
+    let mut sources = Vec::new();
+    let DirectoryEntries { directories, other_names: mut passed_over } = read_entries(directory)?;
+    for (name, path) in directories {
+        let versions = match read_entries(&path) {
+            Ok(found) => found.directories,
+            Err(error) => {
+                tracing::warn!(error, "models directory entry skipped; directory could not be read");
+                passed_over.push(name);
+                continue;
+            }
+        };
+        // Tools and scripts may lie beside the models.
+        let is_model = versions.iter().any(|(_, version)| has_graph(version));
+        let looks_like_one = !versions.is_empty()
+            && versions.iter().all(|(version, _)| version.starts_with(|c: char| c.is_ascii_digit()));
+        if !is_model && !looks_like_one {
+            tracing::debug!(directory = name, "directory ignored; no VERSION/model.onnx in it");
+            if path.join("model.onnx").exists() {
+                tracing::warn!(
+                    directory = name,
+                    "directory skipped; model without a version directory: move all of its files to \
+                     {name}/1"
+                );
+            } else if MODEL_FILE_NAMES.iter().any(|file| path.join(file).exists()) {
+                tracing::warn!(directory = name, "directory skipped; expected NAME/VERSION/model.onnx");
+            } else {
+                passed_over.push(name);
+            }
+            continue;
+        }
+        sources.extend(find_versions(&name, versions));
+    }
+    if !passed_over.is_empty() {
+        passed_over.sort();
+        let entries = format_names(passed_over.iter().map(String::as_str));
+        // Scripts and the like may lie there for good: nothing to do for an operator.
+        tracing::info!(entries, "models directory entries skipped; expected NAME/VERSION/model.onnx");
+    }
+    if sources.len() > MAX_DIRECTORY_VERSIONS {
+        return Err(format!("it holds {} model versions, where {MAX_DIRECTORY_VERSIONS} are possible", sources.len()));
+    }
+    Ok(sources)
+}
+
+/// The versions among the directories of a model.
+fn find_versions(name: &str, directories: Vec<(String, PathBuf)>) -> Vec<ModelSource> {
+    let (versions, others): (Vec<_>, Vec<_>) =
+        directories.into_iter().partition(|(version, directory)| is_version_directory(version, directory));
+    if !others.is_empty() {
+        let entries = format_names(others.iter().map(|(other, _)| other.as_str()));
+        tracing::warn!(
+            model = name,
+            entries,
+            "directories beside the versions skipped; a version contains model.onnx or onnx/model.onnx"
+        );
+    }
+    let mut sources = Vec::new();
+    for (version, directory) in versions {
+        if is_valid_name(name) && is_valid_name(&version) {
+            sources.push(ModelSource { name: name.to_owned(), version, directory, registered_hashes: BTreeMap::new() });
+        } else {
+            tracing::warn!(
+                model = name,
+                version,
+                "directory skipped; allowed in names: lower-case letters, digits, '.', '_' and '-'"
+            );
+        }
+    }
+    sources
+}
+
+/// True for a directory with a graph where a version has one.
+fn has_graph(directory: &Path) -> bool {
+    directory.join("model.onnx").exists() || directory.join("onnx/model.onnx").exists()
+}
+
+/// True for a directory of a model that is one of its versions, or is to become one: not for one of pictures or notes.
+fn is_version_directory(name: &str, directory: &Path) -> bool {
+    name.starts_with(|c: char| c.is_ascii_digit())
+        || has_graph(directory)
+        || MODEL_FILE_NAMES.iter().any(|file| directory.join(file).exists())
+}
+
+/// Names for a log line: quoted, and not all where there are many.
+fn format_names<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = names.len().saturating_sub(MAX_LOGGED_NAMES);
+    let shown: Vec<String> = names.take(MAX_LOGGED_NAMES).map(|name| format!("{name:?}")).collect();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", shown.join(", "))
+}
+
+/// What is in a directory.
+#[derive(Debug, Default)]
+struct DirectoryEntries {
+    /// Names and paths of directories, sorted.
+    directories: Vec<(String, PathBuf)>,
+    /// Names of files and of what is hidden.
+    other_names: Vec<String>,
+}
+
+fn read_entries(directory: &Path) -> Result<DirectoryEntries, String> {
+    let error = |e: std::io::Error| format!("{}: {e}", directory.display());
+    let mut found = DirectoryEntries::default();
+    for entry in std::fs::read_dir(directory).map_err(error)? {
+        let path = entry.map_err(error)?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if path.is_dir() && !name.starts_with('.') {
+            found.directories.push((name, path));
+        } else {
+            found.other_names.push(name);
+        }
+    }
+    found.directories.sort();
+    Ok(found)
+}
+
+/// What becomes of versions whose directories are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingVersions {
+    /// They are forgotten: the directory is this process's own.
+    Remove,
+    /// They stay: another replica may have them, or the directory is not there yet.
+    Retain,
+}
+
+/// Records the models that were found in the operator's directory.
+///
+/// # Errors
+/// If the database does not answer, or a model has too many versions.
+pub async fn sync_to_database(
+    database: &Database,
+    sources: &[ModelSource],
+    gone: MissingVersions,
+) -> Result<ModelRecords, ChangeError> {
+    let records = database.read_state().await?.records;
+    for (name, there) in versions_by_model(&records, sources, gone) {
+        let event = AuditDetails { actor: "start", action: "find", version: None, experiment: None, reason: None };
+        // What is gone is gone, whoever needs it.
+        let change = ChangeRequest {
+            target: name,
+            expected_revision: None,
+            idempotency_key: None,
+            protects_experiments: false,
+            audit: event,
+        };
+        database.change_model(change, |record| sync_record(record, &there, gone), |_| String::new()).await?;
+    }
+    Ok(database.read_state().await?.records)
+}
+
+/// What would be recorded with the models of the operator's directory, where no database can record it.
+#[must_use]
+pub fn sync_in_memory(known: &ModelRecords, sources: &[ModelSource], gone: MissingVersions) -> ModelRecords {
+    let mut records = known.clone();
+    for (name, there) in versions_by_model(known, sources, gone) {
+        let record = records.entry(name.to_owned()).or_default();
+        if let Err(refusal) = sync_record(record, &there, gone) {
+            tracing::warn!(model = name, %refusal, "versions in the models directory skipped");
+        }
+    }
+    records
+}
+
+/// The models whose records may have to be changed, each with its versions in the operator's directory.
+fn versions_by_model<'a>(
+    known: &'a ModelRecords,
+    sources: &'a [ModelSource],
+    gone: MissingVersions,
+) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let recorded = known.keys().filter(|_| gone == MissingVersions::Remove).map(|name| (name.as_str(), Vec::new()));
+    let mut all: BTreeMap<&str, Vec<&str>> = recorded.collect();
+    for source in sources {
+        all.entry(&source.name).or_default().push(&source.version);
+    }
+    all
+}
+
+/// Makes a record have these versions of the operator's directory.
+fn sync_record(record: &mut ModelRecord, there: &[&str], gone: MissingVersions) -> Result<bool, RecordError> {
+    let is_gone = |version: &str, record: &VersionRecord| {
+        gone == MissingVersions::Remove && record.origin == Origin::Directory && !there.contains(&version)
+    };
+    let gone = record.versions.iter().filter(|(version, record)| is_gone(version.as_str(), record));
+    let gone: Vec<String> = gone.map(|(version, _)| version.as_str().to_owned()).collect();
+    let mut changed = !gone.is_empty();
+    for version in gone {
+        if record.active.as_ref() == Some(&version) {
+            tracing::warn!(version, "directory of the active version removed; previous version becomes active");
+        }
+        record.remove_missing(&version);
+    }
+    for version in there {
+        let found = VersionRecord {
+            origin: Origin::Directory,
+            files: Vec::new(),
+            metadata: BTreeMap::new(),
+            metrics: BTreeMap::new(),
+            pinned: true,
+            registered_at: now_millis(),
+        };
+        match record.register(version, found) {
+            Ok(new) => changed |= new,
+            // The one that was registered goes first.
+            Err(RecordError::VersionExists(version)) => {
+                tracing::warn!(version, "version directory skipped; version name already registered");
+            }
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn find_models_ignores_other_entries() {
+        let directory = tempfile::tempdir().unwrap();
+        for path in ["good/1", "good/2", "good/assets", "good/next", "empty/1", "lost+found"] {
+            fs::create_dir_all(directory.path().join(path)).unwrap();
+        }
+        for path in ["Bad Name/1", "tools/lib", ".git/1", "onnx/3/onnx"] {
+            fs::create_dir_all(directory.path().join(path)).unwrap();
+        }
+        for file in ["good/1/model.onnx", "good/next/config.json", "onnx/3/onnx/model.onnx", "Bad Name/1/model.onnx"] {
+            fs::write(directory.path().join(file), "x").unwrap();
+        }
+        fs::write(directory.path().join("train.py"), "x").unwrap();
+        let found: Vec<String> =
+            find_models(directory.path()).unwrap().iter().map(|s| format!("{}/{}", s.name, s.version)).collect();
+        assert_eq!(found, ["empty/1", "good/1", "good/2", "good/next", "onnx/3"]);
+    }
+
+    #[test]
+    fn format_names_many_truncated_and_quoted() {
+        let names: Vec<String> = (0..25).map(|number| format!("n{number}\u{1b}")).collect();
+        let shown = format_names(names.iter().map(String::as_str));
+        assert!(shown.starts_with(r#""n0\u{1b}", "n1"#) && shown.ends_with(" and 5 more"), "{shown}");
+        assert_eq!(format_names([].into_iter()), "");
+    }
+}

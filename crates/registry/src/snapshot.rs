@@ -1,0 +1,345 @@
+//! What is served: a registry, and everything that it knows at one moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use predictd_engine::drift_monitor::DriftMonitor;
+use predictd_engine::loaded_version::LoadedVersion;
+use predictd_engine::loader;
+use predictd_engine::{load_context::LoadContext, model_source::ModelSource};
+use predictd_experiments::counters::ActivePhase;
+use predictd_metrics::VersionStatus;
+use predictd_text::manifest::ManifestError;
+
+use super::record::{ModelRecord, ModelRecords, Origin};
+use super::served_model::ServedModel;
+use super::version_name::VersionName;
+use super::version_state::{LoadFailure, VersionState};
+
+/// Everything the registry knows at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Models by name.
+    pub models: BTreeMap<String, ServedModel>,
+    /// The model that answers requests that name none.
+    pub default_model: String,
+    /// Experiments that run, by the model that callers ask for.
+    pub experiments: BTreeMap<String, Arc<ActivePhase>>,
+    /// Versions that a server which starts tries to load before it is ready, with their models.
+    pub startup_required: BTreeSet<(String, VersionName)>,
+}
+
+/// Why no model answers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// No model of this name.
+    #[error("there is no model of this name")]
+    UnknownModel,
+    /// The model has no such version.
+    #[error("the model has no such version")]
+    UnknownVersion,
+    /// It is still being loaded.
+    #[error("the model is still being loaded")]
+    ModelLoading,
+    /// It could not be loaded.
+    #[error("the model could not be loaded")]
+    LoadFailed,
+}
+
+/// The registry. Readers take a snapshot without a lock and never wait for a load.
+#[derive(Debug, Default)]
+pub struct Registry {
+    snapshot: ArcSwap<Snapshot>,
+    /// Held by an update from its copy to its swap: no update is lost.
+    update_lock: Mutex<()>,
+}
+
+impl Registry {
+    /// A registry of models that are still to be loaded, none of which is recorded.
+    ///
+    /// # Errors
+    /// If there is no model, or none of the name that shall be the default.
+    pub fn from_sources(sources: &[ModelSource], default_model: Option<&str>) -> Result<Self, String> {
+        let mut models: BTreeMap<String, ServedModel> = BTreeMap::new();
+        for source in sources {
+            let served = models.entry(source.name.clone()).or_default();
+            served.auto_select = true;
+            served.versions.insert(VersionName::new(&source.version), VersionState::Loading);
+        }
+        let registry = Self::with_models(models, default_model, &[])?;
+        registry.require_at_startup(
+            sources.iter().map(|source| (source.name.clone(), VersionName::new(&source.version))).collect(),
+        );
+        Ok(registry)
+    }
+
+    /// A registry of models that are still to be loaded, and of some of which only the names are known for now.
+    ///
+    /// # Errors
+    /// If there is no model, or none of the name that shall be the default.
+    pub fn from_records(records: &ModelRecords, default_model: Option<&str>, coming: &[&str]) -> Result<Self, String> {
+        let served = |record: &ModelRecord| ServedModel {
+            versions: record
+                .required_versions()
+                .into_iter()
+                .map(|version| (VersionName::new(version), VersionState::Loading))
+                .collect(),
+            active: record.active.as_deref().map(VersionName::new),
+            previous: record.previous_versions.last().map(|version| VersionName::new(version)),
+            auto_select: has_directory_version(record),
+        };
+        let models = records.iter().map(|(name, record)| (name.clone(), served(record)));
+        Self::with_models(models.filter(|(_, served)| !served.versions.is_empty()).collect(), default_model, coming)
+    }
+
+    fn with_models(
+        models: BTreeMap<String, ServedModel>,
+        default_model: Option<&str>,
+        coming: &[&str],
+    ) -> Result<Self, String> {
+        // The operator's own go first: what is registered while the server runs does not become the default by a restart.
+        let own = models.iter().find(|(_, served)| served.auto_select).map(|(name, _)| name.as_str());
+        let first = own.or(models.keys().next().map(String::as_str)).or(coming.first().copied());
+        let none = "it holds no model: a model is a directory NAME/VERSION with a model.onnx in it";
+        let default_model = default_model.or(first).ok_or(none)?.to_owned();
+        if !models.contains_key(&default_model) && !coming.contains(&default_model.as_str()) {
+            return Err(format!("it holds no model {default_model:?}, which --default-model names"));
+        }
+        let snapshot = Snapshot { models, default_model, ..Snapshot::default() };
+        Ok(Self { snapshot: ArcSwap::from_pointee(snapshot), update_lock: Mutex::default() })
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Loads one model version and puts the outcome into the registry.
+    ///
+    /// # Errors
+    /// A file and what is wrong with it.
+    pub fn load(&self, source: &ModelSource, host: &LoadContext) -> Result<(), ManifestError> {
+        self.set_state(source, VersionState::Loading);
+        let start = Instant::now();
+        let model = &source.name;
+        let version = &source.version;
+        let loaded = loader::load(source, host);
+        let seconds = start.elapsed().as_secs_f64();
+        // Logged once it is true: who reads "ready" may ask at once.
+        match loaded.map(Arc::new) {
+            Ok(loaded) => {
+                self.set_state(source, VersionState::Ready(Arc::clone(&loaded)));
+                tracing::info!(model, version, seconds, skips_queue = loaded.can_run_inline(), "model version loaded");
+                Ok(())
+            }
+            Err(error) => {
+                let failure = LoadFailure { reason: error.to_string(), fatal_reason: error.startup_refusal.clone() };
+                self.set_state(source, VersionState::Failed(failure));
+                tracing::error!(model, version, seconds, %error, "model version load failed");
+                Err(error)
+            }
+        }
+    }
+
+    fn set_state(&self, source: &ModelSource, state: VersionState) {
+        self.update(|changed| {
+            let served = changed.models.entry(source.name.clone()).or_default();
+            served.versions.insert(VersionName::new(&source.version), state);
+        });
+    }
+
+    /// Says that a version could not even be tried to load, and why. The version before answers then.
+    pub fn mark_failed(&self, name: &str, version: &str, reason: &str) {
+        let failure = LoadFailure { reason: reason.to_owned(), fatal_reason: None };
+        self.update(|changed| {
+            let served = changed.models.entry(name.to_owned()).or_default();
+            served.versions.insert(VersionName::new(version), VersionState::Failed(failure));
+        });
+    }
+
+    /// Forgets a version that shall not be served after all.
+    pub fn remove_version(&self, name: &str, version: &str) {
+        self.update(|changed| {
+            if let Some(served) = changed.models.get_mut(name) {
+                served.versions.remove(&VersionName::new(version));
+            }
+            changed.startup_required.remove(&(name.to_owned(), VersionName::new(version)));
+            changed.models.retain(|_, served| !served.versions.is_empty());
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Snapshot)) {
+        let lock = self.update_lock.lock();
+        let mut changed = Snapshot::clone(&self.snapshot.load());
+        change(&mut changed);
+        let old = self.snapshot.swap(Arc::new(changed));
+        drop(lock);
+        // It may be the last to hold a model: no update waits for its end.
+        drop(old);
+    }
+
+    /// Says which version of a model answers who names none, which did before, and which are kept besides. The others are
+    /// forgotten: what they have in work is still answered.
+    pub fn publish_model(&self, name: &str, active: Option<&str>, before: Option<&str>, kept: &BTreeSet<&str>) {
+        self.update(|changed| {
+            if let Some(served) = changed.models.get_mut(name) {
+                served.active = active.map(VersionName::new);
+                served.previous = before.map(VersionName::new);
+                served.versions.retain(|version, _| kept.contains(version.as_str()));
+            }
+            changed.startup_required.retain(|(model, version)| model != name || kept.contains(version.as_str()));
+            changed.models.retain(|_, served| !served.versions.is_empty());
+        });
+    }
+
+    /// Says which versions are tried before the server is ready. None once it has started: what comes later makes no server
+    /// unready.
+    pub fn require_at_startup(&self, awaited: BTreeSet<(String, VersionName)>) {
+        self.update(|changed| changed.startup_required = awaited);
+    }
+
+    /// Says which experiments run from now on.
+    pub fn publish_experiments(&self, experiments: BTreeMap<String, Arc<ActivePhase>>) {
+        self.update(|changed| changed.experiments = experiments);
+    }
+
+    /// Ends all workers after what they have, and waits for them until `deadline`.
+    pub fn close(&self, deadline: Instant) {
+        let snapshot = self.snapshot.swap(Arc::default());
+        let states = snapshot.models.values().flat_map(|served| served.versions.values());
+        for state in states {
+            if let VersionState::Ready(model) = state {
+                model.close(deadline);
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    /// The version that answers: the one asked for, else the active one.
+    ///
+    /// # Errors
+    /// [`ResolveError`] if there is none, or none yet.
+    pub fn resolve(&self, model: Option<&str>, version: Option<&str>) -> Result<&Arc<LoadedVersion>, ResolveError> {
+        // The default is there, or will be.
+        let unknown = if model.is_none() { ResolveError::ModelLoading } else { ResolveError::UnknownModel };
+        let served = self.models.get(model.unwrap_or(&self.default_model)).ok_or(unknown)?;
+        let state = match version {
+            Some(version) => served.versions.get(&VersionName::new(version)).ok_or(ResolveError::UnknownVersion)?,
+            None => served.active().map(|(_, state)| state).ok_or(ResolveError::UnknownVersion)?,
+        };
+        match state {
+            VersionState::Ready(model) => Ok(model),
+            VersionState::Loading => Err(ResolveError::ModelLoading),
+            VersionState::Failed(_) => Err(ResolveError::LoadFailed),
+        }
+    }
+
+    /// Every version as it is at this moment.
+    #[must_use]
+    pub fn version_statuses(&self) -> Vec<VersionStatus> {
+        let versions = self.models.iter().flat_map(|(name, served)| {
+            let answers = served.active().map(|(version, _)| version);
+            served.versions.iter().map(move |(version, state)| (name, version, state, answers == Some(version)))
+        });
+        let now = |(model, version, state, active): (&String, &VersionName, &VersionState, bool)| {
+            let loaded = if let VersionState::Ready(model) = state { Some(model) } else { None };
+            VersionStatus {
+                model: model.clone(),
+                version: version.as_str().to_owned(),
+                state: state.name(),
+                is_active: active,
+                device: loaded.map(|model| model.device().to_owned()),
+                is_fallback: loaded.is_some_and(|model| model.placement().fallback_reason.is_some()),
+                queued_texts: loaded.map_or(0, |model| model.queue_length()),
+                oldest_wait: loaded.map(|model| model.oldest_wait()).unwrap_or_default(),
+                expected_wait: loaded.map(|model| model.wait_time()).unwrap_or_default(),
+                signals: loaded
+                    .and_then(|model| model.drift_monitor())
+                    .map(DriftMonitor::current_signals)
+                    .unwrap_or_default(),
+            }
+        };
+        versions.map(now).collect()
+    }
+
+    /// Every version that answers.
+    pub fn ready_models(&self) -> impl Iterator<Item = &LoadedVersion> {
+        self.models.values().flat_map(|served| served.versions.values()).filter_map(|state| match state {
+            VersionState::Ready(model) => Some(model.as_ref()),
+            VersionState::Loading | VersionState::Failed(_) => None,
+        })
+    }
+
+    /// True if the default model answers and, of a server that starts, every version that requests are sent to answers or
+    /// has failed: until then a proxy does better to ask another replica.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.resolve(None, None).is_ok()
+            && self
+                .startup_required
+                .iter()
+                .all(|(model, version)| self.was_tried(model, version) && self.is_settled(model))
+    }
+
+    /// True for a version that is loaded, or could not be.
+    fn was_tried(&self, model: &str, version: &VersionName) -> bool {
+        let state = self.models.get(model).and_then(|served| served.versions.get(version));
+        matches!(state, Some(VersionState::Ready(_) | VersionState::Failed(_)))
+    }
+
+    /// True unless the version that answers is still being loaded: where the active one has failed, the one before it.
+    fn is_settled(&self, model: &str) -> bool {
+        let active = self.models.get(model).and_then(ServedModel::active);
+        !active.is_some_and(|(_, state)| matches!(state, VersionState::Loading))
+    }
+
+    fn has_version(&self, model: &str, version: &VersionName) -> bool {
+        self.models.get(model).is_some_and(|served| served.versions.contains_key(version))
+    }
+
+    /// Why a server must not go on, if so: for a version that it could not load among those that it began with.
+    #[must_use]
+    pub fn fatal_load_failure(&self, begun_with: &Self) -> Option<&str> {
+        let mut versions = self.models.iter().flat_map(|(name, served)| served.versions.iter().map(move |v| (name, v)));
+        versions.find_map(|(name, (version, state))| match state {
+            VersionState::Failed(failure) if begun_with.has_version(name, version) => failure.fatal_reason.as_deref(),
+            VersionState::Failed(_) | VersionState::Loading | VersionState::Ready(_) => None,
+        })
+    }
+}
+
+/// True for a model of which an operator has a directory.
+fn has_directory_version(record: &ModelRecord) -> bool {
+    record.versions.values().any(|version| version.origin == Origin::Directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::served_model::VersionStates;
+    use crate::version_state::LoadFailure;
+
+    fn snapshot(versions: &[(&str, VersionState)]) -> Snapshot {
+        let versions: VersionStates = versions.iter().map(|(v, state)| (VersionName::new(v), state.clone())).collect();
+        let models = [("m".to_owned(), ServedModel { versions, ..ServedModel::default() })].into();
+        Snapshot { models, ..Snapshot::default() }
+    }
+
+    #[test]
+    fn fatal_load_failure_only_for_startup_versions() {
+        let failed = |refusal: Option<&str>| {
+            VersionState::Failed(LoadFailure { reason: "x".to_owned(), fatal_reason: refusal.map(str::to_owned) })
+        };
+        let begun_with = snapshot(&[("1", VersionState::Loading), ("2", VersionState::Loading)]);
+        let now = snapshot(&[("1", failed(None)), ("2", VersionState::Loading), ("3", failed(Some("later")))]);
+        assert_eq!(now.fatal_load_failure(&begun_with), None);
+        let now = snapshot(&[("1", failed(None)), ("2", failed(Some("no GPU"))), ("3", failed(Some("later")))]);
+        assert_eq!(now.fatal_load_failure(&begun_with), Some("no GPU"));
+        assert_eq!(now.fatal_load_failure(&Snapshot::default()), None);
+    }
+}

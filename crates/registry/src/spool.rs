@@ -1,0 +1,315 @@
+//! What was told while the database did not answer: on disk until it does.
+//!
+//! A file holds a line of JSON for each thing told, and is synced before that is acknowledged. Each process writes a
+//! file of its own, which it holds locked; files that nobody holds are those of processes that are gone, and belong to
+//! the process that finds them. What is handed over twice is kept once: see [`Kept`](super::feedback::FeedbackWriteOutcome).
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use predictd_platform::atomic_file;
+use predictd_platform::clock;
+
+use super::feedback::FeedbackRecord;
+
+/// Most bytes of all files that wait.
+const MAX_SPOOL_BYTES: u64 = 64 << 20;
+const SEGMENT_EXTENSION: &str = "jsonl";
+
+/// The files of a data directory.
+#[derive(Debug)]
+pub struct FeedbackSpool {
+    directory: PathBuf,
+    /// The one that is written to.
+    writer: Mutex<Option<SegmentWriter>>,
+    /// Something may wait.
+    has_pending: AtomicBool,
+}
+
+#[derive(Debug)]
+struct SegmentWriter {
+    file: File,
+    path: PathBuf,
+    length: u64,
+}
+
+/// A file that is handed over. Nobody else has it meanwhile.
+#[derive(Debug)]
+pub struct SpoolSegment {
+    path: PathBuf,
+    reader: BufReader<File>,
+}
+
+/// Why nothing more is taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// As much waits as may.
+    #[error("{} MiB of feedback wait for the database already", MAX_SPOOL_BYTES >> 20)]
+    Full,
+    /// The disk.
+    #[error("{0}")]
+    Disk(#[from] io::Error),
+}
+
+impl FeedbackSpool {
+    /// The files below a data directory. Those of earlier processes wait to be handed over.
+    #[must_use]
+    pub fn new(data: &Path) -> Self {
+        Self { directory: data.join("spool"), writer: Mutex::default(), has_pending: AtomicBool::new(true) }
+    }
+
+    /// True if something may wait.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        self.has_pending.load(Ordering::Acquire)
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        let sizes = self.segment_paths().into_iter().filter_map(|path| fs::metadata(path).ok());
+        sizes.map(|metadata| metadata.len()).sum()
+    }
+
+    /// Brings these to disk: all of them, or none.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; nothing of them is kept then.
+    pub fn append(&self, told: &[FeedbackRecord]) -> Result<(), SpoolError> {
+        let mut bytes = Vec::new();
+        for feedback in told {
+            serde_json::to_writer(&mut bytes, feedback).map_err(io::Error::from)?;
+            bytes.push(b'\n');
+        }
+        let mut own = self.writer.lock();
+        if self.size_bytes() + bytes.len() as u64 > MAX_SPOOL_BYTES {
+            return Err(SpoolError::Full);
+        }
+        let mut current = match own.take() {
+            Some(current) => current,
+            None => self.create_segment()?,
+        };
+        self.has_pending.store(true, Ordering::Release);
+        let written = current.file.write_all(&bytes).and_then(|()| current.file.sync_data());
+        if let Err(error) = written {
+            // Half of it must not be found later: it was not acknowledged. A file that cannot even be cut is left as it
+            // is, and the next thing told begins another.
+            if current.file.set_len(current.length).and_then(|()| current.file.sync_data()).is_ok() {
+                *own = Some(current);
+            }
+            return Err(error.into());
+        }
+        current.length += bytes.len() as u64;
+        if !current.is_at_path()? {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the file was removed or replaced").into());
+        }
+        *own = Some(current);
+        Ok(())
+    }
+
+    fn create_segment(&self) -> io::Result<SegmentWriter> {
+        // Not the directory above it: if that is gone, so is what is kept.
+        match DirBuilder::new().mode(0o700).create(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let path = self.directory.join(format!("{}.{SEGMENT_EXTENSION}", clock::new_id()));
+        let draft = path.with_extension("draft");
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&draft)?;
+        // Nobody sees it before it is held: whoever found it free would hand it over, and delete it.
+        file.try_lock().map_err(io::Error::from)?;
+        atomic_file::publish(&file, &draft, &path)?;
+        Ok(SegmentWriter { file, path, length: 0 })
+    }
+
+    /// The files that nobody else has, oldest first. What is told from now on goes into another.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn take_segments(&self) -> io::Result<Vec<SpoolSegment>> {
+        // Before the files are looked for: what comes later is pending again.
+        self.has_pending.store(false, Ordering::Release);
+        drop(self.writer.lock().take());
+        let mut waiting = Vec::new();
+        for path in self.segment_paths() {
+            let file = match File::open(&path) {
+                Ok(file) => file,
+                // Another process has handed it over meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // The others need not wait for it. It is looked for again when something else waits, and at the next start.
+                Err(error) => {
+                    tracing::error!(file = %path.display(), %error, "spool file could not be read");
+                    continue;
+                }
+            };
+            if file.try_lock().is_ok() {
+                waiting.push(SpoolSegment { path, reader: BufReader::new(file) });
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// What is handed over did not get there: it waits on.
+    pub fn mark_pending(&self) {
+        self.has_pending.store(true, Ordering::Release);
+    }
+
+    fn segment_paths(&self) -> Vec<PathBuf> {
+        // There is none where nothing was ever told in vain.
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().filter_map(Result::ok);
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|ending| ending == SEGMENT_EXTENSION));
+        paths.sort_unstable();
+        paths
+    }
+}
+
+impl SegmentWriter {
+    /// True if a process that looks for the file by its name finds this one.
+    fn is_at_path(&self) -> io::Result<bool> {
+        let own = self.file.metadata()?;
+        Ok(fs::metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == (own.dev(), own.ino())))
+    }
+}
+
+impl SpoolSegment {
+    /// The next of what was told, at most so many; none at the end.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read_batch(&mut self, most: usize) -> io::Result<Vec<FeedbackRecord>> {
+        let mut told = Vec::new();
+        while told.len() < most {
+            let mut line = Vec::new();
+            io::Read::take(&mut self.reader, MAX_SPOOL_BYTES).read_until(b'\n', &mut line)?;
+            if line.is_empty() {
+                break;
+            }
+            match serde_json::from_slice(&line) {
+                Ok(feedback) => told.push(feedback),
+                // The end of a file whose writer was killed, or ran out of disk: nothing of it was acknowledged.
+                Err(error) => {
+                    tracing::warn!(file = %self.path.display(), %error, "incomplete spool record ignored");
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    /// All of it is kept elsewhere.
+    ///
+    /// # Errors
+    /// If the file cannot be deleted.
+    pub fn delete(self) -> io::Result<()> {
+        fs::remove_file(&self.path)?;
+        self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample_feedback(id: usize) -> FeedbackRecord {
+        FeedbackRecord {
+            id: id.to_string(),
+            predicted_at: 1,
+            model: "m".to_owned(),
+            version: "1".to_owned(),
+            arm: String::new(),
+            predicted: vec!["a".to_owned()],
+            confidence: 0.75,
+            actual: vec!["b".to_owned()],
+            text: None,
+            caller: "somebody".to_owned(),
+            reported_at: 2,
+        }
+    }
+
+    fn drain_all(spool: &FeedbackSpool) -> Vec<FeedbackRecord> {
+        let mut found = Vec::new();
+        for mut waiting in spool.take_segments().unwrap() {
+            loop {
+                let next = waiting.read_batch(2).unwrap();
+                if next.is_empty() {
+                    break;
+                }
+                found.extend(next);
+            }
+            waiting.delete().unwrap();
+        }
+        found
+    }
+
+    #[test]
+    fn spool_segments_drained_once_in_order() {
+        let data = tempfile::tempdir().unwrap();
+        let spool = FeedbackSpool::new(data.path());
+        assert!(spool.has_pending() && drain_all(&spool).is_empty() && !spool.has_pending());
+        spool.append(&[sample_feedback(1), sample_feedback(2)]).unwrap();
+        spool.append(&[sample_feedback(3)]).unwrap();
+        assert!(spool.has_pending() && spool.size_bytes() > 100);
+        assert_eq!(drain_all(&spool), [sample_feedback(1), sample_feedback(2), sample_feedback(3)]);
+        assert_eq!((drain_all(&spool), spool.size_bytes()), (Vec::new(), 0));
+        // What did not get where it should is there again.
+        spool.append(&[sample_feedback(4)]).unwrap();
+        drop(spool.take_segments().unwrap());
+        spool.mark_pending();
+        assert!(spool.has_pending());
+        assert_eq!(drain_all(&spool), [sample_feedback(4)]);
+    }
+
+    #[test]
+    fn spool_segment_of_running_process_not_taken() {
+        let data = tempfile::tempdir().unwrap();
+        let running = FeedbackSpool::new(data.path());
+        let other = FeedbackSpool::new(data.path());
+        running.append(&[sample_feedback(1)]).unwrap();
+        assert!(drain_all(&other).is_empty());
+        drop(running);
+        assert_eq!(drain_all(&other), [sample_feedback(1)]);
+    }
+
+    #[test]
+    fn spool_segment_removed_append_fails() {
+        let data = tempfile::tempdir().unwrap();
+        let spool = FeedbackSpool::new(data.path());
+        spool.append(&[sample_feedback(1)]).unwrap();
+        fs::remove_dir_all(data.path().join("spool")).unwrap();
+        assert!(matches!(spool.append(&[sample_feedback(2)]), Err(SpoolError::Disk(_))));
+        // The next thing told begins a file that is there.
+        spool.append(&[sample_feedback(3)]).unwrap();
+        assert_eq!(drain_all(&spool), [sample_feedback(3)]);
+        fs::remove_dir_all(data.path()).unwrap();
+        assert!(matches!(spool.append(&[sample_feedback(4)]), Err(SpoolError::Disk(_))));
+        assert!(!data.path().exists());
+    }
+
+    #[test]
+    fn spool_truncated_line_is_skipped() {
+        let data = tempfile::tempdir().unwrap();
+        let spool = FeedbackSpool::new(data.path());
+        spool.append(&[sample_feedback(1)]).unwrap();
+        drop(spool);
+        let path = fs::read_dir(data.path().join("spool")).unwrap().next().unwrap().unwrap().path();
+        let mut file = OpenOptions::new().append(true).open(path).unwrap();
+        file.write_all(b"{\"id\":\"2\",\"ma").unwrap();
+        drop(file);
+        assert_eq!(drain_all(&FeedbackSpool::new(data.path())), [sample_feedback(1)]);
+    }
+
+    #[test]
+    fn spool_over_limit_append_is_refused() {
+        let data = tempfile::tempdir().unwrap();
+        let spool = FeedbackSpool::new(data.path());
+        let long = FeedbackRecord { text: Some("x".repeat(1 << 20)), ..sample_feedback(1) };
+        let fitting = (0..100).take_while(|_| spool.append(std::slice::from_ref(&long)).is_ok()).count();
+        assert_eq!(fitting as u64, (MAX_SPOOL_BYTES - 1) >> 20);
+        assert!(matches!(spool.append(&[long]), Err(SpoolError::Full)));
+        assert_eq!(drain_all(&spool).len(), fitting);
+    }
+}

@@ -1,0 +1,37 @@
+//! Whether a version answers, and why not.
+
+use std::sync::Arc;
+
+use predictd_engine::loaded_version::LoadedVersion;
+
+/// State of one version.
+#[derive(Debug, Clone)]
+pub enum VersionState {
+    /// Being loaded and checked.
+    Loading,
+    /// Answers.
+    Ready(Arc<LoadedVersion>),
+    /// Could not be loaded, and why.
+    Failed(LoadFailure),
+}
+
+/// Why a version could not be loaded.
+#[derive(Debug, Clone, Default)]
+pub struct LoadFailure {
+    /// A file and a reason.
+    pub reason: String,
+    /// One sentence, if a server must not start without it.
+    pub fatal_reason: Option<String>,
+}
+
+impl VersionState {
+    /// The state's name in answers.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Ready(_) => "ready",
+            Self::Failed(_) => "failed",
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! `config.json` and `tokenizer_config.json`, as `AutoConfig` and `AutoTokenizer` of `transformers` read them.
+
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::error::ManifestError;
+use super::python_json;
+use crate::tensors::PaddingSide;
+
+/// The file that [`ModelConfig`] is read from.
+pub(super) const CONFIG_FILE: &str = "config.json";
+/// The file that [`TokenizerConfig`] is read from.
+pub(super) const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
+
+/// What `predictd` reads from Hugging Face's `config.json`.
+#[derive(Debug, Default, Deserialize)]
+pub struct ModelConfig {
+    pub(super) id2label: Option<Value>,
+    pub(super) num_labels: Option<Value>,
+    #[serde(rename = "problem_type", default, deserialize_with = "problem_type")]
+    declared_problem_type: DeclaredProblemType,
+    #[serde(default)]
+    max_position_embeddings: PositionCount,
+    /// What GPT-2 and its kind call `max_position_embeddings`.
+    #[serde(default)]
+    n_positions: PositionCount,
+    /// Architecture, such as `bert`.
+    pub model_type: Option<String>,
+    #[serde(default)]
+    pad_token_id: TokenId,
+    /// The class of the tokenizer, where `tokenizer_config.json` does not say.
+    pub tokenizer_class: Option<String>,
+    #[serde(default, deserialize_with = "architectures")]
+    pub(super) architectures: Vec<String>,
+}
+
+/// Hugging Face's names for what a classifier's scores mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemType {
+    /// Exactly one label.
+    SingleLabelClassification,
+    /// Any number of labels.
+    MultiLabelClassification,
+    /// A number.
+    Regression,
+}
+
+/// `problem_type`, known or not.
+#[derive(Debug, Default)]
+enum DeclaredProblemType {
+    #[default]
+    None,
+    Known(ProblemType),
+    Unknown(String),
+}
+
+/// A count of positions: `null` and what is below one mean none.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(transparent)]
+struct PositionCount(Option<i64>);
+
+impl PositionCount {
+    fn count(self) -> Option<usize> {
+        self.0.filter(|&count| count > 0).and_then(|count| usize::try_from(count).ok())
+    }
+}
+
+/// The id of a token: what is below zero means none.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(transparent)]
+struct TokenId(Option<i64>);
+
+/// Any value is accepted, as `AutoConfig` does; the pipeline of `transformers` passes over what it does not know.
+fn problem_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DeclaredProblemType, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Null => DeclaredProblemType::None,
+        value => match ProblemType::deserialize(&value) {
+            Ok(known) => DeclaredProblemType::Known(known),
+            Err(_) => DeclaredProblemType::Unknown(value.to_string()),
+        },
+    })
+}
+
+fn architectures<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let names = match Value::deserialize(deserializer)? {
+        Value::Array(names) => names,
+        _ => Vec::new(),
+    };
+    Ok(names.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+impl ModelConfig {
+    /// What the scores mean, where `problem_type` says so.
+    #[must_use]
+    pub fn problem_type(&self) -> Option<ProblemType> {
+        match self.declared_problem_type {
+            DeclaredProblemType::Known(known) => Some(known),
+            DeclaredProblemType::None | DeclaredProblemType::Unknown(_) => None,
+        }
+    }
+
+    /// The class of `transformers` that the model was saved from, such as `BertForTokenClassification`.
+    #[must_use]
+    pub fn architecture(&self) -> Option<&str> {
+        self.architectures.first().map(String::as_str)
+    }
+
+    /// A sentence about a `problem_type` that means nothing.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let DeclaredProblemType::Unknown(value) = &self.declared_problem_type else { return None };
+        Some(format!(
+            "config.json: problem_type is {}, which is none of single_label_classification, multi_label_classification \
+             and regression: it is passed over",
+            truncate_value(value)
+        ))
+    }
+
+    /// The id of the padding token, if the model has one.
+    #[must_use]
+    pub fn pad_id(&self) -> Option<u32> {
+        self.pad_token_id.0.and_then(|id| u32::try_from(id).ok())
+    }
+
+    /// Positions that a text can use: some families keep the first `pad_token_id + 1` rows back.
+    #[must_use]
+    pub fn usable_positions(&self) -> Option<usize> {
+        const OFFSET_FAMILIES: [&str; 15] = [
+            "roberta",
+            "xlm-roberta",
+            "xlm-roberta-xl",
+            "camembert",
+            "longformer",
+            "roberta-prelayernorm",
+            "data2vec-text",
+            "xmod",
+            "mpnet",
+            "ibert",
+            "luke",
+            "esm",
+            "layoutlmv3",
+            "markuplm",
+            "lilt",
+        ];
+        let rows = self.max_position_embeddings.count().or_else(|| self.n_positions.count())?;
+        let offset = match self.model_type.as_deref() {
+            Some(family) if OFFSET_FAMILIES.contains(&family) => self.pad_token_id.0.unwrap_or(1).saturating_add(1),
+            _ => 0,
+        };
+        Some(rows.saturating_sub(usize::try_from(offset).unwrap_or_default()))
+    }
+}
+
+/// A value of a file, short enough for a message.
+pub(super) fn truncate_value(value: &str) -> String {
+    const MAX_BYTES: usize = 64;
+    let end = value.floor_char_boundary(MAX_BYTES);
+    if end == value.len() { value.to_owned() } else { format!("{}…", &value[..end]) }
+}
+
+/// What `predictd` reads from `tokenizer_config.json`.
+#[derive(Debug, Default)]
+pub struct TokenizerConfig {
+    /// Longest input in tokens; Hugging Face writes 1e30 for "no limit".
+    pub model_max_length: Option<f64>,
+    /// Where padding goes; where this does not say, `tokenizer.json` may.
+    pub padding_side: Option<PaddingSide>,
+    /// Which end is cut off; the same.
+    pub truncation_side: Option<PaddingSide>,
+    /// All that the file says; none without the file.
+    pub settings: Option<Map<String, Value>>,
+    /// `special_tokens_map.json`, which older files have.
+    pub special_tokens_map: Option<Map<String, Value>>,
+    /// `added_tokens.json`, which older files have.
+    pub added_tokens: Option<Map<String, Value>>,
+}
+
+impl TokenizerConfig {
+    /// Reads the keys that mean the same for every class of tokenizers.
+    pub(super) fn from_settings(settings: Option<Map<String, Value>>) -> Result<Self, ManifestError> {
+        #[derive(Default, Deserialize)]
+        struct CommonSettings {
+            model_max_length: Option<f64>,
+            max_len: Option<f64>,
+            padding_side: Option<PaddingSide>,
+            truncation_side: Option<PaddingSide>,
+        }
+        let value = settings.clone().unwrap_or_default();
+        let common: CommonSettings = python_json::from_value(TOKENIZER_CONFIG_FILE, Value::Object(value))?;
+        Ok(Self {
+            model_max_length: common.model_max_length.or(common.max_len),
+            padding_side: common.padding_side,
+            truncation_side: common.truncation_side,
+            settings,
+            ..Self::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> ModelConfig {
+        python_json::parse(CONFIG_FILE, json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn config_roberta_positions_exclude_padding_rows() {
+        let of = |family: &str, pad: &str| {
+            config(&format!(r#"{{"max_position_embeddings":514,"pad_token_id":{pad},"model_type":"{family}"}}"#))
+        };
+        assert_eq!(of("roberta", "1").usable_positions(), Some(512));
+        assert_eq!(of("bert", "1").usable_positions(), Some(514));
+        assert_eq!(of("roberta", "-1").usable_positions(), Some(514));
+    }
+
+    #[test]
+    fn config_odd_values_read_as_autoconfig() {
+        let odd = config(r#"{"pad_token_id":-1,"max_position_embeddings":-1,"problem_type":"","n_positions":null}"#);
+        assert_eq!((odd.pad_id(), odd.usable_positions(), odd.problem_type()), (None, None, None));
+        assert!(odd.warning().unwrap().starts_with("config.json: problem_type is \"\", which is none of"));
+        let gpt = config(r#"{"n_positions":64,"pad_token_id":99999999999,"architectures":"GPT2Model"}"#);
+        assert_eq!((gpt.pad_id(), gpt.usable_positions(), gpt.architectures.len()), (None, Some(64), 0));
+        let plain = config(r#"{"problem_type":"regression","architectures":["X",1]}"#);
+        assert_eq!((plain.problem_type(), plain.warning()), (Some(ProblemType::Regression), None));
+    }
+
+    #[test]
+    fn config_wrong_type_names_key() {
+        let refusal =
+            |json: &str| python_json::parse::<ModelConfig>(CONFIG_FILE, json.as_bytes()).unwrap_err().to_string();
+        assert_eq!(
+            refusal(r#"{"pad_token_id":[0]}"#),
+            r#"config.json: "pad_token_id": invalid type: sequence, expected i64"#
+        );
+        assert_eq!(
+            refusal(r#"{"max_position_embeddings":"512"}"#),
+            r#"config.json: "max_position_embeddings": invalid type: string "512", expected i64"#
+        );
+    }
+}

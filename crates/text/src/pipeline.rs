@@ -1,0 +1,374 @@
+//! One model's way from text to answer, without the graph in the middle.
+//!
+//! - `runs`: the runs that texts need
+//! - `encoded`: a text ready for its graph, and a batch of them
+//! - `probe_texts`: texts to measure and to check a model with
+//! - `task`: what is done with a model's scores
+//! - `token_range`: token ids that the graph has no row for
+
+mod batches;
+mod encoded_input;
+mod head_selection;
+mod probe_texts;
+mod token_range;
+
+use super::activation::{Activation, AppliedActivation};
+use super::entities::{ScoredToken, extract_entities, merge_windows};
+use super::golden::GoldenSet;
+use super::heads::{Head, HeadOutcome, HeadOutput, OutputError, score_tokens, weighted_mean};
+use super::input::Input;
+use super::manifest::{Manifest, ManifestError, ProblemType, Task, check_labels};
+use super::policy::{CharacterSet, TextPolicy};
+use super::signature::{FixedAxes, GraphInput, Signature};
+use super::tensors::PaddingSide;
+use super::tokenizer::{TokenizeError, Tokenizer};
+use crate::text_policies::TextPolicies;
+pub use encoded_input::{Batch, EncodedContent, EncodedInput, TokenSpans};
+use token_range::TokenRange;
+
+/// Tokenizer, head and labels of one model.
+#[derive(Debug)]
+pub struct Pipeline {
+    policy: TextPolicy,
+    encoder: Encoder,
+    head: Head,
+    labels: Vec<String>,
+    golden: Option<GoldenSet>,
+    /// Lengths of runs are rounded up to multiples of this.
+    pad_multiple: usize,
+    fixed_axes: FixedAxes,
+    /// Ids that the graph can look up, where the tokenizer knows others.
+    token_range: Option<TokenRange>,
+    pairs_enabled: bool,
+    output_name: String,
+    applied_activation: Option<AppliedActivation>,
+    /// What an operator should know about the files.
+    warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Encoder {
+    /// The graph takes tokens.
+    Tokens(Box<Tokenizer>),
+    /// The graph takes the text itself.
+    Texts,
+}
+
+impl Encoder {
+    fn new(manifest: &Manifest, signature: &Signature, defaults: TextPolicies) -> Result<Self, ManifestError> {
+        if matches!(signature.input, GraphInput::Texts { .. }) {
+            return Ok(Self::Texts);
+        }
+        let on_overflow = manifest.options.on_overflow.unwrap_or(defaults.on_overflow);
+        let mut tokenizer = Tokenizer::load(manifest, on_overflow)?;
+        if signature.per_token {
+            tokenizer = tokenizer.with_spans();
+        }
+        Ok(Self::Tokens(Box::new(tokenizer)))
+    }
+}
+
+impl Pipeline {
+    /// Puts the parts of a model together and checks that they fit each other.
+    ///
+    /// # Errors
+    /// [`ManifestError`] naming the file that is missing or does not fit.
+    pub fn from_manifest(
+        manifest: &mut Manifest,
+        signature: &Signature,
+        defaults: TextPolicies,
+    ) -> Result<Self, ManifestError> {
+        if let Some(length) = signature.fixed_axes.length {
+            let limit = manifest.options.max_tokens.get_or_insert(length);
+            *limit = (*limit).min(length);
+        }
+        let mut encoder = Encoder::new(manifest, signature, defaults)?;
+        let labels = match manifest.labels.clone().or_else(|| signature.labels.clone()) {
+            None if has_labels_in_answer(manifest, signature) => Some(manifest.default_labels(signature.width)?),
+            named => named,
+        };
+        if let Some(labels) = &labels {
+            check_labels(labels)?;
+        }
+        let head = head_selection::select_head(manifest, signature, labels.as_deref())?;
+        let labels = match labels {
+            _ if head.is_numeric() => Vec::new(),
+            Some(labels) => labels,
+            None => manifest.default_labels(signature.width)?,
+        };
+        let policy = TextPolicy {
+            markup: manifest.options.markup.unwrap_or(defaults.markup),
+            allowed_characters: manifest.options.allowed_characters.as_deref().map(CharacterSet::parse),
+        };
+        let mut token_range = None;
+        let mut warnings = Vec::new();
+        if let Encoder::Tokens(tokenizer) = &mut encoder {
+            warnings.extend(tokenizer.warnings().iter().cloned());
+            token_range = TokenRange::new(tokenizer, signature.embedding_rows)?;
+            if signature.has_attention_mask() && token_range.is_some_and(|range| tokenizer.padding().id >= range.rows) {
+                // Any id does in a place that is masked.
+                tokenizer.set_pad_id(0);
+            }
+        }
+        warnings.extend(token_range.map(TokenRange::warning).into_iter().chain(manifest.config.warning()));
+        let pipeline = Self {
+            policy,
+            encoder,
+            head,
+            labels,
+            golden: manifest.golden.take(),
+            pad_multiple: 1,
+            fixed_axes: signature.fixed_axes,
+            token_range,
+            pairs_enabled: true,
+            output_name: signature.output_name.clone(),
+            applied_activation: signature.applied_activation,
+            warnings,
+        };
+        let (expected, found) = (pipeline.head.width(pipeline.labels.len()), signature.width);
+        if expected == found {
+            return Ok(pipeline);
+        }
+        let (count, output) = (pipeline.labels.len(), &signature.output_name);
+        let each = if signature.per_token { "token" } else { "text" };
+        let reason = format!(
+            "{count} labels need {expected} scores per {each}, but the graph gives {found} (output {output:?}): name {found} labels in id2label of config.json or in labels.json, or another output with output = \"NAME\" in model.toml"
+        );
+        Err(ManifestError::new("labels", reason))
+    }
+
+    /// Labels in score order; none for regression.
+    #[must_use]
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// What an operator should know about the files: one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What a text may hold.
+    #[must_use]
+    pub fn policy(&self) -> &TextPolicy {
+        &self.policy
+    }
+
+    /// What is done with the scores.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Examples that the model must reproduce.
+    #[must_use]
+    pub fn golden(&self) -> Option<&GoldenSet> {
+        self.golden.as_ref()
+    }
+
+    /// The tokenizer, if the graph does not take the text itself.
+    #[must_use]
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        match &self.encoder {
+            Encoder::Tokens(tokenizer) => Some(tokenizer),
+            Encoder::Texts => None,
+        }
+    }
+
+    /// True if two texts can be asked about.
+    #[must_use]
+    pub fn has_pair_support(&self) -> bool {
+        self.pairs_enabled
+            && !matches!(self.head, Head::Entities(..))
+            && self.tokenizer().is_some_and(Tokenizer::has_pair_support)
+    }
+
+    /// Runs the windows of a text one by one: rows of a batch change each other's scores.
+    pub fn disable_row_batching(&mut self) {
+        self.fixed_axes.single_row = true;
+    }
+
+    /// Takes no more pairs: the graph fails on them.
+    pub fn disable_pairs(&mut self) {
+        self.pairs_enabled = false;
+    }
+
+    /// The activation that the graph applies itself.
+    #[must_use]
+    pub fn graph_activation(&self) -> Option<Activation> {
+        self.applied_activation.map(|applied| applied.activation)
+    }
+
+    /// The same, and what of it the scores are.
+    #[must_use]
+    pub fn applied_activation(&self) -> Option<AppliedActivation> {
+        self.applied_activation
+    }
+
+    /// Says that the graph applies an activation itself, or none, as its values show, and what is left for the server.
+    pub fn set_graph_activation(&mut self, found: Option<AppliedActivation>, left: Activation) {
+        self.applied_activation = found;
+        self.head = self.head.clone().with_activation(left);
+    }
+
+    /// Scores for each text, or for each token where tokens are labelled; 1 at least.
+    #[must_use]
+    pub fn score_width(&self) -> usize {
+        self.head.width(self.labels.len()).max(1)
+    }
+
+    /// Name of the output that holds the scores.
+    #[must_use]
+    pub fn output_name(&self) -> &str {
+        &self.output_name
+    }
+
+    /// Axes of the inputs that the graph fixes.
+    #[must_use]
+    pub fn fixed_axes(&self) -> FixedAxes {
+        self.fixed_axes
+    }
+
+    /// The largest id of the tokenizer, if it is not known which ids the graph can look up.
+    #[must_use]
+    pub fn largest_unchecked_id(&self) -> Option<u32> {
+        match (&self.encoder, &self.token_range) {
+            (Encoder::Tokens(tokenizer), None) => Some(tokenizer.largest_id()),
+            _ => None,
+        }
+    }
+
+    /// Says that the graph looks up the ids below `rows` only.
+    ///
+    /// # Errors
+    /// [`ManifestError`] if a special token is not one of them.
+    pub fn limit_token_ids(&mut self, rows: usize) -> Result<(), ManifestError> {
+        if let Encoder::Tokens(tokenizer) = &self.encoder {
+            self.token_range = TokenRange::new(tokenizer, Some(rows))?;
+            self.warnings.extend(self.token_range.map(TokenRange::warning));
+        }
+        Ok(())
+    }
+
+    /// A row of one token of its own.
+    ///
+    /// # Errors
+    /// [`TokenizeError`] if the tokenizer cannot put special tokens around it.
+    pub fn encode_token_id(&self, id: u32) -> Result<EncodedInput, TokenizeError> {
+        match &self.encoder {
+            Encoder::Tokens(tokenizer) => Ok(EncodedInput::from_row(tokenizer.row_from_ids(vec![id])?)),
+            Encoder::Texts => self.probe_text(1, 0),
+        }
+    }
+
+    /// Prepares one text, or two for a model that takes pairs.
+    ///
+    /// # Errors
+    /// [`TokenizeError`] if the text is too long for a model that refuses that, or if the tokenizer fails.
+    pub fn encode(&self, input: impl Into<Input>) -> Result<EncodedInput, TokenizeError> {
+        let Input { text, second: pair } = input.into();
+        match &self.encoder {
+            Encoder::Tokens(tokenizer) => {
+                let mut tokens = match &pair {
+                    None => tokenizer.encode(&text)?,
+                    Some(second) => tokenizer.encode_pair(&text, second)?,
+                };
+                if let Some(range) = &self.token_range {
+                    range.replace_out_of_range(&mut tokens)?;
+                }
+                let (rows, overlap) = (tokens.spans, tokens.overlap);
+                let places = (!rows.is_empty()).then(|| Box::new(TokenSpans { text, rows, overlap }));
+                let content = EncodedContent::Rows(tokens.rows);
+                let (unknown, truncated) = (tokens.unknown_count, tokens.is_truncated);
+                Ok(EncodedInput {
+                    content,
+                    token_count: tokens.token_count,
+                    unknown_count: unknown,
+                    is_truncated: truncated,
+                    spans: places,
+                })
+            }
+            Encoder::Texts => {
+                let tokens = text.split_whitespace().count();
+                Ok(EncodedInput {
+                    content: EncodedContent::Text(text),
+                    token_count: tokens,
+                    unknown_count: 0,
+                    is_truncated: false,
+                    spans: None,
+                })
+            }
+        }
+    }
+
+    /// Turns the scores of one text, one row per window, and the graph's own choice into its answer.
+    ///
+    /// # Errors
+    /// [`OutputError`] if the scores cannot be an answer.
+    pub fn postprocess(
+        &self,
+        encoded: &EncodedInput,
+        rows: Vec<Vec<f32>>,
+        chosen: Option<usize>,
+    ) -> Result<HeadOutput, OutputError> {
+        if let Head::Entities(aggregation, activation) = self.head {
+            let found = self.token_scores(encoded, &rows, activation)?;
+            let text = encoded.spans.as_ref().map_or("", |places| &places.text);
+            let outcome = HeadOutcome::Entities(extract_entities(text, &found, &self.labels, aggregation));
+            return Ok(HeadOutput { outcome, probabilities: Vec::new(), raw_scores: Vec::new() });
+        }
+        let weights = match &encoded.content {
+            EncodedContent::Rows(rows) => rows.iter().map(|row| row.ids.len()).collect(),
+            EncodedContent::Text(_) => vec![1],
+        };
+        let windows: Vec<(Vec<f32>, usize)> = rows.into_iter().zip(weights).collect();
+        self.head.postprocess(weighted_mean(&windows), chosen, self.labels.len())
+    }
+
+    /// The tokens of a text with their probabilities; `rows` has the scores of all tokens of a row of a run.
+    fn token_scores(
+        &self,
+        encoded: &EncodedInput,
+        rows: &[Vec<f32>],
+        activation: Activation,
+    ) -> Result<Vec<ScoredToken>, OutputError> {
+        let Some(places) = &encoded.spans else { return Ok(Vec::new()) };
+        let (labels, count) = (self.labels.len(), places.rows.len());
+        if rows.len() != count {
+            return Err(OutputError::Width { expected: count, found: rows.len() });
+        }
+        let windows = rows.iter().zip(&places.rows);
+        let windows = windows.map(|(logits, places)| {
+            let padding = self.left_padding(logits.len() / labels, places.len());
+            score_tokens(logits, padding, places, (labels, activation))
+        });
+        Ok(merge_windows(windows.collect::<Result<_, _>>()?, places.overlap))
+    }
+
+    /// Padding before a row's own tokens, where a run was so long.
+    fn left_padding(&self, length: usize, own: usize) -> usize {
+        match self.tokenizer().map(|tokenizer| tokenizer.padding().side) {
+            Some(PaddingSide::Left) => length.saturating_sub(own),
+            Some(PaddingSide::Right) | None => 0,
+        }
+    }
+
+    /// The scores of a text's own tokens in its row of a run: all of them where scores are per text.
+    #[must_use]
+    pub fn unpadded_scores<'a>(&self, row: &'a [f32], own: usize) -> &'a [f32] {
+        let Head::Entities(..) = self.head else { return row };
+        let labels = self.labels.len();
+        let start = self.left_padding(row.len() / labels.max(1), own) * labels;
+        row.get(start..start + own * labels).unwrap_or_default()
+    }
+}
+
+/// True if an answer names labels, so that a model whose files name none has those that `AutoConfig` gives it.
+fn has_labels_in_answer(manifest: &Manifest, signature: &Signature) -> bool {
+    let several = match manifest.options.task {
+        Some(task) => task == Task::MultiLabel,
+        None => manifest.config.problem_type() == Some(ProblemType::MultiLabelClassification),
+    };
+    signature.width > 1 || several
+}

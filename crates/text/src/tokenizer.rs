@@ -1,0 +1,363 @@
+//! Text to token rows. With its own modules the only one that knows the `tokenizers` crate.
+//!
+//! - `classes`: which class of `transformers` the files mean; `class_specs`: the rules that it builds
+//! - `special_tokens`: special and added tokens of all files; `special_token_defaults`: those of a class
+//! - `builder`: `tokenizer.json` with what the other files say over it; `file_names`: their names
+//! - `file_check`: why a file cannot be read; `error`: why a text cannot be tokenised; `panics`: of the crate
+//! - `expansion_limit`: how long a text gets while it is normalised
+//! - `limits`: what the files say about lengths and padding
+//! - `pairs`: two texts in one row
+//! - `token_spans`: where tokens stand in their text
+//! - `unknown_token`: how many of them stand for what the tokenizer does not know
+//! - `vocabulary`: the ids of a tokenizer
+//!
+//! A tokenizer file comes from strangers: crafted ones panic while loading and while
+//! encoding, so both run inside `catch_unwind`.
+
+mod builder;
+mod class_specs;
+mod classes;
+mod error;
+mod expansion_limit;
+mod file_check;
+mod file_names;
+mod limits;
+mod pairs;
+mod panics;
+mod special_token_defaults;
+mod special_tokens;
+mod token_spans;
+mod unknown_token;
+mod vocabulary;
+
+use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, TruncationDirection, TruncationParams};
+
+use super::entities::TokenSpan;
+use super::manifest::{Manifest, ManifestError};
+use super::prefix::{is_word_local, prefixes};
+use super::tensors::{Padding, PaddingSide, TokenRow};
+use crate::text_policies::OverflowPolicy;
+use builder::BuiltTokenizer;
+pub use error::TokenizeError;
+use expansion_limit::ExpansionLimit;
+use file_names::TOKENIZER_FILE;
+use panics::{catch_load_panic, catch_panic};
+use token_spans::WordRules;
+
+/// Share of a window that repeats the end of the one before, as a divisor.
+const OVERLAP_DIVISOR: usize = 4;
+
+/// A loaded tokenizer with the limits of its model.
+///
+/// Cutting and special tokens are not left to the crate: told of a limit, it stops reading a
+/// text there, so that the rest is neither counted nor reported.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// Puts special tokens around a text.
+    post_processor: Option<PostProcessorWrapper>,
+    truncation_direction: TruncationDirection,
+    max_tokens: usize,
+    has_declared_limit: bool,
+    /// Special tokens around one text.
+    special_token_count: usize,
+    /// Special tokens around two texts, where it can join two.
+    pair_special_token_count: Option<usize>,
+    on_overflow: OverflowPolicy,
+    padding: Padding,
+    /// Stands for what the tokenizer does not know.
+    unknown_id: Option<u32>,
+    /// Only the beginning of a long text needs to be read.
+    is_prefix_sufficient: bool,
+    /// Where tokens stand is told as well.
+    word_rules: Option<WordRules>,
+    /// How its tokens are told from words, for models that label tokens.
+    declared_word_rules: WordRules,
+    /// Refuses texts that its normaliser makes very long.
+    expansion_limit: ExpansionLimit,
+    /// Rows have types for the second of two texts.
+    has_type_ids: bool,
+    warnings: Vec<String>,
+}
+
+/// A text as the model will see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenizedText {
+    /// One row, or one per window.
+    pub rows: Vec<TokenRow>,
+    /// Tokens of the text that the model sees, special tokens included, overlaps counted once.
+    pub token_count: usize,
+    /// Those of them that stand for what the tokenizer does not know.
+    pub unknown_count: usize,
+    /// True if part of the text was cut off.
+    pub is_truncated: bool,
+    /// Where the tokens of each row stand in the text, none for special ones; empty unless that was asked for.
+    pub spans: Vec<Vec<Option<TokenSpan>>>,
+    /// Tokens at the end of a row that the next one begins with.
+    pub overlap: usize,
+}
+
+impl Tokenizer {
+    /// Most windows a text is scored in; the rest of it is cut off, and the answer says so.
+    pub const MAX_WINDOWS: usize = 128;
+
+    /// Loads `tokenizer.json` with the limits that the other files set.
+    ///
+    /// # Errors
+    /// [`ManifestError`] if there is no such file, if it is not a tokenizer, or if no text
+    /// fits between its special tokens.
+    pub fn load(manifest: &Manifest, on_overflow: OverflowPolicy) -> Result<Self, ManifestError> {
+        let error = |reason: String| ManifestError::new(TOKENIZER_FILE, reason);
+        let bytes = manifest
+            .tokenizer
+            .as_ref()
+            .ok_or_else(|| error("there is no such file, and the graph takes tokens".to_owned()))?;
+        let built = builder::build_tokenizer(manifest, file_check::parse_file(bytes)?)?;
+        let named_limit = limits::declared_max_tokens(manifest);
+        let max_tokens = named_limit.unwrap_or(limits::DEFAULT_MAX_TOKENS);
+        let mut tokenizer = Self::from_built(built, manifest, on_overflow, named_limit)?;
+        let nothing = Encoding::default;
+        let (empty, _) = catch_panic(|| tokenizer.add_special_tokens(nothing())).map_err(|e| error(e.to_string()))?;
+        tokenizer.special_token_count = empty.ids.len();
+        tokenizer.pair_special_token_count =
+            catch_panic(|| tokenizer.add_pair_special_tokens(nothing(), nothing())).ok().map(|(row, _)| row.ids.len());
+        let room = tokenizer.text_capacity();
+        if room == 0 {
+            return Err(error(format!(
+                "{max_tokens} tokens leave no room for text beside {} special tokens",
+                tokenizer.special_token_count
+            )));
+        }
+        if on_overflow == OverflowPolicy::Truncate {
+            // What is cut off need not be read. One token more than fits tells that something is.
+            let max_length = max_tokens.max(room + 1);
+            let direction = tokenizer.truncation_direction;
+            let enough = TruncationParams { max_length, direction, ..TruncationParams::default() };
+            tokenizer.inner.with_truncation(Some(enough)).map_err(|e| error(e.to_string()))?;
+        } else {
+            tokenizer.is_prefix_sufficient = false;
+        }
+        Ok(tokenizer)
+    }
+
+    /// A tokenizer without the special tokens around texts counted.
+    fn from_built(
+        built: BuiltTokenizer,
+        manifest: &Manifest,
+        on_overflow: OverflowPolicy,
+        named_limit: Option<usize>,
+    ) -> Result<Self, ManifestError> {
+        let error = |reason: String| ManifestError::new(TOKENIZER_FILE, reason);
+        let padding = limits::padding(manifest, &built);
+        let cut_from = limits::truncation_direction(manifest, &built.inner);
+        let BuiltTokenizer { mut inner, definition: described, has_type_ids: has_types, warnings, .. } = built;
+        // Padding in the file makes every short text as long as the longest: the server pads batches itself.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| error(e.to_string()))?;
+        let special = inner.get_post_processor().cloned();
+        inner.with_post_processor(None::<PostProcessorWrapper>);
+        Ok(Self {
+            post_processor: special,
+            truncation_direction: cut_from,
+            max_tokens: named_limit.unwrap_or(limits::DEFAULT_MAX_TOKENS),
+            has_declared_limit: named_limit.is_some(),
+            special_token_count: 0,
+            pair_special_token_count: None,
+            on_overflow,
+            padding,
+            unknown_id: unknown_token::unknown_id(&inner, &described),
+            is_prefix_sufficient: cut_from == TruncationDirection::Right && is_word_local(&described),
+            word_rules: None,
+            declared_word_rules: WordRules::from_definition(&described),
+            expansion_limit: catch_load_panic(|| ExpansionLimit::from_normalizer(inner.get_normalizer()))??,
+            has_type_ids: has_types,
+            warnings,
+            inner,
+        })
+    }
+
+    /// The same tokenizer, which also tells where tokens stand in their text.
+    #[must_use]
+    pub fn with_spans(mut self) -> Self {
+        self.word_rules = Some(self.declared_word_rules.clone());
+        self
+    }
+
+    /// What an operator should know about its files: one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Longest row, special tokens included.
+    #[must_use]
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// True if the model's files say how long a row may be; else a default is taken.
+    #[must_use]
+    pub fn has_declared_limit(&self) -> bool {
+        self.has_declared_limit
+    }
+
+    /// Which end of a longer text is cut off.
+    #[must_use]
+    pub fn truncation_side(&self) -> PaddingSide {
+        match self.truncation_direction {
+            TruncationDirection::Left => PaddingSide::Left,
+            TruncationDirection::Right => PaddingSide::Right,
+        }
+    }
+
+    /// What happens to longer texts.
+    #[must_use]
+    pub fn on_overflow(&self) -> OverflowPolicy {
+        self.on_overflow
+    }
+
+    /// How this model's rows are padded.
+    #[must_use]
+    pub fn padding(&self) -> Padding {
+        self.padding
+    }
+
+    /// True if it has a token for what it does not know.
+    #[must_use]
+    pub fn has_unknown_token(&self) -> bool {
+        self.unknown_id.is_some()
+    }
+
+    /// Tokenises one text.
+    ///
+    /// # Errors
+    /// [`TokenizeError::TooLong`] where long texts are refused, else only if the tokenizer fails.
+    pub fn encode(&self, text: &str) -> Result<TokenizedText, TokenizeError> {
+        catch_panic(|| {
+            let room = self.text_capacity();
+            let mut whole = self.encode_at_least(text, room + 1)?;
+            let own = whole.get_ids().len();
+            let limit = self.max_tokens;
+            if own <= room {
+                return self.finish_rows(text, vec![whole], own + self.special_token_count);
+            }
+            match self.on_overflow {
+                OverflowPolicy::Error => Err(TokenizeError::TooLong { tokens: own + self.special_token_count, limit }),
+                OverflowPolicy::Truncate => {
+                    whole.truncate(room, 0, self.truncation_direction);
+                    whole.take_overflowing();
+                    Ok(TokenizedText { is_truncated: true, ..self.finish_rows(text, vec![whole], limit)? })
+                }
+                OverflowPolicy::Window => {
+                    let overlap = room / OVERLAP_DIVISOR;
+                    let ids = whole.get_ids().to_vec();
+                    whole.truncate(room, overlap, self.truncation_direction);
+                    let later = whole.take_overflowing();
+                    let truncated = later.len() >= Self::MAX_WINDOWS;
+                    let windows: Vec<Encoding> = std::iter::once(whole).chain(later).take(Self::MAX_WINDOWS).collect();
+                    let repeated = overlap * (windows.len() - 1);
+                    let seen = windows.iter().map(|window| window.get_ids().len()).sum::<usize>() - repeated;
+                    // What two windows share is one token.
+                    let unknown =
+                        unknown_token::count_unknown_seen(&ids, seen, self.truncation_direction, self.unknown_id);
+                    Ok(TokenizedText {
+                        unknown_count: unknown,
+                        is_truncated: truncated,
+                        overlap,
+                        ..self.finish_rows(text, windows, seen + self.special_token_count)?
+                    })
+                }
+            }
+        })
+    }
+
+    /// The rows of a text, with `count` tokens in all.
+    fn finish_rows(&self, text: &str, encodings: Vec<Encoding>, count: usize) -> Result<TokenizedText, TokenizeError> {
+        let chars: Vec<char> = if self.word_rules.is_some() { text.chars().collect() } else { Vec::new() };
+        let unknown =
+            encodings.iter().map(|encoding| unknown_token::count_unknown(encoding.get_ids(), self.unknown_id)).sum();
+        let (mut rows, mut places) = (Vec::with_capacity(encodings.len()), Vec::new());
+        for encoding in encodings {
+            let (row, finished) = self.add_special_tokens(encoding)?;
+            if row.ids.is_empty() {
+                return Err(TokenizeError::NoTokens);
+            }
+            if let Some(words) = &self.word_rules {
+                places.push(words.token_spans(&finished, &chars));
+            }
+            rows.push(row);
+        }
+        Ok(TokenizedText {
+            rows,
+            token_count: count,
+            unknown_count: unknown,
+            is_truncated: false,
+            spans: places,
+            overlap: 0,
+        })
+    }
+
+    /// The tokens of a text, or of so much of it that there are `enough`.
+    fn encode_at_least(&self, text: &str, enough: usize) -> Result<Encoding, TokenizeError> {
+        self.expansion_limit.check(text)?;
+        let read = |text: &str| {
+            let read = match self.word_rules {
+                None => self.inner.encode_fast(text, false),
+                Some(_) => self.inner.encode_char_offsets(text, false),
+            };
+            read.map_err(|_| TokenizeError::Failed)
+        };
+        if self.is_prefix_sufficient {
+            for beginning in prefixes(text, enough) {
+                let tokens = read(beginning)?;
+                if tokens.get_ids().len() >= enough || beginning.len() == text.len() {
+                    return Ok(tokens);
+                }
+            }
+        }
+        read(text)
+    }
+
+    /// Tokens of a row that are the text's own.
+    fn text_capacity(&self) -> usize {
+        self.max_tokens.saturating_sub(self.special_token_count)
+    }
+
+    /// Puts special tokens around a text that fits.
+    fn add_special_tokens(&self, encoding: Encoding) -> Result<(TokenRow, Encoding), TokenizeError> {
+        let finished = match &self.post_processor {
+            Some(special) => special.process(encoding, None, true).map_err(|_| TokenizeError::Failed)?,
+            None => encoding,
+        };
+        Ok((self.to_token_row(&finished), finished))
+    }
+
+    /// Puts special tokens around and between two texts that fit.
+    fn add_pair_special_tokens(
+        &self,
+        first: Encoding,
+        mut second: Encoding,
+    ) -> Result<(TokenRow, Encoding), TokenizeError> {
+        let finished = if let Some(special) = &self.post_processor {
+            special.process(first, Some(second), true).map_err(|_| TokenizeError::Failed)?
+        } else {
+            second.set_type_ids(vec![1; second.get_ids().len()]);
+            Encoding::merge([first, second], false)
+        };
+        Ok((self.to_token_row(&finished), finished))
+    }
+
+    fn to_token_row(&self, finished: &Encoding) -> TokenRow {
+        let ids = finished.get_ids().to_vec();
+        let type_ids = if self.has_type_ids { finished.get_type_ids().to_vec() } else { vec![0; ids.len()] };
+        TokenRow { ids, type_ids }
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("max_tokens", &self.max_tokens)
+            .field("on_overflow", &self.on_overflow)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,323 @@
+//! `tokenizer.json` with what the other files say over it, as `AutoTokenizer` of `transformers` 5.24 has it.
+
+use std::collections::HashSet;
+use std::str::FromStr;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use tokenizers::{NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
+
+use super::class_specs::{BuildContext, ClassSpec, PostProcessorSpec, TokenizerComponents, find_spec};
+use super::classes::{ResolvedClass, TokenizerClass, resolve_class};
+use super::file_check::{check_components, load_error};
+use super::file_names::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
+use super::panics::catch_load_panic;
+use super::special_token_defaults::ReaddMode;
+use super::special_tokens::SpecialTokens;
+use crate::manifest::{Manifest, ManifestError};
+
+/// What an operator writes to have `tokenizer.json` as it is.
+const FILE_AS_IS_HINT: &str =
+    "to take tokenizer.json as it is, say \"tokenizer_class\": \"TokenizersBackend\" in tokenizer_config.json";
+
+/// A tokenizer with all that the files say.
+pub(super) struct BuiltTokenizer {
+    pub(super) inner: tokenizers::Tokenizer,
+    /// What `tokenizer.json` would be with all of it in it.
+    pub(super) definition: Value,
+    pub(super) special_tokens: SpecialTokens,
+    /// Rows have types for the second of two texts.
+    pub(super) has_type_ids: bool,
+    /// The class pads on the left.
+    pub(super) pads_left: bool,
+    /// What an operator should know.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Builds the tokenizer of a model.
+///
+/// # Errors
+/// [`ManifestError`] naming the file, the key, the value and what is expected.
+pub(super) fn build_tokenizer(manifest: &Manifest, mut described: Value) -> Result<BuiltTokenizer, ManifestError> {
+    check_components(&described)?;
+    let mut warnings = Vec::new();
+    let spec = supported_spec(&resolve_class(manifest, &described), &described, &mut warnings)?;
+    let special = SpecialTokens::load(manifest, &described, spec.map(ClassSpec::special_token_defaults))?;
+    // Nothing is decoded here: a decoder of a newer release does no harm.
+    set_key(&mut described, "decoder", Value::Null);
+    let none = Map::new();
+    let settings = manifest.tokenizer_config.settings.as_ref().unwrap_or(&none);
+    let rules = spec
+        .map(|spec| (spec.build_components)(&BuildContext { settings, file: &described, special_tokens: &special }))
+        .transpose()?;
+    if let (Some(spec), Some(rules)) = (spec.filter(|spec| !spec.keeps_file_components), &rules) {
+        replace_components(&mut described, rules, spec, &mut warnings);
+    }
+    let mut inner = catch_load_panic(|| tokenizers::Tokenizer::deserialize(&described))?
+        .map_err(|error| load_error(&described, &error.to_string()))?;
+    add_tokens(&mut inner, &special, rules.as_ref().map_or(ReaddMode::Never, |rules| rules.readd_mode))?;
+    let file_post = described.get("post_processor").unwrap_or(&Value::Null);
+    let post =
+        rules.as_ref().map(|rules| post_processor(&rules.post_processor, file_post, &special, &inner)).transpose()?;
+    if let Some(post) = post.flatten() {
+        let made = PostProcessorWrapper::deserialize(&post).map_err(|error| {
+            ManifestError::new(TOKENIZER_FILE, format!("the special tokens fit no post-processor: {error}"))
+        })?;
+        inner.with_post_processor(Some(made));
+        set_key(&mut described, "post_processor", post);
+    }
+    inner.set_encode_special_tokens(bool_setting(settings, "split_special_tokens")?);
+    let tokens = inner.get_added_tokens_decoder();
+    let listed = tokens.iter().map(|(id, token)| json!({ "id": id, "content": token.content })).collect();
+    set_key(&mut described, "added_tokens", listed);
+    let pads_left = spec.is_some_and(|spec| spec.pads_left);
+    Ok(BuiltTokenizer {
+        inner,
+        definition: described,
+        special_tokens: special,
+        has_type_ids: has_type_ids(settings, manifest, spec)?,
+        pads_left,
+        warnings,
+    })
+}
+
+/// The class whose rules are built, or none for the file as it is.
+fn supported_spec(
+    chosen: &ResolvedClass,
+    file: &Value,
+    warnings: &mut Vec<String>,
+) -> Result<Option<&'static ClassSpec>, ManifestError> {
+    let (class, reason) = match chosen.class {
+        TokenizerClass::FileAsIs => return Ok(None),
+        TokenizerClass::Unsupported(class) => (class, "its rules are Python code or take more than text".to_owned()),
+        TokenizerClass::Supported(class) => {
+            let found = model_type(file);
+            match find_spec(class) {
+                Some(spec) if spec.model_type == found => return Ok(Some(spec)),
+                Some(spec) => {
+                    (class, format!("it builds a {} model, and tokenizer.json holds a {found} model", spec.model_type))
+                }
+                None => return Ok(None),
+            }
+        }
+    };
+    if let Some((file, name)) = &chosen.declared_name {
+        let reason =
+            format!("tokenizer_class is {name:?}, whose rules tokenizer.json cannot hold: {reason}; {FILE_AS_IS_HINT}");
+        return Err(ManifestError::new(*file, reason));
+    }
+    warnings.push(format!("model_type means {class}, but {reason}: tokenizer.json is taken as it is"));
+    Ok(None)
+}
+
+/// The type of the model, which the oldest files leave out.
+fn model_type(file: &Value) -> &str {
+    let model = &file["model"];
+    match model["type"].as_str() {
+        Some(stated) => stated,
+        None if model["vocab"].is_array() => "Unigram",
+        None if !model["merges"].is_null() => "BPE",
+        None if !model["continuing_subword_prefix"].is_null() => "WordPiece",
+        None => "WordLevel",
+    }
+}
+
+/// Puts the rules of a class into the place of the file's. Vocabulary and merges stay.
+fn replace_components(
+    described: &mut Value,
+    rules: &TokenizerComponents,
+    spec: &ClassSpec,
+    warnings: &mut Vec<String>,
+) {
+    let differs = [
+        ("normalizer", is_equivalent::<NormalizerWrapper>(&described["normalizer"], &rules.normalizer)),
+        ("pre_tokenizer", is_equivalent::<PreTokenizerWrapper>(&described["pre_tokenizer"], &rules.pre_tokenizer)),
+    ];
+    let differs: Vec<&str> =
+        differs.iter().filter(|(_, is_equivalent)| !is_equivalent).map(|(part, _)| *part).collect();
+    if !differs.is_empty() {
+        warnings.push(format!(
+            "tokenizer.json has another {} than {} of transformers 5 builds with tokenizer_config.json: the class counts; \
+             {FILE_AS_IS_HINT}",
+            differs.join(" and "),
+            spec.name
+        ));
+    }
+    let mut model = rules.model.clone();
+    for kept in ["vocab", "merges"] {
+        if let Some(part) = described["model"].get_mut(kept) {
+            set_key(&mut model, kept, part.take());
+        }
+    }
+    let parts = [
+        ("model", model),
+        ("normalizer", rules.normalizer.clone()),
+        ("pre_tokenizer", rules.pre_tokenizer.clone()),
+        ("added_tokens", json!([])),
+    ];
+    for (part, value) in parts {
+        set_key(described, part, value);
+    }
+}
+
+/// Sets a key of an object.
+fn set_key(object: &mut Value, key: &str, value: Value) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(key.to_owned(), value);
+    }
+}
+
+/// True if two parts do the same, however they are written.
+fn is_equivalent<T: DeserializeOwned + Serialize>(file: &Value, built: &Value) -> bool {
+    let plain = |part: &Value| Option::<T>::deserialize(part).and_then(serde_json::to_value);
+    match (plain(file), plain(built)) {
+        (Ok(file), Ok(built)) => file == built,
+        _ => false,
+    }
+}
+
+fn add_tokens(
+    inner: &mut tokenizers::Tokenizer,
+    special: &SpecialTokens,
+    again: ReaddMode,
+) -> Result<(), ManifestError> {
+    let known: HashSet<String> = inner.get_added_vocabulary().get_vocab().keys().cloned().collect();
+    let mut add = |tokens| catch_load_panic(|| inner.add_tokens(tokens));
+    for tokens in [special.tokens_to_add(&known), special.tokens_to_readd(again)] {
+        add(tokens)?.map_err(|error| {
+            ManifestError::new(TOKENIZER_FILE, format!("an added token fits no vocabulary: {error}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// The post-processor of a class, if it is not the file's.
+fn post_processor(
+    post: &PostProcessorSpec,
+    file: &Value,
+    special: &SpecialTokens,
+    inner: &tokenizers::Tokenizer,
+) -> Result<Option<Value>, ManifestError> {
+    let token = |attribute: &str| token_with_id(attribute, special, inner);
+    Ok(match *post {
+        PostProcessorSpec::File => None,
+        PostProcessorSpec::FileOrFixed(_) | PostProcessorSpec::FileOrTemplate(..) if !file.is_null() => None,
+        PostProcessorSpec::FileOrFixed(ref fixed) | PostProcessorSpec::Fixed(ref fixed) => Some(fixed.clone()),
+        PostProcessorSpec::FileOrTemplate(single, pair) | PostProcessorSpec::Template(single, pair) => {
+            Some(template_processing([single, pair], token)?)
+        }
+        PostProcessorSpec::Language { ref code, first } => {
+            let end = token("eos_token")?;
+            let unknown = || special.content("unk_token").and_then(|token| inner.token_to_id(token));
+            let id = inner.token_to_id(code).or_else(unknown).ok_or_else(|| {
+                ManifestError::new(
+                    TOKENIZER_CONFIG_FILE,
+                    format!("src_lang is {code:?}, which the vocabulary does not have"),
+                )
+            })?;
+            Some(language_template(&(code.clone(), id), &end, first))
+        }
+        PostProcessorSpec::Roberta { trim_offsets, add_prefix_space } => {
+            let [cls, sep] = [token("cls_token")?, token("sep_token")?];
+            Some(json!({ "type": "RobertaProcessing", "sep": sep, "cls": cls, "trim_offsets": trim_offsets,
+                "add_prefix_space": add_prefix_space }))
+        }
+    })
+}
+
+/// A special token with its id.
+fn token_with_id(
+    attribute: &str,
+    special: &SpecialTokens,
+    inner: &tokenizers::Tokenizer,
+) -> Result<(String, u32), ManifestError> {
+    let error = |reason: String| ManifestError::new(TOKENIZER_CONFIG_FILE, reason);
+    let content = special.content(attribute).ok_or_else(|| {
+        error(format!("{attribute} is null, and the class of this tokenizer puts it around texts: name the token"))
+    })?;
+    let unknown = || special.content("unk_token").and_then(|token| inner.token_to_id(token));
+    let id = inner.token_to_id(content).or_else(unknown);
+    let id = id.ok_or_else(|| error(format!("{attribute} is {content:?}, which the vocabulary does not have")))?;
+    Ok((content.to_owned(), id))
+}
+
+/// The post-processor of models of many languages.
+fn language_template(language: &(String, u32), end: &(String, u32), first: bool) -> Value {
+    let (before, after) = if first { (vec![language], vec![end]) } else { (Vec::new(), vec![end, language]) };
+    let mut tokens = Map::new();
+    for (content, id) in [language, end] {
+        tokens.insert(content.clone(), json!({ "id": content, "ids": [id], "tokens": [content] }));
+    }
+    json!({
+        "type": "TemplateProcessing",
+        "single": template_pieces(&before, &["A"], &after),
+        "pair": template_pieces(&before, &["A", "B"], &after),
+        "special_tokens": tokens,
+    })
+}
+
+/// The pieces of texts between special tokens, all of one type.
+fn template_pieces(before: &[&(String, u32)], texts: &[&str], after: &[&(String, u32)]) -> Vec<Value> {
+    let texts = texts.iter().map(|name| json!({ "Sequence": { "id": name, "type_id": 0 } }));
+    let before = before.iter().map(|(content, _)| json!({ "SpecialToken": { "id": content, "type_id": 0 } }));
+    let after = after.iter().map(|(content, _)| json!({ "SpecialToken": { "id": content, "type_id": 0 } }));
+    before.chain(texts).chain(after).collect()
+}
+
+/// The post-processor for two lists of pieces.
+fn template_processing(
+    lists: [&str; 2],
+    token: impl Fn(&str) -> Result<(String, u32), ManifestError>,
+) -> Result<Value, ManifestError> {
+    let mut tokens = Map::new();
+    let mut pieces = |list: &str| -> Result<Vec<Value>, ManifestError> {
+        let mut made = Vec::new();
+        for piece in list.split(' ') {
+            let (name, kind) = piece.split_once(':').unwrap_or((piece, "0"));
+            let kind = u32::from_str(kind).unwrap_or_default();
+            if matches!(name, "A" | "B") {
+                made.push(json!({ "Sequence": { "id": name, "type_id": kind } }));
+                continue;
+            }
+            let (content, id) = token(&format!("{name}_token"))?;
+            made.push(json!({ "SpecialToken": { "id": content, "type_id": kind } }));
+            tokens.insert(content.clone(), json!({ "id": content, "ids": [id], "tokens": [content] }));
+        }
+        Ok(made)
+    };
+    let [single, pair] = lists;
+    let (single, pair) = (pieces(single)?, pieces(pair)?);
+    Ok(json!({ "type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens }))
+}
+
+/// True if rows tell the second of two texts from the first: `model_input_names` decides, then the class. A bare
+/// `tokenizer.json`, of which `AutoTokenizer` makes nothing, decides itself.
+fn has_type_ids(
+    settings: &Map<String, Value>,
+    manifest: &Manifest,
+    spec: Option<&ClassSpec>,
+) -> Result<bool, ManifestError> {
+    const KEY: &str = "model_input_names";
+    match settings.get(KEY) {
+        Some(Value::Array(names)) => Ok(names.iter().any(|name| name == "token_type_ids")),
+        Some(other) => Err(ManifestError::new(
+            TOKENIZER_CONFIG_FILE,
+            format!("{KEY} is {other}, where a list of names of inputs is expected"),
+        )),
+        None => {
+            let is_bare = manifest.tokenizer_config.settings.is_none() && manifest.config.model_type.is_none();
+            Ok(spec.map_or(is_bare, |spec| spec.has_type_ids))
+        }
+    }
+}
+
+fn bool_setting(settings: &Map<String, Value>, key: &str) -> Result<bool, ManifestError> {
+    match settings.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(bool_setting)) => Ok(*bool_setting),
+        Some(other) => {
+            Err(ManifestError::new(TOKENIZER_CONFIG_FILE, format!("{key} is {other}, where true or false is expected")))
+        }
+    }
+}

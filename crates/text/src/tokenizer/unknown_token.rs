@@ -1,0 +1,104 @@
+//! Tokens that stand for what the tokenizer does not know.
+
+use serde_json::Value;
+use tokenizers::{ModelWrapper, TruncationDirection};
+
+/// The id of the token that stands for what is not known; none for a tokenizer that knows every byte, or drops what it
+/// does not know.
+pub(super) fn unknown_id(inner: &tokenizers::Tokenizer, file: &Value) -> Option<u32> {
+    let token = match inner.get_model() {
+        ModelWrapper::WordPiece(model) => &model.unk_token,
+        ModelWrapper::WordLevel(model) => &model.unk_token,
+        ModelWrapper::BPE(model) => model.unk_token.as_ref()?,
+        // The crate does not tell it.
+        ModelWrapper::Unigram(_) => {
+            return file.pointer("/model/unk_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+        }
+    };
+    inner.token_to_id(token)
+}
+
+/// How many of these tokens stand for something that is not known.
+pub(super) fn count_unknown(ids: &[u32], unknown: Option<u32>) -> usize {
+    unknown.map_or(0, |unknown| ids.iter().filter(|&&id| id == unknown).count())
+}
+
+/// The same of the part that is left when all but `seen` are cut off.
+pub(super) fn count_unknown_seen(
+    ids: &[u32],
+    seen: usize,
+    cut_from: TruncationDirection,
+    unknown: Option<u32>,
+) -> usize {
+    let part = match cut_from {
+        TruncationDirection::Right => ids.get(..seen),
+        TruncationDirection::Left => ids.get(ids.len().saturating_sub(seen)..),
+    };
+    count_unknown(part.unwrap_or(ids), unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::input::SecondText;
+    use crate::manifest::Manifest;
+    use crate::text_policies::OverflowPolicy;
+    use crate::tokenizer::Tokenizer;
+
+    /// Knows `a` and `b`, between spaces.
+    fn word_level_model() -> Value {
+        json!({ "type": "WordLevel", "vocab": { "[UNK]": 0, "a": 1, "b": 2 }, "unk_token": "[UNK]" })
+    }
+
+    fn tokenizer(model: &Value, on_overflow: OverflowPolicy, side: &str) -> Tokenizer {
+        let file = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": { "type": "WhitespaceSplit" }, "post_processor": null, "decoder": null, "model": model,
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: String| std::fs::write(directory.path().join(name), content).unwrap();
+        write("model.onnx", "x".to_owned());
+        write("model.toml", "max_tokens = 4".to_owned());
+        write("tokenizer.json", file.to_string());
+        write("tokenizer_config.json", json!({ "truncation_side": side }).to_string());
+        Tokenizer::load(&Manifest::load(directory.path()).unwrap(), on_overflow).unwrap()
+    }
+
+    #[test]
+    fn unknown_count_ignores_cut_and_overlapping_tokens() {
+        let text = "x a x b a x x a b x";
+        for (on_overflow, side, tokens, unknown) in [
+            (OverflowPolicy::Truncate, "right", 4, 2),
+            (OverflowPolicy::Truncate, "left", 4, 2),
+            (OverflowPolicy::Window, "right", 10, 5),
+            (OverflowPolicy::Window, "left", 10, 5),
+        ] {
+            let found = tokenizer(&word_level_model(), on_overflow, side).encode(text).unwrap();
+            assert_eq!((found.token_count, found.unknown_count), (tokens, unknown), "{on_overflow:?} {side}");
+        }
+        let whole = tokenizer(&word_level_model(), OverflowPolicy::Error, "right");
+        assert_eq!(["x x", "a b"].map(|text| whole.encode(text).unwrap().unknown_count), [2, 0]);
+        let second = SecondText { text: "y b".to_owned(), truncate_only_first: false };
+        assert_eq!(whole.encode_pair("a x", &second).unwrap().unknown_count, 2);
+    }
+
+    #[test]
+    fn unknown_token_found_for_every_model_type() {
+        let pieces = json!({ "type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0], ["b", -1.0]] });
+        let bytes = |unknown: Value| json!({ "type": "BPE", "vocab": { "<unk>": 0, "a": 1 }, "merges": [], "unk_token": unknown });
+        let parts = json!({ "type": "WordPiece", "vocab": { "[UNK]": 0, "a": 1 }, "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##", "max_input_chars_per_word": 100 });
+        for (model, has_unknown) in [
+            (word_level_model(), true),
+            (pieces, true),
+            (bytes(json!("<unk>")), true),
+            (parts, true),
+            (bytes(Value::Null), false),
+        ] {
+            let tokenizer = tokenizer(&model, OverflowPolicy::Truncate, "right");
+            let unknown = tokenizer.encode("a x").unwrap().unknown_count;
+            assert_eq!((tokenizer.has_unknown_token(), unknown), (has_unknown, usize::from(has_unknown)), "{model}");
+        }
+    }
+}
