@@ -27,7 +27,7 @@ pub(super) async fn stop_on_gpu_failure(gpus: ExecutionGroup, longest: Duration,
         let mut before = None;
         loop {
             tokio::time::sleep(CHECK_INTERVAL).await;
-            let oldest = gpus.permits.oldest_run().filter(|(_, time)| *time > longest).map(|(run, _)| run);
+            let oldest = gpus.permits.oldest_gpu_run().filter(|run| run.started_at.elapsed() > longest);
             // A process that stood still itself finds its runs too old; at the next look they have ended.
             if oldest.is_some() && oldest == before {
                 break gpus.gpu_failure.report("a GPU is lost: a run on it does not end".to_owned());
@@ -50,6 +50,7 @@ mod tests {
     use crate::server::scheduler_config;
     use clap::Parser as _;
     use predictd_engine::execution_group::GpuOptions;
+    use predictd_engine::group_permits::GroupPermits;
 
     #[tokio::test]
     async fn gpu_run_over_limit_twice_stops_server() {
@@ -61,10 +62,8 @@ mod tests {
         );
         let stop = CancellationToken::new();
         let watch = tokio::spawn(stop_on_gpu_failure(gpus.clone(), Duration::from_millis(100), stop.clone()));
-        let turn = |model: u64| {
-            let next = gpus.permits.pool_for_worker(0).acquire_next(Duration::ZERO);
-            next.acquire(model, Duration::ZERO).unwrap()
-        };
+        let GroupPermits::Gpu(permits) = &gpus.permits else { unreachable!() };
+        let turn = |model: u64| permits[0].acquire_next(Duration::ZERO).acquire(model, Duration::ZERO).unwrap();
         // Each may be too old at a look, and none is at two.
         for model in 0..3 {
             let turn = turn(model);

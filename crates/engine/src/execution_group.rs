@@ -13,7 +13,7 @@ use super::wait_estimator::WaitEstimator;
 #[derive(Debug, Clone)]
 pub struct ExecutionGroup {
     /// Run permits over all its models.
-    pub permits: Arc<GroupPermits>,
+    pub permits: GroupPermits,
     /// Predicts how long texts wait for them.
     pub wait_estimator: Arc<WaitEstimator>,
     /// How many texts may run at a time, and how the queues hand them out.
@@ -40,7 +40,7 @@ impl ExecutionGroup {
     #[must_use]
     pub fn new_cpu(scheduler_config: SchedulerConfig, runs_per_session: u64) -> Self {
         Self {
-            permits: Arc::new(GroupPermits::new_shared(scheduler_config.worker_count)),
+            permits: GroupPermits::new_cpu(scheduler_config.worker_count),
             wait_estimator: Arc::new(WaitEstimator::new(scheduler_config.worker_count)),
             scheduler_config,
             runs_per_session,
@@ -55,7 +55,7 @@ impl ExecutionGroup {
     pub fn new_gpu(scheduler_config: SchedulerConfig, gpu: GpuOptions) -> Self {
         Self {
             gpu: Some(gpu),
-            permits: Arc::new(GroupPermits::new_per_device(scheduler_config.worker_count)),
+            permits: GroupPermits::new_gpu(scheduler_config.worker_count),
             ..Self::new_cpu(scheduler_config, 0)
         }
     }

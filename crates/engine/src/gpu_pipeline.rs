@@ -16,6 +16,7 @@ use predictd_text::pipeline::Batch;
 
 use super::backend::{BackendError, Scores, Session, SharedSession};
 use super::gpu_health::GpuFailureDetector;
+use super::gpu_permits::GpuPermits;
 use super::model_runner::ModelRunner;
 
 /// Threads of a model for each GPU: one runs, one prepares, one answers.
@@ -32,9 +33,10 @@ const HANDOFF_GRACE: Duration = Duration::from_millis(1);
 const SAMPLE_RUN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a model's threads for one GPU share.
-struct GpuWorkerGroup {
+pub struct GpuWorkerGroup {
     /// Which of the model's GPUs it is.
     gpu_index: usize,
+    permits: Arc<GpuPermits>,
     session: SharedSession,
     /// The thread that holds it waits for texts, and for a permit to run them: one thread at a time, so that a model has
     /// one place among the others that wait for this GPU.
@@ -56,30 +58,37 @@ impl Session for SharedGpuSession {
     }
 }
 
-/// Starts the threads of a GPU, which is of this number among those of the model. They end when the queue is closed and
-/// empty. Each runs the sample before anything else: libraries of GPUs prepare a thread at its first run, which takes long.
-#[must_use]
-pub fn spawn(
-    runner: &Arc<ModelRunner>,
-    gpu_index: usize,
-    session: Box<dyn Session>,
-    sample_batch: Option<Batch>,
-) -> Vec<std::io::Result<JoinHandle<()>>> {
-    let group = Arc::new(GpuWorkerGroup {
-        gpu_index,
-        session: Arc::new(Mutex::new(session)),
-        prepare_lock: Mutex::default(),
-        sample_batch,
-    });
-    let threads = (0..THREADS_PER_GPU).map(|_| {
-        let runner = Arc::clone(runner);
-        let group = Arc::clone(&group);
-        std::thread::Builder::new().name("predictd-worker".to_owned()).spawn(move || group.run_worker(&runner))
-    });
-    threads.collect()
-}
-
 impl GpuWorkerGroup {
+    /// For the GPU of this number among those of the model, and a session there. The sample is a run that works.
+    #[must_use]
+    pub fn new(
+        gpu_index: usize,
+        permits: &Arc<GpuPermits>,
+        session: Box<dyn Session>,
+        sample_batch: Option<Batch>,
+    ) -> Self {
+        Self {
+            gpu_index,
+            permits: Arc::clone(permits),
+            session: Arc::new(Mutex::new(session)),
+            prepare_lock: Mutex::default(),
+            sample_batch,
+        }
+    }
+
+    /// Starts the threads. They end when the queue is closed and empty. Each runs the sample before anything else:
+    /// libraries of GPUs prepare a thread at its first run, which takes long.
+    #[must_use]
+    pub fn spawn(self, runner: &Arc<ModelRunner>) -> Vec<std::io::Result<JoinHandle<()>>> {
+        let group = Arc::new(self);
+        let threads = (0..THREADS_PER_GPU).map(|_| {
+            let runner = Arc::clone(runner);
+            let group = Arc::clone(&group);
+            std::thread::Builder::new().name("predictd-worker".to_owned()).spawn(move || group.run_worker(&runner))
+        });
+        threads.collect()
+    }
+
     fn run_worker(&self, runner: &ModelRunner) {
         let mut session = SharedGpuSession(Arc::clone(&self.session));
         let mut prep_time = INITIAL_PREP_TIME;
@@ -90,22 +99,21 @@ impl GpuWorkerGroup {
                 None
             }
         };
-        let pool = runner.permits.pool_for_worker(self.gpu_index);
         loop {
             let prepare_lock = self.prepare_lock.lock();
             // A thread that waits for texts where it could not run them would be woken in vain.
-            pool.wait_available_within(prep_time + WAKE_UP_MARGIN);
+            self.permits.wait_available_within(prep_time + WAKE_UP_MARGIN);
             if !runner.queue.wait_for_items(self.gpu_index) {
                 return;
             }
-            if pool.available() == 0 && runner.permits.available() > 0 {
+            if !self.permits.is_available() && runner.permits.available() > 0 {
                 // Another GPU does nothing: its thread is parked, or on its way and sees the text before it parks.
                 drop(prepare_lock);
                 runner.queue.wake_others();
-                pool.wait_available(HANDOFF_GRACE);
+                self.permits.wait_available(HANDOFF_GRACE);
                 continue;
             }
-            let next = pool.acquire_next(prep_time + WAKE_UP_MARGIN);
+            let next = self.permits.acquire_next(prep_time + WAKE_UP_MARGIN);
             let prep_start = Instant::now();
             let prepared = runner.prepare_batch(runner.queue.next_batch(self.gpu_index, next.remaining()));
             if prepared.items().is_empty() {
@@ -134,7 +142,7 @@ impl GpuWorkerGroup {
 
     /// Runs the sample with a permit. Behind a run that is stuck there is nothing to be learned.
     fn retry_sample(&self, runner: &ModelRunner) -> Result<(), BackendError> {
-        let next = runner.permits.pool_for_worker(self.gpu_index).acquire_next(Duration::ZERO);
+        let next = self.permits.acquire_next(Duration::ZERO);
         let _permit = next.acquire(runner.load_id, INITIAL_PREP_TIME).ok_or(BackendError::Interrupted)?;
         self.run_sample()
     }

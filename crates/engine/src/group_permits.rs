@@ -1,65 +1,74 @@
 //! The run permits of a group of models: those of the cores, or those of the GPUs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::run_permits::{PermitPool, RunId};
+use super::active_run::ActiveRun;
+use super::cpu_permits::CpuPermits;
+use super::gpu_permits::GpuPermits;
 
-/// The permit pools of a group: one for all cores, which any thread can run on, or one for each GPU, to which a worker's
-/// session is bound. With one pool for several GPUs, two models could hold its permits for runs on the same GPU, while
-/// another does nothing.
-#[derive(Debug)]
-pub struct GroupPermits {
-    first_pool: PermitPool,
-    other_pools: Vec<PermitPool>,
+/// The run permits of a group.
+#[derive(Debug, Clone)]
+pub enum GroupPermits {
+    /// Those of all cores: any thread can run on them.
+    Cpu(Arc<CpuPermits>),
+    /// That of each GPU: a worker's session is bound to one.
+    Gpu(Vec<Arc<GpuPermits>>),
 }
 
 impl GroupPermits {
-    /// One pool of so many permits.
+    /// So many permits of the cores.
     #[must_use]
-    pub fn new_shared(permits: usize) -> Self {
-        Self { first_pool: PermitPool::new(permits), other_pools: Vec::new() }
+    pub fn new_cpu(permits: usize) -> Self {
+        Self::Cpu(Arc::new(CpuPermits::new(permits)))
     }
 
-    /// A pool of one permit for each of so many GPUs.
+    /// One permit for each of so many GPUs, at least one.
     #[must_use]
-    pub fn new_per_device(devices: usize) -> Self {
-        Self { first_pool: PermitPool::new(1), other_pools: (1..devices).map(|_| PermitPool::new(1)).collect() }
+    pub fn new_gpu(gpus: usize) -> Self {
+        Self::Gpu((0..gpus.max(1)).map(|_| Arc::default()).collect())
     }
 
-    /// The pool of a model's worker of this number.
+    /// True if there are several GPUs, so that it matters which one a worker uses.
     #[must_use]
-    pub fn pool_for_worker(&self, number: usize) -> &PermitPool {
-        let index = number % (1 + self.other_pools.len());
-        index.checked_sub(1).and_then(|other| self.other_pools.get(other)).unwrap_or(&self.first_pool)
-    }
-
-    /// True if there are several pools, so that it matters which one a worker uses.
-    #[must_use]
-    pub fn is_per_device(&self) -> bool {
-        !self.other_pools.is_empty()
+    pub fn has_several_gpus(&self) -> bool {
+        matches!(self, Self::Gpu(gpus) if gpus.len() > 1)
     }
 
     /// Permits that no thread has or is about to take.
     #[must_use]
     pub fn available(&self) -> usize {
-        self.pools().map(PermitPool::available).sum()
+        match self {
+            Self::Cpu(permits) => permits.available(),
+            Self::Gpu(gpus) => gpus.iter().filter(|gpu| gpu.is_available()).count(),
+        }
     }
 
-    /// For how long all permits are taken, as [`PermitPool::busy_for`].
+    /// True if a worker finds a permit. `gpu_index`: the number of its GPU.
+    #[must_use]
+    pub fn is_available_on(&self, gpu_index: usize) -> bool {
+        match self {
+            Self::Cpu(permits) => permits.available() > 0,
+            Self::Gpu(gpus) => gpus.get(gpu_index).is_some_and(|gpu| gpu.is_available()),
+        }
+    }
+
+    /// For how long all cores are taken, as [`CpuPermits::busy_for`]. Nothing on GPUs, which no run shares.
     #[must_use]
     pub fn busy_for(&self, load_id: u64) -> Option<Duration> {
-        let times: Option<Vec<Duration>> = self.pools().map(|pool| pool.busy_for(load_id)).collect();
-        times?.into_iter().min()
+        match self {
+            Self::Cpu(permits) => permits.busy_for(load_id),
+            Self::Gpu(_) => None,
+        }
     }
 
-    /// The oldest run, as [`PermitPool::oldest_run`].
+    /// The run that has been on a GPU for the longest time.
     #[must_use]
-    pub fn oldest_run(&self) -> Option<(RunId, Duration)> {
-        self.pools().filter_map(PermitPool::oldest_run).max_by_key(|(_, time)| *time)
-    }
-
-    fn pools(&self) -> impl Iterator<Item = &PermitPool> {
-        std::iter::once(&self.first_pool).chain(&self.other_pools)
+    pub fn oldest_gpu_run(&self) -> Option<ActiveRun> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Gpu(gpus) => gpus.iter().filter_map(|gpu| gpu.active_run()).min_by_key(|run| run.started_at),
+        }
     }
 }
 
@@ -68,25 +77,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permits_per_device_shared_by_its_workers_only() {
-        let gates = GroupPermits::new_per_device(2);
-        let places = [0, 1, 2, 3].map(|worker| std::ptr::from_ref(gates.pool_for_worker(worker)));
-        assert!(places[0] == places[2] && places[1] == places[3] && places[0] != places[1]);
-        assert_eq!((gates.available(), gates.busy_for(1)), (2, None));
-        let turn = gates.pool_for_worker(0).acquire(|| {});
-        turn.mark_started(1, Duration::from_secs(9));
-        assert_eq!((gates.available(), gates.busy_for(2)), (1, None));
-        let other = gates.pool_for_worker(3).acquire(|| {});
-        other.mark_started(2, Duration::from_secs(5));
-        assert_eq!(gates.available(), 0);
-        assert!(gates.busy_for(3).is_some_and(|time| time > Duration::from_secs(4) && time <= Duration::from_secs(5)));
+    fn permits_of_gpus_taken_one_by_one() {
+        let permits = GroupPermits::new_gpu(2);
+        let GroupPermits::Gpu(gpus) = &permits else { unreachable!() };
+        assert!(permits.has_several_gpus() && permits.available() == 2 && permits.oldest_gpu_run().is_none());
+        let _first = gpus[0].acquire_next(Duration::ZERO).acquire(1, Duration::from_secs(9)).unwrap();
+        assert_eq!([0, 1].map(|gpu| permits.is_available_on(gpu)), [false, true]);
+        let _second = gpus[1].acquire_next(Duration::ZERO).acquire(2, Duration::from_secs(5)).unwrap();
+        assert_eq!((permits.available(), permits.busy_for(3)), (0, None));
+        assert_eq!(permits.oldest_gpu_run().map(|run| run.load_id), Some(1));
     }
 
     #[test]
-    fn permits_on_cpu_use_one_pool() {
-        let gates = GroupPermits::new_shared(3);
-        let places = [0, 1, 7].map(|worker| std::ptr::from_ref(gates.pool_for_worker(worker)));
-        assert!(places.iter().all(|&place| place == places[0]));
-        assert_eq!(gates.available(), 3);
+    fn permits_of_cpu_shared_by_all_workers() {
+        let permits = GroupPermits::new_cpu(3);
+        assert_eq!((permits.available(), permits.has_several_gpus()), (3, false));
+        assert!([0, 1, 7].into_iter().all(|worker| permits.is_available_on(worker)));
     }
 }

@@ -9,7 +9,8 @@
 //! - [`batch_invariance`]: whether scores depend on the texts of a batch
 //! - [`scheduler`]: which waiting texts run next, and together (pure); [`scheduler_config`]: its settings
 //! - [`queue`]: the waiting texts of one model; [`queue_guard`]: takes out those of a caller that left
-//! - [`run_permits`]: run permits over all models; [`group_permits`]: those of the cores, those of the GPUs
+//! - [`group_permits`]: run permits over all models: [`cpu_permits`] of the cores, or [`gpu_permits`] of each GPU; [`active_run`]:
+//!   what holds one
 //! - [`execution_group`]: what the models share that run in one place
 //! - [`wait_estimator`]: how long a text would wait
 //! - [`model_runner`]: runs a model's texts; [`worker`]: a thread that does so with a session of its own
@@ -20,6 +21,7 @@
 //! - [`timings`]: where the time of a text went
 //! - [`drift_monitor`]: whether texts and answers are still like the model's profile
 
+pub mod active_run;
 pub mod admission;
 pub mod backend;
 pub mod batch_invariance;
@@ -27,10 +29,12 @@ pub mod cache;
 pub mod cache_lookup;
 mod calibration;
 pub mod cost_model;
+pub mod cpu_permits;
 pub mod drift_monitor;
 pub mod error;
 pub mod execution_group;
 pub mod gpu_health;
+pub mod gpu_permits;
 pub mod gpu_pipeline;
 pub mod group_permits;
 pub mod item_output;
@@ -42,7 +46,6 @@ pub mod model_source;
 pub mod placement_result;
 pub mod queue;
 pub mod queue_guard;
-pub mod run_permits;
 pub mod scheduler;
 pub mod scheduler_config;
 pub mod session_recycler;

@@ -16,6 +16,7 @@ use super::backend::{BackendError, Session, SharedSession};
 use super::cache::FlightLeader;
 use super::drift_monitor::DriftMonitor;
 use super::error::{InferenceError, ItemError};
+use super::group_permits::GroupPermits;
 use super::item_output::ItemOutput;
 use super::model_runner::{ModelRunner, RunFailure};
 use super::placement_result::Placement;
@@ -277,7 +278,8 @@ impl LoadedVersion {
         };
         if estimate <= MAX_IDLE_RUN_TIME
             && let Some(session) = &self.idle_session
-            && let Some(permit) = self.runner.permits.pool_for_worker(0).try_acquire_idle()
+            && let GroupPermits::Cpu(permits) = &self.runner.permits
+            && let Some(permit) = permits.try_acquire_idle()
             && let Some(mut session) = session.try_lock()
         {
             let Some(input) = inputs.first().cloned() else { return IdleRunOutcome::Declined(inputs, leaders) };

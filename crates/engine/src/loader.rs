@@ -20,7 +20,9 @@ use super::backend::{Graph, Session, SharedSession};
 use super::calibration::{Calibration, CalibrationConfig, calibrate, tokenizer_seconds_per_byte};
 use super::drift_monitor::{DriftMonitor, PROFILE_MISMATCH_WARNING};
 use super::execution_group::ExecutionGroup;
-use super::gpu_pipeline;
+use super::gpu_permits::GpuPermits;
+use super::gpu_pipeline::GpuWorkerGroup;
+use super::group_permits::GroupPermits;
 use super::load_context::LoadContext;
 use super::loaded_version::LoadedVersion;
 use super::model_runner::ModelRunner;
@@ -221,15 +223,15 @@ impl Loader<'_> {
             .max_batch_items(scheduler_config.batch_limits.max_rows)
             .filter(|_| self.group.gpu.is_some() && unbatchable_reason.is_none());
         let model_load = self.group.wait_estimator.register(calibration.cost_model, full_batch_rows);
-        let permits = &self.group.permits;
+        let permits = self.group.permits.clone();
         let queue =
-            Queue::new(*scheduler_config, Arc::clone(&model_load), Arc::clone(permits), unbatchable_reason.is_some());
+            Queue::new(*scheduler_config, Arc::clone(&model_load), permits.clone(), unbatchable_reason.is_some());
         Arc::new(ModelRunner {
             load_id: NEXT_LOAD_ID.fetch_add(1, Ordering::Relaxed),
             label: format!("{}/{}", self.source.name, self.source.version),
             pipeline,
             queue: Arc::new(queue),
-            permits: Arc::clone(permits),
+            permits,
             is_on_gpu: self.group.gpu.is_some(),
             gpu_failure: self.group.gpu_failure.clone(),
             model_load,
@@ -284,30 +286,35 @@ impl Loader<'_> {
         express_session: Option<&SharedSession>,
         recycler: Option<&SessionRecycler>,
     ) -> Result<Vec<JoinHandle<()>>, ManifestError> {
-        let mut workers = if self.group.gpu.is_some() {
-            spawn_gpu_workers(runner, sessions)
-        } else {
-            let sessions = sessions.into_iter();
-            sessions.map(|session| worker::spawn(Arc::clone(runner), session, recycler.cloned())).collect()
+        let workers: std::io::Result<_> = match &self.group.permits {
+            GroupPermits::Gpu(gpus) => spawn_gpu_workers(runner, gpus, sessions),
+            GroupPermits::Cpu(permits) => {
+                let workers = sessions
+                    .into_iter()
+                    .map(|session| worker::spawn(Arc::clone(runner), Arc::clone(permits), session, recycler.cloned()));
+                let express_worker = express_session.map(|session| {
+                    worker::spawn_express_worker(Arc::clone(runner), Arc::clone(permits), Arc::clone(session))
+                });
+                workers.chain(express_worker).collect()
+            }
         };
-        let express_session = express_session.cloned();
-        workers.extend(express_session.map(|session| worker::spawn_express_worker(Arc::clone(runner), session)));
-        let workers: std::io::Result<_> = workers.into_iter().collect();
         workers.map_err(|error| ManifestError::from_io("a worker thread", &error))
     }
 }
 
 fn spawn_gpu_workers(
     runner: &Arc<ModelRunner>,
+    gpus: &[Arc<GpuPermits>],
     sessions: Vec<Box<dyn Session>>,
-) -> Vec<std::io::Result<JoinHandle<()>>> {
+) -> std::io::Result<Vec<JoinHandle<()>>> {
     let max_tokens = runner.pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
     let sample = runner.pipeline.cost_probe(SAMPLE_TOKENS.min(max_tokens)).ok();
     let sample_batch = sample.map(|sample| runner.pipeline.batch([&sample]));
-    let sessions = sessions.into_iter().enumerate();
-    sessions
-        .flat_map(|(gpu_index, session)| gpu_pipeline::spawn(runner, gpu_index, session, sample_batch.clone()))
-        .collect()
+    let groups =
+        gpus.iter().zip(sessions).enumerate().map(|(gpu_index, (permits, session))| {
+            GpuWorkerGroup::new(gpu_index, permits, session, sample_batch.clone())
+        });
+    groups.flat_map(|group| group.spawn(runner)).collect()
 }
 
 fn warm_up_error(manifest: &Manifest, reason: &str) -> ManifestError {

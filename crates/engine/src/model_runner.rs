@@ -31,7 +31,7 @@ pub struct ModelRunner {
     /// Where texts wait.
     pub queue: Arc<Queue>,
     /// Run permits over all models.
-    pub permits: Arc<GroupPermits>,
+    pub permits: GroupPermits,
     /// True if its runs are done on a GPU.
     pub is_on_gpu: bool,
     /// Reports that the GPU is lost.

@@ -30,19 +30,14 @@ pub struct Queue {
     created_at: Instant,
     config: SchedulerConfig,
     model_load: Arc<ModelLoad>,
-    permits: Arc<GroupPermits>,
+    permits: GroupPermits,
     batching_disabled: AtomicBool,
 }
 
 impl Queue {
     /// The queue of a model. `runs_alone`: its texts are never run together.
     #[must_use]
-    pub fn new(
-        config: SchedulerConfig,
-        model_load: Arc<ModelLoad>,
-        permits: Arc<GroupPermits>,
-        runs_alone: bool,
-    ) -> Self {
+    pub fn new(config: SchedulerConfig, model_load: Arc<ModelLoad>, permits: GroupPermits, runs_alone: bool) -> Self {
         Self {
             state: Mutex::default(),
             created_at: Instant::now(),
@@ -126,12 +121,12 @@ impl Queue {
         drop(cancelled);
     }
 
-    /// Waits until there is a text; `pool`: the number of the worker's permit pool. False: the queue was closed and is
+    /// Waits until there is a text; `gpu_index`: the number of the worker's GPU. False: the queue was closed and is
     /// empty.
-    pub fn wait_for_items(&self, pool: usize) -> bool {
+    pub fn wait_for_items(&self, gpu_index: usize) -> bool {
         let mut state = self.state.lock();
         while state.pending.is_empty() && !state.closed {
-            park_worker(&mut state, pool, None);
+            park_worker(&mut state, gpu_index, None);
         }
         !state.pending.is_empty()
     }
@@ -151,8 +146,8 @@ impl Queue {
 
     /// Takes the texts to run now, and those that cannot be answered in time any more.
     ///
-    /// `pool`: the number of the worker's permit pool. The run of these texts begins in `remaining`.
-    pub fn next_batch(&self, pool: usize, remaining: Duration) -> DispatchedBatch {
+    /// `gpu_index`: the number of the worker's GPU. The run of these texts begins in `remaining`.
+    pub fn next_batch(&self, gpu_index: usize, remaining: Duration) -> DispatchedBatch {
         // So many other runs may begin at once.
         let free = self.permits.available();
         let means = self.model_load.means();
@@ -179,7 +174,7 @@ impl Queue {
                 SchedulerDecision::Idle => break,
                 SchedulerDecision::WaitUntil(until) => {
                     let until = self.created_at + Duration::from_micros(until);
-                    park_worker(&mut state, pool, Some(until));
+                    park_worker(&mut state, gpu_index, Some(until));
                 }
                 SchedulerDecision::Dispatch(ids) => {
                     dispatched.items = state.take_items(&ids);

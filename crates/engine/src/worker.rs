@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::backend::{Session, SharedSession};
+use super::cpu_permits::CpuPermits;
 use super::model_runner::ModelRunner;
 use super::session_recycler::{RecycleEvent, SessionRecycler};
 
@@ -14,6 +15,7 @@ use super::session_recycler::{RecycleEvent, SessionRecycler};
 /// If the operating system gives no thread.
 pub fn spawn(
     runner: Arc<ModelRunner>,
+    permits: Arc<CpuPermits>,
     mut session: Box<dyn Session>,
     mut recycler: Option<SessionRecycler>,
 ) -> std::io::Result<JoinHandle<()>> {
@@ -21,12 +23,12 @@ pub fn spawn(
         while runner.queue.wait_for_items(0) {
             // The texts that woke this thread came while a permit was free, and nothing has said yet that none is.
             let before_waiting = || runner.queue.wake_express_worker(Some(Duration::ZERO));
-            let permit = runner.permits.pool_for_worker(0).acquire(before_waiting);
+            let permit = permits.acquire(before_waiting);
             // Chosen only now: what came while this thread waited for its permit takes part.
             let dispatched = runner.queue.next_batch(0, Duration::ZERO);
             if !dispatched.items.is_empty() {
                 permit.mark_started(runner.load_id, runner.predict_run_time(&dispatched.items));
-                runner.queue.wake_express_worker(runner.permits.busy_for(runner.load_id));
+                runner.queue.wake_express_worker(permits.busy_for(runner.load_id));
             }
             runner.run_and_reply(session.as_mut(), runner.prepare_batch(dispatched), permit);
             let event = recycler.as_mut().and_then(|recycler| recycler.after_run(&mut session));
@@ -39,12 +41,16 @@ pub fn spawn(
 ///
 /// # Errors
 /// If the operating system gives no thread.
-pub fn spawn_express_worker(runner: Arc<ModelRunner>, session: SharedSession) -> std::io::Result<JoinHandle<()>> {
+pub fn spawn_express_worker(
+    runner: Arc<ModelRunner>,
+    permits: Arc<CpuPermits>,
+    session: SharedSession,
+) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("predictd-express".to_owned()).spawn(move || {
-        while runner.queue.wait_for_express_item(|| runner.permits.busy_for(runner.load_id)) {
-            let express_lock = runner.permits.pool_for_worker(0).lock_express();
+        while runner.queue.wait_for_express_item(|| permits.busy_for(runner.load_id)) {
+            let express_lock = permits.lock_express();
             let mut session = session.lock();
-            let dispatched = runner.queue.next_express_batch(runner.permits.busy_for(runner.load_id));
+            let dispatched = runner.queue.next_express_batch(permits.busy_for(runner.load_id));
             runner.run_and_reply(session.as_mut(), runner.prepare_batch(dispatched), express_lock);
         }
     })

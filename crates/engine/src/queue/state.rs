@@ -18,7 +18,7 @@ pub(super) struct QueueState {
     pub(super) items: HashMap<ItemId, QueuedItem>,
     pub(super) next_id: ItemId,
     pub(super) closed: bool,
-    /// Workers that wait for a text, and the numbers of their permit pools; the one that ran last is woken first, while
+    /// Workers that wait for a text, and the numbers of their GPUs; the one that ran last is woken first, while
     /// what it ran with is still in its cache.
     pub(super) parked_workers: Vec<(Thread, usize)>,
     /// Workers that were woken and have not looked yet.
@@ -31,10 +31,10 @@ pub(super) struct QueueState {
     pub(super) is_overloaded: bool,
 }
 
-/// Parks a worker until there may be something to do, or until a time. `pool`: the number of its permit pool.
-pub(super) fn park_worker(state: &mut MutexGuard<'_, QueueState>, pool: usize, until: Option<Instant>) {
+/// Parks a worker until there may be something to do, or until a time. `gpu_index`: the number of its GPU.
+pub(super) fn park_worker(state: &mut MutexGuard<'_, QueueState>, gpu_index: usize, until: Option<Instant>) {
     let own = thread::current();
-    state.parked_workers.push((own.clone(), pool));
+    state.parked_workers.push((own.clone(), gpu_index));
     MutexGuard::unlocked(state, || match until {
         None => thread::park(),
         Some(until) => thread::park_timeout(until.saturating_duration_since(Instant::now())),
@@ -51,9 +51,9 @@ impl QueueState {
     /// Where none does, all: the first that gets a permit runs the texts.
     pub(super) fn take_workers_to_wake(&mut self, workers: usize, permits: &GroupPermits) -> Vec<Thread> {
         let mut workers = workers;
-        if permits.is_per_device() && (1..self.parked_workers.len()).contains(&workers) {
-            self.parked_workers.sort_by_cached_key(|(_, pool)| has_free_permit(permits, *pool));
-            if !self.parked_workers.last().is_some_and(|(_, pool)| has_free_permit(permits, *pool)) {
+        if permits.has_several_gpus() && (1..self.parked_workers.len()).contains(&workers) {
+            self.parked_workers.sort_by_cached_key(|(_, gpu_index)| permits.is_available_on(*gpu_index));
+            if !self.parked_workers.last().is_some_and(|(_, gpu_index)| permits.is_available_on(*gpu_index)) {
                 workers = usize::MAX;
             }
         }
@@ -93,8 +93,4 @@ impl QueueState {
             busy_for.is_some() && (!is_polling || self.pending.find_express_item(max_express_work(busy_for)).is_some());
         is_due.then(|| self.parked_express_worker.take())?.map(|worker| worker.thread)
     }
-}
-
-fn has_free_permit(permits: &GroupPermits, pool: usize) -> bool {
-    permits.pool_for_worker(pool).available() > 0
 }
