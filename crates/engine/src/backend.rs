@@ -4,11 +4,9 @@
 //! them for ONNX Runtime.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ndarray::Array2;
-use parking_lot::Mutex;
 use predictd_text::manifest::{Manifest, ManifestError};
 use predictd_text::pipeline::Batch;
 use predictd_text::signature::Signature;
@@ -108,9 +106,6 @@ pub trait Session: Send {
         false
     }
 }
-
-/// A session that several threads use, one at a time.
-pub type SharedSession = Arc<Mutex<Box<dyn Session>>>;
 
 /// How long something took.
 #[derive(Debug, Clone, Copy, Default)]

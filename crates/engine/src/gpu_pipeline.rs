@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use predictd_text::pipeline::Batch;
 
-use super::backend::{BackendError, Scores, Session, SharedSession};
+use super::backend::{BackendError, Scores, Session};
 use super::gpu_health::GpuFailureDetector;
 use super::gpu_permits::GpuPermits;
 use super::model_runner::ModelRunner;
@@ -31,6 +31,9 @@ const WAKE_UP_MARGIN: Duration = Duration::from_micros(250);
 const HANDOFF_GRACE: Duration = Duration::from_millis(1);
 /// Time of a run of the sample.
 const SAMPLE_RUN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A session that several threads use, one at a time.
+type SharedSession = Arc<Mutex<Box<dyn Session>>>;
 
 /// What a model's threads for one GPU share.
 pub struct GpuWorkerGroup {

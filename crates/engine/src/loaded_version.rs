@@ -1,4 +1,7 @@
 //! One served model version, and how it answers.
+//!
+//! An item runs in one of three ways: inline on its caller's thread, where the model is cheap; on a worker of the cores,
+//! out of the queue (the express worker passes by those in front); or in the pipeline of a GPU.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -9,16 +12,14 @@ use predictd_metrics::version_metrics::VersionMetrics;
 use predictd_text::input::Input;
 use predictd_text::pipeline::Pipeline;
 use rayon::ThreadPool;
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::backend::{BackendError, Session, SharedSession};
+use super::backend::Session;
 use super::cache::FlightLeader;
 use super::drift_monitor::DriftMonitor;
 use super::error::{InferenceError, ItemError};
-use super::group_permits::GroupPermits;
 use super::item_output::ItemOutput;
-use super::model_runner::{ModelRunner, RunFailure};
+use super::model_runner::ModelRunner;
 use super::placement_result::Placement;
 use super::queue::InferenceRequest;
 use super::queue_guard::QueueGuard;
@@ -34,8 +35,6 @@ const MAX_INLINE_RUN_BYTES: usize = 1 << 10;
 const MAX_INLINE_ITEMS: usize = 4;
 /// Most time that a run may hold an async thread; only a model that is cheap by chance comes near it.
 const INLINE_RUN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest predicted run of a text that holds an async thread while nothing else is run.
-const MAX_IDLE_RUN_TIME: Duration = Duration::from_millis(5);
 /// A run that held an async thread for so long was not cheap, whatever the others were.
 const SLOW_INLINE_RUN_TIME: Duration = Duration::from_millis(100);
 /// How long a cheap model's texts queue after such a run.
@@ -59,18 +58,9 @@ pub struct LoadedVersion {
     pub(super) inline_tokenize_bytes: usize,
     /// Sessions for runs on the caller's thread; none unless the model is cheap.
     pub(super) inline_sessions: Vec<Mutex<Box<dyn Session>>>,
-    /// The express worker's session, which runs a text on its caller's thread while nothing else is run; none where that
-    /// would hold all async threads.
-    pub(super) idle_session: Option<SharedSession>,
     /// Until when texts queue nevertheless, because one of them was not cheap.
     pub(super) inline_cooldown_until: Mutex<Option<Instant>>,
     pub(super) workers: Vec<JoinHandle<()>>,
-}
-
-/// What became of texts that could have been run at once.
-enum IdleRunOutcome {
-    Completed(Result<ItemOutput, ItemError>),
-    Declined(Vec<Input>, Vec<Option<FlightLeader>>),
 }
 
 impl LoadedVersion {
@@ -218,32 +208,24 @@ impl LoadedVersion {
         permits: OwnedSemaphorePermit,
         deadline: Instant,
     ) -> Result<Vec<Result<ItemOutput, ItemError>>, InferenceError> {
-        let (inputs, leaders): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
-        let bytes = inputs.iter().map(Input::byte_len).sum::<usize>();
+        let bytes = inputs.iter().map(|(input, _)| input.byte_len()).sum::<usize>();
         let is_small = inputs.len() <= MAX_INLINE_ITEMS;
         if is_small
             && bytes <= MAX_INLINE_RUN_BYTES
             && self.can_run_inline()
             && let Some(mut session) = self.inline_sessions.iter().find_map(Mutex::try_lock)
         {
-            let inputs = inputs.into_iter().zip(leaders);
             return Ok(inputs
+                .into_iter()
                 .map(|(input, leader)| self.answer_inline(session.as_mut(), input, leader, deadline))
                 .collect());
         }
-        let (inputs, leaders) = match self.try_run_idle(inputs, leaders, deadline) {
-            IdleRunOutcome::Completed(output) => return Ok(vec![output]),
-            IdleRunOutcome::Declined(inputs, leaders) => (inputs, leaders),
-        };
         // Counted from here on: what comes while these texts are still being read must wait for them.
-        let load_guard = self
-            .runner
-            .model_load
-            .reserve(inputs.iter().map(|input| estimate_run_time(&self.runner, input.byte_len())).sum(), inputs.len());
+        let work = inputs.iter().map(|(input, _)| estimate_run_time(&self.runner, input.byte_len())).sum();
+        let load_guard = self.runner.model_load.reserve(work, inputs.len());
         let request = InferenceRequest::new(deadline, inputs.len() > 1);
         // From here on, dropping this future takes out of the queue what has come there.
         let queue_guard = QueueGuard::new(&self.runner.queue, &request);
-        let inputs = inputs.into_iter().zip(leaders).collect();
         let PendingRequest { jobs, replies } = create_tokenize_jobs(&self.runner, &request, inputs, permits)?;
         if is_small && bytes <= self.inline_tokenize_bytes {
             tokenize_and_enqueue(&self.runner, &request, jobs);
@@ -258,68 +240,6 @@ impl LoadedVersion {
         }
         queue_guard.disarm();
         Ok(outputs)
-    }
-
-    /// Runs a single short text on this thread if nothing else is being run: two threads need not be woken then.
-    ///
-    /// A run that takes much longer than it should is given up, and the text queues as if it had not been tried.
-    fn try_run_idle(
-        &self,
-        inputs: Vec<Input>,
-        mut leaders: Vec<Option<FlightLeader>>,
-        deadline: Instant,
-    ) -> IdleRunOutcome {
-        let max_bytes = self.inline_tokenize_bytes.min(MAX_INLINE_RUN_BYTES);
-        let estimate = match &inputs[..] {
-            [input] if input.byte_len() <= max_bytes && !self.has_inline_cooldown() => {
-                estimate_run_time(&self.runner, input.byte_len())
-            }
-            _ => return IdleRunOutcome::Declined(inputs, leaders),
-        };
-        if estimate <= MAX_IDLE_RUN_TIME
-            && let Some(session) = &self.idle_session
-            && let GroupPermits::Cpu(permits) = &self.runner.permits
-            && let Some(permit) = permits.try_acquire_idle()
-            && let Some(mut session) = session.try_lock()
-        {
-            let Some(input) = inputs.first().cloned() else { return IdleRunOutcome::Declined(inputs, leaders) };
-            let _load_guard = self.runner.model_load.reserve(estimate, 1);
-            permit.mark_started(self.runner.load_id, estimate);
-            let start = Instant::now();
-            // With one client nothing else waits, and the hand-over costs a fiftieth of a run of MiniLM.
-            let output = if self.runner.server_metrics.http.open_connections() > 1 {
-                run_blocking(|| self.run_idle(session.as_mut(), input, start, deadline))
-            } else {
-                self.run_idle(session.as_mut(), input, start, deadline)
-            };
-            let Some(output) = output.transpose() else {
-                self.start_inline_cooldown();
-                return IdleRunOutcome::Declined(inputs, leaders);
-            };
-            if let Some(leader) = leaders.pop().flatten() {
-                leader.complete(&output);
-            }
-            return IdleRunOutcome::Completed(output);
-        }
-        IdleRunOutcome::Declined(inputs, leaders)
-    }
-
-    /// Tokenises and runs a text on this thread; nothing if its run takes much longer than it should.
-    fn run_idle(
-        &self,
-        session: &mut dyn Session,
-        input: Input,
-        start: Instant,
-        deadline: Instant,
-    ) -> Result<Option<ItemOutput>, ItemError> {
-        let encoded = apply_policy(&self.runner, input).and_then(|input| tokenize(&self.runner, input))?;
-        let tokenized_at = Instant::now();
-        let run_deadline = deadline.min(Instant::now() + SLOW_INLINE_RUN_TIME);
-        match self.runner.try_run_item(session, &encoded, run_deadline) {
-            Err(RunFailure::Backend(BackendError::Interrupted)) if Instant::now() < deadline => Ok(None),
-            Err(failure) => Err(self.runner.report_failure(failure)),
-            Ok(prediction) => Ok(Some(self.runner.finish_inline(&encoded, prediction, start, tokenized_at))),
-        }
     }
 
     /// Answers a text of a cheap model on this thread, and the requests that wait for it.
@@ -355,15 +275,6 @@ impl LoadedVersion {
         while Instant::now() < deadline && !self.workers.iter().all(JoinHandle::is_finished) {
             std::thread::sleep(Duration::from_millis(1));
         }
-    }
-}
-
-/// Does work that holds this async thread for milliseconds, while another takes over what waits for it: the other
-/// connections' events among it, which one thread at a time looks for.
-fn run_blocking<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
     }
 }
 

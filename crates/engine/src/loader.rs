@@ -16,7 +16,7 @@ use predictd_text::manifest::{Manifest, ManifestError};
 use predictd_text::pipeline::Pipeline;
 use predictd_text::tokenizer::Tokenizer;
 
-use super::backend::{Graph, Session, SharedSession};
+use super::backend::{Graph, Session};
 use super::calibration::{Calibration, CalibrationConfig, calibrate, tokenizer_seconds_per_byte};
 use super::drift_monitor::{DriftMonitor, PROFILE_MISMATCH_WARNING};
 use super::execution_group::ExecutionGroup;
@@ -127,7 +127,7 @@ impl Loader<'_> {
         let inline_sessions = self.open_inline_sessions(graph.as_mut(), &checked.calibration)?;
         let express_session = self.open_express_session(graph.as_mut(), &runner, &manifest)?;
         let recycler = SessionRecycler::new(graph, self.group.runs_per_session);
-        let workers = self.spawn_workers(&runner, sessions, express_session.as_ref(), recycler.as_ref());
+        let workers = self.spawn_workers(&runner, sessions, express_session, recycler.as_ref());
         if workers.is_err() {
             runner.queue.close();
         }
@@ -147,8 +147,6 @@ impl Loader<'_> {
             tokenizer_pool: Arc::clone(&self.context.tokenizer_pool),
             inline_tokenize_bytes: checked.inline_tokenize_bytes,
             inline_sessions,
-            // Half of the async threads at least must stay free, and there are as many as workers.
-            idle_session: express_session.filter(|_| self.worker_count() > 1),
             inline_cooldown_until: Mutex::default(),
             workers: workers?,
         })
@@ -267,7 +265,7 @@ impl Loader<'_> {
         graph: &mut dyn Graph,
         runner: &ModelRunner,
         manifest: &Manifest,
-    ) -> Result<Option<SharedSession>, ManifestError> {
+    ) -> Result<Option<Box<dyn Session>>, ManifestError> {
         // The other strategies are there to be compared with, as they are elsewhere.
         if self.group.scheduler_config.strategy != BatchingStrategy::Window || self.group.gpu.is_some() {
             return Ok(None);
@@ -275,7 +273,7 @@ impl Loader<'_> {
         let mut session = graph.create_session()?;
         checks::warm_up(&runner.pipeline, session.as_mut(), self.context.check_run_timeout)
             .map_err(|reason| warm_up_error(manifest, &reason))?;
-        Ok(Some(Arc::new(Mutex::new(session))))
+        Ok(Some(session))
     }
 
     /// The threads that run a model's texts: one for each session on the cores and the express worker, several on a GPU.
@@ -283,7 +281,7 @@ impl Loader<'_> {
         &self,
         runner: &Arc<ModelRunner>,
         sessions: Vec<Box<dyn Session>>,
-        express_session: Option<&SharedSession>,
+        express_session: Option<Box<dyn Session>>,
         recycler: Option<&SessionRecycler>,
     ) -> Result<Vec<JoinHandle<()>>, ManifestError> {
         let workers: std::io::Result<_> = match &self.group.permits {
@@ -292,9 +290,8 @@ impl Loader<'_> {
                 let workers = sessions
                     .into_iter()
                     .map(|session| worker::spawn(Arc::clone(runner), Arc::clone(permits), session, recycler.cloned()));
-                let express_worker = express_session.map(|session| {
-                    worker::spawn_express_worker(Arc::clone(runner), Arc::clone(permits), Arc::clone(session))
-                });
+                let express_worker = express_session
+                    .map(|session| worker::spawn_express_worker(Arc::clone(runner), Arc::clone(permits), session));
                 workers.chain(express_worker).collect()
             }
         };

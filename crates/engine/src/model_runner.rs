@@ -44,15 +44,6 @@ pub struct ModelRunner {
     pub server_metrics: Arc<Metrics>,
 }
 
-/// Why a text has no decision.
-#[derive(Debug)]
-pub(super) enum RunFailure {
-    /// A run failed.
-    Backend(BackendError),
-    /// Anything else.
-    Item(ItemError),
-}
-
 /// Texts that a worker has taken from the queue.
 pub(super) struct PreparedBatch {
     items: Vec<QueuedItem>,
@@ -258,45 +249,28 @@ impl ModelRunner {
         encoded: &EncodedInput,
         deadline: Instant,
     ) -> Result<HeadOutput, ItemError> {
-        self.try_run_item(session, encoded, deadline).map_err(|failure| self.report_failure(failure))
-    }
-
-    /// The same, for a caller who may try again: nothing is logged or counted but a panic.
-    pub(super) fn try_run_item(
-        &self,
-        session: &mut dyn Session,
-        encoded: &EncodedInput,
-        deadline: Instant,
-    ) -> Result<HeadOutput, RunFailure> {
-        let run = || -> Result<HeadOutput, RunFailure> {
+        let run = || -> Result<HeadOutput, ItemError> {
             let (mut rows, mut chosen) = (Vec::new(), None);
             for batch in self.pipeline.batches(encoded) {
                 // Only a text of many windows needs more than one run.
                 if !rows.is_empty() && Instant::now() >= deadline {
-                    return Err(RunFailure::Item(ItemError::DeadlineExceeded));
+                    return Err(ItemError::DeadlineExceeded);
                 }
                 let unbatched_time = self.model_load.predict_time(batch.shape());
-                let scores =
-                    self.run_session(session, &batch, unbatched_time, deadline).map_err(RunFailure::Backend)?;
+                let scores = self
+                    .run_session(session, &batch, unbatched_time, deadline)
+                    .map_err(|error| self.report_backend_error(&error))?;
                 rows.extend(scores.values.rows().into_iter().map(|row| row.to_vec()));
                 // Only graphs that take the text itself choose, and those have one row per text.
                 chosen = scores.chosen_labels.first().copied().flatten();
             }
-            self.pipeline.postprocess(encoded, rows, chosen).map_err(|error| RunFailure::Item(error.into()))
+            Ok(self.pipeline.postprocess(encoded, rows, chosen)?)
         };
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
             self.server_metrics.record_panic(PanicSite::Worker);
             tracing::error!(model = self.label, "worker panicked; item failed, worker continues");
-            Err(RunFailure::Item(ItemError::InferenceFailed))
+            Err(ItemError::InferenceFailed)
         })
-    }
-
-    /// The error for the caller; it is logged and counted as well.
-    pub(super) fn report_failure(&self, failure: RunFailure) -> ItemError {
-        match failure {
-            RunFailure::Backend(error) => self.report_backend_error(&error),
-            RunFailure::Item(error) => error,
-        }
     }
 
     /// One run, timed and counted. `unbatched_time`: the predicted time of a run of its own for each of its texts, added up.

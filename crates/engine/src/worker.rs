@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::backend::{Session, SharedSession};
+use super::backend::Session;
 use super::cpu_permits::CpuPermits;
 use super::model_runner::ModelRunner;
 use super::session_recycler::{RecycleEvent, SessionRecycler};
@@ -44,12 +44,11 @@ pub fn spawn(
 pub fn spawn_express_worker(
     runner: Arc<ModelRunner>,
     permits: Arc<CpuPermits>,
-    session: SharedSession,
+    mut session: Box<dyn Session>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("predictd-express".to_owned()).spawn(move || {
         while runner.queue.wait_for_express_item(|| permits.busy_for(runner.load_id)) {
             let express_lock = permits.lock_express();
-            let mut session = session.lock();
             let dispatched = runner.queue.next_express_batch(permits.busy_for(runner.load_id));
             runner.run_and_reply(session.as_mut(), runner.prepare_batch(dispatched), express_lock);
         }

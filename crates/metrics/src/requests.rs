@@ -239,12 +239,6 @@ impl RequestMetrics {
         self.response_memory.get()
     }
 
-    /// Open client connections.
-    #[must_use]
-    pub fn open_connections(&self) -> i64 {
-        self.connections.get()
-    }
-
     /// The certificate of TLS is valid until this Unix time.
     pub fn set_certificate_expiry(&self, unix_time: i64) {
         #[expect(clippy::cast_precision_loss, reason = "seconds")]

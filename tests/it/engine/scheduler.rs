@@ -4,7 +4,7 @@ mod admission_permits;
 mod cancellation;
 mod deadlines;
 mod express_lane;
-mod inline_runs;
+mod held_runs;
 mod run_failures;
 mod session_recycling;
 mod shutdown;

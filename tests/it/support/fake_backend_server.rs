@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::support::fake_backend::FakeBackend;
@@ -15,8 +14,6 @@ use crate::support::waiting::wait_until;
 pub(crate) struct FakeBackendServer {
     pub(crate) server: TestServer,
     pub(crate) fake: Arc<FakeBackend>,
-    /// Another client: only beside one does a run on an async thread let others go on, and tests hold such runs.
-    _other: TcpStream,
     _models: TempDir,
 }
 
@@ -37,9 +34,7 @@ impl FakeBackendServer {
         let fake = Arc::new(fake);
         let server = TestServer::start_on(fake.clone(), models.path(), options).await;
         fake.reset_after_warm_up();
-        let other = TcpStream::connect(server.address).await.unwrap();
-        wait_until("it is connected", || server.app.telemetry.metrics.http.open_connections() > 1).await;
-        Self { server, fake, _other: other, _models: models }
+        Self { server, fake, _models: models }
     }
 
     /// Sends a request and does not wait for its answer. Aborting it closes its connection.

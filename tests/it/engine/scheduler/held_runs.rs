@@ -1,9 +1,9 @@
-//! Runs on an async thread: they block no other connection.
+//! Runs that take long: they block no connection.
 
 use crate::support::fake_backend_server::{FakeBackendServer, echoed_text};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn inline_run_blocks_no_other_connection() {
+async fn held_run_blocks_no_connection() {
     let scene = FakeBackendServer::new(&["--workers", "2"]).await;
     scene.fake.hold_runs();
     let first = scene.send_text("echo 1");
