@@ -19,7 +19,7 @@ impl FromRequestParts<Arc<App>> for Deadline {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let start = app.limits.stall_detector.estimate_sent_at(Instant::now());
+        let start = Instant::now();
         let Some(value) = parts.headers.get(TIMEOUT_HEADER) else {
             return Ok(Self(start + app.limits.requests.timeout));
         };

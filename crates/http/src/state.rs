@@ -18,7 +18,6 @@ use super::api_keys::ApiKeys;
 use super::body_limits::BodyMemory;
 use super::caller_rates::RateLimits;
 use super::error::{ApiError, Code};
-use super::process_stall::StallDetector;
 use super::response_budget::ResponseBudget;
 use super::shadow_queue::ShadowQueue;
 use crate::cors_origins::CorsOrigins;
@@ -89,8 +88,6 @@ pub struct LimitState {
     pub body_memory: BodyMemory,
     /// Memory for large responses of the data listener.
     pub response_budget: Arc<ResponseBudget>,
-    /// Notices when the process stands still.
-    pub stall_detector: StallDetector,
 }
 
 /// What operators see of requests.
