@@ -3,6 +3,10 @@
 //! hyper decides what a request is; this follows the same bytes only to know which wait is
 //! which: for a new request, for the rest of a head, or for a body. A client that confuses it
 //! gets a wrong time limit and nothing else.
+//!
+//! hyper tells neither whether a part of the next head came with a request, nor whether a body that
+//! was refused has arrived: without this, the former would have the time of an idle connection, and
+//! each refusal of a small body would close its connection.
 
 /// Longest part of a line that is looked at: enough for the two headers that frame a body.
 const LONGEST_LINE: usize = 256;
