@@ -211,17 +211,14 @@ def peers(model: Path, port: int) -> list[Server]:
 
 
 def variants(models: Path, model: str, port: int) -> list[Predictd]:
-    """This server, as it is and with the policies of others."""
+    """This server, as it is, with its cache, and without shared runs."""
     def variant(name: str, at: int, *options: str) -> Predictd:
         return Predictd(name, port + at, models, model, list(options))
 
     return [
         variant("predictd", 0, "--cache-bytes", "0"),
         variant("predictd-cache", 10),
-        variant("predictd-fifo8-spin", 20, "--cache-bytes", "0", "--scheduler", "fifo:8", "--intra-op-threads", "2", "--spin",
-                "--workers", "1"),
-        variant("predictd-delay5", 30, "--cache-bytes", "0", "--scheduler", "delay:5ms"),
-        variant("predictd-single", 40, "--cache-bytes", "0", "--scheduler", "single"),
+        variant("predictd-single", 20, "--cache-bytes", "0", "--scheduler", "single"),
     ]
 
 

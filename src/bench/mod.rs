@@ -70,7 +70,7 @@ impl BenchCommand {
             .map_err(failed)?;
         let stop = signals.block_on(async { Shutdown::from_signals() }).map_err(failed)?.drain;
         let runtime = OnnxRuntime::from_settings(&settings.onnx_runtime()).map_err(ServerError::Configuration)?;
-        let runtime: Arc<dyn Backend> = Arc::new(runtime.with_threads(1, false));
+        let runtime: Arc<dyn Backend> = Arc::new(runtime.with_threads(1));
         signals.spawn({
             let (stop, runtime) = (stop.clone(), Arc::clone(&runtime));
             async move {

@@ -32,8 +32,6 @@ pub struct BatchSettings {
     pub gpu_limits: GpuBatchLimits,
     /// Threads that share one run.
     pub threads_per_batch: usize,
-    /// These threads wait busily for the next run.
-    pub spin_wait: bool,
     /// A session is replaced after about this many runs; 0: never.
     pub recycle_after_batches: u64,
 }
@@ -52,7 +50,6 @@ impl BatchSettings {
                 max_time: args.max_batch_time.unwrap_or(Duration::from_millis(50)),
             },
             threads_per_batch: args.intra_op_threads,
-            spin_wait: args.spin,
             recycle_after_batches: args.max_session_batches,
         }
     }

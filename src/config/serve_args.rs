@@ -20,16 +20,12 @@ use super::parsers::path_parser;
 use super::telemetry::{LogArgs, TraceArgs};
 
 /// How waiting texts are chosen to run together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SchedulerStrategy {
     /// By what it costs: texts of similar length around the one that must run.
     Window,
     /// Each text by itself.
     Single,
-    /// So many in the order they came.
-    Fifo(usize),
-    /// What has come once the oldest has waited so long.
-    Delay(Duration),
 }
 
 /// Options of `predictd serve`, as typed.
@@ -84,8 +80,8 @@ pub struct ServeArgs {
     #[arg(long, env = "PREDICTD_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
 
-    /// How waiting texts are chosen to run together: window (by cost), single, fifo:N or delay:TIME; all but window are there to be compared with.
-    #[arg(long, env = "PREDICTD_SCHEDULER", default_value = "window", value_parser = parse_scheduler, value_name = "HOW")]
+    /// How waiting texts are chosen to run together.
+    #[arg(long, env = "PREDICTD_SCHEDULER", value_enum, default_value_t = SchedulerStrategy::Window, value_name = "HOW")]
     pub scheduler: SchedulerStrategy,
 
     /// Most tokens of a run of several texts, padding included [default: 256; on a GPU what pays there, 16384 at most].
@@ -103,19 +99,6 @@ pub struct ServeArgs {
     /// Threads that share one run; more than 1 is for a single caller on an idle machine.
     #[arg(long, env = "PREDICTD_INTRA_OP_THREADS", default_value_t = 1, value_name = "N")]
     pub intra_op_threads: usize,
-
-    /// Let the threads of a run wait busily for the next; for comparison.
-    #[arg(
-        long,
-        env = "PREDICTD_SPIN",
-        value_parser = BoolishValueParser::new(),
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = false,
-        default_missing_value = "true",
-        value_name = "BOOL"
-    )]
-    pub spin: bool,
 
     /// Give a worker a new session after about this many runs, one worker at a time; 0: never.
     #[arg(long, env = "PREDICTD_MAX_SESSION_BATCHES", default_value_t = 0, value_name = "N")]
@@ -296,21 +279,6 @@ impl ServeArgs {
         // Its first line says what is wrong; the others are about help.
         let first_line = |error: clap::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
         EnvironmentCommand::try_parse_from(["predictd"]).map(|set| set.serve).map_err(first_line)
-    }
-}
-
-fn parse_scheduler(typed: &str) -> Result<SchedulerStrategy, String> {
-    match typed.split_once(':') {
-        None if typed == "window" => Ok(SchedulerStrategy::Window),
-        None if typed == "single" => Ok(SchedulerStrategy::Single),
-        Some(("fifo", rows)) => {
-            let rows = rows.parse().ok().filter(|rows| (1..=1_024).contains(rows));
-            Ok(SchedulerStrategy::Fifo(rows.ok_or("the N of fifo:N is 1 to 1024")?))
-        }
-        Some(("delay", time)) => humantime::parse_duration(time)
-            .map(SchedulerStrategy::Delay)
-            .map_err(|error| format!("the TIME of delay:TIME: {error}")),
-        _ => Err("this is none of window, single, fifo:N and delay:TIME".to_owned()),
     }
 }
 

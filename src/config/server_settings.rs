@@ -118,7 +118,6 @@ impl ServerSettings {
         RuntimeSettings {
             library: self.onnxruntime_path.clone(),
             threads_per_batch: self.batching.threads_per_batch,
-            spin_wait: self.batching.spin_wait,
             devices: self.devices.clone(),
             profile_dir: self.data_dir.clone(),
         }

@@ -44,8 +44,7 @@ impl ProfileCommand {
     pub fn run(&self) -> Result<(), ServerError> {
         let settings = self.settings()?;
         let runtime = OnnxRuntime::load(settings.onnxruntime_path.as_deref()).map_err(ServerError::Configuration)?;
-        let runtime: Arc<dyn Backend> =
-            Arc::new(runtime.with_threads(settings.batching.threads_per_batch, settings.batching.spin_wait));
+        let runtime: Arc<dyn Backend> = Arc::new(runtime.with_threads(settings.batching.threads_per_batch));
         let made = self.create_profile(&settings, &runtime);
         // The library takes the process down with it if its own end comes in the middle of a run.
         runtime.shut_down(Instant::now() + SHUTDOWN_TIMEOUT);

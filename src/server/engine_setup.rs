@@ -74,8 +74,6 @@ pub fn scheduler_config(settings: &ServerSettings) -> SchedulerConfig {
         strategy: match runs.scheduler {
             SchedulerStrategy::Window => BatchingStrategy::Window,
             SchedulerStrategy::Single => BatchingStrategy::Single,
-            SchedulerStrategy::Fifo(texts) => BatchingStrategy::Fifo(texts),
-            SchedulerStrategy::Delay(time) => BatchingStrategy::Delay(to_micros(time)),
         },
         batch_limits: BatchLimits {
             max_rows: runs.max_texts,

@@ -118,7 +118,7 @@ impl GpuWorkerGroup {
             }
             let next = self.permits.acquire_next(prep_time + WAKE_UP_MARGIN);
             let prep_start = Instant::now();
-            let prepared = runner.prepare_batch(runner.queue.next_batch(self.gpu_index, next.remaining()));
+            let prepared = runner.prepare_batch(runner.queue.next_batch(next.remaining()));
             if prepared.items().is_empty() {
                 continue;
             }

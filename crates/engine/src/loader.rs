@@ -216,10 +216,10 @@ impl Loader<'_> {
     /// What the model's workers share.
     fn build_runner(&self, pipeline: Pipeline, checked: &CheckedModel) -> Arc<ModelRunner> {
         let CheckedModel { scheduler_config, calibration, unbatchable_reason, .. } = checked;
-        let full_batch_rows = scheduler_config
-            .strategy
-            .max_batch_items(scheduler_config.batch_limits.max_rows)
-            .filter(|_| self.group.gpu.is_some() && unbatchable_reason.is_none());
+        let fills_batches = self.group.gpu.is_some()
+            && unbatchable_reason.is_none()
+            && scheduler_config.strategy == BatchingStrategy::Window;
+        let full_batch_rows = fills_batches.then_some(scheduler_config.batch_limits.max_rows);
         let model_load = self.group.wait_estimator.register(calibration.cost_model, full_batch_rows);
         let permits = self.group.permits.clone();
         let queue =
@@ -266,7 +266,6 @@ impl Loader<'_> {
         runner: &ModelRunner,
         manifest: &Manifest,
     ) -> Result<Option<Box<dyn Session>>, ManifestError> {
-        // The other strategies are there to be compared with, as they are elsewhere.
         if self.group.scheduler_config.strategy != BatchingStrategy::Window || self.group.gpu.is_some() {
             return Ok(None);
         }

@@ -16,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::group_permits::GroupPermits;
 use super::scheduler::batch_search::{BatchContext, Candidate};
-use super::scheduler::{BatchingStrategy, ItemId, Micros, PendingItem, SchedulerDecision, SchedulingContext};
+use super::scheduler::{BatchingStrategy, ItemId, Micros, PendingItem, SchedulingContext};
 use super::scheduler_config::SchedulerConfig;
 use super::wait_estimator::{ModelLoad, RunMeans};
 use express_lane::{EXPRESS_POLL_INTERVAL, ParkedExpressWorker, max_express_work};
@@ -126,7 +126,7 @@ impl Queue {
     pub fn wait_for_items(&self, gpu_index: usize) -> bool {
         let mut state = self.state.lock();
         while state.pending.is_empty() && !state.closed {
-            park_worker(&mut state, gpu_index, None);
+            park_worker(&mut state, gpu_index);
         }
         !state.pending.is_empty()
     }
@@ -146,8 +146,8 @@ impl Queue {
 
     /// Takes the texts to run now, and those that cannot be answered in time any more.
     ///
-    /// `gpu_index`: the number of the worker's GPU. The run of these texts begins in `remaining`.
-    pub fn next_batch(&self, gpu_index: usize, remaining: Duration) -> DispatchedBatch {
+    /// The run of these texts begins in `remaining`.
+    pub fn next_batch(&self, remaining: Duration) -> DispatchedBatch {
         // So many other runs may begin at once.
         let free = self.permits.available();
         let means = self.model_load.means();
@@ -170,18 +170,11 @@ impl Queue {
                 idle_workers: (state.parked_workers.len() + state.waking_workers).min(free),
                 is_overloaded,
             };
-            match state.pending.schedule(self.strategy(), &context) {
-                SchedulerDecision::Idle => break,
-                SchedulerDecision::WaitUntil(until) => {
-                    let until = self.created_at + Duration::from_micros(until);
-                    park_worker(&mut state, gpu_index, Some(until));
-                }
-                SchedulerDecision::Dispatch(ids) => {
-                    dispatched.items = state.take_items(&ids);
-                    if !dispatched.items.is_empty() {
-                        break;
-                    }
-                }
+            let ids = state.pending.schedule(self.strategy(), &context);
+            dispatched.items = state.take_items(&ids);
+            // Those that were taken may all be of callers that have left.
+            if ids.is_empty() || !dispatched.items.is_empty() {
+                break;
             }
         }
         dispatched

@@ -27,29 +27,13 @@ pub const SOFT_DEADLINE_FACTOR: u64 = 10;
 /// Under overload every so manieth turn goes to the text whose due time is nearest.
 const EARLIEST_DEADLINE_INTERVAL: u32 = 4;
 
-/// How texts are chosen. All but `Window` are there to be compared with.
+/// How texts are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchingStrategy {
     /// The anchor and the best window of similar lengths around it.
     Window,
     /// The anchor alone.
     Single,
-    /// So many texts in the order they came.
-    Fifo(usize),
-    /// As many texts as fit, in the order they came, once the oldest has waited so long.
-    Delay(Micros),
-}
-
-impl BatchingStrategy {
-    /// Texts that share a run where many wait, if any do and at most so many can.
-    #[must_use]
-    pub fn max_batch_items(self, most: usize) -> Option<usize> {
-        match self {
-            Self::Window | Self::Delay(_) => Some(most),
-            Self::Single => None,
-            Self::Fifo(texts) => Some(texts.min(most)),
-        }
-    }
 }
 
 /// A text that waits.
@@ -100,17 +84,6 @@ pub struct SchedulingContext<'a> {
     pub idle_workers: usize,
     /// There is more work than can be done, and has been for some time.
     pub is_overloaded: bool,
-}
-
-/// What a worker does next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SchedulerDecision {
-    /// Run these together.
-    Dispatch(Vec<ItemId>),
-    /// Nothing before then. Only [`BatchingStrategy::Delay`] says so.
-    WaitUntil(Micros),
-    /// No text waits.
-    Idle,
 }
 
 /// The waiting texts of one model, as far as choosing among them needs.
@@ -164,30 +137,10 @@ impl PendingSet {
         Some(id)
     }
 
-    /// Takes out the texts to run now.
-    pub fn schedule(&mut self, policy: BatchingStrategy, situation: &SchedulingContext<'_>) -> SchedulerDecision {
-        let ids = match policy {
-            BatchingStrategy::Window => {
-                self.select_anchor(situation).map_or_else(Vec::new, |id| self.batch_around(id, situation))
-            }
-            BatchingStrategy::Single => self.select_anchor(situation).into_iter().collect(),
-            BatchingStrategy::Fifo(rows) => self.oldest_items(rows),
-            BatchingStrategy::Delay(delay) => {
-                let rows = situation.batch_context.limits.max_rows;
-                match self.items.first_key_value() {
-                    Some((_, oldest))
-                        if self.len() < rows && situation.batch_context.now < oldest.arrived_at + delay =>
-                    {
-                        return SchedulerDecision::WaitUntil(oldest.arrived_at + delay);
-                    }
-                    _ => self.oldest_items(rows),
-                }
-            }
-        };
-        for &id in &ids {
-            self.remove(id);
-        }
-        if ids.is_empty() { SchedulerDecision::Idle } else { SchedulerDecision::Dispatch(ids) }
+    /// Takes out the texts to run together now; none if no text waits.
+    pub fn schedule(&mut self, strategy: BatchingStrategy, context: &SchedulingContext<'_>) -> Vec<ItemId> {
+        let Some(anchor) = self.select_anchor(context) else { return Vec::new() };
+        self.take_batch(anchor, strategy, context)
     }
 
     /// The text to run first of those that take no longer than `most`.
@@ -205,13 +158,21 @@ impl PendingSet {
     pub fn take_express_batch(
         &mut self,
         most: Micros,
-        policy: BatchingStrategy,
-        situation: &SchedulingContext<'_>,
+        strategy: BatchingStrategy,
+        context: &SchedulingContext<'_>,
     ) -> Vec<ItemId> {
         let Some(id) = self.find_express_item(most) else { return Vec::new() };
-        let mut situation = *situation;
-        situation.batch_context.limits.max_time = situation.batch_context.limits.max_time.min(most);
-        let ids = if policy == BatchingStrategy::Window { self.batch_around(id, &situation) } else { vec![id] };
+        let mut context = *context;
+        context.batch_context.limits.max_time = context.batch_context.limits.max_time.min(most);
+        self.take_batch(id, strategy, &context)
+    }
+
+    /// Takes out a text and those that run beside it.
+    fn take_batch(&mut self, id: ItemId, strategy: BatchingStrategy, context: &SchedulingContext<'_>) -> Vec<ItemId> {
+        let ids = match strategy {
+            BatchingStrategy::Window => self.batch_around(id, context),
+            BatchingStrategy::Single => vec![id],
+        };
         for &id in &ids {
             self.remove(id);
         }
@@ -219,14 +180,14 @@ impl PendingSet {
     }
 
     /// The text that must run.
-    fn select_anchor(&mut self, situation: &SchedulingContext<'_>) -> Option<ItemId> {
+    fn select_anchor(&mut self, context: &SchedulingContext<'_>) -> Option<ItemId> {
         let &(_, nearest) = self.by_soft_deadline.first()?;
-        if !situation.is_overloaded {
+        if !context.is_overloaded {
             return Some(nearest);
         }
         let hurried = self.by_latest_start.first().map(|&(_, id)| id);
         let hurried = hurried
-            .filter(|id| self.items.get(id).is_some_and(|text| text.is_past_half_time(situation.batch_context.now)));
+            .filter(|id| self.items.get(id).is_some_and(|text| text.is_past_half_time(context.batch_context.now)));
         if hurried.is_some() {
             return hurried;
         }
@@ -239,7 +200,7 @@ impl PendingSet {
     }
 
     /// A text and those that run best beside it.
-    fn batch_around(&self, id: ItemId, situation: &SchedulingContext<'_>) -> Vec<ItemId> {
+    fn batch_around(&self, id: ItemId, context: &SchedulingContext<'_>) -> Vec<ItemId> {
         let Some(anchor) = self.items.get(&id) else { return Vec::new() };
         if !anchor.is_batchable {
             return vec![id];
@@ -248,11 +209,11 @@ impl PendingSet {
         // Equal texts stand with the longer ones; the oldest of each length comes first.
         let longer = self.by_length.range(length..).flat_map(|(_, ids)| ids).filter(|&&other| other != id);
         let shorter = self.by_length.range(..length).rev().flat_map(|(_, ids)| ids);
-        let reach = situation.batch_context.limits.search_radius;
+        let reach = context.batch_context.limits.search_radius;
         let (longer_ids, longer) = self.candidates(longer, reach);
         let (shorter_ids, shorter) = self.candidates(shorter, reach);
-        let mut fit = situation.batch_context;
-        fit.limits.max_rows = fit.limits.max_rows.min(self.len().div_ceil(situation.idle_workers + 1));
+        let mut fit = context.batch_context;
+        fit.limits.max_rows = fit.limits.max_rows.min(self.len().div_ceil(context.idle_workers + 1));
         let (down, up) = find_best_batch(anchor.candidate, &shorter, &longer, &fit);
         let beside = shorter_ids.into_iter().take(down).chain(longer_ids.into_iter().take(up));
         std::iter::once(id).chain(beside).collect()
@@ -260,14 +221,6 @@ impl PendingSet {
 
     fn candidates<'a>(&self, ids: impl Iterator<Item = &'a ItemId>, reach: usize) -> (Vec<ItemId>, Vec<Candidate>) {
         ids.take(reach).filter_map(|id| Some((*id, self.items.get(id)?.candidate))).unzip()
-    }
-
-    fn oldest_items(&self, rows: usize) -> Vec<ItemId> {
-        let Some((&first, text)) = self.items.first_key_value() else { return Vec::new() };
-        if !text.is_batchable {
-            return vec![first];
-        }
-        self.items.iter().filter(|(_, text)| text.is_batchable).take(rows.max(1)).map(|(&id, _)| id).collect()
     }
 
     /// Predicted time of a run of its own for every text that waits, added up.

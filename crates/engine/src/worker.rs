@@ -25,7 +25,7 @@ pub fn spawn(
             let before_waiting = || runner.queue.wake_express_worker(Some(Duration::ZERO));
             let permit = permits.acquire(before_waiting);
             // Chosen only now: what came while this thread waited for its permit takes part.
-            let dispatched = runner.queue.next_batch(0, Duration::ZERO);
+            let dispatched = runner.queue.next_batch(Duration::ZERO);
             if !dispatched.items.is_empty() {
                 permit.mark_started(runner.load_id, runner.predict_run_time(&dispatched.items));
                 runner.queue.wake_express_worker(permits.busy_for(runner.load_id));

@@ -135,7 +135,6 @@ mod tests {
             external_files: BTreeMap::new(),
             prepacked: None,
             threads: 1,
-            spin: false,
         };
         let folder = ProfileDir::new(&places).unwrap();
         let session = source.profiled_cpu_session(&folder.file_prefix()).unwrap();

@@ -78,7 +78,6 @@ pub struct OnnxRuntime {
     watchdog: WatchdogHandle,
     share_weights: bool,
     threads: usize,
-    spin: bool,
     gpu_config: Option<Arc<GpuConfig>>,
     /// Why no GPU is used, where one was looked for.
     fallback_reason: Option<String>,
@@ -101,7 +100,7 @@ impl OnnxRuntime {
     /// As [`OnnxRuntime::load`]; or one sentence that tells why a GPU that is named cannot be used.
     pub fn from_settings(settings: &RuntimeSettings) -> Result<Self, String> {
         let runtime = Self::load(settings.library.as_deref())?;
-        let mut runtime = runtime.with_threads(settings.threads_per_batch, settings.spin_wait);
+        let mut runtime = runtime.with_threads(settings.threads_per_batch);
         let devices = &settings.devices;
         let has_provider = devices.device != Device::Cpu && cuda::is_built_in();
         if has_provider {
@@ -160,16 +159,15 @@ impl OnnxRuntime {
             watchdog: WatchdogHandle::new(watchdog),
             share_weights: true,
             threads: 1,
-            spin: false,
             gpu_config: None,
             fallback_reason: None,
         }
     }
 
-    /// The same runtime with so many threads for each run, which may wait busily for the next.
+    /// The same runtime with so many threads for each run.
     #[must_use]
-    pub fn with_threads(mut self, threads: usize, spin: bool) -> Self {
-        (self.threads, self.spin) = (threads, spin);
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
         self
     }
 
@@ -248,7 +246,6 @@ impl OnnxRuntime {
             environment: self.environment.clone(),
             watchdog: self.watchdog.clone(),
             threads: self.threads,
-            spin: self.spin,
             prepacked: self.share_weights.then(PrepackedWeights::new),
             initializers,
             external_files: external,

@@ -48,8 +48,6 @@ pub struct RuntimeSettings {
     pub library: Option<PathBuf>,
     /// Threads of one run.
     pub threads_per_batch: usize,
-    /// Threads spin between runs instead of sleeping.
-    pub spin_wait: bool,
     /// Where models run.
     pub devices: DeviceSettings,
     /// Directory for the traces of runs on GPUs.

@@ -27,7 +27,6 @@ pub(super) struct SessionFactory {
     pub(super) external_files: BTreeMap<String, Arc<[u8]>>,
     pub(super) prepacked: Option<PrepackedWeights>,
     pub(super) threads: usize,
-    pub(super) spin: bool,
 }
 
 /// A GPU to make a session on.
@@ -77,14 +76,14 @@ impl SessionFactory {
         builder.commit_from_memory(&self.graph_bytes)
     }
 
-    /// One thread, which is the worker's own, and no spinning unless asked for; warnings only (a session that logs
+    /// One thread, which is the worker's own, and no spinning; warnings only (a session that logs
     /// more formats every message of every run, which costs 0.1 ms a run).
     fn session_builder(&self) -> ort::Result<SessionBuilder> {
         Ok(ort::session::Session::builder(&self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(self.threads)?
             .with_inter_threads(1)?
-            .with_intra_op_spinning(self.spin)?
+            .with_intra_op_spinning(false)?
             .with_log_level(LogLevel::Warning)?
             .with_flush_to_zero()?)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
 
@@ -31,14 +31,11 @@ pub(super) struct QueueState {
     pub(super) is_overloaded: bool,
 }
 
-/// Parks a worker until there may be something to do, or until a time. `gpu_index`: the number of its GPU.
-pub(super) fn park_worker(state: &mut MutexGuard<'_, QueueState>, gpu_index: usize, until: Option<Instant>) {
+/// Parks a worker until there may be something to do. `gpu_index`: the number of its GPU.
+pub(super) fn park_worker(state: &mut MutexGuard<'_, QueueState>, gpu_index: usize) {
     let own = thread::current();
     state.parked_workers.push((own.clone(), gpu_index));
-    MutexGuard::unlocked(state, || match until {
-        None => thread::park(),
-        Some(until) => thread::park_timeout(until.saturating_duration_since(Instant::now())),
-    });
+    MutexGuard::unlocked(state, thread::park);
     // A thread may also wake by itself: then it is still in the list.
     match state.parked_workers.iter().position(|(parked, _)| parked.id() == own.id()) {
         Some(index) => _ = state.parked_workers.remove(index),

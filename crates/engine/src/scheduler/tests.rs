@@ -47,11 +47,7 @@ fn dispatch_order(
     policy: BatchingStrategy,
     situation: &SchedulingContext<'_>,
 ) -> Vec<Vec<ItemId>> {
-    std::iter::from_fn(|| match line.schedule(policy, situation) {
-        SchedulerDecision::Dispatch(ids) => Some(ids),
-        SchedulerDecision::WaitUntil(_) | SchedulerDecision::Idle => None,
-    })
-    .collect()
+    std::iter::from_fn(|| Some(line.schedule(policy, situation)).filter(|ids| !ids.is_empty())).collect()
 }
 
 #[test]
@@ -78,10 +74,7 @@ fn batch_of_equal_items_limited_by_search_radius() {
             batch_context: BatchContext { limits: caps, ..scheduling_context(0).batch_context },
             ..scheduling_context(0)
         };
-        let SchedulerDecision::Dispatch(ids) = line.schedule(BatchingStrategy::Window, &situation) else {
-            panic!("texts wait")
-        };
-        assert_eq!(ids.len(), taken, "reach {reach}");
+        assert_eq!(line.schedule(BatchingStrategy::Window, &situation).len(), taken, "reach {reach}");
     }
 }
 
@@ -131,23 +124,6 @@ fn overload_item_past_half_time_goes_first() {
 }
 
 #[test]
-fn fifo_and_delay_strategies_dispatch_in_order() {
-    let texts = [pending_item(16, 0, 10_000_000), pending_item(100, 0, 10_000_000), pending_item(3, 1_000, 10_000_000)];
-    let fifo = |rows| dispatch_order(&mut pending_set(&texts), BatchingStrategy::Fifo(rows), &scheduling_context(0));
-    assert_eq!(fifo(2), [vec![0, 1], vec![2]]);
-    let mut line = pending_set(&texts);
-    assert_eq!(
-        line.schedule(BatchingStrategy::Delay(5_000), &scheduling_context(4_999)),
-        SchedulerDecision::WaitUntil(5_000)
-    );
-    assert_eq!(
-        line.schedule(BatchingStrategy::Delay(5_000), &scheduling_context(5_000)),
-        SchedulerDecision::Dispatch(vec![0, 1, 2])
-    );
-    assert_eq!(line.schedule(BatchingStrategy::Delay(5_000), &scheduling_context(5_000)), SchedulerDecision::Idle);
-}
-
-#[test]
 fn expired_item_is_popped_not_dispatched() {
     let mut line = pending_set(&[pending_item(16, 0, 10_000)]);
     assert_eq!(line.pop_expired(7_400), None);
@@ -172,8 +148,6 @@ fn batching_strategy() -> impl Strategy<Value = BatchingStrategy> {
     prop_oneof![
         4 => Just(BatchingStrategy::Window),
         1 => Just(BatchingStrategy::Single),
-        1 => (1_usize..10).prop_map(BatchingStrategy::Fifo),
-        1 => (0_u64..20_000).prop_map(BatchingStrategy::Delay),
     ]
 }
 
@@ -199,35 +173,30 @@ proptest! {
             }
             let nearest = line.by_soft_deadline.first().copied();
             let situation = SchedulingContext { is_overloaded: crowded, ..scheduling_context(now) };
-            match line.schedule(policy, &situation) {
-                SchedulerDecision::Dispatch(ids) => {
-                    let run: Vec<PendingItem> = ids.iter().map(|&id| texts[index_of(id)]).collect();
-                    let length = run.iter().map(|text| text.candidate.length).max().unwrap();
-                    let shape = Shape { rows: run.len(), length };
-                    let time = COST.predict_micros(shape, 1.0);
-                    prop_assert!(run.len() == 1 || run.iter().all(|text| text.is_batchable));
-                    if policy == BatchingStrategy::Window && run.len() > 1 {
-                        prop_assert!(shape.rows <= CAPS.max_rows && shape.token_count() <= CAPS.max_tokens && time <= CAPS.max_time);
-                        prop_assert!(run.iter().all(|text| now + time <= text.candidate.deadline));
-                    }
-                    if !crowded && matches!(policy, BatchingStrategy::Window | BatchingStrategy::Single) {
-                        prop_assert_eq!(nearest.map(|(_, id)| id), Some(ids[0]));
-                    }
-                    seen.extend(ids);
-                    now += time;
+            let ids = line.schedule(policy, &situation);
+            if ids.is_empty() {
+                prop_assert!(line.is_empty() && line.total_work() == 0);
+                match texts.get(next) {
+                    Some(text) => now = text.arrived_at,
+                    None => break,
                 }
-                SchedulerDecision::WaitUntil(until) => {
-                    prop_assert!(until > now && matches!(policy, BatchingStrategy::Delay(_)));
-                    now = until;
-                }
-                SchedulerDecision::Idle => {
-                    prop_assert!(line.is_empty() && line.total_work() == 0);
-                    match texts.get(next) {
-                        Some(text) => now = text.arrived_at,
-                        None => break,
-                    }
-                }
+                continue;
             }
+            let run: Vec<PendingItem> = ids.iter().map(|&id| texts[index_of(id)]).collect();
+            let length = run.iter().map(|text| text.candidate.length).max().unwrap();
+            let shape = Shape { rows: run.len(), length };
+            let time = COST.predict_micros(shape, 1.0);
+            prop_assert!(run.len() == 1 || run.iter().all(|text| text.is_batchable));
+            if run.len() > 1 {
+                prop_assert_eq!(policy, BatchingStrategy::Window);
+                prop_assert!(shape.rows <= CAPS.max_rows && shape.token_count() <= CAPS.max_tokens && time <= CAPS.max_time);
+                prop_assert!(run.iter().all(|text| now + time <= text.candidate.deadline));
+            }
+            if !crowded {
+                prop_assert_eq!(nearest.map(|(_, id)| id), Some(ids[0]));
+            }
+            seen.extend(ids);
+            now += time;
         }
         seen.sort_unstable();
         prop_assert_eq!(seen, (0..ItemId::try_from(texts.len()).unwrap()).collect::<Vec<_>>());
