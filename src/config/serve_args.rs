@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args as ClapArgs, Parser};
+use clap::{Args as ClapArgs, Parser, ValueEnum};
 use ipnet::IpNet;
 use predictd_http::listen_address::{ListenAddress, parse_admin_host};
 use predictd_http::settings::{AcceptMode, ServerTimingMode};
