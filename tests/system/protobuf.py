@@ -1,4 +1,4 @@
-"""Messages of protocol buffers, as far as graphs of a few nodes need them. No package is needed."""
+"""Messages of protocol buffers, as far as graphs of a few nodes need them, for tests in Python: no package is needed."""
 
 
 def varint(value: int) -> bytes:

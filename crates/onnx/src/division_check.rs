@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 
-use super::graph::{Node, TensorData};
+use super::graph::Constant;
+use super::proto::NodeProto;
 use super::scan_error::ScanError;
 
 /// `TensorProto.DataType` of floats, and of the integers.
@@ -17,9 +18,9 @@ const MAX_ELEMENTS: usize = 4_096;
 
 /// What is known of the constants of one graph and those around it.
 #[derive(Debug)]
-pub(super) struct ConstantScope<'o, 'a> {
-    outer: Option<&'o ConstantScope<'o, 'a>>,
-    elements: HashMap<&'a str, ElementFacts>,
+pub(super) struct ConstantScope<'o> {
+    outer: Option<&'o ConstantScope<'o>>,
+    elements: HashMap<String, ElementFacts>,
 }
 
 /// Elements of a constant that matter.
@@ -52,30 +53,35 @@ impl ElementFacts {
         }
     }
 
-    fn from_tensor(tensor: &TensorData<'_>) -> Self {
-        let elements =
-            tensor.dims.iter().fold(1_usize, |all, &dim| all.saturating_mul(usize::try_from(dim).unwrap_or(0)));
+    fn from_constant(constant: &Constant) -> Self {
+        let elements = constant
+            .tensor
+            .dims
+            .iter()
+            .fold(1_usize, |all, &dim| all.saturating_mul(usize::try_from(dim).unwrap_or(0)));
         if elements > MAX_ELEMENTS {
             return Self::default();
         }
-        if let Some(integers) = tensor.integers() {
+        if let Some(integers) = constant.integers() {
             return Self::from_integers(&integers);
         }
-        tensor.floats().map(|floats| Self::from_floats(floats.into_iter())).unwrap_or_default()
+        constant.floats().map(|floats| Self::from_floats(floats.into_iter())).unwrap_or_default()
     }
 
     /// Those of a `Constant` node, whatever attribute holds them.
-    fn from_constant_node(node: &Node<'_>) -> Self {
+    fn from_constant_node(node: &NodeProto) -> Self {
         if let Some(tensor) = node.constant() {
-            return Self::from_tensor(&tensor);
+            return Self::from_constant(&tensor);
         }
         let mut found = Self::default();
         for attribute in node.attributes().filter_map(Result::ok) {
-            let integers: Vec<i64> = attribute.integers.iter().copied().chain(attribute.integer).collect();
-            match attribute.name {
-                "value_int" | "value_ints" => found = Self::from_integers(&integers),
+            match attribute.name.as_str() {
+                "value_int" | "value_ints" => {
+                    let integers: Vec<i64> = attribute.ints.into_iter().chain(attribute.i).collect();
+                    found = Self::from_integers(&integers);
+                }
                 "value_float" | "value_floats" => {
-                    found = Self::from_floats(attribute.floats.iter().map(|&value| f64::from(value)));
+                    found = Self::from_floats(attribute.floats.into_iter().chain(attribute.f).map(f64::from));
                 }
                 _ => {}
             }
@@ -84,10 +90,9 @@ impl ElementFacts {
     }
 
     /// What a `ConstantOfShape` node fills a tensor with.
-    fn from_fill_node(node: &Node<'_>) -> Self {
-        let value = node.attribute("value");
-        let tensor = value.as_ref().and_then(|value| TensorData::parse(value.tensors.first()?).ok());
-        tensor.as_ref().map(Self::from_tensor).unwrap_or_default()
+    fn from_fill_node(node: &NodeProto) -> Self {
+        let value = node.find_attribute("value").and_then(|value| value.constant());
+        value.as_ref().map(Self::from_constant).unwrap_or_default()
     }
 
     fn merge(self, other: Self) -> Self {
@@ -99,27 +104,27 @@ impl ElementFacts {
     }
 }
 
-impl<'o, 'a> ConstantScope<'o, 'a> {
+impl<'o> ConstantScope<'o> {
     /// Those of a graph within another one, or of a main graph.
-    pub(super) fn with_outer(outer: Option<&'o ConstantScope<'o, 'a>>) -> Self {
+    pub(super) fn with_outer(outer: Option<&'o ConstantScope<'o>>) -> Self {
         Self { outer, elements: HashMap::new() }
     }
 
     /// Adds a constant. Of one whose elements lie in another file nothing is known: it may hold -1.
-    pub(super) fn add_constant(&mut self, name: &'a str, tensor: &TensorData<'a>, is_external: bool) {
-        let is_integer = i64::try_from(tensor.data_type).is_ok_and(|kind| INTEGER_TYPES.contains(&kind));
+    pub(super) fn add_constant(&mut self, constant: &Constant, is_external: bool) {
+        let is_integer = INTEGER_TYPES.contains(&i64::from(constant.tensor.data_type));
         let elements = if is_external && is_integer {
             ElementFacts { is_float: false, has_minus_one: true, has_one: true }
         } else {
-            ElementFacts::from_tensor(tensor)
+            ElementFacts::from_constant(constant)
         };
-        self.record(name, elements);
+        self.record(&constant.tensor.name, elements);
     }
 
     /// Within another graph a harmless value hides one of its name outside.
-    fn record(&mut self, name: &'a str, elements: ElementFacts) {
+    fn record(&mut self, name: &str, elements: ElementFacts) {
         if self.outer.is_some() || elements.is_relevant() {
-            self.elements.insert(name, elements);
+            self.elements.insert(name.to_owned(), elements);
         }
     }
 
@@ -127,31 +132,31 @@ impl<'o, 'a> ConstantScope<'o, 'a> {
     ///
     /// # Errors
     /// [`ScanError::MinusOneDivisor`] if it divides integers by a constant with an element -1.
-    pub(super) fn check_node(&mut self, node: &Node<'a>) -> Result<(), ScanError> {
-        let divisor = node.inputs.get(1).and_then(|name| self.lookup(name)).unwrap_or_default();
-        if node.op == "Div" && divisor.has_minus_one && !divisor.is_float {
+    pub(super) fn check_node(&mut self, node: &NodeProto) -> Result<(), ScanError> {
+        let divisor = node.input.get(1).and_then(|name| self.lookup(name)).unwrap_or_default();
+        if node.op_type == "Div" && divisor.has_minus_one && !divisor.is_float {
             return Err(ScanError::MinusOneDivisor);
         }
-        let Some(&output) = node.outputs.first() else { return Ok(()) };
+        let Some(output) = node.output.first() else { return Ok(()) };
         let elements = self.propagate(node);
         self.record(output, elements);
         Ok(())
     }
 
     /// What a node makes of constants; nothing of values that are computed from the text.
-    fn propagate(&self, node: &Node<'a>) -> ElementFacts {
-        let first = node.inputs.first().and_then(|name| self.lookup(name)).unwrap_or_default();
-        match node.op {
+    fn propagate(&self, node: &NodeProto) -> ElementFacts {
+        let first = node.input.first().and_then(|name| self.lookup(name)).unwrap_or_default();
+        match node.op_type.as_str() {
             "Constant" => ElementFacts::from_constant_node(node),
             "ConstantOfShape" => ElementFacts::from_fill_node(node),
             "Neg" => ElementFacts { has_minus_one: first.has_one, has_one: first.has_minus_one, ..first },
             "Concat" => {
-                let all = node.inputs.iter().filter_map(|name| self.lookup(name));
+                let all = node.input.iter().filter_map(|name| self.lookup(name));
                 all.fold(ElementFacts::default(), ElementFacts::merge)
             }
             "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" | "Expand" | "Flatten" | "Transpose" | "Slice"
             | "Gather" | "Tile" | "Split" => first,
-            "Cast" => match node.attribute("to").and_then(|to| to.integer) {
+            "Cast" => match node.integer_attribute("to") {
                 Some(to) if INTEGER_TYPES.contains(&to) => ElementFacts { is_float: false, ..first },
                 Some(to) if FLOAT_TYPES.contains(&to) => ElementFacts { is_float: true, ..first },
                 _ => ElementFacts::default(),

@@ -2,55 +2,54 @@
 
 use predictd_text::activation::{Activation, AppliedActivation};
 
+use super::graph::Constant;
 use super::graph::{MainGraph, Node, TensorData};
+use super::proto::NodeProto;
 
 /// Most nodes between the scores and the classifier that names their classes.
 const MAX_TRACE_STEPS: usize = 64;
 
 /// The activation that the graph applies to a value, softmax over the last axis or sigmoid, with nothing after it but
 /// nodes that select, round or reshape.
-pub(super) fn last_activation(graph: &MainGraph<'_>, output: &str, rank: usize) -> Option<AppliedActivation> {
+pub(super) fn last_activation(graph: &MainGraph, output: &str, rank: usize) -> Option<AppliedActivation> {
     let nearest = graph.trace_back(output);
     let source = graph.trace_back_while(output, |node| node.is_passthrough() || node.is_selection());
     let node = graph.producer(source)?;
-    let activation = match node.op {
+    let activation = match node.op_type.as_str() {
         "Sigmoid" | "QLinearSigmoid" | "HardSigmoid" => Activation::Sigmoid,
         "Softmax" | "QLinearSoftmax" => Activation::Softmax,
         _ => return None,
     };
-    let is_whole = nearest == source && !node.op.starts_with("QLinear");
+    let is_whole = nearest == source && !node.op_type.starts_with("QLinear");
     // Without the attribute it is the last axis, and was the second one up to opset 12.
-    let axis = node.attribute("axis").and_then(|axis| axis.integer);
+    let axis = node.integer_attribute("axis");
     let last = i64::try_from(rank).ok()? - 1;
     let over_labels = axis.is_none_or(|axis| axis == -1 || axis == last || !is_whole);
     (activation == Activation::Sigmoid || over_labels).then_some(AppliedActivation { activation, is_exact: is_whole })
 }
 
 /// Rows of the table in which the graph looks up token ids: the smallest where there are several.
-pub(super) fn embedding_rows(graph: &MainGraph<'_>, input_ids: &str) -> Option<usize> {
+pub(super) fn embedding_rows(graph: &MainGraph, input_ids: &str) -> Option<usize> {
     let tables = graph.nodes.iter().filter_map(|node| {
-        let (table, ids) = match node.op {
-            "Gather" if axis_attribute(node) == 0 => (node.inputs.first()?, node.inputs.get(1)?),
-            "GatherBlockQuantized" if gather_axis_attribute(node) == 0 => (node.inputs.first()?, node.inputs.get(1)?),
+        let (table, ids) = match node.op_type.as_str() {
+            "Gather" if is_first_axis(node, "axis") => (node.input.first()?, node.input.get(1)?),
+            "GatherBlockQuantized" if is_first_axis(node, "gather_axis") => (node.input.first()?, node.input.get(1)?),
             // Of ONNX Runtime's own: ids, segments, words, ...
-            "EmbedLayerNormalization" | "QEmbedLayerNormalization" => (node.inputs.get(2)?, node.inputs.first()?),
+            "EmbedLayerNormalization" | "QEmbedLayerNormalization" => (node.input.get(2)?, node.input.first()?),
             _ => return None,
         };
         if graph.trace_back(ids) != input_ids {
             return None;
         }
         let table = graph.constant(graph.trace_back(table))?;
-        table.dims.first().and_then(|&rows| usize::try_from(rows).ok())
+        table.tensor.dims.first().and_then(|&rows| usize::try_from(rows).ok())
     });
     tables.min()
 }
 
-fn axis_attribute(node: &Node<'_>) -> i64 {
-    node.attribute("axis").and_then(|axis| axis.integer).unwrap_or(0)
-}
-
-fn gather_axis_attribute(node: &Node<'_>) -> i64 {
-    node.attribute("gather_axis").and_then(|axis| axis.integer).unwrap_or(0)
+/// Whether this attribute, which may be absent, names the first axis.
+fn is_first_axis(node: &NodeProto, attribute: &str) -> bool {
+    node.integer_attribute(attribute).unwrap_or(0) == 0
 }
 
 /// Classes in the order of their scores, by name or by number.
@@ -68,18 +67,18 @@ impl ClassList {
         self.names.len().max(self.numbers.len())
     }
 
-    fn from_tensor(tensor: &TensorData<'_>) -> Option<Self> {
-        if let Some(names) = tensor.strings() {
+    fn from_constant(table: &Constant) -> Option<Self> {
+        if let Some(names) = table.strings() {
             return Some(Self { names, numbers: Vec::new() });
         }
-        tensor.integers().filter(|numbers| !numbers.is_empty()).map(|numbers| Self { names: Vec::new(), numbers })
+        table.integers().filter(|numbers| !numbers.is_empty()).map(|numbers| Self { names: Vec::new(), numbers })
     }
 
-    fn from_node(node: &Node<'_>) -> Option<Self> {
+    fn from_node(node: &NodeProto) -> Option<Self> {
         let mut classes = Self::default();
         for attribute in node.attributes().filter_map(Result::ok) {
-            match attribute.name {
-                "classlabels_ints" | "classlabels_int64s" => classes.numbers.clone_from(&attribute.integers),
+            match attribute.name.as_str() {
+                "classlabels_ints" | "classlabels_int64s" => classes.numbers = attribute.ints,
                 "classlabels_strings" => classes.names = attribute.utf8_strings()?,
                 _ => {}
             }
@@ -90,30 +89,30 @@ impl ClassList {
 
 /// What could be the classes of a scikit-learn graph, the likeliest first: those of `ZipMap`, those that its choice (the
 /// output that names a class for each text) comes from, and those of its classifiers.
-pub(super) fn class_candidates(graph: &MainGraph<'_>, scores: &str, choice: Option<&str>) -> Vec<ClassList> {
-    let zip_map = graph.producer(scores).filter(|node| node.op == "ZipMap").and_then(ClassList::from_node);
+pub(super) fn class_candidates(graph: &MainGraph, scores: &str, choice: Option<&str>) -> Vec<ClassList> {
+    let zip_map = graph.producer(scores).filter(|node| node.op_type == "ZipMap").and_then(ClassList::from_node);
     let of_choice = choice.and_then(|choice| trace_label_classes(graph, choice));
     zip_map.into_iter().chain(of_choice).chain(unanimous_classes(graph)).collect()
 }
 
 /// Follows the choice back to the table of classes that it is taken from.
-fn trace_label_classes(graph: &MainGraph<'_>, choice: &str) -> Option<ClassList> {
+fn trace_label_classes(graph: &MainGraph, choice: &str) -> Option<ClassList> {
     let mut value = choice;
     for _ in 0..MAX_TRACE_STEPS {
         let node = graph.producer(graph.trace_back(value))?;
         if let Some(classes) = ClassList::from_node(node) {
             return Some(classes);
         }
-        match node.op {
+        match node.op_type.as_str() {
             "ArrayFeatureExtractor" | "Gather" => {
-                let table = node.inputs.first()?;
-                return ClassList::from_tensor(&graph.constant(graph.trace_back(table))?);
+                let table = node.input.first()?;
+                return ClassList::from_constant(&graph.constant(graph.trace_back(table))?);
             }
             "LabelEncoder" => {
                 if let Some(names) = label_encoder_names(node) {
                     return Some(ClassList { names, numbers: Vec::new() });
                 }
-                value = node.inputs.first()?;
+                value = node.input.first()?;
             }
             _ => return None,
         }
@@ -122,17 +121,17 @@ fn trace_label_classes(graph: &MainGraph<'_>, choice: &str) -> Option<ClassList>
 }
 
 /// The names that a `LabelEncoder` gives to numbers, in the order of the numbers.
-fn label_encoder_names(node: &Node<'_>) -> Option<Vec<String>> {
-    let names = node.attribute("values_strings")?.utf8_strings().filter(|names| !names.is_empty())?;
-    let numbers = node.attribute("keys_int64s").map(|keys| keys.integers).unwrap_or_default();
+fn label_encoder_names(node: &NodeProto) -> Option<Vec<String>> {
+    let names = node.find_attribute("values_strings")?.utf8_strings().filter(|names| !names.is_empty())?;
+    let numbers = node.find_attribute("keys_int64s").map(|keys| keys.ints).unwrap_or_default();
     let mut pairs: Vec<(Option<&i64>, String)> =
-        names.into_iter().enumerate().map(|(place, name)| (numbers.get(place), name)).collect();
+        names.into_iter().enumerate().map(|(index, name)| (numbers.get(index), name)).collect();
     pairs.sort_by_key(|(number, _)| *number);
     Some(pairs.into_iter().map(|(_, name)| name).collect())
 }
 
 /// The classes that all classifiers of the graph agree on.
-fn unanimous_classes(graph: &MainGraph<'_>) -> Option<ClassList> {
+fn unanimous_classes(graph: &MainGraph) -> Option<ClassList> {
     let mut all = graph.nodes.iter().filter_map(ClassList::from_node);
     let first = all.next()?;
     all.all(|classes| classes == first).then_some(first)

@@ -6,8 +6,8 @@ use predictd_engine::backend::{GraphInfo, TensorInfo};
 use super::graph_scan::GraphScan;
 
 /// What the file says; its inputs and outputs are the runtime's to tell.
-pub(super) fn info_from_scan(scan: &GraphScan<'_>, batch_dependent: &[&str]) -> GraphInfo {
-    let found = batch_dependent.iter().filter(|operator| scan.operators.contains(*operator));
+pub(super) fn info_from_scan(scan: &GraphScan, batch_dependent: &[&str]) -> GraphInfo {
+    let found = batch_dependent.iter().filter(|operator| scan.operators.contains(**operator));
     let mut external: Vec<String> = scan.external_tensors.iter().map(|tensor| tensor.location.clone()).collect();
     external.sort_unstable();
     external.dedup();
@@ -54,7 +54,7 @@ fn runtime_element_name(element: TensorElementType) -> String {
 }
 
 /// `TensorProto.DataType` by name.
-fn file_element_name(number: u64) -> String {
+fn file_element_name(number: i32) -> String {
     match number {
         1 => "float32",
         2 => "uint8",

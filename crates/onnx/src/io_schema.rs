@@ -39,7 +39,7 @@ impl IoSchema {
     ///
     /// # Errors
     /// One sentence: which input or output this server cannot use, and how `model.toml` can help.
-    pub(super) fn new(scan: &GraphScan<'_>, session: &Session, manifest: &Manifest) -> Result<Self, String> {
+    pub(super) fn new(scan: &GraphScan, session: &Session, manifest: &Manifest) -> Result<Self, String> {
         let options = &manifest.options;
         let InputSchema { input, fixed_axes: fixed } = InputSchema::new(session.inputs(), &options.inputs)?;
         let wanted = OutputConstraints {

@@ -32,7 +32,7 @@ mod output_schema;
 mod placement_policy;
 mod profile_dir;
 mod profile_trace;
-mod protobuf;
+pub mod proto;
 mod run_watchdog;
 pub mod runtime_settings;
 mod scan_error;
@@ -44,6 +44,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use bytes::Bytes;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::builder::PrepackedWeights;
@@ -181,11 +182,11 @@ impl OnnxRuntime {
 
 impl Backend for OnnxRuntime {
     fn open(&self, manifest: &mut Manifest) -> Result<Box<dyn Graph>, ManifestError> {
-        let bytes = Arc::new(std::mem::take(&mut manifest.graph));
+        let bytes = Bytes::from(std::mem::take(&mut manifest.graph));
         let name = manifest.graph_name.clone();
         let error = |reason: String| ManifestError::new(&name, reason);
-        let scan = graph_scan::scan_graph(&bytes).map_err(|e| error(e.to_string()))?;
-        let source = self.session_factory(&scan, Arc::clone(&bytes), manifest)?;
+        let scan = graph_scan::scan_graph(bytes.clone()).map_err(|e| error(e.to_string()))?;
+        let source = self.session_factory(&scan, bytes, manifest)?;
         let first = source.cpu_session().map_err(|e| error(explain_load_error(&e)))?;
         let schema = IoSchema::new(&scan, &first, manifest).map_err(&error)?;
         let mut facts = graph_info::info_from_scan(&scan, &BATCH_DEPENDENT_OPERATORS);
@@ -232,8 +233,8 @@ impl Backend for OnnxRuntime {
 impl OnnxRuntime {
     fn session_factory(
         &self,
-        scan: &GraphScan<'_>,
-        bytes: Arc<Vec<u8>>,
+        scan: &GraphScan,
+        bytes: Bytes,
         manifest: &Manifest,
     ) -> Result<SessionFactory, ManifestError> {
         let external = read_external_files(&scan.external_tensors, manifest)?;

@@ -27,3 +27,9 @@ pub(super) enum ScanError {
     #[error("a node Div divides integers by a constant -1, which ends the process for the smallest integer: use Neg")]
     MinusOneDivisor,
 }
+
+impl From<prost::DecodeError> for ScanError {
+    fn from(_: prost::DecodeError) -> Self {
+        Self::Malformed
+    }
+}

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
@@ -22,7 +23,7 @@ const LOAD_TIMEOUT: Duration = Duration::from_mins(2);
 pub(super) struct SessionFactory {
     pub(super) environment: Environment,
     pub(super) watchdog: WatchdogHandle,
-    pub(super) graph_bytes: Arc<Vec<u8>>,
+    pub(super) graph_bytes: Bytes,
     pub(super) initializers: Vec<(String, Arc<DynValue>)>,
     pub(super) external_files: BTreeMap<String, Arc<[u8]>>,
     pub(super) prepacked: Option<PrepackedWeights>,

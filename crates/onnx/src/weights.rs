@@ -13,8 +13,9 @@ use predictd_text::manifest::{Manifest, ManifestError};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::external_data::ExternalTensor;
-use super::graph::TensorData;
+use super::graph::decode_raw;
 use super::graph_scan::GraphScan;
+use super::proto::TensorProto;
 
 /// Deepest directory of weights within that of the graph.
 const MAX_DIRECTORY_DEPTH: usize = 8;
@@ -117,31 +118,27 @@ fn read_regular_file(directory: &Path, parts: &[&str], limit: u64) -> Result<Vec
 ///
 /// Scalars and vectors stay in the graph: they are small, and optimisations want to see them. So does a tensor whose
 /// name an inner graph gives to another one: the runtime would put it in the place of both.
-pub(super) fn shared_tensors(scan: &GraphScan<'_>) -> ort::Result<Vec<(String, Arc<DynValue>)>> {
-    let tensors = scan.main_graph.initializers.iter();
-    tensors
-        .filter(|tensor| tensor.dims.len() >= 2 && !tensor.raw.is_empty())
-        .filter(|tensor| !scan.inner_constants.contains(tensor.name))
-        .filter_map(|tensor| to_tensor(tensor).transpose())
-        .map(|made| made.map(|(name, value)| (name.to_owned(), Arc::new(value))))
+pub(super) fn shared_tensors(scan: &GraphScan) -> ort::Result<Vec<(String, Arc<DynValue>)>> {
+    let constants = scan.main_graph.initializers.iter();
+    constants
+        .filter(|(_, constant)| constant.tensor.dims.len() >= 2 && !constant.tensor.raw_data.is_empty())
+        .filter(|(name, _)| !scan.inner_constants.contains(*name))
+        .filter_map(|(name, constant)| Some((name, to_runtime_tensor(&constant.tensor).transpose()?)))
+        .map(|(name, value)| Ok((name.clone(), Arc::new(value?))))
         .collect()
 }
 
 /// `None` for element types that are not shared.
-fn to_tensor<'a>(tensor: &TensorData<'a>) -> ort::Result<Option<(&'a str, DynValue)>> {
+fn to_runtime_tensor(tensor: &TensorProto) -> ort::Result<Option<DynValue>> {
+    let raw = &tensor.raw_data;
     let dims = tensor.dims.clone();
-    let value = match tensor.data_type {
-        1 => Tensor::from_array((dims, decode_elements(tensor.raw, f32::from_le_bytes)))?.into_dyn(),
-        2 => Tensor::from_array((dims, tensor.raw.to_vec()))?.into_dyn(),
-        3 => Tensor::from_array((dims, decode_elements(tensor.raw, i8::from_le_bytes)))?.into_dyn(),
-        6 => Tensor::from_array((dims, decode_elements(tensor.raw, i32::from_le_bytes)))?.into_dyn(),
-        7 => Tensor::from_array((dims, decode_elements(tensor.raw, i64::from_le_bytes)))?.into_dyn(),
-        11 => Tensor::from_array((dims, decode_elements(tensor.raw, f64::from_le_bytes)))?.into_dyn(),
+    Ok(Some(match tensor.data_type {
+        1 => Tensor::from_array((dims, decode_raw(raw, f32::from_le_bytes)))?.into_dyn(),
+        2 => Tensor::from_array((dims, raw.to_vec()))?.into_dyn(),
+        3 => Tensor::from_array((dims, decode_raw(raw, i8::from_le_bytes)))?.into_dyn(),
+        6 => Tensor::from_array((dims, decode_raw(raw, i32::from_le_bytes)))?.into_dyn(),
+        7 => Tensor::from_array((dims, decode_raw(raw, i64::from_le_bytes)))?.into_dyn(),
+        11 => Tensor::from_array((dims, decode_raw(raw, f64::from_le_bytes)))?.into_dyn(),
         _ => return Ok(None),
-    };
-    Ok(Some((tensor.name, value)))
-}
-
-fn decode_elements<const N: usize, T>(raw: &[u8], convert: fn([u8; N]) -> T) -> Vec<T> {
-    raw.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect()
+    }))
 }
