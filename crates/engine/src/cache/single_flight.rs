@@ -1,4 +1,7 @@
 //! Texts that are being run: a request that asks the same meanwhile waits for that run.
+//!
+//! `quick_cache` has guards for this (`get_value_or_guard_async`), but a request joins its guard whatever the deadlines are,
+//! the guard borrows the cache and so cannot travel to a worker, and after an error its followers would run one by one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
