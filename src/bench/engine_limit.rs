@@ -76,7 +76,8 @@ impl EngineBaseline {
         stop: &CancellationToken,
     ) -> Result<Throughput, String> {
         let next = AtomicUsize::new(0);
-        let (start, cpu) = (Instant::now(), process_cpu_time());
+        let start = Instant::now();
+        let cpu = process_cpu_time();
         let paces: Vec<Result<(f64, u64), String>> = std::thread::scope(|scope| {
             let threads: Vec<_> = self
                 .sessions
@@ -87,7 +88,8 @@ impl EngineBaseline {
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(gone)).collect()
         });
         let cpu = process_cpu_time().saturating_sub(cpu);
-        let (mut texts_per_second, mut texts) = (0.0, 0);
+        let mut texts_per_second = 0.0;
+        let mut texts = 0;
         for pace in paces {
             let (own_pace, own_texts) = pace?;
             texts_per_second += own_pace;
@@ -105,7 +107,8 @@ fn run_session(
     until: Instant,
     stop: &CancellationToken,
 ) -> Result<(f64, u64), String> {
-    let (start, mut texts) = (Instant::now(), 0);
+    let start = Instant::now();
+    let mut texts = 0;
     loop {
         let place = next.fetch_add(1, Ordering::Relaxed) % plan.steps.len().max(1);
         let Some(run) = plan.steps.get(place) else { break };

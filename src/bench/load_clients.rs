@@ -143,7 +143,8 @@ impl ClientThread {
     async fn run_client(self) -> Result<ClientResults> {
         let mut stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
-        let (mut heard, mut read) = (ClientResults::default(), Vec::new());
+        let mut heard = ClientResults::default();
+        let mut read = Vec::new();
         loop {
             let place = self.next_index.fetch_add(1, Ordering::Relaxed) % self.requests.len().max(1);
             let Some(request) = self.requests.get(place) else { return Ok(heard) };

@@ -109,7 +109,8 @@ pub fn thread_cpu_time() -> Duration {
 
 fn clock_time(clock: ClockId) -> Duration {
     let now = clock_gettime(clock);
-    let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
     Duration::from_secs(seconds) + Duration::from_nanos(nanos)
 }
 

@@ -72,7 +72,8 @@ impl BenchCommand {
         let runtime = OnnxRuntime::from_settings(&settings.onnx_runtime()).map_err(ServerError::Configuration)?;
         let runtime: Arc<dyn Backend> = Arc::new(runtime.with_threads(1));
         signals.spawn({
-            let (stop, runtime) = (stop.clone(), Arc::clone(&runtime));
+            let stop = stop.clone();
+            let runtime = Arc::clone(&runtime);
             async move {
                 stop.cancelled().await;
                 runtime.shut_down(Instant::now() + SHUTDOWN_TIMEOUT);
@@ -95,13 +96,15 @@ impl BenchCommand {
         stop: &CancellationToken,
     ) -> Result<(), ServerError> {
         let cores = Cores::detect();
-        let (on_cores, on_gpu) = (settings.batching.max_tokens, settings.batching.gpu_limits.max_tokens);
+        let on_cores = settings.batching.max_tokens;
+        let on_gpu = settings.batching.gpu_limits.max_tokens;
         let usual = |gpus| match gpus {
             0 => cpu_setups(cores.usable, on_cores),
             _ => gpu_setups(cores.usable, on_gpu),
         };
         let first = usual(runtime.gpu_count()).first().copied().ok_or_else(interrupted_error)?;
-        let (limits, runs) = (settings.limits, settings.batching);
+        let limits = settings.limits;
+        let runs = settings.batching;
         let mut stage = ServerSlot::new(settings, source.clone(), stop.clone());
         let mut model = Arc::clone(stage.server(first)?.model());
         // It may run on the cores although there are GPUs.
@@ -115,7 +118,8 @@ impl BenchCommand {
         let file = self.texts.as_deref().filter(|path| !path.as_os_str().is_empty());
         let texts = BenchTexts::load(file, model.pipeline(), limits.max_text_chars);
         let texts = texts.map_err(ServerError::Configuration)?;
-        let (clients, seconds) = (usize::from(self.clients), Duration::from_secs_f64(self.seconds));
+        let clients = usize::from(self.clients);
+        let seconds = Duration::from_secs_f64(self.seconds);
         let asked = Workload::new(&texts.texts, clients);
         let subject = BenchSubject {
             model: source.name.clone(),
@@ -133,7 +137,8 @@ impl BenchCommand {
         let target = self.latency_target;
         let since = (Instant::now(), machine_cpu_time(), process_cpu_time());
         let most_rows = if gpus > 0 { runs.gpu_limits.max_texts } else { runs.max_texts };
-        let (on_gpus, stop) = (gpus > 0, stop.clone());
+        let on_gpus = gpus > 0;
+        let stop = stop.clone();
         let mut bench = Benchmark {
             server_slot: stage,
             model,

@@ -90,10 +90,13 @@ impl Benchmark {
         // Loaded by now, so that nothing but the measurements lies between them.
         self.server_slot.server(chosen)?;
         let mut paces = vec![self.measure_engine(&mut bare, &plan, turn)?];
-        let (mut served, mut shares, mut cpu_shares) = (MeasurementCounts::default(), Vec::new(), Vec::new());
+        let mut served = MeasurementCounts::default();
+        let mut shares = Vec::new();
+        let mut cpu_shares = Vec::new();
         for _ in 0..COMPARISON_ROUNDS {
             let counted = self.server_slot.server(chosen)?.measure(&self.workload, turn)?;
-            let (before, figures) = (paces.last().copied().unwrap_or_default(), counted.measurement());
+            let before = paces.last().copied().unwrap_or_default();
+            let figures = counted.measurement();
             let after = self.measure_engine(&mut bare, &plan, turn)?;
             let bare_pace = f64::midpoint(before.texts_per_second, after.texts_per_second);
             let bare_cpu = f64::midpoint(before.cpu_seconds_per_1000, after.cpu_seconds_per_1000);
@@ -108,7 +111,8 @@ impl Benchmark {
         let fewer_clients = if within_target { None } else { self.find_client_count(chosen)? };
         let [lowest, texts_per_second, highest] = min_median_max(paces.iter().map(|pace| pace.texts_per_second));
         let [_, cpu_seconds_per_1000, _] = min_median_max(paces.iter().map(|pace| pace.cpu_seconds_per_1000));
-        let (sessions, padding) = (bare.sessions(), plan.padding);
+        let sessions = bare.sessions();
+        let padding = plan.padding;
         Ok(BenchResults {
             tried,
             limit: EngineLimit {

@@ -47,8 +47,11 @@ impl AccuracyReport {
     /// Compares; `labels` are the model's.
     #[must_use]
     pub fn new(questions: &EvalSet, answers: &[TimedAnswer], labels: &[String]) -> Self {
-        let (mut right, mut reproduced, mut unanswered) = (0, 0, 0);
-        let (mut first_differences, mut errors) = (Vec::new(), Vec::new());
+        let mut right = 0;
+        let mut reproduced = 0;
+        let mut unanswered = 0;
+        let mut first_differences = Vec::new();
+        let mut errors = Vec::new();
         for (question, answered) in questions.cases.iter().zip(answers) {
             let Some(expected) = &question.expected else { continue };
             let verdict = match &answered.outcome {
@@ -71,7 +74,8 @@ impl AccuracyReport {
                 Err(reason) if questions.graded && first_differences.len() < MAX_LISTED_TEXTS => {
                     let given =
                         answered.outcome.as_ref().ok().map(|decision| ModelAnswer::from_decision(decision, labels));
-                    let (number, expected) = (question.number, expected_labels(expected));
+                    let number = question.number;
+                    let expected = expected_labels(expected);
                     first_differences.push(Mismatch { number, expected, given, reason });
                 }
                 Err(_) => {}

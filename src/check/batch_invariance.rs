@@ -87,7 +87,8 @@ impl InvarianceReport {
         run: &[(usize, &EncodedInput, &TimedAnswer)],
         there: &[Option<usize>],
     ) -> Result<(), String> {
-        let (pipeline, session) = (opened.model.pipeline(), opened.session.as_mut());
+        let pipeline = opened.model.pipeline();
+        let session = opened.session.as_mut();
         let batch = pipeline.batch(run.iter().map(|(_, encoded, _)| *encoded));
         let scores = session.run(&batch, Instant::now() + CHECK_RUN_TIMEOUT).map_err(|error| error.to_string())?;
         if scores.values.nrows() != run.len() {
@@ -106,10 +107,8 @@ impl InvarianceReport {
             let size = if let HeadOutcome::Score(score) = &alone.outcome { score.abs().max(1.0) } else { 1.0 };
             let moved = difference > SCORE_TOLERANCE * size;
             self.moved += usize::from(moved);
-            let (alone, together) = (
-                ModelAnswer::from_decision(alone, pipeline.labels()),
-                ModelAnswer::from_decision(&together, pipeline.labels()),
-            );
+            let alone = ModelAnswer::from_decision(alone, pipeline.labels());
+            let together = ModelAnswer::from_decision(&together, pipeline.labels());
             let changed = alone.labels != together.labels;
             self.changed += usize::from(changed);
             if (changed || moved) && self.first_changed.len() < MAX_LISTED_TEXTS {

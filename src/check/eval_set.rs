@@ -174,7 +174,8 @@ fn parse_golden(bytes: &[u8], from: String, pipeline: &Pipeline) -> Result<EvalS
 /// What a row expects.
 fn parse_expected(wanted: RowLabel, row: &TextRow, pipeline: &Pipeline) -> Result<GoldenExample, String> {
     let place = format!("line {}", row.line);
-    let (mut label, mut score) = (None, None);
+    let mut label = None;
+    let mut score = None;
     match (pipeline.head(), wanted) {
         (head, RowLabel::Field(field)) if head.is_numeric() => {
             let number = field.trim().parse::<f32>().ok().filter(|number| number.is_finite());
@@ -209,7 +210,8 @@ fn parse_expected(wanted: RowLabel, row: &TextRow, pipeline: &Pipeline) -> Resul
             label = Some(ExpectedLabels::Single(one));
         }
     }
-    let (text, scores) = (row.text.clone(), BTreeMap::new());
+    let text = row.text.clone();
+    let scores = BTreeMap::new();
     Ok(GoldenExample { text, text_pair: None, label, scores, score, entities: None })
 }
 

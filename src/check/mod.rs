@@ -98,7 +98,8 @@ impl CheckCommand {
         let mut models = vec![&mut opened];
         models.extend(&mut other);
         let mut all = answer_all(&questions, &mut models, &settings.limits).into_iter();
-        let (given, given_there) = (all.next().unwrap_or_default(), all.next().unwrap_or_default());
+        let given = all.next().unwrap_or_default();
+        let given_there = all.next().unwrap_or_default();
         let compare = other.as_ref().and_then(|other| {
             let compared = VersionComparison::new(&questions, (&opened, &given), (other, &given_there));
             compared.map_err(|reason| failures.push(format!("{}: {reason}", other.directory.display()))).ok()

@@ -107,7 +107,9 @@ impl ModelInfo {
     /// # Errors
     /// If a file is gone.
     pub fn from_loaded(opened: &LoadedModel) -> Result<Self, String> {
-        let (model, pipeline, graph) = (&opened.model, opened.pipeline(), &opened.graph);
+        let model = &opened.model;
+        let pipeline = opened.pipeline();
+        let graph = &opened.graph;
         let thresholds = match pipeline.head() {
             Head::MultiLabel { thresholds, .. } => thresholds.clone(),
             _ => Vec::new(),
@@ -186,7 +188,8 @@ fn head_name(head: &Head) -> &'static str {
 
 /// The files of the directory, and those beside a graph in a directory of its own, by name.
 fn list_files(opened: &LoadedModel) -> Result<Vec<FileInfo>, String> {
-    let (top, beside) = (&opened.directory, &opened.manifest.graph_directory);
+    let top = &opened.directory;
+    let beside = &opened.manifest.graph_directory;
     let mut directories = vec![top];
     directories.extend((top != beside).then_some(beside));
     let mut files = Vec::new();

@@ -118,7 +118,8 @@ impl Display for ModelInfo {
         if let Some(description) = &self.description {
             write_line(f, format_args!("about       {description}"))?;
         }
-        let (graph, files) = (DisplayBytes(self.graph_bytes), self.files.len());
+        let graph = DisplayBytes(self.graph_bytes);
+        let files = self.files.len();
         let files = files + self.more_files;
         write_line(
             f,
@@ -165,7 +166,8 @@ impl Display for ModelInfo {
 impl Display for TokenLimits {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let named = if self.max_tokens_named { "" } else { " (a default)" };
-        let (end, padding) = (self.truncation_side, self.padding_side);
+        let end = self.truncation_side;
+        let padding = self.padding_side;
         write!(f, "at most {}{named}; longer texts are ", self.max_tokens)?;
         match self.on_overflow {
             OverflowPolicy::Error => write!(f, "refused")?,
@@ -182,7 +184,8 @@ impl Display for MemoryUse {
             |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), |bytes| DisplayBytes(bytes).to_string());
         let allowed =
             self.allowed_bytes.map(|bytes| format!(" of {} allowed", DisplayBytes(bytes))).unwrap_or_default();
-        let (model, run) = (told(self.model_bytes), told(self.largest_run_bytes));
+        let model = told(self.model_bytes);
+        let run = told(self.largest_run_bytes);
         write!(f, "model {model}, largest run {run}; a server of it at most {}{allowed}", told(self.server_most_bytes))
     }
 }
@@ -228,8 +231,8 @@ impl Display for VersionComparison {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { directory, flips, texts, .. } = self;
         write!(f, "with {directory}: {flips} of {texts} answers differ ({:.2} %), ", 100.0 * self.flip_share)?;
-        let (mean, most) =
-            (DisplayDifference(self.mean_score_difference), DisplayDifference(self.largest_score_difference));
+        let mean = DisplayDifference(self.mean_score_difference);
+        let most = DisplayDifference(self.largest_score_difference);
         write!(f, "scores by {mean} in the mean, by {most} at most; ")?;
         write!(f, "{:.2} of its time, {:.2} of its size", self.time_ratio, self.size_ratio)?;
         if let Some(accuracy) = self.accuracy {

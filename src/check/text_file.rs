@@ -82,8 +82,10 @@ fn parse_csv(bytes: &[u8]) -> Result<Vec<TextRow>, String> {
     let heading = table.headers().map_err(|error| error.to_string())?.clone();
     let column = |name: &str| heading.iter().position(|field| field.trim().eq_ignore_ascii_case(name));
     let text_column = column("text").ok_or("its first line names no column text")?;
-    let (label_column, pair_column) = (LABEL_COLUMNS.into_iter().find_map(column), column("text_pair"));
-    let (mut rows, mut lines) = (Vec::new(), LineFinder { bytes, offset: 0, line: 1 });
+    let label_column = LABEL_COLUMNS.into_iter().find_map(column);
+    let pair_column = column("text_pair");
+    let mut rows = Vec::new();
+    let mut lines = LineFinder { bytes, offset: 0, line: 1 };
     for row in table.records() {
         let row = row.map_err(|error| error.to_string())?;
         let line = row.position().map_or(0, |place| lines.line_at(place.byte()));
@@ -97,7 +99,8 @@ fn parse_csv(bytes: &[u8]) -> Result<Vec<TextRow>, String> {
 fn parse_json_lines(bytes: &[u8]) -> Result<TextRows, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let (mut rows, mut without) = (Vec::new(), 0);
+    let mut rows = Vec::new();
+    let mut without = 0;
     for (line, written) in (1..).zip(text.lines()).filter(|(_, written)| !written.trim().is_empty()) {
         let wrong = |reason: &str| format!("line {line}: {reason}");
         let row: Value = serde_json::from_str(written).map_err(|error| wrong(&error.to_string()))?;

@@ -64,7 +64,9 @@ impl VersionComparison {
         }
         let [here, there] = [this, other].map(|opened| opened.pipeline().labels());
         let places: Vec<Option<usize>> = here.iter().map(|label| there.iter().position(|l| l == label)).collect();
-        let (mut flips, mut first_flips, mut differences) = (0, Vec::new(), Vec::new());
+        let mut flips = 0;
+        let mut first_flips = Vec::new();
+        let mut differences = Vec::new();
         for ((question, one), another) in questions.cases.iter().zip(answers).zip(others) {
             let [one, another] = [one, another].map(|answered| answered.outcome.as_ref().ok());
             let said = (

@@ -119,10 +119,8 @@ fn count_answers(
     settings: &ServerSettings,
 ) -> Result<(DistributionCounts, Option<ProfileAccuracy>, SkippedTexts), String> {
     let mut counts = DistributionCounts::new(opened.pipeline().labels().len(), has_unknown_token(opened.pipeline()));
-    let (mut accuracy, mut left) = (
-        ProfileAccuracy { texts: 0, correct: 0 },
-        SkippedTexts { without_text: questions.without_text, ..SkippedTexts::default() },
-    );
+    let mut accuracy = ProfileAccuracy { texts: 0, correct: 0 };
+    let mut left = SkippedTexts { without_text: questions.without_text, ..SkippedTexts::default() };
     for question in &questions.cases {
         let answered = answer_case(question, opened, &settings.limits);
         let line = |reason: &str| format!("line {}: {reason}", question.number);

@@ -157,7 +157,8 @@ impl Display for ProfileReport {
             self.most_frequent.iter().map(|one| format!("{} {}", one.label, share(&one.texts))).collect();
         let more = if *answered > listed.len() { ", …" } else { "" };
         write_line(f, format_args!("labels      {answered} of {labels}: {}{more}", listed.join(", ")))?;
-        let ([half, most], [middle, long]) = (self.confidence, self.lengths);
+        let [half, most] = self.confidence;
+        let [middle, long] = self.lengths;
         write_line(f, format_args!("confidence  half of the answers {half:.2} or surer, nine of ten {most:.2}"))?;
         write_line(f, format_args!("lengths     half of the texts {middle} tokens or longer, one of ten {long}"))?;
         if let Some(unknown) = self.unknown {

@@ -66,7 +66,8 @@ impl Alert {
             Some(error) => format!("{} is unhealthy: {error}", check.url),
             None => format!("{} is unhealthy", check.url),
         };
-        let (url, timestamp) = (check.url.clone(), check.timestamp.clone());
+        let url = check.url.clone();
+        let timestamp = check.timestamp.clone();
         Self { status, url, timestamp, summary, check: Some(check.clone()), drift: None }
     }
 
@@ -76,7 +77,8 @@ impl Alert {
         let Finding { model, version, signal, value, threshold } = &finding;
         let figures = value.zip(*threshold).map(|(value, limit)| format!(" ({value:.3}, where it was {limit:.3})"));
         let limits = value.zip(*threshold).map(|(value, limit)| format!(" ({value:.3}, from {limit:.3} on it drifts)"));
-        let (figures, limits) = (figures.unwrap_or_default(), limits.unwrap_or_default());
+        let figures = figures.unwrap_or_default();
+        let limits = limits.unwrap_or_default();
         let of = format!("{model}/{version} at {url}");
         let [begun, over] = if finding.is_accuracy() {
             [AlertStatus::AccuracyDropped, AlertStatus::AccuracyBack]

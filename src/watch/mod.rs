@@ -141,7 +141,9 @@ impl<'a> Watcher<'a> {
             left.remove(outbox.name()).into_iter().flatten().for_each(|alert| outbox.push(alert));
         }
         let deliver = |outbox: &Arc<Outbox>| {
-            let (outbox, client, metrics) = (Arc::clone(outbox), client.clone(), Arc::clone(&metrics));
+            let outbox = Arc::clone(outbox);
+            let client = client.clone();
+            let metrics = Arc::clone(&metrics);
             let retry_for = command.alerts.retry_for;
             AbortOnDropHandle::new(tokio::spawn(async move { outbox.deliver(&client, retry_for, &metrics).await }))
         };
@@ -164,8 +166,10 @@ impl<'a> Watcher<'a> {
             let target = self.state.targets.entry(redact_url(url)).or_default();
             let changed = target.record_check(record.healthy, thresholds, clock::now());
             self.metrics.record_check(&record, target.health);
-            let (url, healthy, status_code, response_time) =
-                (record.url.as_str(), record.healthy, record.status_code, record.response_time);
+            let url = record.url.as_str();
+            let healthy = record.healthy;
+            let status_code = record.status_code;
+            let response_time = record.response_time;
             match &record.error {
                 None => tracing::info!(url, healthy, status_code, response_time, "check passed"),
                 Some(error) => {
@@ -195,7 +199,8 @@ impl<'a> Watcher<'a> {
         let key = self.command.api_key.as_deref().filter(|key| !key.is_empty());
         let said =
             join_all(self.drift_urls.iter().map(|url| drift::fetch_drift(&self.client, url, key, timeout))).await;
-        let (mut silent, mut answers) = (0, Vec::new());
+        let mut silent = 0;
+        let mut answers = Vec::new();
         for (url, said) in self.drift_urls.iter().map(redact_url).zip(said) {
             self.metrics.record_drift_poll(&url, said.is_ok());
             match said {

@@ -95,7 +95,9 @@ impl Outbox {
 
     /// Tries until it is delivered, or its time is over, or there is no hope.
     async fn deliver_with_retries(&self, client: &Client, alert: &Alert, retry_for: Duration) -> bool {
-        let (channel, url, end) = (self.name(), &alert.url, Instant::now() + retry_for);
+        let channel = self.name();
+        let url = &alert.url;
+        let end = Instant::now() + retry_for;
         let (mut pause, longest) = RETRY_DELAYS;
         loop {
             match self.channel.deliver(client, alert).await {

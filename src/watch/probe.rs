@@ -32,12 +32,14 @@ pub struct ProbeResult {
 
 /// Asks a server how it is.
 pub async fn check_server(client: &Client, url: &Url, timeout: Duration) -> ProbeResult {
-    let (timestamp, start) = (timestamp_now(), Instant::now());
+    let timestamp = timestamp_now();
+    let start = Instant::now();
     let answered = match tokio::time::timeout(timeout, fetch_status(client, url)).await {
         Ok(answered) => answered,
         Err(_) => (None, Err(format!("no answer within {}", humantime::format_duration(timeout)))),
     };
-    let (status_code, error) = (answered.0, answered.1.err());
+    let status_code = answered.0;
+    let error = answered.1.err();
     let response_time = start.elapsed().as_secs_f64();
     ProbeResult { url: redact_url(url), healthy: error.is_none(), status_code, response_time, timestamp, error }
 }

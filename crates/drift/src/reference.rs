@@ -65,7 +65,8 @@ impl Reference {
         let (Some((reference, kind)), Some((counted, _))) =
             (signal_bins(signal, &self.counts), signal_bins(signal, window))
         else {
-            let (sums, window_sums) = (self.counts.tokens.as_ref()?, window.tokens.as_ref()?);
+            let sums = self.counts.tokens.as_ref()?;
+            let window_sums = window.tokens.as_ref()?;
             return Divergence::from_tokens(sums, self.counts.texts, window_sums, window.texts);
         };
         let groups = BinGroups::new(reference, kind, window.texts);

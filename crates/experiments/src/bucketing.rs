@@ -58,7 +58,8 @@ fn unit_fraction(word: u64) -> f64 {
 /// The arm in which a position lies; weights are parts of 1. Nothing if no arm has a weight.
 #[must_use]
 pub fn choose_arm(weights: impl IntoIterator<Item = f64>, position: f64) -> Option<usize> {
-    let (mut end, mut last) = (0.0, None);
+    let mut end = 0.0;
+    let mut last = None;
     for (arm, weight) in weights.into_iter().enumerate().filter(|&(_, weight)| weight > 0.0) {
         end += weight;
         if position < end {

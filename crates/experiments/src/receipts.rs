@@ -287,7 +287,9 @@ fn parse_receipt(content: &[u8]) -> Option<Receipt> {
     let mut rest = rest.get(4..)?;
     let id = Uuid::from_bytes(*take_bytes(&mut rest)?);
     let made = UNIX_EPOCH.checked_add(Duration::from_millis(u64::from_be_bytes(*take_bytes(&mut rest)?)))?;
-    let (model, version, arm) = (take_text(&mut rest)?, take_text(&mut rest)?, take_text(&mut rest)?);
+    let model = take_text(&mut rest)?;
+    let version = take_text(&mut rest)?;
+    let arm = take_text(&mut rest)?;
     let kind = if format == FORMAT_WITHOUT_KIND { None } else { Some(take_bytes(&mut rest)?) };
     let [count] = *take_bytes(&mut rest)?;
     let answered = match kind {

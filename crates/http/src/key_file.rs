@@ -113,7 +113,8 @@ impl KeyFile {
         if file.keys.len() > MAX_KEYS {
             return Err(format!("there are {} keys, where at most {MAX_KEYS} are possible", file.keys.len()));
         }
-        let (mut names, mut hashes) = (BTreeSet::new(), BTreeSet::new());
+        let mut names = BTreeSet::new();
+        let mut hashes = BTreeSet::new();
         for (number, key) in (1..).zip(&file.keys) {
             let digits = key.hash.strip_prefix(HASH_PREFIX).unwrap_or_default();
             let lower_hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);

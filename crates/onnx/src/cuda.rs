@@ -49,7 +49,8 @@ pub(super) fn provider(gpu: u32, devices: &DeviceSettings) -> ExecutionProviderD
 
 /// Why a GPU cannot be used, if so: it has to multiply two matrices, and soon.
 pub(super) fn test_gpu(environment: &Environment, gpu: u32, devices: &DeviceSettings) -> Result<(), String> {
-    let (environment, devices) = (environment.clone(), devices.clone());
+    let environment = environment.clone();
+    let devices = devices.clone();
     run_with_timeout(GPU_TEST_TIMEOUT, move || test_matmul(&environment, gpu, &devices))
 }
 
@@ -82,7 +83,8 @@ fn test_matmul(environment: &Environment, gpu: u32, devices: &DeviceSettings) ->
 fn matmul(options: &SessionBuilder) -> ort::Result<Vec<f32>> {
     let size = i64::try_from(MATRIX_SIZE).map_err(|error| ort::Error::new(error.to_string()))?;
     let matrix = |name: &str| {
-        let (shape, dimension_symbols) = (Shape::new([size, size]), SymbolicDimensions::empty(2));
+        let shape = Shape::new([size, size]);
+        let dimension_symbols = SymbolicDimensions::empty(2);
         Outlet::new(name, ValueType::Tensor { ty: TensorElementType::Float32, shape, dimension_symbols })
     };
     let mut graph = Graph::new()?;

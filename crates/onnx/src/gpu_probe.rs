@@ -43,7 +43,8 @@ pub(super) fn probe_gpu(
     let (batch, expected, run_on_core) = PROBE_SHAPES
         .iter()
         .find_map(|&(rows, length)| {
-            let (rows, length) = (if fixed.single_row { 1 } else { rows }, fixed.length.unwrap_or(length));
+            let rows = if fixed.single_row { 1 } else { rows };
+            let length = fixed.length.unwrap_or(length);
             let batch = Batch::Tokens(dummy_tokens(rows, length));
             let (scores, took) = time_runs(cores, &batch).ok()?;
             Some((batch, scores, took))
@@ -53,7 +54,8 @@ pub(super) fn probe_gpu(
     let folder = ProfileDir::new(places)?;
     let session =
         source.gpu_session(on, Some(&folder.file_prefix())).map_err(|error| explain_error(error.message()))?;
-    let (under_way, reading) = (source.watchdog.clone(), cores.io_spec.clone());
+    let under_way = source.watchdog.clone();
+    let reading = cores.io_spec.clone();
     let mut session =
         OnnxSession { session, io_spec: reading, execution_site: ExecutionSite::Gpu, watchdog: under_way };
     let ran = run_profiled(&mut session, &batch)?;

@@ -118,7 +118,8 @@ impl OnnxRuntime {
             }
             DeviceChoice::Gpus { device_ids: numbers, strict } => {
                 tracing::info!(gpus = ?numbers, strict, "models run on GPUs");
-                let (devices, places) = (devices.clone(), vec![settings.profile_dir.clone(), std::env::temp_dir()]);
+                let devices = devices.clone();
+                let places = vec![settings.profile_dir.clone(), std::env::temp_dir()];
                 profile_dir::remove_stale(&places, clock::now());
                 runtime.gpu_config =
                     Some(Arc::new(GpuConfig { device_ids: numbers, strict, devices, profile_parents: places }));
@@ -313,8 +314,8 @@ impl OnnxRuntime {
                 })
             }
             Ok(PlacementDecision::CpuFaster(measured)) => {
-                let (run, run_on_core) =
-                    (measured.gpu_run_time.as_secs_f64() * 1e3, measured.cpu_run_time.as_secs_f64() * 1e3);
+                let run = measured.gpu_run_time.as_secs_f64() * 1e3;
+                let run_on_core = measured.cpu_run_time.as_secs_f64() * 1e3;
                 let told = "GPU slower than one CPU core; model runs on the CPU";
                 tracing::warn!(%model, gpu, run_ms = run, run_on_core_ms = run_on_core, "{told}");
                 Ok(Placement { gpu_measurement: Some(measured), ..Placement::default() })
@@ -375,7 +376,8 @@ impl Graph for OnnxGraph {
             None => (self.session_factory.cpu_session(), self.session_factory.execution_site()),
         };
         let session = session.map_err(|error| ManifestError::new(&self.name, explain_load_error(&error)))?;
-        let (reading, under_way) = (self.io_spec.clone(), self.session_factory.watchdog.clone());
+        let reading = self.io_spec.clone();
+        let under_way = self.session_factory.watchdog.clone();
         Ok(Box::new(OnnxSession { session, io_spec: reading, execution_site: runs, watchdog: under_way }))
     }
 }

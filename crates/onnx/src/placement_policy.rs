@@ -48,7 +48,8 @@ fn check_agreement(measured: GpuMeasurement) -> Result<GpuMeasurement, String> {
         return Ok(measured);
     }
     if measured.max_score_difference.is_finite() {
-        let (difference, largest) = (measured.max_score_difference, measured.max_abs_cpu_score);
+        let difference = measured.max_score_difference;
+        let largest = measured.max_abs_cpu_score;
         return Err(format!("its scores there differ by {difference} from those on a core, of up to {largest}"));
     }
     Err("its scores there are no numbers, or others than on a core".to_owned())

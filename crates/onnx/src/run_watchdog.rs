@@ -96,7 +96,8 @@ impl WatchdogHandle {
     /// Watches until the answer is dropped.
     pub(super) fn watch(&self, deadline: Instant, stop: StopHandle) -> WatchGuard {
         let Self { watchdog, is_stopping: ended } = self.clone();
-        let (id, stopped) = (watchdog.next_id.fetch_add(1, Ordering::Relaxed), Arc::new(AtomicBool::new(false)));
+        let id = watchdog.next_id.fetch_add(1, Ordering::Relaxed);
+        let stopped = Arc::new(AtomicBool::new(false));
         watchdog.entries.lock().push(WatchEntry {
             id,
             deadline,

@@ -97,8 +97,8 @@ impl ComparisonPlan {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     pub fn remaining_sample_sizes(&self, control: FeedbackCounts, treatment: FeedbackCounts) -> SampleSizes {
         let seen = control.answers.min(treatment.answers) >= MIN_ANSWERS_PER_ARM;
-        let (sizes, [of_control, of_treatment]) =
-            ([control.answers, treatment.answers].map(|answers| answers as f64), self.weights);
+        let sizes = [control.answers, treatment.answers].map(|answers| answers as f64);
+        let [of_control, of_treatment] = self.weights;
         let variances = if seen {
             answer_variances([control, treatment].map(FeedbackCounts::smoothed_accuracy), sizes)
         } else {
@@ -182,8 +182,8 @@ mod tests {
 
     #[test]
     fn sample_sizes_uneven_weights_need_more_in_total() {
-        let (even, uneven) =
-            (plan(0.9, [1.0, 1.0]).planned_sample_sizes(), plan(0.9, [0.9, 0.1]).planned_sample_sizes());
+        let even = plan(0.9, [1.0, 1.0]).planned_sample_sizes();
+        let uneven = plan(0.9, [0.9, 0.1]).planned_sample_sizes();
         assert!(uneven.control + uneven.treatment > 2 * (even.control + even.treatment));
         assert!(uneven.treatment < even.treatment && uneven.control > 8 * uneven.treatment);
     }
@@ -225,7 +225,8 @@ mod tests {
 
     #[test]
     fn bonferroni_several_arms_divides_alpha() {
-        let (one, four) = (plan(0.9, [1.0, 1.0]), plan(0.9, [1.0, 1.0]).with_bonferroni(4));
+        let one = plan(0.9, [1.0, 1.0]);
+        let four = plan(0.9, [1.0, 1.0]).with_bonferroni(4);
         assert!((four.alpha() - 0.0125).abs() < 1e-12);
         assert!(four.planned_sample_sizes().control > one.planned_sample_sizes().control);
         assert_eq!(one.with_bonferroni(0), one);

@@ -97,7 +97,8 @@ impl ConfusionMatrix {
     /// The mean F1 of the classes that were there.
     #[must_use]
     pub fn macro_f1(&self) -> Option<f64> {
-        let (mut sum, mut classes) = (0.0, 0.0);
+        let mut sum = 0.0;
+        let mut classes = 0.0;
         for f1 in self.classes().iter().filter(|class| class.support > 0).filter_map(|class| class.f1) {
             sum += f1;
             classes += 1.0;

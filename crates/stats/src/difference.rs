@@ -70,7 +70,9 @@ pub fn compare_accuracies(
     let sizes = [control.answers, treatment.answers].map(|answers| answers as f64);
     let variances = answer_variances([control, treatment].map(FeedbackCounts::smoothed_accuracy), sizes);
     let variance: f64 = variances.iter().zip(sizes).map(|(variance, size)| variance / size).sum();
-    let (information, r, alpha) = (1.0 / variance, plan.mixture(), plan.alpha());
+    let information = 1.0 / variance;
+    let r = plan.mixture();
+    let alpha = plan.alpha();
     let grown = (information + r) / r;
     let half = ((information + r) * (grown / (alpha * alpha)).ln()).sqrt() / information;
     let evidence = (information * estimate).powi(2) / (2.0 * (information + r)) - 0.5 * grown.ln();
@@ -138,7 +140,8 @@ mod tests {
     fn comparison_true_difference_covered_by_interval() {
         // The smaller arm is the worse one, and shows it late: the hardest case.
         for ([base, other], share) in [([0.99, 0.95], 0.1), ([0.95, 0.99], 0.9), ([0.9, 0.6], 0.5)] {
-            let (plan, truth) = (plan(base, 0.03, [1.0 - share, share]), other - base);
+            let plan = plan(base, 0.03, [1.0 - share, share]);
+            let truth = other - base;
             let mut arms = ArmSimulator::new(ANSWERS_PER_LOOK, share, [base, other]);
             let missed = (0..1_000).filter(|_| {
                 let [mut control, mut treatment] = [FeedbackCounts::default(); 2];

@@ -23,7 +23,8 @@ pub fn wilson_interval(correct: u64, answers: u64, z: f64) -> ConfidenceInterval
     if answers == 0 {
         return ConfidenceInterval { low: 0.0, high: 1.0 };
     }
-    let (n, share) = (answers as f64, correct.min(answers) as f64 / answers as f64);
+    let n = answers as f64;
+    let share = correct.min(answers) as f64 / answers as f64;
     let shrunk = 1.0 + z * z / n;
     let middle = (share + z * z / (2.0 * n)) / shrunk;
     let half = z / shrunk * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();

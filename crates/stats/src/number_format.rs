@@ -27,7 +27,8 @@ pub(super) fn fmt_rounded_up(number: u64) -> String {
 
 /// A fraction as "93.1 %", with more digits where that would wrongly read as none or all.
 pub(super) fn fmt_percent(fraction: f64) -> String {
-    let (percent, certain) = (fraction * 100.0, fraction <= 0.0 || fraction >= 1.0);
+    let percent = fraction * 100.0;
+    let certain = fraction <= 0.0 || fraction >= 1.0;
     let decimals = (1..MAX_DECIMALS).find(|&decimals| {
         let gap = 0.5 * 0.1_f64.powi(i32::try_from(decimals).unwrap_or(0));
         certain || (percent > gap && percent < 100.0 - gap)

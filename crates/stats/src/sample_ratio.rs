@@ -31,7 +31,8 @@ pub fn sample_ratio_p_value(counts: &[u64], weights: &[f64]) -> Option<f64> {
     let users: f64 = counts.iter().map(|&count| count as f64).sum();
     let mut factor = ln_gamma(PRIOR_CONCENTRATION) - ln_gamma(PRIOR_CONCENTRATION + users);
     for (&count, &weight) in counts.iter().zip(weights) {
-        let (count, share) = (count as f64, weight / total);
+        let count = count as f64;
+        let share = weight / total;
         if share > 0.0 {
             let prior = PRIOR_CONCENTRATION * share;
             factor += ln_gamma(prior + count) - ln_gamma(prior) - count * share.ln();

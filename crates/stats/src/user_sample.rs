@@ -185,7 +185,8 @@ mod tests {
     fn random_sample(users: u64, share: f64, capacity: usize, random: &mut SplitMix64) -> UserSample {
         let mut sample = UserSample::new(capacity);
         for _ in 0..users {
-            let (hash, arm) = (random.next_u64(), u8::from(random.next_f64() < share));
+            let hash = random.next_u64();
+            let arm = u8::from(random.next_f64() < share);
             sample.insert(hash, arm);
         }
         sample
@@ -194,8 +195,8 @@ mod tests {
     #[test]
     fn user_sample_merged_replicas_equal_one() {
         let mut random = SplitMix64(5);
-        let (mut all, mut replicas) =
-            (UserSample::new(64), [const { None }; 3].map(|_: Option<()>| UserSample::new(64)));
+        let mut all = UserSample::new(64);
+        let mut replicas = [const { None }; 3].map(|_: Option<()>| UserSample::new(64));
         let users: Vec<u64> = (0..400).map(|_| random.next_u64()).collect();
         for _ in 0..3_000 {
             let user = users[random.next_index(users.len())];
@@ -248,9 +249,12 @@ mod tests {
     /// In what part of the streams a mismatch with 50/50 is found, by looks whenever the users have grown by 5 %.
     fn mismatch_share(share: f64, capacity: usize, users: u64, streams: u64) -> f64 {
         let streams_found = (0..streams).filter(|&stream| {
-            let (mut random, mut sample, mut look) = (SplitMix64(stream << 32), UserSample::new(capacity), 20);
+            let mut random = SplitMix64(stream << 32);
+            let mut sample = UserSample::new(capacity);
+            let mut look = 20;
             (1..=users).any(|user| {
-                let (hash, arm) = (random.next_u64(), u8::from(random.next_f64() < share));
+                let hash = random.next_u64();
+                let arm = u8::from(random.next_f64() < share);
                 sample.insert(hash, arm);
                 let due = user == look;
                 if due {

@@ -151,7 +151,8 @@ fn evaluate_arm(control: &ArmAccuracy, arm: &ArmAccuracy, plan: &ComparisonPlan)
     let Some(found) = compare_accuracies(control.counts, arm.counts, plan) else {
         return Verdict::InsufficientFeedback { answers: control.counts.answers.min(arm.counts.answers) };
     };
-    let (interval, least) = (found.interval, plan.min_effect());
+    let interval = found.interval;
+    let least = plan.min_effect();
     let compared = || SignificantDifference { arm: arm.clone(), control: control.clone(), interval };
     match found.outcome() {
         ComparisonOutcome::Better => Verdict::Better(compared()),
@@ -182,7 +183,8 @@ impl fmt::Display for Verdict {
             Self::Better(compared) => compared.fmt_sentence(f, "better"),
             Self::Worse(compared) => compared.fmt_sentence(f, "worse"),
             Self::Equivalent { interval, min_effect: least } => {
-                let (between, worth) = (fmt_interval(*interval), fmt_effect(*least));
+                let between = fmt_interval(*interval);
+                let worth = fmt_effect(*least);
                 write!(f, "There is no difference worth finding: it is {between} points, less than {worth} either way.")
             }
             Self::NeedsMoreFeedback { interval, min_effect: least, remaining_answers: more } => write!(

@@ -87,7 +87,8 @@ pub fn extract_entities(
         _ => parts.chunk_by(is_same_entity).collect(),
     };
     let named = groups.iter().filter_map(|group| {
-        let (first, last) = (group.first()?, group.last()?);
+        let first = group.first()?;
+        let last = group.last()?;
         let label = match aggregation {
             Aggregation::None => first.label,
             _ => first.label.split_once('-').map_or(first.label, |(_, kind)| kind),
@@ -109,7 +110,8 @@ pub fn extract_entities(
 
 /// The label of a word.
 fn label_word<'a>(word: &[ScoredToken], labels: &'a [String], aggregation: Aggregation) -> Option<LabelSpan<'a>> {
-    let (first, last) = (word.first()?, word.last()?);
+    let first = word.first()?;
+    let last = word.last()?;
     let average;
     let probabilities = match aggregation {
         Aggregation::None | Aggregation::Simple | Aggregation::First => &first.probabilities,

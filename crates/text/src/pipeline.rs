@@ -125,11 +125,13 @@ impl Pipeline {
             applied_activation: signature.applied_activation,
             warnings,
         };
-        let (expected, found) = (pipeline.head.width(pipeline.labels.len()), signature.width);
+        let expected = pipeline.head.width(pipeline.labels.len());
+        let found = signature.width;
         if expected == found {
             return Ok(pipeline);
         }
-        let (count, output) = (pipeline.labels.len(), &signature.output_name);
+        let count = pipeline.labels.len();
+        let output = &signature.output_name;
         let each = if signature.per_token { "token" } else { "text" };
         let reason = format!(
             "{count} labels need {expected} scores per {each}, but the graph gives {found} (output {output:?}): name {found} labels in id2label of config.json or in labels.json, or another output with output = \"NAME\" in model.toml"
@@ -277,10 +279,12 @@ impl Pipeline {
                 if let Some(range) = &self.token_range {
                     range.replace_out_of_range(&mut tokens)?;
                 }
-                let (rows, overlap) = (tokens.spans, tokens.overlap);
+                let rows = tokens.spans;
+                let overlap = tokens.overlap;
                 let places = (!rows.is_empty()).then(|| Box::new(TokenSpans { text, rows, overlap }));
                 let content = EncodedContent::Rows(tokens.rows);
-                let (unknown, truncated) = (tokens.unknown_count, tokens.is_truncated);
+                let unknown = tokens.unknown_count;
+                let truncated = tokens.is_truncated;
                 Ok(EncodedInput {
                     content,
                     token_count: tokens.token_count,
@@ -334,7 +338,8 @@ impl Pipeline {
         activation: Activation,
     ) -> Result<Vec<ScoredToken>, OutputError> {
         let Some(places) = &encoded.spans else { return Ok(Vec::new()) };
-        let (labels, count) = (self.labels.len(), places.rows.len());
+        let labels = self.labels.len();
+        let count = places.rows.len();
         if rows.len() != count {
             return Err(OutputError::Width { expected: count, found: rows.len() });
         }

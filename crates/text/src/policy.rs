@@ -142,7 +142,9 @@ fn strip_markup(text: &str) -> Result<String, PolicyError> {
     text.retain(|c| !is_control(c));
     let text = text.replace("</>", " ");
     let mut tokens = Tokenizer::new_with_emitter(text.as_str(), DefaultEmitter::<usize>::new_with_span());
-    let (mut plain, mut hidden, mut end) = (String::with_capacity(text.len()), false, 0);
+    let mut plain = String::with_capacity(text.len());
+    let mut hidden = false;
+    let mut end = 0;
     while let Some(Ok(token)) = tokens.next() {
         end = match token {
             Token::String(string) => {

@@ -275,7 +275,8 @@ impl Tokenizer {
         let chars: Vec<char> = if self.word_rules.is_some() { text.chars().collect() } else { Vec::new() };
         let unknown =
             encodings.iter().map(|encoding| unknown_token::count_unknown(encoding.get_ids(), self.unknown_id)).sum();
-        let (mut rows, mut places) = (Vec::with_capacity(encodings.len()), Vec::new());
+        let mut rows = Vec::with_capacity(encodings.len());
+        let mut places = Vec::new();
         for encoding in encodings {
             let (row, finished) = self.add_special_tokens(encoding)?;
             if row.ids.is_empty() {

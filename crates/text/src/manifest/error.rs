@@ -22,7 +22,8 @@ pub struct ManifestError {
 impl ManifestError {
     /// An error about `file`, cut off where it is too long for a line of the log.
     pub fn new(file: impl Into<String>, reason: impl Into<String>) -> Self {
-        let (mut file, mut reason) = (file.into(), reason.into());
+        let mut file = file.into();
+        let mut reason = reason.into();
         for text in [&mut file, &mut reason] {
             text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
         }

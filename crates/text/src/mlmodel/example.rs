@@ -41,7 +41,8 @@ fn token_rows(tensors: &Value) -> Option<Vec<TokenRow>> {
         None => Some(ids.iter().map(|row| vec![other; row.len()]).collect()),
         Some(rows) => parse_token_matrix(rows),
     };
-    let (mask, types) = (like("attention_mask", 1)?, like("token_type_ids", 0)?);
+    let mask = like("attention_mask", 1)?;
+    let types = like("token_type_ids", 0)?;
     if mask.len() != ids.len() || types.len() != ids.len() {
         return None;
     }

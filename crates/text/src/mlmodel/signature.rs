@@ -105,7 +105,8 @@ fn check_tensors(side: &str, logged: &[SignatureField], found: &[GraphTensor<'_>
         };
         seen.insert(same.name);
         if !is_same_element_type(&port.element, same.element) {
-            let (logged, has) = (&port.element, same.element);
+            let logged = &port.element;
+            let has = same.element;
             return Err(format!("the signature's {side} {name:?} is of {logged}, the graph's of {has}"));
         }
         let dims = port.dims.as_deref().unwrap_or_default();

@@ -34,7 +34,8 @@ impl Pipeline {
     /// One run for texts of one row each, padded to the longest.
     #[must_use]
     pub fn batch<'a>(&self, texts: impl IntoIterator<Item = &'a EncodedInput>) -> Batch {
-        let (mut rows, mut strings) = (Vec::new(), Vec::new());
+        let mut rows = Vec::new();
+        let mut strings = Vec::new();
         for encoded in texts {
             match &encoded.content {
                 EncodedContent::Rows(windows) => rows.extend(windows),

@@ -287,7 +287,8 @@ fn template_processing(
         Ok(made)
     };
     let [single, pair] = lists;
-    let (single, pair) = (pieces(single)?, pieces(pair)?);
+    let single = pieces(single)?;
+    let pair = pieces(pair)?;
     Ok(json!({ "type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens }))
 }
 

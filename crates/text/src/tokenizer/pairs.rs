@@ -30,8 +30,10 @@ impl Tokenizer {
         catch_panic(|| {
             let room = self.pair_capacity().ok_or(TokenizeError::Failed)?;
             let enough = self.max_tokens.max(self.text_capacity() + 1);
-            let (mut a, mut b) = (self.encode_at_least(first, enough)?, self.encode_at_least(&second.text, enough)?);
-            let (in_first, in_second) = (discard_overflow(&mut a), discard_overflow(&mut b));
+            let mut a = self.encode_at_least(first, enough)?;
+            let mut b = self.encode_at_least(&second.text, enough)?;
+            let in_first = discard_overflow(&mut a);
+            let in_second = discard_overflow(&mut b);
             let special = self.max_tokens - room;
             let tokens = in_first + in_second + special;
             let truncated = in_first + in_second > room;
@@ -44,7 +46,8 @@ impl Tokenizer {
                     }
                     // Where both are halved, and one gets the odd token, their full lengths count.
                     OverflowPolicy::Truncate if room % 2 == 1 && in_first.min(in_second) > room / 2 => {
-                        let (all, all_of_second) = (self.count_tokens(first)?, self.count_tokens(&second.text)?);
+                        let all = self.count_tokens(first)?;
+                        let all_of_second = self.count_tokens(&second.text)?;
                         Some(longest_first(all, all_of_second, room))
                     }
                     OverflowPolicy::Truncate | OverflowPolicy::Window => Some(longest_first(in_first, in_second, room)),
@@ -94,8 +97,10 @@ fn discard_overflow(encoding: &mut Encoding) -> usize {
 /// How many tokens of two texts are kept if all of them do not fit into `room`: the longer one is cut until both are
 /// equally long, then both are; an odd token is the longer one's, or the second's.
 fn longest_first(first: usize, second: usize, room: usize) -> (usize, usize) {
-    let (short, swapped) = (first.min(second), first > second);
-    let (half, more) = (room / 2, room - room / 2);
+    let short = first.min(second);
+    let swapped = first > second;
+    let half = room / 2;
+    let more = room - room / 2;
     let (short, long) = if short > half { (half, more) } else { (short, room - short) };
     if swapped { (long, short) } else { (short, long) }
 }
