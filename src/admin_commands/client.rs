@@ -118,13 +118,13 @@ impl Client {
     /// # Errors
     /// What the server says, or why it does not.
     pub fn upload(&self, sha256: &str, path: &Path) -> Result<(), String> {
-        let at = format!("/admin/store/{sha256}");
-        if self.send(&self.request(Method::GET, &at))?.status().is_success() {
+        let stored_path = format!("/admin/store/{sha256}");
+        if self.send(&self.request(Method::GET, &stored_path))?.status().is_success() {
             return Ok(());
         }
         let named = |error: String| format!("{}: {error}", path.display());
         let file = File::open(path).map_err(|error| named(error.to_string()))?;
-        let request = self.request(Method::PUT, &at).timeout(UPLOAD_TIMEOUT);
+        let request = self.request(Method::PUT, &stored_path).timeout(UPLOAD_TIMEOUT);
         let answer = request.body(file).send().map_err(|error| named(root_cause(&error)))?;
         if answer.status().is_success() { Ok(()) } else { json(answer).map(|_| ()).map_err(named) }
     }
@@ -141,11 +141,13 @@ impl Client {
 
     /// Sends a request, and once more if no answer came: it is done once even so.
     fn send(&self, request: &RequestBuilder) -> Result<Response, String> {
-        let again = || {
-            request.try_clone().ok_or("the request cannot be sent twice")?.send().map_err(|error| root_cause(&error))
-        };
-        again().or_else(|_| again()).map_err(|error| format!("{}: {error}", self.base.host_str().unwrap_or_default()))
+        let outcome = send_once(request).or_else(|_| send_once(request));
+        outcome.map_err(|error| format!("{}: {error}", self.base.host_str().unwrap_or_default()))
     }
+}
+
+fn send_once(request: &RequestBuilder) -> Result<Response, String> {
+    request.try_clone().ok_or("the request cannot be sent twice")?.send().map_err(|error| root_cause(&error))
 }
 
 /// The JSON of an answer; an error if it is one.

@@ -31,40 +31,54 @@ impl ExperimentsCommand {
     }
 
     fn execute(&self, client: &Client) -> Result<Value, String> {
-        let at = |name: &str| format!("{EXPERIMENTS_PATH}/{name}");
-        let act = |name: &str, what: &str, body: Value| {
-            client.change(&at(name), "POST", &format!("{}/{what}", at(name)), Some(&body))
-        };
-        let why = |reason: &Option<String>| json!({ "reason": reason });
         match &self.action {
             ExperimentsAction::List => client.get(EXPERIMENTS_PATH),
-            ExperimentsAction::Show { name } => client.get(&at(name)),
-            ExperimentsAction::History { name } => client.get(&format!("{}/history", at(name))),
+            ExperimentsAction::Show { name } => client.get(&experiment_path(name)),
+            ExperimentsAction::History { name } => client.get(&format!("{}/history", experiment_path(name))),
             ExperimentsAction::Results { name, phase, details } => {
                 let phase = phase.map(|phase| format!("&phase={phase}")).unwrap_or_default();
-                client.get(&format!("{}/results?details={details}{phase}", at(name)))
+                client.get(&format!("{}/results?details={details}{phase}", experiment_path(name)))
             }
             ExperimentsAction::Create(create) => {
-                let made = client.put(&at(&create.name), &build_spec(create)?)?;
-                if create.start { act(&create.name, "start", why(&create.reason)) } else { Ok(made) }
+                let made = client.put(&experiment_path(&create.name), &build_spec(create)?)?;
+                if create.start {
+                    post_action(client, &create.name, "start", &json!({ "reason": create.reason }))
+                } else {
+                    Ok(made)
+                }
             }
             ExperimentsAction::Weights { name, weights, reason } => {
-                let mut design = client.get(&at(name))?;
+                let mut design = client.get(&experiment_path(name))?;
                 apply_weights(&mut design, weights)?;
                 if let Some(fields) = design.as_object_mut() {
                     fields.insert("reason".to_owned(), json!(reason));
                 }
-                client.put(&at(name), &design)
+                client.put(&experiment_path(name), &design)
             }
-            ExperimentsAction::Start { name, reason } => act(name, "start", why(reason)),
-            ExperimentsAction::Pause { name, reason } => act(name, "pause", why(reason)),
-            ExperimentsAction::End { name, reason } => act(name, "end", why(reason)),
+            ExperimentsAction::Start { name, reason } => {
+                post_action(client, name, "start", &json!({ "reason": reason }))
+            }
+            ExperimentsAction::Pause { name, reason } => {
+                post_action(client, name, "pause", &json!({ "reason": reason }))
+            }
+            ExperimentsAction::End { name, reason } => post_action(client, name, "end", &json!({ "reason": reason })),
             ExperimentsAction::Promote { name, arm, reason } => {
-                act(name, "promote", json!({ "arm": arm, "reason": reason }))
+                post_action(client, name, "promote", &json!({ "arm": arm, "reason": reason }))
             }
-            ExperimentsAction::Forget { name } => client.change(&at(name), "DELETE", &at(name), None),
+            ExperimentsAction::Forget { name } => {
+                client.change(&experiment_path(name), "DELETE", &experiment_path(name), None)
+            }
         }
     }
+}
+
+fn experiment_path(name: &str) -> String {
+    format!("{EXPERIMENTS_PATH}/{name}")
+}
+
+fn post_action(client: &Client, name: &str, action: &str, body: &Value) -> Result<Value, String> {
+    let path = experiment_path(name);
+    client.change(&path, "POST", &format!("{path}/{action}"), Some(body))
 }
 
 /// What is to be compared, by options or a file.
@@ -76,12 +90,10 @@ fn build_spec(create: &CreateArgs) -> Result<Value, String> {
         }
         return Ok(design);
     }
-    let arm = |arm: &args::ArmArg, shadow: bool| json!({ "name": arm.name, "model": arm.model, "version": arm.version, "weight": arm.weight, "shadow": shadow });
-    let arms: Vec<Value> = create
-        .arms
-        .iter()
-        .map(|found| arm(found, false))
-        .chain(create.shadows.iter().map(|found| arm(found, true)))
+    let arms = create.arms.iter().map(|arm| (arm, false));
+    let arms: Vec<Value> = arms
+        .chain(create.shadows.iter().map(|arm| (arm, true)))
+        .map(|(arm, shadow)| json!({ "name": arm.name, "model": arm.model, "version": arm.version, "weight": arm.weight, "shadow": shadow }))
         .collect();
     let step = |weight: &f64| json!({ "weight": weight / 100.0, "seconds": create.step_seconds, "requests": create.step_requests });
     let steps: Vec<Value> = create.steps.iter().map(step).collect();

@@ -30,10 +30,13 @@ pub fn list_files(directory: &Path) -> Result<Vec<LocalFile>, String> {
     Ok(files)
 }
 
+fn file_error(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", path.display())
+}
+
 fn collect_files(directory: &Path, prefix: &str, files: &mut Vec<LocalFile>) -> Result<(), String> {
-    let named = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
-    for entry in fs::read_dir(directory).map_err(|error| named(directory, error))? {
-        let path = entry.map_err(|error| named(directory, error))?.path();
+    for entry in fs::read_dir(directory).map_err(|error| file_error(directory, &error))? {
+        let path = entry.map_err(|error| file_error(directory, &error))?.path();
         let name = path.file_name().unwrap_or_default().to_str();
         let name = name.ok_or_else(|| format!("{}: the name is not UTF-8", path.display()))?;
         if name.starts_with('.') {
@@ -45,7 +48,7 @@ fn collect_files(directory: &Path, prefix: &str, files: &mut Vec<LocalFile>) -> 
         } else {
             let mut hash = Sha256::new();
             let bytes = File::open(&path).and_then(|mut file| io::copy(&mut file, &mut hash));
-            let bytes = bytes.map_err(|error| named(&path, error))?;
+            let bytes = bytes.map_err(|error| file_error(&path, &error))?;
             let record = FileRecord { path: inner, bytes, sha256: hex::encode(hash.finalize()) };
             files.push(LocalFile { path, record });
         }

@@ -37,12 +37,10 @@ impl ModelsCommand {
     }
 
     fn execute(&self, client: &Client) -> Result<Value, String> {
-        let model = |name: &str| format!("/admin/models/{name}");
-        let version = |name: &str, version: &str| format!("/admin/models/{name}/versions/{version}");
         match &self.action {
             ModelsAction::List => client.get("/admin/models"),
-            ModelsAction::Show { name } => client.get(&model(name)),
-            ModelsAction::History { name } => client.get(&format!("{}/history", model(name))),
+            ModelsAction::Show { name } => client.get(&model_path(name)),
+            ModelsAction::History { name } => client.get(&format!("{}/history", model_path(name))),
             ModelsAction::Register { name, version, source, metadata, reason } => {
                 let metadata: serde_json::Map<_, _> = metadata.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
                 let mut body = serde_json::Map::from_iter([
@@ -66,20 +64,20 @@ impl ModelsCommand {
                     body.insert("files".to_owned(), json!(files));
                 }
                 let body = json!(body);
-                client.post(&format!("{}/versions", model(name)), &body)
+                client.post(&format!("{}/versions", model_path(name)), &body)
             }
             ModelsAction::Activate { name, version, reason } => {
                 let body = json!({ "version": version, "reason": reason });
-                client.change(&model(name), "POST", &format!("{}/activate", model(name)), Some(&body))
+                client.change(&model_path(name), "POST", &format!("{}/activate", model_path(name)), Some(&body))
             }
             ModelsAction::Rollback { name, reason } => client.change(
-                &model(name),
+                &model_path(name),
                 "POST",
-                &format!("{}/rollback", model(name)),
+                &format!("{}/rollback", model_path(name)),
                 Some(&json!({ "reason": reason })),
             ),
             ModelsAction::Metrics { name, version: of, metrics } if metrics.is_empty() => {
-                let shown = client.get(&model(name))?;
+                let shown = client.get(&model_path(name))?;
                 let versions = field(&shown, "versions").as_array().into_iter().flatten();
                 let found = versions.into_iter().find(|version| field(version, "version").as_str() == Some(of));
                 found
@@ -88,26 +86,34 @@ impl ModelsCommand {
             }
             ModelsAction::Metrics { name, version: of, metrics } => {
                 let metrics: serde_json::Map<_, _> = metrics.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
-                let path = format!("{}/metrics", version(name, of));
-                client.change(&model(name), "PUT", &path, Some(&json!({ "metrics": metrics })))
+                let path = format!("{}/metrics", version_path(name, of));
+                client.change(&model_path(name), "PUT", &path, Some(&json!({ "metrics": metrics })))
             }
             ModelsAction::Pin { name, version: of } => client.change(
-                &model(name),
+                &model_path(name),
                 "PUT",
-                &format!("{}/pin", version(name, of)),
+                &format!("{}/pin", version_path(name, of)),
                 Some(&json!({ "pinned": true })),
             ),
             ModelsAction::Unpin { name, version: of } => client.change(
-                &model(name),
+                &model_path(name),
                 "PUT",
-                &format!("{}/pin", version(name, of)),
+                &format!("{}/pin", version_path(name, of)),
                 Some(&json!({ "pinned": false })),
             ),
             ModelsAction::Remove { name, version: of } => {
-                client.change(&model(name), "DELETE", &version(name, of), None)
+                client.change(&model_path(name), "DELETE", &version_path(name, of), None)
             }
         }
     }
+}
+
+fn model_path(name: &str) -> String {
+    format!("/admin/models/{name}")
+}
+
+fn version_path(name: &str, version: &str) -> String {
+    format!("/admin/models/{name}/versions/{version}")
 }
 
 /// True for what the MLflow server keeps. A directory of such a name is written `./models:`.
@@ -125,10 +131,17 @@ fn field<'a>(value: &'a Value, name: &str) -> &'a Value {
     value.get(name).unwrap_or(&Value::Null)
 }
 
+/// A string without quotes; any other value as JSON.
+fn fmt_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn fmt_optional(value: &Value) -> String {
+    if value.is_null() { "-".to_owned() } else { fmt_text(value) }
+}
+
 /// An answer for people.
 fn render_response(answer: &Value) -> String {
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let or_dash = |value: &Value| if value.is_null() { "-".to_owned() } else { text(value) };
     let mut out = String::new();
     // A String takes whatever is written to it.
     let mut line = |line: String| _ = terminal::write_line(&mut out, format_args!("{line}"));
@@ -136,8 +149,8 @@ fn render_response(answer: &Value) -> String {
         line(format!("{:32} {:16} {:16} {:>8}", "NAME", "ACTIVE", "PREVIOUS", "VERSIONS"));
         for model in models {
             let versions = field(model, "versions").as_array().map_or(0, Vec::len);
-            let [active, previous] = ["active", "previous"].map(|name| or_dash(field(model, name)));
-            line(format!("{:32} {active:16} {previous:16} {versions:>8}", text(field(model, "name"))));
+            let [active, previous] = ["active", "previous"].map(|name| fmt_optional(field(model, name)));
+            line(format!("{:32} {active:16} {previous:16} {versions:>8}", fmt_text(field(model, "name"))));
         }
         if *field(answer, "stale") == true {
             line("the database does not answer: this is what was known last".to_owned());
@@ -145,32 +158,35 @@ fn render_response(answer: &Value) -> String {
     } else if let Some(versions) = field(answer, "versions").as_array() {
         line(format!("{:16} {:8} {:8} {:10} {:>12} {:24}", "VERSION", "", "STATE", "ORIGIN", "BYTES", "REGISTERED"));
         for version in versions {
-            let is = |name: &str| field(answer, name) == field(version, "version");
-            let part = match () {
-                () if is("active") => "active",
-                () if is("previous") => "previous",
-                () if *field(version, "pinned") == true => "pinned",
-                () => "",
+            let number = field(version, "version");
+            let part = if field(answer, "active") == number {
+                "active"
+            } else if field(answer, "previous") == number {
+                "previous"
+            } else if *field(version, "pinned") == true {
+                "pinned"
+            } else {
+                ""
             };
             let [name, state, origin, bytes, at] =
-                ["version", "state", "origin", "bytes", "registered_at"].map(|name| text(field(version, name)));
+                ["version", "state", "origin", "bytes", "registered_at"].map(|name| fmt_text(field(version, name)));
             line(format!("{name:16} {part:8} {state:8} {origin:10} {bytes:>12} {at:24}"));
         }
     } else if let Some(events) = answer.as_array() {
         for event in events {
             let [at, who, action, version, reason] =
-                ["at", "who", "action", "version", "reason"].map(|name| or_dash(field(event, name)));
+                ["at", "who", "action", "version", "reason"].map(|name| fmt_optional(field(event, name)));
             line(format!("{at} {action:10} {version:16} {who:24} {reason}"));
         }
     } else if answer.get("revision").is_some() {
-        let [name, active, previous] = ["name", "active", "previous"].map(|name| or_dash(field(answer, name)));
+        let [name, active, previous] = ["name", "active", "previous"].map(|name| fmt_optional(field(answer, name)));
         let as_it_was = if *field(answer, "changed") == true { "" } else { "; nothing was changed" };
         line(format!("{name}: active {active}, previous {previous}{as_it_was}"));
         if let Some(experiment) = field(answer, "experiment").as_str() {
             line(format!("experiment {experiment} runs on it: callers who name no version get those of its arms"));
         }
     } else if let Some(fields) = answer.as_object() {
-        fields.iter().for_each(|(name, value)| line(format!("{name:32} {}", text(value))));
+        fields.iter().for_each(|(name, value)| line(format!("{name:32} {}", fmt_text(value))));
     }
     out
 }

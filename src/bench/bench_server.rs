@@ -183,19 +183,17 @@ impl BenchServer {
             return Err(interrupted_error());
         }
         let heard = heard.map_err(failed)?;
-        let [runs, tokens, padding] = [0, 1, 2].map(|place| {
-            let of = |counts: [u64; 3]| counts.get(place).copied().unwrap_or(0);
-            of(after.1).saturating_sub(of(before.1))
-        });
+        let [runs_before, tokens_before, padding_before] = before.1;
+        let [runs, tokens, padding] = after.1;
         Ok(MeasurementCounts {
             time,
             latencies: heard.latencies,
             unanswered: heard.errors,
             cpu_time: after.0.saturating_sub(before.0).saturating_sub(heard.cpu_time),
             client_cpu_time: heard.cpu_time,
-            runs,
-            tokens,
-            padding,
+            runs: runs.saturating_sub(runs_before),
+            tokens: tokens.saturating_sub(tokens_before),
+            padding: padding.saturating_sub(padding_before),
         })
     }
 

@@ -110,8 +110,8 @@ fn run_session(
     let start = Instant::now();
     let mut texts = 0;
     loop {
-        let place = next.fetch_add(1, Ordering::Relaxed) % plan.steps.len().max(1);
-        let Some(run) = plan.steps.get(place) else { break };
+        let index = next.fetch_add(1, Ordering::Relaxed) % plan.steps.len().max(1);
+        let Some(run) = plan.steps.get(index) else { break };
         for batch in &run.batches {
             session.run(batch, Instant::now() + CHECK_RUN_TIMEOUT).map_err(|error| error.to_string())?;
         }
@@ -141,12 +141,12 @@ impl BatchPlan {
         // A text of several windows has runs of its own.
         runs.extend(several.into_iter().map(|text| PlanStep { batches: pipeline.batches(text).collect(), texts: 1 }));
         let mut random = SplitMix64(0);
-        for place in (1..runs.len()).rev() {
-            runs.swap(place, random.next_index(place + 1));
+        for index in (1..runs.len()).rev() {
+            runs.swap(index, random.next_index(index + 1));
         }
-        let batches = || runs.iter().flat_map(|run| &run.batches);
-        let tokens: usize = batches().map(Batch::token_count).sum();
-        let all: usize = batches().map(|batch| batch.shape().token_count()).sum();
+        let batches = runs.iter().flat_map(|run| &run.batches);
+        let tokens: usize = batches.clone().map(Batch::token_count).sum();
+        let all: usize = batches.map(|batch| batch.shape().token_count()).sum();
         Self { padding: padding_share(tokens as u64, all.saturating_sub(tokens) as u64), steps: runs }
     }
 }
@@ -164,13 +164,12 @@ pub struct PlanLimits {
 fn partition_lengths(lengths: &[usize], cost: &CostModel, most: PlanLimits) -> Vec<usize> {
     // For each number of the shortest texts: the least cost of running them, and the texts of the last run.
     let mut least: Vec<(f64, usize)> = vec![(0.0, 0)];
-    for (place, &length) in lengths.iter().enumerate() {
-        let fits = |rows: usize| rows == 1 || (rows <= most.rows && rows.saturating_mul(length) <= most.tokens);
-        let with = |rows: usize| {
-            let (before, _) = least.get(place + 1 - rows)?;
+    for (count, &length) in (1..).zip(lengths) {
+        let largest = most.rows.min(most.tokens / length.max(1)).clamp(1, count);
+        let choices = (1..=largest).filter_map(|rows| {
+            let (before, _) = least.get(count - rows)?;
             Some((before + cost.predict_seconds(Shape { rows, length }), rows))
-        };
-        let choices = (1..=place + 1).take_while(|&rows| fits(rows)).filter_map(with);
+        });
         // Of equal ones the larger run: it is the last.
         let best = choices.reduce(|best, next| if next.0 <= best.0 { next } else { best });
         least.push(best.unwrap_or((f64::INFINITY, 1)));

@@ -60,9 +60,10 @@ fn cgroup_cpu_quota(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Opt
         }
         let root = if of_cpu { Path::new(CGROUP_ROOT).join(&controllers) } else { CGROUP_ROOT.into() };
         for group in root.join(path).ancestors().take_while(|group| group.starts_with(&root)) {
-            let found = if of_cpu {
-                let number = |file| read(&group.join(file))?.trim().parse::<f64>().ok();
-                number("cpu.cfs_quota_us").zip(number("cpu.cfs_period_us"))
+            let limit = if of_cpu {
+                let [quota, period] = ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+                    .map(|file| read(&group.join(file))?.trim().parse::<f64>().ok());
+                quota.zip(period)
             } else {
                 read(&group.join("cpu.max")).and_then(|limit| {
                     let (quota, period) = limit.trim().split_once(' ')?;
@@ -70,7 +71,7 @@ fn cgroup_cpu_quota(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Opt
                 })
             };
             // The first kind says -1 for no limit, the second says max, which is no number.
-            if let Some((quota, period)) = found.filter(|&(quota, period)| quota > 0.0 && period > 0.0) {
+            if let Some((quota, period)) = limit.filter(|&(quota, period)| quota > 0.0 && period > 0.0) {
                 least = Some(least.map_or(quota / period, |least| least.min(quota / period)));
             }
         }

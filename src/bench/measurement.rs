@@ -43,12 +43,13 @@ impl MeasurementCounts {
     pub fn measurement(&self) -> Measurement {
         let mut latencies = self.latencies.clone();
         latencies.sort_unstable();
-        let milliseconds = |percent| percentile(&latencies, percent).map(|time| time.as_secs_f64() * 1e3);
+        let [p50_ms, p99_ms] =
+            [50, 99].map(|percent| percentile(&latencies, percent).map(|time| time.as_secs_f64() * 1e3));
         let texts = latencies.len() as u64;
         Measurement {
             texts_per_second: ratio(to_f64(texts), self.time.as_secs_f64()),
-            p50_ms: milliseconds(50),
-            p99_ms: milliseconds(99),
+            p50_ms,
+            p99_ms,
             unanswered: self.unanswered,
             cpu_seconds_per_1000: ratio(1e3 * self.cpu_time.as_secs_f64(), to_f64(texts)),
             padding: padding_share(self.tokens, self.padding),

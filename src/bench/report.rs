@@ -182,13 +182,12 @@ impl Display for Trial {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Setup { workers, intra_op_threads, max_batch_tokens } = self.setup;
         let figures = &self.measurement;
-        let ms = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
+        let [p50, p99] = [figures.p50_ms, figures.p99_ms]
+            .map(|time| time.map_or_else(|| "-".to_owned(), |milliseconds| format!("{milliseconds:.1}")));
         write!(
             f,
-            "{workers:>7} {intra_op_threads:>7} {max_batch_tokens:>7} {:>9.1} {:>8} {:>8} {:>13.3} {:>6.1} % {:>10.1}",
+            "{workers:>7} {intra_op_threads:>7} {max_batch_tokens:>7} {:>9.1} {p50:>8} {p99:>8} {:>13.3} {:>6.1} % {:>10.1}",
             figures.texts_per_second,
-            ms(figures.p50_ms),
-            ms(figures.p99_ms),
             figures.cpu_seconds_per_1000,
             1e2 * figures.padding,
             figures.texts_per_run

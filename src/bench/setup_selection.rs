@@ -45,14 +45,14 @@ impl Setup {
 #[must_use]
 pub fn cpu_setups(cores: usize, max_batch_tokens: usize) -> Vec<Setup> {
     let cores = cores.max(1);
-    let setup = |workers, intra_op_threads| Setup { workers, intra_op_threads, max_batch_tokens };
     let powers = std::iter::successors(Some(2), |threads| Some(threads * 2));
     let shared = powers.take_while(|&threads| threads <= cores.min(MAX_RUN_THREADS));
-    let mut setups = vec![setup(cores, 1)];
+    let mut choices = vec![(cores, 1)];
     // Cores that share what computes, or memory that is too slow for all of them, are better used by half of them.
-    setups.extend((cores > 1).then(|| setup(cores / 2, 1)));
-    setups.extend(shared.map(|threads| setup(cores / threads, threads)));
-    setups
+    choices.extend((cores > 1).then_some((cores / 2, 1)));
+    choices.extend(shared.map(|threads| (cores / threads, threads)));
+    let setups = choices.into_iter();
+    setups.map(|(workers, intra_op_threads)| Setup { workers, intra_op_threads, max_batch_tokens }).collect()
 }
 
 /// The one for GPUs: they have a session each, and the cores read texts and answer.

@@ -41,24 +41,24 @@ impl Benchmark {
         usual: &[Setup],
         say: impl Fn(&Trial) -> Result<(), ServerError>,
     ) -> Result<(Vec<Trial>, Setup), ServerError> {
-        let target = self.latency_target;
-        let choose = |tried: &[Trial]| {
-            let nothing = "no text was answered in the time of a measurement: allow more of it with --seconds";
-            let best = best_trial(tried, target).ok_or_else(|| ServerError::Runtime(nothing.to_owned()))?;
-            Ok::<_, ServerError>(best.setup)
-        };
         let mut tried = self.measure_setups(usual)?;
         tried.iter().try_for_each(&say)?;
-        let mut chosen = choose(&tried)?;
+        let mut chosen = self.best_setup(&tried)?;
         // A cap matters where texts that are waiting can share a run, and have lengths.
         let model = &self.model;
         if model.is_batchable() && !model.can_run_inline() && model.pipeline().tokenizer().is_some() {
             let with_caps = self.measure_setups(&token_cap_setups(chosen, self.uses_gpus))?;
             with_caps.iter().try_for_each(&say)?;
-            chosen = choose(&with_caps)?;
+            chosen = self.best_setup(&with_caps)?;
             tried.extend(with_caps);
         }
         Ok((tried, chosen))
+    }
+
+    fn best_setup(&self, tried: &[Trial]) -> Result<Setup, ServerError> {
+        let nothing = "no text was answered in the time of a measurement: allow more of it with --seconds";
+        let best = best_trial(tried, self.latency_target);
+        best.map(|trial| trial.setup).ok_or_else(|| ServerError::Runtime(nothing.to_owned()))
     }
 
     /// Measures each of them twice, in this order and in the opposite one.

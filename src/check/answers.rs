@@ -131,14 +131,16 @@ impl EvalSummary {
     /// What came of all texts.
     #[must_use]
     pub fn new(questions: &EvalSet, answers: &[TimedAnswer]) -> Self {
-        let numbered = || questions.cases.iter().map(|question| question.number).zip(answers);
-        let nothing = |wanted: fn(&AnswerError) -> bool| -> Vec<UnansweredText> {
-            let found = numbered().filter_map(|(number, answered)| Some((number, answered.outcome.as_ref().err()?)));
-            let found = found.filter(|(_, why)| wanted(why));
-            found.map(|(number, why)| UnansweredText { number, reason: why.reason().to_owned() }).collect()
-        };
-        let mut refused = nothing(|why| matches!(why, AnswerError::Refused(_)));
-        let mut failed = nothing(|why| matches!(why, AnswerError::Failed(_)));
+        let mut refused = Vec::new();
+        let mut failed = Vec::new();
+        for (question, answered) in questions.cases.iter().zip(answers) {
+            let (list, reason) = match &answered.outcome {
+                Ok(_) => continue,
+                Err(AnswerError::Refused(reason)) => (&mut refused, reason),
+                Err(AnswerError::Failed(reason)) => (&mut failed, reason),
+            };
+            list.push(UnansweredText { number: question.number, reason: reason.clone() });
+        }
         let counts = (refused.len(), failed.len());
         refused.truncate(MAX_LISTED_TEXTS);
         failed.truncate(MAX_LISTED_TEXTS);
@@ -197,20 +199,22 @@ pub fn answer_case(question: &EvalCase, model: &mut LoadedModel, limits: &Reques
 
 /// A text on the way that requests take.
 fn encode_input(input: Input, pipeline: &Pipeline, limits: &RequestLimits) -> Result<EncodedInput, String> {
-    let fit = |text: String| {
-        check_stored_text(&text, limits).map_err(|error| error.message.unwrap_or_default().into_owned())?;
-        pipeline.policy().apply(text).map_err(|error| error.to_string())
-    };
     let Input { text, second: pair } = input;
     if pair.is_some() && !pipeline.has_pair_support() {
         return Err("the model judges one text, not two".to_owned());
     }
     let pair = pair
         .map(|SecondText { text, truncate_only_first: whole }| {
-            Ok::<_, String>(SecondText { text: fit(text)?, truncate_only_first: whole })
+            Ok::<_, String>(SecondText { text: apply_policy(text, pipeline, limits)?, truncate_only_first: whole })
         })
         .transpose()?;
-    pipeline.encode(Input { text: fit(text)?, second: pair }).map_err(|error| error.to_string())
+    let text = apply_policy(text, pipeline, limits)?;
+    pipeline.encode(Input { text, second: pair }).map_err(|error| error.to_string())
+}
+
+fn apply_policy(text: String, pipeline: &Pipeline, limits: &RequestLimits) -> Result<String, String> {
+    check_stored_text(&text, limits).map_err(|error| error.message.unwrap_or_default().into_owned())?;
+    pipeline.policy().apply(text).map_err(|error| error.to_string())
 }
 
 /// By how much the scores of two answers differ at most: the probabilities of the labels that both models have, or the

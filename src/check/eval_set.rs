@@ -75,12 +75,12 @@ impl EvalSet {
     /// # Errors
     /// A sentence that names the option, the file, and what is wrong with it.
     pub fn load(command: &CheckCommand, pipeline: &Pipeline) -> Result<Self, String> {
-        let said = |option: &str, path: &Path, error: String| format!("{option} {}: {error}", path.display());
         if let Some(path) = command.against_path() {
-            return Self::from_expected_file(path, pipeline).map_err(|error| said("--against", path, error));
+            return Self::from_expected_file(path, pipeline)
+                .map_err(|error| format!("--against {}: {error}", path.display()));
         }
         if let Some(path) = command.texts_path() {
-            return Self::from_texts_file(path).map_err(|error| said("--texts", path, error));
+            return Self::from_texts_file(path).map_err(|error| format!("--texts {}: {error}", path.display()));
         }
         let examples = pipeline.golden().map(|golden| golden.examples.as_slice()).unwrap_or_default();
         let own: Vec<&str> = examples.iter().map(|example| example.text.as_str()).collect();

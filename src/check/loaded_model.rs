@@ -71,8 +71,8 @@ impl LoadedModel {
             let mut graph = host.backend.open(&mut manifest)?;
             Ok((graph.create_session()?, graph.info(), manifest))
         };
-        let panicked = || ManifestError::new("model.onnx", "the model panicked while loading");
-        let (session, graph, manifest) = catch_unwind(AssertUnwindSafe(again)).unwrap_or_else(|_| Err(panicked()))?;
+        let (session, graph, manifest) = catch_unwind(AssertUnwindSafe(again))
+            .unwrap_or_else(|_| Err(ManifestError::new("model.onnx", "the model panicked while loading")))?;
         Ok(Self { directory: directory.to_owned(), model, session, graph, manifest, memory })
     }
 
@@ -100,13 +100,7 @@ fn file_size(path: &Path) -> Result<u64, String> {
 /// `.../NAME/VERSION`, which names the model in log lines and metrics that nobody reads here.
 fn model_source(directory: &Path) -> ModelSource {
     let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-    let name = |path: Option<&Path>| {
-        path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-    };
-    ModelSource {
-        name: name(absolute.parent()),
-        version: name(Some(&absolute)),
-        directory: directory.to_owned(),
-        registered_hashes: BTreeMap::new(),
-    }
+    let [name, version] = [absolute.parent(), Some(absolute.as_path())]
+        .map(|path| path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default());
+    ModelSource { name, version, directory: directory.to_owned(), registered_hashes: BTreeMap::new() }
 }

@@ -80,10 +80,10 @@ impl Display for CheckResults {
         write_line(f, format_args!("memory      {memory}"))?;
         write_line(f, format_args!("texts       {texts}"))?;
         write_line(f, format_args!("batches     {invariance}"))?;
-        let numbers = |number: usize| format!("  {} {number}", texts.unit);
+        let unit = texts.unit;
         for change in invariance.first_changed.iter().take(MAX_SHOWN_TEXTS) {
-            let number = numbers(change.number);
-            write_line(f, format_args!("{number}: {} alone, {} among others", change.alone, change.together))?;
+            let number = change.number;
+            write_line(f, format_args!("  {unit} {number}: {} alone, {} among others", change.alone, change.together))?;
         }
         if let Some(against) = against {
             write_line(f, format_args!("against     {against}"))?;
@@ -95,16 +95,15 @@ impl Display for CheckResults {
                     }
                     _ => String::new(),
                 };
-                write_line(f, format_args!("{}: {}{score}", numbers(difference.number), difference.reason))?;
+                write_line(f, format_args!("  {unit} {}: {}{score}", difference.number, difference.reason))?;
             }
         }
         if let Some(compare) = compare {
             write_line(f, format_args!("compared    {compare}"))?;
-            let said = |said: Option<&ModelAnswer>| said.map_or_else(|| "no answer".to_owned(), ModelAnswer::to_string);
             for flip in compare.first_flips.iter().take(MAX_SHOWN_TEXTS) {
-                let here = said(flip.this.as_ref());
-                let there = said(flip.other.as_ref());
-                write_line(f, format_args!("{}: {here} here, {there} there", numbers(flip.number)))?;
+                let [here, there] = [&flip.this, &flip.other]
+                    .map(|answer| answer.as_ref().map_or_else(|| "no answer".to_owned(), ModelAnswer::to_string));
+                write_line(f, format_args!("  {unit} {}: {here} here, {there} there", flip.number))?;
             }
         }
         Ok(())

@@ -102,8 +102,7 @@ fn parse_json_lines(bytes: &[u8]) -> Result<TextRows, String> {
     let mut rows = Vec::new();
     let mut without = 0;
     for (line, written) in (1..).zip(text.lines()).filter(|(_, written)| !written.trim().is_empty()) {
-        let wrong = |reason: &str| format!("line {line}: {reason}");
-        let row: Value = serde_json::from_str(written).map_err(|error| wrong(&error.to_string()))?;
+        let row: Value = serde_json::from_str(written).map_err(|error| format!("line {line}: {error}"))?;
         let string = |field: &str| row.get(field).and_then(Value::as_str).map(str::to_owned);
         let text = match row.get("text") {
             Some(Value::Null) => {
@@ -111,12 +110,13 @@ fn parse_json_lines(bytes: &[u8]) -> Result<TextRows, String> {
                 continue;
             }
             Some(Value::String(text)) => text.clone(),
-            _ => return Err(wrong("it is no object whose text is a string or null")),
+            _ => return Err(format!("line {line}: it is no object whose text is a string or null")),
         };
         let label = match LABEL_COLUMNS.into_iter().find_map(|name| row.get(name)) {
             None | Some(Value::Null) => None,
             Some(label) => {
-                Some(parse_label(label).ok_or_else(|| wrong("its label is no label, number or list of labels"))?)
+                let label = parse_label(label);
+                Some(label.ok_or_else(|| format!("line {line}: its label is no label, number or list of labels"))?)
             }
         };
         push_row(&mut rows, TextRow { line, text, pair: string("text_pair"), label })?;
@@ -155,8 +155,8 @@ impl LineFinder<'_> {
     /// The line of a row that begins here, or after the ends of lines that stand here; rows are asked for in order.
     fn line_at(&mut self, byte: u64) -> usize {
         let start = usize::try_from(byte).unwrap_or(usize::MAX);
-        let ends = |byte: &u8| matches!(byte, b'\r' | b'\n');
-        let blank = self.bytes.get(start..).unwrap_or_default().iter().take_while(|&byte| ends(byte)).count();
+        let rest = self.bytes.get(start..).unwrap_or_default();
+        let blank = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         let new = self.bytes.get(self.offset..start + blank).unwrap_or_default();
         self.line += new.split(|&byte| byte == b'\n').count().saturating_sub(1);
         self.offset = start + blank;

@@ -82,8 +82,6 @@ impl VersionComparison {
             let pair = one.zip(another);
             differences.extend(pair.and_then(|(one, another)| score_distance(one, another, &places)).map(f64::from));
         }
-        let seconds = |answers: &[TimedAnswer]| answers.iter().map(|answered| answered.time.as_secs_f64()).sum::<f64>();
-        let missing = |from: &[String], of: &[String]| from.iter().filter(|l| !of.contains(l)).cloned().collect();
         let texts = questions.cases.len();
         let accuracy = questions.graded.then(|| AccuracyReport::new(questions, others, there).accuracy).flatten();
         Ok(Self {
@@ -94,13 +92,21 @@ impl VersionComparison {
             first_flips,
             largest_score_difference: differences.iter().copied().fold(0.0, f64::max),
             mean_score_difference: mean(&differences),
-            time_ratio: seconds(answers) / seconds(others).max(f64::MIN_POSITIVE),
+            time_ratio: total_seconds(answers) / total_seconds(others).max(f64::MIN_POSITIVE),
             size_ratio: ratio(this.graph_bytes()?, other.graph_bytes()?),
-            labels_here_only: missing(here, there),
-            labels_there_only: missing(there, here),
+            labels_here_only: labels_only_in(here, there),
+            labels_there_only: labels_only_in(there, here),
             accuracy,
         })
     }
+}
+
+fn total_seconds(answers: &[TimedAnswer]) -> f64 {
+    answers.iter().map(|answered| answered.time.as_secs_f64()).sum()
+}
+
+fn labels_only_in(labels: &[String], others: &[String]) -> Vec<String> {
+    labels.iter().filter(|label| !others.contains(label)).cloned().collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]

@@ -78,22 +78,17 @@ impl ProfileCommand {
         }
         let in_texts = |error: String| ServerError::Configuration(format!("--texts {}: {error}", self.texts.display()));
         let questions = EvalSet::from_labelled_file(&self.texts, opened.pipeline()).map_err(in_texts)?;
-        let few = |texts: usize| {
-            format!(
-                "{texts} texts are answered, where a profile needs {MIN_PROFILE_TEXTS} at least (1,000 are good): with fewer, chance hides every drift"
-            )
-        };
         // The command does not wait for answers that it cannot use.
         let least = usize::try_from(MIN_PROFILE_TEXTS).unwrap_or(usize::MAX);
         if questions.cases.len() < least {
-            return Err(in_texts(few(questions.cases.len())));
+            return Err(in_texts(too_few_texts(questions.cases.len())));
         }
         let (counts, accuracy, left) =
             count_answers(&questions, &mut opened, settings).map_err(ServerError::Runtime)?;
         let answered = usize::try_from(counts.texts()).unwrap_or(usize::MAX);
         if answered < least {
             let first = left.first_refusal.map(|first| format!("; {first}")).unwrap_or_default();
-            return Err(in_texts(few(answered) + &first));
+            return Err(in_texts(too_few_texts(answered) + &first));
         }
         let failed = |error: String| ServerError::Runtime(format!("{directory}: {error}"));
         let made = ProfileOrigin {
@@ -112,6 +107,12 @@ impl ProfileCommand {
     }
 }
 
+fn too_few_texts(texts: usize) -> String {
+    format!(
+        "{texts} texts are answered, where a profile needs {MIN_PROFILE_TEXTS} at least (1,000 are good): with fewer, chance hides every drift"
+    )
+}
+
 /// Answers all texts, one after another, and counts them as a server does.
 fn count_answers(
     questions: &EvalSet,
@@ -123,14 +124,14 @@ fn count_answers(
     let mut left = SkippedTexts { without_text: questions.without_text, ..SkippedTexts::default() };
     for question in &questions.cases {
         let answered = answer_case(question, opened, &settings.limits);
-        let line = |reason: &str| format!("line {}: {reason}", question.number);
+        let number = question.number;
         let (encoded, decision) = match (answered.encoded, answered.outcome) {
             (Some(encoded), Ok(decision)) => (encoded, decision),
             (_, Err(AnswerError::Refused(reason))) => {
-                left.record_refusal(&line(&reason));
+                left.record_refusal(&format!("line {number}: {reason}"));
                 continue;
             }
-            (_, Err(AnswerError::Failed(reason))) => return Err(line(&reason)),
+            (_, Err(AnswerError::Failed(reason))) => return Err(format!("line {number}: {reason}")),
             (None, Ok(_)) => continue,
         };
         let Some((label, confidence)) = observation(&decision) else { continue };

@@ -80,8 +80,8 @@ impl ProfileReport {
         most_frequent.sort_by(|a, b| b.texts.cmp(&a.texts).then_with(|| a.label.cmp(&b.label)));
         let labels = [profile.labels.len(), most_frequent.len()];
         most_frequent.truncate(MAX_LISTED_LABELS);
-        let bin = |tenths: u64| to_f64(top_bin(&profile.confidence, tenths) as u64) / to_f64(CONFIDENCE_BINS as u64);
-        let edge = |tenths: u64| LENGTH_EDGES.get(top_bin(&profile.lengths, tenths)).copied().unwrap_or_default();
+        let confidence = [5, 9].map(|tenths| top_bin(&profile.confidence, tenths) as u64);
+        let lengths = [5, 1].map(|tenths| top_bin(&profile.lengths, tenths));
         let needed = DriftSignal::ALL
             .map(|signal| WindowRequirement { signal: signal.name(), texts: reference.min_window_texts(signal) })
             .to_vec();
@@ -93,8 +93,8 @@ impl ProfileReport {
             without_text: left.without_text,
             labels,
             most_frequent,
-            confidence: [bin(5), bin(9)],
-            lengths: [edge(5), edge(1)],
+            confidence: confidence.map(|bin| to_f64(bin) / to_f64(CONFIDENCE_BINS as u64)),
+            lengths: lengths.map(|bin| LENGTH_EDGES.get(bin).copied().unwrap_or_default()),
             unknown: unknown.map(|sums| to_f64(sums.unknown) / to_f64(sums.tokens)),
             warnings: collect_warnings(profile, &needed, left),
             needed,
@@ -152,9 +152,10 @@ impl Display for ProfileReport {
         write_line(f, format_args!("{profile}"))?;
         let without = if *without > 0 { format!(", {without} rows without a text") } else { String::new() };
         write_line(f, format_args!("texts       {texts}; {refused} refused{without}"))?;
-        let share = |count: &u64| format!("{:.1} %", 100.0 * to_f64(*count) / to_f64(*texts));
-        let listed: Vec<String> =
-            self.most_frequent.iter().map(|one| format!("{} {}", one.label, share(&one.texts))).collect();
+        let frequent = self.most_frequent.iter();
+        let listed: Vec<String> = frequent
+            .map(|label| format!("{} {:.1} %", label.label, 100.0 * to_f64(label.texts) / to_f64(*texts)))
+            .collect();
         let more = if *answered > listed.len() { ", …" } else { "" };
         write_line(f, format_args!("labels      {answered} of {labels}: {}{more}", listed.join(", ")))?;
         let [half, most] = self.confidence;

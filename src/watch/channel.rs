@@ -132,26 +132,28 @@ impl Mailer {
         let server = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
             .map_err(|_| "--smtp: this is no URL that begins with smtp:// or smtps://".to_owned())?
             .build();
-        let mailbox = |option: &str, address: &str| {
-            address.trim().parse::<Mailbox>().map_err(|error| format!("{option} {address:?}: {error}"))
-        };
-        let from = mailbox("--email-from", args.email_from.as_deref().unwrap_or_default())?;
-        let to = args.email_to.iter().map(|address| mailbox("--email-to", address)).collect::<Result<_, _>>()?;
+        let from = parse_mailbox("--email-from", args.email_from.as_deref().unwrap_or_default())?;
+        let to = args.email_to.iter().map(|address| parse_mailbox("--email-to", address)).collect::<Result<_, _>>()?;
         Ok(Some(Self { server, from, to }))
     }
 
     async fn send(&self, alert: &Alert) -> Result<(), DeliveryError> {
-        let never = |error: String| DeliveryError::Permanent(error);
         let mut message = Message::builder().date(clock::now()).from(self.from.clone()).subject(alert.summary.clone());
         for to in &self.to {
             message = message.to(to.clone());
         }
-        let body = serde_json::to_string_pretty(alert).map_err(|error| never(error.to_string()))?;
-        let message =
-            message.body(format!("{}\n\n{body}\n", alert.summary)).map_err(|error| never(error.to_string()))?;
+        let body = serde_json::to_string_pretty(alert).map_err(|error| DeliveryError::Permanent(error.to_string()))?;
+        let message = message
+            .body(format!("{}\n\n{body}\n", alert.summary))
+            .map_err(|error| DeliveryError::Permanent(error.to_string()))?;
         let sent = self.server.send(message).await;
         sent.map(|_| ()).map_err(|error| {
-            if error.is_permanent() { never(error.to_string()) } else { DeliveryError::Transient(error.to_string()) }
+            let kind = if error.is_permanent() { DeliveryError::Permanent } else { DeliveryError::Transient };
+            kind(error.to_string())
         })
     }
+}
+
+fn parse_mailbox(option: &str, address: &str) -> Result<Mailbox, String> {
+    address.trim().parse().map_err(|error| format!("{option} {address:?}: {error}"))
 }

@@ -115,12 +115,15 @@ impl TokenSums {
     fn add(&mut self, tokens: usize, unknown: usize) {
         let tokens = u64::try_from(tokens).unwrap_or(u64::MAX);
         let unknown = u64::try_from(unknown).unwrap_or(u64::MAX).min(tokens);
-        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
-        add(&mut self.tokens, tokens);
-        add(&mut self.unknown, unknown);
-        add(&mut self.tokens_squared, tokens.saturating_mul(tokens));
-        add(&mut self.tokens_by_unknown, tokens.saturating_mul(unknown));
-        add(&mut self.unknown_squared, unknown.saturating_mul(unknown));
+        for (sum, value) in [
+            (&mut self.tokens, tokens),
+            (&mut self.unknown, unknown),
+            (&mut self.tokens_squared, tokens.saturating_mul(tokens)),
+            (&mut self.tokens_by_unknown, tokens.saturating_mul(unknown)),
+            (&mut self.unknown_squared, unknown.saturating_mul(unknown)),
+        ] {
+            *sum = sum.saturating_add(value);
+        }
     }
 }
 

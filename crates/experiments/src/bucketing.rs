@@ -38,11 +38,10 @@ impl Bucketing {
     /// Those of somebody who does not say who it is, from bytes drawn at random.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        let word = |place: usize| {
-            let bytes = bytes.as_chunks::<8>().0.get(place).copied().unwrap_or_default();
-            u64::from_be_bytes(bytes)
-        };
-        Self { position: unit_fraction(word(0)), sample_hash: word(1), shadow_position: unit_fraction(word(2)) }
+        let words = bytes.as_chunks::<8>().0;
+        let [position, sample_hash, shadow] =
+            [0, 1, 2].map(|index| u64::from_be_bytes(words.get(index).copied().unwrap_or_default()));
+        Self { position: unit_fraction(position), sample_hash, shadow_position: unit_fraction(shadow) }
     }
 
     /// Bytes that [`of_bytes`](Self::from_bytes) reads.

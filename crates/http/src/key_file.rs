@@ -163,9 +163,10 @@ impl KeyFile {
     #[must_use]
     pub fn find(&self, shown: &str) -> Option<&ApiKey> {
         let shown = hash_key(shown);
-        let same = |key: &&ApiKey| bool::from(key.hash.as_bytes().ct_eq(shown.as_bytes()));
         // Looks at all of them: a search that stops would tell the place.
-        self.keys.iter().fold(None, |found, key| if same(&key) { Some(key) } else { found })
+        self.keys.iter().fold(None, |found, key| {
+            if bool::from(key.hash.as_bytes().ct_eq(shown.as_bytes())) { Some(key) } else { found }
+        })
     }
 
     /// Makes a key: what is told to its user, once. Only its hash is kept.
@@ -204,22 +205,21 @@ impl KeyFile {
 /// # Errors
 /// A sentence; the file is as it was then.
 pub fn update_key_file<T>(path: &Path, change: impl FnOnce(&mut KeyFile) -> Result<T, String>) -> Result<T, String> {
-    let said = |what: &str, error: io::Error| format!("{what}: {error}");
-    let parent = |path: &Path| path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-    DirBuilder::new().recursive(true).mode(0o700).create(parent(path)).map_err(|error| said("its directory", error))?;
+    let directory = DirBuilder::new().recursive(true).mode(0o700).create(parent_directory(path));
+    directory.map_err(|error| format!("its directory: {error}"))?;
     // A link stays one: what it points to is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = &parent(path);
+    let folder = parent_directory(path);
     // Two commands at a time take turns; the file itself cannot be locked, it is replaced.
-    let lock = open_private_file(&sibling_path(path, "lock")).map_err(|error| said("its lock", error))?;
-    lock.lock().map_err(|error| said("its lock", error))?;
+    let lock = open_private_file(&sibling_path(path, "lock")).map_err(|error| format!("its lock: {error}"))?;
+    lock.lock().map_err(|error| format!("its lock: {error}"))?;
     let mut file = KeyFile::read(path)?.unwrap_or_default();
     let outcome = change(&mut file)?;
     let written = atomic_file::replace(path, 0o600, |new| {
         copy_owner(new, path, folder)?;
         new.write_all(file.to_toml().map_err(io::Error::other)?.as_bytes())
     });
-    written.map_err(|error| said("it cannot be written", error))?;
+    written.map_err(|error| format!("it cannot be written: {error}"))?;
     Ok(outcome)
 }
 
@@ -235,6 +235,10 @@ fn copy_owner(new: &File, old: &Path, folder: &Path) -> io::Result<()> {
     let folder = fs::metadata(folder)?;
     // Only root can give a file away; everybody else keeps it.
     if own.uid() == 0 && folder.uid() != 0 { fchown(new, Some(folder.uid()), Some(folder.gid())) } else { Ok(()) }
+}
+
+fn parent_directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn sibling_path(path: &Path, ending: &str) -> PathBuf {

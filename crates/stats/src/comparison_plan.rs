@@ -2,7 +2,7 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::feedback_counts::{FeedbackCounts, MIN_ANSWERS_PER_ARM, answer_variances};
+use super::feedback_counts::{FeedbackCounts, MIN_ANSWERS_PER_ARM, answer_variances, larger_variances};
 
 /// Chance of a false alarm over the whole experiment, however often someone looks.
 pub const DEFAULT_ALPHA: f64 = 0.05;
@@ -128,8 +128,7 @@ impl ComparisonPlan {
     fn expected_variances(&self) -> [f64; 2] {
         let [worse, better] = [self.baseline_accuracy - self.min_effect, self.baseline_accuracy + self.min_effect]
             .map(|other| answer_variances([self.baseline_accuracy, other.clamp(0.0, 1.0)], self.weights));
-        let total = |variances: [f64; 2]| variances.iter().zip(self.weights).map(|(v, weight)| v / weight).sum::<f64>();
-        if total(worse) > total(better) { worse } else { better }
+        larger_variances(worse, better, self.weights)
     }
 }
 

@@ -46,6 +46,12 @@ impl FeedbackCounts {
 pub(super) fn answer_variances([p1, p2]: [f64; 2], [n1, n2]: [f64; 2]) -> [f64; 2] {
     let together = (p1 * n1 + p2 * n2) / (n1 + n2);
     let [own, pooled] = [[p1, p2], [together; 2]].map(|shares| shares.map(|share| share * (1.0 - share)));
-    let total = |[v1, v2]: [f64; 2]| v1 / n1 + v2 / n2;
-    if total(pooled) > total(own) { pooled } else { own }
+    larger_variances(pooled, own, [n1, n2])
+}
+
+/// The first of two pairs of variances of one answer if it makes the difference of both arms less sure, else the second.
+/// `sizes`: the answers of each arm, or their shares.
+pub(super) fn larger_variances(first: [f64; 2], second: [f64; 2], sizes: [f64; 2]) -> [f64; 2] {
+    let [first_sum, second_sum] = [first, second].map(|[v1, v2]| v1 / sizes[0] + v2 / sizes[1]);
+    if first_sum > second_sum { first } else { second }
 }

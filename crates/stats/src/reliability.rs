@@ -67,11 +67,10 @@ impl ReliabilityDiagram {
     /// Every bin with the confidences that belong there: what a reliability diagram shows.
     #[expect(clippy::cast_precision_loss, reason = "there are 15")]
     pub fn iter(&self) -> impl Iterator<Item = (ConfidenceInterval, ReliabilityBin)> {
-        let end = |number: usize| number as f64 / BIN_COUNT as f64;
-        self.0
-            .iter()
-            .enumerate()
-            .map(move |(number, &bin)| (ConfidenceInterval { low: end(number), high: end(number + 1) }, bin))
+        self.0.iter().enumerate().map(|(index, &bin)| {
+            let [low, high] = [index, index + 1].map(|edge| edge as f64 / BIN_COUNT as f64);
+            (ConfidenceInterval { low, high }, bin)
+        })
     }
 
     /// Expected calibration error, a fraction: how far confidence and accuracy are apart, on average over all answers.

@@ -129,42 +129,42 @@ pub fn evaluate_arms(
     }
     let each: Vec<_> =
         arms.iter().map(|(arm, plan)| evaluate_arm(control, arm, &plan.with_bonferroni(arms.len()))).collect();
-    let name = || control.name.clone();
     let better: Vec<&ArmAccuracy> = each
         .iter()
         .filter_map(|verdict| if let Verdict::Better(compared) = verdict { Some(&compared.arm) } else { None })
         .collect();
-    let accuracy = |arm: &ArmAccuracy| arm.counts.accuracy().unwrap_or(0.0);
-    let best = better.iter().copied().max_by(|a, b| accuracy(a).total_cmp(&accuracy(b)));
+    let accuracies = better.iter().map(|&arm| (arm, arm.counts.accuracy().unwrap_or(0.0)));
+    let best = accuracies.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(arm, _)| arm);
+    let control = control.name.clone();
     let overall = match (&each[..], best) {
         ([one], _) => OverallVerdict::SingleArm(one.clone()),
-        (_, Some(best)) => OverallVerdict::Best { best: best.clone(), better_count: better.len(), control: name() },
+        (_, Some(best)) => OverallVerdict::Best { best: best.clone(), better_count: better.len(), control },
         ([_, ..], None) if each.iter().all(|verdict| matches!(verdict, Verdict::Worse(_))) => {
-            OverallVerdict::KeepControl { control: name() }
+            OverallVerdict::KeepControl { control }
         }
-        _ => OverallVerdict::NoneBetter { control: name() },
+        _ => OverallVerdict::NoneBetter { control },
     };
     ExperimentVerdict { arm_verdicts: each, overall }
 }
 
 fn evaluate_arm(control: &ArmAccuracy, arm: &ArmAccuracy, plan: &ComparisonPlan) -> Verdict {
-    let Some(found) = compare_accuracies(control.counts, arm.counts, plan) else {
+    let Some(difference) = compare_accuracies(control.counts, arm.counts, plan) else {
         return Verdict::InsufficientFeedback { answers: control.counts.answers.min(arm.counts.answers) };
     };
-    let interval = found.interval;
-    let least = plan.min_effect();
-    let compared = || SignificantDifference { arm: arm.clone(), control: control.clone(), interval };
-    match found.outcome() {
-        ComparisonOutcome::Better => Verdict::Better(compared()),
-        ComparisonOutcome::Worse => Verdict::Worse(compared()),
-        ComparisonOutcome::Inconclusive if interval.low > -least && interval.high < least => {
-            Verdict::Equivalent { interval, min_effect: least }
+    let interval = difference.interval;
+    let min_effect = plan.min_effect();
+    let significant = SignificantDifference { arm: arm.clone(), control: control.clone(), interval };
+    match difference.outcome() {
+        ComparisonOutcome::Better => Verdict::Better(significant),
+        ComparisonOutcome::Worse => Verdict::Worse(significant),
+        ComparisonOutcome::Inconclusive if interval.low > -min_effect && interval.high < min_effect => {
+            Verdict::Equivalent { interval, min_effect }
         }
         ComparisonOutcome::Inconclusive => {
             let needed = plan.remaining_sample_sizes(control.counts, arm.counts);
             match needed.control.saturating_add(needed.treatment) {
-                0 => Verdict::Inconclusive { interval, min_effect: least, power: plan.power() },
-                more => Verdict::NeedsMoreFeedback { interval, min_effect: least, remaining_answers: more },
+                0 => Verdict::Inconclusive { interval, min_effect, power: plan.power() },
+                remaining_answers => Verdict::NeedsMoreFeedback { interval, min_effect, remaining_answers },
             }
         }
     }

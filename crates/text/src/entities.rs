@@ -96,16 +96,16 @@ pub fn extract_entities(
         let score = mean(group.iter().map(|part| part.score), group.len());
         Some((label, score, first.start, last.end))
     });
-    let found: Vec<_> = named.filter(|(label, ..)| *label != OUTSIDE_LABEL).collect();
-    let cuts = ByteOffsets::new(text, found.iter().flat_map(|&(_, _, start, end)| [start, end]));
+    let entities: Vec<_> = named.filter(|(label, ..)| *label != OUTSIDE_LABEL).collect();
+    let offsets = ByteOffsets::new(text, entities.iter().flat_map(|&(_, _, start, end)| [start, end]));
     let entity = |&(label, score, start, end): &(&str, f32, usize, usize)| Entity {
         label: label.to_owned(),
         score,
         start,
         end,
-        text: cuts.slice(start, end).to_owned(),
+        text: offsets.slice(start, end).to_owned(),
     };
-    found.iter().map(entity).collect()
+    entities.iter().map(entity).collect()
 }
 
 /// The label of a word.
@@ -116,20 +116,20 @@ fn label_word<'a>(word: &[ScoredToken], labels: &'a [String], aggregation: Aggre
     let probabilities = match aggregation {
         Aggregation::None | Aggregation::Simple | Aggregation::First => &first.probabilities,
         Aggregation::Max => {
-            let surest = |token: &ScoredToken| {
-                argmax_with_score(&token.probabilities).map_or(f32::NEG_INFINITY, |(_, score)| score)
-            };
-            let mut found = first;
-            for token in word {
-                if surest(token) > surest(found) {
-                    found = token;
-                }
-            }
-            &found.probabilities
+            let scores = word.iter().map(|token| {
+                let best = argmax_with_score(&token.probabilities);
+                (token, best.map_or(f32::NEG_INFINITY, |(_, score)| score))
+            });
+            let (surest, _) = scores.reduce(|best, next| if next.1 > best.1 { next } else { best })?;
+            &surest.probabilities
         }
         Aggregation::Average => {
-            let of = |label: usize| word.iter().filter_map(move |token| token.probabilities.get(label).copied());
-            average = (0..labels.len()).map(|label| mean(of(label), word.len())).collect::<Vec<_>>();
+            average = (0..labels.len())
+                .map(|label| {
+                    let scores = word.iter().filter_map(|token| token.probabilities.get(label).copied());
+                    mean(scores, word.len())
+                })
+                .collect::<Vec<_>>();
             &average
         }
     };
@@ -139,8 +139,9 @@ fn label_word<'a>(word: &[ScoredToken], labels: &'a [String], aggregation: Aggre
 
 /// True if `next` belongs to the entity that `part` is of.
 fn is_same_entity(part: &LabelSpan<'_>, next: &LabelSpan<'_>) -> bool {
-    let kind = |label: &'_ str| label.strip_prefix("B-").or(label.strip_prefix("I-")).unwrap_or(label).to_owned();
-    !next.label.starts_with("B-") && kind(part.label) == kind(next.label)
+    let [part, kind] =
+        [part, next].map(|span| span.label.strip_prefix("B-").or(span.label.strip_prefix("I-")).unwrap_or(span.label));
+    !next.label.starts_with("B-") && part == kind
 }
 
 /// The first of the largest probabilities.
@@ -165,16 +166,17 @@ impl<'a> ByteOffsets<'a> {
         let mut bytes: std::collections::BTreeMap<usize, usize> =
             code_points.map(|code_point| (code_point, text.len())).collect();
         for (number, (byte, _)) in text.char_indices().enumerate() {
-            if let Some(place) = bytes.get_mut(&number) {
-                *place = byte;
+            if let Some(offset) = bytes.get_mut(&number) {
+                *offset = byte;
             }
         }
         Self { text, by_code_point: bytes }
     }
 
     fn slice(&self, start: usize, end: usize) -> &'a str {
-        let byte = |code_point: usize| self.by_code_point.get(&code_point).copied().unwrap_or(self.text.len());
-        self.text.get(byte(start)..byte(end)).unwrap_or_default()
+        let [start, end] =
+            [start, end].map(|code_point| self.by_code_point.get(&code_point).copied().unwrap_or(self.text.len()));
+        self.text.get(start..end).unwrap_or_default()
     }
 }
 

@@ -77,11 +77,7 @@ impl GoldenSet {
         if !(0.0..=MAX_TOLERANCE).contains(&self.tolerance) {
             return Err(format!("its tolerance {} is not between 0 and {MAX_TOLERANCE}", self.tolerance));
         }
-        let empty = |example: &GoldenExample| {
-            let GoldenExample { label, scores, score, entities, .. } = example;
-            label.is_none() && scores.is_empty() && score.is_none() && entities.is_none()
-        };
-        match (1..).zip(&self.examples).find(|(_, example)| empty(example)) {
+        match (1..).zip(&self.examples).find(|(_, example)| example.expects_nothing()) {
             Some((number, _)) => Err(format!("example {number} expects nothing")),
             None => Ok(()),
         }
@@ -93,6 +89,10 @@ fn default_tolerance() -> f32 {
 }
 
 impl GoldenExample {
+    fn expects_nothing(&self) -> bool {
+        self.label.is_none() && self.scores.is_empty() && self.score.is_none() && self.entities.is_none()
+    }
+
     /// What is asked.
     #[must_use]
     pub fn input(&self) -> Input {

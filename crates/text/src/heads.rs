@@ -242,14 +242,16 @@ pub fn weighted_mean(windows: &[(Vec<f32>, usize)]) -> Vec<f32> {
         [(only, _)] => only.clone(),
         [(first, _), ..] => {
             let total: f64 = windows.iter().map(|(_, weight)| token_weight(*weight)).sum();
-            let column = |c: usize| {
+            let columns = (0..first.len()).map(|column| {
                 windows
                     .iter()
-                    .map(|(row, weight)| f64::from(row.get(c).copied().unwrap_or(f32::NAN)) * token_weight(*weight))
+                    .map(|(row, weight)| {
+                        f64::from(row.get(column).copied().unwrap_or(f32::NAN)) * token_weight(*weight)
+                    })
                     .sum::<f64>()
-            };
+            });
             #[expect(clippy::cast_possible_truncation, reason = "a mean of f32 values is in the range of f32")]
-            (0..first.len()).map(|c| (column(c) / total) as f32).collect()
+            columns.map(|sum| (sum / total) as f32).collect()
         }
     }
 }

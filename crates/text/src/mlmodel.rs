@@ -100,14 +100,11 @@ impl MlModel {
     /// One sentence, if that is written in another way than MLflow does.
     pub fn signature(&self) -> Result<MlflowSignature, String> {
         let Some(written) = &self.signature else { return Ok(MlflowSignature::default()) };
-        let read = |side: &str, written: &Option<String>| {
-            written
-                .as_deref()
-                .map(signature::parse_fields)
-                .transpose()
-                .map_err(|reason| format!("the {side} of the signature: {reason}"))
-        };
-        Ok(MlflowSignature { inputs: read("inputs", &written.inputs)?, outputs: read("outputs", &written.outputs)? })
+        let [inputs, outputs] = [("inputs", &written.inputs), ("outputs", &written.outputs)].map(|(side, fields)| {
+            let fields = fields.as_deref().map(signature::parse_fields).transpose();
+            fields.map_err(|reason| format!("the {side} of the signature: {reason}"))
+        });
+        Ok(MlflowSignature { inputs: inputs?, outputs: outputs? })
     }
 }
 

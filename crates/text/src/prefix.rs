@@ -22,23 +22,30 @@ const WORD_SPLITTERS: [&str; 4] = ["BertPreTokenizer", "Whitespace", "Whitespace
 /// True if a tokenizer, as its file describes it, looks at one word at a time.
 #[must_use]
 pub fn is_word_local(tokenizer: &Value) -> bool {
-    let kind = |part: &Value| part["type"].as_str().unwrap_or_default().to_owned();
-    let parts = |part: &Value, list: &str| match part {
-        Value::Null => Vec::new(),
-        part if kind(part) == "Sequence" => part[list].as_array().cloned().unwrap_or_default(),
-        part => vec![part.clone()],
-    };
-    let local = |part: &Value| LOCAL_NORMALIZERS.contains(&kind(part).as_str());
-    let splits = |part: &Value| match kind(part).as_str() {
+    let local = |part: &Value| LOCAL_NORMALIZERS.contains(&kind(part));
+    let splits = |part: &Value| match kind(part) {
         "ByteLevel" => part["use_regex"] != Value::Bool(false),
         "Metaspace" => part["split"] != Value::Bool(false),
         other => WORD_SPLITTERS.contains(&other),
     };
     let added = tokenizer["added_tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
     let spaced = |token: &Value| token["content"].as_str().is_none_or(|content| content.contains(char::is_whitespace));
-    parts(&tokenizer["normalizer"], "normalizers").iter().all(local)
-        && parts(&tokenizer["pre_tokenizer"], "pretokenizers").iter().any(splits)
+    sequence_parts(&tokenizer["normalizer"], "normalizers").iter().all(local)
+        && sequence_parts(&tokenizer["pre_tokenizer"], "pretokenizers").iter().any(splits)
         && !added.iter().any(spaced)
+}
+
+fn kind(part: &Value) -> &str {
+    part["type"].as_str().unwrap_or_default()
+}
+
+/// The parts of a sequence, which are in its `list`; any other part alone.
+fn sequence_parts<'a>(part: &'a Value, list: &str) -> &'a [Value] {
+    match part {
+        Value::Null => &[],
+        part if kind(part) == "Sequence" => part[list].as_array().map(Vec::as_slice).unwrap_or_default(),
+        part => std::slice::from_ref(part),
+    }
 }
 
 /// The beginnings of `text` to try one after the other until one has `tokens` tokens; the last is all of it.
@@ -55,7 +62,7 @@ fn find_word_boundary(text: &str, bytes: usize) -> Option<usize> {
     let rest = text.as_bytes().get(bytes..).filter(|rest| rest.len() > bytes / 4)?;
     let between =
         |three: &[u8]| matches!(three, [a, b' ', c] if a.is_ascii_alphanumeric() && c.is_ascii_alphanumeric());
-    rest.windows(3).take(MAX_WORD_BYTES).position(between).map(|place| bytes + place + 1)
+    rest.windows(3).take(MAX_WORD_BYTES).position(between).map(|offset| bytes + offset + 1)
 }
 
 #[cfg(test)]

@@ -106,23 +106,22 @@ impl Tokenizer {
     /// [`ManifestError`] if there is no such file, if it is not a tokenizer, or if no text
     /// fits between its special tokens.
     pub fn load(manifest: &Manifest, on_overflow: OverflowPolicy) -> Result<Self, ManifestError> {
-        let error = |reason: String| ManifestError::new(TOKENIZER_FILE, reason);
         let bytes = manifest
             .tokenizer
             .as_ref()
-            .ok_or_else(|| error("there is no such file, and the graph takes tokens".to_owned()))?;
+            .ok_or_else(|| ManifestError::new(TOKENIZER_FILE, "there is no such file, and the graph takes tokens"))?;
         let built = builder::build_tokenizer(manifest, file_check::parse_file(bytes)?)?;
         let named_limit = limits::declared_max_tokens(manifest);
         let max_tokens = named_limit.unwrap_or(limits::DEFAULT_MAX_TOKENS);
         let mut tokenizer = Self::from_built(built, manifest, on_overflow, named_limit)?;
         let nothing = Encoding::default;
-        let (empty, _) = catch_panic(|| tokenizer.add_special_tokens(nothing())).map_err(|e| error(e.to_string()))?;
+        let (empty, _) = catch_panic(|| tokenizer.add_special_tokens(nothing())).map_err(file_error)?;
         tokenizer.special_token_count = empty.ids.len();
         tokenizer.pair_special_token_count =
             catch_panic(|| tokenizer.add_pair_special_tokens(nothing(), nothing())).ok().map(|(row, _)| row.ids.len());
         let room = tokenizer.text_capacity();
         if room == 0 {
-            return Err(error(format!(
+            return Err(file_error(format!(
                 "{max_tokens} tokens leave no room for text beside {} special tokens",
                 tokenizer.special_token_count
             )));
@@ -132,7 +131,7 @@ impl Tokenizer {
             let max_length = max_tokens.max(room + 1);
             let direction = tokenizer.truncation_direction;
             let enough = TruncationParams { max_length, direction, ..TruncationParams::default() };
-            tokenizer.inner.with_truncation(Some(enough)).map_err(|e| error(e.to_string()))?;
+            tokenizer.inner.with_truncation(Some(enough)).map_err(file_error)?;
         } else {
             tokenizer.is_prefix_sufficient = false;
         }
@@ -146,13 +145,12 @@ impl Tokenizer {
         on_overflow: OverflowPolicy,
         named_limit: Option<usize>,
     ) -> Result<Self, ManifestError> {
-        let error = |reason: String| ManifestError::new(TOKENIZER_FILE, reason);
         let padding = limits::padding(manifest, &built);
         let cut_from = limits::truncation_direction(manifest, &built.inner);
         let BuiltTokenizer { mut inner, definition: described, has_type_ids: has_types, warnings, .. } = built;
         // Padding in the file makes every short text as long as the longest: the server pads batches itself.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| error(e.to_string()))?;
+        inner.with_truncation(None).map_err(file_error)?;
         let special = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
         Ok(Self {
@@ -352,6 +350,10 @@ impl Tokenizer {
         let type_ids = if self.has_type_ids { finished.get_type_ids().to_vec() } else { vec![0; ids.len()] };
         TokenRow { ids, type_ids }
     }
+}
+
+fn file_error(error: impl std::fmt::Display) -> ManifestError {
+    ManifestError::new(TOKENIZER_FILE, error.to_string())
 }
 
 impl std::fmt::Debug for Tokenizer {

@@ -28,10 +28,11 @@ impl NliLabels {
     /// entailment, as in transformers.
     #[must_use]
     pub fn from_labels(labels: &[String]) -> Option<Self> {
-        let called = |beginning: &str| labels.iter().position(|label| label.to_lowercase().starts_with(beginning));
-        let entailment = called("entail")?;
-        let other = if entailment == 0 { labels.len() - 1 } else { 0 };
-        Some(Self { entailment_index: entailment, contradiction_index: called("contradict").unwrap_or(other) })
+        let [entailment, contradiction] = ["entail", "contradict"]
+            .map(|prefix| labels.iter().position(|label| label.to_lowercase().starts_with(prefix)));
+        let entailment_index = entailment?;
+        let other = if entailment_index == 0 { labels.len() - 1 } else { 0 };
+        Some(Self { entailment_index, contradiction_index: contradiction.unwrap_or(other) })
             .filter(|_| labels.len() > 1)
     }
 
@@ -40,10 +41,9 @@ impl NliLabels {
     /// Nothing if a hypothesis has too few logits.
     #[must_use]
     pub fn postprocess(&self, logits: &[&[f32]], many: bool) -> Option<HeadOutput> {
-        let of = |verdict: usize| logits.iter().map(|row| row.get(verdict).copied()).collect::<Option<Vec<f32>>>();
-        let raw = of(self.entailment_index)?;
+        let raw = column(logits, self.entailment_index)?;
         let probabilities = if many || raw.len() == 1 {
-            let against = of(self.contradiction_index)?;
+            let against = column(logits, self.contradiction_index)?;
             raw.iter().zip(against).filter_map(|(&z, other)| softmax(&[z, other]).first().copied()).collect()
         } else {
             softmax(&raw)
@@ -57,6 +57,11 @@ impl NliLabels {
         };
         Some(HeadOutput { outcome, probabilities, raw_scores: raw })
     }
+}
+
+/// The logits of one NLI label, for each hypothesis.
+fn column(logits: &[&[f32]], index: usize) -> Option<Vec<f32>> {
+    logits.iter().map(|row| row.get(index).copied()).collect()
 }
 
 /// A text with a hypothesis for each label. Only the text is cut off where both are too long.

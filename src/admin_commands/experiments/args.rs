@@ -216,15 +216,14 @@ fn parse_weight(typed: &str) -> Result<f64, String> {
 
 /// JSON in a file.
 pub(super) fn read_json_file(path: &Path) -> Result<Value, String> {
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let mut text = String::new();
     let read = if path == Path::new("-") {
         io::stdin().take(MAX_FILE_BYTES).read_to_string(&mut text)
     } else {
         File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text))
     };
-    read.map_err(|error| named(&error))?;
-    serde_json::from_str(&text).map_err(|error| named(&error))
+    read.map_err(|error| format!("{}: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

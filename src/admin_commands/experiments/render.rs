@@ -118,8 +118,8 @@ fn push_results(out: &mut String, found: &Value) {
         "CAL. ERROR",
     ];
     push_row(out, &head.map(str::to_owned), &ARM_COLUMN_WIDTHS);
-    let arms = || field(found, "arms").as_array().into_iter().flatten();
-    for arm in arms() {
+    let arms = field(found, "arms").as_array().map(Vec::as_slice).unwrap_or_default();
+    for arm in arms {
         let feedback = field(arm, "feedback");
         let star = if *field(arm, "control") == true { "*" } else { "" };
         let failed = field(arm, "failed").as_object().into_iter().flat_map(|kinds| kinds.values());
@@ -141,7 +141,7 @@ fn push_results(out: &mut String, found: &Value) {
         push_row(out, &columns, &ARM_COLUMN_WIDTHS);
     }
     push_line(out, "* the control; LOST: failed, or its client left before");
-    for arm in arms().filter(|arm| *field(arm, "control") != true) {
+    for arm in arms.iter().filter(|arm| *field(arm, "control") != true) {
         let against = field(arm, "against_control");
         let needed = field(against, "needed").as_array();
         let needed: u64 = needed.into_iter().flatten().filter_map(Value::as_u64).sum();
@@ -177,12 +177,12 @@ fn push_results(out: &mut String, found: &Value) {
 }
 
 /// Arms with their weights.
-fn fmt_arms(found: &Value) -> String {
+fn fmt_arms(experiment: &Value) -> String {
     let arm = |arm: &Value| {
         let shadow = if *field(arm, "shadow") == true { " (shadow)" } else { "" };
         format!("{} {}{shadow}", fmt_value(field(arm, "name")), fmt_percent(field(arm, "weight")))
     };
-    field(found, "arms").as_array().into_iter().flatten().map(arm).collect::<Vec<_>>().join(", ")
+    field(experiment, "arms").as_array().into_iter().flatten().map(arm).collect::<Vec<_>>().join(", ")
 }
 
 fn fmt_accuracy(feedback: &Value) -> String {

@@ -132,7 +132,6 @@ pub(super) fn check_registered(
 
 /// Reads a regular file of at most `limit` bytes, `None` if there is none.
 fn read_regular_file(directory: &Path, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
-    let error = |reason: String| ManifestError::new(name, reason);
     let path = directory.join(name);
     let metadata = match std::fs::metadata(&path) {
         Ok(metadata) => metadata,
@@ -141,16 +140,16 @@ fn read_regular_file(directory: &Path, name: &str, limit: u64) -> Result<Option<
     };
     // Opening a pipe would wait for a writer: the kind is checked before.
     if !metadata.is_file() {
-        return Err(error("it is not a regular file".to_owned()));
+        return Err(ManifestError::new(name, "it is not a regular file"));
     }
     let file = File::open(&path).map_err(|e| ManifestError::from_io(name, &e))?;
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(limit)).unwrap_or_default());
     file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| ManifestError::from_io(name, &e))?;
     if bytes.len() as u64 > limit {
-        return Err(error(format!("it is larger than the limit of {limit} bytes")));
+        return Err(ManifestError::new(name, format!("it is larger than the limit of {limit} bytes")));
     }
     if bytes.is_empty() {
-        return Err(error("it is empty".to_owned()));
+        return Err(ManifestError::new(name, "it is empty"));
     }
     Ok(Some(bytes))
 }

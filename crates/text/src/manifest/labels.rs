@@ -23,26 +23,27 @@ impl ModelConfig {
             None | Some(Value::Null) => return Ok(None),
             Some(Value::Object(map)) => map,
             Some(other) => {
-                let reason =
-                    format!("id2label is {}, where an object from numbers to labels is expected", json_type(other));
-                return Err(ManifestError::new(CONFIG_FILE, reason));
+                let kind = json_type(other);
+                return Err(config_error(format!(
+                    "id2label is {kind}, where an object from numbers to labels is expected"
+                )));
             }
         };
-        let error = |reason: String| ManifestError::new(CONFIG_FILE, reason);
         // Of two keys of one number, Python keeps the last in the file; here they are refused, as their order is lost.
         let mut labels = vec![None; map.len()];
         for (key, label) in map {
             let id = parse_python_int(key)
-                .ok_or_else(|| error(format!("id2label has the key {key:?}, where a number is expected")))?;
-            let place = usize::try_from(id).ok().and_then(|id| labels.get_mut(id)).ok_or_else(|| {
-                error(format!("id2label has the key {key:?}, where 0 to {} are expected", map.len() - 1))
+                .ok_or_else(|| config_error(format!("id2label has the key {key:?}, where a number is expected")))?;
+            let slot = usize::try_from(id).ok().and_then(|id| labels.get_mut(id)).ok_or_else(|| {
+                config_error(format!("id2label has the key {key:?}, where 0 to {} are expected", map.len() - 1))
             })?;
-            if place.replace(python_text(CONFIG_FILE, &format!("id2label[{key:?}]"), label)?).is_some() {
-                return Err(error(format!("id2label has the number {id} twice, as {key:?} too")));
+            if slot.replace(python_text(CONFIG_FILE, &format!("id2label[{key:?}]"), label)?).is_some() {
+                return Err(config_error(format!("id2label has the number {id} twice, as {key:?} too")));
             }
         }
         let labels = labels.into_iter().collect::<Option<Vec<String>>>();
-        let labels = labels.ok_or_else(|| error("id2label has a gap: its keys are not 0, 1, 2, …".to_owned()))?;
+        let labels =
+            labels.ok_or_else(|| config_error("id2label has a gap: its keys are not 0, 1, 2, …".to_owned()))?;
         match self.num_labels()? {
             Some(count) if count != labels.len() => Ok(Some(numbered_labels(count))),
             _ => Ok(Some(labels)),
@@ -78,6 +79,10 @@ impl ModelConfig {
     }
 }
 
+fn config_error(reason: String) -> ManifestError {
+    ManifestError::new(CONFIG_FILE, reason)
+}
+
 fn numbered_labels(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("LABEL_{number}")).collect()
 }
@@ -87,7 +92,7 @@ fn numbered_labels(count: usize) -> Vec<String> {
 /// # Errors
 /// [`ManifestError`] naming the place and the value that is no label.
 pub(super) fn parse_labels(labels: &[Value]) -> Result<Vec<String>, ManifestError> {
-    let text = |(place, label): (usize, &Value)| python_text(LABELS_FILE, &format!("label {place}"), label);
+    let text = |(index, label): (usize, &Value)| python_text(LABELS_FILE, &format!("label {index}"), label);
     labels.iter().enumerate().map(text).collect()
 }
 
@@ -131,15 +136,16 @@ fn parse_python_int(text: &str) -> Option<i64> {
 /// # Errors
 /// [`ManifestError`] if there are none or too many, or one of no or excessive length.
 pub fn check_labels(labels: &[String]) -> Result<(), ManifestError> {
-    let error = |reason: String| Err(ManifestError::new("labels", reason));
     if labels.is_empty() || labels.len() > MAX_LABELS {
-        return error(format!("{} labels, where 1 to {MAX_LABELS} are possible", labels.len()));
+        let reason = format!("{} labels, where 1 to {MAX_LABELS} are possible", labels.len());
+        return Err(ManifestError::new("labels", reason));
     }
     let wrong = (0..).zip(labels).find(|(_, label)| label.is_empty() || label.len() > MAX_LABEL_BYTES);
     match wrong {
         Some((number, label)) => {
             let bytes = label.len();
-            error(format!("label {number} has {bytes} bytes, where 1 to {MAX_LABEL_BYTES} are possible"))
+            let reason = format!("label {number} has {bytes} bytes, where 1 to {MAX_LABEL_BYTES} are possible");
+            Err(ManifestError::new("labels", reason))
         }
         None => Ok(()),
     }

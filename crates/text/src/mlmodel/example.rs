@@ -37,12 +37,12 @@ impl MlflowExample {
 /// The rows of `input_ids`, where `attention_mask` is not 0, with their `token_type_ids`.
 fn token_rows(tensors: &Value) -> Option<Vec<TokenRow>> {
     let ids = parse_token_matrix(tensors.get("input_ids")?)?;
-    let like = |name: &str, other: u32| match tensors.get(name) {
-        None => Some(ids.iter().map(|row| vec![other; row.len()]).collect()),
+    let [mask, types] = [("attention_mask", 1), ("token_type_ids", 0)].map(|(name, default)| match tensors.get(name) {
+        None => Some(ids.iter().map(|row| vec![default; row.len()]).collect()),
         Some(rows) => parse_token_matrix(rows),
-    };
-    let mask = like("attention_mask", 1)?;
-    let types = like("token_type_ids", 0)?;
+    });
+    let mask = mask?;
+    let types = types?;
     if mask.len() != ids.len() || types.len() != ids.len() {
         return None;
     }

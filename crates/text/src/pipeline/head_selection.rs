@@ -80,13 +80,13 @@ fn select_single_label_head(manifest: &Manifest, signature: &Signature, labels: 
 
 fn expand_thresholds(thresholds: Option<&LabelThresholds>, labels: &[String]) -> Result<Vec<f32>, ManifestError> {
     const DEFAULT_THRESHOLD: f32 = 0.5;
-    let error = |reason: String| ManifestError::new("model.toml", reason);
     let expanded: Vec<f32> = match thresholds {
         None => vec![DEFAULT_THRESHOLD; labels.len()],
         Some(LabelThresholds::Uniform(threshold)) => vec![*threshold; labels.len()],
         Some(LabelThresholds::PerLabel(each)) => {
             if let Some(unknown) = each.keys().find(|name| !labels.contains(name)) {
-                return Err(error(format!("thresholds names {unknown:?}, which is not a label")));
+                let reason = format!("thresholds names {unknown:?}, which is not a label");
+                return Err(ManifestError::new("model.toml", reason));
             }
             labels.iter().map(|label| each.get(label).copied().unwrap_or(DEFAULT_THRESHOLD)).collect()
         }
@@ -94,6 +94,6 @@ fn expand_thresholds(thresholds: Option<&LabelThresholds>, labels: &[String]) ->
     if expanded.iter().all(|threshold| (0.0..=1.0).contains(threshold)) {
         Ok(expanded)
     } else {
-        Err(error("thresholds must lie between 0 and 1".to_owned()))
+        Err(ManifestError::new("model.toml", "thresholds must lie between 0 and 1"))
     }
 }

@@ -170,9 +170,8 @@ fn set_key(object: &mut Value, key: &str, value: Value) {
 
 /// True if two parts do the same, however they are written.
 fn is_equivalent<T: DeserializeOwned + Serialize>(file: &Value, built: &Value) -> bool {
-    let plain = |part: &Value| Option::<T>::deserialize(part).and_then(serde_json::to_value);
-    match (plain(file), plain(built)) {
-        (Ok(file), Ok(built)) => file == built,
+    match [file, built].map(|part| Option::<T>::deserialize(part).and_then(serde_json::to_value)) {
+        [Ok(file), Ok(built)] => file == built,
         _ => false,
     }
 }
@@ -183,9 +182,8 @@ fn add_tokens(
     again: ReaddMode,
 ) -> Result<(), ManifestError> {
     let known: HashSet<String> = inner.get_added_vocabulary().get_vocab().keys().cloned().collect();
-    let mut add = |tokens| catch_load_panic(|| inner.add_tokens(tokens));
     for tokens in [special.tokens_to_add(&known), special.tokens_to_readd(again)] {
-        add(tokens)?.map_err(|error| {
+        catch_load_panic(|| inner.add_tokens(tokens))?.map_err(|error| {
             ManifestError::new(TOKENIZER_FILE, format!("an added token fits no vocabulary: {error}"))
         })?;
     }
@@ -209,13 +207,8 @@ fn post_processor(
         }
         PostProcessorSpec::Language { ref code, first } => {
             let end = token("eos_token")?;
-            let unknown = || special.content("unk_token").and_then(|token| inner.token_to_id(token));
-            let id = inner.token_to_id(code).or_else(unknown).ok_or_else(|| {
-                ManifestError::new(
-                    TOKENIZER_CONFIG_FILE,
-                    format!("src_lang is {code:?}, which the vocabulary does not have"),
-                )
-            })?;
+            let id = id_or_unknown(code, special, inner)
+                .ok_or_else(|| config_error(format!("src_lang is {code:?}, which the vocabulary does not have")))?;
             Some(language_template(&(code.clone(), id), &end, first))
         }
         PostProcessorSpec::Roberta { trim_offsets, add_prefix_space } => {
@@ -232,14 +225,24 @@ fn token_with_id(
     special: &SpecialTokens,
     inner: &tokenizers::Tokenizer,
 ) -> Result<(String, u32), ManifestError> {
-    let error = |reason: String| ManifestError::new(TOKENIZER_CONFIG_FILE, reason);
     let content = special.content(attribute).ok_or_else(|| {
-        error(format!("{attribute} is null, and the class of this tokenizer puts it around texts: name the token"))
+        config_error(format!(
+            "{attribute} is null, and the class of this tokenizer puts it around texts: name the token"
+        ))
     })?;
-    let unknown = || special.content("unk_token").and_then(|token| inner.token_to_id(token));
-    let id = inner.token_to_id(content).or_else(unknown);
-    let id = id.ok_or_else(|| error(format!("{attribute} is {content:?}, which the vocabulary does not have")))?;
+    let id = id_or_unknown(content, special, inner);
+    let id =
+        id.ok_or_else(|| config_error(format!("{attribute} is {content:?}, which the vocabulary does not have")))?;
     Ok((content.to_owned(), id))
+}
+
+/// The id of a token, or that of the unknown token.
+fn id_or_unknown(content: &str, special: &SpecialTokens, inner: &tokenizers::Tokenizer) -> Option<u32> {
+    [Some(content), special.content("unk_token")].into_iter().flatten().find_map(|token| inner.token_to_id(token))
+}
+
+fn config_error(reason: String) -> ManifestError {
+    ManifestError::new(TOKENIZER_CONFIG_FILE, reason)
 }
 
 /// The post-processor of models of many languages.
@@ -271,24 +274,21 @@ fn template_processing(
     token: impl Fn(&str) -> Result<(String, u32), ManifestError>,
 ) -> Result<Value, ManifestError> {
     let mut tokens = Map::new();
-    let mut pieces = |list: &str| -> Result<Vec<Value>, ManifestError> {
-        let mut made = Vec::new();
+    let mut templates = [Vec::new(), Vec::new()];
+    for (list, template) in lists.into_iter().zip(&mut templates) {
         for piece in list.split(' ') {
             let (name, kind) = piece.split_once(':').unwrap_or((piece, "0"));
             let kind = u32::from_str(kind).unwrap_or_default();
             if matches!(name, "A" | "B") {
-                made.push(json!({ "Sequence": { "id": name, "type_id": kind } }));
+                template.push(json!({ "Sequence": { "id": name, "type_id": kind } }));
                 continue;
             }
             let (content, id) = token(&format!("{name}_token"))?;
-            made.push(json!({ "SpecialToken": { "id": content, "type_id": kind } }));
+            template.push(json!({ "SpecialToken": { "id": content, "type_id": kind } }));
             tokens.insert(content.clone(), json!({ "id": content, "ids": [id], "tokens": [content] }));
         }
-        Ok(made)
-    };
-    let [single, pair] = lists;
-    let single = pieces(single)?;
-    let pair = pieces(pair)?;
+    }
+    let [single, pair] = templates;
     Ok(json!({ "type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens }))
 }
 

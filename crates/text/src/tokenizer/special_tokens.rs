@@ -137,16 +137,17 @@ impl SpecialTokens {
         settings: &Map<String, Value>,
         class: Option<SpecialTokenDefaults>,
     ) -> Result<(), ManifestError> {
-        let own = class.map(|class| class.tokens).unwrap_or_default();
-        let own = || own.iter().filter(|token| !TOKEN_ATTRIBUTES.contains(&token.attribute));
-        for default in own() {
+        let tokens = class.map(|class| class.tokens).unwrap_or_default();
+        let extra = tokens.iter().filter(|token| !TOKEN_ATTRIBUTES.contains(&token.attribute));
+        for default in extra.clone() {
             let named = settings.get(default.attribute).filter(|value| value.is_string());
             let content = named.and_then(Value::as_str).unwrap_or(default.content);
             let token = apply_match_style(SpecialToken::Content(content.to_owned()), default.match_style);
             self.by_attribute.push((default.attribute.to_owned(), token));
         }
         for (key, value) in settings.iter().filter(|(key, _)| key.ends_with("_token")) {
-            let is_known = TOKEN_ATTRIBUTES.contains(&key.as_str()) || own().any(|token| token.attribute == key);
+            let is_known =
+                TOKEN_ATTRIBUTES.contains(&key.as_str()) || extra.clone().any(|token| token.attribute == key);
             if !is_known && (value.is_string() || value.is_object()) {
                 self.by_attribute.push((key.clone(), parse_token(TOKENIZER_CONFIG_FILE, &format!("{key:?}"), value)?));
             }
@@ -284,15 +285,13 @@ fn file_padding_token(
 /// A token of which only the content is known, as its class matches it.
 fn apply_match_style(token: SpecialToken, style: MatchStyle) -> SpecialToken {
     let SpecialToken::Content(content) = token else { return token };
-    let of = |normalized: bool, lstrip: bool| {
-        SpecialToken::WithFlags(AddedToken::from(content.clone(), false).normalized(normalized).lstrip(lstrip))
+    let (normalized, lstrip) = match style {
+        MatchStyle::Plain => return SpecialToken::Content(content),
+        MatchStyle::Normalized => (true, false),
+        MatchStyle::NormalizedLeftStrip => (true, true),
+        MatchStyle::LeftStrip => (false, true),
     };
-    match style {
-        MatchStyle::Plain => SpecialToken::Content(content),
-        MatchStyle::Normalized => of(true, false),
-        MatchStyle::NormalizedLeftStrip => of(true, true),
-        MatchStyle::LeftStrip => of(false, true),
-    }
+    SpecialToken::WithFlags(AddedToken::from(content, false).normalized(normalized).lstrip(lstrip))
 }
 
 /// A token in `special_tokens_map.json` is special where it does not say so.
