@@ -40,11 +40,11 @@ impl ExperimentsCommand {
                 client.get(&format!("{}/results?details={details}{phase}", experiment_path(name)))
             }
             ExperimentsAction::Create(create) => {
-                let made = client.put(&experiment_path(&create.name), &build_spec(create)?)?;
+                let created = client.put(&experiment_path(&create.name), &build_spec(create)?)?;
                 if create.start {
                     post_action(client, &create.name, "start", &json!({ "reason": create.reason }))
                 } else {
-                    Ok(made)
+                    Ok(created)
                 }
             }
             ExperimentsAction::Weights { name, weights, reason } => {

@@ -75,10 +75,10 @@ fn export_feedback(
     let mut after = String::new();
     loop {
         let part = client.get(&format!("/admin/feedback?{model}{after}"))?;
-        for told in field(&part, "feedback").as_array().into_iter().flatten() {
+        for entry in field(&part, "feedback").as_array().into_iter().flatten() {
             let line = match format {
-                ExportFormat::Csv => csv_record(CSV_COLUMNS.map(|column| csv_cell(field(told, column))))?,
-                ExportFormat::Jsonl => json_line(told).into_bytes(),
+                ExportFormat::Csv => csv_record(CSV_COLUMNS.map(|column| csv_cell(field(entry, column))))?,
+                ExportFormat::Jsonl => json_line(entry).into_bytes(),
             };
             out.write_all(&line).map_err(failed)?;
         }

@@ -168,29 +168,29 @@ impl BenchServer {
     ///
     /// # Errors
     /// [`ServerError::Runtime`] if a connection fails, or `stop` came first.
-    pub fn measure(&self, asked: &Workload, time: Duration) -> Result<MeasurementCounts, ServerError> {
+    pub fn measure(&self, workload: &Workload, time: Duration) -> Result<MeasurementCounts, ServerError> {
         let failed = |error: std::io::Error| ServerError::Runtime(format!("the clients cannot ask: {error}"));
         let begin = Instant::now() + WARM_UP_TIME.min(time);
         let window = MeasurementPeriod { begin, end: begin + time };
-        let clients =
-            LoadClients::start(self.address, &asked.requests, asked.clients, window, &self.stop).map_err(failed)?;
+        let clients = LoadClients::start(self.address, &workload.requests, workload.clients, window, &self.stop)
+            .map_err(failed)?;
         self.sleep_until(window.begin);
         let before = (process_cpu_time(), self.model.runs_and_tokens());
         self.sleep_until(window.end);
         let after = (process_cpu_time(), self.model.runs_and_tokens());
-        let heard = clients.finish();
+        let results = clients.finish();
         if self.stop.is_cancelled() {
             return Err(interrupted_error());
         }
-        let heard = heard.map_err(failed)?;
+        let results = results.map_err(failed)?;
         let [runs_before, tokens_before, padding_before] = before.1;
         let [runs, tokens, padding] = after.1;
         Ok(MeasurementCounts {
             time,
-            latencies: heard.latencies,
-            unanswered: heard.errors,
-            cpu_time: after.0.saturating_sub(before.0).saturating_sub(heard.cpu_time),
-            client_cpu_time: heard.cpu_time,
+            latencies: results.latencies,
+            unanswered: results.errors,
+            cpu_time: after.0.saturating_sub(before.0).saturating_sub(results.cpu_time),
+            client_cpu_time: results.cpu_time,
             runs: runs.saturating_sub(runs_before),
             tokens: tokens.saturating_sub(tokens_before),
             padding: padding.saturating_sub(padding_before),

@@ -96,10 +96,10 @@ impl LoadClients {
     pub fn finish(self) -> Result<ClientResults> {
         let mut all = ClientResults::default();
         for thread in self.threads {
-            let heard = thread.join().unwrap_or_else(|_| Err(Error::other("a thread of clients panicked")))?;
-            all.latencies.extend(heard.latencies);
-            all.errors += heard.errors;
-            all.cpu_time += heard.cpu_time;
+            let results = thread.join().unwrap_or_else(|_| Err(Error::other("a thread of clients panicked")))?;
+            all.latencies.extend(results.latencies);
+            all.errors += results.errors;
+            all.cpu_time += results.cpu_time;
         }
         Ok(all)
     }
@@ -121,20 +121,20 @@ impl ClientThread {
             tasks.spawn(self.clone().run_client());
         }
         let window = self.period;
-        let asked = async {
+        let measured = async {
             tokio::time::sleep_until(window.begin.into()).await;
             let cpu = thread_cpu_time();
             tokio::time::sleep_until(window.end.into()).await;
             let mut all = ClientResults { cpu_time: thread_cpu_time().saturating_sub(cpu), ..ClientResults::default() };
-            while let Some(heard) = tasks.join_next().await {
-                let heard = heard.map_err(Error::other)??;
-                all.latencies.extend(heard.latencies);
-                all.errors += heard.errors;
+            while let Some(results) = tasks.join_next().await {
+                let results = results.map_err(Error::other)??;
+                all.latencies.extend(results.latencies);
+                all.errors += results.errors;
             }
             Ok(all)
         };
         tokio::select! {
-            asked = asked => asked,
+            measured = measured => measured,
             () = stop.cancelled() => Ok(ClientResults::default()),
         }
     }
@@ -143,11 +143,11 @@ impl ClientThread {
     async fn run_client(self) -> Result<ClientResults> {
         let mut stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
-        let mut heard = ClientResults::default();
+        let mut results = ClientResults::default();
         let mut read = Vec::new();
         loop {
-            let place = self.next_index.fetch_add(1, Ordering::Relaxed) % self.requests.len().max(1);
-            let Some(request) = self.requests.get(place) else { return Ok(heard) };
+            let index = self.next_index.fetch_add(1, Ordering::Relaxed) % self.requests.len().max(1);
+            let Some(request) = self.requests.get(index) else { return Ok(results) };
             let start = Instant::now();
             let exchange = async {
                 stream.write_all(request).await?;
@@ -155,15 +155,15 @@ impl ClientThread {
             };
             // What is still being worked on when the time is over is left: the server notices.
             let Ok(status) = tokio::time::timeout_at(self.period.end.into(), exchange).await else {
-                return Ok(heard);
+                return Ok(results);
             };
             let status = status?;
             let now = Instant::now();
             if now >= self.period.begin && now <= self.period.end {
                 if status == 200 {
-                    heard.latencies.push(now - start);
+                    results.latencies.push(now - start);
                 } else {
-                    heard.errors += 1;
+                    results.errors += 1;
                 }
             }
             if status != 200 {

@@ -120,7 +120,7 @@ impl BenchCommand {
         let texts = texts.map_err(ServerError::Configuration)?;
         let clients = usize::from(self.clients);
         let seconds = Duration::from_secs_f64(self.seconds);
-        let asked = Workload::new(&texts.texts, clients);
+        let workload = Workload::new(&texts.texts, clients);
         let subject = BenchSubject {
             model: source.name.clone(),
             version: source.version.clone(),
@@ -142,7 +142,7 @@ impl BenchCommand {
         let mut bench = Benchmark {
             server_slot: stage,
             model,
-            workload: asked,
+            workload,
             max_rows: most_rows,
             uses_gpus: on_gpus,
             measurement_time: seconds,
@@ -183,10 +183,13 @@ fn find_source(settings: &ServerSettings, name: Option<&str>) -> Result<ModelSou
     names.dedup();
     let none = "it holds no model: a model is a directory NAME/VERSION with a model.onnx in it";
     let first = names.first().copied().ok_or_else(|| models_option_error(settings, none))?;
-    let wanted = name.unwrap_or(first);
-    let versions = sources.iter().filter(|source| source.name == wanted);
+    let name_or_first = name.unwrap_or(first);
+    let versions = sources.iter().filter(|source| source.name == name_or_first);
     let newest = versions.max_by_key(|source| VersionName::new(&source.version)).cloned();
     newest.ok_or_else(|| {
-        models_option_error(settings, &format!("it holds no model {wanted:?}; those it holds: {}", names.join(", ")))
+        models_option_error(
+            settings,
+            &format!("it holds no model {name_or_first:?}; those it holds: {}", names.join(", ")),
+        )
     })
 }

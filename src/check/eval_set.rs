@@ -94,21 +94,21 @@ impl EvalSet {
         } else {
             examples.iter().map(GoldenExample::input).collect()
         };
-        let made = generate_texts(words, pipeline, GENERATED_TEXTS).into_iter().map(Input::from);
-        let asked = (1..).zip(inputs.into_iter().chain(made));
-        let asked = asked.map(|(number, input)| EvalCase { number, input, expected: None }).collect();
-        Ok(Self::new(asked, from.to_owned(), CaseUnit::Text))
+        let generated = generate_texts(words, pipeline, GENERATED_TEXTS).into_iter().map(Input::from);
+        let cases = (1..).zip(inputs.into_iter().chain(generated));
+        let cases = cases.map(|(number, input)| EvalCase { number, input, expected: None }).collect();
+        Ok(Self::new(cases, from.to_owned(), CaseUnit::Text))
     }
 
-    fn new(asked: Vec<EvalCase>, from: String, unit: CaseUnit) -> Self {
-        Self { source: from, unit, cases: asked, without_text: 0, tolerance: 0.0, graded: false }
+    fn new(cases: Vec<EvalCase>, from: String, unit: CaseUnit) -> Self {
+        Self { source: from, unit, cases, without_text: 0, tolerance: 0.0, graded: false }
     }
 
     /// The texts of a file, whatever labels stand beside them.
     fn from_texts_file(path: &Path) -> Result<Self, String> {
         let TextRows { rows, without_text: without } = read_rows(path)?;
-        let asked = rows.into_iter().map(|row| EvalCase { expected: None, ..EvalCase::from_row(row) }).collect();
-        Ok(Self { without_text: without, ..Self::new(asked, path.display().to_string(), CaseUnit::Line) })
+        let cases = rows.into_iter().map(|row| EvalCase { expected: None, ..EvalCase::from_row(row) }).collect();
+        Ok(Self { without_text: without, ..Self::new(cases, path.display().to_string(), CaseUnit::Line) })
     }
 
     /// The texts of a file, and what the answers should be where that stands beside them.
@@ -119,15 +119,15 @@ impl EvalSet {
         if let Head::Entities(..) = pipeline.head() {
             return Err("a table has no place for entities: name a golden.json".to_owned());
         }
-        let mut asked = Vec::new();
+        let mut cases = Vec::new();
         let TextRows { rows, without_text: without } = read_rows(path)?;
         for mut row in rows {
             let label = row.label.take();
             let expected = label.map(|label| parse_expected(label, &row, pipeline)).transpose()?;
-            asked.push(EvalCase { expected, ..EvalCase::from_row(row) });
+            cases.push(EvalCase { expected, ..EvalCase::from_row(row) });
         }
         let graded = !pipeline.head().is_numeric();
-        Ok(Self { without_text: without, graded, ..Self::new(asked, path.display().to_string(), CaseUnit::Line) })
+        Ok(Self { without_text: without, graded, ..Self::new(cases, path.display().to_string(), CaseUnit::Line) })
     }
 
     fn from_expected_file(path: &Path, pipeline: &Pipeline) -> Result<Self, String> {
@@ -158,7 +158,7 @@ fn parse_golden(bytes: &[u8], from: String, pipeline: &Pipeline) -> Result<EvalS
     let golden: GoldenSet = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     golden.check()?;
     let tolerance = golden.tolerance;
-    let mut asked = Vec::with_capacity(golden.examples.len());
+    let mut cases = Vec::with_capacity(golden.examples.len());
     for (number, example) in (1..).zip(golden.examples) {
         let named: Vec<&String> = match &example.label {
             Some(ExpectedLabels::Single(label)) => vec![label],
@@ -166,29 +166,29 @@ fn parse_golden(bytes: &[u8], from: String, pipeline: &Pipeline) -> Result<EvalS
             None => Vec::new(),
         };
         check_labels(named.into_iter().chain(example.scores.keys()), pipeline, &format!("example {number}"))?;
-        asked.push(EvalCase { number, input: example.input(), expected: Some(example) });
+        cases.push(EvalCase { number, input: example.input(), expected: Some(example) });
     }
-    Ok(EvalSet { tolerance, graded: true, ..EvalSet::new(asked, from, CaseUnit::Example) })
+    Ok(EvalSet { tolerance, graded: true, ..EvalSet::new(cases, from, CaseUnit::Example) })
 }
 
 /// What a row expects.
-fn parse_expected(wanted: RowLabel, row: &TextRow, pipeline: &Pipeline) -> Result<GoldenExample, String> {
-    let place = format!("line {}", row.line);
+fn parse_expected(row_label: RowLabel, row: &TextRow, pipeline: &Pipeline) -> Result<GoldenExample, String> {
+    let line = format!("line {}", row.line);
     let mut label = None;
     let mut score = None;
-    match (pipeline.head(), wanted) {
+    match (pipeline.head(), row_label) {
         (head, RowLabel::Field(field)) if head.is_numeric() => {
             let number = field.trim().parse::<f32>().ok().filter(|number| number.is_finite());
-            score = Some(number.ok_or_else(|| format!("{place}: the label {field:?} is no number"))?);
+            score = Some(number.ok_or_else(|| format!("{line}: the label {field:?} is no number"))?);
         }
-        (Head::MultiLabel { .. }, wanted) => {
-            let mut labels = match wanted {
+        (Head::MultiLabel { .. }, row_label) => {
+            let mut labels = match row_label {
                 RowLabel::Field(field) => {
                     field.split(LABEL_SEPARATORS).filter(|label| !label.is_empty()).map(str::to_owned).collect()
                 }
                 RowLabel::List(labels) => labels,
             };
-            check_labels(labels.iter(), pipeline, &place)?;
+            check_labels(labels.iter(), pipeline, &line)?;
             // Answers name them in this order.
             labels.sort_by_key(|label| pipeline.labels().iter().position(|known| known == label));
             labels.dedup();
@@ -198,15 +198,15 @@ fn parse_expected(wanted: RowLabel, row: &TextRow, pipeline: &Pipeline) -> Resul
         (head, RowLabel::List(labels)) if labels.is_empty() && !head.is_numeric() => {
             label = Some(ExpectedLabels::Multiple(labels));
         }
-        (_, wanted) => {
-            let one = match wanted {
+        (_, row_label) => {
+            let one = match row_label {
                 RowLabel::Field(field) => field,
                 RowLabel::List(labels) => match <[String; 1]>::try_from(labels) {
                     Ok([one]) => one,
-                    Err(labels) => return Err(format!("{place}: {} labels, where the model gives one", labels.len())),
+                    Err(labels) => return Err(format!("{line}: {} labels, where the model gives one", labels.len())),
                 },
             };
-            check_labels([&one], pipeline, &place)?;
+            check_labels([&one], pipeline, &line)?;
             label = Some(ExpectedLabels::Single(one));
         }
     }

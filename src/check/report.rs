@@ -142,9 +142,9 @@ impl Display for ModelInfo {
         };
         write_line(f, format_args!("markup      {markup}"))?;
         if !self.labels.is_empty() {
-            let told = self.labels.iter().take(MAX_SHOWN_LABELS).cloned().collect::<Vec<_>>().join(", ");
+            let shown = self.labels.iter().take(MAX_SHOWN_LABELS).cloned().collect::<Vec<_>>().join(", ");
             let more = if self.labels.len() > MAX_SHOWN_LABELS { ", …" } else { "" };
-            write_line(f, format_args!("labels      {}: {told}{more}", self.labels.len()))?;
+            write_line(f, format_args!("labels      {}: {shown}{more}", self.labels.len()))?;
         }
         match self.golden_examples {
             0 => write_line(f, format_args!("golden.json none"))?,
@@ -179,13 +179,13 @@ impl Display for TokenLimits {
 
 impl Display for MemoryUse {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let told =
+        let shown =
             |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), |bytes| DisplayBytes(bytes).to_string());
         let allowed =
             self.allowed_bytes.map(|bytes| format!(" of {} allowed", DisplayBytes(bytes))).unwrap_or_default();
-        let model = told(self.model_bytes);
-        let run = told(self.largest_run_bytes);
-        write!(f, "model {model}, largest run {run}; a server of it at most {}{allowed}", told(self.server_most_bytes))
+        let model = shown(self.model_bytes);
+        let run = shown(self.largest_run_bytes);
+        write!(f, "model {model}, largest run {run}; a server of it at most {}{allowed}", shown(self.server_most_bytes))
     }
 }
 
@@ -239,8 +239,8 @@ impl Display for VersionComparison {
         }
         for (labels, place) in [(&self.labels_here_only, "here"), (&self.labels_there_only, "there")] {
             if !labels.is_empty() {
-                let told = labels.iter().take(MAX_SHOWN_LABELS).cloned().collect::<Vec<_>>().join(", ");
-                write!(f, "; {} labels only {place}: {told}", labels.len())?;
+                let shown = labels.iter().take(MAX_SHOWN_LABELS).cloned().collect::<Vec<_>>().join(", ");
+                write!(f, "; {} labels only {place}: {shown}", labels.len())?;
             }
         }
         Ok(())

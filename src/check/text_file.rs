@@ -88,7 +88,7 @@ fn parse_csv(bytes: &[u8]) -> Result<Vec<TextRow>, String> {
     let mut lines = LineFinder { bytes, offset: 0, line: 1 };
     for row in table.records() {
         let row = row.map_err(|error| error.to_string())?;
-        let line = row.position().map_or(0, |place| lines.line_at(place.byte()));
+        let line = row.position().map_or(0, |position| lines.line_at(position.byte()));
         let field = |column: usize| row.get(column).unwrap_or_default().to_owned();
         let label = label_column.map(|column| RowLabel::Field(field(column)));
         push_row(&mut rows, TextRow { line, text: field(text_column), pair: pair_column.map(field), label })?;

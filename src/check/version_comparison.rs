@@ -63,7 +63,8 @@ impl VersionComparison {
             return Err(format!("its task is {}, that of {} {}", tasks[1], this.directory.display(), tasks[0]));
         }
         let [here, there] = [this, other].map(|opened| opened.pipeline().labels());
-        let places: Vec<Option<usize>> = here.iter().map(|label| there.iter().position(|l| l == label)).collect();
+        let other_indices: Vec<Option<usize>> =
+            here.iter().map(|label| there.iter().position(|l| l == label)).collect();
         let mut flips = 0;
         let mut first_flips = Vec::new();
         let mut differences = Vec::new();
@@ -80,7 +81,8 @@ impl VersionComparison {
                 }
             }
             let pair = one.zip(another);
-            differences.extend(pair.and_then(|(one, another)| score_distance(one, another, &places)).map(f64::from));
+            differences
+                .extend(pair.and_then(|(one, another)| score_distance(one, another, &other_indices)).map(f64::from));
         }
         let texts = questions.cases.len();
         let accuracy = questions.graded.then(|| AccuracyReport::new(questions, others, there).accuracy).flatten();

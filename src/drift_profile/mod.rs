@@ -45,10 +45,10 @@ impl ProfileCommand {
         let settings = self.settings()?;
         let runtime = OnnxRuntime::load(settings.onnxruntime_path.as_deref()).map_err(ServerError::Configuration)?;
         let runtime: Arc<dyn Backend> = Arc::new(runtime.with_threads(settings.batching.threads_per_batch));
-        let made = self.create_profile(&settings, &runtime);
+        let created = self.create_profile(&settings, &runtime);
         // The library takes the process down with it if its own end comes in the middle of a run.
         runtime.shut_down(Instant::now() + SHUTDOWN_TIMEOUT);
-        let report = made?;
+        let report = created?;
         let printed = if self.json {
             let json = serde_json::to_string(&report).map_err(|error| ServerError::Runtime(error.to_string()))?;
             format!("{}\n", escape_json(&json))
@@ -83,27 +83,27 @@ impl ProfileCommand {
         if questions.cases.len() < least {
             return Err(in_texts(too_few_texts(questions.cases.len())));
         }
-        let (counts, accuracy, left) =
+        let (counts, accuracy, skipped) =
             count_answers(&questions, &mut opened, settings).map_err(ServerError::Runtime)?;
         let answered = usize::try_from(counts.texts()).unwrap_or(usize::MAX);
         if answered < least {
-            let first = left.first_refusal.map(|first| format!("; {first}")).unwrap_or_default();
+            let first = skipped.first_refusal.map(|first| format!("; {first}")).unwrap_or_default();
             return Err(in_texts(too_few_texts(answered) + &first));
         }
         let failed = |error: String| ServerError::Runtime(format!("{directory}: {error}"));
-        let made = ProfileOrigin {
+        let origin = ProfileOrigin {
             model: opened.model.name().to_owned(),
             version: opened.model.version().to_owned(),
             made_at: humantime::format_rfc3339_seconds(clock::now()).to_string(),
             graph: Some(sha256_file(&self.directory.join(&opened.manifest.graph_name)).map_err(failed)?),
         };
         let labels = opened.pipeline().labels();
-        let profile = Profile::new(made, &counts, labels, accuracy).map_err(|error| failed(error.to_string()))?;
+        let profile = Profile::new(origin, &counts, labels, accuracy).map_err(|error| failed(error.to_string()))?;
         let reference = profile.reference(labels).map_err(|error| failed(error.to_string()))?;
         let out = self.output_path();
         let wrong = |error: String| ServerError::Configuration(format!("--out {}: {error}", out.display()));
         write_profile(&profile, &out).map_err(wrong)?;
-        Ok(ProfileReport::new(&profile, &reference, &out, left))
+        Ok(ProfileReport::new(&profile, &reference, &out, skipped))
     }
 }
 
@@ -121,14 +121,14 @@ fn count_answers(
 ) -> Result<(DistributionCounts, Option<ProfileAccuracy>, SkippedTexts), String> {
     let mut counts = DistributionCounts::new(opened.pipeline().labels().len(), has_unknown_token(opened.pipeline()));
     let mut accuracy = ProfileAccuracy { texts: 0, correct: 0 };
-    let mut left = SkippedTexts { without_text: questions.without_text, ..SkippedTexts::default() };
+    let mut skipped = SkippedTexts { without_text: questions.without_text, ..SkippedTexts::default() };
     for question in &questions.cases {
         let answered = answer_case(question, opened, &settings.limits);
         let number = question.number;
         let (encoded, decision) = match (answered.encoded, answered.outcome) {
             (Some(encoded), Ok(decision)) => (encoded, decision),
             (_, Err(AnswerError::Refused(reason))) => {
-                left.record_refusal(&format!("line {number}: {reason}"));
+                skipped.record_refusal(&format!("line {number}: {reason}"));
                 continue;
             }
             (_, Err(AnswerError::Failed(reason))) => return Err(format!("line {number}: {reason}")),
@@ -141,7 +141,7 @@ fn count_answers(
             accuracy = ProfileAccuracy { texts: accuracy.texts + 1, correct: accuracy.correct + u64::from(right) };
         }
     }
-    Ok((counts, Some(accuracy).filter(|accuracy| accuracy.texts > 0), left))
+    Ok((counts, Some(accuracy).filter(|accuracy| accuracy.texts > 0), skipped))
 }
 
 /// The SHA-256 of a file, in hexadecimal.

@@ -75,7 +75,7 @@ pub struct WindowRequirement {
 }
 
 impl ProfileReport {
-    pub(super) fn new(profile: &Profile, reference: &Reference, path: &Path, left: SkippedTexts) -> Self {
+    pub(super) fn new(profile: &Profile, reference: &Reference, path: &Path, skipped: SkippedTexts) -> Self {
         let mut most_frequent: Vec<LabelCount> = profile.labels.iter().filter(|one| one.texts > 0).cloned().collect();
         most_frequent.sort_by(|a, b| b.texts.cmp(&a.texts).then_with(|| a.label.cmp(&b.label)));
         let labels = [profile.labels.len(), most_frequent.len()];
@@ -89,21 +89,21 @@ impl ProfileReport {
         Self {
             profile: path.display().to_string(),
             texts: profile.texts,
-            refused: left.refused,
-            without_text: left.without_text,
+            refused: skipped.refused,
+            without_text: skipped.without_text,
             labels,
             most_frequent,
             confidence: confidence.map(|bin| to_f64(bin) / to_f64(CONFIDENCE_BINS as u64)),
             lengths: lengths.map(|bin| LENGTH_EDGES.get(bin).copied().unwrap_or_default()),
             unknown: unknown.map(|sums| to_f64(sums.unknown) / to_f64(sums.tokens)),
-            warnings: collect_warnings(profile, &needed, left),
+            warnings: collect_warnings(profile, &needed, skipped),
             needed,
             accuracy: profile.accuracy,
         }
     }
 }
 
-fn collect_warnings(profile: &Profile, needed: &[WindowRequirement], left: SkippedTexts) -> Vec<String> {
+fn collect_warnings(profile: &Profile, needed: &[WindowRequirement], skipped: SkippedTexts) -> Vec<String> {
     let mut found = Vec::new();
     if let Some(ProfileAccuracy { texts, correct }) = profile.accuracy
         && to_f64(correct) >= SUSPECT_ACCURACY * to_f64(texts)
@@ -126,9 +126,9 @@ fn collect_warnings(profile: &Profile, needed: &[WindowRequirement], left: Skipp
             _ => {}
         }
     }
-    if left.refused > 0 {
-        let first = left.first_refusal.map(|first| format!("; {first}")).unwrap_or_default();
-        found.push(format!("{} texts are refused, and not in the profile{first}", left.refused));
+    if skipped.refused > 0 {
+        let first = skipped.first_refusal.map(|first| format!("; {first}")).unwrap_or_default();
+        found.push(format!("{} texts are refused, and not in the profile{first}", skipped.refused));
     }
     found
 }

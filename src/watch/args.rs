@@ -138,8 +138,8 @@ impl TypedValueParser for UrlParser {
         let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
         url.ok_or_else(|| {
             let option = argument.map(ToString::to_string).unwrap_or_default();
-            let said = format!("{option}: this is no URL that begins with http:// or https://\n");
-            clap::Error::raw(ErrorKind::ValueValidation, said)
+            let message = format!("{option}: this is no URL that begins with http:// or https://\n");
+            clap::Error::raw(ErrorKind::ValueValidation, message)
         })
     }
 }

@@ -116,12 +116,12 @@ impl Channel {
 async fn post_json(client: &Client, url: &Url, body: &Value) -> Result<(), DeliveryError> {
     let answer = client.post(url.clone()).json(body).send().await;
     let status = answer.map_err(|error| DeliveryError::Transient(root_cause(&error)))?.status().as_u16();
-    let said = format!("it answered with {status}");
+    let reason = format!("it answered with {status}");
     match status {
         200..300 => Ok(()),
         // What was sent will not do. Anything else may be a rollout on the way, or a key that is being changed.
-        400 | 410 | 413 | 422 => Err(DeliveryError::Permanent(said)),
-        _ => Err(DeliveryError::Transient(said)),
+        400 | 410 | 413 | 422 => Err(DeliveryError::Permanent(reason)),
+        _ => Err(DeliveryError::Transient(reason)),
     }
 }
 

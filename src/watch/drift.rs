@@ -204,10 +204,10 @@ impl DriftResponse {
 
 /// What is new of accuracies, by what was known of them, which it changes. Replicas tell what is in one database: what one
 /// of them says goes for all, and is over when none says it any more.
-pub fn accuracy_changes(said: &[&DriftResponse], known: &mut ActiveFindings) -> Vec<(Finding, FindingChange)> {
+pub fn accuracy_changes(responses: &[&DriftResponse], known: &mut ActiveFindings) -> Vec<(Finding, FindingChange)> {
     let mut found: Vec<(Finding, bool)> = Vec::new();
     for (finding, is_on) in
-        said.iter().copied().flat_map(DriftResponse::ready_versions).filter_map(VersionReading::accuracy)
+        responses.iter().copied().flat_map(DriftResponse::ready_versions).filter_map(VersionReading::accuracy)
     {
         match found.iter_mut().find(|(one, _)| one.key() == finding.key()) {
             Some(one) if is_on && !one.1 => *one = (finding, is_on),
@@ -215,7 +215,7 @@ pub fn accuracy_changes(said: &[&DriftResponse], known: &mut ActiveFindings) -> 
             None => found.push((finding, is_on)),
         }
     }
-    apply_findings(found, |finding| said.iter().any(|said| said.has_version(finding)), known)
+    apply_findings(found, |finding| responses.iter().any(|response| response.has_version(finding)), known)
 }
 
 /// Takes what is said into account. A version counts as gone once it is absent twice in a row.
@@ -224,12 +224,12 @@ fn apply_findings(
     is_there: impl Fn(&Finding) -> bool,
     known: &mut ActiveFindings,
 ) -> Vec<(Finding, FindingChange)> {
-    let mut news = Vec::new();
+    let mut changes = Vec::new();
     known.retain(|_, ActiveFinding { finding, absent }| {
         let is_absent = !is_there(finding);
         let is_gone = std::mem::replace(absent, is_absent) && is_absent;
         if is_gone {
-            news.push((Finding { value: None, threshold: None, ..finding.clone() }, FindingChange::Removed));
+            changes.push((Finding { value: None, threshold: None, ..finding.clone() }, FindingChange::Removed));
         }
         !is_gone
     });
@@ -242,10 +242,10 @@ fn apply_findings(
             known.remove(&key);
         }
         if is_on != was_on {
-            news.push((finding, if is_on { FindingChange::Started } else { FindingChange::Ended }));
+            changes.push((finding, if is_on { FindingChange::Started } else { FindingChange::Ended }));
         }
     }
-    news
+    changes
 }
 
 #[cfg(test)]

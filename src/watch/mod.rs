@@ -39,7 +39,7 @@ use channel::Channel;
 use drift::{DriftResponse, Finding, FindingChange};
 use metrics::WatchMetrics;
 use outbox::Outbox;
-use probe::check_server;
+use probe::{ProbeResult, check_server};
 use target_health::{HealthThresholds, TargetHealth};
 use watch_state::WatchState;
 
@@ -136,9 +136,9 @@ impl<'a> Watcher<'a> {
             None => WatchState::default(),
         };
         let outboxes: Vec<_> = Channel::from_args(&command.alerts)?.into_iter().map(Outbox::new).collect();
-        let mut left = std::mem::take(&mut memory.waiting);
+        let mut waiting = std::mem::take(&mut memory.waiting);
         for outbox in &outboxes {
-            left.remove(outbox.name()).into_iter().flatten().for_each(|alert| outbox.push(alert));
+            waiting.remove(outbox.name()).into_iter().flatten().for_each(|alert| outbox.push(alert));
         }
         let deliver = |outbox: &Arc<Outbox>| {
             let outbox = Arc::clone(outbox);
@@ -149,8 +149,8 @@ impl<'a> Watcher<'a> {
         };
         let delivering = outboxes.iter().map(deliver).collect();
         let urls = command.urls.iter().cloned().map(|url| with_path(url, "/health")).collect();
-        let asked = command.drift.iter().cloned().map(|url| with_path(url, "/admin/drift")).collect();
-        Ok((Self { command, urls, drift_urls: asked, client, state: memory, outboxes, metrics }, delivering))
+        let drift_urls = command.drift.iter().cloned().map(|url| with_path(url, "/admin/drift")).collect();
+        Ok((Self { command, urls, drift_urls, client, state: memory, outboxes, metrics }, delivering))
     }
 
     /// Checks every server, and asks how models stand; how many checks, and how many questions, failed.
@@ -161,66 +161,63 @@ impl<'a> Watcher<'a> {
         let unhealthy_after = if forgets { 1 } else { unhealthy_after.get() };
         let thresholds = HealthThresholds { unhealthy_after, healthy_after: healthy_after.get() };
         let records = join_all(self.urls.iter().map(|url| check_server(&self.client, url, *timeout))).await;
-        let mut failed = 0;
-        for (url, record) in self.urls.iter().zip(records) {
-            let target = self.state.targets.entry(redact_url(url)).or_default();
+        let failed = records.iter().filter(|record| record.error.is_some()).count();
+        for record in &records {
+            let target = self.state.targets.entry(record.url.clone()).or_default();
             let changed = target.record_check(record.healthy, thresholds, clock::now());
-            self.metrics.record_check(&record, target.health);
-            let url = record.url.as_str();
-            let healthy = record.healthy;
-            let status_code = record.status_code;
-            let response_time = record.response_time;
-            match &record.error {
-                None => tracing::info!(url, healthy, status_code, response_time, "check passed"),
-                Some(error) => {
-                    failed += 1;
-                    tracing::warn!(url, healthy, status_code, response_time, error, "check failed");
-                }
+            self.metrics.record_check(record, target.health);
+            log_check(record);
+            if let Some(health) = changed {
+                self.send_health_alert(record, health);
             }
-            let Some(health) = changed else { continue };
-            let status = if health == TargetHealth::Healthy { AlertStatus::Healthy } else { AlertStatus::Unhealthy };
-            let alert = Alert::new(status, &record);
-            if status.is_resolved() {
-                self.metrics.record_change(url, "healthy");
-                tracing::info!(url, "server recovered");
-            } else {
-                self.metrics.record_change(url, "unhealthy");
-                tracing::error!(url, summary = alert.summary, "server unhealthy");
-            }
-            self.outboxes.iter().for_each(|outbox| outbox.push(alert.clone()));
         }
         let silent = self.check_drift(*timeout).await;
         self.save_state();
         (failed, silent)
     }
 
+    /// Tells that a server has recovered, or failed.
+    fn send_health_alert(&self, record: &ProbeResult, health: TargetHealth) {
+        let url = record.url.as_str();
+        let status = if health == TargetHealth::Healthy { AlertStatus::Healthy } else { AlertStatus::Unhealthy };
+        let alert = Alert::new(status, record);
+        if status.is_resolved() {
+            self.metrics.record_change(url, "healthy");
+            tracing::info!(url, "server recovered");
+        } else {
+            self.metrics.record_change(url, "unhealthy");
+            tracing::error!(url, summary = alert.summary, "server unhealthy");
+        }
+        self.outboxes.iter().for_each(|outbox| outbox.push(alert.clone()));
+    }
+
     /// Asks how models stand, and tells what has changed; how many servers did not say.
     async fn check_drift(&mut self, timeout: Duration) -> usize {
         let key = self.command.api_key.as_deref().filter(|key| !key.is_empty());
-        let said =
+        let responses =
             join_all(self.drift_urls.iter().map(|url| drift::fetch_drift(&self.client, url, key, timeout))).await;
         let mut silent = 0;
         let mut answers = Vec::new();
-        for (url, said) in self.drift_urls.iter().map(redact_url).zip(said) {
-            self.metrics.record_drift_poll(&url, said.is_ok());
-            match said {
-                Ok(said) => answers.push((url, said)),
+        for (url, response) in self.drift_urls.iter().map(redact_url).zip(responses) {
+            self.metrics.record_drift_poll(&url, response.is_ok());
+            match response {
+                Ok(response) => answers.push((url, response)),
                 Err(error) => {
                     silent += 1;
                     tracing::warn!(url, error, "drift status could not be read");
                 }
             }
         }
-        for (url, said) in &answers {
+        for (url, response) in &answers {
             let known = self.state.drifting.entry(url.clone()).or_default();
-            said.drift_changes(known).into_iter().for_each(|news| self.send_drift_alert(url, news));
+            response.drift_changes(known).into_iter().for_each(|change| self.send_drift_alert(url, change));
         }
         // Of servers of which none says anything, nothing is gone.
         let Some((first, _)) = answers.first() else { return silent };
-        let all: Vec<&DriftResponse> = answers.iter().map(|(_, said)| said).collect();
-        let news = drift::accuracy_changes(&all, &mut self.state.dropped);
-        for (finding, change) in news {
-            let there = answers.iter().find(|(_, said)| said.has_version(&finding));
+        let all: Vec<&DriftResponse> = answers.iter().map(|(_, response)| response).collect();
+        let changes = drift::accuracy_changes(&all, &mut self.state.dropped);
+        for (finding, change) in changes {
+            let there = answers.iter().find(|(_, response)| response.has_version(&finding));
             self.send_drift_alert(there.map_or(first, |(url, _)| url), (finding, change));
         }
         silent
@@ -267,14 +264,22 @@ impl<'a> Watcher<'a> {
     /// Serves `/metrics`, if an address is named.
     async fn serve_metrics(&self) -> Result<Option<AbortOnDropHandle<()>>, ServerError> {
         let Some(address) = self.command.metrics else { return Ok(None) };
-        let said = |error: std::io::Error| ServerError::Runtime(format!("--metrics {address}: {error}"));
-        let listener = TcpListener::bind(address).await.map_err(said)?;
-        let address = listener.local_addr().map_err(said)?;
+        let failed = |error: std::io::Error| ServerError::Runtime(format!("--metrics {address}: {error}"));
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
         tracing::info!(%address, "metrics listener opened");
         let metrics = Arc::clone(&self.metrics);
         let render = move || metrics.render();
         let serve = metrics_server::serve(listener, render);
         Ok(Some(AbortOnDropHandle::new(tokio::spawn(serve))))
+    }
+}
+
+fn log_check(record: &ProbeResult) {
+    let ProbeResult { url, healthy, status_code, response_time, error, .. } = record;
+    match error {
+        None => tracing::info!(url, healthy, status_code, response_time, "check passed"),
+        Some(error) => tracing::warn!(url, healthy, status_code, response_time, error, "check failed"),
     }
 }
 

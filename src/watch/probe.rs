@@ -49,8 +49,8 @@ async fn fetch_status(client: &Client, url: &Url) -> (Option<u16>, Result<(), St
         Err(error) => (None, Err(root_cause(&error))),
         Ok(response) => {
             let status = response.status();
-            let said = read_body(response, MAX_RESPONSE_BYTES).await;
-            let judged = match said {
+            let body = read_body(response, MAX_RESPONSE_BYTES).await;
+            let judged = match body {
                 Err(error) => Err(error),
                 Ok(body) if status.is_success() => parse_status(&body),
                 Ok(_) => Err(format!("it answered with {}", status.as_u16())),
@@ -62,8 +62,8 @@ async fn fetch_status(client: &Client, url: &Url) -> (Option<u16>, Result<(), St
 
 /// What an answer of success says of itself: a server may be up and its models not.
 fn parse_status(body: &[u8]) -> Result<(), String> {
-    let said = serde_json::from_slice::<Value>(body).ok();
-    let status = said.as_ref().and_then(|said| said.get("status")?.as_str());
+    let body = serde_json::from_slice::<Value>(body).ok();
+    let status = body.as_ref().and_then(|body| body.get("status")?.as_str());
     match status {
         None | Some("healthy" | "ok" | "OK" | "UP") => Ok(()),
         Some(other) => Err(format!("it says that it is {:?}", other.chars().take(64).collect::<String>())),

@@ -55,7 +55,7 @@ impl AlertProgram {
     /// # Errors
     /// [`DeliveryError::Transient`] if it does not start, takes no input or fails, or if too many of them run.
     pub async fn run(&self, input: &[u8], time: Duration) -> Result<(), DeliveryError> {
-        let Ok(place) = Arc::clone(&self.run_slots).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.run_slots).try_acquire_owned() else {
             return Err(DeliveryError::Transient(format!("{MAX_RUNNING_PROGRAMS} such programs still run")));
         };
         let later = |error: std::io::Error| DeliveryError::Transient(error.to_string());
@@ -83,7 +83,7 @@ impl AlertProgram {
             () = self.detach_token.cancelled() => {}
         }
         tracing::info!(program = %self.path.display(), "alert program still running; alert counted as delivered");
-        tokio::spawn(wait_for_exit(self.path.clone(), child, place));
+        tokio::spawn(wait_for_exit(self.path.clone(), child, permit));
         Ok(())
     }
 }
@@ -93,14 +93,14 @@ fn check_exit(status: ExitStatus) -> Result<(), DeliveryError> {
 }
 
 /// Waits for the end of a program, which gives its place to another one.
-async fn wait_for_exit(path: PathBuf, mut child: Child, place: OwnedSemaphorePermit) {
+async fn wait_for_exit(path: PathBuf, mut child: Child, permit: OwnedSemaphorePermit) {
     let program = path.display();
     match child.wait().await {
         Ok(status) if status.success() => tracing::info!(%program, %status, "alert program exited"),
         Ok(status) => tracing::error!(%program, %status, "alert program failed"),
         Err(error) => tracing::error!(%program, %error, "exit status of the alert program unknown"),
     }
-    drop(place);
+    drop(permit);
 }
 
 #[cfg(test)]

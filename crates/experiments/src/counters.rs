@@ -225,47 +225,47 @@ impl ActivePhase {
 
     /// The name of an arm, by its place.
     #[must_use]
-    pub fn arm_name(&self, place: usize) -> &str {
-        self.experiment.design.arms.get(place).map_or("", |arm| arm.name.as_str())
+    pub fn arm_name(&self, index: usize) -> &str {
+        self.experiment.design.arms.get(index).map_or("", |arm| arm.name.as_str())
     }
 
     /// What a receipt says of an answer to a request of this arm.
     #[must_use]
-    pub fn arm_path(&self, place: usize, gave: AnswerSource) -> String {
-        arm_path(&self.experiment_name, self.phase, self.arm_name(place), gave)
+    pub fn arm_path(&self, index: usize, gave: AnswerSource) -> String {
+        arm_path(&self.experiment_name, self.phase, self.arm_name(index), gave)
     }
 
     /// A request was given to an arm.
-    pub fn record_request(&self, place: usize, texts: usize, user: Option<&Bucketing>) {
+    pub fn record_request(&self, index: usize, texts: usize, user: Option<&Bucketing>) {
         let mut counted = self.counts.lock();
-        let tally = counted.arms.entry(self.arm_name(place).to_owned()).or_default();
+        let tally = counted.arms.entry(self.arm_name(index).to_owned()).or_default();
         tally.requests += 1;
         tally.texts += texts as u64;
         if user.is_none() {
             tally.anonymous += 1;
         }
-        if let (Some(user), Ok(arm)) = (user, u8::try_from(place)) {
+        if let (Some(user), Ok(arm)) = (user, u8::try_from(index)) {
             counted.users.insert(user.sample_hash, arm);
         }
     }
 
     /// An arm answered a request.
-    pub fn record_answer(&self, place: usize, took: Duration) {
-        self.counts.lock().arms.entry(self.arm_name(place).to_owned()).or_default().latencies.0.record(took);
+    pub fn record_answer(&self, index: usize, took: Duration) {
+        self.counts.lock().arms.entry(self.arm_name(index).to_owned()).or_default().latencies.0.record(took);
     }
 
     /// A client left before its arm had answered. How long it waited is the least that the answer would have taken.
-    pub fn record_cancellation(&self, place: usize, waited: Duration) {
+    pub fn record_cancellation(&self, index: usize, waited: Duration) {
         let mut counted = self.counts.lock();
-        let tally = counted.arms.entry(self.arm_name(place).to_owned()).or_default();
+        let tally = counted.arms.entry(self.arm_name(index).to_owned()).or_default();
         tally.cancelled += 1;
         tally.latencies.0.record(waited);
     }
 
     /// An arm failed a request.
-    pub fn record_failure(&self, place: usize, kind: &str) {
+    pub fn record_failure(&self, index: usize, kind: &str) {
         let mut counted = self.counts.lock();
-        let failed = &mut counted.arms.entry(self.arm_name(place).to_owned()).or_default().failed;
+        let failed = &mut counted.arms.entry(self.arm_name(index).to_owned()).or_default().failed;
         match failed.get_mut(kind) {
             Some(count) => *count += 1,
             None => _ = failed.insert(kind.to_owned(), 1),
@@ -273,8 +273,8 @@ impl ActivePhase {
     }
 
     /// Something became of a text that a shadow was to see.
-    pub fn record_shadow(&self, place: usize, count: impl FnOnce(&mut ShadowCounts)) {
-        count(self.counts.lock().shadows.entry(self.arm_name(place).to_owned()).or_default());
+    pub fn record_shadow(&self, index: usize, count: impl FnOnce(&mut ShadowCounts)) {
+        count(self.counts.lock().shadows.entry(self.arm_name(index).to_owned()).or_default());
     }
 
     /// What this process has counted.

@@ -82,13 +82,13 @@ impl ExperimentDesign {
             return Err(ExperimentError::invalid("/arms", format!("an experiment has 2 to {MAX_ARMS} arms")));
         }
         let mut names = BTreeSet::new();
-        for (place, arm) in self.arms.iter().enumerate() {
+        for (index, arm) in self.arms.iter().enumerate() {
             if !names.insert(&arm.name) {
-                return Err(ExperimentError::invalid(format!("/arms/{place}/name"), "two arms have this name"));
+                return Err(ExperimentError::invalid(format!("/arms/{index}/name"), "two arms have this name"));
             }
             if !(0.0..=1.0).contains(&arm.weight) {
                 return Err(ExperimentError::invalid(
-                    format!("/arms/{place}/weight"),
+                    format!("/arms/{index}/weight"),
                     "a weight is a number from 0 to 1, or a percentage",
                 ));
             }

@@ -196,8 +196,8 @@ impl ReceiptKeyring {
             vec![if receipt.text_fingerprint.is_some() { CURRENT_FORMAT } else { FORMAT_WITHOUT_FINGERPRINT }];
         bytes.extend(key.id);
         bytes.extend(receipt.id.as_bytes());
-        let made = clock::since_unix_epoch(receipt.issued_at);
-        bytes.extend(u64::try_from(made.as_millis()).unwrap_or(u64::MAX).to_be_bytes());
+        let issued_at = clock::since_unix_epoch(receipt.issued_at);
+        bytes.extend(u64::try_from(issued_at.as_millis()).unwrap_or(u64::MAX).to_be_bytes());
         for text in [&receipt.model, &receipt.version, &receipt.arm_path] {
             push_text(&mut bytes, text);
         }
@@ -286,7 +286,7 @@ fn parse_receipt(content: &[u8]) -> Option<Receipt> {
     let (&format, rest) = content.split_first().filter(|(format, _)| FORMATS.contains(format))?;
     let mut rest = rest.get(4..)?;
     let id = Uuid::from_bytes(*take_bytes(&mut rest)?);
-    let made = UNIX_EPOCH.checked_add(Duration::from_millis(u64::from_be_bytes(*take_bytes(&mut rest)?)))?;
+    let issued_at = UNIX_EPOCH.checked_add(Duration::from_millis(u64::from_be_bytes(*take_bytes(&mut rest)?)))?;
     let model = take_text(&mut rest)?;
     let version = take_text(&mut rest)?;
     let arm = take_text(&mut rest)?;
@@ -303,7 +303,7 @@ fn parse_receipt(content: &[u8]) -> Option<Receipt> {
     let text = if format == CURRENT_FORMAT { Some(TextFingerprint(*take_bytes(&mut rest)?)) } else { None };
     let receipt = Receipt {
         id,
-        issued_at: made,
+        issued_at,
         model,
         version,
         arm_path: arm,

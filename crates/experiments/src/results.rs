@@ -130,7 +130,7 @@ impl PhaseResults {
     pub fn new(experiment: &Experiment, weights: &[f64], sums: &PhaseTotals) -> Self {
         let design = &experiment.design;
         let arms: Vec<(usize, ExperimentArm)> =
-            design.serving_arms().map(|(place, arm)| (place, with_phase_weight(arm, weights, place))).collect();
+            design.serving_arms().map(|(index, arm)| (index, with_phase_weight(arm, weights, index))).collect();
         let mismatch = user_mismatch(&arms, &sums.counts);
         let control_weight = arms.iter().find(|(_, arm)| arm.name == design.control).map_or(1.0, |(_, arm)| arm.weight);
         let others: Vec<(verdict::ArmAccuracy, ComparisonPlan)> = arms
@@ -169,10 +169,10 @@ impl PhaseResults {
             }
         };
         let arms = arms.iter().map(result).collect();
-        let shadow = |(place, arm): (usize, &ExperimentArm)| {
+        let shadow = |(index, arm): (usize, &ExperimentArm)| {
             let tally = sums.counts.shadows.get(&arm.name).cloned().unwrap_or_default();
             let quantiles = [0.5, 0.9, 0.99].map(|q| tally.latencies.0.quantile(q));
-            ShadowResult { arm: with_phase_weight(arm, weights, place), counts: tally, quantiles }
+            ShadowResult { arm: with_phase_weight(arm, weights, index), counts: tally, quantiles }
         };
         let users = &sums.counts.users;
         Self {
@@ -250,7 +250,7 @@ fn verdict_text(judged: &ExperimentVerdict, names: &[&str], sums: &PhaseTotals) 
     if matches!(judged.overall, OverallVerdict::Mismatch { .. } | OverallVerdict::SingleArm(Verdict::Mismatch { .. })) {
         return judged.overall.to_string();
     }
-    let standing = |(name, verdict): (&&str, &Verdict)| {
+    let is_better = |(name, verdict): (&&str, &Verdict)| {
         sums.first_decisions.get(*name).map(|first| first.is_better).or(match verdict {
             Verdict::Better(_) => Some(true),
             Verdict::Worse(_) => Some(false),
@@ -262,7 +262,7 @@ fn verdict_text(judged: &ExperimentVerdict, names: &[&str], sums: &PhaseTotals) 
             sums.first_decisions.get(*only).map_or_else(|| judged.overall.to_string(), |first| first.sentence.clone())
         }
         several => {
-            let all: Vec<Option<bool>> = several.iter().zip(&judged.arm_verdicts).map(standing).collect();
+            let all: Vec<Option<bool>> = several.iter().zip(&judged.arm_verdicts).map(is_better).collect();
             let better: Vec<&str> =
                 several.iter().zip(&all).filter(|(_, found)| **found == Some(true)).map(|(name, _)| *name).collect();
             judged.overall.summary_sentence(&better, all.iter().all(|found| *found == Some(false)))
@@ -270,15 +270,15 @@ fn verdict_text(judged: &ExperimentVerdict, names: &[&str], sums: &PhaseTotals) 
     }
 }
 
-fn with_phase_weight(arm: &ExperimentArm, weights: &[f64], place: usize) -> ExperimentArm {
-    ExperimentArm { weight: weights.get(place).copied().unwrap_or(arm.weight), ..arm.clone() }
+fn with_phase_weight(arm: &ExperimentArm, weights: &[f64], index: usize) -> ExperimentArm {
+    ExperimentArm { weight: weights.get(index).copied().unwrap_or(arm.weight), ..arm.clone() }
 }
 
 /// Whether users are spread as the weights say.
 fn user_mismatch(arms: &[(usize, ExperimentArm)], counted: &PhaseCounts) -> Option<f64> {
-    let most = arms.iter().map(|&(place, _)| place + 1).max().unwrap_or(0);
+    let most = arms.iter().map(|&(index, _)| index + 1).max().unwrap_or(0);
     let users = counted.users.counts(most);
-    let of_users: Vec<u64> = arms.iter().map(|&(place, _)| users.get(place).copied().unwrap_or(0)).collect();
+    let of_users: Vec<u64> = arms.iter().map(|&(index, _)| users.get(index).copied().unwrap_or(0)).collect();
     let weights: Vec<f64> = arms.iter().map(|(_, arm)| arm.weight).collect();
     sample_ratio_mismatch(&of_users, &weights)
 }

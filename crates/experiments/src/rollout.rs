@@ -105,16 +105,16 @@ impl RolloutStrategy {
             return Err(ExperimentError::invalid("/rollout/steps", format!("a rollout has 1 to {MAX_STEPS} steps")));
         }
         let mut before = 0.0;
-        for (place, step) in self.steps.iter().enumerate() {
+        for (index, step) in self.steps.iter().enumerate() {
             if !(step.share > before && step.share <= 1.0) {
                 return Err(ExperimentError::invalid(
-                    format!("/rollout/steps/{place}/weight"),
+                    format!("/rollout/steps/{index}/weight"),
                     "each step has a larger weight than the one before, up to 1, or 100 %",
                 ));
             }
             if step.seconds > MAX_STEP_SECONDS {
                 return Err(ExperimentError::invalid(
-                    format!("/rollout/steps/{place}/seconds"),
+                    format!("/rollout/steps/{index}/seconds"),
                     format!("a step takes at least at most {MAX_STEP_SECONDS} s"),
                 ));
             }

@@ -42,12 +42,12 @@ impl IoSchema {
     pub(super) fn new(scan: &GraphScan, session: &Session, manifest: &Manifest) -> Result<Self, String> {
         let options = &manifest.options;
         let InputSchema { input, fixed_axes: fixed } = InputSchema::new(session.inputs(), &options.inputs)?;
-        let wanted = OutputConstraints {
+        let constraints = OutputConstraints {
             output_name: options.output.as_deref(),
             label_count: manifest.labels.as_ref().map(Vec::len),
             per_token: declared_per_token(manifest),
         };
-        let scores = find_score_output(session.outputs(), &input, wanted)?;
+        let scores = find_score_output(session.outputs(), &input, constraints)?;
         let choice = find_label_output(session.outputs(), &input);
         let choice_name = choice.as_ref().map(|choice| choice.name.as_str());
         let class_candidates = match &input {

@@ -316,8 +316,13 @@ impl OnnxRuntime {
             Ok(PlacementDecision::CpuFaster(measured)) => {
                 let run = measured.gpu_run_time.as_secs_f64() * 1e3;
                 let run_on_core = measured.cpu_run_time.as_secs_f64() * 1e3;
-                let told = "GPU slower than one CPU core; model runs on the CPU";
-                tracing::warn!(%model, gpu, run_ms = run, run_on_core_ms = run_on_core, "{told}");
+                tracing::warn!(
+                    %model,
+                    gpu,
+                    run_ms = run,
+                    run_on_core_ms = run_on_core,
+                    "GPU slower than one CPU core; model runs on the CPU"
+                );
                 Ok(Placement { gpu_measurement: Some(measured), ..Placement::default() })
             }
             Ok(PlacementDecision::Cpu) => Ok(Placement::new_cpu(None)),

@@ -105,22 +105,22 @@ pub(super) const CLASS_LABELS_OUTPUT: &str = "class_labels";
 pub(super) fn find_score_output(
     outputs: &[Outlet],
     input: &GraphInput,
-    wanted: OutputConstraints<'_>,
+    constraints: OutputConstraints<'_>,
 ) -> Result<ScoreOutput, String> {
     let of_texts = matches!(input, GraphInput::Texts { .. });
-    let named: Vec<&Outlet> = match wanted.output_name {
+    let named: Vec<&Outlet> = match constraints.output_name {
         None => outputs.iter().collect(),
         Some(name) => outputs.iter().filter(|outlet| outlet.name() == name).collect(),
     };
     if named.is_empty()
-        && let Some(name) = wanted.output_name
+        && let Some(name) = constraints.output_name
     {
         return Err(format!(
             "model.toml: output names {name:?}, but the graph's outputs are {}",
             describe_outputs(outputs)
         ));
     }
-    if of_texts && let Some(found) = classifier_output(&named, wanted) {
+    if of_texts && let Some(found) = classifier_output(&named, constraints) {
         return Ok(found);
     }
     let tensors = named.iter().copied().filter(|outlet| is_float(outlet));
@@ -131,14 +131,14 @@ pub(super) fn find_score_output(
             describe_outputs(outputs)
         ));
     }
-    if wanted.output_name.is_none() {
+    if constraints.output_name.is_none() {
         retain_or_error(&mut found, |scores| !is_hidden_state(scores.layout.name()))?;
-        if let Some(per_token) = wanted.per_token {
+        if let Some(per_token) = constraints.per_token {
             retain_if_any(&mut found, |scores| scores.per_token == per_token);
         }
-        retain_if_any(&mut found, |scores| wanted.accepts_width(scores.width));
+        retain_if_any(&mut found, |scores| constraints.accepts_width(scores.width));
         // A model of which nothing is said labels texts, if it has scores for texts.
-        retain_if_any(&mut found, |scores| scores.per_token == wanted.per_token.unwrap_or(false));
+        retain_if_any(&mut found, |scores| scores.per_token == constraints.per_token.unwrap_or(false));
         if let Some(name) =
             SCORE_OUTPUT_NAMES.iter().find(|name| found.iter().any(|scores| scores.layout.name() == **name))
         {
@@ -163,20 +163,20 @@ impl OutputConstraints<'_> {
     }
 }
 
-/// Leaves what is wanted, where there is any.
-fn retain_if_any(found: &mut Vec<ScoreOutput>, wanted: impl Fn(&ScoreOutput) -> bool) {
-    if found.iter().any(&wanted) {
-        found.retain(wanted);
+/// Keeps the outputs that meet a condition, where there are any.
+fn retain_if_any(found: &mut Vec<ScoreOutput>, condition: impl Fn(&ScoreOutput) -> bool) {
+    if found.iter().any(&condition) {
+        found.retain(condition);
     }
 }
 
-/// Leaves what is wanted.
+/// Keeps the outputs that meet a condition.
 ///
 /// # Errors
 /// One sentence if there is none.
-fn retain_or_error(found: &mut Vec<ScoreOutput>, wanted: impl Fn(&ScoreOutput) -> bool) -> Result<(), String> {
-    if found.iter().any(&wanted) {
-        found.retain(wanted);
+fn retain_or_error(found: &mut Vec<ScoreOutput>, condition: impl Fn(&ScoreOutput) -> bool) -> Result<(), String> {
+    if found.iter().any(&condition) {
+        found.retain(condition);
         return Ok(());
     }
     let names: Vec<&str> = found.iter().map(|scores| scores.layout.name()).collect();
@@ -223,7 +223,7 @@ fn tensor_output(outlet: &Outlet, of_texts: bool) -> Option<ScoreOutput> {
 }
 
 /// The forms in which only classifiers of scikit-learn give their probabilities.
-fn classifier_output(outputs: &[&Outlet], wanted: OutputConstraints<'_>) -> Option<ScoreOutput> {
+fn classifier_output(outputs: &[&Outlet], constraints: OutputConstraints<'_>) -> Option<ScoreOutput> {
     let scores = |output, width| Some(ScoreOutput { layout: output, rank: 2, per_token: false, width });
     for outlet in outputs {
         let ValueType::Sequence(inner) = outlet.dtype() else { continue };
@@ -239,7 +239,7 @@ fn classifier_output(outputs: &[&Outlet], wanted: OutputConstraints<'_>) -> Opti
     }
     let floats: Vec<&&Outlet> = outputs.iter().filter(|outlet| is_float(outlet)).collect();
     let are_columns = floats.len() > 1 && floats.iter().all(|outlet| matches!(tensor_shape(outlet)[..], [_] | [_, 1]));
-    if wanted.output_name.is_none() && are_columns {
+    if constraints.output_name.is_none() && are_columns {
         let names = floats.iter().map(|outlet| outlet.name().to_owned()).collect();
         return scores(ScoreLayout::Columns(names), Some(floats.len()));
     }

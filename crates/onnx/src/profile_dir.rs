@@ -19,19 +19,19 @@ impl ProfileDir {
     ///
     /// # Errors
     /// One sentence without paths: why it cannot be made in the last of them.
-    pub(super) fn new(places: &[PathBuf]) -> Result<Self, String> {
-        Self::with_names(places, random_name)
+    pub(super) fn new(parents: &[PathBuf]) -> Result<Self, String> {
+        Self::with_names(parents, random_name)
     }
 
-    fn with_names(places: &[PathBuf], mut name: impl FnMut() -> io::Result<String>) -> Result<Self, String> {
+    fn with_names(parents: &[PathBuf], mut name: impl FnMut() -> io::Result<String>) -> Result<Self, String> {
         let mut why = None;
-        for place in places {
+        for parent in parents {
             for _ in 0..MAX_NAME_ATTEMPTS {
-                let made = name().and_then(|name| {
-                    let path = place.join(name);
+                let created = name().and_then(|name| {
+                    let path = parent.join(name);
                     std::fs::create_dir(&path).map(|()| path)
                 });
-                match made {
+                match created {
                     Ok(path) => return Ok(Self(path)),
                     // It was left behind, or is another process's.
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => why = Some(error),
@@ -71,8 +71,8 @@ fn remove_dir(path: &Path) {
 }
 
 /// Removes what killed processes left in these places. Others may be at work there: their folders are younger.
-pub(super) fn remove_stale(places: &[PathBuf], now: SystemTime) {
-    for entry in places.iter().filter_map(|place| std::fs::read_dir(place).ok()).flatten().flatten() {
+pub(super) fn remove_stale(parents: &[PathBuf], now: SystemTime) {
+    for entry in parents.iter().filter_map(|parent| std::fs::read_dir(parent).ok()).flatten().flatten() {
         let is_old = || {
             let facts = entry.metadata().ok()?;
             let age = now.duration_since(facts.modified().ok()?).ok()?;

@@ -73,11 +73,11 @@ impl Watchdog {
     fn stop_overdue(&self, now: Instant) {
         let is_over = |watched: &&WatchEntry| watched.deadline <= now || watched.owner_stopped.load(Ordering::Relaxed);
         for watched in self.entries.lock().iter().filter(is_over) {
-            let told = match &watched.stop_handle {
+            let stopped = match &watched.stop_handle {
                 StopHandle::Run(options) => options.terminate(),
                 StopHandle::Load(canceler) => canceler.cancel(),
             };
-            if let Err(error) = told
+            if let Err(error) = stopped
                 && !watched.was_stopped.load(Ordering::Relaxed)
             {
                 tracing::error!(%error, "inference or load could not be cancelled");

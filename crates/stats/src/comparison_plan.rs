@@ -132,13 +132,13 @@ impl ComparisonPlan {
     }
 }
 
-/// How many more answers, split by `weights`, bring the variance of the difference down to `wanted`.
+/// How many more answers, split by `weights`, bring the variance of the difference down to `target`.
 ///
-/// The larger root of v₁/(n₁ + m w₁) + v₂/(n₂ + m w₂) = wanted in m.
-fn additional_answers([v1, v2]: [f64; 2], [n1, n2]: [f64; 2], [w1, w2]: [f64; 2], wanted: f64) -> f64 {
-    let square = wanted * w1 * w2;
-    let linear = wanted * (n1 * w2 + n2 * w1) - v1 * w2 - v2 * w1;
-    let constant = wanted * n1 * n2 - v1 * n2 - v2 * n1;
+/// The larger root of v₁/(n₁ + m w₁) + v₂/(n₂ + m w₂) = target in m.
+fn additional_answers([v1, v2]: [f64; 2], [n1, n2]: [f64; 2], [w1, w2]: [f64; 2], target: f64) -> f64 {
+    let square = target * w1 * w2;
+    let linear = target * (n1 * w2 + n2 * w1) - v1 * w2 - v2 * w1;
+    let constant = target * n1 * n2 - v1 * n2 - v2 * n1;
     // Arms far from their weights may have two roots below zero, or none: there is enough.
     let root = (linear * linear - 4.0 * square * constant).max(0.0).sqrt();
     ((root - linear) / (2.0 * square)).max(0.0)

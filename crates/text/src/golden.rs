@@ -117,8 +117,8 @@ impl GoldenExample {
             None => None,
         };
         if let Some(expected) = expected.filter(|expected| **expected != *found) {
-            let wanted = if expected.is_empty() { "no label".to_owned() } else { expected.join(" + ") };
-            return Err(format!("expected {wanted}, got {}", found.join(" + ")));
+            let expected = if expected.is_empty() { "no label".to_owned() } else { expected.join(" + ") };
+            return Err(format!("expected {expected}, got {}", found.join(" + ")));
         }
         for (label, expected) in &self.scores {
             let index =

@@ -281,7 +281,7 @@ impl Pipeline {
                 }
                 let rows = tokens.spans;
                 let overlap = tokens.overlap;
-                let places = (!rows.is_empty()).then(|| Box::new(TokenSpans { text, rows, overlap }));
+                let spans = (!rows.is_empty()).then(|| Box::new(TokenSpans { text, rows, overlap }));
                 let content = EncodedContent::Rows(tokens.rows);
                 let unknown = tokens.unknown_count;
                 let truncated = tokens.is_truncated;
@@ -290,7 +290,7 @@ impl Pipeline {
                     token_count: tokens.token_count,
                     unknown_count: unknown,
                     is_truncated: truncated,
-                    spans: places,
+                    spans,
                 })
             }
             Encoder::Texts => {
@@ -318,7 +318,7 @@ impl Pipeline {
     ) -> Result<HeadOutput, OutputError> {
         if let Head::Entities(aggregation, activation) = self.head {
             let found = self.token_scores(encoded, &rows, activation)?;
-            let text = encoded.spans.as_ref().map_or("", |places| &places.text);
+            let text = encoded.spans.as_ref().map_or("", |spans| &spans.text);
             let outcome = HeadOutcome::Entities(extract_entities(text, &found, &self.labels, aggregation));
             return Ok(HeadOutput { outcome, probabilities: Vec::new(), raw_scores: Vec::new() });
         }
@@ -337,18 +337,18 @@ impl Pipeline {
         rows: &[Vec<f32>],
         activation: Activation,
     ) -> Result<Vec<ScoredToken>, OutputError> {
-        let Some(places) = &encoded.spans else { return Ok(Vec::new()) };
+        let Some(spans) = &encoded.spans else { return Ok(Vec::new()) };
         let labels = self.labels.len();
-        let count = places.rows.len();
+        let count = spans.rows.len();
         if rows.len() != count {
             return Err(OutputError::Width { expected: count, found: rows.len() });
         }
-        let windows = rows.iter().zip(&places.rows);
-        let windows = windows.map(|(logits, places)| {
-            let padding = self.left_padding(logits.len() / labels, places.len());
-            score_tokens(logits, padding, places, (labels, activation))
+        let windows = rows.iter().zip(&spans.rows);
+        let windows = windows.map(|(logits, spans)| {
+            let padding = self.left_padding(logits.len() / labels, spans.len());
+            score_tokens(logits, padding, spans, (labels, activation))
         });
-        Ok(merge_windows(windows.collect::<Result<_, _>>()?, places.overlap))
+        Ok(merge_windows(windows.collect::<Result<_, _>>()?, spans.overlap))
     }
 
     /// Padding before a row's own tokens, where a run was so long.

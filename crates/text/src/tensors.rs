@@ -77,14 +77,14 @@ pub fn pack_rows(rows: &[&TokenRow], padding: Padding) -> TokenBatch {
 #[must_use]
 pub fn pack_rows_to_length(rows: &[&TokenRow], padding: Padding, least: usize) -> TokenBatch {
     let length = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0).max(least);
-    let places = rows.len() * length;
+    let token_count = rows.len() * length;
     let mut batch = TokenBatch {
         rows: rows.len(),
         length,
-        input_ids: Vec::with_capacity(places),
-        attention_mask: Vec::with_capacity(places),
-        token_type_ids: Vec::with_capacity(places),
-        position_ids: Vec::with_capacity(places),
+        input_ids: Vec::with_capacity(token_count),
+        attention_mask: Vec::with_capacity(token_count),
+        token_type_ids: Vec::with_capacity(token_count),
+        position_ids: Vec::with_capacity(token_count),
     };
     for row in rows {
         let gap = length - row.ids.len();

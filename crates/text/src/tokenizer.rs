@@ -274,25 +274,18 @@ impl Tokenizer {
         let unknown =
             encodings.iter().map(|encoding| unknown_token::count_unknown(encoding.get_ids(), self.unknown_id)).sum();
         let mut rows = Vec::with_capacity(encodings.len());
-        let mut places = Vec::new();
+        let mut spans = Vec::new();
         for encoding in encodings {
             let (row, finished) = self.add_special_tokens(encoding)?;
             if row.ids.is_empty() {
                 return Err(TokenizeError::NoTokens);
             }
             if let Some(words) = &self.word_rules {
-                places.push(words.token_spans(&finished, &chars));
+                spans.push(words.token_spans(&finished, &chars));
             }
             rows.push(row);
         }
-        Ok(TokenizedText {
-            rows,
-            token_count: count,
-            unknown_count: unknown,
-            is_truncated: false,
-            spans: places,
-            overlap: 0,
-        })
+        Ok(TokenizedText { rows, token_count: count, unknown_count: unknown, is_truncated: false, spans, overlap: 0 })
     }
 
     /// The tokens of a text, or of so much of it that there are `enough`.

@@ -68,13 +68,13 @@ fn push_experiment(out: &mut String, found: &Value) {
         let [name, model, version] = ["name", "model", "version"].map(|part| fmt_value(field(arm, part)));
         push_line(out, &format!("{kind:12} {name}: {model}/{version}, {}", fmt_percent(field(arm, "weight"))));
     }
-    for (place, step) in (1..).zip(field(field(found, "rollout"), "steps").as_array().into_iter().flatten()) {
-        let here = if field(found, "step").as_u64() == Some(place) { "   <- now" } else { "" };
+    for (number, step) in (1..).zip(field(field(found, "rollout"), "steps").as_array().into_iter().flatten()) {
+        let here = if field(found, "step").as_u64() == Some(number) { "   <- now" } else { "" };
         let [seconds, requests] = ["seconds", "requests"].map(|part| fmt_number(field(step, part)));
         push_line(
             out,
             &format!(
-                "step {place:<7} {}, {seconds} s and {requests} requests at least{here}",
+                "step {number:<7} {}, {seconds} s and {requests} requests at least{here}",
                 fmt_percent(field(step, "weight"))
             ),
         );

@@ -52,16 +52,16 @@ pub(super) fn from_value<T: DeserializeOwned>(file: &str, value: Value) -> Resul
 fn replace_nonfinite(text: &str) -> Cow<'_, str> {
     let mut replaced = String::new();
     let mut copied = 0;
-    let mut place = 0;
-    while let Some(rest) = text.get(place..).filter(|rest| !rest.is_empty()) {
+    let mut offset = 0;
+    while let Some(rest) = text.get(offset..).filter(|rest| !rest.is_empty()) {
         let length = token_length(rest);
         if let Some(length) = nonfinite_length(rest) {
-            replaced.push_str(text.get(copied..place).unwrap_or_default());
+            replaced.push_str(text.get(copied..offset).unwrap_or_default());
             replaced.push_str("null");
-            copied = place + length;
-            place = copied;
+            copied = offset + length;
+            offset = copied;
         } else {
-            place += length;
+            offset += length;
         }
     }
     if copied == 0 {
@@ -92,9 +92,9 @@ fn is_number_byte(byte: u8) -> bool {
 /// Bytes of the string at the beginning, its quotes included.
 fn string_length(rest: &str) -> usize {
     let mut escaped = false;
-    for (place, byte) in rest.bytes().enumerate().skip(1) {
+    for (offset, byte) in rest.bytes().enumerate().skip(1) {
         match byte {
-            b'"' if !escaped => return place + 1,
+            b'"' if !escaped => return offset + 1,
             b'\\' => escaped = !escaped,
             _ => escaped = false,
         }

@@ -61,10 +61,10 @@ pub(super) fn build_tokenizer(manifest: &Manifest, mut described: Value) -> Resu
     let post =
         rules.as_ref().map(|rules| post_processor(&rules.post_processor, file_post, &special, &inner)).transpose()?;
     if let Some(post) = post.flatten() {
-        let made = PostProcessorWrapper::deserialize(&post).map_err(|error| {
+        let processor = PostProcessorWrapper::deserialize(&post).map_err(|error| {
             ManifestError::new(TOKENIZER_FILE, format!("the special tokens fit no post-processor: {error}"))
         })?;
-        inner.with_post_processor(Some(made));
+        inner.with_post_processor(Some(processor));
         set_key(&mut described, "post_processor", post);
     }
     inner.set_encode_special_tokens(bool_setting(settings, "split_special_tokens")?);

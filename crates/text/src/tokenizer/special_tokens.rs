@@ -118,8 +118,8 @@ impl SpecialTokens {
             by_content.insert(content.clone(), token.clone());
             self.by_id.insert(id, token);
         }
-        for (place, listed) in (0..).zip(file["added_tokens"].as_array().into_iter().flatten()) {
-            let key = format!("added_tokens[{place}]");
+        for (index, listed) in (0..).zip(file["added_tokens"].as_array().into_iter().flatten()) {
+            let key = format!("added_tokens[{index}]");
             let (SpecialToken::WithFlags(token), Some(id)) =
                 (parse_token(TOKENIZER_FILE, &key, listed)?, listed["id"].as_i64())
             else {
@@ -315,16 +315,16 @@ fn parse_added_tokens(listed: &Value) -> Result<Vec<(i64, AddedToken)>, Manifest
     let listed =
         listed.as_object().ok_or_else(|| token_error(TOKENIZER_CONFIG_FILE, ADDED_TOKENS_DECODER_KEY, listed))?;
     let entry = |(id, value): (&String, &Value)| {
-        let place = format!("{ADDED_TOKENS_DECODER_KEY}[{id:?}]");
+        let key_path = format!("{ADDED_TOKENS_DECODER_KEY}[{id:?}]");
         let number = id.trim().parse::<i64>().map_err(|_| {
             ManifestError::new(
                 TOKENIZER_CONFIG_FILE,
                 format!("{ADDED_TOKENS_DECODER_KEY} has the key {id:?}, where an id of a token is expected"),
             )
         })?;
-        match parse_token(TOKENIZER_CONFIG_FILE, &place, value)? {
+        match parse_token(TOKENIZER_CONFIG_FILE, &key_path, value)? {
             SpecialToken::WithFlags(token) => Ok((number, token)),
-            SpecialToken::Content(_) => Err(token_error(TOKENIZER_CONFIG_FILE, &place, value)),
+            SpecialToken::Content(_) => Err(token_error(TOKENIZER_CONFIG_FILE, &key_path, value)),
         }
     };
     listed.iter().map(entry).collect()

@@ -37,7 +37,7 @@ impl WordRules {
     pub(super) fn token_spans(&self, row: &Encoding, text: &[char]) -> Vec<Option<TokenSpan>> {
         let tokens = row.get_tokens().iter().zip(row.get_ids());
         let tokens = tokens.zip(row.get_offsets()).zip(row.get_special_tokens_mask());
-        let places = tokens.map(|(((token, id), &(start, end)), &special)| {
+        let spans = tokens.map(|(((token, id), &(start, end)), &special)| {
             if special != 0 {
                 return None;
             }
@@ -50,6 +50,6 @@ impl WordRules {
             };
             Some(TokenSpan { start, end, continues_word: continues })
         });
-        places.collect()
+        spans.collect()
     }
 }

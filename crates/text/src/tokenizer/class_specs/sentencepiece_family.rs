@@ -331,7 +331,7 @@ pub(super) const SPECS: [ClassSpec; 15] = [
 
 fn deberta_v2_components(build: &BuildContext<'_>) -> Result<TokenizerComponents, ManifestError> {
     let unknown = match build.find_piece(build.required_token("unk_token")?, Some(0.0)) {
-        Some(place) => place,
+        Some(id) => id,
         None => build.id_setting("unk_id", 1)?,
     };
     let punctuation = json!({ "type": "Punctuation", "behavior": "Isolated" });
@@ -349,7 +349,7 @@ fn deberta_v2_components(build: &BuildContext<'_>) -> Result<TokenizerComponents
 
 fn pegasus_components(build: &BuildContext<'_>) -> Result<TokenizerComponents, ManifestError> {
     let token = build.required_token("unk_token")?;
-    let unknown = build.find_piece(token, Some(0.0)).filter(|&place| place > 0).ok_or_else(|| {
+    let unknown = build.find_piece(token, Some(0.0)).filter(|&id| id > 0).ok_or_else(|| {
         let reason = format!("the vocabulary has no piece {token:?} with a score of 0, which PegasusTokenizer needs");
         ManifestError::new("tokenizer.json", reason)
     })?;
