@@ -14,6 +14,7 @@ pub mod local_files;
 pub mod server_args;
 
 use std::io::Write as _;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -48,23 +49,9 @@ impl ModelsCommand {
                     ("metadata".to_owned(), json!(metadata)),
                     ("reason".to_owned(), json!(reason)),
                 ]);
-                if source.to_str().is_some_and(|source| source.contains("://")) {
-                    return Err(
-                        "what is registered is a directory, or models:/… or runs:/… of the MLflow server".to_owned()
-                    );
-                }
-                if let Some(uri) = source.to_str().filter(|source| is_mlflow_uri(source)) {
-                    body.insert("source".to_owned(), json!(uri));
-                } else {
-                    let files = local_files::list_files(source)?;
-                    for file in &files {
-                        client.upload(&file.record.sha256, &file.path)?;
-                    }
-                    let files: Vec<_> = files.into_iter().map(|file| file.record).collect();
-                    body.insert("files".to_owned(), json!(files));
-                }
-                let body = json!(body);
-                client.post(&format!("{}/versions", model_path(name)), &body)
+                let (key, value) = upload_source(client, source)?;
+                body.insert(key.to_owned(), value);
+                client.post(&format!("{}/versions", model_path(name)), &json!(body))
             }
             ModelsAction::Activate { name, version, reason } => {
                 let body = json!({ "version": version, "reason": reason });
@@ -106,6 +93,22 @@ impl ModelsCommand {
             }
         }
     }
+}
+
+/// Uploads the files of a directory. Returns the field of the request that says where the version comes from.
+fn upload_source(client: &Client, source: &Path) -> Result<(&'static str, Value), String> {
+    if source.to_str().is_some_and(|source| source.contains("://")) {
+        return Err("what is registered is a directory, or models:/… or runs:/… of the MLflow server".to_owned());
+    }
+    if let Some(uri) = source.to_str().filter(|source| is_mlflow_uri(source)) {
+        return Ok(("source", json!(uri)));
+    }
+    let files = local_files::list_files(source)?;
+    for file in &files {
+        client.upload(&file.record.sha256, &file.path)?;
+    }
+    let files: Vec<_> = files.into_iter().map(|file| file.record).collect();
+    Ok(("files", json!(files)))
 }
 
 fn model_path(name: &str) -> String {

@@ -35,7 +35,7 @@ use predictd_registry::version_name::VersionName;
 use tokio_util::sync::CancellationToken;
 
 use crate::ServerError;
-use crate::config::ServerSettings;
+use crate::config::{BatchSettings, ServerSettings};
 use crate::fd_limit::raise_fd_limit;
 use crate::server::models_option_error;
 use crate::shutdown::Shutdown;
@@ -46,7 +46,7 @@ use engine_limit::EngineBaseline;
 use error::{interrupted_error, output_error};
 use machine::{Cores, machine_cpu_time, process_cpu_time};
 use report::{BenchReport, BenchSubject, CostCoefficients};
-use setup_selection::{cpu_setups, gpu_setups};
+use setup_selection::{Setup, cpu_setups, gpu_setups};
 use texts::BenchTexts;
 use trial_runner::Benchmark;
 
@@ -96,20 +96,15 @@ impl BenchCommand {
         stop: &CancellationToken,
     ) -> Result<(), ServerError> {
         let cores = Cores::detect();
-        let on_cores = settings.batching.max_tokens;
-        let on_gpu = settings.batching.gpu_limits.max_tokens;
-        let usual = |gpus| match gpus {
-            0 => cpu_setups(cores.usable, on_cores),
-            _ => gpu_setups(cores.usable, on_gpu),
-        };
-        let first = usual(runtime.gpu_count()).first().copied().ok_or_else(interrupted_error)?;
         let limits = settings.limits;
-        let runs = settings.batching;
+        let batching = settings.batching;
+        let setups = usual_setups(runtime.gpu_count(), cores, &batching);
+        let first = setups.first().copied().ok_or_else(interrupted_error)?;
         let mut stage = ServerSlot::new(settings, source.clone(), stop.clone());
         let mut model = Arc::clone(stage.server(first)?.model());
         // It may run on the cores although there are GPUs.
         let gpus = model.placement().gpu_ids.len();
-        let usual = usual(gpus);
+        let usual = usual_setups(gpus, cores, &batching);
         if gpus == 0 && runtime.gpu_count() > 0 {
             let first = usual.first().copied().ok_or_else(interrupted_error)?;
             model = Arc::clone(stage.server(first)?.model());
@@ -119,7 +114,6 @@ impl BenchCommand {
         let texts = BenchTexts::load(file, model.pipeline(), limits.max_text_chars);
         let texts = texts.map_err(ServerError::Configuration)?;
         let clients = usize::from(self.clients);
-        let seconds = Duration::from_secs_f64(self.seconds);
         let workload = Workload::new(&texts.texts, clients);
         let subject = BenchSubject {
             model: source.name.clone(),
@@ -134,21 +128,16 @@ impl BenchCommand {
             latency_target_ms: self.latency_target.as_secs_f64() * 1e3,
         };
         self.print_section(&subject)?;
-        let target = self.latency_target;
-        let since = (Instant::now(), machine_cpu_time(), process_cpu_time());
-        let most_rows = if gpus > 0 { runs.gpu_limits.max_texts } else { runs.max_texts };
-        let on_gpus = gpus > 0;
-        let stop = stop.clone();
         let mut bench = Benchmark {
             server_slot: stage,
             model,
             workload,
-            max_rows: most_rows,
-            uses_gpus: on_gpus,
-            measurement_time: seconds,
-            latency_target: target,
-            stop,
-            started: since,
+            max_rows: if gpus > 0 { batching.gpu_limits.max_texts } else { batching.max_texts },
+            uses_gpus: gpus > 0,
+            measurement_time: Duration::from_secs_f64(self.seconds),
+            latency_target: self.latency_target,
+            stop: stop.clone(),
+            started: (Instant::now(), machine_cpu_time(), process_cpu_time()),
         };
         let (tried, chosen) = bench.search(&usual, |tried| self.print_section(tried))?;
         let bare = EngineBaseline::open(runtime, source, if gpus > 0 { gpus } else { cores.usable });
@@ -171,6 +160,14 @@ impl BenchCommand {
         let mut out = std::io::stdout().lock();
         let part = part.to_string();
         write!(out, "{}", escape_lines(&part)).and_then(|()| out.flush()).map_err(|error| output_error(&error))
+    }
+}
+
+/// What to try first on so many GPUs, or on the cores.
+fn usual_setups(gpus: usize, cores: Cores, batching: &BatchSettings) -> Vec<Setup> {
+    match gpus {
+        0 => cpu_setups(cores.usable, batching.max_tokens),
+        _ => gpu_setups(cores.usable, batching.gpu_limits.max_tokens),
     }
 }
 

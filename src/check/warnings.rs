@@ -19,16 +19,7 @@ pub fn collect_warnings(opened: &LoadedModel, facts: &ModelInfo, texts: &EvalSum
             "the labels are LABEL_0 and so on: name them in id2label of config.json, or in labels.json".to_owned(),
         );
     }
-    let operators = opened.graph.batch_dependent_operators.join(", ");
-    match options.allow_batch_influence {
-        _ if operators.is_empty() => {}
-        Some(true) => found.push(format!(
-            "the graph has {operators}, which scale by the whole batch, and model.toml allows that: answers depend on neighbours"
-        )),
-        _ => found.push(format!(
-            "the graph has {operators}, which scale by the whole batch: each text runs alone, which costs throughput"
-        )),
-    }
+    found.extend(operator_warning(opened));
     found.extend(opened.pipeline().warnings().iter().cloned());
     if facts.golden_examples == 0 {
         found.push("there is no golden.json: nothing shows that this graph answers as it was trained to".to_owned());
@@ -66,6 +57,25 @@ pub fn collect_warnings(opened: &LoadedModel, facts: &ModelInfo, texts: &EvalSum
     if opened.manifest.profile_graph_differs {
         found.push(PROFILE_MISMATCH_WARNING.to_owned());
     }
+    found.extend(text_warnings(texts));
+    found
+}
+
+fn operator_warning(opened: &LoadedModel) -> Option<String> {
+    let operators = opened.graph.batch_dependent_operators.join(", ");
+    match opened.manifest.options.allow_batch_influence {
+        _ if operators.is_empty() => None,
+        Some(true) => Some(format!(
+            "the graph has {operators}, which scale by the whole batch, and model.toml allows that: answers depend on neighbours"
+        )),
+        _ => Some(format!(
+            "the graph has {operators}, which scale by the whole batch: each text runs alone, which costs throughput"
+        )),
+    }
+}
+
+fn text_warnings(texts: &EvalSummary) -> Vec<String> {
+    let mut found = Vec::new();
     if texts.truncated > 0 {
         found.push(format!(
             "{} of {} texts are longer than the model takes, and are cut off",

@@ -286,27 +286,7 @@ impl OnnxRuntime {
         let measured = gpu_probe::probe_gpu(source, on, cores, &gpus.profile_parents);
         match decide_placement(measured, gpus.strict, takes_text) {
             Ok(PlacementDecision::Gpu(measured)) => {
-                let Measured {
-                    nodes_by_provider: nodes,
-                    memory_bytes: memory,
-                    gpu_run_time: run,
-                    cpu_run_time: run_on_core,
-                    max_score_difference: difference,
-                    ..
-                } = &measured;
-                if run > run_on_core {
-                    tracing::warn!(%model, gpu, "GPU slower than one CPU core");
-                }
-                tracing::info!(
-                    %model,
-                    gpu,
-                    ?nodes,
-                    memory_mib = memory.map(|bytes| bytes >> 20),
-                    run_ms = run.as_secs_f64() * 1e3,
-                    run_on_core_ms = run_on_core.as_secs_f64() * 1e3,
-                    largest_difference = difference,
-                    "model placed on the GPU"
-                );
+                log_gpu_placement(&manifest.graph_directory, gpu, &measured);
                 Ok(Placement {
                     gpu_ids: gpus.device_ids.clone(),
                     fallback_reason: None,
@@ -331,13 +311,38 @@ impl OnnxRuntime {
                 Ok(Placement::new_cpu(Some(reason)))
             }
             Err(reason) => {
-                let wanted = &gpus.devices.device;
+                let device = &gpus.devices.device;
                 let cure = "to let it run on the cores, write device = \"cpu\" into its model.toml";
-                let sentence = format!("--device {wanted}: {model} does not run on GPU {gpu}: {reason}; {cure}");
+                let sentence = format!("--device {device}: {model} does not run on GPU {gpu}: {reason}; {cure}");
                 Err(error(format!("it does not run on GPU {gpu}: {reason}")).with_startup_refusal(sentence))
             }
         }
     }
+}
+
+fn log_gpu_placement(model: &Path, gpu: u32, measured: &Measured) {
+    let model = model.display();
+    let Measured {
+        nodes_by_provider: nodes,
+        memory_bytes: memory,
+        gpu_run_time: run,
+        cpu_run_time: run_on_core,
+        max_score_difference: difference,
+        ..
+    } = measured;
+    if run > run_on_core {
+        tracing::warn!(%model, gpu, "GPU slower than one CPU core");
+    }
+    tracing::info!(
+        %model,
+        gpu,
+        ?nodes,
+        memory_mib = memory.map(|bytes| bytes >> 20),
+        run_ms = run.as_secs_f64() * 1e3,
+        run_on_core_ms = run_on_core.as_secs_f64() * 1e3,
+        largest_difference = difference,
+        "model placed on the GPU"
+    );
 }
 
 struct OnnxGraph {

@@ -104,6 +104,14 @@ fn push_results(out: &mut String, found: &Value) {
     };
     push_line(out, &format!("{experiment}: {state}, {phase}, {users}"));
     push_line(out, "");
+    let arms = field(found, "arms").as_array().map(Vec::as_slice).unwrap_or_default();
+    push_arms(out, arms);
+    push_comparisons(out, arms);
+    let shadows = field(found, "shadows").as_array().map(Vec::as_slice).unwrap_or_default();
+    push_shadows(out, shadows);
+}
+
+fn push_arms(out: &mut String, arms: &[Value]) {
     let head = [
         "ARM",
         "VERSION",
@@ -118,7 +126,6 @@ fn push_results(out: &mut String, found: &Value) {
         "CAL. ERROR",
     ];
     push_row(out, &head.map(str::to_owned), &ARM_COLUMN_WIDTHS);
-    let arms = field(found, "arms").as_array().map(Vec::as_slice).unwrap_or_default();
     for arm in arms {
         let feedback = field(arm, "feedback");
         let star = if *field(arm, "control") == true { "*" } else { "" };
@@ -141,6 +148,10 @@ fn push_results(out: &mut String, found: &Value) {
         push_row(out, &columns, &ARM_COLUMN_WIDTHS);
     }
     push_line(out, "* the control; LOST: failed, or its client left before");
+}
+
+/// What feedback says of each arm against the control.
+fn push_comparisons(out: &mut String, arms: &[Value]) {
     for arm in arms.iter().filter(|arm| *field(arm, "control") != true) {
         let against = field(arm, "against_control");
         let needed = field(against, "needed").as_array();
@@ -154,7 +165,9 @@ fn push_results(out: &mut String, found: &Value) {
             );
         }
     }
-    let shadows = field(found, "shadows").as_array().map(Vec::as_slice).unwrap_or_default();
+}
+
+fn push_shadows(out: &mut String, shadows: &[Value]) {
     if !shadows.is_empty() {
         push_line(out, "");
         let head = ["SHADOW", "VERSION", "WEIGHT", "COMPARED", "SAME", "DISTANCE", "FAILED", "SKIPPED", "P99 ms"];
