@@ -10,6 +10,7 @@ pub mod device;
 pub mod drift;
 pub mod feedback;
 pub mod mlflow;
+pub mod model_command_args;
 mod network;
 mod option_ranges;
 pub(crate) mod parsers;

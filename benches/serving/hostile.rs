@@ -12,9 +12,11 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use predictd::stats::split_mix64::SplitMix64;
+
 use crate::http_response;
 use crate::process::{KeepAliveClient, ServerProcess, golden_texts};
-use attacks::{ATTACK_KINDS, AfterSend, Attack, SplitMix64};
+use attacks::{ATTACK_KINDS, AfterSend, Attack};
 
 const THREADS: usize = 8;
 /// One good request of each thread after this many hostile ones.
@@ -58,8 +60,8 @@ impl HostileResult {
 
 /// The `n`th request and the name of its kind.
 fn nth_attack(n: usize) -> (&'static str, Attack) {
-    let mut random = SplitMix64::new(n);
-    let mut pick = random.below(ATTACK_KINDS.iter().map(|(_, weight, _)| weight).sum());
+    let mut random = SplitMix64(n as u64);
+    let mut pick = random.next_index(ATTACK_KINDS.iter().map(|(_, weight, _)| weight).sum());
     let mut of_weight = |weight: usize| {
         let found = pick < weight;
         pick = pick.saturating_sub(weight);

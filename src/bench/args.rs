@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
 use predictd_onnx::runtime_settings::Device;
 
 use crate::ServerError;
-use crate::config::device::parse_device;
+use crate::config::model_command_args::{OutputArgs, RuntimeArgs};
 use crate::config::parsers::path_parser;
 use crate::config::{ServeArgs, ServerSettings};
 
@@ -27,13 +26,9 @@ pub struct BenchCommand {
     #[arg(long, env = "PREDICTD_MODELS", default_value = "models", value_name = "DIR")]
     pub models: PathBuf,
 
-    /// Where the model runs: auto, cpu, cuda, or cuda:N [default: that of serve].
-    #[arg(long, env = "PREDICTD_DEVICE", value_parser = parse_device, value_name = "WHERE")]
-    pub device: Option<Device>,
-
-    /// ONNX Runtime library, or the directory it lies in [default: searched for].
-    #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_parser())]
-    pub onnxruntime: Option<PathBuf>,
+    /// Where the model runs.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 
     /// Time within which 99 of 100 answers shall come, as clients see it.
     #[arg(long, env = "PREDICTD_LATENCY_TARGET", default_value = "250ms", value_parser = humantime::parse_duration, value_name = "TIME")]
@@ -51,18 +46,9 @@ pub struct BenchCommand {
     #[arg(long, env = "PREDICTD_SECONDS", default_value_t = 3.0, value_parser = parse_seconds, value_name = "N")]
     pub seconds: f64,
 
-    /// Answer with JSON.
-    #[arg(
-        long,
-        env = "PREDICTD_JSON",
-        value_parser = BoolishValueParser::new(),
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = false,
-        default_missing_value = "true",
-        value_name = "BOOL"
-    )]
-    pub json: bool,
+    /// How it answers.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 fn parse_seconds(typed: &str) -> Result<f64, String> {
@@ -83,15 +69,14 @@ impl BenchCommand {
     /// # Errors
     /// [`ServerError::Configuration`] with all that is wrong.
     pub fn settings(&self) -> Result<ServerSettings, ServerError> {
-        let mut args = ServeArgs::from_environment().map_err(ServerError::Configuration)?;
+        let mut args = ServeArgs::for_models(&self.models).map_err(ServerError::Configuration)?;
         let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        (args.listen, args.admin_listen) = (loopback.into(), loopback.into());
-        args.models.clone_from(&self.models);
-        args.default_model = None;
-        args.onnxruntime.clone_from(&self.onnxruntime);
-        args.device.device = self.device.clone().unwrap_or(args.device.device);
-        (args.workers, args.cache_bytes, args.rate_limit, args.drain_delay) = (None, Some(0), 0, Duration::ZERO);
-        (args.tls_cert, args.tls_key, args.keys) = (None, None, None);
+        args.listen = loopback.into();
+        args.admin_listen = loopback.into();
+        self.runtime.apply(&mut args);
+        args.workers = None;
+        args.cache_bytes = Some(0);
+        args.rate_limit = 0;
         args.allow_anonymous = true;
         args.max_connections = args.max_connections.max(self.clients.into());
         let settings = ServerSettings::resolve(args);

@@ -144,7 +144,7 @@ impl BenchCommand {
         let bare = bare.map_err(|error| ServerError::Configuration(error.to_string()))?;
         let found = bench.measure_against_limit(tried, chosen, bare, &texts.encoded)?;
         self.print_section(&found)?;
-        if self.json {
+        if self.output.json {
             let json = serde_json::to_string(&BenchReport { subject, results: found });
             let json = json.map_err(|error| ServerError::Runtime(error.to_string()))?;
             writeln!(std::io::stdout().lock(), "{}", escape_json(&json)).map_err(|error| output_error(&error))?;
@@ -154,7 +154,7 @@ impl BenchCommand {
 
     /// Says part of the answer to people.
     fn print_section(&self, part: &dyn std::fmt::Display) -> Result<(), ServerError> {
-        if self.json {
+        if self.output.json {
             return Ok(());
         }
         let mut out = std::io::stdout().lock();

@@ -1,14 +1,12 @@
 //! The options of `predictd check` as they are typed.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
 use predictd_onnx::runtime_settings::Device;
 use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy};
 
 use crate::ServerError;
-use crate::config::device::parse_device;
+use crate::config::model_command_args::{OutputArgs, RuntimeArgs, TextArgs};
 use crate::config::parsers::path_parser;
 use crate::config::{ServeArgs, ServerSettings};
 
@@ -39,38 +37,17 @@ pub struct CheckCommand {
     #[arg(long, env = "PREDICTD_MAX_FLIPS", value_name = "N")]
     pub max_flips: Option<usize>,
 
-    /// Answer with JSON.
-    #[arg(
-        long,
-        env = "PREDICTD_JSON",
-        value_parser = BoolishValueParser::new(),
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = false,
-        default_missing_value = "true",
-        value_name = "BOOL"
-    )]
-    pub json: bool,
+    /// How it answers.
+    #[command(flatten)]
+    pub output: OutputArgs,
 
-    /// Where the model runs: auto, cpu, cuda, or cuda:N [default: that of serve].
-    #[arg(long, env = "PREDICTD_DEVICE", value_parser = parse_device, value_name = "WHERE")]
-    pub device: Option<Device>,
+    /// Where the model runs.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 
-    /// ONNX Runtime library, or the directory it lies in [default: searched for].
-    #[arg(long, env = "PREDICTD_ONNXRUNTIME", value_name = "PATH", value_parser = path_parser())]
-    pub onnxruntime: Option<PathBuf>,
-
-    /// What to do with a text of more tokens than the model takes; a model can say otherwise [default: that of serve].
-    #[arg(long, env = "PREDICTD_ON_OVERFLOW", value_name = "WHAT")]
-    pub on_overflow: Option<OverflowPolicy>,
-
-    /// What to do with markup and control characters in a text; a model can say otherwise [default: that of serve].
-    #[arg(long, env = "PREDICTD_MARKUP", value_name = "WHAT")]
-    pub markup: Option<MarkupPolicy>,
-
-    /// Longest text, in characters [default: that of serve].
-    #[arg(long, env = "PREDICTD_MAX_TEXT_CHARS", value_name = "N")]
-    pub max_text_chars: Option<usize>,
+    /// What is done with texts.
+    #[command(flatten)]
+    pub text_handling: TextArgs,
 
     /// Worker threads, a session each [default: usable cores].
     #[arg(long, env = "PREDICTD_WORKERS", value_name = "N")]
@@ -132,16 +109,9 @@ impl CheckCommand {
                 return Err(ServerError::Configuration(sentence));
             }
         }
-        let mut args = ServeArgs::from_environment().map_err(ServerError::Configuration)?;
-        args.models.clone_from(&self.directory);
-        args.default_model = None;
-        args.onnxruntime.clone_from(&self.onnxruntime);
-        args.device.device = self.device.clone().unwrap_or(args.device.device);
-        (args.tls_cert, args.tls_key, args.keys) = (None, None, None);
-        args.drain_delay = Duration::ZERO;
-        args.on_overflow = self.on_overflow.unwrap_or(args.on_overflow);
-        args.markup = self.markup.unwrap_or(args.markup);
-        args.max_text_chars = self.max_text_chars.unwrap_or(args.max_text_chars);
+        let mut args = ServeArgs::for_models(&self.directory).map_err(ServerError::Configuration)?;
+        self.runtime.apply(&mut args);
+        self.text_handling.apply(&mut args);
         args.workers = self.workers.or(args.workers);
         args.intra_op_threads = self.intra_op_threads.unwrap_or(args.intra_op_threads);
         args.max_batch_tokens = self.max_batch_tokens.or(args.max_batch_tokens);

@@ -63,7 +63,7 @@ impl CheckCommand {
         // The library takes the process down with it if its own end comes in the middle of a run.
         runtime.shut_down(Instant::now() + SHUTDOWN_TIMEOUT);
         let report = report?;
-        let printed = if self.json {
+        let printed = if self.output.json {
             let json = serde_json::to_string(&report).map_err(|error| ServerError::Runtime(error.to_string()))?;
             format!("{}\n", escape_json(&json))
         } else {

@@ -1,7 +1,7 @@
 //! The options of `predictd serve` as they are typed: a flag, a `PREDICTD_*` variable, a default, a line of help each.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
@@ -266,11 +266,12 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// What the environment sets, and defaults: for commands that load models as `serve` does.
+    /// What the environment sets, and defaults: for commands that load models of this directory as `serve` does, but
+    /// for what has nothing to do with models.
     ///
     /// # Errors
     /// What is wrong with a variable.
-    pub fn from_environment() -> Result<Self, String> {
+    pub fn for_models(directory: &Path) -> Result<Self, String> {
         #[derive(Parser)]
         struct EnvironmentCommand {
             #[command(flatten)]
@@ -278,7 +279,16 @@ impl ServeArgs {
         }
         // Its first line says what is wrong; the others are about help.
         let first_line = |error: clap::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
-        EnvironmentCommand::try_parse_from(["predictd"]).map(|set| set.serve).map_err(first_line)
+        let environment = EnvironmentCommand::try_parse_from(["predictd"]).map_err(first_line)?.serve;
+        Ok(Self {
+            models: directory.to_owned(),
+            default_model: None,
+            tls_cert: None,
+            tls_key: None,
+            keys: None,
+            drain_delay: Duration::ZERO,
+            ..environment
+        })
     }
 }
 

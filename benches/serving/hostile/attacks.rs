@@ -1,29 +1,13 @@
 //! What hostile clients send. The `n`th request is the same in every run.
 
-/// Numbers that depend on the seed only (`SplitMix64`).
-pub(super) struct SplitMix64(u64);
+use predictd::stats::split_mix64::SplitMix64;
 
-impl SplitMix64 {
-    pub(super) fn new(seed: usize) -> Self {
-        Self(seed as u64)
-    }
+fn pick<T: Copy>(r: &mut SplitMix64, all: &[T]) -> T {
+    all[r.next_index(all.len())]
+}
 
-    /// Below `end`.
-    pub(super) fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % end as u64).unwrap()
-    }
-
-    fn pick<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())]
-    }
-
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| self.below(256).to_le_bytes()[0]).collect()
-    }
+fn bytes(r: &mut SplitMix64, count: usize) -> Vec<u8> {
+    (0..count).map(|_| r.next_index(256).to_le_bytes()[0]).collect()
 }
 
 /// What the client does once it has sent everything.
@@ -92,76 +76,83 @@ fn chunked(chunks: &[u8]) -> Attack {
 }
 
 fn not_json(r: &mut SplitMix64) -> Attack {
-    predict(r.pick(&[
-        "",
-        "{",
-        "[",
-        "{\"text\":",
-        "{\"text\":\"a\"",
-        "nul",
-        "{'text':'a'}",
-        "{\"text\":\"a\",}",
-        "\u{feff}{}",
-        "{\"text\":\"\\ud800\"}",
-        "{\"text\":\"a\u{1}\"}",
-    ]))
+    predict(pick(
+        r,
+        &[
+            "",
+            "{",
+            "[",
+            "{\"text\":",
+            "{\"text\":\"a\"",
+            "nul",
+            "{'text':'a'}",
+            "{\"text\":\"a\",}",
+            "\u{feff}{}",
+            "{\"text\":\"\\ud800\"}",
+            "{\"text\":\"a\u{1}\"}",
+        ],
+    ))
 }
 
 fn numbers(r: &mut SplitMix64) -> Attack {
-    let number = r.pick(&[
-        "1e999",
-        "-1e999",
-        "18446744073709551616",
-        "-1",
-        "0",
-        "1.5",
-        "1e-400",
-        "99999999999999999999999999",
-        "NaN",
-        "Infinity",
-        "0x10",
-        "01",
-    ]);
+    let number = pick(
+        r,
+        &[
+            "1e999",
+            "-1e999",
+            "18446744073709551616",
+            "-1",
+            "0",
+            "1.5",
+            "1e-400",
+            "99999999999999999999999999",
+            "NaN",
+            "Infinity",
+            "0x10",
+            "01",
+        ],
+    );
     predict(format!(r#"{{"text":"a","top_k":{number}}}"#))
 }
 
 fn nesting(r: &mut SplitMix64) -> Attack {
-    let depth = r.pick(&[127, 128, 129, 1_000, 20_000]);
-    let opening = r.pick(&["[", "{\"a\":", "{\"text\":", "[{\"a\":"]);
+    let depth = pick(r, &[127, 128, 129, 1_000, 20_000]);
+    let opening = pick(r, &["[", "{\"a\":", "{\"text\":", "[{\"a\":"]);
     predict(opening.repeat(depth))
 }
 
 fn types(r: &mut SplitMix64) -> Attack {
-    let value = r.pick(&["1", "null", "true", "[]", "{}", "[\"a\"]", "{\"a\":1}", "1.5"]);
-    let field = r.pick(&["text", "model", "version", "user_id", "return_probabilities", "raw_scores", "colour"]);
+    let value = pick(r, &["1", "null", "true", "[]", "{}", "[\"a\"]", "{\"a\":1}", "1.5"]);
+    let field = pick(r, &["text", "model", "version", "user_id", "return_probabilities", "raw_scores", "colour"]);
     let attack = predict(format!(r#"{{"text":"a","text":"b","{field}":{value}}}"#));
-    if r.below(2) == 0 { attack } else { predict(value) }
+    if r.next_index(2) == 0 { attack } else { predict(value) }
 }
 
 fn nul_bytes(r: &mut SplitMix64) -> Attack {
-    let text = r.pick(&["\\u0000", "a\\u0000b", "\\u0001\\u0002", "\\u001b[31m", "\\u009f"]);
-    if r.below(2) == 0 { predict(format!(r#"{{"text":"{text}"}}"#)) } else { predict([0; 64]) }
+    let text = pick(r, &["\\u0000", "a\\u0000b", "\\u0001\\u0002", "\\u001b[31m", "\\u009f"]);
+    if r.next_index(2) == 0 { predict(format!(r#"{{"text":"{text}"}}"#)) } else { predict([0; 64]) }
 }
 
 fn bad_utf8(r: &mut SplitMix64) -> Attack {
-    let bytes: &[u8] = r.pick(&[&b"\xff"[..], b"\xc0\xaf", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xe2\x82", b"\x80"]);
+    let bytes: &[u8] =
+        pick(r, &[&b"\xff"[..], b"\xc0\xaf", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xe2\x82", b"\x80"]);
     predict([b"{\"text\":\"a", bytes, b"\"}"].concat())
 }
 
 fn blank(r: &mut SplitMix64) -> Attack {
-    let text = r.pick(&["", " ", "\\t\\n", "\u{a0}", "\u{3000}\u{3000}", "\u{200b}", "<script>x</script>"]);
+    let text = pick(r, &["", " ", "\\t\\n", "\u{a0}", "\u{3000}\u{3000}", "\u{200b}", "<script>x</script>"]);
     // Some of these are blank to people only.
     predict(format!(r#"{{"text":"{text}","model":"banking77-tfidf"}}"#)).allow_ok()
 }
 
 fn long_text(r: &mut SplitMix64) -> Attack {
-    let letter = r.pick(&["a", "a ", "é", "\u{1f980}"]);
+    let letter = pick(r, &["a", "a ", "é", "\u{1f980}"]);
     predict(format!(r#"{{"text":"{}"}}"#, letter.repeat(32_769)))
 }
 
 fn batches(r: &mut SplitMix64) -> Attack {
     let many = vec!["a"; 1_025];
-    match r.below(6) {
+    match r.next_index(6) {
         0 => batch("[]"),
         1 => batch(r#"{"texts":[]}"#),
         2 => batch(serde_json::json!(many).to_string()),
@@ -172,29 +163,32 @@ fn batches(r: &mut SplitMix64) -> Attack {
 }
 
 fn names(r: &mut SplitMix64) -> Attack {
-    let name = r.pick(&["", ".", "..", "../../etc/passwd", "banking77-minilm/1", "BANKING77", "%00", "a\\u0000"]);
-    let field = r.pick(&["model", "version"]);
+    let name = pick(r, &["", ".", "..", "../../etc/passwd", "banking77-minilm/1", "BANKING77", "%00", "a\\u0000"]);
+    let field = pick(r, &["model", "version"]);
     predict(format!(r#"{{"text":"a","{field}":"{name}"}}"#))
 }
 
 fn content_types(r: &mut SplitMix64) -> Attack {
-    let kind = r.pick(&[
-        "",
-        "text/plain",
-        "application/x-www-form-urlencoded",
-        "application/json; charset=utf-16",
-        "multipart/form-data; boundary=x",
-        "application/jsonx",
-        ";;;",
-    ]);
+    let kind = pick(
+        r,
+        &[
+            "",
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "application/json; charset=utf-16",
+            "multipart/form-data; boundary=x",
+            "application/jsonx",
+            ";;;",
+        ],
+    );
     let header = if kind.is_empty() { String::new() } else { format!("content-type: {kind}\r\n") };
     let encoding =
-        if r.below(3) == 0 { "content-encoding: gzip\r\ncontent-type: application/json\r\n" } else { &header };
+        if r.next_index(3) == 0 { "content-encoding: gzip\r\ncontent-type: application/json\r\n" } else { &header };
     Attack::read_one_answer(build_request("POST /predict", encoding, GOOD_BODY.as_bytes()))
 }
 
 fn request_headers(r: &mut SplitMix64) -> Attack {
-    let value = r.pick(&["0", "-1", "abc", "1e3", "", "99999999999999999999999", "1.5", "\u{e9}"]);
+    let value = pick(r, &["0", "-1", "abc", "1e3", "", "99999999999999999999999", "1.5", "\u{e9}"]);
     Attack::read_one_answer(build_request(
         "POST /predict",
         &format!("{JSON_HEADER}x-request-timeout-ms: {value}\r\n"),
@@ -203,81 +197,90 @@ fn request_headers(r: &mut SplitMix64) -> Attack {
 }
 
 fn methods(r: &mut SplitMix64) -> Attack {
-    let method = r.pick(&["GET", "PUT", "DELETE", "PATCH", "TRACE", "PROPFIND", "BREW", "predict"]);
+    let method = pick(r, &["GET", "PUT", "DELETE", "PATCH", "TRACE", "PROPFIND", "BREW", "predict"]);
     Attack::read_one_answer(build_request(&format!("{method} /predict"), JSON_HEADER, b""))
 }
 
 fn routes(r: &mut SplitMix64) -> Attack {
-    let path = r.pick(&[
-        "/",
-        "/predict/",
-        "//predict",
-        "/admin",
-        "/.env",
-        "/models/../etc/passwd",
-        "/models/%2e%2e",
-        "/models/%00",
-        "/models/%ff",
-        "/PREDICT",
-        "/predict%2f",
-        "/models/x/y/z",
-    ]);
+    let path = pick(
+        r,
+        &[
+            "/",
+            "/predict/",
+            "//predict",
+            "/admin",
+            "/.env",
+            "/models/../etc/passwd",
+            "/models/%2e%2e",
+            "/models/%00",
+            "/models/%ff",
+            "/PREDICT",
+            "/predict%2f",
+            "/models/x/y/z",
+        ],
+    );
     Attack::read_one_answer(build_request(&format!("GET {path}"), "", b""))
 }
 
 fn long_line(r: &mut SplitMix64) -> Attack {
-    let length = r.pick(&[1_000, 8_000, 60_000, 70_000, 300_000]);
+    let length = pick(r, &[1_000, 8_000, 60_000, 70_000, 300_000]);
     Attack::read_to_end(build_request(&format!("GET /{}", "a".repeat(length)), "", b""))
 }
 
 fn many_headers(r: &mut SplitMix64) -> Attack {
-    let count = r.pick(&[90, 101, 1_000, 5_000]);
+    let count = pick(r, &[90, 101, 1_000, 5_000]);
     let headers = "x-hostile: 1\r\n".repeat(count);
     Attack::read_to_end(build_request("GET /models/none", &headers, b""))
 }
 
 fn bad_heads(r: &mut SplitMix64) -> Attack {
-    let head = r.pick(&[
-        "GET / HTTP/1.1\r\nhost : bench\r\n\r\n",
-        "GET / HTTP/1.1\r\n host: bench\r\n\r\n",
-        "GET / HTTP/9.9\r\nhost: bench\r\n\r\n",
-        "GET / HTTP/1.1\r\nho\0st: bench\r\n\r\n",
-        "GET / HTTP/1.1\r\nhost: be\0nch\r\n\r\n",
-        "GET  / HTTP/1.1\r\nhost: bench\r\n\r\n",
-        "GET / HTTP/1.1\nhost: bench\n\n",
-        "GET\r\n\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        "CONNECT example.com:443 HTTP/1.1\r\nhost: example.com\r\n\r\n",
-        "OPTIONS * HTTP/1.1\r\nhost: bench\r\n\r\n",
-        "GET http://example.com/none HTTP/1.1\r\nhost: bench\r\n\r\n",
-    ]);
+    let head = pick(
+        r,
+        &[
+            "GET / HTTP/1.1\r\nhost : bench\r\n\r\n",
+            "GET / HTTP/1.1\r\n host: bench\r\n\r\n",
+            "GET / HTTP/9.9\r\nhost: bench\r\n\r\n",
+            "GET / HTTP/1.1\r\nho\0st: bench\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: be\0nch\r\n\r\n",
+            "GET  / HTTP/1.1\r\nhost: bench\r\n\r\n",
+            "GET / HTTP/1.1\nhost: bench\n\n",
+            "GET\r\n\r\n",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            "CONNECT example.com:443 HTTP/1.1\r\nhost: example.com\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nhost: bench\r\n\r\n",
+            "GET http://example.com/none HTTP/1.1\r\nhost: bench\r\n\r\n",
+        ],
+    );
     Attack::read_to_end(head).allow_ok()
 }
 
 fn hosts(r: &mut SplitMix64) -> Attack {
-    let hosts = r.pick(&["", "host: a\r\nhost: b\r\n", "host: a b\r\n", "host: a@b\r\n"]);
+    let hosts = pick(r, &["", "host: a\r\nhost: b\r\n", "host: a b\r\n", "host: a@b\r\n"]);
     Attack::read_to_end(format!("GET /livez HTTP/1.1\r\n{hosts}\r\n"))
 }
 
 fn lengths(r: &mut SplitMix64) -> Attack {
-    let lengths = r.pick(&[
-        "content-length: -1",
-        "content-length: +5",
-        "content-length: 5, 6",
-        "content-length: 5\r\ncontent-length: 6",
-        "content-length: 18446744073709551616",
-        "content-length: abc",
-        "content-length: 99999999999",
-        "content-length: 3000000",
-        "content-length:",
-    ]);
+    let lengths = pick(
+        r,
+        &[
+            "content-length: -1",
+            "content-length: +5",
+            "content-length: 5, 6",
+            "content-length: 5\r\ncontent-length: 6",
+            "content-length: 18446744073709551616",
+            "content-length: abc",
+            "content-length: 99999999999",
+            "content-length: 3000000",
+            "content-length:",
+        ],
+    );
     Attack::shut_down_write(format!(
         "POST /predict HTTP/1.1\r\nhost: bench\r\n{JSON_HEADER}{lengths}\r\n\r\n{GOOD_BODY}"
     ))
 }
 
 fn both_framings(r: &mut SplitMix64) -> Attack {
-    let encoding = r.pick(&["chunked", "identity", "chunked, chunked", "xchunked", "chunked, identity", " chunked"]);
+    let encoding = pick(r, &["chunked", "identity", "chunked, chunked", "xchunked", "chunked, identity", " chunked"]);
     let smuggled = "0\r\n\r\nGET /livez HTTP/1.1\r\nhost: bench\r\n\r\n";
     let head = format!(
         "POST /predict HTTP/1.1\r\nhost: bench\r\n{JSON_HEADER}content-length: 6\r\ntransfer-encoding: {encoding}\r\n\r\n"
@@ -287,17 +290,20 @@ fn both_framings(r: &mut SplitMix64) -> Attack {
 }
 
 fn bad_chunks(r: &mut SplitMix64) -> Attack {
-    let chunks: &[u8] = r.pick(&[
-        &b"zz\r\n"[..],
-        b"-1\r\na\r\n",
-        b"5\r\nab",
-        b"5\r\nabcdefgh\r\n0\r\n\r\n",
-        b"ffffffffffffffffff\r\n",
-        b"1;\x00\r\na\r\n0\r\n\r\n",
-        b"0\r\nx: y",
-        b"\r\n\r\n",
-        b"1\na\n0\n\n",
-    ]);
+    let chunks: &[u8] = pick(
+        r,
+        &[
+            &b"zz\r\n"[..],
+            b"-1\r\na\r\n",
+            b"5\r\nab",
+            b"5\r\nabcdefgh\r\n0\r\n\r\n",
+            b"ffffffffffffffffff\r\n",
+            b"1;\x00\r\na\r\n0\r\n\r\n",
+            b"0\r\nx: y",
+            b"\r\n\r\n",
+            b"1\na\n0\n\n",
+        ],
+    );
     chunked(chunks)
 }
 
@@ -306,33 +312,33 @@ fn too_many_chunks(_: &mut SplitMix64) -> Attack {
 }
 
 fn garbage(r: &mut SplitMix64) -> Attack {
-    let count = 1 + r.below(2_000);
-    Attack::shut_down_write(r.bytes(count))
+    let count = 1 + r.next_index(2_000);
+    Attack::shut_down_write(bytes(r, count))
 }
 
 fn tls_hello(r: &mut SplitMix64) -> Attack {
     let mut hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec();
-    hello.extend(r.bytes(506));
+    hello.extend(bytes(r, 506));
     Attack::shut_down_write(hello)
 }
 
 fn half_requests(r: &mut SplitMix64) -> Attack {
     let whole = build_request("POST /predict", JSON_HEADER, GOOD_BODY.as_bytes());
-    let part = whole[..r.below(whole.len())].to_vec();
-    Attack { after_send: r.pick(&[AfterSend::Disconnect, AfterSend::ShutDownWrite]), ..Attack::read_to_end(part) }
+    let part = whole[..r.next_index(whole.len())].to_vec();
+    Attack { after_send: pick(r, &[AfterSend::Disconnect, AfterSend::ShutDownWrite]), ..Attack::read_to_end(part) }
 }
 
 fn early_disconnect(r: &mut SplitMix64) -> Attack {
-    let model = r.pick(&["banking77-tfidf", "banking77-minilm"]);
+    let model = pick(r, &["banking77-tfidf", "banking77-minilm"]);
     let body = format!(r#"{{"text":"Where is my card?","model":"{model}"}}"#);
     Attack { after_send: AfterSend::Disconnect, ..predict(body) }
 }
 
 fn noise_in_json(r: &mut SplitMix64) -> Attack {
     let mut body = GOOD_BODY.as_bytes().to_vec();
-    for _ in 0..=r.below(4) {
-        let at = r.below(body.len());
-        body[at] = r.below(256).to_le_bytes()[0];
+    for _ in 0..=r.next_index(4) {
+        let at = r.next_index(body.len());
+        body[at] = r.next_index(256).to_le_bytes()[0];
     }
     predict(body).allow_ok()
 }

@@ -48,6 +48,23 @@ pub(super) const fn plain_token(attribute: &'static str, content: &'static str) 
     DefaultToken { attribute, content, match_style: MatchStyle::Plain }
 }
 
+pub(super) const fn left_token(attribute: &'static str, content: &'static str) -> DefaultToken {
+    DefaultToken { attribute, content, match_style: MatchStyle::LeftStrip }
+}
+
+/// Those of RoBERTa and of classes made after it, which differ in the mask.
+pub(super) const fn roberta_tokens(mask: DefaultToken) -> [DefaultToken; 7] {
+    [
+        plain_token("bos_token", "<s>"),
+        plain_token("eos_token", "</s>"),
+        plain_token("sep_token", "</s>"),
+        plain_token("cls_token", "<s>"),
+        plain_token("unk_token", "<unk>"),
+        plain_token("pad_token", "<pad>"),
+        mask,
+    ]
+}
+
 pub(super) const fn normalized_token(attribute: &'static str, content: &'static str) -> DefaultToken {
     DefaultToken { attribute, content, match_style: MatchStyle::Normalized }
 }

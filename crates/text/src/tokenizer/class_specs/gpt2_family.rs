@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::super::special_token_defaults::{DefaultToken, MatchStyle, ReaddMode, normalized_token, plain_token};
+use super::super::special_token_defaults::{
+    DefaultToken, ReaddMode, left_token, normalized_token, plain_token, roberta_tokens,
+};
 use super::build_context::{BuildContext, no_extra_tokens};
 use super::components::{byte_level_json, replace_json, sequence_json};
 use super::spec::{ClassSpec, PostProcessorSpec, TokenizerComponents};
@@ -43,15 +45,7 @@ pub(super) const SPECS: [ClassSpec; 11] = [
     GPT2,
     ClassSpec {
         name: "RobertaTokenizer",
-        default_tokens: &[
-            plain_token("bos_token", "<s>"),
-            plain_token("eos_token", "</s>"),
-            plain_token("sep_token", "</s>"),
-            plain_token("cls_token", "<s>"),
-            plain_token("unk_token", "<unk>"),
-            plain_token("pad_token", "<pad>"),
-            plain_token("mask_token", "<mask>"),
-        ],
+        default_tokens: &roberta_tokens(plain_token("mask_token", "<mask>")),
         build_components: |build| {
             let add_prefix_space = build.bool_setting("add_prefix_space", false)?;
             let post = PostProcessorSpec::Roberta {
@@ -107,15 +101,7 @@ pub(super) const SPECS: [ClassSpec; 11] = [
     },
     ClassSpec {
         name: "BlenderbotTokenizer",
-        default_tokens: &[
-            plain_token("bos_token", "<s>"),
-            plain_token("eos_token", "</s>"),
-            plain_token("sep_token", "</s>"),
-            plain_token("cls_token", "<s>"),
-            plain_token("unk_token", "<unk>"),
-            plain_token("pad_token", "<pad>"),
-            DefaultToken { attribute: "mask_token", content: "<mask>", match_style: MatchStyle::LeftStrip },
-        ],
+        default_tokens: &roberta_tokens(left_token("mask_token", "<mask>")),
         build_components: |build| {
             let prefix = build.bool_setting("add_prefix_space", true)?;
             Ok(byte_level_bpe(Value::Null, byte_level_json(prefix, true, true), PostProcessorSpec::File))

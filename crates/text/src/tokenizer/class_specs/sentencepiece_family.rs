@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::special_token_defaults::{
-    DefaultToken, MatchStyle, ReaddMode, normalized_left_token, normalized_token, plain_token,
+    DefaultToken, ReaddMode, left_token, normalized_left_token, normalized_token, plain_token, roberta_tokens,
 };
 use super::build_context::{BuildContext, count_setting, no_extra_tokens, text_setting};
 use super::components::{replace_json, sequence_json};
@@ -13,15 +13,6 @@ use crate::manifest::ManifestError;
 
 const CLS_SEP_TEMPLATES: [&str; 2] = ["cls:0 A:0 sep:0", "cls:0 A:0 sep:0 B:1 sep:1"];
 
-const ROBERTA_TOKENS: [DefaultToken; 7] = [
-    plain_token("bos_token", "<s>"),
-    plain_token("eos_token", "</s>"),
-    plain_token("sep_token", "</s>"),
-    plain_token("cls_token", "<s>"),
-    plain_token("unk_token", "<unk>"),
-    plain_token("pad_token", "<pad>"),
-    plain_token("mask_token", "<mask>"),
-];
 const ALBERT_TOKENS: [DefaultToken; 7] = [
     plain_token("bos_token", "[CLS]"),
     plain_token("eos_token", "[SEP]"),
@@ -35,16 +26,12 @@ const ALBERT_TOKENS: [DefaultToken; 7] = [
 const XLM_ROBERTA: ClassSpec = ClassSpec {
     name: "XLMRobertaTokenizer",
     model_type: "Unigram",
-    default_tokens: &ROBERTA_TOKENS,
+    default_tokens: &roberta_tokens(plain_token("mask_token", "<mask>")),
     has_type_ids: false,
     pads_left: false,
     keeps_file_components: false,
     extra_tokens: no_extra_tokens,
-    build_components: |build| {
-        let scheme = prepend_scheme(build.nullable_bool_setting("add_prefix_space", true)?, "never");
-        let post = PostProcessorSpec::Template("bos:0 A:0 eos:0", "bos:0 A:0 eos:0 eos:0 B:0 eos:0");
-        Ok(unigram_components(3, build.charsmap().unwrap_or_default(), whitespace_metaspace_json(scheme), post))
-    },
+    build_components: |build| xlm_roberta_components(build, |_| Ok(3)),
 };
 
 /// Languages of `MBart`, which are special tokens.
@@ -55,15 +42,7 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     XLM_ROBERTA,
     ClassSpec {
         name: "MBartTokenizer",
-        default_tokens: &[
-            plain_token("bos_token", "<s>"),
-            plain_token("eos_token", "</s>"),
-            plain_token("sep_token", "</s>"),
-            plain_token("cls_token", "<s>"),
-            plain_token("unk_token", "<unk>"),
-            plain_token("pad_token", "<pad>"),
-            normalized_left_token("mask_token", "<mask>"),
-        ],
+        default_tokens: &roberta_tokens(normalized_left_token("mask_token", "<mask>")),
         extra_tokens: |_| MBART_LANGUAGES.split(' ').map(str::to_owned).collect(),
         build_components: |build| {
             let code = text_setting(build.settings, "src_lang", "en_XX")?.to_owned();
@@ -78,42 +57,20 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     },
     ClassSpec {
         name: "CamembertTokenizer",
-        default_tokens: &[
-            plain_token("bos_token", "<s>"),
-            plain_token("eos_token", "</s>"),
-            plain_token("sep_token", "</s>"),
-            plain_token("cls_token", "<s>"),
-            plain_token("unk_token", "<unk>"),
-            plain_token("pad_token", "<pad>"),
-            DefaultToken { attribute: "mask_token", content: "<mask>", match_style: MatchStyle::LeftStrip },
-        ],
+        default_tokens: &roberta_tokens(left_token("mask_token", "<mask>")),
         extra_tokens: |_| ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"].map(str::to_owned).to_vec(),
         build_components: |build| {
-            let scheme = prepend_scheme(build.nullable_bool_setting("add_prefix_space", true)?, "never");
-            let post = PostProcessorSpec::Template("bos:0 A:0 eos:0", "bos:0 A:0 eos:0 eos:0 B:0 eos:0");
-            let unknown = build.find_piece(build.required_token("unk_token")?, None).unwrap_or(0);
-            Ok(unigram_components(
-                unknown,
-                build.charsmap().unwrap_or_default(),
-                whitespace_metaspace_json(scheme),
-                post,
-            ))
+            xlm_roberta_components(build, |build| {
+                Ok(build.find_piece(build.required_token("unk_token")?, None).unwrap_or(0))
+            })
         },
         ..XLM_ROBERTA
     },
     ClassSpec {
         name: "BarthezTokenizer",
-        default_tokens: &[
-            plain_token("bos_token", "<s>"),
-            plain_token("eos_token", "</s>"),
-            plain_token("sep_token", "</s>"),
-            plain_token("cls_token", "<s>"),
-            plain_token("unk_token", "<unk>"),
-            plain_token("pad_token", "<pad>"),
-            normalized_left_token("mask_token", "<mask>"),
-        ],
+        default_tokens: &roberta_tokens(normalized_left_token("mask_token", "<mask>")),
         build_components: |build| {
-            let scheme = prepend_scheme(build.nullable_bool_setting("add_prefix_space", true)?, "never");
+            let scheme = prefix_scheme(build, "never")?;
             Ok(unigram_components(
                 3,
                 collapse_spaces_json(false),
@@ -133,7 +90,7 @@ pub(super) const SPECS: [ClassSpec; 15] = [
                 build.nullable_bool_setting("do_lower_case", true)?,
             ));
             parts.extend(build.charsmap());
-            let scheme = prepend_scheme(build.nullable_bool_setting("add_prefix_space", true)?, "never");
+            let scheme = prefix_scheme(build, "never")?;
             let post = PostProcessorSpec::FileOrTemplate(CLS_SEP_TEMPLATES[0], CLS_SEP_TEMPLATES[1]);
             Ok(unigram_components(1, sequence_json("normalizers", &parts), whitespace_metaspace_json(scheme), post))
         },
@@ -184,8 +141,8 @@ pub(super) const SPECS: [ClassSpec; 15] = [
         build_components: |build| {
             let unknown = build.find_piece(build.required_token("unk_token")?, Some(0.0)).unwrap_or(100);
             let strip = json!({ "type": "Strip", "strip_left": false, "strip_right": false });
-            let normalizer = sequence_json("normalizers", &[strip, replace_json(&json!({ "Regex": " {2,}" }), "▁")]);
-            let scheme = prepend_scheme(build.nullable_bool_setting("add_prefix_space", true)?, "never");
+            let normalizer = sequence_json("normalizers", &[strip, double_spaces_json("▁")]);
+            let scheme = prefix_scheme(build, "never")?;
             Ok(unigram_components(
                 unknown,
                 normalizer,
@@ -200,13 +157,13 @@ pub(super) const SPECS: [ClassSpec; 15] = [
         default_tokens: &ALBERT_TOKENS,
         build_components: |build| {
             let mut parts = tex_quote_normalizers();
-            parts.push(replace_json(&json!({ "Regex": " {2,}" }), " "));
+            parts.push(double_spaces_json(" "));
             parts.extend(case_folding_normalizers(
                 !build.nullable_bool_setting("keep_accents", true)?,
                 build.nullable_bool_setting("do_lower_case", false)?,
             ));
             parts.extend(build.charsmap());
-            let scheme = prepend_scheme(build.nullable_bool_setting("add_prefix_space", true)?, "never");
+            let scheme = prefix_scheme(build, "never")?;
             // It takes back its own post-processor where the file has none.
             let [single, pair] =
                 if build.file["post_processor"].is_null() { ["A:0", "A:0 B:1"] } else { CLS_SEP_TEMPLATES };
@@ -255,9 +212,8 @@ pub(super) const SPECS: [ClassSpec; 15] = [
         ],
         extra_tokens: |_| (0..7).map(|number| format!("<madeupword{number}>")).collect(),
         build_components: |build| {
-            let parts: Vec<Value> =
-                build.charsmap().into_iter().chain([replace_json(&json!({ "Regex": " {2,}" }), " ")]).collect();
-            let scheme = prepend_scheme(build.nullable_bool_setting("add_prefix_space", true)?, "never");
+            let parts: Vec<Value> = build.charsmap().into_iter().chain([double_spaces_json(" ")]).collect();
+            let scheme = prefix_scheme(build, "never")?;
             let post = PostProcessorSpec::Template("eos:0 A:0", "eos:0 A:0 eos:0 eos:0 B:0");
             Ok(unigram_components(3, sequence_json("normalizers", &parts), metaspace_json(scheme, true), post))
         },
@@ -283,8 +239,7 @@ pub(super) const SPECS: [ClassSpec; 15] = [
         model_type: "BPE",
         default_tokens: &[plain_token("eos_token", "</s>"), plain_token("unk_token", "<unk>")],
         build_components: |build| {
-            let spaces =
-                |charsmap| sequence_json("normalizers", &[charsmap, replace_json(&json!({ "Regex": " {2,}" }), " ")]);
+            let spaces = |charsmap| sequence_json("normalizers", &[charsmap, double_spaces_json(" ")]);
             Ok(TokenizerComponents {
                 model: json!({ "type": "BPE", "dropout": null, "unk_token": build.required_token("unk_token")?,
                     "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": true,
@@ -329,6 +284,16 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     },
 ];
 
+fn xlm_roberta_components(
+    build: &BuildContext<'_>,
+    unknown: fn(&BuildContext<'_>) -> Result<usize, ManifestError>,
+) -> Result<TokenizerComponents, ManifestError> {
+    let scheme = prefix_scheme(build, "never")?;
+    let post = PostProcessorSpec::Template("bos:0 A:0 eos:0", "bos:0 A:0 eos:0 eos:0 B:0 eos:0");
+    let normalizer = build.charsmap().unwrap_or_default();
+    Ok(unigram_components(unknown(build)?, normalizer, whitespace_metaspace_json(scheme), post))
+}
+
 fn deberta_v2_components(build: &BuildContext<'_>) -> Result<TokenizerComponents, ManifestError> {
     let unknown = match build.find_piece(build.required_token("unk_token")?, Some(0.0)) {
         Some(id) => id,
@@ -337,7 +302,7 @@ fn deberta_v2_components(build: &BuildContext<'_>) -> Result<TokenizerComponents
     let punctuation = json!({ "type": "Punctuation", "behavior": "Isolated" });
     let mut splits: Vec<Value> =
         build.nullable_bool_setting("split_by_punct", false)?.then_some(punctuation).into_iter().collect();
-    splits.push(metaspace_json(prepend_scheme(build.nullable_bool_setting("add_prefix_space", true)?, "first"), true));
+    splits.push(metaspace_json(prefix_scheme(build, "first")?, true));
     let normalizer = collapse_spaces_json(build.nullable_bool_setting("do_lower_case", false)?);
     Ok(unigram_components(
         unknown,
@@ -353,7 +318,7 @@ fn pegasus_components(build: &BuildContext<'_>) -> Result<TokenizerComponents, M
         let reason = format!("the vocabulary has no piece {token:?} with a score of 0, which PegasusTokenizer needs");
         ManifestError::new("tokenizer.json", reason)
     })?;
-    let spaces = replace_json(&json!({ "Regex": " {2,}" }), " ");
+    let spaces = double_spaces_json(" ");
     let first = build.charsmap().unwrap_or_else(|| replace_json(&json!({ "Regex": "\\n" }), " "));
     let normalizer = sequence_json("normalizers", &[first, spaces]);
     Ok(unigram_components(
@@ -375,8 +340,8 @@ fn unigram_components(
 }
 
 /// Where `▁` goes before a text without a space: everywhere, or as a class has it otherwise.
-fn prepend_scheme(add_prefix_space: bool, otherwise: &'static str) -> &'static str {
-    if add_prefix_space { "always" } else { otherwise }
+fn prefix_scheme(build: &BuildContext<'_>, otherwise: &'static str) -> Result<&'static str, ManifestError> {
+    Ok(if build.nullable_bool_setting("add_prefix_space", true)? { "always" } else { otherwise })
 }
 
 fn metaspace_json(prepend_scheme: &str, split: bool) -> Value {
@@ -386,6 +351,10 @@ fn metaspace_json(prepend_scheme: &str, split: bool) -> Value {
 fn whitespace_metaspace_json(prepend_scheme: &str) -> Value {
     let spaces = json!({ "type": "WhitespaceSplit" });
     sequence_json("pretokenizers", &[spaces, metaspace_json(prepend_scheme, true)])
+}
+
+fn double_spaces_json(replacement: &str) -> Value {
+    replace_json(&json!({ "Regex": " {2,}" }), replacement)
 }
 
 /// Quotes of TeX to plain ones.
