@@ -4,14 +4,15 @@
 //! off. Sessions of one graph share their weights: ONNX Runtime shares packed weights only
 //! between sessions that were also given the same initializers, so both are handed to each.
 //!
-//! - `device`: which device is used, and what is said about it (pure); `cuda`: the provider and its libraries
-//! - `decision`: where a graph runs (pure)
-//! - `placing`: whether a graph runs on a GPU, measured; `profile`: what ran where (pure); `folder`: where that is written
-//! - `source`: what sessions are made from; `weights`: their constants; `session`: one of them
-//! - `scan`: reads a graph file; `wire`, `graph`, `external`, `constants`: its parts; `analysis`, `facts`: what it says
-//! - `schema`: what a graph takes and gives; `input_schema`, `output_schema`: which inputs and outputs that are
-//! - `inputs`, `read_output`: the tensors of a run
-//! - `watchdog`: ends what takes too long; `library`, `messages`: the library, and what it says
+//! - `device_choice`: which device is used, and what is said about it (pure); `cuda`: the provider and its libraries
+//! - `placement_policy`: where a graph runs (pure); `gpu_probe`: whether a graph runs on a GPU, measured
+//! - `profile_trace`: what ran where (pure); `profile_dir`: where that is written
+//! - `session_factory`: what sessions are made from; `weights`: their constants; `session`: one of them
+//! - `graph_scan`: checks a graph file; `proto`: its messages; `graph`, `external_data`, `division_check`: parts of the scan
+//! - `graph_analysis`, `graph_info`: what a graph file says
+//! - `io_schema`: what a graph takes and gives; `input_schema`, `output_schema`: which inputs and outputs that are
+//! - `input_tensors`, `output_reader`: the tensors of a run
+//! - `run_watchdog`: ends what takes too long; `library`, `ort_messages`: the library, and what it says
 
 mod cuda;
 mod device_choice;
