@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use predictd_onnx::runtime_settings::Device;
-
 use crate::ServerError;
 use crate::config::model_command_args::{OutputArgs, RuntimeArgs};
 use crate::config::parsers::path_parser;

@@ -2,9 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use predictd_onnx::runtime_settings::Device;
-use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy};
-
 use crate::ServerError;
 use crate::config::model_command_args::{OutputArgs, RuntimeArgs, TextArgs};
 use crate::config::parsers::path_parser;

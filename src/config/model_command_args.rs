@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
+use predictd_onnx::runtime_settings::Device;
+use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy};
 
-use super::device::{Device, parse_device};
+use super::device::parse_device;
 use super::parsers::path_parser;
-use super::serve_args::{MarkupPolicy, OverflowPolicy, ServeArgs};
+use super::serve_args::ServeArgs;
 
 /// How the command answers.
 #[derive(Debug, clap::Args)]

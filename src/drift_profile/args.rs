@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use predictd_engine::drift_monitor::PROFILE_FILE;
-use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy};
 
 use crate::ServerError;
 use crate::config::model_command_args::{LibraryArgs, OutputArgs, TextArgs};

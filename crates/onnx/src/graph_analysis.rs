@@ -2,8 +2,7 @@
 
 use predictd_text::activation::{Activation, AppliedActivation};
 
-use super::graph::Constant;
-use super::graph::{MainGraph, Node, TensorData};
+use super::graph::{Constant, MainGraph};
 use super::proto::NodeProto;
 
 /// Most nodes between the scores and the classifier that names their classes.
