@@ -48,7 +48,7 @@ pub(super) fn open_models(
         }
         ModelSet::Registry(sources) => {
             let runtime = registry_setup::open_registry(settings, load_context.clone(), sources)?;
-            let registry = Arc::clone(runtime.service().registry());
+            let registry = Arc::clone(runtime.services().context.registry());
             OpenedModels { registry, registry_runtime: Some(runtime), unloaded: Vec::new() }
         }
     })

@@ -15,7 +15,7 @@ use predictd_registry::models_directory::{self, MissingVersions};
 use predictd_registry::record::{ModelRecords, Origin, VersionRecord};
 use predictd_registry::registry_state::{RegistryState, StateFile};
 use predictd_registry::runtime::RegistryRuntime;
-use predictd_registry::service::{AliasSubscription, MemoryCheck, RegistryService, ServiceDeps};
+use predictd_registry::service::{AliasSubscription, LoadDeps, MemoryCheck, RegistryServices, ServiceDeps};
 use predictd_registry::spool::FeedbackSpool;
 use predictd_registry::store::Store;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,7 @@ fn data_directory_error(path: &Path, error: &dyn Display) -> ServerError {
     ServerError::Configuration(format!("--data-dir {}: {error}", path.display()))
 }
 
-/// What a registry service is made of.
+/// What the registry's services are made of.
 struct RegistrySetup {
     settings: ServerSettings,
     /// The operator's own models.
@@ -91,8 +91,8 @@ impl RegistrySetup {
         if stays { MissingVersions::Retain } else { MissingVersions::Remove }
     }
 
-    /// A keeper of what the database has recorded, or of what was known last where it cannot be used.
-    async fn open_service(self) -> Result<RegistryService, String> {
+    /// Services with the state of the database, or with the last known one where it cannot be used.
+    async fn open_service(self) -> Result<RegistryServices, String> {
         if let Some(reason) = self.missing_database_reason() {
             return self.service_without_database(reason);
         }
@@ -109,8 +109,8 @@ impl RegistrySetup {
             Ok(records) => {
                 let registry = self.build_registry(&records)?;
                 let named = self.database_error(&"");
-                let keeper = RegistryService::open(self.service_deps(registry, database)).await;
-                keeper.map_err(|error| format!("{named}{error}"))
+                let services = RegistryServices::open(self.service_deps(registry, database)).await;
+                services.map_err(|error| format!("{named}{error}"))
             }
             Err(OpenError::Unavailable(reason)) => self.service_from_state_file(database, &reason),
             Err(OpenError::Damaged(reason)) if self.settings.database_url.is_none() => {
@@ -155,17 +155,17 @@ impl RegistrySetup {
     }
 
     /// Serves what was known last, until the database answers.
-    fn service_from_state_file(self, database: Database, reason: &str) -> Result<RegistryService, String> {
+    fn service_from_state_file(self, database: Database, reason: &str) -> Result<RegistryServices, String> {
         let known = self.state_file().read().ok_or_else(|| self.database_error(&reason))?;
         tracing::error!(reason, "database unavailable; serving the last known state");
         let registry = self.build_registry(&known.records)?;
         let sources = self.sources.clone();
-        Ok(RegistryService::new(self.service_deps(registry, database), known, sources))
+        Ok(RegistryServices::new(self.service_deps(registry, database), known, sources))
     }
 
     /// Serves what was known last and what is in the models directory. The file is left as it is: what is in it may be all
     /// that there is.
-    fn service_without_database(self, reason: &str) -> Result<RegistryService, String> {
+    fn service_without_database(self, reason: &str) -> Result<RegistryServices, String> {
         let known = self.state_file().read();
         tracing::error!(
             file = %self.database_path().display(),
@@ -178,7 +178,7 @@ impl RegistrySetup {
         let records = models_directory::sync_in_memory(&known.records, &self.sources, self.missing_versions());
         let registry = self.build_registry(&records)?;
         let database = self.connect_database()?.with_damage();
-        Ok(RegistryService::new(self.service_deps(registry, database), RegistryState { records, ..known }, Vec::new()))
+        Ok(RegistryServices::new(self.service_deps(registry, database), RegistryState { records, ..known }, Vec::new()))
     }
 
     fn build_registry(&self, records: &ModelRecords) -> Result<Arc<Registry>, String> {
@@ -197,14 +197,16 @@ impl RegistrySetup {
         ServiceDeps {
             registry,
             database,
-            memory_check: memory_check(&self.settings),
             state_file: self.state_file(),
             spool: FeedbackSpool::new(&self.settings.data_dir),
             feedback_retention: self.settings.feedback_retention,
-            models_directory: self.settings.models_dir,
             store: self.store,
-            load_context: self.load_context,
-            mlflow: self.mlflow,
+            load: LoadDeps {
+                memory_check: memory_check(&self.settings),
+                models_directory: self.settings.models_dir,
+                load_context: self.load_context,
+                mlflow: self.mlflow,
+            },
         }
     }
 }
@@ -262,32 +264,31 @@ fn follow_option_error(reason: impl std::fmt::Display) -> ServerError {
 }
 
 /// Loads what is recorded, and follows what others change from then on.
-pub(super) async fn load_models(keeping: &RegistryRuntime, followed: Vec<AliasSubscription>, stop: &CancellationToken) {
-    keeping.spawn_monitors();
-    let work = keeping.run(|keeper| async move {
-        keeper.load_at_startup().await;
+pub(super) async fn load_models(runtime: &RegistryRuntime, followed: Vec<AliasSubscription>, stop: &CancellationToken) {
+    runtime.spawn_monitors();
+    let work = runtime.run(|services| async move {
+        services.load_at_startup().await;
         Ok(())
     });
     tokio::pin!(work);
     let loaded = tokio::select! {
         loaded = &mut work => loaded,
         () = stop.cancelled() => {
-            keeping.service().stop_loading();
+            runtime.services().context.stop_loading();
             work.await
         }
     };
     if let Err(error) = loaded {
         tracing::error!(%error, "loading of models failed");
     }
-    keeping.spawn_reconcilers(followed);
+    runtime.spawn_reconcilers(followed);
 }
 
 /// Ends what is still going on, until `rest` at the latest.
-pub(super) async fn stop_registry(keeping: &RegistryRuntime, rest: Instant) {
-    keeping.service().stop_loading();
-    let close = keeping.run(|keeper| async move {
-        keeper.flush_counters().await;
-        keeper.close().await;
+pub(super) async fn stop_registry(runtime: &RegistryRuntime, rest: Instant) {
+    runtime.services().context.stop_loading();
+    let close = runtime.run(|services| async move {
+        services.context.close().await;
         Ok(())
     });
     // What is not closed by then is closed by the end of the process: nothing that was acknowledged is lost.

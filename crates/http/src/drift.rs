@@ -184,7 +184,7 @@ pub async fn show(
         return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
     }
     let accuracies =
-        app.models.registry_runtime.as_ref().map(|keeping| keeping.service().accuracies()).unwrap_or_default();
+        app.models.registry_runtime.as_ref().map(|runtime| runtime.services().accuracies()).unwrap_or_default();
     let mut versions = Vec::new();
     for (name, served) in &snapshot.models {
         for (version, state) in &served.versions {

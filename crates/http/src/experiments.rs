@@ -18,6 +18,7 @@ use predictd_experiments::experiment::Experiment;
 use predictd_registry::database::experiments::ResultDetail;
 use predictd_registry::database::{ChangeOutcome, HistoryFilter};
 use predictd_registry::is_valid_name;
+use predictd_registry::service::RegistryServices;
 use predictd_registry::service::{ChangeContext, RegistryError, RegistryService};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -62,23 +63,17 @@ pub struct ResultsQuery {
     pub details: bool,
 }
 
-/// Does something to an experiment, to its end, unless the same was asked before.
+/// Makes a change, and shows the experiment afterwards.
 async fn apply_change<F>(
     app: &App,
     name: &str,
     order: ChangeContext,
-    work: impl FnOnce(Arc<RegistryService>, ChangeContext) -> F + Send + 'static,
+    work: impl FnOnce(Arc<RegistryServices>, ChangeContext) -> F + Send + 'static,
 ) -> Result<EtagJson<ExperimentChangeResponse>, ApiError>
 where
     F: Future<Output = Result<ChangeOutcome<Option<Experiment>>, RegistryError>> + Send + 'static,
 {
-    let once = |keeper: Arc<RegistryService>| async move {
-        match keeper.repeated_outcome(&order).await? {
-            Some(outcome) => Ok(outcome),
-            None => work(keeper, order).await,
-        }
-    };
-    to_change_response(name, app.require_registry()?.run(once).await?)
+    to_change_response(name, app.require_registry()?.change(order, work).await?)
 }
 
 /// What became of an experiment, or had become of it when the same was asked before.
@@ -107,13 +102,13 @@ fn to_change_response(
 /// List all experiments.
 #[utoipa::path(get, path = "/admin/experiments", tag = "admin", responses((status = 200, body = ExperimentListView)))]
 pub async fn list(State(app): State<Arc<App>>) -> Result<Json<ExperimentListView>, ApiError> {
-    let keeper = app.require_registry()?.service();
-    let experiments = keeper
+    let registry = &app.require_registry()?.services().context;
+    let experiments = registry
         .experiments()
         .iter()
         .map(|(name, experiment)| ExperimentView::from_experiment(name, experiment))
         .collect();
-    Ok(Json(ExperimentListView { stale: keeper.database_downtime().is_some(), experiments }))
+    Ok(Json(ExperimentListView { stale: registry.database_downtime().is_some(), experiments }))
 }
 
 /// Show an experiment. Its revision is in the `ETag`.
@@ -122,7 +117,8 @@ pub async fn show(
     State(app): State<Arc<App>>,
     ExperimentPath(name): ExperimentPath,
 ) -> Result<impl IntoResponse, ApiError> {
-    let found = app.require_registry()?.service().experiments().remove(&name).ok_or_else(unknown_experiment)?;
+    let found =
+        app.require_registry()?.services().context.experiments().remove(&name).ok_or_else(unknown_experiment)?;
     Ok(with_etag(found.revision, ExperimentView::from_experiment(&name, &found)))
 }
 
@@ -132,9 +128,9 @@ pub async fn history(
     State(app): State<Arc<App>>,
     ExperimentPath(name): ExperimentPath,
 ) -> Result<Json<Vec<AuditEntryView>>, ApiError> {
-    let read = app
-        .require_registry()?
-        .run(|keeper| async move { Ok(keeper.history(HistoryFilter::Experiment(&name), MAX_HISTORY_ENTRIES).await?) });
+    let read = app.require_registry()?.run(|services| async move {
+        Ok(services.context.history(HistoryFilter::Experiment(&name), MAX_HISTORY_ENTRIES).await?)
+    });
     let done = read.await?;
     if done.is_empty() {
         Err(unknown_experiment())
@@ -157,8 +153,9 @@ pub async fn results(
         .map_err(|_| ApiError::at_pointer("", "the query can have `phase`, a number, and `details`, true or false"))?;
     let named = name.clone();
     let with = if details { ResultDetail::Pairs } else { ResultDetail::Labels };
-    let read =
-        app.require_registry()?.run(move |keeper| async move { keeper.experiment_results(&named, phase, with).await });
+    let read = app
+        .require_registry()?
+        .run(move |services| async move { services.evaluator.results(&named, phase, with).await });
     let (experiment, phase, found) = read.await?;
     Ok(Json(ExperimentResultsView::from_results(&name, &experiment, phase, &found, details)))
 }
@@ -175,13 +172,13 @@ pub async fn define(
     grounds: Preconditions,
     ValidatedJson(wanted, _memory): ValidatedJson<ExperimentDesignBody>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let known = app.require_registry()?.service().experiments().contains_key(&name);
+    let known = app.require_registry()?.services().context.experiments().contains_key(&name);
     let order = grounds.into_change_context(&caller, &["experiment", &name], &wanted, wanted.reason.clone());
     if known && order.expected_revision.is_none() {
         // Unless it was this request that made it.
         let context = order.clone();
         let repeated =
-            app.require_registry()?.run(|service| async move { Ok(service.repeated_outcome(&context).await?) });
+            app.require_registry()?.run(|services| async move { Ok(services.context.find_repeated(&context).await?) });
         let outcome = repeated.await?.ok_or_else(preconditions::missing_precondition_error)?;
         return to_change_response(&name, outcome);
     }
@@ -190,12 +187,9 @@ pub async fn define(
     let default_model = app.models.registry.snapshot().default_model.clone();
     let design = wanted.into_design(&name, &default_model).map_err(wire::design_error)?;
     let named = name.clone();
-    apply_change(
-        &app,
-        &name,
-        order,
-        |keeper, order| async move { keeper.define_experiment(&named, design, &order).await },
-    )
+    apply_change(&app, &name, order, |services, order| async move {
+        services.experiments.define(&named, design, &order).await
+    })
     .await
 }
 
@@ -213,7 +207,8 @@ pub async fn start(
 ) -> Result<impl IntoResponse, ApiError> {
     let order = grounds.require_change_context(&caller, &["start", &name], &wanted, wanted.reason.clone())?;
     let named = name.clone();
-    apply_change(&app, &name, order, |keeper, order| async move { keeper.start_experiment(&named, &order).await }).await
+    apply_change(&app, &name, order, |services, order| async move { services.experiments.start(&named, &order).await })
+        .await
 }
 
 /// Pause an experiment: everybody gets the active version.
@@ -230,7 +225,8 @@ pub async fn pause(
 ) -> Result<impl IntoResponse, ApiError> {
     let order = grounds.require_change_context(&caller, &["pause", &name], &wanted, wanted.reason.clone())?;
     let named = name.clone();
-    apply_change(&app, &name, order, |keeper, order| async move { keeper.pause_experiment(&named, &order).await }).await
+    apply_change(&app, &name, order, |services, order| async move { services.experiments.pause(&named, &order).await })
+        .await
 }
 
 /// End an experiment for good: everybody gets the active version.
@@ -248,12 +244,9 @@ pub async fn end(
     let order = grounds.require_change_context(&caller, &["end", &name], &wanted, wanted.reason.clone())?;
     let named = name.clone();
     let outcome = wanted.reason;
-    apply_change(
-        &app,
-        &name,
-        order,
-        |keeper, order| async move { keeper.end_experiment(&named, outcome, &order).await },
-    )
+    apply_change(&app, &name, order, |services, order| async move {
+        services.experiments.end(&named, outcome, &order).await
+    })
     .await
 }
 
@@ -271,12 +264,9 @@ pub async fn promote(
 ) -> Result<impl IntoResponse, ApiError> {
     let order = grounds.require_change_context(&caller, &["promote", &name], &wanted, wanted.reason.clone())?;
     let named = name.clone();
-    apply_change(
-        &app,
-        &name,
-        order,
-        |keeper, order| async move { keeper.promote_arm(&named, &wanted.arm, &order).await },
-    )
+    apply_change(&app, &name, order, |services, order| async move {
+        services.experiments.promote(&named, &wanted.arm, &order).await
+    })
     .await
 }
 
@@ -293,6 +283,6 @@ pub async fn delete(
 ) -> Result<impl IntoResponse, ApiError> {
     let order = grounds.require_change_context(&caller, &["forget", &name], &EmptyBody::default(), None)?;
     let named = name.clone();
-    apply_change(&app, &name, order, |keeper, order| async move { keeper.delete_experiment(&named, &order).await })
+    apply_change(&app, &name, order, |services, order| async move { services.experiments.delete(&named, &order).await })
         .await
 }

@@ -217,13 +217,13 @@ pub async fn feedback(
     rate_limit::charge_remaining_texts(&app, &caller, truths.len())?;
     let deadline = Instant::now() + app.limits.requests.timeout;
     let reserved = app.limits.response_budget.reserve(truths.len() * RESULT_BYTES, deadline).await?.map(Extension);
-    let keeper = Arc::clone(app.require_registry()?.service());
+    let store = Arc::clone(&app.require_registry()?.services().feedback);
     let who = caller.to_string();
     let read = |(index, truth)| {
         let pointer = if is_list { format!("/{index}") } else { String::new() };
         verify_truth(&app, truth, &pointer).map(|feedback| FeedbackRecord {
             caller: who.clone(),
-            reported_at: keeper.next_feedback_timestamp(),
+            reported_at: store.next_timestamp(),
             ..feedback
         })
     };
@@ -235,7 +235,7 @@ pub async fn feedback(
     let told = if good.is_empty() {
         Vec::new()
     } else {
-        app.require_registry()?.run(|keeper| keeper.store_feedback(good)).await?
+        app.require_registry()?.run(|services| async move { services.feedback.store(&good).await }).await?
     };
     let mut told = told.into_iter();
     let mut outcome = |one: Result<FeedbackRecord, ApiError>| {

@@ -10,6 +10,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use predictd_registry::VersionState;
 use predictd_registry::database::StorageFault;
+use predictd_registry::runtime::RegistryRuntime;
+use predictd_registry::service::RegistryContext;
 use predictd_registry::service::RegistryService;
 use predictd_telemetry::spans::{SpanCounts, SpanTracer};
 use serde::Serialize;
@@ -51,8 +53,8 @@ pub struct ModelHealth {
 }
 
 /// A word for how the registry stands.
-fn registry_status(keeper: &RegistryService) -> &'static str {
-    match (keeper.storage_fault(), keeper.database_downtime()) {
+fn registry_status(registry: &RegistryContext) -> &'static str {
+    match (registry.storage_fault(), registry.database_downtime()) {
         (Some(unusable), _) => unusable.name(),
         (None, Some(_)) => "stale",
         (None, None) => "current",
@@ -83,7 +85,7 @@ pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<HealthRepo
     let health = HealthReport {
         status: if ready { "healthy" } else { "unhealthy" },
         version: env!("CARGO_PKG_VERSION"),
-        registry: app.models.registry_runtime.as_ref().map(|keeping| registry_status(keeping.service())),
+        registry: app.models.registry_runtime.as_ref().map(|runtime| registry_status(&runtime.services().context)),
         models: models.collect(),
     };
     (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
@@ -130,11 +132,12 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
         }
     }
     app.telemetry.metrics.set_ready(is_ready(&app));
-    if let Some(keeping) = &app.models.registry_runtime {
-        app.telemetry.metrics.set_registry_unusable(keeping.service().storage_fault().map(StorageFault::name));
-        app.telemetry.metrics.set_registry_staleness(keeping.service().database_downtime().unwrap_or_default());
-        app.telemetry.metrics.set_unserved_models(keeping.service().unserved_model_count());
-        app.telemetry.metrics.set_feedback_waiting(keeping.service().spooled_bytes());
+    if let Some(services) = app.models.registry_runtime.as_ref().map(RegistryRuntime::services) {
+        let registry = &services.context;
+        app.telemetry.metrics.set_registry_unusable(registry.storage_fault().map(StorageFault::name));
+        app.telemetry.metrics.set_registry_staleness(registry.database_downtime().unwrap_or_default());
+        app.telemetry.metrics.set_unserved_models(registry.unserved_model_count());
+        app.telemetry.metrics.set_feedback_waiting(services.feedback.spooled_bytes());
     }
     let versions = app.models.registry.snapshot().version_statuses();
     let text = app

@@ -19,7 +19,7 @@ use predictd_registry::ResolveError;
 use predictd_registry::database::{ChangeOutcome, HistoryFilter};
 use predictd_registry::mlflow::uri::{ModelUri, ModelUriError};
 use predictd_registry::record::Origin;
-use predictd_registry::service::{ChangeContext, NewVersion, RegistryError, RegistryService};
+use predictd_registry::service::{ChangeContext, NewVersion, PullRequest, RegistryError, RegistryServices};
 
 use super::body::ValidatedJson;
 use super::caller::Caller;
@@ -33,25 +33,19 @@ use wire::{
     RegisterRequest, RegisteredModel, RegisteredModelList, RollbackRequest,
 };
 
-/// Does something with the keeper, to its end, unless the same was asked before.
+/// Makes a change, and shows the model afterwards.
 async fn apply_change<F>(
     app: &App,
     name: String,
     order: ChangeContext,
-    work: impl FnOnce(Arc<RegistryService>, ChangeContext) -> F + Send + 'static,
+    work: impl FnOnce(Arc<RegistryServices>, ChangeContext) -> F + Send + 'static,
 ) -> Result<EtagJson<ModelChangeView>, ApiError>
 where
     F: Future<Output = Result<ChangeOutcome, RegistryError>> + Send + 'static,
 {
-    let once = |keeper: Arc<RegistryService>| async move {
-        match keeper.repeated_outcome(&order).await? {
-            Some(outcome) => Ok(outcome),
-            None => work(keeper, order).await,
-        }
-    };
     let experiment =
         app.models.registry.snapshot().experiments.get(&name).map(|running| running.experiment_name.clone());
-    let revised = match app.require_registry()?.run(once).await? {
+    let revised = match app.require_registry()?.change(order, work).await? {
         ChangeOutcome::Changed(record) => {
             ModelChangeView { changed: true, ..ModelChangeView::from_record(name, &record) }
         }
@@ -64,20 +58,20 @@ where
 /// List what is recorded of all models.
 #[utoipa::path(get, path = "/admin/models", tag = "admin", responses((status = 200, body = RegisteredModelList)))]
 pub async fn list(State(app): State<Arc<App>>) -> Result<Json<RegisteredModelList>, ApiError> {
-    let keeper = app.require_registry()?.service();
-    let (epoch, records) = keeper.recorded_models();
+    let registry = &app.require_registry()?.services().context;
+    let (epoch, records) = registry.recorded_models();
     let snapshot = app.models.registry.snapshot();
     let models = records
         .iter()
         .map(|(name, record)| RegisteredModel::from_record(name, record, snapshot.models.get(name)))
         .collect();
-    Ok(Json(RegisteredModelList { epoch, stale: keeper.database_downtime().is_some(), models }))
+    Ok(Json(RegisteredModelList { epoch, stale: registry.database_downtime().is_some(), models }))
 }
 
 /// Show what is recorded of one model. Its revision is in the `ETag`.
 #[utoipa::path(get, path = "/admin/models/{name}", tag = "admin", params(("name" = String, Path)), responses((status = 200, body = RegisteredModel)))]
 pub async fn show(State(app): State<Arc<App>>, ModelPath(name): ModelPath) -> Result<impl IntoResponse, ApiError> {
-    let record = app.require_registry()?.service().model_record(&name).ok_or(ResolveError::UnknownModel)?;
+    let record = app.require_registry()?.services().context.model_record(&name).ok_or(ResolveError::UnknownModel)?;
     let snapshot = app.models.registry.snapshot();
     Ok(with_etag(record.revision, RegisteredModel::from_record(&name, &record, snapshot.models.get(&name))))
 }
@@ -88,10 +82,10 @@ pub async fn history(
     State(app): State<Arc<App>>,
     ModelPath(name): ModelPath,
 ) -> Result<Json<Vec<AuditEntryView>>, ApiError> {
-    app.require_registry()?.service().model_record(&name).ok_or(ResolveError::UnknownModel)?;
-    let read = app
-        .require_registry()?
-        .run(|keeper| async move { Ok(keeper.history(HistoryFilter::Model(&name), MAX_HISTORY_ENTRIES).await?) });
+    app.require_registry()?.services().context.model_record(&name).ok_or(ResolveError::UnknownModel)?;
+    let read = app.require_registry()?.run(|services| async move {
+        Ok(services.context.history(HistoryFilter::Model(&name), MAX_HISTORY_ENTRIES).await?)
+    });
     Ok(Json(read.await?.into_iter().map(AuditEntryView::from).collect()))
 }
 
@@ -115,12 +109,12 @@ pub async fn register(
             ApiError::at_pointer("/source", error.to_string())
         })?;
     let model = name.clone();
-    let register = |keeper: Arc<RegistryService>, order: ChangeContext| async move {
-        let added = match source {
-            Some(uri) => keeper.pull_version(&uri, metadata).await?,
-            None => NewVersion { origin: Origin::Upload, files, metadata },
-        };
-        keeper.register(&model, &version, added, &order).await
+    let register = |services: Arc<RegistryServices>, order: ChangeContext| async move {
+        if let Some(uri) = source {
+            return services.models.register_pulled(&model, &version, PullRequest { uri, metadata }, &order).await;
+        }
+        let added = NewVersion { origin: Origin::Upload, files, metadata };
+        services.models.register(&model, &version, added, &order).await
     };
     apply_change(&app, name, order, register).await
 }
@@ -139,12 +133,9 @@ pub async fn activate(
 ) -> Result<impl IntoResponse, ApiError> {
     let order = grounds.require_change_context(&caller, &["activate", &name], &wanted, wanted.reason.clone())?;
     let model = name.clone();
-    apply_change(
-        &app,
-        name,
-        order,
-        |keeper, order| async move { keeper.activate(&model, &wanted.version, &order).await },
-    )
+    apply_change(&app, name, order, |services, order| async move {
+        services.models.activate(&model, &wanted.version, &order).await
+    })
     .await
 }
 
@@ -162,7 +153,8 @@ pub async fn roll_back(
 ) -> Result<impl IntoResponse, ApiError> {
     let order = grounds.require_change_context(&caller, &["rollback", &name], &wanted, wanted.reason.clone())?;
     let model = name.clone();
-    apply_change(&app, name, order, |keeper, order| async move { keeper.roll_back(&model, &order).await }).await
+    apply_change(&app, name, order, |services, order| async move { services.models.roll_back(&model, &order).await })
+        .await
 }
 
 /// Add figures to those of a version: how good it was found to be.
@@ -180,8 +172,8 @@ pub async fn add_metrics(
     let order = grounds.require_change_context(&caller, &["measure", &name, &version], &wanted, None)?;
     let model = name.clone();
     let metrics: BTreeMap<_, _> = wanted.metrics;
-    apply_change(&app, name, order, |keeper, order| async move {
-        keeper.add_metrics(&model, &version, metrics, &order).await
+    apply_change(&app, name, order, |services, order| async move {
+        services.models.add_metrics(&model, &version, metrics, &order).await
     })
     .await
 }
@@ -201,8 +193,8 @@ pub async fn pin(
     let order = grounds.require_change_context(&caller, &["pin", &name, &version], &wanted, None)?;
     let model = name.clone();
     let pinned = wanted.pinned;
-    apply_change(&app, name, order, move |keeper, order| async move {
-        keeper.set_pinned(&model, &version, pinned, &order).await
+    apply_change(&app, name, order, move |services, order| async move {
+        services.models.set_pinned(&model, &version, pinned, &order).await
     })
     .await
 }
@@ -221,5 +213,11 @@ pub async fn remove(
     let order: ChangeContext =
         grounds.require_change_context(&caller, &["remove", &name, &version], &EmptyBody::default(), None)?;
     let model = name.clone();
-    apply_change(&app, name, order, |keeper, order| async move { keeper.remove(&model, &version, &order).await }).await
+    apply_change(
+        &app,
+        name,
+        order,
+        |services, order| async move { services.models.remove(&model, &version, &order).await },
+    )
+    .await
 }

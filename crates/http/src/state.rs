@@ -114,7 +114,7 @@ impl App {
     pub fn begin_model_shutdown(&self) {
         self.lifecycle.draining.store(true, Ordering::Relaxed);
         if let Some(runtime) = &self.models.registry_runtime {
-            runtime.service().stop_loading();
+            runtime.services().context.stop_loading();
         }
     }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use predictd_experiments::experiment::Experiment;
 use predictd_experiments::experiment::ExperimentMap;
 use predictd_platform::atomic_file;
 use serde::{Deserialize, Serialize};
@@ -49,9 +50,27 @@ impl RegistryState {
         *self = read;
         is_new
     }
-}
 
-impl RegistryState {
+    /// Takes over a committed change of a model, unless a newer one is known. Returns the versions that are gone.
+    pub fn update_model(&mut self, name: &str, record: &ModelRecord) -> Vec<VersionName> {
+        if self.records.get(name).is_some_and(|known| known.revision >= record.revision) {
+            return Vec::new();
+        }
+        let before = self.records.insert(name.to_owned(), record.clone()).unwrap_or_default();
+        before.versions.into_keys().filter(|version| !record.versions.contains_key(version)).collect()
+    }
+
+    /// Takes over a committed change of an experiment, unless a newer one is known; none: it was deleted. Returns its model.
+    pub fn update_experiment(&mut self, name: &str, after: Option<&Experiment>) -> String {
+        let Some(after) = after else {
+            return self.experiments.remove(name).map(|before| before.design.model).unwrap_or_default();
+        };
+        if !self.experiments.get(name).is_some_and(|known| known.is_newer_revision_of(after)) {
+            self.experiments.insert(name.to_owned(), after.clone());
+        }
+        after.design.model.clone()
+    }
+
     /// What is to be loaded of a model: what it needs itself, and what experiments that are under way need.
     #[must_use]
     pub fn versions_to_load<'a>(&'a self, name: &str, record: &'a ModelRecord) -> BTreeSet<&'a str> {

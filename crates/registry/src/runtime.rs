@@ -1,4 +1,4 @@
-//! A keeper with a thread of its own: what it does ends well, whoever asked for it and has left.
+//! The registry's services on a thread of their own: a change goes on to its end when its client has left.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -7,40 +7,41 @@ use std::sync::mpsc::sync_channel;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 
-use super::service::{AliasSubscription, RegistryError, RegistryService};
+use super::database::ChangeOutcome;
+use super::service::{AliasSubscription, ChangeContext, RegistryError, RegistryServices};
 
 /// Most changes and looks that are under way or wait.
 const MAX_PENDING_TASKS: usize = 64;
 
-/// A keeper and its thread.
+/// The services and their thread.
 pub struct RegistryRuntime {
-    service: Arc<RegistryService>,
-    /// For what is under way.
+    services: Arc<RegistryServices>,
+    /// One for each task that goes on.
     task_permits: Arc<Semaphore>,
     /// Taken when it ends.
     runtime: Option<Runtime>,
-    /// Nobody else writes to the file of the database while this is open.
+    /// No other process writes to the file of the database while this is open.
     _lock: Option<File>,
 }
 
 impl RegistryRuntime {
-    /// Opens a keeper on a thread of its own.
+    /// Opens services on a thread of their own.
     ///
     /// # Errors
     /// One sentence.
     pub fn start<F>(lock: Option<File>, open: impl FnOnce() -> F + Send + 'static) -> Result<Self, String>
     where
-        F: Future<Output = Result<RegistryService, String>> + Send + 'static,
+        F: Future<Output = Result<RegistryServices, String>> + Send + 'static,
     {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("predictd-keeper").enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let (opened, is_opened) = sync_channel(1);
         // Whoever starts a server may be on a thread that runs tasks: it must not run others there.
         runtime.spawn(async move { opened.send(open().await) });
-        let keeper = is_opened.recv().map_err(|_| "the work was given up".to_owned()).and_then(|opened| opened);
-        match keeper {
-            Ok(keeper) => Ok(Self {
-                service: Arc::new(keeper),
+        let services = is_opened.recv().map_err(|_| "the work was given up".to_owned()).and_then(|opened| opened);
+        match services {
+            Ok(services) => Ok(Self {
+                services: Arc::new(services),
                 task_permits: Arc::new(Semaphore::new(MAX_PENDING_TASKS)),
                 runtime: Some(runtime),
                 _lock: lock,
@@ -52,49 +53,60 @@ impl RegistryRuntime {
         }
     }
 
-    /// The keeper.
+    /// The services.
     #[must_use]
-    pub fn service(&self) -> &Arc<RegistryService> {
-        &self.service
+    pub fn services(&self) -> &Arc<RegistryServices> {
+        &self.services
     }
 
-    /// Has the keeper look at the database and at experiments until it is told to stop.
+    /// Starts what watches the database and experiments, until the server stops.
     pub fn spawn_monitors(&self) {
-        let Some(runtime) = &self.runtime else { return };
-        let keeper = Arc::clone(&self.service);
-        runtime.spawn(async move { keeper.watch_database().await });
-        let keeper = Arc::clone(&self.service);
-        runtime.spawn(async move { keeper.run_evaluation_loop().await });
-        let keeper = Arc::clone(&self.service);
-        runtime.spawn(async move { keeper.run_spool_drain().await });
-        let keeper = Arc::clone(&self.service);
-        runtime.spawn(async move { keeper.run_feedback_retention().await });
+        if let Some(runtime) = &self.runtime {
+            self.services.spawn_monitors(runtime.handle());
+        }
     }
 
-    /// Has the keeper follow what others change, and these aliases, until it is told to stop.
+    /// Starts what follows the records and these aliases, until the server stops.
     pub fn spawn_reconcilers(&self, aliases: Vec<AliasSubscription>) {
-        let Some(runtime) = &self.runtime else { return };
-        let keeper = Arc::clone(&self.service);
-        runtime.spawn(async move { keeper.follow_changes().await });
-        let keeper = Arc::clone(&self.service);
-        runtime.spawn(async move { keeper.watch_accuracy().await });
-        for following in aliases {
-            let keeper = Arc::clone(&self.service);
-            runtime.spawn(async move { keeper.follow_alias(&following).await });
+        if let Some(runtime) = &self.runtime {
+            self.services.spawn_reconcilers(runtime.handle(), aliases);
         }
+    }
+
+    /// Makes a change to its end. A request that was made before under its Idempotency-Key gets its first outcome: the
+    /// transaction of a change looks for it, and this does where a change is refused.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn change<T, F>(
+        &self,
+        order: ChangeContext,
+        work: impl FnOnce(Arc<RegistryServices>, ChangeContext) -> F + Send + 'static,
+    ) -> Result<ChangeOutcome<T>, RegistryError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<ChangeOutcome<T>, RegistryError>> + Send + 'static,
+    {
+        let change = |services: Arc<RegistryServices>| async move {
+            match work(Arc::clone(&services), order.clone()).await {
+                Err(error) if error.is_refusal() => services.context.find_repeated(&order).await?.ok_or(error),
+                outcome => outcome,
+            }
+        };
+        self.run(change).await
     }
 
     /// Does something to its end, even if who waits for it leaves.
     ///
     /// # Errors
     /// What it says, that it panicked, or that too many others wait.
-    pub async fn run<T, F>(&self, work: impl FnOnce(Arc<RegistryService>) -> F) -> Result<T, RegistryError>
+    pub async fn run<T, F>(&self, work: impl FnOnce(Arc<RegistryServices>) -> F) -> Result<T, RegistryError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, RegistryError>> + Send + 'static,
     {
         let place = Arc::clone(&self.task_permits).try_acquire_owned().map_err(|_| RegistryError::Busy)?;
-        let work = work(Arc::clone(&self.service));
+        let work = work(Arc::clone(&self.services));
         let work = async move {
             let _place = place;
             work.await

@@ -1,29 +1,47 @@
 //! Keeps what is served in line with what is recorded, and makes changes to both.
 //!
-//! A version is loaded and checked before the record says that it answers; the record is written before it does. Whatever
-//! fails on the way leaves both as they were.
+//! - [`registry_services`]: all services, put together; [`registry_context`]: what they share
+//! - [`state_cache`]: the registry's state; [`commit`]: commits a change to the database, the state and the snapshot
+//! - [`reconciler`]: loads and unloads versions, by [`version_loader`]; [`snapshot_publisher`]: publishes the state;
+//!   [`reconcile_loop`]: when
+//! - [`model_service`], [`experiment_service`]: what operators can do
+//! - [`rollout_controller`]: moves rollouts on, by what [`experiment_evaluator`] reads; [`accuracy_monitor`]
+//! - [`mlflow_sync`]: follows aliases; [`database_watch`]: follows other replicas
+//! - [`feedback_store`], [`spool_drain`], [`feedback_retention`]: feedback
+//! - [`polling`]: the loop of all that polls
 
 mod accuracy_monitor;
 mod change_context;
-mod counter_flush;
+mod commit;
 mod database_watch;
 mod error;
-mod experiment_commands;
-mod feedback;
+mod experiment_evaluator;
+mod experiment_service;
 mod feedback_retention;
+mod feedback_store;
 mod mlflow_pull;
 mod mlflow_sync;
-mod model_changes;
-mod model_commands;
-mod publish_scope;
+mod model_service;
+mod new_version;
+mod phase_counters;
+mod polling;
+mod reconcile_loop;
 mod reconciler;
-mod registry_service;
+mod registry_context;
+mod registry_services;
 mod rollout_controller;
+mod snapshot_publisher;
+mod spool_drain;
+mod state_cache;
+mod store_cleanup;
 mod version_lease;
+mod version_loader;
 
 pub use change_context::ChangeContext;
 pub use error::RegistryError;
-pub use feedback::FeedbackOutcome;
+pub use feedback_store::FeedbackOutcome;
 pub use mlflow_sync::AliasSubscription;
-pub use model_commands::NewVersion;
-pub use registry_service::{MemoryCheck, RegistryService, ServiceDeps};
+pub use new_version::{NewVersion, PullRequest};
+pub use registry_context::RegistryContext;
+pub use registry_services::{RegistryServices, ServiceDeps};
+pub use version_loader::{LoadDeps, MemoryCheck};

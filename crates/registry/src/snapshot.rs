@@ -172,7 +172,8 @@ impl Registry {
         });
     }
 
-    fn update(&self, change: impl FnOnce(&mut Snapshot)) {
+    /// Publishes a changed snapshot.
+    pub(super) fn update(&self, change: impl FnOnce(&mut Snapshot)) {
         let lock = self.update_lock.lock();
         let mut changed = Snapshot::clone(&self.snapshot.load());
         change(&mut changed);
@@ -182,29 +183,10 @@ impl Registry {
         drop(old);
     }
 
-    /// Says which version of a model answers who names none, which did before, and which are kept besides. The others are
-    /// forgotten: what they have in work is still answered.
-    pub fn publish_model(&self, name: &str, active: Option<&str>, before: Option<&str>, kept: &BTreeSet<&str>) {
-        self.update(|changed| {
-            if let Some(served) = changed.models.get_mut(name) {
-                served.active = active.map(VersionName::new);
-                served.previous = before.map(VersionName::new);
-                served.versions.retain(|version, _| kept.contains(version.as_str()));
-            }
-            changed.startup_required.retain(|(model, version)| model != name || kept.contains(version.as_str()));
-            changed.models.retain(|_, served| !served.versions.is_empty());
-        });
-    }
-
     /// Says which versions are tried before the server is ready. None once it has started: what comes later makes no server
     /// unready.
     pub fn require_at_startup(&self, awaited: BTreeSet<(String, VersionName)>) {
         self.update(|changed| changed.startup_required = awaited);
-    }
-
-    /// Says which experiments run from now on.
-    pub fn publish_experiments(&self, experiments: BTreeMap<String, Arc<ActivePhase>>) {
-        self.update(|changed| changed.experiments = experiments);
     }
 
     /// Ends all workers after what they have, and waits for them until `deadline`.
@@ -287,7 +269,7 @@ impl Snapshot {
     }
 
     /// True for a version that is loaded, or could not be.
-    fn was_tried(&self, model: &str, version: &VersionName) -> bool {
+    pub(super) fn was_tried(&self, model: &str, version: &VersionName) -> bool {
         let state = self.models.get(model).and_then(|served| served.versions.get(version));
         matches!(state, Some(VersionState::Ready(_) | VersionState::Failed(_)))
     }

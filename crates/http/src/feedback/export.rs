@@ -77,8 +77,8 @@ pub async fn export(
         Some(after) => parse_position(after)
             .ok_or_else(|| ApiError::at_pointer("/after", "it is not the `next` of another part"))?,
     };
-    let read = app.require_registry()?.run(move |keeper| async move {
-        Ok(keeper.list_feedback(part.model.as_deref(), (after.0, &after.1), PAGE_LIMITS).await?)
+    let read = app.require_registry()?.run(move |services| async move {
+        Ok(services.feedback.list(part.model.as_deref(), (after.0, &after.1), PAGE_LIMITS).await?)
     });
     let (feedback, more) = read.await?;
     let last = feedback.last().filter(|_| more);

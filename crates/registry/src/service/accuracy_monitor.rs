@@ -1,136 +1,123 @@
-//! How right model versions were lately, as what was told of their answers says.
+//! The accuracy of model versions by the latest feedback.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use predictd_drift::accuracy_drop::{ACCURACY_WINDOW_ANSWERS, ExpectedAccuracy, has_dropped};
 use predictd_engine::loaded_version::LoadedVersion;
 use predictd_metrics::drift::AccuracyStatus;
 use predictd_platform::clock::now_millis;
 
+use super::feedback_store::FeedbackStore;
+use super::polling::Poller;
+use super::registry_context::RegistryContext;
 use super::registry_service::RegistryService;
 use crate::record::VersionRecord;
 use crate::version_name::VersionName;
 
-/// How often it is looked where nothing is told here: others may be told, and what is recorded may change.
+/// Time between two updates without feedback here: other replicas get some, and records may change.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(15);
-/// And how often at most.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Answers that are older say nothing of today.
+/// Older answers say nothing of today.
 const MAX_ANSWER_AGE: Duration = Duration::from_hours(24 * 30);
-/// Questions that fail until no more are asked in one look.
+/// Queries of one update that may fail; no more are made then.
 const MAX_QUERY_FAILURES: usize = 2;
-/// The figure of a version that says how right it was when it was tried.
+/// The metric of a version that says how right it was when it was tried.
 const ACCURACY_METRIC: &str = "accuracy";
 
-impl RegistryService {
-    /// Looks now and then how right the versions that are served were lately, until it is told to stop.
-    pub async fn watch_accuracy(&self) {
-        let mut told = false;
-        let mut again = false;
-        let mut looked = None::<Instant>;
-        let mut seen = (0, 0);
-        loop {
-            let now = (
-                self.last_feedback_timestamp.load(Ordering::Relaxed),
-                self.deps.registry.snapshot().ready_models().count(),
-            );
-            let is_new = std::mem::replace(&mut seen, now) != now;
-            // Once more a moment after something was told: it may not have been kept yet.
-            let is_due = std::mem::replace(&mut again, is_new) || is_new;
-            if (is_due || looked.is_none_or(|at| at.elapsed() >= IDLE_CHECK_INTERVAL))
-                && self.database_downtime().is_none()
-            {
-                looked = Some(Instant::now());
-                match self.update_accuracies().await {
-                    Ok(()) => told = false,
-                    // The same again and again is no news.
-                    Err(error) if !std::mem::replace(&mut told, true) => {
-                        tracing::warn!(%error, "accuracy unknown; database unavailable");
-                    }
-                    Err(_) => {}
+/// The accuracies at the last update, of versions that have feedback or an expected accuracy.
+pub(super) type Accuracies = Arc<Mutex<Vec<AccuracyStatus>>>;
+
+/// Compares the accuracy of served versions with what is expected of them.
+pub(super) struct AccuracyMonitor {
+    pub(super) context: Arc<RegistryContext>,
+    pub(super) feedback: Arc<FeedbackStore>,
+    pub(super) accuracies: Accuracies,
+    pub(super) state: MonitorState,
+}
+
+/// What the monitor saw last.
+#[derive(Default)]
+pub(super) struct MonitorState {
+    /// The time of the latest feedback, and the number of loaded versions.
+    seen: (i64, usize),
+    has_news: bool,
+    updated: Option<Instant>,
+    is_failure_logged: bool,
+}
+
+impl Poller for AccuracyMonitor {
+    async fn poll(&mut self) -> Duration {
+        let state = &mut self.state;
+        let now = (self.feedback.last_timestamp(), self.context.registry().snapshot().ready_models().count());
+        let has_news = std::mem::replace(&mut state.seen, now) != now;
+        // Once more a moment after feedback came: it may not have been stored yet.
+        let is_due = std::mem::replace(&mut state.has_news, has_news) || has_news;
+        if (is_due || state.updated.is_none_or(|at| at.elapsed() >= IDLE_CHECK_INTERVAL))
+            && self.context.database_downtime().is_none()
+        {
+            state.updated = Some(Instant::now());
+            match self.update().await {
+                Ok(()) => self.state.is_failure_logged = false,
+                Err(error) if !std::mem::replace(&mut self.state.is_failure_logged, true) => {
+                    tracing::warn!(%error, "accuracy unknown; database unavailable");
                 }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(MIN_CHECK_INTERVAL) => {}
-                () = self.stop.cancelled() => return,
+                Err(_) => {}
             }
         }
+        MIN_CHECK_INTERVAL
     }
+}
 
-    /// How right the versions were, as it was looked last: those of which anything is told or expected.
-    #[must_use]
-    pub fn accuracies(&self) -> Vec<AccuracyStatus> {
-        self.accuracies.lock().clone()
-    }
-
-    /// Looks at each version. What is not told of one stays as it was, and keeps nothing from the others.
-    async fn update_accuracies(&self) -> Result<(), sqlx::Error> {
-        let snapshot = self.deps.registry.snapshot();
-        let before = self.accuracies();
-        let mut found = Vec::new();
+impl AccuracyMonitor {
+    /// Updates the accuracy of each version. One that cannot be read stays as it was.
+    async fn update(&self) -> Result<(), sqlx::Error> {
+        let snapshot = self.context.registry().snapshot();
+        let before = self.accuracies.lock().clone();
+        let mut statuses = Vec::new();
         let mut failures = Vec::new();
         for served in snapshot.ready_models() {
             let model = served.name();
             let version = served.version();
             let last = before.iter().find(|one| one.model == model && one.version == version);
-            // A database that is away is not asked once for each.
-            let recent = if failures.len() < MAX_QUERY_FAILURES {
-                let oldest = self.accuracy_cutoff(served);
-                let recent = self
-                    .deps
-                    .database
-                    .recent_accuracy(model, version, oldest, i64::from(ACCURACY_WINDOW_ANSWERS))
-                    .await;
-                recent.map_err(|error| failures.push(error)).ok()
+            // A database that is away is not asked once for each version.
+            let counts = if failures.len() < MAX_QUERY_FAILURES {
+                let oldest = self.oldest_answer(served);
+                let most = i64::from(ACCURACY_WINDOW_ANSWERS);
+                let counts = self.context.database.recent_accuracy(model, version, oldest, most).await;
+                counts.map_err(|error| failures.push(error)).ok()
             } else {
                 None
             };
-            let Some((labelled, correct)) = recent else {
-                found.extend(last.cloned());
+            let Some(counts) = counts else {
+                statuses.extend(last.cloned());
                 continue;
             };
-            let expected = self.expected_accuracy(served);
-            if labelled == 0 && expected.is_none() {
-                continue;
-            }
-            let said = last.and_then(|last| last.has_dropped);
-            let dropped = expected.and_then(|expected| has_dropped(said, expected, correct, labelled));
-            let model = model.to_owned();
-            let version = version.to_owned();
-            let expected = expected.map(|expected| expected.share);
-            let now =
-                AccuracyStatus { model, version, labelled_answers: labelled, correct, expected, has_dropped: dropped };
-            if dropped != said {
-                log_accuracy_change(&now, said);
-            }
-            found.push(now);
+            statuses.extend(status(served, counts, self.expected_accuracy(served), last));
         }
-        self.deps.load_context.metrics.set_accuracies(&found);
-        *self.accuracies.lock() = found;
+        self.context.metrics.set_accuracies(&statuses);
+        *self.accuracies.lock() = statuses;
         failures.into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// From when on answers count: of today, and of this version, not of another that had its name before.
-    fn accuracy_cutoff(&self, served: &LoadedVersion) -> i64 {
+    /// The time from which answers count: those of today's version, not of one that had its name before.
+    fn oldest_answer(&self, served: &LoadedVersion) -> i64 {
         let oldest = now_millis().saturating_sub(i64::try_from(MAX_ANSWER_AGE.as_millis()).unwrap_or(i64::MAX));
-        // What is made in the same millisecond counts.
+        // Answers of the same millisecond count.
         self.read_version_record(served, |record| Some(record.registered_at.saturating_sub(1)))
             .map_or(oldest, |at| at.max(oldest))
     }
 
-    /// How right a version was when it was tried: as it was recorded, else as its profile says.
+    /// The accuracy of a version when it was tried: its recorded metric, else that of its profile.
     fn expected_accuracy(&self, served: &LoadedVersion) -> Option<ExpectedAccuracy> {
         let recorded = self.read_version_record(served, |record| record.metrics.get(ACCURACY_METRIC).copied());
-        let recorded = recorded.filter(|share| (0.0..=1.0).contains(share));
-        let profiled = || {
-            let profile = served.drift_monitor()?.profile();
-            Some(ExpectedAccuracy {
-                share: served.drift_monitor()?.accuracy()?,
-                sample_texts: Some(profile.accuracy?.texts),
-            })
-        };
-        recorded.map(|share| ExpectedAccuracy { share, sample_texts: None }).or_else(profiled)
+        if let Some(share) = recorded.filter(|share| (0.0..=1.0).contains(share)) {
+            return Some(ExpectedAccuracy { share, sample_texts: None });
+        }
+        let monitor = served.drift_monitor()?;
+        let share = monitor.accuracy()?;
+        Some(ExpectedAccuracy { share, sample_texts: Some(monitor.profile().accuracy?.texts) })
     }
 
     fn read_version_record<T>(
@@ -138,9 +125,34 @@ impl RegistryService {
         served: &LoadedVersion,
         part: impl FnOnce(&VersionRecord) -> Option<T>,
     ) -> Option<T> {
-        let known = self.state.lock();
-        part(known.records.get(served.name())?.versions.get(&VersionName::new(served.version()))?)
+        let state = self.context.state.lock();
+        part(state.records.get(served.name())?.versions.get(&VersionName::new(served.version()))?)
     }
+}
+
+/// The accuracy of a version, of whose labelled answers so many were correct. Logs a drop.
+fn status(
+    served: &LoadedVersion,
+    (labelled, correct): (u64, u64),
+    expected: Option<ExpectedAccuracy>,
+    last: Option<&AccuracyStatus>,
+) -> Option<AccuracyStatus> {
+    if labelled == 0 && expected.is_none() {
+        return None;
+    }
+    let had_dropped = last.and_then(|last| last.has_dropped);
+    let status = AccuracyStatus {
+        model: served.name().to_owned(),
+        version: served.version().to_owned(),
+        labelled_answers: labelled,
+        correct,
+        has_dropped: expected.and_then(|expected| has_dropped(had_dropped, expected, correct, labelled)),
+        expected: expected.map(|expected| expected.share),
+    };
+    if status.has_dropped != had_dropped {
+        log_accuracy_change(&status, had_dropped);
+    }
+    Some(status)
 }
 
 /// Logs what is news. What was not known before and is well is none.

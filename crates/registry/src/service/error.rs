@@ -54,3 +54,10 @@ impl From<RecordError> for RegistryError {
         Self::Change(refusal.into())
     }
 }
+
+impl RegistryError {
+    /// True if a change was refused: not if the database has failed.
+    pub(crate) fn is_refusal(&self) -> bool {
+        !matches!(self, Self::Change(ChangeError::Database(_) | ChangeError::OutcomeUnknown(_)))
+    }
+}

@@ -4,14 +4,18 @@
 //! rollback, stays until the alias moves again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use predictd_metrics::AliasCheckOutcome;
 
 use super::change_context::ChangeContext;
+use super::commit::{self, Change};
 use super::error::RegistryError;
-use super::model_commands::NewVersion;
-use super::registry_service::RegistryService;
+use super::model_service::ModelService;
+use super::new_version::{NewVersion, PullRequest};
+use super::polling::Poller;
+use super::registry_context::RegistryContext;
 use crate::database::{ChangeError, ChangeOutcome};
 use crate::mlflow::client::MlflowVersion;
 use crate::mlflow::pull::{PullError, SOURCE_METADATA_KEY};
@@ -25,8 +29,6 @@ use crate::version_name::VersionName;
 const SYNC_ACTOR: &str = "follow";
 /// Longest pause after something went wrong.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_mins(1);
-/// Most versions of a model that were pulled and are kept.
-const MAX_PULLED_VERSIONS: usize = 32;
 /// Longest reason that is told to the MLflow server.
 const MAX_REASON_CHARS: usize = 500;
 
@@ -67,161 +69,166 @@ impl AliasSubscription {
     }
 }
 
-impl RegistryService {
-    /// Follows an alias until it is told to stop.
-    pub async fn follow_alias(&self, following: &AliasSubscription) {
-        let mut pause = following.poll_interval;
-        let mut told = None;
-        let mut pulled = None;
-        self.deps.load_context.metrics.init_alias_checks(&following.local_name);
-        loop {
-            match self.sync_alias(following, &mut pulled).await {
-                Ok(outcome) => {
-                    self.deps.load_context.metrics.record_alias_check(&following.local_name, outcome);
-                    pause = following.poll_interval;
-                    told = None;
-                }
-                Err(error) => {
-                    self.deps.load_context.metrics.record_alias_check(&following.local_name, AliasCheckOutcome::Failed);
-                    let sentence = error.to_string();
-                    // The same again and again is no news.
-                    if told.as_ref() != Some(&sentence) {
-                        tracing::error!(model = following.local_name, alias = following.alias, error = %sentence, "alias could not be followed; retrying");
-                        told = Some(sentence);
-                    }
-                    pause = (pause * 2).min(MAX_RETRY_INTERVAL.max(following.poll_interval));
-                }
+/// Follows an alias.
+pub(super) struct MlflowSync {
+    context: Arc<RegistryContext>,
+    models: Arc<ModelService>,
+    subscription: AliasSubscription,
+    pause: Duration,
+    /// The error that was logged last.
+    logged: Option<String>,
+    /// A target that was pulled and is not active yet: the next poll does not pull it again.
+    pulled: Option<(String, NewVersion)>,
+}
+
+impl Poller for MlflowSync {
+    async fn poll(&mut self) -> Duration {
+        let synced = self.sync().await;
+        let AliasSubscription { local_name: model, alias, poll_interval, .. } = &self.subscription;
+        match synced {
+            Ok(outcome) => {
+                self.context.metrics.record_alias_check(model, outcome);
+                self.pause = *poll_interval;
+                self.logged = None;
             }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.stop.cancelled() => return,
+            Err(error) => {
+                self.context.metrics.record_alias_check(model, AliasCheckOutcome::Failed);
+                let sentence = error.to_string();
+                // The same error again is no news.
+                if self.logged.as_ref() != Some(&sentence) {
+                    tracing::error!(model, alias, error = %sentence, "alias could not be followed; retrying");
+                    self.logged = Some(sentence);
+                }
+                self.pause = (self.pause * 2).min(MAX_RETRY_INTERVAL.max(*poll_interval));
             }
         }
+        self.pause
+    }
+}
+
+impl MlflowSync {
+    pub(super) fn new(
+        context: Arc<RegistryContext>,
+        models: Arc<ModelService>,
+        subscription: AliasSubscription,
+    ) -> Self {
+        context.metrics.init_alias_checks(&subscription.local_name);
+        let pause = subscription.poll_interval;
+        Self { context, models, subscription, pause, logged: None, pulled: None }
     }
 
-    /// Looks where an alias leads, and goes there if it is somewhere else than before.
-    ///
-    /// What was pulled is kept for the next look: something else may have been in the way.
-    async fn sync_alias(
-        &self,
-        following: &AliasSubscription,
-        pulled: &mut Option<(String, NewVersion)>,
-    ) -> Result<AliasCheckOutcome, RegistryError> {
-        let version = self
-            .mlflow_client()?
-            .version_by_alias(&following.remote_name, &following.alias)
-            .await
-            .map_err(PullError::from)?;
-        let target = following.target_id(&version);
-        if self.model_record_or_default(&following.local_name).alias_target.as_ref() == Some(&target) {
+    /// Activates the target of the alias, if it is another than before.
+    async fn sync(&mut self) -> Result<AliasCheckOutcome, RegistryError> {
+        let AliasSubscription { local_name: model, remote_name, alias, .. } = &self.subscription.clone();
+        let client = self.models.mlflow_client()?;
+        let version = client.version_by_alias(remote_name, alias).await.map_err(PullError::from)?;
+        let target = self.subscription.target_id(&version);
+        if self.is_known_target(&target) {
             return Ok(AliasCheckOutcome::Unchanged);
         }
         // Another replica may have been there.
-        self.refresh_state().await?;
-        if self.model_record_or_default(&following.local_name).alias_target.as_ref() == Some(&target) {
+        self.context.refresh().await?;
+        if self.is_known_target(&target) {
             return Ok(AliasCheckOutcome::Unchanged);
         }
-        tracing::info!(model = following.local_name, alias = following.alias, version = version.version, "alias moved");
+        let number = &version.version;
+        tracing::info!(model, alias, version = number, "alias moved");
         let order = ChangeContext {
             actor: SYNC_ACTOR.to_owned(),
-            reason: Some(format!(
-                "models:/{}@{} is version {}",
-                following.remote_name, following.alias, version.version
-            )),
+            reason: Some(format!("models:/{remote_name}@{alias} is version {number}")),
             ..ChangeContext::default()
         };
-        let before = self.active_mlflow_version(following);
-        match self.activate_alias_target(following, &version, &target, &order, pulled).await {
+        let before = self.active_mlflow_version();
+        match self.activate_target(&version, &target, &order).await {
             // Another replica was faster.
             Ok(false) => Ok(AliasCheckOutcome::Unchanged),
             Ok(true) => {
-                *pulled = None;
-                tracing::info!(model = following.local_name, version = version.version, "alias version activated");
-                self.report_version_state(following, &version.version, "active", "").await;
-                if let Some(before) = before.filter(|before| *before != version.version) {
-                    self.report_version_state(following, &before, "replaced", "").await;
+                self.pulled = None;
+                tracing::info!(model, version = number, "alias version activated");
+                self.report_version_state(number, "active", "").await;
+                if let Some(before) = before.filter(|before| before != number) {
+                    self.report_version_state(&before, "replaced", "").await;
                 }
                 Ok(AliasCheckOutcome::Switched)
             }
-            Err(error) if is_permanent_error(&error) => {
-                let sentence: String = error.to_string().chars().take(MAX_REASON_CHARS).collect();
-                tracing::error!(model = following.local_name, alias = following.alias, version = version.version, error = %sentence, "alias version rejected; active version unchanged");
-                let order = ChangeContext { reason: Some(sentence.clone()), ..order };
-                let local = following.local_name.as_str();
-                let refused = version.version.as_str();
-                let apply = |record: &mut ModelRecord| Ok(record.set_alias_target(&target));
-                let refusal = self.commit_change(local, "refuse", Some(refused), &order, apply).await?;
-                if !matches!(refusal, ChangeOutcome::Changed(_)) {
-                    return Ok(AliasCheckOutcome::Unchanged);
-                }
-                self.report_version_state(following, &version.version, "refused", &sentence).await;
-                Ok(AliasCheckOutcome::Unservable)
-            }
+            Err(error) if is_permanent_error(&error) => self.refuse_target(number, &target, order, &error).await,
             Err(error) => Err(error),
         }
     }
 
-    /// Registers a version, if it is not, and makes it the active one. False if that was done already.
-    async fn activate_alias_target(
+    fn is_known_target(&self, target: &str) -> bool {
+        let record = self.context.model_record_or_default(&self.subscription.local_name);
+        record.alias_target.as_deref() == Some(target)
+    }
+
+    /// Remembers a target that cannot be served: it is not tried again.
+    async fn refuse_target(
         &self,
-        following: &AliasSubscription,
+        version: &str,
+        target: &str,
+        order: ChangeContext,
+        error: &RegistryError,
+    ) -> Result<AliasCheckOutcome, RegistryError> {
+        let AliasSubscription { local_name: model, alias, .. } = &self.subscription;
+        let sentence: String = error.to_string().chars().take(MAX_REASON_CHARS).collect();
+        tracing::error!(model, alias, version, error = %sentence, "alias version rejected; active version unchanged");
+        let order = ChangeContext { reason: Some(sentence.clone()), ..order };
+        let change = Change { target: model, action: "refuse", version: Some(version), order: &order };
+        let apply = |record: &mut ModelRecord| Ok(record.set_alias_target(target));
+        if !matches!(commit::change_model(&self.context, change, apply).await?, ChangeOutcome::Changed(_)) {
+            return Ok(AliasCheckOutcome::Unchanged);
+        }
+        self.report_version_state(version, "refused", &sentence).await;
+        Ok(AliasCheckOutcome::Unservable)
+    }
+
+    /// Registers a version, if it is not, and makes it the active one. False if that was done already.
+    async fn activate_target(
+        &mut self,
         version: &MlflowVersion,
         target: &str,
         order: &ChangeContext,
-        pulled: &mut Option<(String, NewVersion)>,
     ) -> Result<bool, RegistryError> {
-        let local = following.local_name.as_str();
-        let number = version.version.as_str();
-        let uri = ModelUri::Version(version.name.clone(), number.to_owned());
-        let known = self.model_record_or_default(local);
-        match known.versions.get(&VersionName::new(number)) {
+        let model = &self.subscription.local_name;
+        let number = &version.version;
+        let uri = ModelUri::Version(version.name.clone(), number.clone());
+        match self.context.model_record_or_default(model).versions.get(&VersionName::new(number)) {
             Some(known) if known.origin == Origin::Mlflow(uri.to_string()) && has_same_source(known, version) => {}
             // It has the number of another one.
-            Some(_) => return Err(RecordError::VersionExists(number.to_owned()).into()),
+            Some(_) => return Err(RecordError::VersionExists(number.clone()).into()),
             None => {
-                let added = match pulled.take() {
+                let added = match self.pulled.take() {
                     Some((of, added)) if of == target => added,
-                    _ => self.pull_version(&uri, BTreeMap::new()).await?,
+                    _ => self.models.pull_version(PullRequest { uri, metadata: BTreeMap::new() }).await?,
                 };
-                *pulled = Some((target.to_owned(), added.clone()));
-                self.register(local, number, added, order).await?;
+                self.pulled = Some((target.to_owned(), added.clone()));
+                self.models.register(model, number, added, order).await?;
             }
         }
-        let _alone = self.change_lock.lock().await;
-        let experiments = self.experiments();
-        let apply = |record: &mut ModelRecord| {
-            // Another replica was here, and what an operator did since stays.
-            if !record.set_alias_target(target) {
-                return Ok(false);
-            }
-            record.activate(number)?;
-            record.prune_pulled(MAX_PULLED_VERSIONS, |version| {
-                experiments.values().any(|experiment| experiment.is_open() && experiment.uses_version(local, version))
-            });
-            Ok(true)
-        };
-        let outcome = self.load_and_commit(local, "activate", number, order, apply).await?;
+        let outcome = self.models.activate_alias_target(model, number, target, order).await?;
         Ok(matches!(outcome, ChangeOutcome::Changed(_)))
     }
 
-    /// The version that is active and was pulled from the model that is followed.
-    fn active_mlflow_version(&self, following: &AliasSubscription) -> Option<String> {
-        let record = self.model_record_or_default(&following.local_name);
+    /// The version at the MLflow server of the active version, if that was pulled from the model that is followed.
+    fn active_mlflow_version(&self) -> Option<String> {
+        let record = self.context.model_record_or_default(&self.subscription.local_name);
         let active = record.active.clone()?;
         let Origin::Mlflow(uri) = &record.versions.get(&VersionName::new(&active))?.origin else { return None };
         match uri.parse() {
-            Ok(ModelUri::Version(name, version)) if name == following.remote_name => Some(version),
+            Ok(ModelUri::Version(name, version)) if name == self.subscription.remote_name => Some(version),
             _ => None,
         }
     }
 
     /// Tells the MLflow server what became of a version.
-    async fn report_version_state(&self, following: &AliasSubscription, version: &str, state: &str, reason: &str) {
-        let Ok(mlflow) = self.mlflow_client() else { return };
+    async fn report_version_state(&self, version: &str, state: &str, reason: &str) {
+        let Ok(client) = self.models.mlflow_client() else { return };
         for (key, value) in [("predictd.reason", reason), ("predictd.state", state)] {
-            if let Err(error) = mlflow.set_version_tag(&following.remote_name, version, key, value).await {
+            let remote_name = &self.subscription.remote_name;
+            if let Err(error) = client.set_version_tag(remote_name, version, key, value).await {
                 // What is served does not depend on it.
-                tracing::warn!(model = following.local_name, version, %error, "version state could not be reported to MLflow");
+                let model = &self.subscription.local_name;
+                tracing::warn!(model, version, %error, "version state could not be reported to MLflow");
                 return;
             }
         }

@@ -1,25 +1,29 @@
 //! Keeps a version loaded that a change is about to need.
 
-use std::collections::BTreeSet;
+use super::registry_context::RegistryContext;
 
-use parking_lot::Mutex;
-
-/// A version that must not be removed meanwhile.
+/// A version that is not unloaded until this is dropped.
 pub(super) struct VersionLease<'a> {
-    leased_versions: &'a Mutex<BTreeSet<(String, String)>>,
+    context: &'a RegistryContext,
     version: (String, String),
 }
 
 impl<'a> VersionLease<'a> {
-    pub(super) fn new(leased_versions: &'a Mutex<BTreeSet<(String, String)>>, name: &str, version: &str) -> Self {
-        let version = (name.to_owned(), version.to_owned());
-        leased_versions.lock().insert(version.clone());
-        Self { leased_versions, version }
+    pub(super) fn new(context: &'a RegistryContext, model: &str, version: &str) -> Self {
+        let version = (model.to_owned(), version.to_owned());
+        context.publisher.leased_versions.lock().push(version.clone());
+        Self { context, version }
     }
 }
 
 impl Drop for VersionLease<'_> {
     fn drop(&mut self) {
-        self.leased_versions.lock().remove(&self.version);
+        let mut leased = self.context.publisher.leased_versions.lock();
+        if let Some(index) = leased.iter().position(|version| *version == self.version) {
+            leased.swap_remove(index);
+        }
+        drop(leased);
+        // The change may not need the version after all.
+        self.context.publish();
     }
 }

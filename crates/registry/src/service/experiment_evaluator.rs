@@ -1,0 +1,86 @@
+//! What experiments show: the results of their phases, and the first verdicts.
+
+use std::sync::Arc;
+
+use predictd_experiments::experiment::{Experiment, ExperimentError};
+use predictd_experiments::results::{FirstDecision, PhaseResults, PhaseTotals};
+use predictd_platform::clock::now_millis;
+
+use super::error::RegistryError;
+use super::registry_context::RegistryContext;
+use crate::database::ChangeError;
+use crate::database::experiments::{PhaseQuery, ResultDetail};
+
+/// Reads the results of experiments.
+pub struct ExperimentEvaluator {
+    pub(super) context: Arc<RegistryContext>,
+}
+
+impl ExperimentEvaluator {
+    /// The results of a phase of an experiment, from 1: of the present one if none is named. First verdicts are stored.
+    ///
+    /// # Errors
+    /// If there is no such experiment or phase, or the database does not answer.
+    pub async fn results(
+        &self,
+        name: &str,
+        phase: Option<u32>,
+        detail: ResultDetail,
+    ) -> Result<(Experiment, u32, PhaseResults), RegistryError> {
+        let experiment = self
+            .context
+            .experiments()
+            .remove(name)
+            .ok_or_else(|| ChangeError::from(ExperimentError::NotFound(name.to_owned())))?;
+        let phase = phase.unwrap_or(experiment.phase_number());
+        let index = usize::try_from(phase).unwrap_or(usize::MAX).checked_sub(1);
+        let Some(found) = index.and_then(|index| experiment.phases.get(index)) else {
+            let reason = if experiment.phases.is_empty() {
+                "the experiment has not begun".to_owned()
+            } else {
+                format!("the experiment has {} phases", experiment.phases.len())
+            };
+            return Err(ChangeError::from(ExperimentError::Conflict(reason)).into());
+        };
+        self.context.flush_counters().await;
+        let totals = self.phase_totals(name, &experiment, phase, detail).await?;
+        let mut results = PhaseResults::new(&experiment, &found.weights, &totals);
+        if self.store_verdicts(name, phase, &results).await? {
+            let totals = self.phase_totals(name, &experiment, phase, detail).await?;
+            results = PhaseResults::new(&experiment, &found.weights, &totals);
+        }
+        Ok((experiment, phase, results))
+    }
+
+    /// What was counted of a phase, in all processes.
+    pub(super) async fn phase_totals(
+        &self,
+        name: &str,
+        experiment: &Experiment,
+        phase: u32,
+        detail: ResultDetail,
+    ) -> Result<PhaseTotals, ChangeError> {
+        let arms: Vec<String> = experiment.design.serving_arms().map(|(_, arm)| arm.name.clone()).collect();
+        let query = PhaseQuery { experiment: name, phase, answered_after: experiment.created, arms: &arms };
+        Ok(self.context.database.read_sums(query, detail).await?)
+    }
+
+    /// Stores the first verdicts; true if there was one.
+    async fn store_verdicts(&self, name: &str, phase: u32, results: &PhaseResults) -> Result<bool, ChangeError> {
+        let query = PhaseQuery { experiment: name, phase, answered_after: 0, arms: &[] };
+        let mut is_new = false;
+        for (arm, better, sentence) in results.decisions().filter(|(arm, ..)| is_undecided(results, &arm.name)) {
+            let decided = FirstDecision { is_better: better, decided_at: now_millis(), sentence };
+            if self.context.database.store_decision(query, &arm.name, &decided).await? {
+                is_new = true;
+                let verdict = decided.sentence;
+                tracing::info!(experiment = name, phase, arm = arm.name, better, verdict, "experiment verdict reached");
+            }
+        }
+        Ok(is_new)
+    }
+}
+
+fn is_undecided(results: &PhaseResults, arm: &str) -> bool {
+    results.arms.iter().any(|result| result.arm.name == arm && result.first_decision.is_none())
+}

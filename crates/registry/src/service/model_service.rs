@@ -1,0 +1,287 @@
+//! What an operator or an alias can do to a model.
+//!
+//! A version is loaded and checked before the record says that it answers; the record is written before it does. A change that
+//! fails on the way leaves both as they were.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use predictd_platform::clock::now_millis;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::task::spawn_blocking;
+
+use super::change_context::ChangeContext;
+use super::commit::{self, Change};
+use super::error::RegistryError;
+use super::mlflow_pull;
+use super::new_version::{NewVersion, PullRequest};
+use super::reconciler::Reconciler;
+use super::registry_context::RegistryContext;
+use super::version_lease::VersionLease;
+use crate::database::{ChangeError, ChangeOutcome};
+use crate::mlflow::client::MlflowClient;
+use crate::record::{ModelRecord, RecordError, VersionRecord};
+use crate::store::{StagedVersion, StoreError};
+use crate::version_name::VersionName;
+
+/// Most versions of a model that were pulled and are kept.
+const MAX_PULLED_VERSIONS: usize = 32;
+
+/// Changes models.
+pub struct ModelService {
+    context: Arc<RegistryContext>,
+    reconciler: Arc<Reconciler>,
+    /// One change of a model at a time. A rollback that loads nothing does not wait for it.
+    change_lock: Mutex<()>,
+    /// One new version is verified at a time: each needs the memory of a model.
+    verify_lock: Mutex<()>,
+}
+
+impl ModelService {
+    pub(super) fn new(context: Arc<RegistryContext>, reconciler: Arc<Reconciler>) -> Self {
+        Self { context, reconciler, change_lock: Mutex::default(), verify_lock: Mutex::default() }
+    }
+
+    /// Registers a version whose files an MLflow server keeps. A request that was made before is not pulled again.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; nothing is kept then.
+    pub async fn register_pulled(
+        &self,
+        name: &str,
+        version: &str,
+        request: PullRequest,
+        order: &ChangeContext,
+    ) -> Result<ChangeOutcome, RegistryError> {
+        if let Some(repeated) = self.context.find_repeated(order).await? {
+            return Ok(repeated);
+        }
+        let added = self.pull_version(request).await?;
+        self.register(name, version, added, order).await
+    }
+
+    /// Brings the files of a model into the store, for a new version.
+    pub(super) async fn pull_version(&self, request: PullRequest) -> Result<NewVersion, RegistryError> {
+        mlflow_pull::pull_version(self.mlflow_client()?, &self.context.store, request).await
+    }
+
+    pub(super) fn mlflow_client(&self) -> Result<&MlflowClient, RegistryError> {
+        self.reconciler.loader.deps.mlflow.as_ref().ok_or(RegistryError::MlflowNotConfigured)
+    }
+
+    /// Registers a version whose files are in the store, once they were loaded and checked. The files of a registered version
+    /// are put back if they are lost.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; nothing is kept then.
+    pub async fn register(
+        &self,
+        name: &str,
+        version: &str,
+        added: NewVersion,
+        order: &ChangeContext,
+    ) -> Result<ChangeOutcome, RegistryError> {
+        let NewVersion { origin, files, metadata } = added;
+        let metrics = BTreeMap::new();
+        let registered_at = now_millis();
+        let record = VersionRecord { origin, files, metadata, metrics, pinned: false, registered_at };
+        // A version that cannot be recorded need not be verified.
+        let is_new = self.context.model_record_or_default(name).register(version, record.clone())?;
+        // Other changes do not wait for this.
+        let verified = if is_new || self.is_missing_files(name, version, &record) {
+            Some(self.stage_and_verify(name, version, &record).await?)
+        } else {
+            None
+        };
+        let _lock = self.change_lock.lock().await;
+        if let Some(staged) = verified {
+            let store = self.context.store.clone();
+            spawn_blocking(move || store.commit(&staged)).await?.map_err(StoreError::Disk)?;
+        }
+        let change = Change { target: name, action: "register", version: Some(version), order };
+        commit::change_model(&self.context, change, |model| model.register(version, record)).await
+    }
+
+    /// True for a version whose files are not in the store, or are not what they should be.
+    fn is_missing_files(&self, name: &str, version: &str, record: &VersionRecord) -> bool {
+        let is_stored = record.digest().is_some_and(|digest| self.context.store.version_path(&digest).is_dir());
+        !is_stored || self.reconciler.loader.has_failed(name, version)
+    }
+
+    async fn stage_and_verify(
+        &self,
+        name: &str,
+        version: &str,
+        record: &VersionRecord,
+    ) -> Result<StagedVersion, RegistryError> {
+        let _lock = self.verify_lock.lock().await;
+        let store = self.context.store.clone();
+        let files = record.files.clone();
+        let staged = spawn_blocking(move || store.stage(&files)).await??;
+        self.reconciler.loader.verify(name, version, record, &staged).await?;
+        Ok(staged)
+    }
+
+    /// Makes a version the active one, once it is loaded.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; the version before goes on answering then.
+    pub async fn activate(
+        &self,
+        name: &str,
+        version: &str,
+        order: &ChangeContext,
+    ) -> Result<ChangeOutcome, RegistryError> {
+        let _lock = self.lock_changes(name, order).await?;
+        let change = Change { target: name, action: "activate", version: Some(version), order };
+        self.load_and_commit(change, version, |model| model.activate(version)).await
+    }
+
+    /// Makes the previous version the active one.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; the present version goes on answering then.
+    pub async fn roll_back(&self, name: &str, order: &ChangeContext) -> Result<ChangeOutcome, RegistryError> {
+        self.context.refresh().await?;
+        let previous = self.context.model_record_or_default(name).previous_version()?.to_owned();
+        let needs_load = !self.context.is_loaded(name, &previous);
+        let _lock = if needs_load { Some(self.change_lock.lock().await) } else { None };
+        let apply = |model: &mut ModelRecord| {
+            // Another process may have rolled back meanwhile: not twice for one request.
+            if model.previous_version()? == previous {
+                model.roll_back().map(|()| true)
+            } else {
+                Err(RecordError::NoPreviousVersion)
+            }
+        };
+        let change = Change { target: name, action: "roll back", version: Some(&previous), order };
+        self.load_and_commit(change, &previous, apply).await
+    }
+
+    /// Adds metrics to those of a version.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn add_metrics(
+        &self,
+        name: &str,
+        version: &str,
+        metrics: BTreeMap<String, f64>,
+        order: &ChangeContext,
+    ) -> Result<ChangeOutcome, RegistryError> {
+        let _lock = self.lock_changes(name, order).await?;
+        let change = Change { target: name, action: "measure", version: Some(version), order };
+        commit::change_model(&self.context, change, |model| model.add_metrics(version, metrics)).await
+    }
+
+    /// Pins a version, once it is loaded, or unpins it.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn set_pinned(
+        &self,
+        name: &str,
+        version: &str,
+        pinned: bool,
+        order: &ChangeContext,
+    ) -> Result<ChangeOutcome, RegistryError> {
+        let _lock = self.lock_changes(name, order).await?;
+        let action = if pinned { "pin" } else { "unpin" };
+        let change = Change { target: name, action, version: Some(version), order };
+        let apply = |model: &mut ModelRecord| model.set_pinned(version, pinned);
+        if pinned {
+            return self.load_and_commit(change, version, apply).await;
+        }
+        commit::change_model(&self.context, change, apply).await
+    }
+
+    /// Deletes a version.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn remove(
+        &self,
+        name: &str,
+        version: &str,
+        order: &ChangeContext,
+    ) -> Result<ChangeOutcome, RegistryError> {
+        let _lock = self.lock_changes(name, order).await?;
+        let change = Change { target: name, action: "remove", version: Some(version), order };
+        commit::change_model(&self.context, change, |model| model.remove(version).map(|()| true)).await
+    }
+
+    /// Makes a version the active one because an alias leads to it, and removes pulled versions that are too many.
+    /// `alias_target` is remembered; unchanged if it was already.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; the version before goes on answering then.
+    pub(super) async fn activate_alias_target(
+        &self,
+        name: &str,
+        version: &str,
+        alias_target: &str,
+        order: &ChangeContext,
+    ) -> Result<ChangeOutcome, RegistryError> {
+        let _lock = self.change_lock.lock().await;
+        let experiments = self.context.experiments();
+        let apply = |record: &mut ModelRecord| {
+            // Another replica was here, and what an operator did since stays.
+            if !record.set_alias_target(alias_target) {
+                return Ok(false);
+            }
+            record.activate(version)?;
+            record.prune_pulled(MAX_PULLED_VERSIONS, |version| {
+                experiments.values().any(|experiment| experiment.is_open() && experiment.uses_version(name, version))
+            });
+            Ok(true)
+        };
+        let change = Change { target: name, action: "activate", version: Some(version), order };
+        self.load_and_commit(change, version, apply).await
+    }
+
+    /// Waits for other changes. A change that was decided on another revision is refused at once.
+    async fn lock_changes(&self, name: &str, order: &ChangeContext) -> Result<MutexGuard<'_, ()>, RegistryError> {
+        self.check_revision(name, order).await?;
+        Ok(self.change_lock.lock().await)
+    }
+
+    /// The model, at the revision that the change was decided on.
+    async fn check_revision(&self, name: &str, order: &ChangeContext) -> Result<ModelRecord, RegistryError> {
+        let is_other = |record: &ModelRecord| order.expected_revision.is_some_and(|seen| seen != record.revision);
+        let mut record = self.context.model_record_or_default(name);
+        if is_other(&record) {
+            self.context.refresh().await?;
+            record = self.context.model_record_or_default(name);
+        }
+        if is_other(&record) { Err(ChangeError::RevisionMismatch(record.revision).into()) } else { Ok(record) }
+    }
+
+    /// Commits a change that needs a version to be loaded.
+    async fn load_and_commit(
+        &self,
+        change: Change<'_>,
+        version: &str,
+        apply: impl FnOnce(&mut ModelRecord) -> Result<bool, RecordError>,
+    ) -> Result<ChangeOutcome, RegistryError> {
+        let name = change.target;
+        // Before a load that would be for nothing.
+        let record = self.check_revision(name, change.order).await?;
+        if !record.versions.contains_key(&VersionName::new(version)) {
+            return Err(RecordError::UnknownVersion(version.to_owned()).into());
+        }
+        let _lease = VersionLease::new(&self.context, name, version);
+        self.reconciler.ensure_loaded(name, &record, version).await?;
+        commit::change_model(&self.context, change, apply).await
+    }
+
+    /// Deletes files of the store that no version needs; their number.
+    pub(super) async fn clean_store(&self) -> Result<usize, RegistryError> {
+        // No version is between the store and its record.
+        let _lock = self.change_lock.lock().await;
+        let versions =
+            |record: &ModelRecord| record.versions.values().filter_map(VersionRecord::digest).collect::<Vec<_>>();
+        let needed = self.context.state.lock().records.values().flat_map(versions).collect();
+        let store = self.context.store.clone();
+        Ok(spawn_blocking(move || store.collect_garbage(&needed)).await?.map_err(StoreError::Disk)?)
+    }
+}

@@ -1,0 +1,115 @@
+//! What this process counts of the phases of experiments, and what of it is in the database.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use predictd_experiments::counters::{ActivePhase, PhaseCounts};
+use predictd_experiments::experiment::Experiment;
+use predictd_platform::clock;
+
+use crate::database::experiments::PhaseQuery;
+use crate::database::{ChangeError, Database};
+use crate::registry_state::RegistryState;
+use crate::snapshot::Snapshot;
+
+/// The phases that this process has counted, until all is stored.
+#[derive(Default)]
+pub(super) struct PhaseCounters {
+    flushes: Mutex<Vec<CounterFlush>>,
+    /// Held while counts are stored: two at a time would store the same ones twice.
+    lock: tokio::sync::Mutex<()>,
+}
+
+/// A phase, and what of its counts is stored.
+struct CounterFlush {
+    phase: Arc<ActivePhase>,
+    /// The row of this process.
+    process_id: String,
+    /// What was counted before the row began.
+    baseline: PhaseCounts,
+    /// What was stored last; none before the first time.
+    stored: Option<PhaseCounts>,
+    /// Nothing had been counted since the flush before.
+    is_final: bool,
+}
+
+impl PhaseCounters {
+    /// The counters of an experiment's present phase: new ones, or those from before a pause.
+    pub(super) fn activate_phase(&self, name: &str, experiment: &Experiment) -> Arc<ActivePhase> {
+        let mut flushes = self.flushes.lock();
+        let is_phase = |phase: &ActivePhase| phase.experiment_name == name && phase.phase == experiment.phase_number();
+        if let Some(known) = flushes.iter().find(|flush| is_phase(&flush.phase)) {
+            return Arc::clone(&known.phase);
+        }
+        let phase = Arc::new(ActivePhase::new(name, experiment));
+        flushes.push(CounterFlush {
+            phase: Arc::clone(&phase),
+            process_id: new_process_id(),
+            baseline: PhaseCounts::default(),
+            stored: None,
+            is_final: false,
+        });
+        phase
+    }
+
+    /// Stores what was counted since the last flush.
+    pub(super) async fn flush(&self, database: &Database) {
+        let _lock = self.lock.lock().await;
+        let phases: Vec<Arc<ActivePhase>> = self.flushes.lock().iter().map(|flush| Arc::clone(&flush.phase)).collect();
+        for phase in phases {
+            if let Err(error) = self.flush_phase(database, &phase).await {
+                tracing::warn!(experiment = phase.experiment_name, %error, "experiment counters could not be stored; retrying");
+            }
+        }
+    }
+
+    async fn flush_phase(&self, database: &Database, phase: &Arc<ActivePhase>) -> Result<(), ChangeError> {
+        let counted = phase.counts();
+        let state = self.update(phase, |flush| {
+            flush.is_final = flush.stored.as_ref() == Some(&counted) || counted == PhaseCounts::default();
+            (flush.process_id.clone(), flush.baseline.clone(), flush.stored.clone(), flush.is_final)
+        });
+        let Some((process, baseline, stored, is_final)) = state else { return Ok(()) };
+        if is_final {
+            return Ok(());
+        }
+        let query = PhaseQuery { experiment: &phase.experiment_name, phase: phase.phase, answered_after: 0, arms: &[] };
+        let own = counted.delta_since(&baseline);
+        if !database.store_counts(query, &process, &own, stored.is_none()).await? {
+            // The row was merged with others. It has what was stored until then.
+            let baseline = stored.unwrap_or_default();
+            let own = counted.delta_since(&baseline);
+            let process = new_process_id();
+            // Before the write: a process that misses the commit writes the same row again.
+            self.update(phase, |flush| {
+                flush.process_id.clone_from(&process);
+                flush.baseline = baseline;
+                flush.stored = None;
+            });
+            database.store_counts(query, &process, &own, true).await?;
+        }
+        self.update(phase, |flush| flush.stored = Some(counted));
+        Ok(())
+    }
+
+    fn update<T>(&self, phase: &Arc<ActivePhase>, change: impl FnOnce(&mut CounterFlush) -> T) -> Option<T> {
+        self.flushes.lock().iter_mut().find(|flush| Arc::ptr_eq(&flush.phase, phase)).map(change)
+    }
+
+    /// Forgets phases that are over and stored.
+    pub(super) fn remove_finished(&self, state: &RegistryState, snapshot: &Snapshot) {
+        let is_running =
+            |phase: &Arc<ActivePhase>| snapshot.experiments.values().any(|other| Arc::ptr_eq(other, phase));
+        let is_paused = |phase: &ActivePhase| {
+            state
+                .experiments
+                .get(&phase.experiment_name)
+                .is_some_and(|experiment| experiment.is_in_progress() && experiment.phase_number() == phase.phase)
+        };
+        self.flushes.lock().retain(|flush| !flush.is_final || is_running(&flush.phase) || is_paused(&flush.phase));
+    }
+}
+
+fn new_process_id() -> String {
+    clock::new_id().simple().to_string()
+}

@@ -1,0 +1,174 @@
+//! The services of the registry, put together.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use predictd_engine::model_source::ModelSource;
+use predictd_metrics::drift::AccuracyStatus;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::accuracy_monitor::{Accuracies, AccuracyMonitor, MonitorState};
+use super::database_watch::DatabaseWatch;
+use super::experiment_evaluator::ExperimentEvaluator;
+use super::experiment_service::ExperimentService;
+use super::feedback_retention::FeedbackRetention;
+use super::feedback_store::FeedbackStore;
+use super::mlflow_sync::{AliasSubscription, MlflowSync};
+use super::model_service::ModelService;
+use super::polling::{Poller, poll_until_stopped};
+use super::reconcile_loop::ReconcileLoop;
+use super::reconciler::Reconciler;
+use super::registry_context::RegistryContext;
+use super::rollout_controller::RolloutController;
+use super::snapshot_publisher::SnapshotPublisher;
+use super::spool_drain::SpoolDrain;
+use super::state_cache::StateCache;
+use super::store_cleanup::StoreCleanup;
+use super::version_loader::{LoadDeps, VersionLoader};
+use crate::database::{ChangeError, Database};
+use crate::registry_state::{RegistryState, StateFile};
+use crate::snapshot::Registry;
+use crate::spool::FeedbackSpool;
+use crate::store::Store;
+
+/// What the services are made of.
+pub struct ServiceDeps {
+    /// What is served.
+    pub registry: Arc<Registry>,
+    /// The records.
+    pub database: Database,
+    /// The copy of the state, for a start without the database.
+    pub state_file: StateFile,
+    /// The files of registered versions.
+    pub store: Store,
+    /// What versions are loaded from, and with.
+    pub load: LoadDeps,
+    /// Feedback that waits for the database.
+    pub spool: FeedbackSpool,
+    /// The age from which feedback is deleted, if it is.
+    pub feedback_retention: Option<Duration>,
+}
+
+/// The services of the registry.
+pub struct RegistryServices {
+    /// What they share: the records, their state, what is published.
+    pub context: Arc<RegistryContext>,
+    /// Changes models.
+    pub models: Arc<ModelService>,
+    /// Changes experiments.
+    pub experiments: Arc<ExperimentService>,
+    /// Reads the results of experiments.
+    pub evaluator: Arc<ExperimentEvaluator>,
+    /// Stores feedback.
+    pub feedback: Arc<FeedbackStore>,
+    accuracies: Accuracies,
+    reconciler: Arc<Reconciler>,
+    background: BackgroundDeps,
+}
+
+/// What services in the background are made of.
+struct BackgroundDeps {
+    /// The operator's own models that are not recorded yet.
+    unrecorded_sources: Vec<ModelSource>,
+    feedback_retention: Option<Duration>,
+}
+
+impl RegistryServices {
+    /// Services with the last known state, until the database answers; `unrecorded_sources` are recorded then.
+    #[must_use]
+    pub fn new(deps: ServiceDeps, state: RegistryState, unrecorded_sources: Vec<ModelSource>) -> Self {
+        let down_since = (!deps.database.is_initialized()).then(Instant::now);
+        let context = Arc::new(RegistryContext {
+            database: deps.database,
+            state: StateCache::new(state, deps.state_file),
+            publisher: SnapshotPublisher::new(deps.registry),
+            store: deps.store,
+            metrics: Arc::clone(&deps.load.load_context.metrics),
+            down_since: Mutex::new(down_since),
+            stop: CancellationToken::new(),
+        });
+        let loader = VersionLoader { context: Arc::clone(&context), deps: deps.load };
+        let reconciler = Arc::new(Reconciler::new(Arc::clone(&context), loader));
+        let models = Arc::new(ModelService::new(Arc::clone(&context), Arc::clone(&reconciler)));
+        let experiments = Arc::new(ExperimentService::new(Arc::clone(&context), Arc::clone(&reconciler)));
+        Self {
+            models,
+            experiments,
+            evaluator: Arc::new(ExperimentEvaluator { context: Arc::clone(&context) }),
+            feedback: Arc::new(FeedbackStore::new(Arc::clone(&context), deps.spool)),
+            accuracies: Accuracies::default(),
+            reconciler,
+            background: BackgroundDeps { unrecorded_sources, feedback_retention: deps.feedback_retention },
+            context,
+        }
+    }
+
+    /// Services with the state that the database has.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn open(deps: ServiceDeps) -> Result<Self, ChangeError> {
+        let services = Self::new(deps, RegistryState::default(), Vec::new());
+        services.context.state.refresh(&services.context.database).await?;
+        Ok(services)
+    }
+
+    /// Loads what is recorded for the first time.
+    pub async fn load_at_startup(&self) {
+        self.reconciler.load_at_startup().await;
+    }
+
+    /// The accuracies of versions that have feedback or an expected accuracy, at the last update.
+    #[must_use]
+    pub fn accuracies(&self) -> Vec<AccuracyStatus> {
+        self.accuracies.lock().clone()
+    }
+
+    /// Starts what watches the database and experiments, and stores feedback, until the server stops.
+    pub(crate) fn spawn_monitors(&self, runtime: &Handle) {
+        let sources = self.background.unrecorded_sources.clone();
+        self.spawn(runtime, DatabaseWatch::new(self.context(), sources));
+        self.spawn(
+            runtime,
+            RolloutController {
+                context: self.context(),
+                experiments: Arc::clone(&self.experiments),
+                evaluator: Arc::clone(&self.evaluator),
+                evaluations: 0,
+            },
+        );
+        self.spawn(runtime, SpoolDrain { context: self.context(), feedback: Arc::clone(&self.feedback) });
+        if let Some(retention) = self.background.feedback_retention {
+            let feedback = Arc::clone(&self.feedback);
+            self.spawn(runtime, FeedbackRetention { context: self.context(), feedback, retention, is_in_log: true });
+        }
+    }
+
+    /// Starts what follows the state and these aliases, until the server stops.
+    pub(crate) fn spawn_reconcilers(&self, runtime: &Handle, aliases: Vec<AliasSubscription>) {
+        self.spawn(runtime, ReconcileLoop::new(self.context(), Arc::clone(&self.reconciler)));
+        self.spawn(runtime, StoreCleanup { context: self.context(), models: Arc::clone(&self.models) });
+        self.spawn(
+            runtime,
+            AccuracyMonitor {
+                context: self.context(),
+                feedback: Arc::clone(&self.feedback),
+                accuracies: Arc::clone(&self.accuracies),
+                state: MonitorState::default(),
+            },
+        );
+        for subscription in aliases {
+            self.spawn(runtime, MlflowSync::new(self.context(), Arc::clone(&self.models), subscription));
+        }
+    }
+
+    fn spawn(&self, runtime: &Handle, poller: impl Poller + Send + 'static) {
+        runtime.spawn(poll_until_stopped(poller, self.context.stop.clone()));
+    }
+
+    fn context(&self) -> Arc<RegistryContext> {
+        Arc::clone(&self.context)
+    }
+}

@@ -1,0 +1,113 @@
+//! Loads and verifies single versions, if there is memory for them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use predictd_engine::load_context::LoadContext;
+use predictd_engine::loader;
+use predictd_engine::model_source::ModelSource;
+use predictd_text::manifest::ManifestError;
+use tokio::task::spawn_blocking;
+
+use super::error::RegistryError;
+use super::mlflow_pull;
+use super::registry_context::RegistryContext;
+use crate::mlflow::client::MlflowClient;
+use crate::record::{ModelRecord, Origin, RecordError, VersionRecord};
+use crate::snapshot::Registry;
+use crate::store::StagedVersion;
+use crate::version_name::VersionName;
+use crate::version_state::VersionState;
+
+/// Says whether so many bytes of files, loaded besides all else, fit into the memory.
+pub type MemoryCheck = Arc<dyn Fn(&Registry, u64) -> Result<(), String> + Send + Sync>;
+
+/// What versions are loaded from, and with.
+pub struct LoadDeps {
+    /// The operator's own models.
+    pub models_directory: PathBuf,
+    /// What models are loaded with.
+    pub load_context: LoadContext,
+    /// Whether there is memory for one more.
+    pub memory_check: MemoryCheck,
+    /// Where lost files of versions are pulled from.
+    pub mlflow: Option<MlflowClient>,
+}
+
+/// Loads versions into the registry.
+pub(super) struct VersionLoader {
+    pub(super) context: Arc<RegistryContext>,
+    pub(super) deps: LoadDeps,
+}
+
+impl VersionLoader {
+    /// Loads a version.
+    pub(super) async fn load(&self, name: &str, record: &ModelRecord, version: &str) -> Result<(), RegistryError> {
+        let Some(found) = record.versions.get(&VersionName::new(version)) else {
+            return Err(RecordError::UnknownVersion(version.to_owned()).into());
+        };
+        let directory = match (&found.origin, found.digest()) {
+            (Origin::Directory, _) | (_, None) => self.deps.models_directory.join(name).join(version),
+            (origin, Some(digest)) => {
+                let directory = self.context.store.version_path(&digest);
+                // Another replica has registered it, or its files were lost or damaged.
+                let lacks = !directory.is_dir() || self.has_failed(name, version);
+                if let Origin::Mlflow(uri) = origin
+                    && lacks
+                    && let Some(client) = &self.deps.mlflow
+                {
+                    mlflow_pull::repull_files(client, &self.context.store, uri, &digest).await?;
+                }
+                directory
+            }
+        };
+        let source = model_source(name, version, directory, found);
+        let registry = Arc::clone(self.context.registry());
+        let load_context = self.deps.load_context.clone();
+        let loaded = spawn_blocking(move || registry.load(&source, &load_context)).await?;
+        loaded.map_err(|error| self.classify_error(version, &error))
+    }
+
+    /// Loads the files of a version that is not registered yet, and lets them go.
+    pub(super) async fn verify(
+        &self,
+        name: &str,
+        version: &str,
+        record: &VersionRecord,
+        staged: &StagedVersion,
+    ) -> Result<(), RegistryError> {
+        self.check_memory(version, record.bytes())?;
+        let source = model_source(name, version, staged.path().to_owned(), record);
+        let load_context = self.deps.load_context.clone();
+        let verified = spawn_blocking(move || loader::verify(&source, &load_context)).await?;
+        verified.map_err(|error| self.classify_error(version, &error))
+    }
+
+    /// Refuses `bytes` of files that do not fit into the memory besides the loaded versions.
+    pub(super) fn check_memory(&self, version: &str, bytes: u64) -> Result<(), RegistryError> {
+        (self.deps.memory_check)(self.context.registry(), bytes)
+            .map_err(|reason| RegistryError::InsufficientMemory(version.to_owned(), reason))
+    }
+
+    /// True if the version was tried last without success.
+    pub(super) fn has_failed(&self, name: &str, version: &str) -> bool {
+        let snapshot = self.context.registry().snapshot();
+        let state = snapshot.models.get(name).and_then(|served| served.versions.get(&VersionName::new(version)));
+        matches!(state, Some(VersionState::Failed(_)))
+    }
+
+    fn classify_error(&self, version: &str, error: &ManifestError) -> RegistryError {
+        let version = version.to_owned();
+        let reason = error.to_string();
+        // The end of the server says nothing of the version.
+        if error.is_transient || self.context.stop.is_cancelled() {
+            return RegistryError::LoadInterrupted(version, reason);
+        }
+        RegistryError::BrokenVersion(version, reason)
+    }
+}
+
+fn model_source(name: &str, version: &str, directory: PathBuf, record: &VersionRecord) -> ModelSource {
+    let registered = record.files.iter().map(|file| (file.path.clone(), file.sha256.clone())).collect();
+    ModelSource { name: name.to_owned(), version: version.to_owned(), directory, registered_hashes: registered }
+}
