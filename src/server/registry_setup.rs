@@ -265,11 +265,7 @@ fn follow_option_error(reason: impl std::fmt::Display) -> ServerError {
 
 /// Loads what is recorded, and follows what others change from then on.
 pub(super) async fn load_models(runtime: &RegistryRuntime, followed: Vec<AliasSubscription>, stop: &CancellationToken) {
-    runtime.spawn_monitors();
-    let work = runtime.run(|services| async move {
-        services.load_at_startup().await;
-        Ok(())
-    });
+    let work = runtime.run(|services| async move { services.start(followed).await });
     tokio::pin!(work);
     let loaded = tokio::select! {
         loaded = &mut work => loaded,
@@ -281,7 +277,6 @@ pub(super) async fn load_models(runtime: &RegistryRuntime, followed: Vec<AliasSu
     if let Err(error) = loaded {
         tracing::error!(%error, "loading of models failed");
     }
-    runtime.spawn_reconcilers(followed);
 }
 
 /// Ends what is still going on, until `rest` at the latest.

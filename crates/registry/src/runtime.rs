@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 
 use super::database::ChangeOutcome;
-use super::service::{AliasSubscription, ChangeContext, RegistryError, RegistryServices};
+use super::service::{ChangeContext, RegistryError, RegistryServices};
 
 /// Most changes and looks that are under way or wait.
 const MAX_PENDING_TASKS: usize = 64;
@@ -57,20 +57,6 @@ impl RegistryRuntime {
     #[must_use]
     pub fn services(&self) -> &Arc<RegistryServices> {
         &self.services
-    }
-
-    /// Starts what watches the database and experiments, until the server stops.
-    pub fn spawn_monitors(&self) {
-        if let Some(runtime) = &self.runtime {
-            self.services.spawn_monitors(runtime.handle());
-        }
-    }
-
-    /// Starts what follows the records and these aliases, until the server stops.
-    pub fn spawn_reconcilers(&self, aliases: Vec<AliasSubscription>) {
-        if let Some(runtime) = &self.runtime {
-            self.services.spawn_reconcilers(runtime.handle(), aliases);
-        }
     }
 
     /// Makes a change to its end. A request that was made before under its Idempotency-Key gets its first outcome: the

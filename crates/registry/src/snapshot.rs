@@ -123,42 +123,39 @@ impl Registry {
     /// # Errors
     /// A file and what is wrong with it.
     pub fn load(&self, source: &ModelSource, host: &LoadContext) -> Result<(), ManifestError> {
-        self.set_state(source, VersionState::Loading);
-        let start = Instant::now();
         let model = &source.name;
         let version = &source.version;
+        self.set_state(model, version, VersionState::Loading);
+        let start = Instant::now();
         let loaded = loader::load(source, host);
         let seconds = start.elapsed().as_secs_f64();
         // Logged once it is true: who reads "ready" may ask at once.
         match loaded.map(Arc::new) {
             Ok(loaded) => {
-                self.set_state(source, VersionState::Ready(Arc::clone(&loaded)));
+                self.set_state(model, version, VersionState::Ready(Arc::clone(&loaded)));
                 tracing::info!(model, version, seconds, skips_queue = loaded.can_run_inline(), "model version loaded");
                 Ok(())
             }
             Err(error) => {
                 let failure = LoadFailure { reason: error.to_string(), fatal_reason: error.startup_refusal.clone() };
-                self.set_state(source, VersionState::Failed(failure));
+                self.set_state(model, version, VersionState::Failed(failure));
                 tracing::error!(model, version, seconds, %error, "model version load failed");
                 Err(error)
             }
         }
     }
 
-    fn set_state(&self, source: &ModelSource, state: VersionState) {
+    fn set_state(&self, model: &str, version: &str, state: VersionState) {
         self.update(|changed| {
-            let served = changed.models.entry(source.name.clone()).or_default();
-            served.versions.insert(VersionName::new(&source.version), state);
+            let served = changed.models.entry(model.to_owned()).or_default();
+            served.versions.insert(VersionName::new(version), state);
         });
     }
 
     /// Says that a version could not even be tried to load, and why. The version before answers then.
     pub fn mark_failed(&self, name: &str, version: &str, reason: &str) {
         let failure = LoadFailure { reason: reason.to_owned(), fatal_reason: None };
-        self.update(|changed| {
-            let served = changed.models.entry(name.to_owned()).or_default();
-            served.versions.insert(VersionName::new(version), VersionState::Failed(failure));
-        });
+        self.set_state(name, version, VersionState::Failed(failure));
     }
 
     /// Forgets a version that shall not be served after all.

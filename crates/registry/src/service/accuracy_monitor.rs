@@ -11,7 +11,6 @@ use predictd_platform::clock::now_millis;
 
 use super::feedback_store::FeedbackStore;
 use super::polling::Poller;
-use super::registry_context::RegistryContext;
 use super::registry_service::RegistryService;
 use crate::record::VersionRecord;
 use crate::version_name::VersionName;
@@ -31,7 +30,6 @@ pub(super) type Accuracies = Arc<Mutex<Vec<AccuracyStatus>>>;
 
 /// Compares the accuracy of served versions with what is expected of them.
 pub(super) struct AccuracyMonitor {
-    pub(super) context: Arc<RegistryContext>,
     pub(super) feedback: Arc<FeedbackStore>,
     pub(super) accuracies: Accuracies,
     pub(super) state: MonitorState,
@@ -50,12 +48,12 @@ pub(super) struct MonitorState {
 impl Poller for AccuracyMonitor {
     async fn poll(&mut self) -> Duration {
         let state = &mut self.state;
-        let now = (self.feedback.last_timestamp(), self.context.registry().snapshot().ready_models().count());
+        let now = (self.feedback.last_timestamp(), self.feedback.context.registry().snapshot().ready_models().count());
         let has_news = std::mem::replace(&mut state.seen, now) != now;
         // Once more a moment after feedback came: it may not have been stored yet.
         let is_due = std::mem::replace(&mut state.has_news, has_news) || has_news;
         if (is_due || state.updated.is_none_or(|at| at.elapsed() >= IDLE_CHECK_INTERVAL))
-            && self.context.database_downtime().is_none()
+            && self.feedback.context.database_downtime().is_none()
         {
             state.updated = Some(Instant::now());
             match self.update().await {
@@ -73,7 +71,7 @@ impl Poller for AccuracyMonitor {
 impl AccuracyMonitor {
     /// Updates the accuracy of each version. One that cannot be read stays as it was.
     async fn update(&self) -> Result<(), sqlx::Error> {
-        let snapshot = self.context.registry().snapshot();
+        let snapshot = self.feedback.context.registry().snapshot();
         let before = self.accuracies.lock().clone();
         let mut statuses = Vec::new();
         let mut failures = Vec::new();
@@ -85,7 +83,7 @@ impl AccuracyMonitor {
             let counts = if failures.len() < MAX_QUERY_FAILURES {
                 let oldest = self.oldest_answer(served);
                 let most = i64::from(ACCURACY_WINDOW_ANSWERS);
-                let counts = self.context.database.recent_accuracy(model, version, oldest, most).await;
+                let counts = self.feedback.context.database.recent_accuracy(model, version, oldest, most).await;
                 counts.map_err(|error| failures.push(error)).ok()
             } else {
                 None
@@ -96,7 +94,7 @@ impl AccuracyMonitor {
             };
             statuses.extend(status(served, counts, self.expected_accuracy(served), last));
         }
-        self.context.metrics.set_accuracies(&statuses);
+        self.feedback.context.metrics.set_accuracies(&statuses);
         *self.accuracies.lock() = statuses;
         failures.into_iter().next().map_or(Ok(()), Err)
     }
@@ -125,7 +123,7 @@ impl AccuracyMonitor {
         served: &LoadedVersion,
         part: impl FnOnce(&VersionRecord) -> Option<T>,
     ) -> Option<T> {
-        let state = self.context.state.lock();
+        let state = self.feedback.context.state.lock();
         part(state.records.get(served.name())?.versions.get(&VersionName::new(served.version()))?)
     }
 }

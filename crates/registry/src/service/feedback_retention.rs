@@ -7,7 +7,6 @@ use predictd_platform::clock;
 
 use super::feedback_store::FeedbackStore;
 use super::polling::Poller;
-use super::registry_context::RegistryContext;
 use super::registry_service::RegistryService;
 use crate::database::ChangeError;
 
@@ -21,7 +20,6 @@ const MAX_RETENTION_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Deletes feedback that is too old.
 pub(super) struct FeedbackRetention {
-    pub(super) context: Arc<RegistryContext>,
     pub(super) feedback: Arc<FeedbackStore>,
     /// The age from which feedback is deleted.
     pub(super) retention: Duration,
@@ -31,7 +29,7 @@ pub(super) struct FeedbackRetention {
 
 impl Poller for FeedbackRetention {
     async fn poll(&mut self) -> Duration {
-        if self.context.database_downtime().is_none()
+        if self.feedback.context.database_downtime().is_none()
             && let Err(error) = self.delete_expired().await
         {
             tracing::warn!(%error, "deletion of expired feedback failed; retrying");
@@ -60,10 +58,10 @@ impl FeedbackRetention {
         let mut deleted = 0;
         loop {
             let batch = self.feedback.delete_older(oldest, MAX_DELETE_BATCH).await?;
-            self.context.metrics.record_feedback_deletion(batch.answers);
+            self.feedback.context.metrics.record_feedback_deletion(batch.answers);
             deleted += batch.answers;
             self.is_in_log |= batch.answers + batch.corrections > 0;
-            if !batch.has_more || self.context.stop.is_cancelled() {
+            if !batch.has_more || self.feedback.context.stop.is_cancelled() {
                 return Ok(deleted);
             }
             tokio::time::sleep(DELETE_BATCH_PAUSE).await;

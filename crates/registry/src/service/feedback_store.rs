@@ -34,7 +34,7 @@ pub enum FeedbackOutcome {
 
 /// The feedback of this process and of others that share the database.
 pub struct FeedbackStore {
-    context: Arc<RegistryContext>,
+    pub(super) context: Arc<RegistryContext>,
     pub(super) spool: Arc<FeedbackSpool>,
     /// One transaction at a time: they wait for each other anyway, and other queries need connections too.
     lock: Mutex<()>,

@@ -15,7 +15,6 @@ use super::error::RegistryError;
 use super::model_service::ModelService;
 use super::new_version::{NewVersion, PullRequest};
 use super::polling::Poller;
-use super::registry_context::RegistryContext;
 use crate::database::{ChangeError, ChangeOutcome};
 use crate::mlflow::client::MlflowVersion;
 use crate::mlflow::pull::{PullError, SOURCE_METADATA_KEY};
@@ -71,7 +70,6 @@ impl AliasSubscription {
 
 /// Follows an alias.
 pub(super) struct MlflowSync {
-    context: Arc<RegistryContext>,
     models: Arc<ModelService>,
     subscription: AliasSubscription,
     pause: Duration,
@@ -87,12 +85,12 @@ impl Poller for MlflowSync {
         let AliasSubscription { local_name: model, alias, poll_interval, .. } = &self.subscription;
         match synced {
             Ok(outcome) => {
-                self.context.metrics.record_alias_check(model, outcome);
+                self.models.context.metrics.record_alias_check(model, outcome);
                 self.pause = *poll_interval;
                 self.logged = None;
             }
             Err(error) => {
-                self.context.metrics.record_alias_check(model, AliasCheckOutcome::Failed);
+                self.models.context.metrics.record_alias_check(model, AliasCheckOutcome::Failed);
                 let sentence = error.to_string();
                 // The same error again is no news.
                 if self.logged.as_ref() != Some(&sentence) {
@@ -107,14 +105,10 @@ impl Poller for MlflowSync {
 }
 
 impl MlflowSync {
-    pub(super) fn new(
-        context: Arc<RegistryContext>,
-        models: Arc<ModelService>,
-        subscription: AliasSubscription,
-    ) -> Self {
-        context.metrics.init_alias_checks(&subscription.local_name);
+    pub(super) fn new(models: Arc<ModelService>, subscription: AliasSubscription) -> Self {
+        models.context.metrics.init_alias_checks(&subscription.local_name);
         let pause = subscription.poll_interval;
-        Self { context, models, subscription, pause, logged: None, pulled: None }
+        Self { models, subscription, pause, logged: None, pulled: None }
     }
 
     /// Activates the target of the alias, if it is another than before.
@@ -127,7 +121,7 @@ impl MlflowSync {
             return Ok(AliasCheckOutcome::Unchanged);
         }
         // Another replica may have been there.
-        self.context.refresh().await?;
+        self.models.context.refresh().await?;
         if self.is_known_target(&target) {
             return Ok(AliasCheckOutcome::Unchanged);
         }
@@ -157,7 +151,7 @@ impl MlflowSync {
     }
 
     fn is_known_target(&self, target: &str) -> bool {
-        let record = self.context.model_record_or_default(&self.subscription.local_name);
+        let record = self.models.context.model_record_or_default(&self.subscription.local_name);
         record.alias_target.as_deref() == Some(target)
     }
 
@@ -175,7 +169,7 @@ impl MlflowSync {
         let order = ChangeContext { reason: Some(sentence.clone()), ..order };
         let change = Change { target: model, action: "refuse", version: Some(version), order: &order };
         let apply = |record: &mut ModelRecord| Ok(record.set_alias_target(target));
-        if !matches!(commit::change_model(&self.context, change, apply).await?, ChangeOutcome::Changed(_)) {
+        if !matches!(commit::change_model(&self.models.context, change, apply).await?, ChangeOutcome::Changed(_)) {
             return Ok(AliasCheckOutcome::Unchanged);
         }
         self.report_version_state(version, "refused", &sentence).await;
@@ -192,7 +186,7 @@ impl MlflowSync {
         let model = &self.subscription.local_name;
         let number = &version.version;
         let uri = ModelUri::Version(version.name.clone(), number.clone());
-        match self.context.model_record_or_default(model).versions.get(&VersionName::new(number)) {
+        match self.models.context.model_record_or_default(model).versions.get(&VersionName::new(number)) {
             Some(known) if known.origin == Origin::Mlflow(uri.to_string()) && has_same_source(known, version) => {}
             // It has the number of another one.
             Some(_) => return Err(RecordError::VersionExists(number.clone()).into()),
@@ -211,7 +205,7 @@ impl MlflowSync {
 
     /// The version at the MLflow server of the active version, if that was pulled from the model that is followed.
     fn active_mlflow_version(&self) -> Option<String> {
-        let record = self.context.model_record_or_default(&self.subscription.local_name);
+        let record = self.models.context.model_record_or_default(&self.subscription.local_name);
         let active = record.active.clone()?;
         let Origin::Mlflow(uri) = &record.versions.get(&VersionName::new(&active))?.origin else { return None };
         match uri.parse() {

@@ -29,7 +29,7 @@ const MAX_PULLED_VERSIONS: usize = 32;
 
 /// Changes models.
 pub struct ModelService {
-    context: Arc<RegistryContext>,
+    pub(super) context: Arc<RegistryContext>,
     reconciler: Arc<Reconciler>,
     /// One change of a model at a time. A rollback that loads nothing does not wait for it.
     change_lock: Mutex<()>,

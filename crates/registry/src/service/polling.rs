@@ -12,11 +12,11 @@ pub(super) trait Poller {
 
 /// Polls until `stop`.
 pub(super) async fn poll_until_stopped(mut poller: impl Poller, stop: CancellationToken) {
-    loop {
+    while !stop.is_cancelled() {
         let pause = poller.poll().await;
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => {}
         }
     }
 }

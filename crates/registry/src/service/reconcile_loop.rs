@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::polling::Poller;
 use super::reconciler::{LoadReason, Reconciler};
-use super::registry_context::RegistryContext;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Time to the first retry of failed loads, and longest time between two retries.
@@ -14,7 +13,6 @@ const MAX_RETRY_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Follows the state while the database answers.
 pub(super) struct ReconcileLoop {
-    context: Arc<RegistryContext>,
     reconciler: Arc<Reconciler>,
     retry_at: Instant,
     retry_interval: Duration,
@@ -22,7 +20,7 @@ pub(super) struct ReconcileLoop {
 
 impl Poller for ReconcileLoop {
     async fn poll(&mut self) -> Duration {
-        if self.context.database_downtime().is_some() {
+        if self.reconciler.context.database_downtime().is_some() {
             return POLL_INTERVAL;
         }
         if self.reconciler.is_outdated() {
@@ -40,9 +38,9 @@ impl Poller for ReconcileLoop {
 }
 
 impl ReconcileLoop {
-    pub(super) fn new(context: Arc<RegistryContext>, reconciler: Arc<Reconciler>) -> Self {
+    pub(super) fn new(reconciler: Arc<Reconciler>) -> Self {
         let retry_at = Instant::now() + MIN_RETRY_INTERVAL;
-        Self { context, reconciler, retry_at, retry_interval: MIN_RETRY_INTERVAL }
+        Self { reconciler, retry_at, retry_interval: MIN_RETRY_INTERVAL }
     }
 
     fn schedule_retry(&mut self, interval: Duration) {

@@ -31,7 +31,7 @@ pub(super) enum LoadReason {
 
 /// Keeps what is served in line with the registry's state. Nothing else loads versions.
 pub(super) struct Reconciler {
-    context: Arc<RegistryContext>,
+    pub(super) context: Arc<RegistryContext>,
     pub(super) loader: VersionLoader,
     /// One version is loaded at a time: the next one needs to know the memory that is left.
     load_lock: tokio::sync::Mutex<()>,

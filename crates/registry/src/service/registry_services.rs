@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use predictd_engine::model_source::ModelSource;
 use predictd_metrics::drift::AccuracyStatus;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::accuracy_monitor::{Accuracies, AccuracyMonitor, MonitorState};
 use super::database_watch::DatabaseWatch;
+use super::error::RegistryError;
 use super::experiment_evaluator::ExperimentEvaluator;
 use super::experiment_service::ExperimentService;
 use super::feedback_retention::FeedbackRetention;
@@ -115,60 +115,50 @@ impl RegistryServices {
         Ok(services)
     }
 
-    /// Loads what is recorded for the first time.
-    pub async fn load_at_startup(&self) {
-        self.reconciler.load_at_startup().await;
-    }
-
     /// The accuracies of versions that have feedback or an expected accuracy, at the last update.
     #[must_use]
     pub fn accuracies(&self) -> Vec<AccuracyStatus> {
         self.accuracies.lock().clone()
     }
 
-    /// Starts what watches the database and experiments, and stores feedback, until the server stops.
-    pub(crate) fn spawn_monitors(&self, runtime: &Handle) {
-        let sources = self.background.unrecorded_sources.clone();
-        self.spawn(runtime, DatabaseWatch::new(self.context(), sources));
-        self.spawn(
-            runtime,
-            RolloutController {
-                context: self.context(),
-                experiments: Arc::clone(&self.experiments),
-                evaluator: Arc::clone(&self.evaluator),
-                evaluations: 0,
-            },
-        );
-        self.spawn(runtime, SpoolDrain { context: self.context(), feedback: Arc::clone(&self.feedback) });
+    /// Loads what is recorded, and follows it until the server stops. Must be called where tasks run.
+    ///
+    /// # Errors
+    /// If the load panics; what is recorded is followed all the same.
+    pub async fn start(&self, aliases: Vec<AliasSubscription>) -> Result<(), RegistryError> {
+        self.spawn_monitors();
+        let reconciler = Arc::clone(&self.reconciler);
+        let loaded = tokio::spawn(async move { reconciler.load_at_startup().await }).await;
+        self.spawn_reconcilers(aliases);
+        Ok(loaded?)
+    }
+
+    /// Starts what does not wait for loads.
+    fn spawn_monitors(&self) {
+        self.spawn(DatabaseWatch::new(Arc::clone(&self.context), self.background.unrecorded_sources.clone()));
+        self.spawn(RolloutController {
+            experiments: Arc::clone(&self.experiments),
+            evaluator: Arc::clone(&self.evaluator),
+            evaluations: 0,
+        });
+        self.spawn(SpoolDrain { feedback: Arc::clone(&self.feedback) });
         if let Some(retention) = self.background.feedback_retention {
-            let feedback = Arc::clone(&self.feedback);
-            self.spawn(runtime, FeedbackRetention { context: self.context(), feedback, retention, is_in_log: true });
+            self.spawn(FeedbackRetention { feedback: Arc::clone(&self.feedback), retention, is_in_log: true });
         }
     }
 
-    /// Starts what follows the state and these aliases, until the server stops.
-    pub(crate) fn spawn_reconcilers(&self, runtime: &Handle, aliases: Vec<AliasSubscription>) {
-        self.spawn(runtime, ReconcileLoop::new(self.context(), Arc::clone(&self.reconciler)));
-        self.spawn(runtime, StoreCleanup { context: self.context(), models: Arc::clone(&self.models) });
-        self.spawn(
-            runtime,
-            AccuracyMonitor {
-                context: self.context(),
-                feedback: Arc::clone(&self.feedback),
-                accuracies: Arc::clone(&self.accuracies),
-                state: MonitorState::default(),
-            },
-        );
+    fn spawn_reconcilers(&self, aliases: Vec<AliasSubscription>) {
+        self.spawn(ReconcileLoop::new(Arc::clone(&self.reconciler)));
+        self.spawn(StoreCleanup { models: Arc::clone(&self.models) });
+        let feedback = Arc::clone(&self.feedback);
+        let accuracies = Arc::clone(&self.accuracies);
+        self.spawn(AccuracyMonitor { feedback, accuracies, state: MonitorState::default() });
         for subscription in aliases {
-            self.spawn(runtime, MlflowSync::new(self.context(), Arc::clone(&self.models), subscription));
+            self.spawn(MlflowSync::new(Arc::clone(&self.models), subscription));
         }
     }
 
-    fn spawn(&self, runtime: &Handle, poller: impl Poller + Send + 'static) {
-        runtime.spawn(poll_until_stopped(poller, self.context.stop.clone()));
-    }
-
-    fn context(&self) -> Arc<RegistryContext> {
-        Arc::clone(&self.context)
+    fn spawn(&self, poller: impl Poller + Send + 'static) {
+        tokio::spawn(poll_until_stopped(poller, self.context.stop.clone()));
     }
 }

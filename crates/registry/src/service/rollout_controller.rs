@@ -35,7 +35,6 @@ const ROLLOUT_ACTOR: &str = "rollout";
 
 /// Evaluates experiments, and changes those that are rollouts.
 pub(super) struct RolloutController {
-    pub(super) context: Arc<RegistryContext>,
     pub(super) experiments: Arc<ExperimentService>,
     pub(super) evaluator: Arc<ExperimentEvaluator>,
     /// Evaluations so far.
@@ -44,7 +43,7 @@ pub(super) struct RolloutController {
 
 impl Poller for RolloutController {
     async fn poll(&mut self) -> Duration {
-        if self.context.database_downtime().is_none() {
+        if self.evaluator.context.database_downtime().is_none() {
             // The first evaluation, before any version is loaded, finds no experiment.
             self.evaluate_all(self.evaluations % NON_ROLLOUT_EVALUATION_STRIDE == 1).await;
         }
@@ -55,11 +54,11 @@ impl Poller for RolloutController {
 
 impl RolloutController {
     async fn evaluate_all(&self, includes_non_rollouts: bool) {
-        self.context.flush_counters().await;
+        self.evaluator.context.flush_counters().await;
         let running: Vec<Arc<ActivePhase>> =
-            self.context.registry().snapshot().experiments.values().map(Arc::clone).collect();
+            self.evaluator.context.registry().snapshot().experiments.values().map(Arc::clone).collect();
         let names = running.iter().map(|phase| phase.experiment_name.as_str()).collect();
-        self.context.metrics.experiments.retain_experiments(&names);
+        self.evaluator.context.metrics.experiments.retain_experiments(&names);
         for phase in &running {
             if phase.experiment.design.rollout.is_none() && !includes_non_rollouts {
                 continue;
@@ -81,7 +80,7 @@ impl RolloutController {
             read => read?,
         };
         let arms = evaluation.results.arms.iter().map(arm_metrics);
-        self.context.metrics.experiments.set_results(name, arms, evaluation.results.mismatch.is_some());
+        self.evaluator.context.metrics.experiments.set_results(name, arms, evaluation.results.mismatch.is_some());
         match RunningRollout::new(name, &evaluation) {
             Some(rollout) => ignore_conflict(self.advance(&rollout).await),
             None => Ok(()),
@@ -100,7 +99,7 @@ impl RolloutController {
     }
 
     async fn advance(&self, rollout: &RunningRollout<'_>) -> Result<(), RegistryError> {
-        let active = self.context.model_record_or_default(&rollout.evaluation.experiment.design.model).active;
+        let active = self.evaluator.context.model_record_or_default(&rollout.evaluation.experiment.design.model).active;
         if active != rollout.control.arm.version {
             return self.cancel_superseded(rollout, active).await;
         }
@@ -129,7 +128,7 @@ impl RolloutController {
             Ok(ExperimentWriteAction::Replace(Box::new(experiment)))
         };
         let change = Change { target: name, action: "end", version: None, order: &order };
-        if let ChangeOutcome::Changed(_) = commit::change_experiment(&self.context, change, apply).await? {
+        if let ChangeOutcome::Changed(_) = commit::change_experiment(&self.evaluator.context, change, apply).await? {
             tracing::warn!(experiment = name, reason, "rollout cancelled");
         }
         Ok(())

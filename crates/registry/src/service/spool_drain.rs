@@ -7,7 +7,6 @@ use tokio::task::spawn_blocking;
 
 use super::feedback_store::{FeedbackStore, MAX_FEEDBACK_BATCH};
 use super::polling::Poller;
-use super::registry_context::RegistryContext;
 use crate::spool::SpoolSegment;
 
 const SPOOL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -15,13 +14,12 @@ const SPOOL_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Moves the spool to the database whenever that answers.
 pub(super) struct SpoolDrain {
-    pub(super) context: Arc<RegistryContext>,
     pub(super) feedback: Arc<FeedbackStore>,
 }
 
 impl Poller for SpoolDrain {
     async fn poll(&mut self) -> Duration {
-        if self.feedback.spool.has_pending() && self.context.database_downtime().is_none() {
+        if self.feedback.spool.has_pending() && self.feedback.context.database_downtime().is_none() {
             self.drain_spool().await;
         }
         if self.feedback.spool.has_pending() { SPOOL_RETRY_INTERVAL } else { SPOOL_CHECK_INTERVAL }
@@ -43,7 +41,7 @@ impl SpoolDrain {
                 // The next segment may be a good one.
                 Err(error) => self.log_drain_failure(&*error),
             }
-            if self.context.database_downtime().is_some() || self.context.stop.is_cancelled() {
+            if self.feedback.context.database_downtime().is_some() || self.feedback.context.stop.is_cancelled() {
                 return self.feedback.spool.mark_pending();
             }
         }

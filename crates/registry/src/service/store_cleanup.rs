@@ -6,20 +6,18 @@ use std::time::Duration;
 use super::error::RegistryError;
 use super::model_service::ModelService;
 use super::polling::Poller;
-use super::registry_context::RegistryContext;
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 const CLEANUP_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Cleans the store while the database answers.
 pub(super) struct StoreCleanup {
-    pub(super) context: Arc<RegistryContext>,
     pub(super) models: Arc<ModelService>,
 }
 
 impl Poller for StoreCleanup {
     async fn poll(&mut self) -> Duration {
-        if self.context.database_downtime().is_some() {
+        if self.models.context.database_downtime().is_some() {
             return RETRY_INTERVAL;
         }
         match self.models.clean_store().await {
