@@ -72,8 +72,10 @@ pub(super) async fn change_experiment(
     apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentWriteAction, ExperimentError>,
 ) -> Result<ExperimentOutcome, RegistryError> {
     let Change { target: name, action, order, .. } = change;
+    let mut is_promotion = false;
     let checked = |found: Option<Experiment>, view: &RegistryView<'_>| {
         let action = apply(found, view)?;
+        is_promotion = matches!(action, ExperimentWriteAction::Promote(..));
         if let ExperimentWriteAction::Replace(experiment) = &action {
             check_conflicts(name, experiment, view.experiments)?;
         }
@@ -82,6 +84,10 @@ pub(super) async fn change_experiment(
     let outcome = context.database.change_experiment(change.to_request(Some(name)), checked).await?;
     if let ChangeOutcome::Changed(after) = &outcome {
         tracing::info!(experiment = name, action, by = order.actor, "experiment changed");
+        if is_promotion {
+            // The model has changed as well: both become visible at once.
+            context.refresh().await?;
+        }
         let model = context.state.lock().update_experiment(name, after.as_ref());
         context.metrics.record_registry_change(&model, &format!("experiment-{action}"));
         publish_change(context).await;

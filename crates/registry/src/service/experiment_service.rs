@@ -15,8 +15,8 @@ use super::error::RegistryError;
 use super::reconciler::Reconciler;
 use super::registry_context::RegistryContext;
 use super::version_lease::VersionLease;
+use crate::database::ChangeError;
 use crate::database::experiments::{ExperimentWriteAction, RegistryView};
-use crate::database::{ChangeError, ChangeOutcome};
 use crate::record::RecordError;
 use crate::snapshot::Snapshot;
 use crate::version_name::VersionName;
@@ -170,12 +170,7 @@ impl ExperimentService {
             Ok(ExperimentWriteAction::Promote(Box::new(experiment), version))
         };
         let change = Change { target: name, action: "promote", version: Some(&version), order };
-        let changed = commit::change_experiment(&self.context, change, apply).await?;
-        if matches!(changed, ChangeOutcome::Changed(_)) {
-            // The outcome does not say what became of the model.
-            self.context.refresh().await?;
-        }
-        Ok(changed)
+        commit::change_experiment(&self.context, change, apply).await
     }
 
     /// Deletes an experiment that has not begun, or has ended longer ago than receipts are valid.
