@@ -1,4 +1,4 @@
-//! What was recorded when the database answered last: in memory, and in a file for a start while it does not.
+//! The registry's state: what the records say, and the state file for a start while the database does not answer.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -188,6 +188,26 @@ fn database_missing_with_stored_versions_refuses_changes() {
 }
 
 #[test]
+fn model_change_repeated_while_it_is_made_gets_first_outcome() {
+    let place = Scene::new();
+    let daemon = place.start();
+    run_models_command(&daemon, &["register", MODEL, "2", &place.write_other_version("2")]);
+    let activate = || {
+        let headers = "If-Match: \"3\"\r\nIdempotency-Key: one\r\n";
+        let order = request("POST", "/admin/models/m/activate", headers, "{\"version\":\"2\"}");
+        RawClient::connect(daemon.admin).request(order)
+    };
+    let answers: Vec<RawResponse> = std::thread::scope(|scope| {
+        let threads = [(); 8].map(|()| scope.spawn(activate));
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for answer in &answers {
+        assert_eq!((answer.status, answer.json()), (200, answers[0].json()), "{answer:?}");
+    }
+    assert_eq!(active_version(&daemon), "2");
+}
+
+#[test]
 fn model_change_needs_if_match_and_is_idempotent() {
     let place = Scene::new();
     let daemon = place.start();

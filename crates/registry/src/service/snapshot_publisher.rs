@@ -87,3 +87,108 @@ fn is_load_attempted(experiment: &Experiment, snapshot: &Snapshot, state: &Regis
     };
     !experiment.design.arms.iter().any(is_waiting)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use predictd_experiments::design::{AnonymousAssignment, ExperimentDesign, PowerTarget};
+    use crate::record::{Origin, VersionRecord};
+
+    /// A state with a model `m` of these versions, of which 1 is active.
+    fn state(versions: &[&str]) -> RegistryState {
+        let version = VersionRecord {
+            origin: Origin::Directory,
+            files: Vec::new(),
+            metadata: BTreeMap::new(),
+            metrics: BTreeMap::new(),
+            pinned: false,
+            registered_at: 0,
+        };
+        let versions = versions.iter().map(|name| (VersionName::new(name), version.clone())).collect();
+        let record = ModelRecord { active: Some("1".to_owned()), versions, ..ModelRecord::default() };
+        RegistryState { records: [("m".to_owned(), record)].into(), ..RegistryState::default() }
+    }
+
+    fn publisher(state: &RegistryState) -> SnapshotPublisher {
+        SnapshotPublisher::new(Arc::new(Registry::from_records(&state.records, None, &[]).unwrap()))
+    }
+
+    fn served_versions(publisher: &SnapshotPublisher) -> Vec<String> {
+        let snapshot = publisher.registry.snapshot();
+        snapshot.models["m"].versions.keys().map(|version| version.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn publish_unloads_versions_without_record_or_lease() {
+        let state = state(&["1", "2", "3"]);
+        let publisher = publisher(&state);
+        for version in ["2", "3"] {
+            publisher.registry.mark_failed("m", version, "not tried");
+        }
+        let lease = ("m".to_owned(), "2".to_owned());
+        publisher.leased_versions.lock().push(lease);
+        publisher.publish(&state);
+        assert_eq!(served_versions(&publisher), ["1", "2"]);
+        publisher.leased_versions.lock().clear();
+        publisher.publish(&state);
+        assert_eq!(served_versions(&publisher), ["1"]);
+    }
+    /// A running experiment of versions 1 and 2 of `m`.
+    fn experiment() -> Experiment {
+        let arm = |name: &str, version: &str| ExperimentArm {
+            name: name.to_owned(),
+            model: "m".to_owned(),
+            version: Some(version.to_owned()),
+            weight: 0.5,
+            shadow: false,
+        };
+        let design = ExperimentDesign {
+            model: "m".to_owned(),
+            arms: vec![arm("old", "1"), arm("new", "2")],
+            control: "old".to_owned(),
+            salt: "s".to_owned(),
+            anonymous: AnonymousAssignment::Random,
+            aim: PowerTarget { expected_accuracy: 0.9, min_effect: 0.03, alpha: 0.05, power: 0.9 },
+            rollout: None,
+        };
+        let mut experiment = Experiment::new(design, 0);
+        experiment.start(1, |_| None).unwrap();
+        experiment
+    }
+
+    #[test]
+    fn publish_begins_experiment_once_all_arms_were_tried() {
+        let mut state = state(&["1", "2"]);
+        state.experiments.insert("e".to_owned(), experiment());
+        let publisher = publisher(&state);
+        let is_running = || publisher.registry.snapshot().experiments.contains_key("m");
+        publisher.publish(&state);
+        assert!(!is_running());
+        publisher.registry.mark_failed("m", "1", "broken");
+        publisher.publish(&state);
+        assert!(!is_running());
+        publisher.registry.mark_failed("m", "2", "broken");
+        publisher.publish(&state);
+        assert!(is_running());
+        // Its counters outlast a pause.
+        let phase = Arc::clone(&publisher.registry.snapshot().experiments["m"]);
+        let paused = state.experiments.get_mut("e").unwrap();
+        paused.pause().unwrap();
+        publisher.publish(&state);
+        assert!(!is_running());
+        state.experiments.insert("e".to_owned(), experiment());
+        publisher.publish(&state);
+        assert!(Arc::ptr_eq(&phase, &publisher.registry.snapshot().experiments["m"]));
+    }
+
+    /// A version that another replica has removed is not waited for.
+    #[test]
+    fn publish_begins_experiment_without_removed_version() {
+        let mut state = state(&["1"]);
+        state.experiments.insert("e".to_owned(), experiment());
+        let publisher = publisher(&state);
+        publisher.registry.mark_failed("m", "1", "broken");
+        publisher.publish(&state);
+        assert!(publisher.registry.snapshot().experiments.contains_key("m"));
+    }
+}
