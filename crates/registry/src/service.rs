@@ -1,14 +1,14 @@
 //! Keeps what is served in line with what is recorded, and makes changes to both.
 //!
-//! - [`registry_services`]: all services, put together; [`registry_context`]: what they share
-//! - [`state_cache`]: the registry's state; [`commit`]: commits a change to the database, the state and the snapshot
-//! - [`reconciler`]: loads and unloads versions, by [`version_loader`]; [`snapshot_publisher`]: publishes the state;
-//!   [`reconcile_loop`]: when
-//! - [`model_service`], [`experiment_service`]: what operators can do
-//! - [`rollout_controller`]: moves rollouts on, by what [`experiment_evaluator`] reads; [`accuracy_monitor`]
-//! - [`mlflow_sync`]: follows aliases; [`database_watch`]: follows other replicas
-//! - [`feedback_store`], [`spool_drain`], [`feedback_retention`]: feedback
-//! - [`polling`]: the loop of all that polls
+//! - `registry_services`: all services, put together; `registry_context`: what they share
+//! - `state_cache`: the registry's state; `commit`: commits a change to the database, the state and the snapshot
+//! - `reconciler`: loads and unloads versions, by `version_loader`; `snapshot_publisher`: publishes the state;
+//!   `reconcile_loop`: when
+//! - `model_service`, `experiment_service`: what operators can do
+//! - `rollout_controller`: moves rollouts on, by what `experiment_evaluator` reads; `accuracy_monitor`
+//! - `mlflow_sync`: follows aliases; `database_watch`: follows other replicas
+//! - `feedback_store`, `spool_drain`, `feedback_retention`: feedback
+//! - `polling`: the loop of all that polls
 
 mod accuracy_monitor;
 mod change_context;
