@@ -149,7 +149,7 @@ impl RegistryServices {
 
     fn spawn_reconcilers(&self, aliases: Vec<AliasSubscription>) {
         self.spawn(ReconcileLoop::new(Arc::clone(&self.reconciler)));
-        self.spawn(StoreCleanup { models: Arc::clone(&self.models) });
+        self.spawn(StoreCleanup { models: Arc::clone(&self.models), has_polled: false });
         let feedback = Arc::clone(&self.feedback);
         let accuracies = Arc::clone(&self.accuracies);
         self.spawn(AccuracyMonitor { feedback, accuracies, state: MonitorState::default() });

@@ -13,11 +13,13 @@ const CLEANUP_INTERVAL: Duration = Duration::from_hours(1);
 /// Cleans the store while the database answers.
 pub(super) struct StoreCleanup {
     pub(super) models: Arc<ModelService>,
+    /// The first poll cleans nothing: the server has just started, and has requests to answer.
+    pub(super) has_polled: bool,
 }
 
 impl Poller for StoreCleanup {
     async fn poll(&mut self) -> Duration {
-        if self.models.context.database_downtime().is_some() {
+        if !std::mem::replace(&mut self.has_polled, true) || self.models.context.database_downtime().is_some() {
             return RETRY_INTERVAL;
         }
         match self.models.clean_store().await {
