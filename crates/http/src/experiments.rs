@@ -18,8 +18,7 @@ use predictd_experiments::experiment::Experiment;
 use predictd_registry::database::experiments::ResultDetail;
 use predictd_registry::database::{ChangeOutcome, HistoryFilter};
 use predictd_registry::is_valid_name;
-use predictd_registry::service::RegistryServices;
-use predictd_registry::service::{ChangeContext, RegistryError, RegistryService};
+use predictd_registry::service::{ChangeContext, RegistryError, RegistryServices};
 use serde::Deserialize;
 use utoipa::IntoParams;
 

@@ -12,7 +12,6 @@ use predictd_registry::VersionState;
 use predictd_registry::database::StorageFault;
 use predictd_registry::runtime::RegistryRuntime;
 use predictd_registry::service::RegistryContext;
-use predictd_registry::service::RegistryService;
 use predictd_telemetry::spans::{SpanCounts, SpanTracer};
 use serde::Serialize;
 use utoipa::ToSchema;

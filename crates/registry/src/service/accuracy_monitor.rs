@@ -11,7 +11,6 @@ use predictd_platform::clock::now_millis;
 
 use super::feedback_store::FeedbackStore;
 use super::polling::Poller;
-use super::registry_service::RegistryService;
 use crate::record::VersionRecord;
 use crate::version_name::VersionName;
 

@@ -7,7 +7,6 @@ use predictd_platform::clock;
 
 use super::feedback_store::FeedbackStore;
 use super::polling::Poller;
-use super::registry_service::RegistryService;
 use crate::database::ChangeError;
 
 /// Rows of a transaction: new feedback waits for it.

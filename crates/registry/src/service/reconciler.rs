@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use predictd_engine::model_source::ModelSource;
-use predictd_text::manifest::ManifestError;
 
 use super::change_context::ChangeContext;
 use super::commit::{self, Change};

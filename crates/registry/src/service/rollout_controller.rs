@@ -10,20 +10,15 @@ use predictd_experiments::results::{
 };
 use predictd_experiments::rollout::{RolloutAction, RolloutInput, RolloutStrategy};
 use predictd_metrics::experiments::ArmStatus;
-use predictd_platform::clock;
 use predictd_platform::clock::now_millis;
 use predictd_stats::FeedbackCounts;
 
 use super::change_context::ChangeContext;
 use super::commit::{self, Change};
-use super::counter_flush::CounterFlush;
 use super::error::RegistryError;
-use super::experiment_commands::ExperimentOutcome;
 use super::experiment_evaluator::ExperimentEvaluator;
 use super::experiment_service::ExperimentService;
 use super::polling::Poller;
-use super::registry_context::RegistryContext;
-use super::registry_service::RegistryService;
 use crate::database::experiments::{ExperimentWriteAction, RegistryView, ResultDetail};
 use crate::database::{ChangeError, ChangeOutcome};
 

@@ -91,8 +91,8 @@ fn is_load_attempted(experiment: &Experiment, snapshot: &Snapshot, state: &Regis
 #[cfg(test)]
 mod tests {
     use super::*;
-    use predictd_experiments::design::{AnonymousAssignment, ExperimentDesign, PowerTarget};
     use crate::record::{Origin, VersionRecord};
+    use predictd_experiments::design::{AnonymousAssignment, ExperimentDesign, PowerTarget};
 
     /// A state with a model `m` of these versions, of which 1 is active.
     fn state(versions: &[&str]) -> RegistryState {
