@@ -44,6 +44,8 @@ use predictd_http::shadow_queue::ShadowQueue;
 use predictd_http::shadow_traffic;
 use predictd_http::state::{InferenceState, LifecycleState, ModelState, TelemetryState};
 use predictd_http::tls::{self, WatchedTlsConfig};
+use predictd_inference::feedback_service::FeedbackService;
+use predictd_inference::{InferenceService, shadow_traffic};
 use predictd_metrics::Metrics;
 use predictd_onnx::OnnxRuntime;
 use predictd_registry::models_directory;
@@ -119,22 +121,21 @@ impl Server {
         let receipts = receipts()?;
         let cache = Cache::new(memory_budget::cache_bytes(settings))
             .map_err(|error| ServerError::Runtime(error.to_string()))?;
+        let engine =
+            Engine::new(settings.limits.max_inflight_items, settings.max_queue_wait, cache, Arc::clone(&metrics));
+        let receipts = Arc::new(receipts);
+        let registry = opened.registry;
+        let feedback = FeedbackService {
+            receipts: Arc::clone(&receipts),
+            registry: Arc::clone(&registry),
+            text_policy: TextPolicy { markup: settings.text_defaults.markup, allowed_characters: None },
+            metrics: Arc::clone(&metrics),
+        };
+        let inference = InferenceService::new(engine, Arc::clone(&registry), receipts, Arc::clone(&metrics));
         let app = App {
-            models: ModelState {
-                registry: opened.registry,
-                registry_runtime: opened.registry_runtime,
-                text_policy: TextPolicy { markup: settings.text_defaults.markup, allowed_characters: None },
-            },
-            inference: InferenceState {
-                engine: Engine::new(
-                    settings.limits.max_inflight_items,
-                    settings.max_queue_wait,
-                    cache,
-                    Arc::clone(&metrics),
-                ),
-                shadow_queue: ShadowQueue::default(),
-                receipts,
-            },
+            models: ModelState { registry, registry_runtime: opened.registry_runtime },
+            inference: Arc::new(inference),
+            feedback,
             access: access_state(settings, keys),
             limits: limit_state(settings, &metrics),
             telemetry: TelemetryState { metrics, spans, server_timing: settings.server_timing },
@@ -280,7 +281,7 @@ fn spawn_background_tasks(
     [
         tokio::spawn(event_loop_lag::monitor_event_loop_lag(Arc::clone(metrics))),
         tokio::spawn(gpu_failure::stop_on_gpu_failure(gpu_group, run_time_limit, shutdown.drain.clone())),
-        tokio::spawn(shadow_traffic::run_queue(Arc::clone(app))),
+        tokio::spawn(shadow_traffic::run_queue(Arc::clone(&app.inference))),
         tokio::spawn(log_summary::log_summaries(Arc::clone(metrics), settings.log.summary_schedule)),
         tokio::spawn(drift_timer::close_due_windows(Arc::clone(&app.models.registry))),
     ]

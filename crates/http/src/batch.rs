@@ -6,22 +6,13 @@ pub mod wire;
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
-use super::arm_router::{ArmAnswer, ArmRoute, ModelSelector, RequestOptions};
 use super::body::ValidatedJson;
-use super::cache_control::CacheControl;
-use super::deadline::Deadline;
 use super::error::{ApiError, Problem};
-use super::rate_limit;
-use super::request_summary::RequestSummary;
-use super::response_budget::ResponseGrant;
-use super::response_size::ResponseSize;
+use super::inference_call::InferenceCall;
 use super::response_stream::JsonResultStream;
-use super::state::App;
-use super::user_id::CallerAndUser;
-use items::{BatchItems, split_request};
+use items::{BatchItems, CheckedTexts};
 use wire::{BatchAnswer, BatchForms, BatchRequest};
 
 /// Answer many texts.
@@ -49,42 +40,20 @@ use wire::{BatchAnswer, BatchForms, BatchRequest};
     )
 )]
 pub async fn batch_predict(
-    State(app): State<Arc<App>>,
-    Deadline(deadline): Deadline,
-    CacheControl(cache): CacheControl,
-    CallerAndUser(caller, header): CallerAndUser,
-    ValidatedJson(request, _memory): ValidatedJson<BatchRequest>,
+    call: InferenceCall,
+    ValidatedJson(mut request, _memory): ValidatedJson<BatchRequest>,
 ) -> Result<Response, ApiError> {
-    rate_limit::charge_remaining_texts(&app, &caller, request.options.texts.len())?;
-    let marks = request.options.texts.iter().map(|text| app.inference.receipts.fingerprint(text)).collect();
-    let (options, texts) = split_request(request, &app.limits.requests);
-    let user = header.merge_with_body(options.user_id.clone())?;
-    let wanted = ModelSelector {
-        model: options.model.as_deref(),
-        version: options.version.as_deref(),
-        user_id: user.as_deref(),
-    };
-    let route = ArmRoute::resolve(&app.models.registry.snapshot(), wanted)?;
-    let size = ResponseSize::max_for_models(route.candidate_models(), &texts.byte_lengths(), options.response_fields());
-    let ResponseGrant { reservation, max_entity_bytes } = app.limits.response_budget.grant(size, deadline).await?;
-    let terms = RequestOptions {
-        text_count: texts.valid_inputs.len(),
-        deadline,
-        cache_mode: cache,
-        all_or_nothing: false,
-        max_entity_bytes,
-    };
-    let results = texts.infer(&app, &route, terms).await?;
-    let story = summarize(&route, &results);
-    let items = BatchItems { app, route, options, text_marks: marks, results: results.into_iter().enumerate() };
+    call.charge_texts(request.options.texts.len())?;
+    let texts = CheckedTexts::take_from(&mut request, &call.app.limits.requests);
+    let route = call.resolve(request.options.selector())?;
+    let options = request.options.response_options();
+    let size = texts.response_size(&route, options);
+    let CheckedTexts { errors, inputs, pointers } = texts;
+    let request = call.request(route, inputs);
+    let (mut answers, reservation) = call.infer(request, size, |part| pointers.pointer(0, part)).await?;
+    let summary = answers.summary.take().map(Extension);
+    let budget = Arc::clone(&call.app.limits.response_budget);
+    let items = BatchItems { budget, errors: errors.into_iter().enumerate(), answers, options, pointers };
     let response = JsonResultStream::new(items).into_json_response(size.json_bytes)?;
-    Ok((story.map(Extension), reservation.map(Extension), response).into_response())
-}
-
-/// What is logged of a request.
-fn summarize(route: &ArmRoute, results: &[Result<ArmAnswer, ApiError>]) -> Option<RequestSummary> {
-    let answered = results.iter().flatten();
-    let first = answered.clone().next()?;
-    let story = RequestSummary::from_answers(&first.model, answered.map(|answered| &answered.answer));
-    Some(RequestSummary { experiment_and_arm: route.owned_arm_names(), ..story })
+    Ok((summary, reservation.map(Extension), response).into_response())
 }

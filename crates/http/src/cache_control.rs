@@ -1,23 +1,14 @@
 //! What a client wants of the result cache: the header `Cache-Control`.
 
-use std::convert::Infallible;
-
-use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::header::CACHE_CONTROL;
-use axum::http::request::Parts;
 use predictd_engine::cache_lookup::CacheMode;
 
 /// `no-cache` and `no-store`; everything else that the header can say is about caches on the way.
-#[derive(Debug, Clone, Copy)]
-pub struct CacheControl(pub CacheMode);
-
-impl<S: Sync> FromRequestParts<S> for CacheControl {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let lines = parts.headers.get_all(CACHE_CONTROL).iter();
-        Ok(Self(lines.map(|line| parse_cache_mode(line.as_bytes())).max().unwrap_or_default()))
-    }
+#[must_use]
+pub fn cache_mode(headers: &HeaderMap) -> CacheMode {
+    let lines = headers.get_all(CACHE_CONTROL).iter();
+    lines.map(|line| parse_cache_mode(line.as_bytes())).max().unwrap_or_default()
 }
 
 /// What one line of the header asks for: a list of directives, some with a value, which may be quoted.

@@ -265,18 +265,6 @@ impl IntoResponse for ApiError {
     }
 }
 
-impl ApiError {
-    /// Why a text got no answer. `pointer` says where it stands in the body, or the second text of its pair.
-    pub fn from_text_error(error: ItemError, pointer: impl FnOnce(bool) -> String) -> Self {
-        match error {
-            ItemError::RejectedByPolicy { is_second_text: second, error } => {
-                Self::at_pointer(pointer(second), error.to_string())
-            }
-            other => other.into(),
-        }
-    }
-}
-
 impl From<InferenceError> for ApiError {
     fn from(refusal: InferenceError) -> Self {
         match refusal {

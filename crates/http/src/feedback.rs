@@ -2,7 +2,6 @@
 
 pub mod export;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,8 +9,10 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use predictd_experiments::receipts::{LabelSource, Receipt, ReceiptError};
+use predictd_inference::feedback_service::{Feedback, FeedbackError};
 use predictd_platform::clock;
 use predictd_registry::feedback::FeedbackRecord;
+use predictd_registry::service::FeedbackOutcome;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -216,122 +217,59 @@ pub async fn feedback(
     let FeedbackRequest { truths, is_list } = request;
     rate_limit::charge_remaining_texts(&app, &caller, truths.len())?;
     let deadline = Instant::now() + app.limits.requests.timeout;
-    let reserved = app.limits.response_budget.reserve(truths.len() * RESULT_BYTES, deadline).await?.map(Extension);
-    let store = Arc::clone(&app.require_registry()?.services().feedback);
-    let who = caller.to_string();
-    let read = |(index, truth)| {
-        let pointer = if is_list { format!("/{index}") } else { String::new() };
-        verify_truth(&app, truth, &pointer).map(|feedback| FeedbackRecord {
-            caller: who.clone(),
-            reported_at: store.next_timestamp(),
-            ..feedback
-        })
-    };
-    let read: Vec<Result<FeedbackRecord, ApiError>> = truths.into_iter().enumerate().map(read).collect();
-    let good: Vec<FeedbackRecord> = read.iter().filter_map(|one| one.as_ref().ok().cloned()).collect();
-    for _ in good.len()..read.len() {
-        app.telemetry.metrics.record_feedback("refused");
-    }
-    let told = if good.is_empty() {
-        Vec::new()
-    } else {
-        app.require_registry()?.run(|services| async move { services.feedback.store(&good).await }).await?
-    };
-    let mut told = told.into_iter();
-    let mut outcome = |one: Result<FeedbackRecord, ApiError>| {
-        one.and_then(|_| told.next().ok_or_else(|| ApiError::new(Code::Internal, "It was not said what became of it.")))
-            .map(|told| FeedbackStatus { outcome: told.name() })
-    };
-    if !is_list {
-        let one = read.into_iter().next().ok_or_else(|| ApiError::at_pointer("", "nothing was told"))?;
-        return Ok((reserved, Json(FeedbackAnswer::One(outcome(one)?))).into_response());
-    }
-    let item = |(index, one)| {
-        let result = match outcome(one) {
-            Ok(told) => FeedbackItemOutcome::Accepted(told),
-            Err(error) => FeedbackItemOutcome::Rejected { error: Box::new(error.to_problem(None)) },
+    let reservation = app.limits.response_budget.reserve(truths.len() * RESULT_BYTES, deadline).await?;
+    let feedback = truths.into_iter().map(Feedback::from).collect();
+    let outcomes = app.feedback.submit(app.require_registry()?, feedback, &caller.to_string()).await?;
+    let answer = Json(FeedbackAnswer::from_outcomes(outcomes, is_list)?);
+    Ok((reservation.map(Extension), answer).into_response())
+}
+
+impl From<GroundTruth> for Feedback {
+    fn from(truth: GroundTruth) -> Self {
+        let labels = match truth.actual {
+            ActualLabels::One(TrueLabel(label)) => vec![label],
+            ActualLabels::Many(TrueLabels(labels)) => labels.into_iter().map(|TrueLabel(label)| label).collect(),
         };
-        FeedbackItem { index, result }
+        Self { prediction_id: truth.prediction_id, labels, text: truth.text }
+    }
+}
+
+impl FeedbackAnswer {
+    /// In the form of the request. The error of a single piece of feedback is that of the request.
+    fn from_outcomes(outcomes: Vec<Result<FeedbackOutcome, FeedbackError>>, is_list: bool) -> Result<Self, ApiError> {
+        let mut results = Vec::with_capacity(outcomes.len());
+        for (index, outcome) in outcomes.into_iter().enumerate() {
+            let status = outcome.map(|outcome| FeedbackStatus { outcome: outcome.name() });
+            if !is_list {
+                return status.map(Self::One).map_err(|error| to_api_error(error, ""));
+            }
+            let result = match status {
+                Ok(status) => FeedbackItemOutcome::Accepted(status),
+                Err(error) => {
+                    let error = to_api_error(error, &format!("/{index}"));
+                    FeedbackItemOutcome::Rejected { error: Box::new(error.to_problem(None)) }
+                }
+            };
+            results.push(FeedbackItem { index, result });
+        }
+        Ok(Self::Many { results })
+    }
+}
+
+/// The error of the piece of feedback at `pointer`.
+fn to_api_error(error: FeedbackError, pointer: &str) -> ApiError {
+    let field = match error {
+        FeedbackError::Receipt(reason) => {
+            let code = match reason {
+                ReceiptError::Forged => Code::UnknownPrediction,
+                ReceiptError::Expired => Code::PredictionExpired,
+            };
+            return ApiError::new(code, format!("{pointer}/prediction_id: {reason}."));
+        }
+        FeedbackError::NoOutcome => return ApiError::new(Code::Internal, error.to_string()),
+        FeedbackError::NoLabels | FeedbackError::TruncatedLabels => "prediction_id",
+        FeedbackError::DuplicateLabel | FeedbackError::UnknownLabel => "actual",
+        FeedbackError::TextMismatch | FeedbackError::Policy(_) => "text",
     };
-    let results = read.into_iter().enumerate().map(item).collect();
-    Ok((reserved, Json(FeedbackAnswer::Many { results })).into_response())
-}
-
-/// The error of a field of an item at `pointer`.
-fn field_error(pointer: &str, field: &str, detail: impl Into<String>) -> ApiError {
-    ApiError::at_pointer(format!("{pointer}/{field}"), detail)
-}
-
-/// Checks one item of feedback. `pointer`: its place in the body.
-fn verify_truth(app: &App, truth: GroundTruth, pointer: &str) -> Result<FeedbackRecord, ApiError> {
-    let receipt = app.inference.receipts.verify(&truth.prediction_id, clock::now()).map_err(|error| {
-        let code = match error {
-            ReceiptError::Forged => Code::UnknownPrediction,
-            ReceiptError::Expired => Code::PredictionExpired,
-        };
-        ApiError::new(code, format!("{pointer}/prediction_id: {error}."))
-    })?;
-    if receipt.label_source == LabelSource::NoLabels {
-        return Err(field_error(pointer, "prediction_id", "the answer has no label that could be right or wrong"));
-    }
-    if receipt.is_truncated {
-        return Err(field_error(pointer, "prediction_id", "the answer has more labels than a prediction id holds"));
-    }
-    let actual: Vec<String> = match truth.actual {
-        ActualLabels::One(TrueLabel(label)) => vec![label],
-        ActualLabels::Many(TrueLabels(labels)) => labels.into_iter().map(|TrueLabel(label)| label).collect(),
-    };
-    if actual.iter().collect::<BTreeSet<_>>().len() != actual.len() {
-        return Err(field_error(pointer, "actual", "each label can be there once"));
-    }
-    if !actual.iter().all(|label| is_possible_label(app, &receipt, label)) {
-        let detail = "this is no label of the model; GET /models/{name} lists them";
-        return Err(field_error(pointer, "actual", detail));
-    }
-    let text = match truth.text {
-        Some(text) => Some(verify_text(app, &receipt, text).map_err(|detail| field_error(pointer, "text", detail))?),
-        None => None,
-    };
-    let made = clock::since_unix_epoch(receipt.issued_at);
-    Ok(FeedbackRecord {
-        id: receipt.id.simple().to_string(),
-        predicted_at: i64::try_from(made.as_millis()).unwrap_or(i64::MAX),
-        model: receipt.model,
-        version: receipt.version,
-        arm: receipt.arm_path,
-        predicted: receipt.labels,
-        confidence: receipt.confidence,
-        actual,
-        text,
-        caller: String::new(),
-        reported_at: 0,
-    })
-}
-
-/// The text of an answer as it is kept: it is the one that was asked about, and what the policy of the version that
-/// answered leaves of it; that of the server, where the version is not loaded any more. Receipts of earlier versions of
-/// the server do not tell of their text: then it is any.
-fn verify_text(app: &App, receipt: &Receipt, text: String) -> Result<String, String> {
-    if app.inference.receipts.fingerprint_matches(receipt, &text) == Some(false) {
-        return Err("this is not the text of this prediction: send it as it was sent to be predicted, or leave it out"
-            .to_owned());
-    }
-    let snapshot = app.models.registry.snapshot();
-    let served = snapshot.models.get(&receipt.model);
-    let answered = served.and_then(|served| served.ready_model(&receipt.version));
-    let policy = answered.map_or(&app.models.text_policy, |model| model.pipeline().policy());
-    policy.apply(text).map_err(|error| error.to_string())
-}
-
-/// True for a label of the version that answered. If that is not loaded any more nobody knows its labels, and those of a
-/// request are the caller's own: then for anything that can be a label.
-fn is_possible_label(app: &App, receipt: &Receipt, label: &str) -> bool {
-    let snapshot = app.models.registry.snapshot();
-    let served = snapshot.models.get(&receipt.model);
-    let answered = served.and_then(|served| served.ready_model(&receipt.version));
-    match answered.filter(|_| receipt.label_source == LabelSource::Model) {
-        // Receipts of the format before do not tell labels of a request from those of the model.
-        Some(model) => model.pipeline().labels().iter().chain(&receipt.labels).any(|known| known == label),
-        None => !label.chars().any(char::is_control),
-    }
+    ApiError::at_pointer(format!("{pointer}/{field}"), error.to_string())
 }

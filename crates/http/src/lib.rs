@@ -6,7 +6,7 @@
 //! - [`client_timeouts`], [`framing`], [`connection_state`], [`buffer_sizes`]: time limits and buffers of a connection
 //! - [`response_budget`], [`response_reservation`], [`response_size`], [`response_stream`]: memory for large responses
 //! - [`mod@route_table`]: how routes are listed, each with who may use it
-//! - [`observability`]: request id, metrics, the log line, problem details; [`request_summary`]: what handlers tell for it;
+//! - [`observability`]: request id, metrics, the log line, problem details;
 //!   [`log_sampler`]: how many of them are logged; [`mod@trace_context`]: its span
 //! - [`request_limits`], [`auth`], [`rate_limit`], [`body`]: layers that refuse: head, key, rate, body;
 //!   [`key_file`], [`mod@api_keys`], [`caller_rates`], [`body_limits`]: what they decide by; [`mod@caller`]: who sends a request
@@ -21,9 +21,8 @@
 //! - [`drift`]: whether texts and answers are still like before, for operators
 //! - [`log_filter`]: what is logged, changed by operators
 //! - [`mod@registry`], [`experiments`]: models and versions, and what is compared, changed by operators
-//! - [`arm_router`]: which version answers; [`user_id`]: whom; [`shadow_traffic`], [`shadow_queue`], [`shadow_comparison`]: which others see the
-//!   text, and whether they say the same
-//! - [`zero_shot`]: labels in a request instead of the model's own
+//! - [`inference_call`]: from a handler to the inference service; [`user_id`]: whom the answers are for
+//! - [`candidate_labels`]: rules for labels in a request
 //! - [`prediction`]: the wire form of one prediction, used by both prediction routes
 //! - [`error`]: the one table of errors
 
@@ -35,7 +34,6 @@
 pub mod accept_loop;
 pub mod admin_guard;
 pub mod api_keys;
-pub mod arm_router;
 pub mod auth;
 pub mod batch;
 pub mod body;
@@ -44,6 +42,7 @@ pub mod buffer_sizes;
 pub mod cache_control;
 pub mod caller;
 pub mod caller_rates;
+pub mod candidate_labels;
 pub mod charset;
 pub mod client_address;
 pub mod client_timeouts;
@@ -61,6 +60,7 @@ pub mod experiments;
 pub mod feedback;
 pub mod framing;
 pub mod health;
+pub mod inference_call;
 pub mod json;
 pub mod key_file;
 pub mod listen_address;
@@ -75,7 +75,6 @@ pub mod prediction;
 pub mod rate_limit;
 pub mod registry;
 pub mod request_limits;
-pub mod request_summary;
 pub mod response_budget;
 pub mod response_reservation;
 pub mod response_size;
@@ -83,15 +82,11 @@ pub mod response_stream;
 pub mod route_table;
 pub mod router;
 pub mod settings;
-pub mod shadow_comparison;
-pub mod shadow_queue;
-pub mod shadow_traffic;
 pub mod state;
 pub mod tls;
 pub mod trace_context;
 pub mod user_id;
 pub mod validation;
-pub mod zero_shot;
 
 pub use router::{admin_router, admin_routes, apply_layers, router};
 pub use state::App;

@@ -11,6 +11,8 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use predictd_engine::timings::Timings;
+use predictd_inference::request_summary::RequestSummary;
 use predictd_metrics::{Metrics, PanicSite, RequestOutcome};
 use predictd_platform::clock;
 use predictd_telemetry::spans::RequestSpan;
@@ -19,7 +21,6 @@ use tower_http::catch_panic::ResponseForPanic;
 use super::connection_state::ConnectionState;
 use super::error::{ApiError, Code};
 use super::log_sampler::{LogSampler, SampleDecision};
-use super::request_summary::RequestSummary;
 use super::state::App;
 use super::trace_context;
 
@@ -73,7 +74,7 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
             .metrics
             .http
             .record_overhead(about.route, took.saturating_sub(story.timings.total()).as_secs_f64());
-        let timing = about.wants_server_timing.then(|| story.server_timing(took.as_secs_f64() * 1e3));
+        let timing = about.wants_server_timing.then(|| server_timing(story, took));
         timing.flatten().map(|value| response.headers_mut().insert(SERVER_TIMING_HEADER, value));
     }
     about.write(response.status(), took, error.as_ref(), story.as_ref());
@@ -191,6 +192,18 @@ impl RequestLog<'_> {
             }
         }
     }
+}
+
+/// The value of `Server-Timing` (W3C): milliseconds by part, and in all so far.
+fn server_timing(summary: &RequestSummary, total: Duration) -> Option<HeaderValue> {
+    let Timings { tokenize_time, queue_time, run_time, .. } = summary.timings;
+    let [tokenize, queue, run, total] =
+        [tokenize_time, queue_time, run_time, total].map(|time| time.as_secs_f64() * 1e3);
+    let timing = format!(
+        "tokenise;dur={tokenize:.3}, queue;dur={queue:.3}, run;dur={run:.3}, total;dur={total:.3}, cached;desc=\"{} of {}\"",
+        summary.cached, summary.texts
+    );
+    HeaderValue::try_from(timing).ok()
 }
 
 /// Milliseconds, to the microsecond.

@@ -1,35 +1,27 @@
 //! `POST /predict`: one text, one answer.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use predictd_engine::ItemOutput;
 use predictd_engine::loaded_version::LoadedVersion;
 use predictd_experiments::counters::AnswerSource;
+use predictd_inference::arm_route::{ArmRoute, ModelSelector};
+use predictd_inference::zero_shot::ZeroShotQuery;
+use predictd_inference::{InferenceFailure, InferenceRequest, InputPart};
 use predictd_text::input::{Input, SecondText};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use utoipa::ToSchema;
-use validator::{Validate, ValidateArgs, ValidationError};
+use validator::{Validate, ValidateArgs};
 
-use super::arm_router::{ArmRoute, ModelSelector, RequestOptions};
 use super::body::{RequestBody, ValidatedJson};
-use super::cache_control::CacheControl;
-use super::deadline::Deadline;
-use super::error::{ApiError, Code, Problem};
+use super::candidate_labels::{self, CandidateLabel};
+use super::error::{ApiError, Problem};
+use super::inference_call::{InferenceCall, to_api_error};
 use super::json;
-use super::prediction::{Prediction, ResponseOptions, build_prediction};
-use super::rate_limit;
-use super::request_summary::RequestSummary;
-use super::response_budget::ResponseGrant;
+use super::prediction::{Prediction, ResponseOptions};
 use super::response_size::{ResponseFields, ResponseSize};
-use super::shadow_traffic::{self, ShadowRequest};
-use super::state::App;
-use super::user_id::CallerAndUser;
 use super::validation;
-use super::zero_shot::{self, CandidateLabel, ZeroShotQuery};
 use crate::settings::RequestLimits;
 
 /// A text and what to say about it.
@@ -39,19 +31,19 @@ use crate::settings::RequestLimits;
 pub struct PredictRequest {
     /// The text.
     #[schema(value_type = Text)]
-    #[validate(custom(function = "check_text", use_context))]
+    #[validate(custom(function = "validation::check_prediction_text", use_context))]
     pub text: String,
     /// The second text, for a model that judges two: a hypothesis, a passage.
     #[schema(value_type = Option<Text>, nullable = false)]
-    #[validate(custom(function = "check_text", use_context))]
+    #[validate(custom(function = "validation::check_prediction_text", use_context))]
     pub text_pair: Option<String>,
     /// Labels to choose from, for a model that tells whether one text follows from another (zero-shot classification).
     #[schema(value_type = Option<Vec<CandidateLabel>>, nullable = false, min_items = 1, max_items = 100, example = json!(["card", "transfer", "cash"]))]
-    #[validate(custom(function = "check_labels"))]
+    #[validate(custom(function = "candidate_labels::check_labels"))]
     pub labels: Option<Vec<String>>,
     /// What each of the labels is put into, in place of `{}`.
     #[schema(nullable = false, max_length = 1024, default = "This example is {}.")]
-    #[validate(custom(function = "check_template"))]
+    #[validate(custom(function = "candidate_labels::check_template"))]
     pub hypothesis_template: Option<String>,
     /// Judge each of the labels for itself: any number of them can be right.
     #[serde(default)]
@@ -66,11 +58,11 @@ pub struct PredictRequest {
     pub top_k: Option<u32>,
     /// Model that shall answer; the default model if not said.
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
-    #[validate(custom(function = "check_name"))]
+    #[validate(custom(function = "validation::check_name"))]
     pub model: Option<String>,
     /// Version that shall answer; the active one if not said.
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
-    #[validate(custom(function = "check_name"))]
+    #[validate(custom(function = "validation::check_name"))]
     pub version: Option<String>,
     /// Who asks: an experiment answers one user always with the same version. Or the header X-User-Id.
     #[schema(min_length = 1, max_length = 256)]
@@ -92,22 +84,6 @@ pub struct PredictRequest {
 )]
 #[expect(dead_code, reason = "only described")]
 struct Text(String);
-
-fn check_text(text: &str, limits: &RequestLimits) -> Result<(), ValidationError> {
-    validation::check_prediction_text(text, limits)
-}
-
-fn check_labels(labels: &[String]) -> Result<(), ValidationError> {
-    zero_shot::check_labels(labels)
-}
-
-fn check_template(template: &str) -> Result<(), ValidationError> {
-    zero_shot::check_template(template)
-}
-
-fn check_name(name: &str) -> Result<(), ValidationError> {
-    validation::check_name(name)
-}
 
 impl RequestBody for PredictRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
@@ -136,17 +112,40 @@ fn labels_only_error(pointer: &str) -> ApiError {
     ApiError::at_pointer(pointer, "this is only for a request with labels")
 }
 
-/// The pointer of an input that gets no answer: the text, its second text, or one of the labels.
-fn input_pointer(with_labels: bool, index: usize, is_second_text: bool) -> String {
-    match (with_labels, is_second_text) {
-        (_, false) => "/text".to_owned(),
-        (false, true) => "/text_pair".to_owned(),
-        (true, true) => format!("/labels/{index}"),
+impl PredictRequest {
+    fn selector(&self) -> ModelSelector<'_> {
+        let Self { model, version, user_id, .. } = self;
+        ModelSelector { model: model.as_deref(), version: version.as_deref(), user_id: user_id.as_deref() }
+    }
+
+    fn options(&self) -> ResponseOptions {
+        let top_k = self.top_k.map(|k| k as usize);
+        ResponseOptions { probabilities: self.return_probabilities, top_k, raw_scores: self.raw_scores }
+    }
+
+    /// The most that the response can need.
+    fn response_size(&self, route: &ArmRoute) -> ResponseSize {
+        let fields = ResponseFields { candidate_labels: self.labels.as_deref(), options: self.options() };
+        let bytes = self.text.len() + self.text_pair.as_ref().map_or(0, String::len);
+        ResponseSize::max_for_models(route.candidate_models(), &std::iter::once(bytes), fields)
+    }
+
+    fn into_inference(self, call: &InferenceCall, route: ArmRoute) -> InferenceRequest {
+        let Self { text, text_pair, labels, hypothesis_template: template, multi_label, .. } = self;
+        let zero_shot = labels.map(|labels| ZeroShotQuery { labels, template, multi_label });
+        let request = call.request(route, vec![Input::new(text, text_pair)]);
+        InferenceRequest { zero_shot, all_or_nothing: true, ..request }
     }
 }
 
-fn missing_answer() -> ApiError {
-    ApiError::new(Code::Internal, "The text got no answer.")
+/// Where a part of the request stands in the body. With labels, each item is a label.
+fn pointer(has_labels: bool, part: InputPart) -> String {
+    match part {
+        InputPart::SecondText(index) if has_labels => format!("/labels/{index}"),
+        InputPart::CandidateLabels => "/labels".to_owned(),
+        InputPart::SecondText(_) | InputPart::SecondTexts => "/text_pair".to_owned(),
+        InputPart::Text(_) => "/text".to_owned(),
+    }
 }
 
 /// Answer one text.
@@ -175,77 +174,20 @@ fn missing_answer() -> ApiError {
     )
 )]
 pub async fn predict(
-    State(app): State<Arc<App>>,
-    Deadline(deadline): Deadline,
-    CacheControl(cache_use): CacheControl,
-    CallerAndUser(caller, header): CallerAndUser,
+    call: InferenceCall,
     ValidatedJson(request, _memory): ValidatedJson<PredictRequest>,
 ) -> Result<Response, ApiError> {
-    let user = header.merge_with_body(request.user_id)?;
-    let PredictRequest { text, text_pair, labels, hypothesis_template, multi_label, .. } = request;
-    let wanted = ModelSelector {
-        model: request.model.as_deref(),
-        version: request.version.as_deref(),
-        user_id: user.as_deref(),
-    };
-    let route = ArmRoute::resolve(&app.models.registry.snapshot(), wanted)?;
-    if let Some(labels) = &labels {
-        rate_limit::charge_remaining_texts(&app, &caller, labels.len())?;
-    }
-    let with_labels = labels.is_some();
-    let mark = app.inference.receipts.fingerprint(&text);
-    let bytes = text.len() + text_pair.as_ref().map_or(0, String::len);
-    let top_k = request.top_k.map(|k| k as usize);
-    let seen = ResponseFields { labels: labels.as_deref(), probabilities: request.return_probabilities, top_k };
-    let size = ResponseSize::max_for_models(route.candidate_models(), &std::iter::once(bytes), seen);
-    let ResponseGrant { reservation, max_entity_bytes } = app.limits.response_budget.grant(size, deadline).await?;
-    let terms =
-        RequestOptions { text_count: 1, deadline, cache_mode: cache_use, all_or_nothing: true, max_entity_bytes };
-    let shown = route.check_shadow_size(bytes).filter(|()| !with_labels).map(|()| (text.clone(), text_pair.clone()));
-    let mut question = None;
-    let mut asked = (text, text_pair, labels, hypothesis_template);
-    let inputs = |model: &Arc<LoadedVersion>, last: bool| {
-        let (text, text_pair, labels, template) = if last { std::mem::take(&mut asked) } else { asked.clone() };
-        if let Some(labels) = labels {
-            return Ok(question.insert(ZeroShotQuery::new(model, labels, template, multi_label)?).to_inputs(&text));
-        }
-        if text_pair.is_some() {
-            validation::check_takes_pairs(model, "/text_pair")?;
-        }
-        let pair = text_pair.map(|text| SecondText { text, truncate_only_first: false });
-        Ok(vec![Input { text, second: pair }])
-    };
-    let answers = route.infer_with_fallback(&app, terms, inputs).await?.into_iter().enumerate();
-    let answers = answers.map(|(index, answer)| {
-        answer.map_err(|error| ApiError::from_text_error(error, |second| input_pointer(with_labels, index, second)))
-    });
-    let answers = answers.collect::<Result<Vec<_>, _>>()?;
-    let first = answers.first().ok_or_else(missing_answer)?;
-    let model = Arc::clone(&first.model);
-    let answer_source = first.answer_source;
-    let mut answers: Vec<ItemOutput> = answers.into_iter().map(|answered| answered.answer).collect();
-    let story = RequestSummary {
-        experiment_and_arm: route.owned_arm_names(),
-        ..RequestSummary::from_answers(&model, &answers)
-    };
-    // Labels that are asked about are one text.
-    let story = RequestSummary { texts: 1, cached: usize::from(story.cached == story.texts), ..story };
-    let answer = match &question {
-        Some(question) => question.combine_answers(&answers),
-        None => answers.pop(),
-    };
-    let answer = answer.ok_or_else(missing_answer)?;
-    if let Some((text, pair)) = shown.filter(|_| answer_source == AnswerSource::Arm) {
-        shadow_traffic::mirror(&app, &route, ShadowRequest { text, pair, model: &model, answer: &answer });
-    }
-    let view = ResponseOptions {
-        labels: question.as_ref().map(|question| question.labels.as_slice()),
-        probabilities: request.return_probabilities,
-        top_k,
-        raw_scores: request.raw_scores,
-        text_mark: mark,
-        route: Some((&route, answer_source)),
-    };
-    let answer = Json(build_prediction(&app, &model, &answer, view)?);
-    Ok((Extension(story), reservation.map(Extension), answer).into_response())
+    let route = call.resolve(request.selector())?;
+    call.charge_texts(request.labels.as_ref().map_or(1, Vec::len))?;
+    let size = request.response_size(&route);
+    let options = request.options();
+    let has_labels = request.labels.is_some();
+    let pointer = |part| pointer(has_labels, part);
+    let request = request.into_inference(&call, route);
+    let (mut answers, reservation) = call.infer(request, size, pointer).await?;
+    let summary = answers.summary.take().map(Extension);
+    let answer = answers.next().unwrap_or(Err(InferenceFailure::NoOutput));
+    let answer = answer.map_err(|failure| to_api_error(&call.app.limits.response_budget, failure, pointer))?;
+    let prediction = Json(Prediction::from_answer(answer, options)?);
+    Ok((summary, reservation.map(Extension), prediction).into_response())
 }

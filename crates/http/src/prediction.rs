@@ -4,31 +4,24 @@ use predictd_engine::ItemOutput;
 use predictd_engine::loaded_version::LoadedVersion;
 use predictd_experiments::counters::AnswerSource;
 use predictd_experiments::receipts::{LabelSource, Receipt, TextFingerprint};
+use predictd_inference::response::ItemAnswer;
 use predictd_platform::clock;
 use predictd_text::entities::Entity;
 use predictd_text::heads::{HeadOutcome, top_k};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::arm_router::ArmRoute;
 use super::error::{ApiError, Code};
-use super::state::App;
 
 /// What a request wants to see of an answer.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ResponseOptions<'a> {
-    /// Labels of the request's own, instead of the model's.
-    pub labels: Option<&'a [String]>,
+pub struct ResponseOptions {
     /// One score per label.
     pub probabilities: bool,
     /// The best labels, this many.
     pub top_k: Option<usize>,
     /// The model's own scores instead of probabilities.
     pub raw_scores: bool,
-    /// Marks the text as the client sent it, for feedback that brings it again.
-    pub text_mark: Option<TextFingerprint>,
-    /// How the version was chosen, and in what place it answered.
-    pub route: Option<(&'a ArmRoute, AnswerSource)>,
 }
 
 /// The answer to one text.
@@ -119,102 +112,82 @@ pub struct ArmAttribution {
     pub fell_back: bool,
 }
 
-/// Puts an answer into its wire form and seals its receipt.
-///
-/// # Errors
-/// [`ApiError`] if an answer names a label that the model does not have, which cannot happen
-/// with a model that was checked when it was loaded.
-pub fn build_prediction(
-    app: &App,
-    model: &LoadedVersion,
-    answer: &ItemOutput,
-    view: ResponseOptions<'_>,
-) -> Result<Prediction, ApiError> {
-    let labels = view.labels.unwrap_or_else(|| model.pipeline().labels());
-    record_prediction(model, answer, view.labels.is_some());
-    let missing = || ApiError::new(Code::Internal, "The model's labels do not fit its scores.");
-    let label = |index: &usize| labels.get(*index).cloned().ok_or_else(missing);
-    let scores = answer.prediction.scores(view.raw_scores);
-    let score = |index: &usize| scores.get(*index).copied().ok_or_else(missing);
-    let (prediction, confidence, number) = match &answer.prediction.outcome {
-        HeadOutcome::Label(index) => (Some(OneOrMany::One(label(index)?)), Some(OneOrMany::One(score(index)?)), None),
-        HeadOutcome::Labels(indices) => (
-            Some(OneOrMany::Many(indices.iter().map(label).collect::<Result<_, _>>()?)),
-            Some(OneOrMany::Many(indices.iter().map(score).collect::<Result<_, _>>()?)),
-            None,
-        ),
-        HeadOutcome::Score(number) => {
-            let raw = answer.prediction.raw_scores.first().filter(|_| view.raw_scores);
-            (None, None, Some(*raw.unwrap_or(number)))
-        }
-        HeadOutcome::Entities(_) => (None, None, None),
-    };
-    let entities = match &answer.prediction.outcome {
-        HeadOutcome::Entities(found) => Some(found.iter().cloned().map(FoundEntity::from).collect()),
-        _ => None,
-    };
-    let labelled = prediction.is_some();
-    let named = |(index, score): (usize, f32)| Ok::<_, ApiError>(LabelScore { label: label(&index)?, score });
-    let best = match view.top_k {
-        Some(k) if labelled => Some(top_k(&scores, k).into_iter().map(named).collect::<Result<_, _>>()?),
-        _ => None,
-    };
-    Ok(Prediction {
-        prediction_id: seal_receipt(app, model, answer, view),
-        experiment: view.route.and_then(|(route, gave)| {
-            let (name, arm) = route.arm_names()?;
-            Some(ArmAttribution { name: name.to_owned(), arm: arm.to_owned(), fell_back: gave != AnswerSource::Arm })
-        }),
-        prediction,
-        confidence,
-        score: number,
-        entities,
-        probabilities: (view.probabilities && labelled).then_some(scores),
-        top: best,
-        model: ModelVersionName { name: model.name().to_owned(), version: model.version().to_owned() },
-        tokens: answer.tokens,
-        truncated: answer.truncated,
-    })
-}
-
-/// Counts what was answered.
-fn record_prediction(model: &LoadedVersion, answer: &ItemOutput, labels_of_request: bool) {
-    let metrics = model.metrics();
-    let labels = model.pipeline().labels();
-    metrics.record_prediction(answer.tokens);
-    if let Some(monitor) = model.drift_monitor().filter(|_| !labels_of_request) {
-        monitor.record(&answer.prediction, answer.tokens, answer.unknown_tokens);
-    }
-    let indices: &[usize] = match &answer.prediction.outcome {
-        HeadOutcome::Label(index) => std::slice::from_ref(index),
-        HeadOutcome::Labels(indices) => indices,
-        HeadOutcome::Score(_) => &[],
-        HeadOutcome::Entities(found) => {
-            for entity in found {
-                // An entity has its kind, a label without its `B-` or `I-`: its index is that of the first such label.
-                let index =
-                    labels.iter().position(|label| *label == entity.label || entity_kind(label) == entity.label);
-                metrics.record_label(index.unwrap_or(usize::MAX), &entity.label);
+impl Prediction {
+    /// The wire form of an answer.
+    ///
+    /// # Errors
+    /// [`ApiError`] if an answer names a label that the model does not have, which cannot happen
+    /// with a model that was checked when it was loaded.
+    pub fn from_answer(answer: ItemAnswer, options: ResponseOptions) -> Result<Self, ApiError> {
+        let output = &answer.output.prediction;
+        let scores = output.scores(options.raw_scores);
+        let named = NamedScores { labels: answer.labels(), scores: &scores };
+        let mut prediction = None;
+        let mut confidence = None;
+        let mut number = None;
+        let mut entities = None;
+        match &output.outcome {
+            HeadOutcome::Label(index) => {
+                prediction = Some(OneOrMany::One(named.label(*index)?));
+                confidence = Some(OneOrMany::One(named.score(*index)?));
             }
-            &[]
+            HeadOutcome::Labels(indices) => {
+                let labels = indices.iter().map(|&index| named.label(index)).collect::<Result<_, _>>()?;
+                let scores = indices.iter().map(|&index| named.score(index)).collect::<Result<_, _>>()?;
+                prediction = Some(OneOrMany::Many(labels));
+                confidence = Some(OneOrMany::Many(scores));
+            }
+            HeadOutcome::Score(score) => {
+                let raw = output.raw_scores.first().filter(|_| options.raw_scores);
+                number = Some(*raw.unwrap_or(score));
+            }
+            HeadOutcome::Entities(found) => entities = Some(found.iter().cloned().map(FoundEntity::from).collect()),
         }
-    };
-    for &index in indices {
-        match labels.get(index) {
-            _ if labels_of_request => metrics.record_request_label(),
-            Some(label) => metrics.record_label(index, label),
-            None => {}
-        }
-    }
-    let probabilities = indices.iter().filter_map(|index| answer.prediction.probabilities.get(*index).copied());
-    if let Some(confidence) = probabilities.reduce(f32::max) {
-        metrics.record_confidence(confidence);
+        let has_labels = prediction.is_some();
+        let top = options.top_k.filter(|_| has_labels).map(|k| named.top(k)).transpose()?;
+        let model =
+            ModelVersionName { name: answer.model.name().to_owned(), version: answer.model.version().to_owned() };
+        let fell_back = answer.source != AnswerSource::Arm;
+        Ok(Self {
+            prediction,
+            confidence,
+            score: number,
+            entities,
+            top,
+            probabilities: (options.probabilities && has_labels).then_some(scores),
+            model,
+            experiment: answer.experiment_and_arm.map(|(name, arm)| ArmAttribution { name, arm, fell_back }),
+            prediction_id: answer.prediction_id,
+            tokens: answer.output.tokens,
+            truncated: answer.output.truncated,
+        })
     }
 }
 
-/// A label without its `B-` or `I-`.
-fn entity_kind(label: &str) -> &str {
-    label.split_once('-').map_or(label, |(_, kind)| kind)
+/// The scores of an answer with their labels.
+struct NamedScores<'a> {
+    labels: &'a [String],
+    scores: &'a [f32],
+}
+
+impl NamedScores<'_> {
+    fn label(&self, index: usize) -> Result<String, ApiError> {
+        self.labels.get(index).cloned().ok_or_else(mismatch_error)
+    }
+
+    fn score(&self, index: usize) -> Result<f32, ApiError> {
+        self.scores.get(index).copied().ok_or_else(mismatch_error)
+    }
+
+    /// The best labels, at most `k`.
+    fn top(&self, k: usize) -> Result<Vec<LabelScore>, ApiError> {
+        let best = top_k(self.scores, k).into_iter();
+        best.map(|(index, score)| Ok(LabelScore { label: self.label(index)?, score })).collect()
+    }
+}
+
+fn mismatch_error() -> ApiError {
+    ApiError::new(Code::Internal, "The model's labels do not fit its scores.")
 }
 
 impl From<Entity> for FoundEntity {
@@ -222,35 +195,4 @@ impl From<Entity> for FoundEntity {
         let Entity { label, score, start, end, text } = entity;
         Self { label, score, start, end, text }
     }
-}
-
-fn seal_receipt(app: &App, model: &LoadedVersion, answer: &ItemOutput, view: ResponseOptions<'_>) -> String {
-    let (labels, of_labels) = match view.labels {
-        Some(labels) => (labels, LabelSource::Request),
-        None => (model.pipeline().labels(), LabelSource::Model),
-    };
-    let (indices, answered): (&[usize], LabelSource) = match &answer.prediction.outcome {
-        HeadOutcome::Label(index) => (std::slice::from_ref(index), of_labels),
-        HeadOutcome::Labels(indices) => (indices, of_labels),
-        HeadOutcome::Score(_) | HeadOutcome::Entities(_) => (&[], LabelSource::NoLabels),
-    };
-    let confidence = match (&answer.prediction.outcome, indices.first()) {
-        (HeadOutcome::Score(score), _) => *score,
-        (_, Some(&first)) => answer.prediction.probabilities.get(first).copied().unwrap_or_default(),
-        // That none fits is as sure as the likeliest is unlikely.
-        (HeadOutcome::Labels(_), None) => 1.0 - answer.prediction.probabilities.iter().copied().fold(0.0, f32::max),
-        (_, None) => 0.0,
-    };
-    app.inference.receipts.sign(&Receipt {
-        id: clock::new_id(),
-        issued_at: clock::now(),
-        model: model.name().to_owned(),
-        version: model.version().to_owned(),
-        arm_path: view.route.map(|(route, gave)| route.arm_path(gave)).unwrap_or_default(),
-        label_source: answered,
-        labels: indices.iter().filter_map(|&index| labels.get(index).cloned()).collect(),
-        is_truncated: false,
-        confidence,
-        text_fingerprint: view.text_mark,
-    })
 }

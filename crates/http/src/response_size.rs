@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use predictd_engine::ItemOutput;
 use predictd_engine::loaded_version::LoadedVersion;
-use predictd_text::entities::Entity;
-use predictd_text::heads::{Head, HeadOutcome};
+use predictd_inference::entity_memory::{max_entities, max_entity_bytes};
+use predictd_text::heads::Head;
 use predictd_text::text_policies::OverflowPolicy;
-use predictd_text::tokenizer::Tokenizer;
 
 use super::buffer_sizes::{MAX_BUFFER_BYTES, PART_BYTES};
+use super::candidate_labels::MAX_LABELS;
+use super::prediction::ResponseOptions;
 use super::zero_shot::MAX_LABELS;
 
 /// An answer in memory, but for its scores and entities: numbers, places in lists, an error in its place.
@@ -33,15 +33,13 @@ const TRANSPORT_BYTES: usize = MAX_BUFFER_BYTES + PART_BYTES;
 /// Most bytes of labels in a prediction id, in base64.
 const MAX_RECEIPT_LABELS_BYTES: usize = 6 << 10;
 
-/// What a request wants to see of each answer.
+/// What each answer of a response shows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ResponseFields<'a> {
-    /// Labels of the request's own.
-    pub labels: Option<&'a [String]>,
-    /// One score per label.
-    pub probabilities: bool,
-    /// The best labels, this many.
-    pub top_k: Option<usize>,
+    /// The labels of the request, for an answer with candidate labels.
+    pub candidate_labels: Option<&'a [String]>,
+    /// What the request wants to see.
+    pub options: ResponseOptions,
 }
 
 /// The most that a response can need, in bytes.
@@ -75,10 +73,13 @@ impl ResponseSize {
         let pipeline = model.pipeline();
         let own = pipeline.labels();
         let finds_entities = matches!(pipeline.head(), Head::Entities(..));
-        let labels = LabelLengths::from_labels(shown.labels.unwrap_or(own), finds_entities || shown.top_k.is_some());
+        let labels = LabelLengths::from_labels(
+            shown.candidate_labels.unwrap_or(own),
+            finds_entities || shown.options.top_k.is_some(),
+        );
         let many = matches!(pipeline.head(), Head::MultiLabel { .. });
         // A request with labels asks the model once for each of them.
-        let decisions = shown.labels.map_or(1, |labels| labels.len().min(MAX_LABELS));
+        let decisions = shown.candidate_labels.map_or(1, |labels| labels.len().min(MAX_LABELS));
         let chosen = if many { CHOSEN_LABEL_BYTES * own.len() } else { 0 };
         let answer = decisions * (ANSWER_BYTES + SCORE_BYTES * own.len().max(2) + chosen);
         let item = ITEM_JSON_BYTES + labels.json_bytes(shown, many);
@@ -108,38 +109,6 @@ impl ResponseSize {
     }
 }
 
-/// The most entities in a text of so many bytes: one for each token, of which windows let a text have many times more.
-fn max_entities(model: &LoadedVersion, bytes: usize) -> usize {
-    let pipeline = model.pipeline();
-    if !matches!(pipeline.head(), Head::Entities(..)) {
-        return 0;
-    }
-    let tokens = |tokenizer: &Tokenizer| match tokenizer.on_overflow() {
-        OverflowPolicy::Window => tokenizer.max_tokens().saturating_mul(Tokenizer::MAX_WINDOWS),
-        OverflowPolicy::Error | OverflowPolicy::Truncate => tokenizer.max_tokens(),
-    };
-    bytes.min(pipeline.tokenizer().map_or(usize::MAX, tokens))
-}
-
-/// The most memory for the entities of a text of so many bytes, in bytes.
-#[must_use]
-pub fn max_entity_bytes(model: &LoadedVersion, bytes: usize) -> usize {
-    let found = max_entities(model, bytes);
-    let longest = model.pipeline().labels().iter().map(String::len).max().unwrap_or_default();
-    found * (size_of::<Entity>() + longest) + found.min(1) * bytes
-}
-
-/// Memory for the entities of an answer, in bytes.
-#[must_use]
-pub fn entity_bytes(answer: &ItemOutput) -> usize {
-    match &answer.prediction.outcome {
-        HeadOutcome::Entities(found) => {
-            found.iter().map(|entity| size_of::<Entity>() + entity.label.len() + entity.text.len()).sum()
-        }
-        HeadOutcome::Label(_) | HeadOutcome::Labels(_) | HeadOutcome::Score(_) => 0,
-    }
-}
-
 /// What is to be known of a model's labels.
 struct LabelLengths {
     count: usize,
@@ -159,8 +128,9 @@ impl LabelLengths {
 
     /// The lists of an answer in JSON.
     fn json_bytes(&self, shown: ResponseFields<'_>, many: bool) -> usize {
-        let probabilities = if shown.probabilities { NUMBER_JSON_BYTES * self.count.max(2) } else { 0 };
-        let top = shown.top_k.map_or(0, |k| k.min(self.count.max(2)) * (self.max_bytes + LABEL_SCORE_JSON_BYTES));
+        let probabilities = if shown.options.probabilities { NUMBER_JSON_BYTES * self.count.max(2) } else { 0 };
+        let top =
+            shown.options.top_k.map_or(0, |k| k.min(self.count.max(2)) * (self.max_bytes + LABEL_SCORE_JSON_BYTES));
         let chosen = if many {
             MAX_ESCAPE_FACTOR * self.total_bytes
                 + (NUMBER_JSON_BYTES + 3) * self.count

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipnet::IpNet;
-use predictd_engine::Engine;
-use predictd_experiments::receipts::ReceiptKeyring;
+use predictd_inference::InferenceService;
+use predictd_inference::feedback_service::FeedbackService;
 use predictd_metrics::{Metrics, RefusalReason};
 use predictd_registry::Registry;
 use predictd_registry::runtime::RegistryRuntime;
 use predictd_telemetry::spans::SpanTracer;
-use predictd_text::policy::TextPolicy;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::admin_guard::AdminHosts;
@@ -28,8 +27,10 @@ use crate::settings::{ClientTimeouts, RequestLimits, ServerTimingMode};
 pub struct App {
     /// The models.
     pub models: ModelState,
-    /// What answers items.
-    pub inference: InferenceState,
+    /// Answers requests.
+    pub inference: Arc<InferenceService>,
+    /// Takes the true labels of answers.
+    pub feedback: FeedbackService,
     /// Who may use the server, and how much.
     pub access: AccessState,
     /// Limits of requests, and the memory that they share.
@@ -47,19 +48,6 @@ pub struct ModelState {
     pub registry: Arc<Registry>,
     /// Changes the models and their records; absent in commands that only serve models of their own.
     pub registry_runtime: Option<RegistryRuntime>,
-    /// The policy for texts whose model is not loaded.
-    pub text_policy: TextPolicy,
-}
-
-/// What answers items.
-#[derive(Debug)]
-pub struct InferenceState {
-    /// Admits items to models.
-    pub engine: Engine,
-    /// Texts that wait for shadow arms.
-    pub shadow_queue: ShadowQueue,
-    /// Signs prediction ids.
-    pub receipts: ReceiptKeyring,
 }
 
 /// Who may use the server, and how much.

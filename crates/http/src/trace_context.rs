@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use ipnet::IpNet;
 use predictd_engine::timings::Timings;
+use predictd_inference::request_summary::RequestSummary;
 use predictd_telemetry::spans::{ParentSpan, RequestSpan};
 
 use super::client_address::client_address;
 use super::error::ApiError;
-use super::request_summary::RequestSummary;
 
 const TRACE_PARENT_HEADER: HeaderName = HeaderName::from_static("traceparent");
 const TRACE_STATE_HEADER: HeaderName = HeaderName::from_static("tracestate");

@@ -51,6 +51,18 @@ pub enum HeadOutcome {
     Entities(Vec<Entity>),
 }
 
+impl HeadOutcome {
+    /// The indices of the labels that the head chose; none for a number or entities.
+    #[must_use]
+    pub fn label_indices(&self) -> &[usize] {
+        match self {
+            Self::Label(index) => std::slice::from_ref(index),
+            Self::Labels(indices) => indices,
+            Self::Score(_) | Self::Entities(_) => &[],
+        }
+    }
+}
+
 /// Why a model's output cannot be an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {

@@ -19,6 +19,12 @@ pub struct SecondText {
 }
 
 impl Input {
+    /// A text, or a pair of which both texts may be cut off.
+    #[must_use]
+    pub fn new(text: String, second: Option<String>) -> Self {
+        Self { text, second: second.map(|text| SecondText { text, truncate_only_first: false }) }
+    }
+
     /// Bytes of all its text.
     #[must_use]
     pub fn byte_len(&self) -> usize {

@@ -1,7 +1,8 @@
 //! The memory that a request reserves for its response, before anybody knows the response.
 
-use predictd::http::arm_router::{ArmRoute, ModelSelector};
+use predictd::http::prediction::ResponseOptions;
 use predictd::http::response_size::{ResponseFields, ResponseSize};
+use predictd::inference::arm_route::{ArmRoute, ModelSelector};
 use serde_json::json;
 
 use crate::support::model_builder::sample_models::token_labelling_model;
@@ -20,7 +21,10 @@ async fn batch_predict(served: &ModelServer, texts: &[String]) -> Response {
 /// What is reserved for these texts.
 fn reserved_size(served: &ModelServer, texts: &[String]) -> ResponseSize {
     let route = ArmRoute::resolve(&served.server.app.models.registry.snapshot(), ModelSelector::default()).unwrap();
-    let shown = ResponseFields { labels: None, probabilities: true, top_k: Some(3) };
+    let shown = ResponseFields {
+        candidate_labels: None,
+        options: ResponseOptions { probabilities: true, top_k: Some(3), raw_scores: false },
+    };
     ResponseSize::max_for_models(route.candidate_models(), &texts.iter().map(String::len), shown)
 }
 

@@ -1,5 +1,6 @@
 //! The wire types of `POST /batch_predict`.
 
+use predictd_inference::arm_route::ModelSelector;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::{Validate, ValidateArgs, ValidationError};
@@ -7,7 +8,7 @@ use validator::{Validate, ValidateArgs, ValidationError};
 use crate::body::RequestBody;
 use crate::error::{ApiError, FieldError, Problem};
 use crate::json;
-use crate::prediction::Prediction;
+use crate::prediction::{Prediction, ResponseOptions};
 use crate::settings::RequestLimits;
 use crate::validation;
 
@@ -34,11 +35,11 @@ pub struct BatchOptions {
     pub top_k: Option<u32>,
     /// Model that shall answer; the default model if not said.
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
-    #[validate(custom(function = "check_name"))]
+    #[validate(custom(function = "validation::check_name"))]
     pub model: Option<String>,
     /// Version that shall answer; the active one if not said.
     #[schema(max_length = 64, pattern = "^[a-z0-9]([.]?[a-z0-9_-])*[.]?$")]
-    #[validate(custom(function = "check_name"))]
+    #[validate(custom(function = "validation::check_name"))]
     pub version: Option<String>,
     /// Who asks: an experiment answers one user always with the same version. Or the header X-User-Id.
     #[schema(min_length = 1, max_length = 256)]
@@ -85,10 +86,6 @@ fn check_text_count(texts: &[String], limits: &RequestLimits) -> Result<(), Vali
     validation::check_text_count(texts.len(), limits)
 }
 
-fn check_name(name: &str) -> Result<(), ValidationError> {
-    validation::check_name(name)
-}
-
 impl RequestBody for BatchRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         if !json::is_list(bytes) {
@@ -117,6 +114,18 @@ impl RequestBody for BatchRequest {
         let unnamed =
             |error: FieldError| FieldError { pointer: error.pointer.trim_start_matches("/texts").to_owned(), ..error };
         Err(ApiError::from_field_errors(error.errors.into_iter().map(unnamed).collect()))
+    }
+}
+
+impl BatchOptions {
+    pub(super) fn selector(&self) -> ModelSelector<'_> {
+        let Self { model, version, user_id, .. } = self;
+        ModelSelector { model: model.as_deref(), version: version.as_deref(), user_id: user_id.as_deref() }
+    }
+
+    pub(super) fn response_options(&self) -> ResponseOptions {
+        let top_k = self.top_k.map(|k| k as usize);
+        ResponseOptions { probabilities: self.return_probabilities, top_k, raw_scores: self.raw_scores }
     }
 }
 

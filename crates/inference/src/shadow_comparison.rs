@@ -1,50 +1,46 @@
-//! Whether a shadow says the same as the version that answered.
+//! Whether a shadow agrees with the version that answered.
 
 use predictd_engine::ItemOutput;
 use predictd_engine::loaded_version::LoadedVersion;
 use predictd_text::heads::HeadOutcome;
 
-/// Scores that are nearly the same.
+/// Scores that differ by at most this agree.
 const SCORE_TOLERANCE: f32 = 0.01;
 
-/// What a model said, to be compared with what another one says.
+/// The part of an answer that is compared with another version's.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ComparableOutput {
     pub(super) labels: Vec<String>,
-    /// In the first label, or a score.
+    /// Confidence in the first label, or the score.
     pub(super) confidence: f32,
 }
 
-/// How sure a model is of a label, which it may not have.
-pub(super) fn label_confidence(model: &LoadedVersion, answer: &ItemOutput, label: Option<&String>) -> f32 {
-    let place = model.pipeline().labels().iter().position(|known| Some(known) == label);
-    place.and_then(|place| answer.prediction.probabilities.get(place).copied()).unwrap_or_default()
+/// The confidence of a model in a label; 0 for a label that it does not have.
+pub(super) fn label_confidence(model: &LoadedVersion, output: &ItemOutput, label: Option<&String>) -> f32 {
+    let index = model.pipeline().labels().iter().position(|known| Some(known) == label);
+    index.and_then(|index| output.prediction.probabilities.get(index).copied()).unwrap_or_default()
 }
 
 impl ComparableOutput {
     /// What is compared of an answer.
-    pub(super) fn from_answer(model: &LoadedVersion, answer: &ItemOutput) -> Self {
-        let labels = model.pipeline().labels();
-        let places: &[usize] = match &answer.prediction.outcome {
-            HeadOutcome::Label(place) => std::slice::from_ref(place),
-            HeadOutcome::Labels(places) => places,
-            HeadOutcome::Score(_) | HeadOutcome::Entities(_) => &[],
-        };
-        let labels: Vec<String> = match &answer.prediction.outcome {
-            HeadOutcome::Entities(found) => {
-                found.iter().map(|entity| format!("{} {}-{}", entity.label, entity.start, entity.end)).collect()
+    pub(super) fn from_output(model: &LoadedVersion, output: &ItemOutput) -> Self {
+        let prediction = &output.prediction;
+        let indices = prediction.outcome.label_indices();
+        let labels = match &prediction.outcome {
+            HeadOutcome::Entities(entities) => {
+                entities.iter().map(|entity| format!("{} {}-{}", entity.label, entity.start, entity.end)).collect()
             }
-            _ => places.iter().filter_map(|place| labels.get(*place).cloned()).collect(),
+            _ => indices.iter().filter_map(|index| model.pipeline().labels().get(*index).cloned()).collect(),
         };
-        let confidence = match (&answer.prediction.outcome, places.first()) {
+        let confidence = match (&prediction.outcome, indices.first()) {
             (HeadOutcome::Score(score), _) => *score,
-            (_, Some(place)) => answer.prediction.probabilities.get(*place).copied().unwrap_or_default(),
+            (_, Some(index)) => prediction.probabilities.get(*index).copied().unwrap_or_default(),
             (_, None) => 0.0,
         };
         Self { labels, confidence }
     }
 
-    /// The same labels, in any order; of scores, nearly the same.
+    /// True for the same labels in any order, or scores within the tolerance.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
         if self.labels.is_empty() && other.labels.is_empty() {
             return (self.confidence - other.confidence).abs() <= SCORE_TOLERANCE;

@@ -1,0 +1,96 @@
+//! One version infers the items of a request.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use predictd_engine::cache_lookup::CacheMode;
+use predictd_engine::loaded_version::LoadedVersion;
+use predictd_engine::{Engine, ItemError, ItemOutput};
+use predictd_experiments::counters::AnswerSource;
+use predictd_registry::ResolveError;
+use predictd_text::input::Input;
+
+use super::entity_memory::{entity_bytes, max_entity_bytes};
+use super::error::InferenceFailure;
+use super::zero_shot::ZeroShotQuery;
+
+/// The output of an item, and the version that gave it.
+#[derive(Debug)]
+pub struct ArmAnswer {
+    /// The output.
+    pub output: ItemOutput,
+    /// The version.
+    pub model: Arc<LoadedVersion>,
+    /// Whether the arm or its control gave it.
+    pub source: AnswerSource,
+}
+
+/// The outcome of each item of a request, in order.
+pub type ArmAnswers = Vec<Result<ArmAnswer, ItemError>>;
+
+/// How any version answers a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attempt<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) zero_shot: Option<&'a ZeroShotQuery>,
+    pub(super) deadline: Instant,
+    pub(super) cache_mode: CacheMode,
+    /// Most bytes of entities in the answers; none where the response has memory for all that can be found.
+    pub(super) max_entity_bytes: Option<usize>,
+}
+
+impl Attempt<'_> {
+    /// Infers the items with a version that takes them.
+    pub(super) async fn infer(
+        self,
+        model: &Result<Arc<LoadedVersion>, ResolveError>,
+        inputs: Vec<Input>,
+    ) -> Result<ArmAnswers, InferenceFailure> {
+        let model = model.as_ref().map_err(Clone::clone)?;
+        self.check_model(model, &inputs)?;
+        let outputs = match self.max_entity_bytes {
+            None => self.engine.infer(model, inputs, self.deadline, self.cache_mode).await?,
+            Some(budget) => self.infer_in_chunks(model, inputs, budget).await?,
+        };
+        let answer = |output| ArmAnswer { output, model: Arc::clone(model), source: AnswerSource::Arm };
+        Ok(outputs.into_iter().map(|output| output.map(answer)).collect())
+    }
+
+    fn check_model(self, model: &LoadedVersion, inputs: &[Input]) -> Result<(), InferenceFailure> {
+        if let Some(query) = self.zero_shot {
+            return query.check_model(model);
+        }
+        let has_pairs = inputs.iter().any(|input| input.second.is_some());
+        if has_pairs && !model.pipeline().has_pair_support() {
+            return Err(InferenceFailure::PairsUnsupported(model.name().to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Infers the items chunk by chunk, so that their entities never need more than `budget` bytes.
+    async fn infer_in_chunks(
+        self,
+        model: &Arc<LoadedVersion>,
+        inputs: Vec<Input>,
+        mut budget: usize,
+    ) -> Result<Vec<Result<ItemOutput, ItemError>>, InferenceFailure> {
+        let mut outputs = Vec::with_capacity(inputs.len());
+        let mut inputs = inputs.into_iter().peekable();
+        while inputs.peek().is_some() {
+            let mut chunk = Vec::new();
+            let mut needed = 0;
+            while let Some(input) = inputs.next_if(|input| needed + max_entity_bytes(model, input.byte_len()) <= budget)
+            {
+                needed += max_entity_bytes(model, input.byte_len());
+                chunk.push(input);
+            }
+            if chunk.is_empty() {
+                return Err(InferenceFailure::EntityMemoryExceeded);
+            }
+            let found = self.engine.infer(model, chunk, self.deadline, self.cache_mode).await?;
+            budget = budget.saturating_sub(found.iter().flatten().map(entity_bytes).sum());
+            outputs.extend(found);
+        }
+        Ok(outputs)
+    }
+}

@@ -1,0 +1,232 @@
+//! The control answers after an arm that could not: an arm's failure never reaches the client.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use predictd_engine::loaded_version::LoadedVersion;
+use predictd_engine::{InferenceError, ItemError};
+use predictd_experiments::counters::{ActivePhase, AnswerSource};
+use predictd_metrics::Metrics;
+use predictd_registry::ResolveError;
+use predictd_text::input::Input;
+
+use super::arm_route::{ArmAssignment, ArmRoute};
+use super::attempt::{ArmAnswer, ArmAnswers, Attempt};
+use super::entity_memory::entity_bytes;
+use super::error::InferenceFailure;
+
+/// Time that the control needs for a few texts, besides its wait.
+const FALLBACK_RESERVE_TIME: Duration = Duration::from_millis(50);
+/// Most texts that count as few.
+const MAX_FEW_TEXTS: usize = 16;
+
+/// How the versions of a route answer a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RouteAttempt<'a> {
+    pub(super) attempt: Attempt<'a>,
+    pub(super) metrics: &'a Metrics,
+    /// Texts of the request, as an experiment counts them: candidate labels are one.
+    pub(super) text_count: usize,
+    /// The items share one outcome: if one of them fails, all do.
+    pub(super) all_or_nothing: bool,
+}
+
+impl<'a> RouteAttempt<'a> {
+    /// Infers the items with the version of the route, and with its fallback what that did not answer.
+    ///
+    /// # Errors
+    /// [`InferenceFailure`] if no item was answered. The failure of one item stands at its index.
+    pub(super) async fn infer(self, route: &ArmRoute, inputs: Vec<Input>) -> Result<ArmAnswers, InferenceFailure> {
+        let Some(assignment) = &route.assignment else { return self.attempt.infer(&route.model, inputs).await };
+        let ArmAssignment { active_phase, arm_index, user_bucketing, fallback, .. } = assignment;
+        active_phase.record_request(*arm_index, self.text_count, user_bucketing.as_ref());
+        let guard = AttemptGuard {
+            metrics: self.metrics,
+            active_phase,
+            arm_index: *arm_index,
+            started_at: Instant::now(),
+            is_pending: true,
+        };
+        if let Some(fallback) = fallback {
+            return self.infer_with_fallback(&route.model, fallback, inputs, guard).await;
+        }
+        let answers = self.attempt.infer(&route.model, inputs).await;
+        match main_failure(&answers) {
+            // The control refuses the request: the request is wrong.
+            Some(failure) if failure.is_client_error() => guard.discard(),
+            failure => guard.record_outcome(failure.as_ref()),
+        }
+        answers
+    }
+
+    async fn infer_with_fallback(
+        self,
+        arm: &Result<Arc<LoadedVersion>, ResolveError>,
+        fallback: &Result<Arc<LoadedVersion>, ResolveError>,
+        inputs: Vec<Input>,
+        guard: AttemptGuard<'_>,
+    ) -> Result<ArmAnswers, InferenceFailure> {
+        // Admitted and scheduled with the whole deadline, but given up before it: the fallback may have to answer.
+        let first = self.attempt.infer(arm, inputs.clone());
+        let first = tokio::time::timeout_at(self.arm_deadline(fallback).into(), first).await;
+        let first = first.unwrap_or(Err(InferenceError::DeadlineExceeded.into()));
+        let Some(failure) = main_failure(&first) else {
+            guard.record_outcome(None);
+            return first;
+        };
+        // From here on a client that disconnects has seen the arm fail.
+        let guard = if failure.is_client_error() {
+            Some(guard)
+        } else {
+            guard.record_outcome(Some(&failure));
+            None
+        };
+        let retried = unanswered_indices(&first).filter(|_| !self.all_or_nothing);
+        let second = self.with_kept_entities(&first).infer(fallback, select(inputs, retried.as_deref())).await;
+        if let Some(guard) = guard {
+            self.settle_client_error(guard, &failure, &second, retried.as_deref());
+        }
+        merge_fallback(first, second, retried.as_deref(), fallback_source(&failure))
+    }
+
+    /// Until when the arm may answer: the rest of the time must suffice for the fallback, as far as that is predictable.
+    fn arm_deadline(self, fallback: &Result<Arc<LoadedVersion>, ResolveError>) -> Instant {
+        let deadline = self.attempt.deadline;
+        let quarter = deadline.saturating_duration_since(Instant::now()) / 4;
+        let reserve = match fallback {
+            Ok(model) if self.text_count <= MAX_FEW_TEXTS => {
+                (FALLBACK_RESERVE_TIME + 2 * model.wait_time()).min(quarter)
+            }
+            _ => quarter,
+        };
+        deadline.checked_sub(reserve).unwrap_or(deadline)
+    }
+
+    /// The attempt of the fallback, whose answers stay in memory beside those of the arm.
+    fn with_kept_entities(self, answers: &Result<ArmAnswers, InferenceFailure>) -> Attempt<'a> {
+        let kept = answers.iter().flatten().flatten().map(|answer| entity_bytes(&answer.output)).sum();
+        let max_entity_bytes = self.attempt.max_entity_bytes.map(|budget| budget.saturating_sub(kept));
+        Attempt { max_entity_bytes, ..self.attempt }
+    }
+
+    /// Records an arm that refused a request as wrong, once the fallback was asked too.
+    fn settle_client_error(
+        self,
+        guard: AttemptGuard<'_>,
+        failure: &InferenceFailure,
+        second: &Result<ArmAnswers, InferenceFailure>,
+        retried: Option<&[usize]>,
+    ) {
+        if !main_failure(second).is_some_and(|failure| failure.is_client_error()) {
+            guard.record_outcome(Some(failure));
+        } else if retried.is_some_and(|indices| indices.len() < self.text_count) {
+            // Both refuse the same texts, and the arm answered the others.
+            guard.record_outcome(None);
+        } else {
+            guard.discard();
+        }
+    }
+}
+
+/// A request of an arm whose outcome is not known yet.
+struct AttemptGuard<'a> {
+    metrics: &'a Metrics,
+    active_phase: &'a ActivePhase,
+    arm_index: usize,
+    started_at: Instant,
+    is_pending: bool,
+}
+
+impl AttemptGuard<'_> {
+    /// The arm answered the request, or failed it.
+    fn record_outcome(mut self, failure: Option<&InferenceFailure>) {
+        self.is_pending = false;
+        self.record_metric(if failure.is_some() { "failed" } else { "answered" });
+        match failure {
+            Some(failure) => self.active_phase.record_failure(self.arm_index, failure.kind()),
+            None => self.active_phase.record_answer(self.arm_index, self.started_at.elapsed()),
+        }
+    }
+
+    /// The request says nothing of the arm.
+    fn discard(mut self) {
+        self.is_pending = false;
+    }
+
+    fn record_metric(&self, outcome: &str) {
+        let arm = self.active_phase.arm_name(self.arm_index);
+        self.metrics.experiments.record_request(&self.active_phase.experiment_name, arm, outcome);
+    }
+}
+
+impl Drop for AttemptGuard<'_> {
+    fn drop(&mut self) {
+        if self.is_pending {
+            self.record_metric("left");
+            self.active_phase.record_cancellation(self.arm_index, self.started_at.elapsed());
+        }
+    }
+}
+
+/// Why the fallback answers after this failure.
+fn fallback_source(failure: &InferenceFailure) -> AnswerSource {
+    match failure {
+        InferenceFailure::Unresolved(_)
+        | InferenceFailure::Refused(InferenceError::Overloaded | InferenceError::Closed) => {
+            AnswerSource::ControlAfterOverload
+        }
+        _ => AnswerSource::ControlAfterFailure,
+    }
+}
+
+/// The failure that counts; none if every item was answered.
+fn main_failure(answers: &Result<ArmAnswers, InferenceFailure>) -> Option<InferenceFailure> {
+    let answers = match answers {
+        Ok(answers) => answers,
+        Err(failure) => return Some(failure.clone()),
+    };
+    let mut failures = answers
+        .iter()
+        .enumerate()
+        .filter_map(|(index, answer)| Some(InferenceFailure::Item { index, error: answer.as_ref().err()?.clone() }));
+    let first = failures.next()?;
+    // A text that is wrong must not hide a failure of the server on another.
+    let server_failure = failures.find(|failure| !failure.is_client_error()).filter(|_| first.is_client_error());
+    Some(server_failure.unwrap_or(first))
+}
+
+/// The indices of items without an answer; none if the whole request failed.
+fn unanswered_indices(answers: &Result<ArmAnswers, InferenceFailure>) -> Option<Vec<usize>> {
+    let answers = answers.as_ref().ok()?;
+    Some(answers.iter().enumerate().filter(|(_, answer)| answer.is_err()).map(|(index, _)| index).collect())
+}
+
+/// The items at these indices, which are sorted; all without indices.
+fn select(inputs: Vec<Input>, indices: Option<&[usize]>) -> Vec<Input> {
+    let Some(indices) = indices else { return inputs };
+    let indexed = inputs.into_iter().enumerate();
+    indexed.filter(|(index, _)| indices.binary_search(index).is_ok()).map(|(_, input)| input).collect()
+}
+
+/// The answers of the arm, with those of the fallback at the indices that were retried.
+fn merge_fallback(
+    first: Result<ArmAnswers, InferenceFailure>,
+    second: Result<ArmAnswers, InferenceFailure>,
+    retried: Option<&[usize]>,
+    source: AnswerSource,
+) -> Result<ArmAnswers, InferenceFailure> {
+    let attribute = |answer: Result<ArmAnswer, ItemError>| answer.map(|answer| ArmAnswer { source, ..answer });
+    match (first, second, retried) {
+        (Ok(first), Err(_), Some(_)) => Ok(first),
+        (_, Err(failure), _) => Err(failure),
+        (Ok(mut first), Ok(second), Some(retried)) => {
+            for (index, answer) in retried.iter().zip(second) {
+                if let Some(slot) = first.get_mut(*index) {
+                    *slot = attribute(answer);
+                }
+            }
+            Ok(first)
+        }
+        (_, Ok(second), _) => Ok(second.into_iter().map(attribute).collect()),
+    }
+}

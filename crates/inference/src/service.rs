@@ -1,0 +1,135 @@
+//! Answers requests: the way from checked inputs to recorded answers, the same for every API dialect.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use predictd_engine::cache_lookup::CacheMode;
+use predictd_engine::{Engine, InferenceError, ItemError};
+use predictd_experiments::receipts::ReceiptKeyring;
+use predictd_metrics::Metrics;
+use predictd_registry::{Registry, ResolveError};
+use predictd_text::input::Input;
+
+use super::arm_route::{ArmRoute, ModelSelector};
+use super::attempt::{ArmAnswer, ArmAnswers, Attempt};
+use super::error::InferenceFailure;
+use super::fallback::RouteAttempt;
+use super::request_summary::RequestSummary;
+use super::response::InferenceResponse;
+use super::shadow_queue::{ShadowQueue, is_mirrored};
+use super::zero_shot::ZeroShotQuery;
+
+/// Answers requests.
+#[derive(Debug)]
+pub struct InferenceService {
+    /// Admits items to models.
+    pub engine: Engine,
+    pub(super) registry: Arc<Registry>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) shadow_queue: ShadowQueue,
+    receipts: Arc<ReceiptKeyring>,
+}
+
+/// A request whose version is chosen.
+#[derive(Debug)]
+pub struct InferenceRequest {
+    /// The versions that may answer.
+    pub route: ArmRoute,
+    /// The texts or pairs, as the client sent them.
+    pub inputs: Vec<Input>,
+    /// The labels to choose from, for a single text.
+    pub zero_shot: Option<ZeroShotQuery>,
+    /// By when the answers must be there.
+    pub deadline: Instant,
+    /// How the request uses the result cache.
+    pub cache_mode: CacheMode,
+    /// True if no text may fail alone.
+    pub all_or_nothing: bool,
+    /// Most bytes of entities in the answers, where the response may not have memory for all that can be found.
+    pub max_entity_bytes: Option<usize>,
+}
+
+impl InferenceService {
+    /// A service for the versions of this registry.
+    #[must_use]
+    pub fn new(engine: Engine, registry: Arc<Registry>, receipts: Arc<ReceiptKeyring>, metrics: Arc<Metrics>) -> Self {
+        Self { engine, registry, metrics, shadow_queue: ShadowQueue::default(), receipts }
+    }
+
+    /// Chooses the version of a request. A request reads the registry only here.
+    ///
+    /// # Errors
+    /// [`ResolveError`] if no version can answer.
+    pub fn resolve(&self, selector: ModelSelector<'_>) -> Result<ArmRoute, ResolveError> {
+        ArmRoute::resolve(&self.registry.snapshot(), selector)
+    }
+
+    /// Infers, falls back, mirrors. The answers are recorded as they are taken from the response.
+    ///
+    /// # Errors
+    /// [`InferenceFailure`] if no text was answered, one failed that may not fail alone, or the deadline passed for one.
+    pub async fn infer(&self, request: InferenceRequest) -> Result<InferenceResponse, InferenceFailure> {
+        let InferenceRequest { route, inputs, zero_shot, .. } = request;
+        let fingerprints: Vec<_> = inputs.iter().map(|input| self.receipts.fingerprint(&input.text)).collect();
+        let byte_len = inputs.iter().map(Input::byte_len).sum();
+        let mirrored = (is_mirrored(&route, byte_len) && zero_shot.is_none()).then(|| inputs.clone());
+        let attempt = RouteAttempt {
+            attempt: Attempt {
+                engine: &self.engine,
+                zero_shot: zero_shot.as_ref(),
+                deadline: request.deadline,
+                cache_mode: request.cache_mode,
+                max_entity_bytes: request.max_entity_bytes,
+            },
+            metrics: &self.metrics,
+            text_count: inputs.len(),
+            all_or_nothing: request.all_or_nothing,
+        };
+        let items = match &zero_shot {
+            Some(query) => inputs.iter().flat_map(|input| query.to_inputs(&input.text)).collect(),
+            None => inputs,
+        };
+        let mut answers = if items.is_empty() { Vec::new() } else { attempt.infer(&route, items).await? };
+        check_answers(&answers, request.all_or_nothing)?;
+        if let Some(inputs) = mirrored {
+            self.shadow_queue.mirror(&self.metrics, &route, &inputs, &answers);
+        }
+        let mut summary = RequestSummary::from_answers(answers.iter().flatten(), route.experiment_and_arm());
+        if let Some(query) = &zero_shot {
+            answers = vec![Ok(combine_answers(query, answers).ok_or(InferenceFailure::NoOutput)?)];
+            summary = summary.map(RequestSummary::as_one_text);
+        }
+        Ok(InferenceResponse {
+            summary,
+            receipts: Arc::clone(&self.receipts),
+            route,
+            candidate_labels: zero_shot.map(|query| query.labels.into()),
+            answers: answers.into_iter().zip(fingerprints).enumerate(),
+        })
+    }
+}
+
+/// Whether the answers can be a response.
+fn check_answers(answers: &ArmAnswers, all_or_nothing: bool) -> Result<(), InferenceFailure> {
+    for (index, error) in answers.iter().enumerate().filter_map(|(index, answer)| Some((index, answer.as_ref().err()?)))
+    {
+        if all_or_nothing {
+            return Err(InferenceFailure::Item { index, error: error.clone() });
+        }
+        // A response that lacks a part because of the deadline came too late.
+        if *error == ItemError::DeadlineExceeded {
+            return Err(InferenceError::DeadlineExceeded.into());
+        }
+    }
+    Ok(())
+}
+
+/// The answer for a text, from those for its candidate labels.
+fn combine_answers(query: &ZeroShotQuery, answers: ArmAnswers) -> Option<ArmAnswer> {
+    let answers: Vec<ArmAnswer> = answers.into_iter().flatten().collect();
+    let ArmAnswer { model, source, .. } = answers.first()?;
+    let model = Arc::clone(model);
+    let source = *source;
+    let outputs: Vec<_> = answers.into_iter().map(|answer| answer.output).collect();
+    Some(ArmAnswer { output: query.combine_outputs(&model, &outputs)?, model, source })
+}
