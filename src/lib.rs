@@ -17,6 +17,7 @@
 //! Crates, under `crates/`:
 //!
 //! - [`http`]: connections, middleware, routes, wire types, errors; the key file
+//! - [`inference`]: from a checked request to recorded answers: arms, fallback, shadows, receipts, feedback
 //! - [`engine`]: result cache, admission, tokenization, queue, scheduler, run permits, workers, cost model
 //! - [`onnx`]: the backend: ONNX Runtime on CPUs and GPUs
 //! - [`text`]: manifest, text policy, tokenizer, tensors, heads; pure
@@ -29,7 +30,7 @@
 //!
 //! # Who may import whom
 //!
-//! The manifests say it: http → registry → engine → text → drift; onnx → engine; http and registry → experiments → stats.
+//! The manifests say it: http → inference → registry → engine → text → drift; onnx → engine; registry → experiments → stats.
 //! `platform`, `metrics`, `telemetry` and `stats` import no other crate of the workspace. `bench` starts a server, `check` and
 //! `drift_profile` load models; `cli` alone imports the commands. Files do not import each other in circles.
 //!
@@ -65,6 +66,7 @@ pub use predictd_drift as drift;
 pub use predictd_engine as engine;
 pub use predictd_experiments as experiments;
 pub use predictd_http as http;
+pub use predictd_inference as inference;
 pub use predictd_metrics as metrics;
 pub use predictd_onnx as onnx;
 pub use predictd_platform as platform;

@@ -149,8 +149,7 @@ impl EvalSet {
 
 impl EvalCase {
     fn from_row(row: TextRow) -> Self {
-        let pair = row.pair.map(|text| SecondText { text, truncate_only_first: false });
-        Self { number: row.line, input: Input { text: row.text, second: pair }, expected: None }
+        Self { number: row.line, input: Input::new(row.text, row.pair), expected: None }
     }
 }
 

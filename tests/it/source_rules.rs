@@ -15,7 +15,7 @@ const DEPENDENCY_OWNERS: &[(&str, &[&str])] = &[
     ("sqlx", &["registry"]),
     ("opentelemetry", &["telemetry"]),
     ("rayon", &["engine"]),
-    ("tokio", &["", "engine", "http", "registry"]),
+    ("tokio", &["", "engine", "http", "inference", "registry"]),
     ("clap", &["", "http", "text"]),
 ];
 

@@ -23,6 +23,7 @@ const MAX_FEW_TEXTS: usize = 16;
 /// How the versions of a route answer a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RouteAttempt<'a> {
+    pub(super) route: &'a ArmRoute,
     pub(super) attempt: Attempt<'a>,
     pub(super) metrics: &'a Metrics,
     /// Texts of the request, as an experiment counts them: candidate labels are one.
@@ -36,8 +37,9 @@ impl<'a> RouteAttempt<'a> {
     ///
     /// # Errors
     /// [`InferenceFailure`] if no item was answered. The failure of one item stands at its index.
-    pub(super) async fn infer(self, route: &ArmRoute, inputs: Vec<Input>) -> Result<ArmAnswers, InferenceFailure> {
-        let Some(assignment) = &route.assignment else { return self.attempt.infer(&route.model, inputs).await };
+    pub(super) async fn infer(self, inputs: Vec<Input>) -> Result<ArmAnswers, InferenceFailure> {
+        let ArmRoute { model, assignment } = self.route;
+        let Some(assignment) = assignment else { return self.attempt.infer(model, inputs).await };
         let ArmAssignment { active_phase, arm_index, user_bucketing, fallback, .. } = assignment;
         active_phase.record_request(*arm_index, self.text_count, user_bucketing.as_ref());
         let guard = AttemptGuard {
@@ -48,9 +50,9 @@ impl<'a> RouteAttempt<'a> {
             is_pending: true,
         };
         if let Some(fallback) = fallback {
-            return self.infer_with_fallback(&route.model, fallback, inputs, guard).await;
+            return self.infer_with_fallback(fallback, inputs, guard).await;
         }
-        let answers = self.attempt.infer(&route.model, inputs).await;
+        let answers = self.attempt.infer(model, inputs).await;
         match main_failure(&answers) {
             // The control refuses the request: the request is wrong.
             Some(failure) if failure.is_client_error() => guard.discard(),
@@ -61,13 +63,12 @@ impl<'a> RouteAttempt<'a> {
 
     async fn infer_with_fallback(
         self,
-        arm: &Result<Arc<LoadedVersion>, ResolveError>,
         fallback: &Result<Arc<LoadedVersion>, ResolveError>,
         inputs: Vec<Input>,
         guard: AttemptGuard<'_>,
     ) -> Result<ArmAnswers, InferenceFailure> {
         // Admitted and scheduled with the whole deadline, but given up before it: the fallback may have to answer.
-        let first = self.attempt.infer(arm, inputs.clone());
+        let first = self.attempt.infer(&self.route.model, inputs.clone());
         let first = tokio::time::timeout_at(self.arm_deadline(fallback).into(), first).await;
         let first = first.unwrap_or(Err(InferenceError::DeadlineExceeded.into()));
         let Some(failure) = main_failure(&first) else {
@@ -83,8 +84,14 @@ impl<'a> RouteAttempt<'a> {
         };
         let retried = unanswered_indices(&first).filter(|_| !self.all_or_nothing);
         let second = self.with_kept_entities(&first).infer(fallback, select(inputs, retried.as_deref())).await;
-        if let Some(guard) = guard {
-            self.settle_client_error(guard, &failure, &second, retried.as_deref());
+        match (guard, main_failure(&second)) {
+            (None, _) => {}
+            // Both refuse these texts, so they say nothing of the arm. The texts that it answered do.
+            (Some(guard), Some(refusal)) if refusal.is_client_error() => match &retried {
+                Some(retried) if retried.len() < self.text_count => guard.record_outcome(None),
+                _ => guard.discard(),
+            },
+            (Some(guard), _) => guard.record_outcome(Some(&failure)),
         }
         merge_fallback(first, second, retried.as_deref(), fallback_source(&failure))
     }
@@ -107,24 +114,6 @@ impl<'a> RouteAttempt<'a> {
         let kept = answers.iter().flatten().flatten().map(|answer| entity_bytes(&answer.output)).sum();
         let max_entity_bytes = self.attempt.max_entity_bytes.map(|budget| budget.saturating_sub(kept));
         Attempt { max_entity_bytes, ..self.attempt }
-    }
-
-    /// Records an arm that refused a request as wrong, once the fallback was asked too.
-    fn settle_client_error(
-        self,
-        guard: AttemptGuard<'_>,
-        failure: &InferenceFailure,
-        second: &Result<ArmAnswers, InferenceFailure>,
-        retried: Option<&[usize]>,
-    ) {
-        if !main_failure(second).is_some_and(|failure| failure.is_client_error()) {
-            guard.record_outcome(Some(failure));
-        } else if retried.is_some_and(|indices| indices.len() < self.text_count) {
-            // Both refuse the same texts, and the arm answered the others.
-            guard.record_outcome(None);
-        } else {
-            guard.discard();
-        }
     }
 }
 

@@ -74,6 +74,7 @@ impl InferenceService {
         let byte_len = inputs.iter().map(Input::byte_len).sum();
         let mirrored = (is_mirrored(&route, byte_len) && zero_shot.is_none()).then(|| inputs.clone());
         let attempt = RouteAttempt {
+            route: &route,
             attempt: Attempt {
                 engine: &self.engine,
                 zero_shot: zero_shot.as_ref(),
@@ -89,7 +90,7 @@ impl InferenceService {
             Some(query) => inputs.iter().flat_map(|input| query.to_inputs(&input.text)).collect(),
             None => inputs,
         };
-        let mut answers = if items.is_empty() { Vec::new() } else { attempt.infer(&route, items).await? };
+        let mut answers = if items.is_empty() { Vec::new() } else { attempt.infer(items).await? };
         check_answers(&answers, request.all_or_nothing)?;
         if let Some(inputs) = mirrored {
             self.shadow_queue.mirror(&self.metrics, &route, &inputs, &answers);

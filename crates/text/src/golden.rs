@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::entities::Entity;
 use super::heads::{HeadOutcome, HeadOutput};
-use super::input::{Input, SecondText};
+use super::input::Input;
 
 /// Largest tolerance: scores that may differ by more say nothing.
 const MAX_TOLERANCE: f32 = 1.0;
@@ -96,8 +96,7 @@ impl GoldenExample {
     /// What is asked.
     #[must_use]
     pub fn input(&self) -> Input {
-        let pair = self.text_pair.clone().map(|text| SecondText { text, truncate_only_first: false });
-        Input { text: self.text.clone(), second: pair }
+        Input::new(self.text.clone(), self.text_pair.clone())
     }
 
     /// Compares an answer with the expected one.
@@ -106,11 +105,7 @@ impl GoldenExample {
     /// One sentence that names the difference. It does not repeat the text.
     pub fn check(&self, decision: &HeadOutput, labels: &[String], tolerance: f32) -> Result<(), String> {
         let name = |index: &usize| labels.get(*index).cloned().unwrap_or_default();
-        let found: Vec<String> = match &decision.outcome {
-            HeadOutcome::Label(index) => vec![name(index)],
-            HeadOutcome::Labels(indices) => indices.iter().map(name).collect(),
-            HeadOutcome::Score(_) | HeadOutcome::Entities(_) => Vec::new(),
-        };
+        let found: Vec<String> = decision.outcome.label_indices().iter().map(name).collect();
         let expected = match &self.label {
             Some(ExpectedLabels::Single(label)) => Some(std::slice::from_ref(label)),
             Some(ExpectedLabels::Multiple(labels)) => Some(labels.as_slice()),
