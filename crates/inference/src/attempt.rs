@@ -13,6 +13,7 @@ use predictd_text::input::Input;
 use super::entity_memory::{entity_bytes, max_entity_bytes};
 use super::error::InferenceFailure;
 use super::zero_shot::ZeroShotQuery;
+use super::zero_shot::check_takes_labels;
 
 /// The output of an item, and the version that gave it.
 #[derive(Debug)]
@@ -32,7 +33,8 @@ pub type ArmAnswers = Vec<Result<ArmAnswer, ItemError>>;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt<'a> {
     pub(super) engine: &'a Engine,
-    pub(super) zero_shot: Option<&'a ZeroShotQuery>,
+    /// The items are candidate labels of one text.
+    pub(super) has_candidate_labels: bool,
     pub(super) deadline: Instant,
     pub(super) cache_mode: CacheMode,
     /// Most bytes of entities in the answers; none where the response has memory for all that can be found.
@@ -57,8 +59,8 @@ impl Attempt<'_> {
     }
 
     fn check_model(self, model: &LoadedVersion, inputs: &[Input]) -> Result<(), InferenceFailure> {
-        if let Some(query) = self.zero_shot {
-            return query.check_model(model);
+        if self.has_candidate_labels {
+            return check_takes_labels(model);
         }
         let has_pairs = inputs.iter().any(|input| input.second.is_some());
         if has_pairs && !model.pipeline().has_pair_support() {

@@ -38,7 +38,7 @@ pub struct Feedback {
 }
 
 /// Why feedback was not taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FeedbackError {
     /// The prediction id is no valid receipt.
     #[error(transparent)]

@@ -43,7 +43,7 @@ impl RequestSummary {
     }
 
     /// The summary of a request whose items stand for one text.
-    pub(super) fn as_one_text(self) -> Self {
+    pub(super) fn into_one_text(self) -> Self {
         Self { texts: 1, cached: usize::from(self.cached == self.texts), ..self }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! The receipts of a large request need more memory than its answers: they are signed one by one, as the response is written.
 
-use std::iter::{Enumerate, Zip};
+use std::iter::Enumerate;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
@@ -27,8 +27,9 @@ pub struct InferenceResponse {
     pub(super) receipts: Arc<ReceiptKeyring>,
     pub(super) route: ArmRoute,
     pub(super) candidate_labels: Option<Arc<[String]>>,
-    /// With the fingerprint of each text.
-    pub(super) answers: Enumerate<Zip<IntoIter<Result<ArmAnswer, ItemError>>, IntoIter<Option<TextFingerprint>>>>,
+    pub(super) answers: Enumerate<IntoIter<Result<ArmAnswer, ItemError>>>,
+    /// One per answer.
+    pub(super) fingerprints: IntoIter<Option<TextFingerprint>>,
 }
 
 /// The recorded answer to a text.
@@ -68,7 +69,8 @@ impl Iterator for InferenceResponse {
     type Item = Result<ItemAnswer, InferenceFailure>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (index, (answer, fingerprint)) = self.answers.next()?;
+        let (index, answer) = self.answers.next()?;
+        let fingerprint = self.fingerprints.next().flatten();
         Some(match answer {
             Ok(answer) => Ok(self.record(answer, fingerprint)),
             Err(error) => Err(InferenceFailure::Item { index, error }),

@@ -77,7 +77,7 @@ impl InferenceService {
             route: &route,
             attempt: Attempt {
                 engine: &self.engine,
-                zero_shot: zero_shot.as_ref(),
+                has_candidate_labels: zero_shot.is_some(),
                 deadline: request.deadline,
                 cache_mode: request.cache_mode,
                 max_entity_bytes: request.max_entity_bytes,
@@ -98,28 +98,27 @@ impl InferenceService {
         let mut summary = RequestSummary::from_answers(answers.iter().flatten(), route.experiment_and_arm());
         if let Some(query) = &zero_shot {
             answers = vec![Ok(combine_answers(query, answers).ok_or(InferenceFailure::NoOutput)?)];
-            summary = summary.map(RequestSummary::as_one_text);
+            summary = summary.map(RequestSummary::into_one_text);
         }
         Ok(InferenceResponse {
             summary,
             receipts: Arc::clone(&self.receipts),
             route,
             candidate_labels: zero_shot.map(|query| query.labels.into()),
-            answers: answers.into_iter().zip(fingerprints).enumerate(),
+            answers: answers.into_iter().enumerate(),
+            fingerprints: fingerprints.into_iter(),
         })
     }
 }
 
 /// Whether the answers can be a response.
 fn check_answers(answers: &ArmAnswers, all_or_nothing: bool) -> Result<(), InferenceFailure> {
-    for (index, error) in answers.iter().enumerate().filter_map(|(index, answer)| Some((index, answer.as_ref().err()?)))
-    {
-        if all_or_nothing {
-            return Err(InferenceFailure::Item { index, error: error.clone() });
-        }
-        // A response that lacks a part because of the deadline came too late.
-        if *error == ItemError::DeadlineExceeded {
-            return Err(InferenceError::DeadlineExceeded.into());
+    for (index, answer) in answers.iter().enumerate() {
+        match answer {
+            Err(error) if all_or_nothing => return Err(InferenceFailure::Item { index, error: error.clone() }),
+            // A response that lacks a part because of the deadline came too late.
+            Err(ItemError::DeadlineExceeded) => return Err(InferenceError::DeadlineExceeded.into()),
+            _ => {}
         }
     }
     Ok(())

@@ -22,19 +22,6 @@ pub struct ZeroShotQuery {
 }
 
 impl ZeroShotQuery {
-    /// Checks that a model tells whether one text follows from another.
-    pub(super) fn check_model(&self, model: &LoadedVersion) -> Result<(), InferenceFailure> {
-        let pipeline = model.pipeline();
-        let judges_pairs = pipeline.has_pair_support() && matches!(pipeline.head(), Head::SingleLabel(_));
-        if !judges_pairs || NliLabels::from_labels(pipeline.labels()).is_none() {
-            return Err(InferenceFailure::LabelsUnsupported(model.name().to_owned()));
-        }
-        if pipeline.head().activation() != Some(Activation::Softmax) {
-            return Err(InferenceFailure::LabelsNeedLogits);
-        }
-        Ok(())
-    }
-
     /// One item per label: the text and the label's hypothesis.
     pub(super) fn to_inputs(&self, text: &str) -> Vec<Input> {
         hypothesis_inputs(text, &self.labels, self.template.as_deref().unwrap_or(DEFAULT_TEMPLATE))
@@ -52,4 +39,17 @@ impl ZeroShotQuery {
             timings: Timings::slowest(outputs.iter().map(|output| output.timings)),
         })
     }
+}
+
+/// Checks that a model tells whether one text follows from another.
+pub(super) fn check_takes_labels(model: &LoadedVersion) -> Result<(), InferenceFailure> {
+    let pipeline = model.pipeline();
+    let judges_pairs = pipeline.has_pair_support() && matches!(pipeline.head(), Head::SingleLabel(_));
+    if !judges_pairs || NliLabels::from_labels(pipeline.labels()).is_none() {
+        return Err(InferenceFailure::LabelsUnsupported(model.name().to_owned()));
+    }
+    if pipeline.head().activation() != Some(Activation::Softmax) {
+        return Err(InferenceFailure::LabelsNeedLogits);
+    }
+    Ok(())
 }
