@@ -5,7 +5,7 @@ use std::path::Path;
 
 use predictd_text::golden::{ExpectedLabels, GoldenExample, GoldenSet};
 use predictd_text::heads::Head;
-use predictd_text::input::{Input, SecondText};
+use predictd_text::input::Input;
 use predictd_text::pipeline::Pipeline;
 use serde::Serialize;
 

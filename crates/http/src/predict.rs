@@ -2,13 +2,10 @@
 
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use predictd_engine::ItemOutput;
-use predictd_engine::loaded_version::LoadedVersion;
-use predictd_experiments::counters::AnswerSource;
 use predictd_inference::arm_route::{ArmRoute, ModelSelector};
 use predictd_inference::zero_shot::ZeroShotQuery;
 use predictd_inference::{InferenceFailure, InferenceRequest, InputPart};
-use predictd_text::input::{Input, SecondText};
+use predictd_text::input::Input;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use utoipa::ToSchema;

@@ -1,11 +1,7 @@
 //! One prediction on the wire.
 
-use predictd_engine::ItemOutput;
-use predictd_engine::loaded_version::LoadedVersion;
 use predictd_experiments::counters::AnswerSource;
-use predictd_experiments::receipts::{LabelSource, Receipt, TextFingerprint};
 use predictd_inference::response::ItemAnswer;
-use predictd_platform::clock;
 use predictd_text::entities::Entity;
 use predictd_text::heads::{HeadOutcome, top_k};
 use serde::Serialize;

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use predictd_engine::loaded_version::LoadedVersion;
 use predictd_inference::entity_memory::{max_entities, max_entity_bytes};
 use predictd_text::heads::Head;
-use predictd_text::text_policies::OverflowPolicy;
 
 use super::buffer_sizes::{MAX_BUFFER_BYTES, PART_BYTES};
 use super::candidate_labels::MAX_LABELS;
 use super::prediction::ResponseOptions;
-use super::zero_shot::MAX_LABELS;
 
 /// An answer in memory, but for its scores and entities: numbers, places in lists, an error in its place.
 const ANSWER_BYTES: usize = 512;

@@ -18,7 +18,6 @@ use super::body_limits::BodyMemory;
 use super::caller_rates::RateLimits;
 use super::error::{ApiError, Code};
 use super::response_budget::ResponseBudget;
-use super::shadow_queue::ShadowQueue;
 use crate::cors_origins::CorsOrigins;
 use crate::settings::{ClientTimeouts, RequestLimits, ServerTimingMode};
 

@@ -12,7 +12,6 @@ use predictd_text::input::Input;
 
 use super::entity_memory::{entity_bytes, max_entity_bytes};
 use super::error::InferenceFailure;
-use super::zero_shot::ZeroShotQuery;
 use super::zero_shot::check_takes_labels;
 
 /// The output of an item, and the version that gave it.

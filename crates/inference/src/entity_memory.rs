@@ -4,9 +4,8 @@ use predictd_engine::ItemOutput;
 use predictd_engine::loaded_version::LoadedVersion;
 use predictd_text::entities::Entity;
 use predictd_text::heads::{Head, HeadOutcome};
+use predictd_text::text_policies::OverflowPolicy;
 use predictd_text::tokenizer::Tokenizer;
-
-use crate::config::OverflowPolicy;
 
 /// The most entities in a text of so many bytes: one per token. Text windows multiply the tokens.
 #[must_use]

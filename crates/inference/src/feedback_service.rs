@@ -81,7 +81,7 @@ impl FeedbackService {
         let mut outcomes = Vec::with_capacity(feedback.len());
         for feedback in feedback {
             let checked = self.verify(feedback).map(|record| {
-                let reported_at = store.service().next_feedback_timestamp();
+                let reported_at = store.services().feedback.next_timestamp();
                 records.push(FeedbackRecord { caller: caller.to_owned(), reported_at, ..record });
             });
             if checked.is_err() {
@@ -89,8 +89,11 @@ impl FeedbackService {
             }
             outcomes.push(checked);
         }
-        let stored =
-            if records.is_empty() { Vec::new() } else { store.run(|service| service.store_feedback(records)).await? };
+        let stored = if records.is_empty() {
+            Vec::new()
+        } else {
+            store.run(|services| async move { services.feedback.store(&records).await }).await?
+        };
         let mut stored = stored.into_iter();
         let outcome = |checked: Result<(), _>| checked.and_then(|()| stored.next().ok_or(FeedbackError::NoOutcome));
         Ok(outcomes.into_iter().map(outcome).collect())

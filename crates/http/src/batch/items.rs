@@ -7,7 +7,7 @@ use std::vec::IntoIter;
 use predictd_inference::arm_route::ArmRoute;
 use predictd_inference::response::InferenceResponse;
 use predictd_inference::{InferenceFailure, InputPart};
-use predictd_text::input::{Input, SecondText};
+use predictd_text::input::Input;
 
 use super::wire::{BatchItem, BatchRequest, ItemOutcome};
 use crate::error::ApiError;
