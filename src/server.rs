@@ -14,20 +14,6 @@ mod gpu_failure;
 mod registry_setup;
 mod startup_load;
 
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
-
-use crate::config::ServerSettings;
-use crate::error::ServerError;
-use crate::shutdown::{FileSignals, Shutdown};
-use crate::{fd_limit, log_summary, memory_budget};
-pub(crate) use assembly::{ModelSet, models_option_error};
-use assembly::{access_state, limit_state, open_models, start_spans};
-use drain::Drain;
-pub(crate) use engine_setup::load_context;
-pub use engine_setup::scheduler_config;
 use predictd_engine::Engine;
 use predictd_engine::backend::Backend;
 use predictd_engine::cache::Cache;
@@ -50,6 +36,20 @@ use predictd_registry::models_directory;
 use predictd_registry::service::AliasSubscription;
 use predictd_telemetry::spans::SpanTracer;
 use predictd_text::policy::TextPolicy;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config::ServerSettings;
+use crate::error::ServerError;
+use crate::shutdown::{FileSignals, Shutdown};
+use crate::{fd_limit, log_summary, memory_budget};
+pub(crate) use assembly::{ModelSet, models_option_error};
+use assembly::{access_state, limit_state, open_models, start_spans};
+use drain::Drain;
+pub(crate) use engine_setup::load_context;
+pub use engine_setup::scheduler_config;
 use startup_load::StartupLoad;
 
 /// Longest wait for runs, loads and worker threads once the requests are over.
