@@ -1,16 +1,31 @@
-//! What the engine wants from an inference runtime.
+//! What the engine needs from an inference runtime. The crate `onnx` implements it for ONNX Runtime.
 //!
-//! Traits, so that scheduling and faults can be tested without a model; `onnx` implements
-//! them for ONNX Runtime.
+//! # How to write a backend
+//!
+//! Implement three traits. None of them speaks of ONNX, threads or queues, so that a library in this process, a process of
+//! its own or another engine can be behind them.
+//!
+//! 1. [`Backend::open`] reads the graph of a model directory from the manifest and says by a [`Graph`] what it takes and
+//!    gives (its [`Signature`]) and where it runs ([`Placement`]).
+//! 2. [`Graph::create_session`] makes a [`Session`], as many as the engine runs at a time: one for each core, or one for
+//!    each GPU in turn. To replace a session, the engine makes another and drops the old one: a session has no reset.
+//! 3. [`Session::run`] runs one [`Batch`], and gives one row of scores for each row. It returns at the deadline, or soon
+//!    after. Sessions of one graph run at the same time, each on one thread.
+//!
+//! There is no check of health: each run says how it went. The engine tries a failed batch item by item, gives an item
+//! whose run fails an error, and reports a GPU as lost once a sample batch fails again and again. A session that lost what
+//! it talks to may try to get it back within the deadline of a run. What was interrupted says [`BackendError::Interrupted`]:
+//! it counts as no failure. An output depends on its batch alone, and not on runs before it.
+//!
+//! At the end, [`Backend::shut_down`] ends what is under way.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ndarray::Array2;
 use predictd_text::manifest::{Manifest, ManifestError};
 use predictd_text::pipeline::Batch;
 use predictd_text::signature::Signature;
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use super::placement_result::Placement;
@@ -49,7 +64,7 @@ pub trait Graph: Send {
         Placement::default()
     }
 
-    /// What there is to say about the graph to whoever made it.
+    /// Details of the graph, for checks and reports.
     fn info(&self) -> GraphInfo {
         GraphInfo::default()
     }
@@ -61,7 +76,7 @@ pub trait Graph: Send {
     fn create_session(&mut self) -> Result<Box<dyn Session>, ManifestError>;
 }
 
-/// What there is to say about a graph to whoever made it: nothing that serving needs.
+/// Details of a graph, for checks and reports. A backend may leave out what it does not know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GraphInfo {
     /// What it takes, in its own order.
@@ -105,31 +120,6 @@ pub trait Session: Send {
     fn runs_on_caller_thread(&self) -> bool {
         false
     }
-}
-
-/// How long something took.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct WallAndCpuTime {
-    /// By the clock on the wall.
-    pub wall: Duration,
-    /// Without the time in which the thread had no processor, where that can be told.
-    pub cpu: Duration,
-}
-
-/// Does something that is this thread's own work, if `here`, and measures it.
-pub fn measure_time<T>(here: bool, work: impl FnOnce() -> T) -> (T, WallAndCpuTime) {
-    let start = Instant::now();
-    let cpu_start = thread_cpu_time();
-    let result = work();
-    let wall = start.elapsed();
-    let cpu = if here { thread_cpu_time().saturating_sub(cpu_start) } else { wall };
-    (result, WallAndCpuTime { wall, cpu })
-}
-
-/// Processor time of this thread so far.
-fn thread_cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(time).unwrap_or_default()
 }
 
 /// What a run gives.

@@ -11,9 +11,10 @@ use predictd_text::pipeline::{Batch, EncodedInput, Pipeline};
 use predictd_text::tensors::Shape;
 use predictd_text::tokenizer::Tokenizer;
 
-use super::backend::{BackendError, Session, measure_time};
+use super::backend::{BackendError, Session};
 use super::cost_model::{CostModel, CostSample};
 use super::scheduler::batch_search::BatchLimits;
+use super::timings::measure_time;
 
 /// Time for measuring one model; a slow one is measured at fewer shapes.
 const CALIBRATION_BUDGET: Duration = Duration::from_secs(1);

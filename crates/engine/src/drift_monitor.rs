@@ -92,13 +92,12 @@ impl DriftMonitor {
         };
         let Profile { model, model_version, made, texts, accuracy, .. } = profile.clone();
         let names = [source.name.clone(), source.version.clone()];
-        let (window, needed) = (settings.texts, drift.min_window_texts());
-        if window < needed {
-            let (model, version) = (&source.name, &source.version);
+        let needed = drift.min_window_texts();
+        if settings.texts < needed {
             tracing::warn!(
-                model,
-                version,
-                window,
+                model = source.name,
+                version = source.version,
+                window = settings.texts,
                 needed,
                 "--drift-window too small for some drift signals; these signals not evaluated"
             );
@@ -151,8 +150,10 @@ impl DriftMonitor {
         let changed = DriftSignal::ALL.iter().zip(window.level_changed).zip(window.levels).zip(window.divergences);
         for (((signal, _), level), distance) in changed.filter(|(((_, changed), _), _)| *changed) {
             let Some(distance) = distance else { continue };
-            let (signal, number, texts) = (signal.name(), window.number, window.texts);
-            let (value, threshold) = (distance.value, distance.threshold());
+            let WindowResult { number, texts, .. } = *window;
+            let signal = signal.name();
+            let value = distance.value;
+            let threshold = distance.threshold();
             match level {
                 DriftLevel::Drifting => {
                     tracing::warn!(model, version, signal, value, threshold, window = number, texts, "drift detected");

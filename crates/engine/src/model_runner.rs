@@ -10,13 +10,13 @@ use predictd_text::heads::{HeadOutput, OutputError};
 use predictd_text::pipeline::{Batch, EncodedInput, Pipeline};
 use predictd_text::tensors::Shape;
 
-use super::backend::{BackendError, Scores, Session, measure_time};
+use super::backend::{BackendError, Scores, Session};
 use super::error::ItemError;
 use super::gpu_health::GpuFailureSignal;
 use super::group_permits::GroupPermits;
 use super::item_output::ItemOutput;
 use super::queue::{DispatchedBatch, Queue, QueuedItem};
-use super::timings::Timings;
+use super::timings::{Timings, measure_time};
 use super::wait_estimator::{BatchTiming, ModelLoad};
 
 /// What the workers of one model share.
@@ -250,7 +250,8 @@ impl ModelRunner {
         deadline: Instant,
     ) -> Result<HeadOutput, ItemError> {
         let run = || -> Result<HeadOutput, ItemError> {
-            let (mut rows, mut chosen) = (Vec::new(), None);
+            let mut rows = Vec::new();
+            let mut chosen = None;
             for batch in self.pipeline.batches(encoded) {
                 // Only a text of many windows needs more than one run.
                 if !rows.is_empty() && Instant::now() >= deadline {

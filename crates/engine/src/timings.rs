@@ -1,6 +1,8 @@
-//! Where the time of a text went.
+//! Where the time of a text went, and how long work took.
 
 use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Where the time of a text went, from its admission to its answer. The parts follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,4 +32,29 @@ impl Timings {
     pub fn total(&self) -> Duration {
         self.tokenize_time + self.queue_time + self.run_time
     }
+}
+
+/// How long something took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WallAndCpuTime {
+    /// By the clock on the wall.
+    pub wall: Duration,
+    /// Without the time in which the thread had no processor, where that can be told.
+    pub cpu: Duration,
+}
+
+/// Does something that is this thread's own work, if `here`, and measures it.
+pub fn measure_time<T>(here: bool, work: impl FnOnce() -> T) -> (T, WallAndCpuTime) {
+    let start = Instant::now();
+    let cpu_start = thread_cpu_time();
+    let result = work();
+    let wall = start.elapsed();
+    let cpu = if here { thread_cpu_time().saturating_sub(cpu_start) } else { wall };
+    (result, WallAndCpuTime { wall, cpu })
+}
+
+/// Processor time of this thread so far.
+fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use predictd_text::tensors::Shape;
 
-use super::backend::WallAndCpuTime;
 use super::cost_model::{CostModel, CostRegression, CostSample};
+use super::timings::WallAndCpuTime;
 
 /// A new run counts this part of a mean: about the last twenty runs matter.
 const MEAN_EWMA_ALPHA: f64 = 1.0 / 16.0;
@@ -230,8 +230,8 @@ impl WaitEstimator {
     /// Time for `work` of so many texts, if nothing else were there.
     #[must_use]
     pub fn service_time(&self, load: &ModelLoad, work: Duration, texts: usize) -> Duration {
-        #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        let (count, at_a_time) = (texts as f64, self.parallel_runs.min(texts.max(1)) as f64);
+        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+        let [count, at_a_time] = [texts, self.parallel_runs.min(texts.max(1))].map(|number| number as f64);
         // A single text is run by one worker, in a batch of its own.
         let together =
             if texts > 1 { load.batched_seconds(&load.means(), work.as_secs_f64(), count) } else { work.as_secs_f64() };
@@ -242,7 +242,8 @@ impl WaitEstimator {
     #[must_use]
     pub fn wait_time(&self, load: &Arc<ModelLoad>) -> Duration {
         let (work, own) = load.pending_and_run_seconds();
-        let (mut round, mut all) = (own, work);
+        let mut round = own;
+        let mut all = work;
         for other in self.model_loads.lock().iter().filter_map(Weak::upgrade).filter(|other| !Arc::ptr_eq(other, load))
         {
             let (work, run) = other.pending_and_run_seconds();

@@ -81,23 +81,28 @@ fn test_matmul(environment: &Environment, gpu: u32, devices: &DeviceSettings) ->
 
 /// The product of two matrices of ones, by a session with these options.
 fn matmul(options: &SessionBuilder) -> ort::Result<Vec<f32>> {
-    let size = i64::try_from(MATRIX_SIZE).map_err(|error| ort::Error::new(error.to_string()))?;
-    let matrix = |name: &str| {
-        let shape = Shape::new([size, size]);
-        let dimension_symbols = SymbolicDimensions::empty(2);
-        Outlet::new(name, ValueType::Tensor { ty: TensorElementType::Float32, shape, dimension_symbols })
-    };
     let mut graph = Graph::new()?;
-    graph.set_inputs([matrix("a"), matrix("b")])?;
-    graph.set_outputs([matrix("c")])?;
+    graph.set_inputs([matrix("a")?, matrix("b")?])?;
+    graph.set_outputs([matrix("c")?])?;
     graph.add_node(Node::new("MatMul", ONNX_DOMAIN, "product", ["a", "b"], ["c"], [])?)?;
     let mut model = Model::new([Opset::new(ONNX_DOMAIN, OPSET_VERSION)?])?;
     model.set_graph(graph)?;
     let mut session = model.into_session(options)?;
-    let ones = || Tensor::<f32>::from_array(([MATRIX_SIZE, MATRIX_SIZE], vec![1.0; MATRIX_SIZE * MATRIX_SIZE]));
     let outputs = session.run(ort::inputs!["a" => ones()?, "b" => ones()?])?;
     let product = outputs.get("c").ok_or_else(|| ort::Error::new("the product is not there"))?;
     Ok(product.try_extract_tensor::<f32>()?.1.to_vec())
+}
+
+/// A square matrix that goes into a graph or comes out.
+fn matrix(name: &str) -> ort::Result<Outlet> {
+    let size = i64::try_from(MATRIX_SIZE).map_err(|error| ort::Error::new(error.to_string()))?;
+    let shape = Shape::new([size, size]);
+    let dimension_symbols = SymbolicDimensions::empty(2);
+    Ok(Outlet::new(name, ValueType::Tensor { ty: TensorElementType::Float32, shape, dimension_symbols }))
+}
+
+fn ones() -> ort::Result<Tensor<f32>> {
+    Tensor::from_array(([MATRIX_SIZE, MATRIX_SIZE], vec![1.0; MATRIX_SIZE * MATRIX_SIZE]))
 }
 
 /// Loads the libraries of CUDA and cuDNN that lie in `named`, or beside ONNX Runtime's in `beside`, so that the provider

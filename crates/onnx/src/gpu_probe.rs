@@ -44,8 +44,7 @@ pub(super) fn probe_gpu(
         .iter()
         .find_map(|&(rows, length)| {
             let rows = if fixed.single_row { 1 } else { rows };
-            let length = fixed.length.unwrap_or(length);
-            let batch = Batch::Tokens(dummy_tokens(rows, length));
+            let batch = Batch::Tokens(dummy_tokens(rows, fixed.length.unwrap_or(length)));
             let (scores, took) = time_runs(cores, &batch).ok()?;
             Some((batch, scores, took))
         })
@@ -54,10 +53,12 @@ pub(super) fn probe_gpu(
     let folder = ProfileDir::new(places)?;
     let session =
         source.gpu_session(on, Some(&folder.file_prefix())).map_err(|error| explain_error(error.message()))?;
-    let under_way = source.watchdog.clone();
-    let reading = cores.io_spec.clone();
-    let mut session =
-        OnnxSession { session, io_spec: reading, execution_site: ExecutionSite::Gpu, watchdog: under_way };
+    let mut session = OnnxSession {
+        session,
+        io_spec: cores.io_spec.clone(),
+        execution_site: ExecutionSite::Gpu,
+        watchdog: source.watchdog.clone(),
+    };
     let ran = run_profiled(&mut session, &batch)?;
     drop(folder);
     let memory = memory::gpu::used_bytes(on.device_id).zip(before).map(|(after, before)| after.saturating_sub(before));

@@ -48,8 +48,7 @@ fn check_agreement(measured: GpuMeasurement) -> Result<GpuMeasurement, String> {
         return Ok(measured);
     }
     if measured.max_score_difference.is_finite() {
-        let difference = measured.max_score_difference;
-        let largest = measured.max_abs_cpu_score;
+        let GpuMeasurement { max_score_difference: difference, max_abs_cpu_score: largest, .. } = measured;
         return Err(format!("its scores there differ by {difference} from those on a core, of up to {largest}"));
     }
     Err("its scores there are no numbers, or others than on a core".to_owned())

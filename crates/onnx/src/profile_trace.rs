@@ -83,17 +83,20 @@ impl ProviderCoverage {
     ///
     /// Nodes that compute shapes belong on the cores. So matrix products count; of a graph without them, half the nodes.
     pub(super) fn coverage_error(&self, provider: &str) -> Option<String> {
-        let count = |nodes: &BTreeMap<String, usize>| {
-            let all: usize = nodes.values().sum();
-            (all - nodes.get(provider).copied().unwrap_or_default(), all)
-        };
-        let ((elsewhere, all), (other_nodes, all_nodes)) = (count(&self.matrix_products), count(&self.nodes));
+        let (elsewhere, all) = count_elsewhere(&self.matrix_products, provider);
         if all > 0 {
             let enough = (all - elsewhere) * 10 >= all * MIN_PRODUCTS_OF_TEN;
             return (!enough).then(|| format!("{elsewhere} of its {all} matrix products ran on the cores"));
         }
+        let (other_nodes, all_nodes) = count_elsewhere(&self.nodes, provider);
         (other_nodes * 2 > all_nodes).then(|| format!("{other_nodes} of its {all_nodes} nodes ran on the cores"))
     }
+}
+
+/// How many nodes other providers ran, and how many there are.
+fn count_elsewhere(nodes: &BTreeMap<String, usize>, provider: &str) -> (usize, usize) {
+    let all: usize = nodes.values().sum();
+    (all - nodes.get(provider).copied().unwrap_or_default(), all)
 }
 
 #[cfg(test)]

@@ -59,12 +59,12 @@ impl Session for OnnxSession {
 
     fn run(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, BackendError> {
         let scores = self.run_unchecked(batch, deadline)?;
-        let shape = || scores.values.shape().iter().map(|&n| i64::try_from(n).unwrap_or(-1)).collect();
         let width = if self.io_spec.per_token { self.io_spec.width * batch.shape().length } else { self.io_spec.width };
         if scores.values.dim() == (batch.rows(), width) {
             Ok(scores)
         } else {
-            Err(BackendError::OutputShape { rows: batch.rows(), width, found: shape() })
+            let found = scores.values.shape().iter().map(|&n| i64::try_from(n).unwrap_or(-1)).collect();
+            Err(BackendError::OutputShape { rows: batch.rows(), width, found })
         }
     }
 }
@@ -136,13 +136,12 @@ impl OnnxSession {
 
 /// Any tokens: a graph that takes tokens takes these.
 pub(super) fn dummy_tokens(rows: usize, length: usize) -> TokenBatch {
-    let all = |one: i64| vec![one; rows * length];
     TokenBatch {
         rows,
         length,
-        input_ids: all(1),
-        attention_mask: all(1),
-        token_type_ids: all(0),
+        input_ids: vec![1; rows * length],
+        attention_mask: vec![1; rows * length],
+        token_type_ids: vec![0; rows * length],
         position_ids: (0..rows).flat_map(|_| (0_i64..).take(length)).collect(),
     }
 }

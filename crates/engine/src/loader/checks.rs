@@ -123,7 +123,8 @@ fn detect_max_token_id(
     if !is_out_of_bounds(pipeline, session, largest, longest) {
         return Ok(());
     }
-    let (mut works, mut fails) = (0, largest);
+    let mut works = 0;
+    let mut fails = largest;
     while works + 1 < fails {
         let middle = works.midpoint(fails);
         if is_out_of_bounds(pipeline, session, middle, longest) {
@@ -154,7 +155,8 @@ pub(super) fn check_max_length(
     let most = pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
     let Err(reason) = run_with_length(pipeline, session, most, longest) else { return Ok(()) };
     // The runs between a length that works and one that does not.
-    let (mut works, mut fails) = (0, most);
+    let mut works = 0;
+    let mut fails = most;
     let until = Instant::now() + MAX_LENGTH_SEARCH_TIMEOUT;
     while works + 1 < fails && Instant::now() < until {
         let middle = usize::midpoint(works, fails);

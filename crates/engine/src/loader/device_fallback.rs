@@ -77,7 +77,7 @@ pub(super) fn load_with_cpu_fallback<T>(
         // It is the system's, and says nothing of the GPU either.
         return Err(error);
     }
-    let (model, version) = (&source.name, &source.version);
+    let ModelSource { name: model, version, .. } = source;
     match context.backend.required_device_option() {
         Some(_) if EXPECTATION_FILES.contains(&error.file.as_str()) => Err(error),
         Some(option) => {

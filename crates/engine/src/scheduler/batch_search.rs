@@ -172,11 +172,12 @@ impl BatchSearch<'_> {
     }
 
     fn is_within_limits(&self, down: usize, up: usize) -> bool {
-        let (fit, caps) = (self.context, self.context.limits);
+        let BatchContext { now, cost_model, slowdown, limits } = *self.context;
         self.batch_totals(down, up).is_some_and(|(all, shape)| {
-            let time = fit.cost_model.predict_micros(shape, fit.slowdown);
-            let small = shape.rows <= caps.max_rows && shape.token_count() <= caps.max_tokens && time <= caps.max_time;
-            small && fit.now.saturating_add(time) <= all.deadline
+            let time = cost_model.predict_micros(shape, slowdown);
+            let is_small =
+                shape.rows <= limits.max_rows && shape.token_count() <= limits.max_tokens && time <= limits.max_time;
+            is_small && now.saturating_add(time) <= all.deadline
         })
     }
 
@@ -186,7 +187,9 @@ impl BatchSearch<'_> {
         #[expect(clippy::cast_precision_loss, reason = "a ratio of two times")]
         let gain = all.unbatched_time as f64 / (self.context.cost_model.predict_seconds(shape) * 1e6);
         if gain > self.best_gain || (gain >= self.best_gain && shape.rows > self.best_rows) {
-            (self.best_batch, self.best_gain, self.best_rows) = ((down, up), gain, shape.rows);
+            self.best_batch = (down, up);
+            self.best_gain = gain;
+            self.best_rows = shape.rows;
         }
     }
 }
