@@ -93,7 +93,7 @@ fn unix_socket_answers_and_is_removed_at_stop() {
             ListeningServer::start(&models, &data, &unix_address(&listen), &unix_address(&admin), more);
         assert_eq!((&line["address"], &line["admin"]), (&json!(unix_address(&listen)), &json!(unix_address(&admin))));
         // A server that waits until it is ready makes the socket then.
-        block_until("the socket is there", || listen.exists());
+        block_until("the socket takes connections", || UnixStream::connect(&listen).is_ok());
         assert_eq!((file_mode(&listen), file_mode(&admin)), (0o660, 0o600));
         let body = json!({ "text": QUESTION }).to_string();
         block_until("the model answers", || {
