@@ -1,5 +1,6 @@
 //! The server: everything put together, run, and stopped. With `memory_budget` the only module that sees everything.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,6 @@ mod assembly;
 mod drain;
 mod drift_timer;
 mod engine_setup;
-mod event_loop_lag;
 mod file_signals;
 mod gpu_failure;
 mod registry_setup;
@@ -25,6 +25,7 @@ use predictd_http::accept_loop::{StopOutcome, StopSignals, serve};
 use predictd_http::api_keys::ApiKeys;
 use predictd_http::connection::ConnectionHandler;
 use predictd_http::listeners::{BoundListener, Listeners};
+use predictd_http::process_stall::{self, HEARTBEAT_INTERVAL};
 use predictd_http::response_budget::ResponseBudget;
 use predictd_http::state::{LifecycleState, ModelState, TelemetryState};
 use predictd_http::tls::{self, WatchedTlsConfig};
@@ -243,11 +244,12 @@ impl Server {
         let budget = ResponseBudget::new_admin(&self.app.telemetry.metrics);
         let routes = predictd_http::admin_router(Arc::clone(&self.app), Arc::clone(&budget));
         let handler = ConnectionHandler::new("admin", routes, &self.app, None).with_budget(budget);
+        let app = Arc::clone(&self.app);
         let (end_sender, end_receiver) = oneshot::channel();
         let stop_signals =
             StopSignals { drain: stop, drain_timeout: ADMIN_GRACE_PERIOD, abort: CancellationToken::new() };
         std::thread::Builder::new().name("predictd-admin".to_owned()).spawn(move || {
-            if let Err(error) = runtime.block_on(serve_admin(listener, handler, stop_signals)) {
+            if let Err(error) = runtime.block_on(serve_admin(listener, handler, stop_signals, &app)) {
                 tracing::error!(%error, "admin listener failed");
             }
             // Also dropped, and so noticed, if this thread panics.
@@ -262,9 +264,22 @@ async fn serve_admin(
     listener: BoundListener,
     handler: ConnectionHandler,
     stop_signals: StopSignals,
+    app: &App,
 ) -> std::io::Result<()> {
-    serve(listener.into_listener()?, handler, MAX_ADMIN_CONNECTIONS, stop_signals).await;
+    let listener = listener.into_listener()?;
+    tokio::select! {
+        _ = serve(listener, handler, MAX_ADMIN_CONNECTIONS, stop_signals) => {}
+        never = record_heartbeats(app) => match never {},
+    }
     Ok(())
+}
+
+/// Records that the process runs, on the thread of the admin listener, which only a standstill of the whole process stops.
+async fn record_heartbeats(app: &App) -> Infallible {
+    loop {
+        app.limits.stall_detector.record_heartbeat(Instant::now());
+        tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+    }
 }
 
 /// Starts what runs beside the requests until it is dropped.
@@ -277,7 +292,7 @@ fn spawn_background_tasks(
     let metrics = &app.telemetry.metrics;
     let run_time_limit = gpu_failure::run_time_limit(settings);
     [
-        tokio::spawn(event_loop_lag::monitor_event_loop_lag(Arc::clone(metrics))),
+        tokio::spawn(process_stall::monitor_event_loop_lag(Arc::clone(metrics))),
         tokio::spawn(gpu_failure::stop_on_gpu_failure(gpu_group, run_time_limit, shutdown.drain.clone())),
         tokio::spawn(shadow_traffic::run_queue(Arc::clone(&app.inference))),
         tokio::spawn(log_summary::log_summaries(Arc::clone(metrics), settings.log.summary_schedule)),

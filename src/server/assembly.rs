@@ -7,6 +7,7 @@ use predictd_http::admin_guard::AdminHosts;
 use predictd_http::api_keys::ApiKeys;
 use predictd_http::body_limits::BodyMemory;
 use predictd_http::caller_rates::RateLimits;
+use predictd_http::process_stall::StallDetector;
 use predictd_http::response_budget::ResponseBudget;
 use predictd_http::state::{AccessState, LimitState};
 use predictd_metrics::Metrics;
@@ -79,6 +80,7 @@ pub(super) fn limit_state(settings: &ServerSettings, metrics: &Arc<Metrics>) -> 
         client_timeouts: settings.client_timeouts,
         body_memory: BodyMemory::new(&settings.limits),
         response_budget: ResponseBudget::new(memory_budget::response_memory(settings), metrics),
+        stall_detector: StallDetector::default(),
     }
 }
 

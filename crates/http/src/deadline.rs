@@ -11,7 +11,7 @@ const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 
 /// When the answer must be there.
 pub fn request_deadline(headers: &HeaderMap, app: &App) -> Result<Instant, ApiError> {
-    let start = Instant::now();
+    let start = app.limits.stall_detector.estimate_sent_at(Instant::now());
     let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(start + app.limits.requests.timeout) };
     let milliseconds = value.to_str().ok().and_then(|value| value.parse::<u64>().ok()).filter(|&ms| ms > 0);
     let asked = milliseconds.map(Duration::from_millis).ok_or_else(|| {

@@ -14,7 +14,7 @@
 //! - [`content_type`], [`content_encoding`], [`charset`]: types of bodies, compressed bodies, bodies that are not UTF-8
 //! - [`client_address`]: whose request it is
 //! - [`json`], [`validation`]: JSON to types, rules for fields
-//! - [`deadline`]: the time a client allows
+//! - [`deadline`], [`process_stall`]: the time a client allows, and since when
 //! - [`cache_control`]: what a client wants of the result cache
 //! - [`predict`], [`batch`], [`feedback`], [`models`], [`health`], [`docs`]: a handler with its wire types
 //! - [`metrics_server`]: a listener for commands that are no server
@@ -72,6 +72,7 @@ pub mod models;
 pub mod observability;
 pub mod predict;
 pub mod prediction;
+pub mod process_stall;
 pub mod rate_limit;
 pub mod registry;
 pub mod request_limits;

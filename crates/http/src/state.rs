@@ -17,6 +17,7 @@ use super::api_keys::ApiKeys;
 use super::body_limits::BodyMemory;
 use super::caller_rates::RateLimits;
 use super::error::{ApiError, Code};
+use super::process_stall::StallDetector;
 use super::response_budget::ResponseBudget;
 use crate::cors_origins::CorsOrigins;
 use crate::settings::{ClientTimeouts, RequestLimits, ServerTimingMode};
@@ -75,6 +76,8 @@ pub struct LimitState {
     pub body_memory: BodyMemory,
     /// Memory for large responses of the data listener.
     pub response_budget: Arc<ResponseBudget>,
+    /// Notices when the process stands still.
+    pub stall_detector: StallDetector,
 }
 
 /// What operators see of requests.
