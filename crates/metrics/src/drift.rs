@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
-use prometheus::{GaugeVec, Registry, opts};
+use prometheus::{GaugeVec, Registry};
 
-use super::registration::register;
+use super::metric_factory::MetricFactory;
 use super::version_status::{SignalStatus, VersionStatus};
 
 /// How right a model version was lately.
@@ -45,16 +45,22 @@ pub(super) struct DriftGauges {
 impl DriftGauges {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let labels = ["model", "version", "signal"];
-        let gauge = |name: &str, help: &str| register(registry, GaugeVec::new(opts!(name, help), &labels)?);
+        let metrics = MetricFactory(registry);
         Ok(Self {
-            distance: gauge(
+            distance: metrics.gauge_vec(
                 "predictd_drift_divergence",
                 "How far the last window of texts was from the version's profile: PSI; for unknown tokens Cohen's h.",
+                &labels,
             )?,
-            threshold: gauge("predictd_drift_threshold", "The distance from which the signal drifts.")?,
-            drifting: gauge(
+            threshold: metrics.gauge_vec(
+                "predictd_drift_threshold",
+                "The distance from which the signal drifts.",
+                &labels,
+            )?,
+            drifting: metrics.gauge_vec(
                 "predictd_drift_detected",
                 "1 while live texts are not like those of the version's profile.",
+                &labels,
             )?,
         })
     }
@@ -64,10 +70,10 @@ impl DriftGauges {
         let Self { distance, threshold, drifting } = self;
         [distance, threshold, drifting].into_iter().for_each(GaugeVec::reset);
         for version in versions {
-            for SignalStatus { signal, is_drifting: drifts, distance: found } in &version.signals {
+            for SignalStatus { signal, is_drifting, distance: measured } in &version.signals {
                 let names = [version.model.as_str(), version.version.as_str(), signal];
-                drifting.with_label_values(&names).set(f64::from(u8::from(*drifts)));
-                if let Some((value, limit)) = found {
+                drifting.with_label_values(&names).set(f64::from(u8::from(*is_drifting)));
+                if let Some((value, limit)) = measured {
                     distance.with_label_values(&names).set(*value);
                     threshold.with_label_values(&names).set(*limit);
                 }
@@ -83,27 +89,34 @@ pub(super) struct AccuracyGauges {
     labelled: GaugeVec,
     expected: GaugeVec,
     dropped: GaugeVec,
-    /// Versions that were put down last.
+    /// Versions that have gauges.
     known_versions: Mutex<BTreeSet<[String; 2]>>,
 }
 
 impl AccuracyGauges {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let labels = ["model", "version"];
-        let gauge = |name: &str, help: &str| register(registry, GaugeVec::new(opts!(name, help), &labels)?);
+        let metrics = MetricFactory(registry);
         Ok(Self {
-            accuracy: gauge(
+            accuracy: metrics.gauge_vec(
                 "predictd_feedback_accuracy",
                 "Share of right answers among the version's last 1,000 whose true label was told, of 30 days.",
+                &labels,
             )?,
-            labelled: gauge("predictd_feedback_labelled_predictions", "How many answers that is the share of.")?,
-            expected: gauge(
+            labelled: metrics.gauge_vec(
+                "predictd_feedback_labelled_predictions",
+                "How many answers that is the share of.",
+                &labels,
+            )?,
+            expected: metrics.gauge_vec(
                 "predictd_accuracy_expected",
                 "Share of right answers when the version was tried: as it was recorded, else that of its profile.",
+                &labels,
             )?,
-            dropped: gauge(
+            dropped: metrics.gauge_vec(
                 "predictd_accuracy_dropped",
                 "1 while the accuracy is clearly below the expected one; nothing while that is not known.",
+                &labels,
             )?,
             known_versions: Mutex::default(),
         })
@@ -116,25 +129,30 @@ impl AccuracyGauges {
         }
     }
 
-    /// Puts down what was found, and forgets what is not found any more. A scrape meanwhile misses nothing.
-    pub(super) fn update(&self, found: &[AccuracyStatus]) {
-        let mut there = self.known_versions.lock();
-        let now: BTreeSet<[String; 2]> = found.iter().map(|one| [one.model.clone(), one.version.clone()]).collect();
-        for [model, version] in there.difference(&now) {
+    /// Sets the gauges of these versions and removes those of others. A scrape meanwhile misses nothing.
+    pub(super) fn update(&self, accuracies: &[AccuracyStatus]) {
+        let mut known_versions = self.known_versions.lock();
+        let versions: BTreeSet<[String; 2]> =
+            accuracies.iter().map(|accuracy| [accuracy.model.clone(), accuracy.version.clone()]).collect();
+        for [model, version] in known_versions.difference(&versions) {
             self.remove_version(model, version);
         }
-        for one in found {
-            let names = [one.model.as_str(), one.version.as_str()];
-            let set = |gauge: &GaugeVec, value: Option<f64>| match value {
-                Some(value) => gauge.with_label_values(&names).set(value),
-                None => _ = gauge.remove_label_values(&names),
-            };
-            set(&self.accuracy, one.accuracy());
+        for accuracy in accuracies {
+            let names = [accuracy.model.as_str(), accuracy.version.as_str()];
             #[expect(clippy::cast_precision_loss, reason = "a small number")]
-            set(&self.labelled, Some(one.labelled_answers as f64));
-            set(&self.expected, one.expected);
-            set(&self.dropped, one.has_dropped.map(|dropped| f64::from(u8::from(dropped))));
+            let labelled = accuracy.labelled_answers as f64;
+            set_or_remove(&self.accuracy, names, accuracy.accuracy());
+            set_or_remove(&self.labelled, names, Some(labelled));
+            set_or_remove(&self.expected, names, accuracy.expected);
+            set_or_remove(&self.dropped, names, accuracy.has_dropped.map(|dropped| f64::from(u8::from(dropped))));
         }
-        *there = now;
+        *known_versions = versions;
+    }
+}
+
+fn set_or_remove(gauge: &GaugeVec, labels: [&str; 2], value: Option<f64>) {
+    match value {
+        Some(value) => gauge.with_label_values(&labels).set(value),
+        None => _ = gauge.remove_label_values(&labels),
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
-use prometheus::{Gauge, GaugeVec, IntCounterVec, Registry, opts};
+use prometheus::{Gauge, GaugeVec, IntCounterVec, Registry};
 
-use super::registration::register;
+use super::metric_factory::MetricFactory;
 
 /// An arm at this moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,41 +39,37 @@ pub struct ExperimentMetrics {
 impl ExperimentMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         const ARM_LABELS: [&str; 2] = ["experiment", "arm"];
-        let gauge =
-            |name: &str, help: &str, labels: &[&str]| register(registry, GaugeVec::new(opts!(name, help), labels)?);
-        let counter = |name: &str, help: &str| {
-            register(registry, IntCounterVec::new(opts!(name, help), &["experiment", "arm", "outcome"])?)
-        };
+        const OUTCOME_LABELS: [&str; 3] = ["experiment", "arm", "outcome"];
+        let metrics = MetricFactory(registry);
         Ok(Self {
-            requests: counter(
+            requests: metrics.counter_vec(
                 "predictd_experiment_requests_total",
                 "Requests that this process gave to an arm: answered by it, failed by it (the control answered then, if it could), or of a client that left before.",
+                &OUTCOME_LABELS,
             )?,
-            shadows: counter(
+            shadows: metrics.counter_vec(
                 "predictd_shadow_items_total",
                 "Texts for a shadow: the same labels (agreed), others (differed), an error (failed), or not shown because there was other work (skipped).",
+                &OUTCOME_LABELS,
             )?,
-            weight: gauge("predictd_experiment_weight", "The arm's part of the users, 0 to 1.", &ARM_LABELS)?,
-            labelled: gauge(
+            weight: metrics.gauge_vec("predictd_experiment_weight", "The arm's part of the users, 0 to 1.", &ARM_LABELS)?,
+            labelled: metrics.gauge_vec(
                 "predictd_experiment_labelled_predictions",
                 "Answers of the arm in this phase whose true label was told, to any replica.",
                 &ARM_LABELS,
             )?,
-            accuracy: gauge("predictd_experiment_accuracy", "The part of them that was right.", &ARM_LABELS)?,
-            better: gauge(
+            accuracy: metrics.gauge_vec("predictd_experiment_accuracy", "The part of them that was right.", &ARM_LABELS)?,
+            better: metrics.gauge_vec(
                 "predictd_experiment_verdict",
                 "1 for an arm that is better than the control however often one looks, -1 for one that is worse, 0 as long as that is not sure.",
                 &ARM_LABELS,
             )?,
-            mismatch: gauge(
+            mismatch: metrics.gauge_vec(
                 "predictd_experiment_sample_ratio_mismatch",
                 "1 if users are not spread over the arms as the weights say: nothing else counts then.",
                 &["experiment"],
             )?,
-            shadow_waiting: register(
-                registry,
-                Gauge::new("predictd_shadow_queue_items", "Texts that wait to be shown to a shadow.")?,
-            )?,
+            shadow_waiting: metrics.gauge("predictd_shadow_queue_items", "Texts that wait to be shown to a shadow.")?,
             known_arms: Mutex::default(),
         })
     }

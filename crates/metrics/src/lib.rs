@@ -12,7 +12,8 @@
 
 pub mod drift;
 pub mod experiments;
-mod registration;
+mod metric_factory;
+mod registry_metrics;
 pub mod requests;
 pub mod scrape_gauges;
 pub mod system_sampler;
@@ -23,11 +24,12 @@ mod version_status;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus::{Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder, opts};
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 
 use drift::{AccuracyGauges, AccuracyStatus};
 use experiments::ExperimentMetrics;
-use registration::register;
+use metric_factory::MetricFactory;
+use registry_metrics::RegistryMetrics;
 pub use requests::{RefusalReason, RequestMetrics, RequestOutcome, TimeoutStage};
 use scrape_gauges::ScrapeGauges;
 pub use system_sampler::SystemMetrics;
@@ -76,14 +78,7 @@ pub struct Metrics {
     lost_lines: IntCounter,
     spans: IntCounterVec,
     ready: IntGauge,
-    registry_staleness: Gauge,
-    unserved_models: IntGauge,
-    registry_changes: IntCounterVec,
-    feedback: IntCounterVec,
-    feedback_waiting: IntGauge,
-    feedback_deleted: IntCounter,
-    registry_unusable: GaugeVec,
-    alias_checks: IntCounterVec,
+    model_registry: RegistryMetrics,
     accuracy_gauges: AccuracyGauges,
     scrape_gauges: Mutex<ScrapeGauges>,
 }
@@ -95,20 +90,17 @@ impl Metrics {
     /// If two metrics have one name.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            register(&registry, IntCounterVec::new(opts!(name, help), labels)?)
-        };
-        let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help)?);
-        let build = GaugeVec::new(opts!("predictd_build_info", "1; the server's version is a label."), &["version"])?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        registry.register(Box::new(build))?;
-        let spans = counter(
+        let metrics = MetricFactory(&registry);
+        let build_info =
+            metrics.gauge_vec("predictd_build_info", "1; the server's version is a label.", &["version"])?;
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        let spans = metrics.counter_vec(
             "predictd_trace_spans_total",
             "Spans: recorded, and of these delivered to the collector, or refused by it or lost on the way (failed). What is neither waits, or found no place to.",
             &["state"],
         )?;
-        let panics = counter("predictd_panics_total", "Panics caught, by place.", &["place"])?;
-        // There from the start: a rate needs to have seen what was before the first.
+        let panics = metrics.counter_vec("predictd_panics_total", "Panics caught, by place.", &["place"])?;
+        // A rate needs the series before its first event.
         for state in ["recorded", "delivered", "failed"] {
             spans.with_label_values(&[state]);
         }
@@ -122,73 +114,24 @@ impl Metrics {
             system: SystemMetrics::new(&registry)?,
             experiments: ExperimentMetrics::new(&registry)?,
             version_vecs: VersionMetricVecs::new(&registry)?,
-            cache_lookups: counter(
+            cache_lookups: metrics.counter_vec(
                 "predictd_cache_lookups_total",
                 "Texts looked up in the result cache: their answer was there (hit), the same text was being run (joined), or neither (miss). The hit ratio is hit / all.",
                 &["result"],
             )?,
-            cache_bytes: gauge("predictd_cache_bytes", "Bytes of answers in the result cache.")?,
-            cache_entries: gauge("predictd_cache_entries", "Answers in the result cache.")?,
+            cache_bytes: metrics.int_gauge("predictd_cache_bytes", "Bytes of answers in the result cache.")?,
+            cache_entries: metrics.int_gauge("predictd_cache_entries", "Answers in the result cache.")?,
             panics,
-            lost_lines: register(
-                &registry,
-                IntCounter::new(
-                    "predictd_log_lines_dropped_total",
-                    "Log lines lost because a writer was too slow, or could not write.",
-                )?,
+            lost_lines: metrics.counter(
+                "predictd_log_lines_dropped_total",
+                "Log lines lost because a writer was too slow, or could not write.",
             )?,
             spans,
-            ready: gauge(
+            ready: metrics.int_gauge(
                 "predictd_ready",
                 "1 once the models of the start were loaded and while requests that name no model will be answered, as /readyz says.",
             )?,
-            registry_staleness: register(
-                &registry,
-                Gauge::new(
-                    "predictd_registry_staleness_seconds",
-                    "How long the registry's database has not answered; 0 while it does. What was known last is served.",
-                )?,
-            )?,
-            unserved_models: gauge(
-                "predictd_registry_unserved_models",
-                "Models whose recorded version does not answer here: it is being loaded, or could not be.",
-            )?,
-            registry_changes: counter(
-                "predictd_registry_changes_total",
-                "Changes of the registry that this process made, by what was done.",
-                &["model", "action"],
-            )?,
-            feedback: counter(
-                "predictd_feedback_total",
-                "True labels told of earlier answers, by outcome: stored, corrected, unchanged, waiting (on disk, until the database answers), refused.",
-                &["outcome"],
-            )?,
-            feedback_waiting: gauge(
-                "predictd_feedback_spool_bytes",
-                "Bytes of feedback on disk that wait until the database answers.",
-            )?,
-            feedback_deleted: register(
-                &registry,
-                IntCounter::new(
-                    "predictd_feedback_deleted_total",
-                    "Answers whose true labels and texts were deleted because they were older than --feedback-retention.",
-                )?,
-            )?,
-            registry_unusable: register(
-                &registry,
-                GaugeVec::new(
-                    opts!(
-                        "predictd_storage_fault",
-                        "1 while neither feedback nor a change of the registry can be kept, by reason: the data directory was removed or replaced (lost), or the database is damaged."
-                    ),
-                    &["reason"],
-                )?,
-            )?,
-            alias_checks: counter(
-                "predictd_mlflow_alias_polls_total",
-                "Looks at aliases that are followed, by outcome: unchanged, switched, refused (what it stands for cannot be served), failed (it is tried again).",
-                &["model", "outcome"],
-            )?,
+            model_registry: RegistryMetrics::new(&registry)?,
             accuracy_gauges: AccuracyGauges::new(&registry)?,
             scrape_gauges: Mutex::new(ScrapeGauges::new(&registry)?),
             registry,
@@ -222,14 +165,14 @@ impl Metrics {
 
     /// So many log lines were lost until now.
     pub fn set_lost_lines(&self, lines: u64) {
-        // Of two scrapes at a time, only one adds what is new.
-        let _alone = self.scrape_gauges.lock();
+        // Concurrent scrapes must not add the difference twice.
+        let _scrape_lock = self.scrape_gauges.lock();
         self.lost_lines.inc_by(lines.saturating_sub(self.lost_lines.get()));
     }
 
     /// So many spans are in this state, or were, until now.
     pub fn set_spans(&self, state: &str, spans: u64) {
-        let _alone = self.scrape_gauges.lock();
+        let _scrape_lock = self.scrape_gauges.lock();
         let counter = self.spans.with_label_values(&[state]);
         counter.inc_by(spans.saturating_sub(counter.get()));
     }
@@ -241,62 +184,65 @@ impl Metrics {
 
     /// How long the registry's database has not answered.
     pub fn set_registry_staleness(&self, time: Duration) {
-        self.registry_staleness.set(time.as_secs_f64());
+        self.model_registry.staleness.set(time.as_secs_f64());
     }
 
     /// The registry was changed.
     pub fn record_registry_change(&self, model: &str, action: &str) {
-        self.registry_changes.with_label_values(&[model, action]).inc();
+        self.model_registry.changes.with_label_values(&[model, action]).inc();
     }
 
     /// The true label of an answer was told; the outcome in a word.
     pub fn record_feedback(&self, outcome: &str) {
-        self.feedback.with_label_values(&[outcome]).inc();
+        self.model_registry.feedback.with_label_values(&[outcome]).inc();
     }
 
     /// So many bytes of feedback wait.
     pub fn set_feedback_waiting(&self, bytes: u64) {
-        self.feedback_waiting.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.model_registry.feedback_waiting.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Feedback of so many answers was deleted because of its age.
     pub fn record_feedback_deletion(&self, answers: u64) {
-        self.feedback_deleted.inc_by(answers);
+        self.model_registry.feedback_deleted.inc_by(answers);
     }
 
     /// Why the registry's database cannot be used, in a word, if so.
     pub fn set_registry_unusable(&self, reason: Option<&str>) {
         for known in ["lost", "damaged"] {
-            self.registry_unusable.with_label_values(&[known]).set(f64::from(u8::from(reason == Some(known))));
+            self.model_registry
+                .storage_fault
+                .with_label_values(&[known])
+                .set(f64::from(u8::from(reason == Some(known))));
         }
     }
 
     /// So right were versions lately. Others are forgotten.
-    pub fn set_accuracies(&self, found: &[AccuracyStatus]) {
-        self.accuracy_gauges.update(found);
+    pub fn set_accuracies(&self, accuracies: &[AccuracyStatus]) {
+        self.accuracy_gauges.update(accuracies);
     }
 
     /// An alias will be looked at.
     pub fn init_alias_checks(&self, model: &str) {
-        // There from the start: a rate needs to have seen what was before the first.
+        // A rate needs the series before its first event.
         for outcome in [
             AliasCheckOutcome::Unchanged,
             AliasCheckOutcome::Switched,
             AliasCheckOutcome::Unservable,
             AliasCheckOutcome::Failed,
         ] {
-            self.alias_checks.with_label_values(&[model, alias_check_outcome_name(outcome)]);
+            self.model_registry.alias_checks.with_label_values(&[model, alias_check_outcome_name(outcome)]);
         }
     }
 
     /// An alias was looked at.
     pub fn record_alias_check(&self, model: &str, outcome: AliasCheckOutcome) {
-        self.alias_checks.with_label_values(&[model, alias_check_outcome_name(outcome)]).inc();
+        self.model_registry.alias_checks.with_label_values(&[model, alias_check_outcome_name(outcome)]).inc();
     }
 
     /// So many models are not served as they are recorded.
     pub fn set_unserved_models(&self, models: usize) {
-        self.unserved_models.set(i64::try_from(models).unwrap_or(i64::MAX));
+        self.model_registry.unserved_models.set(i64::try_from(models).unwrap_or(i64::MAX));
     }
 
     /// A panic was caught.
@@ -316,9 +262,9 @@ impl Metrics {
     /// If a metric cannot be written down.
     pub fn render(&self, versions: &[VersionStatus]) -> Result<Vec<u8>, prometheus::Error> {
         self.system.refresh();
-        // One scrape at a time: another would find half of what is put down here.
-        let now = self.scrape_gauges.lock();
-        now.update(versions);
+        // One scrape at a time: another would read half of the updated gauges.
+        let scrape_gauges = self.scrape_gauges.lock();
+        scrape_gauges.update(versions);
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)

@@ -1,10 +1,8 @@
 //! What requests and connections are counted by.
 
-use prometheus::{
-    GaugeVec, HistogramVec, IntCounterVec, IntGauge, Registry, exponential_buckets, histogram_opts, opts,
-};
+use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGauge, Registry, exponential_buckets};
 
-use super::registration::register;
+use super::metric_factory::MetricFactory;
 
 /// Why texts were refused or given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,62 +98,54 @@ pub struct RequestMetrics {
 
 impl RequestMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            register(registry, IntCounterVec::new(opts!(name, help), labels)?)
-        };
-        let histogram = |name: &str, help: &str, buckets: Vec<f64>, labels: &[&str]| {
-            register(registry, HistogramVec::new(histogram_opts!(name, help, buckets), labels)?)
-        };
-        let gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help)?);
+        let metrics = MetricFactory(registry);
         let answer = ["route", "method", "status"];
         Ok(Self {
-            started: counter("predictd_http_requests_started_total", "Requests received.", &["route"])?,
-            ended: counter(
+            started: metrics.counter_vec("predictd_http_requests_started_total", "Requests received.", &["route"])?,
+            ended: metrics.counter_vec(
                 "predictd_http_requests_ended_total",
                 "Requests that are over, by outcome: success, rejection (4xx and 503), failure (other 5xx), cancellation (the client left first).",
                 &["route", "outcome"],
             )?,
-            in_flight: gauge("predictd_http_requests_in_flight", "Requests being answered: started, not ended.")?,
-            responses: counter("predictd_http_requests_total", "Requests answered.", &answer)?,
-            latency: histogram(
+            in_flight: metrics.int_gauge("predictd_http_requests_in_flight", "Requests being answered: started, not ended.")?,
+            responses: metrics.counter_vec("predictd_http_requests_total", "Requests answered.", &answer)?,
+            latency: metrics.histogram_vec(
                 "predictd_http_request_duration_seconds",
                 "Time from the request's head to the answer's head.",
-                LATENCY_BUCKETS.to_vec(),
                 &answer,
+                LATENCY_BUCKETS.to_vec(),
             )?,
-            overhead: histogram(
+            overhead: metrics.histogram_vec(
                 "predictd_http_overhead_duration_seconds",
                 "Time of an answered prediction request that was neither tokenising, queue nor run: reading and checking its body, writing the answer.",
-                exponential_buckets(0.000_02, 2.5, 11)?,
                 &["route"],
+                exponential_buckets(0.000_02, 2.5, 11)?,
             )?,
-            errors: counter(
+            errors: metrics.counter_vec(
                 "predictd_http_errors_total",
                 "Requests answered with an error, by the last part of the problem's type.",
                 &["route", "kind"],
             )?,
-            refusals: counter(
+            refusals: metrics.counter_vec(
                 "predictd_requests_rejected_total",
                 "Requests refused or given up, by reason.",
                 &["reason"],
             )?,
-            connections: gauge("predictd_http_connections", "Open client connections.")?,
-            response_memory: gauge(
+            connections: metrics.int_gauge("predictd_http_connections", "Open client connections.")?,
+            response_memory: metrics.int_gauge(
                 "predictd_response_memory_bytes",
                 "Memory reserved for large responses until they are written, in bytes; --response-memory is the limit.",
             )?,
-            timeouts: counter(
+            timeouts: metrics.counter_vec(
                 "predictd_http_connections_aborted_total",
                 "Connections ended because their client took too long, by what for.",
                 &["waiting_for"],
             )?,
             // Without labels, and yet a vector: there is none without TLS.
-            certificate_expiry: register(
-                registry,
-                GaugeVec::new(
-                    opts!("predictd_tls_certificate_expiry_seconds", "Unix time until which the certificate is valid."),
-                    &[],
-                )?,
+            certificate_expiry: metrics.gauge_vec(
+                "predictd_tls_certificate_expiry_seconds",
+                "Unix time until which the certificate is valid.",
+                &[],
             )?,
         })
     }

@@ -1,9 +1,9 @@
 //! What is true at the moment of a scrape only.
 
-use prometheus::{GaugeVec, Registry, opts};
+use prometheus::{GaugeVec, Registry};
 
 use super::drift::DriftGauges;
-use super::registration::register;
+use super::metric_factory::MetricFactory;
 use super::version_status::VersionStatus;
 
 /// What is true at the moment of a scrape only.
@@ -21,37 +21,36 @@ pub(super) struct ScrapeGauges {
 
 impl ScrapeGauges {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let gauge =
-            |name: &str, help: &str, labels: &[&str]| register(registry, GaugeVec::new(opts!(name, help), labels)?);
+        let metrics = MetricFactory(registry);
         let labels = ["model", "version"];
         Ok(Self {
-            state: gauge(
+            state: metrics.gauge_vec(
                 "predictd_model_state",
                 "1 for the state that the version is in.",
                 &["model", "version", "state"],
             )?,
-            active: gauge(
+            active: metrics.gauge_vec(
                 "predictd_model_version_active",
                 "1 for the version that answers requests that name none.",
                 &labels,
             )?,
-            device: gauge(
+            device: metrics.gauge_vec(
                 "predictd_model_device",
                 "1 for the device that the version runs on.",
                 &["model", "version", "device"],
             )?,
-            fallback: gauge(
+            fallback: metrics.gauge_vec(
                 "predictd_model_device_fallback",
                 "1 for a version that runs on the cores because the GPU that was looked for cannot be used.",
                 &labels,
             )?,
-            queued: gauge("predictd_queue_items", "Texts that wait for a run.", &labels)?,
-            oldest_wait: gauge(
+            queued: metrics.gauge_vec("predictd_queue_items", "Texts that wait for a run.", &labels)?,
+            oldest_wait: metrics.gauge_vec(
                 "predictd_queue_oldest_item_age_seconds",
                 "How long the oldest of them has waited.",
                 &labels,
             )?,
-            expected_wait: gauge(
+            expected_wait: metrics.gauge_vec(
                 "predictd_queue_estimated_wait_seconds",
                 "When a text that came now would begin to be run.",
                 &labels,

@@ -1,4 +1,4 @@
-//! What is measured of the process, the system and its GPUs, when somebody asks.
+//! Samples the process, the system and its GPUs for a scrape.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -9,41 +9,40 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use parking_lot::{Condvar, Mutex};
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{Gauge, GaugeVec, Histogram, Registry, histogram_opts, opts};
+use prometheus::{Gauge, GaugeVec, Histogram, Registry, histogram_opts};
 use rustix::fs::statvfs;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-use super::registration::register;
+use super::metric_factory::MetricFactory;
 
 /// A shorter time says nothing about how busy the cores are.
 const CPU_INTERVAL: Duration = sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;
 /// Seconds that the event loop was late.
 const LAG_BUCKETS: [f64; 8] = [0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 2.0];
 
-/// How long whoever asks waits for a look at the machine. A disk of a network or a driver that stands still does not
-/// answer: what was seen last is shown then, and nothing else waits.
+/// How long a scrape waits for a sample. A network disk or a driver may hang: then the last sample is shown.
 const SAMPLE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The process, the system, the GPUs.
 #[derive(Debug)]
 pub struct SystemMetrics {
     gauges: Arc<SystemGauges>,
-    /// Asks the thread that looks. Dropped, that ends.
+    /// Wakes the sampling thread. The thread ends when this is dropped.
     sample_requests: SyncSender<()>,
     event_loop_lag: Histogram,
 }
 
-/// What was seen, by a thread that may be held up.
+/// The last sample, taken by a thread that a disk or driver may hold up.
 #[derive(Debug)]
 struct SystemGauges {
-    /// Nothing on a system that tells nothing of itself.
+    /// None on a system that `sysinfo` does not support.
     sampler: Option<Mutex<SystemSampler>>,
     cpu: Gauge,
     memory: GaugeVec,
     load: Gauge,
     data_directory: OnceLock<PathBuf>,
     directory_bytes: GaugeVec,
-    /// Found at the first look: a driver that hangs does not hold up a start.
+    /// Set by the first sample: a driver that hangs does not hold up a start.
     gpus: OnceLock<Option<GpuGauges>>,
     registry: Registry,
     sample_lock: Mutex<()>,
@@ -60,49 +59,44 @@ impl SystemMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         // CPU seconds, memory, open files and threads under the names that all clients of Prometheus use.
         registry.register(Box::new(ProcessCollector::for_self()))?;
-        let gauge = |name: &str, help: &str| register(registry, Gauge::new(name, help)?);
-        let (cpu, memory) = (CpuRefreshKind::nothing().with_usage(), MemoryRefreshKind::nothing().with_ram());
+        let metrics = MetricFactory(registry);
+        let cpu = CpuRefreshKind::nothing().with_usage();
+        let memory = MemoryRefreshKind::nothing().with_ram();
         let system = System::new_with_specifics(RefreshKind::nothing().with_cpu(cpu).with_memory(memory)).ok();
-        let lag = register(
-            registry,
-            Histogram::with_opts(histogram_opts!(
-                "predictd_event_loop_lag_seconds",
-                "How late the threads that serve connections were for something that was due.",
-                LAG_BUCKETS.to_vec()
-            ))?,
-        )?;
-        let seen = Arc::new(SystemGauges {
+        let lag = metrics.register(Histogram::with_opts(histogram_opts!(
+            "predictd_event_loop_lag_seconds",
+            "How late the threads that serve connections were for something that was due.",
+            LAG_BUCKETS.to_vec()
+        ))?)?;
+        let gauges = Arc::new(SystemGauges {
             sampler: system.map(|system| Mutex::new(SystemSampler { system, cpu_sampled_at: Instant::now() })),
-            cpu: gauge(
+            cpu: metrics.gauge(
                 "predictd_system_cpu_ratio",
                 "Share of all cores of the system that was busy, since it was asked for last.",
             )?,
-            memory: register(
-                registry,
-                GaugeVec::new(opts!("predictd_system_memory_bytes", "Memory of the system, by state."), &["state"])?,
-            )?,
-            load: gauge("predictd_system_load1", "Processes that ran or waited for a core, over the last minute.")?,
+            memory: metrics.gauge_vec("predictd_system_memory_bytes", "Memory of the system, by state.", &["state"])?,
+            load: metrics
+                .gauge("predictd_system_load1", "Processes that ran or waited for a core, over the last minute.")?,
             data_directory: OnceLock::new(),
-            directory_bytes: register(
-                registry,
-                GaugeVec::new(
-                    opts!("predictd_data_directory_bytes", "Room on the file system of --data-dir, by state."),
-                    &["state"],
-                )?,
+            directory_bytes: metrics.gauge_vec(
+                "predictd_data_directory_bytes",
+                "Room on the file system of --data-dir, by state.",
+                &["state"],
             )?,
             gpus: OnceLock::new(),
             registry: registry.clone(),
             sample_lock: Mutex::default(),
             sample_done: Condvar::new(),
         });
-        let (ask, asked) = sync_channel(1);
-        let looking = Arc::clone(&seen);
-        let look = move || asked.iter().for_each(|()| looking.sample());
-        let thread = std::thread::Builder::new().name("predictd-machine".to_owned()).spawn(look);
-        thread.map_err(|error| prometheus::Error::Msg(format!("no thread for metrics: {error}")))?;
-        // What takes long at first is there when somebody asks.
-        ask.try_send(()).ok();
-        Ok(Self { gauges: seen, sample_requests: ask, event_loop_lag: lag })
+        let (sample_requests, requests) = sync_channel(1);
+        let sampled = Arc::clone(&gauges);
+        std::thread::Builder::new()
+            .name("predictd-machine".to_owned())
+            .spawn(move || requests.iter().for_each(|()| sampled.sample()))
+            .map_err(|error| prometheus::Error::Msg(format!("no thread for metrics: {error}")))?;
+        // The first sample takes long: take it before the first scrape.
+        sample_requests.try_send(()).ok();
+        Ok(Self { gauges, sample_requests, event_loop_lag: lag })
     }
 
     /// The directory whose file system is looked at; the first that is named.
@@ -115,23 +109,22 @@ impl SystemMetrics {
         self.event_loop_lag.observe(late.as_secs_f64());
     }
 
-    /// Has somebody look at the system and its GPUs, and waits for that, but not for long.
+    /// Samples the system and its GPUs. Waits for [`SAMPLE_TIMEOUT`] at most.
     pub(super) fn refresh(&self) {
-        let mut looking = self.gauges.sample_lock.lock();
-        // If a look is asked for already, that one will do.
+        let mut sample_lock = self.gauges.sample_lock.lock();
+        // A full channel already holds a request.
         self.sample_requests.try_send(()).ok();
-        self.gauges.sample_done.wait_for(&mut looking, SAMPLE_TIMEOUT);
+        self.gauges.sample_done.wait_for(&mut sample_lock, SAMPLE_TIMEOUT);
     }
 
     /// The shares, from 0 to 1, of the cores and of the memory that are used, and of the time in which each GPU is busy.
     #[must_use]
     pub fn utilisation(&self) -> (f64, f64, Vec<f64>) {
         self.refresh();
-        let memory = |state: &str| self.gauges.memory.with_label_values(&[state]).get();
-        let used = memory("used") / memory("total").max(1.0);
+        let [used, total] = ["used", "total"].map(|state| self.gauges.memory.with_label_values(&[state]).get());
         (
             self.gauges.cpu.get(),
-            used,
+            used / total.max(1.0),
             self.gauges.gpus.get().and_then(Option::as_ref).map(GpuGauges::utilisations).unwrap_or_default(),
         )
     }
@@ -139,18 +132,18 @@ impl SystemMetrics {
 
 impl SystemGauges {
     fn sample(&self) {
-        if let Some(watched) = &self.sampler {
-            let mut watched = watched.lock();
-            if watched.cpu_sampled_at.elapsed() >= CPU_INTERVAL {
-                watched.system.refresh_cpu_usage();
-                watched.cpu_sampled_at = Instant::now();
-                self.cpu.set(f64::from(watched.system.global_cpu_usage()) / 100.0);
+        if let Some(sampler) = &self.sampler {
+            let mut sampler = sampler.lock();
+            if sampler.cpu_sampled_at.elapsed() >= CPU_INTERVAL {
+                sampler.system.refresh_cpu_usage();
+                sampler.cpu_sampled_at = Instant::now();
+                self.cpu.set(f64::from(sampler.system.global_cpu_usage()) / 100.0);
             }
-            watched.system.refresh_memory();
+            sampler.system.refresh_memory();
             for (state, bytes) in [
-                ("total", watched.system.total_memory()),
-                ("available", watched.system.available_memory()),
-                ("used", watched.system.used_memory()),
+                ("total", sampler.system.total_memory()),
+                ("available", sampler.system.available_memory()),
+                ("used", sampler.system.used_memory()),
             ] {
                 self.memory.with_label_values(&[state]).set(to_f64(bytes));
             }
@@ -172,7 +165,7 @@ impl SystemGauges {
         if let Some(gpus) = gpus {
             gpus.refresh();
         }
-        // Whoever asks holds this until it waits: nobody misses it.
+        // A caller of `refresh` holds the lock until it waits, so it does not miss this.
         let _sampling_lock = self.sample_lock.lock();
         self.sample_done.notify_all();
     }
@@ -196,31 +189,34 @@ impl GpuGauges {
         let Some(nvml) = Nvml::init().ok().filter(|nvml| nvml.device_count().is_ok_and(|count| count > 0)) else {
             return Ok(None);
         };
-        let gauge =
-            |name: &str, help: &str, labels: &[&str]| register(registry, GaugeVec::new(opts!(name, help), labels)?);
+        let metrics = MetricFactory(registry);
         Ok(Some(Self {
             nvml,
-            utilisation: gauge(
+            utilisation: metrics.gauge_vec(
                 "predictd_gpu_utilization_ratio",
                 "Share of the last moments in which the GPU was busy.",
                 &["gpu", "name"],
             )?,
-            memory: gauge("predictd_gpu_memory_bytes", "Memory of the GPU, by state.", &["gpu", "state"])?,
-            temperature: gauge("predictd_gpu_temperature_celsius", "Temperature of the GPU.", &["gpu"])?,
-            power: gauge("predictd_gpu_power_watts", "Power that the GPU draws.", &["gpu"])?,
-            processes: gauge("predictd_gpu_processes", "Processes that compute on the GPU.", &["gpu"])?,
+            memory: metrics.gauge_vec(
+                "predictd_gpu_memory_bytes",
+                "Memory of the GPU, by state.",
+                &["gpu", "state"],
+            )?,
+            temperature: metrics.gauge_vec("predictd_gpu_temperature_celsius", "Temperature of the GPU.", &["gpu"])?,
+            power: metrics.gauge_vec("predictd_gpu_power_watts", "Power that the GPU draws.", &["gpu"])?,
+            processes: metrics.gauge_vec("predictd_gpu_processes", "Processes that compute on the GPU.", &["gpu"])?,
             last_utilisations: Mutex::default(),
         }))
     }
 
-    /// What a GPU does not tell any more is not shown. While the driver is asked, what was seen last is.
+    /// Removes what a GPU does not report any more. Until the driver answers, the last values are shown.
     fn refresh(&self) {
         let count = self.nvml.device_count().unwrap_or(0);
-        let seen: Vec<GpuSample> = (0..count).filter_map(|number| GpuSample::read(&self.nvml, number)).collect();
+        let samples: Vec<GpuSample> = (0..count).filter_map(|number| GpuSample::read(&self.nvml, number)).collect();
         for gauge in [&self.utilisation, &self.memory, &self.temperature, &self.power, &self.processes] {
             gauge.reset();
         }
-        for gpu in &seen {
+        for gpu in &samples {
             let number = gpu.index.as_str();
             if let Some((name, share)) = &gpu.utilisation {
                 self.utilisation.with_label_values(&[number, name]).set(*share);
@@ -237,16 +233,16 @@ impl GpuGauges {
             }
         }
         *self.last_utilisations.lock() =
-            seen.into_iter().filter_map(|gpu| gpu.utilisation).map(|(_, share)| share).collect();
+            samples.into_iter().filter_map(|gpu| gpu.utilisation).map(|(_, share)| share).collect();
     }
 
-    /// How busy each was when it was looked last.
+    /// How busy each was in the last sample.
     fn utilisations(&self) -> Vec<f64> {
         self.last_utilisations.lock().clone()
     }
 }
 
-/// What a GPU told.
+/// What the driver reports of a GPU.
 struct GpuSample {
     index: String,
     /// Its name, and the share of the last moments in which it was busy.

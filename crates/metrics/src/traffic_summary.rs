@@ -42,21 +42,22 @@ impl Metrics {
     #[must_use]
     pub fn traffic_totals(&self) -> TrafficTotals {
         let mut totals = TrafficTotals {
-            predictions: sum_counters(&self.version_vecs.predictions.collect(), |_| true),
+            predictions: sum_counters(&self.version_vecs.items.predictions.collect(), |_| true),
             ..TrafficTotals::default()
         };
-        let (ended, seconds) = (self.http.ended.collect(), self.http.latency.collect());
+        let ended = self.http.ended.collect();
+        let latencies = self.http.latency.collect();
         totals.requests = sum_counters(&ended, |_| true);
         totals.failed = sum_counters(&ended, |label| label == RequestOutcome::Failure.name());
         totals.refused = sum_counters(&ended, |label| {
             label == RequestOutcome::Rejection.name() || label == RequestOutcome::Cancellation.name()
         });
-        for metric in seconds.iter().flat_map(MetricFamily::get_metric).filter(|metric| is_prediction_route(metric)) {
+        for metric in latencies.iter().flat_map(MetricFamily::get_metric).filter(|metric| is_prediction_route(metric)) {
             let histogram = metric.get_histogram();
             totals.latency_seconds_sum += histogram.get_sample_sum();
             totals.answered += histogram.get_sample_count();
-            for (place, bucket) in histogram.get_bucket().iter().enumerate() {
-                match totals.buckets.get_mut(place) {
+            for (index, bucket) in histogram.get_bucket().iter().enumerate() {
+                match totals.buckets.get_mut(index) {
                     Some((_, count)) => *count += bucket.cumulative_count(),
                     None => totals.buckets.push((bucket.upper_bound(), bucket.cumulative_count())),
                 }
@@ -71,11 +72,11 @@ fn is_prediction_route(metric: &prometheus::proto::Metric) -> bool {
     route.is_none_or(|route| matches!(route.value(), "/predict" | "/batch_predict"))
 }
 
-/// The sum of a counter over the prediction routes, of those whose `outcome`, if they have one, is wanted.
-fn sum_counters(families: &[MetricFamily], wanted: impl Fn(&str) -> bool) -> u64 {
+/// The sum of a counter over the prediction routes. Series with an `outcome` count if `is_counted` accepts it.
+fn sum_counters(families: &[MetricFamily], is_counted: impl Fn(&str) -> bool) -> u64 {
     let metrics = families.iter().flat_map(MetricFamily::get_metric).filter(|metric| is_prediction_route(metric));
     let outcome = |metric: &&prometheus::proto::Metric| {
-        metric.get_label().iter().find(|label| label.name() == "outcome").is_none_or(|label| wanted(label.value()))
+        metric.get_label().iter().find(|label| label.name() == "outcome").is_none_or(|label| is_counted(label.value()))
     };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
     metrics.filter(outcome).map(|metric| metric.get_counter().get_value() as u64).sum()
@@ -96,16 +97,16 @@ impl TrafficTotals {
         let mut buckets = self.buckets.iter().zip(old).map(|((bound, new), old)| (*bound, new.saturating_sub(old)));
         #[expect(clippy::cast_precision_loss, reason = "a count")]
         let mean = (self.latency_seconds_sum - before.latency_seconds_sum) / answered.max(1) as f64;
-        let most = buckets.find(|(_, count)| count * 20 >= answered * 19);
-        // Longer than the longest that is told apart.
-        let most = most.or(self.buckets.last().copied()).map_or(0.0, |(bound, _)| bound);
+        let p95 = buckets.find(|(_, count)| count * 20 >= answered * 19);
+        // Beyond the last bucket: its bound.
+        let p95 = p95.or(self.buckets.last().copied()).map_or(0.0, |(bound, _)| bound);
         TrafficSummary {
             requests: self.requests - before.requests,
             failed: self.failed - before.failed,
             refused: self.refused - before.refused,
             predictions: self.predictions - before.predictions,
             mean_ms: round_to_micros(mean * 1e3),
-            p95_ms: if answered == 0 { 0.0 } else { round_to_micros(most * 1e3) },
+            p95_ms: if answered == 0 { 0.0 } else { round_to_micros(p95 * 1e3) },
         }
     }
 }

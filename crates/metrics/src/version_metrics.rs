@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
-    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, histogram_opts,
-    opts,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, opts,
 };
 
-use super::registration::register;
+use super::metric_factory::MetricFactory;
 
 /// Texts of a run.
 const BATCH_TEXT_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
@@ -22,31 +21,44 @@ const SECONDS_BUCKETS: [f64; 13] =
 const CONFIDENCE_BUCKETS: [f64; 12] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
 /// Time of a run over the time that was expected.
 const COST_ERROR_BUCKETS: [f64; 9] = [0.25, 0.5, 0.75, 0.9, 1.1, 1.333, 2.0, 4.0, 16.0];
-/// Labels of a model that are counted each by itself; those behind them are counted together.
+/// Labels of a model that have series of their own; the rest share [`OTHER_LABEL`].
 const MAX_COUNTED_LABELS: usize = 200;
-/// The others.
 const OTHER_LABEL: &str = "(other)";
+
+const VERSION_LABELS: [&str; 2] = ["model", "version"];
 
 /// The metrics that every model version has.
 #[derive(Debug)]
 pub(super) struct VersionMetricVecs {
+    pub(super) items: ItemMetricVecs,
+    batches: BatchMetricVecs,
+}
+
+/// What the items of a version are counted by.
+#[derive(Debug)]
+pub(super) struct ItemMetricVecs {
     pub(super) predictions: IntCounterVec,
     labels: IntCounterVec,
     confidence: HistogramVec,
     text_errors: IntCounterVec,
     text_tokens: HistogramVec,
-    run_texts: HistogramVec,
-    run_seconds: HistogramVec,
     tokenise_seconds: HistogramVec,
     queue_seconds: HistogramVec,
+    wasted_texts: IntCounterVec,
+    drift_windows: IntCounterVec,
+}
+
+/// What the batches and loads of a version are counted by.
+#[derive(Debug)]
+struct BatchMetricVecs {
+    run_texts: HistogramVec,
+    run_seconds: HistogramVec,
     busy_seconds: CounterVec,
     tokens: IntCounterVec,
-    wasted_texts: IntCounterVec,
     recycled_sessions: IntCounterVec,
     cost: GaugeVec,
     cost_error: HistogramVec,
     load_seconds: GaugeVec,
-    drift_windows: IntCounterVec,
 }
 
 /// The metrics of one model version.
@@ -75,157 +87,175 @@ pub struct VersionMetrics {
     drift_windows: IntCounterVec,
 }
 
-impl VersionMetricVecs {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        const LABELS: [&str; 2] = ["model", "version"];
-        let histogram = |name: &str, help: &str, buckets: &[f64]| {
-            register(registry, HistogramVec::new(histogram_opts!(name, help, buckets.to_vec()), &LABELS)?)
-        };
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            register(registry, IntCounterVec::new(opts!(name, help), labels)?)
-        };
-        let gauge =
-            |name: &str, help: &str, labels: &[&str]| register(registry, GaugeVec::new(opts!(name, help), labels)?);
+impl ItemMetricVecs {
+    fn new(metrics: MetricFactory<'_>) -> Result<Self, prometheus::Error> {
         Ok(Self {
-            predictions: counter(
+            predictions: metrics.counter_vec(
                 "predictd_predictions_total",
                 "Texts answered by a model, now or from the cache.",
-                &LABELS,
+                &VERSION_LABELS,
             )?,
-            labels: counter(
+            labels: metrics.counter_vec(
                 "predictd_predicted_labels_total",
                 "Labels answered: one for a text, several for a multi-label model, one for each entity. Those behind a model's first 200 are (other), those of a request (request).",
                 &["model", "version", "label"],
             )?,
-            confidence: histogram(
+            confidence: metrics.histogram_vec(
                 "predictd_prediction_confidence",
                 "Probability of the label that was answered, the highest of several.",
-                &CONFIDENCE_BUCKETS,
+                &VERSION_LABELS,
+                CONFIDENCE_BUCKETS.to_vec(),
             )?,
-            text_errors: counter(
+            text_errors: metrics.counter_vec(
                 "predictd_item_errors_total",
                 "Texts that got an error of their own, by its kind.",
                 &["model", "version", "kind"],
             )?,
-            text_tokens: histogram(
+            text_tokens: metrics.histogram_vec(
                 "predictd_item_tokens",
                 "Tokens of a text that was answered; words for a model that takes the text itself.",
-                &TOKEN_BUCKETS,
+                &VERSION_LABELS,
+                TOKEN_BUCKETS.to_vec(),
             )?,
-            run_texts: histogram("predictd_batch_size", "Texts that shared a run.", &BATCH_TEXT_BUCKETS)?,
-            run_seconds: histogram("predictd_batch_duration_seconds", "Time of a run of the model.", &SECONDS_BUCKETS)?,
-            tokenise_seconds: histogram(
+            tokenise_seconds: metrics.histogram_vec(
                 "predictd_tokenize_duration_seconds",
                 "Time from a text's admission until it was tokenised, the wait for a thread included.",
-                &SECONDS_BUCKETS,
+                &VERSION_LABELS,
+                SECONDS_BUCKETS.to_vec(),
             )?,
-            queue_seconds: histogram(
+            queue_seconds: metrics.histogram_vec(
                 "predictd_queue_duration_seconds",
                 "Time from a text's tokenising to the start of its run; 0 if it ran where it was received.",
-                &SECONDS_BUCKETS,
+                &VERSION_LABELS,
+                SECONDS_BUCKETS.to_vec(),
             )?,
-            busy_seconds: register(
-                registry,
-                CounterVec::new(
-                    opts!(
-                        "predictd_worker_busy_seconds_total",
-                        "Time that threads worked for the model: runs, and decisions from their scores."
-                    ),
-                    &LABELS,
-                )?,
+            wasted_texts: metrics.counter_vec(
+                "predictd_wasted_items_total",
+                "Texts that were run for a client that had left by the end.",
+                &VERSION_LABELS,
             )?,
-            tokens: counter(
+            drift_windows: metrics.counter_vec(
+                "predictd_drift_windows_total",
+                "Windows of texts that were compared with the version's profile by any signal.",
+                &VERSION_LABELS,
+            )?,
+        })
+    }
+}
+
+impl BatchMetricVecs {
+    fn new(metrics: MetricFactory<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            run_texts: metrics.histogram_vec(
+                "predictd_batch_size",
+                "Texts that shared a run.",
+                &VERSION_LABELS,
+                BATCH_TEXT_BUCKETS.to_vec(),
+            )?,
+            run_seconds: metrics.histogram_vec(
+                "predictd_batch_duration_seconds",
+                "Time of a run of the model.",
+                &VERSION_LABELS,
+                SECONDS_BUCKETS.to_vec(),
+            )?,
+            busy_seconds: metrics.register(CounterVec::new(
+                opts!(
+                    "predictd_worker_busy_seconds_total",
+                    "Time that threads worked for the model: runs, and decisions from their scores."
+                ),
+                &VERSION_LABELS,
+            )?)?,
+            tokens: metrics.counter_vec(
                 "predictd_batch_tokens_total",
                 "Tokens run, by what they were: text, or padding to the longest text of the run.",
                 &["model", "version", "kind"],
             )?,
-            wasted_texts: counter(
-                "predictd_wasted_items_total",
-                "Texts that were run for a client that had left by the end.",
-                &LABELS,
-            )?,
-            recycled_sessions: counter(
+            recycled_sessions: metrics.counter_vec(
                 "predictd_sessions_recycled_total",
                 "Sessions that were replaced, as --max-session-batches asks for.",
-                &LABELS,
+                &VERSION_LABELS,
             )?,
-            cost: gauge(
+            cost: metrics.gauge_vec(
                 "predictd_batch_cost_seconds",
                 "What a run is expected to cost, by part: for the run, for each token, for each token and token of length.",
                 &["model", "version", "part"],
             )?,
-            cost_error: histogram(
+            cost_error: metrics.histogram_vec(
                 "predictd_batch_cost_error_ratio",
                 "Time of a run over the time that its cost model expected.",
-                &COST_ERROR_BUCKETS,
+                &VERSION_LABELS,
+                COST_ERROR_BUCKETS.to_vec(),
             )?,
-            load_seconds: gauge(
+            load_seconds: metrics.gauge_vec(
                 "predictd_model_load_duration_seconds",
                 "Time that the model's last load took, by step: all of it, and its warm-up and measurements.",
                 &["model", "version", "step"],
             )?,
-            drift_windows: counter(
-                "predictd_drift_windows_total",
-                "Windows of texts that were compared with the version's profile by any signal.",
-                &LABELS,
-            )?,
         })
-    }
-
-    pub(super) fn version_metrics(&self, model: &str, version: &str) -> VersionMetrics {
-        let labels = [model, version];
-        VersionMetrics {
-            model_and_version: labels.map(str::to_owned),
-            predictions: self.predictions.with_label_values(&labels),
-            labels: self.labels.clone(),
-            confidence: self.confidence.with_label_values(&labels),
-            text_errors: self.text_errors.clone(),
-            text_tokens: self.text_tokens.with_label_values(&labels),
-            run_texts: self.run_texts.with_label_values(&labels),
-            run_seconds: self.run_seconds.with_label_values(&labels),
-            tokenise_seconds: self.tokenise_seconds.with_label_values(&labels),
-            queue_seconds: self.queue_seconds.with_label_values(&labels),
-            busy_seconds: self.busy_seconds.with_label_values(&labels),
-            tokens: self.tokens.with_label_values(&[model, version, "text"]),
-            padding: self.tokens.with_label_values(&[model, version, "padding"]),
-            wasted_texts: self.wasted_texts.with_label_values(&labels),
-            recycled_sessions: self.recycled_sessions.with_label_values(&labels),
-            cost: ["run", "token", "square"].map(|part| self.cost.with_label_values(&[model, version, part])),
-            cost_error: self.cost_error.with_label_values(&labels),
-            load_seconds: ["all", "warm_up"].map(|step| self.load_seconds.with_label_values(&[model, version, step])),
-            drift_windows: self.drift_windows.clone(),
-        }
     }
 }
 
 impl VersionMetricVecs {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = MetricFactory(registry);
+        Ok(Self { items: ItemMetricVecs::new(metrics)?, batches: BatchMetricVecs::new(metrics)? })
+    }
+
+    pub(super) fn version_metrics(&self, model: &str, version: &str) -> VersionMetrics {
+        let Self { items, batches } = self;
+        let labels = [model, version];
+        VersionMetrics {
+            model_and_version: labels.map(str::to_owned),
+            predictions: items.predictions.with_label_values(&labels),
+            labels: items.labels.clone(),
+            confidence: items.confidence.with_label_values(&labels),
+            text_errors: items.text_errors.clone(),
+            text_tokens: items.text_tokens.with_label_values(&labels),
+            run_texts: batches.run_texts.with_label_values(&labels),
+            run_seconds: batches.run_seconds.with_label_values(&labels),
+            tokenise_seconds: items.tokenise_seconds.with_label_values(&labels),
+            queue_seconds: items.queue_seconds.with_label_values(&labels),
+            busy_seconds: batches.busy_seconds.with_label_values(&labels),
+            tokens: batches.tokens.with_label_values(&[model, version, "text"]),
+            padding: batches.tokens.with_label_values(&[model, version, "padding"]),
+            wasted_texts: items.wasted_texts.with_label_values(&labels),
+            recycled_sessions: batches.recycled_sessions.with_label_values(&labels),
+            cost: ["run", "token", "square"].map(|part| batches.cost.with_label_values(&[model, version, part])),
+            cost_error: batches.cost_error.with_label_values(&labels),
+            load_seconds: ["all", "warm_up"]
+                .map(|step| batches.load_seconds.with_label_values(&[model, version, step])),
+            drift_windows: items.drift_windows.clone(),
+        }
+    }
+
     /// Forgets a version that there is no more.
     pub(super) fn remove_version(&self, model: &str, version: &str) {
+        let Self { items, batches } = self;
         let names = [model, version];
         for counter in [
-            &self.predictions,
-            &self.labels,
-            &self.text_errors,
-            &self.tokens,
-            &self.wasted_texts,
-            &self.recycled_sessions,
-            &self.drift_windows,
+            &items.predictions,
+            &items.labels,
+            &items.text_errors,
+            &batches.tokens,
+            &items.wasted_texts,
+            &batches.recycled_sessions,
+            &items.drift_windows,
         ] {
             remove_series(counter, names);
         }
         for histogram in [
-            &self.confidence,
-            &self.text_tokens,
-            &self.run_texts,
-            &self.run_seconds,
-            &self.tokenise_seconds,
-            &self.queue_seconds,
-            &self.cost_error,
+            &items.confidence,
+            &items.text_tokens,
+            &batches.run_texts,
+            &batches.run_seconds,
+            &items.tokenise_seconds,
+            &items.queue_seconds,
+            &batches.cost_error,
         ] {
             remove_series(histogram, names);
         }
-        remove_series(&self.busy_seconds, names);
-        for gauge in [&self.cost, &self.load_seconds] {
+        remove_series(&batches.busy_seconds, names);
+        for gauge in [&batches.cost, &batches.load_seconds] {
             remove_series(gauge, names);
         }
     }
@@ -256,10 +286,10 @@ impl VersionMetrics {
         self.text_tokens.observe(tokens as f64);
     }
 
-    /// The label at this place of the model's own was answered.
-    pub fn record_label(&self, place: usize, label: &str) {
+    /// The model's label of this index was answered.
+    pub fn record_label(&self, index: usize, label: &str) {
         let [model, version] = &self.model_and_version;
-        let label = if place < MAX_COUNTED_LABELS { label } else { OTHER_LABEL };
+        let label = if index < MAX_COUNTED_LABELS { label } else { OTHER_LABEL };
         self.labels.with_label_values(&[model.as_str(), version, label]).inc();
     }
 
@@ -320,7 +350,7 @@ impl VersionMetrics {
         }
     }
 
-    /// The model was loaded in this time, of which this was for runs that answered nobody.
+    /// The model was loaded in this time, of which `warm_up` was for warm-up and measurements.
     pub fn record_load(&self, all: Duration, warm_up: Duration) {
         for (gauge, time) in self.load_seconds.iter().zip([all, warm_up]) {
             gauge.set(time.as_secs_f64());
@@ -329,7 +359,7 @@ impl VersionMetrics {
 
     /// Windows will be compared with a profile.
     pub fn init_drift_windows(&self) {
-        // There from the start: a rate needs to have seen what was before the first.
+        // A rate needs the series before its first event.
         let [model, version] = &self.model_and_version;
         self.drift_windows.with_label_values(&[model.as_str(), version]);
     }
@@ -345,7 +375,7 @@ impl VersionMetrics {
         self.recycled_sessions.inc();
     }
 
-    /// A text was run for nobody.
+    /// A text was run whose client had left.
     pub fn record_wasted_text(&self) {
         self.wasted_texts.inc();
     }
