@@ -37,77 +37,84 @@ pub struct StopSignals {
 /// How a listener ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopOutcome {
-    /// Everybody was answered who could be: clients that did not take part were cut off.
+    /// All complete requests were answered; connections of silent clients were closed.
     Drained,
     /// So many complete requests got no answer.
     Unanswered(usize),
-    /// It was told to stop at once.
+    /// The abort signal came.
     Aborted,
 }
 
-/// Serves at most `max_connections` connections at a time until `end`.
+/// Serves at most `max_connections` connections at a time until `stop`.
 pub async fn serve(
     listener: impl Into<Listener>,
-    front: ConnectionHandler,
+    handler: ConnectionHandler,
     max_connections: usize,
-    end: StopSignals,
+    stop: StopSignals,
 ) -> StopOutcome {
     let listener = listener.into();
     let slots = Arc::new(Semaphore::new(max_connections));
     let connections = TaskTracker::new();
-    let accepting = async {
-        let mut complained: Option<Instant> = None;
-        loop {
-            let slot = acquire_slot(&slots, &front).await;
-            match poll_fn(|cx| listener.poll_accept(cx)).await {
-                Ok((stream, peer)) => spawn_connection(&connections, &front, (stream, peer), slot),
-                // One client has left before it was accepted: the next one is fine.
-                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
-                Err(error) => {
-                    if complained.is_none_or(|at| at.elapsed() > ACCEPT_ERROR_LOG_INTERVAL) {
-                        tracing::warn!(%error, "connection accept failed");
-                        complained = Some(Instant::now());
-                    }
-                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
-                }
-            }
-        }
-    };
     tokio::select! {
-        () = end.drain.cancelled() => {}
-        () = accepting => {}
-        () = end.abort.cancelled() => return StopOutcome::Aborted,
+        () = stop.drain.cancelled() => {}
+        () = accept_connections(&listener, &handler, &slots, &connections) => {}
+        () = stop.abort.cancelled() => return StopOutcome::Aborted,
     }
-    // Who is in the backlog has connected while that was still right.
+    // Clients in the backlog connected before the drain.
     while let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
         let waiting = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await;
         let Poll::Ready(Ok(client)) = waiting else { break };
-        spawn_connection(&connections, &front, client, slot);
+        spawn_connection(&connections, &handler, client, slot);
     }
     drop(listener);
-    tracing::info!(listener = front.name, "listener closed");
-    front.shutdown.cancel();
+    tracing::info!(listener = handler.name, "listener closed");
+    handler.shutdown.cancel();
     connections.close();
     tokio::select! {
         () = connections.wait() => return StopOutcome::Drained,
-        () = tokio::time::sleep(end.drain_timeout) => {}
-        () = end.abort.cancelled() => return StopOutcome::Aborted,
+        () = tokio::time::sleep(stop.drain_timeout) => {}
+        () = stop.abort.cancelled() => return StopOutcome::Aborted,
     }
     let clients = connections.len();
-    tracing::warn!(listener = front.name, clients, "grace period expired; closing unfinished connections");
-    match front.unanswered_requests.load(Ordering::Relaxed) {
+    tracing::warn!(listener = handler.name, clients, "grace period expired; closing unfinished connections");
+    match handler.unanswered_requests.load(Ordering::Relaxed) {
         0 => StopOutcome::Drained,
         unanswered => StopOutcome::Unanswered(unanswered),
     }
 }
 
+/// Accepts connections until it is dropped.
+async fn accept_connections(
+    listener: &Listener,
+    handler: &ConnectionHandler,
+    slots: &Arc<Semaphore>,
+    connections: &TaskTracker,
+) {
+    let mut last_logged: Option<Instant> = None;
+    loop {
+        let slot = acquire_slot(slots, handler).await;
+        match poll_fn(|cx| listener.poll_accept(cx)).await {
+            Ok(client) => spawn_connection(connections, handler, client, slot),
+            // One client has left before it was accepted: the next one is fine.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
+            Err(error) => {
+                if last_logged.is_none_or(|at| at.elapsed() > ACCEPT_ERROR_LOG_INTERVAL) {
+                    tracing::warn!(%error, "connection accept failed");
+                    last_logged = Some(Instant::now());
+                }
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+            }
+        }
+    }
+}
+
 fn spawn_connection(
     connections: &TaskTracker,
-    front: &ConnectionHandler,
+    handler: &ConnectionHandler,
     client: (ClientStream, SocketAddr),
     slot: OwnedSemaphorePermit,
 ) {
-    let connection = front.clone().serve(client.0, client.1);
+    let connection = handler.clone().serve(client.0, client.1);
     _ = connections.spawn(async move {
         connection.await;
         drop(slot);
@@ -115,11 +122,11 @@ fn spawn_connection(
 }
 
 /// Waits while all slots are taken: clients wait in the listener's backlog, and connections at rest are ended for them.
-async fn acquire_slot(slots: &Arc<Semaphore>, front: &ConnectionHandler) -> OwnedSemaphorePermit {
+async fn acquire_slot(slots: &Arc<Semaphore>, handler: &ConnectionHandler) -> OwnedSemaphorePermit {
     loop {
         if let Ok(Ok(slot)) = timeout(SLOT_PRESSURE_INTERVAL, Arc::clone(slots).acquire_owned()).await {
             return slot;
         }
-        front.slot_pressure.notify_waiters();
+        handler.slot_pressure.notify_waiters();
     }
 }

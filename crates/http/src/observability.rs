@@ -26,9 +26,9 @@ use super::trace_context;
 
 static REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIMING_HEADER: HeaderName = HeaderName::from_static("server-timing");
-/// Routes that are asked every few seconds by those who watch the server.
+/// Routes that probes call every few seconds.
 const QUIET_ROUTES: [&str; 4] = ["/health", "/livez", "/readyz", "/metrics"];
-/// Under an overload they come by the ten thousand.
+/// An overload refuses tens of thousands of requests.
 static REFUSAL_SAMPLER: LogSampler = LogSampler::new();
 
 /// Gives the request an id, counts and logs it, and writes its error down.
@@ -41,7 +41,7 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     let caller = trace_context::parse_trace_parent(request.headers(), peer, &app.access.trusted_proxies);
     let spans = app.telemetry.spans.as_ref().filter(|_| !QUIET_ROUTES.contains(&route));
     let mut span = spans.and_then(|spans| spans.start_request(format!("{method} {route}"), caller));
-    let about = RequestLog {
+    let log = RequestLog {
         id: request_id(request.headers().get(&REQUEST_ID_HEADER)),
         trace_id: span.as_ref().map(RequestSpan::trace_id).or_else(|| caller.map(|caller| caller.trace_id.to_owned())),
         method,
@@ -54,38 +54,33 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     if let Some(span) = &mut span {
         span.set_attribute("http.request.method", method);
         span.set_attribute("http.route", route.to_owned());
-        span.set_attribute("predictd.request_id", about.id.clone());
+        span.set_attribute("predictd.request_id", log.id.clone());
     }
-    // Also tells of a client that leaves, when this future is dropped.
-    let in_flight = RequestTracker::new(&app.telemetry.metrics, &about, span);
+    // Dropped with this future if the client disconnects: that is recorded too.
+    let in_flight = RequestTracker::new(&app.telemetry.metrics, &log, span);
     let mut response = next.run(request).await;
     let error = response.extensions_mut().remove::<ApiError>();
-    let story = response.extensions_mut().remove::<RequestSummary>();
+    let summary = response.extensions_mut().remove::<RequestSummary>();
     let span = in_flight.finish(response.status());
     let took = start.elapsed();
-    app.telemetry.metrics.http.record_response(
-        about.route,
-        about.method,
-        response.status().as_str(),
-        took.as_secs_f64(),
-    );
-    if let Some(story) = &story {
+    app.telemetry.metrics.http.record_response(log.route, log.method, response.status().as_str(), took.as_secs_f64());
+    if let Some(summary) = &summary {
         app.telemetry
             .metrics
             .http
-            .record_overhead(about.route, took.saturating_sub(story.timings.total()).as_secs_f64());
-        let timing = about.wants_server_timing.then(|| server_timing(story, took));
+            .record_overhead(log.route, took.saturating_sub(summary.timings.total()).as_secs_f64());
+        let timing = log.wants_server_timing.then(|| server_timing(summary, took));
         timing.flatten().map(|value| response.headers_mut().insert(SERVER_TIMING_HEADER, value));
     }
-    about.write(response.status(), took, error.as_ref(), story.as_ref());
+    log.write(response.status(), took, error.as_ref(), summary.as_ref());
     if let Some(mut span) = span {
-        trace_context::record_response(&mut span, response.status(), error.as_ref(), story.as_ref());
+        trace_context::record_response(&mut span, response.status(), error.as_ref(), summary.as_ref());
     }
     if let Some(error) = error {
-        app.telemetry.metrics.http.record_error(about.route, error.code.kind());
-        write_problem(&mut response, &error, &about.id);
+        app.telemetry.metrics.http.record_error(log.route, error.code.kind());
+        write_problem(&mut response, &error, &log.id);
     }
-    if let Ok(value) = HeaderValue::from_str(&about.id) {
+    if let Ok(value) = HeaderValue::from_str(&log.id) {
         response.headers_mut().insert(&REQUEST_ID_HEADER, value);
     }
     response
@@ -103,94 +98,77 @@ struct RequestLog<'a> {
     wants_server_timing: bool,
 }
 
+/// Logs an event with the fields that every request has.
+macro_rules! log_request {
+    ($level:ident, $log:ident, $status:ident, $milliseconds:ident, $($fields:tt)+) => {
+        tracing::$level!(
+            request_id = $log.id,
+            trace_id = $log.trace_id,
+            method = $log.method,
+            route = $log.route,
+            status = $status,
+            milliseconds = $milliseconds,
+            $($fields)+
+        )
+    };
+}
+
 impl RequestLog<'_> {
-    /// One line for each request, without anything of its text. Probes that find all well are for those who debug.
-    fn write(&self, status: StatusCode, took: Duration, error: Option<&ApiError>, story: Option<&RequestSummary>) {
-        let Self { id, trace_id: trace, method, route, .. } = self;
+    /// One line for each request, without anything of its text. Successful probes are logged for debugging only.
+    fn write(&self, status: StatusCode, time: Duration, error: Option<&ApiError>, summary: Option<&RequestSummary>) {
         let status = status.as_u16();
-        let milliseconds = to_millis(took);
-        let trace_id = trace.as_deref();
-        match (error, story) {
-            // What the server did wrong: all that is known of it.
+        let milliseconds = to_millis(time);
+        match (error, summary) {
             (Some(error), _) if status == 500 => {
                 let kind = error.code.kind();
-                let detail = &*error.detail;
-                tracing::warn!(
-                    request_id = id,
-                    trace_id,
-                    method,
-                    route,
-                    status,
-                    milliseconds,
-                    kind,
-                    detail,
-                    "request failed"
-                );
+                log_request!(warn, self, status, milliseconds, kind, detail = &*error.detail, "request failed");
             }
-            (Some(error), _) => {
-                let kind = error.code.kind();
-                match REFUSAL_SAMPLER.sample() {
-                    SampleDecision::Log => tracing::info!(
-                        request_id = id,
-                        trace_id,
-                        method,
-                        route,
-                        status,
-                        milliseconds,
-                        kind,
-                        "request refused"
-                    ),
-                    SampleDecision::LogAfterSuppressed(unlogged) => tracing::info!(
-                        request_id = id,
-                        trace_id,
-                        method,
-                        route,
-                        status,
-                        milliseconds,
-                        kind,
-                        unlogged,
-                        "request refused; earlier refusals not logged"
-                    ),
-                    SampleDecision::Suppress => {}
-                }
+            (Some(error), _) => self.write_refusal(status, milliseconds, error.code.kind()),
+            (None, Some(summary)) => self.write_prediction(status, milliseconds, summary),
+            (None, None) if QUIET_ROUTES.contains(&self.route) => {
+                log_request!(debug, self, status, milliseconds, "request completed");
             }
-            (None, Some(story)) => {
-                let RequestSummary { model, texts, cached, tokens, timings: spent, experiment_and_arm: arm } = story;
-                let (experiment, arm) = arm.as_ref().map(|(experiment, arm)| (experiment, arm)).unzip();
-                let version = model.version();
-                let model = model.name();
-                let tokenise_ms = to_millis(spent.tokenize_time);
-                let queue_ms = to_millis(spent.queue_time);
-                let run_ms = to_millis(spent.run_time);
-                let run_texts = spent.batch_size;
-                tracing::info!(
-                    request_id = id,
-                    trace_id,
-                    method,
-                    route,
-                    status,
-                    milliseconds,
-                    model,
-                    version,
-                    experiment,
-                    arm,
-                    texts,
-                    cached,
-                    tokens,
-                    run_texts,
-                    tokenise_ms,
-                    queue_ms,
-                    run_ms,
-                    "request completed"
-                );
-            }
-            (None, None) if QUIET_ROUTES.contains(route) => {
-                tracing::debug!(request_id = id, trace_id, method, route, status, milliseconds, "request completed");
-            }
-            (None, None) => {
-                tracing::info!(request_id = id, trace_id, method, route, status, milliseconds, "request completed");
-            }
+            (None, None) => log_request!(info, self, status, milliseconds, "request completed"),
         }
+    }
+
+    fn write_refusal(&self, status: u16, milliseconds: f64, kind: &str) {
+        match REFUSAL_SAMPLER.sample() {
+            SampleDecision::Log => log_request!(info, self, status, milliseconds, kind, "request refused"),
+            SampleDecision::LogAfterSuppressed(unlogged) => log_request!(
+                info,
+                self,
+                status,
+                milliseconds,
+                kind,
+                unlogged,
+                "request refused; earlier refusals not logged"
+            ),
+            SampleDecision::Suppress => {}
+        }
+    }
+
+    fn write_prediction(&self, status: u16, milliseconds: f64, summary: &RequestSummary) {
+        let RequestSummary { model, texts, cached, tokens, timings, experiment_and_arm } = summary;
+        let (experiment, arm) = experiment_and_arm.as_ref().map(|(experiment, arm)| (experiment, arm)).unzip();
+        log_request!(
+            info,
+            self,
+            status,
+            milliseconds,
+            model = model.name(),
+            version = model.version(),
+            experiment,
+            arm,
+            texts,
+            cached,
+            tokens,
+            run_texts = timings.batch_size,
+            tokenise_ms = to_millis(timings.tokenize_time),
+            queue_ms = to_millis(timings.queue_time),
+            run_ms = to_millis(timings.run_time),
+            "request completed"
+        );
     }
 }
 
@@ -233,16 +211,17 @@ fn write_problem(response: &mut Response, error: &ApiError, id: &str) {
 
 /// The client's id if it is harmless, else a new one (UUIDv7).
 fn request_id(given: Option<&HeaderValue>) -> String {
-    let harmless = |id: &&str| {
-        // A key that was put there by mistake is not logged.
-        !id.starts_with(crate::key_file::KEY_PREFIX)
-            && (1..=64).contains(&id.len())
-            && id.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
-    };
     given
         .and_then(|value| value.to_str().ok())
-        .filter(harmless)
+        .filter(|id| is_harmless_id(id))
         .map_or_else(|| clock::new_id().to_string(), str::to_owned)
+}
+
+fn is_harmless_id(id: &str) -> bool {
+    // A key that was put there by mistake is not logged.
+    !id.starts_with(crate::key_file::KEY_PREFIX)
+        && (1..=64).contains(&id.len())
+        && id.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
 }
 
 /// A bounded set of names for metrics, whatever clients send.
@@ -269,9 +248,9 @@ struct RequestTracker<'a> {
 }
 
 impl<'a> RequestTracker<'a> {
-    fn new(metrics: &'a Metrics, about: &'a RequestLog<'a>, span: Option<RequestSpan>) -> Self {
-        metrics.http.record_start(about.route);
-        Self { metrics, log: about, started_at: Instant::now(), outcome: RequestOutcome::Cancellation, span }
+    fn new(metrics: &'a Metrics, log: &'a RequestLog<'a>, span: Option<RequestSpan>) -> Self {
+        metrics.http.record_start(log.route);
+        Self { metrics, log, started_at: Instant::now(), outcome: RequestOutcome::Cancellation, span }
     }
 
     fn finish(mut self, status: StatusCode) -> Option<RequestSpan> {
@@ -284,8 +263,7 @@ impl Drop for RequestTracker<'_> {
     fn drop(&mut self) {
         self.metrics.http.record_end(self.log.route, self.outcome);
         if self.outcome == RequestOutcome::Cancellation {
-            let RequestLog { id, trace_id: trace, method, route, .. } = self.log;
-            let trace_id = trace.as_deref();
+            let RequestLog { id, trace_id, method, route, .. } = self.log;
             let milliseconds = to_millis(self.started_at.elapsed());
             tracing::info!(
                 request_id = id,

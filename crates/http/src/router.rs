@@ -43,8 +43,19 @@ pub fn admin_router(app: Arc<App>, budget: Arc<ResponseBudget>) -> Router {
 /// The routes of the admin listener.
 #[must_use]
 pub fn admin_routes(app: &Arc<App>) -> RouteTable {
-    RouteTable::new(app)
+    let routes = RouteTable::new(app)
         .scoped(Scope::Admin, routes!(log_filter::show, log_filter::update))
+        .scoped(Scope::Admin, routes!(feedback::export::export))
+        .scoped(Scope::Metrics, routes!(drift::show))
+        .scoped(Scope::Metrics, routes!(health::metrics))
+        .public(routes!(health::health))
+        .public(routes!(health::livez))
+        .public(routes!(health::readyz));
+    add_experiment_routes(add_registry_routes(routes))
+}
+
+fn add_registry_routes(routes: RouteTable) -> RouteTable {
+    routes
         .scoped(Scope::Admin, routes!(registry::list))
         .scoped(Scope::Admin, routes!(registry::show))
         .scoped(Scope::Admin, routes!(registry::history))
@@ -54,7 +65,11 @@ pub fn admin_routes(app: &Arc<App>) -> RouteTable {
         .scoped(Scope::Admin, routes!(registry::add_metrics))
         .scoped(Scope::Admin, routes!(registry::pin))
         .scoped(Scope::Admin, routes!(registry::remove))
-        .scoped(Scope::Admin, routes!(feedback::export::export))
+        .scoped(Scope::Admin, routes!(registry::upload::exists, registry::upload::upload))
+}
+
+fn add_experiment_routes(routes: RouteTable) -> RouteTable {
+    routes
         .scoped(Scope::Admin, routes!(experiments::list))
         .scoped(Scope::Admin, routes!(experiments::show, experiments::define, experiments::delete))
         .scoped(Scope::Admin, routes!(experiments::history))
@@ -63,12 +78,6 @@ pub fn admin_routes(app: &Arc<App>) -> RouteTable {
         .scoped(Scope::Admin, routes!(experiments::pause))
         .scoped(Scope::Admin, routes!(experiments::end))
         .scoped(Scope::Admin, routes!(experiments::promote))
-        .scoped(Scope::Admin, routes!(registry::upload::exists, registry::upload::upload))
-        .scoped(Scope::Metrics, routes!(drift::show))
-        .scoped(Scope::Metrics, routes!(health::metrics))
-        .public(routes!(health::health))
-        .public(routes!(health::livez))
-        .public(routes!(health::readyz))
 }
 
 /// Every layer over all routes of the data listener.

@@ -38,26 +38,11 @@ pub fn find_models(directory: &Path) -> Result<Vec<ModelSource>, String> {
                 continue;
             }
         };
-        // Tools and scripts may lie beside the models.
-        let is_model = versions.iter().any(|(_, version)| has_graph(version));
-        let looks_like_one = !versions.is_empty()
-            && versions.iter().all(|(version, _)| version.starts_with(|c: char| c.is_ascii_digit()));
-        if !is_model && !looks_like_one {
-            tracing::debug!(directory = name, "directory ignored; no VERSION/model.onnx in it");
-            if path.join("model.onnx").exists() {
-                tracing::warn!(
-                    directory = name,
-                    "directory skipped; model without a version directory: move all of its files to \
-                     {name}/1"
-                );
-            } else if MODEL_FILE_NAMES.iter().any(|file| path.join(file).exists()) {
-                tracing::warn!(directory = name, "directory skipped; expected NAME/VERSION/model.onnx");
-            } else {
-                passed_over.push(name);
-            }
-            continue;
+        if is_model(&versions) {
+            sources.extend(find_versions(&name, versions));
+        } else if !warn_of_misplaced_model(&name, &path) {
+            passed_over.push(name);
         }
-        sources.extend(find_versions(&name, versions));
     }
     if !passed_over.is_empty() {
         passed_over.sort();
@@ -69,6 +54,29 @@ pub fn find_models(directory: &Path) -> Result<Vec<ModelSource>, String> {
         return Err(format!("it holds {} model versions, where {MAX_DIRECTORY_VERSIONS} are possible", sources.len()));
     }
     Ok(sources)
+}
+
+/// Whether a directory with these directories is a model's. Tools and scripts may lie beside the models.
+fn is_model(directories: &[(String, PathBuf)]) -> bool {
+    directories.iter().any(|(_, directory)| has_graph(directory))
+        || (!directories.is_empty() && directories.iter().all(|(name, _)| starts_with_digit(name)))
+}
+
+/// Logs why a directory with files of a model, but without versions, is skipped. False if it has no such files.
+fn warn_of_misplaced_model(name: &str, directory: &Path) -> bool {
+    tracing::debug!(directory = name, "directory ignored; no VERSION/model.onnx in it");
+    if directory.join("model.onnx").exists() {
+        tracing::warn!(
+            directory = name,
+            "directory skipped; model without a version directory: move all of its files to \
+             {name}/1"
+        );
+    } else if MODEL_FILE_NAMES.iter().any(|file| directory.join(file).exists()) {
+        tracing::warn!(directory = name, "directory skipped; expected NAME/VERSION/model.onnx");
+    } else {
+        return false;
+    }
+    true
 }
 
 /// The versions among the directories of a model.
@@ -98,6 +106,10 @@ fn find_versions(name: &str, directories: Vec<(String, PathBuf)>) -> Vec<ModelSo
     sources
 }
 
+fn starts_with_digit(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_digit())
+}
+
 /// True for a directory with a graph where a version has one.
 fn has_graph(directory: &Path) -> bool {
     directory.join("model.onnx").exists() || directory.join("onnx/model.onnx").exists()
@@ -105,9 +117,7 @@ fn has_graph(directory: &Path) -> bool {
 
 /// True for a directory of a model that is one of its versions, or is to become one: not for one of pictures or notes.
 fn is_version_directory(name: &str, directory: &Path) -> bool {
-    name.starts_with(|c: char| c.is_ascii_digit())
-        || has_graph(directory)
-        || MODEL_FILE_NAMES.iter().any(|file| directory.join(file).exists())
+    starts_with_digit(name) || has_graph(directory) || MODEL_FILE_NAMES.iter().any(|file| directory.join(file).exists())
 }
 
 /// Names for a log line: quoted, and not all where there are many.

@@ -111,55 +111,16 @@ fn error_as_detail(error: &RegistryError, code: Code) -> ApiError {
 impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
         match &error {
-            RegistryError::Change(change) => match change {
-                ChangeError::Record(RecordError::UnknownVersion(_)) => error_as_detail(&error, Code::ModelNotFound),
-                ChangeError::Experiment(ExperimentError::NotFound(_)) => {
-                    error_as_detail(&error, Code::ExperimentNotFound)
-                }
-                ChangeError::Experiment(ExperimentError::Invalid(pointer, reason)) => {
-                    Self::at_pointer(pointer.clone(), reason.clone())
-                }
-                ChangeError::Record(_)
-                | ChangeError::IdempotencyKeyReused
-                | ChangeError::Experiment(ExperimentError::Conflict(_)) => error_as_detail(&error, Code::Conflict),
-                ChangeError::RevisionMismatch(_) => error_as_detail(&error, Code::PreconditionFailed),
-                // It names no path, and says what an operator has to do.
-                ChangeError::Database(reason) | ChangeError::OutcomeUnknown(reason)
-                    if let Some(unusable) = StorageFault::from_error(reason) =>
-                {
-                    RegistryError::from(unusable).into()
-                }
-                ChangeError::Database(reason) => {
-                    tracing::error!(%reason, "database operation failed");
-                    Self::new(Code::RegistryUnavailable, "The database does not answer. What is served stays as it is.")
-                }
-                ChangeError::OutcomeUnknown(reason) => {
-                    tracing::error!(%reason, "outcome of the change unknown; database gave no reply");
-                    let detail = "The database does not answer. Whether the change was made is not known: repeat it with the same Idempotency-Key, or look.";
-                    Self::new(Code::RegistryUnavailable, detail)
-                }
-            },
-            RegistryError::Store(StoreError::Disk(reason))
-            | RegistryError::Pull(PullError::Store(StoreError::Disk(reason))) => {
-                tracing::error!(%reason, "store could not be written");
-                Self::new(Code::RegistryUnavailable, "The store cannot be written. What is served stays as it is.")
-            }
+            RegistryError::Change(change) => from_change_error(&error, change),
+            RegistryError::Store(store) => from_store_error(&error, store),
+            RegistryError::Pull(pull) => from_pull_error(&error, pull),
             RegistryError::Spool(reason) => {
                 tracing::error!(%reason, "feedback could not be stored");
                 Self::new(Code::RegistryUnavailable, "Neither the database nor the disk takes feedback now.")
             }
-            RegistryError::Store(StoreError::TooLarge(_)) => error_as_detail(&error, Code::BodyTooLarge),
-            RegistryError::Store(_) | RegistryError::MlflowNotConfigured => {
-                error_as_detail(&error, Code::InvalidRequest)
-            }
-            RegistryError::BrokenVersion(..)
-            | RegistryError::IncompatibleArms(_)
-            | RegistryError::Pull(
-                PullError::Store(_) | PullError::InvalidModel(_) | PullError::Mlflow(MlflowError::Rejected(_)),
-            ) => error_as_detail(&error, Code::VersionUnusable),
-            RegistryError::Pull(PullError::Mlflow(MlflowError::Unavailable(_) | MlflowError::InvalidResponse(_))) => {
-                tracing::warn!(%error, "model pull failed");
-                error_as_detail(&error, Code::SourceUnavailable)
+            RegistryError::MlflowNotConfigured => error_as_detail(&error, Code::InvalidRequest),
+            RegistryError::BrokenVersion(..) | RegistryError::IncompatibleArms(_) => {
+                error_as_detail(&error, Code::VersionUnusable)
             }
             RegistryError::LoadInterrupted(version, reason) => {
                 tracing::error!(version, reason, "model version temporarily not loadable");
@@ -171,6 +132,59 @@ impl From<RegistryError> for ApiError {
                 tracing::error!(%reason, "registry change aborted");
                 Self::new(Code::Internal, "The change was given up.")
             }
+        }
+    }
+}
+
+fn from_change_error(error: &RegistryError, change: &ChangeError) -> ApiError {
+    match change {
+        ChangeError::Record(RecordError::UnknownVersion(_)) => error_as_detail(error, Code::ModelNotFound),
+        ChangeError::Experiment(ExperimentError::NotFound(_)) => error_as_detail(error, Code::ExperimentNotFound),
+        ChangeError::Experiment(ExperimentError::Invalid(pointer, reason)) => {
+            ApiError::at_pointer(pointer.clone(), reason.clone())
+        }
+        ChangeError::Record(_)
+        | ChangeError::IdempotencyKeyReused
+        | ChangeError::Experiment(ExperimentError::Conflict(_)) => error_as_detail(error, Code::Conflict),
+        ChangeError::RevisionMismatch(_) => error_as_detail(error, Code::PreconditionFailed),
+        // It names no path, and says what an operator has to do.
+        ChangeError::Database(reason) | ChangeError::OutcomeUnknown(reason)
+            if let Some(fault) = StorageFault::from_error(reason) =>
+        {
+            RegistryError::from(fault).into()
+        }
+        ChangeError::Database(reason) => {
+            tracing::error!(%reason, "database operation failed");
+            ApiError::new(Code::RegistryUnavailable, "The database does not answer. What is served stays as it is.")
+        }
+        ChangeError::OutcomeUnknown(reason) => {
+            tracing::error!(%reason, "outcome of the change unknown; database gave no reply");
+            let detail = "The database does not answer. Whether the change was made is not known: repeat it with the same Idempotency-Key, or look.";
+            ApiError::new(Code::RegistryUnavailable, detail)
+        }
+    }
+}
+
+fn from_store_error(error: &RegistryError, store: &StoreError) -> ApiError {
+    match store {
+        StoreError::Disk(reason) => {
+            tracing::error!(%reason, "store could not be written");
+            ApiError::new(Code::RegistryUnavailable, "The store cannot be written. What is served stays as it is.")
+        }
+        StoreError::TooLarge(_) => error_as_detail(error, Code::BodyTooLarge),
+        _ => error_as_detail(error, Code::InvalidRequest),
+    }
+}
+
+fn from_pull_error(error: &RegistryError, pull: &PullError) -> ApiError {
+    match pull {
+        PullError::Store(store @ StoreError::Disk(_)) => from_store_error(error, store),
+        PullError::Mlflow(MlflowError::Unavailable(_) | MlflowError::InvalidResponse(_)) => {
+            tracing::warn!(%error, "model pull failed");
+            error_as_detail(error, Code::SourceUnavailable)
+        }
+        PullError::Store(_) | PullError::InvalidModel(_) | PullError::Mlflow(MlflowError::Rejected(_)) => {
+            error_as_detail(error, Code::VersionUnusable)
         }
     }
 }
