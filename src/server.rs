@@ -24,7 +24,7 @@ use predictd_http::App;
 use predictd_http::accept_loop::{StopOutcome, StopSignals, serve};
 use predictd_http::api_keys::ApiKeys;
 use predictd_http::connection::ConnectionHandler;
-use predictd_http::listeners::{BoundListener, Listeners};
+use predictd_http::listeners::{BoundListener, DataListener, Listeners};
 use predictd_http::process_stall::{self, HEARTBEAT_INTERVAL};
 use predictd_http::response_budget::ResponseBudget;
 use predictd_http::state::{LifecycleState, ModelState, TelemetryState};
@@ -172,12 +172,10 @@ impl Server {
         let mut admin = self
             .start_admin_listener(listeners.admin, admin_stop.clone())
             .map_err(|error| ServerError::Runtime(error.to_string()))?;
-        let backend = Arc::clone(&self.load_context.backend);
-        let gpu_group = self.load_context.gpu_group.clone();
-        let gpu_failure = gpu_group.gpu_failure.clone();
         let Self { app, sources, subscriptions, load_context, tls, settings } = self;
-        let (startup_error_sender, startup_error) = oneshot::channel();
-        let loaded = CancellationToken::new();
+        let backend = Arc::clone(&load_context.backend);
+        let gpu_group = load_context.gpu_group.clone();
+        let gpu_failure = gpu_group.gpu_failure.clone();
         let load = StartupLoad {
             app: Arc::clone(&app),
             sources,
@@ -186,37 +184,31 @@ impl Server {
             settings: settings.clone(),
             stop: shutdown.drain.clone(),
         };
-        let initial = app.models.registry.snapshot();
-        let mut loading = tokio::spawn(load.run(initial, loaded.clone().drop_guard(), startup_error_sender));
+        let mut load = load.start();
         let _background_tasks = spawn_background_tasks(&app, &settings, gpu_group, shutdown);
-        let handler = ConnectionHandler::new("data", predictd_http::router(Arc::clone(&app)), &app, tls);
-        let max_connections = fd_limit::raise_fd_limit(app.limits.requests.max_connections);
         let drain = Drain::new(&settings);
-        let stop_signals = drain.stop_signals(shutdown);
-        let served = async {
-            match accept_when_ready::open_when_ready(listeners.data, &app.models.registry, &loaded, &stop_signals)
-                .await?
-            {
-                Ok(listener) => stop_result(serve(listener, handler, max_connections, stop_signals).await),
-                Err(outcome) => stop_result(outcome),
-            }
+        let service = DataService {
+            app: Arc::clone(&app),
+            handler: ConnectionHandler::new("data", predictd_http::router(Arc::clone(&app)), &app, tls),
+            loaded: load.ended.clone(),
+            stop_signals: drain.stop_signals(shutdown),
         };
         let result = tokio::select! {
-            result = served => result,
+            result = service.serve(listeners.data) => result,
             never = drain.run(&app, shutdown) => match never {},
-            sentence = receive_or_pend(startup_error) => Err(ServerError::Configuration(sentence)),
+            error = load.fatal_error() => Err(error),
             // Half a server is worse than none: its supervisor restarts it.
             _ = &mut admin => Err(ServerError::Runtime("the admin listener ended by itself".to_owned())),
         };
         if result.is_ok() {
             // Nothing is loaded any more: at most the model whose load had begun.
             tokio::select! {
-                _ = &mut loading => {}
+                _ = &mut load.task => {}
                 () = shutdown.abort.cancelled() => {}
                 () = tokio::time::sleep(drain.time_left()) => {}
             }
         }
-        stop_models(&app, &*backend, loading).await;
+        stop_models(&app, &*backend, load.task).await;
         if !shutdown.abort.is_cancelled() {
             let app = Arc::clone(&app);
             tokio::task::spawn_blocking(move || app.telemetry.spans.as_ref().map(SpanTracer::shutdown)).await.ok();
@@ -259,7 +251,29 @@ impl Server {
     }
 }
 
-/// Serves the admin listener until it is told to stop.
+/// The data listener's service.
+struct DataService {
+    app: Arc<App>,
+    handler: ConnectionHandler,
+    /// Cancelled once the models of the start are loaded.
+    loaded: CancellationToken,
+    stop_signals: StopSignals,
+}
+
+impl DataService {
+    /// Serves the data listener until it is drained or aborted.
+    async fn serve(self, listener: DataListener) -> Result<(), ServerError> {
+        let Self { app, handler, loaded, stop_signals } = self;
+        let max_connections = fd_limit::raise_fd_limit(app.limits.requests.max_connections);
+        let registry = &app.models.registry;
+        match accept_when_ready::open_when_ready(listener, registry, &loaded, &stop_signals).await? {
+            Ok(listener) => stop_result(serve(listener, handler, max_connections, stop_signals).await),
+            Err(outcome) => stop_result(outcome),
+        }
+    }
+}
+
+/// Serves the admin listener until `stop_signals`.
 async fn serve_admin(
     listener: BoundListener,
     handler: ConnectionHandler,
@@ -314,14 +328,6 @@ async fn stop_models(app: &App, backend: &dyn Backend, loading: JoinHandle<()>) 
         registry_setup::stop_registry(runtime, stop_deadline).await;
     }
     app.models.registry.close(stop_deadline);
-}
-
-/// The sentence that is sent. Waits for ever if the sender is dropped.
-async fn receive_or_pend(receiver: oneshot::Receiver<String>) -> String {
-    match receiver.await {
-        Ok(sentence) => sentence,
-        Err(_) => std::future::pending().await,
-    }
 }
 
 /// The threads that a server's connections and handlers run on.

@@ -9,20 +9,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::ServerError;
 
-/// The data listener, open. If it is closed, it is opened once the server is ready; how the server ended, if it did
+/// Opens the data listener once the server is ready, if it is not open yet. Returns how the server stopped if it did
 /// before that.
 pub(super) async fn open_when_ready(
-    entrance: DataListener,
+    listener: DataListener,
     registry: &Registry,
     loaded: &CancellationToken,
-    end: &StopSignals,
+    stop: &StopSignals,
 ) -> Result<Result<Listener, StopOutcome>, ServerError> {
     const READY_POLL_INTERVAL: Duration = Duration::from_millis(5);
-    let closed = !entrance.is_open();
+    let closed = !listener.is_open();
     let ready = async {
-        let mut told = false;
+        let mut is_logged = false;
         while !registry.snapshot().is_ready() {
-            if loaded.is_cancelled() && !std::mem::replace(&mut told, true) {
+            if loaded.is_cancelled() && !std::mem::replace(&mut is_logged, true) {
                 tracing::error!("data listener stays closed; default model could not be loaded");
             }
             tokio::time::sleep(READY_POLL_INTERVAL).await;
@@ -31,12 +31,12 @@ pub(super) async fn open_when_ready(
     if closed {
         tokio::select! {
             () = ready => {}
-            () = end.drain.cancelled() => return Ok(Err(StopOutcome::Drained)),
-            () = end.abort.cancelled() => return Ok(Err(StopOutcome::Aborted)),
+            () = stop.drain.cancelled() => return Ok(Err(StopOutcome::Drained)),
+            () = stop.abort.cancelled() => return Ok(Err(StopOutcome::Aborted)),
         }
     }
-    let address = entrance.to_string();
-    let listener = entrance.open().map_err(|error| ServerError::Runtime(format!("--listen {address}: {error}")))?;
+    let address = listener.to_string();
+    let listener = listener.open().map_err(|error| ServerError::Runtime(format!("--listen {address}: {error}")))?;
     if closed {
         tracing::info!(%address, "data listener opened");
     }
