@@ -23,7 +23,8 @@ pub async fn log_summaries(metrics: Arc<Metrics>, when: SummarySchedule) {
         let (cpu, memory, gpus) = metrics.system.utilisation();
         #[expect(clippy::cast_precision_loss, reason = "a count")]
         let error_rate = round_share(failed as f64 / requests.max(1) as f64);
-        let (cpu, memory) = (round_share(cpu), round_share(memory));
+        let cpu = round_share(cpu);
+        let memory = round_share(memory);
         let gpu = gpus.iter().map(|busy| round_share(*busy).to_string()).collect::<Vec<_>>().join(" ");
         let gpu = (!gpu.is_empty()).then_some(gpu);
         let resident_mib = predictd_platform::memory::resident_bytes().map(|bytes| bytes >> 20);

@@ -99,12 +99,14 @@ fn run_watch(command: &WatchCommand) -> Result<(), ServerError> {
 /// Sees to it that the process ends: the libraries' own end waits for a GPU that hangs, as long as that does.
 fn abort_after_timeout() {
     const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
-    let end = || {
-        std::thread::sleep(EXIT_TIMEOUT);
-        process::abort();
-    };
-    // Without it, whoever watches over the process has to kill it.
-    std::thread::Builder::new().name("predictd-end".to_owned()).spawn(end).ok();
+    // Without this thread, a supervisor has to kill the process.
+    std::thread::Builder::new()
+        .name("predictd-end".to_owned())
+        .spawn(|| {
+            std::thread::sleep(EXIT_TIMEOUT);
+            process::abort();
+        })
+        .ok();
 }
 
 /// Installs the handlers of the signals of operators. Any runtime of the process tells of a signal: the one that they are
@@ -125,8 +127,11 @@ fn run_server(args: predictd::config::ServeArgs) -> Result<(), ServerError> {
         LogFormat::Text => Some(false),
         LogFormat::Json => Some(true),
     };
-    let (bytes, files) = (settings.log.max_file_bytes, settings.log.max_old_files);
-    let file = settings.log.file_path.as_deref().map(|path| LogFile { path, max_bytes: bytes, max_files: files });
+    let file = settings.log.file_path.as_deref().map(|path| LogFile {
+        path,
+        max_bytes: settings.log.max_file_bytes,
+        max_files: settings.log.max_old_files,
+    });
     // Until the end of this function: what is logged last is written too.
     let lines = LoggerConfig { filter: &settings.log.filter, is_json: json, file, escape: LOG_ESCAPES };
     let _writers = telemetry::start_logging(&lines).map_err(ServerError::Configuration)?;
@@ -137,8 +142,10 @@ fn run_server(args: predictd::config::ServeArgs) -> Result<(), ServerError> {
         let shutdown = Shutdown::from_signals().map_err(failed)?;
         server.watch_file_signals(signals);
         let listeners = Listeners::bind(&settings.access).map_err(ServerError::Runtime)?;
-        let (address, admin) = (listeners.data.to_string(), listeners.admin.to_string());
-        let (tls, workers) = (settings.tls.is_some(), settings.workers);
+        let address = listeners.data.to_string();
+        let admin = listeners.admin.to_string();
+        let tls = settings.tls.is_some();
+        let workers = settings.workers;
         if listeners.data.is_open() {
             tracing::info!(%address, %admin, tls, workers, "listening");
         } else {

@@ -18,7 +18,8 @@ impl Shutdown {
     /// # Errors
     /// If the handlers cannot be installed.
     pub fn from_signals() -> std::io::Result<Self> {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
         let shutdown = Self::default();
         let steps = [shutdown.drain.clone(), shutdown.abort.clone()];
         tokio::spawn(async move {

@@ -74,17 +74,17 @@ impl MlflowSettings {
     /// # Errors
     /// A sentence with an option's name. No address is quoted: it may hold a secret.
     pub fn from_args(args: &MlflowArgs) -> Result<Self, String> {
-        let set = |secret: &Option<Secret>| secret.clone().filter(|Secret(text)| !text.is_empty());
-        let user = set(&args.mlflow_tracking_username).map(|name| {
+        let [username, token] = [&args.mlflow_tracking_username, &args.mlflow_tracking_token]
+            .map(|secret| secret.clone().filter(|Secret(text)| !text.is_empty()));
+        let user = username.map(|name| {
             // A password may be empty.
             let password = args.mlflow_tracking_password.clone().unwrap_or_else(|| Secret(String::new()));
             MlflowCredentials::User(name, password)
         });
-        let credentials = user.or_else(|| set(&args.mlflow_tracking_token).map(MlflowCredentials::Token));
-        let is_http = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        let credentials = user.or_else(|| token.map(MlflowCredentials::Token));
         let typed = match (args.mlflow.as_str(), args.mlflow_tracking_uri.as_str()) {
             // Other programs may keep their models in a directory or a database: that is not meant.
-            ("", elsewhere) if !is_http(elsewhere) => None,
+            ("", elsewhere) if !elsewhere.starts_with("http://") && !elsewhere.starts_with("https://") => None,
             ("", elsewhere) => Some(elsewhere),
             (typed, _) => Some(typed),
         };

@@ -68,6 +68,11 @@ pub async fn serve(
     }
     drop(listener);
     tracing::info!(listener = handler.name, "listener closed");
+    finish_connections(&connections, &handler, &stop).await
+}
+
+/// Waits until all requests in work are answered, or the time for them is over.
+async fn finish_connections(connections: &TaskTracker, handler: &ConnectionHandler, stop: &StopSignals) -> StopOutcome {
     handler.shutdown.cancel();
     connections.close();
     tokio::select! {

@@ -10,7 +10,7 @@ use predictd_platform::clock;
 use sqlx::any::{AnyConnectOptions, install_default_drivers};
 use sqlx::{AnyConnection, ConnectOptions, Connection};
 
-use super::data_directory::{DATABASE_FILE_NAME, lock_data_directory, make_directory_private};
+use super::data_directory::{DATABASE_FILE_NAME, lock_data_directory, make_directory_private, path_error};
 use super::database::{Database, sqlite_url};
 use super::record::ModelRecords;
 use super::store::Store;
@@ -27,24 +27,23 @@ pub async fn create_backup(data: &Path, to: &Path) -> Result<(), String> {
     let part = TempDatabaseFile::new(to)?;
     copy_database(&from, &part.0).await?;
     read_records(&part.0).await.map_err(|error| format!("{}: the copy cannot be read: {error}", from.display()))?;
-    part.link_to(to).map_err(|error| format!("{}: {error}", to.display()))
+    part.link_to(to).map_err(|error| path_error(to, error))
 }
 
 /// Writes a copy of a database, with what is in its log, to an empty file.
 async fn copy_database(from: &Path, to: &Path) -> Result<(), String> {
     if !from.is_file() {
-        return Err(format!("{}: there is no such file", from.display()));
+        return Err(path_error(from, "there is no such file"));
     }
     let url = sqlite_url(from)?.replace("?mode=rwc", "?mode=rw");
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", from.display());
     install_default_drivers();
-    let options: AnyConnectOptions = url.parse().map_err(|error| named(&error))?;
+    let options: AnyConnectOptions = url.parse().map_err(|error| path_error(from, error))?;
     let options = options.disable_statement_logging();
-    let mut connection = AnyConnection::connect_with(&options).await.map_err(|error| named(&error))?;
+    let mut connection = AnyConnection::connect_with(&options).await.map_err(|error| path_error(from, error))?;
     let path = to.to_str().ok_or("the path is not UTF-8")?;
     let copied = sqlx::query("VACUUM INTO $1").bind(path).execute(&mut connection).await;
-    copied.map_err(|error| named(&error))?;
-    connection.close().await.map_err(|error| named(&error))
+    copied.map_err(|error| path_error(from, error))?;
+    connection.close().await.map_err(|error| path_error(from, error))
 }
 
 /// Puts a copy in the place of the database in `data`, of a server that does not run. What was there is kept beside it.
@@ -53,15 +52,13 @@ async fn copy_database(from: &Path, to: &Path) -> Result<(), String> {
 /// # Errors
 /// One sentence; the database is as it was then.
 pub async fn restore_backup(from: &Path, data: &Path) -> Result<Vec<String>, String> {
-    let in_data = |error: &dyn std::fmt::Display| format!("{}: {error}", data.display());
-    make_directory_private(data).map_err(|error| in_data(&error))?;
+    make_directory_private(data).map_err(|error| path_error(data, error))?;
     let _alone = lock_data_directory(data)?;
     let part = TempDatabaseFile::new(&data.join("predictd.db.restored"))?;
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", from.display());
     copy_database(from, &part.0).await?;
-    let records = read_records(&part.0).await.map_err(|error| named(&error))?;
-    replace_database(&part.0, data).map_err(|error| in_data(&error))?;
-    let store = Store::open(&data.join("store"), true).map_err(|error| in_data(&error))?;
+    let records = read_records(&part.0).await.map_err(|error| path_error(from, error))?;
+    replace_database(&part.0, data).map_err(|error| path_error(data, error))?;
+    let store = Store::open(&data.join("store"), true).map_err(|error| path_error(data, error))?;
     Ok(missing_versions(&records, &store))
 }
 
@@ -104,15 +101,14 @@ struct TempDatabaseFile(PathBuf);
 impl TempDatabaseFile {
     /// A new one in the directory of `to`, which must not exist.
     fn new(to: &Path) -> Result<Self, String> {
-        let named = |error: &dyn std::fmt::Display| format!("{}: {error}", to.display());
         if to.exists() {
-            return Err(named(&"there is such a file already"));
+            return Err(path_error(to, "there is such a file already"));
         }
-        let name = to.file_name().ok_or_else(|| named(&"this is no name of a file"))?.to_string_lossy();
+        let name = to.file_name().ok_or_else(|| path_error(to, "this is no name of a file"))?.to_string_lossy();
         let path = to.with_file_name(format!(".{name}.{}", std::process::id()));
-        // SQLite writes to an empty file too: nobody else may read it meanwhile.
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        made.map_err(|error| named(&error))?;
+        // SQLite writes to an empty file too. The file is private from the start.
+        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        created.map_err(|error| path_error(to, error))?;
         Ok(Self(path))
     }
 

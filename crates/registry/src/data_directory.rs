@@ -1,5 +1,6 @@
 //! The data directory: other users cannot read it, and a server notices when it is not there any more.
 
+use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -92,22 +93,26 @@ fn remove_permissions(path: &Path, found: &Metadata) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(found.mode() & 0o7777 & !OTHER_USERS_MODE))
 }
 
+/// An error's sentence that begins with the file or directory.
+pub(super) fn path_error(path: &Path, error: impl Display) -> String {
+    format!("{}: {error}", path.display())
+}
+
 /// The right to be the only process that writes to a directory, for as long as the file is open.
 ///
 /// # Errors
 /// One sentence, if another one has it.
 pub fn lock_data_directory(directory: &Path) -> Result<File, String> {
     let path = directory.join("predictd.lock");
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-    let file = opened.map_err(|error| named(&error))?;
+    let file = opened.map_err(|error| path_error(&path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(format!(
             "another predictd uses {}: give each its own --data-dir, or let them share a --database",
             directory.display()
         )),
-        Err(TryLockError::Error(error)) => Err(named(&error)),
+        Err(TryLockError::Error(error)) => Err(path_error(&path, error)),
     }
 }
 

@@ -37,12 +37,12 @@ impl FeedbackRecord {
     /// True if the answer was right: the same labels, in any order.
     #[must_use]
     pub fn is_correct(&self) -> bool {
-        let sorted = |labels: &[String]| {
-            let mut labels = labels.to_vec();
+        let [predicted, actual] = [&self.predicted, &self.actual].map(|labels| {
+            let mut labels = labels.clone();
             labels.sort_unstable();
             labels
-        };
-        sorted(&self.predicted) == sorted(&self.actual)
+        });
+        predicted == actual
     }
 }
 

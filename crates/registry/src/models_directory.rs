@@ -216,10 +216,9 @@ fn versions_by_model<'a>(
 
 /// Makes a record have these versions of the operator's directory.
 fn sync_record(record: &mut ModelRecord, there: &[&str], gone: MissingVersions) -> Result<bool, RecordError> {
-    let is_gone = |version: &str, record: &VersionRecord| {
-        gone == MissingVersions::Remove && record.origin == Origin::Directory && !there.contains(&version)
-    };
-    let gone = record.versions.iter().filter(|(version, record)| is_gone(version.as_str(), record));
+    let gone = record.versions.iter().filter(|(version, record)| {
+        gone == MissingVersions::Remove && record.origin == Origin::Directory && !there.contains(&version.as_str())
+    });
     let gone: Vec<String> = gone.map(|(version, _)| version.as_str().to_owned()).collect();
     let mut changed = !gone.is_empty();
     for version in gone {

@@ -32,10 +32,11 @@ impl ServedModel {
     /// one steps in, so that a start does not answer with an old version first.
     #[must_use]
     pub fn active(&self) -> Option<(&VersionName, &VersionState)> {
-        let recorded = |version: &Option<VersionName>| version.as_ref().and_then(|v| self.versions.get_key_value(v));
+        let [active, previous] = [&self.active, &self.previous]
+            .map(|version| version.as_ref().and_then(|version| self.versions.get_key_value(version)));
         let works = |found: &(&VersionName, &VersionState)| !matches!(found.1, VersionState::Failed(_));
-        if let Some(active) = recorded(&self.active) {
-            return Some(active).filter(works).or_else(|| recorded(&self.previous).filter(works)).or(Some(active));
+        if let Some(active) = active {
+            return Some(active).filter(works).or_else(|| previous.filter(works)).or(Some(active));
         }
         let any = self.versions.iter().rev().find(works).or_else(|| self.versions.last_key_value());
         any.filter(|_| self.auto_select)

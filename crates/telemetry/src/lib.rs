@@ -110,7 +110,8 @@ static LOG_CONTROL: OnceLock<LogControl> = OnceLock::new();
 /// One sentence, if the filter is none or the file cannot be written.
 pub fn start_logging(lines: &LoggerConfig<'_>) -> Result<LogWriterGuard, String> {
     let (filter, control) = reload::Layer::new(parse_filter(lines.filter).map_err(|error| format!("--log {error}"))?);
-    let (mut guards, mut lost) = (Vec::new(), Vec::new());
+    let mut guards = Vec::new();
+    let mut lost = Vec::new();
     let mut writer = |output: Box<dyn Write + Send>, escape: fn(&str) -> Cow<'_, str>| -> NonBlocking {
         let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_QUEUED_LINES);
         let (writer, guard) = builder.thread_name("predictd-log").finish(EscapingWriter { output, escape });
@@ -204,10 +205,12 @@ fn check_rotation(file: &LogFile<'_>) -> io::Result<()> {
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, String> {
     // A word that is no level would be taken for the name of a part of the program, and all else be silent.
-    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
     let is_plain = |word: &&str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_alphanumeric());
-    if let Some(word) =
-        filter.split(',').map(str::trim).filter(is_plain).find(|word| !is_level(word) && *word != "predictd")
+    if let Some(word) = filter
+        .split(',')
+        .map(str::trim)
+        .filter(is_plain)
+        .find(|word| word.parse::<LevelFilter>().is_err() && *word != "predictd")
     {
         return Err(format!("{word:?} is no level: error, warn, info, debug, trace, off"));
     }

@@ -118,16 +118,17 @@ impl SpanTracer {
     /// The span of a request that was received just now; nothing, if it is to have none.
     #[must_use]
     pub fn start_request(&self, name: String, caller: Option<ParentSpan<'_>>) -> Option<RequestSpan> {
-        let (start, at) = (Instant::now(), SystemTime::now());
+        let start_instant = Instant::now();
+        let start_time = SystemTime::now();
         let parent = caller.and_then(|caller| caller.to_context(self.sampling_share)).unwrap_or_default();
-        let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_start_time(at);
+        let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_start_time(start_time);
         let span = self.tracer.build_with_context(builder, &parent);
         span.is_recording().then(|| RequestSpan {
             span,
             tracer: self.tracer.clone(),
             counts: Arc::clone(&self.counts),
-            start_instant: start,
-            start_time: at,
+            start_instant,
+            start_time,
         })
     }
 
@@ -149,7 +150,8 @@ impl SpanTracer {
 
 impl ParentSpan<'_> {
     fn to_context(self, share: f64) -> Option<Context> {
-        let (trace, span) = (TraceId::from_hex(self.trace_id).ok()?, SpanId::from_hex(self.span_id).ok()?);
+        let trace = TraceId::from_hex(self.trace_id).ok()?;
+        let span = SpanId::from_hex(self.span_id).ok()?;
         let sampled = if self.is_trusted { self.is_sampled } else { is_sampled(trace, share) };
         let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
         // One that cannot be read is left out, as the standard says.

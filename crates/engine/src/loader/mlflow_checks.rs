@@ -21,8 +21,8 @@ pub(super) fn check(
     longest: Duration,
 ) -> Result<(), ManifestError> {
     let Some(logged) = &manifest.mlflow else { return Ok(()) };
-    let (inputs, outputs): (Vec<_>, Vec<_>) =
-        (facts.inputs.iter().map(signature_tensor).collect(), facts.outputs.iter().map(signature_tensor).collect());
+    let inputs: Vec<_> = facts.inputs.iter().map(signature_tensor).collect();
+    let outputs: Vec<_> = facts.outputs.iter().map(signature_tensor).collect();
     logged.signature.check(&inputs, &outputs).map_err(|reason| ManifestError::new("MLmodel", reason))?;
     let failed =
         |reason: String| ManifestError::new("MLmodel", format!("the input example cannot be scored: {reason}"));

@@ -338,12 +338,16 @@ impl Download {
     }
 }
 
+fn is_plain_text(text: &str) -> bool {
+    text.len() <= MAX_TEXT_BYTES && !text.chars().any(char::is_control)
+}
+
 /// A version whose words can be recorded.
 fn check_version(version: MlflowVersion) -> Result<MlflowVersion, MlflowError> {
-    let is_text = |text: &str| text.len() <= MAX_TEXT_BYTES && !text.chars().any(char::is_control);
     let MlflowVersion { name, version: number, run_id, source } = &version;
     let is_number = !number.is_empty() && number.len() <= 20 && number.bytes().all(|c| c.is_ascii_digit());
-    if is_number && is_text(name) && [run_id, source].into_iter().flatten().all(|text| is_text(text)) {
+    if is_number && [Some(name), run_id.as_ref(), source.as_ref()].into_iter().flatten().all(|text| is_plain_text(text))
+    {
         return Ok(version);
     }
     Err(MlflowError::InvalidResponse("a version that is no number, or of words that are too long".to_owned()))

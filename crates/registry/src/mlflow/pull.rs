@@ -214,7 +214,6 @@ async fn list_files(client: &MlflowClient, root: &str) -> Result<Vec<RemoteFile>
     let mut directories = vec![String::new()];
     let mut seen = 0;
     while let Some(directory) = directories.pop() {
-        let within = |name: &str| if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
         let at = if directory.is_empty() { root.to_owned() } else { format!("{root}/{directory}") };
         for entry in client.list_artifacts(&at).await? {
             seen += 1;
@@ -227,7 +226,7 @@ async fn list_files(client: &MlflowClient, root: &str) -> Result<Vec<RemoteFile>
                     entry.path.chars().take(64).collect::<String>()
                 ));
             }
-            let path = within(&entry.path);
+            let path = if directory.is_empty() { entry.path } else { format!("{directory}/{}", entry.path) };
             if !entry.is_dir {
                 files.push(RemoteFile { path, bytes: entry.file_size });
             } else if path.split('/').count() < MAX_DIRECTORY_DEPTH {

@@ -30,25 +30,34 @@ impl FromStr for ModelUri {
     type Err = ModelUriError;
 
     fn from_str(written: &str) -> Result<Self, ModelUriError> {
-        let owned = |text: &str| if is_valid_name(text) { Ok(text.to_owned()) } else { Err(ModelUriError) };
         if let Some(rest) = written.strip_prefix("runs:/") {
             let (run, path) = rest.split_once('/').ok_or(ModelUriError)?;
             let is_run = !run.is_empty() && run.bytes().all(|c| c.is_ascii_alphanumeric());
             let is_path = path.len() <= MAX_NAME_BYTES
                 && path.split('/').all(|part| is_valid_name(part) && !is_dot_segment(part));
-            return if is_run && is_path { Ok(Self::Run(owned(run)?, path.to_owned())) } else { Err(ModelUriError) };
+            return if is_run && is_path {
+                Ok(Self::Run(parse_name(run)?, path.to_owned()))
+            } else {
+                Err(ModelUriError)
+            };
         }
         let rest = written.strip_prefix("models:/").ok_or(ModelUriError)?;
         match rest.split('/').collect::<Vec<_>>().as_slice() {
             [one] => match one.rsplit_once('@') {
-                Some((name, alias)) => Ok(Self::Alias(owned(name)?, owned(alias)?)),
-                None => Ok(Self::LoggedModel(owned(one)?)),
+                Some((name, alias)) => Ok(Self::Alias(parse_name(name)?, parse_name(alias)?)),
+                None => Ok(Self::LoggedModel(parse_name(one)?)),
             },
-            [name, last] if last.bytes().all(|c| c.is_ascii_digit()) => Ok(Self::Version(owned(name)?, owned(last)?)),
-            [name, last] => Ok(Self::Stage(owned(name)?, owned(last)?)),
+            [name, last] if last.bytes().all(|c| c.is_ascii_digit()) => {
+                Ok(Self::Version(parse_name(name)?, parse_name(last)?))
+            }
+            [name, last] => Ok(Self::Stage(parse_name(name)?, parse_name(last)?)),
             _ => Err(ModelUriError),
         }
     }
+}
+
+fn parse_name(name: &str) -> Result<String, ModelUriError> {
+    if is_valid_name(name) { Ok(name.to_owned()) } else { Err(ModelUriError) }
 }
 
 impl Display for ModelUri {

@@ -247,13 +247,15 @@ impl ModelService {
 
     /// The model, at the revision that the change was decided on.
     async fn check_revision(&self, name: &str, order: &ChangeContext) -> Result<ModelRecord, RegistryError> {
-        let is_other = |record: &ModelRecord| order.expected_revision.is_some_and(|seen| seen != record.revision);
         let mut record = self.context.model_record_or_default(name);
-        if is_other(&record) {
+        if order.expected_revision.is_some_and(|expected| expected != record.revision) {
             self.context.refresh().await?;
             record = self.context.model_record_or_default(name);
         }
-        if is_other(&record) { Err(ChangeError::RevisionMismatch(record.revision).into()) } else { Ok(record) }
+        match order.expected_revision {
+            Some(expected) if expected != record.revision => Err(ChangeError::RevisionMismatch(record.revision).into()),
+            _ => Ok(record),
+        }
     }
 
     /// Commits a change that needs a version to be loaded.

@@ -37,9 +37,11 @@ impl PhaseCounters {
     /// The counters of an experiment's present phase: new ones, or those from before a pause.
     pub(super) fn activate_phase(&self, name: &str, experiment: &Experiment) -> Arc<ActivePhase> {
         let mut flushes = self.flushes.lock();
-        let is_phase = |phase: &ActivePhase| phase.experiment_name == name && phase.phase == experiment.phase_number();
-        if let Some(known) = flushes.iter().find(|flush| is_phase(&flush.phase)) {
-            return Arc::clone(&known.phase);
+        let flush = flushes
+            .iter()
+            .find(|flush| flush.phase.experiment_name == name && flush.phase.phase == experiment.phase_number());
+        if let Some(flush) = flush {
+            return Arc::clone(&flush.phase);
         }
         let phase = Arc::new(ActivePhase::new(name, experiment));
         flushes.push(CounterFlush {
@@ -98,15 +100,13 @@ impl PhaseCounters {
 
     /// Forgets phases that are over and stored.
     pub(super) fn remove_finished(&self, state: &RegistryState, snapshot: &Snapshot) {
-        let is_running =
-            |phase: &Arc<ActivePhase>| snapshot.experiments.values().any(|other| Arc::ptr_eq(other, phase));
-        let is_paused = |phase: &ActivePhase| {
-            state
-                .experiments
-                .get(&phase.experiment_name)
-                .is_some_and(|experiment| experiment.is_in_progress() && experiment.phase_number() == phase.phase)
-        };
-        self.flushes.lock().retain(|flush| !flush.is_final || is_running(&flush.phase) || is_paused(&flush.phase));
+        self.flushes.lock().retain(|CounterFlush { phase, is_final, .. }| {
+            let is_running = snapshot.experiments.values().any(|running| Arc::ptr_eq(running, phase));
+            let experiment = state.experiments.get(&phase.experiment_name);
+            let is_paused = experiment
+                .is_some_and(|experiment| experiment.is_in_progress() && experiment.phase_number() == phase.phase);
+            !is_final || is_running || is_paused
+        });
     }
 }
 

@@ -57,7 +57,8 @@ impl UploadWriter {
     }
 
     async fn flush(&mut self) -> Result<(), StoreError> {
-        let (Some(mut part), waiting) = (self.file.take(), std::mem::take(&mut self.pending)) else { return Ok(()) };
+        let waiting = std::mem::take(&mut self.pending);
+        let Some(mut part) = self.file.take() else { return Ok(()) };
         self.pending_bytes = 0;
         let written = run_blocking(move || {
             waiting.iter().try_for_each(|data| part.write(data))?;
