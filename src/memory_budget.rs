@@ -277,37 +277,44 @@ mod tests {
         assert!(small.items * 4 == usual.items && small.bodies < usual.bodies);
     }
 
+    fn fitted_workers(options: &[&str]) -> usize {
+        let all = ["predictd"].into_iter().chain(options.iter().copied());
+        let settings = ServerSettings::resolve(Cli::parse_from(all).serve).unwrap();
+        // As on a machine with many cores.
+        let cores = if settings.is_workers_explicit { settings.workers } else { 64 };
+        fit_workers(ServerSettings { workers: cores, ..settings }).workers
+    }
+
     #[test]
     fn fit_workers_default_count_limited_by_memory() {
-        let workers = |options: &[&str]| {
-            let all = ["predictd"].into_iter().chain(options.iter().copied());
-            let settings = ServerSettings::resolve(Cli::parse_from(all).serve).unwrap();
-            // As on a machine with many cores.
-            let cores = if settings.is_workers_explicit { settings.workers } else { 64 };
-            fit_workers(ServerSettings { workers: cores, ..settings }).workers
-        };
-        assert_eq!(workers(&["--memory-limit", "0"]), 64);
-        assert_eq!(workers(&["--memory-limit", "1073741824"]), 9);
-        assert_eq!(workers(&["--memory-limit", "100000000"]), 1);
-        assert_eq!(workers(&["--memory-limit", "1073741824", "--workers", "12"]), 12);
+        assert_eq!(fitted_workers(&["--memory-limit", "0"]), 64);
+        assert_eq!(fitted_workers(&["--memory-limit", "1073741824"]), 9);
+        assert_eq!(fitted_workers(&["--memory-limit", "100000000"]), 1);
+        assert_eq!(fitted_workers(&["--memory-limit", "1073741824", "--workers", "12"]), 12);
+    }
+
+    fn cache_mib(options: &[&str]) -> u64 {
+        estimate(options, ModelMemory::default()).cache / MIB
     }
 
     #[test]
     fn cache_default_little_memory_is_small() {
-        let cache = |options: &[&str]| estimate(options, ModelMemory::default()).cache / MIB;
-        assert_eq!(cache(&["--memory-limit", "0"]), 64);
-        assert_eq!(cache(&["--memory-limit", "8589934592"]), 64);
-        assert_eq!(cache(&["--memory-limit", "536870912"]), 8);
-        assert_eq!(cache(&["--memory-limit", "536870912", "--cache-bytes", "67108864"]), 64);
-        assert_eq!(cache(&["--memory-limit", "536870912", "--cache-bytes", "0"]), 0);
+        assert_eq!(cache_mib(&["--memory-limit", "0"]), 64);
+        assert_eq!(cache_mib(&["--memory-limit", "8589934592"]), 64);
+        assert_eq!(cache_mib(&["--memory-limit", "536870912"]), 8);
+        assert_eq!(cache_mib(&["--memory-limit", "536870912", "--cache-bytes", "67108864"]), 64);
+        assert_eq!(cache_mib(&["--memory-limit", "536870912", "--cache-bytes", "0"]), 0);
+    }
+
+    fn response_mib(options: &[&str]) -> u64 {
+        estimate(options, ModelMemory::default()).responses / MIB
     }
 
     #[test]
     fn response_memory_default_little_memory_is_small() {
-        let responses = |options: &[&str]| estimate(options, ModelMemory::default()).responses / MIB;
-        assert_eq!(responses(&["--memory-limit", "0"]), 64);
-        assert_eq!(responses(&["--memory-limit", "536870912"]), 8);
-        assert_eq!(responses(&["--memory-limit", "536870912", "--response-memory", "4194304"]), 4);
+        assert_eq!(response_mib(&["--memory-limit", "0"]), 64);
+        assert_eq!(response_mib(&["--memory-limit", "536870912"]), 8);
+        assert_eq!(response_mib(&["--memory-limit", "536870912", "--response-memory", "4194304"]), 4);
     }
 
     #[test]

@@ -25,15 +25,18 @@ pub(super) fn resolve_retention(args: &FeedbackArgs) -> Result<Option<Duration>,
 mod tests {
     use super::*;
 
+    fn resolve(feedback_retention: Duration) -> Result<Option<Duration>, String> {
+        resolve_retention(&FeedbackArgs { feedback_retention })
+    }
+
     #[test]
     fn retention_out_of_range_refused() {
-        let of = |feedback_retention| resolve_retention(&FeedbackArgs { feedback_retention });
-        assert_eq!(of(Duration::ZERO), Ok(None));
+        assert_eq!(resolve(Duration::ZERO), Ok(None));
         for good in [Duration::from_secs(1), Duration::from_hours(24 * 90)] {
-            assert_eq!(of(good), Ok(Some(good)));
+            assert_eq!(resolve(good), Ok(Some(good)));
         }
         for wrong in [Duration::from_millis(1), Duration::MAX] {
-            assert!(of(wrong).unwrap_err().starts_with("--feedback-retention "));
+            assert!(resolve(wrong).unwrap_err().starts_with("--feedback-retention "));
         }
     }
 }

@@ -131,13 +131,16 @@ mod tests {
         MlflowSettings::from_args(&command.args)
     }
 
+    fn server_url(typed: &[&str]) -> String {
+        parse_settings(typed).unwrap().server.unwrap().url.to_string()
+    }
+
     #[test]
     fn mlflow_tracking_uri_used_only_if_http() {
         assert_eq!(parse_settings(&[]).unwrap().server, None);
         assert_eq!(parse_settings(&["--mlflow-tracking-uri", "sqlite:///x"]).unwrap().server, None);
-        let url = |typed: &[&str]| parse_settings(typed).unwrap().server.unwrap().url.to_string();
-        assert_eq!(url(&["--mlflow-tracking-uri", "http://a:5000"]), "http://a:5000/");
-        assert_eq!(url(&["--mlflow", "https://b/c", "--mlflow-tracking-uri", "http://a"]), "https://b/c");
+        assert_eq!(server_url(&["--mlflow-tracking-uri", "http://a:5000"]), "http://a:5000/");
+        assert_eq!(server_url(&["--mlflow", "https://b/c", "--mlflow-tracking-uri", "http://a"]), "https://b/c");
     }
 
     #[test]

@@ -229,7 +229,8 @@ mod tests {
         for number in 0..20_000 {
             cache.entries.insert(CacheKey(number), item_output(1));
         }
-        let (table, entries) = (cache.entries.memory_used().total(), cache.size().1);
+        let table = cache.entries.memory_used().total();
+        let entries = cache.size().1;
         assert!(table <= MAX_SLOT_BYTES * entries, "{table} bytes for {entries} answers");
     }
 

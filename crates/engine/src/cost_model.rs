@@ -235,12 +235,15 @@ mod tests {
         assert!((cost.overhead_tokens() - 10.0).abs() < 1e-9);
     }
 
+    fn model_with_overhead(tokens: f64) -> CostModel {
+        CostModel { overhead: tokens * 1e-6, per_token: 1e-6, per_token_squared: 0.0 }
+    }
+
     #[test]
     fn saturation_tokens_clamped_to_limits() {
-        let cost = |tokens: f64| CostModel { overhead: tokens * 1e-6, per_token: 1e-6, per_token_squared: 0.0 };
-        assert_eq!(cost(200.0).saturation_tokens(16_384), 3_800);
-        assert_eq!(cost(1.0).saturation_tokens(16_384), MIN_SATURATION_TOKENS);
-        assert_eq!(cost(1e6).saturation_tokens(16_384), 16_384);
+        assert_eq!(model_with_overhead(200.0).saturation_tokens(16_384), 3_800);
+        assert_eq!(model_with_overhead(1.0).saturation_tokens(16_384), MIN_SATURATION_TOKENS);
+        assert_eq!(model_with_overhead(1e6).saturation_tokens(16_384), 16_384);
         assert_eq!(CostModel::constant(1.0).saturation_tokens(256), 256);
     }
 
@@ -267,7 +270,8 @@ mod tests {
             CostModel { per_token: 2e-4, per_token_squared: 1e-6, ..CostModel::default() },
             CostModel { overhead: 1e-3, per_token: 6e-5, per_token_squared: 0.0 },
         );
-        let (before, mut seen) = (CostRegression::from_cost_model(&wrong, 8.0), CostRegression::default());
+        let before = CostRegression::from_cost_model(&wrong, 8.0);
+        let mut seen = CostRegression::default();
         for run in 0..2_000_usize {
             seen.scale(1.0 - 1.0 / 512.0);
             let shape = Shape { rows: 1, length: 8 + run * 7 % 24 };

@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn failure_detector_passing_retry_reports_nothing() {
         for end in [Ok(()), Err(BackendError::Interrupted)] {
-            let (mut suspicion, mut tries) = (GpuFailureDetector::default(), 0);
+            let mut suspicion = GpuFailureDetector::default();
+            let mut tries = 0;
             let mut try_again = || {
                 tries += 1;
                 if tries < 3 { failed_run() } else { end.clone() }

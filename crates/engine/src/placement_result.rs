@@ -59,9 +59,12 @@ impl Placement {
 mod tests {
     use super::*;
 
+    fn device_name(gpus: &[u32]) -> String {
+        Placement { gpu_ids: gpus.to_vec(), ..Placement::default() }.device()
+    }
+
     #[test]
     fn device_name_matches_device_option() {
-        let on = |gpus: &[u32]| Placement { gpu_ids: gpus.to_vec(), ..Placement::default() }.device();
-        assert_eq!([on(&[]), on(&[0]), on(&[0, 2])], ["cpu", "cuda:0", "cuda:0,2"]);
+        assert_eq!([device_name(&[]), device_name(&[0]), device_name(&[0, 2])], ["cpu", "cuda:0", "cuda:0,2"]);
     }
 }

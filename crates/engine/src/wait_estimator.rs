@@ -284,7 +284,8 @@ mod tests {
         let forecast = WaitEstimator::new(2);
         let load = forecast.register(constant_cost(4.0), None);
         assert_near_ms(forecast.wait_time(&load), 0.0);
-        let (entered, one) = (load.reserve(36 * MILLISECOND, 1), load.reserve(4 * MILLISECOND, 1));
+        let entered = load.reserve(36 * MILLISECOND, 1);
+        let one = load.reserve(4 * MILLISECOND, 1);
         assert_near_ms(forecast.wait_time(&load), 20.0);
         drop(entered);
         assert_near_ms(forecast.wait_time(&load), 2.0);
@@ -297,7 +298,8 @@ mod tests {
         let forecast = WaitEstimator::new(1);
         let (without_queue, slow) =
             (forecast.register(constant_cost(1.0), None), forecast.register(constant_cost(100.0), None));
-        let (_cheap, _slow) = (without_queue.reserve(3 * MILLISECOND, 1), slow.reserve(100_000 * MILLISECOND, 1));
+        let _cheap = without_queue.reserve(3 * MILLISECOND, 1);
+        let _slow = slow.reserve(100_000 * MILLISECOND, 1);
         // Three rounds of both.
         assert_near_ms(forecast.wait_time(&without_queue), 303.0);
         // Behind a thousand of its own, the cheap one is done long before.
@@ -336,7 +338,8 @@ mod tests {
                 elapsed: WallAndCpuTime { wall: 2 * busy, cpu: busy },
             });
         }
-        let (cost, means) = (load.cost_model(), load.means());
+        let cost = load.cost_model();
+        let means = load.means();
         assert!(
             (cost.overhead / real.overhead - 1.0).abs() < 0.3 && (cost.per_token / real.per_token - 1.0).abs() < 0.3,
             "{cost:?}"

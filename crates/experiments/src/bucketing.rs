@@ -109,7 +109,8 @@ mod tests {
     #[test]
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     fn bucketing_million_users_follows_weights_independently() {
-        let (first, second) = ([0.5, 0.3, 0.2], [0.9, 0.1]);
+        let first = [0.5, 0.3, 0.2];
+        let second = [0.9, 0.1];
         let mut counts = [[0_u64; 2]; 3];
         for user in 0..1_000_000 {
             let user = format!("user-{user}");

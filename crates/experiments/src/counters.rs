@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(PhaseCounts::from_stored(&counts, &users).unwrap(), counted);
         let mut twice = counted.clone();
         twice.merge(&counted);
-        let (old, new) = (&twice.arms["old"], &twice.arms["new"]);
+        let [old, new] = ["old", "new"].map(|arm| &twice.arms[arm]);
         assert_eq!((old.requests, old.texts, old.anonymous, old.failure_count()), (2, 6, 0, 0));
         assert_eq!((new.requests, new.anonymous, new.failure_count()), (2, 2, 4));
         assert_eq!(twice.shadows["shade"].compared, 2);

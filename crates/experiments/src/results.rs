@@ -330,11 +330,14 @@ mod tests {
         assert!(matches!(later.arms[1].verdict, Some(Verdict::NeedsMoreFeedback { .. })));
     }
 
+    fn failed_requests(count: u64) -> ArmCounts {
+        ArmCounts { failed: [("timeout".to_owned(), count)].into(), ..ArmCounts::default() }
+    }
+
     #[test]
     fn recent_counts_sufficient_older_phases_ignored() {
-        let failed = |count| ArmCounts { failed: [("timeout".to_owned(), count)].into(), ..ArmCounts::default() };
-        let earlier = [failed(300), failed(150), failed(9_000)];
-        let of_late = |present| recent_control_counts(&failed(present), earlier.iter()).failure_count();
+        let earlier = [failed_requests(300), failed_requests(150), failed_requests(9_000)];
+        let of_late = |present| recent_control_counts(&failed_requests(present), earlier.iter()).failure_count();
         assert_eq!((of_late(0), of_late(49), of_late(50), of_late(199)), (9_450, 9_499, 500, 649));
         assert_eq!((of_late(200), of_late(499), of_late(500)), (500, 799, 500));
     }

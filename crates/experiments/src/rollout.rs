@@ -222,8 +222,12 @@ mod tests {
     use super::*;
 
     fn strategy(guards: Guardrails) -> RolloutStrategy {
-        let step = |share, seconds, requests| StrategyStep { share, seconds, requests };
-        RolloutStrategy { steps: vec![step(0.01, 60, 100), step(0.25, 60, 1_000), step(1.0, 60, 0)], guards }
+        let steps = [(0.01, 60, 100), (0.25, 60, 1_000), (1.0, 60, 0)].map(|(share, seconds, requests)| StrategyStep {
+            share,
+            seconds,
+            requests,
+        });
+        RolloutStrategy { steps: steps.into(), guards }
     }
 
     const ALL_GUARDRAILS: Guardrails = Guardrails { errors: Some(0.01), p99: Some(1.5), accuracy: Some(0.0) };
@@ -269,16 +273,17 @@ mod tests {
         assert_eq!(next_action(3, 60, good, good), RolloutAction::Wait, "there is no such step");
     }
 
+    fn rollback_reason(control: ArmStats, candidate: ArmStats, told: &[(FeedbackCounts, FeedbackCounts)]) -> String {
+        match next_action_with_feedback(0, 0, control, candidate, told) {
+            RolloutAction::RollBack(reason) => reason,
+            other => format!("{other:?}"),
+        }
+    }
+
     #[test]
     fn guardrail_breached_rolls_back() {
         let good = arm_stats(10_000, 10, 0.010);
-        let reason = |control: ArmStats, candidate: ArmStats, told: &[(FeedbackCounts, FeedbackCounts)]| {
-            match next_action_with_feedback(0, 0, control, candidate, told) {
-                RolloutAction::RollBack(reason) => reason,
-                other => format!("{other:?}"),
-            }
-        };
-        let taken_back = |candidate: ArmStats| reason(good, candidate, &[]);
+        let taken_back = |candidate: ArmStats| rollback_reason(good, candidate, &[]);
         assert!(taken_back(arm_stats(20, 20, 0.010)).starts_with("20 of 20 requests failed (100.0 %)"));
         assert_eq!(taken_back(arm_stats(19, 19, 0.010)), "Wait", "too few to tell");
         assert_eq!(taken_back(arm_stats(1_000, 12, 0.010)), "Wait", "it may be chance");
@@ -287,13 +292,16 @@ mod tests {
         assert_eq!(taken_back(arm_stats(400, 0, 0.016)), "Wait");
         assert_eq!(taken_back(arm_stats(600, 0, 0.011)), "Wait");
         // Both fail now and then, and the control has few requests: that is no reason.
-        assert_eq!(reason(arm_stats(10, 0, 0.010), arm_stats(1_000, 50, 0.010), &[]), "Wait");
-        assert!(reason(arm_stats(0, 0, 0.0), arm_stats(1_000, 50, 0.010), &[]).starts_with("50 of 1000"));
+        assert_eq!(rollback_reason(arm_stats(10, 0, 0.010), arm_stats(1_000, 50, 0.010), &[]), "Wait");
+        assert!(rollback_reason(arm_stats(0, 0, 0.0), arm_stats(1_000, 50, 0.010), &[]).starts_with("50 of 1000"));
         // Labels of an earlier step come late, and count.
         let worse = (counts(900, 1_000), counts(700, 1_000));
         let alike = (counts(900, 1_000), counts(890, 1_000));
-        assert!(reason(good, arm_stats(600, 0, 0.010), &[worse, alike]).starts_with("right in 70.0 % of 1000 answers"));
-        assert_eq!(reason(good, arm_stats(600, 0, 0.010), &[alike, alike]), "Wait");
+        assert!(
+            rollback_reason(good, arm_stats(600, 0, 0.010), &[worse, alike])
+                .starts_with("right in 70.0 % of 1000 answers")
+        );
+        assert_eq!(rollback_reason(good, arm_stats(600, 0, 0.010), &[alike, alike]), "Wait");
         // Microseconds are no reason.
         let quick = arm_stats(10_000, 0, 0.000_2);
         assert_eq!(next_action(0, 0, quick, arm_stats(600, 0, 0.000_9)), RolloutAction::Wait);
@@ -303,7 +311,8 @@ mod tests {
     fn guardrails_absent_never_rolls_back() {
         let plan = ComparisonPlan::new(0.9, 0.03, [1.0, 1.0], 0.05, 0.9).unwrap();
         let rollout = strategy(Guardrails { errors: None, p99: None, accuracy: None });
-        let (control, candidate) = (arm_stats(1_000, 0, 0.01), arm_stats(1_000, 1_000, 9.0));
+        let control = arm_stats(1_000, 0, 0.01);
+        let candidate = arm_stats(1_000, 1_000, 9.0);
         let labelled = [(counts(1_000, 1_000), counts(0, 1_000))];
         let look = RolloutInput {
             step: 0,
@@ -320,7 +329,8 @@ mod tests {
     fn accuracy_guardrail_without_feedback_waits() {
         let plan = ComparisonPlan::new(0.9, 0.03, [1.0, 1.0], 0.05, 0.9).unwrap();
         let next = |guards: Guardrails, failed: u64| {
-            let (control, candidate) = (arm_stats(1_000, 0, 0.01), arm_stats(1_000, failed, 0.01));
+            let control = arm_stats(1_000, 0, 0.01);
+            let candidate = arm_stats(1_000, failed, 0.01);
             strategy(guards).next_action(&RolloutInput {
                 step: 0,
                 elapsed_seconds: 60,

@@ -142,11 +142,17 @@ mod tests {
         limits.charge(who, texts, texts)
     }
 
+    fn address(last: u8) -> Identity {
+        Identity::Address([10, 0, 0, last].into())
+    }
+
+    fn key(name: &str, rate: Option<u32>) -> Identity {
+        Identity::Key { name: name.to_owned(), rate: rate.map(n) }
+    }
+
     #[test]
     fn rate_limit_two_callers_are_independent() {
         let limits = RateLimits::new(Some(n(10)));
-        let address = |last: u8| Identity::Address([10, 0, 0, last].into());
-        let key = |name: &str, rate: Option<u32>| Identity::Key { name: name.to_owned(), rate: rate.map(n) };
         assert_eq!(charge_all(&limits, &address(1), n(10)), Ok(()));
         assert!(
             matches!(charge_all(&limits, &address(1), n(1)), Err(RateLimitError::RetryAfter(time)) if time <= Duration::from_secs(1))

@@ -320,12 +320,13 @@ mod tests {
         assert_eq!(KeyFile::read(&path).unwrap().unwrap().keys().len(), 20);
     }
 
+    fn entry(name: &str, hash: &str, scopes: &str) -> String {
+        format!("[[key]]\nname = \"{name}\"\nhash = \"{hash}\"\nscopes = {scopes}\ncreated = \"\"\n")
+    }
+
     #[test]
     fn key_file_damaged_error_hides_content() {
         let hash = "a".repeat(64);
-        let entry = |name: &str, hash: &str, scopes: &str| {
-            format!("[[key]]\nname = \"{name}\"\nhash = \"{hash}\"\nscopes = {scopes}\ncreated = \"\"\n")
-        };
         let good = entry("a", &format!("sha256:{hash}"), "[\"predict\"]");
         assert_eq!(KeyFile::parse(&good).unwrap().keys().len(), 1);
         assert_eq!(KeyFile::parse("").unwrap().keys().len(), 0);

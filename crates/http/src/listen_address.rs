@@ -127,9 +127,12 @@ pub fn parse_admin_host(typed: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
+    fn address(typed: &str) -> ListenAddress {
+        ListenAddress::Address(typed.parse().unwrap())
+    }
+
     #[test]
     fn listen_address_typed_forms_parsed() {
-        let address = |typed: &str| ListenAddress::Address(typed.parse().unwrap());
         for (typed, expected) in [
             ("127.0.0.1:8000", address("127.0.0.1:8000")),
             ("[::1]:80", address("[::1]:80")),

@@ -59,15 +59,18 @@ impl ComparableOutput {
 mod tests {
     use super::*;
 
+    fn output(labels: &[&str], confidence: f32) -> ComparableOutput {
+        ComparableOutput { labels: labels.iter().map(|&l| l.to_owned()).collect(), confidence }
+    }
+
     #[test]
     fn shadow_same_labels_any_order_agree() {
-        let said = |labels: &[&str], confidence| ComparableOutput {
-            labels: labels.iter().map(|&l| l.to_owned()).collect(),
-            confidence,
-        };
-        assert!(said(&["a"], 0.9).agrees_with(&said(&["a"], 0.1)));
-        assert!(said(&["a", "b"], 0.9).agrees_with(&said(&["b", "a"], 0.9)));
-        assert!(!said(&["a"], 0.9).agrees_with(&said(&["b"], 0.9)) && !said(&[], 0.9).agrees_with(&said(&["b"], 0.9)));
-        assert!(said(&[], 3.1).agrees_with(&said(&[], 3.105)) && !said(&[], 3.1).agrees_with(&said(&[], 3.2)));
+        assert!(output(&["a"], 0.9).agrees_with(&output(&["a"], 0.1)));
+        assert!(output(&["a", "b"], 0.9).agrees_with(&output(&["b", "a"], 0.9)));
+        assert!(
+            !output(&["a"], 0.9).agrees_with(&output(&["b"], 0.9))
+                && !output(&[], 0.9).agrees_with(&output(&["b"], 0.9))
+        );
+        assert!(output(&[], 3.1).agrees_with(&output(&[], 3.105)) && !output(&[], 3.1).agrees_with(&output(&[], 3.2)));
     }
 }

@@ -72,7 +72,8 @@ mod tests {
     fn new_id_any_time_is_unique_with_timestamp() {
         let after = UNIX_EPOCH + Duration::from_millis(1_750_000_000_123);
         for (time, millis) in [(UNIX_EPOCH - Duration::from_secs(1), 0), (UNIX_EPOCH, 0), (after, 1_750_000_000_123)] {
-            let (one, other) = (id_at(time), id_at(time));
+            let one = id_at(time);
+            let other = id_at(time);
             assert_ne!(one, other);
             assert_eq!((one.get_version_num(), one.as_u128() >> 80), (7, millis));
         }

@@ -281,13 +281,16 @@ mod tests {
         );
     }
 
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
     #[test]
     fn sticky_directory_keeps_mode_files_restricted() {
         let place = tempfile::tempdir().unwrap();
         fs::set_permissions(place.path(), Permissions::from_mode(0o1777)).unwrap();
         fs::write(place.path().join(DATABASE_FILE_NAME), "").unwrap();
         make_directory_private(place.path()).unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
         assert_eq!((mode(place.path()), mode(&place.path().join(DATABASE_FILE_NAME))), (0o1777, 0o600));
     }
 }

@@ -63,10 +63,8 @@ pub enum FeedbackWriteOutcome {
 mod tests {
     use super::*;
 
-    #[test]
-    fn feedback_labels_reordered_are_correct() {
-        let labels = |all: &[&str]| all.iter().map(|&label| label.to_owned()).collect();
-        let told = |predicted: &[&str], actual: &[&str]| FeedbackRecord {
+    fn feedback(predicted: &[&str], actual: &[&str]) -> FeedbackRecord {
+        FeedbackRecord {
             id: "1".to_owned(),
             predicted_at: 0,
             model: "m".to_owned(),
@@ -78,9 +76,17 @@ mod tests {
             text: None,
             caller: "somebody".to_owned(),
             reported_at: 0,
-        };
-        assert!(told(&["a"], &["a"]).is_correct() && told(&["a", "b"], &["b", "a"]).is_correct());
-        assert!(told(&[], &[]).is_correct());
-        assert!(!told(&["a"], &["b"]).is_correct() && !told(&["a"], &["a", "b"]).is_correct());
+        }
+    }
+
+    fn labels(all: &[&str]) -> Vec<String> {
+        all.iter().map(|&label| label.to_owned()).collect()
+    }
+
+    #[test]
+    fn feedback_labels_reordered_are_correct() {
+        assert!(feedback(&["a"], &["a"]).is_correct() && feedback(&["a", "b"], &["b", "a"]).is_correct());
+        assert!(feedback(&[], &[]).is_correct());
+        assert!(!feedback(&["a"], &["b"]).is_correct() && !feedback(&["a"], &["a", "b"]).is_correct());
     }
 }

@@ -345,9 +345,12 @@ mod tests {
         assert_eq!(left, ["1", "2", "3", "4", "8", "9"]);
     }
 
+    fn file(path: &str, sha256: &str) -> FileRecord {
+        FileRecord { path: path.to_owned(), bytes: 1, sha256: sha256.to_owned() }
+    }
+
     #[test]
     fn files_digest_ignores_file_order() {
-        let file = |path: &str, sha256: &str| FileRecord { path: path.to_owned(), bytes: 1, sha256: sha256.to_owned() };
         let a = file("a", "0");
         let b = file("b", "1");
         assert_eq!(files_digest(&[a.clone(), b.clone()]), files_digest(&[b.clone(), a.clone()]));

@@ -139,14 +139,17 @@ mod tests {
         ModelRecords::from([("m".to_owned(), ModelRecord { revision, ..ModelRecord::default() })])
     }
 
+    fn state(epoch: i64, revision: i64) -> RegistryState {
+        RegistryState { epoch, records: records(revision), ..RegistryState::default() }
+    }
+
     #[test]
     fn merge_older_state_ignored_unless_restored() {
-        let read = |epoch, revision| RegistryState { epoch, records: records(revision), ..RegistryState::default() };
-        let mut known = read(5, 3);
-        assert!(!known.merge(read(5, 2)) || known.records == records(3));
+        let mut known = state(5, 3);
+        assert!(!known.merge(state(5, 2)) || known.records == records(3));
         assert_eq!(known.records, records(3));
-        assert!(known.merge(read(6, 4)));
-        assert!(known.merge(read(2, 1)));
+        assert!(known.merge(state(6, 4)));
+        assert!(known.merge(state(2, 1)));
         assert_eq!((known.epoch, known.records), (2, records(1)));
     }
 

@@ -309,11 +309,12 @@ mod tests {
         Snapshot { models, ..Snapshot::default() }
     }
 
+    fn failed(refusal: Option<&str>) -> VersionState {
+        VersionState::Failed(LoadFailure { reason: "x".to_owned(), fatal_reason: refusal.map(str::to_owned) })
+    }
+
     #[test]
     fn fatal_load_failure_only_for_startup_versions() {
-        let failed = |refusal: Option<&str>| {
-            VersionState::Failed(LoadFailure { reason: "x".to_owned(), fatal_reason: refusal.map(str::to_owned) })
-        };
         let begun_with = snapshot(&[("1", VersionState::Loading), ("2", VersionState::Loading)]);
         let now = snapshot(&[("1", failed(None)), ("2", VersionState::Loading), ("3", failed(Some("later")))]);
         assert_eq!(now.fatal_load_failure(&begun_with), None);

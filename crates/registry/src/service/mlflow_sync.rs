@@ -263,10 +263,13 @@ fn is_permanent_error(error: &RegistryError) -> bool {
 mod tests {
     use super::*;
 
+    fn subscription(local: &str, uri: &str) -> Result<AliasSubscription, String> {
+        AliasSubscription::new(local, uri, Duration::from_secs(1))
+    }
+
     #[test]
     fn alias_subscription_other_uri_is_refused() {
-        let of = |local: &str, uri: &str| AliasSubscription::new(local, uri, Duration::from_secs(1));
-        let followed = of("m", "models:/My model@champion").unwrap();
+        let followed = subscription("m", "models:/My model@champion").unwrap();
         let version =
             MlflowVersion { name: "My model".to_owned(), version: "3".to_owned(), run_id: None, source: None };
         assert_eq!(followed.target_id(&version), "models:/My model@champion -> 3 (-)");
@@ -278,7 +281,7 @@ mod tests {
             ("../m", "models:/M@x"),
             ("", "models:/M@x"),
         ] {
-            assert!(of(local, uri).is_err(), "{local} {uri}");
+            assert!(subscription(local, uri).is_err(), "{local} {uri}");
         }
     }
 }

@@ -118,6 +118,16 @@ mod tests {
         snapshot.models["m"].versions.keys().map(|version| version.as_str().to_owned()).collect()
     }
 
+    fn arm(name: &str, version: &str) -> ExperimentArm {
+        ExperimentArm {
+            name: name.to_owned(),
+            model: "m".to_owned(),
+            version: Some(version.to_owned()),
+            weight: 0.5,
+            shadow: false,
+        }
+    }
+
     #[test]
     fn publish_unloads_versions_without_record_or_lease() {
         let state = state(&["1", "2", "3"]);
@@ -135,13 +145,6 @@ mod tests {
     }
     /// A running experiment of versions 1 and 2 of `m`.
     fn experiment() -> Experiment {
-        let arm = |name: &str, version: &str| ExperimentArm {
-            name: name.to_owned(),
-            model: "m".to_owned(),
-            version: Some(version.to_owned()),
-            weight: 0.5,
-            shadow: false,
-        };
         let design = ExperimentDesign {
             model: "m".to_owned(),
             arms: vec![arm("old", "1"), arm("new", "2")],

@@ -222,6 +222,10 @@ mod tests {
         names
     }
 
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
     #[test]
     fn version_appears_only_when_committed() {
         let directory = tempfile::tempdir().unwrap();
@@ -241,7 +245,6 @@ mod tests {
         let version = store.version_path(&files_digest(&files));
         assert_eq!(names(&store.versions), [files_digest(&files)]);
         assert_eq!(fs::read(version.join("onnx/weights.bin")).unwrap(), b"weights");
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(
             (mode(&version), mode(&version.join("onnx")), mode(&version.join("model.onnx"))),
             (0o500, 0o500, 0o400)
