@@ -87,26 +87,53 @@ fn leave_early(address: &str, path: &str, body: &str, n: usize) {
     stream.write_all(&whole.as_bytes()[..sent]).ok();
 }
 
-/// Runs the load.
-pub(crate) fn run(arguments: &[String]) {
-    let requests = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(DEFAULT_REQUESTS);
-    // Texts on which both models agree: an answer's label tells whether it is the right one.
+/// Texts on which both models agree: an answer's label tells whether it is the right one.
+fn find_agreed_texts(address: &str) -> Vec<(String, String)> {
     let other: BTreeMap<String, String> = golden_texts("banking77-tfidf").into_iter().collect();
-    let texts: Vec<_> =
-        golden_texts("banking77-minilm").into_iter().filter(|(t, l)| other.get(t).is_none_or(|o| o == l)).collect();
-    let server = ServerProcess::start(&[]);
-    let texts: Vec<_> = {
-        let mut client = KeepAliveClient::connect(&server.address);
-        let mut same = |(text, label): &(String, String)| {
+    let mut client = KeepAliveClient::connect(address);
+    golden_texts("banking77-minilm")
+        .into_iter()
+        .filter(|(text, label)| other.get(text).is_none_or(|other| other == label))
+        .filter(|(text, label)| {
             let body = serde_json::json!({ "text": text, "model": "banking77-tfidf" }).to_string();
             check_answer(&ExpectedAnswer::Label(label.clone()), 200, &client.request("POST", "/predict", &body).1)
                 .is_ok()
-        };
-        texts.into_iter().filter(|pair| same(pair)).collect()
-    };
-    let (next, left, wrong) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
+        })
+        .collect()
+}
+
+/// Prints resident memory in MiB: before the load, in `readings` during it, and after it.
+fn print_memory(before: f64, readings: &[f64], after: f64) {
+    // The first tenth fills the runtime's buffers.
+    let settled = &readings[readings.len() / 10..];
+    let quarter = (settled.len() / 4).max(1);
+    let first = median(&settled[..quarter]);
+    let last = median(&settled[settled.len() - quarter..]);
+    println!(
+        "resident memory {before:.0} MiB before, {after:.0} MiB after; median of the first quarter {first:.1} MiB, of the \
+         last {last:.1} MiB ({:+.1} %), most {:.1} MiB",
+        (last / first - 1.0) * 100.0,
+        readings.iter().copied().fold(0.0, f64::max)
+    );
+}
+
+fn median(readings: &[f64]) -> f64 {
+    let mut sorted = readings.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// Runs the load.
+pub(crate) fn run(arguments: &[String]) {
+    let requests = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(DEFAULT_REQUESTS);
+    let server = ServerProcess::start(&[]);
+    let texts = find_agreed_texts(&server.address);
+    let next = AtomicUsize::new(0);
+    let left = AtomicUsize::new(0);
+    let wrong = Mutex::new(Vec::new());
     let statuses: Mutex<BTreeMap<u16, usize>> = Mutex::default();
-    let (before, start) = (server.resident_mib(), Instant::now());
+    let before = server.resident_mib();
+    let start = Instant::now();
     let memory: Mutex<Vec<f64>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..CLIENT_COUNT {
@@ -117,7 +144,7 @@ pub(crate) fn run(arguments: &[String]) {
                     if n >= requests {
                         return;
                     }
-                    if n % (requests / MEMORY_READINGS).max(1) == 0 {
+                    if n.is_multiple_of((requests / MEMORY_READINGS).max(1)) {
                         memory.lock().unwrap().push(server.resident_mib());
                     }
                     // One in ten, spread over all kinds.
@@ -137,7 +164,8 @@ pub(crate) fn run(arguments: &[String]) {
         }
     });
     let seconds = start.elapsed().as_secs_f64();
-    let (statuses, wrong) = (statuses.into_inner().unwrap(), wrong.into_inner().unwrap());
+    let statuses = statuses.into_inner().unwrap();
+    let wrong = wrong.into_inner().unwrap();
     let answered: usize = statuses.values().sum();
     println!(
         "{requests} requests from {CLIENT_COUNT} clients in {seconds:.1} s ({:.0}/s), {} left early",
@@ -145,23 +173,7 @@ pub(crate) fn run(arguments: &[String]) {
         left.load(Ordering::Relaxed)
     );
     println!("answered {answered}, by status {statuses:?}, wrong {}", wrong.len());
-    let memory = memory.into_inner().unwrap();
-    let median = |readings: &[f64]| {
-        let mut sorted = readings.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        sorted[sorted.len() / 2]
-    };
-    // The first tenth fills the runtime's buffers.
-    let settled = &memory[memory.len() / 10..];
-    let quarter = (settled.len() / 4).max(1);
-    let (first, last) = (median(&settled[..quarter]), median(&settled[settled.len() - quarter..]));
-    println!(
-        "resident memory {before:.0} MiB before, {:.0} MiB after; median of the first quarter {first:.1} MiB, of the \
-         last {last:.1} MiB ({:+.1} %), most {:.1} MiB",
-        server.resident_mib(),
-        (last / first - 1.0) * 100.0,
-        memory.iter().copied().fold(0.0, f64::max)
-    );
+    print_memory(before, &memory.into_inner().unwrap(), server.resident_mib());
     let health = KeepAliveClient::connect(&server.address).request("GET", "/health", "").0;
     println!("health afterwards: {health}");
     for difference in wrong.iter().take(5) {

@@ -144,7 +144,6 @@ pub(crate) fn run(arguments: &[String]) {
     overload.print("overload");
     after.print("afterwards, half the capacity");
 
-    let [ok, refused] = [200, 503].map(|status| overload.latencies(status));
     // What still comes after the end was not done in this time.
     let in_time = |a: &&TimedResponse| a.status == 200 && a.intended + a.latency <= duration;
     let goodput = overload.per_second(overload.answers.iter().filter(in_time).count());
@@ -153,22 +152,7 @@ pub(crate) fn run(arguments: &[String]) {
         OVERLOAD_FACTOR * capacity,
         goodput / capacity
     );
-    let ms = |time: Duration| 1e3 * time.as_secs_f64();
-    println!(
-        "p99 of {} 503s {:.1} ms (goal 20), p99 of 200s {:.0} ms",
-        refused.count(),
-        ms(refused.percentile(99)),
-        ms(ok.percentile(99))
-    );
-    let from_writing: Latencies =
-        overload.answers.iter().filter(|a| a.status == 503).map(|a| a.latency.saturating_sub(a.delay)).collect();
-    let of_second = |second: u64| -> Latencies {
-        let of_it = overload.answers.iter().filter(|a| a.status == 503 && a.intended.as_secs() == second);
-        of_it.map(|a| a.latency).collect()
-    };
-    let seconds = (0..duration.as_secs()).map(|second| format!("{:.0}", ms(of_second(second).percentile(99))));
-    println!("p99 of 503s by second, in ms: {}", seconds.collect::<Vec<_>>().join(" "));
-    println!("503s without the wait for one of {max_connections} connections: {from_writing}");
+    print_refusals(&overload, duration, max_connections);
     for (name, ProbeResult { latencies, statuses, failed }) in &beside.probes {
         println!("probe {name}: {latencies} (goal p99 50), statuses {statuses:?}, failed {failed}");
     }
@@ -179,8 +163,33 @@ pub(crate) fn run(arguments: &[String]) {
     );
     print_recovery(&baseline, &after);
 
-    let unexpected = |outcome: &LoadOutcome| {
-        outcome.wrong + outcome.answers.iter().filter(|answer| ![200, 503, 504].contains(&answer.status)).count()
-    };
-    assert!([&baseline, &overload, &after].into_iter().map(unexpected).sum::<usize>() == 0, "see above");
+    assert!([&baseline, &overload, &after].into_iter().map(count_unexpected).sum::<usize>() == 0, "see above");
+}
+
+fn count_unexpected(outcome: &LoadOutcome) -> usize {
+    outcome.wrong + outcome.answers.iter().filter(|answer| ![200, 503, 504].contains(&answer.status)).count()
+}
+
+fn print_refusals(overload: &LoadOutcome, duration: Duration, max_connections: usize) {
+    let [ok, refused] = [200, 503].map(|status| overload.latencies(status));
+    println!(
+        "p99 of {} 503s {:.1} ms (goal 20), p99 of 200s {:.0} ms",
+        refused.count(),
+        to_ms(refused.percentile(99)),
+        to_ms(ok.percentile(99))
+    );
+    let refusals: Vec<&TimedResponse> = overload.answers.iter().filter(|answer| answer.status == 503).collect();
+    let from_writing: Latencies =
+        refusals.iter().map(|refusal| refusal.latency.saturating_sub(refusal.delay)).collect();
+    let seconds = (0..duration.as_secs()).map(|second| {
+        let of_second = refusals.iter().filter(|refusal| refusal.intended.as_secs() == second);
+        let latencies: Latencies = of_second.map(|refusal| refusal.latency).collect();
+        format!("{:.0}", to_ms(latencies.percentile(99)))
+    });
+    println!("p99 of 503s by second, in ms: {}", seconds.collect::<Vec<_>>().join(" "));
+    println!("503s without the wait for one of {max_connections} connections: {from_writing}");
+}
+
+fn to_ms(time: Duration) -> f64 {
+    1e3 * time.as_secs_f64()
 }

@@ -30,6 +30,7 @@ async fn get_models(server: &TestServer, authorization: &str) -> Response {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one scenario, whose steps need each other")]
 async fn api_key_every_route_requires_its_scope() {
     let (ring, models) = (KeyFile::new(), cheap_models());
     let keys: Vec<(&str, String)> = ["predict", "feedback", "admin", "metrics"]

@@ -52,6 +52,7 @@ fn status_and_signal(status: &str, signal: &str) -> (String, String) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one scenario, whose steps need each other")]
 fn drift_alert_is_sent_once_and_on_resolution() {
     let place = Scene::with_profile();
     let daemon = place.start(&["--drift-window", "200"]);

@@ -24,6 +24,7 @@ fn predict_and_send_feedback(daemon: &Daemon, users: std::ops::Range<u32>) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one scenario, whose steps need each other")]
 fn results_name_better_arm_and_survive_restart() {
     let scene = Scene::new();
     let daemon = scene.start();

@@ -30,6 +30,7 @@ fn json_lines(log: &str) -> Vec<Value> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one scenario, whose steps need each other")]
 fn access_log_one_line_per_request_without_text() {
     let (mut daemon, _directories) = start_daemon(&["--summary-interval", "0s"]);
     let traced = format!("X-Request-Id: mine\r\nTraceparent: 00-{TRACE_ID}-00f067aa0ba902b7-01\r\n");

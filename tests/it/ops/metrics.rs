@@ -22,6 +22,7 @@ use crate::support::waiting::{block_until as until_true, wait_until};
 const SNAPSHOT_PATH: &str = "tests/it/ops/metrics.txt";
 
 /// Every metric with its type, the names of its labels and its help, after each event has happened.
+#[expect(clippy::too_many_lines, reason = "one event after another")]
 fn metric_descriptions() -> String {
     let metrics = Metrics::new().unwrap();
     metrics.set_registry_unusable(None);
@@ -179,6 +180,7 @@ async fn scrape_after_settling(server: &TestServer) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, whose steps need each other")]
 async fn metrics_request_outcomes_add_up() {
     let scene =
         FakeBackendServer::new(&["--workers", "1", "--max-inflight-items", "8", "--max-client-batch-size", "8"]).await;

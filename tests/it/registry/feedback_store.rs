@@ -54,6 +54,7 @@ async fn feedback_out_of_order_latest_timestamp_wins() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one scenario, whose steps need each other")]
 async fn feedback_bulk_insert_equals_single_inserts() {
     let all: Vec<FeedbackRecord> = (0..500)
         .map(|number| {

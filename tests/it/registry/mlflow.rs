@@ -246,6 +246,7 @@ fn mlflow_version_is_registered() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn mlflow_invalid_response_is_refused() {
     let place = Scene::new();
     let daemon = place.start(&[]);

@@ -199,6 +199,7 @@ async fn replicas_lost_data_directory_is_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, whose steps need each other")]
 async fn replicas_follow_changes_and_survive_database_outage() {
     let Some(postgres) = FreshPostgres::new().await else { return };
     let ([models, other], data) = (two_version_dirs(), [(); 2].map(|()| tempfile::tempdir().unwrap()));

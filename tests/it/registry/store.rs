@@ -79,6 +79,7 @@ fn model_with_nodes(last: fn(&mut OnnxGraph, &str) -> String) -> ModelBuilder {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn store_unloadable_upload_is_refused_and_removed() {
     let place = Scene::new();
     let daemon = place.start();
@@ -311,6 +312,7 @@ fn store_partial_upload_is_removed() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn store_path_traversal_names_are_refused() {
     let place = Scene::new();
     let daemon = place.start();

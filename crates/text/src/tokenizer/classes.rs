@@ -117,6 +117,7 @@ mod tests {
 
     /// Classes that `AutoTokenizer` of transformers 5.24 made for the same files.
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn tokenizer_class_matches_autotokenizer() {
         let class = TokenizerClass::Supported;
         let plain = json!({});
