@@ -101,8 +101,8 @@ mod tests {
             ("postgres://a@db/x", Some(&long)),
             ("postgres://a@db:secret/x", Some("x")),
         ] {
-            let told = resolve(url, password).unwrap_err();
-            assert!(told.starts_with("--database") && !told.contains("secret"), "{told}");
+            let error = resolve(url, password).unwrap_err();
+            assert!(error.starts_with("--database") && !error.contains("secret"), "{error}");
         }
         let missing = DatabaseArgs {
             database: "postgres://a@db/x".to_owned(),

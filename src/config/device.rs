@@ -121,8 +121,8 @@ mod tests {
             ("cuda:0, 1", "\" 1\" is no number"),
             ("cuda:1,1", "named twice"),
         ] {
-            let told = parse_device(typed).unwrap_err();
-            assert!(told.contains(word), "{typed}: {told}");
+            let error = parse_device(typed).unwrap_err();
+            assert!(error.contains(word), "{typed}: {error}");
         }
     }
 

@@ -277,13 +277,13 @@ mod tests {
             let shape = Shape { rows: 1, length: 8 + run * 7 % 24 };
             seen.add(CostSample { shape, seconds: right.predict_seconds(shape) });
         }
-        let found = before.merge(&seen).solve().unwrap();
-        assert!((found.overhead / right.overhead - 1.0).abs() < 0.3, "{found:?}");
+        let fitted = before.merge(&seen).solve().unwrap();
+        assert!((fitted.overhead / right.overhead - 1.0).abs() < 0.3, "{fitted:?}");
         for length in [8, 16, 31] {
             let shape = Shape { rows: 1, length };
             assert!(
-                (found.predict_seconds(shape) / right.predict_seconds(shape) - 1.0).abs() < 0.15,
-                "{length}: {found:?}"
+                (fitted.predict_seconds(shape) / right.predict_seconds(shape) - 1.0).abs() < 0.15,
+                "{length}: {fitted:?}"
             );
         }
         assert!(before.solve().is_some_and(|before| (before.per_token / wrong.per_token - 1.0).abs() < 1e-6));
@@ -294,11 +294,11 @@ mod tests {
         #[test]
         fn fit_of_exact_samples_recovers_cost_model(run in 0.0..1e-2, token in 1e-6..1e-3, square in 0.0..1e-5, noise in prop::array::uniform8(0.8..1.25)) {
             let cost = CostModel { overhead: run, per_token: token, per_token_squared: square };
-            let found = CostModel::fit(&samples(cost, |_| 1.0)).unwrap();
+            let fitted = CostModel::fit(&samples(cost, |_| 1.0)).unwrap();
             let noisy = CostModel::fit(&samples(cost, |i| noise[i])).unwrap();
             for (rows, length) in SAMPLE_SHAPES {
                 let shape = Shape { rows, length };
-                prop_assert!((found.predict_seconds(shape) / cost.predict_seconds(shape) - 1.0).abs() < 1e-3);
+                prop_assert!((fitted.predict_seconds(shape) / cost.predict_seconds(shape) - 1.0).abs() < 1e-3);
                 prop_assert!((0.5..2.0).contains(&(noisy.predict_seconds(shape) / cost.predict_seconds(shape))));
             }
             for part in [noisy.overhead, noisy.per_token, noisy.per_token_squared] {

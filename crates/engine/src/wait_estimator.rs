@@ -275,8 +275,8 @@ mod tests {
         BatchTiming { shape: Shape { rows: 1, length: 1 }, unbatched_time: texts * MILLISECOND, elapsed: took }
     }
 
-    fn assert_near_ms(found: Duration, milliseconds: f64) {
-        assert!((found.as_secs_f64() * 1e3 - milliseconds).abs() < 0.1 * milliseconds + 1e-3, "{found:?}");
+    fn assert_near_ms(wait: Duration, milliseconds: f64) {
+        assert!((wait.as_secs_f64() * 1e3 - milliseconds).abs() < 0.1 * milliseconds + 1e-3, "{wait:?}");
     }
 
     #[test]

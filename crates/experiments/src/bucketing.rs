@@ -85,8 +85,8 @@ mod tests {
             ("checkout", "", 0.146_536_457_461_696_97),
             ("", "Zoë ☃", 0.942_965_346_143_051_6),
         ] {
-            let found = Bucketing::from_user(salt, user);
-            assert!((found.position - position).abs() < 1e-15, "{salt} {user}: {:?}", found.position);
+            let bucketing = Bucketing::from_user(salt, user);
+            assert!((bucketing.position - position).abs() < 1e-15, "{salt} {user}: {:?}", bucketing.position);
         }
     }
 

@@ -83,8 +83,8 @@ impl From<BTreeMap<usize, u64>> for SparseLatencyHistogram {
     fn from(buckets: BTreeMap<usize, u64>) -> Self {
         let mut counts = LatencyHistogram::default().counts().to_vec();
         for (bucket, count) in buckets {
-            if let Some(found) = counts.get_mut(bucket) {
-                *found = count;
+            if let Some(slot) = counts.get_mut(bucket) {
+                *slot = count;
             }
         }
         Self(LatencyHistogram::from_counts(counts).unwrap_or_default())

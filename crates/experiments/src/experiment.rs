@@ -225,8 +225,9 @@ impl Experiment {
     /// # Errors
     /// If it does not run, or has no such step.
     pub fn advance_to_step(&mut self, step: usize, now: i64) -> Result<bool, ExperimentError> {
-        let found = self.design.rollout.as_ref().and_then(|rollout| rollout.steps.get(step));
-        let Some(share) = found.map(|step| step.share).filter(|_| self.state == ExperimentState::Running) else {
+        let strategy_step = self.design.rollout.as_ref().and_then(|rollout| rollout.steps.get(step));
+        let Some(share) = strategy_step.map(|step| step.share).filter(|_| self.state == ExperimentState::Running)
+        else {
             return Err(ExperimentError::conflict("the rollout does not run"));
         };
         self.design.set_candidate_share(share);

@@ -181,10 +181,11 @@ impl ReceiptKeyring {
     /// Whether a receipt is that of an answer to this text; nothing for one that does not say.
     #[must_use]
     pub fn fingerprint_matches(&self, receipt: &Receipt, text: &str) -> Option<bool> {
-        let found = receipt.text_fingerprint?;
+        let fingerprint = receipt.text_fingerprint?;
         // Which of the keys has sealed it is not kept.
-        let same =
-            |key: &ReceiptKey| bool::from(key.bind_fingerprint(receipt.id, key.fingerprint(text)).0.ct_eq(&found.0));
+        let same = |key: &ReceiptKey| {
+            bool::from(key.bind_fingerprint(receipt.id, key.fingerprint(text)).0.ct_eq(&fingerprint.0))
+        };
         Some(self.keys.iter().any(same))
     }
 

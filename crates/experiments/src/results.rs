@@ -133,7 +133,7 @@ impl PhaseResults {
             design.serving_arms().map(|(index, arm)| (index, with_phase_weight(arm, weights, index))).collect();
         let mismatch = user_mismatch(&arms, &sums.counts);
         let control_weight = arms.iter().find(|(_, arm)| arm.name == design.control).map_or(1.0, |(_, arm)| arm.weight);
-        let others: Vec<(verdict::ArmAccuracy, ComparisonPlan)> = arms
+        let compared: Vec<(verdict::ArmAccuracy, ComparisonPlan)> = arms
             .iter()
             .filter(|(_, arm)| arm.name != design.control)
             .filter_map(|(_, arm)| {
@@ -141,11 +141,12 @@ impl PhaseResults {
             })
             .collect();
         let control = design.control_arm().map(|(_, arm)| arm_accuracy(arm, sums));
-        let judged = control.filter(|_| !others.is_empty()).map(|control| evaluate_arms(&control, &others, mismatch));
-        let names: Vec<&str> = others.iter().map(|(arm, _)| arm.name.as_str()).collect();
+        let judged =
+            control.filter(|_| !compared.is_empty()).map(|control| evaluate_arms(&control, &compared, mismatch));
+        let names: Vec<&str> = compared.iter().map(|(arm, _)| arm.name.as_str()).collect();
         let mut each = judged.iter().flat_map(|judged| judged.arm_verdicts.iter());
         let plans: BTreeMap<&str, ComparisonPlan> =
-            others.iter().map(|(arm, plan)| (arm.name.as_str(), plan.with_bonferroni(others.len()))).collect();
+            compared.iter().map(|(arm, plan)| (arm.name.as_str(), plan.with_bonferroni(compared.len()))).collect();
         let of_control = design.control_arm().map(|(_, arm)| arm_accuracy(arm, sums).counts).unwrap_or_default();
         let all: u64 =
             arms.iter().filter_map(|(_, arm)| sums.counts.arms.get(&arm.name)).map(|tally| tally.requests).sum();
@@ -191,8 +192,8 @@ impl PhaseResults {
     /// Arms of which one can be sure now.
     pub fn decisions(&self) -> impl Iterator<Item = (&ExperimentArm, bool, String)> {
         self.arms.iter().filter_map(|result| match result.verdict.as_ref()? {
-            found @ Verdict::Better(_) => Some((&result.arm, true, found.to_string())),
-            found @ Verdict::Worse(_) => Some((&result.arm, false, found.to_string())),
+            verdict @ Verdict::Better(_) => Some((&result.arm, true, verdict.to_string())),
+            verdict @ Verdict::Worse(_) => Some((&result.arm, false, verdict.to_string())),
             _ => None,
         })
     }
@@ -263,9 +264,13 @@ fn verdict_text(judged: &ExperimentVerdict, names: &[&str], sums: &PhaseTotals) 
         }
         several => {
             let all: Vec<Option<bool>> = several.iter().zip(&judged.arm_verdicts).map(is_better).collect();
-            let better: Vec<&str> =
-                several.iter().zip(&all).filter(|(_, found)| **found == Some(true)).map(|(name, _)| *name).collect();
-            judged.overall.summary_sentence(&better, all.iter().all(|found| *found == Some(false)))
+            let better: Vec<&str> = several
+                .iter()
+                .zip(&all)
+                .filter(|(_, is_better)| **is_better == Some(true))
+                .map(|(name, _)| *name)
+                .collect();
+            judged.overall.summary_sentence(&better, all.iter().all(|is_better| *is_better == Some(false)))
         }
     }
 }
@@ -314,19 +319,19 @@ mod tests {
     fn verdict_later_unsure_first_decision_stands() {
         let (experiment, weights) = started_experiment();
         let mut sums = phase_totals(arm_feedback(1_200, 1_540), arm_feedback(1_447, 1_540));
-        let found = PhaseResults::new(&experiment, &weights, &sums);
+        let results = PhaseResults::new(&experiment, &weights, &sums);
         assert!(
-            found.verdict.starts_with("new is better: right in 94.0 % of 1,540 answers against 77.9 %"),
+            results.verdict.starts_with("new is better: right in 94.0 % of 1,540 answers against 77.9 %"),
             "{}",
-            found.verdict
+            results.verdict
         );
-        let (arm, better, sentence) = found.decisions().next().unwrap();
-        assert_eq!((arm.name.as_str(), better, &sentence), ("new", true, &found.verdict));
+        let (arm, better, sentence) = results.decisions().next().unwrap();
+        assert_eq!((arm.name.as_str(), better, &sentence), ("new", true, &results.verdict));
         // Later on it looks less sure.
         sums.first_decisions.insert("new".to_owned(), FirstDecision { is_better: better, decided_at: 1, sentence });
         sums.feedback.insert("new".to_owned(), arm_feedback(1_210, 1_540));
         let later = PhaseResults::new(&experiment, &weights, &sums);
-        assert_eq!(later.verdict, found.verdict);
+        assert_eq!(later.verdict, results.verdict);
         assert!(matches!(later.arms[1].verdict, Some(Verdict::NeedsMoreFeedback { .. })));
     }
 
@@ -354,11 +359,11 @@ mod tests {
             counts: running.counts(),
             ..phase_totals(arm_feedback(500, 1_000), arm_feedback(900, 1_000))
         };
-        let found = PhaseResults::new(&experiment, &weights, &sums);
-        assert!(found.mismatch.is_some_and(|p| p < 0.001));
-        assert!(found.verdict.starts_with("Do not trust this comparison"), "{}", found.verdict);
-        assert_eq!((found.estimated_users.round(), found.decisions().count()), (2_000.0, 0));
-        assert!((found.arms[0].share.unwrap() - 0.6).abs() < 0.05);
+        let results = PhaseResults::new(&experiment, &weights, &sums);
+        assert!(results.mismatch.is_some_and(|p| p < 0.001));
+        assert!(results.verdict.starts_with("Do not trust this comparison"), "{}", results.verdict);
+        assert_eq!((results.estimated_users.round(), results.decisions().count()), (2_000.0, 0));
+        assert!((results.arms[0].share.unwrap() - 0.6).abs() < 0.05);
     }
 
     #[test]
@@ -376,18 +381,18 @@ mod tests {
             tally.distance += 0.5;
         });
         let sums = PhaseTotals { counts: running.counts(), ..PhaseTotals::default() };
-        let found = PhaseResults::new(&experiment, &weights, &sums);
-        let (control, candidate) = found
+        let results = PhaseResults::new(&experiment, &weights, &sums);
+        let (control, candidate) = results
             .control_and_candidate()
             .map(|(control, candidate)| (arm_stats(&control.counts), arm_stats(&candidate.counts)))
             .unwrap();
         assert_eq!((control.failed, candidate.requests, candidate.failed), (0, 10, 10));
         assert!(control.p99.is_some_and(|p99| (0.0028..0.0032).contains(&p99)));
-        let shadow = &found.shadows[0];
+        let shadow = &results.shadows[0];
         assert_eq!(
             (shadow.agreement(), shadow.mean_confidence_difference(), shadow.arm.name.as_str()),
             (Some(0.5), Some(0.25), "shade")
         );
-        assert!(found.verdict.starts_with("Too little feedback"));
+        assert!(results.verdict.starts_with("Too little feedback"));
     }
 }

@@ -198,8 +198,8 @@ fn accuracy_breach(look: &RolloutInput<'_>, steps: usize, most: f64) -> Option<S
     // Steps are looked at one by one, since what they are asked may differ; all looks together are wrong with alpha.
     let plan = look.plan.with_bonferroni(steps);
     look.feedback_by_step.unwrap_or_default().iter().find_map(|&(control, candidate)| {
-        let found = compare_accuracies(control, candidate, &plan)?;
-        (found.interval.high < -most).then(|| {
+        let comparison = compare_accuracies(control, candidate, &plan)?;
+        (comparison.interval.high < -most).then(|| {
             format!(
                 "right in {:.1} % of {} answers against {:.1} % of {}: worse by more than {:.1} points, however often one looks",
                 100.0 * candidate.accuracy().unwrap_or_default(),
@@ -273,8 +273,12 @@ mod tests {
         assert_eq!(next_action(3, 60, good, good), RolloutAction::Wait, "there is no such step");
     }
 
-    fn rollback_reason(control: ArmStats, candidate: ArmStats, told: &[(FeedbackCounts, FeedbackCounts)]) -> String {
-        match next_action_with_feedback(0, 0, control, candidate, told) {
+    fn rollback_reason(
+        control: ArmStats,
+        candidate: ArmStats,
+        feedback_by_step: &[(FeedbackCounts, FeedbackCounts)],
+    ) -> String {
+        match next_action_with_feedback(0, 0, control, candidate, feedback_by_step) {
             RolloutAction::RollBack(reason) => reason,
             other => format!("{other:?}"),
         }

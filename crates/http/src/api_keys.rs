@@ -36,7 +36,7 @@ impl ApiKeys {
     /// A sentence that names the option.
     pub fn open(settings: &AccessSettings) -> Result<Self, String> {
         let path = settings.key_file.clone();
-        let said = |error: String| format!("--keys {}: {error}", settings.key_file.display());
+        let named_error = |error: String| format!("--keys {}: {error}", settings.key_file.display());
         let must_be_there = AtomicBool::new(settings.is_key_file_explicit);
         let load = {
             let path = path.clone();
@@ -50,8 +50,8 @@ impl ApiKeys {
                 None => Ok(None),
             }
         };
-        let file = FileWatcher::open("keys", vec![path], load).map_err(said)?;
-        file.watch().map_err(|error| said(error.to_string()))?;
+        let file = FileWatcher::open("keys", vec![path], load).map_err(named_error)?;
+        file.watch().map_err(|error| named_error(error.to_string()))?;
         let open = file.current().is_none();
         if open && !settings.listen.is_local() && !settings.allow_anonymous {
             return Err(format!(
@@ -81,8 +81,8 @@ impl ApiKeys {
     pub(super) fn authorize(&self, scope: Scope, headers: &HeaderMap, address: IpAddr) -> Result<Identity, AuthError> {
         let file = self.key_file.current();
         let Some(file) = file.as_ref() else { return Ok(Identity::Address(address)) };
-        let mut shown = headers.get_all(AUTHORIZATION).iter();
-        let Some(first) = shown.next() else {
+        let mut authorizations = headers.get_all(AUTHORIZATION).iter();
+        let Some(first) = authorizations.next() else {
             let free = self.allow_anonymous && matches!(scope, Scope::Predict | Scope::Feedback);
             return if free { Ok(Identity::Address(address)) } else { Err(AuthError::MissingKey) };
         };
@@ -91,7 +91,7 @@ impl ApiKeys {
             let key = key.trim_matches(' ');
             (scheme.eq_ignore_ascii_case("bearer") && key.len() <= MAX_KEY_BYTES).then(|| key.to_owned())
         };
-        let key = first.to_str().ok().and_then(bearer).filter(|_| shown.next().is_none());
+        let key = first.to_str().ok().and_then(bearer).filter(|_| authorizations.next().is_none());
         let key = key.as_deref().and_then(|key| file.find(key)).ok_or(AuthError::UnknownKey)?;
         if !key.scopes.contains(&scope) {
             return Err(AuthError::MissingScope);

@@ -42,8 +42,8 @@ impl BodyMemory {
         if missing == 0 {
             return Ok(());
         }
-        let wanted = u32::try_from(missing).map_err(|_| InferenceError::Overloaded)?;
-        let more = Arc::clone(&self.0).try_acquire_many_owned(wanted).map_err(|_| InferenceError::Overloaded)?;
+        let permits = u32::try_from(missing).map_err(|_| InferenceError::Overloaded)?;
+        let more = Arc::clone(&self.0).try_acquire_many_owned(permits).map_err(|_| InferenceError::Overloaded)?;
         match held {
             Some(held) => held.merge(more),
             None => *held = Some(more),

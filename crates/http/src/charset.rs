@@ -9,8 +9,8 @@ const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 /// # Errors
 /// 400 that says which encoding the body seems to have.
 pub fn decode_utf8(body: &[u8]) -> Result<&[u8], ApiError> {
-    if let Some(found) = detect_other_unicode(body) {
-        return Err(malformed_error(format!("The body is not UTF-8: it seems to be {found}. Send UTF-8.")));
+    if let Some(encoding) = detect_other_unicode(body) {
+        return Err(malformed_error(format!("The body is not UTF-8: it seems to be {encoding}. Send UTF-8.")));
     }
     let body = body.strip_prefix(UTF8_BOM).unwrap_or(body);
     match std::str::from_utf8(body) {
@@ -62,8 +62,8 @@ mod tests {
             ([&b"\xff\xfe\0\0"[..], &utf32].concat(), "UTF-32 with a byte order mark."),
             (b"{\"text\":\"caf\xe9\"}".to_vec(), "offset 12"),
         ] {
-            let said = error_detail(&body);
-            assert!(said.contains(name) && said.ends_with("Send UTF-8."), "{said}");
+            let detail = error_detail(&body);
+            assert!(detail.contains(name) && detail.ends_with("Send UTF-8."), "{detail}");
         }
         assert_eq!(decode_utf8(b"\xef\xbb\xbf{}").unwrap(), b"{}");
         assert_eq!(decode_utf8("{\"\u{e9}\"".as_bytes()).unwrap(), "{\"\u{e9}\"".as_bytes());

@@ -31,18 +31,18 @@ impl ContentEncoding {
     /// # Errors
     /// 415 for another encoding, or for several.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self, ApiError> {
-        let mut found = Self::Identity;
+        let mut encoding = Self::Identity;
         for value in headers.get_all(CONTENT_ENCODING) {
             for name in value.to_str().map_err(|_| unsupported_encoding_error())?.split(',').map(str::trim) {
                 let gzip = ["gzip", "x-gzip"].iter().any(|known| name.eq_ignore_ascii_case(known));
-                match found {
+                match encoding {
                     _ if name.is_empty() || name.eq_ignore_ascii_case("identity") => {}
-                    Self::Identity if gzip => found = Self::Gzip,
+                    Self::Identity if gzip => encoding = Self::Gzip,
                     Self::Identity | Self::Gzip => return Err(unsupported_encoding_error()),
                 }
             }
         }
-        Ok(found)
+        Ok(encoding)
     }
 }
 

@@ -36,7 +36,7 @@ pub fn layer(origins: &CorsOrigins) -> Option<CorsLayer> {
         HeaderName::from_static("x-request-timeout-ms"),
         HeaderName::from_static("x-user-id"),
     ];
-    let shown = [
+    let exposed = [
         ETAG,
         RETRY_AFTER,
         WWW_AUTHENTICATE,
@@ -44,5 +44,5 @@ pub fn layer(origins: &CorsOrigins) -> Option<CorsLayer> {
         HeaderName::from_static("x-request-id"),
     ];
     let layer = CorsLayer::new().allow_origin(allowed).allow_methods([Method::GET, Method::HEAD, Method::POST]);
-    Some(layer.allow_headers(sent).expose_headers(shown).max_age(PREFLIGHT_MAX_AGE))
+    Some(layer.allow_headers(sent).expose_headers(exposed).max_age(PREFLIGHT_MAX_AGE))
 }

@@ -72,13 +72,13 @@ mod tests {
         );
         assert_eq!(
             parse("https://a:443,http://b:80,http://c:443"),
-            origin_list(&["https://a", "http://b", "http://c:443"])
+            Ok(origin_list(&["https://a", "http://b", "http://c:443"]))
         );
         for wrong in
             ["app.example", "https://", "https://a/", "https://a/b", "null", "*,https://a", "ftp://a", "https://u@a"]
         {
-            let said = parse(wrong).unwrap_err();
-            assert!(said.starts_with("--cors-origins ") && said.contains("no origin"), "{said}");
+            let error = parse(wrong).unwrap_err();
+            assert!(error.starts_with("--cors-origins ") && error.contains("no origin"), "{error}");
         }
     }
 }

@@ -14,8 +14,8 @@ pub fn request_deadline(headers: &HeaderMap, app: &App) -> Result<Instant, ApiEr
     let start = app.limits.stall_detector.estimate_sent_at(Instant::now());
     let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(start + app.limits.requests.timeout) };
     let milliseconds = value.to_str().ok().and_then(|value| value.parse::<u64>().ok()).filter(|&ms| ms > 0);
-    let asked = milliseconds.map(Duration::from_millis).ok_or_else(|| {
+    let timeout = milliseconds.map(Duration::from_millis).ok_or_else(|| {
         ApiError::new(Code::InvalidHeader, "X-Request-Timeout-Ms must be a whole number of milliseconds, at least 1.")
     })?;
-    Ok(start + asked.min(app.limits.requests.max_timeout))
+    Ok(start + timeout.min(app.limits.requests.max_timeout))
 }

@@ -169,10 +169,10 @@ pub async fn define(
     ExperimentPath(name): ExperimentPath,
     caller: Caller,
     grounds: Preconditions,
-    ValidatedJson(wanted, _memory): ValidatedJson<ExperimentDesignBody>,
+    ValidatedJson(request, _memory): ValidatedJson<ExperimentDesignBody>,
 ) -> Result<impl IntoResponse, ApiError> {
     let known = app.require_registry()?.services().context.experiments().contains_key(&name);
-    let order = grounds.into_change_context(&caller, &["experiment", &name], &wanted, wanted.reason.clone());
+    let order = grounds.into_change_context(&caller, &["experiment", &name], &request, request.reason.clone());
     if known && order.expected_revision.is_none() {
         // Unless it was this request that made it.
         let context = order.clone();
@@ -184,7 +184,7 @@ pub async fn define(
     // What is new was never seen.
     let order = ChangeContext { expected_revision: order.expected_revision.or(Some(0)), ..order };
     let default_model = app.models.registry.snapshot().default_model.clone();
-    let design = wanted.into_design(&name, &default_model).map_err(wire::design_error)?;
+    let design = request.into_design(&name, &default_model).map_err(wire::design_error)?;
     let named = name.clone();
     apply_change(&app, &name, order, |services, order| async move {
         services.experiments.define(&named, design, &order).await
@@ -202,9 +202,9 @@ pub async fn start(
     ExperimentPath(name): ExperimentPath,
     caller: Caller,
     grounds: Preconditions,
-    ValidatedJson(wanted, _memory): ValidatedJson<StateChangeRequest>,
+    ValidatedJson(request, _memory): ValidatedJson<StateChangeRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["start", &name], &wanted, wanted.reason.clone())?;
+    let order = grounds.require_change_context(&caller, &["start", &name], &request, request.reason.clone())?;
     let named = name.clone();
     apply_change(&app, &name, order, |services, order| async move { services.experiments.start(&named, &order).await })
         .await
@@ -220,9 +220,9 @@ pub async fn pause(
     ExperimentPath(name): ExperimentPath,
     caller: Caller,
     grounds: Preconditions,
-    ValidatedJson(wanted, _memory): ValidatedJson<StateChangeRequest>,
+    ValidatedJson(request, _memory): ValidatedJson<StateChangeRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["pause", &name], &wanted, wanted.reason.clone())?;
+    let order = grounds.require_change_context(&caller, &["pause", &name], &request, request.reason.clone())?;
     let named = name.clone();
     apply_change(&app, &name, order, |services, order| async move { services.experiments.pause(&named, &order).await })
         .await
@@ -238,11 +238,11 @@ pub async fn end(
     ExperimentPath(name): ExperimentPath,
     caller: Caller,
     grounds: Preconditions,
-    ValidatedJson(wanted, _memory): ValidatedJson<StateChangeRequest>,
+    ValidatedJson(request, _memory): ValidatedJson<StateChangeRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["end", &name], &wanted, wanted.reason.clone())?;
+    let order = grounds.require_change_context(&caller, &["end", &name], &request, request.reason.clone())?;
     let named = name.clone();
-    let outcome = wanted.reason;
+    let outcome = request.reason;
     apply_change(&app, &name, order, |services, order| async move {
         services.experiments.end(&named, outcome, &order).await
     })
@@ -259,12 +259,12 @@ pub async fn promote(
     ExperimentPath(name): ExperimentPath,
     caller: Caller,
     grounds: Preconditions,
-    ValidatedJson(wanted, _memory): ValidatedJson<PromoteRequest>,
+    ValidatedJson(request, _memory): ValidatedJson<PromoteRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["promote", &name], &wanted, wanted.reason.clone())?;
+    let order = grounds.require_change_context(&caller, &["promote", &name], &request, request.reason.clone())?;
     let named = name.clone();
     apply_change(&app, &name, order, |services, order| async move {
-        services.experiments.promote(&named, &wanted.arm, &order).await
+        services.experiments.promote(&named, &request.arm, &order).await
     })
     .await
 }

@@ -128,10 +128,10 @@ impl RequestBody for FeedbackRequest {
 
     fn check(&self, limits: &RequestLimits) -> Result<(), ApiError> {
         if !(1..=MAX_ITEMS).contains(&self.truths.len()) {
-            let told = self.truths.len();
+            let count = self.truths.len();
             return Err(ApiError::at_pointer(
                 "",
-                format!("there are {told} things told, where 1 to {MAX_ITEMS} are possible"),
+                format!("there are {count} things told, where 1 to {MAX_ITEMS} are possible"),
             ));
         }
         let wrong = |(index, truth): (usize, &GroundTruth)| {

@@ -114,8 +114,12 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiErro
         return Err(ApiError::new(Code::ShuttingDown, "The server was told to stop."));
     }
     let snapshot = app.models.registry.snapshot();
-    let others = snapshot.resolve(None, None).is_ok();
-    let detail = if others { "Other models are still being loaded." } else { "The default model does not answer yet." };
+    let has_default_model = snapshot.resolve(None, None).is_ok();
+    let detail = if has_default_model {
+        "Other models are still being loaded."
+    } else {
+        "The default model does not answer yet."
+    };
     Err(ApiError::new(Code::ModelNotReady, detail))
 }
 

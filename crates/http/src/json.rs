@@ -101,11 +101,11 @@ fn quoted_name(message: &str, prefix: &str) -> Option<String> {
     let name = message.strip_prefix(prefix)?.strip_prefix('`')?;
     let end = name.find("`, expected ").or_else(|| name.find("`, there are ")).unwrap_or(name.len().saturating_sub(1));
     let mut escaped = name.get(..end)?.chars().flat_map(char::escape_debug);
-    let mut shown: String = escaped.by_ref().take(MAX_ECHOED_CHARS).collect();
+    let mut echoed: String = escaped.by_ref().take(MAX_ECHOED_CHARS).collect();
     if escaped.next().is_some() {
-        shown.push('…');
+        echoed.push('…');
     }
-    Some(shown)
+    Some(echoed)
 }
 
 /// What serde expected, in words of JSON: clients know nothing of Rust's types.

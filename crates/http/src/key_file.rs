@@ -161,11 +161,11 @@ impl KeyFile {
     ///
     /// The time it takes does not depend on which key it is, nor on how near it comes to one.
     #[must_use]
-    pub fn find(&self, shown: &str) -> Option<&ApiKey> {
-        let shown = hash_key(shown);
+    pub fn find(&self, presented: &str) -> Option<&ApiKey> {
+        let presented = hash_key(presented);
         // Looks at all of them: a search that stops would tell the place.
-        self.keys.iter().fold(None, |found, key| {
-            if bool::from(key.hash.as_bytes().ct_eq(shown.as_bytes())) { Some(key) } else { found }
+        self.keys.iter().fold(None, |matching, key| {
+            if bool::from(key.hash.as_bytes().ct_eq(presented.as_bytes())) { Some(key) } else { matching }
         })
     }
 

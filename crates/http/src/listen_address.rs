@@ -28,12 +28,12 @@ impl ListenAddress {
     /// A sentence that begins with what was typed, if the system does not know the name.
     pub fn resolve(&self) -> Result<Self, String> {
         let Self::Host(name, port) = self else { return Ok(self.clone()) };
-        let found = (name.as_str(), *port).to_socket_addrs().map_err(|error| {
+        let resolved = (name.as_str(), *port).to_socket_addrs().map_err(|error| {
             format!(
                 "{self}: the host name cannot be resolved ({error}); use an address, or a name that the system knows"
             )
         })?;
-        let addresses: Vec<SocketAddr> = found.collect();
+        let addresses: Vec<SocketAddr> = resolved.collect();
         let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
         first.map(|address| Self::Address(*address)).ok_or_else(|| format!("{self}: the host name has no address"))
     }

@@ -50,13 +50,13 @@ pub async fn show(State(_): State<Arc<App>>) -> Result<Json<LogFilter>, ApiError
 pub async fn update(
     State(_): State<Arc<App>>,
     caller: Caller,
-    ValidatedJson(wanted, _memory): ValidatedJson<LogFilter>,
+    ValidatedJson(request, _memory): ValidatedJson<LogFilter>,
 ) -> Result<Json<LogFilter>, ApiError> {
     let before = predictd_telemetry::current_filter();
     // Whatever is logged from now on, who said so is.
-    let last_word = || tracing::warn!(by = %caller, before, now = wanted.filter, "log filter change requested");
-    predictd_telemetry::set_filter(&wanted.filter, last_word)
+    let last_word = || tracing::warn!(by = %caller, before, now = request.filter, "log filter change requested");
+    predictd_telemetry::set_filter(&request.filter, last_word)
         .map_err(|error| ApiError::at_pointer("/filter", error))?;
-    tracing::warn!(by = %caller, before, now = wanted.filter, "log filter changed");
-    Ok(Json(wanted))
+    tracing::warn!(by = %caller, before, now = request.filter, "log filter changed");
+    Ok(Json(request))
 }

@@ -127,13 +127,13 @@ pub struct GpuMeasurementView {
 }
 
 impl From<&placement_result::GpuMeasurement> for GpuMeasurementView {
-    fn from(found: &placement_result::GpuMeasurement) -> Self {
+    fn from(measurement: &placement_result::GpuMeasurement) -> Self {
         Self {
-            nodes: found.nodes_by_provider.clone(),
-            memory_bytes: found.memory_bytes,
-            run_ms: found.gpu_run_time.as_secs_f64() * 1e3,
-            run_on_core_ms: found.cpu_run_time.as_secs_f64() * 1e3,
-            largest_difference: Some(found.max_score_difference).filter(|difference| difference.is_finite()),
+            nodes: measurement.nodes_by_provider.clone(),
+            memory_bytes: measurement.memory_bytes,
+            run_ms: measurement.gpu_run_time.as_secs_f64() * 1e3,
+            run_on_core_ms: measurement.cpu_run_time.as_secs_f64() * 1e3,
+            largest_difference: Some(measurement.max_score_difference).filter(|difference| difference.is_finite()),
         }
     }
 }

@@ -99,10 +99,10 @@ pub async fn register(
     ModelPath(name): ModelPath,
     caller: Caller,
     grounds: Preconditions,
-    ValidatedJson(wanted, _memory): ValidatedJson<RegisterRequest>,
+    ValidatedJson(request, _memory): ValidatedJson<RegisterRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.into_change_context(&caller, &["register", &name], &wanted, wanted.reason.clone());
-    let RegisterRequest { version, files, source, metadata, .. } = wanted;
+    let order = grounds.into_change_context(&caller, &["register", &name], &request, request.reason.clone());
+    let RegisterRequest { version, files, source, metadata, .. } = request;
     let source: Option<ModelUri> =
         source.map(|source| source.parse()).transpose().map_err(|error: ModelUriError| {
             // It was checked.
@@ -129,12 +129,12 @@ pub async fn activate(
     ModelPath(name): ModelPath,
     caller: Caller,
     grounds: Preconditions,
-    ValidatedJson(wanted, _memory): ValidatedJson<ActivateRequest>,
+    ValidatedJson(request, _memory): ValidatedJson<ActivateRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["activate", &name], &wanted, wanted.reason.clone())?;
+    let order = grounds.require_change_context(&caller, &["activate", &name], &request, request.reason.clone())?;
     let model = name.clone();
     apply_change(&app, name, order, |services, order| async move {
-        services.models.activate(&model, &wanted.version, &order).await
+        services.models.activate(&model, &request.version, &order).await
     })
     .await
 }
@@ -149,9 +149,9 @@ pub async fn roll_back(
     ModelPath(name): ModelPath,
     caller: Caller,
     grounds: Preconditions,
-    ValidatedJson(wanted, _memory): ValidatedJson<RollbackRequest>,
+    ValidatedJson(request, _memory): ValidatedJson<RollbackRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["rollback", &name], &wanted, wanted.reason.clone())?;
+    let order = grounds.require_change_context(&caller, &["rollback", &name], &request, request.reason.clone())?;
     let model = name.clone();
     apply_change(&app, name, order, |services, order| async move { services.models.roll_back(&model, &order).await })
         .await
@@ -167,11 +167,11 @@ pub async fn add_metrics(
     ModelVersionPath(name, version): ModelVersionPath,
     caller: Caller,
     grounds: Preconditions,
-    ValidatedJson(wanted, _memory): ValidatedJson<MetricsRequest>,
+    ValidatedJson(request, _memory): ValidatedJson<MetricsRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["measure", &name, &version], &wanted, None)?;
+    let order = grounds.require_change_context(&caller, &["measure", &name, &version], &request, None)?;
     let model = name.clone();
-    let metrics: BTreeMap<_, _> = wanted.metrics;
+    let metrics: BTreeMap<_, _> = request.metrics;
     apply_change(&app, name, order, |services, order| async move {
         services.models.add_metrics(&model, &version, metrics, &order).await
     })
@@ -188,11 +188,11 @@ pub async fn pin(
     ModelVersionPath(name, version): ModelVersionPath,
     caller: Caller,
     grounds: Preconditions,
-    ValidatedJson(wanted, _memory): ValidatedJson<PinRequest>,
+    ValidatedJson(request, _memory): ValidatedJson<PinRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let order = grounds.require_change_context(&caller, &["pin", &name, &version], &wanted, None)?;
+    let order = grounds.require_change_context(&caller, &["pin", &name, &version], &request, None)?;
     let model = name.clone();
-    let pinned = wanted.pinned;
+    let pinned = request.pinned;
     apply_change(&app, name, order, move |services, order| async move {
         services.models.set_pinned(&model, &version, pinned, &order).await
     })

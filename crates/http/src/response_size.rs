@@ -56,9 +56,9 @@ impl ResponseSize {
     pub fn max_for_models<'a>(
         models: impl Iterator<Item = &'a Arc<LoadedVersion>>,
         texts: &(impl Iterator<Item = usize> + Clone),
-        shown: ResponseFields<'_>,
+        fields: ResponseFields<'_>,
     ) -> Self {
-        let sizes = models.map(|model| Self::max_for_model(model, texts.clone(), shown));
+        let sizes = models.map(|model| Self::max_for_model(model, texts.clone(), fields));
         let largest = sizes.reduce(|a, b| Self {
             memory_bytes: a.memory_bytes.max(b.memory_bytes),
             memory_bytes_without_entities: a.memory_bytes_without_entities.max(b.memory_bytes_without_entities),
@@ -67,28 +67,27 @@ impl ResponseSize {
         largest.unwrap_or(Self { memory_bytes: 0, memory_bytes_without_entities: 0, json_bytes: 0 })
     }
 
-    fn max_for_model(model: &LoadedVersion, texts: impl Iterator<Item = usize>, shown: ResponseFields<'_>) -> Self {
+    fn max_for_model(model: &LoadedVersion, texts: impl Iterator<Item = usize>, fields: ResponseFields<'_>) -> Self {
         let pipeline = model.pipeline();
         let own = pipeline.labels();
         let finds_entities = matches!(pipeline.head(), Head::Entities(..));
         let labels = LabelLengths::from_labels(
-            shown.candidate_labels.unwrap_or(own),
-            finds_entities || shown.options.top_k.is_some(),
+            fields.candidate_labels.unwrap_or(own),
+            finds_entities || fields.options.top_k.is_some(),
         );
         let many = matches!(pipeline.head(), Head::MultiLabel { .. });
         // A request with labels asks the model once for each of them.
-        let decisions = shown.candidate_labels.map_or(1, |labels| labels.len().min(MAX_LABELS));
+        let decisions = fields.candidate_labels.map_or(1, |labels| labels.len().min(MAX_LABELS));
         let chosen = if many { CHOSEN_LABEL_BYTES * own.len() } else { 0 };
         let answer = decisions * (ANSWER_BYTES + SCORE_BYTES * own.len().max(2) + chosen);
-        let item = ITEM_JSON_BYTES + labels.json_bytes(shown, many);
+        let item = ITEM_JSON_BYTES + labels.json_bytes(fields, many);
         let mut answers = 0;
         let mut entities = 0;
         let mut json = 0;
         let mut largest = item;
         for bytes in texts {
-            let found = max_entities(model, bytes);
             let written = if finds_entities {
-                found * (ENTITY_JSON_BYTES + labels.max_bytes) + MAX_ESCAPE_FACTOR * bytes
+                max_entities(model, bytes) * (ENTITY_JSON_BYTES + labels.max_bytes) + MAX_ESCAPE_FACTOR * bytes
             } else {
                 0
             };
@@ -125,10 +124,10 @@ impl LabelLengths {
     }
 
     /// The lists of an answer in JSON.
-    fn json_bytes(&self, shown: ResponseFields<'_>, many: bool) -> usize {
-        let probabilities = if shown.options.probabilities { NUMBER_JSON_BYTES * self.count.max(2) } else { 0 };
+    fn json_bytes(&self, fields: ResponseFields<'_>, many: bool) -> usize {
+        let probabilities = if fields.options.probabilities { NUMBER_JSON_BYTES * self.count.max(2) } else { 0 };
         let top =
-            shown.options.top_k.map_or(0, |k| k.min(self.count.max(2)) * (self.max_bytes + LABEL_SCORE_JSON_BYTES));
+            fields.options.top_k.map_or(0, |k| k.min(self.count.max(2)) * (self.max_bytes + LABEL_SCORE_JSON_BYTES));
         let chosen = if many {
             MAX_ESCAPE_FACTOR * self.total_bytes
                 + (NUMBER_JSON_BYTES + 3) * self.count

@@ -51,10 +51,10 @@ pub enum ServerTimingMode {
 impl ServerTimingMode {
     /// True for a client that asks for it, or does not.
     #[must_use]
-    pub fn is_enabled_for(self, asked: bool) -> bool {
+    pub fn is_enabled_for(self, is_requested: bool) -> bool {
         match self {
             Self::Off => false,
-            Self::OnRequest => asked,
+            Self::OnRequest => is_requested,
             Self::Always => true,
         }
     }

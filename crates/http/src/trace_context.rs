@@ -60,7 +60,7 @@ pub fn record_response(
     span: &mut RequestSpan,
     status: StatusCode,
     error: Option<&ApiError>,
-    story: Option<&RequestSummary>,
+    summary: Option<&RequestSummary>,
 ) {
     span.set_attribute("http.response.status_code", i64::from(status.as_u16()));
     if let Some(error) = error {
@@ -69,7 +69,7 @@ pub fn record_response(
     if status.is_server_error() {
         span.set_error();
     }
-    let Some(RequestSummary { model, texts, cached, tokens, timings: spent, .. }) = story else { return };
+    let Some(RequestSummary { model, texts, cached, tokens, timings, .. }) = summary else { return };
     span.set_attribute("predictd.model", model.name().to_owned());
     span.set_attribute("predictd.version", model.version().to_owned());
     for (name, count) in [("predictd.texts", texts), ("predictd.cached", cached), ("predictd.tokens", tokens)] {
@@ -81,7 +81,7 @@ pub fn record_response(
         queue_time: queue,
         run_time: run,
         batch_size: run_texts,
-    } = *spent
+    } = *timings
     else {
         return;
     };

@@ -9,23 +9,23 @@ use crate::settings::RequestLimits;
 /// What the field checks of `validator` found, with a pointer each. `root` is the pointer of the checked value.
 #[must_use]
 pub fn to_api_error(errors: &ValidationErrors) -> ApiError {
-    let mut found = Vec::new();
-    collect_field_errors("", errors, &mut found);
-    found.sort_by(|a, b| a.pointer.cmp(&b.pointer));
-    ApiError::from_field_errors(found)
+    let mut field_errors = Vec::new();
+    collect_field_errors("", errors, &mut field_errors);
+    field_errors.sort_by(|a, b| a.pointer.cmp(&b.pointer));
+    ApiError::from_field_errors(field_errors)
 }
 
-fn collect_field_errors(root: &str, errors: &ValidationErrors, found: &mut Vec<FieldError>) {
+fn collect_field_errors(root: &str, errors: &ValidationErrors, field_errors: &mut Vec<FieldError>) {
     for (field, kind) in errors.errors() {
         let pointer = format!("{root}/{field}");
         match kind {
             ValidationErrorsKind::Field(errors) => {
-                found.extend(errors.iter().map(|error| to_field_error(&pointer, error)));
+                field_errors.extend(errors.iter().map(|error| to_field_error(&pointer, error)));
             }
-            ValidationErrorsKind::Struct(inner) => collect_field_errors(&pointer, inner, found),
+            ValidationErrorsKind::Struct(inner) => collect_field_errors(&pointer, inner, field_errors),
             ValidationErrorsKind::List(items) => {
                 for (index, inner) in items {
-                    collect_field_errors(&format!("{pointer}/{index}"), inner, found);
+                    collect_field_errors(&format!("{pointer}/{index}"), inner, field_errors);
                 }
             }
         }

@@ -88,9 +88,9 @@ impl Attempt<'_> {
             if chunk.is_empty() {
                 return Err(InferenceFailure::EntityMemoryExceeded);
             }
-            let found = self.engine.infer(model, chunk, self.deadline, self.cache_mode).await?;
-            budget = budget.saturating_sub(found.iter().flatten().map(entity_bytes).sum());
-            outputs.extend(found);
+            let results = self.engine.infer(model, chunk, self.deadline, self.cache_mode).await?;
+            budget = budget.saturating_sub(results.iter().flatten().map(entity_bytes).sum());
+            outputs.extend(results);
         }
         Ok(outputs)
     }

@@ -32,11 +32,11 @@ const OWN_DIRECTORIES: [(&str, bool); 4] =
 /// If it cannot be made or read. What belongs to another user stays as it is, with a warning.
 pub fn make_directory_private(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let found = fs::metadata(directory)?;
-    if found.mode() & STICKY_BIT != 0 {
+    let metadata = fs::metadata(directory)?;
+    if metadata.mode() & STICKY_BIT != 0 {
         tracing::warn!(directory = %directory.display(), "data directory shared with other users; choose a private one");
     } else {
-        restrict_permissions(directory, &found);
+        restrict_permissions(directory, &metadata);
     }
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -47,11 +47,11 @@ pub fn make_directory_private(directory: &Path) -> io::Result<()> {
     }
     for (name, with_files) in OWN_DIRECTORIES {
         let path = directory.join(name);
-        let Ok(found) = fs::symlink_metadata(&path) else { continue };
-        if !found.is_dir() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if !metadata.is_dir() {
             continue;
         }
-        restrict_permissions(&path, &found);
+        restrict_permissions(&path, &metadata);
         let files = fs::read_dir(&path)?.filter(|_| with_files);
         files.filter_map(Result::ok).for_each(|file| restrict_file(&file.path()));
     }
@@ -68,29 +68,29 @@ pub fn create_private_file(file: &Path) -> io::Result<()> {
 
 /// The same for a file; not for what a link leads to.
 fn restrict_file(path: &Path) {
-    if let Ok(found) = fs::symlink_metadata(path)
-        && found.is_file()
+    if let Ok(metadata) = fs::symlink_metadata(path)
+        && metadata.is_file()
     {
-        restrict_permissions(path, &found);
+        restrict_permissions(path, &metadata);
     }
 }
 
-fn restrict_permissions(path: &Path, found: &Metadata) {
-    if found.mode() & OTHER_USERS_MODE == 0 {
+fn restrict_permissions(path: &Path, metadata: &Metadata) {
+    if metadata.mode() & OTHER_USERS_MODE == 0 {
         return;
     }
-    if let Err(error) = remove_permissions(path, found) {
-        let own = found.uid() == geteuid().as_raw();
+    if let Err(error) = remove_permissions(path, metadata) {
+        let own = metadata.uid() == geteuid().as_raw();
         tracing::warn!(path = %path.display(), own, %error, "other users may read server files; remove their permissions");
     }
 }
 
 /// Takes the rights of others away from the file that was found, not from what a link leads to by now.
-fn remove_permissions(path: &Path, found: &Metadata) -> io::Result<()> {
-    let flags = if found.is_dir() { OFlags::NONBLOCK } else { OFlags::NOFOLLOW | OFlags::NONBLOCK };
+fn remove_permissions(path: &Path, metadata: &Metadata) -> io::Result<()> {
+    let flags = if metadata.is_dir() { OFlags::NONBLOCK } else { OFlags::NOFOLLOW | OFlags::NONBLOCK };
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    file.set_permissions(Permissions::from_mode(found.mode() & 0o7777 & !OTHER_USERS_MODE))
+    file.set_permissions(Permissions::from_mode(metadata.mode() & 0o7777 & !OTHER_USERS_MODE))
 }
 
 /// An error's sentence that begins with the file or directory.
@@ -119,13 +119,13 @@ pub fn lock_data_directory(directory: &Path) -> Result<File, String> {
 /// Which file or directory it is, whatever its name.
 type FileIdentity = (u64, u64);
 
-fn file_identity(found: &Metadata) -> FileIdentity {
-    (found.dev(), found.ino())
+fn file_identity(metadata: &Metadata) -> FileIdentity {
+    (metadata.dev(), metadata.ino())
 }
 
 /// True if the name leads to this file or directory.
 fn has_identity(path: &Path, expected: FileIdentity) -> bool {
-    fs::metadata(path).is_ok_and(|found| file_identity(&found) == expected)
+    fs::metadata(path).is_ok_and(|metadata| file_identity(&metadata) == expected)
 }
 
 /// The data directory as it was when it was opened, with the file of the database in it.
@@ -168,8 +168,8 @@ impl DataDirectory {
 
     /// From now on the file of the database is the one that has its name now.
     pub fn record_database_identity(&self) {
-        if let Ok(found) = fs::metadata(self.path.join(DATABASE_FILE_NAME)) {
-            self.database_identity.get_or_init(|| file_identity(&found));
+        if let Ok(metadata) = fs::metadata(self.path.join(DATABASE_FILE_NAME)) {
+            self.database_identity.get_or_init(|| file_identity(&metadata));
         }
     }
 
@@ -196,19 +196,20 @@ impl DataDirectory {
     /// # Errors
     /// [`DataDirectoryLoss`]
     pub fn check_after_write(&self) -> Result<(), DataDirectoryLoss> {
-        let found =
-            fs::metadata(self.path.join(format!("{DATABASE_FILE_NAME}-wal"))).ok().map(|found| file_identity(&found));
+        let log_identity = fs::metadata(self.path.join(format!("{DATABASE_FILE_NAME}-wal")))
+            .ok()
+            .map(|metadata| file_identity(&metadata));
         self.check_identity()?;
         let mut log = self.wal_identity.lock();
-        if *log == found {
+        if *log == log_identity {
             return Ok(());
         }
         // SQLite removes the log with its last connection, and makes another one with the next: that one is open here.
-        if log.is_some() && !found.is_some_and(is_open_in_process) {
+        if log.is_some() && !log_identity.is_some_and(is_open_in_process) {
             self.is_wal_lost.store(true, Ordering::Relaxed);
             return Err(DataDirectoryLoss);
         }
-        *log = found;
+        *log = log_identity;
         Ok(())
     }
 }

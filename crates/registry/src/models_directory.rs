@@ -31,7 +31,7 @@ pub fn find_models(directory: &Path) -> Result<Vec<ModelSource>, String> {
     let DirectoryEntries { directories, other_names: mut passed_over } = read_entries(directory)?;
     for (name, path) in directories {
         let versions = match read_entries(&path) {
-            Ok(found) => found.directories,
+            Ok(entries) => entries.directories,
             Err(error) => {
                 tracing::warn!(error, "models directory entry skipped; directory could not be read");
                 passed_over.push(name);
@@ -81,10 +81,10 @@ fn warn_of_misplaced_model(name: &str, directory: &Path) -> bool {
 
 /// The versions among the directories of a model.
 fn find_versions(name: &str, directories: Vec<(String, PathBuf)>) -> Vec<ModelSource> {
-    let (versions, others): (Vec<_>, Vec<_>) =
+    let (versions, other_directories): (Vec<_>, Vec<_>) =
         directories.into_iter().partition(|(version, directory)| is_version_directory(version, directory));
-    if !others.is_empty() {
-        let entries = format_names(others.iter().map(|(other, _)| other.as_str()));
+    if !other_directories.is_empty() {
+        let entries = format_names(other_directories.iter().map(|(other, _)| other.as_str()));
         tracing::warn!(
             model = name,
             entries,
@@ -123,9 +123,9 @@ fn is_version_directory(name: &str, directory: &Path) -> bool {
 /// Names for a log line: quoted, and not all where there are many.
 fn format_names<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     let more = names.len().saturating_sub(MAX_LOGGED_NAMES);
-    let shown: Vec<String> = names.take(MAX_LOGGED_NAMES).map(|name| format!("{name:?}")).collect();
+    let quoted: Vec<String> = names.take(MAX_LOGGED_NAMES).map(|name| format!("{name:?}")).collect();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{}{more}", shown.join(", "))
+    format!("{}{more}", quoted.join(", "))
 }
 
 /// What is in a directory.
@@ -139,18 +139,18 @@ struct DirectoryEntries {
 
 fn read_entries(directory: &Path) -> Result<DirectoryEntries, String> {
     let error = |e: std::io::Error| format!("{}: {e}", directory.display());
-    let mut found = DirectoryEntries::default();
+    let mut entries = DirectoryEntries::default();
     for entry in std::fs::read_dir(directory).map_err(error)? {
         let path = entry.map_err(error)?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if path.is_dir() && !name.starts_with('.') {
-            found.directories.push((name, path));
+            entries.directories.push((name, path));
         } else {
-            found.other_names.push(name);
+            entries.other_names.push(name);
         }
     }
-    found.directories.sort();
-    Ok(found)
+    entries.directories.sort();
+    Ok(entries)
 }
 
 /// What becomes of versions whose directories are not there.

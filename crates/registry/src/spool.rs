@@ -79,9 +79,9 @@ impl FeedbackSpool {
     ///
     /// # Errors
     /// [`SpoolError`]; nothing of them is kept then.
-    pub fn append(&self, told: &[FeedbackRecord]) -> Result<(), SpoolError> {
+    pub fn append(&self, records: &[FeedbackRecord]) -> Result<(), SpoolError> {
         let mut bytes = Vec::new();
-        for feedback in told {
+        for feedback in records {
             serde_json::to_writer(&mut bytes, feedback).map_err(io::Error::from)?;
             bytes.push(b'\n');
         }
@@ -182,22 +182,22 @@ impl SpoolSegment {
     /// # Errors
     /// If the file cannot be read.
     pub fn read_batch(&mut self, most: usize) -> io::Result<Vec<FeedbackRecord>> {
-        let mut told = Vec::new();
-        while told.len() < most {
+        let mut records = Vec::new();
+        while records.len() < most {
             let mut line = Vec::new();
             io::Read::take(&mut self.reader, MAX_SPOOL_BYTES).read_until(b'\n', &mut line)?;
             if line.is_empty() {
                 break;
             }
             match serde_json::from_slice(&line) {
-                Ok(feedback) => told.push(feedback),
+                Ok(feedback) => records.push(feedback),
                 // The end of a file whose writer was killed, or ran out of disk: nothing of it was acknowledged.
                 Err(error) => {
                     tracing::warn!(file = %self.path.display(), %error, "incomplete spool record ignored");
                 }
             }
         }
-        Ok(told)
+        Ok(records)
     }
 
     /// All of it is kept elsewhere.

@@ -75,9 +75,9 @@ impl RotatedFile {
     }
 
     fn prepare_write(&mut self) {
-        let asked = REOPEN_REQUESTS.load(Ordering::Acquire);
-        if asked != self.handled_reopens {
-            self.handled_reopens = asked;
+        let requested = REOPEN_REQUESTS.load(Ordering::Acquire);
+        if requested != self.handled_reopens {
+            self.handled_reopens = requested;
             if let Err(error) = self.reopen() {
                 tracing::error!(file = %self.path.display(), %error, "log file could not be reopened; writing continues to the old file");
             }

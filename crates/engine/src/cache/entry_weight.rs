@@ -24,8 +24,8 @@ impl Weighter<CacheKey, Arc<ItemOutput>> for EntryWeighter {
         let labels = match &decision.outcome {
             HeadOutcome::Labels(labels) => allocated_bytes(size_of_val(labels.as_slice())),
             HeadOutcome::Label(_) | HeadOutcome::Score(_) => 0,
-            HeadOutcome::Entities(found) => {
-                allocated_bytes(size_of_val(found.as_slice())) + found.iter().map(string_bytes).sum::<usize>()
+            HeadOutcome::Entities(entities) => {
+                allocated_bytes(size_of_val(entities.as_slice())) + entities.iter().map(string_bytes).sum::<usize>()
             }
         };
         let scores = [&decision.probabilities, &decision.raw_scores]

@@ -9,7 +9,8 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn permits_held_never_exceed_capacity() {
     let permits = CpuPermits::new(2);
-    let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let inside = AtomicUsize::new(0);
+    let most = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -73,7 +74,8 @@ fn permits_granted_in_arrival_order() {
 #[test]
 fn busy_for_is_remaining_time_of_shortest_run() {
     let permits = CpuPermits::new(2);
-    let (one, other) = (permits.acquire(|| {}), permits.acquire(|| {}));
+    let one = permits.acquire(|| {});
+    let other = permits.acquire(|| {});
     one.mark_started(1, 9 * SECOND);
     // The other has not begun.
     assert_eq!(permits.busy_for(1), Some(Duration::ZERO));

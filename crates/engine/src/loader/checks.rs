@@ -93,10 +93,10 @@ fn detect_activation(pipeline: &mut Pipeline, session: &mut dyn Session, longest
     }
     match pipeline.applied_activation() {
         None if are_distributions(&rows) && rows_differ(&rows) => {
-            let found = AppliedActivation { activation: Activation::Softmax, is_exact: true };
-            pipeline.set_graph_activation(Some(found), Activation::None);
+            let applied = AppliedActivation { activation: Activation::Softmax, is_exact: true };
+            pipeline.set_graph_activation(Some(applied), Activation::None);
         }
-        Some(found) if !is_plausible_output(found, &rows) => {
+        Some(applied) if !is_plausible_output(applied, &rows) => {
             pipeline.set_graph_activation(None, pipeline.head().default_activation());
         }
         _ => {}

@@ -157,7 +157,9 @@ proptest! {
     #[test]
     fn schedule_every_item_leaves_once(texts in arrival_strategy(), policy in batching_strategy(), removed in 0_u64..40, crowded in any::<bool>()) {
         let mut line = PendingSet::default();
-        let (mut seen, mut now, mut next) = (Vec::new(), 0, 0);
+        let mut seen = Vec::new();
+        let mut now = 0;
+        let mut next = 0;
         loop {
             while let Some(text) = texts.get(next).filter(|text| text.arrived_at <= now) {
                 line.push(ItemId::try_from(next).unwrap(), *text);

@@ -29,7 +29,8 @@ fn open_keyring(directory: &tempfile::TempDir) -> ReceiptKeyring {
 #[test]
 fn receipt_signed_verifies_unchanged() {
     let directory = tempfile::tempdir().unwrap();
-    let (first, again) = (open_keyring(&directory), open_keyring(&directory));
+    let first = open_keyring(&directory);
+    let again = open_keyring(&directory);
     let sealed = first.sign(&receipt());
     assert_eq!(again.verify(&sealed, receipt().issued_at), Ok(receipt()));
     let mode = std::fs::metadata(directory.path().join("data/receipt.keys")).unwrap().permissions().mode();
@@ -55,7 +56,8 @@ fn receipt_many_labels_truncated_and_marked() {
 #[test]
 fn receipt_older_format_still_read() {
     let receipts = ReceiptKeyring::new_ephemeral().unwrap();
-    let (key, now) = (&receipts.keys[0], receipt());
+    let key = &receipts.keys[0];
+    let now = receipt();
     let sealed = URL_SAFE_NO_PAD.decode(receipts.sign(&now)).unwrap();
     // All but the kind, and under a new tag.
     let kind = sealed.len() - TAG_BYTES - 4 - (2 + "card_arrival".len()) - 2;
@@ -68,7 +70,8 @@ fn receipt_older_format_still_read() {
 #[test]
 fn receipt_fingerprint_matches_only_its_text() {
     let directory = tempfile::tempdir().unwrap();
-    let (receipts, made) = (open_keyring(&directory), receipt().issued_at);
+    let receipts = open_keyring(&directory);
+    let made = receipt().issued_at;
     let sealed = receipts.sign(&receipt_with_fingerprint(&receipts, "my card"));
     let read = receipts.verify(&sealed, made).unwrap();
     assert_eq!(Receipt { text_fingerprint: None, ..read.clone() }, receipt());
@@ -112,7 +115,8 @@ fn receipt_fingerprint_matches_only_its_text() {
 
 #[test]
 fn receipt_forged_or_expired_told_apart() {
-    let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
     let receipts = open_keyring(&directory);
     let sealed = receipts.sign(&receipt());
     let made = receipt().issued_at;

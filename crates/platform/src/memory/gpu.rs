@@ -14,11 +14,11 @@ const DRIVER_TIMEOUT: Duration = Duration::from_secs(5);
 /// `CUDA_VISIBLE_DEVICES`: where that differs, this is another GPU.
 #[must_use]
 pub fn used_bytes(gpu: u32) -> Option<u64> {
-    let (told, asked) = mpsc::sync_channel(1);
+    let (sender, receiver) = mpsc::sync_channel(1);
     // Nobody listens any more once the time is over.
-    let ask = move || told.send(query_used_bytes(gpu)).ok();
+    let ask = move || sender.send(query_used_bytes(gpu)).ok();
     std::thread::Builder::new().name("predictd-ask-gpu".to_owned()).spawn(ask).ok()?;
-    asked.recv_timeout(DRIVER_TIMEOUT).ok().flatten()
+    receiver.recv_timeout(DRIVER_TIMEOUT).ok().flatten()
 }
 
 fn query_used_bytes(gpu: u32) -> Option<u64> {

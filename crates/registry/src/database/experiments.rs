@@ -236,11 +236,11 @@ async fn apply_experiment_change(
         ExperimentWriteAction::Promote(after, version) => {
             let after = write_experiment(transaction, name, before.as_ref(), *after).await?;
             let on = after.design.model.clone();
-            let found = rows::read_model(transaction, &on).await?.unwrap_or_default();
-            let mut model = found.clone();
+            let stored = rows::read_model(transaction, &on).await?.unwrap_or_default();
+            let mut model = stored.clone();
             if model.activate(&version)? {
                 model.revision += 1;
-                rows::write_model(transaction, &on, Some(&found), &model).await?;
+                rows::write_model(transaction, &on, Some(&stored), &model).await?;
             }
             (Some(after), on)
         }
@@ -363,14 +363,14 @@ async fn read_label_results(
         let pairs = "SELECT predicted, actual, COUNT(*) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2 GROUP BY predicted, actual ORDER BY COUNT(*) DESC LIMIT $3";
         let mut all = Vec::new();
         for (arm, is_answered) in [(&answered, true), (&failed, false)] {
-            let found = sqlx::query(pairs)
+            let label_pairs = sqlx::query(pairs)
                 .bind(arm)
                 .bind(of.answered_after)
                 .bind(MAX_LABEL_PAIRS)
                 .fetch_all(&mut *connection)
                 .await?;
-            is_part |= i64::try_from(found.len()).is_ok_and(|found| found >= MAX_LABEL_PAIRS);
-            for row in &found {
+            is_part |= i64::try_from(label_pairs.len()).is_ok_and(|count| count >= MAX_LABEL_PAIRS);
+            for row in &label_pairs {
                 all.push(parse_label_pair(row, is_answered)?);
             }
         }

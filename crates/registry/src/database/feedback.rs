@@ -28,22 +28,25 @@ impl Database {
     /// If the database does not answer, or not well. It may have been kept where that is [`ChangeError::OutcomeUnknown`].
     pub async fn insert_spooled_feedback(
         &self,
-        told: &[FeedbackRecord],
+        feedback: &[FeedbackRecord],
     ) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
-        self.insert_feedback(told, |told, _| told).await
+        self.insert_feedback(feedback, |reported_at, _| reported_at).await
     }
 
     /// Keeps what is told now, and so after all that is kept of the same answers, whatever the clocks of others said.
     ///
     /// # Errors
     /// Those of [`Self::insert_spooled_feedback`].
-    pub async fn insert_new_feedback(&self, told: &[FeedbackRecord]) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
-        self.insert_feedback(told, |told, before| told.max(before.saturating_add(1))).await
+    pub async fn insert_new_feedback(
+        &self,
+        feedback: &[FeedbackRecord],
+    ) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
+        self.insert_feedback(feedback, |reported_at, before| reported_at.max(before.saturating_add(1))).await
     }
 
     async fn insert_feedback(
         &self,
-        told: &[FeedbackRecord],
+        feedback: &[FeedbackRecord],
         when: fn(i64, i64) -> i64,
     ) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
         self.ensure_usable()?;
@@ -52,8 +55,8 @@ impl Database {
             let mut transaction = held.connection.begin().await?;
             // Whoever tells something of the same answer waits: the row of the epoch is this transaction's.
             sqlx::query("UPDATE registry SET epoch = epoch WHERE id = 1").execute(&mut *transaction).await?;
-            let mut rows = FeedbackRows::read(&mut transaction, told).await?;
-            let kept = told.iter().map(|new| rows.merge(new, when)).collect::<Result<_, _>>()?;
+            let mut rows = FeedbackRows::read(&mut transaction, feedback).await?;
+            let kept = feedback.iter().map(|new| rows.merge(new, when)).collect::<Result<_, _>>()?;
             rows.write(&mut transaction).await?;
             transaction.commit().await.map_err(ChangeError::OutcomeUnknown)?;
             held.is_clean = true;
@@ -170,8 +173,8 @@ struct Row<'a> {
 }
 
 impl<'a> FeedbackRows<'a> {
-    async fn read(transaction: &mut Transaction<'_, Any>, told: &[FeedbackRecord]) -> Result<Self, sqlx::Error> {
-        let ids: BTreeSet<&str> = told.iter().map(|feedback| feedback.id.as_str()).collect();
+    async fn read(transaction: &mut Transaction<'_, Any>, feedback: &[FeedbackRecord]) -> Result<Self, sqlx::Error> {
+        let ids: BTreeSet<&str> = feedback.iter().map(|feedback| feedback.id.as_str()).collect();
         let query = format!("SELECT id, actual, who, told FROM feedback WHERE id IN {}", placeholders(1, ids.len()));
         let mut query = sqlx::query(AssertSqlSafe(query)).persistent(false);
         for id in ids {
@@ -201,24 +204,24 @@ impl<'a> FeedbackRows<'a> {
             self.stored.insert(new.id.clone(), row);
             return Ok(FeedbackWriteOutcome::New);
         };
-        let told = when(new.reported_at, row.reported_at);
+        let reported_at = when(new.reported_at, row.reported_at);
         let text = text.or(row.update.and_then(|(_, text)| text));
         if row.actual == actual {
             // Something else that was told in between, and still waits somewhere, must not count as later.
-            if told > row.reported_at {
-                row.reported_at = told;
+            if reported_at > row.reported_at {
+                row.reported_at = reported_at;
                 row.update = Some((new, text));
             }
             return Ok(FeedbackWriteOutcome::Unchanged);
         }
-        if told <= row.reported_at {
-            self.corrections.push((&new.id, told, actual, new.caller.clone()));
+        if reported_at <= row.reported_at {
+            self.corrections.push((&new.id, reported_at, actual, new.caller.clone()));
             return Ok(FeedbackWriteOutcome::Superseded);
         }
         let before = std::mem::replace(&mut row.actual, actual);
         let who = std::mem::replace(&mut row.caller, new.caller.clone());
         self.corrections.push((&new.id, row.reported_at, before, who));
-        row.reported_at = told;
+        row.reported_at = reported_at;
         row.update = Some((new, text));
         Ok(FeedbackWriteOutcome::Corrected)
     }

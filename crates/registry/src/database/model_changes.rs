@@ -62,8 +62,8 @@ impl Database {
         if let Some(repeated) = find_repeated(transaction, change.idempotency_key).await? {
             return Ok(repeated);
         }
-        let found = rows::read_model(transaction, change.target).await?;
-        let before = found.clone().unwrap_or_default();
+        let stored = rows::read_model(transaction, change.target).await?;
+        let before = stored.clone().unwrap_or_default();
         if change.expected_revision.is_some_and(|revision| revision != before.revision) {
             return Err(ChangeError::RevisionMismatch(before.revision));
         }
@@ -75,7 +75,7 @@ impl Database {
             experiments::ensure_unused(transaction, change.target, &before, &after).await?;
         }
         after.revision += 1;
-        rows::write_model(transaction, change.target, found.as_ref(), &after).await?;
+        rows::write_model(transaction, change.target, stored.as_ref(), &after).await?;
         rows::insert_audit_entry(transaction, epoch, change.target, change.audit).await?;
         store_answer(transaction, change.idempotency_key, || answer(&after)).await?;
         Ok(ChangeOutcome::Changed(after))
@@ -87,10 +87,10 @@ impl Database {
     /// If the key was used for another request, or the database does not answer.
     pub async fn find_repeated<T>(&self, key: &str, request: &str) -> Result<Option<ChangeOutcome<T>>, ChangeError> {
         self.ensure_usable()?;
-        let found = async {
+        let stored = async {
             let mut connection = self.pool.acquire().await?;
             rows::find_request(&mut connection, key).await
         };
-        repeated_outcome(with_timeout(QUERY_TIMEOUT, found).await?, request)
+        repeated_outcome(with_timeout(QUERY_TIMEOUT, stored).await?, request)
     }
 }

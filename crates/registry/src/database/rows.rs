@@ -77,10 +77,10 @@ fn parse_version(row: &AnyRow) -> Result<(VersionName, VersionRecord), sqlx::Err
 pub(super) async fn write_model(
     transaction: &mut Transaction<'_, Any>,
     name: &str,
-    found: Option<&ModelRecord>,
+    stored: Option<&ModelRecord>,
     model: &ModelRecord,
 ) -> Result<(), sqlx::Error> {
-    let head = if found.is_some() {
+    let head = if stored.is_some() {
         "UPDATE models SET revision = $2, active = $3, earlier = $4, followed = $5 WHERE name = $1"
     } else {
         "INSERT INTO models (name, revision, active, earlier, followed) VALUES ($1, $2, $3, $4, $5)"
@@ -88,7 +88,7 @@ pub(super) async fn write_model(
     let head = sqlx::query(head).bind(name).bind(model.revision).bind(model.active.as_deref());
     let head = head.bind(to_json(&model.previous_versions)?).bind(model.alias_target.as_deref());
     head.execute(&mut **transaction).await?;
-    let known = found.map(|found| &found.versions);
+    let known = stored.map(|stored| &stored.versions);
     for version in known.into_iter().flatten().map(|(version, _)| version) {
         if !model.versions.contains_key(version) {
             let gone = sqlx::query("DELETE FROM versions WHERE model = $1 AND version = $2");

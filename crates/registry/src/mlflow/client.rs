@@ -226,7 +226,7 @@ impl MlflowClient {
     /// [`MlflowError`]
     pub async fn is_presigned_only(&self) -> Result<bool, MlflowError> {
         match self.send_json(Method::GET, "3.0/mlflow/server-info", &[], None).await {
-            Ok(said) => Ok(said.get("artifacts_presigned_only").and_then(Value::as_bool).unwrap_or(false)),
+            Ok(response) => Ok(response.get("artifacts_presigned_only").and_then(Value::as_bool).unwrap_or(false)),
             // Older servers know no such question.
             Err(MlflowError::Rejected(_) | MlflowError::InvalidResponse(_)) => Ok(false),
             Err(error) => Err(error),
@@ -242,9 +242,10 @@ impl MlflowClient {
             let request = self.build_request(Method::GET, &format!("2.0/mlflow-artifacts/artifacts/{path}"), &[])?;
             return Ok(Download(send_checked(request).await?));
         }
-        let said = self.send_json(Method::GET, &format!("2.0/mlflow-artifacts/presigned/{path}"), &[], None).await?;
+        let response =
+            self.send_json(Method::GET, &format!("2.0/mlflow-artifacts/presigned/{path}"), &[], None).await?;
         let place: PresignedUrl =
-            serde_json::from_value(said).map_err(|error| MlflowError::InvalidResponse(error.to_string()))?;
+            serde_json::from_value(response).map_err(|error| MlflowError::InvalidResponse(error.to_string()))?;
         let url = Url::parse(&place.url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url =
             url.ok_or_else(|| MlflowError::InvalidResponse("a presigned address that is no URL of HTTP".to_owned()))?;
@@ -275,8 +276,8 @@ impl MlflowClient {
         query: &[(&str, &str)],
         name: &str,
     ) -> Result<T, MlflowError> {
-        let mut said = self.send_json(Method::GET, path, query, None).await?;
-        let value = said.get_mut(name).map(Value::take).unwrap_or_default();
+        let mut response = self.send_json(Method::GET, path, query, None).await?;
+        let value = response.get_mut(name).map(Value::take).unwrap_or_default();
         serde_json::from_value(value)
             .map_err(|_| MlflowError::InvalidResponse(format!("{name} is not there, or not as it should be")))
     }
@@ -361,8 +362,8 @@ async fn send_checked(request: reqwest::RequestBuilder) -> Result<Response, Mlfl
         return Ok(answer);
     }
     let body = http_client::read_body(answer, MAX_RESPONSE_BYTES).await.unwrap_or_default();
-    let said = serde_json::from_slice::<Value>(&body).unwrap_or_default();
-    let sentence = said.get("message").and_then(Value::as_str).map(truncate_message).unwrap_or_default();
+    let response = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+    let sentence = response.get("message").and_then(Value::as_str).map(truncate_message).unwrap_or_default();
     let sentence = format!("{} {sentence}", status.as_u16());
     let mut sentence = sentence.trim_end().to_owned();
     if status.as_u16() == 401 {

@@ -73,8 +73,8 @@ pub(super) async fn change_experiment(
 ) -> Result<ExperimentOutcome, RegistryError> {
     let Change { target: name, action, order, .. } = change;
     let mut is_promotion = false;
-    let checked = |found: Option<Experiment>, view: &RegistryView<'_>| {
-        let action = apply(found, view)?;
+    let checked = |stored: Option<Experiment>, view: &RegistryView<'_>| {
+        let action = apply(stored, view)?;
         is_promotion = matches!(action, ExperimentWriteAction::Promote(..));
         if let ExperimentWriteAction::Replace(experiment) = &action {
             check_conflicts(name, experiment, view.experiments)?;

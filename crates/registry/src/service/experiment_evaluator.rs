@@ -34,7 +34,7 @@ impl ExperimentEvaluator {
             .ok_or_else(|| ChangeError::from(ExperimentError::NotFound(name.to_owned())))?;
         let phase = phase.unwrap_or(experiment.phase_number());
         let index = usize::try_from(phase).unwrap_or(usize::MAX).checked_sub(1);
-        let Some(found) = index.and_then(|index| experiment.phases.get(index)) else {
+        let Some(phase_record) = index.and_then(|index| experiment.phases.get(index)) else {
             let reason = if experiment.phases.is_empty() {
                 "the experiment has not begun".to_owned()
             } else {
@@ -44,10 +44,10 @@ impl ExperimentEvaluator {
         };
         self.context.flush_counters().await;
         let totals = self.phase_totals(name, &experiment, phase, detail).await?;
-        let mut results = PhaseResults::new(&experiment, &found.weights, &totals);
+        let mut results = PhaseResults::new(&experiment, &phase_record.weights, &totals);
         if self.store_verdicts(name, phase, &results).await? {
             let totals = self.phase_totals(name, &experiment, phase, detail).await?;
-            results = PhaseResults::new(&experiment, &found.weights, &totals);
+            results = PhaseResults::new(&experiment, &phase_record.weights, &totals);
         }
         Ok((experiment, phase, results))
     }

@@ -45,9 +45,9 @@ impl ExperimentService {
         order: &ChangeContext,
     ) -> Result<ExperimentOutcome, RegistryError> {
         let _lock = self.lock.lock().await;
-        let apply = |found: Option<Experiment>, view: &RegistryView<'_>| {
+        let apply = |stored: Option<Experiment>, view: &RegistryView<'_>| {
             check_references(&design, view)?;
-            match found {
+            match stored {
                 None => Ok(ExperimentWriteAction::Replace(Box::new(Experiment::new(design, now_millis())))),
                 Some(mut experiment) => {
                     if !experiment.update_design(design, now_millis())? {
@@ -72,7 +72,7 @@ impl ExperimentService {
         let experiment = self.recorded(name)?;
         let _leases = self.load_arms(&experiment).await?;
         let change = Change { target: name, action: "start", version: None, order };
-        commit::change_experiment(&self.context, change, |found, view| apply_start(name, found, view)).await
+        commit::change_experiment(&self.context, change, |stored, view| apply_start(name, stored, view)).await
     }
 
     /// Loads the versions of all arms, which must answer in the same form.
@@ -158,8 +158,8 @@ impl ExperimentService {
         let model = &experiment.design.model;
         let _lease = VersionLease::new(&self.context, model, &version);
         self.reconciler.ensure_loaded(model, &self.context.model_record_or_default(model), &version).await?;
-        let apply = |found: Option<Experiment>, view: &RegistryView<'_>| {
-            let mut experiment = found.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
+        let apply = |stored: Option<Experiment>, view: &RegistryView<'_>| {
+            let mut experiment = stored.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
             let active = view.records.get(&experiment.design.model).and_then(|record| record.active.as_deref());
             if replaced.is_some() && replaced != active {
                 let reason = "another version was made the active one meanwhile".to_owned();
@@ -178,8 +178,8 @@ impl ExperimentService {
     /// # Errors
     /// [`RegistryError`].
     pub async fn delete(&self, name: &str, order: &ChangeContext) -> Result<ExperimentOutcome, RegistryError> {
-        let apply = |found: Option<Experiment>, _: &RegistryView<'_>| {
-            let experiment = found.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
+        let apply = |stored: Option<Experiment>, _: &RegistryView<'_>| {
+            let experiment = stored.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
             let kept = NAME_RESERVATION_DAYS * 24 * 3_600 * 1_000;
             let over = experiment.ended.is_some_and(|ended| now_millis().saturating_sub(ended) > kept);
             if experiment.phases.is_empty() || over {
@@ -202,8 +202,8 @@ impl ExperimentService {
         order: &ChangeContext,
         alter: impl FnOnce(&mut Experiment) -> Result<bool, ExperimentError>,
     ) -> Result<ExperimentOutcome, RegistryError> {
-        let apply = |found: Option<Experiment>, _: &RegistryView<'_>| {
-            let mut experiment = found.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
+        let apply = |stored: Option<Experiment>, _: &RegistryView<'_>| {
+            let mut experiment = stored.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
             if !alter(&mut experiment)? {
                 return Ok(ExperimentWriteAction::Unchanged);
             }
@@ -221,12 +221,14 @@ impl ExperimentService {
 /// Refuses arms whose answers cannot stand for each other.
 fn check_arm_tasks(experiment: &Experiment, snapshot: &Snapshot) -> Result<(), RegistryError> {
     let Some((_, control)) = experiment.design.control_arm() else { return Ok(()) };
-    let wanted = resolve_arm(snapshot, control)?.pipeline().head().task();
+    let control_task = resolve_arm(snapshot, control)?.pipeline().head().task();
     for arm in &experiment.design.arms {
-        let found = resolve_arm(snapshot, arm)?.pipeline().head().task();
-        if found != wanted {
-            let reason =
-                format!("arm {} answers as {found}, the control as {wanted}: one cannot stand for the other", arm.name);
+        let arm_task = resolve_arm(snapshot, arm)?.pipeline().head().task();
+        if arm_task != control_task {
+            let reason = format!(
+                "arm {} answers as {arm_task}, the control as {control_task}: one cannot stand for the other",
+                arm.name
+            );
             return Err(RegistryError::IncompatibleArms(reason));
         }
     }
@@ -244,10 +246,10 @@ fn resolve_arm<'a>(snapshot: &'a Snapshot, arm: &ExperimentArm) -> Result<&'a Lo
 /// What becomes of an experiment that is started.
 fn apply_start(
     name: &str,
-    found: Option<Experiment>,
+    stored: Option<Experiment>,
     view: &RegistryView<'_>,
 ) -> Result<ExperimentWriteAction, ExperimentError> {
-    let mut experiment = found.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
+    let mut experiment = stored.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
     check_references(&experiment.design, view)?;
     let active = |model: &str| view.records.get(model).and_then(|record| record.active.clone());
     if !experiment.start(now_millis(), active)? {
@@ -266,15 +268,15 @@ fn apply_start(
 
 /// The version of an arm that can become the active one.
 fn promotable_version(experiment: &Experiment, arm: &str) -> Result<String, ExperimentError> {
-    let Some(found) = experiment.design.arms.iter().find(|found| found.name == arm) else {
+    let Some(promoted) = experiment.design.arms.iter().find(|candidate| candidate.name == arm) else {
         return Err(ExperimentError::Conflict(format!("the experiment has no arm {arm}")));
     };
-    if found.model != experiment.design.model {
+    if promoted.model != experiment.design.model {
         return Err(ExperimentError::Conflict(format!(
             "arm {arm} is another model than callers ask for: it cannot become its active version"
         )));
     }
-    match &found.version {
+    match &promoted.version {
         _ if !experiment.is_open() => Err(ExperimentError::Conflict("the experiment has ended".to_owned())),
         None => Err(ExperimentError::Conflict(format!("arm {arm} names no version yet"))),
         Some(version) => Ok(version.clone()),

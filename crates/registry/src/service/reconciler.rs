@@ -120,8 +120,8 @@ impl Reconciler {
         let (_, records) = self.context.recorded_models();
         for (name, record) in records.iter().filter(|(_, record)| record.active.is_none()) {
             let snapshot = self.context.registry().snapshot();
-            let found = snapshot.models.get(name).and_then(ServedModel::active);
-            let Some((version, VersionState::Ready(_))) = found else { continue };
+            let active = snapshot.models.get(name).and_then(ServedModel::active);
+            let Some((version, VersionState::Ready(_))) = active else { continue };
             let version = version.as_str();
             let order = ChangeContext {
                 actor: "start".to_owned(),

@@ -113,8 +113,8 @@ impl RolloutController {
         let control = rollout.control.arm.version.as_deref();
         let reason = format!("version {} was made the active one meanwhile", active.unwrap_or_default());
         let order = rollout.order(&reason);
-        let apply = |found: Option<Experiment>, view: &RegistryView<'_>| {
-            let mut experiment = found.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
+        let apply = |stored: Option<Experiment>, view: &RegistryView<'_>| {
+            let mut experiment = stored.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
             let record = view.records.get(&experiment.design.model);
             if record.and_then(|record| record.active.as_deref()) == control {
                 return Ok(ExperimentWriteAction::Unchanged);

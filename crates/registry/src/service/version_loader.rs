@@ -43,10 +43,10 @@ pub(super) struct VersionLoader {
 impl VersionLoader {
     /// Loads a version.
     pub(super) async fn load(&self, name: &str, record: &ModelRecord, version: &str) -> Result<(), RegistryError> {
-        let Some(found) = record.versions.get(&VersionName::new(version)) else {
+        let Some(version_record) = record.versions.get(&VersionName::new(version)) else {
             return Err(RecordError::UnknownVersion(version.to_owned()).into());
         };
-        let directory = match (&found.origin, found.digest()) {
+        let directory = match (&version_record.origin, version_record.digest()) {
             (Origin::Directory, _) | (_, None) => self.deps.models_directory.join(name).join(version),
             (origin, Some(digest)) => {
                 let directory = self.context.store.version_path(&digest);
@@ -61,7 +61,7 @@ impl VersionLoader {
                 directory
             }
         };
-        let source = model_source(name, version, directory, found);
+        let source = model_source(name, version, directory, version_record);
         let registry = Arc::clone(self.context.registry());
         let load_context = self.deps.load_context.clone();
         let loaded = spawn_blocking(move || registry.load(&source, &load_context)).await?;

@@ -88,10 +88,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; nothing is kept then.
     pub fn commit_upload(&self, part: &mut TempFile, sha256: &str) -> Result<u64, StoreError> {
-        let found = part.sha256();
-        if found != sha256 {
+        let hash = part.sha256();
+        if hash != sha256 {
             let bytes = part.bytes;
-            return Err(StoreError::ContentMismatch(format!("the {bytes} bytes that came have the SHA-256 {found}")));
+            return Err(StoreError::ContentMismatch(format!("the {bytes} bytes that came have the SHA-256 {hash}")));
         }
         atomic_file::publish(&part.file, &part.path, &self.incoming.join(sha256))?;
         Ok(part.bytes)
