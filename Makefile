@@ -8,6 +8,9 @@ CRASH = $(PYTHON) tests/system/crash
 # The official ONNX Runtime collects telemetry unless this is set.
 export ORT_DISABLE_TELEMETRY = 1
 
+# A snapshot that is missing or different fails its test, and is not written, unless it is asked for.
+export INSTA_UPDATE ?= no
+
 .DEFAULT_GOAL := help
 
 .PHONY: help

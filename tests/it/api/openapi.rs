@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use predictd::http::error::Code;
 use serde_json::Value;
 
+use crate::support::snapshots::snapshot_settings;
 use crate::support::test_server::{TestServer, cheap_models};
-
-const SNAPSHOT_PATH: &str = "tests/it/api/openapi.json";
 
 async fn start_and_fetch_openapi() -> (TestServer, String) {
     let server = TestServer::start(cheap_models().path(), &[]).await;
@@ -16,17 +15,9 @@ async fn start_and_fetch_openapi() -> (TestServer, String) {
 }
 
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "updating the file is asked for by a variable")]
 async fn openapi_matches_committed_snapshot() {
     let (_server, text) = start_and_fetch_openapi().await;
-    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
-        std::fs::write(SNAPSHOT_PATH, &text).unwrap();
-    }
-    let committed = std::fs::read_to_string(SNAPSHOT_PATH).unwrap();
-    for (number, (new, old)) in (1..).zip(text.lines().zip(committed.lines())) {
-        assert_eq!(new, old, "line {number}: if the change is meant, run this test with UPDATE_SNAPSHOTS=1");
-    }
-    assert_eq!(text.len(), committed.len(), "one of them ends early");
+    snapshot_settings(&[]).bind(|| insta::assert_snapshot!("openapi", text));
 }
 
 #[tokio::test]

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use predictd::http::error::{Code, GATEWAY_PROBLEMS};
 use serde_json::Value;
 
+use crate::support::snapshots::read_snapshot;
+
 /// The metrics of a server with their labels, and those of the watcher and of a GPU by their names in the source.
 fn known_metrics() -> BTreeMap<String, BTreeSet<String>> {
     let mut known = BTreeMap::new();
-    for line in std::fs::read_to_string("tests/it/ops/metrics.txt").unwrap().lines() {
+    for line in read_snapshot("tests/it/ops/snapshots/metrics.snap").lines() {
         let (name, rest) = line.split_once(' ').unwrap();
         let (kind, rest) = rest.split_once(" {").unwrap();
         let labels: BTreeSet<String> =

@@ -16,10 +16,9 @@ use serde_json::json;
 use crate::support::daemon::Daemon;
 use crate::support::fake_backend_server::FakeBackendServer;
 use crate::support::raw_client::{RawClient, get, metric, request};
+use crate::support::snapshots::snapshot_settings;
 use crate::support::test_server::{CHEAP_MODEL, QUESTION, TestServer, cheap_models, send_request, test_env_var};
 use crate::support::waiting::{block_until as until_true, wait_until};
-
-const SNAPSHOT_PATH: &str = "tests/it/ops/metrics.txt";
 
 /// Every metric with its type, the names of its labels and its help, after each event has happened.
 #[expect(clippy::too_many_lines, reason = "one event after another")]
@@ -139,16 +138,12 @@ fn metrics_removed_version_leaves_no_series() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "updating the file is asked for by a variable")]
 fn metrics_match_committed_snapshot() {
     // A machine with a GPU has more.
     let names: String =
         metric_descriptions().split_inclusive('\n').filter(|line| !line.starts_with("predictd_gpu_")).collect();
-    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
-        std::fs::write(SNAPSHOT_PATH, &names).unwrap();
-    }
-    let committed = std::fs::read_to_string(SNAPSHOT_PATH).unwrap();
-    assert_eq!(names, committed, "dashboards and alerts use these names; if the change is meant, UPDATE_SNAPSHOTS=1");
+    // Dashboards and alerts use these names.
+    snapshot_settings(&[]).bind(|| insta::assert_snapshot!("metrics", names));
     for line in names.lines() {
         let (name, help) = line.split_once(' ').unwrap();
         assert!(name.starts_with("predictd_") || name.starts_with("process_"), "{line}");

@@ -141,7 +141,7 @@ def main() -> None:
     check(args.predictd.is_file(), f"{args.predictd} is not there: cargo build")
     command = [args.predictd.resolve(), "serve", "--help"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    description = json.loads((ROOT / "tests/it/api/openapi.json").read_text())
+    description = json.loads(promises.read_snapshot(ROOT / "tests/it/api/snapshots/openapi.snap"))
     facts = promises.Facts.read(ROOT, said, yaml.safe_load(ALERTS.read_text()), description)
     check(len(facts.options) > 30 and len(facts.metrics) > 40, "options or metrics were not read")
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 APP = {"app.kubernetes.io/name": "predictd"}
+# Snapshot of the metrics that the server has.
+METRICS = "tests/it/ops/snapshots/metrics.snap"
 # Routes that stay inside a cluster, and pages that the description of the API does not list.
 INSIDE, PAGES = {"/health", "/livez", "/readyz", "/metrics"}, {"/openapi.json", "/docs"}
 # Seconds between the end of the grace time and that of the process, and to spare.
@@ -14,6 +16,11 @@ REST = 5
 LEAST_TIMEOUT = 2
 # https://kubernetes.io/docs/concepts/security/pod-security-standards/, "restricted".
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+
+
+def read_snapshot(path: Path) -> str:
+    """What a snapshot of the Rust tests holds below its head."""
+    return path.read_text().split("---\n", 2)[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +36,7 @@ class Facts:
 
     @classmethod
     def read(cls, root: Path, help_text: str, alerts: dict, description: dict) -> "Facts":
-        listed = (root / "tests/it/ops/metrics.txt").read_text().splitlines()
+        listed = read_snapshot(root / METRICS).splitlines()
         return cls(options=set(re.findall(r"\[env: (PREDICTD_\w+)", help_text)),
                    metrics={line.split()[0] for line in listed}, routes=set(description["paths"]), alerts=alerts,
                    readme=(root / "deploy/kubernetes/README.md").read_text(),
@@ -104,7 +111,7 @@ def metrics(built: Built, facts: Facts) -> Iterator[str]:
     for thing in built.of("ScaledObject"):
         queries = " ".join(trigger["metadata"].get("query", "") for trigger in thing["spec"]["triggers"])
         asked = set(re.findall(r"\b(?:predictd|process)_\w+", queries))
-        yield from (f"{name} is not in tests/it/ops/metrics.txt" for name in sorted(asked - facts.metrics))
+        yield from (f"{name} is not in {METRICS}" for name in sorted(asked - facts.metrics))
         if "predictd_queue_oldest_item_age_seconds" not in asked:
             yield "the ScaledObject does not look at the age of the queue"
 
