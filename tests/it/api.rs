@@ -12,6 +12,7 @@ mod invalid_input;
 mod models;
 mod openapi;
 mod predict;
+mod problems;
 mod rate_limits;
 mod response_headers;
 mod response_size_estimate;

@@ -62,7 +62,6 @@ async fn body_limit_counts_bytes() {
         assert_eq!(sized.status, status, "{size}");
         if status == 413 {
             assert_eq!(assert_safe_problem(&sized, "large"), "body-too-large");
-            assert_eq!(sized.json()["detail"], "The body is larger than the limit of 1024 bytes.");
         }
         if size < 2_000 {
             let head = format!("{POST_PREDICT_HEAD}Transfer-Encoding: chunked\r\n");

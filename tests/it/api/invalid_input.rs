@@ -145,7 +145,6 @@ async fn problem_lists_every_wrong_field() {
     let errors = problem["errors"].as_array().unwrap();
     let pointers: Vec<&str> = errors.iter().map(|error| error["pointer"].as_str().unwrap()).collect();
     assert_eq!(pointers, ["/model", "/text", "/top_k", "/user_id", "/version"]);
-    assert_eq!(problem["detail"], "5 places of the body are not valid.");
 }
 
 #[tokio::test]
