@@ -10,6 +10,7 @@ use crate::support::daemon::predictd;
 use crate::support::model_builder::onnx_graph::{Attribute, OnnxGraph};
 use crate::support::model_builder::sample_models::{summing_pair_model, threshold_model, token_labelling_model};
 use crate::support::model_builder::{ModelBuilder, TransformerBuilder};
+use crate::support::snapshots::{snapshot_settings, transcript};
 use crate::support::test_server::shipped_models;
 
 /// Directories to check, and files to check them with.
@@ -120,6 +121,27 @@ fn check_unloadable_directory_fails_naming_file() {
     let fine = place.write_version("6", &model);
     let little = check_report(&fine, &["--memory-limit", "1000000"], 1);
     assert!(little["failures"][0].as_str().unwrap().contains("1000000 are allowed"), "{little}");
+}
+
+/// What a machine measures, in the report and in its JSON.
+const MEASURED: [(&str, &str); 4] = [
+    (r"\n(cost|memory) .*", "\n$1 [measured]"),
+    (r"runs of up to \d+:", "runs of up to [measured]:"),
+    (r"scores by at most \S+", "scores by at most [measured]"),
+    (
+        r#""((?:allowed|largest_run|model|server_most)_bytes|\w+_ms|\w+_[nu]s|free_padding_tokens|largest_score_difference|most_texts)": [^,\n]+"#,
+        "\"$1\": \"[measured]\"",
+    ),
+];
+
+#[test]
+fn check_shipped_model_report_matches_snapshots() {
+    let directory = "models/banking77-tfidf/1";
+    for (name, options) in [("check", &[][..]), ("check-json", &["--json"])] {
+        let arguments = [&["check", directory], options].concat();
+        let page = transcript(&arguments, &mut predictd(&arguments));
+        snapshot_settings(&MEASURED).bind(|| insta::assert_snapshot!(name, page));
+    }
 }
 
 /// Four texts of which the model gets three right; lines end as on other systems, and one text has two.

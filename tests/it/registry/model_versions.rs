@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use crate::support::daemon::{Daemon, run_to_exit};
 use crate::support::files::make_writable;
 use crate::support::model_builder::ModelBuilder;
-use crate::support::models_command::{run_models_command, run_models_command_refused};
+use crate::support::models_command::{models_command, run_models_command, run_models_command_refused};
 use crate::support::raw_client::{RawClient, RawResponse, request};
+use crate::support::snapshots::{DIGEST, TIME, snapshot_settings, transcript};
 
 const MODEL: &str = "m";
 
@@ -102,6 +103,29 @@ fn model_version_register_activate_rollback_survive_restart() {
     assert!(run_models_command_refused(&daemon, &["rollback", MODEL]).contains("no version was active before"));
     run_models_command(&daemon, &["remove", MODEL, "3"]);
     assert!(run_models_command_refused(&daemon, &["remove", MODEL, "1"]).contains("version 1 is active"));
+    daemon.stop();
+}
+
+#[test]
+fn models_command_tables_match_snapshot() {
+    let place = Scene::new();
+    let daemon = place.start();
+    let register = ["register", MODEL, "2", &place.write_other_version("2"), "--metadata", "by=me"];
+    run_models_command(&daemon, &[&register[..], &["--reason", "why not"]].concat());
+    run_models_command(&daemon, &["metrics", MODEL, "2", "accuracy=0.94", "f1=0.9"]);
+    run_models_command(&daemon, &["activate", MODEL, "2", "--reason", "better"]);
+    let steps = [
+        &["list"][..],
+        &["show", MODEL],
+        &["show", MODEL, "--json"],
+        &["history", MODEL],
+        &["metrics", MODEL, "2"],
+        &["show", "nothing"],
+        &["remove", MODEL, "2"],
+        &["rollback", MODEL],
+    ];
+    let pages = steps.map(|step| transcript(&[&["models"], step].concat(), &mut models_command(&daemon, step)));
+    snapshot_settings(&[DIGEST, TIME]).bind(|| insta::assert_snapshot!("models", pages.concat()));
     daemon.stop();
 }
 

@@ -1,6 +1,7 @@
 //! A file of API keys.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -29,10 +30,16 @@ impl KeyFile {
         self.path.clone()
     }
 
+    /// `predictd keys` of this file.
+    pub(crate) fn keys_command(&self, arguments: &[&str]) -> Command {
+        let mut command = predictd(&["keys"]);
+        command.args(arguments).arg("--keys").arg(&self.path);
+        command
+    }
+
     /// Runs `predictd keys`; its exit code, standard output and standard error.
     pub(crate) fn run_keys_command(&self, arguments: &[&str]) -> (i32, String, String) {
-        let path = self.path();
-        let output = predictd(&["keys"]).args(arguments).arg("--keys").arg(&path).output().unwrap();
+        let output = self.keys_command(arguments).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
