@@ -16,6 +16,7 @@
 //!
 //! Crates, under `crates/`:
 //!
+//! - [`api`]: the wire types of the admin API, for the server and its clients
 //! - [`http`]: connections, middleware, routes, wire types, errors; the key file
 //! - [`inference`]: from a checked request to recorded answers: arms, fallback, shadows, receipts, feedback
 //! - [`engine`]: result cache, admission, tokenization, queue, scheduler, run permits, workers, cost model
@@ -31,7 +32,7 @@
 //! # Who may import whom
 //!
 //! The manifests say it: http → inference → registry → engine → text → drift; onnx → engine; registry → experiments → stats.
-//! `platform`, `metrics`, `telemetry` and `stats` import no other crate of the workspace. `bench` starts a server, `check` and
+//! `api`, `platform`, `metrics`, `telemetry` and `stats` import no other crate of the workspace. `bench` starts a server, `check` and
 //! `drift_profile` load models; `cli` alone imports the commands. Files do not import each other in circles.
 //!
 //! # Invariants
@@ -39,7 +40,7 @@
 //! `tests/it/source_rules.rs` checks them in the sources.
 //!
 //! - A library is a dependency of one crate: `ort` of `onnx`, `tokenizers` of `text`, axum of `http`, sqlx of `registry`,
-//!   `opentelemetry` of `telemetry`.
+//!   `opentelemetry` of `telemetry`. `utoipa` is one of `api` and `http`.
 //! - No clock, lock or async code in `engine::scheduler`, `engine::cost_model`, `text`, `drift` and `experiments`, except
 //!   `receipts` and `counters`.
 //! - Only `config.rs` and clap read the environment.
@@ -62,6 +63,7 @@ pub mod shutdown;
 pub mod terminal;
 pub mod watch;
 
+pub use predictd_api as api;
 pub use predictd_drift as drift;
 pub use predictd_engine as engine;
 pub use predictd_experiments as experiments;

@@ -10,6 +10,7 @@ use reqwest::blocking::{Client as Http, RequestBuilder, Response};
 use reqwest::header::{ETAG, IF_MATCH};
 use reqwest::redirect::Policy;
 use reqwest::{Method, Url};
+use serde::Serialize;
 use serde_json::Value;
 
 /// Longest wait for an answer: a version is loaded and checked meanwhile.
@@ -67,7 +68,7 @@ impl Client {
     ///
     /// # Errors
     /// What the server says, or why it does not.
-    pub fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+    pub fn post(&self, path: &str, body: &impl Serialize) -> Result<Value, String> {
         let key = clock::new_id().to_string();
         json(self.send(&self.request(Method::POST, path).header("Idempotency-Key", key).json(body))?)
     }
@@ -77,8 +78,13 @@ impl Client {
     ///
     /// # Errors
     /// The server's reason, or why there is no answer.
-    pub fn change(&self, seen: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
-        let method = Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
+    pub fn change(
+        &self,
+        seen: &str,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Value, String> {
         let mut attempts = 1;
         loop {
             let current = self.send(&self.request(Method::GET, seen))?;
@@ -94,11 +100,19 @@ impl Client {
         }
     }
 
+    /// Removes `path`, as [`Self::change`] changes it.
+    ///
+    /// # Errors
+    /// The server's reason, or why there is no answer.
+    pub fn delete(&self, seen: &str, path: &str) -> Result<Value, String> {
+        self.change(seen, Method::DELETE, path, None::<&()>)
+    }
+
     /// Something that is there from now on, or is so from now on.
     ///
     /// # Errors
     /// What the server says, or why it does not.
-    pub fn put(&self, path: &str, body: &Value) -> Result<Value, String> {
+    pub fn put(&self, path: &str, body: &impl Serialize) -> Result<Value, String> {
         let seen = self.send(&self.request(Method::GET, path))?;
         let request = self.request(Method::PUT, path);
         match (seen.status().as_u16(), seen.headers().get(ETAG).cloned()) {
@@ -108,7 +122,7 @@ impl Client {
         }
     }
 
-    fn send_once(&self, request: RequestBuilder, body: Option<&Value>) -> Result<Response, String> {
+    fn send_once(&self, request: RequestBuilder, body: Option<&impl Serialize>) -> Result<Response, String> {
         let request = request.header("Idempotency-Key", clock::new_id().to_string());
         self.send(&if let Some(body) = body { request.json(body) } else { request })
     }

@@ -3,11 +3,13 @@
 use std::io::{self, BufWriter, Write};
 
 use clap::{Args, Subcommand, ValueEnum};
+use predictd_api::feedback::{ExportedFeedback, FeedbackPage};
 use serde_json::Value;
 
+use super::args;
 use super::client::Client;
+use super::render::{json_line, parse};
 use super::server_args::ServerArgs;
-use super::{args, field, json_line};
 use crate::ServerError;
 use crate::terminal::escape_cell;
 
@@ -74,15 +76,15 @@ fn export_feedback(
     let model = model.map(|model| format!("model={model}&")).unwrap_or_default();
     let mut after = String::new();
     loop {
-        let part = client.get(&format!("/admin/feedback?{model}{after}"))?;
-        for entry in field(&part, "feedback").as_array().into_iter().flatten() {
+        let page: FeedbackPage<Value> = parse(client.get(&format!("/admin/feedback?{model}{after}"))?)?;
+        for entry in page.feedback {
             let line = match format {
-                ExportFormat::Csv => csv_record(CSV_COLUMNS.map(|column| csv_cell(field(entry, column))))?,
-                ExportFormat::Jsonl => json_line(entry).into_bytes(),
+                ExportFormat::Csv => csv_record(csv_cells(parse(entry)?))?,
+                ExportFormat::Jsonl => json_line(&entry).into_bytes(),
             };
             out.write_all(&line).map_err(failed)?;
         }
-        match field(&part, "next").as_str() {
+        match page.next {
             Some(next) => after = format!("after={next}"),
             None => return out.flush().map_err(failed),
         }
@@ -100,23 +102,27 @@ fn csv_record(fields: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<Vec<
 const FORMULA_PREFIXES: [char; 12] =
     ['=', '+', '-', '@', '\t', '\r', '\n', '\'', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
 
-/// A value for the table: what others wrote is no formula there, and no command to a terminal.
-fn csv_cell(value: &Value) -> String {
-    let text = plain_text(value);
-    // Numbers are the server's own.
-    if !matches!(value, Value::String(_) | Value::Array(_)) {
-        return text;
-    }
-    let text = escape_cell(&text);
-    let quote = if text.starts_with(FORMULA_PREFIXES) { "'" } else { "" };
-    format!("{quote}{text}")
+/// An entry in the order of [`CSV_COLUMNS`].
+fn csv_cells(entry: ExportedFeedback) -> [String; 12] {
+    [
+        csv_cell(&entry.id),
+        csv_cell(&entry.made),
+        csv_cell(&entry.model),
+        csv_cell(&entry.version),
+        csv_cell(&entry.arm),
+        csv_cell(&entry.predicted.join("\n")),
+        serde_json::to_string(&entry.confidence).unwrap_or_default(),
+        csv_cell(&entry.actual.join("\n")),
+        entry.correct.to_string(),
+        csv_cell(&entry.text.unwrap_or_default()),
+        csv_cell(&entry.who),
+        csv_cell(&entry.told),
+    ]
 }
 
-fn plain_text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Array(labels) => labels.iter().map(plain_text).collect::<Vec<_>>().join("\n"),
-        other => other.to_string(),
-    }
+/// A text for the table: what others wrote is no formula there, and no command to a terminal.
+fn csv_cell(text: &str) -> String {
+    let text = escape_cell(text);
+    let quote = if text.starts_with(FORMULA_PREFIXES) { "'" } else { "" };
+    format!("{quote}{text}")
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use predictd_api::drift::{AccuracyView, DriftReportView, SignalView, VersionDriftView};
 use predictd_registry::http_client::{read_body, root_cause};
 use reqwest::{Client, Url};
 use serde::{Deserialize, Serialize};
@@ -67,45 +68,6 @@ impl Finding {
     }
 }
 
-/// What a server tells at `/admin/drift`, as far as it matters here.
-#[derive(Debug, Deserialize)]
-pub struct DriftResponse {
-    versions: Vec<VersionReading>,
-}
-
-#[derive(Debug, Deserialize)]
-struct VersionReading {
-    model: String,
-    version: String,
-    state: String,
-    drift: Option<DriftSignals>,
-    accuracy: Option<AccuracyReading>,
-}
-
-#[derive(Debug, Deserialize)]
-struct DriftSignals {
-    signals: Vec<SignalReading>,
-}
-
-#[derive(Debug, Deserialize)]
-struct SignalReading {
-    signal: String,
-    level: String,
-    /// None for a signal that is not counted.
-    needed: Option<u64>,
-    window: Option<u64>,
-    value: Option<f64>,
-    threshold: Option<f64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct AccuracyReading {
-    accuracy: Option<f64>,
-    expected: Option<f64>,
-    /// None as long as it is not known.
-    dropped: Option<bool>,
-}
-
 /// Asks a server how its versions stand.
 ///
 /// # Errors
@@ -115,7 +77,7 @@ pub async fn fetch_drift(
     url: &Url,
     key: Option<&str>,
     timeout: Duration,
-) -> Result<DriftResponse, String> {
+) -> Result<DriftReportView, String> {
     let response = async {
         let request = client.get(without_windows(url));
         let request = if let Some(key) = key { request.bearer_auth(key) } else { request };
@@ -141,81 +103,72 @@ fn without_windows(url: &Url) -> Url {
     url
 }
 
-impl VersionReading {
-    fn is_version_of(&self, finding: &Finding) -> bool {
-        self.model == finding.model && self.version == finding.version
-    }
+fn is_version_of(version: &VersionDriftView, finding: &Finding) -> bool {
+    version.model == finding.model && version.version == finding.version
+}
 
-    fn is_ready(&self) -> bool {
-        self.state == "ready"
-    }
-
-    fn finding(&self, signal: &str, value: Option<f64>, threshold: Option<f64>) -> Finding {
-        Finding {
-            model: self.model.clone(),
-            version: self.version.clone(),
-            signal: signal.to_owned(),
-            value,
-            threshold,
-        }
-    }
-
-    /// Whether the accuracy has dropped, if that is known.
-    fn accuracy(&self) -> Option<(Finding, bool)> {
-        let AccuracyReading { accuracy, expected, dropped } = self.accuracy.as_ref()?;
-        // Where nothing is expected any more, nothing has dropped.
-        let is_on = if expected.is_some() { (*dropped)? } else { false };
-        Some((self.finding(ACCURACY_SIGNAL, *accuracy, *expected), is_on))
+fn new_finding(version: &VersionDriftView, signal: &str, value: Option<f64>, threshold: Option<f64>) -> Finding {
+    Finding {
+        model: version.model.clone(),
+        version: version.version.clone(),
+        signal: signal.to_owned(),
+        value,
+        threshold,
     }
 }
 
-impl DriftResponse {
-    /// True if this version is there, whatever its state.
-    #[must_use]
-    pub fn has_version(&self, finding: &Finding) -> bool {
-        self.versions.iter().any(|version| version.is_version_of(finding))
-    }
+/// Whether the accuracy of a version has dropped, if that is known.
+fn accuracy_finding(version: &VersionDriftView) -> Option<(Finding, bool)> {
+    let AccuracyView { accuracy, expected, dropped, .. } = *version.accuracy.as_ref()?;
+    // Where nothing is expected any more, nothing has dropped.
+    let is_on = if expected.is_some() { dropped? } else { false };
+    Some((new_finding(version, ACCURACY_SIGNAL, accuracy, expected), is_on))
+}
 
-    fn ready_versions(&self) -> impl Iterator<Item = &VersionReading> {
-        self.versions.iter().filter(|version| version.is_ready())
-    }
+/// True if this version is in the report, whatever its state.
+#[must_use]
+pub fn has_version(report: &DriftReportView, finding: &Finding) -> bool {
+    report.versions.iter().any(|version| is_version_of(version, finding))
+}
 
-    /// What is new of live texts, by what was known of this server, which it changes. In the order of the server.
-    ///
-    /// A version that is being loaded says nothing yet, and neither does a signal that has judged no window.
-    pub fn drift_changes(&self, known: &mut ActiveFindings) -> Vec<(Finding, FindingChange)> {
-        let mut found = Vec::new();
-        for version in self.ready_versions() {
-            let signals = version.drift.iter().flat_map(|drift| &drift.signals);
-            let counted: Vec<&SignalReading> = signals.filter(|signal| signal.needed.is_some()).collect();
-            // A server that was started anew has judged nothing yet: it does not say that all is well.
-            let judged = counted.iter().filter(|signal| signal.window.is_some());
-            found.extend(
-                judged.map(|one| (version.finding(&one.signal, one.value, one.threshold), one.level == "drifting")),
-            );
-            // What is not counted any more does not drift.
-            let signals = known.values().map(|one| &one.finding).filter(|finding| version.is_version_of(finding));
-            let ended = signals.filter(|finding| counted.iter().all(|signal| signal.signal != finding.signal));
-            found.extend(ended.map(|finding| (version.finding(&finding.signal, None, None), false)));
+fn ready_versions(report: &DriftReportView) -> impl Iterator<Item = &VersionDriftView> {
+    report.versions.iter().filter(|version| version.state == "ready")
+}
+
+/// What is new of live texts, by what was known of this server, which it changes. In the order of the server.
+///
+/// A version that is being loaded says nothing yet, and neither does a signal that has judged no window.
+pub fn drift_changes(report: &DriftReportView, known: &mut ActiveFindings) -> Vec<(Finding, FindingChange)> {
+    let mut found = Vec::new();
+    for version in ready_versions(report) {
+        let signals = version.drift.iter().flat_map(|drift| &drift.signals);
+        let counted: Vec<&SignalView> = signals.filter(|signal| signal.needed.is_some()).collect();
+        // A server that was started anew has judged nothing yet: it does not say that all is well.
+        for signal in counted.iter().filter(|signal| signal.window.is_some()) {
+            let value = signal.distance.map(|distance| distance.value);
+            let threshold = signal.distance.map(|distance| distance.threshold);
+            found.push((new_finding(version, &signal.signal, value, threshold), signal.level == "drifting"));
         }
-        apply_findings(found, |finding| self.has_version(finding), known)
+        // What is not counted any more does not drift.
+        let signals = known.values().map(|one| &one.finding).filter(|finding| is_version_of(version, finding));
+        let ended = signals.filter(|finding| counted.iter().all(|signal| signal.signal != finding.signal));
+        found.extend(ended.map(|finding| (new_finding(version, &finding.signal, None, None), false)));
     }
+    apply_findings(found, |finding| has_version(report, finding), known)
 }
 
 /// What is new of accuracies, by what was known of them, which it changes. Replicas tell what is in one database: what one
 /// of them says goes for all, and is over when none says it any more.
-pub fn accuracy_changes(responses: &[&DriftResponse], known: &mut ActiveFindings) -> Vec<(Finding, FindingChange)> {
+pub fn accuracy_changes(responses: &[&DriftReportView], known: &mut ActiveFindings) -> Vec<(Finding, FindingChange)> {
     let mut found: Vec<(Finding, bool)> = Vec::new();
-    for (finding, is_on) in
-        responses.iter().copied().flat_map(DriftResponse::ready_versions).filter_map(VersionReading::accuracy)
-    {
+    for (finding, is_on) in responses.iter().copied().flat_map(ready_versions).filter_map(accuracy_finding) {
         match found.iter_mut().find(|(one, _)| one.key() == finding.key()) {
             Some(one) if is_on && !one.1 => *one = (finding, is_on),
             Some(_) => {}
             None => found.push((finding, is_on)),
         }
     }
-    apply_findings(found, |finding| responses.iter().any(|response| response.has_version(finding)), known)
+    apply_findings(found, |finding| responses.iter().any(|response| has_version(response, finding)), known)
 }
 
 /// Takes what is said into account. A version counts as gone once it is absent twice in a row.
@@ -254,12 +207,16 @@ mod tests {
     use serde_json::{Value, json};
 
     fn version(name: &str, state: &str, level: &str, window: Option<u64>, dropped: Option<bool>) -> Value {
-        let signal = json!({ "signal": "labels", "level": level, "needed": 100, "window": window, "value": 0.5, "threshold": 0.3 });
-        let accuracy = json!({ "accuracy": 0.5, "expected": 0.9, "dropped": dropped });
-        json!({ "model": "m", "version": name, "state": state, "drift": { "signals": [signal] }, "accuracy": accuracy })
+        let distance = json!({ "value": 0.5, "threshold": 0.3, "clear_below": 0.2, "psi": 0.5, "js": 0.1 });
+        let mut signal = json!({ "signal": "labels", "level": level, "needed": 100, "window": window });
+        signal.as_object_mut().unwrap().extend(distance.as_object().unwrap().clone());
+        let profile = json!({ "model": "m", "version": name, "made": "", "texts": 1_000 });
+        let drift = json!({ "profile": profile, "window_texts": 100, "needed": 100, "open_texts": 0, "signals": [signal], "windows": [] });
+        let accuracy = json!({ "accuracy": 0.5, "labelled": 100, "expected": 0.9, "dropped": dropped });
+        json!({ "model": "m", "version": name, "state": state, "drift": drift, "accuracy": accuracy })
     }
 
-    fn response(versions: &[Value]) -> DriftResponse {
+    fn response(versions: &[Value]) -> DriftReportView {
         serde_json::from_value(json!({ "versions": versions })).unwrap()
     }
 
@@ -281,7 +238,7 @@ mod tests {
         let (mut texts, mut accuracies) = (ActiveFindings::new(), ActiveFindings::new());
         let mut one = |versions: &Vec<Value>| {
             let said = response(versions);
-            let mut news = said.drift_changes(&mut texts);
+            let mut news = drift_changes(&said, &mut texts);
             news.extend(accuracy_changes(&[&said], &mut accuracies));
             fmt_changes(&news)
         };
@@ -340,7 +297,7 @@ mod tests {
                     &dropped.iter().map(|dropped| version("1", "ready", "quiet", None, *dropped)).collect::<Vec<_>>(),
                 )
             };
-            let said: Vec<DriftResponse> = dropped.iter().map(one).collect();
+            let said: Vec<DriftReportView> = dropped.iter().map(one).collect();
             fmt_changes(&accuracy_changes(&said.iter().collect::<Vec<_>>(), &mut known))
         };
         let (yes, no, unknown, absent) = (Some(Some(true)), Some(Some(false)), Some(None), None);

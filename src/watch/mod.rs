@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use predictd_api::drift::DriftReportView;
 use predictd_http::metrics_server;
 use predictd_platform::clock;
 use predictd_registry::http_client;
@@ -36,7 +37,7 @@ use crate::shutdown::Shutdown;
 use alert::{Alert, AlertStatus};
 use args::{WatchCommand, redact_url};
 use channel::Channel;
-use drift::{DriftResponse, Finding, FindingChange};
+use drift::{Finding, FindingChange, drift_changes, has_version};
 use metrics::WatchMetrics;
 use outbox::Outbox;
 use probe::{ProbeResult, check_server};
@@ -210,14 +211,14 @@ impl<'a> Watcher<'a> {
         }
         for (url, response) in &answers {
             let known = self.state.drifting.entry(url.clone()).or_default();
-            response.drift_changes(known).into_iter().for_each(|change| self.send_drift_alert(url, change));
+            drift_changes(response, known).into_iter().for_each(|change| self.send_drift_alert(url, change));
         }
         // Of servers of which none says anything, nothing is gone.
         let Some((first, _)) = answers.first() else { return silent };
-        let all: Vec<&DriftResponse> = answers.iter().map(|(_, response)| response).collect();
+        let all: Vec<&DriftReportView> = answers.iter().map(|(_, response)| response).collect();
         let changes = drift::accuracy_changes(&all, &mut self.state.dropped);
         for (finding, change) in changes {
-            let there = answers.iter().find(|(_, response)| response.has_version(&finding));
+            let there = answers.iter().find(|(_, response)| has_version(response, &finding));
             self.send_drift_alert(there.map_or(first, |(url, _)| url), (finding, change));
         }
         silent

@@ -14,6 +14,12 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::response::IntoResponse;
+use predictd_api::experiment_results::ExperimentResultsView;
+use predictd_api::experiments::{
+    ExperimentChangeResponse, ExperimentDesignBody, ExperimentListView, ExperimentView, PromoteRequest,
+    StateChangeRequest,
+};
+use predictd_api::models::AuditEntryView;
 use predictd_experiments::experiment::Experiment;
 use predictd_registry::database::experiments::ResultDetail;
 use predictd_registry::database::{ChangeOutcome, HistoryFilter};
@@ -27,11 +33,8 @@ use super::caller::Caller;
 use super::error::{ApiError, Code};
 use super::registry::etag::{EtagJson, with_etag};
 use super::registry::preconditions::{self, Preconditions};
-use super::registry::wire::{AuditEntryView, EmptyBody, MAX_HISTORY_ENTRIES};
+use super::registry::wire::{EmptyBody, MAX_HISTORY_ENTRIES, audit_entry};
 use super::state::App;
-use results::ExperimentResultsView;
-use view::{ExperimentChangeResponse, ExperimentListView, ExperimentView};
-use wire::{ExperimentDesignBody, PromoteRequest, StateChangeRequest};
 
 /// An experiment in a path. What cannot be a name is nobody's.
 #[derive(Debug)]
@@ -93,7 +96,7 @@ fn to_change_response(
         revision,
         ExperimentChangeResponse {
             changed,
-            experiment: experiment.map(|experiment| ExperimentView::from_experiment(name, &experiment)),
+            experiment: experiment.map(|experiment| view::experiment_view(name, &experiment)),
         },
     ))
 }
@@ -102,11 +105,8 @@ fn to_change_response(
 #[utoipa::path(get, path = "/admin/experiments", tag = "admin", responses((status = 200, body = ExperimentListView)))]
 pub async fn list(State(app): State<Arc<App>>) -> Result<Json<ExperimentListView>, ApiError> {
     let registry = &app.require_registry()?.services().context;
-    let experiments = registry
-        .experiments()
-        .iter()
-        .map(|(name, experiment)| ExperimentView::from_experiment(name, experiment))
-        .collect();
+    let experiments =
+        registry.experiments().iter().map(|(name, experiment)| view::experiment_view(name, experiment)).collect();
     Ok(Json(ExperimentListView { stale: registry.database_downtime().is_some(), experiments }))
 }
 
@@ -118,7 +118,7 @@ pub async fn show(
 ) -> Result<impl IntoResponse, ApiError> {
     let found =
         app.require_registry()?.services().context.experiments().remove(&name).ok_or_else(unknown_experiment)?;
-    Ok(with_etag(found.revision, ExperimentView::from_experiment(&name, &found)))
+    Ok(with_etag(found.revision, view::experiment_view(&name, &found)))
 }
 
 /// What was done to an experiment, by whom and why, the last first.
@@ -131,11 +131,7 @@ pub async fn history(
         Ok(services.context.history(HistoryFilter::Experiment(&name), MAX_HISTORY_ENTRIES).await?)
     });
     let done = read.await?;
-    if done.is_empty() {
-        Err(unknown_experiment())
-    } else {
-        Ok(Json(done.into_iter().map(AuditEntryView::from).collect()))
-    }
+    if done.is_empty() { Err(unknown_experiment()) } else { Ok(Json(done.into_iter().map(audit_entry).collect())) }
 }
 
 /// What an experiment shows so far, summed over all replicas.
@@ -156,7 +152,7 @@ pub async fn results(
         .require_registry()?
         .run(move |services| async move { services.evaluator.results(&named, phase, with).await });
     let (experiment, phase, found) = read.await?;
-    Ok(Json(ExperimentResultsView::from_results(&name, &experiment, phase, &found, details)))
+    Ok(Json(results::results_view(&name, &experiment, phase, &found, details)))
 }
 
 /// Make an experiment, or change it. Once it has begun only weights can change, which begins a new phase.
@@ -184,7 +180,7 @@ pub async fn define(
     // What is new was never seen.
     let order = ChangeContext { expected_revision: order.expected_revision.or(Some(0)), ..order };
     let default_model = app.models.registry.snapshot().default_model.clone();
-    let design = request.into_design(&name, &default_model).map_err(wire::design_error)?;
+    let design = wire::into_design(request, &name, &default_model).map_err(wire::design_error)?;
     let named = name.clone();
     apply_change(&app, &name, order, |services, order| async move {
         services.experiments.define(&named, design, &order).await

@@ -15,6 +15,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
+use predictd_api::models::{
+    ActivateRequest, AuditEntryView, MetricsRequest, ModelChangeView, PinRequest, RegisterRequest, RegisteredModel,
+    RegisteredModelList, RollbackRequest,
+};
 use predictd_registry::ResolveError;
 use predictd_registry::database::{ChangeOutcome, HistoryFilter};
 use predictd_registry::mlflow::uri::{ModelUri, ModelUriError};
@@ -28,10 +32,7 @@ use super::state::App;
 use etag::{EtagJson, with_etag};
 use path_params::{ModelPath, ModelVersionPath};
 use preconditions::Preconditions;
-use wire::{
-    ActivateRequest, AuditEntryView, EmptyBody, MAX_HISTORY_ENTRIES, MetricsRequest, ModelChangeView, PinRequest,
-    RegisterRequest, RegisteredModel, RegisteredModelList, RollbackRequest,
-};
+use wire::{EmptyBody, MAX_HISTORY_ENTRIES};
 
 /// Makes a change, and shows the model afterwards.
 async fn apply_change<F>(
@@ -46,11 +47,9 @@ where
     let experiment =
         app.models.registry.snapshot().experiments.get(&name).map(|running| running.experiment_name.clone());
     let revised = match app.require_registry()?.change(order, work).await? {
-        ChangeOutcome::Changed(record) => {
-            ModelChangeView { changed: true, ..ModelChangeView::from_record(name, &record) }
-        }
-        ChangeOutcome::Unchanged(record) => ModelChangeView::from_record(name, &record),
-        ChangeOutcome::Repeated(answer) => ModelChangeView::from_stored_answer(name, &answer)?,
+        ChangeOutcome::Changed(record) => wire::model_change(name, &record, true),
+        ChangeOutcome::Unchanged(record) => wire::model_change(name, &record, false),
+        ChangeOutcome::Repeated(answer) => wire::repeated_model_change(name, &answer)?,
     };
     Ok(with_etag(revised.revision, ModelChangeView { experiment, ..revised }))
 }
@@ -61,10 +60,8 @@ pub async fn list(State(app): State<Arc<App>>) -> Result<Json<RegisteredModelLis
     let registry = &app.require_registry()?.services().context;
     let (epoch, records) = registry.recorded_models();
     let snapshot = app.models.registry.snapshot();
-    let models = records
-        .iter()
-        .map(|(name, record)| RegisteredModel::from_record(name, record, snapshot.models.get(name)))
-        .collect();
+    let models =
+        records.iter().map(|(name, record)| wire::registered_model(name, record, snapshot.models.get(name))).collect();
     Ok(Json(RegisteredModelList { epoch, stale: registry.database_downtime().is_some(), models }))
 }
 
@@ -73,7 +70,7 @@ pub async fn list(State(app): State<Arc<App>>) -> Result<Json<RegisteredModelLis
 pub async fn show(State(app): State<Arc<App>>, ModelPath(name): ModelPath) -> Result<impl IntoResponse, ApiError> {
     let record = app.require_registry()?.services().context.model_record(&name).ok_or(ResolveError::UnknownModel)?;
     let snapshot = app.models.registry.snapshot();
-    Ok(with_etag(record.revision, RegisteredModel::from_record(&name, &record, snapshot.models.get(&name))))
+    Ok(with_etag(record.revision, wire::registered_model(&name, &record, snapshot.models.get(&name))))
 }
 
 /// What was done to a model, by whom and why, the last first.
@@ -86,7 +83,7 @@ pub async fn history(
     let read = app.require_registry()?.run(|services| async move {
         Ok(services.context.history(HistoryFilter::Model(&name), MAX_HISTORY_ENTRIES).await?)
     });
-    Ok(Json(read.await?.into_iter().map(AuditEntryView::from).collect()))
+    Ok(Json(read.await?.into_iter().map(wire::audit_entry).collect()))
 }
 
 /// Add a version, whose files were uploaded before, or are with the MLflow server. It is checked as a load checks it, and does not answer yet.
@@ -113,7 +110,7 @@ pub async fn register(
         if let Some(uri) = source {
             return services.models.register_pulled(&model, &version, PullRequest { uri, metadata }, &order).await;
         }
-        let added = NewVersion { origin: Origin::Upload, files, metadata };
+        let added = NewVersion { origin: Origin::Upload, files: wire::file_records(&files), metadata };
         services.models.register(&model, &version, added, &order).await
     };
     apply_change(&app, name, order, register).await

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use predictd_api::experiments::AnonymousRoute;
 use serde_json::Value;
 
 use crate::admin_commands::args::parse_name;
@@ -173,10 +174,10 @@ pub(super) enum AnonymousAssignmentArg {
 }
 
 impl AnonymousAssignmentArg {
-    pub(super) fn name(self) -> &'static str {
+    pub(super) fn route(self) -> AnonymousRoute {
         match self {
-            Self::Random => "random",
-            Self::Control => "control",
+            Self::Random => AnonymousRoute::Random,
+            Self::Control => AnonymousRoute::Control,
         }
     }
 }

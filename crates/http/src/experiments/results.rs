@@ -1,374 +1,161 @@
 //! What an experiment shows, on the wire.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use predictd_api::experiment_results::{
+    ArmFeedbackView, ArmResultView, CalibrationBinView, ClassView, ConfusionCellView, ControlComparisonView,
+    ExperimentResultsView, FirstDecisionView, LatencyQuantiles, ShadowResultView,
+};
 use predictd_experiments::experiment::Experiment;
 use predictd_experiments::results::{self, ArmResult, ShadowResult};
 use predictd_stats::verdict::Verdict;
 use predictd_stats::{AccuracyDifference, ComparisonOutcome, ConfidenceInterval};
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::registry::wire::format_millis;
 
 /// Most mistakes of an arm that are shown.
 const MAX_MISTAKES: usize = 20;
 
-/// What an experiment shows so far.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ExperimentResultsView {
-    /// Its name.
-    pub experiment: String,
-    /// `draft`, `running`, `paused` or `ended`.
-    pub state: &'static str,
-    /// The phase, from 1.
-    pub phase: u32,
-    /// When the phase began (RFC 3339).
-    pub began: Option<String>,
-    /// All of it in plain words.
-    pub verdict: String,
-    /// About how many users there were that said who they are.
-    pub users: f64,
-    /// Of those looked at, users whom several arms answered.
-    pub users_in_several_arms: usize,
-    /// The chance of such a spread of users over the arms, where it is so small that nothing else counts.
-    pub mismatch: Option<f64>,
-    /// The arms that answer.
-    pub arms: Vec<ArmResultView>,
-    /// The arms that only see texts.
-    pub shadows: Vec<ShadowResultView>,
-}
-
-/// What an arm did.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ArmResultView {
-    /// Its name.
-    pub name: String,
-    /// True for the one that others are compared with.
-    pub control: bool,
-    /// The model.
-    pub model: String,
-    /// The version.
-    pub version: Option<String>,
-    /// Its part of the users, 0 to 1.
-    pub weight: f64,
-    /// Its part of the requests so far.
-    pub share: Option<f64>,
-    /// Requests that it was given.
-    pub requests: u64,
-    /// Texts in them.
-    pub texts: u64,
-    /// Those of the requests that named no user.
-    pub anonymous: u64,
-    /// Requests that it failed, by the kind of error; the control answered them, if it could.
-    pub failed: BTreeMap<String, u64>,
-    /// Requests whose client left before it had answered.
-    pub left: u64,
-    /// How long it took for those that it answered, and how long clients waited who left.
-    pub milliseconds: LatencyQuantiles,
-    /// What feedback says of it.
-    pub feedback: ArmFeedbackView,
-    /// What feedback says of it and the control.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub against_control: Option<ControlComparisonView>,
-}
-
-/// What a shadow did.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ShadowResultView {
-    /// Its name.
-    pub name: String,
-    /// The model.
-    pub model: String,
-    /// The version.
-    pub version: Option<String>,
-    /// The part of the texts that it is to see.
-    pub weight: f64,
-    /// Texts whose answers were compared.
-    pub compared: u64,
-    /// The part of them with the same labels.
-    pub agreement: Option<f64>,
-    /// The mean difference of the confidence in the label that was answered.
-    pub distance: Option<f64>,
-    /// Texts that it was not shown, because there was other work.
-    pub skipped: u64,
-    /// Texts that it failed.
-    pub failed: u64,
-    /// How long it took.
-    pub milliseconds: LatencyQuantiles,
-}
-
-/// Times that parts of all stay within, to 5 %.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct LatencyQuantiles {
-    /// Half of them.
-    pub p50: Option<f64>,
-    /// 90 of 100.
-    pub p90: Option<f64>,
-    /// 99 of 100.
-    pub p99: Option<f64>,
-}
-
-/// What feedback says of an arm.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ArmFeedbackView {
-    /// Answers whose true label was told, texts that it failed among them.
-    pub labelled: u64,
-    /// Those that were right.
-    pub correct: u64,
-    /// Those that it failed: they count as wrong.
-    pub failed: u64,
-    /// The part that was right.
-    pub accuracy: Option<f64>,
-    /// What holds the accuracy with 95 %, for one look (Wilson).
-    pub interval: [f64; 2],
-    /// How far confidence and accuracy are apart on average (expected calibration error, 15 bins).
-    pub calibration_error: Option<f64>,
-    /// The mean F1 of all classes that were there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub macro_f1: Option<f64>,
-    /// Every class.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub classes: Vec<ClassView>,
-    /// The most frequent mistakes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub mistakes: Vec<ConfusionCellView>,
-    /// All answers against all truths; `(no answer)` where the arm failed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub confusion: Vec<ConfusionCellView>,
-    /// Answers by their confidence.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub calibration: Vec<CalibrationBinView>,
-    /// True if there were too many different pairs of answer and truth: only the most frequent are in these lists.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub incomplete: bool,
-}
-
-/// A class.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ClassView {
-    /// Its label.
-    pub label: String,
-    /// Of the answers with it, the part that was right.
-    pub precision: Option<f64>,
-    /// Of the texts of the class, the part that was recognised.
-    pub recall: Option<f64>,
-    /// The harmonic mean of both.
-    pub f1: Option<f64>,
-    /// Texts of the class.
-    pub support: u64,
-}
-
-/// What was answered where something was true.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ConfusionCellView {
-    /// The true label.
-    pub actual: String,
-    /// The label that was answered.
-    pub predicted: String,
-    /// How often.
-    pub count: u64,
-}
-
-/// Answers of similar confidence.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct CalibrationBinView {
-    /// Least and highest confidence.
-    pub confidence: [f64; 2],
-    /// How many.
-    pub count: u64,
-    /// The part that was right.
-    pub accuracy: f64,
-    /// Their mean confidence.
-    pub mean_confidence: f64,
-}
-
-/// An arm against the control.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ControlComparisonView {
-    /// In plain words.
-    pub verdict: String,
-    /// `better`, `worse` or `not-yet`, by what is known now.
-    pub decision: &'static str,
-    /// Accuracy less that of the control.
-    pub difference: Option<f64>,
-    /// What holds the true difference, however often one looks.
-    pub interval: Option<[f64; 2]>,
-    /// The chance of such a difference where there is none, however often one looks.
-    pub p: Option<f64>,
-    /// Labelled answers that are still needed by plan, of the control and of the arm.
-    pub needed: Option<[u64; 2]>,
-    /// When one could be sure for the first time: this stands.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub decided: Option<FirstDecisionView>,
-}
-
-/// The first decision.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct FirstDecisionView {
-    /// Better than the control, or worse.
-    pub better: bool,
-    /// When (RFC 3339).
-    pub at: String,
-    /// What was said.
-    pub verdict: String,
-}
-
-impl ExperimentResultsView {
-    /// What a phase has shown.
-    #[must_use]
-    pub fn from_results(
-        name: &str,
-        experiment: &Experiment,
-        phase: u32,
-        found: &results::PhaseResults,
-        details: bool,
-    ) -> Self {
-        let place = usize::try_from(phase).unwrap_or_default().saturating_sub(1);
-        Self {
-            experiment: name.to_owned(),
-            state: experiment.state.name(),
-            phase,
-            began: experiment.phases.get(place).map(|phase| format_millis(phase.began)),
-            verdict: found.verdict.clone(),
-            users: found.estimated_users.round(),
-            users_in_several_arms: found.multi_arm_users,
-            mismatch: found.mismatch,
-            arms: found.arms.iter().map(|arm| ArmResultView::from_result(arm, details)).collect(),
-            shadows: found.shadows.iter().map(ShadowResultView::from_result).collect(),
-        }
+/// What a phase has shown.
+pub(super) fn results_view(
+    name: &str,
+    experiment: &Experiment,
+    phase: u32,
+    found: &results::PhaseResults,
+    details: bool,
+) -> ExperimentResultsView {
+    let place = usize::try_from(phase).unwrap_or_default().saturating_sub(1);
+    ExperimentResultsView {
+        experiment: name.to_owned(),
+        state: experiment.state.name().to_owned(),
+        phase,
+        began: experiment.phases.get(place).map(|phase| format_millis(phase.began)),
+        verdict: found.verdict.clone(),
+        users: found.estimated_users.round(),
+        users_in_several_arms: found.multi_arm_users,
+        mismatch: found.mismatch,
+        arms: found.arms.iter().map(|arm| arm_result(arm, details)).collect(),
+        shadows: found.shadows.iter().map(shadow_result).collect(),
     }
 }
 
-impl ArmResultView {
-    fn from_result(found: &ArmResult, details: bool) -> Self {
-        Self {
-            name: found.arm.name.clone(),
-            control: found.is_control,
-            model: found.arm.model.clone(),
-            version: found.arm.version.clone(),
-            weight: found.arm.weight,
-            share: found.share,
-            requests: found.counts.requests,
-            texts: found.counts.texts,
-            anonymous: found.counts.anonymous,
-            failed: found.counts.failed.clone(),
-            left: found.counts.cancelled,
-            milliseconds: LatencyQuantiles::from_times(found.quantiles),
-            feedback: ArmFeedbackView::from_result(found, details),
-            against_control: (!found.is_control).then(|| ControlComparisonView::from_result(found)),
-        }
+fn arm_result(found: &ArmResult, details: bool) -> ArmResultView {
+    ArmResultView {
+        name: found.arm.name.clone(),
+        control: found.is_control,
+        model: found.arm.model.clone(),
+        version: found.arm.version.clone(),
+        weight: found.arm.weight,
+        share: found.share,
+        requests: found.counts.requests,
+        texts: found.counts.texts,
+        anonymous: found.counts.anonymous,
+        failed: found.counts.failed.clone(),
+        left: found.counts.cancelled,
+        milliseconds: latency_quantiles(found.quantiles),
+        feedback: arm_feedback(found, details),
+        against_control: (!found.is_control).then(|| control_comparison(found)),
     }
 }
 
-impl ShadowResultView {
-    fn from_result(found: &ShadowResult) -> Self {
-        Self {
-            name: found.arm.name.clone(),
-            model: found.arm.model.clone(),
-            version: found.arm.version.clone(),
-            weight: found.arm.weight,
-            compared: found.counts.compared,
-            agreement: found.agreement(),
-            distance: found.mean_confidence_difference(),
-            skipped: found.counts.skipped,
-            failed: found.counts.failed,
-            milliseconds: LatencyQuantiles::from_times(found.quantiles),
-        }
+fn shadow_result(found: &ShadowResult) -> ShadowResultView {
+    ShadowResultView {
+        name: found.arm.name.clone(),
+        model: found.arm.model.clone(),
+        version: found.arm.version.clone(),
+        weight: found.arm.weight,
+        compared: found.counts.compared,
+        agreement: found.agreement(),
+        distance: found.mean_confidence_difference(),
+        skipped: found.counts.skipped,
+        failed: found.counts.failed,
+        milliseconds: latency_quantiles(found.quantiles),
     }
 }
 
-impl LatencyQuantiles {
-    fn from_times(times: [Option<Duration>; 3]) -> Self {
-        let [p50, p90, p99] = times.map(|time| time.map(|time| (time.as_secs_f64() * 1e6).round() / 1e3));
-        Self { p50, p90, p99 }
+fn latency_quantiles(times: [Option<Duration>; 3]) -> LatencyQuantiles {
+    let [p50, p90, p99] = times.map(|time| time.map(|time| (time.as_secs_f64() * 1e6).round() / 1e3));
+    LatencyQuantiles { p50, p90, p99 }
+}
+
+fn arm_feedback(found: &ArmResult, details: bool) -> ArmFeedbackView {
+    let labelled = &found.feedback;
+    let confusion = &labelled.confusion;
+    let cell = |(predicted, actual, count): (&str, &str, u64)| ConfusionCellView {
+        actual: actual.to_owned(),
+        predicted: predicted.to_owned(),
+        count,
+    };
+    let ConfidenceInterval { low, high } = found.interval;
+    let mut feedback = ArmFeedbackView {
+        labelled: labelled.counts.answers,
+        correct: labelled.counts.correct,
+        failed: labelled.failed,
+        accuracy: labelled.counts.accuracy(),
+        interval: [low, high],
+        calibration_error: labelled.bins.expected_calibration_error(),
+        macro_f1: None,
+        classes: Vec::new(),
+        mistakes: Vec::new(),
+        confusion: Vec::new(),
+        calibration: Vec::new(),
+        incomplete: labelled.is_confusion_truncated,
+    };
+    if details {
+        feedback.macro_f1 = confusion.macro_f1();
+        let classes = confusion.classes().into_iter();
+        feedback.classes = classes
+            .map(|class| ClassView {
+                label: class.label,
+                precision: class.precision,
+                recall: class.recall,
+                f1: class.f1,
+                support: class.support,
+            })
+            .collect();
+        let mistakes = confusion.top_misclassifications(MAX_MISTAKES);
+        feedback.mistakes = mistakes.iter().map(|found| cell((&found.predicted, &found.actual, found.count))).collect();
+        feedback.confusion = confusion.cells().map(cell).collect();
+        feedback.calibration = labelled.bins.iter().filter(|(_, bin)| bin.count > 0).map(calibration_bin).collect();
+    }
+    feedback
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn calibration_bin(
+    (ends, bin): (ConfidenceInterval, predictd_stats::reliability::ReliabilityBin),
+) -> CalibrationBinView {
+    let count = bin.count as f64;
+    CalibrationBinView {
+        confidence: [ends.low, ends.high],
+        count: bin.count,
+        accuracy: bin.correct as f64 / count,
+        mean_confidence: bin.confidence / count,
     }
 }
 
-impl ArmFeedbackView {
-    fn from_result(found: &ArmResult, details: bool) -> Self {
-        let labelled = &found.feedback;
-        let confusion = &labelled.confusion;
-        let cell = |(predicted, actual, count): (&str, &str, u64)| ConfusionCellView {
-            actual: actual.to_owned(),
-            predicted: predicted.to_owned(),
-            count,
-        };
-        let ConfidenceInterval { low, high } = found.interval;
-        let mut feedback = Self {
-            labelled: labelled.counts.answers,
-            correct: labelled.counts.correct,
-            failed: labelled.failed,
-            accuracy: labelled.counts.accuracy(),
-            interval: [low, high],
-            calibration_error: labelled.bins.expected_calibration_error(),
-            macro_f1: None,
-            classes: Vec::new(),
-            mistakes: Vec::new(),
-            confusion: Vec::new(),
-            calibration: Vec::new(),
-            incomplete: labelled.is_confusion_truncated,
-        };
-        if details {
-            feedback.macro_f1 = confusion.macro_f1();
-            let classes = confusion.classes().into_iter();
-            feedback.classes = classes
-                .map(|class| ClassView {
-                    label: class.label,
-                    precision: class.precision,
-                    recall: class.recall,
-                    f1: class.f1,
-                    support: class.support,
-                })
-                .collect();
-            let mistakes = confusion.top_misclassifications(MAX_MISTAKES);
-            feedback.mistakes =
-                mistakes.iter().map(|found| cell((&found.predicted, &found.actual, found.count))).collect();
-            feedback.confusion = confusion.cells().map(cell).collect();
-            feedback.calibration =
-                labelled.bins.iter().filter(|(_, bin)| bin.count > 0).map(CalibrationBinView::from_bin).collect();
+fn control_comparison(found: &ArmResult) -> ControlComparisonView {
+    let difference = found.difference.as_ref();
+    // Users that are not spread as they should be spoil the figures, however clear these are.
+    let is_spoilt = matches!(found.verdict, Some(Verdict::Mismatch { .. }));
+    let decision =
+        difference.filter(|_| !is_spoilt).map_or(ComparisonOutcome::Inconclusive, AccuracyDifference::outcome);
+    ControlComparisonView {
+        verdict: found.verdict.as_ref().map(ToString::to_string).unwrap_or_default(),
+        decision: match decision {
+            ComparisonOutcome::Better => "better",
+            ComparisonOutcome::Worse => "worse",
+            ComparisonOutcome::Inconclusive => "not-yet",
         }
-        feedback
-    }
-}
-
-impl CalibrationBinView {
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    fn from_bin((ends, bin): (ConfidenceInterval, predictd_stats::reliability::ReliabilityBin)) -> Self {
-        let count = bin.count as f64;
-        Self {
-            confidence: [ends.low, ends.high],
-            count: bin.count,
-            accuracy: bin.correct as f64 / count,
-            mean_confidence: bin.confidence / count,
-        }
-    }
-}
-
-impl ControlComparisonView {
-    fn from_result(found: &ArmResult) -> Self {
-        let difference = found.difference.as_ref();
-        // Users that are not spread as they should be spoil the figures, however clear these are.
-        let is_spoilt = matches!(found.verdict, Some(Verdict::Mismatch { .. }));
-        let decision =
-            difference.filter(|_| !is_spoilt).map_or(ComparisonOutcome::Inconclusive, AccuracyDifference::outcome);
-        Self {
-            verdict: found.verdict.as_ref().map(ToString::to_string).unwrap_or_default(),
-            decision: match decision {
-                ComparisonOutcome::Better => "better",
-                ComparisonOutcome::Worse => "worse",
-                ComparisonOutcome::Inconclusive => "not-yet",
-            },
-            difference: difference.map(|difference| difference.estimate),
-            interval: difference.map(|difference| [difference.interval.low, difference.interval.high]),
-            p: difference.map(|difference| difference.p_value),
-            needed: found.remaining_feedback.map(|needed| [needed.control, needed.treatment]),
-            decided: found.first_decision.as_ref().map(|decided| FirstDecisionView {
-                better: decided.is_better,
-                at: format_millis(decided.decided_at),
-                verdict: decided.sentence.clone(),
-            }),
-        }
+        .to_owned(),
+        difference: difference.map(|difference| difference.estimate),
+        interval: difference.map(|difference| [difference.interval.low, difference.interval.high]),
+        p: difference.map(|difference| difference.p_value),
+        needed: found.remaining_feedback.map(|needed| [needed.control, needed.treatment]),
+        decided: found.first_decision.as_ref().map(|decided| FirstDecisionView {
+            better: decided.is_better,
+            at: format_millis(decided.decided_at),
+            verdict: decided.sentence.clone(),
+        }),
     }
 }

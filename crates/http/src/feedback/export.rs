@@ -6,10 +6,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use predictd_api::feedback::{ExportedFeedback, FeedbackPage};
 use predictd_registry::database::feedback::FeedbackPageLimit;
 use predictd_registry::feedback::FeedbackRecord;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use crate::error::ApiError;
 use crate::state::App;
@@ -25,44 +26,6 @@ pub struct ExportQuery {
     pub model: Option<String>,
     /// What was told after this: `next` of the part before.
     pub after: Option<String>,
-}
-
-/// A part of what was told, in its order.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct FeedbackPage {
-    /// At most 1,000.
-    pub feedback: Vec<ExportedFeedback>,
-    /// For the next part; none after the last.
-    pub next: Option<String>,
-}
-
-/// An answer and the truth about it.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ExportedFeedback {
-    /// Names the answer.
-    pub id: String,
-    /// When it was made (RFC 3339).
-    pub made: String,
-    /// Which model answered.
-    pub model: String,
-    /// Which version of it.
-    pub version: String,
-    /// Arm of an experiment; empty if there was none.
-    pub arm: String,
-    /// Labels that were answered.
-    pub predicted: Vec<String>,
-    /// Confidence in the first of them.
-    pub confidence: f32,
-    /// The true labels.
-    pub actual: Vec<String>,
-    /// True if these are the same.
-    pub correct: bool,
-    /// The text, if it was told.
-    pub text: Option<String>,
-    /// Who told it.
-    pub who: String,
-    /// When it was told (RFC 3339).
-    pub told: String,
 }
 
 /// All that was told of earlier answers, part by part.
@@ -83,7 +46,7 @@ pub async fn export(
     let (feedback, more) = read.await?;
     let last = feedback.last().filter(|_| more);
     let next = last.map(|last| format!("{}.{}", last.reported_at, last.id));
-    Ok(Json(FeedbackPage { feedback: feedback.into_iter().map(ExportedFeedback::from).collect(), next }))
+    Ok(Json(FeedbackPage { feedback: feedback.into_iter().map(exported_feedback).collect(), next }))
 }
 
 /// The place of a page in all feedback: the time and the id of the last entry before it.
@@ -98,21 +61,19 @@ fn format_micros(micros: i64) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
 }
 
-impl From<FeedbackRecord> for ExportedFeedback {
-    fn from(feedback: FeedbackRecord) -> Self {
-        Self {
-            correct: feedback.is_correct(),
-            made: format_micros(feedback.predicted_at.saturating_mul(1_000)),
-            told: format_micros(feedback.reported_at),
-            id: feedback.id,
-            model: feedback.model,
-            version: feedback.version,
-            arm: feedback.arm,
-            predicted: feedback.predicted,
-            confidence: feedback.confidence,
-            actual: feedback.actual,
-            text: feedback.text,
-            who: feedback.caller,
-        }
+fn exported_feedback(feedback: FeedbackRecord) -> ExportedFeedback {
+    ExportedFeedback {
+        correct: feedback.is_correct(),
+        made: format_micros(feedback.predicted_at.saturating_mul(1_000)),
+        told: format_micros(feedback.reported_at),
+        id: feedback.id,
+        model: feedback.model,
+        version: feedback.version,
+        arm: feedback.arm,
+        predicted: feedback.predicted,
+        confidence: feedback.confidence,
+        actual: feedback.actual,
+        text: feedback.text,
+        who: feedback.caller,
     }
 }

@@ -1,0 +1,121 @@
+//! Answers of the admin listener: as JSON for programs, in lines for people.
+
+use std::fmt::Arguments;
+use std::io::Write as _;
+
+use predictd_api::models::{AuditEntryView, ModelChangeView, RegisteredModel, RegisteredModelList};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::ServerError;
+use crate::terminal;
+
+/// Said below a list that may be out of date.
+pub(super) const STALE_NOTE: &str = "the database does not answer: this is what was known last";
+
+/// An answer as it was sent if `as_json`, else as `render` shows its type.
+pub(super) fn answer_text<T: DeserializeOwned>(
+    answer: Value,
+    as_json: bool,
+    render: impl Fn(&mut String, &T),
+) -> Result<String, String> {
+    if as_json {
+        return Ok(json_line(&answer));
+    }
+    let mut out = String::new();
+    render(&mut out, &parse(answer)?);
+    Ok(out)
+}
+
+/// The type of an answer.
+pub(super) fn parse<T: DeserializeOwned>(answer: Value) -> Result<T, String> {
+    serde_json::from_value(answer).map_err(|error| format!("the server's answer cannot be read: {error}"))
+}
+
+/// An answer for programs.
+pub(super) fn json_line(answer: &Value) -> String {
+    format!("{}\n", terminal::escape_json(&answer.to_string()))
+}
+
+/// Writes the outcome of a command to standard output.
+pub(super) fn print(outcome: Result<String, String>) -> Result<(), ServerError> {
+    let text = outcome.map_err(ServerError::Runtime)?;
+    let written = std::io::stdout().write_all(text.as_bytes());
+    written.map_err(|error| ServerError::Runtime(format!("standard output: {error}")))
+}
+
+pub(super) fn push_line(out: &mut String, line: Arguments<'_>) {
+    // A String takes whatever is written to it.
+    _ = terminal::write_line(out, line);
+}
+
+pub(super) fn or_dash(text: Option<&str>) -> &str {
+    text.unwrap_or("-")
+}
+
+pub(super) fn push_models(out: &mut String, list: &RegisteredModelList) {
+    push_line(out, format_args!("{:32} {:16} {:16} {:>8}", "NAME", "ACTIVE", "PREVIOUS", "VERSIONS"));
+    for RegisteredModel { name, active, previous, versions, .. } in &list.models {
+        let active = or_dash(active.as_deref());
+        let previous = or_dash(previous.as_deref());
+        push_line(out, format_args!("{name:32} {active:16} {previous:16} {:>8}", versions.len()));
+    }
+    if list.stale {
+        push_line(out, format_args!("{STALE_NOTE}"));
+    }
+}
+
+pub(super) fn push_versions(out: &mut String, model: &RegisteredModel) {
+    push_line(
+        out,
+        format_args!("{:16} {:8} {:8} {:10} {:>12} {:24}", "VERSION", "", "STATE", "ORIGIN", "BYTES", "REGISTERED"),
+    );
+    for found in &model.versions {
+        let name = Some(&found.version);
+        let part = if model.active.as_ref() == name {
+            "active"
+        } else if model.previous.as_ref() == name {
+            "previous"
+        } else if found.pinned {
+            "pinned"
+        } else {
+            ""
+        };
+        push_line(
+            out,
+            format_args!(
+                "{:16} {part:8} {:8} {:10} {:>12} {:24}",
+                found.version, found.state, found.origin, found.bytes, found.registered_at
+            ),
+        );
+    }
+}
+
+pub(super) fn push_history(out: &mut String, entries: &Vec<AuditEntryView>) {
+    for AuditEntryView { at, who, action, version, reason, .. } in entries {
+        let version = or_dash(version.as_deref());
+        let reason = or_dash(reason.as_deref());
+        push_line(out, format_args!("{at} {action:10} {version:16} {who:24} {reason}"));
+    }
+}
+
+pub(super) fn push_change(out: &mut String, change: &ModelChangeView) {
+    let active = or_dash(change.active.as_deref());
+    let previous = or_dash(change.previous.as_deref());
+    let note = unchanged_note(change.changed);
+    push_line(out, format_args!("{}: active {active}, previous {previous}{note}", change.name));
+    if let Some(experiment) = &change.experiment {
+        push_line(
+            out,
+            format_args!("experiment {experiment} runs on it: callers who name no version get those of its arms"),
+        );
+    }
+}
+
+pub(super) fn push_metrics(out: &mut String, metrics: &serde_json::Map<String, Value>) {
+    metrics.iter().for_each(|(name, value)| push_line(out, format_args!("{name:32} {value}")));
+}
+
+pub(super) fn unchanged_note(changed: bool) -> &'static str {
+    if changed { "" } else { "; nothing was changed" }
+}
