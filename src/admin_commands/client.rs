@@ -81,7 +81,7 @@ impl Client {
     pub fn change(
         &self,
         seen: &str,
-        method: Method,
+        method: &Method,
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<Value, String> {
@@ -105,7 +105,7 @@ impl Client {
     /// # Errors
     /// The server's reason, or why there is no answer.
     pub fn delete(&self, seen: &str, path: &str) -> Result<Value, String> {
-        self.change(seen, Method::DELETE, path, None::<&()>)
+        self.change(seen, &Method::DELETE, path, None::<&()>)
     }
 
     /// Something that is there from now on, or is so from now on.

@@ -41,7 +41,7 @@ impl ExperimentsCommand {
             }
             ExperimentsAction::History { name } => {
                 let history = client.get(&format!("{}/history", experiment_path(name)))?;
-                return answer_text(history, as_json, push_history);
+                return answer_text(history, as_json, |out, entries: &Vec<_>| push_history(out, entries));
             }
             ExperimentsAction::Results { name, phase, details } => {
                 let phase = phase.map(|phase| format!("&phase={phase}")).unwrap_or_default();
@@ -84,7 +84,7 @@ fn change_state(client: &Client, name: &str, action: &str, reason: Option<&Strin
 
 fn post_action(client: &Client, name: &str, action: &str, body: &impl Serialize) -> Result<Value, String> {
     let path = experiment_path(name);
-    client.change(&path, Method::POST, &format!("{path}/{action}"), Some(body))
+    client.change(&path, &Method::POST, &format!("{path}/{action}"), Some(body))
 }
 
 /// What is to be compared, by options or a file. The server judges what is in the file.

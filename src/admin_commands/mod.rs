@@ -47,7 +47,7 @@ impl ModelsCommand {
             }
             ModelsAction::History { name } => {
                 let history = client.get(&format!("{}/history", model_path(name)))?;
-                return answer_text(history, as_json, push_history);
+                return answer_text(history, as_json, |out, entries: &Vec<_>| push_history(out, entries));
             }
             ModelsAction::Metrics { name, version, metrics } if metrics.is_empty() => {
                 return answer_text(version_metrics(client, name, version)?, as_json, push_metrics);
@@ -62,17 +62,17 @@ impl ModelsCommand {
             ModelsAction::Activate { name, version, reason } => {
                 let body = ActivateRequest { version: version.clone(), reason: reason.clone() };
                 let model = model_path(name);
-                client.change(&model, Method::POST, &format!("{model}/activate"), Some(&body))
+                client.change(&model, &Method::POST, &format!("{model}/activate"), Some(&body))
             }
             ModelsAction::Rollback { name, reason } => {
                 let body = RollbackRequest { reason: reason.clone() };
                 let model = model_path(name);
-                client.change(&model, Method::POST, &format!("{model}/rollback"), Some(&body))
+                client.change(&model, &Method::POST, &format!("{model}/rollback"), Some(&body))
             }
             ModelsAction::Metrics { name, version, metrics } => {
                 let body = MetricsRequest { metrics: metrics.iter().cloned().collect() };
                 let path = format!("{}/metrics", version_path(name, version));
-                client.change(&model_path(name), Method::PUT, &path, Some(&body))
+                client.change(&model_path(name), &Method::PUT, &path, Some(&body))
             }
             ModelsAction::Pin { name, version } => set_pinned(client, name, version, true),
             ModelsAction::Unpin { name, version } => set_pinned(client, name, version, false),
@@ -91,7 +91,7 @@ fn version_metrics(client: &Client, name: &str, version: &str) -> Result<Value, 
 
 fn set_pinned(client: &Client, name: &str, version: &str, pinned: bool) -> Result<Value, String> {
     let path = format!("{}/pin", version_path(name, version));
-    client.change(&model_path(name), Method::PUT, &path, Some(&PinRequest { pinned }))
+    client.change(&model_path(name), &Method::PUT, &path, Some(&PinRequest { pinned }))
 }
 
 /// Uploads the files of a directory. Returns them, or the URI of what the MLflow server keeps.

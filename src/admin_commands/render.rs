@@ -91,7 +91,7 @@ pub(super) fn push_versions(out: &mut String, model: &RegisteredModel) {
     }
 }
 
-pub(super) fn push_history(out: &mut String, entries: &Vec<AuditEntryView>) {
+pub(super) fn push_history(out: &mut String, entries: &[AuditEntryView]) {
     for AuditEntryView { at, who, action, version, reason, .. } in entries {
         let version = or_dash(version.as_deref());
         let reason = or_dash(reason.as_deref());

@@ -211,7 +211,9 @@ impl<'a> Watcher<'a> {
         }
         for (url, response) in &answers {
             let known = self.state.drifting.entry(url.clone()).or_default();
-            drift_changes(response, known).into_iter().for_each(|change| self.send_drift_alert(url, change));
+            for change in drift_changes(response, known) {
+                self.send_drift_alert(url, change);
+            }
         }
         // Of servers of which none says anything, nothing is gone.
         let Some((first, _)) = answers.first() else { return silent };

@@ -1,8 +1,8 @@
 //! The wire types of the admin API, for the server and its clients.
 //!
-//! - [`models`]: `/admin/models`
-//! - [`experiments`], [`experiment_results`]: `/admin/experiments`
-//! - [`feedback`]: `/admin/feedback`; [`drift`]: `/admin/drift`
+//! - [`models`]: of `/admin/models`
+//! - [`experiments`], [`experiment_results`]: of `/admin/experiments`
+//! - [`feedback`]: of `/admin/feedback`; [`drift`]: of `/admin/drift`
 //!
 //! Requests refuse unknown fields. Answers accept them: the server may be newer than its client.
 

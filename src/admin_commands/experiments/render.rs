@@ -28,7 +28,7 @@ pub(super) fn push_list(out: &mut String, list: &ExperimentListView) {
     }
 }
 
-pub(super) fn push_history(out: &mut String, entries: &Vec<AuditEntryView>) {
+pub(super) fn push_history(out: &mut String, entries: &[AuditEntryView]) {
     for AuditEntryView { at, who, action, reason, .. } in entries {
         push_line(out, format_args!("{at} {action:10} {who:24} {}", or_dash(reason.as_deref())));
     }
@@ -60,7 +60,9 @@ pub(super) fn push_experiment(out: &mut String, found: &ExperimentView) {
         ("ended", found.ended.as_deref()),
         ("outcome", found.outcome.as_deref()),
     ] {
-        value.into_iter().for_each(|value| push_line(out, format_args!("{part:12} {value}")));
+        if let Some(value) = value {
+            push_line(out, format_args!("{part:12} {value}"));
+        }
     }
     let aim = design.aim.as_ref();
     push_line(

@@ -149,8 +149,9 @@ fn terminal_admin_commands_escape_server_names() {
 
 #[test]
 fn terminal_admin_commands_escape_malicious_server() {
-    let evil = json!({ "detail": CONTROL_SEQUENCES, "models": [{ "name": CONTROL_SEQUENCES, "active": CONTROL_SEQUENCES, "previous": CONTROL_SEQUENCES, "versions": [] }],
-        "experiments": [{ "name": CONTROL_SEQUENCES, "state": CONTROL_SEQUENCES, "on": CONTROL_SEQUENCES, "control": CONTROL_SEQUENCES, "arms": [{ "name": CONTROL_SEQUENCES }] }],
+    let evil = json!({ "detail": CONTROL_SEQUENCES, "epoch": 1, "stale": false,
+        "models": [{ "name": CONTROL_SEQUENCES, "revision": 1, "active": CONTROL_SEQUENCES, "previous": CONTROL_SEQUENCES, "versions": [] }],
+        "experiments": [{ "name": CONTROL_SEQUENCES, "revision": 1, "state": CONTROL_SEQUENCES, "on": CONTROL_SEQUENCES, "control": CONTROL_SEQUENCES, "arms": [{ "name": CONTROL_SEQUENCES }], "phases": [], "created": "" }],
         "feedback": [{ "id": CONTROL_SEQUENCES, "predicted": [CONTROL_SEQUENCES], "text": CONTROL_SEQUENCES }], "next": null })
     .to_string();
     for status in [200, 503] {
@@ -164,6 +165,7 @@ fn terminal_admin_commands_escape_malicious_server() {
             &["health", "--url", &url],
         ] {
             let said = run_command(arguments);
+            assert!(!said.contains("cannot be read"), "{arguments:?}: {said}");
             assert!(status == 200 || said.contains("\\u{1b}[31m"), "{arguments:?}: {said}");
         }
     }
