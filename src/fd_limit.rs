@@ -7,7 +7,7 @@ const RESERVED_DESCRIPTORS: u64 = 64;
 
 /// Raises this process's limit as far as `connections` need it; how many connections it allows.
 ///
-/// Without this, clients could use up the last descriptor, and then nobody could look inside.
+/// Without this, clients could use up the last descriptor, and then operators could not connect.
 #[must_use]
 pub fn raise_fd_limit(connections: usize) -> usize {
     let open = std::fs::read_dir("/proc/self/fd").map_or(RESERVED_DESCRIPTORS, |entries| entries.count() as u64);

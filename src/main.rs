@@ -63,8 +63,8 @@ fn main() -> ExitCode {
 
 /// Replaces this process by itself with variables that libraries read when they are loaded.
 ///
-/// The official library, for one, opens a database in the user's home before it can be told not to. A process cannot
-/// safely change its own environment once it has threads; starting anew can, and keeps the process id.
+/// The official library, for one, opens a database in the user's home before it can be configured. A process cannot
+/// safely change its own environment once it has threads; `exec` can, and keeps the process id.
 fn reexec_with_env(variables: Vec<(&'static str, &'static str)>) -> ExitCode {
     let mut arguments = std::env::args_os();
     let name_of_program = arguments.next().unwrap_or_default();

@@ -25,7 +25,7 @@ const OTHER_BYTES: u64 = 16 << 20;
 const NON_WORKER_BYTES: u64 = 448 << 20;
 /// What a worker may need: its session, and its longest run.
 const WORKER_BYTES: u64 = 64 << 20;
-/// Answers that are kept where nobody chose how many, in bytes.
+/// Default size of the result cache, in bytes.
 const DEFAULT_CACHE_BYTES: usize = 64 << 20;
 /// Where little memory is allowed: this part of it.
 const CACHE_MEMORY_DIVISOR: u64 = 64;
@@ -97,7 +97,7 @@ pub fn compute_budget<'a>(
     Some(MemoryBudget { estimate: MemoryEstimate::new(settings, loaded), limit: memory_limit(settings) })
 }
 
-/// With as many workers as the memory has room for, where nobody chose how many: a process with many cores and little
+/// With as many workers as the memory has room for, unless the number was chosen: a process with many cores and little
 /// memory would not start otherwise.
 #[must_use]
 pub fn fit_workers(settings: ServerSettings) -> ServerSettings {

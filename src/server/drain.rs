@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::ServerSettings;
 use crate::shutdown::Shutdown;
 
-/// How long before the end of the grace time requests without an answer are told that there will be none.
+/// How long before the end of the grace time requests without an answer are refused.
 const ABORT_LEAD_TIME: Duration = Duration::from_secs(1);
 
 /// The drain of the data listener.

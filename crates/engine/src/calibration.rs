@@ -169,7 +169,7 @@ fn run_shape_twice(
     })
 }
 
-/// Bytes by which the largest runs make the process grow; nothing where that cannot be told.
+/// Bytes by which the largest runs make the process grow; none where that cannot be measured.
 ///
 /// # Errors
 /// Why the graph fails on the longest text that the model's files allow. One that takes too long says nothing of it.

@@ -17,7 +17,7 @@ const FAILURES_BEFORE_RETRY: u32 = 3;
 const RETRY_DELAYS: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(800), Duration::from_secs(2)];
 
-/// Tells that a GPU is lost: once, and to whoever asks.
+/// Reports a lost GPU: once by notification, then on request.
 #[derive(Debug, Clone, Default)]
 pub struct GpuFailureSignal(Arc<SetOnce<String>>);
 

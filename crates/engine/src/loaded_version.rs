@@ -106,7 +106,7 @@ impl LoadedVersion {
         self.is_batch_dependent
     }
 
-    /// Bytes by which its largest run makes the process grow, where that could be told.
+    /// Bytes by which its largest run makes the process grow, where that could be measured.
     #[must_use]
     pub fn run_memory_bytes(&self) -> Option<u64> {
         self.run_memory_bytes

@@ -35,7 +35,7 @@ impl Bucketing {
         Self::from_bytes(&digest)
     }
 
-    /// Those of somebody who does not say who it is, from bytes drawn at random.
+    /// Those of an anonymous user, from random bytes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         let words = bytes.as_chunks::<8>().0;

@@ -162,7 +162,7 @@ impl ShadowCounts {
 }
 
 impl PhaseCounts {
-    /// Adds what somebody else counted.
+    /// Adds counts of another process.
     pub fn merge(&mut self, other: &Self) {
         for (arm, tally) in &other.arms {
             self.arms.entry(arm.clone()).or_default().merge(tally);
@@ -173,7 +173,7 @@ impl PhaseCounts {
         self.users.merge(&other.users);
     }
 
-    /// What came after `base`, which was counted before it. Users cannot be told apart: all of them stay.
+    /// The counts since `base`. Users cannot be subtracted: all of them stay.
     #[must_use]
     pub fn delta_since(&self, base: &Self) -> Self {
         let mut own = self.clone();

@@ -42,7 +42,7 @@ pub struct ExperimentArm {
     pub version: Option<String>,
     /// Its part of the users: 0 to 1. Those of all arms but shadows add up to 1.
     pub weight: f64,
-    /// Its answers are only compared; nobody gets them.
+    /// Its answers are only compared; clients never get them.
     pub shadow: bool,
 }
 

@@ -46,7 +46,7 @@ pub enum ExperimentState {
     Draft,
     /// Users are spread over its arms.
     Running,
-    /// Everybody gets the active version, and nothing is counted.
+    /// All users get the active version, and nothing is counted.
     Paused,
     /// Over.
     Ended,
@@ -191,7 +191,7 @@ impl Experiment {
         Ok(true)
     }
 
-    /// Gives everybody the active version for a while. False if it is so.
+    /// Gives all users the active version for a while. False if they have it already.
     ///
     /// # Errors
     /// If it does not run.

@@ -1,7 +1,7 @@
 //! A `prediction_id` is a sealed receipt, not a row in a table.
 //!
 //! It holds what was answered by which version and when, under an HMAC-SHA256 (RFC 2104), cut
-//! to 128 bits. Any server with the key file can read it back; nobody else can make one.
+//! to 128 bits. Any server with the key file can read it back, and only such a server can make one.
 //! Nothing has to be stored when a prediction is made.
 //!
 //! Layout before base64url: format (1 byte), key id (4), id (16), milliseconds since 1970 (8),
@@ -164,7 +164,7 @@ impl ReceiptKeyring {
         Ok(Self { keys: keys.iter().map(ReceiptKey::new).collect::<Option<_>>().ok_or(KeyFileError::KeyCount(0))? })
     }
 
-    /// A key that no file holds: for a server whose receipts nobody will hand back.
+    /// A key that no file holds: for a server that gets no feedback.
     ///
     /// # Errors
     /// If the system gives no random bytes.

@@ -235,7 +235,7 @@ pub fn recent_control_counts<'a>(present: &ArmCounts, earlier: impl Iterator<Ite
 #[must_use]
 pub fn comparison_plan(experiment: &Experiment, control: f64, arm: f64) -> Option<ComparisonPlan> {
     let aim = experiment.design.aim;
-    // An arm that nobody is in has no plan of its own: its weight says only how long it would take.
+    // An arm without users has no plan. Its weight says only how long it would take.
     let weights = if control > 0.0 && arm > 0.0 { [control, arm] } else { [1.0, 1.0] };
     ComparisonPlan::new(aim.expected_accuracy, aim.min_effect, weights, aim.alpha, aim.power)
 }

@@ -18,7 +18,7 @@ const MIN_CANDIDATE_REQUESTS: u64 = 20;
 const MIN_CONTROL_REQUESTS: u64 = 100;
 /// Standard errors by which errors must be too many: one look in 1,000 is wrong by chance.
 const ERROR_RATE_Z_SCORE: f64 = 3.09;
-/// Differences of the slowest hundredth that nobody minds, in seconds.
+/// Differences of the slowest hundredth below this are harmless, in seconds.
 const MIN_P99_DIFFERENCE_SECONDS: f64 = 0.002;
 
 /// How a version comes.

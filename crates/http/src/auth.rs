@@ -34,7 +34,7 @@ fn to_denial(app: &App, denied: AuthError, scope: Scope, address: IpAddr) -> Api
     if denied == AuthError::MissingScope {
         return ApiError::new(Code::Forbidden, format!("This needs a key with the scope `{}`.", scope.name()));
     }
-    // A right key is never slowed down: somebody else behind the same address may show wrong ones.
+    // A right key is never slowed down: another client behind the same address may send wrong ones.
     if denied == AuthError::UnknownKey {
         app.access.keys.unknown_key_log.warn_sampled(address);
         if let Err(time) = app.access.rate_limits.record_unknown_key(address) {

@@ -45,7 +45,7 @@ pub async fn check_headers(State(app): State<Arc<App>>, request: Request, next: 
     let may_be_known =
         app.inference.engine.has_cache() && length.is_some_and(|length| length <= MAX_BODY_BYTES_WHEN_FULL);
     if app.inference.engine.free_permits() == 0 && !may_be_known {
-        // Told at once: reading the body would only make both sides wait.
+        // Refused at once: reading the body would only make both sides wait.
         app.telemetry.metrics.http.record_refusal(RefusalReason::Overload);
         return ApiError::from(InferenceError::Overloaded).into_response();
     }

@@ -11,14 +11,14 @@ use axum::http::request::Parts;
 /// Who sends a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    /// Somebody with a key.
+    /// A client with a key.
     Key {
         /// The key's name.
         name: String,
         /// Its own rate, in texts a second.
         rate: Option<NonZeroU32>,
     },
-    /// Somebody without one, by address.
+    /// A client without one, by address.
     Address(IpAddr),
 }
 

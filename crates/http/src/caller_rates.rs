@@ -25,7 +25,7 @@ type Instant = <MonotonicClock as Clock>::Instant;
 type KeyLimiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Instant>>;
 type AddressLimiter = RateLimiter<u16, HashMapStateStore<u16>, MonotonicClock, NoOpMiddleware<Instant>>;
 
-/// Unknown keys that an address may show in a second before it is told to wait.
+/// Unknown keys that an address may send in a second before it has to wait.
 const MAX_UNKNOWN_KEYS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// Most keys whose state is kept: more than a key file can hold.
 const MAX_TRACKED_KEYS: usize = 4_096;

@@ -1,4 +1,4 @@
-//! The character encoding of a body. JSON is UTF-8 (RFC 8259, 8.1); what else comes is told by name.
+//! The character encoding of a body. JSON is UTF-8 (RFC 8259, 8.1); an error names other encodings.
 
 use super::error::{ApiError, Code};
 

@@ -17,7 +17,7 @@ use super::connection_state::ConnectionState;
 use super::framing::Framing;
 use crate::settings::ClientTimeouts;
 
-/// How long bytes that nobody wants are taken before a connection is closed.
+/// How long unread bytes are discarded before a connection is closed.
 ///
 /// Closing at once would reset the connection, and the client would lose the answer that says
 /// why its body was refused.
@@ -195,7 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimeoutStream<S> {
 /// A timer for a deadline that moves.
 ///
 /// Most waits end long before their deadline, and every request has several: a timer that is
-/// armed early is only set anew when it rings too early.
+/// armed early is only set again when it fires too early.
 #[derive(Debug, Default)]
 struct LazyTimer(Option<Pin<Box<Sleep>>>);
 

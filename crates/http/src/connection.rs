@@ -53,9 +53,9 @@ pub struct ConnectionHandler {
     pub unanswered_requests: Arc<AtomicUsize>,
     /// Memory for the responses of this listener.
     pub budget: Arc<ResponseBudget>,
-    /// Told when connections shall end.
+    /// Notified when connections shall end.
     pub shutdown: CancellationToken,
-    /// Told when others wait for a connection: who has none to spare gives it up.
+    /// Notified when clients wait for a connection: idle ones end then.
     pub slot_pressure: Arc<Notify>,
 }
 
@@ -69,7 +69,7 @@ impl Drop for ConnectionCountGuard {
 }
 
 impl ConnectionHandler {
-    /// The front of a listener that nobody has connected to.
+    /// The handler of a listener without connections.
     #[must_use]
     pub fn new(name: &'static str, router: Router, app: &Arc<App>, tls: Option<WatchedTlsConfig>) -> Self {
         Self {
@@ -160,7 +160,7 @@ impl ConnectionHandler {
             self.drive(std::pin::pin!(connection), &exchange).await
         };
         if served.as_ref().is_some_and(Result::is_ok) {
-            // hyper leaves this to others where a client has asked for another protocol, which nobody here speaks.
+            // hyper does not close a connection whose client asked for an upgrade.
             paced.shutdown().await.ok();
         }
         served.unwrap_or(Ok(()))
@@ -180,7 +180,7 @@ impl ConnectionHandler {
             }
         }
         if exchange.request_count() == 0 {
-            // Its first request may be on its way, sent before anybody knew of the stop.
+            // Its first request may be on its way, sent before the stop.
             tokio::select! {
                 served = &mut connection => return Some(served),
                 () = tokio::time::sleep(FLUSH_TIMEOUT) => {}
@@ -207,7 +207,7 @@ impl ConnectionHandler {
     }
 }
 
-/// A connection that can be told to end after the request that is being answered.
+/// A connection that can be ended after the request in work.
 trait GracefulShutdown {
     fn start_shutdown(self: Pin<&mut Self>);
 }
@@ -230,12 +230,12 @@ async fn handle_request(
     mut request: Request<Incoming>,
 ) -> Result<Response<TrackedBody>, Infallible> {
     let has_body = !request.body().is_end_stream();
-    // hyper takes in a body of known length that lies ready, whoever refuses it, but only one chunk.
+    // hyper reads a body of known length even if it is refused, but only one chunk.
     let may_be_ready = request.body().size_hint().exact().is_some();
     request.extensions_mut().insert(Arc::clone(&exchange));
     exchange.wait_until_flushed().await;
     let mut response: Response<Body> = front.router.clone().oneshot(request).await?;
-    // The next request of this client goes to somebody who stays; what follows a body that nobody reads is no request.
+    // The next request of this client goes to another replica. Bytes after an unread body are no request.
     if front.app.lifecycle.draining.load(Ordering::Relaxed)
         || (has_body && !exchange.has_received_request(may_be_ready))
     {

@@ -45,7 +45,7 @@ pub struct ConnectionState {
     flush_notify: Notify,
     /// Memory of the response that is being written.
     reservation: Mutex<Option<Reservation>>,
-    /// Told when the connection shall give its memory up.
+    /// Notified when the connection shall give its memory up.
     eviction_notify: Notify,
     is_evicted: AtomicBool,
     /// True once the connection is among those that may hold memory.

@@ -78,7 +78,7 @@ codes! {
     ModelNotFound = "model-not-found", NOT_FOUND, "There is no such model";
     /// No such experiment.
     ExperimentNotFound = "experiment-not-found", NOT_FOUND, "There is no such experiment";
-    /// A prediction id that nobody here made.
+    /// A prediction id that no server with these keys made.
     UnknownPrediction = "unknown-prediction", NOT_FOUND, "There is no such prediction";
     /// One that is too old.
     PredictionExpired = "prediction-expired", GONE, "The prediction is too old";
@@ -102,7 +102,7 @@ codes! {
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON in UTF-8";
     /// JSON, but not what the route takes.
     InvalidRequest = "invalid-request", UNPROCESSABLE_ENTITY, "The request is not valid";
-    /// More tokens than the model takes, and it is told to refuse that.
+    /// More tokens than the model takes, and its policy refuses that.
     TextTooLong = "text-too-long", UNPROCESSABLE_ENTITY, "The text has too many tokens";
     /// A text that the model's tokenizer or graph cannot take.
     UnusableText = "unusable-text", UNPROCESSABLE_ENTITY, "The model cannot take this text";

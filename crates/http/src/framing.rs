@@ -28,7 +28,7 @@ enum FramingState {
     ChunkEnd,
     /// Behind the last chunk.
     Trailer,
-    /// Behind a chunk without a size: nothing more can be told.
+    /// After a chunk without a size: the rest cannot be parsed.
     Lost,
 }
 

@@ -169,7 +169,7 @@ impl KeyFile {
         })
     }
 
-    /// Makes a key: what is told to its user, once. Only its hash is kept.
+    /// Makes a key and returns it for its user. Only its hash is stored.
     ///
     /// # Errors
     /// A sentence: the name is no name or taken, there are no scopes or too many keys.
@@ -200,7 +200,7 @@ impl KeyFile {
     }
 }
 
-/// Changes the file at `path`, which need not exist, as one step for everybody who reads it.
+/// Changes the file at `path`, which need not exist, atomically for its readers.
 ///
 /// # Errors
 /// A sentence; the file is as it was then.
@@ -233,7 +233,7 @@ fn copy_owner(new: &File, old: &Path, folder: &Path) -> io::Result<()> {
         return new.set_permissions(old.permissions());
     }
     let folder = fs::metadata(folder)?;
-    // Only root can give a file away; everybody else keeps it.
+    // Only root can change the owner of a file.
     if own.uid() == 0 && folder.uid() != 0 { fchown(new, Some(folder.uid()), Some(folder.gid())) } else { Ok(()) }
 }
 

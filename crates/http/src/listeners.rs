@@ -1,4 +1,4 @@
-//! The sockets of a server: bound before anything is loaded, so that a port that is taken is told at once.
+//! The sockets of a server: bound before anything is loaded, so that a port in use is reported at once.
 
 use std::fmt::{self, Display, Formatter};
 use std::io::{Error, ErrorKind};

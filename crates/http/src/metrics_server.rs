@@ -33,7 +33,7 @@ pub async fn serve(
     };
     let routes = Router::new().nest_service("/metrics", get(answer));
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    // Nobody closes it.
+    // It is never closed.
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
         let Ok((stream, _)) = listener.accept().await else {
             sleep(ACCEPT_RETRY_DELAY).await;

@@ -39,7 +39,7 @@ impl RouteTable {
         Self { router: OpenApiRouter::with_openapi(docs::ApiDescription::openapi()), app: Arc::clone(app) }
     }
 
-    /// A route for everybody.
+    /// A route without a key.
     #[must_use]
     pub fn public(self, (schemas, mut paths, router): DescribedRoutes) -> Self {
         paths.paths.values_mut().flat_map(operations).for_each(add_default_problem);
@@ -70,7 +70,7 @@ impl RouteTable {
         self.with_body(Scope::Predict, listed)
     }
 
-    /// A route that takes what is told of earlier answers: for keys that may do that.
+    /// A route that takes feedback: for keys with the feedback scope.
     #[must_use]
     pub fn feedback(self, listed: DescribedRoutes) -> Self {
         self.with_body(Scope::Feedback, listed)

@@ -94,7 +94,7 @@ pub struct TelemetryState {
 /// Whether the server stops.
 #[derive(Debug, Default)]
 pub struct LifecycleState {
-    /// Set when the server is told to stop: it is not ready any more.
+    /// Set when the stop begins: the server is not ready any more.
     pub draining: AtomicBool,
 }
 

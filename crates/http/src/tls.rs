@@ -28,7 +28,7 @@ impl TimeProvider for TlsClock {
     }
 }
 
-/// Loads the certificate and follows its changes. `metrics` is told when it ends to be valid.
+/// Loads the certificate and follows its changes. `metrics` gets its expiry.
 ///
 /// # Errors
 /// A sentence that names the option and the file.

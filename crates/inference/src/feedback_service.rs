@@ -46,7 +46,7 @@ pub enum FeedbackError {
     /// A score or entities: there is no true label.
     #[error("the answer has no label that could be right or wrong")]
     NoLabels,
-    /// The receipt lacks labels: right and wrong cannot be told.
+    /// The receipt lacks labels: feedback cannot be judged.
     #[error("the answer has more labels than a prediction id holds")]
     TruncatedLabels,
     /// A label twice.

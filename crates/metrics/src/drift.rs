@@ -15,7 +15,7 @@ pub struct AccuracyStatus {
     pub model: String,
     /// The version.
     pub version: String,
-    /// Answers whose true label was told.
+    /// Answers with feedback.
     pub labelled_answers: u64,
     /// Those of them that were right.
     pub correct: u64,
@@ -26,7 +26,7 @@ pub struct AccuracyStatus {
 }
 
 impl AccuracyStatus {
-    /// The share that was right; none if nothing was told.
+    /// The share that was right; none without feedback.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     pub fn accuracy(&self) -> Option<f64> {

@@ -14,7 +14,7 @@ pub struct ArmStatus<'a> {
     pub name: &'a str,
     /// Its part of the users.
     pub weight: f64,
-    /// Answers whose true label was told.
+    /// Answers with feedback.
     pub labelled: u64,
     /// The part of them that was right; 0 as long as there are none.
     pub accuracy: f64,

@@ -192,7 +192,7 @@ impl Metrics {
         self.model_registry.changes.with_label_values(&[model, action]).inc();
     }
 
-    /// The true label of an answer was told; the outcome in a word.
+    /// Feedback arrived; the outcome in a word.
     pub fn record_feedback(&self, outcome: &str) {
         self.model_registry.feedback.with_label_values(&[outcome]).inc();
     }

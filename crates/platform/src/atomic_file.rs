@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Replaces a file, which need not exist, in one step for everybody who reads it.
+/// Replaces a file, which need not exist, atomically for its readers.
 ///
 /// `write` writes the content to a draft in the same directory, which is made with `mode`. If that fails, the draft is
 /// deleted and the file stays as it was.

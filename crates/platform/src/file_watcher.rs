@@ -88,7 +88,7 @@ impl<T: Send + Sync + 'static> FileWatcher<T> {
         *self.last_stamps.lock() = now;
     }
 
-    /// Looks at the files every second until nobody needs the value any more.
+    /// Polls the files every second until the value is dropped.
     ///
     /// # Errors
     /// If no thread can be started.

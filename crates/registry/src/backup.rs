@@ -87,7 +87,7 @@ fn missing_versions(records: &ModelRecords, store: &Store) -> Vec<String> {
     missing.map(|(name, (version, _))| format!("{name}/{}", version.as_str())).collect()
 }
 
-/// Everything in a database that nobody else uses, if it is one of this program's.
+/// All records of a database without other users, if it is one of this program's.
 async fn read_records(path: &Path) -> Result<ModelRecords, String> {
     let database = Database::open(&sqlite_url(path)?).await.map_err(|error| error.to_string())?;
     let records = database.read_state().await.map_err(|error| error.to_string());

@@ -16,7 +16,7 @@ use rustix::process::geteuid;
 pub const DATABASE_FILE_NAME: &str = "predictd.db";
 /// Rights of other users.
 const OTHER_USERS_MODE: u32 = 0o077;
-/// Of a directory like `/tmp`, which is everybody's.
+/// Of a directory that all users share, such as `/tmp`.
 const STICKY_BIT: u32 = 0o1000;
 /// How the names of this program's files begin; `receipt.keys` is checked where it is read.
 const OWN_FILE_PREFIXES: [&str; 6] =

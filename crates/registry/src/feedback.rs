@@ -1,4 +1,4 @@
-//! Ground truth: what was told of an earlier answer.
+//! Feedback: the true labels of earlier answers.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,13 +22,13 @@ pub struct FeedbackRecord {
     pub confidence: f32,
     /// The true labels.
     pub actual: Vec<String>,
-    /// The text, if whoever told the truth told that too.
+    /// The text, if the feedback brings it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Who told it.
+    /// Who sent it.
     #[serde(rename = "who")]
     pub caller: String,
-    /// When it was told, in microseconds since 1970. Of two things that are told of one answer the later counts.
+    /// When it was sent, in microseconds since 1970. The latest feedback of an answer counts.
     #[serde(rename = "told")]
     pub reported_at: i64,
 }
@@ -46,16 +46,16 @@ impl FeedbackRecord {
     }
 }
 
-/// What became of something that was told.
+/// The outcome of feedback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeedbackWriteOutcome {
     /// It is the first of this answer.
     New,
-    /// Something else was told before, and is history.
+    /// It replaces earlier feedback.
     Corrected,
-    /// The same was told before.
+    /// It repeats earlier feedback.
     Unchanged,
-    /// Something else was told later, and counts.
+    /// Later feedback counts.
     Superseded,
 }
 

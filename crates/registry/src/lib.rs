@@ -6,7 +6,7 @@
 //! - [`database`]: where it is recorded, [`backup`]: copies of it; [`store`]: where their files are
 //! - [`data_directory`]: who may read what the server keeps, and whether it is still there
 //! - [`mlflow`]: models that an MLflow server keeps
-//! - [`feedback`]: what was told of earlier answers; [`spool`]: where that waits while the database does not answer
+//! - [`feedback`]: true labels of earlier answers; [`spool`]: where they wait while the database does not answer
 //! - [`registry_state`]: what the records say, in memory; `snapshot`: what of it is served
 //! - [`service`]: the services that change them; [`runtime`]: their thread
 

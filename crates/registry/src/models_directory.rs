@@ -174,7 +174,7 @@ pub async fn sync_to_database(
     let records = database.read_state().await?.records;
     for (name, there) in versions_by_model(&records, sources, gone) {
         let event = AuditDetails { actor: "start", action: "find", version: None, experiment: None, reason: None };
-        // What is gone is gone, whoever needs it.
+        // A removed directory is gone, even if an experiment needs it.
         let change = ChangeRequest {
             target: name,
             expected_revision: None,

@@ -41,7 +41,7 @@ pub struct VersionRecord {
     pub origin: Origin,
     /// Its files; none for a directory of the operator's, which is read as it is.
     pub files: Vec<FileRecord>,
-    /// What whoever registered it says of it.
+    /// Metadata from its registration.
     pub metadata: BTreeMap<String, String>,
     /// How good it was found to be.
     pub metrics: BTreeMap<String, f64>,
@@ -275,7 +275,7 @@ impl ModelRecord {
         self.active.as_deref().is_none_or(|active| active == version)
     }
 
-    /// True for a version that stays loaded until somebody says otherwise.
+    /// True for a version that is pinned.
     #[must_use]
     pub fn is_pinned(&self, version: &str) -> bool {
         self.versions.get(&VersionName::new(version)).is_some_and(|found| found.pinned)

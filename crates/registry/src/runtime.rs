@@ -36,7 +36,7 @@ impl RegistryRuntime {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("predictd-keeper").enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let (opened, is_opened) = sync_channel(1);
-        // Whoever starts a server may be on a thread that runs tasks: it must not run others there.
+        // The caller may be on a thread that runs tasks: it must not block there.
         runtime.spawn(async move { opened.send(open().await) });
         let services = is_opened.recv().map_err(|_| "the work was given up".to_owned()).and_then(|opened| opened);
         match services {

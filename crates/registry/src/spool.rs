@@ -1,7 +1,7 @@
-//! What was told while the database did not answer: on disk until it does.
+//! Feedback on disk that waits while the database does not answer.
 //!
-//! A file holds a line of JSON for each thing told, and is synced before that is acknowledged. Each process writes a
-//! file of its own, which it holds locked; files that nobody holds are those of processes that are gone, and belong to
+//! A file holds a line of JSON for each record, and is synced before that is acknowledged. Each process writes a
+//! file of its own, which it holds locked; files without a lock are those of processes that are gone, and belong to
 //! the process that finds them. What is handed over twice is kept once: see [`Kept`](super::feedback::FeedbackWriteOutcome).
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -37,7 +37,7 @@ struct SegmentWriter {
     length: u64,
 }
 
-/// A file that is handed over. Nobody else has it meanwhile.
+/// A file that is handed over, locked by this process.
 #[derive(Debug)]
 pub struct SpoolSegment {
     path: PathBuf,
@@ -97,7 +97,7 @@ impl FeedbackSpool {
         let written = current.file.write_all(&bytes).and_then(|()| current.file.sync_data());
         if let Err(error) = written {
             // Half of it must not be found later: it was not acknowledged. A file that cannot even be cut is left as it
-            // is, and the next thing told begins another.
+            // is, and the next record begins another.
             if current.file.set_len(current.length).and_then(|()| current.file.sync_data()).is_ok() {
                 *own = Some(current);
             }
@@ -120,13 +120,13 @@ impl FeedbackSpool {
         let path = self.directory.join(format!("{}.{SEGMENT_EXTENSION}", clock::new_id()));
         let draft = path.with_extension("draft");
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&draft)?;
-        // Nobody sees it before it is held: whoever found it free would hand it over, and delete it.
+        // It is locked before it is visible: another process would hand an unlocked file over, and delete it.
         file.try_lock().map_err(io::Error::from)?;
         atomic_file::publish(&file, &draft, &path)?;
         Ok(SegmentWriter { file, path, length: 0 })
     }
 
-    /// The files that nobody else has, oldest first. What is told from now on goes into another.
+    /// The files that no other process has locked, oldest first. New feedback goes into another.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -159,7 +159,7 @@ impl FeedbackSpool {
     }
 
     fn segment_paths(&self) -> Vec<PathBuf> {
-        // There is none where nothing was ever told in vain.
+        // There is none before the first outage.
         let entries = fs::read_dir(&self.directory).into_iter().flatten().filter_map(Result::ok);
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
         paths.retain(|path| path.extension().is_some_and(|ending| ending == SEGMENT_EXTENSION));
@@ -177,7 +177,7 @@ impl SegmentWriter {
 }
 
 impl SpoolSegment {
-    /// The next of what was told, at most so many; none at the end.
+    /// The next records, at most `most`; none at the end.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -281,7 +281,7 @@ mod tests {
         spool.append(&[sample_feedback(1)]).unwrap();
         fs::remove_dir_all(data.path().join("spool")).unwrap();
         assert!(matches!(spool.append(&[sample_feedback(2)]), Err(SpoolError::Disk(_))));
-        // The next thing told begins a file that is there.
+        // The next record begins a file that is there.
         spool.append(&[sample_feedback(3)]).unwrap();
         assert_eq!(drain_all(&spool), [sample_feedback(3)]);
         fs::remove_dir_all(data.path()).unwrap();

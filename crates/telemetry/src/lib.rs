@@ -63,7 +63,7 @@ impl Drop for LogWriterGuard {
     }
 }
 
-/// Longest wait for the last lines: whoever reads them may have stopped reading.
+/// Longest wait for the last lines: their reader may have stopped reading.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Does something that may be held up for ever, and waits for it for a moment.
@@ -78,10 +78,10 @@ fn run_with_timeout(work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Writes a sentence to standard error, if somebody takes it.
+/// Writes a sentence to standard error, if it can be written.
 pub fn write_stderr(sentence: String) {
     run_with_timeout(move || {
-        // Nobody is left to be told if this fails.
+        // There is nowhere to report a failure.
         writeln!(unlocked_stderr(), "{sentence}").ok();
     });
 }

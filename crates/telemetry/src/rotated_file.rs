@@ -35,7 +35,7 @@ pub(super) struct RotatedFile {
     bytes: u64,
     /// The count of [`REOPEN_REQUESTS`] that it was opened for.
     handled_reopens: u64,
-    /// The last rotation failed: it is told once.
+    /// The last rotation failed: that is reported once.
     is_rotation_failing: bool,
 }
 

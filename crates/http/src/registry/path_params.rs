@@ -1,4 +1,4 @@
-//! Names in paths: of a model, and of a version. What cannot be a name is nobody's.
+//! Names in paths: of a model, and of a version. An impossible name is not found.
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;

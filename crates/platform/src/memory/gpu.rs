@@ -15,7 +15,7 @@ const DRIVER_TIMEOUT: Duration = Duration::from_secs(5);
 #[must_use]
 pub fn used_bytes(gpu: u32) -> Option<u64> {
     let (sender, receiver) = mpsc::sync_channel(1);
-    // Nobody listens any more once the time is over.
+    // The receiver is gone once the time is over.
     let ask = move || sender.send(query_used_bytes(gpu)).ok();
     std::thread::Builder::new().name("predictd-ask-gpu".to_owned()).spawn(ask).ok()?;
     receiver.recv_timeout(DRIVER_TIMEOUT).ok().flatten()

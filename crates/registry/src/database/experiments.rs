@@ -28,7 +28,7 @@ const MAX_PROCESS_ROWS: usize = 64;
 const PROCESS_SILENCE_MS: i64 = 10 * 60 * 1_000;
 /// The row of those that were put together.
 const MERGED_ROW_PROCESS: &str = "together";
-/// Pairs of an answer and the truth that are told apart.
+/// Pairs of an answer and the truth that are counted separately.
 const MAX_LABEL_PAIRS: i64 = 10_000;
 
 /// What there is when an experiment changes.
@@ -138,7 +138,7 @@ impl Database {
         let keep = async {
             let mut held = ConnectionGuard { connection: self.pool.acquire().await?, is_clean: false };
             let mut transaction = held.connection.begin().await?;
-            // Whoever puts counts together waits: the row of the epoch is this transaction's.
+            // Merges of counts wait: this transaction holds the row of the epoch.
             sqlx::query("UPDATE registry SET epoch = epoch WHERE id = 1").execute(&mut *transaction).await?;
             let row = if is_first {
                 compact_counts(&mut transaction, of).await?;

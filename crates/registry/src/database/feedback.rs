@@ -22,7 +22,7 @@ const SELECT_BY_MODEL: &str = "SELECT id, made, model, version, arm, predicted, 
 const SELECT_RECENT_ACCURACY: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(correct), 0) AS BIGINT) FROM (SELECT correct FROM feedback WHERE model = $1 AND version = $2 AND made > $3 ORDER BY made DESC LIMIT $4) AS last";
 
 impl Database {
-    /// Keeps what was told earlier, all of it or nothing. What is told again changes nothing.
+    /// Stores feedback from the spool, all of it or nothing. Repeated feedback changes nothing.
     ///
     /// # Errors
     /// If the database does not answer, or not well. It may have been kept where that is [`ChangeError::OutcomeUnknown`].
@@ -33,7 +33,8 @@ impl Database {
         self.insert_feedback(feedback, |reported_at, _| reported_at).await
     }
 
-    /// Keeps what is told now, and so after all that is kept of the same answers, whatever the clocks of others said.
+    /// Stores feedback that arrives now. It is later than all stored feedback of the same answers, whatever other clocks
+    /// said.
     ///
     /// # Errors
     /// Those of [`Self::insert_spooled_feedback`].
@@ -53,7 +54,7 @@ impl Database {
         let keep = async {
             let mut held = ConnectionGuard { connection: self.pool.acquire().await?, is_clean: false };
             let mut transaction = held.connection.begin().await?;
-            // Whoever tells something of the same answer waits: the row of the epoch is this transaction's.
+            // Other feedback of the same answer waits: this transaction holds the row of the epoch.
             sqlx::query("UPDATE registry SET epoch = epoch WHERE id = 1").execute(&mut *transaction).await?;
             let mut rows = FeedbackRows::read(&mut transaction, feedback).await?;
             let kept = feedback.iter().map(|new| rows.merge(new, when)).collect::<Result<_, _>>()?;
@@ -160,7 +161,7 @@ pub(super) fn placeholders(rows: usize, columns: usize) -> String {
 /// What is kept of some answers, and what becomes of it: read and written at once, however many there are.
 struct FeedbackRows<'a> {
     stored: BTreeMap<String, Row<'a>>,
-    /// What was told before something else: of which answer, when, what, by whom.
+    /// Feedback that was corrected: answer, time, labels, caller.
     corrections: Vec<(&'a str, i64, String, String)>,
 }
 
@@ -190,7 +191,7 @@ impl<'a> FeedbackRows<'a> {
         Ok(Self { stored: known, corrections: Vec::new() })
     }
 
-    /// Takes what was told, at the time that `when` says of its own and that of what is kept.
+    /// Merges one record. `when` makes its time of its own and the stored one.
     fn merge(
         &mut self,
         new: &'a FeedbackRecord,
@@ -207,7 +208,7 @@ impl<'a> FeedbackRows<'a> {
         let reported_at = when(new.reported_at, row.reported_at);
         let text = text.or(row.update.and_then(|(_, text)| text));
         if row.actual == actual {
-            // Something else that was told in between, and still waits somewhere, must not count as later.
+            // Other feedback from in between may still be in a spool: it must not count as later.
             if reported_at > row.reported_at {
                 row.reported_at = reported_at;
                 row.update = Some((new, text));

@@ -55,7 +55,7 @@ impl From<DataDirectoryLoss> for StorageFault {
     }
 }
 
-/// Time for which an error that told of damage counts.
+/// Time for which an error that reported damage counts.
 const SUSPECT_DURATION: Duration = Duration::from_secs(2);
 
 /// Whether the file can be used. A database elsewhere has none.
@@ -63,7 +63,7 @@ const SUSPECT_DURATION: Duration = Duration::from_secs(2);
 pub(super) struct DatabaseFileHealth {
     directory: Option<DataDirectory>,
     is_damaged: AtomicBool,
-    /// Until when an error that told of damage counts: a disk that failed for a moment may be well again.
+    /// Until when an error that reported damage counts: a disk that failed for a moment may be well again.
     suspect_until: Mutex<Option<Instant>>,
 }
 

@@ -16,7 +16,7 @@ use crate::record::{ModelRecord, RecordError};
 impl Database {
     /// Changes a model, or refuses to, or tells that the same was asked before.
     ///
-    /// `answer` is what who repeats the request is to be told; it is kept with the request's key.
+    /// `answer` is stored with the request's key and returned to a repeated request.
     ///
     /// # Errors
     /// [`ChangeError`]: nothing was changed then, but for [`ChangeError::OutcomeUnknown`].

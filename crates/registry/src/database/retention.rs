@@ -21,7 +21,7 @@ pub struct DeletionCounts {
 }
 
 const SELECT_OLDEST: &str = "SELECT id FROM feedback WHERE told < $1 ORDER BY told, id LIMIT $2";
-/// What was told of answers before something else, which may be younger.
+/// Corrected feedback; the correction may be younger.
 const DELETE_CORRECTIONS: &str = "DELETE FROM feedback_earlier WHERE (id, told) IN (SELECT id, told FROM feedback_earlier WHERE told < $1 ORDER BY told LIMIT $2)";
 
 impl Database {

@@ -16,7 +16,7 @@ const IDEMPOTENCY_KEY_RETENTION: Duration = Duration::from_hours(24);
 /// A connection that is closed unless its transaction has come to a known end.
 ///
 /// A database that runs out of disk in a commit has gone back by itself; sqlx does not notice, and the next transaction
-/// of the connection would be a part of one that nobody ends: acknowledged, and lost.
+/// of the connection would be a part of one that never ends: acknowledged, and lost.
 pub(super) struct ConnectionGuard {
     pub(super) connection: PoolConnection<Any>,
     pub(super) is_clean: bool,

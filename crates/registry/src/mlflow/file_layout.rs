@@ -64,7 +64,7 @@ pub fn version_files(onnx: &OnnxFlavor, listed: &[RemoteFile]) -> Result<BTreeMa
     Ok(placed)
 }
 
-/// It would be refused by nobody, as nobody reads it; but it has no business here.
+/// It is never read, but it has no business here.
 fn is_pickle(name: &str) -> bool {
     Path::new(name)
         .extension()

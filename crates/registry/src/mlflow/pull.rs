@@ -181,7 +181,7 @@ fn proxied_path(base: &Url, place: &str) -> Result<String, String> {
                 let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
                 let own = base.host_str().unwrap_or_default();
                 let with_port = base.port_or_known_default().map(|port| format!("{own}:{port}"));
-                // Nobody else is asked, whatever the server says.
+                // Files are pulled from the configured server only.
                 if host != own && Some(host) != with_port.as_deref() && !host.is_empty() {
                     return Err("its files are kept by another MLflow server".to_owned());
                 }

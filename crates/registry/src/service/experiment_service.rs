@@ -259,7 +259,7 @@ fn apply_start(
     let controls_with_active =
         design.control_arm().is_some_and(|(_, arm)| arm.model == design.model && arm.version == active(&design.model));
     if design.rollout.is_some() && !controls_with_active {
-        // Everybody gets the active version where a rollout is taken back.
+        // All users get the active version after a rollback.
         let reason = format!("the control of a rollout must be the active version of {}", design.model);
         return Err(ExperimentError::Conflict(reason));
     }

@@ -28,7 +28,7 @@ use crate::version_name::VersionName;
 const SYNC_ACTOR: &str = "follow";
 /// Longest pause after something went wrong.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_mins(1);
-/// Longest reason that is told to the MLflow server.
+/// Longest reason that is sent to the MLflow server.
 const MAX_REASON_CHARS: usize = 500;
 
 /// An alias that is followed.

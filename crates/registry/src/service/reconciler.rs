@@ -42,7 +42,7 @@ impl Reconciler {
         Self { context, loader, load_lock: tokio::sync::Mutex::default(), reconciled_epoch: Mutex::default() }
     }
 
-    /// Loads what is recorded for the first time. The server is ready afterwards, unless it is told to stop.
+    /// Loads what is recorded for the first time. The server is ready afterwards, unless it stops.
     pub(super) async fn load_at_startup(&self) {
         let state = self.context.state.lock().clone();
         let required = state.records.iter().flat_map(|(name, record)| {
