@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use predictd_http::key_file::{self, KeyFile, Scope};
+use predictd_http::api_keys::{self, KeyFile, Scope};
 use predictd_registry::backup;
 use predictd_registry::data_directory::DATABASE_FILE_NAME;
 
@@ -188,12 +188,12 @@ impl KeysCommand {
         let answer = match self.action {
             KeysAction::New { name, scopes, rate } => {
                 let scopes: BTreeSet<Scope> = scopes.into_iter().collect();
-                let key = key_file::update_key_file(&path, |file| file.add(&name, scopes, rate)).map_err(named)?;
+                let key = api_keys::update_key_file(&path, |file| file.add(&name, scopes, rate)).map_err(named)?;
                 vec![key]
             }
             KeysAction::List => {
                 let file = KeyFile::read(&path).map_err(named)?.unwrap_or_default();
-                let line = |key: &key_file::ApiKey| {
+                let line = |key: &api_keys::ApiKey| {
                     let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.name()).collect();
                     let rate = key.rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate}/s"));
                     format!("{:24} {:32} {rate:10} {}", key.name, scopes.join(","), key.created)
@@ -201,7 +201,7 @@ impl KeysCommand {
                 let head = format!("{:24} {:32} {:10} {}", "NAME", "SCOPES", "RATE", "CREATED");
                 std::iter::once(head).chain(file.keys().iter().map(line)).collect()
             }
-            KeysAction::Revoke { name } => key_file::update_key_file(&path, |file| {
+            KeysAction::Revoke { name } => api_keys::update_key_file(&path, |file| {
                 if file.remove(&name) {
                     Ok(vec![format!("{name} is revoked")])
                 } else {

@@ -22,13 +22,13 @@ use predictd_engine::{load_context::LoadContext, model_source::ModelSource};
 use predictd_experiments::receipts::ReceiptKeyring;
 use predictd_http::App;
 use predictd_http::accept_loop::{StopOutcome, StopSignals, serve};
-use predictd_http::api_keys::ApiKeys;
 use predictd_http::connection::ConnectionHandler;
 use predictd_http::listeners::{BoundListener, DataListener, Listeners};
 use predictd_http::process_stall::{self, HEARTBEAT_INTERVAL};
 use predictd_http::response_budget::ResponseBudget;
 use predictd_http::state::{LifecycleState, ModelState, TelemetryState};
 use predictd_http::tls::{self, WatchedTlsConfig};
+use predictd_http::watched_keys::WatchedKeys;
 use predictd_inference::feedback_service::FeedbackService;
 use predictd_inference::{InferenceService, shadow_traffic};
 use predictd_metrics::Metrics;
@@ -104,7 +104,7 @@ impl Server {
         models: ModelSet,
         receipts: impl FnOnce() -> Result<ReceiptKeyring, ServerError>,
     ) -> Result<Self, ServerError> {
-        let keys = ApiKeys::open(&settings.access).map_err(ServerError::Configuration)?;
+        let keys = WatchedKeys::open(&settings.access).map_err(ServerError::Configuration)?;
         let metrics = Arc::new(Metrics::new().map_err(|error| ServerError::Runtime(error.to_string()))?);
         metrics.system.set_data_directory(&settings.data_dir);
         let tls = settings

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use predictd_engine::{load_context::LoadContext, model_source::ModelSource};
 use predictd_http::admin_guard::AdminHosts;
-use predictd_http::api_keys::ApiKeys;
 use predictd_http::body_limits::BodyMemory;
 use predictd_http::caller_rates::RateLimits;
 use predictd_http::process_stall::StallDetector;
 use predictd_http::response_budget::ResponseBudget;
 use predictd_http::state::{AccessState, LimitState};
+use predictd_http::watched_keys::WatchedKeys;
 use predictd_metrics::Metrics;
 use predictd_registry::Registry;
 use predictd_registry::runtime::RegistryRuntime;
@@ -64,7 +64,7 @@ pub(super) fn start_spans(settings: &ServerSettings) -> Result<Option<SpanTracer
         .map_err(|error| ServerError::Configuration(format!("--otlp-endpoint: {error}")))
 }
 
-pub(super) fn access_state(settings: &ServerSettings, keys: ApiKeys) -> AccessState {
+pub(super) fn access_state(settings: &ServerSettings, keys: WatchedKeys) -> AccessState {
     AccessState {
         keys,
         rate_limits: RateLimits::new(settings.rate_limit),

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use predictd::http::key_file::KeyFile;
+use predictd::http::api_keys::KeyFile;
 
 /// Longest refusal in bytes: it becomes a line on the terminal and in the log.
 const LONGEST_ERROR: usize = 512;

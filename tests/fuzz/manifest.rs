@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use predictd::drift::DriftSignal;
 use predictd::text::manifest::{Manifest, ManifestError};
 use predictd::text::pipeline::Pipeline;
 use predictd::text::signature::{FixedAxes, GraphInput, IntegerWidth, ScoreKind, Signature, TokenInput, TokenRole};
+use predictd::text::text_policies::{MarkupPolicy, OverflowPolicy, TextPolicies};
 use tempfile::TempDir;
 
 /// The files in the order of the input.

@@ -4,8 +4,8 @@
 
 use html5gum::{Token, Tokenizer};
 use libfuzzer_sys::fuzz_target;
-use predictd::text::text_policies::MarkupPolicy;
 use predictd::text::policy::{CharacterSet, PolicyError, TextPolicy};
+use predictd::text::text_policies::MarkupPolicy;
 
 // The first line is the set of allowed characters, the rest is the text.
 fuzz_target!(|input: &[u8]| {

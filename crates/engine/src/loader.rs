@@ -1,7 +1,7 @@
 //! How a model version comes into service: read, checked against its golden examples, measured, given its threads.
 
 mod checks;
-mod device_fallback;
+mod cpu_retry;
 mod mlflow_checks;
 mod single_run;
 
@@ -32,7 +32,7 @@ use super::scheduler::BatchingStrategy;
 use super::scheduler_config::SchedulerConfig;
 use super::session_recycler::SessionRecycler;
 use super::worker;
-use device_fallback::{LoadError, OpenedModel};
+use cpu_retry::{LoadError, OpenedModel};
 pub use single_run::predict_encoded;
 
 /// A model that answers a short text faster than this does not queue: handing the text to
@@ -73,9 +73,9 @@ struct CheckedModel {
 /// [`ManifestError`] naming the file and what is wrong with it.
 pub fn load(source: &ModelSource, context: &LoadContext) -> Result<LoadedVersion, ManifestError> {
     guard_panics(|| {
-        device_fallback::load_with_cpu_fallback(source, context, |fallback_reason| {
+        cpu_retry::load_with_cpu_fallback(source, context, |fallback_reason| {
             let load_start = Instant::now();
-            let opened = device_fallback::open_model(source, context, fallback_reason)?;
+            let opened = cpu_retry::open_model(source, context, fallback_reason)?;
             let placement = opened.placement.clone();
             let group = if placement.is_gpu() { &context.gpu_group } else { &context.cpu_group };
             let loader = Loader { source, context, group };
@@ -90,8 +90,8 @@ pub fn load(source: &ModelSource, context: &LoadContext) -> Result<LoadedVersion
 /// As [`load`].
 pub fn verify(source: &ModelSource, context: &LoadContext) -> Result<(), ManifestError> {
     guard_panics(|| {
-        device_fallback::load_with_cpu_fallback(source, context, |fallback_reason| {
-            let mut opened = device_fallback::open_model(source, context, fallback_reason)?;
+        cpu_retry::load_with_cpu_fallback(source, context, |fallback_reason| {
+            let mut opened = cpu_retry::open_model(source, context, fallback_reason)?;
             check_opened(&mut opened, context.check_run_timeout)
                 .map_err(|error| LoadError::with_placement(error, &opened.placement))
         })

@@ -1,126 +1,350 @@
-//! The API keys in force.
+//! API keys: a file that holds their hashes, and the commands that write it.
 //!
-//! Without a key file everybody may use everything: that is only possible on loopback, or
-//! where the operator has said so. Once there is a key file, each route with a scope needs a key.
+//! A key is 256 random bits, so one SHA-256 is all its hash needs. The file is TOML, may be
+//! shared by replicas, and is replaced by rename, never changed in place:
+//!
+//! ```toml
+//! [[key]]
+//! name = "website"
+//! hash = "sha256:…"
+//! scopes = ["predict", "feedback"]
+//! rate = 50
+//! created = "2026-11-23T05:40:00Z"
+//! ```
 
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::num::NonZeroU32;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
-use parking_lot::Mutex;
-use predictd_platform::file_watcher::FileWatcher;
-use tokio::time::Instant;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use predictd_platform::atomic_file;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
-use super::caller::Identity;
-use crate::key_file::{KeyFile, Scope};
-use crate::settings::AccessSettings;
+/// Every key begins with it, so that scanners for leaked secrets can find them.
+pub const KEY_PREFIX: &str = "pd_";
+/// Largest file that is read, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Most keys in a file: each request is compared with all of them.
+const MAX_KEYS: usize = 1_000;
+/// Longest name of a key, in characters.
+const MAX_NAME_CHARS: usize = 64;
+/// How the hash of a key begins in the file.
+const HASH_PREFIX: &str = "sha256:";
 
-/// Longest key that is looked at, in bytes.
-const MAX_KEY_BYTES: usize = 256;
-
-/// The keys in force, and what goes without one.
-#[derive(Debug)]
-pub struct ApiKeys {
-    /// `None` while there is no key file.
-    key_file: Arc<FileWatcher<Option<KeyFile>>>,
-    allow_anonymous: bool,
-    pub(super) unknown_key_log: UnknownKeyLog,
+/// What a key is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Predictions, and what models there are.
+    Predict,
+    /// Ground truth for earlier predictions.
+    Feedback,
+    /// The admin listener.
+    Admin,
+    /// Metrics.
+    Metrics,
 }
 
-impl ApiKeys {
-    /// Opens the key file, which need not exist, and follows its changes.
+impl Scope {
+    /// As it is written in the file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Predict => "predict",
+            Self::Feedback => "feedback",
+            Self::Admin => "admin",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+/// One key, without the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    /// What people call it.
+    pub name: String,
+    hash: String,
+    /// What it is good for.
+    pub scopes: BTreeSet<Scope>,
+    /// Texts a second, if it has a rate of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<NonZeroU32>,
+    /// When it was made, for people.
+    pub created: String,
+}
+
+/// The keys of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyFile {
+    #[serde(default, rename = "key")]
+    keys: Vec<ApiKey>,
+}
+
+fn hash_key(key: &str) -> String {
+    format!("{HASH_PREFIX}{}", hex::encode(Sha256::digest(key.as_bytes())))
+}
+
+fn is_valid_name(name: &str) -> bool {
+    (1..=MAX_NAME_CHARS).contains(&name.len())
+        && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
+}
+
+impl KeyFile {
+    /// Reads a file's text.
     ///
     /// # Errors
-    /// A sentence that names the option.
-    pub fn open(settings: &AccessSettings) -> Result<Self, String> {
-        let path = settings.key_file.clone();
-        let named_error = |error: String| format!("--keys {}: {error}", settings.key_file.display());
-        let must_be_there = AtomicBool::new(settings.is_key_file_explicit);
-        let load = {
-            let path = path.clone();
-            move || match KeyFile::read(&path)? {
-                Some(file) => {
-                    must_be_there.store(true, Ordering::Relaxed);
-                    Ok(Some(file))
-                }
-                // A file that vanishes must not open the server.
-                None if must_be_there.load(Ordering::Relaxed) => Err("there is no such file".to_owned()),
-                None => Ok(None),
-            }
+    /// A sentence that says what is wrong, without what stands there.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let file: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(0, |span| text.get(..span.start).unwrap_or_default().lines().count().max(1));
+            // The parser's message could repeat part of a line; its first words are its own.
+            format!("line {line} is not as `predictd keys` writes it")
+        })?;
+        if file.keys.len() > MAX_KEYS {
+            return Err(format!("there are {} keys, where at most {MAX_KEYS} are possible", file.keys.len()));
+        }
+        let mut names = BTreeSet::new();
+        let mut hashes = BTreeSet::new();
+        for (number, key) in (1..).zip(&file.keys) {
+            let digits = key.hash.strip_prefix(HASH_PREFIX).unwrap_or_default();
+            let lower_hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+            let problem = if !is_valid_name(&key.name) {
+                format!("the name must be 1 to {MAX_NAME_CHARS} letters, digits, '.', '_' and '-'")
+            } else if digits.len() != 64 || !digits.bytes().all(lower_hex) {
+                format!("the hash must be {HASH_PREFIX} and 64 lower-case hexadecimal digits")
+            } else if key.scopes.is_empty() {
+                "there are no scopes".to_owned()
+            } else if !names.insert(&key.name) || !hashes.insert(&key.hash) {
+                "its name or hash stands there twice".to_owned()
+            } else {
+                continue;
+            };
+            return Err(format!("key {number}: {problem}"));
+        }
+        Ok(file)
+    }
+
+    /// Reads a file; `None` if there is none.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn read(path: &Path) -> Result<Option<Self>, String> {
+        let mut text = String::new();
+        match File::open(path) {
+            Ok(file) => file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.to_string()),
         };
-        let file = FileWatcher::open("keys", vec![path], load).map_err(named_error)?;
-        file.watch().map_err(|error| named_error(error.to_string()))?;
-        let open = file.current().is_none();
-        if open && !settings.listen.is_local() && !settings.allow_anonymous {
-            return Err(format!(
-                "--listen {} can be reached from other machines and there are no keys: make one with `predictd keys new`, or add --allow-anonymous if everybody there may use it",
-                settings.listen
-            ));
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(format!("it is larger than {MAX_FILE_BYTES} bytes"));
         }
-        if open && !settings.admin_listen.is_local() {
-            return Err(format!(
-                "--admin-listen {} can be reached from other machines and there are no keys: make one with `predictd keys new`, or listen on 127.0.0.1",
-                settings.admin_listen
-            ));
-        }
-        Ok(Self {
-            key_file: file,
-            allow_anonymous: settings.allow_anonymous,
-            unknown_key_log: UnknownKeyLog::default(),
+        Self::parse(&text).map(Some)
+    }
+
+    /// The keys, in the order they were made.
+    #[must_use]
+    pub fn keys(&self) -> &[ApiKey] {
+        &self.keys
+    }
+
+    /// Finds what a client has shown.
+    ///
+    /// The time it takes does not depend on which key it is, nor on how near it comes to one.
+    #[must_use]
+    pub fn find(&self, presented: &str) -> Option<&ApiKey> {
+        let presented = hash_key(presented);
+        // Looks at all of them: a search that stops would tell the place.
+        self.keys.iter().fold(None, |matching, key| {
+            if bool::from(key.hash.as_bytes().ct_eq(presented.as_bytes())) { Some(key) } else { matching }
         })
     }
 
-    /// Reads the key file again, whether it has changed or not.
-    pub fn reload(&self) {
-        self.key_file.reload();
+    /// Makes a key and returns it for its user. Only its hash is stored.
+    ///
+    /// # Errors
+    /// A sentence: the name is no name or taken, there are no scopes or too many keys.
+    pub fn add(&mut self, name: &str, scopes: BTreeSet<Scope>, rate: Option<NonZeroU32>) -> Result<String, String> {
+        if self.keys.iter().any(|key| key.name == name) {
+            return Err(format!("there is a key named {name} already: revoke it first, or take another name"));
+        }
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|error| format!("the system gives no random numbers: {error}"))?;
+        let key = format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
+        let created = humantime::format_rfc3339_seconds(SystemTime::now().max(UNIX_EPOCH)).to_string();
+        self.keys.push(ApiKey { name: name.to_owned(), hash: hash_key(&key), scopes, rate, created });
+        // What is written must be readable.
+        Self::parse(&self.to_toml()?)
+            .map_err(|error| error.rsplit_once(": ").map_or(error.clone(), |e| e.1.to_owned()))?;
+        Ok(key)
     }
 
-    /// Decides whether a request may use a route of this scope.
-    pub(super) fn authorize(&self, scope: Scope, headers: &HeaderMap, address: IpAddr) -> Result<Identity, AuthError> {
-        let file = self.key_file.current();
-        let Some(file) = file.as_ref() else { return Ok(Identity::Address(address)) };
-        let mut authorizations = headers.get_all(AUTHORIZATION).iter();
-        let Some(first) = authorizations.next() else {
-            let free = self.allow_anonymous && matches!(scope, Scope::Predict | Scope::Feedback);
-            return if free { Ok(Identity::Address(address)) } else { Err(AuthError::MissingKey) };
-        };
-        let bearer = |value: &str| {
-            let (scheme, key) = value.split_once(' ')?;
-            let key = key.trim_matches(' ');
-            (scheme.eq_ignore_ascii_case("bearer") && key.len() <= MAX_KEY_BYTES).then(|| key.to_owned())
-        };
-        let key = first.to_str().ok().and_then(bearer).filter(|_| authorizations.next().is_none());
-        let key = key.as_deref().and_then(|key| file.find(key)).ok_or(AuthError::UnknownKey)?;
-        if !key.scopes.contains(&scope) {
-            return Err(AuthError::MissingScope);
-        }
-        Ok(Identity::Key { name: key.name.clone(), rate: key.rate })
+    /// Takes a key out. False: there was none of this name.
+    pub fn remove(&mut self, name: &str) -> bool {
+        let before = self.keys.len();
+        self.keys.retain(|key| key.name != name);
+        self.keys.len() < before
+    }
+
+    fn to_toml(&self) -> Result<String, String> {
+        toml::to_string(self).map_err(|error| error.to_string())
     }
 }
 
-/// Why a request may not use a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AuthError {
-    MissingKey,
-    UnknownKey,
-    MissingScope,
+/// Changes the file at `path`, which need not exist, atomically for its readers.
+///
+/// # Errors
+/// A sentence; the file is as it was then.
+pub fn update_key_file<T>(path: &Path, change: impl FnOnce(&mut KeyFile) -> Result<T, String>) -> Result<T, String> {
+    let directory = DirBuilder::new().recursive(true).mode(0o700).create(parent_directory(path));
+    directory.map_err(|error| format!("its directory: {error}"))?;
+    // A link stays one: what it points to is replaced.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = parent_directory(path);
+    // Two commands at a time take turns; the file itself cannot be locked, it is replaced.
+    let lock = open_private_file(&sibling_path(path, "lock")).map_err(|error| format!("its lock: {error}"))?;
+    lock.lock().map_err(|error| format!("its lock: {error}"))?;
+    let mut file = KeyFile::read(path)?.unwrap_or_default();
+    let outcome = change(&mut file)?;
+    let written = atomic_file::replace(path, 0o600, |new| {
+        copy_owner(new, path, folder)?;
+        new.write_all(file.to_toml().map_err(io::Error::other)?.as_bytes())
+    });
+    written.map_err(|error| format!("it cannot be written: {error}"))?;
+    Ok(outcome)
 }
 
-/// The audit line for unknown keys: at most one a second, whatever comes.
-#[derive(Debug, Default)]
-pub(super) struct UnknownKeyLog(Mutex<(Option<Instant>, u64)>);
-
-impl UnknownKeyLog {
-    pub(super) fn warn_sampled(&self, address: IpAddr) {
-        let mut state = self.0.lock();
-        let now = Instant::now();
-        if state.0.is_some_and(|last| now.duration_since(last).as_secs() < 1) {
-            state.1 += 1;
-            return;
+/// Gives a new file the owner and mode of the one it replaces: the server that reads it may be another user.
+fn copy_owner(new: &File, old: &Path, folder: &Path) -> io::Result<()> {
+    let own = new.metadata()?;
+    if let Ok(old) = fs::metadata(old) {
+        if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
+            fchown(new, Some(old.uid()), Some(old.gid()))?;
         }
-        tracing::warn!(client = %address, not_logged = state.1, "unknown API key refused");
-        *state = (Some(now), 0);
+        return new.set_permissions(old.permissions());
+    }
+    let folder = fs::metadata(folder)?;
+    // Only root can change the owner of a file.
+    if own.uid() == 0 && folder.uid() != 0 { fchown(new, Some(folder.uid()), Some(folder.gid())) } else { Ok(()) }
+}
+
+fn parent_directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn sibling_path(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    name.into()
+}
+
+fn open_private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn scopes(list: &[Scope]) -> BTreeSet<Scope> {
+        list.iter().copied().collect()
+    }
+
+    #[test]
+    fn key_file_added_key_found_until_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new/keys.toml");
+        assert_eq!(KeyFile::read(&path), Ok(None));
+        let rate = NonZeroU32::new(50);
+        let first = update_key_file(&path, |file| file.add("first", scopes(&[Scope::Predict]), rate)).unwrap();
+        let second =
+            update_key_file(&path, |file| file.add("second", scopes(&[Scope::Admin, Scope::Metrics]), None)).unwrap();
+        assert!(first.len() == 46 && first.starts_with("pd_") && first != second);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains(&first[3..]) && text.contains("name = \"first\""), "{text}");
+        let file = KeyFile::read(&path).unwrap().unwrap();
+        let found = file.find(&first).unwrap();
+        assert_eq!((found.name.as_str(), found.rate, found.scopes.len()), ("first", rate, 1));
+        assert_eq!(file.find(&second).unwrap().scopes, scopes(&[Scope::Metrics, Scope::Admin]));
+        for wrong in ["", "pd_", &first[..45], &format!("{first}x"), &first.to_uppercase(), &found.hash] {
+            assert_eq!(file.find(wrong), None, "{wrong}");
+        }
+        assert!(update_key_file(&path, |file| Ok(file.remove("first"))).unwrap());
+        let file = KeyFile::read(&path).unwrap().unwrap();
+        assert!(file.find(&first).is_none() && file.find(&second).is_some());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn key_file_refused_change_keeps_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.toml");
+        update_key_file(&path, |file| file.add("a", scopes(&[Scope::Predict]), None)).unwrap();
+        let before = fs::read(&path).unwrap();
+        for (name, list, word) in [
+            ("a", &[Scope::Predict][..], "already"),
+            ("b", &[], "no scopes"),
+            ("", &[Scope::Predict], "name"),
+            ("x/y", &[Scope::Predict], "name"),
+            (&"n".repeat(65), &[Scope::Predict], "name"),
+        ] {
+            let refused = update_key_file(&path, |file| file.add(name, scopes(list), None)).unwrap_err();
+            assert!(refused.contains(word), "{name}: {refused}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn key_file_concurrent_changes_all_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.toml");
+        std::thread::scope(|scope| {
+            for i in 0..20 {
+                let path = &path;
+                scope.spawn(move || {
+                    update_key_file(path, |file| file.add(&format!("k{i}"), scopes(&[Scope::Predict]), None)).unwrap();
+                });
+            }
+        });
+        assert_eq!(KeyFile::read(&path).unwrap().unwrap().keys().len(), 20);
+    }
+
+    fn entry(name: &str, hash: &str, scopes: &str) -> String {
+        format!("[[key]]\nname = \"{name}\"\nhash = \"{hash}\"\nscopes = {scopes}\ncreated = \"\"\n")
+    }
+
+    #[test]
+    fn key_file_damaged_error_hides_content() {
+        let hash = "a".repeat(64);
+        let good = entry("a", &format!("sha256:{hash}"), "[\"predict\"]");
+        assert_eq!(KeyFile::parse(&good).unwrap().keys().len(), 1);
+        assert_eq!(KeyFile::parse("").unwrap().keys().len(), 0);
+        for (text, word) in [
+            ("canary = 1".to_owned(), "line 1"),
+            (good.replace("created", "canary"), "line"),
+            (format!("{good}canary"), "line 6"),
+            (good.replace("predict", "canary"), "line 4"),
+            (format!("{good}rate = 0\n"), "line"),
+            (format!("{good}rate = -1\n"), "line"),
+            (entry("canary!", &format!("sha256:{hash}"), "[\"predict\"]"), "key 1: the name"),
+            (entry("a", &hash, "[\"predict\"]"), "key 1: the hash"),
+            (entry("a", &format!("sha256:{}", hash.to_uppercase()), "[\"predict\"]"), "key 1: the hash"),
+            (entry("a", &format!("sha256:{hash}"), "[]"), "key 1: there are no scopes"),
+            (format!("{good}{good}"), "key 2: its name or hash stands there twice"),
+        ] {
+            let refused = KeyFile::parse(&text).unwrap_err();
+            assert!(refused.contains(word) && !refused.contains("canary") && !refused.contains("aaaa"), "{refused}");
+        }
     }
 }

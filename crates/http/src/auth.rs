@@ -8,13 +8,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use predictd_metrics::RefusalReason;
 
-use super::api_keys::AuthError;
 use super::caller::Caller;
 use super::client_address::client_address;
 use super::connection_state::ConnectionState;
 use super::error::{ApiError, Code, rate_limited_error};
 use super::state::App;
-use crate::key_file::Scope;
+use super::watched_keys::AuthError;
+use crate::api_keys::Scope;
 
 /// Lets a request pass if it may use a route of this scope, and says who sends it.
 pub async fn authorize(State((app, scope)): State<(Arc<App>, Scope)>, mut request: Request, next: Next) -> Response {

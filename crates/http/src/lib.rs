@@ -9,7 +9,7 @@
 //! - [`observability`]: request id, metrics, the log line, problem details;
 //!   [`log_sampler`]: how many of them are logged; [`mod@trace_context`]: its span
 //! - [`request_limits`], [`auth`], [`rate_limit`], [`body`]: layers that refuse: head, key, rate, body;
-//!   [`key_file`], [`mod@api_keys`], [`caller_rates`], [`body_limits`]: what they decide by; [`mod@caller`]: who sends a request
+//!   [`mod@api_keys`], [`watched_keys`], [`caller_rates`], [`body_limits`]: what they decide by; [`mod@caller`]: who sends a request
 //! - [`admin_guard`], [`cors`]: which web pages may use the listeners
 //! - [`content_type`], [`content_encoding`], [`charset`]: types of bodies, compressed bodies, bodies that are not UTF-8
 //! - [`client_address`]: whose request it is
@@ -62,7 +62,6 @@ pub mod framing;
 pub mod health;
 pub mod inference_call;
 pub mod json;
-pub mod key_file;
 pub mod listen_address;
 pub mod listeners;
 pub mod log_filter;
@@ -88,6 +87,7 @@ pub mod tls;
 pub mod trace_context;
 pub mod user_id;
 pub mod validation;
+pub mod watched_keys;
 
 pub use router::{admin_router, admin_routes, apply_layers, router};
 pub use state::App;

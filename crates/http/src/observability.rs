@@ -219,7 +219,7 @@ fn request_id(given: Option<&HeaderValue>) -> String {
 
 fn is_harmless_id(id: &str) -> bool {
     // A key that was put there by mistake is not logged.
-    !id.starts_with(crate::key_file::KEY_PREFIX)
+    !id.starts_with(crate::api_keys::KEY_PREFIX)
         && (1..=64).contains(&id.len())
         && id.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
 }

@@ -16,7 +16,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use super::error::Problem;
 use super::state::App;
 use super::{admin_guard, auth, body, docs, rate_limit};
-use crate::key_file::Scope;
+use crate::api_keys::Scope;
 
 /// Name of the bearer scheme in the description.
 const SECURITY_SCHEME_NAME: &str = "api_key";

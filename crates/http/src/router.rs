@@ -17,7 +17,7 @@ use super::{
     batch, cors, drift, experiments, feedback, health, log_filter, models, observability, predict, registry,
     request_limits,
 };
-use crate::key_file::Scope;
+use crate::api_keys::Scope;
 
 /// Every route of the data listener.
 pub fn router(app: Arc<App>) -> Router {

@@ -13,12 +13,12 @@ use predictd_telemetry::spans::SpanTracer;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::admin_guard::AdminHosts;
-use super::api_keys::ApiKeys;
 use super::body_limits::BodyMemory;
 use super::caller_rates::RateLimits;
 use super::error::{ApiError, Code};
 use super::process_stall::StallDetector;
 use super::response_budget::ResponseBudget;
+use super::watched_keys::WatchedKeys;
 use crate::cors_origins::CorsOrigins;
 use crate::settings::{ClientTimeouts, RequestLimits, ServerTimingMode};
 
@@ -54,7 +54,7 @@ pub struct ModelState {
 #[derive(Debug)]
 pub struct AccessState {
     /// The API keys in force.
-    pub keys: ApiKeys,
+    pub keys: WatchedKeys,
     /// The rate limits of callers.
     pub rate_limits: RateLimits,
     /// The hosts that /admin answers to.

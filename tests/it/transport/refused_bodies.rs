@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use predictd::http::key_file::{Scope, update_key_file};
+use predictd::http::api_keys::{Scope, update_key_file};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;

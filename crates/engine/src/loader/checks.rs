@@ -9,7 +9,7 @@ use predictd_text::pipeline::Pipeline;
 use predictd_text::signature::Signature;
 use predictd_text::tokenizer::{TokenizeError, Tokenizer};
 
-use super::device_fallback::OpenedModel;
+use super::cpu_retry::OpenedModel;
 use super::mlflow_checks;
 use super::single_run::{predict_encoded, predict_input};
 use crate::backend::{BackendError, Session};

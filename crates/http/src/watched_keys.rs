@@ -1,0 +1,126 @@
+//! The API keys in force.
+//!
+//! Without a key file everybody may use everything: that is only possible on loopback, or
+//! where the operator has said so. Once there is a key file, each route with a scope needs a key.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use parking_lot::Mutex;
+use predictd_platform::file_watcher::FileWatcher;
+use tokio::time::Instant;
+
+use super::caller::Identity;
+use crate::api_keys::{KeyFile, Scope};
+use crate::settings::AccessSettings;
+
+/// Longest key that is looked at, in bytes.
+const MAX_KEY_BYTES: usize = 256;
+
+/// The keys in force, and what goes without one.
+#[derive(Debug)]
+pub struct WatchedKeys {
+    /// `None` while there is no key file.
+    key_file: Arc<FileWatcher<Option<KeyFile>>>,
+    allow_anonymous: bool,
+    pub(super) unknown_key_log: UnknownKeyLog,
+}
+
+impl WatchedKeys {
+    /// Opens the key file, which need not exist, and follows its changes.
+    ///
+    /// # Errors
+    /// A sentence that names the option.
+    pub fn open(settings: &AccessSettings) -> Result<Self, String> {
+        let path = settings.key_file.clone();
+        let named_error = |error: String| format!("--keys {}: {error}", settings.key_file.display());
+        let must_be_there = AtomicBool::new(settings.is_key_file_explicit);
+        let load = {
+            let path = path.clone();
+            move || match KeyFile::read(&path)? {
+                Some(file) => {
+                    must_be_there.store(true, Ordering::Relaxed);
+                    Ok(Some(file))
+                }
+                // A file that vanishes must not open the server.
+                None if must_be_there.load(Ordering::Relaxed) => Err("there is no such file".to_owned()),
+                None => Ok(None),
+            }
+        };
+        let file = FileWatcher::open("keys", vec![path], load).map_err(named_error)?;
+        file.watch().map_err(|error| named_error(error.to_string()))?;
+        let open = file.current().is_none();
+        if open && !settings.listen.is_local() && !settings.allow_anonymous {
+            return Err(format!(
+                "--listen {} can be reached from other machines and there are no keys: make one with `predictd keys new`, or add --allow-anonymous if everybody there may use it",
+                settings.listen
+            ));
+        }
+        if open && !settings.admin_listen.is_local() {
+            return Err(format!(
+                "--admin-listen {} can be reached from other machines and there are no keys: make one with `predictd keys new`, or listen on 127.0.0.1",
+                settings.admin_listen
+            ));
+        }
+        Ok(Self {
+            key_file: file,
+            allow_anonymous: settings.allow_anonymous,
+            unknown_key_log: UnknownKeyLog::default(),
+        })
+    }
+
+    /// Reads the key file again, whether it has changed or not.
+    pub fn reload(&self) {
+        self.key_file.reload();
+    }
+
+    /// Decides whether a request may use a route of this scope.
+    pub(super) fn authorize(&self, scope: Scope, headers: &HeaderMap, address: IpAddr) -> Result<Identity, AuthError> {
+        let file = self.key_file.current();
+        let Some(file) = file.as_ref() else { return Ok(Identity::Address(address)) };
+        let mut authorizations = headers.get_all(AUTHORIZATION).iter();
+        let Some(first) = authorizations.next() else {
+            let free = self.allow_anonymous && matches!(scope, Scope::Predict | Scope::Feedback);
+            return if free { Ok(Identity::Address(address)) } else { Err(AuthError::MissingKey) };
+        };
+        let bearer = |value: &str| {
+            let (scheme, key) = value.split_once(' ')?;
+            let key = key.trim_matches(' ');
+            (scheme.eq_ignore_ascii_case("bearer") && key.len() <= MAX_KEY_BYTES).then(|| key.to_owned())
+        };
+        let key = first.to_str().ok().and_then(bearer).filter(|_| authorizations.next().is_none());
+        let key = key.as_deref().and_then(|key| file.find(key)).ok_or(AuthError::UnknownKey)?;
+        if !key.scopes.contains(&scope) {
+            return Err(AuthError::MissingScope);
+        }
+        Ok(Identity::Key { name: key.name.clone(), rate: key.rate })
+    }
+}
+
+/// Why a request may not use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AuthError {
+    MissingKey,
+    UnknownKey,
+    MissingScope,
+}
+
+/// The audit line for unknown keys: at most one a second, whatever comes.
+#[derive(Debug, Default)]
+pub(super) struct UnknownKeyLog(Mutex<(Option<Instant>, u64)>);
+
+impl UnknownKeyLog {
+    pub(super) fn warn_sampled(&self, address: IpAddr) {
+        let mut state = self.0.lock();
+        let now = Instant::now();
+        if state.0.is_some_and(|last| now.duration_since(last).as_secs() < 1) {
+            state.1 += 1;
+            return;
+        }
+        tracing::warn!(client = %address, not_logged = state.1, "unknown API key refused");
+        *state = (Some(now), 0);
+    }
+}
