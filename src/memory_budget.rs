@@ -3,7 +3,7 @@
 use std::fmt;
 
 use predictd_engine::loaded_version::LoadedVersion;
-use predictd_http::body_limits::{BodyMemory, FREE_BODY_BYTES};
+use predictd_http::body_limits::{DEFAULT_BODY_MEMORY_BYTES, FREE_BODY_BYTES};
 use predictd_http::settings::RequestLimits;
 use predictd_platform::memory::{self, cgroup};
 use predictd_text::text_policies::OverflowPolicy;
@@ -33,6 +33,8 @@ const CACHE_MEMORY_DIVISOR: u64 = 64;
 const DEFAULT_RESPONSE_BYTES: usize = 64 << 20;
 /// Where little memory is allowed: this part of it, as for the cache.
 const RESPONSE_MEMORY_DIVISOR: u64 = 64;
+/// The part of the memory limit that large bodies may take.
+const BODY_MEMORY_DIVISOR: u64 = 16;
 /// Spans that wait for a collector.
 const SPAN_QUEUE_BYTES: u64 = 40 << 20;
 
@@ -135,6 +137,12 @@ pub fn response_memory(settings: &ServerSettings) -> usize {
     settings.response_memory.unwrap_or_else(|| capped_share(settings, RESPONSE_MEMORY_DIVISOR, DEFAULT_RESPONSE_BYTES))
 }
 
+/// Bytes for large bodies: as much as does no harm in what the server is allowed, and room for eight of the largest.
+#[must_use]
+pub fn body_memory(settings: &ServerSettings) -> usize {
+    capped_share(settings, BODY_MEMORY_DIVISOR, DEFAULT_BODY_MEMORY_BYTES).max(8 * settings.limits.max_body_bytes)
+}
+
 /// `usual`, or the part of what the server is allowed if that is less.
 fn capped_share(settings: &ServerSettings, part: u64, usual: usize) -> usize {
     let share = memory_limit(settings).and_then(|limit| usize::try_from(limit / part).ok());
@@ -184,7 +192,7 @@ impl MemoryEstimate {
         let RequestLimits { max_text_chars, max_inflight_items, max_connections, .. } = settings.limits;
         let small = max_connections as u64 * FREE_BODY_BYTES as u64;
         // Twice: the body as it came, and the texts in it. A small response takes the place of the body.
-        let bodies = 2 * (BodyMemory::capacity(&settings.limits) as u64 + small);
+        let bodies = 2 * (body_memory(settings) as u64 + small);
         // In windows, a text can be all the tokens that its characters can make.
         let windows = settings.text_defaults.on_overflow == OverflowPolicy::Window;
         let tokens = if windows { loaded.max_tokens.max(max_text_chars) } else { loaded.max_tokens } as u64;

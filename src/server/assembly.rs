@@ -78,7 +78,7 @@ pub(super) fn limit_state(settings: &ServerSettings, metrics: &Arc<Metrics>) -> 
     LimitState {
         requests: settings.limits,
         client_timeouts: settings.client_timeouts,
-        body_memory: BodyMemory::new(&settings.limits),
+        body_memory: BodyMemory::new(memory_budget::body_memory(settings)),
         response_budget: ResponseBudget::new(memory_budget::response_memory(settings), metrics),
         stall_detector: StallDetector::default(),
     }

@@ -10,8 +10,8 @@ use crate::settings::RequestLimits;
 
 /// Bytes of a body that are accounted for together; a body of fewer costs nothing.
 pub const FREE_BODY_BYTES: usize = 16 << 10;
-/// Least memory for large bodies, in bytes.
-const MIN_MEMORY_BYTES: usize = 64 << 20;
+/// Memory for large bodies where memory is not short, in bytes.
+pub const DEFAULT_BODY_MEMORY_BYTES: usize = 64 << 20;
 
 /// Memory for the large bodies of all requests together, and the texts in them until they are answered.
 ///
@@ -20,16 +20,10 @@ const MIN_MEMORY_BYTES: usize = 64 << 20;
 pub struct BodyMemory(Arc<Semaphore>);
 
 impl BodyMemory {
-    /// Room for eight of the largest bodies, and for 64 MiB at least.
+    /// Room for `capacity` bytes of large bodies.
     #[must_use]
-    pub fn new(limits: &RequestLimits) -> Self {
-        Self(Arc::new(Semaphore::new(Self::capacity(limits).div_ceil(FREE_BODY_BYTES))))
-    }
-
-    /// How much that is.
-    #[must_use]
-    pub fn capacity(limits: &RequestLimits) -> usize {
-        MIN_MEMORY_BYTES.max(8 * limits.max_body_bytes)
+    pub fn new(capacity: usize) -> Self {
+        Self(Arc::new(Semaphore::new(capacity.div_ceil(FREE_BODY_BYTES))))
     }
 
     /// Takes what a body of `length` bytes needs beyond what it holds. A first step is free.

@@ -198,8 +198,8 @@ fn startup_public_listener_requires_keys() {
 fn startup_memory_budget_exceeded_lists_parts() {
     let start = FailingStart::new();
     let free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-    let said = start.assert_exits_64(&[&free[..], &["--memory-limit", "250000000"]].concat());
-    assert!(said.contains("and 239 MiB are allowed: ") && said.contains("--cache-bytes"), "{said}");
+    let said = start.assert_exits_64(&[&free[..], &["--memory-limit", "150000000"]].concat());
+    assert!(said.contains("and 144 MiB are allowed: ") && said.contains("--cache-bytes"), "{said}");
     // The parts can be made smaller; and whoever says so starts it all the same.
     let small = ["--cache-bytes", "0", "--max-connections", "16", "--workers", "1", "--max-inflight-items", "64"];
     let fewer = ["--max-client-batch-size", "64"];
@@ -212,13 +212,13 @@ fn startup_memory_budget_exceeded_lists_parts() {
         assert!(status.success(), "{log}");
         line["most_mib"].as_u64().unwrap()
     };
-    // One part is the same in all: it would be less where less is allowed.
-    let unlimited = ["--memory-limit", "0", "--response-memory", "16777216"];
+    // Two parts are the same in all: they would be less where less is allowed.
+    let unlimited = ["--memory-limit", "0", "--response-memory", "16777216", "--max-body", "8388608"];
     let (usual, little) = (most(&unlimited), most(&[&small[..], &unlimited].concat()));
     assert!(little > 50 && little + 20 < usual, "{little} and {usual} MiB");
     // What the process itself needs differs between machines.
     let between = (u64::midpoint(usual, little) << 20).to_string();
-    let limited = ["--memory-limit", between.as_str(), "--response-memory", "16777216"];
+    let limited = ["--memory-limit", between.as_str(), "--response-memory", "16777216", "--max-body", "8388608"];
     start.assert_exits_64(&[&free[..], &limited].concat());
     most(&[&small[..], &limited].concat());
 }
