@@ -78,7 +78,7 @@ pub struct ExperimentDesignBody {
     /// Tells experiments apart in where users go; the experiment's name if it is not said.
     #[serde(default)]
     pub salt: Option<String>,
-    /// Where requests go that name no user: to an arm at `random` (as it is if nobody says), or to the `control`.
+    /// Where requests go that name no user: to an arm at `random` (the default), or to the `control`.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub anonymous: Option<AnonymousRoute>,
@@ -118,7 +118,7 @@ pub struct ArmBody {
     /// Its part of the users. All but shadows' add up to 1, or to 100 %. In a rollout the steps say it. A shadow's is its part of the texts: up to 1, or a percentage above.
     #[serde(default)]
     pub weight: Option<f64>,
-    /// It only sees this part of the texts; nobody gets its answers.
+    /// It only sees this part of the texts; no client gets its answers.
     #[serde(default)]
     pub shadow: bool,
 }
@@ -127,16 +127,16 @@ pub struct ArmBody {
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PowerTargetBody {
-    /// The control's accuracy, as guessed; 0.9 if nobody says. It decides only how long it takes.
+    /// The control's accuracy, as guessed; default 0.9. It decides only how long it takes.
     #[serde(default)]
     pub accuracy: Option<f64>,
-    /// The least difference worth finding; 0.03, which is 3 points, if nobody says.
+    /// The least difference worth finding; 0.03, which is 3 points, by default.
     #[serde(default)]
     pub least: Option<f64>,
-    /// Chance of a false alarm, however often one looks; 0.05 if nobody says.
+    /// Chance of a false alarm, however often one looks; default 0.05.
     #[serde(default)]
     pub alpha: Option<f64>,
-    /// Chance that the least difference is found; 0.9 if nobody says.
+    /// Chance that the least difference is found; default 0.9.
     #[serde(default)]
     pub power: Option<f64>,
 }
@@ -158,10 +158,10 @@ pub struct RolloutBody {
 pub struct RolloutStepBody {
     /// Of the users: up to 1; percentages if any step has more.
     pub weight: f64,
-    /// How long at least, in seconds; an hour if nobody says.
+    /// How long at least, in seconds; default an hour.
     #[serde(default)]
     pub seconds: Option<u64>,
-    /// Requests that the version must have had in it; 1,000 if nobody says.
+    /// Requests that the version must have had in it; default 1,000.
     #[serde(default)]
     pub requests: Option<u64>,
 }
@@ -170,13 +170,13 @@ pub struct RolloutStepBody {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GuardrailsBody {
-    /// Failed requests, as a part of all, beyond the control's; 0.01 if nobody says.
+    /// Failed requests, as a part of all, beyond the control's; default 0.01.
     #[serde(default = "default_error_guard")]
     pub errors: Option<f64>,
-    /// The time that 99 of 100 requests stay within, as a multiple of the control's; 2 if nobody says.
+    /// The time that 99 of 100 requests stay within, as a multiple of the control's; default 2.
     #[serde(default = "default_p99_guard")]
     pub p99: Option<f64>,
-    /// Accuracy below the control's that is sure by feedback; 0 if nobody says.
+    /// Accuracy below the control's that is sure by feedback; default 0.
     #[serde(default = "default_accuracy_guard")]
     pub accuracy: Option<f64>,
 }

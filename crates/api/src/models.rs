@@ -48,7 +48,7 @@ pub struct RegisteredVersion {
     pub digest: Option<String>,
     /// Bytes of its files.
     pub bytes: u64,
-    /// What whoever registered it says of it.
+    /// Metadata from its registration.
     pub metadata: BTreeMap<String, String>,
     /// How good it was found to be.
     pub metrics: BTreeMap<String, f64>,

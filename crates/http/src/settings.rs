@@ -36,15 +36,15 @@ pub enum AcceptMode {
     Ready,
 }
 
-/// Who is told where the time of a request went.
+/// When an answer says where the time of its request went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum ServerTimingMode {
-    /// Nobody.
+    /// Never.
     Off,
-    /// Who asks for it.
+    /// Only to a client that asks for it.
     OnRequest,
-    /// Everybody.
+    /// Always.
     Always,
 }
 

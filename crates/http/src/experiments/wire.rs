@@ -17,9 +17,9 @@ use crate::settings::RequestLimits;
 
 /// Longest salt, in bytes.
 const MAX_SALT_BYTES: usize = 256;
-/// The control's accuracy as guessed, and the least difference worth finding, if nobody says.
+/// The control's accuracy as guessed, and the least difference worth finding, by default.
 const DEFAULT_POWER_TARGET: (f64, f64) = (0.9, 0.03);
-/// What nobody says of a step: how long it takes, in seconds, and how many requests.
+/// Defaults of a step: how long it takes, in seconds, and how many requests.
 const DEFAULT_STEP: (u64, u64) = (3_600, 1_000);
 /// Percentages that add up to 100.
 const PERCENT_SUM_RANGE: std::ops::RangeInclusive<f64> = 99.999..=100.001;
@@ -152,7 +152,7 @@ impl RequestBody for ExperimentDesignBody {
 
 impl RequestBody for StateChangeRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        // Whoever is in a hurry need not say anything.
+        // The body is optional.
         if bytes.is_empty() { Ok(Self { reason: None }) } else { json::from_json(bytes) }
     }
 

@@ -162,7 +162,7 @@ impl RequestBody for ActivateRequest {
 
 impl RequestBody for RollbackRequest {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        // Whoever is in a hurry need not say anything.
+        // The body is optional.
         if bytes.is_empty() { Ok(Self { reason: None }) } else { json::from_json(bytes) }
     }
 

@@ -27,11 +27,11 @@ impl fmt::Debug for Secret {
 pub struct MlflowServer {
     /// Its address; may have a path.
     pub url: Url,
-    /// Who asks.
+    /// The credentials of requests to it, if it needs any.
     pub credentials: Option<MlflowCredentials>,
 }
 
-/// Who asks an MLflow server.
+/// The credentials of requests to an MLflow server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MlflowCredentials {
     /// A user with a password.
