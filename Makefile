@@ -48,6 +48,7 @@ nightly: bench crash-nightly ## Run what takes longer still: all benchmarks, kil
 	cargo bench --locked --bench overlap
 	python3 benches/experiments.py
 	python3 benches/drift.py
+	python3 benches/nginx.py --rounds 3 --seconds 1
 	PREDICTD_MADE_UP_NAMES=100000 cargo test --locked --release --test it -- ops::metrics::metrics_client_names_create_no_series
 	FUZZ_SECONDS=900 .ci/fuzz
 	$(MAKE) check-dist CHECK_DIST=--rebuild
