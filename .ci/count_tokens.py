@@ -18,6 +18,9 @@ TOKEN = re.compile(
 )
 
 
+TEST_MODULE = re.compile(r"#\[cfg\(test\)\]\s*(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*;")
+
+
 def tokens(text):
     return [match.group(0) for match in TOKEN.finditer(text) if match.group("skip") is None]
 
@@ -42,11 +45,18 @@ def without_tests(found):
     return kept
 
 
+def test_modules(files):
+    """The files of modules that are declared below `#[cfg(test)]`."""
+    declared = ((file, name) for file in files for name in TEST_MODULE.findall(file.read_text()))
+    return {directory / f"{name}.rs" for file, name in declared for directory in (file.parent, file.with_suffix(""))}
+
+
 def main():
     root = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     files = [file for part in ("src", "crates") for file in sorted((root / part).rglob("*.rs"))]
-    files = [file for file in files if file.name != "tests.rs" and "tests" not in file.relative_to(root).parts]
-    print(sum(len(without_tests(tokens(file.read_text()))) for file in files))
+    files = [file for file in files if "tests" not in file.relative_to(root).parts]
+    excluded = test_modules(files)
+    print(sum(len(without_tests(tokens(file.read_text()))) for file in files if file not in excluded))
 
 
 if __name__ == "__main__":
