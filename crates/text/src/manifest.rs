@@ -24,12 +24,13 @@ use super::golden::GoldenSet;
 use super::mlmodel::{MlModel, MlflowExample, MlflowMetadata};
 use super::signature::TokenRole;
 use crate::text_policies::{MarkupPolicy, OverflowPolicy};
-use content_sniffing::detect_wrong_content;
 pub use error::ManifestError;
-use files::{ModelFiles, check_registered, is_plain_file_name};
+pub(crate) use error::options_error;
+use files::{ModelFiles, check_content, is_plain_file_name};
 use hf_config::{CONFIG_FILE, TOKENIZER_CONFIG_FILE};
 pub use hf_config::{ModelConfig, ProblemType, TokenizerConfig};
 pub use labels::check_labels;
+pub(crate) use labels::json_type;
 use labels::{LABELS_FILE, parse_labels};
 use limits::{MAX_GRAPH_BYTES, MAX_JSON_BYTES, MAX_TOKENIZER_BYTES};
 
@@ -70,7 +71,7 @@ pub struct Manifest {
 
 /// `model.toml`: what an operator adds to a directory.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct ModelOptions {
     /// One line for people.
     pub description: Option<String>,
@@ -97,12 +98,10 @@ pub struct ModelOptions {
     /// The output that holds the scores.
     pub output: Option<String>,
     /// What the graph's inputs take, by the graph's own names for them.
-    #[serde(default)]
     pub inputs: BTreeMap<String, TokenRole>,
     /// False: texts of this model never share a run.
     pub batching: Option<bool>,
     /// Expected SHA-256 of files, in hexadecimal.
-    #[serde(default)]
     pub sha256: BTreeMap<String, String>,
 }
 
@@ -158,10 +157,8 @@ impl Manifest {
         if registered.is_empty() {
             check_directory_level(directory)?;
         }
-        let options: ModelOptions = match files.read_text("model.toml", MAX_JSON_BYTES)? {
-            Some(bytes) => parse_toml(&bytes)?,
-            None => ModelOptions::default(),
-        };
+        let options = files.read_text("model.toml", MAX_JSON_BYTES)?;
+        let options = options.map(|bytes| parse_toml(&bytes)).transpose()?.unwrap_or_default();
         let files = ModelFiles { listed_digests: &options.sha256, ..files };
         files.check_listed_digests()?;
         let graph_name =
@@ -250,21 +247,16 @@ impl Manifest {
     /// [`ManifestError`] naming it.
     pub fn check_external_file(&self, name: &str, bytes: &[u8]) -> Result<(), ManifestError> {
         let path = self.graph_name.rsplit_once('/').map_or(name.to_owned(), |(parent, _)| format!("{parent}/{name}"));
-        check_registered(&self.registered_digests, &path, bytes)?;
-        detect_wrong_content(bytes).map_or(Ok(()), |reason| Err(ManifestError::new(path, reason)))
+        check_content(&self.registered_digests, &path, bytes)
     }
 }
 
 /// Refuses the folder `onnx` of a repository of the hub that was laid where its versions belong.
 fn check_directory_level(directory: &Path) -> Result<(), ManifestError> {
-    let Some(repository) = directory.parent().filter(|_| directory.file_name().is_some_and(|name| name == "onnx"))
-    else {
-        return Ok(());
-    };
-    if has_model_files(directory) || !has_model_files(repository) {
-        return Ok(());
-    }
-    let name = repository.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let is_misplaced = directory.ends_with("onnx") && !has_model_files(directory);
+    let repository = directory.parent().filter(|repository| is_misplaced && has_model_files(repository));
+    let Some(repository) = repository else { return Ok(()) };
+    let name = repository.file_name().unwrap_or_default().to_string_lossy();
     let version = format!("{name}/1");
     let reason = format!("it holds a model itself, not its versions: put all of its files into {version:?}");
     Err(ManifestError::new(name, reason))
@@ -295,8 +287,8 @@ fn read_mlflow_metadata(files: &ModelFiles<'_>) -> Result<Option<MlflowMetadata>
 }
 
 fn parse_toml(bytes: &[u8]) -> Result<ModelOptions, ManifestError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| ManifestError::new("model.toml", "it is not UTF-8"))?;
-    toml::from_str(text).map_err(|error| ManifestError::new("model.toml", error.message()))
+    let text = std::str::from_utf8(bytes).map_err(|_| options_error("it is not UTF-8"))?;
+    toml::from_str(text).map_err(|error| options_error(error.message()))
 }
 
 #[cfg(test)]

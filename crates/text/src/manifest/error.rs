@@ -1,6 +1,6 @@
 //! Why a model directory cannot be used.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 /// Longest file name and longest reason of an error, in bytes: a file can make either up.
 const MAX_ERROR_BYTES: usize = 512;
@@ -32,7 +32,7 @@ impl ManifestError {
 
     /// An error of the system about `file`: of the disk, or because there are too many open files.
     pub fn from_io(file: impl Into<String>, error: &io::Error) -> Self {
-        let kinds = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied, io::ErrorKind::NotADirectory];
+        let kinds = [ErrorKind::NotFound, ErrorKind::PermissionDenied, ErrorKind::NotADirectory];
         let about_the_file = kinds.contains(&error.kind()) || error.raw_os_error() == Some(libc::ELOOP);
         Self { is_transient: !about_the_file, ..Self::new(file, error.to_string()) }
     }
@@ -42,6 +42,11 @@ impl ManifestError {
     pub fn with_startup_refusal(self, sentence: String) -> Self {
         Self { startup_refusal: Some(sentence), ..self }
     }
+}
+
+/// An error about `model.toml`.
+pub(crate) fn options_error(reason: impl Into<String>) -> ManifestError {
+    ManifestError::new("model.toml", reason)
 }
 
 #[cfg(test)]

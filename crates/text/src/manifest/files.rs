@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Component, Path};
 
 use serde::de::DeserializeOwned;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::content_sniffing::{detect_wrong_content, detect_wrong_encoding};
-use super::error::ManifestError;
+use super::error::{ManifestError, options_error};
 use super::limits::{MAX_GRAPH_BYTES, MAX_JSON_BYTES};
 use super::python_json;
 
@@ -28,10 +28,9 @@ impl ModelFiles<'_> {
         for name in self.listed_digests.keys() {
             let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
             if !inside || !self.directory.join(name).is_file() {
-                return Err(ManifestError::new(
-                    "model.toml",
-                    format!("[sha256] names {name:?}, which is not a file of this directory"),
-                ));
+                return Err(options_error(format!(
+                    "[sha256] names {name:?}, which is not a file of this directory"
+                )));
             }
         }
         // Weights beside the graph are read much later: their digests are checked here too.
@@ -46,40 +45,28 @@ impl ModelFiles<'_> {
     }
 
     pub(super) fn read_optional(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
-        let bytes = read_regular_file(self.directory, name, limit)?;
-        if let Some(bytes) = &bytes {
-            check_registered(self.registered_digests, name, bytes)?;
-            if let Some(reason) = detect_wrong_content(bytes) {
-                return Err(ManifestError::new(name, reason));
-            }
+        let Some(bytes) = read_regular_file(self.directory, name, limit)? else { return Ok(None) };
+        check_content(self.registered_digests, name, &bytes)?;
+        if self.listed_digests.get(name).is_some_and(|expected| !expected.eq_ignore_ascii_case(&sha256_hex(&bytes))) {
+            return Err(ManifestError::new(
+                name,
+                "its SHA-256 is not the one in model.toml: the file was changed or damaged",
+            ));
         }
-        if let (Some(bytes), Some(expected)) = (&bytes, self.listed_digests.get(name)) {
-            let found = sha256_hex(bytes);
-            if !found.eq_ignore_ascii_case(expected) {
-                return Err(ManifestError::new(
-                    name,
-                    "its SHA-256 is not the one in model.toml: the file was changed or damaged",
-                ));
-            }
-        }
-        Ok(bytes)
+        Ok(Some(bytes))
     }
 
     pub(super) fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ManifestError> {
-        self.read_json_bytes(name)?.map(|bytes| python_json::parse(name, &bytes)).transpose()
+        self.read_text(name, MAX_JSON_BYTES)?.map(|bytes| python_json::parse(name, &bytes)).transpose()
     }
 
     /// A JSON object with any keys.
     pub(super) fn read_object(&self, name: &str) -> Result<Option<Map<String, Value>>, ManifestError> {
-        let Some(bytes) = self.read_json_bytes(name)? else { return Ok(None) };
+        let Some(bytes) = self.read_text(name, MAX_JSON_BYTES)? else { return Ok(None) };
         match python_json::parse_value(name, &bytes)? {
             Value::Object(object) => Ok(Some(object)),
             _ => Err(ManifestError::new(name, "it is not a JSON object, which begins with { and ends with }")),
         }
-    }
-
-    fn read_json_bytes(&self, name: &str) -> Result<Option<Vec<u8>>, ManifestError> {
-        self.read_text(name, MAX_JSON_BYTES)
     }
 
     /// A file that is text in UTF-8, without what no such file begins with.
@@ -117,34 +104,36 @@ const KNOWN_FILES: [&str; 10] = [
     "profile.json",
 ];
 
-/// Where versions are registered, every file that is read must have been.
-pub(super) fn check_registered(
+/// Refuses what a download or a copy left in the place of a file; where versions are registered, every file that is read
+/// must have been.
+pub(super) fn check_content(
     registered: &BTreeMap<String, String>,
     path: &str,
     bytes: &[u8],
 ) -> Result<(), ManifestError> {
-    match registered.get(path) {
-        None if registered.is_empty() => Ok(()),
-        Some(expected) if sha256_hex(bytes) == *expected => Ok(()),
-        _ => Err(ManifestError::new(path, "it is not the file that was registered: it was changed or damaged")),
-    }
+    let reason = match registered.get(path) {
+        Some(expected) if sha256_hex(bytes) == *expected => detect_wrong_content(bytes),
+        None if registered.is_empty() => detect_wrong_content(bytes),
+        _ => Some("it is not the file that was registered: it was changed or damaged"),
+    };
+    reason.map_or(Ok(()), |reason| Err(ManifestError::new(path, reason)))
 }
 
 /// Reads a regular file of at most `limit` bytes, `None` if there is none.
 fn read_regular_file(directory: &Path, name: &str, limit: u64) -> Result<Option<Vec<u8>>, ManifestError> {
     let path = directory.join(name);
+    let io_error = |error| ManifestError::from_io(name, &error);
     let metadata = match std::fs::metadata(&path) {
-        Ok(metadata) => metadata,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(ManifestError::from_io(name, &e)),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        found => found.map_err(io_error)?,
     };
     // Opening a pipe would wait for a writer: the kind is checked before.
     if !metadata.is_file() {
         return Err(ManifestError::new(name, "it is not a regular file"));
     }
-    let file = File::open(&path).map_err(|e| ManifestError::from_io(name, &e))?;
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(limit)).unwrap_or_default());
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| ManifestError::from_io(name, &e))?;
+    let file = File::open(&path).map_err(io_error)?;
+    let mut bytes = Vec::with_capacity(metadata.len().min(limit).try_into().unwrap_or_default());
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(io_error)?;
     if bytes.len() as u64 > limit {
         return Err(ManifestError::new(name, format!("it is larger than the limit of {limit} bytes")));
     }

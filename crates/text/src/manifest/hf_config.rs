@@ -1,6 +1,6 @@
 //! `config.json` and `tokenizer_config.json`, as `AutoConfig` and `AutoTokenizer` of `transformers` read them.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::error::ManifestError;
@@ -17,21 +17,20 @@ pub(super) const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 pub struct ModelConfig {
     pub(super) id2label: Option<Value>,
     pub(super) num_labels: Option<Value>,
-    #[serde(rename = "problem_type", default, deserialize_with = "problem_type")]
-    declared_problem_type: DeclaredProblemType,
-    #[serde(default)]
-    max_position_embeddings: PositionCount,
+    /// Any value is accepted, as `AutoConfig` does; the pipeline of `transformers` passes over what it does not know.
+    problem_type: Option<Value>,
+    /// What is below one means none.
+    max_position_embeddings: Option<i64>,
     /// What GPT-2 and its kind call `max_position_embeddings`.
-    #[serde(default)]
-    n_positions: PositionCount,
+    n_positions: Option<i64>,
     /// Architecture, such as `bert`.
     pub model_type: Option<String>,
-    #[serde(default)]
-    pad_token_id: TokenId,
+    /// What is below zero means none.
+    pad_token_id: Option<i64>,
     /// The class of the tokenizer, where `tokenizer_config.json` does not say.
     pub tokenizer_class: Option<String>,
-    #[serde(default, deserialize_with = "architectures")]
-    pub(super) architectures: Vec<String>,
+    #[serde(default)]
+    architectures: Value,
 }
 
 /// Hugging Face's names for what a classifier's scores mean.
@@ -46,81 +45,39 @@ pub enum ProblemType {
     Regression,
 }
 
-/// `problem_type`, known or not.
-#[derive(Debug, Default)]
-enum DeclaredProblemType {
-    #[default]
-    None,
-    Known(ProblemType),
-    Unknown(String),
-}
-
-/// A count of positions: `null` and what is below one mean none.
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
-#[serde(transparent)]
-struct PositionCount(Option<i64>);
-
-impl PositionCount {
-    fn count(self) -> Option<usize> {
-        self.0.filter(|&count| count > 0).and_then(|count| usize::try_from(count).ok())
-    }
-}
-
-/// The id of a token: what is below zero means none.
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
-#[serde(transparent)]
-struct TokenId(Option<i64>);
-
-/// Any value is accepted, as `AutoConfig` does; the pipeline of `transformers` passes over what it does not know.
-fn problem_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DeclaredProblemType, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::Null => DeclaredProblemType::None,
-        value => match ProblemType::deserialize(&value) {
-            Ok(known) => DeclaredProblemType::Known(known),
-            Err(_) => DeclaredProblemType::Unknown(value.to_string()),
-        },
-    })
-}
-
-fn architectures<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let names = match Value::deserialize(deserializer)? {
-        Value::Array(names) => names,
-        _ => Vec::new(),
-    };
-    Ok(names.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-}
-
 impl ModelConfig {
     /// What the scores mean, where `problem_type` says so.
     #[must_use]
     pub fn problem_type(&self) -> Option<ProblemType> {
-        match self.declared_problem_type {
-            DeclaredProblemType::Known(known) => Some(known),
-            DeclaredProblemType::None | DeclaredProblemType::Unknown(_) => None,
-        }
+        ProblemType::deserialize(self.problem_type.as_ref()?).ok()
     }
 
-    /// The class of `transformers` that the model was saved from, such as `BertForTokenClassification`.
+    /// The classes of `transformers` that the model was saved from, such as `BertForTokenClassification`.
+    pub(super) fn architectures(&self) -> impl Iterator<Item = &str> {
+        self.architectures.as_array().into_iter().flatten().filter_map(Value::as_str)
+    }
+
+    /// The first of the classes of `transformers` that the model was saved from.
     #[must_use]
     pub fn architecture(&self) -> Option<&str> {
-        self.architectures.first().map(String::as_str)
+        self.architectures().next()
     }
 
     /// A sentence about a `problem_type` that means nothing.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
-        let DeclaredProblemType::Unknown(value) = &self.declared_problem_type else { return None };
+        let unknown = self.problem_type.as_ref().filter(|_| self.problem_type().is_none())?;
         Some(format!(
             "config.json: problem_type is {}, which is none of single_label_classification, multi_label_classification \
              and regression: it is passed over",
-            truncate_value(value)
+            truncate_value(&unknown.to_string())
         ))
     }
 
     /// The id of the padding token, if the model has one.
     #[must_use]
     pub fn pad_id(&self) -> Option<u32> {
-        self.pad_token_id.0.and_then(|id| u32::try_from(id).ok())
+        self.pad_token_id?.try_into().ok()
     }
 
     /// Positions that a text can use: some families keep the first `pad_token_id + 1` rows back.
@@ -143,12 +100,13 @@ impl ModelConfig {
             "markuplm",
             "lilt",
         ];
-        let rows = self.max_position_embeddings.count().or_else(|| self.n_positions.count())?;
+        let counts = [self.max_position_embeddings, self.n_positions].into_iter().flatten();
+        let rows = counts.filter_map(|count| usize::try_from(count).ok()).find(|&count| count > 0)?;
         let offset = match self.model_type.as_deref() {
-            Some(family) if OFFSET_FAMILIES.contains(&family) => self.pad_token_id.0.unwrap_or(1).saturating_add(1),
+            Some(family) if OFFSET_FAMILIES.contains(&family) => self.pad_token_id.unwrap_or(1).saturating_add(1),
             _ => 0,
         };
-        Some(rows.saturating_sub(usize::try_from(offset).unwrap_or_default()))
+        Some(rows.saturating_sub(offset.try_into().unwrap_or_default()))
     }
 }
 
@@ -160,41 +118,36 @@ pub(super) fn truncate_value(value: &str) -> String {
 }
 
 /// What `predictd` reads from `tokenizer_config.json`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize)]
 pub struct TokenizerConfig {
-    /// Longest input in tokens; Hugging Face writes 1e30 for "no limit".
-    pub model_max_length: Option<f64>,
+    pub(super) model_max_length: Option<f64>,
+    pub(super) max_len: Option<f64>,
     /// Where padding goes; where this does not say, `tokenizer.json` may.
     pub padding_side: Option<PaddingSide>,
     /// Which end is cut off; the same.
     pub truncation_side: Option<PaddingSide>,
     /// All that the file says; none without the file.
+    #[serde(skip)]
     pub settings: Option<Map<String, Value>>,
     /// `special_tokens_map.json`, which older files have.
+    #[serde(skip)]
     pub special_tokens_map: Option<Map<String, Value>>,
     /// `added_tokens.json`, which older files have.
+    #[serde(skip)]
     pub added_tokens: Option<Map<String, Value>>,
 }
 
 impl TokenizerConfig {
     /// Reads the keys that mean the same for every class of tokenizers.
     pub(super) fn from_settings(settings: Option<Map<String, Value>>) -> Result<Self, ManifestError> {
-        #[derive(Default, Deserialize)]
-        struct CommonSettings {
-            model_max_length: Option<f64>,
-            max_len: Option<f64>,
-            padding_side: Option<PaddingSide>,
-            truncation_side: Option<PaddingSide>,
-        }
-        let value = settings.clone().unwrap_or_default();
-        let common: CommonSettings = python_json::from_value(TOKENIZER_CONFIG_FILE, Value::Object(value))?;
-        Ok(Self {
-            model_max_length: common.model_max_length.or(common.max_len),
-            padding_side: common.padding_side,
-            truncation_side: common.truncation_side,
-            settings,
-            ..Self::default()
-        })
+        let value = Value::Object(settings.clone().unwrap_or_default());
+        Ok(Self { settings, ..python_json::from_value(TOKENIZER_CONFIG_FILE, value)? })
+    }
+
+    /// Longest input in tokens; Hugging Face writes 1e30 for "no limit".
+    #[must_use]
+    pub fn max_length(&self) -> Option<f64> {
+        self.model_max_length.or(self.max_len)
     }
 }
 
@@ -222,7 +175,7 @@ mod tests {
         assert_eq!((odd.pad_id(), odd.usable_positions(), odd.problem_type()), (None, None, None));
         assert!(odd.warning().unwrap().starts_with("config.json: problem_type is \"\", which is none of"));
         let gpt = config(r#"{"n_positions":64,"pad_token_id":99999999999,"architectures":"GPT2Model"}"#);
-        assert_eq!((gpt.pad_id(), gpt.usable_positions(), gpt.architectures.len()), (None, Some(64), 0));
+        assert_eq!((gpt.pad_id(), gpt.usable_positions(), gpt.architecture()), (None, Some(64), None));
         let plain = config(r#"{"problem_type":"regression","architectures":["X",1]}"#);
         assert_eq!((plain.problem_type(), plain.warning()), (Some(ProblemType::Regression), None));
     }

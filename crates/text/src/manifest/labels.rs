@@ -20,7 +20,7 @@ impl ModelConfig {
     /// [`ManifestError`] naming the key and the value that is no label.
     pub(super) fn labels(&self) -> Result<Option<Vec<String>>, ManifestError> {
         let map = match &self.id2label {
-            None | Some(Value::Null) => return Ok(None),
+            None => return Ok(None),
             Some(Value::Object(map)) => map,
             Some(other) => {
                 let kind = json_type(other);
@@ -41,9 +41,8 @@ impl ModelConfig {
                 return Err(config_error(format!("id2label has the number {id} twice, as {key:?} too")));
             }
         }
-        let labels = labels.into_iter().collect::<Option<Vec<String>>>();
-        let labels =
-            labels.ok_or_else(|| config_error("id2label has a gap: its keys are not 0, 1, 2, …".to_owned()))?;
+        // As many different numbers below their count as there are keys leave no gap.
+        let labels: Vec<String> = labels.into_iter().flatten().collect();
         match self.num_labels()? {
             Some(count) if count != labels.len() => Ok(Some(numbered_labels(count))),
             _ => Ok(Some(labels)),
@@ -60,22 +59,20 @@ impl ModelConfig {
     }
 
     fn num_labels(&self) -> Result<Option<usize>, ManifestError> {
-        let count = match &self.num_labels {
-            None | Some(Value::Null) => return Ok(None),
-            Some(Value::Bool(one)) => Some(usize::from(*one)),
-            Some(value) => value.as_u64().and_then(|count| usize::try_from(count).ok()),
+        let Some(value) = &self.num_labels else { return Ok(None) };
+        let count = match value {
+            Value::Bool(one) => Some(usize::from(*one)),
+            value => value.as_u64().and_then(|count| count.try_into().ok()),
         };
         count.filter(|&count| count <= MAX_LABELS).map(Some).ok_or_else(|| {
-            let value = self.num_labels.as_ref().map(Value::to_string).unwrap_or_default();
-            let reason =
-                format!("num_labels is {}, where a number from 1 to {MAX_LABELS} is expected", truncate_value(&value));
-            ManifestError::new(CONFIG_FILE, reason)
+            let value = truncate_value(&value.to_string());
+            config_error(format!("num_labels is {value}, where a number from 1 to {MAX_LABELS} is expected"))
         })
     }
 
     /// True if it is the configuration of a model without a head: its outputs are embeddings.
     pub(super) fn is_headless(&self) -> bool {
-        !self.architectures.is_empty() && self.architectures.iter().all(|name| name.ends_with("Model"))
+        self.architecture().is_some() && self.architectures().all(|name| name.ends_with("Model"))
     }
 }
 
@@ -92,8 +89,8 @@ fn numbered_labels(count: usize) -> Vec<String> {
 /// # Errors
 /// [`ManifestError`] naming the place and the value that is no label.
 pub(super) fn parse_labels(labels: &[Value]) -> Result<Vec<String>, ManifestError> {
-    let text = |(index, label): (usize, &Value)| python_text(LABELS_FILE, &format!("label {index}"), label);
-    labels.iter().enumerate().map(text).collect()
+    let labels = labels.iter().enumerate();
+    labels.map(|(index, label)| python_text(LABELS_FILE, &format!("label {index}"), label)).collect()
 }
 
 /// A label as Python writes it as text.
@@ -110,7 +107,8 @@ fn python_text(file: &str, key: &str, label: &Value) -> Result<String, ManifestE
     }
 }
 
-fn json_type(value: &Value) -> &'static str {
+/// What a value of JSON is, for a message.
+pub(crate) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null (or not a finite number)",
         Value::Bool(_) => "a boolean",
@@ -124,10 +122,9 @@ fn json_type(value: &Value) -> &'static str {
 /// A whole number as Python's `int` reads it: spaces around it, a sign, and single underscores between digits.
 fn parse_python_int(text: &str) -> Option<i64> {
     let trimmed = text.trim();
-    let digits = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
-    let is_number = digits.split('_').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
-    let plain = trimmed.replace('_', "");
-    is_number.then(|| plain.parse().ok()).flatten()
+    let mut parts = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed).split('_');
+    let is_number = parts.all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
+    trimmed.replace('_', "").parse().ok().filter(|_| is_number)
 }
 
 /// Refuses labels that cannot be answered with. Two labels may have one name, as in `transformers`: scores stay in the
@@ -136,19 +133,16 @@ fn parse_python_int(text: &str) -> Option<i64> {
 /// # Errors
 /// [`ManifestError`] if there are none or too many, or one of no or excessive length.
 pub fn check_labels(labels: &[String]) -> Result<(), ManifestError> {
-    if labels.is_empty() || labels.len() > MAX_LABELS {
-        let reason = format!("{} labels, where 1 to {MAX_LABELS} are possible", labels.len());
-        return Err(ManifestError::new("labels", reason));
-    }
-    let wrong = (0..).zip(labels).find(|(_, label)| label.is_empty() || label.len() > MAX_LABEL_BYTES);
-    match wrong {
-        Some((number, label)) => {
-            let bytes = label.len();
-            let reason = format!("label {number} has {bytes} bytes, where 1 to {MAX_LABEL_BYTES} are possible");
-            Err(ManifestError::new("labels", reason))
-        }
-        None => Ok(()),
-    }
+    let reason = if !(1..=MAX_LABELS).contains(&labels.len()) {
+        format!("{} labels, where 1 to {MAX_LABELS} are possible", labels.len())
+    } else if let Some((number, bytes)) =
+        labels.iter().map(String::len).enumerate().find(|(_, bytes)| !(1..=MAX_LABEL_BYTES).contains(bytes))
+    {
+        format!("label {number} has {bytes} bytes, where 1 to {MAX_LABEL_BYTES} are possible")
+    } else {
+        return Ok(());
+    };
+    Err(ManifestError::new("labels", reason))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(super) fn declared_max_tokens(manifest: &Manifest) -> Option<usize> {
     // 1e30 and its kind mean "no limit".
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range by the filter")]
     let model_max_length =
-        manifest.tokenizer_config.model_max_length.filter(|n| (1.0..1e9).contains(n)).map(|n| n as usize);
+        manifest.tokenizer_config.max_length().filter(|n| (1.0..1e9).contains(n)).map(|n| n as usize);
     let stated = manifest.options.max_tokens.or(model_max_length);
     [stated, manifest.config.usable_positions()].into_iter().flatten().min()
 }
