@@ -40,7 +40,7 @@ use crate::text_policies::OverflowPolicy;
 use builder::BuiltTokenizer;
 pub use error::TokenizeError;
 use expansion_limit::ExpansionLimit;
-use file_names::TOKENIZER_FILE;
+use file_names::file_error;
 use panics::{catch_load_panic, catch_panic};
 use token_spans::WordRules;
 
@@ -69,9 +69,9 @@ pub struct Tokenizer {
     /// Only the beginning of a long text needs to be read.
     is_prefix_sufficient: bool,
     /// Where tokens stand is told as well.
-    word_rules: Option<WordRules>,
+    has_spans: bool,
     /// How its tokens are told from words, for models that label tokens.
-    declared_word_rules: WordRules,
+    word_rules: WordRules,
     /// Refuses texts that its normaliser makes very long.
     expansion_limit: ExpansionLimit,
     /// Rows have types for the second of two texts.
@@ -80,7 +80,7 @@ pub struct Tokenizer {
 }
 
 /// A text as the model will see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TokenizedText {
     /// One row, or one per window.
     pub rows: Vec<TokenRow>,
@@ -109,16 +109,15 @@ impl Tokenizer {
         let bytes = manifest
             .tokenizer
             .as_ref()
-            .ok_or_else(|| ManifestError::new(TOKENIZER_FILE, "there is no such file, and the graph takes tokens"))?;
+            .ok_or_else(|| file_error("there is no such file, and the graph takes tokens"))?;
         let built = builder::build_tokenizer(manifest, file_check::parse_file(bytes)?)?;
-        let named_limit = limits::declared_max_tokens(manifest);
-        let max_tokens = named_limit.unwrap_or(limits::DEFAULT_MAX_TOKENS);
-        let mut tokenizer = Self::from_built(built, manifest, on_overflow, named_limit)?;
+        let mut tokenizer = Self::from_built(built, manifest, on_overflow)?;
         let nothing = Encoding::default;
-        let (empty, _) = catch_panic(|| tokenizer.add_special_tokens(nothing())).map_err(file_error)?;
-        tokenizer.special_token_count = empty.ids.len();
-        tokenizer.pair_special_token_count =
-            catch_panic(|| tokenizer.add_pair_special_tokens(nothing(), nothing())).ok().map(|(row, _)| row.ids.len());
+        let empty = catch_panic(|| tokenizer.add_special_tokens(nothing(), None)).map_err(file_error)?;
+        tokenizer.special_token_count = empty.len();
+        let empty_pair = catch_panic(|| tokenizer.add_special_tokens(nothing(), Some(nothing())));
+        tokenizer.pair_special_token_count = empty_pair.ok().map(|row| row.len());
+        let max_tokens = tokenizer.max_tokens;
         let room = tokenizer.text_capacity();
         if room == 0 {
             return Err(file_error(format!(
@@ -132,8 +131,6 @@ impl Tokenizer {
             let direction = tokenizer.truncation_direction;
             let enough = TruncationParams { max_length, direction, ..TruncationParams::default() };
             tokenizer.inner.with_truncation(Some(enough)).map_err(file_error)?;
-        } else {
-            tokenizer.is_prefix_sufficient = false;
         }
         Ok(tokenizer)
     }
@@ -143,31 +140,33 @@ impl Tokenizer {
         built: BuiltTokenizer,
         manifest: &Manifest,
         on_overflow: OverflowPolicy,
-        named_limit: Option<usize>,
     ) -> Result<Self, ManifestError> {
         let padding = limits::padding(manifest, &built);
-        let cut_from = limits::truncation_direction(manifest, &built.inner);
-        let BuiltTokenizer { mut inner, definition: described, has_type_ids: has_types, warnings, .. } = built;
+        let truncation_direction = limits::truncation_direction(manifest, &built.inner);
+        let declared_limit = limits::declared_max_tokens(manifest);
+        let BuiltTokenizer { mut inner, definition, has_type_ids, warnings, .. } = built;
         // Padding in the file makes every short text as long as the longest: the server pads batches itself.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(file_error)?;
-        let special = inner.get_post_processor().cloned();
+        let post_processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
+        let reads_beginning =
+            on_overflow == OverflowPolicy::Truncate && truncation_direction == TruncationDirection::Right;
         Ok(Self {
-            post_processor: special,
-            truncation_direction: cut_from,
-            max_tokens: named_limit.unwrap_or(limits::DEFAULT_MAX_TOKENS),
-            has_declared_limit: named_limit.is_some(),
+            post_processor,
+            truncation_direction,
+            max_tokens: declared_limit.unwrap_or(limits::DEFAULT_MAX_TOKENS),
+            has_declared_limit: declared_limit.is_some(),
             special_token_count: 0,
             pair_special_token_count: None,
             on_overflow,
             padding,
-            unknown_id: unknown_token::unknown_id(&inner, &described),
-            is_prefix_sufficient: cut_from == TruncationDirection::Right && is_word_local(&described),
-            word_rules: None,
-            declared_word_rules: WordRules::from_definition(&described),
+            unknown_id: unknown_token::unknown_id(&inner, &definition),
+            is_prefix_sufficient: reads_beginning && is_word_local(&definition),
+            has_spans: false,
+            word_rules: WordRules::from_definition(&definition),
             expansion_limit: catch_load_panic(|| ExpansionLimit::from_normalizer(inner.get_normalizer()))??,
-            has_type_ids: has_types,
+            has_type_ids,
             warnings,
             inner,
         })
@@ -176,7 +175,7 @@ impl Tokenizer {
     /// The same tokenizer, which also tells where tokens stand in their text.
     #[must_use]
     pub fn with_spans(mut self) -> Self {
-        self.word_rules = Some(self.declared_word_rules.clone());
+        self.has_spans = true;
         self
     }
 
@@ -233,7 +232,7 @@ impl Tokenizer {
         catch_panic(|| {
             let room = self.text_capacity();
             let mut whole = self.encode_at_least(text, room + 1)?;
-            let own = whole.get_ids().len();
+            let own = whole.len();
             let limit = self.max_tokens;
             if own <= room {
                 return self.finish_rows(text, vec![whole], own + self.special_token_count);
@@ -250,16 +249,14 @@ impl Tokenizer {
                     let ids = whole.get_ids().to_vec();
                     whole.truncate(room, overlap, self.truncation_direction);
                     let later = whole.take_overflowing();
-                    let truncated = later.len() >= Self::MAX_WINDOWS;
+                    let is_truncated = later.len() >= Self::MAX_WINDOWS;
                     let windows: Vec<Encoding> = std::iter::once(whole).chain(later).take(Self::MAX_WINDOWS).collect();
                     let repeated = overlap * (windows.len() - 1);
-                    let seen = windows.iter().map(|window| window.get_ids().len()).sum::<usize>() - repeated;
-                    // What two windows share is one token.
-                    let unknown =
-                        unknown_token::count_unknown_seen(&ids, seen, self.truncation_direction, self.unknown_id);
+                    let seen = windows.iter().map(Encoding::len).sum::<usize>() - repeated;
                     Ok(TokenizedText {
-                        unknown_count: unknown,
-                        is_truncated: truncated,
+                        // What two windows share is one token.
+                        unknown_count: self.count_unknown_seen(&ids, seen),
+                        is_truncated,
                         overlap,
                         ..self.finish_rows(text, windows, seen + self.special_token_count)?
                     })
@@ -270,38 +267,38 @@ impl Tokenizer {
 
     /// The rows of a text, with `count` tokens in all.
     fn finish_rows(&self, text: &str, encodings: Vec<Encoding>, count: usize) -> Result<TokenizedText, TokenizeError> {
-        let chars: Vec<char> = if self.word_rules.is_some() { text.chars().collect() } else { Vec::new() };
-        let unknown =
-            encodings.iter().map(|encoding| unknown_token::count_unknown(encoding.get_ids(), self.unknown_id)).sum();
+        let chars: Vec<char> = if self.has_spans { text.chars().collect() } else { Vec::new() };
+        let unknown_count = encodings.iter().map(|encoding| self.count_unknown(encoding.get_ids())).sum();
         let mut rows = Vec::with_capacity(encodings.len());
         let mut spans = Vec::new();
         for encoding in encodings {
-            let (row, finished) = self.add_special_tokens(encoding)?;
-            if row.ids.is_empty() {
+            let finished = self.add_special_tokens(encoding, None)?;
+            if finished.is_empty() {
                 return Err(TokenizeError::NoTokens);
             }
-            if let Some(words) = &self.word_rules {
-                spans.push(words.token_spans(&finished, &chars));
+            if self.has_spans {
+                spans.push(self.word_rules.token_spans(&finished, &chars));
             }
-            rows.push(row);
+            rows.push(self.to_token_row(&finished));
         }
-        Ok(TokenizedText { rows, token_count: count, unknown_count: unknown, is_truncated: false, spans, overlap: 0 })
+        Ok(TokenizedText { rows, token_count: count, unknown_count, spans, ..TokenizedText::default() })
     }
 
     /// The tokens of a text, or of so much of it that there are `enough`.
     fn encode_at_least(&self, text: &str, enough: usize) -> Result<Encoding, TokenizeError> {
         self.expansion_limit.check(text)?;
         let read = |text: &str| {
-            let read = match self.word_rules {
-                None => self.inner.encode_fast(text, false),
-                Some(_) => self.inner.encode_char_offsets(text, false),
+            let read = if self.has_spans {
+                self.inner.encode_char_offsets(text, false)
+            } else {
+                self.inner.encode_fast(text, false)
             };
             read.map_err(|_| TokenizeError::Failed)
         };
         if self.is_prefix_sufficient {
             for beginning in prefixes(text, enough) {
                 let tokens = read(beginning)?;
-                if tokens.get_ids().len() >= enough || beginning.len() == text.len() {
+                if tokens.len() >= enough || beginning.len() == text.len() {
                     return Ok(tokens);
                 }
             }
@@ -314,28 +311,16 @@ impl Tokenizer {
         self.max_tokens.saturating_sub(self.special_token_count)
     }
 
-    /// Puts special tokens around a text that fits.
-    fn add_special_tokens(&self, encoding: Encoding) -> Result<(TokenRow, Encoding), TokenizeError> {
-        let finished = match &self.post_processor {
-            Some(special) => special.process(encoding, None, true).map_err(|_| TokenizeError::Failed)?,
-            None => encoding,
-        };
-        Ok((self.to_token_row(&finished), finished))
-    }
-
-    /// Puts special tokens around and between two texts that fit.
-    fn add_pair_special_tokens(
-        &self,
-        first: Encoding,
-        mut second: Encoding,
-    ) -> Result<(TokenRow, Encoding), TokenizeError> {
-        let finished = if let Some(special) = &self.post_processor {
-            special.process(first, Some(second), true).map_err(|_| TokenizeError::Failed)?
-        } else {
-            second.set_type_ids(vec![1; second.get_ids().len()]);
-            Encoding::merge([first, second], false)
-        };
-        Ok((self.to_token_row(&finished), finished))
+    /// Puts special tokens around a text that fits, or around and between two.
+    fn add_special_tokens(&self, first: Encoding, second: Option<Encoding>) -> Result<Encoding, TokenizeError> {
+        match (&self.post_processor, second) {
+            (Some(special), second) => special.process(first, second, true).map_err(|_| TokenizeError::Failed),
+            (None, None) => Ok(first),
+            (None, Some(mut second)) => {
+                second.set_type_ids(vec![1; second.len()]);
+                Ok(Encoding::merge([first, second], false))
+            }
+        }
     }
 
     fn to_token_row(&self, finished: &Encoding) -> TokenRow {
@@ -343,10 +328,6 @@ impl Tokenizer {
         let type_ids = if self.has_type_ids { finished.get_type_ids().to_vec() } else { vec![0; ids.len()] };
         TokenRow { ids, type_ids }
     }
-}
-
-fn file_error(error: impl std::fmt::Display) -> ManifestError {
-    ManifestError::new(TOKENIZER_FILE, error.to_string())
 }
 
 impl std::fmt::Debug for Tokenizer {

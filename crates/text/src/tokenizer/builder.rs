@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokenizers::{NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
 
-use super::class_specs::{BuildContext, ClassSpec, PostProcessorSpec, TokenizerComponents, find_spec};
+use super::class_specs::{
+    BuildContext, ClassSpec, PostProcessorSpec, TokenizerComponents, find_spec, setting_error,
+};
 use super::classes::{ResolvedClass, TokenizerClass, resolve_class};
 use super::file_check::{check_components, load_error};
-use super::file_names::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
+use super::file_names::{config_error, file_error};
 use super::panics::catch_load_panic;
 use super::special_token_defaults::ReaddMode;
 use super::special_tokens::SpecialTokens;
@@ -45,39 +47,38 @@ pub(super) fn build_tokenizer(manifest: &Manifest, mut described: Value) -> Resu
     let spec = supported_spec(&resolve_class(manifest, &described), &described, &mut warnings)?;
     let special = SpecialTokens::load(manifest, &described, spec.map(ClassSpec::special_token_defaults))?;
     // Nothing is decoded here: a decoder of a newer release does no harm.
-    set_key(&mut described, "decoder", Value::Null);
+    described["decoder"] = Value::Null;
     let none = Map::new();
     let settings = manifest.tokenizer_config.settings.as_ref().unwrap_or(&none);
-    let rules = spec
-        .map(|spec| (spec.build_components)(&BuildContext { settings, file: &described, special_tokens: &special }))
-        .transpose()?;
-    if let (Some(spec), Some(rules)) = (spec.filter(|spec| !spec.keeps_file_components), &rules) {
-        replace_components(&mut described, rules, spec, &mut warnings);
+    let rules = match spec {
+        Some(spec) => {
+            (spec.build_components)(&BuildContext { settings, file: &described, special_tokens: &special })?
+        }
+        None => TokenizerComponents::default(),
+    };
+    if let Some(spec) = spec.filter(|spec| !spec.keeps_file_components) {
+        replace_components(&mut described, &rules, spec, &mut warnings);
     }
     let mut inner = catch_load_panic(|| tokenizers::Tokenizer::deserialize(&described))?
         .map_err(|error| load_error(&described, &error.to_string()))?;
-    add_tokens(&mut inner, &special, rules.as_ref().map_or(ReaddMode::Never, |rules| rules.readd_mode))?;
-    let file_post = described.get("post_processor").unwrap_or(&Value::Null);
-    let post =
-        rules.as_ref().map(|rules| post_processor(&rules.post_processor, file_post, &special, &inner)).transpose()?;
-    if let Some(post) = post.flatten() {
-        let processor = PostProcessorWrapper::deserialize(&post).map_err(|error| {
-            ManifestError::new(TOKENIZER_FILE, format!("the special tokens fit no post-processor: {error}"))
-        })?;
+    add_tokens(&mut inner, &special, rules.readd_mode)?;
+    if let Some(post) = post_processor(rules.post_processor, &special, &inner)? {
+        let processor = PostProcessorWrapper::deserialize(&post)
+            .map_err(|error| file_error(format!("the special tokens fit no post-processor: {error}")))?;
         inner.with_post_processor(Some(processor));
-        set_key(&mut described, "post_processor", post);
+        described["post_processor"] = post;
     }
-    inner.set_encode_special_tokens(bool_setting(settings, "split_special_tokens")?);
+    let build = BuildContext { settings, file: &described, special_tokens: &special };
+    inner.set_encode_special_tokens(build.nullable_bool_setting("split_special_tokens", false)?);
     let tokens = inner.get_added_tokens_decoder();
-    let listed = tokens.iter().map(|(id, token)| json!({ "id": id, "content": token.content })).collect();
-    set_key(&mut described, "added_tokens", listed);
-    let pads_left = spec.is_some_and(|spec| spec.pads_left);
+    described["added_tokens"] =
+        tokens.iter().map(|(id, token)| json!({ "id": id, "content": token.content })).collect();
     Ok(BuiltTokenizer {
         inner,
         definition: described,
         special_tokens: special,
         has_type_ids: has_type_ids(settings, manifest, spec)?,
-        pads_left,
+        pads_left: spec.is_some_and(|spec| spec.pads_left),
         warnings,
     })
 }
@@ -130,42 +131,31 @@ fn replace_components(
     spec: &ClassSpec,
     warnings: &mut Vec<String>,
 ) {
-    let differs = [
-        ("normalizer", is_equivalent::<NormalizerWrapper>(&described["normalizer"], &rules.normalizer)),
-        ("pre_tokenizer", is_equivalent::<PreTokenizerWrapper>(&described["pre_tokenizer"], &rules.pre_tokenizer)),
-    ];
-    let differs: Vec<&str> =
-        differs.iter().filter(|(_, is_equivalent)| !is_equivalent).map(|(part, _)| *part).collect();
-    if !differs.is_empty() {
+    let mut differing = Vec::new();
+    if !is_equivalent::<NormalizerWrapper>(&described["normalizer"], &rules.normalizer) {
+        differing.push("normalizer");
+    }
+    if !is_equivalent::<PreTokenizerWrapper>(&described["pre_tokenizer"], &rules.pre_tokenizer) {
+        differing.push("pre_tokenizer");
+    }
+    if !differing.is_empty() {
         warnings.push(format!(
             "tokenizer.json has another {} than {} of transformers 5 builds with tokenizer_config.json: the class counts; \
              {FILE_AS_IS_HINT}",
-            differs.join(" and "),
+            differing.join(" and "),
             spec.name
         ));
     }
     let mut model = rules.model.clone();
     for kept in ["vocab", "merges"] {
         if let Some(part) = described["model"].get_mut(kept) {
-            set_key(&mut model, kept, part.take());
+            model[kept] = part.take();
         }
     }
-    let parts = [
-        ("model", model),
-        ("normalizer", rules.normalizer.clone()),
-        ("pre_tokenizer", rules.pre_tokenizer.clone()),
-        ("added_tokens", json!([])),
-    ];
-    for (part, value) in parts {
-        set_key(described, part, value);
-    }
-}
-
-/// Sets a key of an object.
-fn set_key(object: &mut Value, key: &str, value: Value) {
-    if let Some(object) = object.as_object_mut() {
-        object.insert(key.to_owned(), value);
-    }
+    described["model"] = model;
+    described["normalizer"] = rules.normalizer.clone();
+    described["pre_tokenizer"] = rules.pre_tokenizer.clone();
+    described["added_tokens"] = json!([]);
 }
 
 /// True if two parts do the same, however they are written.
@@ -182,90 +172,55 @@ fn add_tokens(
     again: ReaddMode,
 ) -> Result<(), ManifestError> {
     let known: HashSet<String> = inner.get_added_vocabulary().get_vocab().keys().cloned().collect();
-    for tokens in [special.tokens_to_add(&known), special.tokens_to_readd(again)] {
-        catch_load_panic(|| inner.add_tokens(tokens))?.map_err(|error| {
-            ManifestError::new(TOKENIZER_FILE, format!("an added token fits no vocabulary: {error}"))
-        })?;
+    for tokens in [special.tokens_to_add(known), special.tokens_to_readd(again)] {
+        catch_load_panic(|| inner.add_tokens(tokens))?
+            .map_err(|error| file_error(format!("an added token fits no vocabulary: {error}")))?;
     }
     Ok(())
 }
 
 /// The post-processor of a class, if it is not the file's.
 fn post_processor(
-    post: &PostProcessorSpec,
-    file: &Value,
+    post: PostProcessorSpec,
     special: &SpecialTokens,
     inner: &tokenizers::Tokenizer,
 ) -> Result<Option<Value>, ManifestError> {
-    let token = |attribute: &str| token_with_id(attribute, special, inner);
-    Ok(match *post {
-        PostProcessorSpec::File => None,
-        PostProcessorSpec::FileOrFixed(_) | PostProcessorSpec::FileOrTemplate(..) if !file.is_null() => None,
-        PostProcessorSpec::FileOrFixed(ref fixed) | PostProcessorSpec::Fixed(ref fixed) => Some(fixed.clone()),
-        PostProcessorSpec::FileOrTemplate(single, pair) | PostProcessorSpec::Template(single, pair) => {
-            Some(template_processing([single, pair], token)?)
-        }
-        PostProcessorSpec::Language { ref code, first } => {
-            let end = token("eos_token")?;
-            let id = id_or_unknown(code, special, inner)
-                .ok_or_else(|| config_error(format!("src_lang is {code:?}, which the vocabulary does not have")))?;
-            Some(language_template(&(code.clone(), id), &end, first))
+    let token = |attribute: &str| {
+        let content = special.content(attribute).ok_or_else(|| {
+            config_error(format!(
+                "{attribute} is null, and the class of this tokenizer puts it around texts: name the token"
+            ))
+        })?;
+        token_with_id(attribute, content, special, inner)
+    };
+    Ok(Some(match post {
+        PostProcessorSpec::File => return Ok(None),
+        PostProcessorSpec::Fixed(fixed) => fixed,
+        PostProcessorSpec::Template(lists) => template_processing(lists, token)?,
+        PostProcessorSpec::Language(code) => {
+            template_processing(["A:0 eos:0 language:0", "A:0 B:0 eos:0 language:0"], |attribute| match attribute {
+                "language_token" => token_with_id("src_lang", &code, special, inner),
+                _ => token(attribute),
+            })?
         }
         PostProcessorSpec::Roberta { trim_offsets, add_prefix_space } => {
             let [cls, sep] = [token("cls_token")?, token("sep_token")?];
-            Some(json!({ "type": "RobertaProcessing", "sep": sep, "cls": cls, "trim_offsets": trim_offsets,
-                "add_prefix_space": add_prefix_space }))
+            json!({ "type": "RobertaProcessing", "sep": sep, "cls": cls, "trim_offsets": trim_offsets,
+                "add_prefix_space": add_prefix_space })
         }
-    })
+    }))
 }
 
-/// A special token with its id.
+/// The content of a token that `key` names with its id, or with that of the unknown token.
 fn token_with_id(
-    attribute: &str,
+    key: &str,
+    content: &str,
     special: &SpecialTokens,
     inner: &tokenizers::Tokenizer,
 ) -> Result<(String, u32), ManifestError> {
-    let content = special.content(attribute).ok_or_else(|| {
-        config_error(format!(
-            "{attribute} is null, and the class of this tokenizer puts it around texts: name the token"
-        ))
-    })?;
-    let id = id_or_unknown(content, special, inner);
-    let id =
-        id.ok_or_else(|| config_error(format!("{attribute} is {content:?}, which the vocabulary does not have")))?;
+    let id = inner.token_to_id(content).or_else(|| inner.token_to_id(special.content("unk_token")?));
+    let id = id.ok_or_else(|| config_error(format!("{key} is {content:?}, which the vocabulary does not have")))?;
     Ok((content.to_owned(), id))
-}
-
-/// The id of a token, or that of the unknown token.
-fn id_or_unknown(content: &str, special: &SpecialTokens, inner: &tokenizers::Tokenizer) -> Option<u32> {
-    [Some(content), special.content("unk_token")].into_iter().flatten().find_map(|token| inner.token_to_id(token))
-}
-
-fn config_error(reason: String) -> ManifestError {
-    ManifestError::new(TOKENIZER_CONFIG_FILE, reason)
-}
-
-/// The post-processor of models of many languages.
-fn language_template(language: &(String, u32), end: &(String, u32), first: bool) -> Value {
-    let (before, after) = if first { (vec![language], vec![end]) } else { (Vec::new(), vec![end, language]) };
-    let mut tokens = Map::new();
-    for (content, id) in [language, end] {
-        tokens.insert(content.clone(), json!({ "id": content, "ids": [id], "tokens": [content] }));
-    }
-    json!({
-        "type": "TemplateProcessing",
-        "single": template_pieces(&before, &["A"], &after),
-        "pair": template_pieces(&before, &["A", "B"], &after),
-        "special_tokens": tokens,
-    })
-}
-
-/// The pieces of texts between special tokens, all of one type.
-fn template_pieces(before: &[&(String, u32)], texts: &[&str], after: &[&(String, u32)]) -> Vec<Value> {
-    let texts = texts.iter().map(|name| json!({ "Sequence": { "id": name, "type_id": 0 } }));
-    let before = before.iter().map(|(content, _)| json!({ "SpecialToken": { "id": content, "type_id": 0 } }));
-    let after = after.iter().map(|(content, _)| json!({ "SpecialToken": { "id": content, "type_id": 0 } }));
-    before.chain(texts).chain(after).collect()
 }
 
 /// The post-processor for two lists of pieces.
@@ -302,23 +257,10 @@ fn has_type_ids(
     const KEY: &str = "model_input_names";
     match settings.get(KEY) {
         Some(Value::Array(names)) => Ok(names.iter().any(|name| name == "token_type_ids")),
-        Some(other) => Err(ManifestError::new(
-            TOKENIZER_CONFIG_FILE,
-            format!("{KEY} is {other}, where a list of names of inputs is expected"),
-        )),
+        Some(other) => Err(setting_error(KEY, other, "a list of names of inputs")),
         None => {
             let is_bare = manifest.tokenizer_config.settings.is_none() && manifest.config.model_type.is_none();
             Ok(spec.map_or(is_bare, |spec| spec.has_type_ids))
-        }
-    }
-}
-
-fn bool_setting(settings: &Map<String, Value>, key: &str) -> Result<bool, ManifestError> {
-    match settings.get(key) {
-        None | Some(Value::Null) => Ok(false),
-        Some(Value::Bool(bool_setting)) => Ok(*bool_setting),
-        Some(other) => {
-            Err(ManifestError::new(TOKENIZER_CONFIG_FILE, format!("{key} is {other}, where true or false is expected")))
         }
     }
 }

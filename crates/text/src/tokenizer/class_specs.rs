@@ -15,15 +15,11 @@ mod gpt2_family;
 mod sentencepiece_family;
 mod spec;
 
-pub(super) use build_context::BuildContext;
+pub(super) use build_context::{BuildContext, setting_error};
 pub(super) use spec::{ClassSpec, PostProcessorSpec, TokenizerComponents};
-
-/// All classes whose rules are known.
-pub(super) fn all_specs() -> impl Iterator<Item = &'static ClassSpec> {
-    bert_family::SPECS.iter().chain(&gpt2_family::SPECS).chain(&sentencepiece_family::SPECS)
-}
 
 /// The class of this name.
 pub(super) fn find_spec(name: &str) -> Option<&'static ClassSpec> {
-    all_specs().find(|spec| spec.name == name)
+    let mut specs = bert_family::SPECS.iter().chain(&gpt2_family::SPECS).chain(&sentencepiece_family::SPECS);
+    specs.find(|spec| spec.name == name)
 }

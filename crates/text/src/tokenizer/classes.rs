@@ -9,6 +9,7 @@ mod names;
 
 use serde_json::Value;
 
+use super::file_names::TOKENIZER_CONFIG_FILE;
 use crate::manifest::Manifest;
 use names::{
     CLASS_ALIASES, CLASS_BY_MODEL_TYPE, FILE_AS_IS_MODEL_TYPES, MISNAMED_MODEL_TYPES, UNSUPPORTED_CLASSES,
@@ -27,30 +28,25 @@ pub(super) enum TokenizerClass {
 }
 
 /// The class that is meant, and whether a file names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ResolvedClass {
+pub(super) struct ResolvedClass<'a> {
     pub(super) class: TokenizerClass,
     /// The file that names the class, and the name; none if it follows from the model type.
-    pub(super) declared_name: Option<(&'static str, String)>,
+    pub(super) declared_name: Option<(&'static str, &'a str)>,
 }
 
 /// Finds the class for a model whose `tokenizer.json` is `described`.
-pub(super) fn resolve_class(manifest: &Manifest, described: &Value) -> ResolvedClass {
+pub(super) fn resolve_class<'a>(manifest: &'a Manifest, described: &Value) -> ResolvedClass<'a> {
     let settings = manifest.tokenizer_config.settings.as_ref();
-    let in_settings = settings.and_then(|settings| settings.get("tokenizer_class")).and_then(Value::as_str);
-    let in_config = manifest.config.tokenizer_class.as_deref();
-    let named = match (in_settings, in_config) {
-        (Some(name), _) => Some(("tokenizer_config.json", name)),
-        (None, Some(name)) => Some(("config.json", name)),
-        (None, None) => None,
-    };
+    let in_settings = settings.and_then(|settings| settings.get("tokenizer_class")?.as_str());
+    let in_config = manifest.config.tokenizer_class.as_deref().map(|name| ("config.json", name));
+    let declared_name = in_settings.map(|name| (TOKENIZER_CONFIG_FILE, name)).or(in_config);
     let model_type = manifest.config.model_type.as_deref().unwrap_or_default();
     let remote_code = settings.is_some_and(|settings| settings.contains_key("auto_map"));
-    let choice = match named {
+    let class = match declared_name {
         Some((_, name)) => resolve_declared_class(name, model_type, remote_code, described),
         None => registered_class(model_type).map_or(TokenizerClass::FileAsIs, find_class),
     };
-    ResolvedClass { class: choice, declared_name: named.map(|(file, name)| (file, name.to_owned())) }
+    ResolvedClass { class, declared_name }
 }
 
 /// The choice for a class that a file names.

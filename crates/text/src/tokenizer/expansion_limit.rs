@@ -8,7 +8,7 @@ use tokenizers::utils::SysRegex;
 use tokenizers::{NormalizedString, Normalizer as _, NormalizerWrapper};
 
 use super::error::TokenizeError;
-use super::file_names::TOKENIZER_FILE;
+use super::file_names::file_error;
 use crate::manifest::ManifestError;
 
 /// How many times as long a text may get.
@@ -28,25 +28,31 @@ const MAX_UNMEASURED_ENTRY_BYTES: usize = 64;
 const CHUNK_CHARS: usize = 16;
 
 /// The steps of a normaliser, with what tells how much each makes of a text.
-#[derive(Default)]
 pub(super) struct ExpansionLimit {
-    steps: Vec<(NormalizerWrapper, StepExpansion)>,
+    steps: Vec<Step>,
     /// Most bytes that all steps together make of one.
     factor: usize,
+}
+
+struct Step {
+    normalizer: NormalizerWrapper,
+    expansion: StepExpansion,
+    /// Longest text, in bytes, that one match or one character becomes.
+    max_output_bytes: usize,
 }
 
 /// What tells how long a text gets by a step.
 enum StepExpansion {
     /// Matches are counted.
-    Literal { pattern: String, replacement_bytes: usize },
+    Literal(String),
     /// The same for a regular expression.
-    Regex { pattern: SysRegex, replacement_bytes: usize },
-    /// This many bytes before each piece of a text.
-    Prepend(usize),
-    /// A table of characters with entries of so many bytes.
-    Table { max_entry_bytes: usize },
-    /// At most so many bytes for each.
-    Constant { factor: usize },
+    Regex(SysRegex),
+    /// Each piece of a text gets something before it.
+    Prepend,
+    /// A table of characters has entries of so many bytes.
+    Table,
+    /// Each byte becomes so many at most.
+    Constant,
 }
 
 impl ExpansionLimit {
@@ -60,10 +66,10 @@ impl ExpansionLimit {
         while let Some(part) = waiting.pop() {
             match part {
                 NormalizerWrapper::Sequence(parts) => waiting.extend(parts.as_ref().iter().rev()),
-                part => steps.push((part.clone(), StepExpansion::from_normalizer(part)?)),
+                part => steps.push(Step::from_normalizer(part)?),
             }
         }
-        let factor = steps.iter().map(|(_, step)| step.factor()).fold(1_usize, usize::saturating_mul);
+        let factor = steps.iter().map(Step::factor).fold(1_usize, usize::saturating_mul);
         Ok(Self { steps, factor })
     }
 
@@ -77,13 +83,13 @@ impl ExpansionLimit {
             return Ok(());
         }
         let mut normalized = NormalizedString::from(text);
-        for (part, step) in &self.steps {
-            let length = step.measure_bytes(part, normalized.get(), limit)?;
-            if length > limit {
-                return Err(TokenizeError::NormalizedTooLong { limit });
+        for step in &self.steps {
+            let mut length = step.measure_bytes(normalized.get(), limit)?;
+            if length <= limit {
+                step.normalizer.normalize(&mut normalized).map_err(|_| TokenizeError::Failed)?;
+                length = normalized.get().len();
             }
-            part.normalize(&mut normalized).map_err(|_| TokenizeError::Failed)?;
-            if normalized.get().len() > limit {
+            if length > limit {
                 return Err(TokenizeError::NormalizedTooLong { limit });
             }
         }
@@ -91,93 +97,72 @@ impl ExpansionLimit {
     }
 }
 
-impl StepExpansion {
+impl Step {
     fn from_normalizer(part: &NormalizerWrapper) -> Result<Self, ManifestError> {
-        let step = match part {
+        let (expansion, max_output_bytes) = match part {
             NormalizerWrapper::Replace(replace) => {
-                let content = replace.content.len();
                 // What is looked for is told in JSON only.
                 let described = serde_json::to_value(replace).unwrap_or_default();
-                match (described.pointer("/pattern/String"), described.pointer("/pattern/Regex")) {
-                    (Some(Value::String(pattern)), _) => {
-                        Self::Literal { pattern: pattern.clone(), replacement_bytes: content }
-                    }
+                let expansion = match (described.pointer("/pattern/String"), described.pointer("/pattern/Regex")) {
+                    (Some(Value::String(pattern)), _) => StepExpansion::Literal(pattern.clone()),
                     (_, pattern) => {
-                        let pattern = SysRegex::new(pattern.and_then(Value::as_str).unwrap_or_default())
-                            .map_err(|error| ManifestError::new(TOKENIZER_FILE, format!("its normalizer: {error}")))?;
-                        Self::Regex { pattern, replacement_bytes: content }
+                        let pattern = SysRegex::new(pattern.and_then(Value::as_str).unwrap_or_default());
+                        let pattern = pattern.map_err(|error| file_error(format!("its normalizer: {error}")))?;
+                        StepExpansion::Regex(pattern)
                     }
-                }
+                };
+                (expansion, replace.content.len())
             }
-            NormalizerWrapper::Prepend(prepend) => Self::Prepend(prepend.prepend.len()),
+            NormalizerWrapper::Prepend(prepend) => (StepExpansion::Prepend, prepend.prepend.len()),
             NormalizerWrapper::Precompiled(table) => {
-                Self::Table { max_entry_bytes: max_entry_bytes(&serde_json::to_value(table).unwrap_or_default()) }
+                (StepExpansion::Table, max_entry_bytes(&serde_json::to_value(table).unwrap_or_default()))
             }
-            NormalizerWrapper::NFKC(_) | NormalizerWrapper::NFKD(_) => Self::Constant { factor: COMPATIBILITY_FACTOR },
-            _ => Self::Constant { factor: DEFAULT_FACTOR },
+            NormalizerWrapper::NFKC(_) | NormalizerWrapper::NFKD(_) => (StepExpansion::Constant, COMPATIBILITY_FACTOR),
+            _ => (StepExpansion::Constant, DEFAULT_FACTOR),
         };
-        let longest = step.max_output_bytes();
-        if longest > MAX_REPLACEMENT_BYTES {
-            let reason = format!(
-                "its normalizer puts a text of {longest} bytes into the place of a few characters, where at most \
-                 {MAX_REPLACEMENT_BYTES} are possible"
-            );
-            return Err(ManifestError::new(TOKENIZER_FILE, reason));
+        if max_output_bytes > MAX_REPLACEMENT_BYTES {
+            return Err(file_error(format!(
+                "its normalizer puts a text of {max_output_bytes} bytes into the place of a few characters, where at \
+                 most {MAX_REPLACEMENT_BYTES} are possible"
+            )));
         }
-        Ok(step)
-    }
-
-    /// Longest text, in bytes, that one match or one character becomes.
-    fn max_output_bytes(&self) -> usize {
-        match self {
-            Self::Literal { replacement_bytes: content, .. } | Self::Regex { replacement_bytes: content, .. } => {
-                *content
-            }
-            Self::Prepend(longest) | Self::Table { max_entry_bytes: longest } => *longest,
-            Self::Constant { factor } => *factor,
-        }
+        Ok(Self { normalizer: part.clone(), expansion, max_output_bytes })
     }
 
     /// Most bytes that it makes of one.
     fn factor(&self) -> usize {
-        match self {
-            Self::Literal { pattern, replacement_bytes: content } if !pattern.is_empty() => {
-                content.div_ceil(pattern.len()).max(1)
-            }
+        let longest = self.max_output_bytes;
+        match &self.expansion {
+            StepExpansion::Literal(pattern) if !pattern.is_empty() => longest.div_ceil(pattern.len()).max(1),
             // It may match nothing, between any two characters and at the end.
-            Self::Literal { replacement_bytes: content, .. } | Self::Regex { replacement_bytes: content, .. } => {
-                content.saturating_mul(2).saturating_add(1)
-            }
-            Self::Prepend(content) => content.saturating_add(1),
-            Self::Table { max_entry_bytes: longest } => *longest,
-            Self::Constant { factor } => *factor,
+            StepExpansion::Literal(_) | StepExpansion::Regex(_) => longest.saturating_mul(2).saturating_add(1),
+            StepExpansion::Prepend => longest.saturating_add(1),
+            StepExpansion::Table | StepExpansion::Constant => longest,
         }
     }
 
     /// Bytes that it makes of a text, or more than `limit`. It is measured where it may be far more.
-    fn measure_bytes(&self, part: &NormalizerWrapper, text: &str, limit: usize) -> Result<usize, TokenizeError> {
-        match self {
-            Self::Literal { pattern, replacement_bytes: content } => {
-                Ok(replaced_bytes(text, text.matches(pattern.as_str()), *content))
-            }
-            Self::Regex { pattern, replacement_bytes: content } => {
+    fn measure_bytes(&self, text: &str, limit: usize) -> Result<usize, TokenizeError> {
+        let longest = self.max_output_bytes;
+        match &self.expansion {
+            StepExpansion::Literal(pattern) => Ok(replaced_bytes(text, text.matches(pattern.as_str()), longest)),
+            StepExpansion::Regex(pattern) => {
                 let found = pattern.find_iter(text).filter_map(|(start, end)| text.get(start..end));
-                Ok(replaced_bytes(text, found, *content))
+                Ok(replaced_bytes(text, found, longest))
             }
             // Each piece between two added tokens gets it; a piece has at least one character.
-            Self::Prepend(content) => Ok(text.len().saturating_add(text.chars().count().saturating_mul(*content))),
-            Self::Table { max_entry_bytes: longest } if *longest > MAX_UNMEASURED_ENTRY_BYTES => {
-                measure_in_chunks(part, text, limit)
+            StepExpansion::Prepend => Ok(text.len().saturating_add(text.chars().count().saturating_mul(longest))),
+            StepExpansion::Table if longest > MAX_UNMEASURED_ENTRY_BYTES => {
+                measure_in_chunks(&self.normalizer, text, limit)
             }
-            Self::Table { .. } | Self::Constant { .. } => Ok(text.len()),
+            StepExpansion::Table | StepExpansion::Constant => Ok(text.len()),
         }
     }
 }
 
 /// Bytes of a text with these parts replaced.
 fn replaced_bytes<'a>(text: &str, found: impl Iterator<Item = &'a str>, content: usize) -> usize {
-    let (count, bytes) = found.fold((0_usize, 0_usize), |(count, bytes), part| (count + 1, bytes + part.len()));
-    text.len().saturating_sub(bytes).saturating_add(count.saturating_mul(content))
+    found.fold(text.len(), |bytes, part| bytes.saturating_sub(part.len()).saturating_add(content))
 }
 
 /// Bytes that a step makes of a text, a few characters at a time, or more than `limit`.

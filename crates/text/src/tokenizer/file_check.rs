@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::file_names::TOKENIZER_FILE;
+use super::file_names::file_error;
 use crate::manifest::ManifestError;
 
 /// The release of the `tokenizers` library whose files are read.
@@ -32,10 +32,8 @@ const KNOWN_COMPONENTS: [(&str, &str, &str); 4] = [
 pub(super) fn parse_file(bytes: &[u8]) -> Result<Value, ManifestError> {
     match serde_json::from_slice(bytes) {
         Ok(described @ Value::Object(_)) => Ok(described),
-        Ok(_) => {
-            Err(ManifestError::new(TOKENIZER_FILE, "it is not a JSON object, which begins with { and ends with }"))
-        }
-        Err(error) => Err(ManifestError::new(TOKENIZER_FILE, error.to_string())),
+        Ok(_) => Err(file_error("it is not a JSON object, which begins with { and ends with }")),
+        Err(error) => Err(file_error(error)),
     }
 }
 
@@ -52,21 +50,19 @@ pub(super) fn check_components(described: &Value) -> Result<(), ManifestError> {
         (None, Some(version)) if version != "1.0" => format!("its version is {version:?}"),
         (None, _) => return Ok(()),
     };
-    let reason = format!(
+    Err(file_error(format!(
         "{what}, which this build does not know: the file is of a newer release of tokenizers. Save it with tokenizers \
          {TOKENIZERS_RELEASE} or older, or update predictd"
-    );
-    Err(ManifestError::new(TOKENIZER_FILE, reason))
+    )))
 }
 
 /// The refusal of a file that the library did not read, with the library's own words where nothing better is known.
 pub(super) fn load_error(described: &Value, error: &str) -> ManifestError {
-    let reason = if described["model"].is_object() {
-        error.to_owned()
+    file_error(if described["model"].is_object() {
+        error
     } else {
-        "it has no model: it is not a tokenizer.json as `save_pretrained` of transformers writes it".to_owned()
-    };
-    ManifestError::new(TOKENIZER_FILE, reason)
+        "it has no model: it is not a tokenizer.json as `save_pretrained` of transformers writes it"
+    })
 }
 
 /// The first type in a part that is not known.

@@ -5,7 +5,7 @@ use tokenizers::tokenizer::{Model as _, OffsetType, PreTokenizer as _};
 
 use super::error::TokenizeError;
 use super::panics::catch_panic;
-use super::{TokenizedText, Tokenizer, unknown_token};
+use super::{TokenizedText, Tokenizer};
 use crate::input::SecondText;
 use crate::text_policies::OverflowPolicy;
 
@@ -34,49 +34,42 @@ impl Tokenizer {
             let mut b = self.encode_at_least(&second.text, enough)?;
             let in_first = discard_overflow(&mut a);
             let in_second = discard_overflow(&mut b);
-            let special = self.max_tokens - room;
-            let tokens = in_first + in_second + special;
-            let truncated = in_first + in_second > room;
-            if truncated {
+            let tokens = in_first + in_second + self.max_tokens - room;
+            let is_truncated = in_first + in_second > room;
+            if is_truncated {
                 let too_long = TokenizeError::TooLong { tokens, limit: self.max_tokens };
                 let kept = match self.on_overflow {
                     OverflowPolicy::Error => None,
-                    OverflowPolicy::Truncate | OverflowPolicy::Window if second.truncate_only_first => {
+                    _ if second.truncate_only_first => {
                         room.checked_sub(in_second).filter(|&left| left > 0).map(|left| (left, in_second))
                     }
                     // Where both are halved, and one gets the odd token, their full lengths count.
                     OverflowPolicy::Truncate if room % 2 == 1 && in_first.min(in_second) > room / 2 => {
-                        let all = self.count_tokens(first)?;
-                        let all_of_second = self.count_tokens(&second.text)?;
-                        Some(longest_first(all, all_of_second, room))
+                        Some(longest_first(self.count_tokens(first)?, self.count_tokens(&second.text)?, room))
                     }
                     OverflowPolicy::Truncate | OverflowPolicy::Window => Some(longest_first(in_first, in_second, room)),
                 };
                 let (kept_of_first, kept_of_second) = kept.ok_or(too_long)?;
-                a.truncate(kept_of_first, 0, self.truncation_direction);
-                b.truncate(kept_of_second, 0, self.truncation_direction);
-                a.take_overflowing();
-                b.take_overflowing();
+                for (encoding, kept) in [(&mut a, kept_of_first), (&mut b, kept_of_second)] {
+                    encoding.truncate(kept, 0, self.truncation_direction);
+                    encoding.take_overflowing();
+                }
             }
-            let unknown =
-                [&a, &b].map(|read| unknown_token::count_unknown(read.get_ids(), self.unknown_id)).iter().sum();
-            let (row, _) = self.add_pair_special_tokens(a, b)?;
+            let unknown_count = self.count_unknown(a.get_ids()) + self.count_unknown(b.get_ids());
+            let row = self.to_token_row(&self.add_special_tokens(a, Some(b))?);
             if row.ids.is_empty() {
                 return Err(TokenizeError::NoTokens);
             }
             Ok(TokenizedText {
                 rows: vec![row],
                 token_count: tokens.min(self.max_tokens),
-                unknown_count: unknown,
-                is_truncated: truncated,
-                spans: Vec::new(),
-                overlap: 0,
+                unknown_count,
+                is_truncated,
+                ..TokenizedText::default()
             })
         })
     }
-}
 
-impl Tokenizer {
     /// Tokens of a whole text, however long. What the crate does for one text, without its truncation, which ends early.
     fn count_tokens(&self, text: &str) -> Result<usize, TokenizeError> {
         let inner = &self.inner;
@@ -90,19 +83,14 @@ impl Tokenizer {
 
 /// Tokens that were read of a text, with those that did not fit. Only the former are kept.
 fn discard_overflow(encoding: &mut Encoding) -> usize {
-    let rest: usize = encoding.take_overflowing().iter().map(|part| part.get_ids().len()).sum();
-    encoding.get_ids().len() + rest
+    encoding.take_overflowing().iter().map(Encoding::len).sum::<usize>() + encoding.len()
 }
 
 /// How many tokens of two texts are kept if all of them do not fit into `room`: the longer one is cut until both are
 /// equally long, then both are; an odd token is the longer one's, or the second's.
 fn longest_first(first: usize, second: usize, room: usize) -> (usize, usize) {
-    let short = first.min(second);
-    let swapped = first > second;
-    let half = room / 2;
-    let more = room - room / 2;
-    let (short, long) = if short > half { (half, more) } else { (short, room - short) };
-    if swapped { (long, short) } else { (short, long) }
+    let short = first.min(second).min(room / 2);
+    if first > second { (room - short, short) } else { (short, room - short) }
 }
 
 #[cfg(test)]

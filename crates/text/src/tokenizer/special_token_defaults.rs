@@ -8,12 +8,17 @@ pub(super) struct SpecialTokenDefaults {
     /// Name of the class.
     pub(super) class_name: &'static str,
     /// Tokens of its attributes.
-    pub(super) tokens: &'static [DefaultToken],
+    pub(super) tokens: &'static [DefaultTokens],
     /// Tokens beyond the attributes, under these settings.
     pub(super) extra_tokens: fn(&Map<String, Value>) -> Vec<String>,
 }
 
-/// A special token of a class: its attribute, its content, and how it is matched where the settings give its content only.
+/// Special tokens of a class: how they are matched where the settings give their content only, and a list of words
+/// `attribute=content`.
+pub(super) type DefaultTokens = (MatchStyle, &'static str);
+
+/// A special token of a class.
+#[derive(Clone, Copy)]
 pub(super) struct DefaultToken {
     pub(super) attribute: &'static str,
     pub(super) content: &'static str,
@@ -34,9 +39,10 @@ pub(super) enum MatchStyle {
 }
 
 /// Which special tokens are added once more, so that they are matched in another way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum ReaddMode {
     /// None.
+    #[default]
     Never,
     /// All of them as plain ones.
     Plain,
@@ -44,31 +50,12 @@ pub(super) enum ReaddMode {
     KeepFlags,
 }
 
-pub(super) const fn plain_token(attribute: &'static str, content: &'static str) -> DefaultToken {
-    DefaultToken { attribute, content, match_style: MatchStyle::Plain }
-}
-
-pub(super) const fn left_token(attribute: &'static str, content: &'static str) -> DefaultToken {
-    DefaultToken { attribute, content, match_style: MatchStyle::LeftStrip }
-}
-
-/// Those of RoBERTa and of classes made after it, which differ in the mask.
-pub(super) const fn roberta_tokens(mask: DefaultToken) -> [DefaultToken; 7] {
-    [
-        plain_token("bos_token", "<s>"),
-        plain_token("eos_token", "</s>"),
-        plain_token("sep_token", "</s>"),
-        plain_token("cls_token", "<s>"),
-        plain_token("unk_token", "<unk>"),
-        plain_token("pad_token", "<pad>"),
-        mask,
-    ]
-}
-
-pub(super) const fn normalized_token(attribute: &'static str, content: &'static str) -> DefaultToken {
-    DefaultToken { attribute, content, match_style: MatchStyle::Normalized }
-}
-
-pub(super) const fn normalized_left_token(attribute: &'static str, content: &'static str) -> DefaultToken {
-    DefaultToken { attribute, content, match_style: MatchStyle::NormalizedLeftStrip }
+impl SpecialTokenDefaults {
+    /// The tokens of its attributes, one by one.
+    pub(super) fn each_token(self) -> impl Iterator<Item = DefaultToken> {
+        self.tokens.iter().flat_map(|&(match_style, words)| {
+            let pairs = words.split(' ').filter_map(|word| word.split_once('='));
+            pairs.map(move |(attribute, content)| DefaultToken { attribute, content, match_style })
+        })
+    }
 }

@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokenizers::AddedToken;
 
-use super::file_names::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
+use super::file_names::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, config_error, file_error};
 use super::special_token_defaults::{MatchStyle, ReaddMode, SpecialTokenDefaults};
-use crate::manifest::{Manifest, ManifestError};
+use crate::manifest::{Manifest, ManifestError, json_type};
 
 /// The attributes that every class knows, in the order in which their tokens are added.
 const TOKEN_ATTRIBUTES: [&str; 7] =
@@ -51,84 +51,45 @@ impl SpecialTokens {
         file: &Value,
         class: Option<SpecialTokenDefaults>,
     ) -> Result<Self, ManifestError> {
-        let config = &manifest.tokenizer_config;
-        let mut settings = config.settings.clone().unwrap_or_default();
+        let mut settings = manifest.tokenizer_config.settings.clone().unwrap_or_default();
         if settings.get(EXTRA_TOKENS_KEY).is_none_or(is_empty)
             && let Some(additional_tokens) = settings.remove(ADDITIONAL_TOKENS_KEY)
         {
             settings.insert(EXTRA_TOKENS_KEY.to_owned(), additional_tokens);
         }
+        let listed = match settings.get(ADDED_TOKENS_DECODER_KEY) {
+            Some(listed) => parse_added_tokens(listed)?,
+            None => read_legacy(manifest, file, &mut settings)?,
+        };
+        let padding = file.pointer("/padding/pad_token").and_then(Value::as_str);
+        let padding =
+            padding.filter(|_| class.is_none_or(|class| !CLASSES_WITHOUT_PADDING.contains(&class.class_name)));
         let mut special = Self::default();
-        let mut by_content = BTreeMap::new();
-        if let Some(listed) = settings.get(ADDED_TOKENS_DECODER_KEY) {
-            for (id, token) in parse_added_tokens(listed)? {
-                by_content.insert(token.content.clone(), token.clone());
-                special.by_id.insert(id, token);
-            }
-        } else {
-            special.read_legacy(manifest, file, &mut settings, &mut by_content)?;
-        }
-        // What the files list counts, whatever flags stand with the attribute.
-        let whole =
-            |token: SpecialToken| by_content.get(token.content()).cloned().map_or(token, SpecialToken::WithFlags);
         for attribute in TOKEN_ATTRIBUTES {
-            let default = class.and_then(|class| class.tokens.iter().find(|token| token.attribute == attribute));
-            let style = default.map_or(MatchStyle::Plain, |default| default.match_style);
+            let default = class.and_then(|class| class.each_token().find(|token| token.attribute == attribute));
             let token = match settings.get(attribute) {
-                None => default.map(|default| SpecialToken::Content(default.content.to_owned())),
                 Some(Value::Null) => None,
-                Some(value) => Some(whole(parse_token(TOKENIZER_CONFIG_FILE, attribute, value)?)),
+                Some(value) => {
+                    let token = parse_token(TOKENIZER_CONFIG_FILE, attribute, value)?;
+                    // What the files list counts, whatever flags stand with the attribute.
+                    let whole = listed.iter().rfind(|(_, listed)| listed.content == token.content());
+                    Some(whole.map_or(token, |(_, whole)| SpecialToken::WithFlags(whole.clone())))
+                }
+                None => {
+                    let content = default.map(|default| default.content);
+                    let of_file = padding.filter(|_| attribute == "pad_token" && content.is_none());
+                    special.is_padding_from_file |= of_file.is_some();
+                    content.or(of_file).map(|content| SpecialToken::Content(content.to_owned()))
+                }
             };
-            let of_file = file_padding_token(file, attribute, &settings, class).filter(|_| token.is_none());
-            special.is_padding_from_file |= of_file.is_some();
-            if let Some(token) = token.or(of_file) {
+            if let Some(token) = token {
+                let style = default.map_or(MatchStyle::Plain, |default| default.match_style);
                 special.by_attribute.push((attribute.to_owned(), apply_match_style(token, style)));
             }
         }
+        special.by_id.extend(listed);
         special.read_extra(&settings, class)?;
         Ok(special)
-    }
-
-    /// What older versions wrote: `special_tokens_map.json`, `added_tokens.json`, and the tokens of `tokenizer.json`.
-    fn read_legacy(
-        &mut self,
-        manifest: &Manifest,
-        file: &Value,
-        settings: &mut Map<String, Value>,
-        by_content: &mut BTreeMap<String, AddedToken>,
-    ) -> Result<(), ManifestError> {
-        let config = &manifest.tokenizer_config;
-        for (key, value) in config.special_tokens_map.iter().flatten() {
-            settings.insert(key.clone(), mark_special(value.clone()));
-        }
-        let named = TOKEN_ATTRIBUTES.iter().filter_map(|attribute| settings.get(*attribute)).filter_map(token_content);
-        let extra =
-            settings.get(EXTRA_TOKENS_KEY).or_else(|| settings.get(ADDITIONAL_TOKENS_KEY)).and_then(Value::as_array);
-        let named: HashSet<String> = named.chain(extra.into_iter().flatten().filter_map(token_content)).collect();
-        for (content, id) in config.added_tokens.iter().flatten() {
-            const ADDED_TOKENS_FILE: &str = "added_tokens.json";
-            let id = id.as_i64().ok_or_else(|| {
-                ManifestError::new(
-                    ADDED_TOKENS_FILE,
-                    format!("{content:?} has the id {id}, where a whole number is expected"),
-                )
-            })?;
-            let special = named.contains(content);
-            let token = AddedToken::from(content.clone(), special);
-            by_content.insert(content.clone(), token.clone());
-            self.by_id.insert(id, token);
-        }
-        for (index, listed) in (0..).zip(file["added_tokens"].as_array().into_iter().flatten()) {
-            let key = format!("added_tokens[{index}]");
-            let (SpecialToken::WithFlags(token), Some(id)) =
-                (parse_token(TOKENIZER_FILE, &key, listed)?, listed["id"].as_i64())
-            else {
-                return Err(ManifestError::new(TOKENIZER_FILE, format!("{key} is no token with an id")));
-            };
-            by_content.insert(token.content.clone(), token.clone());
-            self.by_id.insert(id, token);
-        }
-        Ok(())
     }
 
     /// Tokens beyond the attributes that every class knows.
@@ -137,32 +98,35 @@ impl SpecialTokens {
         settings: &Map<String, Value>,
         class: Option<SpecialTokenDefaults>,
     ) -> Result<(), ManifestError> {
-        let tokens = class.map(|class| class.tokens).unwrap_or_default();
-        let extra = tokens.iter().filter(|token| !TOKEN_ATTRIBUTES.contains(&token.attribute));
-        for default in extra.clone() {
-            let named = settings.get(default.attribute).filter(|value| value.is_string());
-            let content = named.and_then(Value::as_str).unwrap_or(default.content);
-            let token = apply_match_style(SpecialToken::Content(content.to_owned()), default.match_style);
-            self.by_attribute.push((default.attribute.to_owned(), token));
-        }
-        for (key, value) in settings.iter().filter(|(key, _)| key.ends_with("_token")) {
-            let is_known =
-                TOKEN_ATTRIBUTES.contains(&key.as_str()) || extra.clone().any(|token| token.attribute == key);
-            if !is_known && (value.is_string() || value.is_object()) {
-                self.by_attribute.push((key.clone(), parse_token(TOKENIZER_CONFIG_FILE, &format!("{key:?}"), value)?));
+        for default in class.into_iter().flat_map(SpecialTokenDefaults::each_token) {
+            if !TOKEN_ATTRIBUTES.contains(&default.attribute) {
+                let named = settings.get(default.attribute).and_then(Value::as_str);
+                let token = SpecialToken::Content(named.unwrap_or(default.content).to_owned());
+                self.by_attribute.push((default.attribute.to_owned(), apply_match_style(token, default.match_style)));
             }
         }
-        match settings.get(EXTRA_TOKENS_KEY) {
+        for (key, value) in settings {
+            let may_be_token = key.ends_with("_token") && (value.is_string() || value.is_object());
+            if may_be_token && self.content(key).is_none() {
+                self.push_setting(key, value)?;
+            }
+        }
+        self.extra_tokens = match settings.get(EXTRA_TOKENS_KEY) {
             Some(Value::Object(named)) => {
                 for (name, value) in named {
-                    self.by_attribute
-                        .push((name.clone(), parse_token(TOKENIZER_CONFIG_FILE, &format!("{name:?}"), value)?));
+                    self.push_setting(name, value)?;
                 }
-                self.extra_tokens = default_extra_tokens(settings, class);
+                default_extra_tokens(settings, class)
             }
-            Some(value) => self.extra_tokens = parse_tokens(TOKENIZER_CONFIG_FILE, EXTRA_TOKENS_KEY, value)?,
-            None => self.extra_tokens = additional_tokens(settings, class)?,
-        }
+            Some(value) => parse_tokens(TOKENIZER_CONFIG_FILE, EXTRA_TOKENS_KEY, value)?,
+            None => additional_tokens(settings, class)?,
+        };
+        Ok(())
+    }
+
+    /// Adds a token that a setting names.
+    fn push_setting(&mut self, name: &str, value: &Value) -> Result<(), ManifestError> {
+        self.by_attribute.push((name.to_owned(), parse_token(TOKENIZER_CONFIG_FILE, &format!("{name:?}"), value)?));
         Ok(())
     }
 
@@ -177,41 +141,40 @@ impl SpecialTokens {
         self.content("pad_token").filter(|_| !self.is_padding_from_file)
     }
 
+    /// The tokens of attributes, then the extra ones.
+    fn named_tokens(&self) -> impl Iterator<Item = &SpecialToken> {
+        self.by_attribute.iter().map(|(_, token)| token).chain(&self.extra_tokens)
+    }
+
     /// The tokens to add, in their order. `known` are those that the tokenizer has.
-    pub(super) fn tokens_to_add(&self, known: &HashSet<String>) -> Vec<AddedToken> {
+    pub(super) fn tokens_to_add(&self, mut known: HashSet<String>) -> Vec<AddedToken> {
         let mut tokens: Vec<SpecialToken> = self.by_id.values().cloned().map(SpecialToken::WithFlags).collect();
-        let listed: HashSet<&str> = self.by_id.values().map(|token| token.content.as_str()).collect();
-        for token in self.by_attribute.iter().map(|(_, token)| token).chain(&self.extra_tokens) {
-            let is_known = known.contains(token.content()) || listed.contains(token.content());
-            if !is_known && !tokens.contains(token) {
+        known.extend(self.by_id.values().map(|token| token.content.clone()));
+        for token in self.named_tokens() {
+            if !known.contains(token.content()) && !tokens.contains(token) {
                 tokens.push(token.clone());
             }
         }
         let named: HashSet<&str> = self.by_attribute.iter().map(|(_, token)| token.content()).collect();
-        let added = |token: SpecialToken| match token {
+        let added = tokens.into_iter().map(|token| match token {
             SpecialToken::Content(content) => AddedToken::from(content, true),
             SpecialToken::WithFlags(token) => {
                 let special = token.special || named.contains(token.content.as_str());
                 AddedToken { special, ..token }
             }
-        };
-        tokens.into_iter().map(added).collect()
+        });
+        added.collect()
     }
 
     /// The tokens that a class adds once more.
     pub(super) fn tokens_to_readd(&self, again: ReaddMode) -> Vec<AddedToken> {
-        let tokens = self.by_attribute.iter().map(|(_, token)| token).chain(&self.extra_tokens);
-        let plain = |token: &SpecialToken| AddedToken::from(token.content(), true);
-        match again {
-            ReaddMode::Never => Vec::new(),
-            ReaddMode::Plain => tokens.map(plain).collect(),
-            ReaddMode::KeepFlags => tokens
-                .map(|token| match token {
-                    SpecialToken::Content(_) => plain(token),
-                    SpecialToken::WithFlags(whole) => AddedToken { special: true, ..whole.clone() },
-                })
-                .collect(),
-        }
+        let tokens = self.named_tokens().filter(|_| again != ReaddMode::Never).map(|token| match token {
+            SpecialToken::WithFlags(whole) if again == ReaddMode::KeepFlags => {
+                AddedToken { special: true, ..whole.clone() }
+            }
+            _ => AddedToken::from(token.content(), true),
+        });
+        tokens.collect()
     }
 }
 
@@ -224,14 +187,45 @@ impl SpecialToken {
     }
 }
 
+/// What older versions wrote: `special_tokens_map.json`, whose tokens go into the settings, `added_tokens.json`, and the
+/// tokens of `tokenizer.json`. Those of the latter two are listed with their ids.
+fn read_legacy(
+    manifest: &Manifest,
+    file: &Value,
+    settings: &mut Map<String, Value>,
+) -> Result<Vec<(i64, AddedToken)>, ManifestError> {
+    let config = &manifest.tokenizer_config;
+    for (key, value) in config.special_tokens_map.iter().flatten() {
+        settings.insert(key.clone(), mark_special(value.clone()));
+    }
+    let named = TOKEN_ATTRIBUTES.iter().filter_map(|attribute| settings.get(*attribute));
+    let extra =
+        settings.get(EXTRA_TOKENS_KEY).or_else(|| settings.get(ADDITIONAL_TOKENS_KEY)).and_then(Value::as_array);
+    let named = named.chain(extra.into_iter().flatten());
+    let named: HashSet<&str> =
+        named.filter_map(|value| value.as_str().or_else(|| value["content"].as_str())).collect();
+    let mut listed = Vec::new();
+    for (content, id) in config.added_tokens.iter().flatten() {
+        let id = id.as_i64().ok_or_else(|| {
+            let reason = format!("{content:?} has the id {id}, where a whole number is expected");
+            ManifestError::new("added_tokens.json", reason)
+        })?;
+        listed.push((id, AddedToken::from(content.clone(), named.contains(content.as_str()))));
+    }
+    for (index, entry) in (0..).zip(file["added_tokens"].as_array().into_iter().flatten()) {
+        let key = format!("added_tokens[{index}]");
+        match (parse_token(TOKENIZER_FILE, &key, entry)?, entry["id"].as_i64()) {
+            (SpecialToken::WithFlags(token), Some(id)) => listed.push((id, token)),
+            _ => return Err(file_error(format!("{key} is no token with an id"))),
+        }
+    }
+    Ok(listed)
+}
+
 /// Extra special tokens of a class where the settings name none.
 fn default_extra_tokens(settings: &Map<String, Value>, class: Option<SpecialTokenDefaults>) -> Vec<SpecialToken> {
-    class
-        .map(|class| (class.extra_tokens)(settings))
-        .unwrap_or_default()
-        .into_iter()
-        .map(SpecialToken::Content)
-        .collect()
+    let tokens = class.map(|class| (class.extra_tokens)(settings)).unwrap_or_default();
+    tokens.into_iter().map(SpecialToken::Content).collect()
 }
 
 /// Extra special tokens where only `special_tokens_map.json` may name some, which classes treat in ways of their own.
@@ -241,14 +235,13 @@ fn additional_tokens(
 ) -> Result<Vec<SpecialToken>, ManifestError> {
     let defaults = default_extra_tokens(settings, class);
     let Some(value) = settings.get(ADDITIONAL_TOKENS_KEY) else { return Ok(defaults) };
-    let mut named = parse_tokens("special_tokens_map.json", ADDITIONAL_TOKENS_KEY, value)?;
-    match class.map(|class| class.class_name) {
-        Some("PegasusTokenizer") => return Ok(defaults),
-        Some("T5Tokenizer" | "XGLMTokenizer") => named.extend(defaults),
-        Some("MBartTokenizer") => return Ok(defaults.into_iter().chain(named).collect()),
-        _ => {}
-    }
-    Ok(named)
+    let named = parse_tokens("special_tokens_map.json", ADDITIONAL_TOKENS_KEY, value)?;
+    Ok(match class.map(|class| class.class_name) {
+        Some("PegasusTokenizer") => defaults,
+        Some("T5Tokenizer" | "XGLMTokenizer") => [named, defaults].concat(),
+        Some("MBartTokenizer") => [defaults, named].concat(),
+        _ => named,
+    })
 }
 
 /// A list of tokens, or none.
@@ -261,25 +254,7 @@ fn parse_tokens(file: &str, key: &str, value: &Value) -> Result<Vec<SpecialToken
 }
 
 fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(tokens) => tokens.is_empty(),
-        Value::Object(tokens) => tokens.is_empty(),
-        _ => false,
-    }
-}
-
-/// The padding token of `tokenizer.json`, for a class that takes it from there.
-fn file_padding_token(
-    file: &Value,
-    attribute: &str,
-    settings: &Map<String, Value>,
-    class: Option<SpecialTokenDefaults>,
-) -> Option<SpecialToken> {
-    let takes = class.is_none_or(|class| !CLASSES_WITHOUT_PADDING.contains(&class.class_name));
-    let asked = attribute == "pad_token" && takes && !settings.contains_key(attribute);
-    let content = file.pointer("/padding/pad_token").and_then(Value::as_str).filter(|_| asked)?;
-    Some(SpecialToken::Content(content.to_owned()))
+    [Value::Null, json!([]), json!({})].contains(value)
 }
 
 /// A token of which only the content is known, as its class matches it.
@@ -306,10 +281,6 @@ fn mark_special(value: Value) -> Value {
     }
 }
 
-fn token_content(value: &Value) -> Option<String> {
-    value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
-}
-
 /// The tokens of `added_tokens_decoder` with their ids.
 fn parse_added_tokens(listed: &Value) -> Result<Vec<(i64, AddedToken)>, ManifestError> {
     let listed =
@@ -317,10 +288,9 @@ fn parse_added_tokens(listed: &Value) -> Result<Vec<(i64, AddedToken)>, Manifest
     let entry = |(id, value): (&String, &Value)| {
         let key_path = format!("{ADDED_TOKENS_DECODER_KEY}[{id:?}]");
         let number = id.trim().parse::<i64>().map_err(|_| {
-            ManifestError::new(
-                TOKENIZER_CONFIG_FILE,
-                format!("{ADDED_TOKENS_DECODER_KEY} has the key {id:?}, where an id of a token is expected"),
-            )
+            config_error(format!(
+                "{ADDED_TOKENS_DECODER_KEY} has the key {id:?}, where an id of a token is expected"
+            ))
         })?;
         match parse_token(TOKENIZER_CONFIG_FILE, &key_path, value)? {
             SpecialToken::WithFlags(token) => Ok((number, token)),
@@ -355,11 +325,8 @@ fn parse_token(file: &str, key: &str, value: &Value) -> Result<SpecialToken, Man
 fn token_error(file: &str, key: &str, value: &Value) -> ManifestError {
     let kind = match value {
         Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
         Value::Object(_) => "an object without content",
+        other => json_type(other),
     };
     let reason =
         format!("{key} is {kind}, where a token is expected: its text, or an object with its content and flags");

@@ -18,16 +18,12 @@ impl WordRules {
     /// Reads it from `tokenizer.json`.
     pub(super) fn from_definition(described: &Value) -> Self {
         let model = &described["model"];
-        let unknown = match (&model["unk_id"], model["unk_token"].as_str()) {
-            (id, _) if id.is_u64() => id.as_u64(),
-            (_, Some(token)) => model["vocab"].get(token).and_then(Value::as_u64),
-            _ => None,
-        };
+        let unknown = model["unk_id"].as_u64();
+        let unknown = unknown.or_else(|| model["vocab"].get(model["unk_token"].as_str()?)?.as_u64());
+        let prefix = model["continuing_subword_prefix"].as_str();
         Self {
-            has_continuation_prefix: model["continuing_subword_prefix"]
-                .as_str()
-                .is_some_and(|prefix| !prefix.is_empty()),
-            unknown_id: unknown.and_then(|id| u32::try_from(id).ok()),
+            has_continuation_prefix: prefix.is_some_and(|prefix| !prefix.is_empty()),
+            unknown_id: unknown.and_then(|id| id.try_into().ok()),
         }
     }
 
@@ -41,14 +37,14 @@ impl WordRules {
             if special != 0 {
                 return None;
             }
-            let continues = if Some(*id) == self.unknown_id {
+            let continues_word = if Some(*id) == self.unknown_id {
                 false
             } else if self.has_continuation_prefix {
                 token.chars().count() != end.saturating_sub(start)
             } else {
                 start > 0 && !text.get(start - 1..(start + 1).min(text.len())).unwrap_or_default().contains(&' ')
             };
-            Some(TokenSpan { start, end, continues_word: continues })
+            Some(TokenSpan { start, end, continues_word })
         });
         spans.collect()
     }

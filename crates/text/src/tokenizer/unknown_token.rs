@@ -1,7 +1,7 @@
 //! Tokens that stand for what the tokenizer does not know.
 
 use serde_json::Value;
-use tokenizers::{ModelWrapper, TruncationDirection};
+use tokenizers::ModelWrapper;
 
 /// The id of the token that stands for what is not known; none for a tokenizer that knows every byte, or drops what it
 /// does not know.
@@ -12,29 +12,10 @@ pub(super) fn unknown_id(inner: &tokenizers::Tokenizer, file: &Value) -> Option<
         ModelWrapper::BPE(model) => model.unk_token.as_ref()?,
         // The crate does not tell it.
         ModelWrapper::Unigram(_) => {
-            return file.pointer("/model/unk_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+            return file.pointer("/model/unk_id")?.as_u64()?.try_into().ok();
         }
     };
     inner.token_to_id(token)
-}
-
-/// How many of these tokens stand for something that is not known.
-pub(super) fn count_unknown(ids: &[u32], unknown: Option<u32>) -> usize {
-    unknown.map_or(0, |unknown| ids.iter().filter(|&&id| id == unknown).count())
-}
-
-/// The same of the part that is left when all but `seen` are cut off.
-pub(super) fn count_unknown_seen(
-    ids: &[u32],
-    seen: usize,
-    cut_from: TruncationDirection,
-    unknown: Option<u32>,
-) -> usize {
-    let part = match cut_from {
-        TruncationDirection::Right => ids.get(..seen),
-        TruncationDirection::Left => ids.get(ids.len().saturating_sub(seen)..),
-    };
-    count_unknown(part.unwrap_or(ids), unknown)
 }
 
 #[cfg(test)]

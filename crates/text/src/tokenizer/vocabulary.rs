@@ -1,6 +1,6 @@
 //! The ids of a tokenizer.
 
-use tokenizers::{Encoding, Token};
+use tokenizers::{Encoding, Token, TruncationDirection};
 
 use super::Tokenizer;
 use super::error::TokenizeError;
@@ -29,7 +29,7 @@ impl Tokenizer {
     pub fn row_from_ids(&self, ids: Vec<u32>) -> Result<TokenRow, TokenizeError> {
         let tokens = ids.into_iter().map(|id| Token::new(id, String::new(), (0, 0))).collect();
         let encoding = Encoding::from_tokens(tokens, 0);
-        catch_panic(|| self.add_special_tokens(encoding).map(|(row, _)| row))
+        catch_panic(|| self.add_special_tokens(encoding, None).map(|row| self.to_token_row(&row)))
     }
 
     /// The largest id of a token, added tokens included.
@@ -42,6 +42,20 @@ impl Tokenizer {
     #[must_use]
     pub fn unknown_id(&self) -> Option<u32> {
         self.unknown_id
+    }
+
+    /// How many of these tokens stand for something that is not known.
+    pub(super) fn count_unknown(&self, ids: &[u32]) -> usize {
+        self.unknown_id.map_or(0, |unknown| ids.iter().filter(|&&id| id == unknown).count())
+    }
+
+    /// The same of the part that is left when all but `seen` are cut off.
+    pub(super) fn count_unknown_seen(&self, ids: &[u32], seen: usize) -> usize {
+        let part = match self.truncation_direction {
+            TruncationDirection::Right => ids.get(..seen),
+            TruncationDirection::Left => ids.get(ids.len().saturating_sub(seen)..),
+        };
+        self.count_unknown(part.unwrap_or(ids))
     }
 
     /// Ids of ordinary tokens, neither special nor added ones, from all parts of the vocabulary: `count` at most.

@@ -2,33 +2,24 @@
 
 use serde_json::{Value, json};
 
-use super::super::special_token_defaults::{
-    DefaultToken, ReaddMode, normalized_left_token, normalized_token, plain_token,
-};
-use super::build_context::{BuildContext, no_extra_tokens};
+use super::super::special_token_defaults::MatchStyle::{Normalized, NormalizedLeftStrip, Plain};
+use super::build_context::BuildContext;
+use super::components::{CLS_SEP_TEMPLATES, part_json};
 use super::spec::{ClassSpec, PostProcessorSpec, TokenizerComponents};
 use crate::manifest::ManifestError;
-
-const BERT_TOKENS: [DefaultToken; 5] = [
-    plain_token("unk_token", "[UNK]"),
-    plain_token("sep_token", "[SEP]"),
-    plain_token("pad_token", "[PAD]"),
-    plain_token("cls_token", "[CLS]"),
-    plain_token("mask_token", "[MASK]"),
-];
 
 const BERT: ClassSpec = ClassSpec {
     name: "BertTokenizer",
     model_type: "WordPiece",
-    default_tokens: &BERT_TOKENS,
+    default_tokens: &[(
+        Plain,
+        "unk_token=[UNK] sep_token=[SEP] pad_token=[PAD] cls_token=[CLS] mask_token=[MASK]",
+    )],
     has_type_ids: true,
     pads_left: false,
     keeps_file_components: false,
-    extra_tokens: no_extra_tokens,
-    build_components: |build| {
-        let post = PostProcessorSpec::Template("cls:0 A:0 sep:0", "cls:0 A:0 sep:0 B:1 sep:1");
-        wordpiece_components(build, bert_normalizer(build)?, post)
-    },
+    extra_tokens: |_| Vec::new(),
+    build_components: |build| wordpiece_components(build, true, PostProcessorSpec::Template(CLS_SEP_TEMPLATES)),
 };
 
 pub(super) const SPECS: [ClassSpec; 7] = [
@@ -38,53 +29,40 @@ pub(super) const SPECS: [ClassSpec; 7] = [
     ClassSpec {
         name: "MPNetTokenizer",
         default_tokens: &[
-            normalized_token("bos_token", "<s>"),
-            normalized_token("eos_token", "</s>"),
-            normalized_token("sep_token", "</s>"),
-            normalized_token("cls_token", "<s>"),
-            normalized_token("unk_token", "[UNK]"),
-            normalized_token("pad_token", "<pad>"),
-            normalized_left_token("mask_token", "<mask>"),
+            (
+                Normalized,
+                "bos_token=<s> eos_token=</s> sep_token=</s> cls_token=<s> unk_token=[UNK] pad_token=<pad>",
+            ),
+            (NormalizedLeftStrip, "mask_token=<mask>"),
         ],
         has_type_ids: false,
         build_components: |build| {
             let post = PostProcessorSpec::Roberta { trim_offsets: true, add_prefix_space: false };
-            wordpiece_components(build, bert_normalizer(build)?, post)
+            wordpiece_components(build, true, post)
         },
         ..BERT
     },
     ClassSpec {
         name: "FunnelTokenizer",
-        default_tokens: &[
-            plain_token("unk_token", "<unk>"),
-            plain_token("sep_token", "<sep>"),
-            plain_token("pad_token", "<pad>"),
-            plain_token("cls_token", "<cls>"),
-            plain_token("mask_token", "<mask>"),
-            plain_token("bos_token", "<s>"),
-            plain_token("eos_token", "</s>"),
-        ],
+        default_tokens: &[(
+            Plain,
+            "unk_token=<unk> sep_token=<sep> pad_token=<pad> cls_token=<cls> mask_token=<mask> bos_token=<s> \
+             eos_token=</s>",
+        )],
         has_type_ids: false,
         build_components: |build| {
-            let normalizer = bert_normalizer_with(build, build.bool_setting("clean_text", true)?)?;
-            wordpiece_components(
-                build,
-                normalizer,
-                PostProcessorSpec::Template("cls:2 A:0 sep:0", "cls:2 A:0 sep:0 B:1 sep:1"),
-            )
+            let post = PostProcessorSpec::Template(["cls:2 A:0 sep:0", "cls:2 A:0 sep:0 B:1 sep:1"]);
+            wordpiece_components(build, build.bool_setting("clean_text", true)?, post)
         },
         ..BERT
     },
     ClassSpec {
         name: "HerbertTokenizer",
         model_type: "BPE",
-        default_tokens: &[
-            plain_token("cls_token", "<s>"),
-            plain_token("unk_token", "<unk>"),
-            plain_token("pad_token", "<pad>"),
-            plain_token("mask_token", "<mask>"),
-            plain_token("sep_token", "</s>"),
-        ],
+        default_tokens: &[(
+            Plain,
+            "cls_token=<s> unk_token=<unk> pad_token=<pad> mask_token=<mask> sep_token=</s>",
+        )],
         has_type_ids: false,
         build_components: |build| {
             let post = json!({ "type": "BertProcessing", "sep": [build.required_token("sep_token")?, 2],
@@ -96,41 +74,28 @@ pub(super) const SPECS: [ClassSpec; 7] = [
     ClassSpec {
         name: "OpenAIGPTTokenizer",
         model_type: "BPE",
-        default_tokens: &[plain_token("unk_token", "<unk>")],
+        default_tokens: &[(Plain, "unk_token=<unk>")],
         has_type_ids: false,
         build_components: |build| word_bpe_components(build, None, true, PostProcessorSpec::File),
         ..BERT
     },
 ];
 
-/// BERT's normaliser under the settings of BERT.
-fn bert_normalizer(build: &BuildContext<'_>) -> Result<Value, ManifestError> {
-    bert_normalizer_with(build, true)
-}
-
-fn bert_normalizer_with(build: &BuildContext<'_>, clean_text: bool) -> Result<Value, ManifestError> {
-    Ok(json!({
+fn wordpiece_components(
+    build: &BuildContext<'_>,
+    clean_text: bool,
+    post: PostProcessorSpec,
+) -> Result<TokenizerComponents, ManifestError> {
+    let normalizer = json!({
         "type": "BertNormalizer",
         "clean_text": clean_text,
         "handle_chinese_chars": build.bool_setting("tokenize_chinese_chars", true)?,
         "strip_accents": build.optional_bool_setting("strip_accents")?,
         "lowercase": build.bool_setting("do_lower_case", true)?,
-    }))
-}
-
-fn wordpiece_components(
-    build: &BuildContext<'_>,
-    normalizer: Value,
-    post: PostProcessorSpec,
-) -> Result<TokenizerComponents, ManifestError> {
-    Ok(TokenizerComponents {
-        model: json!({ "type": "WordPiece", "unk_token": build.required_token("unk_token")?, "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": 100 }),
-        normalizer,
-        pre_tokenizer: json!({ "type": "BertPreTokenizer" }),
-        post_processor: post,
-        readd_mode: ReaddMode::Never,
-    })
+    });
+    let model = json!({ "type": "WordPiece", "unk_token": build.required_token("unk_token")?,
+        "continuing_subword_prefix": "##", "max_input_chars_per_word": 100 });
+    Ok(word_components(model, normalizer, post))
 }
 
 /// Pairs of characters within words, the last of which is marked.
@@ -140,15 +105,14 @@ fn word_bpe_components(
     lowercase: bool,
     post: PostProcessorSpec,
 ) -> Result<TokenizerComponents, ManifestError> {
-    let prefix = if lowercase { json!("") } else { Value::Null };
-    Ok(TokenizerComponents {
-        model: json!({ "type": "BPE", "dropout": null, "unk_token": build.required_token("unk_token")?,
-            "continuing_subword_prefix": prefix, "end_of_word_suffix": "</w>", "fuse_unk": false,
-            "byte_fallback": false, "ignore_merges": false }),
-        normalizer: json!({ "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
-            "strip_accents": strip_accents, "lowercase": lowercase }),
-        pre_tokenizer: json!({ "type": "BertPreTokenizer" }),
-        post_processor: post,
-        readd_mode: ReaddMode::Never,
-    })
+    let model = json!({ "type": "BPE", "unk_token": build.required_token("unk_token")?,
+        "continuing_subword_prefix": lowercase.then_some(""), "end_of_word_suffix": "</w>" });
+    let normalizer = json!({ "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+        "strip_accents": strip_accents, "lowercase": lowercase });
+    Ok(word_components(model, normalizer, post))
+}
+
+fn word_components(model: Value, normalizer: Value, post_processor: PostProcessorSpec) -> TokenizerComponents {
+    let pre_tokenizer = part_json("BertPreTokenizer");
+    TokenizerComponents { model, normalizer, pre_tokenizer, post_processor, ..TokenizerComponents::default() }
 }

@@ -2,17 +2,17 @@
 
 use serde_json::{Map, Value};
 
-use super::super::file_names::TOKENIZER_CONFIG_FILE;
+use super::super::file_names::config_error;
 use super::super::special_tokens::SpecialTokens;
 use crate::manifest::ManifestError;
 
 /// What rules are built of.
-pub(in crate::tokenizer) struct BuildContext<'a> {
+pub(crate) struct BuildContext<'a> {
     /// `tokenizer_config.json`.
-    pub(in crate::tokenizer) settings: &'a Map<String, Value>,
+    pub(crate) settings: &'a Map<String, Value>,
     /// `tokenizer.json`.
-    pub(in crate::tokenizer) file: &'a Value,
-    pub(in crate::tokenizer) special_tokens: &'a SpecialTokens,
+    pub(crate) file: &'a Value,
+    pub(crate) special_tokens: &'a SpecialTokens,
 }
 
 impl BuildContext<'_> {
@@ -26,7 +26,7 @@ impl BuildContext<'_> {
     }
 
     /// A setting that is true or false, where `null` means false.
-    pub(super) fn nullable_bool_setting(&self, key: &str, default: bool) -> Result<bool, ManifestError> {
+    pub(crate) fn nullable_bool_setting(&self, key: &str, default: bool) -> Result<bool, ManifestError> {
         match self.settings.get(key) {
             Some(Value::Null) => Ok(false),
             _ => self.bool_setting(key, default),
@@ -41,22 +41,30 @@ impl BuildContext<'_> {
         }
     }
 
+    /// A setting that is a text.
+    pub(super) fn text_setting(&self, key: &str, default: &'static str) -> Result<&str, ManifestError> {
+        match self.settings.get(key) {
+            None | Some(Value::Null) => Ok(default),
+            Some(Value::String(text)) => Ok(text),
+            Some(other) => Err(setting_error(key, other, "a text")),
+        }
+    }
+
     /// A setting that is an id of the vocabulary.
     pub(super) fn id_setting(&self, key: &str, default: usize) -> Result<usize, ManifestError> {
         match self.settings.get(key) {
             None => Ok(default),
-            Some(value) => value
-                .as_u64()
-                .and_then(|id| usize::try_from(id).ok())
-                .ok_or_else(|| setting_error(key, value, "an id of the vocabulary")),
+            Some(value) => {
+                let id = value.as_u64().and_then(|id| id.try_into().ok());
+                id.ok_or_else(|| setting_error(key, value, "an id of the vocabulary"))
+            }
         }
     }
 
     /// The content of a special token, which these rules cannot do without.
     pub(super) fn required_token(&self, attribute: &str) -> Result<&str, ManifestError> {
         self.special_tokens.content(attribute).ok_or_else(|| {
-            let reason = format!("{attribute} is null, and the class of this tokenizer needs it: name the token");
-            ManifestError::new(TOKENIZER_CONFIG_FILE, reason)
+            config_error(format!("{attribute} is null, and the class of this tokenizer needs it: name the token"))
         })
     }
 
@@ -79,32 +87,15 @@ impl BuildContext<'_> {
     }
 }
 
-/// No extra special tokens.
-pub(super) fn no_extra_tokens(_: &Map<String, Value>) -> Vec<String> {
-    Vec::new()
-}
-
 /// How many extra special tokens a setting asks for.
 pub(super) fn count_setting(settings: &Map<String, Value>, key: &str, default: usize) -> usize {
     /// More than any checkpoint has.
     const MAX_EXTRA_TOKENS: usize = 10_000;
-    let count = settings.get(key).and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok());
+    let count = settings.get(key).and_then(Value::as_u64).and_then(|count| count.try_into().ok());
     count.unwrap_or(default).min(MAX_EXTRA_TOKENS)
 }
 
-/// The text of a setting.
-pub(super) fn text_setting<'a>(
-    settings: &'a Map<String, Value>,
-    key: &str,
-    default: &'a str,
-) -> Result<&'a str, ManifestError> {
-    match settings.get(key) {
-        None | Some(Value::Null) => Ok(default),
-        Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(setting_error(key, other, "a text")),
-    }
-}
-
-fn setting_error(key: &str, value: &Value, expected: &str) -> ManifestError {
-    ManifestError::new(TOKENIZER_CONFIG_FILE, format!("{key} is {value}, where {expected} is expected"))
+/// An error about a setting that is not what it should be.
+pub(crate) fn setting_error(key: &str, value: &Value, expected: &str) -> ManifestError {
+    config_error(format!("{key} is {value}, where {expected} is expected"))
 }

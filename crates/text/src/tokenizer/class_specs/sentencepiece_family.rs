@@ -2,81 +2,66 @@
 
 use serde_json::{Value, json};
 
-use super::super::special_token_defaults::{
-    DefaultToken, ReaddMode, left_token, normalized_left_token, normalized_token, plain_token, roberta_tokens,
-};
-use super::build_context::{BuildContext, count_setting, no_extra_tokens, text_setting};
-use super::components::{replace_json, sequence_json};
+use super::super::file_names::file_error;
+use super::super::special_token_defaults::MatchStyle::{LeftStrip, Normalized, NormalizedLeftStrip, Plain};
+use super::super::special_token_defaults::{DefaultTokens, ReaddMode};
+use super::build_context::{BuildContext, count_setting};
+use super::components::{CLS_SEP_TEMPLATES, ROBERTA_TOKENS, part_json, replace_json, sequence_json};
 use super::gpt2_family::byte_fallback_bpe_model;
 use super::spec::{ClassSpec, PostProcessorSpec, TokenizerComponents};
 use crate::manifest::ManifestError;
 
-const CLS_SEP_TEMPLATES: [&str; 2] = ["cls:0 A:0 sep:0", "cls:0 A:0 sep:0 B:1 sep:1"];
-
-const ALBERT_TOKENS: [DefaultToken; 7] = [
-    plain_token("bos_token", "[CLS]"),
-    plain_token("eos_token", "[SEP]"),
-    plain_token("unk_token", "<unk>"),
-    plain_token("sep_token", "[SEP]"),
-    plain_token("pad_token", "<pad>"),
-    plain_token("cls_token", "[CLS]"),
-    plain_token("mask_token", "[MASK]"),
-];
+const ALBERT_TOKENS: [DefaultTokens; 1] = [(
+    Plain,
+    "bos_token=[CLS] eos_token=[SEP] unk_token=<unk> sep_token=[SEP] pad_token=<pad> cls_token=[CLS] mask_token=[MASK]",
+)];
 
 const XLM_ROBERTA: ClassSpec = ClassSpec {
     name: "XLMRobertaTokenizer",
     model_type: "Unigram",
-    default_tokens: &roberta_tokens(plain_token("mask_token", "<mask>")),
+    default_tokens: &[ROBERTA_TOKENS, (Plain, "mask_token=<mask>")],
     has_type_ids: false,
     pads_left: false,
     keeps_file_components: false,
-    extra_tokens: no_extra_tokens,
-    build_components: |build| xlm_roberta_components(build, |_| Ok(3)),
+    extra_tokens: |_| Vec::new(),
+    build_components: xlm_roberta_components,
 };
-
-/// Languages of `MBart`, which are special tokens.
-const MBART_LANGUAGES: &str = "ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT \
-    lv_LV my_MM ne_NP nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN";
 
 pub(super) const SPECS: [ClassSpec; 15] = [
     XLM_ROBERTA,
     ClassSpec {
         name: "MBartTokenizer",
-        default_tokens: &roberta_tokens(normalized_left_token("mask_token", "<mask>")),
-        extra_tokens: |_| MBART_LANGUAGES.split(' ').map(str::to_owned).collect(),
+        default_tokens: &[ROBERTA_TOKENS, (NormalizedLeftStrip, "mask_token=<mask>")],
+        // Its languages.
+        extra_tokens: |_| {
+            words(
+                "ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV my_MM \
+                 ne_NP nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN",
+            )
+        },
         build_components: |build| {
-            let code = text_setting(build.settings, "src_lang", "en_XX")?.to_owned();
-            Ok(unigram_components(
-                3,
-                Value::Null,
-                whitespace_metaspace_json("always"),
-                PostProcessorSpec::Language { code, first: false },
-            ))
+            let post = PostProcessorSpec::Language(build.text_setting("src_lang", "en_XX")?.to_owned());
+            Ok(unigram_components(3, Value::Null, whitespace_metaspace_json("always"), post))
         },
         ..XLM_ROBERTA
     },
     ClassSpec {
         name: "CamembertTokenizer",
-        default_tokens: &roberta_tokens(left_token("mask_token", "<mask>")),
-        extra_tokens: |_| ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"].map(str::to_owned).to_vec(),
+        default_tokens: &[ROBERTA_TOKENS, (LeftStrip, "mask_token=<mask>")],
+        extra_tokens: |_| words("<s>NOTUSED </s>NOTUSED <unk>NOTUSED"),
         build_components: |build| {
-            xlm_roberta_components(build, |build| {
-                Ok(build.find_piece(build.required_token("unk_token")?, None).unwrap_or(0))
-            })
+            let rules = xlm_roberta_components(build)?;
+            let unknown = build.find_piece(build.required_token("unk_token")?, None).unwrap_or(0);
+            Ok(TokenizerComponents { model: unigram_model(unknown), ..rules })
         },
         ..XLM_ROBERTA
     },
     ClassSpec {
         name: "BarthezTokenizer",
-        default_tokens: &roberta_tokens(normalized_left_token("mask_token", "<mask>")),
+        default_tokens: &[ROBERTA_TOKENS, (NormalizedLeftStrip, "mask_token=<mask>")],
         build_components: |build| {
-            let scheme = prefix_scheme(build, "never")?;
-            Ok(unigram_components(
-                3,
-                collapse_spaces_json(false),
-                metaspace_json(scheme, true),
-                PostProcessorSpec::File,
-            ))
+            let pieces = metaspace_json(prefix_scheme(build, "never")?);
+            Ok(unigram_components(3, collapse_spaces_json(false), pieces, PostProcessorSpec::File))
         },
         ..XLM_ROBERTA
     },
@@ -84,45 +69,38 @@ pub(super) const SPECS: [ClassSpec; 15] = [
         name: "AlbertTokenizer",
         default_tokens: &ALBERT_TOKENS,
         build_components: |build| {
-            let mut parts = tex_quote_normalizers();
-            parts.extend(case_folding_normalizers(
-                !build.nullable_bool_setting("keep_accents", false)?,
-                build.nullable_bool_setting("do_lower_case", true)?,
-            ));
-            parts.extend(build.charsmap());
-            let scheme = prefix_scheme(build, "never")?;
-            let post = PostProcessorSpec::FileOrTemplate(CLS_SEP_TEMPLATES[0], CLS_SEP_TEMPLATES[1]);
-            Ok(unigram_components(1, sequence_json("normalizers", &parts), whitespace_metaspace_json(scheme), post))
+            let keeps_accents = build.nullable_bool_setting("keep_accents", false)?;
+            let lowercase = build.nullable_bool_setting("do_lower_case", true)?;
+            let normalizer = albert_normalizer(build, None, !keeps_accents, lowercase);
+            let pieces = whitespace_metaspace_json(prefix_scheme(build, "never")?);
+            let post = if build.file["post_processor"].is_null() {
+                PostProcessorSpec::Template(CLS_SEP_TEMPLATES)
+            } else {
+                PostProcessorSpec::File
+            };
+            Ok(unigram_components(1, normalizer, pieces, post))
         },
         ..XLM_ROBERTA
     },
     ClassSpec {
         name: "DebertaV2Tokenizer",
-        default_tokens: &[
-            plain_token("bos_token", "[CLS]"),
-            plain_token("eos_token", "[SEP]"),
-            plain_token("unk_token", "[UNK]"),
-            plain_token("sep_token", "[SEP]"),
-            plain_token("pad_token", "[PAD]"),
-            plain_token("cls_token", "[CLS]"),
-            plain_token("mask_token", "[MASK]"),
-        ],
+        default_tokens: &[(
+            Plain,
+            "bos_token=[CLS] eos_token=[SEP] unk_token=[UNK] sep_token=[SEP] pad_token=[PAD] cls_token=[CLS] \
+             mask_token=[MASK]",
+        )],
         has_type_ids: true,
         build_components: deberta_v2_components,
         ..XLM_ROBERTA
     },
     ClassSpec {
         name: "T5Tokenizer",
-        default_tokens: &[
-            plain_token("eos_token", "</s>"),
-            plain_token("unk_token", "<unk>"),
-            plain_token("pad_token", "<pad>"),
-        ],
+        default_tokens: &[(Plain, "eos_token=</s> unk_token=<unk> pad_token=<pad>")],
         extra_tokens: |settings| {
             (0..count_setting(settings, "extra_ids", 100)).map(|number| format!("<extra_id_{number}>")).collect()
         },
         build_components: |build| {
-            let post = PostProcessorSpec::Template("A:0 eos:0", "A:0 eos:0 B:0 eos:0");
+            let post = PostProcessorSpec::Template(["A:0 eos:0", "A:0 eos:0 B:0 eos:0"]);
             Ok(unigram_components(2, build.charsmap().unwrap_or_default(), whitespace_metaspace_json("always"), post))
         },
         ..XLM_ROBERTA
@@ -130,25 +108,15 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     ClassSpec {
         name: "BigBirdTokenizer",
         default_tokens: &[
-            normalized_token("unk_token", "<unk>"),
-            normalized_token("bos_token", "<s>"),
-            normalized_token("eos_token", "</s>"),
-            normalized_token("pad_token", "<pad>"),
-            normalized_token("sep_token", "[SEP]"),
-            normalized_left_token("mask_token", "[MASK]"),
-            normalized_token("cls_token", "[CLS]"),
+            (Normalized, "unk_token=<unk> bos_token=<s> eos_token=</s> pad_token=<pad> sep_token=[SEP] cls_token=[CLS]"),
+            (NormalizedLeftStrip, "mask_token=[MASK]"),
         ],
         build_components: |build| {
             let unknown = build.find_piece(build.required_token("unk_token")?, Some(0.0)).unwrap_or(100);
             let strip = json!({ "type": "Strip", "strip_left": false, "strip_right": false });
             let normalizer = sequence_json("normalizers", &[strip, double_spaces_json("▁")]);
-            let scheme = prefix_scheme(build, "never")?;
-            Ok(unigram_components(
-                unknown,
-                normalizer,
-                metaspace_json(scheme, true),
-                PostProcessorSpec::Template(CLS_SEP_TEMPLATES[0], CLS_SEP_TEMPLATES[1]),
-            ))
+            let pieces = metaspace_json(prefix_scheme(build, "never")?);
+            Ok(unigram_components(unknown, normalizer, pieces, PostProcessorSpec::Template(CLS_SEP_TEMPLATES)))
         },
         ..XLM_ROBERTA
     },
@@ -156,19 +124,14 @@ pub(super) const SPECS: [ClassSpec; 15] = [
         name: "RemBertTokenizer",
         default_tokens: &ALBERT_TOKENS,
         build_components: |build| {
-            let mut parts = tex_quote_normalizers();
-            parts.push(double_spaces_json(" "));
-            parts.extend(case_folding_normalizers(
-                !build.nullable_bool_setting("keep_accents", true)?,
-                build.nullable_bool_setting("do_lower_case", false)?,
-            ));
-            parts.extend(build.charsmap());
-            let scheme = prefix_scheme(build, "never")?;
+            let keeps_accents = build.nullable_bool_setting("keep_accents", true)?;
+            let lowercase = build.nullable_bool_setting("do_lower_case", false)?;
+            let normalizer = albert_normalizer(build, Some(double_spaces_json(" ")), !keeps_accents, lowercase);
+            let pieces = metaspace_json(prefix_scheme(build, "never")?);
             // It takes back its own post-processor where the file has none.
-            let [single, pair] =
-                if build.file["post_processor"].is_null() { ["A:0", "A:0 B:1"] } else { CLS_SEP_TEMPLATES };
-            let post = PostProcessorSpec::Template(single, pair);
-            let rules = unigram_components(2, sequence_json("normalizers", &parts), metaspace_json(scheme, true), post);
+            let is_bare = build.file["post_processor"].is_null();
+            let post = PostProcessorSpec::Template(if is_bare { ["A:0", "A:0 B:1"] } else { CLS_SEP_TEMPLATES });
+            let rules = unigram_components(2, normalizer, pieces, post);
             Ok(TokenizerComponents { readd_mode: ReaddMode::KeepFlags, ..rules })
         },
         ..XLM_ROBERTA
@@ -176,57 +139,35 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     ClassSpec {
         name: "XLNetTokenizer",
         default_tokens: &[
-            plain_token("bos_token", "<s>"),
-            plain_token("eos_token", "</s>"),
-            plain_token("unk_token", "<unk>"),
-            plain_token("sep_token", "<sep>"),
-            plain_token("pad_token", "<pad>"),
-            plain_token("cls_token", "<cls>"),
-            normalized_left_token("mask_token", "<mask>"),
+            (Plain, "bos_token=<s> eos_token=</s> unk_token=<unk> sep_token=<sep> pad_token=<pad> cls_token=<cls>"),
+            (NormalizedLeftStrip, "mask_token=<mask>"),
         ],
         pads_left: true,
-        extra_tokens: |_| ["<eop>", "<eod>"].map(str::to_owned).to_vec(),
+        extra_tokens: |_| words("<eop> <eod>"),
         build_components: |build| {
-            let mut parts = tex_quote_normalizers();
-            parts.extend(case_folding_normalizers(true, build.nullable_bool_setting("do_lower_case", false)?));
-            parts.extend(build.charsmap());
-            let post = PostProcessorSpec::Template("A:0 sep:0 cls:2", "A:0 sep:0 B:1 sep:1 cls:2");
-            Ok(unigram_components(
-                build.id_setting("unk_id", 0)?,
-                sequence_json("normalizers", &parts),
-                whitespace_metaspace_json("always"),
-                post,
-            ))
+            let lowercase = build.nullable_bool_setting("do_lower_case", false)?;
+            let normalizer = albert_normalizer(build, None, true, lowercase);
+            let post = PostProcessorSpec::Template(["A:0 sep:0 cls:2", "A:0 sep:0 B:1 sep:1 cls:2"]);
+            let unknown = build.id_setting("unk_id", 0)?;
+            Ok(unigram_components(unknown, normalizer, whitespace_metaspace_json("always"), post))
         },
         ..XLM_ROBERTA
     },
     ClassSpec {
         name: "XGLMTokenizer",
-        default_tokens: &[
-            plain_token("bos_token", "<s>"),
-            plain_token("eos_token", "</s>"),
-            plain_token("sep_token", "</s>"),
-            plain_token("cls_token", "<s>"),
-            plain_token("unk_token", "<unk>"),
-            plain_token("pad_token", "<pad>"),
-        ],
+        default_tokens: &[ROBERTA_TOKENS],
         extra_tokens: |_| (0..7).map(|number| format!("<madeupword{number}>")).collect(),
         build_components: |build| {
             let parts: Vec<Value> = build.charsmap().into_iter().chain([double_spaces_json(" ")]).collect();
-            let scheme = prefix_scheme(build, "never")?;
-            let post = PostProcessorSpec::Template("eos:0 A:0", "eos:0 A:0 eos:0 eos:0 B:0");
-            Ok(unigram_components(3, sequence_json("normalizers", &parts), metaspace_json(scheme, true), post))
+            let pieces = metaspace_json(prefix_scheme(build, "never")?);
+            let post = PostProcessorSpec::Template(["eos:0 A:0", "eos:0 A:0 eos:0 eos:0 B:0"]);
+            Ok(unigram_components(3, sequence_json("normalizers", &parts), pieces, post))
         },
         ..XLM_ROBERTA
     },
     ClassSpec {
         name: "PegasusTokenizer",
-        default_tokens: &[
-            plain_token("pad_token", "<pad>"),
-            plain_token("eos_token", "</s>"),
-            plain_token("unk_token", "<unk>"),
-            plain_token("mask_token", "<mask_2>"),
-        ],
+        default_tokens: &[(Plain, "pad_token=<pad> eos_token=</s> unk_token=<unk> mask_token=<mask_2>")],
         extra_tokens: |settings| {
             let unknown = (2..count_setting(settings, "offset", 103)).map(|number| format!("<unk_{number}>"));
             std::iter::once("<mask_1>".to_owned()).chain(unknown).collect()
@@ -237,17 +178,15 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     ClassSpec {
         name: "ReformerTokenizer",
         model_type: "BPE",
-        default_tokens: &[plain_token("eos_token", "</s>"), plain_token("unk_token", "<unk>")],
+        default_tokens: &[(Plain, "eos_token=</s> unk_token=<unk>")],
         build_components: |build| {
             let spaces = |charsmap| sequence_json("normalizers", &[charsmap, double_spaces_json(" ")]);
             Ok(TokenizerComponents {
-                model: json!({ "type": "BPE", "dropout": null, "unk_token": build.required_token("unk_token")?,
-                    "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": true,
-                    "byte_fallback": false, "ignore_merges": false }),
+                model: json!({ "type": "BPE", "unk_token": build.required_token("unk_token")?, "fuse_unk": true }),
                 normalizer: build.charsmap().map(spaces).unwrap_or_default(),
-                pre_tokenizer: metaspace_json("always", true),
-                post_processor: PostProcessorSpec::File,
+                pre_tokenizer: metaspace_json("always"),
                 readd_mode: ReaddMode::KeepFlags,
+                ..TokenizerComponents::default()
             })
         },
         ..XLM_ROBERTA
@@ -255,21 +194,17 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     ClassSpec {
         name: "LlamaTokenizer",
         model_type: "BPE",
-        default_tokens: &[
-            plain_token("unk_token", "<unk>"),
-            plain_token("bos_token", "<s>"),
-            plain_token("eos_token", "</s>"),
-        ],
+        default_tokens: &[(Plain, "unk_token=<unk> bos_token=<s> eos_token=</s>")],
         pads_left: true,
         build_components: |build| {
             let first = if build.nullable_bool_setting("legacy", false)? { "always" } else { "first" };
             let scheme = if build.optional_bool_setting("add_prefix_space")?.unwrap_or(true) { first } else { "never" };
+            let mut pieces = metaspace_json(scheme);
+            pieces["split"] = false.into();
             Ok(TokenizerComponents {
                 model: byte_fallback_bpe_model(None),
-                normalizer: Value::Null,
-                pre_tokenizer: metaspace_json(scheme, false),
-                post_processor: PostProcessorSpec::File,
-                readd_mode: ReaddMode::Never,
+                pre_tokenizer: pieces,
+                ..TokenizerComponents::default()
             })
         },
         ..XLM_ROBERTA
@@ -279,19 +214,20 @@ pub(super) const SPECS: [ClassSpec; 15] = [
         default_tokens: &ALBERT_TOKENS,
         has_type_ids: true,
         keeps_file_components: true,
-        build_components: |_| Ok(unigram_components(0, Value::Null, Value::Null, PostProcessorSpec::File)),
+        build_components: |_| Ok(TokenizerComponents::default()),
         ..XLM_ROBERTA
     },
 ];
 
-fn xlm_roberta_components(
-    build: &BuildContext<'_>,
-    unknown: fn(&BuildContext<'_>) -> Result<usize, ManifestError>,
-) -> Result<TokenizerComponents, ManifestError> {
-    let scheme = prefix_scheme(build, "never")?;
-    let post = PostProcessorSpec::Template("bos:0 A:0 eos:0", "bos:0 A:0 eos:0 eos:0 B:0 eos:0");
-    let normalizer = build.charsmap().unwrap_or_default();
-    Ok(unigram_components(unknown(build)?, normalizer, whitespace_metaspace_json(scheme), post))
+/// The words of a list.
+fn words(list: &str) -> Vec<String> {
+    list.split(' ').map(str::to_owned).collect()
+}
+
+fn xlm_roberta_components(build: &BuildContext<'_>) -> Result<TokenizerComponents, ManifestError> {
+    let pieces = whitespace_metaspace_json(prefix_scheme(build, "never")?);
+    let post = PostProcessorSpec::Template(["bos:0 A:0 eos:0", "bos:0 A:0 eos:0 eos:0 B:0 eos:0"]);
+    Ok(unigram_components(3, build.charsmap().unwrap_or_default(), pieces, post))
 }
 
 fn deberta_v2_components(build: &BuildContext<'_>) -> Result<TokenizerComponents, ManifestError> {
@@ -302,41 +238,35 @@ fn deberta_v2_components(build: &BuildContext<'_>) -> Result<TokenizerComponents
     let punctuation = json!({ "type": "Punctuation", "behavior": "Isolated" });
     let mut splits: Vec<Value> =
         build.nullable_bool_setting("split_by_punct", false)?.then_some(punctuation).into_iter().collect();
-    splits.push(metaspace_json(prefix_scheme(build, "first")?, true));
+    splits.push(metaspace_json(prefix_scheme(build, "first")?));
     let normalizer = collapse_spaces_json(build.nullable_bool_setting("do_lower_case", false)?);
-    Ok(unigram_components(
-        unknown,
-        normalizer,
-        sequence_json("pretokenizers", &splits),
-        PostProcessorSpec::Template(CLS_SEP_TEMPLATES[0], CLS_SEP_TEMPLATES[1]),
-    ))
+    let post = PostProcessorSpec::Template(CLS_SEP_TEMPLATES);
+    Ok(unigram_components(unknown, normalizer, sequence_json("pretokenizers", &splits), post))
 }
 
 fn pegasus_components(build: &BuildContext<'_>) -> Result<TokenizerComponents, ManifestError> {
     let token = build.required_token("unk_token")?;
     let unknown = build.find_piece(token, Some(0.0)).filter(|&id| id > 0).ok_or_else(|| {
-        let reason = format!("the vocabulary has no piece {token:?} with a score of 0, which PegasusTokenizer needs");
-        ManifestError::new("tokenizer.json", reason)
+        file_error(format!("the vocabulary has no piece {token:?} with a score of 0, which PegasusTokenizer needs"))
     })?;
-    let spaces = double_spaces_json(" ");
-    let first = build.charsmap().unwrap_or_else(|| replace_json(&json!({ "Regex": "\\n" }), " "));
-    let normalizer = sequence_json("normalizers", &[first, spaces]);
-    Ok(unigram_components(
-        unknown,
-        normalizer,
-        metaspace_json("always", true),
-        PostProcessorSpec::Template("A:0 eos:0", "A:0 B:0 eos:0"),
-    ))
+    let first = build.charsmap().unwrap_or_else(|| replace_json("Regex", "\\n", " "));
+    let normalizer = sequence_json("normalizers", &[first, double_spaces_json(" ")]);
+    let post = PostProcessorSpec::Template(["A:0 eos:0", "A:0 B:0 eos:0"]);
+    Ok(unigram_components(unknown, normalizer, metaspace_json("always"), post))
 }
 
 fn unigram_components(
     unknown: usize,
     normalizer: Value,
     pre_tokenizer: Value,
-    post: PostProcessorSpec,
+    post_processor: PostProcessorSpec,
 ) -> TokenizerComponents {
-    let model = json!({ "type": "Unigram", "unk_id": unknown, "byte_fallback": false });
-    TokenizerComponents { model, normalizer, pre_tokenizer, post_processor: post, readd_mode: ReaddMode::Never }
+    let model = unigram_model(unknown);
+    TokenizerComponents { model, normalizer, pre_tokenizer, post_processor, readd_mode: ReaddMode::Never }
+}
+
+fn unigram_model(unknown: usize) -> Value {
+    json!({ "type": "Unigram", "unk_id": unknown })
 }
 
 /// Where `▁` goes before a text without a space: everywhere, or as a class has it otherwise.
@@ -344,35 +274,36 @@ fn prefix_scheme(build: &BuildContext<'_>, otherwise: &'static str) -> Result<&'
     Ok(if build.nullable_bool_setting("add_prefix_space", true)? { "always" } else { otherwise })
 }
 
-fn metaspace_json(prepend_scheme: &str, split: bool) -> Value {
-    json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": prepend_scheme, "split": split })
+fn metaspace_json(prepend_scheme: &str) -> Value {
+    json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": prepend_scheme })
 }
 
 fn whitespace_metaspace_json(prepend_scheme: &str) -> Value {
-    let spaces = json!({ "type": "WhitespaceSplit" });
-    sequence_json("pretokenizers", &[spaces, metaspace_json(prepend_scheme, true)])
+    sequence_json("pretokenizers", &[part_json("WhitespaceSplit"), metaspace_json(prepend_scheme)])
 }
 
 fn double_spaces_json(replacement: &str) -> Value {
-    replace_json(&json!({ "Regex": " {2,}" }), replacement)
+    replace_json("Regex", " {2,}", replacement)
 }
 
-/// Quotes of TeX to plain ones.
-fn tex_quote_normalizers() -> Vec<Value> {
-    vec![replace_json(&json!({ "String": "``" }), "\""), replace_json(&json!({ "String": "''" }), "\"")]
-}
-
-fn case_folding_normalizers(strips_accents: bool, lowercase: bool) -> Vec<Value> {
-    let accents = [json!({ "type": "NFKD" }), json!({ "type": "StripAccents" })];
-    let accents = accents.into_iter().filter(|_| strips_accents);
-    accents.chain(lowercase.then(|| json!({ "type": "Lowercase" }))).collect()
+/// Quotes of TeX as plain ones, the rule for spaces, without accents and case as said, then the table of characters.
+fn albert_normalizer(build: &BuildContext<'_>, spaces: Option<Value>, strips_accents: bool, lowercase: bool) -> Value {
+    let quotes = ["``", "''"].map(|quotes| replace_json("String", quotes, "\""));
+    let accents = ["NFKD", "StripAccents"].map(part_json).into_iter().filter(|_| strips_accents);
+    let lowercase = lowercase.then(|| part_json("Lowercase"));
+    let parts = quotes.into_iter().chain(spaces).chain(accents).chain(lowercase).chain(build.charsmap());
+    sequence_json("normalizers", &parts.collect::<Vec<_>>())
 }
 
 /// One space for several, and none at the end.
 fn collapse_spaces_json(lowercase: bool) -> Value {
-    let mut parts: Vec<Value> = case_folding_normalizers(false, lowercase);
-    parts.push(replace_json(&json!({ "Regex": r"\s{2,}|[\n\r\t]" }), " "));
-    parts.push(json!({ "type": "NFC" }));
-    parts.push(json!({ "type": "Strip", "strip_left": false, "strip_right": true }));
+    let mut parts = vec![
+        replace_json("Regex", r"\s{2,}|[\n\r\t]", " "),
+        part_json("NFC"),
+        json!({ "type": "Strip", "strip_left": false, "strip_right": true }),
+    ];
+    if lowercase {
+        parts.insert(0, part_json("Lowercase"));
+    }
     sequence_json("normalizers", &parts)
 }

@@ -2,60 +2,59 @@
 
 use serde_json::{Map, Value};
 
-use super::super::special_token_defaults::{DefaultToken, ReaddMode, SpecialTokenDefaults};
+use super::super::special_token_defaults::{DefaultTokens, ReaddMode, SpecialTokenDefaults};
 use super::build_context::BuildContext;
 use crate::manifest::ManifestError;
 
 /// One class.
-pub(in crate::tokenizer) struct ClassSpec {
-    pub(in crate::tokenizer) name: &'static str,
+pub(crate) struct ClassSpec {
+    pub(crate) name: &'static str,
     /// The type of its model in `tokenizer.json`.
-    pub(in crate::tokenizer) model_type: &'static str,
+    pub(crate) model_type: &'static str,
     /// Special tokens where the settings name none.
-    pub(in crate::tokenizer) default_tokens: &'static [DefaultToken],
+    pub(crate) default_tokens: &'static [DefaultTokens],
     /// It gives the second of two texts another type than the first.
-    pub(in crate::tokenizer) has_type_ids: bool,
+    pub(crate) has_type_ids: bool,
     /// It pads on the left.
-    pub(in crate::tokenizer) pads_left: bool,
+    pub(crate) pads_left: bool,
     /// The rules of the file stay; only the post-processor is the class's.
-    pub(in crate::tokenizer) keeps_file_components: bool,
+    pub(crate) keeps_file_components: bool,
     /// Extra special tokens where the settings name none.
-    pub(in crate::tokenizer) extra_tokens: fn(&Map<String, Value>) -> Vec<String>,
+    pub(crate) extra_tokens: fn(&Map<String, Value>) -> Vec<String>,
     /// The rules under these settings.
-    pub(in crate::tokenizer) build_components: fn(&BuildContext<'_>) -> Result<TokenizerComponents, ManifestError>,
+    pub(crate) build_components: fn(&BuildContext<'_>) -> Result<TokenizerComponents, ManifestError>,
 }
 
 impl ClassSpec {
     /// Its special tokens where the settings name none.
-    pub(in crate::tokenizer) fn special_token_defaults(&self) -> SpecialTokenDefaults {
+    pub(crate) fn special_token_defaults(&self) -> SpecialTokenDefaults {
         SpecialTokenDefaults { class_name: self.name, tokens: self.default_tokens, extra_tokens: self.extra_tokens }
     }
 }
 
 /// What a class builds.
-pub(in crate::tokenizer) struct TokenizerComponents {
+#[derive(Default)]
+pub(crate) struct TokenizerComponents {
     /// Parameters of the model; vocabulary and merges stay.
-    pub(in crate::tokenizer) model: Value,
-    pub(in crate::tokenizer) normalizer: Value,
-    pub(in crate::tokenizer) pre_tokenizer: Value,
-    pub(in crate::tokenizer) post_processor: PostProcessorSpec,
+    pub(crate) model: Value,
+    pub(crate) normalizer: Value,
+    pub(crate) pre_tokenizer: Value,
+    pub(crate) post_processor: PostProcessorSpec,
     /// Special tokens are added once more in the end.
-    pub(in crate::tokenizer) readd_mode: ReaddMode,
+    pub(crate) readd_mode: ReaddMode,
 }
 
 /// The post-processor: what stands around texts.
-pub(in crate::tokenizer) enum PostProcessorSpec {
+#[derive(Default)]
+pub(crate) enum PostProcessorSpec {
     /// The file's, or none.
+    #[default]
     File,
-    /// The file's, or this one.
-    FileOrFixed(Value),
     /// Pieces for one text and for two: attributes of special tokens without `_token`, and the texts `A` and `B`, each with
     /// its type.
-    Template(&'static str, &'static str),
-    /// The same if the file has none.
-    FileOrTemplate(&'static str, &'static str),
-    /// A text, or two, between the token of a language and the end, or before both.
-    Language { code: String, first: bool },
+    Template([&'static str; 2]),
+    /// A text, or two, before the end and the token of this language.
+    Language(String),
     /// RoBERTa's.
     Roberta { trim_offsets: bool, add_prefix_space: bool },
     /// This one.
