@@ -27,7 +27,7 @@ fn measure_mib(shared: bool, sessions: usize) -> f64 {
     let mut manifest = Manifest::load(Path::new(MODEL)).unwrap();
     let mut graph = runtime.open(&mut manifest).unwrap();
     let row = TokenRow { ids: (1000..1016).collect(), type_ids: vec![0; 16] };
-    let batch = Batch::Tokens(pack_rows(&[&row], Padding::default()));
+    let batch = Batch::Tokens(pack_rows(&[&row], Padding::default(), 0));
     let mut made: Vec<Box<dyn Session>> = (0..sessions).map(|_| graph.create_session().unwrap()).collect();
     for session in &mut made {
         session.run(&batch, Instant::now() + Duration::from_secs(10)).unwrap();

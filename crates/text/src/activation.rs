@@ -86,6 +86,16 @@ pub(super) fn softmax(logits: &[f32]) -> Vec<f32> {
     exponentials.into_iter().map(|e| e / sum).collect()
 }
 
+/// The first of the largest scores, and where it stands.
+pub(super) fn argmax(scores: &[f32]) -> Option<(usize, f32)> {
+    first_largest(scores.iter().copied().enumerate())
+}
+
+/// The first with the largest score.
+pub(super) fn first_largest<T>(scored: impl Iterator<Item = (T, f32)>) -> Option<(T, f32)> {
+    scored.reduce(|best, next| if next.1 > best.1 { next } else { best })
+}
+
 /// Logistic function, evaluated on the side where the exponential is small.
 fn sigmoid(z: f32) -> f32 {
     if z >= 0.0 {

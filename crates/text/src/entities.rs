@@ -3,7 +3,11 @@
 //! The rules are those of the token classification pipeline of `transformers`, so that a model finds here what it finds
 //! there: which tokens make a word, whose label a word gets, which words make an entity.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
+
+use super::activation::{argmax, first_largest};
 
 /// Tokens with this label belong to no entity.
 const OUTSIDE_LABEL: &str = "O";
@@ -86,54 +90,50 @@ pub fn extract_entities(
         Aggregation::None => parts.chunks(1).collect(),
         _ => parts.chunk_by(is_same_entity).collect(),
     };
-    let named = groups.iter().filter_map(|group| {
+    let entities = groups.iter().filter_map(|group| {
         let first = group.first()?;
-        let last = group.last()?;
         let label = match aggregation {
             Aggregation::None => first.label,
             _ => first.label.split_once('-').map_or(first.label, |(_, kind)| kind),
         };
         let score = mean(group.iter().map(|part| part.score), group.len());
-        Some((label, score, first.start, last.end))
+        let end = group.last()?.end;
+        let entity = || Entity { label: label.to_owned(), score, start: first.start, end, text: String::new() };
+        (label != OUTSIDE_LABEL).then(entity)
     });
-    let entities: Vec<_> = named.filter(|(label, ..)| *label != OUTSIDE_LABEL).collect();
-    let offsets = ByteOffsets::new(text, entities.iter().flat_map(|&(_, _, start, end)| [start, end]));
-    let entity = |&(label, score, start, end): &(&str, f32, usize, usize)| Entity {
-        label: label.to_owned(),
-        score,
-        start,
-        end,
-        text: offsets.slice(start, end).to_owned(),
-    };
-    entities.iter().map(entity).collect()
+    let mut entities: Vec<Entity> = entities.collect();
+    let bytes = byte_offsets(text, entities.iter().flat_map(|entity| [entity.start, entity.end]));
+    for entity in &mut entities {
+        let range = bytes.get(&entity.start).zip(bytes.get(&entity.end));
+        entity.text.push_str(range.and_then(|(&start, &end)| text.get(start..end)).unwrap_or_default());
+    }
+    entities
 }
 
 /// The label of a word.
 fn label_word<'a>(word: &[ScoredToken], labels: &'a [String], aggregation: Aggregation) -> Option<LabelSpan<'a>> {
     let first = word.first()?;
     let last = word.last()?;
-    let average;
+    let average: Vec<f32>;
     let probabilities = match aggregation {
         Aggregation::None | Aggregation::Simple | Aggregation::First => &first.probabilities,
         Aggregation::Max => {
             let scores = word.iter().map(|token| {
-                let best = argmax_with_score(&token.probabilities);
+                let best = argmax(&token.probabilities);
                 (token, best.map_or(f32::NEG_INFINITY, |(_, score)| score))
             });
-            let (surest, _) = scores.reduce(|best, next| if next.1 > best.1 { next } else { best })?;
-            &surest.probabilities
+            &first_largest(scores)?.0.probabilities
         }
         Aggregation::Average => {
-            average = (0..labels.len())
-                .map(|label| {
-                    let scores = word.iter().filter_map(|token| token.probabilities.get(label).copied());
-                    mean(scores, word.len())
-                })
-                .collect::<Vec<_>>();
+            let means = (0..labels.len()).map(|label| {
+                let scores = word.iter().filter_map(|token| token.probabilities.get(label).copied());
+                mean(scores, word.len())
+            });
+            average = means.collect();
             &average
         }
     };
-    let (label, score) = argmax_with_score(probabilities)?;
+    let (label, score) = argmax(probabilities)?;
     Some(LabelSpan { label: labels.get(label)?, score, start: first.span.start, end: last.span.end })
 }
 
@@ -144,40 +144,18 @@ fn is_same_entity(part: &LabelSpan<'_>, next: &LabelSpan<'_>) -> bool {
     !next.label.starts_with("B-") && part == kind
 }
 
-/// The first of the largest probabilities.
-fn argmax_with_score(probabilities: &[f32]) -> Option<(usize, f32)> {
-    let later = |best: (usize, f32), next: (usize, f32)| if next.1 > best.1 { next } else { best };
-    probabilities.iter().copied().enumerate().reduce(later)
-}
-
 #[expect(clippy::cast_precision_loss, reason = "a text has far fewer tokens than 2^24")]
 fn mean(values: impl Iterator<Item = f32>, count: usize) -> f32 {
     values.sum::<f32>() / count as f32
 }
 
 /// Byte places of some code points of a text.
-struct ByteOffsets<'a> {
-    text: &'a str,
-    by_code_point: std::collections::BTreeMap<usize, usize>,
-}
-
-impl<'a> ByteOffsets<'a> {
-    fn new(text: &'a str, code_points: impl Iterator<Item = usize>) -> Self {
-        let mut bytes: std::collections::BTreeMap<usize, usize> =
-            code_points.map(|code_point| (code_point, text.len())).collect();
-        for (number, (byte, _)) in text.char_indices().enumerate() {
-            if let Some(offset) = bytes.get_mut(&number) {
-                *offset = byte;
-            }
-        }
-        Self { text, by_code_point: bytes }
+fn byte_offsets(text: &str, code_points: impl Iterator<Item = usize>) -> BTreeMap<usize, usize> {
+    let mut bytes: BTreeMap<usize, usize> = code_points.map(|code_point| (code_point, text.len())).collect();
+    for (number, (byte, _)) in text.char_indices().enumerate() {
+        bytes.entry(number).and_modify(|offset| *offset = byte);
     }
-
-    fn slice(&self, start: usize, end: usize) -> &'a str {
-        let [start, end] =
-            [start, end].map(|code_point| self.by_code_point.get(&code_point).copied().unwrap_or(self.text.len()));
-        self.text.get(start..end).unwrap_or_default()
-    }
+    bytes
 }
 
 /// One list of tokens from those of several windows, which come in any order and overlap by `overlap` tokens: a token

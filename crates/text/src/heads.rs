@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::activation::{Activation, is_probability};
+use super::activation::{Activation, argmax, is_probability};
 use super::entities::{Aggregation, Entity, ScoredToken, TokenSpan};
 
 /// What is done with a text's scores.
@@ -126,10 +126,9 @@ impl Head {
         }
     }
 
-    /// The same head with another activation; regression has none.
-    #[must_use]
-    pub fn with_activation(mut self, new: Activation) -> Self {
-        match &mut self {
+    /// Takes another activation; regression has none.
+    pub fn set_activation(&mut self, new: Activation) {
+        match self {
             Self::SingleLabel(activation)
             | Self::Binary(activation)
             | Self::MultiLabel { activation, .. }
@@ -137,7 +136,6 @@ impl Head {
             | Self::Entities(_, activation) => *activation = new,
             Self::Regression => {}
         }
-        self
     }
 
     /// True if the answer is a number, not a label.
@@ -158,37 +156,46 @@ impl Head {
         if raw.len() != expected {
             return Err(OutputError::Width { expected, found: raw.len() });
         }
-        if !raw.iter().all(|score| score.is_finite()) {
-            return Err(OutputError::NotFinite);
-        }
-        if self.activation() == Some(Activation::None) && !raw.iter().all(|&score| is_probability(score)) {
-            return Err(OutputError::NotProbabilities);
-        }
+        check_scores(&raw, self.activation())?;
         let first = raw.first().copied().unwrap_or_default();
-        let probabilities = match self {
-            Self::SingleLabel(activation) | Self::MultiLabel { activation, .. } => activation.apply(&raw),
-            Self::Binary(activation) => {
-                vec![1.0 - activation.apply_to_single(first), activation.apply_to_single(first)]
+        let chosen = chosen.filter(|&label| label < labels);
+        let (outcome, probabilities) = match self {
+            Self::Regression => (HeadOutcome::Score(first), Vec::new()),
+            Self::Scoring(activation) => (HeadOutcome::Score(activation.apply_to_single(first)), Vec::new()),
+            Self::Entities(..) => (HeadOutcome::Entities(Vec::new()), Vec::new()),
+            Self::MultiLabel { thresholds, activation } => {
+                let probabilities = activation.apply(&raw);
+                let reached = (0..).zip(probabilities.iter().zip(thresholds)).filter(|(_, (p, t))| p >= t);
+                (HeadOutcome::Labels(reached.map(|(label, _)| label).collect()), probabilities)
             }
-            Self::Regression | Self::Scoring(_) | Self::Entities(..) => Vec::new(),
-        };
-        let outcome = match self {
-            Self::Regression => HeadOutcome::Score(first),
-            Self::Scoring(activation) => HeadOutcome::Score(activation.apply_to_single(first)),
-            Self::Entities(..) => HeadOutcome::Entities(Vec::new()),
-            Self::MultiLabel { thresholds, .. } => HeadOutcome::Labels(
-                (0..).zip(probabilities.iter().zip(thresholds)).filter(|(_, (p, t))| p >= t).map(|(i, _)| i).collect(),
-            ),
             // Two logits can differ where their probabilities no longer do.
-            Self::SingleLabel(_) => HeadOutcome::Label(chosen.filter(|&label| label < labels).unwrap_or(argmax(&raw))),
-            Self::Binary(_) => {
-                HeadOutcome::Label(chosen.filter(|&label| label < labels).unwrap_or(argmax(&probabilities)))
+            Self::SingleLabel(activation) => {
+                (HeadOutcome::Label(chosen.unwrap_or_else(|| best_label(&raw))), activation.apply(&raw))
+            }
+            Self::Binary(activation) => {
+                let second = activation.apply_to_single(first);
+                let probabilities = vec![1.0 - second, second];
+                (HeadOutcome::Label(chosen.unwrap_or_else(|| best_label(&probabilities))), probabilities)
             }
         };
         // A lone probability is that of the second label; its negative would be no score of the first.
         let raw = if matches!(self, Self::Binary(Activation::None)) { probabilities.clone() } else { raw };
         Ok(HeadOutput { outcome, probabilities, raw_scores: raw })
     }
+}
+
+fn best_label(scores: &[f32]) -> usize {
+    argmax(scores).map_or(0, |(label, _)| label)
+}
+
+fn check_scores(scores: &[f32], activation: Option<Activation>) -> Result<(), OutputError> {
+    if !scores.iter().all(|score| score.is_finite()) {
+        return Err(OutputError::NotFinite);
+    }
+    if activation == Some(Activation::None) && !scores.iter().all(|&score| is_probability(score)) {
+        return Err(OutputError::NotProbabilities);
+    }
+    Ok(())
 }
 
 /// The probabilities of a text's tokens, from the scores of its row and the padding on its left.
@@ -208,12 +215,7 @@ pub fn score_tokens(
         let Some(place) = *place else { continue };
         let row = scores.get(number * labels..(number + 1) * labels);
         let row = row.ok_or(OutputError::Width { expected: (number + 1) * labels, found: scores.len() })?;
-        if !row.iter().all(|score| score.is_finite()) {
-            return Err(OutputError::NotFinite);
-        }
-        if activation == Activation::None && !row.iter().all(|&score| is_probability(score)) {
-            return Err(OutputError::NotProbabilities);
-        }
+        check_scores(row, Some(activation))?;
         tokens.push(ScoredToken { span: place, probabilities: activation.apply(row) });
     }
     Ok(tokens)
@@ -271,17 +273,6 @@ pub fn weighted_mean(windows: &[(Vec<f32>, usize)]) -> Vec<f32> {
 #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
 fn token_weight(tokens: usize) -> f64 {
     tokens as f64
-}
-
-/// The first of the largest values.
-fn argmax(values: &[f32]) -> usize {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (index, &value) in values.iter().enumerate() {
-        if value > best.1 {
-            best = (index, value);
-        }
-    }
-    best.0
 }
 
 #[cfg(test)]

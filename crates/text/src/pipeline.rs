@@ -17,11 +17,11 @@ use super::entities::{ScoredToken, extract_entities, merge_windows};
 use super::golden::GoldenSet;
 use super::heads::{Head, HeadOutcome, HeadOutput, OutputError, score_tokens, weighted_mean};
 use super::input::Input;
-use super::manifest::{Manifest, ManifestError, ProblemType, Task, check_labels};
+use super::manifest::{Manifest, ManifestError, ProblemType, check_labels};
 use super::policy::{CharacterSet, TextPolicy};
 use super::signature::{FixedAxes, GraphInput, Signature};
 use super::tensors::PaddingSide;
-use super::tokenizer::{TokenizeError, Tokenizer};
+use super::tokenizer::{TokenizeError, TokenizedText, Tokenizer};
 use crate::text_policies::TextPolicies;
 pub use encoded_input::{Batch, EncodedContent, EncodedInput, TokenSpans};
 use token_range::TokenRange;
@@ -30,7 +30,8 @@ use token_range::TokenRange;
 #[derive(Debug)]
 pub struct Pipeline {
     policy: TextPolicy,
-    encoder: Encoder,
+    /// None where the graph takes the text itself.
+    tokenizer: Option<Tokenizer>,
     head: Head,
     labels: Vec<String>,
     golden: Option<GoldenSet>,
@@ -44,28 +45,6 @@ pub struct Pipeline {
     applied_activation: Option<AppliedActivation>,
     /// What an operator should know about the files.
     warnings: Vec<String>,
-}
-
-#[derive(Debug)]
-enum Encoder {
-    /// The graph takes tokens.
-    Tokens(Box<Tokenizer>),
-    /// The graph takes the text itself.
-    Texts,
-}
-
-impl Encoder {
-    fn new(manifest: &Manifest, signature: &Signature, defaults: TextPolicies) -> Result<Self, ManifestError> {
-        if matches!(signature.input, GraphInput::Texts { .. }) {
-            return Ok(Self::Texts);
-        }
-        let on_overflow = manifest.options.on_overflow.unwrap_or(defaults.on_overflow);
-        let mut tokenizer = Tokenizer::load(manifest, on_overflow)?;
-        if signature.per_token {
-            tokenizer = tokenizer.with_spans();
-        }
-        Ok(Self::Tokens(Box::new(tokenizer)))
-    }
 }
 
 impl Pipeline {
@@ -82,7 +61,7 @@ impl Pipeline {
             let limit = manifest.options.max_tokens.get_or_insert(length);
             *limit = (*limit).min(length);
         }
-        let mut encoder = Encoder::new(manifest, signature, defaults)?;
+        let mut tokenizer = load_tokenizer(manifest, signature, defaults)?;
         let labels = match manifest.labels.clone().or_else(|| signature.labels.clone()) {
             None if has_labels_in_answer(manifest, signature) => Some(manifest.default_labels(signature.width)?),
             named => named,
@@ -102,7 +81,7 @@ impl Pipeline {
         };
         let mut token_range = None;
         let mut warnings = Vec::new();
-        if let Encoder::Tokens(tokenizer) = &mut encoder {
+        if let Some(tokenizer) = &mut tokenizer {
             warnings.extend(tokenizer.warnings().iter().cloned());
             token_range = TokenRange::new(tokenizer, signature.embedding_rows)?;
             if signature.has_attention_mask() && token_range.is_some_and(|range| tokenizer.padding().id >= range.rows) {
@@ -113,7 +92,7 @@ impl Pipeline {
         warnings.extend(token_range.map(TokenRange::warning).into_iter().chain(manifest.config.warning()));
         let pipeline = Self {
             policy,
-            encoder,
+            tokenizer,
             head,
             labels,
             golden: manifest.golden.take(),
@@ -172,10 +151,7 @@ impl Pipeline {
     /// The tokenizer, if the graph does not take the text itself.
     #[must_use]
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        match &self.encoder {
-            Encoder::Tokens(tokenizer) => Some(tokenizer),
-            Encoder::Texts => None,
-        }
+        self.tokenizer.as_ref()
     }
 
     /// True if two texts can be asked about.
@@ -211,7 +187,7 @@ impl Pipeline {
     /// Says that the graph applies an activation itself, or none, as its values show, and what is left for the server.
     pub fn set_graph_activation(&mut self, found: Option<AppliedActivation>, left: Activation) {
         self.applied_activation = found;
-        self.head = self.head.clone().with_activation(left);
+        self.head.set_activation(left);
     }
 
     /// Scores for each text, or for each token where tokens are labelled; 1 at least.
@@ -226,19 +202,10 @@ impl Pipeline {
         &self.output_name
     }
 
-    /// Axes of the inputs that the graph fixes.
-    #[must_use]
-    pub fn fixed_axes(&self) -> FixedAxes {
-        self.fixed_axes
-    }
-
     /// The largest id of the tokenizer, if it is not known which ids the graph can look up.
     #[must_use]
     pub fn largest_unchecked_id(&self) -> Option<u32> {
-        match (&self.encoder, &self.token_range) {
-            (Encoder::Tokens(tokenizer), None) => Some(tokenizer.largest_id()),
-            _ => None,
-        }
+        self.tokenizer.as_ref().filter(|_| self.token_range.is_none()).map(Tokenizer::largest_id)
     }
 
     /// Says that the graph looks up the ids below `rows` only.
@@ -246,7 +213,7 @@ impl Pipeline {
     /// # Errors
     /// [`ManifestError`] if a special token is not one of them.
     pub fn limit_token_ids(&mut self, rows: usize) -> Result<(), ManifestError> {
-        if let Encoder::Tokens(tokenizer) = &self.encoder {
+        if let Some(tokenizer) = &self.tokenizer {
             self.token_range = TokenRange::new(tokenizer, Some(rows))?;
             self.warnings.extend(self.token_range.map(TokenRange::warning));
         }
@@ -258,9 +225,9 @@ impl Pipeline {
     /// # Errors
     /// [`TokenizeError`] if the tokenizer cannot put special tokens around it.
     pub fn encode_token_id(&self, id: u32) -> Result<EncodedInput, TokenizeError> {
-        match &self.encoder {
-            Encoder::Tokens(tokenizer) => Ok(EncodedInput::from_row(tokenizer.row_from_ids(vec![id])?)),
-            Encoder::Texts => self.probe_text(1, 0),
+        match &self.tokenizer {
+            Some(tokenizer) => Ok(EncodedInput::from_row(tokenizer.row_from_ids(vec![id])?)),
+            None => self.probe_text(1, 0),
         }
     }
 
@@ -269,41 +236,21 @@ impl Pipeline {
     /// # Errors
     /// [`TokenizeError`] if the text is too long for a model that refuses that, or if the tokenizer fails.
     pub fn encode(&self, input: impl Into<Input>) -> Result<EncodedInput, TokenizeError> {
-        let Input { text, second: pair } = input.into();
-        match &self.encoder {
-            Encoder::Tokens(tokenizer) => {
-                let mut tokens = match &pair {
-                    None => tokenizer.encode(&text)?,
-                    Some(second) => tokenizer.encode_pair(&text, second)?,
-                };
-                if let Some(range) = &self.token_range {
-                    range.replace_out_of_range(&mut tokens)?;
-                }
-                let rows = tokens.spans;
-                let overlap = tokens.overlap;
-                let spans = (!rows.is_empty()).then(|| Box::new(TokenSpans { text, rows, overlap }));
-                let content = EncodedContent::Rows(tokens.rows);
-                let unknown = tokens.unknown_count;
-                let truncated = tokens.is_truncated;
-                Ok(EncodedInput {
-                    content,
-                    token_count: tokens.token_count,
-                    unknown_count: unknown,
-                    is_truncated: truncated,
-                    spans,
-                })
-            }
-            Encoder::Texts => {
-                let tokens = text.split_whitespace().count();
-                Ok(EncodedInput {
-                    content: EncodedContent::Text(text),
-                    token_count: tokens,
-                    unknown_count: 0,
-                    is_truncated: false,
-                    spans: None,
-                })
-            }
+        let Input { text, second } = input.into();
+        let Some(tokenizer) = &self.tokenizer else {
+            let words = text.split_whitespace().count();
+            return Ok(EncodedInput::new(EncodedContent::Text(text), words));
+        };
+        let mut tokens = match &second {
+            None => tokenizer.encode(&text)?,
+            Some(second) => tokenizer.encode_pair(&text, second)?,
+        };
+        if let Some(range) = &self.token_range {
+            range.replace_out_of_range(&mut tokens)?;
         }
+        let TokenizedText { rows, token_count, unknown_count, is_truncated, spans, overlap } = tokens;
+        let spans = (!spans.is_empty()).then(|| Box::new(TokenSpans { text, rows: spans, overlap }));
+        Ok(EncodedInput { content: EncodedContent::Rows(rows), token_count, unknown_count, is_truncated, spans })
     }
 
     /// Turns the scores of one text, one row per window, and the graph's own choice into its answer.
@@ -343,8 +290,7 @@ impl Pipeline {
         if rows.len() != count {
             return Err(OutputError::Width { expected: count, found: rows.len() });
         }
-        let windows = rows.iter().zip(&spans.rows);
-        let windows = windows.map(|(logits, spans)| {
+        let windows = rows.iter().zip(&spans.rows).map(|(logits, spans)| {
             let padding = self.left_padding(logits.len() / labels, spans.len());
             score_tokens(logits, padding, spans, (labels, activation))
         });
@@ -369,11 +315,21 @@ impl Pipeline {
     }
 }
 
+/// The tokenizer, unless the graph takes the text itself.
+fn load_tokenizer(
+    manifest: &Manifest,
+    signature: &Signature,
+    defaults: TextPolicies,
+) -> Result<Option<Tokenizer>, ManifestError> {
+    if matches!(signature.input, GraphInput::Texts { .. }) {
+        return Ok(None);
+    }
+    let tokenizer = Tokenizer::load(manifest, manifest.options.on_overflow.unwrap_or(defaults.on_overflow))?;
+    Ok(Some(if signature.per_token { tokenizer.with_spans() } else { tokenizer }))
+}
+
 /// True if an answer names labels, so that a model whose files name none has those that `AutoConfig` gives it.
 fn has_labels_in_answer(manifest: &Manifest, signature: &Signature) -> bool {
-    let several = match manifest.options.task {
-        Some(task) => task == Task::MultiLabel,
-        None => manifest.config.problem_type() == Some(ProblemType::MultiLabelClassification),
-    };
-    signature.width > 1 || several
+    let problem = head_selection::problem_type(manifest);
+    signature.width > 1 || problem == Some(ProblemType::MultiLabelClassification)
 }

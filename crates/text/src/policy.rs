@@ -55,7 +55,9 @@ impl TextPolicy {
         let text = match self.markup {
             MarkupPolicy::Allow => text,
             MarkupPolicy::Reject => {
-                reject_control_characters(&text)?;
+                if let Some(control) = text.chars().find(|c| is_control(*c)) {
+                    return Err(PolicyError::ControlCharacter(control.into()));
+                }
                 reject_active_markup(&text)?;
                 text
             }
@@ -93,10 +95,6 @@ fn is_control(c: char) -> bool {
     c.is_control() && !matches!(c, '\t' | '\n' | '\r')
 }
 
-fn reject_control_characters(text: &str) -> Result<(), PolicyError> {
-    text.chars().find(|c| is_control(*c)).map_or(Ok(()), |c| Err(PolicyError::ControlCharacter(c.into())))
-}
-
 fn reject_active_markup(text: &str) -> Result<(), PolicyError> {
     if !text.contains('<') {
         return Ok(());
@@ -124,7 +122,7 @@ fn reject_active_tag(tag: &StartTag<()>) -> Result<(), PolicyError> {
         if name.len() > 2 && name.starts_with(b"on") {
             return Err(PolicyError::EventHandler);
         }
-        if URL_ATTRIBUTES.iter().any(|url| url.as_bytes() == name.as_slice()) && visible.starts_with(b"javascript:") {
+        if URL_ATTRIBUTES.map(str::as_bytes).contains(&name.as_slice()) && visible.starts_with(b"javascript:") {
             return Err(PolicyError::ScriptUrl);
         }
         if visible.windows(5).any(|window| window == b"eval(") {
@@ -146,38 +144,34 @@ fn strip_markup(text: &str) -> Result<String, PolicyError> {
     let mut hidden = false;
     let mut end = 0;
     while let Some(Ok(token)) = tokens.next() {
-        end = match token {
+        if !matches!(token, Token::String(_) | Token::Error(_)) {
+            plain.push(' ');
+        }
+        let span = match token {
             Token::String(string) => {
                 if !hidden {
                     plain.push_str(&String::from_utf8_lossy(&string.value));
                 }
-                string.span.end
+                string.span
             }
             Token::StartTag(tag) => {
-                plain.push(' ');
                 hidden = is_hidden_element(&tag.name);
                 if hidden {
                     // Up to the end tag of that name, as a browser reads it. The content of elements such as
                     // textarea is read as markup here, though it is none: shown as it is, it could pass for a script.
                     tokens.set_state(if tag.name.as_slice() == b"script" { State::ScriptData } else { State::RawText });
                 }
-                tag.span.end
+                tag.span
             }
             Token::EndTag(tag) => {
-                plain.push(' ');
                 hidden &= !is_hidden_element(&tag.name);
-                tag.span.end
+                tag.span
             }
-            Token::Comment(comment) => {
-                plain.push(' ');
-                comment.span.end
-            }
-            Token::Doctype(doctype) => {
-                plain.push(' ');
-                doctype.span.end
-            }
-            Token::Error(_) => end,
+            Token::Comment(comment) => comment.span,
+            Token::Doctype(doctype) => doctype.span,
+            Token::Error(_) => continue,
         };
+        end = span.end;
     }
     if !hidden {
         // A tag that never ends is none: "a <b" is a comparison.

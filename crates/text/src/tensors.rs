@@ -1,5 +1,7 @@
 //! Token rows to one rectangular batch.
 
+use std::iter::repeat_n;
+
 use serde::Deserialize;
 
 /// The shape of a run.
@@ -67,15 +69,9 @@ pub struct TokenBatch {
     pub position_ids: Vec<i64>,
 }
 
-/// Packs rows into one batch, padded to the longest.
-#[must_use]
-pub fn pack_rows(rows: &[&TokenRow], padding: Padding) -> TokenBatch {
-    pack_rows_to_length(rows, padding, 0)
-}
-
 /// Packs rows into one batch, padded to the longest, and to `least` places.
 #[must_use]
-pub fn pack_rows_to_length(rows: &[&TokenRow], padding: Padding, least: usize) -> TokenBatch {
+pub fn pack_rows(rows: &[&TokenRow], padding: Padding, least: usize) -> TokenBatch {
     let length = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0).max(least);
     let token_count = rows.len() * length;
     let mut batch = TokenBatch {
@@ -102,17 +98,16 @@ pub fn pack_rows_to_length(rows: &[&TokenRow], padding: Padding, least: usize) -
 impl TokenBatch {
     fn push_row(&mut self, row: &TokenRow) {
         self.input_ids.extend(row.ids.iter().map(|&id| i64::from(id)));
-        self.attention_mask.extend(row.ids.iter().map(|_| 1));
+        self.attention_mask.extend(repeat_n(1, row.ids.len()));
         self.token_type_ids.extend(row.type_ids.iter().map(|&id| i64::from(id)));
         self.position_ids.extend((0_i64..).take(row.ids.len()));
     }
 
     fn push_padding(&mut self, gap: usize, padding: Padding) {
-        let places = std::iter::repeat_n((), gap);
-        self.input_ids.extend(places.clone().map(|()| i64::from(padding.id)));
-        self.attention_mask.extend(places.clone().map(|()| 0));
-        self.token_type_ids.extend(places.clone().map(|()| i64::from(padding.type_id)));
-        self.position_ids.extend(places.map(|()| 1));
+        self.input_ids.extend(repeat_n(i64::from(padding.id), gap));
+        self.attention_mask.extend(repeat_n(0, gap));
+        self.token_type_ids.extend(repeat_n(i64::from(padding.type_id), gap));
+        self.position_ids.extend(repeat_n(1, gap));
     }
 }
 
@@ -127,7 +122,7 @@ mod tests {
     #[test]
     fn pack_rows_right_side_pads_after_text() {
         let (a, b) = (row(&[5, 6, 7]), row(&[8]));
-        let batch = pack_rows(&[&a, &b], Padding { id: 9, type_id: 2, side: PaddingSide::Right });
+        let batch = pack_rows(&[&a, &b], Padding { id: 9, type_id: 2, side: PaddingSide::Right }, 0);
         assert_eq!((batch.rows, batch.length), (2, 3));
         assert_eq!(batch.input_ids, [5, 6, 7, 8, 9, 9]);
         assert_eq!(batch.attention_mask, [1, 1, 1, 1, 0, 0]);
@@ -137,16 +132,16 @@ mod tests {
 
     #[test]
     fn pack_rows_min_length_pads_beyond_longest() {
-        let batch = pack_rows_to_length(&[&row(&[5]), &row(&[6, 7])], Padding::default(), 4);
+        let batch = pack_rows(&[&row(&[5]), &row(&[6, 7])], Padding::default(), 4);
         assert_eq!(batch.input_ids, [5, 0, 0, 0, 6, 7, 0, 0]);
         assert_eq!((batch.length, batch.attention_mask.iter().sum::<i64>()), (4, 3));
-        assert_eq!(pack_rows_to_length(&[&row(&[5, 6, 7])], Padding::default(), 2).length, 3);
+        assert_eq!(pack_rows(&[&row(&[5, 6, 7])], Padding::default(), 2).length, 3);
     }
 
     #[test]
     fn pack_rows_left_side_pads_before_text() {
         let (a, b) = (row(&[5, 6]), row(&[8]));
-        let batch = pack_rows(&[&a, &b], Padding { id: 0, type_id: 0, side: PaddingSide::Left });
+        let batch = pack_rows(&[&a, &b], Padding { id: 0, type_id: 0, side: PaddingSide::Left }, 0);
         assert_eq!(batch.input_ids, [5, 6, 0, 8]);
         assert_eq!(batch.attention_mask, [1, 1, 0, 1]);
         assert_eq!(batch.position_ids, [0, 1, 1, 0]);

@@ -3,7 +3,7 @@
 //! Each label becomes a hypothesis about the text (Yin et al., 2019, "Benchmarking Zero-shot Text Classification"), and
 //! the scores are those of the pipeline of the same name in transformers.
 
-use super::activation::softmax;
+use super::activation::{argmax, softmax};
 use super::heads::{HeadOutcome, HeadOutput};
 use super::input::{Input, SecondText};
 
@@ -48,12 +48,11 @@ impl NliLabels {
         } else {
             softmax(&raw)
         };
-        let mut ranked = (0..).zip(&probabilities);
         let outcome = if many {
-            HeadOutcome::Labels(ranked.filter(|(_, p)| **p >= LABEL_THRESHOLD).map(|(index, _)| index).collect())
+            let reached = (0..).zip(&probabilities).filter(|(_, p)| **p >= LABEL_THRESHOLD);
+            HeadOutcome::Labels(reached.map(|(index, _)| index).collect())
         } else {
-            let first = ranked.next()?;
-            HeadOutcome::Label(ranked.fold(first, |best, next| if next.1 > best.1 { next } else { best }).0)
+            HeadOutcome::Label(argmax(&probabilities)?.0)
         };
         Some(HeadOutput { outcome, probabilities, raw_scores: raw })
     }

@@ -1,7 +1,7 @@
 //! The runs that texts need.
 
-use super::{Batch, EncodedContent, EncodedInput, Encoder, Pipeline};
-use crate::tensors::{Shape, TokenRow, pack_rows_to_length};
+use super::{Batch, EncodedContent, EncodedInput, Pipeline};
+use crate::tensors::{Shape, TokenRow, pack_rows};
 use crate::text_policies::OverflowPolicy;
 use crate::tokenizer::Tokenizer;
 
@@ -42,13 +42,9 @@ impl Pipeline {
                 EncodedContent::Text(text) => strings.push(text.clone()),
             }
         }
-        match &self.encoder {
-            Encoder::Tokens(tokenizer) => {
-                let length = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
-                Batch::Tokens(pack_rows_to_length(&rows, tokenizer.padding(), self.padded_length(length)))
-            }
-            Encoder::Texts => Batch::Texts(strings),
-        }
+        let Some(tokenizer) = &self.tokenizer else { return Batch::Texts(strings) };
+        let length = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+        Batch::Tokens(pack_rows(&rows, tokenizer.padding(), self.padded_length(length)))
     }
 
     /// The largest run of one text of `length` tokens: several windows of it, for a model that reads long texts so.
@@ -73,7 +69,7 @@ impl Pipeline {
         };
         let padding = self.tokenizer().map(Tokenizer::padding).unwrap_or_default();
         let pack = move |(chunk, length): (&[TokenRow], usize)| {
-            Batch::Tokens(pack_rows_to_length(&chunk.iter().collect::<Vec<_>>(), padding, length))
+            Batch::Tokens(pack_rows(&chunk.iter().collect::<Vec<_>>(), padding, length))
         };
         text.into_iter().chain(self.chunks(encoded).map(pack))
     }
@@ -112,10 +108,9 @@ mod tests {
         let manifest = Manifest::load(std::path::Path::new("../../models/banking77-minilm/1")).unwrap();
         let tokenizer = Tokenizer::load(&manifest, OverflowPolicy::Window).unwrap();
         let policy = TextPolicy { markup: crate::text_policies::MarkupPolicy::Allow, allowed_characters: None };
-        let encoder = Encoder::Tokens(Box::new(tokenizer));
         Pipeline {
             policy,
-            encoder,
+            tokenizer: Some(tokenizer),
             head: Head::SingleLabel(Activation::Softmax),
             labels: Vec::new(),
             golden: None,

@@ -29,27 +29,23 @@ pub struct TokenSpans {
 }
 
 impl EncodedInput {
+    /// All of a text, in tokens that the tokenizer knows.
+    pub(super) fn new(content: EncodedContent, token_count: usize) -> Self {
+        Self { content, token_count, unknown_count: 0, is_truncated: false, spans: None }
+    }
+
     /// A text of this one row.
     pub(super) fn from_row(row: TokenRow) -> Self {
         let tokens = row.ids.len();
-        Self {
-            content: EncodedContent::Rows(vec![row]),
-            token_count: tokens,
-            unknown_count: 0,
-            is_truncated: false,
-            spans: None,
-        }
+        Self::new(EncodedContent::Rows(vec![row]), tokens)
     }
 
     /// Length of its only row, 1 where the graph takes the text itself; nothing for a text of several windows.
     #[must_use]
     pub fn row_length(&self) -> Option<usize> {
         match &self.content {
-            EncodedContent::Rows(rows) => match rows.as_slice() {
-                [row] => Some(row.ids.len()),
-                _ => None,
-            },
             EncodedContent::Text(_) => Some(1),
+            EncodedContent::Rows(rows) => rows.first().filter(|_| rows.len() == 1).map(|row| row.ids.len()),
         }
     }
 }
@@ -94,9 +90,6 @@ impl Batch {
     /// Rows of scores that the graph must give for this batch.
     #[must_use]
     pub fn rows(&self) -> usize {
-        match self {
-            Self::Tokens(batch) => batch.rows,
-            Self::Texts(texts) => texts.len(),
-        }
+        self.shape().rows
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::activation::Activation;
 use crate::heads::Head;
-use crate::manifest::{LabelThresholds, Manifest, ManifestError, ProblemType, Task};
+use crate::manifest::{LabelThresholds, Manifest, ManifestError, ProblemType, Task, options_error};
 use crate::signature::{ScoreKind, Signature};
 
 /// The head that fits the task, the labels and the graph's scores.
@@ -21,26 +21,31 @@ pub(super) fn select_head(
             "the task does not fit the graph: its output {:?} has scores for each {found}; name another output with output = \"NAME\"",
             signature.output_name
         );
-        return Err(ManifestError::new("model.toml", reason));
+        return Err(options_error(reason));
     }
-    let problem = match options.task {
-        Some(Task::Classification) => Some(ProblemType::SingleLabelClassification),
-        Some(Task::MultiLabel) => Some(ProblemType::MultiLabelClassification),
-        Some(Task::Regression) => Some(ProblemType::Regression),
-        Some(Task::TokenClassification) | None => manifest.config.problem_type(),
-    };
     let labels = labels.unwrap_or_default();
     if signature.per_token {
         let activation = select_activation(manifest, signature, Activation::Softmax);
         return Ok(Head::Entities(options.aggregation.unwrap_or_default(), activation));
     }
-    match problem {
+    match problem_type(manifest) {
         Some(ProblemType::MultiLabelClassification) => Ok(Head::MultiLabel {
             thresholds: expand_thresholds(options.thresholds.as_ref(), labels)?,
             activation: select_activation(manifest, signature, Activation::Sigmoid),
         }),
         Some(ProblemType::Regression) => select_regression_head(options.activation),
         _ => select_single_label_head(manifest, signature, labels.len()),
+    }
+}
+
+/// What the scores of whole texts mean: what `model.toml` says, then `config.json`.
+pub(super) fn problem_type(manifest: &Manifest) -> Option<ProblemType> {
+    match manifest.options.task {
+        Some(Task::Classification) => Some(ProblemType::SingleLabelClassification),
+        Some(Task::MultiLabel) => Some(ProblemType::MultiLabelClassification),
+        Some(Task::Regression) => Some(ProblemType::Regression),
+        Some(Task::TokenClassification) => None,
+        None => manifest.config.problem_type(),
     }
 }
 
@@ -54,8 +59,7 @@ fn select_regression_head(activation: Option<Activation>) -> Result<Head, Manife
     match activation {
         None | Some(Activation::None) => Ok(Head::Regression),
         Some(Activation::Sigmoid) => Ok(Head::Scoring(Activation::Sigmoid)),
-        Some(Activation::Softmax) => Err(ManifestError::new(
-            "model.toml",
+        Some(Activation::Softmax) => Err(options_error(
             "activation: a softmax over the one score of a regression is always 1; expected \"none\" or \"sigmoid\"",
         )),
     }
@@ -63,10 +67,7 @@ fn select_regression_head(activation: Option<Activation>) -> Result<Head, Manife
 
 fn select_single_label_head(manifest: &Manifest, signature: &Signature, labels: usize) -> Result<Head, ManifestError> {
     if signature.is_multi_label {
-        return Err(ManifestError::new(
-            "model.toml",
-            "the graph names any number of classes per text: say task = \"multi_label\"",
-        ));
+        return Err(options_error("the graph names any number of classes per text: say task = \"multi_label\""));
     }
     match (signature.width, labels) {
         (1, 2) => Ok(Head::Binary(select_activation(manifest, signature, Activation::Sigmoid))),
@@ -85,8 +86,7 @@ fn expand_thresholds(thresholds: Option<&LabelThresholds>, labels: &[String]) ->
         Some(LabelThresholds::Uniform(threshold)) => vec![*threshold; labels.len()],
         Some(LabelThresholds::PerLabel(each)) => {
             if let Some(unknown) = each.keys().find(|name| !labels.contains(name)) {
-                let reason = format!("thresholds names {unknown:?}, which is not a label");
-                return Err(ManifestError::new("model.toml", reason));
+                return Err(options_error(format!("thresholds names {unknown:?}, which is not a label")));
             }
             labels.iter().map(|label| each.get(label).copied().unwrap_or(DEFAULT_THRESHOLD)).collect()
         }
@@ -94,6 +94,6 @@ fn expand_thresholds(thresholds: Option<&LabelThresholds>, labels: &[String]) ->
     if expanded.iter().all(|threshold| (0.0..=1.0).contains(threshold)) {
         Ok(expanded)
     } else {
-        Err(ManifestError::new("model.toml", "thresholds must lie between 0 and 1"))
+        Err(options_error("thresholds must lie between 0 and 1"))
     }
 }

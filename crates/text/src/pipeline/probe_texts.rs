@@ -1,6 +1,6 @@
 //! Texts that no client sent: to measure what runs cost, and to check how a model answers.
 
-use super::{EncodedInput, Encoder, Pipeline};
+use super::{EncodedInput, Pipeline};
 use crate::tokenizer::{TokenizeError, Tokenizer};
 
 /// Ids of the vocabulary that texts of the probe are made of.
@@ -17,15 +17,13 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::probe_text`].
     pub fn cost_probe(&self, length: usize) -> Result<EncodedInput, TokenizeError> {
-        let Encoder::Tokens(tokenizer) = &self.encoder else { return self.probe_text(length, 0) };
-        let rows = self.token_range.map_or(u32::MAX, |range| range.rows);
+        let Some(tokenizer) = &self.tokenizer else { return self.probe_text(length, 0) };
         let mut ids = tokenizer.token_ids("one short text").unwrap_or_default();
-        ids.retain(|&id| id < rows);
+        ids.retain(|&id| self.has_row(id));
         if ids.is_empty() {
             return self.probe_text(length, 0);
         }
-        let own = length.min(tokenizer.max_tokens()).saturating_sub(tokenizer.special_token_count()).max(1);
-        Ok(EncodedInput::from_row(tokenizer.row_from_ids(ids.into_iter().cycle().take(own).collect())?))
+        probe_row(tokenizer, length, ids.into_iter().cycle())
     }
 
     /// A short text to warm up with: of one token of the vocabulary where the tokenizer knows nothing of it.
@@ -45,45 +43,41 @@ impl Pipeline {
     /// # Errors
     /// [`TokenizeError`] if the tokenizer cannot put special tokens around it.
     pub fn probe_text(&self, length: usize, seed: usize) -> Result<EncodedInput, TokenizeError> {
-        let tokenizer = match &self.encoder {
-            Encoder::Texts => {
-                let words: Vec<&str> = ShuffledCycle::new(seed, &PROBE_WORDS).take(length).collect();
-                return self.encode(words.join(" "));
-            }
-            Encoder::Tokens(tokenizer) => tokenizer,
+        let Some(tokenizer) = &self.tokenizer else {
+            let words: Vec<&str> = shuffled_cycle(seed, &PROBE_WORDS).take(length).collect();
+            return self.encode(words.join(" "));
         };
-        let own = length.min(tokenizer.max_tokens()).saturating_sub(tokenizer.special_token_count()).max(1);
-        Ok(EncodedInput::from_row(
-            tokenizer.row_from_ids(ShuffledCycle::new(seed, &self.ordinary_ids(tokenizer)).take(own).collect())?,
-        ))
+        // Ordinary ids of the vocabulary that the graph can look up, or else the first id.
+        let mut ids = tokenizer.ordinary_ids(MAX_PROBE_IDS);
+        ids.retain(|&id| self.has_row(id));
+        if ids.is_empty() {
+            ids.push(0);
+        }
+        probe_row(tokenizer, length, shuffled_cycle(seed, &ids))
     }
 
-    /// Ordinary ids of the vocabulary that the graph can look up, or else the first id.
-    fn ordinary_ids(&self, tokenizer: &Tokenizer) -> Vec<u32> {
-        let rows = self.token_range.map_or(u32::MAX, |range| range.rows);
-        let ids: Vec<u32> = tokenizer.ordinary_ids(MAX_PROBE_IDS).into_iter().filter(|&id| id < rows).collect();
-        if ids.is_empty() { vec![0] } else { ids }
-    }
-}
-
-/// The elements of a list in an order that is the same every time, again and again.
-struct ShuffledCycle<'a, T> {
-    elements: &'a [T],
-    state: usize,
-}
-
-impl<'a, T> ShuffledCycle<'a, T> {
-    fn new(seed: usize, elements: &'a [T]) -> Self {
-        Self { elements, state: seed.wrapping_mul(0x9e37_79b9).wrapping_add(0x7f4a_7c15) }
+    /// True if the graph can look up this id.
+    fn has_row(&self, id: u32) -> bool {
+        self.token_range.is_none_or(|range| id < range.rows)
     }
 }
 
-impl<T: Copy> Iterator for ShuffledCycle<'_, T> {
-    type Item = T;
+/// A row of `length` tokens, those around it included, of which one at least is of these.
+fn probe_row(
+    tokenizer: &Tokenizer,
+    length: usize,
+    ids: impl Iterator<Item = u32>,
+) -> Result<EncodedInput, TokenizeError> {
+    let own = length.min(tokenizer.max_tokens()).saturating_sub(tokenizer.special_token_count()).max(1);
+    Ok(EncodedInput::from_row(tokenizer.row_from_ids(ids.take(own).collect())?))
+}
 
-    /// A linear congruential generator; its high bits choose.
-    fn next(&mut self) -> Option<T> {
-        self.state = self.state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        self.elements.get((self.state >> 33) % self.elements.len().max(1)).copied()
-    }
+/// The elements of a list in an order that is the same every time, again and again: a linear congruential generator, whose
+/// high bits choose.
+fn shuffled_cycle<T: Copy>(seed: usize, elements: &[T]) -> impl Iterator<Item = T> {
+    let first = seed.wrapping_mul(0x9e37_79b9).wrapping_add(0x7f4a_7c15);
+    let states = std::iter::successors(Some(first), |state| {
+        Some(state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f))
+    });
+    states.skip(1).map_while(|state| elements.get((state >> 33) % elements.len().max(1)).copied())
 }
