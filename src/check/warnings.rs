@@ -20,7 +20,7 @@ pub fn collect_warnings(opened: &LoadedModel, facts: &ModelInfo, texts: &EvalSum
         );
     }
     found.extend(operator_warning(opened));
-    found.extend(opened.pipeline().warnings().iter().cloned());
+    found.extend(opened.pipeline().warnings.iter().cloned());
     if facts.golden_examples == 0 {
         found.push("there is no golden.json: nothing shows that this graph answers as it was trained to".to_owned());
     }

@@ -13,7 +13,6 @@ use predictd_platform::clock;
 use predictd_text::heads::{Head, HeadOutcome, HeadOutput};
 use predictd_text::manifest::ManifestError;
 use predictd_text::pipeline::Pipeline;
-use predictd_text::tokenizer::Tokenizer;
 
 use super::model_source::ModelSource;
 
@@ -245,7 +244,7 @@ pub fn has_labels(pipeline: &Pipeline) -> bool {
 /// True if it is known which tokens the tokenizer does not know.
 #[must_use]
 pub fn has_unknown_token(pipeline: &Pipeline) -> bool {
-    pipeline.tokenizer().is_some_and(Tokenizer::has_unknown_token)
+    pipeline.tokenizer().is_some_and(|tokenizer| tokenizer.unknown_id.is_some())
 }
 
 /// What is counted of an answer: the place of its label, of several the surest, and how sure that is. Nothing of an

@@ -241,7 +241,7 @@ impl Loader<'_> {
     /// Tells the operator what keeps no model from serving.
     fn log_file_warnings(&self, manifest: &Manifest, pipeline: &Pipeline) {
         let mismatch = manifest.profile_graph_differs.then_some(PROFILE_MISMATCH_WARNING);
-        for warning in mismatch.into_iter().chain(pipeline.warnings().iter().map(String::as_str)) {
+        for warning in mismatch.into_iter().chain(pipeline.warnings.iter().map(String::as_str)) {
             tracing::warn!(model = self.source.name, version = self.source.version, "{warning}");
         }
     }

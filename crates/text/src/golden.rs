@@ -1,5 +1,7 @@
 //! Examples with known answers: a model that does not reproduce them does not serve.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::entities::Entity;
@@ -27,19 +29,15 @@ pub struct GoldenExample {
     /// The text.
     pub text: String,
     /// The second text, for a model that takes pairs.
-    #[serde(default)]
     pub text_pair: Option<String>,
     /// The label, or the labels of a multi-label model.
-    #[serde(default)]
     pub label: Option<ExpectedLabels>,
     /// Probabilities of some labels.
     #[serde(default)]
-    pub scores: std::collections::BTreeMap<String, f32>,
+    pub scores: BTreeMap<String, f32>,
     /// The score of a regression model.
-    #[serde(default)]
     pub score: Option<f32>,
     /// What must be found in the text, for a model that labels tokens.
-    #[serde(default)]
     pub entities: Option<Vec<ExpectedEntity>>,
 }
 
@@ -77,8 +75,8 @@ impl GoldenSet {
         if !(0.0..=MAX_TOLERANCE).contains(&self.tolerance) {
             return Err(format!("its tolerance {} is not between 0 and {MAX_TOLERANCE}", self.tolerance));
         }
-        match (1..).zip(&self.examples).find(|(_, example)| example.expects_nothing()) {
-            Some((number, _)) => Err(format!("example {number} expects nothing")),
+        match self.examples.iter().position(GoldenExample::expects_nothing) {
+            Some(index) => Err(format!("example {} expects nothing", index + 1)),
             None => Ok(()),
         }
     }
@@ -104,8 +102,8 @@ impl GoldenExample {
     /// # Errors
     /// One sentence that names the difference. It does not repeat the text.
     pub fn check(&self, decision: &HeadOutput, labels: &[String], tolerance: f32) -> Result<(), String> {
-        let name = |index: &usize| labels.get(*index).cloned().unwrap_or_default();
-        let found: Vec<String> = decision.outcome.label_indices().iter().map(name).collect();
+        let name = |&index: &usize| labels.get(index).map_or("", String::as_str);
+        let found: Vec<&str> = decision.outcome.label_indices().iter().map(name).collect();
         let expected = match &self.label {
             Some(ExpectedLabels::Single(label)) => Some(std::slice::from_ref(label)),
             Some(ExpectedLabels::Multiple(labels)) => Some(labels.as_slice()),
@@ -137,9 +135,8 @@ impl GoldenExample {
 }
 
 fn check_entities(expected: &[ExpectedEntity], found: &[Entity]) -> Result<(), String> {
-    let found = found.iter().map(|Entity { label, start, end, .. }| (label, *start, *end));
-    let (expected, found): (Vec<_>, Vec<_>) =
-        (expected.iter().map(|ExpectedEntity { label, start, end }| (label, *start, *end)).collect(), found.collect());
+    let expected: Vec<_> = expected.iter().map(|entity| (&entity.label, entity.start, entity.end)).collect();
+    let found: Vec<_> = found.iter().map(|entity| (&entity.label, entity.start, entity.end)).collect();
     if expected == found { Ok(()) } else { Err(format!("expected the entities {expected:?}, got {found:?}")) }
 }
 

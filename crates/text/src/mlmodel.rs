@@ -15,20 +15,17 @@ pub use signature::{GraphTensor, MlflowSignature, SignatureField};
 const MAX_FLAVOR_CHARS: usize = 40;
 
 /// What is read of an `MLmodel` file (YAML).
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct MlModel {
     #[serde(default)]
     flavors: BTreeMap<String, Option<Flavor>>,
-    #[serde(default)]
     signature: Option<SignatureJson>,
-    #[serde(default)]
     saved_input_example_info: Option<ExampleInfo>,
 }
 
 /// One of the ways in which a model is kept.
 #[derive(Debug, Clone, Deserialize)]
 struct Flavor {
-    #[serde(default)]
     data: Option<Value>,
 }
 

@@ -43,8 +43,8 @@ pub struct Pipeline {
     pairs_enabled: bool,
     output_name: String,
     applied_activation: Option<AppliedActivation>,
-    /// What an operator should know about the files.
-    warnings: Vec<String>,
+    /// What an operator should know about the files: one sentence each.
+    pub warnings: Vec<String>,
 }
 
 impl Pipeline {
@@ -82,11 +82,11 @@ impl Pipeline {
         let mut token_range = None;
         let mut warnings = Vec::new();
         if let Some(tokenizer) = &mut tokenizer {
-            warnings.extend(tokenizer.warnings().iter().cloned());
+            warnings.extend(tokenizer.warnings.iter().cloned());
             token_range = TokenRange::new(tokenizer, signature.embedding_rows)?;
-            if signature.has_attention_mask() && token_range.is_some_and(|range| tokenizer.padding().id >= range.rows) {
+            if signature.has_attention_mask() && token_range.is_some_and(|range| tokenizer.padding.id >= range.rows) {
                 // Any id does in a place that is masked.
-                tokenizer.set_pad_id(0);
+                tokenizer.padding.id = 0;
             }
         }
         warnings.extend(token_range.map(TokenRange::warning).into_iter().chain(manifest.config.warning()));
@@ -124,10 +124,10 @@ impl Pipeline {
         &self.labels
     }
 
-    /// What an operator should know about the files: one sentence each.
+    /// What is done with the scores.
     #[must_use]
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    pub fn head(&self) -> &Head {
+        &self.head
     }
 
     /// What a text may hold.
@@ -136,16 +136,28 @@ impl Pipeline {
         &self.policy
     }
 
-    /// What is done with the scores.
-    #[must_use]
-    pub fn head(&self) -> &Head {
-        &self.head
-    }
-
     /// Examples that the model must reproduce.
     #[must_use]
     pub fn golden(&self) -> Option<&GoldenSet> {
         self.golden.as_ref()
+    }
+
+    /// The activation that the graph applies itself.
+    #[must_use]
+    pub fn graph_activation(&self) -> Option<Activation> {
+        self.applied_activation.map(|applied| applied.activation)
+    }
+
+    /// The same, and what of it the scores are.
+    #[must_use]
+    pub fn applied_activation(&self) -> Option<AppliedActivation> {
+        self.applied_activation
+    }
+
+    /// Name of the output that holds the scores.
+    #[must_use]
+    pub fn output_name(&self) -> &str {
+        &self.output_name
     }
 
     /// The tokenizer, if the graph does not take the text itself.
@@ -172,18 +184,6 @@ impl Pipeline {
         self.pairs_enabled = false;
     }
 
-    /// The activation that the graph applies itself.
-    #[must_use]
-    pub fn graph_activation(&self) -> Option<Activation> {
-        self.applied_activation.map(|applied| applied.activation)
-    }
-
-    /// The same, and what of it the scores are.
-    #[must_use]
-    pub fn applied_activation(&self) -> Option<AppliedActivation> {
-        self.applied_activation
-    }
-
     /// Says that the graph applies an activation itself, or none, as its values show, and what is left for the server.
     pub fn set_graph_activation(&mut self, found: Option<AppliedActivation>, left: Activation) {
         self.applied_activation = found;
@@ -194,12 +194,6 @@ impl Pipeline {
     #[must_use]
     pub fn score_width(&self) -> usize {
         self.head.width(self.labels.len()).max(1)
-    }
-
-    /// Name of the output that holds the scores.
-    #[must_use]
-    pub fn output_name(&self) -> &str {
-        &self.output_name
     }
 
     /// The largest id of the tokenizer, if it is not known which ids the graph can look up.
@@ -299,7 +293,7 @@ impl Pipeline {
 
     /// Padding before a row's own tokens, where a run was so long.
     fn left_padding(&self, length: usize, own: usize) -> usize {
-        match self.tokenizer().map(|tokenizer| tokenizer.padding().side) {
+        match self.tokenizer().map(|tokenizer| tokenizer.padding.side) {
             Some(PaddingSide::Left) => length.saturating_sub(own),
             Some(PaddingSide::Right) | None => 0,
         }

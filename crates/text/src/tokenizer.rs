@@ -57,15 +57,18 @@ pub struct Tokenizer {
     post_processor: Option<PostProcessorWrapper>,
     truncation_direction: TruncationDirection,
     max_tokens: usize,
-    has_declared_limit: bool,
+    /// True if the model's files say how long a row may be; else a default is taken.
+    pub has_declared_limit: bool,
     /// Special tokens around one text.
-    special_token_count: usize,
+    pub(super) special_token_count: usize,
     /// Special tokens around two texts, where it can join two.
     pair_special_token_count: Option<usize>,
-    on_overflow: OverflowPolicy,
-    padding: Padding,
-    /// Stands for what the tokenizer does not know.
-    unknown_id: Option<u32>,
+    /// What happens to longer texts.
+    pub on_overflow: OverflowPolicy,
+    /// How this model's rows are padded.
+    pub padding: Padding,
+    /// The id of the token that stands for what the tokenizer does not know, if it has one.
+    pub unknown_id: Option<u32>,
     /// Only the beginning of a long text needs to be read.
     is_prefix_sufficient: bool,
     /// Where tokens stand is told as well.
@@ -76,7 +79,8 @@ pub struct Tokenizer {
     expansion_limit: ExpansionLimit,
     /// Rows have types for the second of two texts.
     has_type_ids: bool,
-    warnings: Vec<String>,
+    /// What an operator should know about its files: one sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// A text as the model will see it.
@@ -179,22 +183,10 @@ impl Tokenizer {
         self
     }
 
-    /// What an operator should know about its files: one sentence each.
-    #[must_use]
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
     /// Longest row, special tokens included.
     #[must_use]
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
-    }
-
-    /// True if the model's files say how long a row may be; else a default is taken.
-    #[must_use]
-    pub fn has_declared_limit(&self) -> bool {
-        self.has_declared_limit
     }
 
     /// Which end of a longer text is cut off.
@@ -204,24 +196,6 @@ impl Tokenizer {
             TruncationDirection::Left => PaddingSide::Left,
             TruncationDirection::Right => PaddingSide::Right,
         }
-    }
-
-    /// What happens to longer texts.
-    #[must_use]
-    pub fn on_overflow(&self) -> OverflowPolicy {
-        self.on_overflow
-    }
-
-    /// How this model's rows are padded.
-    #[must_use]
-    pub fn padding(&self) -> Padding {
-        self.padding
-    }
-
-    /// True if it has a token for what it does not know.
-    #[must_use]
-    pub fn has_unknown_token(&self) -> bool {
-        self.unknown_id.is_some()
     }
 
     /// Tokenises one text.

@@ -34,8 +34,9 @@ impl EncodedInput {
         Self { content, token_count, unknown_count: 0, is_truncated: false, spans: None }
     }
 
-    /// A text of this one row.
-    pub(super) fn from_row(row: TokenRow) -> Self {
+    /// A text of this one row, whose tokens the tokenizer knows.
+    #[must_use]
+    pub fn from_row(row: TokenRow) -> Self {
         let tokens = row.ids.len();
         Self::new(EncodedContent::Rows(vec![row]), tokens)
     }

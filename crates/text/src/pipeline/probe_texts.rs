@@ -68,7 +68,7 @@ fn probe_row(
     length: usize,
     ids: impl Iterator<Item = u32>,
 ) -> Result<EncodedInput, TokenizeError> {
-    let own = length.min(tokenizer.max_tokens()).saturating_sub(tokenizer.special_token_count()).max(1);
+    let own = length.min(tokenizer.max_tokens()).saturating_sub(tokenizer.special_token_count).max(1);
     Ok(EncodedInput::from_row(tokenizer.row_from_ids(ids.take(own).collect())?))
 }
 

@@ -32,7 +32,7 @@ impl TokenRange {
             );
             return Err(ManifestError::new("tokenizer.json", reason));
         }
-        let unknown = tokenizer.unknown_id().filter(|&id| id < rows);
+        let unknown = tokenizer.unknown_id.filter(|&id| id < rows);
         Ok(Some(Self { rows, largest_id, unknown_id: unknown }))
     }
 

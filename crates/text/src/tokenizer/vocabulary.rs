@@ -8,12 +8,6 @@ use super::panics::catch_panic;
 use crate::tensors::TokenRow;
 
 impl Tokenizer {
-    /// Special tokens around one text.
-    #[must_use]
-    pub fn special_token_count(&self) -> usize {
-        self.special_token_count
-    }
-
     /// The ids of a text, without special tokens around them.
     ///
     /// # Errors
@@ -36,12 +30,6 @@ impl Tokenizer {
     #[must_use]
     pub fn largest_id(&self) -> u32 {
         self.inner.get_vocab(true).into_values().max().unwrap_or(0)
-    }
-
-    /// The id of the token that stands for what the tokenizer does not know.
-    #[must_use]
-    pub fn unknown_id(&self) -> Option<u32> {
-        self.unknown_id
     }
 
     /// How many of these tokens stand for something that is not known.
@@ -68,8 +56,4 @@ impl Tokenizer {
         ids.filter(|id| !added.contains_key(id) && self.inner.id_to_token(*id).is_some()).collect()
     }
 
-    /// Pads rows with another id.
-    pub fn set_pad_id(&mut self, id: u32) {
-        self.padding.id = id;
-    }
 }
