@@ -81,21 +81,15 @@ pub fn extract_entities(
     labels: &[String],
     aggregation: Aggregation,
 ) -> Vec<Entity> {
-    let words: Vec<&[ScoredToken]> = match aggregation {
-        Aggregation::None | Aggregation::Simple => tokens.chunks(1).collect(),
-        _ => tokens.chunk_by(|_, next| next.span.continues_word).collect(),
-    };
-    let parts: Vec<LabelSpan<'_>> = words.iter().filter_map(|word| label_word(word, labels, aggregation)).collect();
-    let groups: Vec<&[LabelSpan<'_>]> = match aggregation {
-        Aggregation::None => parts.chunks(1).collect(),
-        _ => parts.chunk_by(is_same_entity).collect(),
-    };
-    let entities = groups.iter().filter_map(|group| {
+    let has_words = !matches!(aggregation, Aggregation::None | Aggregation::Simple);
+    let words = tokens.chunk_by(|_, next| has_words && next.span.continues_word);
+    let parts: Vec<LabelSpan<'_>> = words.filter_map(|word| label_word(word, labels, aggregation)).collect();
+    let joins_parts = aggregation != Aggregation::None;
+    let groups = parts.chunk_by(|part, next| joins_parts && is_same_entity(part, next));
+    let entities = groups.filter_map(|group| {
         let first = group.first()?;
-        let label = match aggregation {
-            Aggregation::None => first.label,
-            _ => first.label.split_once('-').map_or(first.label, |(_, kind)| kind),
-        };
+        let kind = first.label.split_once('-').filter(|_| joins_parts);
+        let label = kind.map_or(first.label, |(_, kind)| kind);
         let score = mean(group.iter().map(|part| part.score), group.len());
         let end = group.last()?.end;
         let entity = || Entity { label: label.to_owned(), score, start: first.start, end, text: String::new() };

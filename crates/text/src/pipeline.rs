@@ -27,7 +27,6 @@ pub use encoded_input::{Batch, EncodedContent, EncodedInput, TokenSpans};
 use token_range::TokenRange;
 
 /// Tokenizer, head and labels of one model.
-#[derive(Debug)]
 pub struct Pipeline {
     policy: TextPolicy,
     /// None where the graph takes the text itself.
@@ -90,7 +89,18 @@ impl Pipeline {
             }
         }
         warnings.extend(token_range.map(TokenRange::warning).into_iter().chain(manifest.config.warning()));
-        let pipeline = Self {
+        let expected = head.width(labels.len());
+        let found = signature.width;
+        if expected != found {
+            let count = labels.len();
+            let output = &signature.output_name;
+            let each = if signature.per_token { "token" } else { "text" };
+            let reason = format!(
+                "{count} labels need {expected} scores per {each}, but the graph gives {found} (output {output:?}): name {found} labels in id2label of config.json or in labels.json, or another output with output = \"NAME\" in model.toml"
+            );
+            return Err(ManifestError::new("labels", reason));
+        }
+        Ok(Self {
             policy,
             tokenizer,
             head,
@@ -103,19 +113,7 @@ impl Pipeline {
             output_name: signature.output_name.clone(),
             applied_activation: signature.applied_activation,
             warnings,
-        };
-        let expected = pipeline.head.width(pipeline.labels.len());
-        let found = signature.width;
-        if expected == found {
-            return Ok(pipeline);
-        }
-        let count = pipeline.labels.len();
-        let output = &signature.output_name;
-        let each = if signature.per_token { "token" } else { "text" };
-        let reason = format!(
-            "{count} labels need {expected} scores per {each}, but the graph gives {found} (output {output:?}): name {found} labels in id2label of config.json or in labels.json, or another output with output = \"NAME\" in model.toml"
-        );
-        Err(ManifestError::new("labels", reason))
+        })
     }
 
     /// Labels in score order; none for regression.

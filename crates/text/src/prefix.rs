@@ -28,11 +28,10 @@ pub fn is_word_local(tokenizer: &Value) -> bool {
         "Metaspace" => part["split"] != Value::Bool(false),
         other => WORD_SPLITTERS.contains(&other),
     };
-    let added = tokenizer["added_tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
     let spaced = |token: &Value| token["content"].as_str().is_none_or(|content| content.contains(char::is_whitespace));
     sequence_parts(&tokenizer["normalizer"], "normalizers").iter().all(local)
         && sequence_parts(&tokenizer["pre_tokenizer"], "pretokenizers").iter().any(splits)
-        && !added.iter().any(spaced)
+        && tokenizer["added_tokens"].as_array().is_none_or(|added| !added.iter().any(spaced))
 }
 
 fn kind(part: &Value) -> &str {
@@ -43,7 +42,7 @@ fn kind(part: &Value) -> &str {
 fn sequence_parts<'a>(part: &'a Value, list: &str) -> &'a [Value] {
     match part {
         Value::Null => &[],
-        part if kind(part) == "Sequence" => part[list].as_array().map(Vec::as_slice).unwrap_or_default(),
+        part if kind(part) == "Sequence" => part[list].as_array().map_or(&[], Vec::as_slice),
         part => std::slice::from_ref(part),
     }
 }

@@ -303,12 +303,3 @@ impl Tokenizer {
         TokenRow { ids, type_ids }
     }
 }
-
-impl std::fmt::Debug for Tokenizer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokenizer")
-            .field("max_tokens", &self.max_tokens)
-            .field("on_overflow", &self.on_overflow)
-            .finish_non_exhaustive()
-    }
-}

@@ -37,22 +37,20 @@ impl MlflowExample {
 /// The rows of `input_ids`, where `attention_mask` is not 0, with their `token_type_ids`.
 fn token_rows(tensors: &Value) -> Option<Vec<TokenRow>> {
     let ids = parse_token_matrix(tensors.get("input_ids")?)?;
-    let [mask, types] = [("attention_mask", 1), ("token_type_ids", 0)].map(|(name, default)| match tensors.get(name) {
+    let others = [("attention_mask", 1), ("token_type_ids", 0)].map(|(name, default)| match tensors.get(name) {
         None => Some(ids.iter().map(|row| vec![default; row.len()]).collect()),
         Some(rows) => parse_token_matrix(rows),
     });
-    let mask = mask?;
-    let types = types?;
-    if mask.len() != ids.len() || types.len() != ids.len() {
+    let [Some(mask), Some(types)] = others else { return None };
+    if [&mask, &types].iter().any(|other| !ids.iter().map(Vec::len).eq(other.iter().map(Vec::len))) {
         return None;
     }
-    let row = |((ids, mask), types): ((&Vec<u32>, &Vec<u32>), &Vec<u32>)| {
-        let same = ids.len() == mask.len() && ids.len() == types.len();
-        let real =
-            |values: &[u32]| values.iter().zip(mask).filter(|(_, mask)| **mask != 0).map(|(value, _)| *value).collect();
-        Some(TokenRow { ids: real(ids), type_ids: real(types) }).filter(|row| same && !row.ids.is_empty())
-    };
-    ids.iter().zip(&mask).zip(&types).map(row).collect()
+    let rows = ids.iter().zip(&types).zip(&mask).map(|((ids, types), mask)| {
+        let tokens = ids.iter().zip(types).zip(mask);
+        let (ids, type_ids) = tokens.filter(|(_, mask)| **mask != 0).map(|(token, _)| token).unzip();
+        Some(TokenRow { ids, type_ids }).filter(|row| !row.ids.is_empty())
+    });
+    rows.collect()
 }
 
 fn parse_token_matrix(value: &Value) -> Option<Vec<Vec<u32>>> {

@@ -35,15 +35,15 @@ pub(super) fn parse_fields(json: &str) -> Result<Vec<SignatureField>, String> {
 }
 
 fn parse_field(port: &Value) -> Option<SignatureField> {
-    let name = port.get("name").and_then(Value::as_str).map(str::to_owned);
-    let required = port.get("required").and_then(Value::as_bool).unwrap_or(true);
-    let kind = port.get("type")?.as_str()?;
+    let name = port["name"].as_str().map(str::to_owned);
+    let required = port["required"].as_bool().unwrap_or(true);
+    let kind = port["type"].as_str()?;
     if kind != "tensor" {
         return Some(SignatureField { name, element: kind.to_owned(), dims: None, required });
     }
-    let spec = port.get("tensor-spec")?;
-    let dims = spec.get("shape")?.as_array()?.iter().map(Value::as_i64).collect::<Option<_>>()?;
-    Some(SignatureField { name, element: spec.get("dtype")?.as_str()?.to_owned(), dims: Some(dims), required })
+    let spec = &port["tensor-spec"];
+    let dims = spec["shape"].as_array()?.iter().map(Value::as_i64).collect::<Option<_>>()?;
+    Some(SignatureField { name, element: spec["dtype"].as_str()?.to_owned(), dims: Some(dims), required })
 }
 
 fn excerpt(value: &Value) -> String {

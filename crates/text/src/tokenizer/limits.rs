@@ -34,18 +34,17 @@ pub(super) fn truncation_direction(manifest: &Manifest, tokenizer: &tokenizers::
 /// How rows are padded: as the settings say, then `tokenizer.json`, then the class.
 pub(super) fn padding(manifest: &Manifest, built: &BuiltTokenizer) -> Padding {
     let tokenizer = &built.inner;
-    let special = built.special_tokens.padding_token().and_then(|token| tokenizer.token_to_id(token));
-    let named = || ["[PAD]", "<pad>", "<|endoftext|>"].into_iter().find_map(|token| tokenizer.token_to_id(token));
-    let from_file = tokenizer.get_padding();
-    let in_file = || from_file.map(|padding| padding.pad_id);
-    let class_side = if built.pads_left { PaddingSide::Left } else { PaddingSide::Right };
+    let named = built.special_tokens.padding_token().and_then(|token| tokenizer.token_to_id(token));
+    let usual = ["[PAD]", "<pad>", "<|endoftext|>"].into_iter().find_map(|token| tokenizer.token_to_id(token));
+    let in_file = tokenizer.get_padding();
+    let side = match in_file.map(|padding| padding.direction) {
+        Some(PaddingDirection::Left) => PaddingSide::Left,
+        None if built.pads_left => PaddingSide::Left,
+        _ => PaddingSide::Right,
+    };
     Padding {
-        id: special.or_else(in_file).or(manifest.config.pad_id()).or_else(named).unwrap_or(0),
-        type_id: from_file.map_or(0, |p| p.pad_type_id),
-        side: manifest.tokenizer_config.padding_side.unwrap_or_else(|| match from_file.map(|p| p.direction) {
-            Some(PaddingDirection::Left) => PaddingSide::Left,
-            Some(PaddingDirection::Right) => PaddingSide::Right,
-            None => class_side,
-        }),
+        id: named.or(in_file.map(|padding| padding.pad_id)).or(manifest.config.pad_id()).or(usual).unwrap_or(0),
+        type_id: in_file.map_or(0, |padding| padding.pad_type_id),
+        side: manifest.tokenizer_config.padding_side.unwrap_or(side),
     }
 }
