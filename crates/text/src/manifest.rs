@@ -273,17 +273,16 @@ fn read_mlflow_metadata(files: &ModelFiles<'_>) -> Result<Option<MlflowMetadata>
     let error = |reason: String| ManifestError::new(FILE_NAME, reason);
     let model = MlModel::parse(&bytes).map_err(error)?;
     let signature = model.signature().map_err(error)?;
-    let example = match model.example_path() {
-        None => None,
-        Some(name) if !is_plain_file_name(name) => {
-            return Err(ManifestError::new(FILE_NAME, format!("its example {name:?} is not a file beside it")));
+    let mut example = None;
+    if let Some(name) = model.example_path() {
+        if !is_plain_file_name(name) {
+            return Err(error(format!("its example {name:?} is not a file beside it")));
         }
-        Some(name) => files.read_json(name)?.map(|example| (name.to_owned(), example)),
-    };
-    let parse = |(name, example): (String, Value)| {
-        MlflowExample::parse(&example).map_err(|reason| ManifestError::new(name, reason))
-    };
-    Ok(Some(MlflowMetadata { signature, example: example.map(parse).transpose()? }))
+        let value: Option<Value> = files.read_json(name)?;
+        let parsed = value.map(|value| MlflowExample::parse(&value)).transpose();
+        example = parsed.map_err(|reason| ManifestError::new(name, reason))?;
+    }
+    Ok(Some(MlflowMetadata { signature, example }))
 }
 
 fn parse_toml(bytes: &[u8]) -> Result<ModelOptions, ManifestError> {

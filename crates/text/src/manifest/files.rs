@@ -28,9 +28,7 @@ impl ModelFiles<'_> {
         for name in self.listed_digests.keys() {
             let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
             if !inside || !self.directory.join(name).is_file() {
-                return Err(options_error(format!(
-                    "[sha256] names {name:?}, which is not a file of this directory"
-                )));
+                return Err(options_error(format!("[sha256] names {name:?}, which is not a file of this directory")));
             }
         }
         // Weights beside the graph are read much later: their digests are checked here too.

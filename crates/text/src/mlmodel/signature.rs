@@ -105,9 +105,10 @@ fn check_tensors(side: &str, logged: &[SignatureField], found: &[GraphTensor<'_>
         };
         seen.insert(same.name);
         if !is_same_element_type(&port.element, same.element) {
-            let logged = &port.element;
-            let has = same.element;
-            return Err(format!("the signature's {side} {name:?} is of {logged}, the graph's of {has}"));
+            return Err(format!(
+                "the signature's {side} {name:?} is of {}, the graph's of {}",
+                port.element, same.element
+            ));
         }
         let dims = port.dims.as_deref().unwrap_or_default();
         let fits = dims.len() == same.dims.len()

@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokenizers::{NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
 
-use super::class_specs::{
-    BuildContext, ClassSpec, PostProcessorSpec, TokenizerComponents, find_spec, setting_error,
-};
+use super::class_specs::{BuildContext, ClassSpec, PostProcessorSpec, TokenizerComponents, find_spec, setting_error};
 use super::classes::{ResolvedClass, TokenizerClass, resolve_class};
 use super::file_check::{check_components, load_error};
 use super::file_names::{config_error, file_error};
@@ -44,16 +42,14 @@ pub(super) struct BuiltTokenizer {
 pub(super) fn build_tokenizer(manifest: &Manifest, mut described: Value) -> Result<BuiltTokenizer, ManifestError> {
     check_components(&described)?;
     let mut warnings = Vec::new();
-    let spec = supported_spec(&resolve_class(manifest, &described), &described, &mut warnings)?;
+    let spec = supported_spec(resolve_class(manifest, &described), &described, &mut warnings)?;
     let special = SpecialTokens::load(manifest, &described, spec.map(ClassSpec::special_token_defaults))?;
     // Nothing is decoded here: a decoder of a newer release does no harm.
     described["decoder"] = Value::Null;
     let none = Map::new();
     let settings = manifest.tokenizer_config.settings.as_ref().unwrap_or(&none);
     let rules = match spec {
-        Some(spec) => {
-            (spec.build_components)(&BuildContext { settings, file: &described, special_tokens: &special })?
-        }
+        Some(spec) => (spec.build_components)(&BuildContext { settings, file: &described, special_tokens: &special })?,
         None => TokenizerComponents::default(),
     };
     if let Some(spec) = spec.filter(|spec| !spec.keeps_file_components) {
@@ -85,7 +81,7 @@ pub(super) fn build_tokenizer(manifest: &Manifest, mut described: Value) -> Resu
 
 /// The class whose rules are built, or none for the file as it is.
 fn supported_spec(
-    chosen: &ResolvedClass,
+    chosen: ResolvedClass<'_>,
     file: &Value,
     warnings: &mut Vec<String>,
 ) -> Result<Option<&'static ClassSpec>, ManifestError> {
@@ -93,20 +89,19 @@ fn supported_spec(
         TokenizerClass::FileAsIs => return Ok(None),
         TokenizerClass::Unsupported(class) => (class, "its rules are Python code or take more than text".to_owned()),
         TokenizerClass::Supported(class) => {
+            let Some(spec) = find_spec(class) else { return Ok(None) };
+            let built = spec.model_type;
             let found = model_type(file);
-            match find_spec(class) {
-                Some(spec) if spec.model_type == found => return Ok(Some(spec)),
-                Some(spec) => {
-                    (class, format!("it builds a {} model, and tokenizer.json holds a {found} model", spec.model_type))
-                }
-                None => return Ok(None),
+            if built == found {
+                return Ok(Some(spec));
             }
+            (class, format!("it builds a {built} model, and tokenizer.json holds a {found} model"))
         }
     };
-    if let Some((file, name)) = &chosen.declared_name {
+    if let Some((file, name)) = chosen.declared_name {
         let reason =
             format!("tokenizer_class is {name:?}, whose rules tokenizer.json cannot hold: {reason}; {FILE_AS_IS_HINT}");
-        return Err(ManifestError::new(*file, reason));
+        return Err(ManifestError::new(file, reason));
     }
     warnings.push(format!("model_type means {class}, but {reason}: tokenizer.json is taken as it is"));
     Ok(None)

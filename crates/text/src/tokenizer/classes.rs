@@ -75,11 +75,8 @@ fn registered_class(model_type: &str) -> Option<&'static str> {
 fn find_class(name: &str) -> TokenizerClass {
     let alias = CLASS_ALIASES.iter().find(|(_, names)| contains_word(names, name)).map(|(class, _)| *class);
     let known = alias.or_else(|| super::class_specs::find_spec(name).map(|spec| spec.name));
-    if let Some(class) = known {
-        return TokenizerClass::Supported(class);
-    }
-    let unsupported = UNSUPPORTED_CLASSES.split(' ').find(|class| *class == name);
-    unsupported.map_or(TokenizerClass::FileAsIs, TokenizerClass::Unsupported)
+    let unsupported = || UNSUPPORTED_CLASSES.split(' ').find(|class| *class == name).map(TokenizerClass::Unsupported);
+    known.map(TokenizerClass::Supported).or_else(unsupported).unwrap_or(TokenizerClass::FileAsIs)
 }
 
 fn strip_fast_suffix(name: &str) -> &str {

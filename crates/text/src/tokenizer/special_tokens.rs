@@ -202,8 +202,7 @@ fn read_legacy(
     let extra =
         settings.get(EXTRA_TOKENS_KEY).or_else(|| settings.get(ADDITIONAL_TOKENS_KEY)).and_then(Value::as_array);
     let named = named.chain(extra.into_iter().flatten());
-    let named: HashSet<&str> =
-        named.filter_map(|value| value.as_str().or_else(|| value["content"].as_str())).collect();
+    let named: HashSet<&str> = named.filter_map(|value| value.as_str().or_else(|| value["content"].as_str())).collect();
     let mut listed = Vec::new();
     for (content, id) in config.added_tokens.iter().flatten() {
         let id = id.as_i64().ok_or_else(|| {
@@ -288,9 +287,7 @@ fn parse_added_tokens(listed: &Value) -> Result<Vec<(i64, AddedToken)>, Manifest
     let entry = |(id, value): (&String, &Value)| {
         let key_path = format!("{ADDED_TOKENS_DECODER_KEY}[{id:?}]");
         let number = id.trim().parse::<i64>().map_err(|_| {
-            config_error(format!(
-                "{ADDED_TOKENS_DECODER_KEY} has the key {id:?}, where an id of a token is expected"
-            ))
+            config_error(format!("{ADDED_TOKENS_DECODER_KEY} has the key {id:?}, where an id of a token is expected"))
         })?;
         match parse_token(TOKENIZER_CONFIG_FILE, &key_path, value)? {
             SpecialToken::WithFlags(token) => Ok((number, token)),

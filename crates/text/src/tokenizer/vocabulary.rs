@@ -55,5 +55,4 @@ impl Tokenizer {
         let ids = (0..size).step_by(step.max(1) as usize).take(count);
         ids.filter(|id| !added.contains_key(id) && self.inner.id_to_token(*id).is_some()).collect()
     }
-
 }

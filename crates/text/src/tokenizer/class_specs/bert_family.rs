@@ -11,10 +11,7 @@ use crate::manifest::ManifestError;
 const BERT: ClassSpec = ClassSpec {
     name: "BertTokenizer",
     model_type: "WordPiece",
-    default_tokens: &[(
-        Plain,
-        "unk_token=[UNK] sep_token=[SEP] pad_token=[PAD] cls_token=[CLS] mask_token=[MASK]",
-    )],
+    default_tokens: &[(Plain, "unk_token=[UNK] sep_token=[SEP] pad_token=[PAD] cls_token=[CLS] mask_token=[MASK]")],
     has_type_ids: true,
     pads_left: false,
     keeps_file_components: false,
@@ -29,10 +26,7 @@ pub(super) const SPECS: [ClassSpec; 7] = [
     ClassSpec {
         name: "MPNetTokenizer",
         default_tokens: &[
-            (
-                Normalized,
-                "bos_token=<s> eos_token=</s> sep_token=</s> cls_token=<s> unk_token=[UNK] pad_token=<pad>",
-            ),
+            (Normalized, "bos_token=<s> eos_token=</s> sep_token=</s> cls_token=<s> unk_token=[UNK] pad_token=<pad>"),
             (NormalizedLeftStrip, "mask_token=<mask>"),
         ],
         has_type_ids: false,
@@ -59,10 +53,7 @@ pub(super) const SPECS: [ClassSpec; 7] = [
     ClassSpec {
         name: "HerbertTokenizer",
         model_type: "BPE",
-        default_tokens: &[(
-            Plain,
-            "cls_token=<s> unk_token=<unk> pad_token=<pad> mask_token=<mask> sep_token=</s>",
-        )],
+        default_tokens: &[(Plain, "cls_token=<s> unk_token=<unk> pad_token=<pad> mask_token=<mask> sep_token=</s>")],
         has_type_ids: false,
         build_components: |build| {
             let post = json!({ "type": "BertProcessing", "sep": [build.required_token("sep_token")?, 2],

@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::super::special_token_defaults::MatchStyle::{LeftStrip, Normalized, Plain};
-use super::super::special_token_defaults::{DefaultTokens, ReaddMode};
+use super::super::special_token_defaults::{
+    DefaultTokens,
+    MatchStyle::{LeftStrip, Normalized, Plain},
+    ReaddMode,
+};
 use super::build_context::BuildContext;
 use super::components::{ROBERTA_TOKENS, byte_level_json, part_json, replace_json, sequence_json};
 use super::spec::{ClassSpec, PostProcessorSpec, TokenizerComponents};
@@ -135,10 +138,7 @@ pub(super) const SPECS: [ClassSpec; 11] = [
     },
     ClassSpec {
         name: "GemmaTokenizer",
-        default_tokens: &[(
-            Plain,
-            "unk_token=<unk> bos_token=<bos> eos_token=<eos> pad_token=<pad> mask_token=<mask>",
-        )],
+        default_tokens: &[(Plain, "unk_token=<unk> bos_token=<bos> eos_token=<eos> pad_token=<pad> mask_token=<mask>")],
         pads_left: true,
         build_components: |build| {
             Ok(TokenizerComponents {

@@ -3,8 +3,11 @@
 use serde_json::{Value, json};
 
 use super::super::file_names::file_error;
-use super::super::special_token_defaults::MatchStyle::{LeftStrip, Normalized, NormalizedLeftStrip, Plain};
-use super::super::special_token_defaults::{DefaultTokens, ReaddMode};
+use super::super::special_token_defaults::{
+    DefaultTokens,
+    MatchStyle::{LeftStrip, Normalized, NormalizedLeftStrip, Plain},
+    ReaddMode,
+};
 use super::build_context::{BuildContext, count_setting};
 use super::components::{CLS_SEP_TEMPLATES, ROBERTA_TOKENS, part_json, replace_json, sequence_json};
 use super::gpt2_family::byte_fallback_bpe_model;
@@ -108,7 +111,10 @@ pub(super) const SPECS: [ClassSpec; 15] = [
     ClassSpec {
         name: "BigBirdTokenizer",
         default_tokens: &[
-            (Normalized, "unk_token=<unk> bos_token=<s> eos_token=</s> pad_token=<pad> sep_token=[SEP] cls_token=[CLS]"),
+            (
+                Normalized,
+                "unk_token=<unk> bos_token=<s> eos_token=</s> pad_token=<pad> sep_token=[SEP] cls_token=[CLS]",
+            ),
             (NormalizedLeftStrip, "mask_token=[MASK]"),
         ],
         build_components: |build| {
