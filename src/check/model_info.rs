@@ -159,10 +159,10 @@ impl TokenLimits {
     fn from_tokenizer(tokenizer: &Tokenizer) -> Self {
         Self {
             max_tokens: tokenizer.max_tokens(),
-            max_tokens_named: tokenizer.has_declared_limit,
-            on_overflow: tokenizer.on_overflow,
+            max_tokens_named: tokenizer.has_declared_limit(),
+            on_overflow: tokenizer.on_overflow(),
             truncation_side: side_name(tokenizer.truncation_side()),
-            padding_side: side_name(tokenizer.padding.side),
+            padding_side: side_name(tokenizer.padding().side),
         }
     }
 }

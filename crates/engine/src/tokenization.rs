@@ -98,7 +98,7 @@ pub(super) fn estimate_run_time(runner: &ModelRunner, bytes: usize) -> Duration 
     };
     let tokens = bytes / BYTES_PER_TOKEN + 2;
     let max_tokens = tokenizer.max_tokens();
-    let rows = match tokenizer.on_overflow {
+    let rows = match tokenizer.on_overflow() {
         OverflowPolicy::Window => tokens.div_ceil(max_tokens).min(Tokenizer::MAX_WINDOWS),
         OverflowPolicy::Error | OverflowPolicy::Truncate => 1,
     };

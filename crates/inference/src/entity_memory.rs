@@ -18,7 +18,7 @@ pub fn max_entities(model: &LoadedVersion, bytes: usize) -> usize {
 }
 
 fn max_tokens(tokenizer: &Tokenizer) -> usize {
-    match tokenizer.on_overflow {
+    match tokenizer.on_overflow() {
         OverflowPolicy::Window => tokenizer.max_tokens().saturating_mul(Tokenizer::MAX_WINDOWS),
         OverflowPolicy::Error | OverflowPolicy::Truncate => tokenizer.max_tokens(),
     }

@@ -56,17 +56,14 @@ pub struct Tokenizer {
     /// Puts special tokens around a text.
     post_processor: Option<PostProcessorWrapper>,
     truncation_direction: TruncationDirection,
-    max_tokens: usize,
-    /// True if the model's files say how long a row may be; else a default is taken.
-    pub has_declared_limit: bool,
+    /// Longest row that the model's files allow, if they say so.
+    declared_limit: Option<usize>,
     /// Special tokens around one text.
     pub(super) special_token_count: usize,
     /// Special tokens around two texts, where it can join two.
     pair_special_token_count: Option<usize>,
-    /// What happens to longer texts.
-    pub on_overflow: OverflowPolicy,
-    /// How this model's rows are padded.
-    pub padding: Padding,
+    on_overflow: OverflowPolicy,
+    pub(super) padding: Padding,
     /// The id of the token that stands for what the tokenizer does not know, if it has one.
     pub unknown_id: Option<u32>,
     /// Only the beginning of a long text needs to be read.
@@ -121,7 +118,7 @@ impl Tokenizer {
         tokenizer.special_token_count = empty.len();
         let empty_pair = catch_panic(|| tokenizer.add_special_tokens(nothing(), Some(nothing())));
         tokenizer.pair_special_token_count = empty_pair.ok().map(|row| row.len());
-        let max_tokens = tokenizer.max_tokens;
+        let max_tokens = tokenizer.max_tokens();
         let room = tokenizer.text_capacity();
         if room == 0 {
             return Err(file_error(format!(
@@ -147,7 +144,6 @@ impl Tokenizer {
     ) -> Result<Self, ManifestError> {
         let padding = limits::padding(manifest, &built);
         let truncation_direction = limits::truncation_direction(manifest, &built.inner);
-        let declared_limit = limits::declared_max_tokens(manifest);
         let BuiltTokenizer { mut inner, definition, has_type_ids, warnings, .. } = built;
         // Padding in the file makes every short text as long as the longest: the server pads batches itself.
         inner.with_padding(None);
@@ -159,8 +155,7 @@ impl Tokenizer {
         Ok(Self {
             post_processor,
             truncation_direction,
-            max_tokens: declared_limit.unwrap_or(limits::DEFAULT_MAX_TOKENS),
-            has_declared_limit: declared_limit.is_some(),
+            declared_limit: limits::declared_max_tokens(manifest),
             special_token_count: 0,
             pair_special_token_count: None,
             on_overflow,
@@ -186,7 +181,25 @@ impl Tokenizer {
     /// Longest row, special tokens included.
     #[must_use]
     pub fn max_tokens(&self) -> usize {
-        self.max_tokens
+        self.declared_limit.unwrap_or(limits::DEFAULT_MAX_TOKENS)
+    }
+
+    /// True if the model's files say how long a row may be; else a default is taken.
+    #[must_use]
+    pub fn has_declared_limit(&self) -> bool {
+        self.declared_limit.is_some()
+    }
+
+    /// What happens to longer texts.
+    #[must_use]
+    pub fn on_overflow(&self) -> OverflowPolicy {
+        self.on_overflow
+    }
+
+    /// How this model's rows are padded.
+    #[must_use]
+    pub fn padding(&self) -> Padding {
+        self.padding
     }
 
     /// Which end of a longer text is cut off.
@@ -207,7 +220,7 @@ impl Tokenizer {
             let room = self.text_capacity();
             let mut whole = self.encode_at_least(text, room + 1)?;
             let own = whole.len();
-            let limit = self.max_tokens;
+            let limit = self.max_tokens();
             if own <= room {
                 return self.finish_rows(text, vec![whole], own + self.special_token_count);
             }
@@ -282,7 +295,7 @@ impl Tokenizer {
 
     /// Tokens of a row that are the text's own.
     fn text_capacity(&self) -> usize {
-        self.max_tokens.saturating_sub(self.special_token_count)
+        self.max_tokens().saturating_sub(self.special_token_count)
     }
 
     /// Puts special tokens around a text that fits, or around and between two.

@@ -50,7 +50,7 @@ impl Pipeline {
     /// The largest run of one text of `length` tokens: several windows of it, for a model that reads long texts so.
     #[must_use]
     pub fn largest_batch_shape(&self, length: usize) -> Shape {
-        let windows = self.tokenizer().is_some_and(|tokenizer| tokenizer.on_overflow == OverflowPolicy::Window);
+        let windows = self.tokenizer().is_some_and(|tokenizer| tokenizer.on_overflow() == OverflowPolicy::Window);
         Shape { rows: if windows && !self.fixed_axes.single_row { rows_per_batch(length) } else { 1 }, length }
     }
 
@@ -67,7 +67,7 @@ impl Pipeline {
             EncodedContent::Rows(_) => None,
             EncodedContent::Text(text) => Some(Batch::Texts(vec![text.clone()])),
         };
-        let padding = self.tokenizer().map(|tokenizer| tokenizer.padding).unwrap_or_default();
+        let padding = self.tokenizer().map(Tokenizer::padding).unwrap_or_default();
         let pack = move |(chunk, length): (&[TokenRow], usize)| {
             Batch::Tokens(pack_rows(&chunk.iter().collect::<Vec<_>>(), padding, length))
         };

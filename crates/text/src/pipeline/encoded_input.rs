@@ -29,16 +29,16 @@ pub struct TokenSpans {
 }
 
 impl EncodedInput {
-    /// All of a text, in tokens that the tokenizer knows.
-    pub(super) fn new(content: EncodedContent, token_count: usize) -> Self {
-        Self { content, token_count, unknown_count: 0, is_truncated: false, spans: None }
-    }
-
     /// A text of this one row, whose tokens the tokenizer knows.
     #[must_use]
     pub fn from_row(row: TokenRow) -> Self {
         let tokens = row.ids.len();
         Self::new(EncodedContent::Rows(vec![row]), tokens)
+    }
+
+    /// All of a text, in tokens that the tokenizer knows.
+    pub(super) fn new(content: EncodedContent, token_count: usize) -> Self {
+        Self { content, token_count, unknown_count: 0, is_truncated: false, spans: None }
     }
 
     /// Length of its only row, 1 where the graph takes the text itself; nothing for a text of several windows.

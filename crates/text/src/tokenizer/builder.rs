@@ -42,10 +42,10 @@ pub(super) struct BuiltTokenizer {
 pub(super) fn build_tokenizer(manifest: &Manifest, mut described: Value) -> Result<BuiltTokenizer, ManifestError> {
     check_components(&described)?;
     let mut warnings = Vec::new();
-    let spec = supported_spec(resolve_class(manifest, &described), &described, &mut warnings)?;
+    let spec = supported_spec(&resolve_class(manifest, &described), &described, &mut warnings)?;
     let special = SpecialTokens::load(manifest, &described, spec.map(ClassSpec::special_token_defaults))?;
     // Nothing is decoded here: a decoder of a newer release does no harm.
-    described["decoder"] = Value::Null;
+    set_key(&mut described, "decoder", Value::Null);
     let none = Map::new();
     let settings = manifest.tokenizer_config.settings.as_ref().unwrap_or(&none);
     let rules = match spec {
@@ -62,13 +62,13 @@ pub(super) fn build_tokenizer(manifest: &Manifest, mut described: Value) -> Resu
         let processor = PostProcessorWrapper::deserialize(&post)
             .map_err(|error| file_error(format!("the special tokens fit no post-processor: {error}")))?;
         inner.with_post_processor(Some(processor));
-        described["post_processor"] = post;
+        set_key(&mut described, "post_processor", post);
     }
     let build = BuildContext { settings, file: &described, special_tokens: &special };
     inner.set_encode_special_tokens(build.nullable_bool_setting("split_special_tokens", false)?);
     let tokens = inner.get_added_tokens_decoder();
-    described["added_tokens"] =
-        tokens.iter().map(|(id, token)| json!({ "id": id, "content": token.content })).collect();
+    let listed = tokens.iter().map(|(id, token)| json!({ "id": id, "content": token.content })).collect();
+    set_key(&mut described, "added_tokens", listed);
     Ok(BuiltTokenizer {
         inner,
         definition: described,
@@ -81,7 +81,7 @@ pub(super) fn build_tokenizer(manifest: &Manifest, mut described: Value) -> Resu
 
 /// The class whose rules are built, or none for the file as it is.
 fn supported_spec(
-    chosen: ResolvedClass<'_>,
+    chosen: &ResolvedClass<'_>,
     file: &Value,
     warnings: &mut Vec<String>,
 ) -> Result<Option<&'static ClassSpec>, ManifestError> {
@@ -144,13 +144,25 @@ fn replace_components(
     let mut model = rules.model.clone();
     for kept in ["vocab", "merges"] {
         if let Some(part) = described["model"].get_mut(kept) {
-            model[kept] = part.take();
+            set_key(&mut model, kept, part.take());
         }
     }
-    described["model"] = model;
-    described["normalizer"] = rules.normalizer.clone();
-    described["pre_tokenizer"] = rules.pre_tokenizer.clone();
-    described["added_tokens"] = json!([]);
+    let parts = [
+        ("model", model),
+        ("normalizer", rules.normalizer.clone()),
+        ("pre_tokenizer", rules.pre_tokenizer.clone()),
+        ("added_tokens", json!([])),
+    ];
+    for (part, value) in parts {
+        set_key(described, part, value);
+    }
+}
+
+/// Sets a key of an object.
+fn set_key(object: &mut Value, key: &str, value: Value) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(key.to_owned(), value);
+    }
 }
 
 /// True if two parts do the same, however they are written.

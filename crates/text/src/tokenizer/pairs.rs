@@ -17,7 +17,7 @@ impl Tokenizer {
     }
 
     fn pair_capacity(&self) -> Option<usize> {
-        self.pair_special_token_count.and_then(|special| self.max_tokens.checked_sub(special)).filter(|&room| room > 1)
+        self.max_tokens().checked_sub(self.pair_special_token_count?).filter(|&room| room > 1)
     }
 
     /// Tokenises two texts that belong together. They are never scored in windows: what is too long is cut off the
@@ -29,15 +29,16 @@ impl Tokenizer {
     pub fn encode_pair(&self, first: &str, second: &SecondText) -> Result<TokenizedText, TokenizeError> {
         catch_panic(|| {
             let room = self.pair_capacity().ok_or(TokenizeError::Failed)?;
-            let enough = self.max_tokens.max(self.text_capacity() + 1);
+            let limit = self.max_tokens();
+            let enough = limit.max(self.text_capacity() + 1);
             let mut a = self.encode_at_least(first, enough)?;
             let mut b = self.encode_at_least(&second.text, enough)?;
             let in_first = discard_overflow(&mut a);
             let in_second = discard_overflow(&mut b);
-            let tokens = in_first + in_second + self.max_tokens - room;
+            let tokens = in_first + in_second + limit - room;
             let is_truncated = in_first + in_second > room;
             if is_truncated {
-                let too_long = TokenizeError::TooLong { tokens, limit: self.max_tokens };
+                let too_long = TokenizeError::TooLong { tokens, limit };
                 let kept = match self.on_overflow {
                     OverflowPolicy::Error => None,
                     _ if second.truncate_only_first => {
@@ -62,7 +63,7 @@ impl Tokenizer {
             }
             Ok(TokenizedText {
                 rows: vec![row],
-                token_count: tokens.min(self.max_tokens),
+                token_count: tokens.min(limit),
                 unknown_count,
                 is_truncated,
                 ..TokenizedText::default()

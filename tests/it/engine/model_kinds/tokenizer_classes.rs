@@ -80,7 +80,7 @@ impl TokenizerCase {
                 return Some(format!("text {number}: {:?} {:?}, not {ids:?} {types:?}", found.ids, found.type_ids));
             }
         }
-        let padding = tokenizer.padding;
+        let padding = tokenizer.padding();
         if (padding.side == PaddingSide::Left) != self.left {
             return Some(format!("padding on the {:?}", padding.side));
         }

@@ -117,7 +117,7 @@ pub(super) const SPECS: [ClassSpec; 11] = [
         build_components: |build| {
             let bytes = byte_level_json(build.bool_setting("add_prefix_space", false)?, true, true);
             let digits = json!({ "type": "Digits", "individual_digits": true });
-            let rules = nfc_components([digits, bytes]);
+            let rules = nfc_components(&[digits, bytes]);
             Ok(TokenizerComponents { readd_mode: ReaddMode::KeepFlags, ..rules })
         },
         ..GPT2
@@ -171,12 +171,12 @@ fn gpt2_components(
 fn qwen_components(build: &BuildContext<'_>, pattern: &str) -> Result<TokenizerComponents, ManifestError> {
     let split = json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
     let bytes = byte_level_json(build.nullable_bool_setting("add_prefix_space", false)?, true, false);
-    Ok(nfc_components([split, bytes]))
+    Ok(nfc_components(&[split, bytes]))
 }
 
 /// Texts in Unicode's form NFC, split by these rules.
-fn nfc_components(splits: [Value; 2]) -> TokenizerComponents {
-    byte_level_bpe(part_json("NFC"), sequence_json("pretokenizers", &splits), PostProcessorSpec::File)
+fn nfc_components(splits: &[Value]) -> TokenizerComponents {
+    byte_level_bpe(part_json("NFC"), sequence_json("pretokenizers", splits), PostProcessorSpec::File)
 }
 
 fn byte_level_bpe(normalizer: Value, pre_tokenizer: Value, post_processor: PostProcessorSpec) -> TokenizerComponents {

@@ -205,11 +205,10 @@ pub(super) const SPECS: [ClassSpec; 15] = [
         build_components: |build| {
             let first = if build.nullable_bool_setting("legacy", false)? { "always" } else { "first" };
             let scheme = if build.optional_bool_setting("add_prefix_space")?.unwrap_or(true) { first } else { "never" };
-            let mut pieces = metaspace_json(scheme);
-            pieces["split"] = false.into();
             Ok(TokenizerComponents {
                 model: byte_fallback_bpe_model(None),
-                pre_tokenizer: pieces,
+                pre_tokenizer: json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme,
+                    "split": false }),
                 ..TokenizerComponents::default()
             })
         },
