@@ -1,9 +1,9 @@
 //! One model's way from text to answer, without the graph in the middle.
 //!
-//! - `runs`: the runs that texts need
-//! - `encoded`: a text ready for its graph, and a batch of them
+//! - `batches`: the runs that texts need
+//! - `encoded_input`: a text ready for its graph, and a batch of them
 //! - `probe_texts`: texts to measure and to check a model with
-//! - `task`: what is done with a model's scores
+//! - `head_selection`: what is done with a model's scores
 //! - `token_range`: token ids that the graph has no row for
 
 mod batches;

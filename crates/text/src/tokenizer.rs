@@ -2,7 +2,7 @@
 //!
 //! - `classes`: which class of `transformers` the files mean; `class_specs`: the rules that it builds
 //! - `special_tokens`: special and added tokens of all files; `special_token_defaults`: those of a class
-//! - `builder`: `tokenizer.json` with what the other files say over it; `file_names`: their names
+//! - `builder`: `tokenizer.json` with what the other files say over it; `file_names`: their names, and errors about them
 //! - `file_check`: why a file cannot be read; `error`: why a text cannot be tokenised; `panics`: of the crate
 //! - `expansion_limit`: how long a text gets while it is normalised
 //! - `limits`: what the files say about lengths and padding

@@ -1,7 +1,6 @@
 //! `tokenizer.json` with what the other files say over it, as `AutoTokenizer` of `transformers` 5.24 has it.
 
 use std::collections::HashSet;
-use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -240,7 +239,7 @@ fn template_processing(
     for (list, template) in lists.into_iter().zip(&mut templates) {
         for piece in list.split(' ') {
             let (name, kind) = piece.split_once(':').unwrap_or((piece, "0"));
-            let kind = u32::from_str(kind).unwrap_or_default();
+            let kind = kind.parse::<u32>().unwrap_or_default();
             if matches!(name, "A" | "B") {
                 template.push(json!({ "Sequence": { "id": name, "type_id": kind } }));
                 continue;

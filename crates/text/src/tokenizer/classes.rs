@@ -51,18 +51,17 @@ pub(super) fn resolve_class<'a>(manifest: &'a Manifest, described: &Value) -> Re
 
 /// The choice for a class that a file names.
 fn resolve_declared_class(name: &str, model_type: &str, remote_code: bool, described: &Value) -> TokenizerClass {
+    let name = strip_fast_suffix(name);
     let registered = registered_class(model_type);
     let misnamed = contains_word(MISNAMED_MODEL_TYPES, model_type);
-    if strip_fast_suffix(name) == "LlamaTokenizer" && !misnamed && has_byte_level(described) {
+    if name == "LlamaTokenizer" && !misnamed && has_byte_level(described) {
         return TokenizerClass::FileAsIs;
     }
-    if remote_code || registered.is_some_and(|class| class == strip_fast_suffix(name)) {
-        return find_class(strip_fast_suffix(name));
-    }
     match registered {
+        _ if remote_code || registered == Some(name) => find_class(name),
         Some(class) if misnamed => find_class(class),
         _ if contains_word(FILE_AS_IS_MODEL_TYPES, model_type) => TokenizerClass::FileAsIs,
-        _ => find_class(strip_fast_suffix(name)),
+        _ => find_class(name),
     }
 }
 
