@@ -81,7 +81,7 @@ impl Pipeline {
         let mut token_range = None;
         let mut warnings = Vec::new();
         if let Some(tokenizer) = &mut tokenizer {
-            warnings.extend(tokenizer.warnings.iter().cloned());
+            warnings.append(&mut tokenizer.warnings);
             token_range = TokenRange::new(tokenizer, signature.embedding_rows)?;
             if signature.has_attention_mask() && token_range.is_some_and(|range| tokenizer.padding.id >= range.rows) {
                 // Any id does in a place that is masked.

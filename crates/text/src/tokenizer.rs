@@ -77,7 +77,7 @@ pub struct Tokenizer {
     /// Rows have types for the second of two texts.
     has_type_ids: bool,
     /// What an operator should know about its files: one sentence each.
-    pub warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 /// A text as the model will see it.
