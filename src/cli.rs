@@ -1,12 +1,11 @@
 //! The command line.
 
-use std::collections::BTreeSet;
-use std::io::Write;
+use std::iter::once;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
-use predictd_http::api_keys::{self, KeyFile, Scope};
+use predictd_http::api_keys::{self, ApiKey, KeyFile, Scope};
 use predictd_registry::backup;
 use predictd_registry::data_directory::DATABASE_FILE_NAME;
 
@@ -16,9 +15,11 @@ use crate::admin_commands::feedback::FeedbackCommand;
 use crate::bench::args::BenchCommand;
 use crate::check::args::CheckCommand;
 use crate::config::ServeArgs;
+use crate::config::parsers::is_set;
 use crate::drift_profile::args::ProfileCommand;
+use crate::error::ServerError;
 use crate::health_command::HealthCommand;
-use crate::terminal;
+use crate::terminal::{escape, print};
 use crate::watch::args::WatchCommand;
 
 /// Serves ONNX text models over HTTP.
@@ -101,24 +102,30 @@ impl DatabaseCommand {
     /// Does it, and says on standard output what came of it.
     ///
     /// # Errors
-    /// A sentence.
-    pub fn run(self) -> Result<(), String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| error.to_string())?;
-        let answer = match self.action {
-            DatabaseAction::Backup { file } => {
-                runtime.block_on(backup::create_backup(&self.data_dir, &file))?;
-                vec![format!("{} is a copy of {}", file.display(), self.data_dir.join(DATABASE_FILE_NAME).display())]
-            }
-            DatabaseAction::Restore { file } => {
-                let missing = runtime.block_on(backup::restore_backup(&file, &self.data_dir))?;
-                let missing = missing.iter().map(|version| format!("the files of {version} are not in the store"));
-                let done =
-                    format!("{} is what {} was", self.data_dir.join(DATABASE_FILE_NAME).display(), file.display());
-                std::iter::once(done).chain(missing).collect()
-            }
-        };
+    /// [`ServerError::Runtime`] in one sentence.
+    pub fn run(self) -> Result<(), ServerError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let answer = runtime.block_on(self.action.execute(&self.data_dir)).map_err(ServerError::Runtime)?;
         print_lines(&answer)
+    }
+}
+
+impl DatabaseAction {
+    /// Does it; what there is to say.
+    async fn execute(self, data_dir: &Path) -> Result<Vec<String>, String> {
+        let database = data_dir.join(DATABASE_FILE_NAME);
+        let database = database.display();
+        match self {
+            Self::Backup { file } => {
+                backup::create_backup(data_dir, &file).await?;
+                Ok(vec![format!("{} is a copy of {database}", file.display())])
+            }
+            Self::Restore { file } => {
+                let missing = backup::restore_backup(&file, data_dir).await?;
+                let missing = missing.iter().map(|version| format!("the files of {version} are not in the store"));
+                Ok(once(format!("{database} is what {} was", file.display())).chain(missing).collect())
+            }
+        }
     }
 }
 
@@ -165,51 +172,46 @@ fn parse_rate(typed: &str) -> Result<NonZeroU32, String> {
     number.parse().map_err(|_| "a rate is a whole number of texts a second from 1 on, such as 50/s".to_owned())
 }
 
-/// Writes lines to standard output.
-fn print_lines(lines: &[String]) -> Result<(), String> {
-    let mut text = String::new();
-    for line in lines {
-        terminal::write_line(&mut text, format_args!("{line}")).map_err(|error| error.to_string())?;
-    }
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("standard output: {error}"))
-}
-
 impl KeysCommand {
     /// Does it, and says on standard output what came of it.
     ///
     /// # Errors
-    /// A sentence.
-    pub fn run(self) -> Result<(), String> {
-        let path = match self.keys {
-            Some(path) if !path.as_os_str().is_empty() => path,
-            _ => self.data_dir.join("keys.toml"),
-        };
-        let named = |error: String| format!("{}: {error}", path.display());
-        let answer = match self.action {
-            KeysAction::New { name, scopes, rate } => {
-                let scopes: BTreeSet<Scope> = scopes.into_iter().collect();
-                let key = api_keys::update_key_file(&path, |file| file.add(&name, scopes, rate)).map_err(named)?;
-                vec![key]
+    /// [`ServerError::Runtime`] in one sentence.
+    pub fn run(self) -> Result<(), ServerError> {
+        let path = self.keys.filter(is_set).unwrap_or_else(|| self.data_dir.join("keys.toml"));
+        let answer = self.action.execute(&path);
+        print_lines(&answer.map_err(|error| ServerError::Runtime(format!("{}: {error}", path.display())))?)
+    }
+}
+
+impl KeysAction {
+    /// Does it to the keys of a file; what there is to say.
+    fn execute(self, path: &Path) -> Result<Vec<String>, String> {
+        match self {
+            Self::New { name, scopes, rate } => {
+                let scopes = scopes.into_iter().collect();
+                Ok(vec![api_keys::update_key_file(path, |file| file.add(&name, scopes, rate))?])
             }
-            KeysAction::List => {
-                let file = KeyFile::read(&path).map_err(named)?.unwrap_or_default();
-                let line = |key: &api_keys::ApiKey| {
+            Self::List => {
+                let line = |key: &ApiKey| {
                     let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.name()).collect();
                     let rate = key.rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate}/s"));
                     format!("{:24} {:32} {rate:10} {}", key.name, scopes.join(","), key.created)
                 };
                 let head = format!("{:24} {:32} {:10} {}", "NAME", "SCOPES", "RATE", "CREATED");
-                std::iter::once(head).chain(file.keys().iter().map(line)).collect()
+                let file = KeyFile::read(path)?.unwrap_or_default();
+                Ok(once(head).chain(file.keys().iter().map(line)).collect())
             }
-            KeysAction::Revoke { name } => api_keys::update_key_file(&path, |file| {
-                if file.remove(&name) {
-                    Ok(vec![format!("{name} is revoked")])
-                } else {
-                    Err(format!("there is no key named {name}"))
-                }
-            })
-            .map_err(named)?,
-        };
-        print_lines(&answer)
+            Self::Revoke { name } => api_keys::update_key_file(path, |file| {
+                let revoked = file.remove(&name).then(|| vec![format!("{name} is revoked")]);
+                revoked.ok_or_else(|| format!("there is no key named {name}"))
+            }),
+        }
     }
+}
+
+/// Writes lines to standard output.
+fn print_lines(lines: &[String]) -> Result<(), ServerError> {
+    let ended: String = lines.iter().flat_map(|line| [escape(line), "\n".into()]).collect();
+    print(&ended)
 }

@@ -8,7 +8,7 @@ mod batching;
 pub mod database;
 pub mod device;
 pub mod drift;
-pub mod feedback;
+mod feedback;
 pub mod mlflow;
 pub mod model_command_args;
 mod network;
@@ -20,12 +20,11 @@ mod server_settings;
 pub mod telemetry;
 mod tls_files;
 
-pub use batching::{BatchSettings, GpuBatchLimits};
-pub use drift::DriftWindowSettings;
+pub use batching::BatchSettings;
 pub use mlflow::{FollowedAlias, MlflowSettings};
-pub use serve_args::{SchedulerStrategy, ServeArgs};
+pub use serve_args::ServeArgs;
 pub use server_settings::ServerSettings;
-pub use telemetry::{LogFormat, LogSettings, SummarySchedule, TraceSettings};
+pub use telemetry::{LogFormat, LogSettings, TraceSettings};
 
 /// Exit code for a configuration that cannot work (`EX_USAGE` of sysexits).
 pub const EXIT_CONFIGURATION: u8 = 64;

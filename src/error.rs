@@ -1,5 +1,8 @@
 //! Why the program ends with an exit code other than 0.
 
+use std::fmt::Display;
+use std::io;
+
 use crate::config::EXIT_CONFIGURATION;
 
 /// Why a server did not start, or did not end well.
@@ -16,7 +19,18 @@ pub enum ServerError {
     Runtime(String),
 }
 
+impl From<io::Error> for ServerError {
+    fn from(error: io::Error) -> Self {
+        Self::runtime(error)
+    }
+}
+
 impl ServerError {
+    /// An error that the operator cannot change, for this reason.
+    pub fn runtime(reason: impl Display) -> Self {
+        Self::Runtime(reason.to_string())
+    }
+
     /// What went wrong, one sentence for each thing.
     #[must_use]
     pub fn messages(&self) -> &[String] {

@@ -5,29 +5,24 @@ use std::time::Duration;
 
 use predictd_metrics::Metrics;
 use predictd_metrics::traffic_summary::{SummaryTimer, TrafficSummary};
-use tokio::time::interval;
-
-use crate::config::SummarySchedule;
+use predictd_platform::memory::resident_bytes;
+use tokio::time;
 
 /// How often it is looked whether a summary is due.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Logs summaries, to no end.
-pub async fn log_summaries(metrics: Arc<Metrics>, when: SummarySchedule) {
-    let mut watch = SummaryTimer::new();
-    let mut looks = interval(CHECK_INTERVAL);
+/// Logs summaries, to no end: after so many predictions, and at this interval; 0 is never.
+pub async fn log_summaries(metrics: Arc<Metrics>, after_predictions: u64, interval: Duration) {
+    let mut timer = SummaryTimer::new();
+    let mut looks = time::interval(CHECK_INTERVAL);
     loop {
         looks.tick().await;
-        let Some(summary) = watch.poll(&metrics, CHECK_INTERVAL, when.predictions, when.interval) else { continue };
+        let Some(summary) = timer.poll(&metrics, CHECK_INTERVAL, after_predictions, interval) else { continue };
         let TrafficSummary { requests, failed, refused, predictions, mean_ms, p95_ms } = summary;
         let (cpu, memory, gpus) = metrics.system.utilisation();
+        let gpus: Vec<String> = gpus.into_iter().map(|busy| round_share(busy).to_string()).collect();
         #[expect(clippy::cast_precision_loss, reason = "a count")]
         let error_rate = round_share(failed as f64 / requests.max(1) as f64);
-        let cpu = round_share(cpu);
-        let memory = round_share(memory);
-        let gpu = gpus.iter().map(|busy| round_share(*busy).to_string()).collect::<Vec<_>>().join(" ");
-        let gpu = (!gpu.is_empty()).then_some(gpu);
-        let resident_mib = predictd_platform::memory::resident_bytes().map(|bytes| bytes >> 20);
         tracing::info!(
             requests,
             predictions,
@@ -36,10 +31,10 @@ pub async fn log_summaries(metrics: Arc<Metrics>, when: SummarySchedule) {
             error_rate,
             mean_ms,
             p95_ms,
-            cpu,
-            memory,
-            resident_mib,
-            gpu,
+            cpu = round_share(cpu),
+            memory = round_share(memory),
+            resident_mib = resident_bytes().map(|bytes| bytes >> 20),
+            gpu = (!gpus.is_empty()).then(|| gpus.join(" ")),
             "summary"
         );
     }

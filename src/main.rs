@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use clap::Parser;
 use predictd::cli::{Cli, Command};
-use predictd::config::{self, EXIT_CONFIGURATION, LogFormat, ServerSettings};
+use predictd::config::{self, EXIT_CONFIGURATION, LogFormat, LogSettings, ServeArgs, ServerSettings};
 use predictd::http::listeners::Listeners;
 use predictd::shutdown::{FileSignals, Shutdown};
-use predictd::telemetry::{self, LogEscape, LogFile, LoggerConfig};
+use predictd::telemetry::{self, LogEscape, LogFile, LogWriterGuard, LoggerConfig};
 use predictd::terminal::{escape, escape_json, escape_log};
 use predictd::watch::args::WatchCommand;
-use predictd::{Server, ServerError};
+use predictd::{Server, ServerError, memory_budget};
 
 /// Keeps memory steady over millions of requests of mixed sizes; speed is about the same as the system's allocator.
 #[global_allocator]
@@ -47,8 +47,8 @@ fn main() -> ExitCode {
         Command::Models(command) => command.run(),
         Command::Feedback(command) => command.run(),
         Command::Experiments(command) => command.run(),
-        Command::Database(command) => command.run().map_err(ServerError::Runtime),
-        Command::Keys(command) => command.run().map_err(ServerError::Runtime),
+        Command::Database(command) => command.run(),
+        Command::Keys(command) => command.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -80,19 +80,22 @@ fn reexec_with_env(variables: Vec<(&'static str, &'static str)>) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Starts the log. It is written until the guard is dropped.
+fn start_log(filter: &str, is_json: Option<bool>, file: Option<LogFile<'_>>) -> Result<LogWriterGuard, ServerError> {
+    let config = LoggerConfig { filter, is_json, file, escape: LOG_ESCAPES };
+    telemetry::start_logging(&config).map_err(ServerError::Configuration)
+}
+
 /// Runs a command whose answer is on standard output: what it loads is no news, and it says itself why a model could
 /// not be loaded. Errors only are logged.
 fn run_with_error_log(command: impl FnOnce() -> Result<(), ServerError>) -> Result<(), ServerError> {
-    let lines =
-        LoggerConfig { filter: "error,predictd_registry=off", is_json: Some(false), file: None, escape: LOG_ESCAPES };
-    let _writers = telemetry::start_logging(&lines).map_err(ServerError::Configuration)?;
+    let _writers = start_log("error,predictd_registry=off", Some(false), None)?;
     command()
 }
 
 /// Runs the watcher, whose checks are in the log.
 fn run_watch(command: &WatchCommand) -> Result<(), ServerError> {
-    let lines = LoggerConfig { filter: "info", is_json: None, file: None, escape: LOG_ESCAPES };
-    let _writers = telemetry::start_logging(&lines).map_err(ServerError::Configuration)?;
+    let _writers = start_log("info", None, None)?;
     command.run()
 }
 
@@ -117,40 +120,38 @@ fn install_file_signals() -> std::io::Result<FileSignals> {
     FileSignals::new()
 }
 
-fn run_server(args: predictd::config::ServeArgs) -> Result<(), ServerError> {
-    let failed = |error: std::io::Error| ServerError::Runtime(error.to_string());
+fn run_server(args: ServeArgs) -> Result<(), ServerError> {
     // Before anything that takes long, such as the resolution of a host name: an operator may send them at any time.
-    let signals = install_file_signals().map_err(failed)?;
+    let signals = install_file_signals()?;
     let settings = ServerSettings::resolve(args).map_err(ServerError::ConfigurationList)?;
-    let json = match settings.log.format {
+    let LogSettings { filter, log_file, log_file_max_bytes, log_max_files, log_format, .. } = &settings.log;
+    let is_json = match log_format {
         LogFormat::Auto => None,
         LogFormat::Text => Some(false),
         LogFormat::Json => Some(true),
     };
-    let file = settings.log.file_path.as_deref().map(|path| LogFile {
+    let file = log_file.as_deref().map(|path| LogFile {
         path,
-        max_bytes: settings.log.max_file_bytes,
-        max_files: settings.log.max_old_files,
+        max_bytes: *log_file_max_bytes,
+        max_files: (*log_max_files).into(),
     });
     // Until the end of this function: what is logged last is written too.
-    let lines = LoggerConfig { filter: &settings.log.filter, is_json: json, file, escape: LOG_ESCAPES };
-    let _writers = telemetry::start_logging(&lines).map_err(ServerError::Configuration)?;
-    let settings = predictd::memory_budget::fit_workers(settings);
-    let runtime = predictd::http_runtime(&settings).map_err(failed)?;
+    let _writers = start_log(filter, is_json, file)?;
+    let settings = memory_budget::fit_workers(settings);
+    let runtime = predictd::http_runtime(&settings)?;
     let server = Server::prepare(&settings)?;
     let outcome = runtime.block_on(async {
-        let shutdown = Shutdown::from_signals().map_err(failed)?;
+        let shutdown = Shutdown::from_signals()?;
         server.watch_file_signals(signals);
         let listeners = Listeners::bind(&settings.access).map_err(ServerError::Runtime)?;
-        let address = listeners.data.to_string();
-        let admin = listeners.admin.to_string();
-        let tls = settings.tls.is_some();
-        let workers = settings.workers;
-        if listeners.data.is_open() {
-            tracing::info!(%address, %admin, tls, workers, "listening");
-        } else {
-            tracing::info!(%address, %admin, tls, workers, "data listener opens once the models are loaded");
-        }
+        tracing::info!(
+            address = %listeners.data,
+            admin = %listeners.admin,
+            tls = settings.tls.is_some(),
+            workers = settings.workers,
+            "{}",
+            if listeners.data.is_open() { "listening" } else { "data listener opens once the models are loaded" }
+        );
         server.run(listeners, &shutdown).await
     });
     // A load that still runs must not hold the process.

@@ -23,10 +23,10 @@ use predictd_experiments::receipts::ReceiptKeyring;
 use predictd_http::App;
 use predictd_http::accept_loop::{StopOutcome, StopSignals, serve};
 use predictd_http::connection::ConnectionHandler;
-use predictd_http::listeners::{BoundListener, DataListener, Listeners};
+use predictd_http::listeners::{BoundListener, Listeners};
 use predictd_http::process_stall::{self, HEARTBEAT_INTERVAL};
 use predictd_http::response_budget::ResponseBudget;
-use predictd_http::state::{LifecycleState, ModelState, TelemetryState};
+use predictd_http::state::{LifecycleState, TelemetryState};
 use predictd_http::tls::{self, WatchedTlsConfig};
 use predictd_http::watched_keys::WatchedKeys;
 use predictd_inference::feedback_service::FeedbackService;
@@ -46,6 +46,7 @@ use crate::config::ServerSettings;
 use crate::error::ServerError;
 use crate::shutdown::{FileSignals, Shutdown};
 use crate::{fd_limit, log_summary, memory_budget};
+use accept_when_ready::open_when_ready;
 pub(crate) use assembly::{ModelSet, models_option_error};
 use assembly::{access_state, limit_state, open_models, start_spans};
 use drain::Drain;
@@ -79,7 +80,7 @@ impl Server {
     /// # Errors
     /// [`ServerError`] in one sentence.
     pub fn prepare(settings: &ServerSettings) -> Result<Self, ServerError> {
-        let runtime = OnnxRuntime::from_settings(&settings.onnx_runtime()).map_err(ServerError::Configuration)?;
+        let runtime = OnnxRuntime::from_settings(&settings.onnx_runtime).map_err(ServerError::Configuration)?;
         Self::with_runtime(settings, Arc::new(runtime))
     }
 
@@ -105,7 +106,7 @@ impl Server {
         receipts: impl FnOnce() -> Result<ReceiptKeyring, ServerError>,
     ) -> Result<Self, ServerError> {
         let keys = WatchedKeys::open(&settings.access).map_err(ServerError::Configuration)?;
-        let metrics = Arc::new(Metrics::new().map_err(|error| ServerError::Runtime(error.to_string()))?);
+        let metrics = Arc::new(Metrics::new().map_err(ServerError::runtime)?);
         metrics.system.set_data_directory(&settings.data_dir);
         let tls = settings
             .tls
@@ -116,23 +117,20 @@ impl Server {
         let spans = start_spans(settings)?;
         let load_context = load_context(settings, runtime, Arc::clone(&metrics))?;
         let subscriptions = registry_setup::alias_subscriptions(&settings.mlflow)?;
-        let opened = open_models(settings, models, &load_context)?;
-        let receipts = receipts()?;
-        let cache = Cache::new(memory_budget::cache_bytes(settings))
-            .map_err(|error| ServerError::Runtime(error.to_string()))?;
+        let (models, sources) = open_models(settings, models, &load_context)?;
+        let receipts = Arc::new(receipts()?);
+        let cache = Cache::new(memory_budget::cache_bytes(settings)).map_err(ServerError::runtime)?;
         let engine =
             Engine::new(settings.limits.max_inflight_items, settings.max_queue_wait, cache, Arc::clone(&metrics));
-        let receipts = Arc::new(receipts);
-        let registry = opened.registry;
         let feedback = FeedbackService {
             receipts: Arc::clone(&receipts),
-            registry: Arc::clone(&registry),
+            registry: Arc::clone(&models.registry),
             text_policy: TextPolicy { markup: settings.text_defaults.markup, allowed_characters: None },
             metrics: Arc::clone(&metrics),
         };
-        let inference = InferenceService::new(engine, Arc::clone(&registry), receipts, Arc::clone(&metrics));
+        let inference = InferenceService::new(engine, Arc::clone(&models.registry), receipts, Arc::clone(&metrics));
         let app = App {
-            models: ModelState { registry, registry_runtime: opened.registry_runtime },
+            models,
             inference: Arc::new(inference),
             feedback,
             access: access_state(settings, keys),
@@ -140,14 +138,7 @@ impl Server {
             telemetry: TelemetryState { metrics, spans, server_timing: settings.server_timing },
             lifecycle: LifecycleState::default(),
         };
-        Ok(Self {
-            app: Arc::new(app),
-            sources: opened.unloaded,
-            subscriptions,
-            load_context,
-            tls,
-            settings: settings.clone(),
-        })
+        Ok(Self { app: Arc::new(app), sources, subscriptions, load_context, tls, settings: settings.clone() })
     }
 
     /// The state that handlers work with.
@@ -169,9 +160,7 @@ impl Server {
     /// [`ServerError::Runtime`] if requests that could have been answered were not.
     pub async fn run(self, listeners: Listeners, shutdown: &Shutdown) -> Result<(), ServerError> {
         let admin_stop = CancellationToken::new();
-        let mut admin = self
-            .start_admin_listener(listeners.admin, admin_stop.clone())
-            .map_err(|error| ServerError::Runtime(error.to_string()))?;
+        let mut admin = self.start_admin_listener(listeners.admin, admin_stop.clone())?;
         let Self { app, sources, subscriptions, load_context, tls, settings } = self;
         let backend = Arc::clone(&load_context.backend);
         let gpu_group = load_context.gpu_group.clone();
@@ -187,14 +176,18 @@ impl Server {
         let mut load = load.start();
         let _background_tasks = spawn_background_tasks(&app, &settings, gpu_group, shutdown);
         let drain = Drain::new(&settings);
-        let service = DataService {
-            app: Arc::clone(&app),
-            handler: ConnectionHandler::new("data", predictd_http::router(Arc::clone(&app)), &app, tls),
-            loaded: load.ended.clone(),
-            stop_signals: drain.stop_signals(shutdown),
+        let handler = ConnectionHandler::new("data", predictd_http::router(Arc::clone(&app)), &app, tls);
+        let loaded = load.ended.clone();
+        let stop_signals = drain.stop_signals(shutdown);
+        let serve_data = async {
+            let max_connections = fd_limit::raise_fd_limit(app.limits.requests.max_connections);
+            match open_when_ready(listeners.data, &app.models.registry, &loaded, &stop_signals).await? {
+                Ok(listener) => stop_result(serve(listener, handler, max_connections, stop_signals).await),
+                Err(outcome) => stop_result(outcome),
+            }
         };
         let result = tokio::select! {
-            result = service.serve(listeners.data) => result,
+            result = serve_data => result,
             never = drain.run(&app, shutdown) => match never {},
             error = load.fatal_error() => Err(error),
             // Half a server is worse than none: its supervisor restarts it.
@@ -251,28 +244,6 @@ impl Server {
     }
 }
 
-/// The data listener's service.
-struct DataService {
-    app: Arc<App>,
-    handler: ConnectionHandler,
-    /// Cancelled once the models of the start are loaded.
-    loaded: CancellationToken,
-    stop_signals: StopSignals,
-}
-
-impl DataService {
-    /// Serves the data listener until it is drained or aborted.
-    async fn serve(self, listener: DataListener) -> Result<(), ServerError> {
-        let Self { app, handler, loaded, stop_signals } = self;
-        let max_connections = fd_limit::raise_fd_limit(app.limits.requests.max_connections);
-        let registry = &app.models.registry;
-        match accept_when_ready::open_when_ready(listener, registry, &loaded, &stop_signals).await? {
-            Ok(listener) => stop_result(serve(listener, handler, max_connections, stop_signals).await),
-            Err(outcome) => stop_result(outcome),
-        }
-    }
-}
-
 /// Serves the admin listener until `stop_signals`.
 async fn serve_admin(
     listener: BoundListener,
@@ -309,7 +280,11 @@ fn spawn_background_tasks(
         tokio::spawn(process_stall::monitor_event_loop_lag(Arc::clone(metrics))),
         tokio::spawn(gpu_failure::stop_on_gpu_failure(gpu_group, run_time_limit, shutdown.drain.clone())),
         tokio::spawn(shadow_traffic::run_queue(Arc::clone(&app.inference))),
-        tokio::spawn(log_summary::log_summaries(Arc::clone(metrics), settings.log.summary_schedule)),
+        tokio::spawn(log_summary::log_summaries(
+            Arc::clone(metrics),
+            settings.log.summary_predictions,
+            settings.log.summary_interval,
+        )),
         tokio::spawn(drift_timer::close_due_windows(Arc::clone(&app.models.registry))),
     ]
     .map(AbortOnDropHandle::new)

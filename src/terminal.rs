@@ -6,6 +6,11 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Arguments};
+use std::io::Write as _;
+
+use serde::Serialize;
+
+use crate::error::ServerError;
 
 /// True for a character that a terminal may take for something else than text.
 fn is_unsafe_char(c: char) -> bool {
@@ -92,6 +97,25 @@ fn escape_except(text: &str, stays: impl Fn(char, Option<char>) -> bool) -> Cow<
 /// That of `out`.
 pub fn write_line(out: &mut (impl fmt::Write + ?Sized), line: Arguments<'_>) -> fmt::Result {
     writeln!(out, "{}", escape(&line.to_string()))
+}
+
+/// Writes a text to standard output.
+///
+/// # Errors
+/// [`ServerError::Runtime`] if standard output is closed.
+pub fn print(text: &str) -> Result<(), ServerError> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| ServerError::Runtime(format!("standard output: {error}")))
+}
+
+/// Writes a value as a line of JSON to standard output.
+///
+/// # Errors
+/// [`ServerError::Runtime`] if it is none, or standard output is closed.
+pub fn print_json(value: &impl Serialize) -> Result<(), ServerError> {
+    let json = serde_json::to_string(value).map_err(ServerError::runtime)?;
+    print(&format!("{}\n", escape_json(&json)))
 }
 
 #[cfg(test)]

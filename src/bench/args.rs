@@ -77,8 +77,7 @@ impl BenchCommand {
         args.rate_limit = 0;
         args.allow_anonymous = true;
         args.max_connections = args.max_connections.max(self.clients.into());
-        let settings = ServerSettings::resolve(args);
-        let mut settings = settings.map_err(ServerError::ConfigurationList)?;
+        let mut settings = ServerSettings::resolve(args).map_err(ServerError::ConfigurationList)?;
         // No file has this name: there are no keys.
         settings.access.key_file = PathBuf::new();
         Ok(settings)

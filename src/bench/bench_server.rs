@@ -32,7 +32,8 @@ const WARM_UP_TIME: Duration = Duration::from_millis(300);
 /// A server that answers.
 pub struct BenchServer {
     address: SocketAddr,
-    model: Arc<LoadedVersion>,
+    /// The model that answers.
+    pub model: Arc<LoadedVersion>,
     shutdown: Shutdown,
     stop: CancellationToken,
     task: JoinHandle<Result<(), ServerError>>,
@@ -109,27 +110,26 @@ impl BenchServer {
         source: &ModelSource,
         stop: &CancellationToken,
     ) -> Result<Self, ServerError> {
-        let failed = |error: std::io::Error| ServerError::Runtime(error.to_string());
         let mut settings = settings.clone();
-        (settings.workers, settings.batching.threads_per_batch) = (setup.workers, setup.intra_op_threads);
-        let runtime =
-            Arc::new(OnnxRuntime::from_settings(&settings.onnx_runtime()).map_err(ServerError::Configuration)?);
+        settings.workers = setup.workers;
+        settings.onnx_runtime.threads_per_batch = setup.intra_op_threads;
         // There is one model: only one of the two counts.
-        settings.batching.max_tokens = setup.max_batch_tokens;
-        (settings.batching.gpu_limits.max_tokens, settings.batching.gpu_limits.is_max_tokens_explicit) =
-            (setup.max_batch_tokens, true);
-        let threads = http_runtime(&settings).map_err(failed)?;
-        let entered = threads.enter();
-        let server = Server::with_models(&settings, runtime, ModelSet::Fixed(vec![source.clone()]), || {
-            ReceiptKeyring::new_ephemeral().map_err(failed)
+        settings.batching.cpu_limits.max_tokens = setup.max_batch_tokens;
+        settings.batching.gpu_limits.max_tokens = setup.max_batch_tokens;
+        settings.batching.is_max_tokens_explicit = true;
+        let onnx = OnnxRuntime::from_settings(&settings.onnx_runtime).map_err(ServerError::Configuration)?;
+        let runtime = http_runtime(&settings)?;
+        let entered = runtime.enter();
+        let server = Server::with_models(&settings, Arc::new(onnx), ModelSet::Fixed(vec![source.clone()]), || {
+            Ok(ReceiptKeyring::new_ephemeral()?)
         })?;
         let listeners = Listeners::bind(&settings.access).map_err(ServerError::Runtime)?;
         drop(entered);
-        let address = listeners.data.local_addr().map_err(failed)?;
+        let address = listeners.data.local_addr()?;
         let registry = Arc::clone(&server.app().models.registry);
         // Whoever interrupts the benchmark does not wait for its requests.
         let shutdown = Shutdown { drain: CancellationToken::new(), abort: stop.clone() };
-        let task = threads.spawn({
+        let task = runtime.spawn({
             let shutdown = shutdown.clone();
             async move { server.run(listeners, &shutdown).await }
         });
@@ -147,21 +147,15 @@ impl BenchServer {
             }
         };
         match loaded {
-            Ok(model) => Ok(Self { address, model, shutdown, stop: stop.clone(), task, runtime: threads }),
+            Ok(model) => Ok(Self { address, model, shutdown, stop: stop.clone(), task, runtime }),
             Err(error) => {
                 shutdown.drain.cancel();
                 // It ends because nothing was loaded.
-                threads.block_on(task).ok();
-                threads.shutdown_background();
+                runtime.block_on(task).ok();
+                runtime.shutdown_background();
                 Err(error)
             }
         }
-    }
-
-    /// The model that answers.
-    #[must_use]
-    pub fn model(&self) -> &Arc<LoadedVersion> {
-        &self.model
     }
 
     /// Lets clients ask, and counts for so long.
@@ -187,13 +181,11 @@ impl BenchServer {
         let [runs, tokens, padding] = after.1;
         Ok(MeasurementCounts {
             time,
-            latencies: results.latencies,
-            unanswered: results.errors,
-            cpu_time: after.0.saturating_sub(before.0).saturating_sub(results.cpu_time),
-            client_cpu_time: results.cpu_time,
+            cpu_time: after.0.saturating_sub(before.0).saturating_sub(results.client_cpu_time),
             runs: runs.saturating_sub(runs_before),
             tokens: tokens.saturating_sub(tokens_before),
             padding: padding.saturating_sub(padding_before),
+            ..results
         })
     }
 

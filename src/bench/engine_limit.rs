@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use predictd_drift::counts::to_f64;
 use predictd_engine::backend::{Backend, Session};
 use predictd_engine::cost_model::CostModel;
 use predictd_engine::{loader::CHECK_RUN_TIMEOUT, model_source::ModelSource};
@@ -18,11 +19,12 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::machine::process_cpu_time;
-use super::measurement::{padding_share, ratio, to_f64};
+use super::measurement::{padding_share, ratio};
 
 /// Sessions of a model without a server.
 pub struct EngineBaseline {
-    sessions: Vec<Box<dyn Session>>,
+    /// They run at the same time.
+    pub sessions: Vec<Box<dyn Session>>,
 }
 
 /// Runs that answer all texts once.
@@ -57,12 +59,6 @@ impl EngineBaseline {
         let mut manifest = Manifest::load(&source.directory)?;
         let mut graph = runtime.open(&mut manifest)?;
         Ok(Self { sessions: (0..sessions).map(|_| graph.create_session()).collect::<Result<_, _>>()? })
-    }
-
-    /// How many sessions it has.
-    #[must_use]
-    pub fn sessions(&self) -> usize {
-        self.sessions.len()
     }
 
     /// Goes through the plan again and again for so long.

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::machine::thread_cpu_time;
+use super::measurement::MeasurementCounts;
 
 /// Pause of a client that got an error: an overloaded server shall not be asked all the more.
 const ERROR_BACKOFF: Duration = Duration::from_millis(10);
@@ -34,20 +35,9 @@ pub struct MeasurementPeriod {
     pub end: Instant,
 }
 
-/// What the clients of one thread were told.
-#[derive(Debug, Default)]
-pub struct ClientResults {
-    /// How long each answer took that came within the window.
-    pub latencies: Vec<Duration>,
-    /// Errors within the window.
-    pub errors: u64,
-    /// Processor time of the thread within the window.
-    pub cpu_time: Duration,
-}
-
 /// Clients at work.
 pub struct LoadClients {
-    threads: Vec<JoinHandle<Result<ClientResults>>>,
+    threads: Vec<JoinHandle<Result<MeasurementCounts>>>,
 }
 
 /// Requests, ready to be sent.
@@ -75,12 +65,12 @@ impl LoadClients {
     ) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = (cores / CORES_PER_THREAD).clamp(1, MAX_CLIENT_THREADS).min(clients);
-        // One list for all: who has long texts asks fewer, and none is left out.
-        let next = Arc::new(AtomicUsize::new(0));
+        // One list for all: a client with long texts asks fewer, and no text is left out.
+        let asking =
+            ClientThread { address, requests: Arc::clone(requests), next_index: Arc::default(), period: window };
         let start = |thread| {
             let own = clients / threads + usize::from(thread < clients % threads);
-            let asking =
-                ClientThread { address, requests: Arc::clone(requests), next_index: Arc::clone(&next), period: window };
+            let asking = asking.clone();
             let stop = stop.clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let ask = move || runtime.block_on(asking.run_clients(own, &stop));
@@ -89,17 +79,14 @@ impl LoadClients {
         Ok(Self { threads: (0..threads).map(start).collect::<Result<_>>()? })
     }
 
-    /// Waits for all of them.
+    /// Waits for all of them: what they were told within the window, and the processor time that they took.
     ///
     /// # Errors
     /// If a connection failed.
-    pub fn finish(self) -> Result<ClientResults> {
-        let mut all = ClientResults::default();
+    pub fn finish(self) -> Result<MeasurementCounts> {
+        let mut all = MeasurementCounts::default();
         for thread in self.threads {
-            let results = thread.join().unwrap_or_else(|_| Err(Error::other("a thread of clients panicked")))?;
-            all.latencies.extend(results.latencies);
-            all.errors += results.errors;
-            all.cpu_time += results.cpu_time;
+            all.merge(thread.join().unwrap_or_else(|_| Err(Error::other("a thread of clients panicked")))?);
         }
         Ok(all)
     }
@@ -115,7 +102,7 @@ struct ClientThread {
 
 impl ClientThread {
     /// All clients of this thread.
-    async fn run_clients(self, clients: usize, stop: &CancellationToken) -> Result<ClientResults> {
+    async fn run_clients(self, clients: usize, stop: &CancellationToken) -> Result<MeasurementCounts> {
         let mut tasks = JoinSet::new();
         for _ in 0..clients {
             tasks.spawn(self.clone().run_client());
@@ -125,25 +112,24 @@ impl ClientThread {
             tokio::time::sleep_until(window.begin.into()).await;
             let cpu = thread_cpu_time();
             tokio::time::sleep_until(window.end.into()).await;
-            let mut all = ClientResults { cpu_time: thread_cpu_time().saturating_sub(cpu), ..ClientResults::default() };
+            let client_cpu_time = thread_cpu_time().saturating_sub(cpu);
+            let mut all = MeasurementCounts { client_cpu_time, ..MeasurementCounts::default() };
             while let Some(results) = tasks.join_next().await {
-                let results = results.map_err(Error::other)??;
-                all.latencies.extend(results.latencies);
-                all.errors += results.errors;
+                all.merge(results.map_err(Error::other)??);
             }
             Ok(all)
         };
         tokio::select! {
             measured = measured => measured,
-            () = stop.cancelled() => Ok(ClientResults::default()),
+            () = stop.cancelled() => Ok(MeasurementCounts::default()),
         }
     }
 
     /// One client: what it hears within the window.
-    async fn run_client(self) -> Result<ClientResults> {
+    async fn run_client(self) -> Result<MeasurementCounts> {
         let mut stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
-        let mut results = ClientResults::default();
+        let mut results = MeasurementCounts::default();
         let mut read = Vec::new();
         loop {
             let index = self.next_index.fetch_add(1, Ordering::Relaxed) % self.requests.len().max(1);
@@ -157,16 +143,13 @@ impl ClientThread {
             let Ok(status) = tokio::time::timeout_at(self.period.end.into(), exchange).await else {
                 return Ok(results);
             };
-            let status = status?;
+            let is_answered = status? == 200;
             let now = Instant::now();
             if now >= self.period.begin && now <= self.period.end {
-                if status == 200 {
-                    results.latencies.push(now - start);
-                } else {
-                    results.errors += 1;
-                }
+                results.latencies.extend(is_answered.then(|| now - start));
+                results.unanswered += u64::from(!is_answered);
             }
-            if status != 200 {
+            if !is_answered {
                 tokio::time::sleep(ERROR_BACKOFF).await;
             }
         }

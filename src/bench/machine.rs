@@ -109,10 +109,7 @@ pub fn thread_cpu_time() -> Duration {
 }
 
 fn clock_time(clock: ClockId) -> Duration {
-    let now = clock_gettime(clock);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
-    Duration::from_secs(seconds) + Duration::from_nanos(nanos)
+    clock_gettime(clock).try_into().unwrap_or_default()
 }
 
 #[cfg(test)]

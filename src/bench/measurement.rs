@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use predictd_drift::counts::to_f64;
 use serde::Serialize;
 
 /// What was counted in some stretch of time.
@@ -113,13 +114,6 @@ pub fn padding_share(tokens: u64, padding: u64) -> f64 {
 #[must_use]
 pub fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
-}
-
-/// A count to compute with.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-pub fn to_f64(number: u64) -> f64 {
-    number as f64
 }
 
 #[cfg(test)]

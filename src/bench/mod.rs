@@ -2,7 +2,7 @@
 //!
 //! - [`args`]: its options
 //! - [`texts`]: what is asked
-//! - [`setup_selection`]: which options are tried, and which are best (pure); `trial_runner`: in which order
+//! - [`setup_selection`]: which options are tried, and which are best (pure); [`trial_runner`]: in which order
 //! - [`bench_server`]: a real server in this process; [`load_clients`]: who asks it
 //! - [`engine_limit`]: the engine alone
 //! - [`measurement`]: from counts to figures (pure); [`machine`]: cores and processor time
@@ -21,9 +21,8 @@ pub mod measurement;
 pub mod report;
 pub mod setup_selection;
 pub mod texts;
-mod trial_runner;
+pub mod trial_runner;
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,15 +34,16 @@ use predictd_registry::version_name::VersionName;
 use tokio_util::sync::CancellationToken;
 
 use crate::ServerError;
+use crate::config::parsers::is_set;
 use crate::config::{BatchSettings, ServerSettings};
 use crate::fd_limit::raise_fd_limit;
 use crate::server::models_option_error;
 use crate::shutdown::Shutdown;
-use crate::terminal::{escape_json, escape_lines};
+use crate::terminal::{escape_lines, print, print_json};
 use args::BenchCommand;
 use bench_server::{ServerSlot, Workload};
 use engine_limit::EngineBaseline;
-use error::{interrupted_error, output_error};
+use error::interrupted_error;
 use machine::{Cores, machine_cpu_time, process_cpu_time};
 use report::{BenchReport, BenchSubject, CostCoefficients};
 use setup_selection::{Setup, cpu_setups, gpu_setups};
@@ -61,15 +61,13 @@ impl BenchCommand {
     pub fn run(&self) -> Result<(), ServerError> {
         let settings = self.settings()?;
         let source = find_source(&settings, self.model.as_deref().filter(|name| !name.is_empty()))?;
-        let failed = |error: std::io::Error| ServerError::Runtime(error.to_string());
         let signals = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("predictd-signals")
             .enable_all()
-            .build()
-            .map_err(failed)?;
-        let stop = signals.block_on(async { Shutdown::from_signals() }).map_err(failed)?.drain;
-        let runtime = OnnxRuntime::from_settings(&settings.onnx_runtime()).map_err(ServerError::Configuration)?;
+            .build()?;
+        let stop = signals.block_on(async { Shutdown::from_signals() })?.drain;
+        let runtime = OnnxRuntime::from_settings(&settings.onnx_runtime).map_err(ServerError::Configuration)?;
         let runtime: Arc<dyn Backend> = Arc::new(runtime.with_threads(1));
         signals.spawn({
             let stop = stop.clone();
@@ -101,16 +99,15 @@ impl BenchCommand {
         let setups = usual_setups(runtime.gpu_count(), cores, &batching);
         let first = setups.first().copied().ok_or_else(interrupted_error)?;
         let mut stage = ServerSlot::new(settings, source.clone(), stop.clone());
-        let mut model = Arc::clone(stage.server(first)?.model());
+        let mut model = Arc::clone(&stage.server(first)?.model);
         // It may run on the cores although there are GPUs.
         let gpus = model.placement().gpu_ids.len();
         let usual = usual_setups(gpus, cores, &batching);
         if gpus == 0 && runtime.gpu_count() > 0 {
             let first = usual.first().copied().ok_or_else(interrupted_error)?;
-            model = Arc::clone(stage.server(first)?.model());
+            model = Arc::clone(&stage.server(first)?.model);
         }
-        // Container files set variables to nothing to mean "not set".
-        let file = self.texts.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let file = self.texts.as_deref().filter(is_set);
         let texts = BenchTexts::load(file, model.pipeline(), limits.max_text_chars);
         let texts = texts.map_err(ServerError::Configuration)?;
         let clients = usize::from(self.clients);
@@ -132,7 +129,7 @@ impl BenchCommand {
             server_slot: stage,
             model,
             workload,
-            max_rows: if gpus > 0 { batching.gpu_limits.max_texts } else { batching.max_texts },
+            max_rows: if gpus > 0 { batching.gpu_limits } else { batching.cpu_limits }.max_rows,
             uses_gpus: gpus > 0,
             measurement_time: Duration::from_secs_f64(self.seconds),
             latency_target: self.latency_target,
@@ -145,28 +142,21 @@ impl BenchCommand {
         let found = bench.measure_against_limit(tried, chosen, bare, &texts.encoded)?;
         self.print_section(&found)?;
         if self.output.json {
-            let json = serde_json::to_string(&BenchReport { subject, results: found });
-            let json = json.map_err(|error| ServerError::Runtime(error.to_string()))?;
-            writeln!(std::io::stdout().lock(), "{}", escape_json(&json)).map_err(|error| output_error(&error))?;
+            print_json(&BenchReport { subject, results: found })?;
         }
         Ok(())
     }
 
     /// Says part of the answer to people.
     fn print_section(&self, part: &dyn std::fmt::Display) -> Result<(), ServerError> {
-        if self.output.json {
-            return Ok(());
-        }
-        let mut out = std::io::stdout().lock();
-        let part = part.to_string();
-        write!(out, "{}", escape_lines(&part)).and_then(|()| out.flush()).map_err(|error| output_error(&error))
+        if self.output.json { Ok(()) } else { print(&escape_lines(&part.to_string())) }
     }
 }
 
 /// What to try first on so many GPUs, or on the cores.
 fn usual_setups(gpus: usize, cores: Cores, batching: &BatchSettings) -> Vec<Setup> {
     match gpus {
-        0 => cpu_setups(cores.usable, batching.max_tokens),
+        0 => cpu_setups(cores.usable, batching.cpu_limits.max_tokens),
         _ => gpu_setups(cores.usable, batching.gpu_limits.max_tokens),
     }
 }
@@ -184,9 +174,7 @@ fn find_source(settings: &ServerSettings, name: Option<&str>) -> Result<ModelSou
     let versions = sources.iter().filter(|source| source.name == name_or_first);
     let newest = versions.max_by_key(|source| VersionName::new(&source.version)).cloned();
     newest.ok_or_else(|| {
-        models_option_error(
-            settings,
-            &format!("it holds no model {name_or_first:?}; those it holds: {}", names.join(", ")),
-        )
+        let names = names.join(", ");
+        models_option_error(settings, &format!("it holds no model {name_or_first:?}; those it holds: {names}"))
     })
 }

@@ -170,11 +170,7 @@ impl Display for BenchSubject {
             write!(f, "; texts do not share runs")?;
         }
         writeln!(f, "\n{clients} clients, 99 of 100 answers within {} ms\n", self.latency_target_ms)?;
-        writeln!(
-            f,
-            "{:>7} {:>7} {:>7} {:>9} {:>8} {:>8} {:>13} {:>8} {:>10}",
-            "workers", "threads", "tokens", "texts/s", "p50 ms", "p99 ms", "CPU-s/1,000", "padding", "texts/run"
-        )
+        writeln!(f, "workers threads  tokens   texts/s   p50 ms   p99 ms   CPU-s/1,000  padding  texts/run")
     }
 }
 

@@ -69,15 +69,14 @@ impl BenchTexts {
                 .map_err(|error| format!("--texts {}: {error}", path.display()))?;
             return Ok(Self::from_encoded(texts, path.display().to_string()));
         }
-        let golden = pipeline.golden().map(|golden| golden.examples.iter());
-        let own: Vec<&str> = golden.into_iter().flatten().map(|example| example.text.as_str()).collect();
-        let (examples, from) = if own.is_empty() {
-            (&SAMPLE_SENTENCES[..], "plain sentences")
-        } else {
-            (&own[..], "the words of golden.json")
+        let (examples, from): (Vec<&str>, _) = match pipeline.golden() {
+            Some(golden) => {
+                (golden.examples.iter().map(|example| &*example.text).collect(), "the words of golden.json")
+            }
+            None => (SAMPLE_SENTENCES.to_vec(), "plain sentences"),
         };
         // Words put together anew may be refused, where the sentences they are from are not.
-        let texts: Vec<_> = generate_texts(examples, pipeline, GENERATED_TEXTS)
+        let texts: Vec<_> = generate_texts(&examples, pipeline, GENERATED_TEXTS)
             .into_iter()
             .filter_map(|text| encode_text(text, pipeline, most_chars).ok())
             .collect();
@@ -101,22 +100,29 @@ impl BenchTexts {
     }
 }
 
-/// The lines of a file that are not blank, with their numbers.
-pub(crate) fn read_lines(path: &Path, most_texts: usize) -> Result<Vec<(usize, String)>, String> {
+/// What is in a regular file that is not too large.
+pub(crate) fn read_bounded(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     // To open a pipe would wait for its other end.
     if !std::fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
         return Err("it is no regular file".to_owned());
     }
     let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!("it is larger than {MAX_FILE_BYTES} bytes"));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-    let lines: Vec<_> = lines.map(|(number, line)| (number, line.to_owned())).collect();
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > max_bytes { Err(format!("it is larger than {max_bytes} bytes")) } else { Ok(bytes) }
+}
+
+/// The lines of a file that are not blank, with their numbers.
+pub(crate) fn non_blank_lines(bytes: &[u8]) -> Result<impl Iterator<Item = (usize, &str)>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    Ok((1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()))
+}
+
+/// The texts of a file, one on each line that is not blank, with the numbers of their lines.
+pub(crate) fn read_lines(path: &Path, most_texts: usize) -> Result<Vec<(usize, String)>, String> {
+    let bytes = read_bounded(path, MAX_FILE_BYTES)?;
+    let lines: Vec<_> = non_blank_lines(&bytes)?.map(|(number, line)| (number, line.to_owned())).collect();
     match lines.len() {
         0 => Err("it holds no text: one stands on each line".to_owned()),
         count if count <= most_texts => Ok(lines),
@@ -130,11 +136,9 @@ fn read_encoded_lines(
     pipeline: &Pipeline,
     most_chars: usize,
 ) -> Result<Vec<(String, EncodedInput)>, String> {
-    let mut texts = Vec::new();
-    for (number, text) in read_lines(path, MAX_TEXTS)? {
-        texts.push(encode_text(text, pipeline, most_chars).map_err(|error| format!("line {number}: {error}"))?);
-    }
-    Ok(texts)
+    let encode =
+        |(number, text)| encode_text(text, pipeline, most_chars).map_err(|error| format!("line {number}: {error}"));
+    read_lines(path, MAX_TEXTS)?.into_iter().map(encode).collect()
 }
 
 /// Returns a text as it is asked, and as the graph gets it.

@@ -20,23 +20,33 @@ use crate::ServerError;
 const COMPARISON_ROUNDS: usize = 3;
 
 /// What all measurements have in common.
-pub(super) struct Benchmark {
-    pub(super) server_slot: ServerSlot,
+pub struct Benchmark {
+    /// The server that is measured.
+    pub server_slot: ServerSlot,
     /// As the first server loaded it: what its runs cost, and its way from text to tokens.
-    pub(super) model: Arc<LoadedVersion>,
-    pub(super) workload: Workload,
-    pub(super) max_rows: usize,
-    pub(super) uses_gpus: bool,
-    pub(super) measurement_time: Duration,
-    pub(super) latency_target: Duration,
-    pub(super) stop: CancellationToken,
+    pub model: Arc<LoadedVersion>,
+    /// What the clients ask.
+    pub workload: Workload,
+    /// Most texts of a run.
+    pub max_rows: usize,
+    /// The model runs on GPUs.
+    pub uses_gpus: bool,
+    /// Time of one measurement.
+    pub measurement_time: Duration,
+    /// Time within which 99 of 100 answers shall come.
+    pub latency_target: Duration,
+    /// Ends all of it.
+    pub stop: CancellationToken,
     /// When it began, and the processor time of the machine and of this process by then.
-    pub(super) started: (Instant, Option<Duration>, Duration),
+    pub started: (Instant, Option<Duration>, Duration),
 }
 
 impl Benchmark {
-    /// Tries sessions and threads, then caps with the best of them.
-    pub(super) fn search(
+    /// Tries sessions and threads, then caps with the best of them. `say` is told each trial.
+    ///
+    /// # Errors
+    /// [`ServerError`] if a server cannot be measured, answers nothing, or `say` fails.
+    pub fn search(
         &mut self,
         usual: &[Setup],
         say: impl Fn(&Trial) -> Result<(), ServerError>,
@@ -65,20 +75,20 @@ impl Benchmark {
     fn measure_setups(&mut self, setups: &[Setup]) -> Result<Vec<Trial>, ServerError> {
         let mut counted: Vec<(Setup, MeasurementCounts)> =
             setups.iter().map(|&setup| (setup, MeasurementCounts::default())).collect();
-        for back in [false, true] {
-            let mut order: Vec<&mut (Setup, MeasurementCounts)> = counted.iter_mut().collect();
-            if back {
-                order.reverse();
-            }
-            for (setup, counted) in order {
+        for _ in 0..2 {
+            for (setup, counted) in &mut counted {
                 counted.merge(self.server_slot.server(*setup)?.measure(&self.workload, self.measurement_time / 2)?);
             }
+            counted.reverse();
         }
         Ok(counted.into_iter().map(|(setup, counted)| Trial { setup, measurement: counted.measurement() }).collect())
     }
 
     /// Measures the chosen set-up in turns with the limit: what the machine does beside it falls on both.
-    pub(super) fn measure_against_limit(
+    ///
+    /// # Errors
+    /// [`ServerError`] if the server or the engine cannot be measured.
+    pub fn measure_against_limit(
         &mut self,
         tried: Vec<Trial>,
         chosen: Setup,
@@ -111,18 +121,16 @@ impl Benchmark {
         let fewer_clients = if within_target { None } else { self.find_client_count(chosen)? };
         let [lowest, texts_per_second, highest] = min_median_max(paces.iter().map(|pace| pace.texts_per_second));
         let [_, cpu_seconds_per_1000, _] = min_median_max(paces.iter().map(|pace| pace.cpu_seconds_per_1000));
-        let sessions = bare.sessions();
-        let padding = plan.padding;
         Ok(BenchResults {
             tried,
             limit: EngineLimit {
-                sessions,
+                sessions: bare.sessions.len(),
                 max_batch_tokens,
                 texts_per_second,
                 lowest,
                 highest,
                 cpu_seconds_per_1000,
-                padding,
+                padding: plan.padding,
             },
             share: min_median_max(shares)[1],
             cpu_share: min_median_max(cpu_shares)[1],

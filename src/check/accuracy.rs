@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use predictd_text::golden::{ExpectedLabels, GoldenExample};
+use predictd_drift::counts::to_f64;
+use predictd_text::golden::GoldenExample;
 use predictd_text::heads::HeadOutcome;
 use serde::Serialize;
 
 use super::answers::{MAX_LISTED_TEXTS, ModelAnswer, TimedAnswer};
-use super::eval_set::{CaseUnit, EvalSet};
+use super::eval_set::{CaseUnit, EvalSet, expected_labels};
 
 /// How many answers are right.
 #[derive(Debug, Clone, Serialize)]
@@ -72,11 +73,13 @@ impl AccuracyReport {
             match verdict {
                 Ok(()) => reproduced += 1,
                 Err(reason) if questions.graded && first_differences.len() < MAX_LISTED_TEXTS => {
-                    let given =
-                        answered.outcome.as_ref().ok().map(|decision| ModelAnswer::from_decision(decision, labels));
-                    let number = question.number;
-                    let expected = expected_labels(expected);
-                    first_differences.push(Mismatch { number, expected, given, reason });
+                    let given = answered.outcome.as_ref().ok();
+                    first_differences.push(Mismatch {
+                        number: question.number,
+                        expected: expected_labels(expected).to_vec(),
+                        given: given.map(|decision| ModelAnswer::from_decision(decision, labels)),
+                        reason,
+                    });
                 }
                 Err(_) => {}
             }
@@ -89,28 +92,21 @@ impl AccuracyReport {
             reproduced: (questions.unit == CaseUnit::Example).then_some(reproduced),
             right,
             accuracy: right.map(|right| share(right, texts)),
-            mean_absolute_error: (!errors.is_empty()).then(|| errors.iter().sum::<f64>() / to_f64(errors.len())),
+            mean_absolute_error: (!errors.is_empty()).then(|| mean(&errors)),
             largest_error: errors.iter().copied().reduce(f64::max),
             first_differences,
         }
     }
 }
 
-fn expected_labels(expected: &GoldenExample) -> Vec<String> {
-    match &expected.label {
-        Some(ExpectedLabels::Single(label)) => vec![label.clone()],
-        Some(ExpectedLabels::Multiple(labels)) => labels.clone(),
-        None => Vec::new(),
-    }
-}
-
 /// So many of all.
 #[must_use]
 pub fn share(part: usize, all: usize) -> f64 {
-    to_f64(part) / to_f64(all.max(1))
+    to_f64(part as u64) / to_f64(all.max(1) as u64)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
-fn to_f64(number: usize) -> f64 {
-    number as f64
+/// The mean of values; 0 of none.
+#[must_use]
+pub fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / to_f64(values.len().max(1) as u64)
 }

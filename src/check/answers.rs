@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use predictd_engine::loader::{CHECK_RUN_TIMEOUT, predict_encoded};
 use predictd_http::settings::RequestLimits;
 use predictd_http::validation::check_stored_text;
+use predictd_text::entities::Entity;
 use predictd_text::heads::{HeadOutcome, HeadOutput};
 use predictd_text::input::{Input, SecondText};
 use predictd_text::pipeline::{EncodedInput, Pipeline};
@@ -86,10 +87,8 @@ impl ModelAnswer {
             }
             HeadOutcome::Score(score) => Self { labels: Vec::new(), score: Some(*score) },
             HeadOutcome::Entities(found) => {
-                let label = |entity: &predictd_text::entities::Entity| {
-                    format!("{} {}..{}", entity.label, entity.start, entity.end)
-                };
-                Self { labels: found.iter().map(label).collect(), score: None }
+                let labels = found.iter().map(|Entity { label, start, end, .. }| format!("{label} {start}..{end}"));
+                Self { labels: labels.collect(), score: None }
             }
         }
     }
@@ -149,11 +148,7 @@ impl EvalSummary {
             from: questions.source.clone(),
             unit: questions.unit,
             without_text: questions.without_text,
-            truncated: answers
-                .iter()
-                .filter_map(|answered| answered.encoded.as_ref())
-                .filter(|e| e.is_truncated)
-                .count(),
+            truncated: answers.iter().flat_map(|answered| &answered.encoded).filter(|e| e.is_truncated).count(),
             refused: counts.0,
             first_refused: refused,
             failed: counts.1,
@@ -186,30 +181,26 @@ pub fn answer_all(
 pub fn answer_case(question: &EvalCase, model: &mut LoadedModel, limits: &RequestLimits) -> TimedAnswer {
     let start = Instant::now();
     let pipeline = model.model.pipeline();
-    let encoded = match encode_input(question.input.clone(), pipeline, limits) {
-        Ok(encoded) => encoded,
-        Err(reason) => {
-            return TimedAnswer { encoded: None, outcome: Err(AnswerError::Refused(reason)), time: start.elapsed() };
+    let (encoded, outcome) = match encode_input(question.input.clone(), pipeline, limits) {
+        Ok(encoded) => {
+            let decision = predict_encoded(pipeline, model.session.as_mut(), &encoded, CHECK_RUN_TIMEOUT);
+            (Some(encoded), decision.map_err(AnswerError::Failed))
         }
+        Err(reason) => (None, Err(AnswerError::Refused(reason))),
     };
-    let decision = predict_encoded(pipeline, model.session.as_mut(), &encoded, CHECK_RUN_TIMEOUT);
-    let time = start.elapsed();
-    TimedAnswer { encoded: Some(encoded), outcome: decision.map_err(AnswerError::Failed), time }
+    TimedAnswer { encoded, outcome, time: start.elapsed() }
 }
 
 /// A text on the way that requests take.
-fn encode_input(input: Input, pipeline: &Pipeline, limits: &RequestLimits) -> Result<EncodedInput, String> {
-    let Input { text, second: pair } = input;
-    if pair.is_some() && !pipeline.has_pair_support() {
-        return Err("the model judges one text, not two".to_owned());
+fn encode_input(mut input: Input, pipeline: &Pipeline, limits: &RequestLimits) -> Result<EncodedInput, String> {
+    if let Some(second) = input.second {
+        if !pipeline.has_pair_support() {
+            return Err("the model judges one text, not two".to_owned());
+        }
+        input.second = Some(SecondText { text: apply_policy(second.text, pipeline, limits)?, ..second });
     }
-    let pair = pair
-        .map(|SecondText { text, truncate_only_first: whole }| {
-            Ok::<_, String>(SecondText { text: apply_policy(text, pipeline, limits)?, truncate_only_first: whole })
-        })
-        .transpose()?;
-    let text = apply_policy(text, pipeline, limits)?;
-    pipeline.encode(Input { text, second: pair }).map_err(|error| error.to_string())
+    input.text = apply_policy(input.text, pipeline, limits)?;
+    pipeline.encode(input).map_err(|error| error.to_string())
 }
 
 fn apply_policy(text: String, pipeline: &Pipeline, limits: &RequestLimits) -> Result<String, String> {

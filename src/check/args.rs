@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::ServerError;
 use crate::config::model_command_args::{OutputArgs, RuntimeArgs, TextArgs};
-use crate::config::parsers::path_parser;
+use crate::config::parsers::{is_set, path_parser};
 use crate::config::{ServeArgs, ServerSettings};
 
 /// `predictd check`.
@@ -68,28 +68,23 @@ fn parse_share(typed: &str) -> Result<f64, String> {
     share.ok_or_else(|| "this is no number between 0 and 1".to_owned())
 }
 
-/// Container files set variables to nothing to mean "not set".
-fn non_empty(path: Option<&PathBuf>) -> Option<&Path> {
-    path.map(PathBuf::as_path).filter(|path| !path.as_os_str().is_empty())
-}
-
 impl CheckCommand {
     /// The file of texts with answers, if any.
     #[must_use]
     pub fn against_path(&self) -> Option<&Path> {
-        non_empty(self.against.as_ref())
+        self.against.as_deref().filter(is_set)
     }
 
     /// The directory of the other version, if any.
     #[must_use]
     pub fn compare_path(&self) -> Option<&Path> {
-        non_empty(self.compare.as_ref())
+        self.compare.as_deref().filter(is_set)
     }
 
     /// The file of texts, if any.
     #[must_use]
     pub fn texts_path(&self) -> Option<&Path> {
-        non_empty(self.texts.as_ref())
+        self.texts.as_deref().filter(is_set)
     }
 
     /// What a server of this model would run with: what `serve` would run with here, but for what has nothing to do
@@ -99,10 +94,9 @@ impl CheckCommand {
     /// [`ServerError::Configuration`] with what is wrong.
     pub fn settings(&self) -> Result<ServerSettings, ServerError> {
         self.check_conflicts().map_err(|sentence| ServerError::Configuration(sentence.to_owned()))?;
-        let directories = std::iter::once(("", self.directory.as_path()));
-        for (option, path) in directories.chain(self.compare_path().map(|path| ("--compare ", path))) {
-            if !path.is_dir() {
-                let sentence = format!("{option}{}: there is no such directory", path.display());
+        for (option, path) in [("", Some(&*self.directory)), ("--compare ", self.compare_path())] {
+            if let Some(missing) = path.filter(|path| !path.is_dir()) {
+                let sentence = format!("{option}{}: there is no such directory", missing.display());
                 return Err(ServerError::Configuration(sentence));
             }
         }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use predictd_engine::loader::CHECK_RUN_TIMEOUT;
-use predictd_text::heads::HeadOutcome;
+use predictd_text::heads::{HeadOutcome, HeadOutput};
 use predictd_text::pipeline::EncodedInput;
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ const MAX_BATCH_TOKENS: usize = 4_096;
 const SCORE_TOLERANCE: f32 = 1e-3;
 
 /// What became of answers when texts shared runs.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct InvarianceReport {
     /// Texts that were asked alone and among others: those of one row.
     pub texts: usize,
@@ -46,27 +46,24 @@ pub struct AnswerChange {
     pub together: ModelAnswer,
 }
 
+/// A text of one row: its number, the text as the graph gets it, and the answer when it ran alone.
+type AnsweredText<'a> = (usize, &'a EncodedInput, &'a HeadOutput);
+
 impl InvarianceReport {
     /// Runs the texts again, as they stand in their list, so that long ones share runs with short ones.
     ///
     /// `most_texts` is what a server would run together.
     pub fn measure(opened: &mut LoadedModel, questions: &EvalSet, answers: &[TimedAnswer], most_texts: usize) -> Self {
         let there: Vec<Option<usize>> = (0..opened.pipeline().labels().len()).map(Some).collect();
-        let mut found = Self {
-            texts: 0,
-            most_texts: 0,
-            changed: 0,
-            moved: 0,
-            first_changed: Vec::new(),
-            largest_score_difference: 0.0,
-            failed: None,
-        };
-        let numbers = questions.cases.iter().map(|question| question.number);
-        let texts: Vec<(usize, &EncodedInput, &TimedAnswer)> = numbers
+        let mut found = Self::default();
+        let texts: Vec<AnsweredText<'_>> = questions
+            .cases
+            .iter()
             .zip(answers)
-            .filter(|(_, answered)| answered.outcome.is_ok())
-            .filter_map(|(number, answered)| Some((number, answered.encoded.as_ref()?, answered)))
-            .filter(|(_, encoded, _)| encoded.row_length().is_some())
+            .filter_map(|(question, answered)| {
+                let encoded = answered.encoded.as_ref().filter(|encoded| encoded.row_length().is_some())?;
+                Some((question.number, encoded, answered.outcome.as_ref().ok()?))
+            })
             .collect();
         let mut rest = texts.as_slice();
         while let Some((run, others)) =
@@ -84,7 +81,7 @@ impl InvarianceReport {
     fn run_batch(
         &mut self,
         opened: &mut LoadedModel,
-        run: &[(usize, &EncodedInput, &TimedAnswer)],
+        run: &[AnsweredText<'_>],
         there: &[Option<usize>],
     ) -> Result<(), String> {
         let pipeline = opened.model.pipeline();
@@ -101,10 +98,9 @@ impl InvarianceReport {
         for (((number, encoded, alone), row), chosen) in run.iter().zip(scores.values.rows()).zip(chosen) {
             let together =
                 pipeline.postprocess(encoded, vec![row.to_vec()], chosen).map_err(|error| error.to_string())?;
-            let Ok(alone) = &alone.outcome else { continue };
             let difference = score_distance(alone, &together, there).unwrap_or_default();
             self.largest_score_difference = self.largest_score_difference.max(difference);
-            let size = if let HeadOutcome::Score(score) = &alone.outcome { score.abs().max(1.0) } else { 1.0 };
+            let size = if let HeadOutcome::Score(score) = alone.outcome { score.abs().max(1.0) } else { 1.0 };
             let moved = difference > SCORE_TOLERANCE * size;
             self.moved += usize::from(moved);
             let alone = ModelAnswer::from_decision(alone, pipeline.labels());
@@ -120,7 +116,7 @@ impl InvarianceReport {
 }
 
 /// How many of these texts fit one run.
-fn count_fitting(texts: &[(usize, &EncodedInput, &TimedAnswer)], most_texts: usize) -> usize {
+fn count_fitting(texts: &[AnsweredText<'_>], most_texts: usize) -> usize {
     let mut longest = 0;
     let fits = (1..).zip(texts).take(most_texts).take_while(|(count, (_, encoded, _))| {
         longest = longest.max(encoded.row_length().unwrap_or(1));

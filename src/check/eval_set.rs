@@ -80,35 +80,41 @@ impl EvalSet {
                 .map_err(|error| format!("--against {}: {error}", path.display()));
         }
         if let Some(path) = command.texts_path() {
-            return Self::from_texts_file(path).map_err(|error| format!("--texts {}: {error}", path.display()));
+            // Whatever labels stand beside them.
+            return Self::from_rows(path, |_| Ok(None)).map_err(|error| format!("--texts {}: {error}", path.display()));
         }
-        let examples = pipeline.golden().map(|golden| golden.examples.as_slice()).unwrap_or_default();
-        let own: Vec<&str> = examples.iter().map(|example| example.text.as_str()).collect();
-        let (words, from) = if own.is_empty() {
-            (&SAMPLE_SENTENCES[..], "plain sentences and texts of their words")
-        } else {
-            (&own[..], "golden.json and texts of its words")
+        let (inputs, from): (Vec<Input>, _) = match pipeline.golden() {
+            Some(golden) => {
+                (golden.examples.iter().map(GoldenExample::input).collect(), "golden.json and texts of its words")
+            }
+            None => (
+                SAMPLE_SENTENCES.iter().map(|&text| Input::from(text.to_owned())).collect(),
+                "plain sentences and texts of their words",
+            ),
         };
-        let inputs = if own.is_empty() {
-            SAMPLE_SENTENCES.iter().map(|text| Input::from((*text).to_owned())).collect::<Vec<_>>()
-        } else {
-            examples.iter().map(GoldenExample::input).collect()
-        };
-        let generated = generate_texts(words, pipeline, GENERATED_TEXTS).into_iter().map(Input::from);
+        let words: Vec<&str> = inputs.iter().map(|input| input.text.as_str()).collect();
+        let generated = generate_texts(&words, pipeline, GENERATED_TEXTS).into_iter().map(Input::from);
         let cases = (1..).zip(inputs.into_iter().chain(generated));
         let cases = cases.map(|(number, input)| EvalCase { number, input, expected: None }).collect();
         Ok(Self::new(cases, from.to_owned(), CaseUnit::Text))
     }
 
-    fn new(cases: Vec<EvalCase>, from: String, unit: CaseUnit) -> Self {
-        Self { source: from, unit, cases, without_text: 0, tolerance: 0.0, graded: false }
+    fn new(cases: Vec<EvalCase>, source: String, unit: CaseUnit) -> Self {
+        Self { source, unit, cases, without_text: 0, tolerance: 0.0, graded: false }
     }
 
-    /// The texts of a file, whatever labels stand beside them.
-    fn from_texts_file(path: &Path) -> Result<Self, String> {
-        let TextRows { rows, without_text: without } = read_rows(path)?;
-        let cases = rows.into_iter().map(|row| EvalCase { expected: None, ..EvalCase::from_row(row) }).collect();
-        Ok(Self { without_text: without, ..Self::new(cases, path.display().to_string(), CaseUnit::Line) })
+    /// The texts of a file, and what the answers should be by `expected`.
+    fn from_rows(
+        path: &Path,
+        expected: impl Fn(&TextRow) -> Result<Option<GoldenExample>, String>,
+    ) -> Result<Self, String> {
+        let TextRows { rows, without_text } = read_rows(path)?;
+        let cases = rows.into_iter().map(|row| {
+            let expected = expected(&row)?;
+            Ok(EvalCase { number: row.line, input: Input::new(row.text, row.pair), expected })
+        });
+        let cases = cases.collect::<Result<_, String>>()?;
+        Ok(Self { without_text, ..Self::new(cases, path.display().to_string(), CaseUnit::Line) })
     }
 
     /// The texts of a file, and what the answers should be where that stands beside them.
@@ -119,15 +125,8 @@ impl EvalSet {
         if let Head::Entities(..) = pipeline.head() {
             return Err("a table has no place for entities: name a golden.json".to_owned());
         }
-        let mut cases = Vec::new();
-        let TextRows { rows, without_text: without } = read_rows(path)?;
-        for mut row in rows {
-            let label = row.label.take();
-            let expected = label.map(|label| parse_expected(label, &row, pipeline)).transpose()?;
-            cases.push(EvalCase { expected, ..EvalCase::from_row(row) });
-        }
-        let graded = !pipeline.head().is_numeric();
-        Ok(Self { without_text: without, graded, ..Self::new(cases, path.display().to_string(), CaseUnit::Line) })
+        let questions = Self::from_rows(path, |row| parse_expected(row, pipeline))?;
+        Ok(Self { graded: !pipeline.head().is_numeric(), ..questions })
     }
 
     fn from_expected_file(path: &Path, pipeline: &Pipeline) -> Result<Self, String> {
@@ -147,31 +146,32 @@ impl EvalSet {
     }
 }
 
-impl EvalCase {
-    fn from_row(row: TextRow) -> Self {
-        Self { number: row.line, input: Input::new(row.text, row.pair), expected: None }
-    }
-}
-
 fn parse_golden(bytes: &[u8], from: String, pipeline: &Pipeline) -> Result<EvalSet, String> {
     let golden: GoldenSet = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     golden.check()?;
     let tolerance = golden.tolerance;
     let mut cases = Vec::with_capacity(golden.examples.len());
     for (number, example) in (1..).zip(golden.examples) {
-        let named: Vec<&String> = match &example.label {
-            Some(ExpectedLabels::Single(label)) => vec![label],
-            Some(ExpectedLabels::Multiple(labels)) => labels.iter().collect(),
-            None => Vec::new(),
-        };
-        check_labels(named.into_iter().chain(example.scores.keys()), pipeline, &format!("example {number}"))?;
+        let named = expected_labels(&example).iter().chain(example.scores.keys());
+        check_labels(named, pipeline, &format!("example {number}"))?;
         cases.push(EvalCase { number, input: example.input(), expected: Some(example) });
     }
     Ok(EvalSet { tolerance, graded: true, ..EvalSet::new(cases, from, CaseUnit::Example) })
 }
 
-/// What a row expects.
-fn parse_expected(row_label: RowLabel, row: &TextRow, pipeline: &Pipeline) -> Result<GoldenExample, String> {
+/// The labels that an example names.
+#[must_use]
+pub fn expected_labels(example: &GoldenExample) -> &[String] {
+    match &example.label {
+        Some(ExpectedLabels::Single(label)) => std::slice::from_ref(label),
+        Some(ExpectedLabels::Multiple(labels)) => labels,
+        None => &[],
+    }
+}
+
+/// What a row expects, if it says so.
+fn parse_expected(row: &TextRow, pipeline: &Pipeline) -> Result<Option<GoldenExample>, String> {
+    let Some(row_label) = row.label.clone() else { return Ok(None) };
     let line = format!("line {}", row.line);
     let mut label = None;
     let mut score = None;
@@ -210,8 +210,7 @@ fn parse_expected(row_label: RowLabel, row: &TextRow, pipeline: &Pipeline) -> Re
         }
     }
     let text = row.text.clone();
-    let scores = BTreeMap::new();
-    Ok(GoldenExample { text, text_pair: None, label, scores, score, entities: None })
+    Ok(Some(GoldenExample { text, text_pair: None, label, scores: BTreeMap::new(), score, entities: None }))
 }
 
 fn check_labels<'a>(

@@ -15,7 +15,7 @@ use predictd_text::pipeline::Pipeline;
 use serde::Serialize;
 
 use crate::config::ServerSettings;
-use crate::memory_budget::{self, MemoryBudget};
+use crate::memory_budget::compute_budget;
 
 /// A model that serves.
 pub struct LoadedModel {
@@ -55,12 +55,12 @@ impl LoadedModel {
         let before = memory::resident_bytes();
         let model = loader::load(&model_source(directory), host)?;
         let model_bytes = memory::resident_bytes().zip(before).map(|(after, before)| after.saturating_sub(before));
-        let bound = memory_budget::compute_budget(settings, [&model]);
+        let budget = compute_budget(settings, [&model]);
         let memory = MemoryUse {
             model_bytes,
             largest_run_bytes: model.run_memory_bytes(),
-            server_most_bytes: bound.map(|MemoryBudget { estimate: ceiling, .. }| ceiling.total()),
-            allowed_bytes: bound.and_then(|MemoryBudget { limit, .. }| limit),
+            server_most_bytes: budget.map(|budget| budget.estimate.total()),
+            allowed_bytes: budget.and_then(|budget| budget.limit),
         };
         let again = || {
             let mut manifest = Manifest::load(directory)?;

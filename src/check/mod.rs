@@ -19,13 +19,10 @@ pub mod text_file;
 pub mod version_comparison;
 pub mod warnings;
 
-use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use predictd_engine::backend::Backend;
-use predictd_engine::load_context::LoadContext;
 use predictd_metrics::Metrics;
 use predictd_onnx::OnnxRuntime;
 
@@ -33,9 +30,8 @@ use crate::ServerError;
 use crate::bench::report::CostCoefficients;
 use crate::config::ServerSettings;
 use crate::server::load_context;
-use crate::terminal::escape_json;
 use accuracy::AccuracyReport;
-use answers::{EvalSummary, TimedAnswer, answer_all};
+use answers::{EvalSummary, answer_all};
 use args::CheckCommand;
 use batch_invariance::InvarianceReport;
 use eval_set::EvalSet;
@@ -57,21 +53,13 @@ impl CheckCommand {
     /// [`ServerError::Configuration`] for options or files that cannot be used, [`ServerError::Runtime`] for a model that fails.
     pub fn run(&self) -> Result<(), ServerError> {
         let settings = self.settings()?;
-        let runtime: Arc<dyn Backend> =
-            Arc::new(OnnxRuntime::from_settings(&settings.onnx_runtime()).map_err(ServerError::Configuration)?);
+        let runtime = OnnxRuntime::from_settings(&settings.onnx_runtime).map_err(ServerError::Configuration)?;
+        let runtime: Arc<dyn Backend> = Arc::new(runtime);
         let report = self.build_report(&settings, &runtime);
         // The library takes the process down with it if its own end comes in the middle of a run.
         runtime.shut_down(Instant::now() + SHUTDOWN_TIMEOUT);
         let report = report?;
-        let printed = if self.output.json {
-            let json = serde_json::to_string(&report).map_err(|error| ServerError::Runtime(error.to_string()))?;
-            format!("{}\n", escape_json(&json))
-        } else {
-            report.to_string()
-        };
-        let mut out = std::io::stdout().lock();
-        let written = out.write_all(printed.as_bytes()).and_then(|()| out.flush());
-        written.map_err(|error| ServerError::Runtime(format!("standard output: {error}")))?;
+        self.output.print(&report)?;
         match report.failures.first() {
             None => Ok(()),
             Some(first) => Err(ServerError::Runtime(format!("{}: {first}", report.directory))),
@@ -79,22 +67,22 @@ impl CheckCommand {
     }
 
     fn build_report(&self, settings: &ServerSettings, runtime: &Arc<dyn Backend>) -> Result<CheckReport, ServerError> {
-        let metrics = Metrics::new().map_err(|error| ServerError::Runtime(error.to_string()))?;
+        let metrics = Metrics::new().map_err(ServerError::runtime)?;
         let host = load_context(settings, Arc::clone(runtime), Arc::new(metrics))?;
         let directory = self.directory.display().to_string();
+        let mut failures = Vec::new();
         let mut opened = match LoadedModel::open(&self.directory, &host, settings) {
             Ok(opened) => opened,
             Err(error) => {
-                let failures = vec![error.to_string()];
+                failures.push(error.to_string());
                 return Ok(CheckReport { directory, ok: false, failures, warnings: Vec::new(), results: None });
             }
         };
         let questions = EvalSet::load(self, opened.pipeline()).map_err(ServerError::Configuration)?;
-        let mut failures = Vec::new();
-        let mut other = match self.compare_path() {
-            None => None,
-            Some(path) => open_other(path, &host, settings).map_err(|failure| failures.push(failure)).ok(),
-        };
+        let mut other = self.compare_path().and_then(|path| {
+            let loaded = LoadedModel::open(path, &host, settings);
+            loaded.map_err(|error| failures.push(format!("{}: {error}", path.display()))).ok()
+        });
         let mut models = vec![&mut opened];
         models.extend(&mut other);
         let mut all = answer_all(&questions, &mut models, &settings.limits).into_iter();
@@ -105,32 +93,20 @@ impl CheckCommand {
             compared.map_err(|reason| failures.push(format!("{}: {reason}", other.directory.display()))).ok()
         });
         drop(other);
-        let most_texts = settings.batching.max_texts.clamp(1, MAX_BATCH_TEXTS);
+        let most_texts = settings.batching.cpu_limits.max_rows.clamp(1, MAX_BATCH_TEXTS);
         let invariance = InvarianceReport::measure(&mut opened, &questions, &given, most_texts);
-        let found =
-            self.build_results(&opened, &questions, &given, (invariance, compare)).map_err(ServerError::Runtime)?;
+        let found = CheckResults {
+            model: ModelInfo::from_loaded(&opened).map_err(ServerError::Runtime)?,
+            cost: CostCoefficients::from_model(&opened.model),
+            memory: opened.memory,
+            texts: EvalSummary::new(&questions, &given),
+            invariance,
+            against: self.against_path().map(|_| AccuracyReport::new(&questions, &given, opened.pipeline().labels())),
+            compare,
+        };
         failures.extend(self.collect_failures(&found));
         let warnings = collect_warnings(&opened, &found.model, &found.texts);
         Ok(CheckReport { directory, ok: failures.is_empty(), failures, warnings, results: Some(found) })
-    }
-
-    fn build_results(
-        &self,
-        opened: &LoadedModel,
-        questions: &EvalSet,
-        given: &[TimedAnswer],
-        (invariance, compare): (InvarianceReport, Option<VersionComparison>),
-    ) -> Result<CheckResults, String> {
-        let labels = opened.pipeline().labels();
-        Ok(CheckResults {
-            model: ModelInfo::from_loaded(opened)?,
-            cost: CostCoefficients::from_model(&opened.model),
-            memory: opened.memory,
-            texts: EvalSummary::new(questions, given),
-            invariance,
-            against: self.against_path().map(|_| AccuracyReport::new(questions, given, labels)),
-            compare,
-        })
     }
 
     /// Why a model that loads is not fine.
@@ -182,9 +158,4 @@ impl CheckCommand {
         }
         failures
     }
-}
-
-/// The other version, or why it cannot be loaded.
-fn open_other(directory: &Path, host: &LoadContext, settings: &ServerSettings) -> Result<LoadedModel, String> {
-    LoadedModel::open(directory, host, settings).map_err(|error| format!("{}: {error}", directory.display()))
 }

@@ -1,7 +1,6 @@
 //! What a model is, for whoever made it.
 
 use predictd_engine::backend::TensorInfo;
-use predictd_engine::drift_monitor::DriftMonitor;
 use predictd_text::activation::Activation;
 use predictd_text::heads::Head;
 use predictd_text::tensors::PaddingSide;
@@ -110,27 +109,28 @@ impl ModelInfo {
         let model = &opened.model;
         let pipeline = opened.pipeline();
         let graph = &opened.graph;
-        let thresholds = match pipeline.head() {
-            Head::MultiLabel { thresholds, .. } => thresholds.clone(),
-            _ => Vec::new(),
-        };
+        let head = pipeline.head();
         let files = list_files(opened)?;
         Ok(Self {
             description: model.description().map(str::to_owned),
             inputs: graph.inputs.clone(),
             outputs: graph.outputs.clone(),
             constants: graph.constant_types.clone(),
-            task: pipeline.head().task(),
-            head: head_name(pipeline.head()),
+            task: head.task(),
+            head: head_name(head),
             graph_activation: pipeline.graph_activation().map(Activation::name),
             output: pipeline.output_name().to_owned(),
-            thresholds,
-            answers_with_numbers: pipeline.head().is_numeric(),
+            thresholds: if let Head::MultiLabel { thresholds, .. } = head { thresholds.clone() } else { Vec::new() },
+            answers_with_numbers: head.is_numeric(),
             labels: pipeline.labels().to_vec(),
             device: model.device().to_owned(),
             tokens: pipeline.tokenizer().map(TokenLimits::from_tokenizer),
             markup: pipeline.policy().markup,
-            profile: model.drift_monitor().map(ProfileInfo::from_monitor),
+            profile: model.drift_monitor().map(|monitor| ProfileInfo {
+                texts: monitor.profile().item_count,
+                made: monitor.profile().created.clone(),
+                accuracy: monitor.accuracy(),
+            }),
             golden_examples: pipeline.golden().map_or(0, |golden| golden.examples.len()),
             shares_runs: model.is_batchable(),
             unbatchable_reason: model.unbatchable_reason(),
@@ -139,19 +139,6 @@ impl ModelInfo {
             more_files: files.len().saturating_sub(MAX_LISTED_FILES),
             files: files.into_iter().take(MAX_LISTED_FILES).collect(),
         })
-    }
-
-    /// Files of which `model.toml` has the digest.
-    #[must_use]
-    pub fn digest_count(&self) -> usize {
-        self.files.iter().filter(|file| file.digest).count()
-    }
-}
-
-impl ProfileInfo {
-    fn from_monitor(drifting: &DriftMonitor) -> Self {
-        let profile = drifting.profile();
-        Self { texts: profile.item_count, made: profile.created.clone(), accuracy: drifting.accuracy() }
     }
 }
 

@@ -112,14 +112,13 @@ impl Display for CheckResults {
 
 impl Display for ModelInfo {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let digests = self.digest_count();
+        let digests = self.files.iter().filter(|file| file.digest).count();
         write_line(f, format_args!("{} on {}, head {}", self.task, self.device, self.head))?;
         if let Some(description) = &self.description {
             write_line(f, format_args!("about       {description}"))?;
         }
-        let graph = DisplayBytes(self.graph_bytes);
-        let files = self.files.len();
-        let files = files + self.more_files;
+        let graph = format_bytes(self.graph_bytes);
+        let files = self.files.len() + self.more_files;
         write_line(
             f,
             format_args!("files       {files}, {digests} with a SHA-256 that is theirs; the graph has {graph}"),
@@ -142,7 +141,7 @@ impl Display for ModelInfo {
         };
         write_line(f, format_args!("markup      {markup}"))?;
         if !self.labels.is_empty() {
-            let shown = self.labels.iter().take(MAX_SHOWN_LABELS).cloned().collect::<Vec<_>>().join(", ");
+            let shown = format_labels(&self.labels);
             let more = if self.labels.len() > MAX_SHOWN_LABELS { ", …" } else { "" };
             write_line(f, format_args!("labels      {}: {shown}{more}", self.labels.len()))?;
         }
@@ -179,13 +178,10 @@ impl Display for TokenLimits {
 
 impl Display for MemoryUse {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let shown =
-            |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), |bytes| DisplayBytes(bytes).to_string());
-        let allowed =
-            self.allowed_bytes.map(|bytes| format!(" of {} allowed", DisplayBytes(bytes))).unwrap_or_default();
-        let model = shown(self.model_bytes);
-        let run = shown(self.largest_run_bytes);
-        write!(f, "model {model}, largest run {run}; a server of it at most {}{allowed}", shown(self.server_most_bytes))
+        let [model, run, most] = [self.model_bytes, self.largest_run_bytes, self.server_most_bytes]
+            .map(|bytes| bytes.map_or_else(|| "unknown".to_owned(), format_bytes));
+        write!(f, "model {model}, largest run {run}; a server of it at most {most}")?;
+        self.allowed_bytes.map_or(Ok(()), |bytes| write!(f, " of {} allowed", format_bytes(bytes)))
     }
 }
 
@@ -204,7 +200,7 @@ impl Display for InvarianceReport {
         }
         let Self { texts, most_texts, changed, largest_score_difference, .. } = self;
         write!(f, "{texts} texts alone and in runs of up to {most_texts}: {changed} labels differ, ")?;
-        write!(f, "scores by at most {}", DisplayDifference(f64::from(*largest_score_difference)))
+        write!(f, "scores by at most {}", format_difference((*largest_score_difference).into()))
     }
 }
 
@@ -230,8 +226,8 @@ impl Display for VersionComparison {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { directory, flips, texts, .. } = self;
         write!(f, "with {directory}: {flips} of {texts} answers differ ({:.2} %), ", 100.0 * self.flip_share)?;
-        let mean = DisplayDifference(self.mean_score_difference);
-        let most = DisplayDifference(self.largest_score_difference);
+        let mean = format_difference(self.mean_score_difference);
+        let most = format_difference(self.largest_score_difference);
         write!(f, "scores by {mean} in the mean, by {most} at most; ")?;
         write!(f, "{:.2} of its time, {:.2} of its size", self.time_ratio, self.size_ratio)?;
         if let Some(accuracy) = self.accuracy {
@@ -239,8 +235,7 @@ impl Display for VersionComparison {
         }
         for (labels, place) in [(&self.labels_here_only, "here"), (&self.labels_there_only, "there")] {
             if !labels.is_empty() {
-                let shown = labels.iter().take(MAX_SHOWN_LABELS).cloned().collect::<Vec<_>>().join(", ");
-                write!(f, "; {} labels only {place}: {shown}", labels.len())?;
+                write!(f, "; {} labels only {place}: {}", labels.len(), format_labels(labels))?;
             }
         }
         Ok(())
@@ -253,24 +248,21 @@ impl Display for UnansweredText {
     }
 }
 
-/// A difference for people.
-struct DisplayDifference(f64);
+/// The first labels, for people.
+fn format_labels(labels: &[String]) -> String {
+    labels.get(..MAX_SHOWN_LABELS).unwrap_or(labels).join(", ")
+}
 
-impl Display for DisplayDifference {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        if self.0 == 0.0 { write!(f, "0") } else { write!(f, "{:.1e}", self.0) }
-    }
+/// A difference for people.
+fn format_difference(difference: f64) -> String {
+    if difference == 0.0 { "0".to_owned() } else { format!("{difference:.1e}") }
 }
 
 /// Bytes for people.
-struct DisplayBytes(u64);
-
-impl Display for DisplayBytes {
-    #[expect(clippy::cast_precision_loss, reason = "one digit after the point is printed")]
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.0 as f64 {
-            few if few < 1e6 => write!(f, "{:.1} kB", few / 1e3),
-            bytes => write!(f, "{:.1} MB", bytes / 1e6),
-        }
+#[expect(clippy::cast_precision_loss, reason = "one digit after the point is printed")]
+fn format_bytes(bytes: u64) -> String {
+    match bytes as f64 {
+        few if few < 1e6 => format!("{:.1} kB", few / 1e3),
+        bytes => format!("{:.1} MB", bytes / 1e6),
     }
 }

@@ -1,12 +1,10 @@
 //! The texts of a file, with the labels that stand beside them: a table, lines of JSON, or plain lines.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::bench::texts::read_lines;
+use crate::bench::texts::{self, read_lines};
 
 /// Most texts of a file, and most bytes of it.
 const MAX_TEXTS: usize = 100_000;
@@ -45,83 +43,77 @@ pub enum RowLabel {
     List(Vec<String>),
 }
 
+impl TextRows {
+    fn push(&mut self, row: TextRow) -> Result<(), String> {
+        if self.rows.len() == MAX_TEXTS {
+            return Err(format!("it holds more than {MAX_TEXTS} texts"));
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+}
+
 /// The rows of a file, by the end of its name: `.csv` is a table, `.jsonl` and `.ndjson` are lines of JSON, anything else
 /// is plain lines.
 ///
 /// # Errors
 /// One sentence.
 pub fn read_rows(path: &Path) -> Result<TextRows, String> {
+    let mut found = TextRows::default();
     match path.extension().and_then(|ending| ending.to_str()) {
-        Some("csv") => Ok(TextRows { rows: parse_csv(&read_bounded(path)?)?, without_text: 0 }),
-        Some("jsonl" | "ndjson") => parse_json_lines(&read_bounded(path)?),
+        Some("csv") => parse_csv(&read_bounded(path)?, &mut found)?,
+        Some("jsonl" | "ndjson") => parse_json_lines(&read_bounded(path)?, &mut found)?,
         _ => {
-            let plain = |(line, text)| TextRow { line, text, pair: None, label: None };
-            Ok(TextRows { rows: read_lines(path, MAX_TEXTS)?.into_iter().map(plain).collect(), without_text: 0 })
+            for (line, text) in read_lines(path, MAX_TEXTS)? {
+                found.push(TextRow { line, text, pair: None, label: None })?;
+            }
         }
     }
+    if found.rows.is_empty() { Err("it holds no text".to_owned()) } else { Ok(found) }
 }
 
 /// A regular file that is not too large.
 pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    // To open a pipe would wait for its other end.
-    if !std::fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
-        return Err("it is no regular file".to_owned());
-    }
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        Err(format!("it is larger than {MAX_FILE_BYTES} bytes"))
-    } else {
-        Ok(bytes)
-    }
+    texts::read_bounded(path, MAX_FILE_BYTES)
 }
 
-fn parse_csv(bytes: &[u8]) -> Result<Vec<TextRow>, String> {
+fn parse_csv(bytes: &[u8], found: &mut TextRows) -> Result<(), String> {
     let mut table = csv::Reader::from_reader(bytes);
     let heading = table.headers().map_err(|error| error.to_string())?.clone();
     let column = |name: &str| heading.iter().position(|field| field.trim().eq_ignore_ascii_case(name));
     let text_column = column("text").ok_or("its first line names no column text")?;
     let label_column = LABEL_COLUMNS.into_iter().find_map(column);
     let pair_column = column("text_pair");
-    let mut rows = Vec::new();
     let mut lines = LineFinder { bytes, offset: 0, line: 1 };
     for row in table.records() {
         let row = row.map_err(|error| error.to_string())?;
         let line = row.position().map_or(0, |position| lines.line_at(position.byte()));
         let field = |column: usize| row.get(column).unwrap_or_default().to_owned();
-        let label = label_column.map(|column| RowLabel::Field(field(column)));
-        push_row(&mut rows, TextRow { line, text: field(text_column), pair: pair_column.map(field), label })?;
+        let label = label_column.map(field).map(RowLabel::Field);
+        found.push(TextRow { line, text: field(text_column), pair: pair_column.map(field), label })?;
     }
-    if rows.is_empty() { Err("it holds no text".to_owned()) } else { Ok(rows) }
+    Ok(())
 }
 
-fn parse_json_lines(bytes: &[u8]) -> Result<TextRows, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut rows = Vec::new();
-    let mut without = 0;
-    for (line, written) in (1..).zip(text.lines()).filter(|(_, written)| !written.trim().is_empty()) {
+fn parse_json_lines(bytes: &[u8], found: &mut TextRows) -> Result<(), String> {
+    for (line, written) in texts::non_blank_lines(bytes)? {
         let row: Value = serde_json::from_str(written).map_err(|error| format!("line {line}: {error}"))?;
-        let string = |field: &str| row.get(field).and_then(Value::as_str).map(str::to_owned);
         let text = match row.get("text") {
             Some(Value::Null) => {
-                without += 1;
+                found.without_text += 1;
                 continue;
             }
             Some(Value::String(text)) => text.clone(),
             _ => return Err(format!("line {line}: it is no object whose text is a string or null")),
         };
-        let label = match LABEL_COLUMNS.into_iter().find_map(|name| row.get(name)) {
-            None | Some(Value::Null) => None,
-            Some(label) => {
-                let label = parse_label(label);
-                Some(label.ok_or_else(|| format!("line {line}: its label is no label, number or list of labels"))?)
-            }
-        };
-        push_row(&mut rows, TextRow { line, text, pair: string("text_pair"), label })?;
+        let label = LABEL_COLUMNS.into_iter().find_map(|name| row.get(name)).filter(|label| !label.is_null());
+        let label = label.map(|label| {
+            parse_label(label).ok_or_else(|| format!("line {line}: its label is no label, number or list of labels"))
+        });
+        let pair = row.get("text_pair").and_then(Value::as_str).map(str::to_owned);
+        found.push(TextRow { line, text, pair, label: label.transpose()? })?;
     }
-    if rows.is_empty() { Err("it holds no text".to_owned()) } else { Ok(TextRows { rows, without_text: without }) }
+    Ok(())
 }
 
 fn parse_label(value: &Value) -> Option<RowLabel> {
@@ -134,14 +126,6 @@ fn parse_label(value: &Value) -> Option<RowLabel> {
         }
         Value::Null | Value::Bool(_) | Value::Object(_) => None,
     }
-}
-
-fn push_row(rows: &mut Vec<TextRow>, row: TextRow) -> Result<(), String> {
-    if rows.len() == MAX_TEXTS {
-        return Err(format!("it holds more than {MAX_TEXTS} texts"));
-    }
-    rows.push(row);
-    Ok(())
 }
 
 /// Finds lines by their place: the parser counts those that end in CR LF one row late.

@@ -1,8 +1,9 @@
 //! How another version answers the same texts.
 
+use predictd_drift::counts::to_f64;
 use serde::Serialize;
 
-use super::accuracy::{AccuracyReport, share};
+use super::accuracy::{AccuracyReport, mean, share};
 use super::answers::{MAX_LISTED_TEXTS, ModelAnswer, TimedAnswer, score_distance};
 use super::eval_set::EvalSet;
 use super::loaded_model::LoadedModel;
@@ -95,7 +96,7 @@ impl VersionComparison {
             largest_score_difference: differences.iter().copied().fold(0.0, f64::max),
             mean_score_difference: mean(&differences),
             time_ratio: total_seconds(answers) / total_seconds(others).max(f64::MIN_POSITIVE),
-            size_ratio: ratio(this.graph_bytes()?, other.graph_bytes()?),
+            size_ratio: to_f64(this.graph_bytes()?) / to_f64(other.graph_bytes()?.max(1)),
             labels_here_only: labels_only_in(here, there),
             labels_there_only: labels_only_in(there, here),
             accuracy,
@@ -109,14 +110,4 @@ fn total_seconds(answers: &[TimedAnswer]) -> f64 {
 
 fn labels_only_in(labels: &[String], others: &[String]) -> Vec<String> {
     labels.iter().filter(|label| !others.contains(label)).cloned().collect()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-#[expect(clippy::cast_precision_loss, reason = "bytes of a file")]
-fn ratio(one: u64, other: u64) -> f64 {
-    one as f64 / other.max(1) as f64
 }

@@ -24,12 +24,8 @@ pub fn collect_warnings(opened: &LoadedModel, facts: &ModelInfo, texts: &EvalSum
     if facts.golden_examples == 0 {
         found.push("there is no golden.json: nothing shows that this graph answers as it was trained to".to_owned());
     }
-    let without: Vec<&str> = facts
-        .files
-        .iter()
-        .filter(|file| !file.digest && (is_config_or_graph(&file.name) || is_weights_file(opened, &file.name)))
-        .map(|f| &*f.name)
-        .collect();
+    let without = facts.files.iter().filter(|file| !file.digest).map(|file| &*file.name);
+    let without: Vec<&str> = without.filter(|name| is_config_or_graph(name) || is_weights_file(opened, name)).collect();
     if !without.is_empty() {
         found.push(format!("model.toml has no SHA-256 of {}: a damaged file may go unnoticed", without.join(", ")));
     }
@@ -83,9 +79,7 @@ fn text_warnings(texts: &EvalSummary) -> Vec<String> {
         ));
     }
     if texts.refused > 0 {
-        let first = texts.first_refused.first();
-        let first =
-            first.map(|first| format!("; {} {}: {}", texts.unit, first.number, first.reason)).unwrap_or_default();
+        let first = texts.first_refused.first().map(|first| format!("; {} {first}", texts.unit)).unwrap_or_default();
         found.push(format!("{} of {} texts are refused{first}", texts.refused, texts.count));
     }
     found

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
-use super::parsers::path_parser;
+use super::parsers::{is_set, path_parser};
 
 /// Longest password, in bytes, with the white space around it.
 const MAX_PASSWORD_BYTES: u64 = 4 << 10;
@@ -32,7 +32,7 @@ pub struct DatabaseArgs {
 /// The URL of a database, if one is given. It may hold a password: it is not quoted.
 pub(super) fn resolve_url(args: &DatabaseArgs) -> Result<Option<String>, String> {
     let url = &args.database;
-    let file = args.database_password_file.as_deref().filter(|path| !path.as_os_str().is_empty());
+    let file = args.database_password_file.as_deref().filter(is_set);
     if url.is_empty() {
         return match file {
             None => Ok(None),

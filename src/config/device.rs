@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use predictd_onnx::runtime_settings::{Device, DeviceSettings};
 
-use super::parsers::path_parser;
+use super::parsers::{is_set, path_parser};
 
 /// Highest number of a GPU.
 const MAX_GPU_INDEX: u32 = 63;
@@ -30,8 +30,6 @@ pub struct DeviceArgs {
         value_parser = BoolishValueParser::new(),
         num_args = 0..=1,
         require_equals = true,
-        default_value_t = false,
-        default_missing_value = "true",
         value_name = "BOOL"
     )]
     pub gpu_tf32: bool,
@@ -50,7 +48,7 @@ pub(super) fn resolve_devices(args: &DeviceArgs) -> Result<DeviceSettings, Strin
     if limit != 0 && limit < MIN_GPU_MEMORY_BYTES {
         return Err(format!("--gpu-memory-limit {limit} is neither 0 nor {MIN_GPU_MEMORY_BYTES} or more"));
     }
-    let cuda_libraries = args.cuda_libraries.clone().filter(|path| !path.as_os_str().is_empty());
+    let cuda_libraries = args.cuda_libraries.clone().filter(is_set);
     if let Some(path) = cuda_libraries.as_deref().filter(|path| !path.is_dir()) {
         return Err(format!("--cuda-libraries {}: there is no such directory", path.display()));
     }

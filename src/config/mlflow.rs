@@ -6,6 +6,8 @@ use clap::Args as ClapArgs;
 use predictd_registry::mlflow::server_settings::{MlflowCredentials, MlflowServer, Secret};
 use reqwest::Url;
 
+use super::parsers::parse_server_url;
+
 /// Shortest time between two looks at an alias.
 const MIN_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest.
@@ -58,7 +60,7 @@ fn parse_follow(typed: &str) -> Result<FollowedAlias, String> {
 }
 
 /// Models that an MLflow server keeps.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MlflowSettings {
     /// The server, if there is one.
     pub server: Option<MlflowServer>,
@@ -88,9 +90,7 @@ impl MlflowSettings {
             ("", elsewhere) => Some(elsewhere),
             (typed, _) => Some(typed),
         };
-        let server = typed
-            .map(|typed| Ok::<_, String>(MlflowServer { url: parse_server_url(typed)?, credentials }))
-            .transpose()?;
+        let server = typed.map(parse_mlflow_url).transpose()?.map(|url| MlflowServer { url, credentials });
         if !args.follow.is_empty() && server.is_none() {
             return Err("--follow: there is no --mlflow to follow".to_owned());
         }
@@ -101,18 +101,9 @@ impl MlflowSettings {
     }
 }
 
-fn parse_server_url(typed: &str) -> Result<Url, String> {
-    let url = Url::parse(typed).map_err(|_| "--mlflow: this is no URL such as http://localhost:5000".to_owned())?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err("--mlflow: the URL must begin with http:// or https://".to_owned());
-    }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err(
-            "--mlflow: the URL must have no user, no password and nothing after ? or #: put secrets into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-                .to_owned(),
-        );
-    }
-    Ok(url)
+fn parse_mlflow_url(typed: &str) -> Result<Url, String> {
+    let secrets = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN";
+    parse_server_url("--mlflow", typed, "http://localhost:5000", secrets)
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
 //! Options that commands about a model share: `check`, `profile` and `bench`.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use predictd_onnx::runtime_settings::Device;
 use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy};
+use serde::Serialize;
 
 use super::device::parse_device;
 use super::parsers::path_parser;
 use super::serve_args::ServeArgs;
+use crate::error::ServerError;
+use crate::terminal::{print, print_json};
 
 /// How the command answers.
 #[derive(Debug, clap::Args)]
@@ -20,11 +24,19 @@ pub struct OutputArgs {
         value_parser = BoolishValueParser::new(),
         num_args = 0..=1,
         require_equals = true,
-        default_value_t = false,
-        default_missing_value = "true",
         value_name = "BOOL"
     )]
     pub json: bool,
+}
+
+impl OutputArgs {
+    /// Prints a report on standard output.
+    ///
+    /// # Errors
+    /// [`ServerError::Runtime`] if standard output is closed.
+    pub fn print(&self, report: &(impl Serialize + Display)) -> Result<(), ServerError> {
+        if self.json { print_json(report) } else { print(&report.to_string()) }
+    }
 }
 
 /// Where the model runs.

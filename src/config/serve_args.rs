@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args as ClapArgs, Parser, ValueEnum};
+use humantime::parse_duration;
 use ipnet::IpNet;
 use predictd_http::listen_address::{ListenAddress, parse_admin_host};
 use predictd_http::settings::{AcceptMode, ServerTimingMode};
@@ -14,10 +15,9 @@ use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy};
 use super::database::DatabaseArgs;
 use super::device::DeviceArgs;
 use super::drift::DriftArgs;
-use super::feedback::FeedbackArgs;
 use super::mlflow::MlflowArgs;
 use super::parsers::path_parser;
-use super::telemetry::{LogArgs, TraceArgs};
+use super::telemetry::{LogSettings, TraceArgs};
 
 /// How waiting texts are chosen to run together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,8 +58,6 @@ pub struct ServeArgs {
         value_parser = BoolishValueParser::new(),
         num_args = 0..=1,
         require_equals = true,
-        default_value_t = false,
-        default_missing_value = "true",
         value_name = "BOOL"
     )]
     pub allow_anonymous: bool,
@@ -93,7 +91,7 @@ pub struct ServeArgs {
     pub max_batch_size: Option<usize>,
 
     /// Longest predicted time of a run of several texts [default: 200ms; on a GPU 50ms].
-    #[arg(long, env = "PREDICTD_MAX_BATCH_TIME", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, env = "PREDICTD_MAX_BATCH_TIME", value_parser = parse_duration, value_name = "TIME")]
     pub max_batch_time: Option<Duration>,
 
     /// Threads that share one run; more than 1 is for a single caller on an idle machine.
@@ -161,47 +159,47 @@ pub struct ServeArgs {
     pub max_connections: usize,
 
     /// Longest wait for the first byte on a new connection.
-    #[arg(long, env = "PREDICTD_FIRST_BYTE_TIMEOUT", default_value = "5s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, env = "PREDICTD_FIRST_BYTE_TIMEOUT", default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
     pub first_byte_timeout: Duration,
 
     /// Longest wait for the whole head of a request, from its first byte; and for a TLS handshake.
-    #[arg(long, env = "PREDICTD_HEADER_TIMEOUT", default_value = "5s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, env = "PREDICTD_HEADER_TIMEOUT", default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
     pub header_timeout: Duration,
 
     /// Longest pause inside a body.
-    #[arg(long, env = "PREDICTD_BODY_IDLE_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, env = "PREDICTD_BODY_IDLE_TIMEOUT", default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
     pub body_idle_timeout: Duration,
 
     /// Longest time for a whole body.
-    #[arg(long, env = "PREDICTD_BODY_TIMEOUT", default_value = "30s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, env = "PREDICTD_BODY_TIMEOUT", default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub body_timeout: Duration,
 
     /// Longest time for a client to take an answer, from its first pause.
-    #[arg(long, env = "PREDICTD_WRITE_TIMEOUT", default_value = "30s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, env = "PREDICTD_WRITE_TIMEOUT", default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub write_timeout: Duration,
 
     /// Longest time that a connection is kept between two requests.
-    #[arg(long, env = "PREDICTD_KEEP_ALIVE", default_value = "75s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, env = "PREDICTD_KEEP_ALIVE", default_value = "75s", value_parser = parse_duration, value_name = "TIME")]
     pub keep_alive: Duration,
 
     /// Time for one request, where the client names none.
-    #[arg(long, env = "PREDICTD_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, env = "PREDICTD_TIMEOUT", default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
     pub timeout: Duration,
 
     /// Most time that a client can ask for by X-Request-Timeout-Ms.
-    #[arg(long, env = "PREDICTD_MAX_TIMEOUT", default_value = "60s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, env = "PREDICTD_MAX_TIMEOUT", default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
     pub max_timeout: Duration,
 
     /// Longest forecast wait for a worker; what would wait longer, or past its own time, is refused with 503.
-    #[arg(long, env = "PREDICTD_MAX_QUEUE_WAIT", default_value = "5s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, env = "PREDICTD_MAX_QUEUE_WAIT", default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
     pub max_queue_wait: Duration,
 
     /// Time between "not ready" and the end of accepting, when the server is told to stop.
-    #[arg(long, env = "PREDICTD_DRAIN_DELAY", default_value = "0s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, env = "PREDICTD_DRAIN_DELAY", default_value = "0s", value_parser = parse_duration, value_name = "TIME")]
     pub drain_delay: Duration,
 
     /// Time for requests in work to finish, when the server is told to stop.
-    #[arg(long, env = "PREDICTD_DRAIN_TIMEOUT", default_value = "20s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, env = "PREDICTD_DRAIN_TIMEOUT", default_value = "20s", value_parser = parse_duration, value_name = "TIME")]
     pub drain_timeout: Duration,
 
     /// What to do with a text of more tokens than the model takes; a model can say otherwise.
@@ -244,9 +242,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub mlflow: MlflowArgs,
 
-    /// How long feedback is kept.
-    #[command(flatten)]
-    pub feedback: FeedbackArgs,
+    /// Age from which feedback is deleted, text and labels, such as 90days; 0s: it is kept for ever. Results of experiments lose it too.
+    #[arg(long, env = "PREDICTD_FEEDBACK_RETENTION", default_value = "0s", value_parser = parse_duration, value_name = "TIME")]
+    pub feedback_retention: Duration,
 
     /// File of the keys that seal prediction ids [default: receipt.keys in the data directory].
     #[arg(long, env = "PREDICTD_RECEIPT_KEYS", value_name = "FILE", value_parser = path_parser())]
@@ -258,7 +256,7 @@ pub struct ServeArgs {
 
     /// What is logged, and where.
     #[command(flatten)]
-    pub log: LogArgs,
+    pub log: LogSettings,
 
     /// Where spans of requests go.
     #[command(flatten)]

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use reqwest::Url;
 
-use super::parsers::path_parser;
+use super::parsers::{parse_server_url, path_parser};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -19,12 +18,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Options of the log.
+/// What is logged, and where.
 #[derive(Debug, Clone, ClapArgs)]
-pub struct LogArgs {
+pub struct LogSettings {
     /// What to log: error, warn, info, debug, trace, or a filter such as predictd=debug.
-    #[arg(long, env = "PREDICTD_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
+    #[arg(long = "log", env = "PREDICTD_LOG", default_value = "info", value_name = "FILTER")]
+    pub filter: String,
 
     /// File that log lines go to as well, as JSON [default: none].
     #[arg(long, env = "PREDICTD_LOG_FILE", value_name = "FILE", value_parser = path_parser())]
@@ -74,48 +73,6 @@ fn parse_share(typed: &str) -> Result<f64, String> {
     typed.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "this is no number from 0 to 1".into())
 }
 
-/// What is logged, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogSettings {
-    /// A level, or a filter such as `predictd=debug`.
-    pub filter: String,
-    /// How lines look on standard error.
-    pub format: LogFormat,
-    /// File that they go to as well.
-    pub file_path: Option<PathBuf>,
-    /// Bytes after which it is rotated.
-    pub max_file_bytes: u64,
-    /// Older ones that are kept.
-    pub max_old_files: usize,
-    /// When there is a summary.
-    pub summary_schedule: SummarySchedule,
-}
-
-impl From<LogArgs> for LogSettings {
-    fn from(args: LogArgs) -> Self {
-        Self {
-            filter: args.log,
-            format: args.log_format,
-            file_path: args.log_file.filter(|path| !path.as_os_str().is_empty()),
-            max_file_bytes: args.log_file_max_bytes,
-            max_old_files: args.log_max_files.into(),
-            summary_schedule: SummarySchedule {
-                interval: args.summary_interval,
-                predictions: args.summary_predictions,
-            },
-        }
-    }
-}
-
-/// When the log gets a summary: after so much time, or so many predictions; 0 is never.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SummarySchedule {
-    /// The time.
-    pub interval: Duration,
-    /// The predictions.
-    pub predictions: u64,
-}
-
 /// Where spans of requests go, and of which.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TraceSettings {
@@ -129,21 +86,18 @@ impl TraceSettings {
     /// Nothing, if no address is given.
     ///
     /// # Errors
-    /// What is wrong with the address. It is not quoted: it may hold a secret.
-    pub fn from_args(args: &TraceArgs) -> Result<Option<Self>, &'static str> {
+    /// What is wrong with the address, a sentence with the option's name.
+    pub fn from_args(args: &TraceArgs) -> Result<Option<Self>, String> {
         if args.otlp_endpoint.is_empty() {
             return Ok(None);
         }
-        let url = Url::parse(&args.otlp_endpoint).map_err(|_| "this is no URL such as http://localhost:4318")?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err("the URL must begin with http:// or https://");
-        }
         // Errors of a delivery, which are logged, name the URL.
-        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-            return Err(
-                "the URL must have no user, no password and nothing after ? or #: put secrets into OTEL_EXPORTER_OTLP_HEADERS",
-            );
-        }
+        let url = parse_server_url(
+            "--otlp-endpoint",
+            &args.otlp_endpoint,
+            "http://localhost:4318",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+        )?;
         Ok(Some(Self { endpoint: url.into(), sampling_share: args.otlp_sample_ratio }))
     }
 }

@@ -28,7 +28,6 @@ use crate::check::eval_set::EvalSet;
 use crate::check::loaded_model::LoadedModel;
 use crate::config::ServerSettings;
 use crate::server::load_context;
-use crate::terminal::escape_json;
 use args::ProfileCommand;
 use report::{ProfileReport, SkippedTexts};
 
@@ -43,21 +42,13 @@ impl ProfileCommand {
     /// [`ServerError::Runtime`] for a model that fails.
     pub fn run(&self) -> Result<(), ServerError> {
         let settings = self.settings()?;
-        let runtime = OnnxRuntime::load(settings.onnxruntime_path.as_deref()).map_err(ServerError::Configuration)?;
-        let runtime: Arc<dyn Backend> = Arc::new(runtime.with_threads(settings.batching.threads_per_batch));
+        let library = settings.onnx_runtime.library.as_deref();
+        let runtime = OnnxRuntime::load(library).map_err(ServerError::Configuration)?;
+        let runtime: Arc<dyn Backend> = Arc::new(runtime.with_threads(settings.onnx_runtime.threads_per_batch));
         let created = self.create_profile(&settings, &runtime);
         // The library takes the process down with it if its own end comes in the middle of a run.
         runtime.shut_down(Instant::now() + SHUTDOWN_TIMEOUT);
-        let report = created?;
-        let printed = if self.output.json {
-            let json = serde_json::to_string(&report).map_err(|error| ServerError::Runtime(error.to_string()))?;
-            format!("{}\n", escape_json(&json))
-        } else {
-            report.to_string()
-        };
-        let mut out = std::io::stdout().lock();
-        let written = out.write_all(printed.as_bytes()).and_then(|()| out.flush());
-        written.map_err(|error| ServerError::Runtime(format!("standard output: {error}")))
+        self.output.print(&created?)
     }
 
     fn create_profile(
@@ -65,7 +56,7 @@ impl ProfileCommand {
         settings: &ServerSettings,
         runtime: &Arc<dyn Backend>,
     ) -> Result<ProfileReport, ServerError> {
-        let metrics = Metrics::new().map_err(|error| ServerError::Runtime(error.to_string()))?;
+        let metrics = Metrics::new().map_err(ServerError::runtime)?;
         let host = load_context(settings, Arc::clone(runtime), Arc::new(metrics))?;
         let directory = self.directory.display();
         let mut opened = LoadedModel::open(&self.directory, &host, settings).map_err(|error| {

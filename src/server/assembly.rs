@@ -8,11 +8,10 @@ use predictd_http::body_limits::BodyMemory;
 use predictd_http::caller_rates::RateLimits;
 use predictd_http::process_stall::StallDetector;
 use predictd_http::response_budget::ResponseBudget;
-use predictd_http::state::{AccessState, LimitState};
+use predictd_http::state::{AccessState, LimitState, ModelState};
 use predictd_http::watched_keys::WatchedKeys;
 use predictd_metrics::Metrics;
 use predictd_registry::Registry;
-use predictd_registry::runtime::RegistryRuntime;
 use predictd_telemetry::spans::SpanTracer;
 
 use super::registry_setup;
@@ -28,31 +27,24 @@ pub(crate) enum ModelSet {
     Registry(Vec<ModelSource>),
 }
 
-/// The models of a server, opened.
-pub(super) struct OpenedModels {
-    pub(super) registry: Arc<Registry>,
-    pub(super) registry_runtime: Option<RegistryRuntime>,
-    /// Models that are loaded without a registry runtime.
-    pub(super) unloaded: Vec<ModelSource>,
-}
-
+/// Opens the models of a server; and those that are loaded without a registry runtime.
 pub(super) fn open_models(
     settings: &ServerSettings,
     models: ModelSet,
     load_context: &LoadContext,
-) -> Result<OpenedModels, ServerError> {
-    Ok(match models {
+) -> Result<(ModelState, Vec<ModelSource>), ServerError> {
+    match models {
         ModelSet::Fixed(sources) => {
             let registry = Registry::from_sources(&sources, settings.default_model.as_deref())
                 .map_err(|error| models_option_error(settings, &error))?;
-            OpenedModels { registry: Arc::new(registry), registry_runtime: None, unloaded: sources }
+            Ok((ModelState { registry: Arc::new(registry), registry_runtime: None }, sources))
         }
         ModelSet::Registry(sources) => {
             let runtime = registry_setup::open_registry(settings, load_context.clone(), sources)?;
             let registry = Arc::clone(runtime.services().context.registry());
-            OpenedModels { registry, registry_runtime: Some(runtime), unloaded: Vec::new() }
+            Ok((ModelState { registry, registry_runtime: Some(runtime) }, Vec::new()))
         }
-    })
+    }
 }
 
 pub(super) fn start_spans(settings: &ServerSettings) -> Result<Option<SpanTracer>, ServerError> {
