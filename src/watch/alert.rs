@@ -58,41 +58,46 @@ impl AlertStatus {
 }
 
 impl Alert {
-    /// The alert about a server after this check.
+    /// The alert about a server that this check has made healthy or unhealthy.
     #[must_use]
-    pub fn new(status: AlertStatus, check: &ProbeResult) -> Self {
-        let summary = match &check.error {
-            _ if status.is_resolved() => format!("{} is healthy again", check.url),
-            Some(error) => format!("{} is unhealthy: {error}", check.url),
-            None => format!("{} is unhealthy", check.url),
-        };
+    pub fn from_check(check: &ProbeResult) -> Self {
         let url = check.url.clone();
-        let timestamp = check.timestamp.clone();
-        Self { status, url, timestamp, summary, check: Some(check.clone()), drift: None }
+        let (status, summary) = match &check.error {
+            None => (AlertStatus::Healthy, format!("{url} is healthy again")),
+            Some(error) => (AlertStatus::Unhealthy, format!("{url} is unhealthy: {error}")),
+        };
+        Self { status, url, timestamp: check.timestamp.clone(), summary, check: Some(check.clone()), drift: None }
     }
 
     /// The alert about a model version, with what becomes of it.
     #[must_use]
     pub fn from_finding(change: FindingChange, url: String, timestamp: String, finding: Finding) -> Self {
         let Finding { model, version, signal, value, threshold } = &finding;
-        let figures = value.zip(*threshold).map(|(value, limit)| format!(" ({value:.3}, where it was {limit:.3})"));
-        let limits = value.zip(*threshold).map(|(value, limit)| format!(" ({value:.3}, from {limit:.3} on it drifts)"));
+        let is_accuracy = finding.is_accuracy();
+        let figures = value.zip(*threshold).map(|(value, limit)| {
+            if is_accuracy {
+                format!(" ({value:.3}, where it was {limit:.3})")
+            } else {
+                format!(" ({value:.3}, from {limit:.3} on it drifts)")
+            }
+        });
         let figures = figures.unwrap_or_default();
-        let limits = limits.unwrap_or_default();
         let of = format!("{model}/{version} at {url}");
-        let [begun, over] = if finding.is_accuracy() {
-            [AlertStatus::AccuracyDropped, AlertStatus::AccuracyBack]
-        } else {
-            [AlertStatus::Drifting, AlertStatus::Quiet]
-        };
-        let summary = match (finding.is_accuracy(), change) {
+        let summary = match (is_accuracy, change) {
             (_, FindingChange::Removed) => format!("{of} is not served any more"),
             (true, FindingChange::Started) => format!("{of} is less often right than when it was tried{figures}"),
             (true, FindingChange::Ended) => format!("{of} is not less often right any more{figures}"),
-            (false, FindingChange::Started) => format!("live texts of {of} drift from its profile in {signal}{limits}"),
-            (false, FindingChange::Ended) => format!("live texts of {of} do not drift in {signal} any more{limits}"),
+            (false, FindingChange::Started) => {
+                format!("live texts of {of} drift from its profile in {signal}{figures}")
+            }
+            (false, FindingChange::Ended) => format!("live texts of {of} do not drift in {signal} any more{figures}"),
         };
-        let status = if change == FindingChange::Started { begun } else { over };
+        let status = match (is_accuracy, change == FindingChange::Started) {
+            (true, true) => AlertStatus::AccuracyDropped,
+            (true, false) => AlertStatus::AccuracyBack,
+            (false, true) => AlertStatus::Drifting,
+            (false, false) => AlertStatus::Quiet,
+        };
         Self { status, url, timestamp, summary, check: None, drift: Some(finding) }
     }
 
@@ -147,19 +152,17 @@ impl Alert {
                 json!({ "alertname": name, "severity": "note", "model": model, "version": version, "signal": signal })
             }
         };
-        if let (Some(labels), Some(place)) = (labels.as_object_mut(), self.instance()) {
-            labels.insert("instance".to_owned(), json!(place));
+        if let Some(place) = self.instance() {
+            labels["instance"] = json!(place);
         }
         let mut alert = json!({ "labels": labels, "annotations": { "summary": self.summary } });
-        let times = if self.status.is_resolved() {
-            json!({ "endsAt": self.timestamp })
+        if self.status.is_resolved() {
+            alert["endsAt"] = json!(self.timestamp);
         } else {
             // Without an end it would be over by itself five minutes after it was told, which is done once.
-            let end = humantime::format_rfc3339_seconds(clock::now() + ALERT_LIFETIME).to_string();
-            json!({ "startsAt": self.timestamp, "endsAt": end })
-        };
-        if let (Some(alert), Some(times)) = (alert.as_object_mut(), times.as_object()) {
-            alert.extend(times.clone());
+            let end = humantime::format_rfc3339_seconds(clock::now() + ALERT_LIFETIME);
+            alert["startsAt"] = json!(self.timestamp);
+            alert["endsAt"] = json!(end.to_string());
         }
         json!([alert])
     }

@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, TypedValueParser};
@@ -12,7 +12,7 @@ use clap::error::ErrorKind;
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 
-use crate::config::parsers::path_parser;
+use crate::config::parsers::{is_set, path_parser};
 
 /// Most URLs that one process watches.
 pub const MAX_URLS: usize = 1_000;
@@ -21,7 +21,7 @@ pub const MAX_URLS: usize = 1_000;
 #[derive(Debug, clap::Args)]
 pub struct WatchCommand {
     /// Servers to watch. Without a path, /health is asked.
-    #[arg(value_name = "URL", required = true, num_args = 1..=MAX_URLS, value_parser = url_parser())]
+    #[arg(value_name = "URL", required = true, num_args = 1..=MAX_URLS, value_parser = UrlParser)]
     pub urls: Vec<Url>,
 
     /// Time between two checks of a server.
@@ -48,8 +48,6 @@ pub struct WatchCommand {
         value_parser = BoolishValueParser::new(),
         num_args = 0..=1,
         require_equals = true,
-        default_value_t = false,
-        default_missing_value = "true",
         value_name = "BOOL"
     )]
     pub once: bool,
@@ -64,7 +62,7 @@ pub struct WatchCommand {
 
     /// Servers whose /admin/drift is looked at as well, with commas between, such as http://127.0.0.1:8001: of a model whose
     /// texts drift, or whose accuracy drops, alerts are told too [default: none].
-    #[arg(long, env = "PREDICTD_WATCH_DRIFT", value_name = "URLS", value_delimiter = ',', value_parser = url_parser())]
+    #[arg(long, env = "PREDICTD_WATCH_DRIFT", value_name = "URLS", value_delimiter = ',', value_parser = UrlParser)]
     pub drift: Vec<Url>,
 
     /// A key of the scope metrics for --drift, if those servers want one. Better in the variable: others can read a command
@@ -77,15 +75,22 @@ pub struct WatchCommand {
     pub alerts: AlertArgs,
 }
 
+impl WatchCommand {
+    /// The file that remembers, if any.
+    pub(super) fn state_path(&self) -> Option<&Path> {
+        self.state.as_deref().filter(is_set)
+    }
+}
+
 /// Where alerts go. All of them are in the log besides.
 #[derive(Debug, clap::Args)]
 pub struct AlertArgs {
     /// Send alerts as JSON with POST [default: none].
-    #[arg(long, env = "PREDICTD_WATCH_WEBHOOK", hide_env_values = true, value_name = "URL", value_parser = url_parser())]
+    #[arg(long, env = "PREDICTD_WATCH_WEBHOOK", hide_env_values = true, value_name = "URL", value_parser = UrlParser)]
     pub webhook: Option<Url>,
 
     /// Send alerts to an incoming webhook of Slack [default: none].
-    #[arg(long, env = "PREDICTD_WATCH_SLACK", hide_env_values = true, value_name = "URL", value_parser = url_parser())]
+    #[arg(long, env = "PREDICTD_WATCH_SLACK", hide_env_values = true, value_name = "URL", value_parser = UrlParser)]
     pub slack: Option<Url>,
 
     /// Send alerts to PagerDuty (Events API v2), with this routing key [default: none].
@@ -93,11 +98,11 @@ pub struct AlertArgs {
     pub pagerduty: Option<String>,
 
     /// Where PagerDuty takes events.
-    #[arg(long, env = "PREDICTD_WATCH_PAGERDUTY_URL", default_value = "https://events.pagerduty.com/v2/enqueue", value_name = "URL", value_parser = url_parser())]
+    #[arg(long, env = "PREDICTD_WATCH_PAGERDUTY_URL", default_value = "https://events.pagerduty.com/v2/enqueue", value_name = "URL", value_parser = UrlParser)]
     pub pagerduty_url: Url,
 
     /// Send alerts to an Alertmanager, such as http://alertmanager:9093 [default: none].
-    #[arg(long, env = "PREDICTD_WATCH_ALERTMANAGER", hide_env_values = true, value_name = "URL", value_parser = url_parser())]
+    #[arg(long, env = "PREDICTD_WATCH_ALERTMANAGER", hide_env_values = true, value_name = "URL", value_parser = UrlParser)]
     pub alertmanager: Option<Url>,
 
     /// Mail server, such as smtps://user:password@mail.example.com, or smtp://localhost:25 [default: none].
@@ -122,11 +127,7 @@ pub struct AlertArgs {
     pub retry_for: Duration,
 }
 
-/// A URL, which may hold a secret: what is wrong with one is said without it.
-fn url_parser() -> UrlParser {
-    UrlParser
-}
-
+/// Parses a URL, which may hold a secret: what is wrong with one is said without it.
 #[derive(Debug, Clone)]
 struct UrlParser;
 

@@ -13,6 +13,7 @@ use super::alert::Alert;
 use super::args::AlertArgs;
 use super::delivery_error::DeliveryError;
 use super::program::AlertProgram;
+use crate::config::parsers::is_set;
 
 /// Time for one attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -62,7 +63,7 @@ impl Channel {
         if let Some(mail) = Mailer::from_args(args)? {
             channels.push(Self::Email(Box::new(mail)));
         }
-        let command = args.command.clone().filter(|program| !program.as_os_str().is_empty());
+        let command = args.command.clone().filter(is_set);
         channels.extend(command.map(AlertProgram::new).map(Self::Command));
         Ok(channels)
     }
@@ -80,37 +81,33 @@ impl Channel {
         }
     }
 
-    /// From now on nobody waits for a program that goes on.
-    pub fn detach(&self) {
-        if let Self::Command(program) = self {
-            program.detach();
-        }
-    }
-
     /// Tries once.
     ///
     /// # Errors
     /// [`DeliveryError`] with the reason.
     pub async fn deliver(&self, client: &Client, alert: &Alert) -> Result<(), DeliveryError> {
-        let never = |error: serde_json::Error| DeliveryError::Permanent(error.to_string());
-        if let Self::Command(program) = self {
+        let (url, body) = match self {
+            Self::Webhook(url) => (url, serde_json::to_value(alert).map_err(DeliveryError::permanent)?),
+            Self::Slack(url) => (url, alert.for_slack()),
+            Self::PagerDuty(url, key) => (url, alert.for_pagerduty(key)),
+            Self::Alertmanager(url) => (url, alert.for_alertmanager()),
+            Self::Email(mail) => return within_timeout(mail.send(alert)).await,
             // It may go on for longer, and is not ended then.
-            return program.run(&serde_json::to_vec(alert).map_err(never)?, ATTEMPT_TIMEOUT).await;
-        }
-        let sent = async {
-            match self {
-                Self::Webhook(url) => post_json(client, url, &serde_json::to_value(alert).map_err(never)?).await,
-                Self::Slack(url) => post_json(client, url, &alert.for_slack()).await,
-                Self::PagerDuty(url, key) => post_json(client, url, &alert.for_pagerduty(key)).await,
-                Self::Alertmanager(url) => post_json(client, url, &alert.for_alertmanager()).await,
-                Self::Email(mail) => mail.send(alert).await,
-                Self::Command(_) => Ok(()),
+            Self::Command(program) => {
+                let alert = serde_json::to_vec(alert).map_err(DeliveryError::permanent)?;
+                return program.run(&alert, ATTEMPT_TIMEOUT).await;
             }
         };
-        let late =
-            || DeliveryError::Transient(format!("it took more than {}", humantime::format_duration(ATTEMPT_TIMEOUT)));
-        tokio::time::timeout(ATTEMPT_TIMEOUT, sent).await.map_err(|_| late())?
+        within_timeout(post_json(client, url, &body)).await
     }
+}
+
+/// What comes of an attempt, unless that takes too long.
+async fn within_timeout(attempt: impl Future<Output = Result<(), DeliveryError>>) -> Result<(), DeliveryError> {
+    tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await.unwrap_or_else(|_| {
+        let limit = humantime::format_duration(ATTEMPT_TIMEOUT);
+        Err(DeliveryError::Transient(format!("it took more than {limit}")))
+    })
 }
 
 async fn post_json(client: &Client, url: &Url, body: &Value) -> Result<(), DeliveryError> {
@@ -142,12 +139,10 @@ impl Mailer {
         for to in &self.to {
             message = message.to(to.clone());
         }
-        let body = serde_json::to_string_pretty(alert).map_err(|error| DeliveryError::Permanent(error.to_string()))?;
-        let message = message
-            .body(format!("{}\n\n{body}\n", alert.summary))
-            .map_err(|error| DeliveryError::Permanent(error.to_string()))?;
+        let body = serde_json::to_string_pretty(alert).map_err(DeliveryError::permanent)?;
+        let message = message.body(format!("{}\n\n{body}\n", alert.summary)).map_err(DeliveryError::permanent)?;
         let sent = self.server.send(message).await;
-        sent.map(|_| ()).map_err(|error| {
+        sent.map(drop).map_err(|error| {
             let kind = if error.is_permanent() { DeliveryError::Permanent } else { DeliveryError::Transient };
             kind(error.to_string())
         })

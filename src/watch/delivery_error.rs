@@ -1,5 +1,7 @@
 //! Why an alert was not delivered.
 
+use std::fmt::Display;
+
 /// Why an alert was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryError {
@@ -7,4 +9,10 @@ pub enum DeliveryError {
     Transient(String),
     /// No other attempt will.
     Permanent(String),
+}
+
+impl DeliveryError {
+    pub(super) fn permanent(error: impl Display) -> Self {
+        Self::Permanent(error.to_string())
+    }
 }

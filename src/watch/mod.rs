@@ -34,14 +34,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::ServerError;
 use crate::shutdown::Shutdown;
-use alert::{Alert, AlertStatus};
+use alert::Alert;
 use args::{WatchCommand, redact_url};
 use channel::Channel;
 use drift::{Finding, FindingChange, drift_changes, has_version};
 use metrics::WatchMetrics;
 use outbox::Outbox;
 use probe::{ProbeResult, check_server};
-use target_health::{HealthThresholds, TargetHealth};
+use target_health::HealthThresholds;
 use watch_state::WatchState;
 
 /// Time for alerts to be delivered when the watcher ends.
@@ -78,29 +78,16 @@ impl WatchCommand {
         if self.drift.len() > MAX_DRIFT_SERVERS {
             return Err(ServerError::Configuration(format!("--drift: more than {MAX_DRIFT_SERVERS} servers")));
         }
-        let failed = |error: std::io::Error| ServerError::Runtime(error.to_string());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let shutdown = Shutdown::from_signals().map_err(failed)?;
+            let shutdown = Shutdown::from_signals()?;
             let (mut watcher, _delivering) = Watcher::new(self).map_err(ServerError::Configuration)?;
             let _metrics = watcher.serve_metrics().await?;
             if self.once {
-                let unhealthy = tokio::select! {
-                    unhealthy = watcher.check_all() => unhealthy,
-                    () = shutdown.drain.cancelled() => return Err(interrupted_error()),
-                };
-                tokio::select! {
-                    () = watcher.flush_alerts() => {}
-                    () = shutdown.drain.cancelled() => return Err(interrupted_error()),
-                }
-                return match unhealthy {
-                    (0, 0) => Ok(()),
-                    (0, silent) => Err(ServerError::Runtime(format!(
-                        "{silent} of {} servers do not tell of drift",
-                        self.drift.len()
-                    ))),
-                    (failed, _) => {
-                        Err(ServerError::Runtime(format!("{failed} of {} servers are not healthy", self.urls.len())))
+                return tokio::select! {
+                    result = watcher.check_once() => result,
+                    () = shutdown.drain.cancelled() => {
+                        Err(ServerError::Runtime("the checks were interrupted".to_owned()))
                     }
                 };
             }
@@ -131,8 +118,7 @@ impl<'a> Watcher<'a> {
         let client = http_client::client_builder().user_agent(concat!("predictd-watch/", env!("CARGO_PKG_VERSION")));
         let client = client.build().map_err(|error| error.to_string())?;
         let metrics = Arc::new(WatchMetrics::new().map_err(|error| error.to_string())?);
-        let path = command.state.as_deref().filter(|path| !path.as_os_str().is_empty());
-        let mut memory = match path {
+        let mut memory = match command.state_path() {
             Some(path) => WatchState::load(path).map_err(|error| format!("--state {}: {error}", path.display()))?,
             None => WatchState::default(),
         };
@@ -154,11 +140,23 @@ impl<'a> Watcher<'a> {
         Ok((Self { command, urls, drift_urls, client, state: memory, outboxes, metrics }, delivering))
     }
 
+    /// Checks every server once, and delivers alerts.
+    async fn check_once(&mut self) -> Result<(), ServerError> {
+        let counts = self.check_all().await;
+        self.flush_alerts().await;
+        let sentence = match counts {
+            (0, 0) => return Ok(()),
+            (0, silent) => format!("{silent} of {} servers do not tell of drift", self.drift_urls.len()),
+            (failed, _) => format!("{failed} of {} servers are not healthy", self.urls.len()),
+        };
+        Err(ServerError::Runtime(sentence))
+    }
+
     /// Checks every server, and asks how models stand; how many checks, and how many questions, failed.
     async fn check_all(&mut self) -> (usize, usize) {
         let WatchCommand { timeout, unhealthy_after, healthy_after, .. } = self.command;
         // Who looks once and remembers nothing has nothing to wait for.
-        let forgets = self.command.once && self.command.state.as_deref().is_none_or(|path| path.as_os_str().is_empty());
+        let forgets = self.command.once && self.command.state_path().is_none();
         let unhealthy_after = if forgets { 1 } else { unhealthy_after.get() };
         let thresholds = HealthThresholds { unhealthy_after, healthy_after: healthy_after.get() };
         let records = join_all(self.urls.iter().map(|url| check_server(&self.client, url, *timeout))).await;
@@ -168,8 +166,8 @@ impl<'a> Watcher<'a> {
             let changed = target.record_check(record.healthy, thresholds, clock::now());
             self.metrics.record_check(record, target.health);
             log_check(record);
-            if let Some(health) = changed {
-                self.send_health_alert(record, health);
+            if changed.is_some() {
+                self.send_health_alert(record);
             }
         }
         let silent = self.check_drift(*timeout).await;
@@ -178,16 +176,15 @@ impl<'a> Watcher<'a> {
     }
 
     /// Tells that a server has recovered, or failed.
-    fn send_health_alert(&self, record: &ProbeResult, health: TargetHealth) {
-        let url = record.url.as_str();
-        let status = if health == TargetHealth::Healthy { AlertStatus::Healthy } else { AlertStatus::Unhealthy };
-        let alert = Alert::new(status, record);
-        if status.is_resolved() {
+    fn send_health_alert(&self, record: &ProbeResult) {
+        let alert = Alert::from_check(record);
+        let Alert { url, summary, .. } = &alert;
+        if record.healthy {
             self.metrics.record_change(url, "healthy");
             tracing::info!(url, "server recovered");
         } else {
             self.metrics.record_change(url, "unhealthy");
-            tracing::error!(url, summary = alert.summary, "server unhealthy");
+            tracing::error!(url, summary, "server unhealthy");
         }
         self.outboxes.iter().for_each(|outbox| outbox.push(alert.clone()));
     }
@@ -197,18 +194,15 @@ impl<'a> Watcher<'a> {
         let key = self.command.api_key.as_deref().filter(|key| !key.is_empty());
         let responses =
             join_all(self.drift_urls.iter().map(|url| drift::fetch_drift(&self.client, url, key, timeout))).await;
-        let mut silent = 0;
         let mut answers = Vec::new();
         for (url, response) in self.drift_urls.iter().map(redact_url).zip(responses) {
             self.metrics.record_drift_poll(&url, response.is_ok());
             match response {
                 Ok(response) => answers.push((url, response)),
-                Err(error) => {
-                    silent += 1;
-                    tracing::warn!(url, error, "drift status could not be read");
-                }
+                Err(error) => tracing::warn!(url, error, "drift status could not be read"),
             }
         }
+        let silent = self.drift_urls.len() - answers.len();
         for (url, response) in &answers {
             let known = self.state.drifting.entry(url.clone()).or_default();
             for change in drift_changes(response, known) {
@@ -218,10 +212,9 @@ impl<'a> Watcher<'a> {
         // Of servers of which none says anything, nothing is gone.
         let Some((first, _)) = answers.first() else { return silent };
         let all: Vec<&DriftReportView> = answers.iter().map(|(_, response)| response).collect();
-        let changes = drift::accuracy_changes(&all, &mut self.state.dropped);
-        for (finding, change) in changes {
-            let there = answers.iter().find(|(_, response)| has_version(response, &finding));
-            self.send_drift_alert(there.map_or(first, |(url, _)| url), (finding, change));
+        for change in drift::accuracy_changes(&all, &mut self.state.dropped) {
+            let there = answers.iter().find(|(_, response)| has_version(response, &change.0));
+            self.send_drift_alert(there.map_or(first, |(url, _)| url), change);
         }
         silent
     }
@@ -240,7 +233,7 @@ impl<'a> Watcher<'a> {
 
     /// Writes down how servers are, and who is to be told.
     fn save_state(&mut self) {
-        let Some(path) = self.command.state.as_deref().filter(|path| !path.as_os_str().is_empty()) else { return };
+        let Some(path) = self.command.state_path() else { return };
         let waiting = self.outboxes.iter().map(|outbox| (outbox.name().to_owned(), outbox.pending()));
         self.state.waiting = waiting.filter(|(_, alerts)| !alerts.is_empty()).collect();
         if let Err(error) = self.state.save(path) {
@@ -272,8 +265,7 @@ impl<'a> Watcher<'a> {
         let address = listener.local_addr().map_err(failed)?;
         tracing::info!(%address, "metrics listener opened");
         let metrics = Arc::clone(&self.metrics);
-        let render = move || metrics.render();
-        let serve = metrics_server::serve(listener, render);
+        let serve = metrics_server::serve(listener, move || metrics.render());
         Ok(Some(AbortOnDropHandle::new(tokio::spawn(serve))))
     }
 }
@@ -284,10 +276,6 @@ fn log_check(record: &ProbeResult) {
         None => tracing::info!(url, healthy, status_code, response_time, "check passed"),
         Some(error) => tracing::warn!(url, healthy, status_code, response_time, error, "check failed"),
     }
-}
-
-fn interrupted_error() -> ServerError {
-    ServerError::Runtime("the checks were interrupted".to_owned())
 }
 
 /// This path of a server, unless another one is named.

@@ -71,7 +71,9 @@ impl Outbox {
 
     /// From now on nobody waits for a program that goes on.
     pub fn detach(&self) {
-        self.channel.detach();
+        if let Channel::Command(program) = &self.channel {
+            program.detach();
+        }
     }
 
     /// Delivers, to no end. Each alert is tried again for so long.

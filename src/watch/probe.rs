@@ -34,30 +34,27 @@ pub struct ProbeResult {
 pub async fn check_server(client: &Client, url: &Url, timeout: Duration) -> ProbeResult {
     let timestamp = timestamp_now();
     let start = Instant::now();
-    let answered = match tokio::time::timeout(timeout, fetch_status(client, url)).await {
-        Ok(answered) => answered,
-        Err(_) => (None, Err(format!("no answer within {}", humantime::format_duration(timeout)))),
-    };
-    let status_code = answered.0;
-    let error = answered.1.err();
+    let (status_code, judged) = tokio::time::timeout(timeout, fetch_status(client, url))
+        .await
+        .unwrap_or_else(|_| (None, Err(format!("no answer within {}", humantime::format_duration(timeout)))));
+    let error = judged.err();
     let response_time = start.elapsed().as_secs_f64();
     ProbeResult { url: redact_url(url), healthy: error.is_none(), status_code, response_time, timestamp, error }
 }
 
 async fn fetch_status(client: &Client, url: &Url) -> (Option<u16>, Result<(), String>) {
-    match client.get(url.clone()).send().await {
-        Err(error) => (None, Err(root_cause(&error))),
-        Ok(response) => {
-            let status = response.status();
-            let body = read_body(response, MAX_RESPONSE_BYTES).await;
-            let judged = match body {
-                Err(error) => Err(error),
-                Ok(body) if status.is_success() => parse_status(&body),
-                Ok(_) => Err(format!("it answered with {}", status.as_u16())),
-            };
-            (Some(status.as_u16()), judged)
-        }
-    }
+    let response = match client.get(url.clone()).send().await {
+        Ok(response) => response,
+        Err(error) => return (None, Err(root_cause(&error))),
+    };
+    let is_success = response.status().is_success();
+    let status = response.status().as_u16();
+    let judged = match read_body(response, MAX_RESPONSE_BYTES).await {
+        Ok(body) if is_success => parse_status(&body),
+        Ok(_) => Err(format!("it answered with {status}")),
+        Err(error) => Err(error),
+    };
+    (Some(status), judged)
 }
 
 /// What an answer of success says of itself: a server may be up and its models not.
