@@ -25,14 +25,10 @@ const OTHER_BYTES: u64 = 16 << 20;
 const NON_WORKER_BYTES: u64 = 448 << 20;
 /// What a worker may need: its session, and its longest run.
 const WORKER_BYTES: u64 = 64 << 20;
-/// Default size of the result cache, in bytes.
-const DEFAULT_CACHE_BYTES: usize = 64 << 20;
-/// Where little memory is allowed: this part of it.
-const CACHE_MEMORY_DIVISOR: u64 = 64;
-/// Default memory for large responses, in bytes.
-const DEFAULT_RESPONSE_BYTES: usize = 64 << 20;
-/// Where little memory is allowed: this part of it, as for the cache.
-const RESPONSE_MEMORY_DIVISOR: u64 = 64;
+/// Default size of the result cache, and of the memory for large responses, in bytes.
+const DEFAULT_BUFFER_BYTES: usize = 64 << 20;
+/// Where little memory is allowed: this part of it for each of the two.
+const BUFFER_MEMORY_DIVISOR: u64 = 64;
 /// The part of the memory limit that large bodies may take.
 const BODY_MEMORY_DIVISOR: u64 = 16;
 /// Spans that wait for a collector.
@@ -51,16 +47,13 @@ pub fn check_budget<'a>(
         return Ok(());
     };
     let most = to_mib(estimate.total());
-    let allowed = limit.map(to_mib);
-    tracing::info!(most_mib = most, allowed_mib = allowed, "maximum memory use estimated: {estimate}");
-    match limit {
-        Some(limit) if estimate.total() > limit => Err(format!(
-            "the server may need {most} MiB of memory, and {} MiB are allowed: {estimate}. Lower what these options \
-             allow, or give it more; --memory-limit 0 starts it all the same",
-            to_mib(limit)
-        )),
-        _ => Ok(()),
-    }
+    tracing::info!(most_mib = most, allowed_mib = limit.map(to_mib), "maximum memory use estimated: {estimate}");
+    let Some(limit) = limit.filter(|&limit| estimate.total() > limit) else { return Ok(()) };
+    Err(format!(
+        "the server may need {most} MiB of memory, and {} MiB are allowed: {estimate}. Lower what these options \
+         allow, or give it more; --memory-limit 0 starts it all the same",
+        to_mib(limit)
+    ))
 }
 
 fn to_mib(bytes: u64) -> u64 {
@@ -68,7 +61,7 @@ fn to_mib(bytes: u64) -> u64 {
 }
 
 /// The most memory that a server may need, and what it is allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct MemoryBudget {
     /// The most.
     pub estimate: MemoryEstimate,
@@ -108,12 +101,10 @@ pub fn fit_workers(settings: ServerSettings) -> ServerSettings {
     if fitting >= settings.workers {
         return settings;
     }
-    let cores = settings.workers;
-    let limit_mib = limit >> 20;
     tracing::warn!(
         workers = fitting,
-        cores,
-        limit_mib,
+        cores = settings.workers,
+        limit_mib = limit >> 20,
         "not enough memory for one worker per core; fewer workers started"
     );
     ServerSettings { workers: fitting, ..settings }
@@ -127,14 +118,14 @@ fn memory_limit(settings: &ServerSettings) -> Option<u64> {
 /// Bytes of answers that are kept: what was chosen, or as much as does no harm in what the server is allowed.
 #[must_use]
 pub fn cache_bytes(settings: &ServerSettings) -> usize {
-    settings.cache_bytes.unwrap_or_else(|| capped_share(settings, CACHE_MEMORY_DIVISOR, DEFAULT_CACHE_BYTES))
+    settings.cache_bytes.unwrap_or_else(|| capped_share(settings, BUFFER_MEMORY_DIVISOR, DEFAULT_BUFFER_BYTES))
 }
 
 /// Bytes for large responses until they are written: what was chosen, or as much as does no harm in what the server is
 /// allowed.
 #[must_use]
 pub fn response_memory(settings: &ServerSettings) -> usize {
-    settings.response_memory.unwrap_or_else(|| capped_share(settings, RESPONSE_MEMORY_DIVISOR, DEFAULT_RESPONSE_BYTES))
+    settings.response_memory.unwrap_or_else(|| capped_share(settings, BUFFER_MEMORY_DIVISOR, DEFAULT_BUFFER_BYTES))
 }
 
 /// Bytes for large bodies: as much as does no harm in what the server is allowed, and room for eight of the largest.
@@ -150,7 +141,7 @@ fn capped_share(settings: &ServerSettings, part: u64, usual: usize) -> usize {
 }
 
 /// What the models that are loaded were found to need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct ModelMemory {
     /// The process, now.
     pub resident: u64,
@@ -165,7 +156,7 @@ pub struct ModelMemory {
 }
 
 /// The parts of the ceiling, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct MemoryEstimate {
     /// Models, sessions, the program.
     pub resident: u64,

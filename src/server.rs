@@ -18,7 +18,6 @@ use predictd_engine::Engine;
 use predictd_engine::backend::Backend;
 use predictd_engine::cache::Cache;
 use predictd_engine::execution_group::ExecutionGroup;
-use predictd_engine::{load_context::LoadContext, model_source::ModelSource};
 use predictd_experiments::receipts::ReceiptKeyring;
 use predictd_http::App;
 use predictd_http::accept_loop::{StopOutcome, StopSignals, serve};
@@ -34,7 +33,6 @@ use predictd_inference::{InferenceService, shadow_traffic};
 use predictd_metrics::Metrics;
 use predictd_onnx::OnnxRuntime;
 use predictd_registry::models_directory;
-use predictd_registry::service::AliasSubscription;
 use predictd_telemetry::spans::SpanTracer;
 use predictd_text::policy::TextPolicy;
 use tokio::sync::oneshot;
@@ -52,6 +50,7 @@ use assembly::{access_state, limit_state, open_models, start_spans};
 use drain::Drain;
 pub(crate) use engine_setup::load_context;
 pub use engine_setup::scheduler_config;
+use gpu_failure::{run_time_limit, stop_on_gpu_failure};
 use startup_load::StartupLoad;
 
 /// Longest wait for runs, loads and worker threads once the requests are over.
@@ -67,11 +66,8 @@ const MAX_HTTP_THREADS: usize = 16;
 /// A server that is ready to run: everything that can be wrong with its configuration was found.
 pub struct Server {
     app: Arc<App>,
-    sources: Vec<ModelSource>,
-    subscriptions: Vec<AliasSubscription>,
-    load_context: LoadContext,
+    load: StartupLoad,
     tls: Option<WatchedTlsConfig>,
-    settings: ServerSettings,
 }
 
 impl Server {
@@ -138,7 +134,8 @@ impl Server {
             telemetry: TelemetryState { metrics, spans, server_timing: settings.server_timing },
             lifecycle: LifecycleState::default(),
         };
-        Ok(Self { app: Arc::new(app), sources, subscriptions, load_context, tls, settings: settings.clone() })
+        let load = StartupLoad { sources, subscriptions, load_context, settings: settings.clone() };
+        Ok(Self { app: Arc::new(app), load, tls })
     }
 
     /// The state that handlers work with.
@@ -161,21 +158,13 @@ impl Server {
     pub async fn run(self, listeners: Listeners, shutdown: &Shutdown) -> Result<(), ServerError> {
         let admin_stop = CancellationToken::new();
         let mut admin = self.start_admin_listener(listeners.admin, admin_stop.clone())?;
-        let Self { app, sources, subscriptions, load_context, tls, settings } = self;
-        let backend = Arc::clone(&load_context.backend);
-        let gpu_group = load_context.gpu_group.clone();
+        let Self { app, load, tls } = self;
+        let backend = Arc::clone(&load.load_context.backend);
+        let gpu_group = load.load_context.gpu_group.clone();
         let gpu_failure = gpu_group.gpu_failure.clone();
-        let load = StartupLoad {
-            app: Arc::clone(&app),
-            sources,
-            subscriptions,
-            load_context,
-            settings: settings.clone(),
-            stop: shutdown.drain.clone(),
-        };
-        let mut load = load.start();
-        let _background_tasks = spawn_background_tasks(&app, &settings, gpu_group, shutdown);
-        let drain = Drain::new(&settings);
+        let _background_tasks = spawn_background_tasks(&app, &load.settings, gpu_group, shutdown);
+        let drain = Drain::new(&load.settings);
+        let mut load = load.start(&app, shutdown.drain.clone());
         let handler = ConnectionHandler::new("data", predictd_http::router(Arc::clone(&app)), &app, tls);
         let loaded = load.ended.clone();
         let stop_signals = drain.stop_signals(shutdown);
@@ -193,7 +182,7 @@ impl Server {
             // Half a server is worse than none: its supervisor restarts it.
             _ = &mut admin => Err(ServerError::Runtime("the admin listener ended by itself".to_owned())),
         };
-        if result.is_ok() {
+        if result.is_ok() && !load.task.is_finished() {
             // Nothing is loaded any more: at most the model whose load had begun.
             tokio::select! {
                 _ = &mut load.task => {}
@@ -275,10 +264,9 @@ fn spawn_background_tasks(
     shutdown: &Shutdown,
 ) -> [AbortOnDropHandle<()>; 5] {
     let metrics = &app.telemetry.metrics;
-    let run_time_limit = gpu_failure::run_time_limit(settings);
     [
         tokio::spawn(process_stall::monitor_event_loop_lag(Arc::clone(metrics))),
-        tokio::spawn(gpu_failure::stop_on_gpu_failure(gpu_group, run_time_limit, shutdown.drain.clone())),
+        tokio::spawn(stop_on_gpu_failure(gpu_group, run_time_limit(settings), shutdown.drain.clone())),
         tokio::spawn(shadow_traffic::run_queue(Arc::clone(&app.inference))),
         tokio::spawn(log_summary::log_summaries(
             Arc::clone(metrics),
@@ -291,7 +279,7 @@ fn spawn_background_tasks(
 }
 
 /// Ends runs, loads and the registry, within [`WORKER_STOP_TIMEOUT`].
-async fn stop_models(app: &App, backend: &dyn Backend, loading: JoinHandle<()>) {
+async fn stop_models(app: &App, backend: &dyn Backend, loading: JoinHandle<Result<(), String>>) {
     // The library takes the process down with it if its own end comes in the middle of a run or a load.
     let stop_deadline = Instant::now() + WORKER_STOP_TIMEOUT;
     app.begin_model_shutdown();

@@ -15,7 +15,6 @@ use predictd_stats::split_mix64::SplitMix64;
 use predictd_text::manifest::{Manifest, ManifestError};
 use predictd_text::pipeline::{Batch, EncodedInput, Pipeline};
 use predictd_text::tensors::Shape;
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::machine::process_cpu_time;
@@ -42,7 +41,7 @@ struct PlanStep {
 }
 
 /// How fast it went.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Throughput {
     /// Texts a second.
     pub texts_per_second: f64,

@@ -12,7 +12,7 @@ const MAX_CORES: usize = 1_024;
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// The cores there are.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub struct Cores {
     /// Cores that this process can use: what affinity and quota leave of them.
     pub usable: usize,

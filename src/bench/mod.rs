@@ -117,7 +117,7 @@ impl BenchCommand {
             version: source.version.clone(),
             device: model.device().to_owned(),
             cores,
-            texts: texts.summary.clone(),
+            texts: texts.summary,
             cost: CostCoefficients::from_model(&model),
             shares_runs: model.is_batchable(),
             clients,

@@ -16,7 +16,7 @@ use crate::terminal::escape;
 const BUSY_CORES: f64 = 0.1;
 
 /// What is measured, and on what.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct BenchSubject {
     /// Name of the model.
     pub model: String,
@@ -41,7 +41,7 @@ pub struct BenchSubject {
 }
 
 /// A run of n rows of L tokens takes `run_ms` + `token_us`·nL + `token_squared_ns`·nL².
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct CostCoefficients {
     /// Milliseconds of any run.
     pub run_ms: f64,
@@ -86,7 +86,7 @@ impl Display for CostCoefficients {
 }
 
 /// What the engine alone can do.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct EngineLimit {
     /// Sessions, of one thread each.
     pub sessions: usize,
@@ -105,7 +105,7 @@ pub struct EngineLimit {
 }
 
 /// What was found.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct BenchResults {
     /// Every set-up, as it did in comparison with the others.
     pub tried: Vec<Trial>,
@@ -128,7 +128,7 @@ pub struct BenchResults {
 }
 
 /// How fewer clients are served.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct ReducedLoad {
     /// Clients at a time.
     pub clients: usize,
@@ -138,7 +138,7 @@ pub struct ReducedLoad {
 }
 
 /// All of it, as JSON has it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct BenchReport {
     /// What was measured.
     #[serde(flatten)]

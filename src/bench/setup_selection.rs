@@ -73,7 +73,7 @@ pub fn token_cap_setups(setup: Setup, on_gpus: bool) -> Vec<Setup> {
 }
 
 /// A set-up and how it did.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Trial {
     /// The options.
     #[serde(flatten)]

@@ -44,7 +44,7 @@ pub struct BenchTexts {
 }
 
 /// What there is to say about the texts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct BenchTextsSummary {
     /// How many there are.
     pub count: usize,

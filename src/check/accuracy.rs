@@ -11,7 +11,7 @@ use super::answers::{MAX_LISTED_TEXTS, ModelAnswer, TimedAnswer};
 use super::eval_set::{CaseUnit, EvalSet, expected_labels};
 
 /// How many answers are right.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct AccuracyReport {
     /// Texts that were asked.
     pub texts: usize,
@@ -32,7 +32,7 @@ pub struct AccuracyReport {
 }
 
 /// A text with another answer than expected.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Mismatch {
     /// Its number.
     pub number: usize,

@@ -47,7 +47,7 @@ impl AnswerError {
 }
 
 /// An answer in the model's own words.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct ModelAnswer {
     /// The label; the labels of a multi-label model by name; entities as `KIND START..END`; none where the answer is a
     /// number.
@@ -95,7 +95,7 @@ impl ModelAnswer {
 }
 
 /// A text without an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct UnansweredText {
     /// The number of the text.
     pub number: usize,
@@ -104,7 +104,7 @@ pub struct UnansweredText {
 }
 
 /// What there is to say about the texts that were asked.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct EvalSummary {
     /// How many there are.
     pub count: usize,

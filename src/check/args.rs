@@ -93,7 +93,25 @@ impl CheckCommand {
     /// # Errors
     /// [`ServerError::Configuration`] with what is wrong.
     pub fn settings(&self) -> Result<ServerSettings, ServerError> {
-        self.check_conflicts().map_err(|sentence| ServerError::Configuration(sentence.to_owned()))?;
+        // Options that mean nothing without, or beside, another.
+        let has_answers = self.against_path().is_some();
+        let conflicts = [
+            (
+                has_answers && self.texts_path().is_some(),
+                "--against and --texts both name the texts to ask: give one of them",
+            ),
+            (
+                self.min_accuracy.is_some() && !has_answers,
+                "--min-accuracy needs --against: the answers that texts should get",
+            ),
+            (
+                self.max_flips.is_some() && self.compare_path().is_none(),
+                "--max-flips needs --compare: the directory of another version",
+            ),
+        ];
+        if let Some((_, sentence)) = conflicts.into_iter().find(|(is_conflict, _)| *is_conflict) {
+            return Err(ServerError::Configuration(sentence.to_owned()));
+        }
         for (option, path) in [("", Some(&*self.directory)), ("--compare ", self.compare_path())] {
             if let Some(missing) = path.filter(|path| !path.is_dir()) {
                 let sentence = format!("{option}{}: there is no such directory", missing.display());
@@ -108,20 +126,6 @@ impl CheckCommand {
         args.max_batch_tokens = self.max_batch_tokens.or(args.max_batch_tokens);
         args.memory_limit = self.memory_limit.or(args.memory_limit);
         ServerSettings::resolve(args).map_err(ServerError::ConfigurationList)
-    }
-
-    /// Options that mean nothing without, or beside, another.
-    fn check_conflicts(&self) -> Result<(), &'static str> {
-        if self.against_path().is_some() && self.texts_path().is_some() {
-            return Err("--against and --texts both name the texts to ask: give one of them");
-        }
-        if self.min_accuracy.is_some() && self.against_path().is_none() {
-            return Err("--min-accuracy needs --against: the answers that texts should get");
-        }
-        if self.max_flips.is_some() && self.compare_path().is_none() {
-            return Err("--max-flips needs --compare: the directory of another version");
-        }
-        Ok(())
     }
 }
 

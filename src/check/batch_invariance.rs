@@ -17,7 +17,7 @@ const MAX_BATCH_TOKENS: usize = 4_096;
 const SCORE_TOLERANCE: f32 = 1e-3;
 
 /// What became of answers when texts shared runs.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct InvarianceReport {
     /// Texts that were asked alone and among others: those of one row.
     pub texts: usize,
@@ -36,7 +36,7 @@ pub struct InvarianceReport {
 }
 
 /// A text that is answered otherwise among others.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct AnswerChange {
     /// Its number.
     pub number: usize,

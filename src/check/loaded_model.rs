@@ -34,7 +34,7 @@ pub struct LoadedModel {
 }
 
 /// The memory that a model takes, in bytes; nothing where the system does not tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub struct MemoryUse {
     /// By how much the process has grown with the model and all its sessions.
     pub model_bytes: Option<u64>,

@@ -14,7 +14,7 @@ use super::loaded_model::LoadedModel;
 const MAX_LISTED_FILES: usize = 1_000;
 
 /// What a model is.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct ModelInfo {
     /// One line about it, from `model.toml`.
     pub description: Option<String>,
@@ -64,7 +64,7 @@ pub struct ModelInfo {
 }
 
 /// The profile that live texts are compared with.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct ProfileInfo {
     /// Texts that it was made of.
     pub texts: u64,
@@ -90,7 +90,7 @@ pub struct TokenLimits {
 }
 
 /// A file.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct FileInfo {
     /// Name within the directory.
     pub name: String,

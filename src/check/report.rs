@@ -20,7 +20,7 @@ const MAX_SHOWN_LABELS: usize = 5;
 const MAX_SHOWN_TEXTS: usize = 10;
 
 /// All of it, as `--json` has it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct CheckReport {
     /// The directory, as it was typed.
     pub directory: String,
@@ -36,7 +36,7 @@ pub struct CheckReport {
 }
 
 /// What was found of a model that loads.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct CheckResults {
     /// What it is.
     pub model: ModelInfo,

@@ -9,7 +9,7 @@ use super::eval_set::EvalSet;
 use super::loaded_model::LoadedModel;
 
 /// How two versions differ. "This" is the directory that is checked, "other" the one that it is compared with.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct VersionComparison {
     /// The other directory.
     pub directory: String,
@@ -38,7 +38,7 @@ pub struct VersionComparison {
 }
 
 /// A text with other labels.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct LabelFlip {
     /// Its number.
     pub number: usize,

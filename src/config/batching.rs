@@ -8,7 +8,7 @@ use predictd_engine::scheduler::{BatchingStrategy, Micros};
 use super::serve_args::{SchedulerStrategy, ServeArgs};
 
 /// How texts share runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct BatchSettings {
     /// How they are chosen.
     pub strategy: BatchingStrategy,

@@ -11,7 +11,7 @@ use super::parsers::{is_set, path_parser};
 const MAX_PASSWORD_BYTES: u64 = 4 << 10;
 
 /// Options for the registry's database.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, clap::Args)]
 pub struct DatabaseArgs {
     /// Database of the registry: `postgres://USER:PASSWORD@HOST/NAME`, which replicas share [default: predictd.db in the data directory].
     #[arg(

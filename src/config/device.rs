@@ -13,7 +13,7 @@ const MAX_GPU_INDEX: u32 = 63;
 const MIN_GPU_MEMORY_BYTES: u64 = 64 << 20;
 
 /// Options of where models run.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct DeviceArgs {
     /// Where models run: auto (on the first GPU if it can be used), cpu, cuda, or cuda:N,M (these GPUs, and nowhere else: the server does not start if it cannot).
     #[arg(long, env = "PREDICTD_DEVICE", default_value = "auto", value_parser = parse_device, value_name = "WHERE")]

@@ -10,7 +10,7 @@ const WINDOW_TEXTS_RANGE: std::ops::RangeInclusive<u64> = 100..=1_000_000;
 const MAX_WINDOW_AGE: Duration = Duration::from_hours(24 * 7);
 
 /// Options of drift, as typed.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, clap::Args)]
 pub struct DriftArgs {
     /// Texts of a window that is compared with the profile (profile.json) of its model.
     #[arg(long, env = "PREDICTD_DRIFT_WINDOW", default_value_t = 1_000, value_name = "N")]

@@ -14,7 +14,7 @@ const MIN_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_FOLLOW_INTERVAL: Duration = Duration::from_hours(24);
 
 /// Options for models that an MLflow server keeps.
-#[derive(Debug, Clone, ClapArgs)]
+#[derive(Debug, ClapArgs)]
 pub struct MlflowArgs {
     /// MLflow server that versions may be registered from, such as `http://localhost:5000`; credentials are in the variables `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`, or `MLFLOW_TRACKING_TOKEN` [default: what `MLFLOW_TRACKING_URI` says, if that is an address of HTTP].
     #[arg(long, env = "PREDICTD_MLFLOW", default_value = "", hide_default_value = true, value_name = "URL")]
@@ -60,7 +60,7 @@ fn parse_follow(typed: &str) -> Result<FollowedAlias, String> {
 }
 
 /// Models that an MLflow server keeps.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct MlflowSettings {
     /// The server, if there is one.
     pub server: Option<MlflowServer>,

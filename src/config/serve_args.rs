@@ -20,7 +20,7 @@ use super::parsers::path_parser;
 use super::telemetry::{LogSettings, TraceArgs};
 
 /// How waiting texts are chosen to run together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum SchedulerStrategy {
     /// By what it costs: texts of similar length around the one that must run.
     Window,
@@ -29,7 +29,7 @@ pub enum SchedulerStrategy {
 }
 
 /// Options of `predictd serve`, as typed.
-#[derive(Debug, Clone, ClapArgs)]
+#[derive(Debug, ClapArgs)]
 pub struct ServeArgs {
     /// Address of the data listener: HOST:PORT, of a name the first IPv4 address (else the first), or unix:PATH.
     #[arg(long, env = "PREDICTD_LISTEN", default_value = "127.0.0.1:8000", value_name = "ADDRESS:PORT")]

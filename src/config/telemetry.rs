@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use super::parsers::{parse_server_url, path_parser};
 
 /// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum LogFormat {
     /// Text on a terminal, JSON otherwise.
     Auto,
@@ -51,7 +51,7 @@ pub struct LogSettings {
 }
 
 /// Options of traces.
-#[derive(Debug, Clone, ClapArgs)]
+#[derive(Debug, ClapArgs)]
 pub struct TraceArgs {
     /// Collector that gets spans of requests (OTLP over HTTP), such as `http://localhost:4318` [default: none].
     #[arg(
@@ -74,7 +74,7 @@ fn parse_share(typed: &str) -> Result<f64, String> {
 }
 
 /// Where spans of requests go, and of which.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct TraceSettings {
     /// A collector's OTLP/HTTP address; `/v1/traces` follows.
     pub endpoint: String,

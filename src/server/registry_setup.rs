@@ -12,7 +12,7 @@ use predictd_registry::data_directory::{self, DataDirectory};
 use predictd_registry::database::{Database, OpenError, StorageFault, sqlite_url};
 use predictd_registry::mlflow::client::MlflowClient;
 use predictd_registry::models_directory::{self, MissingVersions};
-use predictd_registry::record::{ModelRecords, Origin, VersionRecord};
+use predictd_registry::record::{ModelRecords, Origin};
 use predictd_registry::registry_state::{RegistryState, StateFile};
 use predictd_registry::runtime::RegistryRuntime;
 use predictd_registry::service::{AliasSubscription, LoadDeps, MemoryCheck, RegistryServices, ServiceDeps};
@@ -35,13 +35,10 @@ pub(super) fn open_registry(
 ) -> Result<RegistryRuntime, ServerError> {
     let data = &settings.data_dir;
     let shared = settings.database_url.is_some();
-    data_directory::make_directory_private(data).map_err(|error| data_directory_error(data, &error))?;
-    let lock = if shared {
-        None
-    } else {
-        Some(data_directory::lock_data_directory(data).map_err(|error| data_directory_error(data, &error))?)
-    };
-    let store = Store::open(&data.join("store"), !shared).map_err(|error| data_directory_error(data, &error))?;
+    data_directory::make_directory_private(data).map_err(|error| data_directory_error(data, error))?;
+    let lock = (!shared).then(|| data_directory::lock_data_directory(data)).transpose();
+    let lock = lock.map_err(|error| data_directory_error(data, error))?;
+    let store = Store::open(&data.join("store"), !shared).map_err(|error| data_directory_error(data, error))?;
     if !shared && is_network_file_system(data) {
         tracing::warn!(
             directory = %data.display(),
@@ -54,7 +51,7 @@ pub(super) fn open_registry(
     RegistryRuntime::start(lock, move || opening.open_service()).map_err(ServerError::Configuration)
 }
 
-fn data_directory_error(path: &Path, error: &dyn Display) -> ServerError {
+fn data_directory_error(path: &Path, error: impl Display) -> ServerError {
     ServerError::Configuration(format!("--data-dir {}: {error}", path.display()))
 }
 
@@ -70,7 +67,7 @@ struct RegistrySetup {
 
 impl RegistrySetup {
     /// The database as the operator names it.
-    fn database_error(&self, error: &dyn Display) -> String {
+    fn database_error(&self, error: impl Display) -> String {
         match self.settings.database_url {
             Some(_) => format!("--database: {error}"),
             None => format!("{}: {error}", self.database_path().display()),
@@ -97,7 +94,7 @@ impl RegistrySetup {
             return self.service_without_database(reason);
         }
         if self.settings.database_url.is_none() {
-            data_directory::create_private_file(&self.database_path()).map_err(|error| self.database_error(&error))?;
+            data_directory::create_private_file(&self.database_path()).map_err(|error| self.database_error(error))?;
         }
         let database = self.connect_database()?;
         let opened = async {
@@ -108,7 +105,7 @@ impl RegistrySetup {
         match opened.await {
             Ok(records) => {
                 let registry = self.build_registry(&records)?;
-                let named = self.database_error(&"");
+                let named = self.database_error("");
                 let services = RegistryServices::open(self.service_deps(registry, database)).await;
                 services.map_err(|error| format!("{named}{error}"))
             }
@@ -116,7 +113,7 @@ impl RegistrySetup {
             Err(OpenError::Damaged(reason)) if self.settings.database_url.is_none() => {
                 self.service_without_database(&reason)
             }
-            Err(error) => Err(self.database_error(&error)),
+            Err(error) => Err(self.database_error(error)),
         }
     }
 
@@ -124,13 +121,16 @@ impl RegistrySetup {
     fn connect_database(&self) -> Result<Database, String> {
         let data = &self.settings.data_dir;
         let directory = DataDirectory::open(data).map_err(|error| format!("--data-dir {}: {error}", data.display()))?;
-        if let Some(url) = &self.settings.database_url {
-            let database = Database::connect_lazy(url).map_err(|error| self.database_error(&error))?;
-            return Ok(database.with_separate_directory(directory));
-        }
-        let url = sqlite_url(&self.database_path()).map_err(|error| self.database_error(&error))?;
-        let database = Database::connect_lazy(&url).map_err(|error| self.database_error(&error))?;
-        Ok(database.with_data_directory(directory))
+        let url = match &self.settings.database_url {
+            Some(url) => url.clone(),
+            None => sqlite_url(&self.database_path()).map_err(|error| self.database_error(error))?,
+        };
+        let database = Database::connect_lazy(&url).map_err(|error| self.database_error(error))?;
+        Ok(if self.settings.database_url.is_some() {
+            database.with_separate_directory(directory)
+        } else {
+            database.with_data_directory(directory)
+        })
     }
 
     /// Why the file of the database cannot be the one that was there, where it is empty or missing: what it had recorded is
@@ -139,24 +139,21 @@ impl RegistrySetup {
         if self.settings.database_url.is_some() {
             return None;
         }
-        let is_empty = match std::fs::metadata(self.database_path()) {
-            Ok(found) if found.len() > 0 => return None,
-            found => found.is_ok(),
-        };
         let has_versions = self.store.has_versions().unwrap_or(false);
-        match (is_empty, has_versions) {
-            (true, _) if has_versions || self.state_file().read().is_some_and(|known| known.epoch > 0) => {
+        match std::fs::metadata(self.database_path()) {
+            Ok(found) if found.len() > 0 => None,
+            Ok(_) if has_versions || self.state_file().read().is_some_and(|known| known.epoch > 0) => {
                 Some("the file is empty")
             }
+            Err(_) if has_versions => Some("the file is not there, and the store beside it holds versions"),
             // Without versions it is a new directory.
-            (false, true) => Some("the file is not there, and the store beside it holds versions"),
             _ => None,
         }
     }
 
     /// Serves what was known last, until the database answers.
     fn service_from_state_file(self, database: Database, reason: &str) -> Result<RegistryServices, String> {
-        let known = self.state_file().read().ok_or_else(|| self.database_error(&reason))?;
+        let known = self.state_file().read().ok_or_else(|| self.database_error(reason))?;
         tracing::error!(reason, "database unavailable; serving the last known state");
         let registry = self.build_registry(&known.records)?;
         let sources = self.sources.clone();
@@ -184,9 +181,9 @@ impl RegistrySetup {
     fn build_registry(&self, records: &ModelRecords) -> Result<Arc<Registry>, String> {
         let coming: Vec<&str> =
             self.settings.mlflow.followed_aliases.iter().map(|follow| follow.local_name.as_str()).collect();
-        let own = |record: &VersionRecord| record.origin == Origin::Directory;
         // What is recorded of the operator's directory cannot be served from an empty one.
-        let only_own = records.values().flat_map(|record| record.versions.values()).all(own);
+        let mut versions = records.values().flat_map(|record| record.versions.values());
+        let only_own = versions.all(|version| version.origin == Origin::Directory);
         let none = ModelRecords::new();
         let records = if self.sources.is_empty() && only_own { &none } else { records };
         let registry = Registry::from_records(records, self.settings.default_model.as_deref(), &coming);
@@ -248,10 +245,10 @@ fn memory_check(settings: &ServerSettings) -> MemoryCheck {
 
 /// The aliases that are to be followed.
 pub(super) fn alias_subscriptions(mlflow: &MlflowSettings) -> Result<Vec<AliasSubscription>, ServerError> {
-    let following =
-        |follow: &FollowedAlias| AliasSubscription::new(&follow.local_name, &follow.uri, mlflow.follow_interval);
-    let all: Vec<_> =
-        mlflow.followed_aliases.iter().map(following).collect::<Result<_, _>>().map_err(follow_option_error)?;
+    let all = mlflow.followed_aliases.iter().map(|FollowedAlias { local_name, uri }| {
+        AliasSubscription::new(local_name, uri, mlflow.follow_interval).map_err(follow_option_error)
+    });
+    let all = all.collect::<Result<Vec<_>, _>>()?;
     let mut seen = BTreeSet::new();
     match all.iter().find(|following| !seen.insert(following.local_name.as_str())) {
         Some(twice) => Err(follow_option_error(format!("{} cannot follow two aliases", twice.local_name))),
@@ -259,7 +256,7 @@ pub(super) fn alias_subscriptions(mlflow: &MlflowSettings) -> Result<Vec<AliasSu
     }
 }
 
-fn follow_option_error(reason: impl std::fmt::Display) -> ServerError {
+fn follow_option_error(reason: impl Display) -> ServerError {
     ServerError::Configuration(format!("--follow: {reason}"))
 }
 

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use predictd_engine::{load_context::LoadContext, model_source::ModelSource};
 use predictd_http::App;
 use predictd_registry::service::AliasSubscription;
-use predictd_registry::{Registry, Snapshot};
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -17,73 +15,62 @@ use crate::memory_budget;
 
 /// What the models of a server are loaded with.
 pub(super) struct StartupLoad {
-    pub(super) app: Arc<App>,
     /// The models of a server without a registry runtime.
     pub(super) sources: Vec<ModelSource>,
     pub(super) subscriptions: Vec<AliasSubscription>,
     pub(super) load_context: LoadContext,
     pub(super) settings: ServerSettings,
-    /// Ends the loading.
-    pub(super) stop: CancellationToken,
 }
 
 /// A load that was started.
 pub(super) struct RunningLoad {
-    pub(super) task: JoinHandle<()>,
+    pub(super) task: JoinHandle<Result<(), String>>,
     /// Cancelled however the load ends.
     pub(super) ended: CancellationToken,
-    error: oneshot::Receiver<String>,
 }
 
 impl RunningLoad {
     /// Why the server cannot go on with the models that were loaded. Waits for ever if it can.
     pub(super) async fn fatal_error(&mut self) -> ServerError {
-        match (&mut self.error).await {
-            Ok(sentence) => ServerError::Configuration(sentence),
-            Err(_) => std::future::pending().await,
+        match (&mut self.task).await {
+            Ok(Err(sentence)) => ServerError::Configuration(sentence),
+            _ => std::future::pending().await,
         }
     }
 }
 
 impl StartupLoad {
-    /// Starts a task that loads the models. Must be called where tasks run.
-    pub(super) fn start(self) -> RunningLoad {
-        let (error_sender, error) = oneshot::channel();
+    /// Starts a task that loads the models, until `stop`. Must be called where tasks run.
+    pub(super) fn start(self, app: &Arc<App>, stop: CancellationToken) -> RunningLoad {
         let ended = CancellationToken::new();
         let end_guard = ended.clone().drop_guard();
-        let initial = self.app.models.registry.snapshot();
+        let app = Arc::clone(app);
+        let initial = app.models.registry.snapshot();
         let task = tokio::spawn(async move {
             let _end_guard = end_guard;
-            self.run(initial, error_sender).await;
+            let settings = self.settings.clone();
+            self.load(&app, stop).await;
+            // Models registered after the start end no server.
+            let loaded = app.models.registry.snapshot();
+            if let Some(sentence) = loaded.fatal_load_failure(&initial) {
+                return Err(sentence.to_owned());
+            }
+            memory_budget::check_budget(&settings, loaded.ready_models())
         });
-        RunningLoad { task, ended, error }
+        RunningLoad { task, ended }
     }
 
-    async fn run(self, initial: Arc<Snapshot>, error_sender: oneshot::Sender<String>) {
-        let registry = Arc::clone(&self.app.models.registry);
-        if let Some(runtime) = &self.app.models.registry_runtime {
-            registry_setup::load_models(runtime, self.subscriptions, &self.stop).await;
-        } else {
-            let Self { sources, load_context, stop, .. } = self;
-            tokio::task::spawn_blocking(move || {
-                for source in sources.iter().filter(|_| !stop.is_cancelled()) {
-                    // Why one is not loaded is in the log and in its state.
-                    _ = registry.load(source, &load_context);
-                }
-            })
-            .await
-            .ok();
+    async fn load(self, app: &App, stop: CancellationToken) {
+        if let Some(runtime) = &app.models.registry_runtime {
+            return registry_setup::load_models(runtime, self.subscriptions, &stop).await;
         }
-        if let Err(sentence) = check_loaded_models(&self.settings, &initial, &self.app.models.registry) {
-            // The receiver is gone if the server has stopped meanwhile.
-            error_sender.send(sentence).ok();
-        }
+        let registry = Arc::clone(&app.models.registry);
+        let load = move || {
+            for source in self.sources.iter().filter(|_| !stop.is_cancelled()) {
+                // Why one is not loaded is in the log and in its state.
+                _ = registry.load(source, &self.load_context);
+            }
+        };
+        tokio::task::spawn_blocking(load).await.ok();
     }
-}
-
-/// Whether a server can go on with what was loaded. Models registered after `initial` end no server.
-fn check_loaded_models(settings: &ServerSettings, initial: &Snapshot, registry: &Registry) -> Result<(), String> {
-    let loaded = registry.snapshot();
-    loaded.fatal_load_failure(initial).map_or(Ok(()), |sentence| Err(sentence.to_owned()))?;
-    memory_budget::check_budget(settings, loaded.ready_models())
 }
