@@ -99,14 +99,11 @@ impl BenchCommand {
         let setups = usual_setups(runtime.gpu_count(), cores, &batching);
         let first = setups.first().copied().ok_or_else(interrupted_error)?;
         let mut stage = ServerSlot::new(settings, source.clone(), stop.clone());
-        let mut model = Arc::clone(&stage.server(first)?.model);
-        // It may run on the cores although there are GPUs.
-        let gpus = model.placement().gpu_ids.len();
+        // It may run on the cores although there are GPUs: then the server is another one.
+        let gpus = stage.server(first)?.model.placement().gpu_ids.len();
         let usual = usual_setups(gpus, cores, &batching);
-        if gpus == 0 && runtime.gpu_count() > 0 {
-            let first = usual.first().copied().ok_or_else(interrupted_error)?;
-            model = Arc::clone(&stage.server(first)?.model);
-        }
+        let first = usual.first().copied().ok_or_else(interrupted_error)?;
+        let model = Arc::clone(&stage.server(first)?.model);
         let file = self.texts.as_deref().filter(is_set);
         let texts = BenchTexts::load(file, model.pipeline(), limits.max_text_chars);
         let texts = texts.map_err(ServerError::Configuration)?;

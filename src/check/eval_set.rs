@@ -1,6 +1,7 @@
 //! What a model is asked: the texts of a file, or its own examples and texts of their words.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
 use predictd_text::golden::{ExpectedLabels, GoldenExample, GoldenSet};
@@ -48,13 +49,10 @@ pub enum CaseUnit {
     Text,
 }
 
-impl std::fmt::Display for CaseUnit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Line => "line",
-            Self::Example => "example",
-            Self::Text => "text",
-        })
+/// As JSON has it.
+impl Display for CaseUnit {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 

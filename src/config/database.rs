@@ -1,6 +1,7 @@
 //! Where the registry's database is, and how its password is found.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use reqwest::Url;
@@ -55,15 +56,14 @@ pub(super) fn resolve_url(args: &DatabaseArgs) -> Result<Option<String>, String>
 }
 
 /// What stands in the file, but for the white space around it.
-fn read_password_file(file: &Path) -> Result<String, String> {
+fn read_password_file(file: &Path) -> io::Result<String> {
     let mut content = String::new();
-    let opened = std::fs::File::open(file).map_err(|error| error.to_string())?;
-    let read = opened.take(MAX_PASSWORD_BYTES + 1).read_to_string(&mut content).map_err(|error| error.to_string())?;
+    let read = File::open(file)?.take(MAX_PASSWORD_BYTES + 1).read_to_string(&mut content)?;
     if read as u64 > MAX_PASSWORD_BYTES {
-        return Err(format!("it is longer than {MAX_PASSWORD_BYTES} bytes"));
+        return Err(io::Error::other(format!("it is longer than {MAX_PASSWORD_BYTES} bytes")));
     }
     match content.trim() {
-        "" => Err("it is empty".to_owned()),
+        "" => Err(io::Error::other("it is empty")),
         password => Ok(password.to_owned()),
     }
 }

@@ -36,7 +36,7 @@ pub struct ServeArgs {
     pub listen: ListenAddress,
 
     /// When the data listener takes connections.
-    #[arg(long, env = "PREDICTD_ACCEPT", value_enum, default_value_t = AcceptMode::Start, value_name = "WHEN")]
+    #[arg(long, env = "PREDICTD_ACCEPT", default_value = "start", value_name = "WHEN")]
     pub accept: AcceptMode,
 
     /// Address of the admin listener: probes and metrics that answer under any load.
@@ -79,7 +79,7 @@ pub struct ServeArgs {
     pub workers: Option<usize>,
 
     /// How waiting texts are chosen to run together.
-    #[arg(long, env = "PREDICTD_SCHEDULER", value_enum, default_value_t = SchedulerStrategy::Window, value_name = "HOW")]
+    #[arg(long, env = "PREDICTD_SCHEDULER", default_value = "window", value_name = "HOW")]
     pub scheduler: SchedulerStrategy,
 
     /// Most tokens of a run of several texts, padding included [default: 256; on a GPU what pays there, 16384 at most].

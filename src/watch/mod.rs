@@ -93,14 +93,15 @@ impl WatchCommand {
             }
             let mut ticks = tokio::time::interval(self.interval);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    _ = async {
-                        ticks.tick().await;
-                        watcher.check_all().await
-                    } => {}
-                    () = shutdown.drain.cancelled() => break,
+            let checks = async {
+                loop {
+                    ticks.tick().await;
+                    watcher.check_all().await;
                 }
+            };
+            tokio::select! {
+                () = checks => {}
+                () = shutdown.drain.cancelled() => {}
             }
             tokio::select! {
                 () = watcher.flush_alerts() => {}
@@ -123,9 +124,8 @@ impl<'a> Watcher<'a> {
             None => WatchState::default(),
         };
         let outboxes: Vec<_> = Channel::from_args(&command.alerts)?.into_iter().map(Outbox::new).collect();
-        let mut waiting = std::mem::take(&mut memory.waiting);
         for outbox in &outboxes {
-            waiting.remove(outbox.name()).into_iter().flatten().for_each(|alert| outbox.push(alert));
+            memory.waiting.remove(outbox.name()).into_iter().flatten().for_each(|alert| outbox.push(alert));
         }
         let deliver = |outbox: &Arc<Outbox>| {
             let outbox = Arc::clone(outbox);
@@ -170,7 +170,7 @@ impl<'a> Watcher<'a> {
                 self.send_health_alert(record);
             }
         }
-        let silent = self.check_drift(*timeout).await;
+        let silent = self.check_drift().await;
         self.save_state();
         (failed, silent)
     }
@@ -190,8 +190,9 @@ impl<'a> Watcher<'a> {
     }
 
     /// Asks how models stand, and tells what has changed; how many servers did not say.
-    async fn check_drift(&mut self, timeout: Duration) -> usize {
+    async fn check_drift(&mut self) -> usize {
         let key = self.command.api_key.as_deref().filter(|key| !key.is_empty());
+        let timeout = self.command.timeout;
         let responses =
             join_all(self.drift_urls.iter().map(|url| drift::fetch_drift(&self.client, url, key, timeout))).await;
         let mut answers = Vec::new();
@@ -237,7 +238,7 @@ impl<'a> Watcher<'a> {
         let waiting = self.outboxes.iter().map(|outbox| (outbox.name().to_owned(), outbox.pending()));
         self.state.waiting = waiting.filter(|(_, alerts)| !alerts.is_empty()).collect();
         if let Err(error) = self.state.save(path) {
-            tracing::error!(file = %path.display(), error, "watcher state could not be written");
+            tracing::error!(file = %path.display(), %error, "watcher state could not be written");
         }
     }
 

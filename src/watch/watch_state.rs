@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
 use predictd_platform::atomic_file;
@@ -16,7 +16,7 @@ use super::target_health::Target;
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// What is remembered.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct WatchState {
     /// Servers by URL.
     pub targets: BTreeMap<String, Target>,
@@ -34,24 +34,23 @@ impl WatchState {
     /// Reads it; nothing is remembered if there is no file.
     ///
     /// # Errors
-    /// One sentence, if there is one that cannot be read.
-    pub fn load(path: &Path) -> Result<Self, String> {
+    /// If there is one that cannot be read.
+    pub fn load(path: &Path) -> io::Result<Self> {
         let file = match File::open(path) {
-            Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(error.to_string()),
+            opened => opened?,
         };
         let mut bytes = Vec::new();
-        file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-        serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+        file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+        Ok(serde_json::from_slice(&bytes)?)
     }
 
     /// Writes it: whole or not at all.
     ///
     /// # Errors
-    /// One sentence.
-    pub fn save(&self, path: &Path) -> Result<(), String> {
-        let bytes = serde_json::to_vec(self).map_err(|error| error.to_string())?;
-        atomic_file::replace(path, 0o666, |file| file.write_all(&bytes)).map_err(|error| error.to_string())
+    /// If it cannot be written.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let bytes = serde_json::to_vec(self)?;
+        atomic_file::replace(path, 0o666, |file| file.write_all(&bytes))
     }
 }
