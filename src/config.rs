@@ -14,11 +14,9 @@ pub mod model_command_args;
 mod network;
 mod option_ranges;
 pub(crate) mod parsers;
-mod request_limits;
 pub mod serve_args;
 mod server_settings;
 pub mod telemetry;
-mod tls_files;
 
 pub use batching::BatchSettings;
 pub use mlflow::{FollowedAlias, MlflowSettings};

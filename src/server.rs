@@ -46,7 +46,7 @@ use crate::shutdown::{FileSignals, Shutdown};
 use crate::{fd_limit, log_summary, memory_budget};
 use accept_when_ready::open_when_ready;
 pub(crate) use assembly::{ModelSet, models_option_error};
-use assembly::{access_state, limit_state, open_models, start_spans};
+use assembly::{access_state, limit_state, open_models};
 use drain::Drain;
 pub(crate) use engine_setup::load_context;
 pub use engine_setup::scheduler_config;
@@ -110,7 +110,9 @@ impl Server {
             .map(|files| tls::open(files, &metrics))
             .transpose()
             .map_err(ServerError::Configuration)?;
-        let spans = start_spans(settings)?;
+        let traces = settings.traces.as_ref();
+        let spans = traces.map(|traces| SpanTracer::start(&traces.endpoint, traces.sampling_share)).transpose();
+        let spans = spans.map_err(|error| ServerError::Configuration(format!("--otlp-endpoint: {error}")))?;
         let load_context = load_context(settings, runtime, Arc::clone(&metrics))?;
         let subscriptions = registry_setup::alias_subscriptions(&settings.mlflow)?;
         let (models, sources) = open_models(settings, models, &load_context)?;
@@ -223,7 +225,15 @@ impl Server {
         let stop_signals =
             StopSignals { drain: stop, drain_timeout: ADMIN_GRACE_PERIOD, abort: CancellationToken::new() };
         std::thread::Builder::new().name("predictd-admin".to_owned()).spawn(move || {
-            if let Err(error) = runtime.block_on(serve_admin(listener, handler, stop_signals, &app)) {
+            let served: std::io::Result<()> = runtime.block_on(async {
+                let listener = listener.into_listener()?;
+                tokio::select! {
+                    _ = serve(listener, handler, MAX_ADMIN_CONNECTIONS, stop_signals) => {}
+                    never = record_heartbeats(&app) => match never {},
+                }
+                Ok(())
+            });
+            if let Err(error) = served {
                 tracing::error!(%error, "admin listener failed");
             }
             // Also dropped, and so noticed, if this thread panics.
@@ -231,21 +241,6 @@ impl Server {
         })?;
         Ok(end_receiver)
     }
-}
-
-/// Serves the admin listener until `stop_signals`.
-async fn serve_admin(
-    listener: BoundListener,
-    handler: ConnectionHandler,
-    stop_signals: StopSignals,
-    app: &App,
-) -> std::io::Result<()> {
-    let listener = listener.into_listener()?;
-    tokio::select! {
-        _ = serve(listener, handler, MAX_ADMIN_CONNECTIONS, stop_signals) => {}
-        never = record_heartbeats(app) => match never {},
-    }
-    Ok(())
 }
 
 /// Records that the process runs, on the thread of the admin listener, which only a standstill of the whole process stops.

@@ -87,17 +87,14 @@ pub struct Trial {
 #[must_use]
 pub fn best_trial(tried: &[Trial], target: Duration) -> Option<&Trial> {
     let within = tried.iter().filter(|tried| tried.measurement.is_within_target(target));
-    let fastest =
-        within.reduce(|best, next| if is_clearly_faster(&next.measurement, &best.measurement) { next } else { best });
+    let fastest = within.reduce(|best, next| {
+        let least = MIN_SPEEDUP_RATIO * best.measurement.texts_per_second;
+        if next.measurement.texts_per_second > least { next } else { best }
+    });
     let answered = tried.iter().filter(|tried| tried.measurement.p99_ms.is_some());
     fastest.or_else(|| {
         answered.reduce(|best, next| if is_clearly_sooner(&next.measurement, &best.measurement) { next } else { best })
     })
-}
-
-/// True if the first has a clearly higher throughput than the second.
-fn is_clearly_faster(first: &Measurement, second: &Measurement) -> bool {
-    first.texts_per_second > MIN_SPEEDUP_RATIO * second.texts_per_second
 }
 
 /// True if the first has a clearly lower p99 than the second.

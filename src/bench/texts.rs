@@ -65,9 +65,14 @@ impl BenchTexts {
     /// A sentence: the file cannot be read, holds nothing, or holds a text that the model would refuse.
     pub fn load(file: Option<&Path>, pipeline: &Pipeline, most_chars: usize) -> Result<Self, String> {
         if let Some(path) = file {
-            let texts = read_encoded_lines(path, pipeline, most_chars)
-                .map_err(|error| format!("--texts {}: {error}", path.display()))?;
-            return Ok(Self::from_encoded(texts, path.display().to_string()));
+            let encoded = |(number, text)| {
+                encode_text(text, pipeline, most_chars).map_err(|error| format!("line {number}: {error}"))
+            };
+            let lines = read_lines(path, MAX_TEXTS);
+            let texts = lines.and_then(|lines| lines.into_iter().map(encoded).collect::<Result<_, _>>());
+            let path = path.display();
+            let texts = texts.map_err(|error| format!("--texts {path}: {error}"))?;
+            return Ok(Self::from_encoded(texts, path.to_string()));
         }
         let (examples, from): (Vec<&str>, _) = match pipeline.golden() {
             Some(golden) => {
@@ -128,17 +133,6 @@ pub(crate) fn read_lines(path: &Path, most_texts: usize) -> Result<Vec<(usize, S
         count if count <= most_texts => Ok(lines),
         more => Err(format!("it holds {more} texts, where {most_texts} are possible")),
     }
-}
-
-/// Reads the texts of a file, each as it is asked and as the graph gets it.
-fn read_encoded_lines(
-    path: &Path,
-    pipeline: &Pipeline,
-    most_chars: usize,
-) -> Result<Vec<(String, EncodedInput)>, String> {
-    let encode =
-        |(number, text)| encode_text(text, pipeline, most_chars).map_err(|error| format!("line {number}: {error}"));
-    read_lines(path, MAX_TEXTS)?.into_iter().map(encode).collect()
 }
 
 /// Returns a text as it is asked, and as the graph gets it.

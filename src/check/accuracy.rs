@@ -67,7 +67,7 @@ impl AccuracyReport {
                 }
                 Err(why) => {
                     unanswered += 1;
-                    Err(why.reason().to_owned())
+                    Err(why.to_string())
                 }
             };
             match verdict {

@@ -28,22 +28,14 @@ pub struct TimedAnswer {
 }
 
 /// Why a text has no answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
     /// A server refuses it, whatever the graph would say.
+    #[error("{0}")]
     Refused(String),
     /// The graph gives no answer.
+    #[error("{0}")]
     Failed(String),
-}
-
-impl AnswerError {
-    /// Why, in a sentence.
-    #[must_use]
-    pub fn reason(&self) -> &str {
-        match self {
-            Self::Refused(reason) | Self::Failed(reason) => reason,
-        }
-    }
 }
 
 /// An answer in the model's own words.

@@ -89,12 +89,12 @@ impl LoadedModel {
     pub fn graph_bytes(&self) -> Result<u64, String> {
         let beside = self.graph.external_files.iter().map(|name| self.manifest.graph_directory.join(name));
         let files = std::iter::once(self.directory.join(&self.manifest.graph_name)).chain(beside);
-        files.map(|path| file_size(&path)).sum()
+        let sizes = files.map(|path| match std::fs::metadata(&path) {
+            Ok(file) => Ok(file.len()),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        });
+        sizes.sum()
     }
-}
-
-fn file_size(path: &Path) -> Result<u64, String> {
-    std::fs::metadata(path).map(|file| file.len()).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// `.../NAME/VERSION`, which names the model in log lines and metrics that nobody reads here.

@@ -5,7 +5,6 @@ use predictd_text::activation::Activation;
 use predictd_text::heads::Head;
 use predictd_text::tensors::PaddingSide;
 use predictd_text::text_policies::{MarkupPolicy, OverflowPolicy};
-use predictd_text::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use super::loaded_model::LoadedModel;
@@ -124,7 +123,13 @@ impl ModelInfo {
             answers_with_numbers: head.is_numeric(),
             labels: pipeline.labels().to_vec(),
             device: model.device().to_owned(),
-            tokens: pipeline.tokenizer().map(TokenLimits::from_tokenizer),
+            tokens: pipeline.tokenizer().map(|tokenizer| TokenLimits {
+                max_tokens: tokenizer.max_tokens(),
+                max_tokens_named: tokenizer.has_declared_limit(),
+                on_overflow: tokenizer.on_overflow(),
+                truncation_side: side_name(tokenizer.truncation_side()),
+                padding_side: side_name(tokenizer.padding().side),
+            }),
             markup: pipeline.policy().markup,
             profile: model.drift_monitor().map(|monitor| ProfileInfo {
                 texts: monitor.profile().item_count,
@@ -139,18 +144,6 @@ impl ModelInfo {
             more_files: files.len().saturating_sub(MAX_LISTED_FILES),
             files: files.into_iter().take(MAX_LISTED_FILES).collect(),
         })
-    }
-}
-
-impl TokenLimits {
-    fn from_tokenizer(tokenizer: &Tokenizer) -> Self {
-        Self {
-            max_tokens: tokenizer.max_tokens(),
-            max_tokens_named: tokenizer.has_declared_limit(),
-            on_overflow: tokenizer.on_overflow(),
-            truncation_side: side_name(tokenizer.truncation_side()),
-            padding_side: side_name(tokenizer.padding().side),
-        }
     }
 }
 

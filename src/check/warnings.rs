@@ -53,7 +53,16 @@ pub fn collect_warnings(opened: &LoadedModel, facts: &ModelInfo, texts: &EvalSum
     if opened.manifest.profile_graph_differs {
         found.push(PROFILE_MISMATCH_WARNING.to_owned());
     }
-    found.extend(text_warnings(texts));
+    if texts.truncated > 0 {
+        found.push(format!(
+            "{} of {} texts are longer than the model takes, and are cut off",
+            texts.truncated, texts.count
+        ));
+    }
+    if texts.refused > 0 {
+        let first = texts.first_refused.first().map(|first| format!("; {} {first}", texts.unit)).unwrap_or_default();
+        found.push(format!("{} of {} texts are refused{first}", texts.refused, texts.count));
+    }
     found
 }
 
@@ -68,21 +77,6 @@ fn operator_warning(opened: &LoadedModel) -> Option<String> {
             "the graph has {operators}, which scale by the whole batch: each text runs alone, which costs throughput"
         )),
     }
-}
-
-fn text_warnings(texts: &EvalSummary) -> Vec<String> {
-    let mut found = Vec::new();
-    if texts.truncated > 0 {
-        found.push(format!(
-            "{} of {} texts are longer than the model takes, and are cut off",
-            texts.truncated, texts.count
-        ));
-    }
-    if texts.refused > 0 {
-        let first = texts.first_refused.first().map(|first| format!("; {} {first}", texts.unit)).unwrap_or_default();
-        found.push(format!("{} of {} texts are refused{first}", texts.refused, texts.count));
-    }
-    found
 }
 
 /// True for a file beside the graph that holds its weights.

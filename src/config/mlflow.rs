@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use predictd_registry::mlflow::server_settings::{MlflowCredentials, MlflowServer, Secret};
-use reqwest::Url;
 
 use super::parsers::parse_server_url;
 
@@ -90,7 +89,9 @@ impl MlflowSettings {
             ("", elsewhere) => Some(elsewhere),
             (typed, _) => Some(typed),
         };
-        let server = typed.map(parse_mlflow_url).transpose()?.map(|url| MlflowServer { url, credentials });
+        let secrets = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN";
+        let url = typed.map(|typed| parse_server_url("--mlflow", typed, "http://localhost:5000", secrets));
+        let server = url.transpose()?.map(|url| MlflowServer { url, credentials });
         if !args.follow.is_empty() && server.is_none() {
             return Err("--follow: there is no --mlflow to follow".to_owned());
         }
@@ -99,11 +100,6 @@ impl MlflowSettings {
         }
         Ok(Self { server, followed_aliases: args.follow.clone(), follow_interval: args.follow_interval })
     }
-}
-
-fn parse_mlflow_url(typed: &str) -> Result<Url, String> {
-    let secrets = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN";
-    parse_server_url("--mlflow", typed, "http://localhost:5000", secrets)
 }
 
 #[cfg(test)]

@@ -11,11 +11,16 @@ use super::serve_args::ServeArgs;
 /// Appends a sentence to `errors` for each address that cannot be used.
 pub(super) fn resolve_access(args: &ServeArgs, errors: &mut Vec<String>) -> AccessSettings {
     let key_file = args.keys.clone().filter(is_set);
+    let mut admin_hosts = args.admin_hosts.clone();
+    // The name that the admin listener was given is one of them.
+    if let ListenAddress::Host(name, _) = &args.admin_listen {
+        admin_hosts.push(name.trim_end_matches('.').to_owned());
+    }
     AccessSettings {
         listen: resolve_address("--listen", &args.listen, errors),
         accept_mode: args.accept,
         admin_listen: resolve_address("--admin-listen", &args.admin_listen, errors),
-        admin_hosts: admin_hosts(args),
+        admin_hosts,
         is_key_file_explicit: key_file.is_some(),
         key_file: key_file.unwrap_or_else(|| args.data_dir.join("keys.toml")),
         allow_anonymous: args.allow_anonymous,
@@ -27,13 +32,4 @@ fn resolve_address(option: &str, address: &ListenAddress, errors: &mut Vec<Strin
         errors.push(format!("{option} {error}"));
         address.clone()
     })
-}
-
-/// Those of --admin-hosts, and the name that the admin listener was given.
-fn admin_hosts(args: &ServeArgs) -> Vec<String> {
-    let mut hosts = args.admin_hosts.clone();
-    if let ListenAddress::Host(name, _) = &args.admin_listen {
-        hosts.push(name.trim_end_matches('.').to_owned());
-    }
-    hosts
 }

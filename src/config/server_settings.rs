@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -20,10 +21,8 @@ use super::mlflow::MlflowSettings;
 use super::network::resolve_access;
 use super::option_ranges::{MAX_THREADS, range_errors};
 use super::parsers::is_set;
-use super::request_limits::{client_timeouts, request_limits};
 use super::serve_args::ServeArgs;
 use super::telemetry::{LogSettings, TraceSettings};
-use super::tls_files::resolve_tls_files;
 
 /// What the server runs with: checked.
 #[derive(Debug, Clone)]
@@ -94,7 +93,7 @@ impl ServerSettings {
     /// # Errors
     /// All that is wrong, a sentence each, with the option's name.
     pub fn resolve(args: ServeArgs) -> Result<Self, Vec<String>> {
-        let workers = args.workers.unwrap_or_else(default_workers);
+        let workers = args.workers.unwrap_or_else(|| available_parallelism().map_or(1, usize::from).min(MAX_THREADS));
         let mut errors = range_errors(&args, workers);
         // The order of the errors.
         let tls = value_or_error(resolve_tls_files(&args), &mut errors);
@@ -151,11 +150,6 @@ impl ServerSettings {
     }
 }
 
-/// Returns the usable cores, or the most threads if there are more.
-fn default_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)
-}
-
 /// The value of a group of options. If the group cannot be used, its error is appended to `errors`, and the value, which is
 /// not used then, is the default.
 fn value_or_error<T: Default>(group: Result<T, String>, errors: &mut Vec<String>) -> T {
@@ -163,4 +157,42 @@ fn value_or_error<T: Default>(group: Result<T, String>, errors: &mut Vec<String>
         errors.push(error);
         T::default()
     })
+}
+
+/// Takes the two files from the options; nothing if neither is named.
+///
+/// # Errors
+/// A sentence with the options' names if only one is named.
+fn resolve_tls_files(args: &ServeArgs) -> Result<Option<TlsFiles>, String> {
+    match (args.tls_cert.clone().filter(is_set), args.tls_key.clone().filter(is_set)) {
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+        (None, None) => Ok(None),
+        _ => Err("--tls-cert and --tls-key belong together: one of them is missing".to_owned()),
+    }
+}
+
+fn request_limits(args: &ServeArgs) -> RequestLimits {
+    RequestLimits {
+        max_headers: args.max_headers,
+        max_header_bytes: args.max_header_bytes,
+        max_uri_bytes: args.max_uri,
+        max_body_bytes: args.max_body,
+        max_text_chars: args.max_text_chars,
+        max_client_batch_size: args.max_client_batch_size,
+        max_inflight_items: args.max_inflight_items,
+        max_connections: args.max_connections,
+        timeout: args.timeout,
+        max_timeout: args.max_timeout,
+    }
+}
+
+fn client_timeouts(args: &ServeArgs) -> ClientTimeouts {
+    ClientTimeouts {
+        first_byte: args.first_byte_timeout,
+        header: args.header_timeout,
+        body_idle: args.body_idle_timeout,
+        body: args.body_timeout,
+        write: args.write_timeout,
+        keep_alive: args.keep_alive,
+    }
 }

@@ -12,7 +12,6 @@ use predictd_http::state::{AccessState, LimitState, ModelState};
 use predictd_http::watched_keys::WatchedKeys;
 use predictd_metrics::Metrics;
 use predictd_registry::Registry;
-use predictd_telemetry::spans::SpanTracer;
 
 use super::registry_setup;
 use crate::config::ServerSettings;
@@ -45,15 +44,6 @@ pub(super) fn open_models(
             Ok((ModelState { registry, registry_runtime: Some(runtime) }, Vec::new()))
         }
     }
-}
-
-pub(super) fn start_spans(settings: &ServerSettings) -> Result<Option<SpanTracer>, ServerError> {
-    settings
-        .traces
-        .as_ref()
-        .map(|traces| SpanTracer::start(&traces.endpoint, traces.sampling_share))
-        .transpose()
-        .map_err(|error| ServerError::Configuration(format!("--otlp-endpoint: {error}")))
 }
 
 pub(super) fn access_state(settings: &ServerSettings, keys: WatchedKeys) -> AccessState {

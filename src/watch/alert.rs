@@ -145,25 +145,23 @@ impl Alert {
     /// For Alertmanager's API v2.
     #[must_use]
     pub fn for_alertmanager(&self) -> Value {
-        let mut labels = match &self.drift {
-            None => json!({ "alertname": "PredictdUnhealthy", "severity": "page" }),
-            Some(Finding { model, version, signal, .. }) => {
-                let name = if signal == "accuracy" { "PredictdAccuracyDropped" } else { "PredictdDrift" };
-                json!({ "alertname": name, "severity": "note", "model": model, "version": version, "signal": signal })
-            }
+        let labels = match &self.drift {
+            None => json!({ "alertname": "PredictdUnhealthy", "severity": "page", "instance": self.url }),
+            Some(Finding { model, version, signal, .. }) => match self.instance() {
+                None => {
+                    json!({ "alertname": "PredictdAccuracyDropped", "severity": "note", "model": model, "version": version, "signal": signal })
+                }
+                place => {
+                    json!({ "alertname": "PredictdDrift", "severity": "note", "model": model, "version": version, "signal": signal, "instance": place })
+                }
+            },
         };
-        if let Some(place) = self.instance() {
-            labels["instance"] = json!(place);
-        }
-        let mut alert = json!({ "labels": labels, "annotations": { "summary": self.summary } });
+        let annotations = json!({ "summary": self.summary });
         if self.status.is_resolved() {
-            alert["endsAt"] = json!(self.timestamp);
-        } else {
-            // Without an end it would be over by itself five minutes after it was told, which is done once.
-            let end = humantime::format_rfc3339_seconds(clock::now() + ALERT_LIFETIME);
-            alert["startsAt"] = json!(self.timestamp);
-            alert["endsAt"] = json!(end.to_string());
+            return json!([{ "labels": labels, "annotations": annotations, "endsAt": self.timestamp }]);
         }
-        json!([alert])
+        // Without an end it would be over by itself five minutes after it was told, which is done once.
+        let end = humantime::format_rfc3339_seconds(clock::now() + ALERT_LIFETIME).to_string();
+        json!([{ "labels": labels, "annotations": annotations, "startsAt": self.timestamp, "endsAt": end }])
     }
 }

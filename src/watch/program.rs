@@ -1,7 +1,7 @@
 //! A program on this machine that is told of alerts.
 
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +78,10 @@ impl AlertProgram {
             }
         }
         tokio::select! {
-            status = child.wait() => return check_exit(status.map_err(later)?),
+            status = child.wait() => match status.map_err(later)? {
+                status if status.success() => return Ok(()),
+                status => return Err(DeliveryError::Transient(format!("it ended with {status}"))),
+            },
             () = &mut end => {}
             () = self.detach_token.cancelled() => {}
         }
@@ -86,10 +89,6 @@ impl AlertProgram {
         tokio::spawn(wait_for_exit(self.path.clone(), child, permit));
         Ok(())
     }
-}
-
-fn check_exit(status: ExitStatus) -> Result<(), DeliveryError> {
-    if status.success() { Ok(()) } else { Err(DeliveryError::Transient(format!("it ended with {status}"))) }
 }
 
 /// Waits for the end of a program, which gives its place to another one.
