@@ -3,7 +3,6 @@
 #![expect(clippy::doc_markdown, reason = "these comments are the text of --help")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
 use predictd_http::listen_address::ListenAddress;
@@ -41,18 +40,9 @@ impl HealthCommand {
     /// # Errors
     /// A sentence, if the server does not answer, or not with 200.
     pub fn run(&self) -> Result<(), ServerError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| ServerError::Runtime(error.to_string()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let url = self.probe_url().map_err(ServerError::Configuration)?;
         runtime.block_on(self.send_probe(url)).map_err(ServerError::Runtime)
-    }
-
-    /// The Unix socket to ask, if that is where the server listens.
-    fn unix_socket_path(&self) -> Option<&Path> {
-        match (&self.url, &self.admin_listen) {
-            (None, ListenAddress::Unix(path)) => Some(path),
-            _ => None,
-        }
     }
 
     /// What is asked for.
@@ -78,7 +68,10 @@ impl HealthCommand {
 
     async fn send_probe(&self, url: Url) -> Result<(), String> {
         let client = http_client::client_builder().timeout(self.timeout).no_proxy();
-        let client = if let Some(path) = self.unix_socket_path() { client.unix_socket(path) } else { client };
+        let client = match (&self.url, &self.admin_listen) {
+            (None, ListenAddress::Unix(path)) => client.unix_socket(path.as_path()),
+            _ => client,
+        };
         let client = client.build().map_err(|error| http_client::root_cause(&error))?;
         let answer = client.get(url).send().await.map_err(|error| {
             if error.is_timeout() {

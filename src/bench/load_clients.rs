@@ -131,18 +131,15 @@ impl ClientThread {
         stream.set_nodelay(true)?;
         let mut results = MeasurementCounts::default();
         let mut read = Vec::new();
-        loop {
-            let index = self.next_index.fetch_add(1, Ordering::Relaxed) % self.requests.len().max(1);
-            let Some(request) = self.requests.get(index) else { return Ok(results) };
+        let count = self.requests.len().max(1);
+        while let Some(request) = self.requests.get(self.next_index.fetch_add(1, Ordering::Relaxed) % count) {
             let start = Instant::now();
             let exchange = async {
                 stream.write_all(request).await?;
                 read_response(&mut stream, &mut read).await
             };
             // What is still being worked on when the time is over is left: the server notices.
-            let Ok(status) = tokio::time::timeout_at(self.period.end.into(), exchange).await else {
-                return Ok(results);
-            };
+            let Ok(status) = tokio::time::timeout_at(self.period.end.into(), exchange).await else { break };
             let is_answered = status? == 200;
             let now = Instant::now();
             if now >= self.period.begin && now <= self.period.end {
@@ -153,6 +150,7 @@ impl ClientThread {
                 tokio::time::sleep(ERROR_BACKOFF).await;
             }
         }
+        Ok(results)
     }
 }
 

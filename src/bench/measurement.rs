@@ -6,7 +6,7 @@ use predictd_drift::counts::to_f64;
 use serde::Serialize;
 
 /// What was counted in some stretch of time.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct MeasurementCounts {
     /// The time.
     pub time: Duration,
@@ -61,7 +61,7 @@ impl MeasurementCounts {
 }
 
 /// How a server did under its clients.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Default, PartialEq, Serialize)]
 pub struct Measurement {
     /// Texts answered a second.
     pub texts_per_second: f64,

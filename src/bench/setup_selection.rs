@@ -10,8 +10,8 @@ use super::measurement::Measurement;
 const TOKEN_CAPS: [usize; 5] = [256, 128, 512, 64, 1_024];
 /// The same on a GPU.
 const GPU_TOKEN_CAPS: [usize; 4] = [16_384, 4_096, 32_768, 1_024];
-/// More threads than this for one run never paid off where texts are short.
-const MAX_RUN_THREADS: usize = 8;
+/// Threads of one run that are tried: more never paid off where texts are short.
+const RUN_THREADS: [usize; 3] = [2, 4, 8];
 /// Less more texts a second than this is not told from chance within seconds: what was tried first stands.
 const MIN_SPEEDUP_RATIO: f64 = 1.05;
 /// The same for p99, which hangs on few answers.
@@ -45,8 +45,7 @@ impl Setup {
 #[must_use]
 pub fn cpu_setups(cores: usize, max_batch_tokens: usize) -> Vec<Setup> {
     let cores = cores.max(1);
-    let powers = std::iter::successors(Some(2), |threads| Some(threads * 2));
-    let shared = powers.take_while(|&threads| threads <= cores.min(MAX_RUN_THREADS));
+    let shared = RUN_THREADS.into_iter().take_while(|&threads| threads <= cores);
     let mut choices = vec![(cores, 1)];
     // Cores that share what computes, or memory that is too slow for all of them, are better used by half of them.
     choices.extend((cores > 1).then_some((cores / 2, 1)));

@@ -150,8 +150,7 @@ pub(crate) fn generate_texts(examples: &[&str], pipeline: &Pipeline, number: usi
     let words: Vec<&str> = examples.iter().flat_map(|example| example.split_whitespace()).collect();
     let longest = pipeline.tokenizer().map_or(usize::MAX, Tokenizer::max_tokens);
     let mut random = SplitMix64(0);
-    let mut generated = Vec::with_capacity(number);
-    for _ in 0..number {
+    let generated = (0..number).map(|_| {
         let tokens = log_normal_length(random.next_normal()).clamp(1, longest);
         let first = random.next_index(words.len());
         let text = |words_of_it: usize| {
@@ -163,9 +162,9 @@ pub(crate) fn generate_texts(examples: &[&str], pipeline: &Pipeline, number: usi
             let found = pipeline.encode(text(count)).map_or(2 * tokens, |encoded| encoded.token_count);
             count = (count * tokens / found.max(1)).max(1);
         }
-        generated.push(text(count));
-    }
-    generated
+        text(count)
+    });
+    generated.collect()
 }
 
 /// A number of tokens for a place on the normal distribution.

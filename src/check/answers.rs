@@ -132,19 +132,16 @@ impl EvalSummary {
             };
             list.push(UnansweredText { number: question.number, reason: reason.clone() });
         }
-        let counts = (refused.len(), failed.len());
-        refused.truncate(MAX_LISTED_TEXTS);
-        failed.truncate(MAX_LISTED_TEXTS);
         Self {
             count: questions.cases.len(),
             from: questions.source.clone(),
             unit: questions.unit,
             without_text: questions.without_text,
             truncated: answers.iter().flat_map(|answered| &answered.encoded).filter(|e| e.is_truncated).count(),
-            refused: counts.0,
-            first_refused: refused,
-            failed: counts.1,
-            first_failed: failed,
+            refused: refused.len(),
+            first_refused: refused.into_iter().take(MAX_LISTED_TEXTS).collect(),
+            failed: failed.len(),
+            first_failed: failed.into_iter().take(MAX_LISTED_TEXTS).collect(),
         }
     }
 }
@@ -204,15 +201,15 @@ fn apply_policy(text: String, pipeline: &Pipeline, limits: &RequestLimits) -> Re
 /// numbers that are the answers. `there` tells the place of each of the first's labels among the second's.
 #[must_use]
 pub fn score_distance(one: &HeadOutput, other: &HeadOutput, there: &[Option<usize>]) -> Option<f32> {
-    match (&one.outcome, &other.outcome) {
-        (HeadOutcome::Score(one), HeadOutcome::Score(other)) => Some((one - other).abs()),
+    let pairs: Vec<(f32, f32)> = match (&one.outcome, &other.outcome) {
+        (HeadOutcome::Score(one), HeadOutcome::Score(other)) => vec![(*one, *other)],
         (HeadOutcome::Entities(found), HeadOutcome::Entities(others)) if found.len() == others.len() => {
-            found.iter().zip(others).map(|(one, other)| (one.score - other.score).abs()).reduce(f32::max)
+            found.iter().zip(others).map(|(one, other)| (one.score, other.score)).collect()
         }
         _ => {
             let pairs = one.probabilities.iter().zip(there);
-            let pairs = pairs.filter_map(|(one, place)| Some((one, other.probabilities.get((*place)?)?)));
-            pairs.map(|(one, other)| (one - other).abs()).reduce(f32::max)
+            pairs.filter_map(|(one, place)| Some((*one, *other.probabilities.get((*place)?)?))).collect()
         }
-    }
+    };
+    pairs.into_iter().map(|(one, other)| (one - other).abs()).reduce(f32::max)
 }

@@ -13,7 +13,7 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 const LABEL_COLUMNS: [&str; 3] = ["label", "category", "actual"];
 
 /// One text of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct TextRow {
     /// Its line, from 1, the heading included.
     pub line: usize,
@@ -26,7 +26,7 @@ pub struct TextRow {
 }
 
 /// The rows of a file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct TextRows {
     /// Those that have a text.
     pub rows: Vec<TextRow>,

@@ -18,7 +18,7 @@ const ACCURACY_SIGNAL: &str = "accuracy";
 pub type ActiveFindings = BTreeMap<String, ActiveFinding>;
 
 /// What goes on, as it was told.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ActiveFinding {
     /// What was told.
     #[serde(flatten)]
@@ -145,8 +145,7 @@ pub fn drift_changes(report: &DriftReportView, known: &mut ActiveFindings) -> Ve
         let counted: Vec<&SignalView> = signals.filter(|signal| signal.needed.is_some()).collect();
         // A server that was started anew has judged nothing yet: it does not say that all is well.
         for signal in counted.iter().filter(|signal| signal.window.is_some()) {
-            let value = signal.distance.map(|distance| distance.value);
-            let threshold = signal.distance.map(|distance| distance.threshold);
+            let (value, threshold) = signal.distance.map(|distance| (distance.value, distance.threshold)).unzip();
             found.push((new_finding(version, &signal.signal, value, threshold), signal.level == "drifting"));
         }
         // What is not counted any more does not drift.
@@ -187,14 +186,12 @@ fn apply_findings(
         !is_gone
     });
     for (finding, is_on) in found {
-        let key = finding.key();
-        let was_on = known.contains_key(&key);
-        if is_on {
-            known.insert(key, ActiveFinding { finding: finding.clone(), absent: false });
+        let before = if is_on {
+            known.insert(finding.key(), ActiveFinding { finding: finding.clone(), absent: false })
         } else {
-            known.remove(&key);
-        }
-        if is_on != was_on {
+            known.remove(&finding.key())
+        };
+        if is_on != before.is_some() {
             changes.push((finding, if is_on { FindingChange::Started } else { FindingChange::Ended }));
         }
     }

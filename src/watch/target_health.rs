@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 /// How many checks in a row change what a server counts as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct HealthThresholds {
     /// Failed ones that make it unhealthy.
     pub unhealthy_after: u32,
@@ -27,7 +27,7 @@ pub enum TargetHealth {
 }
 
 /// What is known of one server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Target {
     /// What it counts as.
     pub health: TargetHealth,
