@@ -58,24 +58,21 @@ fn is_color_code(piece: &str) -> bool {
 /// JSON of the same value in which no such character stands for itself. JSON escapes those below a space by itself.
 #[must_use]
 pub fn escape_json(json: &str) -> Cow<'_, str> {
-    if !json.contains(is_unsafe_char) {
-        return Cow::Borrowed(json);
-    }
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        // Outside of strings JSON has no other character than the ends of lines.
-        if is_unsafe_char(c) && c != '\n' {
-            // A String takes whatever is written to it. All of these have four digits.
-            _ = fmt::Write::write_fmt(&mut out, format_args!("\\u{:04x}", u32::from(c)));
-        } else {
-            out.push(c);
-        }
-    }
-    Cow::Owned(out)
+    // Outside of strings JSON has no other character than the ends of lines. All of these have four digits.
+    escape_with(json, |c, _| c == '\n', |c| format!("\\u{:04x}", u32::from(c)))
 }
 
 /// Escapes what is active, but for characters that `stays`: it is told the character and the next one.
 fn escape_except(text: &str, stays: impl Fn(char, Option<char>) -> bool) -> Cow<'_, str> {
+    escape_with(text, stays, |c| c.escape_unicode().to_string())
+}
+
+/// Replaces what is active by what `escape` makes of it, but for characters that `stays`.
+fn escape_with(
+    text: &str,
+    stays: impl Fn(char, Option<char>) -> bool,
+    escape: impl Fn(char) -> String,
+) -> Cow<'_, str> {
     if !text.contains(is_unsafe_char) {
         return Cow::Borrowed(text);
     }
@@ -83,7 +80,7 @@ fn escape_except(text: &str, stays: impl Fn(char, Option<char>) -> bool) -> Cow<
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
         if is_unsafe_char(c) && !stays(c, rest.peek().copied()) {
-            out.extend(c.escape_unicode());
+            out.push_str(&escape(c));
         } else {
             out.push(c);
         }

@@ -48,18 +48,16 @@ fn count_cpu_list(numbers: &str) -> Option<usize> {
 
 /// The least quota of a process's control group and those around it, as `/proc/self/cgroup` names them.
 fn cgroup_cpu_quota(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<f64> {
-    let named = |line: &str| -> Option<(String, String)> {
-        let mut parts = line.splitn(3, ':').skip(1);
-        Some((parts.next()?.to_owned(), parts.next()?.trim_start_matches('/').to_owned()))
-    };
-    let mut least: Option<f64> = None;
-    for (controllers, path) in groups.lines().filter_map(named) {
+    let mut quotas = Vec::new();
+    for line in groups.lines() {
+        let parts: Vec<&str> = line.splitn(3, ':').collect();
+        let [_, controllers, path] = *parts else { continue };
         let of_cpu = controllers.split(',').any(|name| name == "cpu");
         if !(controllers.is_empty() || of_cpu) {
             continue;
         }
-        let root = if of_cpu { Path::new(CGROUP_ROOT).join(&controllers) } else { CGROUP_ROOT.into() };
-        for group in root.join(path).ancestors().take_while(|group| group.starts_with(&root)) {
+        let root = if of_cpu { Path::new(CGROUP_ROOT).join(controllers) } else { CGROUP_ROOT.into() };
+        for group in root.join(path.trim_start_matches('/')).ancestors().take_while(|group| group.starts_with(&root)) {
             let limit = if of_cpu {
                 let [quota, period] = ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
                     .map(|file| read(&group.join(file))?.trim().parse::<f64>().ok());
@@ -72,11 +70,11 @@ fn cgroup_cpu_quota(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Opt
             };
             // The first kind says -1 for no limit, the second says max, which is no number.
             if let Some((quota, period)) = limit.filter(|&(quota, period)| quota > 0.0 && period > 0.0) {
-                least = Some(least.map_or(quota / period, |least| least.min(quota / period)));
+                quotas.push(quota / period);
             }
         }
     }
-    least
+    quotas.into_iter().reduce(f64::min)
 }
 
 /// Processor time of everything on the machine so far, if it tells: time that a hypervisor took away counts as used.

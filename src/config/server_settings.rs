@@ -95,7 +95,7 @@ impl ServerSettings {
     pub fn resolve(args: ServeArgs) -> Result<Self, Vec<String>> {
         let workers = args.workers.unwrap_or_else(|| available_parallelism().map_or(1, usize::from).min(MAX_THREADS));
         let mut errors = range_errors(&args, workers);
-        // The order of the errors.
+        // In the order in which errors are listed.
         let tls = value_or_error(resolve_tls_files(&args), &mut errors);
         let traces = value_or_error(TraceSettings::from_args(&args.traces), &mut errors);
         let database_url = value_or_error(database::resolve_url(&args.database), &mut errors);
