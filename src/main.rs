@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         Command::Bench(command) => run_with_error_log(|| command.run()),
         Command::Check(command) => run_with_error_log(|| command.run()),
         Command::Profile(command) => run_with_error_log(|| command.run()),
-        Command::Watch(command) => run_watch(&command),
+        Command::Watch(command) => run_watch(*command),
         Command::Health(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Feedback(command) => command.run(),
@@ -94,7 +94,7 @@ fn run_with_error_log(command: impl FnOnce() -> Result<(), ServerError>) -> Resu
 }
 
 /// Runs the watcher, whose checks are in the log.
-fn run_watch(command: &WatchCommand) -> Result<(), ServerError> {
+fn run_watch(command: WatchCommand) -> Result<(), ServerError> {
     let _writers = start_log("info", None, None)?;
     command.run()
 }

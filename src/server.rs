@@ -25,7 +25,7 @@ use predictd_http::connection::ConnectionHandler;
 use predictd_http::listeners::{BoundListener, Listeners};
 use predictd_http::process_stall::{self, HEARTBEAT_INTERVAL};
 use predictd_http::response_budget::ResponseBudget;
-use predictd_http::state::{LifecycleState, TelemetryState};
+use predictd_http::state::{LifecycleState, ModelState, TelemetryState};
 use predictd_http::tls::{self, WatchedTlsConfig};
 use predictd_http::watched_keys::WatchedKeys;
 use predictd_inference::feedback_service::FeedbackService;
@@ -87,19 +87,14 @@ impl Server {
     pub fn with_runtime(settings: &ServerSettings, runtime: Arc<dyn Backend>) -> Result<Self, ServerError> {
         let sources = models_directory::find_models(&settings.models_dir)
             .map_err(|error| models_option_error(settings, &error))?;
-        Self::with_models(settings, runtime, ModelSet::Registry(sources), || {
-            let path = &settings.receipt_key_file;
-            ReceiptKeyring::open(path)
-                .map_err(|error| ServerError::Configuration(format!("--receipt-keys {}: {error}", path.display())))
-        })
+        Self::with_models(settings, runtime, ModelSet::Registry(sources))
     }
 
-    /// Prepares a server of these models, with keys for receipts that are opened once nothing else is wrong.
+    /// Prepares a server of these models. The keys for receipts are opened once nothing else is wrong.
     pub(crate) fn with_models(
         settings: &ServerSettings,
         runtime: Arc<dyn Backend>,
         models: ModelSet,
-        receipts: impl FnOnce() -> Result<ReceiptKeyring, ServerError>,
     ) -> Result<Self, ServerError> {
         let keys = WatchedKeys::open(&settings.access).map_err(ServerError::Configuration)?;
         let metrics = Arc::new(Metrics::new().map_err(ServerError::runtime)?);
@@ -116,7 +111,7 @@ impl Server {
         let load_context = load_context(settings, runtime, Arc::clone(&metrics))?;
         let subscriptions = registry_setup::alias_subscriptions(&settings.mlflow)?;
         let (models, sources) = open_models(settings, models, &load_context)?;
-        let receipts = Arc::new(receipts()?);
+        let receipts = Arc::new(open_receipt_keys(settings, &models)?);
         let cache = Cache::new(memory_budget::cache_bytes(settings)).map_err(ServerError::runtime)?;
         let engine =
             Engine::new(settings.limits.max_inflight_items, settings.max_queue_wait, cache, Arc::clone(&metrics));
@@ -241,6 +236,16 @@ impl Server {
         })?;
         Ok(end_receiver)
     }
+}
+
+/// The keys of the operator's own server; a server that only serves models of its own has keys that nothing outlasts.
+fn open_receipt_keys(settings: &ServerSettings, models: &ModelState) -> Result<ReceiptKeyring, ServerError> {
+    if models.registry_runtime.is_none() {
+        return Ok(ReceiptKeyring::new_ephemeral()?);
+    }
+    let path = &settings.receipt_key_file;
+    ReceiptKeyring::open(path)
+        .map_err(|error| ServerError::Configuration(format!("--receipt-keys {}: {error}", path.display())))
 }
 
 /// Records that the process runs, on the thread of the admin listener, which only a standstill of the whole process stops.

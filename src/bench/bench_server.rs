@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use predictd_engine::loaded_version::LoadedVersion;
 use predictd_engine::model_source::ModelSource;
-use predictd_experiments::receipts::ReceiptKeyring;
 use predictd_http::listeners::Listeners;
 use predictd_onnx::OnnxRuntime;
 use predictd_registry::VersionState;
@@ -120,9 +119,7 @@ impl BenchServer {
         let onnx = OnnxRuntime::from_settings(&settings.onnx_runtime).map_err(ServerError::Configuration)?;
         let runtime = http_runtime(&settings)?;
         let entered = runtime.enter();
-        let server = Server::with_models(&settings, Arc::new(onnx), ModelSet::Fixed(vec![source.clone()]), || {
-            Ok(ReceiptKeyring::new_ephemeral()?)
-        })?;
+        let server = Server::with_models(&settings, Arc::new(onnx), ModelSet::Fixed(vec![source.clone()]))?;
         let listeners = Listeners::bind(&settings.access).map_err(ServerError::Runtime)?;
         drop(entered);
         let address = listeners.data.local_addr()?;

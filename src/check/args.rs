@@ -1,10 +1,10 @@
 //! The options of `predictd check` as they are typed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::ServerError;
 use crate::config::model_command_args::{OutputArgs, RuntimeArgs, TextArgs};
-use crate::config::parsers::{is_set, path_parser};
+use crate::config::parsers::path_parser;
 use crate::config::{ServeArgs, ServerSettings};
 
 /// `predictd check`.
@@ -69,24 +69,6 @@ fn parse_share(typed: &str) -> Result<f64, String> {
 }
 
 impl CheckCommand {
-    /// The file of texts with answers, if any.
-    #[must_use]
-    pub fn against_path(&self) -> Option<&Path> {
-        self.against.as_deref().filter(is_set)
-    }
-
-    /// The directory of the other version, if any.
-    #[must_use]
-    pub fn compare_path(&self) -> Option<&Path> {
-        self.compare.as_deref().filter(is_set)
-    }
-
-    /// The file of texts, if any.
-    #[must_use]
-    pub fn texts_path(&self) -> Option<&Path> {
-        self.texts.as_deref().filter(is_set)
-    }
-
     /// What a server of this model would run with: what `serve` would run with here, but for what has nothing to do
     /// with a model.
     ///
@@ -94,25 +76,22 @@ impl CheckCommand {
     /// [`ServerError::Configuration`] with what is wrong.
     pub fn settings(&self) -> Result<ServerSettings, ServerError> {
         // Options that mean nothing without, or beside, another.
-        let has_answers = self.against_path().is_some();
+        let has_answers = self.against.is_some();
         let conflicts = [
-            (
-                has_answers && self.texts_path().is_some(),
-                "--against and --texts both name the texts to ask: give one of them",
-            ),
+            (has_answers && self.texts.is_some(), "--against and --texts both name the texts to ask: give one of them"),
             (
                 self.min_accuracy.is_some() && !has_answers,
                 "--min-accuracy needs --against: the answers that texts should get",
             ),
             (
-                self.max_flips.is_some() && self.compare_path().is_none(),
+                self.max_flips.is_some() && self.compare.is_none(),
                 "--max-flips needs --compare: the directory of another version",
             ),
         ];
         if let Some((_, sentence)) = conflicts.into_iter().find(|(is_conflict, _)| *is_conflict) {
             return Err(ServerError::Configuration(sentence.to_owned()));
         }
-        for (option, path) in [("", Some(&*self.directory)), ("--compare ", self.compare_path())] {
+        for (option, path) in [("", Some(&*self.directory)), ("--compare ", self.compare.as_deref())] {
             if let Some(missing) = path.filter(|path| !path.is_dir()) {
                 let sentence = format!("{option}{}: there is no such directory", missing.display());
                 return Err(ServerError::Configuration(sentence));

@@ -73,11 +73,11 @@ impl EvalSet {
     /// # Errors
     /// A sentence that names the option, the file, and what is wrong with it.
     pub fn load(command: &CheckCommand, pipeline: &Pipeline) -> Result<Self, String> {
-        if let Some(path) = command.against_path() {
+        if let Some(path) = &command.against {
             return Self::from_expected_file(path, pipeline)
                 .map_err(|error| format!("--against {}: {error}", path.display()));
         }
-        if let Some(path) = command.texts_path() {
+        if let Some(path) = &command.texts {
             // Whatever labels stand beside them.
             return Self::from_rows(path, |_| Ok(None)).map_err(|error| format!("--texts {}: {error}", path.display()));
         }

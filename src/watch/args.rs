@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, TypedValueParser};
@@ -12,7 +12,7 @@ use clap::error::ErrorKind;
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 
-use crate::config::parsers::{is_set, path_parser};
+use crate::config::parsers::path_parser;
 
 /// Most URLs that one process watches.
 pub const MAX_URLS: usize = 1_000;
@@ -73,13 +73,6 @@ pub struct WatchCommand {
     /// Where alerts go.
     #[command(flatten)]
     pub alerts: AlertArgs,
-}
-
-impl WatchCommand {
-    /// The file that remembers, if any.
-    pub(super) fn state_path(&self) -> Option<&Path> {
-        self.state.as_deref().filter(is_set)
-    }
 }
 
 /// Where alerts go. All of them are in the log besides.

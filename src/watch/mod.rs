@@ -33,6 +33,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::ServerError;
+use crate::config::parsers::is_set;
 use crate::shutdown::Shutdown;
 use alert::Alert;
 use args::{WatchCommand, redact_url};
@@ -71,7 +72,8 @@ impl WatchCommand {
     /// # Errors
     /// [`ServerError::Configuration`] for options that cannot work, [`ServerError::Runtime`] for a server that is not healthy
     /// where it was to be checked once.
-    pub fn run(&self) -> Result<(), ServerError> {
+    pub fn run(mut self) -> Result<(), ServerError> {
+        self.state.take_if(|path| !is_set(path));
         if self.interval < MIN_INTERVAL || self.timeout < MIN_INTERVAL {
             return Err(ServerError::Configuration("--interval and --timeout must be 10ms or longer".to_owned()));
         }
@@ -81,7 +83,7 @@ impl WatchCommand {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let shutdown = Shutdown::from_signals()?;
-            let (mut watcher, _delivering) = Watcher::new(self).map_err(ServerError::Configuration)?;
+            let (mut watcher, _delivering) = Watcher::new(&self).map_err(ServerError::Configuration)?;
             let _metrics = watcher.serve_metrics().await?;
             if self.once {
                 return tokio::select! {
@@ -119,7 +121,7 @@ impl<'a> Watcher<'a> {
         let client = http_client::client_builder().user_agent(concat!("predictd-watch/", env!("CARGO_PKG_VERSION")));
         let client = client.build().map_err(|error| error.to_string())?;
         let metrics = Arc::new(WatchMetrics::new().map_err(|error| error.to_string())?);
-        let mut memory = match command.state_path() {
+        let mut memory = match &command.state {
             Some(path) => WatchState::load(path).map_err(|error| format!("--state {}: {error}", path.display()))?,
             None => WatchState::default(),
         };
@@ -156,7 +158,7 @@ impl<'a> Watcher<'a> {
     async fn check_all(&mut self) -> (usize, usize) {
         let WatchCommand { timeout, unhealthy_after, healthy_after, .. } = self.command;
         // Who looks once and remembers nothing has nothing to wait for.
-        let forgets = self.command.once && self.command.state_path().is_none();
+        let forgets = self.command.once && self.command.state.is_none();
         let unhealthy_after = if forgets { 1 } else { unhealthy_after.get() };
         let thresholds = HealthThresholds { unhealthy_after, healthy_after: healthy_after.get() };
         let records = join_all(self.urls.iter().map(|url| check_server(&self.client, url, *timeout))).await;
@@ -234,7 +236,7 @@ impl<'a> Watcher<'a> {
 
     /// Writes down how servers are, and who is to be told.
     fn save_state(&mut self) {
-        let Some(path) = self.command.state_path() else { return };
+        let Some(path) = &self.command.state else { return };
         let waiting = self.outboxes.iter().map(|outbox| (outbox.name().to_owned(), outbox.pending()));
         self.state.waiting = waiting.filter(|(_, alerts)| !alerts.is_empty()).collect();
         if let Err(error) = self.state.save(path) {
