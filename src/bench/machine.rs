@@ -1,6 +1,6 @@
 //! What the machine gives this process: cores and processor time.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -52,24 +52,22 @@ fn cgroup_cpu_quota(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Opt
     for line in groups.lines() {
         let parts: Vec<&str> = line.splitn(3, ':').collect();
         let [_, controllers, path] = *parts else { continue };
-        let of_cpu = controllers.split(',').any(|name| name == "cpu");
-        if !(controllers.is_empty() || of_cpu) {
-            continue;
-        }
-        let root = if of_cpu { Path::new(CGROUP_ROOT).join(controllers) } else { CGROUP_ROOT.into() };
+        let (root, files): (PathBuf, &[&str]) = match controllers {
+            "" => (CGROUP_ROOT.into(), &["cpu.max"]),
+            _ if controllers.split(',').any(|name| name == "cpu") => {
+                (Path::new(CGROUP_ROOT).join(controllers), &["cpu.cfs_quota_us", "cpu.cfs_period_us"])
+            }
+            _ => continue,
+        };
         for group in root.join(path.trim_start_matches('/')).ancestors().take_while(|group| group.starts_with(&root)) {
-            let limit = if of_cpu {
-                let [quota, period] = ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
-                    .map(|file| read(&group.join(file))?.trim().parse::<f64>().ok());
-                quota.zip(period)
-            } else {
-                read(&group.join("cpu.max")).and_then(|limit| {
-                    let (quota, period) = limit.trim().split_once(' ')?;
-                    Some((quota.parse().ok()?, period.parse().ok()?))
-                })
-            };
+            let texts: Vec<String> = files.iter().filter_map(|file| read(&group.join(file))).collect();
             // The first kind says -1 for no limit, the second says max, which is no number.
-            if let Some((quota, period)) = limit.filter(|&(quota, period)| quota > 0.0 && period > 0.0) {
+            let fields = texts.iter().flat_map(|text| text.split_whitespace());
+            let limit: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
+            if let [quota, period] = *limit
+                && quota > 0.0
+                && period > 0.0
+            {
                 quotas.push(quota / period);
             }
         }

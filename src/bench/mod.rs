@@ -136,12 +136,9 @@ impl BenchCommand {
         let (tried, chosen) = bench.search(&usual, |tried| self.print_section(tried))?;
         let bare = EngineBaseline::open(runtime, source, if gpus > 0 { gpus } else { cores.usable });
         let bare = bare.map_err(|error| ServerError::Configuration(error.to_string()))?;
-        let found = bench.measure_against_limit(tried, chosen, bare, &texts.encoded)?;
-        self.print_section(&found)?;
-        if self.output.json {
-            print_json(&BenchReport { subject, results: found })?;
-        }
-        Ok(())
+        let results = bench.measure_against_limit(tried, chosen, bare, &texts.encoded)?;
+        self.print_section(&results)?;
+        if self.output.json { print_json(&BenchReport { subject, results }) } else { Ok(()) }
     }
 
     /// Says part of the answer to people.

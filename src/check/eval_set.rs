@@ -169,44 +169,40 @@ pub fn expected_labels(example: &GoldenExample) -> &[String] {
 
 /// What a row expects, if it says so.
 fn parse_expected(row: &TextRow, pipeline: &Pipeline) -> Result<Option<GoldenExample>, String> {
-    let Some(row_label) = row.label.clone() else { return Ok(None) };
+    let head = pipeline.head();
+    let is_multi_label = matches!(head, Head::MultiLabel { .. });
     let line = format!("line {}", row.line);
-    let mut label = None;
     let mut score = None;
-    match (pipeline.head(), row_label) {
-        (head, RowLabel::Field(field)) if head.is_numeric() => {
+    let mut labels = match row.label.clone() {
+        None => return Ok(None),
+        Some(RowLabel::Field(field)) if head.is_numeric() => {
             let number = field.trim().parse::<f32>().ok().filter(|number| number.is_finite());
             score = Some(number.ok_or_else(|| format!("{line}: the label {field:?} is no number"))?);
+            Vec::new()
         }
-        (Head::MultiLabel { .. }, row_label) => {
-            let mut labels = match row_label {
-                RowLabel::Field(field) => {
-                    field.split(LABEL_SEPARATORS).filter(|label| !label.is_empty()).map(str::to_owned).collect()
-                }
-                RowLabel::List(labels) => labels,
-            };
-            check_labels(labels.iter(), pipeline, &line)?;
+        Some(RowLabel::Field(field)) if is_multi_label => {
+            field.split(LABEL_SEPARATORS).filter(|label| !label.is_empty()).map(str::to_owned).collect()
+        }
+        Some(RowLabel::Field(field)) => vec![field],
+        Some(RowLabel::List(labels)) => labels,
+    };
+    let label = match labels.as_slice() {
+        _ if score.is_some() => None,
+        _ if is_multi_label => {
+            check_labels(&labels, pipeline, &line)?;
             // Answers name them in this order.
             labels.sort_by_key(|label| pipeline.labels().iter().position(|known| known == label));
             labels.dedup();
-            label = Some(ExpectedLabels::Multiple(labels));
+            Some(ExpectedLabels::Multiple(labels))
         }
         // What was told of an answer that no label is right for: it is wrong, whatever it is.
-        (head, RowLabel::List(labels)) if labels.is_empty() && !head.is_numeric() => {
-            label = Some(ExpectedLabels::Multiple(labels));
+        [] if !head.is_numeric() => Some(ExpectedLabels::Multiple(labels)),
+        [one] => {
+            check_labels(&labels, pipeline, &line)?;
+            Some(ExpectedLabels::Single(one.clone()))
         }
-        (_, row_label) => {
-            let one = match row_label {
-                RowLabel::Field(field) => field,
-                RowLabel::List(labels) => match <[String; 1]>::try_from(labels) {
-                    Ok([one]) => one,
-                    Err(labels) => return Err(format!("{line}: {} labels, where the model gives one", labels.len())),
-                },
-            };
-            check_labels([&one], pipeline, &line)?;
-            label = Some(ExpectedLabels::Single(one));
-        }
-    }
+        others => return Err(format!("{line}: {} labels, where the model gives one", others.len())),
+    };
     let text = row.text.clone();
     Ok(Some(GoldenExample { text, text_pair: None, label, scores: BTreeMap::new(), score, entities: None }))
 }

@@ -71,19 +71,17 @@ impl VersionComparison {
         let mut differences = Vec::new();
         for ((question, one), another) in questions.cases.iter().zip(answers).zip(others) {
             let [one, another] = [one, another].map(|answered| answered.outcome.as_ref().ok());
-            let said = (
-                one.map(|d| ModelAnswer::from_decision(d, here)),
-                another.map(|d| ModelAnswer::from_decision(d, there)),
-            );
-            if said.0.as_ref().map(|said| &said.labels) != said.1.as_ref().map(|said| &said.labels) {
-                flips += 1;
-                if first_flips.len() < MAX_LISTED_TEXTS {
-                    first_flips.push(LabelFlip { number: question.number, this: said.0, other: said.1 });
-                }
-            }
             let pair = one.zip(another);
             differences
                 .extend(pair.and_then(|(one, another)| score_distance(one, another, &other_indices)).map(f64::from));
+            let this = one.map(|decision| ModelAnswer::from_decision(decision, here));
+            let other = another.map(|decision| ModelAnswer::from_decision(decision, there));
+            if this.as_ref().map(|answer| &answer.labels) != other.as_ref().map(|answer| &answer.labels) {
+                flips += 1;
+                if first_flips.len() < MAX_LISTED_TEXTS {
+                    first_flips.push(LabelFlip { number: question.number, this, other });
+                }
+            }
         }
         let texts = questions.cases.len();
         let accuracy = questions.graded.then(|| AccuracyReport::new(questions, others, there).accuracy).flatten();

@@ -85,8 +85,7 @@ impl MlflowSettings {
         let credentials = user.or_else(|| token.map(MlflowCredentials::Token));
         let typed = match (args.mlflow.as_str(), args.mlflow_tracking_uri.as_str()) {
             // Other programs may keep their models in a directory or a database: that is not meant.
-            ("", elsewhere) if !elsewhere.starts_with("http://") && !elsewhere.starts_with("https://") => None,
-            ("", elsewhere) => Some(elsewhere),
+            ("", uri) => Some(uri).filter(|uri| uri.starts_with("http://") || uri.starts_with("https://")),
             (typed, _) => Some(typed),
         };
         let secrets = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN";

@@ -60,9 +60,7 @@ impl Channel {
             url.set_path(&path);
             channels.push(Self::Alertmanager(url));
         }
-        if let Some(mail) = Mailer::from_args(args)? {
-            channels.push(Self::Email(Box::new(mail)));
-        }
+        channels.extend(Mailer::from_args(args)?.map(Box::new).map(Self::Email));
         let command = args.command.clone().filter(is_set);
         channels.extend(command.map(AlertProgram::new).map(Self::Command));
         Ok(channels)
