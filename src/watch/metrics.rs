@@ -1,20 +1,15 @@
 //! The watcher's own metrics.
 
-use prometheus::{
-    Encoder, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Registry, TextEncoder, histogram_opts, opts,
-};
+use prometheus::{Encoder, GaugeVec, HistogramVec, IntCounterVec, Registry, TextEncoder, histogram_opts, opts};
 
 use super::probe::ProbeResult;
 use super::target_health::TargetHealth;
-
-/// Seconds.
-const CHECK_SECONDS_BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
 /// What the watcher counts. Labels are its own URLs and channels.
 #[derive(Debug)]
 pub struct WatchMetrics {
     registry: Registry,
-    healthy: IntGaugeVec,
+    healthy: GaugeVec,
     checks: IntCounterVec,
     check_seconds: HistogramVec,
     last_check_seconds: GaugeVec,
@@ -31,10 +26,7 @@ impl WatchMetrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let metrics = Self {
             registry: Registry::new(),
-            healthy: IntGaugeVec::new(
-                opts!("predictd_watch_healthy", "1 while the server counts as healthy."),
-                &["url"],
-            )?,
+            healthy: GaugeVec::new(opts!("predictd_watch_healthy", "1 while the server counts as healthy."), &["url"])?,
             checks: IntCounterVec::new(
                 opts!("predictd_watch_checks_total", "Checks by result: good or failed."),
                 &["url", "result"],
@@ -43,7 +35,7 @@ impl WatchMetrics {
                 histogram_opts!(
                     "predictd_watch_check_duration_seconds",
                     "Time of a check.",
-                    CHECK_SECONDS_BUCKETS.to_vec()
+                    vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0]
                 ),
                 &["url"],
             )?,
@@ -67,16 +59,17 @@ impl WatchMetrics {
         for metric in [&metrics.checks, &metrics.changes, &metrics.deliveries, &metrics.drift_polls] {
             metrics.registry.register(Box::new(metric.clone()))?;
         }
-        metrics.registry.register(Box::new(metrics.healthy.clone()))?;
+        for metric in [&metrics.healthy, &metrics.last_check_seconds] {
+            metrics.registry.register(Box::new(metric.clone()))?;
+        }
         metrics.registry.register(Box::new(metrics.check_seconds.clone()))?;
-        metrics.registry.register(Box::new(metrics.last_check_seconds.clone()))?;
         Ok(metrics)
     }
 
     /// A server was checked, and counts as this now.
     pub fn record_check(&self, record: &ProbeResult, health: TargetHealth) {
         let url = record.url.as_str();
-        self.healthy.with_label_values(&[url]).set(i64::from(health == TargetHealth::Healthy));
+        self.healthy.with_label_values(&[url]).set((health == TargetHealth::Healthy).into());
         self.checks.with_label_values(&[url, if record.healthy { "good" } else { "failed" }]).inc();
         self.check_seconds.with_label_values(&[url]).observe(record.response_time);
         self.last_check_seconds.with_label_values(&[url]).set(record.response_time);
