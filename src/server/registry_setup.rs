@@ -102,8 +102,7 @@ impl RegistrySetup {
         let database = self.connect_database()?;
         let opened = async {
             database.initialize().await?;
-            let records = models_directory::sync_to_database(&database, &self.sources, self.missing_versions()).await;
-            records.map_err(|error| OpenError::from_read_error(&error))
+            Ok(models_directory::sync_to_database(&database, &self.sources, self.missing_versions()).await?)
         };
         match opened.await {
             Ok(records) => {
@@ -124,11 +123,8 @@ impl RegistrySetup {
     fn connect_database(&self) -> Result<Database, String> {
         let data = &self.settings.data_dir;
         let directory = DataDirectory::open(data).map_err(|error| format!("--data-dir {}: {error}", data.display()))?;
-        if let Some(url) = &self.settings.database_url {
-            let database = Database::connect_lazy(url).map_err(|error| self.database_error(&error))?;
-            return Ok(database.with_separate_directory(directory));
-        }
-        let url = sqlite_url(&self.database_path()).map_err(|error| self.database_error(&error))?;
+        let url = self.settings.database_url.clone().map_or_else(|| sqlite_url(&self.database_path()), Ok);
+        let url = url.map_err(|error| self.database_error(&error))?;
         let database = Database::connect_lazy(&url).map_err(|error| self.database_error(&error))?;
         Ok(database.with_data_directory(directory))
     }

@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use predictd_platform::atomic_file;
 use predictd_platform::clock;
 
+use super::data_directory::is_at_path;
 use super::feedback::FeedbackRecord;
 
 /// Most bytes of all files that wait.
@@ -89,10 +90,7 @@ impl FeedbackSpool {
         if self.size_bytes() + bytes.len() as u64 > MAX_SPOOL_BYTES {
             return Err(SpoolError::Full);
         }
-        let mut current = match own.take() {
-            Some(current) => current,
-            None => self.create_segment()?,
-        };
+        let mut current = own.take().map_or_else(|| self.create_segment(), Ok)?;
         self.has_pending.store(true, Ordering::Release);
         let written = current.file.write_all(&bytes).and_then(|()| current.file.sync_data());
         if let Err(error) = written {
@@ -104,7 +102,8 @@ impl FeedbackSpool {
             return Err(error.into());
         }
         current.length += bytes.len() as u64;
-        if !current.is_at_path()? {
+        // A process that looks for the file by its name must find this one.
+        if !is_at_path(&current.file, &current.path)? {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the file was removed or replaced").into());
         }
         *own = Some(current);
@@ -136,18 +135,16 @@ impl FeedbackSpool {
         drop(self.writer.lock().take());
         let mut waiting = Vec::new();
         for path in self.segment_paths() {
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                // Another process has handed it over meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                // The others need not wait for it. It is looked for again when something else waits, and at the next start.
-                Err(error) => {
-                    tracing::error!(file = %path.display(), %error, "spool file could not be read");
-                    continue;
+            match File::open(&path) {
+                Ok(file) if file.try_lock().is_ok() => {
+                    waiting.push(SpoolSegment { path, reader: BufReader::new(file) });
                 }
-            };
-            if file.try_lock().is_ok() {
-                waiting.push(SpoolSegment { path, reader: BufReader::new(file) });
+                // The others need not wait for it. It is looked for again when something else waits, and at the next start.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::error!(file = %path.display(), %error, "spool file could not be read");
+                }
+                // Another process writes to it, or has handed it over meanwhile.
+                _ => {}
             }
         }
         Ok(waiting)
@@ -168,14 +165,6 @@ impl FeedbackSpool {
     }
 }
 
-impl SegmentWriter {
-    /// True if a process that looks for the file by its name finds this one.
-    fn is_at_path(&self) -> io::Result<bool> {
-        let own = self.file.metadata()?;
-        Ok(fs::metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == (own.dev(), own.ino())))
-    }
-}
-
 impl SpoolSegment {
     /// The next records, at most `most`; none at the end.
     ///
@@ -189,13 +178,10 @@ impl SpoolSegment {
             if line.is_empty() {
                 break;
             }
-            match serde_json::from_slice(&line) {
-                Ok(feedback) => records.push(feedback),
-                // The end of a file whose writer was killed, or ran out of disk: nothing of it was acknowledged.
-                Err(error) => {
-                    tracing::warn!(file = %self.path.display(), %error, "incomplete spool record ignored");
-                }
-            }
+            // The end of a file whose writer was killed, or ran out of disk, is ignored: nothing of it was acknowledged.
+            records.extend(serde_json::from_slice::<FeedbackRecord>(&line).inspect_err(|error| {
+                tracing::warn!(file = %self.path.display(), %error, "incomplete spool record ignored");
+            }));
         }
         Ok(records)
     }
@@ -206,7 +192,7 @@ impl SpoolSegment {
     /// If the file cannot be deleted.
     pub fn delete(self) -> io::Result<()> {
         fs::remove_file(&self.path)?;
-        self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+        atomic_file::sync_directory(atomic_file::directory_of(&self.path))
     }
 }
 
