@@ -43,25 +43,17 @@ pub(super) fn copy_verified(from: &Path, to: &Path, file: &FileRecord) -> Result
     Ok(())
 }
 
-/// True if two directories hold the same files.
+/// True if two files, or the files in two directories, are the same.
 pub(super) fn has_same_content(one: &Path, other: &Path) -> io::Result<bool> {
-    if !other.is_dir() {
+    if !one.is_dir() {
+        return Ok(other.is_file() && has_same_bytes(one, other)?);
+    }
+    let names = entry_names(one)?;
+    if !other.is_dir() || names != entry_names(other)? {
         return Ok(false);
     }
-    let mine = entry_names(one)?;
-    let others = entry_names(other)?;
-    if mine != others {
-        return Ok(false);
-    }
-    for name in mine {
-        let one = one.join(&name);
-        let other = other.join(&name);
-        let same = if one.is_dir() {
-            has_same_content(&one, &other)?
-        } else {
-            other.is_file() && has_same_bytes(&one, &other)?
-        };
-        if !same {
+    for name in names {
+        if !has_same_content(&one.join(&name), &other.join(&name))? {
             return Ok(false);
         }
     }
@@ -86,11 +78,9 @@ fn has_same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
         if mine.is_empty() {
             return Ok(true);
         }
-        match other.read_exact(others) {
-            Ok(()) if *mine == *others => {}
-            Ok(()) => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            Err(error) => return Err(error),
+        other.read_exact(others)?;
+        if mine != others {
+            return Ok(false);
         }
     }
 }
