@@ -36,14 +36,16 @@ async fn copy_database(from: &Path, to: &Path) -> Result<(), String> {
         return Err(path_error(from, "there is no such file"));
     }
     let url = sqlite_url(from)?.replace("?mode=rwc", "?mode=rw");
-    install_default_drivers();
-    let options: AnyConnectOptions = url.parse().map_err(|error| path_error(from, error))?;
-    let options = options.disable_statement_logging();
-    let mut connection = AnyConnection::connect_with(&options).await.map_err(|error| path_error(from, error))?;
     let path = to.to_str().ok_or("the path is not UTF-8")?;
-    let copied = sqlx::query("VACUUM INTO $1").bind(path).execute(&mut connection).await;
-    copied.map_err(|error| path_error(from, error))?;
-    connection.close().await.map_err(|error| path_error(from, error))
+    vacuum_into(&url, path).await.map_err(|error| path_error(from, error))
+}
+
+async fn vacuum_into(url: &str, path: &str) -> Result<(), sqlx::Error> {
+    install_default_drivers();
+    let options = url.parse::<AnyConnectOptions>()?.disable_statement_logging();
+    let mut connection = AnyConnection::connect_with(&options).await?;
+    sqlx::query("VACUUM INTO $1").bind(path).execute(&mut connection).await?;
+    connection.close().await
 }
 
 /// Puts a copy in the place of the database in `data`, of a server that does not run. What was there is kept beside it.
@@ -81,10 +83,15 @@ fn replace_database(restored: &Path, data: &Path) -> io::Result<()> {
 }
 
 fn missing_versions(records: &ModelRecords, store: &Store) -> Vec<String> {
-    let versions = records.iter().flat_map(|(name, record)| record.versions.iter().map(move |version| (name, version)));
-    let missing =
-        versions.filter(|(_, (_, record))| record.digest().is_some_and(|digest| !store.version_path(&digest).is_dir()));
-    missing.map(|(name, (version, _))| format!("{name}/{}", version.as_str())).collect()
+    let mut missing = Vec::new();
+    for (name, model) in records {
+        for (version, record) in &model.versions {
+            if record.digest().is_some_and(|digest| !store.version_path(&digest).is_dir()) {
+                missing.push(format!("{name}/{}", version.as_str()));
+            }
+        }
+    }
+    missing
 }
 
 /// All records of a database without other users, if it is one of this program's.
