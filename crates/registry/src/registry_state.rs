@@ -5,8 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use predictd_experiments::experiment::Experiment;
-use predictd_experiments::experiment::ExperimentMap;
+use predictd_experiments::experiment::{Experiment, ExperimentMap};
 use predictd_platform::atomic_file;
 use serde::{Deserialize, Serialize};
 
@@ -112,13 +111,8 @@ impl StateFile {
     #[must_use]
     pub fn read(&self) -> Option<RegistryState> {
         let bytes = fs::read(&self.0).ok()?;
-        match serde_json::from_slice(&bytes) {
-            Ok(known) => Some(known),
-            Err(error) => {
-                tracing::warn!(file = %self.0.display(), %error, "state file could not be read");
-                None
-            }
-        }
+        let known = serde_json::from_slice(&bytes);
+        known.inspect_err(|error| tracing::warn!(file = %self.0.display(), %error, "state file could not be read")).ok()
     }
 
     /// Writes what is known: whole, or not at all.

@@ -38,8 +38,7 @@ impl RegistryRuntime {
         let (opened, is_opened) = sync_channel(1);
         // The caller may be on a thread that runs tasks: it must not block there.
         runtime.spawn(async move { opened.send(open().await) });
-        let services = is_opened.recv().map_err(|_| "the work was given up".to_owned()).and_then(|opened| opened);
-        match services {
+        match is_opened.recv().unwrap_or_else(|_| Err("the work was given up".to_owned())) {
             Ok(services) => Ok(Self {
                 services: Arc::new(services),
                 task_permits: Arc::new(Semaphore::new(MAX_PENDING_TASKS)),
@@ -106,7 +105,7 @@ impl RegistryRuntime {
 
 impl std::fmt::Debug for RegistryRuntime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keeping").finish_non_exhaustive()
+        f.write_str("RegistryRuntime")
     }
 }
 
