@@ -18,6 +18,9 @@ const MAX_DIRECTORY_VERSIONS: usize = 1_024;
 /// Most entries that one warning names.
 const MAX_LOGGED_NAMES: usize = 20;
 
+/// A directory, with its name.
+type NamedPath = (String, PathBuf);
+
 /// The model versions in `directory`, by name.
 ///
 /// A version directory without a graph is listed too if its name begins with a digit, or it has another file of a model:
@@ -58,7 +61,7 @@ pub fn find_models(directory: &Path) -> Result<Vec<ModelSource>, String> {
 }
 
 /// Whether a directory with these directories is a model's. Tools and scripts may lie beside the models.
-fn is_model(directories: &[(String, PathBuf)]) -> bool {
+fn is_model(directories: &[NamedPath]) -> bool {
     directories.iter().any(|(_, directory)| has_graph(directory))
         || (!directories.is_empty() && directories.iter().all(|(name, _)| starts_with_digit(name)))
 }
@@ -81,7 +84,7 @@ fn warn_of_misplaced_model(name: &str, directory: &Path) -> bool {
 }
 
 /// The versions among the directories of a model.
-fn find_versions(name: &str, directories: Vec<(String, PathBuf)>) -> Vec<ModelSource> {
+fn find_versions(name: &str, directories: Vec<NamedPath>) -> Vec<ModelSource> {
     let (versions, other_directories): (Vec<_>, Vec<_>) =
         directories.into_iter().partition(|(version, directory)| is_version_directory(version, directory));
     if !other_directories.is_empty() {
@@ -134,7 +137,7 @@ fn format_names<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
 }
 
 /// What is in a directory: names and paths of directories, sorted; and names of files and of what is hidden.
-fn read_entries(directory: &Path) -> Result<(Vec<(String, PathBuf)>, Vec<String>), String> {
+fn read_entries(directory: &Path) -> Result<(Vec<NamedPath>, Vec<String>), String> {
     let mut directories = Vec::new();
     let mut other_names = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(|error| path_error(directory, error))? {
