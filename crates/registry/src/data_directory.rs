@@ -76,10 +76,9 @@ fn restrict_file(path: &Path) {
 }
 
 fn restrict_permissions(path: &Path, metadata: &Metadata) {
-    if metadata.mode() & OTHER_USERS_MODE == 0 {
-        return;
-    }
-    if let Err(error) = remove_permissions(path, metadata) {
+    if metadata.mode() & OTHER_USERS_MODE != 0
+        && let Err(error) = remove_permissions(path, metadata)
+    {
         let own = metadata.uid() == geteuid().as_raw();
         tracing::warn!(path = %path.display(), own, %error, "other users may read server files; remove their permissions");
     }

@@ -15,7 +15,7 @@ use super::error::ChangeError;
 use super::pool::Database;
 use super::rows::{self, AnyQuery, count_from, from_json, read_experiments, to_json};
 use super::timeouts::{SUMS_TIMEOUT, with_timeout};
-use super::transactions::{GuardedConnection, find_repeated, store_answer};
+use super::transactions::{GuardedConnection, find_repeated, record_change};
 use crate::record::{ModelRecord, ModelRecords, RecordError};
 
 /// Processes whose counts stand by themselves; those of more are put together.
@@ -249,9 +249,8 @@ async fn apply_experiment_change(
             rows::write_model(connection, on, &stored, &model).await?;
         }
     }
-    rows::insert_audit_entry(connection, begun.epoch, on, change.audit).await?;
     // Any of it can be written as JSON: it just was.
-    store_answer(connection, change.idempotency_key, || serde_json::to_string(&after).unwrap_or_default()).await?;
+    record_change(begun, change, on, || serde_json::to_string(&after).unwrap_or_default()).await?;
     Ok(ChangeOutcome::Changed(after))
 }
 

@@ -56,7 +56,7 @@ impl Database {
             let outcomes = feedback.iter().map(|new| rows.merge(new, when)).collect::<Result<_, _>>()?;
             rows.write(&mut begun.connection).await?;
             begun.commit().await?;
-            self.file_health.check_after_write()?;
+            self.check_after_write()?;
             Ok(outcomes)
         });
         written.await.map_err(|error| self.file_health.record_change_damage(error))

@@ -55,8 +55,6 @@ const SUSPECT_DURATION: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct DatabaseFileHealth {
     pub(super) directory: Option<DataDirectory>,
-    /// The file is in the directory.
-    has_file: bool,
     /// The file cannot be read as a database.
     pub(super) is_damaged: AtomicBool,
     /// Until when an error that reported damage counts: a disk that failed for a moment may be well again.
@@ -65,13 +63,8 @@ pub(super) struct DatabaseFileHealth {
 
 impl DatabaseFileHealth {
     /// That of a database with this data directory.
-    pub(super) fn new(directory: DataDirectory, has_file: bool) -> Self {
-        Self { directory: Some(directory), has_file, ..Self::default() }
-    }
-
-    /// The directory, where the file is in it.
-    pub(super) fn file_directory(&self) -> Option<&DataDirectory> {
-        self.directory.as_ref().filter(|_| self.has_file)
+    pub(super) fn new(directory: DataDirectory) -> Self {
+        Self { directory: Some(directory), ..Self::default() }
     }
 
     /// What is wrong with the file or with the data directory.
@@ -82,19 +75,6 @@ impl DatabaseFileHealth {
         }
         let lost = self.directory.as_ref().filter(|directory| !directory.check_identity());
         lost.map(|_| StorageFault::DirectoryLost)
-    }
-
-    /// What is wrong with the file.
-    pub(super) fn file_fault(&self) -> Option<StorageFault> {
-        self.fault().filter(|fault| self.has_file || *fault == StorageFault::DatabaseDamaged)
-    }
-
-    /// Looks, after a transaction whose connection is still open, whether what it wrote is where a restart looks for it.
-    pub(super) fn check_after_write(&self) -> Result<(), sqlx::Error> {
-        if self.file_directory().is_some_and(|directory| !directory.check_after_write()) {
-            return Err(StorageFault::DirectoryLost.into());
-        }
-        Ok(())
     }
 
     /// Notes what an error says of the file.

@@ -3,7 +3,7 @@
 use super::change::{ChangeOutcome, ChangeRequest};
 use super::error::ChangeError;
 use super::pool::Database;
-use super::transactions::{GuardedConnection, find_repeated, store_answer};
+use super::transactions::{GuardedConnection, find_repeated, record_change};
 use super::{experiments, rows};
 use crate::record::{ModelRecord, RecordError};
 
@@ -60,7 +60,6 @@ async fn apply_model_change(
     }
     after.revision += 1;
     rows::write_model(connection, change.target, &before, &after).await?;
-    rows::insert_audit_entry(connection, begun.epoch, change.target, change.audit).await?;
-    store_answer(connection, change.idempotency_key, || answer(&after)).await?;
+    record_change(begun, change, change.target, || answer(&after)).await?;
     Ok(ChangeOutcome::Changed(after))
 }

@@ -75,7 +75,7 @@ impl Database {
     /// opened. Feedback that waits and versions lie there in any case.
     #[must_use]
     pub fn with_data_directory(self, directory: DataDirectory) -> Self {
-        Self { file_health: Arc::new(DatabaseFileHealth::new(directory, self.is_sqlite)), ..self }
+        Self { file_health: Arc::new(DatabaseFileHealth::new(directory)), ..self }
     }
 
     /// What is wrong with the database's file or with the data directory, if anything. A database elsewhere takes feedback
@@ -95,7 +95,7 @@ impl Database {
     /// Why nothing can be kept in it, if so.
     #[must_use]
     pub fn database_fault(&self) -> Option<StorageFault> {
-        self.file_health.file_fault()
+        self.storage_fault().filter(|fault| self.is_sqlite || *fault == StorageFault::DatabaseDamaged)
     }
 
     /// The data directory, where it is watched.
@@ -121,7 +121,9 @@ impl Database {
         let migrated = with_timeout(time, async { migrator().run(&alone).await.map_err(OpenError::from) }).await;
         timeout(QUERY_TIMEOUT, alone.close()).await.ok();
         migrated?;
-        self.file_health.file_directory().into_iter().for_each(DataDirectory::record_database_identity);
+        if self.is_sqlite {
+            self.file_health.directory.iter().for_each(DataDirectory::record_database_identity);
+        }
         self.is_initialized.store(true, Ordering::Relaxed);
         Ok(())
     }

@@ -1,14 +1,13 @@
 //! Rows to records, and back.
 
 use predictd_experiments::experiment::ExperimentMap;
-use predictd_platform::clock::now_millis;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyPool, Row};
 
-use super::change::{AuditDetails, AuditEntry, HistoryFilter};
+use super::change::{AuditEntry, HistoryFilter};
 use crate::record::{ModelRecord, ModelRecords, VersionRecord};
 use crate::version_name::VersionName;
 
@@ -94,19 +93,6 @@ pub(super) async fn write_model(
         row.bind(i64::from(record.pinned)).bind(record.registered_at).execute(&mut *connection).await?;
     }
     Ok(())
-}
-
-/// Adds to the history.
-pub(super) async fn insert_audit_entry(
-    connection: &mut AnyConnection,
-    epoch: i64,
-    model: &str,
-    event: AuditDetails<'_>,
-) -> Result<(), sqlx::Error> {
-    let row = "INSERT INTO events (epoch, at, who, action, model, version, reason, experiment) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-    let row = sqlx::query(row).bind(epoch).bind(now_millis()).bind(event.actor).bind(event.action).bind(model);
-    let row = row.bind(event.version).bind(event.reason).bind(event.experiment);
-    row.execute(connection).await.map(drop)
 }
 
 /// The last of the history, the last first.

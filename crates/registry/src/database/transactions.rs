@@ -5,8 +5,9 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, Executor};
 use tokio::time::timeout;
 
-use super::change::ChangeOutcome;
+use super::change::{ChangeOutcome, ChangeRequest};
 use super::error::ChangeError;
+use super::file_health::StorageFault;
 use super::pool::Database;
 use super::timeouts::CHANGE_TIMEOUT;
 
@@ -67,8 +68,7 @@ impl Database {
         Ok(begun)
     }
 
-    /// Ends the transaction of a change. What is refused, or is so already, has been counted: that is taken back. What was
-    /// written is where a restart finds it: it is looked for while the connection is open.
+    /// Ends the transaction of a change. What is refused, or is so already, has been counted: that is taken back.
     pub(super) async fn finish<T>(
         &self,
         mut begun: GuardedConnection,
@@ -80,8 +80,18 @@ impl Database {
             _ => begun.end_transaction("ROLLBACK").await?,
         }
         let settled = decided?;
-        self.file_health.check_after_write()?;
+        self.check_after_write()?;
         Ok(settled)
+    }
+
+    /// Looks, while the connection of a transaction is open, whether what it wrote is where a restart looks for it.
+    pub(super) fn check_after_write(&self) -> Result<(), sqlx::Error> {
+        match &self.file_health.directory {
+            Some(directory) if self.is_sqlite && !directory.check_after_write() => {
+                Err(StorageFault::DirectoryLost.into())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -101,14 +111,20 @@ pub(super) async fn find_repeated<T>(
     }
 }
 
-/// Keeps the answer to a request that has a key, and forgets old ones.
-pub(super) async fn store_answer(
-    connection: &mut AnyConnection,
-    key: Option<(&str, &str)>,
+/// Adds a change of a model to the history. Keeps the answer to a request that has a key, and forgets old ones.
+pub(super) async fn record_change(
+    begun: &mut GuardedConnection,
+    change: ChangeRequest<'_>,
+    model: &str,
     answer: impl FnOnce() -> String,
 ) -> Result<(), sqlx::Error> {
-    let Some((key, request)) = key else { return Ok(()) };
+    let ChangeRequest { audit, idempotency_key, .. } = change;
+    let connection = &mut *begun.connection;
     let now = now_millis();
+    let row = "INSERT INTO events (epoch, at, who, action, model, version, reason, experiment) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let row = sqlx::query(row).bind(begun.epoch).bind(now).bind(audit.actor).bind(audit.action).bind(model);
+    row.bind(audit.version).bind(audit.reason).bind(audit.experiment).execute(&mut *connection).await?;
+    let Some((key, request)) = idempotency_key else { return Ok(()) };
     let old = sqlx::query("DELETE FROM requests WHERE at < $1").bind(now - IDEMPOTENCY_KEY_RETENTION_MS);
     old.execute(&mut *connection).await?;
     let row = sqlx::query("INSERT INTO requests (request_key, request, answer, at) VALUES ($1, $2, $3, $4)");
