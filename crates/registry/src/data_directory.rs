@@ -51,8 +51,9 @@ pub fn make_directory_private(directory: &Path) -> io::Result<()> {
             && metadata.is_dir()
         {
             restrict_permissions(&path, &metadata);
-            let files = fs::read_dir(&path)?.filter(|_| with_files);
-            files.filter_map(Result::ok).for_each(|file| restrict_file(&file.path()));
+            for file in fs::read_dir(&path)?.filter(|_| with_files).flatten() {
+                restrict_file(&file.path());
+            }
         }
     }
     Ok(())

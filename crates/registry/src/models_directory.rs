@@ -200,8 +200,10 @@ fn versions_by_model<'a>(
     sources: &'a [ModelSource],
     gone: MissingVersions,
 ) -> BTreeMap<&'a str, Vec<&'a str>> {
-    let recorded = known.keys().filter(|_| gone == MissingVersions::Remove).map(|name| (name.as_str(), Vec::new()));
-    let mut all: BTreeMap<&str, Vec<&str>> = recorded.collect();
+    let mut all = BTreeMap::<&str, Vec<&str>>::new();
+    if gone == MissingVersions::Remove {
+        all.extend(known.keys().map(|name| (name.as_str(), Vec::new())));
+    }
     for source in sources {
         all.entry(&source.name).or_default().push(&source.version);
     }
@@ -210,10 +212,14 @@ fn versions_by_model<'a>(
 
 /// Makes a record have these versions of the operator's directory.
 fn sync_record(record: &mut ModelRecord, there: &[&str], gone: MissingVersions) -> Result<bool, RecordError> {
-    let gone = record.versions.iter().filter(|(version, record)| {
-        gone == MissingVersions::Remove && record.origin == Origin::Directory && !there.contains(&version.as_str())
-    });
-    let gone: Vec<String> = gone.map(|(version, _)| version.as_str().to_owned()).collect();
+    let gone: Vec<String> = record
+        .versions
+        .iter()
+        .filter(|(version, record)| {
+            gone == MissingVersions::Remove && record.origin == Origin::Directory && !there.contains(&version.as_str())
+        })
+        .map(|(version, _)| version.as_str().to_owned())
+        .collect();
     let mut changed = !gone.is_empty();
     for version in gone {
         if record.active.as_ref() == Some(&version) {

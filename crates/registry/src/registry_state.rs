@@ -110,9 +110,9 @@ impl StateFile {
     /// What was written last; nothing if nothing was, or it cannot be read.
     #[must_use]
     pub fn read(&self) -> Option<RegistryState> {
-        let bytes = fs::read(&self.0).ok()?;
-        let known = serde_json::from_slice(&bytes);
-        known.inspect_err(|error| tracing::warn!(file = %self.0.display(), %error, "state file could not be read")).ok()
+        serde_json::from_slice(&fs::read(&self.0).ok()?)
+            .inspect_err(|error| tracing::warn!(file = %self.0.display(), %error, "state file could not be read"))
+            .ok()
     }
 
     /// Writes what is known: whole, or not at all.

@@ -138,8 +138,7 @@ impl Database {
             } else {
                 UPDATE_COUNTS
             };
-            let row = counts_query(statement, of, process, counted)?;
-            let written = row.execute(&mut *begun.connection).await?;
+            let written = counts_query(statement, of, process, counted)?.execute(&mut *begun.connection).await?;
             begun.commit().await?;
             Ok(written.rows_affected() > 0)
         })
@@ -191,8 +190,11 @@ impl Database {
         decided: &FirstDecision,
     ) -> Result<bool, sqlx::Error> {
         let row = "INSERT INTO experiment_decisions (experiment, phase, arm, better, sentence, at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-        let row = phase_query(row, of).bind(arm).bind(i64::from(decided.is_better));
-        let row = row.bind(&decided.sentence).bind(decided.decided_at);
+        let row = phase_query(row, of)
+            .bind(arm)
+            .bind(i64::from(decided.is_better))
+            .bind(&decided.sentence)
+            .bind(decided.decided_at);
         Ok(self.query(row.execute(&self.pool)).await?.rows_affected() > 0)
     }
 }
@@ -292,8 +294,7 @@ async fn compact_counts(connection: &mut AnyConnection, of: PhaseQuery<'_>) -> R
         return Ok(());
     }
     gone.execute(&mut *connection).await?;
-    let merged = counts_query(INSERT_COUNTS, of, MERGED_ROW_PROCESS, &sum_counts(&rows)?)?;
-    merged.execute(connection).await.map(drop)
+    counts_query(INSERT_COUNTS, of, MERGED_ROW_PROCESS, &sum_counts(&rows)?)?.execute(connection).await.map(drop)
 }
 
 /// What feedback says of an arm.
@@ -326,8 +327,12 @@ async fn read_label_results(
         let pairs = "SELECT predicted, actual, COUNT(*) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2 GROUP BY predicted, actual ORDER BY COUNT(*) DESC LIMIT $3";
         let mut all = Vec::new();
         for (arm, is_answered) in [(answered, true), (failed, false)] {
-            let pairs = sqlx::query(pairs).bind(arm).bind(of.answered_after).bind(i64::from(MAX_LABEL_PAIRS));
-            let pairs = pairs.fetch_all(&mut *connection).await?;
+            let pairs = sqlx::query(pairs)
+                .bind(arm)
+                .bind(of.answered_after)
+                .bind(i64::from(MAX_LABEL_PAIRS))
+                .fetch_all(&mut *connection)
+                .await?;
             found.is_confusion_truncated |= pairs.len() >= MAX_LABEL_PAIRS as usize;
             for row in &pairs {
                 all.push(parse_label_pair(row, is_answered)?);

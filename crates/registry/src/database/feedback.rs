@@ -95,8 +95,7 @@ impl Database {
             None => sqlx::query(SELECT_ALL),
             Some(model) => sqlx::query(SELECT_BY_MODEL).bind(model),
         };
-        let query = query.bind(after.0).bind(after.1).bind(i64::from(page.max_rows));
-        let mut rows = query.fetch(&self.pool);
+        let mut rows = query.bind(after.0).bind(after.1).bind(i64::from(page.max_rows)).fetch(&self.pool);
         let mut found = Vec::new();
         let mut bytes = 0;
         while bytes < page.max_text_bytes {
@@ -223,10 +222,20 @@ impl<'a> FeedbackRows<'a> {
             let mut query = bulk_query(UPSERT, rows.len(), 13);
             for (id, row, (new, text)) in rows {
                 let confidence = f64::from(new.confidence);
-                query = query.bind(id).bind(new.predicted_at).bind(&new.model).bind(&new.version).bind(&new.arm);
-                query = query.bind(to_json(&new.predicted)?).bind(confidence).bind(&row.actual).bind(text);
-                query = query.bind(&row.caller).bind(row.reported_at).bind(i64::from(new.is_correct()));
-                query = query.bind(i64::try_from(bin_index(confidence)).unwrap_or_default());
+                query = query
+                    .bind(id)
+                    .bind(new.predicted_at)
+                    .bind(&new.model)
+                    .bind(&new.version)
+                    .bind(&new.arm)
+                    .bind(to_json(&new.predicted)?)
+                    .bind(confidence)
+                    .bind(&row.actual)
+                    .bind(text)
+                    .bind(&row.caller)
+                    .bind(row.reported_at)
+                    .bind(i64::from(new.is_correct()))
+                    .bind(i64::try_from(bin_index(confidence)).unwrap_or_default());
             }
             query.execute(&mut *connection).await?;
         }

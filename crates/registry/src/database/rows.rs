@@ -76,9 +76,14 @@ pub(super) async fn write_model(
     model: &ModelRecord,
 ) -> Result<(), sqlx::Error> {
     let row = "INSERT INTO models (name, revision, active, earlier, followed) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO UPDATE SET revision = $2, active = $3, earlier = $4, followed = $5";
-    let row = sqlx::query(row).bind(name).bind(model.revision).bind(model.active.as_deref());
-    let row = row.bind(to_json(&model.previous_versions)?).bind(model.alias_target.as_deref());
-    row.execute(&mut *connection).await?;
+    sqlx::query(row)
+        .bind(name)
+        .bind(model.revision)
+        .bind(model.active.as_deref())
+        .bind(to_json(&model.previous_versions)?)
+        .bind(model.alias_target.as_deref())
+        .execute(&mut *connection)
+        .await?;
     for version in before.versions.keys().filter(|version| !model.versions.contains_key(version)) {
         let gone = sqlx::query("DELETE FROM versions WHERE model = $1 AND version = $2");
         gone.bind(name).bind(version.as_str()).execute(&mut *connection).await?;
@@ -88,9 +93,17 @@ pub(super) async fn write_model(
             continue;
         }
         let row = "INSERT INTO versions (model, version, origin, files, metadata, metrics, pinned, registered_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (model, version) DO UPDATE SET origin = $3, files = $4, metadata = $5, metrics = $6, pinned = $7, registered_at = $8";
-        let row = sqlx::query(row).bind(name).bind(version.as_str()).bind(to_json(&record.origin)?);
-        let row = row.bind(to_json(&record.files)?).bind(to_json(&record.metadata)?).bind(to_json(&record.metrics)?);
-        row.bind(i64::from(record.pinned)).bind(record.registered_at).execute(&mut *connection).await?;
+        sqlx::query(row)
+            .bind(name)
+            .bind(version.as_str())
+            .bind(to_json(&record.origin)?)
+            .bind(to_json(&record.files)?)
+            .bind(to_json(&record.metadata)?)
+            .bind(to_json(&record.metrics)?)
+            .bind(i64::from(record.pinned))
+            .bind(record.registered_at)
+            .execute(&mut *connection)
+            .await?;
     }
     Ok(())
 }

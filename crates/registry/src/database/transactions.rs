@@ -122,8 +122,17 @@ pub(super) async fn record_change(
     let connection = &mut *begun.connection;
     let now = now_millis();
     let row = "INSERT INTO events (epoch, at, who, action, model, version, reason, experiment) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-    let row = sqlx::query(row).bind(begun.epoch).bind(now).bind(audit.actor).bind(audit.action).bind(model);
-    row.bind(audit.version).bind(audit.reason).bind(audit.experiment).execute(&mut *connection).await?;
+    sqlx::query(row)
+        .bind(begun.epoch)
+        .bind(now)
+        .bind(audit.actor)
+        .bind(audit.action)
+        .bind(model)
+        .bind(audit.version)
+        .bind(audit.reason)
+        .bind(audit.experiment)
+        .execute(&mut *connection)
+        .await?;
     let Some((key, request)) = idempotency_key else { return Ok(()) };
     let old = sqlx::query("DELETE FROM requests WHERE at < $1").bind(now - IDEMPOTENCY_KEY_RETENTION_MS);
     old.execute(&mut *connection).await?;
