@@ -1,8 +1,7 @@
 //! Copies of the SQLite database: made while the server runs, and put in its place while it does not.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use predictd_platform::atomic_file;
@@ -10,7 +9,9 @@ use predictd_platform::clock;
 use sqlx::any::{AnyConnectOptions, install_default_drivers};
 use sqlx::{AnyConnection, ConnectOptions, Connection};
 
-use super::data_directory::{DATABASE_FILE_NAME, lock_data_directory, make_directory_private, path_error};
+use super::data_directory::{
+    DATABASE_FILE_NAME, create_new_private_file, lock_data_directory, make_directory_private, path_error,
+};
 use super::database::{Database, sqlite_url};
 use super::record::ModelRecords;
 use super::store::Store;
@@ -114,8 +115,7 @@ impl TempDatabaseFile {
         let name = to.file_name().ok_or_else(|| path_error(to, "this is no name of a file"))?.to_string_lossy();
         let path = to.with_file_name(format!(".{name}.{}", std::process::id()));
         // SQLite writes to an empty file too. The file is private from the start.
-        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        created.map_err(|error| path_error(to, error))?;
+        create_new_private_file(&path).map_err(|error| path_error(to, error))?;
         Ok(Self(path))
     }
 

@@ -93,6 +93,11 @@ fn remove_permissions(path: &Path, metadata: &Metadata) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(metadata.mode() & 0o7777 & !OTHER_USERS_MODE))
 }
 
+/// Makes a file for this user only, which must not exist.
+pub(super) fn create_new_private_file(file: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)
+}
+
 /// An error's sentence that begins with the file or directory.
 pub(super) fn path_error(path: &Path, error: impl Display) -> String {
     format!("{}: {error}", path.display())

@@ -76,8 +76,8 @@ impl RegistryState {
         let mut kept = record.required_versions();
         let under_way = self.experiments.values().filter(|experiment| experiment.is_in_progress());
         let arms = under_way.flat_map(|experiment| &experiment.design.arms).filter(|arm| arm.model == name);
-        let there = |version: &&str| record.versions.contains_key(&VersionName::new(version));
-        kept.extend(arms.filter_map(|arm| arm.version.as_deref()).filter(there));
+        let versions = arms.filter_map(|arm| arm.version.as_deref());
+        kept.extend(versions.filter(|version| record.versions.contains_key(&VersionName::new(version))));
         kept
     }
 

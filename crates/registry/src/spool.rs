@@ -72,8 +72,7 @@ impl FeedbackSpool {
     /// Bytes that wait.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        let sizes = self.segment_paths().into_iter().filter_map(|path| fs::metadata(path).ok());
-        sizes.map(|metadata| metadata.len()).sum()
+        self.segment_paths().iter().flat_map(fs::metadata).map(|metadata| metadata.len()).sum()
     }
 
     /// Brings these to disk: all of them, or none.
@@ -92,8 +91,7 @@ impl FeedbackSpool {
         }
         let mut current = own.take().map_or_else(|| self.create_segment(), Ok)?;
         self.has_pending.store(true, Ordering::Release);
-        let written = current.file.write_all(&bytes).and_then(|()| current.file.sync_data());
-        if let Err(error) = written {
+        if let Err(error) = current.file.write_all(&bytes).and_then(|()| current.file.sync_data()) {
             // Half of it must not be found later: it was not acknowledged. A file that cannot even be cut is left as it
             // is, and the next record begins another.
             if current.file.set_len(current.length).and_then(|()| current.file.sync_data()).is_ok() {
@@ -157,7 +155,7 @@ impl FeedbackSpool {
 
     fn segment_paths(&self) -> Vec<PathBuf> {
         // There is none before the first outage.
-        let entries = fs::read_dir(&self.directory).into_iter().flatten().filter_map(Result::ok);
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
         paths.retain(|path| path.extension().is_some_and(|ending| ending == SEGMENT_EXTENSION));
         paths.sort_unstable();

@@ -25,9 +25,8 @@ impl VersionName {
 
 impl Ord for VersionName {
     fn cmp(&self, other: &Self) -> Ordering {
-        let by_parts = split_parts(&self.0).cmp(split_parts(&other.0));
         // 1 and 01 are the same number, but two names.
-        by_parts.then_with(|| self.0.cmp(&other.0))
+        split_parts(&self.0).cmp(split_parts(&other.0)).then_with(|| self.0.cmp(&other.0))
     }
 }
 

@@ -320,8 +320,13 @@ async fn read_label_results(
     }
     // Scores of a regression are no confidence.
     found.bins = ReliabilityDiagram::from_sums(bins).unwrap_or_default();
-    let missed = sqlx::query_scalar("SELECT COUNT(*) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2");
-    found.failed = count_from(missed.bind(&failed).bind(of.answered_after).fetch_one(&mut *connection).await?);
+    found.failed = count_from(
+        sqlx::query_scalar("SELECT COUNT(*) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2")
+            .bind(&failed)
+            .bind(of.answered_after)
+            .fetch_one(&mut *connection)
+            .await?,
+    );
     found.counts.answers += found.failed;
     if with == ResultDetail::Pairs {
         let pairs = "SELECT predicted, actual, COUNT(*) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2 GROUP BY predicted, actual ORDER BY COUNT(*) DESC LIMIT $3";

@@ -50,7 +50,7 @@ impl Database {
         feedback: &[FeedbackRecord],
         when: fn(i64, i64) -> i64,
     ) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
-        let written = self.write(async {
+        self.write(async {
             let mut begun = self.begin(0).await?;
             let mut rows = FeedbackRows::read(&mut begun.connection, feedback).await?;
             let outcomes = feedback.iter().map(|new| rows.merge(new, when)).collect::<Result<_, _>>()?;
@@ -58,8 +58,9 @@ impl Database {
             begun.commit().await?;
             self.check_after_write()?;
             Ok(outcomes)
-        });
-        written.await.map_err(|error| self.file_health.record_change_damage(error))
+        })
+        .await
+        .map_err(|error| self.file_health.record_change_damage(error))
     }
 
     /// Of the last answers of a version whose true label was told, at most so many and made after `oldest`: how many there

@@ -20,12 +20,13 @@ impl Database {
         apply: impl FnOnce(&mut ModelRecord) -> Result<bool, RecordError>,
         answer: impl FnOnce(&ModelRecord) -> String,
     ) -> Result<ChangeOutcome, ChangeError> {
-        let changed = self.write(async {
+        self.write(async {
             let mut begun = self.begin(1).await?;
             let decided = apply_model_change(&mut begun, change, apply, answer).await;
             self.finish(begun, decided).await
-        });
-        changed.await.map_err(|error| self.file_health.record_change_damage(error))
+        })
+        .await
+        .map_err(|error| self.file_health.record_change_damage(error))
     }
 
     /// What became of the request that had this key; nothing if none had.

@@ -116,8 +116,8 @@ impl Database {
         with_timeout(PROBE_TIMEOUT, probe(&self.connect_options, self.is_sqlite)).await?;
         // A large table takes its time to be changed; a look that finds nothing to do does not.
         let time = if self.is_migrated().await? { PROBE_TIMEOUT } else { MIGRATION_TIMEOUT };
-        let setup = if self.is_sqlite { SQLITE_SETUP } else { &[] };
-        let alone = connection_pool(&self.connect_options, 1, PROBE_TIMEOUT, setup);
+        let alone =
+            connection_pool(&self.connect_options, 1, PROBE_TIMEOUT, if self.is_sqlite { SQLITE_SETUP } else { &[] });
         let migrated = with_timeout(time, async { migrator().run(&alone).await.map_err(OpenError::from) }).await;
         timeout(QUERY_TIMEOUT, alone.close()).await.ok();
         migrated?;
@@ -168,8 +168,9 @@ impl Database {
     /// # Errors
     /// If the database does not answer.
     pub async fn epoch(&self) -> Result<i64, sqlx::Error> {
-        let read = sqlx::query_scalar("SELECT epoch FROM registry WHERE id = 1").fetch_one(&self.pool);
-        self.query(read).await.map_err(|error| self.file_health.record_damage(error))
+        self.query(sqlx::query_scalar("SELECT epoch FROM registry WHERE id = 1").fetch_one(&self.pool))
+            .await
+            .map_err(|error| self.file_health.record_damage(error))
     }
 
     /// All models and experiments, with the epoch they belong to.

@@ -85,8 +85,11 @@ pub(super) async fn write_model(
         .execute(&mut *connection)
         .await?;
     for version in before.versions.keys().filter(|version| !model.versions.contains_key(version)) {
-        let gone = sqlx::query("DELETE FROM versions WHERE model = $1 AND version = $2");
-        gone.bind(name).bind(version.as_str()).execute(&mut *connection).await?;
+        sqlx::query("DELETE FROM versions WHERE model = $1 AND version = $2")
+            .bind(name)
+            .bind(version.as_str())
+            .execute(&mut *connection)
+            .await?;
     }
     for (version, record) in &model.versions {
         if before.versions.get(version) == Some(record) {

@@ -63,8 +63,10 @@ impl Database {
     pub(super) async fn begin(&self, changes: i64) -> Result<GuardedConnection, sqlx::Error> {
         let mut begun = self.acquire().await?;
         begun.connection.execute("BEGIN").await?;
-        let counted = sqlx::query_scalar("UPDATE registry SET epoch = epoch + $1 WHERE id = 1 RETURNING epoch");
-        begun.epoch = counted.bind(changes).fetch_one(&mut *begun.connection).await?;
+        begun.epoch = sqlx::query_scalar("UPDATE registry SET epoch = epoch + $1 WHERE id = 1 RETURNING epoch")
+            .bind(changes)
+            .fetch_one(&mut *begun.connection)
+            .await?;
         Ok(begun)
     }
 
@@ -134,8 +136,16 @@ pub(super) async fn record_change(
         .execute(&mut *connection)
         .await?;
     let Some((key, request)) = idempotency_key else { return Ok(()) };
-    let old = sqlx::query("DELETE FROM requests WHERE at < $1").bind(now - IDEMPOTENCY_KEY_RETENTION_MS);
-    old.execute(&mut *connection).await?;
-    let row = sqlx::query("INSERT INTO requests (request_key, request, answer, at) VALUES ($1, $2, $3, $4)");
-    row.bind(key).bind(request).bind(answer()).bind(now).execute(connection).await.map(drop)
+    sqlx::query("DELETE FROM requests WHERE at < $1")
+        .bind(now - IDEMPOTENCY_KEY_RETENTION_MS)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("INSERT INTO requests (request_key, request, answer, at) VALUES ($1, $2, $3, $4)")
+        .bind(key)
+        .bind(request)
+        .bind(answer())
+        .bind(now)
+        .execute(connection)
+        .await
+        .map(drop)
 }

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use super::error::StoreError;
+use crate::data_directory::create_new_private_file;
 use crate::record::FileRecord;
 
 const BUFFER_BYTES: usize = 1 << 20;
@@ -20,7 +21,7 @@ pub(super) fn copy_verified(from: &Path, to: &Path, file: &FileRecord) -> Result
         io::ErrorKind::NotFound => StoreError::FileNotUploaded(file.sha256.clone()),
         _ => StoreError::Disk(error),
     })?;
-    let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    let mut target = create_new_private_file(to)?;
     let mut hash = Sha256::new();
     let mut bytes = 0;
     let mut buffer = vec![0; BUFFER_BYTES];
