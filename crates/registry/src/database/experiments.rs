@@ -89,9 +89,10 @@ pub(super) async fn ensure_unused(
     if gone.is_empty() {
         return Ok(());
     }
-    let experiments = read_experiments(connection).await?;
-    for (name, experiment) in experiments.into_iter().filter(|(_, experiment)| experiment.is_open()) {
-        if let Some(version) = gone.iter().find(|version| experiment.uses_version(model, version.as_str())) {
+    for (name, experiment) in read_experiments(connection).await? {
+        if experiment.is_open()
+            && let Some(version) = gone.iter().find(|version| experiment.uses_version(model, version.as_str()))
+        {
             return Err(RecordError::VersionInExperiment(version.as_str().to_owned(), name).into());
         }
     }
@@ -110,9 +111,9 @@ impl Database {
         apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentWriteAction, ExperimentError>,
     ) -> Result<ChangeOutcome<Option<Experiment>>, ChangeError> {
         self.write(async {
-            let mut begun = self.begin(1).await?;
-            let decided = apply_experiment_change(&mut begun, change, apply).await;
-            self.finish(begun, decided).await
+            let mut transaction = self.begin(1).await?;
+            let decided = apply_experiment_change(&mut transaction, change, apply).await;
+            self.finish(transaction, decided).await
         })
         .await
     }
@@ -131,15 +132,15 @@ impl Database {
     ) -> Result<bool, ChangeError> {
         self.write(async {
             // Merges of counts wait for this transaction.
-            let mut begun = self.begin(0).await?;
+            let mut transaction = self.begin(0).await?;
             let statement = if is_first {
-                compact_counts(&mut begun.connection, of).await?;
+                compact_counts(&mut transaction.connection, of).await?;
                 INSERT_COUNTS
             } else {
                 UPDATE_COUNTS
             };
-            let written = counts_query(statement, of, process, counted)?.execute(&mut *begun.connection).await?;
-            begun.commit().await?;
+            let written = counts_query(statement, of, process, counted)?.execute(&mut *transaction.connection).await?;
+            transaction.commit().await?;
             Ok(written.rows_affected() > 0)
         })
         .await
@@ -151,7 +152,7 @@ impl Database {
     /// If the database does not answer, or holds what cannot be read.
     pub async fn read_sums(&self, of: PhaseQuery<'_>, with: ResultDetail) -> Result<PhaseTotals, sqlx::Error> {
         self.ensure_usable()?;
-        let read = async {
+        with_timeout(SUMS_TIMEOUT, async {
             let mut transaction = self.pool.begin().await?;
             if !self.is_sqlite {
                 // A large table takes its time.
@@ -175,8 +176,8 @@ impl Database {
             }
             transaction.rollback().await?;
             Ok(sums)
-        };
-        with_timeout(SUMS_TIMEOUT, read).await
+        })
+        .await
     }
 
     /// Keeps a decision, unless there is one. True if there was none.
@@ -200,11 +201,11 @@ impl Database {
 }
 
 async fn apply_experiment_change(
-    begun: &mut GuardedConnection,
+    transaction: &mut GuardedConnection,
     change: ChangeRequest<'_>,
     apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentWriteAction, ExperimentError>,
 ) -> Result<ChangeOutcome<Option<Experiment>>, ChangeError> {
-    let connection = &mut *begun.connection;
+    let connection = &mut *transaction.connection;
     if let Some(repeated) = find_repeated(connection, change.idempotency_key).await? {
         return Ok(repeated);
     }
@@ -252,7 +253,7 @@ async fn apply_experiment_change(
         }
     }
     // Any of it can be written as JSON: it just was.
-    record_change(begun, change, on, || serde_json::to_string(&after).unwrap_or_default()).await?;
+    record_change(transaction, change, on, || serde_json::to_string(&after).unwrap_or_default()).await?;
     Ok(ChangeOutcome::Changed(after))
 }
 

@@ -51,11 +51,11 @@ impl Database {
         when: fn(i64, i64) -> i64,
     ) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
         self.write(async {
-            let mut begun = self.begin(0).await?;
-            let mut rows = FeedbackRows::read(&mut begun.connection, feedback).await?;
+            let mut transaction = self.begin(0).await?;
+            let mut rows = FeedbackRows::read(&mut transaction.connection, feedback).await?;
             let outcomes = feedback.iter().map(|new| rows.merge(new, when)).collect::<Result<_, _>>()?;
-            rows.write(&mut begun.connection).await?;
-            begun.commit().await?;
+            rows.write(&mut transaction.connection).await?;
+            transaction.commit().await?;
             self.check_after_write()?;
             Ok(outcomes)
         })

@@ -21,9 +21,9 @@ impl Database {
         answer: impl FnOnce(&ModelRecord) -> String,
     ) -> Result<ChangeOutcome, ChangeError> {
         self.write(async {
-            let mut begun = self.begin(1).await?;
-            let decided = apply_model_change(&mut begun, change, apply, answer).await;
-            self.finish(begun, decided).await
+            let mut transaction = self.begin(1).await?;
+            let decided = apply_model_change(&mut transaction, change, apply, answer).await;
+            self.finish(transaction, decided).await
         })
         .await
         .map_err(|error| self.file_health.record_change_damage(error))
@@ -39,12 +39,12 @@ impl Database {
 }
 
 async fn apply_model_change(
-    begun: &mut GuardedConnection,
+    transaction: &mut GuardedConnection,
     change: ChangeRequest<'_>,
     apply: impl FnOnce(&mut ModelRecord) -> Result<bool, RecordError>,
     answer: impl FnOnce(&ModelRecord) -> String,
 ) -> Result<ChangeOutcome, ChangeError> {
-    let connection = &mut *begun.connection;
+    let connection = &mut *transaction.connection;
     if let Some(repeated) = find_repeated(connection, change.idempotency_key).await? {
         return Ok(repeated);
     }
@@ -61,6 +61,6 @@ async fn apply_model_change(
     }
     after.revision += 1;
     rows::write_model(connection, change.target, &before, &after).await?;
-    record_change(begun, change, change.target, || answer(&after)).await?;
+    record_change(transaction, change, change.target, || answer(&after)).await?;
     Ok(ChangeOutcome::Changed(after))
 }

@@ -219,13 +219,14 @@ fn connection_pool(at: &AnyConnectOptions, most: u32, acquire: Duration, setup: 
         // A file is opened once: by its name another might be found later.
         options = options.idle_timeout(None).max_lifetime(None);
     }
-    let options = options.after_connect(move |connection, _| {
-        Box::pin(async move {
-            for statement in setup {
-                connection.execute(*statement).await?;
-            }
-            Ok(())
+    options
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                for statement in setup {
+                    connection.execute(*statement).await?;
+                }
+                Ok(())
+            })
         })
-    });
-    options.connect_lazy_with(at.clone())
+        .connect_lazy_with(at.clone())
 }

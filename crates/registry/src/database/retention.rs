@@ -31,9 +31,9 @@ impl Database {
     /// If the database does not answer, or not well: to ask once more does no harm.
     pub async fn delete_feedback(&self, before: i64, most: u32) -> Result<DeletionCounts, ChangeError> {
         self.write(async {
-            let mut begun = self.begin(0).await?;
-            let deleted = delete_oldest(&mut begun.connection, before, most).await?;
-            begun.commit().await?;
+            let mut transaction = self.begin(0).await?;
+            let deleted = delete_oldest(&mut transaction.connection, before, most).await?;
+            transaction.commit().await?;
             Ok(deleted)
         })
         .await
@@ -49,15 +49,15 @@ impl Database {
         if !self.is_sqlite {
             return Ok(true);
         }
-        let truncate = async {
+        with_timeout(CHANGE_TIMEOUT, async {
             let mut acquired = self.acquire().await?;
             // Its first column says whether somebody was in the way.
             let is_blocked: i64 =
                 sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *acquired.connection).await?;
             acquired.is_clean = true;
             Ok(is_blocked == 0)
-        };
-        with_timeout(CHANGE_TIMEOUT, truncate).await
+        })
+        .await
     }
 }
 

@@ -61,25 +61,25 @@ impl Database {
     /// Begins a transaction, which counts so many changes. The row of the epoch is the transaction's until its end: other
     /// writes wait, here and in other processes.
     pub(super) async fn begin(&self, changes: i64) -> Result<GuardedConnection, sqlx::Error> {
-        let mut begun = self.acquire().await?;
-        begun.connection.execute("BEGIN").await?;
-        begun.epoch = sqlx::query_scalar("UPDATE registry SET epoch = epoch + $1 WHERE id = 1 RETURNING epoch")
+        let mut transaction = self.acquire().await?;
+        transaction.connection.execute("BEGIN").await?;
+        transaction.epoch = sqlx::query_scalar("UPDATE registry SET epoch = epoch + $1 WHERE id = 1 RETURNING epoch")
             .bind(changes)
-            .fetch_one(&mut *begun.connection)
+            .fetch_one(&mut *transaction.connection)
             .await?;
-        Ok(begun)
+        Ok(transaction)
     }
 
     /// Ends the transaction of a change. What is refused, or is so already, has been counted: that is taken back.
     pub(super) async fn finish<T>(
         &self,
-        mut begun: GuardedConnection,
+        mut transaction: GuardedConnection,
         decided: Result<ChangeOutcome<T>, ChangeError>,
     ) -> Result<ChangeOutcome<T>, ChangeError> {
         match &decided {
-            Ok(ChangeOutcome::Changed(_)) => begun.commit().await?,
+            Ok(ChangeOutcome::Changed(_)) => transaction.commit().await?,
             Err(ChangeError::Database(_)) => {}
-            _ => begun.end_transaction("ROLLBACK").await?,
+            _ => transaction.end_transaction("ROLLBACK").await?,
         }
         let settled = decided?;
         self.check_after_write()?;
@@ -115,17 +115,17 @@ pub(super) async fn find_repeated<T>(
 
 /// Adds a change of a model to the history. Keeps the answer to a request that has a key, and forgets old ones.
 pub(super) async fn record_change(
-    begun: &mut GuardedConnection,
+    transaction: &mut GuardedConnection,
     change: ChangeRequest<'_>,
     model: &str,
     answer: impl FnOnce() -> String,
 ) -> Result<(), sqlx::Error> {
     let ChangeRequest { audit, idempotency_key, .. } = change;
-    let connection = &mut *begun.connection;
+    let connection = &mut *transaction.connection;
     let now = now_millis();
     let row = "INSERT INTO events (epoch, at, who, action, model, version, reason, experiment) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     sqlx::query(row)
-        .bind(begun.epoch)
+        .bind(transaction.epoch)
         .bind(now)
         .bind(audit.actor)
         .bind(audit.action)

@@ -84,5 +84,5 @@ impl UploadWriter {
 async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    spawn_blocking(work).await.map_err(|error| StoreError::Disk(io::Error::other(error)))?
+    spawn_blocking(work).await.map_err(io::Error::other)?
 }
