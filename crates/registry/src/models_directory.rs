@@ -34,18 +34,14 @@ pub fn find_models(directory: &Path) -> Result<Vec<ModelSource>, String> {
     let mut sources = Vec::new();
     let (directories, mut passed_over) = read_entries(directory)?;
     for (name, path) in directories {
-        let versions = match read_entries(&path) {
-            Ok((versions, _)) => versions,
+        match read_entries(&path) {
+            Ok((versions, _)) if is_model(&versions) => sources.extend(find_versions(&name, versions)),
+            Ok(_) if warn_of_misplaced_model(&name, &path) => {}
+            Ok(_) => passed_over.push(name),
             Err(error) => {
                 tracing::warn!(error, "models directory entry skipped; directory could not be read");
                 passed_over.push(name);
-                continue;
             }
-        };
-        if is_model(&versions) {
-            sources.extend(find_versions(&name, versions));
-        } else if !warn_of_misplaced_model(&name, &path) {
-            passed_over.push(name);
         }
     }
     if !passed_over.is_empty() {

@@ -152,9 +152,7 @@ impl ModelRecord {
         if self.active.as_deref() == Some(version) {
             return Ok(false);
         }
-        if let Some(active) = self.active.replace(version.to_owned()) {
-            self.previous_versions.push(active);
-        }
+        self.previous_versions.extend(self.active.replace(version.to_owned()));
         let too_many = self.previous_versions.len().saturating_sub(MAX_PREVIOUS_VERSIONS);
         self.previous_versions.drain(..too_many);
         Ok(true)
@@ -235,13 +233,12 @@ impl ModelRecord {
 
     /// Forgets the oldest versions that were pulled, so that so many are left: none that is active, was before, is pinned, or is used otherwise.
     pub fn prune_pulled(&mut self, most: usize, is_used: impl Fn(&str) -> bool) {
-        let mut pulled: Vec<(i64, VersionName)> = self
+        let pulled: BTreeSet<(i64, VersionName)> = self
             .versions
             .iter()
             .filter(|(_, record)| matches!(record.origin, Origin::Mlflow(_)))
             .map(|(version, record)| (record.registered_at, version.clone()))
             .collect();
-        pulled.sort();
         let mut too_many = pulled.len().saturating_sub(most);
         for (_, version) in pulled {
             let name = version.as_str();

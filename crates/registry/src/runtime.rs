@@ -72,13 +72,13 @@ impl RegistryRuntime {
         T: Send + 'static,
         F: Future<Output = Result<ChangeOutcome<T>, RegistryError>> + Send + 'static,
     {
-        let change = |services: Arc<RegistryServices>| async move {
+        self.run(|services| async move {
             match work(Arc::clone(&services), order.clone()).await {
                 Err(error) if error.is_refusal() => services.context.find_repeated(&order).await?.ok_or(error),
                 outcome => outcome,
             }
-        };
-        self.run(change).await
+        })
+        .await
     }
 
     /// Does something to its end, even if who waits for it leaves.

@@ -341,18 +341,13 @@ async fn read_label_results(
                 .await?;
             found.is_confusion_truncated |= pairs.len() >= MAX_LABEL_PAIRS as usize;
             for row in &pairs {
-                all.push(parse_label_pair(row, is_answered)?);
+                let predicted = if is_answered { class_name(from_json(row, 0)?) } else { "(no answer)".to_owned() };
+                all.push((predicted, class_name(from_json(row, 1)?), count_from(row.try_get(2)?)));
             }
         }
         found.confusion = all.into_iter().collect();
     }
     Ok(found)
-}
-
-/// What was answered, what was true, and how often. Several labels are one class.
-fn parse_label_pair(row: &AnyRow, is_answered: bool) -> Result<(String, String, u64), sqlx::Error> {
-    let predicted = if is_answered { class_name(from_json(row, 0)?) } else { "(no answer)".to_owned() };
-    Ok((predicted, class_name(from_json(row, 1)?), count_from(row.try_get(2)?)))
 }
 
 /// The class of several labels.

@@ -1,7 +1,5 @@
 //! Deletes old feedback.
 
-use sqlx::AnyConnection;
-
 use super::error::ChangeError;
 use super::feedback::bulk_query;
 use super::pool::Database;
@@ -32,9 +30,25 @@ impl Database {
     pub async fn delete_feedback(&self, before: i64, most: u32) -> Result<DeletionCounts, ChangeError> {
         self.write(async {
             let mut transaction = self.begin(0).await?;
-            let deleted = delete_oldest(&mut transaction.connection, before, most).await?;
+            let connection = &mut *transaction.connection;
+            let limit = i64::from(most);
+            let oldest = sqlx::query_scalar(SELECT_OLDEST).bind(before).bind(limit);
+            let ids: Vec<String> = oldest.fetch_all(&mut *connection).await?;
+            if !ids.is_empty() {
+                for statement in ["DELETE FROM feedback_earlier WHERE id IN {}", "DELETE FROM feedback WHERE id IN {}"]
+                {
+                    let mut query = bulk_query(statement, 1, ids.len());
+                    for id in &ids {
+                        query = query.bind(id);
+                    }
+                    query.execute(&mut *connection).await?;
+                }
+            }
+            let corrections = sqlx::query(DELETE_CORRECTIONS).bind(before).bind(limit).execute(connection).await?;
             transaction.commit().await?;
-            Ok(deleted)
+            let answers = ids.len() as u64;
+            let corrections = corrections.rows_affected();
+            Ok(DeletionCounts { answers, corrections, has_more: answers.max(corrections) == u64::from(most) })
         })
         .await
     }
@@ -59,23 +73,4 @@ impl Database {
         })
         .await
     }
-}
-
-async fn delete_oldest(connection: &mut AnyConnection, before: i64, most: u32) -> Result<DeletionCounts, sqlx::Error> {
-    let limit = i64::from(most);
-    let ids: Vec<String> =
-        sqlx::query_scalar(SELECT_OLDEST).bind(before).bind(limit).fetch_all(&mut *connection).await?;
-    if !ids.is_empty() {
-        for statement in ["DELETE FROM feedback_earlier WHERE id IN {}", "DELETE FROM feedback WHERE id IN {}"] {
-            let mut query = bulk_query(statement, 1, ids.len());
-            for id in &ids {
-                query = query.bind(id);
-            }
-            query.execute(&mut *connection).await?;
-        }
-    }
-    let corrections =
-        sqlx::query(DELETE_CORRECTIONS).bind(before).bind(limit).execute(connection).await?.rows_affected();
-    let answers = ids.len() as u64;
-    Ok(DeletionCounts { answers, corrections, has_more: answers.max(corrections) == u64::from(most) })
 }
