@@ -118,7 +118,7 @@ impl FeedbackSpool {
         let draft = path.with_extension("draft");
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&draft)?;
         // It is locked before it is visible: another process would hand an unlocked file over, and delete it.
-        file.try_lock().map_err(io::Error::from)?;
+        file.try_lock()?;
         atomic_file::publish(&file, &draft, &path)?;
         Ok(SegmentWriter { file, path, length: 0 })
     }

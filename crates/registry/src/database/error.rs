@@ -6,7 +6,6 @@ use sqlx::migrate::MigrateError;
 
 use crate::record::RecordError;
 
-const NO_ANSWER_MESSAGE: &str = "it does not answer";
 pub(super) const DAMAGED_MESSAGE: &str = "the file is damaged: put a backup in its place";
 
 /// Why there is no change.
@@ -77,7 +76,7 @@ impl From<sqlx::Error> for OpenError {
                 || ["57014", "55P03", "25006"].contains(&&*code)
         });
         match error {
-            sqlx::Error::PoolTimedOut => Self::Unavailable(NO_ANSWER_MESSAGE.to_owned()),
+            sqlx::Error::PoolTimedOut => Self::Unavailable("it does not answer".to_owned()),
             sqlx::Error::Configuration(_) => Self::Invalid("the URL cannot be used".to_owned()),
             sqlx::Error::Io(_) => Self::Unavailable(error.to_string()),
             _ if passes => Self::Unavailable(error.to_string()),
