@@ -90,7 +90,7 @@ impl FeedbackSpool {
             return Err(SpoolError::Full);
         }
         let mut current = own.take().map_or_else(|| self.create_segment(), Ok)?;
-        self.has_pending.store(true, Ordering::Release);
+        self.mark_pending();
         if let Err(error) = current.file.write_all(&bytes).and_then(|()| current.file.sync_data()) {
             // Half of it must not be found later: it was not acknowledged. A file that cannot even be cut is left as it
             // is, and the next record begins another.
@@ -124,10 +124,8 @@ impl FeedbackSpool {
     }
 
     /// The files that no other process has locked, oldest first. New feedback goes into another.
-    ///
-    /// # Errors
-    /// If the directory cannot be read.
-    pub fn take_segments(&self) -> io::Result<Vec<SpoolSegment>> {
+    #[must_use]
+    pub fn take_segments(&self) -> Vec<SpoolSegment> {
         // Before the files are looked for: what comes later is pending again.
         self.has_pending.store(false, Ordering::Release);
         drop(self.writer.lock().take());
@@ -145,7 +143,7 @@ impl FeedbackSpool {
                 _ => {}
             }
         }
-        Ok(waiting)
+        waiting
     }
 
     /// What is handed over did not get there: it waits on.
@@ -216,7 +214,7 @@ mod tests {
 
     fn drain_all(spool: &FeedbackSpool) -> Vec<FeedbackRecord> {
         let mut found = Vec::new();
-        for mut waiting in spool.take_segments().unwrap() {
+        for mut waiting in spool.take_segments() {
             loop {
                 let next = waiting.read_batch(2).unwrap();
                 if next.is_empty() {
@@ -241,7 +239,7 @@ mod tests {
         assert_eq!((drain_all(&spool), spool.size_bytes()), (Vec::new(), 0));
         // What did not get where it should is there again.
         spool.append(&[sample_feedback(4)]).unwrap();
-        drop(spool.take_segments().unwrap());
+        drop(spool.take_segments());
         spool.mark_pending();
         assert!(spool.has_pending());
         assert_eq!(drain_all(&spool), [sample_feedback(4)]);
