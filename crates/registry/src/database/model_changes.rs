@@ -1,6 +1,6 @@
-//! Changes of models.
+//! Changes of models, and the history of all changes.
 
-use super::change::{ChangeOutcome, ChangeRequest};
+use super::change::{AuditEntry, ChangeOutcome, ChangeRequest, HistoryFilter};
 use super::error::ChangeError;
 use super::pool::Database;
 use super::transactions::{GuardedConnection, find_repeated, record_change};
@@ -35,6 +35,39 @@ impl Database {
     /// If the key was used for another request, or the database does not answer.
     pub async fn find_repeated<T>(&self, key: &str, request: &str) -> Result<Option<ChangeOutcome<T>>, ChangeError> {
         self.query(async { find_repeated(&mut *self.pool.acquire().await?, Some((key, request))).await }).await
+    }
+
+    /// What was done last, the last first.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn history(&self, of: HistoryFilter<'_>, most: i64) -> Result<Vec<AuditEntry>, sqlx::Error> {
+        let rows = match of {
+            HistoryFilter::All => sqlx::query_as(
+                "SELECT epoch, at, who, action, model, version, reason, experiment FROM events ORDER BY epoch DESC LIMIT $1",
+            ),
+            HistoryFilter::Model(name) => sqlx::query_as(
+                "SELECT epoch, at, who, action, model, version, reason, experiment FROM events WHERE model = $1 ORDER BY epoch DESC LIMIT $2",
+            )
+            .bind(name),
+            HistoryFilter::Experiment(name) => sqlx::query_as(
+                "SELECT epoch, at, who, action, model, version, reason, experiment FROM events WHERE experiment = $1 ORDER BY epoch DESC LIMIT $2",
+            )
+            .bind(name),
+        };
+        let entries = self.query(rows.bind(most).fetch_all(&self.pool)).await?.into_iter();
+        Ok(entries
+            .map(|(epoch, timestamp_ms, actor, action, model, version, reason, experiment)| AuditEntry {
+                epoch,
+                timestamp_ms,
+                actor,
+                action,
+                model,
+                version,
+                experiment,
+                reason,
+            })
+            .collect())
     }
 }
 

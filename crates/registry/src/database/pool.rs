@@ -9,7 +9,6 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
 use sqlx::{AnyPool, ConnectOptions, Executor};
 use tokio::time::timeout;
 
-use super::change::{AuditEntry, HistoryFilter};
 use super::error::OpenError;
 use super::file_health::{DatabaseFileHealth, StorageFault};
 use super::rows;
@@ -190,14 +189,6 @@ impl Database {
                 return Ok(RegistryState { epoch, records, experiments });
             }
         }
-    }
-
-    /// What was done last, the last first.
-    ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn history(&self, of: HistoryFilter<'_>, most: i64) -> Result<Vec<AuditEntry>, sqlx::Error> {
-        self.query(rows::read_history(&self.pool, of, most)).await
     }
 
     /// Ends all connections.

@@ -5,9 +5,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
-use sqlx::{Any, AnyConnection, AnyPool, Row};
+use sqlx::{Any, AnyConnection, Row};
 
-use super::change::{AuditEntry, HistoryFilter};
 use crate::record::{ModelRecord, ModelRecords, VersionRecord};
 use crate::version_name::VersionName;
 
@@ -109,40 +108,6 @@ pub(super) async fn write_model(
             .await?;
     }
     Ok(())
-}
-
-/// The last of the history, the last first.
-pub(super) async fn read_history(
-    pool: &AnyPool,
-    of: HistoryFilter<'_>,
-    most: i64,
-) -> Result<Vec<AuditEntry>, sqlx::Error> {
-    let rows = match of {
-        HistoryFilter::All => sqlx::query_as(
-            "SELECT epoch, at, who, action, model, version, reason, experiment FROM events ORDER BY epoch DESC LIMIT $1",
-        ),
-        HistoryFilter::Model(name) => sqlx::query_as(
-            "SELECT epoch, at, who, action, model, version, reason, experiment FROM events WHERE model = $1 ORDER BY epoch DESC LIMIT $2",
-        )
-        .bind(name),
-        HistoryFilter::Experiment(name) => sqlx::query_as(
-            "SELECT epoch, at, who, action, model, version, reason, experiment FROM events WHERE experiment = $1 ORDER BY epoch DESC LIMIT $2",
-        )
-        .bind(name),
-    };
-    let entries = rows.bind(most).fetch_all(pool).await?.into_iter();
-    Ok(entries
-        .map(|(epoch, timestamp_ms, actor, action, model, version, reason, experiment)| AuditEntry {
-            epoch,
-            timestamp_ms,
-            actor,
-            action,
-            model,
-            version,
-            experiment,
-            reason,
-        })
-        .collect())
 }
 
 /// A count, which the database has as a signed number.
