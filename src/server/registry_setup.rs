@@ -51,7 +51,7 @@ pub(super) fn open_registry(
     let mlflow = settings.mlflow.server.as_ref().map(MlflowClient::new).transpose();
     let mlflow = mlflow.map_err(|error| ServerError::Configuration(format!("--mlflow: {error}")))?;
     let opening = RegistrySetup { settings: settings.clone(), sources, load_context: host, store, mlflow };
-    RegistryRuntime::start(lock, move || opening.open_service()).map_err(ServerError::Configuration)
+    RegistryRuntime::start(lock, opening.open_service()).map_err(ServerError::Configuration)
 }
 
 fn data_directory_error(path: &Path, error: &dyn Display) -> ServerError {

@@ -29,15 +29,15 @@ impl RegistryRuntime {
     ///
     /// # Errors
     /// One sentence.
-    pub fn start<F>(lock: Option<File>, open: impl FnOnce() -> F + Send + 'static) -> Result<Self, String>
-    where
-        F: Future<Output = Result<RegistryServices, String>> + Send + 'static,
-    {
+    pub fn start(
+        lock: Option<File>,
+        open: impl Future<Output = Result<RegistryServices, String>> + Send + 'static,
+    ) -> Result<Self, String> {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("predictd-keeper").enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let (opened, is_opened) = sync_channel(1);
         // The caller may be on a thread that runs tasks: it must not block there.
-        runtime.spawn(async move { opened.send(open().await) });
+        runtime.spawn(async move { opened.send(open.await) });
         match is_opened.recv().unwrap_or_else(|_| Err("the work was given up".to_owned())) {
             Ok(services) => Ok(Self {
                 services: Arc::new(services),

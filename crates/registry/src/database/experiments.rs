@@ -29,8 +29,6 @@ const MAX_LABEL_PAIRS: u32 = 10_000;
 
 /// Keeps what a process has counted, as the first of it.
 const INSERT_COUNTS: &str = "INSERT INTO experiment_counts (experiment, phase, process, counts, users, at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (experiment, phase, process) DO UPDATE SET counts = $4, users = $5, at = $6";
-/// Keeps what a process has counted, unless its row is not there any more.
-const UPDATE_COUNTS: &str = "UPDATE experiment_counts SET counts = $4, users = $5, at = $6 WHERE experiment = $1 AND phase = $2 AND process = $3";
 
 /// What there is when an experiment changes.
 #[derive(Debug)]
@@ -137,7 +135,7 @@ impl Database {
                 compact_counts(&mut transaction.connection, of).await?;
                 INSERT_COUNTS
             } else {
-                UPDATE_COUNTS
+                "UPDATE experiment_counts SET counts = $4, users = $5, at = $6 WHERE experiment = $1 AND phase = $2 AND process = $3"
             };
             let written = counts_query(statement, of, process, counted)?.execute(&mut *transaction.connection).await?;
             transaction.commit().await?;

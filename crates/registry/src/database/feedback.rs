@@ -13,14 +13,6 @@ use super::rows::{AnyQuery, count_from, from_json, to_json};
 use super::timeouts::{QUERY_TIMEOUT, with_timeout};
 use crate::feedback::{FeedbackRecord, FeedbackWriteOutcome};
 
-const SELECT_ALL: &str = "SELECT id, made, model, version, arm, predicted, confidence, actual, content, who, told FROM feedback WHERE (told > $1 OR (told = $1 AND id > $2)) ORDER BY told, id LIMIT $3";
-const SELECT_BY_MODEL: &str = "SELECT id, made, model, version, arm, predicted, confidence, actual, content, who, told FROM feedback WHERE model = $1 AND (told > $2 OR (told = $2 AND id > $3)) ORDER BY told, id LIMIT $4";
-/// Works in SQLite and in PostgreSQL, whose sums are no integers.
-const SELECT_RECENT_ACCURACY: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(correct), 0) AS BIGINT) FROM (SELECT correct FROM feedback WHERE model = $1 AND version = $2 AND made > $3 ORDER BY made DESC LIMIT $4) AS last";
-const UPSERT: &str = "INSERT INTO feedback (id, made, model, version, arm, predicted, confidence, actual, content, who, told, correct, bin) VALUES {} ON CONFLICT (id) DO UPDATE SET actual = excluded.actual, content = COALESCE(excluded.content, feedback.content), who = excluded.who, told = excluded.told, correct = excluded.correct";
-const INSERT_CORRECTIONS: &str =
-    "INSERT INTO feedback_earlier (id, told, actual, who) VALUES {} ON CONFLICT DO NOTHING";
-
 impl Database {
     /// Stores feedback from the spool, all of it or nothing. Repeated feedback changes nothing.
     ///
@@ -75,7 +67,9 @@ impl Database {
         oldest: i64,
         most: i64,
     ) -> Result<(u64, u64), sqlx::Error> {
-        let query = sqlx::query_as(SELECT_RECENT_ACCURACY).bind(model).bind(version).bind(oldest).bind(most);
+        // Works in SQLite and in PostgreSQL, whose sums are no integers.
+        let query = "SELECT COUNT(*), CAST(COALESCE(SUM(correct), 0) AS BIGINT) FROM (SELECT correct FROM feedback WHERE model = $1 AND version = $2 AND made > $3 ORDER BY made DESC LIMIT $4) AS last";
+        let query = sqlx::query_as(query).bind(model).bind(version).bind(oldest).bind(most);
         let (answers, correct) = self.query(query.fetch_one(&self.pool)).await?;
         Ok((count_from(answers), count_from(correct)))
     }
@@ -93,8 +87,13 @@ impl Database {
     ) -> Result<(Vec<FeedbackRecord>, bool), sqlx::Error> {
         self.ensure_usable()?;
         let query = match model {
-            None => sqlx::query(SELECT_ALL),
-            Some(model) => sqlx::query(SELECT_BY_MODEL).bind(model),
+            None => sqlx::query(
+                "SELECT id, made, model, version, arm, predicted, confidence, actual, content, who, told FROM feedback WHERE (told > $1 OR (told = $1 AND id > $2)) ORDER BY told, id LIMIT $3",
+            ),
+            Some(model) => sqlx::query(
+                "SELECT id, made, model, version, arm, predicted, confidence, actual, content, who, told FROM feedback WHERE model = $1 AND (told > $2 OR (told = $2 AND id > $3)) ORDER BY told, id LIMIT $4",
+            )
+            .bind(model),
         };
         let mut rows = query.bind(after.0).bind(after.1).bind(i64::from(page.max_rows)).fetch(&self.pool);
         let mut found = Vec::new();
@@ -220,7 +219,11 @@ impl<'a> FeedbackRows<'a> {
     async fn write(self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
         let rows: Vec<_> = self.stored.iter().filter_map(|(id, row)| Some((id, row, row.update?))).collect();
         if !rows.is_empty() {
-            let mut query = bulk_query(UPSERT, rows.len(), 13);
+            let mut query = bulk_query(
+                "INSERT INTO feedback (id, made, model, version, arm, predicted, confidence, actual, content, who, told, correct, bin) VALUES {} ON CONFLICT (id) DO UPDATE SET actual = excluded.actual, content = COALESCE(excluded.content, feedback.content), who = excluded.who, told = excluded.told, correct = excluded.correct",
+                rows.len(),
+                13,
+            );
             for (id, row, (new, text)) in rows {
                 let confidence = f64::from(new.confidence);
                 query = query
@@ -241,7 +244,11 @@ impl<'a> FeedbackRows<'a> {
             query.execute(&mut *connection).await?;
         }
         if !self.corrections.is_empty() {
-            let mut query = bulk_query(INSERT_CORRECTIONS, self.corrections.len(), 4);
+            let mut query = bulk_query(
+                "INSERT INTO feedback_earlier (id, told, actual, who) VALUES {} ON CONFLICT DO NOTHING",
+                self.corrections.len(),
+                4,
+            );
             for (id, told, actual, who) in self.corrections {
                 query = query.bind(id).bind(told).bind(actual).bind(who);
             }

@@ -16,10 +16,6 @@ pub struct DeletionCounts {
     pub has_more: bool,
 }
 
-const SELECT_OLDEST: &str = "SELECT id FROM feedback WHERE told < $1 ORDER BY told, id LIMIT $2";
-/// Corrected feedback; the correction may be younger.
-const DELETE_CORRECTIONS: &str = "DELETE FROM feedback_earlier WHERE (id, told) IN (SELECT id, told FROM feedback_earlier WHERE told < $1 ORDER BY told LIMIT $2)";
-
 impl Database {
     /// Deletes what was told before this time, in microseconds since 1970: of at most so many answers.
     ///
@@ -32,8 +28,12 @@ impl Database {
             let mut transaction = self.begin(0).await?;
             let connection = &mut *transaction.connection;
             let limit = i64::from(most);
-            let oldest = sqlx::query_scalar(SELECT_OLDEST).bind(before).bind(limit);
-            let ids: Vec<String> = oldest.fetch_all(&mut *connection).await?;
+            let ids: Vec<String> =
+                sqlx::query_scalar("SELECT id FROM feedback WHERE told < $1 ORDER BY told, id LIMIT $2")
+                    .bind(before)
+                    .bind(limit)
+                    .fetch_all(&mut *connection)
+                    .await?;
             if !ids.is_empty() {
                 for statement in ["DELETE FROM feedback_earlier WHERE id IN {}", "DELETE FROM feedback WHERE id IN {}"]
                 {
@@ -44,10 +44,11 @@ impl Database {
                     query.execute(&mut *connection).await?;
                 }
             }
-            let corrections = sqlx::query(DELETE_CORRECTIONS).bind(before).bind(limit).execute(connection).await?;
+            // The correction of feedback may be younger.
+            let corrections = "DELETE FROM feedback_earlier WHERE (id, told) IN (SELECT id, told FROM feedback_earlier WHERE told < $1 ORDER BY told LIMIT $2)";
+            let corrections = sqlx::query(corrections).bind(before).bind(limit).execute(connection).await?.rows_affected();
             transaction.commit().await?;
             let answers = ids.len() as u64;
-            let corrections = corrections.rows_affected();
             Ok(DeletionCounts { answers, corrections, has_more: answers.max(corrections) == u64::from(most) })
         })
         .await
