@@ -50,7 +50,10 @@ impl Database {
     /// Writes to the database. What takes too long may have been written.
     pub(super) async fn write<T>(&self, write: impl Future<Output = Result<T, ChangeError>>) -> Result<T, ChangeError> {
         self.ensure_usable()?;
-        timeout(CHANGE_TIMEOUT, write).await.unwrap_or(Err(ChangeError::OutcomeUnknown(sqlx::Error::PoolTimedOut)))
+        // In a box: the futures of callers would hold it twice.
+        timeout(CHANGE_TIMEOUT, Box::pin(write))
+            .await
+            .unwrap_or(Err(ChangeError::OutcomeUnknown(sqlx::Error::PoolTimedOut)))
     }
 
     /// A connection without a transaction.
