@@ -16,9 +16,6 @@ use super::database::{Database, sqlite_url};
 use super::record::ModelRecords;
 use super::store::Store;
 
-/// What the name of a database that was replaced begins with from then on; the time follows.
-const REPLACED_FILE_PREFIX: &str = "predictd.db.replaced";
-
 /// Writes a copy of the database in `data` as it is at this moment to `to`, which must not exist.
 ///
 /// # Errors
@@ -68,12 +65,13 @@ pub async fn restore_backup(from: &Path, data: &Path) -> Result<Vec<String>, Str
 /// Gives a restored database the name of the one in `data`, which gets another.
 fn replace_database(restored: &Path, data: &Path) -> io::Result<()> {
     File::open(restored)?.sync_all()?;
-    // Nothing that was kept before is replaced, and the log of the one must not be taken for that of the other.
+    // Nothing that was kept before is replaced: its new name has the time. The log of the one must not be taken for that
+    // of the other.
     let now = clock::since_unix_epoch(clock::now()).as_millis();
     for end in ["-shm", "-wal", ""] {
         match fs::rename(
             data.join(format!("{DATABASE_FILE_NAME}{end}")),
-            data.join(format!("{REPLACED_FILE_PREFIX}-{now}{end}")),
+            data.join(format!("predictd.db.replaced-{now}{end}")),
         ) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

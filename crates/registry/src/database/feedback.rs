@@ -173,9 +173,10 @@ impl<'a> FeedbackRows<'a> {
         }
         let mut stored = BTreeMap::new();
         for row in query.fetch_all(connection).await? {
-            let known =
-                Row { actual: row.try_get(1)?, caller: row.try_get(2)?, reported_at: row.try_get(3)?, update: None };
-            stored.insert(row.try_get(0)?, known);
+            stored.insert(
+                row.try_get(0)?,
+                Row { actual: row.try_get(1)?, caller: row.try_get(2)?, reported_at: row.try_get(3)?, update: None },
+            );
         }
         Ok(Self { stored, corrections: Vec::new() })
     }

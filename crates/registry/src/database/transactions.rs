@@ -107,8 +107,11 @@ pub(super) async fn find_repeated<T>(
     key: Option<(&str, &str)>,
 ) -> Result<Option<ChangeOutcome<T>>, ChangeError> {
     let Some((key, request)) = key else { return Ok(None) };
-    let earlier = sqlx::query_as("SELECT request, answer FROM requests WHERE request_key = $1").bind(key);
-    let earlier: Option<(String, String)> = earlier.fetch_optional(connection).await?;
+    let earlier: Option<(String, String)> =
+        sqlx::query_as("SELECT request, answer FROM requests WHERE request_key = $1")
+            .bind(key)
+            .fetch_optional(connection)
+            .await?;
     match earlier {
         None => Ok(None),
         Some((known, answer)) if known == request => Ok(Some(ChangeOutcome::Repeated(answer))),
