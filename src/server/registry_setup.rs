@@ -48,7 +48,7 @@ pub(super) fn open_registry(
     let mlflow = settings.mlflow.server.as_ref().map(MlflowClient::new).transpose();
     let mlflow = mlflow.map_err(|error| ServerError::Configuration(format!("--mlflow: {error}")))?;
     let opening = RegistrySetup { settings: settings.clone(), sources, load_context: host, store, mlflow };
-    RegistryRuntime::start(lock, move || opening.open_service()).map_err(ServerError::Configuration)
+    RegistryRuntime::start(lock, opening.open_service()).map_err(ServerError::Configuration)
 }
 
 fn data_directory_error(path: &Path, error: impl Display) -> ServerError {
@@ -99,8 +99,7 @@ impl RegistrySetup {
         let database = self.connect_database()?;
         let opened = async {
             database.initialize().await?;
-            let records = models_directory::sync_to_database(&database, &self.sources, self.missing_versions()).await;
-            records.map_err(|error| OpenError::from_read_error(&error))
+            Ok(models_directory::sync_to_database(&database, &self.sources, self.missing_versions()).await?)
         };
         match opened.await {
             Ok(records) => {
@@ -126,11 +125,7 @@ impl RegistrySetup {
             None => sqlite_url(&self.database_path()).map_err(|error| self.database_error(error))?,
         };
         let database = Database::connect_lazy(&url).map_err(|error| self.database_error(error))?;
-        Ok(if self.settings.database_url.is_some() {
-            database.with_separate_directory(directory)
-        } else {
-            database.with_data_directory(directory)
-        })
+        Ok(database.with_data_directory(directory))
     }
 
     /// Why the file of the database cannot be the one that was there, where it is empty or missing: what it had recorded is

@@ -1,8 +1,7 @@
 //! Copies of the SQLite database: made while the server runs, and put in its place while it does not.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use predictd_platform::atomic_file;
@@ -10,13 +9,12 @@ use predictd_platform::clock;
 use sqlx::any::{AnyConnectOptions, install_default_drivers};
 use sqlx::{AnyConnection, ConnectOptions, Connection};
 
-use super::data_directory::{DATABASE_FILE_NAME, lock_data_directory, make_directory_private, path_error};
+use super::data_directory::{
+    DATABASE_FILE_NAME, create_new_private_file, lock_data_directory, make_directory_private, path_error,
+};
 use super::database::{Database, sqlite_url};
 use super::record::ModelRecords;
 use super::store::Store;
-
-/// What the name of a database that was replaced begins with from then on; the time follows.
-const REPLACED_FILE_PREFIX: &str = "predictd.db.replaced";
 
 /// Writes a copy of the database in `data` as it is at this moment to `to`, which must not exist.
 ///
@@ -36,14 +34,16 @@ async fn copy_database(from: &Path, to: &Path) -> Result<(), String> {
         return Err(path_error(from, "there is no such file"));
     }
     let url = sqlite_url(from)?.replace("?mode=rwc", "?mode=rw");
-    install_default_drivers();
-    let options: AnyConnectOptions = url.parse().map_err(|error| path_error(from, error))?;
-    let options = options.disable_statement_logging();
-    let mut connection = AnyConnection::connect_with(&options).await.map_err(|error| path_error(from, error))?;
     let path = to.to_str().ok_or("the path is not UTF-8")?;
-    let copied = sqlx::query("VACUUM INTO $1").bind(path).execute(&mut connection).await;
-    copied.map_err(|error| path_error(from, error))?;
-    connection.close().await.map_err(|error| path_error(from, error))
+    vacuum_into(&url, path).await.map_err(|error| path_error(from, error))
+}
+
+async fn vacuum_into(url: &str, path: &str) -> Result<(), sqlx::Error> {
+    install_default_drivers();
+    let options = url.parse::<AnyConnectOptions>()?.disable_statement_logging();
+    let mut connection = AnyConnection::connect_with(&options).await?;
+    sqlx::query("VACUUM INTO $1").bind(path).execute(&mut connection).await?;
+    connection.close().await
 }
 
 /// Puts a copy in the place of the database in `data`, of a server that does not run. What was there is kept beside it.
@@ -65,12 +65,13 @@ pub async fn restore_backup(from: &Path, data: &Path) -> Result<Vec<String>, Str
 /// Gives a restored database the name of the one in `data`, which gets another.
 fn replace_database(restored: &Path, data: &Path) -> io::Result<()> {
     File::open(restored)?.sync_all()?;
-    // Nothing that was kept before is replaced, and the log of the one must not be taken for that of the other.
+    // Nothing that was kept before is replaced: its new name has the time. The log of the one must not be taken for that
+    // of the other.
     let now = clock::since_unix_epoch(clock::now()).as_millis();
     for end in ["-shm", "-wal", ""] {
         match fs::rename(
             data.join(format!("{DATABASE_FILE_NAME}{end}")),
-            data.join(format!("{REPLACED_FILE_PREFIX}-{now}{end}")),
+            data.join(format!("predictd.db.replaced-{now}{end}")),
         ) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -81,10 +82,15 @@ fn replace_database(restored: &Path, data: &Path) -> io::Result<()> {
 }
 
 fn missing_versions(records: &ModelRecords, store: &Store) -> Vec<String> {
-    let versions = records.iter().flat_map(|(name, record)| record.versions.iter().map(move |version| (name, version)));
-    let missing =
-        versions.filter(|(_, (_, record))| record.digest().is_some_and(|digest| !store.version_path(&digest).is_dir()));
-    missing.map(|(name, (version, _))| format!("{name}/{}", version.as_str())).collect()
+    let mut missing = Vec::new();
+    for (name, model) in records {
+        for (version, record) in &model.versions {
+            if record.digest().is_some_and(|digest| !store.version_path(&digest).is_dir()) {
+                missing.push(format!("{name}/{}", version.as_str()));
+            }
+        }
+    }
+    missing
 }
 
 /// All records of a database without other users, if it is one of this program's.
@@ -107,8 +113,7 @@ impl TempDatabaseFile {
         let name = to.file_name().ok_or_else(|| path_error(to, "this is no name of a file"))?.to_string_lossy();
         let path = to.with_file_name(format!(".{name}.{}", std::process::id()));
         // SQLite writes to an empty file too. The file is private from the start.
-        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        created.map_err(|error| path_error(to, error))?;
+        create_new_private_file(&path).map_err(|error| path_error(to, error))?;
         Ok(Self(path))
     }
 

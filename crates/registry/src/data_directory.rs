@@ -47,23 +47,24 @@ pub fn make_directory_private(directory: &Path) -> io::Result<()> {
     }
     for (name, with_files) in OWN_DIRECTORIES {
         let path = directory.join(name);
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-        if !metadata.is_dir() {
-            continue;
+        if let Ok(metadata) = fs::symlink_metadata(&path)
+            && metadata.is_dir()
+        {
+            restrict_permissions(&path, &metadata);
+            for file in fs::read_dir(&path)?.filter(|_| with_files).flatten() {
+                restrict_file(&file.path());
+            }
         }
-        restrict_permissions(&path, &metadata);
-        let files = fs::read_dir(&path)?.filter(|_| with_files);
-        files.filter_map(Result::ok).for_each(|file| restrict_file(&file.path()));
     }
     Ok(())
 }
 
-/// Makes the file of a database, if it is not there: SQLite gives its log the rights that the file has.
+/// Opens a file for this user only, and makes it if it is not there: SQLite gives its log the rights that the file has.
 ///
 /// # Errors
 /// If the disk does not allow it.
-pub fn create_private_file(file: &Path) -> io::Result<()> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file).map(drop)
+pub fn create_private_file(file: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file)
 }
 
 /// The same for a file; not for what a link leads to.
@@ -76,10 +77,9 @@ fn restrict_file(path: &Path) {
 }
 
 fn restrict_permissions(path: &Path, metadata: &Metadata) {
-    if metadata.mode() & OTHER_USERS_MODE == 0 {
-        return;
-    }
-    if let Err(error) = remove_permissions(path, metadata) {
+    if metadata.mode() & OTHER_USERS_MODE != 0
+        && let Err(error) = remove_permissions(path, metadata)
+    {
         let own = metadata.uid() == geteuid().as_raw();
         tracing::warn!(path = %path.display(), own, %error, "other users may read server files; remove their permissions");
     }
@@ -93,6 +93,11 @@ fn remove_permissions(path: &Path, metadata: &Metadata) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(metadata.mode() & 0o7777 & !OTHER_USERS_MODE))
 }
 
+/// Makes a file for this user only, which must not exist.
+pub(super) fn create_new_private_file(file: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)
+}
+
 /// An error's sentence that begins with the file or directory.
 pub(super) fn path_error(path: &Path, error: impl Display) -> String {
     format!("{}: {error}", path.display())
@@ -104,8 +109,7 @@ pub(super) fn path_error(path: &Path, error: impl Display) -> String {
 /// One sentence, if another one has it.
 pub fn lock_data_directory(directory: &Path) -> Result<File, String> {
     let path = directory.join("predictd.lock");
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-    let file = opened.map_err(|error| path_error(&path, error))?;
+    let file = create_private_file(&path).map_err(|error| path_error(&path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(format!(
@@ -119,19 +123,20 @@ pub fn lock_data_directory(directory: &Path) -> Result<File, String> {
 /// Which file or directory it is, whatever its name.
 type FileIdentity = (u64, u64);
 
-fn file_identity(metadata: &Metadata) -> FileIdentity {
-    (metadata.dev(), metadata.ino())
+fn file_identity(path: &Path) -> Option<FileIdentity> {
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// True if the name leads to this file or directory.
-fn has_identity(path: &Path, expected: FileIdentity) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| file_identity(&metadata) == expected)
+/// True if the name leads to this open file or directory.
+pub(super) fn is_at_path(file: &File, path: &Path) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    Ok(file_identity(path) == Some((metadata.dev(), metadata.ino())))
 }
 
 /// The data directory as it was when it was opened, with the file of the database in it.
 #[derive(Debug)]
 pub struct DataDirectory {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Open: as long as it is, no other directory can be taken for it.
     handle: File,
     database_identity: OnceLock<FileIdentity>,
@@ -140,10 +145,6 @@ pub struct DataDirectory {
     /// It was removed or replaced under an open connection: a restart does not find what was written since.
     is_wal_lost: AtomicBool,
 }
-
-/// The data directory, or the file of the database in it, is not the one that was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DataDirectoryLoss;
 
 impl DataDirectory {
     /// The directory that has this name now.
@@ -160,64 +161,42 @@ impl DataDirectory {
         })
     }
 
-    /// The directory.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// From now on the file of the database is the one that has its name now.
-    pub fn record_database_identity(&self) {
-        if let Ok(metadata) = fs::metadata(self.path.join(DATABASE_FILE_NAME)) {
-            self.database_identity.get_or_init(|| file_identity(&metadata));
+    pub(crate) fn record_database_identity(&self) {
+        if let Some(found) = file_identity(&self.path.join(DATABASE_FILE_NAME)) {
+            self.database_identity.get_or_init(|| found);
         }
     }
 
     /// Looks whether the names still lead to what was opened.
-    ///
-    /// # Errors
-    /// [`DataDirectoryLoss`]
-    pub fn check_identity(&self) -> Result<(), DataDirectoryLoss> {
-        let opened = self.handle.metadata().map_err(|_| DataDirectoryLoss)?;
-        let database = self
-            .database_identity
-            .get()
-            .is_none_or(|&expected| has_identity(&self.path.join(DATABASE_FILE_NAME), expected));
-        let log = !self.is_wal_lost.load(Ordering::Relaxed);
-        if has_identity(&self.path, file_identity(&opened)) && database && log {
-            Ok(())
-        } else {
-            Err(DataDirectoryLoss)
-        }
+    pub(crate) fn check_identity(&self) -> bool {
+        let database = self.database_identity.get();
+        is_at_path(&self.handle, &self.path).unwrap_or(false)
+            && (database.is_none() || database == file_identity(&self.path.join(DATABASE_FILE_NAME)).as_ref())
+            && !self.is_wal_lost.load(Ordering::Relaxed)
     }
 
     /// The same after something was written, on a connection that is still open: then the log of the database is there too.
-    ///
-    /// # Errors
-    /// [`DataDirectoryLoss`]
-    pub fn check_after_write(&self) -> Result<(), DataDirectoryLoss> {
-        let log_identity = fs::metadata(self.path.join(format!("{DATABASE_FILE_NAME}-wal")))
-            .ok()
-            .map(|metadata| file_identity(&metadata));
-        self.check_identity()?;
+    pub(crate) fn check_after_write(&self) -> bool {
+        let found = file_identity(&self.path.join(format!("{DATABASE_FILE_NAME}-wal")));
+        if !self.check_identity() {
+            return false;
+        }
         let mut log = self.wal_identity.lock();
-        if *log == log_identity {
-            return Ok(());
-        }
         // SQLite removes the log with its last connection, and makes another one with the next: that one is open here.
-        if log.is_some() && !log_identity.is_some_and(is_open_in_process) {
+        if *log != found && log.is_some() && !found.is_some_and(is_open_in_process) {
             self.is_wal_lost.store(true, Ordering::Relaxed);
-            return Err(DataDirectoryLoss);
+            return false;
         }
-        *log = log_identity;
-        Ok(())
+        *log = found;
+        true
     }
 }
 
 /// True if this process has the file open, or cannot tell.
 fn is_open_in_process(file: FileIdentity) -> bool {
     let Ok(descriptors) = fs::read_dir("/dev/fd") else { return true };
-    descriptors.filter_map(Result::ok).any(|descriptor| has_identity(&descriptor.path(), file))
+    descriptors.filter_map(Result::ok).any(|descriptor| file_identity(&descriptor.path()) == Some(file))
 }
 
 #[cfg(test)]
@@ -232,31 +211,28 @@ mod tests {
         let anchor = DataDirectory::open(&data).unwrap();
         create_private_file(&data.join(DATABASE_FILE_NAME)).unwrap();
         anchor.record_database_identity();
-        assert_eq!((anchor.check_identity(), anchor.check_after_write()), (Ok(()), Ok(())));
+        assert_eq!((anchor.check_identity(), anchor.check_after_write()), (true, true));
         fs::write(data.join("predictd.db-wal"), "").unwrap();
-        assert_eq!(anchor.check_after_write(), Ok(()));
+        assert!(anchor.check_after_write());
         fs::rename(&data, &aside).unwrap();
-        assert_eq!(anchor.check_identity(), Err(DataDirectoryLoss));
+        assert!(!anchor.check_identity());
         make_directory_private(&data).unwrap();
         fs::copy(aside.join(DATABASE_FILE_NAME), data.join(DATABASE_FILE_NAME)).unwrap();
-        assert_eq!(anchor.check_identity(), Err(DataDirectoryLoss));
+        assert!(!anchor.check_identity());
         fs::remove_dir_all(&data).unwrap();
         fs::rename(&aside, &data).unwrap();
-        assert_eq!(anchor.check_identity(), Ok(()));
-        assert_eq!(anchor.check_after_write(), Ok(()));
+        assert!(anchor.check_identity());
+        assert!(anchor.check_after_write());
         // What was written went with the log: another one is of no use.
         fs::remove_file(data.join("predictd.db-wal")).unwrap();
-        assert_eq!((anchor.check_identity(), anchor.check_after_write()), (Ok(()), Err(DataDirectoryLoss)));
+        assert_eq!((anchor.check_identity(), anchor.check_after_write()), (true, false));
         fs::write(data.join("predictd.db-wal"), "").unwrap();
-        assert_eq!(
-            (anchor.check_identity(), anchor.check_after_write()),
-            (Err(DataDirectoryLoss), Err(DataDirectoryLoss))
-        );
+        assert_eq!((anchor.check_identity(), anchor.check_after_write()), (false, false));
         let anchor = DataDirectory::open(&data).unwrap();
         anchor.record_database_identity();
         fs::copy(data.join(DATABASE_FILE_NAME), data.join("copy")).unwrap();
         fs::rename(data.join("copy"), data.join(DATABASE_FILE_NAME)).unwrap();
-        assert_eq!(anchor.check_identity(), Err(DataDirectoryLoss));
+        assert!(!anchor.check_identity());
     }
 
     #[test]
@@ -265,21 +241,18 @@ mod tests {
         let [log, copy] = ["predictd.db-wal", "copy"].map(|name| place.path().join(name));
         let anchor = DataDirectory::open(place.path()).unwrap();
         fs::write(&log, "1").unwrap();
-        assert_eq!(anchor.check_after_write(), Ok(()));
+        assert!(anchor.check_after_write());
         // A checkpoint cuts the log: it is the same file.
         fs::write(&log, "").unwrap();
-        assert_eq!(anchor.check_after_write(), Ok(()));
+        assert!(anchor.check_after_write());
         // The last connection has ended, and there is a new one.
         let _open = File::create_new(&copy).unwrap();
         fs::rename(&copy, &log).unwrap();
-        assert_eq!(anchor.check_after_write(), Ok(()));
+        assert!(anchor.check_after_write());
         // Somebody else's.
         fs::copy(&log, &copy).unwrap();
         fs::rename(&copy, &log).unwrap();
-        assert_eq!(
-            (anchor.check_after_write(), anchor.check_identity()),
-            (Err(DataDirectoryLoss), Err(DataDirectoryLoss))
-        );
+        assert_eq!((anchor.check_after_write(), anchor.check_identity()), (false, false));
     }
 
     fn mode(path: &Path) -> u32 {

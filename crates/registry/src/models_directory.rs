@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use predictd_engine::model_source::ModelSource;
 use predictd_platform::clock::now_millis;
 
+use super::data_directory::path_error;
 use super::database::{AuditDetails, ChangeError, ChangeRequest, Database};
 use super::record::{ModelRecord, ModelRecords, Origin, RecordError, VersionRecord};
 use super::valid_name::is_valid_name;
@@ -16,6 +17,9 @@ const MODEL_FILE_NAMES: [&str; 4] = ["model.onnx", "config.json", "tokenizer.jso
 const MAX_DIRECTORY_VERSIONS: usize = 1_024;
 /// Most entries that one warning names.
 const MAX_LOGGED_NAMES: usize = 20;
+
+/// A directory, with its name.
+type NamedPath = (String, PathBuf);
 
 /// The model versions in `directory`, by name.
 ///
@@ -28,20 +32,16 @@ const MAX_LOGGED_NAMES: usize = 20;
 /// If the directory cannot be read, or holds more versions than a server can serve.
 pub fn find_models(directory: &Path) -> Result<Vec<ModelSource>, String> {
     let mut sources = Vec::new();
-    let DirectoryEntries { directories, other_names: mut passed_over } = read_entries(directory)?;
+    let (directories, mut passed_over) = read_entries(directory)?;
     for (name, path) in directories {
-        let versions = match read_entries(&path) {
-            Ok(entries) => entries.directories,
+        match read_entries(&path) {
+            Ok((versions, _)) if is_model(&versions) => sources.extend(find_versions(&name, versions)),
+            Ok(_) if warn_of_misplaced_model(&name, &path) => {}
+            Ok(_) => passed_over.push(name),
             Err(error) => {
                 tracing::warn!(error, "models directory entry skipped; directory could not be read");
                 passed_over.push(name);
-                continue;
             }
-        };
-        if is_model(&versions) {
-            sources.extend(find_versions(&name, versions));
-        } else if !warn_of_misplaced_model(&name, &path) {
-            passed_over.push(name);
         }
     }
     if !passed_over.is_empty() {
@@ -57,7 +57,7 @@ pub fn find_models(directory: &Path) -> Result<Vec<ModelSource>, String> {
 }
 
 /// Whether a directory with these directories is a model's. Tools and scripts may lie beside the models.
-fn is_model(directories: &[(String, PathBuf)]) -> bool {
+fn is_model(directories: &[NamedPath]) -> bool {
     directories.iter().any(|(_, directory)| has_graph(directory))
         || (!directories.is_empty() && directories.iter().all(|(name, _)| starts_with_digit(name)))
 }
@@ -71,7 +71,7 @@ fn warn_of_misplaced_model(name: &str, directory: &Path) -> bool {
             "directory skipped; model without a version directory: move all of its files to \
              {name}/1"
         );
-    } else if MODEL_FILE_NAMES.iter().any(|file| directory.join(file).exists()) {
+    } else if has_model_file(directory) {
         tracing::warn!(directory = name, "directory skipped; expected NAME/VERSION/model.onnx");
     } else {
         return false;
@@ -80,7 +80,7 @@ fn warn_of_misplaced_model(name: &str, directory: &Path) -> bool {
 }
 
 /// The versions among the directories of a model.
-fn find_versions(name: &str, directories: Vec<(String, PathBuf)>) -> Vec<ModelSource> {
+fn find_versions(name: &str, directories: Vec<NamedPath>) -> Vec<ModelSource> {
     let (versions, other_directories): (Vec<_>, Vec<_>) =
         directories.into_iter().partition(|(version, directory)| is_version_directory(version, directory));
     if !other_directories.is_empty() {
@@ -117,7 +117,11 @@ fn has_graph(directory: &Path) -> bool {
 
 /// True for a directory of a model that is one of its versions, or is to become one: not for one of pictures or notes.
 fn is_version_directory(name: &str, directory: &Path) -> bool {
-    starts_with_digit(name) || has_graph(directory) || MODEL_FILE_NAMES.iter().any(|file| directory.join(file).exists())
+    starts_with_digit(name) || has_graph(directory) || has_model_file(directory)
+}
+
+fn has_model_file(directory: &Path) -> bool {
+    MODEL_FILE_NAMES.iter().any(|file| directory.join(file).exists())
 }
 
 /// Names for a log line: quoted, and not all where there are many.
@@ -128,29 +132,21 @@ fn format_names<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     format!("{}{more}", quoted.join(", "))
 }
 
-/// What is in a directory.
-#[derive(Debug, Default)]
-struct DirectoryEntries {
-    /// Names and paths of directories, sorted.
-    directories: Vec<(String, PathBuf)>,
-    /// Names of files and of what is hidden.
-    other_names: Vec<String>,
-}
-
-fn read_entries(directory: &Path) -> Result<DirectoryEntries, String> {
-    let error = |e: std::io::Error| format!("{}: {e}", directory.display());
-    let mut entries = DirectoryEntries::default();
-    for entry in std::fs::read_dir(directory).map_err(error)? {
-        let path = entry.map_err(error)?.path();
+/// What is in a directory: names and paths of directories, sorted; and names of files and of what is hidden.
+fn read_entries(directory: &Path) -> Result<(Vec<NamedPath>, Vec<String>), String> {
+    let mut directories = Vec::new();
+    let mut other_names = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(|error| path_error(directory, error))? {
+        let path = entry.map_err(|error| path_error(directory, error))?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if path.is_dir() && !name.starts_with('.') {
-            entries.directories.push((name, path));
+            directories.push((name, path));
         } else {
-            entries.other_names.push(name);
+            other_names.push(name);
         }
     }
-    entries.directories.sort();
-    Ok(entries)
+    directories.sort();
+    Ok((directories, other_names))
 }
 
 /// What becomes of versions whose directories are not there.
@@ -173,15 +169,9 @@ pub async fn sync_to_database(
 ) -> Result<ModelRecords, ChangeError> {
     let records = database.read_state().await?.records;
     for (name, there) in versions_by_model(&records, sources, gone) {
-        let event = AuditDetails { actor: "start", action: "find", version: None, experiment: None, reason: None };
+        let audit = AuditDetails { actor: "start", action: "find", ..AuditDetails::default() };
         // A removed directory is gone, even if an experiment needs it.
-        let change = ChangeRequest {
-            target: name,
-            expected_revision: None,
-            idempotency_key: None,
-            protects_experiments: false,
-            audit: event,
-        };
+        let change = ChangeRequest { target: name, protects_experiments: false, audit, ..ChangeRequest::default() };
         database.change_model(change, |record| sync_record(record, &there, gone), |_| String::new()).await?;
     }
     Ok(database.read_state().await?.records)
@@ -206,8 +196,10 @@ fn versions_by_model<'a>(
     sources: &'a [ModelSource],
     gone: MissingVersions,
 ) -> BTreeMap<&'a str, Vec<&'a str>> {
-    let recorded = known.keys().filter(|_| gone == MissingVersions::Remove).map(|name| (name.as_str(), Vec::new()));
-    let mut all: BTreeMap<&str, Vec<&str>> = recorded.collect();
+    let mut all = BTreeMap::<&str, Vec<&str>>::new();
+    if gone == MissingVersions::Remove {
+        all.extend(known.keys().map(|name| (name.as_str(), Vec::new())));
+    }
     for source in sources {
         all.entry(&source.name).or_default().push(&source.version);
     }
@@ -216,10 +208,14 @@ fn versions_by_model<'a>(
 
 /// Makes a record have these versions of the operator's directory.
 fn sync_record(record: &mut ModelRecord, there: &[&str], gone: MissingVersions) -> Result<bool, RecordError> {
-    let gone = record.versions.iter().filter(|(version, record)| {
-        gone == MissingVersions::Remove && record.origin == Origin::Directory && !there.contains(&version.as_str())
-    });
-    let gone: Vec<String> = gone.map(|(version, _)| version.as_str().to_owned()).collect();
+    let gone: Vec<String> = record
+        .versions
+        .iter()
+        .filter(|(version, record)| {
+            gone == MissingVersions::Remove && record.origin == Origin::Directory && !there.contains(&version.as_str())
+        })
+        .map(|(version, _)| version.as_str().to_owned())
+        .collect();
     let mut changed = !gone.is_empty();
     for version in gone {
         if record.active.as_ref() == Some(&version) {

@@ -130,7 +130,7 @@ impl ModelRecord {
     /// # Errors
     /// If it is there with others, or there are too many.
     pub fn register(&mut self, version: &str, record: VersionRecord) -> Result<bool, RecordError> {
-        if let Some(known) = self.versions.get(&VersionName::new(version)) {
+        if let Ok(known) = self.version(version) {
             let same = known.origin == record.origin && known.digest() == record.digest();
             return if same { Ok(false) } else { Err(RecordError::VersionExists(version.to_owned())) };
         }
@@ -152,9 +152,7 @@ impl ModelRecord {
         if self.active.as_deref() == Some(version) {
             return Ok(false);
         }
-        if let Some(active) = self.active.replace(version.to_owned()) {
-            self.previous_versions.push(active);
-        }
+        self.previous_versions.extend(self.active.replace(version.to_owned()));
         let too_many = self.previous_versions.len().saturating_sub(MAX_PREVIOUS_VERSIONS);
         self.previous_versions.drain(..too_many);
         Ok(true)
@@ -173,8 +171,7 @@ impl ModelRecord {
     /// # Errors
     /// If there is none.
     pub fn roll_back(&mut self) -> Result<(), RecordError> {
-        let previous = self.previous_versions.pop().ok_or(RecordError::NoPreviousVersion)?;
-        self.active = Some(previous);
+        self.active = Some(self.previous_versions.pop().ok_or(RecordError::NoPreviousVersion)?);
         Ok(())
     }
 
@@ -236,20 +233,18 @@ impl ModelRecord {
 
     /// Forgets the oldest versions that were pulled, so that so many are left: none that is active, was before, is pinned, or is used otherwise.
     pub fn prune_pulled(&mut self, most: usize, is_used: impl Fn(&str) -> bool) {
-        let mut pulled: Vec<(i64, VersionName)> = self
+        let pulled: BTreeSet<(i64, VersionName)> = self
             .versions
             .iter()
             .filter(|(_, record)| matches!(record.origin, Origin::Mlflow(_)))
             .map(|(version, record)| (record.registered_at, version.clone()))
             .collect();
-        pulled.sort();
         let mut too_many = pulled.len().saturating_sub(most);
         for (_, version) in pulled {
             let name = version.as_str();
-            let is_needed = self.active.as_deref() == Some(name)
+            let is_needed = self.active.iter().chain(&self.previous_versions).any(|answering| answering == name)
                 || is_used(name)
-                || self.previous_versions.iter().any(|before| before == name)
-                || self.versions.get(&version).is_some_and(|record| record.pinned);
+                || self.is_pinned(name);
             if too_many > 0 && !is_needed {
                 self.versions.remove(&version);
                 too_many -= 1;
@@ -261,12 +256,7 @@ impl ModelRecord {
     #[must_use]
     pub fn required_versions(&self) -> BTreeSet<&str> {
         let pinned = self.versions.iter().filter(|(_, record)| record.pinned).map(|(version, _)| version.as_str());
-        self.active
-            .as_deref()
-            .into_iter()
-            .chain(self.previous_versions.last().map(String::as_str))
-            .chain(pinned)
-            .collect()
+        self.active.iter().chain(self.previous_versions.last()).map(String::as_str).chain(pinned).collect()
     }
 
     /// True for the active version; where none was made active, for any.
@@ -278,7 +268,7 @@ impl ModelRecord {
     /// True for a version that is pinned.
     #[must_use]
     pub fn is_pinned(&self, version: &str) -> bool {
-        self.versions.get(&VersionName::new(version)).is_some_and(|found| found.pinned)
+        self.version(version).is_ok_and(|found| found.pinned)
     }
 
     fn version(&self, version: &str) -> Result<&VersionRecord, RecordError> {

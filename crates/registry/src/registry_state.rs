@@ -5,8 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use predictd_experiments::experiment::Experiment;
-use predictd_experiments::experiment::ExperimentMap;
+use predictd_experiments::experiment::{Experiment, ExperimentMap};
 use predictd_platform::atomic_file;
 use serde::{Deserialize, Serialize};
 
@@ -77,8 +76,8 @@ impl RegistryState {
         let mut kept = record.required_versions();
         let under_way = self.experiments.values().filter(|experiment| experiment.is_in_progress());
         let arms = under_way.flat_map(|experiment| &experiment.design.arms).filter(|arm| arm.model == name);
-        let there = |version: &&str| record.versions.contains_key(&VersionName::new(version));
-        kept.extend(arms.filter_map(|arm| arm.version.as_deref()).filter(there));
+        let versions = arms.filter_map(|arm| arm.version.as_deref());
+        kept.extend(versions.filter(|version| record.versions.contains_key(&VersionName::new(version))));
         kept
     }
 
@@ -111,14 +110,9 @@ impl StateFile {
     /// What was written last; nothing if nothing was, or it cannot be read.
     #[must_use]
     pub fn read(&self) -> Option<RegistryState> {
-        let bytes = fs::read(&self.0).ok()?;
-        match serde_json::from_slice(&bytes) {
-            Ok(known) => Some(known),
-            Err(error) => {
-                tracing::warn!(file = %self.0.display(), %error, "state file could not be read");
-                None
-            }
-        }
+        serde_json::from_slice(&fs::read(&self.0).ok()?)
+            .inspect_err(|error| tracing::warn!(file = %self.0.display(), %error, "state file could not be read"))
+            .ok()
     }
 
     /// Writes what is known: whole, or not at all.

@@ -29,17 +29,16 @@ impl RegistryRuntime {
     ///
     /// # Errors
     /// One sentence.
-    pub fn start<F>(lock: Option<File>, open: impl FnOnce() -> F + Send + 'static) -> Result<Self, String>
-    where
-        F: Future<Output = Result<RegistryServices, String>> + Send + 'static,
-    {
+    pub fn start(
+        lock: Option<File>,
+        open: impl Future<Output = Result<RegistryServices, String>> + Send + 'static,
+    ) -> Result<Self, String> {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("predictd-keeper").enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let (opened, is_opened) = sync_channel(1);
         // The caller may be on a thread that runs tasks: it must not block there.
-        runtime.spawn(async move { opened.send(open().await) });
-        let services = is_opened.recv().map_err(|_| "the work was given up".to_owned()).and_then(|opened| opened);
-        match services {
+        runtime.spawn(async move { opened.send(open.await) });
+        match is_opened.recv().unwrap_or_else(|_| Err("the work was given up".to_owned())) {
             Ok(services) => Ok(Self {
                 services: Arc::new(services),
                 task_permits: Arc::new(Semaphore::new(MAX_PENDING_TASKS)),
@@ -73,13 +72,13 @@ impl RegistryRuntime {
         T: Send + 'static,
         F: Future<Output = Result<ChangeOutcome<T>, RegistryError>> + Send + 'static,
     {
-        let change = |services: Arc<RegistryServices>| async move {
+        self.run(|services| async move {
             match work(Arc::clone(&services), order.clone()).await {
                 Err(error) if error.is_refusal() => services.context.find_repeated(&order).await?.ok_or(error),
                 outcome => outcome,
             }
-        };
-        self.run(change).await
+        })
+        .await
     }
 
     /// Does something to its end, even if who waits for it leaves.
@@ -106,7 +105,7 @@ impl RegistryRuntime {
 
 impl std::fmt::Debug for RegistryRuntime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keeping").finish_non_exhaustive()
+        f.write_str("RegistryRuntime")
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use predictd_platform::atomic_file;
 use predictd_platform::clock;
 
+use super::data_directory::is_at_path;
 use super::feedback::FeedbackRecord;
 
 /// Most bytes of all files that wait.
@@ -71,8 +72,7 @@ impl FeedbackSpool {
     /// Bytes that wait.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        let sizes = self.segment_paths().into_iter().filter_map(|path| fs::metadata(path).ok());
-        sizes.map(|metadata| metadata.len()).sum()
+        self.segment_paths().iter().flat_map(fs::metadata).map(|metadata| metadata.len()).sum()
     }
 
     /// Brings these to disk: all of them, or none.
@@ -89,13 +89,9 @@ impl FeedbackSpool {
         if self.size_bytes() + bytes.len() as u64 > MAX_SPOOL_BYTES {
             return Err(SpoolError::Full);
         }
-        let mut current = match own.take() {
-            Some(current) => current,
-            None => self.create_segment()?,
-        };
-        self.has_pending.store(true, Ordering::Release);
-        let written = current.file.write_all(&bytes).and_then(|()| current.file.sync_data());
-        if let Err(error) = written {
+        let mut current = own.take().map_or_else(|| self.create_segment(), Ok)?;
+        self.mark_pending();
+        if let Err(error) = current.file.write_all(&bytes).and_then(|()| current.file.sync_data()) {
             // Half of it must not be found later: it was not acknowledged. A file that cannot even be cut is left as it
             // is, and the next record begins another.
             if current.file.set_len(current.length).and_then(|()| current.file.sync_data()).is_ok() {
@@ -104,7 +100,8 @@ impl FeedbackSpool {
             return Err(error.into());
         }
         current.length += bytes.len() as u64;
-        if !current.is_at_path()? {
+        // A process that looks for the file by its name must find this one.
+        if !is_at_path(&current.file, &current.path)? {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the file was removed or replaced").into());
         }
         *own = Some(current);
@@ -121,36 +118,32 @@ impl FeedbackSpool {
         let draft = path.with_extension("draft");
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&draft)?;
         // It is locked before it is visible: another process would hand an unlocked file over, and delete it.
-        file.try_lock().map_err(io::Error::from)?;
+        file.try_lock()?;
         atomic_file::publish(&file, &draft, &path)?;
         Ok(SegmentWriter { file, path, length: 0 })
     }
 
     /// The files that no other process has locked, oldest first. New feedback goes into another.
-    ///
-    /// # Errors
-    /// If the directory cannot be read.
-    pub fn take_segments(&self) -> io::Result<Vec<SpoolSegment>> {
+    #[must_use]
+    pub fn take_segments(&self) -> Vec<SpoolSegment> {
         // Before the files are looked for: what comes later is pending again.
         self.has_pending.store(false, Ordering::Release);
         drop(self.writer.lock().take());
         let mut waiting = Vec::new();
         for path in self.segment_paths() {
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                // Another process has handed it over meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                // The others need not wait for it. It is looked for again when something else waits, and at the next start.
-                Err(error) => {
-                    tracing::error!(file = %path.display(), %error, "spool file could not be read");
-                    continue;
+            match File::open(&path) {
+                Ok(file) if file.try_lock().is_ok() => {
+                    waiting.push(SpoolSegment { path, reader: BufReader::new(file) });
                 }
-            };
-            if file.try_lock().is_ok() {
-                waiting.push(SpoolSegment { path, reader: BufReader::new(file) });
+                // The others need not wait for it. It is looked for again when something else waits, and at the next start.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::error!(file = %path.display(), %error, "spool file could not be read");
+                }
+                // Another process writes to it, or has handed it over meanwhile.
+                _ => {}
             }
         }
-        Ok(waiting)
+        waiting
     }
 
     /// What is handed over did not get there: it waits on.
@@ -160,19 +153,11 @@ impl FeedbackSpool {
 
     fn segment_paths(&self) -> Vec<PathBuf> {
         // There is none before the first outage.
-        let entries = fs::read_dir(&self.directory).into_iter().flatten().filter_map(Result::ok);
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
         paths.retain(|path| path.extension().is_some_and(|ending| ending == SEGMENT_EXTENSION));
         paths.sort_unstable();
         paths
-    }
-}
-
-impl SegmentWriter {
-    /// True if a process that looks for the file by its name finds this one.
-    fn is_at_path(&self) -> io::Result<bool> {
-        let own = self.file.metadata()?;
-        Ok(fs::metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == (own.dev(), own.ino())))
     }
 }
 
@@ -189,13 +174,10 @@ impl SpoolSegment {
             if line.is_empty() {
                 break;
             }
-            match serde_json::from_slice(&line) {
-                Ok(feedback) => records.push(feedback),
-                // The end of a file whose writer was killed, or ran out of disk: nothing of it was acknowledged.
-                Err(error) => {
-                    tracing::warn!(file = %self.path.display(), %error, "incomplete spool record ignored");
-                }
-            }
+            // The end of a file whose writer was killed, or ran out of disk, is ignored: nothing of it was acknowledged.
+            records.extend(serde_json::from_slice::<FeedbackRecord>(&line).inspect_err(|error| {
+                tracing::warn!(file = %self.path.display(), %error, "incomplete spool record ignored");
+            }));
         }
         Ok(records)
     }
@@ -206,7 +188,7 @@ impl SpoolSegment {
     /// If the file cannot be deleted.
     pub fn delete(self) -> io::Result<()> {
         fs::remove_file(&self.path)?;
-        self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+        atomic_file::sync_directory(atomic_file::directory_of(&self.path))
     }
 }
 
@@ -232,7 +214,7 @@ mod tests {
 
     fn drain_all(spool: &FeedbackSpool) -> Vec<FeedbackRecord> {
         let mut found = Vec::new();
-        for mut waiting in spool.take_segments().unwrap() {
+        for mut waiting in spool.take_segments() {
             loop {
                 let next = waiting.read_batch(2).unwrap();
                 if next.is_empty() {
@@ -257,7 +239,7 @@ mod tests {
         assert_eq!((drain_all(&spool), spool.size_bytes()), (Vec::new(), 0));
         // What did not get where it should is there again.
         spool.append(&[sample_feedback(4)]).unwrap();
-        drop(spool.take_segments().unwrap());
+        drop(spool.take_segments());
         spool.mark_pending();
         assert!(spool.has_pending());
         assert_eq!(drain_all(&spool), [sample_feedback(4)]);

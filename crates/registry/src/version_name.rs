@@ -25,9 +25,8 @@ impl VersionName {
 
 impl Ord for VersionName {
     fn cmp(&self, other: &Self) -> Ordering {
-        let by_parts = split_parts(&self.0).cmp(split_parts(&other.0));
         // 1 and 01 are the same number, but two names.
-        by_parts.then_with(|| self.0.cmp(&other.0))
+        split_parts(&self.0).cmp(split_parts(&other.0)).then_with(|| self.0.cmp(&other.0))
     }
 }
 
@@ -37,15 +36,9 @@ impl PartialOrd for VersionName {
     }
 }
 
-/// A run of digits, or a run of anything else. Text comes before a number, so 1.0-rc1 before 1.0.1.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum NamePart<'a> {
-    Text(&'a str),
-    /// Number of digits without leading zeros, then the digits: any length compares as a number.
-    Number(usize, &'a str),
-}
-
-fn split_parts(name: &str) -> impl Iterator<Item = NamePart<'_>> {
+/// Runs of digits, and of anything else. Text has no number of digits and comes before a number, so 1.0-rc1 before 1.0.1.
+/// A number has the number of its digits without leading zeros, then the digits: any length compares as a number.
+fn split_parts(name: &str) -> impl Iterator<Item = (Option<usize>, &str)> {
     let mut rest = name;
     std::iter::from_fn(move || {
         let first = rest.chars().next()?.is_ascii_digit();
@@ -53,7 +46,7 @@ fn split_parts(name: &str) -> impl Iterator<Item = NamePart<'_>> {
         let (part, tail) = rest.split_at(end);
         rest = tail;
         let digits = part.trim_start_matches('0');
-        Some(if first { NamePart::Number(digits.len(), digits) } else { NamePart::Text(part) })
+        Some(if first { (Some(digits.len()), digits) } else { (None, part) })
     })
 }
 

@@ -3,7 +3,7 @@
 use crate::record::ModelRecord;
 
 /// A change of one model.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct ChangeRequest<'a> {
     /// The model.
     pub target: &'a str,
@@ -18,7 +18,7 @@ pub struct ChangeRequest<'a> {
 }
 
 /// What is done, by whom and why.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct AuditDetails<'a> {
     /// Who does it.
     pub actor: &'a str,

@@ -2,10 +2,10 @@
 
 use predictd_experiments::experiment::ExperimentError;
 use sqlx::error::DatabaseError;
+use sqlx::migrate::MigrateError;
 
 use crate::record::RecordError;
 
-pub(super) const NO_ANSWER_MESSAGE: &str = "it does not answer";
 pub(super) const DAMAGED_MESSAGE: &str = "the file is damaged: put a backup in its place";
 
 /// Why there is no change.
@@ -45,42 +45,49 @@ pub enum OpenError {
     Invalid(String),
 }
 
-impl OpenError {
-    /// What is wrong with a database that was opened and cannot be read.
-    #[must_use]
-    pub fn from_read_error(error: &ChangeError) -> Self {
+impl From<ChangeError> for OpenError {
+    fn from(error: ChangeError) -> Self {
         match error {
             ChangeError::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => {
                 Self::Damaged("what is recorded cannot be read".to_owned())
             }
-            ChangeError::Database(error) | ChangeError::OutcomeUnknown(error) => Self::from(error),
+            ChangeError::Database(error) | ChangeError::OutcomeUnknown(error) => error.into(),
             error => Self::Invalid(error.to_string()),
         }
     }
 }
 
-impl From<ChangeError> for OpenError {
-    fn from(error: ChangeError) -> Self {
+impl From<MigrateError> for OpenError {
+    fn from(error: MigrateError) -> Self {
         match error {
-            ChangeError::Database(error) | ChangeError::OutcomeUnknown(error) => Self::from(&error),
+            MigrateError::VersionMissing(_) => Self::Invalid("it was made by a newer predictd".to_owned()),
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
             error => Self::Invalid(error.to_string()),
         }
     }
 }
 
-impl From<&sqlx::Error> for OpenError {
-    fn from(error: &sqlx::Error) -> Self {
+impl From<sqlx::Error> for OpenError {
+    fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(DatabaseError::code);
         // Of PostgreSQL: it starts, stops, takes too long, lacks something, takes no changes, or lost this connection.
-        let passes = |code: &str| {
+        let passes = code.is_some_and(|code| {
             ["57P0", "08", "53"].iter().any(|class| code.starts_with(class))
-                || ["57014", "55P03", "25006"].contains(&code)
-        };
+                || ["57014", "55P03", "25006"].contains(&&*code)
+        });
         match error {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => Self::Unavailable(describe_error(error)),
-            _ if code.as_deref().is_some_and(passes) => Self::Unavailable(describe_error(error)),
-            _ if is_damage_error(error) => Self::Damaged(describe_error(error)),
-            _ => Self::Invalid(describe_error(error)),
+            sqlx::Error::PoolTimedOut => Self::Unavailable("it does not answer".to_owned()),
+            sqlx::Error::Configuration(_) => Self::Invalid("the URL cannot be used".to_owned()),
+            sqlx::Error::Io(_) => Self::Unavailable(error.to_string()),
+            _ if passes => Self::Unavailable(error.to_string()),
+            _ => match sqlite_error_code(&error) {
+                Some(SQLITE_CORRUPT) => Self::Damaged(DAMAGED_MESSAGE.to_owned()),
+                Some(SQLITE_NOTADB) => {
+                    Self::Damaged("the file is not a database: put a backup in its place".to_owned())
+                }
+                Some(SQLITE_CANTOPEN) => Self::Invalid("the file cannot be opened".to_owned()),
+                _ => Self::Invalid(error.to_string()),
+            },
         }
     }
 }
@@ -100,19 +107,4 @@ fn sqlite_error_code(error: &sqlx::Error) -> Option<u16> {
 /// True for an error that says that a file is no whole database.
 pub(super) fn is_damage_error(error: &sqlx::Error) -> bool {
     matches!(sqlite_error_code(error), Some(SQLITE_CORRUPT | SQLITE_NOTADB))
-}
-
-/// What went wrong, without a URL.
-fn describe_error(error: &sqlx::Error) -> String {
-    match sqlite_error_code(error) {
-        Some(SQLITE_CORRUPT) => return DAMAGED_MESSAGE.to_owned(),
-        Some(SQLITE_NOTADB) => return "the file is not a database: put a backup in its place".to_owned(),
-        Some(SQLITE_CANTOPEN) => return "the file cannot be opened".to_owned(),
-        _ => {}
-    }
-    match error {
-        sqlx::Error::Configuration(_) => "the URL cannot be used".to_owned(),
-        sqlx::Error::PoolTimedOut => NO_ANSWER_MESSAGE.to_owned(),
-        error => error.to_string(),
-    }
 }

@@ -7,21 +7,17 @@ use predictd_experiments::experiment::{Experiment, ExperimentError, ExperimentMa
 use predictd_experiments::results::{ArmFeedback, FirstDecision, PhaseTotals};
 use predictd_platform::clock::now_millis;
 use predictd_stats::reliability::{ReliabilityBin, ReliabilityDiagram};
-use predictd_stats::{FeedbackCounts, confusion::ConfusionMatrix};
 use sqlx::any::AnyRow;
-use sqlx::{Any, AnyConnection, Connection, Row, Transaction};
-use tokio::time::timeout;
+use sqlx::{AnyConnection, Row};
 
 use super::change::{ChangeOutcome, ChangeRequest};
 use super::error::ChangeError;
 use super::pool::Database;
-use super::rows::{self, from_json, read_experiments, to_json};
-use super::timeouts::{CHANGE_TIMEOUT, QUERY_TIMEOUT, with_timeout};
-use super::transactions::{ConnectionGuard, find_repeated, finish_transaction, increment_epoch, store_answer};
+use super::rows::{self, AnyQuery, count_from, from_json, read_experiments, to_json};
+use super::timeouts::{SUMS_TIMEOUT, with_timeout};
+use super::transactions::{GuardedConnection, find_repeated, record_change};
 use crate::record::{ModelRecord, ModelRecords, RecordError};
 
-/// Longest wait for what feedback says.
-const SUMS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// Processes whose counts stand by themselves; those of more are put together.
 const MAX_PROCESS_ROWS: usize = 64;
 /// A process that has not counted for so long has probably ended.
@@ -29,7 +25,10 @@ const PROCESS_SILENCE_MS: i64 = 10 * 60 * 1_000;
 /// The row of those that were put together.
 const MERGED_ROW_PROCESS: &str = "together";
 /// Pairs of an answer and the truth that are counted separately.
-const MAX_LABEL_PAIRS: i64 = 10_000;
+const MAX_LABEL_PAIRS: u32 = 10_000;
+
+/// Keeps what a process has counted, as the first of it.
+const INSERT_COUNTS: &str = "INSERT INTO experiment_counts (experiment, phase, process, counts, users, at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (experiment, phase, process) DO UPDATE SET counts = $4, users = $5, at = $6";
 
 /// What there is when an experiment changes.
 #[derive(Debug)]
@@ -79,7 +78,7 @@ pub struct PhaseQuery<'a> {
 
 /// Refuses to take a version from an experiment that is not over.
 pub(super) async fn ensure_unused(
-    transaction: &mut Transaction<'_, Any>,
+    connection: &mut AnyConnection,
     model: &str,
     before: &ModelRecord,
     after: &ModelRecord,
@@ -88,10 +87,11 @@ pub(super) async fn ensure_unused(
     if gone.is_empty() {
         return Ok(());
     }
-    let experiments = read_experiments(transaction).await?;
-    for (name, experiment) in experiments.iter().filter(|(_, experiment)| experiment.is_open()) {
-        if let Some(version) = gone.iter().find(|version| experiment.uses_version(model, version.as_str())) {
-            return Err(RecordError::VersionInExperiment(version.as_str().to_owned(), name.clone()).into());
+    for (name, experiment) in read_experiments(connection).await? {
+        if experiment.is_open()
+            && let Some(version) = gone.iter().find(|version| experiment.uses_version(model, version.as_str()))
+        {
+            return Err(RecordError::VersionInExperiment(version.as_str().to_owned(), name).into());
         }
     }
     Ok(())
@@ -108,16 +108,12 @@ impl Database {
         change: ChangeRequest<'_>,
         apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentWriteAction, ExperimentError>,
     ) -> Result<ChangeOutcome<Option<Experiment>>, ChangeError> {
-        self.ensure_usable()?;
-        let transact = async {
-            let mut held = ConnectionGuard { connection: self.pool.acquire().await?, is_clean: false };
-            let mut transaction = held.connection.begin().await?;
+        self.write(async {
+            let mut transaction = self.begin(1).await?;
             let decided = apply_experiment_change(&mut transaction, change, apply).await;
-            let settled = finish_transaction(transaction, decided, &mut held.is_clean).await?;
-            self.verify_written()?;
-            Ok(settled)
-        };
-        timeout(CHANGE_TIMEOUT, transact).await.unwrap_or(Err(ChangeError::OutcomeUnknown(sqlx::Error::PoolTimedOut)))
+            self.finish(transaction, decided).await
+        })
+        .await
     }
 
     /// Keeps what a process has counted of a phase in place of what it had counted before. False if it is not there any
@@ -132,27 +128,20 @@ impl Database {
         counted: &PhaseCounts,
         is_first: bool,
     ) -> Result<bool, ChangeError> {
-        self.ensure_usable()?;
-        let encoded = |error: serde_json::Error| sqlx::Error::Encode(error.into());
-        let (counts, users) = counted.to_stored().map_err(encoded)?;
-        let keep = async {
-            let mut held = ConnectionGuard { connection: self.pool.acquire().await?, is_clean: false };
-            let mut transaction = held.connection.begin().await?;
-            // Merges of counts wait: this transaction holds the row of the epoch.
-            sqlx::query("UPDATE registry SET epoch = epoch WHERE id = 1").execute(&mut *transaction).await?;
-            let row = if is_first {
-                compact_counts(&mut transaction, of).await?;
-                "INSERT INTO experiment_counts (experiment, phase, process, counts, users, at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (experiment, phase, process) DO UPDATE SET counts = $4, users = $5, at = $6"
+        self.write(async {
+            // Merges of counts wait for this transaction.
+            let mut transaction = self.begin(0).await?;
+            let statement = if is_first {
+                compact_counts(&mut transaction.connection, of).await?;
+                INSERT_COUNTS
             } else {
                 "UPDATE experiment_counts SET counts = $4, users = $5, at = $6 WHERE experiment = $1 AND phase = $2 AND process = $3"
             };
-            let row = sqlx::query(row).bind(of.experiment).bind(i64::from(of.phase)).bind(process);
-            let written = row.bind(&counts).bind(&users).bind(now_millis()).execute(&mut *transaction).await?;
-            transaction.commit().await.map_err(ChangeError::OutcomeUnknown)?;
-            held.is_clean = true;
+            let written = counts_query(statement, of, process, counted)?.execute(&mut *transaction.connection).await?;
+            transaction.commit().await?;
             Ok(written.rows_affected() > 0)
-        };
-        timeout(CHANGE_TIMEOUT, keep).await.unwrap_or(Err(ChangeError::OutcomeUnknown(sqlx::Error::PoolTimedOut)))
+        })
+        .await
     }
 
     /// All that is known of a phase, as far as it is asked for.
@@ -161,30 +150,32 @@ impl Database {
     /// If the database does not answer, or holds what cannot be read.
     pub async fn read_sums(&self, of: PhaseQuery<'_>, with: ResultDetail) -> Result<PhaseTotals, sqlx::Error> {
         self.ensure_usable()?;
-        let read = async {
+        with_timeout(SUMS_TIMEOUT, async {
             let mut transaction = self.pool.begin().await?;
             if !self.is_sqlite {
                 // A large table takes its time.
                 sqlx::query("SET LOCAL statement_timeout = '10s'").execute(&mut *transaction).await?;
             }
-            let mut sums = PhaseTotals { counts: read_counts(&mut transaction, of).await?, ..PhaseTotals::default() };
+            let counts = "SELECT counts, users FROM experiment_counts WHERE experiment = $1 AND phase = $2";
+            let counts = sum_counts(&phase_query(counts, of).fetch_all(&mut *transaction).await?)?;
+            let mut sums = PhaseTotals { counts, ..PhaseTotals::default() };
             for arm in of.arms.iter().filter(|_| with != ResultDetail::Counts) {
                 sums.feedback.insert(arm.clone(), read_label_results(&mut transaction, of, arm, with).await?);
             }
             let decided =
                 "SELECT arm, better, at, sentence FROM experiment_decisions WHERE experiment = $1 AND phase = $2";
-            let decided = sqlx::query(decided).bind(of.experiment).bind(i64::from(of.phase));
-            for row in decided.fetch_all(&mut *transaction).await? {
-                let better = row.try_get::<i64, _>(1)? != 0;
-                let at = row.try_get(2)?;
-                let sentence = row.try_get(3)?;
-                sums.first_decisions
-                    .insert(row.try_get(0)?, FirstDecision { is_better: better, decided_at: at, sentence });
+            for row in phase_query(decided, of).fetch_all(&mut *transaction).await? {
+                let decision = FirstDecision {
+                    is_better: row.try_get::<i64, _>(1)? != 0,
+                    decided_at: row.try_get(2)?,
+                    sentence: row.try_get(3)?,
+                };
+                sums.first_decisions.insert(row.try_get(0)?, decision);
             }
             transaction.rollback().await?;
             Ok(sums)
-        };
-        with_timeout(SUMS_TIMEOUT, read).await
+        })
+        .await
     }
 
     /// Keeps a decision, unless there is one. True if there was none.
@@ -197,25 +188,27 @@ impl Database {
         arm: &str,
         decided: &FirstDecision,
     ) -> Result<bool, sqlx::Error> {
-        self.ensure_usable()?;
         let row = "INSERT INTO experiment_decisions (experiment, phase, arm, better, sentence, at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-        let row = sqlx::query(row).bind(of.experiment).bind(i64::from(of.phase)).bind(arm);
-        let row = row.bind(i64::from(decided.is_better)).bind(&decided.sentence).bind(decided.decided_at);
-        Ok(with_timeout(QUERY_TIMEOUT, row.execute(&self.pool)).await?.rows_affected() > 0)
+        let row = phase_query(row, of)
+            .bind(arm)
+            .bind(i64::from(decided.is_better))
+            .bind(&decided.sentence)
+            .bind(decided.decided_at);
+        Ok(self.query(row.execute(&self.pool)).await?.rows_affected() > 0)
     }
 }
 
 async fn apply_experiment_change(
-    transaction: &mut Transaction<'_, Any>,
+    transaction: &mut GuardedConnection,
     change: ChangeRequest<'_>,
     apply: impl FnOnce(Option<Experiment>, &RegistryView<'_>) -> Result<ExperimentWriteAction, ExperimentError>,
 ) -> Result<ChangeOutcome<Option<Experiment>>, ChangeError> {
-    let epoch = increment_epoch(transaction).await?;
-    if let Some(repeated) = find_repeated(transaction, change.idempotency_key).await? {
+    let connection = &mut *transaction.connection;
+    if let Some(repeated) = find_repeated(connection, change.idempotency_key).await? {
         return Ok(repeated);
     }
-    let records = rows::read_models(transaction).await?;
-    let experiments = read_experiments(transaction).await?;
+    let mut records = rows::read_models(connection).await?;
+    let experiments = read_experiments(connection).await?;
     let name = change.target;
     let before = experiments.get(name).cloned();
     let revision = before.as_ref().map_or(0, |before| before.revision);
@@ -225,110 +218,82 @@ async fn apply_experiment_change(
             None => ExperimentError::NotFound(name.to_owned()).into(),
         });
     }
-    let world = RegistryView { records: &records, experiments: &experiments };
-    let (after, on) = match apply(before.clone(), &world)? {
+    let view = RegistryView { records: &records, experiments: &experiments };
+    let (mut after, promoted) = match apply(before.clone(), &view)? {
         ExperimentWriteAction::Unchanged => return Ok(ChangeOutcome::Unchanged(before)),
-        ExperimentWriteAction::Replace(after) => {
-            let after = write_experiment(transaction, name, before.as_ref(), *after).await?;
-            let on = after.design.model.clone();
-            (Some(after), on)
-        }
-        ExperimentWriteAction::Promote(after, version) => {
-            let after = write_experiment(transaction, name, before.as_ref(), *after).await?;
-            let on = after.design.model.clone();
-            let stored = rows::read_model(transaction, &on).await?.unwrap_or_default();
-            let mut model = stored.clone();
-            if model.activate(&version)? {
-                model.revision += 1;
-                rows::write_model(transaction, &on, Some(&stored), &model).await?;
-            }
-            (Some(after), on)
-        }
-        ExperimentWriteAction::Delete => {
-            delete_experiment(transaction, name).await?;
-            (None, before.map(|before| before.design.model).unwrap_or_default())
-        }
+        ExperimentWriteAction::Replace(after) => (Some(*after), None),
+        ExperimentWriteAction::Promote(after, version) => (Some(*after), Some(version)),
+        ExperimentWriteAction::Delete => (None, None),
     };
-    rows::insert_audit_entry(transaction, epoch, &on, change.audit).await?;
+    match &mut after {
+        Some(after) => {
+            after.revision = revision + 1;
+            let row = "INSERT INTO experiments (name, revision, record) VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE SET revision = $2, record = $3";
+            sqlx::query(row).bind(name).bind(after.revision).bind(to_json(after)?).execute(&mut *connection).await?;
+        }
+        None => {
+            for rows in [
+                "DELETE FROM experiments WHERE name = $1",
+                "DELETE FROM experiment_counts WHERE experiment = $1",
+                "DELETE FROM experiment_decisions WHERE experiment = $1",
+            ] {
+                sqlx::query(rows).bind(name).execute(&mut *connection).await?;
+            }
+        }
+    }
+    let on = after.as_ref().or(before.as_ref()).map_or("", |experiment| &experiment.design.model);
+    if let Some(version) = promoted {
+        let stored = records.remove(on).unwrap_or_default();
+        let mut model = stored.clone();
+        if model.activate(&version)? {
+            model.revision += 1;
+            rows::write_model(connection, on, &stored, &model).await?;
+        }
+    }
     // Any of it can be written as JSON: it just was.
-    store_answer(transaction, change.idempotency_key, || serde_json::to_string(&after).unwrap_or_default()).await?;
+    record_change(transaction, change, on, || serde_json::to_string(&after).unwrap_or_default()).await?;
     Ok(ChangeOutcome::Changed(after))
 }
 
-async fn write_experiment(
-    transaction: &mut Transaction<'_, Any>,
-    name: &str,
-    before: Option<&Experiment>,
-    after: Experiment,
-) -> Result<Experiment, sqlx::Error> {
-    let after = Experiment { revision: before.map_or(0, |before| before.revision) + 1, ..after };
-    let row = if before.is_some() {
-        "UPDATE experiments SET revision = $2, record = $3 WHERE name = $1"
-    } else {
-        "INSERT INTO experiments (name, revision, record) VALUES ($1, $2, $3)"
-    };
-    sqlx::query(row).bind(name).bind(after.revision).bind(to_json(&after)?).execute(&mut **transaction).await?;
-    Ok(after)
+/// A statement whose first values are the phase.
+fn phase_query(statement: &'static str, of: PhaseQuery<'_>) -> AnyQuery {
+    sqlx::query(statement).bind(of.experiment).bind(i64::from(of.phase))
 }
 
-async fn delete_experiment(transaction: &mut Transaction<'_, Any>, name: &str) -> Result<(), sqlx::Error> {
-    for rows in [
-        "DELETE FROM experiments WHERE name = $1",
-        "DELETE FROM experiment_counts WHERE experiment = $1",
-        "DELETE FROM experiment_decisions WHERE experiment = $1",
-    ] {
-        sqlx::query(rows).bind(name).execute(&mut **transaction).await?;
-    }
-    Ok(())
+/// A statement that writes the counts of a process.
+fn counts_query(
+    statement: &'static str,
+    of: PhaseQuery<'_>,
+    process: &str,
+    counted: &PhaseCounts,
+) -> Result<AnyQuery, sqlx::Error> {
+    let (counts, users) = counted.to_stored().map_err(|error| sqlx::Error::Encode(error.into()))?;
+    Ok(phase_query(statement, of).bind(process).bind(counts).bind(users).bind(now_millis()))
 }
 
-fn parse_counts(row: &AnyRow) -> Result<PhaseCounts, sqlx::Error> {
-    let wrong = |reason: String| sqlx::Error::Decode(reason.into());
-    let counts: String = row.try_get(0)?;
-    let users: String = row.try_get(1)?;
-    PhaseCounts::from_stored(&counts, &users).map_err(wrong)
-}
-
-async fn read_counts(connection: &mut AnyConnection, of: PhaseQuery<'_>) -> Result<PhaseCounts, sqlx::Error> {
-    let rows = sqlx::query("SELECT counts, users FROM experiment_counts WHERE experiment = $1 AND phase = $2");
+fn sum_counts(rows: &[AnyRow]) -> Result<PhaseCounts, sqlx::Error> {
     let mut sum = PhaseCounts::default();
-    for row in rows.bind(of.experiment).bind(i64::from(of.phase)).fetch_all(connection).await? {
-        sum.merge(&parse_counts(&row)?);
+    for row in rows {
+        let counted = PhaseCounts::from_stored(row.try_get(0)?, row.try_get(1)?);
+        sum.merge(&counted.map_err(|reason| sqlx::Error::Decode(reason.into()))?);
     }
     Ok(sum)
 }
 
 /// Puts counts of processes that have ended together, once there are many: each start makes a row.
-async fn compact_counts(transaction: &mut Transaction<'_, Any>, of: PhaseQuery<'_>) -> Result<(), sqlx::Error> {
-    let phase = i64::from(of.phase);
-    let rows = "SELECT counts, users, process FROM experiment_counts WHERE experiment = $1 AND phase = $2 AND (at < $3 OR process = $4)";
-    let rows = sqlx::query(rows)
-        .bind(of.experiment)
-        .bind(phase)
-        .bind(now_millis() - PROCESS_SILENCE_MS)
-        .bind(MERGED_ROW_PROCESS);
-    let rows = rows.fetch_all(&mut **transaction).await?;
+async fn compact_counts(connection: &mut AnyConnection, of: PhaseQuery<'_>) -> Result<(), sqlx::Error> {
+    let silent_since = now_millis() - PROCESS_SILENCE_MS;
+    let [rows, gone] = [
+        "SELECT counts, users FROM experiment_counts WHERE experiment = $1 AND phase = $2 AND (at < $3 OR process = $4)",
+        "DELETE FROM experiment_counts WHERE experiment = $1 AND phase = $2 AND (at < $3 OR process = $4)",
+    ]
+    .map(|statement| phase_query(statement, of).bind(silent_since).bind(MERGED_ROW_PROCESS));
+    let rows = rows.fetch_all(&mut *connection).await?;
     if rows.len() < MAX_PROCESS_ROWS {
         return Ok(());
     }
-    let mut sum = PhaseCounts::default();
-    for row in &rows {
-        sum.merge(&parse_counts(row)?);
-        let process: String = row.try_get(2)?;
-        let gone = sqlx::query("DELETE FROM experiment_counts WHERE experiment = $1 AND phase = $2 AND process = $3");
-        gone.bind(of.experiment).bind(phase).bind(process).execute(&mut **transaction).await?;
-    }
-    let (counts, users) = sum.to_stored().map_err(|error| sqlx::Error::Encode(error.into()))?;
-    let row =
-        "INSERT INTO experiment_counts (experiment, phase, process, counts, users, at) VALUES ($1, $2, $3, $4, $5, $6)";
-    let row = sqlx::query(row)
-        .bind(of.experiment)
-        .bind(phase)
-        .bind(MERGED_ROW_PROCESS)
-        .bind(counts)
-        .bind(users)
-        .bind(now_millis());
-    row.execute(&mut **transaction).await.map(|_| ())
+    gone.execute(&mut *connection).await?;
+    counts_query(INSERT_COUNTS, of, MERGED_ROW_PROCESS, &sum_counts(&rows)?)?.execute(connection).await.map(drop)
 }
 
 /// What feedback says of an arm.
@@ -340,60 +305,51 @@ async fn read_label_results(
 ) -> Result<ArmFeedback, sqlx::Error> {
     let [answered, failed] =
         [AnswerSource::Arm, AnswerSource::ControlAfterFailure].map(|gave| arm_path(of.experiment, of.phase, arm, gave));
-    let sums = "SELECT bin, COUNT(*), SUM(confidence), SUM(CAST(correct AS DOUBLE PRECISION)) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2 GROUP BY bin";
-    let mut bins = BTreeMap::<usize, ReliabilityBin>::new();
-    let mut counts = FeedbackCounts::default();
+    let sums = "SELECT COALESCE(bin, 0), COUNT(*), SUM(confidence), SUM(CAST(correct AS DOUBLE PRECISION)) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2 GROUP BY bin";
+    let mut found = ArmFeedback::default();
+    let mut bins = BTreeMap::new();
     for row in sqlx::query(sums).bind(&answered).bind(of.answered_after).fetch_all(&mut *connection).await? {
-        let bin: Option<i64> = row.try_get(0)?;
-        let count: i64 = row.try_get(1)?;
+        let bin = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default();
+        let count = count_from(row.try_get(1)?);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count, and `as` saturates")]
         let correct = row.try_get::<f64, _>(3)? as u64;
-        counts.correct += correct;
-        counts.answers += count_from(count);
-        let bin = bin.and_then(|bin| usize::try_from(bin).ok()).unwrap_or_default();
-        bins.insert(bin, ReliabilityBin { count: count_from(count), confidence: row.try_get(2)?, correct });
+        found.counts.correct += correct;
+        found.counts.answers += count;
+        bins.insert(bin, ReliabilityBin { count, confidence: row.try_get(2)?, correct });
     }
-    let missed = sqlx::query("SELECT COUNT(*) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2");
-    let missed = missed.bind(&failed).bind(of.answered_after).fetch_one(&mut *connection).await?;
-    let missed = count_from(missed.try_get(0)?);
-    counts.answers += missed;
-    let mut confusion = ConfusionMatrix::default();
-    let mut is_part = false;
+    // Scores of a regression are no confidence.
+    found.bins = ReliabilityDiagram::from_sums(bins).unwrap_or_default();
+    found.failed = count_from(
+        sqlx::query_scalar("SELECT COUNT(*) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2")
+            .bind(&failed)
+            .bind(of.answered_after)
+            .fetch_one(&mut *connection)
+            .await?,
+    );
+    found.counts.answers += found.failed;
     if with == ResultDetail::Pairs {
         let pairs = "SELECT predicted, actual, COUNT(*) FROM feedback WHERE arm = $1 AND arm <> '' AND made >= $2 GROUP BY predicted, actual ORDER BY COUNT(*) DESC LIMIT $3";
         let mut all = Vec::new();
-        for (arm, is_answered) in [(&answered, true), (&failed, false)] {
-            let label_pairs = sqlx::query(pairs)
+        for (arm, is_answered) in [(answered, true), (failed, false)] {
+            let pairs = sqlx::query(pairs)
                 .bind(arm)
                 .bind(of.answered_after)
-                .bind(MAX_LABEL_PAIRS)
+                .bind(i64::from(MAX_LABEL_PAIRS))
                 .fetch_all(&mut *connection)
                 .await?;
-            is_part |= i64::try_from(label_pairs.len()).is_ok_and(|count| count >= MAX_LABEL_PAIRS);
-            for row in &label_pairs {
-                all.push(parse_label_pair(row, is_answered)?);
+            found.is_confusion_truncated |= pairs.len() >= MAX_LABEL_PAIRS as usize;
+            for row in &pairs {
+                let predicted = if is_answered { class_name(from_json(row, 0)?) } else { "(no answer)".to_owned() };
+                all.push((predicted, class_name(from_json(row, 1)?), count_from(row.try_get(2)?)));
             }
         }
-        confusion = all.into_iter().collect();
+        found.confusion = all.into_iter().collect();
     }
-    // Scores of a regression are no confidence.
-    let bins = ReliabilityDiagram::from_sums(bins).unwrap_or_default();
-    Ok(ArmFeedback { counts, failed: missed, bins, confusion, is_confusion_truncated: is_part })
-}
-
-/// What was answered, what was true, and how often. Several labels are one class.
-fn parse_label_pair(row: &AnyRow, is_answered: bool) -> Result<(String, String, u64), sqlx::Error> {
-    let predicted = if is_answered { class_name(from_json(row, 0)?) } else { "(no answer)".to_owned() };
-    let count = u64::try_from(row.try_get::<i64, _>(2)?).unwrap_or_default();
-    Ok((predicted, class_name(from_json(row, 1)?), count))
+    Ok(found)
 }
 
 /// The class of several labels.
 fn class_name(mut labels: Vec<String>) -> String {
     labels.sort_unstable();
     if labels.is_empty() { "(none)".to_owned() } else { labels.join(" + ") }
-}
-
-fn count_from(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or_default()
 }

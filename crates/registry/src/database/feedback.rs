@@ -5,21 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::TryStreamExt as _;
 use predictd_stats::reliability::bin_index;
 use sqlx::any::AnyRow;
-use sqlx::{Any, AssertSqlSafe, Connection, Row as _, Transaction};
-use tokio::time::timeout;
+use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
 
 use super::error::ChangeError;
 use super::pool::Database;
-use super::rows::{from_json, to_json};
-use super::timeouts::{CHANGE_TIMEOUT, QUERY_TIMEOUT, with_timeout};
-use super::transactions::ConnectionGuard;
+use super::rows::{AnyQuery, count_from, from_json, to_json};
+use super::timeouts::{QUERY_TIMEOUT, with_timeout};
 use crate::feedback::{FeedbackRecord, FeedbackWriteOutcome};
-
-const SELECT_ALL: &str = "SELECT id, made, model, version, arm, predicted, confidence, actual, content, who, told FROM feedback WHERE (told > $1 OR (told = $1 AND id > $2)) ORDER BY told, id LIMIT $3";
-const SELECT_BY_MODEL: &str = "SELECT id, made, model, version, arm, predicted, confidence, actual, content, who, told FROM feedback WHERE (told > $1 OR (told = $1 AND id > $2)) AND model = $4 ORDER BY told, id LIMIT $3";
-
-/// Works in SQLite and in PostgreSQL, whose sums are no integers.
-const SELECT_RECENT_ACCURACY: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(correct), 0) AS BIGINT) FROM (SELECT correct FROM feedback WHERE model = $1 AND version = $2 AND made > $3 ORDER BY made DESC LIMIT $4) AS last";
 
 impl Database {
     /// Stores feedback from the spool, all of it or nothing. Repeated feedback changes nothing.
@@ -50,23 +42,17 @@ impl Database {
         feedback: &[FeedbackRecord],
         when: fn(i64, i64) -> i64,
     ) -> Result<Vec<FeedbackWriteOutcome>, ChangeError> {
-        self.ensure_usable()?;
-        let keep = async {
-            let mut held = ConnectionGuard { connection: self.pool.acquire().await?, is_clean: false };
-            let mut transaction = held.connection.begin().await?;
-            // Other feedback of the same answer waits: this transaction holds the row of the epoch.
-            sqlx::query("UPDATE registry SET epoch = epoch WHERE id = 1").execute(&mut *transaction).await?;
-            let mut rows = FeedbackRows::read(&mut transaction, feedback).await?;
-            let kept = feedback.iter().map(|new| rows.merge(new, when)).collect::<Result<_, _>>()?;
-            rows.write(&mut transaction).await?;
-            transaction.commit().await.map_err(ChangeError::OutcomeUnknown)?;
-            held.is_clean = true;
-            self.verify_written()?;
-            Ok(kept)
-        };
-        let kept =
-            timeout(CHANGE_TIMEOUT, keep).await.unwrap_or(Err(ChangeError::OutcomeUnknown(sqlx::Error::PoolTimedOut)));
-        kept.map_err(|error| self.file_health.record_change_damage(error))
+        self.write(async {
+            let mut transaction = self.begin(0).await?;
+            let mut rows = FeedbackRows::read(&mut transaction.connection, feedback).await?;
+            let outcomes = feedback.iter().map(|new| rows.merge(new, when)).collect::<Result<_, _>>()?;
+            rows.write(&mut transaction.connection).await?;
+            transaction.commit().await?;
+            self.check_after_write()?;
+            Ok(outcomes)
+        })
+        .await
+        .map_err(|error| self.file_health.record_change_damage(error))
     }
 
     /// Of the last answers of a version whose true label was told, at most so many and made after `oldest`: how many there
@@ -81,11 +67,11 @@ impl Database {
         oldest: i64,
         most: i64,
     ) -> Result<(u64, u64), sqlx::Error> {
-        self.ensure_usable()?;
-        let query = sqlx::query(SELECT_RECENT_ACCURACY).bind(model).bind(version).bind(oldest).bind(most);
-        let row = with_timeout(QUERY_TIMEOUT, query.fetch_one(&self.pool)).await?;
-        let count = |place: usize| row.try_get::<i64, _>(place).map(|count| u64::try_from(count).unwrap_or_default());
-        Ok((count(0)?, count(1)?))
+        // Works in SQLite and in PostgreSQL, whose sums are no integers.
+        let query = "SELECT COUNT(*), CAST(COALESCE(SUM(correct), 0) AS BIGINT) FROM (SELECT correct FROM feedback WHERE model = $1 AND version = $2 AND made > $3 ORDER BY made DESC LIMIT $4) AS last";
+        let query = sqlx::query_as(query).bind(model).bind(version).bind(oldest).bind(most);
+        let (answers, correct) = self.query(query.fetch_one(&self.pool)).await?;
+        Ok((count_from(answers), count_from(correct)))
     }
 
     /// What was told, in the order it was told, after this place: a time and an id. At most as much as `page` holds; true
@@ -100,17 +86,21 @@ impl Database {
         page: FeedbackPageLimit,
     ) -> Result<(Vec<FeedbackRecord>, bool), sqlx::Error> {
         self.ensure_usable()?;
-        let query = sqlx::query(if model.is_some() { SELECT_BY_MODEL } else { SELECT_ALL });
-        let query = query.bind(after.0).bind(after.1).bind(i64::from(page.max_rows));
-        let query = if let Some(model) = model { query.bind(model) } else { query };
+        let query = match model {
+            None => sqlx::query(
+                "SELECT id, made, model, version, arm, predicted, confidence, actual, content, who, told FROM feedback WHERE (told > $1 OR (told = $1 AND id > $2)) ORDER BY told, id LIMIT $3",
+            ),
+            Some(model) => sqlx::query(
+                "SELECT id, made, model, version, arm, predicted, confidence, actual, content, who, told FROM feedback WHERE model = $1 AND (told > $2 OR (told = $2 AND id > $3)) ORDER BY told, id LIMIT $4",
+            )
+            .bind(model),
+        };
+        let mut rows = query.bind(after.0).bind(after.1).bind(i64::from(page.max_rows)).fetch(&self.pool);
         let mut found = Vec::new();
         let mut bytes = 0;
-        let mut rows = query.fetch(&self.pool);
         while bytes < page.max_text_bytes {
-            let row = with_timeout(QUERY_TIMEOUT, rows.try_next())
-                .await
-                .map_err(|error| self.file_health.record_damage(error))?;
-            let Some(row) = row else {
+            let row = with_timeout(QUERY_TIMEOUT, rows.try_next()).await;
+            let Some(row) = row.map_err(|error| self.file_health.record_damage(error))? else {
                 let is_full = found.len() >= page.max_rows as usize;
                 return Ok((found, is_full));
             };
@@ -149,13 +139,14 @@ fn parse_feedback(row: &AnyRow) -> Result<FeedbackRecord, sqlx::Error> {
     })
 }
 
-/// Rows of a table that are written at once, each of so many columns.
-pub(super) fn placeholders(rows: usize, columns: usize) -> String {
+/// A statement, in which places for values stand for `{}`: those of so many rows, each of so many columns.
+pub(super) fn bulk_query(statement: &str, rows: usize, columns: usize) -> AnyQuery {
     let row = |row: usize| {
         let places: Vec<String> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
         format!("({})", places.join(", "))
     };
-    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+    let rows: Vec<String> = (0..rows).map(row).collect();
+    sqlx::query(AssertSqlSafe(statement.replace("{}", &rows.join(", ")))).persistent(false)
 }
 
 /// What is kept of some answers, and what becomes of it: read and written at once, however many there are.
@@ -174,21 +165,20 @@ struct Row<'a> {
 }
 
 impl<'a> FeedbackRows<'a> {
-    async fn read(transaction: &mut Transaction<'_, Any>, feedback: &[FeedbackRecord]) -> Result<Self, sqlx::Error> {
+    async fn read(connection: &mut AnyConnection, feedback: &[FeedbackRecord]) -> Result<Self, sqlx::Error> {
         let ids: BTreeSet<&str> = feedback.iter().map(|feedback| feedback.id.as_str()).collect();
-        let query = format!("SELECT id, actual, who, told FROM feedback WHERE id IN {}", placeholders(1, ids.len()));
-        let mut query = sqlx::query(AssertSqlSafe(query)).persistent(false);
+        let mut query = bulk_query("SELECT id, actual, who, told FROM feedback WHERE id IN {}", 1, ids.len());
         for id in ids {
             query = query.bind(id);
         }
-        let row = |row: AnyRow| {
-            let known =
-                Row { actual: row.try_get(1)?, caller: row.try_get(2)?, reported_at: row.try_get(3)?, update: None };
-            Ok((row.try_get(0)?, known))
-        };
-        let known =
-            query.fetch_all(&mut **transaction).await?.into_iter().map(row).collect::<Result<_, sqlx::Error>>()?;
-        Ok(Self { stored: known, corrections: Vec::new() })
+        let mut stored = BTreeMap::new();
+        for row in query.fetch_all(connection).await? {
+            stored.insert(
+                row.try_get(0)?,
+                Row { actual: row.try_get(1)?, caller: row.try_get(2)?, reported_at: row.try_get(3)?, update: None },
+            );
+        }
+        Ok(Self { stored, corrections: Vec::new() })
     }
 
     /// Merges one record. `when` makes its time of its own and the stored one.
@@ -207,60 +197,63 @@ impl<'a> FeedbackRows<'a> {
         };
         let reported_at = when(new.reported_at, row.reported_at);
         let text = text.or(row.update.and_then(|(_, text)| text));
-        if row.actual == actual {
-            // Other feedback from in between may still be in a spool: it must not count as later.
-            if reported_at > row.reported_at {
-                row.reported_at = reported_at;
-                row.update = Some((new, text));
-            }
-            return Ok(FeedbackWriteOutcome::Unchanged);
-        }
-        if reported_at <= row.reported_at {
+        let is_later = reported_at > row.reported_at;
+        let outcome = if row.actual == actual {
+            FeedbackWriteOutcome::Unchanged
+        } else if is_later {
+            let before = std::mem::replace(&mut row.actual, actual);
+            let who = std::mem::replace(&mut row.caller, new.caller.clone());
+            self.corrections.push((&new.id, row.reported_at, before, who));
+            FeedbackWriteOutcome::Corrected
+        } else {
             self.corrections.push((&new.id, reported_at, actual, new.caller.clone()));
-            return Ok(FeedbackWriteOutcome::Superseded);
+            FeedbackWriteOutcome::Superseded
+        };
+        if is_later {
+            // Also of what is repeated: other feedback from in between may still be in a spool, and must not count as later.
+            row.reported_at = reported_at;
+            row.update = Some((new, text));
         }
-        let before = std::mem::replace(&mut row.actual, actual);
-        let who = std::mem::replace(&mut row.caller, new.caller.clone());
-        self.corrections.push((&new.id, row.reported_at, before, who));
-        row.reported_at = reported_at;
-        row.update = Some((new, text));
-        Ok(FeedbackWriteOutcome::Corrected)
+        Ok(outcome)
     }
 
-    async fn write(self, transaction: &mut Transaction<'_, Any>) -> Result<(), sqlx::Error> {
-        const INSERT_COLUMNS: &str =
-            "id, made, model, version, arm, predicted, confidence, actual, content, who, told, correct, bin";
-        const UPDATE_ASSIGNMENTS: &str = "actual = excluded.actual, content = COALESCE(excluded.content, feedback.content), who = excluded.who, told = excluded.told, correct = excluded.correct";
+    async fn write(self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
         let rows: Vec<_> = self.stored.iter().filter_map(|(id, row)| Some((id, row, row.update?))).collect();
         if !rows.is_empty() {
-            let values = placeholders(rows.len(), 13);
-            let query = format!(
-                "INSERT INTO feedback ({INSERT_COLUMNS}) VALUES {values} ON CONFLICT (id) DO UPDATE SET {UPDATE_ASSIGNMENTS}"
+            let mut query = bulk_query(
+                "INSERT INTO feedback (id, made, model, version, arm, predicted, confidence, actual, content, who, told, correct, bin) VALUES {} ON CONFLICT (id) DO UPDATE SET actual = excluded.actual, content = COALESCE(excluded.content, feedback.content), who = excluded.who, told = excluded.told, correct = excluded.correct",
+                rows.len(),
+                13,
             );
-            let mut query = sqlx::query(AssertSqlSafe(query)).persistent(false);
             for (id, row, (new, text)) in rows {
                 let confidence = f64::from(new.confidence);
-                query = query.bind(id).bind(new.predicted_at).bind(&new.model).bind(&new.version).bind(&new.arm);
                 query = query
+                    .bind(id)
+                    .bind(new.predicted_at)
+                    .bind(&new.model)
+                    .bind(&new.version)
+                    .bind(&new.arm)
                     .bind(to_json(&new.predicted)?)
                     .bind(confidence)
                     .bind(&row.actual)
                     .bind(text)
-                    .bind(&row.caller);
-                query = query.bind(row.reported_at).bind(i64::from(new.is_correct()));
-                query = query.bind(i64::try_from(bin_index(confidence)).unwrap_or_default());
+                    .bind(&row.caller)
+                    .bind(row.reported_at)
+                    .bind(i64::from(new.is_correct()))
+                    .bind(i64::try_from(bin_index(confidence)).unwrap_or_default());
             }
-            query.execute(&mut **transaction).await?;
+            query.execute(&mut *connection).await?;
         }
         if !self.corrections.is_empty() {
-            let values = placeholders(self.corrections.len(), 4);
-            let query =
-                format!("INSERT INTO feedback_earlier (id, told, actual, who) VALUES {values} ON CONFLICT DO NOTHING");
-            let mut query = sqlx::query(AssertSqlSafe(query)).persistent(false);
+            let mut query = bulk_query(
+                "INSERT INTO feedback_earlier (id, told, actual, who) VALUES {} ON CONFLICT DO NOTHING",
+                self.corrections.len(),
+                4,
+            );
             for (id, told, actual, who) in self.corrections {
                 query = query.bind(id).bind(told).bind(actual).bind(who);
             }
-            query.execute(&mut **transaction).await?;
+            query.execute(connection).await?;
         }
         Ok(())
     }

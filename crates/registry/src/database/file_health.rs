@@ -1,14 +1,13 @@
 //! Whether the file of a database can be used.
 
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::error::{ChangeError, is_damage_error};
-use crate::data_directory::{DataDirectory, DataDirectoryLoss};
+use crate::data_directory::DataDirectory;
 
 /// Why nothing can be kept in the database, or read from it. Predictions go on from what was known last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,56 +48,33 @@ impl From<StorageFault> for sqlx::Error {
     }
 }
 
-impl From<DataDirectoryLoss> for StorageFault {
-    fn from(_: DataDirectoryLoss) -> Self {
-        Self::DirectoryLost
-    }
-}
-
 /// Time for which an error that reported damage counts.
 const SUSPECT_DURATION: Duration = Duration::from_secs(2);
 
-/// Whether the file can be used. A database elsewhere has none.
+/// Whether the file and the data directory can be used. A database elsewhere has no file.
 #[derive(Debug, Default)]
 pub(super) struct DatabaseFileHealth {
-    directory: Option<DataDirectory>,
-    is_damaged: AtomicBool,
+    pub(super) directory: Option<DataDirectory>,
+    /// The file cannot be read as a database.
+    pub(super) is_damaged: AtomicBool,
     /// Until when an error that reported damage counts: a disk that failed for a moment may be well again.
     suspect_until: Mutex<Option<Instant>>,
 }
 
 impl DatabaseFileHealth {
-    /// That of the database in this directory.
-    pub(super) fn new(anchor: DataDirectory) -> Self {
-        Self { directory: Some(anchor), ..Self::default() }
+    /// That of a database with this data directory.
+    pub(super) fn new(directory: DataDirectory) -> Self {
+        Self { directory: Some(directory), ..Self::default() }
     }
 
-    pub(super) fn directory(&self) -> Option<&Path> {
-        self.directory.as_ref().map(DataDirectory::path)
-    }
-
-    /// The file was opened, and is what is used from now on.
-    pub(super) fn record_identity(&self) {
-        self.directory.iter().for_each(DataDirectory::record_database_identity);
-    }
-
-    /// The file cannot be read as a database.
-    pub(super) fn mark_damaged(&self) {
-        self.is_damaged.store(true, Ordering::Relaxed);
-    }
-
-    /// Looks whether the file can be used.
-    pub(super) fn check(&self) -> Result<(), StorageFault> {
+    /// What is wrong with the file or with the data directory.
+    pub(super) fn fault(&self) -> Option<StorageFault> {
         let is_suspect = self.suspect_until.lock().is_some_and(|until| Instant::now() < until);
         if is_suspect || self.is_damaged.load(Ordering::Relaxed) {
-            return Err(StorageFault::DatabaseDamaged);
+            return Some(StorageFault::DatabaseDamaged);
         }
-        Ok(self.directory.as_ref().map_or(Ok(()), DataDirectory::check_identity)?)
-    }
-
-    /// The same after a transaction, whose connection is still open: what it wrote is where a restart looks for it.
-    pub(super) fn check_after_write(&self) -> Result<(), StorageFault> {
-        Ok(self.directory.as_ref().map_or(Ok(()), DataDirectory::check_after_write)?)
+        let lost = self.directory.as_ref().filter(|directory| !directory.check_identity());
+        lost.map(|_| StorageFault::DirectoryLost)
     }
 
     /// Notes what an error says of the file.

@@ -1,21 +1,18 @@
 //! The database itself: its connections, whether it can be used, and all that it holds of models and experiments.
 
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
-use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{AnyPool, ConnectOptions, Executor, Row};
+use sqlx::{AnyPool, ConnectOptions, Executor};
 use tokio::time::timeout;
 
-use super::change::{AuditEntry, HistoryFilter};
-use super::error::{NO_ANSWER_MESSAGE, OpenError};
+use super::error::OpenError;
 use super::file_health::{DatabaseFileHealth, StorageFault};
 use super::rows;
-use super::setup::{EmbeddedMigrations, POSTGRES_SETUP, SQLITE_SETUP, probe};
+use super::setup::{MIGRATIONS, POSTGRES_SETUP, SQLITE_SETUP, migrator, probe};
 use super::timeouts::{
     FILE_ACQUIRE_TIMEOUT, MIGRATION_TIMEOUT, PROBE_TIMEOUT, QUERY_TIMEOUT, SERVER_ACQUIRE_TIMEOUT, with_timeout,
 };
@@ -31,8 +28,6 @@ pub struct Database {
     pub(super) is_sqlite: bool,
     is_initialized: Arc<AtomicBool>,
     pub(super) file_health: Arc<DatabaseFileHealth>,
-    /// The data directory of a server whose database is elsewhere: feedback that waits and versions lie there.
-    separate_directory: Option<Arc<DataDirectory>>,
 }
 
 /// The URL of a SQLite file.
@@ -62,59 +57,50 @@ impl Database {
     /// [`OpenError::Invalid`] if the URL cannot be used.
     pub fn connect_lazy(url: &str) -> Result<Self, OpenError> {
         install_default_drivers();
-        let is_file = url.starts_with("sqlite:");
-        let setup: &'static [&'static str] = if is_file { &SQLITE_SETUP } else { &POSTGRES_SETUP };
-        let at = AnyConnectOptions::from_str(url).map_err(|error| OpenError::from(&error))?;
-        let at = at.disable_statement_logging();
-        let acquire = if is_file { FILE_ACQUIRE_TIMEOUT } else { SERVER_ACQUIRE_TIMEOUT };
-        let pool = connection_pool(&at, 4, acquire, setup);
+        let is_sqlite = url.starts_with("sqlite:");
+        let (acquire, setup) =
+            if is_sqlite { (FILE_ACQUIRE_TIMEOUT, SQLITE_SETUP) } else { (SERVER_ACQUIRE_TIMEOUT, POSTGRES_SETUP) };
+        let connect_options = url.parse::<AnyConnectOptions>()?.disable_statement_logging();
         Ok(Self {
-            pool,
-            connect_options: at,
-            is_sqlite: is_file,
-            is_initialized: Arc::new(AtomicBool::new(false)),
+            pool: connection_pool(&connect_options, 4, acquire, setup),
+            connect_options,
+            is_sqlite,
+            is_initialized: Arc::default(),
             file_health: Arc::default(),
-            separate_directory: None,
         })
     }
 
-    /// The same, whose file is in this directory: it is used as long as both are what was opened.
+    /// The same with a data directory, which has the file if there is one: that is used as long as both are what was
+    /// opened. Feedback that waits and versions lie there in any case.
     #[must_use]
     pub fn with_data_directory(self, directory: DataDirectory) -> Self {
         Self { file_health: Arc::new(DatabaseFileHealth::new(directory)), ..self }
-    }
-
-    /// The same, with a data directory that has no part of it.
-    #[must_use]
-    pub fn with_separate_directory(self, directory: DataDirectory) -> Self {
-        Self { separate_directory: Some(Arc::new(directory)), ..self }
     }
 
     /// What is wrong with the database's file or with the data directory, if anything. A database elsewhere takes feedback
     /// and changes all the same; only what has to wait on disk is refused.
     #[must_use]
     pub fn storage_fault(&self) -> Option<StorageFault> {
-        let lost = self.separate_directory.as_ref().and_then(|directory| directory.check_identity().err());
-        self.database_fault().or(lost.map(StorageFault::from))
+        self.file_health.fault()
     }
 
     /// The same, whose file is damaged: it is not touched.
     #[must_use]
     pub fn with_damage(self) -> Self {
-        self.file_health.mark_damaged();
+        self.file_health.is_damaged.store(true, Ordering::Relaxed);
         self
     }
 
     /// Why nothing can be kept in it, if so.
     #[must_use]
     pub fn database_fault(&self) -> Option<StorageFault> {
-        self.file_health.check().err()
+        self.storage_fault().filter(|fault| self.is_sqlite || *fault == StorageFault::DatabaseDamaged)
     }
 
     /// The data directory, where it is watched.
     #[must_use]
     pub fn data_directory(&self) -> Option<&Path> {
-        self.file_health.directory().or(self.separate_directory.as_ref().map(|directory| directory.path()))
+        self.file_health.directory.as_ref().map(|directory| &*directory.path)
     }
 
     /// Looks whether the database can be used, and brings its tables up to date.
@@ -126,37 +112,29 @@ impl Database {
             return Err(OpenError::Unavailable(unusable.to_string()));
         }
         // A pool would try again until its time is over, and not say why.
-        let first = timeout(PROBE_TIMEOUT, probe(&self.connect_options, self.is_sqlite.then_some(&SQLITE_SETUP)));
-        first.await.map_err(|_| OpenError::Unavailable(NO_ANSWER_MESSAGE.to_owned()))??;
-        let migrator =
-            Migrator::new(EmbeddedMigrations).await.map_err(|error| OpenError::Invalid(error.to_string()))?;
+        with_timeout(PROBE_TIMEOUT, probe(&self.connect_options, self.is_sqlite)).await?;
         // A large table takes its time to be changed; a look that finds nothing to do does not.
         let time = if self.is_migrated().await? { PROBE_TIMEOUT } else { MIGRATION_TIMEOUT };
-        let setup: &'static [&'static str] = if self.is_sqlite { &SQLITE_SETUP } else { &[] };
-        let alone = connection_pool(&self.connect_options, 1, PROBE_TIMEOUT, setup);
-        let migrated = timeout(time, migrator.run(&alone)).await;
+        let alone =
+            connection_pool(&self.connect_options, 1, PROBE_TIMEOUT, if self.is_sqlite { SQLITE_SETUP } else { &[] });
+        let migrated = with_timeout(time, async { migrator().run(&alone).await.map_err(OpenError::from) }).await;
         timeout(QUERY_TIMEOUT, alone.close()).await.ok();
-        let migrated = migrated.map_err(|_| OpenError::Unavailable(NO_ANSWER_MESSAGE.to_owned()))?;
-        migrated.map_err(|error| match error {
-            MigrateError::VersionMissing(_) => OpenError::Invalid("it was made by a newer predictd".to_owned()),
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => OpenError::from(&error),
-            error => OpenError::Invalid(error.to_string()),
-        })?;
-        self.file_health.record_identity();
+        migrated?;
+        if self.is_sqlite {
+            self.file_health.directory.iter().for_each(DataDirectory::record_database_identity);
+        }
         self.is_initialized.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     /// True if its tables are up to date, as far as one look can tell.
     async fn is_migrated(&self) -> Result<bool, OpenError> {
-        let done = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM _sqlx_migrations");
-        match with_timeout(QUERY_TIMEOUT, done.fetch_one(&self.pool)).await {
-            Ok(done) => Ok(done >= EmbeddedMigrations::count()),
-            Err(error) => match OpenError::from(&error) {
-                error @ (OpenError::Unavailable(_) | OpenError::Damaged(_)) => Err(error),
-                // It has no tables yet; whatever else is wrong shows when they are made.
-                OpenError::Invalid(_) => Ok(false),
-            },
+        let done = sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations");
+        match with_timeout(QUERY_TIMEOUT, done.fetch_one(&self.pool)).await.map_err(OpenError::from) {
+            Ok(done) => Ok(rows::count_from(done) >= MIGRATIONS.len() as u64),
+            // It has no tables yet; whatever else is wrong shows when they are made.
+            Err(OpenError::Invalid(_)) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -168,8 +146,20 @@ impl Database {
 
     /// An error while the tables may not be there, or the file is not what was opened.
     pub(super) fn ensure_usable(&self) -> Result<(), sqlx::Error> {
-        self.file_health.check()?;
-        if self.is_initialized() { Ok(()) } else { Err(sqlx::Error::PoolTimedOut) }
+        match self.database_fault() {
+            Some(fault) => Err(fault.into()),
+            None if self.is_initialized() => Ok(()),
+            None => Err(sqlx::Error::PoolTimedOut),
+        }
+    }
+
+    /// What a query says in its time, unless the database cannot be used.
+    pub(super) async fn query<T, E: From<sqlx::Error>>(
+        &self,
+        query: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.ensure_usable()?;
+        with_timeout(QUERY_TIMEOUT, query).await
     }
 
     /// How many changes there were.
@@ -177,9 +167,9 @@ impl Database {
     /// # Errors
     /// If the database does not answer.
     pub async fn epoch(&self) -> Result<i64, sqlx::Error> {
-        self.ensure_usable()?;
-        let read = sqlx::query("SELECT epoch FROM registry WHERE id = 1").fetch_one(&self.pool);
-        with_timeout(QUERY_TIMEOUT, read).await.map_err(|error| self.file_health.record_damage(error))?.try_get(0)
+        self.query(sqlx::query_scalar("SELECT epoch FROM registry WHERE id = 1").fetch_one(&self.pool))
+            .await
+            .map_err(|error| self.file_health.record_damage(error))
     }
 
     /// All models and experiments, with the epoch they belong to.
@@ -189,26 +179,16 @@ impl Database {
     pub async fn read_state(&self) -> Result<RegistryState, sqlx::Error> {
         loop {
             let epoch = self.epoch().await?;
-            let read = async {
+            let read = self.query(async {
                 let mut connection = self.pool.acquire().await?;
                 Ok((rows::read_models(&mut connection).await?, rows::read_experiments(&mut connection).await?))
-            };
-            let read = with_timeout(QUERY_TIMEOUT, read).await;
-            let (records, experiments) = read.map_err(|error| self.file_health.record_damage(error))?;
+            });
+            let (records, experiments) = read.await.map_err(|error| self.file_health.record_damage(error))?;
             // What was read in between two changes belongs together.
             if self.epoch().await? == epoch {
                 return Ok(RegistryState { epoch, records, experiments });
             }
         }
-    }
-
-    /// What was done last, the last first.
-    ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn history(&self, of: HistoryFilter<'_>, most: i64) -> Result<Vec<AuditEntry>, sqlx::Error> {
-        self.ensure_usable()?;
-        with_timeout(QUERY_TIMEOUT, rows::read_history(&self.pool, of, most)).await
     }
 
     /// Ends all connections.
@@ -230,13 +210,14 @@ fn connection_pool(at: &AnyConnectOptions, most: u32, acquire: Duration, setup: 
         // A file is opened once: by its name another might be found later.
         options = options.idle_timeout(None).max_lifetime(None);
     }
-    let options = options.after_connect(move |connection, _| {
-        Box::pin(async move {
-            for statement in setup {
-                connection.execute(*statement).await?;
-            }
-            Ok(())
+    options
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                for statement in setup {
+                    connection.execute(*statement).await?;
+                }
+                Ok(())
+            })
         })
-    });
-    options.connect_lazy_with(at.clone())
+        .connect_lazy_with(at.clone())
 }

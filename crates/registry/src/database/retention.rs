@@ -1,13 +1,9 @@
 //! Deletes old feedback.
 
-use sqlx::{Any, AssertSqlSafe, Connection, Row as _, Transaction};
-use tokio::time::timeout;
-
 use super::error::ChangeError;
-use super::feedback::placeholders;
+use super::feedback::bulk_query;
 use super::pool::Database;
-use super::timeouts::CHANGE_TIMEOUT;
-use super::transactions::ConnectionGuard;
+use super::timeouts::{CHANGE_TIMEOUT, with_timeout};
 
 /// What was deleted in one transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,10 +16,6 @@ pub struct DeletionCounts {
     pub has_more: bool,
 }
 
-const SELECT_OLDEST: &str = "SELECT id FROM feedback WHERE told < $1 ORDER BY told, id LIMIT $2";
-/// Corrected feedback; the correction may be younger.
-const DELETE_CORRECTIONS: &str = "DELETE FROM feedback_earlier WHERE (id, told) IN (SELECT id, told FROM feedback_earlier WHERE told < $1 ORDER BY told LIMIT $2)";
-
 impl Database {
     /// Deletes what was told before this time, in microseconds since 1970: of at most so many answers.
     ///
@@ -32,18 +24,34 @@ impl Database {
     /// # Errors
     /// If the database does not answer, or not well: to ask once more does no harm.
     pub async fn delete_feedback(&self, before: i64, most: u32) -> Result<DeletionCounts, ChangeError> {
-        self.ensure_usable()?;
-        let delete = async {
-            let mut held = ConnectionGuard { connection: self.pool.acquire().await?, is_clean: false };
-            let mut transaction = held.connection.begin().await?;
-            // Other feedback on the same answer waits, here and in other processes.
-            sqlx::query("UPDATE registry SET epoch = epoch WHERE id = 1").execute(&mut *transaction).await?;
-            let deleted = delete_oldest(&mut transaction, before, most).await?;
-            transaction.commit().await.map_err(ChangeError::OutcomeUnknown)?;
-            held.is_clean = true;
-            Ok(deleted)
-        };
-        timeout(CHANGE_TIMEOUT, delete).await.unwrap_or(Err(ChangeError::OutcomeUnknown(sqlx::Error::PoolTimedOut)))
+        self.write(async {
+            let mut transaction = self.begin(0).await?;
+            let connection = &mut *transaction.connection;
+            let limit = i64::from(most);
+            let ids: Vec<String> =
+                sqlx::query_scalar("SELECT id FROM feedback WHERE told < $1 ORDER BY told, id LIMIT $2")
+                    .bind(before)
+                    .bind(limit)
+                    .fetch_all(&mut *connection)
+                    .await?;
+            if !ids.is_empty() {
+                for statement in ["DELETE FROM feedback_earlier WHERE id IN {}", "DELETE FROM feedback WHERE id IN {}"]
+                {
+                    let mut query = bulk_query(statement, 1, ids.len());
+                    for id in &ids {
+                        query = query.bind(id);
+                    }
+                    query.execute(&mut *connection).await?;
+                }
+            }
+            // The correction of feedback may be younger.
+            let corrections = "DELETE FROM feedback_earlier WHERE (id, told) IN (SELECT id, told FROM feedback_earlier WHERE told < $1 ORDER BY told LIMIT $2)";
+            let corrections = sqlx::query(corrections).bind(before).bind(limit).execute(connection).await?.rows_affected();
+            transaction.commit().await?;
+            let answers = ids.len() as u64;
+            Ok(DeletionCounts { answers, corrections, has_more: answers.max(corrections) == u64::from(most) })
+        })
+        .await
     }
 
     /// Moves the write-ahead log of SQLite into the file and cuts it to no length, so that nothing deleted is in it. False
@@ -56,41 +64,14 @@ impl Database {
         if !self.is_sqlite {
             return Ok(true);
         }
-        let empty = async {
-            let mut held = ConnectionGuard { connection: self.pool.acquire().await?, is_clean: false };
-            let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *held.connection).await?;
-            held.is_clean = true;
+        with_timeout(CHANGE_TIMEOUT, async {
+            let mut acquired = self.acquire().await?;
             // Its first column says whether somebody was in the way.
-            Ok(row.try_get::<i64, _>(0)? == 0)
-        };
-        timeout(CHANGE_TIMEOUT, empty).await.unwrap_or(Err(ChangeError::Database(sqlx::Error::PoolTimedOut)))
+            let is_blocked: i64 =
+                sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *acquired.connection).await?;
+            acquired.is_clean = true;
+            Ok(is_blocked == 0)
+        })
+        .await
     }
-}
-
-async fn delete_oldest(
-    transaction: &mut Transaction<'_, Any>,
-    before: i64,
-    most: u32,
-) -> Result<DeletionCounts, sqlx::Error> {
-    let limit = i64::from(most);
-    let rows = sqlx::query(SELECT_OLDEST).bind(before).bind(limit).fetch_all(&mut **transaction).await?;
-    let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
-    if !ids.is_empty() {
-        for table in ["feedback_earlier", "feedback"] {
-            let query = format!("DELETE FROM {table} WHERE id IN {}", placeholders(1, ids.len()));
-            let mut query = sqlx::query(AssertSqlSafe(query)).persistent(false);
-            for id in &ids {
-                query = query.bind(id);
-            }
-            query.execute(&mut **transaction).await?;
-        }
-    }
-    let earlier =
-        sqlx::query(DELETE_CORRECTIONS).bind(before).bind(limit).execute(&mut **transaction).await?.rows_affected();
-    let answers = ids.len() as u64;
-    Ok(DeletionCounts {
-        answers,
-        corrections: earlier,
-        has_more: answers == u64::from(most) || earlier == u64::from(most),
-    })
 }

@@ -1,16 +1,13 @@
 //! What is looked at when a database is opened, and how its tables come to be.
 
-use std::pin::Pin;
-
 use sqlx::any::AnyConnectOptions;
-use sqlx::error::BoxDynError;
-use sqlx::migrate::{Migration, MigrationSource, MigrationType};
-use sqlx::{AnyConnection, Connection, Executor, Row, SqlStr};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{AnyConnection, Connection, Executor, SqlStr};
 
 use super::error::{DAMAGED_MESSAGE, OpenError};
 
 /// What is set for each connection to SQLite.
-pub(super) const SQLITE_SETUP: [&str; 6] = [
+pub(super) const SQLITE_SETUP: &[&str] = &[
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA busy_timeout = 2000",
@@ -21,8 +18,8 @@ pub(super) const SQLITE_SETUP: [&str; 6] = [
     "PRAGMA secure_delete = ON",
 ];
 /// And to PostgreSQL.
-pub(super) const POSTGRES_SETUP: [&str; 2] = ["SET statement_timeout = '2s'", "SET lock_timeout = '2s'"];
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+pub(super) const POSTGRES_SETUP: &[&str] = &["SET statement_timeout = '2s'", "SET lock_timeout = '2s'"];
+pub(super) const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "models", include_str!("0001_models.sql")),
     (2, "feedback", include_str!("0002_feedback.sql")),
     (3, "experiments", include_str!("0003_experiments.sql")),
@@ -31,37 +28,27 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
 ];
 
 /// Says what is wrong with a database, if anything. A file that is damaged must not be written to.
-pub(super) async fn probe(at: &AnyConnectOptions, file: Option<&[&'static str]>) -> Result<(), OpenError> {
-    let plain = |error: sqlx::Error| OpenError::from(&error);
-    let mut connection = AnyConnection::connect_with(at).await.map_err(plain)?;
-    if let Some(setup) = file {
-        for statement in setup {
-            connection.execute(*statement).await.map_err(plain)?;
+pub(super) async fn probe(at: &AnyConnectOptions, is_file: bool) -> Result<(), OpenError> {
+    let mut connection = AnyConnection::connect_with(at).await?;
+    if is_file {
+        for statement in SQLITE_SETUP {
+            connection.execute(*statement).await?;
         }
-        let row = sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut connection).await.map_err(plain)?;
-        if row.try_get::<String, _>(0).map_err(plain)? != "ok" {
+        let found: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await?;
+        if found != "ok" {
             return Err(OpenError::Damaged(DAMAGED_MESSAGE.to_owned()));
         }
     }
-    connection.close().await.map_err(plain)
+    Ok(connection.close().await?)
 }
 
 /// The migrations that are part of the program.
-#[derive(Debug)]
-pub(super) struct EmbeddedMigrations;
-
-impl EmbeddedMigrations {
-    /// How many there are.
-    pub(super) fn count() -> i64 {
-        i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
-    }
-}
-
-impl MigrationSource<'static> for EmbeddedMigrations {
-    fn resolve(self) -> Pin<Box<dyn Future<Output = Result<Vec<Migration>, BoxDynError>> + Send + 'static>> {
-        let all = MIGRATIONS.map(|(version, name, sql)| {
-            Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
-        });
-        Box::pin(async move { Ok(all.into()) })
-    }
+pub(super) fn migrator() -> Migrator {
+    Migrator::with_migrations(
+        MIGRATIONS
+            .map(|(version, name, sql)| {
+                Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
+            })
+            .into(),
+    )
 }

@@ -30,8 +30,7 @@ impl SpoolDrain {
     async fn drain_spool(&self) {
         let spool = Arc::clone(&self.feedback.spool);
         let segments = match spawn_blocking(move || spool.take_segments()).await {
-            Ok(Ok(segments)) => segments,
-            Ok(Err(error)) => return self.log_drain_failure(&error),
+            Ok(segments) => segments,
             Err(error) => return self.log_drain_failure(&error),
         };
         for segment in segments {

@@ -77,7 +77,7 @@ impl VersionLoader {
         staged: &StagedVersion,
     ) -> Result<(), RegistryError> {
         self.check_memory(version, record.bytes())?;
-        let source = model_source(name, version, staged.path().to_owned(), record);
+        let source = model_source(name, version, staged.path.clone(), record);
         let load_context = self.deps.load_context.clone();
         let verified = spawn_blocking(move || loader::verify(&source, &load_context)).await?;
         verified.map_err(|error| self.classify_error(version, &error))

@@ -31,8 +31,8 @@ pub fn check_file_list(files: &[FileRecord]) -> Result<(), String> {
     let is_part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(plain);
     let mut seen = BTreeSet::new();
     for FileRecord { path, sha256, .. } in files {
-        let parts = path.split('/');
-        if path.len() > MAX_PATH_BYTES || parts.clone().count() > MAX_PATH_PARTS || !parts.clone().all(is_part) {
+        let mut parts = path.split('/');
+        if path.len() > MAX_PATH_BYTES || parts.clone().count() > MAX_PATH_PARTS || !parts.all(is_part) {
             return Err(format!(
                 "{path:?} is no path of a file: letters, digits, '.', '_', '-' in at most {MAX_PATH_PARTS} parts with '/' between, none of which begins with a dot"
             ));

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use super::error::StoreError;
+use crate::data_directory::create_new_private_file;
 use crate::record::FileRecord;
 
 const BUFFER_BYTES: usize = 1 << 20;
@@ -20,7 +21,7 @@ pub(super) fn copy_verified(from: &Path, to: &Path, file: &FileRecord) -> Result
         io::ErrorKind::NotFound => StoreError::FileNotUploaded(file.sha256.clone()),
         _ => StoreError::Disk(error),
     })?;
-    let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    let mut target = create_new_private_file(to)?;
     let mut hash = Sha256::new();
     let mut bytes = 0;
     let mut buffer = vec![0; BUFFER_BYTES];
@@ -43,25 +44,17 @@ pub(super) fn copy_verified(from: &Path, to: &Path, file: &FileRecord) -> Result
     Ok(())
 }
 
-/// True if two directories hold the same files.
+/// True if two files, or the files in two directories, are the same.
 pub(super) fn has_same_content(one: &Path, other: &Path) -> io::Result<bool> {
-    if !other.is_dir() {
+    if !one.is_dir() {
+        return Ok(other.is_file() && has_same_bytes(one, other)?);
+    }
+    let names = entry_names(one)?;
+    if !other.is_dir() || names != entry_names(other)? {
         return Ok(false);
     }
-    let mine = entry_names(one)?;
-    let others = entry_names(other)?;
-    if mine != others {
-        return Ok(false);
-    }
-    for name in mine {
-        let one = one.join(&name);
-        let other = other.join(&name);
-        let same = if one.is_dir() {
-            has_same_content(&one, &other)?
-        } else {
-            other.is_file() && has_same_bytes(&one, &other)?
-        };
-        if !same {
+    for name in names {
+        if !has_same_content(&one.join(&name), &other.join(&name))? {
             return Ok(false);
         }
     }
@@ -86,11 +79,9 @@ fn has_same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
         if mine.is_empty() {
             return Ok(true);
         }
-        match other.read_exact(others) {
-            Ok(()) if *mine == *others => {}
-            Ok(()) => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            Err(error) => return Err(error),
+        other.read_exact(others)?;
+        if mine != others {
+            return Ok(false);
         }
     }
 }

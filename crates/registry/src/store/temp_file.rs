@@ -1,11 +1,12 @@
 //! A file on its way into the store, hashed as it is written.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
+
+use crate::data_directory::create_new_private_file;
 
 /// A file that is being uploaded. Dropped before its end, it is gone.
 #[derive(Debug)]
@@ -19,8 +20,7 @@ pub struct TempFile {
 impl TempFile {
     /// Begins a file of this name, which must not exist.
     pub(super) fn create(path: PathBuf) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Self { file, path, hash: Sha256::new(), bytes: 0 })
+        Ok(Self { file: create_new_private_file(&path)?, path, hash: Sha256::new(), bytes: 0 })
     }
 
     /// Adds bytes.

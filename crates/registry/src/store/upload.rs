@@ -30,16 +30,12 @@ impl UploadWriter {
     /// # Errors
     /// If the disk does not allow it.
     pub async fn open(store: &Store, most: u64) -> Result<Self, StoreError> {
-        let opened = store.clone();
-        let part = run_blocking(move || Ok(opened.create_temp_file()?)).await?;
-        Ok(Self {
-            store: store.clone(),
-            file: Some(part),
-            pending: Vec::new(),
-            pending_bytes: 0,
-            received_bytes: 0,
-            max_bytes: most,
-        })
+        let store = store.clone();
+        let open = move || {
+            let file = Some(store.create_temp_file()?);
+            Ok(Self { store, file, pending: Vec::new(), pending_bytes: 0, received_bytes: 0, max_bytes: most })
+        };
+        run_blocking(open).await
     }
 
     /// Adds a piece.
@@ -74,9 +70,7 @@ impl UploadWriter {
     /// If it is not, or the disk does not allow it.
     pub async fn finish(mut self, announced: Option<String>) -> Result<(String, u64), StoreError> {
         self.flush().await?;
-        let Some(mut part) = self.file.take() else {
-            return Err(StoreError::Disk(io::Error::other("the file was given up")));
-        };
+        let mut part = self.file.take().ok_or_else(|| io::Error::other("the file was given up"))?;
         let store = self.store;
         run_blocking(move || {
             let sha256 = announced.unwrap_or_else(|| part.sha256());
@@ -90,5 +84,5 @@ impl UploadWriter {
 async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    spawn_blocking(work).await.map_err(|error| StoreError::Disk(io::Error::other(error)))?
+    spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -29,7 +29,8 @@ pub struct Store {
 /// A version that was put together and is not there yet. Dropped, it is gone.
 #[derive(Debug)]
 pub struct StagedVersion {
-    path: PathBuf,
+    /// Where it is for now.
+    pub(crate) path: PathBuf,
     digest: String,
 }
 
@@ -64,8 +65,8 @@ impl Store {
     /// # Errors
     /// If the disk does not allow it.
     pub fn has_versions(&self) -> io::Result<bool> {
-        let mut entries = fs::read_dir(&self.versions)?;
-        Ok(entries.any(|entry| entry.is_ok_and(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))))
+        Ok(fs::read_dir(&self.versions)?
+            .any(|entry| entry.is_ok_and(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))))
     }
 
     /// True if this file was uploaded.
@@ -79,8 +80,7 @@ impl Store {
     /// # Errors
     /// If the disk does not allow it.
     pub fn create_temp_file(&self) -> io::Result<TempFile> {
-        let path = self.incoming.join(format!(".{}", clock::new_id()));
-        TempFile::create(path)
+        TempFile::create(hidden_path(&self.incoming))
     }
 
     /// Keeps an upload, if it is what was announced.
@@ -103,18 +103,15 @@ impl Store {
     /// [`StoreError`]; nothing is left behind then.
     pub fn stage(&self, files: &[FileRecord]) -> Result<StagedVersion, StoreError> {
         check_file_list(files).map_err(StoreError::InvalidFileList)?;
-        let assembled =
-            StagedVersion { path: self.versions.join(format!(".{}", clock::new_id())), digest: files_digest(files) };
-        let mut directories = BTreeSet::from([assembled.path.clone()]);
+        let assembled = StagedVersion { path: hidden_path(&self.versions), digest: files_digest(files) };
+        let mut directories = BTreeSet::new();
         fs::DirBuilder::new().mode(0o700).create(&assembled.path)?;
         for file in files {
-            let from = self.incoming.join(&file.sha256);
             let to = assembled.path.join(&file.path);
-            for parent in to.ancestors().skip(1).take_while(|parent| parent.starts_with(&assembled.path)) {
-                directories.insert(parent.to_owned());
-            }
+            let parents = to.ancestors().skip(1).take_while(|parent| parent.starts_with(&assembled.path));
+            directories.extend(parents.map(Path::to_owned));
             fs::create_dir_all(to.parent().unwrap_or(&assembled.path))?;
-            copy_verified(&from, &to, file)?;
+            copy_verified(&self.incoming.join(&file.sha256), &to, file)?;
         }
         for directory in &directories {
             fs::set_permissions(directory, Permissions::from_mode(0o500))?;
@@ -148,7 +145,7 @@ impl Store {
     /// the whole.
     fn rename_for_deletion(&self, named: &Path) -> io::Result<PathBuf> {
         let directory = named.parent().unwrap_or(&self.versions);
-        let hidden = directory.join(format!(".{}", clock::new_id()));
+        let hidden = hidden_path(directory);
         if named.is_dir() {
             fs::set_permissions(named, Permissions::from_mode(0o700))?;
         }
@@ -163,12 +160,12 @@ impl Store {
     /// If the disk does not allow it.
     pub fn collect_garbage(&self, named: &BTreeSet<String>) -> io::Result<usize> {
         let mut gone = 0;
-        for (directory, kept) in [(&self.incoming, None), (&self.versions, Some(named))] {
+        for directory in [&self.incoming, &self.versions] {
             for entry in fs::read_dir(directory)? {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let age = clock::now().duration_since(entry.metadata()?.modified()?).unwrap_or_default();
-                if age > UNREFERENCED_RETENTION && !kept.is_some_and(|kept| kept.contains(&name)) {
+                if age > UNREFERENCED_RETENTION && !named.contains(&name) {
                     match self.rename_for_deletion(&entry.path()).and_then(|hidden| remove_recursive(&hidden)) {
                         Ok(()) => gone += 1,
                         // One that cannot be deleted does not keep the others.
@@ -181,20 +178,15 @@ impl Store {
     }
 }
 
-impl StagedVersion {
-    /// Where it is for now.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
+/// A new name in a directory for what does not have its own yet, or no longer.
+fn hidden_path(directory: &Path) -> PathBuf {
+    directory.join(format!(".{}", clock::new_id()))
 }
 
 impl Drop for StagedVersion {
     fn drop(&mut self) {
         // It has its name already if it was committed.
-        if self.path.is_dir() {
-            remove_recursive(&self.path).ok();
-        }
+        remove_recursive(&self.path).ok();
     }
 }
 
