@@ -1,6 +1,7 @@
 //! What a phase of an experiment has counted: in this process while it runs, and summed over all.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -50,8 +51,7 @@ pub struct ArmCounts {
     /// Requests that the arm failed, by the kind of error. The control answered them, if it could.
     pub failed: BTreeMap<String, u64>,
     /// Requests whose client left before the arm had answered.
-    #[serde(default)]
-    #[serde(rename = "left")]
+    #[serde(default, rename = "left")]
     pub cancelled: u64,
     /// How long the arm took for those that it answered, and how long clients waited who left.
     pub latencies: SparseLatencyHistogram,
@@ -202,11 +202,9 @@ impl PhaseCounts {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn from_stored(counts: &str, users: &str) -> Result<Self, String> {
-        let (arms, shadows) = serde_json::from_str(counts).map_err(|error| error.to_string())?;
-        let users = STANDARD.decode(users).map_err(|error| error.to_string())?;
-        let users = UserSample::from_bytes(&users, DEFAULT_SAMPLE_CAPACITY).map_err(|error| error.to_string())?;
-        Ok(Self { arms, shadows, users })
+    pub fn from_stored(counts: &str, users: &str) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let (arms, shadows) = serde_json::from_str(counts)?;
+        Ok(Self { arms, shadows, users: UserSample::from_bytes(&STANDARD.decode(users)?, DEFAULT_SAMPLE_CAPACITY)? })
     }
 }
 
@@ -214,12 +212,11 @@ impl ActivePhase {
     /// The present phase of an experiment.
     #[must_use]
     pub fn new(name: &str, experiment: &Experiment) -> Self {
-        let counted = Mutex::default();
         Self {
             experiment_name: name.to_owned(),
             phase: experiment.phase_number(),
             experiment: experiment.clone(),
-            counts: counted,
+            counts: Mutex::default(),
         }
     }
 
@@ -251,25 +248,24 @@ impl ActivePhase {
 
     /// An arm answered a request.
     pub fn record_answer(&self, index: usize, took: Duration) {
-        self.counts.lock().arms.entry(self.arm_name(index).to_owned()).or_default().latencies.0.record(took);
+        self.update_arm(index, |arm| arm.latencies.0.record(took));
     }
 
     /// A client left before its arm had answered. How long it waited is the least that the answer would have taken.
     pub fn record_cancellation(&self, index: usize, waited: Duration) {
-        let mut counted = self.counts.lock();
-        let tally = counted.arms.entry(self.arm_name(index).to_owned()).or_default();
-        tally.cancelled += 1;
-        tally.latencies.0.record(waited);
+        self.update_arm(index, |arm| {
+            arm.cancelled += 1;
+            arm.latencies.0.record(waited);
+        });
     }
 
     /// An arm failed a request.
     pub fn record_failure(&self, index: usize, kind: &str) {
-        let mut counted = self.counts.lock();
-        let failed = &mut counted.arms.entry(self.arm_name(index).to_owned()).or_default().failed;
-        match failed.get_mut(kind) {
-            Some(count) => *count += 1,
-            None => _ = failed.insert(kind.to_owned(), 1),
-        }
+        self.update_arm(index, |arm| *arm.failed.entry(kind.to_owned()).or_default() += 1);
+    }
+
+    fn update_arm(&self, index: usize, change: impl FnOnce(&mut ArmCounts)) {
+        change(self.counts.lock().arms.entry(self.arm_name(index).to_owned()).or_default());
     }
 
     /// Something became of a text that a shadow was to see.

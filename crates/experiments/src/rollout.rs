@@ -4,7 +4,7 @@ use predictd_stats::interval::wilson_interval;
 use predictd_stats::{ComparisonPlan, FeedbackCounts, compare_accuracies};
 use serde::{Deserialize, Serialize};
 
-use super::error::ExperimentError;
+use super::error::{ExperimentError, require};
 
 /// Most steps.
 pub const MAX_STEPS: usize = 20;
@@ -101,34 +101,32 @@ impl RolloutStrategy {
     /// # Errors
     /// [`ExperimentError::Invalid`] with the place in the JSON form.
     pub fn validate(&self) -> Result<(), ExperimentError> {
-        if !(1..=MAX_STEPS).contains(&self.steps.len()) {
-            return Err(ExperimentError::invalid("/rollout/steps", format!("a rollout has 1 to {MAX_STEPS} steps")));
-        }
+        require(
+            (1..=MAX_STEPS).contains(&self.steps.len()),
+            "/rollout/steps",
+            format!("a rollout has 1 to {MAX_STEPS} steps"),
+        )?;
         let mut before = 0.0;
         for (index, step) in self.steps.iter().enumerate() {
-            if !(step.share > before && step.share <= 1.0) {
-                return Err(ExperimentError::invalid(
-                    format!("/rollout/steps/{index}/weight"),
-                    "each step has a larger weight than the one before, up to 1, or 100 %",
-                ));
-            }
-            if step.seconds > MAX_STEP_SECONDS {
-                return Err(ExperimentError::invalid(
-                    format!("/rollout/steps/{index}/seconds"),
-                    format!("a step takes at least at most {MAX_STEP_SECONDS} s"),
-                ));
-            }
+            require(
+                step.share > before && step.share <= 1.0,
+                format!("/rollout/steps/{index}/weight"),
+                "each step has a larger weight than the one before, up to 1, or 100 %",
+            )?;
+            require(
+                step.seconds <= MAX_STEP_SECONDS,
+                format!("/rollout/steps/{index}/seconds"),
+                format!("a step takes at least at most {MAX_STEP_SECONDS} s"),
+            )?;
             before = step.share;
         }
         let Guardrails { errors, p99, accuracy } = self.guards;
         let are_fractions = [errors, accuracy].into_iter().flatten().all(|part| (0.0..=1.0).contains(&part));
-        if !are_fractions || !p99.is_none_or(|times| (1.0..=100.0).contains(&times)) {
-            return Err(ExperimentError::invalid(
-                "/rollout/guards",
-                "possible are: errors and accuracy 0 to 1, p99 1 to 100",
-            ));
-        }
-        Ok(())
+        require(
+            are_fractions && p99.is_none_or(|times| (1.0..=100.0).contains(&times)),
+            "/rollout/guards",
+            "possible are: errors and accuracy 0 to 1, p99 1 to 100",
+        )
     }
 
     /// Decides the next action.

@@ -45,10 +45,7 @@ impl ServedModel {
     /// The model of a version that answers.
     #[must_use]
     pub fn ready_model(&self, version: &str) -> Option<&Arc<LoadedVersion>> {
-        match self.versions.get(&VersionName::new(version))? {
-            VersionState::Ready(model) => Some(model),
-            VersionState::Loading | VersionState::Failed(_) => None,
-        }
+        self.versions.get(&VersionName::new(version))?.ready()
     }
 }
 

@@ -283,10 +283,9 @@ async fn delete_experiment(transaction: &mut Transaction<'_, Any>, name: &str) -
 }
 
 fn parse_counts(row: &AnyRow) -> Result<PhaseCounts, sqlx::Error> {
-    let wrong = |reason: String| sqlx::Error::Decode(reason.into());
     let counts: String = row.try_get(0)?;
     let users: String = row.try_get(1)?;
-    PhaseCounts::from_stored(&counts, &users).map_err(wrong)
+    PhaseCounts::from_stored(&counts, &users).map_err(sqlx::Error::Decode)
 }
 
 async fn read_counts(connection: &mut AnyConnection, of: PhaseQuery<'_>) -> Result<PhaseCounts, sqlx::Error> {

@@ -12,7 +12,6 @@ use predictd_platform::clock::now_millis;
 use super::feedback_store::FeedbackStore;
 use super::polling::Poller;
 use crate::record::VersionRecord;
-use crate::version_name::VersionName;
 
 /// Time between two updates without feedback here: other replicas get some, and records may change.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(15);
@@ -123,7 +122,7 @@ impl AccuracyMonitor {
         part: impl FnOnce(&VersionRecord) -> Option<T>,
     ) -> Option<T> {
         let state = self.feedback.context.state.lock();
-        part(state.records.get(served.name())?.versions.get(&VersionName::new(served.version()))?)
+        part(state.records.get(served.name())?.version(served.version()).ok()?)
     }
 }
 

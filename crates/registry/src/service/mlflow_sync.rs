@@ -10,19 +10,16 @@ use std::time::Duration;
 use predictd_metrics::AliasCheckOutcome;
 
 use super::change_context::ChangeContext;
-use super::commit::{self, Change};
 use super::error::RegistryError;
 use super::model_service::ModelService;
-use super::new_version::{NewVersion, PullRequest};
 use super::polling::Poller;
 use crate::database::{ChangeError, ChangeOutcome};
 use crate::mlflow::client::MlflowVersion;
-use crate::mlflow::pull::{PullError, SOURCE_METADATA_KEY};
+use crate::mlflow::pull::{PullError, PullRequest, SOURCE_METADATA_KEY};
 use crate::mlflow::uri::ModelUri;
-use crate::record::{ModelRecord, Origin, RecordError, VersionRecord};
+use crate::record::{Origin, RecordError, VersionRecord};
 use crate::store::StoreError;
 use crate::valid_name::is_valid_name;
-use crate::version_name::VersionName;
 
 /// Who makes these changes, in the history.
 const SYNC_ACTOR: &str = "follow";
@@ -76,7 +73,7 @@ pub(super) struct MlflowSync {
     /// The error that was logged last.
     logged: Option<String>,
     /// A target that was pulled and is not active yet: the next poll does not pull it again.
-    pulled: Option<(String, NewVersion)>,
+    pulled: Option<(String, VersionRecord)>,
 }
 
 impl Poller for MlflowSync {
@@ -167,9 +164,9 @@ impl MlflowSync {
         let sentence: String = error.to_string().chars().take(MAX_REASON_CHARS).collect();
         tracing::error!(model, alias, version, error = %sentence, "alias version rejected; active version unchanged");
         let order = ChangeContext { reason: Some(sentence.clone()), ..order };
-        let change = Change { target: model, action: "refuse", version: Some(version), order: &order };
-        let apply = |record: &mut ModelRecord| Ok(record.set_alias_target(target));
-        if !matches!(commit::change_model(&self.models.context, change, apply).await?, ChangeOutcome::Changed(_)) {
+        let change = order.request(model, "refuse", Some(version));
+        let refused = self.models.context.change_model(change, |record| Ok(record.set_alias_target(target)));
+        if !matches!(refused.await?, ChangeOutcome::Changed(_)) {
             return Ok(AliasCheckOutcome::Unchanged);
         }
         self.report_version_state(version, "refused", &sentence).await;
@@ -186,11 +183,11 @@ impl MlflowSync {
         let model = &self.subscription.local_name;
         let number = &version.version;
         let uri = ModelUri::Version(version.name.clone(), number.clone());
-        match self.models.context.model_record_or_default(model).versions.get(&VersionName::new(number)) {
-            Some(known) if known.origin == Origin::Mlflow(uri.to_string()) && has_same_source(known, version) => {}
+        match self.models.context.model_record_or_default(model).version(number) {
+            Ok(known) if known.origin == Origin::Mlflow(uri.to_string()) && has_same_source(known, version) => {}
             // It has the number of another one.
-            Some(_) => return Err(RecordError::VersionExists(number.clone()).into()),
-            None => {
+            Ok(_) => return Err(RecordError::VersionExists(number.clone()).into()),
+            Err(_) => {
                 let added = match self.pulled.take() {
                     Some((of, added)) if of == target => added,
                     _ => self.models.pull_version(PullRequest { uri, metadata: BTreeMap::new() }).await?,
@@ -206,8 +203,7 @@ impl MlflowSync {
     /// The version at the MLflow server of the active version, if that was pulled from the model that is followed.
     fn active_mlflow_version(&self) -> Option<String> {
         let record = self.models.context.model_record_or_default(&self.subscription.local_name);
-        let active = record.active.clone()?;
-        let Origin::Mlflow(uri) = &record.versions.get(&VersionName::new(&active))?.origin else { return None };
+        let Origin::Mlflow(uri) = &record.version(record.active.as_deref()?).ok()?.origin else { return None };
         match uri.parse() {
             Ok(ModelUri::Version(name, version)) if name == self.subscription.remote_name => Some(version),
             _ => None,
@@ -231,10 +227,8 @@ impl MlflowSync {
 
 /// True if a version was made of what the server says; where it does not, that is believed.
 fn has_same_source(known: &VersionRecord, version: &MlflowVersion) -> bool {
-    match (known.metadata.get(SOURCE_METADATA_KEY), &version.source) {
-        (Some(known), Some(now)) => known == now,
-        _ => true,
-    }
+    let known = known.metadata.get(SOURCE_METADATA_KEY);
+    known.zip(version.source.as_ref()).is_none_or(|(known, now)| known == now)
 }
 
 /// True if the same version would be refused again.
@@ -246,16 +240,7 @@ fn is_permanent_error(error: &RegistryError) -> bool {
         RegistryError::Store(error) | RegistryError::Pull(PullError::Store(error)) => {
             !matches!(error, StoreError::Disk(_))
         }
-        RegistryError::Pull(PullError::Mlflow(_))
-        | RegistryError::Change(_)
-        | RegistryError::InsufficientMemory(..)
-        | RegistryError::LoadInterrupted(..)
-        | RegistryError::MlflowNotConfigured
-        | RegistryError::Busy
-        | RegistryError::Spool(_)
-        | RegistryError::Storage(_)
-        | RegistryError::IncompatibleArms(_)
-        | RegistryError::TaskFailure(_) => false,
+        _ => false,
     }
 }
 

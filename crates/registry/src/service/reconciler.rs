@@ -6,7 +6,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::change_context::ChangeContext;
-use super::commit::{self, Change};
 use super::error::RegistryError;
 use super::registry_context::RegistryContext;
 use super::version_loader::VersionLoader;
@@ -110,7 +109,7 @@ impl Reconciler {
         reason: LoadReason,
     ) -> Result<(), RegistryError> {
         if reason != LoadReason::Start {
-            self.check_memory(record, version)?;
+            self.loader.check_memory(version, record.version(version).map_or(0, VersionRecord::bytes))?;
         }
         self.loader.load(name, record, version).await
     }
@@ -128,8 +127,8 @@ impl Reconciler {
                 expected_revision: Some(record.revision),
                 ..ChangeContext::default()
             };
-            let change = Change { target: name, action: "activate", version: Some(version), order: &order };
-            if let Err(error) = commit::change_model(&self.context, change, |record| record.activate(version)).await {
+            let change = order.request(name, "activate", Some(version));
+            if let Err(error) = self.context.change_model(change, |record| record.activate(version)).await {
                 tracing::warn!(model = name, %error, "active version could not be recorded");
             }
         }
@@ -149,8 +148,7 @@ impl Reconciler {
         if self.context.is_loaded(name, version) {
             return Ok(());
         }
-        self.check_memory(record, version)?;
-        self.loader.load(name, record, version).await?;
+        self.load(name, record, version, LoadReason::Change).await?;
         // Only now it is known what its runs need.
         self.loader.check_memory(version, 0).inspect_err(|_| self.context.registry().remove_version(name, version))
     }
@@ -158,11 +156,6 @@ impl Reconciler {
     /// True while versions are loaded.
     pub(super) fn is_loading(&self) -> bool {
         self.load_lock.try_lock().is_err()
-    }
-
-    fn check_memory(&self, record: &ModelRecord, version: &str) -> Result<(), RegistryError> {
-        let bytes = record.versions.get(&VersionName::new(version)).map_or(0, VersionRecord::bytes);
-        self.loader.check_memory(version, bytes)
     }
 }
 

@@ -21,7 +21,8 @@ pub struct RegistryContext {
     pub(super) database: Database,
     pub(super) state: StateCache,
     pub(super) publisher: SnapshotPublisher,
-    pub(super) store: Store,
+    /// The files of versions.
+    pub store: Store,
     pub(super) metrics: Arc<Metrics>,
     /// Since when the database does not answer.
     pub(super) down_since: Mutex<Option<Instant>>,
@@ -75,25 +76,14 @@ impl RegistryContext {
     #[must_use]
     pub fn unserved_model_count(&self) -> usize {
         let state = self.state.lock();
-        let snapshot = self.registry().snapshot();
         let recorded = state.records.iter().filter_map(|(name, record)| Some((name, record.active.as_deref()?)));
-        recorded
-            .filter(|(name, active)| {
-                snapshot.models.get(*name).is_none_or(|served| served.ready_model(active).is_none())
-            })
-            .count()
+        recorded.filter(|(name, active)| !self.is_loaded(name, active)).count()
     }
 
     /// What is served.
     #[must_use]
     pub fn registry(&self) -> &Arc<Registry> {
         &self.publisher.registry
-    }
-
-    /// The files of versions.
-    #[must_use]
-    pub fn store(&self) -> &Store {
-        &self.store
     }
 
     /// How long the database has not answered; none if it answered last.

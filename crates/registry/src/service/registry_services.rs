@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use super::accuracy_monitor::{Accuracies, AccuracyMonitor, MonitorState};
 use super::database_watch::DatabaseWatch;
 use super::error::RegistryError;
-use super::experiment_evaluator::ExperimentEvaluator;
 use super::experiment_service::ExperimentService;
 use super::feedback_retention::FeedbackRetention;
 use super::feedback_store::FeedbackStore;
@@ -57,10 +56,8 @@ pub struct RegistryServices {
     pub context: Arc<RegistryContext>,
     /// Changes models.
     pub models: Arc<ModelService>,
-    /// Changes experiments.
+    /// Changes experiments, and reads their results.
     pub experiments: Arc<ExperimentService>,
-    /// Reads the results of experiments.
-    pub evaluator: Arc<ExperimentEvaluator>,
     /// Stores feedback.
     pub feedback: Arc<FeedbackStore>,
     accuracies: Accuracies,
@@ -96,7 +93,6 @@ impl RegistryServices {
         Self {
             models,
             experiments,
-            evaluator: Arc::new(ExperimentEvaluator { context: Arc::clone(&context) }),
             feedback: Arc::new(FeedbackStore::new(Arc::clone(&context), deps.spool)),
             accuracies: Accuracies::default(),
             reconciler,
@@ -136,11 +132,7 @@ impl RegistryServices {
     /// Starts what does not wait for loads.
     fn spawn_monitors(&self) {
         self.spawn(DatabaseWatch::new(Arc::clone(&self.context), self.background.unrecorded_sources.clone()));
-        self.spawn(RolloutController {
-            experiments: Arc::clone(&self.experiments),
-            evaluator: Arc::clone(&self.evaluator),
-            evaluations: 0,
-        });
+        self.spawn(RolloutController { experiments: Arc::clone(&self.experiments), evaluations: 0 });
         self.spawn(SpoolDrain { feedback: Arc::clone(&self.feedback) });
         if let Some(retention) = self.background.feedback_retention {
             self.spawn(FeedbackRetention { feedback: Arc::clone(&self.feedback), retention, is_in_log: true });

@@ -1,7 +1,9 @@
 //! Loads and verifies single versions, if there is memory for them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use predictd_engine::load_context::LoadContext;
 use predictd_engine::loader;
@@ -10,14 +12,18 @@ use predictd_text::manifest::ManifestError;
 use tokio::task::spawn_blocking;
 
 use super::error::RegistryError;
-use super::mlflow_pull;
 use super::registry_context::RegistryContext;
 use crate::mlflow::client::MlflowClient;
-use crate::record::{ModelRecord, Origin, RecordError, VersionRecord};
+use crate::mlflow::pull::{PullError, PullRequest, pull_model};
+use crate::mlflow::uri::ModelUriError;
+use crate::record::{ModelRecord, Origin, VersionRecord};
 use crate::snapshot::Registry;
-use crate::store::StagedVersion;
+use crate::store::{StagedVersion, Store, StoreError};
 use crate::version_name::VersionName;
 use crate::version_state::VersionState;
+
+/// Longest pull while nothing else is loaded.
+const REPULL_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Says whether so many bytes of files, loaded besides all else, fit into the memory.
 pub type MemoryCheck = Arc<dyn Fn(&Registry, u64) -> Result<(), String> + Send + Sync>;
@@ -43,9 +49,7 @@ pub(super) struct VersionLoader {
 impl VersionLoader {
     /// Loads a version.
     pub(super) async fn load(&self, name: &str, record: &ModelRecord, version: &str) -> Result<(), RegistryError> {
-        let Some(version_record) = record.versions.get(&VersionName::new(version)) else {
-            return Err(RecordError::UnknownVersion(version.to_owned()).into());
-        };
+        let version_record = record.version(version)?;
         let directory = match (&version_record.origin, version_record.digest()) {
             (Origin::Directory, _) | (_, None) => self.deps.models_directory.join(name).join(version),
             (origin, Some(digest)) => {
@@ -56,7 +60,7 @@ impl VersionLoader {
                     && lacks
                     && let Some(client) = &self.deps.mlflow
                 {
-                    mlflow_pull::repull_files(client, &self.context.store, uri, &digest).await?;
+                    repull_files(client, &self.context.store, uri, &digest).await?;
                 }
                 directory
             }
@@ -92,8 +96,7 @@ impl VersionLoader {
     /// True if the version was tried last without success.
     pub(super) fn has_failed(&self, name: &str, version: &str) -> bool {
         let snapshot = self.context.registry().snapshot();
-        let state = snapshot.models.get(name).and_then(|served| served.versions.get(&VersionName::new(version)));
-        matches!(state, Some(VersionState::Failed(_)))
+        matches!(snapshot.state(name, &VersionName::new(version)), Some(VersionState::Failed(_)))
     }
 
     fn classify_error(&self, version: &str, error: &ManifestError) -> RegistryError {
@@ -105,6 +108,20 @@ impl VersionLoader {
         }
         RegistryError::BrokenVersion(version, reason)
     }
+}
+
+/// Brings the files of a recorded version into the store, where they are not. `digest`: the recorded files.
+async fn repull_files(client: &MlflowClient, store: &Store, uri: &str, digest: &str) -> Result<(), RegistryError> {
+    let parsed = uri.parse().map_err(|error: ModelUriError| PullError::InvalidModel(error.to_string()))?;
+    let request = PullRequest { uri: parsed, metadata: BTreeMap::new() };
+    let pulled = pull_model(client, store, request, REPULL_TIMEOUT).await?;
+    if pulled.digest().is_none_or(|pulled| pulled != digest) {
+        let reason = format!("{uri} has other files now than those that were registered");
+        return Err(PullError::InvalidModel(reason).into());
+    }
+    let store = store.clone();
+    spawn_blocking(move || store.commit(&store.stage(&pulled.files)?).map_err(StoreError::Disk)).await??;
+    Ok(())
 }
 
 fn model_source(name: &str, version: &str, directory: PathBuf, record: &VersionRecord) -> ModelSource {
