@@ -13,7 +13,7 @@ use predictd_stats::{
 
 use super::counters::{ArmCounts, PhaseCounts, ShadowCounts};
 use super::experiment::{Experiment, ExperimentArm, MAX_ARMS};
-use super::rollout::{ArmStats, MIN_P99_REQUESTS};
+use super::rollout::{ArmStats, MIN_P99_REQUESTS, ratio};
 
 /// What feedback says of an arm.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,7 +32,7 @@ pub struct ArmFeedback {
 }
 
 /// All that is known of a phase.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct PhaseTotals {
     /// What all processes have counted.
     pub counts: PhaseCounts,
@@ -40,6 +40,14 @@ pub struct PhaseTotals {
     pub feedback: BTreeMap<String, ArmFeedback>,
     /// What was decided first, by arm.
     pub first_decisions: BTreeMap<String, FirstDecision>,
+}
+
+impl PhaseTotals {
+    /// How often an arm was right.
+    #[must_use]
+    pub fn feedback_counts(&self, arm: &str) -> FeedbackCounts {
+        self.feedback.get(arm).map(|feedback| feedback.counts).unwrap_or_default()
+    }
 }
 
 /// The first time that one could be sure of an arm. It stands: what one looks at afterwards was chosen for being so.
@@ -54,7 +62,7 @@ pub struct FirstDecision {
 }
 
 /// What a phase has shown.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct PhaseResults {
     /// Arms that answer, in their order.
     pub arms: Vec<ArmResult>,
@@ -71,7 +79,7 @@ pub struct PhaseResults {
 }
 
 /// What an arm did.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct ArmResult {
     /// The arm.
     pub arm: ExperimentArm,
@@ -96,7 +104,7 @@ pub struct ArmResult {
 }
 
 /// What a shadow did.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct ShadowResult {
     /// The arm.
     pub arm: ExperimentArm,
@@ -222,8 +230,7 @@ pub fn recent_control_counts<'a>(present: &ArmCounts, earlier: impl Iterator<Ite
 
 /// Returns an arm's name and feedback.
 fn arm_accuracy(arm: &str, sums: &PhaseTotals) -> ArmAccuracy {
-    let counts = sums.feedback.get(arm).map(|feedback| feedback.counts).unwrap_or_default();
-    ArmAccuracy { name: arm.to_owned(), counts }
+    ArmAccuracy { name: arm.to_owned(), counts: sums.feedback_counts(arm) }
 }
 
 /// Whether the arm is better than the control, or worse. Nothing while one cannot be sure.
@@ -264,11 +271,6 @@ fn user_mismatch(arms: &[(usize, ExperimentArm)], counted: &PhaseCounts) -> Opti
     let of_users: Vec<u64> = arms.iter().map(|&(index, _)| users.get(index).copied().unwrap_or(0)).collect();
     let weights: Vec<f64> = arms.iter().map(|(_, arm)| arm.weight).collect();
     sample_ratio_mismatch(&of_users, &weights)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-fn ratio(some: u64, all: u64) -> Option<f64> {
-    (all > 0).then(|| some as f64 / all as f64)
 }
 
 #[cfg(test)]

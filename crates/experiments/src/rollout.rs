@@ -54,7 +54,7 @@ pub struct Guardrails {
 }
 
 /// What one side of a rollout did.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct ArmStats {
     /// Requests of which is known what became of them.
     pub requests: u64,
@@ -65,7 +65,7 @@ pub struct ArmStats {
 }
 
 /// What is known when it is looked whether the next step can come.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug)]
 pub struct RolloutInput<'a> {
     /// The step, from 0.
     pub step: usize,
@@ -162,9 +162,8 @@ fn error_rate_breach(control: ArmStats, candidate: ArmStats, most: f64) -> Optio
     let own = wilson_interval(candidate.failed, candidate.requests, ERROR_RATE_Z_SCORE);
     // What a control with few requests did may be chance.
     let usual = match control.requests {
-        0 => 0.0,
-        few if few < MIN_CONTROL_REQUESTS => wilson_interval(control.failed, few, 1.0).high,
-        _ => ratio(control.failed, control.requests),
+        1..MIN_CONTROL_REQUESTS => wilson_interval(control.failed, control.requests, 1.0).high,
+        requests => ratio(control.failed, requests).unwrap_or_default(),
     };
     let allowed = usual + most;
     (own.low > allowed).then(|| {
@@ -172,7 +171,7 @@ fn error_rate_breach(control: ArmStats, candidate: ArmStats, most: f64) -> Optio
             "{} of {} requests failed ({:.1} %); the control's share and {:.1} points are allowed: {:.1} %",
             candidate.failed,
             candidate.requests,
-            100.0 * ratio(candidate.failed, candidate.requests),
+            100.0 * ratio(candidate.failed, candidate.requests).unwrap_or_default(),
             100.0 * most,
             100.0 * allowed
         )
@@ -211,8 +210,8 @@ fn accuracy_breach(look: &RolloutInput<'_>, steps: usize, most: f64) -> Option<S
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-fn ratio(some: u64, all: u64) -> f64 {
-    if all == 0 { 0.0 } else { some as f64 / all as f64 }
+pub(super) fn ratio(some: u64, all: u64) -> Option<f64> {
+    (all > 0).then(|| some as f64 / all as f64)
 }
 
 #[cfg(test)]

@@ -8,14 +8,11 @@ use predictd_engine::loaded_version::LoadedVersion;
 use super::version_name::VersionName;
 use super::version_state::VersionState;
 
-/// The versions of one model.
-pub type VersionStates = BTreeMap<VersionName, VersionState>;
-
 /// A model as it is served: the versions that are loaded, or shall be.
 #[derive(Debug, Clone, Default)]
 pub struct ServedModel {
     /// By name.
-    pub versions: VersionStates,
+    pub versions: BTreeMap<VersionName, VersionState>,
     /// The one that an operator made active, or that was found to be good.
     pub active: Option<VersionName>,
     /// The one that was active before.

@@ -2,7 +2,7 @@
 //!
 //! - `registry_services`: all services, put together; `registry_context`: what they share
 //! - `state_cache`: the registry's state; `commit`: commits a change to the database, the state and the snapshot
-//! - `reconciler`: loads and unloads versions, by `version_loader`; `snapshot_publisher`: publishes the state;
+//! - `reconciler`: loads and unloads versions, `version_loader`: a single one; `snapshot_publisher`: publishes the state;
 //!   `reconcile_loop`: when
 //! - `model_service`, `experiment_service`: what operators can do
 //! - `experiment_evaluator`: reads the results of experiments; `rollout_controller` moves rollouts on by them
@@ -40,6 +40,6 @@ pub use change_context::ChangeContext;
 pub use error::RegistryError;
 pub use feedback_store::FeedbackOutcome;
 pub use mlflow_sync::AliasSubscription;
+pub use reconciler::{LoadDeps, MemoryCheck};
 pub use registry_context::RegistryContext;
 pub use registry_services::{RegistryServices, ServiceDeps};
-pub use version_loader::{LoadDeps, MemoryCheck};

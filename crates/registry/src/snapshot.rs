@@ -282,11 +282,10 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::served_model::VersionStates;
     use crate::version_state::LoadFailure;
 
     fn snapshot(versions: &[(&str, VersionState)]) -> Snapshot {
-        let versions: VersionStates = versions.iter().map(|(v, state)| (VersionName::new(v), state.clone())).collect();
+        let versions = versions.iter().map(|(v, state)| (VersionName::new(v), state.clone())).collect();
         let models = [("m".to_owned(), ServedModel { versions, ..ServedModel::default() })].into();
         Snapshot { models, ..Snapshot::default() }
     }

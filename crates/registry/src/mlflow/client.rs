@@ -1,6 +1,7 @@
 //! What is asked of an MLflow server (REST API 2.0, as of MLflow 2.9 to 3.18).
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::iter;
 use std::time::Duration;
 
@@ -61,15 +62,13 @@ pub struct MlflowVersion {
     /// Its number.
     pub version: String,
     /// The run that made it.
-    #[serde(default)]
     pub run_id: Option<String>,
     /// What it was made of: other files have another source, whatever their version's number.
-    #[serde(default)]
     pub source: Option<String>,
 }
 
 /// A file or a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub struct Artifact {
     /// Its name within the directory that was listed.
     pub path: String,
@@ -77,7 +76,6 @@ pub struct Artifact {
     #[serde(default)]
     pub is_dir: bool,
     /// Its length, as far as the server knows.
-    #[serde(default)]
     pub file_size: Option<u64>,
 }
 
@@ -209,7 +207,7 @@ impl MlflowClient {
         let listed = self.get_json("2.0/mlflow-artifacts/artifacts", &[("path", path)]).await?;
         // It is not said at all that a directory is empty, or is none.
         let files = listed.get("files").map_or(Ok(Vec::new()), Vec::deserialize);
-        files.map_err(|error| invalid_response(error.to_string()))
+        files.map_err(invalid_response)
     }
 
     /// True if the server gives files away by presigned addresses only.
@@ -235,8 +233,7 @@ impl MlflowClient {
             return Ok(Download(send_checked(request).await?));
         }
         let response = self.get_json(&format!("2.0/mlflow-artifacts/presigned/{path}"), &[]).await?;
-        let place: PresignedUrl =
-            serde_json::from_value(response).map_err(|error| invalid_response(error.to_string()))?;
+        let place: PresignedUrl = serde_json::from_value(response).map_err(invalid_response)?;
         let url = Url::parse(&place.url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url = url.ok_or_else(|| invalid_response("a presigned address that is no URL of HTTP"))?;
         let headers = HeaderMap::try_from(&place.headers)
@@ -302,8 +299,8 @@ impl Download {
     }
 }
 
-fn invalid_response(reason: impl Into<String>) -> MlflowError {
-    MlflowError::InvalidResponse(reason.into())
+fn invalid_response(reason: impl Display) -> MlflowError {
+    MlflowError::InvalidResponse(reason.to_string())
 }
 
 /// A version whose words can be recorded.
@@ -320,7 +317,7 @@ fn check_version(version: MlflowVersion) -> Result<MlflowVersion, MlflowError> {
 /// The JSON that a request is answered with; null for an answer of nothing.
 async fn receive_json(request: RequestBuilder) -> Result<Value, MlflowError> {
     let response = send_checked(request.timeout(RESPONSE_TIMEOUT)).await?;
-    let body = http_client::read_body(response, MAX_RESPONSE_BYTES).await.map_err(MlflowError::InvalidResponse)?;
+    let body = http_client::read_body(response, MAX_RESPONSE_BYTES).await.map_err(invalid_response)?;
     if body.is_empty() {
         return Ok(Value::Null);
     }
@@ -339,7 +336,7 @@ async fn send_checked(request: RequestBuilder) -> Result<Response, MlflowError> 
     let sentence = response.get("message").and_then(Value::as_str).map(truncate_message).unwrap_or_default();
     let sentence = format!("{} {sentence}", status.as_u16());
     let mut sentence = sentence.trim_end().to_owned();
-    if status.as_u16() == 401 {
+    if status == 401 {
         sentence += " (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks)";
     }
     let may_pass = status.is_server_error() || matches!(status.as_u16(), 408 | 429);

@@ -136,26 +136,14 @@ fn status(
     if labelled == 0 && expected.is_none() {
         return None;
     }
+    let model = served.name();
+    let version = served.version();
     let had_dropped = last.and_then(|last| last.has_dropped);
-    let status = AccuracyStatus {
-        model: served.name().to_owned(),
-        version: served.version().to_owned(),
-        labelled_answers: labelled,
-        correct,
-        has_dropped: expected.and_then(|expected| has_dropped(had_dropped, expected, correct, labelled)),
-        expected: expected.map(|expected| expected.share),
-    };
-    if status.has_dropped != had_dropped {
-        log_accuracy_change(&status, had_dropped);
-    }
-    Some(status)
-}
-
-/// Logs what is news. What was not known before and is well is none.
-fn log_accuracy_change(now: &AccuracyStatus, before: Option<bool>) {
-    let AccuracyStatus { model, version, labelled_answers: labelled, correct, expected, has_dropped: dropped } = now;
-    match (before, dropped) {
-        (_, Some(true)) => {
+    let has_dropped = expected.and_then(|expected| has_dropped(had_dropped, expected, correct, labelled));
+    let expected = expected.map(|expected| expected.share);
+    // What was not known before and is well is no news.
+    match (had_dropped, has_dropped) {
+        (None | Some(false), Some(true)) => {
             tracing::warn!(model, version, labelled, correct, expected, "accuracy drop detected");
         }
         (Some(true), Some(false)) => {
@@ -163,4 +151,12 @@ fn log_accuracy_change(now: &AccuracyStatus, before: Option<bool>) {
         }
         _ => {}
     }
+    Some(AccuracyStatus {
+        model: model.to_owned(),
+        version: version.to_owned(),
+        labelled_answers: labelled,
+        correct,
+        expected,
+        has_dropped,
+    })
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use predictd_engine::loaded_version::LoadedVersion;
 use predictd_experiments::experiment::{
     Experiment, ExperimentArm, ExperimentDesign, ExperimentError, NAME_RESERVATION_DAYS, conflict, invalid,
 };
@@ -212,9 +211,9 @@ pub(super) fn active_version<'a>(view: &RegistryView<'a>, model: &str) -> Option
 /// Refuses arms whose answers cannot stand for each other.
 fn check_arm_tasks(experiment: &Experiment, snapshot: &Snapshot) -> Result<(), RegistryError> {
     let Some((_, control)) = experiment.design.control_arm() else { return Ok(()) };
-    let control_task = resolve_arm(snapshot, control)?.pipeline().head().task();
+    let control_task = resolve_arm_task(snapshot, control)?;
     for arm in &experiment.design.arms {
-        let arm_task = resolve_arm(snapshot, arm)?.pipeline().head().task();
+        let arm_task = resolve_arm_task(snapshot, arm)?;
         if arm_task != control_task {
             return Err(RegistryError::IncompatibleArms(format!(
                 "arm {} answers as {arm_task}, the control as {control_task}: one cannot stand for the other",
@@ -225,12 +224,12 @@ fn check_arm_tasks(experiment: &Experiment, snapshot: &Snapshot) -> Result<(), R
     Ok(())
 }
 
-/// The loaded version of an arm.
-fn resolve_arm<'a>(snapshot: &'a Snapshot, arm: &ExperimentArm) -> Result<&'a LoadedVersion, RegistryError> {
-    snapshot
-        .resolve(Some(&arm.model), arm.version.as_deref())
-        .map(Arc::as_ref)
-        .map_err(|error| RegistryError::IncompatibleArms(format!("arm {}: {error}", arm.name)))
+/// The task of an arm, whose version must be loaded.
+fn resolve_arm_task(snapshot: &Snapshot, arm: &ExperimentArm) -> Result<&'static str, RegistryError> {
+    match snapshot.resolve(Some(&arm.model), arm.version.as_deref()) {
+        Ok(model) => Ok(model.pipeline().head().task()),
+        Err(error) => Err(RegistryError::IncompatibleArms(format!("arm {}: {error}", arm.name))),
+    }
 }
 
 /// What becomes of an experiment that is started.

@@ -68,7 +68,7 @@ impl FeedbackStore {
     pub async fn store(&self, records: &[FeedbackRecord]) -> Result<Vec<FeedbackOutcome>, RegistryError> {
         let mut outcomes = Vec::with_capacity(records.len());
         for batch in records.chunks(MAX_FEEDBACK_BATCH) {
-            self.context.database_fault().map_or(Ok(()), Err)?;
+            self.context.database.database_fault().map_or(Ok(()), Err)?;
             if let Some(stored) = self.insert_new(batch).await? {
                 outcomes.extend(stored.into_iter().map(FeedbackOutcome::Stored));
                 continue;
@@ -94,7 +94,7 @@ impl FeedbackStore {
             Ok(stored) => Ok(Some(stored)),
             Err(error) => {
                 // A restart would not look for a spool where the directory is lost.
-                self.context.database_fault().map_or(Ok(()), Err)?;
+                self.context.database.database_fault().map_or(Ok(()), Err)?;
                 tracing::warn!(%error, "database write failed; feedback spooled to disk");
                 Ok(None)
             }

@@ -131,9 +131,7 @@ impl MlflowSync {
         };
         let before = self.active_mlflow_version();
         match self.activate_target(&version, &target, &order).await {
-            // Another replica was faster.
-            Ok(false) => Ok(AliasCheckOutcome::Unchanged),
-            Ok(true) => {
+            Ok(ChangeOutcome::Changed(_)) => {
                 self.pulled = None;
                 tracing::info!(model, version = number, "alias version activated");
                 self.report_version_state(number, "active", "").await;
@@ -142,6 +140,8 @@ impl MlflowSync {
                 }
                 Ok(AliasCheckOutcome::Switched)
             }
+            // Another replica was faster.
+            Ok(_) => Ok(AliasCheckOutcome::Unchanged),
             Err(error) if is_permanent_error(&error) => self.refuse_target(number, &target, order, &error).await,
             Err(error) => Err(error),
         }
@@ -173,13 +173,13 @@ impl MlflowSync {
         Ok(AliasCheckOutcome::Unservable)
     }
 
-    /// Registers a version, if it is not, and makes it the active one. False if that was done already.
+    /// Registers a version, if it is not, and makes it the active one.
     async fn activate_target(
         &mut self,
         version: &MlflowVersion,
         target: &str,
         order: &ChangeContext,
-    ) -> Result<bool, RegistryError> {
+    ) -> Result<ChangeOutcome, RegistryError> {
         let model = &self.subscription.local_name;
         let number = &version.version;
         let uri = ModelUri::Version(version.name.clone(), number.clone());
@@ -196,8 +196,7 @@ impl MlflowSync {
                 self.models.register(model, number, added, order).await?;
             }
         }
-        let outcome = self.models.activate_alias_target(model, number, target, order).await?;
-        Ok(matches!(outcome, ChangeOutcome::Changed(_)))
+        self.models.activate_alias_target(model, number, target, order).await
     }
 
     /// The version at the MLflow server of the active version, if that was pulled from the model that is followed.

@@ -66,7 +66,7 @@ impl ModelService {
     }
 
     pub(super) fn mlflow_client(&self) -> Result<&MlflowClient, RegistryError> {
-        self.reconciler.loader.deps.mlflow.as_ref().ok_or(RegistryError::MlflowNotConfigured)
+        self.reconciler.deps.mlflow.as_ref().ok_or(RegistryError::MlflowNotConfigured)
     }
 
     /// Registers a version whose files are in the store, once they were loaded and checked. The files of a registered version
@@ -102,7 +102,7 @@ impl ModelService {
     /// True for a version whose files are not in the store, or are not what they should be.
     fn is_missing_files(&self, name: &str, version: &str, record: &VersionRecord) -> bool {
         let is_stored = record.digest().is_some_and(|digest| self.context.store.version_path(&digest).is_dir());
-        !is_stored || self.reconciler.loader.has_failed(name, version)
+        !is_stored || self.reconciler.has_failed(name, version)
     }
 
     async fn stage_and_verify(
@@ -115,7 +115,7 @@ impl ModelService {
         let store = self.context.store.clone();
         let files = record.files.clone();
         let staged = spawn_blocking(move || store.stage(&files)).await??;
-        self.reconciler.loader.verify(name, version, record, &staged).await?;
+        self.reconciler.verify(name, version, record, &staged).await?;
         Ok(staged)
     }
 

@@ -14,9 +14,6 @@ pub(super) trait Poller {
 pub(super) async fn poll_until_stopped(mut poller: impl Poller, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let pause = poller.poll().await;
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = stop.cancelled() => {}
-        }
+        stop.run_until_cancelled(tokio::time::sleep(pause)).await;
     }
 }

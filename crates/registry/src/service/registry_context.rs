@@ -92,12 +92,6 @@ impl RegistryContext {
         self.down_since.lock().map(|since| since.elapsed())
     }
 
-    /// Why neither feedback nor a change can be kept, if so.
-    #[must_use]
-    pub fn database_fault(&self) -> Option<StorageFault> {
-        self.database.database_fault()
-    }
-
     /// What is wrong with the database's file or with the data directory, if anything.
     #[must_use]
     pub fn storage_fault(&self) -> Option<StorageFault> {

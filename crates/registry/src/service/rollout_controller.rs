@@ -8,7 +8,6 @@ use predictd_experiments::results::{ArmResult, PhaseResults, PhaseTotals, arm_st
 use predictd_experiments::rollout::{RolloutAction, RolloutInput, RolloutStrategy};
 use predictd_metrics::experiments::ArmStatus;
 use predictd_platform::clock::now_millis;
-use predictd_stats::FeedbackCounts;
 
 use super::change_context::ChangeContext;
 use super::error::RegistryError;
@@ -189,7 +188,7 @@ impl<'a> RunningRollout<'a> {
         let earlier_phases = &self.evaluation.earlier_phases;
         let mut feedback = vec![(self.control.feedback.counts, self.candidate.feedback.counts)];
         feedback.extend(earlier_phases.iter().map(|totals| {
-            (feedback_counts(totals, &self.control.arm.name), feedback_counts(totals, &self.candidate.arm.name))
+            (totals.feedback_counts(&self.control.arm.name), totals.feedback_counts(&self.candidate.arm.name))
         }));
         let earlier = earlier_phases.iter().filter_map(|totals| totals.counts.arms.get(&self.control.arm.name));
         self.strategy.next_action(&RolloutInput {
@@ -217,10 +216,6 @@ impl<'a> RunningRollout<'a> {
 /// How the version of an experiment comes that is a rollout and runs.
 fn running_rollout(experiment: &Experiment) -> Option<&RolloutStrategy> {
     experiment.design.rollout.as_ref().filter(|_| experiment.state == ExperimentState::Running)
-}
-
-fn feedback_counts(totals: &PhaseTotals, arm: &str) -> FeedbackCounts {
-    totals.feedback.get(arm).map(|feedback| feedback.counts).unwrap_or_default()
 }
 
 fn arm_metrics(result: &ArmResult) -> ArmStatus<'_> {
