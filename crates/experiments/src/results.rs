@@ -16,7 +16,7 @@ use super::experiment::{Experiment, ExperimentArm, MAX_ARMS};
 use super::rollout::{ArmStats, MIN_P99_REQUESTS, ratio};
 
 /// What feedback says of an arm.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct ArmFeedback {
     /// How often it was right. A text that it failed counts as wrong, whatever the control said: what an arm cannot answer
     /// would make it look better otherwise.

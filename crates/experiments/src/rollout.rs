@@ -147,10 +147,9 @@ impl RolloutStrategy {
 impl Guardrails {
     /// Finds a guard that was breached, and says which in a sentence.
     fn find_breach(&self, look: &RolloutInput<'_>, steps: usize) -> Option<String> {
-        let RolloutInput { control, candidate, .. } = *look;
         self.errors
-            .and_then(|most| error_rate_breach(control, candidate, most))
-            .or_else(|| self.p99.and_then(|most| latency_breach(control, candidate, most)))
+            .and_then(|most| error_rate_breach(look.control, look.candidate, most))
+            .or_else(|| self.p99.and_then(|most| latency_breach(look.control, look.candidate, most)))
             .or_else(|| self.accuracy.and_then(|most| accuracy_breach(look, steps, most)))
     }
 }

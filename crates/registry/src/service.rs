@@ -9,7 +9,7 @@
 //! - `accuracy_monitor`: compares the accuracy of versions with what is expected
 //! - `mlflow_sync`: follows aliases; `database_watch`: follows other replicas
 //! - `feedback_store`, `spool_drain`, `feedback_retention`: feedback
-//! - `polling`: the loop of all that polls
+//! - `polling`: what all that polls has in common
 
 mod accuracy_monitor;
 mod change_context;
@@ -38,7 +38,6 @@ mod version_loader;
 
 pub use change_context::ChangeContext;
 pub use error::RegistryError;
-pub use feedback_store::FeedbackOutcome;
 pub use mlflow_sync::AliasSubscription;
 pub use reconciler::{LoadDeps, MemoryCheck};
 pub use registry_context::RegistryContext;

@@ -15,7 +15,7 @@ use predictd_metrics::VersionStatus;
 use predictd_text::manifest::ManifestError;
 
 use super::models_directory::{self, MissingVersions};
-use super::record::{ModelRecord, ModelRecords, Origin};
+use super::record::{ModelRecords, Origin};
 use super::served_model::ServedModel;
 use super::version_name::VersionName;
 use super::version_state::{LoadFailure, VersionState};
@@ -77,19 +77,18 @@ impl Registry {
     /// # Errors
     /// If there is no model, or none of the name that shall be the default.
     pub fn from_records(records: &ModelRecords, default_model: Option<&str>, coming: &[&str]) -> Result<Self, String> {
-        let served = |record: &ModelRecord| ServedModel {
-            versions: record
-                .required_versions()
-                .into_iter()
-                .map(|version| (VersionName::new(version), VersionState::Loading))
-                .collect(),
-            active: record.active.as_deref().map(VersionName::new),
-            previous: record.previous_versions.last().map(|version| VersionName::new(version)),
-            // An operator has a directory of it.
-            auto_select: record.versions.values().any(|version| version.origin == Origin::Directory),
-        };
-        let models = records.iter().map(|(name, record)| (name.clone(), served(record)));
-        let models: BTreeMap<_, _> = models.filter(|(_, served)| !served.versions.is_empty()).collect();
+        let served = records.iter().map(|(name, record)| {
+            let versions = record.required_versions().into_iter();
+            let served = ServedModel {
+                versions: versions.map(|version| (VersionName::new(version), VersionState::Loading)).collect(),
+                active: record.active.as_deref().map(VersionName::new),
+                previous: record.previous_versions.last().map(|version| VersionName::new(version)),
+                // An operator has a directory of it.
+                auto_select: record.versions.values().any(|version| version.origin == Origin::Directory),
+            };
+            (name.clone(), served)
+        });
+        let models: BTreeMap<_, _> = served.filter(|(_, served)| !served.versions.is_empty()).collect();
         // The operator's own go first: what is registered while the server runs does not become the default by a restart.
         let first = models.iter().min_by_key(|(_, served)| !served.auto_select).map(|(name, _)| name.as_str());
         let none = "it holds no model: a model is a directory NAME/VERSION with a model.onnx in it";

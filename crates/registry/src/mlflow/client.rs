@@ -31,7 +31,7 @@ const MAX_SEARCH_PAGES: usize = 40;
 const MAX_MESSAGE_CHARS: usize = 300;
 
 /// Why something is not to be had.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum MlflowError {
     /// The server does not answer, or not now: it may later.
     #[error("the MLflow server does not answer: {0}")]
@@ -137,8 +137,7 @@ impl MlflowClient {
         }
         let found: Vec<MlflowVersion> =
             self.get_field("2.0/mlflow/registered-models/get-latest-versions", &query, "model_versions").await?;
-        let number = |version: &MlflowVersion| version.version.parse::<u64>().unwrap_or_default();
-        let found = found.into_iter().max_by_key(number);
+        let found = found.into_iter().max_by_key(|found| found.version.parse::<u64>().unwrap_or_default());
         check_version(found.ok_or_else(|| MlflowError::Rejected("there is no such version".to_owned()))?)
     }
 
@@ -191,7 +190,7 @@ impl MlflowClient {
                 break;
             }
         }
-        let of_run = |model: &&Value| model.pointer("/info/source_run_id").and_then(Value::as_str) == Some(run);
+        let of_run = |model: &&Value| model.pointer("/info/source_run_id").is_some_and(|of| of == run);
         let found = models.iter().filter(of_run).max_by_key(|model| {
             let created = model.pointer("/info/creation_timestamp_ms")?;
             created.as_i64().or_else(|| created.as_str()?.parse().ok())
@@ -216,7 +215,7 @@ impl MlflowClient {
     /// [`MlflowError`]
     pub async fn is_presigned_only(&self) -> Result<bool, MlflowError> {
         match self.get_json("3.0/mlflow/server-info", &[]).await {
-            Ok(response) => Ok(response.get("artifacts_presigned_only").and_then(Value::as_bool).unwrap_or(false)),
+            Ok(response) => Ok(response.get("artifacts_presigned_only").is_some_and(|only| only == true)),
             // Older servers know no such question.
             Err(MlflowError::Rejected(_) | MlflowError::InvalidResponse(_)) => Ok(false),
             Err(error) => Err(error),
@@ -227,10 +226,10 @@ impl MlflowClient {
     ///
     /// # Errors
     /// [`MlflowError`]
-    pub async fn download(&self, path: &str, presigned: bool) -> Result<Download, MlflowError> {
+    pub async fn download(&self, path: &str, presigned: bool) -> Result<Response, MlflowError> {
         if !presigned {
             let request = self.build_request(Method::GET, &format!("2.0/mlflow-artifacts/artifacts/{path}"), &[])?;
-            return Ok(Download(send_checked(request).await?));
+            return send_checked(request).await;
         }
         let response = self.get_json(&format!("2.0/mlflow-artifacts/presigned/{path}"), &[]).await?;
         let place: PresignedUrl = serde_json::from_value(response).map_err(invalid_response)?;
@@ -239,7 +238,7 @@ impl MlflowClient {
         let headers = HeaderMap::try_from(&place.headers)
             .map_err(|_| invalid_response("a presigned address with headers that are none"))?;
         // The credentials are the MLflow server's only.
-        Ok(Download(send_checked(self.http.get(url).headers(headers)).await?))
+        send_checked(self.http.get(url).headers(headers)).await
     }
 
     /// Writes a note to a version of a registered model.
@@ -285,18 +284,9 @@ impl MlflowClient {
     }
 }
 
-/// A file that is being read.
-#[derive(Debug)]
-pub struct Download(Response);
-
-impl Download {
-    /// The next bytes; none at the end.
-    ///
-    /// # Errors
-    /// If they do not come.
-    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, MlflowError> {
-        self.0.chunk().await.map_err(|error| connect_error(&error))
-    }
+/// The next bytes of a file that is being read; none at the end.
+pub(super) async fn next_chunk(download: &mut Response) -> Result<Option<Bytes>, MlflowError> {
+    download.chunk().await.map_err(|error| connect_error(&error))
 }
 
 fn invalid_response(reason: impl Display) -> MlflowError {

@@ -7,7 +7,7 @@ use predictd_text::mlmodel::MlModel;
 use reqwest::Url;
 use tokio::time::timeout;
 
-use super::client::{MlflowClient, MlflowError};
+use super::client::{MlflowClient, MlflowError, next_chunk};
 use super::file_layout::{self, MLMODEL_FILE_NAME, RemoteFile};
 use super::uri::ModelUri;
 use crate::record::{FileRecord, Origin, VersionRecord};
@@ -96,7 +96,7 @@ async fn pull(client: &MlflowClient, store: &Store, request: PullRequest) -> Res
     for (path, from) in placed {
         let mut file = UploadWriter::open(store, MAX_FILE_BYTES.min(left)).await?;
         let mut download = client.download(&format!("{root}/{}", from.path), presigned).await?;
-        while let Some(data) = download.next_chunk().await? {
+        while let Some(data) = next_chunk(&mut download).await? {
             file.write_chunk(data).await?;
         }
         let (sha256, bytes) = file.finish(None).await?;
@@ -230,7 +230,7 @@ async fn list_files(client: &MlflowClient, root: &str) -> Result<Vec<RemoteFile>
 async fn download_small_file(client: &MlflowClient, path: &str, presigned: bool) -> Result<Vec<u8>, PullError> {
     let mut download = client.download(path, presigned).await?;
     let mut content = Vec::new();
-    while let Some(data) = download.next_chunk().await? {
+    while let Some(data) = next_chunk(&mut download).await? {
         content.extend_from_slice(&data);
         if content.len() > MAX_MLMODEL_BYTES {
             return invalid_model(format!("MLmodel has more than {MAX_MLMODEL_BYTES} bytes"));

@@ -46,13 +46,13 @@ impl AliasSubscription {
     ///
     /// # Errors
     /// One sentence.
-    pub fn new(local: &str, uri: &str, interval: Duration) -> Result<Self, String> {
+    pub fn new(local: &str, uri: &str, poll_interval: Duration) -> Result<Self, String> {
         if !is_valid_name(local) {
             return Err(format!("{local:?} is no name: lower-case letters, digits, '.', '_' and '-'"));
         }
         match uri.parse() {
-            Ok(ModelUri::Alias(name, alias)) => {
-                Ok(Self { local_name: local.to_owned(), remote_name: name, alias, poll_interval: interval })
+            Ok(ModelUri::Alias(remote_name, alias)) => {
+                Ok(Self { local_name: local.to_owned(), remote_name, alias, poll_interval })
             }
             _ => Err(format!("{local}: what is followed is models:/NAME@ALIAS")),
         }
@@ -88,11 +88,11 @@ impl Poller for MlflowSync {
             }
             Err(error) => {
                 self.models.context.metrics.record_alias_check(model, AliasCheckOutcome::Failed);
-                let sentence = error.to_string();
+                let sentence = Some(error.to_string());
                 // The same error again is no news.
-                if self.logged.as_ref() != Some(&sentence) {
-                    tracing::error!(model, alias, error = %sentence, "alias could not be followed; retrying");
-                    self.logged = Some(sentence);
+                if self.logged != sentence {
+                    tracing::error!(model, alias, %error, "alias could not be followed; retrying");
+                    self.logged = sentence;
                 }
                 self.pause = (self.pause * 2).min(MAX_RETRY_INTERVAL.max(*poll_interval));
             }
@@ -104,8 +104,7 @@ impl Poller for MlflowSync {
 impl MlflowSync {
     pub(super) fn new(models: Arc<ModelService>, subscription: AliasSubscription) -> Self {
         models.context.metrics.init_alias_checks(&subscription.local_name);
-        let pause = subscription.poll_interval;
-        Self { models, subscription, pause, logged: None, pulled: None }
+        Self { models, pause: subscription.poll_interval, subscription, logged: None, pulled: None }
     }
 
     /// Activates the target of the alias, if it is another than before.

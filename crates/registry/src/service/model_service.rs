@@ -141,8 +141,8 @@ impl ModelService {
     pub async fn roll_back(&self, name: &str, order: &ChangeContext) -> Result<ChangeOutcome, RegistryError> {
         self.context.refresh().await?;
         let previous = self.context.model_record_or_default(name).previous_version()?.to_owned();
-        let needs_load = !self.context.is_loaded(name, &previous);
-        let _lock = if needs_load { Some(self.change_lock.lock().await) } else { None };
+        let is_loaded = self.context.is_loaded(name, &previous);
+        let _lock = if is_loaded { None } else { Some(self.change_lock.lock().await) };
         let apply = |model: &mut ModelRecord| {
             // Another process may have rolled back meanwhile: not twice for one request.
             if model.previous_version()? == previous {

@@ -72,21 +72,17 @@ impl PhaseCounters {
             flush.is_final = flush.stored.as_ref() == Some(&counted) || counted == PhaseCounts::default();
             flush.clone()
         });
-        let Some(CounterFlush { process_id, baseline, stored, is_final: false, .. }) = flush else { return Ok(()) };
+        let Some(mut flush) = flush.filter(|flush| !flush.is_final) else { return Ok(()) };
         let query = PhaseQuery { experiment: &phase.experiment_name, phase: phase.phase, answered_after: 0, arms: &[] };
-        let own = counted.delta_since(&baseline);
-        if !database.store_counts(query, &process_id, &own, stored.is_none()).await? {
+        let own = counted.delta_since(&flush.baseline);
+        if !database.store_counts(query, &flush.process_id, &own, flush.stored.is_none()).await? {
             // The row was merged with others. It has what was stored until then.
-            let baseline = stored.unwrap_or_default();
-            let own = counted.delta_since(&baseline);
-            let process_id = new_process_id();
+            flush.baseline = flush.stored.take().unwrap_or_default();
+            flush.process_id = new_process_id();
             // Before the write: a process that misses the commit writes the same row again.
-            self.update(phase, |flush| {
-                flush.process_id.clone_from(&process_id);
-                flush.baseline = baseline;
-                flush.stored = None;
-            });
-            database.store_counts(query, &process_id, &own, true).await?;
+            self.update(phase, |known| known.clone_from(&flush));
+            let own = counted.delta_since(&flush.baseline);
+            database.store_counts(query, &flush.process_id, &own, true).await?;
         }
         self.update(phase, |flush| flush.stored = Some(counted));
         Ok(())

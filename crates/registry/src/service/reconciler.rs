@@ -11,7 +11,7 @@ use super::change_context::ChangeContext;
 use super::error::RegistryError;
 use super::registry_context::RegistryContext;
 use crate::mlflow::client::MlflowClient;
-use crate::record::{ModelRecord, VersionRecord};
+use crate::record::ModelRecord;
 use crate::registry_state::RegistryState;
 use crate::served_model::ServedModel;
 use crate::snapshot::Registry;
@@ -113,19 +113,6 @@ impl Reconciler {
             self.context.publish();
         }
         self.activate_initial().await;
-    }
-
-    async fn load(
-        &self,
-        name: &str,
-        record: &ModelRecord,
-        version: &str,
-        reason: LoadReason,
-    ) -> Result<(), RegistryError> {
-        if reason != LoadReason::Start {
-            self.check_memory(version, record.version(version).map_or(0, VersionRecord::bytes))?;
-        }
-        self.load_version(name, record, version).await
     }
 
     /// Makes the highest version that works the active one, where none is recorded.

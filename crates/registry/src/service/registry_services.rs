@@ -16,7 +16,7 @@ use super::feedback_retention::FeedbackRetention;
 use super::feedback_store::FeedbackStore;
 use super::mlflow_sync::{AliasSubscription, MlflowSync};
 use super::model_service::ModelService;
-use super::polling::{Poller, poll_until_stopped};
+use super::polling::Poller;
 use super::reconcile_loop::ReconcileLoop;
 use super::reconciler::{LoadDeps, Reconciler};
 use super::registry_context::RegistryContext;
@@ -136,7 +136,14 @@ impl RegistryServices {
         Ok(loaded?)
     }
 
-    fn spawn(&self, poller: impl Poller + Send + 'static) {
-        tokio::spawn(poll_until_stopped(poller, self.context.stop.clone()));
+    /// Polls until the server stops.
+    fn spawn(&self, mut poller: impl Poller + Send + 'static) {
+        let stop = self.context.stop.clone();
+        tokio::spawn(async move {
+            while !stop.is_cancelled() {
+                let pause = poller.poll().await;
+                stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            }
+        });
     }
 }

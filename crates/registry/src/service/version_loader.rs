@@ -11,7 +11,7 @@ use predictd_text::manifest::ManifestError;
 use tokio::task::spawn_blocking;
 
 use super::error::RegistryError;
-use super::reconciler::Reconciler;
+use super::reconciler::{LoadReason, Reconciler};
 use crate::mlflow::client::MlflowClient;
 use crate::mlflow::pull::{PullError, PullRequest, pull_model};
 use crate::mlflow::uri::ModelUriError;
@@ -25,13 +25,17 @@ const REPULL_TIMEOUT: Duration = Duration::from_mins(5);
 
 impl Reconciler {
     /// Loads a version into the registry.
-    pub(super) async fn load_version(
+    pub(super) async fn load(
         &self,
         name: &str,
         record: &ModelRecord,
         version: &str,
+        reason: LoadReason,
     ) -> Result<(), RegistryError> {
         let version_record = record.version(version)?;
+        if reason != LoadReason::Start {
+            self.check_memory(version, version_record.bytes())?;
+        }
         let directory = match (&version_record.origin, version_record.digest()) {
             (Origin::Directory, _) | (_, None) => self.deps.models_directory.join(name).join(version),
             (origin, Some(digest)) => {
@@ -82,13 +86,10 @@ impl Reconciler {
     }
 
     fn classify_error(&self, version: &str, error: &ManifestError) -> RegistryError {
-        let version = version.to_owned();
-        let reason = error.to_string();
         // The end of the server says nothing of the version.
-        if error.is_transient || self.context.stop.is_cancelled() {
-            return RegistryError::LoadInterrupted(version, reason);
-        }
-        RegistryError::BrokenVersion(version, reason)
+        let is_interrupted = error.is_transient || self.context.stop.is_cancelled();
+        let kind = if is_interrupted { RegistryError::LoadInterrupted } else { RegistryError::BrokenVersion };
+        kind(version.to_owned(), error.to_string())
     }
 }
 
