@@ -142,7 +142,7 @@ impl Experiment {
                 arm.version = known.and_then(|known| known.version.clone());
             }
             if design.rollout.is_some() && design.equals_ignoring_weights(&self.design) {
-                design = self.design.clone();
+                return Ok(false);
             }
         }
         if design == self.design {

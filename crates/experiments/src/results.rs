@@ -12,7 +12,7 @@ use predictd_stats::{
 };
 
 use super::counters::{ArmCounts, PhaseCounts, ShadowCounts};
-use super::experiment::{Experiment, ExperimentArm, MAX_ARMS};
+use super::experiment::{Experiment, ExperimentArm, ExperimentDesign, MAX_ARMS};
 use super::rollout::{ArmStats, MIN_P99_REQUESTS, ratio};
 
 /// What feedback says of an arm.
@@ -131,18 +131,19 @@ impl PhaseResults {
     /// Of a phase of this experiment, whose weights are those of `weights`.
     #[must_use]
     pub fn new(experiment: &Experiment, weights: &[f64], sums: &PhaseTotals) -> Self {
-        let design = &experiment.design;
-        let arms: Vec<(usize, ExperimentArm)> =
-            design.serving_arms().map(|(index, arm)| (index, with_phase_weight(arm, weights, index))).collect();
-        let control_weight = arms.iter().find(|(_, arm)| arm.name == design.control).map_or(1.0, |(_, arm)| arm.weight);
-        let others = arms.iter().filter(|(_, arm)| arm.name != design.control);
+        let mut design = experiment.design.clone();
+        for (arm, weight) in design.arms.iter_mut().zip(weights) {
+            arm.weight = *weight;
+        }
+        let control_weight = design.control_arm().map_or(1.0, |(_, arm)| arm.weight);
+        let others = design.serving_arms().filter(|(_, arm)| arm.name != design.control);
         let compared: Vec<(ArmAccuracy, ComparisonPlan)> = others
             .filter_map(|(_, arm)| {
                 Some((arm_accuracy(&arm.name, sums), design.aim.comparison_plan(control_weight, arm.weight)?))
             })
             .collect();
         let control = arm_accuracy(&design.control, sums);
-        let mismatch = user_mismatch(&arms, &sums.counts);
+        let mismatch = user_mismatch(&design, &sums.counts);
         let judged = (!compared.is_empty()).then(|| evaluate_arms(&control, &compared, mismatch));
         let verdicts = judged.iter().flat_map(|judged| &judged.arm_verdicts);
         let judgements: BTreeMap<&str, (ComparisonPlan, &Verdict)> = compared
@@ -150,8 +151,9 @@ impl PhaseResults {
             .zip(verdicts)
             .map(|((arm, plan), verdict)| (arm.name.as_str(), (plan.with_bonferroni(compared.len()), verdict)))
             .collect();
-        let all = arms.iter().filter_map(|(_, arm)| sums.counts.arms.get(&arm.name)).map(|tally| tally.requests).sum();
-        let result = |(_, arm): &(usize, ExperimentArm)| {
+        let counted = design.serving_arms().filter_map(|(_, arm)| sums.counts.arms.get(&arm.name));
+        let all = counted.map(|tally| tally.requests).sum();
+        let result = |(_, arm): (usize, &ExperimentArm)| {
             let counts = sums.counts.arms.get(&arm.name).cloned().unwrap_or_default();
             let feedback = sums.feedback.get(&arm.name).cloned().unwrap_or_default();
             let judgement = judgements.get(arm.name.as_str());
@@ -169,13 +171,13 @@ impl PhaseResults {
                 feedback,
             }
         };
-        let shadow = |(index, arm): (usize, &ExperimentArm)| ShadowResult {
-            arm: with_phase_weight(arm, weights, index),
+        let shadow = |(_, arm): (usize, &ExperimentArm)| ShadowResult {
+            arm: arm.clone(),
             counts: sums.counts.shadows.get(&arm.name).cloned().unwrap_or_default(),
         };
         let users = &sums.counts.users;
         Self {
-            arms: arms.iter().map(result).collect(),
+            arms: design.serving_arms().map(result).collect(),
             shadows: design.shadow_arms().map(shadow).collect(),
             estimated_users: users.estimated_users(),
             multi_arm_users: users.multi_arm_users(),
@@ -261,16 +263,13 @@ fn verdict_text(judged: &ExperimentVerdict, compared: &[(ArmAccuracy, Comparison
     overall.summary_sentence(&better, all.iter().all(|is_better| *is_better == Some(false)))
 }
 
-fn with_phase_weight(arm: &ExperimentArm, weights: &[f64], index: usize) -> ExperimentArm {
-    ExperimentArm { weight: weights.get(index).copied().unwrap_or(arm.weight), ..arm.clone() }
-}
-
 /// Whether users are spread as the weights say.
-fn user_mismatch(arms: &[(usize, ExperimentArm)], counted: &PhaseCounts) -> Option<f64> {
+fn user_mismatch(design: &ExperimentDesign, counted: &PhaseCounts) -> Option<f64> {
     let users = counted.users.counts(MAX_ARMS);
-    let of_users: Vec<u64> = arms.iter().map(|&(index, _)| users.get(index).copied().unwrap_or(0)).collect();
-    let weights: Vec<f64> = arms.iter().map(|(_, arm)| arm.weight).collect();
-    sample_ratio_mismatch(&of_users, &weights)
+    let serving = design.serving_arms();
+    let (users, weights): (Vec<u64>, Vec<f64>) =
+        serving.map(|(index, arm)| (users.get(index).copied().unwrap_or_default(), arm.weight)).unzip();
+    sample_ratio_mismatch(&users, &weights)
 }
 
 #[cfg(test)]
