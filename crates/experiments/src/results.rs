@@ -153,7 +153,7 @@ impl PhaseResults {
             .collect();
         let counted = design.serving_arms().filter_map(|(_, arm)| sums.counts.arms.get(&arm.name));
         let all = counted.map(|tally| tally.requests).sum();
-        let result = |(_, arm): (usize, &ExperimentArm)| {
+        let arms = design.serving_arms().map(|(_, arm)| {
             let counts = sums.counts.arms.get(&arm.name).cloned().unwrap_or_default();
             let feedback = sums.feedback.get(&arm.name).cloned().unwrap_or_default();
             let judgement = judgements.get(arm.name.as_str());
@@ -170,15 +170,15 @@ impl PhaseResults {
                 counts,
                 feedback,
             }
-        };
-        let shadow = |(_, arm): (usize, &ExperimentArm)| ShadowResult {
+        });
+        let shadows = design.shadow_arms().map(|(_, arm)| ShadowResult {
             arm: arm.clone(),
             counts: sums.counts.shadows.get(&arm.name).cloned().unwrap_or_default(),
-        };
+        });
         let users = &sums.counts.users;
         Self {
-            arms: design.serving_arms().map(result).collect(),
-            shadows: design.shadow_arms().map(shadow).collect(),
+            arms: arms.collect(),
+            shadows: shadows.collect(),
             estimated_users: users.estimated_users(),
             multi_arm_users: users.multi_arm_users(),
             mismatch,

@@ -190,8 +190,8 @@ impl MlflowClient {
                 break;
             }
         }
-        let of_run = |model: &&Value| model.pointer("/info/source_run_id").is_some_and(|of| of == run);
-        let found = models.iter().filter(of_run).max_by_key(|model| {
+        let of_run = models.iter().filter(|model| model.pointer("/info/source_run_id").is_some_and(|of| of == run));
+        let found = of_run.max_by_key(|model| {
             let created = model.pointer("/info/creation_timestamp_ms")?;
             created.as_i64().or_else(|| created.as_str()?.parse().ok())
         });

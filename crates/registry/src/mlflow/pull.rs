@@ -80,12 +80,12 @@ async fn pull(client: &MlflowClient, store: &Store, request: PullRequest) -> Res
     let onnx = model.onnx_flavor().or_else(invalid_model)?;
     let placed = file_layout::version_files(&onnx, &listed).or_else(invalid_model)?;
     // Before anything large is had.
-    let announced = |(to, from): (&String, &RemoteFile)| FileRecord {
-        path: to.clone(),
+    let announced = placed.iter().map(|(path, from)| FileRecord {
+        path: path.clone(),
         bytes: from.bytes.unwrap_or_default(),
         sha256: "0".repeat(64),
-    };
-    let announced: Vec<FileRecord> = placed.iter().map(announced).collect();
+    });
+    let announced: Vec<_> = announced.collect();
     check_file_list(&announced).or_else(invalid_model)?;
     let all = announced.iter().fold(0_u64, |all, file| all.saturating_add(file.bytes));
     if all > MAX_TOTAL_BYTES {

@@ -42,14 +42,15 @@ impl ExperimentService {
         order: &ChangeContext,
     ) -> Result<ExperimentOutcome, RegistryError> {
         let _lock = self.lock.lock().await;
-        let apply = |stored: Option<Experiment>, view: &RegistryView<'_>| {
-            check_references(&design, view)?;
-            let Some(mut experiment) = stored else {
-                return Ok(write_action(true, Experiment::new(design, now_millis())));
-            };
-            Ok(write_action(experiment.update_design(design, now_millis())?, experiment))
-        };
-        self.context.change_experiment(order.request(name, "design", None), apply).await
+        self.context
+            .change_experiment(order.request(name, "design", None), |stored, view| {
+                check_references(&design, view)?;
+                let Some(mut experiment) = stored else {
+                    return Ok(write_action(true, Experiment::new(design, now_millis())));
+                };
+                Ok(write_action(experiment.update_design(design, now_millis())?, experiment))
+            })
+            .await
     }
 
     /// Starts an experiment, or goes on with it, once its versions are loaded.
@@ -146,16 +147,17 @@ impl ExperimentService {
         let model = &experiment.design.model;
         let _lease = VersionLease::new(&self.context, model, &version);
         self.reconciler.ensure_loaded(model, &self.context.model_record_or_default(model), &version).await?;
-        let apply = |stored: Option<Experiment>, view: &RegistryView<'_>| {
-            let mut experiment = existing(name, stored)?;
-            if replaced.is_some() && replaced != active_version(view, &experiment.design.model) {
-                return conflict("another version was made the active one meanwhile");
-            }
-            let version = promotable_version(&experiment, arm)?;
-            experiment.end(now_millis(), Some(format!("{arm} became the active version")))?;
-            Ok(ExperimentWriteAction::Promote(Box::new(experiment), version))
-        };
-        self.context.change_experiment(order.request(name, "promote", Some(&version)), apply).await
+        self.context
+            .change_experiment(order.request(name, "promote", Some(&version)), |stored, view| {
+                let mut experiment = existing(name, stored)?;
+                if replaced.is_some() && replaced != active_version(view, &experiment.design.model) {
+                    return conflict("another version was made the active one meanwhile");
+                }
+                let version = promotable_version(&experiment, arm)?;
+                experiment.end(now_millis(), Some(format!("{arm} became the active version")))?;
+                Ok(ExperimentWriteAction::Promote(Box::new(experiment), version))
+            })
+            .await
     }
 
     /// Deletes an experiment that has not begun, or has ended longer ago than receipts are valid.
@@ -163,18 +165,19 @@ impl ExperimentService {
     /// # Errors
     /// [`RegistryError`].
     pub async fn delete(&self, name: &str, order: &ChangeContext) -> Result<ExperimentOutcome, RegistryError> {
-        let apply = |stored: Option<Experiment>, _: &RegistryView<'_>| {
-            let experiment = existing(name, stored)?;
-            let kept = NAME_RESERVATION_DAYS * 24 * 3_600 * 1_000;
-            let over = experiment.ended.is_some_and(|ended| now_millis().saturating_sub(ended) > kept);
-            if experiment.phases.is_empty() || over {
-                return Ok(ExperimentWriteAction::Delete);
-            }
-            conflict(format!(
-                "its name is kept until {NAME_RESERVATION_DAYS} days after its end: answers of its arms are still told of"
-            ))
-        };
-        self.context.change_experiment(order.request(name, "forget", None), apply).await
+        self.context
+            .change_experiment(order.request(name, "forget", None), |stored, _| {
+                let experiment = existing(name, stored)?;
+                let kept = NAME_RESERVATION_DAYS * 24 * 3_600 * 1_000;
+                let over = experiment.ended.is_some_and(|ended| now_millis().saturating_sub(ended) > kept);
+                if experiment.phases.is_empty() || over {
+                    return Ok(ExperimentWriteAction::Delete);
+                }
+                conflict(format!(
+                    "its name is kept until {NAME_RESERVATION_DAYS} days after its end: answers of its arms are still told of"
+                ))
+            })
+            .await
     }
 
     /// Changes an experiment by `alter`, which says whether anything changes.
@@ -183,11 +186,12 @@ impl ExperimentService {
         change: ChangeRequest<'_>,
         alter: impl FnOnce(&mut Experiment, &RegistryView<'_>) -> Result<bool, ExperimentError>,
     ) -> Result<ExperimentOutcome, RegistryError> {
-        let apply = |stored: Option<Experiment>, view: &RegistryView<'_>| {
-            let mut experiment = existing(change.target, stored)?;
-            Ok(write_action(alter(&mut experiment, view)?, experiment))
-        };
-        self.context.change_experiment(change, apply).await
+        self.context
+            .change_experiment(change, |stored, view| {
+                let mut experiment = existing(change.target, stored)?;
+                Ok(write_action(alter(&mut experiment, view)?, experiment))
+            })
+            .await
     }
 
     pub(super) fn recorded(&self, name: &str) -> Result<Experiment, ExperimentError> {

@@ -143,16 +143,15 @@ impl ModelService {
         let previous = self.context.model_record_or_default(name).previous_version()?.to_owned();
         let is_loaded = self.context.is_loaded(name, &previous);
         let _lock = if is_loaded { None } else { Some(self.change_lock.lock().await) };
-        let apply = |model: &mut ModelRecord| {
-            // Another process may have rolled back meanwhile: not twice for one request.
-            if model.previous_version()? == previous {
-                model.roll_back().map(|()| true)
-            } else {
-                Err(RecordError::NoPreviousVersion)
-            }
-        };
         let change = order.request(name, "roll back", Some(&previous));
-        self.load_and_commit(change, &previous, apply).await
+        self.load_and_commit(change, &previous, |model| {
+            // Another process may have rolled back meanwhile: not twice for one request.
+            if model.previous_version()? != previous {
+                return Err(RecordError::NoPreviousVersion);
+            }
+            model.roll_back().map(|()| true)
+        })
+        .await
     }
 
     /// Adds metrics to those of a version.
@@ -220,7 +219,7 @@ impl ModelService {
     ) -> Result<ChangeOutcome, RegistryError> {
         let _lock = self.change_lock.lock().await;
         let experiments = self.context.experiments();
-        let apply = |record: &mut ModelRecord| {
+        self.load_and_commit(order.request(name, "activate", Some(version)), version, |record| {
             // Another replica was here, and what an operator did since stays.
             if !record.set_alias_target(alias_target) {
                 return Ok(false);
@@ -230,8 +229,8 @@ impl ModelService {
                 experiments.values().any(|experiment| experiment.is_open() && experiment.uses_version(name, version))
             });
             Ok(true)
-        };
-        self.load_and_commit(order.request(name, "activate", Some(version)), version, apply).await
+        })
+        .await
     }
 
     /// Waits for other changes. A change that was decided on another revision is refused at once.
