@@ -136,8 +136,7 @@ impl ReceiptKeyring {
         let mut keys = Vec::new();
         for (number, line) in (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty()) {
             let key = FromHex::from_hex(line).ok().and_then(|bytes| ReceiptKey::new(&bytes));
-            let invalid = || io::Error::other(format!("line {number} is not 64 hexadecimal digits"));
-            keys.push(key.ok_or_else(invalid)?);
+            keys.push(key.ok_or_else(|| io::Error::other(format!("line {number} is not 64 hexadecimal digits")))?);
         }
         match keys.len() {
             1..=MAX_KEYS => Ok(Self { keys }),
@@ -164,10 +163,11 @@ impl ReceiptKeyring {
     pub fn fingerprint_matches(&self, receipt: &Receipt, text: &str) -> Option<bool> {
         let fingerprint = receipt.text_fingerprint?;
         // Which of the keys has sealed it is not kept.
-        let same = |key: &ReceiptKey| {
-            bool::from(key.bind_fingerprint(receipt.id, key.fingerprint(text)).0.ct_eq(&fingerprint.0))
-        };
-        Some(self.keys.iter().any(same))
+        Some(
+            self.keys
+                .iter()
+                .any(|key| bool::from(key.bind_fingerprint(receipt.id, key.fingerprint(text)).0.ct_eq(&fingerprint.0))),
+        )
     }
 
     /// Seals a receipt with the newest key.
@@ -183,11 +183,15 @@ impl ReceiptKeyring {
         for text in [&receipt.model, &receipt.version, &receipt.arm_path] {
             push_text(&mut bytes, text);
         }
-        let fitting = receipt.labels.iter().take(usize::from(u8::MAX)).scan(0, |all, label| {
-            *all += label.len();
-            (*all <= MAX_LABEL_BYTES).then_some(label)
-        });
-        let labels: Vec<&String> = fitting.collect();
+        let labels: Vec<&String> = receipt
+            .labels
+            .iter()
+            .take(usize::from(u8::MAX))
+            .scan(0, |all, label| {
+                *all += label.len();
+                (*all <= MAX_LABEL_BYTES).then_some(label)
+            })
+            .collect();
         let flag = if labels.len() < receipt.labels.len() { TRUNCATED_FLAG } else { 0 };
         bytes.push(receipt.label_source as u8 | flag);
         bytes.push(u8::try_from(labels.len()).unwrap_or(0));

@@ -136,8 +136,9 @@ impl PhaseResults {
             arm.weight = *weight;
         }
         let control_weight = design.control_arm().map_or(1.0, |(_, arm)| arm.weight);
-        let others = design.serving_arms().filter(|(_, arm)| arm.name != design.control);
-        let compared: Vec<(ArmAccuracy, ComparisonPlan)> = others
+        let compared: Vec<(ArmAccuracy, ComparisonPlan)> = design
+            .serving_arms()
+            .filter(|(_, arm)| arm.name != design.control)
             .filter_map(|(_, arm)| {
                 Some((arm_accuracy(&arm.name, sums), design.aim.comparison_plan(control_weight, arm.weight)?))
             })
@@ -266,9 +267,8 @@ fn verdict_text(judged: &ExperimentVerdict, compared: &[(ArmAccuracy, Comparison
 /// Whether users are spread as the weights say.
 fn user_mismatch(design: &ExperimentDesign, counted: &PhaseCounts) -> Option<f64> {
     let users = counted.users.counts(MAX_ARMS);
-    let serving = design.serving_arms();
     let (users, weights): (Vec<u64>, Vec<f64>) =
-        serving.map(|(index, arm)| (users.get(index).copied().unwrap_or_default(), arm.weight)).unzip();
+        design.serving_arms().map(|(index, arm)| (users.get(index).copied().unwrap_or_default(), arm.weight)).unzip();
     sample_ratio_mismatch(&users, &weights)
 }
 

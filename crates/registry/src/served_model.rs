@@ -35,8 +35,7 @@ impl ServedModel {
         if let Some(active) = active {
             return Some(active).filter(works).or_else(|| previous.filter(works)).or(Some(active));
         }
-        let any = self.versions.iter().rev().find(works).or_else(|| self.versions.last_key_value());
-        any.filter(|_| self.auto_select)
+        self.versions.iter().rev().find(works).or_else(|| self.versions.last_key_value()).filter(|_| self.auto_select)
     }
 
     /// The model of a version that answers.

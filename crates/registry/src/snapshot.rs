@@ -135,8 +135,7 @@ impl Registry {
 
     fn set_state(&self, model: &str, version: &str, state: VersionState) {
         self.update(|changed| {
-            let served = changed.models.entry(model.to_owned()).or_default();
-            served.versions.insert(VersionName::new(version), state);
+            changed.models.entry(model.to_owned()).or_default().versions.insert(VersionName::new(version), state);
         });
     }
 
@@ -258,7 +257,7 @@ impl Snapshot {
     /// True unless the version that answers is still being loaded: where the active one has failed, the one before it.
     fn is_settled(&self, model: &str) -> bool {
         let active = self.models.get(model).and_then(ServedModel::active);
-        !active.is_some_and(|(_, state)| matches!(state, VersionState::Loading))
+        !matches!(active, Some((_, VersionState::Loading)))
     }
 
     pub(super) fn state(&self, model: &str, version: &VersionName) -> Option<&VersionState> {

@@ -104,8 +104,7 @@ impl MlflowClient {
             value.set_sensitive(true);
             credentials.insert(AUTHORIZATION, value);
         }
-        let http = http.build().map_err(|error| error.to_string())?;
-        Ok(Self { http, base_url: server.url.clone(), credentials })
+        Ok(Self { http: http.build().map_err(|error| error.to_string())?, base_url: server.url.clone(), credentials })
     }
 
     /// The version that an alias of a registered model stands for.
@@ -155,8 +154,7 @@ impl MlflowClient {
     /// # Errors
     /// [`MlflowError`]
     pub async fn logged_model_artifact_uri(&self, id: &str) -> Result<String, MlflowError> {
-        let model: Value = self.get_field(&format!("2.0/mlflow/logged-models/{id}"), &[], "model").await?;
-        parse_artifact_uri(&model)
+        parse_artifact_uri(&self.get_field(&format!("2.0/mlflow/logged-models/{id}"), &[], "model").await?)
     }
 
     /// Where the files of a run are, and the experiment that it belongs to.
@@ -205,8 +203,7 @@ impl MlflowClient {
     pub async fn list_artifacts(&self, path: &str) -> Result<Vec<Artifact>, MlflowError> {
         let listed = self.get_json("2.0/mlflow-artifacts/artifacts", &[("path", path)]).await?;
         // It is not said at all that a directory is empty, or is none.
-        let files = listed.get("files").map_or(Ok(Vec::new()), Vec::deserialize);
-        files.map_err(invalid_response)
+        listed.get("files").map_or(Ok(Vec::new()), Vec::deserialize).map_err(invalid_response)
     }
 
     /// True if the server gives files away by presigned addresses only.
@@ -228,13 +225,15 @@ impl MlflowClient {
     /// [`MlflowError`]
     pub async fn download(&self, path: &str, presigned: bool) -> Result<Response, MlflowError> {
         if !presigned {
-            let request = self.build_request(Method::GET, &format!("2.0/mlflow-artifacts/artifacts/{path}"), &[])?;
-            return send_checked(request).await;
+            let path = format!("2.0/mlflow-artifacts/artifacts/{path}");
+            return send_checked(self.build_request(Method::GET, &path, &[])?).await;
         }
         let response = self.get_json(&format!("2.0/mlflow-artifacts/presigned/{path}"), &[]).await?;
         let place: PresignedUrl = serde_json::from_value(response).map_err(invalid_response)?;
-        let url = Url::parse(&place.url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url = url.ok_or_else(|| invalid_response("a presigned address that is no URL of HTTP"))?;
+        let url = Url::parse(&place.url)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https"))
+            .ok_or_else(|| invalid_response("a presigned address that is no URL of HTTP"))?;
         let headers = HeaderMap::try_from(&place.headers)
             .map_err(|_| invalid_response("a presigned address with headers that are none"))?;
         // The credentials are the MLflow server's only.
@@ -349,6 +348,6 @@ fn truncate_message(sentence: &str) -> String {
 
 /// Where the files are of a run or a logged model.
 fn parse_artifact_uri(described: &Value) -> Result<String, MlflowError> {
-    let place = described.pointer("/info/artifact_uri").and_then(Value::as_str).map(str::to_owned);
-    place.ok_or_else(|| invalid_response("artifact_uri is not there"))
+    let place = described.pointer("/info/artifact_uri").and_then(Value::as_str);
+    place.map(str::to_owned).ok_or_else(|| invalid_response("artifact_uri is not there"))
 }

@@ -63,8 +63,9 @@ pub async fn pull_model(
     request: PullRequest,
     limit: Duration,
 ) -> Result<VersionRecord, PullError> {
-    let pulled = timeout(limit, pull(client, store, request)).await;
-    pulled.map_err(|_| MlflowError::Unavailable("it takes too long".to_owned()))?
+    timeout(limit, pull(client, store, request))
+        .await
+        .map_err(|_| MlflowError::Unavailable("it takes too long".to_owned()))?
 }
 
 async fn pull(client: &MlflowClient, store: &Store, request: PullRequest) -> Result<VersionRecord, PullError> {
@@ -80,12 +81,14 @@ async fn pull(client: &MlflowClient, store: &Store, request: PullRequest) -> Res
     let onnx = model.onnx_flavor().or_else(invalid_model)?;
     let placed = file_layout::version_files(&onnx, &listed).or_else(invalid_model)?;
     // Before anything large is had.
-    let announced = placed.iter().map(|(path, from)| FileRecord {
-        path: path.clone(),
-        bytes: from.bytes.unwrap_or_default(),
-        sha256: "0".repeat(64),
-    });
-    let announced: Vec<_> = announced.collect();
+    let announced: Vec<_> = placed
+        .iter()
+        .map(|(path, from)| FileRecord {
+            path: path.clone(),
+            bytes: from.bytes.unwrap_or_default(),
+            sha256: "0".repeat(64),
+        })
+        .collect();
     check_file_list(&announced).or_else(invalid_model)?;
     let all = announced.iter().fold(0_u64, |all, file| all.saturating_add(file.bytes));
     if all > MAX_TOTAL_BYTES {

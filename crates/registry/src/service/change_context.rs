@@ -23,13 +23,18 @@ impl ChangeContext {
         action: &'a str,
         version: Option<&'a str>,
     ) -> ChangeRequest<'a> {
-        let reason = self.reason.as_deref();
         ChangeRequest {
             target,
             expected_revision: self.expected_revision,
             idempotency_key: self.idempotency_key.as_ref().map(|(key, request)| (key.as_str(), request.as_str())),
             protects_experiments: true,
-            audit: AuditDetails { actor: &self.actor, action, version, experiment: None, reason },
+            audit: AuditDetails {
+                actor: &self.actor,
+                action,
+                version,
+                experiment: None,
+                reason: self.reason.as_deref(),
+            },
         }
     }
 }

@@ -42,8 +42,8 @@ impl FeedbackStore {
     pub fn next_timestamp(&self) -> i64 {
         let now = clock::since_unix_epoch(clock::now());
         let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
-        let later = |last: i64| Some(now.max(last + 1));
-        let before = self.last_timestamp.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+        let before =
+            self.last_timestamp.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));
         now.max(before.unwrap_or_default() + 1)
     }
 

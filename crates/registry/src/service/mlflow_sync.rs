@@ -212,8 +212,7 @@ impl MlflowSync {
     async fn report_version_state(&self, version: &str, state: &str, reason: &str) {
         let Ok(client) = self.models.mlflow_client() else { return };
         for (key, value) in [("predictd.reason", reason), ("predictd.state", state)] {
-            let remote_name = &self.subscription.remote_name;
-            if let Err(error) = client.set_version_tag(remote_name, version, key, value).await {
+            if let Err(error) = client.set_version_tag(&self.subscription.remote_name, version, key, value).await {
                 // What is served does not depend on it.
                 let model = &self.subscription.local_name;
                 tracing::warn!(model, version, %error, "version state could not be reported to MLflow");

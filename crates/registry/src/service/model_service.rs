@@ -56,8 +56,7 @@ impl ModelService {
         if let Some(repeated) = self.context.find_repeated(order).await? {
             return Ok(repeated);
         }
-        let added = self.pull_version(request).await?;
-        self.register(name, version, added, order).await
+        self.register(name, version, self.pull_version(request).await?, order).await
     }
 
     /// Brings the files of a model into the store, for a new version.
@@ -95,8 +94,9 @@ impl ModelService {
             let store = self.context.store.clone();
             spawn_blocking(move || store.commit(&staged)).await?.map_err(StoreError::Disk)?;
         }
-        let change = order.request(name, "register", Some(version));
-        self.context.change_model(change, |model| model.register(version, record)).await
+        self.context
+            .change_model(order.request(name, "register", Some(version)), |model| model.register(version, record))
+            .await
     }
 
     /// True for a version whose files are not in the store, or are not what they should be.
@@ -143,8 +143,7 @@ impl ModelService {
         let previous = self.context.model_record_or_default(name).previous_version()?.to_owned();
         let is_loaded = self.context.is_loaded(name, &previous);
         let _lock = if is_loaded { None } else { Some(self.change_lock.lock().await) };
-        let change = order.request(name, "roll back", Some(&previous));
-        self.load_and_commit(change, &previous, |model| {
+        self.load_and_commit(order.request(name, "roll back", Some(&previous)), &previous, |model| {
             // Another process may have rolled back meanwhile: not twice for one request.
             if model.previous_version()? != previous {
                 return Err(RecordError::NoPreviousVersion);
@@ -272,8 +271,8 @@ impl ModelService {
         // No version is between the store and its record.
         let _lock = self.change_lock.lock().await;
         let (_, records) = self.context.recorded_models();
-        let versions = records.values().flat_map(|record| record.versions.values());
-        let needed = versions.filter_map(VersionRecord::digest).collect();
+        let needed =
+            records.values().flat_map(|record| record.versions.values()).filter_map(VersionRecord::digest).collect();
         let store = self.context.store.clone();
         Ok(spawn_blocking(move || store.collect_garbage(&needed)).await?.map_err(StoreError::Disk)?)
     }

@@ -76,8 +76,11 @@ impl RegistryContext {
     #[must_use]
     pub fn unserved_model_count(&self) -> usize {
         let state = self.state.lock();
-        let recorded = state.records.iter().filter_map(|(name, record)| Some((name, record.active.as_deref()?)));
-        recorded.filter(|(name, active)| !self.is_loaded(name, active)).count()
+        state
+            .records
+            .iter()
+            .filter(|(name, record)| record.active.as_deref().is_some_and(|active| !self.is_loaded(name, active)))
+            .count()
     }
 
     /// What is served.

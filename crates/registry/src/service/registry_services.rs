@@ -81,11 +81,9 @@ impl RegistryServices {
             stop: CancellationToken::new(),
         });
         let reconciler = Arc::new(Reconciler::new(Arc::clone(&context), deps.load));
-        let models = Arc::new(ModelService::new(Arc::clone(&context), Arc::clone(&reconciler)));
-        let experiments = Arc::new(ExperimentService::new(Arc::clone(&context), Arc::clone(&reconciler)));
         Self {
-            models,
-            experiments,
+            models: Arc::new(ModelService::new(Arc::clone(&context), Arc::clone(&reconciler))),
+            experiments: Arc::new(ExperimentService::new(Arc::clone(&context), Arc::clone(&reconciler))),
             feedback: Arc::new(FeedbackStore::new(Arc::clone(&context), deps.spool)),
             accuracies: Accuracies::default(),
             reconciler,
@@ -127,9 +125,11 @@ impl RegistryServices {
         // What follows waits for the loads.
         self.spawn(ReconcileLoop::new(Arc::clone(&self.reconciler)));
         self.spawn(StoreCleanup { models: Arc::clone(&self.models), has_polled: false });
-        let feedback = Arc::clone(&self.feedback);
-        let accuracies = Arc::clone(&self.accuracies);
-        self.spawn(AccuracyMonitor { feedback, accuracies, state: MonitorState::default() });
+        self.spawn(AccuracyMonitor {
+            feedback: Arc::clone(&self.feedback),
+            accuracies: Arc::clone(&self.accuracies),
+            state: MonitorState::default(),
+        });
         for subscription in aliases {
             self.spawn(MlflowSync::new(Arc::clone(&self.models), subscription));
         }

@@ -181,8 +181,8 @@ impl<'a> RunningRollout<'a> {
 
     fn next_action(&self) -> RolloutAction {
         let control_weight = self.control.arm.weight;
-        let aim = self.evaluation.experiment.design.aim;
-        let Some(plan) = aim.comparison_plan(control_weight, 1.0 - control_weight) else {
+        let experiment = &self.evaluation.experiment;
+        let Some(plan) = experiment.design.aim.comparison_plan(control_weight, 1.0 - control_weight) else {
             return RolloutAction::Wait;
         };
         let earlier_phases = &self.evaluation.earlier_phases;

@@ -54,8 +54,9 @@ impl Reconciler {
         let source = model_source(name, version, directory, version_record);
         let registry = Arc::clone(self.context.registry());
         let load_context = self.deps.load_context.clone();
-        let loaded = spawn_blocking(move || registry.load(&source, &load_context)).await?;
-        loaded.map_err(|error| self.classify_error(version, &error))
+        spawn_blocking(move || registry.load(&source, &load_context))
+            .await?
+            .map_err(|error| self.classify_error(version, &error))
     }
 
     /// Loads the files of a version that is not registered yet, and lets them go.
@@ -69,8 +70,9 @@ impl Reconciler {
         self.check_memory(version, record.bytes())?;
         let source = model_source(name, version, staged.path().to_owned(), record);
         let load_context = self.deps.load_context.clone();
-        let verified = spawn_blocking(move || loader::verify(&source, &load_context)).await?;
-        verified.map_err(|error| self.classify_error(version, &error))
+        spawn_blocking(move || loader::verify(&source, &load_context))
+            .await?
+            .map_err(|error| self.classify_error(version, &error))
     }
 
     /// Refuses `bytes` of files that do not fit into the memory besides the loaded versions.
