@@ -46,10 +46,10 @@ impl FromStr for ModelUri {
                 Some((name, alias)) => Ok(Self::Alias(parse_name(name)?, parse_name(alias)?)),
                 None => Ok(Self::LoggedModel(parse_name(one)?)),
             },
-            [name, last] if last.bytes().all(|c| c.is_ascii_digit()) => {
-                Ok(Self::Version(parse_name(name)?, parse_name(last)?))
+            [name, last] => {
+                let kind = if last.bytes().all(|c| c.is_ascii_digit()) { Self::Version } else { Self::Stage };
+                Ok(kind(parse_name(name)?, parse_name(last)?))
             }
-            [name, last] => Ok(Self::Stage(parse_name(name)?, parse_name(last)?)),
             _ => Err(ModelUriError),
         }
     }
