@@ -148,8 +148,7 @@ impl ExperimentDesign {
     /// Where a position lies: the place of an arm that answers.
     #[must_use]
     pub fn arm_at(&self, position: f64) -> Option<usize> {
-        let weights = self.arms.iter().map(|arm| if arm.shadow { 0.0 } else { arm.weight });
-        super::bucketing::choose_arm(weights, position)
+        super::bucketing::choose_arm(self.arms.iter().map(|arm| if arm.shadow { 0.0 } else { arm.weight }), position)
     }
 
     /// Compares everything but weights.

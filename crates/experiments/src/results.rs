@@ -146,14 +146,16 @@ impl PhaseResults {
         let control = arm_accuracy(&design.control, sums);
         let mismatch = user_mismatch(&design, &sums.counts);
         let judged = (!compared.is_empty()).then(|| evaluate_arms(&control, &compared, mismatch));
-        let verdicts = judged.iter().flat_map(|judged| &judged.arm_verdicts);
         let judgements: BTreeMap<&str, (ComparisonPlan, &Verdict)> = compared
             .iter()
-            .zip(verdicts)
+            .zip(judged.iter().flat_map(|judged| &judged.arm_verdicts))
             .map(|((arm, plan), verdict)| (arm.name.as_str(), (plan.with_bonferroni(compared.len()), verdict)))
             .collect();
-        let counted = design.serving_arms().filter_map(|(_, arm)| sums.counts.arms.get(&arm.name));
-        let all = counted.map(|tally| tally.requests).sum();
+        let all = design
+            .serving_arms()
+            .filter_map(|(_, arm)| sums.counts.arms.get(&arm.name))
+            .map(|tally| tally.requests)
+            .sum();
         let arms = design.serving_arms().map(|(_, arm)| {
             let counts = sums.counts.arms.get(&arm.name).cloned().unwrap_or_default();
             let feedback = sums.feedback.get(&arm.name).cloned().unwrap_or_default();
@@ -192,8 +194,7 @@ impl PhaseResults {
 
     /// Arms of which one can be sure now, and could not before.
     pub fn new_decisions(&self) -> impl Iterator<Item = (&ExperimentArm, bool, String)> {
-        let undecided = self.arms.iter().filter(|result| result.first_decision.is_none());
-        undecided.filter_map(|result| {
+        self.arms.iter().filter(|result| result.first_decision.is_none()).filter_map(|result| {
             let verdict = result.verdict.as_ref()?;
             Some((&result.arm, is_better(verdict)?, verdict.to_string()))
         })

@@ -19,12 +19,14 @@ impl RegistryContext {
         apply: impl FnOnce(&mut ModelRecord) -> Result<bool, RecordError>,
     ) -> Result<ChangeOutcome, RegistryError> {
         let ChangeRequest { target: name, audit: AuditDetails { actor, action, version, .. }, .. } = change;
-        let changed = self.database.change_model(change, apply, |record| {
-            // Three plain values can always be written.
-            serde_json::to_string(&(record.revision, &record.active, record.previous_versions.last()))
-                .unwrap_or_default()
-        });
-        let outcome = changed.await?;
+        let outcome = self
+            .database
+            .change_model(change, apply, |record| {
+                // Three plain values can always be written.
+                serde_json::to_string(&(record.revision, &record.active, record.previous_versions.last()))
+                    .unwrap_or_default()
+            })
+            .await?;
         if let ChangeOutcome::Changed(record) = &outcome {
             self.metrics.record_registry_change(name, action);
             tracing::info!(model = name, action, version, by = actor, "registry changed");
@@ -45,15 +47,17 @@ impl RegistryContext {
         let ChangeRequest { target: name, audit: AuditDetails { actor, action, .. }, .. } = change;
         change.audit.experiment = Some(name);
         let mut is_promotion = false;
-        let changed = self.database.change_experiment(change, |stored, view| {
-            let action = apply(stored, view)?;
-            is_promotion = matches!(action, ExperimentWriteAction::Promote(..));
-            if let ExperimentWriteAction::Replace(experiment) = &action {
-                check_conflicts(name, experiment, view.experiments)?;
-            }
-            Ok(action)
-        });
-        let outcome = changed.await?;
+        let outcome = self
+            .database
+            .change_experiment(change, |stored, view| {
+                let action = apply(stored, view)?;
+                is_promotion = matches!(action, ExperimentWriteAction::Promote(..));
+                if let ExperimentWriteAction::Replace(experiment) = &action {
+                    check_conflicts(name, experiment, view.experiments)?;
+                }
+                Ok(action)
+            })
+            .await?;
         if let ChangeOutcome::Changed(after) = &outcome {
             tracing::info!(experiment = name, action, by = actor, "experiment changed");
             if is_promotion {
