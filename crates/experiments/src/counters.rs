@@ -1,13 +1,14 @@
 //! What a phase of an experiment has counted: in this process while it runs, and summed over all.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use predictd_stats::UserSample;
-use predictd_stats::latency::LatencyHistogram;
+use predictd_stats::latency::{BUCKET_COUNT, LatencyHistogram};
 use predictd_stats::user_sample::DEFAULT_SAMPLE_CAPACITY;
 use serde::{Deserialize, Serialize};
 
@@ -50,8 +51,7 @@ pub struct ArmCounts {
     /// Requests that the arm failed, by the kind of error. The control answered them, if it could.
     pub failed: BTreeMap<String, u64>,
     /// Requests whose client left before the arm had answered.
-    #[serde(default)]
-    #[serde(rename = "left")]
+    #[serde(default, rename = "left")]
     pub cancelled: u64,
     /// How long the arm took for those that it answered, and how long clients waited who left.
     pub latencies: SparseLatencyHistogram,
@@ -81,13 +81,8 @@ pub struct SparseLatencyHistogram(pub LatencyHistogram);
 
 impl From<BTreeMap<usize, u64>> for SparseLatencyHistogram {
     fn from(buckets: BTreeMap<usize, u64>) -> Self {
-        let mut counts = LatencyHistogram::default().counts().to_vec();
-        for (bucket, count) in buckets {
-            if let Some(slot) = counts.get_mut(bucket) {
-                *slot = count;
-            }
-        }
-        Self(LatencyHistogram::from_counts(counts).unwrap_or_default())
+        let counts = (0..BUCKET_COUNT).map(|bucket| buckets.get(&bucket).copied().unwrap_or_default());
+        Self(LatencyHistogram::from_counts(counts.collect()).unwrap_or_default())
     }
 }
 
@@ -162,10 +157,14 @@ impl ShadowCounts {
 }
 
 impl PhaseCounts {
+    fn arm(&mut self, name: &str) -> &mut ArmCounts {
+        self.arms.entry(name.to_owned()).or_default()
+    }
+
     /// Adds counts of another process.
     pub fn merge(&mut self, other: &Self) {
         for (arm, tally) in &other.arms {
-            self.arms.entry(arm.clone()).or_default().merge(tally);
+            self.arm(arm).merge(tally);
         }
         for (arm, tally) in &other.shadows {
             self.shadows.entry(arm.clone()).or_default().merge(tally);
@@ -202,11 +201,9 @@ impl PhaseCounts {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn from_stored(counts: &str, users: &str) -> Result<Self, String> {
-        let (arms, shadows) = serde_json::from_str(counts).map_err(|error| error.to_string())?;
-        let users = STANDARD.decode(users).map_err(|error| error.to_string())?;
-        let users = UserSample::from_bytes(&users, DEFAULT_SAMPLE_CAPACITY).map_err(|error| error.to_string())?;
-        Ok(Self { arms, shadows, users })
+    pub fn from_stored(counts: &str, users: &str) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let (arms, shadows) = serde_json::from_str(counts)?;
+        Ok(Self { arms, shadows, users: UserSample::from_bytes(&STANDARD.decode(users)?, DEFAULT_SAMPLE_CAPACITY)? })
     }
 }
 
@@ -214,12 +211,11 @@ impl ActivePhase {
     /// The present phase of an experiment.
     #[must_use]
     pub fn new(name: &str, experiment: &Experiment) -> Self {
-        let counted = Mutex::default();
         Self {
             experiment_name: name.to_owned(),
             phase: experiment.phase_number(),
             experiment: experiment.clone(),
-            counts: counted,
+            counts: Mutex::default(),
         }
     }
 
@@ -238,11 +234,11 @@ impl ActivePhase {
     /// A request was given to an arm.
     pub fn record_request(&self, index: usize, texts: usize, user: Option<&Bucketing>) {
         let mut counted = self.counts.lock();
-        let tally = counted.arms.entry(self.arm_name(index).to_owned()).or_default();
-        tally.requests += 1;
-        tally.texts += texts as u64;
+        let arm = counted.arm(self.arm_name(index));
+        arm.requests += 1;
+        arm.texts += texts as u64;
         if user.is_none() {
-            tally.anonymous += 1;
+            arm.anonymous += 1;
         }
         if let (Some(user), Ok(arm)) = (user, u8::try_from(index)) {
             counted.users.insert(user.sample_hash, arm);
@@ -251,25 +247,20 @@ impl ActivePhase {
 
     /// An arm answered a request.
     pub fn record_answer(&self, index: usize, took: Duration) {
-        self.counts.lock().arms.entry(self.arm_name(index).to_owned()).or_default().latencies.0.record(took);
+        self.counts.lock().arm(self.arm_name(index)).latencies.0.record(took);
     }
 
     /// A client left before its arm had answered. How long it waited is the least that the answer would have taken.
     pub fn record_cancellation(&self, index: usize, waited: Duration) {
         let mut counted = self.counts.lock();
-        let tally = counted.arms.entry(self.arm_name(index).to_owned()).or_default();
-        tally.cancelled += 1;
-        tally.latencies.0.record(waited);
+        let arm = counted.arm(self.arm_name(index));
+        arm.cancelled += 1;
+        arm.latencies.0.record(waited);
     }
 
     /// An arm failed a request.
     pub fn record_failure(&self, index: usize, kind: &str) {
-        let mut counted = self.counts.lock();
-        let failed = &mut counted.arms.entry(self.arm_name(index).to_owned()).or_default().failed;
-        match failed.get_mut(kind) {
-            Some(count) => *count += 1,
-            None => _ = failed.insert(kind.to_owned(), 1),
-        }
+        *self.counts.lock().arm(self.arm_name(index)).failed.entry(kind.to_owned()).or_default() += 1;
     }
 
     /// Something became of a text that a shadow was to see.

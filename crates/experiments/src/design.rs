@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use predictd_stats::ComparisonPlan;
 use serde::{Deserialize, Serialize};
 
-use super::error::ExperimentError;
+use super::error::{ExperimentError, require};
 use super::rollout::RolloutStrategy;
 
 /// Most arms of an experiment, shadows among them.
@@ -72,62 +72,55 @@ pub struct PowerTarget {
     pub power: f64,
 }
 
+impl PowerTarget {
+    /// What is to be found between the control and another arm of these weights. Nothing if a field is out of range.
+    #[must_use]
+    pub fn comparison_plan(&self, control: f64, arm: f64) -> Option<ComparisonPlan> {
+        // An arm without users has no plan. Its weight says only how long it would take.
+        let weights = if control > 0.0 && arm > 0.0 { [control, arm] } else { [1.0, 1.0] };
+        ComparisonPlan::new(self.expected_accuracy, self.min_effect, weights, self.alpha, self.power)
+    }
+}
+
 impl ExperimentDesign {
     /// Checks its fields, and those that must fit each other.
     ///
     /// # Errors
     /// [`ExperimentError::Invalid`] with the place in the JSON form.
     pub fn validate(&self) -> Result<(), ExperimentError> {
-        if !(1..=MAX_ARMS).contains(&self.arms.len()) {
-            return Err(ExperimentError::invalid("/arms", format!("an experiment has 2 to {MAX_ARMS} arms")));
-        }
+        let count = self.arms.len();
+        require((1..=MAX_ARMS).contains(&count), "/arms", format!("an experiment has 2 to {MAX_ARMS} arms"))?;
         let mut names = BTreeSet::new();
         for (index, arm) in self.arms.iter().enumerate() {
-            if !names.insert(&arm.name) {
-                return Err(ExperimentError::invalid(format!("/arms/{index}/name"), "two arms have this name"));
-            }
-            if !(0.0..=1.0).contains(&arm.weight) {
-                return Err(ExperimentError::invalid(
-                    format!("/arms/{index}/weight"),
-                    "a weight is a number from 0 to 1, or a percentage",
-                ));
-            }
+            require(names.insert(&arm.name), format!("/arms/{index}/name"), "two arms have this name")?;
+            require(
+                (0.0..=1.0).contains(&arm.weight),
+                format!("/arms/{index}/weight"),
+                "a weight is a number from 0 to 1, or a percentage",
+            )?;
         }
-        if self.serving_arms().count() < 2 && self.shadow_arms().next().is_none() {
-            return Err(ExperimentError::invalid(
-                "/arms",
-                "there is nothing to compare: an arm or a shadow besides the control",
-            ));
-        }
+        let serving = self.serving_arms().count();
+        require(
+            serving > 1 || serving < count,
+            "/arms",
+            "there is nothing to compare: an arm or a shadow besides the control",
+        )?;
         let sum: f64 = self.serving_arms().map(|(_, arm)| arm.weight).sum();
-        if (sum - 1.0).abs() > 1e-6 {
-            return Err(ExperimentError::invalid("/arms", "the weights of the arms must add up to 1, or to 100 %"));
-        }
-        if self.control_arm().is_none() {
-            return Err(ExperimentError::invalid("/control", "the control must be one of the arms, and no shadow"));
-        }
-        let PowerTarget { expected_accuracy: accuracy, min_effect: least, alpha, power } = self.aim;
-        if ComparisonPlan::new(accuracy, least, [1.0, 1.0], alpha, power).is_none() {
-            let ranges =
-                "possible are: accuracy 0 to 1, least 0.0001 to 0.5, alpha 0.000001 to 0.5, power 0.5 to 0.9999";
-            return Err(ExperimentError::invalid("/aim", ranges));
-        }
-        if let Some(rollout) = &self.rollout {
-            if self.serving_arms().count() != 2 {
-                return Err(ExperimentError::invalid(
-                    "/rollout",
-                    "a rollout has two arms: the control and the version that comes",
-                ));
-            }
-            if self.candidate().is_none_or(|arm| arm.version.is_none() || arm.model != self.model) {
-                return Err(ExperimentError::invalid(
-                    "/rollout",
-                    "what is rolled out is a named version of the model that callers ask for",
-                ));
-            }
-            rollout.validate()?;
-        }
-        Ok(())
+        require((sum - 1.0).abs() <= 1e-6, "/arms", "the weights of the arms must add up to 1, or to 100 %")?;
+        require(self.control_arm().is_some(), "/control", "the control must be one of the arms, and no shadow")?;
+        require(
+            self.aim.comparison_plan(1.0, 1.0).is_some(),
+            "/aim",
+            "possible are: accuracy 0 to 1, least 0.0001 to 0.5, alpha 0.000001 to 0.5, power 0.5 to 0.9999",
+        )?;
+        let Some(rollout) = &self.rollout else { return Ok(()) };
+        require(serving == 2, "/rollout", "a rollout has two arms: the control and the version that comes")?;
+        require(
+            self.candidate().is_some_and(|arm| arm.version.is_some() && arm.model == self.model),
+            "/rollout",
+            "what is rolled out is a named version of the model that callers ask for",
+        )?;
+        rollout.validate()
     }
 
     /// The arms that answer, with their places among all.
@@ -155,30 +148,27 @@ impl ExperimentDesign {
     /// Where a position lies: the place of an arm that answers.
     #[must_use]
     pub fn arm_at(&self, position: f64) -> Option<usize> {
-        let weights = self.arms.iter().map(|arm| if arm.shadow { 0.0 } else { arm.weight });
-        super::bucketing::choose_arm(weights, position)
-    }
-
-    pub(super) fn weights(&self) -> Vec<f64> {
-        self.arms.iter().map(|arm| arm.weight).collect()
+        super::bucketing::choose_arm(self.arms.iter().map(|arm| if arm.shadow { 0.0 } else { arm.weight }), position)
     }
 
     /// Compares everything but weights.
     pub(super) fn equals_ignoring_weights(&self, other: &Self) -> bool {
-        self.without_weights() == other.without_weights()
+        let mut reweighted = self.clone();
+        for (arm, other) in reweighted.arms.iter_mut().zip(&other.arms) {
+            arm.weight = other.weight;
+        }
+        reweighted == *other
     }
 
-    fn without_weights(&self) -> Self {
-        let mut design = self.clone();
-        design.arms.iter_mut().for_each(|arm| arm.weight = 0.0);
-        design
+    /// The share of the users at a step of the rollout, from 0.
+    pub(super) fn step_share(&self, step: usize) -> Option<f64> {
+        Some(self.rollout.as_ref()?.steps.get(step)?.share)
     }
 
     /// Gives the arm that is rolled out its share, and the control the rest.
     pub(super) fn set_candidate_share(&mut self, share: f64) {
-        let control = self.control.clone();
         for arm in self.arms.iter_mut().filter(|arm| !arm.shadow) {
-            arm.weight = if arm.name == control { 1.0 - share } else { share };
+            arm.weight = if arm.name == self.control { 1.0 - share } else { share };
         }
     }
 }

@@ -14,14 +14,27 @@ pub enum ExperimentError {
     Invalid(String, String),
 }
 
-impl ExperimentError {
-    /// A field of a design is wrong: its place in the JSON form, and the reason.
-    pub(super) fn invalid(pointer: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Invalid(pointer.into(), reason.into())
-    }
+/// Refuses a design, a field of which is wrong: its place in the JSON form, and the reason.
+///
+/// # Errors
+/// Always, [`ExperimentError::Invalid`].
+pub fn invalid<T>(pointer: impl Into<String>, reason: impl Into<String>) -> Result<T, ExperimentError> {
+    Err(ExperimentError::Invalid(pointer.into(), reason.into()))
+}
 
-    /// The state of an experiment does not allow a change.
-    pub(super) fn conflict(reason: impl Into<String>) -> Self {
-        Self::Conflict(reason.into())
-    }
+/// Refuses a design unless the field at this place in the JSON form is as it must be.
+pub(super) fn require(
+    is_valid: bool,
+    pointer: impl Into<String>,
+    reason: impl Into<String>,
+) -> Result<(), ExperimentError> {
+    if is_valid { Ok(()) } else { invalid(pointer, reason) }
+}
+
+/// Refuses a change that the state of an experiment does not allow.
+///
+/// # Errors
+/// Always, [`ExperimentError::Conflict`].
+pub fn conflict<T>(reason: impl Into<String>) -> Result<T, ExperimentError> {
+    Err(ExperimentError::Conflict(reason.into()))
 }

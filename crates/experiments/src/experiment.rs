@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use super::design::{AnonymousAssignment, ExperimentArm, ExperimentDesign, MAX_ARMS, PowerTarget};
-pub use super::error::ExperimentError;
+pub use super::error::{ExperimentError, conflict, invalid};
 
 /// Most phases of an experiment.
 pub const MAX_PHASES: usize = 256;
@@ -142,22 +142,17 @@ impl Experiment {
                 arm.version = known.and_then(|known| known.version.clone());
             }
             if design.rollout.is_some() && design.equals_ignoring_weights(&self.design) {
-                design = self.design.clone();
+                return Ok(false);
             }
         }
         if design == self.design {
             return Ok(false);
         }
-        match self.state {
-            ExperimentState::Ended => {
-                return Err(ExperimentError::conflict("the experiment has ended: what it was stays as it is"));
-            }
-            ExperimentState::Running | ExperimentState::Paused if !self.design.equals_ignoring_weights(&design) => {
-                return Err(ExperimentError::conflict(
-                    "only weights can change once an experiment has begun: end it, and make another one",
-                ));
-            }
-            ExperimentState::Draft | ExperimentState::Running | ExperimentState::Paused => {}
+        if !self.is_open() {
+            return conflict("the experiment has ended: what it was stays as it is");
+        }
+        if self.is_in_progress() && !self.design.equals_ignoring_weights(&design) {
+            return conflict("only weights can change once an experiment has begun: end it, and make another one");
         }
         self.design = design;
         if self.state == ExperimentState::Running {
@@ -173,21 +168,23 @@ impl Experiment {
     pub fn start(&mut self, now: i64, active: impl Fn(&str) -> Option<String>) -> Result<bool, ExperimentError> {
         match self.state {
             ExperimentState::Running => return Ok(false),
-            ExperimentState::Ended => return Err(ExperimentError::conflict("the experiment has ended")),
+            ExperimentState::Ended => return conflict("the experiment has ended"),
             ExperimentState::Draft => {
                 for arm in self.design.arms.iter_mut().filter(|arm| arm.version.is_none()) {
-                    let none = || ExperimentError::conflict(format!("model {} has no active version", arm.model));
-                    arm.version = Some(active(&arm.model).ok_or_else(none)?);
+                    arm.version = active(&arm.model);
+                    if arm.version.is_none() {
+                        return conflict(format!("model {} has no active version", arm.model));
+                    }
                 }
-                if let Some(first) = self.design.rollout.as_ref().and_then(|rollout| rollout.steps.first()) {
-                    let share = first.share;
+                if let Some(share) = self.design.step_share(0) {
                     self.design.set_candidate_share(share);
                 }
             }
             ExperimentState::Paused => {}
         }
         self.begin_phase(now)?;
-        (self.state, self.started) = (ExperimentState::Running, Some(now));
+        self.state = ExperimentState::Running;
+        self.started = Some(now);
         Ok(true)
     }
 
@@ -196,16 +193,10 @@ impl Experiment {
     /// # Errors
     /// If it does not run.
     pub fn pause(&mut self) -> Result<bool, ExperimentError> {
-        match self.state {
-            ExperimentState::Paused => Ok(false),
-            ExperimentState::Running => {
-                self.state = ExperimentState::Paused;
-                Ok(true)
-            }
-            ExperimentState::Draft | ExperimentState::Ended => {
-                Err(ExperimentError::conflict("the experiment does not run"))
-            }
+        if !self.is_in_progress() {
+            return conflict("the experiment does not run");
         }
+        Ok(std::mem::replace(&mut self.state, ExperimentState::Paused) != ExperimentState::Paused)
     }
 
     /// Ends it for good. False if it has ended.
@@ -213,10 +204,12 @@ impl Experiment {
     /// # Errors
     /// None so far; the form is that of the other changes.
     pub fn end(&mut self, now: i64, outcome: Option<String>) -> Result<bool, ExperimentError> {
-        if self.state == ExperimentState::Ended {
+        if !self.is_open() {
             return Ok(false);
         }
-        (self.state, self.ended, self.outcome) = (ExperimentState::Ended, Some(now), outcome);
+        self.state = ExperimentState::Ended;
+        self.ended = Some(now);
+        self.outcome = outcome;
         Ok(true)
     }
 
@@ -225,10 +218,8 @@ impl Experiment {
     /// # Errors
     /// If it does not run, or has no such step.
     pub fn advance_to_step(&mut self, step: usize, now: i64) -> Result<bool, ExperimentError> {
-        let strategy_step = self.design.rollout.as_ref().and_then(|rollout| rollout.steps.get(step));
-        let Some(share) = strategy_step.map(|step| step.share).filter(|_| self.state == ExperimentState::Running)
-        else {
-            return Err(ExperimentError::conflict("the rollout does not run"));
+        let Some(share) = self.design.step_share(step).filter(|_| self.state == ExperimentState::Running) else {
+            return conflict("the rollout does not run");
         };
         self.design.set_candidate_share(share);
         self.begin_phase(now)?;
@@ -236,13 +227,13 @@ impl Experiment {
     }
 
     fn begin_phase(&mut self, now: i64) -> Result<(), ExperimentError> {
-        let weights = self.design.weights();
+        let weights: Vec<f64> = self.design.arms.iter().map(|arm| arm.weight).collect();
         if self.phases.last().is_some_and(|phase| phase.weights == weights) {
             // A pause changes nothing of what is compared.
             return Ok(());
         }
         if self.phases.len() >= MAX_PHASES {
-            return Err(ExperimentError::conflict(format!("the weights were changed {MAX_PHASES} times: end it")));
+            return conflict(format!("the weights were changed {MAX_PHASES} times: end it"));
         }
         self.phases.push(ExperimentPhase { began: now, weights });
         Ok(())
@@ -255,20 +246,16 @@ impl Experiment {
 /// If another one runs on the same model, or there are too many.
 pub fn check_conflicts(name: &str, experiment: &Experiment, all: &ExperimentMap) -> Result<(), ExperimentError> {
     if !all.contains_key(name) && all.len() >= MAX_EXPERIMENTS {
-        return Err(ExperimentError::conflict(format!("there are {MAX_EXPERIMENTS} experiments: forget one first")));
-    }
-    if experiment.state != ExperimentState::Running {
-        return Ok(());
+        return conflict(format!("there are {MAX_EXPERIMENTS} experiments: forget one first"));
     }
     let model = &experiment.design.model;
-    let running = all.iter().find(|(other_name, other)| {
-        *other_name != name && other.state == ExperimentState::Running && other.design.model == *model
-    });
-    match running {
-        Some((other, _)) => {
-            Err(ExperimentError::conflict(format!("experiment {other} runs on {model}: pause or end it first")))
+    let mut running = all.iter().filter(|(_, other)| other.state == ExperimentState::Running);
+    let other = running.find(|(other_name, other)| *other_name != name && other.design.model == *model);
+    match other {
+        Some((other, _)) if experiment.state == ExperimentState::Running => {
+            conflict(format!("experiment {other} runs on {model}: pause or end it first"))
         }
-        None => Ok(()),
+        _ => Ok(()),
     }
 }
 

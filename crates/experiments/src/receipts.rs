@@ -12,17 +12,18 @@
 //! The mark binds a receipt to its text: feedback cannot bring another. It is a keyed hash (SipHash-2-4, 128 bits), of the
 //! text and then of the result with the id, so that two receipts of one text do not look alike.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::Hasher as _;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hex::FromHex;
 use hmac::{Hmac, Mac};
-use predictd_platform::clock;
+use predictd_platform::{atomic_file, clock};
 use sha2::{Digest, Sha256};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use subtle::ConstantTimeEq;
@@ -99,26 +100,6 @@ pub enum ReceiptError {
     Expired,
 }
 
-/// Why a key file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyFileError {
-    /// It cannot be read or made.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    /// It is not 64 hexadecimal digits per line.
-    #[error("line {0} is not 64 hexadecimal digits")]
-    InvalidLine(usize),
-    /// Too few or too many lines.
-    #[error("it holds {0} keys, where 1 to {MAX_KEYS} are possible")]
-    KeyCount(usize),
-    /// A directory, a pipe, a device.
-    #[error("it is not a regular file")]
-    NotRegularFile,
-    /// Others can read or change it.
-    #[error("other users can read or change it: take their rights away with chmod 600")]
-    InsecurePermissions,
-}
-
 /// The keys of a key file. The last signs; all verify.
 pub struct ReceiptKeyring {
     keys: Vec<ReceiptKey>,
@@ -137,38 +118,37 @@ impl ReceiptKeyring {
     /// A file holds one key a line, 64 hexadecimal digits each. Rotation is a new last line.
     ///
     /// # Errors
-    /// [`KeyFileError`] if it cannot be made or read, or is not a key file.
-    pub fn open(path: &Path) -> Result<Self, KeyFileError> {
+    /// If it cannot be made or read, is not a key file, or is not private.
+    pub fn open(path: &Path) -> io::Result<Self> {
         if !path.exists() {
             create_key_file(path)?;
         }
         // Opening a pipe would wait for its other end.
-        let metadata = std::fs::metadata(path)?;
+        let metadata = fs::metadata(path)?;
         if !metadata.is_file() {
-            return Err(KeyFileError::NotRegularFile);
+            return Err(io::Error::other("it is not a regular file"));
         }
         // A group may read: orchestrators hand secrets to a server's group.
         if metadata.permissions().mode() & 0o037 != 0 {
-            return Err(KeyFileError::InsecurePermissions);
+            return Err(io::Error::other("other users can read or change it: take their rights away with chmod 600"));
         }
-        let file = File::open(path)?;
-        let mut text = String::new();
-        file.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
-        let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-        let keys = lines
-            .map(|(number, line)| parse_key(line.trim()).ok_or(KeyFileError::InvalidLine(number)))
-            .collect::<Result<Vec<_>, _>>()?;
-        if keys.is_empty() || keys.len() > MAX_KEYS {
-            return Err(KeyFileError::KeyCount(keys.len()));
+        let text = io::read_to_string(File::open(path)?.take(MAX_FILE_BYTES))?;
+        let mut keys = Vec::new();
+        for (number, line) in (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty()) {
+            let key = FromHex::from_hex(line).ok().and_then(|bytes| ReceiptKey::new(&bytes));
+            keys.push(key.ok_or_else(|| io::Error::other(format!("line {number} is not 64 hexadecimal digits")))?);
         }
-        Ok(Self { keys: keys.iter().map(ReceiptKey::new).collect::<Option<_>>().ok_or(KeyFileError::KeyCount(0))? })
+        match keys.len() {
+            1..=MAX_KEYS => Ok(Self { keys }),
+            count => Err(io::Error::other(format!("it holds {count} keys, where 1 to {MAX_KEYS} are possible"))),
+        }
     }
 
     /// A key that no file holds: for a server that gets no feedback.
     ///
     /// # Errors
     /// If the system gives no random bytes.
-    pub fn new_ephemeral() -> std::io::Result<Self> {
+    pub fn new_ephemeral() -> io::Result<Self> {
         Ok(Self { keys: ReceiptKey::new(&generate_key()?).into_iter().collect() })
     }
 
@@ -183,10 +163,11 @@ impl ReceiptKeyring {
     pub fn fingerprint_matches(&self, receipt: &Receipt, text: &str) -> Option<bool> {
         let fingerprint = receipt.text_fingerprint?;
         // Which of the keys has sealed it is not kept.
-        let same = |key: &ReceiptKey| {
-            bool::from(key.bind_fingerprint(receipt.id, key.fingerprint(text)).0.ct_eq(&fingerprint.0))
-        };
-        Some(self.keys.iter().any(same))
+        Some(
+            self.keys
+                .iter()
+                .any(|key| bool::from(key.bind_fingerprint(receipt.id, key.fingerprint(text)).0.ct_eq(&fingerprint.0))),
+        )
     }
 
     /// Seals a receipt with the newest key.
@@ -202,13 +183,17 @@ impl ReceiptKeyring {
         for text in [&receipt.model, &receipt.version, &receipt.arm_path] {
             push_text(&mut bytes, text);
         }
-        let fitting = receipt.labels.iter().take(usize::from(u8::MAX)).scan(0, |all, label| {
-            *all += label.len();
-            (*all <= MAX_LABEL_BYTES).then_some(label)
-        });
-        let labels: Vec<&String> = fitting.collect();
-        let is_cut = labels.len() < receipt.labels.len();
-        bytes.push(receipt.label_source as u8 | if is_cut { TRUNCATED_FLAG } else { 0 });
+        let labels: Vec<&String> = receipt
+            .labels
+            .iter()
+            .take(usize::from(u8::MAX))
+            .scan(0, |all, label| {
+                *all += label.len();
+                (*all <= MAX_LABEL_BYTES).then_some(label)
+            })
+            .collect();
+        let flag = if labels.len() < receipt.labels.len() { TRUNCATED_FLAG } else { 0 };
+        bytes.push(receipt.label_source as u8 | flag);
         bytes.push(u8::try_from(labels.len()).unwrap_or(0));
         for label in labels {
             push_text(&mut bytes, label);
@@ -228,21 +213,25 @@ impl ReceiptKeyring {
     /// [`ReceiptError::Forged`] for everything that no key of this file sealed,
     /// [`ReceiptError::Expired`] for a true one that is too old.
     pub fn verify(&self, receipt: &str, now: SystemTime) -> Result<Receipt, ReceiptError> {
-        if receipt.len() > MAX_RECEIPT_CHARS {
-            return Err(ReceiptError::Forged);
-        }
-        let bytes = URL_SAFE_NO_PAD.decode(receipt).map_err(|_| ReceiptError::Forged)?;
-        let (content, tag) =
-            bytes.split_at_checked(bytes.len().saturating_sub(TAG_BYTES)).ok_or(ReceiptError::Forged)?;
-        let key_id = content.get(1..5).ok_or(ReceiptError::Forged)?;
-        let key = self.keys.iter().find(|key| key.id == key_id).ok_or(ReceiptError::Forged)?;
-        // Compares in constant time.
-        key.mac.clone().chain_update(content).verify_truncated_left(tag).map_err(|_| ReceiptError::Forged)?;
-        let receipt = parse_receipt(content).ok_or(ReceiptError::Forged)?;
+        let receipt = self.open_sealed(receipt).ok_or(ReceiptError::Forged)?;
         match now.duration_since(receipt.issued_at) {
             Ok(age) if age > RECEIPT_LIFETIME => Err(ReceiptError::Expired),
             _ => Ok(receipt),
         }
+    }
+
+    /// What a receipt says that one of the keys has sealed.
+    fn open_sealed(&self, receipt: &str) -> Option<Receipt> {
+        if receipt.len() > MAX_RECEIPT_CHARS {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(receipt).ok()?;
+        let (content, tag) = bytes.split_last_chunk::<TAG_BYTES>()?;
+        let key_id = content.get(1..5)?;
+        let key = self.keys.iter().find(|key| key.id == key_id)?;
+        // Compares in constant time.
+        key.mac.clone().chain_update(content).verify_truncated_left(tag).ok()?;
+        parse_receipt(content)
     }
 }
 
@@ -257,8 +246,7 @@ impl ReceiptKey {
         let id = *Sha256::digest(bytes).first_chunk()?;
         let mac: Hmac<Sha256> = Hmac::new_from_slice(bytes).ok()?;
         let derived = mac.clone().chain_update(b"texts of receipts").finalize().into_bytes();
-        let text = SipHasher24::new_with_key(derived.first_chunk()?);
-        Some(Self { id, mac, fingerprint_hasher: text })
+        Some(Self { id, mac, fingerprint_hasher: SipHasher24::new_with_key(derived.first_chunk()?) })
     }
 
     fn fingerprint(&self, text: &str) -> TextFingerprint {
@@ -290,37 +278,28 @@ fn parse_receipt(content: &[u8]) -> Option<Receipt> {
     let issued_at = UNIX_EPOCH.checked_add(Duration::from_millis(u64::from_be_bytes(*take_bytes(&mut rest)?)))?;
     let model = take_text(&mut rest)?;
     let version = take_text(&mut rest)?;
-    let arm = take_text(&mut rest)?;
-    let kind = if format == FORMAT_WITHOUT_KIND { None } else { Some(take_bytes(&mut rest)?) };
+    let arm_path = take_text(&mut rest)?;
+    let kind = if format == FORMAT_WITHOUT_KIND { None } else { Some(*take_bytes(&mut rest)?) };
     let [count] = *take_bytes(&mut rest)?;
-    let answered = match kind {
-        Some([kind]) => LabelSource::from_byte(kind & !TRUNCATED_FLAG)?,
-        None if count == 0 => LabelSource::NoLabels,
-        None => LabelSource::Model,
-    };
-    let is_cut = kind.is_some_and(|[kind]| kind & TRUNCATED_FLAG != 0);
+    let unnamed = if count == 0 { LabelSource::NoLabels } else { LabelSource::Model };
+    let [kind] = kind.unwrap_or([unnamed as u8]);
+    let mut sources = [LabelSource::NoLabels, LabelSource::Model, LabelSource::Request].into_iter();
+    let label_source = sources.find(|source| *source as u8 == kind & !TRUNCATED_FLAG)?;
     let labels = (0..count).map(|_| take_text(&mut rest)).collect::<Option<_>>()?;
     let confidence = f32::from_be_bytes(*take_bytes(&mut rest)?);
-    let text = if format == CURRENT_FORMAT { Some(TextFingerprint(*take_bytes(&mut rest)?)) } else { None };
-    let receipt = Receipt {
+    let text_fingerprint = if format == CURRENT_FORMAT { Some(TextFingerprint(*take_bytes(&mut rest)?)) } else { None };
+    rest.is_empty().then_some(Receipt {
         id,
         issued_at,
         model,
         version,
-        arm_path: arm,
-        label_source: answered,
+        arm_path,
+        label_source,
         labels,
-        is_truncated: is_cut,
+        is_truncated: kind & TRUNCATED_FLAG != 0,
         confidence,
-        text_fingerprint: text,
-    };
-    rest.is_empty().then_some(receipt)
-}
-
-impl LabelSource {
-    fn from_byte(kind: u8) -> Option<Self> {
-        [Self::NoLabels, Self::Model, Self::Request].into_iter().find(|known| *known as u8 == kind)
-    }
+        text_fingerprint,
+    })
 }
 
 fn take_bytes<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
@@ -331,37 +310,30 @@ fn take_bytes<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
 
 fn take_text(rest: &mut &[u8]) -> Option<String> {
     let length = u16::from_be_bytes(*take_bytes(rest)?);
-    let (text, tail) = rest.split_at_checked(usize::from(length))?;
-    *rest = tail;
+    let text = rest.split_off(..usize::from(length))?;
     String::from_utf8(text.to_vec()).ok()
 }
 
-fn parse_key(line: &str) -> Option<[u8; KEY_BYTES]> {
+fn generate_key() -> io::Result<[u8; KEY_BYTES]> {
     let mut key = [0; KEY_BYTES];
-    hex::decode_to_slice(line, &mut key).ok()?;
-    Some(key)
-}
-
-fn generate_key() -> std::io::Result<[u8; KEY_BYTES]> {
-    let mut key = [0; KEY_BYTES];
-    getrandom::fill(&mut key).map_err(std::io::Error::other)?;
+    getrandom::fill(&mut key).map_err(io::Error::other)?;
     Ok(key)
 }
 
 /// Makes a key file. Of several processes that start at once, the first one's file stays.
-fn create_key_file(path: &Path) -> Result<(), KeyFileError> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+fn create_key_file(path: &Path) -> io::Result<()> {
+    let directory = atomic_file::directory_of(path);
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let line = hex::encode(generate_key()?);
     let draft = directory.join(format!(".receipt.keys.{}", clock::new_id()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let written = writeln!(file, "{line}").and_then(|()| file.sync_all());
     // A link fails if the file is there by now; a rename would replace another process's key.
-    let linked = written.and_then(|()| std::fs::hard_link(&draft, path));
-    std::fs::remove_file(&draft)?;
+    let linked = written.and_then(|()| fs::hard_link(&draft, path));
+    fs::remove_file(&draft)?;
     match linked {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error.into()),
-        _ => Ok(File::open(directory)?.sync_all()?),
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => atomic_file::sync_directory(directory),
     }
 }
 

@@ -1,23 +1,22 @@
 //! What a phase of an experiment has shown so far. Pure: sums in, figures and sentences out.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use predictd_stats::confusion::ConfusionMatrix;
 use predictd_stats::interval::{Z_SCORE_95, wilson_interval};
 use predictd_stats::reliability::ReliabilityDiagram;
-use predictd_stats::verdict::{self, ExperimentVerdict, OverallVerdict, Verdict, evaluate_arms};
+use predictd_stats::verdict::{ArmAccuracy, ExperimentVerdict, OverallVerdict, Verdict, evaluate_arms};
 use predictd_stats::{
     AccuracyDifference, ComparisonPlan, ConfidenceInterval, FeedbackCounts, SampleSizes, compare_accuracies,
     sample_ratio_mismatch,
 };
 
 use super::counters::{ArmCounts, PhaseCounts, ShadowCounts};
-use super::experiment::{Experiment, ExperimentArm};
-use super::rollout::{ArmStats, MIN_P99_REQUESTS};
+use super::experiment::{Experiment, ExperimentArm, ExperimentDesign, MAX_ARMS};
+use super::rollout::{ArmStats, MIN_P99_REQUESTS, ratio};
 
 /// What feedback says of an arm.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct ArmFeedback {
     /// How often it was right. A text that it failed counts as wrong, whatever the control said: what an arm cannot answer
     /// would make it look better otherwise.
@@ -33,7 +32,7 @@ pub struct ArmFeedback {
 }
 
 /// All that is known of a phase.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct PhaseTotals {
     /// What all processes have counted.
     pub counts: PhaseCounts,
@@ -41,6 +40,14 @@ pub struct PhaseTotals {
     pub feedback: BTreeMap<String, ArmFeedback>,
     /// What was decided first, by arm.
     pub first_decisions: BTreeMap<String, FirstDecision>,
+}
+
+impl PhaseTotals {
+    /// How often an arm was right.
+    #[must_use]
+    pub fn feedback_counts(&self, arm: &str) -> FeedbackCounts {
+        self.feedback.get(arm).map(|feedback| feedback.counts).unwrap_or_default()
+    }
 }
 
 /// The first time that one could be sure of an arm. It stands: what one looks at afterwards was chosen for being so.
@@ -55,7 +62,7 @@ pub struct FirstDecision {
 }
 
 /// What a phase has shown.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct PhaseResults {
     /// Arms that answer, in their order.
     pub arms: Vec<ArmResult>,
@@ -72,7 +79,7 @@ pub struct PhaseResults {
 }
 
 /// What an arm did.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct ArmResult {
     /// The arm.
     pub arm: ExperimentArm,
@@ -82,8 +89,6 @@ pub struct ArmResult {
     pub counts: ArmCounts,
     /// Its part of all requests.
     pub share: Option<f64>,
-    /// The times that 50, 90 and 99 of 100 requests stayed within.
-    pub quantiles: [Option<Duration>; 3],
     /// What feedback says of it.
     pub feedback: ArmFeedback,
     /// What holds its accuracy, for one look.
@@ -99,14 +104,12 @@ pub struct ArmResult {
 }
 
 /// What a shadow did.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct ShadowResult {
     /// The arm.
     pub arm: ExperimentArm,
     /// What became of the texts.
     pub counts: ShadowCounts,
-    /// The times that 50, 90 and 99 of 100 runs stayed within.
-    pub quantiles: [Option<Duration>; 3],
 }
 
 impl ShadowResult {
@@ -128,82 +131,80 @@ impl PhaseResults {
     /// Of a phase of this experiment, whose weights are those of `weights`.
     #[must_use]
     pub fn new(experiment: &Experiment, weights: &[f64], sums: &PhaseTotals) -> Self {
-        let design = &experiment.design;
-        let arms: Vec<(usize, ExperimentArm)> =
-            design.serving_arms().map(|(index, arm)| (index, with_phase_weight(arm, weights, index))).collect();
-        let mismatch = user_mismatch(&arms, &sums.counts);
-        let control_weight = arms.iter().find(|(_, arm)| arm.name == design.control).map_or(1.0, |(_, arm)| arm.weight);
-        let compared: Vec<(verdict::ArmAccuracy, ComparisonPlan)> = arms
-            .iter()
+        let mut design = experiment.design.clone();
+        for (arm, weight) in design.arms.iter_mut().zip(weights) {
+            arm.weight = *weight;
+        }
+        let control_weight = design.control_arm().map_or(1.0, |(_, arm)| arm.weight);
+        let compared: Vec<(ArmAccuracy, ComparisonPlan)> = design
+            .serving_arms()
             .filter(|(_, arm)| arm.name != design.control)
             .filter_map(|(_, arm)| {
-                Some((arm_accuracy(arm, sums), comparison_plan(experiment, control_weight, arm.weight)?))
+                Some((arm_accuracy(&arm.name, sums), design.aim.comparison_plan(control_weight, arm.weight)?))
             })
             .collect();
-        let control = design.control_arm().map(|(_, arm)| arm_accuracy(arm, sums));
-        let judged =
-            control.filter(|_| !compared.is_empty()).map(|control| evaluate_arms(&control, &compared, mismatch));
-        let names: Vec<&str> = compared.iter().map(|(arm, _)| arm.name.as_str()).collect();
-        let mut each = judged.iter().flat_map(|judged| judged.arm_verdicts.iter());
-        let plans: BTreeMap<&str, ComparisonPlan> =
-            compared.iter().map(|(arm, plan)| (arm.name.as_str(), plan.with_bonferroni(compared.len()))).collect();
-        let of_control = design.control_arm().map(|(_, arm)| arm_accuracy(arm, sums).counts).unwrap_or_default();
-        let all: u64 =
-            arms.iter().filter_map(|(_, arm)| sums.counts.arms.get(&arm.name)).map(|tally| tally.requests).sum();
-        let result = |(_, arm): &(usize, ExperimentArm)| {
-            let tally = sums.counts.arms.get(&arm.name).cloned().unwrap_or_default();
-            let labelled = sums.feedback.get(&arm.name).cloned().unwrap_or_default();
-            let is_control = arm.name == design.control;
-            let plan = plans.get(arm.name.as_str());
+        let control = arm_accuracy(&design.control, sums);
+        let mismatch = user_mismatch(&design, &sums.counts);
+        let judged = (!compared.is_empty()).then(|| evaluate_arms(&control, &compared, mismatch));
+        let judgements: BTreeMap<&str, (ComparisonPlan, &Verdict)> = compared
+            .iter()
+            .zip(judged.iter().flat_map(|judged| &judged.arm_verdicts))
+            .map(|((arm, plan), verdict)| (arm.name.as_str(), (plan.with_bonferroni(compared.len()), verdict)))
+            .collect();
+        let all = design
+            .serving_arms()
+            .filter_map(|(_, arm)| sums.counts.arms.get(&arm.name))
+            .map(|tally| tally.requests)
+            .sum();
+        let arms = design.serving_arms().map(|(_, arm)| {
+            let counts = sums.counts.arms.get(&arm.name).cloned().unwrap_or_default();
+            let feedback = sums.feedback.get(&arm.name).cloned().unwrap_or_default();
+            let judgement = judgements.get(arm.name.as_str());
             ArmResult {
-                difference: plan.and_then(|plan| compare_accuracies(of_control, labelled.counts, plan)),
-                remaining_feedback: plan.map(|plan| plan.remaining_sample_sizes(of_control, labelled.counts)),
-                is_control,
-                share: ratio(tally.requests, all),
-                quantiles: [0.5, 0.9, 0.99].map(|q| tally.latencies.0.quantile(q)),
-                interval: wilson_interval(labelled.counts.correct, labelled.counts.answers, Z_SCORE_95),
-                verdict: if is_control { None } else { each.next().cloned() },
+                difference: judgement.and_then(|(plan, _)| compare_accuracies(control.counts, feedback.counts, plan)),
+                remaining_feedback: judgement
+                    .map(|(plan, _)| plan.remaining_sample_sizes(control.counts, feedback.counts)),
+                is_control: arm.name == design.control,
+                share: ratio(counts.requests, all),
+                interval: wilson_interval(feedback.counts.correct, feedback.counts.answers, Z_SCORE_95),
+                verdict: judgement.map(|(_, verdict)| (*verdict).clone()),
                 first_decision: sums.first_decisions.get(&arm.name).cloned(),
                 arm: arm.clone(),
-                counts: tally,
-                feedback: labelled,
+                counts,
+                feedback,
             }
-        };
-        let arms = arms.iter().map(result).collect();
-        let shadow = |(index, arm): (usize, &ExperimentArm)| {
-            let tally = sums.counts.shadows.get(&arm.name).cloned().unwrap_or_default();
-            let quantiles = [0.5, 0.9, 0.99].map(|q| tally.latencies.0.quantile(q));
-            ShadowResult { arm: with_phase_weight(arm, weights, index), counts: tally, quantiles }
-        };
+        });
+        let shadows = design.shadow_arms().map(|(_, arm)| ShadowResult {
+            arm: arm.clone(),
+            counts: sums.counts.shadows.get(&arm.name).cloned().unwrap_or_default(),
+        });
         let users = &sums.counts.users;
         Self {
-            arms,
-            shadows: design.shadow_arms().map(shadow).collect(),
+            arms: arms.collect(),
+            shadows: shadows.collect(),
             estimated_users: users.estimated_users(),
             multi_arm_users: users.multi_arm_users(),
             mismatch,
             verdict: judged.as_ref().map_or_else(
                 || "There is one arm: nothing is compared by feedback.".to_owned(),
-                |judged| verdict_text(judged, &names, sums),
+                |judged| verdict_text(judged, &compared, sums),
             ),
         }
     }
 
-    /// Arms of which one can be sure now.
-    pub fn decisions(&self) -> impl Iterator<Item = (&ExperimentArm, bool, String)> {
-        self.arms.iter().filter_map(|result| match result.verdict.as_ref()? {
-            verdict @ Verdict::Better(_) => Some((&result.arm, true, verdict.to_string())),
-            verdict @ Verdict::Worse(_) => Some((&result.arm, false, verdict.to_string())),
-            _ => None,
+    /// Arms of which one can be sure now, and could not before.
+    pub fn new_decisions(&self) -> impl Iterator<Item = (&ExperimentArm, bool, String)> {
+        self.arms.iter().filter(|result| result.first_decision.is_none()).filter_map(|result| {
+            let verdict = result.verdict.as_ref()?;
+            Some((&result.arm, is_better(verdict)?, verdict.to_string()))
         })
     }
 
     /// The control and the other arm of a rollout.
     #[must_use]
     pub fn control_and_candidate(&self) -> Option<(&ArmResult, &ArmResult)> {
-        let control = self.arms.iter().find(|result| result.is_control)?;
-        let candidate = self.arms.iter().find(|result| !result.is_control)?;
-        Some((control, candidate))
+        let control = self.arms.iter().find(|result| result.is_control);
+        control.zip(self.arms.iter().find(|result| !result.is_control))
     }
 }
 
@@ -231,66 +232,45 @@ pub fn recent_control_counts<'a>(present: &ArmCounts, earlier: impl Iterator<Ite
     all
 }
 
-/// What is to be found between the control and another arm.
-#[must_use]
-pub fn comparison_plan(experiment: &Experiment, control: f64, arm: f64) -> Option<ComparisonPlan> {
-    let aim = experiment.design.aim;
-    // An arm without users has no plan. Its weight says only how long it would take.
-    let weights = if control > 0.0 && arm > 0.0 { [control, arm] } else { [1.0, 1.0] };
-    ComparisonPlan::new(aim.expected_accuracy, aim.min_effect, weights, aim.alpha, aim.power)
+/// Returns an arm's name and feedback.
+fn arm_accuracy(arm: &str, sums: &PhaseTotals) -> ArmAccuracy {
+    ArmAccuracy { name: arm.to_owned(), counts: sums.feedback_counts(arm) }
 }
 
-/// Returns an arm's name and feedback.
-fn arm_accuracy(arm: &ExperimentArm, sums: &PhaseTotals) -> verdict::ArmAccuracy {
-    let counts = sums.feedback.get(&arm.name).map(|labelled| labelled.counts).unwrap_or_default();
-    verdict::ArmAccuracy { name: arm.name.clone(), counts }
+/// Whether the arm is better than the control, or worse. Nothing while one cannot be sure.
+fn is_better(verdict: &Verdict) -> Option<bool> {
+    match verdict {
+        Verdict::Better(_) => Some(true),
+        Verdict::Worse(_) => Some(false),
+        _ => None,
+    }
 }
 
 /// What is known now, in which first decisions stand.
-fn verdict_text(judged: &ExperimentVerdict, names: &[&str], sums: &PhaseTotals) -> String {
-    if matches!(judged.overall, OverallVerdict::Mismatch { .. } | OverallVerdict::SingleArm(Verdict::Mismatch { .. })) {
-        return judged.overall.to_string();
+fn verdict_text(judged: &ExperimentVerdict, compared: &[(ArmAccuracy, ComparisonPlan)], sums: &PhaseTotals) -> String {
+    let overall = &judged.overall;
+    if matches!(overall, OverallVerdict::Mismatch { .. } | OverallVerdict::SingleArm(Verdict::Mismatch { .. })) {
+        return overall.to_string();
     }
-    let is_better = |(name, verdict): (&&str, &Verdict)| {
-        sums.first_decisions.get(*name).map(|first| first.is_better).or(match verdict {
-            Verdict::Better(_) => Some(true),
-            Verdict::Worse(_) => Some(false),
-            _ => None,
-        })
-    };
-    match names {
-        [only] => {
-            sums.first_decisions.get(*only).map_or_else(|| judged.overall.to_string(), |first| first.sentence.clone())
-        }
-        several => {
-            let all: Vec<Option<bool>> = several.iter().zip(&judged.arm_verdicts).map(is_better).collect();
-            let better: Vec<&str> = several
-                .iter()
-                .zip(&all)
-                .filter(|(_, is_better)| **is_better == Some(true))
-                .map(|(name, _)| *name)
-                .collect();
-            judged.overall.summary_sentence(&better, all.iter().all(|is_better| *is_better == Some(false)))
-        }
+    let first_decisions = compared.iter().map(|(arm, _)| sums.first_decisions.get(&arm.name));
+    if let [_] = compared {
+        return first_decisions.flatten().next().map_or_else(|| overall.to_string(), |first| first.sentence.clone());
     }
-}
-
-fn with_phase_weight(arm: &ExperimentArm, weights: &[f64], index: usize) -> ExperimentArm {
-    ExperimentArm { weight: weights.get(index).copied().unwrap_or(arm.weight), ..arm.clone() }
+    let all: Vec<Option<bool>> = first_decisions
+        .zip(&judged.arm_verdicts)
+        .map(|(first, verdict)| first.map_or_else(|| is_better(verdict), |first| Some(first.is_better)))
+        .collect();
+    let better = compared.iter().zip(&all).filter(|(_, is_better)| **is_better == Some(true));
+    let better: Vec<&str> = better.map(|((arm, _), _)| arm.name.as_str()).collect();
+    overall.summary_sentence(&better, all.iter().all(|is_better| *is_better == Some(false)))
 }
 
 /// Whether users are spread as the weights say.
-fn user_mismatch(arms: &[(usize, ExperimentArm)], counted: &PhaseCounts) -> Option<f64> {
-    let most = arms.iter().map(|&(index, _)| index + 1).max().unwrap_or(0);
-    let users = counted.users.counts(most);
-    let of_users: Vec<u64> = arms.iter().map(|&(index, _)| users.get(index).copied().unwrap_or(0)).collect();
-    let weights: Vec<f64> = arms.iter().map(|(_, arm)| arm.weight).collect();
-    sample_ratio_mismatch(&of_users, &weights)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-fn ratio(some: u64, all: u64) -> Option<f64> {
-    (all > 0).then(|| some as f64 / all as f64)
+fn user_mismatch(design: &ExperimentDesign, counted: &PhaseCounts) -> Option<f64> {
+    let users = counted.users.counts(MAX_ARMS);
+    let (users, weights): (Vec<u64>, Vec<f64>) =
+        design.serving_arms().map(|(index, arm)| (users.get(index).copied().unwrap_or_default(), arm.weight)).unzip();
+    sample_ratio_mismatch(&users, &weights)
 }
 
 #[cfg(test)]
@@ -299,6 +279,7 @@ mod tests {
     use crate::bucketing::Bucketing;
     use crate::counters::ActivePhase;
     use crate::experiment::tests::sample_design;
+    use std::time::Duration;
 
     fn arm_feedback(correct: u64, answers: u64) -> ArmFeedback {
         ArmFeedback { counts: FeedbackCounts { correct, answers }, ..ArmFeedback::default() }
@@ -325,7 +306,7 @@ mod tests {
             "{}",
             results.verdict
         );
-        let (arm, better, sentence) = results.decisions().next().unwrap();
+        let (arm, better, sentence) = results.new_decisions().next().unwrap();
         assert_eq!((arm.name.as_str(), better, &sentence), ("new", true, &results.verdict));
         // Later on it looks less sure.
         sums.first_decisions.insert("new".to_owned(), FirstDecision { is_better: better, decided_at: 1, sentence });
@@ -362,7 +343,7 @@ mod tests {
         let results = PhaseResults::new(&experiment, &weights, &sums);
         assert!(results.mismatch.is_some_and(|p| p < 0.001));
         assert!(results.verdict.starts_with("Do not trust this comparison"), "{}", results.verdict);
-        assert_eq!((results.estimated_users.round(), results.decisions().count()), (2_000.0, 0));
+        assert_eq!((results.estimated_users.round(), results.new_decisions().count()), (2_000.0, 0));
         assert!((results.arms[0].share.unwrap() - 0.6).abs() < 0.05);
     }
 

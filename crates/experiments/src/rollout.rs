@@ -4,7 +4,7 @@ use predictd_stats::interval::wilson_interval;
 use predictd_stats::{ComparisonPlan, FeedbackCounts, compare_accuracies};
 use serde::{Deserialize, Serialize};
 
-use super::error::ExperimentError;
+use super::error::{ExperimentError, require};
 
 /// Most steps.
 pub const MAX_STEPS: usize = 20;
@@ -54,7 +54,7 @@ pub struct Guardrails {
 }
 
 /// What one side of a rollout did.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct ArmStats {
     /// Requests of which is known what became of them.
     pub requests: u64,
@@ -65,7 +65,7 @@ pub struct ArmStats {
 }
 
 /// What is known when it is looked whether the next step can come.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug)]
 pub struct RolloutInput<'a> {
     /// The step, from 0.
     pub step: usize,
@@ -101,34 +101,32 @@ impl RolloutStrategy {
     /// # Errors
     /// [`ExperimentError::Invalid`] with the place in the JSON form.
     pub fn validate(&self) -> Result<(), ExperimentError> {
-        if !(1..=MAX_STEPS).contains(&self.steps.len()) {
-            return Err(ExperimentError::invalid("/rollout/steps", format!("a rollout has 1 to {MAX_STEPS} steps")));
-        }
+        require(
+            (1..=MAX_STEPS).contains(&self.steps.len()),
+            "/rollout/steps",
+            format!("a rollout has 1 to {MAX_STEPS} steps"),
+        )?;
         let mut before = 0.0;
         for (index, step) in self.steps.iter().enumerate() {
-            if !(step.share > before && step.share <= 1.0) {
-                return Err(ExperimentError::invalid(
-                    format!("/rollout/steps/{index}/weight"),
-                    "each step has a larger weight than the one before, up to 1, or 100 %",
-                ));
-            }
-            if step.seconds > MAX_STEP_SECONDS {
-                return Err(ExperimentError::invalid(
-                    format!("/rollout/steps/{index}/seconds"),
-                    format!("a step takes at least at most {MAX_STEP_SECONDS} s"),
-                ));
-            }
+            require(
+                step.share > before && step.share <= 1.0,
+                format!("/rollout/steps/{index}/weight"),
+                "each step has a larger weight than the one before, up to 1, or 100 %",
+            )?;
+            require(
+                step.seconds <= MAX_STEP_SECONDS,
+                format!("/rollout/steps/{index}/seconds"),
+                format!("a step takes at least at most {MAX_STEP_SECONDS} s"),
+            )?;
             before = step.share;
         }
         let Guardrails { errors, p99, accuracy } = self.guards;
         let are_fractions = [errors, accuracy].into_iter().flatten().all(|part| (0.0..=1.0).contains(&part));
-        if !are_fractions || !p99.is_none_or(|times| (1.0..=100.0).contains(&times)) {
-            return Err(ExperimentError::invalid(
-                "/rollout/guards",
-                "possible are: errors and accuracy 0 to 1, p99 1 to 100",
-            ));
-        }
-        Ok(())
+        require(
+            are_fractions && p99.is_none_or(|times| (1.0..=100.0).contains(&times)),
+            "/rollout/guards",
+            "possible are: errors and accuracy 0 to 1, p99 1 to 100",
+        )
     }
 
     /// Decides the next action.
@@ -149,10 +147,9 @@ impl RolloutStrategy {
 impl Guardrails {
     /// Finds a guard that was breached, and says which in a sentence.
     fn find_breach(&self, look: &RolloutInput<'_>, steps: usize) -> Option<String> {
-        let RolloutInput { control, candidate, .. } = *look;
         self.errors
-            .and_then(|most| error_rate_breach(control, candidate, most))
-            .or_else(|| self.p99.and_then(|most| latency_breach(control, candidate, most)))
+            .and_then(|most| error_rate_breach(look.control, look.candidate, most))
+            .or_else(|| self.p99.and_then(|most| latency_breach(look.control, look.candidate, most)))
             .or_else(|| self.accuracy.and_then(|most| accuracy_breach(look, steps, most)))
     }
 }
@@ -164,9 +161,8 @@ fn error_rate_breach(control: ArmStats, candidate: ArmStats, most: f64) -> Optio
     let own = wilson_interval(candidate.failed, candidate.requests, ERROR_RATE_Z_SCORE);
     // What a control with few requests did may be chance.
     let usual = match control.requests {
-        0 => 0.0,
-        few if few < MIN_CONTROL_REQUESTS => wilson_interval(control.failed, few, 1.0).high,
-        _ => ratio(control.failed, control.requests),
+        1..MIN_CONTROL_REQUESTS => wilson_interval(control.failed, control.requests, 1.0).high,
+        requests => ratio(control.failed, requests).unwrap_or_default(),
     };
     let allowed = usual + most;
     (own.low > allowed).then(|| {
@@ -174,7 +170,7 @@ fn error_rate_breach(control: ArmStats, candidate: ArmStats, most: f64) -> Optio
             "{} of {} requests failed ({:.1} %); the control's share and {:.1} points are allowed: {:.1} %",
             candidate.failed,
             candidate.requests,
-            100.0 * ratio(candidate.failed, candidate.requests),
+            100.0 * ratio(candidate.failed, candidate.requests).unwrap_or_default(),
             100.0 * most,
             100.0 * allowed
         )
@@ -213,8 +209,8 @@ fn accuracy_breach(look: &RolloutInput<'_>, steps: usize, most: f64) -> Option<S
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-fn ratio(some: u64, all: u64) -> f64 {
-    if all == 0 { 0.0 } else { some as f64 / all as f64 }
+pub(super) fn ratio(some: u64, all: u64) -> Option<f64> {
+    (all > 0).then(|| some as f64 / all as f64)
 }
 
 #[cfg(test)]

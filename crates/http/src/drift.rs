@@ -15,7 +15,6 @@ use predictd_drift::window::MAX_STORED_WINDOWS;
 use predictd_drift::{Divergence, DriftLevel, DriftSignal, SignalReport, WindowResult};
 use predictd_engine::drift_monitor::{DriftMonitor, DriftStatus};
 use predictd_metrics::drift::AccuracyStatus;
-use predictd_registry::VersionState;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -59,7 +58,7 @@ pub async fn show(
     let mut versions = Vec::new();
     for (name, served) in &snapshot.models {
         for (version, state) in &served.versions {
-            let loaded = if let VersionState::Ready(model) = state { Some(model) } else { None };
+            let loaded = state.ready();
             let accuracy =
                 accuracies.iter().find(|accuracy| accuracy.model == *name && accuracy.version == version.as_str());
             versions.push(VersionDriftView {

@@ -150,7 +150,7 @@ pub async fn results(
     let with = if details { ResultDetail::Pairs } else { ResultDetail::Labels };
     let read = app
         .require_registry()?
-        .run(move |services| async move { services.evaluator.results(&named, phase, with).await });
+        .run(move |services| async move { services.experiments.results(&named, phase, with).await });
     let (experiment, phase, found) = read.await?;
     Ok(Json(results::results_view(&name, &experiment, phase, &found, details)))
 }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use predictd_experiments::receipts::ReceiptError;
 use predictd_inference::feedback_service::{Feedback, FeedbackError};
-use predictd_registry::service::FeedbackOutcome;
+use predictd_registry::feedback::FeedbackWriteOutcome;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -234,7 +234,10 @@ impl From<GroundTruth> for Feedback {
 
 impl FeedbackAnswer {
     /// In the form of the request. The error of a single piece of feedback is that of the request.
-    fn from_outcomes(outcomes: Vec<Result<FeedbackOutcome, FeedbackError>>, is_list: bool) -> Result<Self, ApiError> {
+    fn from_outcomes(
+        outcomes: Vec<Result<FeedbackWriteOutcome, FeedbackError>>,
+        is_list: bool,
+    ) -> Result<Self, ApiError> {
         let mut results = Vec::with_capacity(outcomes.len());
         for (index, outcome) in outcomes.into_iter().enumerate() {
             let status = outcome.map(|outcome| FeedbackStatus { outcome: outcome.name() });

@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use predictd_registry::VersionState;
 use predictd_registry::database::StorageFault;
 use predictd_registry::runtime::RegistryRuntime;
 use predictd_registry::service::RegistryContext;
@@ -72,7 +71,7 @@ pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<HealthRepo
     let versions =
         snapshot.models.iter().flat_map(|(name, served)| served.versions.iter().map(move |version| (name, version)));
     let models = versions.map(|(name, (version, state))| {
-        let ready = if let VersionState::Ready(model) = state { Some(model) } else { None };
+        let ready = state.ready();
         ModelHealth {
             name: name.clone(),
             version: version.as_str().to_owned(),

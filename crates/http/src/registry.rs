@@ -21,9 +21,10 @@ use predictd_api::models::{
 };
 use predictd_registry::ResolveError;
 use predictd_registry::database::{ChangeOutcome, HistoryFilter};
+use predictd_registry::mlflow::pull::PullRequest;
 use predictd_registry::mlflow::uri::{ModelUri, ModelUriError};
-use predictd_registry::record::Origin;
-use predictd_registry::service::{ChangeContext, NewVersion, PullRequest, RegistryError, RegistryServices};
+use predictd_registry::record::{Origin, VersionRecord};
+use predictd_registry::service::{ChangeContext, RegistryError, RegistryServices};
 
 use super::body::ValidatedJson;
 use super::caller::Caller;
@@ -110,7 +111,7 @@ pub async fn register(
         if let Some(uri) = source {
             return services.models.register_pulled(&model, &version, PullRequest { uri, metadata }, &order).await;
         }
-        let added = NewVersion { origin: Origin::Upload, files: wire::file_records(&files), metadata };
+        let added = VersionRecord::new(Origin::Upload, wire::file_records(&files), metadata);
         services.models.register(&model, &version, added, &order).await
     };
     apply_change(&app, name, order, register).await

@@ -8,9 +8,9 @@ use predictd_experiments::receipts::{LabelSource, Receipt, ReceiptError, Receipt
 use predictd_metrics::Metrics;
 use predictd_platform::clock;
 use predictd_registry::Registry;
-use predictd_registry::feedback::FeedbackRecord;
+use predictd_registry::feedback::{FeedbackRecord, FeedbackWriteOutcome};
 use predictd_registry::runtime::RegistryRuntime;
-use predictd_registry::service::{FeedbackOutcome, RegistryError};
+use predictd_registry::service::RegistryError;
 use predictd_text::policy::{PolicyError, TextPolicy};
 
 /// Takes feedback.
@@ -76,7 +76,7 @@ impl FeedbackService {
         store: &RegistryRuntime,
         feedback: Vec<Feedback>,
         caller: &str,
-    ) -> Result<Vec<Result<FeedbackOutcome, FeedbackError>>, RegistryError> {
+    ) -> Result<Vec<Result<FeedbackWriteOutcome, FeedbackError>>, RegistryError> {
         let mut records = Vec::with_capacity(feedback.len());
         let mut outcomes = Vec::with_capacity(feedback.len());
         for feedback in feedback {

@@ -57,6 +57,21 @@ pub enum FeedbackWriteOutcome {
     Unchanged,
     /// Later feedback counts.
     Superseded,
+    /// It waits on disk until the database answers.
+    Spooled,
+}
+
+impl FeedbackWriteOutcome {
+    /// A word for it, in answers and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::New => "stored",
+            Self::Corrected => "corrected",
+            Self::Unchanged | Self::Superseded => "unchanged",
+            Self::Spooled => "waiting",
+        }
+    }
 }
 
 #[cfg(test)]

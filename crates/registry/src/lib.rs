@@ -29,7 +29,7 @@ mod valid_name;
 pub mod version_name;
 pub mod version_state;
 
-pub use served_model::{ServedModel, VersionStates};
+pub use served_model::ServedModel;
 pub use snapshot::{Registry, ResolveError, Snapshot};
 pub use valid_name::is_valid_name;
 pub use version_state::{LoadFailure, VersionState};

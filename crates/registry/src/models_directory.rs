@@ -225,12 +225,9 @@ fn sync_record(record: &mut ModelRecord, there: &[&str], gone: MissingVersions) 
     }
     for version in there {
         let found = VersionRecord {
-            origin: Origin::Directory,
-            files: Vec::new(),
-            metadata: BTreeMap::new(),
-            metrics: BTreeMap::new(),
             pinned: true,
             registered_at: now_millis(),
+            ..VersionRecord::new(Origin::Directory, Vec::new(), BTreeMap::new())
         };
         match record.register(version, found) {
             Ok(new) => changed |= new,

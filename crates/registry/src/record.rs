@@ -98,6 +98,12 @@ pub enum RecordError {
 }
 
 impl VersionRecord {
+    /// A version whose time of registration is still to come.
+    #[must_use]
+    pub fn new(origin: Origin, files: Vec<FileRecord>, metadata: BTreeMap<String, String>) -> Self {
+        Self { origin, files, metadata, metrics: BTreeMap::new(), pinned: false, registered_at: 0 }
+    }
+
     /// Bytes of its files; 0 for a directory.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -271,7 +277,8 @@ impl ModelRecord {
         self.version(version).is_ok_and(|found| found.pinned)
     }
 
-    fn version(&self, version: &str) -> Result<&VersionRecord, RecordError> {
+    /// The version of this name.
+    pub(crate) fn version(&self, version: &str) -> Result<&VersionRecord, RecordError> {
         self.versions.get(&VersionName::new(version)).ok_or_else(|| RecordError::UnknownVersion(version.to_owned()))
     }
 

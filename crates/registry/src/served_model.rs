@@ -8,14 +8,11 @@ use predictd_engine::loaded_version::LoadedVersion;
 use super::version_name::VersionName;
 use super::version_state::VersionState;
 
-/// The versions of one model.
-pub type VersionStates = BTreeMap<VersionName, VersionState>;
-
 /// A model as it is served: the versions that are loaded, or shall be.
 #[derive(Debug, Clone, Default)]
 pub struct ServedModel {
     /// By name.
-    pub versions: VersionStates,
+    pub versions: BTreeMap<VersionName, VersionState>,
     /// The one that an operator made active, or that was found to be good.
     pub active: Option<VersionName>,
     /// The one that was active before.
@@ -38,17 +35,13 @@ impl ServedModel {
         if let Some(active) = active {
             return Some(active).filter(works).or_else(|| previous.filter(works)).or(Some(active));
         }
-        let any = self.versions.iter().rev().find(works).or_else(|| self.versions.last_key_value());
-        any.filter(|_| self.auto_select)
+        self.versions.iter().rev().find(works).or_else(|| self.versions.last_key_value()).filter(|_| self.auto_select)
     }
 
     /// The model of a version that answers.
     #[must_use]
     pub fn ready_model(&self, version: &str) -> Option<&Arc<LoadedVersion>> {
-        match self.versions.get(&VersionName::new(version))? {
-            VersionState::Ready(model) => Some(model),
-            VersionState::Loading | VersionState::Failed(_) => None,
-        }
+        self.versions.get(&VersionName::new(version))?.ready()
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! - `registry_services`: all services, put together; `registry_context`: what they share
 //! - `state_cache`: the registry's state; `commit`: commits a change to the database, the state and the snapshot
-//! - `reconciler`: loads and unloads versions, by `version_loader`; `snapshot_publisher`: publishes the state;
+//! - `reconciler`: loads and unloads versions, `version_loader`: a single one; `snapshot_publisher`: publishes the state;
 //!   `reconcile_loop`: when
 //! - `model_service`, `experiment_service`: what operators can do
-//! - `rollout_controller`: moves rollouts on, by what `experiment_evaluator` reads; `accuracy_monitor`
+//! - `experiment_evaluator`: reads the results of experiments; `rollout_controller` moves rollouts on by them
+//! - `accuracy_monitor`: compares the accuracy of versions with what is expected
 //! - `mlflow_sync`: follows aliases; `database_watch`: follows other replicas
 //! - `feedback_store`, `spool_drain`, `feedback_retention`: feedback
-//! - `polling`: the loop of all that polls
+//! - `polling`: what all that polls has in common
 
 mod accuracy_monitor;
 mod change_context;
@@ -19,10 +20,8 @@ mod experiment_evaluator;
 mod experiment_service;
 mod feedback_retention;
 mod feedback_store;
-mod mlflow_pull;
 mod mlflow_sync;
 mod model_service;
-mod new_version;
 mod phase_counters;
 mod polling;
 mod reconcile_loop;
@@ -39,9 +38,7 @@ mod version_loader;
 
 pub use change_context::ChangeContext;
 pub use error::RegistryError;
-pub use feedback_store::FeedbackOutcome;
 pub use mlflow_sync::AliasSubscription;
-pub use new_version::{NewVersion, PullRequest};
+pub use reconciler::{LoadDeps, MemoryCheck};
 pub use registry_context::RegistryContext;
 pub use registry_services::{RegistryServices, ServiceDeps};
-pub use version_loader::{LoadDeps, MemoryCheck};

@@ -14,7 +14,8 @@ use predictd_experiments::counters::ActivePhase;
 use predictd_metrics::VersionStatus;
 use predictd_text::manifest::ManifestError;
 
-use super::record::{ModelRecord, ModelRecords, Origin};
+use super::models_directory::{self, MissingVersions};
+use super::record::{ModelRecords, Origin};
 use super::served_model::ServedModel;
 use super::version_name::VersionName;
 use super::version_state::{LoadFailure, VersionState};
@@ -63,13 +64,8 @@ impl Registry {
     /// # Errors
     /// If there is no model, or none of the name that shall be the default.
     pub fn from_sources(sources: &[ModelSource], default_model: Option<&str>) -> Result<Self, String> {
-        let mut models: BTreeMap<String, ServedModel> = BTreeMap::new();
-        for source in sources {
-            let served = models.entry(source.name.clone()).or_default();
-            served.auto_select = true;
-            served.versions.insert(VersionName::new(&source.version), VersionState::Loading);
-        }
-        let registry = Self::with_models(models, default_model, &[])?;
+        let records = models_directory::sync_in_memory(&ModelRecords::new(), sources, MissingVersions::Retain);
+        let registry = Self::from_records(&records, default_model, &[])?;
         registry.require_at_startup(
             sources.iter().map(|source| (source.name.clone(), VersionName::new(&source.version))).collect(),
         );
@@ -81,30 +77,22 @@ impl Registry {
     /// # Errors
     /// If there is no model, or none of the name that shall be the default.
     pub fn from_records(records: &ModelRecords, default_model: Option<&str>, coming: &[&str]) -> Result<Self, String> {
-        let served = |record: &ModelRecord| ServedModel {
-            versions: record
-                .required_versions()
-                .into_iter()
-                .map(|version| (VersionName::new(version), VersionState::Loading))
-                .collect(),
-            active: record.active.as_deref().map(VersionName::new),
-            previous: record.previous_versions.last().map(|version| VersionName::new(version)),
-            auto_select: has_directory_version(record),
-        };
-        let models = records.iter().map(|(name, record)| (name.clone(), served(record)));
-        Self::with_models(models.filter(|(_, served)| !served.versions.is_empty()).collect(), default_model, coming)
-    }
-
-    fn with_models(
-        models: BTreeMap<String, ServedModel>,
-        default_model: Option<&str>,
-        coming: &[&str],
-    ) -> Result<Self, String> {
+        let served = records.iter().map(|(name, record)| {
+            let versions = record.required_versions().into_iter();
+            let served = ServedModel {
+                versions: versions.map(|version| (VersionName::new(version), VersionState::Loading)).collect(),
+                active: record.active.as_deref().map(VersionName::new),
+                previous: record.previous_versions.last().map(|version| VersionName::new(version)),
+                // An operator has a directory of it.
+                auto_select: record.versions.values().any(|version| version.origin == Origin::Directory),
+            };
+            (name.clone(), served)
+        });
+        let models: BTreeMap<_, _> = served.filter(|(_, served)| !served.versions.is_empty()).collect();
         // The operator's own go first: what is registered while the server runs does not become the default by a restart.
-        let own = models.iter().find(|(_, served)| served.auto_select).map(|(name, _)| name.as_str());
-        let first = own.or(models.keys().next().map(String::as_str)).or(coming.first().copied());
+        let first = models.iter().min_by_key(|(_, served)| !served.auto_select).map(|(name, _)| name.as_str());
         let none = "it holds no model: a model is a directory NAME/VERSION with a model.onnx in it";
-        let default_model = default_model.or(first).ok_or(none)?.to_owned();
+        let default_model = default_model.or(first).or(coming.first().copied()).ok_or(none)?.to_owned();
         if !models.contains_key(&default_model) && !coming.contains(&default_model.as_str()) {
             return Err(format!("it holds no model {default_model:?}, which --default-model names"));
         }
@@ -147,8 +135,7 @@ impl Registry {
 
     fn set_state(&self, model: &str, version: &str, state: VersionState) {
         self.update(|changed| {
-            let served = changed.models.entry(model.to_owned()).or_default();
-            served.versions.insert(VersionName::new(version), state);
+            changed.models.entry(model.to_owned()).or_default().versions.insert(VersionName::new(version), state);
         });
     }
 
@@ -188,12 +175,8 @@ impl Registry {
 
     /// Ends all workers after what they have, and waits for them until `deadline`.
     pub fn close(&self, deadline: Instant) {
-        let snapshot = self.snapshot.swap(Arc::default());
-        let states = snapshot.models.values().flat_map(|served| served.versions.values());
-        for state in states {
-            if let VersionState::Ready(model) = state {
-                model.close(deadline);
-            }
+        for model in self.snapshot.swap(Arc::default()).ready_models() {
+            model.close(deadline);
         }
     }
 }
@@ -208,10 +191,10 @@ impl Snapshot {
         let unknown = if model.is_none() { ResolveError::ModelLoading } else { ResolveError::UnknownModel };
         let served = self.models.get(model.unwrap_or(&self.default_model)).ok_or(unknown)?;
         let state = match version {
-            Some(version) => served.versions.get(&VersionName::new(version)).ok_or(ResolveError::UnknownVersion)?,
-            None => served.active().map(|(_, state)| state).ok_or(ResolveError::UnknownVersion)?,
+            Some(version) => served.versions.get(&VersionName::new(version)),
+            None => served.active().map(|(_, state)| state),
         };
-        match state {
+        match state.ok_or(ResolveError::UnknownVersion)? {
             VersionState::Ready(model) => Ok(model),
             VersionState::Loading => Err(ResolveError::ModelLoading),
             VersionState::Failed(_) => Err(ResolveError::LoadFailed),
@@ -221,37 +204,38 @@ impl Snapshot {
     /// Every version as it is at this moment.
     #[must_use]
     pub fn version_statuses(&self) -> Vec<VersionStatus> {
-        let versions = self.models.iter().flat_map(|(name, served)| {
+        let mut statuses = Vec::new();
+        for (model, served) in &self.models {
             let answers = served.active().map(|(version, _)| version);
-            served.versions.iter().map(move |(version, state)| (name, version, state, answers == Some(version)))
-        });
-        let now = |(model, version, state, active): (&String, &VersionName, &VersionState, bool)| {
-            let loaded = if let VersionState::Ready(model) = state { Some(model) } else { None };
-            VersionStatus {
-                model: model.clone(),
-                version: version.as_str().to_owned(),
-                state: state.name(),
-                is_active: active,
-                device: loaded.map(|model| model.device().to_owned()),
-                is_fallback: loaded.is_some_and(|model| model.placement().fallback_reason.is_some()),
-                queued_texts: loaded.map_or(0, |model| model.queue_length()),
-                oldest_wait: loaded.map(|model| model.oldest_wait()).unwrap_or_default(),
-                expected_wait: loaded.map(|model| model.wait_time()).unwrap_or_default(),
-                signals: loaded
-                    .and_then(|model| model.drift_monitor())
-                    .map(DriftMonitor::current_signals)
-                    .unwrap_or_default(),
+            for (version, state) in &served.versions {
+                let loaded = state.ready();
+                statuses.push(VersionStatus {
+                    model: model.clone(),
+                    version: version.as_str().to_owned(),
+                    state: state.name(),
+                    is_active: answers == Some(version),
+                    device: loaded.map(|model| model.device().to_owned()),
+                    is_fallback: loaded.is_some_and(|model| model.placement().fallback_reason.is_some()),
+                    queued_texts: loaded.map_or(0, |model| model.queue_length()),
+                    oldest_wait: loaded.map(|model| model.oldest_wait()).unwrap_or_default(),
+                    expected_wait: loaded.map(|model| model.wait_time()).unwrap_or_default(),
+                    signals: loaded
+                        .and_then(|model| model.drift_monitor())
+                        .map(DriftMonitor::current_signals)
+                        .unwrap_or_default(),
+                });
             }
-        };
-        versions.map(now).collect()
+        }
+        statuses
     }
 
     /// Every version that answers.
     pub fn ready_models(&self) -> impl Iterator<Item = &LoadedVersion> {
-        self.models.values().flat_map(|served| served.versions.values()).filter_map(|state| match state {
-            VersionState::Ready(model) => Some(model.as_ref()),
-            VersionState::Loading | VersionState::Failed(_) => None,
-        })
+        self.models
+            .values()
+            .flat_map(|served| served.versions.values())
+            .filter_map(VersionState::ready)
+            .map(Arc::as_ref)
     }
 
     /// True if the default model answers and, of a server that starts, every version that requests are sent to answers or
@@ -267,18 +251,17 @@ impl Snapshot {
 
     /// True for a version that is loaded, or could not be.
     pub(super) fn was_tried(&self, model: &str, version: &VersionName) -> bool {
-        let state = self.models.get(model).and_then(|served| served.versions.get(version));
-        matches!(state, Some(VersionState::Ready(_) | VersionState::Failed(_)))
+        self.state(model, version).is_some_and(|state| !matches!(state, VersionState::Loading))
     }
 
     /// True unless the version that answers is still being loaded: where the active one has failed, the one before it.
     fn is_settled(&self, model: &str) -> bool {
         let active = self.models.get(model).and_then(ServedModel::active);
-        !active.is_some_and(|(_, state)| matches!(state, VersionState::Loading))
+        !matches!(active, Some((_, VersionState::Loading)))
     }
 
-    fn has_version(&self, model: &str, version: &VersionName) -> bool {
-        self.models.get(model).is_some_and(|served| served.versions.contains_key(version))
+    pub(super) fn state(&self, model: &str, version: &VersionName) -> Option<&VersionState> {
+        self.models.get(model)?.versions.get(version)
     }
 
     /// Why a server must not go on, if so: for a version that it could not load among those that it began with.
@@ -286,25 +269,21 @@ impl Snapshot {
     pub fn fatal_load_failure(&self, begun_with: &Self) -> Option<&str> {
         let mut versions = self.models.iter().flat_map(|(name, served)| served.versions.iter().map(move |v| (name, v)));
         versions.find_map(|(name, (version, state))| match state {
-            VersionState::Failed(failure) if begun_with.has_version(name, version) => failure.fatal_reason.as_deref(),
-            VersionState::Failed(_) | VersionState::Loading | VersionState::Ready(_) => None,
+            VersionState::Failed(failure) if begun_with.state(name, version).is_some() => {
+                failure.fatal_reason.as_deref()
+            }
+            _ => None,
         })
     }
-}
-
-/// True for a model of which an operator has a directory.
-fn has_directory_version(record: &ModelRecord) -> bool {
-    record.versions.values().any(|version| version.origin == Origin::Directory)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::served_model::VersionStates;
     use crate::version_state::LoadFailure;
 
     fn snapshot(versions: &[(&str, VersionState)]) -> Snapshot {
-        let versions: VersionStates = versions.iter().map(|(v, state)| (VersionName::new(v), state.clone())).collect();
+        let versions = versions.iter().map(|(v, state)| (VersionName::new(v), state.clone())).collect();
         let models = [("m".to_owned(), ServedModel { versions, ..ServedModel::default() })].into();
         Snapshot { models, ..Snapshot::default() }
     }

@@ -25,6 +25,12 @@ pub struct LoadFailure {
 }
 
 impl VersionState {
+    /// The model of a version that answers.
+    #[must_use]
+    pub fn ready(&self) -> Option<&Arc<LoadedVersion>> {
+        if let Self::Ready(model) = self { Some(model) } else { None }
+    }
+
     /// The state's name in answers.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -1,11 +1,10 @@
 //! What an experiment shows, on the wire.
 
-use std::time::Duration;
-
 use predictd_api::experiment_results::{
     ArmFeedbackView, ArmResultView, CalibrationBinView, ClassView, ConfusionCellView, ControlComparisonView,
     ExperimentResultsView, FirstDecisionView, LatencyQuantiles, ShadowResultView,
 };
+use predictd_experiments::counters::SparseLatencyHistogram;
 use predictd_experiments::experiment::Experiment;
 use predictd_experiments::results::{self, ArmResult, ShadowResult};
 use predictd_stats::verdict::Verdict;
@@ -52,7 +51,7 @@ fn arm_result(found: &ArmResult, details: bool) -> ArmResultView {
         anonymous: found.counts.anonymous,
         failed: found.counts.failed.clone(),
         left: found.counts.cancelled,
-        milliseconds: latency_quantiles(found.quantiles),
+        milliseconds: latency_quantiles(&found.counts.latencies),
         feedback: arm_feedback(found, details),
         against_control: (!found.is_control).then(|| control_comparison(found)),
     }
@@ -69,12 +68,14 @@ fn shadow_result(found: &ShadowResult) -> ShadowResultView {
         distance: found.mean_confidence_difference(),
         skipped: found.counts.skipped,
         failed: found.counts.failed,
-        milliseconds: latency_quantiles(found.quantiles),
+        milliseconds: latency_quantiles(&found.counts.latencies),
     }
 }
 
-fn latency_quantiles(times: [Option<Duration>; 3]) -> LatencyQuantiles {
-    let [p50, p90, p99] = times.map(|time| time.map(|time| (time.as_secs_f64() * 1e6).round() / 1e3));
+/// The times that 50, 90 and 99 of 100 answers stayed within.
+fn latency_quantiles(times: &SparseLatencyHistogram) -> LatencyQuantiles {
+    let [p50, p90, p99] =
+        [0.5, 0.9, 0.99].map(|q| times.0.quantile(q).map(|time| (time.as_secs_f64() * 1e6).round() / 1e3));
     LatencyQuantiles { p50, p90, p99 }
 }
 

@@ -15,7 +15,7 @@ use crate::state::App;
 /// True if a file is there: 204, otherwise 404.
 #[utoipa::path(get, path = "/admin/store/{sha256}", tag = "admin", params(("sha256" = String, Path)), responses((status = 204)))]
 pub async fn exists(State(app): State<Arc<App>>, Path(sha256): Path<String>) -> Result<StatusCode, ApiError> {
-    if app.require_registry()?.services().context.store().has_upload(&sha256) {
+    if app.require_registry()?.services().context.store.has_upload(&sha256) {
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(ApiError::new(Code::NotFound, "No such file was uploaded."))
@@ -34,7 +34,7 @@ pub async fn upload(
     if !is_sha256(&sha256) {
         return Err(ApiError::new(Code::InvalidRequest, "The path ends in 64 hexadecimal digits, small ones."));
     }
-    let mut file = UploadWriter::open(app.require_registry()?.services().context.store(), MAX_FILE_BYTES)
+    let mut file = UploadWriter::open(&app.require_registry()?.services().context.store, MAX_FILE_BYTES)
         .await
         .map_err(RegistryError::from)?;
     // As long as bytes come, however many there are.

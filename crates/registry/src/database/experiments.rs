@@ -275,7 +275,7 @@ fn sum_counts(rows: &[AnyRow]) -> Result<PhaseCounts, sqlx::Error> {
     let mut sum = PhaseCounts::default();
     for row in rows {
         let counted = PhaseCounts::from_stored(row.try_get(0)?, row.try_get(1)?);
-        sum.merge(&counted.map_err(|reason| sqlx::Error::Decode(reason.into()))?);
+        sum.merge(&counted.map_err(sqlx::Error::Decode)?);
     }
     Ok(sum)
 }

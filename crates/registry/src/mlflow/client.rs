@@ -1,10 +1,13 @@
 //! What is asked of an MLflow server (REST API 2.0, as of MLflow 2.9 to 3.18).
 
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::iter;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Response, Url};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -28,7 +31,7 @@ const MAX_SEARCH_PAGES: usize = 40;
 const MAX_MESSAGE_CHARS: usize = 300;
 
 /// Why something is not to be had.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum MlflowError {
     /// The server does not answer, or not now: it may later.
     #[error("the MLflow server does not answer: {0}")]
@@ -45,8 +48,10 @@ pub enum MlflowError {
 #[derive(Debug, Clone)]
 pub struct MlflowClient {
     http: reqwest::Client,
-    base_url: Url,
-    credentials: Option<HeaderValue>,
+    /// The server's address, to compare others with.
+    pub(super) base_url: Url,
+    /// The headers that prove who asks.
+    credentials: HeaderMap,
 }
 
 /// A version of a registered model.
@@ -57,15 +62,13 @@ pub struct MlflowVersion {
     /// Its number.
     pub version: String,
     /// The run that made it.
-    #[serde(default)]
     pub run_id: Option<String>,
     /// What it was made of: other files have another source, whatever their version's number.
-    #[serde(default)]
     pub source: Option<String>,
 }
 
 /// A file or a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub struct Artifact {
     /// Its name within the directory that was listed.
     pub path: String,
@@ -73,7 +76,6 @@ pub struct Artifact {
     #[serde(default)]
     pub is_dir: bool,
     /// Its length, as far as the server knows.
-    #[serde(default)]
     pub file_size: Option<u64>,
 }
 
@@ -82,7 +84,7 @@ pub struct Artifact {
 struct PresignedUrl {
     url: String,
     #[serde(default)]
-    headers: std::collections::BTreeMap<String, String>,
+    headers: HashMap<String, String>,
 }
 
 impl MlflowClient {
@@ -95,23 +97,14 @@ impl MlflowClient {
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .user_agent(concat!("predictd/", env!("CARGO_PKG_VERSION")));
-        let credentials = server.credentials.as_ref().map(|credentials| {
-            let mut value = HeaderValue::from_str(&credentials.authorization_header())
-                .map_err(|_| "the credentials are no header")?;
+        let mut credentials = HeaderMap::new();
+        if let Some(given) = &server.credentials {
+            let mut value =
+                HeaderValue::from_str(&given.authorization_header()).map_err(|_| "the credentials are no header")?;
             value.set_sensitive(true);
-            Ok::<_, &str>(value)
-        });
-        Ok(Self {
-            http: http.build().map_err(|error| error.to_string())?,
-            base_url: server.url.clone(),
-            credentials: credentials.transpose()?,
-        })
-    }
-
-    /// The server's address, to compare others with.
-    #[must_use]
-    pub fn base_url(&self) -> &Url {
-        &self.base_url
+            credentials.insert(AUTHORIZATION, value);
+        }
+        Ok(Self { http: http.build().map_err(|error| error.to_string())?, base_url: server.url.clone(), credentials })
     }
 
     /// The version that an alias of a registered model stands for.
@@ -143,8 +136,7 @@ impl MlflowClient {
         }
         let found: Vec<MlflowVersion> =
             self.get_field("2.0/mlflow/registered-models/get-latest-versions", &query, "model_versions").await?;
-        let number = |version: &MlflowVersion| version.version.parse::<u64>().unwrap_or_default();
-        let found = found.into_iter().max_by_key(number);
+        let found = found.into_iter().max_by_key(|found| found.version.parse::<u64>().unwrap_or_default());
         check_version(found.ok_or_else(|| MlflowError::Rejected("there is no such version".to_owned()))?)
     }
 
@@ -162,8 +154,7 @@ impl MlflowClient {
     /// # Errors
     /// [`MlflowError`]
     pub async fn logged_model_artifact_uri(&self, id: &str) -> Result<String, MlflowError> {
-        let model: Value = self.get_field(&format!("2.0/mlflow/logged-models/{id}"), &[], "model").await?;
-        parse_artifact_uri(model.pointer("/info/artifact_uri"))
+        parse_artifact_uri(&self.get_field(&format!("2.0/mlflow/logged-models/{id}"), &[], "model").await?)
     }
 
     /// Where the files of a run are, and the experiment that it belongs to.
@@ -173,7 +164,7 @@ impl MlflowClient {
     pub async fn run_artifact_uri(&self, run: &str) -> Result<(String, String), MlflowError> {
         let run: Value = self.get_field("2.0/mlflow/runs/get", &[("run_id", run)], "run").await?;
         let experiment = run.pointer("/info/experiment_id").and_then(Value::as_str).unwrap_or_default().to_owned();
-        Ok((parse_artifact_uri(run.pointer("/info/artifact_uri"))?, experiment))
+        Ok((parse_artifact_uri(&run)?, experiment))
     }
 
     /// Where the files of a model are that a run logged under a name, as MLflow 3 has it.
@@ -188,7 +179,7 @@ impl MlflowClient {
             let body = json!({
                 "experiment_ids": [experiment], "filter": format!("name = '{quoted}'"), "max_results": 50, "page_token": page,
             });
-            let mut found = self.send_json(Method::POST, "2.0/mlflow/logged-models/search", &[], Some(&body)).await?;
+            let mut found = self.post_json("2.0/mlflow/logged-models/search", &body).await?;
             if let Some(Value::Array(more)) = found.get_mut("models").map(Value::take) {
                 models.extend(more);
             }
@@ -197,15 +188,12 @@ impl MlflowClient {
                 break;
             }
         }
-        let models = models.iter();
-        let of_run = |model: &&Value| model.pointer("/info/source_run_id").and_then(Value::as_str) == Some(run);
-        let found = models.filter(of_run).max_by_key(|model| {
-            model
-                .pointer("/info/creation_timestamp_ms")
-                .and_then(|at| at.as_i64().or_else(|| at.as_str()?.parse().ok()))
+        let of_run = models.iter().filter(|model| model.pointer("/info/source_run_id").is_some_and(|of| of == run));
+        let found = of_run.max_by_key(|model| {
+            let created = model.pointer("/info/creation_timestamp_ms")?;
+            created.as_i64().or_else(|| created.as_str()?.parse().ok())
         });
-        let none = || MlflowError::Rejected(format!("the run has no model {name:?}"));
-        parse_artifact_uri(found.ok_or_else(none)?.pointer("/info/artifact_uri"))
+        parse_artifact_uri(found.ok_or_else(|| MlflowError::Rejected(format!("the run has no model {name:?}")))?)
     }
 
     /// What is in a directory that the server keeps itself.
@@ -213,11 +201,9 @@ impl MlflowClient {
     /// # Errors
     /// [`MlflowError`]
     pub async fn list_artifacts(&self, path: &str) -> Result<Vec<Artifact>, MlflowError> {
-        let query = [("path", path)];
-        let listed = self.send_json(Method::GET, "2.0/mlflow-artifacts/artifacts", &query, None).await?;
+        let listed = self.get_json("2.0/mlflow-artifacts/artifacts", &[("path", path)]).await?;
         // It is not said at all that a directory is empty, or is none.
-        let files = listed.get("files").cloned().unwrap_or_else(|| json!([]));
-        serde_json::from_value(files).map_err(|error| MlflowError::InvalidResponse(error.to_string()))
+        listed.get("files").map_or(Ok(Vec::new()), Vec::deserialize).map_err(invalid_response)
     }
 
     /// True if the server gives files away by presigned addresses only.
@@ -225,8 +211,8 @@ impl MlflowClient {
     /// # Errors
     /// [`MlflowError`]
     pub async fn is_presigned_only(&self) -> Result<bool, MlflowError> {
-        match self.send_json(Method::GET, "3.0/mlflow/server-info", &[], None).await {
-            Ok(response) => Ok(response.get("artifacts_presigned_only").and_then(Value::as_bool).unwrap_or(false)),
+        match self.get_json("3.0/mlflow/server-info", &[]).await {
+            Ok(response) => Ok(response.get("artifacts_presigned_only").is_some_and(|only| only == true)),
             // Older servers know no such question.
             Err(MlflowError::Rejected(_) | MlflowError::InvalidResponse(_)) => Ok(false),
             Err(error) => Err(error),
@@ -237,28 +223,21 @@ impl MlflowClient {
     ///
     /// # Errors
     /// [`MlflowError`]
-    pub async fn download(&self, path: &str, presigned: bool) -> Result<Download, MlflowError> {
+    pub async fn download(&self, path: &str, presigned: bool) -> Result<Response, MlflowError> {
         if !presigned {
-            let request = self.build_request(Method::GET, &format!("2.0/mlflow-artifacts/artifacts/{path}"), &[])?;
-            return Ok(Download(send_checked(request).await?));
+            let path = format!("2.0/mlflow-artifacts/artifacts/{path}");
+            return send_checked(self.build_request(Method::GET, &path, &[])?).await;
         }
-        let response =
-            self.send_json(Method::GET, &format!("2.0/mlflow-artifacts/presigned/{path}"), &[], None).await?;
-        let place: PresignedUrl =
-            serde_json::from_value(response).map_err(|error| MlflowError::InvalidResponse(error.to_string()))?;
-        let url = Url::parse(&place.url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url =
-            url.ok_or_else(|| MlflowError::InvalidResponse("a presigned address that is no URL of HTTP".to_owned()))?;
-        let mut headers = HeaderMap::new();
-        for (name, value) in &place.headers {
-            let header = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value));
-            let (Ok(name), Ok(value)) = header else {
-                return Err(MlflowError::InvalidResponse("a presigned address with headers that are none".to_owned()));
-            };
-            headers.insert(name, value);
-        }
+        let response = self.get_json(&format!("2.0/mlflow-artifacts/presigned/{path}"), &[]).await?;
+        let place: PresignedUrl = serde_json::from_value(response).map_err(invalid_response)?;
+        let url = Url::parse(&place.url)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https"))
+            .ok_or_else(|| invalid_response("a presigned address that is no URL of HTTP"))?;
+        let headers = HeaderMap::try_from(&place.headers)
+            .map_err(|_| invalid_response("a presigned address with headers that are none"))?;
         // The credentials are the MLflow server's only.
-        Ok(Download(send_checked(self.http.get(url).headers(headers)).await?))
+        send_checked(self.http.get(url).headers(headers)).await
     }
 
     /// Writes a note to a version of a registered model.
@@ -267,7 +246,7 @@ impl MlflowClient {
     /// [`MlflowError`]
     pub async fn set_version_tag(&self, name: &str, version: &str, key: &str, value: &str) -> Result<(), MlflowError> {
         let body = json!({ "name": name, "version": version, "key": key, "value": value });
-        self.send_json(Method::POST, "2.0/mlflow/model-versions/set-tag", &[], Some(&body)).await.map(|_| ())
+        self.post_json("2.0/mlflow/model-versions/set-tag", &body).await.map(|_| ())
     }
 
     async fn get_field<T: DeserializeOwned>(
@@ -276,86 +255,66 @@ impl MlflowClient {
         query: &[(&str, &str)],
         name: &str,
     ) -> Result<T, MlflowError> {
-        let mut response = self.send_json(Method::GET, path, query, None).await?;
-        let value = response.get_mut(name).map(Value::take).unwrap_or_default();
-        serde_json::from_value(value)
-            .map_err(|_| MlflowError::InvalidResponse(format!("{name} is not there, or not as it should be")))
+        let response = self.get_json(path, query).await?;
+        T::deserialize(response.get(name).unwrap_or_default())
+            .map_err(|_| invalid_response(format!("{name} is not there, or not as it should be")))
     }
 
-    async fn send_json(
-        &self,
-        method: Method,
-        path: &str,
-        query: &[(&str, &str)],
-        body: Option<&Value>,
-    ) -> Result<Value, MlflowError> {
-        let request = self.build_request(method, path, query)?;
-        let request = if let Some(body) = body { request.json(body) } else { request };
-        let request = request.timeout(RESPONSE_TIMEOUT);
-        let body = http_client::read_body(send_checked(request).await?, MAX_RESPONSE_BYTES)
-            .await
-            .map_err(MlflowError::InvalidResponse)?;
-        if body.is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&body).map_err(|_| MlflowError::InvalidResponse("no JSON".to_owned()))
+    async fn get_json(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, MlflowError> {
+        receive_json(self.build_request(Method::GET, path, query)?).await
     }
 
-    fn build_request(
-        &self,
-        method: Method,
-        path: &str,
-        query: &[(&str, &str)],
-    ) -> Result<reqwest::RequestBuilder, MlflowError> {
+    async fn post_json(&self, path: &str, body: &Value) -> Result<Value, MlflowError> {
+        receive_json(self.build_request(Method::POST, path, &[])?.json(body)).await
+    }
+
+    fn build_request(&self, method: Method, path: &str, query: &[(&str, &str)]) -> Result<RequestBuilder, MlflowError> {
         let mut url = self.base_url.clone();
-        {
-            let mut parts =
-                url.path_segments_mut().map_err(|()| MlflowError::InvalidResponse("no address of HTTP".to_owned()))?;
-            // The server's own address may have a path, with or without a slash at its end.
-            parts.pop_if_empty().push("api").extend(path.split('/'));
-        }
+        // The server's own address may have a path, with or without a slash at its end.
+        url.path_segments_mut()
+            .map_err(|()| invalid_response("no address of HTTP"))?
+            .pop_if_empty()
+            .push("api")
+            .extend(path.split('/'));
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let request = self.http.request(method, url);
-        Ok(match &self.credentials {
-            Some(credentials) => request.header(AUTHORIZATION, credentials.clone()),
-            None => request,
-        })
+        Ok(self.http.request(method, url).headers(self.credentials.clone()))
     }
 }
 
-/// A file that is being read.
-#[derive(Debug)]
-pub struct Download(Response);
-
-impl Download {
-    /// The next bytes; none at the end.
-    ///
-    /// # Errors
-    /// If they do not come.
-    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, MlflowError> {
-        self.0.chunk().await.map_err(|error| connect_error(&error))
-    }
+/// The next bytes of a file that is being read; none at the end.
+pub(super) async fn next_chunk(download: &mut Response) -> Result<Option<Bytes>, MlflowError> {
+    download.chunk().await.map_err(|error| connect_error(&error))
 }
 
-fn is_plain_text(text: &str) -> bool {
-    text.len() <= MAX_TEXT_BYTES && !text.chars().any(char::is_control)
+fn invalid_response(reason: impl Display) -> MlflowError {
+    MlflowError::InvalidResponse(reason.to_string())
 }
 
 /// A version whose words can be recorded.
 fn check_version(version: MlflowVersion) -> Result<MlflowVersion, MlflowError> {
     let MlflowVersion { name, version: number, run_id, source } = &version;
-    let is_number = !number.is_empty() && number.len() <= 20 && number.bytes().all(|c| c.is_ascii_digit());
-    if is_number && [Some(name), run_id.as_ref(), source.as_ref()].into_iter().flatten().all(|text| is_plain_text(text))
-    {
+    let is_number = (1..=20).contains(&number.len()) && number.bytes().all(|c| c.is_ascii_digit());
+    let mut texts = iter::once(name).chain(run_id).chain(source);
+    if is_number && texts.all(|text| text.len() <= MAX_TEXT_BYTES && !text.chars().any(char::is_control)) {
         return Ok(version);
     }
-    Err(MlflowError::InvalidResponse("a version that is no number, or of words that are too long".to_owned()))
+    Err(invalid_response("a version that is no number, or of words that are too long"))
+}
+
+/// The JSON that a request is answered with; null for an answer of nothing.
+async fn receive_json(request: RequestBuilder) -> Result<Value, MlflowError> {
+    let response = send_checked(request.timeout(RESPONSE_TIMEOUT)).await?;
+    let body = http_client::read_body(response, MAX_RESPONSE_BYTES).await.map_err(invalid_response)?;
+    if body.is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&body).map_err(|_| invalid_response("no JSON"))
 }
 
 /// The answer to a request; an error if it is one.
-async fn send_checked(request: reqwest::RequestBuilder) -> Result<Response, MlflowError> {
+async fn send_checked(request: RequestBuilder) -> Result<Response, MlflowError> {
     let answer = request.send().await.map_err(|error| connect_error(&error))?;
     let status = answer.status();
     if status.is_success() {
@@ -366,7 +325,7 @@ async fn send_checked(request: reqwest::RequestBuilder) -> Result<Response, Mlfl
     let sentence = response.get("message").and_then(Value::as_str).map(truncate_message).unwrap_or_default();
     let sentence = format!("{} {sentence}", status.as_u16());
     let mut sentence = sentence.trim_end().to_owned();
-    if status.as_u16() == 401 {
+    if status == 401 {
         sentence += " (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks)";
     }
     let may_pass = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
@@ -387,7 +346,8 @@ fn truncate_message(sentence: &str) -> String {
     sentence.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
 }
 
-fn parse_artifact_uri(value: Option<&Value>) -> Result<String, MlflowError> {
-    let place = value.and_then(Value::as_str).map(str::to_owned);
-    place.ok_or_else(|| MlflowError::InvalidResponse("artifact_uri is not there".to_owned()))
+/// Where the files are of a run or a logged model.
+fn parse_artifact_uri(described: &Value) -> Result<String, MlflowError> {
+    let place = described.pointer("/info/artifact_uri").and_then(Value::as_str);
+    place.map(str::to_owned).ok_or_else(|| invalid_response("artifact_uri is not there"))
 }

@@ -8,7 +8,7 @@ use predictd_text::mlmodel::OnnxFlavor;
 /// What is said of the model itself: read before anything else.
 pub const MLMODEL_FILE_NAME: &str = "MLmodel";
 /// Where files that travel with a model lie.
-const EXTRA_FILES_DIRECTORY: &str = "extra_files";
+const EXTRA_FILES_PREFIX: &str = "extra_files/";
 /// The graph, as a version has it.
 const GRAPH_FILE_NAME: &str = "model.onnx";
 /// What MLflow writes for programs of Python.
@@ -22,7 +22,7 @@ const UNUSED_FILE_NAMES: [&str; 6] = [
 ];
 
 /// A file that was listed: its path in the model's directory, and its length where that is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RemoteFile {
     /// Such as `extra_files/tokenizer.json`.
     pub path: String,
@@ -42,11 +42,10 @@ pub fn version_files(onnx: &OnnxFlavor, listed: &[RemoteFile]) -> Result<BTreeMa
     let mut placed: BTreeMap<String, RemoteFile> = BTreeMap::new();
     for file in listed {
         let (directory, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
-        let is_extra = directory == EXTRA_FILES_DIRECTORY || directory.starts_with("extra_files/");
         let to = if file.path == onnx.data {
             GRAPH_FILE_NAME
-        } else if is_extra {
-            file.path.get(EXTRA_FILES_DIRECTORY.len() + 1..).unwrap_or_default()
+        } else if let Some(extra) = file.path.strip_prefix(EXTRA_FILES_PREFIX) {
+            extra
         } else if directory == beside && !UNUSED_FILE_NAMES.contains(&name) && !is_pickle(name) {
             name
         } else if file.path == MLMODEL_FILE_NAME {
@@ -58,7 +57,7 @@ pub fn version_files(onnx: &OnnxFlavor, listed: &[RemoteFile]) -> Result<BTreeMa
             return Err(format!("{:?} and {:?} would both be {to:?}", other.path, file.path));
         }
     }
-    if placed.get(GRAPH_FILE_NAME).is_none_or(|graph| graph.path != onnx.data) {
+    if listed.iter().all(|file| file.path != onnx.data) {
         return Err(format!("the graph {:?}, which MLmodel names, is not there", onnx.data));
     }
     Ok(placed)

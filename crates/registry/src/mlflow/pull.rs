@@ -1,14 +1,16 @@
 //! Brings the files of a model from an MLflow server into the store.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use predictd_text::mlmodel::MlModel;
 use reqwest::Url;
+use tokio::time::timeout;
 
-use super::client::{MlflowClient, MlflowError};
+use super::client::{MlflowClient, MlflowError, next_chunk};
 use super::file_layout::{self, MLMODEL_FILE_NAME, RemoteFile};
 use super::uri::ModelUri;
-use crate::record::FileRecord;
+use crate::record::{FileRecord, Origin, VersionRecord};
 use crate::store::{MAX_FILE_BYTES, Store, StoreError, UploadWriter, check_file_list};
 
 /// Most files that are listed, those included that are not needed.
@@ -22,16 +24,14 @@ const MAX_MLMODEL_BYTES: usize = 1 << 20;
 /// What a version was made of, in its metadata.
 pub const SOURCE_METADATA_KEY: &str = "mlflow.source";
 /// How often a place may only say where the files really are.
-const MAX_URI_HOPS: usize = 4;
+const MAX_URI_HOPS: usize = 5;
 
-/// A model whose files are in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PulledModel {
-    /// Which it is, without an alias: the same files later too.
+/// A model to pull as a new version.
+#[derive(Debug, Clone)]
+pub struct PullRequest {
+    /// Where its files are.
     pub uri: ModelUri,
-    /// Its files, as a version has them.
-    pub files: Vec<FileRecord>,
-    /// What the server says of it.
+    /// What the operator says of it.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -53,90 +53,85 @@ fn invalid_model<T>(reason: impl Into<String>) -> Result<T, PullError> {
     Err(PullError::InvalidModel(reason.into()))
 }
 
-/// Where the files of a model are.
-struct ModelLocation {
-    uri: ModelUri,
-    artifact_uri: String,
-    run_id: Option<String>,
-    source: Option<String>,
-}
-
-/// Pulls a model.
+/// Pulls a model within `limit`: the version that it makes, whose origin means the same files later too.
 ///
 /// # Errors
 /// [`PullError`]; files that came until then are deleted from the store after a day.
-pub async fn pull_model(client: &MlflowClient, store: &Store, uri: &ModelUri) -> Result<PulledModel, PullError> {
-    let ModelLocation { uri, artifact_uri: place, run_id: run, source } = locate_model(client, uri).await?;
-    let root = resolve_proxied_path(client, place).await?;
+pub async fn pull_model(
+    client: &MlflowClient,
+    store: &Store,
+    request: PullRequest,
+    limit: Duration,
+) -> Result<VersionRecord, PullError> {
+    timeout(limit, pull(client, store, request))
+        .await
+        .map_err(|_| MlflowError::Unavailable("it takes too long".to_owned()))?
+}
+
+async fn pull(client: &MlflowClient, store: &Store, request: PullRequest) -> Result<VersionRecord, PullError> {
+    let (uri, run, source) = pin_version(client, &request.uri).await?;
+    let root = resolve_proxied_path(client, uri.to_string()).await?;
     let presigned = client.is_presigned_only().await?;
     let listed = list_files(client, &root).await?;
     if !listed.iter().any(|file| file.path == MLMODEL_FILE_NAME) {
         return invalid_model("there is no model: the directory holds no MLmodel");
     }
     let described = download_small_file(client, &format!("{root}/{MLMODEL_FILE_NAME}"), presigned).await?;
-    let model = MlModel::parse(&described).map_err(|reason| PullError::InvalidModel(format!("MLmodel: {reason}")))?;
-    let placed = file_layout::version_files(&model.onnx_flavor().map_err(PullError::InvalidModel)?, &listed)
-        .map_err(PullError::InvalidModel)?;
+    let model = MlModel::parse(&described).or_else(|reason| invalid_model(format!("MLmodel: {reason}")))?;
+    let onnx = model.onnx_flavor().or_else(invalid_model)?;
+    let placed = file_layout::version_files(&onnx, &listed).or_else(invalid_model)?;
     // Before anything large is had.
-    let announced = |(to, from): (&String, &RemoteFile)| FileRecord {
-        path: to.clone(),
-        bytes: from.bytes.unwrap_or_default(),
-        sha256: "0".repeat(64),
-    };
-    let announced: Vec<FileRecord> = placed.iter().map(announced).collect();
-    check_file_list(&announced).map_err(PullError::InvalidModel)?;
+    let announced: Vec<_> = placed
+        .iter()
+        .map(|(path, from)| FileRecord {
+            path: path.clone(),
+            bytes: from.bytes.unwrap_or_default(),
+            sha256: "0".repeat(64),
+        })
+        .collect();
+    check_file_list(&announced).or_else(invalid_model)?;
     let all = announced.iter().fold(0_u64, |all, file| all.saturating_add(file.bytes));
     if all > MAX_TOTAL_BYTES {
         return invalid_model(format!("its files have {all} bytes, where {MAX_TOTAL_BYTES} are possible"));
     }
     let mut files = Vec::new();
     let mut left = MAX_TOTAL_BYTES;
-    for (to, from) in placed {
+    for (path, from) in placed {
         let mut file = UploadWriter::open(store, MAX_FILE_BYTES.min(left)).await?;
         let mut download = client.download(&format!("{root}/{}", from.path), presigned).await?;
-        while let Some(data) = download.next_chunk().await? {
+        while let Some(data) = next_chunk(&mut download).await? {
             file.write_chunk(data).await?;
         }
         let (sha256, bytes) = file.finish(None).await?;
         if from.bytes.is_some_and(|announced| announced != bytes) {
-            return Err(MlflowError::Unavailable(format!(
-                "{:?} has {bytes} bytes, and others were announced",
-                from.path
-            ))
-            .into());
+            let reason = format!("{:?} has {bytes} bytes, and others were announced", from.path);
+            return Err(MlflowError::Unavailable(reason).into());
         }
         left = left.saturating_sub(bytes);
-        files.push(FileRecord { path: to, bytes, sha256 });
+        files.push(FileRecord { path, bytes, sha256 });
     }
-    let mut metadata = BTreeMap::from([("mlflow.uri".to_owned(), uri.to_string())]);
+    let uri = uri.to_string();
+    let mut metadata = BTreeMap::from([("mlflow.uri".to_owned(), uri.clone())]);
     for (key, value) in [("mlflow.run_id", run), (SOURCE_METADATA_KEY, source)] {
         metadata.extend(value.filter(|value| !value.is_empty()).map(|value| (key.to_owned(), value)));
     }
-    Ok(PulledModel { uri, files, metadata })
+    metadata.extend(request.metadata);
+    Ok(VersionRecord::new(Origin::Mlflow(uri), files, metadata))
 }
 
-async fn locate_model(client: &MlflowClient, uri: &ModelUri) -> Result<ModelLocation, PullError> {
+/// A URI that always means the same files, the run that made them, and what they were made of, as far as these are known.
+async fn pin_version(
+    client: &MlflowClient,
+    uri: &ModelUri,
+) -> Result<(ModelUri, Option<String>, Option<String>), MlflowError> {
     let version = match uri {
-        ModelUri::LoggedModel(id) => {
-            let place = client.logged_model_artifact_uri(id).await?;
-            return Ok(ModelLocation { uri: uri.clone(), artifact_uri: place, run_id: None, source: None });
-        }
-        ModelUri::Run(run, path) => {
-            let place = run_model_uri(client, run, path).await?;
-            return Ok(ModelLocation {
-                uri: uri.clone(),
-                artifact_uri: place,
-                run_id: Some(run.clone()),
-                source: None,
-            });
-        }
+        ModelUri::LoggedModel(_) => return Ok((uri.clone(), None, None)),
+        ModelUri::Run(run, _) => return Ok((uri.clone(), Some(run.clone()), None)),
         ModelUri::Version(name, version) => client.registered_version(name, version).await?,
         ModelUri::Alias(name, alias) => client.version_by_alias(name, alias).await?,
         ModelUri::Stage(name, stage) => client.latest_version(name, stage).await?,
     };
-    let place = client.version_artifact_uri(&version.name, &version.version).await?;
-    let uri = ModelUri::Version(version.name, version.version);
-    Ok(ModelLocation { uri, artifact_uri: place, run_id: version.run_id, source: version.source })
+    Ok((ModelUri::Version(version.name, version.version), version.run_id, version.source))
 }
 
 /// Where the files of a model are that a run logged.
@@ -144,7 +139,7 @@ async fn run_model_uri(client: &MlflowClient, run: &str, path: &str) -> Result<S
     let (root, experiment) = client.run_artifact_uri(run).await?;
     let place = format!("{}/{path}", root.trim_end_matches('/'));
     // MLflow 3 keeps models beside the runs that made them.
-    if let Ok(path) = proxied_path(client.base_url(), &place)
+    if let Ok(path) = proxied_path(&client.base_url, &place)
         && client.list_artifacts(&path).await?.iter().any(|file| file.path == MLMODEL_FILE_NAME)
     {
         return Ok(place);
@@ -153,14 +148,14 @@ async fn run_model_uri(client: &MlflowClient, run: &str, path: &str) -> Result<S
     Ok(client.run_model_artifact_uri(&experiment, run, name).await?)
 }
 
-/// The path by which the server itself gives files away that are at a place.
+/// The path by which the server itself gives files away that are at a place, or are those of a model.
 async fn resolve_proxied_path(client: &MlflowClient, mut place: String) -> Result<String, PullError> {
     for _ in 0..MAX_URI_HOPS {
         match place.parse::<ModelUri>() {
             Ok(ModelUri::LoggedModel(id)) => place = client.logged_model_artifact_uri(&id).await?,
             Ok(ModelUri::Version(name, version)) => place = client.version_artifact_uri(&name, &version).await?,
             Ok(ModelUri::Run(run, path)) => place = run_model_uri(client, &run, &path).await?,
-            _ => return proxied_path(client.base_url(), &place).map_err(PullError::InvalidModel),
+            _ => return proxied_path(&client.base_url, &place).or_else(invalid_model),
         }
     }
     invalid_model("where the files are leads from one place to another without an end")
@@ -168,15 +163,9 @@ async fn resolve_proxied_path(client: &MlflowClient, mut place: String) -> Resul
 
 /// The path that a place names on the server itself.
 fn proxied_path(base: &Url, place: &str) -> Result<String, String> {
-    let elsewhere = || {
-        let scheme: String = place.split(':').next().unwrap_or_default().chars().take(16).collect();
-        format!(
-            "its files are not kept by the MLflow server itself but at {scheme:?}: have the server give them away (mlflow server --artifacts-destination)"
-        )
-    };
     let rest = if let Some(rest) = place.strip_prefix("mlflow-artifacts:") {
         match rest.strip_prefix("//") {
-            None => rest.to_owned(),
+            None => rest,
             Some(rest) => {
                 let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
                 let own = base.host_str().unwrap_or_default();
@@ -185,12 +174,17 @@ fn proxied_path(base: &Url, place: &str) -> Result<String, String> {
                 if host != own && Some(host) != with_port.as_deref() && !host.is_empty() {
                     return Err("its files are kept by another MLflow server".to_owned());
                 }
-                path.to_owned()
+                path
             }
         }
     } else {
         let own = format!("{}/api/2.0/mlflow-artifacts/artifacts/", base.as_str().trim_end_matches('/'));
-        place.strip_prefix(&own).ok_or_else(elsewhere)?.to_owned()
+        place.strip_prefix(&own).ok_or_else(|| {
+            let scheme: String = place.split(':').next().unwrap_or_default().chars().take(16).collect();
+            format!(
+                "its files are not kept by the MLflow server itself but at {scheme:?}: have the server give them away (mlflow server --artifacts-destination)"
+            )
+        })?
     };
     let path = rest.trim_matches('/');
     if path.split('/').all(is_path_part) {
@@ -211,26 +205,24 @@ fn is_path_part(part: &str) -> bool {
 /// All files below a directory.
 async fn list_files(client: &MlflowClient, root: &str) -> Result<Vec<RemoteFile>, PullError> {
     let mut files = Vec::new();
+    // Each ends with a slash, but for the one at the root.
     let mut directories = vec![String::new()];
     let mut seen = 0;
     while let Some(directory) = directories.pop() {
-        let at = if directory.is_empty() { root.to_owned() } else { format!("{root}/{directory}") };
-        for entry in client.list_artifacts(&at).await? {
+        for entry in client.list_artifacts(format!("{root}/{directory}").trim_end_matches('/')).await? {
             seen += 1;
             if seen > MAX_LISTED_FILES {
                 return invalid_model(format!("the directory holds more than {MAX_LISTED_FILES} files"));
             }
             if !is_path_part(&entry.path) {
-                return invalid_model(format!(
-                    "{:?} is no name of a file",
-                    entry.path.chars().take(64).collect::<String>()
-                ));
+                let name: String = entry.path.chars().take(64).collect();
+                return invalid_model(format!("{name:?} is no name of a file"));
             }
-            let path = if directory.is_empty() { entry.path } else { format!("{directory}/{}", entry.path) };
+            let path = format!("{directory}{}", entry.path);
             if !entry.is_dir {
                 files.push(RemoteFile { path, bytes: entry.file_size });
             } else if path.split('/').count() < MAX_DIRECTORY_DEPTH {
-                directories.push(path);
+                directories.push(path + "/");
             }
         }
     }
@@ -241,7 +233,7 @@ async fn list_files(client: &MlflowClient, root: &str) -> Result<Vec<RemoteFile>
 async fn download_small_file(client: &MlflowClient, path: &str, presigned: bool) -> Result<Vec<u8>, PullError> {
     let mut download = client.download(path, presigned).await?;
     let mut content = Vec::new();
-    while let Some(data) = download.next_chunk().await? {
+    while let Some(data) = next_chunk(&mut download).await? {
         content.extend_from_slice(&data);
         if content.len() > MAX_MLMODEL_BYTES {
             return invalid_model(format!("MLmodel has more than {MAX_MLMODEL_BYTES} bytes"));

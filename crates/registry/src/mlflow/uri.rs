@@ -32,14 +32,13 @@ impl FromStr for ModelUri {
     fn from_str(written: &str) -> Result<Self, ModelUriError> {
         if let Some(rest) = written.strip_prefix("runs:/") {
             let (run, path) = rest.split_once('/').ok_or(ModelUriError)?;
-            let is_run = !run.is_empty() && run.bytes().all(|c| c.is_ascii_alphanumeric());
+            let is_run = run.bytes().all(|c| c.is_ascii_alphanumeric());
             let is_path = path.len() <= MAX_NAME_BYTES
-                && path.split('/').all(|part| is_valid_name(part) && !is_dot_segment(part));
-            return if is_run && is_path {
-                Ok(Self::Run(parse_name(run)?, path.to_owned()))
-            } else {
-                Err(ModelUriError)
-            };
+                && path.split('/').all(|part| is_valid_name(part) && !matches!(part, "." | ".."));
+            if !is_run || !is_path {
+                return Err(ModelUriError);
+            }
+            return Ok(Self::Run(parse_name(run)?, path.to_owned()));
         }
         let rest = written.strip_prefix("models:/").ok_or(ModelUriError)?;
         match rest.split('/').collect::<Vec<_>>().as_slice() {
@@ -47,10 +46,10 @@ impl FromStr for ModelUri {
                 Some((name, alias)) => Ok(Self::Alias(parse_name(name)?, parse_name(alias)?)),
                 None => Ok(Self::LoggedModel(parse_name(one)?)),
             },
-            [name, last] if last.bytes().all(|c| c.is_ascii_digit()) => {
-                Ok(Self::Version(parse_name(name)?, parse_name(last)?))
+            [name, last] => {
+                let kind = if last.bytes().all(|c| c.is_ascii_digit()) { Self::Version } else { Self::Stage };
+                Ok(kind(parse_name(name)?, parse_name(last)?))
             }
-            [name, last] => Ok(Self::Stage(parse_name(name)?, parse_name(last)?)),
             _ => Err(ModelUriError),
         }
     }
@@ -76,10 +75,6 @@ fn is_valid_name(text: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&text.len())
         && !text.contains(['/', '\\', ':', '#', '?'])
         && !text.chars().any(char::is_control)
-}
-
-fn is_dot_segment(part: &str) -> bool {
-    matches!(part, "." | "..")
 }
 
 #[cfg(test)]

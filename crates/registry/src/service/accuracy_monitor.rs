@@ -12,7 +12,6 @@ use predictd_platform::clock::now_millis;
 use super::feedback_store::FeedbackStore;
 use super::polling::Poller;
 use crate::record::VersionRecord;
-use crate::version_name::VersionName;
 
 /// Time between two updates without feedback here: other replicas get some, and records may change.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(15);
@@ -78,12 +77,14 @@ impl AccuracyMonitor {
             let model = served.name();
             let version = served.version();
             let last = before.iter().find(|one| one.model == model && one.version == version);
+            let records = &self.feedback.context.state;
+            let record = records.lock().records.get(model).and_then(|record| record.version(version).ok().cloned());
             // A database that is away is not asked once for each version.
             let counts = if failures.len() < MAX_QUERY_FAILURES {
-                let oldest = self.oldest_answer(served);
+                let oldest = oldest_answer(record.as_ref());
                 let most = i64::from(ACCURACY_WINDOW_ANSWERS);
-                let counts = self.feedback.context.database.recent_accuracy(model, version, oldest, most).await;
-                counts.map_err(|error| failures.push(error)).ok()
+                let counts = self.feedback.context.database.recent_accuracy(model, version, oldest, most);
+                counts.await.map_err(|error| failures.push(error)).ok()
             } else {
                 None
             };
@@ -91,40 +92,30 @@ impl AccuracyMonitor {
                 statuses.extend(last.cloned());
                 continue;
             };
-            statuses.extend(status(served, counts, self.expected_accuracy(served), last));
+            statuses.extend(status(served, counts, expected_accuracy(served, record.as_ref()), last));
         }
         self.feedback.context.metrics.set_accuracies(&statuses);
         *self.accuracies.lock() = statuses;
         failures.into_iter().next().map_or(Ok(()), Err)
     }
+}
 
-    /// The time from which answers count: those of today's version, not of one that had its name before.
-    fn oldest_answer(&self, served: &LoadedVersion) -> i64 {
-        let oldest = now_millis().saturating_sub(i64::try_from(MAX_ANSWER_AGE.as_millis()).unwrap_or(i64::MAX));
-        // Answers of the same millisecond count.
-        self.read_version_record(served, |record| Some(record.registered_at.saturating_sub(1)))
-            .map_or(oldest, |at| at.max(oldest))
-    }
+/// The time from which answers count: those of today's version, not of one that had its name before.
+fn oldest_answer(record: Option<&VersionRecord>) -> i64 {
+    let oldest = now_millis().saturating_sub(i64::try_from(MAX_ANSWER_AGE.as_millis()).unwrap_or(i64::MAX));
+    // Answers of the same millisecond count.
+    record.map_or(oldest, |record| oldest.max(record.registered_at.saturating_sub(1)))
+}
 
-    /// The accuracy of a version when it was tried: its recorded metric, else that of its profile.
-    fn expected_accuracy(&self, served: &LoadedVersion) -> Option<ExpectedAccuracy> {
-        let recorded = self.read_version_record(served, |record| record.metrics.get(ACCURACY_METRIC).copied());
-        if let Some(share) = recorded.filter(|share| (0.0..=1.0).contains(share)) {
-            return Some(ExpectedAccuracy { share, sample_texts: None });
-        }
-        let monitor = served.drift_monitor()?;
-        let share = monitor.accuracy()?;
-        Some(ExpectedAccuracy { share, sample_texts: Some(monitor.profile().accuracy?.texts) })
+/// The accuracy of a version when it was tried: its recorded metric, else that of its profile.
+fn expected_accuracy(served: &LoadedVersion, record: Option<&VersionRecord>) -> Option<ExpectedAccuracy> {
+    let recorded = record.and_then(|record| record.metrics.get(ACCURACY_METRIC).copied());
+    if let Some(share) = recorded.filter(|share| (0.0..=1.0).contains(share)) {
+        return Some(ExpectedAccuracy { share, sample_texts: None });
     }
-
-    fn read_version_record<T>(
-        &self,
-        served: &LoadedVersion,
-        part: impl FnOnce(&VersionRecord) -> Option<T>,
-    ) -> Option<T> {
-        let state = self.feedback.context.state.lock();
-        part(state.records.get(served.name())?.versions.get(&VersionName::new(served.version()))?)
-    }
+    let monitor = served.drift_monitor()?;
+    let share = monitor.accuracy()?;
+    Some(ExpectedAccuracy { share, sample_texts: Some(monitor.profile().accuracy?.texts) })
 }
 
 /// The accuracy of a version, of whose labelled answers so many were correct. Logs a drop.
@@ -137,26 +128,14 @@ fn status(
     if labelled == 0 && expected.is_none() {
         return None;
     }
-    let had_dropped = last.and_then(|last| last.has_dropped);
-    let status = AccuracyStatus {
-        model: served.name().to_owned(),
-        version: served.version().to_owned(),
-        labelled_answers: labelled,
-        correct,
-        has_dropped: expected.and_then(|expected| has_dropped(had_dropped, expected, correct, labelled)),
-        expected: expected.map(|expected| expected.share),
-    };
-    if status.has_dropped != had_dropped {
-        log_accuracy_change(&status, had_dropped);
-    }
-    Some(status)
-}
-
-/// Logs what is news. What was not known before and is well is none.
-fn log_accuracy_change(now: &AccuracyStatus, before: Option<bool>) {
-    let AccuracyStatus { model, version, labelled_answers: labelled, correct, expected, has_dropped: dropped } = now;
-    match (before, dropped) {
-        (_, Some(true)) => {
+    let model = served.name();
+    let version = served.version();
+    let before = last.and_then(|last| last.has_dropped);
+    let has_dropped = expected.and_then(|expected| has_dropped(before, expected, correct, labelled));
+    let expected = expected.map(|expected| expected.share);
+    // What was not known before and is well is no news.
+    match (before, has_dropped) {
+        (None | Some(false), Some(true)) => {
             tracing::warn!(model, version, labelled, correct, expected, "accuracy drop detected");
         }
         (Some(true), Some(false)) => {
@@ -164,4 +143,12 @@ fn log_accuracy_change(now: &AccuracyStatus, before: Option<bool>) {
         }
         _ => {}
     }
+    Some(AccuracyStatus {
+        model: model.to_owned(),
+        version: version.to_owned(),
+        labelled_answers: labelled,
+        correct,
+        expected,
+        has_dropped,
+    })
 }

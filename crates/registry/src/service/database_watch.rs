@@ -43,8 +43,7 @@ impl Poller for DatabaseWatch {
 
 impl DatabaseWatch {
     pub(super) fn new(context: Arc<RegistryContext>, unrecorded_sources: Vec<ModelSource>) -> Self {
-        let fault = context.storage_fault();
-        Self { context, unrecorded_sources, fault }
+        Self { fault: context.storage_fault(), context, unrecorded_sources }
     }
 
     /// Reads the records if the database has had changes, which it counts by `epoch`.

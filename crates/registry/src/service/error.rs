@@ -1,5 +1,6 @@
 //! Why the registry's service changed nothing.
 
+use predictd_experiments::experiment::ExperimentError;
 use tokio::task::JoinError;
 
 use crate::database::{ChangeError, StorageFault};
@@ -51,6 +52,12 @@ pub enum RegistryError {
 
 impl From<RecordError> for RegistryError {
     fn from(refusal: RecordError) -> Self {
+        Self::Change(refusal.into())
+    }
+}
+
+impl From<ExperimentError> for RegistryError {
+    fn from(refusal: ExperimentError) -> Self {
         Self::Change(refusal.into())
     }
 }

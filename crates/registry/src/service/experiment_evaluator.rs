@@ -1,22 +1,15 @@
 //! What experiments show: the results of their phases, and the first verdicts.
 
-use std::sync::Arc;
-
-use predictd_experiments::experiment::{Experiment, ExperimentError};
+use predictd_experiments::experiment::{Experiment, conflict};
 use predictd_experiments::results::{FirstDecision, PhaseResults, PhaseTotals};
 use predictd_platform::clock::now_millis;
 
 use super::error::RegistryError;
-use super::registry_context::RegistryContext;
+use super::experiment_service::ExperimentService;
 use crate::database::ChangeError;
 use crate::database::experiments::{PhaseQuery, ResultDetail};
 
-/// Reads the results of experiments.
-pub struct ExperimentEvaluator {
-    pub(super) context: Arc<RegistryContext>,
-}
-
-impl ExperimentEvaluator {
+impl ExperimentService {
     /// The results of a phase of an experiment, from 1: of the present one if none is named. First verdicts are stored.
     ///
     /// # Errors
@@ -27,29 +20,23 @@ impl ExperimentEvaluator {
         phase: Option<u32>,
         detail: ResultDetail,
     ) -> Result<(Experiment, u32, PhaseResults), RegistryError> {
-        let experiment = self
-            .context
-            .experiments()
-            .remove(name)
-            .ok_or_else(|| ChangeError::from(ExperimentError::NotFound(name.to_owned())))?;
+        let experiment = self.recorded(name)?;
         let phase = phase.unwrap_or(experiment.phase_number());
-        let index = usize::try_from(phase).unwrap_or(usize::MAX).checked_sub(1);
-        let Some(phase_record) = index.and_then(|index| experiment.phases.get(index)) else {
-            let reason = if experiment.phases.is_empty() {
-                "the experiment has not begun".to_owned()
-            } else {
-                format!("the experiment has {} phases", experiment.phases.len())
-            };
-            return Err(ChangeError::from(ExperimentError::Conflict(reason)).into());
+        let Some((_, phase_record)) = (1..).zip(&experiment.phases).find(|(number, _)| *number == phase) else {
+            return Ok(conflict(match experiment.phases.len() {
+                0 => "the experiment has not begun".to_owned(),
+                count => format!("the experiment has {count} phases"),
+            })?);
         };
         self.context.flush_counters().await;
-        let totals = self.phase_totals(name, &experiment, phase, detail).await?;
-        let mut results = PhaseResults::new(&experiment, &phase_record.weights, &totals);
-        if self.store_verdicts(name, phase, &results).await? {
+        loop {
             let totals = self.phase_totals(name, &experiment, phase, detail).await?;
-            results = PhaseResults::new(&experiment, &phase_record.weights, &totals);
+            let results = PhaseResults::new(&experiment, &phase_record.weights, &totals);
+            // A first verdict is part of the results.
+            if !self.store_verdicts(name, phase, &results).await? {
+                return Ok((experiment, phase, results));
+            }
         }
-        Ok((experiment, phase, results))
     }
 
     /// What was counted of a phase, in all processes.
@@ -69,7 +56,7 @@ impl ExperimentEvaluator {
     async fn store_verdicts(&self, name: &str, phase: u32, results: &PhaseResults) -> Result<bool, ChangeError> {
         let query = PhaseQuery { experiment: name, phase, answered_after: 0, arms: &[] };
         let mut is_new = false;
-        for (arm, better, sentence) in results.decisions().filter(|(arm, ..)| is_undecided(results, &arm.name)) {
+        for (arm, better, sentence) in results.new_decisions() {
             let decided = FirstDecision { is_better: better, decided_at: now_millis(), sentence };
             if self.context.database.store_decision(query, &arm.name, &decided).await? {
                 is_new = true;
@@ -79,8 +66,4 @@ impl ExperimentEvaluator {
         }
         Ok(is_new)
     }
-}
-
-fn is_undecided(results: &PhaseResults, arm: &str) -> bool {
-    results.arms.iter().any(|result| result.arm.name == arm && result.first_decision.is_none())
 }

@@ -2,28 +2,25 @@
 
 use std::sync::Arc;
 
-use predictd_engine::loaded_version::LoadedVersion;
 use predictd_experiments::experiment::{
-    Experiment, ExperimentArm, ExperimentDesign, ExperimentError, NAME_RESERVATION_DAYS,
+    Experiment, ExperimentArm, ExperimentDesign, ExperimentError, NAME_RESERVATION_DAYS, conflict, invalid,
 };
 use predictd_platform::clock::now_millis;
 use tokio::sync::Mutex;
 
 use super::change_context::ChangeContext;
-use super::commit::{self, Change, ExperimentOutcome};
+use super::commit::ExperimentOutcome;
 use super::error::RegistryError;
 use super::reconciler::Reconciler;
 use super::registry_context::RegistryContext;
 use super::version_lease::VersionLease;
-use crate::database::ChangeError;
+use crate::database::ChangeRequest;
 use crate::database::experiments::{ExperimentWriteAction, RegistryView};
-use crate::record::RecordError;
 use crate::snapshot::Snapshot;
-use crate::version_name::VersionName;
 
 /// Changes experiments.
 pub struct ExperimentService {
-    context: Arc<RegistryContext>,
+    pub(super) context: Arc<RegistryContext>,
     reconciler: Arc<Reconciler>,
     /// One change that needs versions at a time. Others wait for no load.
     lock: Mutex<()>,
@@ -45,20 +42,15 @@ impl ExperimentService {
         order: &ChangeContext,
     ) -> Result<ExperimentOutcome, RegistryError> {
         let _lock = self.lock.lock().await;
-        let apply = |stored: Option<Experiment>, view: &RegistryView<'_>| {
-            check_references(&design, view)?;
-            match stored {
-                None => Ok(ExperimentWriteAction::Replace(Box::new(Experiment::new(design, now_millis())))),
-                Some(mut experiment) => {
-                    if !experiment.update_design(design, now_millis())? {
-                        return Ok(ExperimentWriteAction::Unchanged);
-                    }
-                    Ok(ExperimentWriteAction::Replace(Box::new(experiment)))
-                }
-            }
-        };
-        let change = Change { target: name, action: "design", version: None, order };
-        commit::change_experiment(&self.context, change, apply).await
+        self.context
+            .change_experiment(order.request(name, "design", None), |stored, view| {
+                check_references(&design, view)?;
+                let Some(mut experiment) = stored else {
+                    return Ok(write_action(true, Experiment::new(design, now_millis())));
+                };
+                Ok(write_action(experiment.update_design(design, now_millis())?, experiment))
+            })
+            .await
     }
 
     /// Starts an experiment, or goes on with it, once its versions are loaded.
@@ -71,8 +63,7 @@ impl ExperimentService {
         self.context.refresh().await?;
         let experiment = self.recorded(name)?;
         let _leases = self.load_arms(&experiment).await?;
-        let change = Change { target: name, action: "start", version: None, order };
-        commit::change_experiment(&self.context, change, |stored, view| apply_start(name, stored, view)).await
+        self.update(order.request(name, "start", None), apply_start).await
     }
 
     /// Loads the versions of all arms, which must answer in the same form.
@@ -86,9 +77,7 @@ impl ExperimentService {
                     arm.name, arm.model
                 )));
             };
-            if !record.versions.contains_key(&VersionName::new(version)) {
-                return Err(RecordError::UnknownVersion(version.to_owned()).into());
-            }
+            record.version(version)?;
             leases.push(VersionLease::new(&self.context, &arm.model, version));
             self.reconciler.ensure_loaded(&arm.model, &record, version).await?;
         }
@@ -101,7 +90,7 @@ impl ExperimentService {
     /// # Errors
     /// [`RegistryError`].
     pub async fn pause(&self, name: &str, order: &ChangeContext) -> Result<ExperimentOutcome, RegistryError> {
-        self.update(name, "pause", order, Experiment::pause).await
+        self.update(order.request(name, "pause", None), |experiment, _| experiment.pause()).await
     }
 
     /// Ends an experiment: all requests get the active version.
@@ -114,7 +103,7 @@ impl ExperimentService {
         outcome: Option<String>,
         order: &ChangeContext,
     ) -> Result<ExperimentOutcome, RegistryError> {
-        self.update(name, "end", order, |experiment| experiment.end(now_millis(), outcome)).await
+        self.update(order.request(name, "end", None), |experiment, _| experiment.end(now_millis(), outcome)).await
     }
 
     /// Makes the version of an arm the active one of its model, and ends the experiment: both or neither.
@@ -154,23 +143,21 @@ impl ExperimentService {
         order: &ChangeContext,
     ) -> Result<ExperimentOutcome, RegistryError> {
         let experiment = self.recorded(name)?;
-        let version = promotable_version(&experiment, arm).map_err(ChangeError::from)?;
+        let version = promotable_version(&experiment, arm)?;
         let model = &experiment.design.model;
         let _lease = VersionLease::new(&self.context, model, &version);
         self.reconciler.ensure_loaded(model, &self.context.model_record_or_default(model), &version).await?;
-        let apply = |stored: Option<Experiment>, view: &RegistryView<'_>| {
-            let mut experiment = stored.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
-            let active = view.records.get(&experiment.design.model).and_then(|record| record.active.as_deref());
-            if replaced.is_some() && replaced != active {
-                let reason = "another version was made the active one meanwhile".to_owned();
-                return Err(ExperimentError::Conflict(reason));
-            }
-            let version = promotable_version(&experiment, arm)?;
-            experiment.end(now_millis(), Some(format!("{arm} became the active version")))?;
-            Ok(ExperimentWriteAction::Promote(Box::new(experiment), version))
-        };
-        let change = Change { target: name, action: "promote", version: Some(&version), order };
-        commit::change_experiment(&self.context, change, apply).await
+        self.context
+            .change_experiment(order.request(name, "promote", Some(&version)), |stored, view| {
+                let mut experiment = existing(name, stored)?;
+                if replaced.is_some() && replaced != active_version(view, &experiment.design.model) {
+                    return conflict("another version was made the active one meanwhile");
+                }
+                let version = promotable_version(&experiment, arm)?;
+                experiment.end(now_millis(), Some(format!("{arm} became the active version")))?;
+                Ok(ExperimentWriteAction::Promote(Box::new(experiment), version))
+            })
+            .await
     }
 
     /// Deletes an experiment that has not begun, or has ended longer ago than receipts are valid.
@@ -178,107 +165,107 @@ impl ExperimentService {
     /// # Errors
     /// [`RegistryError`].
     pub async fn delete(&self, name: &str, order: &ChangeContext) -> Result<ExperimentOutcome, RegistryError> {
-        let apply = |stored: Option<Experiment>, _: &RegistryView<'_>| {
-            let experiment = stored.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
-            let kept = NAME_RESERVATION_DAYS * 24 * 3_600 * 1_000;
-            let over = experiment.ended.is_some_and(|ended| now_millis().saturating_sub(ended) > kept);
-            if experiment.phases.is_empty() || over {
-                return Ok(ExperimentWriteAction::Delete);
-            }
-            let reason = format!(
-                "its name is kept until {NAME_RESERVATION_DAYS} days after its end: answers of its arms are still told of"
-            );
-            Err(ExperimentError::Conflict(reason))
-        };
-        let change = Change { target: name, action: "forget", version: None, order };
-        commit::change_experiment(&self.context, change, apply).await
+        self.context
+            .change_experiment(order.request(name, "forget", None), |stored, _| {
+                let experiment = existing(name, stored)?;
+                let kept = NAME_RESERVATION_DAYS * 24 * 3_600 * 1_000;
+                let over = experiment.ended.is_some_and(|ended| now_millis().saturating_sub(ended) > kept);
+                if experiment.phases.is_empty() || over {
+                    return Ok(ExperimentWriteAction::Delete);
+                }
+                conflict(format!(
+                    "its name is kept until {NAME_RESERVATION_DAYS} days after its end: answers of its arms are still told of"
+                ))
+            })
+            .await
     }
 
     /// Changes an experiment by `alter`, which says whether anything changes.
     pub(super) async fn update(
         &self,
-        name: &str,
-        action: &str,
-        order: &ChangeContext,
-        alter: impl FnOnce(&mut Experiment) -> Result<bool, ExperimentError>,
+        change: ChangeRequest<'_>,
+        alter: impl FnOnce(&mut Experiment, &RegistryView<'_>) -> Result<bool, ExperimentError>,
     ) -> Result<ExperimentOutcome, RegistryError> {
-        let apply = |stored: Option<Experiment>, _: &RegistryView<'_>| {
-            let mut experiment = stored.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
-            if !alter(&mut experiment)? {
-                return Ok(ExperimentWriteAction::Unchanged);
-            }
-            Ok(ExperimentWriteAction::Replace(Box::new(experiment)))
-        };
-        commit::change_experiment(&self.context, Change { target: name, action, version: None, order }, apply).await
+        self.context
+            .change_experiment(change, |stored, view| {
+                let mut experiment = existing(change.target, stored)?;
+                Ok(write_action(alter(&mut experiment, view)?, experiment))
+            })
+            .await
     }
 
-    fn recorded(&self, name: &str) -> Result<Experiment, ChangeError> {
-        let state = self.context.state.lock();
-        state.experiments.get(name).cloned().ok_or_else(|| ExperimentError::NotFound(name.to_owned()).into())
+    pub(super) fn recorded(&self, name: &str) -> Result<Experiment, ExperimentError> {
+        existing(name, self.context.state.lock().experiments.get(name).cloned())
     }
+}
+
+fn existing(name: &str, experiment: Option<Experiment>) -> Result<Experiment, ExperimentError> {
+    experiment.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))
+}
+
+fn write_action(is_changed: bool, experiment: Experiment) -> ExperimentWriteAction {
+    if is_changed { ExperimentWriteAction::Replace(Box::new(experiment)) } else { ExperimentWriteAction::Unchanged }
+}
+
+/// The active version of a model.
+pub(super) fn active_version<'a>(view: &RegistryView<'a>, model: &str) -> Option<&'a str> {
+    view.records.get(model)?.active.as_deref()
 }
 
 /// Refuses arms whose answers cannot stand for each other.
 fn check_arm_tasks(experiment: &Experiment, snapshot: &Snapshot) -> Result<(), RegistryError> {
     let Some((_, control)) = experiment.design.control_arm() else { return Ok(()) };
-    let control_task = resolve_arm(snapshot, control)?.pipeline().head().task();
+    let control_task = resolve_arm_task(snapshot, control)?;
     for arm in &experiment.design.arms {
-        let arm_task = resolve_arm(snapshot, arm)?.pipeline().head().task();
+        let arm_task = resolve_arm_task(snapshot, arm)?;
         if arm_task != control_task {
-            let reason = format!(
+            return Err(RegistryError::IncompatibleArms(format!(
                 "arm {} answers as {arm_task}, the control as {control_task}: one cannot stand for the other",
                 arm.name
-            );
-            return Err(RegistryError::IncompatibleArms(reason));
+            )));
         }
     }
     Ok(())
 }
 
-/// The loaded version of an arm.
-fn resolve_arm<'a>(snapshot: &'a Snapshot, arm: &ExperimentArm) -> Result<&'a LoadedVersion, RegistryError> {
-    snapshot
-        .resolve(Some(&arm.model), arm.version.as_deref())
-        .map(Arc::as_ref)
-        .map_err(|error| RegistryError::IncompatibleArms(format!("arm {}: {error}", arm.name)))
+/// The task of an arm, whose version must be loaded.
+fn resolve_arm_task(snapshot: &Snapshot, arm: &ExperimentArm) -> Result<&'static str, RegistryError> {
+    match snapshot.resolve(Some(&arm.model), arm.version.as_deref()) {
+        Ok(model) => Ok(model.pipeline().head().task()),
+        Err(error) => Err(RegistryError::IncompatibleArms(format!("arm {}: {error}", arm.name))),
+    }
 }
 
 /// What becomes of an experiment that is started.
-fn apply_start(
-    name: &str,
-    stored: Option<Experiment>,
-    view: &RegistryView<'_>,
-) -> Result<ExperimentWriteAction, ExperimentError> {
-    let mut experiment = stored.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
+fn apply_start(experiment: &mut Experiment, view: &RegistryView<'_>) -> Result<bool, ExperimentError> {
     check_references(&experiment.design, view)?;
-    let active = |model: &str| view.records.get(model).and_then(|record| record.active.clone());
-    if !experiment.start(now_millis(), active)? {
-        return Ok(ExperimentWriteAction::Unchanged);
+    if !experiment.start(now_millis(), |model| active_version(view, model).map(str::to_owned))? {
+        return Ok(false);
     }
     let design = &experiment.design;
-    let controls_with_active =
-        design.control_arm().is_some_and(|(_, arm)| arm.model == design.model && arm.version == active(&design.model));
+    let controls_with_active = design.control_arm().is_some_and(|(_, arm)| {
+        arm.model == design.model && arm.version.as_deref() == active_version(view, &design.model)
+    });
     if design.rollout.is_some() && !controls_with_active {
         // All users get the active version after a rollback.
-        let reason = format!("the control of a rollout must be the active version of {}", design.model);
-        return Err(ExperimentError::Conflict(reason));
+        return conflict(format!("the control of a rollout must be the active version of {}", design.model));
     }
-    Ok(ExperimentWriteAction::Replace(Box::new(experiment)))
+    Ok(true)
 }
 
 /// The version of an arm that can become the active one.
 fn promotable_version(experiment: &Experiment, arm: &str) -> Result<String, ExperimentError> {
     let Some(promoted) = experiment.design.arms.iter().find(|candidate| candidate.name == arm) else {
-        return Err(ExperimentError::Conflict(format!("the experiment has no arm {arm}")));
+        return conflict(format!("the experiment has no arm {arm}"));
     };
     if promoted.model != experiment.design.model {
-        return Err(ExperimentError::Conflict(format!(
+        return conflict(format!(
             "arm {arm} is another model than callers ask for: it cannot become its active version"
-        )));
+        ));
     }
     match &promoted.version {
-        _ if !experiment.is_open() => Err(ExperimentError::Conflict("the experiment has ended".to_owned())),
-        None => Err(ExperimentError::Conflict(format!("arm {arm} names no version yet"))),
+        _ if !experiment.is_open() => conflict("the experiment has ended"),
+        None => conflict(format!("arm {arm} names no version yet")),
         Some(version) => Ok(version.clone()),
     }
 }
@@ -286,22 +273,15 @@ fn promotable_version(experiment: &Experiment, arm: &str) -> Result<String, Expe
 /// Refuses a design that names what there is not.
 fn check_references(design: &ExperimentDesign, view: &RegistryView<'_>) -> Result<(), ExperimentError> {
     if !view.records.contains_key(&design.model) {
-        return Err(ExperimentError::Invalid("/on".to_owned(), format!("there is no model {}", design.model)));
+        return invalid("/on", format!("there is no model {}", design.model));
     }
     for (index, arm) in design.arms.iter().enumerate() {
         let Some(record) = view.records.get(&arm.model) else {
-            return Err(ExperimentError::Invalid(
-                format!("/arms/{index}/model"),
-                format!("there is no model {}", arm.model),
-            ));
+            return invalid(format!("/arms/{index}/model"), format!("there is no model {}", arm.model));
         };
-        if let Some(version) =
-            arm.version.as_ref().filter(|version| !record.versions.contains_key(&VersionName::new(version)))
-        {
-            return Err(ExperimentError::Invalid(
-                format!("/arms/{index}/version"),
-                format!("model {} has no version {version}", arm.model),
-            ));
+        if let Some(version) = arm.version.as_ref().filter(|version| record.version(version).is_err()) {
+            let reason = format!("model {} has no version {version}", arm.model);
+            return invalid(format!("/arms/{index}/version"), reason);
         }
     }
     Ok(())

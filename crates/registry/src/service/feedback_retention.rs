@@ -39,19 +39,6 @@ impl Poller for FeedbackRetention {
 
 impl FeedbackRetention {
     async fn delete_expired(&mut self) -> Result<(), ChangeError> {
-        let deleted = self.delete_rows().await?;
-        if self.is_in_log {
-            self.is_in_log = !self.feedback.truncate_wal().await?;
-        }
-        if deleted > 0 {
-            let older_than = humantime::format_duration(self.retention).to_string();
-            tracing::info!(deleted, older_than, "expired feedback deleted");
-        }
-        Ok(())
-    }
-
-    /// The answers whose feedback is deleted.
-    async fn delete_rows(&mut self) -> Result<u64, ChangeError> {
         let oldest = clock::since_unix_epoch(clock::now()).saturating_sub(self.retention);
         let oldest = i64::try_from(oldest.as_micros()).unwrap_or(i64::MAX);
         let mut deleted = 0;
@@ -61,9 +48,17 @@ impl FeedbackRetention {
             deleted += batch.answers;
             self.is_in_log |= batch.answers + batch.corrections > 0;
             if !batch.has_more || self.feedback.context.stop.is_cancelled() {
-                return Ok(deleted);
+                break;
             }
             tokio::time::sleep(DELETE_BATCH_PAUSE).await;
         }
+        if self.is_in_log {
+            self.is_in_log = !self.feedback.truncate_wal().await?;
+        }
+        if deleted > 0 {
+            let older_than = humantime::format_duration(self.retention).to_string();
+            tracing::info!(deleted, older_than, "expired feedback deleted");
+        }
+        Ok(())
     }
 }

@@ -23,15 +23,6 @@ const FEEDBACK_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most records of one transaction.
 pub(super) const MAX_FEEDBACK_BATCH: usize = 500;
 
-/// What became of feedback.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FeedbackOutcome {
-    /// It is in the database.
-    Stored(FeedbackWriteOutcome),
-    /// It waits on disk until the database answers.
-    Spooled,
-}
-
 /// The feedback of this process and of others that share the database.
 pub struct FeedbackStore {
     pub(super) context: Arc<RegistryContext>,
@@ -51,8 +42,8 @@ impl FeedbackStore {
     pub fn next_timestamp(&self) -> i64 {
         let now = clock::since_unix_epoch(clock::now());
         let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
-        let later = |last: i64| Some(now.max(last + 1));
-        let before = self.last_timestamp.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+        let before =
+            self.last_timestamp.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));
         now.max(before.unwrap_or_default() + 1)
     }
 
@@ -65,18 +56,18 @@ impl FeedbackStore {
     /// # Errors
     /// [`RegistryError::Storage`] and [`RegistryError::Spool`] if neither the database nor the disk takes it. A part may be
     /// stored: to send all of it once more does no harm.
-    pub async fn store(&self, records: &[FeedbackRecord]) -> Result<Vec<FeedbackOutcome>, RegistryError> {
+    pub async fn store(&self, records: &[FeedbackRecord]) -> Result<Vec<FeedbackWriteOutcome>, RegistryError> {
         let mut outcomes = Vec::with_capacity(records.len());
         for batch in records.chunks(MAX_FEEDBACK_BATCH) {
-            self.context.database_fault().map_or(Ok(()), Err)?;
+            self.context.database.database_fault().map_or(Ok(()), Err)?;
             if let Some(stored) = self.insert_new(batch).await? {
-                outcomes.extend(stored.into_iter().map(FeedbackOutcome::Stored));
+                outcomes.extend(stored);
                 continue;
             }
             let spool = Arc::clone(&self.spool);
             let spooled = batch.to_vec();
             spawn_blocking(move || spool.append(&spooled)).await??;
-            outcomes.extend(std::iter::repeat_n(FeedbackOutcome::Spooled, batch.len()));
+            outcomes.extend(std::iter::repeat_n(FeedbackWriteOutcome::Spooled, batch.len()));
         }
         for outcome in &outcomes {
             self.context.metrics.record_feedback(outcome.name());
@@ -94,7 +85,7 @@ impl FeedbackStore {
             Ok(stored) => Ok(Some(stored)),
             Err(error) => {
                 // A restart would not look for a spool where the directory is lost.
-                self.context.database_fault().map_or(Ok(()), Err)?;
+                self.context.database.database_fault().map_or(Ok(()), Err)?;
                 tracing::warn!(%error, "database write failed; feedback spooled to disk");
                 Ok(None)
             }
@@ -137,18 +128,5 @@ impl FeedbackStore {
     #[must_use]
     pub fn spooled_bytes(&self) -> u64 {
         self.spool.size_bytes()
-    }
-}
-
-impl FeedbackOutcome {
-    /// A word for it, in answers and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stored(FeedbackWriteOutcome::New) => "stored",
-            Self::Stored(FeedbackWriteOutcome::Corrected) => "corrected",
-            Self::Stored(FeedbackWriteOutcome::Unchanged | FeedbackWriteOutcome::Superseded) => "unchanged",
-            Self::Spooled => "waiting",
-        }
     }
 }

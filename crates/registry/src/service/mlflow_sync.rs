@@ -10,19 +10,16 @@ use std::time::Duration;
 use predictd_metrics::AliasCheckOutcome;
 
 use super::change_context::ChangeContext;
-use super::commit::{self, Change};
 use super::error::RegistryError;
 use super::model_service::ModelService;
-use super::new_version::{NewVersion, PullRequest};
 use super::polling::Poller;
 use crate::database::{ChangeError, ChangeOutcome};
 use crate::mlflow::client::MlflowVersion;
-use crate::mlflow::pull::{PullError, SOURCE_METADATA_KEY};
+use crate::mlflow::pull::{PullError, PullRequest, SOURCE_METADATA_KEY};
 use crate::mlflow::uri::ModelUri;
-use crate::record::{ModelRecord, Origin, RecordError, VersionRecord};
+use crate::record::{Origin, RecordError, VersionRecord};
 use crate::store::StoreError;
 use crate::valid_name::is_valid_name;
-use crate::version_name::VersionName;
 
 /// Who makes these changes, in the history.
 const SYNC_ACTOR: &str = "follow";
@@ -49,13 +46,13 @@ impl AliasSubscription {
     ///
     /// # Errors
     /// One sentence.
-    pub fn new(local: &str, uri: &str, interval: Duration) -> Result<Self, String> {
+    pub fn new(local: &str, uri: &str, poll_interval: Duration) -> Result<Self, String> {
         if !is_valid_name(local) {
             return Err(format!("{local:?} is no name: lower-case letters, digits, '.', '_' and '-'"));
         }
         match uri.parse() {
-            Ok(ModelUri::Alias(name, alias)) => {
-                Ok(Self { local_name: local.to_owned(), remote_name: name, alias, poll_interval: interval })
+            Ok(ModelUri::Alias(remote_name, alias)) => {
+                Ok(Self { local_name: local.to_owned(), remote_name, alias, poll_interval })
             }
             _ => Err(format!("{local}: what is followed is models:/NAME@ALIAS")),
         }
@@ -76,7 +73,7 @@ pub(super) struct MlflowSync {
     /// The error that was logged last.
     logged: Option<String>,
     /// A target that was pulled and is not active yet: the next poll does not pull it again.
-    pulled: Option<(String, NewVersion)>,
+    pulled: Option<(String, VersionRecord)>,
 }
 
 impl Poller for MlflowSync {
@@ -91,11 +88,11 @@ impl Poller for MlflowSync {
             }
             Err(error) => {
                 self.models.context.metrics.record_alias_check(model, AliasCheckOutcome::Failed);
-                let sentence = error.to_string();
+                let sentence = Some(error.to_string());
                 // The same error again is no news.
-                if self.logged.as_ref() != Some(&sentence) {
-                    tracing::error!(model, alias, error = %sentence, "alias could not be followed; retrying");
-                    self.logged = Some(sentence);
+                if self.logged != sentence {
+                    tracing::error!(model, alias, %error, "alias could not be followed; retrying");
+                    self.logged = sentence;
                 }
                 self.pause = (self.pause * 2).min(MAX_RETRY_INTERVAL.max(*poll_interval));
             }
@@ -107,8 +104,7 @@ impl Poller for MlflowSync {
 impl MlflowSync {
     pub(super) fn new(models: Arc<ModelService>, subscription: AliasSubscription) -> Self {
         models.context.metrics.init_alias_checks(&subscription.local_name);
-        let pause = subscription.poll_interval;
-        Self { models, subscription, pause, logged: None, pulled: None }
+        Self { models, pause: subscription.poll_interval, subscription, logged: None, pulled: None }
     }
 
     /// Activates the target of the alias, if it is another than before.
@@ -134,9 +130,7 @@ impl MlflowSync {
         };
         let before = self.active_mlflow_version();
         match self.activate_target(&version, &target, &order).await {
-            // Another replica was faster.
-            Ok(false) => Ok(AliasCheckOutcome::Unchanged),
-            Ok(true) => {
+            Ok(ChangeOutcome::Changed(_)) => {
                 self.pulled = None;
                 tracing::info!(model, version = number, "alias version activated");
                 self.report_version_state(number, "active", "").await;
@@ -145,6 +139,8 @@ impl MlflowSync {
                 }
                 Ok(AliasCheckOutcome::Switched)
             }
+            // Another replica was faster.
+            Ok(_) => Ok(AliasCheckOutcome::Unchanged),
             Err(error) if is_permanent_error(&error) => self.refuse_target(number, &target, order, &error).await,
             Err(error) => Err(error),
         }
@@ -167,30 +163,30 @@ impl MlflowSync {
         let sentence: String = error.to_string().chars().take(MAX_REASON_CHARS).collect();
         tracing::error!(model, alias, version, error = %sentence, "alias version rejected; active version unchanged");
         let order = ChangeContext { reason: Some(sentence.clone()), ..order };
-        let change = Change { target: model, action: "refuse", version: Some(version), order: &order };
-        let apply = |record: &mut ModelRecord| Ok(record.set_alias_target(target));
-        if !matches!(commit::change_model(&self.models.context, change, apply).await?, ChangeOutcome::Changed(_)) {
+        let change = order.request(model, "refuse", Some(version));
+        let refused = self.models.context.change_model(change, |record| Ok(record.set_alias_target(target)));
+        if !matches!(refused.await?, ChangeOutcome::Changed(_)) {
             return Ok(AliasCheckOutcome::Unchanged);
         }
         self.report_version_state(version, "refused", &sentence).await;
         Ok(AliasCheckOutcome::Unservable)
     }
 
-    /// Registers a version, if it is not, and makes it the active one. False if that was done already.
+    /// Registers a version, if it is not, and makes it the active one.
     async fn activate_target(
         &mut self,
         version: &MlflowVersion,
         target: &str,
         order: &ChangeContext,
-    ) -> Result<bool, RegistryError> {
+    ) -> Result<ChangeOutcome, RegistryError> {
         let model = &self.subscription.local_name;
         let number = &version.version;
         let uri = ModelUri::Version(version.name.clone(), number.clone());
-        match self.models.context.model_record_or_default(model).versions.get(&VersionName::new(number)) {
-            Some(known) if known.origin == Origin::Mlflow(uri.to_string()) && has_same_source(known, version) => {}
+        match self.models.context.model_record_or_default(model).version(number) {
+            Ok(known) if known.origin == Origin::Mlflow(uri.to_string()) && has_same_source(known, version) => {}
             // It has the number of another one.
-            Some(_) => return Err(RecordError::VersionExists(number.clone()).into()),
-            None => {
+            Ok(_) => return Err(RecordError::VersionExists(number.clone()).into()),
+            Err(_) => {
                 let added = match self.pulled.take() {
                     Some((of, added)) if of == target => added,
                     _ => self.models.pull_version(PullRequest { uri, metadata: BTreeMap::new() }).await?,
@@ -199,15 +195,13 @@ impl MlflowSync {
                 self.models.register(model, number, added, order).await?;
             }
         }
-        let outcome = self.models.activate_alias_target(model, number, target, order).await?;
-        Ok(matches!(outcome, ChangeOutcome::Changed(_)))
+        self.models.activate_alias_target(model, number, target, order).await
     }
 
     /// The version at the MLflow server of the active version, if that was pulled from the model that is followed.
     fn active_mlflow_version(&self) -> Option<String> {
         let record = self.models.context.model_record_or_default(&self.subscription.local_name);
-        let active = record.active.clone()?;
-        let Origin::Mlflow(uri) = &record.versions.get(&VersionName::new(&active))?.origin else { return None };
+        let Origin::Mlflow(uri) = &record.version(record.active.as_deref()?).ok()?.origin else { return None };
         match uri.parse() {
             Ok(ModelUri::Version(name, version)) if name == self.subscription.remote_name => Some(version),
             _ => None,
@@ -218,8 +212,7 @@ impl MlflowSync {
     async fn report_version_state(&self, version: &str, state: &str, reason: &str) {
         let Ok(client) = self.models.mlflow_client() else { return };
         for (key, value) in [("predictd.reason", reason), ("predictd.state", state)] {
-            let remote_name = &self.subscription.remote_name;
-            if let Err(error) = client.set_version_tag(remote_name, version, key, value).await {
+            if let Err(error) = client.set_version_tag(&self.subscription.remote_name, version, key, value).await {
                 // What is served does not depend on it.
                 let model = &self.subscription.local_name;
                 tracing::warn!(model, version, %error, "version state could not be reported to MLflow");
@@ -231,10 +224,8 @@ impl MlflowSync {
 
 /// True if a version was made of what the server says; where it does not, that is believed.
 fn has_same_source(known: &VersionRecord, version: &MlflowVersion) -> bool {
-    match (known.metadata.get(SOURCE_METADATA_KEY), &version.source) {
-        (Some(known), Some(now)) => known == now,
-        _ => true,
-    }
+    let known = known.metadata.get(SOURCE_METADATA_KEY);
+    known.zip(version.source.as_ref()).is_none_or(|(known, now)| known == now)
 }
 
 /// True if the same version would be refused again.
@@ -246,16 +237,7 @@ fn is_permanent_error(error: &RegistryError) -> bool {
         RegistryError::Store(error) | RegistryError::Pull(PullError::Store(error)) => {
             !matches!(error, StoreError::Disk(_))
         }
-        RegistryError::Pull(PullError::Mlflow(_))
-        | RegistryError::Change(_)
-        | RegistryError::InsufficientMemory(..)
-        | RegistryError::LoadInterrupted(..)
-        | RegistryError::MlflowNotConfigured
-        | RegistryError::Busy
-        | RegistryError::Spool(_)
-        | RegistryError::Storage(_)
-        | RegistryError::IncompatibleArms(_)
-        | RegistryError::TaskFailure(_) => false,
+        _ => false,
     }
 }
 

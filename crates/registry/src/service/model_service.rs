@@ -5,25 +5,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use predictd_platform::clock::now_millis;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::spawn_blocking;
 
 use super::change_context::ChangeContext;
-use super::commit::{self, Change};
 use super::error::RegistryError;
-use super::mlflow_pull;
-use super::new_version::{NewVersion, PullRequest};
 use super::reconciler::Reconciler;
 use super::registry_context::RegistryContext;
 use super::version_lease::VersionLease;
-use crate::database::{ChangeError, ChangeOutcome};
+use crate::database::{ChangeError, ChangeOutcome, ChangeRequest};
 use crate::mlflow::client::MlflowClient;
+use crate::mlflow::pull::{PullRequest, pull_model};
 use crate::record::{ModelRecord, RecordError, VersionRecord};
 use crate::store::{StagedVersion, StoreError};
-use crate::version_name::VersionName;
 
+/// Longest pull.
+const PULL_TIMEOUT: Duration = Duration::from_hours(1);
 /// Most versions of a model that were pulled and are kept.
 const MAX_PULLED_VERSIONS: usize = 32;
 
@@ -56,17 +56,16 @@ impl ModelService {
         if let Some(repeated) = self.context.find_repeated(order).await? {
             return Ok(repeated);
         }
-        let added = self.pull_version(request).await?;
-        self.register(name, version, added, order).await
+        self.register(name, version, self.pull_version(request).await?, order).await
     }
 
     /// Brings the files of a model into the store, for a new version.
-    pub(super) async fn pull_version(&self, request: PullRequest) -> Result<NewVersion, RegistryError> {
-        mlflow_pull::pull_version(self.mlflow_client()?, &self.context.store, request).await
+    pub(super) async fn pull_version(&self, request: PullRequest) -> Result<VersionRecord, RegistryError> {
+        Ok(pull_model(self.mlflow_client()?, &self.context.store, request, PULL_TIMEOUT).await?)
     }
 
     pub(super) fn mlflow_client(&self) -> Result<&MlflowClient, RegistryError> {
-        self.reconciler.loader.deps.mlflow.as_ref().ok_or(RegistryError::MlflowNotConfigured)
+        self.reconciler.deps.mlflow.as_ref().ok_or(RegistryError::MlflowNotConfigured)
     }
 
     /// Registers a version whose files are in the store, once they were loaded and checked. The files of a registered version
@@ -78,13 +77,10 @@ impl ModelService {
         &self,
         name: &str,
         version: &str,
-        added: NewVersion,
+        added: VersionRecord,
         order: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        let NewVersion { origin, files, metadata } = added;
-        let metrics = BTreeMap::new();
-        let registered_at = now_millis();
-        let record = VersionRecord { origin, files, metadata, metrics, pinned: false, registered_at };
+        let record = VersionRecord { registered_at: now_millis(), ..added };
         // A version that cannot be recorded need not be verified.
         let is_new = self.context.model_record_or_default(name).register(version, record.clone())?;
         // Other changes do not wait for this.
@@ -98,14 +94,15 @@ impl ModelService {
             let store = self.context.store.clone();
             spawn_blocking(move || store.commit(&staged)).await?.map_err(StoreError::Disk)?;
         }
-        let change = Change { target: name, action: "register", version: Some(version), order };
-        commit::change_model(&self.context, change, |model| model.register(version, record)).await
+        self.context
+            .change_model(order.request(name, "register", Some(version)), |model| model.register(version, record))
+            .await
     }
 
     /// True for a version whose files are not in the store, or are not what they should be.
     fn is_missing_files(&self, name: &str, version: &str, record: &VersionRecord) -> bool {
         let is_stored = record.digest().is_some_and(|digest| self.context.store.version_path(&digest).is_dir());
-        !is_stored || self.reconciler.loader.has_failed(name, version)
+        !is_stored || self.reconciler.has_failed(name, version)
     }
 
     async fn stage_and_verify(
@@ -118,7 +115,7 @@ impl ModelService {
         let store = self.context.store.clone();
         let files = record.files.clone();
         let staged = spawn_blocking(move || store.stage(&files)).await??;
-        self.reconciler.loader.verify(name, version, record, &staged).await?;
+        self.reconciler.verify(name, version, record, &staged).await?;
         Ok(staged)
     }
 
@@ -132,8 +129,8 @@ impl ModelService {
         version: &str,
         order: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        let _lock = self.lock_changes(name, order).await?;
-        let change = Change { target: name, action: "activate", version: Some(version), order };
+        let change = order.request(name, "activate", Some(version));
+        let _lock = self.lock_changes(change).await?;
         self.load_and_commit(change, version, |model| model.activate(version)).await
     }
 
@@ -144,18 +141,16 @@ impl ModelService {
     pub async fn roll_back(&self, name: &str, order: &ChangeContext) -> Result<ChangeOutcome, RegistryError> {
         self.context.refresh().await?;
         let previous = self.context.model_record_or_default(name).previous_version()?.to_owned();
-        let needs_load = !self.context.is_loaded(name, &previous);
-        let _lock = if needs_load { Some(self.change_lock.lock().await) } else { None };
-        let apply = |model: &mut ModelRecord| {
+        let is_loaded = self.context.is_loaded(name, &previous);
+        let _lock = if is_loaded { None } else { Some(self.change_lock.lock().await) };
+        self.load_and_commit(order.request(name, "roll back", Some(&previous)), &previous, |model| {
             // Another process may have rolled back meanwhile: not twice for one request.
-            if model.previous_version()? == previous {
-                model.roll_back().map(|()| true)
-            } else {
-                Err(RecordError::NoPreviousVersion)
+            if model.previous_version()? != previous {
+                return Err(RecordError::NoPreviousVersion);
             }
-        };
-        let change = Change { target: name, action: "roll back", version: Some(&previous), order };
-        self.load_and_commit(change, &previous, apply).await
+            model.roll_back().map(|()| true)
+        })
+        .await
     }
 
     /// Adds metrics to those of a version.
@@ -169,9 +164,9 @@ impl ModelService {
         metrics: BTreeMap<String, f64>,
         order: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        let _lock = self.lock_changes(name, order).await?;
-        let change = Change { target: name, action: "measure", version: Some(version), order };
-        commit::change_model(&self.context, change, |model| model.add_metrics(version, metrics)).await
+        let change = order.request(name, "measure", Some(version));
+        let _lock = self.lock_changes(change).await?;
+        self.context.change_model(change, |model| model.add_metrics(version, metrics)).await
     }
 
     /// Pins a version, once it is loaded, or unpins it.
@@ -185,14 +180,13 @@ impl ModelService {
         pinned: bool,
         order: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        let _lock = self.lock_changes(name, order).await?;
-        let action = if pinned { "pin" } else { "unpin" };
-        let change = Change { target: name, action, version: Some(version), order };
+        let change = order.request(name, if pinned { "pin" } else { "unpin" }, Some(version));
+        let _lock = self.lock_changes(change).await?;
         let apply = |model: &mut ModelRecord| model.set_pinned(version, pinned);
         if pinned {
             return self.load_and_commit(change, version, apply).await;
         }
-        commit::change_model(&self.context, change, apply).await
+        self.context.change_model(change, apply).await
     }
 
     /// Deletes a version.
@@ -205,9 +199,9 @@ impl ModelService {
         version: &str,
         order: &ChangeContext,
     ) -> Result<ChangeOutcome, RegistryError> {
-        let _lock = self.lock_changes(name, order).await?;
-        let change = Change { target: name, action: "remove", version: Some(version), order };
-        commit::change_model(&self.context, change, |model| model.remove(version).map(|()| true)).await
+        let change = order.request(name, "remove", Some(version));
+        let _lock = self.lock_changes(change).await?;
+        self.context.change_model(change, |model| model.remove(version).map(|()| true)).await
     }
 
     /// Makes a version the active one because an alias leads to it, and removes pulled versions that are too many.
@@ -224,7 +218,7 @@ impl ModelService {
     ) -> Result<ChangeOutcome, RegistryError> {
         let _lock = self.change_lock.lock().await;
         let experiments = self.context.experiments();
-        let apply = |record: &mut ModelRecord| {
+        self.load_and_commit(order.request(name, "activate", Some(version)), version, |record| {
             // Another replica was here, and what an operator did since stays.
             if !record.set_alias_target(alias_target) {
                 return Ok(false);
@@ -234,25 +228,24 @@ impl ModelService {
                 experiments.values().any(|experiment| experiment.is_open() && experiment.uses_version(name, version))
             });
             Ok(true)
-        };
-        let change = Change { target: name, action: "activate", version: Some(version), order };
-        self.load_and_commit(change, version, apply).await
+        })
+        .await
     }
 
     /// Waits for other changes. A change that was decided on another revision is refused at once.
-    async fn lock_changes(&self, name: &str, order: &ChangeContext) -> Result<MutexGuard<'_, ()>, RegistryError> {
-        self.check_revision(name, order).await?;
+    async fn lock_changes(&self, change: ChangeRequest<'_>) -> Result<MutexGuard<'_, ()>, RegistryError> {
+        self.check_revision(change).await?;
         Ok(self.change_lock.lock().await)
     }
 
     /// The model, at the revision that the change was decided on.
-    async fn check_revision(&self, name: &str, order: &ChangeContext) -> Result<ModelRecord, RegistryError> {
-        let mut record = self.context.model_record_or_default(name);
-        if order.expected_revision.is_some_and(|expected| expected != record.revision) {
+    async fn check_revision(&self, change: ChangeRequest<'_>) -> Result<ModelRecord, RegistryError> {
+        let mut record = self.context.model_record_or_default(change.target);
+        if change.expected_revision.is_some_and(|expected| expected != record.revision) {
             self.context.refresh().await?;
-            record = self.context.model_record_or_default(name);
+            record = self.context.model_record_or_default(change.target);
         }
-        match order.expected_revision {
+        match change.expected_revision {
             Some(expected) if expected != record.revision => Err(ChangeError::RevisionMismatch(record.revision).into()),
             _ => Ok(record),
         }
@@ -261,28 +254,25 @@ impl ModelService {
     /// Commits a change that needs a version to be loaded.
     async fn load_and_commit(
         &self,
-        change: Change<'_>,
+        change: ChangeRequest<'_>,
         version: &str,
         apply: impl FnOnce(&mut ModelRecord) -> Result<bool, RecordError>,
     ) -> Result<ChangeOutcome, RegistryError> {
-        let name = change.target;
         // Before a load that would be for nothing.
-        let record = self.check_revision(name, change.order).await?;
-        if !record.versions.contains_key(&VersionName::new(version)) {
-            return Err(RecordError::UnknownVersion(version.to_owned()).into());
-        }
-        let _lease = VersionLease::new(&self.context, name, version);
-        self.reconciler.ensure_loaded(name, &record, version).await?;
-        commit::change_model(&self.context, change, apply).await
+        let record = self.check_revision(change).await?;
+        record.version(version)?;
+        let _lease = VersionLease::new(&self.context, change.target, version);
+        self.reconciler.ensure_loaded(change.target, &record, version).await?;
+        self.context.change_model(change, apply).await
     }
 
     /// Deletes files of the store that no version needs; their number.
     pub(super) async fn clean_store(&self) -> Result<usize, RegistryError> {
         // No version is between the store and its record.
         let _lock = self.change_lock.lock().await;
-        let versions =
-            |record: &ModelRecord| record.versions.values().filter_map(VersionRecord::digest).collect::<Vec<_>>();
-        let needed = self.context.state.lock().records.values().flat_map(versions).collect();
+        let (_, records) = self.context.recorded_models();
+        let needed =
+            records.values().flat_map(|record| record.versions.values()).filter_map(VersionRecord::digest).collect();
         let store = self.context.store.clone();
         Ok(spawn_blocking(move || store.collect_garbage(&needed)).await?.map_err(StoreError::Disk)?)
     }

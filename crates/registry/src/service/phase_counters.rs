@@ -21,6 +21,7 @@ pub(super) struct PhaseCounters {
 }
 
 /// A phase, and what of its counts is stored.
+#[derive(Clone)]
 struct CounterFlush {
     phase: Arc<ActivePhase>,
     /// The row of this process.
@@ -67,28 +68,21 @@ impl PhaseCounters {
 
     async fn flush_phase(&self, database: &Database, phase: &Arc<ActivePhase>) -> Result<(), ChangeError> {
         let counted = phase.counts();
-        let state = self.update(phase, |flush| {
+        let flush = self.update(phase, |flush| {
             flush.is_final = flush.stored.as_ref() == Some(&counted) || counted == PhaseCounts::default();
-            (flush.process_id.clone(), flush.baseline.clone(), flush.stored.clone(), flush.is_final)
+            flush.clone()
         });
-        let Some((process, baseline, stored, is_final)) = state else { return Ok(()) };
-        if is_final {
-            return Ok(());
-        }
+        let Some(mut flush) = flush.filter(|flush| !flush.is_final) else { return Ok(()) };
         let query = PhaseQuery { experiment: &phase.experiment_name, phase: phase.phase, answered_after: 0, arms: &[] };
-        let own = counted.delta_since(&baseline);
-        if !database.store_counts(query, &process, &own, stored.is_none()).await? {
+        let own = counted.delta_since(&flush.baseline);
+        if !database.store_counts(query, &flush.process_id, &own, flush.stored.is_none()).await? {
             // The row was merged with others. It has what was stored until then.
-            let baseline = stored.unwrap_or_default();
-            let own = counted.delta_since(&baseline);
-            let process = new_process_id();
+            flush.baseline = flush.stored.take().unwrap_or_default();
+            flush.process_id = new_process_id();
             // Before the write: a process that misses the commit writes the same row again.
-            self.update(phase, |flush| {
-                flush.process_id.clone_from(&process);
-                flush.baseline = baseline;
-                flush.stored = None;
-            });
-            database.store_counts(query, &process, &own, true).await?;
+            self.update(phase, |known| known.clone_from(&flush));
+            let own = counted.delta_since(&flush.baseline);
+            database.store_counts(query, &flush.process_id, &own, true).await?;
         }
         self.update(phase, |flush| flush.stored = Some(counted));
         Ok(())

@@ -1,22 +1,9 @@
-//! The loop of everything that polls.
+//! What everything that polls has in common.
 
 use std::time::Duration;
-
-use tokio_util::sync::CancellationToken;
 
 /// Something that looks again and again.
 pub(super) trait Poller {
     /// Looks once. Returns the pause before the next look.
     fn poll(&mut self) -> impl Future<Output = Duration> + Send;
-}
-
-/// Polls until `stop`.
-pub(super) async fn poll_until_stopped(mut poller: impl Poller, stop: CancellationToken) {
-    while !stop.is_cancelled() {
-        let pause = poller.poll().await;
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = stop.cancelled() => {}
-        }
-    }
 }

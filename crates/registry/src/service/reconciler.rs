@@ -1,20 +1,37 @@
 //! Loads, publishes and unloads versions until what is served is what the records say.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use predictd_engine::load_context::LoadContext;
 
 use super::change_context::ChangeContext;
-use super::commit::{self, Change};
 use super::error::RegistryError;
 use super::registry_context::RegistryContext;
-use super::version_loader::VersionLoader;
-use crate::record::{ModelRecord, VersionRecord};
+use crate::mlflow::client::MlflowClient;
+use crate::record::ModelRecord;
 use crate::registry_state::RegistryState;
 use crate::served_model::ServedModel;
+use crate::snapshot::Registry;
 use crate::version_name::VersionName;
 use crate::version_state::VersionState;
+
+/// Says whether so many bytes of files, loaded besides all else, fit into the memory.
+pub type MemoryCheck = Arc<dyn Fn(&Registry, u64) -> Result<(), String> + Send + Sync>;
+
+/// What versions are loaded from, and with.
+pub struct LoadDeps {
+    /// The operator's own models.
+    pub models_directory: PathBuf,
+    /// What models are loaded with.
+    pub load_context: LoadContext,
+    /// Whether there is memory for one more.
+    pub memory_check: MemoryCheck,
+    /// Where lost files of versions are pulled from.
+    pub mlflow: Option<MlflowClient>,
+}
 
 /// Why versions are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +47,7 @@ pub(super) enum LoadReason {
 /// Keeps what is served in line with the registry's state. Nothing else loads versions.
 pub(super) struct Reconciler {
     pub(super) context: Arc<RegistryContext>,
-    pub(super) loader: VersionLoader,
+    pub(super) deps: LoadDeps,
     /// One version is loaded at a time: the next one needs to know the memory that is left.
     load_lock: tokio::sync::Mutex<()>,
     /// The epoch of the state that was reconciled last.
@@ -38,21 +55,19 @@ pub(super) struct Reconciler {
 }
 
 impl Reconciler {
-    pub(super) fn new(context: Arc<RegistryContext>, loader: VersionLoader) -> Self {
-        Self { context, loader, load_lock: tokio::sync::Mutex::default(), reconciled_epoch: Mutex::default() }
+    pub(super) fn new(context: Arc<RegistryContext>, deps: LoadDeps) -> Self {
+        Self { context, deps, load_lock: tokio::sync::Mutex::default(), reconciled_epoch: Mutex::default() }
     }
 
     /// Loads what is recorded for the first time. The server is ready afterwards, unless it stops.
     pub(super) async fn load_at_startup(&self) {
         let state = self.context.state.lock().clone();
-        let required = state.records.iter().flat_map(|(name, record)| {
-            // Not what only a rollback leads to: it may have to be pulled.
-            let versions = state.versions_to_load(name, record).into_iter();
-            let versions = versions.filter(|version| state.receives_traffic(name, record, version));
-            versions.map(|version| (name.clone(), VersionName::new(version))).collect::<Vec<_>>()
-        });
+        // Not what only a rollback leads to: it may have to be pulled.
+        let required =
+            versions_to_load(&state).filter(|(name, record, version)| state.receives_traffic(name, record, version));
         let registry = self.context.registry();
-        registry.require_at_startup(required.collect());
+        registry
+            .require_at_startup(required.map(|(name, _, version)| (name.clone(), VersionName::new(version))).collect());
         self.reconcile(LoadReason::Start).await;
         if !self.context.stop.is_cancelled() {
             registry.require_at_startup(BTreeSet::new());
@@ -67,9 +82,7 @@ impl Reconciler {
     /// True if a version is to be loaded that is not.
     pub(super) fn has_missing_versions(&self) -> bool {
         let state = self.context.state.lock();
-        state.records.iter().any(|(name, record)| {
-            state.versions_to_load(name, record).into_iter().any(|version| !self.context.is_loaded(name, version))
-        })
+        versions_to_load(&state).any(|(name, _, version)| !self.context.is_loaded(name, version))
     }
 
     /// Brings what is served in line with the state. A version that cannot serve leaves the one before in its place.
@@ -85,7 +98,7 @@ impl Reconciler {
                 return;
             }
             let is_active = record.active.as_deref() == Some(version);
-            let stays_failed = reason == LoadReason::Change && !is_active && self.loader.has_failed(name, version);
+            let stays_failed = reason == LoadReason::Change && !is_active && self.has_failed(name, version);
             if stays_failed || self.context.is_loaded(name, version) {
                 continue;
             }
@@ -102,19 +115,6 @@ impl Reconciler {
         self.activate_initial().await;
     }
 
-    async fn load(
-        &self,
-        name: &str,
-        record: &ModelRecord,
-        version: &str,
-        reason: LoadReason,
-    ) -> Result<(), RegistryError> {
-        if reason != LoadReason::Start {
-            self.check_memory(record, version)?;
-        }
-        self.loader.load(name, record, version).await
-    }
-
     /// Makes the highest version that works the active one, where none is recorded.
     async fn activate_initial(&self) {
         let (_, records) = self.context.recorded_models();
@@ -128,8 +128,8 @@ impl Reconciler {
                 expected_revision: Some(record.revision),
                 ..ChangeContext::default()
             };
-            let change = Change { target: name, action: "activate", version: Some(version), order: &order };
-            if let Err(error) = commit::change_model(&self.context, change, |record| record.activate(version)).await {
+            let change = order.request(name, "activate", Some(version));
+            if let Err(error) = self.context.change_model(change, |record| record.activate(version)).await {
                 tracing::warn!(model = name, %error, "active version could not be recorded");
             }
         }
@@ -149,21 +149,22 @@ impl Reconciler {
         if self.context.is_loaded(name, version) {
             return Ok(());
         }
-        self.check_memory(record, version)?;
-        self.loader.load(name, record, version).await?;
+        self.load(name, record, version, LoadReason::Change).await?;
         // Only now it is known what its runs need.
-        self.loader.check_memory(version, 0).inspect_err(|_| self.context.registry().remove_version(name, version))
+        self.check_memory(version, 0).inspect_err(|_| self.context.registry().remove_version(name, version))
     }
 
     /// True while versions are loaded.
     pub(super) fn is_loading(&self) -> bool {
         self.load_lock.try_lock().is_err()
     }
+}
 
-    fn check_memory(&self, record: &ModelRecord, version: &str) -> Result<(), RegistryError> {
-        let bytes = record.versions.get(&VersionName::new(version)).map_or(0, VersionRecord::bytes);
-        self.loader.check_memory(version, bytes)
-    }
+/// The versions to load of all models.
+fn versions_to_load(state: &RegistryState) -> impl Iterator<Item = (&String, &ModelRecord, &str)> {
+    state.records.iter().flat_map(|(name, record)| {
+        state.versions_to_load(name, record).into_iter().map(move |version| (name, record, version))
+    })
 }
 
 /// The versions to load: first those that requests are sent to, of these first those that answer for their model.
@@ -171,10 +172,7 @@ fn versions_in_load_order<'a>(
     state: &'a RegistryState,
     default_model: &str,
 ) -> Vec<(&'a String, &'a ModelRecord, &'a str)> {
-    let all = state.records.iter().flat_map(|(name, record)| {
-        state.versions_to_load(name, record).into_iter().map(move |version| (name, record, version))
-    });
-    let mut all: Vec<_> = all.collect();
+    let mut all: Vec<_> = versions_to_load(state).collect();
     all.sort_by_key(|(name, record, version)| {
         let answers = record.can_serve_default(version);
         let is_in_experiment = state.is_in_experiment(name, version);

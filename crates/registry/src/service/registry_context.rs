@@ -21,7 +21,8 @@ pub struct RegistryContext {
     pub(super) database: Database,
     pub(super) state: StateCache,
     pub(super) publisher: SnapshotPublisher,
-    pub(super) store: Store,
+    /// The files of versions.
+    pub store: Store,
     pub(super) metrics: Arc<Metrics>,
     /// Since when the database does not answer.
     pub(super) down_since: Mutex<Option<Instant>>,
@@ -75,12 +76,10 @@ impl RegistryContext {
     #[must_use]
     pub fn unserved_model_count(&self) -> usize {
         let state = self.state.lock();
-        let snapshot = self.registry().snapshot();
-        let recorded = state.records.iter().filter_map(|(name, record)| Some((name, record.active.as_deref()?)));
-        recorded
-            .filter(|(name, active)| {
-                snapshot.models.get(*name).is_none_or(|served| served.ready_model(active).is_none())
-            })
+        state
+            .records
+            .iter()
+            .filter(|(name, record)| record.active.as_deref().is_some_and(|active| !self.is_loaded(name, active)))
             .count()
     }
 
@@ -90,22 +89,10 @@ impl RegistryContext {
         &self.publisher.registry
     }
 
-    /// The files of versions.
-    #[must_use]
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
     /// How long the database has not answered; none if it answered last.
     #[must_use]
     pub fn database_downtime(&self) -> Option<Duration> {
         self.down_since.lock().map(|since| since.elapsed())
-    }
-
-    /// Why neither feedback nor a change can be kept, if so.
-    #[must_use]
-    pub fn database_fault(&self) -> Option<StorageFault> {
-        self.database.database_fault()
     }
 
     /// What is wrong with the database's file or with the data directory, if anything.

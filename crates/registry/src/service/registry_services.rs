@@ -11,22 +11,20 @@ use tokio_util::sync::CancellationToken;
 use super::accuracy_monitor::{Accuracies, AccuracyMonitor, MonitorState};
 use super::database_watch::DatabaseWatch;
 use super::error::RegistryError;
-use super::experiment_evaluator::ExperimentEvaluator;
 use super::experiment_service::ExperimentService;
 use super::feedback_retention::FeedbackRetention;
 use super::feedback_store::FeedbackStore;
 use super::mlflow_sync::{AliasSubscription, MlflowSync};
 use super::model_service::ModelService;
-use super::polling::{Poller, poll_until_stopped};
+use super::polling::Poller;
 use super::reconcile_loop::ReconcileLoop;
-use super::reconciler::Reconciler;
+use super::reconciler::{LoadDeps, Reconciler};
 use super::registry_context::RegistryContext;
 use super::rollout_controller::RolloutController;
 use super::snapshot_publisher::SnapshotPublisher;
 use super::spool_drain::SpoolDrain;
 use super::state_cache::StateCache;
 use super::store_cleanup::StoreCleanup;
-use super::version_loader::{LoadDeps, VersionLoader};
 use crate::database::{ChangeError, Database};
 use crate::registry_state::{RegistryState, StateFile};
 use crate::snapshot::Registry;
@@ -57,19 +55,12 @@ pub struct RegistryServices {
     pub context: Arc<RegistryContext>,
     /// Changes models.
     pub models: Arc<ModelService>,
-    /// Changes experiments.
+    /// Changes experiments, and reads their results.
     pub experiments: Arc<ExperimentService>,
-    /// Reads the results of experiments.
-    pub evaluator: Arc<ExperimentEvaluator>,
     /// Stores feedback.
     pub feedback: Arc<FeedbackStore>,
     accuracies: Accuracies,
     reconciler: Arc<Reconciler>,
-    background: BackgroundDeps,
-}
-
-/// What services in the background are made of.
-struct BackgroundDeps {
     /// The operator's own models that are not recorded yet.
     unrecorded_sources: Vec<ModelSource>,
     feedback_retention: Option<Duration>,
@@ -89,18 +80,15 @@ impl RegistryServices {
             down_since: Mutex::new(down_since),
             stop: CancellationToken::new(),
         });
-        let loader = VersionLoader { context: Arc::clone(&context), deps: deps.load };
-        let reconciler = Arc::new(Reconciler::new(Arc::clone(&context), loader));
-        let models = Arc::new(ModelService::new(Arc::clone(&context), Arc::clone(&reconciler)));
-        let experiments = Arc::new(ExperimentService::new(Arc::clone(&context), Arc::clone(&reconciler)));
+        let reconciler = Arc::new(Reconciler::new(Arc::clone(&context), deps.load));
         Self {
-            models,
-            experiments,
-            evaluator: Arc::new(ExperimentEvaluator { context: Arc::clone(&context) }),
+            models: Arc::new(ModelService::new(Arc::clone(&context), Arc::clone(&reconciler))),
+            experiments: Arc::new(ExperimentService::new(Arc::clone(&context), Arc::clone(&reconciler))),
             feedback: Arc::new(FeedbackStore::new(Arc::clone(&context), deps.spool)),
             accuracies: Accuracies::default(),
             reconciler,
-            background: BackgroundDeps { unrecorded_sources, feedback_retention: deps.feedback_retention },
+            unrecorded_sources,
+            feedback_retention: deps.feedback_retention,
             context,
         }
     }
@@ -126,39 +114,36 @@ impl RegistryServices {
     /// # Errors
     /// If the load panics; what is recorded is followed all the same.
     pub async fn start(&self, aliases: Vec<AliasSubscription>) -> Result<(), RegistryError> {
-        self.spawn_monitors();
-        let reconciler = Arc::clone(&self.reconciler);
-        let loaded = tokio::spawn(async move { reconciler.load_at_startup().await }).await;
-        self.spawn_reconcilers(aliases);
-        Ok(loaded?)
-    }
-
-    /// Starts what does not wait for loads.
-    fn spawn_monitors(&self) {
-        self.spawn(DatabaseWatch::new(Arc::clone(&self.context), self.background.unrecorded_sources.clone()));
-        self.spawn(RolloutController {
-            experiments: Arc::clone(&self.experiments),
-            evaluator: Arc::clone(&self.evaluator),
-            evaluations: 0,
-        });
+        self.spawn(DatabaseWatch::new(Arc::clone(&self.context), self.unrecorded_sources.clone()));
+        self.spawn(RolloutController { experiments: Arc::clone(&self.experiments), evaluations: 0 });
         self.spawn(SpoolDrain { feedback: Arc::clone(&self.feedback) });
-        if let Some(retention) = self.background.feedback_retention {
+        if let Some(retention) = self.feedback_retention {
             self.spawn(FeedbackRetention { feedback: Arc::clone(&self.feedback), retention, is_in_log: true });
         }
-    }
-
-    fn spawn_reconcilers(&self, aliases: Vec<AliasSubscription>) {
+        let reconciler = Arc::clone(&self.reconciler);
+        let loaded = tokio::spawn(async move { reconciler.load_at_startup().await }).await;
+        // What follows waits for the loads.
         self.spawn(ReconcileLoop::new(Arc::clone(&self.reconciler)));
         self.spawn(StoreCleanup { models: Arc::clone(&self.models), has_polled: false });
-        let feedback = Arc::clone(&self.feedback);
-        let accuracies = Arc::clone(&self.accuracies);
-        self.spawn(AccuracyMonitor { feedback, accuracies, state: MonitorState::default() });
+        self.spawn(AccuracyMonitor {
+            feedback: Arc::clone(&self.feedback),
+            accuracies: Arc::clone(&self.accuracies),
+            state: MonitorState::default(),
+        });
         for subscription in aliases {
             self.spawn(MlflowSync::new(Arc::clone(&self.models), subscription));
         }
+        Ok(loaded?)
     }
 
-    fn spawn(&self, poller: impl Poller + Send + 'static) {
-        tokio::spawn(poll_until_stopped(poller, self.context.stop.clone()));
+    /// Polls until the server stops.
+    fn spawn(&self, mut poller: impl Poller + Send + 'static) {
+        let stop = self.context.stop.clone();
+        tokio::spawn(async move {
+            while !stop.is_cancelled() {
+                let pause = poller.poll().await;
+                stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            }
+        });
     }
 }

@@ -3,23 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use predictd_experiments::counters::ActivePhase;
-use predictd_experiments::experiment::{Experiment, ExperimentError, ExperimentState};
-use predictd_experiments::results::{
-    ArmResult, PhaseResults, PhaseTotals, arm_stats, comparison_plan, recent_control_counts,
-};
+use predictd_experiments::experiment::{Experiment, ExperimentState};
+use predictd_experiments::results::{ArmResult, PhaseResults, PhaseTotals, arm_stats, recent_control_counts};
 use predictd_experiments::rollout::{RolloutAction, RolloutInput, RolloutStrategy};
 use predictd_metrics::experiments::ArmStatus;
 use predictd_platform::clock::now_millis;
-use predictd_stats::FeedbackCounts;
 
 use super::change_context::ChangeContext;
-use super::commit::{self, Change};
 use super::error::RegistryError;
-use super::experiment_evaluator::ExperimentEvaluator;
-use super::experiment_service::ExperimentService;
+use super::experiment_service::{ExperimentService, active_version};
 use super::polling::Poller;
-use crate::database::experiments::{ExperimentWriteAction, RegistryView, ResultDetail};
+use crate::database::experiments::ResultDetail;
 use crate::database::{ChangeError, ChangeOutcome};
 
 const EVALUATION_INTERVAL: Duration = Duration::from_secs(2);
@@ -31,14 +25,13 @@ const ROLLOUT_ACTOR: &str = "rollout";
 /// Evaluates experiments, and changes those that are rollouts.
 pub(super) struct RolloutController {
     pub(super) experiments: Arc<ExperimentService>,
-    pub(super) evaluator: Arc<ExperimentEvaluator>,
     /// Evaluations so far.
     pub(super) evaluations: u32,
 }
 
 impl Poller for RolloutController {
     async fn poll(&mut self) -> Duration {
-        if self.evaluator.context.database_downtime().is_none() {
+        if self.experiments.context.database_downtime().is_none() {
             // The first evaluation, before any version is loaded, finds no experiment.
             self.evaluate_all(self.evaluations % NON_ROLLOUT_EVALUATION_STRIDE == 1).await;
         }
@@ -49,16 +42,15 @@ impl Poller for RolloutController {
 
 impl RolloutController {
     async fn evaluate_all(&self, includes_non_rollouts: bool) {
-        self.evaluator.context.flush_counters().await;
-        let running: Vec<Arc<ActivePhase>> =
-            self.evaluator.context.registry().snapshot().experiments.values().map(Arc::clone).collect();
+        self.experiments.context.flush_counters().await;
+        let running: Vec<_> =
+            self.experiments.context.registry().snapshot().experiments.values().map(Arc::clone).collect();
         let names = running.iter().map(|phase| phase.experiment_name.as_str()).collect();
-        self.evaluator.context.metrics.experiments.retain_experiments(&names);
-        for phase in &running {
-            if phase.experiment.design.rollout.is_none() && !includes_non_rollouts {
-                continue;
-            }
-            if let Err(error) = self.evaluate(&phase.experiment_name).await {
+        self.experiments.context.metrics.experiments.retain_experiments(&names);
+        for phase in running {
+            if (includes_non_rollouts || phase.experiment.design.rollout.is_some())
+                && let Err(error) = self.evaluate(&phase.experiment_name).await
+            {
                 tracing::warn!(experiment = phase.experiment_name, %error, "experiment evaluation failed");
             }
         }
@@ -75,31 +67,61 @@ impl RolloutController {
             read => read?,
         };
         let arms = evaluation.results.arms.iter().map(arm_metrics);
-        self.evaluator.context.metrics.experiments.set_results(name, arms, evaluation.results.mismatch.is_some());
-        match RunningRollout::new(name, &evaluation) {
-            Some(rollout) => ignore_conflict(self.advance(&rollout).await),
-            None => Ok(()),
+        self.experiments.context.metrics.experiments.set_results(name, arms, evaluation.results.mismatch.is_some());
+        let Some(rollout) = RunningRollout::new(name, &evaluation) else { return Ok(()) };
+        match self.advance(&rollout).await {
+            // Another change was faster.
+            Err(RegistryError::Change(ChangeError::RevisionMismatch(_))) => Ok(()),
+            advanced => advanced,
         }
     }
 
     async fn read_evaluation(&self, name: &str, detail: ResultDetail) -> Result<Evaluation, RegistryError> {
-        let (experiment, phase, results) = self.evaluator.results(name, None, detail).await?;
+        let (experiment, phase, results) = self.experiments.results(name, None, detail).await?;
         let mut earlier_phases = Vec::new();
-        if is_rollout_running(&experiment) {
+        if running_rollout(&experiment).is_some() {
             for earlier in (1..phase).rev() {
-                earlier_phases.push(self.evaluator.phase_totals(name, &experiment, earlier, detail).await?);
+                earlier_phases.push(self.experiments.phase_totals(name, &experiment, earlier, detail).await?);
             }
         }
         Ok(Evaluation { experiment, results, earlier_phases, detail })
     }
 
     async fn advance(&self, rollout: &RunningRollout<'_>) -> Result<(), RegistryError> {
-        let active = self.evaluator.context.model_record_or_default(&rollout.evaluation.experiment.design.model).active;
+        let active =
+            self.experiments.context.model_record_or_default(&rollout.evaluation.experiment.design.model).active;
         if active != rollout.control.arm.version {
             return self.cancel_superseded(rollout, active).await;
         }
-        let action = rollout.next_action();
-        self.apply(rollout, action).await
+        let name = rollout.name;
+        match rollout.next_action() {
+            RolloutAction::Wait => {}
+            RolloutAction::Advance(next) => {
+                let share = rollout.strategy.steps.get(next).map_or(0.0, |step| step.share * 100.0);
+                tracing::info!(experiment = name, share, "rollout advances to the next step");
+                let order = rollout.order(&format!("on to {share} %"));
+                self.experiments
+                    .update(order.request(name, "step", None), |experiment, _| {
+                        experiment.advance_to_step(next, now_millis())
+                    })
+                    .await?;
+            }
+            RolloutAction::Promote => {
+                let arm = &rollout.candidate.arm.name;
+                let order = rollout.order("the rollout is done");
+                self.experiments.try_promote(name, arm, rollout.control.arm.version.as_deref(), &order).await?;
+            }
+            RolloutAction::RollBack(reason) => {
+                tracing::error!(experiment = name, reason, "rolling back the rollout");
+                let order = rollout.order(&reason);
+                self.experiments
+                    .update(order.request(name, "take back", None), |experiment, _| {
+                        experiment.end(now_millis(), Some(format!("taken back: {reason}")))
+                    })
+                    .await?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends a rollout because an operator has activated another version than its control. That operator has decided: no
@@ -113,44 +135,14 @@ impl RolloutController {
         let control = rollout.control.arm.version.as_deref();
         let reason = format!("version {} was made the active one meanwhile", active.unwrap_or_default());
         let order = rollout.order(&reason);
-        let apply = |stored: Option<Experiment>, view: &RegistryView<'_>| {
-            let mut experiment = stored.ok_or_else(|| ExperimentError::NotFound(name.to_owned()))?;
-            let record = view.records.get(&experiment.design.model);
-            if record.and_then(|record| record.active.as_deref()) == control {
-                return Ok(ExperimentWriteAction::Unchanged);
+        let cancel = self.experiments.update(order.request(name, "end", None), |experiment, view| {
+            if active_version(view, &experiment.design.model) == control {
+                return Ok(false);
             }
-            experiment.end(now_millis(), order.reason.clone())?;
-            Ok(ExperimentWriteAction::Replace(Box::new(experiment)))
-        };
-        let change = Change { target: name, action: "end", version: None, order: &order };
-        if let ChangeOutcome::Changed(_) = commit::change_experiment(&self.evaluator.context, change, apply).await? {
+            experiment.end(now_millis(), order.reason.clone())
+        });
+        if let ChangeOutcome::Changed(_) = cancel.await? {
             tracing::warn!(experiment = name, reason, "rollout cancelled");
-        }
-        Ok(())
-    }
-
-    async fn apply(&self, rollout: &RunningRollout<'_>, action: RolloutAction) -> Result<(), RegistryError> {
-        let name = rollout.name;
-        match action {
-            RolloutAction::Wait => {}
-            RolloutAction::Advance(next) => {
-                let share = rollout.strategy.steps.get(next).map_or(0.0, |step| step.share * 100.0);
-                tracing::info!(experiment = name, share, "rollout advances to the next step");
-                let order = rollout.order(&format!("on to {share} %"));
-                let advance = |experiment: &mut Experiment| experiment.advance_to_step(next, now_millis());
-                self.experiments.update(name, "step", &order, advance).await?;
-            }
-            RolloutAction::Promote => {
-                let arm = &rollout.candidate.arm.name;
-                let order = rollout.order("the rollout is done");
-                self.experiments.try_promote(name, arm, rollout.control.arm.version.as_deref(), &order).await?;
-            }
-            RolloutAction::RollBack(reason) => {
-                tracing::error!(experiment = name, reason, "rolling back the rollout");
-                let outcome = Some(format!("taken back: {reason}"));
-                let end = |experiment: &mut Experiment| experiment.end(now_millis(), outcome);
-                self.experiments.update(name, "take back", &rollout.order(&reason), end).await?;
-            }
         }
         Ok(())
     }
@@ -181,22 +173,22 @@ struct RunningRollout<'a> {
 impl<'a> RunningRollout<'a> {
     /// None if the experiment is no rollout, does not run, or is at no step.
     fn new(name: &'a str, evaluation: &'a Evaluation) -> Option<Self> {
-        let experiment = Some(&evaluation.experiment).filter(|experiment| is_rollout_running(experiment))?;
-        let strategy = experiment.design.rollout.as_ref()?;
-        let (step, step_began) = experiment.current_step()?;
+        let strategy = running_rollout(&evaluation.experiment)?;
+        let (step, step_began) = evaluation.experiment.current_step()?;
         let (control, candidate) = evaluation.results.control_and_candidate()?;
         Some(Self { name, evaluation, strategy, step, step_began, control, candidate })
     }
 
     fn next_action(&self) -> RolloutAction {
         let control_weight = self.control.arm.weight;
-        let Some(plan) = comparison_plan(&self.evaluation.experiment, control_weight, 1.0 - control_weight) else {
+        let experiment = &self.evaluation.experiment;
+        let Some(plan) = experiment.design.aim.comparison_plan(control_weight, 1.0 - control_weight) else {
             return RolloutAction::Wait;
         };
         let earlier_phases = &self.evaluation.earlier_phases;
         let mut feedback = vec![(self.control.feedback.counts, self.candidate.feedback.counts)];
         feedback.extend(earlier_phases.iter().map(|totals| {
-            (feedback_counts(totals, &self.control.arm.name), feedback_counts(totals, &self.candidate.arm.name))
+            (totals.feedback_counts(&self.control.arm.name), totals.feedback_counts(&self.candidate.arm.name))
         }));
         let earlier = earlier_phases.iter().filter_map(|totals| totals.counts.arms.get(&self.control.arm.name));
         self.strategy.next_action(&RolloutInput {
@@ -221,20 +213,9 @@ impl<'a> RunningRollout<'a> {
     }
 }
 
-fn is_rollout_running(experiment: &Experiment) -> bool {
-    experiment.state == ExperimentState::Running && experiment.design.rollout.is_some()
-}
-
-fn feedback_counts(totals: &PhaseTotals, arm: &str) -> FeedbackCounts {
-    totals.feedback.get(arm).map(|feedback| feedback.counts).unwrap_or_default()
-}
-
-fn ignore_conflict(advanced: Result<(), RegistryError>) -> Result<(), RegistryError> {
-    match advanced {
-        // Another change was faster.
-        Err(RegistryError::Change(ChangeError::RevisionMismatch(_))) => Ok(()),
-        advanced => advanced,
-    }
+/// How the version of an experiment comes that is a rollout and runs.
+fn running_rollout(experiment: &Experiment) -> Option<&RolloutStrategy> {
+    experiment.design.rollout.as_ref().filter(|_| experiment.state == ExperimentState::Running)
 }
 
 fn arm_metrics(result: &ArmResult) -> ArmStatus<'_> {

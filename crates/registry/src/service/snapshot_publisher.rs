@@ -12,7 +12,6 @@ use crate::record::ModelRecord;
 use crate::registry_state::RegistryState;
 use crate::snapshot::{Registry, Snapshot};
 use crate::version_name::VersionName;
-use crate::version_state::VersionState;
 
 /// The snapshot, and what else decides on it than the state.
 pub(super) struct SnapshotPublisher {
@@ -61,8 +60,7 @@ impl SnapshotPublisher {
 
 fn publish_model(snapshot: &mut Snapshot, name: &str, record: &ModelRecord, needed: BTreeSet<&str>) {
     let Some(served) = snapshot.models.get_mut(name) else { return };
-    let answering = served.active().filter(|(_, state)| matches!(state, VersionState::Ready(_)));
-    let answering = answering.map(|(version, _)| version.clone());
+    let answering = served.active().filter(|(_, state)| state.ready().is_some()).map(|(version, _)| version.clone());
     let mut kept = needed;
     let mut active = record.active.as_deref().map(VersionName::new);
     // The version that answers goes on until its successor can.

@@ -57,8 +57,8 @@ impl SpoolDrain {
     ) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
         let mut stored = 0;
         loop {
-            let read = spawn_blocking(move || segment.read_batch(MAX_FEEDBACK_BATCH).map(|batch| (segment, batch)));
-            let (rest, batch) = read.await??;
+            let (rest, batch) =
+                spawn_blocking(move || segment.read_batch(MAX_FEEDBACK_BATCH).map(|batch| (segment, batch))).await??;
             segment = rest;
             if batch.is_empty() {
                 spawn_blocking(|| segment.delete()).await??;
