@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::backend::Session;
 use super::cpu_permits::CpuPermits;
 use super::model_runner::ModelRunner;
-use super::session_recycler::{RecycleEvent, SessionRecycler};
+use super::session_recycler::SessionRecycler;
 
 /// Starts a worker thread. It ends when the queue is closed and empty.
 ///
@@ -31,8 +31,13 @@ pub fn spawn(
                 runner.queue.wake_express_worker(permits.busy_for(runner.load_id));
             }
             runner.run_and_reply(session.as_mut(), runner.prepare_batch(dispatched), permit);
-            let event = recycler.as_mut().and_then(|recycler| recycler.after_run(&mut session));
-            report_recycling(&runner, event);
+            match recycler.as_mut().and_then(|recycler| recycler.after_run(&mut session)) {
+                Some(Ok(())) => runner.metrics.record_recycled_session(),
+                Some(Err(error)) => {
+                    tracing::warn!(model = runner.label, %error, "session recycling failed; worker keeps its session");
+                }
+                None => {}
+            }
         }
     })
 }
@@ -53,14 +58,4 @@ pub fn spawn_express_worker(
             runner.run_and_reply(session.as_mut(), runner.prepare_batch(dispatched), express_lock);
         }
     })
-}
-
-fn report_recycling(runner: &ModelRunner, event: Option<RecycleEvent>) {
-    match event {
-        Some(RecycleEvent::Replaced) => runner.metrics.record_recycled_session(),
-        Some(RecycleEvent::Failed(error)) => {
-            tracing::warn!(model = runner.label, %error, "session recycling failed; worker keeps its session");
-        }
-        None => {}
-    }
 }
