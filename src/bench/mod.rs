@@ -103,7 +103,7 @@ impl BenchCommand {
         let mut stage = ServerSlot::new(settings, source.clone(), stop.clone());
         let mut model = Arc::clone(stage.server(first)?.model());
         // It may run on the cores although there are GPUs.
-        let gpus = model.placement().gpu_ids.len();
+        let gpus = model.placement.gpu_ids.len();
         let usual = usual_setups(gpus, cores, &batching);
         if gpus == 0 && runtime.gpu_count() > 0 {
             let first = usual.first().copied().ok_or_else(interrupted_error)?;
@@ -118,7 +118,7 @@ impl BenchCommand {
         let subject = BenchSubject {
             model: source.name.clone(),
             version: source.version.clone(),
-            device: model.device().to_owned(),
+            device: model.device.clone(),
             cores,
             texts: texts.summary.clone(),
             cost: CostCoefficients::from_model(&model),

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use predictd_engine::loader::{CHECK_RUN_TIMEOUT, predict_encoded};
+use predictd_engine::loader::CHECK_RUN_TIMEOUT;
+use predictd_engine::trial_session::TrialSession;
 use predictd_http::settings::RequestLimits;
 use predictd_http::validation::check_stored_text;
 use predictd_text::heads::{HeadOutcome, HeadOutput};
@@ -192,9 +193,9 @@ pub fn answer_case(question: &EvalCase, model: &mut LoadedModel, limits: &Reques
             return TimedAnswer { encoded: None, outcome: Err(AnswerError::Refused(reason)), time: start.elapsed() };
         }
     };
-    let decision = predict_encoded(pipeline, model.session.as_mut(), &encoded, CHECK_RUN_TIMEOUT);
-    let time = start.elapsed();
-    TimedAnswer { encoded: Some(encoded), outcome: decision.map_err(AnswerError::Failed), time }
+    let mut trial = TrialSession { pipeline, session: model.session.as_mut(), run_timeout: CHECK_RUN_TIMEOUT };
+    let outcome = trial.predict(&encoded).map_err(|error| AnswerError::Failed(error.to_string()));
+    TimedAnswer { encoded: Some(encoded), outcome, time: start.elapsed() }
 }
 
 /// A text on the way that requests take.

@@ -116,7 +116,7 @@ impl ModelInfo {
         };
         let files = list_files(opened)?;
         Ok(Self {
-            description: model.description().map(str::to_owned),
+            description: model.description.clone(),
             inputs: graph.inputs.clone(),
             outputs: graph.outputs.clone(),
             constants: graph.constant_types.clone(),
@@ -127,14 +127,14 @@ impl ModelInfo {
             thresholds,
             answers_with_numbers: pipeline.head().is_numeric(),
             labels: pipeline.labels().to_vec(),
-            device: model.device().to_owned(),
+            device: model.device.clone(),
             tokens: pipeline.tokenizer().map(TokenLimits::from_tokenizer),
             markup: pipeline.policy().markup,
-            profile: model.drift_monitor().map(ProfileInfo::from_monitor),
+            profile: model.drift_monitor.as_ref().map(ProfileInfo::from_monitor),
             golden_examples: pipeline.golden().map_or(0, |golden| golden.examples.len()),
             shares_runs: model.is_batchable(),
-            unbatchable_reason: model.unbatchable_reason(),
-            batch_dependent: model.is_batch_dependent(),
+            unbatchable_reason: model.unbatchable_reason,
+            batch_dependent: model.is_batch_dependent,
             graph_bytes: opened.graph_bytes()?,
             more_files: files.len().saturating_sub(MAX_LISTED_FILES),
             files: files.into_iter().take(MAX_LISTED_FILES).collect(),
@@ -150,8 +150,8 @@ impl ModelInfo {
 
 impl ProfileInfo {
     fn from_monitor(drifting: &DriftMonitor) -> Self {
-        let profile = drifting.profile();
-        Self { texts: profile.item_count, made: profile.created.clone(), accuracy: drifting.accuracy() }
+        let profile = &drifting.profile;
+        Self { texts: profile.texts, made: profile.made.clone(), accuracy: drifting.accuracy() }
     }
 }
 

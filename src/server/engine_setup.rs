@@ -1,7 +1,6 @@
 //! What models are loaded with, from the server's settings.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use predictd_drift::WindowSettings;
 use predictd_engine::backend::Backend;
@@ -9,7 +8,7 @@ use predictd_engine::execution_group::{ExecutionGroup, GpuOptions};
 use predictd_engine::load_context::LoadContext;
 use predictd_engine::loader::CHECK_RUN_TIMEOUT;
 use predictd_engine::scheduler::batch_search::{BatchLimits, CPU_SEARCH_RADIUS};
-use predictd_engine::scheduler::{BatchingStrategy, Micros};
+use predictd_engine::scheduler::{BatchingStrategy, to_micros};
 use predictd_engine::scheduler_config::SchedulerConfig;
 use predictd_engine::{self, tokenization};
 use predictd_metrics::Metrics;
@@ -60,10 +59,6 @@ fn gpu_batch_limits(runs: &BatchSettings) -> BatchLimits {
         max_time: to_micros(time),
         search_radius: texts.max(CPU_SEARCH_RADIUS),
     }
-}
-
-fn to_micros(time: Duration) -> Micros {
-    Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX)
 }
 
 /// How the queues of all models on the cores hand out their texts.

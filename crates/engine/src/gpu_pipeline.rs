@@ -48,16 +48,14 @@ pub struct GpuWorkerGroup {
     sample_batch: Option<Batch>,
 }
 
-/// The session, which a thread with the permit finds free.
-struct SharedGpuSession(SharedSession);
-
-impl Session for SharedGpuSession {
+/// A thread with the permit finds the session free.
+impl Session for SharedSession {
     fn run(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, BackendError> {
-        self.0.lock().run(batch, deadline)
+        self.lock().run(batch, deadline)
     }
 
     fn runs_on_caller_thread(&self) -> bool {
-        self.0.lock().runs_on_caller_thread()
+        self.lock().runs_on_caller_thread()
     }
 }
 
@@ -93,7 +91,7 @@ impl GpuWorkerGroup {
     }
 
     fn run_worker(&self, runner: &ModelRunner) {
-        let mut session = SharedGpuSession(Arc::clone(&self.session));
+        let mut session = Arc::clone(&self.session);
         let mut prep_time = INITIAL_PREP_TIME;
         let mut failure_detector = match self.run_sample() {
             Ok(()) => self.sample_batch.as_ref().map(|_| GpuFailureDetector::default()),
@@ -118,19 +116,19 @@ impl GpuWorkerGroup {
             }
             let next = self.permits.acquire_next(prep_time + WAKE_UP_MARGIN);
             let prep_start = Instant::now();
-            let prepared = runner.prepare_batch(runner.queue.next_batch(next.remaining()));
-            if prepared.items().is_empty() {
+            let prepared = runner.prepare_batch(runner.queue.next_batch(next.remaining));
+            if prepared.items.is_empty() {
                 continue;
             }
             prep_time =
                 prep_time.mul_f64(1.0 - PREP_TIME_EWMA_ALPHA) + prep_start.elapsed().mul_f64(PREP_TIME_EWMA_ALPHA);
-            let Some(permit) = next.acquire(runner.load_id, runner.predict_run_time(prepared.items())) else {
-                runner.queue.requeue(prepared.into_items());
+            let Some(permit) = next.acquire(runner.load_id, runner.predict_run_time(&prepared.items)) else {
+                runner.queue.requeue(prepared.items);
                 continue;
             };
             drop(prepare_lock);
             let prepared = runner.drop_cancelled(prepared);
-            if prepared.items().is_empty() {
+            if prepared.items.is_empty() {
                 continue;
             }
             let failed = runner.run_and_reply(&mut session, prepared, permit);

@@ -16,11 +16,11 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::group_permits::GroupPermits;
 use super::scheduler::batch_search::{BatchContext, Candidate};
-use super::scheduler::{BatchingStrategy, ItemId, Micros, PendingItem, SchedulingContext};
+use super::scheduler::{BatchingStrategy, ItemId, Micros, PendingItem, SchedulingContext, to_micros};
 use super::scheduler_config::SchedulerConfig;
 use super::wait_estimator::{ModelLoad, RunMeans};
 use express_lane::{EXPRESS_POLL_INTERVAL, ParkedExpressWorker, max_express_work};
-pub use item::{DispatchedBatch, InferenceRequest, QueuedItem};
+pub use item::{DispatchedBatch, InferenceRequest, ItemReply, QueuedItem};
 use state::{QueueState, park_worker};
 
 /// The queue. Its length is bounded by the engine's permits.
@@ -97,7 +97,7 @@ impl Queue {
     fn pending_item(&self, item: &QueuedItem) -> PendingItem {
         let candidate = Candidate {
             length: item.padded_length.unwrap_or(1),
-            unbatched_time: Micros::try_from(item.unbatched_time.as_micros()).unwrap_or(Micros::MAX).max(1),
+            unbatched_time: to_micros(item.unbatched_time).max(1),
             deadline: self.micros_since_creation(item.request.deadline),
         };
         PendingItem {
@@ -158,9 +158,8 @@ impl Queue {
             let now = self.micros_since_creation(Instant::now());
             dispatched.expired_items.extend(state.pop_expired(now));
             let is_overloaded = self.update_overload_state(&mut state, now, &means);
-            let start = now.saturating_add(Micros::try_from(remaining.as_micros()).unwrap_or(Micros::MAX));
             let batch_context = BatchContext {
-                now: start,
+                now: now.saturating_add(to_micros(remaining)),
                 cost_model: &cost_model,
                 slowdown: means.slowdown,
                 limits: self.config.batch_limits,
@@ -185,7 +184,7 @@ impl Queue {
         let threshold = self.config.overload_threshold.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a forecast")]
         let [work, texts, workers] =
-            [state.pending.total_work() as f64, state.pending.len() as f64, self.config.worker_count.max(1) as f64];
+            [state.pending.total_work as f64, state.pending.len() as f64, self.config.worker_count.max(1) as f64];
         let wait = self.model_load.batched_seconds(means, work / 1e6, texts) / workers;
         let was_overloaded = state.is_overloaded;
         // It is over only when the queue is clearly shorter than that at which it began.
@@ -217,18 +216,12 @@ impl Queue {
 
     /// Texts that wait.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn item_count(&self) -> usize {
         self.state.lock().pending.len()
     }
 
-    /// True if no text waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     fn micros_since_creation(&self, at: Instant) -> Micros {
-        Micros::try_from(at.saturating_duration_since(self.created_at).as_micros()).unwrap_or(Micros::MAX)
+        to_micros(at.saturating_duration_since(self.created_at))
     }
 
     /// Lets the express worker look, if a text waits for it. `busy_for`: for how long all permits are taken.
@@ -265,8 +258,8 @@ impl Queue {
         let mut state = self.state.lock();
         let now = self.micros_since_creation(Instant::now());
         let expired_items = state.pop_expired(now);
-        let limits = self.config.batch_limits;
-        let batch_context = BatchContext { now, cost_model: &cost_model, slowdown: means.slowdown, limits };
+        let batch_context =
+            BatchContext { now, cost_model: &cost_model, slowdown: means.slowdown, limits: self.config.batch_limits };
         let context = SchedulingContext { batch_context, idle_workers: 0, is_overloaded: false };
         let ids = state.pending.take_express_batch(max_express_work(busy_for), self.strategy(), &context);
         DispatchedBatch { items: state.take_items(&ids), expired_items }

@@ -63,7 +63,7 @@ impl Attempt<'_> {
         }
         let has_pairs = inputs.iter().any(|input| input.second.is_some());
         if has_pairs && !model.pipeline().has_pair_support() {
-            return Err(InferenceFailure::PairsUnsupported(model.name().to_owned()));
+            return Err(InferenceFailure::PairsUnsupported(model.name.clone()));
         }
         Ok(())
     }

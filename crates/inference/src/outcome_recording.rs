@@ -9,7 +9,7 @@ pub(super) fn record_output(model: &LoadedVersion, output: &ItemOutput, has_cand
     let metrics = model.metrics();
     let labels = model.pipeline().labels();
     metrics.record_prediction(output.tokens);
-    if let Some(monitor) = model.drift_monitor().filter(|_| !has_candidate_labels) {
+    if let Some(monitor) = model.drift_monitor.as_ref().filter(|_| !has_candidate_labels) {
         monitor.record(&output.prediction, output.tokens, output.unknown_tokens);
     }
     if let HeadOutcome::Entities(entities) = &output.prediction.outcome {

@@ -25,8 +25,8 @@ pub(super) fn sign_receipt(receipts: &ReceiptKeyring, answer: &ArmAnswer, contex
     receipts.sign(&Receipt {
         id: clock::new_id(),
         issued_at: clock::now(),
-        model: model.name().to_owned(),
-        version: model.version().to_owned(),
+        model: model.name.clone(),
+        version: model.version.clone(),
         arm_path: context.route.arm_path(*source),
         label_source: label_source(&prediction.outcome, context.candidate_labels.is_some()),
         labels: indices.iter().filter_map(|&index| labels.get(index).cloned()).collect(),

@@ -46,7 +46,7 @@ pub(super) fn check_takes_labels(model: &LoadedVersion) -> Result<(), InferenceF
     let pipeline = model.pipeline();
     let judges_pairs = pipeline.has_pair_support() && matches!(pipeline.head(), Head::SingleLabel(_));
     if !judges_pairs || NliLabels::from_labels(pipeline.labels()).is_none() {
-        return Err(InferenceFailure::LabelsUnsupported(model.name().to_owned()));
+        return Err(InferenceFailure::LabelsUnsupported(model.name.clone()));
     }
     if pipeline.head().activation() != Some(Activation::Softmax) {
         return Err(InferenceFailure::LabelsNeedLogits);

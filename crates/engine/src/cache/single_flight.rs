@@ -54,7 +54,8 @@ struct Flight {
 #[derive(Debug)]
 pub(super) struct FlightHandle {
     id: u64,
-    outcome_sender: watch::Sender<Option<FlightOutcome>>,
+    /// To the followers.
+    pub(super) outcome_sender: watch::Sender<Option<FlightOutcome>>,
 }
 
 impl FlightTable {
@@ -66,9 +67,10 @@ impl FlightTable {
     /// Takes the place of a flight that had more time, if there is one; those who wait for it stay with it.
     pub(super) fn start(&mut self, key: CacheKey, deadline: Instant) -> FlightHandle {
         self.started_count += 1;
-        let (sender, end) = watch::channel(None);
-        self.by_key.insert(key, Flight { id: self.started_count, deadline, outcome: end });
-        FlightHandle { id: self.started_count, outcome_sender: sender }
+        let id = self.started_count;
+        let (outcome_sender, outcome) = watch::channel(None);
+        self.by_key.insert(key, Flight { id, deadline, outcome });
+        FlightHandle { id, outcome_sender }
     }
 
     /// Removes a flight, unless another has taken its place.
@@ -76,12 +78,5 @@ impl FlightTable {
         if self.by_key.get(&key).is_some_and(|flight| flight.id == handle.id) {
             self.by_key.remove(&key);
         }
-    }
-}
-
-impl FlightHandle {
-    /// Sends the outcome to the followers.
-    pub(super) fn send(self, outcome: FlightOutcome) {
-        self.outcome_sender.send_replace(Some(outcome));
     }
 }

@@ -1,20 +1,19 @@
 //! The first runs of a model: what they must give before it serves.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use predictd_text::activation::{Activation, AppliedActivation, are_distributions, are_probabilities, rows_differ};
-use predictd_text::input::{Input, SecondText};
+use predictd_text::input::Input;
 use predictd_text::manifest::{Manifest, ManifestError};
-use predictd_text::pipeline::Pipeline;
 use predictd_text::signature::Signature;
 use predictd_text::tokenizer::{TokenizeError, Tokenizer};
 
 use super::cpu_retry::OpenedModel;
 use super::mlflow_checks;
-use super::single_run::{predict_encoded, predict_input};
 use crate::backend::{BackendError, Session};
-use crate::batch_invariance::{InvarianceProbe, ScoreTolerance, probe_run_timeout};
-use crate::calibration::{run_batch, run_shape};
+use crate::batch_invariance::{ScoreTolerance, find_unbatchable_reason, item_scores, probe_run_timeout};
+use crate::trial_session::{TrialError, TrialSession};
 
 /// Longer text of the warm-up, in words.
 const WARM_UP_WORDS: usize = 32;
@@ -29,7 +28,7 @@ const ACTIVATION_PROBE_COUNT: usize = 6;
 /// # Errors
 /// [`ManifestError`] naming the file that is not true, or why the graph fails.
 pub(super) fn run_load_checks(
-    OpenedModel { manifest, graph, pipeline, placement }: &mut OpenedModel,
+    OpenedModel { manifest, graph, pipeline, placement, .. }: &mut OpenedModel,
     session: &mut dyn Session,
     longest: Duration,
 ) -> Result<Option<&'static str>, ManifestError> {
@@ -38,27 +37,40 @@ pub(super) fn run_load_checks(
         Some(true) => ScoreTolerance::UNLIMITED,
         _ => ScoreTolerance::new(&facts, placement.is_gpu()),
     };
-    let known_alone = declared_unbatchable_reason(manifest, graph.signature());
-    let failed = |reason: String| ManifestError::new(&manifest.graph_name, format!("the warm-up failed: {reason}"));
-    let probe_time = probe_run_timeout(pipeline, session, longest).map_err(failed)?;
-    detect_max_token_id(pipeline, session, probe_time)?;
-    if manifest.options.activation.is_none() {
-        detect_activation(pipeline, session, probe_time).map_err(failed)?;
+    let failed = |reason: TrialError| warm_up_error(manifest, reason);
+    let mut trial = TrialSession { pipeline, session, run_timeout: longest };
+    let run_timeout = probe_run_timeout(&mut trial).map_err(failed)?;
+    trial.run_timeout = run_timeout;
+    if let Some(rows) = find_id_limit(&mut trial) {
+        pipeline.limit_token_ids(rows)?;
     }
-    let why_alone = match known_alone {
-        Some(reason) => Some(reason),
-        None => InvarianceProbe { pipeline, session, tolerance, run_timeout: probe_time }
-            .find_unbatchable_reason()
-            .map_err(failed)?,
+    let mut trial = TrialSession { pipeline, session, run_timeout };
+    if manifest.options.activation.is_none()
+        && let Some((applied, left)) = detect_activation(&mut trial).map_err(failed)?
+    {
+        pipeline.set_graph_activation(applied, left);
+    }
+    let mut trial = TrialSession { pipeline, session, run_timeout };
+    let why_alone = match declared_unbatchable_reason(manifest, graph.signature()) {
+        None => find_unbatchable_reason(&mut trial, tolerance).map_err(failed)?,
+        declared => declared,
     };
     if why_alone.is_some() {
         pipeline.disable_row_batching();
     }
-    mlflow_checks::check(manifest, &facts, pipeline, session, longest)?;
-    check_golden(pipeline, session, longest)?;
-    warm_up(pipeline, session, longest).map_err(failed)?;
-    check_pairs(pipeline, session, longest);
+    let mut trial = TrialSession { pipeline, session, run_timeout: longest };
+    mlflow_checks::check(manifest, &facts, &mut trial)?;
+    check_golden(&mut trial)?;
+    warm_up(&mut trial).map_err(failed)?;
+    if fails_on_pairs(&mut trial) {
+        pipeline.disable_pairs();
+    }
     Ok(why_alone)
+}
+
+/// The error of a model whose first runs failed.
+pub(super) fn warm_up_error(manifest: &Manifest, reason: impl fmt::Display) -> ManifestError {
+    ManifestError::new(&manifest.graph_name, format!("the warm-up failed: {reason}"))
 }
 
 /// Why texts of a model must run alone, as far as its files say so.
@@ -74,34 +86,30 @@ fn declared_unbatchable_reason(manifest: &Manifest, signature: &Signature) -> Op
 }
 
 /// Recognises by its scores whether the graph applies a softmax itself, and whether it really does what its last node
-/// seems to.
-fn detect_activation(pipeline: &mut Pipeline, session: &mut dyn Session, longest: Duration) -> Result<(), String> {
+/// seems to. The activation that it applies and the one that is left, if that is not what its file says.
+fn detect_activation(
+    trial: &mut TrialSession<'_>,
+) -> Result<Option<(Option<AppliedActivation>, Activation)>, TrialError> {
+    let pipeline = trial.pipeline;
     if pipeline.tokenizer().is_none() || pipeline.head().activation().is_none() {
-        return Ok(());
+        return Ok(None);
     }
     let mut rows = Vec::new();
     for seed in 0..ACTIVATION_PROBE_COUNT {
-        let text = pipeline.probe_text(4 + 2 * seed, seed).map_err(|error| error.to_string())?;
+        let text = pipeline.probe_text(4 + 2 * seed, seed)?;
         // A text that fails alone shows nothing.
-        let Ok(scores) = run_batch(pipeline, session, &[&text], longest) else { continue };
-        let own = text.row_length().unwrap_or(1);
-        let scores = scores.first().map(|row| pipeline.unpadded_scores(row, own)).unwrap_or_default();
+        let Ok(scores) = trial.run_batch(&[&text]) else { continue };
+        let scores = item_scores(pipeline, &text, scores.first());
         rows.extend(scores.chunks(pipeline.score_width()).map(<[f32]>::to_vec));
     }
-    if rows.is_empty() {
-        return Ok(());
-    }
-    match pipeline.applied_activation() {
+    Ok(match pipeline.applied_activation() {
+        _ if rows.is_empty() => None,
         None if are_distributions(&rows) && rows_differ(&rows) => {
-            let applied = AppliedActivation { activation: Activation::Softmax, is_exact: true };
-            pipeline.set_graph_activation(Some(applied), Activation::None);
+            Some((Some(AppliedActivation { activation: Activation::Softmax, is_exact: true }), Activation::None))
         }
-        Some(applied) if !is_plausible_output(applied, &rows) => {
-            pipeline.set_graph_activation(None, pipeline.head().default_activation());
-        }
-        _ => {}
-    }
-    Ok(())
+        Some(applied) if !is_plausible_output(applied, &rows) => Some((None, pipeline.head().default_activation())),
+        _ => None,
+    })
 }
 
 /// True if these scores could be what the activation gives.
@@ -110,57 +118,41 @@ fn is_plausible_output(applied: AppliedActivation, rows: &[Vec<f32>]) -> bool {
     are_probabilities(rows) && (!sums_to_one || are_distributions(rows))
 }
 
-/// Finds by runs which ids a graph can look up, where its file does not say.
-///
-/// # Errors
-/// [`ManifestError`] if a special token is not one of them.
-fn detect_max_token_id(
-    pipeline: &mut Pipeline,
-    session: &mut dyn Session,
-    longest: Duration,
-) -> Result<(), ManifestError> {
-    let Some(largest) = pipeline.largest_unchecked_id() else { return Ok(()) };
-    if !is_out_of_bounds(pipeline, session, largest, longest) {
-        return Ok(());
-    }
+/// Finds by runs how many ids a graph can look up, where its file does not say and it is not all.
+fn find_id_limit(trial: &mut TrialSession<'_>) -> Option<usize> {
+    let mut fails = trial.pipeline.largest_unchecked_id().filter(|&largest| is_out_of_bounds(trial, largest))?;
     let mut works = 0;
-    let mut fails = largest;
     while works + 1 < fails {
         let middle = works.midpoint(fails);
-        if is_out_of_bounds(pipeline, session, middle, longest) {
+        if is_out_of_bounds(trial, middle) {
             fails = middle;
         } else {
             works = middle;
         }
     }
-    pipeline.limit_token_ids(fails as usize)
+    Some(fails as usize)
 }
 
 /// True if the graph fails to look up this id.
-fn is_out_of_bounds(pipeline: &Pipeline, session: &mut dyn Session, id: u32, longest: Duration) -> bool {
-    let Ok(text) = pipeline.encode_token_id(id) else { return false };
-    matches!(run_batch(pipeline, session, &[&text], longest), Err(BackendError::OutOfBounds(_)))
+fn is_out_of_bounds(trial: &mut TrialSession<'_>, id: u32) -> bool {
+    let Ok(text) = trial.pipeline.encode_token_id(id) else { return false };
+    matches!(trial.run_batch(&[&text]), Err(BackendError::OutOfBounds(_)))
 }
 
 /// Refuses a model whose graph fails on the longest text that the model's files allow.
 ///
 /// # Errors
 /// [`ManifestError`] with the length that works.
-pub(super) fn check_max_length(
-    manifest: &Manifest,
-    pipeline: &Pipeline,
-    session: &mut dyn Session,
-    longest: Duration,
-) -> Result<(), ManifestError> {
-    let most = pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
-    let Err(reason) = run_with_length(pipeline, session, most, longest) else { return Ok(()) };
+pub(super) fn check_max_length(manifest: &Manifest, trial: &mut TrialSession<'_>) -> Result<(), ManifestError> {
+    let most = trial.pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
+    let Err(reason) = run_with_length(trial, most) else { return Ok(()) };
     // The runs between a length that works and one that does not.
     let mut works = 0;
     let mut fails = most;
     let until = Instant::now() + MAX_LENGTH_SEARCH_TIMEOUT;
     while works + 1 < fails && Instant::now() < until {
         let middle = usize::midpoint(works, fails);
-        match run_with_length(pipeline, session, middle, longest) {
+        match run_with_length(trial, middle) {
             Ok(()) => works = middle,
             Err(_) => fails = middle,
         }
@@ -174,60 +166,52 @@ pub(super) fn check_max_length(
 }
 
 /// Runs a text of so many tokens. One that takes too long says nothing of the graph.
-fn run_with_length(
-    pipeline: &Pipeline,
-    session: &mut dyn Session,
-    length: usize,
-    longest: Duration,
-) -> Result<(), String> {
-    match run_shape(pipeline, session, pipeline.largest_batch_shape(length), longest) {
-        Ok(()) | Err(BackendError::Interrupted) => Ok(()),
-        Err(error) => Err(error.to_string()),
+fn run_with_length(trial: &mut TrialSession<'_>, length: usize) -> Result<(), BackendError> {
+    match trial.run_shape(trial.pipeline.largest_batch_shape(length)) {
+        Err(BackendError::Interrupted) => Ok(()),
+        outcome => outcome,
     }
 }
 
-/// Takes no pairs if the graph fails on one.
-fn check_pairs(pipeline: &mut Pipeline, session: &mut dyn Session, longest: Duration) {
-    if !pipeline.has_pair_support() {
-        return;
+/// True if the graph fails on a pair, although the model's files allow pairs.
+fn fails_on_pairs(trial: &mut TrialSession<'_>) -> bool {
+    if !trial.pipeline.has_pair_support() {
+        return false;
     }
-    let pair = SecondText { text: "another text".to_owned(), truncate_only_first: false };
-    let input = Input { text: "one short text".to_owned(), second: Some(pair) };
-    let Ok(encoded) = pipeline.encode(input) else { return };
-    if let Err(BackendError::Failed(reason) | BackendError::OutOfBounds(reason)) =
-        run_batch(pipeline, session, &[&encoded], longest)
-    {
-        tracing::warn!(reason, "text pairs disabled; graph failed on a pair");
-        pipeline.disable_pairs();
-    }
+    let input = Input::new("one short text".to_owned(), Some("another text".to_owned()));
+    let Ok(encoded) = trial.pipeline.encode(input) else { return false };
+    let Err(BackendError::Failed(reason) | BackendError::OutOfBounds(reason)) = trial.run_batch(&[&encoded]) else {
+        return false;
+    };
+    tracing::warn!(reason, "text pairs disabled; graph failed on a pair");
+    true
 }
 
 /// Runs the golden examples. The reason names an example by its number, not by its text.
-pub(super) fn check_golden(
-    pipeline: &Pipeline,
-    session: &mut dyn Session,
-    longest: Duration,
-) -> Result<(), ManifestError> {
+pub(super) fn check_golden(trial: &mut TrialSession<'_>) -> Result<(), ManifestError> {
+    let pipeline = trial.pipeline;
     let Some(golden) = pipeline.golden() else { return Ok(()) };
     golden.check().map_err(|reason| ManifestError::new("golden.json", reason))?;
     for (number, example) in (1..).zip(&golden.examples) {
-        let error = |reason: String| ManifestError::new("golden.json", format!("example {number}: {reason}"));
-        if example.text_pair.is_some() && !pipeline.has_pair_support() {
-            return Err(error("it has two texts, and the model takes one".to_owned()));
-        }
-        let decision = predict_input(pipeline, session, example.input(), longest).map_err(error)?;
-        example.check(&decision, pipeline.labels(), golden.tolerance).map_err(error)?;
+        let outcome = if example.text_pair.is_some() && !pipeline.has_pair_support() {
+            Err("it has two texts, and the model takes one".into())
+        } else {
+            let decision = trial.predict_input(example.input());
+            decision.and_then(|decision| Ok(example.check(&decision, pipeline.labels(), golden.tolerance)?))
+        };
+        outcome
+            .map_err(|reason: TrialError| ManifestError::new("golden.json", format!("example {number}: {reason}")))?;
     }
     Ok(())
 }
 
 /// Answers a long and a short text.
-pub(super) fn warm_up(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) -> Result<(), String> {
-    let long = "word ".repeat(WARM_UP_WORDS);
-    // A model may take fewer tokens than this and refuse longer texts.
-    if !matches!(pipeline.encode(long.clone()), Err(TokenizeError::TooLong { .. } | TokenizeError::NoTokens)) {
-        predict_input(pipeline, session, long.into(), longest)?;
+pub(super) fn warm_up(trial: &mut TrialSession<'_>) -> Result<(), TrialError> {
+    match trial.pipeline.encode("word ".repeat(WARM_UP_WORDS)) {
+        // A model may take fewer tokens than this and refuse longer texts.
+        Err(TokenizeError::TooLong { .. } | TokenizeError::NoTokens) => {}
+        long => _ = trial.predict(&long?)?,
     }
-    let short = pipeline.warmup_text().map_err(|error| error.to_string())?;
-    predict_encoded(pipeline, session, &short, longest).map(|_| ())
+    let short = trial.pipeline.warmup_text()?;
+    trial.predict(&short).map(|_| ())
 }

@@ -8,8 +8,7 @@ use predictd_text::pipeline::EncodedInput;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::cache::FlightLeader;
-use crate::error::ItemError;
-use crate::item_output::ItemOutput;
+use crate::item_output::ItemResult;
 use crate::wait_estimator::LoadGuard;
 
 /// One request, as far as its texts share something.
@@ -56,16 +55,10 @@ pub struct QueuedItem {
     pub unbatched_time: Duration,
     /// When its run is due.
     pub soft_deadline: Instant,
-    /// Where the answer goes.
-    pub reply: oneshot::Sender<Result<ItemOutput, ItemError>>,
     /// When it was tokenised.
     pub tokenized_at: Instant,
-    /// Its share of the engine's bound; given back when the item is dropped.
-    pub permit: OwnedSemaphorePermit,
-    /// Its share of the model's work.
-    pub load_guard: LoadGuard,
-    /// Where others get the answer.
-    pub leader: Option<FlightLeader>,
+    /// Where the answer goes.
+    pub reply: ItemReply,
 }
 
 impl QueuedItem {
@@ -80,16 +73,31 @@ impl QueuedItem {
     pub fn queue_time(&self, run_start: Instant) -> Duration {
         run_start.saturating_duration_since(self.tokenized_at)
     }
+}
 
+/// Where the answer to a text goes, and what is given back with it.
+#[derive(Debug)]
+pub struct ItemReply {
+    /// To the caller.
+    pub sender: oneshot::Sender<ItemResult>,
+    /// To others that wait for the same text.
+    pub leader: Option<FlightLeader>,
+    /// The text's share of the engine's bound; given back when this is dropped.
+    pub permit: OwnedSemaphorePermit,
+    /// Its share of the model's work.
+    pub load_guard: LoadGuard,
+}
+
+impl ItemReply {
     /// Answers the caller and gives the permit back. False if the caller had left.
     #[must_use]
-    pub fn send_reply(self, answer: Result<ItemOutput, ItemError>) -> bool {
+    pub fn send(self, answer: ItemResult) -> bool {
         // The permit goes first: a caller that sees its answer may send the next request at once.
         drop((self.permit, self.load_guard));
         if let Some(leader) = self.leader {
             leader.complete(&answer);
         }
-        self.reply.send(answer).is_ok()
+        self.sender.send(answer).is_ok()
     }
 }
 

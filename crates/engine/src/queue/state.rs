@@ -72,7 +72,7 @@ impl QueueState {
     pub(super) fn take_items(&mut self, ids: &[ItemId]) -> Vec<QueuedItem> {
         let items = ids.iter().filter_map(|id| self.items.remove(id));
         // A caller that left while its texts were being taken out needs no run either.
-        items.filter(|item| !item.reply.is_closed()).collect()
+        items.filter(|item| !item.reply.sender.is_closed()).collect()
     }
 
     /// Takes out a text.

@@ -81,7 +81,6 @@ pub fn find_best_batch(
         context: fit,
         best_batch: (0, 0),
         best_gain: MIN_BATCHING_GAIN,
-        best_rows: 1,
     };
     if !search.is_within_limits(0, 0) {
         return (0, 0);
@@ -154,10 +153,9 @@ struct BatchSearch<'a> {
     shorter: &'a NeighbourSums,
     longer: &'a NeighbourSums,
     context: &'a BatchContext<'a>,
-    /// The best window so far, its gain, and its texts.
+    /// The best window so far, and its gain.
     best_batch: (usize, usize),
     best_gain: f64,
-    best_rows: usize,
 }
 
 impl BatchSearch<'_> {
@@ -186,10 +184,10 @@ impl BatchSearch<'_> {
         let Some((all, shape)) = self.batch_totals(down, up) else { return };
         #[expect(clippy::cast_precision_loss, reason = "a ratio of two times")]
         let gain = all.unbatched_time as f64 / (self.context.cost_model.predict_seconds(shape) * 1e6);
-        if gain > self.best_gain || (gain >= self.best_gain && shape.rows > self.best_rows) {
+        let has_more_texts = down + up > self.best_batch.0 + self.best_batch.1;
+        if gain > self.best_gain || (gain >= self.best_gain && has_more_texts) {
             self.best_batch = (down, up);
             self.best_gain = gain;
-            self.best_rows = shape.rows;
         }
     }
 }

@@ -75,8 +75,8 @@ impl AccuracyMonitor {
         let mut statuses = Vec::new();
         let mut failures = Vec::new();
         for served in snapshot.ready_models() {
-            let model = served.name();
-            let version = served.version();
+            let model = served.name.as_str();
+            let version = served.version.as_str();
             let last = before.iter().find(|one| one.model == model && one.version == version);
             // A database that is away is not asked once for each version.
             let counts = if failures.len() < MAX_QUERY_FAILURES {
@@ -112,9 +112,9 @@ impl AccuracyMonitor {
         if let Some(share) = recorded.filter(|share| (0.0..=1.0).contains(share)) {
             return Some(ExpectedAccuracy { share, sample_texts: None });
         }
-        let monitor = served.drift_monitor()?;
+        let monitor = served.drift_monitor.as_ref()?;
         let share = monitor.accuracy()?;
-        Some(ExpectedAccuracy { share, sample_texts: Some(monitor.profile().accuracy?.texts) })
+        Some(ExpectedAccuracy { share, sample_texts: Some(monitor.profile.accuracy?.texts) })
     }
 
     fn read_version_record<T>(
@@ -123,7 +123,7 @@ impl AccuracyMonitor {
         part: impl FnOnce(&VersionRecord) -> Option<T>,
     ) -> Option<T> {
         let state = self.feedback.context.state.lock();
-        part(state.records.get(served.name())?.versions.get(&VersionName::new(served.version()))?)
+        part(state.records.get(&served.name)?.versions.get(&VersionName::new(&served.version))?)
     }
 }
 
@@ -139,8 +139,8 @@ fn status(
     }
     let had_dropped = last.and_then(|last| last.has_dropped);
     let status = AccuracyStatus {
-        model: served.name().to_owned(),
-        version: served.version().to_owned(),
+        model: served.name.clone(),
+        version: served.version.clone(),
         labelled_answers: labelled,
         correct,
         has_dropped: expected.and_then(|expected| has_dropped(had_dropped, expected, correct, labelled)),

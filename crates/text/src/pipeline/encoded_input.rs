@@ -29,8 +29,9 @@ pub struct TokenSpans {
 }
 
 impl EncodedInput {
-    /// A text of this one row.
-    pub(super) fn from_row(row: TokenRow) -> Self {
+    /// A text of this one row, whose tokens the tokenizer knows.
+    #[must_use]
+    pub fn from_row(row: TokenRow) -> Self {
         let tokens = row.ids.len();
         Self {
             content: EncodedContent::Rows(vec![row]),
