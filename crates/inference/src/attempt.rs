@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use predictd_engine::cache_lookup::CacheMode;
 use predictd_engine::loaded_version::LoadedVersion;
-use predictd_engine::{Engine, ItemError, ItemOutput};
+use predictd_engine::{Engine, ItemError, ItemOutput, ItemResult};
 use predictd_experiments::counters::AnswerSource;
 use predictd_registry::ResolveError;
 use predictd_text::input::Input;
@@ -74,7 +74,7 @@ impl Attempt<'_> {
         model: &Arc<LoadedVersion>,
         inputs: Vec<Input>,
         mut budget: usize,
-    ) -> Result<Vec<Result<ItemOutput, ItemError>>, InferenceFailure> {
+    ) -> Result<Vec<ItemResult>, InferenceFailure> {
         let mut outputs = Vec::with_capacity(inputs.len());
         let mut inputs = inputs.into_iter().peekable();
         while inputs.peek().is_some() {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use predictd_engine::InferenceError;
 use predictd_engine::loaded_version::LoadedVersion;
-use predictd_engine::{InferenceError, ItemError};
 use predictd_experiments::counters::{ActivePhase, AnswerSource};
 use predictd_metrics::Metrics;
 use predictd_registry::ResolveError;
@@ -82,18 +82,29 @@ impl<'a> RouteAttempt<'a> {
             guard.record_outcome(Some(&failure));
             None
         };
-        let retried = unanswered_indices(&first).filter(|_| !self.all_or_nothing);
-        let second = self.with_kept_entities(&first).infer(fallback, select(inputs, retried.as_deref())).await;
+        let attempt = self.with_kept_entities(&first);
+        let partial = first.ok().filter(|_| !self.all_or_nothing);
+        let retried = match &partial {
+            Some(answers) => {
+                let unanswered = inputs.into_iter().zip(answers).filter(|(_, answer)| answer.is_err());
+                unanswered.map(|(input, _)| input).collect()
+            }
+            None => inputs,
+        };
+        let second = attempt.infer(fallback, retried).await;
         match (guard, main_failure(&second)) {
             (None, _) => {}
-            // Both refuse these texts, so they say nothing of the arm. The texts that it answered do.
-            (Some(guard), Some(refusal)) if refusal.is_client_error() => match &retried {
-                Some(retried) if retried.len() < self.text_count => guard.record_outcome(None),
-                _ => guard.discard(),
-            },
+            (Some(guard), Some(refusal)) if refusal.is_client_error() => {
+                // Both refuse these texts, so they say nothing of the arm. The texts that it answered do.
+                if partial.iter().flatten().any(Result::is_ok) {
+                    guard.record_outcome(None);
+                } else {
+                    guard.discard();
+                }
+            }
             (Some(guard), _) => guard.record_outcome(Some(&failure)),
         }
-        merge_fallback(first, second, retried.as_deref(), fallback_source(&failure))
+        merge_fallback(partial, second, fallback_source(&failure))
     }
 
     /// Until when the arm may answer: the rest of the time must suffice for the fallback, as far as that is predictable.
@@ -171,12 +182,10 @@ fn fallback_source(failure: &InferenceFailure) -> AnswerSource {
 /// The failure that counts; none if every item was answered.
 fn main_failure(answers: &Result<ArmAnswers, InferenceFailure>) -> Option<InferenceFailure> {
     let answers = match answers {
-        Ok(answers) => answers,
+        Ok(answers) => (0..).zip(answers),
         Err(failure) => return Some(failure.clone()),
     };
     let mut failures = answers
-        .iter()
-        .enumerate()
         .filter_map(|(index, answer)| Some(InferenceFailure::Item { index, error: answer.as_ref().err()?.clone() }));
     let first = failures.next()?;
     // A text that is wrong must not hide a failure of the server on another.
@@ -184,38 +193,19 @@ fn main_failure(answers: &Result<ArmAnswers, InferenceFailure>) -> Option<Infere
     Some(server_failure.unwrap_or(first))
 }
 
-/// The indices of items without an answer; none if the whole request failed.
-fn unanswered_indices(answers: &Result<ArmAnswers, InferenceFailure>) -> Option<Vec<usize>> {
-    let answers = answers.as_ref().ok()?;
-    Some(answers.iter().enumerate().filter(|(_, answer)| answer.is_err()).map(|(index, _)| index).collect())
-}
-
-/// The items at these indices, which are sorted; all without indices.
-fn select(inputs: Vec<Input>, indices: Option<&[usize]>) -> Vec<Input> {
-    let Some(indices) = indices else { return inputs };
-    let indexed = inputs.into_iter().enumerate();
-    indexed.filter(|(index, _)| indices.binary_search(index).is_ok()).map(|(_, input)| input).collect()
-}
-
-/// The answers of the arm, with those of the fallback at the indices that were retried.
+/// The answers of the fallback, in the place of those that the arm failed to give.
 fn merge_fallback(
-    first: Result<ArmAnswers, InferenceFailure>,
+    partial: Option<ArmAnswers>,
     second: Result<ArmAnswers, InferenceFailure>,
-    retried: Option<&[usize]>,
     source: AnswerSource,
 ) -> Result<ArmAnswers, InferenceFailure> {
-    let attribute = |answer: Result<ArmAnswer, ItemError>| answer.map(|answer| ArmAnswer { source, ..answer });
-    match (first, second, retried) {
-        (Ok(first), Err(_), Some(_)) => Ok(first),
-        (_, Err(failure), _) => Err(failure),
-        (Ok(mut first), Ok(second), Some(retried)) => {
-            for (index, answer) in retried.iter().zip(second) {
-                if let Some(slot) = first.get_mut(*index) {
-                    *slot = attribute(answer);
-                }
-            }
-            Ok(first)
-        }
-        (_, Ok(second), _) => Ok(second.into_iter().map(attribute).collect()),
+    let second = match second {
+        Ok(second) => second.into_iter().map(|answer| answer.map(|answer| ArmAnswer { source, ..answer })),
+        Err(failure) => return partial.ok_or(failure),
+    };
+    let Some(mut answers) = partial else { return Ok(second.collect()) };
+    for (unanswered, answer) in answers.iter_mut().filter(|answer| answer.is_err()).zip(second) {
+        *unanswered = answer;
     }
+    Ok(answers)
 }

@@ -97,7 +97,7 @@ impl InferenceService {
         }
         let mut summary = RequestSummary::from_answers(answers.iter().flatten(), route.experiment_and_arm());
         if let Some(query) = &zero_shot {
-            answers = vec![Ok(combine_answers(query, answers).ok_or(InferenceFailure::NoOutput)?)];
+            answers = vec![Ok(combine_answers(query, &answers).ok_or(InferenceFailure::NoOutput)?)];
             summary = summary.map(RequestSummary::into_one_text);
         }
         Ok(InferenceResponse {
@@ -125,11 +125,8 @@ fn check_answers(answers: &ArmAnswers, all_or_nothing: bool) -> Result<(), Infer
 }
 
 /// The answer for a text, from those for its candidate labels.
-fn combine_answers(query: &ZeroShotQuery, answers: ArmAnswers) -> Option<ArmAnswer> {
-    let answers: Vec<ArmAnswer> = answers.into_iter().flatten().collect();
-    let ArmAnswer { model, source, .. } = answers.first()?;
-    let model = Arc::clone(model);
-    let source = *source;
-    let outputs: Vec<_> = answers.into_iter().map(|answer| answer.output).collect();
-    Some(ArmAnswer { output: query.combine_outputs(&model, &outputs)?, model, source })
+fn combine_answers(query: &ZeroShotQuery, answers: &ArmAnswers) -> Option<ArmAnswer> {
+    let ArmAnswer { model, source, .. } = answers.iter().flatten().next()?;
+    let outputs: Vec<_> = answers.iter().flatten().map(|answer| &answer.output).collect();
+    Some(ArmAnswer { output: query.combine_outputs(model, &outputs)?, model: Arc::clone(model), source: *source })
 }

@@ -2,7 +2,7 @@
 
 use predictd_engine::ItemOutput;
 use predictd_engine::loaded_version::LoadedVersion;
-use predictd_text::heads::HeadOutcome;
+use predictd_text::heads::{HeadOutcome, HeadOutput};
 
 /// Scores that differ by at most this agree.
 const SCORE_TOLERANCE: f32 = 0.01;
@@ -15,6 +15,15 @@ pub(super) struct ComparableOutput {
     pub(super) confidence: f32,
 }
 
+/// The score, or the confidence in the first label; none without labels.
+pub(super) fn first_confidence(prediction: &HeadOutput) -> Option<f32> {
+    if let HeadOutcome::Score(score) = prediction.outcome {
+        return Some(score);
+    }
+    let first = prediction.outcome.label_indices().first()?;
+    Some(prediction.probabilities.get(*first).copied().unwrap_or_default())
+}
+
 /// The confidence of a model in a label; 0 for a label that it does not have.
 pub(super) fn label_confidence(model: &LoadedVersion, output: &ItemOutput, label: Option<&String>) -> f32 {
     let index = model.pipeline().labels().iter().position(|known| Some(known) == label);
@@ -25,18 +34,14 @@ impl ComparableOutput {
     /// What is compared of an answer.
     pub(super) fn from_output(model: &LoadedVersion, output: &ItemOutput) -> Self {
         let prediction = &output.prediction;
-        let indices = prediction.outcome.label_indices();
+        let known_labels = model.pipeline().labels();
         let labels = match &prediction.outcome {
             HeadOutcome::Entities(entities) => {
                 entities.iter().map(|entity| format!("{} {}-{}", entity.label, entity.start, entity.end)).collect()
             }
-            _ => indices.iter().filter_map(|index| model.pipeline().labels().get(*index).cloned()).collect(),
+            outcome => outcome.label_indices().iter().filter_map(|&index| known_labels.get(index).cloned()).collect(),
         };
-        let confidence = match (&prediction.outcome, indices.first()) {
-            (HeadOutcome::Score(score), _) => *score,
-            (_, Some(index)) => prediction.probabilities.get(*index).copied().unwrap_or_default(),
-            (_, None) => 0.0,
-        };
+        let confidence = first_confidence(prediction).unwrap_or_default();
         Self { labels, confidence }
     }
 

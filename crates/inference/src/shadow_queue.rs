@@ -58,17 +58,12 @@ impl ShadowQueue {
                     input: input.clone(),
                     primary_output: primary_output.clone(),
                 };
-                self.enqueue(metrics, item);
+                if self.sender.try_send(item).is_err() {
+                    record_skip(metrics, active_phase, arm_index);
+                }
+                metrics.experiments.set_shadow_waiting(MAX_QUEUED_TEXTS.saturating_sub(self.sender.capacity()));
             }
         }
-    }
-
-    fn enqueue(&self, metrics: &Metrics, item: ShadowItem) {
-        if let Err(refused) = self.sender.try_send(item) {
-            let item = refused.into_inner();
-            record_skip(metrics, &item.active_phase, item.arm_index);
-        }
-        metrics.experiments.set_shadow_waiting(MAX_QUEUED_TEXTS.saturating_sub(self.sender.capacity()));
     }
 }
 

@@ -28,7 +28,7 @@ impl ZeroShotQuery {
     }
 
     /// The answer for the text, from the outputs for each label. None if an output has too few scores.
-    pub(super) fn combine_outputs(&self, model: &LoadedVersion, outputs: &[ItemOutput]) -> Option<ItemOutput> {
+    pub(super) fn combine_outputs(&self, model: &LoadedVersion, outputs: &[&ItemOutput]) -> Option<ItemOutput> {
         let logits: Vec<&[f32]> = outputs.iter().map(|output| output.prediction.raw_scores.as_slice()).collect();
         let nli_labels = NliLabels::from_labels(model.pipeline().labels())?;
         Some(ItemOutput {
