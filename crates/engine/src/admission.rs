@@ -13,23 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
 use super::cache_lookup::{CacheLookup, CacheMode};
+use super::cancel_guard::CancelGuard;
 use super::error::{InferenceError, ItemError};
 use super::item_output::{ItemOutput, ItemResult};
 use super::loaded_version::LoadedVersion;
-
-/// Counts a request that is dropped before its answer: its client has left.
-struct CancelCounter<'a> {
-    metrics: &'a Metrics,
-    is_answered: bool,
-}
-
-impl Drop for CancelCounter<'_> {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.metrics.http.record_refusal(RefusalReason::Cancellation);
-        }
-    }
-}
 
 /// The wait that is an overload if it lasts, where none may be longer than `max_wait`.
 #[must_use]
@@ -146,13 +133,14 @@ impl Engine {
             return Ok(lookup.outputs.into_iter().flatten().collect());
         }
         let permits = self.admit(model, &lookup, deadline)?;
-        let mut cancel_counter = CancelCounter { metrics: &self.metrics, is_answered: false };
+        let on_cancel = || self.metrics.http.record_refusal(RefusalReason::Cancellation);
+        let mut cancel_guard = CancelGuard { is_answered: false, on_cancel };
         let answers = tokio::select! {
             biased;
             answers = tokio::time::timeout_at(deadline.into(), lookup.resolve(model, permits)) => answers,
             () = self.abort_token.cancelled() => Ok(Err(InferenceError::Closed)),
         };
-        cancel_counter.is_answered = true;
+        cancel_guard.is_answered = true;
         let Ok(answers) = answers else { return self.refuse(InferenceError::DeadlineExceeded) };
         let answers = answers?;
         if !answers.is_empty() && answers.iter().all(|answer| matches!(answer, Err(ItemError::DeadlineExceeded))) {

@@ -22,7 +22,7 @@ pub struct CpuPermits {
     capacity: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct CpuPermitState {
     available: usize,
     /// Ticket for the next thread that comes.
@@ -45,8 +45,7 @@ impl CpuPermits {
     #[must_use]
     pub fn new(permits: usize) -> Self {
         let capacity = permits.max(1);
-        let state =
-            CpuPermitState { available: capacity, next_ticket: 0, serving_ticket: 0, active_runs: BTreeMap::new() };
+        let state = CpuPermitState { available: capacity, ..CpuPermitState::default() };
         Self { state: Mutex::new(state), state_changed: Condvar::new(), express_lock: Mutex::default(), capacity }
     }
 

@@ -8,7 +8,7 @@
 //! - [`loaded_version`]: one served version; [`tokenization`]: its texts on their way to the queue
 //! - [`batch_invariance`]: whether scores depend on the texts of a batch
 //! - [`scheduler`]: which waiting texts run next, and together (pure); [`scheduler_config`]: its settings
-//! - [`queue`]: the waiting texts of one model
+//! - [`queue`]: the waiting texts of one model; `cancel_guard`: what becomes of those of a caller that left
 //! - [`group_permits`]: run permits over all models: [`cpu_permits`] of the cores, or [`gpu_permits`] of each GPU; [`active_run`]:
 //!   what holds one
 //! - [`execution_group`]: what the models share that run in one place
@@ -29,6 +29,7 @@ pub mod batch_invariance;
 pub mod cache;
 pub mod cache_lookup;
 mod calibration;
+mod cancel_guard;
 pub mod cost_model;
 pub mod cpu_permits;
 pub mod drift_monitor;

@@ -16,12 +16,13 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::backend::Session;
 use super::cache::FlightLeader;
+use super::cancel_guard::CancelGuard;
 use super::drift_monitor::DriftMonitor;
 use super::error::InferenceError;
 use super::item_output::{ItemOutput, ItemResult};
 use super::model_runner::ModelRunner;
 use super::placement_result::Placement;
-use super::queue::{InferenceRequest, Queue};
+use super::queue::InferenceRequest;
 use super::timings::Timings;
 use super::tokenization::{
     apply_policy, create_tokenize_jobs, estimate_run_time, tokenize, tokenize_and_enqueue, tokenize_in_chunks,
@@ -139,7 +140,8 @@ impl LoadedVersion {
         let load_guard = self.runner.model_load.reserve(work, inputs.len());
         let request = InferenceRequest::new(deadline, inputs.len() > 1);
         // From here on, dropping this future takes out of the queue what has come there.
-        let mut queue_guard = QueueGuard { queue: &self.runner.queue, request: &request, is_answered: false };
+        let on_cancel = || self.runner.queue.cancel(&request);
+        let mut queue_guard = CancelGuard { is_answered: false, on_cancel };
         let (jobs, replies) = create_tokenize_jobs(&self.runner, &request, inputs, permits)?;
         if is_small && bytes <= self.inline_tokenize_bytes {
             tokenize_and_enqueue(&self.runner, &request, jobs);
@@ -202,21 +204,6 @@ impl LoadedVersion {
         self.runner.queue.close();
         while Instant::now() < deadline && !self.workers.iter().all(JoinHandle::is_finished) {
             std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-/// Takes a request's texts out of a queue when it is dropped, unless all of them were answered.
-struct QueueGuard<'a> {
-    queue: &'a Queue,
-    request: &'a Arc<InferenceRequest>,
-    is_answered: bool,
-}
-
-impl Drop for QueueGuard<'_> {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.queue.cancel(self.request);
         }
     }
 }

@@ -12,14 +12,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use predictd_text::manifest::{Manifest, ManifestError};
 use predictd_text::pipeline::Pipeline;
-use predictd_text::tokenizer::Tokenizer;
 
 use super::backend::{Graph, Session};
 use super::calibration::{Calibration, CalibrationConfig, calibrate, inline_tokenize_bytes};
 use super::drift_monitor::{DriftMonitor, PROFILE_MISMATCH_WARNING};
 use super::execution_group::ExecutionGroup;
-use super::gpu_permits::GpuPermits;
-use super::gpu_pipeline::GpuWorkerGroup;
+use super::gpu_pipeline;
 use super::group_permits::GroupPermits;
 use super::load_context::LoadContext;
 use super::loaded_version::LoadedVersion;
@@ -39,8 +37,6 @@ use cpu_retry::{OpenedModel, load_with_cpu_fallback};
 const INLINE_MODEL_RUN_TIME: Duration = Duration::from_micros(150);
 /// Time of one run while a model is checked: one that takes longer cannot serve.
 pub const CHECK_RUN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Tokens of a worker's sample text on a GPU.
-const SAMPLE_TOKENS: usize = 16;
 
 /// Loads so far.
 static NEXT_LOAD_ID: AtomicU64 = AtomicU64::new(0);
@@ -247,7 +243,7 @@ impl Loader<'_> {
         recycler: Option<&SessionRecycler>,
     ) -> Result<Vec<JoinHandle<()>>, ManifestError> {
         let workers: std::io::Result<_> = match &self.group.permits {
-            GroupPermits::Gpu(gpus) => spawn_gpu_workers(runner, gpus, sessions),
+            GroupPermits::Gpu(gpus) => gpu_pipeline::spawn(runner, gpus, sessions),
             GroupPermits::Cpu(permits) => {
                 let workers = sessions
                     .into_iter()
@@ -259,21 +255,6 @@ impl Loader<'_> {
         };
         workers.map_err(|error| ManifestError::from_io("a worker thread", &error))
     }
-}
-
-fn spawn_gpu_workers(
-    runner: &Arc<ModelRunner>,
-    gpus: &[Arc<GpuPermits>],
-    sessions: Vec<Box<dyn Session>>,
-) -> std::io::Result<Vec<JoinHandle<()>>> {
-    let max_tokens = runner.pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
-    let sample = runner.pipeline.cost_probe(SAMPLE_TOKENS.min(max_tokens)).ok();
-    let sample_batch = sample.map(|sample| runner.pipeline.batch([&sample]));
-    let groups =
-        gpus.iter().zip(sessions).enumerate().map(|(gpu_index, (permits, session))| {
-            GpuWorkerGroup::new(gpu_index, permits, session, sample_batch.clone())
-        });
-    groups.flat_map(|group| group.spawn(runner)).collect()
 }
 
 /// What the model costs on this machine, for the operator.

@@ -17,7 +17,7 @@ use super::group_permits::GroupPermits;
 use super::item_output::ItemOutput;
 use super::queue::{DispatchedBatch, Queue, QueuedItem};
 use super::timings::{Timings, measure_time};
-use super::wait_estimator::{BatchTiming, ModelLoad};
+use super::wait_estimator::ModelLoad;
 
 /// What the workers of one model share.
 #[derive(Debug)]
@@ -244,7 +244,7 @@ impl ModelRunner {
         let shape = batch.shape();
         let tokens = batch.token_count();
         self.metrics.record_cost_error(elapsed.cpu, self.model_load.predict_time(shape));
-        if let Some(cost_model) = self.model_load.record_run(&BatchTiming { shape, unbatched_time, elapsed }) {
+        if let Some(cost_model) = self.model_load.record_run(shape, unbatched_time, elapsed) {
             self.metrics.set_costs(cost_model.coefficients());
         }
         self.metrics.record_batch(shape.rows, tokens, shape.token_count().saturating_sub(tokens), elapsed.wall);

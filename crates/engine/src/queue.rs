@@ -16,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::group_permits::GroupPermits;
 use super::scheduler::batch_search::{BatchContext, Candidate};
-use super::scheduler::{BatchingStrategy, ItemId, Micros, PendingItem, SchedulingContext, to_micros};
+use super::scheduler::{BatchingStrategy, Micros, PendingItem, SchedulingContext, to_micros};
 use super::scheduler_config::SchedulerConfig;
 use super::wait_estimator::{ModelLoad, RunMeans};
 use express_lane::{EXPRESS_POLL_INTERVAL, ParkedExpressWorker, max_express_work};
@@ -113,9 +113,10 @@ impl Queue {
     pub fn cancel(&self, request: &Arc<InferenceRequest>) {
         request.cancel();
         let mut state = self.state.lock();
-        let of_request = state.items.iter().filter(|(_, item)| Arc::ptr_eq(&item.request, request));
-        let ids: Vec<ItemId> = of_request.map(|(&id, _)| id).collect();
-        let cancelled: Vec<Option<QueuedItem>> = ids.iter().map(|id| state.remove(*id)).collect();
+        let cancelled: Vec<_> = state.items.extract_if(|_, item| Arc::ptr_eq(&item.request, request)).collect();
+        for (id, _) in &cancelled {
+            state.pending.remove(*id);
+        }
         drop(state);
         // The items are dropped after the lock: each wakes a semaphore.
         drop(cancelled);
@@ -134,8 +135,10 @@ impl Queue {
     /// Wakes the parked workers, if a text waits: the worker that was woken leaves it to them.
     pub fn wake_others(&self) {
         let mut state = self.state.lock();
-        let woken =
-            if state.pending.is_empty() { Vec::new() } else { state.take_workers_to_wake(usize::MAX, &self.permits) };
+        if state.pending.is_empty() {
+            return;
+        }
+        let woken = state.take_workers_to_wake(usize::MAX, &self.permits);
         drop(state);
         woken.iter().for_each(Thread::unpark);
     }

@@ -62,17 +62,6 @@ pub struct RunMeans {
     pub batching_ratio: f64,
 }
 
-/// A run that has ended.
-#[derive(Debug, Clone, Copy)]
-pub struct BatchTiming {
-    /// Its shape.
-    pub shape: Shape,
-    /// Predicted time of a run of its own for each of its texts, added up.
-    pub unbatched_time: Duration,
-    /// How long it took.
-    pub elapsed: WallAndCpuTime,
-}
-
 impl ModelLoad {
     /// What a run costs, as far as is known by now.
     #[must_use]
@@ -86,18 +75,19 @@ impl ModelLoad {
         *self.means.lock()
     }
 
-    /// A run has ended. What runs cost, if that has changed by it.
-    pub fn record_run(&self, run: &BatchTiming) -> Option<CostModel> {
-        let seconds = run.elapsed.wall.as_secs_f64();
-        let predicted = self.cost_model().predict_seconds(run.shape);
-        let changed = self.update_fit(CostSample { shape: run.shape, seconds: run.elapsed.cpu.as_secs_f64() });
+    /// A run has ended. `unbatched_time`: the predicted time of a run of its own for each of its texts, added up. What runs
+    /// cost, if that has changed by it.
+    pub fn record_run(&self, shape: Shape, unbatched_time: Duration, elapsed: WallAndCpuTime) -> Option<CostModel> {
+        let seconds = elapsed.wall.as_secs_f64();
+        let predicted = self.cost_model().predict_seconds(shape);
+        let changed = self.update_fit(CostSample { shape, seconds: elapsed.cpu.as_secs_f64() });
         let mut means = self.means.lock();
         move_mean(&mut means.run_seconds, seconds);
         if predicted > 0.0 {
             move_mean(&mut means.slowdown, clamp_ratio(seconds / predicted));
         }
-        if !run.unbatched_time.is_zero() {
-            move_mean(&mut means.batching_ratio, clamp_ratio(seconds / run.unbatched_time.as_secs_f64()));
+        if !unbatched_time.is_zero() {
+            move_mean(&mut means.batching_ratio, clamp_ratio(seconds / unbatched_time.as_secs_f64()));
         }
         changed
     }
@@ -269,10 +259,10 @@ mod tests {
         CostModel { overhead: milliseconds / 1e3, ..CostModel::default() }
     }
 
-    /// A run that was not on the processor all the time.
-    fn batch_timing(milliseconds: u32, texts: u32) -> BatchTiming {
+    /// Records a run that was not on the processor all the time.
+    fn record_run(load: &ModelLoad, milliseconds: u32, texts: u32) {
         let took = WallAndCpuTime { wall: milliseconds * MILLISECOND, cpu: MILLISECOND };
-        BatchTiming { shape: Shape { rows: 1, length: 1 }, unbatched_time: texts * MILLISECOND, elapsed: took }
+        load.record_run(Shape { rows: 1, length: 1 }, texts * MILLISECOND, took);
     }
 
     fn assert_near_ms(wait: Duration, milliseconds: f64) {
@@ -312,7 +302,7 @@ mod tests {
         let forecast = WaitEstimator::new(1);
         let load = forecast.register(constant_cost(1.0), None);
         for _ in 0..300 {
-            load.record_run(&batch_timing(2, 1));
+            record_run(&load, 2, 1);
         }
         assert!((load.means().slowdown - 2.0).abs() < 1e-3);
         let _entered = load.reserve(MILLISECOND, 1);
@@ -332,11 +322,7 @@ mod tests {
             let shape = Shape { rows: 1, length: 5 + run * 7 % 40 };
             let busy = Duration::from_secs_f64(real.predict_seconds(shape));
             // It waited for the processor for as long again.
-            load.record_run(&BatchTiming {
-                shape,
-                unbatched_time: busy,
-                elapsed: WallAndCpuTime { wall: 2 * busy, cpu: busy },
-            });
+            load.record_run(shape, busy, WallAndCpuTime { wall: 2 * busy, cpu: busy });
         }
         let cost = load.cost_model();
         let means = load.means();
@@ -349,7 +335,7 @@ mod tests {
         let shape = Shape { rows: 1, length: 8 };
         for _ in 0..100 {
             let took = WallAndCpuTime { wall: Duration::from_secs(1), cpu: Duration::from_secs(1) };
-            load.record_run(&BatchTiming { shape, unbatched_time: MILLISECOND, elapsed: took });
+            load.record_run(shape, MILLISECOND, took);
         }
         assert!((load.cost_model().predict_seconds(shape) / cost.predict_seconds(shape) - 1.0).abs() < 1e-6);
     }
@@ -360,7 +346,7 @@ mod tests {
         let load = forecast.register(CostModel { overhead: 1e-3, per_token: 2e-6, ..CostModel::default() }, Some(512));
         // Single texts, each with a run of its own.
         for _ in 0..300 {
-            load.record_run(&batch_timing(1, 1));
+            record_run(&load, 1, 1);
         }
         // A text of ten tokens takes 1.02 ms alone; 1,024 of them two runs of 11.24 ms.
         let alone = Duration::from_micros(1_020);
@@ -381,7 +367,7 @@ mod tests {
         let forecast = WaitEstimator::new(1);
         let load = forecast.register(constant_cost(1.0), None);
         for _ in 0..300 {
-            load.record_run(&batch_timing(4, 8));
+            record_run(&load, 4, 8);
         }
         let _entered = load.reserve(100 * MILLISECOND, 1);
         assert_near_ms(forecast.wait_time(&load), 50.0);
