@@ -15,7 +15,7 @@ use super::error::ItemError;
 use super::gpu_health::GpuFailureSignal;
 use super::group_permits::GroupPermits;
 use super::item_output::ItemOutput;
-use super::queue::{DispatchedBatch, Queue, QueuedItem};
+use super::queue::{Queue, QueuedItem};
 use super::timings::{Timings, measure_time};
 use super::wait_estimator::ModelLoad;
 
@@ -44,6 +44,9 @@ pub struct ModelRunner {
     pub server_metrics: Arc<Metrics>,
 }
 
+/// What the scores of one text say, or why it has none.
+type HeadResult = Result<HeadOutput, ItemError>;
+
 /// Texts that a worker has taken from the queue.
 pub(super) struct PreparedBatch {
     pub(super) items: Vec<QueuedItem>,
@@ -52,16 +55,8 @@ pub(super) struct PreparedBatch {
 }
 
 impl ModelRunner {
-    /// Lays out the tensors of texts that run together. Those that can no longer be answered in time get an error.
-    pub(super) fn prepare_batch(&self, dispatched: DispatchedBatch) -> PreparedBatch {
-        for item in dispatched.expired_items {
-            // The caller's own clock may have ended its wait first.
-            _ = item.reply.send(Err(ItemError::DeadlineExceeded));
-        }
-        self.assemble(dispatched.items)
-    }
-
-    fn assemble(&self, items: Vec<QueuedItem>) -> PreparedBatch {
+    /// Lays out the tensors of texts that run together.
+    pub(super) fn prepare_batch(&self, items: Vec<QueuedItem>) -> PreparedBatch {
         // Without tensors, each of them runs by itself.
         let tensors = (items.len() > 1)
             .then(|| self.catch_panic(|| self.pipeline.batch(items.iter().map(|item| &item.encoded))))
@@ -80,7 +75,7 @@ impl ModelRunner {
         if !prepared.items.iter().any(|item| item.reply.sender.is_closed()) {
             return prepared;
         }
-        self.assemble(prepared.items.into_iter().filter(|item| !item.reply.sender.is_closed()).collect())
+        self.prepare_batch(prepared.items.into_iter().filter(|item| !item.reply.sender.is_closed()).collect())
     }
 
     /// Runs texts and answers their callers; true if all of them failed by the model's fault.
@@ -137,7 +132,7 @@ impl ModelRunner {
         items: &[QueuedItem],
         tensors: Option<Batch>,
         after_run: &mut dyn FnMut(),
-    ) -> Vec<Result<HeadOutput, ItemError>> {
+    ) -> Vec<HeadResult> {
         let mut failure = None;
         if items.len() > 1 {
             match tensors.map_or(Err(None), |tensors| self.run_batch(session, items, &tensors, after_run)) {
@@ -162,7 +157,7 @@ impl ModelRunner {
         items: &[QueuedItem],
         tensors: &Batch,
         after_run: &mut dyn FnMut(),
-    ) -> Result<Vec<Result<HeadOutput, ItemError>>, Option<BackendError>> {
+    ) -> Result<Vec<HeadResult>, Option<BackendError>> {
         // A caller that wants the answer sooner gets an error of its own; the run goes on for the others.
         let deadline = items.iter().map(|item| item.request.deadline).max().unwrap_or_else(Instant::now);
         let unbatched_time = items.iter().map(|item| item.unbatched_time).sum();
@@ -188,7 +183,7 @@ impl ModelRunner {
     }
 
     /// What the scores of one text say. A panic costs this text only.
-    fn apply_head(&self, item: &QueuedItem, row: Vec<f32>, chosen: Option<usize>) -> Result<HeadOutput, ItemError> {
+    fn apply_head(&self, item: &QueuedItem, row: Vec<f32>, chosen: Option<usize>) -> HeadResult {
         let output = self.catch_panic(|| self.pipeline.postprocess(&item.encoded, vec![row], chosen));
         let Some(output) = output else {
             tracing::error!(model = self.label, "prediction head panicked; item failed");
@@ -201,12 +196,7 @@ impl ModelRunner {
     ///
     /// # Errors
     /// [`ItemError`] if the run fails, panics, gives no answer, or its deadline passes between two runs.
-    pub fn run_item(
-        &self,
-        session: &mut dyn Session,
-        encoded: &EncodedInput,
-        deadline: Instant,
-    ) -> Result<HeadOutput, ItemError> {
+    pub fn run_item(&self, session: &mut dyn Session, encoded: &EncodedInput, deadline: Instant) -> HeadResult {
         let run = || {
             let mut rows = Vec::new();
             let mut chosen = None;
@@ -264,6 +254,6 @@ impl ModelRunner {
 }
 
 /// True if a text failed by the model's fault.
-fn is_model_failure(output: &Result<HeadOutput, ItemError>) -> bool {
+fn is_model_failure(output: &HeadResult) -> bool {
     matches!(output, Err(ItemError::InferenceFailed | ItemError::OutputInvalid(_)))
 }

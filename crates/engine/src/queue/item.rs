@@ -100,12 +100,3 @@ impl ItemReply {
         self.sender.send(answer).is_ok()
     }
 }
-
-/// What a worker gets from the queue.
-#[derive(Debug, Default)]
-pub struct DispatchedBatch {
-    /// The texts to run together; none if none waits any more.
-    pub items: Vec<QueuedItem>,
-    /// Texts that can no longer be answered in time.
-    pub expired_items: Vec<QueuedItem>,
-}
