@@ -118,7 +118,7 @@ impl BenchCommand {
         let subject = BenchSubject {
             model: source.name.clone(),
             version: source.version.clone(),
-            device: model.device.clone(),
+            device: model.placement.device(),
             cores,
             texts: texts.summary.clone(),
             cost: CostCoefficients::from_model(&model),

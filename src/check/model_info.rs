@@ -127,7 +127,7 @@ impl ModelInfo {
             thresholds,
             answers_with_numbers: pipeline.head().is_numeric(),
             labels: pipeline.labels().to_vec(),
-            device: model.device.clone(),
+            device: model.placement.device(),
             tokens: pipeline.tokenizer().map(TokenLimits::from_tokenizer),
             markup: pipeline.policy().markup,
             profile: model.drift_monitor.as_ref().map(ProfileInfo::from_monitor),

@@ -177,7 +177,7 @@ impl Engine {
     fn check_wait(&self, model: &LoadedVersion, lookup: &CacheLookup, deadline: Instant) -> Result<(), InferenceError> {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let wait_time = model.wait_time();
-        let service_time = model.service_time(lookup.to_compute.iter().map(|(_, input, _)| input));
+        let service_time = model.service_time(lookup.to_compute.iter().map(|(_, (input, _))| input));
         if service_time >= remaining {
             // However little there is to do: to try again with as little time would not help.
             return self.refuse(InferenceError::DeadlineExceeded);

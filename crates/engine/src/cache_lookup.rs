@@ -31,7 +31,7 @@ pub(super) struct CacheLookup {
     /// One per text; filled where the answer is known.
     pub(super) outputs: Vec<Option<ItemResult>>,
     /// To be run here.
-    pub(super) to_compute: Vec<(usize, Input, Option<FlightLeader>)>,
+    pub(super) to_compute: Vec<(usize, (Input, Option<FlightLeader>))>,
     /// Run for another request, or for the same text earlier in this request.
     pub(super) followers: Vec<FollowerItem>,
 }
@@ -70,10 +70,10 @@ impl CacheLookup {
                     CacheClaim::Follow(flight) => {
                         lookup.followers.push(FollowerItem { cache: Arc::clone(cache), index, input, key, flight });
                     }
-                    CacheClaim::Compute(leader) => lookup.to_compute.push((index, input, Some(leader))),
+                    CacheClaim::Compute(leader) => lookup.to_compute.push((index, (input, Some(leader)))),
                 }
             } else {
-                lookup.to_compute.push((index, input, None));
+                lookup.to_compute.push((index, (input, None)));
             }
             lookup.outputs.push(output);
         }
@@ -96,8 +96,7 @@ impl CacheLookup {
             let permit = permits.split(1).ok_or(InferenceError::Overloaded)?;
             follower_runs.push(follower.wait_or_compute(model, permit, deadline));
         }
-        let (indices, inputs): (Vec<usize>, Vec<_>) =
-            to_compute.into_iter().map(|(index, input, leader)| (index, (input, leader))).unzip();
+        let (indices, inputs): (Vec<usize>, Vec<_>) = to_compute.into_iter().unzip();
         let run = async {
             if inputs.is_empty() {
                 return Ok(Vec::new());
@@ -106,7 +105,7 @@ impl CacheLookup {
         };
         // At the same time: a text can be waited for by another that stands beside it.
         let (computed, followed) = tokio::try_join!(run, try_join_all(follower_runs))?;
-        for (index, output) in indices.iter().copied().zip(computed).chain(followed) {
+        for (index, output) in indices.into_iter().zip(computed).chain(followed) {
             if let Some(slot) = outputs.get_mut(index) {
                 *slot = Some(output);
             }

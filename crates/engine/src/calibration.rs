@@ -123,7 +123,7 @@ fn calibration_shapes(pipeline: &Pipeline, config: CalibrationConfig) -> Vec<Sha
 fn run_largest_on_gpus(trials: &mut [TrialSession<'_>], config: CalibrationConfig) -> Result<Option<u64>, TrialError> {
     let (result, growth) = memory::measure_peak_growth(|| {
         trials.iter_mut().try_for_each(|trial| {
-            let max_tokens = max_tokens(trial.pipeline);
+            let max_tokens = trial.max_tokens();
             run_shape_twice(trial, trial.pipeline.largest_batch_shape(max_tokens))?;
             // Attention takes most memory for long texts, everything else for many tokens.
             for length in [max_tokens, TYPICAL_TOKENS.min(max_tokens)].into_iter().filter(|_| config.is_batchable) {
@@ -138,10 +138,6 @@ fn run_largest_on_gpus(trials: &mut [TrialSession<'_>], config: CalibrationConfi
     });
     result?;
     Ok(growth)
-}
-
-fn max_tokens(pipeline: &Pipeline) -> usize {
-    pipeline.tokenizer().map_or(1, Tokenizer::max_tokens)
 }
 
 /// As many texts of this length as a run may have.
@@ -161,7 +157,7 @@ fn run_shape_twice(trial: &mut TrialSession<'_>, shape: Shape) -> Result<(), Str
 /// # Errors
 /// Why the graph fails on the longest text that the model's files allow. One that takes too long says nothing of it.
 fn measure_run_memory(trial: &mut TrialSession<'_>, limits: BatchLimits) -> Result<Option<u64>, BackendError> {
-    let max_tokens = max_tokens(trial.pipeline);
+    let max_tokens = trial.max_tokens();
     let batch_shape = Shape {
         rows: (limits.max_tokens / TYPICAL_TOKENS).min(limits.max_rows),
         length: TYPICAL_TOKENS.min(max_tokens),

@@ -48,9 +48,7 @@ pub struct LoadedVersion {
     pub version: String,
     /// One line about the model, from `model.toml`.
     pub description: Option<String>,
-    /// Where it runs.
-    pub device: String,
-    /// How that was found out.
+    /// Where it runs, and how that was found out.
     pub placement: Placement,
     /// True if a text's scores depend on the texts that run beside it.
     pub is_batch_dependent: bool,
@@ -103,7 +101,7 @@ impl LoadedVersion {
     #[must_use]
     pub fn service_time<'a>(&self, inputs: impl ExactSizeIterator<Item = &'a Input>) -> Duration {
         let count = inputs.len();
-        let work = inputs.map(|input| estimate_run_time(&self.runner, input.byte_len())).sum();
+        let work = inputs.map(|input| estimate_run_time(&self.runner, input)).sum();
         self.wait_estimator.service_time(&self.runner.model_load, work, count)
     }
 
@@ -136,7 +134,7 @@ impl LoadedVersion {
                 .collect());
         }
         // Counted from here on: what comes while these texts are still being read must wait for them.
-        let work = inputs.iter().map(|(input, _)| estimate_run_time(&self.runner, input.byte_len())).sum();
+        let work = inputs.iter().map(|(input, _)| estimate_run_time(&self.runner, input)).sum();
         let load_guard = self.runner.model_load.reserve(work, inputs.len());
         let request = InferenceRequest::new(deadline, inputs.len() > 1);
         // From here on, dropping this future takes out of the queue what has come there.

@@ -112,7 +112,6 @@ impl Loader<'_> {
             name: self.source.name.clone(),
             version: self.source.version.clone(),
             description: manifest.options.description.take(),
-            device: placement.device(),
             placement,
             is_batch_dependent,
             run_memory_bytes: checked.calibration.run_memory_bytes,

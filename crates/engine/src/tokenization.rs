@@ -61,8 +61,7 @@ pub(super) fn create_tokenize_jobs(
     inputs: Vec<(Input, Option<FlightLeader>)>,
     mut permits: OwnedSemaphorePermit,
 ) -> Result<(Vec<TokenizeJob>, Vec<oneshot::Receiver<ItemResult>>), InferenceError> {
-    let estimates: Vec<Duration> =
-        inputs.iter().map(|(input, _)| estimate_run_time(runner, input.byte_len())).collect();
+    let estimates: Vec<Duration> = inputs.iter().map(|(input, _)| estimate_run_time(runner, input)).collect();
     let total_work = to_micros(estimates.iter().sum());
     let time = to_micros(request.deadline.saturating_duration_since(request.arrived_at));
     let mut jobs = Vec::with_capacity(inputs.len());
@@ -81,12 +80,12 @@ pub(super) fn create_tokenize_jobs(
     Ok((jobs, replies))
 }
 
-/// Predicted time of the runs of a text of so many bytes, before it is tokenised.
-pub(super) fn estimate_run_time(runner: &ModelRunner, bytes: usize) -> Duration {
+/// Predicted time of the runs of a text, before it is tokenised.
+pub(super) fn estimate_run_time(runner: &ModelRunner, input: &Input) -> Duration {
     let Some(tokenizer) = runner.pipeline.tokenizer() else {
         return runner.model_load.predict_time(Shape { rows: 1, length: 1 });
     };
-    let tokens = bytes / BYTES_PER_TOKEN + 2;
+    let tokens = input.byte_len() / BYTES_PER_TOKEN + 2;
     let max_tokens = tokenizer.max_tokens();
     let rows = match tokenizer.on_overflow() {
         OverflowPolicy::Window => tokens.div_ceil(max_tokens).min(Tokenizer::MAX_WINDOWS),

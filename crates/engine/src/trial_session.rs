@@ -7,6 +7,7 @@ use predictd_text::heads::HeadOutput;
 use predictd_text::input::Input;
 use predictd_text::pipeline::{Batch, EncodedInput, Pipeline};
 use predictd_text::tensors::Shape;
+use predictd_text::tokenizer::Tokenizer;
 
 use super::backend::{BackendError, Scores, Session};
 
@@ -30,6 +31,11 @@ impl TrialSession<'_> {
     /// As [`Session::run`].
     pub fn run(&mut self, batch: &Batch) -> Result<Scores, BackendError> {
         self.session.run(batch, Instant::now() + self.run_timeout)
+    }
+
+    /// Tokens of the longest text; 1 where the graph takes the text itself.
+    pub(super) fn max_tokens(&self) -> usize {
+        self.pipeline.tokenizer().map_or(1, Tokenizer::max_tokens)
     }
 
     /// One batch of texts of one row each: their scores, a row for each text.

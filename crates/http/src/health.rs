@@ -76,7 +76,7 @@ pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<HealthRepo
         ModelHealth {
             name: name.clone(),
             version: version.as_str().to_owned(),
-            device: ready.map(|model| model.device.clone()),
+            device: ready.map(|model| model.placement.device()),
             fallback: ready.and_then(|model| model.placement.fallback_reason.clone()),
             state: state.name(),
         }

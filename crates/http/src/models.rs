@@ -244,7 +244,7 @@ fn version_facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
         output: pipeline.output_name().to_owned(),
         takes_pairs: pipeline.has_pair_support(),
         labels: pipeline.labels().to_vec(),
-        device: model.device.clone(),
+        device: model.placement.device(),
         fallback: model.placement.fallback_reason.clone(),
         on_gpu: model.placement.gpu_measurement.as_ref().map(GpuMeasurementView::from),
         batch_dependent: model.is_batch_dependent,

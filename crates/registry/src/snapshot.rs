@@ -232,7 +232,7 @@ impl Snapshot {
                 version: version.as_str().to_owned(),
                 state: state.name(),
                 is_active: active,
-                device: loaded.map(|model| model.device.clone()),
+                device: loaded.map(|model| model.placement.device()),
                 is_fallback: loaded.is_some_and(|model| model.placement.fallback_reason.is_some()),
                 queued_texts: loaded.map_or(0, |model| model.runner.queue.item_count()),
                 oldest_wait: loaded.map(|model| model.runner.queue.oldest_wait()).unwrap_or_default(),

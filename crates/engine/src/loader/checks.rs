@@ -7,7 +7,7 @@ use predictd_text::activation::{Activation, AppliedActivation, are_distributions
 use predictd_text::input::Input;
 use predictd_text::manifest::{Manifest, ManifestError};
 use predictd_text::signature::Signature;
-use predictd_text::tokenizer::{TokenizeError, Tokenizer};
+use predictd_text::tokenizer::TokenizeError;
 
 use super::cpu_retry::OpenedModel;
 use super::mlflow_checks;
@@ -144,7 +144,7 @@ fn is_out_of_bounds(trial: &mut TrialSession<'_>, id: u32) -> bool {
 /// # Errors
 /// [`ManifestError`] with the length that works.
 pub(super) fn check_max_length(manifest: &Manifest, trial: &mut TrialSession<'_>) -> Result<(), ManifestError> {
-    let most = trial.pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
+    let most = trial.max_tokens();
     let Err(reason) = run_with_length(trial, most) else { return Ok(()) };
     // The runs between a length that works and one that does not.
     let mut works = 0;
