@@ -8,10 +8,13 @@ use predictd_experiments::counters::{ActivePhase, AnswerSource};
 use predictd_experiments::experiment::AnonymousAssignment;
 use predictd_registry::{ResolveError, Snapshot};
 
+/// A version that answers, or why none can.
+pub(super) type ResolvedModel = Result<Arc<LoadedVersion>, ResolveError>;
+
 /// Which versions may answer a request.
 #[derive(Debug)]
 pub struct ArmRoute {
-    pub(super) model: Result<Arc<LoadedVersion>, ResolveError>,
+    pub(super) model: ResolvedModel,
     pub(super) assignment: Option<ArmAssignment>,
 }
 
@@ -23,7 +26,7 @@ pub(super) struct ArmAssignment {
     /// None for a request without a user.
     pub(super) user_bucketing: Option<Bucketing>,
     /// Answers after the arm failed: the control, or the active version without one. None where the arm is the control.
-    pub(super) fallback: Option<Result<Arc<LoadedVersion>, ResolveError>>,
+    pub(super) fallback: Option<ResolvedModel>,
     shadow_indices: Vec<usize>,
 }
 
@@ -98,7 +101,7 @@ impl ArmRoute {
     }
 }
 
-fn resolve_arm(snapshot: &Snapshot, phase: &ActivePhase, arm_index: usize) -> Result<Arc<LoadedVersion>, ResolveError> {
+fn resolve_arm(snapshot: &Snapshot, phase: &ActivePhase, arm_index: usize) -> ResolvedModel {
     let arm = phase.experiment.design.arms.get(arm_index).ok_or(ResolveError::UnknownVersion)?;
     snapshot.resolve(Some(&arm.model), arm.version.as_deref()).cloned()
 }
@@ -109,7 +112,7 @@ fn resolve_control(
     phase: &ActivePhase,
     control_index: usize,
     model: Option<&str>,
-) -> Result<Arc<LoadedVersion>, ResolveError> {
+) -> ResolvedModel {
     resolve_arm(snapshot, phase, control_index).or_else(|_| snapshot.resolve(model, None).cloned())
 }
 

@@ -7,9 +7,9 @@ use predictd_engine::cache_lookup::CacheMode;
 use predictd_engine::loaded_version::LoadedVersion;
 use predictd_engine::{Engine, ItemError, ItemOutput, ItemResult};
 use predictd_experiments::counters::AnswerSource;
-use predictd_registry::ResolveError;
 use predictd_text::input::Input;
 
+use super::arm_route::ResolvedModel;
 use super::entity_memory::{entity_bytes, max_entity_bytes};
 use super::error::InferenceFailure;
 use super::zero_shot::check_takes_labels;
@@ -28,6 +28,9 @@ pub struct ArmAnswer {
 /// The outcome of each item of a request, in order.
 pub type ArmAnswers = Vec<Result<ArmAnswer, ItemError>>;
 
+/// The outcome of the items, or of the whole request if none was inferred.
+pub(super) type AttemptOutcome = Result<ArmAnswers, InferenceFailure>;
+
 /// How any version answers a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt<'a> {
@@ -42,11 +45,7 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// Infers the items with a version that takes them.
-    pub(super) async fn infer(
-        self,
-        model: &Result<Arc<LoadedVersion>, ResolveError>,
-        inputs: Vec<Input>,
-    ) -> Result<ArmAnswers, InferenceFailure> {
+    pub(super) async fn infer(self, model: &ResolvedModel, inputs: Vec<Input>) -> AttemptOutcome {
         let model = model.as_ref().map_err(Clone::clone)?;
         self.check_model(model, &inputs)?;
         let outputs = match self.max_entity_bytes {

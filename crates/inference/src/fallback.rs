@@ -1,17 +1,14 @@
 //! The control answers after an arm that could not: an arm's failure never reaches the client.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use predictd_engine::InferenceError;
-use predictd_engine::loaded_version::LoadedVersion;
 use predictd_experiments::counters::{ActivePhase, AnswerSource};
 use predictd_metrics::Metrics;
-use predictd_registry::ResolveError;
 use predictd_text::input::Input;
 
-use super::arm_route::{ArmAssignment, ArmRoute};
-use super::attempt::{ArmAnswer, ArmAnswers, Attempt};
+use super::arm_route::{ArmAssignment, ArmRoute, ResolvedModel};
+use super::attempt::{ArmAnswer, ArmAnswers, Attempt, AttemptOutcome};
 use super::entity_memory::entity_bytes;
 use super::error::InferenceFailure;
 
@@ -37,7 +34,7 @@ impl<'a> RouteAttempt<'a> {
     ///
     /// # Errors
     /// [`InferenceFailure`] if no item was answered. The failure of one item stands at its index.
-    pub(super) async fn infer(self, inputs: Vec<Input>) -> Result<ArmAnswers, InferenceFailure> {
+    pub(super) async fn infer(self, inputs: Vec<Input>) -> AttemptOutcome {
         let ArmRoute { model, assignment } = self.route;
         let Some(assignment) = assignment else { return self.attempt.infer(model, inputs).await };
         let ArmAssignment { active_phase, arm_index, user_bucketing, fallback, .. } = assignment;
@@ -63,10 +60,10 @@ impl<'a> RouteAttempt<'a> {
 
     async fn infer_with_fallback(
         self,
-        fallback: &Result<Arc<LoadedVersion>, ResolveError>,
+        fallback: &ResolvedModel,
         inputs: Vec<Input>,
         guard: AttemptGuard<'_>,
-    ) -> Result<ArmAnswers, InferenceFailure> {
+    ) -> AttemptOutcome {
         // Admitted and scheduled with the whole deadline, but given up before it: the fallback may have to answer.
         let first = self.attempt.infer(&self.route.model, inputs.clone());
         let first = tokio::time::timeout_at(self.arm_deadline(fallback).into(), first).await;
@@ -108,7 +105,7 @@ impl<'a> RouteAttempt<'a> {
     }
 
     /// Until when the arm may answer: the rest of the time must suffice for the fallback, as far as that is predictable.
-    fn arm_deadline(self, fallback: &Result<Arc<LoadedVersion>, ResolveError>) -> Instant {
+    fn arm_deadline(self, fallback: &ResolvedModel) -> Instant {
         let deadline = self.attempt.deadline;
         let quarter = deadline.saturating_duration_since(Instant::now()) / 4;
         let reserve = match fallback {
@@ -121,7 +118,7 @@ impl<'a> RouteAttempt<'a> {
     }
 
     /// The attempt of the fallback, whose answers stay in memory beside those of the arm.
-    fn with_kept_entities(self, answers: &Result<ArmAnswers, InferenceFailure>) -> Attempt<'a> {
+    fn with_kept_entities(self, answers: &AttemptOutcome) -> Attempt<'a> {
         let kept = answers.iter().flatten().flatten().map(|answer| entity_bytes(&answer.output)).sum();
         let max_entity_bytes = self.attempt.max_entity_bytes.map(|budget| budget.saturating_sub(kept));
         Attempt { max_entity_bytes, ..self.attempt }
@@ -180,7 +177,7 @@ fn fallback_source(failure: &InferenceFailure) -> AnswerSource {
 }
 
 /// The failure that counts; none if every item was answered.
-fn main_failure(answers: &Result<ArmAnswers, InferenceFailure>) -> Option<InferenceFailure> {
+fn main_failure(answers: &AttemptOutcome) -> Option<InferenceFailure> {
     let answers = match answers {
         Ok(answers) => (0..).zip(answers),
         Err(failure) => return Some(failure.clone()),
@@ -194,11 +191,7 @@ fn main_failure(answers: &Result<ArmAnswers, InferenceFailure>) -> Option<Infere
 }
 
 /// The answers of the fallback, in the place of those that the arm failed to give.
-fn merge_fallback(
-    partial: Option<ArmAnswers>,
-    second: Result<ArmAnswers, InferenceFailure>,
-    source: AnswerSource,
-) -> Result<ArmAnswers, InferenceFailure> {
+fn merge_fallback(partial: Option<ArmAnswers>, second: AttemptOutcome, source: AnswerSource) -> AttemptOutcome {
     let second = match second {
         Ok(second) => second.into_iter().map(|answer| answer.map(|answer| ArmAnswer { source, ..answer })),
         Err(failure) => return partial.ok_or(failure),
