@@ -33,7 +33,8 @@ pub struct Engine {
     /// For a text that no client waits for.
     unmetered_permit: Arc<Semaphore>,
     max_queue_wait: Duration,
-    cache: Option<Arc<Cache>>,
+    /// None if no answers are kept.
+    pub cache: Option<Arc<Cache>>,
     abort_token: CancellationToken,
     metrics: Arc<Metrics>,
 }
@@ -83,23 +84,11 @@ impl Engine {
         self.admission_permits.available_permits()
     }
 
-    /// True if answers are kept at all.
-    #[must_use]
-    pub fn has_cache(&self) -> bool {
-        self.cache.is_some()
-    }
-
     /// True if answers of this model are kept for the next request that asks the same.
     #[must_use]
     pub fn can_cache(&self, model: &LoadedVersion) -> bool {
         // An answer that depends on the texts beside it is right for its own request only.
-        self.has_cache() && !model.is_batch_dependent
-    }
-
-    /// Bytes and answers in the cache.
-    #[must_use]
-    pub fn cache_size(&self) -> (u64, usize) {
-        self.cache.as_ref().map_or((0, 0), |cache| cache.size())
+        self.cache.is_some() && !model.is_batch_dependent
     }
 
     /// Answers `inputs` in order.

@@ -140,14 +140,14 @@ impl DriftMonitor {
     /// Each signal that there is, for metrics.
     #[must_use]
     pub fn current_signals(&self) -> Vec<SignalStatus> {
-        let signals = self.state.lock().drift.signal_reports();
-        let there = signals.iter().filter(|signal| signal.min_window_texts.is_some());
-        let now = |signal: &SignalReport| SignalStatus {
+        let signals = self.state.lock().drift.signal_reports().into_iter();
+        let evaluated = signals.filter(|signal| signal.min_window_texts.is_some());
+        let statuses = evaluated.map(|signal| SignalStatus {
             signal: signal.signal.name(),
             is_drifting: signal.level == DriftLevel::Drifting,
             distance: signal.divergence.map(|distance| (distance.value, distance.threshold())),
-        };
-        there.map(now).collect()
+        });
+        statuses.collect()
     }
 
     /// How it stands.

@@ -4,7 +4,8 @@
 //! go to models in turn, so in each round every model with work has one run: a model's wait is the number of its runs
 //! times the length of a round, and never more than all work there is. A slow model does not make a cheap one refuse.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -117,23 +118,22 @@ impl ModelLoad {
 
     /// From now on texts are never run together.
     pub fn disable_batching(&self) {
-        self.full_batch_rows.store(0, Ordering::Relaxed);
+        self.full_batch_rows.store(0, Relaxed);
     }
 
     /// Counts the work of so many texts until what is returned is dropped.
     #[must_use]
     pub fn reserve(self: &Arc<Self>, work: Duration, texts: usize) -> LoadGuard {
         let work = u64::try_from(work.as_nanos()).unwrap_or(u64::MAX);
-        self.pending_work_ns.fetch_add(work, Ordering::Relaxed);
-        self.pending_items.fetch_add(texts as u64, Ordering::Relaxed);
+        self.pending_work_ns.fetch_add(work, Relaxed);
+        self.pending_items.fetch_add(texts as u64, Relaxed);
         LoadGuard { load: Arc::clone(self), work_ns: work, items: texts as u64 }
     }
 
     /// Seconds of work inside, and of a run.
     fn pending_and_run_seconds(&self) -> (f64, f64) {
         #[expect(clippy::cast_precision_loss, reason = "a forecast")]
-        let [work, texts] =
-            [&self.pending_work_ns, &self.pending_items].map(|count| count.load(Ordering::Relaxed) as f64);
+        let [work, texts] = [&self.pending_work_ns, &self.pending_items].map(|count| count.load(Relaxed) as f64);
         let means = self.means();
         (self.batched_seconds(&means, work / 1e9, texts), means.run_seconds)
     }
@@ -141,7 +141,7 @@ impl ModelLoad {
     /// Seconds of runs for so many texts, of which a run of its own for each would take `work` seconds, added up.
     #[must_use]
     pub fn batched_seconds(&self, means: &RunMeans, work: f64, texts: f64) -> f64 {
-        let rows = self.full_batch_rows.load(Ordering::Relaxed);
+        let rows = self.full_batch_rows.load(Relaxed);
         if rows == 0 {
             return work * means.batching_ratio;
         }
@@ -174,8 +174,8 @@ pub struct LoadGuard {
 
 impl Drop for LoadGuard {
     fn drop(&mut self) {
-        self.load.pending_work_ns.fetch_sub(self.work_ns, Ordering::Relaxed);
-        self.load.pending_items.fetch_sub(self.items, Ordering::Relaxed);
+        self.load.pending_work_ns.fetch_sub(self.work_ns, Relaxed);
+        self.load.pending_items.fetch_sub(self.items, Relaxed);
     }
 }
 

@@ -10,9 +10,9 @@ const SCORE_TOLERANCE: f32 = 0.01;
 /// The part of an answer that is compared with another version's.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ComparableOutput {
-    pub(super) labels: Vec<String>,
+    labels: Vec<String>,
     /// Confidence in the first label, or the score.
-    pub(super) confidence: f32,
+    confidence: f32,
 }
 
 /// The score, or the confidence in the first label; none without labels.
@@ -22,12 +22,6 @@ pub(super) fn first_confidence(prediction: &HeadOutput) -> Option<f32> {
     }
     let first = prediction.outcome.label_indices().first()?;
     Some(prediction.probabilities.get(*first).copied().unwrap_or_default())
-}
-
-/// The confidence of a model in a label; 0 for a label that it does not have.
-pub(super) fn label_confidence(model: &LoadedVersion, output: &ItemOutput, label: Option<&String>) -> f32 {
-    let index = model.pipeline().labels().iter().position(|known| Some(known) == label);
-    index.and_then(|index| output.prediction.probabilities.get(index).copied()).unwrap_or_default()
 }
 
 impl ComparableOutput {
@@ -45,8 +39,22 @@ impl ComparableOutput {
         Self { labels, confidence }
     }
 
+    /// Whether a shadow's answer agrees, and the difference of the confidences in the answered label, or of the scores. The
+    /// confidence in a label that the shadow does not have is 0.
+    pub(super) fn compare(&self, model: &LoadedVersion, output: &ItemOutput) -> (bool, f32) {
+        let shadow_output = Self::from_output(model, output);
+        let confidence = match self.labels.first() {
+            None => shadow_output.confidence,
+            Some(label) => {
+                let index = model.pipeline().labels().iter().position(|known| known == label);
+                index.and_then(|index| output.prediction.probabilities.get(index).copied()).unwrap_or_default()
+            }
+        };
+        (self.agrees_with(&shadow_output), (self.confidence - confidence).abs())
+    }
+
     /// True for the same labels in any order, or scores within the tolerance.
-    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+    fn agrees_with(&self, other: &Self) -> bool {
         if self.labels.is_empty() && other.labels.is_empty() {
             return (self.confidence - other.confidence).abs() <= SCORE_TOLERANCE;
         }
