@@ -25,7 +25,6 @@ pub fn overload_threshold(max_wait: Duration) -> Duration {
 }
 
 /// Admits requests to models.
-#[derive(Debug)]
 pub struct Engine {
     admission_permits: Arc<Semaphore>,
     /// How many there are.

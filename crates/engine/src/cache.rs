@@ -34,7 +34,6 @@ const SHARD_COUNT: usize = 16;
 const TYPICAL_ENTRY_BYTES: usize = 512;
 
 /// What is to be done for a text.
-#[derive(Debug)]
 pub enum CacheClaim {
     /// Nothing: it has an answer.
     Hit(Arc<ItemOutput>),
@@ -131,18 +130,10 @@ impl Cache {
     }
 }
 
-impl std::fmt::Debug for Cache {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Never the key of the hash.
-        f.debug_struct("Cache").field("size", &self.size()).finish_non_exhaustive()
-    }
-}
-
 /// The right to run a text and to send its answer. It travels with the text to the worker.
 ///
 /// So an answer is sent as soon as it is there, not when the rest of its batch is, and also if its own client left
 /// during the run. If a leader is dropped before that, one of its followers becomes the next leader.
-#[derive(Debug)]
 pub struct FlightLeader {
     cache: Arc<Cache>,
     key: CacheKey,

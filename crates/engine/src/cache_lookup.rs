@@ -25,7 +25,6 @@ pub enum CacheMode {
 }
 
 /// What became of the texts of a request.
-#[derive(Debug)]
 pub(super) struct CacheLookup {
     deadline: Instant,
     /// One per text; filled where the answer is known.
@@ -36,7 +35,6 @@ pub(super) struct CacheLookup {
     pub(super) followers: Vec<FollowerItem>,
 }
 
-#[derive(Debug)]
 pub(super) struct FollowerItem {
     cache: Arc<Cache>,
     index: usize,

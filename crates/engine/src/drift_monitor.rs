@@ -25,7 +25,6 @@ pub const PROFILE_MISMATCH_WARNING: &str =
     "profile.json was made with another graph; make a new profile, or false drift may be detected";
 
 /// Compares what a model version is asked with its profile.
-#[derive(Debug)]
 pub struct DriftMonitor {
     /// The profile.
     pub profile: Profile,
@@ -35,7 +34,6 @@ pub struct DriftMonitor {
     metrics: VersionMetrics,
 }
 
-#[derive(Debug)]
 struct MonitorState {
     drift: DriftDetector,
     /// When each signal came to its level; none if it was quiet from the start.

@@ -11,13 +11,13 @@ use parking_lot::{Condvar, Mutex};
 use super::active_run::ActiveRun;
 
 /// The permit of one GPU: one run at a time, first come, first served.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct GpuPermits {
     state: Mutex<GpuPermitState>,
     state_changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct GpuPermitState {
     /// The run of the thread that has the permit.
     active_run: Option<ActiveRun>,
@@ -32,7 +32,6 @@ struct GpuPermitState {
 }
 
 /// The right to the next permit. Dropping it passes the right to the thread behind.
-#[derive(Debug)]
 pub struct NextGpuPermit<'a> {
     /// In what time the permit is to be free, as it was known when this thread became the next.
     pub remaining: Duration,
@@ -40,7 +39,6 @@ pub struct NextGpuPermit<'a> {
 }
 
 /// The permission to run on the GPU. Dropping it lets the next thread in.
-#[derive(Debug)]
 pub struct GpuPermit<'a>(&'a GpuPermits);
 
 impl GpuPermits {

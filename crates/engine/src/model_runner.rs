@@ -20,7 +20,6 @@ use super::timings::{Timings, measure_time};
 use super::wait_estimator::ModelLoad;
 
 /// What the workers of one model share.
-#[derive(Debug)]
 pub struct ModelRunner {
     /// A number that no other load has, of this version or another.
     pub load_id: u64,

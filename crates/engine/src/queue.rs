@@ -25,7 +25,6 @@ pub use item::{InferenceRequest, ItemReply, QueuedItem};
 use state::{QueueState, park_worker};
 
 /// The queue. Its length is bounded by the engine's permits.
-#[derive(Debug)]
 pub struct Queue {
     state: Mutex<QueueState>,
     created_at: Instant,

@@ -87,7 +87,7 @@ pub struct SchedulingContext<'a> {
 }
 
 /// The waiting texts of one model, as far as choosing among them needs.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct PendingSet {
     items: BTreeMap<ItemId, PendingItem>,
     by_soft_deadline: BTreeSet<(Micros, ItemId)>,

@@ -29,7 +29,6 @@ const RUNS_PER_FIT: u32 = 16;
 const DEFAULT_ITEM_TOKENS: usize = 16;
 
 /// One model's work.
-#[derive(Debug)]
 pub struct ModelLoad {
     online_fit: Mutex<OnlineFit>,
     /// Predicted time of a run of its own for every text inside, in nanoseconds, added up.
@@ -42,7 +41,6 @@ pub struct ModelLoad {
 }
 
 /// What runs cost, as they are measured.
-#[derive(Debug)]
 struct OnlineFit {
     cost_model: CostModel,
     /// From before the model served.
@@ -164,7 +162,6 @@ fn clamp_ratio(ratio: f64) -> f64 {
 }
 
 /// Work of one model that is waited for.
-#[derive(Debug)]
 pub struct LoadGuard {
     load: Arc<ModelLoad>,
     /// Nanoseconds.
@@ -180,7 +177,6 @@ impl Drop for LoadGuard {
 }
 
 /// The work of all models that share the permits of a group.
-#[derive(Debug)]
 pub struct WaitEstimator {
     parallel_runs: usize,
     model_loads: Mutex<Vec<Weak<ModelLoad>>>,

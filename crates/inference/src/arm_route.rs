@@ -12,14 +12,12 @@ use predictd_registry::{ResolveError, Snapshot};
 pub(super) type ResolvedModel = Result<Arc<LoadedVersion>, ResolveError>;
 
 /// Which versions may answer a request.
-#[derive(Debug)]
 pub struct ArmRoute {
     pub(super) model: ResolvedModel,
     pub(super) assignment: Option<ArmAssignment>,
 }
 
 /// The arm that a request of an experiment was given to.
-#[derive(Debug)]
 pub(super) struct ArmAssignment {
     pub(super) active_phase: Arc<ActivePhase>,
     pub(super) arm_index: usize,

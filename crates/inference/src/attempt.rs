@@ -7,15 +7,15 @@ use predictd_engine::cache_lookup::CacheMode;
 use predictd_engine::loaded_version::LoadedVersion;
 use predictd_engine::{Engine, ItemError, ItemOutput, ItemResult};
 use predictd_experiments::counters::AnswerSource;
+use predictd_metrics::Metrics;
 use predictd_text::input::Input;
 
-use super::arm_route::ResolvedModel;
+use super::arm_route::{ArmRoute, ResolvedModel};
 use super::entity_memory::{entity_bytes, max_entity_bytes};
 use super::error::InferenceFailure;
 use super::zero_shot::check_takes_labels;
 
 /// The output of an item, and the version that gave it.
-#[derive(Debug)]
 pub struct ArmAnswer {
     /// The output.
     pub output: ItemOutput,
@@ -31,10 +31,16 @@ pub type ArmAnswers = Vec<Result<ArmAnswer, ItemError>>;
 /// The outcome of the items, or of the whole request if none was inferred.
 pub(super) type AttemptOutcome = Result<ArmAnswers, InferenceFailure>;
 
-/// How any version answers a request.
-#[derive(Debug, Clone, Copy)]
+/// How the versions of a route answer a request.
+#[derive(Clone, Copy)]
 pub(super) struct Attempt<'a> {
     pub(super) engine: &'a Engine,
+    pub(super) metrics: &'a Metrics,
+    pub(super) route: &'a ArmRoute,
+    /// Texts of the request, as an experiment counts them: candidate labels are one.
+    pub(super) text_count: usize,
+    /// The items share one outcome: if one of them fails, all do.
+    pub(super) all_or_nothing: bool,
     /// The items are candidate labels of one text.
     pub(super) has_candidate_labels: bool,
     pub(super) deadline: Instant,

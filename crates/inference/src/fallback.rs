@@ -17,26 +17,14 @@ const FALLBACK_RESERVE_TIME: Duration = Duration::from_millis(50);
 /// Most texts that count as few.
 const MAX_FEW_TEXTS: usize = 16;
 
-/// How the versions of a route answer a request.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RouteAttempt<'a> {
-    pub(super) route: &'a ArmRoute,
-    pub(super) attempt: Attempt<'a>,
-    pub(super) metrics: &'a Metrics,
-    /// Texts of the request, as an experiment counts them: candidate labels are one.
-    pub(super) text_count: usize,
-    /// The items share one outcome: if one of them fails, all do.
-    pub(super) all_or_nothing: bool,
-}
-
-impl<'a> RouteAttempt<'a> {
+impl Attempt<'_> {
     /// Infers the items with the version of the route, and with its fallback what that did not answer.
     ///
     /// # Errors
     /// [`InferenceFailure`] if no item was answered. The failure of one item stands at its index.
-    pub(super) async fn infer(self, inputs: Vec<Input>) -> AttemptOutcome {
+    pub(super) async fn infer_route(self, inputs: Vec<Input>) -> AttemptOutcome {
         let ArmRoute { model, assignment } = self.route;
-        let Some(assignment) = assignment else { return self.attempt.infer(model, inputs).await };
+        let Some(assignment) = assignment else { return self.infer(model, inputs).await };
         let ArmAssignment { active_phase, arm_index, user_bucketing, fallback, .. } = assignment;
         active_phase.record_request(*arm_index, self.text_count, user_bucketing.as_ref());
         let guard = AttemptGuard {
@@ -49,7 +37,7 @@ impl<'a> RouteAttempt<'a> {
         if let Some(fallback) = fallback {
             return self.infer_with_fallback(fallback, inputs, guard).await;
         }
-        let answers = self.attempt.infer(model, inputs).await;
+        let answers = self.infer(model, inputs).await;
         match main_failure(&answers) {
             // The control refuses the request: the request is wrong.
             Some(failure) if failure.is_client_error() => guard.discard(),
@@ -65,7 +53,7 @@ impl<'a> RouteAttempt<'a> {
         guard: AttemptGuard<'_>,
     ) -> AttemptOutcome {
         // Admitted and scheduled with the whole deadline, but given up before it: the fallback may have to answer.
-        let first = self.attempt.infer(&self.route.model, inputs.clone());
+        let first = self.infer(&self.route.model, inputs.clone());
         let first = tokio::time::timeout_at(self.arm_deadline(fallback).into(), first).await;
         let first = first.unwrap_or(Err(InferenceError::DeadlineExceeded.into()));
         let Some(failure) = main_failure(&first) else {
@@ -106,7 +94,7 @@ impl<'a> RouteAttempt<'a> {
 
     /// Until when the arm may answer: the rest of the time must suffice for the fallback, as far as that is predictable.
     fn arm_deadline(self, fallback: &ResolvedModel) -> Instant {
-        let deadline = self.attempt.deadline;
+        let deadline = self.deadline;
         let quarter = deadline.saturating_duration_since(Instant::now()) / 4;
         let reserve = match fallback {
             Ok(model) if self.text_count <= MAX_FEW_TEXTS => {
@@ -118,10 +106,10 @@ impl<'a> RouteAttempt<'a> {
     }
 
     /// The attempt of the fallback, whose answers stay in memory beside those of the arm.
-    fn with_kept_entities(self, answers: &AttemptOutcome) -> Attempt<'a> {
+    fn with_kept_entities(self, answers: &AttemptOutcome) -> Self {
         let kept = answers.iter().flatten().flatten().map(|answer| entity_bytes(&answer.output)).sum();
-        let max_entity_bytes = self.attempt.max_entity_bytes.map(|budget| budget.saturating_sub(kept));
-        Attempt { max_entity_bytes, ..self.attempt }
+        let max_entity_bytes = self.max_entity_bytes.map(|budget| budget.saturating_sub(kept));
+        Self { max_entity_bytes, ..self }
     }
 }
 

@@ -14,7 +14,6 @@ use predictd_registry::service::{FeedbackOutcome, RegistryError};
 use predictd_text::policy::{PolicyError, TextPolicy};
 
 /// Takes feedback.
-#[derive(Debug)]
 pub struct FeedbackService {
     /// Verify prediction ids.
     pub receipts: Arc<ReceiptKeyring>,
@@ -27,7 +26,6 @@ pub struct FeedbackService {
 }
 
 /// The true labels of a prediction, as a client sends them.
-#[derive(Debug)]
 pub struct Feedback {
     /// The signed receipt.
     pub prediction_id: String,

@@ -22,7 +22,6 @@ use super::request_summary::RequestSummary;
 use super::shadow_comparison::first_confidence;
 
 /// The answers of a request, in the order of its texts.
-#[derive(Debug)]
 pub struct InferenceResponse {
     /// None if no text was answered.
     pub summary: Option<RequestSummary>,
@@ -35,7 +34,6 @@ pub struct InferenceResponse {
 }
 
 /// The recorded answer to a text.
-#[derive(Debug)]
 pub struct ItemAnswer {
     /// Outcome, scores, tokens.
     pub output: ItemOutput,

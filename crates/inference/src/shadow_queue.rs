@@ -18,7 +18,6 @@ const MAX_QUEUED_TEXTS: usize = 256;
 const MAX_REQUEST_BYTES: usize = 16 << 10;
 
 /// The items that wait for shadows.
-#[derive(Debug)]
 pub(super) struct ShadowQueue {
     sender: Sender<ShadowItem>,
     /// Taken when the queue starts to run.
@@ -26,7 +25,6 @@ pub(super) struct ShadowQueue {
 }
 
 /// An item for a shadow.
-#[derive(Debug)]
 pub(super) struct ShadowItem {
     pub(super) active_phase: Arc<ActivePhase>,
     /// The arm of the shadow.

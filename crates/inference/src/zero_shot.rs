@@ -11,7 +11,6 @@ use predictd_text::zero_shot::{DEFAULT_TEMPLATE, NliLabels, hypothesis_inputs};
 use super::error::InferenceFailure;
 
 /// The candidate labels of a request.
-#[derive(Debug)]
 pub struct ZeroShotQuery {
     /// The labels to choose from.
     pub labels: Vec<String>,

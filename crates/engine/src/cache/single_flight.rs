@@ -24,7 +24,6 @@ pub enum FlightOutcome {
 }
 
 /// A place among those who wait for a run.
-#[derive(Debug)]
 pub struct FlightFollower(watch::Receiver<Option<FlightOutcome>>);
 
 impl FlightFollower {
@@ -37,13 +36,12 @@ impl FlightFollower {
 }
 
 /// The texts that are being run. Each has a permit, which bounds them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct FlightTable {
     by_key: HashMap<CacheKey, Flight>,
     started_count: u64,
 }
 
-#[derive(Debug)]
 struct Flight {
     id: u64,
     deadline: Instant,
@@ -51,7 +49,6 @@ struct Flight {
 }
 
 /// A leader's part of a flight.
-#[derive(Debug)]
 pub(super) struct FlightHandle {
     id: u64,
     /// To the followers.

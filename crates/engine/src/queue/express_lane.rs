@@ -14,7 +14,6 @@ use crate::scheduler::{Micros, SOFT_DEADLINE_FACTOR, to_micros};
 pub(super) const EXPRESS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The express worker, waiting.
-#[derive(Debug)]
 pub(super) struct ParkedExpressWorker {
     pub(super) thread: Thread,
     /// It looks again by itself.

@@ -12,7 +12,6 @@ use crate::item_output::ItemResult;
 use crate::wait_estimator::LoadGuard;
 
 /// One request, as far as its texts share something.
-#[derive(Debug)]
 pub struct InferenceRequest {
     /// When it came.
     pub arrived_at: Instant,
@@ -43,7 +42,6 @@ impl InferenceRequest {
 }
 
 /// A text on its way to a worker.
-#[derive(Debug)]
 pub struct QueuedItem {
     /// The request it belongs to.
     pub request: Arc<InferenceRequest>,
@@ -76,7 +74,6 @@ impl QueuedItem {
 }
 
 /// Where the answer to a text goes, and what is given back with it.
-#[derive(Debug)]
 pub struct ItemReply {
     /// To the caller.
     pub sender: oneshot::Sender<ItemResult>,

@@ -12,7 +12,7 @@ use crate::group_permits::GroupPermits;
 use crate::scheduler::{ItemId, Micros, PendingSet};
 
 /// The waiting texts and workers of a queue.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct QueueState {
     pub(super) pending: PendingSet,
     pub(super) items: HashMap<ItemId, QueuedItem>,
