@@ -10,7 +10,7 @@ use predictd_engine::loader::CHECK_RUN_TIMEOUT;
 use predictd_engine::scheduler::batch_search::{BatchLimits, CPU_SEARCH_RADIUS};
 use predictd_engine::scheduler::{BatchingStrategy, to_micros};
 use predictd_engine::scheduler_config::SchedulerConfig;
-use predictd_engine::{self, tokenization};
+use predictd_engine::tokenization;
 use predictd_metrics::Metrics;
 
 use crate::config::{BatchSettings, GpuBatchLimits, SchedulerStrategy, ServerSettings};
@@ -77,6 +77,7 @@ pub fn scheduler_config(settings: &ServerSettings) -> SchedulerConfig {
             search_radius: CPU_SEARCH_RADIUS,
         },
         worker_count: settings.workers,
-        overload_threshold: predictd_engine::overload_threshold(settings.max_queue_wait),
+        // Half of the longest wait is an overload if it lasts.
+        overload_threshold: settings.max_queue_wait / 2,
     }
 }

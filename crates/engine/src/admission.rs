@@ -18,12 +18,6 @@ use super::error::{InferenceError, ItemError};
 use super::item_output::{ItemOutput, ItemResult};
 use super::loaded_version::LoadedVersion;
 
-/// The wait that is an overload if it lasts, where none may be longer than `max_wait`.
-#[must_use]
-pub fn overload_threshold(max_wait: Duration) -> Duration {
-    max_wait / 2
-}
-
 /// Admits requests to models.
 pub struct Engine {
     admission_permits: Arc<Semaphore>,

@@ -31,7 +31,7 @@ const LONG_TEXT_TOKENS: usize = 256;
 /// How far scores may move in a batch: more than rounding moves them, and less than padding or another text does.
 ///
 /// Rounding grows with the size of the scores; what a text changes is seen in how far texts are apart.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub struct ScoreTolerance {
     /// Share of the model's largest score.
     relative_to_max: f32,

@@ -38,7 +38,6 @@ const INLINE_TOKENIZE_TIME: Duration = Duration::from_micros(250);
 const MAX_INLINE_TOKENIZE_BYTES: usize = 16 << 10;
 
 /// What was found about a model.
-#[derive(Debug, Clone, Copy)]
 pub(super) struct Calibration {
     pub(super) cost_model: CostModel,
     /// Time of one short text, tokenising included: the best.
@@ -48,7 +47,7 @@ pub(super) struct Calibration {
 }
 
 /// How a model is measured.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct CalibrationConfig {
     /// What a run may be at most.
     pub(super) batch_limits: BatchLimits,

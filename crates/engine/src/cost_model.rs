@@ -87,7 +87,7 @@ impl CostModel {
 }
 
 /// What measured runs say about the cost, added up: the normal equations of a least squares fit.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct CostRegression {
     /// An equation for each part: what the parts are multiplied with, and the right side.
     equations: [[f64; 4]; 3],

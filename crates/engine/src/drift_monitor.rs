@@ -41,7 +41,6 @@ struct MonitorState {
 }
 
 /// How it stands.
-#[derive(Debug, Clone)]
 pub struct DriftStatus {
     /// When a window closes.
     pub settings: WindowSettings,

@@ -56,6 +56,6 @@ pub mod trial_session;
 pub mod wait_estimator;
 pub mod worker;
 
-pub use admission::{Engine, overload_threshold};
+pub use admission::Engine;
 pub use error::{InferenceError, ItemError};
 pub use item_output::{ItemOutput, ItemResult};

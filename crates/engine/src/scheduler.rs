@@ -76,7 +76,7 @@ pub fn soft_deadline(arrived: Micros, deadline: Micros, work: Micros, all: Micro
 }
 
 /// What is known when texts are chosen.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct SchedulingContext<'a> {
     /// What a run must fit.
     pub batch_context: BatchContext<'a>,

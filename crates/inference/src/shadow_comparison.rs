@@ -8,7 +8,7 @@ use predictd_text::heads::{HeadOutcome, HeadOutput};
 const SCORE_TOLERANCE: f32 = 0.01;
 
 /// The part of an answer that is compared with another version's.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone)]
 pub(super) struct ComparableOutput {
     labels: Vec<String>,
     /// Confidence in the first label, or the score.

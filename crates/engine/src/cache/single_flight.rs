@@ -13,7 +13,7 @@ use super::key::CacheKey;
 use crate::item_output::ItemOutput;
 
 /// How a run ended that others waited for.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum FlightOutcome {
     /// With an answer.
     Computed(Arc<ItemOutput>),

@@ -46,7 +46,7 @@ impl Candidate {
 }
 
 /// What the window must fit.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct BatchContext<'a> {
     /// The time.
     pub now: Micros,
