@@ -81,7 +81,9 @@ impl CostModel {
     #[must_use]
     pub fn fit(samples: &[CostSample]) -> Option<Self> {
         let mut evidence = CostRegression::default();
-        samples.iter().for_each(|&sample| evidence.add(sample));
+        for &sample in samples {
+            evidence.add(sample);
+        }
         evidence.solve()
     }
 }

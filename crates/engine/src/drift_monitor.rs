@@ -87,7 +87,7 @@ impl DriftMonitor {
 
     /// Closes a window whose time is over, for when no more texts come.
     pub fn close_window_if_due(&self) {
-        self.update(|drift, now| drift.close_if_due(now));
+        self.update(DriftDetector::close_if_due);
     }
 
     fn update(&self, count: impl FnOnce(&mut DriftDetector, Duration) -> Option<&WindowResult>) {

@@ -8,7 +8,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use predictd_metrics::version_metrics::VersionMetrics;
 use predictd_text::input::Input;
 use predictd_text::pipeline::Pipeline;
 use rayon::ThreadPool;
@@ -25,7 +24,7 @@ use super::placement_result::Placement;
 use super::queue::InferenceRequest;
 use super::timings::Timings;
 use super::tokenization::{
-    apply_policy, create_tokenize_jobs, estimate_run_time, tokenize, tokenize_and_enqueue, tokenize_in_chunks,
+    create_tokenize_jobs, estimate_run_time, tokenize, tokenize_and_enqueue, tokenize_in_chunks,
 };
 use super::wait_estimator::WaitEstimator;
 
@@ -105,12 +104,6 @@ impl LoadedVersion {
         self.wait_estimator.service_time(&self.runner.model_load, work, count)
     }
 
-    /// Where its texts and runs are counted.
-    #[must_use]
-    pub fn metrics(&self) -> &VersionMetrics {
-        &self.runner.metrics
-    }
-
     /// Answers `inputs`, whose permits `permits` holds, in order, and the requests that wait for any of them.
     ///
     /// # Errors
@@ -164,7 +157,7 @@ impl LoadedVersion {
         leader: Option<FlightLeader>,
         deadline: Instant,
     ) -> ItemResult {
-        let output = apply_policy(&self.runner, input).and_then(|input| self.run_inline(session, input, deadline));
+        let output = self.run_inline(session, input, deadline);
         if let Some(leader) = leader {
             leader.complete(&output);
         }

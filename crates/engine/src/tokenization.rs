@@ -105,7 +105,7 @@ pub(super) fn tokenize_and_enqueue(
         if request.is_cancelled() {
             return;
         }
-        match apply_policy(runner, job.input).and_then(|input| tokenize(runner, input)) {
+        match tokenize(runner, job.input) {
             Ok(encoded) => {
                 let unbatched_time = unbatched_time(runner, &encoded);
                 let load_guard = runner.model_load.reserve(unbatched_time, 1);
@@ -131,8 +131,9 @@ fn unbatched_time(runner: &ModelRunner, encoded: &EncodedInput) -> Duration {
     runner.pipeline.batch_shapes(encoded).map(|shape| runner.model_load.predict_time(shape)).sum()
 }
 
-/// Tokenises one text, or two that belong together.
+/// Tokenises one text, or two that belong together, as the model's policy lets them pass.
 pub(super) fn tokenize(runner: &ModelRunner, input: Input) -> Result<EncodedInput, ItemError> {
+    let input = apply_policy(runner, input)?;
     runner.pipeline.encode(input).map_err(|error| {
         if error == TokenizeError::Panicked {
             runner.server_metrics.record_panic(PanicSite::Tokenizer);
@@ -143,7 +144,7 @@ pub(super) fn tokenize(runner: &ModelRunner, input: Input) -> Result<EncodedInpu
 }
 
 /// A text as the model's policy lets it pass, with its second one.
-pub(super) fn apply_policy(runner: &ModelRunner, mut input: Input) -> Result<Input, ItemError> {
+fn apply_policy(runner: &ModelRunner, mut input: Input) -> Result<Input, ItemError> {
     if let Some(second) = &mut input.second {
         second.text = apply_text_policy(runner, mem::take(&mut second.text), true)?;
     }
