@@ -13,6 +13,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
+use predictd_drift::to_f64;
 
 use super::error::ItemError;
 use super::group_permits::GroupPermits;
@@ -187,9 +188,9 @@ impl Queue {
     /// True if there has been more work than can be done in the overload threshold, for twice as long.
     fn update_overload_state(&self, state: &mut QueueState, now: Micros, means: &RunMeans) -> bool {
         let threshold = self.config.overload_threshold.as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "a forecast")]
-        let [work, texts, workers] =
-            [state.pending.total_work as f64, state.pending.len() as f64, self.config.worker_count.max(1) as f64];
+        let texts = state.pending.len() as u64;
+        let workers = self.config.worker_count.max(1) as u64;
+        let [work, texts, workers] = [state.pending.total_work, texts, workers].map(to_f64);
         let wait = self.model_load.batched_seconds(means, work / 1e6, texts) / workers;
         let was_overloaded = state.is_overloaded;
         // It is over only when the queue is clearly shorter than that at which it began.

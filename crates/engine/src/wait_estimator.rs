@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use predictd_drift::to_f64;
 use predictd_text::tensors::Shape;
 
 use super::cost_model::{CostModel, CostRegression, CostSample};
@@ -130,8 +131,7 @@ impl ModelLoad {
 
     /// Seconds of work inside, and of a run.
     fn pending_and_run_seconds(&self) -> (f64, f64) {
-        #[expect(clippy::cast_precision_loss, reason = "a forecast")]
-        let [work, texts] = [&self.pending_work_ns, &self.pending_items].map(|count| count.load(Relaxed) as f64);
+        let [work, texts] = [&self.pending_work_ns, &self.pending_items].map(|count| to_f64(count.load(Relaxed)));
         let means = self.means();
         (self.batched_seconds(&means, work / 1e9, texts), means.run_seconds)
     }
@@ -145,8 +145,7 @@ impl ModelLoad {
         }
         // What a run costs whatever is in it is there once for each run. How texts shared runs of late says nothing of a
         // crowd after a time of single ones.
-        #[expect(clippy::cast_precision_loss, reason = "a forecast")]
-        let runs = (texts / rows as f64).ceil();
+        let runs = (texts / to_f64(rows as u64)).ceil();
         let run = self.cost_model().overhead;
         (work - (texts - runs).max(0.0) * run).max(run.min(work)) * means.slowdown
     }
@@ -216,8 +215,7 @@ impl WaitEstimator {
     /// Time for `work` of so many texts, if nothing else were there.
     #[must_use]
     pub fn service_time(&self, load: &ModelLoad, work: Duration, texts: usize) -> Duration {
-        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-        let [count, at_a_time] = [texts, self.parallel_runs.min(texts.max(1))].map(|number| number as f64);
+        let [count, at_a_time] = [texts, self.parallel_runs.min(texts.max(1))].map(|number| to_f64(number as u64));
         // A single text is run by one worker, in a batch of its own.
         let together =
             if texts > 1 { load.batched_seconds(&load.means(), work.as_secs_f64(), count) } else { work.as_secs_f64() };
@@ -239,8 +237,7 @@ impl WaitEstimator {
             }
         }
         let rounds = if own > 0.0 { work / own } else { 0.0 };
-        #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        let seconds = (rounds * round).min(all) / self.parallel_runs as f64;
+        let seconds = (rounds * round).min(all) / to_f64(self.parallel_runs as u64);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 }

@@ -77,12 +77,12 @@ impl QueuedItem {
 pub struct ItemReply {
     /// To the caller.
     pub sender: oneshot::Sender<ItemResult>,
-    /// To others that wait for the same text.
-    pub leader: Option<FlightLeader>,
     /// The text's share of the engine's bound; given back when this is dropped.
     pub permit: OwnedSemaphorePermit,
     /// Its share of the model's work.
     pub load_guard: LoadGuard,
+    /// To others that wait for the same text.
+    pub leader: Option<FlightLeader>,
 }
 
 impl ItemReply {

@@ -4,6 +4,7 @@
 //! is the stretch of the waiting texts in order of length, around the one that must run (the anchor), that does the
 //! most work per second: the cost of its texts alone over the cost of the run.
 
+use predictd_drift::to_f64;
 use predictd_text::tensors::Shape;
 
 use super::micros::Micros;
@@ -182,8 +183,7 @@ impl BatchSearch<'_> {
     /// Takes a window that fits, if it is the best so far.
     fn consider(&mut self, down: usize, up: usize) {
         let Some((all, shape)) = self.batch_totals(down, up) else { return };
-        #[expect(clippy::cast_precision_loss, reason = "a ratio of two times")]
-        let gain = all.unbatched_time as f64 / (self.context.cost_model.predict_seconds(shape) * 1e6);
+        let gain = to_f64(all.unbatched_time) / (self.context.cost_model.predict_seconds(shape) * 1e6);
         let has_more_texts = down + up > self.best_batch.0 + self.best_batch.1;
         if gain > self.best_gain || (gain >= self.best_gain && has_more_texts) {
             self.best_batch = (down, up);
