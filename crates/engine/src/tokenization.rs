@@ -74,7 +74,7 @@ pub(super) fn create_tokenize_jobs(
         let permit = permits.split(1).ok_or(InferenceError::Overloaded)?;
         let (sender, receiver) = oneshot::channel();
         let load_guard = runner.model_load.reserve(estimate, 1);
-        jobs.push(TokenizeJob { input, soft_deadline, reply: ItemReply { sender, leader, permit, load_guard } });
+        jobs.push(TokenizeJob { input, soft_deadline, reply: ItemReply { sender, permit, load_guard, leader } });
         replies.push(receiver);
     }
     Ok((jobs, replies))
