@@ -79,8 +79,8 @@ pub fn compute_budget<'a>(
     let mut loaded = ModelMemory { resident, ..ModelMemory::default() };
     for model in models {
         let pipeline = model.pipeline();
-        let run = model.run_memory_bytes().unwrap_or_default();
-        if model.placement().is_gpu() {
+        let run = model.run_memory_bytes.unwrap_or_default();
+        if model.placement.is_gpu() {
             // Measured with a run on each GPU, and there is one at a time, whatever the workers of the cores are.
             loaded.gpu_run_bytes = loaded.gpu_run_bytes.max(run);
         } else {

@@ -166,9 +166,9 @@ impl BenchServer {
         let clients = LoadClients::start(self.address, &workload.requests, workload.clients, window, &self.stop)
             .map_err(failed)?;
         self.sleep_until(window.begin);
-        let before = (process_cpu_time(), self.model.runs_and_tokens());
+        let before = (process_cpu_time(), self.model.runner.metrics.batch_and_token_totals());
         self.sleep_until(window.end);
-        let after = (process_cpu_time(), self.model.runs_and_tokens());
+        let after = (process_cpu_time(), self.model.runner.metrics.batch_and_token_totals());
         let results = clients.finish();
         if self.stop.is_cancelled() {
             return Err(interrupted_error());

@@ -100,7 +100,7 @@ impl BenchCommand {
         let first = setups.first().copied().ok_or_else(interrupted_error)?;
         let mut stage = ServerSlot::new(settings, source.clone(), stop.clone());
         // It may run on the cores although there are GPUs: then the server is another one.
-        let gpus = stage.server(first)?.model.placement().gpu_ids.len();
+        let gpus = stage.server(first)?.model.placement.gpu_ids.len();
         let usual = usual_setups(gpus, cores, &batching);
         let first = usual.first().copied().ok_or_else(interrupted_error)?;
         let model = Arc::clone(&stage.server(first)?.model);
@@ -112,7 +112,7 @@ impl BenchCommand {
         let subject = BenchSubject {
             model: source.name.clone(),
             version: source.version.clone(),
-            device: model.device().to_owned(),
+            device: model.placement.device(),
             cores,
             texts: texts.summary,
             cost: CostCoefficients::from_model(&model),

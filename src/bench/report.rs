@@ -59,7 +59,7 @@ impl CostCoefficients {
     /// What was measured when the model was loaded.
     #[must_use]
     pub fn from_model(model: &LoadedVersion) -> Self {
-        let cost = model.model_load().cost_model();
+        let cost = model.runner.model_load.cost_model();
         let CostModel { overhead: run, per_token: token, per_token_squared: square } = cost;
         Self {
             run_ms: run * 1e3,

@@ -165,7 +165,7 @@ impl Benchmark {
             token_cap_setups(chosen, self.uses_gpus).into_iter().take(if capped { usize::MAX } else { 1 })
         {
             let most = PlanLimits { rows, tokens: max_batch_tokens };
-            let plan = BatchPlan::new(model.pipeline(), texts, &model.model_load().cost_model(), most);
+            let plan = BatchPlan::new(model.pipeline(), texts, &model.runner.model_load.cost_model(), most);
             // Once without looking: buffers grow to the sizes of this plan.
             self.measure_engine(bare, &plan, self.measurement_time / 12)?;
             let pace = self.measure_engine(bare, &plan, self.measurement_time / 4)?;

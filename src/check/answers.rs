@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use predictd_engine::loader::{CHECK_RUN_TIMEOUT, predict_encoded};
+use predictd_engine::loader::CHECK_RUN_TIMEOUT;
+use predictd_engine::trial_session::TrialSession;
 use predictd_http::settings::RequestLimits;
 use predictd_http::validation::check_stored_text;
 use predictd_text::entities::Entity;
@@ -172,8 +173,9 @@ pub fn answer_case(question: &EvalCase, model: &mut LoadedModel, limits: &Reques
     let pipeline = model.model.pipeline();
     let (encoded, outcome) = match encode_input(question.input.clone(), pipeline, limits) {
         Ok(encoded) => {
-            let decision = predict_encoded(pipeline, model.session.as_mut(), &encoded, CHECK_RUN_TIMEOUT);
-            (Some(encoded), decision.map_err(AnswerError::Failed))
+            let mut trial = TrialSession { pipeline, session: model.session.as_mut(), run_timeout: CHECK_RUN_TIMEOUT };
+            let decision = trial.predict(&encoded);
+            (Some(encoded), decision.map_err(|error| AnswerError::Failed(error.to_string())))
         }
         Err(reason) => (None, Err(AnswerError::Refused(reason))),
     };

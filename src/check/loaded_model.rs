@@ -58,13 +58,13 @@ impl LoadedModel {
         let budget = compute_budget(settings, [&model]);
         let memory = MemoryUse {
             model_bytes,
-            largest_run_bytes: model.run_memory_bytes(),
+            largest_run_bytes: model.run_memory_bytes,
             server_most_bytes: budget.map(|budget| budget.estimate.total()),
             allowed_bytes: budget.and_then(|budget| budget.limit),
         };
         let again = || {
             let mut manifest = Manifest::load(directory)?;
-            if !model.placement().is_gpu() {
+            if !model.placement.is_gpu() {
                 // It may have been found at its load that no GPU does.
                 manifest.options.device = Some(ModelDevice::Cpu);
             }

@@ -111,7 +111,7 @@ impl ModelInfo {
         let head = pipeline.head();
         let files = list_files(opened)?;
         Ok(Self {
-            description: model.description().map(str::to_owned),
+            description: model.description.clone(),
             inputs: graph.inputs.clone(),
             outputs: graph.outputs.clone(),
             constants: graph.constant_types.clone(),
@@ -122,7 +122,7 @@ impl ModelInfo {
             thresholds: if let Head::MultiLabel { thresholds, .. } = head { thresholds.clone() } else { Vec::new() },
             answers_with_numbers: head.is_numeric(),
             labels: pipeline.labels().to_vec(),
-            device: model.device().to_owned(),
+            device: model.placement.device(),
             tokens: pipeline.tokenizer().map(|tokenizer| TokenLimits {
                 max_tokens: tokenizer.max_tokens(),
                 max_tokens_named: tokenizer.has_declared_limit(),
@@ -131,15 +131,15 @@ impl ModelInfo {
                 padding_side: side_name(tokenizer.padding().side),
             }),
             markup: pipeline.policy().markup,
-            profile: model.drift_monitor().map(|monitor| ProfileInfo {
-                texts: monitor.profile().item_count,
-                made: monitor.profile().created.clone(),
+            profile: model.drift_monitor.as_ref().map(|monitor| ProfileInfo {
+                texts: monitor.profile.texts,
+                made: monitor.profile.made.clone(),
                 accuracy: monitor.accuracy(),
             }),
             golden_examples: pipeline.golden().map_or(0, |golden| golden.examples.len()),
             shares_runs: model.is_batchable(),
-            unbatchable_reason: model.unbatchable_reason(),
-            batch_dependent: model.is_batch_dependent(),
+            unbatchable_reason: model.unbatchable_reason,
+            batch_dependent: model.is_batch_dependent,
             graph_bytes: opened.graph_bytes()?,
             more_files: files.len().saturating_sub(MAX_LISTED_FILES),
             files: files.into_iter().take(MAX_LISTED_FILES).collect(),

@@ -83,8 +83,8 @@ impl ProfileCommand {
         }
         let failed = |error: String| ServerError::Runtime(format!("{directory}: {error}"));
         let origin = ProfileOrigin {
-            model: opened.model.name().to_owned(),
-            version: opened.model.version().to_owned(),
+            model: opened.model.name.clone(),
+            version: opened.model.version.clone(),
             made_at: humantime::format_rfc3339_seconds(clock::now()).to_string(),
             graph: Some(sha256_file(&self.directory.join(&opened.manifest.graph_name)).map_err(failed)?),
         };

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use predictd_engine::drift_monitor::DriftMonitor;
-use predictd_engine::loaded_version::LoadedVersion;
 use predictd_registry::Registry;
 
 /// How often it is looked.
@@ -17,7 +16,7 @@ pub(super) async fn close_due_windows(registry: Arc<Registry>) {
         registry
             .snapshot()
             .ready_models()
-            .filter_map(LoadedVersion::drift_monitor)
+            .filter_map(|model| model.drift_monitor.as_ref())
             .for_each(DriftMonitor::close_window_if_due);
     }
 }

@@ -7,7 +7,7 @@ use predictd_engine::execution_group::{ExecutionGroup, GpuOptions};
 use predictd_engine::load_context::LoadContext;
 use predictd_engine::loader::CHECK_RUN_TIMEOUT;
 use predictd_engine::scheduler_config::SchedulerConfig;
-use predictd_engine::{overload_threshold, tokenization};
+use predictd_engine::tokenization;
 use predictd_metrics::Metrics;
 
 use crate::config::ServerSettings;
@@ -49,6 +49,7 @@ pub fn scheduler_config(settings: &ServerSettings) -> SchedulerConfig {
         strategy: settings.batching.strategy,
         batch_limits: settings.batching.cpu_limits,
         worker_count: settings.workers,
-        overload_threshold: overload_threshold(settings.max_queue_wait),
+        // Half of the longest wait is an overload if it lasts.
+        overload_threshold: settings.max_queue_wait / 2,
     }
 }

@@ -69,8 +69,9 @@ pub struct SignalReport {
 /// Compares what a model version is asked with its profile. Takes the same memory, however many texts come.
 #[derive(Debug, Clone)]
 pub struct DriftDetector {
+    /// When a window closes.
+    pub settings: WindowSettings,
     reference: Reference,
-    settings: WindowSettings,
     open_counts: DistributionCounts,
     opened_at: Option<Duration>,
     closed_windows: u64,

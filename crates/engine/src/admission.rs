@@ -13,32 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
 use super::cache_lookup::{CacheLookup, CacheMode};
+use super::cancel_guard::CancelGuard;
 use super::error::{InferenceError, ItemError};
-use super::item_output::ItemOutput;
+use super::item_output::{ItemOutput, ItemResult};
 use super::loaded_version::LoadedVersion;
 
-/// Counts a request that is dropped before its answer: its client has left.
-struct CancelCounter<'a> {
-    metrics: &'a Metrics,
-    is_answered: bool,
-}
-
-impl Drop for CancelCounter<'_> {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.metrics.http.record_refusal(RefusalReason::Cancellation);
-        }
-    }
-}
-
-/// The wait that is an overload if it lasts, where none may be longer than `max_wait`.
-#[must_use]
-pub fn overload_threshold(max_wait: Duration) -> Duration {
-    max_wait / 2
-}
-
 /// Admits requests to models.
-#[derive(Debug)]
 pub struct Engine {
     admission_permits: Arc<Semaphore>,
     /// How many there are.
@@ -46,7 +26,8 @@ pub struct Engine {
     /// For a text that no client waits for.
     unmetered_permit: Arc<Semaphore>,
     max_queue_wait: Duration,
-    cache: Option<Arc<Cache>>,
+    /// None if no answers are kept.
+    pub cache: Option<Arc<Cache>>,
     abort_token: CancellationToken,
     metrics: Arc<Metrics>,
 }
@@ -80,12 +61,7 @@ impl Engine {
 
     /// Answers a text that no client waits for: outside of the cache, of permits, and of what is counted of answers.
     /// Nothing if it gets no answer. One at a time.
-    pub async fn infer_unmetered(
-        &self,
-        model: &Arc<LoadedVersion>,
-        input: Input,
-        deadline: Instant,
-    ) -> Option<ItemOutput> {
+    pub async fn infer_unmetered(&self, model: &LoadedVersion, input: Input, deadline: Instant) -> Option<ItemOutput> {
         let permit = Arc::clone(&self.unmetered_permit).acquire_owned().await.ok()?;
         let answer = model.infer(vec![(input, None)], permit, deadline);
         let answers = tokio::select! {
@@ -101,23 +77,11 @@ impl Engine {
         self.admission_permits.available_permits()
     }
 
-    /// True if answers are kept at all.
-    #[must_use]
-    pub fn has_cache(&self) -> bool {
-        self.cache.is_some()
-    }
-
     /// True if answers of this model are kept for the next request that asks the same.
     #[must_use]
     pub fn can_cache(&self, model: &LoadedVersion) -> bool {
         // An answer that depends on the texts beside it is right for its own request only.
-        self.has_cache() && !model.is_batch_dependent()
-    }
-
-    /// Bytes and answers in the cache.
-    #[must_use]
-    pub fn cache_size(&self) -> (u64, usize) {
-        self.cache.as_ref().map_or((0, 0), |cache| cache.size())
+        self.cache.is_some() && !model.is_batch_dependent
     }
 
     /// Answers `inputs` in order.
@@ -130,43 +94,42 @@ impl Engine {
     /// single text stands at its place in the list.
     pub async fn infer(
         &self,
-        model: &Arc<LoadedVersion>,
+        model: &LoadedVersion,
         inputs: Vec<Input>,
         deadline: Instant,
         cache_use: CacheMode,
-    ) -> Result<Vec<Result<ItemOutput, ItemError>>, InferenceError> {
+    ) -> Result<Vec<ItemResult>, InferenceError> {
         if Instant::now() >= deadline {
             // A cheap model would run the text before the deadline is checked.
-            self.metrics.http.record_refusal(RefusalReason::Deadline);
-            return Err(InferenceError::DeadlineExceeded);
+            return self.refuse(InferenceError::DeadlineExceeded);
         }
         let cache = self.cache.as_ref().filter(|_| self.can_cache(model));
-        let lookup = CacheLookup::new(cache, cache_use, model.load_id(), inputs, deadline);
+        let text_count = inputs.len();
+        let lookup = CacheLookup::new(cache, cache_use, model.runner.load_id, inputs, deadline);
+        let misses = lookup.to_compute.len();
+        let followers = lookup.followers.len();
         if cache.is_some() && cache_use == CacheMode::ReadWrite {
-            self.metrics.record_cache_lookups(lookup.hit_count(), lookup.follower_count(), lookup.miss_count());
+            self.metrics.record_cache_lookups(text_count - misses - followers, followers, misses);
         }
-        let lookup = match lookup.try_into_outputs() {
-            Ok(answers) => return Ok(answers),
-            Err(lookup) => lookup,
-        };
+        if misses + followers == 0 {
+            return Ok(lookup.outputs.into_iter().flatten().collect());
+        }
         let permits = self.admit(model, &lookup, deadline)?;
-        let mut cancel_counter = CancelCounter { metrics: &self.metrics, is_answered: false };
+        let on_cancel = || self.metrics.http.record_refusal(RefusalReason::Cancellation);
+        let mut cancel_guard = CancelGuard { is_answered: false, on_cancel };
         let answers = tokio::select! {
             biased;
             answers = tokio::time::timeout_at(deadline.into(), lookup.resolve(model, permits)) => answers,
             () = self.abort_token.cancelled() => Ok(Err(InferenceError::Closed)),
         };
-        cancel_counter.is_answered = true;
-        let Ok(answers) = answers else {
-            self.metrics.http.record_refusal(RefusalReason::Deadline);
-            return Err(InferenceError::DeadlineExceeded);
-        };
+        cancel_guard.is_answered = true;
+        let Ok(answers) = answers else { return self.refuse(InferenceError::DeadlineExceeded) };
         let answers = answers?;
         if !answers.is_empty() && answers.iter().all(|answer| matches!(answer, Err(ItemError::DeadlineExceeded))) {
             self.metrics.http.record_refusal(RefusalReason::Deadline);
         }
         for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-            model.metrics().record_text_error(error.kind());
+            model.runner.metrics.record_text_error(error.kind());
         }
         Ok(answers)
     }
@@ -184,34 +147,35 @@ impl Engine {
         deadline: Instant,
     ) -> Result<OwnedSemaphorePermit, InferenceError> {
         // Texts that are being run for other requests add no work, and were found to be in time.
-        if lookup.miss_count() > 0 {
+        if !lookup.to_compute.is_empty() {
             self.check_wait(model, lookup, deadline)?;
         }
-        let count = u32::try_from(lookup.miss_count() + lookup.follower_count()).ok();
+        let count = u32::try_from(lookup.to_compute.len() + lookup.followers.len()).ok();
         let permits = count.and_then(|count| self.admission_permits.clone().try_acquire_many_owned(count).ok());
-        permits.ok_or_else(|| self.refuse(RefusalReason::Overload, InferenceError::Overloaded))
+        permits.map_or_else(|| self.refuse(InferenceError::Overloaded), Ok)
     }
 
     /// Whether the texts to run can be answered in time, as far as that can be told.
     fn check_wait(&self, model: &LoadedVersion, lookup: &CacheLookup, deadline: Instant) -> Result<(), InferenceError> {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let wait_time = model.wait_time();
-        let service_time = model.service_time(lookup.inputs_to_compute());
+        let service_time = model.service_time(lookup.to_compute.iter().map(|(_, (input, _))| input));
         if service_time >= remaining {
             // However little there is to do: to try again with as little time would not help.
-            return Err(self.refuse(RefusalReason::Deadline, InferenceError::DeadlineExceeded));
+            return self.refuse(InferenceError::DeadlineExceeded);
         }
         // A forecast is not exact: the last quarter of the time is kept for what it did not know.
         let is_late =
             !wait_time.is_zero() && wait_time.saturating_add(service_time) > remaining.saturating_sub(remaining / 4);
         if wait_time > self.max_queue_wait || is_late {
-            return Err(self.refuse(RefusalReason::Overload, InferenceError::Overloaded));
+            return self.refuse(InferenceError::Overloaded);
         }
         Ok(())
     }
 
-    fn refuse(&self, reason: RefusalReason, error: InferenceError) -> InferenceError {
-        self.metrics.http.record_refusal(reason);
-        error
+    fn refuse<T>(&self, error: InferenceError) -> Result<T, InferenceError> {
+        let is_overloaded = error == InferenceError::Overloaded;
+        self.metrics.http.record_refusal(if is_overloaded { RefusalReason::Overload } else { RefusalReason::Deadline });
+        Err(error)
     }
 }

@@ -131,6 +131,13 @@ pub struct Scores {
     pub chosen_labels: Vec<Option<usize>>,
 }
 
+impl Scores {
+    /// The scores of each row.
+    pub fn rows(&self) -> impl Iterator<Item = Vec<f32>> {
+        self.values.outer_iter().map(|row| row.to_vec())
+    }
+}
+
 impl From<Array2<f32>> for Scores {
     fn from(values: Array2<f32>) -> Self {
         Self { chosen_labels: vec![None; values.nrows()], values }

@@ -8,9 +8,10 @@
 use std::time::{Duration, Instant};
 
 use predictd_text::pipeline::{EncodedInput, Pipeline};
+use predictd_text::tokenizer::TokenizeError;
 
-use super::backend::{BackendError, GraphInfo, Session};
-use super::calibration::run_batch;
+use super::backend::{BackendError, GraphInfo};
+use super::trial_session::{TrialError, TrialSession};
 
 /// Groups of texts that are compared, in so much time; at least three unless they take very long.
 const MAX_GROUPS: usize = 8;
@@ -30,7 +31,7 @@ const LONG_TEXT_TOKENS: usize = 256;
 /// How far scores may move in a batch: more than rounding moves them, and less than padding or another text does.
 ///
 /// Rounding grows with the size of the scores; what a text changes is seen in how far texts are apart.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub struct ScoreTolerance {
     /// Share of the model's largest score.
     relative_to_max: f32,
@@ -48,13 +49,13 @@ impl ScoreTolerance {
     pub fn new(facts: &GraphInfo, on_gpu: bool) -> Self {
         const COARSE_TYPES: [&str; 6] = ["int8", "uint8", "int4", "uint4", "float16", "bfloat16"];
         let coarse = facts.constant_types.iter().any(|constant| COARSE_TYPES.contains(&constant.as_str()));
-        let (of_size, of_spread) = match (coarse, on_gpu) {
+        let (relative_to_max, relative_to_spread) = match (coarse, on_gpu) {
             (false, false) => (1e-5, 1e-4),
             (true, false) => (1e-4, 1e-3),
             (false, true) => (1e-3, 5e-3),
             (true, true) => (5e-3, 2e-2),
         };
-        Self { relative_to_max: of_size, relative_to_spread: of_spread }
+        Self { relative_to_max, relative_to_spread }
     }
 
     /// The largest difference that rounding explains, among texts with these scores.
@@ -76,71 +77,51 @@ fn has_difference_above(alone: &[f32], together: &[f32], largest: f32) -> bool {
         || alone.iter().zip(together).any(|(a, b)| (a - b).abs() > largest || a.is_nan() != b.is_nan())
 }
 
-/// Compares texts alone and in batches.
-pub(super) struct InvarianceProbe<'a> {
-    pub(super) pipeline: &'a Pipeline,
-    pub(super) session: &'a mut dyn Session,
-    pub(super) tolerance: ScoreTolerance,
-    /// Time of one run: see [`probe_run_timeout`].
-    pub(super) run_timeout: Duration,
-}
-
-impl InvarianceProbe<'_> {
-    /// Why texts cannot share a batch, if so.
+impl TrialSession<'_> {
+    /// Why texts cannot share a batch, if so: compares them alone and in batches.
     ///
     /// # Errors
     /// Why a run of one short text failed.
-    pub(super) fn find_unbatchable_reason(mut self) -> Result<Option<&'static str>, String> {
+    pub(super) fn find_unbatchable_reason(
+        &mut self,
+        tolerance: ScoreTolerance,
+    ) -> Result<Option<&'static str>, TrialError> {
         let start = Instant::now();
         for number in 0..MAX_GROUPS {
             if number >= MIN_GROUPS && start.elapsed() > PROBE_BUDGET || number > 0 && start.elapsed() > MAX_PROBE_TIME
             {
                 break;
             }
-            let texts = self.create_group(number)?;
-            if let Some(reason) = self.compare(&texts) {
+            let texts = create_group(self.pipeline, number)?;
+            if let Some(reason) = self.compare_texts(tolerance, &texts) {
                 return Ok(Some(reason));
             }
         }
         let far_apart = [GROUP_LENGTHS[0], LONG_TEXT_TOKENS].map(|length| self.pipeline.probe_text(length, length));
-        let far_apart = far_apart.into_iter().collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
-        Ok(self.compare(&far_apart))
-    }
-
-    /// The texts of a group, from the shortest to the longest.
-    fn create_group(&self, number: usize) -> Result<Vec<EncodedInput>, String> {
-        let lengths = (0..).zip(GROUP_LENGTHS);
-        let texts = lengths.map(|(place, length)| {
-            let longer = (length + number * (place + 1) / 2).min(MAX_GROUP_LENGTH);
-            self.pipeline.probe_text(longer, number * GROUP_LENGTHS.len() + place)
-        });
-        texts.collect::<Result<_, _>>().map_err(|error| error.to_string())
+        let far_apart = far_apart.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(self.compare_texts(tolerance, &far_apart))
     }
 
     /// Compares texts alone, each beside the next longer one, and all together.
-    fn compare(&mut self, texts: &[EncodedInput]) -> Option<&'static str> {
-        let mut compared = Vec::new();
-        let mut alone = Vec::new();
-        for text in texts {
-            // A text that fails alone says nothing of batches.
-            if let Ok(rows) = run_batch(self.pipeline, self.session, &[text], self.run_timeout) {
-                compared.push(text);
-                alone.push(item_scores(self.pipeline, text, rows.first()));
-            }
-        }
-        let largest = self.tolerance.max_difference(&alone);
+    fn compare_texts(&mut self, tolerance: ScoreTolerance, texts: &[EncodedInput]) -> Option<&'static str> {
+        let (compared, alone): (Vec<_>, Vec<_>) = texts
+            .iter()
+            .filter_map(|text| {
+                // A text that fails alone says nothing of batches.
+                let rows = self.run_batch(&[text]).ok()?;
+                Some((text, item_scores(self.pipeline, text, rows.first())))
+            })
+            .unzip();
+        let largest = tolerance.max_difference(&alone);
         let pairs = (0..).zip(compared.windows(2)).take(compared.len().saturating_sub(2));
-        let batches = pairs.chain(std::iter::once((0, compared.as_slice())));
-        let differences = batches.filter(|(_, batch)| batch.len() > 1).map(|(first, batch)| {
-            let alone = alone.get(first..).unwrap_or_default();
-            self.compare_batch(batch, alone, largest)
-        });
-        differences.flatten().next()
+        let mut batches = pairs.chain(std::iter::once((0, compared.as_slice()))).filter(|(_, batch)| batch.len() > 1);
+        batches.find_map(|(first, batch)| self.compare_batch(batch, alone.get(first..).unwrap_or_default(), largest))
     }
 
     /// Compares the texts of one batch with themselves alone.
     fn compare_batch(&mut self, batch: &[&EncodedInput], alone: &[Vec<f32>], largest: f32) -> Option<&'static str> {
-        let together = match run_batch(self.pipeline, self.session, batch, self.run_timeout * MAX_BATCH_ITEMS) {
+        let run_timeout = self.run_timeout * MAX_BATCH_ITEMS;
+        let together = match (TrialSession { run_timeout, session: &mut *self.session, ..*self }).run_batch(batch) {
             Ok(together) if together.len() == batch.len() => together,
             Ok(_) | Err(BackendError::OutputShape { .. }) => return Some("the graph loses texts of a batch"),
             Err(BackendError::Interrupted) => return Some("a batch of a few short texts takes too long"),
@@ -154,31 +135,37 @@ impl InvarianceProbe<'_> {
         });
         moved.then_some("the texts of a batch, or its padding, change a text's scores")
     }
+
+    /// Time for a run of a probe: a text that takes much longer than another says nothing, and must not hold up a load.
+    ///
+    /// # Errors
+    /// Why a run of one short text failed.
+    pub(super) fn probe_run_timeout(&mut self) -> Result<Duration, TrialError> {
+        const TIMEOUT_FACTOR: u32 = 20;
+        const MIN_TIMEOUT: Duration = Duration::from_millis(200);
+        let text = self.pipeline.cost_probe(8)?;
+        let mut best = self.run_timeout;
+        for _ in 0..2 {
+            let start = Instant::now();
+            self.run_batch(&[&text])?;
+            best = best.min(start.elapsed());
+        }
+        Ok((best * TIMEOUT_FACTOR).max(MIN_TIMEOUT).min(self.run_timeout))
+    }
 }
 
-/// Time for a run of a probe: a text that takes much longer than another says nothing, and must not hold up a load.
-///
-/// # Errors
-/// Why a run of one short text failed.
-pub(super) fn probe_run_timeout(
-    pipeline: &Pipeline,
-    session: &mut dyn Session,
-    run_timeout: Duration,
-) -> Result<Duration, String> {
-    const TIMEOUT_FACTOR: u32 = 20;
-    const MIN_TIMEOUT: Duration = Duration::from_millis(200);
-    let text = pipeline.cost_probe(8).map_err(|error| error.to_string())?;
-    let mut best = run_timeout;
-    for _ in 0..2 {
-        let start = Instant::now();
-        run_batch(pipeline, session, &[&text], run_timeout).map_err(|error| error.to_string())?;
-        best = best.min(start.elapsed());
-    }
-    Ok((best * TIMEOUT_FACTOR).max(MIN_TIMEOUT).min(run_timeout))
+/// The texts of a group, from the shortest to the longest.
+fn create_group(pipeline: &Pipeline, number: usize) -> Result<Vec<EncodedInput>, TokenizeError> {
+    let lengths = (0..).zip(GROUP_LENGTHS);
+    let texts = lengths.map(|(place, length)| {
+        let longer = (length + number * (place + 1) / 2).min(MAX_GROUP_LENGTH);
+        pipeline.probe_text(longer, number * GROUP_LENGTHS.len() + place)
+    });
+    texts.collect()
 }
 
 /// The scores of a text's own tokens in its row of a batch.
-fn item_scores(pipeline: &Pipeline, text: &EncodedInput, row: Option<&Vec<f32>>) -> Vec<f32> {
+pub(super) fn item_scores(pipeline: &Pipeline, text: &EncodedInput, row: Option<&Vec<f32>>) -> Vec<f32> {
     let row = row.map(Vec::as_slice).unwrap_or_default();
     pipeline.unpadded_scores(row, text.row_length().unwrap_or(1)).to_vec()
 }

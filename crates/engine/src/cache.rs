@@ -22,7 +22,7 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::error::ItemError;
-use super::item_output::ItemOutput;
+use super::item_output::{ItemOutput, ItemResult};
 use entry_weight::EntryWeighter;
 pub use key::CacheKey;
 pub use single_flight::{FlightFollower, FlightOutcome};
@@ -33,10 +33,9 @@ const SHARD_COUNT: usize = 16;
 /// What an answer is guessed to weigh. Only the memory for keys of answers that were displaced depends on it.
 const TYPICAL_ENTRY_BYTES: usize = 512;
 
-/// What is to be done for a text that has no answer yet.
-#[derive(Debug)]
+/// What is to be done for a text.
 pub enum CacheClaim {
-    /// Nothing: it has one meanwhile.
+    /// Nothing: it has an answer.
     Hit(Arc<ItemOutput>),
     /// Wait: it is being run for another request.
     Follow(FlightFollower),
@@ -98,33 +97,30 @@ impl Cache {
         CacheKey(hasher.finish128().as_u128())
     }
 
-    /// The answer to a text, if there is one.
-    #[must_use]
-    pub fn get(&self, key: CacheKey) -> Option<Arc<ItemOutput>> {
-        self.entries.get(&key)
-    }
-
-    /// Which request runs a text that has no answer: another one, if its time ends no later than `deadline`.
+    /// The answer to a text, or which request runs it: another one, if its time ends no later than `deadline`.
     ///
     /// The queue serves the nearest deadline first, so a request that joins waits no longer than by itself.
     #[must_use]
     pub fn claim(self: &Arc<Self>, key: CacheKey, deadline: Instant) -> CacheClaim {
+        if let Some(answer) = self.entries.get(&key) {
+            return CacheClaim::Hit(answer);
+        }
         let mut flights = self.in_flight.lock();
         if let Some(follower) = flights.join(key, deadline) {
             return CacheClaim::Follow(follower);
         }
-        // Its run may have ended since the caller looked: answers are put in before a flight ends.
-        if let Some(answer) = self.get(key) {
+        // Its run may have ended meanwhile: answers are put in before a flight ends.
+        if let Some(answer) = self.entries.get(&key) {
             return CacheClaim::Hit(answer);
         }
-        let handle = flights.start(key, deadline);
-        CacheClaim::Compute(FlightLeader::new(Arc::clone(self), key, Some(handle)))
+        let flight = Some(flights.start(key, deadline));
+        CacheClaim::Compute(FlightLeader { cache: Arc::clone(self), key, flight })
     }
 
     /// To keep the answer of a run that no other request may wait for.
     #[must_use]
     pub fn solo_leader(self: &Arc<Self>, key: CacheKey) -> FlightLeader {
-        FlightLeader::new(Arc::clone(self), key, None)
+        FlightLeader { cache: Arc::clone(self), key, flight: None }
     }
 
     /// Bytes and answers.
@@ -134,18 +130,10 @@ impl Cache {
     }
 }
 
-impl std::fmt::Debug for Cache {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Never the key of the hash.
-        f.debug_struct("Cache").field("size", &self.size()).finish_non_exhaustive()
-    }
-}
-
 /// The right to run a text and to send its answer. It travels with the text to the worker.
 ///
 /// So an answer is sent as soon as it is there, not when the rest of its batch is, and also if its own client left
 /// during the run. If a leader is dropped before that, one of its followers becomes the next leader.
-#[derive(Debug)]
 pub struct FlightLeader {
     cache: Arc<Cache>,
     key: CacheKey,
@@ -153,12 +141,8 @@ pub struct FlightLeader {
 }
 
 impl FlightLeader {
-    fn new(cache: Arc<Cache>, key: CacheKey, flight: Option<FlightHandle>) -> Self {
-        Self { cache, key, flight }
-    }
-
     /// Keeps the answer, and sends it to the followers.
-    pub fn complete(mut self, answer: &Result<ItemOutput, ItemError>) {
+    pub fn complete(mut self, answer: &ItemResult) {
         let outcome = match answer {
             Ok(answer) => {
                 let answer = Arc::new(answer.clone());
@@ -176,7 +160,7 @@ impl FlightLeader {
     fn finish(&mut self, outcome: FlightOutcome) {
         if let Some(flight) = self.flight.take() {
             self.cache.in_flight.lock().remove(self.key, &flight);
-            flight.send(outcome);
+            flight.outcome_sender.send_replace(Some(outcome));
         }
     }
 }

@@ -8,8 +8,8 @@ use predictd_text::input::Input;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::cache::{Cache, CacheClaim, CacheKey, FlightFollower, FlightLeader, FlightOutcome};
-use super::error::{InferenceError, ItemError};
-use super::item_output::ItemOutput;
+use super::error::InferenceError;
+use super::item_output::ItemResult;
 use super::loaded_version::LoadedVersion;
 
 /// What a request may do with the cache, the least restricted first.
@@ -25,19 +25,17 @@ pub enum CacheMode {
 }
 
 /// What became of the texts of a request.
-#[derive(Debug)]
 pub(super) struct CacheLookup {
     deadline: Instant,
     /// One per text; filled where the answer is known.
-    outputs: Vec<Option<Result<ItemOutput, ItemError>>>,
+    pub(super) outputs: Vec<Option<ItemResult>>,
     /// To be run here.
-    to_compute: Vec<(usize, Input, Option<FlightLeader>)>,
+    pub(super) to_compute: Vec<(usize, (Input, Option<FlightLeader>))>,
     /// Run for another request, or for the same text earlier in this request.
-    followers: Vec<FollowerItem>,
+    pub(super) followers: Vec<FollowerItem>,
 }
 
-#[derive(Debug)]
-struct FollowerItem {
+pub(super) struct FollowerItem {
     cache: Arc<Cache>,
     index: usize,
     input: Input,
@@ -58,66 +56,26 @@ impl CacheLookup {
         let outputs = Vec::with_capacity(inputs.len());
         let mut lookup = Self { deadline, outputs, to_compute: Vec::new(), followers: Vec::new() };
         for (index, input) in inputs.into_iter().enumerate() {
-            let known = match cache {
-                None => lookup.push_to_compute(index, input, None),
-                Some(cache) => {
-                    let key = cache.key(load_id, &input);
-                    match cache_mode {
-                        CacheMode::ReadWrite => lookup.look_up(cache, index, input, key),
-                        _ => lookup.push_to_compute(index, input, Some(cache.solo_leader(key))),
+            let mut output = None;
+            if let Some(cache) = cache {
+                let key = cache.key(load_id, &input);
+                let claim = match cache_mode {
+                    CacheMode::ReadWrite => cache.claim(key, deadline),
+                    _ => CacheClaim::Compute(cache.solo_leader(key)),
+                };
+                match claim {
+                    CacheClaim::Hit(answer) => output = Some(Ok(answer.to_cache_hit())),
+                    CacheClaim::Follow(flight) => {
+                        lookup.followers.push(FollowerItem { cache: Arc::clone(cache), index, input, key, flight });
                     }
+                    CacheClaim::Compute(leader) => lookup.to_compute.push((index, (input, Some(leader)))),
                 }
-            };
-            lookup.outputs.push(known.map(|answer| Ok(answer.to_cache_hit())));
+            } else {
+                lookup.to_compute.push((index, (input, None)));
+            }
+            lookup.outputs.push(output);
         }
         lookup
-    }
-
-    fn look_up(&mut self, cache: &Arc<Cache>, index: usize, input: Input, key: CacheKey) -> Option<Arc<ItemOutput>> {
-        if let Some(answer) = cache.get(key) {
-            return Some(answer);
-        }
-        match cache.claim(key, self.deadline) {
-            CacheClaim::Hit(answer) => return Some(answer),
-            CacheClaim::Follow(flight) => {
-                self.followers.push(FollowerItem { cache: Arc::clone(cache), index, input, key, flight });
-            }
-            CacheClaim::Compute(leader) => return self.push_to_compute(index, input, Some(leader)),
-        }
-        None
-    }
-
-    fn push_to_compute(&mut self, index: usize, input: Input, leader: Option<FlightLeader>) -> Option<Arc<ItemOutput>> {
-        self.to_compute.push((index, input, leader));
-        None
-    }
-
-    /// Texts that are to be run.
-    pub(super) fn miss_count(&self) -> usize {
-        self.to_compute.len()
-    }
-
-    /// The texts that are to be run.
-    pub(super) fn inputs_to_compute(&self) -> impl ExactSizeIterator<Item = &Input> {
-        self.to_compute.iter().map(|(_, input, _)| input)
-    }
-
-    /// Texts whose run another request began.
-    pub(super) fn follower_count(&self) -> usize {
-        self.followers.len()
-    }
-
-    /// Texts whose answer was there.
-    pub(super) fn hit_count(&self) -> usize {
-        self.outputs.len() - self.to_compute.len() - self.followers.len()
-    }
-
-    /// The answers, if none is missing.
-    pub(super) fn try_into_outputs(self) -> Result<Vec<Result<ItemOutput, ItemError>>, Self> {
-        if self.to_compute.is_empty() && self.followers.is_empty() {
-            return Ok(self.outputs.into_iter().flatten().collect());
-        }
-        Err(self)
     }
 
     /// Runs and waits until no answer is missing. `permits` has one for each that is.
@@ -126,9 +84,9 @@ impl CacheLookup {
     /// As [`LoadedVersion::infer`].
     pub(super) async fn resolve(
         self,
-        model: &Arc<LoadedVersion>,
+        model: &LoadedVersion,
         mut permits: OwnedSemaphorePermit,
-    ) -> Result<Vec<Result<ItemOutput, ItemError>>, InferenceError> {
+    ) -> Result<Vec<ItemResult>, InferenceError> {
         let Self { deadline, mut outputs, to_compute, followers } = self;
         let mut follower_runs = Vec::with_capacity(followers.len());
         for follower in followers {
@@ -136,8 +94,7 @@ impl CacheLookup {
             let permit = permits.split(1).ok_or(InferenceError::Overloaded)?;
             follower_runs.push(follower.wait_or_compute(model, permit, deadline));
         }
-        let (indices, inputs): (Vec<usize>, Vec<_>) =
-            to_compute.into_iter().map(|(index, input, leader)| (index, (input, leader))).unzip();
+        let (indices, inputs): (Vec<usize>, Vec<_>) = to_compute.into_iter().unzip();
         let run = async {
             if inputs.is_empty() {
                 return Ok(Vec::new());
@@ -146,7 +103,7 @@ impl CacheLookup {
         };
         // At the same time: a text can be waited for by another that stands beside it.
         let (computed, followed) = tokio::try_join!(run, try_join_all(follower_runs))?;
-        for (index, output) in indices.iter().copied().zip(computed).chain(followed) {
+        for (index, output) in indices.into_iter().zip(computed).chain(followed) {
             if let Some(slot) = outputs.get_mut(index) {
                 *slot = Some(output);
             }
@@ -159,10 +116,10 @@ impl FollowerItem {
     /// Waits for the run of another, and runs the text here if that gives no answer.
     async fn wait_or_compute(
         self,
-        model: &Arc<LoadedVersion>,
+        model: &LoadedVersion,
         permit: OwnedSemaphorePermit,
         deadline: Instant,
-    ) -> Result<(usize, Result<ItemOutput, ItemError>), InferenceError> {
+    ) -> Result<(usize, ItemResult), InferenceError> {
         let Self { cache, index, input, key, mut flight } = self;
         let since = Instant::now();
         let leader = loop {

@@ -7,14 +7,15 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use predictd_platform::memory;
-use predictd_text::pipeline::{Batch, EncodedInput, Pipeline};
+use predictd_text::pipeline::{EncodedInput, Pipeline};
 use predictd_text::tensors::Shape;
 use predictd_text::tokenizer::Tokenizer;
 
-use super::backend::{BackendError, Session};
+use super::backend::BackendError;
 use super::cost_model::{CostModel, CostSample};
 use super::scheduler::batch_search::BatchLimits;
 use super::timings::measure_time;
+use super::trial_session::{TrialError, TrialSession};
 
 /// Time for measuring one model; a slow one is measured at fewer shapes.
 const CALIBRATION_BUDGET: Duration = Duration::from_secs(1);
@@ -31,9 +32,12 @@ const GPU_SHAPES: [(usize, usize); 8] =
 const TEXT_SHAPES: [(usize, usize); 4] = [(1, 1), (4, 1), (16, 1), (64, 1)];
 /// Tokens of the texts of a large run.
 const TYPICAL_TOKENS: usize = 32;
+/// Time that a text may be tokenised on an async thread.
+const INLINE_TOKENIZE_TIME: Duration = Duration::from_micros(250);
+/// Most bytes of text that are tokenised on an async thread, however fast the tokenizer is.
+const MAX_INLINE_TOKENIZE_BYTES: usize = 16 << 10;
 
 /// What was found about a model.
-#[derive(Debug, Clone, Copy)]
 pub(super) struct Calibration {
     pub(super) cost_model: CostModel,
     /// Time of one short text, tokenising included: the best.
@@ -43,7 +47,7 @@ pub(super) struct Calibration {
 }
 
 /// How a model is measured.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct CalibrationConfig {
     /// What a run may be at most.
     pub(super) batch_limits: BatchLimits,
@@ -51,58 +55,47 @@ pub(super) struct CalibrationConfig {
     pub(super) is_batchable: bool,
     /// True if its sessions run on GPUs.
     pub(super) is_gpu: bool,
-    /// Time of one run.
-    pub(super) run_timeout: Duration,
 }
 
 /// Measures a model with all its sessions at once.
 ///
 /// # Errors
 /// Why a run of one short text failed.
-pub(super) fn calibrate(
-    pipeline: &Pipeline,
-    sessions: &mut [Box<dyn Session>],
-    config: &CalibrationConfig,
-) -> Result<Calibration, String> {
-    let mut run_memory_bytes = if config.is_gpu { run_largest_on_gpus(pipeline, sessions, config)? } else { None };
-    let samples = collect_samples_in_parallel(pipeline, sessions, config)?;
+pub(super) fn calibrate(trials: &mut [TrialSession<'_>], config: CalibrationConfig) -> Result<Calibration, TrialError> {
+    let mut run_memory_bytes = if config.is_gpu { run_largest_on_gpus(trials, config)? } else { None };
+    let samples = collect_samples_in_parallel(trials, config)?;
     let cost_model = CostModel::fit(&samples).ok_or("no run took any time")?;
+    let first = trials.first_mut().ok_or("no session could be made")?;
+    if !config.is_gpu {
+        run_memory_bytes = first.measure_run_memory(config.batch_limits)?;
+    }
     let mut short_item_time = Duration::MAX;
-    if let Some(first) = sessions.first_mut() {
-        if !config.is_gpu {
-            run_memory_bytes = measure_run_memory(pipeline, first.as_mut(), config)?;
-        }
-        for _ in 0..REPEAT_BOUNDS.0 {
-            let (output, elapsed) = measure_time(first.runs_on_caller_thread(), || {
-                let encoded = pipeline.warmup_text().map_err(|e| e.to_string())?;
-                run_batch(pipeline, first.as_mut(), &[&encoded], config.run_timeout).map_err(|e| e.to_string())
-            });
-            output?;
-            short_item_time = short_item_time.min(elapsed.cpu);
-        }
+    for _ in 0..REPEAT_BOUNDS.0 {
+        let (output, elapsed) = measure_time(first.session.runs_on_caller_thread(), || {
+            let encoded = first.pipeline.warmup_text()?;
+            first.run_batch(&[&encoded]).map_err(TrialError::from)
+        });
+        output?;
+        short_item_time = short_item_time.min(elapsed.cpu);
     }
     Ok(Calibration { cost_model, short_item_time, run_memory_bytes })
 }
 
 /// The best times of each shape on each session, all sessions at the same time.
 fn collect_samples_in_parallel(
-    pipeline: &Pipeline,
-    sessions: &mut [Box<dyn Session>],
-    config: &CalibrationConfig,
-) -> Result<Vec<CostSample>, String> {
-    let shapes = calibration_shapes(pipeline, config);
-    let samples: Vec<Result<Vec<CostSample>, String>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = sessions
-            .iter_mut()
-            .map(|session| scope.spawn(|| collect_samples(pipeline, session.as_mut(), &shapes, config.run_timeout)))
-            .collect();
+    trials: &mut [TrialSession<'_>],
+    config: CalibrationConfig,
+) -> Result<Vec<CostSample>, TrialError> {
+    let shapes = trials.first().map(|trial| calibration_shapes(trial.pipeline, config)).unwrap_or_default();
+    let samples: Result<Vec<_>, TrialError> = std::thread::scope(|scope| {
+        let threads: Vec<_> = trials.iter_mut().map(|trial| scope.spawn(|| trial.collect_samples(&shapes))).collect();
         let results = threads.into_iter().map(ScopedJoinHandle::join);
-        results.map(|result| result.unwrap_or_else(|_| Err("a thread panicked".to_owned()))).collect()
+        results.map(|result| result.unwrap_or_else(|_| Err("a thread panicked".into()))).collect()
     });
-    Ok(samples.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    Ok(samples?.concat())
 }
 
-fn calibration_shapes(pipeline: &Pipeline, config: &CalibrationConfig) -> Vec<Shape> {
+fn calibration_shapes(pipeline: &Pipeline, config: CalibrationConfig) -> Vec<Shape> {
     let max_tokens = pipeline.tokenizer().map(Tokenizer::max_tokens);
     let shapes = match (max_tokens, config.is_gpu) {
         (None, _) => &TEXT_SHAPES[..],
@@ -115,40 +108,35 @@ fn calibration_shapes(pipeline: &Pipeline, config: &CalibrationConfig) -> Vec<Sh
     let mut shapes: Vec<Shape> = shapes.collect();
     // Of a graph with a fixed length all shapes are the same.
     shapes.dedup();
-    shapes.retain(|shape| config.is_batchable || shape.rows == 1);
-    shapes.retain(|shape| !config.is_gpu || is_within_limits(*shape, config.batch_limits));
+    let limits = config.batch_limits;
+    shapes.retain(|shape| {
+        let is_within_limits = shape.rows <= limits.max_rows && shape.token_count() <= limits.max_tokens;
+        // One of a single text is always allowed.
+        shape.rows == 1 || config.is_batchable && (!config.is_gpu || is_within_limits)
+    });
     shapes
-}
-
-/// True if a run of this shape is allowed. One of a single text always is.
-fn is_within_limits(shape: Shape, limits: BatchLimits) -> bool {
-    shape.rows == 1 || shape.rows <= limits.max_rows && shape.token_count() <= limits.max_tokens
 }
 
 /// The largest runs on each GPU, before all others: memory that a smaller one took is too small for a larger one, and is
 /// kept beside it. Bytes by which they make the process grow, where that can be told.
-fn run_largest_on_gpus(
-    pipeline: &Pipeline,
-    sessions: &mut [Box<dyn Session>],
-    config: &CalibrationConfig,
-) -> Result<Option<u64>, String> {
-    let max_tokens = pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
-    // Attention takes most memory for long texts, everything else for many tokens.
-    let batch_shapes =
-        [max_tokens, TYPICAL_TOKENS.min(max_tokens)].map(|length| largest_shape(length, config.batch_limits));
+fn run_largest_on_gpus(trials: &mut [TrialSession<'_>], config: CalibrationConfig) -> Result<Option<u64>, TrialError> {
     let (result, growth) = memory::measure_peak_growth(|| {
-        sessions.iter_mut().try_for_each(|session| {
-            run_shape_twice(pipeline, session.as_mut(), pipeline.largest_batch_shape(max_tokens), config.run_timeout)?;
-            for shape in batch_shapes.into_iter().filter(|_| config.is_batchable) {
+        trials.iter_mut().try_for_each(|trial| {
+            let max_tokens = trial.max_tokens();
+            trial.run_shape_twice(trial.pipeline.largest_batch_shape(max_tokens))?;
+            // Attention takes most memory for long texts, everything else for many tokens.
+            for length in [max_tokens, TYPICAL_TOKENS.min(max_tokens)].into_iter().filter(|_| config.is_batchable) {
+                let shape = largest_shape(length, config.batch_limits);
                 // It may never come to that: what a run may take is bounded by its time as well.
-                if let Err(reason) = run_shape_twice(pipeline, session.as_mut(), shape, config.run_timeout) {
-                    tracing::warn!(texts = shape.rows, tokens = shape.length, reason, "large batch failed on the GPU");
+                if let Err(reason) = trial.run_shape_twice(shape) {
+                    tracing::warn!(texts = shape.rows, tokens = length, reason, "large batch failed on the GPU");
                 }
             }
             Ok::<_, String>(())
         })
     });
-    result.map(|()| growth)
+    result?;
+    Ok(growth)
 }
 
 /// As many texts of this length as a run may have.
@@ -156,113 +144,70 @@ fn largest_shape(length: usize, limits: BatchLimits) -> Shape {
     Shape { rows: (limits.max_tokens / length.max(1)).clamp(1, limits.max_rows.max(1)), length }
 }
 
-/// Two runs of a shape: the library plans the memory of a shape at its first run, and takes it at the second.
-fn run_shape_twice(
-    pipeline: &Pipeline,
-    session: &mut dyn Session,
-    shape: Shape,
-    run_timeout: Duration,
-) -> Result<(), String> {
-    (0..2).try_for_each(|_| {
-        run_shape(pipeline, session, shape, run_timeout)
+impl TrialSession<'_> {
+    /// Two runs of a shape: the library plans the memory of a shape at its first run, and takes it at the second.
+    fn run_shape_twice(&mut self, shape: Shape) -> Result<(), String> {
+        (0..2)
+            .try_for_each(|_| self.run_shape(shape))
             .map_err(|error| format!("a run of {} tokens: {error}", shape.token_count()))
-    })
-}
-
-/// Bytes by which the largest runs make the process grow; none where that cannot be measured.
-///
-/// # Errors
-/// Why the graph fails on the longest text that the model's files allow. One that takes too long says nothing of it.
-fn measure_run_memory(
-    pipeline: &Pipeline,
-    session: &mut dyn Session,
-    config: &CalibrationConfig,
-) -> Result<Option<u64>, String> {
-    let max_tokens = pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
-    let limits = config.batch_limits;
-    let batch_shape = Shape {
-        rows: (limits.max_tokens / TYPICAL_TOKENS).min(limits.max_rows),
-        length: TYPICAL_TOKENS.min(max_tokens),
-    };
-    let (results, growth) = memory::measure_peak_growth(|| {
-        let longest = run_shape(pipeline, session, pipeline.largest_batch_shape(max_tokens), config.run_timeout);
-        let batch =
-            if longest.is_ok() { run_shape(pipeline, session, batch_shape, config.run_timeout) } else { Ok(()) };
-        (longest, batch)
-    });
-    match results {
-        (Ok(()), batch) => Ok(growth.filter(|_| batch.is_ok())),
-        (Err(BackendError::Interrupted), _) => Ok(None),
-        (Err(error), _) => Err(error.to_string()),
     }
-}
 
-/// One run of this shape.
-pub(super) fn run_shape(
-    pipeline: &Pipeline,
-    session: &mut dyn Session,
-    shape: Shape,
-    run_timeout: Duration,
-) -> Result<(), BackendError> {
-    // Runs of texts that this model refuses are not needed either.
-    let Ok(text) = pipeline.cost_probe(shape.length) else { return Ok(()) };
-    run_batch(pipeline, session, &vec![&text; shape.rows.max(1)], run_timeout).map(|_| ())
-}
-
-/// The best time of each shape. They are run in turns: what disturbs a moment disturbs none of them more.
-fn collect_samples(
-    pipeline: &Pipeline,
-    session: &mut dyn Session,
-    shapes: &[Shape],
-    run_timeout: Duration,
-) -> Result<Vec<CostSample>, String> {
-    let start = Instant::now();
-    let mut best: Vec<(Shape, EncodedInput, Option<Duration>)> = Vec::new();
-    for &shape in shapes {
-        best.push((shape, pipeline.cost_probe(shape.length).map_err(|error| error.to_string())?, None));
-    }
-    for repeat in 0..REPEAT_BOUNDS.1 {
-        for (shape, text, best) in &mut best {
-            let enough = repeat >= REPEAT_BOUNDS.0 && start.elapsed() >= EXTRA_REPEATS_TIME
-                || start.elapsed() >= CALIBRATION_BUDGET;
-            // One shape at least is measured, however slow the model is.
-            if enough && (repeat > 0 || shape != shapes.first().unwrap_or(shape)) {
-                continue;
-            }
-            let texts = vec![&*text; shape.rows];
-            let here = session.runs_on_caller_thread();
-            let (output, elapsed) = measure_time(here, || run_batch(pipeline, session, &texts, run_timeout));
-            output.map_err(|error| error.to_string())?;
-            *best = Some(best.map_or(elapsed.cpu, |best| best.min(elapsed.cpu)));
+    /// Bytes by which the largest runs make the process grow; none where that cannot be measured.
+    ///
+    /// # Errors
+    /// Why the graph fails on the longest text that the model's files allow. One that takes too long says nothing of it.
+    fn measure_run_memory(&mut self, limits: BatchLimits) -> Result<Option<u64>, BackendError> {
+        let max_tokens = self.max_tokens();
+        let batch_shape = Shape {
+            rows: (limits.max_tokens / TYPICAL_TOKENS).min(limits.max_rows),
+            length: TYPICAL_TOKENS.min(max_tokens),
+        };
+        let (result, growth) = memory::measure_peak_growth(|| {
+            self.run_shape(self.pipeline.largest_batch_shape(max_tokens))?;
+            Ok(self.run_shape(batch_shape).is_ok())
+        });
+        match result {
+            Ok(is_complete) => Ok(growth.filter(|_| is_complete)),
+            Err(BackendError::Interrupted) => Ok(None),
+            Err(error) => Err(error),
         }
     }
-    let samples = best.iter().filter_map(|&(shape, _, best)| Some(CostSample { shape, seconds: best?.as_secs_f64() }));
-    Ok(samples.collect())
-}
 
-/// One batch of texts of one row each: their scores, a row for each text.
-pub(super) fn run_batch(
-    pipeline: &Pipeline,
-    session: &mut dyn Session,
-    texts: &[&EncodedInput],
-    run_timeout: Duration,
-) -> Result<Vec<Vec<f32>>, BackendError> {
-    let batch: Batch = pipeline.batch(texts.iter().copied());
-    let scores = session.run(&batch, Instant::now() + run_timeout)?;
-    Ok(scores.values.rows().into_iter().map(|row| row.to_vec()).collect())
-}
-
-/// Seconds that the tokenizer takes for a byte of ordinary text; nothing where the graph takes the text itself.
-pub(super) fn tokenizer_seconds_per_byte(pipeline: &Pipeline) -> Option<f64> {
-    const WORDS: usize = 60;
-    let tokenizer = pipeline.tokenizer()?;
-    let text = "ordinary words ".repeat(WORDS);
-    let mut best = Duration::MAX;
-    for _ in 0..REPEAT_BOUNDS.0 {
-        // A text that is too long for the model is an answer too.
-        let (_, elapsed) = measure_time(true, || tokenizer.encode(&text).ok());
-        best = best.min(elapsed.cpu);
+    /// The best time of each shape. They are run in turns: what disturbs a moment disturbs none of them more.
+    fn collect_samples(&mut self, shapes: &[Shape]) -> Result<Vec<CostSample>, TrialError> {
+        let start = Instant::now();
+        let mut best: Vec<(EncodedInput, CostSample)> = Vec::new();
+        for &shape in shapes {
+            best.push((self.pipeline.cost_probe(shape.length)?, CostSample { shape, seconds: f64::INFINITY }));
+        }
+        for repeat in 0..REPEAT_BOUNDS.1 {
+            for (text, CostSample { shape, seconds }) in &mut best {
+                let enough = repeat >= REPEAT_BOUNDS.0 && start.elapsed() >= EXTRA_REPEATS_TIME
+                    || start.elapsed() >= CALIBRATION_BUDGET;
+                // One shape at least is measured, however slow the model is.
+                if enough && (repeat > 0 || shape != shapes.first().unwrap_or(shape)) {
+                    continue;
+                }
+                let texts = vec![&*text; shape.rows];
+                let here = self.session.runs_on_caller_thread();
+                let (output, elapsed) = measure_time(here, || self.run_batch(&texts));
+                output?;
+                *seconds = seconds.min(elapsed.cpu.as_secs_f64());
+            }
+        }
+        let samples = best.into_iter().map(|(_, sample)| sample);
+        Ok(samples.filter(|sample| sample.seconds.is_finite()).collect())
     }
-    #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    Some(best.as_secs_f64() / text.len() as f64)
+}
+
+/// Most bytes of text that are tokenised on an async thread.
+pub(super) fn inline_tokenize_bytes(pipeline: &Pipeline) -> usize {
+    const WORDS: usize = 60;
+    let Some(tokenizer) = pipeline.tokenizer() else { return MAX_INLINE_TOKENIZE_BYTES };
+    let text = "ordinary words ".repeat(WORDS);
+    // A text that is too long for the model is an answer too.
+    let times = (0..REPEAT_BOUNDS.0).map(|_| measure_time(true, || tokenizer.encode(&text).ok()));
+    let best = times.map(|(_, elapsed)| elapsed.cpu.as_nanos()).min().unwrap_or_default();
+    let bytes = text.len() as u128 * INLINE_TOKENIZE_TIME.as_nanos() / best.max(1);
+    usize::try_from(bytes).unwrap_or(usize::MAX).min(MAX_INLINE_TOKENIZE_BYTES)
 }

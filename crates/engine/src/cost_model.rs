@@ -4,6 +4,8 @@
 //! its weights, `b` for every token, `c` for attention. Fitted to a few runs
 //! at load, and to all runs from then on.
 
+use std::array;
+
 use predictd_text::tensors::Shape;
 
 /// Runs of several texts are large enough when starting one is this part of it.
@@ -32,12 +34,6 @@ pub struct CostModel {
 }
 
 impl CostModel {
-    /// Every run takes `seconds`, whatever its shape.
-    #[must_use]
-    pub fn constant(seconds: f64) -> Self {
-        Self { overhead: seconds, ..Self::default() }
-    }
-
     /// Seconds for a run, for each token, and for each token and token of length.
     #[must_use]
     pub fn coefficients(&self) -> [f64; 3] {
@@ -93,10 +89,10 @@ impl CostModel {
 }
 
 /// What measured runs say about the cost, added up: the normal equations of a least squares fit.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct CostRegression {
-    normal_matrix: [[f64; 3]; 3],
-    normal_vector: [f64; 3],
+    /// An equation for each part: what the parts are multiplied with, and the right side.
+    equations: [[f64; 4]; 3],
 }
 
 impl CostRegression {
@@ -118,25 +114,23 @@ impl CostRegression {
         if sample.seconds <= 0.0 {
             return;
         }
-        let row = features(sample.shape).map(|feature| feature / sample.seconds);
-        for (line, own) in self.normal_matrix.iter_mut().zip(row) {
+        let [run, token, square] = features(sample.shape).map(|feature| feature / sample.seconds);
+        let row = [run, token, square, 1.0];
+        for (line, own) in self.equations.iter_mut().zip(row) {
             line.iter_mut().zip(row).for_each(|(cell, other)| *cell += own * other);
         }
-        self.normal_vector.iter_mut().zip(row).for_each(|(sum, own)| *sum += own);
     }
 
     /// Makes everything so far count for `factor` of what it did.
     pub fn scale(&mut self, factor: f64) {
-        self.normal_matrix.iter_mut().flatten().chain(&mut self.normal_vector).for_each(|cell| *cell *= factor);
+        self.equations.iter_mut().flatten().for_each(|cell| *cell *= factor);
     }
 
     /// Both together.
     #[must_use]
     pub fn merge(mut self, other: &Self) -> Self {
-        let cells = self.normal_matrix.iter_mut().flatten().chain(&mut self.normal_vector);
-        cells
-            .zip(other.normal_matrix.iter().flatten().chain(&other.normal_vector))
-            .for_each(|(cell, more)| *cell += more);
+        let cells = self.equations.iter_mut().flatten();
+        cells.zip(other.equations.iter().flatten()).for_each(|(cell, more)| *cell += more);
         self
     }
 
@@ -146,7 +140,7 @@ impl CostRegression {
     /// of the non-negative problem (its Karush-Kuhn-Tucker conditions name one such choice).
     #[must_use]
     pub fn solve(&self) -> Option<CostModel> {
-        let chosen = (1_u8..8).map(|mask| [mask & 1 != 0, mask & 2 != 0, mask & 4 != 0]);
+        let chosen = (1_u8..8).map(|mask| [mask & 1 != 0, mask & 2 != 0, mask & 4 != 0, true]);
         chosen
             .filter_map(|chosen| self.least_squares(chosen))
             .filter(|parts| parts.iter().all(|&part| part >= 0.0))
@@ -156,27 +150,27 @@ impl CostRegression {
 
     /// The sum of squares, but for a constant.
     fn squared_error(&self, parts: [f64; 3]) -> f64 {
-        dot(parts, self.normal_matrix.map(|line| dot(line, parts))) - 2.0 * dot(self.normal_vector, parts)
+        let products = self.equations.map(|line| dot(&line, &parts));
+        dot(&parts, &products) - 2.0 * dot(&self.equations.map(|line| line[3]), &parts)
     }
 
-    /// The best parts among the chosen; nothing if the runs do not tell them apart.
+    /// The best parts among the chosen; nothing if the runs do not tell them apart. The right side is always chosen.
     #[expect(clippy::indexing_slicing, reason = "every index is below the fixed sizes")]
-    fn least_squares(&self, chosen: [bool; 3]) -> Option<[f64; 3]> {
+    fn least_squares(&self, chosen: [bool; 4]) -> Option<[f64; 3]> {
         // Each column scaled to length 1: tokens and their squares differ by orders of magnitude.
-        let size: [f64; 3] = std::array::from_fn(|i| self.normal_matrix[i][i].sqrt());
+        let size: [f64; 4] = array::from_fn(|i| self.equations.get(i).map_or(1.0, |line| line[i].sqrt()));
         if (0..3).any(|i| chosen[i] && size[i] == 0.0) {
             return None;
         }
         let mut matrix = [[0.0; 4]; 3];
         for i in 0..3 {
             matrix[i][i] = 1.0;
-            for j in (0..3).filter(|&j| chosen[i] && chosen[j]) {
-                matrix[i][j] = self.normal_matrix[i][j] / (size[i] * size[j]);
+            for j in (0..4).filter(|&j| chosen[i] && chosen[j]) {
+                matrix[i][j] = self.equations[i][j] / (size[i] * size[j]);
             }
-            matrix[i][3] = if chosen[i] { self.normal_vector[i] / size[i] } else { 0.0 };
         }
         let solved = solve_linear_system(matrix)?;
-        let parts: [f64; 3] = std::array::from_fn(|i| if chosen[i] { solved[i] / size[i] } else { 0.0 });
+        let parts: [f64; 3] = array::from_fn(|i| if chosen[i] { solved[i] / size[i] } else { 0.0 });
         parts.iter().all(|part| part.is_finite()).then_some(parts)
     }
 }
@@ -188,7 +182,7 @@ fn features(shape: Shape) -> [f64; 3] {
     [1.0, tokens, tokens * shape.length as f64]
 }
 
-fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
+fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
@@ -207,7 +201,7 @@ fn solve_linear_system(mut matrix: [[f64; 4]; 3]) -> Option<[f64; 3]> {
             matrix[j].iter_mut().zip(line).for_each(|(cell, above)| *cell -= factor * above);
         }
     }
-    Some(std::array::from_fn(|i| matrix[i][3] / matrix[i][i]))
+    Some(array::from_fn(|i| matrix[i][3] / matrix[i][i]))
 }
 
 #[cfg(test)]
@@ -244,7 +238,7 @@ mod tests {
         assert_eq!(model_with_overhead(200.0).saturation_tokens(16_384), 3_800);
         assert_eq!(model_with_overhead(1.0).saturation_tokens(16_384), MIN_SATURATION_TOKENS);
         assert_eq!(model_with_overhead(1e6).saturation_tokens(16_384), 16_384);
-        assert_eq!(CostModel::constant(1.0).saturation_tokens(256), 256);
+        assert_eq!(CostModel { overhead: 1.0, ..CostModel::default() }.saturation_tokens(256), 256);
     }
 
     #[test]

@@ -14,7 +14,6 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::active_run::ActiveRun;
 
 /// A counting semaphore for threads that serves them first come, first served.
-#[derive(Debug)]
 pub struct CpuPermits {
     state: Mutex<CpuPermitState>,
     state_changed: Condvar,
@@ -22,7 +21,7 @@ pub struct CpuPermits {
     capacity: usize,
 }
 
-#[derive(Debug)]
+#[derive(Default)]
 struct CpuPermitState {
     available: usize,
     /// Ticket for the next thread that comes.
@@ -34,7 +33,6 @@ struct CpuPermitState {
 }
 
 /// The permission to run on the cores. Dropping it lets the next thread in.
-#[derive(Debug)]
 pub struct CpuPermit<'a> {
     permits: &'a CpuPermits,
     ticket: u64,
@@ -45,8 +43,7 @@ impl CpuPermits {
     #[must_use]
     pub fn new(permits: usize) -> Self {
         let capacity = permits.max(1);
-        let state =
-            CpuPermitState { available: capacity, next_ticket: 0, serving_ticket: 0, active_runs: BTreeMap::new() };
+        let state = CpuPermitState { available: capacity, ..CpuPermitState::default() };
         Self { state: Mutex::new(state), state_changed: Condvar::new(), express_lock: Mutex::default(), capacity }
     }
 

@@ -24,43 +24,23 @@ pub const PROFILE_MISMATCH_WARNING: &str =
     "profile.json was made with another graph; make a new profile, or false drift may be detected";
 
 /// Compares what a model version is asked with its profile.
-#[derive(Debug)]
 pub struct DriftMonitor {
+    /// The profile.
+    pub profile: Profile,
     name_and_version: [String; 2],
-    profile: ProfileMetadata,
-    settings: WindowSettings,
     started_at: (Instant, SystemTime),
     state: Mutex<MonitorState>,
     metrics: VersionMetrics,
 }
 
-#[derive(Debug)]
 struct MonitorState {
     drift: DriftDetector,
     /// When each signal came to its level; none if it was quiet from the start.
-    level_since: [Option<Duration>; 4],
-}
-
-/// What a profile says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProfileMetadata {
-    /// The model that answered.
-    pub model: String,
-    /// Its version.
-    pub version: String,
-    /// When.
-    pub created: String,
-    /// Texts that it was made of.
-    pub item_count: u64,
-    /// How often the answers were right, if that was known.
-    pub accuracy: Option<ProfileAccuracy>,
+    level_since: [Option<SystemTime>; 4],
 }
 
 /// How it stands.
-#[derive(Debug, Clone)]
 pub struct DriftStatus {
-    /// What the profile says of itself.
-    pub profile: ProfileMetadata,
     /// When a window closes.
     pub settings: WindowSettings,
     /// Texts with which a window is judged by every signal.
@@ -68,76 +48,58 @@ pub struct DriftStatus {
     /// Texts in the open window.
     pub open_window_items: u64,
     /// Each signal, and when it came to its level.
-    pub signals: [(SignalReport, Option<SystemTime>); 4],
+    pub signals: Vec<(SignalReport, Option<SystemTime>)>,
     /// The last windows, oldest first, with the times when they were opened and closed.
     pub windows: Vec<(WindowResult, [SystemTime; 2])>,
 }
 
 impl DriftMonitor {
-    /// With no texts yet; nothing if the model has no profile.
-    ///
-    /// # Errors
-    /// [`ManifestError`] naming the file, if the profile is not one of this model.
-    pub(super) fn new(
-        profile: Option<&Profile>,
-        pipeline: &Pipeline,
-        source: &ModelSource,
-        (settings, metrics): (WindowSettings, &VersionMetrics),
-    ) -> Result<Option<Self>, ManifestError> {
-        let Some((profile, drift)) =
-            profile.map(|profile| Ok((profile, start_drift(profile, pipeline, settings)?))).transpose()?
-        else {
-            return Ok(None);
-        };
-        let Profile { model, model_version, made, texts, accuracy, .. } = profile.clone();
-        let names = [source.name.clone(), source.version.clone()];
+    /// With no texts yet.
+    pub(super) fn new(profile: Profile, drift: DriftDetector, source: &ModelSource, metrics: &VersionMetrics) -> Self {
+        let ModelSource { name: model, version, .. } = source;
+        let window = drift.settings.texts;
         let needed = drift.min_window_texts();
-        if settings.texts < needed {
+        if window < needed {
             tracing::warn!(
-                model = source.name,
-                version = source.version,
-                window = settings.texts,
+                model,
+                version,
+                window,
                 needed,
                 "--drift-window too small for some drift signals; these signals not evaluated"
             );
         }
         metrics.init_drift_windows();
-        Ok(Some(Self {
-            name_and_version: names,
-            profile: ProfileMetadata { model, version: model_version, created: made, item_count: texts, accuracy },
-            settings,
+        Self {
+            profile,
+            name_and_version: [model.clone(), version.clone()],
             started_at: (Instant::now(), clock::now()),
             state: Mutex::new(MonitorState { drift, level_since: [None; 4] }),
             metrics: metrics.clone(),
-        }))
+        }
     }
 
     /// A text was answered so, now or from the cache.
     pub fn record(&self, decision: &HeadOutput, tokens: usize, unknown: usize) {
         let Some((label, confidence)) = observation(decision) else { return };
-        self.update(|drift, now| drift.record(now, label, confidence, tokens, unknown).copied());
+        self.update(|drift, now| drift.record(now, label, confidence, tokens, unknown));
     }
 
     /// Closes a window whose time is over, for when no more texts come.
     pub fn close_window_if_due(&self) {
-        self.update(|drift, now| drift.close_if_due(now).copied());
+        self.update(DriftDetector::close_if_due);
     }
 
-    fn update(&self, count: impl FnOnce(&mut DriftDetector, Duration) -> Option<WindowResult>) {
+    fn update(&self, count: impl FnOnce(&mut DriftDetector, Duration) -> Option<&WindowResult>) {
         let now = self.started_at.0.elapsed();
-        let closed = {
-            let mut live = self.state.lock();
-            let closed = count(&mut live.drift, now);
-            for (since, changed) in
-                live.level_since.iter_mut().zip(closed.map(|window| window.level_changed).unwrap_or_default())
-            {
-                *since = if changed { Some(now) } else { *since };
+        let mut live = self.state.lock();
+        let Some(window) = count(&mut live.drift, now).copied() else { return };
+        for (since, changed) in live.level_since.iter_mut().zip(window.level_changed) {
+            if changed {
+                *since = Some(self.started_at.1 + now);
             }
-            closed
-        };
-        if let Some(window) = closed {
-            self.report_window(&window);
         }
+        drop(live);
+        self.report_window(&window);
     }
 
     /// Counts a window that was judged by any signal, and logs what it changed.
@@ -146,13 +108,13 @@ impl DriftMonitor {
             self.metrics.record_drift_window();
         }
         let [model, version] = &self.name_and_version;
-        let changed = DriftSignal::ALL.iter().zip(window.level_changed).zip(window.levels).zip(window.divergences);
-        for (((signal, _), level), distance) in changed.filter(|(((_, changed), _), _)| *changed) {
-            let Some(distance) = distance else { continue };
-            let WindowResult { number, texts, .. } = *window;
+        let WindowResult { number, texts, .. } = *window;
+        let signals = DriftSignal::ALL.iter().zip(window.level_changed).zip(window.levels).zip(window.divergences);
+        for (((signal, changed), level), divergence) in signals {
+            let Some(divergence) = divergence.filter(|_| changed) else { continue };
             let signal = signal.name();
-            let value = distance.value;
-            let threshold = distance.threshold();
+            let value = divergence.value;
+            let threshold = divergence.threshold();
             match level {
                 DriftLevel::Drifting => {
                     tracing::warn!(model, version, signal, value, threshold, window = number, texts, "drift detected");
@@ -162,12 +124,6 @@ impl DriftMonitor {
                 }
             }
         }
-    }
-
-    /// What the profile says of itself.
-    #[must_use]
-    pub fn profile(&self) -> &ProfileMetadata {
-        &self.profile
     }
 
     /// The share of right answers among the texts of the profile, if it was known.
@@ -180,46 +136,39 @@ impl DriftMonitor {
     /// Each signal that there is, for metrics.
     #[must_use]
     pub fn current_signals(&self) -> Vec<SignalStatus> {
-        let signals = self.state.lock().drift.signal_reports();
-        let there = signals.iter().filter(|signal| signal.min_window_texts.is_some());
-        let now = |signal: &SignalReport| SignalStatus {
+        let signals = self.state.lock().drift.signal_reports().into_iter();
+        let evaluated = signals.filter(|signal| signal.min_window_texts.is_some());
+        let statuses = evaluated.map(|signal| SignalStatus {
             signal: signal.signal.name(),
             is_drifting: signal.level == DriftLevel::Drifting,
             distance: signal.divergence.map(|distance| (distance.value, distance.threshold())),
-        };
-        there.map(now).collect()
+        });
+        statuses.collect()
     }
 
     /// How it stands.
     #[must_use]
     pub fn report(&self) -> DriftStatus {
+        let MonitorState { drift, level_since } = &*self.state.lock();
         let at = |since: Duration| self.started_at.1 + since;
-        let live = self.state.lock();
-        let MonitorState { drift, level_since: [labels, confidence, lengths, unknown] } = &*live;
-        let [a, b, c, d] = drift.signal_reports();
         DriftStatus {
-            profile: self.profile.clone(),
-            settings: self.settings,
+            settings: drift.settings,
             min_window_items: drift.min_window_texts(),
             open_window_items: drift.open_texts(),
-            signals: [(a, labels.map(at)), (b, confidence.map(at)), (c, lengths.map(at)), (d, unknown.map(at))],
+            signals: drift.signal_reports().into_iter().zip(*level_since).collect(),
             windows: drift
                 .stored_windows()
-                .map(|window| (*window, [at(window.opened_at), at(window.closed_at)]))
+                .map(|window| (*window, [window.opened_at, window.closed_at].map(at)))
                 .collect(),
         }
     }
 }
 
-/// Refuses a profile that is not one of this model.
+/// Starts to compare with a profile.
 ///
 /// # Errors
-/// [`ManifestError`] naming the file.
-pub(super) fn check_profile(profile: Option<&Profile>, pipeline: &Pipeline) -> Result<(), ManifestError> {
-    profile.map_or(Ok(()), |profile| start_drift(profile, pipeline, WindowSettings::default()).map(|_| ()))
-}
-
-fn start_drift(
+/// [`ManifestError`] naming the file, if the profile is not one of this model.
+pub(super) fn start_drift(
     profile: &Profile,
     pipeline: &Pipeline,
     settings: WindowSettings,

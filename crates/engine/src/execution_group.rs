@@ -10,7 +10,7 @@ use super::scheduler_config::SchedulerConfig;
 use super::wait_estimator::WaitEstimator;
 
 /// What the models share that run in one place.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ExecutionGroup {
     /// Run permits over all its models.
     pub permits: GroupPermits,

@@ -42,7 +42,7 @@ impl GpuFailureSignal {
 }
 
 /// Watches the runs of one thread on a GPU.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct GpuFailureDetector {
     consecutive_failures: u32,
 }

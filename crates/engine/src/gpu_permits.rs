@@ -11,13 +11,13 @@ use parking_lot::{Condvar, Mutex};
 use super::active_run::ActiveRun;
 
 /// The permit of one GPU: one run at a time, first come, first served.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct GpuPermits {
     state: Mutex<GpuPermitState>,
     state_changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct GpuPermitState {
     /// The run of the thread that has the permit.
     active_run: Option<ActiveRun>,
@@ -32,14 +32,13 @@ struct GpuPermitState {
 }
 
 /// The right to the next permit. Dropping it passes the right to the thread behind.
-#[derive(Debug)]
 pub struct NextGpuPermit<'a> {
+    /// In what time the permit is to be free, as it was known when this thread became the next.
+    pub remaining: Duration,
     permits: &'a GpuPermits,
-    remaining: Duration,
 }
 
 /// The permission to run on the GPU. Dropping it lets the next thread in.
-#[derive(Debug)]
 pub struct GpuPermit<'a>(&'a GpuPermits);
 
 impl GpuPermits {
@@ -91,7 +90,18 @@ impl GpuPermits {
             }
         };
         state.is_reserved = true;
-        NextGpuPermit { permits: self, remaining }
+        NextGpuPermit { remaining, permits: self }
+    }
+
+    /// Changes the state, and wakes the threads that wait.
+    fn change_state(&self, change: impl FnOnce(&mut GpuPermitState)) {
+        let mut state = self.state.lock();
+        change(&mut state);
+        let has_waiters = state.serving_ticket != state.next_ticket || state.ticketless_waiters > 0;
+        drop(state);
+        if has_waiters {
+            self.state_changed.notify_all();
+        }
     }
 }
 
@@ -106,19 +116,9 @@ impl GpuPermitState {
         let remaining = self.active_run.map(|run| run.earliest_end(now)).unwrap_or_default();
         if remaining <= ahead { Ok(remaining) } else { Err(remaining.saturating_sub(ahead)) }
     }
-
-    fn has_waiters(&self) -> bool {
-        self.serving_ticket != self.next_ticket || self.ticketless_waiters > 0
-    }
 }
 
 impl<'a> NextGpuPermit<'a> {
-    /// In what time the permit is to be free, as it was known when this thread became the next.
-    #[must_use]
-    pub fn remaining(&self) -> Duration {
-        self.remaining
-    }
-
     /// Waits until the permit is free, and takes it for a run of this load that is to take so long. Nothing once the run
     /// before is stuck: what was prepared may find another place, or its callers may have left.
     #[must_use]
@@ -128,41 +128,28 @@ impl<'a> NextGpuPermit<'a> {
         while let Some(run) = state.active_run {
             let overdue_in = run.time_until_overdue(Instant::now());
             if overdue_in.is_zero() {
-                // Before `self` is dropped, which takes the lock.
-                drop(state);
                 return None;
             }
             permits.state_changed.wait_for(&mut state, overdue_in);
         }
         state.active_run = Some(ActiveRun::new(load_id, predicted_time));
-        drop(state);
-        // `self`, which is dropped now, lets the thread behind prepare for the permit after this one.
+        // `self` is dropped after `state`, and lets the thread behind prepare for the permit after this one.
         Some(GpuPermit(permits))
     }
 }
 
 impl Drop for NextGpuPermit<'_> {
     fn drop(&mut self) {
-        let mut state = self.permits.state.lock();
-        state.serving_ticket += 1;
-        state.is_reserved = false;
-        let has_waiters = state.has_waiters();
-        drop(state);
-        if has_waiters {
-            self.permits.state_changed.notify_all();
-        }
+        self.permits.change_state(|state| {
+            state.serving_ticket += 1;
+            state.is_reserved = false;
+        });
     }
 }
 
 impl Drop for GpuPermit<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.state.lock();
-        state.active_run = None;
-        let has_waiters = state.has_waiters();
-        drop(state);
-        if has_waiters {
-            self.0.state_changed.notify_all();
-        }
+        self.0.change_state(|state| state.active_run = None);
     }
 }
 

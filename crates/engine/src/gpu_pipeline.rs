@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use predictd_text::pipeline::Batch;
+use predictd_text::tokenizer::Tokenizer;
 
 use super::backend::{BackendError, Scores, Session};
 use super::gpu_health::GpuFailureDetector;
@@ -29,14 +30,48 @@ const PREP_TIME_EWMA_ALPHA: f64 = 0.2;
 const WAKE_UP_MARGIN: Duration = Duration::from_micros(250);
 /// Time that a thread of another GPU gets to take what waits.
 const HANDOFF_GRACE: Duration = Duration::from_millis(1);
+/// Tokens of the sample.
+const SAMPLE_TOKENS: usize = 16;
 /// Time of a run of the sample.
 const SAMPLE_RUN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A session that several threads use, one at a time.
 type SharedSession = Arc<Mutex<Box<dyn Session>>>;
 
+/// Starts a model's threads for each GPU, with a session there. They end when the queue is closed and empty. Each runs a
+/// sample before anything else: libraries of GPUs prepare a thread at its first run, which takes long.
+///
+/// # Errors
+/// If the operating system gives no thread.
+pub fn spawn(
+    runner: &Arc<ModelRunner>,
+    gpus: &[Arc<GpuPermits>],
+    sessions: Vec<Box<dyn Session>>,
+) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let max_tokens = runner.pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
+    let sample = runner.pipeline.cost_probe(SAMPLE_TOKENS.min(max_tokens)).ok();
+    let sample_batch = sample.map(|sample| runner.pipeline.batch([&sample]));
+    let mut threads = Vec::new();
+    for ((gpu_index, permits), session) in gpus.iter().enumerate().zip(sessions) {
+        let group = Arc::new(GpuWorkerGroup {
+            gpu_index,
+            permits: Arc::clone(permits),
+            session: Arc::new(Mutex::new(session)),
+            prepare_lock: Mutex::default(),
+            sample_batch: sample_batch.clone(),
+        });
+        for _ in 0..THREADS_PER_GPU {
+            let runner = Arc::clone(runner);
+            let group = Arc::clone(&group);
+            let thread = std::thread::Builder::new().name("predictd-worker".to_owned());
+            threads.push(thread.spawn(move || group.run_worker(&runner))?);
+        }
+    }
+    Ok(threads)
+}
+
 /// What a model's threads for one GPU share.
-pub struct GpuWorkerGroup {
+struct GpuWorkerGroup {
     /// Which of the model's GPUs it is.
     gpu_index: usize,
     permits: Arc<GpuPermits>,
@@ -48,52 +83,20 @@ pub struct GpuWorkerGroup {
     sample_batch: Option<Batch>,
 }
 
-/// The session, which a thread with the permit finds free.
-struct SharedGpuSession(SharedSession);
-
-impl Session for SharedGpuSession {
+/// A thread with the permit finds the session free.
+impl Session for SharedSession {
     fn run(&mut self, batch: &Batch, deadline: Instant) -> Result<Scores, BackendError> {
-        self.0.lock().run(batch, deadline)
+        self.lock().run(batch, deadline)
     }
 
     fn runs_on_caller_thread(&self) -> bool {
-        self.0.lock().runs_on_caller_thread()
+        self.lock().runs_on_caller_thread()
     }
 }
 
 impl GpuWorkerGroup {
-    /// For the GPU of this number among those of the model, and a session there. The sample is a run that works.
-    #[must_use]
-    pub fn new(
-        gpu_index: usize,
-        permits: &Arc<GpuPermits>,
-        session: Box<dyn Session>,
-        sample_batch: Option<Batch>,
-    ) -> Self {
-        Self {
-            gpu_index,
-            permits: Arc::clone(permits),
-            session: Arc::new(Mutex::new(session)),
-            prepare_lock: Mutex::default(),
-            sample_batch,
-        }
-    }
-
-    /// Starts the threads. They end when the queue is closed and empty. Each runs the sample before anything else:
-    /// libraries of GPUs prepare a thread at its first run, which takes long.
-    #[must_use]
-    pub fn spawn(self, runner: &Arc<ModelRunner>) -> Vec<std::io::Result<JoinHandle<()>>> {
-        let group = Arc::new(self);
-        let threads = (0..THREADS_PER_GPU).map(|_| {
-            let runner = Arc::clone(runner);
-            let group = Arc::clone(&group);
-            std::thread::Builder::new().name("predictd-worker".to_owned()).spawn(move || group.run_worker(&runner))
-        });
-        threads.collect()
-    }
-
     fn run_worker(&self, runner: &ModelRunner) {
-        let mut session = SharedGpuSession(Arc::clone(&self.session));
+        let mut session = Arc::clone(&self.session);
         let mut prep_time = INITIAL_PREP_TIME;
         let mut failure_detector = match self.run_sample() {
             Ok(()) => self.sample_batch.as_ref().map(|_| GpuFailureDetector::default()),
@@ -118,19 +121,19 @@ impl GpuWorkerGroup {
             }
             let next = self.permits.acquire_next(prep_time + WAKE_UP_MARGIN);
             let prep_start = Instant::now();
-            let prepared = runner.prepare_batch(runner.queue.next_batch(next.remaining()));
-            if prepared.items().is_empty() {
+            let prepared = runner.prepare_batch(runner.queue.next_batch(next.remaining));
+            if prepared.items.is_empty() {
                 continue;
             }
             prep_time =
                 prep_time.mul_f64(1.0 - PREP_TIME_EWMA_ALPHA) + prep_start.elapsed().mul_f64(PREP_TIME_EWMA_ALPHA);
-            let Some(permit) = next.acquire(runner.load_id, runner.predict_run_time(prepared.items())) else {
-                runner.queue.requeue(prepared.into_items());
+            let Some(permit) = next.acquire(runner.load_id, runner.predict_run_time(&prepared.items)) else {
+                runner.queue.requeue(prepared.items);
                 continue;
             };
             drop(prepare_lock);
             let prepared = runner.drop_cancelled(prepared);
-            if prepared.items().is_empty() {
+            if prepared.items.is_empty() {
                 continue;
             }
             let failed = runner.run_and_reply(&mut session, prepared, permit);

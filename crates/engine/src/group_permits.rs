@@ -8,7 +8,7 @@ use super::cpu_permits::CpuPermits;
 use super::gpu_permits::GpuPermits;
 
 /// The run permits of a group.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum GroupPermits {
     /// Those of all cores: any thread can run on them.
     Cpu(Arc<CpuPermits>),

@@ -3,8 +3,13 @@
 use std::time::Instant;
 
 use predictd_text::heads::HeadOutput;
+use predictd_text::pipeline::EncodedInput;
 
+use super::error::ItemError;
 use super::timings::Timings;
+
+/// The answer to one text, or why it got none.
+pub type ItemResult = Result<ItemOutput, ItemError>;
 
 /// The answer to one text.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +27,17 @@ pub struct ItemOutput {
 }
 
 impl ItemOutput {
+    /// The answer to a text that was run.
+    pub(super) fn new(encoded: &EncodedInput, prediction: HeadOutput, timings: Timings) -> Self {
+        Self {
+            prediction,
+            tokens: encoded.token_count,
+            unknown_tokens: encoded.unknown_count,
+            truncated: encoded.is_truncated,
+            timings,
+        }
+    }
+
     /// As a request gets it that did not wait for its run.
     #[must_use]
     pub fn to_cache_hit(&self) -> Self {

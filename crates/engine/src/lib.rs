@@ -8,7 +8,7 @@
 //! - [`loaded_version`]: one served version; [`tokenization`]: its texts on their way to the queue
 //! - [`batch_invariance`]: whether scores depend on the texts of a batch
 //! - [`scheduler`]: which waiting texts run next, and together (pure); [`scheduler_config`]: its settings
-//! - [`queue`]: the waiting texts of one model; [`queue_guard`]: takes out those of a caller that left
+//! - [`queue`]: the waiting texts of one model; `cancel_guard`: what becomes of those of a caller that left
 //! - [`group_permits`]: run permits over all models: [`cpu_permits`] of the cores, or [`gpu_permits`] of each GPU; [`active_run`]:
 //!   what holds one
 //! - [`execution_group`]: what the models share that run in one place
@@ -18,6 +18,7 @@
 //! - [`gpu_pipeline`]: the threads of a GPU, of which one prepares while another runs; [`gpu_health`]: a GPU that fails for good
 //! - [`cache`]: earlier answers, and texts that several clients wait for; [`item_output`]: one answer
 //! - [`cache_lookup`]: a request's texts against the cache
+//! - [`trial_session`]: a session that is checked and measured before its model serves
 //! - [`timings`]: where the time of a text went
 //! - [`drift_monitor`]: whether texts and answers are still like the model's profile
 
@@ -28,6 +29,7 @@ pub mod batch_invariance;
 pub mod cache;
 pub mod cache_lookup;
 mod calibration;
+mod cancel_guard;
 pub mod cost_model;
 pub mod cpu_permits;
 pub mod drift_monitor;
@@ -45,15 +47,15 @@ pub mod model_runner;
 pub mod model_source;
 pub mod placement_result;
 pub mod queue;
-pub mod queue_guard;
 pub mod scheduler;
 pub mod scheduler_config;
 pub mod session_recycler;
 pub mod timings;
 pub mod tokenization;
+pub mod trial_session;
 pub mod wait_estimator;
 pub mod worker;
 
-pub use admission::{Engine, overload_threshold};
+pub use admission::Engine;
 pub use error::{InferenceError, ItemError};
-pub use item_output::ItemOutput;
+pub use item_output::{ItemOutput, ItemResult};

@@ -8,7 +8,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use predictd_metrics::version_metrics::VersionMetrics;
 use predictd_text::input::Input;
 use predictd_text::pipeline::Pipeline;
 use rayon::ThreadPool;
@@ -16,18 +15,18 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::backend::Session;
 use super::cache::FlightLeader;
+use super::cancel_guard::CancelGuard;
 use super::drift_monitor::DriftMonitor;
-use super::error::{InferenceError, ItemError};
-use super::item_output::ItemOutput;
+use super::error::InferenceError;
+use super::item_output::{ItemOutput, ItemResult};
 use super::model_runner::ModelRunner;
 use super::placement_result::Placement;
 use super::queue::InferenceRequest;
-use super::queue_guard::QueueGuard;
+use super::timings::Timings;
 use super::tokenization::{
-    PendingRequest, apply_policy, create_tokenize_jobs, estimate_run_time, tokenize, tokenize_and_enqueue,
-    tokenize_in_chunks,
+    create_tokenize_jobs, estimate_run_time, tokenize, tokenize_and_enqueue, tokenize_in_chunks,
 };
-use super::wait_estimator::{ModelLoad, WaitEstimator};
+use super::wait_estimator::WaitEstimator;
 
 /// Most bytes of text that a cheap model runs on an async thread: about 0.25 ms of work.
 const MAX_INLINE_RUN_BYTES: usize = 1 << 10;
@@ -39,19 +38,27 @@ const INLINE_RUN_TIMEOUT: Duration = Duration::from_secs(1);
 const SLOW_INLINE_RUN_TIME: Duration = Duration::from_millis(100);
 /// How long a cheap model's texts queue after such a run.
 const INLINE_COOLDOWN: Duration = Duration::from_mins(1);
+
 /// A model version that answers.
 pub struct LoadedVersion {
-    pub(super) name: String,
-    pub(super) version: String,
-    pub(super) description: Option<String>,
-    pub(super) device: String,
-    pub(super) placement: Placement,
-    pub(super) is_batch_dependent: bool,
-    pub(super) run_memory_bytes: Option<u64>,
-    pub(super) unbatchable_reason: Option<&'static str>,
-    pub(super) runner: Arc<ModelRunner>,
-    /// None without a profile.
-    pub(super) drift_monitor: Option<DriftMonitor>,
+    /// Name of the model.
+    pub name: String,
+    /// Version of the model.
+    pub version: String,
+    /// One line about the model, from `model.toml`.
+    pub description: Option<String>,
+    /// Where it runs, and how that was found out.
+    pub placement: Placement,
+    /// True if a text's scores depend on the texts that run beside it.
+    pub is_batch_dependent: bool,
+    /// Bytes by which its largest run makes the process grow, where that could be measured.
+    pub run_memory_bytes: Option<u64>,
+    /// Why texts do not share runs, if so.
+    pub unbatchable_reason: Option<&'static str>,
+    /// Runs its texts.
+    pub runner: Arc<ModelRunner>,
+    /// Compares what it is asked with its profile, if it has one.
+    pub drift_monitor: Option<DriftMonitor>,
     pub(super) wait_estimator: Arc<WaitEstimator>,
     pub(super) tokenizer_pool: Arc<ThreadPool>,
     /// Most bytes of text that are tokenised on an async thread.
@@ -64,94 +71,23 @@ pub struct LoadedVersion {
 }
 
 impl LoadedVersion {
-    /// Name of the model.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Version of the model.
-    #[must_use]
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// A number that no other load has, of this version or another.
-    #[must_use]
-    pub fn load_id(&self) -> u64 {
-        self.runner.load_id
-    }
-
-    /// One line about the model, from `model.toml`.
-    #[must_use]
-    pub fn description(&self) -> Option<&str> {
-        self.description.as_deref()
-    }
-
-    /// Where it runs.
-    #[must_use]
-    pub fn device(&self) -> &str {
-        &self.device
-    }
-
-    /// How that was found out.
-    #[must_use]
-    pub fn placement(&self) -> &Placement {
-        &self.placement
-    }
-
-    /// True if a text's scores depend on the texts that run beside it.
-    #[must_use]
-    pub fn is_batch_dependent(&self) -> bool {
-        self.is_batch_dependent
-    }
-
-    /// Bytes by which its largest run makes the process grow, where that could be measured.
-    #[must_use]
-    pub fn run_memory_bytes(&self) -> Option<u64> {
-        self.run_memory_bytes
-    }
-
     /// True if texts, of one request or several, may share a run.
     #[must_use]
     pub fn is_batchable(&self) -> bool {
         !self.runner.queue.is_batching_disabled()
     }
 
-    /// Why texts do not share runs, if so.
-    #[must_use]
-    pub fn unbatchable_reason(&self) -> Option<&'static str> {
-        self.unbatchable_reason
-    }
-
     /// True if short texts are answered on the caller's thread.
     #[must_use]
     pub fn can_run_inline(&self) -> bool {
-        !self.inline_sessions.is_empty() && !self.has_inline_cooldown()
-    }
-
-    fn start_inline_cooldown(&self) {
-        *self.inline_cooldown_until.lock() = Some(Instant::now() + INLINE_COOLDOWN);
-        tracing::warn!(
-            model = self.runner.label,
-            "inline inference suspended for one minute; a short item took too long"
-        );
-    }
-
-    fn has_inline_cooldown(&self) -> bool {
-        self.inline_cooldown_until.lock().is_some_and(|end| Instant::now() < end)
+        !self.inline_sessions.is_empty()
+            && self.inline_cooldown_until.lock().is_none_or(|cooldown_end| Instant::now() >= cooldown_end)
     }
 
     /// Labels, head and tokenizer.
     #[must_use]
     pub fn pipeline(&self) -> &Pipeline {
         &self.runner.pipeline
-    }
-
-    /// What its runs cost and how much of them there is.
-    #[must_use]
-    pub fn model_load(&self) -> &ModelLoad {
-        &self.runner.model_load
     }
 
     /// Time until the texts that were admitted are answered.
@@ -164,38 +100,8 @@ impl LoadedVersion {
     #[must_use]
     pub fn service_time<'a>(&self, inputs: impl ExactSizeIterator<Item = &'a Input>) -> Duration {
         let count = inputs.len();
-        let work = inputs.map(|input| estimate_run_time(&self.runner, input.byte_len())).sum();
+        let work = inputs.map(|input| estimate_run_time(&self.runner, input)).sum();
         self.wait_estimator.service_time(&self.runner.model_load, work, count)
-    }
-
-    /// Where its texts and runs are counted.
-    #[must_use]
-    pub fn metrics(&self) -> &VersionMetrics {
-        &self.runner.metrics
-    }
-
-    /// Compares what it is asked with its profile, if it has one.
-    #[must_use]
-    pub fn drift_monitor(&self) -> Option<&DriftMonitor> {
-        self.drift_monitor.as_ref()
-    }
-
-    /// For how long the oldest text has waited for a worker.
-    #[must_use]
-    pub fn oldest_wait(&self) -> Duration {
-        self.runner.queue.oldest_wait()
-    }
-
-    /// Texts that wait for a worker.
-    #[must_use]
-    pub fn queue_length(&self) -> usize {
-        self.runner.queue.len()
-    }
-
-    /// Runs so far, tokens of texts in them, and tokens of padding.
-    #[must_use]
-    pub fn runs_and_tokens(&self) -> [u64; 3] {
-        self.runner.metrics.batch_and_token_totals()
     }
 
     /// Answers `inputs`, whose permits `permits` holds, in order, and the requests that wait for any of them.
@@ -203,11 +109,11 @@ impl LoadedVersion {
     /// # Errors
     /// [`InferenceError`] if the model is shut down meanwhile.
     pub async fn infer(
-        self: &Arc<Self>,
+        &self,
         inputs: Vec<(Input, Option<FlightLeader>)>,
         permits: OwnedSemaphorePermit,
         deadline: Instant,
-    ) -> Result<Vec<Result<ItemOutput, ItemError>>, InferenceError> {
+    ) -> Result<Vec<ItemResult>, InferenceError> {
         let bytes = inputs.iter().map(|(input, _)| input.byte_len()).sum::<usize>();
         let is_small = inputs.len() <= MAX_INLINE_ITEMS;
         if is_small
@@ -221,12 +127,13 @@ impl LoadedVersion {
                 .collect());
         }
         // Counted from here on: what comes while these texts are still being read must wait for them.
-        let work = inputs.iter().map(|(input, _)| estimate_run_time(&self.runner, input.byte_len())).sum();
+        let work = inputs.iter().map(|(input, _)| estimate_run_time(&self.runner, input)).sum();
         let load_guard = self.runner.model_load.reserve(work, inputs.len());
         let request = InferenceRequest::new(deadline, inputs.len() > 1);
         // From here on, dropping this future takes out of the queue what has come there.
-        let queue_guard = QueueGuard::new(&self.runner.queue, &request);
-        let PendingRequest { jobs, replies } = create_tokenize_jobs(&self.runner, &request, inputs, permits)?;
+        let on_cancel = || self.runner.queue.cancel(&request);
+        let mut queue_guard = CancelGuard { is_answered: false, on_cancel };
+        let (jobs, replies) = create_tokenize_jobs(&self.runner, &request, inputs, permits)?;
         if is_small && bytes <= self.inline_tokenize_bytes {
             tokenize_and_enqueue(&self.runner, &request, jobs);
         } else {
@@ -238,7 +145,7 @@ impl LoadedVersion {
         for reply in replies {
             outputs.push(reply.await.map_err(|_| InferenceError::Closed)?);
         }
-        queue_guard.disarm();
+        queue_guard.is_answered = true;
         Ok(outputs)
     }
 
@@ -249,8 +156,8 @@ impl LoadedVersion {
         input: Input,
         leader: Option<FlightLeader>,
         deadline: Instant,
-    ) -> Result<ItemOutput, ItemError> {
-        let output = apply_policy(&self.runner, input).and_then(|input| self.run_inline(session, input, deadline));
+    ) -> ItemResult {
+        let output = self.run_inline(session, input, deadline);
         if let Some(leader) = leader {
             leader.complete(&output);
         }
@@ -258,15 +165,29 @@ impl LoadedVersion {
     }
 
     /// Tokenises and runs a text on this thread.
-    fn run_inline(&self, session: &mut dyn Session, input: Input, deadline: Instant) -> Result<ItemOutput, ItemError> {
+    fn run_inline(&self, session: &mut dyn Session, input: Input, deadline: Instant) -> ItemResult {
         let start = Instant::now();
         let encoded = tokenize(&self.runner, input)?;
         let tokenized_at = Instant::now();
         let prediction = self.runner.run_item(session, &encoded, deadline.min(tokenized_at + INLINE_RUN_TIMEOUT));
         if tokenized_at.elapsed() >= SLOW_INLINE_RUN_TIME {
-            self.start_inline_cooldown();
+            *self.inline_cooldown_until.lock() = Some(Instant::now() + INLINE_COOLDOWN);
+            tracing::warn!(
+                model = self.runner.label,
+                "inline inference suspended for one minute; a short item took too long"
+            );
         }
-        Ok(self.runner.finish_inline(&encoded, prediction?, start, tokenized_at))
+        let prediction = prediction?;
+        let timings = Timings {
+            arrived_at: Some(start),
+            tokenize_time: tokenized_at.saturating_duration_since(start),
+            queue_time: Duration::ZERO,
+            run_time: tokenized_at.elapsed(),
+            batch_size: 1,
+        };
+        self.runner.metrics.record_busy_time(timings.run_time);
+        self.runner.metrics.record_wait(timings.tokenize_time, timings.queue_time);
+        Ok(ItemOutput::new(&encoded, prediction, timings))
     }
 
     /// Ends the workers after what they have, and waits for them until `deadline`.

@@ -3,9 +3,7 @@
 mod checks;
 mod cpu_retry;
 mod mlflow_checks;
-mod single_run;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -14,14 +12,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use predictd_text::manifest::{Manifest, ManifestError};
 use predictd_text::pipeline::Pipeline;
-use predictd_text::tokenizer::Tokenizer;
 
 use super::backend::{Graph, Session};
-use super::calibration::{Calibration, CalibrationConfig, calibrate, tokenizer_seconds_per_byte};
+use super::calibration::{Calibration, CalibrationConfig, calibrate, inline_tokenize_bytes};
 use super::drift_monitor::{DriftMonitor, PROFILE_MISMATCH_WARNING};
 use super::execution_group::ExecutionGroup;
-use super::gpu_permits::GpuPermits;
-use super::gpu_pipeline::GpuWorkerGroup;
+use super::gpu_pipeline;
 use super::group_permits::GroupPermits;
 use super::load_context::LoadContext;
 use super::loaded_version::LoadedVersion;
@@ -31,21 +27,16 @@ use super::queue::Queue;
 use super::scheduler::BatchingStrategy;
 use super::scheduler_config::SchedulerConfig;
 use super::session_recycler::SessionRecycler;
+use super::trial_session::TrialSession;
 use super::worker;
-use cpu_retry::{LoadError, OpenedModel};
-pub use single_run::predict_encoded;
+use checks::{run_load_checks, warm_up_error};
+use cpu_retry::{OpenedModel, load_with_cpu_fallback};
 
 /// A model that answers a short text faster than this does not queue: handing the text to
 /// another thread costs 10 to 40 µs each way, about as much as the run.
 const INLINE_MODEL_RUN_TIME: Duration = Duration::from_micros(150);
 /// Time of one run while a model is checked: one that takes longer cannot serve.
 pub const CHECK_RUN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Tokens of a worker's sample text on a GPU.
-const SAMPLE_TOKENS: usize = 16;
-/// Time that a text may be tokenised on an async thread.
-const INLINE_TOKENIZE_TIME: Duration = Duration::from_micros(250);
-/// Most bytes of text that are tokenised on an async thread, however fast the tokenizer is.
-const MAX_INLINE_TOKENIZE_BYTES: usize = 16 << 10;
 
 /// Loads so far.
 static NEXT_LOAD_ID: AtomicU64 = AtomicU64::new(0);
@@ -72,15 +63,9 @@ struct CheckedModel {
 /// # Errors
 /// [`ManifestError`] naming the file and what is wrong with it.
 pub fn load(source: &ModelSource, context: &LoadContext) -> Result<LoadedVersion, ManifestError> {
-    guard_panics(|| {
-        cpu_retry::load_with_cpu_fallback(source, context, |fallback_reason| {
-            let load_start = Instant::now();
-            let opened = cpu_retry::open_model(source, context, fallback_reason)?;
-            let placement = opened.placement.clone();
-            let group = if placement.is_gpu() { &context.gpu_group } else { &context.cpu_group };
-            let loader = Loader { source, context, group };
-            loader.start(opened, load_start).map_err(|error| LoadError::with_placement(error, &placement))
-        })
+    load_with_cpu_fallback(source, context, |opened| {
+        let group = if opened.placement.is_gpu() { &context.gpu_group } else { &context.cpu_group };
+        Loader { source, context, group }.start(opened)
     })
 }
 
@@ -89,42 +74,33 @@ pub fn load(source: &ModelSource, context: &LoadContext) -> Result<LoadedVersion
 /// # Errors
 /// As [`load`].
 pub fn verify(source: &ModelSource, context: &LoadContext) -> Result<(), ManifestError> {
-    guard_panics(|| {
-        cpu_retry::load_with_cpu_fallback(source, context, |fallback_reason| {
-            let mut opened = cpu_retry::open_model(source, context, fallback_reason)?;
-            check_opened(&mut opened, context.check_run_timeout)
-                .map_err(|error| LoadError::with_placement(error, &opened.placement))
-        })
+    let run_timeout = context.check_run_timeout;
+    load_with_cpu_fallback(source, context, |mut opened| {
+        let mut session = opened.graph.create_session()?;
+        let session = session.as_mut();
+        run_load_checks(&mut opened, session, run_timeout)?;
+        let OpenedModel { manifest, pipeline, .. } = &opened;
+        TrialSession { pipeline, session, run_timeout }.check_max_length(manifest)
     })
-}
-
-fn check_opened(opened: &mut OpenedModel, run_timeout: Duration) -> Result<(), ManifestError> {
-    let mut session = opened.graph.create_session()?;
-    checks::run_load_checks(opened, session.as_mut(), run_timeout)?;
-    checks::check_max_length(&opened.manifest, &opened.pipeline, session.as_mut(), run_timeout)
-}
-
-/// Makes a panic an error: a file that makes a library panic must not keep the other models from being loaded.
-fn guard_panics<T>(load: impl FnOnce() -> Result<T, ManifestError>) -> Result<T, ManifestError> {
-    catch_unwind(AssertUnwindSafe(load))
-        .unwrap_or_else(|_| Err(ManifestError::new("model.onnx", "the model panicked while loading")))
 }
 
 impl Loader<'_> {
     /// Checks and measures what was opened, and starts its workers.
-    fn start(&self, mut opened: OpenedModel, load_start: Instant) -> Result<LoadedVersion, ManifestError> {
+    fn start(&self, mut opened: OpenedModel) -> Result<LoadedVersion, ManifestError> {
         let mut sessions = self.open_sessions(opened.graph.as_mut())?;
         let warm_up_start = Instant::now();
         let checked = self.check_and_calibrate(&mut opened, &mut sessions)?;
-        let OpenedModel { mut manifest, mut graph, pipeline, placement } = opened;
+        let OpenedModel { load_start, mut manifest, mut graph, pipeline, placement, drift } = opened;
         let is_batch_dependent = graph.signature().batch_dependent;
         let runner = self.build_runner(pipeline, &checked);
-        let drift_config = (self.context.drift_settings, &runner.metrics);
-        let drift_monitor = DriftMonitor::new(manifest.profile.as_ref(), &runner.pipeline, self.source, drift_config)?;
+        let drift_monitor = (manifest.profile.take().zip(drift))
+            .map(|(profile, drift)| DriftMonitor::new(profile, drift, self.source, &runner.metrics));
         self.log_file_warnings(&manifest, &runner.pipeline);
         report_costs(&runner, &checked);
         let warm_up_time = warm_up_start.elapsed();
-        let inline_sessions = self.open_inline_sessions(graph.as_mut(), &checked.calibration)?;
+        // A GPU has one session: a second one would only wait for it, and take memory.
+        let runs_inline = checked.calibration.short_item_time <= INLINE_MODEL_RUN_TIME && self.group.gpu.is_none();
+        let inline_sessions = if runs_inline { self.open_sessions(graph.as_mut())? } else { Vec::new() };
         let express_session = self.open_express_session(graph.as_mut(), &runner, &manifest)?;
         let recycler = SessionRecycler::new(graph, self.group.runs_per_session);
         let workers = self.spawn_workers(&runner, sessions, express_session, recycler.as_ref());
@@ -136,7 +112,6 @@ impl Loader<'_> {
             name: self.source.name.clone(),
             version: self.source.version.clone(),
             description: manifest.options.description.take(),
-            device: placement.device(),
             placement,
             is_batch_dependent,
             run_memory_bytes: checked.calibration.run_memory_bytes,
@@ -146,19 +121,15 @@ impl Loader<'_> {
             wait_estimator: Arc::clone(&self.group.wait_estimator),
             tokenizer_pool: Arc::clone(&self.context.tokenizer_pool),
             inline_tokenize_bytes: checked.inline_tokenize_bytes,
-            inline_sessions,
+            inline_sessions: inline_sessions.into_iter().map(Mutex::new).collect(),
             inline_cooldown_until: Mutex::default(),
             workers: workers?,
         })
     }
 
-    fn worker_count(&self) -> usize {
-        self.group.scheduler_config.worker_count.max(1)
-    }
-
     /// A session for each worker.
     fn open_sessions(&self, graph: &mut dyn Graph) -> Result<Vec<Box<dyn Session>>, ManifestError> {
-        (0..self.worker_count()).map(|_| graph.create_session()).collect()
+        (0..self.group.scheduler_config.worker_count.max(1)).map(|_| graph.create_session()).collect()
     }
 
     /// Checks what the model's files say, measures its runs, and settles how its texts share them.
@@ -167,50 +138,49 @@ impl Loader<'_> {
         opened: &mut OpenedModel,
         sessions: &mut [Box<dyn Session>],
     ) -> Result<CheckedModel, ManifestError> {
+        let run_timeout = self.context.check_run_timeout;
         let first = sessions
             .first_mut()
             .ok_or_else(|| ManifestError::new(&opened.manifest.graph_name, "no session could be made"))?;
-        let unbatchable_reason = checks::run_load_checks(opened, first.as_mut(), self.context.check_run_timeout)?;
-        let OpenedModel { manifest, pipeline, .. } = opened;
-        let calibration = self.calibrate(manifest, pipeline, sessions, unbatchable_reason.is_none())?;
+        let unbatchable_reason = run_load_checks(opened, first.as_mut(), run_timeout)?;
+        let batch_limits = self.group.scheduler_config.batch_limits;
+        let is_batchable = unbatchable_reason.is_none();
+        let config = CalibrationConfig { batch_limits, is_batchable, is_gpu: self.group.gpu.is_some() };
+        let mut trials = self.trials(&opened.pipeline, sessions);
+        let calibration = calibrate(&mut trials, config).or_else(|reason| {
+            trials.first_mut().map_or(Ok(()), |trial| trial.check_max_length(&opened.manifest))?;
+            Err(warm_up_error(&opened.manifest, reason))
+        })?;
         let mut scheduler_config = self.group.scheduler_config;
         if let Some(gpu) = self.group.gpu {
-            if unbatchable_reason.is_none() {
+            if is_batchable {
                 // Only what padding does not change is padded.
-                let run_timeout = self.context.check_run_timeout;
-                enable_length_padding(pipeline, sessions, gpu.pad_to_multiple_of, (&manifest.graph_name, run_timeout));
+                self.enable_length_padding(opened, sessions, gpu.pad_to_multiple_of);
             }
             if gpu.auto_max_tokens {
                 let limits = &mut scheduler_config.batch_limits;
                 limits.max_tokens = calibration.cost_model.saturation_tokens(limits.max_tokens);
             }
         }
-        let inline_tokenize_bytes = tokenizer_seconds_per_byte(pipeline).map_or(MAX_INLINE_TOKENIZE_BYTES, |speed| {
-            bytes_within(INLINE_TOKENIZE_TIME, speed).min(MAX_INLINE_TOKENIZE_BYTES)
-        });
+        let inline_tokenize_bytes = inline_tokenize_bytes(&opened.pipeline);
         Ok(CheckedModel { unbatchable_reason, calibration, scheduler_config, inline_tokenize_bytes })
     }
 
-    fn calibrate(
-        &self,
-        manifest: &Manifest,
-        pipeline: &Pipeline,
-        sessions: &mut [Box<dyn Session>],
-        is_batchable: bool,
-    ) -> Result<Calibration, ManifestError> {
+    /// A session for each worker, on trial.
+    fn trials<'b>(&self, pipeline: &'b Pipeline, sessions: &'b mut [Box<dyn Session>]) -> Vec<TrialSession<'b>> {
         let run_timeout = self.context.check_run_timeout;
-        let config = CalibrationConfig {
-            batch_limits: self.group.scheduler_config.batch_limits,
-            is_batchable,
-            is_gpu: self.group.gpu.is_some(),
-            run_timeout,
-        };
-        calibrate(pipeline, sessions, &config).or_else(|reason| {
-            if let Some(session) = sessions.first_mut() {
-                checks::check_max_length(manifest, pipeline, session.as_mut(), run_timeout)?;
-            }
-            Err(warm_up_error(manifest, &reason))
-        })
+        sessions.iter_mut().map(|session| TrialSession { pipeline, session: session.as_mut(), run_timeout }).collect()
+    }
+
+    /// Rounds lengths of runs up, unless golden examples have other answers then.
+    fn enable_length_padding(&self, opened: &mut OpenedModel, sessions: &mut [Box<dyn Session>], multiple: usize) {
+        opened.pipeline.set_pad_multiple(multiple);
+        let mut trials = self.trials(&opened.pipeline, sessions);
+        if let Err(error) = trials.first_mut().map_or(Ok(()), TrialSession::check_golden) {
+            let graph = opened.manifest.graph_name.as_str();
+            tracing::warn!(graph, %error, "length rounding disabled; golden examples fail with it");
+            opened.pipeline.set_pad_multiple(1);
+        }
     }
 
     /// What the model's workers share.
@@ -228,7 +198,7 @@ impl Loader<'_> {
             load_id: NEXT_LOAD_ID.fetch_add(1, Ordering::Relaxed),
             label: format!("{}/{}", self.source.name, self.source.version),
             pipeline,
-            queue: Arc::new(queue),
+            queue,
             permits,
             is_on_gpu: self.group.gpu.is_some(),
             gpu_failure: self.group.gpu_failure.clone(),
@@ -246,19 +216,6 @@ impl Loader<'_> {
         }
     }
 
-    /// Sessions for runs on the caller's thread, if the model is cheap.
-    fn open_inline_sessions(
-        &self,
-        graph: &mut dyn Graph,
-        calibration: &Calibration,
-    ) -> Result<Vec<Mutex<Box<dyn Session>>>, ManifestError> {
-        // A GPU has one session: a second one would only wait for it, and take memory.
-        if calibration.short_item_time > INLINE_MODEL_RUN_TIME || self.group.gpu.is_some() {
-            return Ok(Vec::new());
-        }
-        (0..self.worker_count()).map(|_| graph.create_session().map(Mutex::new)).collect()
-    }
-
     /// The session of the express worker, on the cores.
     fn open_express_session(
         &self,
@@ -270,8 +227,10 @@ impl Loader<'_> {
             return Ok(None);
         }
         let mut session = graph.create_session()?;
-        checks::warm_up(&runner.pipeline, session.as_mut(), self.context.check_run_timeout)
-            .map_err(|reason| warm_up_error(manifest, &reason))?;
+        let run_timeout = self.context.check_run_timeout;
+        TrialSession { pipeline: &runner.pipeline, session: session.as_mut(), run_timeout }
+            .warm_up()
+            .map_err(|reason| warm_up_error(manifest, reason))?;
         Ok(Some(session))
     }
 
@@ -284,7 +243,7 @@ impl Loader<'_> {
         recycler: Option<&SessionRecycler>,
     ) -> Result<Vec<JoinHandle<()>>, ManifestError> {
         let workers: std::io::Result<_> = match &self.group.permits {
-            GroupPermits::Gpu(gpus) => spawn_gpu_workers(runner, gpus, sessions),
+            GroupPermits::Gpu(gpus) => gpu_pipeline::spawn(runner, gpus, sessions),
             GroupPermits::Cpu(permits) => {
                 let workers = sessions
                     .into_iter()
@@ -296,31 +255,6 @@ impl Loader<'_> {
         };
         workers.map_err(|error| ManifestError::from_io("a worker thread", &error))
     }
-}
-
-fn spawn_gpu_workers(
-    runner: &Arc<ModelRunner>,
-    gpus: &[Arc<GpuPermits>],
-    sessions: Vec<Box<dyn Session>>,
-) -> std::io::Result<Vec<JoinHandle<()>>> {
-    let max_tokens = runner.pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
-    let sample = runner.pipeline.cost_probe(SAMPLE_TOKENS.min(max_tokens)).ok();
-    let sample_batch = sample.map(|sample| runner.pipeline.batch([&sample]));
-    let groups =
-        gpus.iter().zip(sessions).enumerate().map(|(gpu_index, (permits, session))| {
-            GpuWorkerGroup::new(gpu_index, permits, session, sample_batch.clone())
-        });
-    groups.flat_map(|group| group.spawn(runner)).collect()
-}
-
-fn warm_up_error(manifest: &Manifest, reason: &str) -> ManifestError {
-    ManifestError::new(&manifest.graph_name, format!("the warm-up failed: {reason}"))
-}
-
-/// Bytes that take this time at so many seconds a byte.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
-fn bytes_within(time: Duration, seconds_per_byte: f64) -> usize {
-    (time.as_secs_f64() / seconds_per_byte.max(f64::MIN_POSITIVE)) as usize
 }
 
 /// What the model costs on this machine, for the operator.
@@ -340,21 +274,5 @@ fn report_costs(runner: &ModelRunner, checked: &CheckedModel) {
     );
     if let Some(reason) = checked.unbatchable_reason {
         tracing::warn!(model = runner.label, reason, "batching disabled for this model");
-    }
-}
-
-/// Rounds lengths of runs up, unless golden examples have other answers then.
-fn enable_length_padding(
-    pipeline: &mut Pipeline,
-    sessions: &mut [Box<dyn Session>],
-    multiple: usize,
-    (graph, run_timeout): (&str, Duration),
-) {
-    pipeline.set_pad_multiple(multiple);
-    if let Some(session) = sessions.first_mut()
-        && let Err(error) = checks::check_golden(pipeline, session.as_mut(), run_timeout)
-    {
-        tracing::warn!(graph, %error, "length rounding disabled; golden examples fail with it");
-        pipeline.set_pad_multiple(1);
     }
 }

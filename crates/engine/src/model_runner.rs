@@ -15,9 +15,9 @@ use super::error::ItemError;
 use super::gpu_health::GpuFailureSignal;
 use super::group_permits::GroupPermits;
 use super::item_output::ItemOutput;
-use super::queue::{DispatchedBatch, Queue, QueuedItem};
+use super::queue::{Queue, QueuedItem};
 use super::timings::{Timings, measure_time};
-use super::wait_estimator::{BatchTiming, ModelLoad};
+use super::wait_estimator::ModelLoad;
 
 /// What the workers of one model share.
 pub struct ModelRunner {
@@ -28,7 +28,7 @@ pub struct ModelRunner {
     /// How texts become answers.
     pub pipeline: Pipeline,
     /// Where texts wait.
-    pub queue: Arc<Queue>,
+    pub queue: Queue,
     /// Run permits over all models.
     pub permits: GroupPermits,
     /// True if its runs are done on a GPU.
@@ -43,54 +43,38 @@ pub struct ModelRunner {
     pub server_metrics: Arc<Metrics>,
 }
 
+/// What the scores of one text say, or why it has none.
+type HeadResult = Result<HeadOutput, ItemError>;
+
 /// Texts that a worker has taken from the queue.
 pub(super) struct PreparedBatch {
-    items: Vec<QueuedItem>,
+    pub(super) items: Vec<QueuedItem>,
     /// Their tensors; nothing for a text by itself, which may need several runs.
     tensors: Option<Batch>,
 }
 
-impl PreparedBatch {
-    /// The texts to run.
-    pub(super) fn items(&self) -> &[QueuedItem] {
-        &self.items
-    }
-
-    /// The texts, to be queued again.
-    pub(super) fn into_items(self) -> Vec<QueuedItem> {
-        self.items
-    }
-}
-
 impl ModelRunner {
-    /// Lays out the tensors of texts that run together. Those that can no longer be answered in time get an error.
-    pub(super) fn prepare_batch(&self, dispatched: DispatchedBatch) -> PreparedBatch {
-        for item in dispatched.expired_items {
-            // The caller's own clock may have ended its wait first.
-            _ = item.send_reply(Err(ItemError::DeadlineExceeded));
-        }
-        self.assemble(dispatched.items)
+    /// Lays out the tensors of texts that run together.
+    pub(super) fn prepare_batch(&self, items: Vec<QueuedItem>) -> PreparedBatch {
+        // Without tensors, each of them runs by itself.
+        let tensors = (items.len() > 1)
+            .then(|| self.catch_panic(|| self.pipeline.batch(items.iter().map(|item| &item.encoded))))
+            .flatten();
+        PreparedBatch { items, tensors }
     }
 
-    fn assemble(&self, items: Vec<QueuedItem>) -> PreparedBatch {
-        let tensors = match &items[..] {
-            [_, _, ..] => {
-                let batch =
-                    catch_unwind(AssertUnwindSafe(|| self.pipeline.batch(items.iter().map(|item| &item.encoded))));
-                // Without tensors, each of them runs by itself.
-                batch.inspect_err(|_| self.server_metrics.record_panic(PanicSite::Worker)).ok()
-            }
-            _ => None,
-        };
-        PreparedBatch { items, tensors }
+    /// What it returns; nothing after a panic, which is counted.
+    fn catch_panic<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let result = catch_unwind(AssertUnwindSafe(work));
+        result.inspect_err(|_| self.server_metrics.record_panic(PanicSite::Worker)).ok()
     }
 
     /// The prepared texts whose callers still wait.
     pub(super) fn drop_cancelled(&self, prepared: PreparedBatch) -> PreparedBatch {
-        if !prepared.items.iter().any(|item| item.reply.is_closed()) {
+        if !prepared.items.iter().any(|item| item.reply.sender.is_closed()) {
             return prepared;
         }
-        self.assemble(prepared.items.into_iter().filter(|item| !item.reply.is_closed()).collect())
+        self.prepare_batch(prepared.items.into_iter().filter(|item| !item.reply.sender.is_closed()).collect())
     }
 
     /// Runs texts and answers their callers; true if all of them failed by the model's fault.
@@ -120,32 +104,12 @@ impl ModelRunner {
                 run_time,
                 batch_size,
             };
-            let output = output.map(|prediction| item_output(&item.encoded, prediction, timings));
-            if !item.send_reply(output) {
+            let output = output.map(|prediction| ItemOutput::new(&item.encoded, prediction, timings));
+            if !item.reply.send(output) {
                 self.metrics.record_wasted_text();
             }
         }
         all_failed
-    }
-
-    /// The answer to a text that was run on its caller's thread.
-    pub(super) fn finish_inline(
-        &self,
-        encoded: &EncodedInput,
-        prediction: HeadOutput,
-        start: Instant,
-        tokenized_at: Instant,
-    ) -> ItemOutput {
-        let timings = Timings {
-            arrived_at: Some(start),
-            tokenize_time: tokenized_at.saturating_duration_since(start),
-            queue_time: Duration::ZERO,
-            run_time: tokenized_at.elapsed(),
-            batch_size: 1,
-        };
-        self.metrics.record_busy_time(timings.run_time);
-        self.metrics.record_wait(timings.tokenize_time, timings.queue_time);
-        item_output(encoded, prediction, timings)
     }
 
     /// How long the run of these texts will take, as runs are just now.
@@ -167,11 +131,10 @@ impl ModelRunner {
         items: &[QueuedItem],
         tensors: Option<Batch>,
         after_run: &mut dyn FnMut(),
-    ) -> Vec<Result<HeadOutput, ItemError>> {
+    ) -> Vec<HeadResult> {
         let mut failure = None;
-        if let [_, _, ..] = items {
-            let outputs = tensors.map_or(Err(None), |tensors| self.run_batch(session, items, &tensors, after_run));
-            match outputs {
+        if items.len() > 1 {
+            match tensors.map_or(Err(None), |tensors| self.run_batch(session, items, &tensors, after_run)) {
                 Ok(outputs) => return outputs,
                 Err(error) => failure = error,
             }
@@ -193,7 +156,7 @@ impl ModelRunner {
         items: &[QueuedItem],
         tensors: &Batch,
         after_run: &mut dyn FnMut(),
-    ) -> Result<Vec<Result<HeadOutput, ItemError>>, Option<BackendError>> {
+    ) -> Result<Vec<HeadResult>, Option<BackendError>> {
         // A caller that wants the answer sooner gets an error of its own; the run goes on for the others.
         let deadline = items.iter().map(|item| item.request.deadline).max().unwrap_or_else(Instant::now);
         let unbatched_time = items.iter().map(|item| item.unbatched_time).sum();
@@ -205,50 +168,35 @@ impl ModelRunner {
             }
             // Nothing is run from here on.
             after_run();
-            let chosen = scores.chosen_labels.into_iter().chain(std::iter::repeat(None));
-            let rows = scores.values.rows().into_iter().map(|row| vec![row.to_vec()]);
-            let outputs = items.iter().zip(rows).zip(chosen);
+            let chosen = scores.chosen_labels.iter().copied().chain(std::iter::repeat(None));
+            let outputs = items.iter().zip(scores.rows()).zip(chosen);
             Ok(outputs.map(|((item, row), chosen)| self.apply_head(item, row, chosen)).collect())
         };
-        match catch_unwind(AssertUnwindSafe(run)) {
-            Ok(Err(BackendError::Interrupted)) => {
+        match self.catch_panic(run) {
+            Some(Err(BackendError::Interrupted)) => {
                 Ok(items.iter().map(|_| Err(self.report_backend_error(&BackendError::Interrupted))).collect())
             }
-            Ok(outputs) => outputs.map_err(Some),
-            Err(_) => {
-                self.server_metrics.record_panic(PanicSite::Worker);
-                Err(None)
-            }
+            Some(outputs) => outputs.map_err(Some),
+            None => Err(None),
         }
     }
 
     /// What the scores of one text say. A panic costs this text only.
-    fn apply_head(
-        &self,
-        item: &QueuedItem,
-        rows: Vec<Vec<f32>>,
-        chosen: Option<usize>,
-    ) -> Result<HeadOutput, ItemError> {
-        let output = catch_unwind(AssertUnwindSafe(|| self.pipeline.postprocess(&item.encoded, rows, chosen)));
-        let Ok(output) = output else {
-            self.server_metrics.record_panic(PanicSite::Worker);
+    fn apply_head(&self, item: &QueuedItem, row: Vec<f32>, chosen: Option<usize>) -> HeadResult {
+        let output = self.catch_panic(|| self.pipeline.postprocess(&item.encoded, vec![row], chosen));
+        let Some(output) = output else {
             tracing::error!(model = self.label, "prediction head panicked; item failed");
             return Err(ItemError::InferenceFailed);
         };
-        output.map_err(ItemError::from)
+        Ok(output?)
     }
 
     /// Runs one text. A panic costs this text only.
     ///
     /// # Errors
     /// [`ItemError`] if the run fails, panics, gives no answer, or its deadline passes between two runs.
-    pub fn run_item(
-        &self,
-        session: &mut dyn Session,
-        encoded: &EncodedInput,
-        deadline: Instant,
-    ) -> Result<HeadOutput, ItemError> {
-        let run = || -> Result<HeadOutput, ItemError> {
+    pub fn run_item(&self, session: &mut dyn Session, encoded: &EncodedInput, deadline: Instant) -> HeadResult {
+        let run = || {
             let mut rows = Vec::new();
             let mut chosen = None;
             for batch in self.pipeline.batches(encoded) {
@@ -260,14 +208,13 @@ impl ModelRunner {
                 let scores = self
                     .run_session(session, &batch, unbatched_time, deadline)
                     .map_err(|error| self.report_backend_error(&error))?;
-                rows.extend(scores.values.rows().into_iter().map(|row| row.to_vec()));
+                rows.extend(scores.rows());
                 // Only graphs that take the text itself choose, and those have one row per text.
                 chosen = scores.chosen_labels.first().copied().flatten();
             }
             Ok(self.pipeline.postprocess(encoded, rows, chosen)?)
         };
-        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-            self.server_metrics.record_panic(PanicSite::Worker);
+        self.catch_panic(run).unwrap_or_else(|| {
             tracing::error!(model = self.label, "worker panicked; item failed, worker continues");
             Err(ItemError::InferenceFailed)
         })
@@ -286,7 +233,7 @@ impl ModelRunner {
         let shape = batch.shape();
         let tokens = batch.token_count();
         self.metrics.record_cost_error(elapsed.cpu, self.model_load.predict_time(shape));
-        if let Some(cost_model) = self.model_load.record_run(&BatchTiming { shape, unbatched_time, elapsed }) {
+        if let Some(cost_model) = self.model_load.record_run(shape, unbatched_time, elapsed) {
             self.metrics.set_costs(cost_model.coefficients());
         }
         self.metrics.record_batch(shape.rows, tokens, shape.token_count().saturating_sub(tokens), elapsed.wall);
@@ -299,30 +246,13 @@ impl ModelRunner {
             return ItemError::DeadlineExceeded;
         }
         tracing::error!(model = self.label, %error, "inference failed");
-        match error {
-            BackendError::Failed(_) | BackendError::OutOfBounds(_) | BackendError::Interrupted => {
-                ItemError::InferenceFailed
-            }
-            BackendError::OutputShape { width, found, .. } => {
-                let found = found.last().and_then(|&n| usize::try_from(n).ok()).unwrap_or(0);
-                ItemError::OutputInvalid(OutputError::Width { expected: *width, found })
-            }
-        }
-    }
-}
-
-/// The answer to a text.
-fn item_output(encoded: &EncodedInput, prediction: HeadOutput, timings: Timings) -> ItemOutput {
-    ItemOutput {
-        prediction,
-        tokens: encoded.token_count,
-        unknown_tokens: encoded.unknown_count,
-        truncated: encoded.is_truncated,
-        timings,
+        let BackendError::OutputShape { width, found, .. } = error else { return ItemError::InferenceFailed };
+        let found = found.last().and_then(|&n| usize::try_from(n).ok()).unwrap_or(0);
+        ItemError::OutputInvalid(OutputError::Width { expected: *width, found })
     }
 }
 
 /// True if a text failed by the model's fault.
-fn is_model_failure(output: &Result<HeadOutput, ItemError>) -> bool {
+fn is_model_failure(output: &HeadResult) -> bool {
     matches!(output, Err(ItemError::InferenceFailed | ItemError::OutputInvalid(_)))
 }

@@ -13,18 +13,19 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
+use predictd_drift::to_f64;
 
+use super::error::ItemError;
 use super::group_permits::GroupPermits;
 use super::scheduler::batch_search::{BatchContext, Candidate};
-use super::scheduler::{BatchingStrategy, ItemId, Micros, PendingItem, SchedulingContext};
+use super::scheduler::{BatchingStrategy, Micros, PendingItem, SchedulingContext, to_micros};
 use super::scheduler_config::SchedulerConfig;
 use super::wait_estimator::{ModelLoad, RunMeans};
 use express_lane::{EXPRESS_POLL_INTERVAL, ParkedExpressWorker, max_express_work};
-pub use item::{DispatchedBatch, InferenceRequest, QueuedItem};
+pub use item::{InferenceRequest, ItemReply, QueuedItem};
 use state::{QueueState, park_worker};
 
 /// The queue. Its length is bounded by the engine's permits.
-#[derive(Debug)]
 pub struct Queue {
     state: Mutex<QueueState>,
     created_at: Instant,
@@ -97,7 +98,7 @@ impl Queue {
     fn pending_item(&self, item: &QueuedItem) -> PendingItem {
         let candidate = Candidate {
             length: item.padded_length.unwrap_or(1),
-            unbatched_time: Micros::try_from(item.unbatched_time.as_micros()).unwrap_or(Micros::MAX).max(1),
+            unbatched_time: to_micros(item.unbatched_time).max(1),
             deadline: self.micros_since_creation(item.request.deadline),
         };
         PendingItem {
@@ -113,9 +114,10 @@ impl Queue {
     pub fn cancel(&self, request: &Arc<InferenceRequest>) {
         request.cancel();
         let mut state = self.state.lock();
-        let of_request = state.items.iter().filter(|(_, item)| Arc::ptr_eq(&item.request, request));
-        let ids: Vec<ItemId> = of_request.map(|(&id, _)| id).collect();
-        let cancelled: Vec<Option<QueuedItem>> = ids.iter().map(|id| state.remove(*id)).collect();
+        let cancelled: Vec<_> = state.items.extract_if(|_, item| Arc::ptr_eq(&item.request, request)).collect();
+        for (id, _) in &cancelled {
+            state.pending.remove(*id);
+        }
         drop(state);
         // The items are dropped after the lock: each wakes a semaphore.
         drop(cancelled);
@@ -134,8 +136,10 @@ impl Queue {
     /// Wakes the parked workers, if a text waits: the worker that was woken leaves it to them.
     pub fn wake_others(&self) {
         let mut state = self.state.lock();
-        let woken =
-            if state.pending.is_empty() { Vec::new() } else { state.take_workers_to_wake(usize::MAX, &self.permits) };
+        if state.pending.is_empty() {
+            return;
+        }
+        let woken = state.take_workers_to_wake(usize::MAX, &self.permits);
         drop(state);
         woken.iter().for_each(Thread::unpark);
     }
@@ -144,23 +148,22 @@ impl Queue {
         if self.is_batching_disabled() { BatchingStrategy::Single } else { self.config.strategy }
     }
 
-    /// Takes the texts to run now, and those that cannot be answered in time any more.
+    /// Takes the texts to run now. Those that cannot be answered in time any more get an error.
     ///
     /// The run of these texts begins in `remaining`.
-    pub fn next_batch(&self, remaining: Duration) -> DispatchedBatch {
+    pub fn next_batch(&self, remaining: Duration) -> Vec<QueuedItem> {
         // So many other runs may begin at once.
         let free = self.permits.available();
         let means = self.model_load.means();
         let cost_model = self.model_load.cost_model();
-        let mut dispatched = DispatchedBatch::default();
+        let mut expired = Vec::new();
         let mut state = self.state.lock();
-        loop {
+        let items = loop {
             let now = self.micros_since_creation(Instant::now());
-            dispatched.expired_items.extend(state.pop_expired(now));
+            expired.extend(state.pop_expired(now));
             let is_overloaded = self.update_overload_state(&mut state, now, &means);
-            let start = now.saturating_add(Micros::try_from(remaining.as_micros()).unwrap_or(Micros::MAX));
             let batch_context = BatchContext {
-                now: start,
+                now: now.saturating_add(to_micros(remaining)),
                 cost_model: &cost_model,
                 slowdown: means.slowdown,
                 limits: self.config.batch_limits,
@@ -171,21 +174,23 @@ impl Queue {
                 is_overloaded,
             };
             let ids = state.pending.schedule(self.strategy(), &context);
-            dispatched.items = state.take_items(&ids);
+            let items = state.take_items(&ids);
             // Those that were taken may all be of callers that have left.
-            if ids.is_empty() || !dispatched.items.is_empty() {
-                break;
+            if ids.is_empty() || !items.is_empty() {
+                break items;
             }
-        }
-        dispatched
+        };
+        drop(state);
+        fail_expired(expired);
+        items
     }
 
     /// True if there has been more work than can be done in the overload threshold, for twice as long.
     fn update_overload_state(&self, state: &mut QueueState, now: Micros, means: &RunMeans) -> bool {
         let threshold = self.config.overload_threshold.as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "a forecast")]
-        let [work, texts, workers] =
-            [state.pending.total_work() as f64, state.pending.len() as f64, self.config.worker_count.max(1) as f64];
+        let texts = state.pending.len() as u64;
+        let workers = self.config.worker_count.max(1) as u64;
+        let [work, texts, workers] = [state.pending.total_work, texts, workers].map(to_f64);
         let wait = self.model_load.batched_seconds(means, work / 1e6, texts) / workers;
         let was_overloaded = state.is_overloaded;
         // It is over only when the queue is clearly shorter than that at which it began.
@@ -217,18 +222,12 @@ impl Queue {
 
     /// Texts that wait.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn item_count(&self) -> usize {
         self.state.lock().pending.len()
     }
 
-    /// True if no text waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     fn micros_since_creation(&self, at: Instant) -> Micros {
-        Micros::try_from(at.saturating_duration_since(self.created_at).as_micros()).unwrap_or(Micros::MAX)
+        to_micros(at.saturating_duration_since(self.created_at))
     }
 
     /// Lets the express worker look, if a text waits for it. `busy_for`: for how long all permits are taken.
@@ -259,16 +258,27 @@ impl Queue {
 
     /// Takes the texts to run beside those that hold all permits for so long.
     #[must_use]
-    pub fn next_express_batch(&self, busy_for: Option<Duration>) -> DispatchedBatch {
+    pub fn next_express_batch(&self, busy_for: Option<Duration>) -> Vec<QueuedItem> {
         let means = self.model_load.means();
         let cost_model = self.model_load.cost_model();
         let mut state = self.state.lock();
         let now = self.micros_since_creation(Instant::now());
-        let expired_items = state.pop_expired(now);
-        let limits = self.config.batch_limits;
-        let batch_context = BatchContext { now, cost_model: &cost_model, slowdown: means.slowdown, limits };
+        let expired = state.pop_expired(now);
+        let batch_context =
+            BatchContext { now, cost_model: &cost_model, slowdown: means.slowdown, limits: self.config.batch_limits };
         let context = SchedulingContext { batch_context, idle_workers: 0, is_overloaded: false };
         let ids = state.pending.take_express_batch(max_express_work(busy_for), self.strategy(), &context);
-        DispatchedBatch { items: state.take_items(&ids), expired_items }
+        let items = state.take_items(&ids);
+        drop(state);
+        fail_expired(expired);
+        items
+    }
+}
+
+/// Answers texts whose time is over. No lock is held: each of them wakes a semaphore.
+fn fail_expired(items: Vec<QueuedItem>) {
+    for item in items {
+        // The caller's own clock may have ended its wait first.
+        _ = item.reply.send(Err(ItemError::DeadlineExceeded));
     }
 }

@@ -17,7 +17,7 @@ mod micros;
 use std::collections::{BTreeMap, BTreeSet};
 
 use batch_search::{BatchContext, CPU_SEARCH_RADIUS, Candidate, find_best_batch};
-pub use micros::Micros;
+pub use micros::{Micros, to_micros};
 
 /// Names a waiting text; later texts have higher names.
 pub type ItemId = u64;
@@ -76,7 +76,7 @@ pub fn soft_deadline(arrived: Micros, deadline: Micros, work: Micros, all: Micro
 }
 
 /// What is known when texts are chosen.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct SchedulingContext<'a> {
     /// What a run must fit.
     pub batch_context: BatchContext<'a>,
@@ -87,7 +87,7 @@ pub struct SchedulingContext<'a> {
 }
 
 /// The waiting texts of one model, as far as choosing among them needs.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct PendingSet {
     items: BTreeMap<ItemId, PendingItem>,
     by_soft_deadline: BTreeSet<(Micros, ItemId)>,
@@ -95,7 +95,8 @@ pub struct PendingSet {
     /// Those that can run beside others.
     by_length: BTreeMap<usize, BTreeSet<ItemId>>,
     single_item_ids: BTreeSet<ItemId>,
-    total_work: Micros,
+    /// Predicted time of a run of its own for every text that waits, added up.
+    pub(super) total_work: Micros,
     overload_dispatches: u32,
 }
 
@@ -185,17 +186,13 @@ impl PendingSet {
         if !context.is_overloaded {
             return Some(nearest);
         }
-        let hurried = self.by_latest_start.first().map(|&(_, id)| id);
-        let hurried = hurried
-            .filter(|id| self.items.get(id).is_some_and(|text| text.is_past_half_time(context.batch_context.now)));
-        if hurried.is_some() {
-            return hurried;
+        let &(_, hurried) = self.by_latest_start.first()?;
+        if self.items.get(&hurried)?.is_past_half_time(context.batch_context.now) {
+            return Some(hurried);
         }
         self.overload_dispatches = self.overload_dispatches.wrapping_add(1);
-        let newest = self
-            .single_item_ids
-            .last()
-            .filter(|_| !self.overload_dispatches.is_multiple_of(EARLIEST_DEADLINE_INTERVAL));
+        let is_turn_of_nearest = self.overload_dispatches.is_multiple_of(EARLIEST_DEADLINE_INTERVAL);
+        let newest = self.single_item_ids.last().filter(|_| !is_turn_of_nearest);
         Some(newest.copied().unwrap_or(nearest))
     }
 
@@ -221,12 +218,6 @@ impl PendingSet {
 
     fn candidates<'a>(&self, ids: impl Iterator<Item = &'a ItemId>, reach: usize) -> (Vec<ItemId>, Vec<Candidate>) {
         ids.take(reach).filter_map(|id| Some((*id, self.items.get(id)?.candidate))).unzip()
-    }
-
-    /// Predicted time of a run of its own for every text that waits, added up.
-    #[must_use]
-    pub fn total_work(&self) -> Micros {
-        self.total_work
     }
 
     /// Texts that wait.

@@ -16,15 +16,6 @@ pub struct SessionRecycler {
     runs_left: u64,
 }
 
-/// What became of a session whose time had come.
-#[derive(Debug)]
-pub enum RecycleEvent {
-    /// A new one took its place.
-    Replaced,
-    /// No new one could be made; the worker keeps it.
-    Failed(ManifestError),
-}
-
 impl SessionRecycler {
     /// For sessions that are replaced after about so many runs; nothing if that is 0, and the graph is dropped.
     #[must_use]
@@ -34,8 +25,8 @@ impl SessionRecycler {
 
     /// A worker calls this after each run: replaces its session when its time has come.
     ///
-    /// One worker of a model at a time makes a session, and keeps the old one if no new one can be made.
-    pub fn after_run(&mut self, session: &mut Box<dyn Session>) -> Option<RecycleEvent> {
+    /// One worker of a model at a time makes a session, and keeps the old one if no new one can be made: then the error.
+    pub fn after_run(&mut self, session: &mut Box<dyn Session>) -> Option<Result<(), ManifestError>> {
         if self.runs_left == 0 {
             self.runs_left = add_jitter(self.runs_per_session);
         }
@@ -48,13 +39,7 @@ impl SessionRecycler {
             self.runs_left = 1;
             return None;
         };
-        Some(match graph.create_session() {
-            Ok(new_session) => {
-                *session = new_session;
-                RecycleEvent::Replaced
-            }
-            Err(error) => RecycleEvent::Failed(error),
-        })
+        Some(graph.create_session().map(|new_session| *session = new_session))
     }
 }
 

@@ -35,7 +35,7 @@ impl Timings {
 }
 
 /// How long something took.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct WallAndCpuTime {
     /// By the clock on the wall.
     pub wall: Duration,

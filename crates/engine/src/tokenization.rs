@@ -3,11 +3,12 @@
 //! What is tokenised in less time than another thread needs to begin is tokenised where it is. The rest goes to a small
 //! pool, in chunks: chunks of one request are tokenised side by side, and the first of them runs while the last waits.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use predictd_metrics::PanicSite;
-use predictd_text::input::{Input, SecondText};
+use predictd_text::input::Input;
 use predictd_text::pipeline::EncodedInput;
 use predictd_text::policy::PolicyError;
 use predictd_text::tensors::Shape;
@@ -18,11 +19,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::cache::FlightLeader;
 use super::error::{InferenceError, ItemError};
-use super::item_output::ItemOutput;
+use super::item_output::ItemResult;
 use super::model_runner::ModelRunner;
-use super::queue::{InferenceRequest, QueuedItem};
-use super::scheduler::{Micros, soft_deadline};
-use super::wait_estimator::LoadGuard;
+use super::queue::{InferenceRequest, ItemReply, QueuedItem};
+use super::scheduler::{soft_deadline, to_micros};
 
 /// Bytes of text in a chunk: some milliseconds of work.
 const MAX_CHUNK_BYTES: usize = 16 << 10;
@@ -33,21 +33,11 @@ const BYTES_PER_TOKEN: usize = 4;
 
 /// A text that is to be tokenised.
 pub(super) struct TokenizeJob {
-    pub(super) input: Input,
-    /// Sends its answer to others that wait for it.
-    pub(super) leader: Option<FlightLeader>,
+    input: Input,
     /// When its run is due.
-    pub(super) soft_deadline: Instant,
-    pub(super) reply: oneshot::Sender<Result<ItemOutput, ItemError>>,
-    pub(super) permit: OwnedSemaphorePermit,
-    /// Its share of the model's work, as estimated from its bytes.
-    pub(super) load_guard: LoadGuard,
-}
-
-/// The texts of a request, to be tokenised, and the channels that their answers come by.
-pub(super) struct PendingRequest {
-    pub(super) jobs: Vec<TokenizeJob>,
-    pub(super) replies: Vec<oneshot::Receiver<Result<ItemOutput, ItemError>>>,
+    soft_deadline: Instant,
+    /// Its share of the model's work is estimated from its bytes.
+    reply: ItemReply,
 }
 
 /// The pool, named and with an end to panics: rayon ends the process otherwise.
@@ -70,44 +60,38 @@ pub(super) fn create_tokenize_jobs(
     request: &InferenceRequest,
     inputs: Vec<(Input, Option<FlightLeader>)>,
     mut permits: OwnedSemaphorePermit,
-) -> Result<PendingRequest, InferenceError> {
-    let estimates: Vec<Duration> =
-        inputs.iter().map(|(input, _)| estimate_run_time(runner, input.byte_len())).collect();
+) -> Result<(Vec<TokenizeJob>, Vec<oneshot::Receiver<ItemResult>>), InferenceError> {
+    let estimates: Vec<Duration> = inputs.iter().map(|(input, _)| estimate_run_time(runner, input)).collect();
     let total_work = to_micros(estimates.iter().sum());
     let time = to_micros(request.deadline.saturating_duration_since(request.arrived_at));
-    let mut pending =
-        PendingRequest { jobs: Vec::with_capacity(inputs.len()), replies: Vec::with_capacity(inputs.len()) };
+    let mut jobs = Vec::with_capacity(inputs.len());
+    let mut replies = Vec::with_capacity(inputs.len());
     let mut work = 0;
     for ((input, leader), estimate) in inputs.into_iter().zip(estimates) {
         work += to_micros(estimate);
         let soft_deadline = request.arrived_at + Duration::from_micros(soft_deadline(0, time, work, total_work));
         // Every text has a permit: the bound was taken for all of them.
         let permit = permits.split(1).ok_or(InferenceError::Overloaded)?;
-        let (reply, receiver) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let load_guard = runner.model_load.reserve(estimate, 1);
-        pending.jobs.push(TokenizeJob { input, leader, soft_deadline, reply, permit, load_guard });
-        pending.replies.push(receiver);
+        jobs.push(TokenizeJob { input, soft_deadline, reply: ItemReply { sender, permit, load_guard, leader } });
+        replies.push(receiver);
     }
-    Ok(pending)
+    Ok((jobs, replies))
 }
 
-/// Predicted time of the runs of a text of so many bytes, before it is tokenised.
-pub(super) fn estimate_run_time(runner: &ModelRunner, bytes: usize) -> Duration {
+/// Predicted time of the runs of a text, before it is tokenised.
+pub(super) fn estimate_run_time(runner: &ModelRunner, input: &Input) -> Duration {
     let Some(tokenizer) = runner.pipeline.tokenizer() else {
         return runner.model_load.predict_time(Shape { rows: 1, length: 1 });
     };
-    let tokens = bytes / BYTES_PER_TOKEN + 2;
+    let tokens = input.byte_len() / BYTES_PER_TOKEN + 2;
     let max_tokens = tokenizer.max_tokens();
     let rows = match tokenizer.on_overflow() {
         OverflowPolicy::Window => tokens.div_ceil(max_tokens).min(Tokenizer::MAX_WINDOWS),
         OverflowPolicy::Error | OverflowPolicy::Truncate => 1,
     };
     runner.model_load.predict_time(Shape { rows, length: tokens.min(max_tokens) })
-}
-
-/// A number of microseconds.
-fn to_micros(time: Duration) -> Micros {
-    Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX)
 }
 
 /// Tokenises texts and puts them into the queue. What fails is answered at once.
@@ -121,33 +105,22 @@ pub(super) fn tokenize_and_enqueue(
         if request.is_cancelled() {
             return;
         }
-        match apply_policy(runner, job.input).and_then(|input| tokenize(runner, input)) {
+        match tokenize(runner, job.input) {
             Ok(encoded) => {
                 let unbatched_time = unbatched_time(runner, &encoded);
-                let padded_length = runner.pipeline.padded_row_length(&encoded);
                 let load_guard = runner.model_load.reserve(unbatched_time, 1);
                 items.push(QueuedItem {
                     request: Arc::clone(request),
+                    padded_length: runner.pipeline.padded_row_length(&encoded),
                     encoded,
-                    padded_length,
                     unbatched_time,
                     soft_deadline: job.soft_deadline,
-                    reply: job.reply,
                     tokenized_at: Instant::now(),
-                    permit: job.permit,
-                    load_guard,
-                    leader: job.leader,
+                    reply: ItemReply { load_guard, ..job.reply },
                 });
             }
-            Err(error) => {
-                drop((job.permit, job.load_guard));
-                let output = Err(error);
-                if let Some(leader) = job.leader {
-                    leader.complete(&output);
-                }
-                // Its caller may have left.
-                job.reply.send(output).ok();
-            }
+            // Its caller may have left.
+            Err(error) => _ = job.reply.send(Err(error)),
         }
     }
     runner.queue.push(items, runner.permits.busy_for(runner.load_id));
@@ -158,8 +131,9 @@ fn unbatched_time(runner: &ModelRunner, encoded: &EncodedInput) -> Duration {
     runner.pipeline.batch_shapes(encoded).map(|shape| runner.model_load.predict_time(shape)).sum()
 }
 
-/// Tokenises one text, or two that belong together.
+/// Tokenises one text, or two that belong together, as the model's policy lets them pass.
 pub(super) fn tokenize(runner: &ModelRunner, input: Input) -> Result<EncodedInput, ItemError> {
+    let input = apply_policy(runner, input)?;
     runner.pipeline.encode(input).map_err(|error| {
         if error == TokenizeError::Panicked {
             runner.server_metrics.record_panic(PanicSite::Tokenizer);
@@ -170,14 +144,12 @@ pub(super) fn tokenize(runner: &ModelRunner, input: Input) -> Result<EncodedInpu
 }
 
 /// A text as the model's policy lets it pass, with its second one.
-pub(super) fn apply_policy(runner: &ModelRunner, input: Input) -> Result<Input, ItemError> {
-    let second = match input.second {
-        Some(SecondText { text, truncate_only_first }) => {
-            Some(SecondText { text: apply_text_policy(runner, text, true)?, truncate_only_first })
-        }
-        None => None,
-    };
-    Ok(Input { text: apply_text_policy(runner, input.text, false)?, second })
+fn apply_policy(runner: &ModelRunner, mut input: Input) -> Result<Input, ItemError> {
+    if let Some(second) = &mut input.second {
+        second.text = apply_text_policy(runner, mem::take(&mut second.text), true)?;
+    }
+    let text = apply_text_policy(runner, input.text, false)?;
+    Ok(Input { text, ..input })
 }
 
 fn apply_text_policy(runner: &ModelRunner, text: String, is_second_text: bool) -> Result<String, ItemError> {

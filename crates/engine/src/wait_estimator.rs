@@ -4,11 +4,13 @@
 //! go to models in turn, so in each round every model with work has one run: a model's wait is the number of its runs
 //! times the length of a round, and never more than all work there is. A slow model does not make a cheap one refuse.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use predictd_drift::to_f64;
 use predictd_text::tensors::Shape;
 
 use super::cost_model::{CostModel, CostRegression, CostSample};
@@ -28,7 +30,6 @@ const RUNS_PER_FIT: u32 = 16;
 const DEFAULT_ITEM_TOKENS: usize = 16;
 
 /// One model's work.
-#[derive(Debug)]
 pub struct ModelLoad {
     online_fit: Mutex<OnlineFit>,
     /// Predicted time of a run of its own for every text inside, in nanoseconds, added up.
@@ -41,7 +42,6 @@ pub struct ModelLoad {
 }
 
 /// What runs cost, as they are measured.
-#[derive(Debug)]
 struct OnlineFit {
     cost_model: CostModel,
     /// From before the model served.
@@ -62,17 +62,6 @@ pub struct RunMeans {
     pub batching_ratio: f64,
 }
 
-/// A run that has ended.
-#[derive(Debug, Clone, Copy)]
-pub struct BatchTiming {
-    /// Its shape.
-    pub shape: Shape,
-    /// Predicted time of a run of its own for each of its texts, added up.
-    pub unbatched_time: Duration,
-    /// How long it took.
-    pub elapsed: WallAndCpuTime,
-}
-
 impl ModelLoad {
     /// What a run costs, as far as is known by now.
     #[must_use]
@@ -86,18 +75,19 @@ impl ModelLoad {
         *self.means.lock()
     }
 
-    /// A run has ended. What runs cost, if that has changed by it.
-    pub fn record_run(&self, run: &BatchTiming) -> Option<CostModel> {
-        let seconds = run.elapsed.wall.as_secs_f64();
-        let predicted = self.cost_model().predict_seconds(run.shape);
-        let changed = self.update_fit(CostSample { shape: run.shape, seconds: run.elapsed.cpu.as_secs_f64() });
+    /// A run has ended. `unbatched_time`: the predicted time of a run of its own for each of its texts, added up. What runs
+    /// cost, if that has changed by it.
+    pub fn record_run(&self, shape: Shape, unbatched_time: Duration, elapsed: WallAndCpuTime) -> Option<CostModel> {
+        let seconds = elapsed.wall.as_secs_f64();
+        let predicted = self.cost_model().predict_seconds(shape);
+        let changed = self.update_fit(CostSample { shape, seconds: elapsed.cpu.as_secs_f64() });
         let mut means = self.means.lock();
         move_mean(&mut means.run_seconds, seconds);
         if predicted > 0.0 {
             move_mean(&mut means.slowdown, clamp_ratio(seconds / predicted));
         }
-        if !run.unbatched_time.is_zero() {
-            move_mean(&mut means.batching_ratio, clamp_ratio(seconds / run.unbatched_time.as_secs_f64()));
+        if !unbatched_time.is_zero() {
+            move_mean(&mut means.batching_ratio, clamp_ratio(seconds / unbatched_time.as_secs_f64()));
         }
         changed
     }
@@ -127,23 +117,21 @@ impl ModelLoad {
 
     /// From now on texts are never run together.
     pub fn disable_batching(&self) {
-        self.full_batch_rows.store(0, Ordering::Relaxed);
+        self.full_batch_rows.store(0, Relaxed);
     }
 
     /// Counts the work of so many texts until what is returned is dropped.
     #[must_use]
     pub fn reserve(self: &Arc<Self>, work: Duration, texts: usize) -> LoadGuard {
         let work = u64::try_from(work.as_nanos()).unwrap_or(u64::MAX);
-        self.pending_work_ns.fetch_add(work, Ordering::Relaxed);
-        self.pending_items.fetch_add(texts as u64, Ordering::Relaxed);
+        self.pending_work_ns.fetch_add(work, Relaxed);
+        self.pending_items.fetch_add(texts as u64, Relaxed);
         LoadGuard { load: Arc::clone(self), work_ns: work, items: texts as u64 }
     }
 
     /// Seconds of work inside, and of a run.
     fn pending_and_run_seconds(&self) -> (f64, f64) {
-        #[expect(clippy::cast_precision_loss, reason = "a forecast")]
-        let [work, texts] =
-            [&self.pending_work_ns, &self.pending_items].map(|count| count.load(Ordering::Relaxed) as f64);
+        let [work, texts] = [&self.pending_work_ns, &self.pending_items].map(|count| to_f64(count.load(Relaxed)));
         let means = self.means();
         (self.batched_seconds(&means, work / 1e9, texts), means.run_seconds)
     }
@@ -151,14 +139,13 @@ impl ModelLoad {
     /// Seconds of runs for so many texts, of which a run of its own for each would take `work` seconds, added up.
     #[must_use]
     pub fn batched_seconds(&self, means: &RunMeans, work: f64, texts: f64) -> f64 {
-        let rows = self.full_batch_rows.load(Ordering::Relaxed);
+        let rows = self.full_batch_rows.load(Relaxed);
         if rows == 0 {
             return work * means.batching_ratio;
         }
         // What a run costs whatever is in it is there once for each run. How texts shared runs of late says nothing of a
         // crowd after a time of single ones.
-        #[expect(clippy::cast_precision_loss, reason = "a forecast")]
-        let runs = (texts / rows as f64).ceil();
+        let runs = (texts / to_f64(rows as u64)).ceil();
         let run = self.cost_model().overhead;
         (work - (texts - runs).max(0.0) * run).max(run.min(work)) * means.slowdown
     }
@@ -174,7 +161,6 @@ fn clamp_ratio(ratio: f64) -> f64 {
 }
 
 /// Work of one model that is waited for.
-#[derive(Debug)]
 pub struct LoadGuard {
     load: Arc<ModelLoad>,
     /// Nanoseconds.
@@ -184,13 +170,12 @@ pub struct LoadGuard {
 
 impl Drop for LoadGuard {
     fn drop(&mut self) {
-        self.load.pending_work_ns.fetch_sub(self.work_ns, Ordering::Relaxed);
-        self.load.pending_items.fetch_sub(self.items, Ordering::Relaxed);
+        self.load.pending_work_ns.fetch_sub(self.work_ns, Relaxed);
+        self.load.pending_items.fetch_sub(self.items, Relaxed);
     }
 }
 
 /// The work of all models that share the permits of a group.
-#[derive(Debug)]
 pub struct WaitEstimator {
     parallel_runs: usize,
     model_loads: Mutex<Vec<Weak<ModelLoad>>>,
@@ -230,8 +215,7 @@ impl WaitEstimator {
     /// Time for `work` of so many texts, if nothing else were there.
     #[must_use]
     pub fn service_time(&self, load: &ModelLoad, work: Duration, texts: usize) -> Duration {
-        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-        let [count, at_a_time] = [texts, self.parallel_runs.min(texts.max(1))].map(|number| number as f64);
+        let [count, at_a_time] = [texts, self.parallel_runs.min(texts.max(1))].map(|number| to_f64(number as u64));
         // A single text is run by one worker, in a batch of its own.
         let together =
             if texts > 1 { load.batched_seconds(&load.means(), work.as_secs_f64(), count) } else { work.as_secs_f64() };
@@ -253,8 +237,7 @@ impl WaitEstimator {
             }
         }
         let rounds = if own > 0.0 { work / own } else { 0.0 };
-        #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        let seconds = (rounds * round).min(all) / self.parallel_runs as f64;
+        let seconds = (rounds * round).min(all) / to_f64(self.parallel_runs as u64);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 }
@@ -269,10 +252,10 @@ mod tests {
         CostModel { overhead: milliseconds / 1e3, ..CostModel::default() }
     }
 
-    /// A run that was not on the processor all the time.
-    fn batch_timing(milliseconds: u32, texts: u32) -> BatchTiming {
+    /// Records a run that was not on the processor all the time.
+    fn record_run(load: &ModelLoad, milliseconds: u32, texts: u32) {
         let took = WallAndCpuTime { wall: milliseconds * MILLISECOND, cpu: MILLISECOND };
-        BatchTiming { shape: Shape { rows: 1, length: 1 }, unbatched_time: texts * MILLISECOND, elapsed: took }
+        load.record_run(Shape { rows: 1, length: 1 }, texts * MILLISECOND, took);
     }
 
     fn assert_near_ms(wait: Duration, milliseconds: f64) {
@@ -312,7 +295,7 @@ mod tests {
         let forecast = WaitEstimator::new(1);
         let load = forecast.register(constant_cost(1.0), None);
         for _ in 0..300 {
-            load.record_run(&batch_timing(2, 1));
+            record_run(&load, 2, 1);
         }
         assert!((load.means().slowdown - 2.0).abs() < 1e-3);
         let _entered = load.reserve(MILLISECOND, 1);
@@ -332,11 +315,7 @@ mod tests {
             let shape = Shape { rows: 1, length: 5 + run * 7 % 40 };
             let busy = Duration::from_secs_f64(real.predict_seconds(shape));
             // It waited for the processor for as long again.
-            load.record_run(&BatchTiming {
-                shape,
-                unbatched_time: busy,
-                elapsed: WallAndCpuTime { wall: 2 * busy, cpu: busy },
-            });
+            load.record_run(shape, busy, WallAndCpuTime { wall: 2 * busy, cpu: busy });
         }
         let cost = load.cost_model();
         let means = load.means();
@@ -349,7 +328,7 @@ mod tests {
         let shape = Shape { rows: 1, length: 8 };
         for _ in 0..100 {
             let took = WallAndCpuTime { wall: Duration::from_secs(1), cpu: Duration::from_secs(1) };
-            load.record_run(&BatchTiming { shape, unbatched_time: MILLISECOND, elapsed: took });
+            load.record_run(shape, MILLISECOND, took);
         }
         assert!((load.cost_model().predict_seconds(shape) / cost.predict_seconds(shape) - 1.0).abs() < 1e-6);
     }
@@ -360,7 +339,7 @@ mod tests {
         let load = forecast.register(CostModel { overhead: 1e-3, per_token: 2e-6, ..CostModel::default() }, Some(512));
         // Single texts, each with a run of its own.
         for _ in 0..300 {
-            load.record_run(&batch_timing(1, 1));
+            record_run(&load, 1, 1);
         }
         // A text of ten tokens takes 1.02 ms alone; 1,024 of them two runs of 11.24 ms.
         let alone = Duration::from_micros(1_020);
@@ -381,7 +360,7 @@ mod tests {
         let forecast = WaitEstimator::new(1);
         let load = forecast.register(constant_cost(1.0), None);
         for _ in 0..300 {
-            load.record_run(&batch_timing(4, 8));
+            record_run(&load, 4, 8);
         }
         let _entered = load.reserve(100 * MILLISECOND, 1);
         assert_near_ms(forecast.wait_time(&load), 50.0);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::backend::Session;
 use super::cpu_permits::CpuPermits;
 use super::model_runner::ModelRunner;
-use super::session_recycler::{RecycleEvent, SessionRecycler};
+use super::session_recycler::SessionRecycler;
 
 /// Starts a worker thread. It ends when the queue is closed and empty.
 ///
@@ -25,14 +25,19 @@ pub fn spawn(
             let before_waiting = || runner.queue.wake_express_worker(Some(Duration::ZERO));
             let permit = permits.acquire(before_waiting);
             // Chosen only now: what came while this thread waited for its permit takes part.
-            let dispatched = runner.queue.next_batch(Duration::ZERO);
-            if !dispatched.items.is_empty() {
-                permit.mark_started(runner.load_id, runner.predict_run_time(&dispatched.items));
+            let items = runner.queue.next_batch(Duration::ZERO);
+            if !items.is_empty() {
+                permit.mark_started(runner.load_id, runner.predict_run_time(&items));
                 runner.queue.wake_express_worker(permits.busy_for(runner.load_id));
             }
-            runner.run_and_reply(session.as_mut(), runner.prepare_batch(dispatched), permit);
-            let event = recycler.as_mut().and_then(|recycler| recycler.after_run(&mut session));
-            report_recycling(&runner, event);
+            runner.run_and_reply(session.as_mut(), runner.prepare_batch(items), permit);
+            match recycler.as_mut().and_then(|recycler| recycler.after_run(&mut session)) {
+                Some(Ok(())) => runner.metrics.record_recycled_session(),
+                Some(Err(error)) => {
+                    tracing::warn!(model = runner.label, %error, "session recycling failed; worker keeps its session");
+                }
+                None => {}
+            }
         }
     })
 }
@@ -49,18 +54,8 @@ pub fn spawn_express_worker(
     std::thread::Builder::new().name("predictd-express".to_owned()).spawn(move || {
         while runner.queue.wait_for_express_item(|| permits.busy_for(runner.load_id)) {
             let express_lock = permits.lock_express();
-            let dispatched = runner.queue.next_express_batch(permits.busy_for(runner.load_id));
-            runner.run_and_reply(session.as_mut(), runner.prepare_batch(dispatched), express_lock);
+            let items = runner.queue.next_express_batch(permits.busy_for(runner.load_id));
+            runner.run_and_reply(session.as_mut(), runner.prepare_batch(items), express_lock);
         }
     })
-}
-
-fn report_recycling(runner: &ModelRunner, event: Option<RecycleEvent>) {
-    match event {
-        Some(RecycleEvent::Replaced) => runner.metrics.record_recycled_session(),
-        Some(RecycleEvent::Failed(error)) => {
-            tracing::warn!(model = runner.label, %error, "session recycling failed; worker keeps its session");
-        }
-        None => {}
-    }
 }

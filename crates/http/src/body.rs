@@ -43,7 +43,7 @@ pub async fn check_headers(State(app): State<Arc<App>>, request: Request, next: 
         return response;
     }
     let may_be_known =
-        app.inference.engine.has_cache() && length.is_some_and(|length| length <= MAX_BODY_BYTES_WHEN_FULL);
+        app.inference.engine.cache.is_some() && length.is_some_and(|length| length <= MAX_BODY_BYTES_WHEN_FULL);
     if app.inference.engine.free_permits() == 0 && !may_be_known {
         // Refused at once: reading the body would only make both sides wait.
         app.telemetry.metrics.http.record_refusal(RefusalReason::Overload);

@@ -39,7 +39,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 const EVICTABLE_IDLE_TIME: Duration = Duration::from_secs(1);
 
 /// What the connections of one listener have in common.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ConnectionHandler {
     /// Which listener, for the log.
     pub name: &'static str,

@@ -66,7 +66,7 @@ pub async fn show(
                 version: version.as_str().to_owned(),
                 state: state.name().to_owned(),
                 drift: loaded
-                    .and_then(|model| model.drift_monitor())
+                    .and_then(|model| model.drift_monitor.as_ref())
                     .map(|monitor| profile_comparison(monitor, monitor.report(), max_windows)),
                 accuracy: accuracy.map(accuracy_view),
             });
@@ -76,15 +76,15 @@ pub async fn show(
 }
 
 fn profile_comparison(drifting: &DriftMonitor, report: DriftStatus, most: usize) -> ProfileComparison {
-    let DriftStatus { profile, settings, min_window_items: needed, open_window_items: open_texts, signals, windows } =
-        report;
+    let DriftStatus { settings, min_window_items: needed, open_window_items: open_texts, signals, windows } = report;
+    let profile = &drifting.profile;
     ProfileComparison {
         profile: ProfileView {
             accuracy: drifting.accuracy(),
-            model: profile.model,
-            version: profile.version,
-            made: profile.created,
-            texts: profile.item_count,
+            model: profile.model.clone(),
+            version: profile.model_version.clone(),
+            made: profile.made.clone(),
+            texts: profile.texts,
         },
         window_texts: settings.texts,
         longest_seconds: settings.max_age.map(|longest| longest.as_secs_f64()),

@@ -75,8 +75,8 @@ pub async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<HealthRepo
         ModelHealth {
             name: name.clone(),
             version: version.as_str().to_owned(),
-            device: ready.map(|model| model.device().to_owned()),
-            fallback: ready.and_then(|model| model.placement().fallback_reason.clone()),
+            device: ready.map(|model| model.placement.device()),
+            fallback: ready.and_then(|model| model.placement.fallback_reason.clone()),
             state: state.name(),
         }
     });
@@ -125,7 +125,8 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiErro
 /// Prometheus metrics.
 #[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let (bytes, entries) = app.inference.engine.cache_size();
+    let cache = app.inference.engine.cache.as_ref();
+    let (bytes, entries) = cache.map_or((0, 0), |cache| cache.size());
     app.telemetry.metrics.set_cache_size(bytes, entries);
     app.telemetry.metrics.set_lost_lines(predictd_telemetry::lost_lines());
     if let Some(SpanCounts { recorded, delivered, failed }) = app.telemetry.spans.as_ref().map(SpanTracer::counts) {

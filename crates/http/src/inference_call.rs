@@ -24,7 +24,6 @@ use super::state::App;
 use super::user_id::UserId;
 
 /// What the head of a prediction request says, and the service that answers it.
-#[derive(Debug)]
 pub struct InferenceCall {
     /// What handlers work with.
     pub app: Arc<App>,

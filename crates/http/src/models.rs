@@ -237,17 +237,17 @@ fn version_facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
     let pipeline = model.pipeline();
     let limits = &app.limits.requests;
     Some(VersionFacts {
-        description: model.description().map(str::to_owned),
+        description: model.description.clone(),
         task: pipeline.head().task(),
         activation: pipeline.head().activation().map(Activation::name),
         graph_activation: pipeline.graph_activation().map(Activation::name),
         output: pipeline.output_name().to_owned(),
         takes_pairs: pipeline.has_pair_support(),
         labels: pipeline.labels().to_vec(),
-        device: model.device().to_owned(),
-        fallback: model.placement().fallback_reason.clone(),
-        on_gpu: model.placement().gpu_measurement.as_ref().map(GpuMeasurementView::from),
-        batch_dependent: model.is_batch_dependent(),
+        device: model.placement.device(),
+        fallback: model.placement.fallback_reason.clone(),
+        on_gpu: model.placement.gpu_measurement.as_ref().map(GpuMeasurementView::from),
+        batch_dependent: model.is_batch_dependent,
         shares_runs: model.is_batchable(),
         cached: app.inference.engine.can_cache(model),
         limits: TextLimits {

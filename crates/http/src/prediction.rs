@@ -141,8 +141,7 @@ impl Prediction {
         }
         let has_labels = prediction.is_some();
         let top = options.top_k.filter(|_| has_labels).map(|k| named.top(k)).transpose()?;
-        let model =
-            ModelVersionName { name: answer.model.name().to_owned(), version: answer.model.version().to_owned() };
+        let model = ModelVersionName { name: answer.model.name.clone(), version: answer.model.version.clone() };
         let fell_back = answer.source != AnswerSource::Arm;
         Ok(Self {
             prediction,

@@ -23,7 +23,6 @@ use crate::cors_origins::CorsOrigins;
 use crate::settings::{ClientTimeouts, RequestLimits, ServerTimingMode};
 
 /// What handlers work with.
-#[derive(Debug)]
 pub struct App {
     /// The models.
     pub models: ModelState,

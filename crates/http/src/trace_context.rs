@@ -70,8 +70,8 @@ pub fn record_response(
         span.set_error();
     }
     let Some(RequestSummary { model, texts, cached, tokens, timings, .. }) = summary else { return };
-    span.set_attribute("predictd.model", model.name().to_owned());
-    span.set_attribute("predictd.version", model.version().to_owned());
+    span.set_attribute("predictd.model", model.name.clone());
+    span.set_attribute("predictd.version", model.version.clone());
     for (name, count) in [("predictd.texts", texts), ("predictd.cached", cached), ("predictd.tokens", tokens)] {
         span.set_attribute(name, i64::try_from(*count).unwrap_or(i64::MAX));
     }

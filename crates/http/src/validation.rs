@@ -91,7 +91,7 @@ pub fn check_takes_pairs(model: &LoadedVersion, pointer: &str) -> Result<(), Api
     if model.pipeline().has_pair_support() {
         return Ok(());
     }
-    Err(ApiError::at_pointer(pointer, format!("the model {} judges one text, not two", model.name())))
+    Err(ApiError::at_pointer(pointer, format!("the model {} judges one text, not two", model.name)))
 }
 
 /// Checks a model's or version's name.

@@ -8,22 +8,23 @@ use predictd_experiments::counters::{ActivePhase, AnswerSource};
 use predictd_experiments::experiment::AnonymousAssignment;
 use predictd_registry::{ResolveError, Snapshot};
 
+/// A version that answers, or why none can.
+pub(super) type ResolvedModel = Result<Arc<LoadedVersion>, ResolveError>;
+
 /// Which versions may answer a request.
-#[derive(Debug)]
 pub struct ArmRoute {
-    pub(super) model: Result<Arc<LoadedVersion>, ResolveError>,
+    pub(super) model: ResolvedModel,
     pub(super) assignment: Option<ArmAssignment>,
 }
 
 /// The arm that a request of an experiment was given to.
-#[derive(Debug)]
 pub(super) struct ArmAssignment {
     pub(super) active_phase: Arc<ActivePhase>,
     pub(super) arm_index: usize,
     /// None for a request without a user.
     pub(super) user_bucketing: Option<Bucketing>,
     /// Answers after the arm failed: the control, or the active version without one. None where the arm is the control.
-    pub(super) fallback: Option<Result<Arc<LoadedVersion>, ResolveError>>,
+    pub(super) fallback: Option<ResolvedModel>,
     shadow_indices: Vec<usize>,
 }
 
@@ -47,7 +48,7 @@ impl ArmRoute {
         let ModelSelector { model, version, user_id } = selector;
         let name = model.unwrap_or(&snapshot.default_model);
         let Some(phase) = snapshot.experiments.get(name).filter(|_| version.is_none()) else {
-            return Ok(Self { model: Ok(Arc::clone(snapshot.resolve(model, version)?)), assignment: None });
+            return Ok(Self { model: Ok(snapshot.resolve(model, version).cloned()?), assignment: None });
         };
         let design = &phase.experiment.design;
         let user_bucketing = user_id.map(|user| Bucketing::from_user(&design.salt, user));
@@ -86,23 +87,21 @@ impl ArmRoute {
     }
 
     /// Experiment, phase and arm as a receipt has them; empty outside of experiments.
-    #[must_use]
     pub(super) fn arm_path(&self, source: AnswerSource) -> String {
         let assignment = self.assignment.as_ref();
         assignment.map(|arm| arm.active_phase.arm_path(arm.arm_index, source)).unwrap_or_default()
     }
 
     /// The experiment, and the shadows that get a copy of the request.
-    #[must_use]
     pub(super) fn shadow_arms(&self) -> Option<(&Arc<ActivePhase>, &[usize])> {
         let assignment = self.assignment.as_ref().filter(|assignment| !assignment.shadow_indices.is_empty())?;
         Some((&assignment.active_phase, &assignment.shadow_indices))
     }
 }
 
-fn resolve_arm(snapshot: &Snapshot, phase: &ActivePhase, arm_index: usize) -> Result<Arc<LoadedVersion>, ResolveError> {
+fn resolve_arm(snapshot: &Snapshot, phase: &ActivePhase, arm_index: usize) -> ResolvedModel {
     let arm = phase.experiment.design.arms.get(arm_index).ok_or(ResolveError::UnknownVersion)?;
-    snapshot.resolve(Some(&arm.model), arm.version.as_deref()).map(Arc::clone)
+    snapshot.resolve(Some(&arm.model), arm.version.as_deref()).cloned()
 }
 
 /// The control, or else the active version: a missing control must not make more requests fail than no experiment would.
@@ -111,8 +110,8 @@ fn resolve_control(
     phase: &ActivePhase,
     control_index: usize,
     model: Option<&str>,
-) -> Result<Arc<LoadedVersion>, ResolveError> {
-    resolve_arm(snapshot, phase, control_index).or_else(|_| snapshot.resolve(model, None).map(Arc::clone))
+) -> ResolvedModel {
+    resolve_arm(snapshot, phase, control_index).or_else(|_| snapshot.resolve(model, None).cloned())
 }
 
 /// The bucketing of a request without a user.

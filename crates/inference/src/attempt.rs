@@ -5,17 +5,17 @@ use std::time::Instant;
 
 use predictd_engine::cache_lookup::CacheMode;
 use predictd_engine::loaded_version::LoadedVersion;
-use predictd_engine::{Engine, ItemError, ItemOutput};
+use predictd_engine::{Engine, ItemError, ItemOutput, ItemResult};
 use predictd_experiments::counters::AnswerSource;
-use predictd_registry::ResolveError;
+use predictd_metrics::Metrics;
 use predictd_text::input::Input;
 
+use super::arm_route::{ArmRoute, ResolvedModel};
 use super::entity_memory::{entity_bytes, max_entity_bytes};
 use super::error::InferenceFailure;
 use super::zero_shot::check_takes_labels;
 
 /// The output of an item, and the version that gave it.
-#[derive(Debug)]
 pub struct ArmAnswer {
     /// The output.
     pub output: ItemOutput,
@@ -28,10 +28,19 @@ pub struct ArmAnswer {
 /// The outcome of each item of a request, in order.
 pub type ArmAnswers = Vec<Result<ArmAnswer, ItemError>>;
 
-/// How any version answers a request.
-#[derive(Debug, Clone, Copy)]
+/// The outcome of the items, or of the whole request if none was inferred.
+pub(super) type AttemptOutcome = Result<ArmAnswers, InferenceFailure>;
+
+/// How the versions of a route answer a request.
+#[derive(Clone, Copy)]
 pub(super) struct Attempt<'a> {
     pub(super) engine: &'a Engine,
+    pub(super) metrics: &'a Metrics,
+    pub(super) route: &'a ArmRoute,
+    /// Texts of the request, as an experiment counts them: candidate labels are one.
+    pub(super) text_count: usize,
+    /// The items share one outcome: if one of them fails, all do.
+    pub(super) all_or_nothing: bool,
     /// The items are candidate labels of one text.
     pub(super) has_candidate_labels: bool,
     pub(super) deadline: Instant,
@@ -42,11 +51,7 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// Infers the items with a version that takes them.
-    pub(super) async fn infer(
-        self,
-        model: &Result<Arc<LoadedVersion>, ResolveError>,
-        inputs: Vec<Input>,
-    ) -> Result<ArmAnswers, InferenceFailure> {
+    pub(super) async fn infer(self, model: &ResolvedModel, inputs: Vec<Input>) -> AttemptOutcome {
         let model = model.as_ref().map_err(Clone::clone)?;
         self.check_model(model, &inputs)?;
         let outputs = match self.max_entity_bytes {
@@ -63,7 +68,7 @@ impl Attempt<'_> {
         }
         let has_pairs = inputs.iter().any(|input| input.second.is_some());
         if has_pairs && !model.pipeline().has_pair_support() {
-            return Err(InferenceFailure::PairsUnsupported(model.name().to_owned()));
+            return Err(InferenceFailure::PairsUnsupported(model.name.clone()));
         }
         Ok(())
     }
@@ -74,7 +79,7 @@ impl Attempt<'_> {
         model: &Arc<LoadedVersion>,
         inputs: Vec<Input>,
         mut budget: usize,
-    ) -> Result<Vec<Result<ItemOutput, ItemError>>, InferenceFailure> {
+    ) -> Result<Vec<ItemResult>, InferenceFailure> {
         let mut outputs = Vec::with_capacity(inputs.len());
         let mut inputs = inputs.into_iter().peekable();
         while inputs.peek().is_some() {

@@ -1,17 +1,14 @@
 //! The control answers after an arm that could not: an arm's failure never reaches the client.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use predictd_engine::loaded_version::LoadedVersion;
-use predictd_engine::{InferenceError, ItemError};
+use predictd_engine::InferenceError;
 use predictd_experiments::counters::{ActivePhase, AnswerSource};
 use predictd_metrics::Metrics;
-use predictd_registry::ResolveError;
 use predictd_text::input::Input;
 
-use super::arm_route::{ArmAssignment, ArmRoute};
-use super::attempt::{ArmAnswer, ArmAnswers, Attempt};
+use super::arm_route::{ArmAssignment, ArmRoute, ResolvedModel};
+use super::attempt::{ArmAnswer, ArmAnswers, Attempt, AttemptOutcome};
 use super::entity_memory::entity_bytes;
 use super::error::InferenceFailure;
 
@@ -20,26 +17,14 @@ const FALLBACK_RESERVE_TIME: Duration = Duration::from_millis(50);
 /// Most texts that count as few.
 const MAX_FEW_TEXTS: usize = 16;
 
-/// How the versions of a route answer a request.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RouteAttempt<'a> {
-    pub(super) route: &'a ArmRoute,
-    pub(super) attempt: Attempt<'a>,
-    pub(super) metrics: &'a Metrics,
-    /// Texts of the request, as an experiment counts them: candidate labels are one.
-    pub(super) text_count: usize,
-    /// The items share one outcome: if one of them fails, all do.
-    pub(super) all_or_nothing: bool,
-}
-
-impl<'a> RouteAttempt<'a> {
+impl Attempt<'_> {
     /// Infers the items with the version of the route, and with its fallback what that did not answer.
     ///
     /// # Errors
     /// [`InferenceFailure`] if no item was answered. The failure of one item stands at its index.
-    pub(super) async fn infer(self, inputs: Vec<Input>) -> Result<ArmAnswers, InferenceFailure> {
+    pub(super) async fn infer_route(self, inputs: Vec<Input>) -> AttemptOutcome {
         let ArmRoute { model, assignment } = self.route;
-        let Some(assignment) = assignment else { return self.attempt.infer(model, inputs).await };
+        let Some(assignment) = assignment else { return self.infer(model, inputs).await };
         let ArmAssignment { active_phase, arm_index, user_bucketing, fallback, .. } = assignment;
         active_phase.record_request(*arm_index, self.text_count, user_bucketing.as_ref());
         let guard = AttemptGuard {
@@ -52,7 +37,7 @@ impl<'a> RouteAttempt<'a> {
         if let Some(fallback) = fallback {
             return self.infer_with_fallback(fallback, inputs, guard).await;
         }
-        let answers = self.attempt.infer(model, inputs).await;
+        let answers = self.infer(model, inputs).await;
         match main_failure(&answers) {
             // The control refuses the request: the request is wrong.
             Some(failure) if failure.is_client_error() => guard.discard(),
@@ -63,12 +48,12 @@ impl<'a> RouteAttempt<'a> {
 
     async fn infer_with_fallback(
         self,
-        fallback: &Result<Arc<LoadedVersion>, ResolveError>,
+        fallback: &ResolvedModel,
         inputs: Vec<Input>,
         guard: AttemptGuard<'_>,
-    ) -> Result<ArmAnswers, InferenceFailure> {
+    ) -> AttemptOutcome {
         // Admitted and scheduled with the whole deadline, but given up before it: the fallback may have to answer.
-        let first = self.attempt.infer(&self.route.model, inputs.clone());
+        let first = self.infer(&self.route.model, inputs.clone());
         let first = tokio::time::timeout_at(self.arm_deadline(fallback).into(), first).await;
         let first = first.unwrap_or(Err(InferenceError::DeadlineExceeded.into()));
         let Some(failure) = main_failure(&first) else {
@@ -82,23 +67,34 @@ impl<'a> RouteAttempt<'a> {
             guard.record_outcome(Some(&failure));
             None
         };
-        let retried = unanswered_indices(&first).filter(|_| !self.all_or_nothing);
-        let second = self.with_kept_entities(&first).infer(fallback, select(inputs, retried.as_deref())).await;
+        let attempt = self.with_kept_entities(&first);
+        let partial = first.ok().filter(|_| !self.all_or_nothing);
+        let retried = match &partial {
+            Some(answers) => {
+                let unanswered = inputs.into_iter().zip(answers).filter(|(_, answer)| answer.is_err());
+                unanswered.map(|(input, _)| input).collect()
+            }
+            None => inputs,
+        };
+        let second = attempt.infer(fallback, retried).await;
         match (guard, main_failure(&second)) {
             (None, _) => {}
-            // Both refuse these texts, so they say nothing of the arm. The texts that it answered do.
-            (Some(guard), Some(refusal)) if refusal.is_client_error() => match &retried {
-                Some(retried) if retried.len() < self.text_count => guard.record_outcome(None),
-                _ => guard.discard(),
-            },
+            (Some(guard), Some(refusal)) if refusal.is_client_error() => {
+                // Both refuse these texts, so they say nothing of the arm. The texts that it answered do.
+                if partial.iter().flatten().any(Result::is_ok) {
+                    guard.record_outcome(None);
+                } else {
+                    guard.discard();
+                }
+            }
             (Some(guard), _) => guard.record_outcome(Some(&failure)),
         }
-        merge_fallback(first, second, retried.as_deref(), fallback_source(&failure))
+        merge_fallback(partial, second, fallback_source(&failure))
     }
 
     /// Until when the arm may answer: the rest of the time must suffice for the fallback, as far as that is predictable.
-    fn arm_deadline(self, fallback: &Result<Arc<LoadedVersion>, ResolveError>) -> Instant {
-        let deadline = self.attempt.deadline;
+    fn arm_deadline(self, fallback: &ResolvedModel) -> Instant {
+        let deadline = self.deadline;
         let quarter = deadline.saturating_duration_since(Instant::now()) / 4;
         let reserve = match fallback {
             Ok(model) if self.text_count <= MAX_FEW_TEXTS => {
@@ -110,10 +106,10 @@ impl<'a> RouteAttempt<'a> {
     }
 
     /// The attempt of the fallback, whose answers stay in memory beside those of the arm.
-    fn with_kept_entities(self, answers: &Result<ArmAnswers, InferenceFailure>) -> Attempt<'a> {
+    fn with_kept_entities(self, answers: &AttemptOutcome) -> Self {
         let kept = answers.iter().flatten().flatten().map(|answer| entity_bytes(&answer.output)).sum();
-        let max_entity_bytes = self.attempt.max_entity_bytes.map(|budget| budget.saturating_sub(kept));
-        Attempt { max_entity_bytes, ..self.attempt }
+        let max_entity_bytes = self.max_entity_bytes.map(|budget| budget.saturating_sub(kept));
+        Self { max_entity_bytes, ..self }
     }
 }
 
@@ -169,14 +165,12 @@ fn fallback_source(failure: &InferenceFailure) -> AnswerSource {
 }
 
 /// The failure that counts; none if every item was answered.
-fn main_failure(answers: &Result<ArmAnswers, InferenceFailure>) -> Option<InferenceFailure> {
+fn main_failure(answers: &AttemptOutcome) -> Option<InferenceFailure> {
     let answers = match answers {
-        Ok(answers) => answers,
+        Ok(answers) => (0..).zip(answers),
         Err(failure) => return Some(failure.clone()),
     };
     let mut failures = answers
-        .iter()
-        .enumerate()
         .filter_map(|(index, answer)| Some(InferenceFailure::Item { index, error: answer.as_ref().err()?.clone() }));
     let first = failures.next()?;
     // A text that is wrong must not hide a failure of the server on another.
@@ -184,38 +178,15 @@ fn main_failure(answers: &Result<ArmAnswers, InferenceFailure>) -> Option<Infere
     Some(server_failure.unwrap_or(first))
 }
 
-/// The indices of items without an answer; none if the whole request failed.
-fn unanswered_indices(answers: &Result<ArmAnswers, InferenceFailure>) -> Option<Vec<usize>> {
-    let answers = answers.as_ref().ok()?;
-    Some(answers.iter().enumerate().filter(|(_, answer)| answer.is_err()).map(|(index, _)| index).collect())
-}
-
-/// The items at these indices, which are sorted; all without indices.
-fn select(inputs: Vec<Input>, indices: Option<&[usize]>) -> Vec<Input> {
-    let Some(indices) = indices else { return inputs };
-    let indexed = inputs.into_iter().enumerate();
-    indexed.filter(|(index, _)| indices.binary_search(index).is_ok()).map(|(_, input)| input).collect()
-}
-
-/// The answers of the arm, with those of the fallback at the indices that were retried.
-fn merge_fallback(
-    first: Result<ArmAnswers, InferenceFailure>,
-    second: Result<ArmAnswers, InferenceFailure>,
-    retried: Option<&[usize]>,
-    source: AnswerSource,
-) -> Result<ArmAnswers, InferenceFailure> {
-    let attribute = |answer: Result<ArmAnswer, ItemError>| answer.map(|answer| ArmAnswer { source, ..answer });
-    match (first, second, retried) {
-        (Ok(first), Err(_), Some(_)) => Ok(first),
-        (_, Err(failure), _) => Err(failure),
-        (Ok(mut first), Ok(second), Some(retried)) => {
-            for (index, answer) in retried.iter().zip(second) {
-                if let Some(slot) = first.get_mut(*index) {
-                    *slot = attribute(answer);
-                }
-            }
-            Ok(first)
-        }
-        (_, Ok(second), _) => Ok(second.into_iter().map(attribute).collect()),
+/// The answers of the fallback, in the place of those that the arm failed to give.
+fn merge_fallback(partial: Option<ArmAnswers>, second: AttemptOutcome, source: AnswerSource) -> AttemptOutcome {
+    let second = match second {
+        Ok(second) => second.into_iter().map(|answer| answer.map(|answer| ArmAnswer { source, ..answer })),
+        Err(failure) => return partial.ok_or(failure),
+    };
+    let Some(mut answers) = partial else { return Ok(second.collect()) };
+    for (unanswered, answer) in answers.iter_mut().filter(|answer| answer.is_err()).zip(second) {
+        *unanswered = answer;
     }
+    Ok(answers)
 }

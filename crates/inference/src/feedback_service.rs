@@ -14,7 +14,6 @@ use predictd_registry::service::RegistryError;
 use predictd_text::policy::{PolicyError, TextPolicy};
 
 /// Takes feedback.
-#[derive(Debug)]
 pub struct FeedbackService {
     /// Verify prediction ids.
     pub receipts: Arc<ReceiptKeyring>,
@@ -27,7 +26,6 @@ pub struct FeedbackService {
 }
 
 /// The true labels of a prediction, as a client sends them.
-#[derive(Debug)]
 pub struct Feedback {
     /// The signed receipt.
     pub prediction_id: String,
@@ -80,10 +78,8 @@ impl FeedbackService {
         let mut records = Vec::with_capacity(feedback.len());
         let mut outcomes = Vec::with_capacity(feedback.len());
         for feedback in feedback {
-            let checked = self.verify(feedback).map(|record| {
-                let reported_at = store.services().feedback.next_timestamp();
-                records.push(FeedbackRecord { caller: caller.to_owned(), reported_at, ..record });
-            });
+            let reported_at = store.services().feedback.next_timestamp();
+            let checked = self.verify(feedback, caller, reported_at).map(|record| records.push(record));
             if checked.is_err() {
                 self.metrics.record_feedback("refused");
             }
@@ -99,8 +95,8 @@ impl FeedbackService {
         Ok(outcomes.into_iter().map(outcome).collect())
     }
 
-    /// The record of valid feedback, without caller and time of the report.
-    fn verify(&self, feedback: Feedback) -> Result<FeedbackRecord, FeedbackError> {
+    /// The record of valid feedback.
+    fn verify(&self, feedback: Feedback, caller: &str, reported_at: i64) -> Result<FeedbackRecord, FeedbackError> {
         let receipt = self.receipts.verify(&feedback.prediction_id, clock::now())?;
         if receipt.label_source == LabelSource::NoLabels {
             return Err(FeedbackError::NoLabels);
@@ -112,8 +108,8 @@ impl FeedbackService {
             return Err(FeedbackError::DuplicateLabel);
         }
         let snapshot = self.registry.snapshot();
-        let model = snapshot.models.get(&receipt.model).and_then(|served| served.ready_model(&receipt.version));
-        let model = model.map(Arc::as_ref);
+        let served = snapshot.models.get(&receipt.model);
+        let model = served.and_then(|served| served.ready_model(&receipt.version)).map(Arc::as_ref);
         if !feedback.labels.iter().all(|label| is_possible_label(model, &receipt, label)) {
             return Err(FeedbackError::UnknownLabel);
         }
@@ -129,8 +125,8 @@ impl FeedbackService {
             confidence: receipt.confidence,
             actual: feedback.labels,
             text,
-            caller: String::new(),
-            reported_at: 0,
+            caller: caller.to_owned(),
+            reported_at,
         })
     }
 

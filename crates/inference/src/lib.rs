@@ -4,7 +4,7 @@
 //! - [`arm_route`]: which version answers; [`attempt`]: one version infers; `fallback`: the control after a failed arm
 //! - [`error`]: why a request or an item got no answer
 //! - [`zero_shot`]: candidate labels of a request
-//! - `outcome_recording`: metrics and drift of an answer; `receipt_signing`: its prediction id
+//! - `outcome_recording`: metrics and drift of an answer
 //! - [`request_summary`]: how the answers of a request came about; [`entity_memory`]: memory for found entities
 //! - [`shadow_queue`], [`shadow_traffic`], `shadow_comparison`: copies of requests for shadows, their runs, their agreement
 //! - [`feedback_service`]: the true labels of earlier predictions
@@ -16,7 +16,6 @@ pub mod error;
 mod fallback;
 pub mod feedback_service;
 mod outcome_recording;
-mod receipt_signing;
 pub mod request_summary;
 pub mod response;
 pub mod service;

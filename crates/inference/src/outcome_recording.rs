@@ -6,10 +6,10 @@ use predictd_text::heads::HeadOutcome;
 
 /// Records an answer, once.
 pub(super) fn record_output(model: &LoadedVersion, output: &ItemOutput, has_candidate_labels: bool) {
-    let metrics = model.metrics();
+    let metrics = &model.runner.metrics;
     let labels = model.pipeline().labels();
     metrics.record_prediction(output.tokens);
-    if let Some(monitor) = model.drift_monitor().filter(|_| !has_candidate_labels) {
+    if let Some(monitor) = model.drift_monitor.as_ref().filter(|_| !has_candidate_labels) {
         monitor.record(&output.prediction, output.tokens, output.unknown_tokens);
     }
     if let HeadOutcome::Entities(entities) = &output.prediction.outcome {

@@ -10,17 +10,18 @@ use std::vec::IntoIter;
 use predictd_engine::loaded_version::LoadedVersion;
 use predictd_engine::{ItemError, ItemOutput};
 use predictd_experiments::counters::AnswerSource;
-use predictd_experiments::receipts::{ReceiptKeyring, TextFingerprint};
+use predictd_experiments::receipts::{LabelSource, Receipt, ReceiptKeyring, TextFingerprint};
+use predictd_platform::clock;
+use predictd_text::heads::{HeadOutcome, HeadOutput};
 
 use super::arm_route::ArmRoute;
 use super::attempt::ArmAnswer;
 use super::error::InferenceFailure;
 use super::outcome_recording::record_output;
-use super::receipt_signing::{ReceiptContext, sign_receipt};
 use super::request_summary::RequestSummary;
+use super::shadow_comparison::first_confidence;
 
 /// The answers of a request, in the order of its texts.
-#[derive(Debug)]
 pub struct InferenceResponse {
     /// None if no text was answered.
     pub summary: Option<RequestSummary>,
@@ -33,7 +34,6 @@ pub struct InferenceResponse {
 }
 
 /// The recorded answer to a text.
-#[derive(Debug)]
 pub struct ItemAnswer {
     /// Outcome, scores, tokens.
     pub output: ItemOutput,
@@ -49,19 +49,23 @@ pub struct ItemAnswer {
 }
 
 impl InferenceResponse {
-    fn record(&self, answer: ArmAnswer, text_fingerprint: Option<TextFingerprint>) -> ItemAnswer {
-        let candidate_labels = self.candidate_labels.as_deref();
-        record_output(&answer.model, &answer.output, candidate_labels.is_some());
-        let context = ReceiptContext { route: &self.route, candidate_labels, text_fingerprint };
-        let prediction_id = sign_receipt(&self.receipts, &answer, context);
-        ItemAnswer {
-            output: answer.output,
-            model: answer.model,
-            experiment_and_arm: self.route.experiment_and_arm(),
-            source: answer.source,
-            prediction_id,
-            candidate_labels: self.candidate_labels.clone(),
-        }
+    /// Signs the receipt of an answer. The fingerprint is of the text as the client sent it.
+    fn sign_receipt(&self, answer: &ArmAnswer, text_fingerprint: Option<TextFingerprint>) -> String {
+        let ArmAnswer { output: ItemOutput { prediction, .. }, model, source } = answer;
+        let labels = self.candidate_labels.as_deref().unwrap_or_else(|| model.pipeline().labels());
+        let indices = prediction.outcome.label_indices();
+        self.receipts.sign(&Receipt {
+            id: clock::new_id(),
+            issued_at: clock::now(),
+            model: model.name.clone(),
+            version: model.version.clone(),
+            arm_path: self.route.arm_path(*source),
+            label_source: label_source(&prediction.outcome, self.candidate_labels.is_some()),
+            labels: indices.iter().filter_map(|&index| labels.get(index).cloned()).collect(),
+            is_truncated: false,
+            confidence: confidence(prediction),
+            text_fingerprint,
+        })
     }
 }
 
@@ -70,11 +74,17 @@ impl Iterator for InferenceResponse {
 
     fn next(&mut self) -> Option<Self::Item> {
         let (index, answer) = self.answers.next()?;
-        let fingerprint = self.fingerprints.next().flatten();
-        Some(match answer {
-            Ok(answer) => Ok(self.record(answer, fingerprint)),
-            Err(error) => Err(InferenceFailure::Item { index, error }),
-        })
+        let text_fingerprint = self.fingerprints.next().flatten();
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Some(Err(InferenceFailure::Item { index, error })),
+        };
+        record_output(&answer.model, &answer.output, self.candidate_labels.is_some());
+        let prediction_id = self.sign_receipt(&answer, text_fingerprint);
+        let ArmAnswer { output, model, source } = answer;
+        let experiment_and_arm = self.route.experiment_and_arm();
+        let candidate_labels = self.candidate_labels.clone();
+        Some(Ok(ItemAnswer { output, model, experiment_and_arm, source, prediction_id, candidate_labels }))
     }
 }
 
@@ -84,4 +94,20 @@ impl ItemAnswer {
     pub fn labels(&self) -> &[String] {
         self.candidate_labels.as_deref().unwrap_or_else(|| self.model.pipeline().labels())
     }
+}
+
+fn label_source(outcome: &HeadOutcome, has_candidate_labels: bool) -> LabelSource {
+    match outcome {
+        HeadOutcome::Label(_) | HeadOutcome::Labels(_) if has_candidate_labels => LabelSource::Request,
+        HeadOutcome::Label(_) | HeadOutcome::Labels(_) => LabelSource::Model,
+        HeadOutcome::Score(_) | HeadOutcome::Entities(_) => LabelSource::NoLabels,
+    }
+}
+
+fn confidence(prediction: &HeadOutput) -> f32 {
+    first_confidence(prediction).unwrap_or_else(|| match prediction.outcome {
+        // The likeliest label bounds the confidence that none fits.
+        HeadOutcome::Labels(_) => 1.0 - prediction.probabilities.iter().copied().fold(0.0, f32::max),
+        _ => 0.0,
+    })
 }

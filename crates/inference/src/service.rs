@@ -13,14 +13,12 @@ use predictd_text::input::Input;
 use super::arm_route::{ArmRoute, ModelSelector};
 use super::attempt::{ArmAnswer, ArmAnswers, Attempt};
 use super::error::InferenceFailure;
-use super::fallback::RouteAttempt;
 use super::request_summary::RequestSummary;
 use super::response::InferenceResponse;
 use super::shadow_queue::{ShadowQueue, is_mirrored};
 use super::zero_shot::ZeroShotQuery;
 
 /// Answers requests.
-#[derive(Debug)]
 pub struct InferenceService {
     /// Admits items to models.
     pub engine: Engine,
@@ -31,7 +29,6 @@ pub struct InferenceService {
 }
 
 /// A request whose version is chosen.
-#[derive(Debug)]
 pub struct InferenceRequest {
     /// The versions that may answer.
     pub route: ArmRoute,
@@ -73,31 +70,29 @@ impl InferenceService {
         let fingerprints: Vec<_> = inputs.iter().map(|input| self.receipts.fingerprint(&input.text)).collect();
         let byte_len = inputs.iter().map(Input::byte_len).sum();
         let mirrored = (is_mirrored(&route, byte_len) && zero_shot.is_none()).then(|| inputs.clone());
-        let attempt = RouteAttempt {
-            route: &route,
-            attempt: Attempt {
-                engine: &self.engine,
-                has_candidate_labels: zero_shot.is_some(),
-                deadline: request.deadline,
-                cache_mode: request.cache_mode,
-                max_entity_bytes: request.max_entity_bytes,
-            },
+        let attempt = Attempt {
+            engine: &self.engine,
             metrics: &self.metrics,
+            route: &route,
             text_count: inputs.len(),
             all_or_nothing: request.all_or_nothing,
+            has_candidate_labels: zero_shot.is_some(),
+            deadline: request.deadline,
+            cache_mode: request.cache_mode,
+            max_entity_bytes: request.max_entity_bytes,
         };
         let items = match &zero_shot {
             Some(query) => inputs.iter().flat_map(|input| query.to_inputs(&input.text)).collect(),
             None => inputs,
         };
-        let mut answers = if items.is_empty() { Vec::new() } else { attempt.infer(items).await? };
+        let mut answers = if items.is_empty() { Vec::new() } else { attempt.infer_route(items).await? };
         check_answers(&answers, request.all_or_nothing)?;
         if let Some(inputs) = mirrored {
             self.shadow_queue.mirror(&self.metrics, &route, &inputs, &answers);
         }
         let mut summary = RequestSummary::from_answers(answers.iter().flatten(), route.experiment_and_arm());
         if let Some(query) = &zero_shot {
-            answers = vec![Ok(combine_answers(query, answers).ok_or(InferenceFailure::NoOutput)?)];
+            answers = vec![Ok(combine_answers(query, &answers).ok_or(InferenceFailure::NoOutput)?)];
             summary = summary.map(RequestSummary::into_one_text);
         }
         Ok(InferenceResponse {
@@ -125,11 +120,8 @@ fn check_answers(answers: &ArmAnswers, all_or_nothing: bool) -> Result<(), Infer
 }
 
 /// The answer for a text, from those for its candidate labels.
-fn combine_answers(query: &ZeroShotQuery, answers: ArmAnswers) -> Option<ArmAnswer> {
-    let answers: Vec<ArmAnswer> = answers.into_iter().flatten().collect();
-    let ArmAnswer { model, source, .. } = answers.first()?;
-    let model = Arc::clone(model);
-    let source = *source;
-    let outputs: Vec<_> = answers.into_iter().map(|answer| answer.output).collect();
-    Some(ArmAnswer { output: query.combine_outputs(&model, &outputs)?, model, source })
+fn combine_answers(query: &ZeroShotQuery, answers: &ArmAnswers) -> Option<ArmAnswer> {
+    let ArmAnswer { model, source, .. } = answers.iter().flatten().next()?;
+    let outputs: Vec<_> = answers.iter().flatten().map(|answer| &answer.output).collect();
+    Some(ArmAnswer { output: query.combine_outputs(model, &outputs)?, model: Arc::clone(model), source: *source })
 }

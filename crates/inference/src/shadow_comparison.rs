@@ -2,46 +2,59 @@
 
 use predictd_engine::ItemOutput;
 use predictd_engine::loaded_version::LoadedVersion;
-use predictd_text::heads::HeadOutcome;
+use predictd_text::heads::{HeadOutcome, HeadOutput};
 
 /// Scores that differ by at most this agree.
 const SCORE_TOLERANCE: f32 = 0.01;
 
 /// The part of an answer that is compared with another version's.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone)]
 pub(super) struct ComparableOutput {
-    pub(super) labels: Vec<String>,
+    labels: Vec<String>,
     /// Confidence in the first label, or the score.
-    pub(super) confidence: f32,
+    confidence: f32,
 }
 
-/// The confidence of a model in a label; 0 for a label that it does not have.
-pub(super) fn label_confidence(model: &LoadedVersion, output: &ItemOutput, label: Option<&String>) -> f32 {
-    let index = model.pipeline().labels().iter().position(|known| Some(known) == label);
-    index.and_then(|index| output.prediction.probabilities.get(index).copied()).unwrap_or_default()
+/// The score, or the confidence in the first label; none without labels.
+pub(super) fn first_confidence(prediction: &HeadOutput) -> Option<f32> {
+    if let HeadOutcome::Score(score) = prediction.outcome {
+        return Some(score);
+    }
+    let first = prediction.outcome.label_indices().first()?;
+    Some(prediction.probabilities.get(*first).copied().unwrap_or_default())
 }
 
 impl ComparableOutput {
     /// What is compared of an answer.
     pub(super) fn from_output(model: &LoadedVersion, output: &ItemOutput) -> Self {
         let prediction = &output.prediction;
-        let indices = prediction.outcome.label_indices();
+        let known_labels = model.pipeline().labels();
         let labels = match &prediction.outcome {
             HeadOutcome::Entities(entities) => {
                 entities.iter().map(|entity| format!("{} {}-{}", entity.label, entity.start, entity.end)).collect()
             }
-            _ => indices.iter().filter_map(|index| model.pipeline().labels().get(*index).cloned()).collect(),
+            outcome => outcome.label_indices().iter().filter_map(|&index| known_labels.get(index).cloned()).collect(),
         };
-        let confidence = match (&prediction.outcome, indices.first()) {
-            (HeadOutcome::Score(score), _) => *score,
-            (_, Some(index)) => prediction.probabilities.get(*index).copied().unwrap_or_default(),
-            (_, None) => 0.0,
-        };
+        let confidence = first_confidence(prediction).unwrap_or_default();
         Self { labels, confidence }
     }
 
+    /// Whether a shadow's answer agrees, and the difference of the confidences in the answered label, or of the scores. The
+    /// confidence in a label that the shadow does not have is 0.
+    pub(super) fn compare(&self, model: &LoadedVersion, output: &ItemOutput) -> (bool, f32) {
+        let shadow_output = Self::from_output(model, output);
+        let confidence = match self.labels.first() {
+            None => shadow_output.confidence,
+            Some(label) => {
+                let index = model.pipeline().labels().iter().position(|known| known == label);
+                index.and_then(|index| output.prediction.probabilities.get(index).copied()).unwrap_or_default()
+            }
+        };
+        (self.agrees_with(&shadow_output), (self.confidence - confidence).abs())
+    }
+
     /// True for the same labels in any order, or scores within the tolerance.
-    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+    fn agrees_with(&self, other: &Self) -> bool {
         if self.labels.is_empty() && other.labels.is_empty() {
             return (self.confidence - other.confidence).abs() <= SCORE_TOLERANCE;
         }

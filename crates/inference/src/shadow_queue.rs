@@ -18,7 +18,6 @@ const MAX_QUEUED_TEXTS: usize = 256;
 const MAX_REQUEST_BYTES: usize = 16 << 10;
 
 /// The items that wait for shadows.
-#[derive(Debug)]
 pub(super) struct ShadowQueue {
     sender: Sender<ShadowItem>,
     /// Taken when the queue starts to run.
@@ -26,7 +25,6 @@ pub(super) struct ShadowQueue {
 }
 
 /// An item for a shadow.
-#[derive(Debug)]
 pub(super) struct ShadowItem {
     pub(super) active_phase: Arc<ActivePhase>,
     /// The arm of the shadow.
@@ -58,17 +56,12 @@ impl ShadowQueue {
                     input: input.clone(),
                     primary_output: primary_output.clone(),
                 };
-                self.enqueue(metrics, item);
+                if self.sender.try_send(item).is_err() {
+                    record_skip(metrics, active_phase, arm_index);
+                }
+                metrics.experiments.set_shadow_waiting(MAX_QUEUED_TEXTS.saturating_sub(self.sender.capacity()));
             }
         }
-    }
-
-    fn enqueue(&self, metrics: &Metrics, item: ShadowItem) {
-        if let Err(refused) = self.sender.try_send(item) {
-            let item = refused.into_inner();
-            record_skip(metrics, &item.active_phase, item.arm_index);
-        }
-        metrics.experiments.set_shadow_waiting(MAX_QUEUED_TEXTS.saturating_sub(self.sender.capacity()));
     }
 }
 

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use predictd_engine::Engine;
 
 use super::service::InferenceService;
-use super::shadow_comparison::{ComparableOutput, label_confidence};
 use super::shadow_queue::{ShadowItem, record_skip};
 
 /// Longest predicted run of a mirrored item: a request that comes meanwhile may have to wait for it.
@@ -21,13 +20,6 @@ const IDLE_WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// A longer run is given up.
 const RUN_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A shadow's answer, compared with the answer that the client got.
-struct ShadowOutcome {
-    agrees: bool,
-    /// Difference of the confidences in the answered label, or of the scores.
-    distance: f32,
-}
 
 /// Runs the items of the queue, one at a time, until the task is aborted.
 pub async fn run_queue(service: Arc<InferenceService>) {
@@ -66,29 +58,19 @@ async fn run_and_compare(service: &InferenceService, item: ShadowItem) {
         }
         Ok(model) => {
             let output = service.engine.infer_unmetered(model, input, start + RUN_TIMEOUT).await;
-            output.map(|output| {
-                let shadow_output = ComparableOutput::from_output(model, &output);
-                let confidence = match primary_output.labels.first() {
-                    None => shadow_output.confidence,
-                    label => label_confidence(model, &output, label),
-                };
-                ShadowOutcome {
-                    agrees: primary_output.agrees_with(&shadow_output),
-                    distance: (primary_output.confidence - confidence).abs(),
-                }
-            })
+            output.map(|output| primary_output.compare(model, &output))
         }
     };
     let run_time = start.elapsed();
-    let name = match &outcome {
+    let name = match outcome {
         None => "failed",
-        Some(ShadowOutcome { agrees: true, .. }) => "agreed",
+        Some((true, _)) => "agreed",
         Some(_) => "differed",
     };
     service.metrics.experiments.record_shadow(&active_phase.experiment_name, &arm.name, name);
     active_phase.record_shadow(arm_index, |counts| match outcome {
         None => counts.failed += 1,
-        Some(ShadowOutcome { agrees, distance }) => {
+        Some((agrees, distance)) => {
             counts.compared += 1;
             counts.agreed += u64::from(agrees);
             counts.distance += f64::from(distance);

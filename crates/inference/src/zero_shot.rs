@@ -11,7 +11,6 @@ use predictd_text::zero_shot::{DEFAULT_TEMPLATE, NliLabels, hypothesis_inputs};
 use super::error::InferenceFailure;
 
 /// The candidate labels of a request.
-#[derive(Debug)]
 pub struct ZeroShotQuery {
     /// The labels to choose from.
     pub labels: Vec<String>,
@@ -28,7 +27,7 @@ impl ZeroShotQuery {
     }
 
     /// The answer for the text, from the outputs for each label. None if an output has too few scores.
-    pub(super) fn combine_outputs(&self, model: &LoadedVersion, outputs: &[ItemOutput]) -> Option<ItemOutput> {
+    pub(super) fn combine_outputs(&self, model: &LoadedVersion, outputs: &[&ItemOutput]) -> Option<ItemOutput> {
         let logits: Vec<&[f32]> = outputs.iter().map(|output| output.prediction.raw_scores.as_slice()).collect();
         let nli_labels = NliLabels::from_labels(model.pipeline().labels())?;
         Some(ItemOutput {
@@ -46,7 +45,7 @@ pub(super) fn check_takes_labels(model: &LoadedVersion) -> Result<(), InferenceF
     let pipeline = model.pipeline();
     let judges_pairs = pipeline.has_pair_support() && matches!(pipeline.head(), Head::SingleLabel(_));
     if !judges_pairs || NliLabels::from_labels(pipeline.labels()).is_none() {
-        return Err(InferenceFailure::LabelsUnsupported(model.name().to_owned()));
+        return Err(InferenceFailure::LabelsUnsupported(model.name.clone()));
     }
     if pipeline.head().activation() != Some(Activation::Softmax) {
         return Err(InferenceFailure::LabelsNeedLogits);

@@ -214,13 +214,13 @@ impl Snapshot {
                     version: version.as_str().to_owned(),
                     state: state.name(),
                     is_active: answers == Some(version),
-                    device: loaded.map(|model| model.device().to_owned()),
-                    is_fallback: loaded.is_some_and(|model| model.placement().fallback_reason.is_some()),
-                    queued_texts: loaded.map_or(0, |model| model.queue_length()),
-                    oldest_wait: loaded.map(|model| model.oldest_wait()).unwrap_or_default(),
+                    device: loaded.map(|model| model.placement.device()),
+                    is_fallback: loaded.is_some_and(|model| model.placement.fallback_reason.is_some()),
+                    queued_texts: loaded.map_or(0, |model| model.runner.queue.item_count()),
+                    oldest_wait: loaded.map(|model| model.runner.queue.oldest_wait()).unwrap_or_default(),
                     expected_wait: loaded.map(|model| model.wait_time()).unwrap_or_default(),
                     signals: loaded
-                        .and_then(|model| model.drift_monitor())
+                        .and_then(|model| model.drift_monitor.as_ref())
                         .map(DriftMonitor::current_signals)
                         .unwrap_or_default(),
                 });

@@ -60,7 +60,7 @@ impl FakeBackendServer {
 
     /// Texts that wait in the queue of `m`.
     pub(crate) fn queued_texts(&self) -> usize {
-        self.server.app.models.registry.snapshot().resolve(Some("m"), None).unwrap().queue_length()
+        self.server.app.models.registry.snapshot().resolve(Some("m"), None).unwrap().runner.queue.item_count()
     }
 
     /// Waits until this many permits are free and nothing else happens to them.

@@ -15,7 +15,7 @@ pub(super) const MAX_SLOT_BYTES: usize = 160;
 const ARC_COUNTER_BYTES: usize = 16;
 
 /// Bytes that an answer takes.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct EntryWeighter;
 
 impl Weighter<CacheKey, Arc<ItemOutput>> for EntryWeighter {

@@ -13,7 +13,7 @@ use super::key::CacheKey;
 use crate::item_output::ItemOutput;
 
 /// How a run ended that others waited for.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum FlightOutcome {
     /// With an answer.
     Computed(Arc<ItemOutput>),
@@ -24,7 +24,6 @@ pub enum FlightOutcome {
 }
 
 /// A place among those who wait for a run.
-#[derive(Debug)]
 pub struct FlightFollower(watch::Receiver<Option<FlightOutcome>>);
 
 impl FlightFollower {
@@ -37,13 +36,12 @@ impl FlightFollower {
 }
 
 /// The texts that are being run. Each has a permit, which bounds them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct FlightTable {
     by_key: HashMap<CacheKey, Flight>,
     started_count: u64,
 }
 
-#[derive(Debug)]
 struct Flight {
     id: u64,
     deadline: Instant,
@@ -51,10 +49,10 @@ struct Flight {
 }
 
 /// A leader's part of a flight.
-#[derive(Debug)]
 pub(super) struct FlightHandle {
     id: u64,
-    outcome_sender: watch::Sender<Option<FlightOutcome>>,
+    /// To the followers.
+    pub(super) outcome_sender: watch::Sender<Option<FlightOutcome>>,
 }
 
 impl FlightTable {
@@ -66,9 +64,10 @@ impl FlightTable {
     /// Takes the place of a flight that had more time, if there is one; those who wait for it stay with it.
     pub(super) fn start(&mut self, key: CacheKey, deadline: Instant) -> FlightHandle {
         self.started_count += 1;
-        let (sender, end) = watch::channel(None);
-        self.by_key.insert(key, Flight { id: self.started_count, deadline, outcome: end });
-        FlightHandle { id: self.started_count, outcome_sender: sender }
+        let id = self.started_count;
+        let (outcome_sender, outcome) = watch::channel(None);
+        self.by_key.insert(key, Flight { id, deadline, outcome });
+        FlightHandle { id, outcome_sender }
     }
 
     /// Removes a flight, unless another has taken its place.
@@ -76,12 +75,5 @@ impl FlightTable {
         if self.by_key.get(&key).is_some_and(|flight| flight.id == handle.id) {
             self.by_key.remove(&key);
         }
-    }
-}
-
-impl FlightHandle {
-    /// Sends the outcome to the followers.
-    pub(super) fn send(self, outcome: FlightOutcome) {
-        self.outcome_sender.send_replace(Some(outcome));
     }
 }

@@ -1,20 +1,18 @@
 //! The first runs of a model: what they must give before it serves.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use predictd_text::activation::{Activation, AppliedActivation, are_distributions, are_probabilities, rows_differ};
-use predictd_text::input::{Input, SecondText};
+use predictd_text::input::Input;
 use predictd_text::manifest::{Manifest, ManifestError};
-use predictd_text::pipeline::Pipeline;
 use predictd_text::signature::Signature;
-use predictd_text::tokenizer::{TokenizeError, Tokenizer};
+use predictd_text::tokenizer::TokenizeError;
 
 use super::cpu_retry::OpenedModel;
-use super::mlflow_checks;
-use super::single_run::{predict_encoded, predict_input};
 use crate::backend::{BackendError, Session};
-use crate::batch_invariance::{InvarianceProbe, ScoreTolerance, probe_run_timeout};
-use crate::calibration::{run_batch, run_shape};
+use crate::batch_invariance::{ScoreTolerance, item_scores};
+use crate::trial_session::{TrialError, TrialSession};
 
 /// Longer text of the warm-up, in words.
 const WARM_UP_WORDS: usize = 32;
@@ -29,7 +27,7 @@ const ACTIVATION_PROBE_COUNT: usize = 6;
 /// # Errors
 /// [`ManifestError`] naming the file that is not true, or why the graph fails.
 pub(super) fn run_load_checks(
-    OpenedModel { manifest, graph, pipeline, placement }: &mut OpenedModel,
+    OpenedModel { manifest, graph, pipeline, placement, .. }: &mut OpenedModel,
     session: &mut dyn Session,
     longest: Duration,
 ) -> Result<Option<&'static str>, ManifestError> {
@@ -38,27 +36,40 @@ pub(super) fn run_load_checks(
         Some(true) => ScoreTolerance::UNLIMITED,
         _ => ScoreTolerance::new(&facts, placement.is_gpu()),
     };
-    let known_alone = declared_unbatchable_reason(manifest, graph.signature());
-    let failed = |reason: String| ManifestError::new(&manifest.graph_name, format!("the warm-up failed: {reason}"));
-    let probe_time = probe_run_timeout(pipeline, session, longest).map_err(failed)?;
-    detect_max_token_id(pipeline, session, probe_time)?;
-    if manifest.options.activation.is_none() {
-        detect_activation(pipeline, session, probe_time).map_err(failed)?;
+    let failed = |reason: TrialError| warm_up_error(manifest, reason);
+    let mut trial = TrialSession { pipeline, session, run_timeout: longest };
+    let run_timeout = trial.probe_run_timeout().map_err(failed)?;
+    trial.run_timeout = run_timeout;
+    if let Some(rows) = trial.find_id_limit() {
+        pipeline.limit_token_ids(rows)?;
     }
-    let why_alone = match known_alone {
-        Some(reason) => Some(reason),
-        None => InvarianceProbe { pipeline, session, tolerance, run_timeout: probe_time }
-            .find_unbatchable_reason()
-            .map_err(failed)?,
+    let mut trial = TrialSession { pipeline, session, run_timeout };
+    if manifest.options.activation.is_none()
+        && let Some((applied, left)) = trial.detect_activation().map_err(failed)?
+    {
+        pipeline.set_graph_activation(applied, left);
+    }
+    let mut trial = TrialSession { pipeline, session, run_timeout };
+    let why_alone = match declared_unbatchable_reason(manifest, graph.signature()) {
+        None => trial.find_unbatchable_reason(tolerance).map_err(failed)?,
+        declared => declared,
     };
     if why_alone.is_some() {
         pipeline.disable_row_batching();
     }
-    mlflow_checks::check(manifest, &facts, pipeline, session, longest)?;
-    check_golden(pipeline, session, longest)?;
-    warm_up(pipeline, session, longest).map_err(failed)?;
-    check_pairs(pipeline, session, longest);
+    let mut trial = TrialSession { pipeline, session, run_timeout: longest };
+    trial.check_mlflow(manifest, &facts)?;
+    trial.check_golden()?;
+    trial.warm_up().map_err(failed)?;
+    if trial.fails_on_pairs() {
+        pipeline.disable_pairs();
+    }
     Ok(why_alone)
+}
+
+/// The error of a model whose first runs failed.
+pub(super) fn warm_up_error(manifest: &Manifest, reason: impl fmt::Display) -> ManifestError {
+    ManifestError::new(&manifest.graph_name, format!("the warm-up failed: {reason}"))
 }
 
 /// Why texts of a model must run alone, as far as its files say so.
@@ -73,161 +84,134 @@ fn declared_unbatchable_reason(manifest: &Manifest, signature: &Signature) -> Op
     }
 }
 
-/// Recognises by its scores whether the graph applies a softmax itself, and whether it really does what its last node
-/// seems to.
-fn detect_activation(pipeline: &mut Pipeline, session: &mut dyn Session, longest: Duration) -> Result<(), String> {
-    if pipeline.tokenizer().is_none() || pipeline.head().activation().is_none() {
-        return Ok(());
-    }
-    let mut rows = Vec::new();
-    for seed in 0..ACTIVATION_PROBE_COUNT {
-        let text = pipeline.probe_text(4 + 2 * seed, seed).map_err(|error| error.to_string())?;
-        // A text that fails alone shows nothing.
-        let Ok(scores) = run_batch(pipeline, session, &[&text], longest) else { continue };
-        let own = text.row_length().unwrap_or(1);
-        let scores = scores.first().map(|row| pipeline.unpadded_scores(row, own)).unwrap_or_default();
-        rows.extend(scores.chunks(pipeline.score_width()).map(<[f32]>::to_vec));
-    }
-    if rows.is_empty() {
-        return Ok(());
-    }
-    match pipeline.applied_activation() {
-        None if are_distributions(&rows) && rows_differ(&rows) => {
-            let applied = AppliedActivation { activation: Activation::Softmax, is_exact: true };
-            pipeline.set_graph_activation(Some(applied), Activation::None);
+impl TrialSession<'_> {
+    /// Recognises by its scores whether the graph applies a softmax itself, and whether it really does what its last node
+    /// seems to. The activation that it applies and the one that is left, if that is not what its file says.
+    fn detect_activation(&mut self) -> Result<Option<(Option<AppliedActivation>, Activation)>, TrialError> {
+        let pipeline = self.pipeline;
+        if pipeline.tokenizer().is_none() || pipeline.head().activation().is_none() {
+            return Ok(None);
         }
-        Some(applied) if !is_plausible_output(applied, &rows) => {
-            pipeline.set_graph_activation(None, pipeline.head().default_activation());
+        let mut rows = Vec::new();
+        for seed in 0..ACTIVATION_PROBE_COUNT {
+            let text = pipeline.probe_text(4 + 2 * seed, seed)?;
+            // A text that fails alone shows nothing.
+            let Ok(scores) = self.run_batch(&[&text]) else { continue };
+            let scores = item_scores(pipeline, &text, scores.first());
+            rows.extend(scores.chunks(pipeline.score_width()).map(<[f32]>::to_vec));
         }
-        _ => {}
+        Ok(match pipeline.applied_activation() {
+            _ if rows.is_empty() => None,
+            None if are_distributions(&rows) && rows_differ(&rows) => {
+                Some((Some(AppliedActivation { activation: Activation::Softmax, is_exact: true }), Activation::None))
+            }
+            Some(applied) if !is_plausible_output(applied, &rows) => Some((None, pipeline.head().default_activation())),
+            _ => None,
+        })
     }
-    Ok(())
+
+    /// Finds by runs how many ids a graph can look up, where its file does not say and it is not all.
+    fn find_id_limit(&mut self) -> Option<usize> {
+        let mut fails = self.pipeline.largest_unchecked_id().filter(|&largest| self.is_out_of_bounds(largest))?;
+        let mut works = 0;
+        while works + 1 < fails {
+            let middle = works.midpoint(fails);
+            if self.is_out_of_bounds(middle) {
+                fails = middle;
+            } else {
+                works = middle;
+            }
+        }
+        Some(fails as usize)
+    }
+
+    /// True if the graph fails to look up this id.
+    fn is_out_of_bounds(&mut self, id: u32) -> bool {
+        let Ok(text) = self.pipeline.encode_token_id(id) else { return false };
+        matches!(self.run_batch(&[&text]), Err(BackendError::OutOfBounds(_)))
+    }
+
+    /// Refuses a model whose graph fails on the longest text that the model's files allow.
+    ///
+    /// # Errors
+    /// [`ManifestError`] with the length that works.
+    pub(super) fn check_max_length(&mut self, manifest: &Manifest) -> Result<(), ManifestError> {
+        let most = self.max_tokens();
+        let Err(reason) = self.run_with_length(most) else { return Ok(()) };
+        // The runs between a length that works and one that does not.
+        let mut works = 0;
+        let mut fails = most;
+        let until = Instant::now() + MAX_LENGTH_SEARCH_TIMEOUT;
+        while works + 1 < fails && Instant::now() < until {
+            let middle = usize::midpoint(works, fails);
+            match self.run_with_length(middle) {
+                Ok(()) => works = middle,
+                Err(_) => fails = middle,
+            }
+        }
+        let advice = match works {
+            0 => "no length works".to_owned(),
+            works => format!("texts of up to {works} tokens work: write max_tokens = {works} into model.toml"),
+        };
+        let reason = format!("a text of {most} tokens, as long as its files allow, fails ({reason}); {advice}");
+        Err(ManifestError::new(&manifest.graph_name, reason))
+    }
+
+    /// Runs a text of so many tokens. One that takes too long says nothing of the graph.
+    fn run_with_length(&mut self, length: usize) -> Result<(), BackendError> {
+        match self.run_shape(self.pipeline.largest_batch_shape(length)) {
+            Err(BackendError::Interrupted) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// True if the graph fails on a pair, although the model's files allow pairs.
+    fn fails_on_pairs(&mut self) -> bool {
+        if !self.pipeline.has_pair_support() {
+            return false;
+        }
+        let input = Input::new("one short text".to_owned(), Some("another text".to_owned()));
+        let Ok(encoded) = self.pipeline.encode(input) else { return false };
+        let Err(BackendError::Failed(reason) | BackendError::OutOfBounds(reason)) = self.run_batch(&[&encoded]) else {
+            return false;
+        };
+        tracing::warn!(reason, "text pairs disabled; graph failed on a pair");
+        true
+    }
+
+    /// Runs the golden examples. The reason names an example by its number, not by its text.
+    pub(super) fn check_golden(&mut self) -> Result<(), ManifestError> {
+        let pipeline = self.pipeline;
+        let Some(golden) = pipeline.golden() else { return Ok(()) };
+        golden.check().map_err(|reason| ManifestError::new("golden.json", reason))?;
+        for (number, example) in (1..).zip(&golden.examples) {
+            let outcome = if example.text_pair.is_some() && !pipeline.has_pair_support() {
+                Err("it has two texts, and the model takes one".into())
+            } else {
+                let decision = self.predict_input(example.input());
+                decision.and_then(|decision| Ok(example.check(&decision, pipeline.labels(), golden.tolerance)?))
+            };
+            outcome.map_err(|reason: TrialError| {
+                ManifestError::new("golden.json", format!("example {number}: {reason}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Answers a long and a short text.
+    pub(super) fn warm_up(&mut self) -> Result<(), TrialError> {
+        match self.pipeline.encode("word ".repeat(WARM_UP_WORDS)) {
+            // A model may take fewer tokens than this and refuse longer texts.
+            Err(TokenizeError::TooLong { .. } | TokenizeError::NoTokens) => {}
+            long => _ = self.predict(&long?)?,
+        }
+        let short = self.pipeline.warmup_text()?;
+        self.predict(&short).map(|_| ())
+    }
 }
 
 /// True if these scores could be what the activation gives.
 fn is_plausible_output(applied: AppliedActivation, rows: &[Vec<f32>]) -> bool {
     let sums_to_one = applied.activation == Activation::Softmax && applied.is_exact;
     are_probabilities(rows) && (!sums_to_one || are_distributions(rows))
-}
-
-/// Finds by runs which ids a graph can look up, where its file does not say.
-///
-/// # Errors
-/// [`ManifestError`] if a special token is not one of them.
-fn detect_max_token_id(
-    pipeline: &mut Pipeline,
-    session: &mut dyn Session,
-    longest: Duration,
-) -> Result<(), ManifestError> {
-    let Some(largest) = pipeline.largest_unchecked_id() else { return Ok(()) };
-    if !is_out_of_bounds(pipeline, session, largest, longest) {
-        return Ok(());
-    }
-    let mut works = 0;
-    let mut fails = largest;
-    while works + 1 < fails {
-        let middle = works.midpoint(fails);
-        if is_out_of_bounds(pipeline, session, middle, longest) {
-            fails = middle;
-        } else {
-            works = middle;
-        }
-    }
-    pipeline.limit_token_ids(fails as usize)
-}
-
-/// True if the graph fails to look up this id.
-fn is_out_of_bounds(pipeline: &Pipeline, session: &mut dyn Session, id: u32, longest: Duration) -> bool {
-    let Ok(text) = pipeline.encode_token_id(id) else { return false };
-    matches!(run_batch(pipeline, session, &[&text], longest), Err(BackendError::OutOfBounds(_)))
-}
-
-/// Refuses a model whose graph fails on the longest text that the model's files allow.
-///
-/// # Errors
-/// [`ManifestError`] with the length that works.
-pub(super) fn check_max_length(
-    manifest: &Manifest,
-    pipeline: &Pipeline,
-    session: &mut dyn Session,
-    longest: Duration,
-) -> Result<(), ManifestError> {
-    let most = pipeline.tokenizer().map_or(1, Tokenizer::max_tokens);
-    let Err(reason) = run_with_length(pipeline, session, most, longest) else { return Ok(()) };
-    // The runs between a length that works and one that does not.
-    let mut works = 0;
-    let mut fails = most;
-    let until = Instant::now() + MAX_LENGTH_SEARCH_TIMEOUT;
-    while works + 1 < fails && Instant::now() < until {
-        let middle = usize::midpoint(works, fails);
-        match run_with_length(pipeline, session, middle, longest) {
-            Ok(()) => works = middle,
-            Err(_) => fails = middle,
-        }
-    }
-    let advice = match works {
-        0 => "no length works".to_owned(),
-        works => format!("texts of up to {works} tokens work: write max_tokens = {works} into model.toml"),
-    };
-    let reason = format!("a text of {most} tokens, as long as its files allow, fails ({reason}); {advice}");
-    Err(ManifestError::new(&manifest.graph_name, reason))
-}
-
-/// Runs a text of so many tokens. One that takes too long says nothing of the graph.
-fn run_with_length(
-    pipeline: &Pipeline,
-    session: &mut dyn Session,
-    length: usize,
-    longest: Duration,
-) -> Result<(), String> {
-    match run_shape(pipeline, session, pipeline.largest_batch_shape(length), longest) {
-        Ok(()) | Err(BackendError::Interrupted) => Ok(()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Takes no pairs if the graph fails on one.
-fn check_pairs(pipeline: &mut Pipeline, session: &mut dyn Session, longest: Duration) {
-    if !pipeline.has_pair_support() {
-        return;
-    }
-    let pair = SecondText { text: "another text".to_owned(), truncate_only_first: false };
-    let input = Input { text: "one short text".to_owned(), second: Some(pair) };
-    let Ok(encoded) = pipeline.encode(input) else { return };
-    if let Err(BackendError::Failed(reason) | BackendError::OutOfBounds(reason)) =
-        run_batch(pipeline, session, &[&encoded], longest)
-    {
-        tracing::warn!(reason, "text pairs disabled; graph failed on a pair");
-        pipeline.disable_pairs();
-    }
-}
-
-/// Runs the golden examples. The reason names an example by its number, not by its text.
-pub(super) fn check_golden(
-    pipeline: &Pipeline,
-    session: &mut dyn Session,
-    longest: Duration,
-) -> Result<(), ManifestError> {
-    let Some(golden) = pipeline.golden() else { return Ok(()) };
-    golden.check().map_err(|reason| ManifestError::new("golden.json", reason))?;
-    for (number, example) in (1..).zip(&golden.examples) {
-        let error = |reason: String| ManifestError::new("golden.json", format!("example {number}: {reason}"));
-        if example.text_pair.is_some() && !pipeline.has_pair_support() {
-            return Err(error("it has two texts, and the model takes one".to_owned()));
-        }
-        let decision = predict_input(pipeline, session, example.input(), longest).map_err(error)?;
-        example.check(&decision, pipeline.labels(), golden.tolerance).map_err(error)?;
-    }
-    Ok(())
-}
-
-/// Answers a long and a short text.
-pub(super) fn warm_up(pipeline: &Pipeline, session: &mut dyn Session, longest: Duration) -> Result<(), String> {
-    let long = "word ".repeat(WARM_UP_WORDS);
-    // A model may take fewer tokens than this and refuse longer texts.
-    if !matches!(pipeline.encode(long.clone()), Err(TokenizeError::TooLong { .. } | TokenizeError::NoTokens)) {
-        predict_input(pipeline, session, long.into(), longest)?;
-    }
-    let short = pipeline.warmup_text().map_err(|error| error.to_string())?;
-    predict_encoded(pipeline, session, &short, longest).map(|_| ())
 }

@@ -1,10 +1,14 @@
 //! On a GPU, or else on the cores: also where it turns out late that a GPU does not do.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use predictd_drift::DriftDetector;
 use predictd_text::manifest::{Manifest, ManifestError, ModelDevice};
 use predictd_text::pipeline::Pipeline;
 
 use crate::backend::Graph;
-use crate::drift_monitor;
+use crate::drift_monitor::start_drift;
 use crate::load_context::LoadContext;
 use crate::model_source::ModelSource;
 use crate::placement_result::Placement;
@@ -16,67 +20,64 @@ const MAX_REASON_CHARS: usize = 200;
 
 /// A model that was read and whose graph has a place.
 pub(super) struct OpenedModel {
+    pub(super) load_start: Instant,
     pub(super) manifest: Manifest,
     pub(super) graph: Box<dyn Graph>,
     pub(super) pipeline: Pipeline,
     pub(super) placement: Placement,
-}
-
-/// Why a model could not be loaded.
-pub(super) struct LoadError {
-    error: ManifestError,
-    /// Where it was placed, if that is a GPU.
-    gpu_device: Option<String>,
-}
-
-impl LoadError {
-    /// The error of a model that has its place.
-    pub(super) fn with_placement(error: ManifestError, placement: &Placement) -> Self {
-        Self { error, gpu_device: placement.is_gpu().then(|| placement.device()) }
-    }
-}
-
-impl From<ManifestError> for LoadError {
-    fn from(error: ManifestError) -> Self {
-        Self { error, gpu_device: None }
-    }
+    /// None without a profile.
+    pub(super) drift: Option<DriftDetector>,
 }
 
 /// Reads a model and opens its graph. `fallback_reason`: why it runs on the cores although a GPU is
 /// there, if so.
-pub(super) fn open_model(
+fn open_model(
     source: &ModelSource,
     context: &LoadContext,
     fallback_reason: Option<String>,
-) -> Result<OpenedModel, LoadError> {
+) -> Result<OpenedModel, ManifestError> {
+    let load_start = Instant::now();
     let mut manifest = Manifest::load_registered(&source.directory, source.registered_hashes.clone())?;
     if fallback_reason.is_some() {
         manifest.options.device = Some(ModelDevice::Cpu);
     }
     let graph = context.backend.open(&mut manifest)?;
     let pipeline = Pipeline::from_manifest(&mut manifest, graph.signature(), context.text_defaults)?;
-    drift_monitor::check_profile(manifest.profile.as_ref(), &pipeline)?;
+    let profile = manifest.profile.as_ref();
+    let drift = profile.map(|profile| start_drift(profile, &pipeline, context.drift_settings)).transpose()?;
     let mut placement = graph.placement();
     placement.fallback_reason = placement.fallback_reason.or(fallback_reason);
-    Ok(OpenedModel { manifest, graph, pipeline, placement })
+    Ok(OpenedModel { load_start, manifest, graph, pipeline, placement, drift })
 }
 
-/// Loads a model. One that fails on a GPU that it was placed on is loaded once more, on the cores; where every model must
-/// run on a GPU, its error says so.
+/// Opens and loads a model. An error after it was placed on a GPU comes with the name of the GPU.
+fn try_load<T>(
+    source: &ModelSource,
+    context: &LoadContext,
+    fallback_reason: Option<String>,
+    load: &impl Fn(OpenedModel) -> Result<T, ManifestError>,
+) -> Result<T, (ManifestError, Option<String>)> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let opened = open_model(source, context, fallback_reason).map_err(|error| (error, None))?;
+        let gpu = opened.placement.is_gpu().then(|| opened.placement.device());
+        load(opened).map_err(|error| (error, gpu))
+    }));
+    // A file that makes a library panic must not keep the other models from being loaded.
+    outcome.unwrap_or_else(|_| Err((ManifestError::new("model.onnx", "the model panicked while loading"), None)))
+}
+
+/// Opens and loads a model. One that fails on a GPU that it was placed on is loaded once more, on the cores; where every
+/// model must run on a GPU, its error says so.
 pub(super) fn load_with_cpu_fallback<T>(
     source: &ModelSource,
     context: &LoadContext,
-    load: impl Fn(Option<String>) -> Result<T, LoadError>,
+    load: impl Fn(OpenedModel) -> Result<T, ManifestError>,
 ) -> Result<T, ManifestError> {
-    let LoadError { error, gpu_device: gpu } = match load(None) {
-        Ok(loaded) => return Ok(loaded),
-        Err(failure) => failure,
+    let (error, gpu) = match try_load(source, context, None, &load) {
+        // An error of the system says nothing of the GPU.
+        Err((error, Some(gpu))) if !error.is_transient => (error, gpu),
+        outcome => return outcome.map_err(|(error, _)| error),
     };
-    let Some(gpu) = gpu else { return Err(error) };
-    if error.is_transient {
-        // It is the system's, and says nothing of the GPU either.
-        return Err(error);
-    }
     let ModelSource { name: model, version, .. } = source;
     match context.backend.required_device_option() {
         Some(_) if EXPECTATION_FILES.contains(&error.file.as_str()) => Err(error),
@@ -86,7 +87,8 @@ pub(super) fn load_with_cpu_fallback<T>(
         }
         None => {
             tracing::warn!(model, version, gpu, %error, "model failed on the GPU; loading it on the CPU");
-            load(Some(fallback_reason(&gpu, &error.reason))).map_err(|failure| failure.error)
+            let reason = fallback_reason(&gpu, &error.reason);
+            try_load(source, context, Some(reason), &load).map_err(|(error, _)| error)
         }
     }
 }

@@ -8,13 +8,12 @@
 use std::thread::Thread;
 use std::time::Duration;
 
-use crate::scheduler::{Micros, SOFT_DEADLINE_FACTOR};
+use crate::scheduler::{Micros, SOFT_DEADLINE_FACTOR, to_micros};
 
 /// How often the express worker looks again while texts wait: only time shows that a run is stuck.
 pub(super) const EXPRESS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The express worker, waiting.
-#[derive(Debug)]
 pub(super) struct ParkedExpressWorker {
     pub(super) thread: Thread,
     /// It looks again by itself.
@@ -23,6 +22,5 @@ pub(super) struct ParkedExpressWorker {
 
 /// The longest work for which it is worth running beside runs that take all permits for so long.
 pub(super) fn max_express_work(busy_for: Option<Duration>) -> Micros {
-    let busy_for = busy_for.unwrap_or_default().as_micros();
-    Micros::try_from(busy_for).unwrap_or(Micros::MAX) / SOFT_DEADLINE_FACTOR
+    to_micros(busy_for.unwrap_or_default()) / SOFT_DEADLINE_FACTOR
 }

@@ -8,12 +8,10 @@ use predictd_text::pipeline::EncodedInput;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::cache::FlightLeader;
-use crate::error::ItemError;
-use crate::item_output::ItemOutput;
+use crate::item_output::ItemResult;
 use crate::wait_estimator::LoadGuard;
 
 /// One request, as far as its texts share something.
-#[derive(Debug)]
 pub struct InferenceRequest {
     /// When it came.
     pub arrived_at: Instant,
@@ -44,7 +42,6 @@ impl InferenceRequest {
 }
 
 /// A text on its way to a worker.
-#[derive(Debug)]
 pub struct QueuedItem {
     /// The request it belongs to.
     pub request: Arc<InferenceRequest>,
@@ -56,16 +53,10 @@ pub struct QueuedItem {
     pub unbatched_time: Duration,
     /// When its run is due.
     pub soft_deadline: Instant,
-    /// Where the answer goes.
-    pub reply: oneshot::Sender<Result<ItemOutput, ItemError>>,
     /// When it was tokenised.
     pub tokenized_at: Instant,
-    /// Its share of the engine's bound; given back when the item is dropped.
-    pub permit: OwnedSemaphorePermit,
-    /// Its share of the model's work.
-    pub load_guard: LoadGuard,
-    /// Where others get the answer.
-    pub leader: Option<FlightLeader>,
+    /// Where the answer goes.
+    pub reply: ItemReply,
 }
 
 impl QueuedItem {
@@ -80,24 +71,29 @@ impl QueuedItem {
     pub fn queue_time(&self, run_start: Instant) -> Duration {
         run_start.saturating_duration_since(self.tokenized_at)
     }
+}
 
+/// Where the answer to a text goes, and what is given back with it.
+pub struct ItemReply {
+    /// To the caller.
+    pub sender: oneshot::Sender<ItemResult>,
+    /// The text's share of the engine's bound; given back when this is dropped.
+    pub permit: OwnedSemaphorePermit,
+    /// Its share of the model's work.
+    pub load_guard: LoadGuard,
+    /// To others that wait for the same text.
+    pub leader: Option<FlightLeader>,
+}
+
+impl ItemReply {
     /// Answers the caller and gives the permit back. False if the caller had left.
     #[must_use]
-    pub fn send_reply(self, answer: Result<ItemOutput, ItemError>) -> bool {
+    pub fn send(self, answer: ItemResult) -> bool {
         // The permit goes first: a caller that sees its answer may send the next request at once.
         drop((self.permit, self.load_guard));
         if let Some(leader) = self.leader {
             leader.complete(&answer);
         }
-        self.reply.send(answer).is_ok()
+        self.sender.send(answer).is_ok()
     }
-}
-
-/// What a worker gets from the queue.
-#[derive(Debug, Default)]
-pub struct DispatchedBatch {
-    /// The texts to run together; none if none waits any more.
-    pub items: Vec<QueuedItem>,
-    /// Texts that can no longer be answered in time.
-    pub expired_items: Vec<QueuedItem>,
 }

@@ -12,7 +12,7 @@ use crate::group_permits::GroupPermits;
 use crate::scheduler::{ItemId, Micros, PendingSet};
 
 /// The waiting texts and workers of a queue.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct QueueState {
     pub(super) pending: PendingSet,
     pub(super) items: HashMap<ItemId, QueuedItem>,
@@ -46,8 +46,7 @@ pub(super) fn park_worker(state: &mut MutexGuard<'_, QueueState>, gpu_index: usi
 impl QueueState {
     /// Takes so many parked workers from the list, to be woken once the lock is free: first those that find a permit.
     /// Where none does, all: the first that gets a permit runs the texts.
-    pub(super) fn take_workers_to_wake(&mut self, workers: usize, permits: &GroupPermits) -> Vec<Thread> {
-        let mut workers = workers;
+    pub(super) fn take_workers_to_wake(&mut self, mut workers: usize, permits: &GroupPermits) -> Vec<Thread> {
         if permits.has_several_gpus() && (1..self.parked_workers.len()).contains(&workers) {
             self.parked_workers.sort_by_cached_key(|(_, gpu_index)| permits.is_available_on(*gpu_index));
             if !self.parked_workers.last().is_some_and(|(_, gpu_index)| permits.is_available_on(*gpu_index)) {
@@ -61,24 +60,15 @@ impl QueueState {
 
     /// Takes out what cannot be answered in time any more.
     pub(super) fn pop_expired(&mut self, now: Micros) -> Vec<QueuedItem> {
-        let mut expired = Vec::new();
-        while let Some(id) = self.pending.pop_expired(now) {
-            expired.extend(self.items.remove(&id));
-        }
-        expired
+        let ids = std::iter::from_fn(|| self.pending.pop_expired(now));
+        ids.filter_map(|id| self.items.remove(&id)).collect()
     }
 
     /// Takes out the items of texts that are no longer pending.
     pub(super) fn take_items(&mut self, ids: &[ItemId]) -> Vec<QueuedItem> {
         let items = ids.iter().filter_map(|id| self.items.remove(id));
         // A caller that left while its texts were being taken out needs no run either.
-        items.filter(|item| !item.reply.is_closed()).collect()
-    }
-
-    /// Takes out a text.
-    pub(super) fn remove(&mut self, id: ItemId) -> Option<QueuedItem> {
-        self.pending.remove(id);
-        self.items.remove(&id)
+        items.filter(|item| !item.reply.sender.is_closed()).collect()
     }
 
     /// The express worker, if it is to look now.

@@ -4,6 +4,7 @@
 //! is the stretch of the waiting texts in order of length, around the one that must run (the anchor), that does the
 //! most work per second: the cost of its texts alone over the cost of the run.
 
+use predictd_drift::to_f64;
 use predictd_text::tensors::Shape;
 
 use super::micros::Micros;
@@ -46,7 +47,7 @@ impl Candidate {
 }
 
 /// What the window must fit.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct BatchContext<'a> {
     /// The time.
     pub now: Micros,
@@ -81,7 +82,6 @@ pub fn find_best_batch(
         context: fit,
         best_batch: (0, 0),
         best_gain: MIN_BATCHING_GAIN,
-        best_rows: 1,
     };
     if !search.is_within_limits(0, 0) {
         return (0, 0);
@@ -154,10 +154,9 @@ struct BatchSearch<'a> {
     shorter: &'a NeighbourSums,
     longer: &'a NeighbourSums,
     context: &'a BatchContext<'a>,
-    /// The best window so far, its gain, and its texts.
+    /// The best window so far, and its gain.
     best_batch: (usize, usize),
     best_gain: f64,
-    best_rows: usize,
 }
 
 impl BatchSearch<'_> {
@@ -184,12 +183,11 @@ impl BatchSearch<'_> {
     /// Takes a window that fits, if it is the best so far.
     fn consider(&mut self, down: usize, up: usize) {
         let Some((all, shape)) = self.batch_totals(down, up) else { return };
-        #[expect(clippy::cast_precision_loss, reason = "a ratio of two times")]
-        let gain = all.unbatched_time as f64 / (self.context.cost_model.predict_seconds(shape) * 1e6);
-        if gain > self.best_gain || (gain >= self.best_gain && shape.rows > self.best_rows) {
+        let gain = to_f64(all.unbatched_time) / (self.context.cost_model.predict_seconds(shape) * 1e6);
+        let has_more_texts = down + up > self.best_batch.0 + self.best_batch.1;
+        if gain > self.best_gain || (gain >= self.best_gain && has_more_texts) {
             self.best_batch = (down, up);
             self.best_gain = gain;
-            self.best_rows = shape.rows;
         }
     }
 }

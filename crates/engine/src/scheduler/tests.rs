@@ -128,7 +128,7 @@ fn expired_item_is_popped_not_dispatched() {
     let mut line = pending_set(&[pending_item(16, 0, 10_000)]);
     assert_eq!(line.pop_expired(7_400), None);
     assert_eq!(line.pop_expired(7_401), Some(0));
-    assert!(line.is_empty() && line.total_work() == 0);
+    assert!(line.is_empty() && line.total_work == 0);
 }
 
 /// Arrivals in order of time: length, gap to the one before, time, bulk, joins.
@@ -177,7 +177,7 @@ proptest! {
             let situation = SchedulingContext { is_overloaded: crowded, ..scheduling_context(now) };
             let ids = line.schedule(policy, &situation);
             if ids.is_empty() {
-                prop_assert!(line.is_empty() && line.total_work() == 0);
+                prop_assert!(line.is_empty() && line.total_work == 0);
                 match texts.get(next) {
                     Some(text) => now = text.arrived_at,
                     None => break,

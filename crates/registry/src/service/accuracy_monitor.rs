@@ -74,8 +74,8 @@ impl AccuracyMonitor {
         let mut statuses = Vec::new();
         let mut failures = Vec::new();
         for served in snapshot.ready_models() {
-            let model = served.name();
-            let version = served.version();
+            let model = served.name.as_str();
+            let version = served.version.as_str();
             let last = before.iter().find(|one| one.model == model && one.version == version);
             let records = &self.feedback.context.state;
             let record = records.lock().records.get(model).and_then(|record| record.version(version).ok().cloned());
@@ -113,9 +113,9 @@ fn expected_accuracy(served: &LoadedVersion, record: Option<&VersionRecord>) -> 
     if let Some(share) = recorded.filter(|share| (0.0..=1.0).contains(share)) {
         return Some(ExpectedAccuracy { share, sample_texts: None });
     }
-    let monitor = served.drift_monitor()?;
+    let monitor = served.drift_monitor.as_ref()?;
     let share = monitor.accuracy()?;
-    Some(ExpectedAccuracy { share, sample_texts: Some(monitor.profile().accuracy?.texts) })
+    Some(ExpectedAccuracy { share, sample_texts: Some(monitor.profile.accuracy?.texts) })
 }
 
 /// The accuracy of a version, of whose labelled answers so many were correct. Logs a drop.
@@ -128,8 +128,8 @@ fn status(
     if labelled == 0 && expected.is_none() {
         return None;
     }
-    let model = served.name();
-    let version = served.version();
+    let model = served.name.as_str();
+    let version = served.version.as_str();
     let before = last.and_then(|last| last.has_dropped);
     let has_dropped = expected.and_then(|expected| has_dropped(before, expected, correct, labelled));
     let expected = expected.map(|expected| expected.share);

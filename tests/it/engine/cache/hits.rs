@@ -127,7 +127,7 @@ fn cache_reloaded_version_starts_empty() {
         drift_settings: predictd::drift::WindowSettings::default(),
         metrics: Arc::new(Metrics::new().unwrap()),
     };
-    let [first, second] = [(), ()].map(|()| loader::load(&source, &host).unwrap().load_id());
+    let [first, second] = [(), ()].map(|()| loader::load(&source, &host).unwrap().runner.load_id);
     let [cache, other] = [(), ()].map(|()| Cache::new(1 << 20).unwrap().unwrap());
     let text = Input::from("text".to_owned());
     let two = |whole| Input {
