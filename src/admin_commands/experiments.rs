@@ -7,8 +7,8 @@ mod render;
 
 use predictd_api::experiments::{
     ArmBody, ExperimentDesignBody, ExperimentView, PowerTargetBody, PromoteRequest, RolloutBody, RolloutStepBody,
-    StateChangeRequest,
 };
+use predictd_api::state_change::StateChangeRequest;
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -17,8 +17,9 @@ pub mod server_args;
 use std::path::Path;
 
 use predictd_api::models::{
-    ActivateRequest, MetricsRequest, PinRequest, RegisterRequest, RegisteredModel, RollbackRequest, UploadedFile,
+    ActivateRequest, MetricsRequest, PinRequest, RegisterRequest, RegisteredModel, UploadedFile,
 };
+use predictd_api::state_change::StateChangeRequest;
 use predictd_registry::record::FileRecord;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -65,7 +66,7 @@ impl ModelsCommand {
                 client.change(&model, &Method::POST, &format!("{model}/activate"), Some(&body))
             }
             ModelsAction::Rollback { name, reason } => {
-                let body = RollbackRequest { reason: reason.clone() };
+                let body = StateChangeRequest { reason: reason.clone() };
                 let model = model_path(name);
                 client.change(&model, &Method::POST, &format!("{model}/rollback"), Some(&body))
             }
