@@ -34,50 +34,45 @@ impl ModelsCommand {
     ///
     /// # Errors
     /// [`ServerError::Runtime`] if the server refuses or does not answer.
-    pub fn run(&self) -> Result<(), ServerError> {
+    pub fn run(self) -> Result<(), ServerError> {
         let client = self.server.client()?;
         render::print(self.execute(&client))
     }
 
-    fn execute(&self, client: &Client) -> Result<String, String> {
+    fn execute(self, client: &Client) -> Result<String, String> {
         let as_json = self.json;
-        let changed = match &self.action {
+        let changed = match self.action {
             ModelsAction::List => return answer_text(client.get("/admin/models")?, as_json, push_models),
             ModelsAction::Show { name } => {
-                return answer_text(client.get(&model_path(name))?, as_json, push_versions);
+                return answer_text(client.get(&model_path(&name))?, as_json, push_versions);
             }
             ModelsAction::History { name } => {
-                let history = client.get(&format!("{}/history", model_path(name)))?;
-                return answer_text(history, as_json, |out, entries: &Vec<_>| push_history(out, entries));
+                let history = client.get(&format!("{}/history", model_path(&name)))?;
+                return answer_text(history, as_json, push_history);
             }
             ModelsAction::Metrics { name, version, metrics } if metrics.is_empty() => {
-                return answer_text(version_metrics(client, name, version)?, as_json, push_metrics);
+                return answer_text(version_metrics(client, &name, &version)?, as_json, push_metrics);
             }
             ModelsAction::Register { name, version, source, metadata, reason } => {
-                let (files, source) = upload_source(client, source)?;
-                let metadata = metadata.iter().cloned().collect();
-                let version = version.clone();
-                let body = RegisterRequest { version, files, source, metadata, reason: reason.clone() };
-                client.post(&format!("{}/versions", model_path(name)), &body)
+                let (files, source) = upload_source(client, &source)?;
+                let metadata = metadata.into_iter().collect();
+                let body = RegisterRequest { version: version.0, files, source, metadata, reason };
+                client.post(&format!("{}/versions", model_path(&name)), &body)
             }
             ModelsAction::Activate { name, version, reason } => {
-                let body = ActivateRequest { version: version.clone(), reason: reason.clone() };
-                let model = model_path(name);
-                client.change(&model, &Method::POST, &format!("{model}/activate"), Some(&body))
+                client.act(&model_path(&name), "activate", &ActivateRequest { version: version.0, reason })
             }
             ModelsAction::Rollback { name, reason } => {
-                let body = StateChangeRequest { reason: reason.clone() };
-                let model = model_path(name);
-                client.change(&model, &Method::POST, &format!("{model}/rollback"), Some(&body))
+                client.act(&model_path(&name), "rollback", &StateChangeRequest { reason })
             }
             ModelsAction::Metrics { name, version, metrics } => {
-                let body = MetricsRequest { metrics: metrics.iter().cloned().collect() };
-                let path = format!("{}/metrics", version_path(name, version));
-                client.change(&model_path(name), &Method::PUT, &path, Some(&body))
+                let path = format!("{}/metrics", version_path(&name, &version));
+                let body = MetricsRequest { metrics: metrics.into_iter().collect() };
+                client.change(&model_path(&name), &client.request(Method::PUT, &path).json(&body))
             }
-            ModelsAction::Pin { name, version } => set_pinned(client, name, version, true),
-            ModelsAction::Unpin { name, version } => set_pinned(client, name, version, false),
-            ModelsAction::Remove { name, version } => client.delete(&model_path(name), &version_path(name, version)),
+            ModelsAction::Pin { name, version } => set_pinned(client, &name, &version, true),
+            ModelsAction::Unpin { name, version } => set_pinned(client, &name, &version, false),
+            ModelsAction::Remove { name, version } => client.delete(&model_path(&name), &version_path(&name, &version)),
         };
         answer_text(changed?, as_json, push_change)
     }
@@ -92,7 +87,7 @@ fn version_metrics(client: &Client, name: &str, version: &str) -> Result<Value, 
 
 fn set_pinned(client: &Client, name: &str, version: &str, pinned: bool) -> Result<Value, String> {
     let path = format!("{}/pin", version_path(name, version));
-    client.change(&model_path(name), &Method::PUT, &path, Some(&PinRequest { pinned }))
+    client.change(&model_path(name), &client.request(Method::PUT, &path).json(&PinRequest { pinned }))
 }
 
 /// Uploads the files of a directory. Returns them, or the URI of what the MLflow server keeps.
@@ -105,11 +100,10 @@ fn upload_source(client: &Client, source: &Path) -> Result<(Vec<UploadedFile>, O
     }
     let files = local_files::list_files(source)?;
     for file in &files {
-        client.upload(&file.record.sha256, &file.path)?;
+        client.upload(&file.sha256, &source.join(&file.path))?;
     }
-    let files = files.into_iter().map(|file| file.record);
-    let files = files.map(|FileRecord { path, bytes, sha256 }| UploadedFile { path, bytes, sha256 });
-    Ok((files.collect(), None))
+    let files = files.into_iter();
+    Ok((files.map(|FileRecord { path, bytes, sha256 }| UploadedFile { path, bytes, sha256 }).collect(), None))
 }
 
 fn model_path(name: &str) -> String {

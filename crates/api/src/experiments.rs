@@ -95,7 +95,7 @@ pub enum AnonymousRoute {
 }
 
 /// A version that answers a part of the users, or sees a part of the texts.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArmBody {
     /// Its name.
