@@ -145,7 +145,6 @@ impl Client {
     }
 
     /// A request of this server.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         // The server may be behind a path of a proxy.
         let mut url = self.base.clone();

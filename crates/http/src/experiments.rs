@@ -49,19 +49,18 @@ type ExperimentChangeAnswer = Result<EtagJson<ExperimentChangeResponse>, ApiErro
 
 /// Makes a change, and shows the experiment afterwards.
 async fn apply_change<B: ChangeBody, F>(
-    order: ChangeOrder<ExperimentPath>,
+    order: ChangeOrder<ExperimentPath, B>,
     action: &str,
-    request: B,
     work: impl FnOnce(Arc<RegistryServices>, String, B, ChangeContext) -> F + Send + 'static,
 ) -> ExperimentChangeAnswer
 where
     F: Future<Output = Result<ExperimentOutcome, RegistryError>> + Send + 'static,
 {
-    let context = order.context(action, &order.path.0, &request)?;
-    let ExperimentPath([name]) = order.path;
+    let context = order.context(action, &order.path.0)?;
+    let ChangeOrder { app, path: ExperimentPath([name]), body: ValidatedJson(request, _memory), .. } = order;
     let named = name.clone();
     let work = |services, context| work(services, named, request, context);
-    to_change_response(name, order.app.require_registry()?.change(context, work).await?)
+    to_change_response(name, app.require_registry()?.change(context, work).await?)
 }
 
 /// What became of an experiment, or had become of it when the same was asked before.
@@ -124,12 +123,9 @@ pub async fn results(
 
 /// Make an experiment, or change it. Once it has begun only weights can change, which begins a new phase.
 #[utoipa::path(put, path = "/admin/experiments/{name}")]
-pub async fn define(
-    order: ChangeOrder<ExperimentPath>,
-    ValidatedJson(request, _memory): ValidatedJson<ExperimentDesignBody>,
-) -> ExperimentChangeAnswer {
-    let context = order.context("experiment", &order.path.0, &request)?;
-    let ChangeOrder { app, path: ExperimentPath([name]), .. } = order;
+pub async fn define(order: ChangeOrder<ExperimentPath, ExperimentDesignBody>) -> ExperimentChangeAnswer {
+    let context = order.context("experiment", &order.path.0)?;
+    let ChangeOrder { app, path: ExperimentPath([name]), body: ValidatedJson(request, _memory), .. } = order;
     let registry = app.require_registry()?;
     if context.expected_revision.is_none() && registry.services().context.experiments().contains_key(&name) {
         // Unless it was this request that made it.
@@ -148,11 +144,8 @@ pub async fn define(
 
 /// Start an experiment, or go on with it.
 #[utoipa::path(post, path = "/admin/experiments/{name}/start")]
-pub async fn start(
-    order: ChangeOrder<ExperimentPath>,
-    ValidatedJson(request, _memory): ValidatedJson<StateChangeRequest>,
-) -> ExperimentChangeAnswer {
-    apply_change(order, "start", request, |services, name, _, context| async move {
+pub async fn start(order: ChangeOrder<ExperimentPath, StateChangeRequest>) -> ExperimentChangeAnswer {
+    apply_change(order, "start", |services, name, _, context| async move {
         services.experiments.start(&name, &context).await
     })
     .await
@@ -160,11 +153,8 @@ pub async fn start(
 
 /// Pause an experiment: everybody gets the active version.
 #[utoipa::path(post, path = "/admin/experiments/{name}/pause")]
-pub async fn pause(
-    order: ChangeOrder<ExperimentPath>,
-    ValidatedJson(request, _memory): ValidatedJson<StateChangeRequest>,
-) -> ExperimentChangeAnswer {
-    apply_change(order, "pause", request, |services, name, _, context| async move {
+pub async fn pause(order: ChangeOrder<ExperimentPath, StateChangeRequest>) -> ExperimentChangeAnswer {
+    apply_change(order, "pause", |services, name, _, context| async move {
         services.experiments.pause(&name, &context).await
     })
     .await
@@ -172,11 +162,8 @@ pub async fn pause(
 
 /// End an experiment for good: everybody gets the active version.
 #[utoipa::path(post, path = "/admin/experiments/{name}/end")]
-pub async fn end(
-    order: ChangeOrder<ExperimentPath>,
-    ValidatedJson(request, _memory): ValidatedJson<StateChangeRequest>,
-) -> ExperimentChangeAnswer {
-    apply_change(order, "end", request, |services, name, request, context| async move {
+pub async fn end(order: ChangeOrder<ExperimentPath, StateChangeRequest>) -> ExperimentChangeAnswer {
+    apply_change(order, "end", |services, name, request, context| async move {
         services.experiments.end(&name, request.reason, &context).await
     })
     .await
@@ -184,11 +171,8 @@ pub async fn end(
 
 /// Make the version of an arm the active one, and end the experiment.
 #[utoipa::path(post, path = "/admin/experiments/{name}/promote")]
-pub async fn promote(
-    order: ChangeOrder<ExperimentPath>,
-    ValidatedJson(request, _memory): ValidatedJson<PromoteRequest>,
-) -> ExperimentChangeAnswer {
-    apply_change(order, "promote", request, |services, name, request, context| async move {
+pub async fn promote(order: ChangeOrder<ExperimentPath, PromoteRequest>) -> ExperimentChangeAnswer {
+    apply_change(order, "promote", |services, name, request, context| async move {
         services.experiments.promote(&name, &request.arm, &context).await
     })
     .await
@@ -196,8 +180,8 @@ pub async fn promote(
 
 /// Forget an experiment that has not begun, or ended more than 31 days ago.
 #[utoipa::path(delete, path = "/admin/experiments/{name}")]
-pub async fn delete(order: ChangeOrder<ExperimentPath>) -> ExperimentChangeAnswer {
-    apply_change(order, "forget", EmptyBody {}, |services, name, _, context| async move {
+pub async fn delete(order: ChangeOrder<ExperimentPath, EmptyBody>) -> ExperimentChangeAnswer {
+    apply_change(order, "forget", |services, name, _, context| async move {
         services.experiments.delete(&name, &context).await
     })
     .await

@@ -236,7 +236,7 @@ fn version_facts(state: &VersionState, app: &App) -> Option<VersionFacts> {
             max_text_chars: limits.max_text_chars,
             max_client_batch_size: limits.max_client_batch_size,
             max_tokens: pipeline.tokenizer().map(Tokenizer::max_tokens),
-            on_overflow: pipeline.tokenizer().map(|tokenizer| tokenizer.on_overflow()),
+            on_overflow: pipeline.tokenizer().map(Tokenizer::on_overflow),
         },
     })
 }

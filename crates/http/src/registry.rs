@@ -35,16 +35,15 @@ type ModelChangeAnswer = Result<EtagJson<ModelChangeView>, ApiError>;
 
 /// Makes a change, and shows the model afterwards.
 async fn apply_change<const N: usize, B: ChangeBody, F>(
-    order: ChangeOrder<ModelPath<N>>,
+    order: ChangeOrder<ModelPath<N>, B>,
     action: &str,
-    request: B,
     work: impl FnOnce(Arc<RegistryServices>, [String; N], B, ChangeContext) -> F + Send + 'static,
 ) -> ModelChangeAnswer
 where
     F: Future<Output = Result<ChangeOutcome, RegistryError>> + Send + 'static,
 {
-    let context = order.context(action, &order.path.0, &request)?;
-    let ChangeOrder { app, path: ModelPath(names), .. } = order;
+    let context = order.context(action, &order.path.0)?;
+    let ChangeOrder { app, path: ModelPath(names), body: ValidatedJson(request, _memory), .. } = order;
     let name = names.first().cloned().unwrap_or_default();
     let experiment =
         app.models.registry.snapshot().experiments.get(&name).map(|running| running.experiment_name.clone());
@@ -95,12 +94,9 @@ pub async fn history(
 
 /// Add a version, whose files were uploaded before, or are with the MLflow server. It is checked as a load checks it, and does not answer yet.
 #[utoipa::path(post, path = "/admin/models/{name}/versions")]
-pub async fn register(
-    order: ChangeOrder<ModelPath>,
-    ValidatedJson(request, _memory): ValidatedJson<RegisterRequest>,
-) -> ModelChangeAnswer {
-    let source = request.source.as_deref().map(wire::parse_source).transpose()?;
-    apply_change(order, "register", request, |services, [name], request, context| async move {
+pub async fn register(order: ChangeOrder<ModelPath, RegisterRequest>) -> ModelChangeAnswer {
+    let source = order.body.0.source.as_deref().map(wire::parse_source).transpose()?;
+    apply_change(order, "register", |services, [name], request, context| async move {
         let RegisterRequest { version, files, metadata, .. } = request;
         if let Some(uri) = source {
             return services.models.register_pulled(&name, &version, PullRequest { uri, metadata }, &context).await;
@@ -113,11 +109,8 @@ pub async fn register(
 
 /// Make a version the one that answers, once it was found to serve.
 #[utoipa::path(post, path = "/admin/models/{name}/activate")]
-pub async fn activate(
-    order: ChangeOrder<ModelPath>,
-    ValidatedJson(request, _memory): ValidatedJson<ActivateRequest>,
-) -> ModelChangeAnswer {
-    apply_change(order, "activate", request, |services, [name], request, context| async move {
+pub async fn activate(order: ChangeOrder<ModelPath, ActivateRequest>) -> ModelChangeAnswer {
+    apply_change(order, "activate", |services, [name], request, context| async move {
         services.models.activate(&name, &request.version, &context).await
     })
     .await
@@ -125,11 +118,8 @@ pub async fn activate(
 
 /// Make the version the one that answers that did so before.
 #[utoipa::path(post, path = "/admin/models/{name}/rollback")]
-pub async fn roll_back(
-    order: ChangeOrder<ModelPath>,
-    ValidatedJson(request, _memory): ValidatedJson<StateChangeRequest>,
-) -> ModelChangeAnswer {
-    apply_change(order, "rollback", request, |services, [name], _, context| async move {
+pub async fn roll_back(order: ChangeOrder<ModelPath, StateChangeRequest>) -> ModelChangeAnswer {
+    apply_change(order, "rollback", |services, [name], _, context| async move {
         services.models.roll_back(&name, &context).await
     })
     .await
@@ -137,11 +127,8 @@ pub async fn roll_back(
 
 /// Add figures to those of a version: how good it was found to be.
 #[utoipa::path(put, path = "/admin/models/{name}/versions/{version}/metrics")]
-pub async fn add_metrics(
-    order: ChangeOrder<ModelPath<2>>,
-    ValidatedJson(request, _memory): ValidatedJson<MetricsRequest>,
-) -> ModelChangeAnswer {
-    apply_change(order, "measure", request, |services, [name, version], request, context| async move {
+pub async fn add_metrics(order: ChangeOrder<ModelPath<2>, MetricsRequest>) -> ModelChangeAnswer {
+    apply_change(order, "measure", |services, [name, version], request, context| async move {
         services.models.add_metrics(&name, &version, request.metrics, &context).await
     })
     .await
@@ -149,11 +136,8 @@ pub async fn add_metrics(
 
 /// Keep a version loaded although it is not active, or no longer.
 #[utoipa::path(put, path = "/admin/models/{name}/versions/{version}/pin")]
-pub async fn pin(
-    order: ChangeOrder<ModelPath<2>>,
-    ValidatedJson(request, _memory): ValidatedJson<PinRequest>,
-) -> ModelChangeAnswer {
-    apply_change(order, "pin", request, |services, [name, version], request, context| async move {
+pub async fn pin(order: ChangeOrder<ModelPath<2>, PinRequest>) -> ModelChangeAnswer {
+    apply_change(order, "pin", |services, [name, version], request, context| async move {
         services.models.set_pinned(&name, &version, request.pinned, &context).await
     })
     .await
@@ -161,8 +145,8 @@ pub async fn pin(
 
 /// Forget a version, which must not be active.
 #[utoipa::path(delete, path = "/admin/models/{name}/versions/{version}")]
-pub async fn remove(order: ChangeOrder<ModelPath<2>>) -> ModelChangeAnswer {
-    apply_change(order, "remove", EmptyBody {}, |services, [name, version], _, context| async move {
+pub async fn remove(order: ChangeOrder<ModelPath<2>, EmptyBody>) -> ModelChangeAnswer {
+    apply_change(order, "remove", |services, [name, version], _, context| async move {
         services.models.remove(&name, &version, &context).await
     })
     .await

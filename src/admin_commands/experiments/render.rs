@@ -15,7 +15,7 @@ pub(super) fn push_list(out: &mut String, list: ExperimentListView) {
     for ExperimentView { name, state, design, .. } in list.experiments {
         let on = or_dash(design.on);
         let control = or_dash(design.control);
-        push_line(out, format_args!("{name:24} {state:8} {on:20} {control:12} {}", fmt_arms(&design.arms)));
+        push_line(out, format_args!("{name:24} {state:8} {on:20} {control:12} {}", fmt_arms(design.arms)));
     }
     if list.stale {
         push_line(out, format_args!("{STALE_NOTE}"));
@@ -33,7 +33,7 @@ pub(super) fn push_change(out: &mut String, change: ExperimentChangeResponse) {
         return push_line(out, format_args!("the experiment is forgotten"));
     };
     let note = unchanged_note(change.changed);
-    push_line(out, format_args!("{name}: {state}, {}{note}", fmt_arms(&design.arms)));
+    push_line(out, format_args!("{name}: {state}, {}{note}", fmt_arms(design.arms)));
 }
 
 pub(super) fn push_experiment(out: &mut String, found: ExperimentView) {
@@ -62,8 +62,7 @@ pub(super) fn push_experiment(out: &mut String, found: ExperimentView) {
     push_line(
         out,
         format_args!(
-            "{:12} a difference of {} from an accuracy of about {}; alpha {}, power {}",
-            "aim",
+            "aim          a difference of {} from an accuracy of about {}; alpha {}, power {}",
             fmt_number(least),
             fmt_number(accuracy),
             fmt_number(alpha),
@@ -181,12 +180,12 @@ fn push_shadows(out: &mut String, shadows: Vec<ShadowResultView>) {
 }
 
 /// Arms with their weights.
-fn fmt_arms(arms: &[ArmBody]) -> String {
-    let arm = |arm: &ArmBody| {
-        let shadow = if arm.shadow { " (shadow)" } else { "" };
-        format!("{} {}{shadow}", arm.name, fmt_percent(arm.weight))
-    };
-    arms.iter().map(arm).collect::<Vec<_>>().join(", ")
+fn fmt_arms(arms: Vec<ArmBody>) -> String {
+    let arms = arms.into_iter().map(|ArmBody { name, weight, shadow, .. }| {
+        let mark = if shadow { " (shadow)" } else { "" };
+        format!("{name} {}{mark}", fmt_percent(weight))
+    });
+    arms.collect::<Vec<_>>().join(", ")
 }
 
 fn fmt_version<T: Display>(model: Option<T>, version: Option<T>) -> String {

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
-use axum::http::request::Parts;
 use predictd_experiments::experiment::ExperimentError;
 use predictd_registry::database::{ChangeError, StorageFault};
 use predictd_registry::mlflow::client::MlflowError;
@@ -16,6 +15,7 @@ use predictd_registry::store::StoreError;
 use sha2::{Digest, Sha256};
 
 use super::wire::ChangeBody;
+use crate::body::ValidatedJson;
 use crate::caller::Caller;
 use crate::error::{ApiError, Code};
 use crate::state::App;
@@ -25,23 +25,29 @@ const MAX_IDEMPOTENCY_KEY_CHARS: usize = 128;
 
 /// A change as a caller orders it.
 #[derive(Debug)]
-pub struct ChangeOrder<P> {
+pub struct ChangeOrder<P, B> {
     /// Makes it.
     pub app: Arc<App>,
     /// What it is about.
     pub path: P,
+    /// What is to be changed.
+    pub body: ValidatedJson<B>,
     caller: Caller,
     /// `If-Match`.
     revision: Option<i64>,
     idempotency_key: Option<String>,
 }
 
-impl<P: FromRequestParts<Arc<App>, Rejection = ApiError> + Send> FromRequestParts<Arc<App>> for ChangeOrder<P> {
+impl<P, B: ChangeBody> FromRequest<Arc<App>> for ChangeOrder<P, B>
+where
+    P: FromRequestParts<Arc<App>, Rejection = ApiError> + Send,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let path = P::from_request_parts(parts, app).await?;
-        let Ok(caller) = Caller::from_request_parts(parts, app).await;
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let path = P::from_request_parts(&mut parts, app).await?;
+        let Ok(caller) = Caller::from_request_parts(&mut parts, app).await;
         let rule = "If-Match must be one ETag of this server, such as \"7\".";
         let revision = parse_single_header(&parts.headers, IF_MATCH.as_str(), rule, |tag| {
             tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
@@ -50,7 +56,11 @@ impl<P: FromRequestParts<Arc<App>, Rejection = ApiError> + Send> FromRequestPart
         let idempotency_key = parse_single_header(&parts.headers, "idempotency-key", rule, |key| {
             is_idempotency_key(key).then(|| key.to_owned())
         })?;
-        Ok(Self { app: Arc::clone(app), path, caller, revision, idempotency_key })
+        let body = match B::UNREAD {
+            Some(body) => ValidatedJson(body, None),
+            None => ValidatedJson::from_request(Request::from_parts(parts, body), app).await?,
+        };
+        Ok(Self { app: Arc::clone(app), path, body, caller, revision, idempotency_key })
     }
 }
 
@@ -78,15 +88,16 @@ fn parse_single_header<T>(
     only.and_then(parse).map(Some).ok_or_else(|| ApiError::new(Code::InvalidHeader, rule))
 }
 
-impl<P> ChangeOrder<P> {
-    /// Who changes what, and why. `action`, the `names` of the path and `body` tell the request from others.
+impl<P, B: ChangeBody> ChangeOrder<P, B> {
+    /// Who changes what, and why. `action`, the `names` of the path and the body tell the request from others.
     ///
     /// # Errors
     /// 428 of a caller who must say what it saw, and does not.
-    pub fn context<B: ChangeBody>(&self, action: &str, names: &[String], body: &B) -> Result<ChangeContext, ApiError> {
+    pub fn context(&self, action: &str, names: &[String]) -> Result<ChangeContext, ApiError> {
         if B::NEEDS_REVISION && self.revision.is_none() {
             return Err(missing_precondition_error());
         }
+        let ValidatedJson(body, _) = &self.body;
         let idempotency_key = self.idempotency_key.clone().map(|key| {
             let body = serde_json::to_string(body).unwrap_or_default();
             (key, hex::encode(Sha256::digest(format!("{action}\n{}\n{body}", names.join("\n")))))

@@ -32,6 +32,8 @@ pub trait ChangeBody: DeserializeOwned + Serialize + Send + 'static {
     const NEEDS_REVISION: bool = true;
     /// A request may have no body.
     const IS_OPTIONAL: bool = false;
+    /// What is said without a body, which is not read then.
+    const UNREAD: Option<Self> = None;
 
     /// Why it is made, for the history.
     fn reason(&self) -> Option<&String> {
@@ -55,11 +57,13 @@ impl<T: ChangeBody> RequestBody for T {
     }
 }
 
-/// What a change without a body says.
+/// The body of a change that says nothing.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct EmptyBody {}
+pub struct EmptyBody {}
 
-impl ChangeBody for EmptyBody {}
+impl ChangeBody for EmptyBody {
+    const UNREAD: Option<Self> = Some(Self {});
+}
 
 /// What is recorded of a model, and how it is served.
 pub(super) fn registered_model(name: String, record: ModelRecord, served: Option<&ServedModel>) -> RegisteredModel {
