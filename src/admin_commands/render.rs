@@ -1,6 +1,6 @@
 //! Answers of the admin listener: as JSON for programs, in lines for people.
 
-use std::fmt::{Arguments, Display};
+use std::fmt::Display;
 use std::io::Write as _;
 
 use predictd_api::models::{AuditEntryView, ModelChangeView, RegisteredModel, RegisteredModelList, RegisteredVersion};
@@ -44,9 +44,9 @@ pub(super) fn print(outcome: Result<String, String>) -> Result<(), ServerError> 
     written.map_err(|error| ServerError::Runtime(format!("standard output: {error}")))
 }
 
-pub(super) fn push_line(out: &mut String, line: Arguments<'_>) {
+pub(super) fn push_line(out: &mut String, line: impl Display) {
     // A String takes whatever is written to it.
-    _ = terminal::write_line(out, line);
+    _ = terminal::write_line(out, format_args!("{line}"));
 }
 
 pub(super) fn or_dash(value: Option<impl Display>) -> String {
@@ -54,22 +54,19 @@ pub(super) fn or_dash(value: Option<impl Display>) -> String {
 }
 
 pub(super) fn push_models(out: &mut String, list: RegisteredModelList) {
-    push_line(out, format_args!("{:32} {:16} {:16} {:>8}", "NAME", "ACTIVE", "PREVIOUS", "VERSIONS"));
+    push_line(out, "NAME                             ACTIVE           PREVIOUS         VERSIONS");
     for RegisteredModel { name, active, previous, versions, .. } in list.models {
         let active = or_dash(active);
         let previous = or_dash(previous);
         push_line(out, format_args!("{name:32} {active:16} {previous:16} {:>8}", versions.len()));
     }
     if list.stale {
-        push_line(out, format_args!("{STALE_NOTE}"));
+        push_line(out, STALE_NOTE);
     }
 }
 
 pub(super) fn push_versions(out: &mut String, model: RegisteredModel) {
-    push_line(
-        out,
-        format_args!("{:16} {:8} {:8} {:10} {:>12} {:24}", "VERSION", "", "STATE", "ORIGIN", "BYTES", "REGISTERED"),
-    );
+    push_line(out, "VERSION                   STATE    ORIGIN            BYTES REGISTERED              ");
     for RegisteredVersion { version, state, origin, bytes, pinned, registered_at, .. } in model.versions {
         let name = Some(&version);
         let part = if model.active.as_ref() == name {

@@ -160,7 +160,7 @@ enum OverflowPolicyName {
 #[utoipa::path(get, path = "/models", tag = "models", responses((status = 200, body = ModelList)))]
 pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
     let snapshot = app.models.registry.snapshot();
-    let summary = |(name, served): (&String, &ServedModel)| ModelSummary {
+    let models = snapshot.models.iter().map(|(name, served)| ModelSummary {
         name: name.clone(),
         default: *name == snapshot.default_model,
         active_version: active_version(served),
@@ -169,8 +169,8 @@ pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
             .iter()
             .map(|(version, state)| VersionSummary { version: version.as_str().to_owned(), state: state.name() })
             .collect(),
-    };
-    Json(ModelList { models: snapshot.models.iter().map(summary).collect() })
+    });
+    Json(ModelList { models: models.collect() })
 }
 
 /// Show one model: labels, limits, versions.

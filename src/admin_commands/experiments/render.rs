@@ -11,14 +11,14 @@ use predictd_api::models::AuditEntryView;
 use crate::admin_commands::render::{STALE_NOTE, or_dash, push_line, unchanged_note};
 
 pub(super) fn push_list(out: &mut String, list: ExperimentListView) {
-    push_line(out, format_args!("NAME                     STATE    ON                   CONTROL      ARMS"));
+    push_line(out, "NAME                     STATE    ON                   CONTROL      ARMS");
     for ExperimentView { name, state, design, .. } in list.experiments {
         let on = or_dash(design.on);
         let control = or_dash(design.control);
         push_line(out, format_args!("{name:24} {state:8} {on:20} {control:12} {}", fmt_arms(design.arms)));
     }
     if list.stale {
-        push_line(out, format_args!("{STALE_NOTE}"));
+        push_line(out, STALE_NOTE);
     }
 }
 
@@ -30,7 +30,7 @@ pub(super) fn push_history(out: &mut String, entries: Vec<AuditEntryView>) {
 
 pub(super) fn push_change(out: &mut String, change: ExperimentChangeResponse) {
     let Some(ExperimentView { name, state, design, .. }) = change.experiment else {
-        return push_line(out, format_args!("the experiment is forgotten"));
+        return push_line(out, "the experiment is forgotten");
     };
     let note = unchanged_note(change.changed);
     push_line(out, format_args!("{name}: {state}, {}{note}", fmt_arms(design.arms)));
@@ -94,14 +94,14 @@ fn push_steps(out: &mut String, rollout: RolloutBody, present: Option<usize>) {
 
 pub(super) fn push_results(out: &mut String, found: ExperimentResultsView) {
     let ExperimentResultsView { experiment, state, phase, began, verdict, users, arms, shadows, .. } = found;
-    push_line(out, format_args!("{verdict}"));
+    push_line(out, verdict);
     let users = if users > 0.0 {
         format!("about {users} users")
     } else {
         "no users named: whether they are spread as the weights say could not be checked".to_owned()
     };
     push_line(out, format_args!("{experiment}: {state}, phase {phase} since {}, {users}", or_dash(began)));
-    push_line(out, format_args!(""));
+    push_line(out, "");
     push_arms(out, &arms);
     push_comparisons(out, arms);
     push_shadows(out, shadows);
@@ -110,9 +110,7 @@ pub(super) fn push_results(out: &mut String, found: ExperimentResultsView) {
 fn push_arms(out: &mut String, arms: &[ArmResultView]) {
     push_line(
         out,
-        format_args!(
-            "ARM            VERSION                WEIGHT  SHARE   REQUESTS  LOST    P50 ms   P99 ms   LABELLED  ACCURACY (95 %)          CAL. ERROR"
-        ),
+        "ARM            VERSION                WEIGHT  SHARE   REQUESTS  LOST    P50 ms   P99 ms   LABELLED  ACCURACY (95 %)          CAL. ERROR",
     );
     for arm in arms {
         let star = if arm.control { "*" } else { "" };
@@ -134,7 +132,7 @@ fn push_arms(out: &mut String, arms: &[ArmResultView]) {
             ),
         );
     }
-    push_line(out, format_args!("* the control; LOST: failed, or its client left before"));
+    push_line(out, "* the control; LOST: failed, or its client left before");
 }
 
 /// What feedback says of each arm against the control.
@@ -152,12 +150,10 @@ fn push_comparisons(out: &mut String, arms: Vec<ArmResultView>) {
 
 fn push_shadows(out: &mut String, shadows: Vec<ShadowResultView>) {
     if !shadows.is_empty() {
-        push_line(out, format_args!(""));
+        push_line(out, "");
         push_line(
             out,
-            format_args!(
-                "SHADOW         VERSION                WEIGHT  COMPARED  SAME      DISTANCE FAILED  SKIPPED  P99 ms"
-            ),
+            "SHADOW         VERSION                WEIGHT  COMPARED  SAME      DISTANCE FAILED  SKIPPED  P99 ms",
         );
     }
     for shadow in shadows {

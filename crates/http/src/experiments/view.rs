@@ -4,8 +4,8 @@ use predictd_api::experiments::{
     AnonymousRoute, ArmBody, ExperimentDesignBody, ExperimentView, GuardrailsBody, PhaseView, PowerTargetBody,
     RolloutBody, RolloutStepBody,
 };
-use predictd_experiments::experiment::{AnonymousAssignment, Experiment, ExperimentArm, ExperimentPhase, PowerTarget};
-use predictd_experiments::rollout::{Guardrails, RolloutStrategy, StrategyStep};
+use predictd_experiments::experiment::{AnonymousAssignment, Experiment, PowerTarget};
+use predictd_experiments::rollout::{Guardrails, RolloutStrategy};
 
 use crate::registry::wire::format_millis;
 
@@ -13,12 +13,19 @@ use crate::registry::wire::format_millis;
 pub(super) fn experiment_view(name: String, found: Experiment) -> ExperimentView {
     let step = found.current_step().map(|(step, _)| step + 1);
     let design = found.design;
-    let phase = |(phase, found): (usize, ExperimentPhase)| PhaseView {
+    let phases = (1..).zip(found.phases).map(|(phase, found)| PhaseView {
         phase,
         began: format_millis(found.began),
         weights: design.arms.iter().map(|arm| arm.name.clone()).zip(found.weights).collect(),
-    };
-    let phases = (1..).zip(found.phases).map(phase).collect();
+    });
+    let phases = phases.collect();
+    let arms = design.arms.into_iter().map(|arm| ArmBody {
+        name: arm.name,
+        model: Some(arm.model),
+        version: arm.version,
+        weight: Some(arm.weight),
+        shadow: arm.shadow,
+    });
     let PowerTarget { expected_accuracy: accuracy, min_effect: least, alpha, power } = design.aim;
     ExperimentView {
         name,
@@ -26,7 +33,7 @@ pub(super) fn experiment_view(name: String, found: Experiment) -> ExperimentView
         state: found.state.name().to_owned(),
         design: ExperimentDesignBody {
             on: Some(design.model),
-            arms: design.arms.into_iter().map(arm_body).collect(),
+            arms: arms.collect(),
             control: Some(design.control),
             salt: Some(design.salt),
             anonymous: Some(match design.anonymous {
@@ -51,20 +58,12 @@ pub(super) fn experiment_view(name: String, found: Experiment) -> ExperimentView
     }
 }
 
-fn arm_body(arm: ExperimentArm) -> ArmBody {
-    let ExperimentArm { name, model, version, weight, shadow } = arm;
-    ArmBody { name, model: Some(model), version, weight: Some(weight), shadow }
-}
-
 fn rollout_body(rollout: RolloutStrategy) -> RolloutBody {
-    let step = |StrategyStep { share, seconds, requests }| RolloutStepBody {
-        weight: share,
-        seconds: Some(seconds),
-        requests: Some(requests),
-    };
+    let steps = rollout.steps.into_iter().map(|step| RolloutStepBody {
+        weight: step.share,
+        seconds: Some(step.seconds),
+        requests: Some(step.requests),
+    });
     let Guardrails { errors, p99, accuracy } = rollout.guards;
-    RolloutBody {
-        steps: rollout.steps.into_iter().map(step).collect(),
-        guards: Some(GuardrailsBody { errors, p99, accuracy }),
-    }
+    RolloutBody { steps: steps.collect(), guards: Some(GuardrailsBody { errors, p99, accuracy }) }
 }

@@ -1,8 +1,6 @@
 //! `/admin/experiments`: requests to designs, and what is checked of them.
 
-use predictd_api::experiments::{
-    AnonymousRoute, ExperimentDesignBody, GuardrailsBody, PromoteRequest, RolloutBody, RolloutStepBody,
-};
+use predictd_api::experiments::{AnonymousRoute, ExperimentDesignBody, GuardrailsBody, PromoteRequest, RolloutBody};
 use predictd_experiments::experiment::{AnonymousAssignment, ExperimentArm, ExperimentDesign, MAX_ARMS, PowerTarget};
 use predictd_experiments::rollout::{Guardrails, RolloutStrategy, StrategyStep};
 use predictd_registry::service::RegistryError;
@@ -81,13 +79,13 @@ fn assignment(anonymous: AnonymousRoute) -> AnonymousAssignment {
 
 fn into_rollout(body: RolloutBody) -> RolloutStrategy {
     let unit = if body.steps.iter().any(|step| step.weight > 1.0) { 100.0 } else { 1.0 };
-    let step = |step: RolloutStepBody| StrategyStep {
+    let steps = body.steps.into_iter().map(|step| StrategyStep {
         share: step.weight / unit,
         seconds: step.seconds.unwrap_or(DEFAULT_STEP.0),
         requests: step.requests.unwrap_or(DEFAULT_STEP.1),
-    };
+    });
     let GuardrailsBody { errors, p99, accuracy } = body.guards.unwrap_or_default();
-    RolloutStrategy { steps: body.steps.into_iter().map(step).collect(), guards: Guardrails { errors, p99, accuracy } }
+    RolloutStrategy { steps: steps.collect(), guards: Guardrails { errors, p99, accuracy } }
 }
 
 impl ChangeBody for ExperimentDesignBody {

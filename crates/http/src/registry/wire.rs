@@ -7,8 +7,7 @@ use predictd_api::models::{
 use predictd_api::state_change::StateChangeRequest;
 use predictd_registry::database::{AuditEntry, ChangeOutcome};
 use predictd_registry::mlflow::uri::{ModelUri, ModelUriError};
-use predictd_registry::record::{FileRecord, ModelRecord, Origin, VersionRecord};
-use predictd_registry::version_name::VersionName;
+use predictd_registry::record::{FileRecord, ModelRecord, Origin};
 use predictd_registry::{ServedModel, VersionState, is_valid_name, store};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -67,7 +66,7 @@ impl ChangeBody for EmptyBody {
 
 /// What is recorded of a model, and how it is served.
 pub(super) fn registered_model(name: String, record: ModelRecord, served: Option<&ServedModel>) -> RegisteredModel {
-    let version = |(name, record): (VersionName, VersionRecord)| {
+    let versions = record.versions.into_iter().map(|(name, record)| {
         let state = served.and_then(|served| served.versions.get(&name)).map_or("stored", VersionState::name);
         let origin = match record.origin {
             Origin::Directory => "directory",
@@ -85,14 +84,14 @@ pub(super) fn registered_model(name: String, record: ModelRecord, served: Option
             pinned: record.pinned,
             registered_at: format_millis(record.registered_at),
         }
-    };
+    });
     RegisteredModel {
         name,
         revision: record.revision,
         active: record.active,
         previous: record.previous_versions.last().cloned(),
         followed: record.alias_target,
-        versions: record.versions.into_iter().map(version).collect(),
+        versions: versions.collect(),
     }
 }
 
@@ -123,9 +122,9 @@ pub(crate) fn audit_entry(entry: AuditEntry) -> AuditEntryView {
 
 /// The files of a request, as they are recorded.
 pub(super) fn file_records(files: &[UploadedFile]) -> Vec<FileRecord> {
-    let record =
-        |file: &UploadedFile| FileRecord { path: file.path.clone(), bytes: file.bytes, sha256: file.sha256.clone() };
-    files.iter().map(record).collect()
+    let records =
+        files.iter().map(|file| FileRecord { path: file.path.clone(), bytes: file.bytes, sha256: file.sha256.clone() });
+    records.collect()
 }
 
 /// Milliseconds since 1970 as RFC 3339.
@@ -150,8 +149,7 @@ pub(crate) fn check_name(pointer: &str, name: Option<&String>) -> Result<(), Api
 }
 
 fn check_entry_name(pointer: &str, key: &str) -> Result<(), ApiError> {
-    let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'@' | b'/');
-    if (1..=64).contains(&key.len()) && key.bytes().all(plain) {
+    if (1..=64).contains(&key.len()) && key.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-@/".contains(&c)) {
         return Ok(());
     }
     Err(ApiError::at_pointer(pointer, "a name has 1 to 64 letters, digits, '.', '_', '-', '@' and '/'"))
