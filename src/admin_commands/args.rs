@@ -1,6 +1,6 @@
 //! Options of `predictd models`.
 
-use std::ops::Deref;
+use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -118,11 +118,9 @@ impl FromStr for NameArg {
     }
 }
 
-impl Deref for NameArg {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
+impl Display for NameArg {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

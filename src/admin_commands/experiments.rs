@@ -19,8 +19,6 @@ use args::{
 };
 use render::{push_change, push_experiment, push_history, push_list, push_results};
 
-const EXPERIMENTS_PATH: &str = "/admin/experiments";
-
 impl ExperimentsCommand {
     /// Does it, and says on standard output what came of it.
     ///
@@ -34,48 +32,47 @@ impl ExperimentsCommand {
     fn execute(self, client: &Client) -> Result<String, String> {
         let as_json = self.json;
         let changed = match self.action {
-            ExperimentsAction::List => return answer_text(client.get(EXPERIMENTS_PATH)?, as_json, push_list),
+            ExperimentsAction::List => return answer_text(client.get("/admin/experiments")?, as_json, push_list),
             ExperimentsAction::Show { name } => {
-                return answer_text(client.get(&experiment_path(&name))?, as_json, push_experiment);
+                return answer_text(client.get(&format!("/admin/experiments/{name}"))?, as_json, push_experiment);
             }
             ExperimentsAction::History { name } => {
-                let history = client.get(&format!("{}/history", experiment_path(&name)))?;
+                let history = client.get(&format!("/admin/experiments/{name}/history"))?;
                 return answer_text(history, as_json, push_history);
             }
             ExperimentsAction::Results { name, phase, details } => {
                 let phase = phase.map(|phase| format!("&phase={phase}")).unwrap_or_default();
-                let results = client.get(&format!("{}/results?details={details}{phase}", experiment_path(&name)))?;
+                let results = client.get(&format!("/admin/experiments/{name}/results?details={details}{phase}"))?;
                 return answer_text(results, as_json, push_results);
             }
             ExperimentsAction::Create(create) => {
                 let start =
                     create.start.then(|| StateChangeArgs { name: create.name.clone(), reason: create.reason.clone() });
-                let created = client.put(&experiment_path(&create.name), &build_spec(create)?)?;
+                let created = client.put(&format!("/admin/experiments/{}", create.name), &build_spec(create)?)?;
                 start.map_or(Ok(created), |start| change_state(client, start, "start"))
             }
             ExperimentsAction::Weights { name, weights, reason } => {
-                let ExperimentView { mut design, .. } = parse(client.get(&experiment_path(&name))?)?;
+                let ExperimentView { mut design, .. } = parse(client.get(&format!("/admin/experiments/{name}"))?)?;
                 apply_weights(&mut design.arms, &weights)?;
-                client.put(&experiment_path(&name), &ExperimentDesignBody { reason, ..design })
+                client.put(&format!("/admin/experiments/{name}"), &ExperimentDesignBody { reason, ..design })
             }
             ExperimentsAction::Start(change) => change_state(client, change, "start"),
             ExperimentsAction::Pause(change) => change_state(client, change, "pause"),
             ExperimentsAction::End(change) => change_state(client, change, "end"),
             ExperimentsAction::Promote { name, arm, reason } => {
-                client.act(&experiment_path(&name), "promote", &PromoteRequest { arm: arm.0, reason })
+                client.act(&format!("/admin/experiments/{name}"), "promote", &PromoteRequest { arm: arm.0, reason })
             }
-            ExperimentsAction::Forget { name } => client.delete(&experiment_path(&name), &experiment_path(&name)),
+            ExperimentsAction::Forget { name } => {
+                let experiment = format!("/admin/experiments/{name}");
+                client.delete(&experiment, &experiment)
+            }
         };
         answer_text(changed?, as_json, push_change)
     }
 }
 
-fn experiment_path(name: &str) -> String {
-    format!("{EXPERIMENTS_PATH}/{name}")
-}
-
 fn change_state(client: &Client, change: StateChangeArgs, action: &str) -> Result<Value, String> {
-    client.act(&experiment_path(&change.name), action, &StateChangeRequest { reason: change.reason })
+    client.act(&format!("/admin/experiments/{}", change.name), action, &StateChangeRequest { reason: change.reason })
 }
 
 /// What is to be compared, by options or a file. The server judges what is in the file.

@@ -25,7 +25,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::ServerError;
-use args::{ModelsAction, ModelsCommand};
+use args::{ModelsAction, ModelsCommand, NameArg};
 use client::Client;
 use render::{answer_text, push_change, push_history, push_metrics, push_models, push_versions};
 
@@ -44,10 +44,10 @@ impl ModelsCommand {
         let changed = match self.action {
             ModelsAction::List => return answer_text(client.get("/admin/models")?, as_json, push_models),
             ModelsAction::Show { name } => {
-                return answer_text(client.get(&model_path(&name))?, as_json, push_versions);
+                return answer_text(client.get(&format!("/admin/models/{name}"))?, as_json, push_versions);
             }
             ModelsAction::History { name } => {
-                let history = client.get(&format!("{}/history", model_path(&name)))?;
+                let history = client.get(&format!("/admin/models/{name}/history"))?;
                 return answer_text(history, as_json, push_history);
             }
             ModelsAction::Metrics { name, version, metrics } if metrics.is_empty() => {
@@ -57,37 +57,41 @@ impl ModelsCommand {
                 let (files, source) = upload_source(client, &source)?;
                 let metadata = metadata.into_iter().collect();
                 let body = RegisterRequest { version: version.0, files, source, metadata, reason };
-                client.post(&format!("{}/versions", model_path(&name)), &body)
+                client.post(&format!("/admin/models/{name}/versions"), &body)
             }
             ModelsAction::Activate { name, version, reason } => {
-                client.act(&model_path(&name), "activate", &ActivateRequest { version: version.0, reason })
+                let body = ActivateRequest { version: version.0, reason };
+                client.act(&format!("/admin/models/{name}"), "activate", &body)
             }
             ModelsAction::Rollback { name, reason } => {
-                client.act(&model_path(&name), "rollback", &StateChangeRequest { reason })
+                client.act(&format!("/admin/models/{name}"), "rollback", &StateChangeRequest { reason })
             }
             ModelsAction::Metrics { name, version, metrics } => {
-                let path = format!("{}/metrics", version_path(&name, &version));
+                let path = format!("/admin/models/{name}/versions/{version}/metrics");
                 let body = MetricsRequest { metrics: metrics.into_iter().collect() };
-                client.change(&model_path(&name), &client.request(Method::PUT, &path).json(&body))
+                client.change(&format!("/admin/models/{name}"), &client.request(Method::PUT, &path).json(&body))
             }
             ModelsAction::Pin { name, version } => set_pinned(client, &name, &version, true),
             ModelsAction::Unpin { name, version } => set_pinned(client, &name, &version, false),
-            ModelsAction::Remove { name, version } => client.delete(&model_path(&name), &version_path(&name, &version)),
+            ModelsAction::Remove { name, version } => {
+                client.delete(&format!("/admin/models/{name}"), &format!("/admin/models/{name}/versions/{version}"))
+            }
         };
         answer_text(changed?, as_json, push_change)
     }
 }
 
 /// The figures of a version, by name.
-fn version_metrics(client: &Client, name: &str, version: &str) -> Result<Value, String> {
-    let model: RegisteredModel = render::parse(client.get(&model_path(name))?)?;
-    let found = model.versions.into_iter().find(|found| found.version == version);
+fn version_metrics(client: &Client, name: &NameArg, version: &NameArg) -> Result<Value, String> {
+    let model: RegisteredModel = render::parse(client.get(&format!("/admin/models/{name}"))?)?;
+    let found = model.versions.into_iter().find(|found| found.version == version.0);
     found.map(|found| json!(found.metrics)).ok_or_else(|| format!("{name} has no version {version}"))
 }
 
-fn set_pinned(client: &Client, name: &str, version: &str, pinned: bool) -> Result<Value, String> {
-    let path = format!("{}/pin", version_path(name, version));
-    client.change(&model_path(name), &client.request(Method::PUT, &path).json(&PinRequest { pinned }))
+fn set_pinned(client: &Client, name: &NameArg, version: &NameArg, pinned: bool) -> Result<Value, String> {
+    let path = format!("/admin/models/{name}/versions/{version}/pin");
+    let request = client.request(Method::PUT, &path).json(&PinRequest { pinned });
+    client.change(&format!("/admin/models/{name}"), &request)
 }
 
 /// Uploads the files of a directory. Returns them, or the URI of what the MLflow server keeps.
@@ -104,14 +108,6 @@ fn upload_source(client: &Client, source: &Path) -> Result<(Vec<UploadedFile>, O
     }
     let files = files.into_iter();
     Ok((files.map(|FileRecord { path, bytes, sha256 }| UploadedFile { path, bytes, sha256 }).collect(), None))
-}
-
-fn model_path(name: &str) -> String {
-    format!("/admin/models/{name}")
-}
-
-fn version_path(name: &str, version: &str) -> String {
-    format!("{}/versions/{version}", model_path(name))
 }
 
 /// True for what the MLflow server keeps. A directory of such a name is written `./models:`.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
+use axum::http::{HeaderMap, Method};
 use predictd_experiments::experiment::ExperimentError;
 use predictd_registry::database::{ChangeError, StorageFault};
 use predictd_registry::mlflow::client::MlflowError;
@@ -15,7 +15,7 @@ use predictd_registry::store::StoreError;
 use sha2::{Digest, Sha256};
 
 use super::wire::ChangeBody;
-use crate::body::ValidatedJson;
+use crate::body::{RequestBody, ValidatedJson};
 use crate::caller::Caller;
 use crate::error::{ApiError, Code};
 use crate::state::App;
@@ -54,18 +54,17 @@ where
         })?;
         let rule = "An Idempotency-Key has 1 to 128 visible ASCII characters.";
         let idempotency_key = parse_single_header(&parts.headers, "idempotency-key", rule, |key| {
-            is_idempotency_key(key).then(|| key.to_owned())
+            let is_short = (1..=MAX_IDEMPOTENCY_KEY_CHARS).contains(&key.len());
+            (is_short && key.bytes().all(|c| c.is_ascii_graphic())).then(|| key.to_owned())
         })?;
-        let body = match B::UNREAD {
-            Some(body) => ValidatedJson(body, None),
-            None => ValidatedJson::from_request(Request::from_parts(parts, body), app).await?,
+        // Whatever comes with a DELETE is not read.
+        let body = if parts.method == Method::DELETE {
+            ValidatedJson(B::parse(b"")?, None)
+        } else {
+            ValidatedJson::from_request(Request::from_parts(parts, body), app).await?
         };
         Ok(Self { app: Arc::clone(app), path, body, caller, revision, idempotency_key })
     }
-}
-
-fn is_idempotency_key(key: &str) -> bool {
-    (1..=MAX_IDEMPOTENCY_KEY_CHARS).contains(&key.len()) && key.bytes().all(|c| c.is_ascii_graphic())
 }
 
 /// A change of what its caller has not seen.

@@ -31,8 +31,6 @@ pub trait ChangeBody: DeserializeOwned + Serialize + Send + 'static {
     const NEEDS_REVISION: bool = true;
     /// A request may have no body.
     const IS_OPTIONAL: bool = false;
-    /// What is said without a body, which is not read then.
-    const UNREAD: Option<Self> = None;
 
     /// Why it is made, for the history.
     fn reason(&self) -> Option<&String> {
@@ -61,7 +59,7 @@ impl<T: ChangeBody> RequestBody for T {
 pub struct EmptyBody {}
 
 impl ChangeBody for EmptyBody {
-    const UNREAD: Option<Self> = Some(Self {});
+    const IS_OPTIONAL: bool = true;
 }
 
 /// What is recorded of a model, and how it is served.
