@@ -85,12 +85,12 @@ fn build_spec(create: CreateArgs) -> Result<Value, String> {
         return Ok(design);
     }
     let shadows = create.shadows.into_iter().map(|arm| ArmBody { shadow: true, ..arm });
-    let step = |weight: f64| RolloutStepBody {
+    let steps = create.steps.into_iter().map(|weight| RolloutStepBody {
         weight: weight / 100.0,
         seconds: create.step_seconds,
         requests: create.step_requests,
-    };
-    let steps: Vec<RolloutStepBody> = create.steps.into_iter().map(step).collect();
+    });
+    let steps: Vec<RolloutStepBody> = steps.collect();
     Ok(json!(ExperimentDesignBody {
         on: create.on,
         arms: create.arms.into_iter().chain(shadows).collect(),

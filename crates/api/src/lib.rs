@@ -2,7 +2,7 @@
 //!
 //! - [`models`]: of `/admin/models`
 //! - [`experiments`], [`experiment_results`]: of `/admin/experiments`
-//! - [`state_change`]: of changes of both that need no more than a reason
+//! - [`state_change`]: of changes of both that need a reason only
 //! - [`feedback`]: of `/admin/feedback`; [`drift`]: of `/admin/drift`
 //!
 //! Requests refuse unknown fields. Answers accept them: the server may be newer than its client.

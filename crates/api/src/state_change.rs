@@ -1,4 +1,4 @@
-//! The body of a change that needs no more than a reason: of a rollback, and of the start, pause and end of an experiment.
+//! The body of changes that need a reason only: a rollback, and the start, pause and end of an experiment.
 
 use serde::{Deserialize, Serialize};
 

@@ -3,9 +3,9 @@
 //! As with models, a change names the revision that it was decided on (`If-Match`), and one that is sent twice under one
 //! `Idempotency-Key` is made once.
 
-pub mod results;
-pub mod view;
-pub mod wire;
+mod results;
+mod view;
+mod wire;
 
 use std::convert::identity;
 use std::sync::Arc;

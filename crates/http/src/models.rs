@@ -143,7 +143,7 @@ pub struct TextLimits {
 }
 
 /// What to do with a text of more tokens than the model takes.
-// Only for the description: what is written is the policy itself.
+// Only for the description: the answer holds the policy itself.
 #[derive(ToSchema)]
 #[schema(as = OverflowPolicy, rename_all = "lowercase")]
 #[expect(dead_code, reason = "only described")]

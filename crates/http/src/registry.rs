@@ -2,6 +2,8 @@
 //!
 //! A change of what is there names the revision that it was decided on (`If-Match`); one that is sent twice under one
 //! `Idempotency-Key` is made once.
+//!
+//! The API description leaves out the routes of operators: their attributes say method and path only.
 
 pub mod etag;
 pub mod path_params;

@@ -18,7 +18,7 @@ use crate::registry::wire::format_millis;
 /// Most mistakes of an arm that are shown.
 const MAX_MISTAKES: usize = 20;
 
-/// What a phase of `experiment` has shown; with `details` also every class, mistake and bin.
+/// The results of a phase of an experiment; with `details` also every class, mistake and bin.
 pub(super) fn results_view(
     name: String,
     (experiment, phase, found): (Experiment, u32, PhaseResults),

@@ -89,7 +89,7 @@ fn into_rollout(body: RolloutBody) -> RolloutStrategy {
 }
 
 impl ChangeBody for ExperimentDesignBody {
-    // What is new was never seen.
+    // A new experiment has no revision yet.
     const NEEDS_REVISION: bool = false;
 
     fn reason(&self) -> Option<&String> {

@@ -26,11 +26,11 @@ const MAX_IDEMPOTENCY_KEY_CHARS: usize = 128;
 /// A change as a caller orders it.
 #[derive(Debug)]
 pub struct ChangeOrder<P, B> {
-    /// Makes it.
+    /// The state of the server, with the registry.
     pub app: Arc<App>,
-    /// What it is about.
+    /// The names in the path.
     pub path: P,
-    /// What is to be changed.
+    /// The checked body.
     pub body: ValidatedJson<B>,
     caller: Caller,
     /// `If-Match`.
@@ -57,7 +57,7 @@ where
             let is_short = (1..=MAX_IDEMPOTENCY_KEY_CHARS).contains(&key.len());
             (is_short && key.bytes().all(|c| c.is_ascii_graphic())).then(|| key.to_owned())
         })?;
-        // Whatever comes with a DELETE is not read.
+        // The body of a DELETE is not read.
         let body = if parts.method == Method::DELETE {
             ValidatedJson(B::parse(b"")?, None)
         } else {
@@ -74,7 +74,7 @@ pub(crate) fn missing_precondition_error() -> ApiError {
     ApiError::new(Code::PreconditionRequired, detail)
 }
 
-/// What a header says that may be there once; an error with the `rule` if it cannot be read, or is there twice.
+/// The value of a header that may be there once; an error with the `rule` if it cannot be read, or is there twice.
 fn parse_single_header<T>(
     headers: &HeaderMap,
     name: &str,
@@ -148,7 +148,7 @@ fn unavailable(detail: &'static str) -> ApiError {
     ApiError::new(Code::RegistryUnavailable, detail)
 }
 
-/// The code of an error whose sentence is the detail, or the whole answer.
+/// The code if the sentence of the error is the detail, else the whole answer.
 fn change_code(change: &ChangeError) -> Result<Code, ApiError> {
     match change {
         ChangeError::Record(RecordError::UnknownVersion(_)) => Ok(Code::ModelNotFound),

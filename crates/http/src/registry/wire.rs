@@ -17,7 +17,7 @@ use crate::error::{ApiError, Code};
 use crate::json;
 use crate::settings::RequestLimits;
 
-pub(crate) const NAME_RULE: &str = "A name has 1 to 64 lower-case letters, digits, '.', '_' and '-', begins with a letter or a digit, and has no two dots in a row.";
+const NAME_RULE: &str = "A name has 1 to 64 lower-case letters, digits, '.', '_' and '-', begins with a letter or a digit, and has no two dots in a row.";
 /// Most entries of a history that are shown.
 pub(crate) const MAX_HISTORY_ENTRIES: i64 = 1_000;
 /// Longest reason, and value of metadata, in bytes.
@@ -27,12 +27,12 @@ const MAX_METADATA_ENTRIES: usize = 64;
 
 /// The body of a change.
 pub trait ChangeBody: DeserializeOwned + Serialize + Send + 'static {
-    /// The caller must say which revision the change was decided on.
+    /// The caller must name the revision that it saw.
     const NEEDS_REVISION: bool = true;
     /// A request may have no body.
     const IS_OPTIONAL: bool = false;
 
-    /// Why it is made, for the history.
+    /// The reason, for the history.
     fn reason(&self) -> Option<&String> {
         None
     }
@@ -54,7 +54,7 @@ impl<T: ChangeBody> RequestBody for T {
     }
 }
 
-/// The body of a change that says nothing.
+/// The body of a change without fields.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct EmptyBody {}
 
@@ -98,7 +98,7 @@ pub(super) fn model_state(record: ModelRecord) -> (i64, Option<String>, Option<S
     (record.revision, record.active, record.previous_versions.last().cloned())
 }
 
-/// What a change left, which `view` shows, or what it left when the same was asked before; and whether that is new.
+/// The record after a change as `view` shows it, or the first answer to a repeated request; and whether it was a change.
 pub(crate) fn read_outcome<T, V: DeserializeOwned>(
     outcome: ChangeOutcome<T>,
     view: impl FnOnce(T) -> V,
