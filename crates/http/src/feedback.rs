@@ -48,15 +48,14 @@ pub struct GroundTruth {
     #[schema(value_type = ActualLabels)]
     pub actual: Vec<String>,
     /// The text that was asked about, as it was sent then, to be kept with the truth for a training; it is kept nowhere otherwise.
-    #[serde(default)]
     #[schema(max_length = 32768)]
     pub text: Option<String>,
 }
 
 /// A true label, or all of them.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged, expecting = "expected a label or a list of labels")]
-pub enum ActualLabels {
+enum ActualLabels {
     /// The only one.
     One(TrueLabel),
     /// All of them; none if no label is right.
@@ -64,14 +63,14 @@ pub enum ActualLabels {
 }
 
 /// A label of the model.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(example = "card_arrival", min_length = 1, max_length = 256)]
-pub struct TrueLabel(String);
+struct TrueLabel(String);
 
 /// Labels of the model, each once.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(min_items = 0, max_items = 256)]
-pub struct TrueLabels(Vec<TrueLabel>);
+struct TrueLabels(Vec<TrueLabel>);
 
 fn read_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     Ok(match ActualLabels::deserialize(deserializer)? {
@@ -82,7 +81,7 @@ fn read_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 
 /// One thing told, or a list of them.
 // Only for the description: what is read is a `FeedbackRequest`, whose errors say more.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(as = FeedbackRequest)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "only described")]
@@ -94,7 +93,7 @@ enum FeedbackForms {
 }
 
 /// What is told of several answers.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(min_items = 1, max_items = 10_000)]
 #[expect(dead_code, reason = "only described")]
 struct GroundTruthList(Vec<GroundTruth>);
