@@ -51,7 +51,10 @@ impl ModelsCommand {
                 return answer_text(history, as_json, push_history);
             }
             ModelsAction::Metrics { name, version, metrics } if metrics.is_empty() => {
-                return answer_text(version_metrics(client, &name, &version)?, as_json, push_metrics);
+                let model: RegisteredModel = render::parse(client.get(&format!("/admin/models/{name}"))?)?;
+                let found = model.versions.into_iter().find(|found| found.version == version.0);
+                let found = found.ok_or_else(|| format!("{name} has no version {version}"))?;
+                return answer_text(json!(found.metrics), as_json, push_metrics);
             }
             ModelsAction::Register { name, version, source, metadata, reason } => {
                 let (files, source) = upload_source(client, &source)?;
@@ -81,13 +84,6 @@ impl ModelsCommand {
     }
 }
 
-/// The figures of a version, by name.
-fn version_metrics(client: &Client, name: &NameArg, version: &NameArg) -> Result<Value, String> {
-    let model: RegisteredModel = render::parse(client.get(&format!("/admin/models/{name}"))?)?;
-    let found = model.versions.into_iter().find(|found| found.version == version.0);
-    found.map(|found| json!(found.metrics)).ok_or_else(|| format!("{name} has no version {version}"))
-}
-
 fn set_pinned(client: &Client, name: &NameArg, version: &NameArg, pinned: bool) -> Result<Value, String> {
     let path = format!("/admin/models/{name}/versions/{version}/pin");
     let request = client.request(Method::PUT, &path).json(&PinRequest { pinned });
@@ -96,11 +92,13 @@ fn set_pinned(client: &Client, name: &NameArg, version: &NameArg, pinned: bool) 
 
 /// Uploads the files of a directory. Returns them, or the URI of what the MLflow server keeps.
 fn upload_source(client: &Client, source: &Path) -> Result<(Vec<UploadedFile>, Option<String>), String> {
-    if source.to_str().is_some_and(|source| source.contains("://")) {
+    let typed = source.to_str().unwrap_or_default();
+    if typed.contains("://") {
         return Err("what is registered is a directory, or models:/… or runs:/… of the MLflow server".to_owned());
     }
-    if let Some(uri) = source.to_str().filter(|source| is_mlflow_uri(source)) {
-        return Ok((Vec::new(), Some(uri.to_owned())));
+    // A directory of such a name is written `./models:`.
+    if typed.starts_with("models:/") || typed.starts_with("runs:/") {
+        return Ok((Vec::new(), Some(typed.to_owned())));
     }
     let files = local_files::list_files(source)?;
     for file in &files {
@@ -108,9 +106,4 @@ fn upload_source(client: &Client, source: &Path) -> Result<(Vec<UploadedFile>, O
     }
     let files = files.into_iter();
     Ok((files.map(|FileRecord { path, bytes, sha256 }| UploadedFile { path, bytes, sha256 }).collect(), None))
-}
-
-/// True for what the MLflow server keeps. A directory of such a name is written `./models:`.
-fn is_mlflow_uri(source: &str) -> bool {
-    source.starts_with("models:/") || source.starts_with("runs:/")
 }

@@ -125,8 +125,12 @@ fn distance_view(distance: Divergence) -> DistanceView {
 }
 
 fn accuracy_view(now: &AccuracyStatus) -> AccuracyView {
-    let AccuracyStatus { labelled_answers: labelled, expected, has_dropped: dropped, .. } = *now;
-    AccuracyView { accuracy: now.accuracy(), labelled, expected, dropped }
+    AccuracyView {
+        accuracy: now.accuracy(),
+        labelled: now.labelled_answers,
+        expected: now.expected,
+        dropped: now.has_dropped,
+    }
 }
 
 fn format_time(time: SystemTime) -> String {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use predictd_api::experiment_results::{ArmFeedbackView, ArmResultView, ExperimentResultsView, ShadowResultView};
 use predictd_api::experiments::{
-    AnonymousRoute, ArmBody, ExperimentChangeResponse, ExperimentListView, ExperimentView, PowerTargetBody, RolloutBody,
+    AnonymousRoute, ArmBody, ExperimentChangeResponse, ExperimentListView, ExperimentView, PowerTargetBody,
 };
 use predictd_api::models::AuditEntryView;
 
@@ -73,22 +73,18 @@ pub(super) fn push_experiment(out: &mut String, found: ExperimentView) {
         let kind = if shadow { "shadow" } else { "arm" };
         push_line(out, format_args!("{kind:12} {name}: {}, {}", fmt_version(model, version), fmt_percent(weight)));
     }
-    design.rollout.into_iter().for_each(|rollout| push_steps(out, rollout, found.step));
-    for phase in found.phases {
-        let weights = phase.weights.into_iter().map(|(arm, weight)| format!("{arm} {}", fmt_percent(Some(weight))));
-        let weights: Vec<String> = weights.collect();
-        push_line(out, format_args!("phase {:<6} {} {}", phase.phase, phase.began, weights.join(", ")));
-    }
-}
-
-/// The steps of a rollout, with a mark at the present one, which counts from 1.
-fn push_steps(out: &mut String, rollout: RolloutBody, present: Option<usize>) {
-    for (number, step) in (1..).zip(rollout.steps) {
-        let here = if present == Some(number) { "   <- now" } else { "" };
+    let steps = design.rollout.map(|rollout| rollout.steps).unwrap_or_default();
+    for (number, step) in (1..).zip(steps) {
+        let here = if found.step == Some(number) { "   <- now" } else { "" };
         let weight = fmt_percent(Some(step.weight));
         let seconds = or_dash(step.seconds);
         let requests = or_dash(step.requests);
         push_line(out, format_args!("step {number:<7} {weight}, {seconds} s and {requests} requests at least{here}"));
+    }
+    for phase in found.phases {
+        let weights = phase.weights.into_iter().map(|(arm, weight)| format!("{arm} {}", fmt_percent(Some(weight))));
+        let weights: Vec<String> = weights.collect();
+        push_line(out, format_args!("phase {:<6} {} {}", phase.phase, phase.began, weights.join(", ")));
     }
 }
 

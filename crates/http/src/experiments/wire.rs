@@ -57,7 +57,11 @@ pub(super) fn into_design(
         arms,
         control,
         salt: body.salt.unwrap_or_else(|| name.to_owned()),
-        anonymous: body.anonymous.map(assignment).unwrap_or_default(),
+        anonymous: match body.anonymous {
+            Some(AnonymousRoute::Random) => AnonymousAssignment::Random,
+            Some(AnonymousRoute::Control) => AnonymousAssignment::Control,
+            None => AnonymousAssignment::default(),
+        },
         aim: PowerTarget {
             expected_accuracy: aim.accuracy.unwrap_or(DEFAULT_POWER_TARGET.0),
             min_effect: aim.least.unwrap_or(DEFAULT_POWER_TARGET.1),
@@ -68,13 +72,6 @@ pub(super) fn into_design(
     };
     design.validate().map_err(|error| RegistryError::Change(error.into()))?;
     Ok(design)
-}
-
-fn assignment(anonymous: AnonymousRoute) -> AnonymousAssignment {
-    match anonymous {
-        AnonymousRoute::Random => AnonymousAssignment::Random,
-        AnonymousRoute::Control => AnonymousAssignment::Control,
-    }
 }
 
 fn into_rollout(body: RolloutBody) -> RolloutStrategy {
