@@ -13,6 +13,9 @@ use reqwest::{Method, Url};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::server_args::ServerArgs;
+use crate::ServerError;
+
 /// Longest wait for an answer: a version is loaded and checked meanwhile.
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(10);
 /// Longest upload of one file.
@@ -35,8 +38,9 @@ impl Client {
     /// A client of this server.
     ///
     /// # Errors
-    /// One sentence.
-    pub fn new(base: &Url, key: Option<&str>) -> Result<Self, String> {
+    /// [`ServerError::Configuration`] in one sentence.
+    pub fn new(server: &ServerArgs) -> Result<Self, ServerError> {
+        let base = &server.admin_url;
         install_crypto_provider();
         let http = Http::builder()
             .redirect(Policy::none())
@@ -44,15 +48,15 @@ impl Client {
             .user_agent(concat!("predictd-models/", env!("CARGO_PKG_VERSION")));
         // unix:PATH is a server on this machine.
         let (http, base) = if base.scheme() == "unix" {
-            let here = Url::parse("http://localhost").map_err(|error| error.to_string())?;
+            let here = Url::parse("http://localhost").map_err(|error| ServerError::Configuration(error.to_string()))?;
             (http.unix_socket(base.path()), here)
         } else {
             (http, base.clone())
         };
         Ok(Self {
-            http: http.build().map_err(|error| error.to_string())?,
+            http: http.build().map_err(|error| ServerError::Configuration(error.to_string()))?,
             base,
-            key: key.filter(|key| !key.is_empty()).map(str::to_owned),
+            key: server.api_key.clone().filter(|key| !key.is_empty()),
         })
     }
 

@@ -25,7 +25,7 @@ impl ExperimentsCommand {
     /// # Errors
     /// [`ServerError::Runtime`] if the server refuses or does not answer.
     pub fn run(self) -> Result<(), ServerError> {
-        let client = self.server.client()?;
+        let client = Client::new(&self.server)?;
         print(self.execute(&client))
     }
 

@@ -57,7 +57,7 @@ impl FeedbackCommand {
     /// [`ServerError::Runtime`] if the server refuses or does not answer, or standard output is closed.
     pub fn run(self) -> Result<(), ServerError> {
         let FeedbackAction::Export { model, format } = self.action;
-        export_feedback(&self.server.client()?, model, format).map_err(ServerError::Runtime)
+        export_feedback(&Client::new(&self.server)?, model, format).map_err(ServerError::Runtime)
     }
 }
 

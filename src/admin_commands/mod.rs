@@ -35,7 +35,7 @@ impl ModelsCommand {
     /// # Errors
     /// [`ServerError::Runtime`] if the server refuses or does not answer.
     pub fn run(self) -> Result<(), ServerError> {
-        let client = self.server.client()?;
+        let client = Client::new(&self.server)?;
         render::print(self.execute(&client))
     }
 
